@@ -1,0 +1,78 @@
+//! The exit statuses, in one place: what the service manager, shells and monitors read.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Why a process of ours ends, as its exit status tells it (sysexits.h where a name exists there).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: a planned stop, or the command did what it says.
+    Planned,
+    /// 1: failed.
+    Failed,
+    /// 3: the gateway is not running (`status`, LSB).
+    NotRunning,
+    /// 4: the state cannot be told (`status`, LSB).
+    Unknown,
+    /// 64: wrong usage (`EX_USAGE`).
+    Usage,
+    /// 69: something it needs is unavailable (`EX_UNAVAILABLE`); the service manager tries again.
+    Unavailable,
+    /// 75: a restart was asked for, or try again later (`EX_TEMPFAIL`).
+    Restart,
+    /// 78: the configuration is wrong (`EX_CONFIG`); the service manager does not try again.
+    Config,
+    /// 143: terminated by a signal that nobody planned (128 + SIGTERM).
+    Terminated,
+}
+
+impl Exit {
+    /// The number that `wait` sees.
+    pub const fn code(self) -> u8 {
+        match self {
+            Exit::Planned => 0,
+            Exit::Failed => 1,
+            Exit::NotRunning => 3,
+            Exit::Unknown => 4,
+            Exit::Usage => 64,
+            Exit::Unavailable => 69,
+            Exit::Restart => 75,
+            Exit::Config => 78,
+            Exit::Terminated => 143,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit.code())
+    }
+}
+
+/// A command that did not do what it says: the status to end with and the words for the user.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    pub message: String,
+}
+
+impl Failure {
+    pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
+        Failure {
+            exit,
+            message: message.into(),
+        }
+    }
+
+    /// Exit status 1 with these words.
+    pub fn failed(message: impl Into<String>) -> Failure {
+        Failure::new(Exit::Failed, message)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}

@@ -1,0 +1,95 @@
+//! The wall clock, broken down: gmtime_r(3). Deadlines use `std::time::Instant` instead.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A moment in UTC. `month` and `day` count from 1, `weekday` from 0 = Sunday.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Utc {
+    pub year: i32,
+    pub month: i32,
+    pub day: i32,
+    pub weekday: usize,
+    pub hour: i32,
+    pub minute: i32,
+    pub second: i32,
+    pub millis: u32,
+}
+
+impl Utc {
+    pub fn new(time: SystemTime) -> Utc {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seconds = libc::time_t::try_from(since.as_secs()).unwrap_or(libc::time_t::MAX);
+        // SAFETY: all-zero is a valid tm; gmtime_r fills the one that lives here. Where the year
+        // does not fit it returns null and leaves the zeros.
+        let tm = unsafe {
+            let mut tm: libc::tm = std::mem::zeroed();
+            libc::gmtime_r(&raw const seconds, &raw mut tm);
+            tm
+        };
+        Utc {
+            year: tm.tm_year + 1900,
+            month: tm.tm_mon + 1,
+            day: tm.tm_mday,
+            weekday: usize::try_from(tm.tm_wday).unwrap_or(0),
+            hour: tm.tm_hour,
+            minute: tm.tm_min,
+            second: tm.tm_sec,
+            millis: since.subsec_millis(),
+        }
+    }
+
+    /// RFC 3339 with milliseconds: `2026-11-22T18:54:55.123Z`.
+    pub fn rfc3339(&self) -> String {
+        let Utc {
+            year,
+            month,
+            day,
+            hour,
+            minute,
+            second,
+            millis,
+            ..
+        } = self;
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    }
+
+    /// IMF-fixdate (RFC 9110, section 5.6.7): `Sun, 22 Nov 2026 18:54:55 GMT`.
+    pub fn http_date(&self) -> String {
+        const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+        const MONTHS: [&str; 12] = [
+            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+        ];
+        let month = usize::try_from(self.month - 1).unwrap_or(0);
+        let Utc {
+            day,
+            year,
+            hour,
+            minute,
+            second,
+            ..
+        } = self;
+        format!(
+            "{}, {day:02} {} {year:04} {hour:02}:{minute:02}:{second:02} GMT",
+            DAYS[self.weekday % 7],
+            MONTHS[month % 12],
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_known_moment() {
+        let utc = Utc::new(UNIX_EPOCH + Duration::from_millis(784_111_777_042));
+        assert_eq!(utc.http_date(), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(utc.rfc3339(), "1994-11-06T08:49:37.042Z");
+    }
+
+    #[test]
+    fn a_time_beyond_the_calendar_does_not_panic() {
+        let _ = Utc::new(UNIX_EPOCH + Duration::from_secs(1 << 62)).http_date();
+    }
+}

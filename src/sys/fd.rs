@@ -1,0 +1,91 @@
+//! File descriptors: flags, pipes, event counters.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::check;
+
+/// Marks every inherited descriptor from 3 up close-on-exec, so that no child of ours can get
+/// what our parent left open (close_range(2); before Linux 5.11 the call fails and nothing changes).
+pub fn close_inherited_on_exec() {
+    // SAFETY: close_range with CLOSE_RANGE_CLOEXEC only sets descriptor flags.
+    unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3u32,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        );
+    }
+}
+
+/// Sets O_NONBLOCK on the open file description behind `fd`.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: F_GETFL and F_SETFL take and return plain integers; the descriptor is borrowed.
+    unsafe {
+        let flags = check(libc::fcntl(fd.as_raw_fd(), libc::F_GETFL))?;
+        check(libc::fcntl(
+            fd.as_raw_fd(),
+            libc::F_SETFL,
+            flags | libc::O_NONBLOCK,
+        ))?;
+    }
+    Ok(())
+}
+
+/// A counter that wakes a `poll` (eventfd(2)): close-on-exec, non-blocking, starting at 0.
+#[derive(Debug)]
+pub struct Event(OwnedFd);
+
+impl Event {
+    pub fn new() -> io::Result<Event> {
+        // SAFETY: eventfd returns a new descriptor that nobody else owns.
+        unsafe {
+            let fd = check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?;
+            Ok(Event(OwnedFd::from_raw_fd(fd)))
+        }
+    }
+
+    /// Makes the descriptor readable until [`Event::clear`].
+    pub fn raise(&self) {
+        // SAFETY: eventfd_write takes the descriptor and a number. It fails only when the counter
+        // is full, and then the descriptor is readable already.
+        unsafe {
+            libc::eventfd_write(self.0.as_raw_fd(), 1);
+        }
+    }
+
+    /// Makes the descriptor unreadable again; says whether it was raised.
+    pub fn clear(&self) -> bool {
+        let mut count = 0;
+        // SAFETY: eventfd_read writes one u64 behind the pointer, which lives here.
+        unsafe { libc::eventfd_read(self.0.as_raw_fd(), &raw mut count) == 0 }
+    }
+}
+
+impl std::os::fd::AsFd for Event {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The soft limit on open descriptors (RLIMIT_NOFILE, getrlimit(2)).
+pub fn limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: getrlimit fills the struct that lives here.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    Ok(limit.rlim_cur)
+}
+
+/// Device and inode of what `fd` is open on (fstat(2)), as `JOURNAL_STREAM` names them.
+pub fn device_and_inode(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    // SAFETY: fstat fills the zeroed struct that lives here; all-zero is a valid `stat`.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        check(libc::fstat(fd.as_raw_fd(), &raw mut stat))?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+}

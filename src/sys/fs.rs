@@ -1,0 +1,126 @@
+//! Files that must be ours: private directories, no symlinks followed, replacement in one step.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::user;
+
+/// Makes `path` a directory that only we can enter (0700, own uid, no symlink), creating what is
+/// missing above it. An existing one with more rights is narrowed.
+///
+/// # Errors
+/// PermissionDenied with words when it is a symlink, not a directory, or somebody else's.
+pub fn private_dir(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    let meta = fs::symlink_metadata(path)?;
+    if !meta.is_dir() {
+        return Err(refused(
+            path,
+            "is not a directory (symlinks are not followed)",
+        ));
+    }
+    if meta.uid() != user::own_uid() {
+        return Err(refused(path, &format!("belongs to uid {}", meta.uid())));
+    }
+    if meta.mode() & 0o077 != 0 {
+        let mut narrow = meta.permissions();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut narrow, 0o700);
+        fs::set_permissions(path, narrow)?;
+    }
+    Ok(())
+}
+
+/// Opens a file that must be a regular one of our own uid or root's; a symlink fails with ELOOP.
+pub fn open_own(path: &Path) -> io::Result<File> {
+    // O_NONBLOCK: opening a fifo that somebody put there must not hang us.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(refused(path, "is not a regular file"));
+    }
+    if meta.uid() != user::own_uid() && meta.uid() != 0 {
+        return Err(refused(path, &format!("belongs to uid {}", meta.uid())));
+    }
+    Ok(file)
+}
+
+/// Opens for reading and writing, creating with mode 0600; a symlink fails with ELOOP.
+pub fn open_or_create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+}
+
+/// Puts `content` at `path` in one step: a temporary file beside it, sync, rename, sync of the
+/// directory. Readers see the old file or the new one; after a power cut too.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = beside(path);
+    let result =
+        write_synced(&temporary, content, mode).and_then(|()| fs::rename(&temporary, path));
+    if result.is_err() {
+        // The error that counts is the first; what is left behind has our pid in its name.
+        let _ = fs::remove_file(&temporary);
+    }
+    result.and_then(|()| sync_dir_of(path))
+}
+
+/// Like [`replace`], but an existing file wins: `false`, and nothing is changed.
+pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> {
+    let temporary = beside(path);
+    let result = write_synced(&temporary, content, mode);
+    let linked = result.and_then(|()| fs::hard_link(&temporary, path));
+    let _ = fs::remove_file(&temporary);
+    match linked {
+        Ok(()) => sync_dir_of(path).map(|()| true),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Makes the names in the directory of `path` durable.
+pub fn sync_dir_of(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn write_synced(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// A name in the same directory that no other process of ours uses at the same time.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = path.with_file_name(name);
+    // Left by a process that had this pid before and was killed in the middle.
+    let _ = fs::remove_file(&temporary);
+    temporary
+}
+
+fn refused(path: &Path, why: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!("{} {why}", path.display()),
+    )
+}

@@ -1,0 +1,27 @@
+//! The door to the kernel: the only room with `unsafe` and the only one that names `libc`.
+//!
+//! What may enter: thin, typed wrappers around one system call or libc function each, split by
+//! subject, returning `io::Result`. What may not: any decision of the gateway.
+#![allow(unsafe_code)]
+
+pub mod clock;
+pub mod fd;
+pub mod fs;
+pub mod lock;
+pub mod memory;
+pub mod poll;
+pub mod process;
+pub mod signal;
+pub mod socket;
+pub mod user;
+
+use std::io;
+
+/// Turns the "-1 and errno" convention into a `Result`.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}

@@ -1,0 +1,78 @@
+//! Waiting for descriptors: poll(2).
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+/// One descriptor and what is waited for; after [`poll`], what came.
+#[repr(transparent)]
+pub struct Interest<'fd> {
+    raw: libc::pollfd,
+    owner: PhantomData<BorrowedFd<'fd>>,
+}
+
+impl<'fd> Interest<'fd> {
+    /// Wait until `fd` can be read or its other side has ended.
+    pub fn read(fd: BorrowedFd<'fd>) -> Self {
+        Self::new(fd.as_raw_fd(), libc::POLLIN)
+    }
+
+    /// Wait until `fd` can be written or its other side has ended.
+    pub fn write(fd: BorrowedFd<'fd>) -> Self {
+        Self::new(fd.as_raw_fd(), libc::POLLOUT)
+    }
+
+    /// Wait until the other side of a socket goes away or stops sending; ignores data.
+    pub fn hangup(fd: BorrowedFd<'fd>) -> Self {
+        Self::new(fd.as_raw_fd(), libc::POLLRDHUP)
+    }
+
+    /// A place in the list that never reports anything (poll(2): a negative descriptor).
+    pub fn none() -> Self {
+        Self::new(-1, 0)
+    }
+
+    fn new(fd: i32, events: i16) -> Self {
+        Interest {
+            raw: libc::pollfd {
+                fd,
+                events,
+                revents: 0,
+            },
+            owner: PhantomData,
+        }
+    }
+
+    /// Whether anything came: readiness, hang-up or error.
+    pub fn ready(&self) -> bool {
+        self.raw.revents != 0
+    }
+}
+
+/// Waits for any of `interests`, at most `timeout` (`None`: for ever). Returns how many are
+/// ready; 0 after the time-out and after a signal (EINTR), so callers look at the clock again.
+///
+/// # Errors
+/// What poll(2) says, EINTR excepted. EINVAL and EBADF are bugs: never go on as if nothing was.
+pub fn poll(interests: &mut [Interest<'_>], timeout: Option<Duration>) -> io::Result<usize> {
+    // Rounded up: a deadline that is 0.4 ms away must not make a loop spin.
+    let millis = timeout.map_or(-1, |t| {
+        i32::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+    });
+    let count = libc::nfds_t::try_from(interests.len()).unwrap_or(0);
+    // SAFETY: `Interest` is a transparent pollfd, the slice is ours for the length of the call,
+    // and the descriptors in it are borrowed for longer than it.
+    let ready = unsafe { libc::poll(interests.as_mut_ptr().cast(), count, millis) };
+    match super::check(ready) {
+        Ok(n) => Ok(usize::try_from(n).unwrap_or(0)),
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+            // The kernel leaves revents alone on EINTR: what stands there is from an earlier call.
+            for interest in interests {
+                interest.raw.revents = 0;
+            }
+            Ok(0)
+        }
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,106 @@
+//! Processes: who we are, pidfds, process groups, reaping.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::check;
+
+/// A process id. Never 0 or negative: those mean groups to kill(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pid(libc::pid_t);
+
+impl Pid {
+    /// `None` for what is not a single process.
+    pub fn new(raw: i32) -> Option<Pid> {
+        (raw > 0).then_some(Pid(raw))
+    }
+
+    pub fn own() -> Pid {
+        // SAFETY: getpid has no preconditions and cannot fail.
+        Pid(unsafe { libc::getpid() })
+    }
+
+    /// Our parent; `None` when it is outside our pid namespace.
+    pub fn parent() -> Option<Pid> {
+        // SAFETY: getppid has no preconditions and cannot fail.
+        Pid::new(unsafe { libc::getppid() })
+    }
+
+    pub fn get(self) -> i32 {
+        self.0
+    }
+}
+
+impl std::fmt::Display for Pid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The signals that we send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    Term,
+    Kill,
+}
+
+impl Signal {
+    fn raw(self) -> libc::c_int {
+        match self {
+            Signal::Term => libc::SIGTERM,
+            Signal::Kill => libc::SIGKILL,
+        }
+    }
+}
+
+/// A process held fast: its pid cannot be taken by another while this exists (pidfd_open(2)).
+/// The descriptor is readable once the process has ended.
+#[derive(Debug)]
+pub struct PidFd(OwnedFd);
+
+impl PidFd {
+    /// # Errors
+    /// ESRCH: no such process. ENOSYS: Linux before 5.3.
+    pub fn open(pid: Pid) -> io::Result<PidFd> {
+        // SAFETY: pidfd_open returns a new close-on-exec descriptor that nobody else owns.
+        unsafe {
+            let fd = libc::syscall(libc::SYS_pidfd_open, pid.0, 0);
+            let fd = check(libc::c_int::try_from(fd).unwrap_or(-1))?;
+            Ok(PidFd(OwnedFd::from_raw_fd(fd)))
+        }
+    }
+
+    /// Sends a signal to exactly this process (pidfd_send_signal(2)).
+    pub fn send(&self, signal: Signal) -> io::Result<()> {
+        let no_info = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: the descriptor is a pidfd, and a null siginfo asks for kill(2)'s own.
+        let sent = unsafe {
+            let fd = self.0.as_raw_fd();
+            libc::syscall(libc::SYS_pidfd_send_signal, fd, signal.raw(), no_info, 0)
+        };
+        check(libc::c_int::try_from(sent).unwrap_or(-1)).map(drop)
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Sends a signal to a process group that `leader` made. The leader must not be reaped yet: until
+/// then the kernel keeps the number from anyone else. A group that is gone already is no error.
+pub fn signal_group(leader: Pid, signal: Signal) -> io::Result<()> {
+    // SAFETY: a negative pid names the group; pids are positive by construction.
+    match check(unsafe { libc::kill(-leader.0, signal.raw()) }) {
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Takes the status of `child` if it has ended, and throws it away: for orphans that were handed
+/// to us as process 1. Says whether there was one.
+pub fn reap(child: Pid) -> bool {
+    // SAFETY: a null status pointer is allowed; WNOHANG never blocks.
+    unsafe { libc::waitpid(child.0, std::ptr::null_mut(), libc::WNOHANG) == child.0 }
+}

@@ -1,0 +1,42 @@
+//! Signals: what siginfo says, and masks.
+
+use std::mem::MaybeUninit;
+use std::ptr;
+
+pub use libc::siginfo_t as RawInfo;
+
+pub const SIGINT: i32 = libc::SIGINT;
+pub const SIGTERM: i32 = libc::SIGTERM;
+pub const SIGHUP: i32 = libc::SIGHUP;
+pub const SIGCHLD: i32 = libc::SIGCHLD;
+
+/// `si_code` of a plain kill(2) (sigaction(2)): only then are pid and uid the kernel's word.
+pub const SI_USER: i32 = libc::SI_USER;
+
+/// Pid and uid of the sender, as the siginfo names them. With a negative `si_code` the sender
+/// wrote them itself (rt_sigqueueinfo(2)); pid 0 is a sender outside our pid namespace.
+pub fn sender(info: &RawInfo) -> (i32, u32) {
+    // SAFETY: the kernel fills the whole siginfo; for the signals that we catch, kill's and the
+    // queue's members share the place of si_pid and si_uid, and any bits are valid integers.
+    unsafe { (info.si_pid(), info.si_uid()) }
+}
+
+/// Runs `action` with SIGTERM blocked in this thread. A child that is spawned inside inherits the
+/// mask, and so outlives a SIGTERM to the whole control group (systemd.kill(5)).
+pub fn with_sigterm_blocked<T>(action: impl FnOnce() -> T) -> T {
+    let mut old = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the sets live here; sigemptyset and pthread_sigmask initialise what they are given,
+    // and with valid sets and SIG_BLOCK neither can fail.
+    unsafe {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), old.as_mut_ptr());
+    }
+    let result = action();
+    // SAFETY: `old` was filled above.
+    unsafe {
+        libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), ptr::null_mut());
+    }
+    result
+}

@@ -1,0 +1,71 @@
+//! Users: who we run as, and the password database.
+
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::ptr;
+
+/// Our effective user id.
+pub fn own_uid() -> u32 {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// An entry of the password database (getpwnam_r(3)).
+#[derive(Debug, Clone)]
+pub struct User {
+    pub name: OsString,
+    pub uid: u32,
+    pub gid: u32,
+    pub home: PathBuf,
+}
+
+/// Looks up a user by name; `None` when there is none.
+pub fn by_name(name: &str) -> Option<User> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name is a C string that lives through the call; `lookup` owns the rest.
+    lookup(|entry, buffer, size, found| unsafe {
+        libc::getpwnam_r(name.as_ptr(), entry, buffer, size, found)
+    })
+}
+
+/// Looks up a user by number; `None` when there is none.
+pub fn by_uid(uid: u32) -> Option<User> {
+    // SAFETY: `lookup` owns everything that the pointers point at.
+    lookup(|entry, buffer, size, found| unsafe {
+        libc::getpwuid_r(uid, entry, buffer, size, found)
+    })
+}
+
+type Found = *mut *mut libc::passwd;
+
+fn lookup(
+    ask: impl Fn(*mut libc::passwd, *mut libc::c_char, usize, Found) -> libc::c_int,
+) -> Option<User> {
+    // ERANGE asks for more room; beyond 1 MiB it is no password entry any more.
+    for size in [1 << 10, 1 << 14, 1 << 20] {
+        let mut buffer = vec![0 as libc::c_char; size];
+        // SAFETY: all-zero is a valid passwd (null pointers); getpw*_r fills it with pointers
+        // into `buffer`, which outlives every use of them below.
+        unsafe {
+            let mut entry: libc::passwd = std::mem::zeroed();
+            let mut found = ptr::null_mut();
+            match ask(&raw mut entry, buffer.as_mut_ptr(), size, &raw mut found) {
+                0 if found.is_null() => return None,
+                0 => {
+                    let text =
+                        |p: *const libc::c_char| OsStr::from_bytes(CStr::from_ptr(p).to_bytes());
+                    return Some(User {
+                        name: text(entry.pw_name).to_owned(),
+                        uid: entry.pw_uid,
+                        gid: entry.pw_gid,
+                        home: PathBuf::from(text(entry.pw_dir)),
+                    });
+                }
+                libc::ERANGE => {}
+                _ => return None,
+            }
+        }
+    }
+    None
+}
