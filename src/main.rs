@@ -7,8 +7,16 @@
 // Tests may panic: that is how they fail.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod dirs;
 mod exit;
+mod lifecycle;
+mod name;
+mod subprocess;
 mod sys;
+mod systemd;
+#[cfg(test)]
+mod testing;
+mod text;
 
 fn main() -> std::process::ExitCode {
     exit::Exit::Planned.into()

@@ -1,6 +1,22 @@
-//! The wall clock, broken down: gmtime_r(3). Deadlines use `std::time::Instant` instead.
+//! Clocks that std does not offer: the wall clock broken down, and the time since boot.
+//! Deadlines use `std::time::Instant` instead.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The time since boot, sleep included (CLOCK_BOOTTIME, clock_gettime(2)): the same for every
+/// process, and no operator sets it.
+pub fn since_boot() -> Duration {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: clock_gettime fills the struct that lives here; Linux has had this clock since 2.6.39.
+    unsafe {
+        libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now);
+    }
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
+}
 
 /// A moment in UTC. `month` and `day` count from 1, `weekday` from 0 = Sunday.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +95,6 @@ impl Utc {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_known_moment() {

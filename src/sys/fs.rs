@@ -72,20 +72,38 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
 /// Puts `content` at `path` in one step: a temporary file beside it, sync, rename, sync of the
 /// directory. Readers see the old file or the new one; after a power cut too.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    swap(path, |temporary| {
+        write(temporary, content, mode)?.sync_all()
+    })?;
+    sync_dir_of(path)
+}
+
+/// Like [`replace`], but durable only after a later [`sync`]: for the way to READY, which should
+/// not wait for the disk. Readers still see the old file or the new one.
+pub fn replace_unsynced(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    swap(path, |temporary| write(temporary, content, mode).map(drop))
+}
+
+/// Makes a file and its name durable.
+pub fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()?;
+    sync_dir_of(path)
+}
+
+fn swap(path: &Path, fill: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
     let temporary = beside(path);
-    let result =
-        write_synced(&temporary, content, mode).and_then(|()| fs::rename(&temporary, path));
+    let result = fill(&temporary).and_then(|()| fs::rename(&temporary, path));
     if result.is_err() {
         // The error that counts is the first; what is left behind has our pid in its name.
         let _ = fs::remove_file(&temporary);
     }
-    result.and_then(|()| sync_dir_of(path))
+    result
 }
 
 /// Like [`replace`], but an existing file wins: `false`, and nothing is changed.
 pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> {
     let temporary = beside(path);
-    let result = write_synced(&temporary, content, mode);
+    let result = write(&temporary, content, mode).and_then(|file| file.sync_all());
     let linked = result.and_then(|()| fs::hard_link(&temporary, path));
     let _ = fs::remove_file(&temporary);
     match linked {
@@ -101,11 +119,11 @@ pub fn sync_dir_of(path: &Path) -> io::Result<()> {
     File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-fn write_synced(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(content)?;
-    file.sync_all()
+    Ok(file)
 }
 
 /// A name in the same directory that no other process of ours uses at the same time.

@@ -9,13 +9,21 @@ use std::os::fd::AsRawFd;
 
 use super::check;
 
-/// Takes the lock for as long as `file` stays open, or says at once that it is held (`false`).
+/// Takes the lock of a file or directory for as long as it stays open, or says at once that it is
+/// held (`false`).
 pub fn try_hold(file: &File) -> io::Result<bool> {
     // SAFETY: flock takes a descriptor that is borrowed here, and flags.
     match check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
-        Ok(_) => {}
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-        Err(e) => return Err(e),
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Like [`try_hold`] for a file that is open for writing, and visible to [`is_held`].
+pub fn try_hold_visibly(file: &File) -> io::Result<bool> {
+    if !try_hold(file)? {
+        return Ok(false);
     }
     let lock = whole_file();
     // SAFETY: F_OFD_SETLK reads the struct that lives here.
@@ -23,7 +31,7 @@ pub fn try_hold(file: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whether anybody holds the lock of `file`. Takes nothing.
+/// Whether anybody holds the lock of `file` visibly. Takes nothing.
 pub fn is_held(file: &File) -> io::Result<bool> {
     let mut lock = whole_file();
     // SAFETY: F_OFD_GETLK reads and fills the struct that lives here.

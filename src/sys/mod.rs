@@ -10,6 +10,7 @@ pub mod fs;
 pub mod lock;
 pub mod memory;
 pub mod poll;
+pub mod proc;
 pub mod process;
 pub mod signal;
 pub mod socket;

@@ -1,0 +1,185 @@
+//! Where a gateway's files are: one place computes them, for the daemon and for every command.
+//!
+//! We do it ourselves instead of with `StateDirectory=`, which means other places for user units
+//! before systemd 254. The rules are those of the XDG base directory specification.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::name::Name;
+use crate::sys::user::{self, User};
+
+const OURS: &str = "hermes-gateway";
+
+/// The places that do not depend on the gateway's name.
+#[derive(Clone, Debug)]
+pub struct Base {
+    pub home: PathBuf,
+    pub config: PathBuf,
+    pub state: PathBuf,
+    /// The user's runtime directory; `None` where there is none (containers, some `su` shells).
+    pub runtime: Option<PathBuf>,
+}
+
+/// The places of one gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dirs {
+    /// `$XDG_CONFIG_HOME/hermes-gateway/NAME.toml`.
+    pub config_file: PathBuf,
+    /// `$XDG_STATE_HOME/hermes-gateway/NAME`: key, history.
+    pub state: PathBuf,
+    /// `$XDG_RUNTIME_DIR/hermes-gateway/NAME`, else `run` in the state directory: socket, lock.
+    pub runtime: PathBuf,
+}
+
+impl Base {
+    /// Our own user's places, from the environment and, where it is silent, the password database.
+    ///
+    /// # Errors
+    /// One line when there is no home directory to be found.
+    pub fn own() -> Result<Base, String> {
+        let uid = user::own_uid();
+        let home = absolute("HOME")
+            .or_else(|| user::by_uid(uid).map(|u| u.home))
+            .ok_or_else(|| format!("HOME is not set and uid {uid} has no home directory"))?;
+        let config = absolute("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
+        let state = absolute("XDG_STATE_HOME").unwrap_or_else(|| home.join(".local/state"));
+        Ok(Base {
+            home,
+            config,
+            state,
+            runtime: runtime_dir(absolute("XDG_RUNTIME_DIR"), uid),
+        })
+    }
+
+    /// Another user's places, as a service that runs as that user sees them.
+    pub fn of(user: &User) -> Base {
+        Base {
+            home: user.home.clone(),
+            config: user.home.join(".config"),
+            state: user.home.join(".local/state"),
+            runtime: runtime_dir(None, user.uid),
+        }
+    }
+
+    pub fn gateway(&self, name: &Name) -> Dirs {
+        let state = self.state.join(OURS).join(name.as_str());
+        let runtime = match &self.runtime {
+            Some(runtime) => runtime.join(OURS).join(name.as_str()),
+            None => state.join("run"),
+        };
+        Dirs {
+            config_file: self.config_dir().join(format!("{name}.toml")),
+            state,
+            runtime,
+        }
+    }
+
+    pub fn config_dir(&self) -> PathBuf {
+        self.config.join(OURS)
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.state.join(OURS)
+    }
+}
+
+impl Dirs {
+    pub fn lock(&self) -> PathBuf {
+        self.runtime.join("lock")
+    }
+
+    pub fn control_socket(&self) -> PathBuf {
+        self.runtime.join("control.sock")
+    }
+
+    pub fn planned_stop(&self) -> PathBuf {
+        self.runtime.join("planned-stop")
+    }
+
+    pub fn key(&self) -> PathBuf {
+        self.state.join("api.key")
+    }
+
+    pub fn history(&self) -> PathBuf {
+        self.state.join("history.jsonl")
+    }
+
+    pub fn run_record(&self) -> PathBuf {
+        self.state.join("run.json")
+    }
+
+    /// The same gateway as a process without a runtime directory sees it (a system unit at boot,
+    /// while this shell has one): the other place where it may be found.
+    pub fn without_runtime(&self) -> Dirs {
+        Dirs {
+            runtime: self.state.join("run"),
+            ..self.clone()
+        }
+    }
+}
+
+/// The user's runtime directory: `XDG_RUNTIME_DIR`, or where logind puts it (pam_systemd(8)) when
+/// the variable is missing (SSH without PAM) or another user's (`su` without `-`).
+fn runtime_dir(from_environment: Option<PathBuf>, uid: u32) -> Option<PathBuf> {
+    let usual = PathBuf::from(format!("/run/user/{uid}"));
+    from_environment
+        .into_iter()
+        .chain([usual])
+        .find(|dir| is_owned_dir(dir, uid))
+}
+
+fn is_owned_dir(dir: &Path, uid: u32) -> bool {
+    fs::metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid)
+}
+
+/// A variable that names a directory; a relative one is to be ignored (XDG specification).
+fn absolute(variable: &str) -> Option<PathBuf> {
+    env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|p| p.is_absolute())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_a_gateway() {
+        let base = Base {
+            home: "/h".into(),
+            config: "/h/.config".into(),
+            state: "/h/.local/state".into(),
+            runtime: Some("/run/user/7".into()),
+        };
+        let dirs = base.gateway(&Name::parse("coder").unwrap());
+        assert_eq!(
+            dirs.config_file,
+            Path::new("/h/.config/hermes-gateway/coder.toml")
+        );
+        assert_eq!(
+            dirs.state,
+            Path::new("/h/.local/state/hermes-gateway/coder")
+        );
+        assert_eq!(dirs.runtime, Path::new("/run/user/7/hermes-gateway/coder"));
+        let bare = Base {
+            runtime: None,
+            ..base
+        }
+        .gateway(&Name::parse("coder").unwrap());
+        assert_eq!(
+            bare.runtime,
+            Path::new("/h/.local/state/hermes-gateway/coder/run")
+        );
+        assert_eq!(dirs.without_runtime(), bare);
+    }
+
+    #[test]
+    fn a_runtime_directory_of_somebody_else_does_not_count() {
+        let foreign = runtime_dir(Some("/proc/1/root-that-is-not-there".into()), u32::MAX - 7);
+        assert_eq!(foreign, None);
+    }
+}

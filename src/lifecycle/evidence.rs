@@ -1,0 +1,283 @@
+//! Gathers what the verdict looks at: asks the service manager, reads the marker, names the sender.
+//! Runs in a thread of its own, since the manager may let us wait.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::marker;
+use super::signals::Caught;
+use super::verdict::{self, ActiveState, Evidence, Job, Sender, Supervision, Unit, Verdict};
+use crate::subprocess::Children;
+use crate::sys::process::Pid;
+use crate::sys::{proc, signal};
+use crate::systemd::Scope;
+use crate::systemd::cgroup::{self, OwnUnit};
+use crate::systemd::systemctl::{Properties, Systemctl};
+use crate::text::escaped;
+
+/// How long one question may take in all, its retry included: a manager that hangs would hold
+/// systemctl for 90 s, and the drain must fit into `TimeoutStopSec=`.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// How long after a failure the question is asked again: at a daemon-reexec the manager is gone
+/// for about 0.1 s.
+const RETRY_AFTER: Duration = Duration::from_millis(150);
+
+const PROPERTIES: &str = "ActiveState,Job,MainPID,InvocationID,Result";
+
+/// What is known of our place from the start on.
+#[derive(Clone, Debug)]
+pub struct Place {
+    invocation: Option<String>,
+    own: Option<OwnUnit>,
+    marker: PathBuf,
+    children: Arc<Children>,
+}
+
+/// When the question is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The signal has just arrived. `started`: READY=1 was sent before it.
+    Signal { started: bool },
+    /// The process is about to end. `marker`: one was found the first time, and consumed.
+    Exit { marker: bool },
+}
+
+/// The evidence with the verdict over it, and the words for the log.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    pub verdict: Verdict,
+    pub sender: Origin,
+    pub marker: bool,
+    /// Whether the service manager might say something else a moment later.
+    pub may_change: bool,
+    /// The fields of the `Shutdown context` line, in order.
+    pub context: String,
+}
+
+/// Who sent the signal, for people.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub pid: i32,
+    pub uid: u32,
+    pub name: String,
+}
+
+/// What the manager said, beside its meaning: for the log.
+#[derive(Default)]
+struct Shown {
+    active_state: String,
+    job: String,
+    job_type: String,
+    main_pid: String,
+    result: String,
+    failure: String,
+}
+
+impl Place {
+    /// Finds out where this process stands. `INVOCATION_ID` is a gate only: every child of any
+    /// unit inherits it, so which unit is ours is read from our own control group.
+    pub fn find(marker: PathBuf, children: Arc<Children>) -> Place {
+        let invocation = env::var("INVOCATION_ID").ok().filter(|id| !id.is_empty());
+        let own = invocation
+            .as_ref()
+            .and_then(|_| cgroup::own_unit(&proc::cgroup(Pid::own())?));
+        Place {
+            invocation,
+            own,
+            marker,
+            children,
+        }
+    }
+
+    pub fn unit(&self) -> Option<&OwnUnit> {
+        self.own.as_ref()
+    }
+
+    /// Gathers and judges. Takes as long as the manager, at most `DEADLINE`.
+    pub fn examine(&self, caught: Caught, moment: Moment) -> Finding {
+        // The sender first: it may be gone by the time the manager has answered.
+        let sender = self.sender(caught);
+        let origin = origin(caught);
+        let mut shown = Shown::default();
+        let supervision = self.supervision(moment, &mut shown);
+        let marker = match moment {
+            Moment::Signal { .. } => marker::consume(&self.marker),
+            Moment::Exit { marker } => marker || marker::consume(&self.marker),
+        };
+        let evidence = Evidence {
+            signal: caught.kind,
+            sender,
+            supervision,
+            marker,
+        };
+        let verdict = verdict::judge(&evidence);
+        let may_change = !verdict.planned
+            && matches!(
+                evidence.supervision,
+                Supervision::Unit(_) | Supervision::Silent
+            );
+        let context = self.context(caught, &origin, &shown, verdict);
+        Finding {
+            verdict,
+            sender: origin,
+            marker,
+            may_change,
+            context,
+        }
+    }
+
+    fn supervision(&self, moment: Moment, shown: &mut Shown) -> Supervision {
+        let Some(invocation) = &self.invocation else {
+            return Supervision::None;
+        };
+        let Some(own) = &self.own else {
+            return Supervision::NotOurs;
+        };
+        let deadline = Instant::now() + DEADLINE;
+        let systemctl = Systemctl::new(own.scope, Arc::clone(&self.children));
+        let mut answer = systemctl.show(PROPERTIES, &own.unit, deadline);
+        if answer.is_err() && Instant::now() + RETRY_AFTER < deadline {
+            thread::sleep(RETRY_AFTER);
+            answer = systemctl.show(PROPERTIES, &own.unit, deadline);
+        }
+        let properties = match answer {
+            Ok(properties) => properties,
+            Err(e) => {
+                shown.failure = e;
+                return Supervision::Silent;
+            }
+        };
+        let get = |key: &str| properties.get(key).cloned().unwrap_or_default();
+        shown.active_state = get("ActiveState");
+        shown.job = get("Job");
+        shown.main_pid = get("MainPID");
+        shown.result = get("Result");
+        if get("InvocationID") != *invocation {
+            return Supervision::NotOurs;
+        }
+        unit(&systemctl, &properties, deadline, moment, shown)
+    }
+
+    fn sender(&self, caught: Caught) -> Sender {
+        match (caught.code, Pid::new(caught.pid)) {
+            (signal::SI_KERNEL, _) => Sender::Terminal,
+            (signal::SI_USER, None) => Sender::Outside,
+            (signal::SI_USER, Some(pid)) if self.is_our_manager(pid) => Sender::OurManager,
+            (signal::SI_USER, Some(_)) => Sender::Other,
+            (_, _) => Sender::Forged,
+        }
+    }
+
+    fn is_our_manager(&self, pid: Pid) -> bool {
+        let Some(own) = &self.own else { return false };
+        match (own.scope, &own.manager_cgroup) {
+            (Scope::System, _) | (_, None) => pid.get() == 1,
+            (Scope::User, Some(group)) => {
+                proc::cgroup(pid).is_some_and(|text| cgroup::is_in(&text, group))
+            }
+        }
+    }
+
+    fn context(&self, caught: Caught, from: &Origin, shown: &Shown, verdict: Verdict) -> String {
+        let unit = self.own.as_ref().map_or("-", |own| &own.unit);
+        let under = if self.invocation.is_some() {
+            "yes"
+        } else {
+            "no"
+        };
+        let (parent, parent_name) = match Pid::parent() {
+            Some(pid) => (pid.get(), proc::name(pid).unwrap_or_default()),
+            None => (0, String::new()),
+        };
+        let mut line = format!("signal={} under_systemd={under}", caught.kind.name());
+        let mut add = |key: &str, value: &str| {
+            let value = if value.is_empty() { "-" } else { value };
+            let _ = write!(line, " {key}={}", escaped(value, true));
+        };
+        add("unit", unit);
+        add("active_state", &shown.active_state);
+        add("job", &shown.job);
+        add("sender_pid", &caught.pid.to_string());
+        add("sender_name", &from.name);
+        add("sender_uid", &caught.uid.to_string());
+        add("parent_pid", &parent.to_string());
+        add("parent_name", &parent_name);
+        add("verdict", verdict.word());
+        add("job_type", &shown.job_type);
+        add("main_pid", &shown.main_pid);
+        add("result", &shown.result);
+        add("si_code", &caught.code.to_string());
+        if !shown.failure.is_empty() {
+            add("no_answer", &shown.failure);
+        }
+        let _ = write!(line, " reason={:?}", verdict.reason.to_string());
+        line
+    }
+}
+
+fn unit(
+    systemctl: &Systemctl,
+    properties: &Properties,
+    deadline: Instant,
+    moment: Moment,
+    shown: &mut Shown,
+) -> Supervision {
+    let get = |key: &str| properties.get(key).map_or("", String::as_str);
+    let active = match get("ActiveState") {
+        "deactivating" => ActiveState::Deactivating,
+        _ => ActiveState::Other,
+    };
+    let (started, again) = match moment {
+        Moment::Signal { started } => (started, false),
+        Moment::Exit { .. } => (true, true),
+    };
+    let id: Option<u32> = get("Job").parse().ok();
+    let job = match id {
+        None => Job::None,
+        Some(id) if verdict::needs_job_type(active, true, started, again) => {
+            match systemctl.job_type(id, deadline) {
+                Ok(kind) => {
+                    shown.job_type = kind.unwrap_or_default();
+                    job_kind(&shown.job_type)
+                }
+                Err(e) => {
+                    shown.failure = e;
+                    Job::Untyped
+                }
+            }
+        }
+        Some(_) => Job::Untyped,
+    };
+    let main = get("MainPID").parse() == Ok(Pid::own().get());
+    Supervision::Unit(Unit { active, job, main })
+}
+
+/// The words of list-jobs (systemd's `job_type`). An empty one is a job that has ended meanwhile.
+fn job_kind(word: &str) -> Job {
+    match word {
+        "stop" | "restart" | "try-restart" => Job::Stop,
+        "start" | "verify-active" => Job::Start,
+        "" => Job::Untyped,
+        _ => Job::Other,
+    }
+}
+
+/// Names the sender where the kernel vouches for its pid.
+fn origin(caught: Caught) -> Origin {
+    let name = match (caught.code, Pid::new(caught.pid)) {
+        (signal::SI_KERNEL, _) => "(terminal)".to_owned(),
+        (signal::SI_USER, None) => "(outside)".to_owned(),
+        (signal::SI_USER, Some(pid)) => proc::name(pid).unwrap_or_else(|| "(gone)".to_owned()),
+        (_, _) => "(forged)".to_owned(),
+    };
+    Origin {
+        pid: caught.pid,
+        uid: caught.uid,
+        name,
+    }
+}

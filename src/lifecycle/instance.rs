@@ -1,0 +1,234 @@
+//! One instance a name: a lock that is held for life on a file that is never unlinked, and the way
+//! to ask who holds it without taking it.
+//!
+//! The lock is in the runtime directory. The state directory is locked as well, since two gateways
+//! with different runtime directories (a system unit at boot, a login shell) must not share it.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::dirs::Dirs;
+use crate::exit::{Exit, Failure};
+use crate::name::Name;
+use crate::sys::process::Pid;
+use crate::sys::{fs as files, lock, proc};
+
+/// What the holder writes is about 50 bytes.
+const MAX_BYTES: u64 = 1024;
+
+/// The locks, held until the process ends.
+#[derive(Debug)]
+pub struct Instance {
+    _runtime: File,
+    _state: File,
+}
+
+/// Who holds the lock: a process that lives, by pid and start time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub pid: Pid,
+    /// Clock ticks since boot.
+    pub start: u64,
+}
+
+/// What asking found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Nobody holds the lock.
+    Free,
+    /// A gateway runs. `dirs`: where its socket is. `holder` is `None` in the instant before it has
+    /// written who it is, or when it lives in another pid namespace.
+    Held { dirs: Dirs, holder: Option<Holder> },
+}
+
+impl Instance {
+    /// Takes both locks and makes the two directories on the way.
+    ///
+    /// # Errors
+    /// `Unavailable`, naming the holder, when another gateway of this name runs; `Failed` for
+    /// directories that cannot be made ours.
+    pub fn take(name: &Name, dirs: &Dirs) -> Result<Instance, Failure> {
+        let private = |dir: &Path| {
+            let parent = dir.parent().unwrap_or(dir);
+            files::private_dir(parent).and_then(|()| files::private_dir(dir))
+        };
+        let failed = |path: &Path, e: io::Error| {
+            Failure::failed(format!("cannot use {}: {e}", path.display()))
+        };
+        private(&dirs.state).map_err(|e| failed(&dirs.state, e))?;
+        private(&dirs.runtime).map_err(|e| failed(&dirs.runtime, e))?;
+
+        let path = dirs.lock();
+        let mut runtime = files::open_or_create(&path).map_err(|e| failed(&path, e))?;
+        let state = File::open(&dirs.state).map_err(|e| failed(&dirs.state, e))?;
+        let free = lock::try_hold_visibly(&runtime).map_err(|e| failed(&path, e))?
+            && lock::try_hold(&state).map_err(|e| failed(&dirs.state, e))?;
+        if !free {
+            return Err(Failure::new(Exit::Unavailable, held_by(name, dirs)));
+        }
+        let own = Pid::own();
+        let word = json!({ "pid": own.get(), "start": proc::start_time(own) });
+        write_word(&mut runtime, &format!("{word}\n")).map_err(|e| failed(&path, e))?;
+        Ok(Instance {
+            _runtime: runtime,
+            _state: state,
+        })
+    }
+}
+
+/// Asks whether a gateway runs, here or where it would be without a runtime directory.
+///
+/// # Errors
+/// When the lock file cannot be read: the state cannot be told.
+pub fn probe(dirs: &Dirs) -> io::Result<Probe> {
+    for place in [dirs.clone(), dirs.without_runtime()] {
+        let path = place.lock();
+        let file = match files::open_own(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(named(&path, &e)),
+        };
+        if lock::is_held(&file).map_err(|e| named(&path, &e))? {
+            return Ok(Probe::Held {
+                dirs: place,
+                holder: read_word(file),
+            });
+        }
+    }
+    Ok(Probe::Free)
+}
+
+fn held_by(name: &Name, dirs: &Dirs) -> String {
+    let who = match probe(dirs) {
+        Ok(Probe::Held {
+            holder: Some(holder),
+            ..
+        }) => {
+            let process = proc::name(holder.pid).unwrap_or_default();
+            format!(
+                "pid {} ({})",
+                holder.pid,
+                crate::text::escaped(&process, false)
+            )
+        }
+        Ok(_) | Err(_) => "another process".to_owned(),
+    };
+    format!(
+        "gateway {name} is already running: {who} holds {}; `{} status` tells more, `{} stop` ends it",
+        dirs.lock().display(),
+        name.command(),
+        name.command()
+    )
+}
+
+fn write_word(file: &mut File, word: &str) -> io::Result<()> {
+    file.seek(SeekFrom::Start(0))?;
+    file.set_len(0)?;
+    file.write_all(word.as_bytes())
+}
+
+/// Who the lock file names, if that process lives. What a dead one left behind names nobody.
+fn read_word(file: File) -> Option<Holder> {
+    let mut text = String::new();
+    file.take(MAX_BYTES).read_to_string(&mut text).ok()?;
+    let word: Value = serde_json::from_str(&text).ok()?;
+    let pid = Pid::new(i32::try_from(word.get("pid")?.as_i64()?).ok()?)?;
+    let start = word.get("start")?.as_u64()?;
+    (proc::start_time(pid) == Some(start)).then_some(Holder { pid, start })
+}
+
+fn named(path: &PathBuf, e: &io::Error) -> io::Error {
+    io::Error::new(e.kind(), format!("{}: {e}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    fn dirs(root: &Path) -> Dirs {
+        Dirs {
+            config_file: root.join("c.toml"),
+            state: root.join("state/gw/coder"),
+            runtime: root.join("run/gw/coder"),
+        }
+    }
+
+    fn take(dirs: &Dirs) -> Result<Instance, Failure> {
+        Instance::take(&Name::parse("coder").unwrap(), dirs)
+    }
+
+    #[test]
+    fn the_second_is_told_who_the_first_is() {
+        let root = TempDir::new("instance");
+        let dirs = dirs(root.path());
+        assert_eq!(probe(&dirs).unwrap(), Probe::Free);
+        let first = take(&dirs).unwrap();
+        let Probe::Held {
+            holder: Some(holder),
+            ..
+        } = probe(&dirs).unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!(holder.pid, Pid::own());
+        let second = take(&dirs).unwrap_err();
+        assert_eq!(second.exit, Exit::Unavailable);
+        assert!(
+            second.message.contains(&format!("pid {}", Pid::own())),
+            "{second}"
+        );
+        drop(first);
+        assert_eq!(probe(&dirs).unwrap(), Probe::Free);
+        assert!(dirs.lock().exists(), "the lock file is never unlinked");
+        take(&dirs).unwrap();
+    }
+
+    #[test]
+    fn one_state_directory_is_not_shared_by_two_runtime_directories() {
+        let root = TempDir::new("instance");
+        let here = dirs(root.path());
+        let elsewhere = here.without_runtime();
+        let _first = take(&elsewhere).unwrap();
+        let second = take(&here).unwrap_err();
+        assert_eq!(second.exit, Exit::Unavailable);
+        assert!(matches!(probe(&here).unwrap(), Probe::Held { dirs, .. } if dirs == elsewhere));
+    }
+
+    #[test]
+    fn directories_are_private_and_symlinks_refused() {
+        let root = TempDir::new("instance");
+        let dirs = dirs(root.path());
+        drop(take(&dirs).unwrap());
+        for dir in [&dirs.state, &dirs.runtime, &root.path().join("run/gw")] {
+            assert_eq!(fs::metadata(dir).unwrap().mode() & 0o777, 0o700, "{dir:?}");
+        }
+        fs::remove_dir_all(&dirs.runtime).unwrap();
+        symlink(root.path(), &dirs.runtime).unwrap();
+        assert!(
+            take(&dirs)
+                .unwrap_err()
+                .message
+                .contains("symlinks are not followed")
+        );
+    }
+
+    #[test]
+    fn what_a_dead_process_left_names_nobody() {
+        let root = TempDir::new("instance");
+        let dirs = dirs(root.path());
+        let held = take(&dirs).unwrap();
+        fs::write(dirs.lock(), r#"{"pid":1,"start":1}"#).unwrap();
+        assert!(matches!(
+            probe(&dirs).unwrap(),
+            Probe::Held { holder: None, .. }
+        ));
+        drop(held);
+    }
+}

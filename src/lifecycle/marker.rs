@@ -1,0 +1,170 @@
+//! The planned-stop marker: how `stop` announces a SIGTERM where no service manager runs the show.
+//!
+//! It names one process by pid and start time, is fresh for a minute of boot time (no operator sets
+//! that clock), may be written by our own uid or root, and is used once: the first signal removes it.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::sys::process::Pid;
+use crate::sys::{clock, fs as files, proc};
+
+/// How long an announcement holds: far longer than a signal takes, far shorter than a pid's return.
+const FRESH: Duration = Duration::from_secs(60);
+/// A marker is about 100 bytes; what is larger was not written by us.
+const MAX_BYTES: u64 = 4096;
+
+/// Announces that `target` will be stopped.
+///
+/// # Errors
+/// Those of the file system; NotFound when the process is gone.
+pub fn announce(path: &Path, target: Pid, requester: &str) -> io::Result<()> {
+    let start = proc::start_time(target).ok_or(io::ErrorKind::NotFound)?;
+    let marker = json!({
+        "pid": target.get(),
+        "start": start,
+        "at": clock::since_boot().as_secs(),
+        "boot": proc::boot_id(),
+        "requester": requester,
+    });
+    // Readable for the gateway when root announces; the directory lets nobody else in.
+    files::replace(path, format!("{marker}\n").as_bytes(), 0o644)
+}
+
+/// Takes back an announcement, after a signal that could not be sent.
+pub fn withdraw(path: &Path) {
+    let _ = fs::remove_file(path);
+}
+
+/// Whether a stop of this process was announced. Whatever stood there is gone afterwards.
+pub fn consume(path: &Path) -> bool {
+    let read = read(path);
+    if let Err(e) = &read
+        && e.kind() == io::ErrorKind::NotFound
+    {
+        return false;
+    }
+    let _ = fs::remove_file(path);
+    match read.and_then(|text| check(&text)) {
+        Ok(()) => true,
+        Err(e) => {
+            log::warn!(
+                "the planned-stop marker {} does not count: {e}",
+                path.display()
+            );
+            false
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    files::open_own(path)?
+        .take(MAX_BYTES)
+        .read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn check(text: &str) -> io::Result<()> {
+    let refused = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    let Ok(marker) = serde_json::from_str::<Value>(text) else {
+        return refused("it is garbled".to_owned());
+    };
+    let number = |key: &str| marker.get(key).and_then(Value::as_u64);
+    let own = Pid::own();
+    let names_us = number("pid").and_then(|pid| i32::try_from(pid).ok()) == Some(own.get())
+        && number("start").is_some()
+        && number("start") == proc::start_time(own)
+        && marker.get("boot").and_then(Value::as_str) == Some(&proc::boot_id());
+    if !names_us {
+        return refused("it names another process".to_owned());
+    }
+    let age = number("at").and_then(|at| clock::since_boot().as_secs().checked_sub(at));
+    match age {
+        Some(age) if age <= FRESH.as_secs() => Ok(()),
+        Some(age) => refused(format!("it is {age} s old")),
+        None => refused("it is from the future".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+    use std::os::unix::fs::symlink;
+
+    fn marker_with(change: impl Fn(&mut Value)) -> bool {
+        let dir = TempDir::new("marker");
+        let path = dir.path().join("planned-stop");
+        announce(&path, Pid::own(), "a test").unwrap();
+        let mut marker: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        change(&mut marker);
+        fs::write(&path, marker.to_string()).unwrap();
+        let taken = consume(&path);
+        assert!(!path.exists(), "a marker is used once");
+        taken
+    }
+
+    #[test]
+    fn an_announcement_counts_once() {
+        let dir = TempDir::new("marker");
+        let path = dir.path().join("planned-stop");
+        assert!(!consume(&path));
+        announce(&path, Pid::own(), "a test").unwrap();
+        assert!(consume(&path));
+        assert!(!consume(&path));
+    }
+
+    #[test]
+    fn stale_foreign_and_garbled_markers_do_not_count() {
+        assert!(marker_with(|_| ()));
+        let now = clock::since_boot().as_secs();
+        assert!(!marker_with(|m| m["at"] = json!(now - 61)));
+        assert!(!marker_with(|m| m["at"] = json!(now + 60)));
+        assert!(!marker_with(|m| m["at"] = json!(-1)));
+        assert!(!marker_with(|m| m["pid"] = json!(1)));
+        assert!(!marker_with(|m| m["start"] = json!(1)));
+        assert!(!marker_with(|m| m["start"] = Value::Null));
+        assert!(!marker_with(|m| m["boot"] = json!("another")));
+        assert!(!marker_with(|m| *m = json!("planned")));
+        assert!(!marker_with(|m| *m = json!([])));
+    }
+
+    #[test]
+    fn text_that_is_no_json_does_not_count() {
+        let dir = TempDir::new("marker");
+        let path = dir.path().join("planned-stop");
+        for text in ["", "{", "planned", "\0\0", &"x".repeat(100_000)] {
+            fs::write(&path, text).unwrap();
+            assert!(!consume(&path), "{text:.10?}");
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn a_symlink_does_not_count_and_its_target_stays() {
+        let dir = TempDir::new("marker");
+        let (real, link) = (dir.path().join("real"), dir.path().join("planned-stop"));
+        announce(&real, Pid::own(), "a test").unwrap();
+        symlink(&real, &link).unwrap();
+        assert!(!consume(&link));
+        assert!(real.exists());
+    }
+
+    #[test]
+    fn a_fifo_does_not_hang_the_stop() {
+        let dir = TempDir::new("marker");
+        let path = dir.path().join("planned-stop");
+        let made = std::process::Command::new("mkfifo")
+            .arg(&path)
+            .status()
+            .unwrap();
+        assert!(made.success());
+        assert!(!consume(&path));
+    }
+}

@@ -1,0 +1,14 @@
+//! The heart: when the gateway opens and closes, why it is being stopped, and what it says of that.
+//!
+//! What may enter: signals, the evidence about them, the verdict, the phases, and the files that
+//! carry these from one process to the next (lock, marker, history). Requests and turns are not
+//! known here.
+#![forbid(unsafe_code)]
+
+pub mod evidence;
+pub mod history;
+pub mod instance;
+pub mod marker;
+pub mod phase;
+pub mod signals;
+pub mod verdict;

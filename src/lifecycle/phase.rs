@@ -1,0 +1,297 @@
+//! The phases of the process and what moves it from one to the next. Pure: the main loop feeds
+//! events in and carries the actions out.
+//!
+//! ```text
+//! Starting → Serving → Draining → Confirming → Stopped
+//! ```
+//! A drain ends when nothing is in flight *and* the first question is answered. Confirming is the
+//! second question, asked only where a service manager could meanwhile say something else.
+#![forbid(unsafe_code)]
+
+/// Where the process is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Before READY=1.
+    Starting,
+    /// Taking work.
+    Serving,
+    /// No new work; what is in flight ends.
+    Draining(Drain),
+    /// Nothing is in flight; the manager is asked once more. `again`: a signal came meanwhile.
+    Confirming { again: bool },
+    /// Over: exit with this outcome.
+    Stopped(Outcome),
+}
+
+/// How far a drain has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// The first verdict, once it is there.
+    pub verdict: Option<Judged>,
+    /// Nothing is in flight.
+    pub quiet: bool,
+    /// The turns that were still running have been told to end.
+    pub cutting: bool,
+    /// A second signal came: perhaps an operator's stop after somebody's kill.
+    pub again: bool,
+}
+
+/// A verdict as far as the phases care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    Planned,
+    /// `may_change`: the manager could say something else a moment later.
+    External {
+        may_change: bool,
+    },
+}
+
+/// How it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Planned,
+    Terminated,
+}
+
+/// What happens to the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Listeners are bound, all is recovered.
+    Started,
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// The answer to the open question.
+    Judged(Judged),
+    /// Nothing is in flight any more.
+    Quiet,
+    /// The time that the drain has, or that cut turns have to end, is over.
+    Expired,
+}
+
+/// What the main loop has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Nothing,
+    /// Tell the service manager READY=1.
+    AnnounceReady,
+    /// Stop taking work, start the drain's clock, ask the first question.
+    BeginDrain,
+    /// Tell the service manager STOPPING=1: only after the first answer, which it would change.
+    AnnounceStopping,
+    /// End the turns in flight and start the clock for that.
+    CutTurns,
+    /// Ask the manager once more.
+    AskAgain,
+    /// Write the record and exit.
+    Exit,
+}
+
+/// The next phase and what to do on the way.
+pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
+    use Action::Nothing;
+    match (phase, event) {
+        (Phase::Starting, Event::Started) => (Phase::Serving, Action::AnnounceReady),
+        (Phase::Starting | Phase::Serving, Event::Signal) => {
+            let drain = Drain {
+                verdict: None,
+                quiet: false,
+                cutting: false,
+                again: false,
+            };
+            (Phase::Draining(drain), Action::BeginDrain)
+        }
+        (Phase::Starting, Event::Judged(_) | Event::Quiet | Event::Expired)
+        | (Phase::Serving, Event::Started | Event::Judged(_) | Event::Quiet | Event::Expired) => {
+            (phase, Nothing)
+        }
+
+        (Phase::Draining(drain), Event::Judged(judged)) => {
+            match settle(Drain {
+                verdict: Some(judged),
+                ..drain
+            }) {
+                (phase, Nothing) => (phase, Action::AnnounceStopping),
+                ended => ended,
+            }
+        }
+        (Phase::Draining(drain), Event::Quiet) => settle(Drain {
+            quiet: true,
+            ..drain
+        }),
+        // The second signal, or the end of the time: cut. Again: those who do not end are left.
+        (Phase::Draining(drain), Event::Signal | Event::Expired) if !drain.cutting => (
+            Phase::Draining(Drain {
+                cutting: true,
+                ..drain
+            }),
+            Action::CutTurns,
+        ),
+        (Phase::Draining(drain), Event::Expired) => settle(Drain {
+            quiet: true,
+            ..drain
+        }),
+        (Phase::Draining(_), Event::Signal | Event::Started) => (phase, Nothing),
+
+        (Phase::Confirming { .. }, Event::Judged(Judged::Planned)) => {
+            (Phase::Stopped(Outcome::Planned), Action::Exit)
+        }
+        // A signal came while the manager answered: perhaps the stop that its answer missed.
+        (Phase::Confirming { again: true }, Event::Judged(Judged::External { .. })) => {
+            (Phase::Confirming { again: false }, Action::AskAgain)
+        }
+        (Phase::Confirming { again: false }, Event::Judged(Judged::External { .. })) => {
+            (Phase::Stopped(Outcome::Terminated), Action::Exit)
+        }
+        (Phase::Confirming { .. }, Event::Signal) => (Phase::Confirming { again: true }, Nothing),
+        (Phase::Confirming { .. }, Event::Started | Event::Quiet | Event::Expired)
+        | (
+            Phase::Stopped(_),
+            Event::Started | Event::Signal | Event::Judged(_) | Event::Quiet | Event::Expired,
+        ) => (phase, Nothing),
+    }
+}
+
+/// Ends the turns in flight, once.
+fn cut(drain: Drain) -> (Phase, Action) {
+    let action = if drain.cutting {
+        Action::Nothing
+    } else {
+        Action::CutTurns
+    };
+    (
+        Phase::Draining(Drain {
+            cutting: true,
+            ..drain
+        }),
+        action,
+    )
+}
+
+/// Ends the drain when it can end.
+fn settle(drain: Drain) -> (Phase, Action) {
+    match (drain.quiet, drain.verdict) {
+        (true, Some(Judged::Planned)) => (Phase::Stopped(Outcome::Planned), Action::Exit),
+        (true, Some(Judged::External { may_change })) if may_change || drain.again => {
+            (Phase::Confirming { again: false }, Action::AskAgain)
+        }
+        (true, Some(Judged::External { .. })) => {
+            (Phase::Stopped(Outcome::Terminated), Action::Exit)
+        }
+        (true, None) | (false, Some(_) | None) => (Phase::Draining(drain), Action::Nothing),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Event::{Expired, Judged as J, Quiet, Signal, Started};
+    use Judged::{External, Planned};
+
+    const MAY: Judged = External { may_change: true };
+    const FINAL: Judged = External { may_change: false };
+
+    /// Plays events from Starting on; returns the end and every action that is not `Nothing`.
+    fn play(events: &[Event]) -> (Phase, Vec<Action>) {
+        let mut phase = Phase::Starting;
+        let mut actions = Vec::new();
+        for &event in events {
+            let (after, action) = next(phase, event);
+            phase = after;
+            actions.extend((action != Action::Nothing).then_some(action));
+        }
+        (phase, actions)
+    }
+
+    #[test]
+    fn a_planned_stop_asks_once() {
+        let (phase, actions) = play(&[Started, Signal, J(Planned), Quiet]);
+        assert_eq!(phase, Phase::Stopped(Outcome::Planned));
+        use Action::*;
+        assert_eq!(actions, [AnnounceReady, BeginDrain, AnnounceStopping, Exit]);
+    }
+
+    #[test]
+    fn an_idle_stop_waits_for_the_answer_and_skips_stopping() {
+        let (phase, actions) = play(&[Started, Signal, Quiet, J(Planned)]);
+        assert_eq!(phase, Phase::Stopped(Outcome::Planned));
+        assert_eq!(actions.last(), Some(&Action::Exit));
+        assert!(!actions.contains(&Action::AnnounceStopping));
+    }
+
+    #[test]
+    fn a_kill_is_asked_about_again_just_before_the_exit() {
+        let killed = [Started, Signal, J(MAY), Quiet];
+        assert_eq!(play(&killed).0, Phase::Confirming { again: false });
+        let end = |answer| play(&[Started, Signal, J(MAY), Quiet, J(answer)]).0;
+        assert_eq!(end(MAY), Phase::Stopped(Outcome::Terminated));
+        assert_eq!(end(Planned), Phase::Stopped(Outcome::Planned));
+    }
+
+    #[test]
+    fn a_signal_during_the_last_question_asks_once_more() {
+        let (phase, actions) = play(&[Started, Signal, Quiet, J(MAY), Signal, J(MAY), J(Planned)]);
+        assert_eq!(phase, Phase::Stopped(Outcome::Planned));
+        assert_eq!(
+            actions.iter().filter(|a| **a == Action::AskAgain).count(),
+            2
+        );
+    }
+
+    #[test]
+    fn without_a_manager_nobody_is_asked_again() {
+        let (phase, _) = play(&[Started, Signal, J(FINAL), Quiet]);
+        assert_eq!(phase, Phase::Stopped(Outcome::Terminated));
+    }
+
+    #[test]
+    fn a_second_signal_is_reason_enough_to_look_again() {
+        let (phase, _) = play(&[Started, Signal, J(FINAL), Signal, Quiet, J(Planned)]);
+        assert_eq!(phase, Phase::Stopped(Outcome::Planned));
+    }
+
+    #[test]
+    fn a_signal_before_ready_is_judged_too() {
+        let (phase, actions) = play(&[Signal, Started, Quiet, J(Planned)]);
+        assert_eq!(phase, Phase::Stopped(Outcome::Planned));
+        assert!(!actions.contains(&Action::AnnounceReady));
+    }
+
+    #[test]
+    fn the_second_signal_cuts_and_those_who_do_not_end_are_left() {
+        let (phase, actions) = play(&[Started, Signal, J(Planned), Signal, Expired]);
+        assert_eq!(phase, Phase::Stopped(Outcome::Planned));
+        assert!(actions.contains(&Action::CutTurns));
+        let (phase, _) = play(&[Started, Signal, J(Planned), Expired, Signal, Signal, Quiet]);
+        assert_eq!(phase, Phase::Stopped(Outcome::Planned));
+    }
+
+    #[test]
+    fn every_sequence_of_six_events_that_ends_had_a_verdict() {
+        let events = [
+            Started,
+            Signal,
+            J(Planned),
+            J(MAY),
+            J(FINAL),
+            Quiet,
+            Expired,
+        ];
+        let count = events.len().pow(6);
+        for number in 0..count {
+            let pick = |place: u32| events[number / events.len().pow(place) % events.len()];
+            let sequence: Vec<Event> = (0..6).map(pick).collect();
+            let (phase, actions) = play(&sequence);
+            let judged = sequence.iter().any(|e| matches!(e, J(_)));
+            let signalled = sequence.contains(&Signal);
+            if let Phase::Stopped(outcome) = phase {
+                assert!(judged && signalled, "{sequence:?}");
+                let all_external = !sequence.contains(&J(Planned));
+                assert!(
+                    !(all_external && outcome == Outcome::Planned),
+                    "{sequence:?}"
+                );
+                assert_eq!(actions.iter().filter(|a| **a == Action::Exit).count(), 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The self-pipe: signals become bytes that the main loop polls for, each with its whole siginfo.
+//!
+//! Nothing is judged here and nothing is done in the handler but storing (signal-hook).
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::raw::WithRawSiginfo;
+
+use crate::sys::signal::{self, SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+
+/// The signals that mean something to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// SIGTERM: a stop, or somebody's kill.
+    Terminate,
+    /// SIGINT: Ctrl-C at the terminal.
+    Interrupt,
+    /// SIGHUP: read the configuration again.
+    Reload,
+    /// SIGCHLD: a child ended; only process 1 listens, to reap orphans.
+    Child,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Terminate => "SIGTERM",
+            Kind::Interrupt => "SIGINT",
+            Kind::Reload => "SIGHUP",
+            Kind::Child => "SIGCHLD",
+        }
+    }
+}
+
+/// A signal as it arrived. `pid` and `uid` are the sender's by its siginfo: the kernel's word only
+/// with `code` = SI_USER, and pid 0 for a sender outside our pid namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caught {
+    pub kind: Kind,
+    pub code: i32,
+    pub pid: i32,
+    pub uid: u32,
+}
+
+/// The handlers and the read end of their pipe.
+pub struct Signals {
+    delivery: SignalDelivery<UnixStream, WithRawSiginfo>,
+}
+
+impl Signals {
+    /// Installs the handlers. `reap`: also wake for children that end (process 1).
+    pub fn catch(reap: bool) -> io::Result<Signals> {
+        let (read, write) = UnixStream::pair()?;
+        let child = reap.then_some(SIGCHLD);
+        let wanted = [SIGTERM, SIGINT, SIGHUP].into_iter().chain(child);
+        Ok(Signals {
+            delivery: SignalDelivery::with_pipe(read, write, WithRawSiginfo, wanted)?,
+        })
+    }
+
+    /// What has arrived since the last call. Never blocks.
+    pub fn take(&mut self) -> Vec<Caught> {
+        let caught = |info: signal::RawInfo| {
+            let kind = match info.si_signo {
+                SIGTERM => Kind::Terminate,
+                SIGINT => Kind::Interrupt,
+                SIGHUP => Kind::Reload,
+                SIGCHLD => Kind::Child,
+                _ => return None,
+            };
+            let (pid, uid) = signal::sender(&info);
+            Some(Caught {
+                kind,
+                code: info.si_code,
+                pid,
+                uid,
+            })
+        };
+        self.delivery.pending().filter_map(caught).collect()
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.delivery.get_read().as_fd()
+    }
+}

@@ -1,0 +1,198 @@
+//! Is this signal a planned stop? A pure function over the evidence; `verdict/tests.rs` holds a row
+//! for every case that was measured on real service managers.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use super::signals::Kind;
+
+/// All that the verdict may look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    pub signal: Kind,
+    pub sender: Sender,
+    pub supervision: Supervision,
+    /// A planned-stop marker that names us, fresh and from somebody who may write it.
+    pub marker: bool,
+}
+
+/// Who sent the signal, as far as the kernel vouches for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// The service manager that runs our unit.
+    OurManager,
+    /// Another process.
+    Other,
+    /// A process outside of our pid namespace (pid 0).
+    Outside,
+    /// The sender wrote the siginfo itself (negative `si_code`): it says nothing.
+    Forged,
+    /// The kernel, for a key at the terminal.
+    Terminal,
+}
+
+/// What the service manager says of us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Supervision {
+    /// `INVOCATION_ID` is absent: not under systemd, nobody was asked.
+    None,
+    /// There is a manager, but no unit whose invocation is ours.
+    NotOurs,
+    /// Our unit's state.
+    Unit(Unit),
+    /// The manager did not answer in time.
+    Silent,
+}
+
+/// The unit that we run in, as `systemctl show` and `list-jobs` describe it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    pub active: ActiveState,
+    pub job: Job,
+    /// Whether we are its `MainPID`: only then does our exit status drive `Restart=`.
+    pub main: bool,
+}
+
+/// `ActiveState=`; what is neither of the two ends the same way for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActiveState {
+    Deactivating,
+    /// active, activating, reloading, and whatever comes with newer versions.
+    Other,
+}
+
+/// `Job=` and, where it was needed, the job's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// No job is queued for the unit.
+    None,
+    /// There is one; its type was not asked for or is not known any more.
+    Untyped,
+    /// stop, restart, try-restart: it ends the unit.
+    Stop,
+    /// start, or verify-active.
+    Start,
+    /// reload, and whatever else leaves the unit running.
+    Other,
+}
+
+/// Planned or not, and the reason in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub planned: bool,
+    pub reason: Reason,
+}
+
+/// Why the verdict is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    StopJob,
+    StopJobWaiting,
+    StartTimedOut,
+    OtherJob,
+    ManagerWithoutJob,
+    NoJob,
+    NotUnderAManager,
+    UnitNotOurs,
+    Marker,
+    Interrupt,
+    GuessByManager,
+    GuessByOther,
+}
+
+/// Decides. Total over its input: every combination has a verdict.
+pub fn judge(evidence: &Evidence) -> Verdict {
+    let main = matches!(&evidence.supervision, Supervision::Unit(unit) if unit.main);
+    // Ctrl-C is the user in front of us. For a unit's main process SIGINT is no key but a signal
+    // like any other (`systemctl kill -s INT`, KillSignal=SIGINT).
+    if evidence.signal == Kind::Interrupt && !main {
+        return planned(Reason::Interrupt);
+    }
+    // Where our exit status drives a unit, its manager knows best and no file overrules it.
+    if evidence.marker && !main {
+        return planned(Reason::Marker);
+    }
+    match &evidence.supervision {
+        Supervision::Unit(unit) => judge_unit(unit.active, unit.job),
+        Supervision::Silent => match evidence.sender {
+            Sender::OurManager => planned(Reason::GuessByManager),
+            Sender::Other | Sender::Outside | Sender::Forged | Sender::Terminal => {
+                external(Reason::GuessByOther)
+            }
+        },
+        Supervision::NotOurs => external(Reason::UnitNotOurs),
+        Supervision::None => external(Reason::NotUnderAManager),
+    }
+}
+
+fn judge_unit(active: ActiveState, job: Job) -> Verdict {
+    match (active, job) {
+        (ActiveState::Deactivating, Job::Stop | Job::Untyped | Job::Other) => {
+            planned(Reason::StopJob)
+        }
+        (ActiveState::Deactivating, Job::Start) => external(Reason::StartTimedOut),
+        (ActiveState::Deactivating, Job::None) => external(Reason::ManagerWithoutJob),
+        (ActiveState::Other, Job::Stop) => planned(Reason::StopJobWaiting),
+        (ActiveState::Other, Job::Untyped | Job::Start | Job::Other) => external(Reason::OtherJob),
+        (ActiveState::Other, Job::None) => external(Reason::NoJob),
+    }
+}
+
+/// Whether the job's type has to be asked for: only where the job alone does not settle it. While
+/// the unit goes down its job is the stop, unless it never finished starting (`TimeoutStartSec=`) or
+/// we ask for the second time, when somebody may have queued a start behind a kill.
+pub fn needs_job_type(active: ActiveState, job: bool, started: bool, again: bool) -> bool {
+    job && (active == ActiveState::Other || !started || again)
+}
+
+const fn planned(reason: Reason) -> Verdict {
+    Verdict {
+        planned: true,
+        reason,
+    }
+}
+
+const fn external(reason: Reason) -> Verdict {
+    Verdict {
+        planned: false,
+        reason,
+    }
+}
+
+impl Verdict {
+    /// Whether the verdict was made without an answer from the manager.
+    pub fn is_guess(self) -> bool {
+        matches!(self.reason, Reason::GuessByManager | Reason::GuessByOther)
+    }
+
+    /// One word for logs and records.
+    pub fn word(self) -> &'static str {
+        if self.planned { "planned" } else { "external" }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::StopJob => "the service manager is stopping the unit",
+            Reason::StopJobWaiting => "a stop of the unit is waiting for its turn",
+            Reason::StartTimedOut => "the start of the unit ran out of time",
+            Reason::OtherJob => "a signal from outside while the unit starts or reloads",
+            Reason::ManagerWithoutJob => "the service manager ended it on its own account",
+            Reason::NoJob => "a signal from outside: the unit is not being stopped",
+            Reason::NotUnderAManager => "a signal that nobody announced",
+            Reason::UnitNotOurs => "a signal that nobody announced, outside of any unit of ours",
+            Reason::Marker => "a stop that was announced",
+            Reason::Interrupt => "Ctrl-C",
+            Reason::GuessByManager => {
+                "a guess: the service manager did not answer, but the signal is its own"
+            }
+            Reason::GuessByOther => {
+                "a guess: the service manager did not answer, and the signal is not its own"
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

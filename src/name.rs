@@ -1,0 +1,172 @@
+//! The gateway's name: where it comes from and what is named after it.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsStr;
+use std::fmt;
+
+/// What the default gateway's files are called.
+const DEFAULT: &str = "default";
+/// Names of the binary that stand for no name of a gateway.
+const OWN_NAMES: [&str; 2] = ["hermes-gateway", "hermes"];
+/// The most bytes in a name; with its fixed parts a unit's name stays far below systemd's 255.
+const MAX_LEN: usize = 64;
+
+/// A gateway's name, `^[a-z0-9][a-z0-9_-]{0,63}$`, or the default one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name(Option<String>);
+
+impl Name {
+    /// Settles the name: `-p NAME`, else what the binary was called by (an alias or symlink), else
+    /// `HERMES_PROFILE`, else the default one.
+    ///
+    /// # Errors
+    /// One line that says which of the three is no name, and the rule.
+    pub fn resolve(
+        profile: Option<&str>,
+        called_by: Option<&OsStr>,
+        environment: Option<&OsStr>,
+    ) -> Result<Name, String> {
+        if let Some(name) = profile {
+            return Name::parse(name).map_err(|e| format!("--profile {e}"));
+        }
+        let called_by = called_by
+            .map(std::path::Path::new)
+            .and_then(|p| p.file_name());
+        if let Some(name) = called_by.filter(|n| !OWN_NAMES.iter().any(|own| n == own)) {
+            let name = name.to_string_lossy();
+            return Name::parse(&name)
+                .map_err(|e| format!("called by the name {e}; or name the gateway with -p NAME"));
+        }
+        match environment.filter(|n| !n.is_empty()) {
+            Some(name) => Name::parse(&name.to_string_lossy())
+                .map_err(|e| format!("environment variable HERMES_PROFILE={e}")),
+            None => Ok(Name(None)),
+        }
+    }
+
+    /// Takes a name as text; `default` is the default gateway.
+    pub fn parse(text: &str) -> Result<Name, String> {
+        let body = |c: u8| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+        let fits = (1..=MAX_LEN).contains(&text.len())
+            && text.bytes().all(body)
+            && !text.starts_with(['_', '-']);
+        if !fits {
+            return Err(format!(
+                "{text:?}: not a gateway's name; it has 1 to {MAX_LEN} of a-z, 0-9, _ and -, and \
+                 starts with a letter or digit"
+            ));
+        }
+        Ok(Name((text != DEFAULT).then(|| text.to_owned())))
+    }
+
+    /// The name as files and people see it.
+    pub fn as_str(&self) -> &str {
+        self.0.as_deref().unwrap_or(DEFAULT)
+    }
+
+    /// The unit: `hermes-gateway.service` or `hermes-gateway-NAME.service`.
+    pub fn unit(&self) -> String {
+        match &self.0 {
+            None => "hermes-gateway.service".to_owned(),
+            Some(name) => format!("hermes-gateway-{name}.service"),
+        }
+    }
+
+    /// The gateway whose unit this is, if it has the form that [`Name::unit`] gives.
+    pub fn of_unit(unit: &str) -> Option<Name> {
+        let stem = unit
+            .strip_suffix(".service")?
+            .strip_prefix("hermes-gateway")?;
+        match stem {
+            "" => Some(Name(None)),
+            _ => Name::parse(stem.strip_prefix('-')?).ok(),
+        }
+    }
+
+    /// How a user calls a command of this gateway: `hermes-gateway`, `hermes-gateway -p NAME`.
+    pub fn command(&self) -> String {
+        match &self.0 {
+            None => "hermes-gateway".to_owned(),
+            Some(name) => format!("hermes-gateway -p {name}"),
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(profile: Option<&str>, argv0: &str, env: Option<&str>) -> Result<String, String> {
+        Name::resolve(profile, Some(OsStr::new(argv0)), env.map(OsStr::new)).map(|n| n.to_string())
+    }
+
+    #[test]
+    fn the_order_is_flag_then_alias_then_environment() {
+        assert_eq!(resolve(Some("a"), "/bin/b", Some("c")).unwrap(), "a");
+        assert_eq!(resolve(None, "/bin/b", Some("c")).unwrap(), "b");
+        assert_eq!(
+            resolve(None, "/bin/hermes-gateway", Some("c")).unwrap(),
+            "c"
+        );
+        assert_eq!(resolve(None, "hermes", Some("")).unwrap(), "default");
+        assert_eq!(resolve(None, "hermes", None).unwrap(), "default");
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_with_its_source() {
+        for bad in [
+            "",
+            "-x",
+            "_x",
+            "A",
+            "a.b",
+            "a/b",
+            "ä",
+            "a b",
+            &"x".repeat(65),
+        ] {
+            let error = resolve(Some(bad), "hermes", None).unwrap_err();
+            assert!(error.starts_with("--profile \""), "{error}");
+        }
+        assert!(
+            resolve(None, "/x/Hermes", None)
+                .unwrap_err()
+                .contains("called by")
+        );
+        assert!(
+            resolve(None, "hermes", Some(".."))
+                .unwrap_err()
+                .contains("HERMES_PROFILE")
+        );
+        assert!(resolve(Some(&"x".repeat(64)), "hermes", None).is_ok());
+    }
+
+    #[test]
+    fn units_and_back() {
+        for name in ["default", "coder", "a-b_c"] {
+            let name = Name::parse(name).unwrap();
+            assert_eq!(Name::of_unit(&name.unit()), Some(name));
+        }
+        assert_eq!(
+            Name::parse("coder").unwrap().unit(),
+            "hermes-gateway-coder.service"
+        );
+        assert_eq!(
+            Name::parse("default").unwrap().unit(),
+            "hermes-gateway.service"
+        );
+        for other in [
+            "hermes-gatewayx.service",
+            "hermes-gateway-.service",
+            "ssh.service",
+        ] {
+            assert_eq!(Name::of_unit(other), None);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What /proc says of processes and sockets (proc(5)). Reading only, parsed by hand, no panics on
+//! whatever stands there: other users choose their process names.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use super::process::Pid;
+
+/// When the process started, in clock ticks since boot: with the pid, its identity.
+pub fn start_time(pid: Pid) -> Option<u64> {
+    start_time_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Field 22 of a stat line, counted from behind the last `)`: the name before it may hold anything.
+fn start_time_in(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// The process's name (at most 15 bytes, chosen by itself: escape before printing).
+pub fn name(pid: Pid) -> Option<String> {
+    let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(&comm)).into_owned())
+}
+
+/// The text of `/proc/PID/cgroup` (cgroups(7)).
+pub fn cgroup(pid: Pid) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()
+}
+
+/// Which boot this is: a new random id at each one. Empty where the kernel does not say.
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// The children of our main thread: where the kernel puts orphans that process 1 inherits.
+pub fn children_of_main_thread() -> Vec<Pid> {
+    let own = Pid::own();
+    let list = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+    list.split_whitespace()
+        .filter_map(|pid| Pid::new(pid.parse().ok()?))
+        .collect()
+}
+
+/// The process that listens on a TCP address, where our rights let us see it.
+pub fn listener(address: SocketAddr) -> Option<Pid> {
+    let table = if address.is_ipv4() {
+        "/proc/net/tcp"
+    } else {
+        "/proc/net/tcp6"
+    };
+    let table = fs::read_to_string(table).ok()?;
+    let inode = table
+        .lines()
+        .skip(1)
+        .find_map(|row| listening_inode(row, address.port()))?;
+    let wanted = format!("socket:[{inode}]");
+    let processes = fs::read_dir("/proc").ok()?;
+    processes.flatten().find_map(|entry| {
+        let pid = Pid::new(entry.file_name().to_str()?.parse().ok()?)?;
+        let open = fs::read_dir(entry.path().join("fd")).ok()?;
+        let target = |fd: fs::DirEntry| fs::read_link(fd.path()).ok();
+        open.flatten()
+            .filter_map(target)
+            .any(|t| t.as_os_str() == wanted.as_str())
+            .then_some(pid)
+    })
+}
+
+/// The socket's inode in a row of /proc/net/tcp that is listening (state 0A) on `port`.
+fn listening_inode(row: &str, port: u16) -> Option<&str> {
+    let mut fields = row.split_whitespace();
+    let (_, local_port) = fields.nth(1)?.rsplit_once(':')?;
+    let state = fields.nth(1)?;
+    let inode = fields.nth(5)?;
+    let same = u16::from_str_radix(local_port, 16) == Ok(port);
+    (same && state == "0A").then_some(inode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_in_a_stat_line_may_hold_parentheses() {
+        let rest = "S 1 2 2 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 777 1 1";
+        assert_eq!(start_time_in(&format!("42 (a) R 9 (b) {rest}")), Some(777));
+        assert_eq!(start_time_in("42 (sh"), None);
+        assert_eq!(start_time_in(""), None);
+        assert!(start_time(Pid::own()).is_some());
+    }
+
+    #[test]
+    fn our_own_listener_is_found() {
+        let listener_socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(
+            listener(listener_socket.local_addr().unwrap()),
+            Some(Pid::own())
+        );
+        assert_eq!(listening_inode("garbled", 1), None);
+    }
+}

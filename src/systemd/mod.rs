@@ -1,0 +1,27 @@
+//! Talking with systemd: where we stand in it, what it says of our unit, what we tell it, and the
+//! unit files that we give it.
+//!
+//! What may enter: the forms of systemd's interfaces. What an answer means for us is decided in
+//! `lifecycle`.
+#![forbid(unsafe_code)]
+
+pub mod cgroup;
+pub mod notify;
+pub mod systemctl;
+
+/// Which service manager: a user's own (`systemctl --user`) or the machine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    User,
+    System,
+}
+
+impl Scope {
+    /// The word for people and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scope::User => "user",
+            Scope::System => "system",
+        }
+    }
+}

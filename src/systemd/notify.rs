@@ -1,0 +1,65 @@
+//! What we tell the service manager: sd_notify(3), a datagram to `NOTIFY_SOCKET`.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use crate::sys::process::Pid;
+
+/// The way to the service manager; silent where there is none.
+#[derive(Debug)]
+pub struct Notifier {
+    socket: Option<UnixDatagram>,
+}
+
+impl Notifier {
+    /// Connects to `NOTIFY_SOCKET`; an abstract name starts with `@`.
+    pub fn from_environment() -> Notifier {
+        let socket = env::var_os("NOTIFY_SOCKET").and_then(|address| match connect(&address) {
+            Ok(socket) => Some(socket),
+            Err(e) => {
+                log::warn!("NOTIFY_SOCKET={address:?} cannot be reached: {e}");
+                None
+            }
+        });
+        Notifier { socket }
+    }
+
+    /// Sends one message of `KEY=VALUE` lines. A failure is logged: the manager's own time-outs
+    /// decide what comes of it.
+    pub fn send(&self, message: &str) {
+        if let Some(Err(e)) = self.socket.as_ref().map(|s| s.send(message.as_bytes())) {
+            log::warn!("the service manager was not told {message:?}: {e}");
+        }
+    }
+
+    /// `STATUS=`, for `systemctl status`: one line, no controls.
+    pub fn status(&self, status: &str) {
+        self.send(&format!("STATUS={status}"));
+    }
+}
+
+fn connect(address: &OsString) -> io::Result<UnixDatagram> {
+    let address = match address.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(address)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    // The main loop sends: a manager that does not read must not hold it.
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// How often the service manager wants a sign of life: half of `WATCHDOG_USEC` (sd_watchdog_enabled(3)),
+/// when `WATCHDOG_PID` is us or absent.
+pub fn watchdog_interval() -> Option<Duration> {
+    let for_us = env::var("WATCHDOG_PID").map_or(true, |pid| pid == Pid::own().to_string());
+    let micros: u64 = env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    (for_us && micros > 0).then(|| Duration::from_micros(micros) / 2)
+}

@@ -1,0 +1,190 @@
+//! `systemctl` as a subprocess: the one question about our unit, and the verbs of our commands.
+//!
+//! A subprocess, and not the bus: it uses the manager's private socket, which answers until the
+//! very end while the manager goes down, and it is there wherever systemd is.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Scope;
+use crate::subprocess::{Answer, Children, capture};
+use crate::sys::{signal, user};
+
+/// The most that we take of what systemctl prints; `list-jobs` and `show` stay far below.
+const MAX_OUTPUT: usize = 256 << 10;
+
+/// A manager to ask.
+#[derive(Clone, Debug)]
+pub struct Systemctl {
+    scope: Scope,
+    children: Arc<Children>,
+}
+
+/// Properties by name. systemctl prints them in an order of its own.
+pub type Properties = BTreeMap<String, String>;
+
+impl Systemctl {
+    pub fn new(scope: Scope, children: Arc<Children>) -> Systemctl {
+        Systemctl { scope, children }
+    }
+
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// `systemctl show -p PROPERTIES UNIT`. A unit that does not exist gives `LoadState=not-found`
+    /// and no error.
+    pub fn show(
+        &self,
+        properties: &str,
+        unit: &str,
+        deadline: Instant,
+    ) -> Result<Properties, String> {
+        let answer = self.run(&["show", "-p", properties, "--", unit], deadline)?;
+        Ok(parse_properties(&answer))
+    }
+
+    /// The type of the job with this id (`start`, `stop`, `restart`, …), `None` when it is gone.
+    pub fn job_type(&self, job: u32, deadline: Instant) -> Result<Option<String>, String> {
+        let answer = self.run(&["list-jobs", "--no-legend", "--plain", "--full"], deadline)?;
+        Ok(job_type_in(&answer, job))
+    }
+
+    /// Runs a verb and returns what it printed.
+    ///
+    /// # Errors
+    /// One line: what systemctl said, or why it did not answer.
+    pub fn run(&self, arguments: &[&str], deadline: Instant) -> Result<String, String> {
+        match self.answer(arguments, deadline) {
+            Ok(answer) if answer.success => Ok(answer.stdout),
+            Ok(answer) => Err(one_line(&answer.stderr)),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    /// Runs a verb and returns what came of it, success or not.
+    pub fn answer(&self, arguments: &[&str], deadline: Instant) -> io::Result<Answer> {
+        let mut command = self.command()?;
+        command.args(arguments);
+        // The whole control group may be hit by the signal that we ask about.
+        signal::with_sigterm_blocked(|| capture(&self.children, &mut command, deadline, MAX_OUTPUT))
+    }
+
+    /// A command line up to the verb, its environment repaired where it is poor.
+    pub fn command(&self) -> io::Result<Command> {
+        let mut command = Command::new(find_program("systemctl")?);
+        if self.scope == Scope::User {
+            command.arg("--user");
+            repair_environment(&mut command);
+        }
+        command.args(["--no-pager", "--no-ask-password"]);
+        // Its words are read by our parser and quoted in our log.
+        command
+            .env("LC_ALL", "C.UTF-8")
+            .env("SYSTEMD_COLORS", "0")
+            .env_remove("SYSTEMD_LOG_LEVEL");
+        Ok(command)
+    }
+}
+
+/// Gives a helper of the user manager the way to it, where a `su` or SSH shell lacks it.
+pub fn repair_environment(command: &mut Command) {
+    let usual = PathBuf::from(format!("/run/user/{}", user::own_uid()));
+    let ours = |dir: &Path| {
+        dir.metadata()
+            .is_ok_and(|meta| meta.uid() == user::own_uid())
+    };
+    let given = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    if !given.is_some_and(|dir| ours(&dir)) && ours(&usual) {
+        command
+            .env("XDG_RUNTIME_DIR", usual)
+            .env_remove("DBUS_SESSION_BUS_ADDRESS");
+    }
+}
+
+/// Finds a program on `PATH`, else in the places where systemd's own are.
+pub fn find_program(name: &str) -> io::Result<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/bin", "/bin", "/usr/local/bin"].map(PathBuf::from);
+    let mut places = env::split_paths(&path)
+        .filter(|dir| dir.is_absolute())
+        .chain(usual);
+    let runs = |file: &PathBuf| {
+        file.metadata()
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    places
+        .find_map(|dir| Some(dir.join(name)).filter(runs))
+        .ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("there is no {name} on PATH or in /usr/bin"),
+            )
+        })
+}
+
+fn parse_properties(text: &str) -> Properties {
+    let pair = |line: &str| {
+        line.split_once('=')
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    };
+    text.lines().filter_map(pair).collect()
+}
+
+/// A row of list-jobs is `JOB UNIT TYPE STATE`.
+fn job_type_in(list: &str, job: u32) -> Option<String> {
+    list.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let id: u32 = words.next()?.parse().ok()?;
+        (id == job).then(|| words.nth(1).map(str::to_owned))?
+    })
+}
+
+fn one_line(stderr: &str) -> String {
+    let line = stderr
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect::<Vec<_>>()
+        .join("; ");
+    if line.is_empty() {
+        "systemctl failed and gave no reason".to_owned()
+    } else {
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_in_any_order_and_empty() {
+        let shown = parse_properties("Job=\nActiveState=active\nExecStart={ a=b }\n");
+        assert_eq!(shown["Job"], "");
+        assert_eq!(shown["ActiveState"], "active");
+        assert_eq!(shown["ExecStart"], "{ a=b }");
+    }
+
+    #[test]
+    fn the_type_of_a_job() {
+        let list = "12 a.service start waiting\n 7 b.service restart running\n";
+        assert_eq!(job_type_in(list, 7).as_deref(), Some("restart"));
+        assert_eq!(job_type_in(list, 12).as_deref(), Some("start"));
+        assert_eq!(job_type_in(list, 1), None);
+        assert_eq!(job_type_in("No jobs running.", 1), None);
+    }
+
+    #[test]
+    fn programs_are_found_without_a_path() {
+        assert!(find_program("sh").is_ok());
+        assert!(find_program("no-such-program-here").is_err());
+    }
+}

@@ -1,0 +1,40 @@
+//! Text that outsiders had a hand in, made safe for logs and terminals. Pure.
+#![forbid(unsafe_code)]
+
+/// `text` with every control character written as `\u{…}` (line feed, escape sequences, the C1
+/// range, bidirectional overrides), so that it can neither break a line nor move a cursor.
+/// `one_word`: spaces, quotes and `=` too, for `key=value` lines.
+pub fn escaped(text: &str, one_word: bool) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        let acts = c.is_control()
+            || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
+        let splits = one_word && (c == ' ' || c == '"' || c == '=');
+        if acts || splits || c == '\\' {
+            safe.extend(c.escape_unicode());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_acts_gets_through() {
+        assert_eq!(escaped("plain ä text", false), "plain ä text");
+        assert_eq!(
+            escaped("a\nb\x1b[2J\u{9b}", false),
+            "a\\u{a}b\\u{1b}[2J\\u{9b}"
+        );
+        assert_eq!(
+            escaped("x verdict=planned", true),
+            "x\\u{20}verdict\\u{3d}planned"
+        );
+        assert_eq!(escaped("\\u{a}", false), "\\u{5c}u{a}");
+        assert_eq!(escaped("\u{202e}", false), "\\u{202e}");
+    }
+}
