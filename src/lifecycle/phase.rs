@@ -24,7 +24,7 @@ pub enum Phase {
 }
 
 /// How far a drain has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drain {
     /// The first verdict, once it is there.
     pub verdict: Option<Judged>,
@@ -92,13 +92,7 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
     match (phase, event) {
         (Phase::Starting, Event::Started) => (Phase::Serving, Action::AnnounceReady),
         (Phase::Starting | Phase::Serving, Event::Signal) => {
-            let drain = Drain {
-                verdict: None,
-                quiet: false,
-                cutting: false,
-                again: false,
-            };
-            (Phase::Draining(drain), Action::BeginDrain)
+            (Phase::Draining(Drain::default()), Action::BeginDrain)
         }
         (Phase::Starting, Event::Judged(_) | Event::Quiet | Event::Expired)
         | (Phase::Serving, Event::Started | Event::Judged(_) | Event::Quiet | Event::Expired) => {
@@ -118,19 +112,17 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
             quiet: true,
             ..drain
         }),
-        // The second signal, or the end of the time: cut. Again: those who do not end are left.
-        (Phase::Draining(drain), Event::Signal | Event::Expired) if !drain.cutting => (
-            Phase::Draining(Drain {
-                cutting: true,
-                ..drain
-            }),
-            Action::CutTurns,
-        ),
-        (Phase::Draining(drain), Event::Expired) => settle(Drain {
+        (Phase::Draining(drain), Event::Signal) => cut(Drain {
+            again: true,
+            ..drain
+        }),
+        // Those who do not end when they are cut are left behind.
+        (Phase::Draining(drain), Event::Expired) if drain.cutting => settle(Drain {
             quiet: true,
             ..drain
         }),
-        (Phase::Draining(_), Event::Signal | Event::Started) => (phase, Nothing),
+        (Phase::Draining(drain), Event::Expired) => cut(drain),
+        (Phase::Draining(_), Event::Started) => (phase, Nothing),
 
         (Phase::Confirming { .. }, Event::Judged(Judged::Planned)) => {
             (Phase::Stopped(Outcome::Planned), Action::Exit)
