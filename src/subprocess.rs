@@ -6,8 +6,11 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
+use std::env;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -83,6 +86,13 @@ impl Children {
         }
     }
 
+    /// Kills every group that a child of ours leads: before an exit that waits for nobody.
+    pub fn kill_groups(&self) {
+        for pid in self.known().iter().filter_map(|pid| Pid::new(*pid)) {
+            let _ = process::signal_group(pid, Signal::Kill);
+        }
+    }
+
     fn known(&self) -> MutexGuard<'_, HashSet<i32>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,8 +138,12 @@ impl Child {
 
     /// Reaps the child; blocks until it has ended.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        while poll(&mut [Interest::read(self.pidfd.as_fd())], None)? == 0 {}
+        // Under the lock: nobody must find its number there once the kernel may give it away.
+        let family = Arc::clone(&self.family);
+        let mut known = family.known();
         let status = self.inner.wait();
-        self.family.known().remove(&self.pid.get());
+        known.remove(&self.pid.get());
         self.reaped = true;
         status
     }
@@ -226,6 +240,27 @@ fn take(from: &mut impl Read, into: &mut Vec<u8>, limit: usize) -> io::Result<bo
     }
 }
 
+/// Finds a program on `PATH`, else in the places where systemd's own are.
+pub fn find_program(name: &str) -> io::Result<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/bin", "/bin", "/usr/local/bin"].map(PathBuf::from);
+    let mut places = env::split_paths(&path)
+        .filter(|dir| dir.is_absolute())
+        .chain(usual);
+    let runs = |file: &PathBuf| {
+        file.metadata()
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    places
+        .find_map(|dir| Some(dir.join(name)).filter(runs))
+        .ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("there is no {name} on PATH or in /usr/bin"),
+            )
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,5 +322,11 @@ mod tests {
         .unwrap();
         children.reap_orphans();
         assert_eq!(child.wait().unwrap().code(), Some(7));
+    }
+
+    #[test]
+    fn programs_are_found_without_a_path() {
+        assert!(find_program("sh").is_ok());
+        assert!(find_program("no-such-program-here").is_err());
     }
 }

@@ -12,6 +12,7 @@ pub mod memory;
 pub mod poll;
 pub mod proc;
 pub mod process;
+pub mod random;
 pub mod signal;
 pub mod socket;
 pub mod user;

@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::Scope;
-use crate::subprocess::{Answer, Children, capture};
+use crate::subprocess::{Answer, Children, capture, find_program};
 use crate::sys::{signal, user};
 
 /// The most that we take of what systemctl prints; `list-jobs` and `show` stay far below.
@@ -109,27 +109,6 @@ pub fn repair_environment(command: &mut Command) {
     }
 }
 
-/// Finds a program on `PATH`, else in the places where systemd's own are.
-pub fn find_program(name: &str) -> io::Result<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/bin", "/bin", "/usr/local/bin"].map(PathBuf::from);
-    let mut places = env::split_paths(&path)
-        .filter(|dir| dir.is_absolute())
-        .chain(usual);
-    let runs = |file: &PathBuf| {
-        file.metadata()
-            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    places
-        .find_map(|dir| Some(dir.join(name)).filter(runs))
-        .ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("there is no {name} on PATH or in /usr/bin"),
-            )
-        })
-}
-
 fn parse_properties(text: &str) -> Properties {
     let pair = |line: &str| {
         line.split_once('=')
@@ -180,11 +159,5 @@ mod tests {
         assert_eq!(job_type_in(list, 12).as_deref(), Some("start"));
         assert_eq!(job_type_in(list, 1), None);
         assert_eq!(job_type_in("No jobs running.", 1), None);
-    }
-
-    #[test]
-    fn programs_are_found_without_a_path() {
-        assert!(find_program("sh").is_ok());
-        assert!(find_program("no-such-program-here").is_err());
     }
 }

@@ -1,0 +1,291 @@
+//! The `command` agent: a process a turn. The message goes to its stdin, its stdout is the reply.
+//!
+//! It leads a process group of its own, and the group ends with the turn: whatever it left running
+//! there is killed, and a grandchild that holds stdout open holds nothing up.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::output::{Complaints, Text};
+use super::{Bounds, Outcome, Reply, Turn, environment};
+use crate::config;
+use crate::subprocess::{Child, Children, find_program};
+use crate::sys::fd::set_nonblocking;
+use crate::sys::poll::{Interest, poll};
+use crate::sys::process::Signal;
+use crate::text::escaped;
+
+/// How long an agent has between SIGTERM and SIGKILL to put its things in order. Part of the stop
+/// budget: the unit's `TimeoutStopSec=` counts it in.
+pub const KILL_AFTER: Duration = Duration::from_secs(3);
+/// What one read takes; also the most that a piece of a reply has.
+const CHUNK: usize = 8 << 10;
+/// How many reads follow one wait. More than a pipe holds (pipe(7): 1 MiB at most without
+/// privileges), so that all of a reply is taken when the agent has ended; and not more, so that
+/// one that prints without end is looked at between.
+const READS: usize = (1 << 20) / CHUNK + 1;
+
+/// Starts the agent, feeds it, passes its reply on, and ends it where it has to be ended.
+pub fn run(
+    children: &Arc<Children>,
+    agent: &config::Agent,
+    turn: &Turn<'_>,
+    reply: &mut dyn Reply,
+    bounds: &Bounds<'_>,
+) -> Outcome {
+    let missing = |e: io::Error| {
+        let program = agent.command.first().map_or("", String::as_str);
+        Outcome::Temporary(format!("the agent {program:?} cannot be started: {e}"))
+    };
+    let mut process = match start(children, agent, turn) {
+        Ok(process) => process,
+        Err(e) => return missing(e),
+    };
+    let result = process.attend(turn, reply, bounds);
+    let status = process.end();
+    process.complaints.finish(&mut |line| log_line(turn, line));
+    match (result, status) {
+        (Err(e), _) | (Ok(None), Err(e)) => {
+            Outcome::Temporary(format!("the agent could not be attended to: {e}"))
+        }
+        (Ok(Some(outcome)), _) => outcome,
+        (Ok(None), Ok(status)) => classify(status, &process.complaints.tail()),
+    }
+}
+
+/// What an exit status means: 75 and signals pass, anything else but 0 stays.
+fn classify(status: ExitStatus, stderr: &str) -> Outcome {
+    let how = match (status.code(), status.signal()) {
+        (Some(0), _) => return Outcome::Done,
+        (Some(code), _) => format!("the agent failed with exit status {code}"),
+        (None, signal) => format!("the agent was ended by signal {}", signal.unwrap_or(0)),
+    };
+    let words = match stderr {
+        "" => how,
+        tail => format!("{how}: {}", escaped(tail, false)),
+    };
+    match status.code() {
+        Some(75) | None => Outcome::Temporary(words),
+        Some(_) => Outcome::Failed(words),
+    }
+}
+
+fn start(
+    children: &Arc<Children>,
+    agent: &config::Agent,
+    turn: &Turn<'_>,
+) -> io::Result<Process> {
+    let [program, arguments @ ..] = agent.command.as_slice() else {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "agent.command is empty"));
+    };
+    // An absolute path, settled here: with a cleared environment std would have to fork to search.
+    let program = if program.contains('/') { program.into() } else { find_program(program)? };
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(environment::of(agent, turn)).process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = children.spawn(&mut command)?;
+    let (stdin, stdout, stderr) = (child.stdin(), child.stdout(), child.stderr());
+    for fd in [stdin.as_ref().map(AsFd::as_fd), stdout.as_ref().map(AsFd::as_fd)] {
+        fd.map_or(Ok(()), set_nonblocking)?;
+    }
+    stderr.as_ref().map_or(Ok(()), |fd| set_nonblocking(fd.as_fd()))?;
+    Ok(Process {
+        child,
+        stdin,
+        stdout,
+        stderr,
+        text: Text::default(),
+        complaints: Complaints::default(),
+        written: 0,
+        replied: 0,
+    })
+}
+
+/// A running agent. The pipes are `None` once they have ended.
+struct Process {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    text: Text,
+    complaints: Complaints,
+    written: usize,
+    replied: usize,
+}
+
+impl Process {
+    /// Moves bytes until the agent has ended. `Some(outcome)` when it was ended from outside.
+    fn attend(
+        &mut self,
+        turn: &Turn<'_>,
+        reply: &mut dyn Reply,
+        bounds: &Bounds<'_>,
+    ) -> io::Result<Option<Outcome>> {
+        let mut ending: Option<(Outcome, Instant)> = None;
+        loop {
+            let until = ending.as_ref().map_or(bounds.deadline, |(_, kill_at)| *kill_at);
+            let ready = self.wait(until, bounds, ending.is_some())?;
+            self.feed(turn.text.as_bytes())?;
+            let passed_on = self.pass_on(reply, bounds.max_reply, ending.is_some());
+            self.hear(turn)?;
+            if ready.ended {
+                let last = match passed_on? {
+                    Some(outcome) => Some(outcome),
+                    None => self.last_piece(reply, ending.is_some()),
+                };
+                return Ok(ending.map(|(outcome, _)| outcome).or(last));
+            }
+            let now = Instant::now();
+            match ending {
+                Some((_, kill_at)) if now >= kill_at => self.child.signal_group(Signal::Kill)?,
+                Some(_) => {}
+                None => {
+                    let outside = match passed_on? {
+                        Some(outcome) => Some(outcome),
+                        None if ready.client_gone => Some(Outcome::ClientGone),
+                        None if ready.cut => Some(Outcome::Cut),
+                        None if now >= bounds.deadline => Some(Outcome::TimedOut),
+                        None => None,
+                    };
+                    if let Some(outcome) = outside {
+                        self.child.signal_group(Signal::Term)?;
+                        ending = Some((outcome, now + KILL_AFTER));
+                    }
+                }
+            }
+        }
+    }
+
+    fn wait(&self, until: Instant, bounds: &Bounds<'_>, ending: bool) -> io::Result<Ready> {
+        let left = until.saturating_duration_since(Instant::now());
+        // Past the kill there is nothing to wait for but the end, which the kernel owes us.
+        let timeout = if ending && left == Duration::ZERO { KILL_AFTER } else { left };
+        let watched = |fd| if ending { Interest::none() } else { fd };
+        let mut interests = [
+            Interest::read(self.child.ended()),
+            watched(Interest::read(bounds.cut)),
+            watched(bounds.client.map_or_else(Interest::none, Interest::hangup)),
+            self.stdin.as_ref().map_or_else(Interest::none, |fd| Interest::write(fd.as_fd())),
+            self.stdout.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
+            self.stderr.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
+        ];
+        poll(&mut interests, Some(timeout))?;
+        let [ended, cut, client, ..] = interests.map(|interest| interest.ready());
+        Ok(Ready { ended, cut, client_gone: client })
+    }
+
+    /// Writes what the pipe takes of the message, and closes it at the end. An agent that does not
+    /// read is no error.
+    fn feed(&mut self, message: &[u8]) -> io::Result<()> {
+        let Some(stdin) = &mut self.stdin else { return Ok(()) };
+        while self.written < message.len() {
+            match stdin.write(&message[self.written..]) {
+                Ok(n) => self.written += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => break,
+                Err(e) => return Err(e),
+            }
+        }
+        self.stdin = None;
+        Ok(())
+    }
+
+    /// Passes on what the agent has printed; drops it once the turn is `ending`.
+    fn pass_on(
+        &mut self,
+        reply: &mut dyn Reply,
+        max_reply: usize,
+        ending: bool,
+    ) -> io::Result<Option<Outcome>> {
+        let Some(stdout) = &mut self.stdout else { return Ok(None) };
+        let mut chunk = [0; CHUNK];
+        for _ in 0..READS {
+            match read_now(stdout, &mut chunk)? {
+                Taken::Nothing => break,
+                Taken::End => {
+                    self.stdout = None;
+                    break;
+                }
+                Taken::Bytes(_) if ending => {}
+                Taken::Bytes(n) => {
+                    self.replied += n;
+                    if self.replied > max_reply {
+                        let words = format!("the agent's reply is over limits.max_reply ({max_reply} bytes)");
+                        return Ok(Some(Outcome::Failed(words)));
+                    }
+                    let text = self.text.push(&chunk[..n]);
+                    if !text.is_empty() && reply.piece(&text).is_err() {
+                        return Ok(Some(Outcome::ClientGone));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn last_piece(&mut self, reply: &mut dyn Reply, ending: bool) -> Option<Outcome> {
+        let rest = self.text.finish();
+        let undelivered = !ending && !rest.is_empty() && reply.piece(&rest).is_err();
+        undelivered.then_some(Outcome::ClientGone)
+    }
+
+    /// Takes what came on stderr, line by line into the log.
+    fn hear(&mut self, turn: &Turn<'_>) -> io::Result<()> {
+        let Some(stderr) = &mut self.stderr else { return Ok(()) };
+        let mut chunk = [0; CHUNK / 4];
+        for _ in 0..READS {
+            match read_now(stderr, &mut chunk)? {
+                Taken::Nothing => break,
+                Taken::End => {
+                    self.stderr = None;
+                    break;
+                }
+                Taken::Bytes(n) => {
+                    self.complaints.push(&chunk[..n], &mut |line| log_line(turn, line));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the group and reaps the leader. In this order: while the leader is not reaped its
+    /// number belongs to nobody else.
+    fn end(&mut self) -> io::Result<ExitStatus> {
+        self.child.signal_group(Signal::Kill)?;
+        self.child.wait()
+    }
+}
+
+struct Ready {
+    ended: bool,
+    cut: bool,
+    client_gone: bool,
+}
+
+enum Taken {
+    Bytes(usize),
+    Nothing,
+    End,
+}
+
+fn read_now(from: &mut impl Read, chunk: &mut [u8]) -> io::Result<Taken> {
+    loop {
+        match from.read(chunk) {
+            Ok(0) => return Ok(Taken::End),
+            Ok(n) => return Ok(Taken::Bytes(n)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Taken::Nothing),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn log_line(turn: &Turn<'_>, line: &str) {
+    log::info!("agent {}: {}", turn.message_id, escaped(line, false));
+}

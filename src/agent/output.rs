@@ -1,0 +1,163 @@
+//! What an agent prints, made into text: UTF-8 across the borders of reads, and no line feeds at
+//! the end, as a shell's `$(…)` has it.
+#![forbid(unsafe_code)]
+
+/// Turns bytes into text piece by piece. What is no UTF-8 becomes U+FFFD.
+#[derive(Debug, Default)]
+pub struct Text {
+    /// The beginning of a character whose end has not come yet (at most 3 bytes).
+    partial: Vec<u8>,
+    /// Line feeds that are kept back until something follows them.
+    line_feeds: usize,
+}
+
+impl Text {
+    /// The text that these bytes complete; may be empty.
+    pub fn push(&mut self, bytes: &[u8]) -> String {
+        let mut all = std::mem::take(&mut self.partial);
+        all.extend_from_slice(bytes);
+        let mut text = "\n".repeat(self.line_feeds);
+        let mut rest = all.as_slice();
+        loop {
+            match std::str::from_utf8(rest) {
+                Ok(valid) => {
+                    text.push_str(valid);
+                    break;
+                }
+                Err(e) => {
+                    let (valid, after) = rest.split_at(e.valid_up_to());
+                    text.push_str(&String::from_utf8_lossy(valid));
+                    let Some(bad) = e.error_len() else {
+                        self.partial = after.to_vec();
+                        break;
+                    };
+                    text.push(char::REPLACEMENT_CHARACTER);
+                    rest = &after[bad..];
+                }
+            }
+        }
+        let kept = text.trim_end_matches('\n').len();
+        self.line_feeds = text.len() - kept;
+        text.truncate(kept);
+        text
+    }
+
+    /// What is left at the end: a character that was cut off.
+    pub fn finish(&mut self) -> String {
+        if self.partial.is_empty() {
+            return String::new();
+        }
+        self.partial.clear();
+        "\n".repeat(self.line_feeds) + "\u{fffd}"
+    }
+}
+
+/// The end of what an agent wrote on stderr, for error messages, and its lines for the log.
+#[derive(Debug, Default)]
+pub struct Complaints {
+    line: Vec<u8>,
+    tail: Vec<u8>,
+    logged: usize,
+}
+
+/// Longer lines are cut: a log line, not a document.
+const MAX_LINE: usize = 2048;
+/// How much of the end an error message quotes.
+const MAX_TAIL: usize = 1024;
+/// How much one turn may put into the log.
+const MAX_LOGGED: usize = 64 << 10;
+
+impl Complaints {
+    /// Takes bytes and hands every whole line to `log`.
+    pub fn push(&mut self, bytes: &[u8], log: &mut dyn FnMut(&str)) {
+        self.tail.extend_from_slice(bytes);
+        let excess = self.tail.len().saturating_sub(MAX_TAIL);
+        self.tail.drain(..excess);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ended) = match piece.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (piece, false),
+            };
+            let room = MAX_LINE.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&text[..text.len().min(room)]);
+            if ended {
+                self.end_line(log);
+            }
+        }
+    }
+
+    /// The last line, when no line feed ended it.
+    pub fn finish(&mut self, log: &mut dyn FnMut(&str)) {
+        if !self.line.is_empty() {
+            self.end_line(log);
+        }
+    }
+
+    /// The tail as one line of text; empty when nothing was written.
+    pub fn tail(&self) -> String {
+        let text = String::from_utf8_lossy(&self.tail);
+        text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" / ")
+    }
+
+    fn end_line(&mut self, log: &mut dyn FnMut(&str)) {
+        let before = self.logged;
+        self.logged = before.saturating_add(self.line.len() + 1);
+        if self.logged <= MAX_LOGGED {
+            log(&String::from_utf8_lossy(&self.line));
+        } else if before <= MAX_LOGGED {
+            log("(more on stderr; the rest of this turn is not logged)");
+        }
+        self.line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_survive_every_split() {
+        let whole = "aß€😀\n\nb\n".as_bytes();
+        for split in 0..=whole.len() {
+            let mut text = Text::default();
+            let mut got = text.push(&whole[..split]);
+            got += &text.push(&whole[split..]);
+            got += &text.finish();
+            assert_eq!(got, "aß€😀\n\nb", "split at {split}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_replaced() {
+        let mut text = Text::default();
+        assert_eq!(text.push(b"a\xffb\xe2\x82"), "a\u{fffd}b");
+        assert_eq!(text.finish(), "\u{fffd}");
+        assert_eq!(text.push(b"\n"), "");
+        assert_eq!(text.finish(), "");
+    }
+
+    #[test]
+    fn lines_for_the_log_are_bounded() {
+        let mut lines = Vec::new();
+        let mut log = |line: &str| lines.push(line.to_owned());
+        let mut complaints = Complaints::default();
+        complaints.push(b"one\ntw", &mut log);
+        complaints.push(b"o\n", &mut log);
+        complaints.push(&vec![b'x'; 10_000], &mut log);
+        complaints.push(b"\nlast", &mut log);
+        complaints.finish(&mut log);
+        assert_eq!(complaints.tail().len(), MAX_TAIL + 2);
+        assert_eq!((lines[0].as_str(), lines[1].as_str()), ("one", "two"));
+        assert_eq!((lines[2].len(), lines[3].as_str()), (MAX_LINE, "last"));
+    }
+
+    #[test]
+    fn a_flood_is_logged_up_to_its_bound() {
+        let mut count = 0;
+        let mut complaints = Complaints::default();
+        for _ in 0..100 {
+            complaints.push(&b"0123456789abcde\n".repeat(1024), &mut |_| count += 1);
+        }
+        assert_eq!(count, MAX_LOGGED / 16 + 1);
+    }
+}

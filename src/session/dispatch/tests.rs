@@ -1,0 +1,166 @@
+//! The dispatch against a model: random arrivals and departures, checked after every step.
+
+use super::*;
+
+const BOUNDS: Bounds = Bounds {
+    turns: 3,
+    queue: 8,
+    queue_per_session: 4,
+};
+
+#[test]
+fn one_session_runs_in_order() {
+    let mut dispatch = Dispatch::new(BOUNDS);
+    assert_eq!(dispatch.submit(1, Some("a")), Admission::Runs);
+    assert_eq!(
+        dispatch.submit(2, Some("a")),
+        Admission::Waits { position: 1 }
+    );
+    assert_eq!(
+        dispatch.submit(3, Some("a")),
+        Admission::Waits { position: 2 }
+    );
+    assert_eq!(dispatch.leave(1), [2]);
+    assert_eq!(dispatch.leave(2), [3]);
+    assert!(dispatch.leave(3).is_empty());
+    assert_eq!((dispatch.counts(), dispatch.sessions()), ((0, 0), 0));
+}
+
+#[test]
+fn places_go_round_the_sessions() {
+    let mut dispatch = Dispatch::new(Bounds { turns: 1, ..BOUNDS });
+    for (ticket, session) in [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "c")] {
+        dispatch.submit(ticket, Some(session));
+    }
+    let mut order = vec![1];
+    while let [next] = dispatch.leave(order[order.len() - 1])[..] {
+        order.push(next);
+    }
+    assert_eq!(order, [1, 4, 5, 2, 3]);
+}
+
+#[test]
+fn what_has_no_session_waits_for_nobody_but_a_place() {
+    let mut dispatch = Dispatch::new(Bounds { turns: 1, ..BOUNDS });
+    assert_eq!(dispatch.submit(1, None), Admission::Runs);
+    assert_eq!(dispatch.submit(2, None), Admission::Waits { position: 0 });
+    assert_eq!(dispatch.leave(1), [2]);
+}
+
+#[test]
+fn queues_are_bounded_and_say_which() {
+    let mut dispatch = Dispatch::new(BOUNDS);
+    for ticket in 0..5 {
+        dispatch.submit(ticket, Some("a"));
+    }
+    assert_eq!(
+        dispatch.submit(5, Some("a")),
+        Admission::Refused(Full::Session)
+    );
+    assert_eq!(dispatch.submit(6, Some("b")), Admission::Runs);
+    for ticket in 7..11 {
+        assert!(matches!(
+            dispatch.submit(ticket, Some("b")),
+            Admission::Waits { .. }
+        ));
+    }
+    assert_eq!(dispatch.submit(11, Some("c")), Admission::Runs);
+    assert_eq!(dispatch.submit(12, None), Admission::Refused(Full::Gateway));
+    assert!(
+        dispatch.leave(5).is_empty(),
+        "a refused ticket is not known"
+    );
+}
+
+#[test]
+fn more_places_start_those_who_wait() {
+    let mut dispatch = Dispatch::new(Bounds { turns: 1, ..BOUNDS });
+    for ticket in 1..4 {
+        dispatch.submit(ticket, None);
+    }
+    assert_eq!(dispatch.rebound(BOUNDS), [2, 3]);
+}
+
+/// A small generator (xorshift), so that a failing seed can be run again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % bound as u64).unwrap()
+    }
+}
+
+/// The plain truth beside the dispatch: every ticket in order of arrival, and whether it runs.
+#[derive(Default)]
+struct Model(Vec<(Ticket, Option<usize>, bool)>);
+
+impl Model {
+    fn start(&mut self, tickets: &[Ticket]) {
+        for ticket in tickets {
+            let place = self
+                .0
+                .iter()
+                .position(|t| t.0 == *ticket)
+                .expect("a known ticket");
+            let session = self.0[place].1;
+            let earlier = |t: &&(Ticket, Option<usize>, bool)| session.is_some() && t.1 == session;
+            assert!(
+                self.0[..place].iter().find(earlier).is_none(),
+                "out of order"
+            );
+            assert!(!self.0[place].2, "started twice");
+            self.0[place].2 = true;
+        }
+    }
+
+    fn check(&self, dispatch: &Dispatch) {
+        let running = self.0.iter().filter(|t| t.2).count();
+        assert_eq!(dispatch.counts(), (running, self.0.len() - running));
+        assert!(running <= BOUNDS.turns);
+        // Nobody waits without a reason: all places taken, or somebody of its session before it.
+        let idle = self
+            .0
+            .iter()
+            .enumerate()
+            .filter(|(_, t)| !t.2)
+            .any(|(at, t)| {
+                running < BOUNDS.turns && !self.0[..at].iter().any(|e| t.1.is_some() && e.1 == t.1)
+            });
+        assert!(!idle, "a place is free and somebody waits for it");
+    }
+}
+
+#[test]
+fn random_arrivals_and_departures_agree_with_the_model() {
+    for seed in 1..=200 {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        let mut dispatch = Dispatch::new(BOUNDS);
+        let mut model = Model::default();
+        for ticket in 0..400 {
+            if random.below(2) == 0 || model.0.is_empty() {
+                let session = Some(random.below(5)).filter(|s| *s > 0);
+                let name = session.map(|s| s.to_string());
+                match dispatch.submit(ticket, name.as_deref()) {
+                    Admission::Runs => {
+                        model.0.push((ticket, session, false));
+                        model.start(&[ticket]);
+                    }
+                    Admission::Waits { position } => {
+                        let before = model.0.iter().filter(|t| t.1.is_some() && t.1 == session);
+                        assert_eq!(position, before.count());
+                        model.0.push((ticket, session, false));
+                    }
+                    Admission::Refused(_) => {}
+                }
+            } else {
+                let (gone, ..) = model.0.remove(random.below(model.0.len()));
+                let started = dispatch.leave(gone);
+                model.start(&started);
+            }
+            model.check(&dispatch);
+        }
+    }
+}
