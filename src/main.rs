@@ -7,6 +7,8 @@
 // Tests may panic: that is how they fail.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+#[allow(dead_code)]
+mod config;
 mod exit;
 mod sys;
 
