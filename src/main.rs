@@ -7,7 +7,7 @@
 // Tests may panic: that is how they fail.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod config;
 mod exit;
 mod sys;

@@ -64,7 +64,7 @@ fn commented(setting: &str, comment: &str) -> String {
 }
 
 /// A key's value in TOML.
-fn value(key: &Key, config: &mut Config) -> String {
+pub(super) fn value(key: &Key, config: &mut Config) -> String {
     match &key.kind {
         Kind::Address(at) => string(&at(config).to_string()),
         Kind::Path(at) => match at(config) {
