@@ -27,7 +27,7 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 pub const DRAIN_TIMEOUT_RANGE: RangeInclusive<Duration> =
     SHORTEST_WAIT..=Duration::from_secs(24 * HOUR);
 
-/// Each takes a descriptor and a thread; 1000 fits the usual soft limit of 1024 descriptors.
+/// Each takes a descriptor and a thread; the usual soft limit is 1024 descriptors.
 pub const MAX_CONNECTIONS: usize = 1000;
 /// Beyond it a thread per connection is the wrong design.
 pub const MAX_CONNECTIONS_RANGE: RangeInclusive<usize> = 1..=65_536;
@@ -78,6 +78,12 @@ pub const MAX_CONFIG_BYTES: usize = 256 * KIB;
 pub const MAX_CONFIG_PROBLEMS: usize = 50;
 /// Characters of a faulty value that an error repeats.
 pub const MAX_SHOWN_VALUE: usize = 60;
+/// Bytes of a word that is compared with the known keys: none is half as long, and the comparison
+/// is quadratic.
+pub const MAX_COMPARED_WORD: usize = 64;
+/// Bytes of one argument or variable, less the NUL: Linux's MAX_ARG_STRLEN (execve(2)). A longer
+/// one would fail every turn.
+pub const MAX_EXEC_STRING: usize = 128 * KIB - 1;
 /// A host name's length in characters (RFC 1035 section 2.3.4, less the two length octets).
 pub const MAX_HOST_NAME: usize = 253;
 /// One label of a host name (RFC 1035 section 2.3.4).

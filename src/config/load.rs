@@ -1,7 +1,7 @@
 //! Loading: the file is read here, everything after that works on its bytes.
 #![forbid(unsafe_code)]
 
-use super::error::{ConfigError, Origin, Problems};
+use super::error::{ConfigError, Origin, Problems, place};
 use super::limits::MAX_CONFIG_BYTES;
 use super::value::{Draft, Origins};
 use super::{Config, parse, set};
@@ -28,6 +28,18 @@ pub struct Loaded {
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
     pub(super) origins: Origins,
+}
+
+impl Loaded {
+    /// Where a value such as `http.listen` was given, for errors that show only when it is used:
+    /// `FILE:LINE:COLUMN`, `--set …`; `None` for a default.
+    pub fn place(&self, full_name: &str) -> Option<String> {
+        let file = self.file.as_deref().map(name).unwrap_or_default();
+        match self.origins.of(full_name) {
+            Origin::Default => None,
+            given => Some(place(given, &file)),
+        }
+    }
 }
 
 /// Loads the file and the `--set` arguments over it.

@@ -2,7 +2,7 @@
 //! string in its final form, or the reason against it as the end of "… has VALUE; it …".
 #![forbid(unsafe_code)]
 
-use super::limits::{MAX_HOST_LABEL, MAX_HOST_NAME};
+use super::limits::{MAX_EXEC_STRING, MAX_HOST_LABEL, MAX_HOST_NAME};
 use std::net::IpAddr;
 
 /// A host name or IP address as a `Host` header has it, without port; lower case.
@@ -34,6 +34,10 @@ pub fn host(text: &str) -> Result<String, String> {
 pub fn argument(text: &str) -> Result<String, String> {
     if text.contains('\0') {
         Err("no argument can hold a NUL; remove it".to_owned())
+    } else if text.len() > MAX_EXEC_STRING {
+        Err(format!(
+            "no argument can be longer than {MAX_EXEC_STRING} bytes; put it into a file"
+        ))
     } else {
         Ok(text.to_owned())
     }

@@ -63,7 +63,7 @@ fn commented(setting: &str, comment: &str) -> String {
     format!("{setting:<COMMENT_COLUMN$}  # {comment}\n")
 }
 
-/// A key's value in TOML.
+/// A key's value in TOML; for variables only that there are none.
 pub(super) fn value(key: &Key, config: &mut Config) -> String {
     match &key.kind {
         Kind::Address(at) => string(&at(config).to_string()),
@@ -75,17 +75,7 @@ pub(super) fn value(key: &Key, config: &mut Config) -> String {
             let items: Vec<_> = at(config).iter().map(|item| string(item)).collect();
             format!("[{}]", items.join(", "))
         }
-        Kind::Env(at) => {
-            let names: Vec<_> = at(config)
-                .keys()
-                .map(|name| format!("{name} = \"***\""))
-                .collect();
-            if names.is_empty() {
-                "{}".to_owned()
-            } else {
-                format!("{{ {} }}", names.join(", "))
-            }
-        }
+        Kind::Env(_) => "{}".to_owned(),
         Kind::Choice(at) => string(at(config).word()),
         Kind::Time(at, _) => string(&units::show_time(*at(config))),
         Kind::Size(at, _) => string(&units::show_size(*at(config))),

@@ -1,13 +1,12 @@
 //! "Did you mean …": the nearest of some known words. Pure.
 #![forbid(unsafe_code)]
 
-/// Longer words are not compared: no key is half as long, and the comparison is quadratic.
-const LONGEST: usize = 64;
+use super::limits::MAX_COMPARED_WORD;
 
 /// The known word that the given one most likely meant, if one is near: at most a third of the
 /// letters wrong.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    if given.len() > LONGEST {
+    if given.len() > MAX_COMPARED_WORD {
         return None;
     }
     let given: Vec<char> = given.chars().map(|c| c.to_ascii_lowercase()).collect();

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::error::{Origin, Problems, place, quoted};
+use super::limits::MAX_EXEC_STRING;
 use super::schema::{Key, Kind};
 use super::syntax::Source;
 use super::{AgentKind, Config, names, suggest, units};
@@ -143,6 +144,12 @@ impl Draft {
             return self.problems.push(origin, fault);
         }
         let fault = match value.as_str() {
+            // The system counts NAME=VALUE.
+            Some(text) if name.len() + 1 + text.len() > MAX_EXEC_STRING => {
+                format!(
+                    "is longer than the system allows ({MAX_EXEC_STRING} bytes); put it into a file"
+                )
+            }
             Some(text) if !text.contains('\0') => {
                 self.origins.env.insert(name.to_owned(), origin);
                 self.config

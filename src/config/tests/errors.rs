@@ -1,7 +1,8 @@
 //! Mistakes in keys and values, by their exact text.
 #![forbid(unsafe_code)]
 
-use super::{error, errors_of};
+use super::{error, errors_of, good};
+use crate::config::limits;
 
 #[test]
 fn unknown_names() {
@@ -178,6 +179,25 @@ fn what_an_agent_cannot_be_given() {
     error(
         "[agent]\ncommand = [\"a\\u0000b\"]",
         "2:12: agent.command has \"a\\0b\"; no argument can hold a NUL; remove it",
+    );
+}
+
+#[test]
+fn what_is_too_long_to_exec() {
+    let long = "x".repeat(limits::MAX_EXEC_STRING - 1);
+    good(&format!("[agent]\ncommand = [\"{long}x\"]\n"), &[]);
+    good(&format!("[agent]\nenv.A = \"{}\"\n", &long[1..]), &[]);
+    error(
+        &format!("[agent]\nenv.A = \"{long}\"\n"),
+        "2:9: agent.env.A is longer than the system allows (131071 bytes); put it into a file",
+    );
+    error(
+        &format!("[agent]\ncommand = [\"{long}xx\"]\n"),
+        &format!(
+            "2:12: agent.command has \"{}…\"; no argument can be longer than 131071 bytes; \
+             put it into a file",
+            &long[..60]
+        ),
     );
 }
 

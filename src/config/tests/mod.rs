@@ -154,6 +154,15 @@ fn a_command_alone_chooses_its_kind() {
 }
 
 #[test]
+fn places_of_values_are_kept() {
+    let loaded = good("[http]\nlisten = \"127.0.0.1:1\"", &["log.level=warn"]);
+    let place = |name| loaded.place(name);
+    assert_eq!(place("http.listen").as_deref(), Some("/etc/coder.toml:2:1"));
+    assert_eq!(place("log.level").as_deref(), Some("--set log.level=warn"));
+    assert_eq!(place("log.target"), None);
+}
+
+#[test]
 fn zero_turns_means_by_the_cores() {
     let config = good("[limits]\nmax_turns = 0", &[]).config;
     assert_eq!(config.limits.max_turns, Config::default().limits.max_turns);
