@@ -7,10 +7,18 @@
 // Tests may panic: that is how they fail.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod agent;
+mod api;
+mod cli;
+mod config;
 mod dirs;
 mod exit;
+mod gateway;
+mod http;
 mod lifecycle;
+mod logger;
 mod name;
+mod session;
 mod subprocess;
 mod sys;
 mod systemd;
@@ -19,5 +27,5 @@ mod testing;
 mod text;
 
 fn main() -> std::process::ExitCode {
-    exit::Exit::Planned.into()
+    cli::main().into()
 }

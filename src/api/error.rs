@@ -1,0 +1,79 @@
+//! What goes wrong, in the shape that OpenAI's clients read: status, code and words.
+#![forbid(unsafe_code)]
+
+use serde_json::{Value, json};
+
+use crate::agent::Outcome;
+use crate::http::response::Response;
+use crate::session::dispatch::Full;
+use crate::session::places::NoPlace;
+
+/// Seconds after which a client may try again: a turn's usual length, and a restart's.
+const RETRY_AFTER: &str = "5";
+
+/// An answer that is no success.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    pub status: u16,
+    pub code: &'static str,
+    pub message: String,
+    /// The client may try the same again.
+    pub again: bool,
+}
+
+impl Problem {
+    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Problem {
+        let again = matches!(status, 429 | 503);
+        Problem { status, code, message: message.into(), again }
+    }
+
+    /// 503 while the gateway goes down.
+    pub fn stopping() -> Problem {
+        Problem::new(503, "gateway_stopping", "The gateway is stopping; try again in a moment.")
+    }
+
+    pub fn no_place(why: &NoPlace) -> Option<Problem> {
+        let problem = match why {
+            NoPlace::Full(Full::Session) => {
+                Problem::new(429, "session_queue_full", "Too many messages wait in this session.")
+            }
+            NoPlace::Full(Full::Gateway) => {
+                Problem::new(429, "queue_full", "Too many messages wait for a turn.")
+            }
+            NoPlace::TimedOut => Problem::new(503, "no_turn", "No turn came free in time."),
+            NoPlace::Cut => Problem::stopping(),
+            NoPlace::Failed(e) => {
+                Problem::new(503, "no_turn", format!("The gateway is short of resources: {e}."))
+            }
+            NoPlace::Gone => return None,
+        };
+        Some(problem)
+    }
+
+    /// What a turn that is not done means for its sender; `None` when nobody is there to be told.
+    pub fn outcome(outcome: Outcome) -> Option<Problem> {
+        match outcome {
+            Outcome::Done | Outcome::ClientGone => None,
+            Outcome::Temporary(words) => Some(Problem::new(503, "agent_unavailable", words)),
+            Outcome::Failed(words) => Some(Problem::new(502, "agent_failed", words)),
+            Outcome::TimedOut => Some(Problem::new(
+                504,
+                "turn_timeout",
+                "The agent did not finish within agent.turn_timeout.",
+            )),
+            Outcome::Cut => Some(Problem::stopping()),
+        }
+    }
+
+    pub fn response(&self) -> Response {
+        let response = Response::error(self.status, Some(self.code), &self.message);
+        if self.again { response.header("Retry-After", RETRY_AFTER) } else { response }
+    }
+
+    /// The same in the middle of a stream.
+    pub fn event(&self) -> Value {
+        json!({ "error": {
+            "message": self.message, "type": "server_error", "param": null, "code": self.code,
+        }})
+    }
+}

@@ -1,0 +1,152 @@
+//! What the gateway offers over HTTP: routes, who may use them, and what they answer.
+//!
+//! What may enter: requests that are framed already, and the order in which they are judged:
+//! method, then Host and Origin, then the key, then the body. How a turn runs is known below.
+#![forbid(unsafe_code)]
+
+pub mod auth;
+mod chat;
+mod error;
+mod route;
+mod status;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::agent::Agent;
+use crate::config::Config;
+use crate::http::connection::{Closed, Connection};
+use crate::http::gate::Gate;
+use crate::session::places::Places;
+use crate::sys::fd::Event;
+
+pub use auth::{Key, Origin};
+
+/// What stays the same for the life of the process.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub name: String,
+    /// The address that clients connect to, with the port that was really bound.
+    pub listen: String,
+    /// The unit that we run in.
+    pub unit: Option<String>,
+    /// RFC 3339.
+    pub since: String,
+    pub began: Instant,
+}
+
+/// What can be changed by a reload: taken once a request, so that one request sees one state.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub config: Config,
+    pub agent: Agent,
+}
+
+/// The gateway as requests see it.
+#[derive(Debug)]
+pub struct Service {
+    pub facts: Facts,
+    pub key: Key,
+    pub places: Places,
+    /// Raised once every turn has to end.
+    pub cut: Event,
+    /// Closed when no new work is taken.
+    pub gate: Arc<Gate>,
+    pub ready: AtomicBool,
+    pub connections: AtomicUsize,
+    settings: RwLock<Arc<Settings>>,
+    last_stop: Mutex<Value>,
+    busy: AtomicUsize,
+    quiet: Arc<Event>,
+}
+
+impl Service {
+    /// `quiet` is raised whenever the last request in flight has been answered during a drain.
+    pub fn new(facts: Facts, key: Key, settings: Settings, quiet: Arc<Event>) -> std::io::Result<Service> {
+        Ok(Service {
+            facts,
+            key,
+            places: Places::new(bounds(&settings.config)),
+            cut: Event::new()?,
+            gate: Arc::default(),
+            ready: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+            settings: RwLock::new(Arc::new(settings)),
+            last_stop: Mutex::new(Value::Null),
+            busy: AtomicUsize::new(0),
+            quiet,
+        })
+    }
+
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes a new configuration for everything that begins from now on.
+    pub fn change(&self, settings: Settings) {
+        self.places.rebound(bounds(&settings.config));
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    /// How the run before this one ended, as `/v1/status` tells it.
+    pub fn set_last_stop(&self, stop: Value) {
+        *self.last_stop.lock().unwrap_or_else(PoisonError::into_inner) = stop;
+    }
+
+    fn last_stop(&self) -> Value {
+        self.last_stop.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many requests are being answered.
+    pub fn in_flight(&self) -> usize {
+        self.busy.load(Ordering::SeqCst)
+    }
+
+    fn begin(&self) -> InFlight<'_> {
+        self.busy.fetch_add(1, Ordering::SeqCst);
+        InFlight(self)
+    }
+}
+
+/// A request that is being answered; a drain waits for it.
+struct InFlight<'a>(&'a Service);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let last = self.0.busy.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && self.0.gate.is_closing() {
+            self.0.quiet.raise();
+        }
+    }
+}
+
+fn bounds(config: &Config) -> crate::session::dispatch::Bounds {
+    let limits = &config.limits;
+    crate::session::dispatch::Bounds {
+        turns: limits.max_turns,
+        queue: limits.max_queue,
+        queue_per_session: limits.max_queue_per_session,
+    }
+}
+
+/// Serves one connection until it ends.
+pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
+    loop {
+        let request = match connection.next_request() {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            Err(e) => return log_end(&e, origin),
+        };
+        let _in_flight = service.begin();
+        if let Err(e) = route::answer(&mut connection, &request, origin, service) {
+            return log_end(&e, origin);
+        }
+    }
+}
+
+fn log_end(why: &Closed, origin: Origin) {
+    log::debug!("a connection from {origin} ended: {why}");
+}

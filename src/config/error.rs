@@ -1,0 +1,111 @@
+//! Where a value came from, and what is wrong with the ones that cannot be used: collected over
+//! the whole load, so that one run shows every mistake.
+#![forbid(unsafe_code)]
+
+use super::limits::{MAX_CONFIG_PROBLEMS, MAX_SHOWN_VALUE};
+use std::fmt;
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    /// Line and column in the file, both from 1; columns count characters.
+    File {
+        line: usize,
+        column: usize,
+    },
+    /// The argument as the user wrote it, made safe to print.
+    Set(String),
+}
+
+/// What is wrong, gathered while loading: by position in the file, then the arguments in their
+/// order. The first [`MAX_CONFIG_PROBLEMS`] are kept, the others counted.
+#[derive(Debug, Default)]
+pub struct Problems {
+    kept: Vec<(Origin, String)>,
+    over: usize,
+}
+
+impl Problems {
+    pub fn push(&mut self, origin: Origin, text: impl Into<String>) {
+        let rank = rank(&origin);
+        let at = self
+            .kept
+            .partition_point(|(other, _)| self::rank(other) <= rank);
+        self.kept.insert(at, (origin, text.into()));
+        if self.kept.len() > MAX_CONFIG_PROBLEMS {
+            self.kept.pop();
+            self.over += 1;
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// The error of a load that had these problems with this file.
+    pub fn into_error(self, file: &str) -> ConfigError {
+        let kept = self.kept.iter();
+        let mut lines: Vec<_> = kept
+            .map(|(at, text)| place(at, file) + ": " + text)
+            .collect();
+        if self.over > 0 {
+            lines.push(format!("{file}: and {} more", self.over));
+        }
+        ConfigError { lines }
+    }
+}
+
+fn rank(origin: &Origin) -> (usize, usize) {
+    match origin {
+        Origin::Default => (0, 0),
+        Origin::File { line, column } => (*line, *column),
+        Origin::Set(_) => (usize::MAX, 0),
+    }
+}
+
+/// `FILE:LINE:COLUMN`, `--set …`, or the file alone.
+pub fn place(origin: &Origin, file: &str) -> String {
+    match origin {
+        Origin::Default => file.to_owned(),
+        Origin::File { line, column } => format!("{file}:{line}:{column}"),
+        Origin::Set(argument) => argument.clone(),
+    }
+}
+
+/// A configuration that cannot be used. Displays as one line a problem, each with its place and
+/// the way out; never shows the value of an `agent.env` variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// At least one.
+    pub lines: Vec<String>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Text from outside in quotes: escaped, and cut where it is long.
+pub fn quoted(text: &str) -> String {
+    format!("\"{}\"", shown(text))
+}
+
+/// Text from outside without anything that could move a terminal's cursor; cut where it is long.
+pub fn shown(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars().take(MAX_SHOWN_VALUE) {
+        if c == '"' || c == '\'' {
+            out.push(c);
+        } else {
+            out.extend(c.escape_debug());
+        }
+    }
+    if text.chars().nth(MAX_SHOWN_VALUE).is_some() {
+        out.push('…');
+    }
+    out
+}

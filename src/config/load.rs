@@ -1,0 +1,137 @@
+//! Loading: the file is read here, everything after that works on its bytes.
+#![forbid(unsafe_code)]
+
+use super::error::{ConfigError, Origin, Problems, place};
+use super::limits::MAX_CONFIG_BYTES;
+use super::value::{Draft, Origins};
+use super::{Config, parse, set};
+use std::fs::{File, metadata};
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+/// What to load.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    pub file: PathBuf,
+    /// Set with `--config`: a missing file is an error; otherwise it means the defaults.
+    pub required: bool,
+    /// The `--set` arguments, `section.key=value`; later ones win.
+    pub set: Vec<String>,
+    /// For paths from `~/`.
+    pub home: Option<PathBuf>,
+}
+
+/// A configuration, and where each value of it came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Config,
+    /// The file that was read, if there was one.
+    pub file: Option<PathBuf>,
+    pub(super) origins: Origins,
+}
+
+impl Loaded {
+    /// Where a value such as `http.listen` was given, for errors that show only when it is used:
+    /// `FILE:LINE:COLUMN`, `--set …`; `None` for a default.
+    pub fn place(&self, full_name: &str) -> Option<String> {
+        let file = self.file.as_deref().map(name).unwrap_or_default();
+        match self.origins.of(full_name) {
+            Origin::Default => None,
+            given => Some(place(given, &file)),
+        }
+    }
+}
+
+/// Loads the file and the `--set` arguments over it.
+///
+/// # Errors
+/// All that is wrong with the file and the arguments, one line each; or why the file cannot be
+/// read.
+pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+    match read(&sources.file) {
+        Ok(bytes) => from_bytes(Some(&bytes), sources),
+        Err(error) if !sources.required && is_missing(&error) => from_bytes(None, sources),
+        Err(error) => {
+            let mut problems = Problems::default();
+            problems.push(Origin::Default, why(&error));
+            Err(problems.into_error(&name(&sources.file)))
+        }
+    }
+}
+
+/// The pure half of [`load`]: the file's bytes, or `None` where there is no file.
+pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Loaded, ConfigError> {
+    let file = name(&sources.file);
+    let mut draft = Draft {
+        home: sources.home.clone(),
+        ..Draft::default()
+    };
+    if let Some(bytes) = bytes {
+        parse::read(bytes, &mut draft);
+    }
+    for argument in &sources.set {
+        set::read(argument, &mut draft);
+    }
+    // What keys mean together can only be judged where each is good.
+    if draft.problems.is_empty() {
+        draft.settle(&file);
+    }
+    if !draft.problems.is_empty() {
+        return Err(draft.problems.into_error(&file));
+    }
+    Ok(Loaded {
+        config: draft.config,
+        file: bytes.map(|_| sources.file.clone()),
+        origins: draft.origins,
+    })
+}
+
+/// Reads a regular file up to the cap; a symbolic link is followed, as tools that manage such
+/// files make them.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // Looked at before it is opened: opening a FIFO waits for a writer, without a deadline.
+    let kind = metadata(path)?;
+    if !kind.is_file() {
+        let what = if kind.is_dir() {
+            "a directory"
+        } else {
+            "not a regular file"
+        };
+        return Err(io::Error::other(what));
+    }
+    let mut bytes = Vec::new();
+    let cap = MAX_CONFIG_BYTES as u64 + 1;
+    File::open(path)?.take(cap).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_CONFIG_BYTES {
+        let cap = MAX_CONFIG_BYTES / 1024;
+        return Err(io::Error::other(format!("larger than {cap} KiB")));
+    }
+    Ok(bytes)
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+fn why(error: &io::Error) -> String {
+    if is_missing(error) {
+        "there is no such file; create it, or leave --config out for the defaults".to_owned()
+    } else if error.kind() == ErrorKind::Other {
+        format!("this is {error}; give a TOML file")
+    } else {
+        format!("cannot read it: {error}")
+    }
+}
+
+/// The file's name, safe to print and never cut: people copy it.
+fn name(path: &Path) -> String {
+    let mut out = String::new();
+    for c in path.to_string_lossy().chars() {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}

@@ -1,0 +1,200 @@
+//! The configuration: TOML and `--set` in, one plain [`Config`] out, every mistake named with its
+//! place and the way out. Nothing here acts on a value; the rooms that use one are handed it.
+//!
+//! [`schema`] lists the keys once, with type, range and help. [`parse`] and [`set`] find what was
+//! given, [`value`] checks it and puts it in its place, [`render`] writes it out again.
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod limits;
+mod load;
+mod names;
+mod parse;
+mod render;
+mod schema;
+mod set;
+mod suggest;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod units;
+mod value;
+
+pub use error::ConfigError;
+pub use load::{Loaded, Sources, load};
+pub use render::starter;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The effective configuration; [`Config::default`] is what an empty file means.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Config {
+    pub http: Http,
+    pub agent: Agent,
+    pub stop: Stop,
+    pub log: Log,
+    pub limits: Limits,
+}
+
+/// `[http]`: where clients come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// Port 0 lets the kernel choose.
+    pub listen: SocketAddr,
+    /// Absolute. `None`: `api.key` in the state directory.
+    pub key_file: Option<PathBuf>,
+    /// Names that a `Host` header may have besides the listening address and the loopback names;
+    /// lower case, IPv6 without brackets.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// `[agent]`: who answers.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Agent {
+    pub kind: AgentKind,
+    /// Program and arguments; not empty, and without NUL, when `kind` is [`AgentKind::Command`].
+    pub command: Vec<String>,
+    /// Variables that the agent gets, by valid names that the gateway does not set itself.
+    pub env: BTreeMap<String, String>,
+    /// Variables of the gateway's own environment that the agent may see.
+    pub pass_env: Vec<String>,
+    /// From the agent's start to its end.
+    pub turn_timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AgentKind {
+    /// Answers with the message itself; built in.
+    #[default]
+    Echo,
+    /// Runs `command` for each turn.
+    Command,
+}
+
+/// `[stop]`: how the gateway ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    /// How long turns in flight may take to finish.
+    pub drain_timeout: Duration,
+}
+
+/// `[log]`: what is written down, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    pub level: log::LevelFilter,
+    pub target: LogTarget,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogTarget {
+    /// The journal's prefixes where stderr is the journal, plain lines elsewhere.
+    #[default]
+    Auto,
+    Stderr,
+    Journal,
+    Syslog,
+}
+
+/// `[limits]`; reasons and ranges are in [`limits`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    pub max_connections: usize,
+    /// Turns at once over all sessions; never 0 here (resolved at load).
+    pub max_turns: usize,
+    /// Turns that may wait in all.
+    pub max_queue: usize,
+    pub max_queue_per_session: usize,
+    /// Bytes of a request's body.
+    pub max_body: usize,
+    /// Bytes of one reply.
+    pub max_reply: usize,
+    /// A whole request head, from its first byte.
+    pub head_timeout: Duration,
+    /// Between two requests of a kept connection.
+    pub idle_timeout: Duration,
+    /// A whole request body.
+    pub body_timeout: Duration,
+    /// One write that makes no progress.
+    pub write_timeout: Duration,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Http {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), limits::DEFAULT_PORT),
+            key_file: None,
+            allowed_hosts: Vec::new(),
+        }
+    }
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Agent {
+            kind: AgentKind::default(),
+            command: Vec::new(),
+            env: BTreeMap::new(),
+            pass_env: Vec::new(),
+            turn_timeout: limits::TURN_TIMEOUT,
+        }
+    }
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Stop {
+            drain_timeout: limits::DRAIN_TIMEOUT,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log {
+            level: log::LevelFilter::Info,
+            target: LogTarget::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_connections: limits::MAX_CONNECTIONS,
+            max_turns: turns_for_this_machine(),
+            max_queue: limits::MAX_QUEUE,
+            max_queue_per_session: limits::MAX_QUEUE_PER_SESSION,
+            max_body: limits::MAX_BODY,
+            max_reply: limits::MAX_REPLY,
+            head_timeout: limits::HEAD_TIMEOUT,
+            idle_timeout: limits::IDLE_TIMEOUT,
+            body_timeout: limits::BODY_TIMEOUT,
+            write_timeout: limits::WRITE_TIMEOUT,
+        }
+    }
+}
+
+/// What `max_turns = 0` stands for: by the cores that affinity and cgroup leave us.
+fn turns_for_this_machine() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    cores
+        .saturating_mul(limits::TURNS_PER_CORE)
+        .min(*limits::MAX_TURNS_RANGE.end())
+}
+
+/// By hand, so that a `{:?}` in a log line never shows the values of `env`: they may be secrets.
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent")
+            .field("kind", &self.kind)
+            .field("command", &self.command)
+            .field("env", &self.env.keys())
+            .field("pass_env", &self.pass_env)
+            .field("turn_timeout", &self.turn_timeout)
+            .finish()
+    }
+}

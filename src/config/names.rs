@@ -1,0 +1,121 @@
+//! Checks of single strings: hosts, arguments, environment variables. Pure; each returns the
+//! string in its final form, or the reason against it as the end of "… has VALUE; it …".
+#![forbid(unsafe_code)]
+
+use super::limits::{MAX_EXEC_STRING, MAX_HOST_LABEL, MAX_HOST_NAME};
+use std::net::IpAddr;
+
+/// A host name or IP address as a `Host` header has it, without port; lower case.
+pub fn host(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= MAX_HOST_LABEL
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let name = text.len() <= MAX_HOST_NAME && text.split('.').all(label);
+    if let Ok(address) = text.parse::<IpAddr>() {
+        Ok(address.to_string())
+    } else if name {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(
+            "it must be a host name or an IP address without scheme, port, path, brackets or \
+             wildcard, like \"gateway.example.org\" or \"::1\""
+                .to_owned(),
+        )
+    }
+}
+
+/// A string that exec(3) can pass on.
+pub fn argument(text: &str) -> Result<String, String> {
+    if text.contains('\0') {
+        Err("no argument can hold a NUL; remove it".to_owned())
+    } else if text.len() > MAX_EXEC_STRING {
+        Err(format!(
+            "no argument can be longer than {MAX_EXEC_STRING} bytes; put it into a file"
+        ))
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// The name of a variable that an agent may be given.
+pub fn variable(name: &str) -> Result<String, String> {
+    let mut bytes = name.bytes();
+    let first = bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    if !first || !bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        Err("a variable's name must be of letters, digits and _, and not begin with a digit".into())
+    } else if OWN.contains(&name) {
+        Err("the gateway sets that variable itself; remove it".into())
+    } else if kept(name) {
+        Err("the gateway keeps that variable of its service manager from agents; remove it".into())
+    } else {
+        Ok(name.to_owned())
+    }
+}
+
+/// What the gateway tells an agent about its turn.
+const OWN: [&str; 3] = ["HERMES_SESSION", "HERMES_MESSAGE_ID", "HERMES_ATTEMPT"];
+
+/// What systemd tells the gateway: a child that has it could speak in the gateway's name, or be
+/// taken for it (systemd.exec(5), sd_notify(3), sd_listen_fds(3)).
+fn kept(name: &str) -> bool {
+    ["INVOCATION_ID", "NOTIFY_SOCKET", "SYSTEMD_EXEC_PID"].contains(&name)
+        || name.starts_with("WATCHDOG_")
+        || name.starts_with("LISTEN_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        for good in ["a", "a-b.c", "x_y", "127.0.0.1", "::1", "1.2.3"] {
+            assert_eq!(host(good).as_deref(), Ok(good));
+        }
+        assert_eq!(host("Example.ORG").as_deref(), Ok("example.org"));
+        assert_eq!(host("0:0::1").as_deref(), Ok("::1"));
+        let long = format!("{}.org", "a".repeat(64));
+        for bad in [
+            "", ".", "a.", "a:1", "[::1]", "http://a", "a/b", "*", "*.a", "-a", "a-", "a b", "é",
+            "a\n", "::1%eth0", &long,
+        ] {
+            assert!(host(bad).is_err(), "{bad:?}");
+        }
+        assert!(host(&"a.".repeat(200)).is_err());
+    }
+
+    #[test]
+    fn variables() {
+        for good in ["A", "_", "a1", "LISTEN", "HERMES_SESSIONS"] {
+            assert_eq!(variable(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "",
+            "1A",
+            "A-B",
+            "A=B",
+            "A B",
+            "É",
+            "A\0",
+            "INVOCATION_ID",
+            "NOTIFY_SOCKET",
+            "WATCHDOG_USEC",
+            "WATCHDOG_PID",
+            "LISTEN_FDS",
+            "SYSTEMD_EXEC_PID",
+            "HERMES_SESSION",
+            "HERMES_MESSAGE_ID",
+            "HERMES_ATTEMPT",
+        ] {
+            assert!(variable(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! "Did you mean …": the nearest of some known words. Pure.
+#![forbid(unsafe_code)]
+
+use super::limits::MAX_COMPARED_WORD;
+
+/// The known word that the given one most likely meant, if one is near: at most a third of the
+/// letters wrong.
+pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if given.len() > MAX_COMPARED_WORD {
+        return None;
+    }
+    let given: Vec<char> = given.chars().map(|c| c.to_ascii_lowercase()).collect();
+    known
+        .into_iter()
+        .map(|word| (distance(&given, &word.chars().collect::<Vec<_>>()), word))
+        .filter(|(distance, word)| *distance <= word.len().max(3) / 3)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, word)| word)
+}
+
+/// Letters to insert, drop, replace or swap with their neighbour (optimal string alignment).
+fn distance(a: &[char], b: &[char]) -> usize {
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for i in 0..a.len() {
+        let mut row = vec![i + 1];
+        for j in 0..b.len() {
+            let replaced = above[j] + usize::from(a[i] != b[j]);
+            let mut best = replaced.min(above[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
+                best = best.min(before[j - 1] + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut above, row);
+    }
+    above[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn between(a: &str, b: &str) -> usize {
+        distance(
+            &a.chars().collect::<Vec<_>>(),
+            &b.chars().collect::<Vec<_>>(),
+        )
+    }
+
+    #[test]
+    fn distances() {
+        assert_eq!(between("", ""), 0);
+        assert_eq!(between("", "abc"), 3);
+        assert_eq!(between("abc", ""), 3);
+        assert_eq!(between("lisen", "listen"), 1);
+        assert_eq!(between("litsen", "listen"), 1);
+        assert_eq!(between("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn only_what_is_near() {
+        let known = ["listen", "key_file", "allowed_hosts", "env"];
+        assert_eq!(nearest("lisen", known), Some("listen"));
+        assert_eq!(nearest("LISTEN", known), Some("listen"));
+        assert_eq!(nearest("allowed_host", known), Some("allowed_hosts"));
+        assert_eq!(nearest("envs", known), Some("env"));
+        assert_eq!(nearest("zebra", known), None);
+        assert_eq!(nearest("", known), None);
+        assert_eq!(nearest(&"x".repeat(100_000), known), None);
+    }
+}

@@ -1,0 +1,220 @@
+//! The step from bytes to TOML values: positions people can use, and the parser's complaints in
+//! words. The parser (toml-span) limits nesting itself, so input cannot exhaust the stack.
+#![forbid(unsafe_code)]
+
+use super::error::{Origin, Problems};
+use toml_span::value::Key;
+use toml_span::{ErrorKind, Span, Value};
+
+/// Where values are read from.
+pub enum Source<'a> {
+    File(Lines<'a>),
+    /// A `--set` argument, as errors name it.
+    Set(String),
+}
+
+impl Source<'_> {
+    pub fn value(&self, value: &Value<'_>) -> Origin {
+        self.at(|lines| match value.as_str() {
+            Some(text) => lines.string_start(value.span, text.is_empty()),
+            None => value.span.start,
+        })
+    }
+
+    pub fn key(&self, key: &Key<'_>) -> Origin {
+        self.at(|lines| lines.key_start(key.span))
+    }
+
+    fn at(&self, offset: impl FnOnce(&Lines<'_>) -> usize) -> Origin {
+        match self {
+            Source::File(lines) => lines.at(offset(lines)),
+            Source::Set(argument) => Origin::Set(argument.clone()),
+        }
+    }
+}
+
+/// A file's text with its lines.
+pub struct Lines<'a> {
+    text: &'a str,
+    /// Offset of each line's first byte.
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    pub fn new(text: &'a str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n');
+        let starts = std::iter::once(0).chain(ends.map(|(at, _)| at + 1));
+        Lines {
+            text,
+            starts: starts.collect(),
+        }
+    }
+
+    /// Line and column of an offset; one past the end counts as the end.
+    pub fn at(&self, offset: usize) -> Origin {
+        let offset = offset.min(self.text.len());
+        let line = self.starts.partition_point(|start| *start <= offset).max(1);
+        let start = self.starts.get(line - 1).copied().unwrap_or(0);
+        let before = &self.text.as_bytes()[start..offset];
+        // Bytes 0b10xx_xxxx continue a character (RFC 3629 section 3).
+        let characters = before.iter().filter(|b| **b & 0xC0 != 0x80).count();
+        Origin::File {
+            line,
+            column: characters + 1,
+        }
+    }
+
+    /// A quoted key's span begins behind its quote: back to it, where a reader looks.
+    fn key_start(&self, span: Span) -> usize {
+        let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
+        match before {
+            [.., b'"' | b'\''] => before.len() - 1,
+            _ => before.len(),
+        }
+    }
+
+    /// The same for a string value: over one or three quotes and the line break that may follow
+    /// three. The span of `""` already begins at its quote.
+    fn string_start(&self, span: Span, empty: bool) -> usize {
+        let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
+        if empty && span.end == span.start + 1 {
+            return before.len();
+        }
+        let quotes = before.strip_suffix(b"\n").unwrap_or(before);
+        let quotes = quotes.strip_suffix(b"\r").unwrap_or(quotes);
+        let three = quotes.ends_with(b"\"\"\"") || quotes.ends_with(b"\'\'\'");
+        if three {
+            quotes.len() - 3
+        } else {
+            self.key_start(span)
+        }
+    }
+}
+
+/// Parses a whole file; a syntax error goes to the problems, with `None` as the answer.
+pub fn parse<'a>(lines: &Lines<'a>, problems: &mut Problems) -> Option<Value<'a>> {
+    match toml_span::parse(lines.text) {
+        Ok(root) => Some(root),
+        Err(error) => {
+            let start = match error.kind {
+                ErrorKind::DuplicateKey { .. } => lines.key_start(error.span),
+                _ => error.span.start,
+            };
+            problems.push(lines.at(start), complaint(&error.kind, lines));
+            None
+        }
+    }
+}
+
+/// The text of the file, without a byte order mark; bytes that are no text go to the problems.
+pub fn decode<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Some(text),
+        Err(error) => {
+            let good = error.valid_up_to();
+            let text = std::str::from_utf8(&bytes[..good]).unwrap_or_default();
+            problems.push(
+                Lines::new(text).at(good),
+                format!(
+                    "byte 0x{:02x} is not UTF-8; save the file as UTF-8",
+                    bytes[good]
+                ),
+            );
+            None
+        }
+    }
+}
+
+fn complaint(kind: &ErrorKind, lines: &Lines<'_>) -> String {
+    let first_line = |span: &Span| match lines.at(span.start) {
+        Origin::File { line, .. } => line,
+        Origin::Default | Origin::Set(_) => 0,
+    };
+    match kind {
+        ErrorKind::UnexpectedEof => "the file ends where a value should stand".into(),
+        ErrorKind::ExceededDepthLimit => "nested too deeply".into(),
+        ErrorKind::InvalidCharInString('\n') => {
+            "the string does not end on its line; add the closing quote".into()
+        }
+        ErrorKind::InvalidCharInString(c) => format!(
+            "a string cannot hold {}; write it as an escape, like \\u{:04X}",
+            character(*c),
+            u32::from(*c)
+        ),
+        ErrorKind::InvalidEscape(c) | ErrorKind::InvalidHexEscape(c) => format!(
+            "{} does not belong in a \\ escape; for a plain backslash write \\\\ or use '…' quotes",
+            character(*c)
+        ),
+        ErrorKind::InvalidEscapeValue(value) => {
+            format!("{value:#x} is no Unicode character")
+        }
+        ErrorKind::Unexpected(c) => format!("{} does not belong here", character(*c)),
+        ErrorKind::UnterminatedString => "the string has no closing quote".into(),
+        ErrorKind::InvalidNumber => {
+            "not a number; text goes in quotes, a time like \"10m\" and a size like \"1MiB\" too"
+                .into()
+        }
+        ErrorKind::Wanted { expected, found } => {
+            let hint = if *expected == "newline" {
+                "; text goes in quotes"
+            } else {
+                ""
+            };
+            format!("expected {}, found {}{hint}", token(expected), token(found))
+        }
+        ErrorKind::DuplicateKey { key, first } => format!(
+            "{} is set twice, first in line {}; remove one",
+            super::error::quoted(key),
+            first_line(first)
+        ),
+        ErrorKind::DuplicateTable { name, first } => format!(
+            "section [{}] stands twice, first in line {}; join them",
+            super::error::shown(name),
+            first_line(first)
+        ),
+        ErrorKind::RedefineAsArray => "a section cannot also be a list; write it as [name]".into(),
+        ErrorKind::MultilineStringKey => "a key cannot have several lines".into(),
+        ErrorKind::DottedKeyInvalidType { first } => format!(
+            "this key continues one that has a value already, in line {}",
+            first_line(first)
+        ),
+        ErrorKind::UnquotedString => "text needs quotes, like \"text\"".into(),
+        // The parser itself does not return these: they are for readers of its values.
+        ErrorKind::Custom(_)
+        | ErrorKind::OutOfRange(_)
+        | ErrorKind::UnexpectedKeys { .. }
+        | ErrorKind::MissingField(_)
+        | ErrorKind::Deprecated { .. }
+        | ErrorKind::UnexpectedValue { .. } => "not valid TOML".into(),
+    }
+}
+
+/// The parser's names of tokens as the signs that people type.
+fn token(name: &'static str) -> &'static str {
+    match name {
+        "an equals" => "'='",
+        "a period" => "'.'",
+        "a comma" => "','",
+        "a colon" => "':'",
+        "a plus" => "'+'",
+        "a left brace" => "'{'",
+        "a right brace" => "'}'",
+        "a left bracket" => "'['",
+        "a right bracket" => "']'",
+        "an identifier" => "a word",
+        "newline" | "a newline" => "the end of the line",
+        "eof" => "the end of the file",
+        "a table key" => "a key",
+        other => other,
+    }
+}
+
+/// A character by its look or, where it has none, by its number.
+fn character(c: char) -> String {
+    if c.is_ascii_graphic() || c.is_alphanumeric() {
+        format!("'{c}'")
+    } else {
+        format!("character U+{:04X}", u32::from(c))
+    }
+}

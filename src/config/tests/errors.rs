@@ -1,0 +1,228 @@
+//! Mistakes in keys and values, by their exact text.
+#![forbid(unsafe_code)]
+
+use super::{error, errors_of, good};
+use crate::config::limits;
+
+#[test]
+fn unknown_names() {
+    error(
+        "[http]\n\n lisen = 1",
+        "3:2: unknown key \"lisen\" in [http]; did you mean \"listen\"?",
+    );
+    error(
+        "[http]\nzebra = 1",
+        "2:1: unknown key \"zebra\" in [http]; its keys are listen, key_file, allowed_hosts",
+    );
+    error(
+        "[agent]\nlisten = 1",
+        "2:1: unknown key \"listen\" in [agent]; it belongs in [http]",
+    );
+    error(
+        "listen = 1",
+        "1:1: unknown key \"listen\" outside of a section; it belongs in [http]",
+    );
+    error(
+        "zebra = 1",
+        "1:1: unknown key \"zebra\" outside of a section; \
+         the sections are [http], [agent], [stop], [log], [limits]",
+    );
+    error(
+        "[htpp]\n",
+        "1:2: unknown section [htpp]; did you mean [http]?",
+    );
+    error(
+        "http.\"li sten\" = 1",
+        "1:6: unknown key \"li sten\" in [http]; did you mean \"listen\"?",
+    );
+    error(
+        "[zebra.x]\n",
+        "1:2: unknown section [zebra]; the sections are [http], [agent], [stop], [log], [limits]",
+    );
+    error(
+        "[[http]]\n",
+        "1:3: http must be a section, written [http]; got a list",
+    );
+    error(
+        "http = 1\n",
+        "1:1: http must be a section, written [http]; got an integer",
+    );
+    error(
+        "[http]\n\"a\\u001B[0m\" = 1",
+        "2:1: unknown key \"a\\u{1b}[0m\" in [http]; its keys are listen, key_file, allowed_hosts",
+    );
+}
+
+#[test]
+fn wrong_types() {
+    error(
+        "[agent]\n\n\ncommand = \"x\"",
+        "4:11: agent.command must be a list of strings, like [\"my-agent\", \"--flag\"]; got a string",
+    );
+    error(
+        "[agent]\ncommand = [\"é\", 1]",
+        "2:17: agent.command[1] must be a string; got an integer",
+    );
+    error(
+        "[http]\nlisten = 8642",
+        "2:10: http.listen must be an address and port in quotes, like \"127.0.0.1:8642\"; got an integer",
+    );
+    error(
+        "[http]\nkey_file = []",
+        "2:12: http.key_file must be a path in quotes, like \"~/.config/my.key\"; got a list",
+    );
+    error(
+        "[agent]\nenv = 1.5",
+        "2:7: agent.env must be a table of strings, like { MODEL = \"small\" }; got a number with a fraction",
+    );
+    error(
+        "[agent.env]\nA = true",
+        "2:5: agent.env.A must be a string, like \"small\"; got a boolean",
+    );
+    error(
+        "[agent]\nkind = {}",
+        "2:8: agent.kind must be \"echo\" or \"command\"; got a table",
+    );
+    error(
+        "[agent]\nturn_timeout = true",
+        "2:16: agent.turn_timeout must be a time, like \"10m\"; got a boolean",
+    );
+    error(
+        "[limits]\nmax_body = []",
+        "2:12: limits.max_body must be a size, like \"1MiB\"; got a list",
+    );
+    error(
+        "[limits]\nmax_queue = \"9\"",
+        "2:13: limits.max_queue must be a whole number, like 1000; got a string",
+    );
+}
+
+#[test]
+fn wrong_values() {
+    error(
+        "[http]\nlisten = 'localhost:1'",
+        "2:10: http.listen is \"localhost:1\"; it must be an IP address and a port, like \"127.0.0.1:8642\"",
+    );
+    error(
+        "[http]\nkey_file = \"my.key\"",
+        "2:12: http.key_file is \"my.key\"; it must begin with / or ~/, like \"~/.config/my.key\"",
+    );
+    error(
+        "[http]\nkey_file = \"/a\\u0000\"",
+        "2:12: http.key_file is \"/a\\0\"; it must not hold a NUL, like \"~/.config/my.key\"",
+    );
+    error(
+        "[http]\nallowed_hosts = [\"http://a:1/\"]",
+        "2:18: http.allowed_hosts has \"http://a:1/\"; it must be a host name or an IP address \
+         without scheme, port, path, brackets or wildcard, like \"gateway.example.org\" or \"::1\"",
+    );
+    error(
+        "[agent]\nkind = \"comand\"",
+        "2:8: agent.kind is \"comand\"; it must be \"echo\" or \"command\"; did you mean \"command\"?",
+    );
+    error(
+        "[log]\nlevel = \"\"",
+        "2:9: log.level is \"\"; it must be \"off\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+    );
+    error(
+        "[agent]\nturn_timeout = \"30\"",
+        "2:16: agent.turn_timeout is \"30\"; it must be a number of seconds, or one with a unit \
+         (ms, s, m, h), like \"10m\"",
+    );
+    error(
+        "[stop]\ndrain_timeout = 0",
+        "2:17: stop.drain_timeout is 0; it must be between 10ms and 24h, like \"30s\"",
+    );
+    error(
+        "[agent]\nturn_timeout = \"169h\"",
+        "2:16: agent.turn_timeout is \"169h\"; it must be between 10ms and 168h, like \"10m\"",
+    );
+    error(
+        "[limits]\nmax_body = \"1MB\"",
+        "2:12: limits.max_body is \"1MB\"; it must be a number of bytes, or one with a unit \
+         (B, KiB, MiB, GiB), like \"1MiB\"",
+    );
+    error(
+        "[limits]\nmax_reply = -1",
+        "2:13: limits.max_reply is -1; it must be between 1KiB and 256MiB, like \"8MiB\"",
+    );
+    error(
+        "[limits]\nmax_queue = 0",
+        "2:13: limits.max_queue is 0; it must be between 1 and 100000, like 1000",
+    );
+    error(
+        "[limits]\nmax_queue = -9223372036854775808",
+        "2:13: limits.max_queue is -9223372036854775808; it must be between 1 and 100000, like 1000",
+    );
+}
+
+#[test]
+fn what_an_agent_cannot_be_given() {
+    error(
+        "[agent.env]\nNOTIFY_SOCKET = \"x\"",
+        "2:1: agent.env has \"NOTIFY_SOCKET\"; the gateway keeps that variable of its service \
+         manager from agents; remove it",
+    );
+    error(
+        "[agent]\npass_env = [\"A\", \"HERMES_ATTEMPT\"]",
+        "2:18: agent.pass_env has \"HERMES_ATTEMPT\"; the gateway sets that variable itself; remove it",
+    );
+    error(
+        "[agent.env]\n\"1A\" = \"x\"",
+        "2:1: agent.env has \"1A\"; a variable's name must be of letters, digits and _, and not \
+         begin with a digit",
+    );
+    error(
+        "[agent.env]\nA = \"secret\\u0000\"",
+        "2:5: agent.env.A holds a NUL, which no variable can; remove it",
+    );
+    error(
+        "[agent]\ncommand = [\"a\\u0000b\"]",
+        "2:12: agent.command has \"a\\0b\"; no argument can hold a NUL; remove it",
+    );
+}
+
+#[test]
+fn what_is_too_long_to_exec() {
+    let long = "x".repeat(limits::MAX_EXEC_STRING - 1);
+    good(&format!("[agent]\ncommand = [\"{long}x\"]\n"), &[]);
+    good(&format!("[agent]\nenv.A = \"{}\"\n", &long[1..]), &[]);
+    error(
+        &format!("[agent]\nenv.A = \"{long}\"\n"),
+        "2:9: agent.env.A is longer than the system allows (131071 bytes); put it into a file",
+    );
+    error(
+        &format!("[agent]\ncommand = [\"{long}xx\"]\n"),
+        &format!(
+            "2:12: agent.command has \"{}…\"; no argument can be longer than 131071 bytes; \
+             put it into a file",
+            &long[..60]
+        ),
+    );
+}
+
+#[test]
+fn kind_and_command_must_agree() {
+    error(
+        "[agent]\nkind = \"command\"",
+        "2:1: agent.kind is \"command\" but agent.command is empty; \
+         say what to run, like command = [\"my-agent\", \"--flag\"]",
+    );
+    error(
+        "[agent]\ncommand = [\"cat\"]\nkind = \"echo\"",
+        "2:1: agent.command is given but agent.kind is \"echo\" (/etc/coder.toml:3:1); \
+         take one of the two away, or write kind = \"command\"",
+    );
+    error(
+        "[agent]\ncommand = [\"\", \"x\"]",
+        "2:1: agent.command names no program: its first string is empty; \
+         write one like [\"my-agent\", \"--flag\"]",
+    );
+    assert_eq!(
+        errors_of(b"[agent]\nkind = \"echo\"", &["agent.command=[\"cat\"]"]),
+        [
+            "--set agent.command=[\"cat\"]: agent.command is given but agent.kind is \"echo\" \
+          (/etc/coder.toml:2:1); take one of the two away, or write kind = \"command\""
+        ]
+    );
+}

@@ -1,0 +1,104 @@
+//! Reading files: what is missing, too large, or no file.
+#![forbid(unsafe_code)]
+
+use crate::config::{Config, Sources, limits, load};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A directory of this test's own, gone with the value.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let name = format!("hermes-gateway-config-{}-{name}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        Dir(dir)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+fn load_file(file: &Path, required: bool) -> Result<Config, String> {
+    let sources = Sources {
+        file: file.to_owned(),
+        required,
+        ..Sources::default()
+    };
+    load(&sources)
+        .map(|loaded| loaded.config)
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_missing_file() {
+    let dir = Dir::new("missing");
+    for missing in [dir.0.join("no.toml"), dir.0.join("no/dir.toml")] {
+        assert_eq!(load_file(&missing, false), Ok(Config::default()));
+        let expected = format!(
+            "{}: there is no such file; create it, or leave --config out for the defaults",
+            missing.display()
+        );
+        assert_eq!(load_file(&missing, true), Err(expected));
+    }
+    let sources = Sources {
+        file: dir.0.join("no.toml"),
+        set: vec!["http.listen=127.0.0.1:1".into()],
+        ..Sources::default()
+    };
+    let loaded = load(&sources).unwrap();
+    assert_eq!((loaded.file, loaded.config.http.listen.port()), (None, 1));
+}
+
+#[test]
+fn what_is_no_small_regular_file() {
+    let dir = Dir::new("irregular");
+    let expected = format!("{}: this is a directory; give a TOML file", dir.0.display());
+    assert_eq!(load_file(&dir.0, false), Err(expected));
+    let device = Path::new("/dev/zero");
+    let expected = "/dev/zero: this is not a regular file; give a TOML file".to_owned();
+    assert_eq!(load_file(device, false), Err(expected));
+
+    let large = dir.0.join("large.toml");
+    fs::write(&large, "#".repeat(limits::MAX_CONFIG_BYTES)).unwrap();
+    assert_eq!(load_file(&large, false), Ok(Config::default()));
+    fs::write(&large, "#".repeat(limits::MAX_CONFIG_BYTES + 1)).unwrap();
+    let expected = format!(
+        "{}: this is larger than 256 KiB; give a TOML file",
+        large.display()
+    );
+    assert_eq!(load_file(&large, false), Err(expected));
+}
+
+#[test]
+fn errors_name_the_file_and_no_control_character() {
+    let dir = Dir::new("names");
+    let file = dir.0.join("a\u{1b}b.toml");
+    fs::write(&file, "\n[http]\nlisen = 1").unwrap();
+    let expected = format!(
+        "{}/a\\u{{1b}}b.toml:3:1: unknown key \"lisen\" in [http]; did you mean \"listen\"?",
+        dir.0.display()
+    );
+    assert_eq!(load_file(&file, false), Err(expected));
+}
+
+#[test]
+fn a_home_is_needed_only_for_its_paths() {
+    let dir = Dir::new("home");
+    let file = dir.0.join("x.toml");
+    fs::write(&file, "[http]\nkey_file = \"/k\"").unwrap();
+    assert_eq!(
+        load_file(&file, true).unwrap().http.key_file,
+        Some("/k".into())
+    );
+    fs::write(&file, "[http]\nkey_file = \"~/k\"").unwrap();
+    let expected = format!(
+        "{}:2:12: http.key_file is \"~/k\", but HOME is not set; write the path from /",
+        file.display()
+    );
+    assert_eq!(load_file(&file, true), Err(expected));
+}

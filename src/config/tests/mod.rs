@@ -1,0 +1,201 @@
+//! What people see: every error by its exact text, where values come from, and that no input
+//! brings the reader down.
+
+#![forbid(unsafe_code)]
+
+mod errors;
+mod files;
+mod output;
+mod set;
+mod syntax;
+
+use super::load::from_bytes;
+use super::{AgentKind, Config, Loaded, LogTarget, Sources, limits};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+fn sources(set: &[&str]) -> Sources {
+    Sources {
+        file: PathBuf::from("/etc/coder.toml"),
+        required: true,
+        set: set.iter().map(|s| (*s).to_owned()).collect(),
+        home: Some(PathBuf::from("/home/x")),
+    }
+}
+
+#[track_caller]
+fn good(text: &str, set: &[&str]) -> Loaded {
+    from_bytes(Some(text.as_bytes()), &sources(set)).unwrap_or_else(|e| panic!("{text}\n{e}"))
+}
+
+/// The error's lines, with the file's name cut off.
+#[track_caller]
+fn errors_of(bytes: &[u8], set: &[&str]) -> Vec<String> {
+    let error = from_bytes(Some(bytes), &sources(set)).expect_err("should not load");
+    let lines = error.lines.iter();
+    lines
+        .map(|line| {
+            line.strip_prefix("/etc/coder.toml:")
+                .unwrap_or(line)
+                .to_owned()
+        })
+        .collect()
+}
+
+#[track_caller]
+fn error(text: &str, expected: &str) {
+    assert_eq!(errors_of(text.as_bytes(), &[]), [expected], "for:\n{text}");
+}
+
+#[track_caller]
+fn set_error(argument: &str, expected: &str) {
+    assert_eq!(errors_of(b"", &[argument]), [expected]);
+}
+
+const FULL: &str = r#"# A gateway.
+[http]
+listen = "[::1]:0"
+key_file = "~/keys/api"
+allowed_hosts = ["Gateway.Example.org", "10.0.0.1"]
+
+[agent]
+kind = "command"
+command = ["my-agent", "--say", "tab\t\"quote\" \u0007 é\\", 'raw\']
+pass_env = ["LANG"]
+turn_timeout = "1h30m"
+[agent.env]
+MODEL = "small"
+TOKEN = """
+secret"""
+
+[stop]
+drain_timeout = 45
+[log]
+level = "debug"
+target = "syslog"
+[limits]
+max_connections = 10
+max_turns = 3
+max_queue = 1_000
+max_queue_per_session = 4
+max_body = "64KiB"
+max_reply = 2048
+head_timeout = "500ms"
+idle_timeout = 1
+body_timeout = "2m"
+write_timeout = "30s"
+"#;
+
+#[test]
+fn an_empty_file_means_the_defaults() {
+    let config = good("", &[]).config;
+    assert_eq!(config, Config::default());
+    assert_eq!(
+        config.http.listen,
+        "127.0.0.1:8642".parse::<SocketAddr>().unwrap()
+    );
+    assert_eq!(config.agent.kind, AgentKind::Echo);
+    assert_eq!(config.agent.turn_timeout, Duration::from_secs(600));
+    assert_eq!(config.log.level, log::LevelFilter::Info);
+    assert!(config.limits.max_turns >= 2);
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = good(FULL, &[]).config;
+    assert_eq!(config.http.listen, "[::1]:0".parse::<SocketAddr>().unwrap());
+    assert_eq!(config.http.key_file, Some("/home/x/keys/api".into()));
+    assert_eq!(
+        config.http.allowed_hosts,
+        ["gateway.example.org", "10.0.0.1"]
+    );
+    assert_eq!(config.agent.kind, AgentKind::Command);
+    let command = ["my-agent", "--say", "tab\t\"quote\" \u{7} é\\", "raw\\"];
+    assert_eq!(config.agent.command, command);
+    assert_eq!(config.agent.env["MODEL"], "small");
+    assert_eq!(config.agent.env["TOKEN"], "secret");
+    assert_eq!(config.agent.pass_env, ["LANG"]);
+    assert_eq!(config.agent.turn_timeout, Duration::from_secs(5400));
+    assert_eq!(config.stop.drain_timeout, Duration::from_secs(45));
+    assert_eq!(config.log.level, log::LevelFilter::Debug);
+    assert_eq!(config.log.target, LogTarget::Syslog);
+    let limits = config.limits;
+    let numbers = [
+        limits.max_connections,
+        limits.max_turns,
+        limits.max_queue,
+        limits.max_queue_per_session,
+        limits.max_body,
+        limits.max_reply,
+    ];
+    assert_eq!(numbers, [10, 3, 1000, 4, 65536, 2048]);
+    let times = [
+        limits.head_timeout,
+        limits.idle_timeout,
+        limits.body_timeout,
+        limits.write_timeout,
+    ];
+    assert_eq!(
+        times.map(|time| time.as_millis()),
+        [500, 1000, 120_000, 30_000]
+    );
+}
+
+#[test]
+fn a_command_alone_chooses_its_kind() {
+    let loaded = good("[agent]\ncommand = [\"cat\"]", &[]);
+    assert_eq!(loaded.config.agent.kind, AgentKind::Command);
+    assert!(
+        loaded
+            .render()
+            .contains("kind = \"command\"                              # coder.toml:2\n")
+    );
+}
+
+#[test]
+fn places_of_values_are_kept() {
+    let loaded = good("[http]\nlisten = \"127.0.0.1:1\"", &["log.level=warn"]);
+    let place = |name| loaded.place(name);
+    assert_eq!(place("http.listen").as_deref(), Some("/etc/coder.toml:2:1"));
+    assert_eq!(place("log.level").as_deref(), Some("--set log.level=warn"));
+    assert_eq!(place("log.target"), None);
+}
+
+#[test]
+fn zero_turns_means_by_the_cores() {
+    let config = good("[limits]\nmax_turns = 0", &[]).config;
+    assert_eq!(config.limits.max_turns, Config::default().limits.max_turns);
+}
+
+#[test]
+fn debug_output_hides_variables() {
+    let text = format!("{:?}", good(FULL, &[]));
+    assert!(text.contains("TOKEN") && !text.contains("secret"), "{text}");
+}
+
+#[test]
+fn all_problems_at_once_in_their_order() {
+    let text = "[log]\nlevel = \"x\"\n[http]\nlisten = \"x\"\nlisen = 1\nallowed_hosts = [\"a/\", \"b\", 3]\n";
+    let lines = errors_of(text.as_bytes(), &["z.z=1", "agent.kind=foo"]);
+    let places: Vec<_> = lines
+        .iter()
+        .map(|line| line.split(": ").next().unwrap())
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "2:9",
+            "4:10",
+            "5:1",
+            "6:18",
+            "6:29",
+            "--set z.z=1",
+            "--set agent.kind=foo"
+        ]
+    );
+    let many: String = (0..60).map(|n| format!("k{n} = 1\n")).collect();
+    let lines = errors_of(many.as_bytes(), &[]);
+    assert_eq!(lines.len(), limits::MAX_CONFIG_PROBLEMS + 1);
+    assert_eq!(lines.last().unwrap(), " and 10 more");
+}

@@ -1,0 +1,129 @@
+//! What the configuration looks like written out.
+#![forbid(unsafe_code)]
+
+use super::{FULL, good};
+use crate::config::schema::{KEYS, Kind};
+use crate::config::{Config, render, starter};
+use std::collections::BTreeMap;
+
+#[test]
+fn every_value_says_where_it_came_from() {
+    let text = "[http]\nlisten = \"127.0.0.1:1\"\n[agent]\ncommand = [\"a\\u001B\\\"\"]\nenv.A = \"secret\"\n";
+    let loaded = good(
+        text,
+        &[
+            "stop.drain_timeout=90s",
+            "agent.env.B=secret",
+            "limits.max_turns=3",
+        ],
+    );
+    let expected = r#"[http]
+listen = "127.0.0.1:1"                        # coder.toml:2
+key_file = ""                                 # default
+allowed_hosts = []                            # default
+
+[agent]
+kind = "command"                              # coder.toml:4
+command = ["a\u001B\""]                       # coder.toml:4
+env.A = "***"                                 # coder.toml:5; value not shown
+env.B = "***"                                 # --set; value not shown
+pass_env = []                                 # default
+turn_timeout = "10m"                          # default
+
+[stop]
+drain_timeout = "1m30s"                       # --set
+
+[log]
+level = "info"                                # default
+target = "auto"                               # default
+
+[limits]
+max_connections = 1000                        # default
+max_turns = 3                                 # --set
+max_queue = 1000                              # default
+max_queue_per_session = 32                    # default
+max_body = "1MiB"                             # default
+max_reply = "8MiB"                            # default
+head_timeout = "10s"                          # default
+idle_timeout = "1m"                           # default
+body_timeout = "30s"                          # default
+write_timeout = "30s"                         # default
+"#;
+    assert_eq!(loaded.render(), expected);
+}
+
+#[test]
+fn what_is_written_loads_to_the_same() {
+    for text in ["", FULL, "[agent]\nkind = \"echo\"\nenv = {}"] {
+        let mut first = good(text, &[]).config;
+        let rendered = good(text, &[]).render();
+        let mut second = good(&rendered, &[]).config;
+        assert!(first.agent.env.keys().eq(second.agent.env.keys()));
+        assert!(second.agent.env.values().all(|value| value == "***"));
+        first.agent.env = BTreeMap::new();
+        second.agent.env = BTreeMap::new();
+        assert_eq!(first, second, "{rendered}");
+    }
+}
+
+#[test]
+fn a_file_name_cannot_leave_its_comment() {
+    let mut loaded = good("[http]\nlisten = \"127.0.0.1:1\"", &[]);
+    loaded.file = Some("/x/a\n[log]\u{1b}".into());
+    assert!(loaded.render().contains("# a\\n[log]\\u{1b}:2\n"));
+}
+
+#[test]
+fn the_starter_changes_nothing_but_the_port() {
+    let text = starter(8650, "coder");
+    let mut expected = Config::default();
+    expected.http.listen.set_port(8650);
+    assert_eq!(good(&text, &[]).config, expected, "{text}");
+    assert!(text.contains("hermes-gateway -p coder config check\n"));
+    assert!(starter(8642, "default").contains("hermes-gateway config check\n"));
+    assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+}
+
+#[test]
+fn the_starter_loads_with_everything_switched_on() {
+    let mut on = 0;
+    let lines = starter(8642, "default");
+    let lines = lines.lines().map(|line| {
+        let setting = KEYS
+            .iter()
+            .any(|key| line.starts_with(&format!("# {} = ", key.name)));
+        on += usize::from(setting);
+        if setting { &line[2..] } else { line }
+    });
+    let text = lines.collect::<Vec<_>>().join("\n");
+    assert_eq!(good(&text, &[]).config, Config::default(), "{text}");
+    assert_eq!(on, KEYS.len() - 1);
+}
+
+#[test]
+fn the_table_of_keys_is_sound() {
+    let defaults = good("", &[]);
+    for (number, key) in KEYS.iter().enumerate() {
+        let twin = KEYS[..number]
+            .iter()
+            .find(|k| k.full_name() == key.full_name());
+        assert!(twin.is_none(), "{}", key.full_name());
+        // The example is good, and goes where it should.
+        let text = format!("[{}]\n{} = {}\n", key.section, key.name, key.example);
+        let command = key.full_name() == "agent.kind";
+        let set: &[&str] = if command {
+            &["agent.command=['x']"]
+        } else {
+            &[]
+        };
+        let mut config = good(&text, set).config;
+        if !matches!(key.kind, Kind::Env(_)) {
+            let shown = render::value(key, &mut config);
+            let same = [key.example.to_owned(), key.example.replace("60s", "1m")];
+            let home = key.example.replace('~', "/home/x");
+            assert!(same.contains(&shown) || shown == home, "{shown}");
+        }
+        assert!(key.help.ends_with('.') && !key.help.contains('\n'));
+    }
+    drop(defaults);
+}

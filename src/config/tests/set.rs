@@ -1,0 +1,129 @@
+//! `--set` arguments.
+#![forbid(unsafe_code)]
+
+use super::{FULL, good, set_error, sources};
+use crate::config::load::from_bytes;
+use std::time::Duration;
+
+#[test]
+fn set_takes_toml_or_plain_text() {
+    let config = good(
+        FULL,
+        &[
+            "http.listen=127.0.0.1:1",
+            "http.listen=127.0.0.1:9000",
+            "http.key_file=",
+            " agent.command =[\"cat\", \"-\"]",
+            "agent.kind=command",
+            "agent.env.MODEL=big",
+            "agent.env.NUMBER=5",
+            "agent.env.HASH=1 # 2",
+            "agent.env.QUOTED=\"a\\tb\"",
+            "agent.env.EQUALS=a=b",
+            "agent.turn_timeout=90",
+            "stop.drain_timeout=5s",
+            "limits.max_body=1MiB",
+            "limits.max_reply=1024",
+            "log.level='warn'",
+        ],
+    )
+    .config;
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:9000");
+    assert_eq!(config.http.key_file, None);
+    assert_eq!(config.agent.command, ["cat", "-"]);
+    let env: Vec<_> = config
+        .agent
+        .env
+        .iter()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect();
+    assert_eq!(
+        env,
+        [
+            "EQUALS=a=b",
+            "HASH=1 # 2",
+            "MODEL=big",
+            "NUMBER=5",
+            "QUOTED=a\tb",
+            "TOKEN=secret"
+        ]
+    );
+    assert_eq!(config.agent.turn_timeout, Duration::from_secs(90));
+    assert_eq!(config.stop.drain_timeout, Duration::from_secs(5));
+    assert_eq!(
+        (config.limits.max_body, config.limits.max_reply),
+        (1 << 20, 1024)
+    );
+    assert_eq!(config.log.level, log::LevelFilter::Warn);
+    let config = good(FULL, &["agent.env={ONLY='x'}"]).config;
+    assert_eq!(config.agent.env.len(), 1);
+}
+
+#[test]
+fn set_errors() {
+    let way = "write --set section.key=value, like --set http.listen=127.0.0.1:8642";
+    set_error(
+        "agent.kind",
+        &format!("--set agent.kind: there is no = in it; {way}"),
+    );
+    set_error("", &format!("--set : there is no = in it; {way}"));
+    set_error(
+        "kind=echo",
+        &format!("--set kind=echo: there is no section in it; {way}"),
+    );
+    set_error(
+        "htp.listen=1",
+        "--set htp.listen=1: unknown section [htp]; did you mean [http]?",
+    );
+    set_error(
+        "http.lisen=1",
+        "--set http.lisen=1: unknown key \"lisen\" in [http]; did you mean \"listen\"?",
+    );
+    set_error(
+        "agent.kind=foo",
+        "--set agent.kind=foo: agent.kind is \"foo\"; it must be \"echo\" or \"command\"",
+    );
+    set_error(
+        "agent.command=cat",
+        "--set agent.command=cat: agent.command must be a list of strings, \
+         like [\"my-agent\", \"--flag\"]; got text that is not TOML",
+    );
+    set_error(
+        "limits.max_queue=many",
+        "--set limits.max_queue=many: limits.max_queue must be a whole number, like 1000; \
+         got text that is not TOML",
+    );
+    set_error(
+        "http.listen=x\n[http]\u{1b}[2J",
+        "--set http.listen=x\\n[http]\\u{1b}[2J: http.listen is \"x\\n[http]\\u{1b}[2J\"; \
+         it must be an IP address and a port, like \"127.0.0.1:8642\"",
+    );
+    set_error(
+        "limits.max_queue=1\nw = 2",
+        "--set limits.max_queue=1\\nw = 2: limits.max_queue must be a whole number, like 1000; \
+         got text that is not TOML",
+    );
+}
+
+#[test]
+fn no_error_shows_a_variable() {
+    for argument in [
+        "agent.env.LISTEN_FDS=secret",
+        "agent.env.A=[\"secret\\u0000\"]",
+        "agent.env.A=\"secret\\u0000\"",
+        "agent.env=[\"secret\"]",
+        "agent.env={A = 1, B = \"secret\\u0000\"}",
+        "agent.envs.A=secret",
+        "agnt.env.A=secret",
+    ] {
+        match from_bytes(None, &sources(&[argument])) {
+            Err(error) => assert!(!error.to_string().contains("secret"), "{error}"),
+            Ok(loaded) => assert!(!loaded.render().contains("secret")),
+        }
+    }
+    set_error(
+        "agent.env.1=secret",
+        "--set agent.env.1=…: agent.env has \"1\"; a variable's name must be of letters, digits \
+         and _, and not begin with a digit",
+    );
+}
