@@ -8,6 +8,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod exit;
+#[allow(dead_code, unused_imports)]
+mod http;
 mod sys;
 
 fn main() -> std::process::ExitCode {
