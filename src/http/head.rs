@@ -233,13 +233,13 @@ fn explain(error: httparse::Error, head: &[u8]) -> Refusal {
     Refusal::new(400, reason)
 }
 
-/// Whether the request line ends in a well-formed version (`HTTP/2.0`).
+/// Whether the request line has three parts and the last is a well-formed version (`HTTP/2.0`).
 fn names_other_version(head: &[u8]) -> bool {
     let line = head.strip_prefix(b"\r\n").unwrap_or(head);
     let line = line.split(|&b| b == b'\r').next().unwrap_or_default();
-    let version = line.rsplit(|&b| b == b' ').next().unwrap_or_default();
-    match version {
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] => {
+    let mut parts = line.split(|&b| b == b' ').skip(2);
+    match (parts.next(), parts.next()) {
+        (Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None) => {
             major.is_ascii_digit() && minor.is_ascii_digit()
         }
         _ => false,
