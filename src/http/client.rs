@@ -52,11 +52,9 @@ impl From<BodyError> for Error {
     fn from(error: BodyError) -> Error {
         match error {
             BodyError::Io(error) => Error::Io(error),
-            BodyError::Refused(refusal) => match refusal.status {
-                408 => Error::TimedOut,
-                400 if refusal.reason.contains("ended") => Error::CutShort,
-                _ => Error::Malformed(refusal.reason),
-            },
+            BodyError::CutShort => Error::CutShort,
+            BodyError::TimedOut => Error::TimedOut,
+            BodyError::Refused(refusal) => Error::Malformed(refusal.reason),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::framed::{BodyError, read_framed};
 use super::gate::{Gate, Limits};
 use super::head::{self, Verdict};
 use super::request::{BodyFraming, Method, Request, Version};
-use super::response::{self, Date, Persist, Response};
+use super::response::{Date, End, Persist, Response};
 use super::scan::Scan;
 use super::socket::Socket;
 use super::stream::Stream;
@@ -182,6 +182,8 @@ impl Connection {
                 Ok(body)
             }
             Err(BodyError::Refused(refusal)) => Err(self.refuse(refusal)),
+            Err(BodyError::CutShort) => Err(self.refuse(BODY_CUT_SHORT)),
+            Err(BodyError::TimedOut) => Err(self.refuse(BODY_TOO_SLOW)),
             Err(BodyError::Io(error)) => {
                 self.open = false;
                 Err(error.into())
@@ -240,24 +242,26 @@ impl Connection {
     }
 
     /// Begins a response that comes in pieces: chunked, or up to the end of the connection where
-    /// the client speaks HTTP/1.0. The head goes out at once.
+    /// the client speaks HTTP/1.0. Status and fields are those of `head`, which goes out at once.
+    #[expect(clippy::needless_pass_by_value, reason = "a response is sent once")]
     pub fn start_stream(
         &mut self,
         request: &Request,
-        status: u16,
-        content_type: &str,
+        head: Response,
     ) -> Result<Stream<'_>, Closed> {
-        let chunked = request.version == Version::Http11;
-        let persist = self.persist(request, !chunked);
+        let end = match request.version {
+            Version::Http11 => End::LastChunk,
+            Version::Http10 => End::Close,
+        };
+        let persist = self.persist(request, head.wants_close() || end == End::Close);
         self.out.clear();
-        let kind = (status, content_type);
-        response::write_stream_head(&mut self.out, kind, chunked, &mut self.date, persist);
+        head.write_head(&mut self.out, &mut self.date, end, persist);
         // Until it is finished, nothing may follow.
         self.open = false;
         let mut pace = Pace::default();
         self.wire.write(&self.out, &mut pace)?;
         let silent = request.method == Method::Head;
-        Ok(Stream::new(self, pace, chunked, silent, persist))
+        Ok(Stream::new(self, pace, end, silent, persist))
     }
 
     /// The connection ends after the next response.
@@ -283,7 +287,7 @@ impl Connection {
 
     fn send(&mut self, response: &Response, head_only: bool, persist: Persist) -> io::Result<()> {
         self.out.clear();
-        response.write_head(&mut self.out, &mut self.date, persist);
+        response.write_head(&mut self.out, &mut self.date, End::Known, persist);
         let body = response.body(head_only);
         let together = WRITE_PIECE.saturating_sub(self.out.len()).min(body.len());
         self.out.extend_from_slice(&body[..together]);
@@ -321,3 +325,5 @@ impl AsFd for Connection {
 
 const HEAD_CUT_SHORT: Refusal = Refusal::new(400, "The request ended within its head.");
 const HEAD_TOO_SLOW: Refusal = Refusal::new(408, "The request head took too long.");
+const BODY_CUT_SHORT: Refusal = Refusal::new(400, "The message ended within its body.");
+const BODY_TOO_SLOW: Refusal = Refusal::new(408, "The body took too long.");

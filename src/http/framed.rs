@@ -9,12 +9,12 @@ use super::body::{Decoder, TOO_LARGE};
 use super::request::BodyFraming;
 use super::wire::{Fill, Wire};
 
-const BODY_CUT_SHORT: Refusal = Refusal::new(400, "The message ended within its body.");
-const BODY_TOO_SLOW: Refusal = Refusal::new(408, "The body took too long.");
-
 /// Why a body could not be read.
 pub(super) enum BodyError {
     Refused(Refusal),
+    /// The sender ended the connection before the body was whole.
+    CutShort,
+    TimedOut,
     Io(io::Error),
 }
 
@@ -64,8 +64,8 @@ pub(super) fn read_framed(
         };
         match filled {
             Fill::Data => {}
-            Fill::End => return Err(BodyError::Refused(BODY_CUT_SHORT)),
-            Fill::TimedOut => return Err(BodyError::Refused(BODY_TOO_SLOW)),
+            Fill::End => return Err(BodyError::CutShort),
+            Fill::TimedOut => return Err(BodyError::TimedOut),
         }
     }
 }

@@ -104,18 +104,24 @@ impl Response {
     }
 
     /// Appends the head, empty line included.
-    pub(super) fn write_head(&self, out: &mut Vec<u8>, date: &mut Date, persist: Persist) {
-        if !self.headers.iter().all(is_safe) {
-            let mut bare = Response::empty(500);
-            bare.body.clone_from(&self.body);
-            return bare.write_head(out, date, persist);
-        }
-        write_status_line(out, self.status, date);
-        if !matches!(self.status, 204 | 304) {
+    pub(super) fn write_head(
+        &self,
+        out: &mut Vec<u8>,
+        date: &mut Date,
+        end: End,
+        persist: Persist,
+    ) {
+        let safe = self.headers.iter().all(is_safe);
+        let status = if safe { self.status } else { 500 };
+        write_status_line(out, status, date);
+        match end {
+            End::Known if matches!(status, 204 | 304) => {}
             // Writing into a Vec cannot fail.
-            let _ = write!(out, "Content-Length: {}\r\n", self.body.len());
+            End::Known => drop(write!(out, "Content-Length: {}\r\n", self.body.len())),
+            End::LastChunk => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            End::Close => {}
         }
-        for (name, value) in &self.headers {
+        for (name, value) in self.headers.iter().filter(|_| safe) {
             write_field(out, name, value);
         }
         out.extend_from_slice(SECURITY_FIELDS);
@@ -128,28 +134,6 @@ impl From<Refusal> for Response {
     fn from(refusal: Refusal) -> Response {
         Response::error(refusal.status, None, refusal.reason).close()
     }
-}
-
-/// Appends the head of a response whose end is not known yet, empty line included.
-pub(super) fn write_stream_head(
-    out: &mut Vec<u8>,
-    (status, content_type): (u16, &str),
-    chunked: bool,
-    date: &mut Date,
-    persist: Persist,
-) {
-    write_status_line(out, status, date);
-    if chunked {
-        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-    }
-    if content_type.bytes().all(is_value_byte) {
-        write_field(out, "Content-Type", content_type);
-    }
-    // Asks nginx not to collect a stream before it passes it on.
-    out.extend_from_slice(b"X-Accel-Buffering: no\r\n");
-    out.extend_from_slice(SECURITY_FIELDS);
-    out.extend_from_slice(persist.field());
-    out.extend_from_slice(b"\r\n");
 }
 
 fn write_status_line(out: &mut Vec<u8>, status: u16, date: &mut Date) {
@@ -172,6 +156,16 @@ fn is_safe((name, value): &(&'static str, Cow<'static, str>)) -> bool {
 
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+/// How the client finds the end of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Known,
+    /// Chunked.
+    LastChunk,
+    /// The end of the connection, for HTTP/1.0.
+    Close,
 }
 
 /// What the Connection field says.
@@ -254,7 +248,7 @@ mod tests {
 
     fn head_of(response: &Response, persist: Persist) -> String {
         let mut out = Vec::new();
-        response.write_head(&mut out, &mut Date::default(), persist);
+        response.write_head(&mut out, &mut Date::default(), End::Known, persist);
         String::from_utf8(out).unwrap()
     }
 

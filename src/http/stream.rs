@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::connection::Connection;
-use super::response::Persist;
+use super::response::{End, Persist};
 use super::wire::Pace;
 
 /// A response in pieces. Dropped without [`Stream::finish`] it ends the connection in a way that
@@ -13,7 +13,7 @@ use super::wire::Pace;
 pub struct Stream<'c> {
     connection: &'c mut Connection,
     pace: Pace,
-    chunked: bool,
+    end: End,
     /// The request was HEAD: the head is all there is.
     silent: bool,
     persist: Persist,
@@ -24,14 +24,14 @@ impl<'c> Stream<'c> {
     pub(super) fn new(
         connection: &'c mut Connection,
         pace: Pace,
-        chunked: bool,
+        end: End,
         silent: bool,
         persist: Persist,
     ) -> Stream<'c> {
         Stream {
             connection,
             pace,
-            chunked,
+            end,
             silent,
             persist,
             finished: false,
@@ -48,7 +48,7 @@ impl<'c> Stream<'c> {
             return Ok(());
         }
         let Connection { wire, out, .. } = &mut *self.connection;
-        if !self.chunked {
+        if self.end != End::LastChunk {
             return wire.write(piece, &mut self.pace);
         }
         out.clear();
@@ -60,7 +60,7 @@ impl<'c> Stream<'c> {
 
     /// Ends the response; the connection is ready for the next request where it may go on.
     pub fn finish(mut self) -> io::Result<()> {
-        if self.chunked && !self.silent {
+        if self.end == End::LastChunk && !self.silent {
             self.connection.wire.write(b"0\r\n\r\n", &mut self.pace)?;
         }
         self.finished = true;
@@ -85,10 +85,9 @@ impl Drop for Stream<'_> {
         }
         // Without the last chunk the client sees that something is missing. Without chunks only
         // a reset tells: an orderly end would look like the whole.
-        if self.chunked {
-            self.connection.wire.end_writing();
-        } else {
-            crate::sys::socket::reset_on_close(self.connection.as_fd());
+        match self.end {
+            End::LastChunk | End::Known => self.connection.wire.end_writing(),
+            End::Close => crate::sys::socket::reset_on_close(self.connection.as_fd()),
         }
     }
 }

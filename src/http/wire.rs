@@ -233,3 +233,40 @@ enum Got {
     End,
     Nothing,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn memory_goes_back_when_all_is_used() {
+        let (mut peer, socket) = UnixStream::pair().unwrap();
+        let soon = Duration::from_secs(10);
+        let mut wire = Wire::new(Box::new(socket), soon).unwrap();
+        peer.write_all(&[b'x'; 10_000]).unwrap();
+        while wire.data().len() < 10_000 {
+            assert_eq!(wire.fill(Instant::now() + soon).unwrap(), Fill::Data);
+        }
+        wire.shrink();
+        assert_eq!(wire.data().len(), 10_000);
+        wire.consume(9_999);
+        wire.shrink();
+        assert_eq!(wire.data(), b"x");
+        wire.consume(1);
+        wire.shrink();
+        assert_eq!(wire.buffer.capacity(), SMALL_BUFFER);
+    }
+
+    #[test]
+    fn a_deadline_holds_whatever_the_socket_was_told_before() {
+        let (_peer, socket) = UnixStream::pair().unwrap();
+        let mut wire = Wire::new(Box::new(socket), Duration::from_secs(10)).unwrap();
+        for millis in [60, 5, 60] {
+            let (begun, wait) = (Instant::now(), Duration::from_millis(millis));
+            assert_eq!(wire.fill(begun + wait).unwrap(), Fill::TimedOut);
+            assert!(begun.elapsed() >= wait && begun.elapsed() < Duration::from_secs(5));
+        }
+    }
+}

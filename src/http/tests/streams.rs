@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use super::super::client::Error;
-use super::super::{Client, Closed, Connection, Limits, sse};
+use super::super::{Client, Closed, Connection, Limits, Response, sse};
 use super::LIMITS;
 use super::server::{SHORT, serve, tcp, unix};
 
@@ -12,7 +12,10 @@ use super::server::{SHORT, serve, tcp, unix};
 fn stream(connection: &mut Connection) -> Result<(), Closed> {
     while let Some(request) = connection.next_request()? {
         let whole = request.path() == "/whole";
-        let mut stream = connection.start_stream(&request, 200, "text/event-stream")?;
+        let mut stream = connection.start_stream(
+            &request,
+            Response::new(200, "text/event-stream", b"".as_slice()),
+        )?;
         for word in ["one", "two\nlines"] {
             let mut event = Vec::new();
             sse::write_data(&mut event, word);
@@ -110,7 +113,8 @@ fn a_reader_that_stops_is_cut_off() {
     };
     let server = serve(socket, limits, |connection| {
         let request = connection.next_request()?.unwrap();
-        let mut stream = connection.start_stream(&request, 200, "text/plain")?;
+        let mut stream =
+            connection.start_stream(&request, Response::new(200, "text/plain", b"".as_slice()))?;
         loop {
             stream.send(&[b'x'; 1000])?;
         }
@@ -131,7 +135,7 @@ fn each_piece_is_one_write() {
     let mut connection = Connection::new(fake, LIMITS, Arc::default()).unwrap();
     let request = connection.next_request().unwrap().unwrap();
     let mut stream = connection
-        .start_stream(&request, 200, "text/plain")
+        .start_stream(&request, Response::new(200, "text/plain", b"".as_slice()))
         .unwrap();
     for piece in [b"0123456789abcdef".as_slice(), b"x"] {
         stream.send(piece).unwrap();
