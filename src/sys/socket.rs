@@ -48,3 +48,23 @@ pub fn stop_reading(socket: BorrowedFd<'_>) {
         libc::shutdown(socket.as_raw_fd(), libc::SHUT_RD);
     }
 }
+
+/// Makes the close of a TCP connection a reset instead of an orderly end (SO_LINGER with time 0,
+/// socket(7)): what the peer got so far cannot be taken for the whole.
+pub fn reset_on_close(socket: BorrowedFd<'_>) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    // SAFETY: setsockopt reads the struct that lives here, of the size that is given. An error
+    // leaves the orderly end.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of::<libc::linger>() as libc::socklen_t,
+        );
+    }
+}

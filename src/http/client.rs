@@ -1,0 +1,332 @@
+//! A small client: for our own control socket, and for plain HTTP servers on TCP.
+//!
+//! As strict as the server: a response that two readers could take differently is an error.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io::{self, Write};
+use std::mem::MaybeUninit;
+use std::time::{Duration, Instant};
+
+use super::body::Decoder;
+use super::framed::{BodyError, read_framed};
+use super::request::BodyFraming;
+use super::scan::{Found, MAX_FIELDS, Scan};
+use super::socket::Socket;
+use super::sse;
+use super::wire::{Fill, Pace, Wire};
+use super::{head, is_token, is_value_byte};
+
+/// Interim responses (1xx) that may precede one response; one is usual, more is a game.
+const MAX_INTERIM: usize = 4;
+
+/// Why there is no (whole) response.
+#[derive(Debug)]
+pub enum Error {
+    Io(io::Error),
+    TimedOut,
+    /// The server ended the connection before its response was whole.
+    CutShort,
+    /// What came is not a response that we accept, or is larger than asked for.
+    Malformed(&'static str),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Io(error) => error.fmt(f),
+            Error::TimedOut => f.write_str("no answer in time"),
+            Error::CutShort => f.write_str("the answer was cut short"),
+            Error::Malformed(why) => write!(f, "not an acceptable answer: {why}"),
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        Error::Io(error)
+    }
+}
+
+impl From<BodyError> for Error {
+    fn from(error: BodyError) -> Error {
+        match error {
+            BodyError::Io(error) => Error::Io(error),
+            BodyError::CutShort => Error::CutShort,
+            BodyError::TimedOut => Error::TimedOut,
+            BodyError::Refused(refusal) => Error::Malformed(refusal.reason),
+        }
+    }
+}
+
+/// The client's side of a connection.
+pub struct Client {
+    wire: Wire,
+    host: String,
+}
+
+impl Client {
+    /// `host` goes into the Host field: `localhost` on a unix socket, `host[:port]` on TCP.
+    pub fn new(
+        socket: impl Socket + 'static,
+        host: &str,
+        write_timeout: Duration,
+    ) -> io::Result<Client> {
+        Ok(Client {
+            wire: Wire::new(Box::new(socket), write_timeout)?,
+            host: host.to_owned(),
+        })
+    }
+
+    /// Sends a request and waits for the head of its response until `deadline`. The connection
+    /// takes another request once the body has been read to its end.
+    ///
+    /// # Errors
+    /// InvalidInput for a target or field that would break the framing; else see [`Error`].
+    pub fn send(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+        deadline: Instant,
+    ) -> Result<Answer<'_>, Error> {
+        let sound = is_token(method.as_bytes())
+            && target.bytes().all(|b| b.is_ascii_graphic())
+            && !target.is_empty()
+            && headers
+                .iter()
+                .all(|(n, v)| is_token(n.as_bytes()) && v.bytes().all(is_value_byte));
+        if !sound {
+            return Err(Error::Io(io::ErrorKind::InvalidInput.into()));
+        }
+        let mut out = Vec::with_capacity(512 + body.map_or(0, <[u8]>::len));
+        write!(out, "{method} {target} HTTP/1.1\r\nHost: {}\r\n", self.host)?;
+        for (name, value) in headers {
+            write!(out, "{name}: {value}\r\n")?;
+        }
+        if let Some(body) = body {
+            write!(out, "Content-Length: {}\r\n", body.len())?;
+        }
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(body.unwrap_or_default());
+        // A server may refuse and stop reading before the body is through: its answer counts.
+        let sent = self.wire.write(&out, &mut Pace::default());
+        match self.read_head(method, deadline) {
+            Ok((status, headers, framing)) => Ok(Answer {
+                status,
+                headers,
+                framing,
+                wire: &mut self.wire,
+            }),
+            Err(error) => Err(sent.err().map_or(error, Error::Io)),
+        }
+    }
+
+    fn read_head(&mut self, method: &str, deadline: Instant) -> Result<Head, Error> {
+        for _ in 0..=MAX_INTERIM {
+            let mut scan = Scan::default();
+            let length = loop {
+                match scan.advance(self.wire.data()) {
+                    Found::End(length) => break length,
+                    Found::Refused(refusal) => return Err(Error::Malformed(refusal.reason)),
+                    Found::Partial => match self.wire.fill(deadline)? {
+                        Fill::Data => {}
+                        Fill::End => return Err(Error::CutShort),
+                        Fill::TimedOut => return Err(Error::TimedOut),
+                    },
+                }
+            };
+            let head = parse(&self.wire.data()[..length], method)?;
+            self.wire.consume(length);
+            if head.0 >= 200 {
+                return Ok(head);
+            }
+        }
+        Err(Error::Malformed("too many interim responses"))
+    }
+}
+
+type Head = (u16, Vec<(String, String)>, Framing);
+
+/// How the end of a response's body is found (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Known(BodyFraming),
+    UntilClose,
+}
+
+fn parse(bytes: &[u8], method: &str) -> Result<Head, Error> {
+    let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut slots) {
+        Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
+        Ok(_) | Err(_) => return Err(Error::Malformed("the head")),
+    }
+    let status = parsed.code.unwrap_or(0);
+    if !(100..=599).contains(&status) {
+        return Err(Error::Malformed("the status"));
+    }
+    let (mut length, mut coding) = (None, None);
+    let mut headers = Vec::with_capacity(parsed.headers.len());
+    for field in parsed.headers.iter() {
+        let slot = if field.name.eq_ignore_ascii_case("content-length") {
+            Some(&mut length)
+        } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
+            Some(&mut coding)
+        } else {
+            None
+        };
+        if slot.is_some_and(|slot| slot.replace(field.value).is_some()) {
+            return Err(Error::Malformed("a framing field occurs twice"));
+        }
+        let value = String::from_utf8_lossy(field.value).into_owned();
+        headers.push((field.name.to_owned(), value));
+    }
+    let bodiless = method == "HEAD" || status < 200 || matches!(status, 204 | 304);
+    let malformed = |refusal: super::Refusal| Error::Malformed(refusal.reason);
+    let framing = match (length, coding) {
+        (Some(_), Some(_)) => return Err(Error::Malformed("two framings")),
+        _ if bodiless => Framing::Known(BodyFraming::None),
+        (None, None) => Framing::UntilClose,
+        (Some(length), None) => {
+            let length = head::content_length(length).map_err(malformed)?;
+            Framing::Known(BodyFraming::Length(length))
+        }
+        (None, Some(coding)) => {
+            head::transfer_coding(coding).map_err(malformed)?;
+            Framing::Known(BodyFraming::Chunked)
+        }
+    };
+    Ok((status, headers, framing))
+}
+
+/// A response whose head has come; its body is read with [`Answer::body`] or [`Answer::events`].
+pub struct Answer<'c> {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    framing: Framing,
+    wire: &'c mut Wire,
+}
+
+impl<'c> Answer<'c> {
+    /// The first field of that name, in any case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let known = |(n, _): &&(String, String)| n.eq_ignore_ascii_case(name);
+        self.headers.iter().find(known).map(|(_, v)| v.as_str())
+    }
+
+    /// The whole body, at most `cap` bytes, until `deadline`.
+    pub fn body(self, cap: usize, deadline: Instant) -> Result<Vec<u8>, Error> {
+        let mut body = Vec::new();
+        match self.framing {
+            Framing::Known(framing) => {
+                read_framed(self.wire, framing, &mut body, cap, |_| deadline)?;
+            }
+            Framing::UntilClose => loop {
+                body.extend_from_slice(self.wire.data());
+                self.wire.consume(usize::MAX);
+                if body.len() > cap {
+                    return Err(Error::Malformed(super::body::TOO_LARGE.reason));
+                }
+                self.wire.expect_more();
+                match self.wire.fill(deadline)? {
+                    Fill::Data => {}
+                    Fill::End => break,
+                    Fill::TimedOut => return Err(Error::TimedOut),
+                }
+            },
+        }
+        Ok(body)
+    }
+
+    /// The body as server-sent events.
+    pub fn events(self) -> Events<'c> {
+        let left = match self.framing {
+            Framing::Known(BodyFraming::Length(length)) => length,
+            Framing::Known(BodyFraming::None | BodyFraming::Chunked) => 0,
+            Framing::UntilClose => u64::MAX,
+        };
+        Events {
+            framing: self.framing,
+            left,
+            decoder: Decoder::default(),
+            decoded: Vec::new(),
+            used: 0,
+            reader: sse::Reader::default(),
+            wire: self.wire,
+        }
+    }
+}
+
+/// Server-sent events as they come.
+pub struct Events<'c> {
+    framing: Framing,
+    /// What a Content-Length leaves.
+    left: u64,
+    decoder: Decoder,
+    /// Content without its framing, of which `used` bytes have been read.
+    decoded: Vec<u8>,
+    used: usize,
+    reader: sse::Reader,
+    wire: &'c mut Wire,
+}
+
+impl Events<'_> {
+    /// Waits for the next event until `deadline`. `None`: the stream has ended, whole.
+    pub fn next(&mut self, deadline: Instant) -> Result<Option<sse::Event>, Error> {
+        loop {
+            let rest = &self.decoded[self.used..];
+            let (used, event) = self
+                .reader
+                .read(rest)
+                .map_err(|sse::TooLong| Error::Malformed("an event is too long"))?;
+            self.used += used;
+            if event.is_some() {
+                return Ok(event);
+            }
+            self.decoded.clear();
+            self.used = 0;
+            if self.take_data()? {
+                continue;
+            }
+            let whole = match self.framing {
+                Framing::Known(BodyFraming::Chunked) => self.decoder.is_done(),
+                Framing::Known(BodyFraming::Length(_) | BodyFraming::None) => self.left == 0,
+                Framing::UntilClose => false,
+            };
+            if whole {
+                return Ok(None);
+            }
+            match (self.wire.fill(deadline)?, self.framing) {
+                (Fill::Data, _) => {}
+                (Fill::TimedOut, _) => return Err(Error::TimedOut),
+                (Fill::End, Framing::UntilClose) => return Ok(None),
+                (Fill::End, Framing::Known(_)) => return Err(Error::CutShort),
+            }
+        }
+    }
+
+    /// Takes the framing off what has arrived. Says whether there is new content.
+    fn take_data(&mut self) -> Result<bool, Error> {
+        let data = self.wire.data();
+        let used = match self.framing {
+            Framing::Known(BodyFraming::None) => 0,
+            Framing::Known(BodyFraming::Chunked) => self
+                .decoder
+                .decode(data, &mut self.decoded, usize::MAX)
+                .map_err(|refusal| Error::Malformed(refusal.reason))?,
+            Framing::Known(BodyFraming::Length(_)) | Framing::UntilClose => {
+                let used = usize::try_from(self.left).map_or(data.len(), |l| l.min(data.len()));
+                self.decoded.extend_from_slice(&data[..used]);
+                used
+            }
+        };
+        if self.framing != Framing::UntilClose {
+            self.left = self.left.saturating_sub(used as u64);
+        }
+        self.wire.consume(used);
+        Ok(!self.decoded.is_empty())
+    }
+}

@@ -1,0 +1,329 @@
+//! The server's side of a connection: requests come out in order, responses go in.
+//!
+//! It answers what it refuses, keeps every deadline, and leaves the connection only where the next
+//! request's first byte is certain. One read and one write serve an ordinary request.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Refusal;
+use super::body::TOO_LARGE;
+use super::framed::{BodyError, read_framed};
+use super::gate::{Gate, Limits};
+use super::head::{self, Verdict};
+use super::request::{BodyFraming, Method, Request, Version};
+use super::response::{Date, End, Persist, Response};
+use super::scan::Scan;
+use super::socket::Socket;
+use super::stream::Stream;
+use super::wire::{Fill, Pace, WRITE_PIECE, Wire};
+
+/// A body must come at this rate or faster, once `body_timeout` has passed: a slow line manages
+/// it, and a body of 1 MiB cannot hold a thread for more than 17 minutes.
+pub const MIN_BODY_RATE: u64 = 1 << 10;
+/// A body that its handler did not want is read and dropped up to here, so that the connection can
+/// go on; a longer one costs more than a new connection.
+pub const MAX_DRAIN: u64 = 64 << 10;
+/// How long the rest of such a body may take.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// After a refusal, input is dropped up to here so that the answer gets through.
+pub const MAX_LINGER: usize = 1 << 20;
+pub const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
+/// The response buffer that an idle connection keeps: an ordinary head and a small body.
+const KEPT_OUT: usize = 1 << 10;
+
+/// Why a connection ended in the middle. It can only be dropped.
+#[derive(Debug)]
+pub enum Closed {
+    /// The client broke a rule, and was told so.
+    Refused(Refusal),
+    /// The socket failed, or the client went away or reads too slowly.
+    Io(io::Error),
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Closed::Refused(Refusal { status, reason }) => write!(f, "{status} {reason}"),
+            Closed::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<io::Error> for Closed {
+    fn from(error: io::Error) -> Closed {
+        Closed::Io(error)
+    }
+}
+
+/// The server's side of a connection.
+pub struct Connection {
+    pub(super) wire: Wire,
+    limits: Limits,
+    gate: Arc<Gate>,
+    pub(super) out: Vec<u8>,
+    date: Date,
+    /// The body that the present request announced and nobody has read.
+    unread: BodyFraming,
+    /// Its sender waits for `100 Continue`.
+    waits_for_continue: bool,
+    pub(super) open: bool,
+}
+
+impl Connection {
+    /// # Errors
+    /// What the first setting of socket options says.
+    pub fn new(
+        socket: impl Socket + 'static,
+        limits: Limits,
+        gate: Arc<Gate>,
+    ) -> io::Result<Connection> {
+        Ok(Connection {
+            wire: Wire::new(Box::new(socket), limits.write_timeout)?,
+            limits,
+            gate,
+            out: Vec::new(),
+            date: Date::default(),
+            unread: BodyFraming::None,
+            waits_for_continue: false,
+            open: true,
+        })
+    }
+
+    /// Waits for the next request. `None`: the connection has ended as it should, by either side,
+    /// by the idle time-out or by its [`Gate`].
+    pub fn next_request(&mut self) -> Result<Option<Request>, Closed> {
+        if !self.open || !self.skip_unread()? {
+            return Ok(None);
+        }
+        let mut scan = Scan::default();
+        let mut deadline = None;
+        loop {
+            match head::parse(&mut scan, self.wire.data()) {
+                Verdict::Partial => {}
+                Verdict::Refused(refusal) => return Err(self.refuse(refusal)),
+                Verdict::Complete { request, length } => {
+                    self.wire.consume(length);
+                    self.unread = request.framing;
+                    self.waits_for_continue = request.expect_continue;
+                    return Ok(Some(request));
+                }
+            }
+            let fill = if self.wire.data().is_empty() {
+                self.wait_idle()?
+            } else {
+                let latest = || Instant::now() + self.limits.head_timeout;
+                let deadline = *deadline.get_or_insert_with(latest);
+                self.wire.fill(deadline)?
+            };
+            let silent = scan.only_blank() || self.gate.is_closing();
+            match fill {
+                Fill::Data => {}
+                Fill::End | Fill::TimedOut if self.wire.data().is_empty() || silent => {
+                    self.open = false;
+                    return Ok(None);
+                }
+                Fill::End => return Err(self.refuse(HEAD_CUT_SHORT)),
+                Fill::TimedOut => return Err(self.refuse(HEAD_TOO_SLOW)),
+            }
+        }
+    }
+
+    /// Waits for the first byte of a request.
+    fn wait_idle(&mut self) -> io::Result<Fill> {
+        self.wire.shrink();
+        if self.out.capacity() > KEPT_OUT {
+            self.out = Vec::new();
+        }
+        // First idle, then the look at closing, and the other thread the other way round: one of
+        // the two sees the other.
+        self.gate.set_idle(true);
+        let fill = if self.gate.is_closing() {
+            Ok(Fill::End)
+        } else {
+            self.wire.fill(Instant::now() + self.limits.idle_timeout)
+        };
+        self.gate.set_idle(false);
+        fill
+    }
+
+    /// Reads the body of `request`, at most `cap` bytes (and never more than `max_body`).
+    ///
+    /// # Errors
+    /// The client has been told: 413 too large, 408 too slow, 400 malformed or cut short.
+    pub fn read_body(&mut self, request: &Request, cap: usize) -> Result<Vec<u8>, Closed> {
+        let cap = cap.min(self.limits.max_body);
+        let mut body = Vec::new();
+        match self.unread {
+            BodyFraming::None => return Ok(body),
+            BodyFraming::Length(length) if length > cap as u64 => {
+                return Err(self.refuse(TOO_LARGE));
+            }
+            BodyFraming::Length(_) | BodyFraming::Chunked => {}
+        }
+        debug_assert_eq!(self.unread, request.framing);
+        let begun = Instant::now();
+        if self.waits_for_continue && self.wire.data().is_empty() {
+            let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+            self.wire.write(go_on, &mut Pace::default())?;
+        }
+        self.waits_for_continue = false;
+        let timeout = self.limits.body_timeout;
+        let latest = |received: usize| {
+            begun + timeout + Duration::from_millis(received as u64 * 1000 / MIN_BODY_RATE)
+        };
+        match read_framed(&mut self.wire, self.unread, &mut body, cap, latest) {
+            Ok(()) => {
+                self.unread = BodyFraming::None;
+                Ok(body)
+            }
+            Err(BodyError::Refused(refusal)) => Err(self.refuse(refusal)),
+            Err(BodyError::CutShort) => Err(self.refuse(BODY_CUT_SHORT)),
+            Err(BodyError::TimedOut) => Err(self.refuse(BODY_TOO_SLOW)),
+            Err(BodyError::Io(error)) => {
+                self.open = false;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Reads and drops what the handler left of the last request's body. Says whether the
+    /// connection can go on.
+    fn skip_unread(&mut self) -> Result<bool, Closed> {
+        match self.unread {
+            BodyFraming::None => return Ok(true),
+            BodyFraming::Length(length) if length <= MAX_DRAIN => {}
+            // `respond` closed the connection in these cases; here nobody responded at all.
+            BodyFraming::Length(_) | BodyFraming::Chunked => {
+                self.open = false;
+                return Ok(false);
+            }
+        }
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        let BodyFraming::Length(mut left) = self.unread else {
+            return Ok(true);
+        };
+        loop {
+            let have = self.wire.data().len() as u64;
+            let used = have.min(left);
+            self.wire
+                .consume(usize::try_from(used).unwrap_or(usize::MAX));
+            left -= used;
+            if left == 0 {
+                self.unread = BodyFraming::None;
+                return Ok(true);
+            }
+            match self.wire.fill(deadline)? {
+                Fill::Data => {}
+                Fill::End | Fill::TimedOut => {
+                    self.open = false;
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    /// Sends the whole response to `request`; small ones in one write.
+    ///
+    /// # Errors
+    /// The client has gone or reads too slowly; the connection has ended.
+    #[expect(clippy::needless_pass_by_value, reason = "a response is sent once")]
+    pub fn respond(&mut self, request: &Request, response: Response) -> Result<(), Closed> {
+        let persist = self.persist(request, response.wants_close());
+        self.send(&response, request.method == Method::Head, persist)?;
+        if persist == Persist::Close {
+            self.say_goodbye();
+        }
+        Ok(())
+    }
+
+    /// Begins a response that comes in pieces: chunked, or up to the end of the connection where
+    /// the client speaks HTTP/1.0. Status and fields are those of `head`, which goes out at once.
+    #[expect(clippy::needless_pass_by_value, reason = "a response is sent once")]
+    pub fn start_stream(
+        &mut self,
+        request: &Request,
+        head: Response,
+    ) -> Result<Stream<'_>, Closed> {
+        let end = match request.version {
+            Version::Http11 => End::LastChunk,
+            Version::Http10 => End::Close,
+        };
+        let persist = self.persist(request, head.wants_close() || end == End::Close);
+        self.out.clear();
+        head.write_head(&mut self.out, &mut self.date, end, persist);
+        // Until it is finished, nothing may follow.
+        self.open = false;
+        let mut pace = Pace::default();
+        self.wire.write(&self.out, &mut pace)?;
+        let silent = request.method == Method::Head;
+        Ok(Stream::new(self, pace, end, silent, persist))
+    }
+
+    /// The connection ends after the next response.
+    pub fn close_after_response(&mut self) {
+        self.gate.close();
+    }
+
+    /// Whether another request may follow, in the words of the Connection field.
+    fn persist(&self, request: &Request, close: bool) -> Persist {
+        let can_skip = match self.unread {
+            BodyFraming::None => true,
+            // Who waits for 100 may send the body or not: what comes next would be a guess.
+            BodyFraming::Length(length) => length <= MAX_DRAIN && !self.waits_for_continue,
+            BodyFraming::Chunked => false,
+        };
+        let goes_on = request.keep_alive && self.open && can_skip && !close;
+        match (goes_on && !self.gate.is_closing(), request.version) {
+            (false, Version::Http10 | Version::Http11) => Persist::Close,
+            (true, Version::Http10) => Persist::KeepAlive,
+            (true, Version::Http11) => Persist::Silent,
+        }
+    }
+
+    fn send(&mut self, response: &Response, head_only: bool, persist: Persist) -> io::Result<()> {
+        self.out.clear();
+        response.write_head(&mut self.out, &mut self.date, End::Known, persist);
+        let body = response.body(head_only);
+        let together = WRITE_PIECE.saturating_sub(self.out.len()).min(body.len());
+        self.out.extend_from_slice(&body[..together]);
+        let mut pace = Pace::default();
+        let sent = self.wire.write(&self.out, &mut pace);
+        let sent = sent.and_then(|()| self.wire.write(&body[together..], &mut pace));
+        self.open &= sent.is_ok();
+        sent
+    }
+
+    /// Answers a broken rule and ends the connection.
+    fn refuse(&mut self, refusal: Refusal) -> Closed {
+        match self.send(&Response::from(refusal), false, Persist::Close) {
+            Ok(()) => {
+                self.say_goodbye();
+                Closed::Refused(refusal)
+            }
+            Err(error) => Closed::Io(error),
+        }
+    }
+
+    pub(super) fn say_goodbye(&mut self) {
+        self.open = false;
+        self.wire
+            .linger(MAX_LINGER, Instant::now() + LINGER_TIMEOUT);
+    }
+}
+
+impl AsFd for Connection {
+    /// For waiting until the client goes away while its answer is in the making.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wire.as_fd()
+    }
+}
+
+const HEAD_CUT_SHORT: Refusal = Refusal::new(400, "The request ended within its head.");
+const HEAD_TOO_SLOW: Refusal = Refusal::new(408, "The request head took too long.");
+const BODY_CUT_SHORT: Refusal = Refusal::new(400, "The message ended within its body.");
+const BODY_TOO_SLOW: Refusal = Refusal::new(408, "The body took too long.");

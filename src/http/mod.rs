@@ -1,0 +1,78 @@
+//! HTTP/1.1 on blocking sockets: bytes ↔ requests and responses, one connection at a time.
+//!
+//! What may enter: framing, limits, time-outs, the formats of the wire. What may not: routes, keys,
+//! sessions, anything of the gateway. The rules are pure ([`head`], [`scan`], [`target`], [`body`],
+//! [`sse`]: no socket, no clock); [`connection`] and [`client`] drive them over a [`wire`].
+//!
+//! The stance: what two parsers could read differently is refused and the connection closed, and a
+//! verdict depends on the bytes alone, never on how packets cut them.
+#![forbid(unsafe_code)]
+
+pub mod body;
+pub mod client;
+pub mod connection;
+mod framed;
+pub mod gate;
+pub mod head;
+pub mod request;
+pub mod response;
+pub mod scan;
+pub mod socket;
+pub mod sse;
+pub mod stream;
+pub mod target;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use client::{Answer, Client};
+pub use connection::{Closed, Connection};
+pub use gate::{Gate, Limits};
+pub use request::{BodyFraming, Method, Request, Version};
+pub use response::Response;
+pub use socket::Socket;
+pub use stream::Stream;
+
+/// Why bytes are no acceptable message: the status that says so, and a sentence for the sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: u16,
+    pub reason: &'static str,
+}
+
+impl Refusal {
+    pub const fn new(status: u16, reason: &'static str) -> Refusal {
+        Refusal { status, reason }
+    }
+}
+
+/// tchar, RFC 9110 section 5.6.2.
+const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|&b| is_token_byte(b))
+}
+
+/// What a field value may hold, RFC 9110 section 5.5: visible bytes, obs-text, space and tab.
+const fn is_value_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= 0x20 && byte != 0x7f)
+}

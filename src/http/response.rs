@@ -1,0 +1,304 @@
+//! Responses: what a handler says → the bytes that go out.
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{Refusal, is_token, is_value_byte};
+use crate::sys::clock::Utc;
+
+/// On every response: browsers must not guess a type, and nothing here may be kept by a cache.
+const SECURITY_FIELDS: &[u8] = b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n";
+
+/// A whole response. Date, Content-Length, Connection and the security fields are added when it is
+/// written; a field that could break out of its line turns the response into a bare 500.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    pub status: u16,
+    headers: Vec<(&'static str, Cow<'static, str>)>,
+    body: Cow<'static, [u8]>,
+    close: bool,
+}
+
+impl Response {
+    /// Without body and type.
+    pub fn empty(status: u16) -> Response {
+        Response {
+            status,
+            headers: Vec::new(),
+            body: Cow::Borrowed(b""),
+            close: false,
+        }
+    }
+
+    pub fn new(
+        status: u16,
+        content_type: &'static str,
+        body: impl Into<Cow<'static, [u8]>>,
+    ) -> Response {
+        let mut response = Response::empty(status).header("Content-Type", content_type);
+        response.body = body.into();
+        response
+    }
+
+    pub fn json(status: u16, value: &serde_json::Value) -> Response {
+        Response::new(status, "application/json", value.to_string().into_bytes())
+    }
+
+    pub fn text(status: u16, text: impl Into<String>) -> Response {
+        let body = text.into().into_bytes();
+        Response::new(status, "text/plain; charset=utf-8", body)
+    }
+
+    /// An error of OpenAI's shape, `{"error":{"message","type","param","code"}}`. Its type follows
+    /// from the status.
+    pub fn error(status: u16, code: Option<&str>, message: &str) -> Response {
+        let kind = match status {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            429 => "rate_limit_error",
+            400..=499 => "invalid_request_error",
+            _ => "server_error",
+        };
+        let message = quoted(message);
+        let code = code.map_or_else(|| "null".to_owned(), quoted);
+        let body = format!(
+            "{{\"error\":{{\"message\":{message},\"type\":\"{kind}\",\"param\":null,\"code\":{code}}}}}"
+        );
+        Response::new(status, "application/json", body.into_bytes())
+    }
+
+    /// 405 with the methods that would do, as `GET, HEAD`.
+    pub fn method_not_allowed(allow: &'static str) -> Response {
+        let message = format!("This method is not allowed here; allowed: {allow}.");
+        Response::error(405, Some("method_not_allowed"), &message).header("Allow", allow)
+    }
+
+    /// Adds a field.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The connection ends after this response.
+    #[must_use]
+    pub fn close(mut self) -> Response {
+        self.close = true;
+        self
+    }
+
+    pub(super) fn wants_close(&self) -> bool {
+        self.close
+    }
+
+    /// The content, and whether any goes out to a client that asked with HEAD or got a 204 or 304.
+    pub(super) fn body(&self, head_only: bool) -> &[u8] {
+        if head_only || matches!(self.status, 204 | 304) {
+            b""
+        } else {
+            &self.body
+        }
+    }
+
+    /// Appends the head, empty line included.
+    pub(super) fn write_head(
+        &self,
+        out: &mut Vec<u8>,
+        date: &mut Date,
+        end: End,
+        persist: Persist,
+    ) {
+        let safe = self.headers.iter().all(is_safe);
+        let status = if safe { self.status } else { 500 };
+        write_status_line(out, status, date);
+        match end {
+            End::Known if matches!(status, 204 | 304) => {}
+            // Writing into a Vec cannot fail.
+            End::Known => drop(write!(out, "Content-Length: {}\r\n", self.body.len())),
+            End::LastChunk => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            End::Close => {}
+        }
+        for (name, value) in self.headers.iter().filter(|_| safe) {
+            write_field(out, name, value);
+        }
+        out.extend_from_slice(SECURITY_FIELDS);
+        out.extend_from_slice(persist.field());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+impl From<Refusal> for Response {
+    fn from(refusal: Refusal) -> Response {
+        Response::error(refusal.status, None, refusal.reason).close()
+    }
+}
+
+fn write_status_line(out: &mut Vec<u8>, status: u16, date: &mut Date) {
+    let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: ", phrase(status));
+    out.extend_from_slice(date.text().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_field(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a field stays within its line.
+fn is_safe((name, value): &(&'static str, Cow<'static, str>)) -> bool {
+    is_token(name.as_bytes()) && value.bytes().all(is_value_byte)
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// How the client finds the end of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Known,
+    /// Chunked.
+    LastChunk,
+    /// The end of the connection, for HTTP/1.0.
+    Close,
+}
+
+/// What the Connection field says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Persist {
+    /// HTTP/1.1, where nothing means that the connection stays.
+    Silent,
+    /// HTTP/1.0, where it has to be said.
+    KeepAlive,
+    Close,
+}
+
+impl Persist {
+    fn field(self) -> &'static [u8] {
+        match self {
+            Persist::Silent => b"",
+            Persist::KeepAlive => b"Connection: keep-alive\r\n",
+            Persist::Close => b"Connection: close\r\n",
+        }
+    }
+}
+
+/// The Date field's text, made once a second.
+#[derive(Debug, Default)]
+pub(super) struct Date {
+    second: u64,
+    text: String,
+}
+
+impl Date {
+    fn text(&mut self) -> &str {
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        if self.second != second || self.text.is_empty() {
+            self.text = Utc::new(now).http_date();
+            self.second = second;
+        }
+        &self.text
+    }
+}
+
+/// Reason phrases (RFC 9110 section 15, RFC 6585); for people, no client reads them.
+fn phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        _ => "Unnamed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head_of(response: &Response, persist: Persist) -> String {
+        let mut out = Vec::new();
+        response.write_head(&mut out, &mut Date::default(), End::Known, persist);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_head() {
+        let head = head_of(&Response::text(200, "hello"), Persist::Close);
+        let (date, rest) = head.split_once("\r\nContent-Length").unwrap();
+        assert!(date.starts_with("HTTP/1.1 200 OK\r\nDate: ") && date.ends_with(" GMT"));
+        assert_eq!(
+            rest,
+            ": 5\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\
+             Connection: close\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_field_cannot_leave_its_line() {
+        for value in ["a\r\nSet-Cookie: x", "a\n", "a\0", "a\r", "\x7f"] {
+            let response = Response::empty(200).header("X-A", value.to_owned());
+            let head = head_of(&response, Persist::Silent);
+            assert!(head.starts_with("HTTP/1.1 500 "), "{value:?}");
+            assert!(
+                !head.contains("X-A") && !head.contains("Set-Cookie"),
+                "{value:?}"
+            );
+        }
+        for name in ["", "X A", "X:", "X\r\nY"] {
+            let head = head_of(&Response::empty(200).header(name, "v"), Persist::Silent);
+            assert!(head.starts_with("HTTP/1.1 500 "), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn no_content_has_neither_body_nor_length() {
+        for status in [204, 304] {
+            let response = Response::text(status, "x");
+            assert!(!head_of(&response, Persist::Silent).contains("Content-Length"));
+            assert_eq!(response.body(false), b"");
+        }
+        assert_eq!(Response::text(200, "x").body(true), b"");
+    }
+
+    #[test]
+    fn errors_have_the_known_shape() {
+        let response = Response::error(401, Some("invalid_api_key"), "Say \"who\"\n");
+        let value: serde_json::Value = serde_json::from_slice(response.body(false)).unwrap();
+        assert_eq!(value["error"]["message"], "Say \"who\"\n");
+        assert_eq!(value["error"]["type"], "authentication_error");
+        assert_eq!(value["error"]["code"], "invalid_api_key");
+        assert!(value["error"]["param"].is_null());
+    }
+}

@@ -1,0 +1,93 @@
+//! Finds the end of a head, byte by byte, and refuses on the way what no head may contain.
+//!
+//! The scan remembers where it stopped, so a head that trickles in is looked at once. It refuses at
+//! the first bad byte, which makes its verdict a function of the bytes and not of their packets.
+#![forbid(unsafe_code)]
+
+use super::Refusal;
+
+/// All of a head: request line, fields and the empty line. Browsers and client libraries stay
+/// below 8 KiB; nginx allows 32 KiB, Apache about 800 KiB.
+pub const MAX_HEAD: usize = 16 << 10;
+/// The target of a request: RFC 9112 section 3 asks for at least 8,000 bytes.
+pub const MAX_TARGET: usize = 8 << 10;
+/// Fields in a head; the same bound as hyper and httparse's usual array.
+pub const MAX_FIELDS: usize = 100;
+/// Beyond the target, a request line holds a method, two spaces and the version.
+const MAX_FIRST_LINE: usize = MAX_TARGET + 64;
+
+/// What the bytes so far amount to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// No end yet.
+    Partial,
+    /// The head is this many bytes long, its empty line included.
+    End(usize),
+    Refused(Refusal),
+}
+
+/// How far a head has been looked at.
+#[derive(Debug, Default)]
+pub struct Scan {
+    at: usize,
+    line_start: usize,
+    /// Lines that were complete and not empty.
+    lines: usize,
+    /// One empty line before the request line is let pass (RFC 9112 section 2.2), a second is not.
+    leading: bool,
+}
+
+impl Scan {
+    /// Looks at what is new in `bytes`, which must start with all that earlier calls were given.
+    pub fn advance(&mut self, bytes: &[u8]) -> Found {
+        while let Some(&byte) = bytes.get(self.at) {
+            if self.at >= MAX_HEAD {
+                return refused(431, "The request head is longer than 16 KiB.");
+            }
+            if self.lines == 0 && self.at - self.line_start >= MAX_FIRST_LINE {
+                return refused(414, "The request line is longer than 8 KiB.");
+            }
+            let after_cr = self.at > 0 && bytes[self.at - 1] == b'\r';
+            match (after_cr, byte) {
+                (true, b'\n') => match self.end_line() {
+                    Found::Partial => {}
+                    found @ (Found::End(_) | Found::Refused(_)) => return found,
+                },
+                (true, _) => return refused(400, "A CR without LF in the request head."),
+                (false, b'\n') => return refused(400, "An LF without CR in the request head."),
+                (false, b'\r' | b'\t') => {}
+                (false, 0..=31 | 127) => {
+                    return refused(400, "A control character in the request head.");
+                }
+                (false, _) => {}
+            }
+            self.at += 1;
+        }
+        Found::Partial
+    }
+
+    /// Whether there is nothing yet but (a part of) the empty line that may precede a request.
+    pub fn only_blank(&self) -> bool {
+        self.lines == 0 && self.at <= 2 && (self.leading || self.at <= 1)
+    }
+
+    /// The LF at `self.at` ends a line.
+    fn end_line(&mut self) -> Found {
+        let empty = self.at - self.line_start == 1;
+        self.line_start = self.at + 1;
+        match (empty, self.lines) {
+            (true, 0) if self.leading => return refused(400, "Empty lines before the request."),
+            (true, 0) => self.leading = true,
+            (true, _) => return Found::End(self.at + 1),
+            (false, lines) if lines > MAX_FIELDS => {
+                return refused(431, "More than 100 header fields.");
+            }
+            (false, _) => self.lines += 1,
+        }
+        Found::Partial
+    }
+}
+
+fn refused(status: u16, reason: &'static str) -> Found {
+    Found::Refused(Refusal::new(status, reason))
+}

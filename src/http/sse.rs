@@ -1,0 +1,187 @@
+//! Server-sent events (WHATWG HTML, section 9.2): their text, written and read. Pure.
+#![forbid(unsafe_code)]
+
+/// One event. Line ends in `data` (LF, CR LF, CR) come out as LF on the other side.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// `event:`; empty means `message`.
+    pub name: String,
+    /// `id:`; empty when none was given with this event.
+    pub id: String,
+    pub data: String,
+}
+
+/// Appends an event with `data` and neither name nor id.
+pub fn write_data(out: &mut Vec<u8>, data: &str) {
+    write_lines(out, "data: ", data);
+    out.push(b'\n');
+}
+
+/// Appends an event. A name or id with a line end in it cannot be told in this format; such a one
+/// is cut there, so that it can never forge a field.
+pub fn write_event(out: &mut Vec<u8>, name: Option<&str>, id: Option<&str>, data: &str) {
+    for (field, value) in [("event: ", name), ("id: ", id)] {
+        if let Some(value) = value {
+            out.extend_from_slice(field.as_bytes());
+            let end = value.find(['\r', '\n', '\0']).unwrap_or(value.len());
+            out.extend_from_slice(&value.as_bytes()[..end]);
+            out.push(b'\n');
+        }
+    }
+    write_data(out, data);
+}
+
+/// Appends a comment: keeps the connection awake, means nothing to the reader.
+pub fn write_comment(out: &mut Vec<u8>, text: &str) {
+    write_lines(out, ": ", text);
+    out.push(b'\n');
+}
+
+fn write_lines(out: &mut Vec<u8>, prefix: &str, text: &str) {
+    let mut rest = text;
+    loop {
+        let end = rest.find(['\r', '\n']).unwrap_or(rest.len());
+        out.extend_from_slice(prefix.as_bytes());
+        out.extend_from_slice(&rest.as_bytes()[..end]);
+        out.push(b'\n');
+        let Some(after) = rest.get(end..).filter(|after| !after.is_empty()) else {
+            return;
+        };
+        rest = after.strip_prefix("\r\n").unwrap_or(&after[1..]);
+    }
+}
+
+/// Longest event that a reader keeps, all its lines together.
+pub const MAX_EVENT: usize = 1 << 20;
+
+/// Puts events together from bytes as they come.
+#[derive(Debug, Default)]
+pub struct Reader {
+    line: Vec<u8>,
+    /// The byte before was a CR, so an LF now belongs to it.
+    after_cr: bool,
+    has_data: bool,
+    event: Event,
+}
+
+impl Reader {
+    /// Reads `bytes` up to the end of the first event in them. Returns how many were used.
+    ///
+    /// # Errors
+    /// `Err(())`: the event is longer than [`MAX_EVENT`].
+    pub fn read(&mut self, bytes: &[u8]) -> Result<(usize, Option<Event>), TooLong> {
+        for (at, &byte) in bytes.iter().enumerate() {
+            let belongs_to_cr = std::mem::replace(&mut self.after_cr, byte == b'\r');
+            match byte {
+                b'\n' if belongs_to_cr => {}
+                b'\r' | b'\n' => {
+                    if let Some(event) = self.end_line() {
+                        return Ok((at + 1, Some(event)));
+                    }
+                }
+                _ if self.line.len() + self.event.data.len() >= MAX_EVENT => return Err(TooLong),
+                _ => self.line.push(byte),
+            }
+        }
+        Ok((bytes.len(), None))
+    }
+
+    fn end_line(&mut self) -> Option<Event> {
+        let line = std::mem::take(&mut self.line);
+        let line = String::from_utf8_lossy(&line);
+        if line.is_empty() {
+            let event = std::mem::take(&mut self.event);
+            return std::mem::take(&mut self.has_data).then_some(event);
+        }
+        let (field, value) = line.split_once(':').unwrap_or((&line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "data" => {
+                if self.has_data {
+                    self.event.data.push('\n');
+                }
+                self.has_data = true;
+                self.event.data.push_str(value);
+            }
+            "event" => value.clone_into(&mut self.event.name),
+            "id" => value.clone_into(&mut self.event.id),
+            // Comments (an empty field name), `retry` and what the format does not know.
+            _ => {}
+        }
+        None
+    }
+}
+
+/// An event longer than [`MAX_EVENT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_all(bytes: &[u8]) -> Vec<Event> {
+        let (mut reader, mut events, mut rest) = (Reader::default(), Vec::new(), bytes);
+        while !rest.is_empty() {
+            let (used, event) = reader.read(rest).unwrap();
+            events.extend(event);
+            rest = &rest[used..];
+        }
+        events
+    }
+
+    #[test]
+    fn line_ends_in_data_become_lines() {
+        let mut out = Vec::new();
+        write_data(&mut out, "a\nb\r\nc\rd\n");
+        assert_eq!(out, b"data: a\ndata: b\ndata: c\ndata: d\ndata: \n\n");
+        assert_eq!(read_all(&out)[0].data, "a\nb\nc\nd\n");
+    }
+
+    #[test]
+    fn names_and_ids_cannot_forge_fields() {
+        let mut out = Vec::new();
+        write_event(&mut out, Some("x\ndata: y"), Some("7\r"), "z");
+        assert_eq!(out, b"event: x\nid: 7\ndata: z\n\n");
+    }
+
+    #[test]
+    fn comments_and_empty_data() {
+        let mut out = Vec::new();
+        write_comment(&mut out, "still\nhere");
+        write_data(&mut out, "");
+        assert_eq!(out, b": still\n: here\n\ndata: \n\n");
+        assert_eq!(read_all(&out), [Event::default()]);
+    }
+
+    #[test]
+    fn any_line_end_any_split() {
+        let text = b"event: e\r\ndata: a\rdata:b\n\r\n: c\n\ndata: \xc3\xa4\n\n";
+        let whole = read_all(text);
+        assert_eq!(whole.len(), 2);
+        assert_eq!(
+            (whole[0].name.as_str(), whole[0].data.as_str()),
+            ("e", "a\nb")
+        );
+        for split in 0..text.len() {
+            let mut reader = Reader::default();
+            let mut events = Vec::new();
+            for mut part in [&text[..split], &text[split..]] {
+                while !part.is_empty() {
+                    let (used, event) = reader.read(part).unwrap();
+                    events.extend(event);
+                    part = &part[used..];
+                }
+            }
+            assert_eq!(events, whole, "split at {split}");
+        }
+    }
+
+    #[test]
+    fn an_endless_event_is_refused() {
+        let line = format!("data: {}\n", "x".repeat(1000));
+        let mut reader = Reader::default();
+        let verdict = (0..2000).find_map(|_| reader.read(line.as_bytes()).err());
+        assert_eq!(verdict, Some(TooLong));
+    }
+}

@@ -1,0 +1,93 @@
+//! A response that is written as it comes into being.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::connection::Connection;
+use super::response::{End, Persist};
+use super::wire::Pace;
+
+/// A response in pieces. Dropped without [`Stream::finish`] it ends the connection in a way that
+/// the client can tell from a whole response.
+pub struct Stream<'c> {
+    connection: &'c mut Connection,
+    pace: Pace,
+    end: End,
+    /// The request was HEAD: the head is all there is.
+    silent: bool,
+    persist: Persist,
+    finished: bool,
+}
+
+impl<'c> Stream<'c> {
+    pub(super) fn new(
+        connection: &'c mut Connection,
+        pace: Pace,
+        end: End,
+        silent: bool,
+        persist: Persist,
+    ) -> Stream<'c> {
+        Stream {
+            connection,
+            pace,
+            end,
+            silent,
+            persist,
+            finished: false,
+        }
+    }
+
+    /// Sends `piece` at once, in one write where it is small. An empty piece sends nothing: in the
+    /// chunked coding it would mean the end.
+    ///
+    /// # Errors
+    /// The client has gone, or reads too slowly and has been cut off.
+    pub fn send(&mut self, piece: &[u8]) -> io::Result<()> {
+        if piece.is_empty() || self.silent {
+            return Ok(());
+        }
+        let Connection { wire, out, .. } = &mut *self.connection;
+        if self.end != End::LastChunk {
+            return wire.write(piece, &mut self.pace);
+        }
+        out.clear();
+        write!(out, "{:X}\r\n", piece.len())?;
+        out.extend_from_slice(piece);
+        out.extend_from_slice(b"\r\n");
+        wire.write(out, &mut self.pace)
+    }
+
+    /// Ends the response; the connection is ready for the next request where it may go on.
+    pub fn finish(mut self) -> io::Result<()> {
+        if self.end == End::LastChunk && !self.silent {
+            self.connection.wire.write(b"0\r\n\r\n", &mut self.pace)?;
+        }
+        self.finished = true;
+        match self.persist {
+            Persist::Close => self.connection.say_goodbye(),
+            Persist::Silent | Persist::KeepAlive => self.connection.open = true,
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Stream<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}
+
+impl Drop for Stream<'_> {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        // Without the last chunk the client sees that something is missing. Without chunks only
+        // a reset tells: an orderly end would look like the whole.
+        match self.end {
+            End::LastChunk | End::Known => self.connection.wire.end_writing(),
+            End::Close => crate::sys::socket::reset_on_close(self.connection.as_fd()),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The framing rules, held by raw bytes; and both sides over real sockets.
+#![forbid(unsafe_code)]
+
+mod bodies;
+mod clients;
+mod fake;
+mod heads;
+mod limits;
+mod server;
+mod streams;
+
+use std::time::Duration;
+
+use super::Limits;
+
+/// Short enough that a test which runs into one still ends soon, long enough for a busy machine.
+const LIMITS: Limits = Limits {
+    max_body: 1 << 20,
+    head_timeout: Duration::from_secs(10),
+    idle_timeout: Duration::from_secs(10),
+    body_timeout: Duration::from_secs(10),
+    write_timeout: Duration::from_secs(10),
+};
+
+/// A case: its name, what is sent before the client's side ends, and what comes of it, as
+/// [`fake::Run::outcome`] puts it.
+type Case = (&'static str, &'static [u8], &'static str);
+
+/// Runs each case whole, byte by byte and cut in two at every place: the outcome must be the
+/// expected one, and everything that comes out must be the same each time.
+#[track_caller]
+fn hold(cases: &[Case]) {
+    let mut wrong = Vec::new();
+    for &(name, bytes, expected) in cases {
+        let whole = fake::run(&[bytes]);
+        if whole.outcome() != expected {
+            wrong.push(format!("{name}: {} instead of {expected}", whole.outcome()));
+        }
+        let single: Vec<&[u8]> = bytes.chunks(1).collect();
+        if fake::run(&single) != whole {
+            wrong.push(format!("{name}: differs byte by byte"));
+        }
+        for at in 1..bytes.len() {
+            let (head, tail) = bytes.split_at(at);
+            if fake::run(&[head, tail]) != whole {
+                wrong.push(format!("{name}: differs when cut at {at}"));
+                break;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

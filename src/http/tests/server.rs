@@ -1,0 +1,353 @@
+//! The server's side over real sockets: time-outs, closing, draining.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::super::{Closed, Connection, Gate, Limits, Refusal, Response, Socket};
+use super::LIMITS;
+
+/// Short, for the time-out that a test means to run into.
+pub const SHORT: Duration = Duration::from_millis(80);
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+pub struct Server {
+    pub gate: Arc<Gate>,
+    thread: JoinHandle<Result<(), Closed>>,
+}
+
+impl Server {
+    pub fn join(self) -> Result<(), Closed> {
+        self.thread.join().unwrap()
+    }
+
+    #[track_caller]
+    fn refused_with(self, status: u16) {
+        match self.join() {
+            Err(Closed::Refused(Refusal { status: told, .. })) => assert_eq!(told, status),
+            other => panic!("{other:?} instead of {status}"),
+        }
+    }
+}
+
+/// Serves one connection in a thread.
+pub fn serve(
+    socket: impl Socket + 'static,
+    limits: Limits,
+    handler: impl Fn(&mut Connection) -> Result<(), Closed> + Send + 'static,
+) -> Server {
+    let gate = Arc::<Gate>::default();
+    let mut connection = Connection::new(socket, limits, Arc::clone(&gate)).unwrap();
+    let thread = thread::spawn(move || handler(&mut connection));
+    Server { gate, thread }
+}
+
+/// Echoes bodies.
+pub fn echo(connection: &mut Connection) -> Result<(), Closed> {
+    while let Some(request) = connection.next_request()? {
+        let body = connection.read_body(&request, usize::MAX)?;
+        let response = Response::new(200, "application/octet-stream", body);
+        connection.respond(&request, response)?;
+    }
+    Ok(())
+}
+
+/// Answers without a look at the body.
+fn ignore(connection: &mut Connection) -> Result<(), Closed> {
+    while let Some(request) = connection.next_request()? {
+        connection.respond(&request, Response::text(401, "no"))?;
+    }
+    Ok(())
+}
+
+pub fn unix() -> (UnixStream, UnixStream) {
+    let (client, server) = UnixStream::pair().unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    (client, server)
+}
+
+pub fn tcp() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
+/// Reads up to the end of the connection.
+fn read_all(client: &mut impl Read) -> String {
+    let mut all = String::new();
+    client.read_to_string(&mut all).unwrap();
+    all
+}
+
+/// Reads one head.
+fn read_head(client: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        assert_eq!(client.read(&mut byte).unwrap(), 1, "ended after {head:?}");
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+#[test]
+fn a_head_that_trickles_has_a_total_deadline() {
+    let (mut client, socket) = unix();
+    let limits = Limits {
+        head_timeout: SHORT,
+        ..LIMITS
+    };
+    let begun = Instant::now();
+    let server = serve(socket, limits, echo);
+    let mut reader = client.try_clone().unwrap();
+    let trickle = thread::spawn(move || {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\nX: ".iter().copied();
+        for byte in head.chain(std::iter::repeat(b'y')) {
+            thread::sleep(Duration::from_millis(5));
+            if client.write_all(&[byte]).is_err() {
+                return;
+            }
+        }
+    });
+    assert!(read_all(&mut reader).starts_with("HTTP/1.1 408 "));
+    server.refused_with(408);
+    trickle.join().unwrap();
+    assert!(begun.elapsed() >= SHORT);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn an_idle_connection_ends_in_silence() {
+    let limits = Limits {
+        idle_timeout: SHORT,
+        ..LIMITS
+    };
+    for sent in ["", "\r\n"] {
+        let (mut client, socket) = unix();
+        let limits = Limits {
+            head_timeout: SHORT,
+            ..limits
+        };
+        client.write_all(sent.as_bytes()).unwrap();
+        let server = serve(socket, limits, echo);
+        assert!(server.join().is_ok());
+        let mut rest = Vec::new();
+        // A unix socket closed with unread input resets; nothing was written in any case.
+        let _ = client.read_to_end(&mut rest);
+        assert_eq!(rest, b"");
+    }
+}
+
+#[test]
+fn a_body_that_stalls_has_a_deadline() {
+    let limits = Limits {
+        body_timeout: SHORT,
+        ..LIMITS
+    };
+    for head in [
+        "Content-Length: 9\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n9\r\n",
+    ] {
+        let (mut client, socket) = unix();
+        let server = serve(socket, limits, echo);
+        write!(client, "POST / HTTP/1.1\r\nHost: a\r\n{head}1234").unwrap();
+        assert!(read_all(&mut client).starts_with("HTTP/1.1 408 "));
+        server.refused_with(408);
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_off() {
+    let (mut client, socket) = unix();
+    let limits = Limits {
+        write_timeout: SHORT,
+        ..LIMITS
+    };
+    let server = serve(socket, limits, |connection| {
+        let request = connection.next_request()?.unwrap();
+        let response = Response::new(200, "text/plain", vec![b'x'; 8 << 20]);
+        connection.respond(&request, response)
+    });
+    client.write_all(GET).unwrap();
+    match server.join() {
+        Err(Closed::Io(error)) => assert_eq!(error.kind(), ErrorKind::TimedOut),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn continue_is_said_when_the_body_is_wanted() {
+    let (mut client, socket) = unix();
+    let _server = serve(socket, LIMITS, echo);
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+    client.write_all(head).unwrap();
+    assert_eq!(read_head(&mut client), "HTTP/1.1 100 Continue\r\n\r\n");
+    client
+        .write_all(b"hiGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let rest = read_all(&mut client);
+    assert_eq!(rest.matches("HTTP/1.1 200 OK\r\n").count(), 2);
+}
+
+#[test]
+fn continue_is_not_said_otherwise() {
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+    let (mut client, socket) = unix();
+    let server = serve(socket, LIMITS, ignore);
+    client.write_all(head).unwrap();
+    let answer = read_head(&mut client);
+    // Whether the client still sends its body is unknown: nothing can follow.
+    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("Connection: close"));
+    drop(client);
+    assert!(server.join().is_ok());
+
+    let (mut client, socket) = unix();
+    let server = serve(
+        socket,
+        Limits {
+            max_body: 1,
+            ..LIMITS
+        },
+        echo,
+    );
+    client.write_all(head).unwrap();
+    assert!(read_all(&mut client).starts_with("HTTP/1.1 413 "));
+    server.refused_with(413);
+}
+
+#[test]
+fn head_gets_no_body() {
+    let (mut client, socket) = unix();
+    let _server = serve(socket, LIMITS, ignore);
+    client
+        .write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .unwrap();
+    client.write_all(GET).unwrap();
+    let first = read_head(&mut client);
+    assert!(first.contains("\r\nContent-Length: 2\r\n"));
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 401 "));
+}
+
+#[test]
+fn http_1_0_is_told_whether_the_connection_stays() {
+    let (mut client, socket) = unix();
+    let _server = serve(socket, LIMITS, echo);
+    client
+        .write_all(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        .unwrap();
+    assert!(read_head(&mut client).contains("\r\nConnection: keep-alive\r\n"));
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    assert!(read_all(&mut client).contains("\r\nConnection: close\r\n"));
+}
+
+#[test]
+fn a_small_unread_body_is_skipped() {
+    let (mut client, socket) = unix();
+    let _server = serve(socket, LIMITS, ignore);
+    write!(
+        client,
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n"
+    )
+    .unwrap();
+    let head = read_head(&mut client);
+    assert!(!head.contains("Connection: close"));
+    client.write_all(&[b'x'; 60000]).unwrap();
+    client.write_all(GET).unwrap();
+    let mut body = [0; 2];
+    client.read_exact(&mut body).unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 401 "));
+}
+
+#[test]
+fn a_large_unread_body_does_not_eat_the_answer() {
+    let (mut client, socket) = tcp();
+    let server = serve(socket, LIMITS, ignore);
+    write!(
+        client,
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n"
+    )
+    .unwrap();
+    // All of it, before a look at the answer.
+    client.write_all(&vec![b'x'; 900_000]).unwrap();
+    let answer = read_all(&mut client);
+    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("Connection: close"));
+    drop(client);
+    assert!(server.join().is_ok());
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
+        thread::yield_now();
+    }
+}
+
+/// Ends an idle connection from outside, as a drain does.
+fn end_idle(server: Server, descriptor: &OwnedFd) {
+    wait_until("idle", || server.gate.is_idle());
+    server.gate.close();
+    crate::sys::socket::stop_reading(descriptor.as_fd());
+    let begun = Instant::now();
+    assert!(server.join().is_ok());
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_drain_ends_idle_connections_at_once() {
+    let (client, socket) = unix();
+    let descriptor = socket.as_fd().try_clone_to_owned().unwrap();
+    end_idle(serve(socket, LIMITS, echo), &descriptor);
+    drop(client);
+
+    let (mut client, socket) = tcp();
+    let descriptor = socket.as_fd().try_clone_to_owned().unwrap();
+    let server = serve(socket, LIMITS, echo);
+    client.write_all(GET).unwrap();
+    read_head(&mut client);
+    end_idle(server, &descriptor);
+    drop(descriptor);
+    assert_eq!(read_all(&mut client), "");
+}
+
+#[test]
+fn a_drain_tells_busy_connections_to_close() {
+    let (mut client, socket) = unix();
+    let server = serve(socket, LIMITS, |connection| {
+        let request = connection.next_request()?.unwrap();
+        connection.close_after_response();
+        connection.respond(&request, Response::text(200, "last"))?;
+        assert!(connection.next_request()?.is_none());
+        Ok(())
+    });
+    client.write_all(GET).unwrap();
+    assert!(read_all(&mut client).contains("\r\nConnection: close\r\n"));
+    drop(client);
+    assert!(server.join().is_ok());
+}
+
+#[test]
+fn a_response_larger_than_a_piece_is_whole() {
+    let (mut client, socket) = unix();
+    let body = vec![b'z'; 300_000];
+    let _server = serve(socket, LIMITS, echo);
+    write!(
+        client,
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n"
+    )
+    .unwrap();
+    client.write_all(&body).unwrap();
+    read_head(&mut client);
+    let mut back = vec![0; body.len()];
+    client.read_exact(&mut back).unwrap();
+    assert_eq!(back, body);
+}
