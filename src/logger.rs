@@ -51,13 +51,19 @@ pub fn set(level: LevelFilter, target: LogTarget, name: &str) {
         LogTarget::Journal => Sink::Journal,
         LogTarget::Syslog => {
             let process = name.to_owned();
-            Sink::Syslog(Box::new(Syslog { process, connection: None, tried: None }))
+            Sink::Syslog(Box::new(Syslog {
+                process,
+                connection: None,
+                tried: None,
+            }))
         }
     };
     let mut sink = Some(sink);
     let logger = LOGGER.get_or_init(|| {
         let first = sink.take().unwrap_or(Sink::Plain);
-        Logger { sink: Mutex::new(first) }
+        Logger {
+            sink: Mutex::new(first),
+        }
     });
     match sink {
         Some(sink) => *logger.sink.lock().unwrap_or_else(PoisonError::into_inner) = sink,
@@ -69,8 +75,12 @@ pub fn set(level: LevelFilter, target: LogTarget, name: &str) {
 
 /// Whether stderr goes to the journal: `JOURNAL_STREAM` names its device and inode (systemd.exec(5)).
 fn stderr_is_journal() -> bool {
-    let Ok(stream) = env::var("JOURNAL_STREAM") else { return false };
-    let Ok((device, inode)) = device_and_inode(io::stderr().as_fd()) else { return false };
+    let Ok(stream) = env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let Ok((device, inode)) = device_and_inode(io::stderr().as_fd()) else {
+        return false;
+    };
     stream == format!("{device}:{inode}")
 }
 
@@ -141,7 +151,10 @@ impl Syslog {
     }
 
     fn connect(&mut self) -> Result<(), ()> {
-        if self.tried.is_some_and(|tried| tried.elapsed() < RECONNECT_AFTER) {
+        if self
+            .tried
+            .is_some_and(|tried| tried.elapsed() < RECONNECT_AFTER)
+        {
             return Err(());
         }
         self.tried = Some(Instant::now());
@@ -153,7 +166,9 @@ impl Syslog {
         };
         let connection = syslog::unix(formatter).map_err(drop)?;
         if let LoggerBackend::Unix(socket) = &connection.backend {
-            socket.set_write_timeout(Some(SYSLOG_PATIENCE)).map_err(drop)?;
+            socket
+                .set_write_timeout(Some(SYSLOG_PATIENCE))
+                .map_err(drop)?;
         }
         self.connection = Some(connection);
         // A daemon that took the connection may go away at once: then try again without waiting.

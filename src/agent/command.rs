@@ -75,25 +75,40 @@ fn classify(status: ExitStatus, stderr: &str) -> Outcome {
     }
 }
 
-fn start(
-    children: &Arc<Children>,
-    agent: &config::Agent,
-    turn: &Turn<'_>,
-) -> io::Result<Process> {
+fn start(children: &Arc<Children>, agent: &config::Agent, turn: &Turn<'_>) -> io::Result<Process> {
     let [program, arguments @ ..] = agent.command.as_slice() else {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "agent.command is empty"));
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "agent.command is empty",
+        ));
     };
     // An absolute path, settled here: with a cleared environment std would have to fork to search.
-    let program = if program.contains('/') { program.into() } else { find_program(program)? };
+    let program = if program.contains('/') {
+        program.into()
+    } else {
+        find_program(program)?
+    };
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(environment::of(agent, turn)).process_group(0);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(environment::of(agent, turn))
+        .process_group(0);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = children.spawn(&mut command)?;
     let (stdin, stdout, stderr) = (child.stdin(), child.stdout(), child.stderr());
-    for fd in [stdin.as_ref().map(AsFd::as_fd), stdout.as_ref().map(AsFd::as_fd)] {
+    for fd in [
+        stdin.as_ref().map(AsFd::as_fd),
+        stdout.as_ref().map(AsFd::as_fd),
+    ] {
         fd.map_or(Ok(()), set_nonblocking)?;
     }
-    stderr.as_ref().map_or(Ok(()), |fd| set_nonblocking(fd.as_fd()))?;
+    stderr
+        .as_ref()
+        .map_or(Ok(()), |fd| set_nonblocking(fd.as_fd()))?;
     Ok(Process {
         child,
         stdin,
@@ -128,7 +143,9 @@ impl Process {
     ) -> io::Result<Option<Outcome>> {
         let mut ending: Option<(Outcome, Instant)> = None;
         loop {
-            let until = ending.as_ref().map_or(bounds.deadline, |(_, kill_at)| *kill_at);
+            let until = ending
+                .as_ref()
+                .map_or(bounds.deadline, |(_, kill_at)| *kill_at);
             let ready = self.wait(until, bounds, ending.is_some())?;
             self.feed(turn.text.as_bytes())?;
             let passed_on = self.pass_on(reply, bounds.max_reply, ending.is_some());
@@ -164,25 +181,41 @@ impl Process {
     fn wait(&self, until: Instant, bounds: &Bounds<'_>, ending: bool) -> io::Result<Ready> {
         let left = until.saturating_duration_since(Instant::now());
         // Past the kill there is nothing to wait for but the end, which the kernel owes us.
-        let timeout = if ending && left == Duration::ZERO { KILL_AFTER } else { left };
+        let timeout = if ending && left == Duration::ZERO {
+            KILL_AFTER
+        } else {
+            left
+        };
         let watched = |fd| if ending { Interest::none() } else { fd };
         let mut interests = [
             Interest::read(self.child.ended()),
             watched(Interest::read(bounds.cut)),
             watched(bounds.client.map_or_else(Interest::none, Interest::hangup)),
-            self.stdin.as_ref().map_or_else(Interest::none, |fd| Interest::write(fd.as_fd())),
-            self.stdout.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
-            self.stderr.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
+            self.stdin
+                .as_ref()
+                .map_or_else(Interest::none, |fd| Interest::write(fd.as_fd())),
+            self.stdout
+                .as_ref()
+                .map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
+            self.stderr
+                .as_ref()
+                .map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
         ];
         poll(&mut interests, Some(timeout))?;
         let [ended, cut, client, ..] = interests.map(|interest| interest.ready());
-        Ok(Ready { ended, cut, client_gone: client })
+        Ok(Ready {
+            ended,
+            cut,
+            client_gone: client,
+        })
     }
 
     /// Writes what the pipe takes of the message, and closes it at the end. An agent that does not
     /// read is no error.
     fn feed(&mut self, message: &[u8]) -> io::Result<()> {
-        let Some(stdin) = &mut self.stdin else { return Ok(()) };
+        let Some(stdin) = &mut self.stdin else {
+            return Ok(());
+        };
         while self.written < message.len() {
             match stdin.write(&message[self.written..]) {
                 Ok(n) => self.written += n,
@@ -203,7 +236,9 @@ impl Process {
         max_reply: usize,
         ending: bool,
     ) -> io::Result<Option<Outcome>> {
-        let Some(stdout) = &mut self.stdout else { return Ok(None) };
+        let Some(stdout) = &mut self.stdout else {
+            return Ok(None);
+        };
         let mut chunk = [0; CHUNK];
         for _ in 0..READS {
             match read_now(stdout, &mut chunk)? {
@@ -216,7 +251,9 @@ impl Process {
                 Taken::Bytes(n) => {
                     self.replied += n;
                     if self.replied > max_reply {
-                        let words = format!("the agent's reply is over limits.max_reply ({max_reply} bytes)");
+                        let words = format!(
+                            "the agent's reply is over limits.max_reply ({max_reply} bytes)"
+                        );
                         return Ok(Some(Outcome::Failed(words)));
                     }
                     let text = self.text.push(&chunk[..n]);
@@ -237,7 +274,9 @@ impl Process {
 
     /// Takes what came on stderr, line by line into the log.
     fn hear(&mut self, turn: &Turn<'_>) -> io::Result<()> {
-        let Some(stderr) = &mut self.stderr else { return Ok(()) };
+        let Some(stderr) = &mut self.stderr else {
+            return Ok(());
+        };
         let mut chunk = [0; CHUNK / 4];
         for _ in 0..READS {
             match read_now(stderr, &mut chunk)? {
@@ -247,7 +286,8 @@ impl Process {
                     break;
                 }
                 Taken::Bytes(n) => {
-                    self.complaints.push(&chunk[..n], &mut |line| log_line(turn, line));
+                    self.complaints
+                        .push(&chunk[..n], &mut |line| log_line(turn, line));
                 }
             }
         }

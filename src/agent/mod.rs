@@ -9,6 +9,7 @@ mod command;
 mod environment;
 mod output;
 
+use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -57,6 +58,18 @@ pub enum Outcome {
     ClientGone,
     /// The gateway is stopping.
     Cut,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::Done => "done",
+            Outcome::Temporary(words) | Outcome::Failed(words) => words,
+            Outcome::TimedOut => "it took longer than agent.turn_timeout",
+            Outcome::ClientGone => "the client went away",
+            Outcome::Cut => "the gateway is stopping",
+        })
+    }
 }
 
 /// The configured agent.

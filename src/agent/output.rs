@@ -96,7 +96,11 @@ impl Complaints {
     /// The tail as one line of text; empty when nothing was written.
     pub fn tail(&self) -> String {
         let text = String::from_utf8_lossy(&self.tail);
-        text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" / ")
+        text.lines()
+            .map(str::trim)
+            .filter(|l| !l.is_empty())
+            .collect::<Vec<_>>()
+            .join(" / ")
     }
 
     fn end_line(&mut self, log: &mut dyn FnMut(&str)) {

@@ -17,7 +17,9 @@ pub const MIN_KEY: usize = 32;
 pub enum Origin {
     Tcp(SocketAddr),
     /// The control socket, by a process of this uid that was let in.
-    Control { uid: u32 },
+    Control {
+        uid: u32,
+    },
 }
 
 impl fmt::Display for Origin {
@@ -46,7 +48,10 @@ impl Key {
     pub fn parse(text: &str) -> Result<Key, String> {
         let key = text.trim_end_matches(['\n', '\r']);
         if key.len() < MIN_KEY {
-            return Err(format!("the key has {} characters, it needs {MIN_KEY}", key.len()));
+            return Err(format!(
+                "the key has {} characters, it needs {MIN_KEY}",
+                key.len()
+            ));
         }
         if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("the key has white space or characters beyond ASCII".to_owned());
@@ -79,7 +84,10 @@ pub fn host_is_ours(authority: &str, allowed: &[String]) -> bool {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
         _ => authority,
     };
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
     let name = bare.strip_suffix('.').unwrap_or(bare);
     bare.parse::<IpAddr>().is_ok()
         || name.eq_ignore_ascii_case("localhost")
@@ -88,9 +96,10 @@ pub fn host_is_ours(authority: &str, allowed: &[String]) -> bool {
 
 /// Whether a page of this origin may use us: only one that we served ourselves.
 pub fn origin_is_ours(origin: &[u8], host: Option<&str>) -> bool {
-    let authority = std::str::from_utf8(origin)
-        .ok()
-        .and_then(|o| o.strip_prefix("http://").or_else(|| o.strip_prefix("https://")));
+    let authority = std::str::from_utf8(origin).ok().and_then(|o| {
+        o.strip_prefix("http://")
+            .or_else(|| o.strip_prefix("https://"))
+    });
     matches!((authority, host), (Some(a), Some(h)) if a.eq_ignore_ascii_case(h))
 }
 
@@ -106,21 +115,38 @@ mod tests {
         assert!(!short.contains("hunter2"), "{short}");
         assert!(Key::parse(&"a b".repeat(20)).is_err());
         assert!(Key::parse(&"a".repeat(32)).is_ok());
-        assert_eq!(format!("{:?}", Key::parse(&"s".repeat(64)).unwrap()), "Key(…)");
+        assert_eq!(
+            format!("{:?}", Key::parse(&"s".repeat(64)).unwrap()),
+            "Key(…)"
+        );
     }
 
     #[test]
     fn hosts() {
         let allowed = ["gateway.example".to_owned()];
         for ours in [
-            "127.0.0.1", "127.0.0.1:8642", "[::1]:8642", "[::1]", "localhost", "LOCALHOST:1",
-            "localhost.", "192.168.1.7:80", "gateway.example:443", "Gateway.Example",
+            "127.0.0.1",
+            "127.0.0.1:8642",
+            "[::1]:8642",
+            "[::1]",
+            "localhost",
+            "LOCALHOST:1",
+            "localhost.",
+            "192.168.1.7:80",
+            "gateway.example:443",
+            "Gateway.Example",
         ] {
             assert!(host_is_ours(ours, &allowed), "{ours}");
         }
         for foreign in [
-            "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", ":80",
-            "xgateway.example", "0x7f.1", "localhost:80:80",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "",
+            ":80",
+            "xgateway.example",
+            "0x7f.1",
+            "localhost:80:80",
         ] {
             assert!(!host_is_ours(foreign, &allowed), "{foreign}");
         }
@@ -130,7 +156,13 @@ mod tests {
     fn origins() {
         let host = Some("127.0.0.1:8642");
         assert!(origin_is_ours(b"http://127.0.0.1:8642", host));
-        for foreign in ["null", "http://127.0.0.1", "http://evil.example", "", "\u{ff}"] {
+        for foreign in [
+            "null",
+            "http://127.0.0.1",
+            "http://evil.example",
+            "",
+            "\u{ff}",
+        ] {
             assert!(!origin_is_ours(foreign.as_bytes(), host), "{foreign}");
         }
         assert!(!origin_is_ours(b"http://x", None));

@@ -65,7 +65,12 @@ pub struct Service {
 
 impl Service {
     /// `quiet` is raised whenever the last request in flight has been answered during a drain.
-    pub fn new(facts: Facts, key: Key, settings: Settings, quiet: Arc<Event>) -> std::io::Result<Service> {
+    pub fn new(
+        facts: Facts,
+        key: Key,
+        settings: Settings,
+        quiet: Arc<Event>,
+    ) -> std::io::Result<Service> {
         Ok(Service {
             facts,
             key,
@@ -88,16 +93,25 @@ impl Service {
     /// Takes a new configuration for everything that begins from now on.
     pub fn change(&self, settings: Settings) {
         self.places.rebound(bounds(&settings.config));
-        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        *self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
     /// How the run before this one ended, as `/v1/status` tells it.
     pub fn set_last_stop(&self, stop: Value) {
-        *self.last_stop.lock().unwrap_or_else(PoisonError::into_inner) = stop;
+        *self
+            .last_stop
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = stop;
     }
 
     fn last_stop(&self) -> Value {
-        self.last_stop.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last_stop
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// How many requests are being answered.

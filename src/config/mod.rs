@@ -23,6 +23,7 @@ mod value;
 pub use error::ConfigError;
 pub use load::{Loaded, Sources, load};
 pub use render::starter;
+pub use suggest::nearest;
 
 use std::collections::BTreeMap;
 use std::fmt;

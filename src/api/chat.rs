@@ -1,0 +1,380 @@
+//! `POST /v1/chat/completions`: OpenAI's chat, whole or streamed. The last user message is the turn.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::auth::Authenticated;
+use super::error::Problem;
+use super::{Service, status};
+use crate::agent::{Bounds, Outcome, Reply, Turn};
+use crate::http::connection::{Closed, Connection};
+use crate::http::request::Request;
+use crate::http::response::Response;
+use crate::http::sse;
+use crate::http::stream::Stream;
+use crate::session::id;
+
+/// The header that puts a request into a session.
+const SESSION: &str = "X-Hermes-Session-Id";
+/// The most bytes of a session's key: free text, but no document.
+const MAX_SESSION: usize = 256;
+
+/// A request that is understood.
+struct Chat {
+    model: String,
+    text: String,
+    stream: bool,
+    session: Option<String>,
+}
+
+/// Runs a turn and answers with its reply.
+pub fn complete(
+    connection: &mut Connection,
+    request: &Request,
+    service: &Service,
+    _proof: &Authenticated,
+) -> Result<(), Closed> {
+    let settings = service.settings();
+    if !is_json(request) {
+        let message = "The body must be JSON, and say so: Content-Type: application/json.";
+        let problem = Problem::new(415, "not_json", message);
+        return connection.respond(request, problem.response());
+    }
+    let body = connection.read_body(request, settings.config.limits.max_body)?;
+    let chat = match session(request).and_then(|session| read(&body, session)) {
+        Ok(chat) => chat,
+        Err(problem) => return connection.respond(request, problem.response()),
+    };
+    drop(body);
+    // The connection is lent to the reply: its socket is watched through a descriptor of its own.
+    let client = connection.as_fd().try_clone_to_owned()?;
+    let message_id = id::new()?;
+    let mut answer = Answer::new(connection, request, &chat, &message_id);
+    let outcome = run(service, &chat, &message_id, &client, &mut answer);
+    match outcome {
+        Ok(()) => answer.finish(),
+        Err(Some(problem)) => answer.fail(&problem),
+        Err(None) => Err(Closed::Io(io::ErrorKind::ConnectionAborted.into())),
+    }
+}
+
+/// Waits for a place and runs the turn. `Err(None)`: nobody is there any more.
+fn run(
+    service: &Service,
+    chat: &Chat,
+    message_id: &str,
+    client: &OwnedFd,
+    answer: &mut Answer<'_>,
+) -> Result<(), Option<Problem>> {
+    let settings = service.settings();
+    let patience = settings.config.agent.turn_timeout;
+    let (client, cut) = (Some(client.as_fd()), service.cut.as_fd());
+    let session = chat.session.as_deref();
+    let place = service.places.take(session, client, cut, patience);
+    let _place = place.map_err(|why| Problem::no_place(&why))?;
+    let turn = Turn {
+        message_id,
+        session: session.unwrap_or(""),
+        attempt: 1,
+        text: &chat.text,
+    };
+    let max_reply = settings.config.limits.max_reply;
+    let bounds = Bounds {
+        deadline: Instant::now() + patience,
+        max_reply,
+        client,
+        cut,
+    };
+    let outcome = settings.agent.run(&turn, answer, &bounds);
+    match &outcome {
+        Outcome::Done => Ok(()),
+        Outcome::Temporary(_) | Outcome::Failed(_) | Outcome::TimedOut => {
+            log::warn!("turn {message_id} did not end well: {outcome}");
+            Err(Problem::outcome(outcome))
+        }
+        Outcome::ClientGone | Outcome::Cut => {
+            log::info!("turn {message_id} was ended: {outcome}");
+            Err(Problem::outcome(outcome))
+        }
+    }
+}
+
+fn is_json(request: &Request) -> bool {
+    let kind = request.header_text("Content-Type").unwrap_or("");
+    let essence = kind.split(';').next().unwrap_or("").trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+/// The session that the request names. It is no file name and goes into none.
+fn session(request: &Request) -> Result<Option<String>, Problem> {
+    let Some(bytes) = request.header(SESSION) else {
+        return Ok(None);
+    };
+    match std::str::from_utf8(bytes) {
+        Ok(key) if (1..=MAX_SESSION).contains(&key.len()) && !key.contains(char::is_control) => {
+            Ok(Some(key.to_owned()))
+        }
+        Ok(_) | Err(_) => {
+            let message = format!("{SESSION} takes 1 to {MAX_SESSION} bytes of text.");
+            Err(Problem::new(400, "bad_session", message))
+        }
+    }
+}
+
+fn read(body: &[u8], session: Option<String>) -> Result<Chat, Problem> {
+    let bad = |message: String| Problem::new(400, "bad_request", message);
+    let value: Value =
+        serde_json::from_slice(body).map_err(|e| bad(format!("The body is not JSON: {e}.")))?;
+    let messages = value.get("messages").and_then(Value::as_array);
+    let messages =
+        messages.ok_or_else(|| bad("\"messages\" must be a list of messages.".to_owned()))?;
+    let last = messages
+        .iter()
+        .rev()
+        .find(|m| m["role"] == "user")
+        .ok_or_else(|| bad("\"messages\" has no message with \"role\": \"user\".".to_owned()))?;
+    let stream = match value.get("stream") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(stream)) => *stream,
+        Some(_) => return Err(bad("\"stream\" must be true or false.".to_owned())),
+    };
+    let model = match value.get("model") {
+        None | Some(Value::Null) => status::MODEL.to_owned(),
+        Some(Value::String(model)) => model.clone(),
+        Some(_) => return Err(bad("\"model\" must be text.".to_owned())),
+    };
+    let text = content(&last["content"]).map_err(bad)?;
+    Ok(Chat {
+        model,
+        text,
+        stream,
+        session,
+    })
+}
+
+/// A message's content: text, or a list of parts that are all text.
+fn content(content: &Value) -> Result<String, String> {
+    match content {
+        Value::String(text) => Ok(text.clone()),
+        Value::Array(parts) => {
+            let part = |part: &Value| match (part["type"].as_str(), part["text"].as_str()) {
+                (Some("text"), Some(text)) => Ok(text.to_owned()),
+                (kind, _) => Err(format!(
+                    "Only parts of \"type\": \"text\" with \"text\" are taken, not {:?}.",
+                    kind.unwrap_or("(none)")
+                )),
+            };
+            let texts: Result<Vec<String>, String> = parts.iter().map(part).collect();
+            Ok(texts?.join("\n"))
+        }
+        _ => Err("The last user message's \"content\" must be text or a list of parts.".to_owned()),
+    }
+}
+
+/// The way of a reply to the client: collected, or event by event. A stream begins with its first
+/// piece, so that what fails before has a status of its own.
+struct Answer<'c> {
+    chat: &'c Chat,
+    message_id: &'c str,
+    created: u64,
+    way: Way<'c>,
+}
+
+enum Way<'c> {
+    Waiting(&'c mut Connection, &'c Request),
+    Collecting(&'c mut Connection, &'c Request, String),
+    Streaming(Stream<'c>),
+    /// The client went away.
+    Gone,
+}
+
+impl<'c> Answer<'c> {
+    fn new(
+        connection: &'c mut Connection,
+        request: &'c Request,
+        chat: &'c Chat,
+        message_id: &'c str,
+    ) -> Answer<'c> {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let way = if chat.stream {
+            Way::Waiting(connection, request)
+        } else {
+            Way::Collecting(connection, request, String::new())
+        };
+        Answer {
+            chat,
+            message_id,
+            created: since.as_secs(),
+            way,
+        }
+    }
+
+    fn finish(mut self) -> Result<(), Closed> {
+        self.begin()?;
+        let id = format!("chatcmpl-{}", self.message_id);
+        match self.way {
+            Way::Collecting(connection, request, text) => {
+                let choice = json!({
+                    "index": 0,
+                    "message": { "role": "assistant", "content": text },
+                    "finish_reason": "stop",
+                });
+                let body = json!({
+                    "id": id,
+                    "object": "chat.completion",
+                    "created": self.created,
+                    "model": self.chat.model,
+                    "choices": [choice],
+                });
+                connection.respond(request, Response::json(200, &body))
+            }
+            Way::Streaming(ref mut stream) => {
+                let end = chunk(
+                    &id,
+                    self.created,
+                    &self.chat.model,
+                    &json!({}),
+                    Some("stop"),
+                );
+                let mut out = Vec::new();
+                sse::write_data(&mut out, &end.to_string());
+                sse::write_data(&mut out, "[DONE]");
+                stream.send(&out)?;
+                self.end_stream()
+            }
+            Way::Waiting(..) | Way::Gone => Ok(()),
+        }
+    }
+
+    fn fail(mut self, problem: &Problem) -> Result<(), Closed> {
+        match self.way {
+            Way::Waiting(connection, request) | Way::Collecting(connection, request, _) => {
+                connection.respond(request, problem.response())
+            }
+            Way::Streaming(ref mut stream) => {
+                let mut out = Vec::new();
+                sse::write_data(&mut out, &problem.event().to_string());
+                stream.send(&out)?;
+                self.end_stream()
+            }
+            Way::Gone => Ok(()),
+        }
+    }
+
+    fn end_stream(self) -> Result<(), Closed> {
+        match self.way {
+            Way::Streaming(stream) => Ok(stream.finish()?),
+            Way::Waiting(..) | Way::Collecting(..) | Way::Gone => Ok(()),
+        }
+    }
+
+    /// Begins the stream if it has not begun.
+    fn begin(&mut self) -> io::Result<()> {
+        match std::mem::replace(&mut self.way, Way::Gone) {
+            Way::Waiting(connection, request) => {
+                let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+                let stream = connection.start_stream(request, sse_head());
+                self.way = Way::Streaming(stream.map_err(gone)?);
+                self.send(&json!({ "role": "assistant", "content": "" }))
+            }
+            way => {
+                self.way = way;
+                Ok(())
+            }
+        }
+    }
+
+    fn send(&mut self, delta: &Value) -> io::Result<()> {
+        let Way::Streaming(stream) = &mut self.way else {
+            return Ok(());
+        };
+        let id = format!("chatcmpl-{}", self.message_id);
+        let event = chunk(&id, self.created, &self.chat.model, delta, None);
+        let mut out = Vec::new();
+        sse::write_data(&mut out, &event.to_string());
+        stream.send(&out)
+    }
+}
+
+impl Reply for Answer<'_> {
+    fn piece(&mut self, text: &str) -> io::Result<()> {
+        if let Way::Collecting(_, _, whole) = &mut self.way {
+            whole.push_str(text);
+            return Ok(());
+        }
+        self.begin()?;
+        self.send(&json!({ "content": text }))
+    }
+}
+
+fn sse_head() -> Response {
+    // Asks nginx not to collect a stream before it passes it on.
+    Response::empty(200)
+        .header("Content-Type", "text/event-stream")
+        .header("X-Accel-Buffering", "no")
+}
+
+fn chunk(id: &str, created: u64, model: &str, delta: &Value, finish: Option<&str>) -> Value {
+    json!({
+        "id": id,
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": model,
+        "choices": [{ "index": 0, "delta": delta, "finish_reason": finish }],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(body: &str) -> Result<String, String> {
+        read(body.as_bytes(), None)
+            .map(|chat| chat.text)
+            .map_err(|problem| problem.message)
+    }
+
+    #[test]
+    fn the_last_user_message_is_the_turn() {
+        let body = r#"{"messages":[{"role":"user","content":"a"},{"role":"user","content":"b"},
+            {"role":"assistant","content":"c"}]}"#;
+        assert_eq!(text(body).unwrap(), "b");
+        let parts = r#"{"messages":[{"role":"user","content":[{"type":"text","text":"a"},
+            {"type":"text","text":"b"}]}]}"#;
+        assert_eq!(text(parts).unwrap(), "a\nb");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (body, word) in [
+            ("", "not JSON"),
+            ("{", "not JSON"),
+            ("[]", "messages"),
+            (r#"{"messages":{}}"#, "messages"),
+            (r#"{"messages":[]}"#, "user"),
+            (r#"{"messages":[{"role":"user"}]}"#, "content"),
+            (
+                r#"{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#,
+                "image_url",
+            ),
+            (
+                r#"{"messages":[{"role":"user","content":""}],"stream":1}"#,
+                "stream",
+            ),
+            (
+                r#"{"messages":[{"role":"user","content":""}],"model":1}"#,
+                "model",
+            ),
+        ] {
+            let error = text(body).unwrap_err();
+            assert!(error.contains(word), "{body}: {error}");
+        }
+        assert!(text(&"[".repeat(100_000)).unwrap_err().contains("not JSON"));
+    }
+}

@@ -1,0 +1,390 @@
+//! Arguments → [`Command`]. Looks at nothing but the arguments and two variables.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use pico_args::Arguments;
+
+use super::help;
+use crate::exit::{Exit, Failure};
+use crate::name::Name;
+
+/// A command line that makes sense.
+#[derive(Debug)]
+pub struct Parsed {
+    pub name: Name,
+    pub config: Option<PathBuf>,
+    pub set: Vec<String>,
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    Run,
+    Install {
+        now: bool,
+        system: bool,
+        user: Option<String>,
+        force: bool,
+    },
+    Uninstall {
+        system: bool,
+    },
+    Start {
+        system: bool,
+    },
+    Stop {
+        system: bool,
+    },
+    Restart {
+        system: bool,
+    },
+    Status {
+        json: bool,
+        system: bool,
+    },
+    List {
+        json: bool,
+    },
+    Logs {
+        follow: bool,
+        system: bool,
+    },
+    /// `text`: `None` reads standard input.
+    Send {
+        session: Option<String>,
+        text: Option<String>,
+    },
+    History {
+        json: bool,
+        count: Option<usize>,
+    },
+    Config {
+        check: bool,
+    },
+    Version,
+    Help {
+        topic: Option<&'static str>,
+    },
+}
+
+/// Reads the process's own arguments.
+pub fn from_environment() -> Result<Parsed, Failure> {
+    let mut words = env::args_os();
+    let called_by = words.next();
+    parse(called_by, words.collect(), env::var_os("HERMES_PROFILE"))
+}
+
+fn parse(
+    called_by: Option<OsString>,
+    mut words: Vec<OsString>,
+    profile: Option<OsString>,
+) -> Result<Parsed, Failure> {
+    // What follows `--` is text, whatever it looks like.
+    let literal = match words.iter().position(|word| word == "--") {
+        Some(at) => {
+            let rest = words.split_off(at + 1);
+            words.pop();
+            rest
+        }
+        None => Vec::new(),
+    };
+    let mut args = Arguments::from_vec(words);
+    let helped = args.contains(["-h", "--help"]);
+    let version = args.contains(["-V", "--version"]);
+    let given: Option<String> = option(&mut args, ["-p", "--profile"])?;
+    let config: Option<PathBuf> = args
+        .opt_value_from_os_str("--config", |path| std::path::absolute(path))
+        .map_err(|e| usage(e.to_string(), None))?;
+    let set: Vec<String> = args
+        .values_from_str("--set")
+        .map_err(|e| usage(e.to_string(), None))?;
+    let name = Name::resolve(given.as_deref(), called_by.as_deref(), profile.as_deref())
+        .map_err(|e| Failure::new(Exit::Usage, e))?;
+
+    let mut word = args.subcommand().map_err(|e| usage(e.to_string(), None))?;
+    if word.as_deref() == Some("gateway") {
+        word = args.subcommand().map_err(|e| usage(e.to_string(), None))?;
+    }
+    let topic = match &word {
+        Some(word) => Some(help::topic(word).ok_or_else(|| unknown_command(word))?),
+        None => None,
+    };
+    let command = match topic {
+        _ if version => Command::Version,
+        _ if helped => Command::Help { topic },
+        None => Command::Run,
+        Some(topic) => command(topic, &mut args, &literal)?,
+    };
+    let rest = args.finish();
+    let takes_text = matches!(command, Command::Send { .. });
+    let extra = rest.first().or(literal.first().filter(|_| !takes_text));
+    match extra {
+        Some(extra) if !helped && !version => {
+            let extra = extra.to_string_lossy();
+            Err(usage(format!("{extra:?} is not understood here"), topic))
+        }
+        _ => Ok(Parsed {
+            name,
+            config,
+            set,
+            command,
+        }),
+    }
+}
+
+fn command(
+    topic: &'static str,
+    args: &mut Arguments,
+    literal: &[OsString],
+) -> Result<Command, Failure> {
+    let json = args.contains("--json");
+    let system = args.contains("--system");
+    let command = match topic {
+        "run" => Command::Run,
+        "install" => Command::Install {
+            now: args.contains("--now"),
+            force: args.contains("--force"),
+            user: option(args, ["-u", "--user"])?,
+            system,
+        },
+        "uninstall" => Command::Uninstall { system },
+        "start" => Command::Start { system },
+        "stop" => Command::Stop { system },
+        "restart" => Command::Restart { system },
+        "status" => Command::Status { json, system },
+        "list" => Command::List { json },
+        "logs" => Command::Logs {
+            follow: args.contains(["-f", "--follow"]),
+            system,
+        },
+        "send" => send(args, literal)?,
+        "history" => Command::History {
+            json,
+            count: option(args, ["-n", "--lines"])?,
+        },
+        "config" => match word(args)?.as_deref() {
+            None => Command::Config { check: false },
+            Some("check") => Command::Config { check: true },
+            Some(other) => {
+                return Err(usage(
+                    format!("{other:?} is not understood here"),
+                    Some(topic),
+                ));
+            }
+        },
+        "version" => Command::Version,
+        _ => {
+            let about = word(args)?;
+            let topic = match &about {
+                Some(about) => Some(help::topic(about).ok_or_else(|| unknown_command(about))?),
+                None => None,
+            };
+            Command::Help { topic }
+        }
+    };
+    refuse_leftovers(topic, &command, (json, system))?;
+    Ok(command)
+}
+
+/// `--json` and `--system` were taken for every command: refuses them where they mean nothing.
+fn refuse_leftovers(
+    topic: &'static str,
+    command: &Command,
+    (json, system): (bool, bool),
+) -> Result<(), Failure> {
+    use Command::{History, Install, List, Logs, Restart, Start, Status, Stop, Uninstall};
+    let knows_json = matches!(command, Status { .. } | List { .. } | History { .. });
+    let knows_system = matches!(
+        command,
+        Install { .. }
+            | Uninstall { .. }
+            | Start { .. }
+            | Stop { .. }
+            | Restart { .. }
+            | Status { .. }
+            | Logs { .. }
+    );
+    let refused = |flag: &str| Err(usage(format!("{flag} means nothing here"), Some(topic)));
+    match command {
+        _ if json && !knows_json => refused("--json"),
+        _ if system && !knows_system => refused("--system"),
+        Install {
+            system: false,
+            user: Some(_),
+            ..
+        } => Err(usage(
+            "--user names the user that a system unit runs as: it goes with --system".to_owned(),
+            Some(topic),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> {
+    let session: Option<String> = option(args, ["-s", "--session"])?;
+    let text = match literal {
+        [] => word(args)?,
+        [text] => Some(text.to_string_lossy().into_owned()),
+        _ => None,
+    };
+    match text {
+        None => Err(usage(
+            "there is one text to send: quote it, or - for stdin".into(),
+            Some("send"),
+        )),
+        Some(text) if text == "-" && literal.is_empty() => Ok(Command::Send {
+            session,
+            text: None,
+        }),
+        Some(text) => Ok(Command::Send {
+            session,
+            text: Some(text),
+        }),
+    }
+}
+
+/// The next free word, if there is one.
+fn word(args: &mut Arguments) -> Result<Option<String>, Failure> {
+    args.opt_free_from_str()
+        .map_err(|e| usage(e.to_string(), None))
+}
+
+fn option<T>(args: &mut Arguments, names: [&'static str; 2]) -> Result<Option<T>, Failure>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    args.opt_value_from_str(names)
+        .map_err(|e| usage(e.to_string(), None))
+}
+
+fn unknown_command(word: &str) -> Failure {
+    let near = help::nearest(word).map(|near| format!("; did you mean {near:?}?"));
+    usage(
+        format!("there is no command {word:?}{}", near.unwrap_or_default()),
+        None,
+    )
+}
+
+/// Wrong usage: one line that says what, and where to read on.
+fn usage(what: String, topic: Option<&'static str>) -> Failure {
+    let what = what.trim_end_matches('.');
+    let more = topic.map(|t| format!("{t} ")).unwrap_or_default();
+    Failure::new(
+        Exit::Usage,
+        format!("{what}; see `hermes-gateway {more}--help`"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(words: &str) -> Result<Parsed, String> {
+        let words = words.split_whitespace().map(OsString::from).collect();
+        parse(Some("hermes-gateway".into()), words, None).map_err(|failure| {
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(!failure.message.contains('\n'), "one line: {failure}");
+            failure.message
+        })
+    }
+
+    fn command(words: &str) -> Command {
+        parse_words(words)
+            .unwrap_or_else(|e| panic!("{words:?}: {e}"))
+            .command
+    }
+
+    #[test]
+    fn commands() {
+        assert_eq!(command(""), Command::Run);
+        assert_eq!(command("gateway"), Command::Run);
+        assert_eq!(command("gateway run -p x"), Command::Run);
+        assert_eq!(command("stop"), Command::Stop { system: false });
+        assert_eq!(
+            command("status --json"),
+            Command::Status {
+                json: true,
+                system: false
+            }
+        );
+        let install = Command::Install {
+            now: true,
+            system: true,
+            user: Some("bob".into()),
+            force: false,
+        };
+        assert_eq!(
+            command("gateway install --now --system --user bob"),
+            install
+        );
+        assert_eq!(
+            command("history -n 3"),
+            Command::History {
+                json: false,
+                count: Some(3)
+            }
+        );
+        assert_eq!(command("config check"), Command::Config { check: true });
+        assert_eq!(
+            command("stop --help"),
+            Command::Help {
+                topic: Some("stop")
+            }
+        );
+        assert_eq!(
+            command("help stop"),
+            Command::Help {
+                topic: Some("stop")
+            }
+        );
+        assert_eq!(command("--version"), Command::Version);
+    }
+
+    #[test]
+    fn text_to_send() {
+        let send = |session: Option<&str>, text: Option<&str>| Command::Send {
+            session: session.map(str::to_owned),
+            text: text.map(str::to_owned),
+        };
+        assert_eq!(command("send hello"), send(None, Some("hello")));
+        assert_eq!(command("send --session a -"), send(Some("a"), None));
+        assert_eq!(command("send -- --json"), send(None, Some("--json")));
+        assert_eq!(command("send -- -"), send(None, Some("-")));
+        assert!(parse_words("send").unwrap_err().contains("one text"));
+        assert!(parse_words("send a b").unwrap_err().contains("\"b\""));
+    }
+
+    #[test]
+    fn options_of_every_command() {
+        let parsed =
+            parse_words("--set a.b=1 -p coder status --set c.d=2 --config x.toml").unwrap();
+        assert_eq!(parsed.name.as_str(), "coder");
+        assert_eq!(parsed.set, ["a.b=1", "c.d=2"]);
+        assert!(parsed.config.unwrap().is_absolute());
+    }
+
+    #[test]
+    fn wrong_usage_is_named() {
+        for (words, expected) in [
+            ("stopp", "did you mean \"stop\""),
+            ("frobnicate", "no command \"frobnicate\""),
+            ("stop now", "\"now\" is not understood"),
+            ("stop --json", "--json means nothing"),
+            ("send --system x", "--system means nothing"),
+            ("install --user bob", "--system"),
+            ("-p", "-p"),
+            ("-p Bad stop", "not a gateway's name"),
+            ("history -n x", "x"),
+            ("config chekc", "chekc"),
+            ("stop -- x", "\"x\" is not understood"),
+        ] {
+            let error = parse_words(words).unwrap_err();
+            assert!(error.contains(expected), "{words:?}: {error}");
+        }
+    }
+}

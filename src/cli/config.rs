@@ -1,0 +1,24 @@
+//! `config`: the effective configuration, or a check of it.
+#![forbid(unsafe_code)]
+
+use super::{Context, print};
+use crate::config;
+use crate::exit::{Exit, Failure};
+
+/// Prints the configuration with where each value came from; with `check` only what is wrong.
+pub fn show(context: &Context, check: bool) -> Result<Exit, Failure> {
+    let loaded = load(context)?;
+    if !check {
+        print(&loaded.render())?;
+    }
+    Ok(Exit::Planned)
+}
+
+/// Loads the configuration.
+///
+/// # Errors
+/// `Config`, with a line for everything that is wrong.
+pub fn load(context: &Context) -> Result<config::Loaded, Failure> {
+    config::load(&context.sources())
+        .map_err(|e| Failure::new(Exit::Config, format!("the configuration is wrong\n{e}")))
+}

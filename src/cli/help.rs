@@ -1,0 +1,202 @@
+//! `--help`: what each command does, in a screen at most.
+#![forbid(unsafe_code)]
+
+use super::print;
+use crate::exit::{Exit, Failure};
+
+/// Name, one line for the overview, and the page.
+type Page = (&'static str, &'static str, &'static str);
+
+const PAGES: [Page; 14] = [
+    (
+        "run",
+        "run the gateway in the foreground (also what no command means)",
+        RUN,
+    ),
+    ("install", "write and enable its systemd unit", INSTALL),
+    ("uninstall", "stop it and remove its unit", UNINSTALL),
+    ("start", "start its unit; returns when it is ready", START),
+    ("stop", "stop it, with or without a unit", STOP),
+    (
+        "restart",
+        "stop and start its unit; returns when it is ready",
+        RESTART,
+    ),
+    (
+        "status",
+        "what it is doing, and how it last stopped",
+        STATUS,
+    ),
+    ("list", "all gateways of this user", LIST),
+    ("logs", "its log", LOGS),
+    ("send", "send it a message and print the reply", SEND),
+    ("history", "how its runs ended", HISTORY),
+    (
+        "config",
+        "the effective configuration, or a check of it",
+        CONFIG,
+    ),
+    ("version", "print the version", VERSION),
+    ("help", "this page, or a command's", HELP),
+];
+
+/// The command that a word names.
+pub fn topic(word: &str) -> Option<&'static str> {
+    PAGES.iter().map(|page| page.0).find(|name| *name == word)
+}
+
+/// The command that a mistyped word may have meant.
+pub fn nearest(word: &str) -> Option<&'static str> {
+    crate::config::nearest(word, PAGES.iter().map(|page| page.0))
+}
+
+/// Prints the overview or a command's page.
+pub fn print_page(topic: Option<&'static str>) -> Result<Exit, Failure> {
+    match topic.and_then(|topic| PAGES.iter().find(|page| page.0 == topic)) {
+        Some((_, _, page)) => print(page)?,
+        None => print(&overview())?,
+    }
+    Ok(Exit::Planned)
+}
+
+fn overview() -> String {
+    let mut text = "\
+hermes-gateway: an AI agent behind HTTP, that tells systemd the truth when it stops
+
+Usage: hermes-gateway [-p NAME] [--config FILE] [--set KEY=VALUE]... [COMMAND]
+
+"
+    .to_owned();
+    for (name, line, _) in PAGES {
+        text += &format!("  {name:<10} {line}\n");
+    }
+    text + "
+  -p, --profile NAME   which gateway; also by the name of a symlink to this program
+  --config FILE        read this file instead of ~/.config/hermes-gateway/NAME.toml
+  --set KEY=VALUE      a setting for this run, like http.listen=127.0.0.1:9000
+"
+}
+
+const RUN: &str = "\
+Usage: hermes-gateway [-p NAME] [--config FILE] [--set KEY=VALUE]... [run]
+
+Runs the gateway in the foreground: HTTP on http.listen (127.0.0.1:8642), and a
+control socket for the commands of the same user. The key for HTTP is made at
+the first start; its file is printed. Ctrl-C stops it when its turns are done,
+a second one at once.
+
+Exits 0 after a planned stop (the service manager's, `stop`, Ctrl-C), 143 after
+any other SIGTERM, 69 when another gateway or program is in the way, 78 when
+the configuration is wrong.
+
+  --set agent.kind=command --set 'agent.command=[\"my-agent\"]'   another agent
+  --set http.listen=127.0.0.1:0                                a free port
+";
+
+const INSTALL: &str = "\
+Usage: hermes-gateway [-p NAME] install [--now] [--system [--user USER]] [--force]
+
+Writes the systemd unit of this gateway (hermes-gateway-NAME.service), enables
+it and, where there is none, writes a commented configuration with a free port.
+Running it again updates the unit. Drop-ins are never touched: make changes
+there, with `systemctl --user edit UNIT`.
+
+  --now         also start it, and wait until it is ready
+  --system      a unit of the machine instead of this user's (needs root)
+  --user USER   the user that a system unit runs as (default: who called sudo)
+  --force       overwrite a unit that was written or changed by somebody else
+";
+
+const UNINSTALL: &str = "\
+Usage: hermes-gateway [-p NAME] uninstall [--system]
+
+Stops the gateway, disables it and removes the unit that `install` wrote.
+Configuration, key, history and drop-ins stay; it says where they are.
+";
+
+const START: &str = "\
+Usage: hermes-gateway [-p NAME] start [--system]
+
+Starts the unit that `install` wrote. Returns when the gateway is ready, or
+says why it is not.
+";
+
+const STOP: &str = "\
+Usage: hermes-gateway [-p NAME] stop [--system]
+
+Stops the gateway: through systemd where its unit is installed, else directly.
+Turns in flight have stop.drain_timeout to finish. Returns when it has ended
+and says how.
+";
+
+const RESTART: &str = "\
+Usage: hermes-gateway [-p NAME] restart [--system]
+
+Restarts the unit that `install` wrote. Returns when the new process is ready,
+or says why it is not.
+";
+
+const STATUS: &str = "\
+Usage: hermes-gateway [-p NAME] status [--json] [--system]
+
+What the gateway is doing, by its lock, the service manager and its own answer.
+Exits 0 when it runs, 1 when it is dead but failed or left its lock, 3 when it
+does not run, 4 when that cannot be told.
+
+  --json   name, state, pid, since, listen, unit, version, last_stop and more
+";
+
+const LIST: &str = "\
+Usage: hermes-gateway list [--json]
+
+All gateways of this user that have a configuration, a unit or state.
+";
+
+const LOGS: &str = "\
+Usage: hermes-gateway [-p NAME] logs [-f] [--system]
+
+Shows the log of the gateway's unit with journalctl.
+
+  -f, --follow   go on as it grows
+";
+
+const SEND: &str = "\
+Usage: hermes-gateway [-p NAME] send [--session KEY] TEXT|-
+
+Sends a message to the running gateway and prints the reply as it comes.
+Messages of one session are answered one after the other.
+
+  -s, --session KEY   the session (free text up to 256 bytes)
+  -                   read the message from standard input
+  --                  what follows is text, whatever it looks like
+";
+
+const HISTORY: &str = "\
+Usage: hermes-gateway [-p NAME] history [-n N] [--json]
+
+How the last runs ended: when, by which signal and sender, what the verdict
+was, the exit status, how long the drain took and what was in flight. The last
+200 are kept.
+
+  -n, --lines N   only the last N
+  --json          a JSON object a line
+";
+
+const CONFIG: &str = "\
+Usage: hermes-gateway [-p NAME] [--config FILE] [--set KEY=VALUE]... config [check]
+
+Prints the effective configuration, each value with where it came from.
+`config check` prints nothing and exits 78 when something is wrong.
+";
+
+const VERSION: &str = "\
+Usage: hermes-gateway version
+
+Prints the version.
+";
+
+const HELP: &str = "\
+Usage: hermes-gateway help [COMMAND]
+
+Prints the overview, or the page of a command.
+";

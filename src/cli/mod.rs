@@ -1,0 +1,109 @@
+//! The command line: one file a command. A command looks at the world, does what it says, and
+//! returns the status to exit with or the words for why not; it prints no success it did not see.
+#![forbid(unsafe_code)]
+
+mod args;
+mod config;
+mod help;
+mod run;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::Sources;
+use crate::dirs::{Base, Dirs};
+use crate::exit::{Exit, Failure};
+use crate::name::Name;
+use crate::subprocess::Children;
+use crate::sys;
+use args::Command;
+
+/// What every command knows.
+#[derive(Debug)]
+pub struct Context {
+    pub name: Name,
+    pub base: Base,
+    pub dirs: Dirs,
+    /// `--config FILE`, absolute.
+    pub config: Option<PathBuf>,
+    /// The `--set` arguments.
+    pub set: Vec<String>,
+    pub children: Arc<Children>,
+}
+
+impl Context {
+    /// Where the configuration is read from.
+    pub fn sources(&self) -> Sources {
+        Sources {
+            file: self
+                .config
+                .clone()
+                .unwrap_or_else(|| self.dirs.config_file.clone()),
+            required: self.config.is_some(),
+            set: self.set.clone(),
+            home: Some(self.base.home.clone()),
+        }
+    }
+}
+
+/// Runs the command that the arguments name and says how to exit.
+pub fn main() -> Exit {
+    sys::memory::keep_small();
+    sys::fd::close_inherited_on_exec();
+    match args::from_environment().and_then(dispatch) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            eprintln!("hermes-gateway: {failure}");
+            failure.exit
+        }
+    }
+}
+
+fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
+    let args::Parsed {
+        name,
+        config,
+        set,
+        command,
+    } = parsed;
+    // Before anything else can take time: from here on a signal is judged, not fatal.
+    let signals = match command {
+        Command::Run => Some(run::catch_signals()?),
+        _ => None,
+    };
+    if let Command::Help { topic } = command {
+        return help::print_page(topic);
+    }
+    if let Command::Version = command {
+        print(concat!("hermes-gateway ", env!("CARGO_PKG_VERSION"), "\n"))?;
+        return Ok(Exit::Planned);
+    }
+    let base = Base::own().map_err(Failure::failed)?;
+    let dirs = base.gateway(&name);
+    let context = Context {
+        name,
+        base,
+        dirs,
+        config,
+        set,
+        children: Children::new(),
+    };
+    match (command, signals) {
+        (Command::Run, Some(signals)) => Ok(run::run(context, signals)),
+        (Command::Config { check }, _) => config::show(&context, check),
+        (Command::Run | Command::Help { .. } | Command::Version, _) => Ok(Exit::Planned),
+        (other, _) => Err(Failure::failed(format!("{other:?} is being written"))),
+    }
+}
+
+/// Prints to stdout. A reader that went away is no failure of ours.
+pub fn print(text: &str) -> Result<(), Failure> {
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Failure::failed(format!(
+            "cannot write to standard output: {e}"
+        ))),
+        _ => Ok(()),
+    }
+}
