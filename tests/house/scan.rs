@@ -65,8 +65,9 @@ pub fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 
         .filter(move |&at| {
             let before = at.checked_sub(1).and_then(|at| code.as_bytes().get(at));
             let after = code.as_bytes().get(at + word.len());
-            !(named(before) && named(word.as_bytes().first()))
-                && !(named(after) && named(word.as_bytes().last()))
+            let goes_on = named(after) && named(word.as_bytes().last());
+            let went_before = named(before) && named(word.as_bytes().first());
+            !goes_on && !went_before
         })
 }
 
