@@ -11,7 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use util::http::Connection;
-use util::{DEADLINE, Process, Sandbox, TempDir, sys};
+use util::sys::{self, Pidfd};
+use util::{DEADLINE, Process, Sandbox, TempDir};
 
 fn shell(script: &str) -> Process {
     Process::spawn(Command::new("bash").args(["-c", script]))
@@ -182,13 +183,61 @@ fn inside_a_sandbox_there_is_a_real_user_manager() {
 }
 
 #[test]
-fn inside_a_sandbox_there_is_a_real_system_manager() {
-    Sandbox::system().run(|manager| {
+fn inside_a_sandbox_root_reaches_both_managers() {
+    Sandbox::system().run(|system| {
         assert_eq!(sys::uid(), 0);
-        manager
-            .unit("with-systemd.target")
-            .wait_for(&[("ActiveState", "active")]);
+        let own = system.unit("with-systemd.target");
+        own.wait_for(&[("ActiveState", "active")]);
+        let user = system.user();
+        user.write_unit("a.service", "[Service]\nExecStart=sleep 600\n");
+        user.write_unit("a.service.d/x.conf", "[Service]\nRestart=always\n");
+        user.systemctl(&["start", "a.service"]).assert_code(0);
+        let unit = user.unit("a.service");
+        unit.assert(&[("ActiveState", "active"), ("Restart", "always")]);
+        assert!(unit.journal().contains("Started"), "{}", unit.journal());
+        system
+            .systemctl(&["stop", "user@4242.service"])
+            .assert_code(0);
+        system
+            .unit("user@4242.service")
+            .assert(&[("ActiveState", "inactive")]);
     });
+}
+
+#[test]
+fn inside_a_sandbox_the_manager_can_be_made_to_hang() {
+    Sandbox::user().run(|manager| {
+        let unit = manager.unit("stand-in.service");
+        manager
+            .systemd_run(&["--unit", unit.name, "sleep", "600"])
+            .assert_code(0);
+        let service = Pidfd::open(unit.main_pid()).unwrap();
+        let pid = manager.pid();
+        sys::kill(pid, libc::SIGSTOP).unwrap();
+        service.signal(libc::SIGTERM).unwrap();
+        assert!(service.wait(DEADLINE).unwrap());
+        sys::kill(pid, libc::SIGCONT).unwrap();
+        unit.wait_for(&[("ActiveState", "inactive")]);
+    });
+}
+
+#[test]
+fn a_process_is_held_by_its_pidfd() {
+    let process = shell("echo up; sleep 600");
+    process.wait_for_output("up", DEADLINE);
+    let held = Pidfd::open(process.pid()).unwrap();
+    assert!(!held.wait(Duration::from_millis(1)).unwrap());
+    held.signal(libc::SIGKILL).unwrap();
+    assert!(held.wait(DEADLINE).unwrap());
+    assert_eq!(process.wait_for_exit(DEADLINE), 137);
+    assert!(held.signal(libc::SIGKILL).is_err());
+}
+
+#[test]
+fn what_a_wrapper_wraps_is_found() {
+    let process = shell("sleep 600 & echo up $!; wait");
+    let line = process.wait_for_output("up", DEADLINE);
+    assert_eq!(line, format!("up {}", process.children()[0]));
 }
 
 #[test]

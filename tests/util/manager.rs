@@ -1,11 +1,19 @@
 //! A real service manager, as seen by a test that runs inside a [`super::Sandbox`].
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{DEADLINE, Outcome, Process, binary};
+use super::{DEADLINE, Outcome, Process, binary, sys};
+
+/// The user that `tests/with-systemd` makes.
+const USER: &str = "tester";
+const UID: u32 = 4242;
+
+/// As long as a slow stop may take, and more than a client's own patience of 90 s.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The manager that a sandboxed test talks to: the user's, or the system's.
 pub struct Manager {
@@ -13,6 +21,11 @@ pub struct Manager {
 }
 
 impl Manager {
+    /// The user's manager, for a test that runs as root: what this one runs, it runs as the user.
+    pub fn user(&self) -> Manager {
+        Manager { system: false }
+    }
+
     /// Runs `systemctl`, with `--user` where it is the user's manager.
     #[track_caller]
     pub fn systemctl(&self, args: &[&str]) -> Outcome {
@@ -28,13 +41,28 @@ impl Manager {
     /// Runs the gateway's program, with the environment of the session.
     #[track_caller]
     pub fn gateway(&self, args: &[&str]) -> Outcome {
-        self.gateway_as(&binary(), args)
+        self.run(&binary(), args)
     }
 
-    /// Runs the gateway's program by another name (an alias, say).
+    /// Runs any program (the gateway by another name, say) with the environment of the session.
     #[track_caller]
-    pub fn gateway_as(&self, program: &Path, args: &[&str]) -> Outcome {
-        Process::spawn(Command::new(program).args(args)).finish(DEADLINE * 2)
+    pub fn run(&self, program: &Path, args: &[&str]) -> Outcome {
+        Process::spawn(self.command(program).args(args)).finish(PATIENCE)
+    }
+
+    /// A program, to be run as the user whose manager this is.
+    pub fn command(&self, program: &Path) -> Command {
+        if self.system || sys::uid() != 0 {
+            return Command::new(program);
+        }
+        let mut command = Command::new("setpriv");
+        command
+            .args([format!("--reuid={UID}"), format!("--regid={UID}")])
+            .args(["--clear-groups", "--"])
+            .arg(program)
+            .envs([("HOME", self.home()), ("XDG_RUNTIME_DIR", runtime_dir())])
+            .envs([("USER", USER), ("LOGNAME", USER)]);
+        command
     }
 
     /// The unit of this name, which need not exist yet.
@@ -45,6 +73,46 @@ impl Manager {
         }
     }
 
+    /// Writes a unit file, or with `NAME.d/x.conf` a drop-in, and has the manager read it.
+    #[track_caller]
+    pub fn write_unit(&self, file: &str, text: &str) {
+        let file = self.unit_dir().join(file);
+        fs::create_dir_all(file.parent().unwrap()).expect("make the directory of units");
+        fs::write(&file, text).expect("write a unit");
+        self.systemctl(&["daemon-reload"]).assert_code(0);
+    }
+
+    /// Where its administrator's unit files are.
+    pub fn unit_dir(&self) -> PathBuf {
+        if self.system {
+            "/etc/systemd/system".into()
+        } else {
+            self.home().join(".config/systemd/user")
+        }
+    }
+
+    /// The home directory of the user that its services run as.
+    pub fn home(&self) -> PathBuf {
+        if self.system {
+            "/root".into()
+        } else {
+            Path::new("/home").join(USER)
+        }
+    }
+
+    /// The pid of the manager itself, to be stopped (SIGSTOP) for example.
+    #[track_caller]
+    pub fn pid(&self) -> i32 {
+        if self.system {
+            return 1;
+        }
+        let own = format!("user@{UID}.service");
+        let system = Manager { system: true };
+        let pid = system.unit(&own).main_pid();
+        assert!(pid > 0, "{own} is not running");
+        pid
+    }
+
     /// The version of the manager's systemd.
     #[track_caller]
     pub fn version(&self) -> u32 {
@@ -52,19 +120,22 @@ impl Manager {
         words
             .split_whitespace()
             .nth(1)
-            .and_then(|word| word.split('.').next()?.parse().ok())
+            .and_then(|word| word.split(['.', '~']).next()?.parse().ok())
             .unwrap_or_else(|| panic!("which version is this? {words}"))
     }
 
     #[track_caller]
     fn tool(&self, program: &str, args: &[&str]) -> Outcome {
-        let mut command = Command::new(program);
+        let mut command = self.command(Path::new(program));
         if !self.system {
             command.arg("--user");
         }
-        // As long as a slow stop may take, and more than a client's own patience of 90 s.
-        Process::spawn(command.args(args)).finish(Duration::from_secs(120))
+        Process::spawn(command.args(args)).finish(PATIENCE)
     }
+}
+
+fn runtime_dir() -> PathBuf {
+    format!("/run/user/{UID}").into()
 }
 
 /// A unit, by name.
@@ -147,7 +218,7 @@ impl Unit<'_> {
     /// What the unit's processes, and the manager about it, have logged.
     #[track_caller]
     pub fn journal(&self) -> String {
-        let mut command = Command::new("journalctl");
+        let mut command = self.manager.command(Path::new("journalctl"));
         if self.manager.system {
             command.args(["-u", self.name]);
         } else {

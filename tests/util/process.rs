@@ -144,6 +144,16 @@ impl Process {
         self.pid
     }
 
+    /// The pids of its own children, in order of age: of a wrapper's, the first is what it wraps.
+    #[track_caller]
+    pub fn children(&self) -> Vec<i32> {
+        let file = format!("/proc/{0}/task/{0}/children", self.pid);
+        let pids = std::fs::read_to_string(&file).unwrap_or_default();
+        pids.split_whitespace()
+            .map(|pid| pid.parse().expect("a pid"))
+            .collect()
+    }
+
     /// Sends a signal to the child; fails the test if it has ended.
     #[track_caller]
     pub fn signal(&self, signal: i32) {
