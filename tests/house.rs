@@ -100,8 +100,6 @@ const IMPURE: &[&str] = &[
     "sys::poll",
     "sys::process",
     "sys::socket",
-    "sys::signal",
-    "sys::clock",
 ];
 
 /// State machines: `match (state, event)` names every pair.
@@ -258,10 +256,7 @@ fn pure_files_are_pure(sources: &[Source]) -> Vec<String> {
         // `use std::{fs, io}` and `use crate::sys::{fs}` hide the same names.
         for (group, names) in [
             ("std::{", &["fs", "net", "process", "thread", "env"][..]),
-            (
-                "sys::{",
-                &["fs", "poll", "process", "socket", "signal", "clock"][..],
-            ),
+            ("sys::{", &["fs", "poll", "process", "socket"][..]),
         ] {
             for (at, _) in source.production().match_indices(group) {
                 let end = scan::close_of(&source.code, at + group.len() - 1);
