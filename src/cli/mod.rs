@@ -5,7 +5,16 @@
 mod args;
 mod config;
 mod help;
+mod install;
+mod logs;
+mod owner;
+mod restart;
 mod run;
+mod start;
+mod starter;
+mod stop;
+mod uninstall;
+mod unit;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,6 +100,28 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
     match (command, signals) {
         (Command::Run, Some(signals)) => Ok(run::run(context, signals)),
         (Command::Config { check }, _) => config::show(&context, check),
+        (
+            Command::Install {
+                now,
+                system,
+                user,
+                force,
+            },
+            _,
+        ) => {
+            let options = install::Options {
+                now,
+                system,
+                user,
+                force,
+            };
+            install::install(&context, &options)
+        }
+        (Command::Uninstall { system }, _) => uninstall::uninstall(&context, system),
+        (Command::Start { system }, _) => start::start(&context, system),
+        (Command::Stop { system }, _) => stop::stop(&context, system),
+        (Command::Restart { system }, _) => restart::restart(&context, system),
+        (Command::Logs { follow, system }, _) => logs::logs(&context, follow, system),
         (Command::Run | Command::Help { .. } | Command::Version, _) => Ok(Exit::Planned),
         (other, _) => Err(Failure::failed(format!("{other:?} is being written"))),
     }
