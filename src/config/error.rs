@@ -18,37 +18,47 @@ pub enum Origin {
     Set(String),
 }
 
-/// What is wrong, gathered while loading.
+/// What is wrong, gathered while loading: by position in the file, then the arguments in their
+/// order. The first [`MAX_CONFIG_PROBLEMS`] are kept, the others counted.
 #[derive(Debug, Default)]
-pub struct Problems(Vec<(Origin, String)>);
+pub struct Problems {
+    kept: Vec<(Origin, String)>,
+    over: usize,
+}
 
 impl Problems {
     pub fn push(&mut self, origin: Origin, text: impl Into<String>) {
-        self.0.push((origin, text.into()));
+        let own = rank(&origin);
+        let at = self.kept.partition_point(|(other, _)| rank(other) <= own);
+        self.kept.insert(at, (origin, text.into()));
+        if self.kept.len() > MAX_CONFIG_PROBLEMS {
+            self.kept.pop();
+            self.over += 1;
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.kept.is_empty()
     }
 
     /// The error of a load that had these problems with this file.
-    pub fn into_error(mut self, file: &str) -> ConfigError {
-        // By position in the file, then the arguments in their order (the sort is stable).
-        self.0.sort_by_key(|(origin, _)| match origin {
-            Origin::Default => (0, 0),
-            Origin::File { line, column } => (*line, *column),
-            Origin::Set(_) => (usize::MAX, 0),
-        });
-        let over = self.0.len().saturating_sub(MAX_CONFIG_PROBLEMS);
-        self.0.truncate(MAX_CONFIG_PROBLEMS);
-        let lines = self.0.iter();
-        let mut lines: Vec<_> = lines
+    pub fn into_error(self, file: &str) -> ConfigError {
+        let kept = self.kept.iter();
+        let mut lines: Vec<_> = kept
             .map(|(at, text)| place(at, file) + ": " + text)
             .collect();
-        if over > 0 {
-            lines.push(format!("{file}: and {over} more"));
+        if self.over > 0 {
+            lines.push(format!("{file}: and {} more", self.over));
         }
         ConfigError { lines }
+    }
+}
+
+fn rank(origin: &Origin) -> (usize, usize) {
+    match origin {
+        Origin::Default => (0, 0),
+        Origin::File { line, column } => (*line, *column),
+        Origin::Set(_) => (usize::MAX, 0),
     }
 }
 
