@@ -73,6 +73,11 @@ pub fn set(level: LevelFilter, target: LogTarget, name: &str) {
     log::set_max_level(level);
 }
 
+/// Changes what is written down.
+pub fn set_level(level: LevelFilter) {
+    log::set_max_level(level);
+}
+
 /// Whether stderr goes to the journal: `JOURNAL_STREAM` names its device and inode (systemd.exec(5)).
 fn stderr_is_journal() -> bool {
     let Ok(stream) = env::var("JOURNAL_STREAM") else {
