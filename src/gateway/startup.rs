@@ -115,6 +115,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run) {
     if let Ok(mut stops) = history::stops(&plan.dirs) {
         started.set_last_stop(stops.pop().unwrap_or_default());
     }
+    sys::memory::release_program();
 }
 
 /// Loads the configuration.
