@@ -22,6 +22,7 @@ use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::logger;
 use crate::sys::fd::Event as Wake;
 use crate::sys::poll::{Interest, poll};
+use crate::sys::process::exit_at_once;
 use crate::systemd::notify::{Notifier, watchdog_interval};
 
 /// What cut turns have beyond their agents' SIGKILL to tell their clients: part of the stop budget.
@@ -141,8 +142,12 @@ impl Main {
         loop {
             if let Err(e) = self.wait(signals) {
                 // EBADF or EINVAL: a bug of ours. To go on would be to spin.
-                log::error!("poll failed: {e}");
-                return self.exit_now(Exit::Failed, "poll failed");
+                self.clean_up();
+                log::error!(
+                    "Exiting with code {} (poll failed: {e})",
+                    Exit::Failed.code()
+                );
+                return Exit::Failed;
             }
             // Signals before news: a stop that came with the answer to a kill must be seen first.
             for caught in signals.take() {
@@ -160,7 +165,7 @@ impl Main {
                 self.event(Event::Quiet);
             }
             if let Phase::Stopped(outcome) = self.phase {
-                return self.finish(outcome);
+                return self.finish(outcome, signals);
             }
         }
     }
@@ -385,8 +390,32 @@ impl Main {
             .map_or(0, |started| started.service.places.counts().0)
     }
 
-    /// Writes down how it ended, and ends it.
-    fn finish(&mut self, outcome: Outcome) -> Exit {
+    /// Ends the process. Between the manager's last answer and the exit somebody may still stop
+    /// what was killed, and an exit of 143 inside that stop would leave the unit `failed`: so all
+    /// that takes time comes first, and the last look at the signals just before the end.
+    fn finish(&mut self, outcome: Outcome, signals: &mut Signals) -> Exit {
+        self.clean_up();
+        let exit = self.write_down(outcome);
+        if outcome == Outcome::Planned {
+            return exit;
+        }
+        let missed = |caught: &Caught| matches!(caught.kind, Kind::Terminate | Kind::Interrupt);
+        let Some(caught) = signals.take().into_iter().find(missed) else {
+            exit_at_once(exit.code());
+        };
+        let finding = self.place.examine(caught, Moment::Exit { marker: false });
+        log::info!("Shutdown context: {}", finding.context);
+        if !finding.verdict.planned {
+            return exit;
+        }
+        if let Some((_, last)) = self.stop.as_mut().and_then(|stop| stop.findings.as_mut()) {
+            *last = finding;
+        }
+        self.write_down(Outcome::Planned)
+    }
+
+    /// Writes down how it ends; returns the status to exit with.
+    fn write_down(&mut self, outcome: Outcome) -> Exit {
         let exit = match outcome {
             Outcome::Planned => Exit::Planned,
             Outcome::Terminated => Exit::Terminated,
@@ -413,10 +442,11 @@ impl Main {
                 log::warn!("the history could not be written: {e}");
             }
         }
-        self.exit_now(exit, &why)
+        log::info!("Exiting with code {} ({why})", exit.code());
+        exit
     }
 
-    fn exit_now(&mut self, exit: Exit, why: &str) -> Exit {
+    fn clean_up(&mut self) {
         // Turns that did not end in time leave no processes behind, whoever runs us.
         self.plan.children.kill_groups();
         if self.started.is_some() {
@@ -426,7 +456,5 @@ impl Main {
             }
             startup::clean_up(&self.plan);
         }
-        log::info!("Exiting with code {} ({why})", exit.code());
-        exit
     }
 }

@@ -127,7 +127,10 @@ impl Run {
         });
         append(&dirs.history(), &line, found.verdict.planned)?;
         // Not synced: should the name come back after a power cut, the line above has its id.
-        fs::remove_file(dirs.run_record())
+        match fs::remove_file(dirs.run_record()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -144,7 +147,11 @@ pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e),
     };
-    let stops: Vec<Value> = text.lines().filter_map(parse).collect();
+    let mut stops: Vec<Value> = text.lines().filter_map(parse).collect();
+    // A run that learned better at the last moment wrote twice: the later line counts.
+    stops.reverse();
+    stops.dedup_by(|earlier, later| later["run"].is_string() && earlier["run"] == later["run"]);
+    stops.reverse();
     Ok(stops[stops.len().saturating_sub(KEEP)..].to_vec())
 }
 
@@ -263,6 +270,24 @@ mod tests {
             (&stops[0]["exit"], &stops[0]["in_flight"]),
             (&json!(0), &json!(2))
         );
+    }
+
+    #[test]
+    fn the_later_line_of_a_run_counts() {
+        let root = TempDir::new("history");
+        let dirs = dirs(&root);
+        let lines = r#"{"run":"a","n":1}
+            {"run":"b","n":2}
+            {"run":"b","n":3}
+            {"n":4}
+            {"n":5}"#;
+        fs::write(dirs.history(), lines).unwrap();
+        let numbers: Vec<Value> = stops(&dirs)
+            .unwrap()
+            .iter()
+            .map(|s| s["n"].clone())
+            .collect();
+        assert_eq!(numbers, [1, 3, 4, 5]);
     }
 
     #[test]
