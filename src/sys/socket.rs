@@ -1,8 +1,10 @@
 //! Sockets: what std does not offer.
 
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
 use super::check;
 use super::process::Pid;
@@ -67,4 +69,31 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) {
             size_of::<libc::linger>() as libc::socklen_t,
         );
     }
+}
+
+/// Listens on a unix socket at `path`, taking the place of a stale one. The caller holds the lock
+/// that makes sure that it is stale, and the directory keeps others out.
+pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    with_short_path(path, |path| UnixListener::bind(path))
+}
+
+/// The bytes that a unix socket's path may have (unix(7): 108, the last one NUL).
+const MAX_UNIX_PATH: usize = 107;
+
+/// Calls `use_path` with a path that fits into a socket address: where `path` itself does not, by
+/// way of its open directory.
+fn with_short_path<T>(path: &Path, use_path: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    if path.as_os_str().len() <= MAX_UNIX_PATH {
+        return use_path(path);
+    }
+    let directory = File::open(directory)?;
+    let way = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    use_path(&Path::new(&way).join(name))
 }
