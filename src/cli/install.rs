@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::owner::Owner;
-use super::unit::{ACT, Unit, get};
+use super::unit::{ACT, Unit};
 use super::{Context, print, start, starter};
 use crate::config::Loaded;
 use crate::exit::{Exit, Failure};
@@ -71,7 +71,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     let running = seen_by_manager(&unit)?;
     unit.act(&["enable", "--", &unit.name])?;
     let state = unit.show("UnitFileState")?;
-    let enabled = get(&state, "UnitFileState");
+    let enabled = state.get("UnitFileState");
     if enabled != "enabled" {
         return Err(Failure::failed(format!(
             "{} is written, but the service manager says that it is {enabled:?}, not enabled",
@@ -182,15 +182,15 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
 fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
     let shown = unit.show("LoadState,LoadError,FragmentPath,ActiveState")?;
     let file = unit.file.display();
-    let fragment = get(&shown, "FragmentPath");
+    let fragment = shown.get("FragmentPath");
     let same = || {
         let (ours, theirs) = (fs::metadata(&unit.file).ok()?, fs::metadata(fragment).ok()?);
         Some((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()))
     };
     let words = unit.systemctl_words();
-    match get(&shown, "LoadState") {
+    match shown.get("LoadState") {
         "loaded" if same() == Some(true) => {
-            Ok(!matches!(get(&shown, "ActiveState"), "inactive" | "failed"))
+            Ok(!matches!(shown.get("ActiveState"), "inactive" | "failed"))
         }
         "loaded" => Err(Failure::failed(format!(
             "{file} is written, but the service manager reads {fragment} in its place: remove that"
@@ -206,7 +206,7 @@ fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
         ))),
         state => Err(Failure::failed(format!(
             "{file} is written, but the service manager does not take it ({state}): {}",
-            get(&shown, "LoadError")
+            shown.get("LoadError")
         ))),
     }
 }

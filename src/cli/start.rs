@@ -3,7 +3,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::unit::{self, Unit, get};
+use super::unit::{self, Unit};
 use super::{Context, print};
 use crate::exit::{Exit, Failure};
 
@@ -21,8 +21,8 @@ pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
 /// Starts this unit, if it does not run yet.
 pub fn start_unit(context: &Context, unit: &Unit) -> Result<Exit, Failure> {
     let shown = unit.show(BEFORE)?;
-    if matches!(get(&shown, "ActiveState"), "active" | "reloading") {
-        let pid = get(&shown, "MainPID");
+    if matches!(shown.get("ActiveState"), "active" | "reloading") {
+        let pid = shown.get("MainPID");
         print(&format!("{} runs already: pid {pid}\n", context.name))?;
         return Ok(Exit::Planned);
     }
@@ -38,16 +38,15 @@ pub fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Fail
     let done = unit.act_until(&[verb, "--", &unit.name], Instant::now() + patience);
     // Asked in any case: systemctl's word is about its job, this one about the gateway.
     let shown = unit.show(AFTER)?;
-    match (done, get(&shown, "ActiveState")) {
+    match (done, shown.get("ActiveState")) {
         (Ok(()), "active") => {
-            let pid = get(&shown, "MainPID");
+            let pid = shown.get("MainPID");
             print(&format!("{} is ready: pid {pid}\n", context.name))?;
             Ok(Exit::Planned)
         }
         (done, state) => {
             let (how, exit) = unit::how_it_ended(&shown);
-            let never_ran =
-                get(&shown, "ExecMainCode") == "0" || get(&shown, "Result") == "success";
+            let never_ran = shown.get("ExecMainCode") == "0" || shown.get("Result") == "success";
             let why = match done {
                 Err(failure) if never_ran => failure.message,
                 Err(_) | Ok(()) => how,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::unit::{self, Unit, get};
+use super::unit::{self, Unit};
 use super::{Context, config, print};
 use crate::config::limits;
 use crate::dirs::Dirs;
@@ -29,7 +29,7 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
     let mut done = false;
     if let Some(unit) = unit::find(context, system) {
         match unit.show(STATE) {
-            Ok(shown) => match get(&shown, "ActiveState") {
+            Ok(shown) => match shown.get("ActiveState") {
                 "inactive" => {}
                 "failed" => left = format!(" (its unit failed: {})", unit::how_it_ended(&shown).0),
                 _ => {
@@ -83,7 +83,7 @@ pub fn report_unit(
 ) -> Result<(), Failure> {
     let name = &context.name;
     let shown = unit.show(STATE)?;
-    match (get(&shown, "ActiveState"), done) {
+    match (shown.get("ActiveState"), done) {
         ("inactive", _) => print(&format!("{name} has stopped\n")),
         ("failed", _) => Err(Failure::failed(format!(
             "{name} has stopped, but its unit failed: {}; `{} logs` tells more",

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::owner::Owner;
-use super::unit::{ACT, Unit, get};
+use super::unit::{ACT, Unit};
 use super::{Context, print, stop};
 use crate::exit::{Exit, Failure};
 use crate::sys::{fs as files, user};
@@ -37,7 +37,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     let patience = Unit::patience(&shown, &["TimeoutStopUSec"]) + ACT;
     let disable = ["disable", "--now", "--", &unit.name];
     let done = unit.act_until(&disable, Instant::now() + patience);
-    match (get(&shown, "ActiveState"), done) {
+    match (shown.get("ActiveState"), done) {
         ("inactive" | "failed", done) => done?,
         // A failed stop does not keep the unit: what failed is said, and that it is gone.
         (_, done) => report_stop(context, &unit, done)?,
@@ -71,7 +71,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
 /// Goes on where the gateway has ended, well or not; stops where it still runs.
 fn report_stop(context: &Context, unit: &Unit, done: Result<(), Failure>) -> Result<(), Failure> {
     match stop::report_unit(context, unit, done) {
-        Err(failure) if get(&unit.show("ActiveState")?, "ActiveState") == "failed" => {
+        Err(failure) if unit.show("ActiveState")?.get("ActiveState") == "failed" => {
             print(&format!("{failure}\n"))
         }
         other => other,

@@ -72,7 +72,7 @@ impl Unit {
         let known = || {
             let deadline = Instant::now() + ASK;
             let shown = self.systemctl.show("LoadState", &self.name, deadline);
-            shown.is_ok_and(|shown| get(&shown, "LoadState") != "not-found")
+            shown.is_ok_and(|shown| shown.get("LoadState") != "not-found")
         };
         self.file.symlink_metadata().is_ok() || known()
     }
@@ -111,7 +111,7 @@ impl Unit {
 
     /// How long a start or stop may take by the manager's own time-outs, with a margin.
     pub fn patience(shown: &Properties, time_outs: &[&str]) -> Duration {
-        let wait = |name: &&str| time_span(get(shown, name)).unwrap_or(LONGEST);
+        let wait = |name: &&str| time_span(shown.get(name)).unwrap_or(LONGEST);
         time_outs.iter().map(wait).sum::<Duration>() + MARGIN
     }
 
@@ -159,15 +159,10 @@ impl Unit {
     }
 }
 
-/// A property; empty where there is none.
-pub fn get<'p>(shown: &'p Properties, name: &str) -> &'p str {
-    shown.get(name).map_or("", String::as_str)
-}
-
 /// How a unit's main process ended, by `Result`, `ExecMainCode` and `ExecMainStatus`; and the
 /// exit status for a command that wanted it to run.
 pub fn how_it_ended(shown: &Properties) -> (String, Exit) {
-    let status = get(shown, "ExecMainStatus");
+    let status = shown.get("ExecMainStatus");
     let meaning = match status {
         "69" => " (something that it needs is held by another process)",
         "78" => " (the configuration is wrong)",
@@ -182,7 +177,7 @@ pub fn how_it_ended(shown: &Properties) -> (String, Exit) {
         "78" => Exit::Config,
         _ => Exit::Failed,
     };
-    match (get(shown, "Result"), get(shown, "ExecMainCode")) {
+    match (shown.get("Result"), shown.get("ExecMainCode")) {
         ("timeout", _) => ("it took longer than its time-out".into(), Exit::Failed),
         ("watchdog", _) => ("it hung, said the watchdog".into(), Exit::Failed),
         ("protocol", _) => ("it ended before it was ready".into(), Exit::Failed),
@@ -205,8 +200,8 @@ mod tests {
     use super::*;
 
     fn shown(pairs: &[(&str, &str)]) -> Properties {
-        let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
-        pairs.iter().map(own).collect()
+        let line = |(key, value): &(&str, &str)| format!("{key}={value}\n");
+        pairs.iter().map(line).collect::<String>().into()
     }
 
     #[test]

@@ -40,6 +40,12 @@ impl Properties {
     }
 }
 
+impl From<String> for Properties {
+    fn from(shown: String) -> Properties {
+        Properties(shown)
+    }
+}
+
 impl Systemctl {
     pub fn new(scope: Scope, children: Arc<Children>) -> Systemctl {
         Systemctl { scope, children }
@@ -58,7 +64,7 @@ impl Systemctl {
         deadline: Instant,
     ) -> Result<Properties, String> {
         self.run(&["show", "-p", properties, "--", unit], deadline)
-            .map(Properties)
+            .map(Properties::from)
     }
 
     /// The type of the job with this id (`start`, `stop`, `restart`, …), `None` when it is gone.
