@@ -62,7 +62,7 @@ fn install_writes_a_unit_that_systemd_finds_nothing_wrong_with() {
             ("KillMode", "mixed"),
             ("OOMPolicy", "continue"),
             ("TimeoutStopUSec", "45s"),
-            ("WatchdogUSec", "1min"),
+            ("TimeoutStartUSec", "1min"),
             ("StartLimitIntervalUSec", "0"),
             ("RestartPreventExitStatus", "78"),
         ]);
@@ -106,10 +106,12 @@ fn install_overwrites_nobody_elses_work() {
 
         // A drop-in is the way, and stays.
         let drop_in = format!("{UNIT}.d/own.conf");
-        manager.write_unit(&drop_in, "[Service]\nWatchdogSec=62s\n");
+        manager.write_unit(&drop_in, "[Service]\nTimeoutStartSec=62s\n");
         manager.gateway(&["install", "--force"]).assert_code(0);
         assert_eq!(installed(manager, UNIT), ours);
-        manager.unit(UNIT).assert(&[("WatchdogUSec", "1min 2s")]);
+        manager
+            .unit(UNIT)
+            .assert(&[("TimeoutStartUSec", "1min 2s")]);
         let outcome = manager.gateway(&["uninstall"]).assert_code(0);
         assert_says(
             &outcome,
@@ -210,6 +212,31 @@ fn install_works_in_a_shell_without_the_sessions_variables() {
 }
 
 #[test]
+fn paths_with_strange_characters_reach_the_daemon() {
+    Sandbox::user().run(|manager| {
+        let dir = manager.home().join("50% of $HOME {unit}");
+        fs::create_dir(&dir).unwrap();
+        let program = dir.join("hermes-gateway");
+        fs::copy(binary(), &program).unwrap();
+        let state = manager.home().join("\"s\\t a%h't$e");
+        let mut command = manager.command(&program);
+        command
+            .args(["install", "--now"])
+            .env("XDG_STATE_HOME", &state);
+        Process::spawn(&mut command).finish(DEADLINE).assert_code(0);
+        let pid = manager.unit(UNIT).main_pid();
+        assert_eq!(fs::read_link(format!("/proc/{pid}/exe")).unwrap(), program);
+        assert!(state.join("hermes-gateway/default/api.key").exists());
+        let file = manager.unit_dir().join(UNIT);
+        let verify = ["--user", "verify", file.to_str().unwrap()];
+        let verified = manager
+            .run(Path::new("systemd-analyze"), &verify)
+            .assert_code(0);
+        assert_eq!(verified.stderr, "");
+    });
+}
+
+#[test]
 fn without_a_manager_the_ways_on_are_named() {
     let home = Home::new();
     let outcome = home.run(&["install"]);
@@ -271,6 +298,18 @@ fn a_unit_of_the_machine_runs_as_the_user_that_was_named() {
             .env("SUDO_USER", "tester");
         Process::spawn(&mut sudo).finish(DEADLINE).assert_code(0);
         assert!(installed(manager, "hermes-gateway-byname.service").contains("\nUser=tester\n"));
+
+        let outcome = manager.gateway(&["start", "--system"]).assert_code(0);
+        let pid = manager.unit(UNIT).main_pid();
+        assert_says(&outcome, &[&format!("is ready: pid {pid}")]);
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains("\nUid:\t4242\t"), "{status}");
+        assert_refused(user.gateway(&["stop", "--system"]), 1, &["sudo"]);
+        let outcome = manager.gateway(&["stop"]).assert_code(0);
+        assert_says(&outcome, &["has stopped"]);
+        manager
+            .unit(UNIT)
+            .assert(&[("ActiveState", "inactive"), ("ExecMainStatus", "0")]);
         manager.gateway(&["uninstall", "--system"]).assert_code(0);
         assert!(!file.exists());
     });

@@ -52,7 +52,7 @@ pub fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Fail
                 Err(_) | Ok(()) => how,
             };
             let mut text = format!("{} did not become ready: {why}", context.name);
-            for line in unit.log_since(context, began) {
+            for line in unit.log_of_failure(context, began) {
                 text += &format!("\n  | {line}");
             }
             let command = context.name.command();

@@ -20,9 +20,13 @@ pub const ACT: Duration = Duration::from_secs(60);
 const MARGIN: Duration = Duration::from_secs(10);
 /// In place of a time-out that an operator has set to infinity: as long as anybody watches.
 const LONGEST: Duration = Duration::from_secs(3600);
+/// How long the journal is waited for: it is some milliseconds behind, on a busy machine more.
+const JOURNAL_LAG: Duration = Duration::from_secs(1);
 /// Lines of the log that explain a failure: more hide the one that counts.
-const LOG_LINES: &str = "--lines=8";
-const MAX_LOG: usize = 16 << 10;
+const LOG_LINES: usize = 8;
+const MAX_LOG: usize = 64 << 10;
+/// What the manager logs when the main process of a unit has ended.
+const EXITED: &str = ": Main process exited,";
 
 /// A unit of this gateway and the manager that it belongs to.
 #[derive(Debug)]
@@ -134,18 +138,29 @@ impl Unit {
         Failure::failed(format!("{}: {why}{way}", self.systemctl_words()))
     }
 
-    /// What the unit has logged since `start`; empty where the journal does not tell.
-    pub fn log_since(&self, context: &Context, start: SystemTime) -> Vec<String> {
+    /// What the failed attempt that began at `start` has logged; empty where the journal does not
+    /// tell. The journal is a moment behind: this waits for the manager's word on the exit in it.
+    pub fn log_of_failure(&self, context: &Context, start: SystemTime) -> Vec<String> {
+        let deadline = Instant::now() + JOURNAL_LAG;
+        loop {
+            let seen = self.log_since(context, start).unwrap_or_default();
+            let late = Instant::now() >= deadline;
+            if late || seen.contains(EXITED) {
+                // Once more: the gateway's own words come through another socket than the manager's.
+                let seen = self.log_since(context, start).unwrap_or(seen);
+                let lines = attempt(&seen).into_iter();
+                return lines.map(|line| escaped(line, false)).collect();
+            }
+        }
+    }
+
+    fn log_since(&self, context: &Context, start: SystemTime) -> std::io::Result<String> {
         let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let Ok(mut journalctl) = self.journalctl() else {
-            return Vec::new();
-        };
-        journalctl.args(["--quiet", "--no-pager", "--output=cat", LOG_LINES]);
+        let mut journalctl = self.journalctl()?;
+        journalctl.args(["--quiet", "--no-pager", "--output=cat"]);
         journalctl.arg(format!("--since=@{}", since.as_secs()));
         let deadline = Instant::now() + ASK;
-        let answer = capture(&context.children, &mut journalctl, deadline, MAX_LOG);
-        let text = answer.map(|answer| answer.stdout).unwrap_or_default();
-        text.lines().map(|line| escaped(line, false)).collect()
+        capture(&context.children, &mut journalctl, deadline, MAX_LOG).map(|answer| answer.stdout)
     }
 
     /// `journalctl` for this unit.
@@ -190,6 +205,17 @@ pub fn how_it_ended(shown: &Properties) -> (String, Exit) {
     }
 }
 
+/// Of a unit's log, the last lines of the last attempt that has ended.
+fn attempt(log: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = log.lines().collect();
+    if let Some(end) = lines.iter().rposition(|line| line.contains(EXITED)) {
+        lines.truncate(end + 1);
+    }
+    let start = lines.iter().rposition(|line| line.starts_with("Starting "));
+    let start = start.map_or(0, |at| at + 1);
+    lines.split_off(start.max(lines.len().saturating_sub(LOG_LINES)))
+}
+
 fn first_line(answer: &Answer) -> String {
     let line = answer.stderr.lines().find(|line| !line.trim().is_empty());
     line.unwrap_or("it failed and gave no reason").to_owned()
@@ -220,6 +246,16 @@ mod tests {
         assert_eq!(end("signal", "2", "9").0, "killed by signal 9");
         assert!(end("timeout", "2", "15").0.contains("time-out"));
         assert_eq!(end("resources", "0", "0").0, "result resources");
+    }
+
+    #[test]
+    fn only_the_attempt_that_failed_is_quoted() {
+        let log = "Starting A\nold\nx: Main process exited, 0\nStarting A\nwhy\n\
+                   x: Main process exited, code=exited\nStarting A\nnext\n";
+        assert_eq!(attempt(log), ["why", "x: Main process exited, code=exited"]);
+        assert_eq!(attempt("Starting A\nwhy\n"), ["why"]);
+        assert!(attempt("").is_empty());
+        assert_eq!(attempt(&"x\n".repeat(20)).len(), LOG_LINES);
     }
 
     #[test]
