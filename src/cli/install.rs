@@ -80,7 +80,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     }
     report(context, &unit, &owner, (change, port))?;
     if options.now {
-        return start::start_unit(context, &unit);
+        start::start_unit(context, &unit)?;
     }
     next_step(context, options, change, running)
 }
@@ -190,7 +190,7 @@ fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
     let words = unit.systemctl_words();
     match shown.get("LoadState") {
         "loaded" if same() == Some(true) => {
-            Ok(!matches!(shown.get("ActiveState"), "inactive" | "failed"))
+            Ok(matches!(shown.get("ActiveState"), "active" | "reloading"))
         }
         "loaded" => Err(Failure::failed(format!(
             "{file} is written, but the service manager reads {fragment} in its place: remove that"
@@ -259,6 +259,7 @@ fn next_step(
     let command = context.name.command();
     let flag = if options.system { " --system" } else { "" };
     match (running, change) {
+        (false, _) if options.now => {}
         (false, _) => print(&format!("next: {command} start{flag}\n"))?,
         (true, Change::Unchanged) => {}
         (true, Change::Written | Change::Updated) => print(&format!(

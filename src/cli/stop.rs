@@ -16,7 +16,7 @@ use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{self, Holder, Probe};
 use crate::lifecycle::{history, marker};
 use crate::sys::poll::{Interest, poll};
-use crate::sys::process::{PidFd, Signal};
+use crate::sys::process::{PidFd, Signal, is_gone};
 use crate::sys::{proc, user};
 use crate::systemd::unit::STOP_HEADROOM;
 use crate::text::escaped;
@@ -103,12 +103,14 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
     let (name, pid) = (&context.name, holder.pid);
     let failed = |what: &str, e: io::Error| Failure::failed(format!("cannot {what} {pid}: {e}"));
     let gone = || {
-        print(&format!("{name} has just ended by itself\n"))?;
+        print(&format!(
+            "{name} is not running: pid {pid} has just ended\n"
+        ))?;
         Ok(Exit::Planned)
     };
     let pidfd = match PidFd::open(pid) {
         Ok(pidfd) => pidfd,
-        Err(e) if is_no_process(&e) => return gone(),
+        Err(e) if is_gone(&e) => return gone(),
         Err(e) => return Err(failed("hold process", e)),
     };
     // Looked at while it is held: the number may have come to mean another process before.
@@ -120,8 +122,9 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
         .map_err(|e| failed("announce the stop of process", e))?;
     if let Err(e) = pidfd.send(Signal::Term) {
         marker::withdraw(&dirs.planned_stop());
-        if is_no_process(&e) {
-            return gone();
+        // It ended a moment before: how, its history knows.
+        if is_gone(&e) {
+            return report_process(context, holder);
         }
         return Err(failed("signal process", e));
     }
@@ -136,11 +139,6 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
         )));
     }
     report_process(context, holder)
-}
-
-fn is_no_process(e: &io::Error) -> bool {
-    // ESRCH (pidfd_open(2), pidfd_send_signal(2)) has no kind of its own in std.
-    e.raw_os_error() == Some(3)
 }
 
 /// Whether the process has ended before the time is over.
@@ -208,6 +206,6 @@ mod tests {
         drop(child.stdin.take());
         assert!(wait_for_end(&held, Duration::from_secs(20)).unwrap());
         child.wait().unwrap();
-        assert!(is_no_process(&held.send(Signal::Term).unwrap_err()));
+        assert!(is_gone(&held.send(Signal::Term).unwrap_err()));
     }
 }

@@ -128,11 +128,11 @@ impl Unit {
                 "; units of the machine are root's: try it with sudo"
             }
             Scope::User if no_manager => {
-                "\n  there is no service manager for this user here: log in, or as root\n  \
-                 `loginctl enable-linger USER` starts one at boot, `… install --system` makes a \
-                 unit of\n  the machine; `… run` needs none"
+                "\n  This user has no service manager now. A login starts one; as root, \
+                 `loginctl enable-linger USER`\n  has it started at boot, and `install --system` \
+                 makes a unit of the machine. `run` needs none."
             }
-            Scope::System if no_manager => "\n  there is no systemd here; `… run` needs none",
+            Scope::System if no_manager => "\n  There is no systemd here. `run` needs none.",
             Scope::User | Scope::System => "",
         };
         Failure::failed(format!("{}: {why}{way}", self.systemctl_words()))
