@@ -157,7 +157,7 @@ impl Unit {
     fn log_since(&self, context: &Context, start: SystemTime) -> std::io::Result<String> {
         let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut journalctl = self.journalctl()?;
-        journalctl.args(["--quiet", "--no-pager", "--output=cat"]);
+        journalctl.args(["--quiet", "--no-pager", "--output=cat", "--lines=100"]);
         journalctl.arg(format!("--since=@{}", since.as_secs()));
         let deadline = Instant::now() + ASK;
         capture(&context.children, &mut journalctl, deadline, MAX_LOG).map(|answer| answer.stdout)
