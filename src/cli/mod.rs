@@ -4,7 +4,9 @@
 
 mod args;
 mod config;
+mod control;
 mod help;
+mod moment;
 mod run;
 
 use std::path::PathBuf;
