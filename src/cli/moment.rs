@@ -18,6 +18,9 @@ pub fn now() -> i64 {
 pub fn parse(text: &str) -> Option<i64> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
     let time = time.split_once('.').map_or(time, |(seconds, _)| seconds);
+    if (date.len(), time.len()) != (10, 8) {
+        return None;
+    }
     let [year, month, day] = three(date, '-')?;
     let [hour, minute, second] = three(time, ':')?;
     let in_calendar = (1..=12).contains(&month) && (1..=31).contains(&day);
@@ -144,7 +147,7 @@ mod tests {
     #[test]
     fn ages() {
         let then = "1994-11-06T08:49:37.042Z";
-        let age = |seconds| with_age(then, 784_111_777 + seconds);
+        let age = |seconds: i64| with_age(then, 784_111_777 + seconds);
         assert_eq!(age(125), "1994-11-06 08:49:37 UTC, 2 min ago");
         assert!(age(-5).ends_with("in the future"));
         for (seconds, words) in [
