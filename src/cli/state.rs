@@ -1,0 +1,255 @@
+//! What a gateway is doing, concluded from its lock, its own answer and the service manager. Pure.
+#![forbid(unsafe_code)]
+
+use crate::exit::Exit;
+use crate::systemd::systemctl::Properties;
+
+/// What to ask the service manager for.
+pub const PROPERTIES: &str =
+    "LoadState,ActiveState,SubState,MainPID,Result,ExecMainStatus,NRestarts,FragmentPath,User";
+
+/// The state in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Running,
+    Draining,
+    Starting,
+    /// It ended, and the service manager is about to start it again.
+    Restarting,
+    /// Its unit failed.
+    Failed,
+    /// Its last run ended without a word.
+    Dead,
+    Stopped,
+    /// It holds its lock and does not answer.
+    Unresponsive,
+    Unknown,
+}
+
+impl State {
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Running => "running",
+            State::Draining => "draining",
+            State::Starting => "starting",
+            State::Restarting => "restarting",
+            State::Failed => "failed",
+            State::Dead => "dead",
+            State::Stopped => "stopped",
+            State::Unresponsive => "unresponsive",
+            State::Unknown => "unknown",
+        }
+    }
+
+    /// The exit status of `status`, as LSB has it.
+    pub fn exit(self) -> Exit {
+        match self {
+            State::Running | State::Draining | State::Starting => Exit::Planned,
+            State::Failed | State::Dead => Exit::Failed,
+            State::Restarting | State::Stopped => Exit::NotRunning,
+            State::Unresponsive | State::Unknown => Exit::Unknown,
+        }
+    }
+
+    /// Whether there is a process.
+    pub fn is_alive(self) -> bool {
+        match self {
+            State::Running | State::Draining | State::Starting | State::Unresponsive => true,
+            State::Restarting | State::Failed | State::Dead | State::Stopped | State::Unknown => {
+                false
+            }
+        }
+    }
+}
+
+/// What the lock and the control socket told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nobody holds the lock. `left`: the last run did not say how it ended.
+    Free { left: bool },
+    /// Somebody holds it and does not answer.
+    Silent,
+    /// It says that it is this.
+    Answers(Word),
+    /// The lock cannot be looked at.
+    Hidden,
+    /// It is another user's: the service manager alone can tell.
+    Foreign,
+}
+
+/// What a gateway says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    Starting,
+    Serving,
+    Draining,
+}
+
+impl Word {
+    pub fn read(text: &str) -> Option<Word> {
+        Some(match text {
+            "starting" => Word::Starting,
+            "serving" => Word::Serving,
+            "draining" => Word::Draining,
+            _ => return None,
+        })
+    }
+}
+
+/// What the service manager says of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Active,
+    Activating,
+    AutoRestart,
+    Deactivating,
+    Failed,
+    Inactive,
+}
+
+/// The answer about a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    pub unit: Unit,
+    /// `ActiveState`, in systemd's word.
+    pub active: String,
+    pub sub: String,
+    /// The main process, while there is one.
+    pub main_pid: Option<i64>,
+    pub result: String,
+    /// The status that the last main process ended with.
+    pub exit_status: String,
+    pub restarts: u64,
+    pub path: Option<String>,
+    /// `User=`; empty in a user's own manager, and for root.
+    pub user: String,
+}
+
+impl Facts {
+    /// Reads the answer to a question for [`PROPERTIES`]. `None`: the manager knows no such unit.
+    pub fn read(shown: &Properties) -> Option<Facts> {
+        let text = |key: &str| shown.get(key).cloned().unwrap_or_default();
+        let (active, sub) = (text("ActiveState"), text("SubState"));
+        if active.is_empty() || (text("LoadState") == "not-found" && active == "inactive") {
+            return None;
+        }
+        let unit = match active.as_str() {
+            "active" | "reloading" | "refreshing" => Unit::Active,
+            "activating" if sub.starts_with("auto-restart") => Unit::AutoRestart,
+            "activating" => Unit::Activating,
+            "deactivating" => Unit::Deactivating,
+            "failed" => Unit::Failed,
+            _ => Unit::Inactive,
+        };
+        Some(Facts {
+            unit,
+            active,
+            sub,
+            main_pid: text("MainPID").parse().ok().filter(|pid| *pid != 0),
+            result: text("Result"),
+            exit_status: text("ExecMainStatus"),
+            restarts: text("NRestarts").parse().unwrap_or(0),
+            path: Some(text("FragmentPath")).filter(|path| !path.is_empty()),
+            user: text("User"),
+        })
+    }
+}
+
+/// Concludes. The lock rules over the service manager, which may speak of another process, and the
+/// gateway's own answer over both.
+pub fn conclude(found: Found, unit: Option<Unit>) -> State {
+    match (found, unit) {
+        (Found::Answers(Word::Serving), _) => State::Running,
+        (Found::Answers(Word::Draining), _) => State::Draining,
+        (Found::Answers(Word::Starting), _) => State::Starting,
+        (Found::Silent, Some(Unit::Activating)) => State::Starting,
+        (Found::Silent, Some(Unit::Deactivating)) => State::Draining,
+        (
+            Found::Silent,
+            None | Some(Unit::Active | Unit::AutoRestart | Unit::Failed | Unit::Inactive),
+        ) => State::Unresponsive,
+        // Its process holds a lock somewhere else, and is no gateway of these directories.
+        (Found::Free { .. }, Some(Unit::Active)) => State::Unknown,
+        (Found::Hidden | Found::Foreign, Some(Unit::Active)) => State::Running,
+        (Found::Free { .. } | Found::Hidden | Found::Foreign, Some(Unit::Activating)) => {
+            State::Starting
+        }
+        (Found::Free { .. } | Found::Hidden | Found::Foreign, Some(Unit::AutoRestart)) => {
+            State::Restarting
+        }
+        (Found::Free { .. } | Found::Hidden | Found::Foreign, Some(Unit::Deactivating)) => {
+            State::Draining
+        }
+        (Found::Free { .. } | Found::Foreign, Some(Unit::Failed)) => State::Failed,
+        (Found::Free { left: true }, None | Some(Unit::Inactive)) => State::Dead,
+        (Found::Free { left: false }, None | Some(Unit::Inactive)) => State::Stopped,
+        (Found::Foreign, Some(Unit::Inactive)) => State::Stopped,
+        (Found::Foreign, None) => State::Unknown,
+        (Found::Hidden, None | Some(Unit::Failed | Unit::Inactive)) => State::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(pairs: &[(&str, &str)]) -> Properties {
+        let own = |&(k, v): &(&str, &str)| (k.to_owned(), v.to_owned());
+        pairs.iter().map(own).collect()
+    }
+
+    #[test]
+    fn what_the_service_manager_says() {
+        let facts = Facts::read(&shown(&[
+            ("LoadState", "loaded"),
+            ("ActiveState", "activating"),
+            ("SubState", "auto-restart-queued"),
+            ("MainPID", "0"),
+            ("NRestarts", "3"),
+            ("FragmentPath", "/x/y.service"),
+        ]))
+        .unwrap();
+        assert_eq!(facts.unit, Unit::AutoRestart);
+        assert_eq!((facts.main_pid, facts.restarts), (None, 3));
+        assert_eq!(facts.path.as_deref(), Some("/x/y.service"));
+        let gone = [("LoadState", "not-found"), ("ActiveState", "inactive")];
+        assert_eq!(Facts::read(&shown(&gone)), None);
+        // Its file is gone, and the process is not.
+        let orphan = [("LoadState", "not-found"), ("ActiveState", "active")];
+        assert_eq!(Facts::read(&shown(&orphan)).unwrap().unit, Unit::Active);
+        assert_eq!(Facts::read(&shown(&[])), None);
+    }
+
+    #[test]
+    fn the_lock_rules_over_the_manager() {
+        let (free, left) = (Found::Free { left: false }, Found::Free { left: true });
+        for (found, unit, state, code) in [
+            (
+                Found::Answers(Word::Serving),
+                Some(Unit::Failed),
+                "running",
+                0,
+            ),
+            (Found::Answers(Word::Draining), None, "draining", 0),
+            (Found::Silent, None, "unresponsive", 4),
+            (Found::Silent, Some(Unit::Active), "unresponsive", 4),
+            (Found::Silent, Some(Unit::Activating), "starting", 0),
+            (free, None, "stopped", 3),
+            (free, Some(Unit::Inactive), "stopped", 3),
+            (free, Some(Unit::Failed), "failed", 1),
+            (free, Some(Unit::AutoRestart), "restarting", 3),
+            (free, Some(Unit::Active), "unknown", 4),
+            (left, None, "dead", 1),
+            (left, Some(Unit::AutoRestart), "restarting", 3),
+            (left, Some(Unit::Failed), "failed", 1),
+            (Found::Hidden, None, "unknown", 4),
+            (Found::Hidden, Some(Unit::Inactive), "unknown", 4),
+            (Found::Foreign, Some(Unit::Active), "running", 0),
+            (Found::Foreign, Some(Unit::Inactive), "stopped", 3),
+        ] {
+            let concluded = conclude(found, unit);
+            assert_eq!(concluded.word(), state, "{found:?} {unit:?}");
+            assert_eq!(concluded.exit().code(), code, "{found:?} {unit:?}");
+        }
+    }
+}
