@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -115,7 +115,7 @@ pub fn contact_foreign(dirs: &Dirs, deadline: Instant) -> Contact {
     Contact::Hidden(why)
 }
 
-fn open(path: &PathBuf) -> io::Result<Client> {
+fn open(path: &Path) -> io::Result<Client> {
     Client::new(connect_unix(path)?, "localhost", WRITE_PATIENCE)
 }
 

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::report::{gather, unit_dir};
+use super::installed::unit_dir;
+use super::report::gather;
 use super::table::table;
 use super::{Context, print, status};
 use crate::dirs::Base;

@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod help;
 mod history;
+mod installed;
 mod list;
 mod moment;
 mod report;

@@ -1,15 +1,14 @@
 //! What is known of one gateway, gathered for `status` and `list`, and its two forms.
 #![forbid(unsafe_code)]
 
-use std::fs;
 use std::io::Read;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::control::{Contact, PATIENCE, contact, contact_foreign};
+use super::installed::installed_unit;
 use super::state::{Facts, Found, PROPERTIES, State, Unit, Word, conclude};
 use crate::dirs::{Base, Dirs};
 use crate::lifecycle::history;
@@ -50,40 +49,6 @@ pub struct UnitReport {
     pub current: Option<bool>,
     /// What the service manager says; an error in words. `None`: it knows no such unit.
     pub facts: Result<Option<Facts>, String>,
-}
-
-/// A unit file of a gateway.
-#[derive(Debug)]
-pub struct Installed {
-    pub scope: Scope,
-    pub path: PathBuf,
-    pub current: Option<bool>,
-}
-
-/// Where units that an administrator installs are (systemd.unit(5)).
-pub fn unit_dir(base: &Base, scope: Scope) -> PathBuf {
-    match scope {
-        Scope::User => base.config.join("systemd/user"),
-        Scope::System => PathBuf::from("/etc/systemd/system"),
-    }
-}
-
-/// The unit file of this gateway: the user's, or with `system` the machine's.
-pub fn installed_unit(base: &Base, name: &Name, system: bool) -> Option<Installed> {
-    let scopes: &[Scope] = if system {
-        &[Scope::System]
-    } else {
-        &[Scope::User, Scope::System]
-    };
-    scopes.iter().find_map(|&scope| {
-        let path = unit_dir(base, scope).join(name.unit());
-        let there = fs::symlink_metadata(&path).is_ok();
-        there.then_some(Installed {
-            scope,
-            path,
-            current: None,
-        })
-    })
 }
 
 /// Looks at the lock, the service manager and the gateway. Takes some milliseconds, and a few
@@ -127,7 +92,11 @@ fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Rep
         unit = unit_of(status, &ask);
     }
     let dirs = foreign.as_ref().unwrap_or(&own_dirs);
-    assemble(name, &contact, &run, unit, dirs, foreign.is_some())
+    let mut report = assemble(name, &contact, &run, unit, dirs, foreign.is_some());
+    if system && report.unit.is_none() {
+        report.note = Some(format!("there is no system unit {}", name.unit()));
+    }
+    report
 }
 
 /// The directories of a system unit that runs as somebody else.
@@ -283,5 +252,105 @@ fn note(
             })
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::instance::Holder;
+    use crate::testing::TempDir;
+    use std::fs;
+
+    fn unit(unit: Unit, main_pid: Option<i64>) -> Option<UnitReport> {
+        let facts = Facts {
+            unit,
+            active: "x".into(),
+            sub: "y".into(),
+            main_pid,
+            result: "exit-code".into(),
+            exit_status: "78".into(),
+            restarts: 0,
+            path: None,
+            user: String::new(),
+        };
+        Some(UnitReport {
+            name: "hermes-gateway-coder.service".into(),
+            scope: Scope::User,
+            path: None,
+            current: None,
+            facts: Ok(Some(facts)),
+        })
+    }
+
+    fn report(contact: &Contact, run: &Value, unit: Option<UnitReport>) -> Report {
+        let root = TempDir::new("report");
+        let dirs = Dirs {
+            config_file: root.path().join("c"),
+            state: root.path().to_owned(),
+            runtime: root.path().to_owned(),
+        };
+        let stop = "{\"time\":\"2026-01-01T00:00:00.000Z\",\"verdict\":\"planned\"}\n";
+        fs::write(dirs.history(), stop).unwrap();
+        let name = Name::parse("coder").unwrap();
+        assemble(&name, contact, run, unit, &dirs, false)
+    }
+
+    fn answers() -> Contact {
+        let status = json!({ "state": "serving", "pid": 7, "since": "s", "last_stop": { "n": 1 } });
+        Contact::Answers {
+            holder: None,
+            status,
+        }
+    }
+
+    #[test]
+    fn one_that_answers() {
+        let running = report(&answers(), &Value::Null, unit(Unit::Active, Some(7)));
+        assert_eq!((running.state, running.pid), (State::Running, Some(7)));
+        assert_eq!((running.since.as_deref(), running.note), (Some("s"), None));
+        assert_eq!(running.last_stop["n"], 1);
+        let other = report(&answers(), &Value::Null, unit(Unit::Active, Some(8)));
+        assert_eq!(other.pid, Some(7));
+        assert!(other.note.unwrap().contains("pid 8"));
+        let beside = report(&answers(), &Value::Null, unit(Unit::Inactive, None));
+        assert_eq!(beside.state, State::Running);
+        assert!(beside.note.unwrap().contains("did not start it"));
+    }
+
+    #[test]
+    fn one_that_is_silent() {
+        let holder = Pid::new(7).map(|pid| Holder { pid, start: 1 });
+        let why = "no answer in time".to_owned();
+        let silent = Contact::Silent { holder, why };
+        let run = json!({ "pid": 7, "started": "s" });
+        let found = report(&silent, &run, None);
+        assert_eq!((found.state, found.pid), (State::Unresponsive, Some(7)));
+        assert_eq!(found.since.as_deref(), Some("s"));
+        assert!(found.note.unwrap().contains("no answer in time"));
+        let starting = report(&silent, &run, unit(Unit::Activating, Some(7)));
+        assert_eq!(starting.state, State::Starting);
+        // What its unit is starting is another process.
+        let other = report(&silent, &run, unit(Unit::Activating, Some(8)));
+        assert_eq!(other.state, State::Unresponsive);
+    }
+
+    #[test]
+    fn none_that_runs() {
+        let stopped = report(&Contact::Free, &Value::Null, None);
+        assert_eq!((stopped.state, stopped.pid), (State::Stopped, None));
+        assert_eq!(stopped.since.as_deref(), Some("2026-01-01T00:00:00.000Z"));
+        let dead = report(&Contact::Free, &json!({ "pid": 7, "started": "s" }), None);
+        assert_eq!(
+            (dead.state, dead.pid, dead.since),
+            (State::Dead, None, None)
+        );
+        assert!(dead.note.unwrap().contains("since s"));
+        let failed = report(&Contact::Free, &Value::Null, unit(Unit::Failed, None));
+        assert_eq!(failed.state, State::Failed);
+        assert!(failed.note.unwrap().contains("exit-code, exit status 78"));
+        let elsewhere = report(&Contact::Free, &Value::Null, unit(Unit::Active, Some(9)));
+        assert_eq!((elsewhere.state, elsewhere.pid), (State::Unknown, None));
+        assert!(elsewhere.note.unwrap().contains("pid 9"));
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::control::{Door, PATIENCE, knock};
-use super::report::installed_unit;
+use super::installed::installed_unit;
 use crate::config;
 use crate::config::limits::{MAX_BODY_RANGE, TURN_TIMEOUT_RANGE};
 use crate::exit::{Exit, Failure};
