@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use syslog::{Facility, Formatter3164, LoggerBackend};
+use syslog::{Facility, LogFormat, LoggerBackend, Severity};
 
 use crate::config::LogTarget;
 use crate::sys::clock::Utc;
@@ -39,8 +39,24 @@ enum Sink {
 
 struct Syslog {
     process: String,
-    connection: Option<syslog::Logger<LoggerBackend, Formatter3164>>,
+    connection: Option<syslog::Logger<LoggerBackend, Format>>,
     tried: Option<Instant>,
+}
+
+/// RFC 3164 without the time, which every local syslog daemon adds itself: the crate's own format
+/// would bring a parser of time formats, and the local offset that threads cannot ask for safely.
+#[derive(Clone)]
+struct Format {
+    process: String,
+    pid: Pid,
+}
+
+impl LogFormat<&str> for Format {
+    fn format<W: Write>(&self, w: &mut W, severity: Severity, message: &str) -> syslog::Result<()> {
+        let priority = Facility::LOG_DAEMON as u8 + severity as u8;
+        write!(w, "<{priority}>{}[{}]: {message}", self.process, self.pid)
+            .map_err(syslog::Error::Write)
+    }
 }
 
 /// Starts logging, or changes where it goes. `name`: what syslog calls us.
@@ -70,6 +86,11 @@ pub fn set(level: LevelFilter, target: LogTarget, name: &str) {
         // The first call: an error would mean that somebody else has set a logger, and nobody does.
         None => drop(log::set_logger(logger)),
     }
+    log::set_max_level(level);
+}
+
+/// Changes what is written down.
+pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
 }
 
@@ -158,11 +179,9 @@ impl Syslog {
             return Err(());
         }
         self.tried = Some(Instant::now());
-        let formatter = Formatter3164 {
-            facility: Facility::LOG_DAEMON,
-            hostname: None,
+        let formatter = Format {
             process: self.process.clone(),
-            pid: u32::try_from(Pid::own().get()).unwrap_or(0),
+            pid: Pid::own(),
         };
         let connection = syslog::unix(formatter).map_err(drop)?;
         if let LoggerBackend::Unix(socket) = &connection.backend {

@@ -57,6 +57,7 @@ pub struct Service {
     pub gate: Arc<Gate>,
     pub ready: AtomicBool,
     pub connections: AtomicUsize,
+    pub control_connections: AtomicUsize,
     settings: RwLock<Arc<Settings>>,
     last_stop: Mutex<Value>,
     busy: AtomicUsize,
@@ -79,6 +80,7 @@ impl Service {
             gate: Arc::default(),
             ready: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
+            control_connections: AtomicUsize::new(0),
             settings: RwLock::new(Arc::new(settings)),
             last_stop: Mutex::new(Value::Null),
             busy: AtomicUsize::new(0),
@@ -112,6 +114,14 @@ impl Service {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// The count that a connection of this origin belongs to.
+    pub fn count(&self, origin: Origin) -> &AtomicUsize {
+        match origin {
+            Origin::Tcp(_) => &self.connections,
+            Origin::Control { .. } => &self.control_connections,
+        }
     }
 
     /// How many requests are being answered.

@@ -3,6 +3,7 @@
 
 use super::Context;
 use crate::exit::{Exit, Failure};
+use crate::gateway::{self, Plan};
 use crate::lifecycle::signals::Signals;
 use crate::sys::process::Pid;
 
@@ -14,6 +15,22 @@ pub fn catch_signals() -> Result<Signals, Failure> {
 
 /// Runs until it is stopped.
 pub fn run(context: Context, signals: Signals) -> Exit {
-    let _ = (context, signals);
-    Exit::Planned
+    let sources = context.sources();
+    let Context {
+        name,
+        base,
+        dirs,
+        children,
+        ..
+    } = context;
+    gateway::run(
+        Plan {
+            name,
+            dirs,
+            home: base.home,
+            sources,
+            children,
+        },
+        signals,
+    )
 }

@@ -128,7 +128,10 @@ pub struct Facts {
 impl Facts {
     /// Reads the answer to a question for [`PROPERTIES`]. `None`: the manager knows no such unit.
     pub fn read(shown: &Properties) -> Option<Facts> {
-        let text = |key: &str| shown.get(key).cloned().unwrap_or_default();
+        Facts::from(&|key| shown.get(key).to_owned())
+    }
+
+    fn from(text: &dyn Fn(&str) -> String) -> Option<Facts> {
         let (active, sub) = (text("ActiveState"), text("SubState"));
         if active.is_empty() || (text("LoadState") == "not-found" && active == "inactive") {
             return None;
@@ -193,31 +196,33 @@ pub fn conclude(found: Found, unit: Option<Unit>) -> State {
 mod tests {
     use super::*;
 
-    fn shown(pairs: &[(&str, &str)]) -> Properties {
-        let own = |&(k, v): &(&str, &str)| (k.to_owned(), v.to_owned());
-        pairs.iter().map(own).collect()
+    fn read(pairs: &[(&str, &str)]) -> Option<Facts> {
+        Facts::from(&|key| {
+            let pair = pairs.iter().find(|pair| pair.0 == key);
+            pair.map(|pair| pair.1.to_owned()).unwrap_or_default()
+        })
     }
 
     #[test]
     fn what_the_service_manager_says() {
-        let facts = Facts::read(&shown(&[
+        let facts = read(&[
             ("LoadState", "loaded"),
             ("ActiveState", "activating"),
             ("SubState", "auto-restart-queued"),
             ("MainPID", "0"),
             ("NRestarts", "3"),
             ("FragmentPath", "/x/y.service"),
-        ]))
+        ])
         .unwrap();
         assert_eq!(facts.unit, Unit::AutoRestart);
         assert_eq!((facts.main_pid, facts.restarts), (None, 3));
         assert_eq!(facts.path.as_deref(), Some("/x/y.service"));
         let gone = [("LoadState", "not-found"), ("ActiveState", "inactive")];
-        assert_eq!(Facts::read(&shown(&gone)), None);
+        assert_eq!(read(&gone), None);
         // Its file is gone, and the process is not.
         let orphan = [("LoadState", "not-found"), ("ActiveState", "active")];
-        assert_eq!(Facts::read(&shown(&orphan)).unwrap().unit, Unit::Active);
-        assert_eq!(Facts::read(&shown(&[])), None);
+        assert_eq!(read(&orphan).unwrap().unit, Unit::Active);
+        assert_eq!(read(&[]), None);
     }
 
     #[test]

@@ -28,10 +28,8 @@ pub struct Problems {
 
 impl Problems {
     pub fn push(&mut self, origin: Origin, text: impl Into<String>) {
-        let rank = rank(&origin);
-        let at = self
-            .kept
-            .partition_point(|(other, _)| self::rank(other) <= rank);
+        let own = rank(&origin);
+        let at = self.kept.partition_point(|(other, _)| rank(other) <= own);
         self.kept.insert(at, (origin, text.into()));
         if self.kept.len() > MAX_CONFIG_PROBLEMS {
             self.kept.pop();

@@ -63,6 +63,8 @@ impl From<BodyError> for Error {
 pub struct Client {
     wire: Wire,
     host: String,
+    /// The body of the last answer has not been read to its end.
+    unread: bool,
 }
 
 impl Client {
@@ -75,6 +77,7 @@ impl Client {
         Ok(Client {
             wire: Wire::new(Box::new(socket), write_timeout)?,
             host: host.to_owned(),
+            unread: false,
         })
     }
 
@@ -82,7 +85,8 @@ impl Client {
     /// takes another request once the body has been read to its end.
     ///
     /// # Errors
-    /// InvalidInput for a target or field that would break the framing; else see [`Error`].
+    /// InvalidInput for a target or field that would break the framing, NotConnected where the
+    /// last answer was not read to its end; else see [`Error`].
     pub fn send(
         &mut self,
         method: &str,
@@ -99,6 +103,9 @@ impl Client {
                 .all(|(n, v)| is_token(n.as_bytes()) && v.bytes().all(is_value_byte));
         if !sound {
             return Err(Error::Io(io::ErrorKind::InvalidInput.into()));
+        }
+        if std::mem::replace(&mut self.unread, true) {
+            return Err(Error::Io(io::ErrorKind::NotConnected.into()));
         }
         let mut out = Vec::with_capacity(512 + body.map_or(0, <[u8]>::len));
         write!(out, "{method} {target} HTTP/1.1\r\nHost: {}\r\n", self.host)?;
@@ -117,7 +124,7 @@ impl Client {
                 status,
                 headers,
                 framing,
-                wire: &mut self.wire,
+                client: self,
             }),
             Err(error) => Err(sent.err().map_or(error, Error::Io)),
         }
@@ -207,7 +214,7 @@ pub struct Answer<'c> {
     pub status: u16,
     headers: Vec<(String, String)>,
     framing: Framing,
-    wire: &'c mut Wire,
+    client: &'c mut Client,
 }
 
 impl<'c> Answer<'c> {
@@ -220,18 +227,20 @@ impl<'c> Answer<'c> {
     /// The whole body, at most `cap` bytes, until `deadline`.
     pub fn body(self, cap: usize, deadline: Instant) -> Result<Vec<u8>, Error> {
         let mut body = Vec::new();
+        let wire = &mut self.client.wire;
         match self.framing {
             Framing::Known(framing) => {
-                read_framed(self.wire, framing, &mut body, cap, |_| deadline)?;
+                read_framed(wire, framing, &mut body, cap, |_| deadline)?;
+                self.client.unread = false;
             }
             Framing::UntilClose => loop {
-                body.extend_from_slice(self.wire.data());
-                self.wire.consume(usize::MAX);
+                body.extend_from_slice(wire.data());
+                wire.consume(usize::MAX);
                 if body.len() > cap {
                     return Err(Error::Malformed(super::body::TOO_LARGE.reason));
                 }
-                self.wire.expect_more();
-                match self.wire.fill(deadline)? {
+                wire.expect_more();
+                match wire.fill(deadline)? {
                     Fill::Data => {}
                     Fill::End => break,
                     Fill::TimedOut => return Err(Error::TimedOut),
@@ -255,7 +264,7 @@ impl<'c> Answer<'c> {
             decoded: Vec::new(),
             used: 0,
             reader: sse::Reader::default(),
-            wire: self.wire,
+            client: self.client,
         }
     }
 }
@@ -270,7 +279,7 @@ pub struct Events<'c> {
     decoded: Vec<u8>,
     used: usize,
     reader: sse::Reader,
-    wire: &'c mut Wire,
+    client: &'c mut Client,
 }
 
 impl Events<'_> {
@@ -297,9 +306,10 @@ impl Events<'_> {
                 Framing::UntilClose => false,
             };
             if whole {
+                self.client.unread = false;
                 return Ok(None);
             }
-            match (self.wire.fill(deadline)?, self.framing) {
+            match (self.client.wire.fill(deadline)?, self.framing) {
                 (Fill::Data, _) => {}
                 (Fill::TimedOut, _) => return Err(Error::TimedOut),
                 (Fill::End, Framing::UntilClose) => return Ok(None),
@@ -310,7 +320,7 @@ impl Events<'_> {
 
     /// Takes the framing off what has arrived. Says whether there is new content.
     fn take_data(&mut self) -> Result<bool, Error> {
-        let data = self.wire.data();
+        let data = self.client.wire.data();
         let used = match self.framing {
             Framing::Known(BodyFraming::None) => 0,
             Framing::Known(BodyFraming::Chunked) => self
@@ -326,7 +336,7 @@ impl Events<'_> {
         if self.framing != Framing::UntilClose {
             self.left = self.left.saturating_sub(used as u64);
         }
-        self.wire.consume(used);
+        self.client.wire.consume(used);
         Ok(!self.decoded.is_empty())
     }
 }

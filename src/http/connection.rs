@@ -69,8 +69,6 @@ pub struct Connection {
     date: Date,
     /// The body that the present request announced and nobody has read.
     unread: BodyFraming,
-    /// Its sender waits for `100 Continue`.
-    waits_for_continue: bool,
     pub(super) open: bool,
 }
 
@@ -89,7 +87,6 @@ impl Connection {
             out: Vec::new(),
             date: Date::default(),
             unread: BodyFraming::None,
-            waits_for_continue: false,
             open: true,
         })
     }
@@ -109,7 +106,6 @@ impl Connection {
                 Verdict::Complete { request, length } => {
                     self.wire.consume(length);
                     self.unread = request.framing;
-                    self.waits_for_continue = request.expect_continue;
                     return Ok(Some(request));
                 }
             }
@@ -165,13 +161,11 @@ impl Connection {
             }
             BodyFraming::Length(_) | BodyFraming::Chunked => {}
         }
-        debug_assert_eq!(self.unread, request.framing);
         let begun = Instant::now();
-        if self.waits_for_continue && self.wire.data().is_empty() {
+        if request.expect_continue && self.wire.data().is_empty() {
             let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
             self.wire.write(go_on, &mut Pace::default())?;
         }
-        self.waits_for_continue = false;
         let timeout = self.limits.body_timeout;
         let latest = |received: usize| {
             begun + timeout + Duration::from_millis(received as u64 * 1000 / MIN_BODY_RATE)
@@ -194,19 +188,16 @@ impl Connection {
     /// Reads and drops what the handler left of the last request's body. Says whether the
     /// connection can go on.
     fn skip_unread(&mut self) -> Result<bool, Closed> {
-        match self.unread {
+        let mut left = match self.unread {
             BodyFraming::None => return Ok(true),
-            BodyFraming::Length(length) if length <= MAX_DRAIN => {}
+            BodyFraming::Length(length) if length <= MAX_DRAIN => length,
             // `respond` closed the connection in these cases; here nobody responded at all.
             BodyFraming::Length(_) | BodyFraming::Chunked => {
                 self.open = false;
                 return Ok(false);
             }
-        }
-        let deadline = Instant::now() + DRAIN_TIMEOUT;
-        let BodyFraming::Length(mut left) = self.unread else {
-            return Ok(true);
         };
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
         loop {
             let have = self.wire.data().len() as u64;
             let used = have.min(left);
@@ -274,7 +265,7 @@ impl Connection {
         let can_skip = match self.unread {
             BodyFraming::None => true,
             // Who waits for 100 may send the body or not: what comes next would be a guess.
-            BodyFraming::Length(length) => length <= MAX_DRAIN && !self.waits_for_continue,
+            BodyFraming::Length(length) => length <= MAX_DRAIN && !request.expect_continue,
             BodyFraming::Chunked => false,
         };
         let goes_on = request.keep_alive && self.open && can_skip && !close;

@@ -68,7 +68,7 @@ impl Reader {
     /// Reads `bytes` up to the end of the first event in them. Returns how many were used.
     ///
     /// # Errors
-    /// `Err(())`: the event is longer than [`MAX_EVENT`].
+    /// [`TooLong`]: the reader is of no use any more.
     pub fn read(&mut self, bytes: &[u8]) -> Result<(usize, Option<Event>), TooLong> {
         for (at, &byte) in bytes.iter().enumerate() {
             let belongs_to_cr = std::mem::replace(&mut self.after_cr, byte == b'\r');

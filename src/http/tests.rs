@@ -6,6 +6,7 @@ mod clients;
 mod fake;
 mod heads;
 mod limits;
+mod mutations;
 mod server;
 mod streams;
 

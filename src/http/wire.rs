@@ -161,7 +161,7 @@ impl Wire {
     }
 
     fn set_read_timeout(&mut self, timeout: Duration) -> io::Result<()> {
-        // Rounded up as the kernel does: std refuses nothing, but 0 µs would mean "for ever".
+        // The kernel counts in milliseconds at best, and 0 would mean "for ever".
         let timeout = timeout.max(Duration::from_millis(1));
         self.socket.set_read_timeout(timeout)?;
         self.read_timeout = Some(timeout);

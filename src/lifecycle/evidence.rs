@@ -152,7 +152,7 @@ impl Place {
                 return Supervision::Silent;
             }
         };
-        let get = |key: &str| properties.get(key).cloned().unwrap_or_default();
+        let get = |key: &str| properties.get(key).to_owned();
         shown.active_state = get("ActiveState");
         shown.job = get("Job");
         shown.main_pid = get("MainPID");
@@ -227,7 +227,7 @@ fn unit(
     moment: Moment,
     shown: &mut Shown,
 ) -> Supervision {
-    let get = |key: &str| properties.get(key).map_or("", String::as_str);
+    let get = |key: &str| properties.get(key);
     let active = match get("ActiveState") {
         "deactivating" => ActiveState::Deactivating,
         _ => ActiveState::Other,

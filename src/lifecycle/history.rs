@@ -68,17 +68,21 @@ impl Run {
         &self.started
     }
 
-    /// Makes the entry durable, prunes the history and adds what the run before us did not say.
-    /// Returns that line, for the log.
-    pub fn settle(&mut self, dirs: &Dirs) -> io::Result<Option<Value>> {
+    /// Makes the entry and the history durable, prunes it, and adds what the run before us did not
+    /// say. Returns that line, for the log.
+    pub fn settle(&self, dirs: &Dirs) -> io::Result<Option<Value>> {
         files::sync(&dirs.run_record())?;
+        match files::sync(&dirs.history()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
         let text = read(&dirs.history()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().filter(|l| parse(l).is_some()).collect();
         if lines.len() > KEEP || lines.len() != text.lines().count() {
             let kept = lines[lines.len().saturating_sub(KEEP)..].join("\n") + "\n";
             files::replace(&dirs.history(), kept.as_bytes(), 0o600)?;
         }
-        let Some(left) = self.unfinished.take() else {
+        let Some(left) = &self.unfinished else {
             return Ok(None);
         };
         let ended = lines
@@ -89,12 +93,13 @@ impl Run {
         if ended {
             return Ok(None);
         }
-        let line = without_a_word(&left);
-        append(&dirs.history(), &line)?;
+        let line = without_a_word(left);
+        append(&dirs.history(), &line, true)?;
         Ok(Some(line))
     }
 
-    /// Writes how this run ends; durable when it returns.
+    /// Writes how this run ends; durable when it returns and the stop was planned. After a kill it
+    /// is the next start that syncs: the last answer of the service manager must not grow old.
     pub fn end(
         &self,
         dirs: &Dirs,
@@ -120,9 +125,12 @@ impl Run {
             "in_flight": ending.in_flight,
             "cut": ending.cut,
         });
-        append(&dirs.history(), &line)?;
+        append(&dirs.history(), &line, found.verdict.planned)?;
         // Not synced: should the name come back after a power cut, the line above has its id.
-        fs::remove_file(dirs.run_record())
+        match fs::remove_file(dirs.run_record()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -139,7 +147,11 @@ pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e),
     };
-    let stops: Vec<Value> = text.lines().filter_map(parse).collect();
+    let mut stops: Vec<Value> = text.lines().filter_map(parse).collect();
+    // A run that learned better at the last moment wrote twice: the later line counts.
+    stops.reverse();
+    stops.dedup_by(|earlier, later| later["run"].is_string() && earlier["run"] == later["run"]);
+    stops.reverse();
     Ok(stops[stops.len().saturating_sub(KEEP)..].to_vec())
 }
 
@@ -164,11 +176,14 @@ fn without_a_word(left: &Value) -> Value {
     })
 }
 
-fn append(path: &Path, line: &Value) -> io::Result<()> {
+fn append(path: &Path, line: &Value, sync: bool) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let mut file = options.append(true).create(true).mode(0o600).open(path)?;
     let new = file.metadata()?.len() == 0;
     file.write_all(format!("{line}\n").as_bytes())?;
+    if !sync {
+        return Ok(());
+    }
     file.sync_data()?;
     if new {
         files::sync_dir_of(path)
@@ -244,10 +259,10 @@ mod tests {
     fn a_run_that_ends_properly_leaves_one_line() {
         let root = TempDir::new("history");
         let dirs = dirs(&root);
-        let mut run = Run::begin(&dirs).unwrap();
+        let run = Run::begin(&dirs).unwrap();
         assert_eq!(run.settle(&dirs).unwrap(), None);
         end(&run, &dirs);
-        let mut next = Run::begin(&dirs).unwrap();
+        let next = Run::begin(&dirs).unwrap();
         assert_eq!(next.settle(&dirs).unwrap(), None);
         let stops = stops(&dirs).unwrap();
         assert_eq!(stops.len(), 1);
@@ -255,6 +270,24 @@ mod tests {
             (&stops[0]["exit"], &stops[0]["in_flight"]),
             (&json!(0), &json!(2))
         );
+    }
+
+    #[test]
+    fn the_later_line_of_a_run_counts() {
+        let root = TempDir::new("history");
+        let dirs = dirs(&root);
+        let lines = r#"{"run":"a","n":1}
+            {"run":"b","n":2}
+            {"run":"b","n":3}
+            {"n":4}
+            {"n":5}"#;
+        fs::write(dirs.history(), lines).unwrap();
+        let numbers: Vec<Value> = stops(&dirs)
+            .unwrap()
+            .iter()
+            .map(|s| s["n"].clone())
+            .collect();
+        assert_eq!(numbers, [1, 3, 4, 5]);
     }
 
     #[test]

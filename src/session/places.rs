@@ -1,7 +1,6 @@
 //! Places to run in: the dispatch behind a lock, with a way to wake those who wait.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +19,8 @@ pub struct Places {
 #[derive(Debug)]
 struct State {
     dispatch: Dispatch,
-    waiting: BTreeMap<Ticket, Arc<Event>>,
+    /// In the order of arrival, at most `Bounds::queue` of them.
+    waiting: Vec<(Ticket, Arc<Event>)>,
     next: Ticket,
 }
 
@@ -50,7 +50,7 @@ impl Places {
     pub fn new(bounds: Bounds) -> Places {
         let state = State {
             dispatch: Dispatch::new(bounds),
-            waiting: BTreeMap::new(),
+            waiting: Vec::new(),
             next: 0,
         };
         Places {
@@ -91,7 +91,7 @@ impl Places {
                 Admission::Waits { .. } => match Event::new() {
                     Ok(event) => {
                         let event = Arc::new(event);
-                        state.waiting.insert(ticket, Arc::clone(&event));
+                        state.waiting.push((ticket, Arc::clone(&event)));
                         (place, event)
                     }
                     Err(e) => {
@@ -146,8 +146,12 @@ fn wait(
 impl State {
     fn wake(&mut self, started: &[Ticket]) {
         for ticket in started {
-            if let Some(event) = self.waiting.remove(ticket) {
-                event.raise();
+            if let Some(at) = self
+                .waiting
+                .iter()
+                .position(|(waiting, _)| waiting == ticket)
+            {
+                self.waiting.remove(at).1.raise();
             }
         }
     }
@@ -156,7 +160,7 @@ impl State {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut state = self.places.lock();
-        state.waiting.remove(&self.ticket);
+        state.waiting.retain(|(waiting, _)| *waiting != self.ticket);
         let started = state.dispatch.leave(self.ticket);
         state.wake(&started);
     }

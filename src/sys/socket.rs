@@ -1,12 +1,11 @@
 //! Sockets: what std does not offer.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
 use super::check;
 use super::process::Pid;
@@ -73,14 +72,38 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) {
     }
 }
 
-/// Connects to a unix socket without waiting; a path longer than `sun_path` will do. The stream is
-/// in blocking mode.
+/// Listens on a unix socket at `path`, taking the place of a stale one. The caller holds the lock
+/// that makes sure that it is stale, and the directory keeps others out.
+pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    with_short_path(path, |path| UnixListener::bind(path))
+}
+
+/// Connects to a unix socket without waiting. The stream is in blocking mode.
 ///
 /// # Errors
 /// WouldBlock when the backlog is full (connect(2)): the listener lives but does not accept.
 /// NotFound and ConnectionRefused when nobody listens.
 pub fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    let (address, size, _dir) = unix_address(path)?;
+    with_short_path(path, connect)
+}
+
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    // SAFETY: all-zero is a valid sockaddr_un.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    let family = libc::sa_family_t::try_from(libc::AF_UNIX);
+    address.sun_family = family.map_err(io::Error::other)?;
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.is_empty() || bytes.len() > MAX_UNIX_PATH || bytes.contains(&0) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = from.cast_signed() as libc::c_char;
+    }
+    let size = size_of::<libc::sockaddr_un>() as libc::socklen_t;
     // SAFETY: socket returns a new descriptor that nobody else owns; connect reads `size` bytes of
     // the struct that lives here.
     let socket = unsafe {
@@ -95,46 +118,27 @@ pub fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// The address of a unix socket's path (unix(7)). Where the path does not fit it goes through its
-/// directory's descriptor (`/proc/self/fd/N/NAME`), which has to stay open until the address is used.
-fn unix_address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t, Option<File>)> {
-    // SAFETY: all-zero is a valid sockaddr_un.
-    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
-    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    let room = address.sun_path.len() - 1;
-    let mut short = PathBuf::from(path);
-    let mut dir = None;
-    if let (true, Some(parent), Some(name)) = (
-        path.as_os_str().len() > room,
-        path.parent(),
-        path.file_name(),
-    ) {
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .custom_flags(libc::O_PATH | libc::O_DIRECTORY);
-        let parent = options.open(parent)?;
-        short = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd())).join(name);
-        dir = Some(parent);
+/// The bytes that a unix socket's path may have (unix(7): 108, the last one NUL).
+const MAX_UNIX_PATH: usize = 107;
+
+/// Calls `use_path` with a path that fits into a socket address: where `path` itself does not, by
+/// way of its open directory.
+fn with_short_path<T>(path: &Path, use_path: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    if path.as_os_str().len() <= MAX_UNIX_PATH {
+        return use_path(path);
     }
-    let bytes = short.as_os_str().as_bytes();
-    if bytes.is_empty() || bytes.len() > room || bytes.contains(&0) {
-        let why = format!("{} cannot be a socket's path", path.display());
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-    }
-    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
-        *to = from.cast_signed() as libc::c_char;
-    }
-    let size = std::mem::offset_of!(libc::sockaddr_un, sun_path) + bytes.len() + 1;
-    Ok((address, libc::socklen_t::try_from(size).unwrap_or(0), dir))
+    let directory = File::open(directory)?;
+    let way = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    use_path(&Path::new(&way).join(name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::TempDir;
-    use std::fs;
-    use std::os::unix::net::UnixListener;
 
     #[test]
     fn a_long_path_is_reached_through_its_directory() {
@@ -146,9 +150,7 @@ mod tests {
             connect_unix(&path).unwrap_err().kind(),
             io::ErrorKind::NotFound
         );
-        let handle = File::open(&dir).unwrap();
-        let short = format!("/proc/self/fd/{}/control.sock", handle.as_raw_fd());
-        let listener = UnixListener::bind(short).unwrap();
+        let listener = bind_unix(&path).unwrap();
         connect_unix(&path).unwrap();
         listener.accept().unwrap();
         drop(listener);

@@ -4,7 +4,6 @@
 //! very end while the manager goes down, and it is there wherever systemd is.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::env;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -27,8 +26,19 @@ pub struct Systemctl {
     children: Arc<Children>,
 }
 
-/// Properties by name. systemctl prints them in an order of its own.
-pub type Properties = BTreeMap<String, String>;
+/// What `systemctl show` printed, by name: its order is its own.
+#[derive(Clone, Debug, Default)]
+pub struct Properties(String);
+
+impl Properties {
+    /// The value of a property; empty where systemctl did not print it.
+    pub fn get(&self, name: &str) -> &str {
+        let mut lines = self.0.lines();
+        lines
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+            .unwrap_or("")
+    }
+}
 
 impl Systemctl {
     pub fn new(scope: Scope, children: Arc<Children>) -> Systemctl {
@@ -47,8 +57,8 @@ impl Systemctl {
         unit: &str,
         deadline: Instant,
     ) -> Result<Properties, String> {
-        let answer = self.run(&["show", "-p", properties, "--", unit], deadline)?;
-        Ok(parse_properties(&answer))
+        self.run(&["show", "-p", properties, "--", unit], deadline)
+            .map(Properties)
     }
 
     /// The type of the job with this id (`start`, `stop`, `restart`, …), `None` when it is gone.
@@ -109,14 +119,6 @@ pub fn repair_environment(command: &mut Command) {
     }
 }
 
-fn parse_properties(text: &str) -> Properties {
-    let pair = |line: &str| {
-        line.split_once('=')
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-    };
-    text.lines().filter_map(pair).collect()
-}
-
 /// A row of list-jobs is `JOB UNIT TYPE STATE`.
 fn job_type_in(list: &str, job: u32) -> Option<String> {
     list.lines().find_map(|line| {
@@ -146,10 +148,10 @@ mod tests {
 
     #[test]
     fn properties_in_any_order_and_empty() {
-        let shown = parse_properties("Job=\nActiveState=active\nExecStart={ a=b }\n");
-        assert_eq!(shown["Job"], "");
-        assert_eq!(shown["ActiveState"], "active");
-        assert_eq!(shown["ExecStart"], "{ a=b }");
+        let shown = Properties("Job=\nActiveState=active\nExecStart={ a=b }\n".to_owned());
+        assert_eq!(shown.get("Job"), "");
+        assert_eq!(shown.get("ActiveState"), "active");
+        assert_eq!(shown.get("ExecStart"), "{ a=b }");
     }
 
     #[test]

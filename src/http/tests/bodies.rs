@@ -1,4 +1,5 @@
 //! Bodies: which framing is accepted, and what each makes of the bytes that follow.
+#![forbid(unsafe_code)]
 
 use super::{Case, hold};
 
@@ -129,6 +130,18 @@ const CHUNKS: &[Case] = &[
     ("a request in place of the end", b"0\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
 ];
 
+/// The cases of [`CHUNKS`] as whole requests.
+fn chunk_cases() -> Vec<Case> {
+    let with_head = |&(name, bytes, expected): &Case| -> Case {
+        (name, [CHUNKED, bytes].concat().leak(), expected)
+    };
+    CHUNKS.iter().map(with_head).collect()
+}
+
+pub fn all() -> impl Iterator<Item = Case> {
+    LENGTHS.iter().chain(CODINGS).copied().chain(chunk_cases())
+}
+
 #[test]
 fn lengths() {
     hold(LENGTHS);
@@ -141,8 +154,5 @@ fn codings() {
 
 #[test]
 fn chunks() {
-    let with_head = |&(name, bytes, expected): &Case| -> Case {
-        (name, [CHUNKED, bytes].concat().leak(), expected)
-    };
-    hold(&CHUNKS.iter().map(with_head).collect::<Vec<_>>());
+    hold(&chunk_cases());
 }

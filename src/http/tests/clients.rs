@@ -1,4 +1,5 @@
 //! The client: round trips with our server, and answers that it must not believe.
+#![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,18 @@ fn what_would_break_the_framing_is_not_sent() {
         };
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
     }
+}
+
+#[test]
+fn an_unread_answer_is_not_taken_for_the_next_one() {
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".as_slice();
+    let mut client = Client::new(Fake::new(&[answer, answer]), "a", SHORT).unwrap();
+    assert_eq!(
+        client.send("GET", "/", &[], None, soon()).unwrap().status,
+        200
+    );
+    let second = client.send("GET", "/", &[], None, soon());
+    assert!(matches!(second, Err(Error::Io(_))));
 }
 
 #[test]

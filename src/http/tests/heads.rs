@@ -1,4 +1,5 @@
 //! Heads: the request line, the fields, what they say about framing.
+#![forbid(unsafe_code)]
 
 use super::{Case, hold};
 
@@ -145,6 +146,10 @@ const FIELDS: &[Case] = &[
     ("other fields may repeat", b"GET / HTTP/1.1\r\nHost: a\r\nAccept: x\r\nAccept: y\r\n\r\n", "GET /"),
     ("upgrades are ignored", b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n", "GET /"),
 ];
+
+pub fn all() -> impl Iterator<Item = Case> {
+    REQUEST_LINES.iter().chain(TARGETS).chain(FIELDS).copied()
+}
 
 #[test]
 fn request_lines() {

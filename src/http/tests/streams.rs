@@ -1,4 +1,5 @@
 //! Responses in pieces: framing, ends, broken ends.
+#![forbid(unsafe_code)]
 
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};

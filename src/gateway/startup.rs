@@ -1,0 +1,233 @@
+//! From nothing to ready, in a thread of its own: whatever blocks here, the main loop goes on
+//! judging signals.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Plan;
+use crate::agent::Agent;
+use crate::api::{Facts, Key, Service, Settings};
+use crate::config::{self, Config, Loaded};
+use crate::exit::{Exit, Failure};
+use crate::lifecycle::history::{self, Run};
+use crate::lifecycle::instance::Instance;
+use crate::sys::fd::Event;
+use crate::sys::{fs as files, proc, random, socket};
+use crate::text::escaped;
+use crate::{logger, sys};
+
+/// Bytes of chance in a key that we make.
+const KEY_BYTES: usize = 32;
+/// A key file has one line.
+const MAX_KEY_FILE: u64 = 4096;
+
+/// A gateway that can serve.
+pub struct Started {
+    pub service: Arc<Service>,
+    pub tcp: TcpListener,
+    pub control: UnixListener,
+    pub run: Arc<Run>,
+    /// Held until the process ends.
+    pub instance: Instance,
+    pub key_file: PathBuf,
+    pub config_file: Option<PathBuf>,
+}
+
+/// Starts everything that has to be there before READY=1.
+///
+/// # Errors
+/// `Config` for a wrong configuration or key, `Unavailable` when another gateway or program is in
+/// the way, `Failed` for what the system refuses.
+pub fn start(
+    plan: &Plan,
+    unit: Option<String>,
+    began: Instant,
+    quiet: Arc<Event>,
+) -> Result<Started, Failure> {
+    let loaded = load(plan)?;
+    let config = &loaded.config;
+    let log_name = plan.name.unit().trim_end_matches(".service").to_owned();
+    logger::set(config.log.level, config.log.target, &log_name);
+
+    let instance = Instance::take(&plan.name, &plan.dirs)?;
+    let key_file = config
+        .http
+        .key_file
+        .clone()
+        .unwrap_or_else(|| plan.dirs.key());
+    let key = key(&key_file, config.http.key_file.is_some())?;
+    let tcp = listen(config.http.listen, &loaded)?;
+    let control = control(&plan.dirs.control_socket())?;
+    let run = Run::begin(&plan.dirs).map_err(|e| {
+        Failure::failed(format!(
+            "cannot write {}: {e}",
+            plan.dirs.run_record().display()
+        ))
+    })?;
+
+    let listen = tcp.local_addr().unwrap_or(config.http.listen);
+    let facts = Facts {
+        name: plan.name.to_string(),
+        listen: listen.to_string(),
+        unit,
+        since: run.started().to_owned(),
+        began,
+    };
+    let settings = settings(plan, config.clone());
+    let service = Service::new(facts, key, settings, quiet)
+        .map_err(|e| Failure::failed(format!("cannot make an event counter: {e}")))?;
+    Ok(Started {
+        service: Arc::new(service),
+        tcp,
+        control,
+        run: Arc::new(run),
+        instance,
+        key_file,
+        config_file: loaded.file,
+    })
+}
+
+/// What can wait until READY=1 was said: makes the run's entry durable and looks back at how the
+/// one before it ended.
+pub fn settle(plan: &Plan, started: &Service, run: &Run) {
+    match run.settle(&plan.dirs) {
+        Ok(Some(line)) => {
+            let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
+            log::warn!(
+                "the run before this one (started {}) ended without a word: {}",
+                text("started"),
+                text("reason")
+            );
+        }
+        Ok(None) => {}
+        Err(e) => log::warn!(
+            "the history in {} cannot be kept: {e}",
+            plan.dirs.state.display()
+        ),
+    }
+    if let Ok(mut stops) = history::stops(&plan.dirs) {
+        started.set_last_stop(stops.pop().unwrap_or_default());
+    }
+    sys::memory::release_program();
+}
+
+/// Loads the configuration.
+pub fn load(plan: &Plan) -> Result<Loaded, Failure> {
+    config::load(&plan.sources)
+        .map_err(|e| Failure::new(Exit::Config, format!("the configuration is wrong\n{e}")))
+}
+
+/// A configuration with what is made from it.
+pub fn settings(plan: &Plan, config: Config) -> Settings {
+    let agent = Agent::new(config.agent.clone(), Arc::clone(&plan.children));
+    Settings { config, agent }
+}
+
+/// Reads the key, or makes it at the first start. A file that the configuration names must exist.
+fn key(path: &Path, configured: bool) -> Result<Key, Failure> {
+    let wrong = |why: String| {
+        Failure::new(
+            Exit::Config,
+            format!("the key file {} cannot be used: {why}", path.display()),
+        )
+    };
+    let mut file = match files::open_own(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !configured => {
+            make_key(path).map_err(|e| wrong(e.to_string()))?;
+            files::open_own(path).map_err(|e| wrong(e.to_string()))?
+        }
+        Err(e) => return Err(wrong(e.to_string())),
+    };
+    let mode = file.metadata().map_err(|e| wrong(e.to_string()))?.mode();
+    if mode & 0o077 != 0 {
+        let mode = mode & 0o777;
+        return Err(wrong(format!(
+            "others may read it (mode {mode:o}); chmod 600 it"
+        )));
+    }
+    let mut text = String::new();
+    let read = io::Read::by_ref(&mut file)
+        .take(MAX_KEY_FILE)
+        .read_to_string(&mut text);
+    read.map_err(|e| wrong(e.to_string()))?;
+    let remedy = if configured {
+        ""
+    } else {
+        "; remove the file and a new key is made"
+    };
+    Key::parse(&text).map_err(|why| wrong(format!("{why}{remedy}")))
+}
+
+fn make_key(path: &Path) -> io::Result<()> {
+    let mut bytes = [0; KEY_BYTES];
+    random::fill(&mut bytes)?;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    // An existing file wins: two first starts must not hand out two keys.
+    files::create(path, format!("{hex}\n").as_bytes(), 0o600).map(drop)
+}
+
+fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> {
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|e| {
+        let place = loaded
+            .place("http.listen")
+            .unwrap_or_else(|| "the default".to_owned());
+        match e.kind() {
+            io::ErrorKind::AddrInUse => {
+                let holder = match proc::listener(address) {
+                    Some(pid) => {
+                        let name = proc::name(pid).unwrap_or_default();
+                        format!("pid {pid} ({})", escaped(&name, false))
+                    }
+                    None => "another program".to_owned(),
+                };
+                Failure::new(
+                    Exit::Unavailable,
+                    format!("{address} is taken by {holder}; choose another http.listen ({place})"),
+                )
+            }
+            io::ErrorKind::AddrNotAvailable => Failure::new(
+                Exit::Unavailable,
+                format!("{address} is no address of this machine; see http.listen ({place})"),
+            ),
+            _ => Failure::failed(format!("cannot listen on {address} ({place}): {e}")),
+        }
+    })
+}
+
+fn control(path: &Path) -> Result<UnixListener, Failure> {
+    let bound = socket::bind_unix(path).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|e| Failure::failed(format!("cannot listen on {}: {e}", path.display())))
+}
+
+/// Removes what only makes sense while we live. The lock file stays: it is never unlinked.
+pub fn clean_up(plan: &Plan) {
+    let _ = fs::remove_file(plan.dirs.control_socket());
+}
+
+/// The most connections that the descriptors allow: each needs one, a turn some more, and the
+/// reserve keeps files, helpers and the control socket usable.
+pub fn connections_allowed(config: &Config) -> usize {
+    /// Listeners, journal, log, a helper's pipes, the control socket's clients.
+    const RESERVE: usize = 64;
+    /// The pipes of a command's turn, its pidfd, and the client's second descriptor.
+    const PER_TURN: usize = 6;
+    let descriptors = sys::fd::limit().ok().and_then(|n| usize::try_from(n).ok());
+    let taken = RESERVE + PER_TURN * config.limits.max_turns;
+    let room = descriptors.unwrap_or(1024).saturating_sub(taken).max(1);
+    config.limits.max_connections.min(room)
+}

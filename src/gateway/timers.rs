@@ -1,0 +1,38 @@
+//! What the main loop has to do at a certain time.
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+/// The points in time that the main loop waits for; `None` is never.
+#[derive(Debug, Default)]
+pub struct Timers {
+    /// The next sign of life for the service manager, and how far apart they are.
+    pub watchdog: Option<(Instant, Duration)>,
+    /// The end of the drain, or of the time that cut turns have.
+    pub drain: Option<Instant>,
+    /// When to accept again after it failed.
+    pub accept: Option<Instant>,
+    /// The next line about a drain that goes on.
+    pub report: Option<Instant>,
+}
+
+impl Timers {
+    /// How long until the first of them; `None`: nothing is due ever.
+    pub fn until_next(&self, now: Instant) -> Option<Duration> {
+        let watchdog = self.watchdog.map(|(at, _)| at);
+        let all = [watchdog, self.drain, self.accept, self.report];
+        all.into_iter()
+            .flatten()
+            .min()
+            .map(|at| at.saturating_duration_since(now))
+    }
+}
+
+/// Whether a timer has run out; if so it is taken.
+pub fn due(timer: &mut Option<Instant>, now: Instant) -> bool {
+    let is_due = timer.is_some_and(|at| at <= now);
+    if is_due {
+        *timer = None;
+    }
+    is_due
+}

@@ -1,0 +1,65 @@
+//! Thousands of damaged requests: none may panic, none may depend on how it is cut.
+#![forbid(unsafe_code)]
+
+use super::{bodies, fake, heads};
+
+/// xorshift64: the same damage on every machine.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit as u64).unwrap()
+    }
+}
+
+/// What parsers disagree about.
+const SPICE: &[&[u8]] = &[
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"\0",
+    b" ",
+    b"\t",
+    b":",
+    b",",
+    b";",
+    b"\"",
+    b"%",
+    b"/",
+    b"0",
+    b"\xff",
+    b"\r\n\r\n",
+    b"chunked",
+    b"Content-Length: 1\r\n",
+    b"0\r\n\r\n",
+    b"HTTP/1.1",
+];
+
+#[test]
+fn damage_is_judged_alike_however_it_is_cut() {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let cases: Vec<_> = heads::all().chain(bodies::all()).collect();
+    for round in 0..20 {
+        for (name, bytes, _) in &cases {
+            let mut bytes = bytes.to_vec();
+            for _ in 0..=round % 3 {
+                let at = random.below(bytes.len() + 1);
+                match random.below(4) {
+                    0 => bytes.truncate(at),
+                    1 if at < bytes.len() => drop(bytes.remove(at)),
+                    _ => {
+                        let spice = SPICE[random.below(SPICE.len())];
+                        bytes.splice(at..at, spice.iter().copied());
+                    }
+                }
+            }
+            let whole = fake::run(&[&bytes]);
+            let pieces: Vec<&[u8]> = bytes.chunks(1 + random.below(3)).collect();
+            let text = String::from_utf8_lossy(&bytes);
+            assert_eq!(fake::run(&pieces), whole, "{name}: {text:?}");
+        }
+    }
+}

@@ -1,0 +1,896 @@
+//! The rules of the house, kept by a test and not by memory. Each rule is a function from sources
+//! to complaints; the tests at the end hold the rules themselves to account on small snippets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "house/paper.rs"]
+mod paper;
+#[path = "house/scan.rs"]
+mod scan;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use scan::Source;
+
+// ------------------------------------------------------------------ the tables ----
+
+/// May be used by every room above `sys`, and use only each other and `sys`.
+const BASE: &[&str] = &["exit", "names", "dirs", "config", "log", "logging"];
+
+/// What each room may import, beside itself, [`BASE`] and `sys`. `main` may import all. Imports run
+/// downward: a room stands below all that import it.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("sys", &[]),
+    ("systemd", &[]),
+    ("lifecycle", &["systemd"]),
+    ("journal", &[]),
+    ("http", &[]),
+    ("agent", &["journal", "http"]),
+    ("delivery", &["journal", "http"]),
+    ("session", &["agent", "delivery", "journal", "http"]),
+    (
+        "api",
+        &[
+            "session",
+            "agent",
+            "delivery",
+            "journal",
+            "http",
+            "lifecycle",
+            "systemd",
+        ],
+    ),
+    (
+        "telegram",
+        &["session", "agent", "delivery", "journal", "http"],
+    ),
+    (
+        "gateway",
+        &[
+            "api",
+            "telegram",
+            "session",
+            "agent",
+            "delivery",
+            "journal",
+            "http",
+            "lifecycle",
+            "systemd",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "gateway",
+            "api",
+            "telegram",
+            "session",
+            "agent",
+            "delivery",
+            "journal",
+            "http",
+            "lifecycle",
+            "systemd",
+        ],
+    ),
+];
+
+/// Judge and do not touch the world: values in, values out.
+const PURE: &[&str] = &[
+    "src/lifecycle/verdict.rs",
+    "src/lifecycle/phase.rs",
+    "src/session/dispatch.rs",
+    "src/http/head.rs",
+];
+
+/// What a pure file must not name.
+const IMPURE: &[&str] = &[
+    "std::fs",
+    "std::net",
+    "std::os::unix::net",
+    "std::process",
+    "std::thread",
+    "std::env",
+    "Instant::now",
+    "SystemTime::now",
+    "sys::fs",
+    "sys::poll",
+    "sys::process",
+    "sys::socket",
+];
+
+/// State machines: `match (state, event)` names every pair.
+const TOTAL: &[&str] = &["src/lifecycle/phase.rs", "src/session/dispatch.rs"];
+
+/// All that the top level of the repository holds.
+const TOP_LEVEL: &[&str] = &[
+    ".ci",
+    ".gitignore",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "README.md",
+    "src",
+    "systemd",
+    "tests",
+];
+
+/// Home directories that may be named: `tests/with-systemd` makes the first, the others are examples.
+const HOMES: &[&str] = &[
+    "tester", "me", "you", "user", "alice", "bob", "$user", "NAME", "x",
+];
+
+const MAX_FILE: usize = 400;
+const MAX_MEDIAN: usize = 200;
+const MAX_FUNCTION: usize = 70;
+const MAX_TOTAL: usize = 12_000;
+const MAX_BINARY: u64 = 900_000;
+
+// ------------------------------------------------------------------- the rules ----
+
+fn in_sys(source: &Source) -> bool {
+    source.path.starts_with("src/sys/") || source.path == "src/sys.rs"
+}
+
+/// A file of unit tests, beside the file that it tests.
+fn is_test(source: &Source) -> bool {
+    source.path.ends_with("/tests.rs") || source.path.contains("/tests/")
+}
+
+fn unsafe_only_in_sys(sources: &[Source]) -> Vec<String> {
+    let outside = sources.iter().filter(|source| !in_sys(source));
+    outside
+        .flat_map(|source| {
+            let found = ["unsafe", "libc"].into_iter();
+            found.flat_map(move |word| {
+                let uses = source.uses(word);
+                uses.map(move |at| format!("{}: `{word}` outside of src/sys", source.place(at)))
+            })
+        })
+        .collect()
+}
+
+fn unsafe_forbidden_elsewhere(sources: &[Source]) -> Vec<String> {
+    sources
+        .iter()
+        // For main.rs, Cargo.toml's lints say it: a `forbid` there would reach src/sys too. Tests
+        // are in the reach of the file that they belong to.
+        .filter(|source| !in_sys(source) && source.path != "src/main.rs" && !is_test(source))
+        .filter(|source| !source.code.contains("#![forbid(unsafe_code)]"))
+        .map(|source| format!("{}:1: #![forbid(unsafe_code)] is missing", source.path))
+        .collect()
+}
+
+/// A `SAFETY:` comment stands in the lines just above each `unsafe`, or on it.
+fn unsafe_is_explained(sources: &[Source]) -> Vec<String> {
+    const REACH: usize = 6;
+    let mut complaints = Vec::new();
+    for source in sources {
+        let lines: Vec<&str> = source.text.lines().collect();
+        for at in source.uses("unsafe") {
+            let next = source.code[at + "unsafe".len()..].trim_start();
+            if !["{", "impl", "fn", "extern"]
+                .iter()
+                .any(|word| next.starts_with(word))
+            {
+                continue;
+            }
+            let line = source.line_at(at);
+            let above = &lines[line.saturating_sub(REACH)..line];
+            if !above.iter().any(|line| line.contains("SAFETY:")) {
+                complaints.push(format!(
+                    "{}: unsafe without a SAFETY: line",
+                    source.place(at)
+                ));
+            }
+        }
+    }
+    complaints
+}
+
+fn imports_run_downward(sources: &[Source]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for source in sources.iter().filter(|source| source.path != "src/main.rs") {
+        let room = source.path.trim_start_matches("src/");
+        let room = room
+            .split('/')
+            .next()
+            .unwrap_or(room)
+            .trim_end_matches(".rs");
+        let above = match ROOMS.iter().find(|(name, _)| *name == room) {
+            Some((_, below)) => *below,
+            None if BASE.contains(&room) => &[],
+            None => {
+                complaints.push(format!(
+                    "{}:1: the room `{room}` has no place yet: give it one in tests/house.rs",
+                    source.path
+                ));
+                continue;
+            }
+        };
+        for (name, at) in scan::imports(source) {
+            let allowed = name == room
+                || above.contains(&name.as_str())
+                || (room != "sys" && (name == "sys" || BASE.contains(&name.as_str())));
+            if !allowed {
+                complaints.push(format!(
+                    "{}: `{room}` may not import `{name}`: imports run downward",
+                    source.place(at)
+                ));
+            }
+        }
+    }
+    complaints
+}
+
+/// The table of rooms itself runs downward: each names only rooms above it in the table.
+fn rooms_are_in_order(rooms: &[(&str, &[&str])]) -> Vec<String> {
+    let mut known = BTreeSet::new();
+    let mut complaints = Vec::new();
+    for (room, below) in rooms {
+        let unknown = below.iter().filter(|name| !known.contains(*name));
+        complaints.extend(unknown.map(|name| format!("ROOMS: `{room}` names `{name}` too early")));
+        known.insert(*room);
+    }
+    complaints
+}
+
+fn pure_files_are_pure(sources: &[Source]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for path in PURE {
+        let Some(source) = sources.iter().find(|source| source.path == *path) else {
+            complaints.push(format!(
+                "{path}: is missing, or PURE in tests/house.rs is out of date"
+            ));
+            continue;
+        };
+        for word in IMPURE {
+            let uses = scan::words(source.production(), word);
+            complaints
+                .extend(uses.map(|at| format!("{}: `{word}` in a pure file", source.place(at))));
+        }
+        // `use std::{fs, io}` and `use crate::sys::{fs}` hide the same names.
+        for (group, names) in [
+            ("std::{", &["fs", "net", "process", "thread", "env"][..]),
+            ("sys::{", &["fs", "poll", "process", "socket"][..]),
+        ] {
+            for (at, _) in source.production().match_indices(group) {
+                let end = scan::close_of(&source.code, at + group.len() - 1);
+                let inside = &source.code[at..end];
+                for name in names
+                    .iter()
+                    .filter(|name| scan::words(inside, name).next().is_some())
+                {
+                    complaints.push(format!(
+                        "{}: `{group}{name}}}` in a pure file",
+                        source.place(at)
+                    ));
+                }
+            }
+        }
+    }
+    complaints
+}
+
+fn state_tables_are_total(sources: &[Source]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for path in TOTAL {
+        let Some(source) = sources.iter().find(|source| source.path == *path) else {
+            complaints.push(format!(
+                "{path}: is missing, or TOTAL in tests/house.rs is out of date"
+            ));
+            continue;
+        };
+        complaints.extend(
+            scan::wildcard_arms(source.production())
+                .into_iter()
+                .map(|at| {
+                    format!(
+                        "{}: an arm for everything in a match over a pair: name the cases",
+                        source.place(at)
+                    )
+                }),
+        );
+    }
+    complaints
+}
+
+fn files_are_small(sources: &[Source]) -> Vec<String> {
+    let counted: Vec<(&str, usize)> = sources
+        .iter()
+        .filter(|source| !is_test(source))
+        .map(|source| (source.path.as_str(), source.lines()))
+        .collect();
+    let mut complaints: Vec<String> = counted
+        .iter()
+        .filter(|(_, lines)| *lines > MAX_FILE)
+        .map(|(path, lines)| {
+            format!("{path}:{lines}: {lines} lines without tests, {MAX_FILE} at most")
+        })
+        .collect();
+    let mut lines: Vec<usize> = counted.iter().map(|(_, lines)| *lines).collect();
+    lines.sort_unstable();
+    let (median, total) = (lines.get(lines.len() / 2), lines.iter().sum::<usize>());
+    if median.is_some_and(|median| *median > MAX_MEDIAN) {
+        complaints.push(format!(
+            "src: the median file has {median:?} lines, {MAX_MEDIAN} at most"
+        ));
+    }
+    if total > MAX_TOTAL {
+        complaints.push(format!(
+            "src: {total} lines without tests, {MAX_TOTAL} at most"
+        ));
+    }
+    complaints
+}
+
+/// Lines are counted from `fn` to the closing brace.
+fn functions_are_small(sources: &[Source]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for source in sources.iter().filter(|source| !is_test(source)) {
+        for (name, at, lines) in scan::functions(source.production()) {
+            if lines > MAX_FUNCTION {
+                complaints.push(format!(
+                    "{}: fn {name} has {lines} lines, {MAX_FUNCTION} at most",
+                    source.place(at)
+                ));
+            }
+        }
+    }
+    complaints
+}
+
+fn files_say_what_they_are_for(sources: &[Source]) -> Vec<String> {
+    sources
+        .iter()
+        .filter(|source| !source.text.starts_with("//!"))
+        .map(|source| format!("{}:1: does not begin with //!", source.path))
+        .collect()
+}
+
+fn nothing_is_left_behind(sources: &[Source]) -> Vec<String> {
+    // In pieces, so that this file does not find itself.
+    let marks = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("XX", "X"),
+    ];
+    let macros = [concat!("to", "do!"), concat!("unimple", "mented!")];
+    let mut complaints = Vec::new();
+    for source in sources {
+        for mark in marks {
+            let uses = scan::words(&source.text, mark);
+            complaints.extend(uses.map(|at| format!("{}: {mark}", source.place(at))));
+        }
+        for name in macros {
+            let uses = scan::words(&source.code, name);
+            complaints.extend(uses.map(|at| format!("{}: {name}", source.place(at))));
+        }
+    }
+    complaints
+}
+
+fn ignored_tests_say_why(sources: &[Source]) -> Vec<String> {
+    sources
+        .iter()
+        .flat_map(|source| {
+            let bare = source.code.match_indices("#[ignore]");
+            bare.map(|(at, _)| format!("{}: #[ignore] does not say why", source.place(at)))
+        })
+        .collect()
+}
+
+/// In tests, a fixed time is either too short or wasted: wait for an event, with a deadline.
+fn tests_do_not_sleep(sources: &[Source]) -> Vec<String> {
+    let word = "thread::sleep";
+    sources
+        .iter()
+        .flat_map(|source| {
+            let from = if source.path.starts_with("src/") && !is_test(source) {
+                source.tests_at
+            } else {
+                0
+            };
+            let uses = scan::words(&source.code, word).filter(move |at| *at >= from);
+            uses.map(|at| format!("{}: a test sleeps: wait for an event", source.place(at)))
+        })
+        .collect()
+}
+
+/// Paths that exist on one machine only.
+fn no_machine_paths(files: &[(String, String)]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (path, text) in files {
+        for prefix in [
+            concat!("/ro", "ot/"),
+            concat!("/wo", "rk/"),
+            concat!("/ho", "me/"),
+        ] {
+            for (at, _) in text.match_indices(prefix) {
+                let rest = &text[at + prefix.len()..];
+                let name: String = rest
+                    .chars()
+                    .take_while(|c| c.is_alphanumeric() || "_-$".contains(*c))
+                    .collect();
+                let home = prefix.len() == 6 && prefix.ends_with("me/");
+                let example = home && (name.is_empty() || HOMES.contains(&name.as_str()));
+                // "a/root/b" is a path of somebody's own making.
+                let inner =
+                    text[..at].ends_with(|c: char| c.is_alphanumeric() || "}>.*)".contains(c));
+                if !example && !inner {
+                    let line = scan::line_at(text, at);
+                    complaints.push(format!(
+                        "{path}:{line}: a path of one machine: {prefix}{name}"
+                    ));
+                }
+            }
+        }
+    }
+    complaints
+}
+
+fn top_level_is_tidy(names: &BTreeSet<String>) -> Vec<String> {
+    let strange = names
+        .iter()
+        .filter(|name| !TOP_LEVEL.contains(&name.as_str()));
+    let strange = strange.map(|name| format!("{name}: has no place at the top level"));
+    let missing = TOP_LEVEL.iter().filter(|name| !names.contains(**name));
+    let missing = missing.map(|name| format!("{name}: is missing at the top level"));
+    strange.chain(missing).collect()
+}
+
+// ---------------------------------------------------------- the house, as it is ----
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file that is, or is about to be, committed.
+fn committed() -> Vec<String> {
+    let listed = Command::new("git")
+        .args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ])
+        .current_dir(top())
+        .output()
+        .expect("git");
+    assert!(listed.status.success(), "git ls-files failed");
+    let names = String::from_utf8(listed.stdout).expect("names in UTF-8");
+    let names = names.split_terminator('\0').map(str::to_owned);
+    names.filter(|name| top().join(name).exists()).collect()
+}
+
+fn rust_files(under: &str) -> Vec<Source> {
+    let files = committed();
+    let ours = files
+        .iter()
+        .filter(|path| path.starts_with(under) && path.ends_with(".rs"));
+    ours.map(|path| Source::new(path, &read(path))).collect()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(top().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Where cargo puts what it builds for release.
+fn release_binary() -> PathBuf {
+    let built = Path::new(env!("CARGO_BIN_EXE_hermes-gateway"));
+    let target = built.ancestors().nth(2).expect("target directory");
+    target.join("release/hermes-gateway")
+}
+
+#[track_caller]
+fn keep(complaints: &[String]) {
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+#[test]
+fn only_sys_has_unsafe_and_libc() {
+    keep(&unsafe_only_in_sys(&rust_files("src/")));
+}
+
+#[test]
+fn every_other_file_forbids_unsafe() {
+    keep(&unsafe_forbidden_elsewhere(&rust_files("src/")));
+}
+
+#[test]
+fn every_unsafe_is_explained() {
+    keep(&unsafe_is_explained(&rust_files("src/")));
+    keep(&unsafe_is_explained(&rust_files("tests/")));
+}
+
+#[test]
+fn every_import_runs_downward() {
+    keep(&rooms_are_in_order(ROOMS));
+    keep(&imports_run_downward(&rust_files("src/")));
+}
+
+#[test]
+fn what_judges_is_pure() {
+    keep(&pure_files_are_pure(&rust_files("src/")));
+}
+
+#[test]
+fn every_state_machine_is_total() {
+    keep(&state_tables_are_total(&rust_files("src/")));
+}
+
+#[test]
+fn every_file_is_small() {
+    keep(&files_are_small(&rust_files("src/")));
+}
+
+#[test]
+fn every_function_is_small() {
+    keep(&functions_are_small(&rust_files("src/")));
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    keep(&files_say_what_they_are_for(&rust_files("src/")));
+    keep(&files_say_what_they_are_for(&rust_files("tests/")));
+}
+
+#[test]
+fn no_loose_ends() {
+    keep(&nothing_is_left_behind(&rust_files("src/")));
+    keep(&nothing_is_left_behind(&rust_files("tests/")));
+}
+
+#[test]
+fn every_ignored_test_says_why() {
+    keep(&ignored_tests_say_why(&rust_files("src/")));
+    keep(&ignored_tests_say_why(&rust_files("tests/")));
+}
+
+#[test]
+fn no_test_sleeps() {
+    keep(&tests_do_not_sleep(&rust_files("src/")));
+    keep(&tests_do_not_sleep(&rust_files("tests/")));
+}
+
+#[test]
+fn no_file_names_this_machine() {
+    let files: Vec<(String, String)> = committed()
+        .into_iter()
+        .filter_map(|path| Some((path.clone(), fs::read_to_string(top().join(path)).ok()?)))
+        .collect();
+    keep(&no_machine_paths(&files));
+}
+
+#[test]
+fn the_top_level_is_tidy() {
+    let files = committed();
+    let names = files.iter().filter_map(|path| path.split('/').next());
+    keep(&top_level_is_tidy(&names.map(str::to_owned).collect()));
+}
+
+#[test]
+fn the_readme_lists_the_dependencies() {
+    let direct = paper::manifest_dependencies(&read("Cargo.toml"));
+    let tree = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "-e",
+            "normal,no-proc-macro",
+            "--prefix",
+            "none",
+        ])
+        .args(["--format", "{p}"])
+        .current_dir(top())
+        .output()
+        .expect("cargo tree");
+    let words = String::from_utf8_lossy(&tree.stdout).into_owned();
+    assert!(
+        tree.status.success(),
+        "{}",
+        String::from_utf8_lossy(&tree.stderr)
+    );
+    let linked = words.lines().filter_map(|line| line.split(' ').next());
+    let linked = linked.filter(|name| *name != env!("CARGO_PKG_NAME"));
+    keep(&paper::dependencies(
+        &read("README.md"),
+        &direct,
+        &linked.map(str::to_owned).collect(),
+    ));
+}
+
+#[test]
+fn the_readme_lists_the_exit_statuses() {
+    keep(&paper::exit_statuses(
+        &read("README.md"),
+        &read("src/exit.rs"),
+    ));
+}
+
+#[test]
+fn the_binary_is_small() {
+    let file = release_binary();
+    match fs::metadata(&file) {
+        Ok(found) if found.len() <= MAX_BINARY => {}
+        Ok(found) => panic!(
+            "{}: {} bytes, {MAX_BINARY} at most",
+            file.display(),
+            found.len()
+        ),
+        Err(_) if std::env::var("CI").as_deref() != Ok("true") => {
+            // Not eprintln!, which the test runner swallows when the test passes.
+            let line = format!(
+                "SKIPPED: the binary's size: there is no {}\n",
+                file.display()
+            );
+            let _ = std::io::stderr().write_all(line.as_bytes());
+        }
+        Err(error) => panic!("{}: {error}", file.display()),
+    }
+}
+
+// --------------------------------------------------- the rules, held to account ----
+
+/// One snippet, as the file of this name.
+fn file(path: &str, text: &str) -> Vec<Source> {
+    vec![Source::new(path, text)]
+}
+
+/// Exactly one complaint, and it says this.
+#[track_caller]
+fn complains(complaints: &[String], of: &str) {
+    assert!(
+        complaints.len() == 1 && complaints[0].contains(of),
+        "expected one complaint with {of:?}, got {complaints:#?}"
+    );
+}
+
+#[test]
+fn rule_unsafe_can_fail() {
+    let bad = file("src/a.rs", "//! A\n\nfn f() { unsafe { g() } }\n");
+    complains(&unsafe_only_in_sys(&bad), "src/a.rs:3: `unsafe`");
+    complains(
+        &unsafe_only_in_sys(&file("src/a.rs", "use libc::pid_t;")),
+        "`libc`",
+    );
+    complains(&unsafe_forbidden_elsewhere(&bad), "src/a.rs:1");
+    complains(&unsafe_is_explained(&bad), "src/a.rs:3");
+    let said = "#![forbid(unsafe_code)]\n// unsafe { libc }\nconst A: &str = \"unsafe { libc }\";";
+    keep(&unsafe_only_in_sys(&file("src/a.rs", said)));
+    keep(&unsafe_forbidden_elsewhere(&file("src/a.rs", said)));
+    let explained = "// SAFETY: why\nlet x =\n    unsafe { libc::getpid() };";
+    keep(&unsafe_only_in_sys(&file("src/sys/a.rs", explained)));
+    keep(&unsafe_is_explained(&file("src/sys/a.rs", explained)));
+}
+
+#[test]
+fn rule_imports_can_fail() {
+    let up = |text| imports_run_downward(&file("src/agent/echo.rs", text));
+    complains(
+        &up("use crate::session::Turn;"),
+        "`agent` may not import `session`",
+    );
+    complains(&up("use crate::{config::Config, api};"), "`api`");
+    complains(&up("fn f() { crate::cli::main() }"), "`cli`");
+    complains(&up("use super::super::gateway::Gateway;"), "`gateway`");
+    keep(&up(
+        "use crate::{config::{Config, api}, http, sys::fs};\nuse super::Agent;",
+    ));
+    keep(&up(
+        "// crate::cli\n#[cfg(test)]\nmod tests {\n    use crate::cli::x;\n}\n",
+    ));
+    complains(
+        &imports_run_downward(&file("src/sys/fs.rs", "use crate::config::Config;")),
+        "`sys` may not import `config`",
+    );
+    complains(
+        &imports_run_downward(&file("src/novel.rs", "")),
+        "no place yet",
+    );
+    complains(
+        &rooms_are_in_order(&[("a", &["b"]), ("b", &[])]),
+        "`a` names `b`",
+    );
+}
+
+#[test]
+fn rule_purity_can_fail() {
+    let with = |text| {
+        let mut sources: Vec<Source> = PURE[1..].iter().flat_map(|path| file(path, "")).collect();
+        sources.extend(file(PURE[0], text));
+        pure_files_are_pure(&sources)
+    };
+    complains(&with("use std::fs;"), "verdict.rs:1: `std::fs`");
+    complains(
+        &with("\nlet t = Instant::now();"),
+        "verdict.rs:2: `Instant::now`",
+    );
+    complains(&with("use std::{fmt, process::Command};"), "process");
+    complains(&with("use crate::sys::socket::peer;"), "sys::socket");
+    keep(&with(
+        "use std::time::Instant; // not std::fs\n#[cfg(test)]\nmod tests {\n    use std::fs;\n}",
+    ));
+    assert_eq!(pure_files_are_pure(&[]).len(), PURE.len());
+}
+
+#[test]
+fn rule_total_can_fail() {
+    let with = |text: &str| {
+        let mut sources = file(TOTAL[1], "");
+        sources.extend(file(TOTAL[0], text));
+        state_tables_are_total(&sources)
+    };
+    let arms = |last: &str| {
+        let text = "fn f() {\n    match (self, event) {\n        (A, B) | (A, C) => { g(|_| 1) }\n        \
+             (B { x }, _) if x => match x { _ => 1 },\n        ARM\n    }\n}\n";
+        with(&text.replace("ARM", last))
+    };
+    complains(&arms("_ => 2,"), "phase.rs:5");
+    complains(&arms("_ if late => 2,"), "phase.rs:5");
+    complains(&arms("(_, _) => {}"), "phase.rs:5");
+    keep(&arms("(B, C) => 2,"));
+    keep(&with("match event { _ => 1 }"));
+}
+
+#[test]
+fn rule_size_can_fail() {
+    let lines = |count: usize| "x\n".repeat(count);
+    let mut sources = file("src/a.rs", &lines(401));
+    sources.extend(file("src/b.rs", ""));
+    sources.extend(file("src/b.rs", ""));
+    complains(&files_are_small(&sources), "src/a.rs:401");
+    complains(&files_are_small(&file("src/a.rs", &lines(201))), "median");
+    let many: Vec<Source> = (0..61)
+        .flat_map(|_| file("src/a.rs", &lines(200)))
+        .collect();
+    complains(&files_are_small(&many), "12200 lines");
+    keep(&files_are_small(&file("src/a/tests.rs", &lines(900))));
+    let tests = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", lines(900));
+    keep(&files_are_small(&file("src/a.rs", &tests)));
+    let function = |body: usize| {
+        format!(
+            "pub fn long(a: [u8; 2]) -> u8 {{\n{}}}\n",
+            "    '{';\n".repeat(body)
+        )
+    };
+    complains(
+        &functions_are_small(&file("src/a.rs", &function(69))),
+        "src/a.rs:1: fn long has 71",
+    );
+    keep(&functions_are_small(&file("src/a.rs", &function(68))));
+}
+
+#[test]
+fn rule_left_behind_can_fail() {
+    for mark in [
+        concat!("// TO", "DO: x"),
+        concat!("to", "do!()"),
+        concat!("// XX", "X"),
+    ] {
+        complains(
+            &nothing_is_left_behind(&file("src/a.rs", mark)),
+            "src/a.rs:1",
+        );
+    }
+    keep(&nothing_is_left_behind(&file(
+        "src/a.rs",
+        "let todos = METHODOLOGY;",
+    )));
+    complains(
+        &files_say_what_they_are_for(&file("src/a.rs", "use x;")),
+        "src/a.rs:1",
+    );
+    complains(
+        &ignored_tests_say_why(&file("tests/a.rs", "#[test]\n#[ignore]")),
+        "tests/a.rs:2",
+    );
+    keep(&ignored_tests_say_why(&file(
+        "tests/a.rs",
+        "#[ignore = \"needs a moon\"]",
+    )));
+    let sleepy = concat!(
+        "fn f() {}\n#[cfg(test)]\nmod tests {\n    fn g() { thread::",
+        "sleep(x) }\n}"
+    );
+    complains(&tests_do_not_sleep(&file("src/a.rs", sleepy)), "src/a.rs:4");
+    complains(
+        &tests_do_not_sleep(&file("tests/a.rs", sleepy)),
+        "tests/a.rs:4",
+    );
+    keep(&tests_do_not_sleep(&file(
+        "src/a.rs",
+        "fn f() { std::thread::sleep(x) }",
+    )));
+}
+
+#[test]
+fn rule_machine_paths_can_fail() {
+    let with = |text: &str| no_machine_paths(&[("README.md".to_owned(), text.to_owned())]);
+    complains(&with(concat!("a\nsee /ro", "ot/.cargo")), "README.md:2");
+    complains(&with(concat!("see /ho", "me/karl/x")), "karl");
+    keep(&with(concat!(
+        "see /ho",
+        "me/tester/x and target/ro",
+        "ots and $dir/x"
+    )));
+}
+
+#[test]
+fn rule_top_level_can_fail() {
+    let mut names: BTreeSet<String> = TOP_LEVEL.iter().map(|name| (*name).to_owned()).collect();
+    keep(&top_level_is_tidy(&names));
+    names.insert("notes.txt".to_owned());
+    complains(&top_level_is_tidy(&names), "notes.txt: has no place");
+    names.remove("notes.txt");
+    names.remove("README.md");
+    complains(&top_level_is_tidy(&names), "README.md: is missing");
+}
+
+#[test]
+fn rule_dependencies_can_fail() {
+    let readme = "# X\n## Dependencies\n\n| crate | why | brings | bytes |\n|---|---|---|---|\n\
+                  | `log` | logging | – | 1 |\n| [serde_json](x) | bodies | `itoa`, memchr | 2 |\n\n## Next\n";
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let check = |direct: &[&str], linked: &[&str]| {
+        paper::dependencies(readme, &names(direct), &names(linked))
+    };
+    let direct = ["log", "serde_json"];
+    let linked = ["log", "serde_json", "itoa", "memchr"];
+    keep(&check(&direct, &linked));
+    complains(
+        &check(&["log", "serde_json", "libc"], &linked),
+        "`libc` is in Cargo.toml",
+    );
+    complains(
+        &check(&["log"], &linked),
+        "`serde_json` is not in Cargo.toml",
+    );
+    complains(
+        &check(&direct, &["log", "serde_json", "itoa", "memchr", "zmij"]),
+        "`zmij` is linked",
+    );
+    complains(
+        &check(&direct, &["log", "serde_json", "itoa"]),
+        "`memchr` is not linked",
+    );
+    complains(
+        &paper::dependencies("# X", &names(&direct), &names(&linked)),
+        "no section",
+    );
+    let manifest = "[package]\nname = \"x\"\n[dependencies]\n# why\na-b = \"1\"\nc = { version = \"2\" }\n[lints.rust]\nd = 1\n";
+    assert_eq!(paper::manifest_dependencies(manifest), names(&["a-b", "c"]));
+}
+
+#[test]
+fn rule_exit_statuses_can_fail() {
+    let code = "match self {\n    Exit::Planned => 0,\n    Exit::Config => 78,\n}";
+    let readme = |rows: &str| format!("## Exit codes\n\n| exit | meaning |\n|---|---|\n{rows}\n");
+    let check = |rows: &str| paper::exit_statuses(&readme(rows), code);
+    keep(&check("| 0 | fine |\n| `78` | configuration |"));
+    complains(
+        &check("| 0 | fine |"),
+        "78 of src/exit.rs is not in the README",
+    );
+    complains(
+        &check("| 0 | fine |\n| 78 | x |\n| 9 | y |"),
+        "9 of the README is not in src/exit.rs",
+    );
+    complains(&paper::exit_statuses("# X", code), "no section");
+}
+
+#[test]
+fn literals_and_comments_are_blanked() {
+    let text = "a /* b /* c */ d */ e // f\n'g' '\\'' 'h \"i\\\"j\" r#\"k\"l\"# m b\"n\" '→' o";
+    let code = scan::blank(text);
+    assert_eq!(code.len(), text.len());
+    assert_eq!(code.matches('\n').count(), 1);
+    let left: String = code.chars().filter(|c| c.is_alphabetic()).collect();
+    assert_eq!(left, "aehrmbo");
+}

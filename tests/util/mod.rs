@@ -1,0 +1,101 @@
+//! The harness of the integration tests: it starts the real program, waits for what happens, and
+//! cleans up behind it.
+//!
+//! - [`Home`] is a place of its own on disk for one gateway; it outlives a restart.
+//! - [`Gateway`] is the real binary in the foreground, started and ready.
+//! - [`Process`] is any child, with its output, its notifications and its end as events.
+//! - [`http`] speaks raw HTTP, so that a test can say exactly which bytes it sends.
+//! - [`Sandbox`] runs a test's body under a real, freshly booted systemd.
+//!
+//! Nothing in here waits for a time to pass: every wait is for an event, and has a deadline.
+
+// Each test file is a program of its own and uses its own part of the harness.
+#![allow(dead_code, unused_imports)]
+
+mod gateway;
+pub mod http;
+mod manager;
+mod process;
+mod sandbox;
+pub mod sys;
+
+use std::env;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+pub use gateway::{Gateway, Home, Launch};
+pub use manager::{Manager, Unit};
+pub use process::{Outcome, Process};
+pub use sandbox::Sandbox;
+
+/// How long anything may take on a loaded machine before it counts as hung.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The gateway under test: `HERMES_BIN` where it is set, else the one that cargo built.
+pub fn binary() -> PathBuf {
+    env::var_os("HERMES_BIN").map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_hermes-gateway")),
+        PathBuf::from,
+    )
+}
+
+/// Whether the long form of the tests was asked for (`tests/run --full`).
+pub fn full() -> bool {
+    env::var_os("HERMES_FULL").is_some()
+}
+
+/// How often to repeat something: `short` as a rule, `long` under `tests/run --full`.
+pub fn rounds(short: usize, long: usize) -> usize {
+    if full() { long } else { short }
+}
+
+/// Says that the calling test does not run here, where nobody can overlook it; CI has no excuse.
+#[track_caller]
+pub fn skip(reason: &str) {
+    let test = std::thread::current();
+    let test = test.name().unwrap_or("a test");
+    assert!(
+        env::var("CI").as_deref() != Ok("true"),
+        "{test} must run in CI, but: {reason}"
+    );
+    // Not eprintln!, which the test runner swallows when the test passes.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
+}
+
+/// A directory of our own with a short name (socket paths hold 107 bytes), removed on drop.
+#[derive(Debug)]
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    /// Makes the directory, with this mode.
+    #[track_caller]
+    pub fn new(mode: u32) -> TempDir {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = PathBuf::from(format!("/tmp/hg-{}-{number}", std::process::id()));
+            match fs::create_dir(&path) {
+                Ok(()) => {
+                    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+                    return TempDir(path);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("cannot make {}: {error}", path.display()),
+            }
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,128 @@
+//! What the tests ask of the kernel and std does not offer: the harness's only `unsafe`.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// Our effective user id.
+pub fn uid() -> u32 {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Sends a signal (kill(2)); 0 asks only whether the process is there.
+pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill takes plain numbers and touches no memory of ours.
+    check(unsafe { libc::kill(pid, signal) })
+}
+
+/// Sends a signal whose siginfo says what the caller likes (rt_sigqueueinfo(2)). The kernel
+/// lets a process forge only negative codes, unless it signals itself.
+pub fn forge_signal(pid: i32, signal: i32, code: i32, sender: i32, uid: u32) -> io::Result<()> {
+    // The head of siginfo_t as the kernel reads it, on 64-bit Linux: three numbers, padding,
+    // then the sender.
+    #[repr(C, align(8))]
+    struct Info {
+        signo: i32,
+        errno: i32,
+        code: i32,
+        pad: i32,
+        pid: i32,
+        uid: u32,
+        rest: [u8; 104],
+    }
+    const _: () = assert!(size_of::<Info>() == size_of::<libc::siginfo_t>());
+    let info = Info {
+        signo: signal,
+        errno: 0,
+        code,
+        pad: 0,
+        pid: sender,
+        uid,
+        rest: [0; 104],
+    };
+    // SAFETY: `info` is as large as a siginfo_t and lives through the call, which only reads it.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, pid, signal, &raw const info) };
+    check(if result == -1 { -1 } else { 0 })
+}
+
+/// A process that need not be our child, held so that its pid cannot come to mean another.
+pub struct Pidfd(OwnedFd);
+
+impl Pidfd {
+    /// pidfd_open(2).
+    pub fn open(pid: i32) -> io::Result<Pidfd> {
+        // SAFETY: takes plain numbers.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        match i32::try_from(fd) {
+            // SAFETY: the kernel has just made this descriptor for us alone.
+            Ok(fd @ 0..) => Ok(Pidfd(unsafe { OwnedFd::from_raw_fd(fd) })),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Sends a signal to it, and to no other (pidfd_send_signal(2)).
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        let (fd, none) = (self.0.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+        // SAFETY: the descriptor is open, and a null siginfo is allowed.
+        let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, none, 0) };
+        check(if result == -1 { -1 } else { 0 })
+    }
+
+    /// Waits for its end; false when the time is over.
+    pub fn wait(&self, limit: Duration) -> io::Result<bool> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut poll = libc::pollfd {
+                fd: self.0.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
+            // SAFETY: one pollfd, ours, that lives through the call.
+            match unsafe { libc::poll(&raw mut poll, 1, millis) } {
+                0 => return Ok(false),
+                1.. => return Ok(true),
+                _ => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Waits until a child has ended, and leaves it for `Child::wait` to reap: until then its pid
+/// stays its own, and a signal cannot hit a stranger.
+pub fn wait_for_end(pid: i32) -> io::Result<()> {
+    loop {
+        // SAFETY: all-zero is a valid siginfo_t.
+        let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+        // SAFETY: `info` is ours to write and lives through the call.
+        let result = check(unsafe {
+            libc::waitid(
+                libc::P_PID,
+                pid.cast_unsigned(),
+                &raw mut info,
+                libc::WEXITED | libc::WNOWAIT,
+            )
+        });
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
