@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::control::{Contact, PATIENCE, contact, contact_foreign};
 use super::installed::installed_unit;
+use super::moment;
 use super::state::{Facts, Found, PROPERTIES, State, Unit, Word, conclude};
 use crate::dirs::{Base, Dirs};
 use crate::lifecycle::history;
@@ -198,11 +199,15 @@ fn assemble(
         told => told.clone(),
     };
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let since = match found {
-        Found::Answers(_) => text(&answer["since"]),
-        Found::Silent if run["pid"].as_i64() == pid => text(&run["started"]),
-        Found::Free { left: false } if !state.is_alive() => text(&last_stop["time"]),
-        Found::Silent | Found::Free { .. } | Found::Hidden | Found::Foreign => None,
+    let since = match (found, state) {
+        (Found::Answers(_), _) => text(&answer["since"]),
+        (Found::Silent, _) if run["pid"].as_i64() == pid => text(&run["started"]),
+        (Found::Silent, _) => None,
+        // A start that failed left no record of ours.
+        (_, State::Failed | State::Restarting) => facts.and_then(|facts| facts.changed.clone()),
+        (Found::Foreign, _) => facts.and_then(|facts| facts.changed.clone()),
+        (Found::Free { .. }, State::Stopped) => text(&last_stop["time"]),
+        (Found::Free { .. } | Found::Hidden, _) => None,
     };
     let note = note(state, contact, run, facts, pid);
     Report {
@@ -235,6 +240,7 @@ fn note(
         (_, Contact::Hidden(why), None) => Some(format!("it cannot be asked: {why}")),
         (State::Dead, ..) => {
             let started = run["started"].as_str().unwrap_or("an unknown time");
+            let started = moment::shown(started);
             Some(format!("its run since {started} ended without a word"))
         }
         (State::Unknown, Contact::Free, Some(Facts { main_pid, .. })) => Some(format!(
@@ -273,6 +279,7 @@ mod tests {
             restarts: 0,
             path: None,
             user: String::new(),
+            changed: Some("t".into()),
         };
         Some(UnitReport {
             name: "hermes-gateway-coder.service".into(),
@@ -348,6 +355,7 @@ mod tests {
         assert!(dead.note.unwrap().contains("since s"));
         let failed = report(&Contact::Free, &Value::Null, unit(Unit::Failed, None));
         assert_eq!(failed.state, State::Failed);
+        assert_eq!(failed.since.as_deref(), Some("t"));
         assert!(failed.note.unwrap().contains("exit-code, exit status 78"));
         let elsewhere = report(&Contact::Free, &Value::Null, unit(Unit::Active, Some(9)));
         assert_eq!((elsewhere.state, elsewhere.pid), (State::Unknown, None));

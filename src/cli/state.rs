@@ -5,8 +5,7 @@ use crate::exit::Exit;
 use crate::systemd::systemctl::Properties;
 
 /// What to ask the service manager for.
-pub const PROPERTIES: &str =
-    "LoadState,ActiveState,SubState,MainPID,Result,ExecMainStatus,NRestarts,FragmentPath,User";
+pub const PROPERTIES: &str = "LoadState,ActiveState,SubState,MainPID,Result,ExecMainStatus,NRestarts,FragmentPath,User,StateChangeTimestamp";
 
 /// The state in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +122,8 @@ pub struct Facts {
     pub path: Option<String>,
     /// `User=`; empty in a user's own manager, and for root.
     pub user: String,
+    /// When the unit came into its state, RFC 3339.
+    pub changed: Option<String>,
 }
 
 impl Facts {
@@ -154,7 +155,17 @@ impl Facts {
             restarts: text("NRestarts").parse().unwrap_or(0),
             path: Some(text("FragmentPath")).filter(|path| !path.is_empty()),
             user: text("User"),
+            changed: rfc3339(&text("StateChangeTimestamp")),
         })
+    }
+}
+
+/// `Sun 2026-11-22 18:54:55 UTC`, as systemctl prints it under `TZ=UTC`. Another zone is no time here.
+fn rfc3339(timestamp: &str) -> Option<String> {
+    let mut words = timestamp.split(' ').skip(1);
+    match (words.next(), words.next(), words.next()) {
+        (Some(date), Some(time), Some("UTC")) => Some(format!("{date}T{time}Z")),
+        _ => None,
     }
 }
 
@@ -212,11 +223,15 @@ mod tests {
             ("MainPID", "0"),
             ("NRestarts", "3"),
             ("FragmentPath", "/x/y.service"),
+            ("StateChangeTimestamp", "Sun 1994-11-06 08:49:37 UTC"),
         ])
         .unwrap();
         assert_eq!(facts.unit, Unit::AutoRestart);
         assert_eq!((facts.main_pid, facts.restarts), (None, 3));
         assert_eq!(facts.path.as_deref(), Some("/x/y.service"));
+        assert_eq!(facts.changed.as_deref(), Some("1994-11-06T08:49:37Z"));
+        assert_eq!(rfc3339("Sun 1994-11-06 08:49:37 CET"), None);
+        assert_eq!(rfc3339(""), None);
         let gone = [("LoadState", "not-found"), ("ActiveState", "inactive")];
         assert_eq!(read(&gone), None);
         // Its file is gone, and the process is not.

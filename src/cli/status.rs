@@ -159,6 +159,7 @@ mod tests {
             restarts: 2,
             path: None,
             user: String::new(),
+            changed: None,
         };
         Report {
             name: "coder".into(),
