@@ -42,16 +42,6 @@ pub fn peer(stream: &UnixStream) -> io::Result<Peer> {
     })
 }
 
-/// Ends the reading side of a connection that another thread is blocked on (shutdown(2)); what
-/// has arrived can still be read.
-pub fn stop_reading(socket: BorrowedFd<'_>) {
-    // SAFETY: shutdown takes a descriptor that is borrowed here. An error means that the peer has
-    // gone already.
-    unsafe {
-        libc::shutdown(socket.as_raw_fd(), libc::SHUT_RD);
-    }
-}
-
 /// Makes the close of a TCP connection a reset instead of an orderly end (SO_LINGER with time 0,
 /// socket(7)): what the peer got so far cannot be taken for the whole.
 pub fn reset_on_close(socket: BorrowedFd<'_>) {
