@@ -18,7 +18,7 @@ use crate::sys::{fs as files, user};
 use crate::systemd::unit::{self as text, Origin};
 
 /// The flags of the command.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Options {
     pub now: bool,
     pub system: bool,

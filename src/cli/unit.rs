@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Context;
+use super::installed::unit_dir;
 use crate::exit::{Exit, Failure};
 use crate::subprocess::{Answer, capture, find_program};
 use crate::systemd::Scope;
@@ -60,12 +61,8 @@ pub fn not_installed(context: &Context, system: bool) -> Failure {
 impl Unit {
     pub fn new(context: &Context, scope: Scope) -> Unit {
         let name = context.name.unit();
-        let dir = match scope {
-            Scope::User => context.base.config.join("systemd/user"),
-            Scope::System => "/etc/systemd/system".into(),
-        };
         Unit {
-            file: dir.join(&name),
+            file: unit_dir(&context.base, scope).join(&name),
             name,
             systemctl: Systemctl::new(scope, context.children.clone()),
         }
