@@ -14,6 +14,7 @@ pub fn logs(context: &Context, follow: bool, system: bool) -> Result<Exit, Failu
     };
     let failed = |e: std::io::Error| Failure::failed(format!("cannot run journalctl: {e}"));
     let mut journalctl = unit.journalctl().map_err(failed)?;
+    journalctl.args(["--unit", &unit.name]);
     if follow {
         journalctl.arg("--follow");
     }
