@@ -5,7 +5,6 @@
 //! answer means, belongs to whoever asks.
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
 use std::env;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -37,7 +36,7 @@ pub const NOT_FOR_CHILDREN: [&str; 9] = [
 /// The children that somebody here waits for.
 #[derive(Debug, Default)]
 pub struct Children {
-    known: Mutex<HashSet<i32>>,
+    known: Mutex<Vec<Pid>>,
 }
 
 impl Children {
@@ -57,7 +56,7 @@ impl Children {
         let held = Pid::new(id).ok_or(io::ErrorKind::InvalidData.into());
         match held.and_then(|pid| Ok((pid, PidFd::open(pid)?))) {
             Ok((pid, pidfd)) => {
-                known.insert(id);
+                known.push(pid);
                 Ok(Child {
                     inner,
                     pid,
@@ -78,22 +77,19 @@ impl Children {
     pub fn reap_orphans(&self) {
         let known = self.known();
         let orphans = proc::children_of_main_thread();
-        for orphan in orphans
-            .into_iter()
-            .filter(|pid| !known.contains(&pid.get()))
-        {
+        for orphan in orphans.into_iter().filter(|pid| !known.contains(pid)) {
             process::reap(orphan);
         }
     }
 
     /// Kills every group that a child of ours leads: before an exit that waits for nobody.
     pub fn kill_groups(&self) {
-        for pid in self.known().iter().filter_map(|pid| Pid::new(*pid)) {
-            let _ = process::signal_group(pid, Signal::Kill);
+        for pid in self.known().iter() {
+            let _ = process::signal_group(*pid, Signal::Kill);
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashSet<i32>> {
+    fn known(&self) -> MutexGuard<'_, Vec<Pid>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -143,7 +139,7 @@ impl Child {
         let family = Arc::clone(&self.family);
         let mut known = family.known();
         let status = self.inner.wait();
-        known.remove(&self.pid.get());
+        known.retain(|pid| *pid != self.pid);
         self.reaped = true;
         status
     }

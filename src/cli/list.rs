@@ -1,7 +1,6 @@
 //! `list`: all gateways of this user.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -74,7 +73,7 @@ fn as_table(gateways: &[Value]) -> String {
 
 /// Every gateway that left a trace, the default one first. What has no gateway's name is passed
 /// over, and so is a place that cannot be read: it is no place of this user's gateways.
-fn names(base: &Base, system_units: &Path) -> BTreeSet<Name> {
+fn names(base: &Base, system_units: &Path) -> Vec<Name> {
     let dirs = [base.state_dir()].into_iter().chain(base.run_dir());
     let by_dir = dirs.flat_map(|dir| entries(&dir, |name| Name::parse(name).ok()));
     let by_config = entries(&base.config_dir(), |name| {
@@ -84,7 +83,13 @@ fn names(base: &Base, system_units: &Path) -> BTreeSet<Name> {
     let by_unit = [own_units.as_path(), system_units]
         .into_iter()
         .flat_map(|dir| entries(dir, Name::of_unit));
-    by_dir.chain(by_config).chain(by_unit).collect()
+    let mut names: Vec<Name> = Vec::new();
+    for name in by_dir.chain(by_config).chain(by_unit) {
+        if let Err(at) = names.binary_search(&name) {
+            names.insert(at, name);
+        }
+    }
+    names
 }
 
 fn entries(dir: &Path, read: impl Fn(&str) -> Option<Name>) -> Vec<Name> {
