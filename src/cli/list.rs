@@ -37,7 +37,7 @@ pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
         .map(|report| some_keys(status::to_json(&report)))
         .collect();
     if json {
-        print(&format!("{:#}\n", Value::Array(gateways)))?;
+        print(&format!("{}\n", Value::Array(gateways)))?;
     } else if gateways.is_empty() {
         eprintln!("hermes-gateway: there is no gateway yet; `hermes-gateway install` makes one");
     } else {

@@ -4,13 +4,12 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Context;
 use super::installed::unit_dir;
 use crate::exit::{Exit, Failure};
-use crate::subprocess::{Answer, capture, find_program};
+use crate::subprocess::{Answer, Program, capture, find_program};
 use crate::systemd::Scope;
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
 use crate::text::escaped;
@@ -162,23 +161,23 @@ impl Unit {
     fn log_since(&self, context: &Context, start: SystemTime, field: &str) -> String {
         let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
         let micros = since.subsec_micros();
-        let Ok(mut journalctl) = self.journalctl() else {
+        let Ok(journalctl) = self.journalctl() else {
             return String::new();
         };
-        journalctl.args(["--quiet", "--no-pager", "--output=cat", "--lines=100"]);
-        journalctl.arg(format!("--since=@{}.{micros:06}", since.as_secs()));
+        let since = format!("--since=@{}.{micros:06}", since.as_secs());
+        let journalctl = journalctl
+            .args(["--quiet", "--no-pager", "--output=cat", "--lines=100"])
+            .args([since.as_str(), field]);
         let deadline = Instant::now() + ASK;
-        let answer = capture(&context.children, journalctl.arg(field), deadline, MAX_LOG);
+        let answer = capture(&context.children, &journalctl, deadline, MAX_LOG);
         answer.map(|answer| answer.stdout).unwrap_or_default()
     }
 
     /// `journalctl` for the journal that this unit's log is in.
-    pub fn journalctl(&self) -> io::Result<Command> {
-        let mut command = Command::new(find_program("journalctl")?);
-        if self.systemctl.scope() == Scope::User {
-            command.arg("--user");
-        }
-        Ok(command)
+    pub fn journalctl(&self) -> io::Result<Program> {
+        let program = Program::new(find_program("journalctl")?);
+        let user = (self.systemctl.scope() == Scope::User).then_some("--user");
+        Ok(program.args(user))
     }
 }
 

@@ -122,6 +122,29 @@ pub fn exit_at_once(status: u8) -> ! {
     unsafe { libc::_exit(i32::from(status)) }
 }
 
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Exited(i32),
+    Signalled(i32),
+}
+
+/// Reaps `child`; blocks until it has ended (waitpid(2)).
+pub fn wait(child: Pid) -> io::Result<Status> {
+    let mut status = 0;
+    loop {
+        // SAFETY: waitpid fills the status that lives here.
+        match check(unsafe { libc::waitpid(child.0, &raw mut status, 0) }) {
+            Ok(_) if libc::WIFEXITED(status) => {
+                return Ok(Status::Exited(libc::WEXITSTATUS(status)));
+            }
+            Ok(_) => return Ok(Status::Signalled(libc::WTERMSIG(status))),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
 /// Takes the status of `child` if it has ended, and throws it away: for orphans that were handed
 /// to us as process 1. Says whether there was one.
 pub fn reap(child: Pid) -> bool {
