@@ -47,9 +47,10 @@ pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
 }
 
 fn some_keys(mut status: Value) -> Value {
-    KEYS.iter()
-        .map(|&key| (key.to_owned(), status[key].take()))
-        .collect()
+    if let Some(object) = status.as_object_mut() {
+        object.retain(|key, _| KEYS.contains(&key.as_str()));
+    }
+    status
 }
 
 fn as_table(gateways: &[Value]) -> String {
