@@ -82,7 +82,7 @@ fn read_all(from: impl Read, limit: usize) -> Result<String, Failure> {
     let mut bytes = Vec::new();
     from.take(limit as u64 + 1)
         .read_to_end(&mut bytes)
-        .map_err(|e| Failure::failed(format!("cannot read standard input: {e}")))?;
+        .map_err(|e| Failure::cannot("read standard input", &e))?;
     if bytes.len() > limit {
         return Err(Failure::failed(format!(
             "the message on standard input is longer than {limit} bytes; limits.max_body raises that"

@@ -12,8 +12,10 @@ mod timers;
 
 pub use main_loop::run;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
 
 use crate::config::Sources;
 use crate::dirs::Dirs;
@@ -28,4 +30,15 @@ pub struct Plan {
     pub home: PathBuf,
     pub sources: Sources,
     pub children: Arc<Children>,
+}
+
+/// The stack of a thread that there is one of: only what is touched takes memory.
+const STACK: usize = 1 << 20;
+
+/// Starts a thread. Boxed, so that the machinery of a start is in the binary once.
+fn spawn(name: &str, stack: usize, work: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
+    Builder::new()
+        .name(name.to_owned())
+        .stack_size(stack)
+        .spawn(work)
 }

@@ -56,9 +56,7 @@ impl Instance {
             let parent = dir.parent().unwrap_or(dir);
             files::private_dir(parent).and_then(|()| files::private_dir(dir))
         };
-        let failed = |path: &Path, e: io::Error| {
-            Failure::failed(format!("cannot use {}: {e}", path.display()))
-        };
+        let failed = |path: &Path, e: io::Error| Failure::with("use", path, &e);
         private(&dirs.state).map_err(|e| failed(&dirs.state, e))?;
         private(&dirs.runtime).map_err(|e| failed(&dirs.runtime, e))?;
 
