@@ -18,7 +18,6 @@ pub fn run(context: Context, signals: Signals) -> Exit {
     let sources = context.sources();
     let Context {
         name,
-        base,
         dirs,
         children,
         ..
@@ -27,7 +26,6 @@ pub fn run(context: Context, signals: Signals) -> Exit {
         Plan {
             name,
             dirs,
-            home: base.home,
             sources,
             children,
         },

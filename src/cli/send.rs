@@ -188,9 +188,14 @@ fn read_event(data: &str) -> Result<Piece, Failure> {
 /// The words of an answer that is no success.
 fn refused(answer: Answer<'_>, deadline: Instant) -> Failure {
     let status = answer.status;
+    let seconds = answer.header("Retry-After").map(lines);
     let body = answer.body(MAX_ERROR, deadline).unwrap_or_default();
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();
-    problem(Some(status), &value["error"])
+    let mut failure = problem(Some(status), &value["error"]);
+    if let Some(seconds) = seconds {
+        failure.message += &format!(" (it suggests to wait {seconds} s)");
+    }
+    failure
 }
 
 /// 75 where the same may succeed later, as EX_TEMPFAIL has it.

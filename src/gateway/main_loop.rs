@@ -255,6 +255,9 @@ impl Main {
 
     fn found(&mut self, finding: Finding) {
         log::info!("Shutdown context: {}", finding.context);
+        if finding.verdict.is_guess() {
+            log::warn!("the verdict is a guess: the service manager did not answer");
+        }
         let judged = if finding.verdict.planned {
             Judged::Planned
         } else {

@@ -13,7 +13,6 @@ mod timers;
 pub use main_loop::run;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
@@ -27,7 +26,6 @@ use crate::subprocess::Children;
 pub struct Plan {
     pub name: Name,
     pub dirs: Dirs,
-    pub home: PathBuf,
     pub sources: Sources,
     pub children: Arc<Children>,
 }

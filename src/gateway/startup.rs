@@ -35,7 +35,7 @@ pub struct Started {
     pub control: UnixListener,
     pub run: Arc<Run>,
     /// Held until the process ends.
-    pub instance: Instance,
+    pub _instance: Instance,
     pub key_file: PathBuf,
     pub config_file: Option<PathBuf>,
 }
@@ -84,7 +84,7 @@ pub fn start(
         tcp,
         control,
         run: Arc::new(run),
-        instance,
+        _instance: instance,
         key_file,
         config_file: loaded.file,
     })

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -138,7 +138,7 @@ fn read_word(file: File) -> Option<Holder> {
     (proc::start_time(pid) == Some(start)).then_some(Holder { pid, start })
 }
 
-fn named(path: &PathBuf, e: &io::Error) -> io::Error {
+fn named(path: &Path, e: &io::Error) -> io::Error {
     io::Error::new(e.kind(), format!("{}: {e}", path.display()))
 }
 
