@@ -7,21 +7,17 @@ use std::env;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, LogFormat, LoggerBackend, Severity};
 
 use crate::config::LogTarget;
+use crate::limits::{SYSLOG_PATIENCE, SYSLOG_RECONNECT};
 use crate::sys::clock::Utc;
 use crate::sys::fd::device_and_inode;
 use crate::sys::process::Pid;
 use crate::text::escaped;
-
-/// How long a syslog daemon that went away is left alone before the next try to reach it.
-const RECONNECT_AFTER: Duration = Duration::from_secs(1);
-/// How long a syslog daemon that does not read may hold up the thread that logs.
-const SYSLOG_PATIENCE: Duration = Duration::from_millis(200);
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
@@ -174,7 +170,7 @@ impl Syslog {
     fn connect(&mut self) -> Result<(), ()> {
         if self
             .tried
-            .is_some_and(|tried| tried.elapsed() < RECONNECT_AFTER)
+            .is_some_and(|tried| tried.elapsed() < SYSLOG_RECONNECT)
         {
             return Err(());
         }

@@ -16,6 +16,7 @@ mod exit;
 mod gateway;
 mod http;
 mod lifecycle;
+mod limits;
 mod logger;
 mod name;
 mod named;

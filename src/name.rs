@@ -1,6 +1,7 @@
 //! The gateway's name: where it comes from and what is named after it.
 #![forbid(unsafe_code)]
 
+use crate::limits::MAX_NAME;
 use std::ffi::OsStr;
 use std::fmt;
 
@@ -8,8 +9,6 @@ use std::fmt;
 const DEFAULT: &str = "default";
 /// Names of the binary that stand for no name of a gateway.
 const OWN_NAMES: [&str; 2] = ["hermes-gateway", "hermes"];
-/// The most bytes in a name; with its fixed parts a unit's name stays far below systemd's 255.
-const MAX_LEN: usize = 64;
 
 /// A gateway's name, `^[a-z0-9][a-z0-9_-]{0,63}$`, or the default one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,12 +46,12 @@ impl Name {
     /// Takes a name as text; `default` is the default gateway.
     pub fn parse(text: &str) -> Result<Name, String> {
         let body = |c: u8| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
-        let fits = (1..=MAX_LEN).contains(&text.len())
+        let fits = (1..=MAX_NAME).contains(&text.len())
             && text.bytes().all(body)
             && !text.starts_with(['_', '-']);
         if !fits {
             return Err(format!(
-                "{text:?}: not a gateway's name; it has 1 to {MAX_LEN} of a-z, 0-9, _ and -, and \
+                "{text:?}: not a gateway's name; it has 1 to {MAX_NAME} of a-z, 0-9, _ and -, and \
                  starts with a letter or digit"
             ));
         }

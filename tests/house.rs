@@ -22,6 +22,7 @@ const BASE: &[&str] = &[
     "config",
     "dirs",
     "exit",
+    "limits",
     "logger",
     "name",
     "named",

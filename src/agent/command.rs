@@ -13,22 +13,13 @@ use std::time::{Duration, Instant};
 use super::output::{Complaints, Text};
 use super::{Bounds, Outcome, Reply, Turn, environment};
 use crate::config;
+use crate::limits::{AGENT_READ, AGENT_READS, KILL_AFTER};
 use crate::subprocess::{Child, Children, Program, find_program};
 use crate::sys::fd::set_nonblocking;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::{Signal, Status};
 use crate::sys::spawn::Manner;
 use crate::text::escaped;
-
-/// How long an agent has between SIGTERM and SIGKILL to put its things in order. Part of the stop
-/// budget: the unit's `TimeoutStopSec=` counts it in.
-pub const KILL_AFTER: Duration = Duration::from_secs(3);
-/// What one read takes; also the most that a piece of a reply has.
-const CHUNK: usize = 8 << 10;
-/// How many reads follow one wait. More than a pipe holds (pipe(7): 1 MiB at most without
-/// privileges), so that all of a reply is taken when the agent has ended; and not more, so that
-/// one that prints without end is looked at between.
-const READS: usize = (1 << 20) / CHUNK + 1;
 
 /// Starts the agent, feeds it, passes its reply on, and ends it where it has to be ended.
 pub fn run(
@@ -232,8 +223,8 @@ impl Process {
         let Some(stdout) = &mut self.stdout else {
             return Ok(None);
         };
-        let mut chunk = [0; CHUNK];
-        for _ in 0..READS {
+        let mut chunk = [0; AGENT_READ];
+        for _ in 0..AGENT_READS {
             match read_now(stdout, &mut chunk)? {
                 Taken::Nothing => break,
                 Taken::End => {
@@ -270,8 +261,8 @@ impl Process {
         let Some(stderr) = &mut self.stderr else {
             return Ok(());
         };
-        let mut chunk = [0; CHUNK / 4];
-        for _ in 0..READS {
+        let mut chunk = [0; AGENT_READ / 4];
+        for _ in 0..AGENT_READS {
             match read_now(stderr, &mut chunk)? {
                 Taken::Nothing => break,
                 Taken::End => {

@@ -9,8 +9,6 @@ mod command;
 mod environment;
 mod output;
 
-pub use command::KILL_AFTER;
-
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;

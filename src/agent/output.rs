@@ -2,6 +2,8 @@
 //! the end, as a shell's `$(…)` has it.
 #![forbid(unsafe_code)]
 
+use crate::limits::{MAX_STDERR_LINE, MAX_STDERR_LOGGED, MAX_STDERR_TAIL};
+
 /// Turns bytes into text piece by piece. What is no UTF-8 becomes U+FFFD.
 #[derive(Debug, Default)]
 pub struct Text {
@@ -60,25 +62,18 @@ pub struct Complaints {
     logged: usize,
 }
 
-/// Longer lines are cut: a log line, not a document.
-const MAX_LINE: usize = 2048;
-/// How much of the end an error message quotes.
-const MAX_TAIL: usize = 1024;
-/// How much one turn may put into the log.
-const MAX_LOGGED: usize = 64 << 10;
-
 impl Complaints {
     /// Takes bytes and hands every whole line to `log`.
     pub fn push(&mut self, bytes: &[u8], log: &mut dyn FnMut(&str)) {
         self.tail.extend_from_slice(bytes);
-        let excess = self.tail.len().saturating_sub(MAX_TAIL);
+        let excess = self.tail.len().saturating_sub(MAX_STDERR_TAIL);
         self.tail.drain(..excess);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (text, ended) = match piece.strip_suffix(b"\n") {
                 Some(text) => (text, true),
                 None => (piece, false),
             };
-            let room = MAX_LINE.saturating_sub(self.line.len());
+            let room = MAX_STDERR_LINE.saturating_sub(self.line.len());
             self.line.extend_from_slice(&text[..text.len().min(room)]);
             if ended {
                 self.end_line(log);
@@ -106,9 +101,9 @@ impl Complaints {
     fn end_line(&mut self, log: &mut dyn FnMut(&str)) {
         let before = self.logged;
         self.logged = before.saturating_add(self.line.len() + 1);
-        if self.logged <= MAX_LOGGED {
+        if self.logged <= MAX_STDERR_LOGGED {
             log(&String::from_utf8_lossy(&self.line));
-        } else if before <= MAX_LOGGED {
+        } else if before <= MAX_STDERR_LOGGED {
             log("(more on stderr; the rest of this turn is not logged)");
         }
         self.line.clear();
@@ -150,9 +145,12 @@ mod tests {
         complaints.push(&vec![b'x'; 10_000], &mut log);
         complaints.push(b"\nlast", &mut log);
         complaints.finish(&mut log);
-        assert_eq!(complaints.tail().len(), MAX_TAIL + 2);
+        assert_eq!(complaints.tail().len(), MAX_STDERR_TAIL + 2);
         assert_eq!((lines[0].as_str(), lines[1].as_str()), ("one", "two"));
-        assert_eq!((lines[2].len(), lines[3].as_str()), (MAX_LINE, "last"));
+        assert_eq!(
+            (lines[2].len(), lines[3].as_str()),
+            (MAX_STDERR_LINE, "last")
+        );
     }
 
     #[test]
@@ -162,6 +160,6 @@ mod tests {
         for _ in 0..100 {
             complaints.push(&b"0123456789abcde\n".repeat(1024), &mut |_| count += 1);
         }
-        assert_eq!(count, MAX_LOGGED / 16 + 1);
+        assert_eq!(count, MAX_STDERR_LOGGED / 16 + 1);
     }
 }

@@ -16,16 +16,12 @@ use crate::http::Response;
 use crate::http::Stream;
 use crate::http::sse;
 use crate::http::{Closed, Connection};
+use crate::limits::{MAX_PIECE, MAX_SESSION};
 use crate::session::id;
 use crate::text::quoted;
 
 /// The header that puts a request into a session.
 const SESSION: &str = "X-Hermes-Session-Id";
-/// The most bytes of a session's key: free text, but no document.
-const MAX_SESSION: usize = 256;
-
-/// The most bytes of text in one event: clients bound what they take for one.
-const MAX_PIECE: usize = 32 << 10;
 
 /// A request that is understood.
 struct Chat {

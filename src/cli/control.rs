@@ -5,24 +5,15 @@
 use std::io;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::dirs::Dirs;
 use crate::http::Client;
 use crate::lifecycle::instance::{Holder, Probe, probe};
+use crate::limits::{CONTROL_PAUSE, CONTROL_WRITE_PATIENCE, MAX_STATUS};
 use crate::sys::socket::connect_unix;
-
-/// A gateway that lives answers in a few milliseconds; this is how long a loaded machine may need.
-pub const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two looks at a gateway that holds its lock and does not listen yet, or not any more:
-/// it binds its socket some milliseconds after it has taken the lock.
-const PAUSE: Duration = Duration::from_millis(20);
-/// Room for what the gateway says of itself: the last stop may quote names of processes.
-const MAX_STATUS: usize = 256 << 10;
-/// A request head or message that a gateway does not take for so long never gets through.
-const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What knocking found.
 pub enum Door {
@@ -69,10 +60,10 @@ pub fn knock(dirs: &Dirs, deadline: Instant) -> Door {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => "it accepts no connections".into(),
             Err(e) => format!("{}: {e}", place.control_socket().display()),
         };
-        if Instant::now() + PAUSE >= deadline {
+        if Instant::now() + CONTROL_PAUSE >= deadline {
             return Door::Shut { holder, why };
         }
-        thread::sleep(PAUSE);
+        thread::sleep(CONTROL_PAUSE);
     }
 }
 
@@ -88,7 +79,7 @@ pub fn contact(dirs: &Dirs, deadline: Instant) -> Contact {
         match status(&mut client, deadline) {
             Ok(status) => return Contact::Answers { holder, status },
             // One that ends while we ask hangs up: the lock tells what came of it.
-            Err(_) if Instant::now() + PAUSE < deadline => thread::sleep(PAUSE),
+            Err(_) if Instant::now() + CONTROL_PAUSE < deadline => thread::sleep(CONTROL_PAUSE),
             Err(why) => return Contact::Silent { holder, why },
         }
     }
@@ -116,7 +107,7 @@ pub fn contact_foreign(dirs: &Dirs, deadline: Instant) -> Contact {
 }
 
 fn open(path: &Path) -> io::Result<Client> {
-    Client::new(connect_unix(path)?, "localhost", WRITE_PATIENCE)
+    Client::new(connect_unix(path)?, "localhost", CONTROL_WRITE_PATIENCE)
 }
 
 /// `GET /v1/status`.
@@ -146,6 +137,7 @@ pub mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
     use std::thread::JoinHandle;
+    use std::time::Duration;
 
     pub fn dirs(root: &TempDir) -> Dirs {
         Dirs {

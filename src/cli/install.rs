@@ -10,10 +10,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::owner::Owner;
-use super::unit::{ACT, Unit};
+use super::unit::Unit;
 use super::{Context, print, start, starter};
 use crate::config::Loaded;
 use crate::exit::{Exit, Failure};
+use crate::limits::ACT_PATIENCE;
 use crate::sys::{fs as files, user};
 use crate::systemd::unit::{self as text, Origin};
 
@@ -49,7 +50,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     let unit = Unit::new(context, owner.scope);
     // Everything that may refuse comes first, so that a refusal changes nothing.
     let loaded = as_owner(&owner, || checked(&owner))??;
-    let deadline = Instant::now() + ACT;
+    let deadline = Instant::now() + ACT_PATIENCE;
     let version = unit
         .systemctl
         .version(deadline)

@@ -6,22 +6,20 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::control::{Contact, PATIENCE, contact, contact_foreign};
+use super::control::{Contact, contact, contact_foreign};
 use super::installed::installed_unit;
 use super::moment;
 use super::state::{Facts, Found, PROPERTIES, State, Unit, Word, conclude};
 use crate::dirs::{Base, Dirs};
 use crate::lifecycle::history;
 use crate::lifecycle::instance::{Probe, probe};
+use crate::limits::{CONTROL_PATIENCE, MAX_RUN_RECORD};
 use crate::name::Name;
 use crate::subprocess::Children;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc, user};
 use crate::systemd::systemctl::Systemctl;
 use crate::systemd::{Scope, cgroup};
-
-/// The record of a run is about 150 bytes.
-const MAX_RECORD: u64 = 4096;
 
 /// What is known of one gateway at one moment.
 #[derive(Debug)]
@@ -66,7 +64,7 @@ fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Rep
     let own_dirs = base.gateway(name);
     let ask = |scope: Scope, unit: &str| {
         let systemctl = Systemctl::new(scope, Arc::clone(children));
-        let shown = systemctl.show(PROPERTIES, unit, Instant::now() + PATIENCE);
+        let shown = systemctl.show(PROPERTIES, unit, Instant::now() + CONTROL_PATIENCE);
         shown.map(|shown| Facts::read(&shown))
     };
     let mut unit = installed_unit(base, name, system).map(|installed| UnitReport {
@@ -83,7 +81,7 @@ fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Rep
     }
     let (contact, run) = match &foreign {
         Some(dirs) => {
-            let contact = contact_foreign(dirs, Instant::now() + PATIENCE);
+            let contact = contact_foreign(dirs, Instant::now() + CONTROL_PATIENCE);
             (contact, Value::Null)
         }
         None => look_at_own(&own_dirs),
@@ -115,19 +113,22 @@ fn foreign_dirs(unit: &UnitReport, name: &Name) -> Option<Dirs> {
 
 /// The gateway's answer and the record of the run that has not ended, or that left it behind.
 fn look_at_own(dirs: &Dirs) -> (Contact, Value) {
-    let asked = contact(dirs, Instant::now() + PATIENCE);
+    let asked = contact(dirs, Instant::now() + CONTROL_PATIENCE);
     let run = run_record(dirs);
     // Only between two looks at a free lock does the record belong to nobody.
     let started = matches!(asked, Contact::Free) && !matches!(probe(dirs), Ok(Probe::Free));
     if started {
-        (contact(dirs, Instant::now() + PATIENCE), Value::Null)
+        (
+            contact(dirs, Instant::now() + CONTROL_PATIENCE),
+            Value::Null,
+        )
     } else {
         (asked, run)
     }
 }
 
 fn run_record(dirs: &Dirs) -> Value {
-    match files::read_own(&dirs.run_record(), MAX_RECORD) {
+    match files::read_own(&dirs.run_record(), MAX_RUN_RECORD) {
         Ok(text) => serde_json::from_slice(text.as_bytes()).unwrap_or_else(|_| json!({})),
         Err(_) => Value::Null,
     }

@@ -2,28 +2,21 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::Context;
-use super::control::{Door, PATIENCE, knock};
+use super::control::{Door, knock};
 use super::installed::installed_unit;
 use crate::config;
-use crate::config::limits::{MAX_BODY_RANGE, TURN_TIMEOUT_RANGE};
 use crate::exit::{Exit, Failure};
 use crate::http::client::{Answer, Client, Error};
+use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_BODY_RANGE, MAX_ERROR_BODY, MAX_SESSION};
 use crate::text::escaped;
 
 /// The header that puts a message into a session.
 const SESSION: &str = "X-Hermes-Session-Id";
-/// The most bytes of a session's key, as the gateway has it.
-const MAX_SESSION: usize = 256;
-/// An error's body is a sentence or the tail of an agent's stderr.
-const MAX_ERROR: usize = 256 << 10;
-/// The longest wait for a turn to begin, and as much for the turn itself. The configuration that we
-/// could read may not be the one that the gateway runs with; one that dies ends the wait at once.
-const LONGEST: Duration = TURN_TIMEOUT_RANGE.end().saturating_mul(2);
 
 /// Sends `text`, or with `None` what standard input has, and prints the reply.
 pub fn send(
@@ -97,7 +90,7 @@ fn read_all(from: impl Read, limit: usize) -> Result<String, Failure> {
 fn open(context: &Context) -> Result<Client, Failure> {
     let name = &context.name;
     let unavailable = |words: String| Err(Failure::new(Exit::Unavailable, words));
-    match knock(&context.dirs, Instant::now() + PATIENCE) {
+    match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
         Door::Open { client, .. } => Ok(client),
         Door::Free => {
             let unit = installed_unit(&context.base, name, false);
@@ -137,7 +130,7 @@ fn converse<W: Write>(
     text: &str,
     printer: &mut Printer<W>,
 ) -> Result<(), Stop> {
-    let deadline = Instant::now() + LONGEST;
+    let deadline = Instant::now() + LONGEST_REPLY;
     let message = json!({ "role": "user", "content": text });
     let body = json!({ "stream": true, "messages": [message] }).to_string();
     let mut headers = vec![("Content-Type", "application/json")];
@@ -147,7 +140,7 @@ fn converse<W: Write>(
         .send("POST", path, &headers, Some(body.as_bytes()), deadline)
         .map_err(|e| broken(&e))?;
     if answer.status != 200 {
-        return Err(refused(answer, Instant::now() + PATIENCE).into());
+        return Err(refused(answer, Instant::now() + CONTROL_PATIENCE).into());
     }
     let mut events = answer.events();
     while let Some(event) = events.next(deadline).map_err(|e| broken(&e))? {
@@ -189,7 +182,7 @@ fn read_event(data: &str) -> Result<Piece, Failure> {
 fn refused(answer: Answer<'_>, deadline: Instant) -> Failure {
     let status = answer.status;
     let seconds = answer.header("Retry-After").map(lines);
-    let body = answer.body(MAX_ERROR, deadline).unwrap_or_default();
+    let body = answer.body(MAX_ERROR_BODY, deadline).unwrap_or_default();
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut failure = problem(Some(status), &value["error"]);
     if let Some(seconds) = seconds {

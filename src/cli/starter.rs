@@ -4,16 +4,12 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
-use std::ops::RangeInclusive;
 
 use super::owner::Owner;
-use crate::config::{self, Sources, limits};
+use crate::config::{self, Sources};
+use crate::limits::STARTER_PORTS;
 use crate::name::Name;
 use crate::sys::fs as files;
-
-/// A hundred gateways of one user are more than any machine runs; a search that goes further would
-/// hide that something else is wrong.
-const PORTS: RangeInclusive<u16> = limits::DEFAULT_PORT..=limits::DEFAULT_PORT + 99;
 
 /// Writes a starter configuration where there is none. Returns its port.
 ///
@@ -65,11 +61,11 @@ fn free_port(claimed: &[u16]) -> Result<u16, String> {
     let free = |port: &u16| {
         !claimed.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
     };
-    PORTS.clone().find(free).ok_or_else(|| {
+    STARTER_PORTS.clone().find(free).ok_or_else(|| {
         format!(
             "no port from {} to {} is free: set http.listen in a configuration of your own",
-            PORTS.start(),
-            PORTS.end()
+            STARTER_PORTS.start(),
+            STARTER_PORTS.end()
         )
     })
 }
@@ -83,11 +79,11 @@ mod tests {
         // Whichever ports are held on this machine: the rules hold between two answers.
         let first = free_port(&[]).unwrap();
         let second = free_port(&[first]).unwrap();
-        assert!(second > first && PORTS.contains(&second));
+        assert!(second > first && STARTER_PORTS.contains(&second));
         let held = TcpListener::bind((Ipv4Addr::LOCALHOST, second)).unwrap();
         assert_ne!(free_port(&[first]).unwrap(), second);
         drop(held);
-        let error = free_port(&PORTS.collect::<Vec<_>>()).unwrap_err();
+        let error = free_port(&STARTER_PORTS.collect::<Vec<_>>()).unwrap_err();
         assert!(error.contains("8642"), "{error}");
     }
 }

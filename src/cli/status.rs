@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::control::PATIENCE;
 use super::report::{Report, UnitReport, gather};
 use super::{Context, history, moment, owner, print};
 use crate::exit::{Exit, Failure};
+use crate::limits::CONTROL_PATIENCE;
 use crate::systemd::Scope;
 use crate::systemd::systemctl::Systemctl;
 use crate::text::escaped;
@@ -35,7 +35,7 @@ pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure
 fn is_current(context: &Context, unit: &UnitReport) -> Option<bool> {
     let installed = fs::read_to_string(unit.path.as_ref()?).ok()?;
     let systemctl = Systemctl::new(unit.scope, Arc::clone(&context.children));
-    let version = systemctl.version(Instant::now() + PATIENCE).ok()?;
+    let version = systemctl.version(Instant::now() + CONTROL_PATIENCE).ok()?;
     owner::is_current(context, unit.scope, version, &installed).ok()
 }
 

@@ -10,15 +10,15 @@ use serde_json::Value;
 
 use super::unit::{self, Unit};
 use super::{Context, config, print};
-use crate::config::limits;
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{self, Holder, Probe};
 use crate::lifecycle::{history, marker};
+use crate::limits;
+use crate::limits::STOP_HEADROOM;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::{PidFd, Signal, is_gone};
 use crate::sys::{proc, user};
-use crate::systemd::unit::STOP_HEADROOM;
 use crate::text::escaped;
 
 const STATE: &str = "ActiveState,SubState,Result,ExecMainCode,ExecMainStatus,TimeoutStopUSec";

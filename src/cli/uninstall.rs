@@ -7,9 +7,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::owner::Owner;
-use super::unit::{ACT, Unit};
+use super::unit::Unit;
 use super::{Context, print, stop};
 use crate::exit::{Exit, Failure};
+use crate::limits::ACT_PATIENCE;
 use crate::sys::{fs as files, user};
 use crate::systemd::Scope;
 use crate::systemd::unit::{self as text, Origin};
@@ -34,7 +35,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
         )));
     }
     let shown = unit.show("ActiveState,TimeoutStopUSec")?;
-    let patience = Unit::patience(&shown, &["TimeoutStopUSec"]) + ACT;
+    let patience = Unit::patience(&shown, &["TimeoutStopUSec"]) + ACT_PATIENCE;
     let disable = ["disable", "--now", "--", &unit.name];
     let done = unit.act_until(&disable, Instant::now() + patience);
     match (shown.get("ActiveState"), done) {

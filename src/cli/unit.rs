@@ -9,24 +9,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::Context;
 use super::installed::unit_dir;
 use crate::exit::{Exit, Failure};
+use crate::limits::{
+    ACT_PATIENCE, ASK_PATIENCE, JOURNAL_LAG, LOG_LINES, LONGEST_VERB, MANAGER_MARGIN, MAX_LOG,
+};
 use crate::subprocess::{Answer, Program, capture, find_program};
 use crate::systemd::Scope;
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
 use crate::text::escaped;
 
-/// For a question to the manager: far above its 10 ms, and what a daemon-reload adds to them.
-const ASK: Duration = Duration::from_secs(10);
-/// For what makes the manager read or write unit files: some hundred of them on a slow disk.
-pub const ACT: Duration = Duration::from_secs(60);
-/// Beyond the manager's own time-outs: it acts, kills and reports when they are over.
-const MARGIN: Duration = Duration::from_secs(10);
-/// In place of a time-out that an operator has set to infinity: as long as anybody watches.
-const LONGEST: Duration = Duration::from_secs(3600);
-/// How long the journal is waited for: it is some milliseconds behind, on a busy machine more.
-const JOURNAL_LAG: Duration = Duration::from_secs(1);
-/// Lines of the log that explain a failure: more hide the one that counts.
-const LOG_LINES: usize = 8;
-const MAX_LOG: usize = 64 << 10;
 /// The gateway's last line, however it ends.
 const LAST_WORD: &str = "Exiting with code";
 
@@ -72,7 +62,7 @@ impl Unit {
     /// Whether its file is there, or the manager has it from elsewhere.
     fn exists(&self) -> bool {
         let known = || {
-            let deadline = Instant::now() + ASK;
+            let deadline = Instant::now() + ASK_PATIENCE;
             let shown = self.systemctl.show("LoadState", &self.name, deadline);
             shown.is_ok_and(|shown| shown.get("LoadState") != "not-found")
         };
@@ -93,13 +83,14 @@ impl Unit {
     /// `Failed`, with the ways on where there is no manager.
     pub fn show(&self, properties: &str) -> Result<Properties, Failure> {
         self.systemctl
-            .show(properties, &self.name, Instant::now() + ASK)
+            .show(properties, &self.name, Instant::now() + ASK_PATIENCE)
             .map_err(|e| self.refused(&e))
     }
 
     /// Runs a verb that acts on the manager alone, and passes its warnings on.
     pub fn act(&self, arguments: &[&str]) -> Result<(), Failure> {
-        self.act_until(arguments, Instant::now() + ACT).map(drop)
+        self.act_until(arguments, Instant::now() + ACT_PATIENCE)
+            .map(drop)
     }
 
     /// The same, with a deadline for a verb that waits for the gateway.
@@ -113,8 +104,8 @@ impl Unit {
 
     /// How long a start or stop may take by the manager's own time-outs, with a margin.
     pub fn patience(shown: &Properties, time_outs: &[&str]) -> Duration {
-        let wait = |name: &&str| time_span(shown.get(name)).unwrap_or(LONGEST);
-        time_outs.iter().map(wait).sum::<Duration>() + MARGIN
+        let wait = |name: &&str| time_span(shown.get(name)).unwrap_or(LONGEST_VERB);
+        time_outs.iter().map(wait).sum::<Duration>() + MANAGER_MARGIN
     }
 
     /// What systemctl refused, and the ways on where they are known.
@@ -168,7 +159,7 @@ impl Unit {
         let journalctl = journalctl
             .args(["--quiet", "--no-pager", "--output=cat", "--lines=100"])
             .args([since.as_str(), field]);
-        let deadline = Instant::now() + ASK;
+        let deadline = Instant::now() + ASK_PATIENCE;
         let answer = capture(&context.children, &journalctl, deadline, MAX_LOG);
         answer.map(|answer| answer.stdout).unwrap_or_default()
     }

@@ -2,7 +2,7 @@
 //! the whole load, so that one run shows every mistake.
 #![forbid(unsafe_code)]
 
-use super::limits::{MAX_CONFIG_PROBLEMS, MAX_SHOWN_VALUE};
+use crate::limits::{MAX_CONFIG_PROBLEMS, MAX_SHOWN_VALUE};
 use std::fmt;
 
 /// Where a value came from.

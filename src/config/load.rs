@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ConfigError, Origin, Problems, place};
-use super::limits::MAX_CONFIG_BYTES;
 use super::value::{Draft, Origins};
 use super::{Config, parse, set};
+use crate::limits::MAX_CONFIG_BYTES;
 use std::fs::{File, metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};

@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 
 mod error;
-pub mod limits;
 mod load;
 mod names;
 mod parse;
@@ -25,6 +24,7 @@ pub use load::{Loaded, Sources, load};
 pub use render::starter;
 pub use suggest::nearest;
 
+use crate::limits;
 use crate::named::ByName;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -2,7 +2,7 @@
 //! string in its final form, or the reason against it as the end of "… has VALUE; it …".
 #![forbid(unsafe_code)]
 
-use super::limits::{MAX_EXEC_STRING, MAX_HOST_LABEL, MAX_HOST_NAME};
+use crate::limits::{MAX_EXEC_STRING, MAX_HOST_LABEL, MAX_HOST_NAME};
 use std::net::IpAddr;
 
 /// A host name or IP address as a `Host` header has it, without port; lower case.

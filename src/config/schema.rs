@@ -2,7 +2,8 @@
 //! example and a line of help. Reading, suggestions, `config` and the starter file follow from it.
 #![forbid(unsafe_code)]
 
-use super::{AgentKind, Config, LogTarget, limits, names};
+use super::{AgentKind, Config, LogTarget, names};
+use crate::limits;
 use crate::named::ByName;
 use log::LevelFilter;
 use std::net::SocketAddr;

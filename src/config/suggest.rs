@@ -1,7 +1,7 @@
 //! "Did you mean …": the nearest of some known words. Pure.
 #![forbid(unsafe_code)]
 
-use super::limits::MAX_COMPARED_WORD;
+use crate::limits::MAX_COMPARED_WORD;
 
 /// The known word that the given one most likely meant, if one is near: at most a third of the
 /// letters wrong.

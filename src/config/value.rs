@@ -3,10 +3,10 @@
 #![forbid(unsafe_code)]
 
 use super::error::{Origin, Problems, place, quoted};
-use super::limits::MAX_EXEC_STRING;
 use super::schema::{Key, Kind};
 use super::syntax::Source;
 use super::{AgentKind, Config, names, suggest, units};
+use crate::limits::MAX_EXEC_STRING;
 use crate::named::ByName;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;

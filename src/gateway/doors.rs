@@ -6,35 +6,25 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::spawn;
 use crate::api::{self, Origin, Service};
 use crate::http::Connection;
 use crate::http::Limits;
 use crate::http::Socket;
+use crate::limits::{ACCEPT_BATCH, CONNECTION_STACK, MAX_CONTROL_CONNECTIONS};
 use crate::sys::{socket, user};
 
-/// A thread's stack: deep enough for nested JSON and an agent's buffers; only what is touched takes
-/// memory.
-const STACK: usize = 128 << 10;
-/// How many connections are accepted before the main loop looks at its other duties.
-const BATCH: usize = 64;
-/// Connections on the control socket at once: commands of one user.
-const MAX_CONTROL: usize = 32;
 /// What a connection over the cap is told. Short: it is written without waiting.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
 Content-Length: 120\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
 {\"error\":{\"message\":\"Too many connections; try again later.\",\
 \"type\":\"server_error\",\"param\":null,\"code\":\"overloaded\"}}   ";
 
-/// How long accepting rests after an error that would come again at once (EMFILE).
-pub const BACK_OFF: Duration = Duration::from_millis(50);
-
 /// Accepts what waits at both doors.
 ///
 /// # Errors
-/// When accepting fails for lack of something: rest for `BACK_OFF` before the next try.
+/// When accepting fails for lack of something: rest for `ACCEPT_BACK_OFF` before the next try.
 pub fn accept(
     tcp: &TcpListener,
     control: &UnixListener,
@@ -42,7 +32,7 @@ pub fn accept(
     cap: usize,
 ) -> io::Result<()> {
     // The control socket first: its few clients are the operator.
-    for _ in 0..BATCH {
+    for _ in 0..ACCEPT_BATCH {
         match control.accept() {
             Ok((stream, _)) => admit_control(stream, service)?,
             Err(e) if passes(&e) => continue,
@@ -50,7 +40,7 @@ pub fn accept(
             Err(e) => return Err(e),
         }
     }
-    for _ in 0..BATCH {
+    for _ in 0..ACCEPT_BATCH {
         match tcp.accept() {
             Ok((stream, peer)) => {
                 if service.connections.load(Ordering::SeqCst) >= cap {
@@ -83,7 +73,7 @@ fn admit_control(stream: UnixStream, service: &Arc<Service>) -> io::Result<()> {
         log::warn!("uid {uid} was turned away from the control socket");
         return Ok(());
     }
-    if service.control_connections.load(Ordering::SeqCst) >= MAX_CONTROL {
+    if service.control_connections.load(Ordering::SeqCst) >= MAX_CONTROL_CONNECTIONS {
         return Ok(());
     }
     start(Box::new(stream), Origin::Control { uid }, service)
@@ -109,7 +99,7 @@ fn start(stream: Box<dyn Socket>, origin: Origin, service: &Arc<Service>) -> io:
             Err(e) => log::debug!("a connection from {origin} could not be set up: {e}"),
         }
     };
-    spawn("connection", STACK, Box::new(run)).map(drop)
+    spawn("connection", CONNECTION_STACK, Box::new(run)).map(drop)
 }
 
 fn limits(service: &Service) -> Limits {

@@ -4,6 +4,7 @@
 
 mod ending;
 
+use crate::limits::{ACCEPT_BACK_OFF, THREAD_STACK};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +13,7 @@ use std::time::Instant;
 
 use super::startup::{self, Started};
 use super::timers::{Timers, due};
-use super::{Plan, STACK, doors, greeting, reload, spawn};
+use super::{Plan, doors, greeting, reload, spawn};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, Moment, Place};
@@ -136,7 +137,7 @@ impl Main {
                 startup::settle(&plan, &service, &run);
             }
         };
-        spawn("start", STACK, Box::new(work))
+        spawn("start", THREAD_STACK, Box::new(work))
     }
 
     fn turn_until_exit(&mut self, signals: &mut Signals) -> Exit {
@@ -191,7 +192,7 @@ impl Main {
                 doors::accept(&started.tcp, &started.control, &started.service, self.cap);
             if let Err(e) = accepted {
                 log::warn!("cannot accept connections: {e}; trying again in a moment");
-                self.timers.accept = Some(Instant::now() + doors::BACK_OFF);
+                self.timers.accept = Some(Instant::now() + ACCEPT_BACK_OFF);
             }
         }
         Ok(())

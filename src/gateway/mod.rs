@@ -30,9 +30,6 @@ pub struct Plan {
     pub children: Arc<Children>,
 }
 
-/// The stack of a thread that there is one of: only what is touched takes memory.
-const STACK: usize = 1 << 20;
-
 /// Starts a thread. Boxed, so that the machinery of a start is in the binary once.
 fn spawn(name: &str, stack: usize, work: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
     Builder::new()

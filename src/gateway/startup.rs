@@ -18,15 +18,11 @@ use crate::config::{self, Config, Loaded};
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::instance::Instance;
+use crate::limits::{DESCRIPTORS_PER_TURN, KEY_BYTES, MAX_KEY_FILE, RESERVED_DESCRIPTORS};
 use crate::sys::fd::Event;
 use crate::sys::{fs as files, proc, random, socket};
 use crate::text::escaped;
 use crate::{logger, sys};
-
-/// Bytes of chance in a key that we make.
-const KEY_BYTES: usize = 32;
-/// A key file has one line.
-const MAX_KEY_FILE: u64 = 4096;
 
 /// A gateway that can serve.
 pub struct Started {
@@ -138,6 +134,7 @@ fn key(path: &Path, configured: bool) -> Result<Key, Failure> {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound && !configured => {
             make_key(path).map_err(|e| wrong(e.to_string()))?;
+            log::info!("a new API key was made: {}", path.display());
             files::open_own(path).map_err(|e| wrong(e.to_string()))?
         }
         Err(e) => return Err(wrong(e.to_string())),
@@ -214,12 +211,8 @@ pub fn clean_up(plan: &Plan) {
 /// The most connections that the descriptors allow: each needs one, a turn some more, and the
 /// reserve keeps files, helpers and the control socket usable.
 pub fn connections_allowed(config: &Config) -> usize {
-    /// Listeners, journal, log, a helper's pipes, the control socket's clients.
-    const RESERVE: usize = 64;
-    /// The pipes of a command's turn, its pidfd, and the client's second descriptor.
-    const PER_TURN: usize = 6;
     let descriptors = sys::fd::limit().ok().and_then(|n| usize::try_from(n).ok());
-    let taken = RESERVE + PER_TURN * config.limits.max_turns;
+    let taken = RESERVED_DESCRIPTORS + DESCRIPTORS_PER_TURN * config.limits.max_turns;
     let room = descriptors.unwrap_or(1024).saturating_sub(taken).max(1);
     config.limits.max_connections.min(room)
 }

@@ -6,14 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Refusal, is_token_byte, is_value_byte, target};
-
-/// Digits of a chunk's size: as many as a u64 has.
-pub const MAX_SIZE_DIGITS: u8 = 16;
-/// Bytes of extensions in a whole body. They are overhead that a sender can make us read for
-/// every byte of content (CVE-2023-39326), and nobody uses them.
-pub const MAX_EXTENSIONS: usize = 4 << 10;
-/// Bytes of trailers.
-pub const MAX_TRAILERS: usize = 8 << 10;
+use crate::limits::{MAX_EXTENSIONS, MAX_SIZE_DIGITS, MAX_TRAILERS};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {

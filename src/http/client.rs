@@ -3,6 +3,7 @@
 //! As strict as the server: a response that two readers could take differently is an error.
 #![forbid(unsafe_code)]
 
+use crate::limits::MAX_INTERIM;
 use std::fmt;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
@@ -11,14 +12,12 @@ use std::time::{Duration, Instant};
 use super::body::Decoder;
 use super::framed::{BodyError, read_framed};
 use super::request::BodyFraming;
-use super::scan::{Found, MAX_FIELDS, Scan};
+use super::scan::{Found, Scan};
 use super::socket::Socket;
 use super::sse;
 use super::wire::{Fill, Pace, Wire};
 use super::{head, is_token, is_value_byte};
-
-/// Interim responses (1xx) that may precede one response; one is usual, more is a game.
-const MAX_INTERIM: usize = 4;
+use crate::limits::MAX_FIELDS;
 
 /// Why there is no (whole) response.
 #[derive(Debug)]

@@ -4,6 +4,10 @@
 //! request's first byte is certain. One read and one write serve an ordinary request.
 #![forbid(unsafe_code)]
 
+use crate::limits::{
+    KEPT_RESPONSE_BUFFER, LINGER_TIMEOUT, MAX_LINGER, MAX_SKIPPED_BODY, MIN_BODY_RATE,
+    SKIP_TIMEOUT, WRITE_PIECE,
+};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,21 +24,7 @@ use super::response::{Date, End, Persist, Response};
 use super::scan::Scan;
 use super::socket::Socket;
 use super::stream::Stream;
-use super::wire::{Fill, Pace, WRITE_PIECE, Wire};
-
-/// A body must come at this rate or faster, once `body_timeout` has passed: a slow line manages
-/// it, and a body of 1 MiB cannot hold a thread for more than 17 minutes.
-pub const MIN_BODY_RATE: u64 = 1 << 10;
-/// A body that its handler did not want is read and dropped up to here, so that the connection can
-/// go on; a longer one costs more than a new connection.
-pub const MAX_DRAIN: u64 = 64 << 10;
-/// How long the rest of such a body may take.
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// After a refusal, input is dropped up to here so that the answer gets through.
-pub const MAX_LINGER: usize = 1 << 20;
-pub const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
-/// The response buffer that an idle connection keeps: an ordinary head and a small body.
-const KEPT_OUT: usize = 1 << 10;
+use super::wire::{Fill, Pace, Wire};
 
 /// Why a connection ended in the middle. It can only be dropped.
 #[derive(Debug)]
@@ -128,7 +118,7 @@ impl Connection {
     /// Waits for the first byte of a request.
     fn wait_idle(&mut self) -> io::Result<Fill> {
         self.wire.shrink();
-        if self.out.capacity() > KEPT_OUT {
+        if self.out.capacity() > KEPT_RESPONSE_BUFFER {
             self.out = Vec::new();
         }
         self.wire.fill(Instant::now() + self.limits.idle_timeout)
@@ -177,14 +167,14 @@ impl Connection {
     fn skip_unread(&mut self) -> Result<bool, Closed> {
         let mut left = match self.unread {
             BodyFraming::None => return Ok(true),
-            BodyFraming::Length(length) if length <= MAX_DRAIN => length,
+            BodyFraming::Length(length) if length <= MAX_SKIPPED_BODY => length,
             // `respond` closed the connection in these cases; here nobody responded at all.
             BodyFraming::Length(_) | BodyFraming::Chunked => {
                 self.open = false;
                 return Ok(false);
             }
         };
-        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        let deadline = Instant::now() + SKIP_TIMEOUT;
         loop {
             let have = self.wire.data().len() as u64;
             let used = have.min(left);
@@ -247,7 +237,7 @@ impl Connection {
         let can_skip = match self.unread {
             BodyFraming::None => true,
             // Who waits for 100 may send the body or not: what comes next would be a guess.
-            BodyFraming::Length(length) => length <= MAX_DRAIN && !request.expect_continue,
+            BodyFraming::Length(length) => length <= MAX_SKIPPED_BODY && !request.expect_continue,
             BodyFraming::Chunked => false,
         };
         let goes_on = request.keep_alive && self.open && can_skip && !close;

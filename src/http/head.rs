@@ -7,8 +7,9 @@
 use std::mem::MaybeUninit;
 
 use super::request::{BodyFraming, Method, Path, Request, Span, Version};
-use super::scan::{Found, MAX_FIELDS, MAX_TARGET, Scan};
+use super::scan::{Found, Scan};
 use super::{Refusal, is_token, target};
+use crate::limits::{MAX_FIELDS, MAX_TARGET};
 
 /// What the bytes so far amount to.
 #[derive(Debug)]

@@ -5,16 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::Refusal;
-
-/// All of a head: request line, fields and the empty line. Browsers and client libraries stay
-/// below 8 KiB; nginx allows 32 KiB, Apache about 800 KiB.
-pub const MAX_HEAD: usize = 16 << 10;
-/// The target of a request: RFC 9112 section 3 asks for at least 8,000 bytes.
-pub const MAX_TARGET: usize = 8 << 10;
-/// Fields in a head; the same bound as hyper and httparse's usual array.
-pub const MAX_FIELDS: usize = 100;
-/// Beyond the target, a request line holds a method, two spaces and the version.
-const MAX_FIRST_LINE: usize = MAX_TARGET + 64;
+use crate::limits::{MAX_FIELDS, MAX_FIRST_LINE, MAX_HEAD};
 
 /// What the bytes so far amount to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! Server-sent events (WHATWG HTML, section 9.2): their text, written and read. Pure.
 #![forbid(unsafe_code)]
 
+use crate::limits::MAX_EVENT;
+
 /// One event. Line ends in `data` (LF, CR LF, CR) come out as LF on the other side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
@@ -30,9 +32,6 @@ fn write_lines(out: &mut Vec<u8>, prefix: &str, text: &str) {
         rest = after.strip_prefix("\r\n").unwrap_or(&after[1..]);
     }
 }
-
-/// Longest event that a reader keeps, all its lines together.
-pub const MAX_EVENT: usize = 1 << 20;
 
 /// Puts events together from bytes as they come.
 #[derive(Debug, Default)]

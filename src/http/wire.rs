@@ -1,22 +1,13 @@
 //! A socket with a buffer in front and a deadline on every wait. Server and client stand on it.
 #![forbid(unsafe_code)]
 
+use crate::limits::{LARGE_READ, SMALL_BUFFER, TIMEOUT_SLACK, WRITE_PIECE};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use super::scan::MAX_HEAD;
 use super::socket::Socket;
-
-/// The buffer of a connection that waits: room for an ordinary head in one read.
-pub const SMALL_BUFFER: usize = 2 << 10;
-/// The largest read: as much as a pipe or a loopback segment usually carries.
-const LARGE_READ: usize = 64 << 10;
-/// How much is written at a time, and what must be taken within the write time-out.
-pub const WRITE_PIECE: usize = 64 << 10;
-/// A wait may end this much later than its deadline. Setting the socket's time-out anew for less
-/// would cost a system call on each read.
-const SLACK: Duration = Duration::from_millis(10);
+use crate::limits::MAX_HEAD;
 
 /// What came of waiting for bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +133,10 @@ impl Wire {
                 return Ok(Got::Nothing);
             }
             // A shorter time-out than what is left only wakes us early; a longer one is wrong.
-            if self.read_timeout.is_none_or(|set| set > left + SLACK) {
+            if self
+                .read_timeout
+                .is_none_or(|set| set > left + TIMEOUT_SLACK)
+            {
                 self.set_read_timeout(left)?;
             }
             match self.socket.read(room) {

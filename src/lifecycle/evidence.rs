@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::marker;
 use super::signals::Caught;
 use super::verdict::{self, ActiveState, Evidence, Job, Sender, Supervision, Unit, Verdict};
+use crate::limits::{QUESTION_DEADLINE, QUESTION_RETRY};
 use crate::subprocess::Children;
 use crate::sys::process::Pid;
 use crate::sys::{proc, signal};
@@ -19,13 +20,6 @@ use crate::systemd::Scope;
 use crate::systemd::cgroup::{self, OwnUnit};
 use crate::systemd::systemctl::{Properties, Systemctl};
 use crate::text::escaped;
-
-/// How long one question may take in all, its retry included: a manager that hangs would hold
-/// systemctl for 90 s, and the drain must fit into `TimeoutStopSec=`.
-const DEADLINE: Duration = Duration::from_secs(2);
-/// How long after a failure the question is asked again: at a daemon-reexec the manager is gone
-/// for about 0.1 s.
-const RETRY_AFTER: Duration = Duration::from_millis(150);
 
 const PROPERTIES: &str = "ActiveState,Job,MainPID,InvocationID,Result";
 
@@ -98,7 +92,7 @@ impl Place {
         self.own.as_ref()
     }
 
-    /// Gathers and judges. Takes as long as the manager, at most `DEADLINE`.
+    /// Gathers and judges. Takes as long as the manager, at most `QUESTION_DEADLINE`.
     pub fn examine(&self, caught: Caught, moment: Moment) -> Finding {
         // The sender first: it may be gone by the time the manager has answered.
         let sender = self.sender(caught);
@@ -138,11 +132,11 @@ impl Place {
         let Some(own) = &self.own else {
             return Supervision::NotOurs;
         };
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + QUESTION_DEADLINE;
         let systemctl = Systemctl::new(own.scope, Arc::clone(&self.children));
         let mut answer = systemctl.show(PROPERTIES, &own.unit, deadline);
-        if answer.is_err() && Instant::now() + RETRY_AFTER < deadline {
-            thread::sleep(RETRY_AFTER);
+        if answer.is_err() && Instant::now() + QUESTION_RETRY < deadline {
+            thread::sleep(QUESTION_RETRY);
             answer = systemctl.show(PROPERTIES, &own.unit, deadline);
         }
         let properties = match answer {

@@ -14,14 +14,10 @@ use super::evidence::Finding;
 use super::signals::Caught;
 use crate::dirs::Dirs;
 use crate::exit::Exit;
+use crate::limits::{KEPT_STOPS, MAX_HISTORY};
 use crate::sys::clock::Utc;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc};
-
-/// How many stops are kept: months of a gateway's life, and a screen or two to read.
-pub const KEEP: usize = 200;
-/// The file is pruned to `KEEP` lines of about 400 bytes at each start; beyond this it is not ours.
-const MAX_BYTES: u64 = 16 << 20;
 
 /// The run that this process is.
 #[derive(Debug)]
@@ -78,8 +74,8 @@ impl Run {
         }
         let text = read(&dirs.history()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().filter(|l| parse(l).is_some()).collect();
-        if lines.len() > KEEP || lines.len() != text.lines().count() {
-            let kept = lines[lines.len().saturating_sub(KEEP)..].join("\n") + "\n";
+        if lines.len() > KEPT_STOPS || lines.len() != text.lines().count() {
+            let kept = lines[lines.len().saturating_sub(KEPT_STOPS)..].join("\n") + "\n";
             files::replace(&dirs.history(), kept.as_bytes(), 0o600)?;
         }
         let Some(left) = &self.unfinished else {
@@ -134,7 +130,7 @@ impl Run {
     }
 }
 
-/// The stops that are on record, oldest first, at most `KEEP`. What is no record is passed over.
+/// The stops that are on record, oldest first, at most `KEPT_STOPS`. What is no record is passed over.
 pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
     let text = match fs::metadata(dirs.history()) {
         Ok(_) => read(&dirs.history()).ok_or_else(|| {
@@ -152,7 +148,7 @@ pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
     stops.reverse();
     stops.dedup_by(|earlier, later| later["run"].is_string() && earlier["run"] == later["run"]);
     stops.reverse();
-    Ok(stops[stops.len().saturating_sub(KEEP)..].to_vec())
+    Ok(stops[stops.len().saturating_sub(KEPT_STOPS)..].to_vec())
 }
 
 fn without_a_word(left: &Value) -> Value {
@@ -193,7 +189,7 @@ fn append(path: &Path, line: &Value, sync: bool) -> io::Result<()> {
 }
 
 fn read(path: &Path) -> Option<String> {
-    files::read_own(path, MAX_BYTES).ok()
+    files::read_own(path, MAX_HISTORY).ok()
 }
 
 fn parse(line: &str) -> Option<Value> {
@@ -324,11 +320,11 @@ mod tests {
         let dirs = dirs(&root);
         let lines: String = (0..300).map(|n| format!("{{\"n\":{n}}}\n")).collect();
         fs::write(dirs.history(), lines + "{\"torn\":").unwrap();
-        assert_eq!(stops(&dirs).unwrap().len(), KEEP);
+        assert_eq!(stops(&dirs).unwrap().len(), KEPT_STOPS);
         Run::begin(&dirs).unwrap().settle(&dirs).unwrap();
         let stops = stops(&dirs).unwrap();
         assert_eq!(
-            (&stops[0]["n"], &stops[KEEP - 1]["n"]),
+            (&stops[0]["n"], &stops[KEPT_STOPS - 1]["n"]),
             (&json!(100), &json!(299))
         );
         assert!(fs::read_to_string(dirs.history()).unwrap().ends_with("}\n"));

@@ -13,12 +13,10 @@ use serde_json::{Value, json};
 
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
+use crate::limits::MAX_LOCK_FILE;
 use crate::name::Name;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, lock, proc};
-
-/// What the holder writes is about 50 bytes.
-const MAX_BYTES: u64 = 1024;
 
 /// The locks, held until the process ends.
 #[derive(Debug)]
@@ -131,7 +129,7 @@ fn write_word(file: &mut File, word: &str) -> io::Result<()> {
 
 /// Who the lock file names, if that process lives. What a dead one left behind names nobody.
 fn read_word(file: File) -> Option<Holder> {
-    let text = files::read_text(file, MAX_BYTES).ok()?;
+    let text = files::read_text(file, MAX_LOCK_FILE).ok()?;
     let word: Value = serde_json::from_slice(text.as_bytes()).ok()?;
     let pid = Pid::new(i32::try_from(word.get("pid")?.as_i64()?).ok()?)?;
     let start = word.get("start")?.as_u64()?;

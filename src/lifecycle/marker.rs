@@ -7,17 +7,12 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::limits::{MARKER_FRESH, MAX_MARKER};
 use crate::sys::process::Pid;
 use crate::sys::{clock, fs as files, proc};
-
-/// How long an announcement holds: far longer than a signal takes, far shorter than a pid's return.
-const FRESH: Duration = Duration::from_secs(60);
-/// A marker is about 100 bytes; what is larger was not written by us.
-const MAX_BYTES: u64 = 4096;
 
 /// Announces that `target` will be stopped.
 ///
@@ -43,7 +38,7 @@ pub fn withdraw(path: &Path) {
 
 /// Whether a stop of this process was announced. Whatever stood there is gone afterwards.
 pub fn consume(path: &Path) -> bool {
-    let read = files::read_own(path, MAX_BYTES);
+    let read = files::read_own(path, MAX_MARKER);
     if let Err(e) = &read
         && e.kind() == io::ErrorKind::NotFound
     {
@@ -78,7 +73,7 @@ fn check(text: &str) -> io::Result<()> {
     }
     let age = number("at").and_then(|at| clock::since_boot().as_secs().checked_sub(at));
     match age {
-        Some(age) if age <= FRESH.as_secs() => Ok(()),
+        Some(age) if age <= MARKER_FRESH.as_secs() => Ok(()),
         Some(age) => refused(format!("it is {age} s old")),
         None => refused("it is from the future".to_owned()),
     }

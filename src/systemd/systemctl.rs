@@ -12,11 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Scope;
+use crate::limits::MAX_SYSTEMCTL_OUTPUT;
 use crate::subprocess::{Answer, Children, Program, capture, find_program};
 use crate::sys::user;
-
-/// The most that we take of what systemctl prints; `list-jobs` and `show` stay far below.
-const MAX_OUTPUT: usize = 256 << 10;
 
 /// A manager to ask.
 #[derive(Clone, Debug)]
@@ -94,7 +92,7 @@ impl Systemctl {
     /// Runs a verb and returns what came of it, success or not.
     pub fn answer(&self, arguments: &[&str], deadline: Instant) -> io::Result<Answer> {
         let program = self.program()?.args(arguments);
-        capture(&self.children, &program, deadline, MAX_OUTPUT)
+        capture(&self.children, &program, deadline, MAX_SYSTEMCTL_OUTPUT)
     }
 
     /// systemctl up to the verb, its environment repaired where it is poor.

@@ -8,15 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Scope;
+use crate::limits::STOP_HEADROOM;
 use crate::name::Name;
 
 const TEMPLATE: &str = include_str!("../../systemd/hermes-gateway.service");
 
 /// The version that first had `RestartSteps=` and `RestartMaxDelaySec=`.
 const GROWING_DELAYS: u32 = 254;
-/// What a stop takes beside the drain: two questions to the service manager of 2 s each, 3 s from
-/// SIGTERM to SIGKILL for agents, the last words to clients; and as much again for a busy machine.
-pub const STOP_HEADROOM: Duration = Duration::from_secs(15);
 
 /// The beginning of the first line: by it a unit is known as ours, whatever version wrote it.
 const SIGNATURE: &str = "# Written by hermes-gateway ";

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{error, errors_of, good};
-use crate::config::limits;
+use crate::limits;
 
 #[test]
 fn unknown_names() {

@@ -1,7 +1,8 @@
 //! Reading files: what is missing, too large, or no file.
 #![forbid(unsafe_code)]
 
-use crate::config::{Config, Sources, limits, load};
+use crate::config::{Config, Sources, load};
+use crate::limits;
 use std::fs;
 use std::path::{Path, PathBuf};
 

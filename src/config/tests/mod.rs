@@ -10,7 +10,8 @@ mod set;
 mod syntax;
 
 use super::load::from_bytes;
-use super::{AgentKind, Config, Loaded, LogTarget, Sources, limits};
+use super::{AgentKind, Config, Loaded, LogTarget, Sources};
+use crate::limits;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::{FULL, error, errors_of, good, set_error, sources};
-use crate::config::limits;
 use crate::config::load::from_bytes;
+use crate::limits;
 
 #[test]
 fn syntax_errors() {

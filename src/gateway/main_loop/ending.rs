@@ -6,20 +6,16 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::super::{STACK, spawn, startup};
+use super::super::{spawn, startup};
 use super::{Main, News};
-use crate::agent::KILL_AFTER;
 use crate::exit::Exit;
 use crate::lifecycle::evidence::{Finding, Moment};
 use crate::lifecycle::history::Ending;
 use crate::lifecycle::phase::Outcome;
 use crate::lifecycle::signals::{Caught, Kind, Signals};
+use crate::limits::KILL_AFTER;
+use crate::limits::{CUT_PATIENCE, REPORT_EVERY, THREAD_STACK};
 use crate::sys::process::exit_at_once;
-
-/// What cut turns have beyond their agents' SIGKILL to tell their clients: part of the stop budget.
-const CUT_PATIENCE: Duration = Duration::from_secs(2);
-/// How often STATUS= tells what a drain waits for.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// The stop that is going on.
 pub(super) struct Stop {
@@ -60,7 +56,7 @@ impl Main {
             let finding = place.examine(caught, moment);
             mailbox.put(News::Found(Box::new(finding)));
         };
-        if let Err(e) = spawn("question", STACK, Box::new(question)) {
+        if let Err(e) = spawn("question", THREAD_STACK, Box::new(question)) {
             log::warn!("no thread for the question ({e}): the main one asks");
             let finding = self.place.examine(caught, moment);
             self.found(finding);
@@ -73,7 +69,9 @@ impl Main {
             stop.cut = turns;
         }
         if let Some(started) = &self.started {
-            log::warn!("ending {turns} turns that are still in flight");
+            if turns > 0 {
+                log::warn!("ending {turns} turns that are still in flight");
+            }
             started.service.cut.raise();
         }
         self.timers.drain = Some(Instant::now() + KILL_AFTER + CUT_PATIENCE);

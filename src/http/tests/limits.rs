@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::super::scan::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
 use super::super::{Connection, Gate, Response};
 use super::LIMITS;
 use super::fake::{self, Fake};
+use crate::limits::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
 
 /// The status that `bytes` get, at a few ways of cutting them; `200` for a request.
 #[track_caller]

@@ -1,0 +1,317 @@
+//! Every limit of the program, each with its reason: first the ones that the configuration can
+//! move (default and range), then the fixed ones. Only constants live here.
+#![forbid(unsafe_code)]
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const HOUR: u64 = 3600;
+
+/// Shorter than a busy scheduler's delay: a deadline below it would only ever fire by accident.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+
+/// The port that the older gateway's clients already know; `install` takes the next free one.
+pub const DEFAULT_PORT: u16 = 8642;
+
+/// An agent that thinks for longer is usually stuck.
+pub const TURN_TIMEOUT: Duration = Duration::from_secs(600);
+/// A week: long research turns are real, for ever is not.
+pub const TURN_TIMEOUT_RANGE: RangeInclusive<Duration> =
+    SHORTEST_WAIT..=Duration::from_secs(7 * 24 * HOUR);
+
+/// Well inside systemd's default stop time-out of 90 s, with room for the kill that follows.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// A day: whoever waits longer for a stop has forgotten that it was asked for.
+pub const DRAIN_TIMEOUT_RANGE: RangeInclusive<Duration> =
+    SHORTEST_WAIT..=Duration::from_secs(24 * HOUR);
+
+/// Each takes a descriptor and a thread; the usual soft limit is 1024 descriptors.
+pub const MAX_CONNECTIONS: usize = 1000;
+/// Beyond it a thread per connection is the wrong design.
+pub const MAX_CONNECTIONS_RANGE: RangeInclusive<usize> = 1..=65_536;
+
+/// Turns per core, where `max_turns` is 0: agents wait for a network more than they compute.
+pub const TURNS_PER_CORE: usize = 2;
+/// Each is a process and its pipes; 0 means [`TURNS_PER_CORE`] times the cores.
+pub const MAX_TURNS_RANGE: RangeInclusive<usize> = 0..=4096;
+
+/// With a body of 1 MiB each they fill 1 GiB at the very worst.
+pub const MAX_QUEUE: usize = 1000;
+/// Longer queues answer later than anybody waits.
+pub const MAX_QUEUE_RANGE: RangeInclusive<usize> = 1..=100_000;
+
+/// One chatty session must not fill the queue of all the others.
+pub const MAX_QUEUE_PER_SESSION: usize = 32;
+/// No session may have more than the longest queue of all.
+pub const MAX_QUEUE_PER_SESSION_RANGE: RangeInclusive<usize> = MAX_QUEUE_RANGE;
+
+/// A long conversation in JSON is some 100 KiB.
+pub const MAX_BODY: usize = MIB;
+/// At least a short question; at most what one request may take of a small host's memory.
+pub const MAX_BODY_RANGE: RangeInclusive<usize> = KIB..=256 * MIB;
+
+/// No model writes as much in one turn; a runaway agent does.
+pub const MAX_REPLY: usize = 8 * MIB;
+/// As for a body.
+pub const MAX_REPLY_RANGE: RangeInclusive<usize> = MAX_BODY_RANGE;
+
+/// A head is one packet or two; whoever needs longer is slow on purpose.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than usual proxies keep a connection between two requests of one page.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// 1 MiB in 30 s is 35 kB/s, slower than any link in use.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// A client that takes nothing for so long is gone.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// An hour: a connection that may stand still for longer is a leak.
+pub const CONNECTION_TIMEOUT_RANGE: RangeInclusive<Duration> =
+    SHORTEST_WAIT..=Duration::from_secs(HOUR);
+
+// ---- Fixed: the configuration cannot move these.
+
+/// Read cap of the configuration file: a hand-written one is some kilobytes, a wrong path
+/// (a log, a disk image) is not read into memory.
+pub const MAX_CONFIG_BYTES: usize = 256 * KIB;
+/// Errors that one load reports: more than a screen helps nobody.
+pub const MAX_CONFIG_PROBLEMS: usize = 50;
+/// Characters of a faulty value that an error repeats.
+pub const MAX_SHOWN_VALUE: usize = 60;
+/// Bytes of a word that is compared with the known keys: none is half as long, and the comparison
+/// is quadratic.
+pub const MAX_COMPARED_WORD: usize = 64;
+/// Bytes of one argument or variable, less the NUL: Linux's MAX_ARG_STRLEN (execve(2)). A longer
+/// one would fail every turn.
+pub const MAX_EXEC_STRING: usize = 128 * KIB - 1;
+/// A host name's length in characters (RFC 1035 section 2.3.4, less the two length octets).
+pub const MAX_HOST_NAME: usize = 253;
+/// One label of a host name (RFC 1035 section 2.3.4).
+pub const MAX_HOST_LABEL: usize = 63;
+
+// ---- The stop.
+
+/// How long one question may take in all, its retry included: a manager that hangs would hold
+/// systemctl for 90 s, and the drain must fit into `TimeoutStopSec=`.
+pub const QUESTION_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long after a failure the question is asked again: at a daemon-reexec the manager is gone
+/// for about 0.1 s.
+pub const QUESTION_RETRY: Duration = Duration::from_millis(150);
+
+/// How long an announcement holds: far longer than a signal takes, far shorter than a pid's return.
+pub const MARKER_FRESH: Duration = Duration::from_secs(60);
+
+/// How long an agent has between SIGTERM and SIGKILL to put its things in order. Part of the stop
+/// budget: the unit's `TimeoutStopSec=` counts it in.
+pub const KILL_AFTER: Duration = Duration::from_secs(3);
+
+/// What cut turns have beyond their agents' SIGKILL to tell their clients: part of the stop budget.
+pub const CUT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a stop takes beside the drain: two questions to the service manager of 2 s each, 3 s from
+/// SIGTERM to SIGKILL for agents, the last words to clients; and as much again for a busy machine.
+pub const STOP_HEADROOM: Duration = Duration::from_secs(15);
+
+/// How often STATUS= tells what a drain waits for.
+pub const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+// ---- Connections and threads.
+
+/// A connection's stack: nested JSON (128 levels) takes 40 kB of it, and 140 kB in a debug build;
+/// only what is touched takes memory.
+pub const CONNECTION_STACK: usize = 256 << 10;
+
+/// The stack of a thread that there is one of: only what is touched takes memory.
+pub const THREAD_STACK: usize = 1 << 20;
+
+/// How many connections are accepted before the main loop looks at its other duties.
+pub const ACCEPT_BATCH: usize = 64;
+
+/// How long accepting rests after an error that would come again at once (EMFILE).
+pub const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
+
+/// Connections on the control socket at once: commands of one user.
+pub const MAX_CONTROL_CONNECTIONS: usize = 32;
+
+/// Listeners, journal, log, a helper's pipes, the control socket's clients.
+pub const RESERVED_DESCRIPTORS: usize = 64;
+
+/// The pipes of a command's turn, its pidfd, and the client's second descriptor.
+pub const DESCRIPTORS_PER_TURN: usize = 6;
+
+// ---- HTTP.
+
+/// All of a head: request line, fields and the empty line. Browsers and client libraries stay
+/// below 8 KiB; nginx allows 32 KiB, Apache about 800 KiB.
+pub const MAX_HEAD: usize = 16 << 10;
+
+/// The target of a request: RFC 9112 section 3 asks for at least 8,000 bytes.
+pub const MAX_TARGET: usize = 8 << 10;
+
+/// Beyond the target, a request line holds a method, two spaces and the version.
+pub const MAX_FIRST_LINE: usize = MAX_TARGET + 64;
+
+/// Fields in a head; the same bound as hyper and httparse's usual array.
+pub const MAX_FIELDS: usize = 100;
+
+/// Digits of a chunk's size: as many as a u64 has.
+pub const MAX_SIZE_DIGITS: u8 = 16;
+
+/// Bytes of extensions in a whole body. They are overhead that a sender can make us read for
+/// every byte of content (CVE-2023-39326), and nobody uses them.
+pub const MAX_EXTENSIONS: usize = 4 << 10;
+
+/// Bytes of trailers.
+pub const MAX_TRAILERS: usize = 8 << 10;
+
+/// A body must come at this rate or faster, once `body_timeout` has passed: a slow line manages
+/// it, and a body of 1 MiB cannot hold a thread for more than 17 minutes.
+pub const MIN_BODY_RATE: u64 = 1 << 10;
+
+/// A body that its handler did not want is read and dropped up to here, so that the connection can
+/// go on; a longer one costs more than a new connection.
+pub const MAX_SKIPPED_BODY: u64 = 64 << 10;
+
+/// How long the rest of such a body may take.
+pub const SKIP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// After a refusal, input is dropped up to here so that the answer gets through.
+pub const MAX_LINGER: usize = 1 << 20;
+
+/// How long that takes at the most: a client that still sends by then has been told often enough.
+pub const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The response buffer that an idle connection keeps: an ordinary head and a small body.
+pub const KEPT_RESPONSE_BUFFER: usize = 1 << 10;
+
+/// The buffer of a connection that waits: room for an ordinary head in one read.
+pub const SMALL_BUFFER: usize = 2 << 10;
+
+/// The largest read: as much as a pipe or a loopback segment usually carries.
+pub const LARGE_READ: usize = 64 << 10;
+
+/// How much is written at a time, and what must be taken within the write time-out.
+pub const WRITE_PIECE: usize = 64 << 10;
+
+/// A wait may end this much later than its deadline. Setting the socket's time-out anew for less
+/// would cost a system call on each read.
+pub const TIMEOUT_SLACK: Duration = Duration::from_millis(10);
+
+/// Longest event that a reader keeps, all its lines together.
+pub const MAX_EVENT: usize = 1 << 20;
+
+/// Interim responses (1xx) that may precede one response; one is usual, more is a game.
+pub const MAX_INTERIM: usize = 4;
+
+/// The most bytes of text in one event: clients bound what they take for one.
+pub const MAX_PIECE: usize = 32 << 10;
+
+// ---- Names, keys, sessions.
+
+/// The most bytes in a name; with its fixed parts a unit's name stays far below systemd's 255.
+pub const MAX_NAME: usize = 64;
+
+/// Bytes of chance in a key that we make.
+pub const KEY_BYTES: usize = 32;
+
+/// The fewest characters of a key: 128 bits in hex. Ours has 64.
+pub const MIN_KEY: usize = 32;
+
+/// The most bytes of a session's key: free text, but no document.
+pub const MAX_SESSION: usize = 256;
+
+// ---- Agents and helpers.
+
+/// What one read takes; also the most that a piece of a reply has.
+pub const AGENT_READ: usize = 8 << 10;
+
+/// How many reads follow one wait. More than a pipe holds (pipe(7): 1 MiB at most without
+/// privileges), so that all of a reply is taken when the agent has ended; and not more, so that
+/// one that prints without end is looked at between.
+pub const AGENT_READS: usize = (1 << 20) / AGENT_READ + 1;
+
+/// Longer lines are cut: a log line, not a document.
+pub const MAX_STDERR_LINE: usize = 2048;
+
+/// How much of the end an error message quotes.
+pub const MAX_STDERR_TAIL: usize = 1024;
+
+/// How much one turn may put into the log.
+pub const MAX_STDERR_LOGGED: usize = 64 << 10;
+
+/// The most that we take of what systemctl prints; `list-jobs` and `show` stay far below.
+pub const MAX_SYSTEMCTL_OUTPUT: usize = 256 << 10;
+
+/// How long a syslog daemon that went away is left alone before the next try to reach it.
+pub const SYSLOG_RECONNECT: Duration = Duration::from_secs(1);
+
+/// How long a syslog daemon that does not read may hold up the thread that logs.
+pub const SYSLOG_PATIENCE: Duration = Duration::from_millis(200);
+
+// ---- Files.
+
+/// How many stops are kept: months of a gateway's life, and a screen or two to read.
+pub const KEPT_STOPS: usize = 200;
+
+/// The file is pruned to `KEPT_STOPS` lines of about 400 bytes at each start; beyond this it is not ours.
+pub const MAX_HISTORY: u64 = 16 << 20;
+
+/// What the holder writes is about 50 bytes.
+pub const MAX_LOCK_FILE: u64 = 1024;
+
+/// A marker is about 100 bytes; what is larger was not written by us.
+pub const MAX_MARKER: u64 = 4096;
+
+/// A key file has one line.
+pub const MAX_KEY_FILE: u64 = 4096;
+
+/// The record of a run is about 150 bytes.
+pub const MAX_RUN_RECORD: u64 = 4096;
+
+// ---- Commands.
+
+/// A gateway that lives answers in a few milliseconds; this is how long a loaded machine may need.
+pub const CONTROL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between two looks at a gateway that holds its lock and does not listen yet, or not any more:
+/// it binds its socket some milliseconds after it has taken the lock.
+pub const CONTROL_PAUSE: Duration = Duration::from_millis(20);
+
+/// A request head or message that a gateway does not take for so long never gets through.
+pub const CONTROL_WRITE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Room for what the gateway says of itself: the last stop may quote names of processes.
+pub const MAX_STATUS: usize = 256 << 10;
+
+/// An error's body is a sentence or the tail of an agent's stderr.
+pub const MAX_ERROR_BODY: usize = 256 << 10;
+
+/// The longest wait for a turn to begin, and as much for the turn itself. The configuration that we
+/// could read may not be the one that the gateway runs with; one that dies ends the wait at once.
+pub const LONGEST_REPLY: Duration = TURN_TIMEOUT_RANGE.end().saturating_mul(2);
+
+/// For a question to the manager: far above its 10 ms, and what a daemon-reload adds to them.
+pub const ASK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// For what makes the manager read or write unit files: some hundred of them on a slow disk.
+pub const ACT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Beyond the manager's own time-outs: it acts, kills and reports when they are over.
+pub const MANAGER_MARGIN: Duration = Duration::from_secs(10);
+
+/// In place of a time-out that an operator has set to infinity: as long as anybody watches.
+pub const LONGEST_VERB: Duration = Duration::from_secs(3600);
+
+/// How long the journal is waited for: it is some milliseconds behind, on a busy machine more.
+pub const JOURNAL_LAG: Duration = Duration::from_secs(1);
+
+/// Lines of the log that explain a failure: more hide the one that counts.
+pub const LOG_LINES: usize = 8;
+
+/// What is taken of the journal to find those lines in.
+pub const MAX_LOG: usize = 64 << 10;
+
+/// A hundred gateways of one user are more than any machine runs; a search that goes further would
+/// hide that something else is wrong.
+pub const STARTER_PORTS: RangeInclusive<u16> = DEFAULT_PORT..=DEFAULT_PORT + 99;
