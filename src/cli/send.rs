@@ -269,6 +269,7 @@ mod tests {
     use super::super::control::tests::{dirs, fake, hold, json as answer};
     use super::*;
     use crate::testing::TempDir;
+    use std::time::Duration;
 
     const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
 

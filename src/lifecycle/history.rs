@@ -93,40 +93,41 @@ impl Run {
         append(&dirs.history(), &line, true)?;
         Ok(Some(line))
     }
+}
 
-    /// Writes how this run ends; durable when it returns and the stop was planned. After a kill it
-    /// is the next start that syncs: the last answer of the service manager must not grow old.
-    pub fn end(
-        &self,
-        dirs: &Dirs,
-        caught: Caught,
-        found: &Finding,
-        ending: Ending,
-    ) -> io::Result<()> {
-        let line = json!({
-            "time": Utc::new(SystemTime::now()).rfc3339(),
-            "started": self.started,
-            "run": self.id,
-            "pid": Pid::own().get(),
-            "signal": caught.kind.name(),
-            "sender": {
-                "pid": found.sender.pid,
-                "uid": found.sender.uid,
-                "name": found.sender.name,
-            },
-            "verdict": found.verdict.word(),
-            "reason": found.verdict.reason.to_string(),
-            "exit": ending.exit.code(),
-            "drain_ms": u64::try_from(ending.drain.as_millis()).unwrap_or(u64::MAX),
-            "in_flight": ending.in_flight,
-            "cut": ending.cut,
-        });
-        append(&dirs.history(), &line, found.verdict.planned)?;
-        // Not synced: should the name come back after a power cut, the line above has its id.
-        match fs::remove_file(dirs.run_record()) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        }
+/// Writes how this process ends; durable when it returns and the stop was planned. After a kill it
+/// is the next start that syncs: the last answer of the service manager must not grow old. `run` is
+/// `None` when it ends before it was ready.
+pub fn enter(
+    dirs: &Dirs,
+    run: Option<&Run>,
+    caught: Caught,
+    found: &Finding,
+    ending: Ending,
+) -> io::Result<()> {
+    let sender = &found.sender;
+    let line = json!({
+        "time": Utc::new(SystemTime::now()).rfc3339(),
+        "started": run.map(|run| &run.started),
+        "run": run.map(|run| &run.id),
+        "pid": Pid::own().get(),
+        "signal": caught.kind.name(),
+        "sender": { "pid": sender.pid, "uid": sender.uid, "name": sender.name },
+        "verdict": found.verdict.word(),
+        "reason": found.verdict.reason.to_string(),
+        "exit": ending.exit.code(),
+        "drain_ms": u64::try_from(ending.drain.as_millis()).unwrap_or(u64::MAX),
+        "in_flight": ending.in_flight,
+        "cut": ending.cut,
+    });
+    append(&dirs.history(), &line, found.verdict.planned)?;
+    if run.is_none() {
+        return Ok(());
+    }
+    // Not synced: should the name come back after a power cut, the line above has its id.
+    match fs::remove_file(dirs.run_record()) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
     }
 }
 
@@ -244,7 +245,7 @@ mod tests {
             in_flight: 2,
             cut: 1,
         };
-        run.end(dirs, caught, &found, ending).unwrap();
+        enter(dirs, Some(run), caught, &found, ending).unwrap();
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::super::{spawn, startup};
 use super::{Main, News};
 use crate::exit::Exit;
 use crate::lifecycle::evidence::{Finding, Moment};
-use crate::lifecycle::history::Ending;
+use crate::lifecycle::history::{self, Ending};
 use crate::lifecycle::phase::Outcome;
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::KILL_AFTER;
@@ -136,9 +136,9 @@ impl Main {
                 in_flight: stop.in_flight,
                 cut: stop.cut,
             };
-            if let Some(started) = &self.started
-                && let Err(e) = started.run.end(&self.plan.dirs, stop.first, &found, ending)
-            {
+            let run = self.started.as_ref().map(|started| started.run.as_ref());
+            let entered = history::enter(&self.plan.dirs, run, stop.first, &found, ending);
+            if let Err(e) = entered {
                 log::warn!("the history could not be written: {e}");
             }
         }
