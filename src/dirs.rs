@@ -85,6 +85,11 @@ impl Base {
     pub fn state_dir(&self) -> PathBuf {
         self.state.join(OURS)
     }
+
+    /// What has the gateways' runtime directories in it, where the user has one.
+    pub fn run_dir(&self) -> Option<PathBuf> {
+        self.runtime.as_ref().map(|runtime| runtime.join(OURS))
+    }
 }
 
 impl Dirs {

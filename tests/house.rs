@@ -18,64 +18,29 @@ use scan::Source;
 // ------------------------------------------------------------------ the tables ----
 
 /// May be used by every room above `sys`, and use only each other and `sys`.
-const BASE: &[&str] = &["exit", "names", "dirs", "config", "log", "logging"];
+const BASE: &[&str] = &[
+    "config",
+    "dirs",
+    "exit",
+    "logger",
+    "name",
+    "subprocess",
+    "testing",
+    "text",
+];
 
 /// What each room may import, beside itself, [`BASE`] and `sys`. `main` may import all. Imports run
 /// downward: a room stands below all that import it.
-const ROOMS: &[(&str, &[&str])] = &[
-    ("sys", &[]),
-    ("systemd", &[]),
-    ("lifecycle", &["systemd"]),
-    ("journal", &[]),
-    ("http", &[]),
-    ("agent", &["journal", "http"]),
-    ("delivery", &["journal", "http"]),
-    ("session", &["agent", "delivery", "journal", "http"]),
-    (
-        "api",
-        &[
-            "session",
-            "agent",
-            "delivery",
-            "journal",
-            "http",
-            "lifecycle",
-            "systemd",
-        ],
-    ),
-    (
-        "telegram",
-        &["session", "agent", "delivery", "journal", "http"],
-    ),
-    (
-        "gateway",
-        &[
-            "api",
-            "telegram",
-            "session",
-            "agent",
-            "delivery",
-            "journal",
-            "http",
-            "lifecycle",
-            "systemd",
-        ],
-    ),
-    (
-        "cli",
-        &[
-            "gateway",
-            "api",
-            "telegram",
-            "session",
-            "agent",
-            "delivery",
-            "journal",
-            "http",
-            "lifecycle",
-            "systemd",
-        ],
-    ),
+const ROOMS: &[(&str, &str)] = &[
+    ("sys", ""),
+    ("systemd", ""),
+    ("lifecycle", "systemd"),
+    ("http", ""),
+    ("agent", "http"),
+    ("session", "agent http"),
+    ("api", "session agent http"),
+    ("gateway", "api session agent http lifecycle systemd"),
+    ("cli", "gateway api session agent http lifecycle systemd"),
 ];
 
 /// Judge and do not touch the world: values in, values out.
@@ -203,7 +168,7 @@ fn imports_run_downward(sources: &[Source]) -> Vec<String> {
             .trim_end_matches(".rs");
         let above = match ROOMS.iter().find(|(name, _)| *name == room) {
             Some((_, below)) => *below,
-            None if BASE.contains(&room) => &[],
+            None if BASE.contains(&room) => "",
             None => {
                 complaints.push(format!(
                     "{}:1: the room `{room}` has no place yet: give it one in tests/house.rs",
@@ -228,11 +193,13 @@ fn imports_run_downward(sources: &[Source]) -> Vec<String> {
 }
 
 /// The table of rooms itself runs downward: each names only rooms above it in the table.
-fn rooms_are_in_order(rooms: &[(&str, &[&str])]) -> Vec<String> {
+fn rooms_are_in_order(rooms: &[(&str, &str)]) -> Vec<String> {
     let mut known = BTreeSet::new();
     let mut complaints = Vec::new();
     for (room, below) in rooms {
-        let unknown = below.iter().filter(|name| !known.contains(*name));
+        let unknown = below
+            .split(' ')
+            .filter(|name| !name.is_empty() && !known.contains(name));
         complaints.extend(unknown.map(|name| format!("ROOMS: `{room}` names `{name}` too early")));
         known.insert(*room);
     }
@@ -695,7 +662,7 @@ fn rule_imports_can_fail() {
         "no place yet",
     );
     complains(
-        &rooms_are_in_order(&[("a", &["b"]), ("b", &[])]),
+        &rooms_are_in_order(&[("a", "b"), ("b", "")]),
         "`a` names `b`",
     );
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use subtle::ConstantTimeEq;
 
-use crate::http::request::Request;
+use crate::http::Request;
 
 /// The fewest characters of a key: 128 bits in hex. Ours has 64.
 pub const MIN_KEY: usize = 32;

@@ -11,11 +11,11 @@ use super::auth::Authenticated;
 use super::error::Problem;
 use super::{Service, status};
 use crate::agent::{Bounds, Outcome, Reply, Turn};
-use crate::http::connection::{Closed, Connection};
-use crate::http::request::Request;
-use crate::http::response::Response;
+use crate::http::Request;
+use crate::http::Response;
+use crate::http::Stream;
 use crate::http::sse;
-use crate::http::stream::Stream;
+use crate::http::{Closed, Connection};
 use crate::session::id;
 
 /// The header that puts a request into a session.

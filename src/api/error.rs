@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::agent::Outcome;
-use crate::http::response::Response;
+use crate::http::Response;
 use crate::session::dispatch::Full;
 use crate::session::places::NoPlace;
 

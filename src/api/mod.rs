@@ -18,8 +18,8 @@ use serde_json::Value;
 
 use crate::agent::Agent;
 use crate::config::Config;
-use crate::http::connection::{Closed, Connection};
-use crate::http::gate::Gate;
+use crate::http::Gate;
+use crate::http::{Closed, Connection};
 use crate::session::places::Places;
 use crate::sys::fd::Event;
 

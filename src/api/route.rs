@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use super::auth::{Authenticated, Origin, authenticate, host_is_ours, origin_is_ours};
 use super::error::Problem;
 use super::{Service, chat, status};
-use crate::http::connection::{Closed, Connection};
-use crate::http::request::{Method, Request};
-use crate::http::response::Response;
+use crate::http::Response;
+use crate::http::{Closed, Connection};
+use crate::http::{Method, Request};
 
 /// What a path stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Service;
 use super::auth::Authenticated;
-use crate::http::response::Response;
+use crate::http::Response;
 use crate::sys::process::Pid;
 
 /// The name of the only model.

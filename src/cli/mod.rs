@@ -4,8 +4,18 @@
 
 mod args;
 mod config;
+mod control;
 mod help;
+mod history;
+mod installed;
+mod list;
+mod moment;
+mod report;
 mod run;
+mod send;
+mod state;
+mod status;
+mod table;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,6 +101,10 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
     match (command, signals) {
         (Command::Run, Some(signals)) => Ok(run::run(context, signals)),
         (Command::Config { check }, _) => config::show(&context, check),
+        (Command::Status { json, system }, _) => status::show(&context, json, system),
+        (Command::List { json }, _) => list::show(&context, json),
+        (Command::Send { session, text }, _) => send::send(&context, session.as_deref(), text),
+        (Command::History { json, count }, _) => history::show(&context, json, count),
         (Command::Run | Command::Help { .. } | Command::Version, _) => Ok(Exit::Planned),
         (other, _) => Err(Failure::failed(format!("{other:?} is being written"))),
     }

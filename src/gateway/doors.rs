@@ -10,9 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::api::{self, Origin, Service};
-use crate::http::connection::Connection;
-use crate::http::gate::Limits;
-use crate::http::socket::Socket;
+use crate::http::Connection;
+use crate::http::Limits;
+use crate::http::Socket;
 use crate::sys::{socket, user};
 
 /// A thread's stack: deep enough for nested JSON and an agent's buffers; only what is touched takes

@@ -2,49 +2,33 @@
 //! what the phases decide. Nothing in it blocks but the one poll.
 #![forbid(unsafe_code)]
 
+mod ending;
+
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::startup::{self, Started};
 use super::timers::{Timers, due};
 use super::{Plan, doors, greeting, reload};
-use crate::agent::KILL_AFTER;
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, Moment, Place};
-use crate::lifecycle::history::Ending;
-use crate::lifecycle::phase::{self, Action, Event, Judged, Outcome, Phase};
+use crate::lifecycle::phase::{self, Action, Event, Judged, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::logger;
 use crate::sys::fd::Event as Wake;
 use crate::sys::poll::{Interest, poll};
-use crate::sys::process::exit_at_once;
 use crate::systemd::notify::{Notifier, watchdog_interval};
-
-/// What cut turns have beyond their agents' SIGKILL to tell their clients: part of the stop budget.
-const CUT_PATIENCE: Duration = Duration::from_secs(2);
-/// How often STATUS= tells what a drain waits for.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
+use ending::Stop;
 
 /// What other threads tell the main one.
 enum News {
     Started(Box<Result<Started, Failure>>),
     Found(Box<Finding>),
-}
-
-/// The stop that is going on.
-struct Stop {
-    first: Caught,
-    latest: Caught,
-    at: Instant,
-    /// The first finding, for who sent the signal, and the last, for the verdict.
-    findings: Option<(Finding, Finding)>,
-    in_flight: usize,
-    cut: usize,
 }
 
 struct Main {
@@ -315,69 +299,6 @@ impl Main {
         greeting::greet(&self.plan, started);
     }
 
-    fn begin_drain(&mut self) {
-        let was_started = self.started.as_ref().is_some_and(|s| {
-            s.service.gate.close();
-            s.service.ready.load(Ordering::SeqCst)
-        });
-        let now = Instant::now();
-        let drain = self.started.as_ref().map_or(Duration::ZERO, |started| {
-            started.service.settings().config.stop.drain_timeout
-        });
-        self.timers.drain = Some(now + drain);
-        self.ask(Moment::Signal {
-            started: was_started,
-        });
-        if self.in_flight() > 0 {
-            self.report(now);
-        }
-    }
-
-    /// Asks why, in a thread of its own: the manager may take its time.
-    fn ask(&mut self, moment: Moment) {
-        let Some(stop) = &self.stop else { return };
-        let (place, caught) = (self.place.clone(), stop.latest);
-        let (wake, tell) = (Arc::clone(&self.wake), self.news.0.clone());
-        let question = move || {
-            let finding = place.examine(caught, moment);
-            let _ = tell.send(News::Found(Box::new(finding)));
-            wake.raise();
-        };
-        let spawned = thread::Builder::new()
-            .name("question".to_owned())
-            .spawn(question);
-        if let Err(e) = spawned {
-            log::warn!("no thread for the question ({e}): the main one asks");
-            let finding = self.place.examine(caught, moment);
-            self.found(finding);
-        }
-    }
-
-    fn cut_turns(&mut self) {
-        let turns = self.turns();
-        if let Some(stop) = &mut self.stop {
-            stop.cut = turns;
-        }
-        if let Some(started) = &self.started {
-            log::warn!("ending {turns} turns that are still in flight");
-            started.service.cut.raise();
-        }
-        self.timers.drain = Some(Instant::now() + KILL_AFTER + CUT_PATIENCE);
-    }
-
-    /// Tells the service manager what is waited for.
-    fn report(&mut self, now: Instant) {
-        let (turns, requests) = (self.turns(), self.in_flight());
-        let left = self
-            .timers
-            .drain
-            .map_or(0, |at| at.saturating_duration_since(now).as_secs());
-        let what =
-            format!("Draining: {turns} turns and {requests} requests in flight, {left} s left");
-        self.notifier.status(&what);
-        self.timers.report = Some(now + REPORT_EVERY);
-    }
-
     fn in_flight(&self) -> usize {
         self.started
             .as_ref()
@@ -388,73 +309,5 @@ impl Main {
         self.started
             .as_ref()
             .map_or(0, |started| started.service.places.counts().0)
-    }
-
-    /// Ends the process. Between the manager's last answer and the exit somebody may still stop
-    /// what was killed, and an exit of 143 inside that stop would leave the unit `failed`: so all
-    /// that takes time comes first, and the last look at the signals just before the end.
-    fn finish(&mut self, outcome: Outcome, signals: &mut Signals) -> Exit {
-        self.clean_up();
-        let exit = self.write_down(outcome);
-        if outcome == Outcome::Planned {
-            return exit;
-        }
-        let missed = |caught: &Caught| matches!(caught.kind, Kind::Terminate | Kind::Interrupt);
-        let Some(caught) = signals.take().into_iter().find(missed) else {
-            exit_at_once(exit.code());
-        };
-        let finding = self.place.examine(caught, Moment::Exit { marker: false });
-        log::info!("Shutdown context: {}", finding.context);
-        if !finding.verdict.planned {
-            return exit;
-        }
-        if let Some((_, last)) = self.stop.as_mut().and_then(|stop| stop.findings.as_mut()) {
-            *last = finding;
-        }
-        self.write_down(Outcome::Planned)
-    }
-
-    /// Writes down how it ends; returns the status to exit with.
-    fn write_down(&mut self, outcome: Outcome) -> Exit {
-        let exit = match outcome {
-            Outcome::Planned => Exit::Planned,
-            Outcome::Terminated => Exit::Terminated,
-        };
-        let mut why = "stopped".to_owned();
-        if let Some(stop) = &self.stop
-            && let Some((first, last)) = &stop.findings
-        {
-            why = format!("{}: {}", last.verdict.word(), last.verdict.reason);
-            let found = Finding {
-                sender: first.sender.clone(),
-                ..last.clone()
-            };
-            let drain = stop.at.elapsed();
-            let ending = Ending {
-                exit,
-                drain,
-                in_flight: stop.in_flight,
-                cut: stop.cut,
-            };
-            if let Some(started) = &self.started
-                && let Err(e) = started.run.end(&self.plan.dirs, stop.first, &found, ending)
-            {
-                log::warn!("the history could not be written: {e}");
-            }
-        }
-        log::info!("Exiting with code {} ({why})", exit.code());
-        exit
-    }
-
-    fn clean_up(&mut self) {
-        // Turns that did not end in time leave no processes behind, whoever runs us.
-        self.plan.children.kill_groups();
-        if self.started.is_some() {
-            // It sent the news, and now writes no more than a line.
-            if let Some(Err(_)) = self.starter.take().map(JoinHandle::join) {
-                log::warn!("the thread that started us had died");
-            }
-            startup::clean_up(&self.plan);
-        }
     }
 }

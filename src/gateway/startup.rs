@@ -154,7 +154,7 @@ fn key(path: &Path, configured: bool) -> Result<Key, Failure> {
         )));
     }
     let mut text = String::new();
-    let read = io::Read::by_ref(&mut file)
+    let read = Read::by_ref(&mut file)
         .take(MAX_KEY_FILE)
         .read_to_string(&mut text);
     read.map_err(|e| wrong(e.to_string()))?;

@@ -135,16 +135,7 @@ impl Connection {
         if self.out.capacity() > KEPT_OUT {
             self.out = Vec::new();
         }
-        // First idle, then the look at closing, and the other thread the other way round: one of
-        // the two sees the other.
-        self.gate.set_idle(true);
-        let fill = if self.gate.is_closing() {
-            Ok(Fill::End)
-        } else {
-            self.wire.fill(Instant::now() + self.limits.idle_timeout)
-        };
-        self.gate.set_idle(false);
-        fill
+        self.wire.fill(Instant::now() + self.limits.idle_timeout)
     }
 
     /// Reads the body of `request`, at most `cap` bytes (and never more than `max_body`).
@@ -253,11 +244,6 @@ impl Connection {
         self.wire.write(&self.out, &mut pace)?;
         let silent = request.method == Method::Head;
         Ok(Stream::new(self, pace, end, silent, persist))
-    }
-
-    /// The connection ends after the next response.
-    pub fn close_after_response(&mut self) {
-        self.gate.close();
     }
 
     /// Whether another request may follow, in the words of the Connection field.

@@ -19,32 +19,20 @@ pub struct Limits {
     pub write_timeout: Duration,
 }
 
-/// What a connection and the thread that ends it tell each other.
-///
-/// To end connections: [`Gate::close`]; then, for each that [`Gate::is_idle`],
-/// `sys::socket::stop_reading`. The others say `Connection: close` with their next response.
+/// What all connections are told when the gateway stops taking work: each says `Connection: close`
+/// with its next response, and ends.
 #[derive(Debug, Default)]
 pub struct Gate {
     closing: AtomicBool,
-    idle: AtomicBool,
 }
 
 impl Gate {
-    /// No request after the present one.
+    /// No request after the present ones.
     pub fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
     }
 
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
-    }
-
-    /// Waits for a request of which no byte has come.
-    pub fn is_idle(&self) -> bool {
-        self.idle.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn set_idle(&self, idle: bool) {
-        self.idle.store(idle, Ordering::SeqCst);
     }
 }

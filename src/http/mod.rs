@@ -8,19 +8,19 @@
 //! verdict depends on the bytes alone, never on how packets cut them.
 #![forbid(unsafe_code)]
 
-pub mod body;
+mod body;
 pub mod client;
-pub mod connection;
+mod connection;
 mod framed;
-pub mod gate;
-pub mod head;
-pub mod request;
-pub mod response;
-pub mod scan;
-pub mod socket;
+mod gate;
+mod head;
+mod request;
+mod response;
+mod scan;
+mod socket;
 pub mod sse;
-pub mod stream;
-pub mod target;
+mod stream;
+mod target;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -15,18 +15,13 @@ pub fn keep_small() {
 pub fn release_program() {
     #[cfg(target_os = "linux")]
     {
-        // SAFETY: both symbols are put there by the linker (ld(1), "PROVIDE"); only their addresses
-        // are taken.
-        let (start, end) = unsafe {
-            unsafe extern "C" {
-                static __executable_start: u8;
-                static etext: u8;
-            }
-            (
-                &raw const __executable_start as usize,
-                &raw const etext as usize,
-            )
-        };
+        // SAFETY: the linker provides both symbols (ld(1)); only their addresses are taken.
+        unsafe extern "C" {
+            static __executable_start: u8;
+            static etext: u8;
+        }
+        let start = &raw const __executable_start as usize;
+        let end = &raw const etext as usize;
         let page = 4096;
         let (start, end) = (start & !(page - 1), end & !(page - 1));
         // SAFETY: from the file's header to the end of the code the mapping is read-only and backed

@@ -2,7 +2,8 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
@@ -41,16 +42,6 @@ pub fn peer(stream: &UnixStream) -> io::Result<Peer> {
     })
 }
 
-/// Ends the reading side of a connection that another thread is blocked on (shutdown(2)); what
-/// has arrived can still be read.
-pub fn stop_reading(socket: BorrowedFd<'_>) {
-    // SAFETY: shutdown takes a descriptor that is borrowed here. An error means that the peer has
-    // gone already.
-    unsafe {
-        libc::shutdown(socket.as_raw_fd(), libc::SHUT_RD);
-    }
-}
-
 /// Makes the close of a TCP connection a reset instead of an orderly end (SO_LINGER with time 0,
 /// socket(7)): what the peer got so far cannot be taken for the whole.
 pub fn reset_on_close(socket: BorrowedFd<'_>) {
@@ -81,6 +72,42 @@ pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     with_short_path(path, |path| UnixListener::bind(path))
 }
 
+/// Connects to a unix socket without waiting. The stream is in blocking mode.
+///
+/// # Errors
+/// WouldBlock when the backlog is full (connect(2)): the listener lives but does not accept.
+/// NotFound and ConnectionRefused when nobody listens.
+pub fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    with_short_path(path, connect)
+}
+
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    // SAFETY: all-zero is a valid sockaddr_un.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    let family = libc::sa_family_t::try_from(libc::AF_UNIX);
+    address.sun_family = family.map_err(io::Error::other)?;
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.is_empty() || bytes.len() > MAX_UNIX_PATH || bytes.contains(&0) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = from.cast_signed() as libc::c_char;
+    }
+    let size = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: socket returns a new descriptor that nobody else owns; connect reads `size` bytes of
+    // the struct that lives here.
+    let socket = unsafe {
+        let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let socket = OwnedFd::from_raw_fd(check(libc::socket(libc::AF_UNIX, kind, 0))?);
+        let address = (&raw const address).cast();
+        check(libc::connect(socket.as_raw_fd(), address, size))?;
+        socket
+    };
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
 /// The bytes that a unix socket's path may have (unix(7): 108, the last one NUL).
 const MAX_UNIX_PATH: usize = 107;
 
@@ -96,4 +123,50 @@ fn with_short_path<T>(path: &Path, use_path: impl Fn(&Path) -> io::Result<T>) ->
     let directory = File::open(directory)?;
     let way = format!("/proc/self/fd/{}", directory.as_raw_fd());
     use_path(&Path::new(&way).join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn a_long_path_is_reached_through_its_directory() {
+        let root = TempDir::new("socket");
+        let dir = root.path().join("d".repeat(100)).join("e".repeat(100));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("control.sock");
+        assert_eq!(
+            connect_unix(&path).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+        let listener = bind_unix(&path).unwrap();
+        connect_unix(&path).unwrap();
+        listener.accept().unwrap();
+        drop(listener);
+        assert_eq!(
+            connect_unix(&path).unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
+    }
+
+    #[test]
+    fn a_full_backlog_does_not_hold_us() {
+        let root = TempDir::new("socket");
+        let path = root.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        // SAFETY: listen takes a descriptor that is borrowed here; a second call changes the backlog.
+        check(unsafe { libc::listen(listener.as_raw_fd(), 0) }).unwrap();
+        let _held = connect_unix(&path).unwrap();
+        let full = connect_unix(&path).unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn what_is_no_path_is_refused() {
+        for path in ["", "a\0b", &format!("/tmp/{}", "x".repeat(200))] {
+            let kind = connect_unix(Path::new(path)).unwrap_err().kind();
+            assert_eq!(kind, io::ErrorKind::InvalidInput, "{path:?}");
+        }
+    }
 }

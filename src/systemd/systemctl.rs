@@ -98,6 +98,7 @@ impl Systemctl {
         // Its words are read by our parser and quoted in our log.
         command
             .env("LC_ALL", "C.UTF-8")
+            .env("TZ", "UTC")
             .env("SYSTEMD_COLORS", "0")
             .env_remove("SYSTEMD_LOG_LEVEL");
         Ok(command)

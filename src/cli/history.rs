@@ -1,0 +1,161 @@
+//! `history`: how the runs of the gateway ended.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::table::table;
+use super::{Context, moment, print};
+use crate::exit::{Exit, Failure};
+use crate::lifecycle::history;
+use crate::text::escaped;
+
+/// Prints the last `count` records, oldest first: a table, or a JSON object a line.
+pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit, Failure> {
+    let stops = history::stops(&context.dirs)
+        .map_err(|e| Failure::failed(format!("cannot read the history: {e}")))?;
+    let name = &context.name;
+    if stops.is_empty() {
+        eprintln!("hermes-gateway: no run of gateway {name} has ended yet");
+        return Ok(Exit::Planned);
+    }
+    let shown = &stops[stops.len().saturating_sub(count.unwrap_or(stops.len()))..];
+    if json {
+        print(
+            &shown
+                .iter()
+                .map(|stop| format!("{stop}\n"))
+                .collect::<String>(),
+        )?;
+    } else {
+        print(&as_table(shown))?;
+    }
+    Ok(Exit::Planned)
+}
+
+fn as_table(stops: &[Value]) -> String {
+    if stops.is_empty() {
+        return String::new();
+    }
+    let head = [
+        "TIME", "VERDICT", "SIGNAL", "SENDER", "EXIT", "DRAIN", "TURNS", "REASON",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(stops.iter().map(|stop| {
+        let drain = stop["drain_ms"].as_u64().map(Duration::from_millis);
+        vec![
+            moment::shown(stop["time"].as_str().unwrap_or("-")),
+            word(&stop["verdict"]),
+            word(&stop["signal"]),
+            sender(stop).unwrap_or_else(|| "-".to_owned()),
+            word(&stop["exit"]),
+            drain.map_or_else(|| "-".to_owned(), moment::fine),
+            turns(stop).unwrap_or_else(|| "-".to_owned()),
+            word(&stop["reason"]),
+        ]
+    }));
+    table(&rows)
+}
+
+/// One record: `2026-11-22 18:54:55 UTC, 2 min ago: planned, SIGTERM from systemd[7] uid 0, exit 0`.
+pub fn in_a_line(stop: &Value, now: i64) -> String {
+    let time = moment::with_age(stop["time"].as_str().unwrap_or("-"), now);
+    let mut line = format!("{time}: {}", word(&stop["verdict"]));
+    match (&stop["signal"], sender(stop)) {
+        // What nobody announced says why itself.
+        (Value::Null, _) => line += &format!(" ({})", word(&stop["reason"])),
+        (signal, Some(sender)) => line += &format!(", {} from {sender}", word(signal)),
+        (signal, None) => line += &format!(", {}", word(signal)),
+    }
+    if !stop["exit"].is_null() {
+        line += &format!(", exit {}", word(&stop["exit"]));
+    }
+    if let Some(turns) = turns(stop).filter(|turns| turns != "0") {
+        line += &format!(", turns in flight: {turns}");
+    }
+    line
+}
+
+/// `name[pid] uid N`. A pid of 0 is a process outside of the gateway's pid namespace (or the
+/// kernel), of which nothing else is known.
+fn sender(stop: &Value) -> Option<String> {
+    let sender = &stop["sender"];
+    let pid = sender["pid"].as_i64()?;
+    let name = sender["name"].as_str().unwrap_or("");
+    let uid = &sender["uid"];
+    Some(format!("{}[{pid}] uid {}", escaped(name, false), word(uid)))
+}
+
+/// Turns in flight, and how many of them were cut.
+fn turns(stop: &Value) -> Option<String> {
+    let all = stop["in_flight"].as_u64()?;
+    Some(match stop["cut"].as_u64().unwrap_or(0) {
+        0 => all.to_string(),
+        cut => format!("{all} ({cut} cut)"),
+    })
+}
+
+/// Text or a number, safe to print; `-` for nothing.
+fn word(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => escaped(text, false),
+        other => escaped(&other.to_string(), false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn stops() -> [Value; 2] {
+        [
+            json!({
+                "time": "1994-11-06T08:49:37.042Z", "signal": null, "sender": null,
+                "verdict": "ended without a word", "reason": "SIGKILL", "exit": null,
+            }),
+            json!({
+                "time": "1994-11-06T08:50:37.042Z", "signal": "SIGTERM", "verdict": "external",
+                "sender": { "pid": 7, "uid": 1000, "name": "ba\nsh" }, "exit": 143,
+                "drain_ms": 2450, "in_flight": 2, "cut": 1, "reason": "a signal",
+            }),
+        ]
+    }
+
+    #[test]
+    fn lines_up() {
+        let expected = "\
+TIME                     VERDICT               SIGNAL   SENDER               EXIT  DRAIN  TURNS      REASON
+1994-11-06 08:49:37 UTC  ended without a word  -        -                    -     -      -          SIGKILL
+1994-11-06 08:50:37 UTC  external              SIGTERM  ba\\u{a}sh[7] uid 1000  143   2.4 s  2 (1 cut)  a signal
+";
+        let unpadded = |text: &str| -> Vec<String> {
+            let lines = text.lines();
+            lines
+                .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+                .collect()
+        };
+        assert_eq!(unpadded(&as_table(&stops())), unpadded(expected));
+        assert_eq!(as_table(&[]), "");
+    }
+
+    #[test]
+    fn a_line_each() {
+        let now = 784_111_777 + 120;
+        let [silent, signal] = stops();
+        assert_eq!(
+            in_a_line(&silent, now),
+            "1994-11-06 08:49:37 UTC, 2 min ago: ended without a word (SIGKILL)"
+        );
+        assert_eq!(
+            in_a_line(&signal, now),
+            "1994-11-06 08:50:37 UTC, 1 min ago: external, SIGTERM from ba\\u{a}sh[7] uid 1000, \
+             exit 143, turns in flight: 2 (1 cut)"
+        );
+        // Whatever stands in the file.
+        assert_eq!(in_a_line(&json!({}), 0), "-: - (-)");
+        assert!(as_table(&[json!({ "time": 5, "sender": [] })]).contains('-'));
+    }
+}

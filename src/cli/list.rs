@@ -1,0 +1,148 @@
+//! `list`: all gateways of this user.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::installed::unit_dir;
+use super::report::gather;
+use super::table::table;
+use super::{Context, print, status};
+use crate::dirs::Base;
+use crate::exit::{Exit, Failure};
+use crate::name::Name;
+use crate::systemd::Scope;
+use crate::text::escaped;
+
+/// The keys of `status --json` that `list --json` has too.
+const KEYS: [&str; 9] = [
+    "name",
+    "state",
+    "pid",
+    "since",
+    "listen",
+    "unit",
+    "unit_scope",
+    "unit_state",
+    "version",
+];
+
+/// Prints a line for each gateway that has a configuration, directories or a unit.
+pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
+    let gateways: Vec<Value> = names(&context.base, &unit_dir(&context.base, Scope::System))
+        .iter()
+        .map(|name| gather(&context.base, name, &context.children, false))
+        .map(|report| some_keys(status::to_json(&report)))
+        .collect();
+    if json {
+        print(&format!("{:#}\n", Value::Array(gateways)))?;
+    } else if gateways.is_empty() {
+        eprintln!("hermes-gateway: there is no gateway yet; `hermes-gateway install` makes one");
+    } else {
+        print(&as_table(&gateways))?;
+    }
+    Ok(Exit::Planned)
+}
+
+fn some_keys(mut status: Value) -> Value {
+    KEYS.iter()
+        .map(|&key| (key.to_owned(), status[key].take()))
+        .collect()
+}
+
+fn as_table(gateways: &[Value]) -> String {
+    let mut rows = vec![
+        ["NAME", "STATE", "PID", "LISTEN", "UNIT"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    rows.extend(gateways.iter().map(|gateway| {
+        let cell = |key: &str| match &gateway[key] {
+            Value::Null => "-".to_owned(),
+            Value::String(text) => escaped(text, false),
+            other => other.to_string(),
+        };
+        ["name", "state", "pid", "listen", "unit"]
+            .map(cell)
+            .to_vec()
+    }));
+    table(&rows)
+}
+
+/// Every gateway that left a trace, the default one first. What has no gateway's name is passed
+/// over, and so is a place that cannot be read: it is no place of this user's gateways.
+fn names(base: &Base, system_units: &Path) -> BTreeSet<Name> {
+    let dirs = [base.state_dir()].into_iter().chain(base.run_dir());
+    let by_dir = dirs.flat_map(|dir| entries(&dir, |name| Name::parse(name).ok()));
+    let by_config = entries(&base.config_dir(), |name| {
+        Name::parse(name.strip_suffix(".toml")?).ok()
+    });
+    let own_units = unit_dir(base, Scope::User);
+    let by_unit = [own_units.as_path(), system_units]
+        .into_iter()
+        .flat_map(|dir| entries(dir, Name::of_unit));
+    by_dir.chain(by_config).chain(by_unit).collect()
+}
+
+fn entries(dir: &Path, read: impl Fn(&str) -> Option<Name>) -> Vec<Name> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| read(entry.file_name().to_str()?))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+    use serde_json::json;
+
+    #[test]
+    fn every_trace_counts_and_foreign_names_do_not() {
+        let root = TempDir::new("list");
+        let base = Base {
+            home: root.path().join("h"),
+            config: root.path().join("c"),
+            state: root.path().join("s"),
+            runtime: Some(root.path().join("r")),
+        };
+        let units = root.path().join("etc");
+        assert!(names(&base, &units).is_empty());
+        for file in [
+            "c/hermes-gateway/default.toml",
+            "c/hermes-gateway/conf.toml",
+            "c/hermes-gateway/notes.txt",
+            "c/hermes-gateway/Bad.toml",
+            "c/systemd/user/hermes-gateway-unit.service",
+            "c/systemd/user/ssh.service",
+            "etc/hermes-gateway-system.service",
+            "s/hermes-gateway/state/x",
+            "s/hermes-gateway/conf/x",
+            "r/hermes-gateway/run/lock",
+        ] {
+            let path = root.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let found: Vec<String> = names(&base, &units).iter().map(Name::to_string).collect();
+        assert_eq!(found, ["default", "conf", "run", "state", "system", "unit"]);
+    }
+
+    #[test]
+    fn one_line_each() {
+        let gateways = [json!({
+            "name": "a", "state": "running", "pid": 7, "listen": "127.0.0.1:1", "unit": null,
+        })];
+        assert_eq!(
+            as_table(&gateways),
+            "NAME  STATE    PID  LISTEN       UNIT\na     running  7    127.0.0.1:1  -\n"
+        );
+        let status = json!({ "name": "a", "last_stop": {}, "pid": null });
+        let some = some_keys(status);
+        assert_eq!(some["name"], "a");
+        assert!(some.get("last_stop").is_none() && some.get("pid").is_some());
+    }
+}

@@ -1,0 +1,167 @@
+//! Times as people read them. Pure but for [`now`].
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// Seconds since 1970.
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    i64::try_from(since.unwrap_or_default().as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Seconds since 1970 of an RFC 3339 time in UTC, as our records have it:
+/// `2026-11-22T18:54:55.123Z`, the fraction optional.
+pub fn parse(text: &str) -> Option<i64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let time = time.split_once('.').map_or(time, |(seconds, _)| seconds);
+    if (date.len(), time.len()) != (10, 8) {
+        return None;
+    }
+    let [year, month, day] = three(date, '-')?;
+    let [hour, minute, second] = three(time, ':')?;
+    let in_calendar = (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !in_calendar || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    // Years begin in March, so that the leap day is the last: 719 468 days lie before 1970.
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let days = year * 365 + year.div_euclid(4) - year.div_euclid(100)
+        + year.div_euclid(400)
+        + (153 * month + 2) / 5
+        + day
+        - 1
+        - 719_468;
+    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
+}
+
+fn three(text: &str, separator: char) -> Option<[i64; 3]> {
+    let mut parts = text.split(separator).map(|part| {
+        let digits = (2..=4).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+        part.parse::<i64>().ok().filter(|_| digits)
+    });
+    let three = [parts.next()??, parts.next()??, parts.next()??];
+    parts.next().is_none().then_some(three)
+}
+
+/// `2026-11-22 18:54:55 UTC`; what is no time of ours comes out escaped, as it is.
+pub fn shown(text: &str) -> String {
+    match parse(text) {
+        Some(_) => format!(
+            "{} UTC",
+            text.replacen('T', " ", 1).get(..19).unwrap_or(text)
+        ),
+        None => crate::text::escaped(text, false),
+    }
+}
+
+/// `2026-11-22 18:54:55 UTC, 2 min ago`.
+pub fn with_age(text: &str, now: i64) -> String {
+    match parse(text).map(|then| now - then) {
+        None => shown(text),
+        Some(age) => match u64::try_from(age) {
+            Ok(age) => format!("{}, {} ago", shown(text), coarse(age)),
+            // Clocks are set back now and then.
+            Err(_) => format!("{}, in the future", shown(text)),
+        },
+    }
+}
+
+/// Two units at most: `42 s`, `2 min`, `3 h 5 min`, `12 d 4 h`.
+pub fn coarse(seconds: u64) -> String {
+    let two = |large: u64, large_unit, small_size, small_unit| {
+        let rest = seconds % large / small_size;
+        let whole = seconds / large;
+        if rest == 0 {
+            format!("{whole} {large_unit}")
+        } else {
+            format!("{whole} {large_unit} {rest} {small_unit}")
+        }
+    };
+    match seconds {
+        0..MINUTE => format!("{seconds} s"),
+        MINUTE..HOUR => format!("{} min", seconds / MINUTE),
+        HOUR..DAY => two(HOUR, "h", MINUTE, "min"),
+        DAY.. => two(DAY, "d", HOUR, "h"),
+    }
+}
+
+/// `15 ms`, `2.4 s`, `31 s`, `2 min`.
+pub fn fine(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    match millis {
+        0..1000 => format!("{millis} ms"),
+        1000..10_000 => format!("{}.{} s", millis / 1000, millis % 1000 / 100),
+        10_000.. => coarse(duration.as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::clock::Utc;
+
+    #[test]
+    fn what_the_clock_writes_is_read_back() {
+        for seconds in [
+            0,
+            784_111_777,
+            951_782_399,
+            951_827_696,
+            1_709_251_199,
+            4_102_444_800,
+        ] {
+            let utc = Utc::new(UNIX_EPOCH + Duration::from_secs(seconds)).rfc3339();
+            assert_eq!(parse(&utc), i64::try_from(seconds).ok(), "{utc}");
+        }
+        assert_eq!(parse("1994-11-06T08:49:37Z"), Some(784_111_777));
+    }
+
+    #[test]
+    fn what_is_no_time_is_no_time() {
+        for text in [
+            "",
+            "Z",
+            "1994-11-06",
+            "1994-11-06T08:49Z",
+            "1994-11-06 08:49:37Z",
+            "1994-13-06T08:49:37Z",
+            "1994-11-06T24:49:37Z",
+            "1994-11-06T08:49:37+01:00",
+            "-994-11-06T08:49:37Z",
+            "1994-11-06T08:49:99999999999999999999Z",
+            "1994-11-06T08:49:37:01Z",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        assert_eq!(shown("\x1b[2J"), "\\u{1b}[2J");
+    }
+
+    #[test]
+    fn ages() {
+        let then = "1994-11-06T08:49:37.042Z";
+        let age = |seconds: i64| with_age(then, 784_111_777 + seconds);
+        assert_eq!(age(125), "1994-11-06 08:49:37 UTC, 2 min ago");
+        assert!(age(-5).ends_with("in the future"));
+        for (seconds, words) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (3600, "1 h"),
+            (3661, "1 h 1 min"),
+            (86_400 * 12 + 4 * 3600 + 5, "12 d 4 h"),
+        ] {
+            assert_eq!(coarse(seconds), words);
+        }
+        assert_eq!(fine(Duration::from_millis(15)), "15 ms");
+        assert_eq!(fine(Duration::from_millis(2450)), "2.4 s");
+        assert_eq!(fine(Duration::from_secs(125)), "2 min");
+    }
+}

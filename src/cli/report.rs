@@ -1,0 +1,364 @@
+//! What is known of one gateway, gathered for `status` and `list`, and its two forms.
+#![forbid(unsafe_code)]
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::control::{Contact, PATIENCE, contact, contact_foreign};
+use super::installed::installed_unit;
+use super::moment;
+use super::state::{Facts, Found, PROPERTIES, State, Unit, Word, conclude};
+use crate::dirs::{Base, Dirs};
+use crate::lifecycle::history;
+use crate::lifecycle::instance::{Probe, probe};
+use crate::name::Name;
+use crate::subprocess::Children;
+use crate::sys::process::Pid;
+use crate::sys::{fs as files, proc, user};
+use crate::systemd::systemctl::Systemctl;
+use crate::systemd::{Scope, cgroup};
+
+/// The record of a run is about 150 bytes.
+const MAX_RECORD: u64 = 4096;
+
+/// What is known of one gateway at one moment.
+#[derive(Debug)]
+pub struct Report {
+    pub name: String,
+    pub state: State,
+    pub pid: Option<i64>,
+    /// When the state began, RFC 3339, as far as that is known.
+    pub since: Option<String>,
+    /// The gateway's own answer; null when it gave none.
+    pub answer: Value,
+    pub unit: Option<UnitReport>,
+    pub last_stop: Value,
+    /// What is odd, in a sentence.
+    pub note: Option<String>,
+}
+
+/// What is known of its unit.
+#[derive(Debug)]
+pub struct UnitReport {
+    pub name: String,
+    pub scope: Scope,
+    pub path: Option<String>,
+    /// Whether the installed file is what this program would write.
+    pub current: Option<bool>,
+    /// What the service manager says; an error in words. `None`: it knows no such unit.
+    pub facts: Result<Option<Facts>, String>,
+}
+
+/// Looks at the lock, the service manager and the gateway. Takes some milliseconds, and a few
+/// seconds where one of them does not answer.
+pub fn gather(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Report {
+    let mut report = look(base, name, children, system);
+    // The lock and the unit are looked at one after the other: between them it may have started.
+    if report.state == State::Unknown {
+        report = look(base, name, children, system);
+    }
+    report
+}
+
+fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Report {
+    let own_dirs = base.gateway(name);
+    let ask = |scope: Scope, unit: &str| {
+        let systemctl = Systemctl::new(scope, Arc::clone(children));
+        let shown = systemctl.show(PROPERTIES, unit, Instant::now() + PATIENCE);
+        shown.map(|shown| Facts::read(&shown))
+    };
+    let mut unit = installed_unit(base, name, system).map(|installed| UnitReport {
+        name: name.unit(),
+        scope: installed.scope,
+        path: Some(installed.path.display().to_string()),
+        current: installed.current,
+        facts: ask(installed.scope, &name.unit()),
+    });
+    let mut foreign = unit.as_ref().and_then(|unit| foreign_dirs(unit, name));
+    // A gateway of our own counts for more than another user's of the same name.
+    if foreign.is_some() && !system && own_dirs.state.exists() {
+        (unit, foreign) = (None, None);
+    }
+    let (contact, run) = match &foreign {
+        Some(dirs) => {
+            let contact = contact_foreign(dirs, Instant::now() + PATIENCE);
+            (contact, Value::Null)
+        }
+        None => look_at_own(&own_dirs),
+    };
+    if let (None, Contact::Answers { status, .. }) = (&unit, &contact) {
+        unit = unit_of(status, &ask);
+    }
+    let dirs = foreign.as_ref().unwrap_or(&own_dirs);
+    let mut report = assemble(name, &contact, &run, unit, dirs, foreign.is_some());
+    if system && report.unit.is_none() {
+        report.note = Some(format!("there is no system unit {}", name.unit()));
+    }
+    report
+}
+
+/// The directories of a system unit that runs as somebody else.
+fn foreign_dirs(unit: &UnitReport, name: &Name) -> Option<Dirs> {
+    let (Scope::System, Ok(Some(facts))) = (unit.scope, &unit.facts) else {
+        return None;
+    };
+    let owner = match facts.user.as_str() {
+        "" => user::by_uid(0),
+        by_name => user::by_name(by_name).or_else(|| user::by_uid(by_name.parse().ok()?)),
+    };
+    owner
+        .filter(|owner| owner.uid != user::own_uid())
+        .map(|owner| Base::of(&owner).gateway(name))
+}
+
+/// The gateway's answer and the record of the run that has not ended, or that left it behind.
+fn look_at_own(dirs: &Dirs) -> (Contact, Value) {
+    let asked = contact(dirs, Instant::now() + PATIENCE);
+    let run = run_record(dirs);
+    // Only between two looks at a free lock does the record belong to nobody.
+    let started = matches!(asked, Contact::Free) && !matches!(probe(dirs), Ok(Probe::Free));
+    if started {
+        (contact(dirs, Instant::now() + PATIENCE), Value::Null)
+    } else {
+        (asked, run)
+    }
+}
+
+fn run_record(dirs: &Dirs) -> Value {
+    let mut text = String::new();
+    let read = files::open_own(&dirs.run_record())
+        .and_then(|file| file.take(MAX_RECORD).read_to_string(&mut text));
+    match read {
+        Ok(_) => serde_json::from_str(&text).unwrap_or_else(|_| json!({})),
+        Err(_) => Value::Null,
+    }
+}
+
+/// The unit that a gateway says it runs in, where it is not ours by name.
+fn unit_of(
+    status: &Value,
+    ask: &impl Fn(Scope, &str) -> Result<Option<Facts>, String>,
+) -> Option<UnitReport> {
+    let name = status["unit"]
+        .as_str()
+        .filter(|n| n.ends_with(".service"))?;
+    let pid = Pid::new(i32::try_from(status["pid"].as_i64()?).ok()?)?;
+    let own = proc::cgroup(pid).and_then(|text| cgroup::own_unit(&text));
+    let scope = own.filter(|own| own.unit == name)?.scope;
+    let facts = ask(scope, name);
+    let known = facts.as_ref().ok().and_then(Option::as_ref);
+    Some(UnitReport {
+        name: name.to_owned(),
+        scope,
+        path: known.and_then(|facts| facts.path.clone()),
+        current: None,
+        facts,
+    })
+}
+
+fn assemble(
+    name: &Name,
+    contact: &Contact,
+    run: &Value,
+    unit: Option<UnitReport>,
+    dirs: &Dirs,
+    foreign: bool,
+) -> Report {
+    let facts = unit.as_ref().and_then(|u| u.facts.as_ref().ok()?.as_ref());
+    let (found, mut pid, answer) = match contact {
+        Contact::Free => {
+            let left = !run.is_null();
+            (Found::Free { left }, None, Value::Null)
+        }
+        Contact::Silent { holder, .. } => {
+            let pid = holder.map(|holder| i64::from(holder.pid.get()));
+            (Found::Silent, pid, Value::Null)
+        }
+        Contact::Answers { holder, status } => {
+            let word = status["state"].as_str().and_then(Word::read);
+            let pid = status["pid"].as_i64();
+            let pid = pid.or(holder.map(|holder| i64::from(holder.pid.get())));
+            let found = word.map_or(Found::Silent, Found::Answers);
+            (found, pid, status.clone())
+        }
+        Contact::Hidden(_) if foreign => (Found::Foreign, None, Value::Null),
+        Contact::Hidden(_) => (Found::Hidden, None, Value::Null),
+    };
+    // A unit whose main process is another one says nothing of this gateway.
+    let of_this =
+        |facts: &&Facts| pid.is_none() || facts.main_pid.is_none() || facts.main_pid == pid;
+    let state = conclude(found, facts.filter(of_this).map(|facts| facts.unit));
+    if state.is_alive() {
+        pid = pid.or(facts.and_then(|facts| facts.main_pid));
+    }
+    let last_stop = match &answer["last_stop"] {
+        Value::Null if !foreign => last_of(dirs),
+        told => told.clone(),
+    };
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let since = match (found, state) {
+        (Found::Answers(_), _) => text(&answer["since"]),
+        (Found::Silent, _) if run["pid"].as_i64() == pid => text(&run["started"]),
+        (Found::Silent, _) => None,
+        // A start that failed left no record of ours.
+        (_, State::Failed | State::Restarting) => facts.and_then(|facts| facts.changed.clone()),
+        (Found::Foreign, _) => facts.and_then(|facts| facts.changed.clone()),
+        (Found::Free { .. }, State::Stopped) => text(&last_stop["time"]),
+        (Found::Free { .. } | Found::Hidden, _) => None,
+    };
+    let note = note(state, contact, run, facts, pid);
+    Report {
+        name: name.to_string(),
+        state,
+        pid,
+        since,
+        answer,
+        unit,
+        last_stop,
+        note,
+    }
+}
+
+fn last_of(dirs: &Dirs) -> Value {
+    let stops = history::stops(dirs).unwrap_or_default();
+    stops.into_iter().next_back().unwrap_or_default()
+}
+
+/// What a reader has to know beyond the state.
+fn note(
+    state: State,
+    contact: &Contact,
+    run: &Value,
+    facts: Option<&Facts>,
+    pid: Option<i64>,
+) -> Option<String> {
+    match (state, contact, facts) {
+        (_, Contact::Silent { why, .. }, _) => Some(format!("it does not answer: {why}")),
+        (_, Contact::Hidden(why), None) => Some(format!("it cannot be asked: {why}")),
+        (State::Dead, ..) => {
+            let started = run["started"].as_str().unwrap_or("an unknown time");
+            let started = moment::shown(started);
+            Some(format!("its run since {started} ended without a word"))
+        }
+        (State::Unknown, Contact::Free, Some(Facts { main_pid, .. })) => Some(format!(
+            "its unit is active with pid {}, which does not hold the lock: does it have other directories?",
+            main_pid.unwrap_or(0)
+        )),
+        (State::Failed | State::Restarting, _, Some(facts)) => Some(format!(
+            "result of its unit: {}, exit status {}",
+            facts.result, facts.exit_status
+        )),
+        (_, Contact::Answers { .. }, Some(facts)) if pid.is_some() && facts.main_pid != pid => {
+            Some(match (facts.main_pid, facts.unit) {
+                (Some(main), Unit::Active) => format!("its unit runs pid {main}, not this one"),
+                _ => "its unit did not start it".to_owned(),
+            })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::instance::Holder;
+    use crate::testing::TempDir;
+    use std::fs;
+
+    fn unit(unit: Unit, main_pid: Option<i64>) -> Option<UnitReport> {
+        let facts = Facts {
+            unit,
+            active: "x".into(),
+            sub: "y".into(),
+            main_pid,
+            result: "exit-code".into(),
+            exit_status: "78".into(),
+            restarts: 0,
+            path: None,
+            user: String::new(),
+            changed: Some("t".into()),
+        };
+        Some(UnitReport {
+            name: "hermes-gateway-coder.service".into(),
+            scope: Scope::User,
+            path: None,
+            current: None,
+            facts: Ok(Some(facts)),
+        })
+    }
+
+    fn report(contact: &Contact, run: &Value, unit: Option<UnitReport>) -> Report {
+        let root = TempDir::new("report");
+        let dirs = Dirs {
+            config_file: root.path().join("c"),
+            state: root.path().to_owned(),
+            runtime: root.path().to_owned(),
+        };
+        let stop = "{\"time\":\"2026-01-01T00:00:00.000Z\",\"verdict\":\"planned\"}\n";
+        fs::write(dirs.history(), stop).unwrap();
+        let name = Name::parse("coder").unwrap();
+        assemble(&name, contact, run, unit, &dirs, false)
+    }
+
+    fn answers() -> Contact {
+        let status = json!({ "state": "serving", "pid": 7, "since": "s", "last_stop": { "n": 1 } });
+        Contact::Answers {
+            holder: None,
+            status,
+        }
+    }
+
+    #[test]
+    fn one_that_answers() {
+        let running = report(&answers(), &Value::Null, unit(Unit::Active, Some(7)));
+        assert_eq!((running.state, running.pid), (State::Running, Some(7)));
+        assert_eq!((running.since.as_deref(), running.note), (Some("s"), None));
+        assert_eq!(running.last_stop["n"], 1);
+        let other = report(&answers(), &Value::Null, unit(Unit::Active, Some(8)));
+        assert_eq!(other.pid, Some(7));
+        assert!(other.note.unwrap().contains("pid 8"));
+        let beside = report(&answers(), &Value::Null, unit(Unit::Inactive, None));
+        assert_eq!(beside.state, State::Running);
+        assert!(beside.note.unwrap().contains("did not start it"));
+    }
+
+    #[test]
+    fn one_that_is_silent() {
+        let holder = Pid::new(7).map(|pid| Holder { pid, start: 1 });
+        let why = "no answer in time".to_owned();
+        let silent = Contact::Silent { holder, why };
+        let run = json!({ "pid": 7, "started": "s" });
+        let found = report(&silent, &run, None);
+        assert_eq!((found.state, found.pid), (State::Unresponsive, Some(7)));
+        assert_eq!(found.since.as_deref(), Some("s"));
+        assert!(found.note.unwrap().contains("no answer in time"));
+        let starting = report(&silent, &run, unit(Unit::Activating, Some(7)));
+        assert_eq!(starting.state, State::Starting);
+        // What its unit is starting is another process.
+        let other = report(&silent, &run, unit(Unit::Activating, Some(8)));
+        assert_eq!(other.state, State::Unresponsive);
+    }
+
+    #[test]
+    fn none_that_runs() {
+        let stopped = report(&Contact::Free, &Value::Null, None);
+        assert_eq!((stopped.state, stopped.pid), (State::Stopped, None));
+        assert_eq!(stopped.since.as_deref(), Some("2026-01-01T00:00:00.000Z"));
+        let dead = report(&Contact::Free, &json!({ "pid": 7, "started": "s" }), None);
+        assert_eq!(
+            (dead.state, dead.pid, dead.since),
+            (State::Dead, None, None)
+        );
+        assert!(dead.note.unwrap().contains("since s"));
+        let failed = report(&Contact::Free, &Value::Null, unit(Unit::Failed, None));
+        assert_eq!(failed.state, State::Failed);
+        assert_eq!(failed.since.as_deref(), Some("t"));
+        assert!(failed.note.unwrap().contains("exit-code, exit status 78"));
+        let elsewhere = report(&Contact::Free, &Value::Null, unit(Unit::Active, Some(9)));
+        assert_eq!((elsewhere.state, elsewhere.pid), (State::Unknown, None));
+        assert!(elsewhere.note.unwrap().contains("pid 9"));
+    }
+}

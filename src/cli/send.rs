@@ -1,0 +1,375 @@
+//! `send`: one message to the running gateway, its reply printed as it comes.
+#![forbid(unsafe_code)]
+
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::Context;
+use super::control::{Door, PATIENCE, knock};
+use super::installed::installed_unit;
+use crate::config;
+use crate::config::limits::{MAX_BODY_RANGE, TURN_TIMEOUT_RANGE};
+use crate::exit::{Exit, Failure};
+use crate::http::client::{Answer, Client, Error};
+use crate::text::escaped;
+
+/// The header that puts a message into a session.
+const SESSION: &str = "X-Hermes-Session-Id";
+/// The most bytes of a session's key, as the gateway has it.
+const MAX_SESSION: usize = 256;
+/// An error's body is a sentence or the tail of an agent's stderr.
+const MAX_ERROR: usize = 256 << 10;
+/// The longest wait for a turn to begin, and as much for the turn itself. The configuration that we
+/// could read may not be the one that the gateway runs with; one that dies ends the wait at once.
+const LONGEST: Duration = TURN_TIMEOUT_RANGE.end().saturating_mul(2);
+
+/// Sends `text`, or with `None` what standard input has, and prints the reply.
+pub fn send(
+    context: &Context,
+    session: Option<&str>,
+    text: Option<String>,
+) -> Result<Exit, Failure> {
+    check_session(session)?;
+    let limit = config::load(&context.sources()).map_or(*MAX_BODY_RANGE.end(), |loaded| {
+        loaded.config.limits.max_body
+    });
+    let text = match text {
+        Some(text) => text,
+        None => read_all(io::stdin().lock(), limit)?,
+    };
+    let mut client = open(context)?;
+    let terminal = io::stdout().is_terminal();
+    let mut printer = Printer::new(io::stdout().lock(), terminal);
+    let result = converse(&mut client, session, &text, &mut printer);
+    // The error's line must not begin in the middle of the reply's last one.
+    let ended = printer.end();
+    match result {
+        Err(Stop::Failed(failure)) => Err(failure),
+        Err(Stop::Output(e)) => output_failed(&e),
+        Ok(()) => ended.map_or_else(|e| output_failed(&e), |()| Ok(Exit::Planned)),
+    }
+}
+
+/// A reader that went away has what it wanted.
+fn output_failed(e: &io::Error) -> Result<Exit, Failure> {
+    if e.kind() == ErrorKind::BrokenPipe {
+        return Ok(Exit::Planned);
+    }
+    let words = format!("cannot write to standard output: {e}");
+    Err(Failure::failed(words))
+}
+
+fn check_session(session: Option<&str>) -> Result<(), Failure> {
+    let wrong = |what: &str| {
+        let words = format!("--session: {what}; it takes 1 to {MAX_SESSION} bytes of text");
+        Err(Failure::new(Exit::Usage, words))
+    };
+    match session {
+        None => Ok(()),
+        Some("") => wrong("the key is empty"),
+        Some(key) if key.len() > MAX_SESSION => wrong(&format!("the key has {} bytes", key.len())),
+        Some(key) if key.contains(char::is_control) => wrong("the key has a control character"),
+        // A header loses them on its way: it would be another session.
+        Some(key) if key.trim_matches(' ') != key => wrong("the key begins or ends with a space"),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Reads text up to `limit` bytes.
+fn read_all(from: impl Read, limit: usize) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    from.take(limit as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Failure::failed(format!("cannot read standard input: {e}")))?;
+    if bytes.len() > limit {
+        return Err(Failure::failed(format!(
+            "the message on standard input is longer than {limit} bytes; limits.max_body raises that"
+        )));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        Failure::failed(format!("standard input is not UTF-8 text (byte {at})"))
+    })
+}
+
+fn open(context: &Context) -> Result<Client, Failure> {
+    let name = &context.name;
+    let unavailable = |words: String| Err(Failure::new(Exit::Unavailable, words));
+    match knock(&context.dirs, Instant::now() + PATIENCE) {
+        Door::Open { client, .. } => Ok(client),
+        Door::Free => {
+            let unit = installed_unit(&context.base, name, false);
+            let verb = if unit.is_some() { "start" } else { "run" };
+            let command = name.command();
+            unavailable(format!(
+                "gateway {name} is not running; start it with `{command} {verb}`"
+            ))
+        }
+        Door::Shut { holder, why } => {
+            let pid = holder.map(|holder| format!(" (pid {})", holder.pid));
+            let pid = pid.unwrap_or_default();
+            unavailable(format!("gateway {name}{pid} does not answer: {why}"))
+        }
+        Door::Hidden(why) => unavailable(format!("gateway {name} cannot be reached: {why}")),
+    }
+}
+
+/// Why a reply was not printed to its end.
+#[derive(Debug)]
+enum Stop {
+    Failed(Failure),
+    /// Nobody takes our output.
+    Output(io::Error),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Stop {
+        Stop::Failed(failure)
+    }
+}
+
+/// Sends the message and prints the pieces of the reply.
+fn converse<W: Write>(
+    client: &mut Client,
+    session: Option<&str>,
+    text: &str,
+    printer: &mut Printer<W>,
+) -> Result<(), Stop> {
+    let deadline = Instant::now() + LONGEST;
+    let message = json!({ "role": "user", "content": text });
+    let body = json!({ "stream": true, "messages": [message] }).to_string();
+    let mut headers = vec![("Content-Type", "application/json")];
+    headers.extend(session.map(|key| (SESSION, key)));
+    let path = "/v1/chat/completions";
+    let answer = client
+        .send("POST", path, &headers, Some(body.as_bytes()), deadline)
+        .map_err(|e| broken(&e))?;
+    if answer.status != 200 {
+        return Err(refused(answer, Instant::now() + PATIENCE).into());
+    }
+    let mut events = answer.events();
+    while let Some(event) = events.next(deadline).map_err(|e| broken(&e))? {
+        match read_event(&event.data)? {
+            Piece::Text(text) => printer.print(&text).map_err(Stop::Output)?,
+            Piece::Nothing => {}
+            Piece::End => return Ok(()),
+        }
+    }
+    Err(broken(&Error::CutShort).into())
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    /// The role, the reason for the end.
+    Nothing,
+    End,
+}
+
+/// Reads an event of a streamed completion, or the error that ends it.
+fn read_event(data: &str) -> Result<Piece, Failure> {
+    if data == "[DONE]" {
+        return Ok(Piece::End);
+    }
+    let mut value: Value = serde_json::from_str(data)
+        .map_err(|e| Failure::failed(format!("the gateway's answer is not JSON: {e}")))?;
+    if value["error"].is_object() {
+        return Err(problem(None, &value["error"]));
+    }
+    let piece = value.pointer_mut("/choices/0/delta/content");
+    Ok(match piece.map(Value::take) {
+        Some(Value::String(text)) => Piece::Text(text),
+        Some(_) | None => Piece::Nothing,
+    })
+}
+
+/// The words of an answer that is no success.
+fn refused(answer: Answer<'_>, deadline: Instant) -> Failure {
+    let status = answer.status;
+    let body = answer.body(MAX_ERROR, deadline).unwrap_or_default();
+    let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+    problem(Some(status), &value["error"])
+}
+
+/// 75 where the same may succeed later, as EX_TEMPFAIL has it.
+fn problem(status: Option<u16>, error: &Value) -> Failure {
+    let code = error["code"].as_str().unwrap_or("");
+    // In the middle of a stream there is no status, and the code tells.
+    let again = match status {
+        Some(status) => matches!(status, 429 | 503),
+        None => matches!(code, "gateway_stopping" | "agent_unavailable" | "no_turn"),
+    };
+    let exit = if again { Exit::Restart } else { Exit::Failed };
+    let message = match (error["message"].as_str(), status) {
+        (Some(message), _) => lines(message),
+        (None, Some(status)) => format!("the gateway answered with status {status}"),
+        (None, None) => "the gateway ended the reply with an error".to_owned(),
+    };
+    Failure::new(exit, message)
+}
+
+fn broken(error: &Error) -> Failure {
+    Failure::failed(match error {
+        Error::CutShort => "the gateway went away before the reply was whole".to_owned(),
+        other => format!("the reply did not come through: {other}"),
+    })
+}
+
+/// Text of several lines for a terminal: only line feed and tab act.
+fn lines(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for piece in text.split_inclusive(['\n', '\t', '\r']) {
+        let body = piece.trim_end_matches(['\n', '\t', '\r']);
+        safe += &escaped(body, false);
+        // A carriage return would let what follows overwrite what was read.
+        safe += piece[body.len()..].trim_start_matches('\r');
+    }
+    safe
+}
+
+/// Prints a reply: as it is, or, on a terminal, without what acts there.
+struct Printer<W: Write> {
+    out: W,
+    terminal: bool,
+    /// What was printed last ended its line.
+    at_line_start: bool,
+}
+
+impl<W: Write> Printer<W> {
+    fn new(out: W, terminal: bool) -> Printer<W> {
+        Printer {
+            out,
+            terminal,
+            at_line_start: true,
+        }
+    }
+
+    fn print(&mut self, text: &str) -> io::Result<()> {
+        let safe = if self.terminal { &lines(text) } else { text };
+        if let Some(last) = safe.chars().next_back() {
+            self.at_line_start = last == '\n';
+        }
+        self.out.write_all(safe.as_bytes())?;
+        self.out.flush()
+    }
+
+    /// Ends the last line if the reply did not.
+    fn end(&mut self) -> io::Result<()> {
+        if self.at_line_start {
+            return Ok(());
+        }
+        self.at_line_start = true;
+        self.out.write_all(b"\n")?;
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::control::tests::{dirs, fake, hold, json as answer};
+    use super::*;
+    use crate::testing::TempDir;
+
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+
+    fn delta(text: &str) -> String {
+        let choice = json!({ "index": 0, "delta": { "content": text } });
+        format!("data: {}\n\n", json!({ "choices": [choice] }))
+    }
+
+    /// What is printed, what came of it, and the request.
+    fn talk(reply: &str, terminal: bool) -> (String, Result<(), Stop>, String) {
+        let root = TempDir::new("send");
+        let dirs = dirs(&root);
+        let _held = hold(&dirs);
+        let server = fake(&dirs, &[reply]);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let Door::Open { mut client, .. } = knock(&dirs, deadline) else {
+            panic!();
+        };
+        let mut printer = Printer::new(Vec::new(), terminal);
+        let result = converse(&mut client, Some("kä se"), "hi\n", &mut printer);
+        printer.end().unwrap();
+        drop(client);
+        let request = server.join().unwrap().remove(0);
+        (String::from_utf8(printer.out).unwrap(), result, request)
+    }
+
+    fn failure(result: Result<(), Stop>) -> (u8, String) {
+        match result {
+            Err(Stop::Failed(failure)) => (failure.exit.code(), failure.message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_reply_piece_by_piece() {
+        let role = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n";
+        let pieces = delta("He\x1b[2J") + &delta("llo\r\n\tä");
+        let whole = format!("{HEAD}{role}{pieces}data: [DONE]\n\n");
+        let (printed, result, request) = talk(&whole, true);
+        assert!(result.is_ok());
+        assert_eq!(printed, "He\\u{1b}[2Jllo\n\tä\n");
+        assert!(request.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"));
+        assert!(
+            request.contains("X-Hermes-Session-Id: kä se\r\n"),
+            "{request}"
+        );
+        let body: Value = serde_json::from_str(request.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        assert_eq!(body["messages"][0]["content"], "hi\n");
+        assert_eq!(body["stream"], true);
+        let (printed, _, _) = talk(&whole, false);
+        assert_eq!(printed, "He\x1b[2Jllo\r\n\tä\n");
+    }
+
+    #[test]
+    fn errors_before_the_reply() {
+        let body = r#"{"error":{"message":"Too many.","code":"queue_full"}}"#;
+        let (printed, result, _) = talk(&answer("429 Too Many Requests", body), true);
+        assert_eq!(printed, "");
+        assert_eq!(failure(result), (75, "Too many.".to_owned()));
+        let body =
+            "{\"error\":{\"message\":\"exit 1:\\n\\u001b[31mno\",\"code\":\"agent_failed\"}}";
+        let (_, result, _) = talk(&answer("502 Bad Gateway", body), true);
+        assert_eq!(failure(result), (1, "exit 1:\n\\u{1b}[31mno".to_owned()));
+        let (_, result, _) = talk(&answer("404 Not Found", "nothing"), true);
+        assert!(failure(result).1.contains("404"));
+    }
+
+    #[test]
+    fn errors_in_the_middle() {
+        let event = |code: &str| {
+            let error = json!({ "error": { "message": "No.", "code": code } });
+            format!("{HEAD}{}data: {error}\n\n", delta("half"))
+        };
+        let (printed, result, _) = talk(&event("agent_failed"), true);
+        assert_eq!(printed, "half\n");
+        assert_eq!(failure(result), (1, "No.".to_owned()));
+        let (_, result, _) = talk(&event("gateway_stopping"), true);
+        assert_eq!(failure(result).0, 75);
+        // The end without [DONE], and nothing at all.
+        for cut in [format!("{HEAD}{}", delta("half")), String::new()] {
+            let (_, result, _) = talk(&cut, true);
+            let (code, words) = failure(result);
+            assert!(code == 1 && words.contains("went away"), "{words}");
+        }
+    }
+
+    #[test]
+    fn sessions_and_input() {
+        for bad in ["", " a", "a ", "a\nb", "a\u{85}b", &"x".repeat(257)] {
+            let error = check_session(Some(bad)).unwrap_err();
+            assert_eq!(error.exit, Exit::Usage, "{bad:?}");
+        }
+        for good in [None, Some("a b"), Some("ключ"), Some(&*"x".repeat(256))] {
+            assert!(check_session(good).is_ok());
+        }
+        assert_eq!(read_all(&b"12345"[..], 5).unwrap(), "12345");
+        let error = read_all(&b"123456"[..], 5).unwrap_err();
+        assert!(error.message.contains("limits.max_body"), "{error}");
+        let error = read_all(&b"ab\xff"[..], 5).unwrap_err();
+        assert!(error.message.contains("byte 2"), "{error}");
+    }
+}

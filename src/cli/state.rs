@@ -1,0 +1,275 @@
+//! What a gateway is doing, concluded from its lock, its own answer and the service manager. Pure.
+#![forbid(unsafe_code)]
+
+use crate::exit::Exit;
+use crate::systemd::systemctl::Properties;
+
+/// What to ask the service manager for.
+pub const PROPERTIES: &str = "LoadState,ActiveState,SubState,MainPID,Result,ExecMainStatus,NRestarts,FragmentPath,User,StateChangeTimestamp";
+
+/// The state in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Running,
+    Draining,
+    Starting,
+    /// It ended, and the service manager is about to start it again.
+    Restarting,
+    /// Its unit failed.
+    Failed,
+    /// Its last run ended without a word.
+    Dead,
+    Stopped,
+    /// It holds its lock and does not answer.
+    Unresponsive,
+    Unknown,
+}
+
+impl State {
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Running => "running",
+            State::Draining => "draining",
+            State::Starting => "starting",
+            State::Restarting => "restarting",
+            State::Failed => "failed",
+            State::Dead => "dead",
+            State::Stopped => "stopped",
+            State::Unresponsive => "unresponsive",
+            State::Unknown => "unknown",
+        }
+    }
+
+    /// The exit status of `status`, as LSB has it.
+    pub fn exit(self) -> Exit {
+        match self {
+            State::Running | State::Draining | State::Starting => Exit::Planned,
+            State::Failed | State::Dead => Exit::Failed,
+            State::Restarting | State::Stopped => Exit::NotRunning,
+            State::Unresponsive | State::Unknown => Exit::Unknown,
+        }
+    }
+
+    /// Whether there is a process.
+    pub fn is_alive(self) -> bool {
+        match self {
+            State::Running | State::Draining | State::Starting | State::Unresponsive => true,
+            State::Restarting | State::Failed | State::Dead | State::Stopped | State::Unknown => {
+                false
+            }
+        }
+    }
+}
+
+/// What the lock and the control socket told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nobody holds the lock. `left`: the last run did not say how it ended.
+    Free { left: bool },
+    /// Somebody holds it and does not answer.
+    Silent,
+    /// It says that it is this.
+    Answers(Word),
+    /// The lock cannot be looked at.
+    Hidden,
+    /// It is another user's: the service manager alone can tell.
+    Foreign,
+}
+
+/// What a gateway says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    Starting,
+    Serving,
+    Draining,
+}
+
+impl Word {
+    pub fn read(text: &str) -> Option<Word> {
+        Some(match text {
+            "starting" => Word::Starting,
+            "serving" => Word::Serving,
+            "draining" => Word::Draining,
+            _ => return None,
+        })
+    }
+}
+
+/// What the service manager says of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Active,
+    Activating,
+    AutoRestart,
+    Deactivating,
+    Failed,
+    Inactive,
+}
+
+/// The answer about a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    pub unit: Unit,
+    /// `ActiveState`, in systemd's word.
+    pub active: String,
+    pub sub: String,
+    /// The main process, while there is one.
+    pub main_pid: Option<i64>,
+    pub result: String,
+    /// The status that the last main process ended with.
+    pub exit_status: String,
+    pub restarts: u64,
+    pub path: Option<String>,
+    /// `User=`; empty in a user's own manager, and for root.
+    pub user: String,
+    /// When the unit came into its state, RFC 3339.
+    pub changed: Option<String>,
+}
+
+impl Facts {
+    /// Reads the answer to a question for [`PROPERTIES`]. `None`: the manager knows no such unit.
+    pub fn read(shown: &Properties) -> Option<Facts> {
+        Facts::from(&|key| shown.get(key).to_owned())
+    }
+
+    fn from(text: &dyn Fn(&str) -> String) -> Option<Facts> {
+        let (active, sub) = (text("ActiveState"), text("SubState"));
+        if active.is_empty() || (text("LoadState") == "not-found" && active == "inactive") {
+            return None;
+        }
+        let unit = match active.as_str() {
+            "active" | "reloading" | "refreshing" => Unit::Active,
+            "activating" if sub.starts_with("auto-restart") => Unit::AutoRestart,
+            "activating" => Unit::Activating,
+            "deactivating" => Unit::Deactivating,
+            "failed" => Unit::Failed,
+            _ => Unit::Inactive,
+        };
+        Some(Facts {
+            unit,
+            active,
+            sub,
+            main_pid: text("MainPID").parse().ok().filter(|pid| *pid != 0),
+            result: text("Result"),
+            exit_status: text("ExecMainStatus"),
+            restarts: text("NRestarts").parse().unwrap_or(0),
+            path: Some(text("FragmentPath")).filter(|path| !path.is_empty()),
+            user: text("User"),
+            changed: rfc3339(&text("StateChangeTimestamp")),
+        })
+    }
+}
+
+/// `Sun 2026-11-22 18:54:55 UTC`, as systemctl prints it under `TZ=UTC`. Another zone is no time here.
+fn rfc3339(timestamp: &str) -> Option<String> {
+    let mut words = timestamp.split(' ').skip(1);
+    match (words.next(), words.next(), words.next()) {
+        (Some(date), Some(time), Some("UTC")) => Some(format!("{date}T{time}Z")),
+        _ => None,
+    }
+}
+
+/// Concludes. The lock rules over the service manager, which may speak of another process, and the
+/// gateway's own answer over both.
+pub fn conclude(found: Found, unit: Option<Unit>) -> State {
+    match (found, unit) {
+        (Found::Answers(Word::Serving), _) => State::Running,
+        (Found::Answers(Word::Draining), _) => State::Draining,
+        (Found::Answers(Word::Starting), _) => State::Starting,
+        (Found::Silent, Some(Unit::Activating)) => State::Starting,
+        (Found::Silent, Some(Unit::Deactivating)) => State::Draining,
+        (
+            Found::Silent,
+            None | Some(Unit::Active | Unit::AutoRestart | Unit::Failed | Unit::Inactive),
+        ) => State::Unresponsive,
+        // Its process holds a lock somewhere else, and is no gateway of these directories.
+        (Found::Free { .. }, Some(Unit::Active)) => State::Unknown,
+        (Found::Hidden | Found::Foreign, Some(Unit::Active)) => State::Running,
+        (Found::Free { .. } | Found::Hidden | Found::Foreign, Some(Unit::Activating)) => {
+            State::Starting
+        }
+        (Found::Free { .. } | Found::Hidden | Found::Foreign, Some(Unit::AutoRestart)) => {
+            State::Restarting
+        }
+        (Found::Free { .. } | Found::Hidden | Found::Foreign, Some(Unit::Deactivating)) => {
+            State::Draining
+        }
+        (Found::Free { .. } | Found::Foreign, Some(Unit::Failed)) => State::Failed,
+        (Found::Free { left: true }, None | Some(Unit::Inactive)) => State::Dead,
+        (Found::Free { left: false }, None | Some(Unit::Inactive)) => State::Stopped,
+        (Found::Foreign, Some(Unit::Inactive)) => State::Stopped,
+        (Found::Foreign, None) => State::Unknown,
+        (Found::Hidden, None | Some(Unit::Failed | Unit::Inactive)) => State::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Option<Facts> {
+        Facts::from(&|key| {
+            let pair = pairs.iter().find(|pair| pair.0 == key);
+            pair.map(|pair| pair.1.to_owned()).unwrap_or_default()
+        })
+    }
+
+    #[test]
+    fn what_the_service_manager_says() {
+        let facts = read(&[
+            ("LoadState", "loaded"),
+            ("ActiveState", "activating"),
+            ("SubState", "auto-restart-queued"),
+            ("MainPID", "0"),
+            ("NRestarts", "3"),
+            ("FragmentPath", "/x/y.service"),
+            ("StateChangeTimestamp", "Sun 1994-11-06 08:49:37 UTC"),
+        ])
+        .unwrap();
+        assert_eq!(facts.unit, Unit::AutoRestart);
+        assert_eq!((facts.main_pid, facts.restarts), (None, 3));
+        assert_eq!(facts.path.as_deref(), Some("/x/y.service"));
+        assert_eq!(facts.changed.as_deref(), Some("1994-11-06T08:49:37Z"));
+        assert_eq!(rfc3339("Sun 1994-11-06 08:49:37 CET"), None);
+        assert_eq!(rfc3339(""), None);
+        let gone = [("LoadState", "not-found"), ("ActiveState", "inactive")];
+        assert_eq!(read(&gone), None);
+        // Its file is gone, and the process is not.
+        let orphan = [("LoadState", "not-found"), ("ActiveState", "active")];
+        assert_eq!(read(&orphan).unwrap().unit, Unit::Active);
+        assert_eq!(read(&[]), None);
+    }
+
+    #[test]
+    fn the_lock_rules_over_the_manager() {
+        let (free, left) = (Found::Free { left: false }, Found::Free { left: true });
+        for (found, unit, state, code) in [
+            (
+                Found::Answers(Word::Serving),
+                Some(Unit::Failed),
+                "running",
+                0,
+            ),
+            (Found::Answers(Word::Draining), None, "draining", 0),
+            (Found::Silent, None, "unresponsive", 4),
+            (Found::Silent, Some(Unit::Active), "unresponsive", 4),
+            (Found::Silent, Some(Unit::Activating), "starting", 0),
+            (free, None, "stopped", 3),
+            (free, Some(Unit::Inactive), "stopped", 3),
+            (free, Some(Unit::Failed), "failed", 1),
+            (free, Some(Unit::AutoRestart), "restarting", 3),
+            (free, Some(Unit::Active), "unknown", 4),
+            (left, None, "dead", 1),
+            (left, Some(Unit::AutoRestart), "restarting", 3),
+            (left, Some(Unit::Failed), "failed", 1),
+            (Found::Hidden, None, "unknown", 4),
+            (Found::Hidden, Some(Unit::Inactive), "unknown", 4),
+            (Found::Foreign, Some(Unit::Active), "running", 0),
+            (Found::Foreign, Some(Unit::Inactive), "stopped", 3),
+        ] {
+            let concluded = conclude(found, unit);
+            assert_eq!(concluded.word(), state, "{found:?} {unit:?}");
+            assert_eq!(concluded.exit().code(), code, "{found:?} {unit:?}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! `status`: what the gateway is doing, and how it last stopped.
+#![forbid(unsafe_code)]
+
+use serde_json::{Value, json};
+
+use super::report::{Report, UnitReport, gather};
+use super::{Context, history, moment, print};
+use crate::exit::{Exit, Failure};
+use crate::systemd::Scope;
+use crate::text::escaped;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Prints it, and exits as LSB has it.
+pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure> {
+    let report = gather(&context.base, &context.name, &context.children, system);
+    if json {
+        print(&format!("{:#}\n", to_json(&report)))?;
+    } else {
+        print(&to_text(&report, moment::now()))?;
+    }
+    Ok(report.state.exit())
+}
+
+/// The report for programs. Keys are added, never renamed.
+pub fn to_json(report: &Report) -> Value {
+    let unit = report.unit.as_ref();
+    let facts = unit.and_then(|unit| unit.facts.as_ref().ok()?.as_ref());
+    let answer = &report.answer;
+    let mut value = json!({
+        "name": report.name,
+        "state": report.state.word(),
+        "pid": report.pid,
+        "since": report.since,
+        "uptime_seconds": answer["uptime_seconds"],
+        "listen": answer["listen"],
+        "unit": unit.map(|unit| &unit.name),
+        "unit_scope": unit.map(|unit| unit.scope.as_str()),
+        "unit_path": unit.and_then(|unit| unit.path.as_ref()),
+        "unit_current": unit.and_then(|unit| unit.current),
+        "unit_state": facts.map(|facts| &facts.active),
+        "unit_restarts": facts.map(|facts| facts.restarts),
+        "version": answer["version"],
+        "agent": answer["agent"],
+        "sessions": answer["sessions"],
+        "turns": answer["turns"],
+        "last_stop": report.last_stop,
+        "note": report.note,
+    });
+    if answer["version"] != VERSION
+        && let Some(object) = value.as_object_mut()
+    {
+        object.insert("client_version".to_owned(), VERSION.into());
+    }
+    value
+}
+
+/// The report for people. `now`: seconds since 1970.
+pub fn to_text(report: &Report, now: i64) -> String {
+    let mut text = String::new();
+    let mut line = |label: &str, value: &str| text += &format!("{label:>9}  {value}\n");
+    line("gateway", &report.name);
+    let since = report.since.as_deref();
+    let since = since.map(|since| format!(" since {}", moment::with_age(since, now)));
+    line(
+        "state",
+        &(report.state.word().to_owned() + &since.unwrap_or_default()),
+    );
+    if let Some(note) = &report.note {
+        line("", &escaped(note, false));
+    }
+    if let Some(pid) = report.pid {
+        line("pid", &pid.to_string());
+    }
+    let answer = &report.answer;
+    if let Some(listen) = answer["listen"].as_str() {
+        line("listen", &escaped(listen, false));
+    }
+    if let Some(unit) = &report.unit {
+        line("unit", &escaped(&unit_line(unit), false));
+        if let Some(path) = &unit.path {
+            line("", &escaped(path, false));
+        }
+    }
+    if answer["turns"].is_object() {
+        line("turns", &turns(answer));
+    }
+    if let Some(version) = answer["version"].as_str() {
+        let version = escaped(version, false);
+        if version == VERSION {
+            line("version", &version);
+        } else {
+            line("version", &format!("{version} (this program is {VERSION})"));
+        }
+    }
+    if report.last_stop.is_object() {
+        line("last stop", &history::in_a_line(&report.last_stop, now));
+    }
+    text
+}
+
+fn unit_line(unit: &UnitReport) -> String {
+    let scope = match unit.scope {
+        Scope::User => "",
+        Scope::System => "system unit, ",
+    };
+    let state = match &unit.facts {
+        Ok(Some(facts)) if facts.restarts > 0 => {
+            let times = facts.restarts;
+            format!("{} ({}), restarted {times}×", facts.active, facts.sub)
+        }
+        Ok(Some(facts)) => format!("{} ({})", facts.active, facts.sub),
+        Ok(None) => "not loaded".to_owned(),
+        Err(why) => format!("systemd cannot be asked: {why}"),
+    };
+    let current = match unit.current {
+        None => "",
+        Some(true) => ", up to date",
+        Some(false) => ", not what this program would write: `install` updates it",
+    };
+    format!("{}: {scope}{state}{current}", unit.name)
+}
+
+fn turns(answer: &Value) -> String {
+    let count = |value: &Value| value.as_u64().unwrap_or(0);
+    let running = count(&answer["turns"]["running"]);
+    let waiting = count(&answer["turns"]["waiting"]);
+    let sessions = count(&answer["sessions"]);
+    format!("{running} running, {waiting} waiting; sessions: {sessions}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::{Facts, State, Unit};
+    use super::*;
+
+    fn stop() -> Value {
+        json!({
+            "time": "1994-11-06T08:40:00.000Z", "signal": "SIGTERM", "verdict": "planned",
+            "sender": { "pid": 7, "uid": 0, "name": "sys\u{1b}temd" }, "exit": 0,
+            "drain_ms": 15, "in_flight": 0, "reason": "the service manager is stopping the unit",
+        })
+    }
+
+    fn running() -> Report {
+        let answer = json!({
+            "name": "coder", "version": VERSION, "state": "serving", "pid": 12,
+            "since": "1994-11-06T08:49:37.042Z", "uptime_seconds": 125,
+            "listen": "127.0.0.1:8642", "unit": "hermes-gateway-coder.service",
+            "agent": "echo", "sessions": 1, "turns": { "running": 1, "waiting": 2 },
+        });
+        let facts = Facts {
+            unit: Unit::Active,
+            active: "active".into(),
+            sub: "running".into(),
+            main_pid: Some(12),
+            result: "success".into(),
+            exit_status: "0".into(),
+            restarts: 2,
+            path: None,
+            user: String::new(),
+            changed: None,
+        };
+        Report {
+            name: "coder".into(),
+            state: State::Running,
+            pid: Some(12),
+            since: Some("1994-11-06T08:49:37.042Z".into()),
+            answer,
+            unit: Some(UnitReport {
+                name: "hermes-gateway-coder.service".into(),
+                scope: Scope::User,
+                path: Some("/h/x\n.service".into()),
+                current: Some(true),
+                facts: Ok(Some(facts)),
+            }),
+            last_stop: stop(),
+            note: None,
+        }
+    }
+
+    fn stopped() -> Report {
+        Report {
+            name: "coder".into(),
+            state: State::Stopped,
+            pid: None,
+            since: None,
+            answer: Value::Null,
+            unit: None,
+            last_stop: Value::Null,
+            note: Some("odd\u{1b}".into()),
+        }
+    }
+
+    #[test]
+    fn for_people() {
+        let expected = "  gateway  coder
+    state  running since 1994-11-06 08:49:37 UTC, 2 min ago
+      pid  12
+   listen  127.0.0.1:8642
+     unit  hermes-gateway-coder.service: active (running), restarted 2×, up to date
+           /h/x\\u{a}.service
+    turns  1 running, 2 waiting; sessions: 1
+  version  0.1.0
+last stop  1994-11-06 08:40:00 UTC, 11 min ago: planned, SIGTERM from sys\\u{1b}temd[7] uid 0, exit 0
+";
+        assert_eq!(to_text(&running(), 784_111_777 + 125), expected);
+        assert_eq!(
+            to_text(&stopped(), 0),
+            "  gateway  coder\n    state  stopped\n           odd\\u{1b}\n"
+        );
+    }
+
+    #[test]
+    fn for_programs() {
+        let value = to_json(&running());
+        for (key, expected) in [
+            ("name", json!("coder")),
+            ("state", json!("running")),
+            ("pid", json!(12)),
+            ("since", json!("1994-11-06T08:49:37.042Z")),
+            ("uptime_seconds", json!(125)),
+            ("listen", json!("127.0.0.1:8642")),
+            ("unit", json!("hermes-gateway-coder.service")),
+            ("unit_state", json!("active")),
+            ("version", json!(VERSION)),
+            ("sessions", json!(1)),
+            ("client_version", Value::Null),
+        ] {
+            assert_eq!(value[key], expected, "{key}");
+        }
+        assert_eq!(value["last_stop"]["verdict"], "planned");
+        let value = to_json(&stopped());
+        for key in ["pid", "since", "listen", "unit", "version", "last_stop"] {
+            assert!(value.get(key).is_some_and(Value::is_null), "{key}");
+        }
+        assert_eq!(value["client_version"], VERSION);
+    }
+}
