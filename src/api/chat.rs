@@ -23,6 +23,9 @@ const SESSION: &str = "X-Hermes-Session-Id";
 /// The most bytes of a session's key: free text, but no document.
 const MAX_SESSION: usize = 256;
 
+/// The most bytes of text in one event: clients bound what they take for one.
+const MAX_PIECE: usize = 32 << 10;
+
 /// A request that is understood.
 struct Chat {
     model: String,
@@ -309,7 +312,13 @@ impl Reply for Answer<'_> {
             return Ok(());
         }
         self.begin()?;
-        self.send(&json!({ "content": text }))
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.floor_char_boundary(MAX_PIECE));
+            self.send(&json!({ "content": piece }))?;
+            rest = after;
+        }
+        Ok(())
     }
 }
 

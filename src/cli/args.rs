@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use pico_args::Arguments;
 
 use super::help;
+use super::install::Options;
 use crate::exit::{Exit, Failure};
 use crate::name::Name;
 
@@ -24,12 +25,7 @@ pub struct Parsed {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     Run,
-    Install {
-        now: bool,
-        system: bool,
-        user: Option<String>,
-        force: bool,
-    },
+    Install(Options),
     Uninstall {
         system: bool,
     },
@@ -145,12 +141,12 @@ fn command(
     let system = args.contains("--system");
     let command = match topic {
         "run" => Command::Run,
-        "install" => Command::Install {
+        "install" => Command::Install(Options {
             now: args.contains("--now"),
             force: args.contains("--force"),
             user: option(args, ["-u", "--user"])?,
             system,
-        },
+        }),
         "uninstall" => Command::Uninstall { system },
         "start" => Command::Start { system },
         "stop" => Command::Stop { system },
@@ -200,7 +196,7 @@ fn refuse_leftovers(
     let knows_json = matches!(command, Status { .. } | List { .. } | History { .. });
     let knows_system = matches!(
         command,
-        Install { .. }
+        Install(_)
             | Uninstall { .. }
             | Start { .. }
             | Stop { .. }
@@ -212,11 +208,11 @@ fn refuse_leftovers(
     match command {
         _ if json && !knows_json => refused("--json"),
         _ if system && !knows_system => refused("--system"),
-        Install {
+        Install(Options {
             system: false,
             user: Some(_),
             ..
-        } => Err(usage(
+        }) => Err(usage(
             "--user names the user that a system unit runs as: it goes with --system".to_owned(),
             Some(topic),
         )),
@@ -312,12 +308,12 @@ mod tests {
                 system: false
             }
         );
-        let install = Command::Install {
+        let install = Command::Install(Options {
             now: true,
             system: true,
             user: Some("bob".into()),
             force: false,
-        };
+        });
         assert_eq!(
             command("gateway install --now --system --user bob"),
             install

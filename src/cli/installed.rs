@@ -1,4 +1,4 @@
-//! The unit file of a gateway: where it is, and whether it is what this program would write.
+//! The unit file of a gateway: where it is.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -13,7 +13,6 @@ use crate::systemd::Scope;
 pub struct Installed {
     pub scope: Scope,
     pub path: PathBuf,
-    pub current: Option<bool>,
 }
 
 /// Where units that an administrator installs are (systemd.unit(5)).
@@ -34,11 +33,7 @@ pub fn installed_unit(base: &Base, name: &Name, system: bool) -> Option<Installe
     scopes.iter().find_map(|&scope| {
         let path = unit_dir(base, scope).join(name.unit());
         let there = fs::symlink_metadata(&path).is_ok();
-        there.then_some(Installed {
-            scope,
-            path,
-            current: None,
-        })
+        there.then_some(Installed { scope, path })
     })
 }
 

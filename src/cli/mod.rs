@@ -7,15 +7,24 @@ mod config;
 mod control;
 mod help;
 mod history;
+mod install;
 mod installed;
 mod list;
+mod logs;
 mod moment;
+mod owner;
 mod report;
+mod restart;
 mod run;
 mod send;
+mod start;
+mod starter;
 mod state;
 mod status;
+mod stop;
 mod table;
+mod uninstall;
+mod unit;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -101,12 +110,17 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
     match (command, signals) {
         (Command::Run, Some(signals)) => Ok(run::run(context, signals)),
         (Command::Config { check }, _) => config::show(&context, check),
+        (Command::Install(options), _) => install::install(&context, &options),
+        (Command::Uninstall { system }, _) => uninstall::uninstall(&context, system),
+        (Command::Start { system }, _) => start::start(&context, system),
+        (Command::Stop { system }, _) => stop::stop(&context, system),
+        (Command::Restart { system }, _) => restart::restart(&context, system),
         (Command::Status { json, system }, _) => status::show(&context, json, system),
         (Command::List { json }, _) => list::show(&context, json),
+        (Command::Logs { follow, system }, _) => logs::logs(&context, follow, system),
         (Command::Send { session, text }, _) => send::send(&context, session.as_deref(), text),
         (Command::History { json, count }, _) => history::show(&context, json, count),
         (Command::Run | Command::Help { .. } | Command::Version, _) => Ok(Exit::Planned),
-        (other, _) => Err(Failure::failed(format!("{other:?} is being written"))),
     }
 }
 

@@ -46,7 +46,7 @@ pub struct UnitReport {
     pub name: String,
     pub scope: Scope,
     pub path: Option<String>,
-    /// Whether the installed file is what this program would write.
+    /// Whether the installed file is what this program would write, where that was looked at.
     pub current: Option<bool>,
     /// What the service manager says; an error in words. `None`: it knows no such unit.
     pub facts: Result<Option<Facts>, String>,
@@ -74,7 +74,7 @@ fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Rep
         name: name.unit(),
         scope: installed.scope,
         path: Some(installed.path.display().to_string()),
-        current: installed.current,
+        current: None,
         facts: ask(installed.scope, &name.unit()),
     });
     let mut foreign = unit.as_ref().and_then(|unit| foreign_dirs(unit, name));

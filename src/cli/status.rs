@@ -1,25 +1,42 @@
 //! `status`: what the gateway is doing, and how it last stopped.
 #![forbid(unsafe_code)]
 
+use std::fs;
+use std::sync::Arc;
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
+use super::control::PATIENCE;
 use super::report::{Report, UnitReport, gather};
-use super::{Context, history, moment, print};
+use super::{Context, history, moment, owner, print};
 use crate::exit::{Exit, Failure};
 use crate::systemd::Scope;
+use crate::systemd::systemctl::Systemctl;
 use crate::text::escaped;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Prints it, and exits as LSB has it.
 pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure> {
-    let report = gather(&context.base, &context.name, &context.children, system);
+    let mut report = gather(&context.base, &context.name, &context.children, system);
+    if let Some(unit) = &mut report.unit {
+        unit.current = is_current(context, unit);
+    }
     if json {
         print(&format!("{:#}\n", to_json(&report)))?;
     } else {
         print(&to_text(&report, moment::now()))?;
     }
     Ok(report.state.exit())
+}
+
+/// Whether the installed unit is what this program would write; `None` where that cannot be told.
+fn is_current(context: &Context, unit: &UnitReport) -> Option<bool> {
+    let installed = fs::read_to_string(unit.path.as_ref()?).ok()?;
+    let systemctl = Systemctl::new(unit.scope, Arc::clone(&context.children));
+    let version = systemctl.version(Instant::now() + PATIENCE).ok()?;
+    owner::is_current(context, unit.scope, version, &installed).ok()
 }
 
 /// The report for programs. Keys are added, never renamed.

@@ -88,6 +88,11 @@ impl AsFd for PidFd {
     }
 }
 
+/// Whether an error says that the process has ended and was reaped (ESRCH).
+pub fn is_gone(e: &io::Error) -> bool {
+    e.raw_os_error() == Some(libc::ESRCH)
+}
+
 /// Sends a signal to a process group that `leader` made. The leader must not be reaped yet: until
 /// then the kernel keeps the number from anyone else. A group that is gone already is no error.
 pub fn signal_group(leader: Pid, signal: Signal) -> io::Result<()> {

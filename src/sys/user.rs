@@ -1,9 +1,12 @@
 //! Users: who we run as, and the password database.
 
 use std::ffi::{CStr, CString, OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::ptr;
+
+use super::check;
 
 /// Our effective user id.
 pub fn own_uid() -> u32 {
@@ -35,6 +38,42 @@ pub fn by_uid(uid: u32) -> Option<User> {
     lookup(|entry, buffer, size, found| unsafe {
         libc::getpwuid_r(uid, entry, buffer, size, found)
     })
+}
+
+/// Does something with the rights of `user`, as root: files that it makes belong to that user, and
+/// no symlink that the user has laid leads it where the user could not go. Supplementary groups
+/// are put aside meanwhile. For a process with one thread.
+///
+/// # Errors
+/// EPERM when we are not root. What cannot be taken back ends the process.
+pub fn acting_as<T>(user: &User, act: impl FnOnce() -> T) -> io::Result<T> {
+    // SAFETY: the calls take plain numbers and a list that lives here, of the size that is given.
+    let groups = unsafe {
+        let count = check(libc::getgroups(0, ptr::null_mut()))?;
+        let mut groups = vec![0; usize::try_from(count).unwrap_or(0)];
+        check(libc::getgroups(count, groups.as_mut_ptr()))?;
+        groups
+    };
+    // SAFETY: as above.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    // SAFETY: as above; groups first, since only root may set them.
+    let taken = unsafe {
+        check(libc::setgroups(1, &raw const user.gid))
+            .and_then(|_| check(libc::setegid(user.gid)))
+            .and_then(|_| check(libc::seteuid(user.uid)))
+    };
+    let result = taken.map(|_| act());
+    // SAFETY: as above, in the reverse order.
+    let back = unsafe {
+        check(libc::seteuid(uid))
+            .and_then(|_| check(libc::setegid(gid)))
+            .and_then(|_| check(libc::setgroups(groups.len(), groups.as_ptr())))
+    };
+    if back.is_err() && result.is_ok() {
+        // Going on with somebody else's rights would be worse than any error.
+        std::process::abort();
+    }
+    result
 }
 
 type Found = *mut *mut libc::passwd;

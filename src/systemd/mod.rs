@@ -8,6 +8,7 @@
 pub mod cgroup;
 pub mod notify;
 pub mod systemctl;
+pub mod unit;
 
 /// Which service manager: a user's own (`systemctl --user`) or the machine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

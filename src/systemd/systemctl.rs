@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Scope;
 use crate::subprocess::{Answer, Children, capture, find_program};
@@ -40,6 +40,12 @@ impl Properties {
     }
 }
 
+impl From<String> for Properties {
+    fn from(shown: String) -> Properties {
+        Properties(shown)
+    }
+}
+
 impl Systemctl {
     pub fn new(scope: Scope, children: Arc<Children>) -> Systemctl {
         Systemctl { scope, children }
@@ -58,13 +64,20 @@ impl Systemctl {
         deadline: Instant,
     ) -> Result<Properties, String> {
         self.run(&["show", "-p", properties, "--", unit], deadline)
-            .map(Properties)
+            .map(Properties::from)
     }
 
     /// The type of the job with this id (`start`, `stop`, `restart`, …), `None` when it is gone.
     pub fn job_type(&self, job: u32, deadline: Instant) -> Result<Option<String>, String> {
         let answer = self.run(&["list-jobs", "--no-legend", "--plain", "--full"], deadline)?;
         Ok(job_type_in(&answer, job))
+    }
+
+    /// The version of systemd, as a number: 252.
+    pub fn version(&self, deadline: Instant) -> Result<u32, String> {
+        let answer = self.run(&["--version"], deadline)?;
+        let first = answer.lines().next().unwrap_or_default();
+        version_in(first).ok_or_else(|| format!("which version of systemd is this? {first:?}"))
     }
 
     /// Runs a verb and returns what it printed.
@@ -129,6 +142,35 @@ fn job_type_in(list: &str, job: u32) -> Option<String> {
     })
 }
 
+/// `systemd 257.8-1` or `systemd 252 (252.38-1)`.
+fn version_in(line: &str) -> Option<u32> {
+    let version = line.strip_prefix("systemd ")?;
+    let digits = version.find(|c: char| !c.is_ascii_digit());
+    version[..digits.unwrap_or(version.len())].parse().ok()
+}
+
+/// Reads a span of time as `show` prints it (systemd.time(7)): `45s`, `1min 30s`. `None` for
+/// `infinity`.
+pub fn time_span(text: &str) -> Option<Duration> {
+    let mut sum = Duration::ZERO;
+    for part in text.split_whitespace() {
+        let unit = part.find(|c: char| c.is_ascii_alphabetic())?;
+        let number: f64 = part[..unit].parse().ok()?;
+        let seconds = match &part[unit..] {
+            "us" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            "w" => 604_800.0,
+            _ => return None,
+        };
+        sum += Duration::try_from_secs_f64(number * seconds).ok()?;
+    }
+    (sum > Duration::ZERO).then_some(sum)
+}
+
 fn one_line(stderr: &str) -> String {
     let line = stderr
         .lines()
@@ -153,6 +195,25 @@ mod tests {
         assert_eq!(shown.get("Job"), "");
         assert_eq!(shown.get("ActiveState"), "active");
         assert_eq!(shown.get("ExecStart"), "{ a=b }");
+    }
+
+    #[test]
+    fn versions() {
+        assert_eq!(version_in("systemd 252 (252.38-1~deb12u1)"), Some(252));
+        assert_eq!(version_in("systemd 257.8-1"), Some(257));
+        assert_eq!(version_in("systemd 258~rc1"), Some(258));
+        assert_eq!(version_in("elogind 252"), None);
+        assert_eq!(version_in("systemd x"), None);
+    }
+
+    #[test]
+    fn spans_of_time() {
+        assert_eq!(time_span("1min 30s"), Some(Duration::from_secs(90)));
+        assert_eq!(time_span("1.500s"), Some(Duration::from_millis(1500)));
+        assert_eq!(time_span("1d 15s"), Some(Duration::from_secs(86_415)));
+        for none in ["infinity", "", "0", "5 parsecs", "-1s"] {
+            assert_eq!(time_span(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -1,0 +1,270 @@
+//! `install`: writes the unit in one step, has the manager read and enable it, and makes sure that
+//! the manager sees what was written.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Instant;
+
+use super::owner::Owner;
+use super::unit::{ACT, Unit};
+use super::{Context, print, start, starter};
+use crate::config::Loaded;
+use crate::exit::{Exit, Failure};
+use crate::sys::{fs as files, user};
+use crate::systemd::unit::{self as text, Origin};
+
+/// The flags of the command.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    pub now: bool,
+    pub system: bool,
+    pub user: Option<String>,
+    pub force: bool,
+}
+
+/// What became of the unit file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Written,
+    Updated,
+    Unchanged,
+}
+
+/// Installs the unit, or brings it up to date.
+pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
+    if context.config.is_some() || !context.set.is_empty() {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "--config and --set hold for one run, an installed gateway reads {}: put settings there",
+                context.dirs.config_file.display()
+            ),
+        ));
+    }
+    let owner = owner(context, options)?;
+    let unit = Unit::new(context, owner.scope);
+    // Everything that may refuse comes first, so that a refusal changes nothing.
+    let loaded = as_owner(&owner, || checked(&owner))??;
+    let deadline = Instant::now() + ACT;
+    let version = unit
+        .systemctl
+        .version(deadline)
+        .map_err(|e| unit.refused(&e))?;
+    // A question that needs the manager and no unit.
+    unit.show("LoadState")?;
+    let wanted = owner
+        .unit_text(context, version, loaded.config.stop.drain_timeout)
+        .map_err(Failure::failed)?;
+    let change = compare(&unit, &wanted, options.force)?;
+    let port =
+        as_owner(&owner, || starter::write(&owner, &context.name))?.map_err(Failure::failed)?;
+
+    if change != Change::Unchanged {
+        write(&unit.file, &wanted)
+            .map_err(|e| Failure::failed(format!("cannot write {}: {e}", unit.file.display())))?;
+    }
+    unit.act(&["daemon-reload"])?;
+    let running = seen_by_manager(&unit)?;
+    unit.act(&["enable", "--", &unit.name])?;
+    let state = unit.show("UnitFileState")?;
+    let enabled = state.get("UnitFileState");
+    if enabled != "enabled" {
+        return Err(Failure::failed(format!(
+            "{} is written, but the service manager says that it is {enabled:?}, not enabled",
+            unit.file.display()
+        )));
+    }
+    report(context, &unit, &owner, (change, port))?;
+    if options.now {
+        start::start_unit(context, &unit)?;
+    }
+    next_step(context, options, change, running)
+}
+
+/// Who it is for. A system unit never runs as root because nobody thought of another user.
+fn owner(context: &Context, options: &Options) -> Result<Owner, Failure> {
+    if !options.system {
+        return Ok(Owner::own(context));
+    }
+    if user::own_uid() != 0 {
+        return Err(Failure::failed(
+            "a unit of the machine is written by root: try it with sudo",
+        ));
+    }
+    let caller = env::var("SUDO_USER").ok().filter(|name| name != "root");
+    let name = options.user.clone().or(caller).ok_or_else(|| {
+        Failure::failed(
+            "which user shall it run as? --user USER says it (--user root if you mean root)",
+        )
+    })?;
+    let user = user::by_name(&name)
+        .ok_or_else(|| Failure::failed(format!("there is no user {name:?}")))?;
+    Ok(Owner::of(context, user))
+}
+
+/// Does what touches the owner's files with the owner's rights.
+fn as_owner<T>(owner: &Owner, act: impl FnOnce() -> T) -> Result<T, Failure> {
+    match &owner.user {
+        None => Ok(act()),
+        Some(user) => user::acting_as(user, act).map_err(|e| {
+            let name = user.name.display();
+            Failure::failed(format!("cannot act as {name}: {e}"))
+        }),
+    }
+}
+
+/// Checks, with the owner's eyes, what a start would fail on.
+fn checked(owner: &Owner) -> Result<Loaded, Failure> {
+    let loaded = owner
+        .config()
+        .map_err(|e| Failure::new(Exit::Config, format!("the configuration is wrong\n{e}")))?;
+    let program = env::current_exe().unwrap_or_default();
+    match (&owner.user, program.metadata()) {
+        (Some(user), Err(e)) if e.kind() == ErrorKind::PermissionDenied => {
+            Err(Failure::failed(format!(
+                "{} may not reach {}: put the program where everybody may run it, /usr/local/bin",
+                user.name.display(),
+                program.display()
+            )))
+        }
+        _ => Ok(loaded),
+    }
+}
+
+/// Compares what is there with what is wanted; refuses to overwrite another's work.
+fn compare(unit: &Unit, wanted: &str, force: bool) -> Result<Change, Failure> {
+    let file = unit.file.display();
+    let words = unit.systemctl_words();
+    let link = match fs::read_link(&unit.file) {
+        Ok(target) if target == Path::new("/dev/null") => {
+            let name = &unit.name;
+            return Err(Failure::failed(format!(
+                "{name} is masked: `{words} unmask {name}` first"
+            )));
+        }
+        Ok(_) => true,
+        Err(_) => false,
+    };
+    let why = match fs::read_to_string(&unit.file) {
+        Ok(installed) if installed == wanted => return Ok(Change::Unchanged),
+        Ok(installed) => match text::inspect(&installed) {
+            Origin::Ours if link => "is a symlink",
+            Origin::Ours => return Ok(Change::Updated),
+            Origin::Edited => "was changed by hand",
+            Origin::Foreign => "was not written by hermes-gateway",
+        },
+        Err(e) if e.kind() == ErrorKind::NotFound && !link => return Ok(Change::Written),
+        Err(e) if e.kind() == ErrorKind::InvalidData => "was not written by hermes-gateway",
+        Err(e) => return Err(Failure::failed(format!("cannot read {file}: {e}"))),
+    };
+    if force {
+        return Ok(Change::Updated);
+    }
+    Err(Failure::failed(format!(
+        "{file} {why}: it stays as it is. Move changes into a drop-in (`{words} edit {}`), then \
+         `install --force` overwrites it",
+        unit.name
+    )))
+}
+
+fn write(file: &Path, text: &str) -> io::Result<()> {
+    if let Some(dir) = file.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    files::replace(file, text.as_bytes(), 0o644)
+}
+
+/// Whether the manager reads the file that was written; says whether its gateway runs.
+fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
+    let shown = unit.show("LoadState,LoadError,FragmentPath,ActiveState")?;
+    let file = unit.file.display();
+    let fragment = shown.get("FragmentPath");
+    let same = || {
+        let (ours, theirs) = (fs::metadata(&unit.file).ok()?, fs::metadata(fragment).ok()?);
+        Some((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()))
+    };
+    let words = unit.systemctl_words();
+    match shown.get("LoadState") {
+        "loaded" if same() == Some(true) => {
+            Ok(matches!(shown.get("ActiveState"), "active" | "reloading"))
+        }
+        "loaded" => Err(Failure::failed(format!(
+            "{file} is written, but the service manager reads {fragment} in its place: remove that"
+        ))),
+        "masked" => Err(Failure::failed(format!(
+            "{file} is written, but masked: `{words} unmask {}`",
+            unit.name
+        ))),
+        "not-found" => Err(Failure::failed(format!(
+            "{file} is written, but the service manager does not look there: it was started with \
+             another HOME or XDG_CONFIG_HOME than this shell (`{words} show -p UnitPath` tells where \
+             it looks)"
+        ))),
+        state => Err(Failure::failed(format!(
+            "{file} is written, but the service manager does not take it ({state}): {}",
+            shown.get("LoadError")
+        ))),
+    }
+}
+
+fn report(
+    context: &Context,
+    unit: &Unit,
+    owner: &Owner,
+    (change, port): (Change, Option<u16>),
+) -> Result<(), Failure> {
+    let what = match change {
+        Change::Written => "wrote",
+        Change::Updated => "updated",
+        Change::Unchanged => "unchanged:",
+    };
+    let mut out = format!("{what} {}, enabled\n", unit.file.display());
+    let config = owner.dirs.config_file.display();
+    match port {
+        Some(port) => {
+            out += &format!("wrote {config}: listens on 127.0.0.1:{port}, answers with echo\n");
+        }
+        None => out += &format!("configuration: {config}\n"),
+    }
+    if let Some(user) = &owner.user {
+        out += &format!("{} runs as {}\n", context.name, user.name.display());
+    } else if let Some(own) = user::by_uid(user::own_uid()) {
+        let name = own.name.display();
+        // Where logind keeps it (loginctl(1), enable-linger): asking it would need the bus.
+        let on = Path::new("/var/lib/systemd/linger")
+            .join(&own.name)
+            .exists();
+        out += &if on {
+            format!("lingering is on: it runs while {name} is logged out, too\n")
+        } else {
+            format!(
+                "lingering is off: it stops when {name} logs out; `loginctl enable-linger {name}` \
+                 turns it on\n"
+            )
+        };
+    }
+    print(&out)
+}
+
+fn next_step(
+    context: &Context,
+    options: &Options,
+    change: Change,
+    running: bool,
+) -> Result<Exit, Failure> {
+    let command = context.name.command();
+    let flag = if options.system { " --system" } else { "" };
+    match (running, change) {
+        (false, _) if options.now => {}
+        (false, _) => print(&format!("next: {command} start{flag}\n"))?,
+        (true, Change::Unchanged) => {}
+        (true, Change::Written | Change::Updated) => print(&format!(
+            "it runs with the unit as it was: {command} restart{flag}\n"
+        ))?,
+    }
+    Ok(Exit::Planned)
+}

@@ -1,0 +1,36 @@
+//! `logs`: hands over to journalctl, or says where else the log is.
+#![forbid(unsafe_code)]
+
+use std::os::unix::process::CommandExt;
+
+use super::{Context, config, unit};
+use crate::config::LogTarget;
+use crate::exit::{Exit, Failure};
+
+/// Replaces this process by journalctl.
+pub fn logs(context: &Context, follow: bool, system: bool) -> Result<Exit, Failure> {
+    let Some(unit) = unit::find(context, system) else {
+        return Err(Failure::failed(elsewhere(context)));
+    };
+    let failed = |e: std::io::Error| Failure::failed(format!("cannot run journalctl: {e}"));
+    let mut journalctl = unit.journalctl().map_err(failed)?;
+    if follow {
+        journalctl.arg("--follow");
+    }
+    Err(failed(journalctl.exec()))
+}
+
+fn elsewhere(context: &Context) -> String {
+    let unit = context.name.unit();
+    let target = config::load(context).map(|loaded| loaded.config.log.target);
+    match target {
+        Ok(LogTarget::Syslog) => format!(
+            "{unit} is not installed; log.target is \"syslog\": the log is with the other system \
+             logs, /var/log/syslog or `journalctl -t hermes-gateway`"
+        ),
+        Ok(LogTarget::Auto | LogTarget::Stderr | LogTarget::Journal) | Err(_) => format!(
+            "{unit} is not installed; a gateway in the foreground writes its log to its standard \
+             error: look where it was started"
+        ),
+    }
+}

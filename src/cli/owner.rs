@@ -1,0 +1,133 @@
+//! Whose gateway a unit runs: the user, that user's places, and the unit text that follows from
+//! them. For `install`, which writes it, and `status`, which compares.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Context;
+use crate::config::{self, ConfigError, Loaded, Sources};
+use crate::dirs::{Base, Dirs};
+use crate::sys::user::{self, User};
+use crate::systemd::Scope;
+use crate::systemd::unit::{self, Spec};
+
+/// Who a unit's gateway belongs to.
+#[derive(Debug)]
+pub struct Owner {
+    pub scope: Scope,
+    /// For a system unit.
+    pub user: Option<User>,
+    pub base: Base,
+    pub dirs: Dirs,
+}
+
+impl Owner {
+    /// Ourselves, by our own service manager.
+    pub fn own(context: &Context) -> Owner {
+        Owner {
+            scope: Scope::User,
+            user: None,
+            base: context.base.clone(),
+            dirs: context.dirs.clone(),
+        }
+    }
+
+    /// A user for whom the machine's service manager runs it.
+    pub fn of(context: &Context, user: User) -> Owner {
+        let base = Base::of(&user);
+        Owner {
+            scope: Scope::System,
+            dirs: base.gateway(&context.name),
+            user: Some(user),
+            base,
+        }
+    }
+
+    /// The configuration that the unit's gateway will read.
+    pub fn config(&self) -> Result<Loaded, ConfigError> {
+        config::load(&Sources {
+            file: self.dirs.config_file.clone(),
+            required: false,
+            set: Vec::new(),
+            home: Some(self.base.home.clone()),
+        })
+    }
+
+    /// The unit that this program writes for this owner, on this version of systemd.
+    ///
+    /// # Errors
+    /// One line when there is a path in it that systemd would not take.
+    pub fn unit_text(
+        &self,
+        context: &Context,
+        version: u32,
+        drain_timeout: Duration,
+    ) -> Result<String, String> {
+        let user = match &self.user {
+            None => None,
+            Some(user) => Some(user.name.to_str().ok_or("a user's name is not UTF-8")?),
+        };
+        unit::expected(&Spec {
+            name: &context.name,
+            scope: self.scope,
+            version,
+            program: &program()?,
+            user,
+            environment: &self.environment(),
+            drain_timeout,
+        })
+    }
+
+    /// What this shell has set and the manager may not have.
+    fn environment(&self) -> Vec<(&'static str, PathBuf)> {
+        if self.user.is_some() {
+            return Vec::new();
+        }
+        let home = user::by_uid(user::own_uid()).map_or(self.base.home.clone(), |user| user.home);
+        let given = [
+            ("XDG_CONFIG_HOME", &self.base.config, ".config"),
+            ("XDG_STATE_HOME", &self.base.state, ".local/state"),
+        ];
+        given
+            .into_iter()
+            .filter(|(_, dir, usual)| **dir != home.join(usual))
+            .map(|(name, dir, _)| (name, dir.clone()))
+            .collect()
+    }
+}
+
+/// Whether an installed unit of this text is what this program would write. For `status`.
+///
+/// # Errors
+/// One line when that cannot be told.
+pub fn is_current(
+    context: &Context,
+    scope: Scope,
+    version: u32,
+    installed: &str,
+) -> Result<bool, String> {
+    let owner = match scope {
+        Scope::User => Owner::own(context),
+        Scope::System => {
+            let name = unit::user_in(installed).ok_or("it names no user")?;
+            let user = user::by_name(&name).ok_or(format!("there is no user {name:?}"))?;
+            Owner::of(context, user)
+        }
+    };
+    let loaded = owner.config().map_err(|e| e.to_string())?;
+    let text = owner.unit_text(context, version, loaded.config.stop.drain_timeout)?;
+    Ok(text == installed)
+}
+
+/// This program's file.
+fn program() -> Result<PathBuf, String> {
+    let path = env::current_exe().map_err(|e| format!("cannot tell where this program is: {e}"))?;
+    // So says the kernel when the file was removed or replaced (proc(5), /proc/PID/exe).
+    let removed = path.to_string_lossy().ends_with(" (deleted)");
+    if removed && !Path::new(&path).exists() {
+        return Err("this program was removed or replaced while it runs: call it again".to_owned());
+    }
+    Ok(path)
+}

@@ -1,0 +1,69 @@
+//! `start`: through the service manager, to READY and not before.
+#![forbid(unsafe_code)]
+
+use std::time::{Instant, SystemTime};
+
+use super::unit::{self, Unit};
+use super::{Context, print};
+use crate::exit::{Exit, Failure};
+
+/// What is asked before: is it up, and how long may it take.
+const BEFORE: &str = "ActiveState,SubState,MainPID,TimeoutStartUSec,TimeoutStopUSec";
+/// What is asked after: did it come up, and if not, why.
+const AFTER: &str = "ActiveState,SubState,MainPID,Result,ExecMainCode,ExecMainStatus";
+
+/// Starts the installed unit and waits until it is ready.
+pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
+    let unit = unit::find(context, system).ok_or_else(|| unit::not_installed(context, system))?;
+    start_unit(context, &unit)
+}
+
+/// Starts this unit, if it does not run yet.
+pub fn start_unit(context: &Context, unit: &Unit) -> Result<Exit, Failure> {
+    let shown = unit.show(BEFORE)?;
+    if matches!(shown.get("ActiveState"), "active" | "reloading") {
+        let pid = shown.get("MainPID");
+        print(&format!("{} runs already: pid {pid}\n", context.name))?;
+        return Ok(Exit::Planned);
+    }
+    bring_up(context, unit, "start")
+}
+
+/// Runs a verb that ends in a running unit, and waits until it is ready.
+pub fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Failure> {
+    let shown = unit.show(BEFORE)?;
+    // Both: a start may have to wait for a stop that is under way.
+    let patience = Unit::patience(&shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
+    let began = SystemTime::now();
+    let done = unit.act_until(&[verb, "--", &unit.name], Instant::now() + patience);
+    // Asked in any case: systemctl's word is about its job, this one about the gateway.
+    let shown = unit.show(AFTER)?;
+    match (done, shown.get("ActiveState")) {
+        (Ok(()), "active") => {
+            let pid = shown.get("MainPID");
+            print(&format!("{} is ready: pid {pid}\n", context.name))?;
+            Ok(Exit::Planned)
+        }
+        (done, state) => {
+            let (how, exit) = unit::how_it_ended(&shown);
+            let never_ran = shown.get("ExecMainCode") == "0" || shown.get("Result") == "success";
+            let why = match done {
+                Err(failure) if never_ran => failure.message,
+                Err(_) | Ok(()) => how,
+            };
+            let mut text = format!("{} did not become ready: {why}", context.name);
+            for line in unit.log_of_failure(context, began) {
+                text += &format!("\n  | {line}");
+            }
+            let command = context.name.command();
+            if matches!(state, "activating" | "active") {
+                text += &format!("\n  the service manager tries again; `{command} stop` ends that");
+            }
+            text += &format!(
+                "\n  `{command} logs` tells more, `{command} config check` checks the configuration"
+            );
+            let exit = if never_ran { Exit::Failed } else { exit };
+            Err(Failure::new(exit, text))
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The configuration that a new gateway starts with: commented, and on a port of its own.
+#![forbid(unsafe_code)]
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::RangeInclusive;
+
+use super::owner::Owner;
+use crate::config::{self, Sources, limits};
+use crate::name::Name;
+use crate::sys::fs as files;
+
+/// A hundred gateways of one user are more than any machine runs; a search that goes further would
+/// hide that something else is wrong.
+const PORTS: RangeInclusive<u16> = limits::DEFAULT_PORT..=limits::DEFAULT_PORT + 99;
+
+/// Writes a starter configuration where there is none. Returns its port.
+///
+/// # Errors
+/// One line that names the file or directory.
+pub fn write(owner: &Owner, name: &Name) -> Result<Option<u16>, String> {
+    let file = &owner.dirs.config_file;
+    match file.symlink_metadata() {
+        Ok(_) => return Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(format!("cannot look at {}: {e}", file.display())),
+    }
+    let port = free_port(&claimed(owner))?;
+    let text = config::starter(port, name.as_str());
+    let written = files::private_dir(&owner.base.config_dir())
+        .and_then(|()| files::create(file, text.as_bytes(), 0o600));
+    match written {
+        Ok(true) => Ok(Some(port)),
+        // Somebody was faster: theirs counts.
+        Ok(false) => Ok(None),
+        Err(e) => Err(format!("cannot write {}: {e}", file.display())),
+    }
+}
+
+/// The ports in the configurations of this user's other gateways, whether they run or not.
+fn claimed(owner: &Owner) -> HashSet<u16> {
+    let Ok(entries) = fs::read_dir(owner.base.config_dir()) else {
+        return HashSet::new();
+    };
+    entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "toml"))
+        .filter_map(|file| {
+            let sources = Sources {
+                file,
+                required: true,
+                home: Some(owner.base.home.clone()),
+                ..Sources::default()
+            };
+            // One that does not load claims nothing that could be known.
+            let loaded = config::load(&sources).ok()?;
+            Some(loaded.config.http.listen.port())
+        })
+        .collect()
+}
+
+fn free_port(claimed: &HashSet<u16>) -> Result<u16, String> {
+    let free = |port: &u16| {
+        !claimed.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
+    };
+    PORTS.clone().find(free).ok_or_else(|| {
+        format!(
+            "no port from {} to {} is free: set http.listen in a configuration of your own",
+            PORTS.start(),
+            PORTS.end()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_held_or_claimed_is_passed_over() {
+        // Whichever ports are held on this machine: the rules hold between two answers.
+        let first = free_port(&HashSet::new()).unwrap();
+        let second = free_port(&HashSet::from([first])).unwrap();
+        assert!(second > first && PORTS.contains(&second));
+        let held = TcpListener::bind((Ipv4Addr::LOCALHOST, second)).unwrap();
+        assert_ne!(free_port(&HashSet::from([first])).unwrap(), second);
+        drop(held);
+        let error = free_port(&PORTS.collect()).unwrap_err();
+        assert!(error.contains("8642"), "{error}");
+    }
+}

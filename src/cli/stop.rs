@@ -1,0 +1,211 @@
+//! `stop`: through the service manager where the unit runs, else directly: announced by the marker,
+//! signalled through a pidfd, waited for, and what came of it read from the history.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::unit::{self, Unit};
+use super::{Context, config, print};
+use crate::config::limits;
+use crate::dirs::Dirs;
+use crate::exit::{Exit, Failure};
+use crate::lifecycle::instance::{self, Holder, Probe};
+use crate::lifecycle::{history, marker};
+use crate::sys::poll::{Interest, poll};
+use crate::sys::process::{PidFd, Signal, is_gone};
+use crate::sys::{proc, user};
+use crate::systemd::unit::STOP_HEADROOM;
+use crate::text::escaped;
+
+const STATE: &str = "ActiveState,SubState,Result,ExecMainCode,ExecMainStatus,TimeoutStopUSec";
+
+/// Stops the gateway, however it was started, and says what came of it.
+pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
+    let mut left = String::new();
+    let mut done = false;
+    if let Some(unit) = unit::find(context, system) {
+        match unit.show(STATE) {
+            Ok(shown) => match shown.get("ActiveState") {
+                "inactive" => {}
+                "failed" => left = format!(" (its unit failed: {})", unit::how_it_ended(&shown).0),
+                _ => {
+                    stop_unit(context, &unit, Unit::patience(&shown, &["TimeoutStopUSec"]))?;
+                    done = true;
+                }
+            },
+            // Without a manager nothing runs as its unit; but a gateway in the foreground may.
+            Err(failure) if system => return Err(failure),
+            Err(_) => {}
+        }
+    }
+    // Another one may run beside the unit, which then only tried to: that one is meant as well.
+    let probe = if system {
+        Probe::Free
+    } else {
+        instance::probe(&context.dirs).map_err(|e| {
+            Failure::failed(format!("cannot tell whether {} runs: {e}", context.name))
+        })?
+    };
+    match probe {
+        Probe::Held {
+            dirs,
+            holder: Some(holder),
+        } => stop_process(context, &dirs, holder),
+        Probe::Held { dirs, holder: None } => Err(Failure::failed(format!(
+            "{} runs, but not where it can be seen from here: whoever holds {} is in another \
+             container, or starting just now; stop it from there, or try again",
+            context.name,
+            dirs.lock().display()
+        ))),
+        Probe::Free if done => Ok(Exit::Planned),
+        Probe::Free => {
+            print(&format!("{} is not running{left}\n", context.name))?;
+            Ok(Exit::Planned)
+        }
+    }
+}
+
+/// Stops a unit and prints how that went.
+pub fn stop_unit(context: &Context, unit: &Unit, patience: Duration) -> Result<(), Failure> {
+    let done = unit.act_until(&["stop", "--", &unit.name], Instant::now() + patience);
+    report_unit(context, unit, done)
+}
+
+/// Says what has become of a unit that was to stop.
+pub fn report_unit(
+    context: &Context,
+    unit: &Unit,
+    done: Result<(), Failure>,
+) -> Result<(), Failure> {
+    let name = &context.name;
+    let shown = unit.show(STATE)?;
+    match (shown.get("ActiveState"), done) {
+        ("inactive", _) => print(&format!("{name} has stopped\n")),
+        ("failed", _) => Err(Failure::failed(format!(
+            "{name} has stopped, but its unit failed: {}; `{} logs` tells more",
+            unit::how_it_ended(&shown).0,
+            name.command()
+        ))),
+        (state, Err(failure)) => Err(Failure::failed(format!(
+            "{name} has not stopped (its unit is {state}): {failure}"
+        ))),
+        (state, Ok(())) => Err(Failure::failed(format!(
+            "{name} was stopped, but its unit is {state} again: somebody else has started it"
+        ))),
+    }
+}
+
+fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, Failure> {
+    let (name, pid) = (&context.name, holder.pid);
+    let failed = |what: &str, e: io::Error| Failure::failed(format!("cannot {what} {pid}: {e}"));
+    let gone = || {
+        print(&format!(
+            "{name} is not running: pid {pid} has just ended\n"
+        ))?;
+        Ok(Exit::Planned)
+    };
+    let pidfd = match PidFd::open(pid) {
+        Ok(pidfd) => pidfd,
+        Err(e) if is_gone(&e) => return gone(),
+        Err(e) => return Err(failed("hold process", e)),
+    };
+    // Looked at while it is held: the number may have come to mean another process before.
+    if proc::start_time(pid) != Some(holder.start) {
+        return gone();
+    }
+    let requester = format!("{} stop, uid {}", name.command(), user::own_uid());
+    marker::announce(&dirs.planned_stop(), pid, &requester)
+        .map_err(|e| failed("announce the stop of process", e))?;
+    if let Err(e) = pidfd.send(Signal::Term) {
+        marker::withdraw(&dirs.planned_stop());
+        // It ended a moment before: how, its history knows.
+        if is_gone(&e) {
+            return report_process(context, holder);
+        }
+        return Err(failed("signal process", e));
+    }
+    let loaded = config::load(context).map(|loaded| loaded.config.stop.drain_timeout);
+    let patience = loaded.unwrap_or(limits::DRAIN_TIMEOUT) + STOP_HEADROOM;
+    if !wait_for_end(&pidfd, patience).map_err(|e| failed("wait for process", e))? {
+        return Err(Failure::failed(format!(
+            "{name} (pid {pid}) has not ended within {} s; its log says what it waits for, another \
+             `{} stop` cuts the turns in flight, `kill -KILL {pid}` is the last way",
+            patience.as_secs(),
+            name.command()
+        )));
+    }
+    report_process(context, holder)
+}
+
+/// Whether the process has ended before the time is over.
+fn wait_for_end(process: &PidFd, patience: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if poll(&mut [Interest::read(process.as_fd())], Some(left))? > 0 {
+            return Ok(true);
+        }
+        if left == Duration::ZERO {
+            return Ok(false);
+        }
+    }
+}
+
+/// Its exit status is its parent's to know; to us it has left a line in its history.
+fn report_process(context: &Context, holder: Holder) -> Result<Exit, Failure> {
+    let (name, pid) = (&context.name, holder.pid);
+    let run = format!("{}/{pid}/{}", proc::boot_id(), holder.start);
+    let stops = history::stops(&context.dirs).unwrap_or_default();
+    let word = |key: &str| {
+        let stop = stops
+            .iter()
+            .rev()
+            .find(|stop| stop["run"] == run.as_str())?;
+        Some(stop[key].clone())
+    };
+    match word("exit").and_then(|exit| exit.as_u64()) {
+        Some(0) => {
+            print(&format!("{name} has stopped (pid {pid})\n"))?;
+            Ok(Exit::Planned)
+        }
+        Some(exit) => {
+            let reason = word("reason").unwrap_or(Value::Null);
+            let reason = escaped(reason.as_str().unwrap_or("no reason given"), false);
+            Err(Failure::failed(format!(
+                "{name} (pid {pid}) has ended with exit status {exit}: {reason}"
+            )))
+        }
+        None => Err(Failure::failed(format!(
+            "{name} (pid {pid}) has ended and left no record of how: it was killed, or could not \
+             write {}",
+            context.dirs.history().display()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::process::Pid;
+
+    #[test]
+    fn the_end_of_a_process_is_an_event_with_a_deadline() {
+        let own = PidFd::open(Pid::own()).unwrap();
+        assert!(!wait_for_end(&own, Duration::from_millis(1)).unwrap());
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", "read line"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = Pid::new(i32::try_from(child.id()).unwrap()).unwrap();
+        let held = PidFd::open(pid).unwrap();
+        drop(child.stdin.take());
+        assert!(wait_for_end(&held, Duration::from_secs(20)).unwrap());
+        child.wait().unwrap();
+        assert!(is_gone(&held.send(Signal::Term).unwrap_err()));
+    }
+}

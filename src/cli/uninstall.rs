@@ -1,0 +1,86 @@
+//! `uninstall`: stops the gateway, disables it and removes the unit that `install` wrote.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Instant;
+
+use super::owner::Owner;
+use super::unit::{ACT, Unit};
+use super::{Context, print, stop};
+use crate::exit::{Exit, Failure};
+use crate::sys::{fs as files, user};
+use crate::systemd::Scope;
+use crate::systemd::unit::{self as text, Origin};
+
+/// Removes the unit; what was made with it stays, and is named.
+pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
+    let scope = if system { Scope::System } else { Scope::User };
+    let unit = Unit::new(context, scope);
+    let file = unit.file.display();
+    let installed = match fs::read_to_string(&unit.file) {
+        Ok(installed) => installed,
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            print(&format!("there is no {file}: nothing to remove\n"))?;
+            return Ok(Exit::Planned);
+        }
+        Err(e) => return Err(Failure::failed(format!("cannot read {file}: {e}"))),
+    };
+    let origin = text::inspect(&installed);
+    if origin == Origin::Foreign {
+        return Err(Failure::failed(format!(
+            "{file} was not written by hermes-gateway: remove it yourself if you mean it"
+        )));
+    }
+    let shown = unit.show("ActiveState,TimeoutStopUSec")?;
+    let patience = Unit::patience(&shown, &["TimeoutStopUSec"]) + ACT;
+    let disable = ["disable", "--now", "--", &unit.name];
+    let done = unit.act_until(&disable, Instant::now() + patience);
+    match (shown.get("ActiveState"), done) {
+        ("inactive" | "failed", done) => done?,
+        // A failed stop does not keep the unit: what failed is said, and that it is gone.
+        (_, done) => report_stop(context, &unit, done)?,
+    }
+    fs::remove_file(&unit.file)
+        .and_then(|()| files::sync_dir_of(&unit.file))
+        .map_err(|e| Failure::failed(format!("cannot remove {file}: {e}")))?;
+    unit.act(&["daemon-reload"])?;
+    // A unit that failed would haunt the manager's lists without a file. It may not be there.
+    let _ = unit.act(&["reset-failed", "--", &unit.name]);
+    let edited = match origin {
+        Origin::Edited => " (it had been changed by hand)",
+        Origin::Ours | Origin::Foreign => "",
+    };
+    print(&format!("removed {file}{edited}\n"))?;
+    let owner = match text::user_in(&installed).and_then(|name| user::by_name(&name)) {
+        Some(user) if system => Owner::of(context, user),
+        Some(_) | None => Owner::own(context),
+    };
+    let drop_ins = unit.file.with_extension("service.d");
+    for (what, path) in [
+        ("drop-ins", drop_ins.as_path()),
+        ("configuration", &owner.dirs.config_file),
+        ("state (key, history)", &owner.dirs.state),
+    ] {
+        print_kept(what, path)?;
+    }
+    Ok(Exit::Planned)
+}
+
+/// Goes on where the gateway has ended, well or not; stops where it still runs.
+fn report_stop(context: &Context, unit: &Unit, done: Result<(), Failure>) -> Result<(), Failure> {
+    match stop::report_unit(context, unit, done) {
+        Err(failure) if unit.show("ActiveState")?.get("ActiveState") == "failed" => {
+            print(&format!("{failure}\n"))
+        }
+        other => other,
+    }
+}
+
+fn print_kept(what: &str, path: &Path) -> Result<(), Failure> {
+    match path.symlink_metadata() {
+        Ok(_) => print(&format!("kept the {what}: {}\n", path.display())),
+        Err(_) => Ok(()),
+    }
+}

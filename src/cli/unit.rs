@@ -1,0 +1,267 @@
+//! The installed unit, for the commands that act on it: which one it is, what its manager says of
+//! it, and a verb with a deadline.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::Context;
+use super::installed::unit_dir;
+use crate::exit::{Exit, Failure};
+use crate::subprocess::{Answer, capture, find_program};
+use crate::systemd::Scope;
+use crate::systemd::systemctl::{Properties, Systemctl, time_span};
+use crate::text::escaped;
+
+/// For a question to the manager: far above its 10 ms, and what a daemon-reload adds to them.
+const ASK: Duration = Duration::from_secs(10);
+/// For what makes the manager read or write unit files: some hundred of them on a slow disk.
+pub const ACT: Duration = Duration::from_secs(60);
+/// Beyond the manager's own time-outs: it acts, kills and reports when they are over.
+const MARGIN: Duration = Duration::from_secs(10);
+/// In place of a time-out that an operator has set to infinity: as long as anybody watches.
+const LONGEST: Duration = Duration::from_secs(3600);
+/// How long the journal is waited for: it is some milliseconds behind, on a busy machine more.
+const JOURNAL_LAG: Duration = Duration::from_secs(1);
+/// Lines of the log that explain a failure: more hide the one that counts.
+const LOG_LINES: usize = 8;
+const MAX_LOG: usize = 64 << 10;
+/// What the manager logs when the main process of a unit has ended.
+const EXITED: &str = ": Main process exited,";
+
+/// A unit of this gateway and the manager that it belongs to.
+#[derive(Debug)]
+pub struct Unit {
+    pub name: String,
+    pub file: PathBuf,
+    pub systemctl: Systemctl,
+}
+
+/// The unit that the commands act on: the user's where there is one, else the machine's; with
+/// `system` only that.
+pub fn find(context: &Context, system: bool) -> Option<Unit> {
+    let scopes = [Scope::User, Scope::System];
+    let unit = |scope: &Scope| Unit::new(context, *scope);
+    scopes[usize::from(system)..]
+        .iter()
+        .map(unit)
+        .find(Unit::exists)
+}
+
+/// Why a command that needs a unit cannot do its work, and the ways on.
+pub fn not_installed(context: &Context, system: bool) -> Failure {
+    let unit = context.name.unit();
+    let command = context.name.command();
+    let flag = if system { " --system" } else { "" };
+    Failure::failed(format!(
+        "{unit} is not installed: `{command} install{flag}` writes it, `{command} run` needs none"
+    ))
+}
+
+impl Unit {
+    pub fn new(context: &Context, scope: Scope) -> Unit {
+        let name = context.name.unit();
+        Unit {
+            file: unit_dir(&context.base, scope).join(&name),
+            name,
+            systemctl: Systemctl::new(scope, context.children.clone()),
+        }
+    }
+
+    /// Whether its file is there, or the manager has it from elsewhere.
+    fn exists(&self) -> bool {
+        let known = || {
+            let deadline = Instant::now() + ASK;
+            let shown = self.systemctl.show("LoadState", &self.name, deadline);
+            shown.is_ok_and(|shown| shown.get("LoadState") != "not-found")
+        };
+        self.file.symlink_metadata().is_ok() || known()
+    }
+
+    /// The word and flag for `systemctl` lines that people shall type.
+    pub fn systemctl_words(&self) -> &'static str {
+        match self.systemctl.scope() {
+            Scope::User => "systemctl --user",
+            Scope::System => "systemctl",
+        }
+    }
+
+    /// Asks the manager for properties.
+    ///
+    /// # Errors
+    /// `Failed`, with the ways on where there is no manager.
+    pub fn show(&self, properties: &str) -> Result<Properties, Failure> {
+        self.systemctl
+            .show(properties, &self.name, Instant::now() + ASK)
+            .map_err(|e| self.refused(&e))
+    }
+
+    /// Runs a verb that acts on the manager alone, and passes its warnings on.
+    pub fn act(&self, arguments: &[&str]) -> Result<(), Failure> {
+        self.act_until(arguments, Instant::now() + ACT).map(drop)
+    }
+
+    /// The same, with a deadline for a verb that waits for the gateway.
+    pub fn act_until(&self, arguments: &[&str], deadline: Instant) -> Result<(), Failure> {
+        match self.systemctl.answer(arguments, deadline) {
+            Ok(answer) if answer.success => Ok(()),
+            Ok(answer) => Err(self.refused(&first_line(&answer))),
+            Err(e) => Err(self.refused(&e.to_string())),
+        }
+    }
+
+    /// How long a start or stop may take by the manager's own time-outs, with a margin.
+    pub fn patience(shown: &Properties, time_outs: &[&str]) -> Duration {
+        let wait = |name: &&str| time_span(shown.get(name)).unwrap_or(LONGEST);
+        time_outs.iter().map(wait).sum::<Duration>() + MARGIN
+    }
+
+    /// What systemctl refused, and the ways on where they are known.
+    pub fn refused(&self, why: &str) -> Failure {
+        let why = escaped(why.trim(), false);
+        let no_manager = why.contains("Failed to connect") || why.contains("not been booted");
+        let way = match self.systemctl.scope() {
+            _ if why.contains("uthentication") || why.contains("Access denied") => {
+                "; units of the machine are root's: try it with sudo"
+            }
+            Scope::User if no_manager => {
+                "\n  This user has no service manager now. A login starts one; as root, \
+                 `loginctl enable-linger USER`\n  has it started at boot, and `install --system` \
+                 makes a unit of the machine. `run` needs none."
+            }
+            Scope::System if no_manager => "\n  There is no systemd here. `run` needs none.",
+            Scope::User | Scope::System => "",
+        };
+        Failure::failed(format!("{}: {why}{way}", self.systemctl_words()))
+    }
+
+    /// What the failed attempt that began at `start` has logged; empty where the journal does not
+    /// tell. The journal is a moment behind: this waits for the manager's word on the exit in it.
+    pub fn log_of_failure(&self, context: &Context, start: SystemTime) -> Vec<String> {
+        let deadline = Instant::now() + JOURNAL_LAG;
+        loop {
+            let seen = self.log_since(context, start).unwrap_or_default();
+            let late = Instant::now() >= deadline;
+            if late || seen.contains(EXITED) {
+                // Once more: the gateway's own words come through another socket than the manager's.
+                let seen = self.log_since(context, start).unwrap_or(seen);
+                let lines = attempt(&seen).into_iter();
+                return lines.map(|line| escaped(line, false)).collect();
+            }
+        }
+    }
+
+    fn log_since(&self, context: &Context, start: SystemTime) -> std::io::Result<String> {
+        let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut journalctl = self.journalctl()?;
+        journalctl.args(["--quiet", "--no-pager", "--output=cat", "--lines=100"]);
+        journalctl.arg(format!("--since=@{}", since.as_secs()));
+        let deadline = Instant::now() + ASK;
+        capture(&context.children, &mut journalctl, deadline, MAX_LOG).map(|answer| answer.stdout)
+    }
+
+    /// `journalctl` for this unit.
+    pub fn journalctl(&self) -> std::io::Result<std::process::Command> {
+        let mut command = std::process::Command::new(find_program("journalctl")?);
+        if self.systemctl.scope() == Scope::User {
+            command.arg("--user");
+        }
+        command.args(["--unit", &self.name]);
+        Ok(command)
+    }
+}
+
+/// How a unit's main process ended, by `Result`, `ExecMainCode` and `ExecMainStatus`; and the
+/// exit status for a command that wanted it to run.
+pub fn how_it_ended(shown: &Properties) -> (String, Exit) {
+    let status = shown.get("ExecMainStatus");
+    let meaning = match status {
+        "69" => " (something that it needs is held by another process)",
+        "78" => " (the configuration is wrong)",
+        "143" => " (a signal that nobody planned)",
+        "200" => " (systemd could not enter its working directory)",
+        "203" => " (systemd could not execute the program)",
+        "217" => " (systemd found no such user)",
+        _ => "",
+    };
+    let exit = match status {
+        "69" => Exit::Unavailable,
+        "78" => Exit::Config,
+        _ => Exit::Failed,
+    };
+    match (shown.get("Result"), shown.get("ExecMainCode")) {
+        ("timeout", _) => ("it took longer than its time-out".into(), Exit::Failed),
+        ("watchdog", _) => ("it hung, said the watchdog".into(), Exit::Failed),
+        ("protocol", _) => ("it ended before it was ready".into(), Exit::Failed),
+        ("start-limit-hit", _) => ("it was started too often".into(), Exit::Failed),
+        ("oom-kill", _) => ("the machine ran out of memory".into(), Exit::Failed),
+        // CLD_EXITED, CLD_KILLED, CLD_DUMPED (sigaction(2)).
+        (_, "1") => (format!("exit status {status}{meaning}"), exit),
+        (_, "2" | "3") => (format!("killed by signal {status}"), Exit::Failed),
+        (result, _) => (format!("result {result}"), Exit::Failed),
+    }
+}
+
+/// Of a unit's log, the last lines of the last attempt that has ended.
+fn attempt(log: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = log.lines().collect();
+    if let Some(end) = lines.iter().rposition(|line| line.contains(EXITED)) {
+        lines.truncate(end + 1);
+    }
+    let start = lines.iter().rposition(|line| line.starts_with("Starting "));
+    let start = start.map_or(0, |at| at + 1);
+    lines.split_off(start.max(lines.len().saturating_sub(LOG_LINES)))
+}
+
+fn first_line(answer: &Answer) -> String {
+    let line = answer.stderr.lines().find(|line| !line.trim().is_empty());
+    line.unwrap_or("it failed and gave no reason").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(pairs: &[(&str, &str)]) -> Properties {
+        let line = |(key, value): &(&str, &str)| format!("{key}={value}\n");
+        pairs.iter().map(line).collect::<String>().into()
+    }
+
+    #[test]
+    fn ends_have_a_meaning() {
+        let end = |result, code, status| {
+            how_it_ended(&shown(&[
+                ("Result", result),
+                ("ExecMainCode", code),
+                ("ExecMainStatus", status),
+            ]))
+        };
+        let (words, exit) = end("exit-code", "1", "78");
+        assert_eq!(words, "exit status 78 (the configuration is wrong)");
+        assert_eq!(exit, Exit::Config);
+        assert_eq!(end("exit-code", "1", "69").1, Exit::Unavailable);
+        assert_eq!(end("signal", "2", "9").0, "killed by signal 9");
+        assert!(end("timeout", "2", "15").0.contains("time-out"));
+        assert_eq!(end("resources", "0", "0").0, "result resources");
+    }
+
+    #[test]
+    fn only_the_attempt_that_failed_is_quoted() {
+        let log = "Starting A\nold\nx: Main process exited, 0\nStarting A\nwhy\n\
+                   x: Main process exited, code=exited\nStarting A\nnext\n";
+        assert_eq!(attempt(log), ["why", "x: Main process exited, code=exited"]);
+        assert_eq!(attempt("Starting A\nwhy\n"), ["why"]);
+        assert!(attempt("").is_empty());
+        assert_eq!(attempt(&"x\n".repeat(20)).len(), LOG_LINES);
+    }
+
+    #[test]
+    fn patience_has_an_end() {
+        let shown = shown(&[("A", "1min"), ("B", "infinity")]);
+        assert_eq!(Unit::patience(&shown, &["A"]), Duration::from_secs(70));
+        assert_eq!(
+            Unit::patience(&shown, &["A", "B"]),
+            Duration::from_secs(3670)
+        );
+    }
+}

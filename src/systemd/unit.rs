@@ -1,0 +1,331 @@
+//! The unit file: rendered from the template in `systemd/`, and recognised again. Pure.
+//!
+//! The template's language: a line that begins with `@user `, `@system `, `@254 ` or
+//! `@before-254 ` is only there for that manager or version of systemd; `{word}` is replaced.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Scope;
+use crate::name::Name;
+
+const TEMPLATE: &str = include_str!("../../systemd/hermes-gateway.service");
+
+/// The version that first had `RestartSteps=` and `RestartMaxDelaySec=`.
+const GROWING_DELAYS: u32 = 254;
+/// What a stop takes beside the drain: two questions to the service manager of 2 s each, 3 s from
+/// SIGTERM to SIGKILL for agents, the last words to clients; and as much again for a busy machine.
+pub const STOP_HEADROOM: Duration = Duration::from_secs(15);
+
+/// The beginning of the first line: by it a unit is known as ours, whatever version wrote it.
+const SIGNATURE: &str = "# Written by hermes-gateway ";
+/// The beginning of the second line; the checksum of all that follows it.
+const CHECKSUM: &str = "# Checksum of the lines below: ";
+
+/// What a unit file depends on.
+#[derive(Clone, Debug)]
+pub struct Spec<'a> {
+    pub name: &'a Name,
+    pub scope: Scope,
+    /// systemd's version, `252`.
+    pub version: u32,
+    /// This program, absolute, no symlink.
+    pub program: &'a Path,
+    /// Who a system unit runs as.
+    pub user: Option<&'a str>,
+    /// Variables without which the daemon would look for its files elsewhere than this command.
+    pub environment: &'a [(&'static str, PathBuf)],
+    pub drain_timeout: Duration,
+}
+
+/// Who wrote a unit file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Some version of this program, and nobody since.
+    Ours,
+    /// This program first, somebody else since.
+    Edited,
+    /// Somebody else.
+    Foreign,
+}
+
+/// The text that this program writes for `spec`: to be installed, or compared with what is there.
+///
+/// # Errors
+/// One line when a path cannot be written into a unit file.
+pub fn expected(spec: &Spec<'_>) -> Result<String, String> {
+    let body = body(spec)?;
+    let edit = format!("systemctl{} edit {}", flag(spec.scope), spec.name.unit());
+    let below =
+        format!("# Put changes into a drop-in (`{edit}`): here they would be lost.\n{body}");
+    Ok(format!(
+        "{SIGNATURE}{}; `{} install` writes it anew.\n{CHECKSUM}{:016x}\n{below}",
+        env!("CARGO_PKG_VERSION"),
+        spec.name.command(),
+        fnv1a(below.as_bytes())
+    ))
+}
+
+/// Tells by the first two lines and the checksum who wrote a unit file.
+pub fn inspect(text: &str) -> Origin {
+    let Some((first, rest)) = text.split_once('\n') else {
+        return Origin::Foreign;
+    };
+    if !first.starts_with(SIGNATURE) {
+        return Origin::Foreign;
+    }
+    let sum = rest.split_once('\n').and_then(|(second, below)| {
+        let sum = u64::from_str_radix(second.strip_prefix(CHECKSUM)?, 16).ok()?;
+        Some(sum == fnv1a(below.as_bytes()))
+    });
+    match sum {
+        Some(true) => Origin::Ours,
+        Some(false) | None => Origin::Edited,
+    }
+}
+
+/// The user that a unit file of ours names: a system unit is compared as one for the same user.
+pub fn user_in(text: &str) -> Option<String> {
+    let user = text.lines().find_map(|line| line.strip_prefix("User="))?;
+    Some(user.replace("%%", "%"))
+}
+
+/// The time after which the service manager kills: the drain, rounded up, and what follows it.
+pub fn stop_timeout(drain: Duration) -> Duration {
+    let whole = drain.as_secs() + u64::from(drain.subsec_nanos() > 0);
+    Duration::from_secs(whole) + STOP_HEADROOM
+}
+
+/// The template's lines that are for this manager and version, their words replaced.
+fn body(spec: &Spec<'_>) -> Result<String, String> {
+    let mut text = String::new();
+    for line in TEMPLATE.lines().filter_map(|line| meant(line, spec)) {
+        if line == "{environment}" {
+            for (name, value) in spec.environment {
+                text += &environment(name, value)?;
+            }
+        } else {
+            replace(line, &mut text, |word| value(word, spec))?;
+            text.push('\n');
+        }
+    }
+    Ok(text)
+}
+
+/// The line without its condition, if that holds.
+fn meant<'l>(line: &'l str, spec: &Spec<'_>) -> Option<&'l str> {
+    let Some((condition, rest)) = line.strip_prefix('@').and_then(|l| l.split_once(' ')) else {
+        return Some(line);
+    };
+    let holds = match condition {
+        "user" => spec.scope == Scope::User,
+        "system" => spec.scope == Scope::System,
+        "254" => spec.version >= GROWING_DELAYS,
+        "before-254" => spec.version < GROWING_DELAYS,
+        _ => false,
+    };
+    holds.then_some(rest)
+}
+
+/// Copies a line with each `{word}` replaced, in one pass: what a value holds is never a word.
+fn replace(
+    line: &str,
+    into: &mut String,
+    value: impl Fn(&str) -> Result<String, String>,
+) -> Result<(), String> {
+    let mut rest = line;
+    while let Some((before, (word, after))) = rest
+        .split_once('{')
+        .and_then(|(before, after)| Some((before, after.split_once('}')?)))
+    {
+        *into += before;
+        *into += &value(word)?;
+        rest = after;
+    }
+    *into += rest;
+    Ok(())
+}
+
+fn value(word: &str, spec: &Spec<'_>) -> Result<String, String> {
+    let seconds = |time: Duration| format!("{}s", time.as_secs());
+    Ok(match word {
+        "name" => spec.name.to_string(),
+        "unit" => spec.name.unit(),
+        "program" => program(spec.program)?,
+        "user" => spec.user.unwrap_or("root").replace('%', "%%"),
+        "--user" => flag(spec.scope).to_owned(),
+        "drain" => seconds(stop_timeout(spec.drain_timeout) - STOP_HEADROOM),
+        "headroom" => seconds(STOP_HEADROOM),
+        "stop" => seconds(stop_timeout(spec.drain_timeout)),
+        _ => return Err(format!("the unit template has no value for {{{word}}}")),
+    })
+}
+
+fn flag(scope: Scope) -> &'static str {
+    match scope {
+        Scope::User => " --user",
+        Scope::System => "",
+    }
+}
+
+/// The program of `ExecStart=`. systemd.service(5) expands no variable in its path, but specifiers.
+fn program(path: &Path) -> Result<String, String> {
+    let text = printable(path, "this program's path")?;
+    // systemd refuses them in the name of a program, escaped or not ("special characters").
+    if text.contains(['"', '\'', '\\']) {
+        return Err(format!(
+            "systemd runs no program with a quote or backslash in its path: move {text} elsewhere"
+        ));
+    }
+    Ok(quoted(text))
+}
+
+/// `Environment=` and the reason above it. A `$` means nothing there (systemd.exec(5)).
+fn environment(name: &str, value: &Path) -> Result<String, String> {
+    let text = printable(value, name)?;
+    let setting = quoted(&format!("{name}={text}"));
+    Ok(format!(
+        "# The shell that installed it had this: without it the gateway would look elsewhere.\n\
+         Environment={setting}\n"
+    ))
+}
+
+fn printable<'p>(path: &'p Path, what: &str) -> Result<&'p str, String> {
+    path.to_str()
+        .filter(|text| !text.contains(char::is_control))
+        .ok_or_else(|| format!("{what} cannot stand in a unit file: {path:?}"))
+}
+
+/// One word in systemd's syntax (systemd.syntax(7)): specifiers doubled, quotes only where needed.
+fn quoted(text: &str) -> String {
+    let text = text.replace('%', "%%");
+    let plain = |c: char| c.is_alphanumeric() || "%/._-+=:@,~".contains(c);
+    if text.chars().all(plain) {
+        return text;
+    }
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// FNV-1a, 64 bits: finds edits that were made by hand; nothing here defends against a forger.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(scope: Scope, version: u32, program: &str) -> Result<String, String> {
+        expected(&Spec {
+            name: &Name::parse("coder")?,
+            scope,
+            version,
+            program: Path::new(program),
+            user: Some("b%b"),
+            environment: &[("XDG_CONFIG_HOME", PathBuf::from("/a b/\"c\\%h"))],
+            drain_timeout: Duration::from_millis(29_500),
+        })
+    }
+
+    fn every_rendering() -> impl Iterator<Item = String> {
+        let versions = [247, 252, 254, 257];
+        versions.into_iter().flat_map(|version| {
+            let scopes = [Scope::User, Scope::System];
+            scopes.map(|scope| render(scope, version, "/usr/bin/hermes-gateway").unwrap())
+        })
+    }
+
+    fn has(text: &str, line: &str) -> bool {
+        text.lines().any(|l| l == line)
+    }
+
+    #[test]
+    fn every_directive_has_its_reason_above_it() {
+        for text in every_rendering() {
+            let mut above = "";
+            for line in text.lines() {
+                let directive = !line.is_empty() && !line.starts_with(['#', '[']);
+                assert!(!directive || above.starts_with("# "), "{line}\n\n{text}");
+                assert!(!line.starts_with('@') && !line.contains(" {"), "{line}");
+                above = line;
+            }
+        }
+    }
+
+    #[test]
+    fn each_manager_gets_its_own() {
+        let user = render(Scope::User, 252, "/bin/hg").unwrap();
+        let system = render(Scope::System, 252, "/bin/hg").unwrap();
+        assert!(has(&user, "WantedBy=default.target"));
+        assert!(has(&system, "WantedBy=multi-user.target"));
+        for line in ["User=b%%b", "WorkingDirectory=~", "After=network.target"] {
+            assert!(has(&system, line) && !has(&user, line), "{line}");
+        }
+        assert_eq!(user_in(&system).as_deref(), Some("b%b"));
+        assert_eq!(user_in(&user), None);
+        assert!(has(&user, "ExecStart=/bin/hg -p coder run"));
+        assert!(has(&user, "TimeoutStopSec=45s"));
+    }
+
+    #[test]
+    fn each_version_gets_what_it_knows() {
+        for version in [247, 252, 253] {
+            let text = render(Scope::User, version, "/bin/hg").unwrap();
+            assert!(has(&text, "RestartSec=1s") && !text.contains("RestartSteps"));
+        }
+        let text = render(Scope::User, 257, "/bin/hg").unwrap();
+        for line in [
+            "RestartSec=500ms",
+            "RestartSteps=6",
+            "RestartMaxDelaySec=30s",
+        ] {
+            assert!(has(&text, line), "{line}");
+        }
+    }
+
+    #[test]
+    fn paths_are_written_as_systemd_reads_them() {
+        let text = render(Scope::User, 252, "/opt/50% of $x {unit}/hg").unwrap();
+        assert!(
+            has(
+                &text,
+                "ExecStart=\"/opt/50%% of $x {unit}/hg\" -p coder run"
+            ),
+            "{text}"
+        );
+        assert!(has(&text, r#"Environment="XDG_CONFIG_HOME=/a b/\"c\\%%h""#));
+        for bad in ["/a\"b", "/a\\b", "/a\nb", "/it's"] {
+            assert!(render(Scope::User, 252, bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn who_wrote_it() {
+        let ours = render(Scope::User, 252, "/bin/hg").unwrap();
+        assert_eq!(inspect(&ours), Origin::Ours);
+        let older = ours.replacen(env!("CARGO_PKG_VERSION"), "0.0.1", 1);
+        assert_eq!(inspect(&older), Origin::Ours);
+        for edited in [
+            ours.replace("RestartSec=1s", "RestartSec=2s"),
+            format!("{ours}\n"),
+            ours.replace("Checksum", "checksum"),
+            ours.lines().next().unwrap().to_owned() + "\n",
+        ] {
+            assert_eq!(inspect(&edited), Origin::Edited, "{edited}");
+        }
+        for foreign in ["", "[Unit]\nDescription=x\n", "\n\n"] {
+            assert_eq!(inspect(foreign), Origin::Foreign);
+        }
+    }
+
+    #[test]
+    fn the_checksum_is_fnv_1a() {
+        // From the reference vectors of draft-eastlake-fnv.
+        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+}
