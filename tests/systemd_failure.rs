@@ -13,7 +13,8 @@ use util::{Sandbox, Service, UNIT, sys};
 #[test]
 fn a_wrong_configuration_is_not_tried_again() {
     Sandbox::user().run(|manager| {
-        let service = Service::install(manager, "[agent]\nkinds = \"echo\"\n", "");
+        let service = Service::install(manager, "", "");
+        service.configure("[agent]\nkinds = \"echo\"\n");
         assert_ne!(manager.systemctl(&["start", UNIT]).code(), 0);
         let down = [
             ("ActiveState", "failed"),

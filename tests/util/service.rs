@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::http::Connection;
 use super::manager::runtime_dir;
-use super::{Manager, Unit, binary, eventually};
+use super::{Manager, Unit, eventually};
 
 pub const UNIT: &str = "hermes-gateway.service";
 
@@ -31,18 +31,10 @@ impl<'a> Service<'a> {
             unit: manager.unit(UNIT),
         };
         service.configure(config);
-        let text = format!(
-            "[Service]\nType=notify\nNotifyAccess=main\nRestart=always\n\
-             SuccessExitStatus=75\nRestartForceExitStatus=75\nRestartPreventExitStatus=78\n\
-             KillMode=mixed\nExecReload=/bin/kill -HUP $MAINPID\nWatchdogSec=60s\n\
-             ExecStart={} run\n[Install]\nWantedBy=default.target\n",
-            binary().display()
-        );
-        manager.write_unit(UNIT, &text);
-        // Wanted by something: else systemd forgets a stopped unit, and how its process ended.
-        service.systemctl("enable");
-        // Rounds are fast, and many of them are no reason to give up.
-        let fast = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestartSec=50ms\n";
+        // Enabled, too: what nothing wants systemd forgets when it stops, with how its process ended.
+        manager.gateway(&["install"]).assert_code(0);
+        // Rounds are fast, and stay so (from systemd 254 on, the delay would grow).
+        let fast = "[Service]\nRestartSec=50ms\nRestartSteps=0\n";
         manager.write_unit(&format!("{UNIT}.d/10-fast.conf"), fast);
         if !drop_in.is_empty() {
             manager.write_unit(&format!("{UNIT}.d/20-case.conf"), drop_in);
