@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use util::{DEADLINE, Gateway, Home, eventually, sys};
+use util::{DEADLINE, Gate, Gateway, Home, eventually, sys};
 
 /// What an agent has between SIGTERM and SIGKILL, with a loaded machine's delay.
 const KILLED: Duration = Duration::from_secs(8);
@@ -61,10 +61,8 @@ fn the_message_goes_to_stdin_and_the_reply_comes_from_stdout() {
 #[test]
 fn a_reply_is_streamed_as_it_comes() {
     let home = Home::new();
-    let gate = home.path().join("gate");
-    let file = fs::File::create(&gate).unwrap();
-    file.lock().unwrap();
-    let text = format!("echo first; flock -s {} true; echo last", gate.display());
+    let gate = Gate::closed(home.path());
+    let text = format!("echo first; {}; echo last", gate.wait());
     home.configure(&script(&text));
     let gateway = home.start();
     let mut connection = gateway.begin("x", true);
@@ -80,7 +78,7 @@ fn a_reply_is_streamed_as_it_comes() {
         events += &String::from_utf8(connection.chunk().unwrap()).unwrap();
     }
     assert!(!events.contains("last"), "{events}");
-    file.unlock().unwrap();
+    gate.open();
     while let Some(chunk) = connection.chunk() {
         events += &String::from_utf8(chunk).unwrap();
     }

@@ -3,24 +3,19 @@
 
 mod util;
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use util::http::Connection;
-use util::{DEADLINE, Gateway, Home, eventually, sys};
+use util::{DEADLINE, Gate, Gateway, Home, eventually, sys};
 
-/// An agent that says "begun", waits until the file is unlocked, and repeats its message.
-fn gated(home: &Home) -> File {
-    let gate = home.path().join("gate");
-    let file = File::create(&gate).unwrap();
-    file.lock().unwrap();
-    let script = format!("echo begun; flock -s {} true; cat", gate.display());
-    home.configure(&format!(
-        "[agent]\ncommand = [\"sh\", \"-c\", {script:?}]\n"
-    ));
-    file
+/// Gives it an agent that waits at a gate.
+fn gated(home: &Home) -> Gate {
+    let gate = Gate::closed(home.path());
+    home.configure(&gate.agent());
+    gate
 }
 
 /// What the only line of its history says.
@@ -241,7 +236,7 @@ fn turns_in_flight_finish_and_new_work_is_turned_away() {
     assert!(refused.error(503).contains("stopping"));
     gateway.connect().get("/ready", &[]).assert_status(503);
     assert_eq!(gateway.status()["state"], "draining");
-    gate.unlock().unwrap();
+    gate.open();
     let response = whole.response();
     assert_eq!(response.field("connection"), Some("close"), "{response:?}");
     assert_eq!(response.reply(), "begun\nthe whole");

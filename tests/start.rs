@@ -4,13 +4,13 @@
 
 mod util;
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use std::time::Duration;
 
-use util::{DEADLINE, Gateway, Home, Outcome, eventually, sys};
+use util::{DEADLINE, Gate, Gateway, Home, Outcome, eventually, sys};
 
 /// A start that must fail with this status and these words.
 #[track_caller]
@@ -216,10 +216,8 @@ fn directories_of_somebody_else_are_refused() {
 #[test]
 fn a_reload_counts_for_the_next_turn_and_not_for_the_present_one() {
     let home = Home::new();
-    let gate = home.path().join("gate");
-    let closed = File::create(&gate).unwrap();
-    closed.lock().unwrap();
-    let script = format!("flock -s {} true; echo old", gate.display());
+    let gate = Gate::closed(home.path());
+    let script = format!("{}; echo old", gate.wait());
     home.configure(&format!(
         "[agent]\ncommand = [\"sh\", \"-c\", {script:?}]\n"
     ));
@@ -230,7 +228,7 @@ fn a_reload_counts_for_the_next_turn_and_not_for_the_present_one() {
     gateway.signal(libc::SIGHUP);
     gateway.wait_for_log("the configuration was read again", DEADLINE);
     assert_eq!(gateway.ask("x").reply(), "new");
-    closed.unlock().unwrap();
+    gate.open();
     assert_eq!(turn.response().reply(), "old");
 }
 

@@ -4,12 +4,12 @@
 
 mod util;
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use util::sys::{self, Pidfd};
-use util::{DEADLINE, Manager, Sandbox, Service, eventually};
+use util::{DEADLINE, Gate, Manager, Sandbox, Service, eventually};
 
 /// Two questions of 2 s each, and a second for the exit on a loaded machine.
 const LONGEST_EXIT: Duration = Duration::from_secs(5);
@@ -54,18 +54,15 @@ fn a_stop_whose_manager_hangs_right_after() {
     Sandbox::user().run(|manager| {
         // Its systemctl waits at a gate, so that the manager hangs before it is asked.
         let bin = manager.home().join("bin");
-        let (gate, asked) = (bin.join("gate"), bin.join("asked"));
+        let (gate, asked) = (Gate::closed(&manager.home()), bin.join("asked"));
         let wrapper = format!(
-            "#!/bin/sh\ntouch {}\nflock -s {} true\nexec /usr/bin/systemctl \"$@\"\n",
+            "#!/bin/sh\ntouch {}\n{}\nexec /usr/bin/systemctl \"$@\"\n",
             asked.display(),
-            gate.display()
+            gate.wait()
         );
         manager.write(&bin.join("systemctl"), &wrapper);
         let executable = fs::Permissions::from_mode(0o755);
         fs::set_permissions(bin.join("systemctl"), executable).unwrap();
-        let closed = File::create(&gate).unwrap();
-        closed.lock().unwrap();
-
         let path = format!(
             "[Service]\nEnvironment=PATH={}:/usr/bin:/bin\n",
             bin.display()
@@ -77,7 +74,7 @@ fn a_stop_whose_manager_hangs_right_after() {
         eventually("the question", || asked.exists().then_some(()));
         let hung = Hung::make(manager);
         let began = Instant::now();
-        closed.unlock().unwrap();
+        gate.open();
         assert!(gateway.wait(DEADLINE).unwrap());
         let took = began.elapsed();
         assert!(took < LONGEST_EXIT, "{took:?}");

@@ -3,12 +3,12 @@
 
 mod util;
 
-use std::fs::{self, File};
+use std::fs;
 use std::time::Duration;
 
 use util::http::Connection;
 use util::sys::{self, Pidfd};
-use util::{DEADLINE, Manager, Sandbox, Service, eventually};
+use util::{DEADLINE, Gate, Manager, Sandbox, Service, eventually};
 
 const TURNS: u64 = 20;
 
@@ -37,17 +37,12 @@ fn begin_turns(service: &Service) -> Vec<Connection> {
     turns
 }
 
-/// Configuration for an agent that says "begun", waits for the gate, and repeats its message.
-fn gated(manager: &Manager, drain: &str) -> (String, File) {
-    let gate = manager.home().join("gate");
-    let file = File::create(&gate).unwrap();
-    file.lock().unwrap();
-    let script = format!("echo begun; flock -s {} true; cat", gate.display());
-    let config = format!(
-        "[agent]\ncommand = [\"sh\", \"-c\", {script:?}]\n\
-         [stop]\ndrain_timeout = \"{drain}\"\n[limits]\nmax_turns = 20\n"
-    );
-    (config, file)
+/// Configuration for an agent that waits at a gate.
+fn gated(manager: &Manager, drain: &str) -> (String, Gate) {
+    let gate = Gate::closed(&manager.home());
+    let agent = gate.agent();
+    let config = format!("{agent}[stop]\ndrain_timeout = \"{drain}\"\n[limits]\nmax_turns = 20\n");
+    (config, gate)
 }
 
 /// The processes in the unit's control group.
@@ -70,7 +65,7 @@ fn a_stop_lets_twenty_turns_finish() {
         service.unit().wait_for(&[("ActiveState", "deactivating")]);
         let text = service.unit().property("StatusText");
         assert!(text.contains("20 turns"), "{text}");
-        gate.unlock().unwrap();
+        gate.open();
         for (number, mut turn) in turns.into_iter().enumerate() {
             let response = turn.response().assert_status(200);
             let text = response.text();
@@ -153,7 +148,7 @@ fn a_stop_after_a_kill_that_drains_is_a_stop() {
         // To systemd it is on its way down already: the stop sends no signal, and waits.
         let args = ["stop", "--no-block", util::UNIT];
         manager.systemctl(&args).assert_code(0);
-        gate.unlock().unwrap();
+        gate.open();
         for mut turn in turns {
             turn.response().assert_status(200);
         }
@@ -173,7 +168,7 @@ fn a_kill_drains_too_and_comes_back() {
         eventually("the drain", || {
             (service.status()["state"] == "draining").then_some(())
         });
-        gate.unlock().unwrap();
+        gate.open();
         for mut turn in turns {
             turn.response().assert_status(200);
         }

@@ -13,6 +13,7 @@
 // Each test file is a program of its own and uses its own part of the harness.
 #![allow(dead_code, unused_imports)]
 
+mod gate;
 mod gateway;
 pub mod http;
 mod manager;
@@ -30,6 +31,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+pub use gate::Gate;
 pub use gateway::{Gateway, Home, Launch};
 pub use manager::{Manager, Unit};
 pub use process::{Outcome, Process};

@@ -122,6 +122,12 @@ pub fn wait_for_end(pid: i32) -> io::Result<()> {
     }
 }
 
+/// Takes the exclusive lock of a file (flock(2)) for as long as it is open; fails where it is taken.
+pub fn flock(file: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open.
+    check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })
+}
+
 /// A write lease (fcntl(2), F_SETLEASE): who opens the file waits until the lease is dropped, for as
 /// long as /proc/sys/fs/lease-break-time at most. So a start can be held up where a test wants it.
 pub struct Lease {
