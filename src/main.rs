@@ -18,6 +18,7 @@ mod http;
 mod lifecycle;
 mod logger;
 mod name;
+mod named;
 mod session;
 mod subprocess;
 mod sys;

@@ -5,20 +5,21 @@
 //! answer means, belongs to whoever asks.
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
 use std::env;
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::sys::fd::set_nonblocking;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::proc;
-use crate::sys::process::{self, Pid, PidFd, Signal};
+use crate::sys::process::{self, Pid, PidFd, Signal, Status};
+use crate::sys::spawn::{self, Manner, Spawned};
 
 /// Variables that are the service manager's word to one process only (systemd.exec(5)): a child
 /// that had them could speak in our name or take itself for us.
@@ -37,7 +38,68 @@ pub const NOT_FOR_CHILDREN: [&str; 9] = [
 /// The children that somebody here waits for.
 #[derive(Debug, Default)]
 pub struct Children {
-    known: Mutex<HashSet<i32>>,
+    known: Mutex<Vec<Pid>>,
+}
+
+/// A program to start: an absolute path, arguments and variables.
+#[derive(Clone, Debug)]
+pub struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl Program {
+    /// A program with our own environment, less what is for us alone.
+    pub fn new(path: PathBuf) -> Program {
+        let ours = |(name, _): &(OsString, OsString)| !NOT_FOR_CHILDREN.iter().any(|n| name == n);
+        Program::with_environment(path, env::vars_os().filter(ours).collect())
+    }
+
+    /// A program with exactly these variables; where a name comes twice, the later one counts.
+    pub fn with_environment(path: PathBuf, environment: Vec<(OsString, OsString)>) -> Program {
+        Program {
+            path,
+            arguments: Vec::new(),
+            environment,
+        }
+    }
+
+    #[must_use]
+    pub fn args(mut self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Program {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Program {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn env_remove(mut self, name: &str) -> Program {
+        self.environment.retain(|(known, _)| known != name);
+        self
+    }
+
+    /// Replaces this process by the program; it keeps our environment. Returns only with why not.
+    pub fn replace_us(&self) -> io::Error {
+        spawn::replace_by(&self.path, &self.arguments)
+    }
+
+    /// `NAME=VALUE`, each name once.
+    fn variables(&self) -> Vec<OsString> {
+        let all = &self.environment;
+        let last = |at: usize| !all[at + 1..].iter().any(|(later, _)| *later == all[at].0);
+        let text = |at: usize| {
+            let (name, value) = &all[at];
+            let mut text = OsString::with_capacity(name.len() + 1 + value.len());
+            text.extend([name.as_os_str(), "=".as_ref(), value]);
+            text
+        };
+        (0..all.len()).filter(|at| last(*at)).map(text).collect()
+    }
 }
 
 impl Children {
@@ -48,27 +110,36 @@ impl Children {
     /// Starts a child. Dropping it kills and reaps it.
     ///
     /// # Errors
-    /// Those of `Command::spawn`, and of pidfd_open(2) (Linux before 5.3).
-    pub fn spawn(self: &Arc<Self>, command: &mut Command) -> io::Result<Child> {
+    /// Those of [`spawn::spawn`], and of pidfd_open(2) (Linux before 5.3).
+    pub fn spawn(self: &Arc<Self>, program: &Program, manner: Manner) -> io::Result<Child> {
+        let variables = program.variables();
         // Held over the spawn: the reaper must not see a child before its name is here.
         let mut known = self.known();
-        let mut inner = command.spawn()?;
-        let id = i32::try_from(inner.id()).unwrap_or(0);
-        let held = Pid::new(id).ok_or(io::ErrorKind::InvalidData.into());
-        match held.and_then(|pid| Ok((pid, PidFd::open(pid)?))) {
-            Ok((pid, pidfd)) => {
-                known.insert(id);
+        let spawned = spawn::spawn(&program.path, &program.arguments, &variables, manner)?;
+        let Spawned {
+            pid,
+            stdin,
+            stdout,
+            stderr,
+        } = spawned;
+        match PidFd::open(pid) {
+            Ok(pidfd) => {
+                known.push(pid);
+                let (stdout, stderr) = (Some(stdout), Some(stderr));
+                let family = Arc::clone(self);
                 Ok(Child {
-                    inner,
                     pid,
                     pidfd,
+                    stdin,
+                    stdout,
+                    stderr,
                     reaped: false,
-                    family: Arc::clone(self),
+                    family,
                 })
             }
             Err(e) => {
-                let _ = inner.kill();
-                let _ = inner.wait();
+                // Its pipes are closed and nobody else waits for it: it ends or is killed with us.
+                let _ = process::signal_group(pid, Signal::Kill);
                 Err(e)
             }
         }
@@ -78,30 +149,29 @@ impl Children {
     pub fn reap_orphans(&self) {
         let known = self.known();
         let orphans = proc::children_of_main_thread();
-        for orphan in orphans
-            .into_iter()
-            .filter(|pid| !known.contains(&pid.get()))
-        {
+        for orphan in orphans.into_iter().filter(|pid| !known.contains(pid)) {
             process::reap(orphan);
         }
     }
 
     /// Kills every group that a child of ours leads: before an exit that waits for nobody.
     pub fn kill_groups(&self) {
-        for pid in self.known().iter().filter_map(|pid| Pid::new(*pid)) {
-            let _ = process::signal_group(pid, Signal::Kill);
+        for pid in self.known().iter() {
+            let _ = process::signal_group(*pid, Signal::Kill);
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashSet<i32>> {
+    fn known(&self) -> MutexGuard<'_, Vec<Pid>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A child of ours that is not reaped yet.
+/// A child of ours that is not reaped yet, and our ends of its pipes until they are taken.
 #[derive(Debug)]
 pub struct Child {
-    inner: std::process::Child,
+    pub stdin: Option<File>,
+    pub stdout: Option<File>,
+    pub stderr: Option<File>,
     pid: Pid,
     pidfd: PidFd,
     reaped: bool,
@@ -109,23 +179,6 @@ pub struct Child {
 }
 
 impl Child {
-    pub fn pid(&self) -> Pid {
-        self.pid
-    }
-
-    /// The child's end of the pipes, each at most once.
-    pub fn stdin(&mut self) -> Option<std::process::ChildStdin> {
-        self.inner.stdin.take()
-    }
-
-    pub fn stdout(&mut self) -> Option<std::process::ChildStdout> {
-        self.inner.stdout.take()
-    }
-
-    pub fn stderr(&mut self) -> Option<std::process::ChildStderr> {
-        self.inner.stderr.take()
-    }
-
     /// Readable once the child has ended.
     pub fn ended(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
@@ -137,13 +190,13 @@ impl Child {
     }
 
     /// Reaps the child; blocks until it has ended.
-    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+    pub fn wait(&mut self) -> io::Result<Status> {
         while poll(&mut [Interest::read(self.pidfd.as_fd())], None)? == 0 {}
         // Under the lock: nobody must find its number there once the kernel may give it away.
         let family = Arc::clone(&self.family);
         let mut known = family.known();
-        let status = self.inner.wait();
-        known.remove(&self.pid.get());
+        let status = process::wait(self.pid);
+        known.retain(|pid| *pid != self.pid);
         self.reaped = true;
         status
     }
@@ -166,25 +219,24 @@ pub struct Answer {
     pub stderr: String,
 }
 
-/// Runs a helper to its end and takes what it prints, at most `limit` bytes of each stream.
+/// Runs a helper to its end and takes what it prints, at most `limit` bytes of each stream. It is
+/// shielded: the whole control group may be hit by the signal that it is asked about.
 ///
 /// # Errors
 /// TimedOut when it has not ended by `deadline` (it is killed); else what stopped it from running.
 pub fn capture(
     children: &Arc<Children>,
-    command: &mut Command,
+    program: &Program,
     deadline: Instant,
     limit: usize,
 ) -> io::Result<Answer> {
-    for variable in NOT_FOR_CHILDREN {
-        command.env_remove(variable);
-    }
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = children.spawn(command)?;
-    let (Some(mut stdout), Some(mut stderr)) = (child.stdout(), child.stderr()) else {
+    let manner = Manner {
+        stdin: false,
+        own_group: false,
+        shielded: true,
+    };
+    let mut child = children.spawn(program, manner)?;
+    let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(io::ErrorKind::BrokenPipe.into());
     };
     set_nonblocking(stdout.as_fd())?;
@@ -219,7 +271,7 @@ pub fn capture(
     }
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(Answer {
-        success: child.wait()?.success(),
+        success: child.wait()? == Status::Exited(0),
         stdout: text(&out),
         stderr: text(&err),
     })
@@ -265,16 +317,20 @@ pub fn find_program(name: &str) -> io::Result<PathBuf> {
 mod tests {
     use super::*;
 
-    fn shell(script: &str) -> Command {
-        let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(script);
-        command
+    const PLAIN: Manner = Manner {
+        stdin: false,
+        own_group: false,
+        shielded: false,
+    };
+
+    fn shell(script: &str) -> Program {
+        Program::new("/bin/sh".into()).args(["-c", script])
     }
 
     fn run(script: &str, wait: Duration) -> io::Result<Answer> {
         capture(
             &Children::new(),
-            &mut shell(script),
+            &shell(script),
             Instant::now() + wait,
             1 << 20,
         )
@@ -305,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_cut_at_the_limit() {
-        let command = &mut shell("head -c 1000000 /dev/zero");
+        let command = &shell("head -c 1000000 /dev/zero");
         let deadline = Instant::now() + Duration::from_secs(20);
         let answer = capture(&Children::new(), command, deadline, 1000).unwrap();
         assert_eq!(answer.stdout.len(), 1000);
@@ -314,14 +370,14 @@ mod tests {
     #[test]
     fn children_that_are_waited_for_are_not_reaped_as_orphans() {
         let children = Children::new();
-        let mut child = children.spawn(&mut shell("exit 7")).unwrap();
+        let mut child = children.spawn(&shell("exit 7"), PLAIN).unwrap();
         poll(
             &mut [Interest::read(child.ended())],
             Some(Duration::from_secs(20)),
         )
         .unwrap();
         children.reap_orphans();
-        assert_eq!(child.wait().unwrap().code(), Some(7));
+        assert_eq!(child.wait().unwrap(), Status::Exited(7));
     }
 
     #[test]

@@ -19,6 +19,11 @@ pub fn escaped(text: &str, one_word: bool) -> String {
     safe
 }
 
+/// `text` as a JSON string, quotes included.
+pub fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,6 +24,7 @@ const BASE: &[&str] = &[
     "exit",
     "logger",
     "name",
+    "named",
     "subprocess",
     "testing",
     "text",
@@ -179,7 +180,7 @@ fn imports_run_downward(sources: &[Source]) -> Vec<String> {
         };
         for (name, at) in scan::imports(source) {
             let allowed = name == room
-                || above.contains(&name.as_str())
+                || above.split(' ').any(|below| below == name)
                 || (room != "sys" && (name == "sys" || BASE.contains(&name.as_str())));
             if !allowed {
                 complaints.push(format!(

@@ -4,20 +4,20 @@
 //! there is killed, and a grandchild that holds stdout open holds nothing up.
 #![forbid(unsafe_code)]
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::output::{Complaints, Text};
 use super::{Bounds, Outcome, Reply, Turn, environment};
 use crate::config;
-use crate::subprocess::{Child, Children, find_program};
+use crate::subprocess::{Child, Children, Program, find_program};
 use crate::sys::fd::set_nonblocking;
 use crate::sys::poll::{Interest, poll};
-use crate::sys::process::Signal;
+use crate::sys::process::{Signal, Status};
+use crate::sys::spawn::Manner;
 use crate::text::escaped;
 
 /// How long an agent has between SIGTERM and SIGKILL to put its things in order. Part of the stop
@@ -59,19 +59,23 @@ pub fn run(
 }
 
 /// What an exit status means: 75 and signals pass, anything else but 0 stays.
-fn classify(status: ExitStatus, stderr: &str) -> Outcome {
-    let how = match (status.code(), status.signal()) {
-        (Some(0), _) => return Outcome::Done,
-        (Some(code), _) => format!("the agent failed with exit status {code}"),
-        (None, signal) => format!("the agent was ended by signal {}", signal.unwrap_or(0)),
+fn classify(status: Status, stderr: &str) -> Outcome {
+    let (how, passes) = match status {
+        Status::Exited(0) => return Outcome::Done,
+        Status::Exited(code) => (
+            format!("the agent failed with exit status {code}"),
+            code == 75,
+        ),
+        Status::Signalled(signal) => (format!("the agent was ended by signal {signal}"), true),
     };
     let words = match stderr {
         "" => how,
         tail => format!("{how}: {}", escaped(tail, false)),
     };
-    match status.code() {
-        Some(75) | None => Outcome::Temporary(words),
-        Some(_) => Outcome::Failed(words),
+    if passes {
+        Outcome::Temporary(words)
+    } else {
+        Outcome::Failed(words)
     }
 }
 
@@ -82,33 +86,22 @@ fn start(children: &Arc<Children>, agent: &config::Agent, turn: &Turn<'_>) -> io
             "agent.command is empty",
         ));
     };
-    // An absolute path, settled here: with a cleared environment std would have to fork to search.
     let program = if program.contains('/') {
         program.into()
     } else {
         find_program(program)?
     };
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(environment::of(agent, turn))
-        .process_group(0);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = children.spawn(&mut command)?;
-    let (stdin, stdout, stderr) = (child.stdin(), child.stdout(), child.stderr());
-    for fd in [
-        stdin.as_ref().map(AsFd::as_fd),
-        stdout.as_ref().map(AsFd::as_fd),
-    ] {
-        fd.map_or(Ok(()), set_nonblocking)?;
+    let program = Program::with_environment(program, environment::of(agent, turn)).args(arguments);
+    let manner = Manner {
+        stdin: true,
+        own_group: true,
+        shielded: false,
+    };
+    let mut child = children.spawn(&program, manner)?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    for pipe in [&stdin, &stdout, &stderr].into_iter().flatten() {
+        set_nonblocking(pipe.as_fd())?;
     }
-    stderr
-        .as_ref()
-        .map_or(Ok(()), |fd| set_nonblocking(fd.as_fd()))?;
     Ok(Process {
         child,
         stdin,
@@ -124,9 +117,9 @@ fn start(children: &Arc<Children>, agent: &config::Agent, turn: &Turn<'_>) -> io
 /// A running agent. The pipes are `None` once they have ended.
 struct Process {
     child: Child,
-    stdin: Option<ChildStdin>,
-    stdout: Option<ChildStdout>,
-    stderr: Option<ChildStderr>,
+    stdin: Option<File>,
+    stdout: Option<File>,
+    stderr: Option<File>,
     text: Text,
     complaints: Complaints,
     written: usize,
@@ -296,7 +289,7 @@ impl Process {
 
     /// Ends the group and reaps the leader. In this order: while the leader is not reaped its
     /// number belongs to nobody else.
-    fn end(&mut self) -> io::Result<ExitStatus> {
+    fn end(&mut self) -> io::Result<Status> {
         self.child.signal_group(Signal::Kill)?;
         self.child.wait()
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::auth::Authenticated;
 use super::error::Problem;
@@ -17,6 +17,7 @@ use crate::http::Stream;
 use crate::http::sse;
 use crate::http::{Closed, Connection};
 use crate::session::id;
+use crate::text::quoted;
 
 /// The header that puts a request into a session.
 const SESSION: &str = "X-Hermes-Session-Id";
@@ -220,33 +221,22 @@ impl<'c> Answer<'c> {
 
     fn finish(mut self) -> Result<(), Closed> {
         self.begin()?;
-        let id = format!("chatcmpl-{}", self.message_id);
+        let last = match &self.way {
+            Way::Collecting(_, _, text) => {
+                let message = format!(r#"{{"role":"assistant","content":{}}}"#, quoted(text));
+                let choice = format!(r#"{{"index":0,"message":{message},"finish_reason":"stop"}}"#);
+                self.object("chat.completion", &choice)
+            }
+            Way::Waiting(..) | Way::Streaming(_) | Way::Gone => self.chunk("{}", r#""stop""#),
+        };
         match self.way {
-            Way::Collecting(connection, request, text) => {
-                let choice = json!({
-                    "index": 0,
-                    "message": { "role": "assistant", "content": text },
-                    "finish_reason": "stop",
-                });
-                let body = json!({
-                    "id": id,
-                    "object": "chat.completion",
-                    "created": self.created,
-                    "model": self.chat.model,
-                    "choices": [choice],
-                });
-                connection.respond(request, Response::json(200, &body))
+            Way::Collecting(connection, request, _) => {
+                let body = last.into_bytes();
+                connection.respond(request, Response::new(200, "application/json", body))
             }
             Way::Streaming(ref mut stream) => {
-                let end = chunk(
-                    &id,
-                    self.created,
-                    &self.chat.model,
-                    &json!({}),
-                    Some("stop"),
-                );
                 let mut out = Vec::new();
-                sse::write_data(&mut out, &end.to_string());
+                sse::write_data(&mut out, &last);
                 sse::write_data(&mut out, "[DONE]");
                 stream.send(&out)?;
                 self.end_stream()
@@ -262,7 +252,7 @@ impl<'c> Answer<'c> {
             }
             Way::Streaming(ref mut stream) => {
                 let mut out = Vec::new();
-                sse::write_data(&mut out, &problem.event().to_string());
+                sse::write_data(&mut out, &problem.event());
                 stream.send(&out)?;
                 self.end_stream()
             }
@@ -284,7 +274,7 @@ impl<'c> Answer<'c> {
                 let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
                 let stream = connection.start_stream(request, sse_head());
                 self.way = Way::Streaming(stream.map_err(gone)?);
-                self.send(&json!({ "role": "assistant", "content": "" }))
+                self.send(r#"{"role":"assistant","content":""}"#)
             }
             way => {
                 self.way = way;
@@ -293,15 +283,29 @@ impl<'c> Answer<'c> {
         }
     }
 
-    fn send(&mut self, delta: &Value) -> io::Result<()> {
+    fn send(&mut self, delta: &str) -> io::Result<()> {
+        let event = self.chunk(delta, "null");
         let Way::Streaming(stream) = &mut self.way else {
             return Ok(());
         };
-        let id = format!("chatcmpl-{}", self.message_id);
-        let event = chunk(&id, self.created, &self.chat.model, delta, None);
         let mut out = Vec::new();
-        sse::write_data(&mut out, &event.to_string());
+        sse::write_data(&mut out, &event);
         stream.send(&out)
+    }
+
+    fn chunk(&self, delta: &str, finish: &str) -> String {
+        let choice = format!(r#"{{"index":0,"delta":{delta},"finish_reason":{finish}}}"#);
+        self.object("chat.completion.chunk", &choice)
+    }
+
+    /// What OpenAI wraps around a choice.
+    fn object(&self, kind: &str, choice: &str) -> String {
+        format!(
+            r#"{{"id":"chatcmpl-{}","object":"{kind}","created":{},"model":{},"choices":[{choice}]}}"#,
+            self.message_id,
+            self.created,
+            quoted(&self.chat.model)
+        )
     }
 }
 
@@ -314,8 +318,10 @@ impl Reply for Answer<'_> {
         self.begin()?;
         let mut rest = text;
         while !rest.is_empty() {
-            let (piece, after) = rest.split_at(rest.floor_char_boundary(MAX_PIECE));
-            self.send(&json!({ "content": piece }))?;
+            let cut = (0..=MAX_PIECE.min(rest.len())).rev();
+            let border = cut.into_iter().find(|at| rest.is_char_boundary(*at));
+            let (piece, after) = rest.split_at(border.unwrap_or(rest.len()));
+            self.send(&format!(r#"{{"content":{}}}"#, quoted(piece)))?;
             rest = after;
         }
         Ok(())
@@ -327,16 +333,6 @@ fn sse_head() -> Response {
     Response::empty(200)
         .header("Content-Type", "text/event-stream")
         .header("X-Accel-Buffering", "no")
-}
-
-fn chunk(id: &str, created: u64, model: &str, delta: &Value, finish: Option<&str>) -> Value {
-    json!({
-        "id": id,
-        "object": "chat.completion.chunk",
-        "created": created,
-        "model": model,
-        "choices": [{ "index": 0, "delta": delta, "finish_reason": finish }],
-    })
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! What goes wrong, in the shape that OpenAI's clients read: status, code and words.
 #![forbid(unsafe_code)]
 
-use serde_json::{Value, json};
-
 use crate::agent::Outcome;
 use crate::http::Response;
 use crate::session::dispatch::Full;
 use crate::session::places::NoPlace;
+use crate::text::quoted;
 
 /// Seconds after which a client may try again: a turn's usual length, and a restart's.
 const RETRY_AFTER: &str = "5";
@@ -88,9 +87,11 @@ impl Problem {
     }
 
     /// The same in the middle of a stream.
-    pub fn event(&self) -> Value {
-        json!({ "error": {
-            "message": self.message, "type": "server_error", "param": null, "code": self.code,
-        }})
+    pub fn event(&self) -> String {
+        format!(
+            r#"{{"error":{{"message":{},"type":"server_error","param":null,"code":"{}"}}}}"#,
+            quoted(&self.message),
+            self.code
+        )
     }
 }

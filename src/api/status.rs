@@ -26,8 +26,10 @@ pub fn ready() -> Response {
 /// `GET /v1/models`: the one model that there is, named as OpenAI's clients want it.
 pub fn models(service: &Service, _proof: &Authenticated) -> Response {
     let agent = service.settings().agent.kind();
-    let model = json!({ "id": MODEL, "object": "model", "created": 0, "owned_by": agent });
-    Response::json(200, &json!({ "object": "list", "data": [model] }))
+    let list = format!(
+        r#"{{"object":"list","data":[{{"id":"{MODEL}","object":"model","created":0,"owned_by":"{agent}"}}]}}"#
+    );
+    Response::new(200, "application/json", list.into_bytes())
 }
 
 /// `GET /v1/status`: state, place, and what is in flight.

@@ -1,7 +1,6 @@
 //! `list`: all gateways of this user.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -38,7 +37,7 @@ pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
         .map(|report| some_keys(status::to_json(&report)))
         .collect();
     if json {
-        print(&format!("{:#}\n", Value::Array(gateways)))?;
+        print(&format!("{}\n", Value::Array(gateways)))?;
     } else if gateways.is_empty() {
         eprintln!("hermes-gateway: there is no gateway yet; `hermes-gateway install` makes one");
     } else {
@@ -48,9 +47,10 @@ pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
 }
 
 fn some_keys(mut status: Value) -> Value {
-    KEYS.iter()
-        .map(|&key| (key.to_owned(), status[key].take()))
-        .collect()
+    if let Some(object) = status.as_object_mut() {
+        object.retain(|key, _| KEYS.contains(&key.as_str()));
+    }
+    status
 }
 
 fn as_table(gateways: &[Value]) -> String {
@@ -74,7 +74,7 @@ fn as_table(gateways: &[Value]) -> String {
 
 /// Every gateway that left a trace, the default one first. What has no gateway's name is passed
 /// over, and so is a place that cannot be read: it is no place of this user's gateways.
-fn names(base: &Base, system_units: &Path) -> BTreeSet<Name> {
+fn names(base: &Base, system_units: &Path) -> Vec<Name> {
     let dirs = [base.state_dir()].into_iter().chain(base.run_dir());
     let by_dir = dirs.flat_map(|dir| entries(&dir, |name| Name::parse(name).ok()));
     let by_config = entries(&base.config_dir(), |name| {
@@ -84,7 +84,13 @@ fn names(base: &Base, system_units: &Path) -> BTreeSet<Name> {
     let by_unit = [own_units.as_path(), system_units]
         .into_iter()
         .flat_map(|dir| entries(dir, Name::of_unit));
-    by_dir.chain(by_config).chain(by_unit).collect()
+    let mut names: Vec<Name> = Vec::new();
+    for name in by_dir.chain(by_config).chain(by_unit) {
+        if let Err(at) = names.binary_search(&name) {
+            names.insert(at, name);
+        }
+    }
+    names
 }
 
 fn entries(dir: &Path, read: impl Fn(&str) -> Option<Name>) -> Vec<Name> {

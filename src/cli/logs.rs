@@ -1,8 +1,6 @@
 //! `logs`: hands over to journalctl, or says where else the log is.
 #![forbid(unsafe_code)]
 
-use std::os::unix::process::CommandExt;
-
 use super::{Context, config, unit};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
@@ -13,11 +11,14 @@ pub fn logs(context: &Context, follow: bool, system: bool) -> Result<Exit, Failu
         return Err(Failure::failed(elsewhere(context)));
     };
     let failed = |e: std::io::Error| Failure::failed(format!("cannot run journalctl: {e}"));
-    let mut journalctl = unit.journalctl().map_err(failed)?;
+    let mut journalctl = unit
+        .journalctl()
+        .map_err(failed)?
+        .args(["--unit", &unit.name]);
     if follow {
-        journalctl.arg("--follow");
+        journalctl = journalctl.args(["--follow"]);
     }
-    Err(failed(journalctl.exec()))
+    Err(failed(journalctl.replace_us()))
 }
 
 fn elsewhere(context: &Context) -> String {

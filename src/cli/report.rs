@@ -132,7 +132,7 @@ fn run_record(dirs: &Dirs) -> Value {
     let read = files::open_own(&dirs.run_record())
         .and_then(|file| file.take(MAX_RECORD).read_to_string(&mut text));
     match read {
-        Ok(_) => serde_json::from_str(&text).unwrap_or_else(|_| json!({})),
+        Ok(_) => serde_json::from_slice(text.as_bytes()).unwrap_or_else(|_| json!({})),
         Err(_) => Value::Null,
     }
 }

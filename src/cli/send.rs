@@ -173,7 +173,7 @@ fn read_event(data: &str) -> Result<Piece, Failure> {
     if data == "[DONE]" {
         return Ok(Piece::End);
     }
-    let mut value: Value = serde_json::from_str(data)
+    let mut value: Value = serde_json::from_slice(data.as_bytes())
         .map_err(|e| Failure::failed(format!("the gateway's answer is not JSON: {e}")))?;
     if value["error"].is_object() {
         return Err(problem(None, &value["error"]));

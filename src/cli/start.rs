@@ -10,7 +10,7 @@ use crate::exit::{Exit, Failure};
 /// What is asked before: is it up, and how long may it take.
 const BEFORE: &str = "ActiveState,SubState,MainPID,TimeoutStartUSec,TimeoutStopUSec";
 /// What is asked after: did it come up, and if not, why.
-const AFTER: &str = "ActiveState,SubState,MainPID,Result,ExecMainCode,ExecMainStatus";
+const AFTER: &str = "ActiveState,SubState,MainPID,Result,ExecMainPID,ExecMainCode,ExecMainStatus";
 
 /// Starts the installed unit and waits until it is ready.
 pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
@@ -52,7 +52,7 @@ pub fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Fail
                 Err(_) | Ok(()) => how,
             };
             let mut text = format!("{} did not become ready: {why}", context.name);
-            for line in unit.log_of_failure(context, began) {
+            for line in unit.log_of_failure(context, began, shown.get("ExecMainPID")) {
                 text += &format!("\n  | {line}");
             }
             let command = context.name.command();

@@ -1,7 +1,6 @@
 //! The configuration that a new gateway starts with: commented, and on a port of its own.
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -40,9 +39,9 @@ pub fn write(owner: &Owner, name: &Name) -> Result<Option<u16>, String> {
 }
 
 /// The ports in the configurations of this user's other gateways, whether they run or not.
-fn claimed(owner: &Owner) -> HashSet<u16> {
+fn claimed(owner: &Owner) -> Vec<u16> {
     let Ok(entries) = fs::read_dir(owner.base.config_dir()) else {
-        return HashSet::new();
+        return Vec::new();
     };
     entries
         .flatten()
@@ -62,7 +61,7 @@ fn claimed(owner: &Owner) -> HashSet<u16> {
         .collect()
 }
 
-fn free_port(claimed: &HashSet<u16>) -> Result<u16, String> {
+fn free_port(claimed: &[u16]) -> Result<u16, String> {
     let free = |port: &u16| {
         !claimed.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
     };
@@ -82,13 +81,13 @@ mod tests {
     #[test]
     fn a_port_that_is_held_or_claimed_is_passed_over() {
         // Whichever ports are held on this machine: the rules hold between two answers.
-        let first = free_port(&HashSet::new()).unwrap();
-        let second = free_port(&HashSet::from([first])).unwrap();
+        let first = free_port(&[]).unwrap();
+        let second = free_port(&[first]).unwrap();
         assert!(second > first && PORTS.contains(&second));
         let held = TcpListener::bind((Ipv4Addr::LOCALHOST, second)).unwrap();
-        assert_ne!(free_port(&HashSet::from([first])).unwrap(), second);
+        assert_ne!(free_port(&[first]).unwrap(), second);
         drop(held);
-        let error = free_port(&PORTS.collect()).unwrap_err();
+        let error = free_port(&PORTS.collect::<Vec<_>>()).unwrap_err();
         assert!(error.contains("8642"), "{error}");
     }
 }

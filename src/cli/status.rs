@@ -24,7 +24,7 @@ pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure
         unit.current = is_current(context, unit);
     }
     if json {
-        print(&format!("{:#}\n", to_json(&report)))?;
+        print(&format!("{}\n", to_json(&report)))?;
     } else {
         print(&to_text(&report, moment::now()))?;
     }

@@ -57,7 +57,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
         Some(user) if system => Owner::of(context, user),
         Some(_) | None => Owner::own(context),
     };
-    let drop_ins = unit.file.with_extension("service.d");
+    let drop_ins = unit.file.with_file_name(format!("{}.d", unit.name));
     for (what, path) in [
         ("drop-ins", drop_ins.as_path()),
         ("configuration", &owner.dirs.config_file),

@@ -2,13 +2,14 @@
 //! it, and a verb with a deadline.
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Context;
 use super::installed::unit_dir;
 use crate::exit::{Exit, Failure};
-use crate::subprocess::{Answer, capture, find_program};
+use crate::subprocess::{Answer, Program, capture, find_program};
 use crate::systemd::Scope;
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
 use crate::text::escaped;
@@ -26,8 +27,8 @@ const JOURNAL_LAG: Duration = Duration::from_secs(1);
 /// Lines of the log that explain a failure: more hide the one that counts.
 const LOG_LINES: usize = 8;
 const MAX_LOG: usize = 64 << 10;
-/// What the manager logs when the main process of a unit has ended.
-const EXITED: &str = ": Main process exited,";
+/// The gateway's last line, however it ends.
+const LAST_WORD: &str = "Exiting with code";
 
 /// A unit of this gateway and the manager that it belongs to.
 #[derive(Debug)]
@@ -135,39 +136,48 @@ impl Unit {
         Failure::failed(format!("{}: {why}{way}", self.systemctl_words()))
     }
 
-    /// What the failed attempt that began at `start` has logged; empty where the journal does not
-    /// tell. The journal is a moment behind: this waits for the manager's word on the exit in it.
-    pub fn log_of_failure(&self, context: &Context, start: SystemTime) -> Vec<String> {
+    /// What the failed attempt that began at `start` as process `pid` has logged, in its own words
+    /// or else in the manager's; empty where the journal does not tell. The journal is a moment
+    /// behind: this waits for the last word.
+    pub fn log_of_failure(&self, context: &Context, start: SystemTime, pid: &str) -> Vec<String> {
         let deadline = Instant::now() + JOURNAL_LAG;
-        loop {
-            let seen = self.log_since(context, start).unwrap_or_default();
-            let late = Instant::now() >= deadline;
-            if late || seen.contains(EXITED) {
-                // Once more: the gateway's own words come through another socket than the manager's.
-                let seen = self.log_since(context, start).unwrap_or(seen);
-                let lines = attempt(&seen).into_iter();
-                return lines.map(|line| escaped(line, false)).collect();
-            }
+        let mut log = String::new();
+        // By pid: of a user's process that has ended, journald cannot tell the unit any more.
+        while pid != "0" && !log.contains(LAST_WORD) && Instant::now() < deadline {
+            log = self.log_since(context, start, &format!("_PID={pid}"));
         }
+        if log.is_empty() {
+            let field = match self.systemctl.scope() {
+                Scope::User => "USER_UNIT",
+                Scope::System => "UNIT",
+            };
+            log = self.log_since(context, start, &format!("{field}={}", self.name));
+        }
+        let lines: Vec<&str> = log.lines().collect();
+        let last = lines[lines.len().saturating_sub(LOG_LINES)..].iter();
+        last.map(|line| escaped(line, false)).collect()
     }
 
-    fn log_since(&self, context: &Context, start: SystemTime) -> std::io::Result<String> {
+    fn log_since(&self, context: &Context, start: SystemTime, field: &str) -> String {
         let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut journalctl = self.journalctl()?;
-        journalctl.args(["--quiet", "--no-pager", "--output=cat", "--lines=100"]);
-        journalctl.arg(format!("--since=@{}", since.as_secs()));
+        let micros = since.subsec_micros();
+        let Ok(journalctl) = self.journalctl() else {
+            return String::new();
+        };
+        let since = format!("--since=@{}.{micros:06}", since.as_secs());
+        let journalctl = journalctl
+            .args(["--quiet", "--no-pager", "--output=cat", "--lines=100"])
+            .args([since.as_str(), field]);
         let deadline = Instant::now() + ASK;
-        capture(&context.children, &mut journalctl, deadline, MAX_LOG).map(|answer| answer.stdout)
+        let answer = capture(&context.children, &journalctl, deadline, MAX_LOG);
+        answer.map(|answer| answer.stdout).unwrap_or_default()
     }
 
-    /// `journalctl` for this unit.
-    pub fn journalctl(&self) -> std::io::Result<std::process::Command> {
-        let mut command = std::process::Command::new(find_program("journalctl")?);
-        if self.systemctl.scope() == Scope::User {
-            command.arg("--user");
-        }
-        command.args(["--unit", &self.name]);
-        Ok(command)
+    /// `journalctl` for the journal that this unit's log is in.
+    pub fn journalctl(&self) -> io::Result<Program> {
+        let program = Program::new(find_program("journalctl")?);
+        let user = (self.systemctl.scope() == Scope::User).then_some("--user");
+        Ok(program.args(user))
     }
 }
 
@@ -202,17 +212,6 @@ pub fn how_it_ended(shown: &Properties) -> (String, Exit) {
     }
 }
 
-/// Of a unit's log, the last lines of the last attempt that has ended.
-fn attempt(log: &str) -> Vec<&str> {
-    let mut lines: Vec<&str> = log.lines().collect();
-    if let Some(end) = lines.iter().rposition(|line| line.contains(EXITED)) {
-        lines.truncate(end + 1);
-    }
-    let start = lines.iter().rposition(|line| line.starts_with("Starting "));
-    let start = start.map_or(0, |at| at + 1);
-    lines.split_off(start.max(lines.len().saturating_sub(LOG_LINES)))
-}
-
 fn first_line(answer: &Answer) -> String {
     let line = answer.stderr.lines().find(|line| !line.trim().is_empty());
     line.unwrap_or("it failed and gave no reason").to_owned()
@@ -243,16 +242,6 @@ mod tests {
         assert_eq!(end("signal", "2", "9").0, "killed by signal 9");
         assert!(end("timeout", "2", "15").0.contains("time-out"));
         assert_eq!(end("resources", "0", "0").0, "result resources");
-    }
-
-    #[test]
-    fn only_the_attempt_that_failed_is_quoted() {
-        let log = "Starting A\nold\nx: Main process exited, 0\nStarting A\nwhy\n\
-                   x: Main process exited, code=exited\nStarting A\nnext\n";
-        assert_eq!(attempt(log), ["why", "x: Main process exited, code=exited"]);
-        assert_eq!(attempt("Starting A\nwhy\n"), ["why"]);
-        assert!(attempt("").is_empty());
-        assert_eq!(attempt(&"x\n".repeat(20)).len(), LOG_LINES);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub use load::{Loaded, Sources, load};
 pub use render::starter;
 pub use suggest::nearest;
 
-use std::collections::BTreeMap;
+use crate::named::ByName;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -60,7 +60,7 @@ pub struct Agent {
     /// Program and arguments; not empty, and without NUL, when `kind` is [`AgentKind::Command`].
     pub command: Vec<String>,
     /// Variables that the agent gets, by valid names that the gateway does not set itself.
-    pub env: BTreeMap<String, String>,
+    pub env: ByName<String>,
     /// Variables of the gateway's own environment that the agent may see.
     pub pass_env: Vec<String>,
     /// From the agent's start to its end.
@@ -138,7 +138,7 @@ impl Default for Agent {
         Agent {
             kind: AgentKind::default(),
             command: Vec::new(),
-            env: BTreeMap::new(),
+            env: ByName::new(),
             pass_env: Vec::new(),
             turn_timeout: limits::TURN_TIMEOUT,
         }
@@ -179,10 +179,9 @@ impl Default for Limits {
     }
 }
 
-/// What `max_turns = 0` stands for: by the cores that affinity and cgroup leave us.
+/// What `max_turns = 0` stands for: by the cores that we may run on.
 fn turns_for_this_machine() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    cores
+    crate::sys::process::cores()
         .saturating_mul(limits::TURNS_PER_CORE)
         .min(*limits::MAX_TURNS_RANGE.end())
 }
@@ -193,7 +192,7 @@ impl fmt::Debug for Agent {
         f.debug_struct("Agent")
             .field("kind", &self.kind)
             .field("command", &self.command)
-            .field("env", &self.env.keys())
+            .field("env", &self.env.names())
             .field("pass_env", &self.pass_env)
             .field("turn_timeout", &self.turn_timeout)
             .finish()

@@ -27,8 +27,8 @@ impl Loaded {
             text.push_str(&format!("[{section}]\n"));
             for key in schema::keys_of(section) {
                 match &key.kind {
-                    Kind::Env(at) if !at(&mut config).is_empty() => {
-                        for name in at(&mut config).keys() {
+                    Kind::Env(at) if !at(&mut config).names().is_empty() => {
+                        for name in at(&mut config).names() {
                             let from = self.origins.env.get(name).unwrap_or(&Origin::Default);
                             let comment = format!("{}; value not shown", self.from(from));
                             let setting = format!("{}.{name} = \"***\"", key.name);

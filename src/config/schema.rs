@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::{AgentKind, Config, LogTarget, limits, names};
+use crate::named::ByName;
 use log::LevelFilter;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ pub enum Kind {
         fn(&str) -> Result<String, String>,
     ),
     /// Variables by name.
-    Env(fn(&mut Config) -> &mut BTreeMap<String, String>),
+    Env(fn(&mut Config) -> &mut ByName<String>),
     Choice(fn(&mut Config) -> &mut dyn Choice),
     Time(fn(&mut Config) -> &mut Duration, RangeInclusive<Duration>),
     /// A number of bytes.

@@ -7,7 +7,7 @@ use super::limits::MAX_EXEC_STRING;
 use super::schema::{Key, Kind};
 use super::syntax::Source;
 use super::{AgentKind, Config, names, suggest, units};
-use std::collections::BTreeMap;
+use crate::named::ByName;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,9 +28,9 @@ pub struct Draft {
 #[derive(Debug, Clone, Default)]
 pub struct Origins {
     /// By [`Key::full_name`].
-    pub keys: BTreeMap<String, Origin>,
+    pub keys: ByName<Origin>,
     /// By the variable's name.
-    pub env: BTreeMap<String, Origin>,
+    pub env: ByName<Origin>,
 }
 
 impl Origins {

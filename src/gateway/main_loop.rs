@@ -5,9 +5,8 @@
 mod ending;
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -31,12 +30,33 @@ enum News {
     Found(Box<Finding>),
 }
 
+/// Where other threads leave their news.
+struct Mailbox {
+    news: Mutex<Vec<News>>,
+    wake: Arc<Wake>,
+}
+
+impl Mailbox {
+    fn put(&self, news: News) {
+        self.news
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(news);
+        self.wake.raise();
+    }
+
+    fn empty(&self) -> Vec<News> {
+        self.wake.clear();
+        std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 struct Main {
     plan: Plan,
     place: Place,
     notifier: Notifier,
     wake: Arc<Wake>,
-    news: (Sender<News>, Receiver<News>),
+    mailbox: Arc<Mailbox>,
     phase: Phase,
     timers: Timers,
     starter: Option<JoinHandle<()>>,
@@ -84,8 +104,11 @@ impl Main {
             plan,
             place,
             notifier: Notifier::from_environment(),
-            wake,
-            news: mpsc::channel(),
+            wake: Arc::clone(&wake),
+            mailbox: Arc::new(Mailbox {
+                news: Mutex::default(),
+                wake,
+            }),
             phase: Phase::Starting,
             timers,
             starter: None,
@@ -99,11 +122,8 @@ impl Main {
 
     /// Starts up in a thread, so that a signal is judged whatever the start waits for.
     fn spawn_starter(&self, began: Instant) -> std::io::Result<JoinHandle<()>> {
-        let (plan, wake, tell) = (
-            self.plan.clone(),
-            Arc::clone(&self.wake),
-            self.news.0.clone(),
-        );
+        let (plan, wake) = (self.plan.clone(), Arc::clone(&self.wake));
+        let mailbox = Arc::clone(&self.mailbox);
         let unit = self.place.unit().map(|own| own.unit.clone());
         thread::Builder::new()
             .name("start".to_owned())
@@ -113,9 +133,7 @@ impl Main {
                     .as_ref()
                     .ok()
                     .map(|s| (Arc::clone(&s.service), Arc::clone(&s.run)));
-                // The main thread lives for as long as the process: it cannot be gone.
-                let _ = tell.send(News::Started(Box::new(started)));
-                wake.raise();
+                mailbox.put(News::Started(Box::new(started)));
                 if let Some((service, run)) = parts {
                     startup::settle(&plan, &service, &run);
                 }
@@ -137,8 +155,7 @@ impl Main {
             for caught in signals.take() {
                 self.signal(caught);
             }
-            self.wake.clear();
-            while let Ok(news) = self.news.1.try_recv() {
+            for news in self.mailbox.empty() {
                 match self.hear(news) {
                     None => {}
                     Some(failure) => return end_early(&failure),

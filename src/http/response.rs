@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Refusal, is_token, is_value_byte};
 use crate::sys::clock::Utc;
+use crate::text::quoted;
 
 /// On every response: browsers must not guess a type, and nothing here may be kept by a cache.
 const SECURITY_FIELDS: &[u8] = b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n";
@@ -152,10 +153,6 @@ fn write_field(out: &mut Vec<u8>, name: &str, value: &str) {
 /// Whether a field stays within its line.
 fn is_safe((name, value): &(&'static str, Cow<'static, str>)) -> bool {
     is_token(name.as_bytes()) && value.bytes().all(is_value_byte)
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 /// How the client finds the end of a response.

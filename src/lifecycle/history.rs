@@ -48,7 +48,7 @@ impl Run {
     /// READY=1.
     pub fn begin(dirs: &Dirs) -> io::Result<Run> {
         let path = dirs.run_record();
-        let unfinished = read(&path).and_then(|text| serde_json::from_str(&text).ok());
+        let unfinished = read(&path).and_then(|text| serde_json::from_slice(text.as_bytes()).ok());
         let own = Pid::own();
         let boot = proc::boot_id();
         let start = proc::start_time(own).unwrap_or(0);
@@ -203,7 +203,9 @@ fn read(path: &Path) -> Option<String> {
 }
 
 fn parse(line: &str) -> Option<Value> {
-    serde_json::from_str(line).ok().filter(Value::is_object)
+    serde_json::from_slice(line.as_bytes())
+        .ok()
+        .filter(Value::is_object)
 }
 
 #[cfg(test)]

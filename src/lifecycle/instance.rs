@@ -135,7 +135,7 @@ fn write_word(file: &mut File, word: &str) -> io::Result<()> {
 fn read_word(file: File) -> Option<Holder> {
     let mut text = String::new();
     file.take(MAX_BYTES).read_to_string(&mut text).ok()?;
-    let word: Value = serde_json::from_str(&text).ok()?;
+    let word: Value = serde_json::from_slice(text.as_bytes()).ok()?;
     let pid = Pid::new(i32::try_from(word.get("pid")?.as_i64()?).ok()?)?;
     let start = word.get("start")?.as_u64()?;
     (proc::start_time(pid) == Some(start)).then_some(Holder { pid, start })

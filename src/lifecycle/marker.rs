@@ -72,7 +72,7 @@ fn read(path: &Path) -> io::Result<String> {
 
 fn check(text: &str) -> io::Result<()> {
     let refused = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
-    let Ok(marker) = serde_json::from_str::<Value>(text) else {
+    let Ok(marker) = serde_json::from_slice::<Value>(text.as_bytes()) else {
         return refused("it is garbled".to_owned());
     };
     let number = |key: &str| marker.get(key).and_then(Value::as_u64);

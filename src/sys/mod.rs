@@ -15,6 +15,7 @@ pub mod process;
 pub mod random;
 pub mod signal;
 pub mod socket;
+pub mod spawn;
 pub mod user;
 
 use std::io;

@@ -103,10 +103,46 @@ pub fn signal_group(leader: Pid, signal: Signal) -> io::Result<()> {
     }
 }
 
+/// How many processors we may run on (sched_getaffinity(2)); 1 where the kernel does not say.
+pub fn cores() -> usize {
+    // SAFETY: all-zero is an empty set, which the kernel fills up to its size; CPU_COUNT reads it.
+    let count = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        match libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) {
+            0 => libc::CPU_COUNT(&set),
+            _ => 1,
+        }
+    };
+    usize::try_from(count).unwrap_or(1).max(1)
+}
+
 /// Ends the process this instant: no destructors, no exit handlers (_exit(2)).
 pub fn exit_at_once(status: u8) -> ! {
     // SAFETY: _exit takes any status and does not return; what is buffered was written before.
     unsafe { libc::_exit(i32::from(status)) }
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Exited(i32),
+    Signalled(i32),
+}
+
+/// Reaps `child`; blocks until it has ended (waitpid(2)).
+pub fn wait(child: Pid) -> io::Result<Status> {
+    let mut status = 0;
+    loop {
+        // SAFETY: waitpid fills the status that lives here.
+        match check(unsafe { libc::waitpid(child.0, &raw mut status, 0) }) {
+            Ok(_) if libc::WIFEXITED(status) => {
+                return Ok(Status::Exited(libc::WEXITSTATUS(status)));
+            }
+            Ok(_) => return Ok(Status::Signalled(libc::WTERMSIG(status))),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// Takes the status of `child` if it has ended, and throws it away: for orphans that were handed

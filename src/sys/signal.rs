@@ -1,7 +1,4 @@
-//! Signals: what siginfo says, and masks.
-
-use std::mem::MaybeUninit;
-use std::ptr;
+//! Signals: what siginfo says.
 
 pub use libc::siginfo_t as RawInfo;
 
@@ -22,24 +19,4 @@ pub fn sender(info: &RawInfo) -> (i32, u32) {
     // SAFETY: the kernel fills the whole siginfo; for the signals that we catch, kill's and the
     // queue's members share the place of si_pid and si_uid, and any bits are valid integers.
     unsafe { (info.si_pid(), info.si_uid()) }
-}
-
-/// Runs `action` with SIGTERM blocked in this thread. A child that is spawned inside inherits the
-/// mask, and so outlives a SIGTERM to the whole control group (systemd.kill(5)).
-pub fn with_sigterm_blocked<T>(action: impl FnOnce() -> T) -> T {
-    let mut old = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: the sets live here; sigemptyset and pthread_sigmask initialise what they are given,
-    // and with valid sets and SIG_BLOCK neither can fail.
-    unsafe {
-        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-        libc::sigemptyset(set.as_mut_ptr());
-        libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
-        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), old.as_mut_ptr());
-    }
-    let result = action();
-    // SAFETY: `old` was filled above.
-    unsafe {
-        libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), ptr::null_mut());
-    }
-    result
 }

@@ -8,13 +8,12 @@ use std::env;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Scope;
-use crate::subprocess::{Answer, Children, capture, find_program};
-use crate::sys::{signal, user};
+use crate::subprocess::{Answer, Children, Program, capture, find_program};
+use crate::sys::user;
 
 /// The most that we take of what systemctl prints; `list-jobs` and `show` stay far below.
 const MAX_OUTPUT: usize = 256 << 10;
@@ -94,43 +93,40 @@ impl Systemctl {
 
     /// Runs a verb and returns what came of it, success or not.
     pub fn answer(&self, arguments: &[&str], deadline: Instant) -> io::Result<Answer> {
-        let mut command = self.command()?;
-        command.args(arguments);
-        // The whole control group may be hit by the signal that we ask about.
-        signal::with_sigterm_blocked(|| capture(&self.children, &mut command, deadline, MAX_OUTPUT))
+        let program = self.program()?.args(arguments);
+        capture(&self.children, &program, deadline, MAX_OUTPUT)
     }
 
-    /// A command line up to the verb, its environment repaired where it is poor.
-    pub fn command(&self) -> io::Result<Command> {
-        let mut command = Command::new(find_program("systemctl")?);
+    /// systemctl up to the verb, its environment repaired where it is poor.
+    fn program(&self) -> io::Result<Program> {
+        let mut program = Program::new(find_program("systemctl")?);
         if self.scope == Scope::User {
-            command.arg("--user");
-            repair_environment(&mut command);
+            program = repaired(program.args(["--user"]));
         }
-        command.args(["--no-pager", "--no-ask-password"]);
         // Its words are read by our parser and quoted in our log.
-        command
+        Ok(program
+            .args(["--no-pager", "--no-ask-password"])
             .env("LC_ALL", "C.UTF-8")
             .env("TZ", "UTC")
             .env("SYSTEMD_COLORS", "0")
-            .env_remove("SYSTEMD_LOG_LEVEL");
-        Ok(command)
+            .env_remove("SYSTEMD_LOG_LEVEL"))
     }
 }
 
 /// Gives a helper of the user manager the way to it, where a `su` or SSH shell lacks it.
-pub fn repair_environment(command: &mut Command) {
+fn repaired(program: Program) -> Program {
     let usual = PathBuf::from(format!("/run/user/{}", user::own_uid()));
     let ours = |dir: &Path| {
         dir.metadata()
             .is_ok_and(|meta| meta.uid() == user::own_uid())
     };
     let given = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    if !given.is_some_and(|dir| ours(&dir)) && ours(&usual) {
-        command
-            .env("XDG_RUNTIME_DIR", usual)
-            .env_remove("DBUS_SESSION_BUS_ADDRESS");
+    if given.is_some_and(|dir| ours(&dir)) || !ours(&usual) {
+        return program;
     }
+    program
+        .env("XDG_RUNTIME_DIR", usual)
+        .env_remove("DBUS_SESSION_BUS_ADDRESS")
 }
 
 /// A row of list-jobs is `JOB UNIT TYPE STATE`.

@@ -113,8 +113,8 @@ fn every_key_is_read() {
     assert_eq!(config.agent.kind, AgentKind::Command);
     let command = ["my-agent", "--say", "tab\t\"quote\" \u{7} é\\", "raw\\"];
     assert_eq!(config.agent.command, command);
-    assert_eq!(config.agent.env["MODEL"], "small");
-    assert_eq!(config.agent.env["TOKEN"], "secret");
+    assert_eq!(config.agent.env.get("MODEL").unwrap(), "small");
+    assert_eq!(config.agent.env.get("TOKEN").unwrap(), "secret");
     assert_eq!(config.agent.pass_env, ["LANG"]);
     assert_eq!(config.agent.turn_timeout, Duration::from_secs(5400));
     assert_eq!(config.stop.drain_timeout, Duration::from_secs(45));

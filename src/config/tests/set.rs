@@ -56,7 +56,7 @@ fn set_takes_toml_or_plain_text() {
     );
     assert_eq!(config.log.level, log::LevelFilter::Warn);
     let config = good(FULL, &["agent.env={ONLY='x'}"]).config;
-    assert_eq!(config.agent.env.len(), 1);
+    assert_eq!(config.agent.env.iter().count(), 1);
 }
 
 #[test]

@@ -55,11 +55,10 @@ impl Main {
     pub(super) fn ask(&mut self, moment: Moment) {
         let Some(stop) = &self.stop else { return };
         let (place, caught) = (self.place.clone(), stop.latest);
-        let (wake, tell) = (Arc::clone(&self.wake), self.news.0.clone());
+        let mailbox = Arc::clone(&self.mailbox);
         let question = move || {
             let finding = place.examine(caught, moment);
-            let _ = tell.send(News::Found(Box::new(finding)));
-            wake.raise();
+            mailbox.put(News::Found(Box::new(finding)));
         };
         let spawned = thread::Builder::new()
             .name("question".to_owned())

@@ -1,0 +1,65 @@
+//! A short list by name, in order. For the handfuls of things that have names here a sorted vector
+//! does what a tree does, and costs a tenth of a tree's code in the binary.
+#![forbid(unsafe_code)]
+
+/// Values by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByName<T>(Vec<(String, T)>);
+
+impl<T> ByName<T> {
+    pub const fn new() -> ByName<T> {
+        ByName(Vec::new())
+    }
+
+    pub fn get(&self, name: &str) -> Option<&T> {
+        Some(&self.0[self.place(name).ok()?].1)
+    }
+
+    /// Puts a value in, in the place of an earlier one of that name.
+    pub fn insert(&mut self, name: String, value: T) {
+        match self.place(&name) {
+            Ok(at) => self.0[at].1 = value,
+            Err(at) => self.0.insert(at, (name, value)),
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// All of them, ordered by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> Vec<&str> {
+        self.iter().map(|(name, _)| name).collect()
+    }
+
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.0
+            .binary_search_by(|(known, _)| known.as_str().cmp(name))
+    }
+}
+
+impl<T> Default for ByName<T> {
+    fn default() -> ByName<T> {
+        ByName::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_value_of_a_name_counts() {
+        let mut list = ByName::new();
+        for (name, value) in [("b", 1), ("a", 2), ("b", 3)] {
+            list.insert(name.to_owned(), value);
+        }
+        assert_eq!(list.iter().collect::<Vec<_>>(), [("a", &2), ("b", &3)]);
+        assert_eq!((list.get("b"), list.get("c")), (Some(&3), None));
+    }
+}
