@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use util::http::Connection;
-use util::{DEADLINE, Gate, Gateway, Home, eventually, sys};
+use util::{DEADLINE, Gate, Gateway, Home, eventually, pause, rounds, sys};
 
 /// Gives it an agent that waits at a gate.
 fn gated(home: &Home) -> Gate {
@@ -343,6 +343,20 @@ fn a_stop_before_it_is_ready() {
                 .all(|line| !line.starts_with("READY"))
         );
     }
+}
+
+#[test]
+fn a_kill_at_every_moment_of_a_start_ends_with_143() {
+    let home = Home::new();
+    for round in 0..rounds(40, 400) {
+        let process = home.launch().spawn();
+        // The case is the delay itself.
+        pause(Duration::from_micros((round as u64 % 40) * 100));
+        process.signal(libc::SIGTERM);
+        assert_eq!(process.wait_for_exit(DEADLINE), 143, "round {round}");
+    }
+    // None of them is in the way of the next.
+    home.start();
 }
 
 #[test]

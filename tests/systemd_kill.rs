@@ -252,6 +252,23 @@ fn a_gateway_that_hangs_is_replaced() {
 }
 
 #[test]
+fn the_watchdogs_own_sigterm_is_no_stop() {
+    Sandbox::user().run(|manager| {
+        // It does not know of the watchdog, and so never says that it lives.
+        let deaf = "[Service]\nWatchdogSec=1\nWatchdogSignal=SIGTERM\n\
+                    UnsetEnvironment=WATCHDOG_USEC WATCHDOG_PID\n";
+        let service = Service::start_with(manager, "", deaf);
+        let before = service.pid();
+        let gateway = Pidfd::open(before).unwrap();
+        assert!(gateway.wait(DEADLINE).unwrap());
+        service
+            .unit()
+            .wait_for(&[("ActiveState", "active"), ("NRestarts", "1")]);
+        service.assert_last_stop("external", 143, "on its own account");
+    });
+}
+
+#[test]
 fn a_forged_sender_convinces_nobody() {
     Sandbox::user().run(|manager| {
         let service = Service::start(manager);

@@ -6,7 +6,7 @@ mod util;
 use std::time::Duration;
 
 use util::sys::{Lease, Pidfd};
-use util::{DEADLINE, Sandbox, Service, UNIT};
+use util::{DEADLINE, Sandbox, Service, UNIT, pause, rounds};
 
 /// A unit that does nothing, to stand in a relation to the gateway.
 const OTHER: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
@@ -22,9 +22,46 @@ fn stop() {
         assert_eq!(stop["in_flight"], 0, "{stop}");
         let failed = manager.systemctl(&["is-failed", UNIT]);
         assert_eq!(failed.stdout, "inactive\n");
+        // The command tells the same as the file.
+        let told = manager
+            .gateway(&["history", "--json"])
+            .assert_code(0)
+            .stdout;
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        assert!(told.to_string().contains(&stop.to_string()), "{told}");
         // Start again needs no reset-failed.
         service.systemctl("start");
         service.unit().assert(&[("ActiveState", "active")]);
+    });
+}
+
+#[test]
+fn stop_by_a_kill_of_the_unit_itself() {
+    Sandbox::user().run(|manager| {
+        let own = "[Service]\nExecStop=/bin/kill -TERM $MAINPID\n";
+        let service = Service::start_with(manager, "", own);
+        service.systemctl("stop");
+        service.assert_stopped(0);
+        service.systemctl("start");
+        let before = service.pid();
+        service.systemctl("restart");
+        service.wait_for_return(before, 0);
+        service.assert_last_stop("planned", 0, "stopping the unit");
+    });
+}
+
+#[test]
+fn stop_during_a_reload_that_is_slow() {
+    Sandbox::user().run(|manager| {
+        let slow = "[Service]\nExecReload=\nExecReload=/bin/sleep 2\n";
+        let service = Service::start_with(manager, "", slow);
+        let args = ["reload", "--no-block", UNIT];
+        manager.systemctl(&args).assert_code(0);
+        service.unit().wait_for(&[("ActiveState", "reloading")]);
+        service.systemctl("stop");
+        // systemd itself calls the control process that it killed a failure; the gateway does not.
+        service.unit().assert(&[("ExecMainStatus", "0")]);
+        service.assert_last_stop("planned", 0, "stopping the unit");
     });
 }
 
@@ -151,6 +188,23 @@ fn stop_during_the_start() {
         let journal = service.unit().journal();
         assert!(journal.contains("verdict=planned"), "{journal}");
         assert!(journal.contains("Exiting with code 0 ("), "{journal}");
+    });
+}
+
+#[test]
+fn a_stop_at_every_moment_of_a_start_leaves_it_inactive() {
+    Sandbox::user().run(|manager| {
+        let service = Service::install(manager, "", "");
+        for round in 0..rounds(30, 300) {
+            let args = ["start", "--no-block", UNIT];
+            manager.systemctl(&args).assert_code(0);
+            // The case is the delay itself.
+            pause(Duration::from_micros((round as u64 % 30) * 300));
+            service.systemctl("stop");
+            service
+                .unit()
+                .assert(&[("ActiveState", "inactive"), ("Result", "success")]);
+        }
     });
 }
 
