@@ -47,10 +47,11 @@ pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
 }
 
 fn some_keys(mut status: Value) -> Value {
-    if let Some(object) = status.as_object_mut() {
-        object.retain(|key, _| KEYS.contains(&key.as_str()));
+    let mut some = serde_json::Map::new();
+    for key in KEYS {
+        some.insert(key.to_owned(), status[key].take());
     }
-    status
+    Value::Object(some)
 }
 
 fn as_table(gateways: &[Value]) -> String {

@@ -1,7 +1,6 @@
 //! What is known of one gateway, gathered for `status` and `list`, and its two forms.
 #![forbid(unsafe_code)]
 
-use std::io::Read;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -128,11 +127,8 @@ fn look_at_own(dirs: &Dirs) -> (Contact, Value) {
 }
 
 fn run_record(dirs: &Dirs) -> Value {
-    let mut text = String::new();
-    let read = files::open_own(&dirs.run_record())
-        .and_then(|file| file.take(MAX_RECORD).read_to_string(&mut text));
-    match read {
-        Ok(_) => serde_json::from_slice(text.as_bytes()).unwrap_or_else(|_| json!({})),
+    match files::read_own(&dirs.run_record(), MAX_RECORD) {
+        Ok(text) => serde_json::from_slice(text.as_bytes()).unwrap_or_else(|_| json!({})),
         Err(_) => Value::Null,
     }
 }

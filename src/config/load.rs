@@ -6,8 +6,10 @@ use super::limits::MAX_CONFIG_BYTES;
 use super::value::{Draft, Origins};
 use super::{Config, parse, set};
 use std::fs::{File, metadata};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+
+use crate::sys::fs::read_bytes;
 
 /// What to load.
 #[derive(Debug, Clone, Default)]
@@ -99,9 +101,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         };
         return Err(io::Error::other(what));
     }
-    let mut bytes = Vec::new();
-    let cap = MAX_CONFIG_BYTES as u64 + 1;
-    File::open(path)?.take(cap).read_to_end(&mut bytes)?;
+    let bytes = read_bytes(File::open(path)?, MAX_CONFIG_BYTES as u64 + 1)?;
     if bytes.len() > MAX_CONFIG_BYTES {
         let cap = MAX_CONFIG_BYTES / 1024;
         return Err(io::Error::other(format!("larger than {cap} KiB")));

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
@@ -138,7 +138,7 @@ fn key(path: &Path, configured: bool) -> Result<Key, Failure> {
             format!("the key file {} cannot be used: {why}", path.display()),
         )
     };
-    let mut file = match files::open_own(path) {
+    let file = match files::open_own(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound && !configured => {
             make_key(path).map_err(|e| wrong(e.to_string()))?;
@@ -153,11 +153,7 @@ fn key(path: &Path, configured: bool) -> Result<Key, Failure> {
             "others may read it (mode {mode:o}); chmod 600 it"
         )));
     }
-    let mut text = String::new();
-    let read = Read::by_ref(&mut file)
-        .take(MAX_KEY_FILE)
-        .read_to_string(&mut text);
-    read.map_err(|e| wrong(e.to_string()))?;
+    let text = files::read_text(file, MAX_KEY_FILE).map_err(|e| wrong(e.to_string()))?;
     let remedy = if configured {
         ""
     } else {

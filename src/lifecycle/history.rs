@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -193,13 +193,7 @@ fn append(path: &Path, line: &Value, sync: bool) -> io::Result<()> {
 }
 
 fn read(path: &Path) -> Option<String> {
-    let mut text = String::new();
-    files::open_own(path)
-        .ok()?
-        .take(MAX_BYTES)
-        .read_to_string(&mut text)
-        .ok()?;
-    Some(text)
+    files::read_own(path, MAX_BYTES).ok()
 }
 
 fn parse(line: &str) -> Option<Value> {

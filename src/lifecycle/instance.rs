@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -133,8 +133,7 @@ fn write_word(file: &mut File, word: &str) -> io::Result<()> {
 
 /// Who the lock file names, if that process lives. What a dead one left behind names nobody.
 fn read_word(file: File) -> Option<Holder> {
-    let mut text = String::new();
-    file.take(MAX_BYTES).read_to_string(&mut text).ok()?;
+    let text = files::read_text(file, MAX_BYTES).ok()?;
     let word: Value = serde_json::from_slice(text.as_bytes()).ok()?;
     let pid = Pid::new(i32::try_from(word.get("pid")?.as_i64()?).ok()?)?;
     let start = word.get("start")?.as_u64()?;

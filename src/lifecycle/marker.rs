@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub fn withdraw(path: &Path) {
 
 /// Whether a stop of this process was announced. Whatever stood there is gone afterwards.
 pub fn consume(path: &Path) -> bool {
-    let read = read(path);
+    let read = files::read_own(path, MAX_BYTES);
     if let Err(e) = &read
         && e.kind() == io::ErrorKind::NotFound
     {
@@ -60,14 +60,6 @@ pub fn consume(path: &Path) -> bool {
             false
         }
     }
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    files::open_own(path)?
-        .take(MAX_BYTES)
-        .read_to_string(&mut text)?;
-    Ok(text)
 }
 
 fn check(text: &str) -> io::Result<()> {

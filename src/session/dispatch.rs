@@ -5,8 +5,6 @@
 //! them holds up no other.
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
-
 /// One turn that wants to run. The numbers are the caller's and never used twice.
 pub type Ticket = u64;
 
@@ -42,7 +40,7 @@ struct Line {
     session: Option<String>,
     /// The first one runs, or is the next to run.
     running: bool,
-    tickets: VecDeque<Ticket>,
+    tickets: Vec<Ticket>,
 }
 
 /// The whole state. The lines are as many as may run and wait at the most, and are looked through
@@ -51,7 +49,7 @@ struct Line {
 pub struct Dispatch {
     bounds: Bounds,
     /// Those that do not run stand in the order of their turn.
-    lines: VecDeque<Line>,
+    lines: Vec<Line>,
     running: usize,
     waiting: usize,
 }
@@ -60,7 +58,7 @@ impl Dispatch {
     pub fn new(bounds: Bounds) -> Dispatch {
         Dispatch {
             bounds,
-            lines: VecDeque::new(),
+            lines: Vec::new(),
             running: 0,
             waiting: 0,
         }
@@ -88,11 +86,11 @@ impl Dispatch {
             return Admission::Refused(Full::Session);
         }
         match line {
-            Some(line) => line.tickets.push_back(ticket),
-            None => self.lines.push_back(Line {
+            Some(line) => line.tickets.push(ticket),
+            None => self.lines.push(Line {
                 session: session.map(str::to_owned),
                 running: runs,
-                tickets: VecDeque::from([ticket]),
+                tickets: vec![ticket],
             }),
         }
         if runs {
@@ -110,9 +108,7 @@ impl Dispatch {
         let Some((at, place)) = found else {
             return Vec::new();
         };
-        let Some(mut line) = self.lines.remove(at) else {
-            return Vec::new();
-        };
+        let mut line = self.lines.remove(at);
         line.tickets.remove(place);
         let ran = line.running && place == 0;
         if ran {
@@ -124,7 +120,7 @@ impl Dispatch {
         match (line.tickets.is_empty(), ran) {
             (true, _) => {}
             // It had its turn: the others come first now.
-            (false, true) => self.lines.push_back(line),
+            (false, true) => self.lines.push(line),
             (false, false) => self.lines.insert(at, line),
         }
         self.fill()
@@ -150,7 +146,7 @@ impl Dispatch {
             let Some(line) = self.lines.iter_mut().find(|line| !line.running) else {
                 break;
             };
-            let Some(ticket) = line.tickets.front() else {
+            let Some(ticket) = line.tickets.first() else {
                 break;
             };
             started.push(*ticket);

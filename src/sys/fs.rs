@@ -1,7 +1,7 @@
 //! Files that must be ours: private directories, no symlinks followed, replacement in one step.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -57,6 +57,24 @@ pub fn open_own(path: &Path) -> io::Result<File> {
         return Err(refused(path, &format!("belongs to uid {}", meta.uid())));
     }
     Ok(file)
+}
+
+/// The text of a file that [`open_own`] takes, at most `cap` bytes of it.
+pub fn read_own(path: &Path, cap: u64) -> io::Result<String> {
+    read_text(open_own(path)?, cap)
+}
+
+/// The rest of a file, at most `cap` bytes of it; InvalidData when it is not UTF-8.
+pub fn read_text(file: File, cap: u64) -> io::Result<String> {
+    let bytes = read_bytes(file, cap)?;
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"))
+}
+
+/// The rest of a file, at most `cap` bytes of it.
+pub fn read_bytes(file: File, cap: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(cap).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Opens for reading and writing, creating with mode 0600; a symlink fails with ELOOP.
