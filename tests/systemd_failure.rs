@@ -23,9 +23,8 @@ fn a_wrong_configuration_is_not_tried_again() {
             ("NRestarts", "0"),
         ];
         service.unit().assert(&down);
-        let journal = service.unit().journal();
         for word in ["default.toml:4:1", "kinds", "kind"] {
-            assert!(journal.contains(word), "{word}: {journal}");
+            service.unit().wait_for_journal(word);
         }
         // Repaired, it starts.
         service.configure("");
@@ -67,10 +66,9 @@ fn a_port_that_is_taken_is_waited_for() {
         manager.write(&service.config_file(), &text);
         assert_ne!(manager.systemctl(&["start", UNIT]).code(), 0);
         service.unit().wait_for(&[("NRestarts", "2")]);
-        let journal = service.unit().journal();
-        assert!(journal.contains("status=69"), "{journal}");
+        service.unit().wait_for_journal("status=69");
         let named = format!("{address} is taken by pid {}", std::process::id());
-        assert!(journal.contains(&named), "{journal}");
+        service.unit().wait_for_journal(&named);
         drop(holder);
         service.unit().wait_for(&[("ActiveState", "active")]);
         assert_eq!(service.address(), address);

@@ -140,10 +140,7 @@ fn a_stop_after_a_kill_that_drains_is_a_stop() {
         let turns = begin_turns(&service);
         let gateway = Pidfd::open(service.pid()).unwrap();
         gateway.signal(libc::SIGTERM).unwrap();
-        eventually("the first verdict", || {
-            let journal = service.unit().journal();
-            journal.contains("verdict=external").then_some(())
-        });
+        service.unit().wait_for_journal("verdict=external");
         assert!(!gateway.wait(Duration::ZERO).unwrap());
         // To systemd it is on its way down already: the stop sends no signal, and waits.
         let args = ["stop", "--no-block", util::UNIT];

@@ -229,15 +229,32 @@ impl Unit<'_> {
             .collect()
     }
 
+    /// Waits for a line of its journal that contains `text`: journald reads what a process has
+    /// printed in its own time.
+    #[track_caller]
+    pub fn wait_for_journal(&self, text: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let journal = self.journal();
+            if journal.contains(text) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no {text:?} in:\n{journal}");
+        }
+    }
+
     /// What the unit's processes, and the manager about it, have logged.
     #[track_caller]
     pub fn journal(&self) -> String {
         let mut command = self.manager.command(Path::new("journalctl"));
-        if self.manager.system {
-            command.args(["-u", self.name]);
+        let fields = if self.manager.system {
+            ["_SYSTEMD_UNIT", "UNIT"]
         } else {
-            command.args(["--user", "--user-unit", self.name]);
-        }
+            ["_SYSTEMD_USER_UNIT", "USER_UNIT"]
+        };
+        let [by, about] = fields.map(|field| format!("{field}={}", self.name));
+        // journald loses the unit of a process that ends at once, but not its name.
+        command.args([&by, "+", &about, "+", "SYSLOG_IDENTIFIER=hermes-gateway"]);
         let args = ["--no-pager", "--quiet", "-o", "short-monotonic"];
         Process::spawn(command.args(args)).finish(DEADLINE).stdout
     }

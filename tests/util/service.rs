@@ -146,9 +146,8 @@ impl<'a> Service<'a> {
     pub fn assert_stopped(&self, restarts: u32) {
         self.assert_inactive(restarts);
         self.assert_last_stop("planned", 0, "");
-        let journal = self.unit.journal();
-        assert!(journal.contains("Exiting with code 0 ("), "{journal}");
-        assert!(journal.contains("verdict=planned"), "{journal}");
+        self.unit.wait_for_journal("Exiting with code 0 (");
+        self.unit.wait_for_journal("verdict=planned");
     }
 
     /// Fails the test unless systemd calls it stopped, its last process having ended with 0.
@@ -184,13 +183,10 @@ impl<'a> Service<'a> {
     pub fn assert_killed(&self, before: i32, restarts: u32) {
         self.wait_for_return(before, restarts);
         self.assert_last_stop("external", 143, "");
-        let journal = self.unit.journal();
-        assert!(journal.contains("Exiting with code 143 ("), "{journal}");
-        assert!(journal.contains("verdict=external"), "{journal}");
-        assert!(
-            journal.contains("status=143"),
-            "systemd saw no 143:\n{journal}"
-        );
+        self.unit.wait_for_journal("Exiting with code 143 (");
+        self.unit.wait_for_journal("verdict=external");
+        // What systemd saw.
+        self.unit.wait_for_journal("status=143");
     }
 }
 
