@@ -41,8 +41,8 @@ impl<'a> InShell<'a> {
             let text = fs::read_to_string(format!("{dir}/pid")).ok()?;
             text.trim().parse::<i32>().ok()
         });
-        let log = || manager.unit("shell.service").journal();
-        eventually("it serves", || log().contains("serves on").then_some(()));
+        let serves = format!("[{pid}]: gateway default serves on");
+        manager.unit("shell.service").wait_for_journal(&serves);
         let pidfd = Pidfd::open(pid).unwrap();
         InShell {
             manager,
@@ -66,7 +66,10 @@ impl<'a> InShell<'a> {
     #[track_caller]
     fn status(&self) -> String {
         let file = format!("{}/status", self.dir);
-        eventually("its status", || fs::read_to_string(&file).ok())
+        eventually("its status", || {
+            let text = fs::read_to_string(&file).ok()?;
+            text.ends_with('\n').then_some(text)
+        })
     }
 }
 
