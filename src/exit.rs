@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Why a process of ours ends, as its exit status tells it (sysexits.h where a name exists there).
@@ -63,6 +64,16 @@ impl Failure {
             exit,
             message: message.into(),
         }
+    }
+
+    /// Exit status 1: `cannot WHAT: ERROR`.
+    pub fn cannot(what: &str, error: &dyn fmt::Display) -> Failure {
+        Failure::failed(format!("cannot {what}: {error}"))
+    }
+
+    /// Exit status 1: `cannot VERB PATH: ERROR`.
+    pub fn with(verb: &str, path: &Path, error: &dyn fmt::Display) -> Failure {
+        Failure::cannot(&format!("{verb} {}", path.display()), error)
     }
 
     /// Exit status 1 with these words.

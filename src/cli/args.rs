@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use pico_args::Arguments;
@@ -71,13 +71,14 @@ pub enum Command {
 pub fn from_environment() -> Result<Parsed, Failure> {
     let mut words = env::args_os();
     let called_by = words.next();
-    parse(called_by, words.collect(), env::var_os("HERMES_PROFILE"))
+    let profile = env::var_os("HERMES_PROFILE");
+    parse(called_by.as_deref(), words.collect(), profile.as_deref())
 }
 
 fn parse(
-    called_by: Option<OsString>,
+    called_by: Option<&OsStr>,
     mut words: Vec<OsString>,
-    profile: Option<OsString>,
+    profile: Option<&OsStr>,
 ) -> Result<Parsed, Failure> {
     // What follows `--` is text, whatever it looks like.
     let literal = match words.iter().position(|word| word == "--") {
@@ -94,16 +95,16 @@ fn parse(
     let given: Option<String> = option(&mut args, ["-p", "--profile"])?;
     let config: Option<PathBuf> = args
         .opt_value_from_os_str("--config", |path| std::path::absolute(path))
-        .map_err(|e| usage(e.to_string(), None))?;
+        .map_err(|e| usage(&e.to_string(), None))?;
     let set: Vec<String> = args
         .values_from_str("--set")
-        .map_err(|e| usage(e.to_string(), None))?;
-    let name = Name::resolve(given.as_deref(), called_by.as_deref(), profile.as_deref())
+        .map_err(|e| usage(&e.to_string(), None))?;
+    let name = Name::resolve(given.as_deref(), called_by, profile)
         .map_err(|e| Failure::new(Exit::Usage, e))?;
 
-    let mut word = args.subcommand().map_err(|e| usage(e.to_string(), None))?;
+    let mut word = args.subcommand().map_err(|e| usage(&e.to_string(), None))?;
     if word.as_deref() == Some("gateway") {
-        word = args.subcommand().map_err(|e| usage(e.to_string(), None))?;
+        word = args.subcommand().map_err(|e| usage(&e.to_string(), None))?;
     }
     let topic = match &word {
         Some(word) => Some(help::topic(word).ok_or_else(|| unknown_command(word))?),
@@ -121,7 +122,7 @@ fn parse(
     match extra {
         Some(extra) if !helped && !version => {
             let extra = extra.to_string_lossy();
-            Err(usage(format!("{extra:?} is not understood here"), topic))
+            Err(usage(&format!("{extra:?} is not understood here"), topic))
         }
         _ => Ok(Parsed {
             name,
@@ -167,7 +168,7 @@ fn command(
             Some("check") => Command::Config { check: true },
             Some(other) => {
                 return Err(usage(
-                    format!("{other:?} is not understood here"),
+                    &format!("{other:?} is not understood here"),
                     Some(topic),
                 ));
             }
@@ -204,7 +205,7 @@ fn refuse_leftovers(
             | Status { .. }
             | Logs { .. }
     );
-    let refused = |flag: &str| Err(usage(format!("{flag} means nothing here"), Some(topic)));
+    let refused = |flag: &str| Err(usage(&format!("{flag} means nothing here"), Some(topic)));
     match command {
         _ if json && !knows_json => refused("--json"),
         _ if system && !knows_system => refused("--system"),
@@ -213,7 +214,7 @@ fn refuse_leftovers(
             user: Some(_),
             ..
         }) => Err(usage(
-            "--user names the user that a system unit runs as: it goes with --system".to_owned(),
+            "--user names the user that a system unit runs as: it goes with --system",
             Some(topic),
         )),
         _ => Ok(()),
@@ -229,7 +230,7 @@ fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> 
     };
     match text {
         None => Err(usage(
-            "there is one text to send: quote it, or - for stdin".into(),
+            "there is one text to send: quote it, or - for stdin",
             Some("send"),
         )),
         Some(text) if text == "-" && literal.is_empty() => Ok(Command::Send {
@@ -246,7 +247,7 @@ fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> 
 /// The next free word, if there is one.
 fn word(args: &mut Arguments) -> Result<Option<String>, Failure> {
     args.opt_free_from_str()
-        .map_err(|e| usage(e.to_string(), None))
+        .map_err(|e| usage(&e.to_string(), None))
 }
 
 fn option<T>(args: &mut Arguments, names: [&'static str; 2]) -> Result<Option<T>, Failure>
@@ -255,19 +256,19 @@ where
     T::Err: std::fmt::Display,
 {
     args.opt_value_from_str(names)
-        .map_err(|e| usage(e.to_string(), None))
+        .map_err(|e| usage(&e.to_string(), None))
 }
 
 fn unknown_command(word: &str) -> Failure {
     let near = help::nearest(word).map(|near| format!("; did you mean {near:?}?"));
     usage(
-        format!("there is no command {word:?}{}", near.unwrap_or_default()),
+        &format!("there is no command {word:?}{}", near.unwrap_or_default()),
         None,
     )
 }
 
 /// Wrong usage: one line that says what, and where to read on.
-fn usage(what: String, topic: Option<&'static str>) -> Failure {
+fn usage(what: &str, topic: Option<&'static str>) -> Failure {
     let what = what.trim_end_matches('.');
     let more = topic.map(|t| format!("{t} ")).unwrap_or_default();
     Failure::new(
@@ -282,7 +283,7 @@ mod tests {
 
     fn parse_words(words: &str) -> Result<Parsed, String> {
         let words = words.split_whitespace().map(OsString::from).collect();
-        parse(Some("hermes-gateway".into()), words, None).map_err(|failure| {
+        parse(Some(OsStr::new("hermes-gateway")), words, None).map_err(|failure| {
             assert_eq!(failure.exit, Exit::Usage);
             assert!(!failure.message.contains('\n'), "one line: {failure}");
             failure.message

@@ -13,8 +13,8 @@ use crate::text::escaped;
 
 /// Prints the last `count` records, oldest first: a table, or a JSON object a line.
 pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit, Failure> {
-    let stops = history::stops(&context.dirs)
-        .map_err(|e| Failure::failed(format!("cannot read the history: {e}")))?;
+    let stops =
+        history::stops(&context.dirs).map_err(|e| Failure::cannot("read the history", &e))?;
     let name = &context.name;
     if stops.is_empty() {
         eprintln!("hermes-gateway: no run of gateway {name} has ended yet");

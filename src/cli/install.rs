@@ -64,8 +64,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
         as_owner(&owner, || starter::write(&owner, &context.name))?.map_err(Failure::failed)?;
 
     if change != Change::Unchanged {
-        write(&unit.file, &wanted)
-            .map_err(|e| Failure::failed(format!("cannot write {}: {e}", unit.file.display())))?;
+        write(&unit.file, &wanted).map_err(|e| Failure::with("write", &unit.file, &e))?;
     }
     unit.act(&["daemon-reload"])?;
     let running = seen_by_manager(&unit)?;
@@ -112,7 +111,7 @@ fn as_owner<T>(owner: &Owner, act: impl FnOnce() -> T) -> Result<T, Failure> {
         None => Ok(act()),
         Some(user) => user::acting_as(user, act).map_err(|e| {
             let name = user.name.display();
-            Failure::failed(format!("cannot act as {name}: {e}"))
+            Failure::cannot(&format!("act as {name}"), &e)
         }),
     }
 }
@@ -159,7 +158,7 @@ fn compare(unit: &Unit, wanted: &str, force: bool) -> Result<Change, Failure> {
         },
         Err(e) if e.kind() == ErrorKind::NotFound && !link => return Ok(Change::Written),
         Err(e) if e.kind() == ErrorKind::InvalidData => "was not written by hermes-gateway",
-        Err(e) => return Err(Failure::failed(format!("cannot read {file}: {e}"))),
+        Err(e) => return Err(Failure::with("read", &unit.file, &e)),
     };
     if force {
         return Ok(Change::Updated);

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -76,29 +76,29 @@ fn as_table(gateways: &[Value]) -> String {
 /// Every gateway that left a trace, the default one first. What has no gateway's name is passed
 /// over, and so is a place that cannot be read: it is no place of this user's gateways.
 fn names(base: &Base, system_units: &Path) -> Vec<Name> {
-    let dirs = [base.state_dir()].into_iter().chain(base.run_dir());
-    let by_dir = dirs.flat_map(|dir| entries(&dir, |name| Name::parse(name).ok()));
-    let by_config = entries(&base.config_dir(), |name| {
-        Name::parse(name.strip_suffix(".toml")?).ok()
-    });
-    let own_units = unit_dir(base, Scope::User);
-    let by_unit = [own_units.as_path(), system_units]
-        .into_iter()
-        .flat_map(|dir| entries(dir, Name::of_unit));
-    let mut names: Vec<Name> = Vec::new();
-    for name in by_dir.chain(by_config).chain(by_unit) {
-        if let Err(at) = names.binary_search(&name) {
-            names.insert(at, name);
-        }
-    }
+    let config = |name: &str| Name::parse(name.strip_suffix(".toml")?).ok();
+    let dir = |name: &str| Name::parse(name).ok();
+    let mut names = Vec::new();
+    take(&mut names, Some(base.state_dir()), dir);
+    take(&mut names, base.run_dir(), dir);
+    take(&mut names, Some(base.config_dir()), config);
+    take(&mut names, Some(unit_dir(base, Scope::User)), Name::of_unit);
+    take(&mut names, Some(system_units.to_owned()), Name::of_unit);
     names
 }
 
-fn entries(dir: &Path, read: impl Fn(&str) -> Option<Name>) -> Vec<Name> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| read(entry.file_name().to_str()?))
-        .collect()
+/// Adds the names in a directory that are not known yet, in order.
+fn take(names: &mut Vec<Name>, dir: Option<PathBuf>, read: fn(&str) -> Option<Name>) {
+    let Some(Ok(entries)) = dir.map(fs::read_dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if let Some(name) = entry.file_name().to_str().and_then(read)
+            && let Err(at) = names.binary_search(&name)
+        {
+            names.insert(at, name);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ pub fn logs(context: &Context, follow: bool, system: bool) -> Result<Exit, Failu
     let Some(unit) = unit::find(context, system) else {
         return Err(Failure::failed(elsewhere(context)));
     };
-    let failed = |e: std::io::Error| Failure::failed(format!("cannot run journalctl: {e}"));
+    let failed = |e: std::io::Error| Failure::cannot("run journalctl", &e);
     let mut journalctl = unit
         .journalctl()
         .map_err(failed)?

@@ -129,9 +129,9 @@ pub fn print(text: &str) -> Result<(), Failure> {
     use std::io::{ErrorKind, Write};
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Failure::failed(format!(
-            "cannot write to standard output: {e}"
-        ))),
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::cannot("write to standard output", &e))
+        }
         _ => Ok(()),
     }
 }

@@ -10,7 +10,7 @@ use crate::sys::process::Pid;
 /// Installs the signal handlers.
 pub fn catch_signals() -> Result<Signals, Failure> {
     let reap = Pid::own().get() == 1;
-    Signals::catch(reap).map_err(|e| Failure::failed(format!("cannot catch signals: {e}")))
+    Signals::catch(reap).map_err(|e| Failure::cannot("catch signals", &e))
 }
 
 /// Runs until it is stopped.
@@ -18,7 +18,6 @@ pub fn run(context: Context, signals: Signals) -> Exit {
     let sources = context.sources();
     let Context {
         name,
-        base,
         dirs,
         children,
         ..
@@ -27,7 +26,6 @@ pub fn run(context: Context, signals: Signals) -> Exit {
         Plan {
             name,
             dirs,
-            home: base.home,
             sources,
             children,
         },

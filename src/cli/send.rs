@@ -82,7 +82,7 @@ fn read_all(from: impl Read, limit: usize) -> Result<String, Failure> {
     let mut bytes = Vec::new();
     from.take(limit as u64 + 1)
         .read_to_end(&mut bytes)
-        .map_err(|e| Failure::failed(format!("cannot read standard input: {e}")))?;
+        .map_err(|e| Failure::cannot("read standard input", &e))?;
     if bytes.len() > limit {
         return Err(Failure::failed(format!(
             "the message on standard input is longer than {limit} bytes; limits.max_body raises that"
@@ -188,9 +188,14 @@ fn read_event(data: &str) -> Result<Piece, Failure> {
 /// The words of an answer that is no success.
 fn refused(answer: Answer<'_>, deadline: Instant) -> Failure {
     let status = answer.status;
+    let seconds = answer.header("Retry-After").map(lines);
     let body = answer.body(MAX_ERROR, deadline).unwrap_or_default();
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();
-    problem(Some(status), &value["error"])
+    let mut failure = problem(Some(status), &value["error"]);
+    if let Some(seconds) = seconds {
+        failure.message += &format!(" (it suggests to wait {seconds} s)");
+    }
+    failure
 }
 
 /// 75 where the same may succeed later, as EX_TEMPFAIL has it.

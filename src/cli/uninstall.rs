@@ -25,7 +25,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
             print(&format!("there is no {file}: nothing to remove\n"))?;
             return Ok(Exit::Planned);
         }
-        Err(e) => return Err(Failure::failed(format!("cannot read {file}: {e}"))),
+        Err(e) => return Err(Failure::with("read", &unit.file, &e)),
     };
     let origin = text::inspect(&installed);
     if origin == Origin::Foreign {
@@ -44,7 +44,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     }
     fs::remove_file(&unit.file)
         .and_then(|()| files::sync_dir_of(&unit.file))
-        .map_err(|e| Failure::failed(format!("cannot remove {file}: {e}")))?;
+        .map_err(|e| Failure::with("remove", &unit.file, &e))?;
     unit.act(&["daemon-reload"])?;
     // A unit that failed would haunt the manager's lists without a file. It may not be there.
     let _ = unit.act(&["reset-failed", "--", &unit.name]);

@@ -6,9 +6,9 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Duration;
 
+use super::spawn;
 use crate::api::{self, Origin, Service};
 use crate::http::Connection;
 use crate::http::Limits;
@@ -56,7 +56,7 @@ pub fn accept(
                 if service.connections.load(Ordering::SeqCst) >= cap {
                     refuse(&stream);
                 } else {
-                    start(stream, Origin::Tcp(peer), service)?;
+                    start(Box::new(stream), Origin::Tcp(peer), service)?;
                 }
             }
             Err(e) if passes(&e) => {}
@@ -86,7 +86,7 @@ fn admit_control(stream: UnixStream, service: &Arc<Service>) -> io::Result<()> {
     if service.control_connections.load(Ordering::SeqCst) >= MAX_CONTROL {
         return Ok(());
     }
-    start(stream, Origin::Control { uid }, service)
+    start(Box::new(stream), Origin::Control { uid }, service)
 }
 
 /// Answers a connection that is over the cap, without waiting for it.
@@ -99,7 +99,7 @@ fn refuse(mut stream: &TcpStream) {
 }
 
 /// Gives a connection its thread.
-fn start(stream: impl Socket + 'static, origin: Origin, service: &Arc<Service>) -> io::Result<()> {
+fn start(stream: Box<dyn Socket>, origin: Origin, service: &Arc<Service>) -> io::Result<()> {
     let counted = Counted::new(service, origin);
     let run = move || {
         let service = &counted.service;
@@ -109,10 +109,7 @@ fn start(stream: impl Socket + 'static, origin: Origin, service: &Arc<Service>) 
             Err(e) => log::debug!("a connection from {origin} could not be set up: {e}"),
         }
     };
-    thread::Builder::new()
-        .stack_size(STACK)
-        .spawn(run)
-        .map(drop)
+    spawn("connection", STACK, Box::new(run)).map(drop)
 }
 
 fn limits(service: &Service) -> Limits {

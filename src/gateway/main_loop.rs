@@ -7,12 +7,12 @@ mod ending;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::startup::{self, Started};
 use super::timers::{Timers, due};
-use super::{Plan, doors, greeting, reload};
+use super::{Plan, STACK, doors, greeting, reload, spawn};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, Moment, Place};
@@ -92,7 +92,7 @@ fn end_early(failure: &Failure) -> Exit {
 
 impl Main {
     fn begin(plan: Plan, began: Instant) -> Result<Main, Failure> {
-        let failed = |e| Failure::failed(format!("cannot start: {e}"));
+        let failed = |e: std::io::Error| Failure::cannot("start", &e);
         let wake = Arc::new(Wake::new().map_err(failed)?);
         let place = Place::find(plan.dirs.planned_stop(), Arc::clone(&plan.children));
         let watchdog = watchdog_interval().map(|interval| (began + interval, interval));
@@ -125,19 +125,18 @@ impl Main {
         let (plan, wake) = (self.plan.clone(), Arc::clone(&self.wake));
         let mailbox = Arc::clone(&self.mailbox);
         let unit = self.place.unit().map(|own| own.unit.clone());
-        thread::Builder::new()
-            .name("start".to_owned())
-            .spawn(move || {
-                let started = startup::start(&plan, unit, began, Arc::clone(&wake));
-                let parts = started
-                    .as_ref()
-                    .ok()
-                    .map(|s| (Arc::clone(&s.service), Arc::clone(&s.run)));
-                mailbox.put(News::Started(Box::new(started)));
-                if let Some((service, run)) = parts {
-                    startup::settle(&plan, &service, &run);
-                }
-            })
+        let work = move || {
+            let started = startup::start(&plan, unit, began, Arc::clone(&wake));
+            let parts = started
+                .as_ref()
+                .ok()
+                .map(|s| (Arc::clone(&s.service), Arc::clone(&s.run)));
+            mailbox.put(News::Started(Box::new(started)));
+            if let Some((service, run)) = parts {
+                startup::settle(&plan, &service, &run);
+            }
+        };
+        spawn("start", STACK, Box::new(work))
     }
 
     fn turn_until_exit(&mut self, signals: &mut Signals) -> Exit {
@@ -256,6 +255,9 @@ impl Main {
 
     fn found(&mut self, finding: Finding) {
         log::info!("Shutdown context: {}", finding.context);
+        if finding.verdict.is_guess() {
+            log::warn!("the verdict is a guess: the service manager did not answer");
+        }
         let judged = if finding.verdict.planned {
             Judged::Planned
         } else {

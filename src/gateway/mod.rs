@@ -12,8 +12,9 @@ mod timers;
 
 pub use main_loop::run;
 
-use std::path::PathBuf;
+use std::io;
 use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
 
 use crate::config::Sources;
 use crate::dirs::Dirs;
@@ -25,7 +26,17 @@ use crate::subprocess::Children;
 pub struct Plan {
     pub name: Name,
     pub dirs: Dirs,
-    pub home: PathBuf,
     pub sources: Sources,
     pub children: Arc<Children>,
+}
+
+/// The stack of a thread that there is one of: only what is touched takes memory.
+const STACK: usize = 1 << 20;
+
+/// Starts a thread. Boxed, so that the machinery of a start is in the binary once.
+fn spawn(name: &str, stack: usize, work: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
+    Builder::new()
+        .name(name.to_owned())
+        .stack_size(stack)
+        .spawn(work)
 }

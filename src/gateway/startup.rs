@@ -35,7 +35,7 @@ pub struct Started {
     pub control: UnixListener,
     pub run: Arc<Run>,
     /// Held until the process ends.
-    pub instance: Instance,
+    pub _instance: Instance,
     pub key_file: PathBuf,
     pub config_file: Option<PathBuf>,
 }
@@ -65,12 +65,8 @@ pub fn start(
     let key = key(&key_file, config.http.key_file.is_some())?;
     let tcp = listen(config.http.listen, &loaded)?;
     let control = control(&plan.dirs.control_socket())?;
-    let run = Run::begin(&plan.dirs).map_err(|e| {
-        Failure::failed(format!(
-            "cannot write {}: {e}",
-            plan.dirs.run_record().display()
-        ))
-    })?;
+    let run =
+        Run::begin(&plan.dirs).map_err(|e| Failure::with("write", &plan.dirs.run_record(), &e))?;
 
     let listen = tcp.local_addr().unwrap_or(config.http.listen);
     let facts = Facts {
@@ -82,13 +78,13 @@ pub fn start(
     };
     let settings = settings(plan, config.clone());
     let service = Service::new(facts, key, settings, quiet)
-        .map_err(|e| Failure::failed(format!("cannot make an event counter: {e}")))?;
+        .map_err(|e| Failure::cannot("make an event counter", &e))?;
     Ok(Started {
         service: Arc::new(service),
         tcp,
         control,
         run: Arc::new(run),
-        instance,
+        _instance: instance,
         key_file,
         config_file: loaded.file,
     })
@@ -207,7 +203,7 @@ fn control(path: &Path) -> Result<UnixListener, Failure> {
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
-    bound.map_err(|e| Failure::failed(format!("cannot listen on {}: {e}", path.display())))
+    bound.map_err(|e| Failure::with("listen on", path, &e))
 }
 
 /// Removes what only makes sense while we live. The lock file stays: it is never unlinked.

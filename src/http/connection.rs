@@ -75,13 +75,9 @@ pub struct Connection {
 impl Connection {
     /// # Errors
     /// What the first setting of socket options says.
-    pub fn new(
-        socket: impl Socket + 'static,
-        limits: Limits,
-        gate: Arc<Gate>,
-    ) -> io::Result<Connection> {
+    pub fn new(socket: Box<dyn Socket>, limits: Limits, gate: Arc<Gate>) -> io::Result<Connection> {
         Ok(Connection {
-            wire: Wire::new(Box::new(socket), limits.write_timeout)?,
+            wire: Wire::new(socket, limits.write_timeout)?,
             limits,
             gate,
             out: Vec::new(),

@@ -25,10 +25,10 @@ mod target;
 mod tests;
 mod wire;
 
-pub use client::{Answer, Client};
+pub use client::Client;
 pub use connection::{Closed, Connection};
 pub use gate::{Gate, Limits};
-pub use request::{BodyFraming, Method, Request, Version};
+pub use request::{Method, Request};
 pub use response::Response;
 pub use socket::Socket;
 pub use stream::Stream;

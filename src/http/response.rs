@@ -47,6 +47,7 @@ impl Response {
         Response::new(status, "application/json", value.to_string().into_bytes())
     }
 
+    #[cfg(test)]
     pub fn text(status: u16, text: impl Into<String>) -> Response {
         let body = text.into().into_bytes();
         Response::new(status, "text/plain; charset=utf-8", body)

@@ -17,26 +17,6 @@ pub fn write_data(out: &mut Vec<u8>, data: &str) {
     out.push(b'\n');
 }
 
-/// Appends an event. A name or id with a line end in it cannot be told in this format; such a one
-/// is cut there, so that it can never forge a field.
-pub fn write_event(out: &mut Vec<u8>, name: Option<&str>, id: Option<&str>, data: &str) {
-    for (field, value) in [("event: ", name), ("id: ", id)] {
-        if let Some(value) = value {
-            out.extend_from_slice(field.as_bytes());
-            let end = value.find(['\r', '\n', '\0']).unwrap_or(value.len());
-            out.extend_from_slice(&value.as_bytes()[..end]);
-            out.push(b'\n');
-        }
-    }
-    write_data(out, data);
-}
-
-/// Appends a comment: keeps the connection awake, means nothing to the reader.
-pub fn write_comment(out: &mut Vec<u8>, text: &str) {
-    write_lines(out, ": ", text);
-    out.push(b'\n');
-}
-
 fn write_lines(out: &mut Vec<u8>, prefix: &str, text: &str) {
     let mut rest = text;
     loop {
@@ -139,18 +119,10 @@ mod tests {
     }
 
     #[test]
-    fn names_and_ids_cannot_forge_fields() {
+    fn empty_data_is_an_event_too() {
         let mut out = Vec::new();
-        write_event(&mut out, Some("x\ndata: y"), Some("7\r"), "z");
-        assert_eq!(out, b"event: x\nid: 7\ndata: z\n\n");
-    }
-
-    #[test]
-    fn comments_and_empty_data() {
-        let mut out = Vec::new();
-        write_comment(&mut out, "still\nhere");
         write_data(&mut out, "");
-        assert_eq!(out, b": still\n: here\n\ndata: \n\n");
+        assert_eq!(out, b"data: \n\n");
         assert_eq!(read_all(&out), [Event::default()]);
     }
 

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -56,9 +56,7 @@ impl Instance {
             let parent = dir.parent().unwrap_or(dir);
             files::private_dir(parent).and_then(|()| files::private_dir(dir))
         };
-        let failed = |path: &Path, e: io::Error| {
-            Failure::failed(format!("cannot use {}: {e}", path.display()))
-        };
+        let failed = |path: &Path, e: io::Error| Failure::with("use", path, &e);
         private(&dirs.state).map_err(|e| failed(&dirs.state, e))?;
         private(&dirs.runtime).map_err(|e| failed(&dirs.runtime, e))?;
 
@@ -140,7 +138,7 @@ fn read_word(file: File) -> Option<Holder> {
     (proc::start_time(pid) == Some(start)).then_some(Holder { pid, start })
 }
 
-fn named(path: &PathBuf, e: &io::Error) -> io::Error {
+fn named(path: &Path, e: &io::Error) -> io::Error {
     io::Error::new(e.kind(), format!("{}: {e}", path.display()))
 }
 

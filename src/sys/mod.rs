@@ -3,6 +3,8 @@
 //! What may enter: thin, typed wrappers around one system call or libc function each, split by
 //! subject, returning `io::Result`. What may not: any decision of the gateway.
 #![allow(unsafe_code)]
+// The kernel's types are narrower than Rust's for the same small constants and sizes.
+#![allow(clippy::cast_possible_truncation)]
 
 pub mod clock;
 pub mod fd;

@@ -95,7 +95,7 @@ pub fn replace_by(program: &Path, arguments: &[impl AsRef<OsStr>]) -> io::Error 
     io::Error::last_os_error()
 }
 
-fn os<'a>(strings: &'a [impl AsRef<OsStr>]) -> impl Iterator<Item = &'a OsStr> {
+fn os(strings: &[impl AsRef<OsStr>]) -> impl Iterator<Item = &OsStr> {
     strings.iter().map(AsRef::as_ref)
 }
 

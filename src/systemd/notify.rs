@@ -23,7 +23,7 @@ impl Notifier {
         let socket = env::var_os("NOTIFY_SOCKET").and_then(|address| match connect(&address) {
             Ok(socket) => Some(socket),
             Err(e) => {
-                log::warn!("NOTIFY_SOCKET={address:?} cannot be reached: {e}");
+                log::warn!("NOTIFY_SOCKET={} cannot be reached: {e}", address.display());
                 None
             }
         });

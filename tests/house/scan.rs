@@ -36,6 +36,12 @@ impl Source {
         self.text[..self.tests_at].lines().count()
     }
 
+    /// How many of them hold code: no blank line, no comment, no line of a long text.
+    pub fn lines_of_code(&self) -> usize {
+        let lines = self.production().lines();
+        lines.filter(|line| !line.trim().is_empty()).count()
+    }
+
     /// The number, from 1, of the line with this byte.
     pub fn line_at(&self, offset: usize) -> usize {
         line_at(&self.code, offset)

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::super::startup;
+use super::super::{STACK, spawn, startup};
 use super::{Main, News};
 use crate::agent::KILL_AFTER;
 use crate::exit::Exit;
@@ -60,10 +60,7 @@ impl Main {
             let finding = place.examine(caught, moment);
             mailbox.put(News::Found(Box::new(finding)));
         };
-        let spawned = thread::Builder::new()
-            .name("question".to_owned())
-            .spawn(question);
-        if let Err(e) = spawned {
+        if let Err(e) = spawn("question", STACK, Box::new(question)) {
             log::warn!("no thread for the question ({e}): the main one asks");
             let finding = self.place.examine(caught, moment);
             self.found(finding);

@@ -120,7 +120,7 @@ pub fn run(pieces: &[&[u8]]) -> Run {
     let fake = Fake::new(pieces);
     let log = Arc::clone(&fake.log);
     let mut requests = Vec::new();
-    let mut connection = Connection::new(fake, LIMITS, Arc::<Gate>::default()).unwrap();
+    let mut connection = Connection::new(Box::new(fake), LIMITS, Arc::<Gate>::default()).unwrap();
     let end = match serve(&mut connection, &mut requests) {
         Ok(()) => String::new(),
         Err(closed) => closed.to_string(),

@@ -48,7 +48,7 @@ fn serve_behind(
     limits: Limits,
     handler: impl Fn(&mut Connection) -> Result<(), Closed> + Send + 'static,
 ) -> Server {
-    let mut connection = Connection::new(socket, limits, gate).unwrap();
+    let mut connection = Connection::new(Box::new(socket), limits, gate).unwrap();
     let thread = thread::spawn(move || handler(&mut connection));
     Server { thread }
 }

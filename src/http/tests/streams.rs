@@ -133,7 +133,7 @@ fn each_piece_is_one_write() {
     use std::sync::Arc;
     let fake = Fake::new(&[b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"]);
     let log = Arc::clone(&fake.log);
-    let mut connection = Connection::new(fake, LIMITS, Arc::default()).unwrap();
+    let mut connection = Connection::new(Box::new(fake), LIMITS, Arc::default()).unwrap();
     let request = connection.next_request().unwrap().unwrap();
     let mut stream = connection
         .start_stream(&request, Response::new(200, "text/plain", b"".as_slice()))
