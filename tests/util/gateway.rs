@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use super::http::Connection;
-use super::{DEADLINE, Outcome, Process, TempDir, binary};
+use super::http::{self, Connection, Response};
+use super::{DEADLINE, Outcome, Process, TempDir, binary, eventually};
 
 /// Where one gateway keeps its files: configuration, state and runtime directories that nobody
 /// else uses. It outlives the process, so a second start finds what the first has left.
@@ -271,6 +271,41 @@ impl Gateway {
             .get("/v1/status", &[])
             .assert_status(200)
             .json()
+    }
+
+    /// One turn with this message, on a connection of its own.
+    #[track_caller]
+    pub fn ask(&self, text: &str) -> Response {
+        self.begin(text, false).response()
+    }
+
+    /// Sends a message, and leaves the answer to the caller.
+    #[track_caller]
+    pub fn begin(&self, text: &str, stream: bool) -> Connection {
+        let fields = [
+            ("Authorization", self.authorization()),
+            ("Content-Type", "application/json".to_owned()),
+        ];
+        let fields = fields
+            .each_ref()
+            .map(|(name, value)| (*name, value.as_str()));
+        let body = http::chat(text, stream);
+        let mut connection = self.connect();
+        connection.send(&http::request(
+            "POST",
+            "/v1/chat/completions",
+            &fields,
+            body.as_bytes(),
+        ));
+        connection
+    }
+
+    /// Waits until so many turns run.
+    #[track_caller]
+    pub fn wait_for_turns(&self, running: u64) {
+        eventually("the turns run", || {
+            (self.status()["turns"]["running"] == running).then_some(())
+        });
     }
 
     /// The process, to be waited for to its last word.

@@ -69,6 +69,24 @@ impl Response {
             .unwrap_or_else(|error| panic!("no JSON ({error}): {:?}", self.text()))
     }
 
+    /// The text of a chat completion, which this must be.
+    #[track_caller]
+    pub fn reply(self) -> String {
+        let json = self.assert_status(200).json();
+        let text = json["choices"][0]["message"]["content"].as_str();
+        text.unwrap_or_else(|| panic!("no reply: {json}"))
+            .to_owned()
+    }
+
+    /// The words of an error in OpenAI's shape, which this must be.
+    #[track_caller]
+    pub fn error(self, status: u16) -> String {
+        let json = self.assert_status(status).json();
+        let text = json["error"]["message"].as_str();
+        text.unwrap_or_else(|| panic!("no error: {json}"))
+            .to_owned()
+    }
+
     /// Fails the test, with the body, unless the status is this one.
     #[track_caller]
     pub fn assert_status(self, expected: u16) -> Response {
@@ -88,6 +106,12 @@ pub fn request(method: &str, target: &str, fields: &[(&str, &str)], body: &[u8])
     }
     bytes += "\r\n";
     [bytes.as_bytes(), body].concat()
+}
+
+/// The body of a chat completion with this user message.
+pub fn chat(text: &str, stream: bool) -> String {
+    let message = serde_json::json!({ "role": "user", "content": text });
+    serde_json::json!({ "model": "default", "stream": stream, "messages": [message] }).to_string()
 }
 
 impl Connection {

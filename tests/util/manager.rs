@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -76,10 +77,22 @@ impl Manager {
     /// Writes a unit file, or with `NAME.d/x.conf` a drop-in, and has the manager read it.
     #[track_caller]
     pub fn write_unit(&self, file: &str, text: &str) {
-        let file = self.unit_dir().join(file);
-        fs::create_dir_all(file.parent().unwrap()).expect("make the directory of units");
-        fs::write(&file, text).expect("write a unit");
+        self.write(&self.unit_dir().join(file), text);
         self.systemctl(&["daemon-reload"]).assert_code(0);
+    }
+
+    /// Writes a file of the user whose manager this is, and makes the directories on the way.
+    #[track_caller]
+    pub fn write(&self, file: &Path, text: &str) {
+        let dir = file.parent().unwrap();
+        let made: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+        fs::create_dir_all(dir).expect("make the directories");
+        fs::write(file, text).expect("write a file");
+        if !self.system && sys::uid() == 0 {
+            for path in made.into_iter().chain([file]) {
+                chown(path, Some(UID), Some(UID)).expect("chown");
+            }
+        }
     }
 
     /// Where its administrator's unit files are.
@@ -134,7 +147,8 @@ impl Manager {
     }
 }
 
-fn runtime_dir() -> PathBuf {
+/// The user's runtime directory.
+pub fn runtime_dir() -> PathBuf {
     format!("/run/user/{UID}").into()
 }
 
@@ -215,15 +229,32 @@ impl Unit<'_> {
             .collect()
     }
 
+    /// Waits for a line of its journal that contains `text`: journald reads what a process has
+    /// printed in its own time.
+    #[track_caller]
+    pub fn wait_for_journal(&self, text: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let journal = self.journal();
+            if journal.contains(text) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no {text:?} in:\n{journal}");
+        }
+    }
+
     /// What the unit's processes, and the manager about it, have logged.
     #[track_caller]
     pub fn journal(&self) -> String {
         let mut command = self.manager.command(Path::new("journalctl"));
-        if self.manager.system {
-            command.args(["-u", self.name]);
+        let fields = if self.manager.system {
+            ["_SYSTEMD_UNIT", "UNIT"]
         } else {
-            command.args(["--user", "--user-unit", self.name]);
-        }
+            ["_SYSTEMD_USER_UNIT", "USER_UNIT"]
+        };
+        let [by, about] = fields.map(|field| format!("{field}={}", self.name));
+        // journald loses the unit of a process that ends at once, but not its name.
+        command.args([&by, "+", &about, "+", "SYSLOG_IDENTIFIER=hermes-gateway"]);
         let args = ["--no-pager", "--quiet", "-o", "short-monotonic"];
         Process::spawn(command.args(args)).finish(DEADLINE).stdout
     }

@@ -6,17 +6,20 @@
 //! - [`Process`] is any child, with its output, its notifications and its end as events.
 //! - [`http`] speaks raw HTTP, so that a test can say exactly which bytes it sends.
 //! - [`Sandbox`] runs a test's body under a real, freshly booted systemd.
+//! - [`Service`] is the gateway as a unit in there.
 //!
 //! Nothing in here waits for a time to pass: every wait is for an event, and has a deadline.
 
 // Each test file is a program of its own and uses its own part of the harness.
 #![allow(dead_code, unused_imports)]
 
+mod gate;
 mod gateway;
 pub mod http;
 mod manager;
 mod process;
 mod sandbox;
+mod service;
 pub mod sys;
 
 use std::env;
@@ -25,12 +28,15 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
+pub use gate::Gate;
 pub use gateway::{Gateway, Home, Launch};
 pub use manager::{Manager, Unit};
 pub use process::{Outcome, Process};
 pub use sandbox::Sandbox;
+pub use service::{Service, UNIT};
 
 /// How long anything may take on a loaded machine before it counts as hung.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -51,6 +57,26 @@ pub fn full() -> bool {
 /// How often to repeat something: `short` as a rule, `long` under `tests/run --full`.
 pub fn rounds(short: usize, long: usize) -> usize {
     if full() { long } else { short }
+}
+
+/// Lets a time pass that is itself part of the case ("stop 80 ms after the kill"): never to let
+/// something settle.
+pub fn pause(time: Duration) {
+    let (_silent, listener) = mpsc::channel::<()>();
+    let _ = listener.recv_timeout(time);
+}
+
+/// Asks until there is an answer, where the kernel or a file offers no event to wait for.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "this did not come: {what}");
+        pause(Duration::from_millis(2));
+    }
 }
 
 /// Says that the calling test does not run here, where nobody can overlook it; CI has no excuse.

@@ -215,6 +215,16 @@ impl Process {
         })
     }
 
+    /// Waits for its end (true) or for a notification that starts with `text`, whichever comes first.
+    #[track_caller]
+    pub fn wait_for_end_or(&self, text: &str) -> bool {
+        let found = self.watch.wait(DEADLINE, |seen| {
+            let notified = seen.notified.iter().any(|line| line.starts_with(text));
+            (notified || seen.end.is_some()).then_some(!notified)
+        });
+        found.unwrap_or_else(|| self.gave_up("its end or a notification", DEADLINE))
+    }
+
     /// Waits for the end, and returns the exit status as [`code`] gives it.
     #[track_caller]
     pub fn wait_for_exit(&self, limit: Duration) -> i32 {

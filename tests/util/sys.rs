@@ -1,9 +1,12 @@
 //! What the tests ask of the kernel and std does not offer: the harness's only `unsafe`.
 #![allow(unsafe_code)]
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Our effective user id.
@@ -116,6 +119,38 @@ pub fn wait_for_end(pid: i32) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
+    }
+}
+
+/// Takes the exclusive lock of a file (flock(2)) for as long as it is open; fails where it is taken.
+pub fn flock(file: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open.
+    check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })
+}
+
+/// A write lease (fcntl(2), F_SETLEASE): who opens the file waits until the lease is dropped, for as
+/// long as /proc/sys/fs/lease-break-time at most. So a start can be held up where a test wants it.
+pub struct Lease {
+    _file: File,
+    asked: UnixStream,
+}
+
+impl Lease {
+    /// Takes the lease on a file of our own that nobody has open.
+    pub fn take(path: &Path) -> io::Result<Lease> {
+        let (asked, tell) = UnixStream::pair()?;
+        // The kernel's word that somebody waits; without a handler it would kill us.
+        signal_hook::low_level::pipe::register(libc::SIGIO, tell)?;
+        let file = File::options().read(true).write(true).open(path)?;
+        // SAFETY: the descriptor is open, and the argument is a plain number.
+        check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) })?;
+        Ok(Lease { _file: file, asked })
+    }
+
+    /// Waits until somebody wants to open the file.
+    pub fn wait_until_asked(&mut self, limit: Duration) -> io::Result<()> {
+        self.asked.set_read_timeout(Some(limit))?;
+        self.asked.read_exact(&mut [0])
     }
 }
 

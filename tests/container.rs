@@ -1,0 +1,186 @@
+//! As process 1 of a pid namespace, as in a container without an init: signals from inside and from
+//! outside, and the orphans that become its children.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod util;
+
+use std::fs;
+use std::process::Command;
+
+use util::{DEADLINE, Gateway, Home, Outcome, Process, binary, eventually, sys};
+
+/// A gateway that is process 1 of a pid namespace of its own.
+struct Contained {
+    gateway: Gateway,
+    /// Process 1, as it is called out here.
+    pid: i32,
+}
+
+impl Contained {
+    /// Starts it; `None`, said aloud, where there can be no namespace.
+    #[track_caller]
+    fn start(home: &Home) -> Option<Contained> {
+        if sys::uid() != 0 {
+            util::skip("a pid namespace needs root");
+            return None;
+        }
+        let words = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+        let gateway = home.launch().through(&words).start();
+        assert_eq!(gateway.status()["pid"], 1);
+        let pid = gateway.children()[0];
+        Some(Contained { gateway, pid })
+    }
+
+    /// Runs a command inside, with the gateway's own environment.
+    #[track_caller]
+    fn inside(&self, words: &[&str]) -> Outcome {
+        let mut command = Command::new("nsenter");
+        let own = self.gateway.home().command(&[]);
+        command.env_clear();
+        for (name, value) in own.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        let target = format!("--target={}", self.pid);
+        command
+            .args([&target, "--pid", "--mount", "--"])
+            .args(words);
+        Process::spawn(&mut command).finish(DEADLINE)
+    }
+
+    #[track_caller]
+    fn assert_end(&self, code: i32, words: &[&str]) {
+        let line = self.gateway.wait_for_log("Shutdown context", DEADLINE);
+        assert_eq!(self.gateway.wait_for_exit(DEADLINE), code, "{line}");
+        for word in words {
+            assert!(line.contains(word), "{word}: {line}");
+        }
+    }
+}
+
+#[test]
+fn ctrl_c() {
+    let home = Home::new();
+    let Some(contained) = Contained::start(&home) else {
+        return;
+    };
+    contained.inside(&["kill", "-INT", "1"]).assert_code(0);
+    contained.assert_end(0, &["signal=SIGINT", "verdict=planned"]);
+}
+
+#[test]
+fn ctrl_c_at_the_terminal_of_the_host() {
+    let home = Home::new();
+    let Some(contained) = Contained::start(&home) else {
+        return;
+    };
+    sys::kill(contained.pid, libc::SIGINT).unwrap();
+    contained.assert_end(0, &["signal=SIGINT", "verdict=planned"]);
+}
+
+#[test]
+fn stop_from_inside() {
+    let home = Home::new();
+    let Some(contained) = Contained::start(&home) else {
+        return;
+    };
+    let program = binary();
+    // It may not live to see its success: the namespace ends with its process 1.
+    let code = contained
+        .inside(&[program.to_str().unwrap(), "stop"])
+        .code();
+    assert!([0, 137].contains(&code), "{code}");
+    contained.assert_end(0, &["signal=SIGTERM", "verdict=planned"]);
+}
+
+#[test]
+fn a_plain_kill_from_inside() {
+    let home = Home::new();
+    let Some(contained) = Contained::start(&home) else {
+        return;
+    };
+    contained.inside(&["kill", "-TERM", "1"]).assert_code(0);
+    contained.assert_end(143, &["verdict=external", "under_systemd=no"]);
+}
+
+#[test]
+fn a_signal_from_outside_of_the_namespace() {
+    let home = Home::new();
+    let Some(contained) = Contained::start(&home) else {
+        return;
+    };
+    sys::kill(contained.pid, libc::SIGTERM).unwrap();
+    let words = [
+        "verdict=external",
+        " sender_pid=0 ",
+        " sender_name=(outside) ",
+    ];
+    contained.assert_end(143, &words);
+}
+
+#[test]
+fn a_stop_from_outside_of_the_namespace_is_no_plain_kill() {
+    let home = Home::new();
+    let Some(contained) = Contained::start(&home) else {
+        return;
+    };
+    // It shares the directories, and sees another pid than the gateway itself does: whatever it
+    // can do, it must not report a stop that the gateway took for a kill.
+    let outcome = home.run(&["stop"]);
+    if outcome.code() == 0 {
+        contained.assert_end(0, &["verdict=planned"]);
+    } else {
+        assert!(contained.gateway.is_running(), "{outcome:?}");
+    }
+}
+
+/// The children of process 1, by the state that /proc gives them.
+fn children(pid: i32) -> Vec<char> {
+    let mut states = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
+        let pids = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for child in pids.split_whitespace() {
+            let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+            let state = stat
+                .rsplit_once(") ")
+                .and_then(|(_, rest)| rest.chars().next());
+            states.extend(state);
+        }
+    }
+    states
+}
+
+#[test]
+fn orphans_are_reaped() {
+    let home = Home::new();
+    // Each turn leaves five that end after their parent, out of its group.
+    let script = "for n in 1 2 3 4 5; do setsid sleep 0.$n & done; \
+                  while [ $(ps -o pgid= | sort -u | wc -l) -lt 6 ]; do :; done; echo ok";
+    home.configure(&format!(
+        "[agent]\ncommand = [\"sh\", \"-c\", {script:?}]\n"
+    ));
+    let Some(contained) = Contained::start(&home) else {
+        return;
+    };
+    let turns: Vec<_> = (0..8)
+        .map(|_| contained.gateway.begin("x", false))
+        .collect();
+    let mut most = 0;
+    for mut turn in turns {
+        assert_eq!(turn.response().reply(), "ok");
+        most = most.max(children(contained.pid).len());
+    }
+    assert!(most > 0, "no orphan was ever a child of process 1");
+    eventually("all are reaped", || {
+        children(contained.pid).is_empty().then_some(())
+    });
+    // Its own children are still waited for by those who want their status.
+    home.configure("[agent]\ncommand = [\"sh\", \"-c\", \"exit 7\"]\n");
+    sys::kill(contained.pid, libc::SIGHUP).unwrap();
+    contained.gateway.wait_for_log("read again", DEADLINE);
+    for _ in 0..50 {
+        let message = contained.gateway.ask("x").error(502);
+        assert!(message.contains("exit status 7"), "{message}");
+    }
+    contained.inside(&["kill", "-TERM", "1"]).assert_code(0);
+    contained.assert_end(143, &[]);
+}

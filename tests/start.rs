@@ -1,0 +1,260 @@
+//! What a start takes hold of and what it refuses: the name, the port, the key, its directories. And
+//! what a reload changes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod util;
+
+use std::fs::{self, Permissions};
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use std::time::Duration;
+
+use util::{DEADLINE, Gate, Gateway, Home, Outcome, eventually, sys};
+
+/// A start that must fail with this status and these words.
+#[track_caller]
+fn refused(home: &Home, settings: &[(&str, &str)], code: i32, words: &[&str]) -> Outcome {
+    let mut launch = home.launch();
+    for (key, value) in settings {
+        launch = launch.set(key, value);
+    }
+    let outcome = launch.spawn().finish(DEADLINE).assert_code(code);
+    for word in words {
+        assert!(outcome.stderr.contains(word), "{word}: {}", outcome.stderr);
+    }
+    outcome
+}
+
+fn mode(path: &std::path::Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+// --------------------------------------------------------- one of a name, one port ----
+
+#[test]
+fn the_second_of_a_name_is_told_who_is_first() {
+    let first = Gateway::start();
+    let holder = format!("pid {}", first.pid());
+    refused(first.home(), &[], 69, &[&holder, "already running"]);
+    // It has taken nothing from the first one.
+    first.control().get("/health", &[]).assert_status(200);
+    // Nor does a lock that is left behind keep anybody out.
+    first.signal(libc::SIGKILL);
+    first.wait_for_exit(DEADLINE);
+    let second = first.home().start();
+    // Entered when READY=1 was said already.
+    eventually("the entry", || {
+        (second.status()["last_stop"]["verdict"] == "ended without a word").then_some(())
+    });
+}
+
+#[test]
+fn names_do_not_meet() {
+    let (one, two) = (Home::named("one"), Home::named("two"));
+    let (one, two) = (one.start(), two.start());
+    assert_eq!(one.status()["name"], "one");
+    assert_eq!(two.status()["name"], "two");
+}
+
+#[test]
+fn who_holds_the_port_is_named() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = holder.local_addr().unwrap().to_string();
+    let named = format!("pid {}", std::process::id());
+    let home = Home::new();
+    let settings = [("http.listen", address.as_str())];
+    refused(&home, &settings, 69, &[&address, &named, "http.listen"]);
+    drop(holder);
+    let gateway = home.launch().set("http.listen", &address).start();
+    assert_eq!(gateway.address().to_string(), address);
+}
+
+#[test]
+fn a_port_is_free_again_as_soon_as_its_gateway_has_ended() {
+    let home = Home::new();
+    let first = home.start();
+    let address = first.address().to_string();
+    let mut served = first.connect();
+    served.get("/health", &[]).assert_status(200);
+    first.signal(libc::SIGKILL);
+    first.wait_for_exit(DEADLINE);
+    let second = home.launch().set("http.listen", &address).start();
+    second.connect().get("/health", &[]).assert_status(200);
+}
+
+// --------------------------------------------------------------------- the key ----
+
+#[test]
+fn the_key_is_made_once_for_its_owner_alone() {
+    let home = Home::new();
+    let gateway = home.start();
+    let file = home.state_dir().join("api.key");
+    assert_eq!(mode(&file), 0o600);
+    let key = home.api_key();
+    let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    assert!(key.len() == 64 && key.chars().all(hex), "{}", key.len());
+    let said = format!("{}{}", gateway.stdout(), gateway.stderr());
+    assert!(!said.contains(&key), "the key itself is in the log");
+    gateway.signal(libc::SIGINT);
+    gateway.wait_for_exit(DEADLINE);
+    let again = home.start();
+    assert_eq!(home.api_key(), key);
+    let other = Gateway::start();
+    assert_ne!(other.home().api_key(), key);
+    drop(again);
+}
+
+#[test]
+fn where_a_new_key_is_kept_is_said() {
+    let home = Home::new();
+    let gateway = home.start();
+    let file = home.state_dir().join("api.key");
+    // Under a service manager and in a pipe too: nobody would know otherwise.
+    gateway.wait_for_log(file.to_str().unwrap(), Duration::from_secs(2));
+}
+
+#[test]
+fn a_key_that_is_no_secret_is_refused() {
+    let home = Home::new();
+    home.start();
+    let file = home.state_dir().join("api.key");
+    for bits in [0o640, 0o604, 0o644, 0o620] {
+        fs::set_permissions(&file, Permissions::from_mode(bits)).unwrap();
+        refused(&home, &[], 78, &["api.key", &format!("{bits:o}"), "chmod"]);
+    }
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    for text in [
+        "",
+        "\n",
+        "short\n",
+        "0123456789abcdef 0123456789abcdef 0123456789abcdef\n",
+    ] {
+        fs::write(&file, text).unwrap();
+        let outcome = refused(&home, &[], 78, &["api.key"]);
+        let word = text.trim();
+        assert!(
+            word.is_empty() || !outcome.stderr.contains(word),
+            "{}",
+            outcome.stderr
+        );
+    }
+    fs::remove_file(&file).unwrap();
+    symlink("/etc/hostname", &file).unwrap();
+    refused(&home, &[], 78, &["api.key"]);
+    fs::remove_file(&file).unwrap();
+    home.start();
+}
+
+#[test]
+fn a_key_file_of_the_configuration_must_be_there() {
+    let home = Home::new();
+    let file = home.path().join("my.key");
+    let settings = [("http.key_file", file.to_str().unwrap())];
+    refused(&home, &settings, 78, &["my.key"]);
+    assert!(!file.exists());
+    fs::write(&file, "k".repeat(40) + "\n").unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let gateway = home.launch().set(settings[0].0, settings[0].1).start();
+    let bearer = format!("Bearer {}", "k".repeat(40));
+    let fields = [("Authorization", bearer.as_str())];
+    gateway
+        .connect()
+        .get("/v1/models", &fields)
+        .assert_status(200);
+}
+
+// ------------------------------------------------------------------ directories ----
+
+#[test]
+fn directories_that_are_symlinks_are_refused() {
+    for which in [Home::state_dir, Home::runtime_dir] {
+        let home = Home::new();
+        let dir = which(&home);
+        let elsewhere = home.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::create_dir_all(dir.parent().unwrap()).unwrap();
+        symlink(&elsewhere, &dir).unwrap();
+        refused(&home, &[], 1, &[dir.to_str().unwrap(), "symlink"]);
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_lock_that_is_a_symlink_is_refused() {
+    let home = Home::new();
+    fs::create_dir_all(home.runtime_dir()).unwrap();
+    let elsewhere = home.path().join("elsewhere");
+    symlink(&elsewhere, home.runtime_dir().join("lock")).unwrap();
+    refused(&home, &[], 1, &["lock"]);
+    assert!(!elsewhere.exists());
+}
+
+#[test]
+fn directories_that_are_too_open_are_narrowed() {
+    let home = Home::new();
+    fs::create_dir_all(home.state_dir()).unwrap();
+    fs::set_permissions(home.state_dir(), Permissions::from_mode(0o755)).unwrap();
+    let _gateway = home.start();
+    assert_eq!(mode(&home.state_dir()), 0o700);
+    assert_eq!(mode(&home.runtime_dir()), 0o700);
+}
+
+#[test]
+fn directories_of_somebody_else_are_refused() {
+    if sys::uid() != 0 {
+        return util::skip("only root can give a directory to another user");
+    }
+    let home = Home::new();
+    fs::create_dir_all(home.state_dir()).unwrap();
+    std::os::unix::fs::chown(home.state_dir(), Some(4242), None).unwrap();
+    refused(&home, &[], 1, &["4242"]);
+}
+
+// ------------------------------------------------------------------------ reload ----
+
+#[test]
+fn a_reload_counts_for_the_next_turn_and_not_for_the_present_one() {
+    let home = Home::new();
+    let gate = Gate::closed(home.path());
+    let script = format!("{}; echo old", gate.wait());
+    home.configure(&format!(
+        "[agent]\ncommand = [\"sh\", \"-c\", {script:?}]\n"
+    ));
+    let gateway = home.start();
+    let mut turn = gateway.begin("x", false);
+    gateway.wait_for_turns(1);
+    home.configure("[agent]\ncommand = [\"echo\", \"new\"]\n");
+    gateway.signal(libc::SIGHUP);
+    gateway.wait_for_log("the configuration was read again", DEADLINE);
+    assert_eq!(gateway.ask("x").reply(), "new");
+    gate.open();
+    assert_eq!(turn.response().reply(), "old");
+}
+
+#[test]
+fn a_wrong_configuration_changes_nothing() {
+    let home = Home::new();
+    home.configure("[agent]\ncommand = [\"echo\", \"old\"]\n");
+    let gateway = home.start();
+    for wrong in [
+        "[agent]\ncommand = [\"echo\", \"new\"]\n[stop]\ndrain_timeout = \"never\"\n",
+        "[agent]\ncommand = [\"echo\", \"new\"\n",
+        "\u{0}",
+    ] {
+        home.configure(wrong);
+        gateway.signal(libc::SIGHUP);
+        gateway.wait_for_log("not reloaded", DEADLINE);
+        assert_eq!(gateway.ask("x").reply(), "old");
+    }
+    // What is bound stays bound, and the log says so.
+    let address = gateway.address();
+    home.configure("[agent]\ncommand = [\"echo\", \"new\"]\n[log]\ntarget = \"syslog\"\n");
+    gateway.signal(libc::SIGHUP);
+    gateway.wait_for_log("log.target has changed: that takes a restart", DEADLINE);
+    gateway.wait_for_log("the configuration was read again", DEADLINE);
+    assert_eq!(gateway.ask("x").reply(), "new");
+    assert_eq!(gateway.address(), address);
+    gateway.signal(libc::SIGINT);
+    assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
+}
