@@ -57,7 +57,9 @@ fn systemctl_kill() {
 #[test]
 fn without_restart_the_unit_shows_the_status() {
     Sandbox::user().run(|manager| {
-        let service = Service::start_with(manager, "", "[Service]\nRestart=no\n");
+        // Without what the unit knows of 143: what is left is what any unit would show.
+        let bare = "[Service]\nRestart=no\nSuccessExitStatus=\nRestartForceExitStatus=\n";
+        let service = Service::start_with(manager, "", bare);
         sys::kill(service.pid(), libc::SIGTERM).unwrap();
         service.unit().wait_for(&[
             ("ActiveState", "failed"),
@@ -66,6 +68,20 @@ fn without_restart_the_unit_shows_the_status() {
             ("ExecMainStatus", "143"),
             ("NRestarts", "0"),
         ]);
+    });
+}
+
+#[test]
+fn no_drop_in_keeps_it_from_coming_back() {
+    Sandbox::user().run(|manager| {
+        let service = Service::start_with(manager, "", "[Service]\nRestart=no\n");
+        let before = service.pid();
+        sys::kill(before, libc::SIGTERM).unwrap();
+        service.assert_killed(before, 1);
+        service.systemctl("stop");
+        service
+            .unit()
+            .assert(&[("ActiveState", "inactive"), ("Result", "success")]);
     });
 }
 
@@ -172,7 +188,7 @@ fn kill_during_the_start() {
         drop(lease);
         service.wait_for_return(before, 1);
         service.unit().wait_for_journal("verdict=external");
-        service.unit().wait_for_journal("status=143");
+        service.unit().wait_for_journal("Exiting with code 143 (");
     });
 }
 

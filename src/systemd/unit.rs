@@ -278,7 +278,7 @@ mod tests {
         for line in [
             "RestartSec=500ms",
             "RestartSteps=6",
-            "RestartMaxDelaySec=30s",
+            "RestartMaxDelaySec=10s",
         ] {
             assert!(has(&text, line), "{line}");
         }
