@@ -4,6 +4,7 @@
 mod util;
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 use util::sys;
@@ -71,6 +72,19 @@ fn stops_and_kills() {
             0,
             "the service manager is stopping the unit",
         );
+    });
+}
+
+#[test]
+fn it_outlives_its_users_logout() {
+    Sandbox::system().run(|manager| {
+        start(manager, "");
+        // The runtime directory of a user goes at logout: nothing of ours may be in it.
+        assert!(!Path::new("/run/user/4242/hermes-gateway").exists());
+        let run = Path::new("/home/tester/.local/state/hermes-gateway/default/run");
+        assert!(run.join("control.sock").exists());
+        let status = manager.user().gateway(&["status", "--json"]);
+        status.assert_code(0);
     });
 }
 

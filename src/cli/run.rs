@@ -1,11 +1,15 @@
 //! `run`: the gateway itself.
 #![forbid(unsafe_code)]
 
+use std::env;
+
 use super::Context;
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
 use crate::lifecycle::signals::Signals;
+use crate::sys::proc;
 use crate::sys::process::Pid;
+use crate::systemd::{Scope, cgroup};
 
 /// Installs the signal handlers.
 pub fn catch_signals() -> Result<Signals, Failure> {
@@ -18,17 +22,26 @@ pub fn run(context: Context, signals: Signals) -> Exit {
     let sources = context.sources();
     let Context {
         name,
-        dirs,
+        mut dirs,
         children,
         ..
     } = context;
-    gateway::run(
-        Plan {
-            name,
-            dirs,
-            sources,
-            children,
-        },
-        signals,
-    )
+    if is_system_service() {
+        // The user's runtime directory goes when that user logs out; the machine's service stays.
+        dirs = dirs.without_runtime();
+    }
+    let plan = Plan {
+        name,
+        dirs,
+        sources,
+        children,
+    };
+    gateway::run(plan, signals)
+}
+
+/// Whether the machine's service manager runs us as a service.
+fn is_system_service() -> bool {
+    let own = || cgroup::own_unit(&proc::cgroup(Pid::own())?);
+    env::var_os("INVOCATION_ID").is_some()
+        && own().is_some_and(|own| own.scope == Scope::System && own.unit.ends_with(".service"))
 }
