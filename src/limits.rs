@@ -243,6 +243,13 @@ pub const MAX_STDERR_LOGGED: usize = 64 << 10;
 /// The most that we take of what systemctl prints; `list-jobs` and `show` stay far below.
 pub const MAX_SYSTEMCTL_OUTPUT: usize = 256 << 10;
 
+/// How long a reader of our log that does not read may hold us up for a line; then the line is lost.
+pub const LOG_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The most bytes of a log line: less than PIPE_BUF (4096, pipe(7)), so that a pipe which takes a
+/// line takes it whole and at once.
+pub const MAX_LOG_LINE: usize = 4000;
+
 /// How long a syslog daemon that went away is left alone before the next try to reach it.
 pub const SYSLOG_RECONNECT: Duration = Duration::from_secs(1);
 

@@ -13,9 +13,10 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, LogFormat, LoggerBackend, Severity};
 
 use crate::config::LogTarget;
-use crate::limits::{SYSLOG_PATIENCE, SYSLOG_RECONNECT};
+use crate::limits::{LOG_PATIENCE, MAX_LOG_LINE, SYSLOG_PATIENCE, SYSLOG_RECONNECT};
 use crate::sys::clock::Utc;
 use crate::sys::fd::device_and_inode;
+use crate::sys::poll::{Interest, poll};
 use crate::sys::process::Pid;
 use crate::text::escaped;
 
@@ -107,7 +108,13 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let message = escaped(&record.args().to_string(), false);
+        let mut message = escaped(&record.args().to_string(), false);
+        if message.len() > MAX_LOG_LINE {
+            let end = (0..=MAX_LOG_LINE)
+                .rev()
+                .find(|at| message.is_char_boundary(*at));
+            message.truncate(end.unwrap_or(0));
+        }
         let level = record.level();
         match &mut *self.sink.lock().unwrap_or_else(PoisonError::into_inner) {
             Sink::Journal => to_stderr(&format!("<{}>{message}\n", priority(level))),
@@ -128,9 +135,15 @@ fn plain(level: Level, message: &str) {
     to_stderr(&format!("{time} {level:<5} {message}\n"));
 }
 
-/// One write a line, so that lines of several processes do not mix. Nobody could be told of an error.
+/// One write a line, so that lines of several processes do not mix. A reader that does not read
+/// costs a line, not the gateway: it may hold us up for `LOG_PATIENCE` only. Nobody could be told of
+/// an error.
 fn to_stderr(line: &str) {
-    let _ = io::stderr().lock().write_all(line.as_bytes());
+    let mut stderr = io::stderr().lock();
+    let room = poll(&mut [Interest::write(stderr.as_fd())], Some(LOG_PATIENCE));
+    if room.is_ok_and(|ready| ready > 0) {
+        let _ = stderr.write_all(line.as_bytes());
+    }
 }
 
 /// The priorities of syslog(3).

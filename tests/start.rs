@@ -7,7 +7,6 @@ mod util;
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
-
 use std::time::Duration;
 
 use util::{DEADLINE, Gate, Gateway, Home, Outcome, eventually, sys};
@@ -257,4 +256,19 @@ fn a_wrong_configuration_changes_nothing() {
     assert_eq!(gateway.address(), address);
     gateway.signal(libc::SIGINT);
     assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
+}
+
+/// A full pipe that nobody reads, as standard error.
+const FULL: &str =
+    "mkdir -p \"${0%/*}\"; mkfifo \"$0\"; exec 2<>\"$0\"; head -c 65536 /dev/zero >&2; exec \"$@\"";
+
+#[test]
+fn a_log_that_nobody_reads_does_not_hold_it_up() {
+    let home = Home::new();
+    let fifo = home.config_file().with_file_name("fifo");
+    let through = ["sh", "-c", FULL, fifo.to_str().unwrap()];
+    let gateway = home.launch().through(&through).start();
+    assert_eq!(gateway.ask("x").reply(), "x");
+    gateway.signal(libc::SIGTERM);
+    assert_eq!(gateway.wait_for_exit(DEADLINE), 143);
 }

@@ -18,6 +18,7 @@ use crate::http::sse;
 use crate::http::{Closed, Connection};
 use crate::limits::{MAX_PIECE, MAX_SESSION};
 use crate::session::id;
+use crate::session::places::NoPlace;
 use crate::text::quoted;
 
 /// The header that puts a request into a session.
@@ -51,8 +52,18 @@ pub fn complete(
     };
     drop(body);
     // The connection is lent to the reply: its socket is watched through a descriptor of its own.
-    let client = connection.as_fd().try_clone_to_owned()?;
-    let message_id = id::new()?;
+    let begun = connection
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(|client| Ok((client, id::new()?)));
+    let (client, message_id) = match begun {
+        Ok(begun) => begun,
+        Err(e) => {
+            let problem = Problem::no_place(&NoPlace::Failed(e));
+            let problem = problem.unwrap_or_else(Problem::stopping);
+            return connection.respond(request, problem.response());
+        }
+    };
     let mut answer = Answer::new(connection, request, &chat, &message_id);
     let outcome = run(service, &chat, &message_id, &client, &mut answer);
     match outcome {
