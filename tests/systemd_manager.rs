@@ -150,7 +150,8 @@ fn no_systemctl_on_path() {
 #[test]
 fn no_systemctl_at_all() {
     Sandbox::user().run(|manager| {
-        let hidden = "[Service]\nPrivateUsers=yes\nInaccessiblePaths=/usr/bin/systemctl\n";
+        let hidden =
+            "[Service]\nPrivateUsers=yes\nInaccessiblePaths=-/bin/systemctl -/usr/bin/systemctl\n";
         let service = Service::start_with(manager, "", hidden);
         let before = service.pid();
         sys::kill(before, libc::SIGTERM).unwrap();

@@ -91,7 +91,10 @@ fn it_outlives_its_users_logout() {
 #[test]
 fn no_systemctl_at_all() {
     Sandbox::system().run(|manager| {
-        start(manager, "InaccessiblePaths=/usr/bin/systemctl\n");
+        start(
+            manager,
+            "InaccessiblePaths=-/bin/systemctl -/usr/bin/systemctl\n",
+        );
         let unit = manager.unit(UNIT);
         sys::kill(unit.main_pid(), libc::SIGTERM).unwrap();
         unit.wait_for(&[("ActiveState", "active"), ("NRestarts", "1")]);
