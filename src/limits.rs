@@ -113,6 +113,9 @@ pub const CUT_PATIENCE: Duration = Duration::from_secs(2);
 /// SIGTERM to SIGKILL for agents, the last words to clients; and as much again for a busy machine.
 pub const STOP_HEADROOM: Duration = Duration::from_secs(15);
 
+/// How long a service manager that does not read may hold the main loop up for a message.
+pub const NOTIFY_PATIENCE: Duration = Duration::from_millis(200);
+
 /// How often STATUS= tells what a drain waits for.
 pub const REPORT_EVERY: Duration = Duration::from_secs(1);
 
@@ -132,13 +135,22 @@ pub const ACCEPT_BATCH: usize = 64;
 pub const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
 /// Connections on the control socket at once: commands of one user.
-pub const MAX_CONTROL_CONNECTIONS: usize = 32;
+pub const MAX_CONTROL_CONNECTIONS: usize = 64;
+
+/// How many of those may be messages that wait for their reply: the rest is for `status`.
+pub const MAX_CONTROL_TURNS: usize = 48;
 
 /// Listeners, journal, log, a helper's pipes, the control socket's clients.
 pub const RESERVED_DESCRIPTORS: usize = 64;
 
-/// The pipes of a command's turn, its pidfd, and the client's second descriptor.
-pub const DESCRIPTORS_PER_TURN: usize = 6;
+/// The pipes of a command's turn and its pidfd.
+pub const DESCRIPTORS_PER_TURN: usize = 5;
+
+/// A connection's socket, and a second descriptor of it and an event while it waits for a turn.
+pub const DESCRIPTORS_PER_CONNECTION: usize = 3;
+
+/// As far as the soft limit on descriptors is raised at the start, if the hard one allows it.
+pub const WANTED_DESCRIPTORS: u64 = 65_536;
 
 // ---- HTTP.
 
@@ -212,6 +224,10 @@ pub const MAX_PIECE: usize = 32 << 10;
 /// The most bytes in a name; with its fixed parts a unit's name stays far below systemd's 255.
 pub const MAX_NAME: usize = 64;
 
+/// A body of more than this is turned into values by one thread at a time: JSON takes up to fifty
+/// times its size in memory while it is read.
+pub const LARGE_JSON: usize = 16 << 10;
+
 /// Bytes of chance in a key that we make.
 pub const KEY_BYTES: usize = 32;
 
@@ -230,6 +246,13 @@ pub const AGENT_READ: usize = 8 << 10;
 /// privileges), so that all of a reply is taken when the agent has ended; and not more, so that
 /// one that prints without end is looked at between.
 pub const AGENT_READS: usize = (1 << 20) / AGENT_READ + 1;
+
+/// How long a child that was killed may take to end before it is left behind: the kernel needs no
+/// time for that, unless the child belongs to another user or hangs in a system call.
+pub const REAP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the exit waits for a thread that is starting a child, to kill that one too.
+pub const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Longer lines are cut: a log line, not a document.
 pub const MAX_STDERR_LINE: usize = 2048;
@@ -251,7 +274,7 @@ pub const LOG_PATIENCE: Duration = Duration::from_millis(500);
 pub const MAX_LOG_LINE: usize = 4000;
 
 /// How long a syslog daemon that went away is left alone before the next try to reach it.
-pub const SYSLOG_RECONNECT: Duration = Duration::from_secs(1);
+pub const SYSLOG_RECONNECT: Duration = Duration::from_millis(100);
 
 /// How long a syslog daemon that does not read may hold up the thread that logs.
 pub const SYSLOG_PATIENCE: Duration = Duration::from_millis(200);

@@ -15,11 +15,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::sys::fd::set_nonblocking;
+use crate::limits::{LOCK_PATIENCE, REAP_PATIENCE};
+use crate::sys::fd::{limit, set_limit_of, set_nonblocking};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::proc;
 use crate::sys::process::{self, Pid, PidFd, Signal, Status};
-use crate::sys::spawn::{self, Manner, Spawned};
+use crate::sys::spawn::{self, Manner};
 
 /// Variables that are the service manager's word to one process only (systemd.exec(5)): a child
 /// that had them could speak in our name or take itself for us.
@@ -39,6 +40,12 @@ pub const NOT_FOR_CHILDREN: [&str; 9] = [
 #[derive(Debug, Default)]
 pub struct Children {
     known: Mutex<Vec<Pid>>,
+    /// Those that would not end when they were killed (another user's, or deep in the kernel).
+    abandoned: Mutex<Vec<Pid>>,
+    /// The soft limit on descriptors that we were started with, and that children get.
+    descriptors: Option<u64>,
+    /// We are process 1, and reap whatever nobody here waits for.
+    reaper: bool,
 }
 
 /// A program to start: an absolute path, arguments and variables.
@@ -104,7 +111,13 @@ impl Program {
 
 impl Children {
     pub fn new() -> Arc<Children> {
-        Arc::default()
+        let reaper = Pid::own().get() == 1;
+        let descriptors = limit().ok();
+        Arc::new(Children {
+            descriptors,
+            reaper,
+            ..Children::default()
+        })
     }
 
     /// Starts a child. Dropping it kills and reaps it.
@@ -112,58 +125,73 @@ impl Children {
     /// # Errors
     /// Those of [`spawn::spawn`], and of pidfd_open(2) (Linux before 5.3).
     pub fn spawn(self: &Arc<Self>, program: &Program, manner: Manner) -> io::Result<Child> {
+        self.reap_abandoned();
         let variables = program.variables();
-        // Held over the spawn: the reaper must not see a child before its name is here.
-        let mut known = self.known();
+        // An exec can hang (a program on a dead network file system), and then only this thread may
+        // hang with it. But process 1 must not reap a child before its name is here.
+        let held = self.reaper.then(|| lock(&self.known));
         let spawned = spawn::spawn(&program.path, &program.arguments, &variables, manner)?;
-        let Spawned {
-            pid,
-            stdin,
-            stdout,
-            stderr,
-        } = spawned;
+        let pid = spawned.pid;
+        if let Some(soft) = self.descriptors {
+            set_limit_of(pid, soft);
+        }
+        held.unwrap_or_else(|| lock(&self.known)).push(pid);
         match PidFd::open(pid) {
-            Ok(pidfd) => {
-                known.push(pid);
-                let (stdout, stderr) = (Some(stdout), Some(stderr));
-                let family = Arc::clone(self);
-                Ok(Child {
-                    pid,
-                    pidfd,
-                    stdin,
-                    stdout,
-                    stderr,
-                    reaped: false,
-                    family,
-                })
-            }
+            Ok(pidfd) => Ok(Child {
+                pid,
+                pidfd,
+                stdin: spawned.stdin,
+                stdout: Some(spawned.stdout),
+                stderr: Some(spawned.stderr),
+                reaped: false,
+                family: Arc::clone(self),
+            }),
             Err(e) => {
-                // Its pipes are closed and nobody else waits for it: it ends or is killed with us.
-                let _ = process::signal_group(pid, Signal::Kill);
+                process::kill(pid);
+                let _ = process::wait(pid);
+                lock(&self.known).retain(|known| *known != pid);
                 Err(e)
             }
         }
     }
 
     /// Reaps what was handed to us as process 1. Children of our own are left to who waits for them.
-    pub fn reap_orphans(&self) {
-        let known = self.known();
+    /// Says whether it could: not while a child is being started.
+    pub fn reap_orphans(&self) -> bool {
+        let Ok(known) = self.known.try_lock() else {
+            return false;
+        };
         let orphans = proc::children_of_main_thread();
         for orphan in orphans.into_iter().filter(|pid| !known.contains(pid)) {
             process::reap(orphan);
         }
+        true
     }
 
     /// Kills every group that a child of ours leads: before an exit that waits for nobody.
     pub fn kill_groups(&self) {
-        for pid in self.known().iter() {
-            let _ = process::signal_group(*pid, Signal::Kill);
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            if let Ok(known) = self.known.try_lock() {
+                for pid in known.iter() {
+                    let _ = process::signal_group(*pid, Signal::Kill);
+                }
+                return;
+            }
+            if Instant::now() >= deadline {
+                return;
+            }
+            std::thread::yield_now();
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Vec<Pid>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reap_abandoned(&self) {
+        lock(&self.abandoned).retain(|pid| !process::reap(*pid));
     }
+}
+
+fn lock(pids: &Mutex<Vec<Pid>>) -> MutexGuard<'_, Vec<Pid>> {
+    pids.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A child of ours that is not reaped yet, and our ends of its pipes until they are taken.
@@ -184,17 +212,27 @@ impl Child {
         self.pidfd.as_fd()
     }
 
-    /// Signals the process group that the child leads.
-    pub fn signal_group(&self, signal: Signal) -> io::Result<()> {
-        process::signal_group(self.pid, signal)
+    /// Signals the process group that the child leads, and the child itself, which may have left
+    /// its group. Whom we may not signal, or who is gone, is passed over.
+    pub fn signal(&self, signal: Signal) {
+        let _ = process::signal_group(self.pid, signal);
+        let _ = self.pidfd.send(signal);
     }
 
-    /// Reaps the child; blocks until it has ended.
-    pub fn wait(&mut self) -> io::Result<Status> {
-        while poll(&mut [Interest::read(self.pidfd.as_fd())], None)? == 0 {}
+    /// Reaps the child.
+    ///
+    /// # Errors
+    /// TimedOut when it has not ended after `patience`; dropping it leaves it to a later reaping.
+    pub fn wait(&mut self, patience: Duration) -> io::Result<Status> {
+        let deadline = Instant::now() + patience;
+        while poll(&mut [Interest::read(self.ended())], Some(left(deadline)))? == 0 {
+            if left(deadline) == Duration::ZERO {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
         // Under the lock: nobody must find its number there once the kernel may give it away.
         let family = Arc::clone(&self.family);
-        let mut known = family.known();
+        let mut known = lock(&family.known);
         let status = process::wait(self.pid);
         known.retain(|pid| *pid != self.pid);
         self.reaped = true;
@@ -202,11 +240,19 @@ impl Child {
     }
 }
 
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
 impl Drop for Child {
     fn drop(&mut self) {
-        if !self.reaped {
-            let _ = self.pidfd.send(Signal::Kill);
-            let _ = self.wait();
+        if self.reaped {
+            return;
+        }
+        let _ = self.pidfd.send(Signal::Kill);
+        if self.wait(REAP_PATIENCE).is_err() {
+            lock(&self.family.known).retain(|pid| *pid != self.pid);
+            lock(&self.family.abandoned).push(self.pid);
         }
     }
 }
@@ -244,7 +290,7 @@ pub fn capture(
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let (mut out_open, mut err_open) = (true, true);
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = left(deadline);
         if left == Duration::ZERO {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -271,7 +317,7 @@ pub fn capture(
     }
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(Answer {
-        success: child.wait()? == Status::Exited(0),
+        success: child.wait(REAP_PATIENCE)? == Status::Exited(0),
         stdout: text(&out),
         stderr: text(&err),
     })
@@ -376,8 +422,8 @@ mod tests {
             Some(Duration::from_secs(20)),
         )
         .unwrap();
-        children.reap_orphans();
-        assert_eq!(child.wait().unwrap(), Status::Exited(7));
+        assert!(children.reap_orphans());
+        assert_eq!(child.wait(REAP_PATIENCE).unwrap(), Status::Exited(7));
     }
 
     #[test]

@@ -219,7 +219,7 @@ fn turns_in_flight_finish_and_new_work_is_turned_away() {
     let key = gateway.authorization();
     gateway.signal(libc::SIGTERM);
     gateway.wait_for_log("Shutdown context", DEADLINE);
-    gateway.wait_for_notification("STATUS=Draining: 2 turns", DEADLINE);
+    gateway.wait_for_notification("STATUS=Draining: turns in flight 2", DEADLINE);
     // One that was kept alive hears why, and so does a new one.
     let refused = kept.get("/v1/models", &[("Authorization", &key)]);
     assert_eq!(refused.field("connection"), Some("close"), "{refused:?}");

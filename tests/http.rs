@@ -324,7 +324,7 @@ fn ticks(pid: i32) -> u64 {
 #[test]
 fn connections_beyond_the_descriptors_are_turned_away() {
     let home = Home::new();
-    let limit = ["prlimit", "--nofile=128"];
+    let limit = ["prlimit", "--nofile=256"];
     let gateway = home
         .launch()
         .set("limits.max_turns", "2")

@@ -174,7 +174,7 @@ fn directories_that_are_symlinks_are_refused() {
         fs::create_dir(&elsewhere).unwrap();
         fs::create_dir_all(dir.parent().unwrap()).unwrap();
         symlink(&elsewhere, &dir).unwrap();
-        refused(&home, &[], 1, &[dir.to_str().unwrap(), "symlink"]);
+        refused(&home, &[], 78, &[dir.to_str().unwrap(), "symlink"]);
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
     }
 }
@@ -207,7 +207,7 @@ fn directories_of_somebody_else_are_refused() {
     let home = Home::new();
     fs::create_dir_all(home.state_dir()).unwrap();
     std::os::unix::fs::chown(home.state_dir(), Some(4242), None).unwrap();
-    refused(&home, &[], 1, &["4242"]);
+    refused(&home, &[], 78, &["4242"]);
 }
 
 // ------------------------------------------------------------------------ reload ----

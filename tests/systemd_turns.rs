@@ -64,7 +64,7 @@ fn a_stop_lets_twenty_turns_finish() {
         });
         service.unit().wait_for(&[("ActiveState", "deactivating")]);
         let text = service.unit().property("StatusText");
-        assert!(text.contains("20 turns"), "{text}");
+        assert!(text.contains("turns in flight 20"), "{text}");
         gate.open();
         for (number, mut turn) in turns.into_iter().enumerate() {
             let response = turn.response().assert_status(200);

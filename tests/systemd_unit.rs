@@ -418,6 +418,12 @@ fn stop_ends_the_one_in_the_foreground_that_keeps_the_unit_from_starting() {
         foreground.wait_for_log("127.0.0.1:8642", DEADLINE);
         let outcome = manager.gateway(&["start"]);
         assert_refused(outcome, 69, &["already running"]);
+        manager.unit(UNIT).assert(&[("ActiveState", "inactive")]);
+        // Who asks systemd itself gets a unit that tries and tries.
+        manager
+            .systemctl(&["start", "--no-block", UNIT])
+            .assert_code(0);
+        manager.unit(UNIT).wait_for(&[("SubState", "auto-restart")]);
         manager.gateway(&["stop"]).assert_code(0);
         assert_eq!(foreground.wait_for_exit(DEADLINE), 0);
         manager.unit(UNIT).assert(&[("ActiveState", "inactive")]);

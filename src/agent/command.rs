@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::output::{Complaints, Text};
 use super::{Bounds, Outcome, Reply, Turn, environment};
 use crate::config;
-use crate::limits::{AGENT_READ, AGENT_READS, KILL_AFTER};
+use crate::limits::{AGENT_READ, AGENT_READS, KILL_AFTER, LOCK_PATIENCE, REAP_PATIENCE};
 use crate::subprocess::{Child, Children, Program, find_program};
 use crate::sys::fd::set_nonblocking;
 use crate::sys::poll::{Interest, poll};
@@ -132,7 +132,7 @@ impl Process {
                 .map_or(bounds.deadline, |(_, kill_at)| *kill_at);
             let ready = self.wait(until, bounds, ending.is_some())?;
             self.feed(turn.text.as_bytes())?;
-            let passed_on = self.pass_on(reply, bounds.max_reply, ending.is_some());
+            let passed_on = self.pass_on(reply, bounds.max_reply, (ending.is_some(), ready.ended));
             self.hear(turn)?;
             if ready.ended {
                 let last = match passed_on? {
@@ -143,8 +143,16 @@ impl Process {
             }
             let now = Instant::now();
             match ending {
-                Some((_, kill_at)) if now >= kill_at => self.child.signal_group(Signal::Kill)?,
-                Some(_) => {}
+                // Whoever cannot be killed is left behind: its turn is over all the same.
+                Some((outcome, kill_at)) if now >= kill_at + KILL_AFTER => {
+                    return Ok(Some(outcome));
+                }
+                Some((outcome, kill_at)) => {
+                    if now >= kill_at {
+                        self.child.signal(Signal::Kill);
+                    }
+                    ending = Some((outcome, kill_at));
+                }
                 None => {
                     let outside = match passed_on? {
                         Some(outcome) => Some(outcome),
@@ -154,7 +162,7 @@ impl Process {
                         None => None,
                     };
                     if let Some(outcome) = outside {
-                        self.child.signal_group(Signal::Term)?;
+                        self.child.signal(Signal::Term);
                         ending = Some((outcome, now + KILL_AFTER));
                     }
                 }
@@ -164,7 +172,7 @@ impl Process {
 
     fn wait(&self, until: Instant, bounds: &Bounds<'_>, ending: bool) -> io::Result<Ready> {
         let left = until.saturating_duration_since(Instant::now());
-        // Past the kill there is nothing to wait for but the end, which the kernel owes us.
+        // Past the kill the end is waited for, which the kernel owes us.
         let timeout = if ending && left == Duration::ZERO {
             KILL_AFTER
         } else {
@@ -213,18 +221,25 @@ impl Process {
         Ok(())
     }
 
-    /// Passes on what the agent has printed; drops it once the turn is `ending`.
+    /// Passes on what the agent has printed; drops it once the turn is `ending`. `ended`: there will
+    /// be no more.
     fn pass_on(
         &mut self,
         reply: &mut dyn Reply,
         max_reply: usize,
-        ending: bool,
+        (ending, ended): (bool, bool),
     ) -> io::Result<Option<Outcome>> {
         let Some(stdout) = &mut self.stdout else {
             return Ok(None);
         };
         let mut chunk = [0; AGENT_READ];
+        let began = Instant::now();
         for _ in 0..AGENT_READS {
+            // A client that reads slowly must not keep the deadline from being looked at. Once the
+            // agent has ended, all that it has left is taken.
+            if !ended && began.elapsed() > LOCK_PATIENCE {
+                break;
+            }
             match read_now(stdout, &mut chunk)? {
                 Taken::Nothing => break,
                 Taken::End => {
@@ -281,8 +296,10 @@ impl Process {
     /// Ends the group and reaps the leader. In this order: while the leader is not reaped its
     /// number belongs to nobody else.
     fn end(&mut self) -> io::Result<Status> {
-        self.child.signal_group(Signal::Kill)?;
-        self.child.wait()
+        self.child.signal(Signal::Kill);
+        // One that we may not kill ends by itself, or by having nobody to print for.
+        (self.stdin, self.stdout, self.stderr) = (None, None, None);
+        self.child.wait(REAP_PATIENCE)
     }
 }
 

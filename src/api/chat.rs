@@ -46,7 +46,8 @@ pub fn complete(
         return connection.respond(request, problem.response());
     }
     let body = connection.read_body(request, settings.config.limits.max_body)?;
-    let chat = match session(request).and_then(|session| read(&body, session)) {
+    let parse = |session| service.parsing(body.len(), || read(&body, session));
+    let chat = match session(request).and_then(parse) {
         Ok(chat) => chat,
         Err(problem) => return connection.respond(request, problem.response()),
     };

@@ -20,6 +20,7 @@ use crate::agent::Agent;
 use crate::config::Config;
 use crate::http::Gate;
 use crate::http::{Closed, Connection};
+use crate::limits::{LARGE_JSON, MAX_CONTROL_TURNS};
 use crate::session::places::Places;
 use crate::sys::fd::Event;
 
@@ -60,6 +61,7 @@ pub struct Service {
     pub control_connections: AtomicUsize,
     settings: RwLock<Arc<Settings>>,
     last_stop: Mutex<Value>,
+    parser: Mutex<()>,
     busy: AtomicUsize,
     quiet: Arc<Event>,
 }
@@ -83,6 +85,7 @@ impl Service {
             control_connections: AtomicUsize::new(0),
             settings: RwLock::new(Arc::new(settings)),
             last_stop: Mutex::new(Value::Null),
+            parser: Mutex::new(()),
             busy: AtomicUsize::new(0),
             quiet,
         })
@@ -122,6 +125,18 @@ impl Service {
             Origin::Tcp(_) => &self.connections,
             Origin::Control { .. } => &self.control_connections,
         }
+    }
+
+    /// Whether the control socket has no room for another message.
+    fn control_is_busy(&self) -> bool {
+        self.control_connections.load(Ordering::SeqCst) > MAX_CONTROL_TURNS
+    }
+
+    /// Turns a body into what it says, a large one at a time.
+    fn parsing<T>(&self, size: usize, parse: impl FnOnce() -> T) -> T {
+        let large = size > LARGE_JSON;
+        let _alone = large.then(|| self.parser.lock().unwrap_or_else(PoisonError::into_inner));
+        parse()
     }
 
     /// How many requests are being answered.
@@ -164,7 +179,8 @@ pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
             Ok(None) => return,
             Err(e) => return log_end(&e, origin),
         };
-        let _in_flight = service.begin();
+        // What comes during a drain is turned away, or asks how it goes: no drain waits for that.
+        let _in_flight = (!service.gate.is_closing()).then(|| service.begin());
         if let Err(e) = route::answer(&mut connection, &request, origin, service) {
             return log_end(&e, origin);
         }

@@ -84,12 +84,17 @@ fn admit(request: &Request, origin: Origin, service: &Service) -> Result<Admitte
     if let Some(route) = route.filter(|route| !route.allows(request.method)) {
         return Err(Box::new(Response::method_not_allowed(route.allowed())));
     }
-    if let Origin::Tcp(_) = origin {
+    let tcp = matches!(origin, Origin::Tcp(_));
+    if tcp {
         check_browser(request, service).map_err(problem)?;
-        // The control socket answers during a drain: `status` has to tell of it.
-        if service.gate.is_closing() {
-            return Err(Box::new(Problem::stopping().response().close()));
-        }
+    }
+    // During a drain the control socket still tells how it goes.
+    if service.gate.is_closing() && (tcp || route == Some(Route::Chat)) {
+        return Err(Box::new(Problem::stopping().response().close()));
+    }
+    if !tcp && route == Some(Route::Chat) && service.control_is_busy() {
+        let message = "Too many messages wait on the control socket.";
+        return Err(problem(Problem::new(503, "overloaded", message)));
     }
     if let Some(open @ (Route::Health | Route::Ready)) = route {
         return Ok(Admitted::Open(open));

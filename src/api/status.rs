@@ -3,12 +3,11 @@
 
 use std::sync::atomic::Ordering;
 
-use serde_json::json;
-
 use super::Service;
 use super::auth::Authenticated;
 use crate::http::Response;
 use crate::sys::process::Pid;
+use crate::text::quoted;
 
 /// The name of the only model.
 pub const MODEL: &str = "default";
@@ -44,20 +43,19 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         (false, true) => "serving",
         (false, false) => "starting",
     };
-    let body = json!({
-        "name": facts.name,
-        "version": env!("CARGO_PKG_VERSION"),
-        "state": state,
-        "pid": Pid::own().get(),
-        "since": facts.since,
-        "uptime_seconds": facts.began.elapsed().as_secs(),
-        "listen": facts.listen,
-        "unit": facts.unit,
-        "agent": service.settings().agent.kind(),
-        "connections": service.connections.load(Ordering::SeqCst),
-        "sessions": sessions,
-        "turns": { "running": running, "waiting": waiting },
-        "last_stop": service.last_stop(),
-    });
-    Response::json(200, &body)
+    let unit = facts.unit.as_deref();
+    let body = format!(
+        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{sessions},"turns":{{"running":{running},"waiting":{waiting}}},"last_stop":{}}}"#,
+        facts.name,
+        env!("CARGO_PKG_VERSION"),
+        Pid::own(),
+        facts.since,
+        facts.began.elapsed().as_secs(),
+        facts.listen,
+        unit.map_or_else(|| "null".to_owned(), quoted),
+        service.settings().agent.kind(),
+        service.connections.load(Ordering::SeqCst),
+        service.last_stop(),
+    );
+    Response::new(200, "application/json", body.into_bytes())
 }

@@ -99,6 +99,10 @@ fn parse(
     let set: Vec<String> = args
         .values_from_str("--set")
         .map_err(|e| usage(&e.to_string(), None))?;
+    if let Some(word) = set.iter().find(|word| !word.contains('=')) {
+        let what = format!("--set {word:?} sets nothing: it takes section.key=value");
+        return Err(usage(&what, None));
+    }
     let name = Name::resolve(given.as_deref(), called_by, profile)
         .map_err(|e| Failure::new(Exit::Usage, e))?;
 
@@ -116,6 +120,7 @@ fn parse(
         None => Command::Run,
         Some(topic) => command(topic, &mut args, &literal)?,
     };
+    refuse_unused(&command, topic, config.is_some() || !set.is_empty())?;
     let rest = args.finish();
     let takes_text = matches!(command, Command::Send { .. });
     let extra = rest.first().or(literal.first().filter(|_| !takes_text));
@@ -161,7 +166,7 @@ fn command(
         "send" => send(args, literal)?,
         "history" => Command::History {
             json,
-            count: option(args, ["-n", "--lines"])?,
+            count: count(args)?,
         },
         "config" => match word(args)?.as_deref() {
             None => Command::Config { check: false },
@@ -219,6 +224,35 @@ fn refuse_leftovers(
         )),
         _ => Ok(()),
     }
+}
+
+/// Refuses `--config` and `--set` where they would change nothing. `install` says so itself.
+fn refuse_unused(
+    command: &Command,
+    topic: Option<&'static str>,
+    configured: bool,
+) -> Result<(), Failure> {
+    use Command::{Config, Help, Install, Logs, Run, Stop, Version};
+    match command {
+        Run | Install(_) | Config { .. } | Stop { .. } | Logs { .. } | Help { .. } | Version => {
+            Ok(())
+        }
+        _ if !configured => Ok(()),
+        _ => {
+            let what = "--config and --set are for `run` and `config`: they change nothing here";
+            Err(usage(what, topic))
+        }
+    }
+}
+
+/// How many stops to show.
+fn count(args: &mut Arguments) -> Result<Option<usize>, Failure> {
+    let given: Option<String> = option(args, ["-n", "--lines"])?;
+    let number = |word: String| {
+        let what = format!("-n takes a number, not {word:?}");
+        word.parse().map_err(|_| usage(&what, Some("history")))
+    };
+    given.map(number).transpose()
 }
 
 fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> {
@@ -359,7 +393,7 @@ mod tests {
     #[test]
     fn options_of_every_command() {
         let parsed =
-            parse_words("--set a.b=1 -p coder status --set c.d=2 --config x.toml").unwrap();
+            parse_words("--set a.b=1 -p coder config --set c.d=2 --config x.toml").unwrap();
         assert_eq!(parsed.name.as_str(), "coder");
         assert_eq!(parsed.set, ["a.b=1", "c.d=2"]);
         assert!(parsed.config.unwrap().is_absolute());
@@ -376,9 +410,11 @@ mod tests {
             ("install --user bob", "--system"),
             ("-p", "-p"),
             ("-p Bad stop", "not a gateway's name"),
-            ("history -n x", "x"),
+            ("history -n x", "-n takes a number"),
             ("config chekc", "chekc"),
             ("stop -- x", "\"x\" is not understood"),
+            ("--set foo", "section.key=value"),
+            ("--set a.b=1 start", "change nothing"),
         ] {
             let error = parse_words(words).unwrap_err();
             assert!(error.contains(expected), "{words:?}: {error}");

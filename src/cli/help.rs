@@ -61,7 +61,7 @@ pub fn print_page(topic: Option<&'static str>) -> Result<Exit, Failure> {
 
 fn overview() -> String {
     let mut text = "\
-hermes-gateway: an AI agent behind HTTP, that tells systemd the truth when it stops
+hermes-gateway: an AI agent behind HTTP that tells systemd the truth at its end
 
 Usage: hermes-gateway [-p NAME] [--config FILE] [--set KEY=VALUE]... [COMMAND]
 
@@ -71,8 +71,8 @@ Usage: hermes-gateway [-p NAME] [--config FILE] [--set KEY=VALUE]... [COMMAND]
         text += &format!("  {name:<10} {line}\n");
     }
     text + "
-  -p, --profile NAME   which gateway; also by the name of a symlink to this program
-  --config FILE        read this file instead of ~/.config/hermes-gateway/NAME.toml
+  -p, --profile NAME   which gateway (or: call it by a symlink of that name)
+  --config FILE        instead of ~/.config/hermes-gateway/NAME.toml
   --set KEY=VALUE      a setting for this run, like http.listen=127.0.0.1:9000
 "
 }
@@ -94,7 +94,8 @@ the configuration is wrong.
 ";
 
 const INSTALL: &str = "\
-Usage: hermes-gateway [-p NAME] install [--now] [--system [--user USER]] [--force]
+Usage: hermes-gateway [-p NAME] install [--now] [--force]
+                      [--system [--user USER]]
 
 Writes the systemd unit of this gateway (hermes-gateway-NAME.service), enables
 it and, where there is none, writes a commented configuration with a free port.
@@ -183,7 +184,8 @@ was, the exit status, how long the drain took and what was in flight. The last
 ";
 
 const CONFIG: &str = "\
-Usage: hermes-gateway [-p NAME] [--config FILE] [--set KEY=VALUE]... config [check]
+Usage: hermes-gateway [-p NAME] [--config FILE] [--set KEY=VALUE]...
+                      config [check]
 
 Prints the effective configuration, each value with where it came from.
 `config check` prints nothing and exits 78 when something is wrong.
@@ -200,3 +202,19 @@ Usage: hermes-gateway help [COMMAND]
 
 Prints the overview, or the page of a command.
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_fits_a_screen() {
+        let overview = overview();
+        let pages = PAGES.iter().map(|page| page.2).chain([overview.as_str()]);
+        for page in pages {
+            assert!(page.lines().count() <= 24, "{page}");
+            let wide = page.lines().find(|line| line.chars().count() > 80);
+            assert_eq!(wide, None);
+        }
+    }
+}

@@ -173,7 +173,7 @@ fn compare(unit: &Unit, wanted: &str, force: bool) -> Result<Change, Failure> {
 
 fn write(file: &Path, text: &str) -> io::Result<()> {
     if let Some(dir) = file.parent() {
-        fs::create_dir_all(dir)?;
+        files::make_dirs(dir, 0o755)?;
     }
     files::replace(file, text.as_bytes(), 0o644)
 }

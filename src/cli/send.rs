@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Context;
 use super::control::{Door, knock};
@@ -13,7 +13,7 @@ use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::http::client::{Answer, Client, Error};
 use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_BODY_RANGE, MAX_ERROR_BODY, MAX_SESSION};
-use crate::text::escaped;
+use crate::text::{escaped, quoted};
 
 /// The header that puts a message into a session.
 const SESSION: &str = "X-Hermes-Session-Id";
@@ -131,8 +131,8 @@ fn converse<W: Write>(
     printer: &mut Printer<W>,
 ) -> Result<(), Stop> {
     let deadline = Instant::now() + LONGEST_REPLY;
-    let message = json!({ "role": "user", "content": text });
-    let body = json!({ "stream": true, "messages": [message] }).to_string();
+    let text = quoted(text);
+    let body = format!(r#"{{"stream":true,"messages":[{{"role":"user","content":{text}}}]}}"#);
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(session.map(|key| (SESSION, key)));
     let path = "/v1/chat/completions";
@@ -269,6 +269,7 @@ mod tests {
     use super::super::control::tests::{dirs, fake, hold, json as answer};
     use super::*;
     use crate::testing::TempDir;
+    use serde_json::json;
     use std::time::Duration;
 
     const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 use super::unit::{self, Unit};
 use super::{Context, print};
 use crate::exit::{Exit, Failure};
+use crate::lifecycle::instance::{Probe, probe};
 
 /// What is asked before: is it up, and how long may it take.
 const BEFORE: &str = "ActiveState,SubState,MainPID,TimeoutStartUSec,TimeoutStopUSec";
@@ -32,6 +33,19 @@ pub fn start_unit(context: &Context, unit: &Unit) -> Result<Exit, Failure> {
 /// Runs a verb that ends in a running unit, and waits until it is ready.
 pub fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Failure> {
     let shown = unit.show(BEFORE)?;
+    if let Ok(Probe::Held {
+        holder: Some(holder),
+        ..
+    }) = probe(&context.dirs)
+        && shown.get("MainPID") != holder.pid.to_string()
+    {
+        let (name, pid) = (&context.name, holder.pid);
+        let words = format!(
+            "{name} is already running, but not as its unit: pid {pid}; `{} stop` ends it",
+            name.command()
+        );
+        return Err(Failure::new(Exit::Unavailable, words));
+    }
     // Both: a start may have to wait for a stop that is under way.
     let patience = Unit::patience(&shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
     let began = SystemTime::now();

@@ -23,6 +23,14 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     let installed = match fs::read_to_string(&unit.file) {
         Ok(installed) => installed,
         Err(e) if e.kind() == ErrorKind::NotFound => {
+            let machine = Unit::new(context, Scope::System);
+            if !system && machine.file.exists() {
+                return Err(Failure::failed(format!(
+                    "{} is a unit of the machine: `{} uninstall --system` removes it",
+                    machine.file.display(),
+                    context.name.command()
+                )));
+            }
             print(&format!("there is no {file}: nothing to remove\n"))?;
             return Ok(Exit::Planned);
         }
@@ -34,11 +42,13 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
             "{file} was not written by hermes-gateway: remove it yourself if you mean it"
         )));
     }
-    let shown = unit.show("ActiveState,TimeoutStopUSec")?;
+    let shown = unit.show("LoadState,ActiveState,TimeoutStopUSec")?;
     let patience = Unit::patience(&shown, &["TimeoutStopUSec"]) + ACT_PATIENCE;
     let disable = ["disable", "--now", "--", &unit.name];
     let done = unit.act_until(&disable, Instant::now() + patience);
     match (shown.get("ActiveState"), done) {
+        // Written where the manager does not look: there is nothing to disable.
+        _ if shown.get("LoadState") == "not-found" => {}
         ("inactive" | "failed", done) => done?,
         // A failed stop does not keep the unit: what failed is said, and that it is gone.
         (_, done) => report_stop(context, &unit, done)?,

@@ -5,11 +5,10 @@ use super::error::{ConfigError, Origin, Problems, place};
 use super::value::{Draft, Origins};
 use super::{Config, parse, set};
 use crate::limits::MAX_CONFIG_BYTES;
-use std::fs::{File, metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use crate::sys::fs::read_bytes;
+use crate::sys::fs::{open_trusted, read_bytes};
 
 /// What to load.
 #[derive(Debug, Clone, Default)]
@@ -50,7 +49,7 @@ impl Loaded {
 /// All that is wrong with the file and the arguments, one line each; or why the file cannot be
 /// read.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
-    match read(&sources.file) {
+    match read(sources) {
         Ok(bytes) => from_bytes(Some(&bytes), sources),
         Err(error) if !sources.required && is_missing(&error) => from_bytes(None, sources),
         Err(error) => {
@@ -88,23 +87,14 @@ pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Load
     })
 }
 
-/// Reads a regular file up to the cap; a symbolic link is followed, as tools that manage such
-/// files make them.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // Looked at before it is opened: opening a FIFO waits for a writer, without a deadline.
-    let kind = metadata(path)?;
-    if !kind.is_file() {
-        let what = if kind.is_dir() {
-            "a directory"
-        } else {
-            "not a regular file"
-        };
-        return Err(io::Error::other(what));
-    }
-    let bytes = read_bytes(File::open(path)?, MAX_CONFIG_BYTES as u64 + 1)?;
+/// Reads the file up to the cap, if nobody else may write it: whoever does chooses the agent. A
+/// symbolic link is followed where the command line names the file.
+fn read(sources: &Sources) -> io::Result<Vec<u8>> {
+    let file = open_trusted(&sources.file, sources.required)?;
+    let bytes = read_bytes(file, MAX_CONFIG_BYTES as u64 + 1)?;
     if bytes.len() > MAX_CONFIG_BYTES {
         let cap = MAX_CONFIG_BYTES / 1024;
-        return Err(io::Error::other(format!("larger than {cap} KiB")));
+        return Err(io::Error::other(format!("it is larger than {cap} KiB")));
     }
     Ok(bytes)
 }
@@ -117,7 +107,7 @@ fn why(error: &io::Error) -> String {
     if is_missing(error) {
         "there is no such file; create it, or leave --config out for the defaults".to_owned()
     } else if error.kind() == ErrorKind::Other {
-        format!("this is {error}; give a TOML file")
+        format!("{error}; give a TOML file that is yours alone to write")
     } else {
         format!("cannot read it: {error}")
     }

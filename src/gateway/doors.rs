@@ -1,18 +1,23 @@
 //! The doors: accepting connections and giving each a thread.
 #![forbid(unsafe_code)]
 
-use std::io::{self, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io;
+use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::spawn;
 use crate::api::{self, Origin, Service};
+use crate::config::Config;
 use crate::http::Connection;
 use crate::http::Limits;
 use crate::http::Socket;
-use crate::limits::{ACCEPT_BATCH, CONNECTION_STACK, MAX_CONTROL_CONNECTIONS};
+use crate::limits::{
+    ACCEPT_BATCH, CONNECTION_STACK, DESCRIPTORS_PER_CONNECTION, DESCRIPTORS_PER_TURN,
+    MAX_CONTROL_CONNECTIONS, RESERVED_DESCRIPTORS,
+};
+use crate::sys::fd::{limit, set_nonblocking};
 use crate::sys::{socket, user};
 
 /// What a connection over the cap is told. Short: it is written without waiting.
@@ -25,12 +30,8 @@ Content-Length: 120\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
 ///
 /// # Errors
 /// When accepting fails for lack of something: rest for `ACCEPT_BACK_OFF` before the next try.
-pub fn accept(
-    tcp: &TcpListener,
-    control: &UnixListener,
-    service: &Arc<Service>,
-    cap: usize,
-) -> io::Result<()> {
+pub fn accept(tcp: &TcpListener, control: &UnixListener, service: &Arc<Service>) -> io::Result<()> {
+    let cap = connections_allowed(&service.settings().config);
     // The control socket first: its few clients are the operator.
     for _ in 0..ACCEPT_BATCH {
         match control.accept() {
@@ -44,7 +45,7 @@ pub fn accept(
         match tcp.accept() {
             Ok((stream, peer)) => {
                 if service.connections.load(Ordering::SeqCst) >= cap {
-                    refuse(&stream);
+                    refuse(stream);
                 } else {
                     start(Box::new(stream), Origin::Tcp(peer), service)?;
                 }
@@ -74,18 +75,29 @@ fn admit_control(stream: UnixStream, service: &Arc<Service>) -> io::Result<()> {
         return Ok(());
     }
     if service.control_connections.load(Ordering::SeqCst) >= MAX_CONTROL_CONNECTIONS {
+        refuse(stream);
         return Ok(());
     }
     start(Box::new(stream), Origin::Control { uid }, service)
 }
 
 /// Answers a connection that is over the cap, without waiting for it.
-fn refuse(mut stream: &TcpStream) {
-    let _ = stream.set_nonblocking(true);
+fn refuse(stream: impl Socket) {
+    let _ = set_nonblocking(stream.as_fd());
+    let mut stream = stream;
     let _ = stream.write(FULL);
     // What the client has sent already is read, or closing would reset the answer away.
-    let mut sink = [0; 2048];
-    let _ = io::Read::read(&mut stream, &mut sink);
+    let _ = stream.read(&mut [0; 2048]);
+}
+
+/// The most connections that the descriptors allow: each needs one, and some more while it waits;
+/// the reserve keeps files, helpers and the control socket usable.
+fn connections_allowed(config: &Config) -> usize {
+    let descriptors = limit().ok().and_then(|n| usize::try_from(n).ok());
+    let taken = RESERVED_DESCRIPTORS + DESCRIPTORS_PER_TURN * config.limits.max_turns;
+    let room = descriptors.unwrap_or(1024).saturating_sub(taken);
+    let room = (room / DESCRIPTORS_PER_CONNECTION).max(1);
+    config.limits.max_connections.min(room)
 }
 
 /// Gives a connection its thread.

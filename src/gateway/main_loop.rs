@@ -63,8 +63,6 @@ struct Main {
     starter: Option<JoinHandle<()>>,
     started: Option<Started>,
     stop: Option<Stop>,
-    /// Connections that are accepted at once.
-    cap: usize,
 }
 
 /// Runs the gateway from start to stop; returns the status to exit with.
@@ -115,7 +113,6 @@ impl Main {
             starter: None,
             started: None,
             stop: None,
-            cap: 0,
         };
         main.starter = Some(main.spawn_starter(began).map_err(failed)?);
         Ok(main)
@@ -188,8 +185,7 @@ impl Main {
         poll(&mut interests, timeout)?;
         let [_, _, tcp, control] = interests.map(|interest| interest.ready());
         if let Some(started) = doors.filter(|_| tcp || control) {
-            let accepted =
-                doors::accept(&started.tcp, &started.control, &started.service, self.cap);
+            let accepted = doors::accept(&started.tcp, &started.control, &started.service);
             if let Err(e) = accepted {
                 log::warn!("cannot accept connections: {e}; trying again in a moment");
                 self.timers.accept = Some(Instant::now() + ACCEPT_BACK_OFF);
@@ -220,14 +216,27 @@ impl Main {
                 }
                 self.event(Event::Signal);
             }
-            Kind::Reload => match &self.started {
-                Some(started) => {
-                    reload::reload(&self.plan, &started.service);
-                    self.cap = startup::connections_allowed(&started.service.settings().config);
-                }
-                None => log::info!("a reload was asked for during the start: nothing to do"),
-            },
-            Kind::Child => self.plan.children.reap_orphans(),
+            Kind::Reload => self.reload(),
+            Kind::Child => self.reap(),
+        }
+    }
+
+    /// Reads the configuration in a thread of its own: it may be on a disk that hangs.
+    fn reload(&self) {
+        let Some(started) = &self.started else {
+            log::info!("a reload was asked for during the start: nothing to do");
+            return;
+        };
+        let (plan, service) = (self.plan.clone(), Arc::clone(&started.service));
+        let work = move || reload::reload(&plan, &service);
+        if let Err(e) = spawn("reload", THREAD_STACK, Box::new(work)) {
+            log::error!("not reloaded: {e}");
+        }
+    }
+
+    fn reap(&mut self) {
+        if !self.plan.children.reap_orphans() {
+            self.timers.reap = Some(Instant::now() + ACCEPT_BACK_OFF);
         }
     }
 
@@ -236,7 +245,6 @@ impl Main {
         match news {
             News::Started(result) => match *result {
                 Ok(started) => {
-                    self.cap = startup::connections_allowed(&started.service.settings().config);
                     self.started = Some(started);
                     self.event(Event::Started);
                     None
@@ -259,11 +267,13 @@ impl Main {
         if finding.verdict.is_guess() {
             log::warn!("the verdict is a guess: the service manager did not answer");
         }
-        let judged = if finding.verdict.planned {
+        // A guess at the signal is asked about again before the exit; there it counts.
+        let is_last = matches!(self.phase, Phase::Confirming { .. });
+        let judged = if finding.verdict.planned && (is_last || !finding.verdict.is_guess()) {
             Judged::Planned
         } else {
             Judged::External {
-                may_change: finding.may_change,
+                may_change: finding.may_change || finding.verdict.is_guess(),
             }
         };
         if let Some(stop) = &mut self.stop {
@@ -279,6 +289,9 @@ impl Main {
     fn look_at_clock(&mut self) {
         let now = Instant::now();
         due(&mut self.timers.accept, now);
+        if due(&mut self.timers.reap, now) {
+            self.reap();
+        }
         if let Some((at, interval)) = self.timers.watchdog.filter(|(at, _)| *at <= now) {
             self.notifier.send("WATCHDOG=1");
             // From now, not from `at`: after a suspend there is nothing to catch up with.

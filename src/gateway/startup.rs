@@ -18,7 +18,7 @@ use crate::config::{self, Config, Loaded};
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::instance::Instance;
-use crate::limits::{DESCRIPTORS_PER_TURN, KEY_BYTES, MAX_KEY_FILE, RESERVED_DESCRIPTORS};
+use crate::limits::{KEY_BYTES, MAX_KEY_FILE, WANTED_DESCRIPTORS};
 use crate::sys::fd::Event;
 use crate::sys::{fs as files, proc, random, socket};
 use crate::text::escaped;
@@ -52,6 +52,9 @@ pub fn start(
     let log_name = plan.name.unit().trim_end_matches(".service").to_owned();
     logger::set(config.log.level, config.log.target, &log_name);
 
+    if let Err(e) = sys::fd::raise_limit(WANTED_DESCRIPTORS) {
+        log::warn!("the limit on open descriptors cannot be raised: {e}");
+    }
     let instance = Instance::take(&plan.name, &plan.dirs)?;
     let key_file = config
         .http
@@ -61,8 +64,7 @@ pub fn start(
     let key = key(&key_file, config.http.key_file.is_some())?;
     let tcp = listen(config.http.listen, &loaded)?;
     let control = control(&plan.dirs.control_socket())?;
-    let run =
-        Run::begin(&plan.dirs).map_err(|e| Failure::with("write", &plan.dirs.run_record(), &e))?;
+    let run = Run::begin(&plan.dirs);
 
     let listen = tcp.local_addr().unwrap_or(config.http.listen);
     let facts = Facts {
@@ -89,20 +91,16 @@ pub fn start(
 /// What can wait until READY=1 was said: makes the run's entry durable and looks back at how the
 /// one before it ended.
 pub fn settle(plan: &Plan, started: &Service, run: &Run) {
-    match run.settle(&plan.dirs) {
-        Ok(Some(line)) => {
-            let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
-            log::warn!(
-                "the run before this one (started {}) ended without a word: {}",
-                text("started"),
-                text("reason")
-            );
-        }
-        Ok(None) => {}
-        Err(e) => log::warn!(
+    if let Some(line) = run.silent() {
+        let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
+        let (started, reason) = (text("started"), text("reason"));
+        log::warn!("the run before this one (started {started}) ended without a word: {reason}");
+    }
+    if let Err(e) = run.settle(&plan.dirs) {
+        log::warn!(
             "the history in {} cannot be kept: {e}",
             plan.dirs.state.display()
-        ),
+        );
     }
     if let Ok(mut stops) = history::stops(&plan.dirs) {
         started.set_last_stop(stops.pop().unwrap_or_default());
@@ -206,13 +204,4 @@ fn control(path: &Path) -> Result<UnixListener, Failure> {
 /// Removes what only makes sense while we live. The lock file stays: it is never unlinked.
 pub fn clean_up(plan: &Plan) {
     let _ = fs::remove_file(plan.dirs.control_socket());
-}
-
-/// The most connections that the descriptors allow: each needs one, a turn some more, and the
-/// reserve keeps files, helpers and the control socket usable.
-pub fn connections_allowed(config: &Config) -> usize {
-    let descriptors = sys::fd::limit().ok().and_then(|n| usize::try_from(n).ok());
-    let taken = RESERVED_DESCRIPTORS + DESCRIPTORS_PER_TURN * config.limits.max_turns;
-    let room = descriptors.unwrap_or(1024).saturating_sub(taken).max(1);
-    config.limits.max_connections.min(room)
 }

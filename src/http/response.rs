@@ -43,10 +43,6 @@ impl Response {
         response
     }
 
-    pub fn json(status: u16, value: &serde_json::Value) -> Response {
-        Response::new(status, "application/json", value.to_string().into_bytes())
-    }
-
     #[cfg(test)]
     pub fn text(status: u16, text: impl Into<String>) -> Response {
         let body = text.into().into_bytes();

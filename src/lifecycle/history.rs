@@ -4,7 +4,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -18,14 +18,15 @@ use crate::limits::{KEPT_STOPS, MAX_HISTORY};
 use crate::sys::clock::Utc;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc};
+use crate::text::quoted;
 
 /// The run that this process is.
 #[derive(Debug)]
 pub struct Run {
     id: String,
     started: String,
-    /// What the run before us left, if it did not end properly.
-    unfinished: Option<Value>,
+    /// What was entered about the run before us, if it ended without a word.
+    silent: Option<Value>,
 }
 
 /// How a stop went, beside the finding about it.
@@ -40,23 +41,28 @@ pub struct Ending {
 }
 
 impl Run {
-    /// Enters this run. Not durable yet and nothing reported: [`Run::settle`] does that, after
-    /// READY=1.
-    pub fn begin(dirs: &Dirs) -> io::Result<Run> {
+    /// Enters this run, after what the run before it left unsaid. Not durable before
+    /// [`Run::settle`], which comes after READY=1. A full disk is no reason not to start.
+    pub fn begin(dirs: &Dirs) -> Run {
         let path = dirs.run_record();
-        let unfinished = read(&path).and_then(|text| serde_json::from_slice(text.as_bytes()).ok());
+        let left = read(&path).and_then(|text| serde_json::from_slice(text.as_bytes()).ok());
         let own = Pid::own();
         let boot = proc::boot_id();
         let start = proc::start_time(own).unwrap_or(0);
         let id = format!("{boot}/{own}/{start}");
         let started = Utc::new(SystemTime::now()).rfc3339();
-        let record = json!({ "id": id, "pid": own.get(), "boot": boot, "started": started });
-        files::replace_unsynced(&path, format!("{record}\n").as_bytes(), 0o600)?;
-        Ok(Run {
+        let silent = left.and_then(|left: Value| enter_silent(dirs, &left));
+        let record = format!(
+            "{{\"id\":\"{id}\",\"pid\":{own},\"boot\":\"{boot}\",\"started\":\"{started}\"}}\n"
+        );
+        if let Err(e) = files::replace_unsynced(&path, record.as_bytes(), 0o600) {
+            log::warn!("{} cannot be written: {e}", path.display());
+        }
+        Run {
             id,
             started,
-            unfinished,
-        })
+            silent,
+        }
     }
 
     /// When this run started, in RFC 3339.
@@ -64,9 +70,13 @@ impl Run {
         &self.started
     }
 
-    /// Makes the entry and the history durable, prunes it, and adds what the run before us did not
-    /// say. Returns that line, for the log.
-    pub fn settle(&self, dirs: &Dirs) -> io::Result<Option<Value>> {
+    /// The line about the run before this one, if that ended without a word.
+    pub fn silent(&self) -> Option<&Value> {
+        self.silent.as_ref()
+    }
+
+    /// Makes the entry and the history durable, and prunes the history.
+    pub fn settle(&self, dirs: &Dirs) -> io::Result<()> {
         files::sync(&dirs.run_record())?;
         match files::sync(&dirs.history()) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -78,21 +88,22 @@ impl Run {
             let kept = lines[lines.len().saturating_sub(KEPT_STOPS)..].join("\n") + "\n";
             files::replace(&dirs.history(), kept.as_bytes(), 0o600)?;
         }
-        let Some(left) = &self.unfinished else {
-            return Ok(None);
-        };
-        let ended = lines
-            .iter()
-            .rev()
-            .filter_map(|l| parse(l))
-            .any(|l| l["run"] == left["id"]);
-        if ended {
-            return Ok(None);
-        }
-        let line = without_a_word(left);
-        append(&dirs.history(), &line, true)?;
-        Ok(Some(line))
+        Ok(())
     }
+}
+
+/// Enters a run that left its record behind, unless it did say how it ended.
+fn enter_silent(dirs: &Dirs, left: &Value) -> Option<Value> {
+    let text = read(&dirs.history()).unwrap_or_default();
+    let ended = text.lines().rev().filter_map(parse);
+    if ended.into_iter().any(|line| line["run"] == left["id"]) {
+        return None;
+    }
+    let line = without_a_word(left);
+    if let Err(e) = append(&dirs.history(), &line.to_string(), false) {
+        log::warn!("{} cannot be written: {e}", dirs.history().display());
+    }
+    Some(line)
 }
 
 /// Writes how this process ends; durable when it returns and the stop was planned. After a kill it
@@ -106,29 +117,31 @@ pub fn enter(
     ending: Ending,
 ) -> io::Result<()> {
     let sender = &found.sender;
-    let line = json!({
-        "time": Utc::new(SystemTime::now()).rfc3339(),
-        "started": run.map(|run| &run.started),
-        "run": run.map(|run| &run.id),
-        "pid": Pid::own().get(),
-        "signal": caught.kind.name(),
-        "sender": { "pid": sender.pid, "uid": sender.uid, "name": sender.name },
-        "verdict": found.verdict.word(),
-        "reason": found.verdict.reason.to_string(),
-        "exit": ending.exit.code(),
-        "drain_ms": u64::try_from(ending.drain.as_millis()).unwrap_or(u64::MAX),
-        "in_flight": ending.in_flight,
-        "cut": ending.cut,
-    });
-    append(&dirs.history(), &line, found.verdict.planned)?;
-    if run.is_none() {
-        return Ok(());
+    let text = |value: Option<&String>| value.map_or_else(|| "null".to_owned(), |v| quoted(v));
+    let line = format!(
+        r#"{{"time":"{}","started":{},"run":{},"pid":{},"signal":"{}","sender":{{"pid":{},"uid":{},"name":{}}},"verdict":"{}","reason":{},"exit":{},"drain_ms":{},"in_flight":{},"cut":{}}}"#,
+        Utc::new(SystemTime::now()).rfc3339(),
+        text(run.map(|run| &run.started)),
+        text(run.map(|run| &run.id)),
+        Pid::own(),
+        caught.kind.name(),
+        sender.pid,
+        sender.uid,
+        quoted(&sender.name),
+        found.verdict.word(),
+        quoted(&found.verdict.reason.to_string()),
+        ending.exit.code(),
+        ending.drain.as_secs() * 1000 + u64::from(ending.drain.subsec_millis()),
+        ending.in_flight,
+        ending.cut
+    );
+    let entered = append(&dirs.history(), &line, found.verdict.planned);
+    if run.is_some() {
+        // Even without the line: no entry is better than one that says we ended without a word. Not
+        // synced: should the name come back after a power cut, the line has its id.
+        let _ = fs::remove_file(dirs.run_record());
     }
-    // Not synced: should the name come back after a power cut, the line above has its id.
-    match fs::remove_file(dirs.run_record()) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
+    entered
 }
 
 /// The stops that are on record, oldest first, at most `KEPT_STOPS`. What is no record is passed over.
@@ -173,11 +186,23 @@ fn without_a_word(left: &Value) -> Value {
     })
 }
 
-fn append(path: &Path, line: &Value, sync: bool) -> io::Result<()> {
+fn append(path: &Path, line: &str, sync: bool) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    let mut file = options.append(true).create(true).mode(0o600).open(path)?;
-    let new = file.metadata()?.len() == 0;
-    file.write_all(format!("{line}\n").as_bytes())?;
+    let mut file = options
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)?;
+    let length = file.metadata()?.len();
+    let new = length == 0;
+    let mut last = [b'\n'];
+    if let Some(before) = length.checked_sub(1) {
+        file.read_exact_at(&mut last, before)?;
+    }
+    // A line that was torn must not take this one with it.
+    let start = if last == [b'\n'] { "" } else { "\n" };
+    file.write_all(format!("{start}{line}\n").as_bytes())?;
     if !sync {
         return Ok(());
     }
@@ -252,11 +277,13 @@ mod tests {
     fn a_run_that_ends_properly_leaves_one_line() {
         let root = TempDir::new("history");
         let dirs = dirs(&root);
-        let run = Run::begin(&dirs).unwrap();
-        assert_eq!(run.settle(&dirs).unwrap(), None);
+        let run = Run::begin(&dirs);
+        run.settle(&dirs).unwrap();
+        assert_eq!(run.silent(), None);
         end(&run, &dirs);
-        let next = Run::begin(&dirs).unwrap();
-        assert_eq!(next.settle(&dirs).unwrap(), None);
+        let next = Run::begin(&dirs);
+        next.settle(&dirs).unwrap();
+        assert_eq!(next.silent(), None);
         let stops = stops(&dirs).unwrap();
         assert_eq!(stops.len(), 1);
         assert_eq!(
@@ -287,8 +314,8 @@ mod tests {
     fn a_run_that_was_killed_is_entered_by_the_next() {
         let root = TempDir::new("history");
         let dirs = dirs(&root);
-        Run::begin(&dirs).unwrap();
-        let line = Run::begin(&dirs).unwrap().settle(&dirs).unwrap().unwrap();
+        Run::begin(&dirs);
+        let line = Run::begin(&dirs).silent().cloned().unwrap();
         assert_eq!(line["verdict"], "ended without a word");
         assert_eq!(line["rebooted"], false);
         assert_eq!(stops(&dirs).unwrap(), [line]);
@@ -300,7 +327,7 @@ mod tests {
         let dirs = dirs(&root);
         let left = r#"{"id":"x/1/2","pid":1,"boot":"x","started":"2026-01-01T00:00:00.000Z"}"#;
         fs::write(dirs.run_record(), left).unwrap();
-        let line = Run::begin(&dirs).unwrap().settle(&dirs).unwrap().unwrap();
+        let line = Run::begin(&dirs).silent().cloned().unwrap();
         assert_eq!(line["rebooted"], true);
     }
 
@@ -308,11 +335,11 @@ mod tests {
     fn a_record_that_came_back_after_its_end_is_not_entered_twice() {
         let root = TempDir::new("history");
         let dirs = dirs(&root);
-        let run = Run::begin(&dirs).unwrap();
+        let run = Run::begin(&dirs);
         let left = fs::read(dirs.run_record()).unwrap();
         end(&run, &dirs);
         fs::write(dirs.run_record(), left).unwrap();
-        assert_eq!(Run::begin(&dirs).unwrap().settle(&dirs).unwrap(), None);
+        assert_eq!(Run::begin(&dirs).silent(), None);
     }
 
     #[test]
@@ -322,7 +349,7 @@ mod tests {
         let lines: String = (0..300).map(|n| format!("{{\"n\":{n}}}\n")).collect();
         fs::write(dirs.history(), lines + "{\"torn\":").unwrap();
         assert_eq!(stops(&dirs).unwrap().len(), KEPT_STOPS);
-        Run::begin(&dirs).unwrap().settle(&dirs).unwrap();
+        Run::begin(&dirs).settle(&dirs).unwrap();
         let stops = stops(&dirs).unwrap();
         assert_eq!(
             (&stops[0]["n"], &stops[KEPT_STOPS - 1]["n"]),

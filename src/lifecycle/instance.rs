@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
@@ -54,7 +54,14 @@ impl Instance {
             let parent = dir.parent().unwrap_or(dir);
             files::private_dir(parent).and_then(|()| files::private_dir(dir))
         };
-        let failed = |path: &Path, e: io::Error| Failure::with("use", path, &e);
+        let failed = |path: &Path, e: io::Error| match e.kind() {
+            // Not ours, or no directory: another try would find the same.
+            io::ErrorKind::PermissionDenied => Failure {
+                exit: Exit::Config,
+                ..Failure::with("use", path, &e)
+            },
+            _ => Failure::with("use", path, &e),
+        };
         private(&dirs.state).map_err(|e| failed(&dirs.state, e))?;
         private(&dirs.runtime).map_err(|e| failed(&dirs.runtime, e))?;
 
@@ -67,8 +74,12 @@ impl Instance {
             return Err(Failure::new(Exit::Unavailable, held_by(name, dirs)));
         }
         let own = Pid::own();
-        let word = json!({ "pid": own.get(), "start": proc::start_time(own) });
-        write_word(&mut runtime, &format!("{word}\n")).map_err(|e| failed(&path, e))?;
+        let start = proc::start_time(own).unwrap_or(0);
+        let word = format!(r#"{{"pid":{own},"start":{start}}}"#);
+        if let Err(e) = write_word(&mut runtime, &format!("{word}\n")) {
+            // The lock holds without it; only who holds it cannot be told.
+            log::warn!("{} cannot be written: {e}", path.display());
+        }
         Ok(Instance {
             _runtime: runtime,
             _state: state,

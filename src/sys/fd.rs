@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::check;
+use super::process::Pid;
 
 /// Marks every inherited descriptor from 3 up close-on-exec, so that no child of ours can get
 /// what our parent left open (close_range(2); before Linux 5.11 the call fails and nothing changes).
@@ -71,13 +72,43 @@ impl std::os::fd::AsFd for Event {
 
 /// The soft limit on open descriptors (RLIMIT_NOFILE, getrlimit(2)).
 pub fn limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit {
+    Ok(limits()?.rlim_cur)
+}
+
+/// Raises the soft limit on open descriptors to `wanted`, as far as the hard one allows.
+pub fn raise_limit(wanted: u64) -> io::Result<()> {
+    let mut limits = limits()?;
+    let target = wanted.min(limits.rlim_max);
+    if limits.rlim_cur >= target {
+        return Ok(());
+    }
+    limits.rlim_cur = target;
+    // SAFETY: setrlimit reads the struct that lives here.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits) }).map(drop)
+}
+
+/// Sets the soft limit of a child: unlike most of what we have, limits are inherited, and programs
+/// that use select(2) trust in the usual one.
+pub fn set_limit_of(child: Pid, soft: u64) {
+    if let Ok(mut limits) = limits() {
+        limits.rlim_cur = limits.rlim_max.min(soft);
+        // SAFETY: prlimit reads the struct that lives here, and writes nowhere. An error means that
+        // the child is gone or another user's by now.
+        unsafe {
+            let (limits, none) = (&raw const limits, std::ptr::null_mut());
+            libc::prlimit(child.get(), libc::RLIMIT_NOFILE, limits, none);
+        }
+    }
+}
+
+fn limits() -> io::Result<libc::rlimit> {
+    let mut limits = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
     // SAFETY: getrlimit fills the struct that lives here.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
-    Ok(limit.rlim_cur)
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limits) })?;
+    Ok(limits)
 }
 
 /// Device and inode of what `fd` is open on (fstat(2)), as `JOURNAL_STREAM` names them.

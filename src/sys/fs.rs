@@ -13,16 +13,7 @@ use super::user;
 /// # Errors
 /// PermissionDenied with words when it is a symlink, not a directory, or somebody else's.
 pub fn private_dir(path: &Path) -> io::Result<()> {
-    if let Some(parent) = path.parent() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(parent)?;
-    }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-        _ => {}
-    }
+    make_dirs(path, 0o700)?;
     let meta = fs::symlink_metadata(path)?;
     if !meta.is_dir() {
         return Err(refused(
@@ -41,6 +32,19 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a directory and what is missing above it.
+pub fn make_dirs(path: &Path, mode: u32) -> io::Result<()> {
+    let make = || DirBuilder::new().mode(mode).create(path);
+    match (make(), path.parent()) {
+        (Err(e), Some(parent)) if e.kind() == io::ErrorKind::NotFound => {
+            make_dirs(parent, mode)?;
+            make()
+        }
+        (Err(e), _) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        (result, _) => result,
+    }
+}
+
 /// Opens a file that must be a regular one of our own uid or root's; a symlink fails with ELOOP.
 pub fn open_own(path: &Path) -> io::Result<File> {
     // O_NONBLOCK: opening a fifo that somebody put there must not hang us.
@@ -48,7 +52,8 @@ pub fn open_own(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(flags)
-        .open(path)?;
+        .open(path)
+        .map_err(|e| symlink_in_words(path, e))?;
     let meta = file.metadata()?;
     if !meta.is_file() {
         return Err(refused(path, "is not a regular file"));
@@ -57,6 +62,45 @@ pub fn open_own(path: &Path) -> io::Result<File> {
         return Err(refused(path, &format!("belongs to uid {}", meta.uid())));
     }
     Ok(file)
+}
+
+/// Opens a regular file that nobody else may change: our own or root's, and not writable by a
+/// group or others. `follow`: a symlink may lead to it.
+pub fn open_trusted(path: &Path, follow: bool) -> io::Result<File> {
+    // Looked at before it is opened too: opening a fifo waits for a writer. Not O_NONBLOCK, which
+    // fails on a file that somebody has a lease on (fcntl(2)) instead of waiting for it.
+    let irregular = |meta: &fs::Metadata| {
+        let what = if meta.is_dir() {
+            "a directory"
+        } else {
+            "not a regular file"
+        };
+        io::Error::other(format!("it is {what}"))
+    };
+    let before = fs::metadata(path)?;
+    if !before.is_file() {
+        return Err(irregular(&before));
+    }
+    let flags = if follow { 0 } else { libc::O_NOFOLLOW };
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).custom_flags(flags).open(path);
+    let file = opened.map_err(|e| symlink_in_words(path, e))?;
+    let meta = file.metadata()?;
+    let mode = meta.mode() & 0o777;
+    if !meta.is_file() {
+        Err(irregular(&meta))
+    } else if meta.uid() != user::own_uid() && meta.uid() != 0 {
+        let uid = meta.uid();
+        Err(io::Error::other(format!(
+            "it belongs to uid {uid}: whoever writes it chooses the agent"
+        )))
+    } else if mode & 0o022 != 0 {
+        Err(io::Error::other(format!(
+            "others may write it (mode {mode:o}): chmod go-w"
+        )))
+    } else {
+        Ok(file)
+    }
 }
 
 /// The text of a file that [`open_own`] takes, at most `cap` bytes of it.
@@ -152,6 +196,14 @@ fn beside(path: &Path) -> PathBuf {
     // Left by a process that had this pid before and was killed in the middle.
     let _ = fs::remove_file(&temporary);
     temporary
+}
+
+/// "Too many levels of symbolic links" is what the kernel calls one that we do not follow.
+fn symlink_in_words(path: &Path, e: io::Error) -> io::Error {
+    match e.raw_os_error() {
+        Some(libc::ELOOP) => refused(path, "is a symlink, and those are not followed"),
+        _ => e,
+    }
 }
 
 fn refused(path: &Path, why: &str) -> io::Error {

@@ -122,6 +122,14 @@ pub fn exit_at_once(status: u8) -> ! {
     unsafe { libc::_exit(i32::from(status)) }
 }
 
+/// Kills a child that is not reaped yet.
+pub fn kill(child: Pid) {
+    // SAFETY: pids are positive by construction. An error means that it has ended.
+    unsafe {
+        libc::kill(child.0, libc::SIGKILL);
+    }
+}
+
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {

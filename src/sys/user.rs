@@ -58,9 +58,8 @@ pub fn acting_as<T>(user: &User, act: impl FnOnce() -> T) -> io::Result<T> {
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     // SAFETY: as above; groups first, since only root may set them.
     let taken = unsafe {
-        check(libc::setgroups(1, &raw const user.gid))
-            .and_then(|_| check(libc::setegid(user.gid)))
-            .and_then(|_| check(libc::seteuid(user.uid)))
+        check(libc::setgroups(1, &raw const user.gid))?;
+        check(libc::setegid(user.gid)).and_then(|_| check(libc::seteuid(user.uid)))
     };
     let result = taken.map(|_| act());
     // SAFETY: as above, in the reverse order.
@@ -69,7 +68,7 @@ pub fn acting_as<T>(user: &User, act: impl FnOnce() -> T) -> io::Result<T> {
             .and_then(|_| check(libc::setegid(gid)))
             .and_then(|_| check(libc::setgroups(groups.len(), groups.as_ptr())))
     };
-    if back.is_err() && result.is_ok() {
+    if back.is_err() {
         // Going on with somebody else's rights would be worse than any error.
         std::process::abort();
     }

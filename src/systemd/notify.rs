@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use crate::limits::NOTIFY_PATIENCE;
 use crate::sys::process::Pid;
 
 /// The way to the service manager; silent where there is none.
@@ -51,8 +52,8 @@ fn connect(address: &OsString) -> io::Result<UnixDatagram> {
     };
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
-    // The main loop sends: a manager that does not read must not hold it.
-    socket.set_nonblocking(true)?;
+    // The main loop sends: a manager that does not read may not hold it for long.
+    socket.set_write_timeout(Some(NOTIFY_PATIENCE))?;
     Ok(socket)
 }
 

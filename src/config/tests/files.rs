@@ -4,6 +4,8 @@
 use crate::config::{Config, Sources, load};
 use crate::limits;
 use std::fs;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// A directory of this test's own, gone with the value.
@@ -35,6 +37,8 @@ fn load_file(file: &Path, required: bool) -> Result<Config, String> {
         .map_err(|error| error.to_string())
 }
 
+const WAY_OUT: &str = "give a TOML file that is yours alone to write";
+
 #[test]
 fn a_missing_file() {
     let dir = Dir::new("missing");
@@ -58,21 +62,37 @@ fn a_missing_file() {
 #[test]
 fn what_is_no_small_regular_file() {
     let dir = Dir::new("irregular");
-    let expected = format!("{}: this is a directory; give a TOML file", dir.0.display());
+    let expected = format!("{}: it is a directory; {WAY_OUT}", dir.0.display());
     assert_eq!(load_file(&dir.0, false), Err(expected));
     let device = Path::new("/dev/zero");
-    let expected = "/dev/zero: this is not a regular file; give a TOML file".to_owned();
+    let expected = format!("/dev/zero: it is not a regular file; {WAY_OUT}");
     assert_eq!(load_file(device, false), Err(expected));
 
     let large = dir.0.join("large.toml");
     fs::write(&large, "#".repeat(limits::MAX_CONFIG_BYTES)).unwrap();
     assert_eq!(load_file(&large, false), Ok(Config::default()));
     fs::write(&large, "#".repeat(limits::MAX_CONFIG_BYTES + 1)).unwrap();
-    let expected = format!(
-        "{}: this is larger than 256 KiB; give a TOML file",
-        large.display()
-    );
+    let expected = format!("{}: it is larger than 256 KiB; {WAY_OUT}", large.display());
     assert_eq!(load_file(&large, false), Err(expected));
+}
+
+#[test]
+fn what_others_may_write_or_lay_in_its_place() {
+    let dir = Dir::new("trust");
+    let file = dir.0.join("x.toml");
+    fs::write(&file, "").unwrap();
+    for (mode, trusted) in [(0o600, true), (0o644, true), (0o664, false), (0o602, false)] {
+        fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        let loaded = load_file(&file, false);
+        assert_eq!(loaded.is_ok(), trusted, "{mode:o}: {loaded:?}");
+    }
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let link = dir.0.join("link.toml");
+    symlink(&file, &link).unwrap();
+    let error = load_file(&link, false).unwrap_err();
+    assert!(error.contains("is a symlink"), "{error}");
+    // One that the command line names is what the user means.
+    assert!(load_file(&link, true).is_ok());
 }
 
 #[test]

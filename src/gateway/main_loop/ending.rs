@@ -70,7 +70,7 @@ impl Main {
         }
         if let Some(started) = &self.started {
             if turns > 0 {
-                log::warn!("ending {turns} turns that are still in flight");
+                log::warn!("ending what is still in flight (turns: {turns})");
             }
             started.service.cut.raise();
         }
@@ -84,8 +84,7 @@ impl Main {
             .timers
             .drain
             .map_or(0, |at| at.saturating_duration_since(now).as_secs());
-        let what =
-            format!("Draining: {turns} turns and {requests} requests in flight, {left} s left");
+        let what = format!("Draining: turns in flight {turns}, requests {requests}, {left} s left");
         self.notifier.status(&what);
         self.timers.report = Some(now + REPORT_EVERY);
     }
@@ -150,7 +149,7 @@ impl Main {
         // Turns that did not end in time leave no processes behind, whoever runs us.
         self.plan.children.kill_groups();
         if self.started.is_some() {
-            // It sent the news, and now writes no more than a line.
+            // It sent the news; what it still does is to make the history durable.
             if let Some(Err(_)) = self.starter.take().map(JoinHandle::join) {
                 log::warn!("the thread that started us had died");
             }
