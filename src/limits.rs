@@ -296,6 +296,9 @@ pub const MAX_MARKER: u64 = 4096;
 /// A key file has one line.
 pub const MAX_KEY_FILE: u64 = 4096;
 
+/// A unit file of ours has 4 kB; one that is larger is somebody else's.
+pub const MAX_UNIT_FILE: u64 = 1 << 20;
+
 /// The record of a run is about 150 bytes.
 pub const MAX_RUN_RECORD: u64 = 4096;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::table::table;
-use super::{Context, moment, print};
+use super::{Context, moment, owner, print};
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
 use crate::text::escaped;
@@ -17,6 +17,9 @@ pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit,
         history::stops(&context.dirs).map_err(|e| Failure::cannot("read the history", &e))?;
     let name = &context.name;
     if stops.is_empty() {
+        if let Some(user) = owner::somebody_else(context) {
+            return Err(owner::as_that_user(context, &user, "history"));
+        }
         eprintln!("hermes-gateway: no run of gateway {name} has ended yet");
         return Ok(Exit::Planned);
     }

@@ -15,6 +15,8 @@ use super::{Context, print, start, starter};
 use crate::config::Loaded;
 use crate::exit::{Exit, Failure};
 use crate::limits::ACT_PATIENCE;
+use crate::limits::MAX_UNIT_FILE;
+use crate::sys::fs::read_any;
 use crate::sys::{fs as files, user};
 use crate::systemd::unit::{self as text, Origin};
 
@@ -149,7 +151,7 @@ fn compare(unit: &Unit, wanted: &str, force: bool) -> Result<Change, Failure> {
         Ok(_) => true,
         Err(_) => false,
     };
-    let why = match fs::read_to_string(&unit.file) {
+    let why = match read_any(&unit.file, MAX_UNIT_FILE) {
         Ok(installed) if installed == wanted => return Ok(Change::Unchanged),
         Ok(installed) => match text::inspect(&installed) {
             Origin::Ours if link => "is a symlink",

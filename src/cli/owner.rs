@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Context;
+use super::installed::unit_dir;
 use crate::config::{self, ConfigError, Loaded, Sources};
 use crate::dirs::{Base, Dirs};
+use crate::exit::{Exit, Failure};
+use crate::limits::MAX_UNIT_FILE;
+use crate::sys::fs::read_any;
 use crate::sys::user::{self, User};
 use crate::systemd::Scope;
 use crate::systemd::unit::{self, Spec};
@@ -119,6 +123,28 @@ pub fn is_current(
     let loaded = owner.config().map_err(|e| e.to_string())?;
     let text = owner.unit_text(context, version, loaded.config.stop.drain_timeout)?;
     Ok(text == installed)
+}
+
+/// The user that the machine's unit of this name runs as, where this gateway is not our own: its
+/// files and its socket are that user's.
+pub fn somebody_else(context: &Context) -> Option<String> {
+    if context.dirs.state.exists() {
+        return None;
+    }
+    let file = unit_dir(&context.base, Scope::System).join(context.name.unit());
+    let user = unit::user_in(&read_any(file, MAX_UNIT_FILE).ok()?)?;
+    user::by_name(&user).filter(|user| user.uid != user::own_uid())?;
+    Some(user)
+}
+
+/// `sudo -u USER hermes-gateway …`: how such a gateway is talked to.
+pub fn as_that_user(context: &Context, user: &str, verb: &str) -> Failure {
+    let words = format!(
+        "gateway {} runs as {user}: `sudo -u {user} {} {verb}`",
+        context.name,
+        context.name.command()
+    );
+    Failure::new(Exit::Unavailable, words)
 }
 
 /// This program's file.

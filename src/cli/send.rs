@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::Context;
 use super::control::{Door, knock};
 use super::installed::installed_unit;
+use super::{Context, owner};
 use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::http::client::{Answer, Client, Error};
@@ -93,6 +93,9 @@ fn open(context: &Context) -> Result<Client, Failure> {
     match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
         Door::Open { client, .. } => Ok(client),
         Door::Free => {
+            if let Some(user) = owner::somebody_else(context) {
+                return Err(owner::as_that_user(context, &user, "send …"));
+            }
             let unit = installed_unit(&context.base, name, false);
             let verb = if unit.is_some() { "start" } else { "run" };
             let command = name.command();

@@ -1,7 +1,6 @@
 //! `status`: what the gateway is doing, and how it last stopped.
 #![forbid(unsafe_code)]
 
-use std::fs;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,6 +10,8 @@ use super::report::{Report, UnitReport, gather};
 use super::{Context, history, moment, owner, print};
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_PATIENCE;
+use crate::limits::MAX_UNIT_FILE;
+use crate::sys::fs::read_any;
 use crate::systemd::Scope;
 use crate::systemd::systemctl::Systemctl;
 use crate::text::escaped;
@@ -33,7 +34,7 @@ pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure
 
 /// Whether the installed unit is what this program would write; `None` where that cannot be told.
 fn is_current(context: &Context, unit: &UnitReport) -> Option<bool> {
-    let installed = fs::read_to_string(unit.path.as_ref()?).ok()?;
+    let installed = read_any(unit.path.as_ref()?, MAX_UNIT_FILE).ok()?;
     let systemctl = Systemctl::new(unit.scope, Arc::clone(&context.children));
     let version = systemctl.version(Instant::now() + CONTROL_PATIENCE).ok()?;
     owner::is_current(context, unit.scope, version, &installed).ok()

@@ -11,6 +11,8 @@ use super::unit::Unit;
 use super::{Context, print, stop};
 use crate::exit::{Exit, Failure};
 use crate::limits::ACT_PATIENCE;
+use crate::limits::MAX_UNIT_FILE;
+use crate::sys::fs::read_any;
 use crate::sys::{fs as files, user};
 use crate::systemd::Scope;
 use crate::systemd::unit::{self as text, Origin};
@@ -20,7 +22,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     let scope = if system { Scope::System } else { Scope::User };
     let unit = Unit::new(context, scope);
     let file = unit.file.display();
-    let installed = match fs::read_to_string(&unit.file) {
+    let installed = match read_any(&unit.file, MAX_UNIT_FILE) {
         Ok(installed) => installed,
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let machine = Unit::new(context, Scope::System);

@@ -108,6 +108,11 @@ pub fn read_own(path: &Path, cap: u64) -> io::Result<String> {
     read_text(open_own(path)?, cap)
 }
 
+/// The text of any file, at most `cap` bytes of it.
+pub fn read_any(path: impl AsRef<Path>, cap: u64) -> io::Result<String> {
+    read_text(File::open(path.as_ref())?, cap)
+}
+
 /// The rest of a file, at most `cap` bytes of it; InvalidData when it is not UTF-8.
 pub fn read_text(file: File, cap: u64) -> io::Result<String> {
     let bytes = read_bytes(file, cap)?;

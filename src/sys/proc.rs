@@ -2,13 +2,25 @@
 //! whatever stands there: other users choose their process names.
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
+use super::fs::read_bytes;
 use super::process::Pid;
+
+/// What is read of a file in /proc: a table of ten thousand sockets fits.
+const MAX_PROC: u64 = 2 << 20;
+
+/// The text of a file; what is not UTF-8 in it (a process's name may hold anything) is replaced.
+fn text(path: impl AsRef<Path>) -> io::Result<String> {
+    let bytes = read_bytes(fs::File::open(path.as_ref())?, MAX_PROC)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
 
 /// When the process started, in clock ticks since boot: with the pid, its identity.
 pub fn start_time(pid: Pid) -> Option<u64> {
-    start_time_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    start_time_in(&text(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// Field 22 of a stat line, counted from behind the last `)`: the name before it may hold anything.
@@ -19,18 +31,18 @@ fn start_time_in(stat: &str) -> Option<u64> {
 
 /// The process's name (at most 15 bytes, chosen by itself: escape before printing).
 pub fn name(pid: Pid) -> Option<String> {
-    let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
-    Some(String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(&comm)).into_owned())
+    let comm = text(format!("/proc/{pid}/comm")).ok()?;
+    Some(comm.strip_suffix('\n').unwrap_or(&comm).to_owned())
 }
 
 /// The text of `/proc/PID/cgroup` (cgroups(7)).
 pub fn cgroup(pid: Pid) -> Option<String> {
-    fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()
+    text(format!("/proc/{pid}/cgroup")).ok()
 }
 
 /// Which boot this is: a new random id at each one. Empty where the kernel does not say.
 pub fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+    text("/proc/sys/kernel/random/boot_id")
         .unwrap_or_default()
         .trim()
         .to_owned()
@@ -39,7 +51,7 @@ pub fn boot_id() -> String {
 /// The children of our main thread: where the kernel puts orphans that process 1 inherits.
 pub fn children_of_main_thread() -> Vec<Pid> {
     let own = Pid::own();
-    let list = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+    let list = text(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
     list.split_whitespace()
         .filter_map(|pid| Pid::new(pid.parse().ok()?))
         .collect()
@@ -52,7 +64,7 @@ pub fn listener(address: SocketAddr) -> Option<Pid> {
     } else {
         "/proc/net/tcp6"
     };
-    let table = fs::read_to_string(table).ok()?;
+    let table = text(table).ok()?;
     let inode = table
         .lines()
         .skip(1)
