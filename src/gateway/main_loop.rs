@@ -245,6 +245,9 @@ impl Main {
         match news {
             News::Started(result) => match *result {
                 Ok(started) => {
+                    if self.stop.is_some() {
+                        started.service.gate.close();
+                    }
                     self.started = Some(started);
                     self.event(Event::Started);
                     None
