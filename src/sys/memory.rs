@@ -10,29 +10,46 @@ pub fn keep_small() {
     }
 }
 
-/// Lets go of the pages of our own program that the start has touched and an idle gateway never
-/// looks at again. They are the file's, unchanged: what is needed comes back from the page cache.
+/// Lets go of the pages of program and libraries that the start has touched and an idle gateway
+/// never looks at again. They are the files', unchanged: what is needed comes back from the page
+/// cache.
 pub fn release_program() {
-    #[cfg(target_os = "linux")]
-    {
-        // SAFETY: the linker provides both symbols (ld(1)); only their addresses are taken.
-        unsafe extern "C" {
-            static __executable_start: u8;
-            static etext: u8;
+    // SAFETY: the callback takes what dl_iterate_phdr(3) hands it, and no data of ours.
+    unsafe {
+        libc::dl_iterate_phdr(Some(release_object), std::ptr::null_mut());
+    }
+}
+
+/// Releases the segments of one loaded object that are never written to.
+unsafe extern "C" fn release_object(
+    object: *mut libc::dl_phdr_info,
+    _size: libc::size_t,
+    _data: *mut libc::c_void,
+) -> libc::c_int {
+    const PAGE: usize = 4096;
+    // SAFETY: the loader hands out a valid description, with as many headers as it says.
+    let (base, headers) = unsafe {
+        let object = &*object;
+        let count = usize::from(object.dlpi_phnum);
+        (
+            object.dlpi_addr as usize,
+            std::slice::from_raw_parts(object.dlpi_phdr, count),
+        )
+    };
+    for header in headers {
+        if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
+            continue;
         }
-        let start = &raw const __executable_start as usize;
-        let end = &raw const etext as usize;
-        let page = 4096;
-        let (start, end) = (start & !(page - 1), end & !(page - 1));
-        // SAFETY: from the file's header to the end of the code the mapping is read-only and backed
-        // by the file, so dropping its pages changes nothing that could be read. An error (pages
-        // of another size) leaves all as it was.
+        let start = base + header.p_vaddr as usize;
+        let end = (start + header.p_memsz as usize) & !(PAGE - 1);
+        let start = start & !(PAGE - 1);
+        // SAFETY: a segment without PF_W is mapped from its file and nothing is relocated in it, so
+        // dropping its pages changes nothing that could be read. An error (pages of another size,
+        // the kernel's own object) leaves all as it was.
         unsafe {
-            libc::madvise(
-                start as *mut libc::c_void,
-                end.saturating_sub(start),
-                libc::MADV_DONTNEED,
-            );
+            let length = end.saturating_sub(start);
+            libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED);
         }
     }
+    0
 }
