@@ -26,25 +26,15 @@ pub struct Parsed {
 pub enum Command {
     Run,
     Install(Options),
-    Uninstall {
-        system: bool,
-    },
-    Start {
-        system: bool,
-    },
-    Stop {
-        system: bool,
-    },
-    Restart {
-        system: bool,
-    },
+    Uninstall(bool),
+    Start(bool),
+    Stop(bool),
+    Restart(bool),
     Status {
         json: bool,
         system: bool,
     },
-    List {
-        json: bool,
-    },
+    List(bool),
     Logs {
         follow: bool,
         system: bool,
@@ -58,13 +48,9 @@ pub enum Command {
         json: bool,
         count: Option<usize>,
     },
-    Config {
-        check: bool,
-    },
+    Config(bool),
     Version,
-    Help {
-        topic: Option<&'static str>,
-    },
+    Help(Option<&'static str>),
 }
 
 /// Reads the process's own arguments.
@@ -116,7 +102,7 @@ fn parse(
     };
     let command = match topic {
         _ if version => Command::Version,
-        _ if helped => Command::Help { topic },
+        _ if helped => Command::Help(topic),
         None => Command::Run,
         Some(topic) => command(topic, &mut args, &literal)?,
     };
@@ -153,12 +139,12 @@ fn command(
             user: option(args, ["-u", "--user"])?,
             system,
         }),
-        "uninstall" => Command::Uninstall { system },
-        "start" => Command::Start { system },
-        "stop" => Command::Stop { system },
-        "restart" => Command::Restart { system },
+        "uninstall" => Command::Uninstall(system),
+        "start" => Command::Start(system),
+        "stop" => Command::Stop(system),
+        "restart" => Command::Restart(system),
         "status" => Command::Status { json, system },
-        "list" => Command::List { json },
+        "list" => Command::List(json),
         "logs" => Command::Logs {
             follow: args.contains(["-f", "--follow"]),
             system,
@@ -169,8 +155,8 @@ fn command(
             count: count(args)?,
         },
         "config" => match word(args)?.as_deref() {
-            None => Command::Config { check: false },
-            Some("check") => Command::Config { check: true },
+            None => Command::Config(false),
+            Some("check") => Command::Config(true),
             Some(other) => {
                 return Err(usage(
                     &format!("{other:?} is not understood here"),
@@ -185,7 +171,7 @@ fn command(
                 Some(about) => Some(help::topic(about).ok_or_else(|| unknown_command(about))?),
                 None => None,
             };
-            Command::Help { topic }
+            Command::Help(topic)
         }
     };
     refuse_leftovers(topic, &command, (json, system))?;
@@ -199,16 +185,10 @@ fn refuse_leftovers(
     (json, system): (bool, bool),
 ) -> Result<(), Failure> {
     use Command::{History, Install, List, Logs, Restart, Start, Status, Stop, Uninstall};
-    let knows_json = matches!(command, Status { .. } | List { .. } | History { .. });
+    let knows_json = matches!(command, Status { .. } | List(_) | History { .. });
     let knows_system = matches!(
         command,
-        Install(_)
-            | Uninstall { .. }
-            | Start { .. }
-            | Stop { .. }
-            | Restart { .. }
-            | Status { .. }
-            | Logs { .. }
+        Install(_) | Uninstall(_) | Start(_) | Stop(_) | Restart(_) | Status { .. } | Logs { .. }
     );
     let refused = |flag: &str| Err(usage(&format!("{flag} means nothing here"), Some(topic)));
     match command {
@@ -234,9 +214,7 @@ fn refuse_unused(
 ) -> Result<(), Failure> {
     use Command::{Config, Help, Install, Logs, Run, Stop, Version};
     match command {
-        Run | Install(_) | Config { .. } | Stop { .. } | Logs { .. } | Help { .. } | Version => {
-            Ok(())
-        }
+        Run | Install(_) | Config(_) | Stop(_) | Logs { .. } | Help(_) | Version => Ok(()),
         _ if !configured => Ok(()),
         _ => {
             let what = "--config and --set are for `run` and `config`: they change nothing here";
@@ -335,7 +313,7 @@ mod tests {
         assert_eq!(command(""), Command::Run);
         assert_eq!(command("gateway"), Command::Run);
         assert_eq!(command("gateway run -p x"), Command::Run);
-        assert_eq!(command("stop"), Command::Stop { system: false });
+        assert_eq!(command("stop"), Command::Stop(false));
         assert_eq!(
             command("status --json"),
             Command::Status {
@@ -360,19 +338,9 @@ mod tests {
                 count: Some(3)
             }
         );
-        assert_eq!(command("config check"), Command::Config { check: true });
-        assert_eq!(
-            command("stop --help"),
-            Command::Help {
-                topic: Some("stop")
-            }
-        );
-        assert_eq!(
-            command("help stop"),
-            Command::Help {
-                topic: Some("stop")
-            }
-        );
+        assert_eq!(command("config check"), Command::Config(true));
+        assert_eq!(command("stop --help"), Command::Help(Some("stop")));
+        assert_eq!(command("help stop"), Command::Help(Some("stop")));
         assert_eq!(command("--version"), Command::Version);
     }
 

@@ -90,7 +90,7 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
         Command::Run => Some(run::catch_signals()?),
         _ => None,
     };
-    if let Command::Help { topic } = command {
+    if let Command::Help(topic) = command {
         return help::print_page(topic);
     }
     if let Command::Version = command {
@@ -109,18 +109,18 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
     };
     match (command, signals) {
         (Command::Run, Some(signals)) => Ok(run::run(context, signals)),
-        (Command::Config { check }, _) => config::show(&context, check),
+        (Command::Config(check), _) => config::show(&context, check),
         (Command::Install(options), _) => install::install(&context, &options),
-        (Command::Uninstall { system }, _) => uninstall::uninstall(&context, system),
-        (Command::Start { system }, _) => start::start(&context, system),
-        (Command::Stop { system }, _) => stop::stop(&context, system),
-        (Command::Restart { system }, _) => restart::restart(&context, system),
+        (Command::Uninstall(system), _) => uninstall::uninstall(&context, system),
+        (Command::Start(system), _) => start::start(&context, system),
+        (Command::Stop(system), _) => stop::stop(&context, system),
+        (Command::Restart(system), _) => restart::restart(&context, system),
         (Command::Status { json, system }, _) => status::show(&context, json, system),
-        (Command::List { json }, _) => list::show(&context, json),
+        (Command::List(json), _) => list::show(&context, json),
         (Command::Logs { follow, system }, _) => logs::logs(&context, follow, system),
         (Command::Send { session, text }, _) => send::send(&context, session.as_deref(), text),
         (Command::History { json, count }, _) => history::show(&context, json, count),
-        (Command::Run | Command::Help { .. } | Command::Version, _) => Ok(Exit::Planned),
+        (Command::Run | Command::Help(_) | Command::Version, _) => Ok(Exit::Planned),
     }
 }
 

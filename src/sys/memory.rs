@@ -21,6 +21,7 @@ pub fn release_program() {
 }
 
 /// Releases the segments of one loaded object that are never written to.
+// SAFETY: only for dl_iterate_phdr, which calls it with an object that is loaded.
 unsafe extern "C" fn release_object(
     object: *mut libc::dl_phdr_info,
     _size: libc::size_t,
