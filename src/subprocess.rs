@@ -212,11 +212,14 @@ impl Child {
         self.pidfd.as_fd()
     }
 
-    /// Signals the process group that the child leads, and the child itself, which may have left
-    /// its group. Whom we may not signal, or who is gone, is passed over.
+    /// Signals the process group that the child leads, or the child itself where it has left that
+    /// group; a kill goes to both, while a second SIGTERM would mean more than the first. Whom we
+    /// may not signal, or who is gone, is passed over.
     pub fn signal(&self, signal: Signal) {
-        let _ = process::signal_group(self.pid, signal);
-        let _ = self.pidfd.send(signal);
+        let reached = process::signal_group(self.pid, signal).unwrap_or(false);
+        if !reached || signal == Signal::Kill {
+            let _ = self.pidfd.send(signal);
+        }
     }
 
     /// Reaps the child.

@@ -94,12 +94,12 @@ pub fn is_gone(e: &io::Error) -> bool {
 }
 
 /// Sends a signal to a process group that `leader` made. The leader must not be reaped yet: until
-/// then the kernel keeps the number from anyone else. A group that is gone already is no error.
-pub fn signal_group(leader: Pid, signal: Signal) -> io::Result<()> {
+/// then the kernel keeps the number from anyone else. Says whether there is such a group.
+pub fn signal_group(leader: Pid, signal: Signal) -> io::Result<bool> {
     // SAFETY: a negative pid names the group; pids are positive by construction.
     match check(unsafe { libc::kill(-leader.0, signal.raw()) }) {
-        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-        other => other.map(drop),
+        Err(e) if is_gone(&e) => Ok(false),
+        other => other.map(|_| true),
     }
 }
 

@@ -13,8 +13,7 @@ use crate::lifecycle::evidence::{Finding, Moment};
 use crate::lifecycle::history::{self, Ending};
 use crate::lifecycle::phase::Outcome;
 use crate::lifecycle::signals::{Caught, Kind, Signals};
-use crate::limits::KILL_AFTER;
-use crate::limits::{CUT_PATIENCE, REPORT_EVERY, THREAD_STACK};
+use crate::limits::{CUT_PATIENCE, KILL_AFTER, REPORT_EVERY, THREAD_STACK};
 use crate::sys::process::exit_at_once;
 
 /// The stop that is going on.
