@@ -47,12 +47,7 @@ impl Base {
             .ok_or_else(|| format!("HOME is not set and uid {uid} has no home directory"))?;
         let config = absolute("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
         let state = absolute("XDG_STATE_HOME").unwrap_or_else(|| home.join(".local/state"));
-        Ok(Base {
-            home,
-            config,
-            state,
-            runtime: runtime_dir(absolute("XDG_RUNTIME_DIR"), uid),
-        })
+        Ok(Base { home, config, state, runtime: runtime_dir(absolute("XDG_RUNTIME_DIR"), uid) })
     }
 
     /// Another user's places, as a service that runs as that user sees them.
@@ -71,11 +66,7 @@ impl Base {
             Some(runtime) => runtime.join(OURS).join(name.as_str()),
             None => state.join("run"),
         };
-        Dirs {
-            config_file: self.config_dir().join(format!("{name}.toml")),
-            state,
-            runtime,
-        }
+        Dirs { config_file: self.config_dir().join(format!("{name}.toml")), state, runtime }
     }
 
     pub fn config_dir(&self) -> PathBuf {
@@ -120,10 +111,7 @@ impl Dirs {
     /// The same gateway as a process without a runtime directory sees it (a system unit at boot,
     /// while this shell has one): the other place where it may be found.
     pub fn without_runtime(&self) -> Dirs {
-        Dirs {
-            runtime: self.state.join("run"),
-            ..self.clone()
-        }
+        Dirs { runtime: self.state.join("run"), ..self.clone() }
     }
 }
 
@@ -131,10 +119,7 @@ impl Dirs {
 /// the variable is missing (SSH without PAM) or another user's (`su` without `-`).
 fn runtime_dir(from_environment: Option<PathBuf>, uid: u32) -> Option<PathBuf> {
     let usual = PathBuf::from(format!("/run/user/{uid}"));
-    from_environment
-        .into_iter()
-        .chain([usual])
-        .find(|dir| is_owned_dir(dir, uid))
+    from_environment.into_iter().chain([usual]).find(|dir| is_owned_dir(dir, uid))
 }
 
 fn is_owned_dir(dir: &Path, uid: u32) -> bool {
@@ -143,9 +128,7 @@ fn is_owned_dir(dir: &Path, uid: u32) -> bool {
 
 /// A variable that names a directory; a relative one is to be ignored (XDG specification).
 fn absolute(variable: &str) -> Option<PathBuf> {
-    env::var_os(variable)
-        .map(PathBuf::from)
-        .filter(|p| p.is_absolute())
+    env::var_os(variable).map(PathBuf::from).filter(|p| p.is_absolute())
 }
 
 #[cfg(test)]
@@ -161,24 +144,11 @@ mod tests {
             runtime: Some("/run/user/7".into()),
         };
         let dirs = base.gateway(&Name::parse("coder").unwrap());
-        assert_eq!(
-            dirs.config_file,
-            Path::new("/h/.config/hermes-gateway/coder.toml")
-        );
-        assert_eq!(
-            dirs.state,
-            Path::new("/h/.local/state/hermes-gateway/coder")
-        );
+        assert_eq!(dirs.config_file, Path::new("/h/.config/hermes-gateway/coder.toml"));
+        assert_eq!(dirs.state, Path::new("/h/.local/state/hermes-gateway/coder"));
         assert_eq!(dirs.runtime, Path::new("/run/user/7/hermes-gateway/coder"));
-        let bare = Base {
-            runtime: None,
-            ..base
-        }
-        .gateway(&Name::parse("coder").unwrap());
-        assert_eq!(
-            bare.runtime,
-            Path::new("/h/.local/state/hermes-gateway/coder/run")
-        );
+        let bare = Base { runtime: None, ..base }.gateway(&Name::parse("coder").unwrap());
+        assert_eq!(bare.runtime, Path::new("/h/.local/state/hermes-gateway/coder/run"));
         assert_eq!(dirs.without_runtime(), bare);
     }
 

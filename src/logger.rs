@@ -64,19 +64,13 @@ pub fn set(level: LevelFilter, target: LogTarget, name: &str) {
         LogTarget::Journal => Sink::Journal,
         LogTarget::Syslog => {
             let process = name.to_owned();
-            Sink::Syslog(Box::new(Syslog {
-                process,
-                connection: None,
-                tried: None,
-            }))
+            Sink::Syslog(Box::new(Syslog { process, connection: None, tried: None }))
         }
     };
     let mut sink = Some(sink);
     let logger = LOGGER.get_or_init(|| {
         let first = sink.take().unwrap_or(Sink::Plain);
-        Logger {
-            sink: Mutex::new(first),
-        }
+        Logger { sink: Mutex::new(first) }
     });
     match sink {
         Some(sink) => *logger.sink.lock().unwrap_or_else(PoisonError::into_inner) = sink,
@@ -110,9 +104,7 @@ impl Log for Logger {
     fn log(&self, record: &Record<'_>) {
         let mut message = escaped(&record.args().to_string(), false);
         if message.len() > MAX_LOG_LINE {
-            let end = (0..=MAX_LOG_LINE)
-                .rev()
-                .find(|at| message.is_char_boundary(*at));
+            let end = (0..=MAX_LOG_LINE).rev().find(|at| message.is_char_boundary(*at));
             message.truncate(end.unwrap_or(0));
         }
         let level = record.level();
@@ -181,22 +173,14 @@ impl Syslog {
     }
 
     fn connect(&mut self) -> Result<(), ()> {
-        if self
-            .tried
-            .is_some_and(|tried| tried.elapsed() < SYSLOG_RECONNECT)
-        {
+        if self.tried.is_some_and(|tried| tried.elapsed() < SYSLOG_RECONNECT) {
             return Err(());
         }
         self.tried = Some(Instant::now());
-        let formatter = Format {
-            process: self.process.clone(),
-            pid: Pid::own(),
-        };
+        let formatter = Format { process: self.process.clone(), pid: Pid::own() };
         let connection = syslog::unix(formatter).map_err(drop)?;
         if let LoggerBackend::Unix(socket) = &connection.backend {
-            socket
-                .set_write_timeout(Some(SYSLOG_PATIENCE))
-                .map_err(drop)?;
+            socket.set_write_timeout(Some(SYSLOG_PATIENCE)).map_err(drop)?;
         }
         self.connection = Some(connection);
         // A daemon that took the connection may go away at once: then try again without waiting.

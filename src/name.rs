@@ -28,9 +28,7 @@ impl Name {
         if let Some(name) = profile {
             return Name::parse(name).map_err(|e| format!("--profile {e}"));
         }
-        let called_by = called_by
-            .map(std::path::Path::new)
-            .and_then(|p| p.file_name());
+        let called_by = called_by.map(std::path::Path::new).and_then(|p| p.file_name());
         if let Some(name) = called_by.filter(|n| !OWN_NAMES.iter().any(|own| n == own)) {
             let name = name.to_string_lossy();
             return Name::parse(&name)
@@ -73,9 +71,7 @@ impl Name {
 
     /// The gateway whose unit this is, if it has the form that [`Name::unit`] gives.
     pub fn of_unit(unit: &str) -> Option<Name> {
-        let stem = unit
-            .strip_suffix(".service")?
-            .strip_prefix("hermes-gateway")?;
+        let stem = unit.strip_suffix(".service")?.strip_prefix("hermes-gateway")?;
         match stem {
             "" => Some(Name(None)),
             _ => Name::parse(stem.strip_prefix('-')?).ok(),
@@ -109,40 +105,19 @@ mod tests {
     fn the_order_is_flag_then_alias_then_environment() {
         assert_eq!(resolve(Some("a"), "/bin/b", Some("c")).unwrap(), "a");
         assert_eq!(resolve(None, "/bin/b", Some("c")).unwrap(), "b");
-        assert_eq!(
-            resolve(None, "/bin/hermes-gateway", Some("c")).unwrap(),
-            "c"
-        );
+        assert_eq!(resolve(None, "/bin/hermes-gateway", Some("c")).unwrap(), "c");
         assert_eq!(resolve(None, "hermes", Some("")).unwrap(), "default");
         assert_eq!(resolve(None, "hermes", None).unwrap(), "default");
     }
 
     #[test]
     fn what_is_no_name_is_refused_with_its_source() {
-        for bad in [
-            "",
-            "-x",
-            "_x",
-            "A",
-            "a.b",
-            "a/b",
-            "ä",
-            "a b",
-            &"x".repeat(65),
-        ] {
+        for bad in ["", "-x", "_x", "A", "a.b", "a/b", "ä", "a b", &"x".repeat(65)] {
             let error = resolve(Some(bad), "hermes", None).unwrap_err();
             assert!(error.starts_with("--profile \""), "{error}");
         }
-        assert!(
-            resolve(None, "/x/Hermes", None)
-                .unwrap_err()
-                .contains("called by")
-        );
-        assert!(
-            resolve(None, "hermes", Some(".."))
-                .unwrap_err()
-                .contains("HERMES_PROFILE")
-        );
+        assert!(resolve(None, "/x/Hermes", None).unwrap_err().contains("called by"));
+        assert!(resolve(None, "hermes", Some("..")).unwrap_err().contains("HERMES_PROFILE"));
         assert!(resolve(Some(&"x".repeat(64)), "hermes", None).is_ok());
     }
 
@@ -152,19 +127,9 @@ mod tests {
             let name = Name::parse(name).unwrap();
             assert_eq!(Name::of_unit(&name.unit()), Some(name));
         }
-        assert_eq!(
-            Name::parse("coder").unwrap().unit(),
-            "hermes-gateway-coder.service"
-        );
-        assert_eq!(
-            Name::parse("default").unwrap().unit(),
-            "hermes-gateway.service"
-        );
-        for other in [
-            "hermes-gatewayx.service",
-            "hermes-gateway-.service",
-            "ssh.service",
-        ] {
+        assert_eq!(Name::parse("coder").unwrap().unit(), "hermes-gateway-coder.service");
+        assert_eq!(Name::parse("default").unwrap().unit(), "hermes-gateway.service");
+        for other in ["hermes-gatewayx.service", "hermes-gateway-.service", "ssh.service"] {
             assert_eq!(Name::of_unit(other), None);
         }
     }

@@ -38,8 +38,7 @@ impl<T> ByName<T> {
     }
 
     fn place(&self, name: &str) -> Result<usize, usize> {
-        self.0
-            .binary_search_by(|(known, _)| known.as_str().cmp(name))
+        self.0.binary_search_by(|(known, _)| known.as_str().cmp(name))
     }
 }
 

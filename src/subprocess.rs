@@ -65,11 +65,7 @@ impl Program {
 
     /// A program with exactly these variables; where a name comes twice, the later one counts.
     pub fn with_environment(path: PathBuf, environment: Vec<(OsString, OsString)>) -> Program {
-        Program {
-            path,
-            arguments: Vec::new(),
-            environment,
-        }
+        Program { path, arguments: Vec::new(), environment }
     }
 
     #[must_use]
@@ -113,11 +109,7 @@ impl Children {
     pub fn new() -> Arc<Children> {
         let reaper = Pid::own().get() == 1;
         let descriptors = limit().ok();
-        Arc::new(Children {
-            descriptors,
-            reaper,
-            ..Children::default()
-        })
+        Arc::new(Children { descriptors, reaper, ..Children::default() })
     }
 
     /// Starts a child. Dropping it kills and reaps it.
@@ -279,11 +271,7 @@ pub fn capture(
     deadline: Instant,
     limit: usize,
 ) -> io::Result<Answer> {
-    let manner = Manner {
-        stdin: false,
-        own_group: false,
-        shielded: true,
-    };
+    let manner = Manner { stdin: false, own_group: false, shielded: true };
     let mut child = children.spawn(program, manner)?;
     let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(io::ErrorKind::BrokenPipe.into());
@@ -299,11 +287,7 @@ pub fn capture(
         }
         // A stream at its end stays readable for ever: it must leave the list or the loop spins.
         let while_open = |open, fd| {
-            if open {
-                Interest::read(fd)
-            } else {
-                Interest::none()
-            }
+            if open { Interest::read(fd) } else { Interest::none() }
         };
         let mut interests = [
             Interest::read(child.ended()),
@@ -345,53 +329,36 @@ fn take(from: &mut impl Read, into: &mut Vec<u8>, limit: usize) -> io::Result<bo
 pub fn find_program(name: &str) -> io::Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/bin", "/bin", "/usr/local/bin"].map(PathBuf::from);
-    let mut places = env::split_paths(&path)
-        .filter(|dir| dir.is_absolute())
-        .chain(usual);
+    let mut places = env::split_paths(&path).filter(|dir| dir.is_absolute()).chain(usual);
     let runs = |file: &PathBuf| {
-        file.metadata()
-            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };
-    places
-        .find_map(|dir| Some(dir.join(name)).filter(runs))
-        .ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("there is no {name} on PATH or in /usr/bin"),
-            )
-        })
+    places.find_map(|dir| Some(dir.join(name)).filter(runs)).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("there is no {name} on PATH or in /usr/bin"),
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PLAIN: Manner = Manner {
-        stdin: false,
-        own_group: false,
-        shielded: false,
-    };
+    const PLAIN: Manner = Manner { stdin: false, own_group: false, shielded: false };
 
     fn shell(script: &str) -> Program {
         Program::new("/bin/sh".into()).args(["-c", script])
     }
 
     fn run(script: &str, wait: Duration) -> io::Result<Answer> {
-        capture(
-            &Children::new(),
-            &shell(script),
-            Instant::now() + wait,
-            1 << 20,
-        )
+        capture(&Children::new(), &shell(script), Instant::now() + wait, 1 << 20)
     }
 
     #[test]
     fn output_of_both_streams_and_the_status() {
         let answer = run("echo out; echo err >&2; exit 3", Duration::from_secs(20)).unwrap();
-        assert_eq!(
-            (answer.stdout.as_str(), answer.stderr.as_str()),
-            ("out\n", "err\n")
-        );
+        assert_eq!((answer.stdout.as_str(), answer.stderr.as_str()), ("out\n", "err\n"));
         assert!(!answer.success);
     }
 
@@ -420,11 +387,7 @@ mod tests {
     fn children_that_are_waited_for_are_not_reaped_as_orphans() {
         let children = Children::new();
         let mut child = children.spawn(&shell("exit 7"), PLAIN).unwrap();
-        poll(
-            &mut [Interest::read(child.ended())],
-            Some(Duration::from_secs(20)),
-        )
-        .unwrap();
+        poll(&mut [Interest::read(child.ended())], Some(Duration::from_secs(20))).unwrap();
         assert!(children.reap_orphans());
         assert_eq!(child.wait(REAP_PATIENCE).unwrap(), Status::Exited(7));
     }

@@ -31,14 +31,8 @@ mod tests {
     #[test]
     fn nothing_that_acts_gets_through() {
         assert_eq!(escaped("plain ä text", false), "plain ä text");
-        assert_eq!(
-            escaped("a\nb\x1b[2J\u{9b}", false),
-            "a\\u{a}b\\u{1b}[2J\\u{9b}"
-        );
-        assert_eq!(
-            escaped("x verdict=planned", true),
-            "x\\u{20}verdict\\u{3d}planned"
-        );
+        assert_eq!(escaped("a\nb\x1b[2J\u{9b}", false), "a\\u{a}b\\u{1b}[2J\\u{9b}");
+        assert_eq!(escaped("x verdict=planned", true), "x\\u{20}verdict\\u{3d}planned");
         let once = escaped("a\nb", false);
         assert_eq!(escaped(&once, false), once);
         assert_eq!(escaped("\u{202e}", false), "\\u{202e}");

@@ -37,8 +37,7 @@ fn pid_in(file: &Path) -> i32 {
 /// Whether the process lives; one that is not reaped yet has ended.
 fn lives(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 #[test]
@@ -68,11 +67,7 @@ fn a_reply_is_streamed_as_it_comes() {
     let mut connection = gateway.begin("x", true);
     let head = connection.head();
     assert_eq!(head.status, 200);
-    assert!(
-        head.field("content-type")
-            .unwrap()
-            .starts_with("text/event-stream")
-    );
+    assert!(head.field("content-type").unwrap().starts_with("text/event-stream"));
     let mut events = String::new();
     while !events.contains("first") {
         events += &String::from_utf8(connection.chunk().unwrap()).unwrap();
@@ -93,10 +88,7 @@ fn what_an_exit_status_means() {
     assert!(temporary.field("retry-after").is_some(), "{temporary:?}");
     assert!(temporary.error(503).contains("why"));
     let failed = gateway.ask("3\n").error(502);
-    assert!(
-        failed.contains("exit status 3") && failed.contains("why"),
-        "{failed}"
-    );
+    assert!(failed.contains("exit status 3") && failed.contains("why"), "{failed}");
     let failed = gateway.ask("143\n").error(502);
     assert!(failed.contains("exit status 143"), "{failed}");
     assert_eq!(gateway.ask("0\n").reply(), "half a reply");
@@ -154,10 +146,7 @@ fn the_environment_is_exactly_the_allow_list() {
         "TZ",
     ];
     assert_eq!(names, expected, "{reply}");
-    assert!(
-        lines.contains(&"HERMES_ATTEMPT=1") && lines.contains(&"LANG=C"),
-        "{reply}"
-    );
+    assert!(lines.contains(&"HERMES_ATTEMPT=1") && lines.contains(&"LANG=C"), "{reply}");
 }
 
 #[test]
@@ -186,9 +175,7 @@ fn it_has_no_descriptors_of_ours_and_a_group_of_its_own() {
     let through = ["sh", "-c", "exec 7</dev/null; exec \"$@\"", "sh"];
     let gateway = home.launch().through(&through).start();
     assert_eq!(gateway.ask("x").reply(), "0\n1\n2\n3");
-    home.configure(&script(
-        "read -r _ _ _ _ group _ < /proc/$$/stat; echo $$ $group",
-    ));
+    home.configure(&script("read -r _ _ _ _ group _ < /proc/$$/stat; echo $$ $group"));
     gateway.signal(libc::SIGHUP);
     gateway.wait_for_log("read again", DEADLINE);
     let reply = gateway.ask("x").reply();
@@ -236,10 +223,7 @@ fn an_agent_that_ignores_sigterm_is_killed() {
 fn a_client_that_goes_away_takes_its_agent_along() {
     let home = Home::new();
     let file = home.path().join("pid");
-    let text = format!(
-        "echo $$ > {0}.new; mv {0}.new {0}; sleep 600 & wait",
-        file.display()
-    );
+    let text = format!("echo $$ > {0}.new; mv {0}.new {0}; sleep 600 & wait", file.display());
     home.configure(&script(&text));
     let gateway = home.start();
     for stream in [false, true] {
@@ -303,10 +287,7 @@ fn a_reply_beyond_the_limit_is_an_error() {
     assert!(message.contains("limits.max_reply"), "{message}");
     // One that never ends, too.
     let home = Home::new();
-    home.configure(&format!(
-        "{}[limits]\nmax_reply = 4096\n",
-        script("exec yes")
-    ));
+    home.configure(&format!("{}[limits]\nmax_reply = 4096\n", script("exec yes")));
     let message = home.start().ask("x").error(502);
     assert!(message.contains("limits.max_reply"), "{message}");
 }

@@ -41,9 +41,7 @@ impl Contained {
             command.env(name, value.unwrap_or_default());
         }
         let target = format!("--target={}", self.pid);
-        command
-            .args([&target, "--pid", "--mount", "--"])
-            .args(words);
+        command.args([&target, "--pid", "--mount", "--"]).args(words);
         Process::spawn(&mut command).finish(DEADLINE)
     }
 
@@ -85,9 +83,7 @@ fn stop_from_inside() {
     };
     let program = binary();
     // It may not live to see its success: the namespace ends with its process 1.
-    let code = contained
-        .inside(&[program.to_str().unwrap(), "stop"])
-        .code();
+    let code = contained.inside(&[program.to_str().unwrap(), "stop"]).code();
     assert!([0, 137].contains(&code), "{code}");
     contained.assert_end(0, &["signal=SIGTERM", "verdict=planned"]);
 }
@@ -109,11 +105,7 @@ fn a_signal_from_outside_of_the_namespace() {
         return;
     };
     sys::kill(contained.pid, libc::SIGTERM).unwrap();
-    let words = [
-        "verdict=external",
-        " sender_pid=0 ",
-        " sender_name=(outside) ",
-    ];
+    let words = ["verdict=external", " sender_pid=0 ", " sender_name=(outside) "];
     contained.assert_end(143, &words);
 }
 
@@ -140,9 +132,7 @@ fn children(pid: i32) -> Vec<char> {
         let pids = fs::read_to_string(task.path().join("children")).unwrap_or_default();
         for child in pids.split_whitespace() {
             let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-            let state = stat
-                .rsplit_once(") ")
-                .and_then(|(_, rest)| rest.chars().next());
+            let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
             states.extend(state);
         }
     }
@@ -155,24 +145,18 @@ fn orphans_are_reaped() {
     // Each turn leaves five that end after their parent, out of its group.
     let script = "for n in 1 2 3 4 5; do setsid sleep 0.$n & done; \
                   while [ $(ps -o pgid= | sort -u | wc -l) -lt 6 ]; do :; done; echo ok";
-    home.configure(&format!(
-        "[agent]\ncommand = [\"sh\", \"-c\", {script:?}]\n"
-    ));
+    home.configure(&format!("[agent]\ncommand = [\"sh\", \"-c\", {script:?}]\n"));
     let Some(contained) = Contained::start(&home) else {
         return;
     };
-    let turns: Vec<_> = (0..8)
-        .map(|_| contained.gateway.begin("x", false))
-        .collect();
+    let turns: Vec<_> = (0..8).map(|_| contained.gateway.begin("x", false)).collect();
     let mut most = 0;
     for mut turn in turns {
         assert_eq!(turn.response().reply(), "ok");
         most = most.max(children(contained.pid).len());
     }
     assert!(most > 0, "no orphan was ever a child of process 1");
-    eventually("all are reaped", || {
-        children(contained.pid).is_empty().then_some(())
-    });
+    eventually("all are reaped", || children(contained.pid).is_empty().then_some(()));
     // Its own children are still waited for by those who want their status.
     home.configure("[agent]\ncommand = [\"sh\", \"-c\", \"exit 7\"]\n");
     sys::kill(contained.pid, libc::SIGHUP).unwrap();

@@ -38,10 +38,7 @@ fn ctrl_c() {
     assert_eq!(last_stop(gateway.home())["exit"], 0);
     // The whole of a name's files are its own and nobody else's.
     for dir in [gateway.home().state_dir(), gateway.home().runtime_dir()] {
-        assert_eq!(
-            fs::metadata(dir).unwrap().permissions().mode() & 0o777,
-            0o700
-        );
+        assert_eq!(fs::metadata(dir).unwrap().permissions().mode() & 0o777, 0o700);
     }
     assert!(!gateway.home().control_socket().exists());
     assert!(gateway.home().runtime_dir().join("lock").exists());
@@ -56,11 +53,7 @@ fn a_plain_kill() {
     let sender = format!(" sender_pid={} ", std::process::id());
     assert!(line.contains(&sender), "{line}");
     let stop = last_stop(gateway.home());
-    assert_eq!(
-        (&stop["verdict"], &stop["exit"]),
-        (&"external".into(), &143.into()),
-        "{stop}"
-    );
+    assert_eq!((&stop["verdict"], &stop["exit"]), (&"external".into(), &143.into()), "{stop}");
 }
 
 #[test]
@@ -94,12 +87,7 @@ fn forged_signals_are_kills() {
 fn marker(pid: i32) -> serde_json::Value {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let after_name = stat.rsplit_once(')').unwrap().1;
-    let start: u64 = after_name
-        .split_whitespace()
-        .nth(19)
-        .unwrap()
-        .parse()
-        .unwrap();
+    let start: u64 = after_name.split_whitespace().nth(19).unwrap().parse().unwrap();
     let uptime = fs::read_to_string("/proc/uptime").unwrap();
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     serde_json::json!({
@@ -226,11 +214,8 @@ fn turns_in_flight_finish_and_new_work_is_turned_away() {
     assert!(refused.error(503).contains("stopping"));
     kept.assert_closed();
     let fields = [("Authorization", key.as_str())];
-    let refused = gateway.connect().post(
-        "/v1/chat/completions",
-        &fields,
-        &util::http::chat("no", false),
-    );
+    let refused =
+        gateway.connect().post("/v1/chat/completions", &fields, &util::http::chat("no", false));
     assert_eq!(refused.field("connection"), Some("close"), "{refused:?}");
     assert!(refused.field("retry-after").is_some(), "{refused:?}");
     assert!(refused.error(503).contains("stopping"));
@@ -242,17 +227,10 @@ fn turns_in_flight_finish_and_new_work_is_turned_away() {
     assert_eq!(response.reply(), "begun\nthe whole");
     let response = stream.response().assert_status(200);
     let text = response.text();
-    assert!(
-        text.contains("the stream") && text.ends_with("data: [DONE]\n\n"),
-        "{text}"
-    );
+    assert!(text.contains("the stream") && text.ends_with("data: [DONE]\n\n"), "{text}");
     assert_eq!(gateway.wait_for_exit(DEADLINE), 143);
     let stop = last_stop(&home);
-    assert_eq!(
-        (&stop["in_flight"], &stop["cut"]),
-        (&2.into(), &0.into()),
-        "{stop}"
-    );
+    assert_eq!((&stop["in_flight"], &stop["cut"]), (&2.into(), &0.into()), "{stop}");
 }
 
 #[test]
@@ -273,11 +251,7 @@ fn a_second_signal_ends_the_drain_at_once() {
         let began = Instant::now();
         gateway.signal(second);
         assert_eq!(gateway.wait_for_exit(DEADLINE), code, "{first} {second}");
-        assert!(
-            began.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            began.elapsed()
-        );
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
         assert!(turn.response().error(503).contains("stopping"));
         assert_eq!(last_stop(&home)["cut"], 1);
     }
@@ -296,9 +270,7 @@ fn a_drain_that_takes_too_long_is_cut_and_nothing_is_left() {
     ));
     let gateway = home.start();
     let mut turn = gateway.begin("x", true);
-    let pid: i32 = eventually("a pid", || {
-        fs::read_to_string(&file).ok()?.trim().parse().ok()
-    });
+    let pid: i32 = eventually("a pid", || fs::read_to_string(&file).ok()?.trim().parse().ok());
     gateway.signal(libc::SIGINT);
     assert!(turn.response().error(503).contains("stopping"));
     assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
@@ -336,12 +308,7 @@ fn a_stop_before_it_is_ready() {
         process.signal(signal);
         assert_eq!(process.wait_for_exit(DEADLINE), code);
         process.wait_for_log("Shutdown context", DEADLINE);
-        assert!(
-            process
-                .notified()
-                .iter()
-                .all(|line| !line.starts_with("READY"))
-        );
+        assert!(process.notified().iter().all(|line| !line.starts_with("READY")));
     }
 }
 

@@ -172,11 +172,7 @@ fn inside_a_sandbox_there_is_a_real_user_manager() {
         unit.wait_for(&[("ActiveState", "active"), ("SubState", "running")]);
         sys::kill(unit.main_pid(), libc::SIGKILL).unwrap();
         unit.wait_for(&[("ActiveState", "active"), ("NRestarts", "1")]);
-        assert!(
-            unit.journal().contains("status=9/KILL"),
-            "{}",
-            unit.journal()
-        );
+        assert!(unit.journal().contains("status=9/KILL"), "{}", unit.journal());
         manager.systemctl(&["stop", unit.name]).assert_code(0);
         unit.assert(&[("ActiveState", "inactive")]);
     });
@@ -195,12 +191,8 @@ fn inside_a_sandbox_root_reaches_both_managers() {
         let unit = user.unit("a.service");
         unit.assert(&[("ActiveState", "active"), ("Restart", "always")]);
         assert!(unit.journal().contains("Started"), "{}", unit.journal());
-        system
-            .systemctl(&["stop", "user@4242.service"])
-            .assert_code(0);
-        system
-            .unit("user@4242.service")
-            .assert(&[("ActiveState", "inactive")]);
+        system.systemctl(&["stop", "user@4242.service"]).assert_code(0);
+        system.unit("user@4242.service").assert(&[("ActiveState", "inactive")]);
     });
 }
 
@@ -208,9 +200,7 @@ fn inside_a_sandbox_root_reaches_both_managers() {
 fn inside_a_sandbox_the_manager_can_be_made_to_hang() {
     Sandbox::user().run(|manager| {
         let unit = manager.unit("stand-in.service");
-        manager
-            .systemd_run(&["--unit", unit.name, "sleep", "600"])
-            .assert_code(0);
+        manager.systemd_run(&["--unit", unit.name, "sleep", "600"]).assert_code(0);
         let service = Pidfd::open(unit.main_pid()).unwrap();
         let pid = manager.pid();
         sys::kill(pid, libc::SIGSTOP).unwrap();

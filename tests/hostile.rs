@@ -51,10 +51,7 @@ fn interrupt(gateway: Gateway) -> String {
 #[test]
 fn the_control_socket_takes_no_work_during_a_drain_and_tells_of_it() {
     let (gateway, gate, mut turn) = draining();
-    let refused = gateway
-        .control()
-        .post(CHAT, &[], &http::chat("no", false))
-        .assert_status(503);
+    let refused = gateway.control().post(CHAT, &[], &http::chat("no", false)).assert_status(503);
     assert!(refused.field("retry-after").is_some(), "{refused:?}");
     assert!(refused.error(503).contains("stopping"));
     let status = gateway.status();
@@ -206,9 +203,7 @@ impl SmallDisk {
         let script =
             "mount -t tmpfs -o size=64k,mode=700 tmpfs \"$0\" && echo mounted && exec sleep 600";
         let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "sh", "-c", script])
-            .arg(home.path().join("s"));
+        command.args(["--mount", "sh", "-c", script]).arg(home.path().join("s"));
         let holder = Process::spawn(&mut command);
         holder.wait_for_output("mounted", DEADLINE);
         SmallDisk { home, holder }
@@ -292,11 +287,7 @@ fn ask_if_it_listens(address: SocketAddr, key_file: &Path) -> String {
     let key = fs::read_to_string(key_file).unwrap();
     let bearer = format!("Bearer {}", key.trim_end());
     let json = ("Content-Type", "application/json");
-    let fields = [
-        ("Authorization", bearer.as_str()),
-        json,
-        ("Connection", "close"),
-    ];
+    let fields = [("Authorization", bearer.as_str()), json, ("Connection", "close")];
     let request = http::request("POST", CHAT, &fields, http::chat("no", false).as_bytes());
     let mut answer = Vec::new();
     if let Ok(mut stream) = TcpStream::connect(address) {

@@ -16,36 +16,23 @@ fn without_a_key_known_and_unknown_paths_look_the_same() {
     let mut answers = Vec::new();
     for path in ["/v1/models", "/v1/status", "/nowhere", "/", "/admin"] {
         let response = gateway.connect().get(path, &[]);
-        assert_eq!(
-            response.field("www-authenticate"),
-            Some("Bearer"),
-            "{path}: {response:?}"
-        );
+        assert_eq!(response.field("www-authenticate"), Some("Bearer"), "{path}: {response:?}");
         answers.push(response.error(401));
     }
     answers.dedup();
     assert_eq!(answers.len(), 1, "{answers:?}");
     for wrong in ["", "Bearer", "Bearer ", "Bearer x", "Basic x", "bearer 0"] {
         let fields = [("Authorization", wrong)];
-        gateway
-            .connect()
-            .get("/v1/models", &fields)
-            .assert_status(401);
+        gateway.connect().get("/v1/models", &fields).assert_status(401);
     }
     let shorter = gateway.authorization();
     let shorter = &shorter[..shorter.len() - 1];
     let longer = gateway.authorization() + "0";
     for wrong in [shorter, &longer] {
         let fields = [("Authorization", wrong)];
-        gateway
-            .connect()
-            .get("/v1/models", &fields)
-            .assert_status(401);
+        gateway.connect().get("/v1/models", &fields).assert_status(401);
     }
-    gateway
-        .connect()
-        .post("/v1/chat/completions", &[], &chat("x", false))
-        .assert_status(401);
+    gateway.connect().post("/v1/chat/completions", &[], &chat("x", false)).assert_status(401);
 }
 
 #[test]
@@ -84,22 +71,8 @@ fn with_the_key_each_path_says_what_it_is() {
 #[test]
 fn health_and_ready_need_no_key() {
     let gateway = Gateway::start();
-    assert_eq!(
-        gateway
-            .connect()
-            .get("/health", &[])
-            .assert_status(200)
-            .json()["status"],
-        "ok"
-    );
-    assert_eq!(
-        gateway
-            .connect()
-            .get("/ready", &[])
-            .assert_status(200)
-            .json()["status"],
-        "ready"
-    );
+    assert_eq!(gateway.connect().get("/health", &[]).assert_status(200).json()["status"], "ok");
+    assert_eq!(gateway.connect().get("/ready", &[]).assert_status(200).json()["status"], "ready");
 }
 
 #[test]
@@ -109,11 +82,8 @@ fn foreign_names_and_pages_are_kept_out() {
     let gateway = home.start();
     let ask = |host: &str, origin: &str| {
         let mut connection = gateway.connect();
-        let origin = if origin.is_empty() {
-            String::new()
-        } else {
-            format!("Origin: {origin}\r\n")
-        };
+        let origin =
+            if origin.is_empty() { String::new() } else { format!("Origin: {origin}\r\n") };
         let bytes = format!("GET /health HTTP/1.1\r\nHost: {host}\r\n{origin}\r\n");
         connection.send(bytes.as_bytes());
         connection.response().status()
@@ -137,26 +107,13 @@ fn bodies_that_are_no_chat_are_refused_in_words() {
     let send = |kind: &str, body: &str| {
         let mut connection = gateway.connect();
         let fields = [key, ("Content-Type", kind)];
-        connection.send(&request(
-            "POST",
-            "/v1/chat/completions",
-            &fields,
-            body.as_bytes(),
-        ));
+        connection.send(&request("POST", "/v1/chat/completions", &fields, body.as_bytes()));
         connection.response()
     };
     send("text/plain", &chat("x", false)).error(415);
     send("application/x-www-form-urlencoded", "a=b").error(415);
     send("application/json; charset=utf-8", &chat("x", false)).assert_status(200);
-    for body in [
-        "{",
-        "[]",
-        "{}",
-        "null",
-        "{\"messages\":[]}",
-        "{\"messages\":7}",
-        "\u{feff}{}",
-    ] {
+    for body in ["{", "[]", "{}", "null", "{\"messages\":[]}", "{\"messages\":7}", "\u{feff}{}"] {
         let json = send("application/json", body).assert_status(400).json();
         for field in ["message", "type", "code"] {
             assert!(json["error"][field].is_string(), "{body}: {json}");
@@ -166,11 +123,7 @@ fn bodies_that_are_no_chat_are_refused_in_words() {
     send("application/json", &deep).error(400);
     let mut connection = gateway.connect();
     let huge = "x".repeat(2 << 20);
-    let fields = [
-        key,
-        ("Content-Type", "application/json"),
-        ("Content-Length", "2097152"),
-    ];
+    let fields = [key, ("Content-Type", "application/json"), ("Content-Length", "2097152")];
     connection.send(&request("POST", "/v1/chat/completions", &fields, b""));
     connection.response().error(413);
     drop(huge);
@@ -192,9 +145,7 @@ fn chat_whole_and_streamed() {
         let json: serde_json::Value =
             serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap();
         assert_eq!(json["object"], "chat.completion.chunk");
-        content += json["choices"][0]["delta"]["content"]
-            .as_str()
-            .unwrap_or("");
+        content += json["choices"][0]["delta"]["content"].as_str().unwrap_or("");
     }
     assert_eq!(content, "hello");
 }
@@ -221,12 +172,7 @@ fn turns_of_one_session_take_their_turn() {
         .map(|number| {
             let mut connection = gateway.connect();
             let body = chat(&format!("{number}\n"), false);
-            connection.send(&request(
-                "POST",
-                "/v1/chat/completions",
-                &fields,
-                body.as_bytes(),
-            ));
+            connection.send(&request("POST", "/v1/chat/completions", &fields, body.as_bytes()));
             connection
         })
         .collect();
@@ -236,11 +182,7 @@ fn turns_of_one_session_take_their_turn() {
     let text = fs::read_to_string(&log).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     for pair in lines.chunks(2) {
-        assert_eq!(
-            pair[0].strip_prefix("begin"),
-            pair[1].strip_prefix("end"),
-            "{text}"
-        );
+        assert_eq!(pair[0].strip_prefix("begin"), pair[1].strip_prefix("end"), "{text}");
     }
 }
 
@@ -260,10 +202,7 @@ fn curl_gets_along_with_it() {
             "-H",
             "Content-Type: application/json",
         ]);
-        Process::spawn(command.args(args).arg(url))
-            .finish(DEADLINE)
-            .assert_code(0)
-            .stdout
+        Process::spawn(command.args(args).arg(url)).finish(DEADLINE).assert_code(0).stdout
     };
     let whole = curl(&["-d", &chat("from curl", false)]);
     assert!(whole.contains("\"content\":\"from curl\""), "{whole}");
@@ -294,16 +233,8 @@ for stream in (False, True, False):
     print(r.status, "from python" in text, text.endswith("data: [DONE]\n\n"))
 "#;
     let mut command = Command::new("python3");
-    command.args([
-        "-c",
-        script,
-        &gateway.address().to_string(),
-        &gateway.authorization(),
-    ]);
-    let said = Process::spawn(&mut command)
-        .finish(DEADLINE)
-        .assert_code(0)
-        .stdout;
+    command.args(["-c", script, &gateway.address().to_string(), &gateway.authorization()]);
+    let said = Process::spawn(&mut command).finish(DEADLINE).assert_code(0).stdout;
     assert_eq!(said, "200 True False\n200 True True\n200 True False\n");
 }
 
@@ -312,12 +243,7 @@ for stream in (False, True, False):
 /// Processor time that it has used so far, in ticks of 10 ms.
 fn ticks(pid: i32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit_once(')')
-        .unwrap()
-        .1
-        .split_whitespace()
-        .collect();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
@@ -325,11 +251,7 @@ fn ticks(pid: i32) -> u64 {
 fn connections_beyond_the_descriptors_are_turned_away() {
     let home = Home::new();
     let limit = ["prlimit", "--nofile=256"];
-    let gateway = home
-        .launch()
-        .set("limits.max_turns", "2")
-        .through(&limit)
-        .start();
+    let gateway = home.launch().set("limits.max_turns", "2").through(&limit).start();
     let mut connections: Vec<Connection> = (0..150).map(|_| gateway.connect()).collect();
     // The operator's door stays open.
     let count = eventually("all are seen", || {
@@ -339,9 +261,7 @@ fn connections_beyond_the_descriptors_are_turned_away() {
     assert!(count < 128, "{count}");
     connections.last_mut().unwrap().response().error(503);
     connections.clear();
-    eventually("room again", || {
-        (gateway.status()["connections"] == 0).then_some(())
-    });
+    eventually("room again", || (gateway.status()["connections"] == 0).then_some(()));
     assert_eq!(gateway.ask("x").reply(), "x");
 }
 

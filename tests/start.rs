@@ -123,20 +123,11 @@ fn a_key_that_is_no_secret_is_refused() {
         refused(&home, &[], 78, &["api.key", &format!("{bits:o}"), "chmod"]);
     }
     fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
-    for text in [
-        "",
-        "\n",
-        "short\n",
-        "0123456789abcdef 0123456789abcdef 0123456789abcdef\n",
-    ] {
+    for text in ["", "\n", "short\n", "0123456789abcdef 0123456789abcdef 0123456789abcdef\n"] {
         fs::write(&file, text).unwrap();
         let outcome = refused(&home, &[], 78, &["api.key"]);
         let word = text.trim();
-        assert!(
-            word.is_empty() || !outcome.stderr.contains(word),
-            "{}",
-            outcome.stderr
-        );
+        assert!(word.is_empty() || !outcome.stderr.contains(word), "{}", outcome.stderr);
     }
     fs::remove_file(&file).unwrap();
     symlink("/etc/hostname", &file).unwrap();
@@ -157,10 +148,7 @@ fn a_key_file_of_the_configuration_must_be_there() {
     let gateway = home.launch().set(settings[0].0, settings[0].1).start();
     let bearer = format!("Bearer {}", "k".repeat(40));
     let fields = [("Authorization", bearer.as_str())];
-    gateway
-        .connect()
-        .get("/v1/models", &fields)
-        .assert_status(200);
+    gateway.connect().get("/v1/models", &fields).assert_status(200);
 }
 
 // ------------------------------------------------------------------ directories ----
@@ -217,9 +205,7 @@ fn a_reload_counts_for_the_next_turn_and_not_for_the_present_one() {
     let home = Home::new();
     let gate = Gate::closed(home.path());
     let script = format!("{}; echo old", gate.wait());
-    home.configure(&format!(
-        "[agent]\ncommand = [\"sh\", \"-c\", {script:?}]\n"
-    ));
+    home.configure(&format!("[agent]\ncommand = [\"sh\", \"-c\", {script:?}]\n"));
     let gateway = home.start();
     let mut turn = gateway.begin("x", false);
     gateway.wait_for_turns(1);

@@ -47,9 +47,7 @@ fn systemctl_kill() {
         service.assert_killed(before, 2);
         // SIGINT is no Ctrl-C where nobody sits at a terminal.
         let before = service.pid();
-        manager
-            .systemctl(&["kill", "--signal=INT", UNIT])
-            .assert_code(0);
+        manager.systemctl(&["kill", "--signal=INT", UNIT]).assert_code(0);
         service.assert_killed(before, 3);
     });
 }
@@ -79,9 +77,7 @@ fn no_drop_in_keeps_it_from_coming_back() {
         sys::kill(before, libc::SIGTERM).unwrap();
         service.assert_killed(before, 1);
         service.systemctl("stop");
-        service
-            .unit()
-            .assert(&[("ActiveState", "inactive"), ("Result", "success")]);
+        service.unit().assert(&[("ActiveState", "inactive"), ("Result", "success")]);
     });
 }
 
@@ -132,11 +128,7 @@ fn kill_and_then_stop_never_leaves_it_failed() {
                 }
             }
         }
-        assert!(
-            failed.is_empty(),
-            "{failed:?}\n{}",
-            service.unit().journal()
-        );
+        assert!(failed.is_empty(), "{failed:?}\n{}", service.unit().journal());
     });
 }
 
@@ -165,11 +157,7 @@ fn a_stop_at_every_moment_of_a_kill_never_leaves_it_failed() {
                 manager.systemctl(&["reset-failed", UNIT]);
             }
         }
-        assert!(
-            failed.is_empty(),
-            "{failed:?}\n{}",
-            service.unit().journal()
-        );
+        assert!(failed.is_empty(), "{failed:?}\n{}", service.unit().journal());
     });
 }
 
@@ -255,9 +243,7 @@ fn a_gateway_that_hangs_is_replaced() {
         let first = alive();
         eventually("a sign of life", || (alive() != first).then_some(()));
         sys::kill(before, libc::SIGSTOP).unwrap();
-        service
-            .unit()
-            .wait_for(&[("NRestarts", "1"), ("ActiveState", "active")]);
+        service.unit().wait_for(&[("NRestarts", "1"), ("ActiveState", "active")]);
         assert_ne!(service.pid(), before);
         service.unit().wait_for_journal("Watchdog timeout");
         let stop = eventually("the entry", || service.stops().pop());
@@ -275,9 +261,7 @@ fn the_watchdogs_own_sigterm_is_no_stop() {
         let before = service.pid();
         let gateway = Pidfd::open(before).unwrap();
         assert!(gateway.wait(DEADLINE).unwrap());
-        service
-            .unit()
-            .wait_for(&[("ActiveState", "active"), ("NRestarts", "1")]);
+        service.unit().wait_for(&[("ActiveState", "active"), ("NRestarts", "1")]);
         service.assert_last_stop("external", 143, "on its own account");
     });
 }

@@ -63,10 +63,7 @@ fn a_stop_whose_manager_hangs_right_after() {
         manager.write(&bin.join("systemctl"), &wrapper);
         let executable = fs::Permissions::from_mode(0o755);
         fs::set_permissions(bin.join("systemctl"), executable).unwrap();
-        let path = format!(
-            "[Service]\nEnvironment=PATH={}:/usr/bin:/bin\n",
-            bin.display()
-        );
+        let path = format!("[Service]\nEnvironment=PATH={}:/usr/bin:/bin\n", bin.display());
         let service = Service::start_with(manager, "", &path);
         let gateway = Pidfd::open(service.pid()).unwrap();
         let args = ["stop", "--no-block", util::UNIT];

@@ -44,12 +44,7 @@ impl<'a> InShell<'a> {
         let serves = format!("[{pid}]: gateway default serves on");
         manager.unit("shell.service").wait_for_journal(&serves);
         let pidfd = Pidfd::open(pid).unwrap();
-        InShell {
-            manager,
-            pid,
-            pidfd,
-            dir,
-        }
+        InShell { manager, pid, pidfd, dir }
     }
 
     /// Waits for the gateway's end; returns what its history has of it.
@@ -79,11 +74,7 @@ fn in_a_shell_of_another_unit() {
         let gateway = InShell::start(manager, "killed");
         sys::kill(gateway.pid, libc::SIGTERM).unwrap();
         let stop = gateway.last_stop();
-        assert_eq!(
-            (&stop["verdict"], &stop["exit"]),
-            (&"external".into(), &143.into()),
-            "{stop}"
-        );
+        assert_eq!((&stop["verdict"], &stop["exit"]), (&"external".into(), &143.into()), "{stop}");
         assert_eq!(gateway.status(), "143\n");
         let shell = manager.unit("shell.service");
         shell.wait_for(&[("ActiveState", "inactive")]);
@@ -91,20 +82,12 @@ fn in_a_shell_of_another_unit() {
         let gateway = InShell::start(manager, "stopped");
         manager.systemctl(&["stop", "shell.service"]).assert_code(0);
         let stop = gateway.last_stop();
-        assert_eq!(
-            (&stop["verdict"], &stop["exit"]),
-            (&"planned".into(), &0.into()),
-            "{stop}"
-        );
+        assert_eq!((&stop["verdict"], &stop["exit"]), (&"planned".into(), &0.into()), "{stop}");
 
         let gateway = InShell::start(manager, "interrupted");
         sys::kill(gateway.pid, libc::SIGINT).unwrap();
         let stop = gateway.last_stop();
-        assert_eq!(
-            (&stop["verdict"], &stop["exit"]),
-            (&"planned".into(), &0.into()),
-            "{stop}"
-        );
+        assert_eq!((&stop["verdict"], &stop["exit"]), (&"planned".into(), &0.into()), "{stop}");
         assert_eq!(stop["reason"], "Ctrl-C", "{stop}");
         assert_eq!(gateway.status(), "0\n");
     });
@@ -134,11 +117,8 @@ fn with_a_forged_invocation_id_in_a_login_session() {
             process.signal(libc::SIGTERM);
             let line = process.wait_for_log("Shutdown context", DEADLINE);
             assert_eq!(process.wait_for_exit(DEADLINE), 143);
-            for word in [
-                " under_systemd=yes ",
-                " verdict=external ",
-                "outside of any unit of ours",
-            ] {
+            for word in [" under_systemd=yes ", " verdict=external ", "outside of any unit of ours"]
+            {
                 assert!(line.contains(word), "{id}: {line}");
             }
         }
@@ -158,10 +138,7 @@ fn without_an_invocation_id_nobody_is_asked() {
         process.signal(libc::SIGTERM);
         let line = process.wait_for_log("Shutdown context", DEADLINE);
         assert_eq!(process.wait_for_exit(DEADLINE), 143);
-        assert!(
-            line.contains(" under_systemd=no unit=- active_state=- "),
-            "{line}"
-        );
+        assert!(line.contains(" under_systemd=no unit=- active_state=- "), "{line}");
     });
 }
 

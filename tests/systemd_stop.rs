@@ -23,10 +23,7 @@ fn stop() {
         let failed = manager.systemctl(&["is-failed", UNIT]);
         assert_eq!(failed.stdout, "inactive\n");
         // The command tells the same as the file.
-        let told = manager
-            .gateway(&["history", "--json"])
-            .assert_code(0)
-            .stdout;
+        let told = manager.gateway(&["history", "--json"]).assert_code(0).stdout;
         let told: serde_json::Value = serde_json::from_str(&told).unwrap();
         assert!(told.to_string().contains(&stop.to_string()), "{told}");
         // Start again needs no reset-failed.
@@ -120,9 +117,7 @@ fn stop_with_idle_connections_open() {
     Sandbox::user().run(|manager| {
         let service = Service::start(manager);
         let address = service.address();
-        let mut idle: Vec<_> = (0..20)
-            .map(|_| util::http::Connection::tcp(address))
-            .collect();
+        let mut idle: Vec<_> = (0..20).map(|_| util::http::Connection::tcp(address)).collect();
         for connection in idle.iter_mut().skip(10) {
             connection.get("/health", &[]).assert_status(200);
         }
@@ -142,9 +137,7 @@ fn a_unit_that_conflicts() {
         let other = format!("[Unit]\nConflicts={UNIT}\n{OTHER}");
         manager.write_unit("other.service", &other);
         let service = Service::start(manager);
-        manager
-            .systemctl(&["start", "other.service"])
-            .assert_code(0);
+        manager.systemctl(&["start", "other.service"]).assert_code(0);
         service.unit().wait_for(&[("ActiveState", "inactive")]);
         service.assert_stopped(0);
     });
@@ -154,17 +147,11 @@ fn a_unit_that_conflicts() {
 fn a_unit_that_it_is_part_of() {
     Sandbox::user().run(|manager| {
         manager.write_unit("other.service", OTHER);
-        manager
-            .systemctl(&["start", "other.service"])
-            .assert_code(0);
+        manager.systemctl(&["start", "other.service"]).assert_code(0);
         let service = Service::start_with(manager, "", "[Unit]\nPartOf=other.service\n");
         let before = service.pid();
-        manager
-            .systemctl(&["restart", "other.service"])
-            .assert_code(0);
-        service
-            .unit()
-            .wait_for(&[("Job", ""), ("ActiveState", "active")]);
+        manager.systemctl(&["restart", "other.service"]).assert_code(0);
+        service.unit().wait_for(&[("Job", ""), ("ActiveState", "active")]);
         service.wait_for_return(before, 0);
         service.assert_last_stop("planned", 0, "");
         manager.systemctl(&["stop", "other.service"]).assert_code(0);
@@ -200,9 +187,7 @@ fn a_stop_at_every_moment_of_a_start_leaves_it_inactive() {
             // The case is the delay itself.
             pause(Duration::from_micros((round as u64 % 30) * 300));
             service.systemctl("stop");
-            service
-                .unit()
-                .assert(&[("ActiveState", "inactive"), ("Result", "success")]);
+            service.unit().assert(&[("ActiveState", "inactive"), ("Result", "success")]);
         }
     });
 }
@@ -259,15 +244,10 @@ fn the_end_of_the_user_manager() {
                 _ => system.systemctl(&["stop", own]).assert_code(0),
             };
             assert!(gateway.wait(DEADLINE).unwrap());
-            system
-                .unit(own)
-                .wait_for(&[("ActiveState", "inactive"), ("Result", "success")]);
+            system.unit(own).wait_for(&[("ActiveState", "inactive"), ("Result", "success")]);
             service.assert_last_stop("planned", 0, "");
             let last = service.stops().pop().unwrap();
-            assert!(
-                !last["reason"].as_str().unwrap().contains("guess"),
-                "{how}: {last}"
-            );
+            assert!(!last["reason"].as_str().unwrap().contains("guess"), "{how}: {last}");
             // The next manager starts it as at boot, and its history has no other entry.
             system.systemctl(&["start", own]).assert_code(0);
             service.unit().wait_for(&[("ActiveState", "active")]);

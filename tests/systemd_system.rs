@@ -52,12 +52,7 @@ fn stops_and_kills() {
         assert_last_stop(&unit, "external", 143, "the unit is not being stopped");
 
         manager.systemctl(&["restart", UNIT]).assert_code(0);
-        assert_last_stop(
-            &unit,
-            "planned",
-            0,
-            "the service manager is stopping the unit",
-        );
+        assert_last_stop(&unit, "planned", 0, "the service manager is stopping the unit");
 
         manager.systemctl(&["stop", UNIT]).assert_code(0);
         unit.assert(&[
@@ -66,12 +61,7 @@ fn stops_and_kills() {
             ("ExecMainStatus", "0"),
             ("NRestarts", "0"),
         ]);
-        assert_last_stop(
-            &unit,
-            "planned",
-            0,
-            "the service manager is stopping the unit",
-        );
+        assert_last_stop(&unit, "planned", 0, "the service manager is stopping the unit");
     });
 }
 
@@ -91,10 +81,7 @@ fn it_outlives_its_users_logout() {
 #[test]
 fn no_systemctl_at_all() {
     Sandbox::system().run(|manager| {
-        start(
-            manager,
-            "InaccessiblePaths=-/bin/systemctl -/usr/bin/systemctl\n",
-        );
+        start(manager, "InaccessiblePaths=-/bin/systemctl -/usr/bin/systemctl\n");
         let unit = manager.unit(UNIT);
         sys::kill(unit.main_pid(), libc::SIGTERM).unwrap();
         unit.wait_for(&[("ActiveState", "active"), ("NRestarts", "1")]);

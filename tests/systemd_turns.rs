@@ -23,10 +23,8 @@ fn begin_turns(service: &Service) -> Vec<Connection> {
             r#"{{"stream":{},"messages":[{{"role":"user","content":"turn {number}"}}]}}"#,
             number % 2 == 0
         );
-        let fields = [
-            ("Authorization", authorization.as_str()),
-            ("Content-Type", "application/json"),
-        ];
+        let fields =
+            [("Authorization", authorization.as_str()), ("Content-Type", "application/json")];
         let mut connection = Connection::tcp(address);
         let request = util::http::request("POST", "/v1/chat/completions", &fields, body.as_bytes());
         connection.send(&request);
@@ -59,9 +57,7 @@ fn a_stop_lets_twenty_turns_finish() {
         let turns = begin_turns(&service);
         let args = ["stop", "--no-block", util::UNIT];
         manager.systemctl(&args).assert_code(0);
-        eventually("the drain", || {
-            (service.status()["state"] == "draining").then_some(())
-        });
+        eventually("the drain", || (service.status()["state"] == "draining").then_some(()));
         service.unit().wait_for(&[("ActiveState", "deactivating")]);
         let text = service.unit().property("StatusText");
         assert!(text.contains("turns in flight 20"), "{text}");
@@ -77,11 +73,7 @@ fn a_stop_lets_twenty_turns_finish() {
         service.unit().wait_for(&[("ActiveState", "inactive")]);
         service.assert_stopped(0);
         let stop = service.stops().pop().unwrap();
-        assert_eq!(
-            (&stop["in_flight"], &stop["cut"]),
-            (&20.into(), &0.into()),
-            "{stop}"
-        );
+        assert_eq!((&stop["in_flight"], &stop["cut"]), (&20.into(), &0.into()), "{stop}");
     });
 }
 
@@ -107,11 +99,7 @@ fn a_drain_that_takes_too_long_cuts_the_turns() {
         };
         service.assert_stopped(0);
         let stop = service.stops().pop().unwrap();
-        assert_eq!(
-            (&stop["in_flight"], &stop["cut"]),
-            (&20.into(), &20.into()),
-            "{stop}"
-        );
+        assert_eq!((&stop["in_flight"], &stop["cut"]), (&20.into(), &20.into()), "{stop}");
         for pid in agents.lines() {
             assert!(sys::kill(pid.parse().unwrap(), 0).is_err(), "{pid} is left");
         }
@@ -162,9 +150,7 @@ fn a_kill_drains_too_and_comes_back() {
         let before = service.pid();
         let turns = begin_turns(&service);
         sys::kill(before, libc::SIGTERM).unwrap();
-        eventually("the drain", || {
-            (service.status()["state"] == "draining").then_some(())
-        });
+        eventually("the drain", || (service.status()["state"] == "draining").then_some(()));
         gate.open();
         for mut turn in turns {
             turn.response().assert_status(200);
@@ -174,10 +160,6 @@ fn a_kill_drains_too_and_comes_back() {
         );
         service.assert_killed(before, 1);
         let stop = service.stops().pop().unwrap();
-        assert_eq!(
-            (&stop["in_flight"], &stop["cut"]),
-            (&20.into(), &0.into()),
-            "{stop}"
-        );
+        assert_eq!((&stop["in_flight"], &stop["cut"]), (&20.into(), &0.into()), "{stop}");
     });
 }

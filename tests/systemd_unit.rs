@@ -22,11 +22,7 @@ fn installed(manager: &Manager, unit: &str) -> String {
 fn assert_refused(outcome: Outcome, code: i32, words: &[&str]) {
     let outcome = outcome.assert_code(code);
     for word in words {
-        assert!(
-            outcome.stderr.contains(word),
-            "no {word:?} in: {}",
-            outcome.stderr
-        );
+        assert!(outcome.stderr.contains(word), "no {word:?} in: {}", outcome.stderr);
     }
 }
 
@@ -51,9 +47,7 @@ fn install_writes_a_unit_that_systemd_finds_nothing_wrong_with() {
         assert_says(&outcome, &["wrote", UNIT, "lingering is on", "next: "]);
         let file = manager.unit_dir().join(UNIT);
         let verify = ["--user", "verify", file.to_str().unwrap()];
-        let verified = manager
-            .run(Path::new("systemd-analyze"), &verify)
-            .assert_code(0);
+        let verified = manager.run(Path::new("systemd-analyze"), &verify).assert_code(0);
         assert_eq!(verified.stderr, "");
         manager.unit(UNIT).assert(&[
             ("LoadState", "loaded"),
@@ -83,11 +77,7 @@ fn install_overwrites_nobody_elses_work() {
         let file = manager.unit_dir().join(UNIT);
         let foreign = "[Service]\nExecStart=/bin/true\n";
         manager.write_unit(UNIT, foreign);
-        assert_refused(
-            manager.gateway(&["install"]),
-            1,
-            &[UNIT, "not written", "--force"],
-        );
+        assert_refused(manager.gateway(&["install"]), 1, &[UNIT, "not written", "--force"]);
         assert_refused(manager.gateway(&["uninstall"]), 1, &[UNIT, "not written"]);
         assert_eq!(installed(manager, UNIT), foreign);
         let config = manager.home().join(".config/hermes-gateway/default.toml");
@@ -97,11 +87,7 @@ fn install_overwrites_nobody_elses_work() {
         let ours = installed(manager, UNIT);
         let edited = ours.replace("WatchdogSec=60s", "WatchdogSec=61s");
         manager.write_unit(UNIT, &edited);
-        assert_refused(
-            manager.gateway(&["install"]),
-            1,
-            &["changed by hand", "drop-in"],
-        );
+        assert_refused(manager.gateway(&["install"]), 1, &["changed by hand", "drop-in"]);
         assert_eq!(installed(manager, UNIT), edited);
 
         // A drop-in is the way, and stays.
@@ -109,14 +95,9 @@ fn install_overwrites_nobody_elses_work() {
         manager.write_unit(&drop_in, "[Service]\nTimeoutStartSec=62s\n");
         manager.gateway(&["install", "--force"]).assert_code(0);
         assert_eq!(installed(manager, UNIT), ours);
-        manager
-            .unit(UNIT)
-            .assert(&[("TimeoutStartUSec", "1min 2s")]);
+        manager.unit(UNIT).assert(&[("TimeoutStartUSec", "1min 2s")]);
         let outcome = manager.gateway(&["uninstall"]).assert_code(0);
-        assert_says(
-            &outcome,
-            &["removed", "kept the drop-ins", "kept the configuration"],
-        );
+        assert_says(&outcome, &["removed", "kept the drop-ins", "kept the configuration"]);
         assert!(manager.unit_dir().join(drop_in).exists() && config.exists());
         assert!(!file.exists());
         manager.unit(UNIT).assert(&[("UnitFileState", "")]);
@@ -124,35 +105,23 @@ fn install_overwrites_nobody_elses_work() {
 
         // What is masked, or a symlink to elsewhere, is somebody's decision too.
         symlink("/dev/null", &file).unwrap();
-        assert_refused(
-            manager.gateway(&["install", "--force"]),
-            1,
-            &["masked", "unmask"],
-        );
+        assert_refused(manager.gateway(&["install", "--force"]), 1, &["masked", "unmask"]);
     });
 }
 
 #[test]
 fn a_new_gateway_gets_a_configuration_and_a_port_of_its_own() {
     Sandbox::user().run(|manager| {
-        let config = |name: &str| {
-            manager
-                .home()
-                .join(format!(".config/hermes-gateway/{name}.toml"))
-        };
+        let config =
+            |name: &str| manager.home().join(format!(".config/hermes-gateway/{name}.toml"));
         for (name, port) in [("default", 8642), ("coder", 8643), ("third", 8644)] {
             let outcome = manager.gateway(&["-p", name, "install"]).assert_code(0);
             assert_says(&outcome, &[&format!("127.0.0.1:{port}")]);
             let text = fs::read_to_string(config(name)).unwrap();
-            assert!(
-                text.contains(&format!("\nlisten = \"127.0.0.1:{port}\"")),
-                "{text}"
-            );
+            assert!(text.contains(&format!("\nlisten = \"127.0.0.1:{port}\"")), "{text}");
             let meta = fs::metadata(config(name)).unwrap();
             assert_eq!(meta.mode() & 0o777, 0o600);
-            manager
-                .gateway(&["-p", name, "config", "check"])
-                .assert_code(0);
+            manager.gateway(&["-p", name, "config", "check"]).assert_code(0);
         }
         // By the name of a symlink, and in the words of the older gateway.
         let alias = manager.home().join("alias");
@@ -169,12 +138,7 @@ fn a_new_gateway_gets_a_configuration_and_a_port_of_its_own() {
         fs::write(config("wrong"), "[stop]\ndrain_timeoutt = \"10s\"\n").unwrap();
         let outcome = manager.gateway(&["-p", "wrong", "install"]);
         assert_refused(outcome, 78, &["wrong.toml:2", "drain_timeout"]);
-        assert!(
-            !manager
-                .unit_dir()
-                .join("hermes-gateway-wrong.service")
-                .exists()
-        );
+        assert!(!manager.unit_dir().join("hermes-gateway-wrong.service").exists());
         let given = manager.gateway(&["--set", "stop.drain_timeout=1s", "install"]);
         assert_refused(given, 64, &["default.toml"]);
     });
@@ -220,18 +184,14 @@ fn paths_with_strange_characters_reach_the_daemon() {
         fs::copy(binary(), &program).unwrap();
         let state = manager.home().join("\"s\\t a%h't$e");
         let mut command = manager.command(&program);
-        command
-            .args(["install", "--now"])
-            .env("XDG_STATE_HOME", &state);
+        command.args(["install", "--now"]).env("XDG_STATE_HOME", &state);
         Process::spawn(&mut command).finish(DEADLINE).assert_code(0);
         let pid = manager.unit(UNIT).main_pid();
         assert_eq!(fs::read_link(format!("/proc/{pid}/exe")).unwrap(), program);
         assert!(state.join("hermes-gateway/default/api.key").exists());
         let file = manager.unit_dir().join(UNIT);
         let verify = ["--user", "verify", file.to_str().unwrap()];
-        let verified = manager
-            .run(Path::new("systemd-analyze"), &verify)
-            .assert_code(0);
+        let verified = manager.run(Path::new("systemd-analyze"), &verify).assert_code(0);
         assert_eq!(verified.stderr, "");
     });
 }
@@ -246,10 +206,7 @@ fn without_a_manager_the_ways_on_are_named() {
     assert_refused(home.run(&["restart"]), 1, &["not installed", "install"]);
     assert_refused(home.run(&["logs"]), 1, &["not installed", "standard error"]);
     assert_says(&home.run(&["stop"]).assert_code(0), &["is not running"]);
-    assert_says(
-        &home.run(&["uninstall"]).assert_code(0),
-        &["nothing to remove"],
-    );
+    assert_says(&home.run(&["uninstall"]).assert_code(0), &["nothing to remove"]);
 }
 
 #[test]
@@ -269,19 +226,12 @@ fn a_unit_of_the_machine_runs_as_the_user_that_was_named() {
         assert!(text.contains("\nUser=tester\n") && text.contains("multi-user.target"));
         let file = manager.unit_dir().join(UNIT);
         let verify = ["verify", file.to_str().unwrap()];
-        let verified = manager
-            .run(Path::new("systemd-analyze"), &verify)
-            .assert_code(0);
+        let verified = manager.run(Path::new("systemd-analyze"), &verify).assert_code(0);
         assert_eq!(verified.stderr, "");
         manager.unit(UNIT).assert(&[("UnitFileState", "enabled")]);
         let dir = user.home().join(".config/hermes-gateway");
         for path in [dir.join("default.toml"), dir] {
-            assert_eq!(
-                fs::metadata(&path).unwrap().uid(),
-                4242,
-                "{}",
-                path.display()
-            );
+            assert_eq!(fs::metadata(&path).unwrap().uid(), 4242, "{}", path.display());
         }
         assert_says(&manager.gateway(&args).assert_code(0), &["unchanged"]);
 
@@ -294,8 +244,7 @@ fn a_unit_of_the_machine_runs_as_the_user_that_was_named() {
         assert!(!Path::new("/etc/trap").exists());
 
         let mut sudo = manager.command(&binary());
-        sudo.args(["-p", "byname", "install", "--system"])
-            .env("SUDO_USER", "tester");
+        sudo.args(["-p", "byname", "install", "--system"]).env("SUDO_USER", "tester");
         Process::spawn(&mut sudo).finish(DEADLINE).assert_code(0);
         assert!(installed(manager, "hermes-gateway-byname.service").contains("\nUser=tester\n"));
 
@@ -307,9 +256,7 @@ fn a_unit_of_the_machine_runs_as_the_user_that_was_named() {
         assert_refused(user.gateway(&["stop", "--system"]), 1, &["sudo"]);
         let outcome = manager.gateway(&["stop"]).assert_code(0);
         assert_says(&outcome, &["has stopped"]);
-        manager
-            .unit(UNIT)
-            .assert(&[("ActiveState", "inactive"), ("ExecMainStatus", "0")]);
+        manager.unit(UNIT).assert(&[("ActiveState", "inactive"), ("ExecMainStatus", "0")]);
         manager.gateway(&["uninstall", "--system"]).assert_code(0);
         assert!(!file.exists());
     });
@@ -326,20 +273,14 @@ fn start_stop_and_restart_say_what_came_of_it() {
         let first = unit.main_pid();
         assert_says(&outcome, &[&format!("is ready: pid {first}")]);
         unit.assert(&[("ActiveState", "active")]);
-        assert_says(
-            &manager.gateway(&["start"]).assert_code(0),
-            &["runs already"],
-        );
+        assert_says(&manager.gateway(&["start"]).assert_code(0), &["runs already"]);
         let outcome = manager.gateway(&["restart"]).assert_code(0);
         let second = unit.main_pid();
         assert_ne!(first, second);
         assert_says(&outcome, &[&format!("is ready: pid {second}")]);
         assert_says(&manager.gateway(&["stop"]).assert_code(0), &["has stopped"]);
         unit.assert(&[("ActiveState", "inactive"), ("Result", "success")]);
-        assert_says(
-            &manager.gateway(&["stop"]).assert_code(0),
-            &["is not running"],
-        );
+        assert_says(&manager.gateway(&["stop"]).assert_code(0), &["is not running"]);
         manager.gateway(&["restart"]).assert_code(0);
         let outcome = manager.gateway(&["uninstall"]).assert_code(0);
         assert_says(&outcome, &["has stopped", "removed", "kept the state"]);
@@ -356,11 +297,7 @@ fn a_start_that_fails_says_why() {
         let good = fs::read_to_string(&config).unwrap();
         fs::write(&config, "[http]\nlissten = \"x\"\n").unwrap();
         let outcome = manager.gateway(&["restart"]);
-        assert_refused(
-            outcome,
-            78,
-            &["did not become ready", "exit status 78", "lissten"],
-        );
+        assert_refused(outcome, 78, &["did not become ready", "exit status 78", "lissten"]);
         manager.unit(UNIT).assert(&[("ActiveState", "failed")]);
         let outcome = manager.gateway(&["stop"]).assert_code(0);
         assert_says(&outcome, &["is not running", "exit status 78"]);
@@ -384,10 +321,7 @@ fn stop_reaches_a_gateway_in_the_foreground() {
     let gateway = Gateway::start();
     let home = gateway.home().clone();
     let outcome = home.run(&["stop"]).assert_code(0);
-    assert_says(
-        &outcome,
-        &["has stopped", &format!("pid {}", gateway.pid())],
-    );
+    assert_says(&outcome, &["has stopped", &format!("pid {}", gateway.pid())]);
     assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
     assert!(!home.runtime_dir().join("planned-stop").exists());
     assert_says(&home.run(&["stop"]).assert_code(0), &["is not running"]);
@@ -420,9 +354,7 @@ fn stop_ends_the_one_in_the_foreground_that_keeps_the_unit_from_starting() {
         assert_refused(outcome, 69, &["already running"]);
         manager.unit(UNIT).assert(&[("ActiveState", "inactive")]);
         // Who asks systemd itself gets a unit that tries and tries.
-        manager
-            .systemctl(&["start", "--no-block", UNIT])
-            .assert_code(0);
+        manager.systemctl(&["start", "--no-block", UNIT]).assert_code(0);
         manager.unit(UNIT).wait_for(&[("SubState", "auto-restart")]);
         manager.gateway(&["stop"]).assert_code(0);
         assert_eq!(foreground.wait_for_exit(DEADLINE), 0);

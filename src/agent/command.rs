@@ -53,41 +53,23 @@ pub fn run(
 fn classify(status: Status, stderr: &str) -> Outcome {
     let (how, passes) = match status {
         Status::Exited(0) => return Outcome::Done,
-        Status::Exited(code) => (
-            format!("the agent failed with exit status {code}"),
-            code == 75,
-        ),
+        Status::Exited(code) => (format!("the agent failed with exit status {code}"), code == 75),
         Status::Signalled(signal) => (format!("the agent was ended by signal {signal}"), true),
     };
     let words = match stderr {
         "" => how,
         tail => format!("{how}: {}", escaped(tail, false)),
     };
-    if passes {
-        Outcome::Temporary(words)
-    } else {
-        Outcome::Failed(words)
-    }
+    if passes { Outcome::Temporary(words) } else { Outcome::Failed(words) }
 }
 
 fn start(children: &Arc<Children>, agent: &config::Agent, turn: &Turn<'_>) -> io::Result<Process> {
     let [program, arguments @ ..] = agent.command.as_slice() else {
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "agent.command is empty",
-        ));
+        return Err(io::Error::new(io::ErrorKind::NotFound, "agent.command is empty"));
     };
-    let program = if program.contains('/') {
-        program.into()
-    } else {
-        find_program(program)?
-    };
+    let program = if program.contains('/') { program.into() } else { find_program(program)? };
     let program = Program::with_environment(program, environment::of(agent, turn)).args(arguments);
-    let manner = Manner {
-        stdin: true,
-        own_group: true,
-        shielded: false,
-    };
+    let manner = Manner { stdin: true, own_group: true, shielded: false };
     let mut child = children.spawn(&program, manner)?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     for pipe in [&stdin, &stdout, &stderr].into_iter().flatten() {
@@ -127,9 +109,7 @@ impl Process {
     ) -> io::Result<Option<Outcome>> {
         let mut ending: Option<(Outcome, Instant)> = None;
         loop {
-            let until = ending
-                .as_ref()
-                .map_or(bounds.deadline, |(_, kill_at)| *kill_at);
+            let until = ending.as_ref().map_or(bounds.deadline, |(_, kill_at)| *kill_at);
             let ready = self.wait(until, bounds, ending.is_some())?;
             self.feed(turn.text.as_bytes())?;
             let passed_on = self.pass_on(reply, bounds.max_reply, (ending.is_some(), ready.ended));
@@ -173,33 +153,19 @@ impl Process {
     fn wait(&self, until: Instant, bounds: &Bounds<'_>, ending: bool) -> io::Result<Ready> {
         let left = until.saturating_duration_since(Instant::now());
         // Past the kill the end is waited for, which the kernel owes us.
-        let timeout = if ending && left == Duration::ZERO {
-            KILL_AFTER
-        } else {
-            left
-        };
+        let timeout = if ending && left == Duration::ZERO { KILL_AFTER } else { left };
         let watched = |fd| if ending { Interest::none() } else { fd };
         let mut interests = [
             Interest::read(self.child.ended()),
             watched(Interest::read(bounds.cut)),
             watched(bounds.client.map_or_else(Interest::none, Interest::hangup)),
-            self.stdin
-                .as_ref()
-                .map_or_else(Interest::none, |fd| Interest::write(fd.as_fd())),
-            self.stdout
-                .as_ref()
-                .map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
-            self.stderr
-                .as_ref()
-                .map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
+            self.stdin.as_ref().map_or_else(Interest::none, |fd| Interest::write(fd.as_fd())),
+            self.stdout.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
+            self.stderr.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
         ];
         poll(&mut interests, Some(timeout))?;
         let [ended, cut, client, ..] = interests.map(|interest| interest.ready());
-        Ok(Ready {
-            ended,
-            cut,
-            client_gone: client,
-        })
+        Ok(Ready { ended, cut, client_gone: client })
     }
 
     /// Writes what the pipe takes of the message, and closes it at the end. An agent that does not
@@ -285,8 +251,7 @@ impl Process {
                     break;
                 }
                 Taken::Bytes(n) => {
-                    self.complaints
-                        .push(&chunk[..n], &mut |line| log_line(turn, line));
+                    self.complaints.push(&chunk[..n], &mut |line| log_line(turn, line));
                 }
             }
         }

@@ -26,23 +26,15 @@ const ALLOWED: [&str; 13] = [
 
 /// The variables of one turn: the allow list, `pass_env`, `env`, and the turn's own.
 pub fn of(agent: &config::Agent, turn: &Turn<'_>) -> Vec<(OsString, OsString)> {
-    let inherited = ALLOWED
-        .iter()
-        .copied()
-        .chain(agent.pass_env.iter().map(String::as_str));
+    let inherited = ALLOWED.iter().copied().chain(agent.pass_env.iter().map(String::as_str));
     let inherited = inherited.filter_map(|name| Some((name.into(), env::var_os(name)?)));
-    let configured = agent
-        .env
-        .iter()
-        .map(|(name, value)| (name.into(), value.into()));
+    let configured = agent.env.iter().map(|(name, value)| (name.into(), value.into()));
     let own = [
         ("HERMES_SESSION", turn.session.to_owned()),
         ("HERMES_MESSAGE_ID", turn.message_id.to_owned()),
         ("HERMES_ATTEMPT", turn.attempt.to_string()),
     ];
     // Later ones win where a name comes twice.
-    let own = own
-        .into_iter()
-        .map(|(name, value)| (name.into(), value.into()));
+    let own = own.into_iter().map(|(name, value)| (name.into(), value.into()));
     inherited.chain(configured).chain(own).collect()
 }

@@ -91,11 +91,7 @@ impl Complaints {
     /// The tail as one line of text; empty when nothing was written.
     pub fn tail(&self) -> String {
         let text = String::from_utf8_lossy(&self.tail);
-        text.lines()
-            .map(str::trim)
-            .filter(|l| !l.is_empty())
-            .collect::<Vec<_>>()
-            .join(" / ")
+        text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" / ")
     }
 
     fn end_line(&mut self, log: &mut dyn FnMut(&str)) {
@@ -147,10 +143,7 @@ mod tests {
         complaints.finish(&mut log);
         assert_eq!(complaints.tail().len(), MAX_STDERR_TAIL + 2);
         assert_eq!((lines[0].as_str(), lines[1].as_str()), ("one", "two"));
-        assert_eq!(
-            (lines[2].len(), lines[3].as_str()),
-            (MAX_STDERR_LINE, "last")
-        );
+        assert_eq!((lines[2].len(), lines[3].as_str()), (MAX_STDERR_LINE, "last"));
     }
 
     #[test]

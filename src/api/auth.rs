@@ -46,10 +46,7 @@ impl Key {
     pub fn parse(text: &str) -> Result<Key, String> {
         let key = text.trim_end_matches(['\n', '\r']);
         if key.len() < MIN_KEY {
-            return Err(format!(
-                "the key has {} characters, it needs {MIN_KEY}",
-                key.len()
-            ));
+            return Err(format!("the key has {} characters, it needs {MIN_KEY}", key.len()));
         }
         if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("the key has white space or characters beyond ASCII".to_owned());
@@ -82,10 +79,7 @@ pub fn host_is_ours(authority: &str, allowed: &[String]) -> bool {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
         _ => authority,
     };
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|h| h.strip_suffix(']'))
-        .unwrap_or(host);
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     let name = bare.strip_suffix('.').unwrap_or(bare);
     bare.parse::<IpAddr>().is_ok()
         || name.eq_ignore_ascii_case("localhost")
@@ -94,10 +88,9 @@ pub fn host_is_ours(authority: &str, allowed: &[String]) -> bool {
 
 /// Whether a page of this origin may use us: only one that we served ourselves.
 pub fn origin_is_ours(origin: &[u8], host: Option<&str>) -> bool {
-    let authority = std::str::from_utf8(origin).ok().and_then(|o| {
-        o.strip_prefix("http://")
-            .or_else(|| o.strip_prefix("https://"))
-    });
+    let authority = std::str::from_utf8(origin)
+        .ok()
+        .and_then(|o| o.strip_prefix("http://").or_else(|| o.strip_prefix("https://")));
     matches!((authority, host), (Some(a), Some(h)) if a.eq_ignore_ascii_case(h))
 }
 
@@ -113,10 +106,7 @@ mod tests {
         assert!(!short.contains("hunter2"), "{short}");
         assert!(Key::parse(&"a b".repeat(20)).is_err());
         assert!(Key::parse(&"a".repeat(32)).is_ok());
-        assert_eq!(
-            format!("{:?}", Key::parse(&"s".repeat(64)).unwrap()),
-            "Key(…)"
-        );
+        assert_eq!(format!("{:?}", Key::parse(&"s".repeat(64)).unwrap()), "Key(…)");
     }
 
     #[test]
@@ -154,13 +144,7 @@ mod tests {
     fn origins() {
         let host = Some("127.0.0.1:8642");
         assert!(origin_is_ours(b"http://127.0.0.1:8642", host));
-        for foreign in [
-            "null",
-            "http://127.0.0.1",
-            "http://evil.example",
-            "",
-            "\u{ff}",
-        ] {
+        for foreign in ["null", "http://127.0.0.1", "http://evil.example", "", "\u{ff}"] {
             assert!(!origin_is_ours(foreign.as_bytes(), host), "{foreign}");
         }
         assert!(!origin_is_ours(b"http://x", None));

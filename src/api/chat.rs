@@ -53,10 +53,7 @@ pub fn complete(
     };
     drop(body);
     // The connection is lent to the reply: its socket is watched through a descriptor of its own.
-    let begun = connection
-        .as_fd()
-        .try_clone_to_owned()
-        .and_then(|client| Ok((client, id::new()?)));
+    let begun = connection.as_fd().try_clone_to_owned().and_then(|client| Ok((client, id::new()?)));
     let (client, message_id) = match begun {
         Ok(begun) => begun,
         Err(e) => {
@@ -88,19 +85,9 @@ fn run(
     let session = chat.session.as_deref();
     let place = service.places.take(session, client, cut, patience);
     let _place = place.map_err(|why| Problem::no_place(&why))?;
-    let turn = Turn {
-        message_id,
-        session: session.unwrap_or(""),
-        attempt: 1,
-        text: &chat.text,
-    };
+    let turn = Turn { message_id, session: session.unwrap_or(""), attempt: 1, text: &chat.text };
     let max_reply = settings.config.limits.max_reply;
-    let bounds = Bounds {
-        deadline: Instant::now() + patience,
-        max_reply,
-        client,
-        cut,
-    };
+    let bounds = Bounds { deadline: Instant::now() + patience, max_reply, client, cut };
     let outcome = settings.agent.run(&turn, answer, &bounds);
     match &outcome {
         Outcome::Done => Ok(()),
@@ -144,11 +131,10 @@ fn read(body: &[u8], session: Option<String>) -> Result<Chat, Problem> {
     let messages = value.get("messages").and_then(Value::as_array);
     let messages =
         messages.ok_or_else(|| bad("\"messages\" must be a list of messages.".to_owned()))?;
-    let last = messages
-        .iter()
-        .rev()
-        .find(|m| m["role"] == "user")
-        .ok_or_else(|| bad("\"messages\" has no message with \"role\": \"user\".".to_owned()))?;
+    let last =
+        messages.iter().rev().find(|m| m["role"] == "user").ok_or_else(|| {
+            bad("\"messages\" has no message with \"role\": \"user\".".to_owned())
+        })?;
     let stream = match value.get("stream") {
         None | Some(Value::Null) => false,
         Some(Value::Bool(stream)) => *stream,
@@ -160,12 +146,7 @@ fn read(body: &[u8], session: Option<String>) -> Result<Chat, Problem> {
         Some(_) => return Err(bad("\"model\" must be text.".to_owned())),
     };
     let text = content(&last["content"]).map_err(bad)?;
-    Ok(Chat {
-        model,
-        text,
-        stream,
-        session,
-    })
+    Ok(Chat { model, text, stream, session })
 }
 
 /// A message's content: text, or a list of parts that are all text.
@@ -211,20 +192,13 @@ impl<'c> Answer<'c> {
         chat: &'c Chat,
         message_id: &'c str,
     ) -> Answer<'c> {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let way = if chat.stream {
             Way::Waiting(connection, request)
         } else {
             Way::Collecting(connection, request, String::new())
         };
-        Answer {
-            chat,
-            message_id,
-            created: since.as_secs(),
-            way,
-        }
+        Answer { chat, message_id, created: since.as_secs(), way }
     }
 
     fn finish(mut self) -> Result<(), Closed> {
@@ -348,9 +322,7 @@ mod tests {
     use super::*;
 
     fn text(body: &str) -> Result<String, String> {
-        read(body.as_bytes(), None)
-            .map(|chat| chat.text)
-            .map_err(|problem| problem.message)
+        read(body.as_bytes(), None).map(|chat| chat.text).map_err(|problem| problem.message)
     }
 
     #[test]
@@ -372,18 +344,9 @@ mod tests {
             (r#"{"messages":{}}"#, "messages"),
             (r#"{"messages":[]}"#, "user"),
             (r#"{"messages":[{"role":"user"}]}"#, "content"),
-            (
-                r#"{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#,
-                "image_url",
-            ),
-            (
-                r#"{"messages":[{"role":"user","content":""}],"stream":1}"#,
-                "stream",
-            ),
-            (
-                r#"{"messages":[{"role":"user","content":""}],"model":1}"#,
-                "model",
-            ),
+            (r#"{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#, "image_url"),
+            (r#"{"messages":[{"role":"user","content":""}],"stream":1}"#, "stream"),
+            (r#"{"messages":[{"role":"user","content":""}],"model":1}"#, "model"),
         ] {
             let error = text(body).unwrap_err();
             assert!(error.contains(word), "{body}: {error}");

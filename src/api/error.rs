@@ -23,40 +23,27 @@ pub struct Problem {
 impl Problem {
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Problem {
         let again = matches!(status, 429 | 503);
-        Problem {
-            status,
-            code,
-            message: message.into(),
-            again,
-        }
+        Problem { status, code, message: message.into(), again }
     }
 
     /// 503 while the gateway goes down.
     pub fn stopping() -> Problem {
-        Problem::new(
-            503,
-            "gateway_stopping",
-            "The gateway is stopping; try again in a moment.",
-        )
+        Problem::new(503, "gateway_stopping", "The gateway is stopping; try again in a moment.")
     }
 
     pub fn no_place(why: &NoPlace) -> Option<Problem> {
         let problem = match why {
-            NoPlace::Full(Full::Session) => Problem::new(
-                429,
-                "session_queue_full",
-                "Too many messages wait in this session.",
-            ),
+            NoPlace::Full(Full::Session) => {
+                Problem::new(429, "session_queue_full", "Too many messages wait in this session.")
+            }
             NoPlace::Full(Full::Gateway) => {
                 Problem::new(429, "queue_full", "Too many messages wait for a turn.")
             }
             NoPlace::TimedOut => Problem::new(503, "no_turn", "No turn came free in time."),
             NoPlace::Cut => Problem::stopping(),
-            NoPlace::Failed(e) => Problem::new(
-                503,
-                "no_turn",
-                format!("The gateway is short of resources: {e}."),
-            ),
+            NoPlace::Failed(e) => {
+                Problem::new(503, "no_turn", format!("The gateway is short of resources: {e}."))
+            }
             NoPlace::Gone => return None,
         };
         Some(problem)
@@ -79,11 +66,7 @@ impl Problem {
 
     pub fn response(&self) -> Response {
         let response = Response::error(self.status, Some(self.code), &self.message);
-        if self.again {
-            response.header("Retry-After", RETRY_AFTER)
-        } else {
-            response
-        }
+        if self.again { response.header("Retry-After", RETRY_AFTER) } else { response }
     }
 
     /// The same in the middle of a stream.

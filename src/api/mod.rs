@@ -98,25 +98,16 @@ impl Service {
     /// Takes a new configuration for everything that begins from now on.
     pub fn change(&self, settings: Settings) {
         self.places.rebound(bounds(&settings.config));
-        *self
-            .settings
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
     /// How the run before this one ended, as `/v1/status` tells it.
     pub fn set_last_stop(&self, stop: Value) {
-        *self
-            .last_stop
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = stop;
+        *self.last_stop.lock().unwrap_or_else(PoisonError::into_inner) = stop;
     }
 
     fn last_stop(&self) -> Value {
-        self.last_stop
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.last_stop.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The count that a connection of this origin belongs to.

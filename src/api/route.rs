@@ -106,11 +106,7 @@ fn admit(request: &Request, origin: Origin, service: &Service) -> Result<Admitte
     };
     match route {
         Some(route) => Ok(Admitted::Known(route, proof)),
-        None => Err(problem(Problem::new(
-            404,
-            "not_found",
-            "There is nothing at this path.",
-        ))),
+        None => Err(problem(Problem::new(404, "not_found", "There is nothing at this path."))),
     }
 }
 

@@ -35,10 +35,7 @@ pub fn models(service: &Service, _proof: &Authenticated) -> Response {
 pub fn status(service: &Service, _proof: &Authenticated) -> Response {
     let facts = &service.facts;
     let (running, waiting, sessions) = service.places.counts();
-    let state = match (
-        service.gate.is_closing(),
-        service.ready.load(Ordering::SeqCst),
-    ) {
+    let state = match (service.gate.is_closing(), service.ready.load(Ordering::SeqCst)) {
         (true, _) => "draining",
         (false, true) => "serving",
         (false, false) => "starting",

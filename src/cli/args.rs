@@ -82,9 +82,8 @@ fn parse(
     let config: Option<PathBuf> = args
         .opt_value_from_os_str("--config", |path| std::path::absolute(path))
         .map_err(|e| usage(&e.to_string(), None))?;
-    let set: Vec<String> = args
-        .values_from_str("--set")
-        .map_err(|e| usage(&e.to_string(), None))?;
+    let set: Vec<String> =
+        args.values_from_str("--set").map_err(|e| usage(&e.to_string(), None))?;
     if let Some(word) = set.iter().find(|word| !word.contains('=')) {
         let what = format!("--set {word:?} sets nothing: it takes section.key=value");
         return Err(usage(&what, None));
@@ -115,12 +114,7 @@ fn parse(
             let extra = extra.to_string_lossy();
             Err(usage(&format!("{extra:?} is not understood here"), topic))
         }
-        _ => Ok(Parsed {
-            name,
-            config,
-            set,
-            command,
-        }),
+        _ => Ok(Parsed { name, config, set, command }),
     }
 }
 
@@ -145,23 +139,14 @@ fn command(
         "restart" => Command::Restart(system),
         "status" => Command::Status { json, system },
         "list" => Command::List(json),
-        "logs" => Command::Logs {
-            follow: args.contains(["-f", "--follow"]),
-            system,
-        },
+        "logs" => Command::Logs { follow: args.contains(["-f", "--follow"]), system },
         "send" => send(args, literal)?,
-        "history" => Command::History {
-            json,
-            count: count(args)?,
-        },
+        "history" => Command::History { json, count: count(args)? },
         "config" => match word(args)?.as_deref() {
             None => Command::Config(false),
             Some("check") => Command::Config(true),
             Some(other) => {
-                return Err(usage(
-                    &format!("{other:?} is not understood here"),
-                    Some(topic),
-                ));
+                return Err(usage(&format!("{other:?} is not understood here"), Some(topic)));
             }
         },
         "version" => Command::Version,
@@ -194,11 +179,7 @@ fn refuse_leftovers(
     match command {
         _ if json && !knows_json => refused("--json"),
         _ if system && !knows_system => refused("--system"),
-        Install(Options {
-            system: false,
-            user: Some(_),
-            ..
-        }) => Err(usage(
+        Install(Options { system: false, user: Some(_), .. }) => Err(usage(
             "--user names the user that a system unit runs as: it goes with --system",
             Some(topic),
         )),
@@ -241,25 +222,17 @@ fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> 
         _ => None,
     };
     match text {
-        None => Err(usage(
-            "there is one text to send: quote it, or - for stdin",
-            Some("send"),
-        )),
-        Some(text) if text == "-" && literal.is_empty() => Ok(Command::Send {
-            session,
-            text: None,
-        }),
-        Some(text) => Ok(Command::Send {
-            session,
-            text: Some(text),
-        }),
+        None => Err(usage("there is one text to send: quote it, or - for stdin", Some("send"))),
+        Some(text) if text == "-" && literal.is_empty() => {
+            Ok(Command::Send { session, text: None })
+        }
+        Some(text) => Ok(Command::Send { session, text: Some(text) }),
     }
 }
 
 /// The next free word, if there is one.
 fn word(args: &mut Arguments) -> Result<Option<String>, Failure> {
-    args.opt_free_from_str()
-        .map_err(|e| usage(&e.to_string(), None))
+    args.opt_free_from_str().map_err(|e| usage(&e.to_string(), None))
 }
 
 fn option<T>(args: &mut Arguments, names: [&'static str; 2]) -> Result<Option<T>, Failure>
@@ -267,26 +240,19 @@ where
     T: std::str::FromStr,
     T::Err: std::fmt::Display,
 {
-    args.opt_value_from_str(names)
-        .map_err(|e| usage(&e.to_string(), None))
+    args.opt_value_from_str(names).map_err(|e| usage(&e.to_string(), None))
 }
 
 fn unknown_command(word: &str) -> Failure {
     let near = help::nearest(word).map(|near| format!("; did you mean {near:?}?"));
-    usage(
-        &format!("there is no command {word:?}{}", near.unwrap_or_default()),
-        None,
-    )
+    usage(&format!("there is no command {word:?}{}", near.unwrap_or_default()), None)
 }
 
 /// Wrong usage: one line that says what, and where to read on.
 fn usage(what: &str, topic: Option<&'static str>) -> Failure {
     let what = what.trim_end_matches('.');
     let more = topic.map(|t| format!("{t} ")).unwrap_or_default();
-    Failure::new(
-        Exit::Usage,
-        format!("{what}; see `hermes-gateway {more}--help`"),
-    )
+    Failure::new(Exit::Usage, format!("{what}; see `hermes-gateway {more}--help`"))
 }
 
 #[cfg(test)]
@@ -303,9 +269,7 @@ mod tests {
     }
 
     fn command(words: &str) -> Command {
-        parse_words(words)
-            .unwrap_or_else(|e| panic!("{words:?}: {e}"))
-            .command
+        parse_words(words).unwrap_or_else(|e| panic!("{words:?}: {e}")).command
     }
 
     #[test]
@@ -314,30 +278,15 @@ mod tests {
         assert_eq!(command("gateway"), Command::Run);
         assert_eq!(command("gateway run -p x"), Command::Run);
         assert_eq!(command("stop"), Command::Stop(false));
-        assert_eq!(
-            command("status --json"),
-            Command::Status {
-                json: true,
-                system: false
-            }
-        );
+        assert_eq!(command("status --json"), Command::Status { json: true, system: false });
         let install = Command::Install(Options {
             now: true,
             system: true,
             user: Some("bob".into()),
             force: false,
         });
-        assert_eq!(
-            command("gateway install --now --system --user bob"),
-            install
-        );
-        assert_eq!(
-            command("history -n 3"),
-            Command::History {
-                json: false,
-                count: Some(3)
-            }
-        );
+        assert_eq!(command("gateway install --now --system --user bob"), install);
+        assert_eq!(command("history -n 3"), Command::History { json: false, count: Some(3) });
         assert_eq!(command("config check"), Command::Config(true));
         assert_eq!(command("stop --help"), Command::Help(Some("stop")));
         assert_eq!(command("help stop"), Command::Help(Some("stop")));

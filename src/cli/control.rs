@@ -20,7 +20,10 @@ pub enum Door {
     /// Nobody holds the lock: no gateway of this name runs.
     Free,
     /// It runs and does not let us in; why, in words.
-    Shut { holder: Option<Holder>, why: String },
+    Shut {
+        holder: Option<Holder>,
+        why: String,
+    },
     Open {
         holder: Option<Holder>,
         client: Client,
@@ -93,10 +96,7 @@ pub fn contact_foreign(dirs: &Dirs, deadline: Instant) -> Contact {
         match open(&path) {
             Ok(mut client) => match status(&mut client, deadline) {
                 Ok(status) => {
-                    return Contact::Answers {
-                        holder: None,
-                        status,
-                    };
+                    return Contact::Answers { holder: None, status };
                 }
                 Err(e) => why = e,
             },
@@ -112,13 +112,10 @@ fn open(path: &Path) -> io::Result<Client> {
 
 /// `GET /v1/status`.
 fn status(client: &mut Client, deadline: Instant) -> Result<Value, String> {
-    let answer = client
-        .send("GET", "/v1/status", &[], None, deadline)
-        .map_err(|e| e.to_string())?;
+    let answer =
+        client.send("GET", "/v1/status", &[], None, deadline).map_err(|e| e.to_string())?;
     let code = answer.status;
-    let body = answer
-        .body(MAX_STATUS, deadline)
-        .map_err(|e| e.to_string())?;
+    let body = answer.body(MAX_STATUS, deadline).map_err(|e| e.to_string())?;
     if code != 200 {
         return Err(format!("it answered with status {code}"));
     }

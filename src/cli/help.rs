@@ -8,34 +8,18 @@ use crate::exit::{Exit, Failure};
 type Page = (&'static str, &'static str, &'static str);
 
 const PAGES: [Page; 14] = [
-    (
-        "run",
-        "run the gateway in the foreground (also what no command means)",
-        RUN,
-    ),
+    ("run", "run the gateway in the foreground (also what no command means)", RUN),
     ("install", "write and enable its systemd unit", INSTALL),
     ("uninstall", "stop it and remove its unit", UNINSTALL),
     ("start", "start its unit; returns when it is ready", START),
     ("stop", "stop it, with or without a unit", STOP),
-    (
-        "restart",
-        "stop and start its unit; returns when it is ready",
-        RESTART,
-    ),
-    (
-        "status",
-        "what it is doing, and how it last stopped",
-        STATUS,
-    ),
+    ("restart", "stop and start its unit; returns when it is ready", RESTART),
+    ("status", "what it is doing, and how it last stopped", STATUS),
     ("list", "all gateways of this user", LIST),
     ("logs", "its log", LOGS),
     ("send", "send it a message and print the reply", SEND),
     ("history", "how its runs ended", HISTORY),
-    (
-        "config",
-        "the effective configuration, or a check of it",
-        CONFIG,
-    ),
+    ("config", "the effective configuration, or a check of it", CONFIG),
     ("version", "print the version", VERSION),
     ("help", "this page, or a command's", HELP),
 ];

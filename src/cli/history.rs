@@ -25,12 +25,7 @@ pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit,
     }
     let shown = &stops[stops.len().saturating_sub(count.unwrap_or(stops.len()))..];
     if json {
-        print(
-            &shown
-                .iter()
-                .map(|stop| format!("{stop}\n"))
-                .collect::<String>(),
-        )?;
+        print(&shown.iter().map(|stop| format!("{stop}\n")).collect::<String>())?;
     } else {
         print(&as_table(shown))?;
     }
@@ -41,9 +36,7 @@ fn as_table(stops: &[Value]) -> String {
     if stops.is_empty() {
         return String::new();
     }
-    let head = [
-        "TIME", "VERDICT", "SIGNAL", "SENDER", "EXIT", "DRAIN", "TURNS", "REASON",
-    ];
+    let head = ["TIME", "VERDICT", "SIGNAL", "SENDER", "EXIT", "DRAIN", "TURNS", "REASON"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(stops.iter().map(|stop| {
         let drain = stop["drain_ms"].as_u64().map(Duration::from_millis);
@@ -136,9 +129,7 @@ TIME                     VERDICT               SIGNAL   SENDER               EXI
 ";
         let unpadded = |text: &str| -> Vec<String> {
             let lines = text.lines();
-            lines
-                .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
-                .collect()
+            lines.map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
         };
         assert_eq!(unpadded(&as_table(&stops())), unpadded(expected));
         assert_eq!(as_table(&[]), "");

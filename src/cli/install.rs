@@ -53,10 +53,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     // Everything that may refuse comes first, so that a refusal changes nothing.
     let loaded = as_owner(&owner, || checked(&owner))??;
     let deadline = Instant::now() + ACT_PATIENCE;
-    let version = unit
-        .systemctl
-        .version(deadline)
-        .map_err(|e| unit.refused(&e))?;
+    let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e))?;
     // A question that needs the manager and no unit.
     unit.show("LoadState")?;
     let wanted = owner
@@ -93,9 +90,7 @@ fn owner(context: &Context, options: &Options) -> Result<Owner, Failure> {
         return Ok(Owner::own(context));
     }
     if user::own_uid() != 0 {
-        return Err(Failure::failed(
-            "a unit of the machine is written by root: try it with sudo",
-        ));
+        return Err(Failure::failed("a unit of the machine is written by root: try it with sudo"));
     }
     let caller = env::var("SUDO_USER").ok().filter(|name| name != "root");
     let name = options.user.clone().or(caller).ok_or_else(|| {
@@ -237,9 +232,7 @@ fn report(
     } else if let Some(own) = user::by_uid(user::own_uid()) {
         let name = own.name.display();
         // Where logind keeps it (loginctl(1), enable-linger): asking it would need the bus.
-        let on = Path::new("/var/lib/systemd/linger")
-            .join(&own.name)
-            .exists();
+        let on = Path::new("/var/lib/systemd/linger").join(&own.name).exists();
         out += &if on {
             format!("lingering is on: it runs while {name} is logged out, too\n")
         } else {
@@ -264,9 +257,9 @@ fn next_step(
         (false, _) if options.now => {}
         (false, _) => print(&format!("next: {command} start{flag}\n"))?,
         (true, Change::Unchanged) => {}
-        (true, Change::Written | Change::Updated) => print(&format!(
-            "it runs with the unit as it was: {command} restart{flag}\n"
-        ))?,
+        (true, Change::Written | Change::Updated) => {
+            print(&format!("it runs with the unit as it was: {command} restart{flag}\n"))?
+        }
     }
     Ok(Exit::Planned)
 }

@@ -25,11 +25,7 @@ pub fn unit_dir(base: &Base, scope: Scope) -> PathBuf {
 
 /// The unit file of this gateway: the user's, or with `system` the machine's.
 pub fn installed_unit(base: &Base, name: &Name, system: bool) -> Option<Installed> {
-    let scopes: &[Scope] = if system {
-        &[Scope::System]
-    } else {
-        &[Scope::User, Scope::System]
-    };
+    let scopes: &[Scope] = if system { &[Scope::System] } else { &[Scope::User, Scope::System] };
     scopes.iter().find_map(|&scope| {
         let path = unit_dir(base, scope).join(name.unit());
         let there = fs::symlink_metadata(&path).is_ok();

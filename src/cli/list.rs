@@ -17,17 +17,8 @@ use crate::systemd::Scope;
 use crate::text::escaped;
 
 /// The keys of `status --json` that `list --json` has too.
-const KEYS: [&str; 9] = [
-    "name",
-    "state",
-    "pid",
-    "since",
-    "listen",
-    "unit",
-    "unit_scope",
-    "unit_state",
-    "version",
-];
+const KEYS: [&str; 9] =
+    ["name", "state", "pid", "since", "listen", "unit", "unit_scope", "unit_state", "version"];
 
 /// Prints a line for each gateway that has a configuration, directories or a unit.
 pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
@@ -55,20 +46,14 @@ fn some_keys(mut status: Value) -> Value {
 }
 
 fn as_table(gateways: &[Value]) -> String {
-    let mut rows = vec![
-        ["NAME", "STATE", "PID", "LISTEN", "UNIT"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
+    let mut rows = vec![["NAME", "STATE", "PID", "LISTEN", "UNIT"].map(str::to_owned).to_vec()];
     rows.extend(gateways.iter().map(|gateway| {
         let cell = |key: &str| match &gateway[key] {
             Value::Null => "-".to_owned(),
             Value::String(text) => escaped(text, false),
             other => other.to_string(),
         };
-        ["name", "state", "pid", "listen", "unit"]
-            .map(cell)
-            .to_vec()
+        ["name", "state", "pid", "listen", "unit"].map(cell).to_vec()
     }));
     table(&rows)
 }

@@ -11,10 +11,7 @@ pub fn logs(context: &Context, follow: bool, system: bool) -> Result<Exit, Failu
         return Err(Failure::failed(elsewhere(context)));
     };
     let failed = |e: std::io::Error| Failure::cannot("run journalctl", &e);
-    let mut journalctl = unit
-        .journalctl()
-        .map_err(failed)?
-        .args(["--unit", &unit.name]);
+    let mut journalctl = unit.journalctl().map_err(failed)?.args(["--unit", &unit.name]);
     if follow {
         journalctl = journalctl.args(["--follow"]);
     }

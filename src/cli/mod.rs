@@ -54,10 +54,7 @@ impl Context {
     /// Where the configuration is read from.
     pub fn sources(&self) -> Sources {
         Sources {
-            file: self
-                .config
-                .clone()
-                .unwrap_or_else(|| self.dirs.config_file.clone()),
+            file: self.config.clone().unwrap_or_else(|| self.dirs.config_file.clone()),
             required: self.config.is_some(),
             set: self.set.clone(),
             home: Some(self.base.home.clone()),
@@ -79,12 +76,7 @@ pub fn main() -> Exit {
 }
 
 fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
-    let args::Parsed {
-        name,
-        config,
-        set,
-        command,
-    } = parsed;
+    let args::Parsed { name, config, set, command } = parsed;
     // Before anything else can take time: from here on a signal is judged, not fatal.
     let signals = match command {
         Command::Run => Some(run::catch_signals()?),
@@ -99,14 +91,7 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
     }
     let base = Base::own().map_err(Failure::failed)?;
     let dirs = base.gateway(&name);
-    let context = Context {
-        name,
-        base,
-        dirs,
-        config,
-        set,
-        children: Children::new(),
-    };
+    let context = Context { name, base, dirs, config, set, children: Children::new() };
     match (command, signals) {
         (Command::Run, Some(signals)) => Ok(run::run(context, signals)),
         (Command::Config(check), _) => config::show(&context, check),

@@ -28,11 +28,7 @@ pub fn parse(text: &str) -> Option<i64> {
         return None;
     }
     // Years begin in March, so that the leap day is the last: 719 468 days lie before 1970.
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = year * 365 + year.div_euclid(4) - year.div_euclid(100)
         + year.div_euclid(400)
         + (153 * month + 2) / 5
@@ -54,10 +50,7 @@ fn three(text: &str, separator: char) -> Option<[i64; 3]> {
 /// `2026-11-22 18:54:55 UTC`; what is no time of ours comes out escaped, as it is.
 pub fn shown(text: &str) -> String {
     match parse(text) {
-        Some(_) => format!(
-            "{} UTC",
-            text.replacen('T', " ", 1).get(..19).unwrap_or(text)
-        ),
+        Some(_) => format!("{} UTC", text.replacen('T', " ", 1).get(..19).unwrap_or(text)),
         None => crate::text::escaped(text, false),
     }
 }
@@ -110,14 +103,7 @@ mod tests {
 
     #[test]
     fn what_the_clock_writes_is_read_back() {
-        for seconds in [
-            0,
-            784_111_777,
-            951_782_399,
-            951_827_696,
-            1_709_251_199,
-            4_102_444_800,
-        ] {
+        for seconds in [0, 784_111_777, 951_782_399, 951_827_696, 1_709_251_199, 4_102_444_800] {
             let utc = Utc::new(UNIX_EPOCH + Duration::from_secs(seconds)).rfc3339();
             assert_eq!(parse(&utc), i64::try_from(seconds).ok(), "{utc}");
         }

@@ -41,12 +41,7 @@ impl Owner {
     /// A user for whom the machine's service manager runs it.
     pub fn of(context: &Context, user: User) -> Owner {
         let base = Base::of(&user);
-        Owner {
-            scope: Scope::System,
-            dirs: base.gateway(&context.name),
-            user: Some(user),
-            base,
-        }
+        Owner { scope: Scope::System, dirs: base.gateway(&context.name), user: Some(user), base }
     }
 
     /// The configuration that the unit's gateway will read.

@@ -106,9 +106,7 @@ fn foreign_dirs(unit: &UnitReport, name: &Name) -> Option<Dirs> {
         "" => user::by_uid(0),
         by_name => user::by_name(by_name).or_else(|| user::by_uid(by_name.parse().ok()?)),
     };
-    owner
-        .filter(|owner| owner.uid != user::own_uid())
-        .map(|owner| Base::of(&owner).gateway(name))
+    owner.filter(|owner| owner.uid != user::own_uid()).map(|owner| Base::of(&owner).gateway(name))
 }
 
 /// The gateway's answer and the record of the run that has not ended, or that left it behind.
@@ -118,10 +116,7 @@ fn look_at_own(dirs: &Dirs) -> (Contact, Value) {
     // Only between two looks at a free lock does the record belong to nobody.
     let started = matches!(asked, Contact::Free) && !matches!(probe(dirs), Ok(Probe::Free));
     if started {
-        (
-            contact(dirs, Instant::now() + CONTROL_PATIENCE),
-            Value::Null,
-        )
+        (contact(dirs, Instant::now() + CONTROL_PATIENCE), Value::Null)
     } else {
         (asked, run)
     }
@@ -139,9 +134,7 @@ fn unit_of(
     status: &Value,
     ask: &impl Fn(Scope, &str) -> Result<Option<Facts>, String>,
 ) -> Option<UnitReport> {
-    let name = status["unit"]
-        .as_str()
-        .filter(|n| n.ends_with(".service"))?;
+    let name = status["unit"].as_str().filter(|n| n.ends_with(".service"))?;
     let pid = Pid::new(i32::try_from(status["pid"].as_i64()?).ok()?)?;
     let own = proc::cgroup(pid).and_then(|text| cgroup::own_unit(&text));
     let scope = own.filter(|own| own.unit == name)?.scope;
@@ -207,16 +200,7 @@ fn assemble(
         (Found::Free { .. } | Found::Hidden, _) => None,
     };
     let note = note(state, contact, run, facts, pid);
-    Report {
-        name: name.to_string(),
-        state,
-        pid,
-        since,
-        answer,
-        unit,
-        last_stop,
-        note,
-    }
+    Report { name: name.to_string(), state, pid, since, answer, unit, last_stop, note }
 }
 
 fn last_of(dirs: &Dirs) -> Value {
@@ -244,10 +228,9 @@ fn note(
             "its unit is active with pid {}, which does not hold the lock: does it have other directories?",
             main_pid.unwrap_or(0)
         )),
-        (State::Failed | State::Restarting, _, Some(facts)) => Some(format!(
-            "result of its unit: {}, exit status {}",
-            facts.result, facts.exit_status
-        )),
+        (State::Failed | State::Restarting, _, Some(facts)) => {
+            Some(format!("result of its unit: {}, exit status {}", facts.result, facts.exit_status))
+        }
         (_, Contact::Answers { .. }, Some(facts)) if pid.is_some() && facts.main_pid != pid => {
             Some(match (facts.main_pid, facts.unit) {
                 (Some(main), Unit::Active) => format!("its unit runs pid {main}, not this one"),
@@ -302,10 +285,7 @@ mod tests {
 
     fn answers() -> Contact {
         let status = json!({ "state": "serving", "pid": 7, "since": "s", "last_stop": { "n": 1 } });
-        Contact::Answers {
-            holder: None,
-            status,
-        }
+        Contact::Answers { holder: None, status }
     }
 
     #[test]
@@ -345,10 +325,7 @@ mod tests {
         assert_eq!((stopped.state, stopped.pid), (State::Stopped, None));
         assert_eq!(stopped.since.as_deref(), Some("2026-01-01T00:00:00.000Z"));
         let dead = report(&Contact::Free, &json!({ "pid": 7, "started": "s" }), None);
-        assert_eq!(
-            (dead.state, dead.pid, dead.since),
-            (State::Dead, None, None)
-        );
+        assert_eq!((dead.state, dead.pid, dead.since), (State::Dead, None, None));
         assert!(dead.note.unwrap().contains("since s"));
         let failed = report(&Contact::Free, &Value::Null, unit(Unit::Failed, None));
         assert_eq!(failed.state, State::Failed);

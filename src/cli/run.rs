@@ -20,22 +20,12 @@ pub fn catch_signals() -> Result<Signals, Failure> {
 /// Runs until it is stopped.
 pub fn run(context: Context, signals: Signals) -> Exit {
     let sources = context.sources();
-    let Context {
-        name,
-        mut dirs,
-        children,
-        ..
-    } = context;
+    let Context { name, mut dirs, children, .. } = context;
     if is_system_service() {
         // The user's runtime directory goes when that user logs out; the machine's service stays.
         dirs = dirs.without_runtime();
     }
-    let plan = Plan {
-        name,
-        dirs,
-        sources,
-        children,
-    };
+    let plan = Plan { name, dirs, sources, children };
     gateway::run(plan, signals)
 }
 

@@ -25,9 +25,8 @@ pub fn send(
     text: Option<String>,
 ) -> Result<Exit, Failure> {
     check_session(session)?;
-    let limit = config::load(&context.sources()).map_or(*MAX_BODY_RANGE.end(), |loaded| {
-        loaded.config.limits.max_body
-    });
+    let limit = config::load(&context.sources())
+        .map_or(*MAX_BODY_RANGE.end(), |loaded| loaded.config.limits.max_body);
     let text = match text {
         Some(text) => text,
         None => read_all(io::stdin().lock(), limit)?,
@@ -99,9 +98,7 @@ fn open(context: &Context) -> Result<Client, Failure> {
             let unit = installed_unit(&context.base, name, false);
             let verb = if unit.is_some() { "start" } else { "run" };
             let command = name.command();
-            unavailable(format!(
-                "gateway {name} is not running; start it with `{command} {verb}`"
-            ))
+            unavailable(format!("gateway {name} is not running; start it with `{command} {verb}`"))
         }
         Door::Shut { holder, why } => {
             let pid = holder.map(|holder| format!(" (pid {})", holder.pid));
@@ -240,11 +237,7 @@ struct Printer<W: Write> {
 
 impl<W: Write> Printer<W> {
     fn new(out: W, terminal: bool) -> Printer<W> {
-        Printer {
-            out,
-            terminal,
-            at_line_start: true,
-        }
+        Printer { out, terminal, at_line_start: true }
     }
 
     fn print(&mut self, text: &str) -> io::Result<()> {
@@ -316,10 +309,7 @@ mod tests {
         assert!(result.is_ok());
         assert_eq!(printed, "He\\u{1b}[2Jllo\n\tä\n");
         assert!(request.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"));
-        assert!(
-            request.contains("X-Hermes-Session-Id: kä se\r\n"),
-            "{request}"
-        );
+        assert!(request.contains("X-Hermes-Session-Id: kä se\r\n"), "{request}");
         let body: Value = serde_json::from_str(request.split("\r\n\r\n").nth(1).unwrap()).unwrap();
         assert_eq!(body["messages"][0]["content"], "hi\n");
         assert_eq!(body["stream"], true);

@@ -33,10 +33,7 @@ pub fn start_unit(context: &Context, unit: &Unit) -> Result<Exit, Failure> {
 /// Runs a verb that ends in a running unit, and waits until it is ready.
 pub fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Failure> {
     let shown = unit.show(BEFORE)?;
-    if let Ok(Probe::Held {
-        holder: Some(holder),
-        ..
-    }) = probe(&context.dirs)
+    if let Ok(Probe::Held { holder: Some(holder), .. }) = probe(&context.dirs)
         && shown.get("MainPID") != holder.pid.to_string()
     {
         let (name, pid) = (&context.name, holder.pid);

@@ -244,12 +244,7 @@ mod tests {
     fn the_lock_rules_over_the_manager() {
         let (free, left) = (Found::Free { left: false }, Found::Free { left: true });
         for (found, unit, state, code) in [
-            (
-                Found::Answers(Word::Serving),
-                Some(Unit::Failed),
-                "running",
-                0,
-            ),
+            (Found::Answers(Word::Serving), Some(Unit::Failed), "running", 0),
             (Found::Answers(Word::Draining), None, "draining", 0),
             (Found::Silent, None, "unresponsive", 4),
             (Found::Silent, Some(Unit::Active), "unresponsive", 4),

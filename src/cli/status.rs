@@ -80,10 +80,7 @@ pub fn to_text(report: &Report, now: i64) -> String {
     line("gateway", &report.name);
     let since = report.since.as_deref();
     let since = since.map(|since| format!(" since {}", moment::with_age(since, now)));
-    line(
-        "state",
-        &(report.state.word().to_owned() + &since.unwrap_or_default()),
-    );
+    line("state", &(report.state.word().to_owned() + &since.unwrap_or_default()));
     if let Some(note) = &report.note {
         line("", &escaped(note, false));
     }

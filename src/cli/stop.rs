@@ -50,10 +50,7 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
         })?
     };
     match probe {
-        Probe::Held {
-            dirs,
-            holder: Some(holder),
-        } => stop_process(context, &dirs, holder),
+        Probe::Held { dirs, holder: Some(holder) } => stop_process(context, &dirs, holder),
         Probe::Held { dirs, holder: None } => Err(Failure::failed(format!(
             "{} runs, but not where it can be seen from here: whoever holds {} is in another \
              container, or starting just now; stop it from there, or try again",
@@ -89,9 +86,9 @@ pub fn report_unit(
             unit::how_it_ended(&shown).0,
             name.command()
         ))),
-        (state, Err(failure)) => Err(Failure::failed(format!(
-            "{name} has not stopped (its unit is {state}): {failure}"
-        ))),
+        (state, Err(failure)) => {
+            Err(Failure::failed(format!("{name} has not stopped (its unit is {state}): {failure}")))
+        }
         (state, Ok(())) => Err(Failure::failed(format!(
             "{name} was stopped, but its unit is {state} again: somebody else has started it"
         ))),
@@ -102,9 +99,7 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
     let (name, pid) = (&context.name, holder.pid);
     let failed = |what: &str, e: io::Error| Failure::failed(format!("cannot {what} {pid}: {e}"));
     let gone = || {
-        print(&format!(
-            "{name} is not running: pid {pid} has just ended\n"
-        ))?;
+        print(&format!("{name} is not running: pid {pid} has just ended\n"))?;
         Ok(Exit::Planned)
     };
     let pidfd = match PidFd::open(pid) {
@@ -160,10 +155,7 @@ fn report_process(context: &Context, holder: Holder) -> Result<Exit, Failure> {
     let run = format!("{}/{pid}/{}", proc::boot_id(), holder.start);
     let stops = history::stops(&context.dirs).unwrap_or_default();
     let word = |key: &str| {
-        let stop = stops
-            .iter()
-            .rev()
-            .find(|stop| stop["run"] == run.as_str())?;
+        let stop = stops.iter().rev().find(|stop| stop["run"] == run.as_str())?;
         Some(stop[key].clone())
     };
     match word("exit").and_then(|exit| exit.as_u64()) {

@@ -33,10 +33,7 @@ pub struct Unit {
 pub fn find(context: &Context, system: bool) -> Option<Unit> {
     let scopes = [Scope::User, Scope::System];
     let unit = |scope: &Scope| Unit::new(context, *scope);
-    scopes[usize::from(system)..]
-        .iter()
-        .map(unit)
-        .find(Unit::exists)
+    scopes[usize::from(system)..].iter().map(unit).find(Unit::exists)
 }
 
 /// Why a command that needs a unit cannot do its work, and the ways on.
@@ -89,8 +86,7 @@ impl Unit {
 
     /// Runs a verb that acts on the manager alone, and passes its warnings on.
     pub fn act(&self, arguments: &[&str]) -> Result<(), Failure> {
-        self.act_until(arguments, Instant::now() + ACT_PATIENCE)
-            .map(drop)
+        self.act_until(arguments, Instant::now() + ACT_PATIENCE).map(drop)
     }
 
     /// The same, with a deadline for a verb that waits for the gateway.
@@ -239,9 +235,6 @@ mod tests {
     fn patience_has_an_end() {
         let shown = shown(&[("A", "1min"), ("B", "infinity")]);
         assert_eq!(Unit::patience(&shown, &["A"]), Duration::from_secs(70));
-        assert_eq!(
-            Unit::patience(&shown, &["A", "B"]),
-            Duration::from_secs(3670)
-        );
+        assert_eq!(Unit::patience(&shown, &["A", "B"]), Duration::from_secs(3670));
     }
 }

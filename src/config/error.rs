@@ -44,9 +44,7 @@ impl Problems {
     /// The error of a load that had these problems with this file.
     pub fn into_error(self, file: &str) -> ConfigError {
         let kept = self.kept.iter();
-        let mut lines: Vec<_> = kept
-            .map(|(at, text)| place(at, file) + ": " + text)
-            .collect();
+        let mut lines: Vec<_> = kept.map(|(at, text)| place(at, file) + ": " + text).collect();
         if self.over > 0 {
             lines.push(format!("{file}: and {} more", self.over));
         }

@@ -63,10 +63,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
 /// The pure half of [`load`]: the file's bytes, or `None` where there is no file.
 pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Loaded, ConfigError> {
     let file = name(&sources.file);
-    let mut draft = Draft {
-        home: sources.home.clone(),
-        ..Draft::default()
-    };
+    let mut draft = Draft { home: sources.home.clone(), ..Draft::default() };
     if let Some(bytes) = bytes {
         parse::read(bytes, &mut draft);
     }

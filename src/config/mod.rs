@@ -147,18 +147,13 @@ impl Default for Agent {
 
 impl Default for Stop {
     fn default() -> Self {
-        Stop {
-            drain_timeout: limits::DRAIN_TIMEOUT,
-        }
+        Stop { drain_timeout: limits::DRAIN_TIMEOUT }
     }
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Log {
-            level: log::LevelFilter::Info,
-            target: LogTarget::default(),
-        }
+        Log { level: log::LevelFilter::Info, target: LogTarget::default() }
     }
 }
 

@@ -12,9 +12,7 @@ pub fn host(text: &str) -> Result<String, String> {
             && label.len() <= MAX_HOST_LABEL
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     let name = text.len() <= MAX_HOST_NAME && text.split('.').all(label);
     if let Ok(address) = text.parse::<IpAddr>() {
@@ -22,11 +20,9 @@ pub fn host(text: &str) -> Result<String, String> {
     } else if name {
         Ok(text.to_ascii_lowercase())
     } else {
-        Err(
-            "it must be a host name or an IP address without scheme, port, path, brackets or \
+        Err("it must be a host name or an IP address without scheme, port, path, brackets or \
              wildcard, like \"gateway.example.org\" or \"::1\""
-                .to_owned(),
-        )
+            .to_owned())
     }
 }
 
@@ -35,9 +31,7 @@ pub fn argument(text: &str) -> Result<String, String> {
     if text.contains('\0') {
         Err("no argument can hold a NUL; remove it".to_owned())
     } else if text.len() > MAX_EXEC_STRING {
-        Err(format!(
-            "no argument can be longer than {MAX_EXEC_STRING} bytes; put it into a file"
-        ))
+        Err(format!("no argument can be longer than {MAX_EXEC_STRING} bytes; put it into a file"))
     } else {
         Ok(text.to_owned())
     }
@@ -46,9 +40,7 @@ pub fn argument(text: &str) -> Result<String, String> {
 /// The name of a variable that an agent may be given.
 pub fn variable(name: &str) -> Result<String, String> {
     let mut bytes = name.bytes();
-    let first = bytes
-        .next()
-        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
     if !first || !bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         Err("a variable's name must be of letters, digits and _, and not begin with a digit".into())
     } else if OWN.contains(&name) {

@@ -21,9 +21,7 @@ pub fn read(bytes: &[u8], draft: &mut Draft) {
     for (section, content) in root.as_table().into_iter().flatten() {
         let at = source.key(section);
         if schema::keys_of(&section.name).next().is_none() {
-            draft
-                .problems
-                .push(at, unknown_section(&section.name, content));
+            draft.problems.push(at, unknown_section(&section.name, content));
             continue;
         }
         let Some(keys) = content.as_table() else {
@@ -37,9 +35,7 @@ pub fn read(bytes: &[u8], draft: &mut Draft) {
             let at = source.key(name);
             match schema::find(&section.name, &name.name) {
                 Some(key) => draft.assign(key, at, value, &source),
-                None => draft
-                    .problems
-                    .push(at, unknown_key(&section.name, &name.name)),
+                None => draft.problems.push(at, unknown_key(&section.name, &name.name)),
             }
         }
     }
@@ -48,9 +44,8 @@ pub fn read(bytes: &[u8], draft: &mut Draft) {
 fn unknown_section(name: &str, content: &Value<'_>) -> String {
     if content.as_table().is_none() {
         let home = KEYS.iter().find(|key| key.name == name);
-        let way = home.map_or_else(known_sections, |key| {
-            format!("it belongs in [{}]", key.section)
-        });
+        let way =
+            home.map_or_else(known_sections, |key| format!("it belongs in [{}]", key.section));
         return format!("unknown key {} outside of a section; {way}", quoted(name));
     }
     format!("unknown section [{}]; {}", shown(name), meant_section(name))
@@ -65,10 +60,7 @@ pub fn meant_section(name: &str) -> String {
 }
 
 fn known_sections() -> String {
-    let known: Vec<_> = schema::sections()
-        .iter()
-        .map(|name| format!("[{name}]"))
-        .collect();
+    let known: Vec<_> = schema::sections().iter().map(|name| format!("[{name}]")).collect();
     format!("the sections are {}", known.join(", "))
 }
 

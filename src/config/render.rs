@@ -107,11 +107,7 @@ pub fn starter(listen_port: u16, name: &str) -> String {
     let mut config = Config::default();
     config.http.listen.set_port(listen_port);
     let name = shown(name);
-    let profile = if name == "default" {
-        String::new()
-    } else {
-        format!("-p {name} ")
-    };
+    let profile = if name == "default" { String::new() } else { format!("-p {name} ") };
     let mut text = format!(
         "# Configuration of the gateway {name:?}.\n\
          # Everything is optional; the commented settings show the defaults.\n\
@@ -129,10 +125,7 @@ pub fn starter(listen_port: u16, name: &str) -> String {
                 _ => value(key, &mut config),
             };
             let mark = if active { "" } else { "# " };
-            text.push_str(&format!(
-                "## {}\n{mark}{} = {setting}\n",
-                key.help, key.name
-            ));
+            text.push_str(&format!("## {}\n{mark}{} = {setting}\n", key.help, key.name));
         }
     }
     text

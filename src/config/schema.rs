@@ -28,10 +28,7 @@ pub enum Kind {
     /// A path; the empty string stands for `None`.
     Path(fn(&mut Config) -> &mut Option<PathBuf>),
     /// A list of strings, each put into its final form, or refused with a reason, by the check.
-    List(
-        fn(&mut Config) -> &mut Vec<String>,
-        fn(&str) -> Result<String, String>,
-    ),
+    List(fn(&mut Config) -> &mut Vec<String>, fn(&str) -> Result<String, String>),
     /// Variables by name.
     Env(fn(&mut Config) -> &mut ByName<String>),
     Choice(fn(&mut Config) -> &mut dyn Choice),
@@ -39,11 +36,7 @@ pub enum Kind {
     /// A number of bytes.
     Size(fn(&mut Config) -> &mut usize, RangeInclusive<usize>),
     /// A number; where there is a function, 0 stands for what it returns.
-    Count(
-        fn(&mut Config) -> &mut usize,
-        RangeInclusive<usize>,
-        Option<fn() -> usize>,
-    ),
+    Count(fn(&mut Config) -> &mut usize, RangeInclusive<usize>, Option<fn() -> usize>),
 }
 
 impl Key {
@@ -209,11 +202,7 @@ pub static KEYS: &[Key] = &[
     Key {
         section: "limits",
         name: "max_connections",
-        kind: Kind::Count(
-            |c| &mut c.limits.max_connections,
-            limits::MAX_CONNECTIONS_RANGE,
-            None,
-        ),
+        kind: Kind::Count(|c| &mut c.limits.max_connections, limits::MAX_CONNECTIONS_RANGE, None),
         example: "1000",
         help: "Connections at once; what is over is answered with 503.",
     },
@@ -263,40 +252,28 @@ pub static KEYS: &[Key] = &[
     Key {
         section: "limits",
         name: "head_timeout",
-        kind: Kind::Time(
-            |c| &mut c.limits.head_timeout,
-            limits::CONNECTION_TIMEOUT_RANGE,
-        ),
+        kind: Kind::Time(|c| &mut c.limits.head_timeout, limits::CONNECTION_TIMEOUT_RANGE),
         example: "\"10s\"",
         help: "For a whole request head.",
     },
     Key {
         section: "limits",
         name: "idle_timeout",
-        kind: Kind::Time(
-            |c| &mut c.limits.idle_timeout,
-            limits::CONNECTION_TIMEOUT_RANGE,
-        ),
+        kind: Kind::Time(|c| &mut c.limits.idle_timeout, limits::CONNECTION_TIMEOUT_RANGE),
         example: "\"60s\"",
         help: "Between two requests of one connection.",
     },
     Key {
         section: "limits",
         name: "body_timeout",
-        kind: Kind::Time(
-            |c| &mut c.limits.body_timeout,
-            limits::CONNECTION_TIMEOUT_RANGE,
-        ),
+        kind: Kind::Time(|c| &mut c.limits.body_timeout, limits::CONNECTION_TIMEOUT_RANGE),
         example: "\"30s\"",
         help: "For a whole request body.",
     },
     Key {
         section: "limits",
         name: "write_timeout",
-        kind: Kind::Time(
-            |c| &mut c.limits.write_timeout,
-            limits::CONNECTION_TIMEOUT_RANGE,
-        ),
+        kind: Kind::Time(|c| &mut c.limits.write_timeout, limits::CONNECTION_TIMEOUT_RANGE),
         example: "\"30s\"",
         help: "For a client that takes nothing of its answer.",
     },

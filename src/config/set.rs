@@ -54,9 +54,7 @@ fn with_value(text: &str, plain: bool, call: impl FnOnce(&Value<'_>, bool)) {
     let parsed = toml_span::parse(&line).ok();
     // A line break in the text must not bring in a second key.
     let table = parsed.as_ref().and_then(Value::as_table);
-    let value = table
-        .filter(|table| table.len() == 1)
-        .and_then(|table| table.get("v"));
+    let value = table.filter(|table| table.len() == 1).and_then(|table| table.get("v"));
     match value {
         Some(value) if !plain || value.as_str().is_some() => call(value, true),
         Some(_) | None => {
@@ -77,7 +75,5 @@ fn label(argument: &str) -> String {
 /// Also where it is misspelt: better a value too many hidden than a secret in a log.
 fn is_env(name: &str) -> bool {
     let mut parts = name.trim().split('.').skip(1);
-    parts
-        .next()
-        .is_some_and(|key| suggest::nearest(key, ["env"]).is_some())
+    parts.next().is_some_and(|key| suggest::nearest(key, ["env"]).is_some())
 }

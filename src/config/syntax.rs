@@ -44,10 +44,7 @@ impl<'a> Lines<'a> {
     pub fn new(text: &'a str) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n');
         let starts = std::iter::once(0).chain(ends.map(|(at, _)| at + 1));
-        Lines {
-            text,
-            starts: starts.collect(),
-        }
+        Lines { text, starts: starts.collect() }
     }
 
     /// Line and column of an offset; one past the end counts as the end.
@@ -58,10 +55,7 @@ impl<'a> Lines<'a> {
         let before = &self.text.as_bytes()[start..offset];
         // Bytes 0b10xx_xxxx continue a character (RFC 3629 section 3).
         let characters = before.iter().filter(|b| **b & 0xC0 != 0x80).count();
-        Origin::File {
-            line,
-            column: characters + 1,
-        }
+        Origin::File { line, column: characters + 1 }
     }
 
     /// A quoted key's span begins behind its quote: back to it, where a reader looks.
@@ -83,11 +77,7 @@ impl<'a> Lines<'a> {
         let quotes = before.strip_suffix(b"\n").unwrap_or(before);
         let quotes = quotes.strip_suffix(b"\r").unwrap_or(quotes);
         let three = quotes.ends_with(b"\"\"\"") || quotes.ends_with(b"\'\'\'");
-        if three {
-            quotes.len() - 3
-        } else {
-            self.key_start(span)
-        }
+        if three { quotes.len() - 3 } else { self.key_start(span) }
     }
 }
 
@@ -116,10 +106,7 @@ pub fn decode<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
             let text = std::str::from_utf8(&bytes[..good]).unwrap_or_default();
             problems.push(
                 Lines::new(text).at(good),
-                format!(
-                    "byte 0x{:02x} is not UTF-8; save the file as UTF-8",
-                    bytes[good]
-                ),
+                format!("byte 0x{:02x} is not UTF-8; save the file as UTF-8", bytes[good]),
             );
             None
         }
@@ -156,11 +143,7 @@ fn complaint(kind: &ErrorKind, lines: &Lines<'_>) -> String {
                 .into()
         }
         ErrorKind::Wanted { expected, found } => {
-            let hint = if *expected == "newline" {
-                "; text goes in quotes"
-            } else {
-                ""
-            };
+            let hint = if *expected == "newline" { "; text goes in quotes" } else { "" };
             format!("expected {}, found {}{hint}", token(expected), token(found))
         }
         ErrorKind::DuplicateKey { key, first } => format!(

@@ -6,12 +6,7 @@ use std::time::Duration;
 /// Units of time in milliseconds, longest first.
 const TIMES: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 /// Units of size in bytes, largest first.
-const SIZES: [(&str, u64); 4] = [
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("B", 1),
-];
+const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// `500ms`, `30s`, `10m`, `1h`, `1h30m`: whole numbers, units from long to short.
 pub fn parse_time(text: &str) -> Option<Duration> {
@@ -20,9 +15,7 @@ pub fn parse_time(text: &str) -> Option<Duration> {
     let mut rest = text;
     loop {
         let (number, after) = split_number(rest)?;
-        let unit = after
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(after.len());
+        let unit = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
         let at = units.iter().position(|(name, _)| *name == &after[..unit])?;
         total = total.checked_add(number.checked_mul(units[at].1)?)?;
         units = &units[at + 1..];
@@ -43,11 +36,7 @@ pub fn show_time(time: Duration) -> String {
             rest %= length;
         }
     }
-    if text.is_empty() {
-        "0s".to_owned()
-    } else {
-        text
-    }
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// `64KiB`, `1MiB`, `1GiB`, `512B`.
@@ -69,9 +58,7 @@ pub fn show_size(bytes: usize) -> String {
 
 /// The digits at the front as a number, and the rest; `None` without digits or on overflow.
 fn split_number(text: &str) -> Option<(u64, &str)> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, rest) = text.split_at(digits);
     Some((number.parse().ok()?, rest))
 }
@@ -91,11 +78,7 @@ mod tests {
             ("1m500ms", 60_500),
             ("0s", 0),
         ] {
-            assert_eq!(
-                parse_time(text),
-                Some(Duration::from_millis(millis)),
-                "{text}"
-            );
+            assert_eq!(parse_time(text), Some(Duration::from_millis(millis)), "{text}");
             assert_eq!(show_time(Duration::from_millis(millis)), text);
         }
         assert_eq!(parse_time("90s"), Some(Duration::from_secs(90)));
@@ -124,26 +107,14 @@ mod tests {
 
     #[test]
     fn sizes_there_and_back() {
-        for (text, bytes) in [
-            ("1MiB", 1 << 20),
-            ("64KiB", 65536),
-            ("1000B", 1000),
-            ("1GiB", 1 << 30),
-        ] {
+        for (text, bytes) in
+            [("1MiB", 1 << 20), ("64KiB", 65536), ("1000B", 1000), ("1GiB", 1 << 30)]
+        {
             assert_eq!(parse_size(text), Some(bytes), "{text}");
             assert_eq!(show_size(usize::try_from(bytes).unwrap()), text);
         }
         assert_eq!(show_size(0), "0B");
-        for bad in [
-            "",
-            "1",
-            "MiB",
-            "1MB",
-            "1mib",
-            "1 MiB",
-            "-1B",
-            "18446744073709551615KiB",
-        ] {
+        for bad in ["", "1", "MiB", "1MB", "1mib", "1 MiB", "-1B", "18446744073709551615KiB"] {
             assert_eq!(parse_size(bad), None, "{bad:?}");
         }
     }

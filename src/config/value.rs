@@ -79,34 +79,23 @@ impl Draft {
                     return Err(format!("{name} must be {wanted}; got {}", type_of(value)));
                 };
                 if !choice.choose(text) {
-                    let hint = suggest::nearest(text, words).map_or(String::new(), |word| {
-                        format!("; did you mean {}?", quoted(word))
-                    });
+                    let hint = suggest::nearest(text, words)
+                        .map_or(String::new(), |word| format!("; did you mean {}?", quoted(word)));
                     let name = key.full_name();
-                    return Err(format!(
-                        "{name} is {}; it must be {wanted}{hint}",
-                        quoted(text)
-                    ));
+                    return Err(format!("{name} is {}; it must be {wanted}{hint}", quoted(text)));
                 }
             }
             Kind::Time(at, range) => *at(config) = time(key, value, range)?,
             Kind::Size(at, range) => *at(config) = size(key, value, range)?,
             Kind::Count(at, range, zero) => {
-                let number = value
-                    .as_integer()
-                    .ok_or_else(|| wrong_type(key, type_of(value)))?;
+                let number = value.as_integer().ok_or_else(|| wrong_type(key, type_of(value)))?;
                 let number = usize::try_from(number)
                     .ok()
                     .filter(|number| range.contains(number))
                     .ok_or_else(|| {
-                        let (low, high) = (range.start(), range.end());
-                        outside(
-                            key,
-                            &number.to_string(),
-                            &low.to_string(),
-                            &high.to_string(),
-                        )
-                    })?;
+                    let (low, high) = (range.start(), range.end());
+                    outside(key, &number.to_string(), &low.to_string(), &high.to_string())
+                })?;
                 *at(config) = match zero {
                     Some(resolve) if number == 0 => resolve(),
                     Some(_) | None => number,
@@ -152,10 +141,7 @@ impl Draft {
             }
             Some(text) if !text.contains('\0') => {
                 self.origins.env.insert(name.to_owned(), origin);
-                self.config
-                    .agent
-                    .env
-                    .insert(name.to_owned(), text.to_owned());
+                self.config.agent.env.insert(name.to_owned(), text.to_owned());
                 return;
             }
             Some(_) => "holds a NUL, which no variable can; remove it".to_owned(),
@@ -173,9 +159,7 @@ impl Draft {
         let given = !agent.command.is_empty();
         if given && kind == Origin::Default {
             agent.kind = AgentKind::Command;
-            self.origins
-                .keys
-                .insert("agent.kind".to_owned(), command.clone());
+            self.origins.keys.insert("agent.kind".to_owned(), command.clone());
         }
         match (agent.kind, agent.command.first()) {
             (AgentKind::Command, Some(program)) if program.is_empty() => self.problems.push(
@@ -202,9 +186,7 @@ impl Draft {
 }
 
 fn text<'v>(key: &Key, value: &'v Value<'_>) -> Result<&'v str, String> {
-    value
-        .as_str()
-        .ok_or_else(|| wrong_type(key, type_of(value)))
+    value.as_str().ok_or_else(|| wrong_type(key, type_of(value)))
 }
 
 fn path(key: &Key, text: &str, home: Option<&PathBuf>) -> Result<Option<PathBuf>, String> {
@@ -235,9 +217,7 @@ fn list(
     source: &Source<'_>,
     problems: &mut Problems,
 ) -> Result<Option<Vec<String>>, String> {
-    let array = value
-        .as_array()
-        .ok_or_else(|| wrong_type(key, type_of(value)))?;
+    let array = value.as_array().ok_or_else(|| wrong_type(key, type_of(value)))?;
     let name = key.full_name();
     let mut list = Vec::new();
     for (number, item) in array.iter().enumerate() {
@@ -308,20 +288,11 @@ pub fn wrong_type(key: &Key, got: &str) -> String {
         Kind::Size(..) => "a size",
         Kind::Count(..) => "a whole number",
     };
-    format!(
-        "{} must be {wanted}, like {}; got {got}",
-        key.full_name(),
-        key.example
-    )
+    format!("{} must be {wanted}, like {}; got {got}", key.full_name(), key.example)
 }
 
 fn bad(key: &Key, text: &str, reason: &str) -> String {
-    format!(
-        "{} is {}; {reason}, like {}",
-        key.full_name(),
-        quoted(text),
-        key.example
-    )
+    format!("{} is {}; {reason}, like {}", key.full_name(), quoted(text), key.example)
 }
 
 fn outside(key: &Key, shown: &str, low: &str, high: &str) -> String {

@@ -135,18 +135,13 @@ struct Counted {
 impl Counted {
     fn new(service: &Arc<Service>, origin: Origin) -> Counted {
         service.count(origin).fetch_add(1, Ordering::SeqCst);
-        Counted {
-            service: Arc::clone(service),
-            origin,
-        }
+        Counted { service: Arc::clone(service), origin }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.service
-            .count(self.origin)
-            .fetch_sub(1, Ordering::SeqCst);
+        self.service.count(self.origin).fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -158,11 +153,7 @@ mod tests {
     fn the_short_answer_is_framed_right() {
         let text = std::str::from_utf8(FULL).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(
-            head.contains(&format!("Content-Length: {}", body.len())),
-            "{}",
-            body.len()
-        );
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
         let value: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(value["error"]["code"], "overloaded");
     }

@@ -17,9 +17,7 @@ pub fn greet(plan: &Plan, started: &Started) {
         Some(file) => file.display().to_string(),
         None => format!("{} (not there: defaults)", plan.sources.file.display()),
     };
-    let called = env::args_os()
-        .next()
-        .map(|word| word.to_string_lossy().into_owned());
+    let called = env::args_os().next().map(|word| word.to_string_lossy().into_owned());
     let called = called.unwrap_or_else(|| plan.name.command());
     let profile = match plan.name.as_str() {
         "default" => String::new(),

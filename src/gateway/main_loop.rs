@@ -39,10 +39,7 @@ struct Mailbox {
 
 impl Mailbox {
     fn put(&self, news: News) {
-        self.news
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(news);
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).push(news);
         self.wake.raise();
     }
 
@@ -82,10 +79,7 @@ fn end_early(failure: &Failure) -> Exit {
     for line in failure.message.lines() {
         log::error!("{line}");
     }
-    log::error!(
-        "Exiting with code {} (the start failed)",
-        failure.exit.code()
-    );
+    log::error!("Exiting with code {} (the start failed)", failure.exit.code());
     failure.exit
 }
 
@@ -95,19 +89,13 @@ impl Main {
         let wake = Arc::new(Wake::new().map_err(failed)?);
         let place = Place::find(plan.dirs.planned_stop(), Arc::clone(&plan.children));
         let watchdog = watchdog_interval().map(|interval| (began + interval, interval));
-        let timers = Timers {
-            watchdog,
-            ..Timers::default()
-        };
+        let timers = Timers { watchdog, ..Timers::default() };
         let mut main = Main {
             plan,
             place,
             notifier: Notifier::from_environment(),
             wake: Arc::clone(&wake),
-            mailbox: Arc::new(Mailbox {
-                news: Mutex::default(),
-                wake,
-            }),
+            mailbox: Arc::new(Mailbox { news: Mutex::default(), wake }),
             phase: Phase::Starting,
             timers,
             starter: None,
@@ -125,10 +113,7 @@ impl Main {
         let unit = self.place.unit().map(|own| own.unit.clone());
         let work = move || {
             let started = startup::start(&plan, unit, began, Arc::clone(&wake));
-            let parts = started
-                .as_ref()
-                .ok()
-                .map(|s| (Arc::clone(&s.service), Arc::clone(&s.run)));
+            let parts = started.as_ref().ok().map(|s| (Arc::clone(&s.service), Arc::clone(&s.run)));
             mailbox.put(News::Started(Box::new(started)));
             if let Some((service, run)) = parts {
                 startup::settle(&plan, &service, &run);
@@ -142,10 +127,7 @@ impl Main {
             if let Err(e) = self.wait(signals) {
                 // EBADF or EINVAL: a bug of ours. To go on would be to spin.
                 self.clean_up();
-                log::error!(
-                    "Exiting with code {} (poll failed: {e})",
-                    Exit::Failed.code()
-                );
+                log::error!("Exiting with code {} (poll failed: {e})", Exit::Failed.code());
                 return Exit::Failed;
             }
             // Signals before news: a stop that came with the answer to a kill must be seen first.
@@ -171,10 +153,7 @@ impl Main {
     /// Waits for whatever comes first, and accepts connections.
     fn wait(&mut self, signals: &Signals) -> std::io::Result<()> {
         let timeout = self.timers.until_next(Instant::now());
-        let doors = self
-            .started
-            .as_ref()
-            .filter(|_| self.timers.accept.is_none());
+        let doors = self.started.as_ref().filter(|_| self.timers.accept.is_none());
         let door = |fd| Interest::read(fd);
         let mut interests = [
             Interest::read(signals.as_fd()),
@@ -203,14 +182,7 @@ impl Main {
                         let at = Instant::now();
                         let in_flight = self.turns();
                         let (first, latest) = (caught, caught);
-                        let stop = Stop {
-                            first,
-                            latest,
-                            at,
-                            findings: None,
-                            in_flight,
-                            cut: 0,
-                        };
+                        let stop = Stop { first, latest, at, findings: None, in_flight, cut: 0 };
                         self.stop = Some(stop);
                     }
                 }
@@ -275,15 +247,10 @@ impl Main {
         let judged = if finding.verdict.planned && (is_last || !finding.verdict.is_guess()) {
             Judged::Planned
         } else {
-            Judged::External {
-                may_change: finding.may_change || finding.verdict.is_guess(),
-            }
+            Judged::External { may_change: finding.may_change || finding.verdict.is_guess() }
         };
         if let Some(stop) = &mut self.stop {
-            let first = stop
-                .findings
-                .take()
-                .map_or_else(|| finding.clone(), |(first, _)| first);
+            let first = stop.findings.take().map_or_else(|| finding.clone(), |(first, _)| first);
             stop.findings = Some((first, finding));
         }
         self.event(Event::Judged(judged));
@@ -329,21 +296,16 @@ impl Main {
         let Some(started) = &self.started else { return };
         let facts = &started.service.facts;
         started.service.ready.store(true, Ordering::SeqCst);
-        self.notifier
-            .send(&format!("READY=1\nSTATUS=Serving on {}", facts.listen));
+        self.notifier.send(&format!("READY=1\nSTATUS=Serving on {}", facts.listen));
         log::info!("gateway {} serves on {}", facts.name, facts.listen);
         greeting::greet(&self.plan, started);
     }
 
     fn in_flight(&self) -> usize {
-        self.started
-            .as_ref()
-            .map_or(0, |started| started.service.in_flight())
+        self.started.as_ref().map_or(0, |started| started.service.in_flight())
     }
 
     fn turns(&self) -> usize {
-        self.started
-            .as_ref()
-            .map_or(0, |started| started.service.places.counts().0)
+        self.started.as_ref().map_or(0, |started| started.service.places.counts().0)
     }
 }

@@ -32,8 +32,5 @@ pub struct Plan {
 
 /// Starts a thread. Boxed, so that the machinery of a start is in the binary once.
 fn spawn(name: &str, stack: usize, work: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
-    Builder::new()
-        .name(name.to_owned())
-        .stack_size(stack)
-        .spawn(work)
+    Builder::new().name(name.to_owned()).stack_size(stack).spawn(work)
 }

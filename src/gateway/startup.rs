@@ -56,11 +56,7 @@ pub fn start(
         log::warn!("the limit on open descriptors cannot be raised: {e}");
     }
     let instance = Instance::take(&plan.name, &plan.dirs)?;
-    let key_file = config
-        .http
-        .key_file
-        .clone()
-        .unwrap_or_else(|| plan.dirs.key());
+    let key_file = config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
     let key = key(&key_file, config.http.key_file.is_some())?;
     let tcp = listen(config.http.listen, &loaded)?;
     let control = control(&plan.dirs.control_socket())?;
@@ -97,10 +93,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run) {
         log::warn!("the run before this one (started {started}) ended without a word: {reason}");
     }
     if let Err(e) = run.settle(&plan.dirs) {
-        log::warn!(
-            "the history in {} cannot be kept: {e}",
-            plan.dirs.state.display()
-        );
+        log::warn!("the history in {} cannot be kept: {e}", plan.dirs.state.display());
     }
     if let Ok(mut stops) = history::stops(&plan.dirs) {
         started.set_last_stop(stops.pop().unwrap_or_default());
@@ -123,10 +116,7 @@ pub fn settings(plan: &Plan, config: Config) -> Settings {
 /// Reads the key, or makes it at the first start. A file that the configuration names must exist.
 fn key(path: &Path, configured: bool) -> Result<Key, Failure> {
     let wrong = |why: String| {
-        Failure::new(
-            Exit::Config,
-            format!("the key file {} cannot be used: {why}", path.display()),
-        )
+        Failure::new(Exit::Config, format!("the key file {} cannot be used: {why}", path.display()))
     };
     let file = match files::open_own(path) {
         Ok(file) => file,
@@ -140,16 +130,10 @@ fn key(path: &Path, configured: bool) -> Result<Key, Failure> {
     let mode = file.metadata().map_err(|e| wrong(e.to_string()))?.mode();
     if mode & 0o077 != 0 {
         let mode = mode & 0o777;
-        return Err(wrong(format!(
-            "others may read it (mode {mode:o}); chmod 600 it"
-        )));
+        return Err(wrong(format!("others may read it (mode {mode:o}); chmod 600 it")));
     }
     let text = files::read_text(file, MAX_KEY_FILE).map_err(|e| wrong(e.to_string()))?;
-    let remedy = if configured {
-        ""
-    } else {
-        "; remove the file and a new key is made"
-    };
+    let remedy = if configured { "" } else { "; remove the file and a new key is made" };
     Key::parse(&text).map_err(|why| wrong(format!("{why}{remedy}")))
 }
 
@@ -167,9 +151,7 @@ fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> 
         Ok(listener)
     });
     bound.map_err(|e| {
-        let place = loaded
-            .place("http.listen")
-            .unwrap_or_else(|| "the default".to_owned());
+        let place = loaded.place("http.listen").unwrap_or_else(|| "the default".to_owned());
         match e.kind() {
             io::ErrorKind::AddrInUse => {
                 let holder = match proc::listener(address) {

@@ -23,10 +23,7 @@ impl Timers {
     pub fn until_next(&self, now: Instant) -> Option<Duration> {
         let watchdog = self.watchdog.map(|(at, _)| at);
         let all = [watchdog, self.drain, self.accept, self.reap, self.report];
-        all.into_iter()
-            .flatten()
-            .min()
-            .map(|at| at.saturating_duration_since(now))
+        all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
     }
 }
 

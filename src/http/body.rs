@@ -67,11 +67,7 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Decoder {
-        Decoder {
-            state: State::SizeStart,
-            extensions: 0,
-            trailers: 0,
-        }
+        Decoder { state: State::SizeStart, extensions: 0, trailers: 0 }
     }
 }
 
@@ -98,11 +94,7 @@ impl Decoder {
                     out.extend_from_slice(&input[at..at + taken]);
                     at += taken;
                     let left = left - taken as u64;
-                    self.state = if left == 0 {
-                        State::DataCr
-                    } else {
-                        State::Data { left }
-                    };
+                    self.state = if left == 0 { State::DataCr } else { State::Data { left } };
                 }
                 state => {
                     self.state = self.step(state, input[at])?;
@@ -195,10 +187,7 @@ impl Decoder {
     fn count_extension(&mut self, next: State) -> Result<State, Refusal> {
         self.extensions += 1;
         if self.extensions > MAX_EXTENSIONS {
-            return Err(Refusal::new(
-                431,
-                "The chunk extensions are longer than 4 KiB.",
-            ));
+            return Err(Refusal::new(431, "The chunk extensions are longer than 4 KiB."));
         }
         Ok(next)
     }
@@ -218,14 +207,10 @@ pub(super) const TOO_LARGE: Refusal = Refusal::new(413, "The body is too large."
 
 fn add_digit(digits: u8, size: u64, byte: u8) -> Result<State, Refusal> {
     match target::hex(&byte) {
-        Some(digit) if digits < MAX_SIZE_DIGITS => Ok(State::Size {
-            digits: digits + 1,
-            size: size << 4 | u64::from(digit),
-        }),
-        _ => Err(Refusal::new(
-            400,
-            "A chunk's size is not a hexadecimal number.",
-        )),
+        Some(digit) if digits < MAX_SIZE_DIGITS => {
+            Ok(State::Size { digits: digits + 1, size: size << 4 | u64::from(digit) })
+        }
+        _ => Err(Refusal::new(400, "A chunk's size is not a hexadecimal number.")),
     }
 }
 

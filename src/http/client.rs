@@ -97,9 +97,7 @@ impl Client {
         let sound = is_token(method.as_bytes())
             && target.bytes().all(|b| b.is_ascii_graphic())
             && !target.is_empty()
-            && headers
-                .iter()
-                .all(|(n, v)| is_token(n.as_bytes()) && v.bytes().all(is_value_byte));
+            && headers.iter().all(|(n, v)| is_token(n.as_bytes()) && v.bytes().all(is_value_byte));
         if !sound {
             return Err(Error::Io(io::ErrorKind::InvalidInput.into()));
         }
@@ -119,12 +117,7 @@ impl Client {
         // A server may refuse and stop reading before the body is through: its answer counts.
         let sent = self.wire.write(&out, &mut Pace::default());
         match self.read_head(method, deadline) {
-            Ok((status, headers, framing)) => Ok(Answer {
-                status,
-                headers,
-                framing,
-                client: self,
-            }),
+            Ok((status, headers, framing)) => Ok(Answer { status, headers, framing, client: self }),
             Err(error) => Err(sent.err().map_or(error, Error::Io)),
         }
     }

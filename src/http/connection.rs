@@ -178,8 +178,7 @@ impl Connection {
         loop {
             let have = self.wire.data().len() as u64;
             let used = have.min(left);
-            self.wire
-                .consume(usize::try_from(used).unwrap_or(usize::MAX));
+            self.wire.consume(usize::try_from(used).unwrap_or(usize::MAX));
             left -= used;
             if left == 0 {
                 self.unread = BodyFraming::None;
@@ -274,8 +273,7 @@ impl Connection {
 
     pub(super) fn say_goodbye(&mut self) {
         self.open = false;
-        self.wire
-            .linger(MAX_LINGER, Instant::now() + LINGER_TIMEOUT);
+        self.wire.linger(MAX_LINGER, Instant::now() + LINGER_TIMEOUT);
     }
 }
 

@@ -48,16 +48,9 @@ fn read(head: &[u8]) -> Result<Request, Refusal> {
     else {
         return bad("The request line is malformed.");
     };
-    let version = if minor == 0 {
-        Version::Http10
-    } else {
-        Version::Http11
-    };
+    let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     if method == "CONNECT" {
-        return Err(Refusal::new(
-            501,
-            "CONNECT is not offered: this is no proxy.",
-        ));
+        return Err(Refusal::new(501, "CONNECT is not offered: this is no proxy."));
     }
     if uri.len() > MAX_TARGET {
         return Err(Refusal::new(414, "The target is longer than 8 KiB."));
@@ -84,10 +77,7 @@ fn read(head: &[u8]) -> Result<Request, Refusal> {
         path,
         query: target.query.map(span),
         // The target's host outranks the field (RFC 9112 section 3.2.2).
-        host: target
-            .authority
-            .map(span)
-            .or(host.map(|h| Span::of(head, h))),
+        host: target.authority.map(span).or(host.map(|h| Span::of(head, h))),
         fields: parsed.headers.iter().map(place).collect(),
         head: head.into(),
     })
@@ -178,10 +168,9 @@ impl<'a> Fields<'a> {
         match (self.expect, version) {
             (None, _) | (Some(_), Version::Http10) => Ok(false),
             (Some(what), Version::Http11) if what.eq_ignore_ascii_case(b"100-continue") => Ok(true),
-            (Some(_), Version::Http11) => Err(Refusal::new(
-                417,
-                "The only Expect that is met is 100-continue.",
-            )),
+            (Some(_), Version::Http11) => {
+                Err(Refusal::new(417, "The only Expect that is met is 100-continue."))
+            }
         }
     }
 }
@@ -209,10 +198,7 @@ pub(super) fn transfer_coding(value: &[u8]) -> Result<(), Refusal> {
     if !is_token(last) || !codings.clone().all(is_token) || codings.any(is_chunked) {
         return bad("The Transfer-Encoding is malformed.");
     }
-    Err(Refusal::new(
-        501,
-        "The only Transfer-Encoding understood is chunked.",
-    ))
+    Err(Refusal::new(501, "The only Transfer-Encoding understood is chunked."))
 }
 
 /// Turns the reader's error into ours.

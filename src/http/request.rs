@@ -62,9 +62,7 @@ impl Span {
 
     pub(super) fn bytes(self, whole: &[u8]) -> &[u8] {
         let start = usize::from(self.start);
-        whole
-            .get(start..start + usize::from(self.length))
-            .unwrap_or_default()
+        whole.get(start..start + usize::from(self.length)).unwrap_or_default()
     }
 
     fn text(self, whole: &[u8]) -> &str {
@@ -125,9 +123,7 @@ impl Request {
     /// The first field of that name, in any case. Values may hold bytes beyond ASCII.
     /// Authorization, Content-Type, Host, Origin and the framing fields occur once at most.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+        self.headers().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     /// Like [`Request::header`]; `None` too when the value is not UTF-8, so never take `None`
@@ -138,8 +134,6 @@ impl Request {
 
     /// All fields in their order, values without the white space around them.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.fields
-            .iter()
-            .map(|(name, value)| (name.text(&self.head), value.bytes(&self.head)))
+        self.fields.iter().map(|(name, value)| (name.text(&self.head), value.bytes(&self.head)))
     }
 }

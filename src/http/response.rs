@@ -25,12 +25,7 @@ pub struct Response {
 impl Response {
     /// Without body and type.
     pub fn empty(status: u16) -> Response {
-        Response {
-            status,
-            headers: Vec::new(),
-            body: Cow::Borrowed(b""),
-            close: false,
-        }
+        Response { status, headers: Vec::new(), body: Cow::Borrowed(b""), close: false }
     }
 
     pub fn new(
@@ -94,11 +89,7 @@ impl Response {
 
     /// The content, and whether any goes out to a client that asked with HEAD or got a 204 or 304.
     pub(super) fn body(&self, head_only: bool) -> &[u8] {
-        if head_only || matches!(self.status, 204 | 304) {
-            b""
-        } else {
-            &self.body
-        }
+        if head_only || matches!(self.status, 204 | 304) { b"" } else { &self.body }
     }
 
     /// Appends the head, empty line included.
@@ -265,10 +256,7 @@ mod tests {
             let response = Response::empty(200).header("X-A", value.to_owned());
             let head = head_of(&response, Persist::Silent);
             assert!(head.starts_with("HTTP/1.1 500 "), "{value:?}");
-            assert!(
-                !head.contains("X-A") && !head.contains("Set-Cookie"),
-                "{value:?}"
-            );
+            assert!(!head.contains("X-A") && !head.contains("Set-Cookie"), "{value:?}");
         }
         for name in ["", "X A", "X:", "X\r\nY"] {
             let head = head_of(&Response::empty(200).header(name, "v"), Persist::Silent);

@@ -130,10 +130,7 @@ mod tests {
         let text = b"event: e\r\ndata: a\rdata:b\n\r\n: c\n\ndata: \xc3\xa4\n\n";
         let whole = read_all(text);
         assert_eq!(whole.len(), 2);
-        assert_eq!(
-            (whole[0].name.as_str(), whole[0].data.as_str()),
-            ("e", "a\nb")
-        );
+        assert_eq!((whole[0].name.as_str(), whole[0].data.as_str()), ("e", "a\nb"));
         for split in 0..text.len() {
             let mut reader = Reader::default();
             let mut events = Vec::new();

@@ -28,14 +28,7 @@ impl<'c> Stream<'c> {
         silent: bool,
         persist: Persist,
     ) -> Stream<'c> {
-        Stream {
-            connection,
-            pace,
-            end,
-            silent,
-            persist,
-            finished: false,
-        }
+        Stream { connection, pace, end, silent, persist, finished: false }
     }
 
     /// Sends `piece` at once, in one write where it is small. An empty piece sends nothing: in the

@@ -19,11 +19,7 @@ pub struct Target<'a> {
 /// Takes `target` apart. `options`: the method is OPTIONS, which may ask for `*`.
 pub fn split(target: &str, options: bool) -> Result<Target<'_>, Refusal> {
     if target == "*" && options {
-        return Ok(Target {
-            authority: None,
-            path: target,
-            query: None,
-        });
+        return Ok(Target { authority: None, path: target, query: None });
     }
     if !target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
         return bad("The target has a fragment or a character that must be percent-encoded.");
@@ -31,10 +27,9 @@ pub fn split(target: &str, options: bool) -> Result<Target<'_>, Refusal> {
     let (authority, rest) = if target.starts_with('/') {
         (None, target)
     } else {
-        let (scheme, rest) = target.split_once("://").ok_or(Refusal::new(
-            400,
-            "The target is not a path or http:// URL.",
-        ))?;
+        let (scheme, rest) = target
+            .split_once("://")
+            .ok_or(Refusal::new(400, "The target is not a path or http:// URL."))?;
         if !scheme.eq_ignore_ascii_case("http") {
             return bad("The target's scheme is not http.");
         }
@@ -49,11 +44,7 @@ pub fn split(target: &str, options: bool) -> Result<Target<'_>, Refusal> {
         Some((path, query)) => (path, Some(query)),
         None => (rest, None),
     };
-    Ok(Target {
-        authority,
-        path,
-        query,
-    })
+    Ok(Target { authority, path, query })
 }
 
 /// Decodes `%XX` once; `None` where there is nothing to decode.
@@ -61,11 +52,7 @@ pub fn decode(path: &str) -> Result<Option<String>, Refusal> {
     if !path.bytes().all(|b| is_path_byte(b) || b == b'%') {
         return bad("The path has a character that must be percent-encoded.");
     }
-    let decoded = if path.contains('%') {
-        Some(decode_percent(path.as_bytes())?)
-    } else {
-        None
-    };
+    let decoded = if path.contains('%') { Some(decode_percent(path.as_bytes())?) } else { None };
     let segments = decoded.as_deref().unwrap_or(path);
     if segments.contains("/.") && segments.split('/').any(|s| s == "." || s == "..") {
         return bad("The path has . or .. segments.");

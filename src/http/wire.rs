@@ -133,10 +133,7 @@ impl Wire {
                 return Ok(Got::Nothing);
             }
             // A shorter time-out than what is left only wakes us early; a longer one is wrong.
-            if self
-                .read_timeout
-                .is_none_or(|set| set > left + TIMEOUT_SLACK)
-            {
+            if self.read_timeout.is_none_or(|set| set > left + TIMEOUT_SLACK) {
                 self.set_read_timeout(left)?;
             }
             match self.socket.read(room) {

@@ -77,15 +77,8 @@ impl Place {
     /// unit inherits it, so which unit is ours is read from our own control group.
     pub fn find(marker: PathBuf, children: Arc<Children>) -> Place {
         let invocation = env::var("INVOCATION_ID").ok().filter(|id| !id.is_empty());
-        let own = invocation
-            .as_ref()
-            .and_then(|_| cgroup::own_unit(&proc::cgroup(Pid::own())?));
-        Place {
-            invocation,
-            own,
-            marker,
-            children,
-        }
+        let own = invocation.as_ref().and_then(|_| cgroup::own_unit(&proc::cgroup(Pid::own())?));
+        Place { invocation, own, marker, children }
     }
 
     pub fn unit(&self) -> Option<&OwnUnit> {
@@ -103,26 +96,12 @@ impl Place {
             Moment::Signal { .. } => marker::consume(&self.marker),
             Moment::Exit { marker } => marker || marker::consume(&self.marker),
         };
-        let evidence = Evidence {
-            signal: caught.kind,
-            sender,
-            supervision,
-            marker,
-        };
+        let evidence = Evidence { signal: caught.kind, sender, supervision, marker };
         let verdict = verdict::judge(&evidence);
         let may_change = !verdict.planned
-            && matches!(
-                evidence.supervision,
-                Supervision::Unit(_) | Supervision::Silent
-            );
+            && matches!(evidence.supervision, Supervision::Unit(_) | Supervision::Silent);
         let context = self.context(caught, &origin, &shown, verdict);
-        Finding {
-            verdict,
-            sender: origin,
-            marker,
-            may_change,
-            context,
-        }
+        Finding { verdict, sender: origin, marker, may_change, context }
     }
 
     fn supervision(&self, moment: Moment, shown: &mut Shown) -> Supervision {
@@ -179,11 +158,7 @@ impl Place {
 
     fn context(&self, caught: Caught, from: &Origin, shown: &Shown, verdict: Verdict) -> String {
         let unit = self.own.as_ref().map_or("-", |own| &own.unit);
-        let under = if self.invocation.is_some() {
-            "yes"
-        } else {
-            "no"
-        };
+        let under = if self.invocation.is_some() { "yes" } else { "no" };
         let (parent, parent_name) = match Pid::parent() {
             Some(pid) => (pid.get(), proc::name(pid).unwrap_or_default()),
             None => (0, String::new()),
@@ -269,9 +244,5 @@ fn origin(caught: Caught) -> Origin {
         (signal::SI_USER, Some(pid)) => proc::name(pid).unwrap_or_else(|| "(gone)".to_owned()),
         (_, _) => "(forged)".to_owned(),
     };
-    Origin {
-        pid: caught.pid,
-        uid: caught.uid,
-        name,
-    }
+    Origin { pid: caught.pid, uid: caught.uid, name }
 }

@@ -58,11 +58,7 @@ impl Run {
         if let Err(e) = files::replace_unsynced(&path, record.as_bytes(), 0o600) {
             log::warn!("{} cannot be written: {e}", path.display());
         }
-        Run {
-            id,
-            started,
-            silent,
-        }
+        Run { id, started, silent }
     }
 
     /// When this run started, in RFC 3339.
@@ -149,10 +145,7 @@ pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
     let text = match fs::metadata(dirs.history()) {
         Ok(_) => read(&dirs.history()).ok_or_else(|| {
             let path = dirs.history();
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{} cannot be read", path.display()),
-            )
+            io::Error::new(io::ErrorKind::InvalidData, format!("{} cannot be read", path.display()))
         })?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e),
@@ -188,12 +181,7 @@ fn without_a_word(left: &Value) -> Value {
 
 fn append(path: &Path, line: &str, sync: bool) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    let mut file = options
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = options.read(true).append(true).create(true).mode(0o600).open(path)?;
     let length = file.metadata()?.len();
     let new = length == 0;
     let mut last = [b'\n'];
@@ -207,11 +195,7 @@ fn append(path: &Path, line: &str, sync: bool) -> io::Result<()> {
         return Ok(());
     }
     file.sync_data()?;
-    if new {
-        files::sync_dir_of(path)
-    } else {
-        Ok(())
-    }
+    if new { files::sync_dir_of(path) } else { Ok(()) }
 }
 
 fn read(path: &Path) -> Option<String> {
@@ -219,9 +203,7 @@ fn read(path: &Path) -> Option<String> {
 }
 
 fn parse(line: &str) -> Option<Value> {
-    serde_json::from_slice(line.as_bytes())
-        .ok()
-        .filter(Value::is_object)
+    serde_json::from_slice(line.as_bytes()).ok().filter(Value::is_object)
 }
 
 #[cfg(test)]
@@ -234,42 +216,17 @@ mod tests {
 
     fn dirs(root: &TempDir) -> Dirs {
         let root = root.path().to_owned();
-        Dirs {
-            config_file: root.join("c"),
-            state: root.clone(),
-            runtime: root,
-        }
+        Dirs { config_file: root.join("c"), state: root.clone(), runtime: root }
     }
 
     fn end(run: &Run, dirs: &Dirs) {
-        let caught = Caught {
-            kind: Kind::Terminate,
-            code: 0,
-            pid: 7,
-            uid: 8,
-        };
-        let verdict = Verdict {
-            planned: true,
-            reason: Reason::StopJob,
-        };
-        let sender = Origin {
-            pid: 7,
-            uid: 8,
-            name: "systemd".into(),
-        };
-        let found = Finding {
-            verdict,
-            sender,
-            marker: false,
-            may_change: false,
-            context: String::new(),
-        };
-        let ending = Ending {
-            exit: Exit::Planned,
-            drain: Duration::from_millis(5),
-            in_flight: 2,
-            cut: 1,
-        };
+        let caught = Caught { kind: Kind::Terminate, code: 0, pid: 7, uid: 8 };
+        let verdict = Verdict { planned: true, reason: Reason::StopJob };
+        let sender = Origin { pid: 7, uid: 8, name: "systemd".into() };
+        let found =
+            Finding { verdict, sender, marker: false, may_change: false, context: String::new() };
+        let ending =
+            Ending { exit: Exit::Planned, drain: Duration::from_millis(5), in_flight: 2, cut: 1 };
         enter(dirs, Some(run), caught, &found, ending).unwrap();
     }
 
@@ -286,10 +243,7 @@ mod tests {
         assert_eq!(next.silent(), None);
         let stops = stops(&dirs).unwrap();
         assert_eq!(stops.len(), 1);
-        assert_eq!(
-            (&stops[0]["exit"], &stops[0]["in_flight"]),
-            (&json!(0), &json!(2))
-        );
+        assert_eq!((&stops[0]["exit"], &stops[0]["in_flight"]), (&json!(0), &json!(2)));
     }
 
     #[test]
@@ -302,11 +256,7 @@ mod tests {
             {"n":4}
             {"n":5}"#;
         fs::write(dirs.history(), lines).unwrap();
-        let numbers: Vec<Value> = stops(&dirs)
-            .unwrap()
-            .iter()
-            .map(|s| s["n"].clone())
-            .collect();
+        let numbers: Vec<Value> = stops(&dirs).unwrap().iter().map(|s| s["n"].clone()).collect();
         assert_eq!(numbers, [1, 3, 4, 5]);
     }
 
@@ -351,10 +301,7 @@ mod tests {
         assert_eq!(stops(&dirs).unwrap().len(), KEPT_STOPS);
         Run::begin(&dirs).settle(&dirs).unwrap();
         let stops = stops(&dirs).unwrap();
-        assert_eq!(
-            (&stops[0]["n"], &stops[KEPT_STOPS - 1]["n"]),
-            (&json!(100), &json!(299))
-        );
+        assert_eq!((&stops[0]["n"], &stops[KEPT_STOPS - 1]["n"]), (&json!(100), &json!(299)));
         assert!(fs::read_to_string(dirs.history()).unwrap().ends_with("}\n"));
     }
 }

@@ -56,10 +56,9 @@ impl Instance {
         };
         let failed = |path: &Path, e: io::Error| match e.kind() {
             // Not ours, or no directory: another try would find the same.
-            io::ErrorKind::PermissionDenied => Failure {
-                exit: Exit::Config,
-                ..Failure::with("use", path, &e)
-            },
+            io::ErrorKind::PermissionDenied => {
+                Failure { exit: Exit::Config, ..Failure::with("use", path, &e) }
+            }
             _ => Failure::with("use", path, &e),
         };
         private(&dirs.state).map_err(|e| failed(&dirs.state, e))?;
@@ -80,10 +79,7 @@ impl Instance {
             // The lock holds without it; only who holds it cannot be told.
             log::warn!("{} cannot be written: {e}", path.display());
         }
-        Ok(Instance {
-            _runtime: runtime,
-            _state: state,
-        })
+        Ok(Instance { _runtime: runtime, _state: state })
     }
 }
 
@@ -100,10 +96,7 @@ pub fn probe(dirs: &Dirs) -> io::Result<Probe> {
             Err(e) => return Err(named(&path, &e)),
         };
         if lock::is_held(&file).map_err(|e| named(&path, &e))? {
-            return Ok(Probe::Held {
-                dirs: place,
-                holder: read_word(file),
-            });
+            return Ok(Probe::Held { dirs: place, holder: read_word(file) });
         }
     }
     Ok(Probe::Free)
@@ -111,16 +104,9 @@ pub fn probe(dirs: &Dirs) -> io::Result<Probe> {
 
 fn held_by(name: &Name, dirs: &Dirs) -> String {
     let who = match probe(dirs) {
-        Ok(Probe::Held {
-            holder: Some(holder),
-            ..
-        }) => {
+        Ok(Probe::Held { holder: Some(holder), .. }) => {
             let process = proc::name(holder.pid).unwrap_or_default();
-            format!(
-                "pid {} ({})",
-                holder.pid,
-                crate::text::escaped(&process, false)
-            )
+            format!("pid {} ({})", holder.pid, crate::text::escaped(&process, false))
         }
         Ok(_) | Err(_) => "another process".to_owned(),
     };
@@ -176,20 +162,11 @@ mod tests {
         let dirs = dirs(root.path());
         assert_eq!(probe(&dirs).unwrap(), Probe::Free);
         let first = take(&dirs).unwrap();
-        let Probe::Held {
-            holder: Some(holder),
-            ..
-        } = probe(&dirs).unwrap()
-        else {
-            panic!()
-        };
+        let Probe::Held { holder: Some(holder), .. } = probe(&dirs).unwrap() else { panic!() };
         assert_eq!(holder.pid, Pid::own());
         let second = take(&dirs).unwrap_err();
         assert_eq!(second.exit, Exit::Unavailable);
-        assert!(
-            second.message.contains(&format!("pid {}", Pid::own())),
-            "{second}"
-        );
+        assert!(second.message.contains(&format!("pid {}", Pid::own())), "{second}");
         drop(first);
         assert_eq!(probe(&dirs).unwrap(), Probe::Free);
         assert!(dirs.lock().exists(), "the lock file is never unlinked");
@@ -217,12 +194,7 @@ mod tests {
         }
         fs::remove_dir_all(&dirs.runtime).unwrap();
         symlink(root.path(), &dirs.runtime).unwrap();
-        assert!(
-            take(&dirs)
-                .unwrap_err()
-                .message
-                .contains("symlinks are not followed")
-        );
+        assert!(take(&dirs).unwrap_err().message.contains("symlinks are not followed"));
     }
 
     #[test]
@@ -231,10 +203,7 @@ mod tests {
         let dirs = dirs(root.path());
         let held = take(&dirs).unwrap();
         fs::write(dirs.lock(), r#"{"pid":1,"start":1}"#).unwrap();
-        assert!(matches!(
-            probe(&dirs).unwrap(),
-            Probe::Held { holder: None, .. }
-        ));
+        assert!(matches!(probe(&dirs).unwrap(), Probe::Held { holder: None, .. }));
         drop(held);
     }
 }

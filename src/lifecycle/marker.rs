@@ -47,10 +47,7 @@ pub fn consume(path: &Path) -> bool {
     match read.and_then(|text| check(&text)) {
         Ok(()) => true,
         Err(e) => {
-            log::warn!(
-                "the planned-stop marker {} does not count: {e}",
-                path.display()
-            );
+            log::warn!("the planned-stop marker {} does not count: {e}", path.display());
             false
         }
     }
@@ -147,10 +144,7 @@ mod tests {
     fn a_fifo_does_not_hang_the_stop() {
         let dir = TempDir::new("marker");
         let path = dir.path().join("planned-stop");
-        let made = std::process::Command::new("mkfifo")
-            .arg(&path)
-            .status()
-            .unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
         assert!(made.success());
         assert!(!consume(&path));
     }

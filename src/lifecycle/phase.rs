@@ -100,27 +100,17 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
         }
 
         (Phase::Draining(drain), Event::Judged(judged)) => {
-            match settle(Drain {
-                verdict: Some(judged),
-                ..drain
-            }) {
+            match settle(Drain { verdict: Some(judged), ..drain }) {
                 (phase, Nothing) => (phase, Action::AnnounceStopping),
                 ended => ended,
             }
         }
-        (Phase::Draining(drain), Event::Quiet) => settle(Drain {
-            quiet: true,
-            ..drain
-        }),
-        (Phase::Draining(drain), Event::Signal) => cut(Drain {
-            again: true,
-            ..drain
-        }),
+        (Phase::Draining(drain), Event::Quiet) => settle(Drain { quiet: true, ..drain }),
+        (Phase::Draining(drain), Event::Signal) => cut(Drain { again: true, ..drain }),
         // Those who do not end when they are cut are left behind.
-        (Phase::Draining(drain), Event::Expired) if drain.cutting => settle(Drain {
-            quiet: true,
-            ..drain
-        }),
+        (Phase::Draining(drain), Event::Expired) if drain.cutting => {
+            settle(Drain { quiet: true, ..drain })
+        }
         (Phase::Draining(drain), Event::Expired) => cut(drain),
         (Phase::Draining(_), Event::Started) => (phase, Nothing),
 
@@ -145,18 +135,8 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
 
 /// Ends the turns in flight, once.
 fn cut(drain: Drain) -> (Phase, Action) {
-    let action = if drain.cutting {
-        Action::Nothing
-    } else {
-        Action::CutTurns
-    };
-    (
-        Phase::Draining(Drain {
-            cutting: true,
-            ..drain
-        }),
-        action,
-    )
+    let action = if drain.cutting { Action::Nothing } else { Action::CutTurns };
+    (Phase::Draining(Drain { cutting: true, ..drain }), action)
 }
 
 /// Ends the drain when it can end.
@@ -223,10 +203,7 @@ mod tests {
     fn a_signal_during_the_last_question_asks_once_more() {
         let (phase, actions) = play(&[Started, Signal, Quiet, J(MAY), Signal, J(MAY), J(Planned)]);
         assert_eq!(phase, Phase::Stopped(Outcome::Planned));
-        assert_eq!(
-            actions.iter().filter(|a| **a == Action::AskAgain).count(),
-            2
-        );
+        assert_eq!(actions.iter().filter(|a| **a == Action::AskAgain).count(), 2);
     }
 
     #[test]
@@ -259,15 +236,7 @@ mod tests {
 
     #[test]
     fn every_sequence_of_six_events_that_ends_had_a_verdict() {
-        let events = [
-            Started,
-            Signal,
-            J(Planned),
-            J(MAY),
-            J(FINAL),
-            Quiet,
-            Expired,
-        ];
+        let events = [Started, Signal, J(Planned), J(MAY), J(FINAL), Quiet, Expired];
         let count = events.len().pow(6);
         for number in 0..count {
             let pick = |place: u32| events[number / events.len().pow(place) % events.len()];
@@ -278,10 +247,7 @@ mod tests {
             if let Phase::Stopped(outcome) = phase {
                 assert!(judged && signalled, "{sequence:?}");
                 let all_external = !sequence.contains(&J(Planned));
-                assert!(
-                    !(all_external && outcome == Outcome::Planned),
-                    "{sequence:?}"
-                );
+                assert!(!(all_external && outcome == Outcome::Planned), "{sequence:?}");
                 assert_eq!(actions.iter().filter(|a| **a == Action::Exit).count(), 1);
             }
         }

@@ -57,9 +57,7 @@ impl Signals {
         let (read, write) = UnixStream::pair()?;
         let child = reap.then_some(SIGCHLD);
         let wanted = [SIGTERM, SIGINT, SIGHUP].into_iter().chain(child);
-        Ok(Signals {
-            delivery: SignalDelivery::with_pipe(read, write, WithRawSiginfo, wanted)?,
-        })
+        Ok(Signals { delivery: SignalDelivery::with_pipe(read, write, WithRawSiginfo, wanted)? })
     }
 
     /// What has arrived since the last call. Never blocks.
@@ -73,12 +71,7 @@ impl Signals {
                 _ => return None,
             };
             let (pid, uid) = signal::sender(&info);
-            Some(Caught {
-                kind,
-                code: info.si_code,
-                pid,
-                uid,
-            })
+            Some(Caught { kind, code: info.si_code, pid, uid })
         };
         self.delivery.pending().filter_map(caught).collect()
     }

@@ -146,17 +146,11 @@ pub fn needs_job_type(active: ActiveState, job: bool, started: bool, again: bool
 }
 
 const fn planned(reason: Reason) -> Verdict {
-    Verdict {
-        planned: true,
-        reason,
-    }
+    Verdict { planned: true, reason }
 }
 
 const fn external(reason: Reason) -> Verdict {
-    Verdict {
-        planned: false,
-        reason,
-    }
+    Verdict { planned: false, reason }
 }
 
 impl Verdict {

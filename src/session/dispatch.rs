@@ -56,12 +56,7 @@ pub struct Dispatch {
 
 impl Dispatch {
     pub fn new(bounds: Bounds) -> Dispatch {
-        Dispatch {
-            bounds,
-            lines: Vec::new(),
-            running: 0,
-            waiting: 0,
-        }
+        Dispatch { bounds, lines: Vec::new(), running: 0, waiting: 0 }
     }
 
     /// Changes the bounds. What runs or waits already stays; returns who may start now.
@@ -75,9 +70,7 @@ impl Dispatch {
         let same = |line: &&mut Line| session.is_some() && line.session.as_deref() == session;
         let line = self.lines.iter_mut().find(same);
         let before = line.as_ref().map_or(0, |line| line.tickets.len());
-        let waiting = line
-            .as_ref()
-            .map_or(0, |line| before - usize::from(line.running));
+        let waiting = line.as_ref().map_or(0, |line| before - usize::from(line.running));
         let runs = before == 0 && self.running < self.bounds.turns;
         if !runs && self.waiting >= self.bounds.queue {
             return Admission::Refused(Full::Gateway);
@@ -133,10 +126,7 @@ impl Dispatch {
 
     /// How many sessions have a turn that runs or waits.
     pub fn sessions(&self) -> usize {
-        self.lines
-            .iter()
-            .filter(|line| line.session.is_some())
-            .count()
+        self.lines.iter().filter(|line| line.session.is_some()).count()
     }
 
     /// Gives free places to the lines whose turn it is.

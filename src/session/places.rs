@@ -48,14 +48,8 @@ pub enum NoPlace {
 
 impl Places {
     pub fn new(bounds: Bounds) -> Places {
-        let state = State {
-            dispatch: Dispatch::new(bounds),
-            waiting: Vec::new(),
-            next: 0,
-        };
-        Places {
-            state: Mutex::new(state),
-        }
+        let state = State { dispatch: Dispatch::new(bounds), waiting: Vec::new(), next: 0 };
+        Places { state: Mutex::new(state) }
     }
 
     /// Changes how much may run and wait.
@@ -78,10 +72,7 @@ impl Places {
             let mut state = self.lock();
             let ticket = state.next;
             state.next += 1;
-            let place = Place {
-                places: self,
-                ticket,
-            };
+            let place = Place { places: self, ticket };
             match state.dispatch.submit(ticket, session) {
                 Admission::Runs => return Ok(place),
                 Admission::Refused(full) => {
@@ -146,11 +137,7 @@ fn wait(
 impl State {
     fn wake(&mut self, started: &[Ticket]) {
         for ticket in started {
-            if let Some(at) = self
-                .waiting
-                .iter()
-                .position(|(waiting, _)| waiting == ticket)
-            {
+            if let Some(at) = self.waiting.iter().position(|(waiting, _)| waiting == ticket) {
                 self.waiting.remove(at).1.raise();
             }
         }
@@ -172,11 +159,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::thread;
 
-    const BOUNDS: Bounds = Bounds {
-        turns: 1,
-        queue: 1,
-        queue_per_session: 1,
-    };
+    const BOUNDS: Bounds = Bounds { turns: 1, queue: 1, queue_per_session: 1 };
     const LONG: Duration = Duration::from_secs(20);
 
     #[test]
@@ -205,10 +188,7 @@ mod tests {
         let late = places.take(None, None, cut.as_fd(), Duration::ZERO);
         assert!(matches!(late, Err(NoPlace::TimedOut)));
         cut.raise();
-        assert!(matches!(
-            places.take(None, None, cut.as_fd(), LONG),
-            Err(NoPlace::Cut)
-        ));
+        assert!(matches!(places.take(None, None, cut.as_fd(), LONG), Err(NoPlace::Cut)));
         assert_eq!(places.counts(), (1, 0, 0));
     }
 }

@@ -6,10 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The time since boot, sleep included (CLOCK_BOOTTIME, clock_gettime(2)): the same for every
 /// process, and no operator sets it.
 pub fn since_boot() -> Duration {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: clock_gettime fills the struct that lives here; Linux has had this clock since 2.6.39.
     unsafe {
         libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now);
@@ -56,34 +53,17 @@ impl Utc {
 
     /// RFC 3339 with milliseconds: `2026-11-22T18:54:55.123Z`.
     pub fn rfc3339(&self) -> String {
-        let Utc {
-            year,
-            month,
-            day,
-            hour,
-            minute,
-            second,
-            millis,
-            ..
-        } = self;
+        let Utc { year, month, day, hour, minute, second, millis, .. } = self;
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
     }
 
     /// IMF-fixdate (RFC 9110, section 5.6.7): `Sun, 22 Nov 2026 18:54:55 GMT`.
     pub fn http_date(&self) -> String {
         const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
-        const MONTHS: [&str; 12] = [
-            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-        ];
+        const MONTHS: [&str; 12] =
+            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
         let month = usize::try_from(self.month - 1).unwrap_or(0);
-        let Utc {
-            day,
-            year,
-            hour,
-            minute,
-            second,
-            ..
-        } = self;
+        let Utc { day, year, hour, minute, second, .. } = self;
         format!(
             "{}, {day:02} {} {year:04} {hour:02}:{minute:02}:{second:02} GMT",
             DAYS[self.weekday % 7],

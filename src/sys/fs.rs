@@ -16,10 +16,7 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
     make_dirs(path, 0o700)?;
     let meta = fs::symlink_metadata(path)?;
     if !meta.is_dir() {
-        return Err(refused(
-            path,
-            "is not a directory (symlinks are not followed)",
-        ));
+        return Err(refused(path, "is not a directory (symlinks are not followed)"));
     }
     if meta.uid() != user::own_uid() {
         return Err(refused(path, &format!("belongs to uid {}", meta.uid())));
@@ -70,11 +67,7 @@ pub fn open_trusted(path: &Path, follow: bool) -> io::Result<File> {
     // Looked at before it is opened too: opening a fifo waits for a writer. Not O_NONBLOCK, which
     // fails on a file that somebody has a lease on (fcntl(2)) instead of waiting for it.
     let irregular = |meta: &fs::Metadata| {
-        let what = if meta.is_dir() {
-            "a directory"
-        } else {
-            "not a regular file"
-        };
+        let what = if meta.is_dir() { "a directory" } else { "not a regular file" };
         io::Error::other(format!("it is {what}"))
     };
     let before = fs::metadata(path)?;
@@ -95,9 +88,7 @@ pub fn open_trusted(path: &Path, follow: bool) -> io::Result<File> {
             "it belongs to uid {uid}: whoever writes it chooses the agent"
         )))
     } else if mode & 0o022 != 0 {
-        Err(io::Error::other(format!(
-            "others may write it (mode {mode:o}): chmod go-w"
-        )))
+        Err(io::Error::other(format!("others may write it (mode {mode:o}): chmod go-w")))
     } else {
         Ok(file)
     }
@@ -130,18 +121,13 @@ pub fn read_bytes(file: File, cap: u64) -> io::Result<Vec<u8>> {
 pub fn open_or_create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    options
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
+    options.mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
 /// Puts `content` at `path` in one step: a temporary file beside it, sync, rename, sync of the
 /// directory. Readers see the old file or the new one; after a power cut too.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    swap(path, |temporary| {
-        write(temporary, content, mode)?.sync_all()
-    })?;
+    swap(path, |temporary| write(temporary, content, mode)?.sync_all())?;
     sync_dir_of(path)
 }
 
@@ -212,8 +198,5 @@ fn symlink_in_words(path: &Path, e: io::Error) -> io::Error {
 }
 
 fn refused(path: &Path, why: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::PermissionDenied,
-        format!("{} {why}", path.display()),
-    )
+    io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {why}", path.display()))
 }

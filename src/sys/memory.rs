@@ -32,10 +32,7 @@ unsafe extern "C" fn release_object(
     let (base, headers) = unsafe {
         let object = &*object;
         let count = usize::from(object.dlpi_phnum);
-        (
-            object.dlpi_addr as usize,
-            std::slice::from_raw_parts(object.dlpi_phdr, count),
-        )
+        (object.dlpi_addr as usize, std::slice::from_raw_parts(object.dlpi_phdr, count))
     };
     for header in headers {
         if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {

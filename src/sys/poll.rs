@@ -34,14 +34,7 @@ impl<'fd> Interest<'fd> {
     }
 
     fn new(fd: i32, events: i16) -> Self {
-        Interest {
-            raw: libc::pollfd {
-                fd,
-                events,
-                revents: 0,
-            },
-            owner: PhantomData,
-        }
+        Interest { raw: libc::pollfd { fd, events, revents: 0 }, owner: PhantomData }
     }
 
     /// Whether anything came: readiness, hang-up or error.
@@ -57,9 +50,8 @@ impl<'fd> Interest<'fd> {
 /// What poll(2) says, EINTR excepted. EINVAL and EBADF are bugs: never go on as if nothing was.
 pub fn poll(interests: &mut [Interest<'_>], timeout: Option<Duration>) -> io::Result<usize> {
     // Rounded up: a deadline that is 0.4 ms away must not make a loop spin.
-    let millis = timeout.map_or(-1, |t| {
-        i32::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
-    });
+    let millis =
+        timeout.map_or(-1, |t| i32::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
     let count = libc::nfds_t::try_from(interests.len()).unwrap_or(0);
     // SAFETY: `Interest` is a transparent pollfd, the slice is ours for the length of the call,
     // and the descriptors in it are borrowed for longer than it.

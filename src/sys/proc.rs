@@ -42,43 +42,28 @@ pub fn cgroup(pid: Pid) -> Option<String> {
 
 /// Which boot this is: a new random id at each one. Empty where the kernel does not say.
 pub fn boot_id() -> String {
-    text("/proc/sys/kernel/random/boot_id")
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    text("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// The children of our main thread: where the kernel puts orphans that process 1 inherits.
 pub fn children_of_main_thread() -> Vec<Pid> {
     let own = Pid::own();
     let list = text(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
-    list.split_whitespace()
-        .filter_map(|pid| Pid::new(pid.parse().ok()?))
-        .collect()
+    list.split_whitespace().filter_map(|pid| Pid::new(pid.parse().ok()?)).collect()
 }
 
 /// The process that listens on a TCP address, where our rights let us see it.
 pub fn listener(address: SocketAddr) -> Option<Pid> {
-    let table = if address.is_ipv4() {
-        "/proc/net/tcp"
-    } else {
-        "/proc/net/tcp6"
-    };
+    let table = if address.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
     let table = text(table).ok()?;
-    let inode = table
-        .lines()
-        .skip(1)
-        .find_map(|row| listening_inode(row, address.port()))?;
+    let inode = table.lines().skip(1).find_map(|row| listening_inode(row, address.port()))?;
     let wanted = format!("socket:[{inode}]");
     let processes = fs::read_dir("/proc").ok()?;
     processes.flatten().find_map(|entry| {
         let pid = Pid::new(entry.file_name().to_str()?.parse().ok()?)?;
         let open = fs::read_dir(entry.path().join("fd")).ok()?;
         let target = |fd: fs::DirEntry| fs::read_link(fd.path()).ok();
-        open.flatten()
-            .filter_map(target)
-            .any(|t| t.as_os_str() == wanted.as_str())
-            .then_some(pid)
+        open.flatten().filter_map(target).any(|t| t.as_os_str() == wanted.as_str()).then_some(pid)
     })
 }
 
@@ -108,10 +93,7 @@ mod tests {
     #[test]
     fn our_own_listener_is_found() {
         let listener_socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        assert_eq!(
-            listener(listener_socket.local_addr().unwrap()),
-            Some(Pid::own())
-        );
+        assert_eq!(listener(listener_socket.local_addr().unwrap()), Some(Pid::own()));
         assert_eq!(listening_inode("garbled", 1), None);
     }
 }

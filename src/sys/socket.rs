@@ -19,36 +19,20 @@ pub struct Peer {
 }
 
 pub fn peer(stream: &UnixStream) -> io::Result<Peer> {
-    let mut cred = libc::ucred {
-        pid: 0,
-        uid: 0,
-        gid: 0,
-    };
+    let mut cred = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut size = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: getsockopt writes at most `size` bytes into the struct that lives here.
     check(unsafe {
         let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
-        libc::getsockopt(
-            stream.as_raw_fd(),
-            level,
-            name,
-            (&raw mut cred).cast(),
-            &raw mut size,
-        )
+        libc::getsockopt(stream.as_raw_fd(), level, name, (&raw mut cred).cast(), &raw mut size)
     })?;
-    Ok(Peer {
-        pid: Pid::new(cred.pid),
-        uid: cred.uid,
-    })
+    Ok(Peer { pid: Pid::new(cred.pid), uid: cred.uid })
 }
 
 /// Makes the close of a TCP connection a reset instead of an orderly end (SO_LINGER with time 0,
 /// socket(7)): what the peer got so far cannot be taken for the whole.
 pub fn reset_on_close(socket: BorrowedFd<'_>) {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     // SAFETY: setsockopt reads the struct that lives here, of the size that is given. An error
     // leaves the orderly end.
     unsafe {
@@ -136,18 +120,12 @@ mod tests {
         let dir = root.path().join("d".repeat(100)).join("e".repeat(100));
         fs::create_dir_all(&dir).unwrap();
         let path = dir.join("control.sock");
-        assert_eq!(
-            connect_unix(&path).unwrap_err().kind(),
-            io::ErrorKind::NotFound
-        );
+        assert_eq!(connect_unix(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
         let listener = bind_unix(&path).unwrap();
         connect_unix(&path).unwrap();
         listener.accept().unwrap();
         drop(listener);
-        assert_eq!(
-            connect_unix(&path).unwrap_err().kind(),
-            io::ErrorKind::ConnectionRefused
-        );
+        assert_eq!(connect_unix(&path).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]

@@ -123,11 +123,7 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// posix_spawn and its helpers return the error instead of setting errno.
 fn check(error: libc::c_int) -> io::Result<()> {
-    if error == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::from_raw_os_error(error))
-    }
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
 /// What the child does with its descriptors before it executes the program.
@@ -179,11 +175,7 @@ impl Attributes {
             check(libc::posix_spawnattr_init(attributes.as_mut_ptr()))?;
             Attributes(attributes.assume_init())
         };
-        let group = if manner.own_group {
-            libc::POSIX_SPAWN_SETPGROUP
-        } else {
-            0
-        };
+        let group = if manner.own_group { libc::POSIX_SPAWN_SETPGROUP } else { 0 };
         let flags = group | libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
         let flags = libc::c_short::try_from(flags).map_err(io::Error::other)?;
         // SAFETY: the attributes are initialised, and so are the sets before they are read.

@@ -34,17 +34,13 @@ fn hierarchies(cgroup: &str) -> impl Iterator<Item = &str> {
 
 fn unit_in(path: &str) -> Option<OwnUnit> {
     let parts: Vec<&str> = path.split('/').collect();
-    let manager = parts
-        .iter()
-        .rposition(|p| p.starts_with("user@") && p.ends_with(".service"));
+    let manager = parts.iter().rposition(|p| p.starts_with("user@") && p.ends_with(".service"));
     let (scope, below) = match manager {
         Some(at) => (Scope::User, at + 1),
         None => (Scope::System, 0),
     };
     // What is deeper than the first unit is delegated to that unit: not the manager's business.
-    let unit = parts[below..]
-        .iter()
-        .find(|p| p.ends_with(".service") || p.ends_with(".scope"))?;
+    let unit = parts[below..].iter().find(|p| p.ends_with(".service") || p.ends_with(".scope"))?;
     Some(OwnUnit {
         // systemd puts a `_` before names that the kernel would take for its own files.
         unit: unit.strip_prefix('_').unwrap_or(unit).to_owned(),
@@ -65,19 +61,10 @@ mod tests {
     fn user_units_and_system_units() {
         let user =
             "0::/user.slice/user-7.slice/user@7.service/app.slice/hermes-gateway-a.service\n";
-        assert_eq!(
-            unit(user),
-            Some(("hermes-gateway-a.service".into(), Scope::User))
-        );
+        assert_eq!(unit(user), Some(("hermes-gateway-a.service".into(), Scope::User)));
         let manager = own_unit(user).unwrap().manager_cgroup.unwrap();
-        assert_eq!(
-            manager,
-            "/user.slice/user-7.slice/user@7.service/init.scope"
-        );
-        assert!(is_in(
-            "0::/user.slice/user-7.slice/user@7.service/init.scope\n",
-            &manager
-        ));
+        assert_eq!(manager, "/user.slice/user-7.slice/user@7.service/init.scope");
+        assert!(is_in("0::/user.slice/user-7.slice/user@7.service/init.scope\n", &manager));
         assert!(!is_in(user, &manager));
         let system = "0::/system.slice/x.service/deeper/y.service\n";
         assert_eq!(unit(system), Some(("x.service".into(), Scope::System)));
@@ -93,13 +80,8 @@ mod tests {
 
     #[test]
     fn nothing_to_find() {
-        for text in [
-            "",
-            "0::/\n",
-            "0::/init.scop\n",
-            "garbled",
-            "0::/user.slice/user@7.service\n",
-        ] {
+        for text in ["", "0::/\n", "0::/init.scop\n", "garbled", "0::/user.slice/user@7.service\n"]
+        {
             let found = unit(text);
             assert!(found.is_none(), "{text:?} gave {found:?}");
         }

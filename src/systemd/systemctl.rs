@@ -31,9 +31,7 @@ impl Properties {
     /// The value of a property; empty where systemctl did not print it.
     pub fn get(&self, name: &str) -> &str {
         let mut lines = self.0.lines();
-        lines
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
-            .unwrap_or("")
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or("")
     }
 }
 
@@ -60,8 +58,7 @@ impl Systemctl {
         unit: &str,
         deadline: Instant,
     ) -> Result<Properties, String> {
-        self.run(&["show", "-p", properties, "--", unit], deadline)
-            .map(Properties::from)
+        self.run(&["show", "-p", properties, "--", unit], deadline).map(Properties::from)
     }
 
     /// The type of the job with this id (`start`, `stop`, `restart`, …), `None` when it is gone.
@@ -114,17 +111,12 @@ impl Systemctl {
 /// Gives a helper of the user manager the way to it, where a `su` or SSH shell lacks it.
 fn repaired(program: Program) -> Program {
     let usual = PathBuf::from(format!("/run/user/{}", user::own_uid()));
-    let ours = |dir: &Path| {
-        dir.metadata()
-            .is_ok_and(|meta| meta.uid() == user::own_uid())
-    };
+    let ours = |dir: &Path| dir.metadata().is_ok_and(|meta| meta.uid() == user::own_uid());
     let given = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     if given.is_some_and(|dir| ours(&dir)) || !ours(&usual) {
         return program;
     }
-    program
-        .env("XDG_RUNTIME_DIR", usual)
-        .env_remove("DBUS_SESSION_BUS_ADDRESS")
+    program.env("XDG_RUNTIME_DIR", usual).env_remove("DBUS_SESSION_BUS_ADDRESS")
 }
 
 /// A row of list-jobs is `JOB UNIT TYPE STATE`.
@@ -166,17 +158,9 @@ pub fn time_span(text: &str) -> Option<Duration> {
 }
 
 fn one_line(stderr: &str) -> String {
-    let line = stderr
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty())
-        .collect::<Vec<_>>()
-        .join("; ");
-    if line.is_empty() {
-        "systemctl failed and gave no reason".to_owned()
-    } else {
-        line
-    }
+    let line =
+        stderr.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
+    if line.is_empty() { "systemctl failed and gave no reason".to_owned() } else { line }
 }
 
 #[cfg(test)]

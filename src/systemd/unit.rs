@@ -133,9 +133,8 @@ fn replace(
     value: impl Fn(&str) -> Result<String, String>,
 ) -> Result<(), String> {
     let mut rest = line;
-    while let Some((before, (word, after))) = rest
-        .split_once('{')
-        .and_then(|(before, after)| Some((before, after.split_once('}')?)))
+    while let Some((before, (word, after))) =
+        rest.split_once('{').and_then(|(before, after)| Some((before, after.split_once('}')?)))
     {
         *into += before;
         *into += &value(word)?;
@@ -275,11 +274,7 @@ mod tests {
             assert!(has(&text, "RestartSec=1s") && !text.contains("RestartSteps"));
         }
         let text = render(Scope::User, 257, "/bin/hg").unwrap();
-        for line in [
-            "RestartSec=500ms",
-            "RestartSteps=6",
-            "RestartMaxDelaySec=10s",
-        ] {
+        for line in ["RestartSec=500ms", "RestartSteps=6", "RestartMaxDelaySec=10s"] {
             assert!(has(&text, line), "{line}");
         }
     }
@@ -287,13 +282,7 @@ mod tests {
     #[test]
     fn paths_are_written_as_systemd_reads_them() {
         let text = render(Scope::User, 252, "/opt/50% of $x {unit}/hg").unwrap();
-        assert!(
-            has(
-                &text,
-                "ExecStart=\"/opt/50%% of $x {unit}/hg\" -p coder run"
-            ),
-            "{text}"
-        );
+        assert!(has(&text, "ExecStart=\"/opt/50%% of $x {unit}/hg\" -p coder run"), "{text}");
         assert!(has(&text, r#"Environment="XDG_CONFIG_HOME=/a b/\"c\\%%h""#));
         for bad in ["/a\"b", "/a\\b", "/a\nb", "/it's"] {
             assert!(render(Scope::User, 252, bad).is_err(), "{bad:?}");

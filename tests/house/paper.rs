@@ -29,17 +29,12 @@ fn table_below(text: &str, title: &str) -> Option<Table> {
     let head = rows.next()?;
     // The line of dashes.
     rows.next()?;
-    Some(Table {
-        head,
-        rows: rows.collect(),
-    })
+    Some(Table { head, rows: rows.collect() })
 }
 
 fn cells(line: &str) -> Vec<String> {
     let inside = line.trim().trim_matches('|');
-    let cells = inside
-        .split('|')
-        .map(|cell| cell.trim().replace(['`', '*'], ""));
+    let cells = inside.split('|').map(|cell| cell.trim().replace(['`', '*'], ""));
     cells.map(|cell| link_text(&cell)).collect()
 }
 
@@ -88,23 +83,13 @@ pub fn dependencies(
 
     let mut complaints = Vec::new();
     let mut complain = |names: BTreeSet<String>, what: &str| {
-        complaints.extend(
-            names
-                .iter()
-                .map(|name| format!("README.md: `{name}` {what}")),
-        );
+        complaints.extend(names.iter().map(|name| format!("README.md: `{name}` {what}")));
     };
     complain(direct - &listed, "is in Cargo.toml and not in the table");
     complain(&listed - direct, "is not in Cargo.toml and in the table");
     let named = &listed | &brought;
-    complain(
-        linked - &(&named | direct),
-        "is linked and not in the table",
-    );
-    complain(
-        &brought - linked,
-        "is not linked and in the table (\"brings\")",
-    );
+    complain(linked - &(&named | direct), "is linked and not in the table");
+    complain(&brought - linked, "is not linked and in the table (\"brings\")");
     complaints
 }
 
@@ -114,11 +99,7 @@ pub fn exit_statuses(readme: &str, code: &str) -> Vec<String> {
         return vec!["README.md: no section \"Exit codes\" with a table".to_owned()];
     };
     let number = |text: &str| text.trim().parse::<u8>().ok();
-    let listed: BTreeSet<u8> = table
-        .rows
-        .iter()
-        .filter_map(|row| number(&row[0]))
-        .collect();
+    let listed: BTreeSet<u8> = table.rows.iter().filter_map(|row| number(&row[0])).collect();
     let defined: BTreeSet<u8> = code
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Exit::")?.split_once("=>"))

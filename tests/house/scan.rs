@@ -18,12 +18,7 @@ impl Source {
     pub fn new(path: &str, text: &str) -> Source {
         let code = blank(text);
         let tests_at = tests_at(&code);
-        Source {
-            path: path.to_owned(),
-            text: text.to_owned(),
-            code,
-            tests_at,
-        }
+        Source { path: path.to_owned(), text: text.to_owned(), code, tests_at }
     }
 
     /// The code outside of unit tests.
@@ -66,15 +61,13 @@ pub fn line_at(text: &str, offset: usize) -> usize {
 /// Where `word` stands in `code` and is not part of a longer name.
 pub fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let named = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
-    code.match_indices(word)
-        .map(|(at, _)| at)
-        .filter(move |&at| {
-            let before = at.checked_sub(1).and_then(|at| code.as_bytes().get(at));
-            let after = code.as_bytes().get(at + word.len());
-            let goes_on = named(after) && named(word.as_bytes().last());
-            let went_before = named(before) && named(word.as_bytes().first());
-            !goes_on && !went_before
-        })
+    code.match_indices(word).map(|(at, _)| at).filter(move |&at| {
+        let before = at.checked_sub(1).and_then(|at| code.as_bytes().get(at));
+        let after = code.as_bytes().get(at + word.len());
+        let goes_on = named(after) && named(word.as_bytes().last());
+        let went_before = named(before) && named(word.as_bytes().first());
+        !goes_on && !went_before
+    })
 }
 
 /// Blanks comments and the insides of string and character literals, and keeps every line break.
@@ -223,9 +216,7 @@ pub fn functions(code: &str) -> Vec<(&str, usize, usize)> {
     words(code, "fn")
         .filter_map(|at| {
             let name = code[at + 2..].strip_prefix(' ')?;
-            let name = name
-                .split(|c: char| !c.is_alphanumeric() && c != '_')
-                .next()?;
+            let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
             let end = close_of(code, body_after(code, at)?);
             (!name.is_empty()).then(|| (name, at, code[at..end].matches('\n').count() + 1))
         })
@@ -320,10 +311,7 @@ fn depth(path: &str) -> usize {
 /// The first names of a use tree: of `a::b` it is a, of `{a::{b, c}, d}` a and d.
 fn heads(tree: &str) -> Vec<String> {
     let name = |text: &str| -> String {
-        text.trim_start()
-            .chars()
-            .take_while(|c| c.is_alphanumeric() || *c == '_')
-            .collect()
+        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
     };
     if !tree.starts_with('{') {
         return vec![name(tree)];

@@ -190,11 +190,7 @@ impl Launch {
             .as_str()
             .and_then(|listen| listen.parse().ok())
             .unwrap_or_else(|| panic!("no \"listen\" in the status: {status}"));
-        Gateway {
-            process,
-            home,
-            address,
-        }
+        Gateway { process, home, address }
     }
 
     /// Starts the gateway and waits for nothing.
@@ -267,10 +263,7 @@ impl Gateway {
     /// `GET /v1/status`, as the control socket tells it.
     #[track_caller]
     pub fn status(&self) -> serde_json::Value {
-        self.control()
-            .get("/v1/status", &[])
-            .assert_status(200)
-            .json()
+        self.control().get("/v1/status", &[]).assert_status(200).json()
     }
 
     /// One turn with this message, on a connection of its own.
@@ -286,17 +279,10 @@ impl Gateway {
             ("Authorization", self.authorization()),
             ("Content-Type", "application/json".to_owned()),
         ];
-        let fields = fields
-            .each_ref()
-            .map(|(name, value)| (*name, value.as_str()));
+        let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));
         let body = http::chat(text, stream);
         let mut connection = self.connect();
-        connection.send(&http::request(
-            "POST",
-            "/v1/chat/completions",
-            &fields,
-            body.as_bytes(),
-        ));
+        connection.send(&http::request("POST", "/v1/chat/completions", &fields, body.as_bytes()));
         connection
     }
 

@@ -40,10 +40,7 @@ impl Head {
     /// The value of a field that must not come twice.
     #[track_caller]
     pub fn field(&self, name: &str) -> Option<&str> {
-        let mut values = self
-            .fields
-            .iter()
-            .filter(|(field, _)| field.eq_ignore_ascii_case(name));
+        let mut values = self.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
         let value = values.next().map(|(_, value)| value.as_str());
         assert!(values.next().is_none(), "{name} came twice: {self:?}");
         value
@@ -74,8 +71,7 @@ impl Response {
     pub fn reply(self) -> String {
         let json = self.assert_status(200).json();
         let text = json["choices"][0]["message"]["content"].as_str();
-        text.unwrap_or_else(|| panic!("no reply: {json}"))
-            .to_owned()
+        text.unwrap_or_else(|| panic!("no reply: {json}")).to_owned()
     }
 
     /// The words of an error in OpenAI's shape, which this must be.
@@ -83,8 +79,7 @@ impl Response {
     pub fn error(self, status: u16) -> String {
         let json = self.assert_status(status).json();
         let text = json["error"]["message"].as_str();
-        text.unwrap_or_else(|| panic!("no error: {json}"))
-            .to_owned()
+        text.unwrap_or_else(|| panic!("no error: {json}")).to_owned()
     }
 
     /// Fails the test, with the body, unless the status is this one.
@@ -130,10 +125,7 @@ impl Connection {
     }
 
     fn over(stream: Stream) -> Connection {
-        let connection = Connection {
-            stream,
-            buffer: Vec::new(),
-        };
+        let connection = Connection { stream, buffer: Vec::new() };
         connection.set_read_limit(DEADLINE);
         connection
     }
@@ -190,11 +182,7 @@ impl Connection {
         if head.status < 200 || head.status == 204 || head.status == 304 {
             // These have no body, whatever they say.
         } else if head.field("transfer-encoding") == Some("chunked") {
-            assert_eq!(
-                head.field("content-length"),
-                None,
-                "both framings: {head:?}"
-            );
+            assert_eq!(head.field("content-length"), None, "both framings: {head:?}");
             while let Some(chunk) = self.chunk() {
                 body.extend(chunk);
             }
@@ -223,9 +211,8 @@ impl Connection {
             if line.is_empty() {
                 return Head { status, fields };
             }
-            let (name, value) = line
-                .split_once(':')
-                .unwrap_or_else(|| panic!("no header field: {line:?}"));
+            let (name, value) =
+                line.split_once(':').unwrap_or_else(|| panic!("no header field: {line:?}"));
             fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
     }
@@ -252,11 +239,7 @@ impl Connection {
     #[track_caller]
     pub fn assert_closed(&mut self) {
         let rest = self.until_close();
-        assert!(
-            rest.is_empty(),
-            "more came: {:?}",
-            String::from_utf8_lossy(&rest)
-        );
+        assert!(rest.is_empty(), "more came: {:?}", String::from_utf8_lossy(&rest));
     }
 
     #[track_caller]
@@ -306,10 +289,9 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // A server that closes on unread input resets: it has closed all the same.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return false,
-                Err(error) => panic!(
-                    "read: {error}, after {:?}",
-                    String::from_utf8_lossy(&self.buffer)
-                ),
+                Err(error) => {
+                    panic!("read: {error}, after {:?}", String::from_utf8_lossy(&self.buffer))
+                }
             }
         }
     }

@@ -68,10 +68,7 @@ impl Manager {
 
     /// The unit of this name, which need not exist yet.
     pub fn unit<'a>(&'a self, name: &'a str) -> Unit<'a> {
-        Unit {
-            manager: self,
-            name,
-        }
+        Unit { manager: self, name }
     }
 
     /// Writes a unit file, or with `NAME.d/x.conf` a drop-in, and has the manager read it.
@@ -106,11 +103,7 @@ impl Manager {
 
     /// The home directory of the user that its services run as.
     pub fn home(&self) -> PathBuf {
-        if self.system {
-            "/root".into()
-        } else {
-            Path::new("/home").join(USER)
-        }
+        if self.system { "/root".into() } else { Path::new("/home").join(USER) }
     }
 
     /// The pid of the manager itself, to be stopped (SIGSTOP) for example.
@@ -208,13 +201,7 @@ impl Unit<'_> {
     #[track_caller]
     pub fn assert(&self, expected: &[(&str, &str)]) {
         let wrong = self.differences(expected);
-        assert!(
-            wrong.is_empty(),
-            "{}: {}\n{}",
-            self.name,
-            wrong.join(", "),
-            self.journal()
-        );
+        assert!(wrong.is_empty(), "{}: {}\n{}", self.name, wrong.join(", "), self.journal());
     }
 
     #[track_caller]

@@ -43,10 +43,8 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The gateway under test: `HERMES_BIN` where it is set, else the one that cargo built.
 pub fn binary() -> PathBuf {
-    env::var_os("HERMES_BIN").map_or_else(
-        || PathBuf::from(env!("CARGO_BIN_EXE_hermes-gateway")),
-        PathBuf::from,
-    )
+    env::var_os("HERMES_BIN")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_hermes-gateway")), PathBuf::from)
 }
 
 /// Whether the long form of the tests was asked for (`tests/run --full`).
@@ -84,10 +82,7 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 pub fn skip(reason: &str) {
     let test = std::thread::current();
     let test = test.name().unwrap_or("a test");
-    assert!(
-        env::var("CI").as_deref() != Ok("true"),
-        "{test} must run in CI, but: {reason}"
-    );
+    assert!(env::var("CI").as_deref() != Ok("true"), "{test} must run in CI, but: {reason}");
     // Not eprintln!, which the test runner swallows when the test passes.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
 }

@@ -94,10 +94,7 @@ impl Outcome {
 
 /// The exit status; a death by signal N counts as 128 + N, as in a shell.
 pub fn code(status: ExitStatus) -> i32 {
-    status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal))
-        .unwrap_or(-1)
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
 }
 
 impl Process {
@@ -118,22 +115,13 @@ impl Process {
     #[track_caller]
     fn start(command: &mut Command, notify: Option<UnixDatagram>) -> Process {
         let what = format!("{command:?}");
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {what}: {error}"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child =
+            command.spawn().unwrap_or_else(|error| panic!("cannot start {what}: {error}"));
         let watch = Arc::new(Watch::default());
         watch.lock().open = if notify.is_some() { 3 } else { 2 };
-        follow(&watch, child.stdout.take().unwrap(), |seen| {
-            &mut seen.stdout
-        });
-        follow(&watch, child.stderr.take().unwrap(), |seen| {
-            &mut seen.stderr
-        });
+        follow(&watch, child.stdout.take().unwrap(), |seen| &mut seen.stdout);
+        follow(&watch, child.stderr.take().unwrap(), |seen| &mut seen.stderr);
         let last_word = notify.map(|socket| listen(&watch, socket));
         let pid = child.id().cast_signed();
         reap(&watch, child, last_word);
@@ -149,9 +137,7 @@ impl Process {
     pub fn children(&self) -> Vec<i32> {
         let file = format!("/proc/{0}/task/{0}/children", self.pid);
         let pids = std::fs::read_to_string(&file).unwrap_or_default();
-        pids.split_whitespace()
-            .map(|pid| pid.parse().expect("a pid"))
-            .collect()
+        pids.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
     }
 
     /// Sends a signal to the child; fails the test if it has ended.
@@ -208,10 +194,7 @@ impl Process {
     #[track_caller]
     pub fn wait_for_notification(&self, text: &str, limit: Duration) -> String {
         self.wait(&format!("the notification {text}"), limit, |seen| {
-            seen.notified
-                .iter()
-                .find(|line| line.starts_with(text))
-                .cloned()
+            seen.notified.iter().find(|line| line.starts_with(text)).cloned()
         })
     }
 

@@ -24,18 +24,12 @@ pub struct Sandbox {
 impl Sandbox {
     /// The body runs as the unprivileged user `tester`, with a `systemd --user`.
     pub fn user() -> Sandbox {
-        Sandbox {
-            system: false,
-            limit: Duration::from_secs(120),
-        }
+        Sandbox { system: false, limit: Duration::from_secs(120) }
     }
 
     /// The body runs as root, beside the system's manager.
     pub fn system() -> Sandbox {
-        Sandbox {
-            system: true,
-            ..Sandbox::user()
-        }
+        Sandbox { system: true, ..Sandbox::user() }
     }
 
     /// How long the whole test may take, when two minutes are not enough.
@@ -49,9 +43,7 @@ impl Sandbox {
     #[track_caller]
     pub fn run<F: FnOnce(&Manager)>(self, body: F) {
         if env::var_os(INSIDE).is_some() {
-            return body(&Manager {
-                system: self.system,
-            });
+            return body(&Manager { system: self.system });
         }
         if let Some(reason) = cannot_run() {
             return skip(&reason);
@@ -77,10 +69,7 @@ impl Sandbox {
             .args(["--exact", test_name::<F>(), "--nocapture"])
             .current_dir(dir.path())
             .env_clear()
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            )
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HERMES_BIN", &gateway)
             .env(INSIDE, "1");
         for name in ["CI", "HERMES_FULL", "RUST_BACKTRACE"] {

@@ -26,10 +26,7 @@ impl<'a> Service<'a> {
     /// Installs it with this further configuration and this drop-in.
     #[track_caller]
     pub fn install(manager: &'a Manager, config: &str, drop_in: &str) -> Service<'a> {
-        let service = Service {
-            manager,
-            unit: manager.unit(UNIT),
-        };
+        let service = Service { manager, unit: manager.unit(UNIT) };
         service.configure(config);
         // Enabled, too: what nothing wants systemd forgets when it stops, with how its process ended.
         manager.gateway(&["install"]).assert_code(0);
@@ -60,8 +57,7 @@ impl<'a> Service<'a> {
     /// Rewrites its configuration file: this behind what every gateway has.
     #[track_caller]
     pub fn configure(&self, config: &str) {
-        self.manager
-            .write(&self.config_file(), &format!("{CONFIG}{config}"));
+        self.manager.write(&self.config_file(), &format!("{CONFIG}{config}"));
     }
 
     /// `systemctl VERB` of this unit, which must succeed.
@@ -83,15 +79,11 @@ impl<'a> Service<'a> {
     }
 
     pub fn config_file(&self) -> PathBuf {
-        self.manager
-            .home()
-            .join(".config/hermes-gateway/default.toml")
+        self.manager.home().join(".config/hermes-gateway/default.toml")
     }
 
     pub fn state_dir(&self) -> PathBuf {
-        self.manager
-            .home()
-            .join(".local/state/hermes-gateway/default")
+        self.manager.home().join(".local/state/hermes-gateway/default")
     }
 
     /// A connection to its control socket.
@@ -192,7 +184,5 @@ impl<'a> Service<'a> {
 #[track_caller]
 fn stops(dir: &Path) -> Vec<Value> {
     let text = fs::read_to_string(dir.join("history.jsonl")).unwrap_or_default();
-    text.lines()
-        .map(|line| serde_json::from_str(line).expect("a line of the history"))
-        .collect()
+    text.lines().map(|line| serde_json::from_str(line).expect("a line of the history")).collect()
 }

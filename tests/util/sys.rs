@@ -37,15 +37,7 @@ pub fn forge_signal(pid: i32, signal: i32, code: i32, sender: i32, uid: u32) -> 
         rest: [u8; 104],
     }
     const _: () = assert!(size_of::<Info>() == size_of::<libc::siginfo_t>());
-    let info = Info {
-        signo: signal,
-        errno: 0,
-        code,
-        pad: 0,
-        pid: sender,
-        uid,
-        rest: [0; 104],
-    };
+    let info = Info { signo: signal, errno: 0, code, pad: 0, pid: sender, uid, rest: [0; 104] };
     // SAFETY: `info` is as large as a siginfo_t and lives through the call, which only reads it.
     let result = unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, pid, signal, &raw const info) };
     check(if result == -1 { -1 } else { 0 })
@@ -79,11 +71,8 @@ impl Pidfd {
         let deadline = Instant::now() + limit;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let mut poll = libc::pollfd {
-                fd: self.0.as_raw_fd(),
-                events: libc::POLLIN,
-                revents: 0,
-            };
+            let mut poll =
+                libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
             let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
             // SAFETY: one pollfd, ours, that lives through the call.
             match unsafe { libc::poll(&raw mut poll, 1, millis) } {
@@ -155,9 +144,5 @@ impl Lease {
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
-    if result == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -6,31 +6,19 @@ use crate::limits;
 
 #[test]
 fn unknown_names() {
-    error(
-        "[http]\n\n lisen = 1",
-        "3:2: unknown key \"lisen\" in [http]; did you mean \"listen\"?",
-    );
+    error("[http]\n\n lisen = 1", "3:2: unknown key \"lisen\" in [http]; did you mean \"listen\"?");
     error(
         "[http]\nzebra = 1",
         "2:1: unknown key \"zebra\" in [http]; its keys are listen, key_file, allowed_hosts",
     );
-    error(
-        "[agent]\nlisten = 1",
-        "2:1: unknown key \"listen\" in [agent]; it belongs in [http]",
-    );
-    error(
-        "listen = 1",
-        "1:1: unknown key \"listen\" outside of a section; it belongs in [http]",
-    );
+    error("[agent]\nlisten = 1", "2:1: unknown key \"listen\" in [agent]; it belongs in [http]");
+    error("listen = 1", "1:1: unknown key \"listen\" outside of a section; it belongs in [http]");
     error(
         "zebra = 1",
         "1:1: unknown key \"zebra\" outside of a section; \
          the sections are [http], [agent], [stop], [log], [limits]",
     );
-    error(
-        "[htpp]\n",
-        "1:2: unknown section [htpp]; did you mean [http]?",
-    );
+    error("[htpp]\n", "1:2: unknown section [htpp]; did you mean [http]?");
     error(
         "http.\"li sten\" = 1",
         "1:6: unknown key \"li sten\" in [http]; did you mean \"listen\"?",
@@ -39,14 +27,8 @@ fn unknown_names() {
         "[zebra.x]\n",
         "1:2: unknown section [zebra]; the sections are [http], [agent], [stop], [log], [limits]",
     );
-    error(
-        "[[http]]\n",
-        "1:3: http must be a section, written [http]; got a list",
-    );
-    error(
-        "http = 1\n",
-        "1:1: http must be a section, written [http]; got an integer",
-    );
+    error("[[http]]\n", "1:3: http must be a section, written [http]; got a list");
+    error("http = 1\n", "1:1: http must be a section, written [http]; got an integer");
     error(
         "[http]\n\"a\\u001B[0m\" = 1",
         "2:1: unknown key \"a\\u{1b}[0m\" in [http]; its keys are listen, key_file, allowed_hosts",
@@ -79,10 +61,7 @@ fn wrong_types() {
         "[agent.env]\nA = true",
         "2:5: agent.env.A must be a string, like \"small\"; got a boolean",
     );
-    error(
-        "[agent]\nkind = {}",
-        "2:8: agent.kind must be \"echo\" or \"command\"; got a table",
-    );
+    error("[agent]\nkind = {}", "2:8: agent.kind must be \"echo\" or \"command\"; got a table");
     error(
         "[agent]\nturn_timeout = true",
         "2:16: agent.turn_timeout must be a time, like \"10m\"; got a boolean",
@@ -220,9 +199,7 @@ fn kind_and_command_must_agree() {
     );
     assert_eq!(
         errors_of(b"[agent]\nkind = \"echo\"", &["agent.command=[\"cat\"]"]),
-        [
-            "--set agent.command=[\"cat\"]: agent.command is given but agent.kind is \"echo\" \
-          (/etc/coder.toml:2:1); take one of the two away, or write kind = \"command\""
-        ]
+        ["--set agent.command=[\"cat\"]: agent.command is given but agent.kind is \"echo\" \
+          (/etc/coder.toml:2:1); take one of the two away, or write kind = \"command\""]
     );
 }

@@ -27,14 +27,8 @@ impl Drop for Dir {
 }
 
 fn load_file(file: &Path, required: bool) -> Result<Config, String> {
-    let sources = Sources {
-        file: file.to_owned(),
-        required,
-        ..Sources::default()
-    };
-    load(&sources)
-        .map(|loaded| loaded.config)
-        .map_err(|error| error.to_string())
+    let sources = Sources { file: file.to_owned(), required, ..Sources::default() };
+    load(&sources).map(|loaded| loaded.config).map_err(|error| error.to_string())
 }
 
 const WAY_OUT: &str = "give a TOML file that is yours alone to write";
@@ -112,10 +106,7 @@ fn a_home_is_needed_only_for_its_paths() {
     let dir = Dir::new("home");
     let file = dir.0.join("x.toml");
     fs::write(&file, "[http]\nkey_file = \"/k\"").unwrap();
-    assert_eq!(
-        load_file(&file, true).unwrap().http.key_file,
-        Some("/k".into())
-    );
+    assert_eq!(load_file(&file, true).unwrap().http.key_file, Some("/k".into()));
     fs::write(&file, "[http]\nkey_file = \"~/k\"").unwrap();
     let expected = format!(
         "{}:2:12: http.key_file is \"~/k\", but HOME is not set; write the path from /",

@@ -35,13 +35,7 @@ fn good(text: &str, set: &[&str]) -> Loaded {
 fn errors_of(bytes: &[u8], set: &[&str]) -> Vec<String> {
     let error = from_bytes(Some(bytes), &sources(set)).expect_err("should not load");
     let lines = error.lines.iter();
-    lines
-        .map(|line| {
-            line.strip_prefix("/etc/coder.toml:")
-                .unwrap_or(line)
-                .to_owned()
-        })
-        .collect()
+    lines.map(|line| line.strip_prefix("/etc/coder.toml:").unwrap_or(line).to_owned()).collect()
 }
 
 #[track_caller]
@@ -92,10 +86,7 @@ write_timeout = "30s"
 fn an_empty_file_means_the_defaults() {
     let config = good("", &[]).config;
     assert_eq!(config, Config::default());
-    assert_eq!(
-        config.http.listen,
-        "127.0.0.1:8642".parse::<SocketAddr>().unwrap()
-    );
+    assert_eq!(config.http.listen, "127.0.0.1:8642".parse::<SocketAddr>().unwrap());
     assert_eq!(config.agent.kind, AgentKind::Echo);
     assert_eq!(config.agent.turn_timeout, Duration::from_secs(600));
     assert_eq!(config.log.level, log::LevelFilter::Info);
@@ -107,10 +98,7 @@ fn every_key_is_read() {
     let config = good(FULL, &[]).config;
     assert_eq!(config.http.listen, "[::1]:0".parse::<SocketAddr>().unwrap());
     assert_eq!(config.http.key_file, Some("/home/x/keys/api".into()));
-    assert_eq!(
-        config.http.allowed_hosts,
-        ["gateway.example.org", "10.0.0.1"]
-    );
+    assert_eq!(config.http.allowed_hosts, ["gateway.example.org", "10.0.0.1"]);
     assert_eq!(config.agent.kind, AgentKind::Command);
     let command = ["my-agent", "--say", "tab\t\"quote\" \u{7} é\\", "raw\\"];
     assert_eq!(config.agent.command, command);
@@ -131,16 +119,9 @@ fn every_key_is_read() {
         limits.max_reply,
     ];
     assert_eq!(numbers, [10, 3, 1000, 4, 65536, 2048]);
-    let times = [
-        limits.head_timeout,
-        limits.idle_timeout,
-        limits.body_timeout,
-        limits.write_timeout,
-    ];
-    assert_eq!(
-        times.map(|time| time.as_millis()),
-        [500, 1000, 120_000, 30_000]
-    );
+    let times =
+        [limits.head_timeout, limits.idle_timeout, limits.body_timeout, limits.write_timeout];
+    assert_eq!(times.map(|time| time.as_millis()), [500, 1000, 120_000, 30_000]);
 }
 
 #[test]
@@ -179,21 +160,10 @@ fn debug_output_hides_variables() {
 fn all_problems_at_once_in_their_order() {
     let text = "[log]\nlevel = \"x\"\n[http]\nlisten = \"x\"\nlisen = 1\nallowed_hosts = [\"a/\", \"b\", 3]\n";
     let lines = errors_of(text.as_bytes(), &["z.z=1", "agent.kind=foo"]);
-    let places: Vec<_> = lines
-        .iter()
-        .map(|line| line.split(": ").next().unwrap())
-        .collect();
+    let places: Vec<_> = lines.iter().map(|line| line.split(": ").next().unwrap()).collect();
     assert_eq!(
         places,
-        [
-            "2:9",
-            "4:10",
-            "5:1",
-            "6:18",
-            "6:29",
-            "--set z.z=1",
-            "--set agent.kind=foo"
-        ]
+        ["2:9", "4:10", "5:1", "6:18", "6:29", "--set z.z=1", "--set agent.kind=foo"]
     );
     let many: String = (0..60).map(|n| format!("k{n} = 1\n")).collect();
     let lines = errors_of(many.as_bytes(), &[]);

@@ -9,14 +9,8 @@ use crate::named::ByName;
 #[test]
 fn every_value_says_where_it_came_from() {
     let text = "[http]\nlisten = \"127.0.0.1:1\"\n[agent]\ncommand = [\"a\\u001B\\\"\"]\nenv.A = \"secret\"\n";
-    let loaded = good(
-        text,
-        &[
-            "stop.drain_timeout=90s",
-            "agent.env.B=secret",
-            "limits.max_turns=3",
-        ],
-    );
+    let loaded =
+        good(text, &["stop.drain_timeout=90s", "agent.env.B=secret", "limits.max_turns=3"]);
     let expected = r#"[http]
 listen = "127.0.0.1:1"                        # coder.toml:2
 key_file = ""                                 # default
@@ -59,12 +53,7 @@ fn what_is_written_loads_to_the_same() {
         let rendered = good(text, &[]).render();
         let mut second = good(&rendered, &[]).config;
         let names = |config: &Config| {
-            config
-                .agent
-                .env
-                .iter()
-                .map(|(n, _)| n.to_owned())
-                .collect::<Vec<_>>()
+            config.agent.env.iter().map(|(n, _)| n.to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(names(&first), names(&second));
         assert!(second.agent.env.iter().all(|(_, value)| value == "***"));
@@ -97,9 +86,7 @@ fn the_starter_loads_with_everything_switched_on() {
     let mut on = 0;
     let lines = starter(8642, "default");
     let lines = lines.lines().map(|line| {
-        let setting = KEYS
-            .iter()
-            .any(|key| line.starts_with(&format!("# {} = ", key.name)));
+        let setting = KEYS.iter().any(|key| line.starts_with(&format!("# {} = ", key.name)));
         on += usize::from(setting);
         if setting { &line[2..] } else { line }
     });
@@ -112,18 +99,12 @@ fn the_starter_loads_with_everything_switched_on() {
 fn the_table_of_keys_is_sound() {
     let defaults = good("", &[]);
     for (number, key) in KEYS.iter().enumerate() {
-        let twin = KEYS[..number]
-            .iter()
-            .find(|k| k.full_name() == key.full_name());
+        let twin = KEYS[..number].iter().find(|k| k.full_name() == key.full_name());
         assert!(twin.is_none(), "{}", key.full_name());
         // The example is good, and goes where it should.
         let text = format!("[{}]\n{} = {}\n", key.section, key.name, key.example);
         let command = key.full_name() == "agent.kind";
-        let set: &[&str] = if command {
-            &["agent.command=['x']"]
-        } else {
-            &[]
-        };
+        let set: &[&str] = if command { &["agent.command=['x']"] } else { &[] };
         let mut config = good(&text, set).config;
         if !matches!(key.kind, Kind::Env(_)) {
             let shown = render::value(key, &mut config);

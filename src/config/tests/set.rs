@@ -31,29 +31,14 @@ fn set_takes_toml_or_plain_text() {
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:9000");
     assert_eq!(config.http.key_file, None);
     assert_eq!(config.agent.command, ["cat", "-"]);
-    let env: Vec<_> = config
-        .agent
-        .env
-        .iter()
-        .map(|(k, v)| format!("{k}={v}"))
-        .collect();
+    let env: Vec<_> = config.agent.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(
         env,
-        [
-            "EQUALS=a=b",
-            "HASH=1 # 2",
-            "MODEL=big",
-            "NUMBER=5",
-            "QUOTED=a\tb",
-            "TOKEN=secret"
-        ]
+        ["EQUALS=a=b", "HASH=1 # 2", "MODEL=big", "NUMBER=5", "QUOTED=a\tb", "TOKEN=secret"]
     );
     assert_eq!(config.agent.turn_timeout, Duration::from_secs(90));
     assert_eq!(config.stop.drain_timeout, Duration::from_secs(5));
-    assert_eq!(
-        (config.limits.max_body, config.limits.max_reply),
-        (1 << 20, 1024)
-    );
+    assert_eq!((config.limits.max_body, config.limits.max_reply), (1 << 20, 1024));
     assert_eq!(config.log.level, log::LevelFilter::Warn);
     let config = good(FULL, &["agent.env={ONLY='x'}"]).config;
     assert_eq!(config.agent.env.iter().count(), 1);
@@ -62,19 +47,10 @@ fn set_takes_toml_or_plain_text() {
 #[test]
 fn set_errors() {
     let way = "write --set section.key=value, like --set http.listen=127.0.0.1:8642";
-    set_error(
-        "agent.kind",
-        &format!("--set agent.kind: there is no = in it; {way}"),
-    );
+    set_error("agent.kind", &format!("--set agent.kind: there is no = in it; {way}"));
     set_error("", &format!("--set : there is no = in it; {way}"));
-    set_error(
-        "kind=echo",
-        &format!("--set kind=echo: there is no section in it; {way}"),
-    );
-    set_error(
-        "htp.listen=1",
-        "--set htp.listen=1: unknown section [htp]; did you mean [http]?",
-    );
+    set_error("kind=echo", &format!("--set kind=echo: there is no section in it; {way}"));
+    set_error("htp.listen=1", "--set htp.listen=1: unknown section [htp]; did you mean [http]?");
     set_error(
         "http.lisen=1",
         "--set http.lisen=1: unknown key \"lisen\" in [http]; did you mean \"listen\"?",

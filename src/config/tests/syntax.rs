@@ -16,10 +16,7 @@ fn syntax_errors() {
         "2:12: the string does not end on its line; add the closing quote",
     );
     error("a = '''\n\n", "1:5: the string has no closing quote");
-    error(
-        "[http]\nlisten = a",
-        "2:10: text needs quotes, like \"text\"",
-    );
+    error("[http]\nlisten = a", "2:10: text needs quotes, like \"text\"");
     error("é = 1", "1:1: 'é' does not belong here");
     error("a\0 = 1", "1:2: character U+0000 does not belong here");
     error("# a\0", "1:4: character U+0000 does not belong here");
@@ -52,40 +49,25 @@ fn syntax_errors() {
         "[http]\n[log]\n[http]\n",
         "3:1: section [http] stands twice, first in line 1; join them",
     );
-    error(
-        "[[a.b]]\n[[a]]\n",
-        "2:1: a section cannot also be a list; write it as [name]",
-    );
-    error(
-        "a = 1\na.b = 2",
-        "2:1: this key continues one that has a value already, in line 1",
-    );
+    error("[[a.b]]\n[[a]]\n", "2:1: a section cannot also be a list; write it as [name]");
+    error("a = 1\na.b = 2", "2:1: this key continues one that has a value already, in line 1");
     error("\"\"\"a\"\"\" = 1", "1:1: a key cannot have several lines");
 }
 
 #[test]
 fn bytes_that_are_no_text() {
     let byte = "byte 0xff is not UTF-8; save the file as UTF-8";
-    assert_eq!(
-        errors_of(b"# \xc3\xa9\n# \xc3\xa9 \xff", &[]),
-        [format!("2:5: {byte}")]
-    );
+    assert_eq!(errors_of(b"# \xc3\xa9\n# \xc3\xa9 \xff", &[]), [format!("2:5: {byte}")]);
     assert_eq!(errors_of(b"\xff\xfea", &[]), [format!("1:1: {byte}")]);
     // UTF-16 without anything above ASCII is text with NULs.
-    assert_eq!(
-        errors_of(b"a\0=\0", &[]),
-        ["1:2: character U+0000 does not belong here"]
-    );
+    assert_eq!(errors_of(b"a\0=\0", &[]), ["1:2: character U+0000 does not belong here"]);
 }
 
 #[test]
 fn marks_and_line_ends_of_other_systems() {
     let windows = "\u{feff}".to_owned() + &FULL.replace('\n', "\r\n");
     assert_eq!(good(&windows, &[]).config, good(FULL, &[]).config);
-    error(
-        "\u{feff}a = ",
-        "1:5: the file ends where a value should stand",
-    );
+    error("\u{feff}a = ", "1:5: the file ends where a value should stand");
     error(
         "[http]\r\nlisten = 1.\r\n",
         "2:12: not a number; text goes in quotes, a time like \"10m\" and a size like \"1MiB\" too",
@@ -96,23 +78,10 @@ fn marks_and_line_ends_of_other_systems() {
 fn places_of_strings_in_every_quote() {
     let fault =
         "http.listen is \"x\"; it must be an IP address and a port, like \"127.0.0.1:8642\"";
-    for text in [
-        "\"x\"",
-        "'x'",
-        "\"\"\"x\"\"\"",
-        "'''\nx'''",
-        "\"\"\"\r\nx\"\"\"",
-        "\"\\u0078\"",
-    ] {
-        error(
-            &format!("[http]\nlisten =  {text}"),
-            &format!("2:11: {fault}"),
-        );
+    for text in ["\"x\"", "'x'", "\"\"\"x\"\"\"", "'''\nx'''", "\"\"\"\r\nx\"\"\"", "\"\\u0078\""] {
+        error(&format!("[http]\nlisten =  {text}"), &format!("2:11: {fault}"));
     }
-    error(
-        "[http]\nlisten =  \"\"",
-        &format!("2:11: {}", fault.replace("\"x\"", "\"\"")),
-    );
+    error("[http]\nlisten =  \"\"", &format!("2:11: {}", fault.replace("\"x\"", "\"\"")));
     error(
         "[http]\nallowed_hosts = [ # \"\n\"\"]",
         "3:1: http.allowed_hosts has \"\"; it must be a host name or an IP address without scheme, \
@@ -122,22 +91,15 @@ fn places_of_strings_in_every_quote() {
 
 #[test]
 fn deep_nesting_is_refused() {
-    for (before, deep, line) in [
-        ("x = ", "[", 1),
-        ("x = ", "{a=", 1),
-        ("", "[", 1),
-        ("", "a.", 1),
-    ] {
+    for (before, deep, line) in [("x = ", "[", 1), ("x = ", "{a=", 1), ("", "[", 1), ("", "a.", 1)]
+    {
         let text = before.to_owned() + &deep.repeat(100_000);
         let lines = errors_of(text.as_bytes(), &[]);
         assert_eq!(lines.len(), 1);
         assert!(lines[0].starts_with(&format!("{line}:")), "{lines:?}");
     }
     let text = format!("x = {}", "[".repeat(100_000));
-    assert_eq!(
-        errors_of(text.as_bytes(), &[]),
-        ["1:133: nested too deeply"]
-    );
+    assert_eq!(errors_of(text.as_bytes(), &[]), ["1:133: nested too deeply"]);
     set_error(
         &format!("agent.command={}", "[".repeat(100_000)),
         &format!(
@@ -155,10 +117,7 @@ fn no_input_brings_it_down() {
     let load = |bytes: &[u8]| match from_bytes(Some(bytes), &sources(&[])) {
         Ok(loaded) => {
             let rendered = loaded.render();
-            assert!(
-                from_bytes(Some(rendered.as_bytes()), &sources(&[])).is_ok(),
-                "{rendered}"
-            );
+            assert!(from_bytes(Some(rendered.as_bytes()), &sources(&[])).is_ok(), "{rendered}");
         }
         Err(error) => {
             for line in &error.lines {
@@ -175,9 +134,8 @@ fn no_input_brings_it_down() {
     let mut bytes = sample.to_vec();
     for at in 0..bytes.len() {
         let kept = bytes[at];
-        for other in [
-            0, b'\n', b'\r', b'"', b'\'', b'[', b']', b'{', b'.', b'=', b'#', b'\\', 0xff,
-        ] {
+        for other in [0, b'\n', b'\r', b'"', b'\'', b'[', b']', b'{', b'.', b'=', b'#', b'\\', 0xff]
+        {
             bytes[at] = other;
             load(&bytes);
         }
@@ -187,12 +145,7 @@ fn no_input_brings_it_down() {
         }
         bytes[at] = kept;
     }
-    for argument in [
-        "http.listen=",
-        "agent.env.A=",
-        "agent.command=",
-        "limits.max_body=",
-    ] {
+    for argument in ["http.listen=", "agent.env.A=", "agent.command=", "limits.max_body="] {
         for end in 0..sample.len() {
             let Ok(text) = std::str::from_utf8(&sample[end..]) else {
                 continue;

@@ -34,13 +34,12 @@ impl Main {
             s.service.ready.load(Ordering::SeqCst)
         });
         let now = Instant::now();
-        let drain = self.started.as_ref().map_or(Duration::ZERO, |started| {
-            started.service.settings().config.stop.drain_timeout
-        });
+        let drain = self
+            .started
+            .as_ref()
+            .map_or(Duration::ZERO, |started| started.service.settings().config.stop.drain_timeout);
         self.timers.drain = Some(now + drain);
-        self.ask(Moment::Signal {
-            started: was_started,
-        });
+        self.ask(Moment::Signal { started: was_started });
         if self.in_flight() > 0 {
             self.report(now);
         }
@@ -79,10 +78,7 @@ impl Main {
     /// Tells the service manager what is waited for.
     pub(super) fn report(&mut self, now: Instant) {
         let (turns, requests) = (self.turns(), self.in_flight());
-        let left = self
-            .timers
-            .drain
-            .map_or(0, |at| at.saturating_duration_since(now).as_secs());
+        let left = self.timers.drain.map_or(0, |at| at.saturating_duration_since(now).as_secs());
         let what = format!("Draining: turns in flight {turns}, requests {requests}, {left} s left");
         self.notifier.status(&what);
         self.timers.report = Some(now + REPORT_EVERY);
@@ -123,17 +119,9 @@ impl Main {
             && let Some((first, last)) = &stop.findings
         {
             why = format!("{}: {}", last.verdict.word(), last.verdict.reason);
-            let found = Finding {
-                sender: first.sender.clone(),
-                ..last.clone()
-            };
+            let found = Finding { sender: first.sender.clone(), ..last.clone() };
             let drain = stop.at.elapsed();
-            let ending = Ending {
-                exit,
-                drain,
-                in_flight: stop.in_flight,
-                cut: stop.cut,
-            };
+            let ending = Ending { exit, drain, in_flight: stop.in_flight, cut: stop.cut };
             let run = self.started.as_ref().map(|started| started.run.as_ref());
             let entered = history::enter(&self.plan.dirs, run, stop.first, &found, ending);
             if let Err(e) = entered {

@@ -21,18 +21,10 @@ fn bodies_come_back_over_one_connection() {
     for size in [0, 1, 2000, 70_000, 1_000_000, 5] {
         let body = vec![b'b'; size];
         let fields = [("Content-Type", "text/plain")];
-        let answer = client
-            .send("POST", "/x?y", &fields, Some(&body), soon())
-            .unwrap();
+        let answer = client.send("POST", "/x?y", &fields, Some(&body), soon()).unwrap();
         assert_eq!(answer.status, 200);
-        assert_eq!(
-            answer.header("content-length"),
-            Some(size.to_string().as_str())
-        );
-        assert!(
-            answer.body(1 << 20, soon()).unwrap() == body,
-            "{size} bytes"
-        );
+        assert_eq!(answer.header("content-length"), Some(size.to_string().as_str()));
+        assert!(answer.body(1 << 20, soon()).unwrap() == body, "{size} bytes");
     }
     let answer = client.send("GET", "/", &[], None, soon()).unwrap();
     assert_eq!(answer.body(0, soon()).unwrap(), b"");
@@ -63,10 +55,7 @@ fn what_would_break_the_framing_is_not_sent() {
 fn an_unread_answer_is_not_taken_for_the_next_one() {
     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".as_slice();
     let mut client = Client::new(Fake::new(&[answer, answer]), "a", SHORT).unwrap();
-    assert_eq!(
-        client.send("GET", "/", &[], None, soon()).unwrap().status,
-        200
-    );
+    assert_eq!(client.send("GET", "/", &[], None, soon()).unwrap().status, 200);
     let second = client.send("GET", "/", &[], None, soon());
     assert!(matches!(second, Err(Error::Io(_))));
 }

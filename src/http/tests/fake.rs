@@ -29,10 +29,7 @@ pub struct Fake {
 
 impl Fake {
     pub fn new(pieces: &[&[u8]]) -> Fake {
-        Fake {
-            input: pieces.iter().map(|p| p.to_vec()).collect(),
-            log: Arc::default(),
-        }
+        Fake { input: pieces.iter().map(|p| p.to_vec()).collect(), log: Arc::default() }
     }
 
     fn setting(&self) -> io::Result<()> {
@@ -107,11 +104,7 @@ impl Run {
     pub fn outcome(&self) -> String {
         let mut all = self.requests.clone();
         all.extend(self.end.get(..3).map(str::to_owned));
-        if all.is_empty() {
-            "-".to_owned()
-        } else {
-            all.join(" | ")
-        }
+        if all.is_empty() { "-".to_owned() } else { all.join(" | ") }
     }
 }
 
@@ -130,11 +123,7 @@ pub fn run(pieces: &[&[u8]]) -> Run {
     let lines = written.lines();
     let lines = lines.filter(|l| !l.starts_with("Date: ") && !l.contains(" 100 Continue"));
     let written = lines.filter(|l| !l.is_empty()).map(str::to_owned).collect();
-    Run {
-        requests,
-        end,
-        written,
-    }
+    Run { requests, end, written }
 }
 
 fn serve(connection: &mut Connection, requests: &mut Vec<String>) -> Result<(), Closed> {

@@ -17,11 +17,7 @@ fn status(bytes: &[u8]) -> String {
         assert_eq!(fake::run(&pieces), whole, "in pieces of {size}");
     }
     let outcome = whole.outcome();
-    if outcome.starts_with("GET") {
-        "200".to_owned()
-    } else {
-        outcome
-    }
+    if outcome.starts_with("GET") { "200".to_owned() } else { outcome }
 }
 
 fn request(target: usize, fields: &str) -> Vec<u8> {
@@ -51,10 +47,7 @@ fn heads() {
 
 #[test]
 fn fields() {
-    assert_eq!(
-        status(&request(1, &"X: y\r\n".repeat(MAX_FIELDS - 1))),
-        "200"
-    );
+    assert_eq!(status(&request(1, &"X: y\r\n".repeat(MAX_FIELDS - 1))), "200");
     assert_eq!(status(&request(1, &"X: y\r\n".repeat(MAX_FIELDS))), "431");
 }
 

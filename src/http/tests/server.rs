@@ -73,18 +73,14 @@ fn ignore(connection: &mut Connection) -> Result<(), Closed> {
 
 pub fn unix() -> (UnixStream, UnixStream) {
     let (client, server) = UnixStream::pair().unwrap();
-    client
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     (client, server)
 }
 
 pub fn tcp() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    client
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     (client, listener.accept().unwrap().0)
 }
 
@@ -109,17 +105,12 @@ fn read_head(client: &mut impl Read) -> String {
 #[test]
 fn a_head_that_trickles_has_a_total_deadline() {
     let (mut client, socket) = unix();
-    let limits = Limits {
-        head_timeout: SHORT,
-        ..LIMITS
-    };
+    let limits = Limits { head_timeout: SHORT, ..LIMITS };
     let begun = Instant::now();
     let server = serve(socket, limits, echo);
     let mut reader = client.try_clone().unwrap();
     let (mut pause, _other_end) = UnixStream::pair().unwrap();
-    pause
-        .set_read_timeout(Some(Duration::from_millis(5)))
-        .unwrap();
+    pause.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
     let trickle = thread::spawn(move || {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\nX: ".iter().copied();
         for byte in head.chain(std::iter::repeat(b'y')) {
@@ -139,16 +130,10 @@ fn a_head_that_trickles_has_a_total_deadline() {
 
 #[test]
 fn an_idle_connection_ends_in_silence() {
-    let limits = Limits {
-        idle_timeout: SHORT,
-        ..LIMITS
-    };
+    let limits = Limits { idle_timeout: SHORT, ..LIMITS };
     for sent in ["", "\r\n"] {
         let (mut client, socket) = unix();
-        let limits = Limits {
-            head_timeout: SHORT,
-            ..limits
-        };
+        let limits = Limits { head_timeout: SHORT, ..limits };
         client.write_all(sent.as_bytes()).unwrap();
         let server = serve(socket, limits, echo);
         assert!(server.join().is_ok());
@@ -161,14 +146,8 @@ fn an_idle_connection_ends_in_silence() {
 
 #[test]
 fn a_body_that_stalls_has_a_deadline() {
-    let limits = Limits {
-        body_timeout: SHORT,
-        ..LIMITS
-    };
-    for head in [
-        "Content-Length: 9\r\n\r\n",
-        "Transfer-Encoding: chunked\r\n\r\n9\r\n",
-    ] {
+    let limits = Limits { body_timeout: SHORT, ..LIMITS };
+    for head in ["Content-Length: 9\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n9\r\n"] {
         let (mut client, socket) = unix();
         let server = serve(socket, limits, echo);
         write!(client, "POST / HTTP/1.1\r\nHost: a\r\n{head}1234").unwrap();
@@ -180,10 +159,7 @@ fn a_body_that_stalls_has_a_deadline() {
 #[test]
 fn a_client_that_does_not_read_is_cut_off() {
     let (mut client, socket) = unix();
-    let limits = Limits {
-        write_timeout: SHORT,
-        ..LIMITS
-    };
+    let limits = Limits { write_timeout: SHORT, ..LIMITS };
     let server = serve(socket, limits, |connection| {
         let request = connection.next_request()?.unwrap();
         let response = Response::new(200, "text/plain", vec![b'x'; 8 << 20]);
@@ -203,9 +179,7 @@ fn continue_is_said_when_the_body_is_wanted() {
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
     client.write_all(head).unwrap();
     assert_eq!(read_head(&mut client), "HTTP/1.1 100 Continue\r\n\r\n");
-    client
-        .write_all(b"hiGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        .unwrap();
+    client.write_all(b"hiGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
     let rest = read_all(&mut client);
     assert_eq!(rest.matches("HTTP/1.1 200 OK\r\n").count(), 2);
 }
@@ -223,14 +197,7 @@ fn continue_is_not_said_otherwise() {
     assert!(server.join().is_ok());
 
     let (mut client, socket) = unix();
-    let server = serve(
-        socket,
-        Limits {
-            max_body: 1,
-            ..LIMITS
-        },
-        echo,
-    );
+    let server = serve(socket, Limits { max_body: 1, ..LIMITS }, echo);
     client.write_all(head).unwrap();
     assert!(read_all(&mut client).starts_with("HTTP/1.1 413 "));
     server.refused_with(413);
@@ -240,9 +207,7 @@ fn continue_is_not_said_otherwise() {
 fn head_gets_no_body() {
     let (mut client, socket) = unix();
     let _server = serve(socket, LIMITS, ignore);
-    client
-        .write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
-        .unwrap();
+    client.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     client.write_all(GET).unwrap();
     let first = read_head(&mut client);
     assert!(first.contains("\r\nContent-Length: 2\r\n"));
@@ -253,9 +218,7 @@ fn head_gets_no_body() {
 fn http_1_0_is_told_whether_the_connection_stays() {
     let (mut client, socket) = unix();
     let _server = serve(socket, LIMITS, echo);
-    client
-        .write_all(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
-        .unwrap();
+    client.write_all(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
     assert!(read_head(&mut client).contains("\r\nConnection: keep-alive\r\n"));
     client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     assert!(read_all(&mut client).contains("\r\nConnection: close\r\n"));
@@ -265,11 +228,7 @@ fn http_1_0_is_told_whether_the_connection_stays() {
 fn a_small_unread_body_is_skipped() {
     let (mut client, socket) = unix();
     let _server = serve(socket, LIMITS, ignore);
-    write!(
-        client,
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n"
-    )
-    .unwrap();
+    write!(client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n").unwrap();
     let head = read_head(&mut client);
     assert!(!head.contains("Connection: close"));
     client.write_all(&[b'x'; 60000]).unwrap();
@@ -283,11 +242,7 @@ fn a_small_unread_body_is_skipped() {
 fn a_large_unread_body_does_not_eat_the_answer() {
     let (mut client, socket) = tcp();
     let server = serve(socket, LIMITS, ignore);
-    write!(
-        client,
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n"
-    )
-    .unwrap();
+    write!(client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n").unwrap();
     // All of it, before a look at the answer.
     client.write_all(&vec![b'x'; 900_000]).unwrap();
     let answer = read_all(&mut client);
@@ -319,11 +274,7 @@ fn a_response_larger_than_a_piece_is_whole() {
     let (mut client, socket) = unix();
     let body = vec![b'z'; 300_000];
     let _server = serve(socket, LIMITS, echo);
-    write!(
-        client,
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n"
-    )
-    .unwrap();
+    write!(client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n").unwrap();
     client.write_all(&body).unwrap();
     read_head(&mut client);
     let mut back = vec![0; body.len()];

@@ -13,10 +13,8 @@ use super::server::{SHORT, serve, tcp, unix};
 fn stream(connection: &mut Connection) -> Result<(), Closed> {
     while let Some(request) = connection.next_request()? {
         let whole = request.path() == "/whole";
-        let mut stream = connection.start_stream(
-            &request,
-            Response::new(200, "text/event-stream", b"".as_slice()),
-        )?;
+        let mut stream = connection
+            .start_stream(&request, Response::new(200, "text/event-stream", b"".as_slice()))?;
         for word in ["one", "two\nlines"] {
             let mut event = Vec::new();
             sse::write_data(&mut event, word);
@@ -69,11 +67,7 @@ fn a_broken_stream_is_not_taken_for_a_whole_one() {
 fn http_1_0_gets_no_chunks_and_a_reset_when_broken() {
     let (mut client, socket) = tcp();
     let server = serve(socket, LIMITS, stream);
-    write!(
-        client,
-        "GET /whole HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
-    )
-    .unwrap();
+    write!(client, "GET /whole HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
     let mut all = String::new();
     client.read_to_string(&mut all).unwrap();
     assert!(all.contains("\r\nConnection: close\r\n") && !all.contains("Transfer-Encoding"));
@@ -94,11 +88,7 @@ fn head_gets_no_pieces() {
     let (mut client, socket) = unix();
     let _server = serve(socket, LIMITS, stream);
     write!(client, "HEAD /whole HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    write!(
-        client,
-        "HEAD /whole HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
+    write!(client, "HEAD /whole HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
     let mut all = String::new();
     client.read_to_string(&mut all).unwrap();
     assert_eq!(all.matches("HTTP/1.1 200 OK").count(), 2);
@@ -108,10 +98,7 @@ fn head_gets_no_pieces() {
 #[test]
 fn a_reader_that_stops_is_cut_off() {
     let (mut client, socket) = unix();
-    let limits = Limits {
-        write_timeout: SHORT,
-        ..LIMITS
-    };
+    let limits = Limits { write_timeout: SHORT, ..LIMITS };
     let server = serve(socket, limits, |connection| {
         let request = connection.next_request()?.unwrap();
         let mut stream =
@@ -144,8 +131,5 @@ fn each_piece_is_one_write() {
     stream.finish().unwrap();
     let log = log.lock().unwrap();
     assert_eq!(log.writes, 4);
-    assert!(
-        log.written
-            .ends_with(b"\r\n\r\n10\r\n0123456789abcdef\r\n1\r\nx\r\n0\r\n\r\n")
-    );
+    assert!(log.written.ends_with(b"\r\n\r\n10\r\n0123456789abcdef\r\n1\r\nx\r\n0\r\n\r\n"));
 }

@@ -101,12 +101,7 @@ fn unit(active: ActiveState, job: Job, main: bool) -> Supervision {
 }
 
 fn verdict(signal: Kind, sender: Sender, supervision: Supervision, marker: bool) -> Verdict {
-    judge(&Evidence {
-        signal,
-        sender,
-        supervision,
-        marker,
-    })
+    judge(&Evidence { signal, sender, supervision, marker })
 }
 
 #[test]
@@ -114,17 +109,8 @@ fn the_measured_table() {
     for &(cause, active, job, sender, planned) in MEASURED {
         // As the evidence is gathered at the signal: typed only where the rule asks for it.
         let starting = cause.contains("activating") || cause.contains("TimeoutStartSec");
-        let typed = needs_job_type(
-            active,
-            job != Job::None,
-            !starting,
-            cause.contains("STOPPING"),
-        );
-        let job = if typed || job == Job::None {
-            job
-        } else {
-            Job::Untyped
-        };
+        let typed = needs_job_type(active, job != Job::None, !starting, cause.contains("STOPPING"));
+        let job = if typed || job == Job::None { job } else { Job::Untyped };
         let found = verdict(Kind::Terminate, sender, unit(active, job, true), false);
         assert_eq!(found.planned, planned, "{cause}: {found:?}");
         assert!(!found.is_guess(), "{cause}");
@@ -133,19 +119,10 @@ fn the_measured_table() {
 
 #[test]
 fn a_manager_that_does_not_answer_leaves_it_to_the_sender() {
-    let rows = [
-        (OurManager, true),
-        (FROM_OTHER, false),
-        (Outside, false),
-        (Forged, false),
-    ];
+    let rows = [(OurManager, true), (FROM_OTHER, false), (Outside, false), (Forged, false)];
     for (sender, planned) in rows {
         let found = verdict(Kind::Terminate, sender, Supervision::Silent, false);
-        assert_eq!(
-            (found.planned, found.is_guess()),
-            (planned, true),
-            "{sender:?}"
-        );
+        assert_eq!((found.planned, found.is_guess()), (planned, true), "{sender:?}");
     }
 }
 
@@ -155,13 +132,7 @@ fn without_a_manager_only_a_marker_plans() {
         for sender in [OurManager, FROM_OTHER, Outside, Forged] {
             let kill = |marker| verdict(Kind::Terminate, sender, supervision.clone(), marker);
             assert!(!kill(false).planned, "{supervision:?} {sender:?}");
-            assert_eq!(
-                kill(true),
-                Verdict {
-                    planned: true,
-                    reason: Reason::Marker
-                }
-            );
+            assert_eq!(kill(true), Verdict { planned: true, reason: Reason::Marker });
         }
     }
 }
@@ -169,13 +140,7 @@ fn without_a_manager_only_a_marker_plans() {
 #[test]
 fn a_process_in_somebody_elses_unit_follows_that_unit_and_its_own_marker() {
     let shell = |active, job, marker| {
-        verdict(
-            Kind::Terminate,
-            FROM_OTHER,
-            unit(active, job, false),
-            marker,
-        )
-        .planned
+        verdict(Kind::Terminate, FROM_OTHER, unit(active, job, false), marker).planned
     };
     assert!(shell(Deactivating, Job::Stop, false));
     assert!(!shell(Active, Job::None, false));
@@ -184,15 +149,7 @@ fn a_process_in_somebody_elses_unit_follows_that_unit_and_its_own_marker() {
 
 #[test]
 fn a_marker_does_not_overrule_the_manager_of_our_own_unit() {
-    assert!(
-        !verdict(
-            Kind::Terminate,
-            FROM_OTHER,
-            unit(Active, Job::None, true),
-            true
-        )
-        .planned
-    );
+    assert!(!verdict(Kind::Terminate, FROM_OTHER, unit(Active, Job::None, true), true).planned);
 }
 
 #[test]
@@ -200,32 +157,10 @@ fn an_interrupt_is_the_user_in_front_of_us_unless_we_are_a_unit() {
     for supervision in [Supervision::None, Supervision::NotOurs, Supervision::Silent] {
         assert!(verdict(Kind::Interrupt, Terminal, supervision, false).planned);
     }
+    assert!(verdict(Kind::Interrupt, Terminal, unit(Active, Job::None, false), false).planned);
+    assert!(!verdict(Kind::Interrupt, OurManager, unit(Active, Job::None, true), false).planned);
     assert!(
-        verdict(
-            Kind::Interrupt,
-            Terminal,
-            unit(Active, Job::None, false),
-            false
-        )
-        .planned
-    );
-    assert!(
-        !verdict(
-            Kind::Interrupt,
-            OurManager,
-            unit(Active, Job::None, true),
-            false
-        )
-        .planned
-    );
-    assert!(
-        verdict(
-            Kind::Interrupt,
-            OurManager,
-            unit(Deactivating, Job::Untyped, true),
-            false
-        )
-        .planned
+        verdict(Kind::Interrupt, OurManager, unit(Deactivating, Job::Untyped, true), false).planned
     );
 }
 

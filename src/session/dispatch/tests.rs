@@ -2,24 +2,14 @@
 
 use super::*;
 
-const BOUNDS: Bounds = Bounds {
-    turns: 3,
-    queue: 8,
-    queue_per_session: 4,
-};
+const BOUNDS: Bounds = Bounds { turns: 3, queue: 8, queue_per_session: 4 };
 
 #[test]
 fn one_session_runs_in_order() {
     let mut dispatch = Dispatch::new(BOUNDS);
     assert_eq!(dispatch.submit(1, Some("a")), Admission::Runs);
-    assert_eq!(
-        dispatch.submit(2, Some("a")),
-        Admission::Waits { position: 1 }
-    );
-    assert_eq!(
-        dispatch.submit(3, Some("a")),
-        Admission::Waits { position: 2 }
-    );
+    assert_eq!(dispatch.submit(2, Some("a")), Admission::Waits { position: 1 });
+    assert_eq!(dispatch.submit(3, Some("a")), Admission::Waits { position: 2 });
     assert_eq!(dispatch.leave(1), [2]);
     assert_eq!(dispatch.leave(2), [3]);
     assert!(dispatch.leave(3).is_empty());
@@ -53,23 +43,14 @@ fn queues_are_bounded_and_say_which() {
     for ticket in 0..5 {
         dispatch.submit(ticket, Some("a"));
     }
-    assert_eq!(
-        dispatch.submit(5, Some("a")),
-        Admission::Refused(Full::Session)
-    );
+    assert_eq!(dispatch.submit(5, Some("a")), Admission::Refused(Full::Session));
     assert_eq!(dispatch.submit(6, Some("b")), Admission::Runs);
     for ticket in 7..11 {
-        assert!(matches!(
-            dispatch.submit(ticket, Some("b")),
-            Admission::Waits { .. }
-        ));
+        assert!(matches!(dispatch.submit(ticket, Some("b")), Admission::Waits { .. }));
     }
     assert_eq!(dispatch.submit(11, Some("c")), Admission::Runs);
     assert_eq!(dispatch.submit(12, None), Admission::Refused(Full::Gateway));
-    assert!(
-        dispatch.leave(5).is_empty(),
-        "a refused ticket is not known"
-    );
+    assert!(dispatch.leave(5).is_empty(), "a refused ticket is not known");
 }
 
 #[test]
@@ -100,17 +81,10 @@ struct Model(Vec<(Ticket, Option<usize>, bool)>);
 impl Model {
     fn start(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
-            let place = self
-                .0
-                .iter()
-                .position(|t| t.0 == *ticket)
-                .expect("a known ticket");
+            let place = self.0.iter().position(|t| t.0 == *ticket).expect("a known ticket");
             let session = self.0[place].1;
             let earlier = |t: &&(Ticket, Option<usize>, bool)| session.is_some() && t.1 == session;
-            assert!(
-                self.0[..place].iter().find(earlier).is_none(),
-                "out of order"
-            );
+            assert!(self.0[..place].iter().find(earlier).is_none(), "out of order");
             assert!(!self.0[place].2, "started twice");
             self.0[place].2 = true;
         }
@@ -121,14 +95,9 @@ impl Model {
         assert_eq!(dispatch.counts(), (running, self.0.len() - running));
         assert!(running <= BOUNDS.turns);
         // Nobody waits without a reason: all places taken, or somebody of its session before it.
-        let idle = self
-            .0
-            .iter()
-            .enumerate()
-            .filter(|(_, t)| !t.2)
-            .any(|(at, t)| {
-                running < BOUNDS.turns && !self.0[..at].iter().any(|e| t.1.is_some() && e.1 == t.1)
-            });
+        let idle = self.0.iter().enumerate().filter(|(_, t)| !t.2).any(|(at, t)| {
+            running < BOUNDS.turns && !self.0[..at].iter().any(|e| t.1.is_some() && e.1 == t.1)
+        });
         assert!(!idle, "a place is free and somebody waits for it");
     }
 }

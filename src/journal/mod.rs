@@ -1,0 +1,92 @@
+//! The journal: a durable log of records, in the order in which they were written.
+//!
+//! What may enter: how records get to disk and back, when they are durable, and what is wrong with a
+//! file. What a record means is in [`record`], as text; what follows from it is decided above.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io;
+
+/// A log of records. Records have numbers that only grow; each is one line of JSON.
+///
+/// Two implementations stand behind it: a file, and memory for tests and `--ephemeral`.
+pub trait Journal: Send + Sync + fmt::Debug {
+    /// Appends a record and returns its number. It then survives the end of this process; a power
+    /// cut only once [`Journal::sync`] has returned for its number.
+    ///
+    /// # Errors
+    /// Nothing was appended, or it was taken back: see [`Refused`].
+    fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused>;
+
+    /// Waits until the record of this number, and so all before it, are durable. One sync of the
+    /// disk serves all that wait.
+    ///
+    /// # Errors
+    /// The disk did not keep its word; the journal is broken from now on.
+    fn sync(&self, number: u64) -> Result<(), Refused>;
+
+    /// The JSON of one record.
+    ///
+    /// # Errors
+    /// NotFound where it was compacted away; InvalidData where its checksum is wrong.
+    fn read(&self, number: u64) -> io::Result<String>;
+
+    /// Shows every record after number `after` in order, until `visit` says false or the end that
+    /// the journal had when the call began.
+    fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()>;
+
+    /// Drops the records that `keep` says no to, by replacement; writers go on meanwhile, and what
+    /// they append is kept unseen. A record that was let go once is never asked for again.
+    fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()>;
+
+    /// The number of the last record; 0 where there never was one.
+    fn last(&self) -> u64;
+
+    /// Bytes on disk.
+    fn size(&self) -> u64;
+
+    /// Whether new work can be taken. Looks again where it could not before.
+    fn condition(&self) -> Condition;
+}
+
+/// What a record is for. New work has to leave a reserve to what completes the work there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    NewWork,
+    Completion,
+}
+
+/// Why a record was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The journal has reached its cap, or the disk is full: later, when there is room.
+    Full(String),
+    /// The disk refused for another reason; the next try may go better.
+    Unavailable(String),
+    /// The record is longer than a record may be.
+    TooLong,
+    /// A sync failed: what was written may be lost, and nothing more is taken until a restart has
+    /// read the file again.
+    Broken(String),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Full(why) | Refused::Unavailable(why) | Refused::Broken(why) => {
+                f.write_str(why)
+            }
+            Refused::TooLong => f.write_str("the record is too long for the journal"),
+        }
+    }
+}
+
+/// How the journal is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    Good,
+    /// New work is refused for now; why, in words.
+    Degraded(String),
+    /// See [`Refused::Broken`].
+    Broken(String),
+}
