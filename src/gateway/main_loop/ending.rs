@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::super::{spawn, startup};
+use super::super::startup;
 use super::{Main, News};
 use crate::exit::Exit;
 use crate::lifecycle::evidence::{Finding, Moment};
@@ -15,6 +15,7 @@ use crate::lifecycle::phase::Outcome;
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{CUT_PATIENCE, KILL_AFTER, REPORT_EVERY, THREAD_STACK};
 use crate::sys::process::exit_at_once;
+use crate::threads::spawn;
 
 /// The stop that is going on.
 pub(super) struct Stop {
@@ -31,6 +32,7 @@ impl Main {
     pub(super) fn begin_drain(&mut self) {
         let was_started = self.started.as_ref().is_some_and(|s| {
             s.service.gate.close();
+            s.service.hub.drain();
             s.service.ready.load(Ordering::SeqCst)
         });
         let now = Instant::now();
@@ -70,7 +72,7 @@ impl Main {
             if turns > 0 {
                 log::warn!("ending what is still in flight (turns: {turns})");
             }
-            started.service.cut.raise();
+            started.service.hub.cut.raise();
         }
         self.timers.drain = Some(Instant::now() + KILL_AFTER + CUT_PATIENCE);
     }
