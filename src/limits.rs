@@ -428,3 +428,4 @@ pub const MAX_LOG: usize = 64 << 10;
 /// A hundred gateways of one user are more than any machine runs; a search that goes further would
 /// hide that something else is wrong.
 pub const STARTER_PORTS: RangeInclusive<u16> = DEFAULT_PORT..=DEFAULT_PORT + 99;
+pub const MAX_TRANSCRIPT_RANGE: RangeInclusive<usize> = 4 * KIB..=64 * MIB;

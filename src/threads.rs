@@ -5,6 +5,10 @@ use std::io;
 use std::thread::{Builder, JoinHandle};
 
 /// Starts a thread with a stack of this many bytes.
-pub fn spawn(name: &str, stack: usize, work: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
+pub fn spawn(
+    name: &str,
+    stack: usize,
+    work: Box<dyn FnOnce() + Send>,
+) -> io::Result<JoinHandle<()>> {
     Builder::new().name(name.to_owned()).stack_size(stack).spawn(work)
 }

@@ -50,7 +50,8 @@ pub fn complete(
     let body = connection.read_body(request, settings.config.limits.max_body)?;
     let parse = |session| service.parsing(body.len(), || read(&body, session));
     let understood = session(request).and_then(parse);
-    let understood = understood.and_then(|chat| Ok((chat, idempotency::key(request, proof, &body)?)));
+    let understood =
+        understood.and_then(|chat| Ok((chat, idempotency::key(request, proof, &body)?)));
     let (mut chat, key) = match understood {
         Ok(understood) => understood,
         Err(problem) => return connection.respond(request, problem.response()),
@@ -272,11 +273,7 @@ enum Way<'c> {
 }
 
 impl<'c> Answer<'c> {
-    fn new(
-        connection: &'c mut Connection,
-        request: &'c Request,
-        chat: &'c Chat,
-    ) -> Answer<'c> {
+    fn new(connection: &'c mut Connection, request: &'c Request, chat: &'c Chat) -> Answer<'c> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let way = if chat.stream {
             Way::Waiting(connection, request)

@@ -3,8 +3,8 @@
 
 use crate::agent::Outcome;
 use crate::http::Response;
-use crate::session::dispatch::Full;
 use crate::journal::Refused;
+use crate::session::dispatch::Full;
 use crate::session::hub::{Denied, Refusal};
 use crate::session::place::NoPlace;
 use crate::text::quoted;
@@ -66,9 +66,11 @@ impl Problem {
             ),
             Refusal::Journal(refused) => Problem::journal(refused),
             Refusal::Stopping => Problem::stopping(),
-            Refusal::Failed(why) => {
-                Problem::new(503, "unavailable", format!("The gateway is short of resources: {why}."))
-            }
+            Refusal::Failed(why) => Problem::new(
+                503,
+                "unavailable",
+                format!("The gateway is short of resources: {why}."),
+            ),
         }
     }
 
@@ -87,9 +89,11 @@ impl Problem {
     pub fn denied(denied: &Denied) -> Problem {
         match denied {
             Denied::Unknown => Problem::new(404, "not_found", "There is no message of this id."),
-            Denied::TooLate => {
-                Problem::new(409, "already_finished", "It is over, or not where this needs it to be.")
-            }
+            Denied::TooLate => Problem::new(
+                409,
+                "already_finished",
+                "It is over, or not where this needs it to be.",
+            ),
             Denied::Journal(refused) => Problem::journal(refused),
         }
     }

@@ -90,8 +90,11 @@ pub fn post(
 /// Hands a message in, or carries out the command that it is.
 pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, Problem> {
     let settings = service.settings();
-    if let Some(target) = draft.deliver.as_ref().filter(|t| settings.config.deliver.get(t).is_none()) {
-        let message = format!("There is no target {target:?}: [deliver.NAME] in the configuration.");
+    if let Some(target) =
+        draft.deliver.as_ref().filter(|t| settings.config.deliver.get(t).is_none())
+    {
+        let message =
+            format!("There is no target {target:?}: [deliver.NAME] in the configuration.");
         return Err(Problem::new(400, "unknown_target", message));
     }
     let command = draft.who.session.as_ref().and_then(|_| Command::read(&draft.text));
@@ -218,7 +221,9 @@ fn wait_of(request: &Request) -> Result<Duration, Problem> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
         match value.parse::<u64>() {
-            _ if name != "wait" => return bad("The only parameter here is wait=SECONDS.".to_owned()),
+            _ if name != "wait" => {
+                return bad("The only parameter here is wait=SECONDS.".to_owned());
+            }
             Ok(seconds) if digits && seconds <= most => wait = Duration::from_secs(seconds),
             Ok(_) | Err(_) => return bad(format!("wait takes 0 to {most} whole seconds.")),
         }
@@ -226,12 +231,7 @@ fn wait_of(request: &Request) -> Result<Duration, Problem> {
     Ok(wait)
 }
 
-fn read(
-    body: &[u8],
-    session: Option<&str>,
-    principal: &str,
-    busy: Busy,
-) -> Result<Draft, Problem> {
+fn read(body: &[u8], session: Option<&str>, principal: &str, busy: Busy) -> Result<Draft, Problem> {
     let bad = |message: String| Problem::new(400, "bad_request", message);
     let value: Value =
         serde_json::from_slice(body).map_err(|e| bad(format!("The body is not JSON: {e}.")))?;

@@ -59,12 +59,7 @@ pub struct Service {
 
 impl Service {
     /// `quiet` is raised whenever the last request in flight has been answered during a drain.
-    pub fn new(
-        facts: Facts,
-        key: Key,
-        hub: Arc<Hub>,
-        quiet: Arc<Event>,
-    ) -> Service {
+    pub fn new(facts: Facts, key: Key, hub: Arc<Hub>, quiet: Arc<Event>) -> Service {
         Service {
             facts,
             key,

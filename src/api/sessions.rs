@@ -148,8 +148,8 @@ impl Telling<'_> {
         let mut out = Vec::new();
         self.after = self.service.hub.records_of(session, self.after, &mut |number, record| {
             out.clear();
-            let data = record.without_digests().to_json();
-            sse::write_event(&mut out, record.word(), &number.to_string(), &data);
+            let (word, data) = (record.word(), record.without_digests().to_json());
+            sse::write_event(&mut out, word, &number.to_string(), &data);
             sent = stream.send(&out);
             sent.is_ok()
         })?;
@@ -160,8 +160,7 @@ impl Telling<'_> {
         let now = self.who.digest().and_then(|session| self.service.hub.running_in(session));
         if self.running.as_ref().map(|running| running.id) != now {
             let watch = now.and_then(|id| Some((id, self.service.hub.watch(id).ok()??)));
-            self.running =
-                watch.map(|(id, watch)| Running { id, watch, attempt: 0, offset: 0 });
+            self.running = watch.map(|(id, watch)| Running { id, watch, attempt: 0, offset: 0 });
         }
         let Some(running) = &mut self.running else { return Ok(()) };
         running.watch.event.clear();

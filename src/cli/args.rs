@@ -207,7 +207,14 @@ fn refuse_unused(
 ) -> Result<(), Failure> {
     use Command::{Config, Help, Install, Journal, Logs, Run, Stop, Version};
     match command {
-        Run(_) | Install(_) | Config(_) | Journal(_) | Stop(_) | Logs { .. } | Help(_) | Version => Ok(()),
+        Run(_)
+        | Install(_)
+        | Config(_)
+        | Journal(_)
+        | Stop(_)
+        | Logs { .. }
+        | Help(_)
+        | Version => Ok(()),
         _ if !configured => Ok(()),
         _ => {
             let what = "--config and --set are for `run` and `config`: they change nothing here";
@@ -233,7 +240,9 @@ fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> 
             usage(&format!("--wait takes a number of seconds, not {word:?}"), Some("send"))
         })?),
     };
-    if let Some(id) = args.opt_value_from_str("--result").map_err(|e| usage(&e.to_string(), None))? {
+    if let Some(id) =
+        args.opt_value_from_str("--result").map_err(|e| usage(&e.to_string(), None))?
+    {
         return Ok(Command::Result { id, wait: wait.unwrap_or(0) });
     }
     if wait.is_some() {

@@ -68,7 +68,8 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
         counts.queued, counts.running, counts.outbox, counts.dead_letters, counts.kept
     );
     let open = |entry: &&Entry| {
-        let sent = matches!(entry.delivery_state(), None | Some(Delivery::Delivered | Delivery::Dropped));
+        let sent =
+            matches!(entry.delivery_state(), None | Some(Delivery::Delivered | Delivery::Dropped));
         !entry.turn.is_over() || !sent
     };
     let mut rows = Vec::new();
@@ -87,7 +88,7 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
             escaped(session, false),
             entry.turn.word().to_owned(),
             entry.attempts.to_string(),
-            moment::readable(&rfc3339(entry.at)),
+            moment::shown(&rfc3339(entry.at)),
             escaped(&delivery.unwrap_or_default(), false),
         ]);
     }
@@ -155,7 +156,11 @@ fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
 
 fn mend(context: &Context) -> Result<Exit, Failure> {
     let _held = Instance::take(&context.name, &context.dirs)?;
-    let words = repair(&context.dirs.state).map_err(|e| Failure::cannot("repair the journal", &e))?;
+    let mut book = Book::default();
+    let words = repair(&context.dirs.state, &mut |number, json| {
+        book.apply(number, &Record::parse(json)?, json.len())
+    })
+    .map_err(|e| Failure::cannot("repair the journal", &e))?;
     print(&format!("{words}\n"))?;
     Ok(Exit::Planned)
 }

@@ -103,8 +103,7 @@ pub fn ask(
     body: Option<&[u8]>,
 ) -> Result<Value, Failure> {
     let deadline = Instant::now() + MAX_WAIT + CONTROL_PATIENCE;
-    let answer =
-        client.send(method, target, headers, body, deadline).map_err(|e| broken(&e))?;
+    let answer = client.send(method, target, headers, body, deadline).map_err(|e| broken(&e))?;
     if !(200..300).contains(&answer.status) {
         return Err(refused(answer, Instant::now() + CONTROL_PATIENCE));
     }

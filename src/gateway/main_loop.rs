@@ -142,6 +142,9 @@ impl Main {
                 }
             }
             self.look_at_clock();
+            if self.started.as_ref().is_some_and(|started| started.service.hub.is_broken()) {
+                self.event(Event::Broken);
+            }
             if self.in_flight() == 0 {
                 self.event(Event::Quiet);
             }
@@ -304,7 +307,9 @@ impl Main {
     }
 
     fn in_flight(&self) -> usize {
-        self.started.as_ref().map_or(0, |started| started.service.in_flight() + started.service.hub.busy())
+        self.started
+            .as_ref()
+            .map_or(0, |started| started.service.in_flight() + started.service.hub.busy())
     }
 
     fn turns(&self) -> usize {

@@ -16,11 +16,11 @@ use crate::agent::Agent;
 use crate::api::{Facts, Key, Service};
 use crate::config::{self, Config, Loaded};
 use crate::exit::{Exit, Failure};
+use crate::journal::record::Record;
+use crate::journal::{FileJournal, Journal, MemoryJournal};
 use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::instance::Instance;
 use crate::limits::{KEY_BYTES, MAX_KEY_FILE, WANTED_DESCRIPTORS};
-use crate::journal::record::Record;
-use crate::journal::{FileJournal, Journal, MemoryJournal};
 use crate::session::book::Book;
 use crate::session::hub::{Hub, Settings};
 use crate::session::transcript::Transcripts;
@@ -75,7 +75,7 @@ pub fn start(
         since: run.started().to_owned(),
         began,
     };
-    let (journal, book) = journal(plan, config, &quiet)?;
+    let (journal, book) = journal(plan, config)?;
     let transcripts = Transcripts::new(plan.dirs.sessions());
     let settings = settings(plan, config.clone());
     let shared = (Arc::clone(&plan.children), Arc::clone(&quiet));
@@ -94,11 +94,7 @@ pub fn start(
 }
 
 /// Opens the journal and reads it back.
-fn journal(
-    plan: &Plan,
-    config: &Config,
-    quiet: &Arc<Event>,
-) -> Result<(Box<dyn Journal>, Book), Failure> {
+fn journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book), Failure> {
     let (cap, mut book) = (config.limits.max_journal as u64, Book::default());
     if plan.ephemeral {
         return Ok((Box::new(MemoryJournal::new(cap)), book));
@@ -123,13 +119,15 @@ fn journal(
             counts.outbox
         );
     }
-    let _ = quiet;
     Ok((Box::new(journal), book))
 }
 
 /// What can wait until READY=1 was said: makes the run's entry durable and looks back at how the
 /// one before it ended.
 pub fn settle(plan: &Plan, started: &Service, run: &Run) {
+    if let Err(e) = started.hub.open() {
+        log::error!("no turn can begin: {e}");
+    }
     if let Some(line) = run.silent() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
         let (started, reason) = (text("started"), text("reason"));

@@ -56,7 +56,10 @@ pub(super) struct Inner {
 #[derive(Debug)]
 enum Trouble {
     /// The last record was not taken; looked at again after a while.
-    Passing { why: String, at: Instant },
+    Passing {
+        why: String,
+        at: Instant,
+    },
     Broken(String),
 }
 
@@ -100,22 +103,21 @@ impl FileJournal {
         let mut opened = Opened::default();
         if let Some(torn) = walked.torn {
             opened.torn = Some(cut(&path, &file, torn).map_err(io)?);
-        } else {
-            // What a killed process has written need not be on the disk yet, and is built upon now.
-            file.sync_data().map_err(io)?;
         }
         let inner = Inner {
             file,
             length: walked.end,
             allocated: walked.end,
             next: walked.last + 1,
-            durable: walked.last,
+            // What a killed process has written need not be on the disk yet.
+            durable: 0,
             syncing: false,
             index,
             cap,
             trouble: None,
         };
-        let no_sync = cfg!(debug_assertions) && std::env::var_os("HERMES_TEST_NO_FDATASYNC").is_some();
+        let no_sync =
+            cfg!(debug_assertions) && std::env::var_os("HERMES_TEST_NO_FDATASYNC").is_some();
         let journal = FileJournal {
             path,
             inner: Mutex::new(inner),

@@ -70,7 +70,8 @@ pub fn parse(bytes: &[u8]) -> Result<(u64, &str), String> {
     if u32::from_str_radix(crc, 16).ok() != Some(crc32c::crc32c(body)) {
         return Err("its checksum is wrong".to_owned());
     }
-    let (number, json) = std::str::from_utf8(body).ok().and_then(|b| b.split_once(' ')).ok_or_else(wrong)?;
+    let (number, json) =
+        std::str::from_utf8(body).ok().and_then(|b| b.split_once(' ')).ok_or_else(wrong)?;
     let plain = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
     let number = number.parse().ok().filter(|_| plain).ok_or_else(wrong)?;
     Ok((number, json))

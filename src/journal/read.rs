@@ -150,19 +150,22 @@ pub fn walk(
 ) -> Result<Walked, Damage> {
     let size = file.metadata().map_err(|e| Damage::io(path, &e))?.len();
     let mut lines = Lines::new(Range::new(Arc::clone(file), 0, size), LARGE_READ);
-    let damage = |offset, expected, why: String| {
-        Damage { path: path.to_owned(), offset, expected, why, passing: false }
+    let damage = |offset, expected, why: String| Damage {
+        path: path.to_owned(),
+        offset,
+        expected,
+        why,
+        passing: false,
     };
     let header = match lines.next().map_err(|e| Damage::io(path, &e))? {
         Next::Line(_, line) => Header::parse(line).map_err(|why| damage(0, 0, why))?,
         Next::Rest { .. } | Next::End => return Err(damage(0, 0, "it has no header".to_owned())),
     };
-    let mut walked =
-        Walked { header, records: 0, last: 0, end: lines.at, torn: None };
+    let mut walked = Walked { header, records: 0, last: 0, end: lines.at, torn: None };
     loop {
         let expected = walked.expected();
         let offset = lines.at;
-        let mut torn = |looks_whole| Torn { offset, length: size - offset, looks_whole };
+        let torn = |looks_whole| Torn { offset, length: size - offset, looks_whole };
         match lines.next().map_err(|e| Damage::io(path, &e))? {
             Next::End => break,
             Next::Rest { too_long: false } => {
@@ -192,7 +195,11 @@ pub fn walk(
         }
     }
     if walked.records < header.kept {
-        let why = format!("{} of {} compacted records are missing", header.kept - walked.records, header.kept);
+        let why = format!(
+            "{} of {} compacted records are missing",
+            header.kept - walked.records,
+            header.kept
+        );
         return Err(damage(walked.end, walked.expected(), why));
     }
     walked.last = walked.last.max(header.base - 1);

@@ -18,7 +18,7 @@ pub type Digest = u128;
 
 /// Whose message it is, and of which session. A session belongs to the principal that made it: the
 /// same key in another principal's hands is another session.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Who {
     pub principal: String,
     pub session: Option<String>,
@@ -155,7 +155,8 @@ impl Book {
             }
             Record::Dropped { id, .. } => self.deliver(id, DeliveryEvent::Dropped, |_| ())?,
         }
-        if let Some(entry) = record.id().and_then(Id::parse).and_then(|id| self.entries.get_mut(&id))
+        if let Some(entry) =
+            record.id().and_then(Id::parse).and_then(|id| self.entries.get_mut(&id))
             && !matches!(record, Record::Accepted(_))
         {
             entry.bytes += bytes;
@@ -275,7 +276,8 @@ impl Book {
     ) -> Result<(), String> {
         self.change(id, |entry| {
             let after = entry.turn.after(event);
-            entry.turn = after.ok_or_else(|| format!("cannot be {event:?}: it is {:?}", entry.turn))?;
+            entry.turn =
+                after.ok_or_else(|| format!("cannot be {event:?}: it is {:?}", entry.turn))?;
             then(entry);
             Ok(())
         })
@@ -312,7 +314,7 @@ impl Book {
 
     fn count(&mut self, entry: &Entry, add: bool) {
         let Counts { queued, running, outbox, dead_letters, kept } = &mut self.counts;
-        let mut step = |count: &mut usize| {
+        let step = |count: &mut usize| {
             *count = if add { *count + 1 } else { count.saturating_sub(1) };
         };
         step(kept);

@@ -26,7 +26,11 @@ const COMMANDS: [(&str, Command, &str); 7] = [
     ("/help", Command::Help, "this list"),
     ("/status", Command::Status, "what the gateway and this session are doing"),
     ("/stop", Command::Stop, "end the running turn"),
-    ("/new", Command::New, "a fresh session: what runs and waits is cancelled, what was said forgotten"),
+    (
+        "/new",
+        Command::New,
+        "a fresh session: what runs and waits is cancelled, what was said forgotten",
+    ),
     ("/queue", Command::Queue, "what waits in this session"),
     ("/retry", Command::Retry, "send the last message that is over once more"),
     ("/whoami", Command::WhoAmI, "who you are to the gateway"),
@@ -148,7 +152,9 @@ fn words(denied: &Denied) -> String {
     match denied {
         Denied::Unknown => "There is nothing of that kind.".to_owned(),
         Denied::TooLate => "It is over already.".to_owned(),
-        Denied::Journal(refused) => format!("The journal refused: {}.", escaped(&refused.to_string(), false)),
+        Denied::Journal(refused) => {
+            format!("The journal refused: {}.", escaped(&refused.to_string(), false))
+        }
     }
 }
 

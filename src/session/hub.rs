@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -48,6 +49,7 @@ pub struct Hub {
     pub cut: Event,
     /// Raised whenever the last work has ended during a drain, and when the journal breaks.
     quiet: Arc<Event>,
+    broken: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -90,11 +92,7 @@ pub struct Draft {
 pub enum Submitted {
     /// It is durable. `position` counts its session's line from 1, 0 where it is answered already;
     /// `interrupted`: the message whose turn was told to end.
-    New {
-        id: Id,
-        position: usize,
-        interrupted: Option<Id>,
-    },
+    New { id: Id, position: usize, interrupted: Option<Id> },
     /// Its idempotency key is known, and the message that began with it is durable.
     Known(Id),
 }
@@ -194,6 +192,7 @@ impl Hub {
             settings: RwLock::new(Arc::new(settings)),
             cut: Event::new()?,
             quiet,
+            broken: AtomicBool::new(false),
         }))
     }
 
@@ -222,7 +221,7 @@ impl Hub {
         if let Some(known) = self.known(&state, &draft)? {
             let (id, number) = known;
             drop(state);
-            self.journal.sync(number).map_err(Refusal::Journal)?;
+            self.sync(number).map_err(Refusal::Journal)?;
             return Ok(Submitted::Known(id));
         }
         let (session, mode) = (draft.who.digest(), draft.mode);
@@ -251,9 +250,9 @@ impl Hub {
         drop(state);
         // The attempt's record follows at once: one sync serves both.
         let number = if begun.is_empty() { number } else { number + 1 };
-        let synced = self.journal.sync(number);
+        let synced = self.sync(number);
         self.employ(begun);
-        synced.map_err(|refused| self.broke(refused))?;
+        synced.map_err(Refusal::Journal)?;
         Ok(Submitted::New { id, position: position + 1, interrupted })
     }
 
@@ -262,7 +261,7 @@ impl Hub {
         let mut state = self.lock();
         if let Some((id, number)) = self.known(&state, &draft)? {
             drop(state);
-            self.journal.sync(number).map_err(Refusal::Journal)?;
+            self.sync(number).map_err(Refusal::Journal)?;
             return Ok(Submitted::Known(id));
         }
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
@@ -277,7 +276,7 @@ impl Hub {
         self.post(&mut state, id);
         let number = self.journal.last();
         drop(state);
-        self.journal.sync(number).map_err(|refused| self.broke(refused))?;
+        self.sync(number).map_err(Refusal::Journal)?;
         Ok(Submitted::New { id, position: 0, interrupted: None })
     }
 
@@ -285,7 +284,7 @@ impl Hub {
     pub fn recall(&self, draft: &Draft) -> Result<Option<Id>, Refusal> {
         let known = self.known(&self.lock(), draft)?;
         if let Some((_, number)) = known {
-            self.journal.sync(number).map_err(Refusal::Journal)?;
+            self.sync(number).map_err(Refusal::Journal)?;
         }
         Ok(known.map(|(id, _)| id))
     }
@@ -353,7 +352,7 @@ impl Hub {
         let number = self.write(&mut state, &record, Purpose::Completion)?;
         drop(state);
         self.employ(begun);
-        self.journal.sync(number)?;
+        self.sync(number)?;
         if let Err(e) = self.transcripts.remove(session) {
             log::warn!("a transcript could not be removed: {e}");
         }
@@ -392,7 +391,7 @@ impl Hub {
             return Err(Refused::Unavailable(why));
         }
         let json = record.to_json();
-        let number = self.journal.append(&json, purpose)?;
+        let number = self.journal.append(&json, purpose).map_err(|refused| self.heard(refused))?;
         if let Err(why) = state.book.apply(number, record, json.len()) {
             log::error!("record {number} does not follow: {why}");
         }
@@ -474,9 +473,21 @@ impl Hub {
     }
 
     /// A journal that broke is the end of the process: the main thread is told.
-    pub(super) fn broke(&self, refused: Refused) -> Refusal {
-        self.quiet.raise();
-        Refusal::Journal(refused)
+    fn heard(&self, refused: Refused) -> Refused {
+        if let Refused::Broken(_) = refused {
+            self.broken.store(true, Ordering::SeqCst);
+            self.quiet.raise();
+        }
+        refused
+    }
+
+    /// Waits until a record is durable.
+    pub(super) fn sync(&self, number: u64) -> Result<(), Refused> {
+        self.journal.sync(number).map_err(|refused| self.heard(refused))
+    }
+
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::SeqCst)
     }
 
     /// One piece of work has ended.
@@ -535,7 +546,9 @@ fn accepted(id: Id, draft: Draft) -> Record {
 fn gave_up(attempts: u32, cut: bool) -> String {
     let times = if attempts == 1 { "once".to_owned() } else { format!("{attempts} times") };
     if cut {
-        format!("the gateway ended in the middle of the turn {times}; limits.max_attempts allows no more")
+        format!(
+            "the gateway ended in the middle of the turn {times}; limits.max_attempts allows no more"
+        )
     } else {
         format!("the turn was tried {times}; limits.max_attempts allows no more")
     }

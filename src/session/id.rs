@@ -93,7 +93,8 @@ mod tests {
     fn text_there_and_back() {
         let id = Id::after(None).unwrap();
         assert_eq!(Id::parse(&id.to_string()), Some(id));
-        for bad in ["", "01J", &"8".repeat(26), &"I".repeat(26), &"0".repeat(27), &"é".repeat(13)] {
+        for bad in ["", "01J", &"8".repeat(26), &"I".repeat(26), &"0".repeat(27), &"é".repeat(13)]
+        {
             assert_eq!(Id::parse(bad), None, "{bad}");
         }
     }

@@ -59,8 +59,9 @@ impl Hub {
             drop(state);
             self.employ(begun);
             self.send_what_is_due();
-            if sync && let Err(refused) = self.journal.sync(self.journal.last()) {
-                self.broke(refused);
+            if sync {
+                // Whether it broke is heard where it breaks.
+                let _ = self.sync(self.journal.last());
             }
             let mut care = self.care.lock().unwrap_or_else(PoisonError::into_inner);
             self.forget(&mut care);
@@ -87,7 +88,9 @@ impl Hub {
             if !self.transcripts.is_settled(session)
                 && let Err(e) = self.settle_transcript(session, &who)
             {
-                log::warn!("a transcript cannot be brought up to date, so nothing is forgotten: {e}");
+                log::warn!(
+                    "a transcript cannot be brought up to date, so nothing is forgotten: {e}"
+                );
                 return;
             }
             care.forgotten.insert(session);
@@ -105,7 +108,9 @@ impl Hub {
         }
         care.compact_after = None;
         match self.compact_with(care) {
-            Ok(()) => log::info!("the journal was compacted: {size} → {} bytes", self.journal.size()),
+            Ok(()) => {
+                log::info!("the journal was compacted: {size} → {} bytes", self.journal.size())
+            }
             Err(e) => {
                 log::warn!("the journal could not be compacted: {e}");
                 care.compact_after = Some(now + COMPACT_PAUSE);

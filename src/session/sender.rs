@@ -109,8 +109,7 @@ impl Hub {
             }
         };
         // The reply before it and "attempt n started" are durable before anything is sent.
-        if let Err(refused) = self.journal.sync(number) {
-            self.broke(refused);
+        if self.sync(number).is_err() {
             return Round::Stop(None);
         }
         let (Ok(Some(message)), Some(target)) =
@@ -186,10 +185,7 @@ impl Hub {
                     self.sync_soon(&mut state);
                     return true;
                 }
-                Err(refused @ (Refused::Broken(_) | Refused::TooLong)) => {
-                    self.broke(refused);
-                    return false;
-                }
+                Err(Refused::Broken(_) | Refused::TooLong) => return false,
                 Err(Refused::Full(_) | Refused::Unavailable(_)) => drop(state),
             }
             let cut = poll(&mut [Interest::read(self.cut.as_fd())], Some(DISK_PAUSE));
@@ -201,7 +197,11 @@ impl Hub {
 
     /// Takes a message off the dead-letter list and sends its reply again.
     pub fn revive(&self, id: Id) -> Result<(), Denied> {
-        self.operate(id, DeliveryEvent::Revived, Record::Revived { id: id.to_string(), at: now() })?;
+        self.operate(
+            id,
+            DeliveryEvent::Revived,
+            Record::Revived { id: id.to_string(), at: now() },
+        )?;
         self.post(&mut self.lock(), id);
         Ok(())
     }
@@ -218,6 +218,6 @@ impl Hub {
         follows.ok_or(Denied::TooLate)?;
         let number = self.write(&mut state, &record, Purpose::Completion)?;
         drop(state);
-        Ok(self.journal.sync(number)?)
+        Ok(self.sync(number)?)
     }
 }

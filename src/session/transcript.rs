@@ -105,7 +105,9 @@ impl Transcripts {
             }
         }
         let mut whole: String = kept.iter().map(|(_, lines)| *lines).collect();
-        if !missing.is_empty() || whole.len() != text.len() {
+        // Agents open it in their first turn too.
+        let is_new = text.is_empty() && !self.path(session).exists();
+        if is_new || !missing.is_empty() || whole.len() != text.len() {
             whole.extend(missing.into_iter().rev());
             self.write(session, who, &rolled(whole, cap))?;
         }
@@ -144,7 +146,9 @@ impl Transcripts {
         let lines = turn.lines();
         let size = match fs::metadata(&path) {
             Ok(meta) => meta.len(),
-            Err(e) if e.kind() == ErrorKind::NotFound => return self.write(session, who, &rolled(lines, cap)),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return self.write(session, who, &rolled(lines, cap));
+            }
             Err(e) => return Err(e),
         };
         if size + lines.len() as u64 > cap as u64 {
@@ -165,8 +169,12 @@ impl Transcripts {
         let _alone = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path(session);
         let text = read(&path)?;
-        let gone: usize =
-            pairs(&text).iter().rev().take_while(|(said, _)| *said >= id).map(|(_, l)| l.len()).sum();
+        let gone: usize = pairs(&text)
+            .iter()
+            .rev()
+            .take_while(|(said, _)| *said >= id)
+            .map(|(_, l)| l.len())
+            .sum();
         if gone > 0 {
             let file = OpenOptions::new().write(true).custom_flags(files::NO_FOLLOW).open(&path)?;
             file.set_len((text.len() - gone) as u64)?;

@@ -74,7 +74,7 @@ impl Hub {
             let place = |session| state.dispatch.tickets(session).position(|other| other == id);
             (entry.clone(), entry.session.map_or(Some(0), place).map(|place| place + 1))
         };
-        self.journal.sync(self.newest(&entry))?;
+        self.sync(self.newest(&entry))?;
         let unreadable = |e: io::Error| Some(format!("its record cannot be read: {e}"));
         let (mut reply, mut error) = (None, None);
         match self.outcome(&entry) {
@@ -92,7 +92,9 @@ impl Hub {
             state: outgoing.state,
             attempts: outgoing.attempts,
             error: match (outgoing.trouble > 0).then(|| self.record(outgoing.trouble)) {
-                Some(Ok(Record::Deferred { error, .. } | Record::Dead { error, .. })) => Some(error),
+                Some(Ok(Record::Deferred { error, .. } | Record::Dead { error, .. })) => {
+                    Some(error)
+                }
                 Some(Ok(_)) | None => None,
                 Some(Err(e)) => unreadable(e),
             },
@@ -254,7 +256,7 @@ impl Hub {
         visit: &mut dyn FnMut(u64, Record) -> bool,
     ) -> io::Result<u64> {
         let last = self.journal.last();
-        self.journal.sync(last).map_err(|refused| io::Error::other(refused.to_string()))?;
+        self.sync(last).map_err(|refused| io::Error::other(refused.to_string()))?;
         let mut seen = after;
         self.journal.scan(after, &mut |number, json| {
             if number > last {
@@ -288,7 +290,7 @@ impl Hub {
 
     /// Makes all that was written durable: the last thing before the process ends.
     pub fn close(&self) {
-        if let Err(refused) = self.journal.sync(self.journal.last()) {
+        if let Err(refused) = self.sync(self.journal.last()) {
             log::error!("the last records may be lost: {refused}");
         }
     }

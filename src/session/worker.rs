@@ -55,8 +55,7 @@ impl Hub {
             };
             (entry, Arc::clone(state.runs.entry(id).or_default()), self.journal.last())
         };
-        if let Err(refused) = self.journal.sync(number) {
-            self.broke(refused);
+        if self.sync(number).is_err() {
             return Outcome::Cut;
         }
         let message = match self.accepted(&entry) {
@@ -131,7 +130,9 @@ impl Hub {
                 self.say(id, &entry, at, &reply);
                 Record::Done { id: text, n, at, reply }
             }
-            Outcome::Temporary(error) if n < most => Record::Retry { id: text, n, at: now(), error },
+            Outcome::Temporary(error) if n < most => {
+                Record::Retry { id: text, n, at: now(), error }
+            }
             Outcome::Cancelled | Outcome::ClientGone => {
                 let error = run.why().unwrap_or_else(|| "cancelled".to_owned());
                 Record::Cancelled { id: text, at: now(), error }
@@ -168,10 +169,7 @@ impl Hub {
                     record = Record::Failed { id: id.to_string(), n, at: now(), error };
                     continue;
                 }
-                Err(refused @ Refused::Broken(_)) => {
-                    self.broke(refused);
-                    return None;
-                }
+                Err(Refused::Broken(_)) => return None,
                 Err(refused @ (Refused::Full(_) | Refused::Unavailable(_))) => {
                     if !std::mem::replace(&mut waited, true) {
                         log::warn!("the end of turn {id} waits for the disk: {refused}");

@@ -69,6 +69,8 @@ impl Main {
             stop.cut = turns;
         }
         if let Some(started) = &self.started {
+            started.service.gate.close();
+            started.service.hub.drain();
             if turns > 0 {
                 log::warn!("ending what is still in flight (turns: {turns})");
             }
@@ -92,7 +94,7 @@ impl Main {
     pub(super) fn finish(&mut self, outcome: Outcome, signals: &mut Signals) -> Exit {
         self.clean_up();
         let exit = self.write_down(outcome);
-        if outcome == Outcome::Planned {
+        if outcome != Outcome::Terminated {
             return exit;
         }
         let missed = |caught: &Caught| matches!(caught.kind, Kind::Terminate | Kind::Interrupt);
@@ -115,9 +117,14 @@ impl Main {
         let exit = match outcome {
             Outcome::Planned => Exit::Planned,
             Outcome::Terminated => Exit::Terminated,
+            Outcome::Failed => Exit::Failed,
         };
-        let mut why = "stopped".to_owned();
-        if let Some(stop) = &self.stop
+        let mut why = match outcome {
+            Outcome::Failed => "the journal is broken; the next start reads it anew".to_owned(),
+            Outcome::Planned | Outcome::Terminated => "stopped".to_owned(),
+        };
+        if outcome != Outcome::Failed
+            && let Some(stop) = &self.stop
             && let Some((first, last)) = &stop.findings
         {
             why = format!("{}: {}", last.verdict.word(), last.verdict.reason);
@@ -143,6 +150,9 @@ impl Main {
                 log::warn!("the thread that started us had died");
             }
             startup::clean_up(&self.plan);
+        }
+        if let Some(started) = &self.started {
+            started.service.hub.close();
         }
     }
 }
