@@ -302,6 +302,35 @@ pub const MAX_UNIT_FILE: u64 = 1 << 20;
 /// The record of a run is about 150 bytes.
 pub const MAX_RUN_RECORD: u64 = 4096;
 
+// ---- The journal.
+
+/// Longest record: far above the default body and reply; the memory that one damaged length can take.
+pub const MAX_RECORD: usize = 64 * MIB;
+
+/// What new work leaves below `max_journal` to what completes the work there is: an eighth, at least
+/// 1 MiB, but never more than half of a small journal.
+pub const fn journal_reserve(cap: u64) -> u64 {
+    let wanted = if cap / 8 < JOURNAL_AHEAD { JOURNAL_AHEAD } else { cap / 8 };
+    if wanted < cap / 2 { wanted } else { cap / 2 }
+}
+
+/// Room on the disk that is set aside beyond the journal's end before new work is taken: thousands
+/// of completions with short replies.
+pub const JOURNAL_AHEAD: u64 = 1 << 20;
+
+/// Bytes of journal between two places that are remembered: what a read has to walk at most, beside
+/// the record itself; 16 bytes of memory each.
+pub const JOURNAL_STEP: u64 = 16 << 10;
+
+/// How often a journal that lacks room is looked at again.
+pub const JOURNAL_PROBE: Duration = Duration::from_secs(1);
+
+/// What one read of the journal takes: some steps of the index.
+pub const JOURNAL_BUFFER: usize = 32 * KIB;
+
+/// Pieces of damaged journals that are kept under one name: who has more should look at the disk.
+pub const MAX_KEPT_PIECES: u32 = 100;
+
 // ---- Commands.
 
 /// A gateway that lives answers in a few milliseconds; this is how long a loaded machine may need.

@@ -15,6 +15,7 @@ mod dirs;
 mod exit;
 mod gateway;
 mod http;
+mod journal;
 mod lifecycle;
 mod limits;
 mod logger;

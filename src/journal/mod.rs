@@ -1,11 +1,30 @@
 //! The journal: a durable log of records, in the order in which they were written.
 //!
 //! What may enter: how records get to disk and back, when they are durable, and what is wrong with a
-//! file. What a record means is in [`record`], as text; what follows from it is decided above.
+//! file. What a record says is in [`record`]; what follows from it is decided above.
 #![forbid(unsafe_code)]
+// Nothing uses this room yet.
+#![allow(dead_code, unused_imports)]
+
+mod compact;
+mod file;
+mod inspect;
+mod line;
+mod memory;
+pub mod record;
+#[cfg(test)]
+mod tests;
+mod walk;
 
 use std::fmt;
 use std::io;
+
+pub use file::{FileJournal, NAME, Opened};
+pub use inspect::{Repaired, Report, inspect, repair};
+pub use memory::MemoryJournal;
+pub use walk::Damage;
+
+use crate::limits::journal_reserve;
 
 /// A log of records. Records have numbers that only grow; each is one line of JSON.
 ///
@@ -89,4 +108,15 @@ pub enum Condition {
     Degraded(String),
     /// See [`Refused::Broken`].
     Broken(String),
+}
+
+/// The rule of the cap: new work leaves a reserve below it; what completes work is refused by
+/// nothing but the disk.
+fn room(size: u64, more: u64, cap: u64, purpose: Purpose) -> Result<(), Refused> {
+    let free = cap.saturating_sub(journal_reserve(cap));
+    if purpose == Purpose::Completion || size.saturating_add(more) <= free {
+        return Ok(());
+    }
+    let why = format!("the journal has {size} bytes: no room for new work (max_journal = {cap})");
+    Err(Refused::Full(why))
 }
