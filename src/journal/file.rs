@@ -19,6 +19,8 @@ use crate::sys::fs as files;
 /// The journal's name in the state directory.
 pub const NAME: &str = "journal";
 
+type Tell = Box<dyn FnOnce(&str) + Send>;
+
 /// What is asked of the disk, so that tests can have it refused.
 #[derive(Clone, Copy)]
 pub(super) struct Disk {
@@ -49,7 +51,7 @@ pub struct FileJournal {
     /// Held by the one compaction that may run.
     pub(super) compacting: Mutex<()>,
     pub(super) disk: Disk,
-    on_broken: Mutex<Option<Box<dyn FnOnce(&str) + Send>>>,
+    on_broken: Mutex<Option<Tell>>,
 }
 
 pub(super) struct Inner {
