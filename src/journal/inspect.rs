@@ -28,13 +28,13 @@ pub struct Report {
 /// Reads the journal at `path` and shows every record. Nothing is written.
 ///
 /// # Errors
-/// The first damage.
-pub fn inspect(path: &Path, visit: &mut dyn FnMut(u64, &str)) -> Result<Report, Damage> {
+/// The first damage, or what `visit` cannot understand.
+pub fn inspect(
+    path: &Path,
+    visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
+) -> Result<Report, Damage> {
     let file = files::open_own(path).map_err(|e| Damage::io(path, &e))?;
-    let walked = walk(path, &file, &mut |number, _, json| {
-        visit(number, json);
-        Ok(())
-    })?;
+    let walked = walk(path, &file, &mut |number, _, json| visit(number, json))?;
     let length = walked.tail.map(|(length, _)| length);
     Ok(Report {
         records: walked.records,
@@ -59,13 +59,17 @@ pub struct Repaired {
 }
 
 /// Goes on with what is before the damage, in a new journal whose next number is higher than any in
-/// the old one. `None`: nothing is damaged. For a gateway that does not run.
+/// the old one. A record that `visit` cannot understand is damage too. `None`: there is none. For a
+/// gateway that does not run.
 ///
 /// # Errors
 /// The damage, where it is none that can be cut off.
-pub fn repair(dir: &Path) -> Result<Option<Repaired>, Damage> {
+pub fn repair(
+    dir: &Path,
+    visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
+) -> Result<Option<Repaired>, Damage> {
     let path = dir.join(NAME);
-    let Err(damage) = inspect(&path, &mut |_, _| {}) else { return Ok(None) };
+    let Err(damage) = inspect(&path, visit) else { return Ok(None) };
     let Some((offset, _)) = damage.place else { return Err(damage) };
     cut(&path, offset)
         .map(|(kept, records, left_out)| Some(Repaired { damage, kept, records, left_out }))

@@ -1,13 +1,13 @@
 //! Disks that refuse, tear and lie.
 
-use fs::File;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::mpsc;
 
 use super::*;
-use crate::journal::file::Disk;
+use crate::journal::writer::Disk;
 
 fn full() -> io::Error {
     io::ErrorKind::StorageFull.into()
