@@ -371,12 +371,9 @@ pub const MAX_RUN_RECORD: u64 = 4096;
 /// Longest record: far above the default body and reply; the memory that one damaged length can take.
 pub const MAX_RECORD: usize = 64 * MIB;
 
-/// What new work leaves below `max_journal` to what completes the work there is: an eighth, at least
-/// 1 MiB, but never more than half of a small journal.
-pub const fn journal_reserve(cap: u64) -> u64 {
-    let wanted = if cap / 8 < JOURNAL_AHEAD { JOURNAL_AHEAD } else { cap / 8 };
-    if wanted < cap / 2 { wanted } else { cap / 2 }
-}
+/// The part of `max_journal` that new work leaves to what completes the work there is, as a divisor;
+/// at least [`JOURNAL_AHEAD`], but never more than half of a small journal.
+pub const JOURNAL_RESERVE: u64 = 8;
 
 /// Room on the disk that is set aside beyond the journal's end before new work is taken: thousands
 /// of completions with short replies.

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Condition;
-use super::file::{FileJournal, invalid, note};
+use super::file::{FileJournal, invalid};
 use super::line::{Header, Lines, parse};
+use super::writer::note;
 use crate::sys::fs as files;
 
 /// A new journal in the making.

@@ -1,7 +1,6 @@
 //! The journal on disk.
 #![forbid(unsafe_code)]
 
-use std::env;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -10,36 +9,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::line::{Header, Lines, line, parse};
+use super::line::{Header, Lines, parse};
 use super::walk::{Damage, walk};
-use super::{Condition, Journal, Purpose, Refused, inspect, room};
-use crate::limits::{JOURNAL_AHEAD, JOURNAL_PROBE, JOURNAL_STEP, MAX_RECORD};
+use super::writer::{Disk, Inner, note};
+use super::{Condition, Journal, Purpose, Refused, fits, inspect, room};
+use crate::limits::JOURNAL_PROBE;
 use crate::sys::fs as files;
 
 /// The journal's name in the state directory.
 pub const NAME: &str = "journal";
 
-/// What is asked of the disk, so that tests can have it refused.
-#[derive(Clone, Copy)]
-pub(super) struct Disk {
-    pub write: fn(&File, &[u8], u64) -> io::Result<usize>,
-    pub truncate: fn(&File, u64) -> io::Result<()>,
-    pub set_aside: fn(&File, u64, u64) -> io::Result<bool>,
-    pub sync: fn(&File) -> io::Result<()>,
-}
-
-impl Disk {
-    fn real() -> Disk {
-        // Tests of durability have to fail without the one call that makes for it.
-        let trusting = cfg!(debug_assertions) && env::var_os("HERMES_TEST_NO_FDATASYNC").is_some();
-        Disk {
-            write: File::write_at,
-            truncate: File::set_len,
-            set_aside: files::set_aside,
-            sync: if trusting { |_| Ok(()) } else { File::sync_data },
-        }
-    }
-}
+type Tell = Box<dyn FnOnce(&str) + Send>;
 
 pub struct FileJournal {
     pub(super) path: PathBuf,
@@ -49,24 +29,7 @@ pub struct FileJournal {
     /// Held by the one compaction that may run.
     pub(super) compacting: Mutex<()>,
     pub(super) disk: Disk,
-    on_broken: Mutex<Option<Box<dyn FnOnce(&str) + Send>>>,
-}
-
-pub(super) struct Inner {
-    pub file: Arc<File>,
-    /// Number and offset of a record every [`JOURNAL_STEP`] bytes, and of the first.
-    pub index: Vec<(u64, u64)>,
-    /// Where the last record ends, and the next begins.
-    pub end: u64,
-    pub last: u64,
-    /// The last number that is known to be durable.
-    pub durable: u64,
-    pub syncing: bool,
-    /// How far room has been set aside; the maximum where the file system cannot.
-    pub aside: u64,
-    pub cap: u64,
-    pub condition: Condition,
-    probed: Instant,
+    on_broken: Mutex<Option<Tell>>,
 }
 
 /// What opening a journal has found.
@@ -175,12 +138,7 @@ impl FileJournal {
 
 impl Journal for FileJournal {
     fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused> {
-        if json.len() > MAX_RECORD {
-            return Err(Refused::TooLong);
-        }
-        if json.contains('\n') {
-            return Err(Refused::Unavailable("a record has to be one line".to_owned()));
-        }
+        fits(json)?;
         let result = self.lock().append(self.disk, json, purpose);
         if let Err(Refused::Broken(why)) = &result {
             self.synced.notify_all();
@@ -282,96 +240,6 @@ impl Journal for FileJournal {
     }
 }
 
-impl Inner {
-    fn append(&mut self, disk: Disk, json: &str, purpose: Purpose) -> Result<u64, Refused> {
-        if let Condition::Broken(why) = &self.condition {
-            return Err(Refused::Broken(why.clone()));
-        }
-        let number = self.last + 1;
-        let line = line(number, json);
-        let length = line.len() as u64;
-        room(self.end, length, self.cap, purpose)?;
-        match self.set_aside(disk, length) {
-            Err(e) if purpose == Purpose::NewWork => return Err(self.degrade(&e)),
-            _ => {}
-        }
-        let written = loop {
-            match (disk.write)(&self.file, &line, self.end) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Ok(count) if count < line.len() => {
-                    let short = format!("it took {count} bytes of {length}");
-                    break Err(io::Error::new(io::ErrorKind::StorageFull, short));
-                }
-                result => break result,
-            }
-        };
-        if let Err(e) = written {
-            if let Err(worse) = (disk.truncate)(&self.file, self.end) {
-                let why = format!("a record that failed ({e}) cannot be taken back: {worse}");
-                return Err(Refused::Broken(self.break_off(&why)));
-            }
-            // What was set aside went with it.
-            self.aside = 0;
-            let _ = self.set_aside(disk, 0);
-            return Err(self.degrade(&e));
-        }
-        note(&mut self.index, number, self.end);
-        self.end += length;
-        self.last = number;
-        if purpose == Purpose::NewWork {
-            self.condition = Condition::Good;
-        }
-        Ok(number)
-    }
-
-    /// Sees to it that there is room for `more` bytes and a reserve beyond them, so that a disk
-    /// which others fill up still takes what completes the work there is.
-    pub fn set_aside(&mut self, disk: Disk, more: u64) -> io::Result<()> {
-        let enough = |ahead: u64| self.end.saturating_add(more).saturating_add(ahead);
-        if enough(JOURNAL_AHEAD) <= self.aside {
-            return Ok(());
-        }
-        // Twice as much first: then the disk is asked once for many records.
-        let mut result = Ok(());
-        for ahead in [2 * JOURNAL_AHEAD, JOURNAL_AHEAD] {
-            match (disk.set_aside)(&self.file, self.end, more.saturating_add(ahead)) {
-                Ok(can) => {
-                    self.aside = if can { enough(ahead) } else { u64::MAX };
-                    return Ok(());
-                }
-                Err(e) => result = Err(e),
-            }
-        }
-        result
-    }
-
-    /// Asks the disk again whether it has room.
-    pub fn probe(&mut self, disk: Disk) {
-        self.aside = 0;
-        match self.set_aside(disk, 0) {
-            Ok(()) => self.condition = Condition::Good,
-            Err(e) => drop(self.degrade(&e)),
-        }
-    }
-
-    fn degrade(&mut self, e: &io::Error) -> Refused {
-        let why = format!("the journal cannot be written: {e}");
-        self.condition = Condition::Degraded(why.clone());
-        self.probed = Instant::now();
-        match e.kind() {
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge => Refused::Full(why),
-            _ => Refused::Unavailable(why),
-        }
-    }
-
-    pub fn break_off(&mut self, why: &str) -> String {
-        self.condition = Condition::Broken(why.to_owned());
-        why.to_owned()
-    }
-}
-
 impl fmt::Debug for FileJournal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileJournal").field("path", &self.path).finish_non_exhaustive()
@@ -381,13 +249,6 @@ impl fmt::Debug for FileJournal {
 /// Where a compaction writes.
 pub(super) fn temporary(path: &Path) -> PathBuf {
     path.with_extension("new")
-}
-
-/// Remembers the place of a record, if the last that is remembered is far enough before it.
-pub(super) fn note(index: &mut Vec<(u64, u64)>, number: u64, at: u64) {
-    if index.last().is_none_or(|(_, before)| at - before >= JOURNAL_STEP) {
-        index.push((number, at));
-    }
 }
 
 pub(super) fn invalid(at: u64, why: &str) -> io::Error {

@@ -28,7 +28,7 @@ pub struct Report {
 /// Reads the journal at `path` and shows every record. Nothing is written.
 ///
 /// # Errors
-/// The first damage, which may be what `visit` says of a record.
+/// The first damage, or what `visit` cannot understand.
 pub fn inspect(
     path: &Path,
     visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
@@ -59,7 +59,8 @@ pub struct Repaired {
 }
 
 /// Goes on with what is before the damage, in a new journal whose next number is higher than any in
-/// the old one. `None`: nothing is damaged. For a gateway that does not run.
+/// the old one. A record that `visit` cannot understand is damage too. `None`: there is none. For a
+/// gateway that does not run.
 ///
 /// # Errors
 /// The damage, where it is none that can be cut off.

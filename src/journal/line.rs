@@ -85,7 +85,9 @@ impl Header {
             return Err((true, why));
         }
         match (value["base"].as_u64(), value["kept"].as_u64()) {
-            (Some(base), Some(kept)) if base > kept => Ok(Header { base, kept }),
+            (Some(base), Some(kept)) if base > kept && base <= u64::MAX / 2 => {
+                Ok(Header { base, kept })
+            }
             _ => Err(damaged("its base and kept make no sense")),
         }
     }

@@ -6,8 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::line::line;
-use super::{Condition, Journal, Purpose, Refused, room};
-use crate::limits::MAX_RECORD;
+use super::{Condition, Journal, Purpose, Refused, fits, room};
 
 #[derive(Debug)]
 pub struct MemoryJournal(Mutex<Inner>);
@@ -39,9 +38,7 @@ impl MemoryJournal {
 
 impl Journal for MemoryJournal {
     fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused> {
-        if json.len() > MAX_RECORD {
-            return Err(Refused::TooLong);
-        }
+        fits(json)?;
         let mut inner = self.lock();
         let number = inner.last + 1;
         let length = size(number, json);

@@ -13,6 +13,7 @@ pub mod record;
 #[cfg(test)]
 mod tests;
 mod walk;
+mod writer;
 
 use std::fmt;
 use std::io;
@@ -22,7 +23,7 @@ pub use inspect::{Report, inspect, repair};
 pub use memory::MemoryJournal;
 pub use walk::Damage;
 
-use crate::limits::journal_reserve;
+use crate::limits::{JOURNAL_AHEAD, JOURNAL_RESERVE, MAX_RECORD};
 
 /// A log of records. Records have numbers that only grow; each is one line of JSON.
 ///
@@ -111,10 +112,19 @@ pub enum Condition {
     Broken(String),
 }
 
+/// What a record has to be, whatever is in it.
+fn fits(json: &str) -> Result<(), Refused> {
+    match json.len() {
+        0..=MAX_RECORD if !json.contains('\n') => Ok(()),
+        0..=MAX_RECORD => Err(Refused::Unavailable("a record has to be one line".to_owned())),
+        _ => Err(Refused::TooLong),
+    }
+}
+
 /// The rule of the cap: new work leaves a reserve below it; what completes work is refused by
 /// nothing but the disk.
 fn room(size: u64, more: u64, cap: u64, purpose: Purpose) -> Result<(), Refused> {
-    let free = cap.saturating_sub(journal_reserve(cap));
+    let free = cap - (cap / JOURNAL_RESERVE).max(JOURNAL_AHEAD).min(cap / 2);
     if purpose == Purpose::Completion || size.saturating_add(more) <= free {
         return Ok(());
     }

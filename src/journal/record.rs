@@ -245,7 +245,8 @@ impl<'a> Fields<'a> {
         loop {
             let (key, value) = rest
                 .strip_prefix('"')
-                .and_then(|rest| rest.split_once("\":"))
+                .and_then(|rest| rest.split_once('"'))
+                .and_then(|(key, rest)| Some((key, rest.strip_prefix(':')?)))
                 .ok_or("it is no list of members")?;
             let place = KEYS.iter().position(|known| *known == key);
             let place = place.ok_or_else(|| format!("no record has a {key:.20}"))?;
