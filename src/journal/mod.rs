@@ -21,9 +21,9 @@ use std::fmt;
 use std::io;
 
 pub use file::{FileJournal, NAME, Opened};
-pub use inspect::{Repaired, Report, inspect, repair};
+pub use inspect::{Repaired, inspect, repair};
 pub use memory::MemoryJournal;
-pub use walk::Damage;
+pub use walk::{Damage, Report};
 
 use crate::limits::{JOURNAL_AHEAD, JOURNAL_RESERVE, MAX_RECORD};
 
