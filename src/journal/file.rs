@@ -285,5 +285,6 @@ fn drop_torn(path: &Path, file: &File, (at, length): (u64, u64)) -> io::Result<S
         words += &format!("; it is kept as {}", kept.display());
     }
     file.set_len(at)?;
+    file.sync_all()?;
     Ok(words)
 }

@@ -87,7 +87,8 @@ pub fn walk(
         let Some((at, line)) = lines.next().map_err(io)? else { break };
         match parse(line) {
             Ok((number, json)) => {
-                if if kept { number < next || number >= header.base } else { number != next } {
+                let gap = if kept { number >= header.base } else { number > next };
+                if gap || number < next {
                     let reason = format!("the record there has the number {number}");
                     return Err(damage(at, next, reason));
                 }

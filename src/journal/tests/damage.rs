@@ -83,14 +83,16 @@ fn every_bit_flipped() {
         let last_but_one = ends[ends.len() - 2];
         let mut flipped = bytes.clone();
         for at in 0..bytes.len() {
+            fs::write(&path, &bytes).unwrap();
+            let file = fs::File::options().write(true).open(&path).unwrap();
             for bit in 0..8 {
                 flipped[at] ^= 1 << bit;
+                file.write_all_at(&flipped[at..=at], at as u64).unwrap();
                 let mut seen = Vec::new();
                 let mut note = |number, json: &str| {
                     seen.push((number, json.to_owned()));
                     Ok(())
                 };
-                fs::write(&path, &flipped).unwrap();
                 let found = inspect(&path, &mut note);
                 assert!(whole.starts_with(&seen), "byte {at}, bit {bit}: an invented record");
                 // Only the last line may be wrong; without the LF before it, that is two records.
@@ -109,7 +111,7 @@ fn every_bit_flipped() {
                     }
                 }
                 // A start costs more than a look, and comes to the same.
-                if bit == at % 8 && at % 16 == 0 {
+                if bit == 7 && at % 16 == 0 {
                     assert_eq!(clean(&dir, &flipped, &whole), tail.map(|_| seen.len()));
                 }
                 flipped[at] ^= 1 << bit;
