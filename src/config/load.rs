@@ -1,10 +1,12 @@
 //! Loading: the file is read here, everything after that works on its bytes.
 #![forbid(unsafe_code)]
 
+use super::draft::Draft;
 use super::error::{ConfigError, Origin, Problems, place};
-use super::value::{Draft, Origins};
+use super::value::Notes;
 use super::{Config, parse, set};
 use crate::limits::MAX_CONFIG_BYTES;
+use crate::named::ByName;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -28,7 +30,7 @@ pub struct Loaded {
     pub config: Config,
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
-    pub(super) origins: Origins,
+    pub(super) origins: ByName<Origin>,
 }
 
 impl Loaded {
@@ -36,9 +38,9 @@ impl Loaded {
     /// `FILE:LINE:COLUMN`, `--set …`; `None` for a default.
     pub fn place(&self, full_name: &str) -> Option<String> {
         let file = self.file.as_deref().map(name).unwrap_or_default();
-        match self.origins.of(full_name) {
-            Origin::Default => None,
-            given => Some(place(given, &file)),
+        match self.origins.get(full_name) {
+            None | Some(Origin::Default) => None,
+            Some(given) => Some(place(given, &file)),
         }
     }
 }
@@ -63,7 +65,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
 /// The pure half of [`load`]: the file's bytes, or `None` where there is no file.
 pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Loaded, ConfigError> {
     let file = name(&sources.file);
-    let mut draft = Draft { home: sources.home.clone(), ..Draft::default() };
+    let notes = Notes { home: sources.home.clone(), ..Notes::default() };
+    let mut draft = Draft { notes, ..Draft::default() };
     if let Some(bytes) = bytes {
         parse::read(bytes, &mut draft);
     }
@@ -71,16 +74,16 @@ pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Load
         set::read(argument, &mut draft);
     }
     // What keys mean together can only be judged where each is good.
-    if draft.problems.is_empty() {
+    if draft.notes.problems.is_empty() {
         draft.settle(&file);
     }
-    if !draft.problems.is_empty() {
-        return Err(draft.problems.into_error(&file));
+    if !draft.notes.problems.is_empty() {
+        return Err(draft.notes.problems.into_error(&file));
     }
     Ok(Loaded {
         config: draft.config,
         file: bytes.map(|_| sources.file.clone()),
-        origins: draft.origins,
+        origins: draft.notes.origins,
     })
 }
 
