@@ -389,6 +389,24 @@ pub const MAX_SETTLED: usize = 10_000;
 /// A session's key and principal in JSON are some hundred bytes.
 pub const MAX_ABOUT_FILE: u64 = 8 << 10;
 
+// ---- Deliveries.
+
+/// For one address of a receiver's: the second of two lost SYNs is sent again after 3 s.
+pub const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest wait that a receiver can ask for: one that says "tomorrow" is asked in between.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(HOUR);
+
+/// Beyond curl's own time-out, so that it can say what it waited for.
+pub const CURL_MARGIN: Duration = Duration::from_secs(1);
+
+/// The heads of a response that curl hands on; it follows no redirect.
+pub const MAX_CURL_OUTPUT: usize = 64 << 10;
+
+/// Bytes of a body in one line of curl's configuration: twice as many in quotes, where lines have
+/// ended at 100 KiB.
+pub const CURL_PIECE: usize = 48 << 10;
+
 // ---- Files.
 
 /// How many stops are kept: months of a gateway's life, and a screen or two to read.

@@ -20,6 +20,7 @@ use scan::Source;
 /// May be used by every room above `sys`, and use only each other and `sys`.
 const BASE: &[&str] = &[
     "config",
+    "digest",
     "dirs",
     "exit",
     "limits",
@@ -39,8 +40,9 @@ const ROOMS: &[(&str, &str)] = &[
     ("lifecycle", "systemd"),
     ("http", ""),
     ("agent", "http"),
+    ("delivery", "http"),
     ("journal", ""),
-    ("session", "journal agent http"),
+    ("session", "journal delivery agent http"),
     ("api", "session journal agent http"),
     ("gateway", "api session journal agent http lifecycle systemd"),
     ("cli", "gateway api session journal agent http lifecycle systemd"),

@@ -3,14 +3,16 @@
 
 use super::draft::Draft;
 use super::error::{ConfigError, Origin, Problems, place};
+use super::schema::TARGETS;
+use super::target::Secret;
 use super::value::Notes;
 use super::{Config, parse, set};
-use crate::limits::MAX_CONFIG_BYTES;
+use crate::limits::{MAX_CONFIG_BYTES, MAX_KEY_FILE};
 use crate::named::ByName;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use crate::sys::fs::{open_trusted, read_bytes};
+use crate::sys::fs::{open_trusted, read_bytes, read_secret};
 
 /// What to load.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +44,35 @@ impl Loaded {
             None | Some(Origin::Default) => None,
             Some(given) => Some(place(given, &file)),
         }
+    }
+}
+
+impl Loaded {
+    /// Reads the secrets that targets name; what only looks at settings does without.
+    ///
+    /// # Errors
+    /// Each file that cannot be used, with the place of its key.
+    pub fn with_secrets(mut self) -> Result<Loaded, ConfigError> {
+        let mut problems = Problems::default();
+        for target in self.config.deliver.values_mut() {
+            let Some(file) = &target.secret_file else { continue };
+            match read_secret(file, MAX_KEY_FILE)
+                .map_err(|e| e.to_string())
+                .and_then(|text| Secret::parse(&text))
+            {
+                Ok(secret) => target.secret = Some(secret),
+                Err(why) => {
+                    let key = format!("{TARGETS}.{}.secret_file", target.name);
+                    let origin = self.origins.get(&key).cloned().unwrap_or(Origin::Default);
+                    let file = name(file);
+                    problems.push(origin, format!("{key}: {file} cannot be used: {why}"));
+                }
+            }
+        }
+        if problems.is_empty() {
+            return Ok(self);
+        }
+        Err(problems.into_error(&self.file.as_deref().map(name).unwrap_or_default()))
     }
 }
 

@@ -26,6 +26,8 @@ pub use error::ConfigError;
 pub use load::{Loaded, Sources, load};
 pub use render::starter;
 pub use suggest::nearest;
+#[cfg(test)]
+pub use target::Secret;
 pub use target::{Target, TargetKind};
 pub use url::Url;
 

@@ -3,6 +3,7 @@
 
 use super::error::{Origin, Problems, place};
 use super::url::Url;
+use crate::digest;
 use crate::limits;
 use crate::named::ByName;
 use std::fmt;
@@ -17,6 +18,8 @@ pub struct Target {
     pub url: Option<Url>,
     /// Absolute. `None`: callbacks are not signed.
     pub secret_file: Option<PathBuf>,
+    /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
+    pub secret: Option<Secret>,
     /// As with an agent: not empty, and without NUL, when `kind` is [`TargetKind::Command`].
     pub command: Vec<String>,
     pub env: ByName<String>,
@@ -25,6 +28,37 @@ pub struct Target {
     pub timeout: Duration,
     /// The age at which an undelivered reply becomes a dead letter.
     pub expire: Duration,
+}
+
+/// What callbacks are signed with. Printed as `Secret(…)`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// `whsec_BASE64` (Standard Webhooks), or the text itself.
+    ///
+    /// # Errors
+    /// What is wrong with it, without quoting it.
+    pub fn parse(text: &str) -> Result<Secret, String> {
+        let text = text.trim();
+        let bytes = match text.strip_prefix("whsec_") {
+            Some(base64) => {
+                digest::from_base64(base64).ok_or("what follows whsec_ is not base64")?
+            }
+            None => text.as_bytes().to_vec(),
+        };
+        if bytes.is_empty() { Err("it is empty".to_owned()) } else { Ok(Secret(bytes)) }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +77,7 @@ impl Target {
             kind: TargetKind::default(),
             url: None,
             secret_file: None,
+            secret: None,
             command: Vec::new(),
             env: ByName::new(),
             pass_env: Vec::new(),
