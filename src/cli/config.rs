@@ -8,7 +8,7 @@ use crate::exit::{Exit, Failure};
 /// Prints the configuration with where each value came from; with `check` only what is wrong.
 pub fn show(context: &Context, check: bool) -> Result<Exit, Failure> {
     let loaded = load(context)?;
-    let loaded = if check { loaded.with_secrets().map_err(wrong)? } else { loaded };
+    let loaded = if check { loaded.with_secrets().map_err(|e| wrong(&e))? } else { loaded };
     if !check {
         print(&loaded.render())?;
     }
@@ -20,9 +20,9 @@ pub fn show(context: &Context, check: bool) -> Result<Exit, Failure> {
 /// # Errors
 /// `Config`, with a line for everything that is wrong.
 pub fn load(context: &Context) -> Result<config::Loaded, Failure> {
-    config::load(&context.sources()).map_err(wrong)
+    config::load(&context.sources()).map_err(|e| wrong(&e))
 }
 
-fn wrong(e: ConfigError) -> Failure {
+fn wrong(e: &ConfigError) -> Failure {
     Failure::new(Exit::Config, format!("the configuration is wrong\n{e}"))
 }

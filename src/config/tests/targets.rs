@@ -5,6 +5,10 @@ use super::{error, errors_of, good, set_error, sources};
 use crate::config::TargetKind;
 use crate::config::load::from_bytes;
 use crate::limits::MAX_TARGETS;
+use crate::sys::fs::create;
+use crate::testing::TempDir;
+use std::fs;
+use std::os::unix::fs::symlink;
 
 #[test]
 fn names_and_keys() {
@@ -115,6 +119,38 @@ fn set_makes_and_changes_targets() {
         let error = from_bytes(Some(text.as_bytes()), &sources(&[argument])).unwrap_err();
         assert!(!error.to_string().contains("hidden"), "{error}");
     }
+}
+
+#[test]
+fn secrets_are_read_apart_and_as_strictly_as_the_key() {
+    let dir = TempDir::new("secrets");
+    let path = dir.path().join("hook.secret");
+    let text = format!("[deliver.x]\nurl = 'http://a'\nsecret_file = '{}'\n", path.display());
+    let load = || good(&text, &[]).with_secrets();
+    let refused = |why: &str| {
+        let error = load().unwrap_err().to_string();
+        let place = format!("/etc/coder.toml:3:1: deliver.x.secret_file: {} ", path.display());
+        assert!(error.starts_with(&place) && error.contains(why), "{error}");
+        assert!(!error.contains("hidden"), "{error}");
+    };
+    refused("No such file");
+    for (content, mode, why) in [
+        ("hidden", 0o640, "others may read it (mode 640); chmod 600 it"),
+        ("\n", 0o600, "it is empty"),
+        ("whsec_hidden!", 0o600, "not base64"),
+    ] {
+        let _ = fs::remove_file(&path);
+        create(&path, content.as_bytes(), mode).unwrap();
+        refused(why);
+    }
+    fs::write(&path, "whsec_c2VjcmV0\n").unwrap();
+    let config = load().unwrap().config;
+    assert_eq!(config.deliver.get("x").unwrap().secret.as_ref().unwrap().bytes(), b"secret");
+    assert!(!load().unwrap().render().contains("c2Vj"));
+    let link = path.with_extension("link");
+    fs::rename(&path, &link).unwrap();
+    symlink(&link, &path).unwrap();
+    refused("symlink");
 }
 
 #[test]
