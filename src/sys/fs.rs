@@ -140,6 +140,17 @@ pub fn read_own(path: &Path, cap: u64) -> io::Result<String> {
     read_text(open_own(path)?, cap)
 }
 
+/// The same of a file that nobody else may read.
+pub fn read_secret(path: &Path, cap: u64) -> io::Result<String> {
+    let file = open_own(path)?;
+    let mode = file.metadata()?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let words = format!("others may read it (mode {mode:o}); chmod 600 it");
+        return Err(io::Error::other(words));
+    }
+    read_text(file, cap)
+}
+
 /// The text of any file, at most `cap` bytes of it.
 pub fn read_any(path: impl AsRef<Path>, cap: u64) -> io::Result<String> {
     read_text(File::open(path.as_ref())?, cap)
