@@ -11,7 +11,6 @@ mod curl;
 mod judge;
 // The session still keeps its own queues.
 #[allow(dead_code)]
-pub mod outbox;
 mod plain;
 #[cfg(test)]
 mod tests;
