@@ -200,10 +200,15 @@ impl House {
 }
 
 impl Drop for House {
-    /// Ends what runs, and the keeper.
+    /// Ends the keeper and what runs: an agent must not outlive its test.
     fn drop(&mut self) {
         self.hub.cut.raise();
         self.hub.drain();
+        let deadline = Instant::now() + PATIENCE / 3;
+        while self.hub.busy() > 0 && Instant::now() < deadline {
+            let _ = poll(&mut [Interest::read(self.quiet.as_fd())], Some(PATIENCE / 1000));
+            self.quiet.clear();
+        }
     }
 }
 
