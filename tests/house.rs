@@ -53,6 +53,10 @@ const PURE: &[&str] = &[
     "src/lifecycle/verdict.rs",
     "src/lifecycle/phase.rs",
     "src/session/dispatch.rs",
+    "src/session/life.rs",
+    "src/session/book.rs",
+    "src/session/book/keep.rs",
+    "src/session/outboxes.rs",
     "src/http/head.rs",
     "src/delivery/backoff.rs",
 ];
@@ -75,11 +79,13 @@ const IMPURE: &[&str] = &[
 
 /// State machines: `match (state, event)` names every pair.
 const TOTAL: &[&str] =
+    &["src/lifecycle/phase.rs", "src/session/dispatch.rs", "src/session/life.rs"];
 
 /// All that the top level of the repository holds.
 const TOP_LEVEL: &[&str] = &[
     ".ci",
     ".gitignore",
+    ".rustfmt.toml",
     "Cargo.lock",
     "Cargo.toml",
     "LICENSE-APACHE",
@@ -97,7 +103,7 @@ const MAX_FILE: usize = 400;
 const MAX_MEDIAN: usize = 200;
 const MAX_FUNCTION: usize = 70;
 const MAX_TOTAL: usize = 12_000;
-const MAX_BINARY: u64 = 900_000;
+const MAX_BINARY: u64 = 1_200_000;
 
 // ------------------------------------------------------------------- the rules ----
 

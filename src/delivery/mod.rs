@@ -9,8 +9,6 @@ mod callback;
 mod command;
 mod curl;
 mod judge;
-// The session still keeps its own queues.
-#[allow(dead_code)]
 mod plain;
 #[cfg(test)]
 mod tests;

@@ -161,6 +161,11 @@ impl Runs {
         run
     }
 
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Ends a message's run: who watches it is told.
     pub fn end(&mut self, id: Id) {
         if let Some(at) = self.0.iter().position(|(known, _)| *known == id) {
