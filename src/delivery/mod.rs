@@ -9,9 +9,6 @@ mod callback;
 mod command;
 mod curl;
 mod judge;
-// The session still keeps its own queues.
-#[allow(dead_code)]
-pub mod outbox;
 mod plain;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@
 //! is about to show its effect to somebody.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -17,7 +17,7 @@ use super::id::Id;
 use super::keeper::Care;
 use super::life::Turn;
 use super::outboxes::Outboxes;
-use super::reply::Run;
+use super::reply::Runs;
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::{Busy, Config};
@@ -63,7 +63,7 @@ pub(super) struct State {
     /// Messages without a record that wait on their connection for a place.
     pub(super) waiting: Vec<(Id, Arc<Event>)>,
     /// Messages that run or are watched.
-    pub(super) runs: BTreeMap<Id, Arc<Run>>,
+    pub(super) runs: Runs,
     /// Turns between two attempts.
     pub(super) resting: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
@@ -175,7 +175,7 @@ impl Hub {
         let state = State {
             dispatch,
             waiting: Vec::new(),
-            runs: BTreeMap::new(),
+            runs: Runs::default(),
             resting: Vec::new(),
             outboxes: Outboxes::new(&book),
             followers: Vec::new(),
@@ -309,8 +309,8 @@ impl Hub {
         let entry = state.book.get(id).ok_or(Denied::Unknown)?;
         match entry.turn {
             Turn::Done | Turn::Failed | Turn::Cancelled => return Err(Denied::TooLate),
-            Turn::Running if state.runs.contains_key(&id) => {
-                if let Some(run) = state.runs.get(&id) {
+            Turn::Running if state.runs.get(id).is_some() => {
+                if let Some(run) = state.runs.get(id) {
                     run.cancel(why);
                 }
                 return Ok(());
@@ -327,9 +327,7 @@ impl Hub {
     fn strike(&self, state: &mut State, id: Id, why: &str) -> Result<Vec<Id>, Refused> {
         let record = Record::step(id, 0, now(), Step::Cancelled(why.to_owned()));
         self.write(state, &record, Purpose::Completion)?;
-        if let Some(run) = state.runs.remove(&id) {
-            run.end();
-        }
+        state.runs.end(id);
         let ids = state.dispatch.leave(id);
         Ok(self.begin(state, ids))
     }
@@ -345,7 +343,7 @@ impl Hub {
         let mut begun = Vec::new();
         // From the end: each that goes must not let the next one begin.
         for id in ids.iter().rev() {
-            match state.runs.get(id) {
+            match state.runs.get(*id) {
                 Some(run) if state.book.get(*id).is_some_and(|e| e.turn == Turn::Running) => {
                     run.cancel(why);
                 }
@@ -370,7 +368,7 @@ impl Hub {
         let hub = Arc::clone(self);
         let nudge = move || {
             let state = hub.lock();
-            state.runs.values().for_each(|run| run.nudge());
+            state.runs.nudge();
             state.followers.iter().for_each(|follower| follower.raise());
             hub.alarm.notify_all();
         };
@@ -447,7 +445,7 @@ impl Hub {
                 let record = Record::step(id, n, now(), Step::Started);
                 match self.write(state, &record, Purpose::Completion) {
                     Ok(_) => {
-                        state.runs.entry(id).or_default().begin(n);
+                        state.runs.of(id).begin(n);
                         self.begin_work(1);
                         begun.push(id);
                     }
@@ -477,9 +475,7 @@ impl Hub {
 
     /// What follows the last record of a turn.
     pub(super) fn over(&self, state: &mut State, id: Id) {
-        if let Some(run) = state.runs.remove(&id) {
-            run.end();
-        }
+        state.runs.end(id);
         self.post(state, id);
         self.sync_soon(state);
     }
@@ -540,7 +536,7 @@ impl State {
     fn interrupt(&mut self, session: Option<Digest>, by: Id) -> Option<Id> {
         let first = self.dispatch.tickets(session?).next()?;
         let running = self.book.get(first).is_some_and(|entry| entry.turn == Turn::Running);
-        let run = self.runs.get(&first).filter(|_| running)?;
+        let run = self.runs.get(first).filter(|_| running)?;
         run.cancel(&format!("interrupted by message {by}"));
         Some(first)
     }
