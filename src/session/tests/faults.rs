@@ -11,7 +11,7 @@ use crate::session::outboxes::Outboxes;
 
 /// A target that takes everything.
 fn target() -> Target {
-    Target { expire: Duration::from_secs(3600) }
+    Target { expire: Duration::from_secs(3600), ..Target::new("out") }
 }
 
 /// What senders were told.
