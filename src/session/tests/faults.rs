@@ -5,13 +5,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::config::Target;
+use crate::config::{Target, TargetKind};
 use crate::session::life::Delivery;
 use crate::session::outboxes::Outboxes;
 
 /// A target that takes everything.
 fn target() -> Target {
-    Target { expire: Duration::from_secs(3600), ..Target::new("out") }
+    let command = vec!["true".to_owned()];
+    let expire = Duration::from_secs(3600);
+    Target { kind: TargetKind::Command, command, expire, ..Target::new("out") }
 }
 
 /// What senders were told.
