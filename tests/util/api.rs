@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::http::{self, Connection, Response};
-use super::{DEADLINE, Gateway};
+use super::{DEADLINE, Gateway, Home};
 
 /// What is asked, and with which key.
 #[derive(Clone)]
@@ -20,6 +20,20 @@ impl Gateway {
     #[track_caller]
     pub fn api(&self) -> Api {
         Api { address: self.address(), authorization: self.authorization() }
+    }
+
+    /// Ends it with this signal, and starts it again in the same home.
+    #[track_caller]
+    pub fn reborn_after(self, signal: i32) -> Gateway {
+        self.end(signal).start()
+    }
+
+    /// Ends it with this signal; its home is left.
+    #[track_caller]
+    pub fn end(self, signal: i32) -> Home {
+        self.signal(signal);
+        self.wait_for_exit(DEADLINE);
+        self.home().clone()
     }
 }
 

@@ -66,6 +66,11 @@ pub fn rounds(short: usize, long: usize) -> usize {
     if full() { long } else { short }
 }
 
+/// The configuration of an agent that is this shell script.
+pub fn script(text: &str) -> String {
+    format!("[agent]\ncommand = [\"sh\", \"-c\", {}]\n", serde_json::json!(text))
+}
+
 /// Lets a time pass that is itself part of the case ("stop 80 ms after the kill"): never to let
 /// something settle.
 pub fn pause(time: Duration) {
