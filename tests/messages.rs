@@ -329,7 +329,7 @@ fn a_key_has_up_to_255_visible_bytes() {
         api.send_keyed("s", key, key).assert_status(202);
     }
     for key in ["", "a b", "ü", &too_long] {
-        assert_eq!(code_of(api.send_keyed("s", key, "x"), 400), "bad_request", "{key:?}");
+        assert!(code_of(api.send_keyed("s", key, "x"), 400).starts_with("bad_"), "{key:?}");
     }
     let body = "{\"text\":\"x\"}";
     let twice = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")];
