@@ -1,11 +1,29 @@
 //! The journal: a durable log of records, in the order in which they were written.
 //!
 //! What may enter: how records get to disk and back, when they are durable, and what is wrong with a
-//! file. What a record means is in [`record`], as text; what follows from it is decided above.
+//! file. What a record says is in [`record`]; what follows from it is decided above.
 #![forbid(unsafe_code)]
+
+mod compact;
+mod file;
+mod inspect;
+mod line;
+mod memory;
+pub mod record;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod writer;
 
 use std::fmt;
 use std::io;
+
+pub use file::{FileJournal, NAME};
+pub use inspect::{Report, inspect, repair};
+pub use memory::MemoryJournal;
+pub use walk::Damage;
+
+use crate::limits::{JOURNAL_AHEAD, JOURNAL_RESERVE, MAX_RECORD};
 
 /// A log of records. Records have numbers that only grow; each is one line of JSON.
 ///
@@ -44,6 +62,9 @@ pub trait Journal: Send + Sync + fmt::Debug {
 
     /// Bytes on disk.
     fn size(&self) -> u64;
+
+    /// Changes the most bytes that the journal may have.
+    fn set_cap(&self, cap: u64);
 
     /// Whether new work can be taken. Looks again where it could not before.
     fn condition(&self) -> Condition;
@@ -89,4 +110,24 @@ pub enum Condition {
     Degraded(String),
     /// See [`Refused::Broken`].
     Broken(String),
+}
+
+/// What a record has to be, whatever is in it.
+fn fits(json: &str) -> Result<(), Refused> {
+    match json.len() {
+        0..=MAX_RECORD if !json.contains('\n') => Ok(()),
+        0..=MAX_RECORD => Err(Refused::Unavailable("a record has to be one line".to_owned())),
+        _ => Err(Refused::TooLong),
+    }
+}
+
+/// The rule of the cap: new work leaves a reserve below it; what completes work is refused by
+/// nothing but the disk.
+fn room(size: u64, more: u64, cap: u64, purpose: Purpose) -> Result<(), Refused> {
+    let free = cap - (cap / JOURNAL_RESERVE).max(JOURNAL_AHEAD).min(cap / 2);
+    if purpose == Purpose::Completion || size.saturating_add(more) <= free {
+        return Ok(());
+    }
+    let why = format!("the journal has {size} bytes: no room for new work (max_journal = {cap})");
+    Err(Refused::Full(why))
 }

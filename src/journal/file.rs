@@ -1,0 +1,291 @@
+//! The journal on disk.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::line::{Header, Lines, parse};
+use super::walk::{Damage, walk};
+use super::writer::{Disk, Inner, note};
+use super::{Condition, Journal, Purpose, Refused, fits, inspect, room};
+use crate::limits::JOURNAL_PROBE;
+use crate::sys::fs as files;
+
+/// The journal's name in the state directory.
+pub const NAME: &str = "journal";
+
+type Tell = Box<dyn FnOnce(&str) + Send>;
+
+pub struct FileJournal {
+    pub(super) path: PathBuf,
+    pub(super) inner: Mutex<Inner>,
+    /// Rung when more is durable, or nothing will be.
+    pub(super) synced: Condvar,
+    /// Held by the one compaction that may run.
+    pub(super) compacting: Mutex<()>,
+    pub(super) disk: Disk,
+    on_broken: Mutex<Option<Tell>>,
+}
+
+/// What opening a journal has found.
+#[derive(Debug)]
+pub struct Opened {
+    pub records: u64,
+    /// What was cut off from its end, in words for the log.
+    pub dropped: Option<String>,
+}
+
+impl FileJournal {
+    /// Opens the journal in `dir`, or makes one, and shows every record in order. New work is
+    /// refused beyond `cap` bytes, less a reserve.
+    ///
+    /// Nothing counts as durable before the first [`Journal::sync`]: what is read here may be in
+    /// the page cache only. One process at a time: the lock of the instance sees to that.
+    ///
+    /// # Errors
+    /// The file cannot be trusted, or `visit` cannot understand it. It is as it was.
+    pub fn open(
+        dir: &Path,
+        cap: u64,
+        visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
+    ) -> Result<(FileJournal, Opened), Damage> {
+        let path = dir.join(NAME);
+        let io = |e: io::Error| Damage::io(&path, &e);
+        // Left by a compaction that was cut short: the journal itself is still the old one.
+        match fs::remove_file(temporary(&path)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
+            _ => {}
+        }
+        let file = open_or_create(&path).map_err(io)?;
+        let mut index = Vec::new();
+        let walked = walk(&path, &file, &mut |number, at, json| {
+            note(&mut index, number, at);
+            visit(number, json)
+        })?;
+        let mut opened = Opened { records: walked.records, dropped: None };
+        if let Some((length, whole)) = walked.tail {
+            let dropped = drop_tail(&path, &file, walked.end, length, whole);
+            opened.dropped = Some(dropped.map_err(io)?);
+        }
+        let inner = Inner {
+            file: Arc::new(file),
+            index,
+            end: walked.end,
+            last: walked.last,
+            durable: 0,
+            syncing: false,
+            aside: 0,
+            cap,
+            condition: Condition::Good,
+            probed: Instant::now(),
+        };
+        let journal = FileJournal {
+            path,
+            inner: Mutex::new(inner),
+            synced: Condvar::new(),
+            compacting: Mutex::new(()),
+            disk: Disk::real(),
+            on_broken: Mutex::new(None),
+        };
+        Ok((journal, opened))
+    }
+
+    /// Calls `tell` with the reason, once, as soon as the journal is broken: on the thread that found
+    /// out, and at once where it is so already.
+    pub fn on_broken(&self, tell: impl FnOnce(&str) + Send + 'static) {
+        *self.on_broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(tell));
+        let condition = self.lock().condition.clone();
+        if let Condition::Broken(why) = condition {
+            self.tell(&why);
+        }
+    }
+
+    pub(super) fn tell(&self, why: &str) {
+        let tell = self.on_broken.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tell) = tell {
+            tell(why);
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows what is there from `number` on, walking from the nearest place that is remembered, and
+    /// without the lock.
+    fn walk_from(&self, number: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
+        let (file, from, end) = {
+            let inner = self.lock();
+            let after = inner.index.partition_point(|(indexed, _)| *indexed <= number);
+            let from = inner.index.get(after.saturating_sub(1)).map_or(inner.end, |(_, at)| *at);
+            (Arc::clone(&inner.file), from, inner.end)
+        };
+        let mut lines = Lines::new(&file, from, end);
+        while let Some((at, line)) = lines.next()? {
+            let (found, json) = parse(line).map_err(|why| invalid(at, why))?;
+            if found >= number && !visit(found, json) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Journal for FileJournal {
+    fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused> {
+        fits(json)?;
+        let result = self.lock().append(self.disk, json, purpose);
+        if let Err(Refused::Broken(why)) = &result {
+            self.synced.notify_all();
+            self.tell(why);
+        }
+        result
+    }
+
+    fn sync(&self, number: u64) -> Result<(), Refused> {
+        let mut inner = self.lock();
+        let number = number.min(inner.last);
+        loop {
+            if inner.durable >= number {
+                return Ok(());
+            }
+            if let Condition::Broken(why) = &inner.condition {
+                return Err(Refused::Broken(why.clone()));
+            }
+            if !inner.syncing {
+                break;
+            }
+            inner = self.synced.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        // This thread syncs for all that have appended so far; who comes later waits for the next.
+        inner.syncing = true;
+        let (file, last) = (Arc::clone(&inner.file), inner.last);
+        drop(inner);
+        let result = (self.disk.sync)(&file);
+        let mut inner = self.lock();
+        inner.syncing = false;
+        // A compaction may have put a synced copy in the place of this file meanwhile.
+        let replaced = !Arc::ptr_eq(&file, &inner.file);
+        let broken = match result {
+            Err(e) if !replaced => {
+                files::forget_cached(&file);
+                Some(inner.break_off(&format!("the disk did not keep the journal: {e}")))
+            }
+            _ => None,
+        };
+        if broken.is_none() {
+            inner.durable = inner.durable.max(last);
+        }
+        self.synced.notify_all();
+        drop(inner);
+        broken.map_or(Ok(()), |why| {
+            self.tell(&why);
+            Err(Refused::Broken(why))
+        })
+    }
+
+    fn read(&self, number: u64) -> io::Result<String> {
+        let mut read = None;
+        self.walk_from(number, &mut |found, json| {
+            read = (found == number).then(|| json.to_owned());
+            false
+        })?;
+        read.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
+        self.walk_from(after.saturating_add(1), visit)
+    }
+
+    fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
+        let _only = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+        let temporary = temporary(&self.path);
+        let result = self.replace(&temporary, keep);
+        if result.is_err() {
+            // The error that counts is the first; the next start removes what is left.
+            let _ = fs::remove_file(&temporary);
+        }
+        result
+    }
+
+    fn last(&self) -> u64 {
+        self.lock().last
+    }
+
+    fn size(&self) -> u64 {
+        self.lock().end
+    }
+
+    fn set_cap(&self, cap: u64) {
+        self.lock().cap = cap;
+    }
+
+    fn condition(&self) -> Condition {
+        let mut inner = self.lock();
+        let degraded = matches!(inner.condition, Condition::Degraded(_));
+        if degraded && inner.probed.elapsed() >= JOURNAL_PROBE {
+            inner.probe(self.disk);
+        }
+        match room(inner.end, 1, inner.cap, Purpose::NewWork) {
+            Err(full) if inner.condition == Condition::Good => {
+                Condition::Degraded(full.to_string())
+            }
+            _ => inner.condition.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for FileJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileJournal").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Where a compaction writes.
+pub(super) fn temporary(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+pub(super) fn invalid(at: u64, why: &str) -> io::Error {
+    let why = format!("the journal is damaged at byte {at}: {why}");
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+fn open_or_create(path: &Path) -> io::Result<File> {
+    let new = Header::NEW.line();
+    match files::open_own_to_write(path) {
+        Ok(file) => {
+            // A beginning of the header of a new journal can never have had a record behind it.
+            let mut start = vec![0; new.len()];
+            let read = file.read_at(&mut start, 0)?;
+            if read == new.len() || !new.starts_with(&start[..read]) {
+                return Ok(file);
+            }
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    files::replace(path, &new, 0o600)?;
+    files::open_own_to_write(path)
+}
+
+/// Cuts off a last record that is not whole. One that has its LF may have been more than a write cut
+/// short: it is kept beside the journal first.
+fn drop_tail(path: &Path, file: &File, at: u64, length: u64, whole: bool) -> io::Result<String> {
+    let mut words =
+        format!("an incomplete last record was dropped: {length} bytes from byte {at} on");
+    if whole {
+        let mut tail = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        file.read_exact_at(&mut tail, at)?;
+        let kept =
+            inspect::keep(path, &format!("torn-{at}"), &|to| files::create(to, &tail, 0o600))?;
+        words = format!("{words}; it is kept as {}", kept.display());
+    }
+    file.set_len(at)?;
+    Ok(words)
+}

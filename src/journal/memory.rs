@@ -1,0 +1,109 @@
+//! The journal that lives as long as the process: for tests and `--ephemeral`.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::line::line;
+use super::{Condition, Journal, Purpose, Refused, fits, room};
+
+#[derive(Debug)]
+pub struct MemoryJournal(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    records: BTreeMap<u64, Arc<str>>,
+    last: u64,
+    size: u64,
+    cap: u64,
+}
+
+impl MemoryJournal {
+    pub fn new(cap: u64) -> MemoryJournal {
+        MemoryJournal(Mutex::new(Inner { records: BTreeMap::new(), last: 0, size: 0, cap }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first record after `after`, and not after `last`.
+    fn next(&self, after: u64, last: u64) -> Option<(u64, Arc<str>)> {
+        let inner = self.lock();
+        let (number, json) = inner.records.range(after.checked_add(1)?..).next()?;
+        (*number <= last).then(|| (*number, Arc::clone(json)))
+    }
+}
+
+impl Journal for MemoryJournal {
+    fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused> {
+        fits(json)?;
+        let mut inner = self.lock();
+        let number = inner.last + 1;
+        let length = size(number, json);
+        room(inner.size, length, inner.cap, purpose)?;
+        inner.records.insert(number, json.into());
+        inner.last = number;
+        inner.size += length;
+        Ok(number)
+    }
+
+    fn sync(&self, _number: u64) -> Result<(), Refused> {
+        Ok(())
+    }
+
+    fn read(&self, number: u64) -> io::Result<String> {
+        let inner = self.lock();
+        let json = inner.records.get(&number).map(|json| json.as_ref().to_owned());
+        json.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
+        let (last, mut after) = (self.last(), after);
+        while let Some((number, json)) = self.next(after, last) {
+            if !visit(number, &json) {
+                break;
+            }
+            after = number;
+        }
+        Ok(())
+    }
+
+    fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
+        self.scan(0, &mut |number, json| {
+            if !keep(number, json) {
+                let mut inner = self.lock();
+                if inner.records.remove(&number).is_some() {
+                    inner.size -= size(number, json);
+                }
+            }
+            true
+        })
+    }
+
+    fn last(&self) -> u64 {
+        self.lock().last
+    }
+
+    fn size(&self) -> u64 {
+        self.lock().size
+    }
+
+    fn set_cap(&self, cap: u64) {
+        self.lock().cap = cap;
+    }
+
+    fn condition(&self) -> Condition {
+        let inner = self.lock();
+        match room(inner.size, 1, inner.cap, Purpose::NewWork) {
+            Err(full) => Condition::Degraded(full.to_string()),
+            Ok(()) => Condition::Good,
+        }
+    }
+}
+
+/// As long as its line in a file would be.
+fn size(number: u64, json: &str) -> u64 {
+    (line(number, "").len() + json.len()) as u64
+}

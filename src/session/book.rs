@@ -1,0 +1,445 @@
+//! What the gateway knows of its messages. Pure: records go in, whether they are being written now
+//! or read back at a start, so that both ways lead to the same state.
+//!
+//! Texts and replies stay in the journal; here are the numbers of the records that hold them.
+#![forbid(unsafe_code)]
+
+mod keep;
+
+use std::collections::VecDeque;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::id::Id;
+use super::life::{Delivery, DeliveryEvent, Turn, TurnEvent};
+use crate::digest;
+use crate::digests::Digests;
+use crate::journal::record::{Accepted, Record, Step};
+use crate::limits::{RECENT_PARTIES, RECORD_OVERHEAD};
+
+/// Tells sessions, keys and bodies apart: half of a SHA-256.
+pub type Digest = u128;
+
+/// Whose message it is, and of which session. A session belongs to the principal that made it: the
+/// same key in another principal's hands is another session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    pub principal: String,
+    pub session: Option<String>,
+}
+
+impl Who {
+    /// What the session is known by, here and on disk; `None` without a session.
+    pub fn digest(&self) -> Option<Digest> {
+        Some(session_digest(&self.principal, self.session.as_ref()?))
+    }
+}
+
+/// A sender, shared by the messages of one session.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Party {
+    who: Who,
+    session: Option<Digest>,
+}
+
+impl Deref for Party {
+    type Target = Who;
+
+    fn deref(&self) -> &Who {
+        &self.who
+    }
+}
+
+pub fn session_digest(principal: &str, session: &str) -> Digest {
+    digest_of(&[b"session", principal.as_bytes(), session.as_bytes()])
+}
+
+/// The digest of some parts; their borders count.
+pub fn digest_of(parts: &[&[u8]]) -> Digest {
+    let lengths: Vec<[u8; 8]> = parts.iter().map(|p| (p.len() as u64).to_be_bytes()).collect();
+    let framed: Vec<&[u8]> =
+        lengths.iter().zip(parts).flat_map(|(length, part)| [&length[..], *part]).collect();
+    let hash = digest::sha256(&framed);
+    hash[..16].iter().fold(0, |bits, byte| bits << 8 | u128::from(*byte))
+}
+
+/// A reply's way to a target of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    pub target: String,
+    /// `None`: there is no reply yet, or never will be.
+    pub state: Option<Delivery>,
+    pub attempts: u32,
+    /// The record that says why the last attempt failed; 0 where none did.
+    pub trouble: u64,
+}
+
+/// An idempotency key and what was asked with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub key: Digest,
+    pub body: Digest,
+}
+
+/// A message. Ten thousand of them are kept, so what most do not have is behind a pointer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub who: Arc<Party>,
+    pub turn: Turn,
+    /// Attempts that were begun.
+    pub attempts: u32,
+    /// The record that holds the text.
+    pub accepted: u64,
+    /// The record of the end, or of the last failed attempt; 0 where there is none.
+    pub outcome: u64,
+    /// Milliseconds since 1970; 0 for an end that has not come.
+    pub at: u64,
+    pub ended: u64,
+    pub key: Option<Box<Key>>,
+    pub delivery: Option<Box<Outgoing>>,
+    /// What its records take in the journal.
+    bytes: u64,
+}
+
+impl Entry {
+    /// Nothing will happen to it any more, unless an operator wants it.
+    fn is_settled(&self) -> bool {
+        let state = self.delivery.as_ref().and_then(|outgoing| outgoing.state);
+        self.turn.is_over() && !matches!(state, Some(Delivery::Pending | Delivery::Sending))
+    }
+
+    fn is_dead(&self) -> bool {
+        self.delivery_state() == Some(Delivery::Dead)
+    }
+
+    /// What its session is known by.
+    pub fn session(&self) -> Option<Digest> {
+        self.who.session
+    }
+
+    pub fn delivery_state(&self) -> Option<Delivery> {
+        self.delivery.as_ref()?.state
+    }
+}
+
+/// How many messages there are of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub queued: usize,
+    pub running: usize,
+    /// Replies that wait for their delivery.
+    pub outbox: usize,
+    pub dead_letters: usize,
+    /// All that are known.
+    pub kept: usize,
+}
+
+/// All messages that are known.
+#[derive(Debug, Default)]
+pub struct Book {
+    /// In the order of their ids, which is that of acceptance.
+    entries: VecDeque<(Id, Entry)>,
+    /// Senders that came lately, newest last.
+    recent: Vec<Arc<Party>>,
+    /// Messages by the digest of principal and idempotency key.
+    keys: Digests,
+    /// The last reset of each session, by its record.
+    resets: Digests,
+    /// Settled messages in the order in which they got there, without and with a key.
+    plain: VecDeque<Id>,
+    keyed: VecDeque<Id>,
+    dead: Digests,
+    counts: Counts,
+    bytes: u64,
+    last: Option<Id>,
+}
+
+impl Book {
+    /// Takes a record of this number that has `length` bytes of JSON.
+    ///
+    /// # Errors
+    /// It does not follow from the ones before: in words.
+    pub fn apply(&mut self, number: u64, record: &Record, length: usize) -> Result<(), String> {
+        let bytes = length as u64 + RECORD_OVERHEAD;
+        match record {
+            Record::Accepted(accepted) => return self.accept(number, accepted, bytes),
+            Record::Reset { principal, session, .. } => {
+                self.resets.insert(session_digest(principal, session), number.into());
+            }
+            Record::Step { id, n, at, step } => {
+                let id = parse(id)?;
+                match event(step) {
+                    Event::Turn(event) => self.turn(id, event, number, *n, *at)?,
+                    Event::Delivery(event) => self.deliver(id, event, number, *n)?,
+                }
+                if let Some(at) = self.place(id) {
+                    self.entries[at].1.bytes += bytes;
+                    self.bytes += bytes;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a record follows from what is known; nothing changes.
+    ///
+    /// # Errors
+    /// As with [`Book::apply`].
+    pub fn check(&self, record: &Record) -> Result<(), String> {
+        match record {
+            Record::Accepted(accepted) => {
+                let id = parse(&accepted.id)?;
+                let newer = self.last < Some(id);
+                if newer { Ok(()) } else { Err(format!("message {id} is not new")) }
+            }
+            Record::Reset { .. } => Ok(()),
+            Record::Step { id, step, .. } => {
+                let known = self.get(parse(id)?);
+                let entry = known.ok_or_else(|| format!("message {id} is not known"))?;
+                let follows = match event(step) {
+                    Event::Turn(event) => entry.turn.after(event).is_some(),
+                    Event::Delivery(event) => {
+                        entry.delivery_state().is_some_and(|state| state.after(event).is_some())
+                    }
+                };
+                let state = (entry.turn, entry.delivery_state());
+                let wrong =
+                    || format!("message {id} is {state:?}, and {} cannot follow", record.word());
+                follows.then_some(()).ok_or_else(wrong)
+            }
+        }
+    }
+
+    fn accept(&mut self, number: u64, record: &Accepted, bytes: u64) -> Result<(), String> {
+        let id = parse(&record.id)?;
+        if self.last >= Some(id) {
+            return Err(format!("message {id} is not newer than the one before it"));
+        }
+        let who = Who { principal: record.principal.clone(), session: record.session.clone() };
+        let hex = |text: &Option<String>| text.as_ref().map(|text| from_hex(text)).transpose();
+        let body = hex(&record.body)?.unwrap_or(0);
+        let key = hex(&record.key)?.map(|key| Box::new(Key { key, body }));
+        let delivery = record.deliver.as_ref().map(|target| {
+            let target = target.clone();
+            Box::new(Outgoing { target, state: None, attempts: 0, trouble: 0 })
+        });
+        if let Some(key) = &key {
+            self.keys.insert(key.key, id.bits());
+        }
+        let entry = Entry {
+            who: self.party(who),
+            turn: Turn::Queued,
+            attempts: 0,
+            accepted: number,
+            outcome: 0,
+            at: record.at,
+            ended: 0,
+            key,
+            delivery,
+            bytes,
+        };
+        self.last = Some(id);
+        self.bytes += bytes;
+        self.counts.kept += 1;
+        self.count(Turn::Queued, None, true);
+        self.entries.push_back((id, entry));
+        Ok(())
+    }
+
+    /// The shared form of a sender.
+    fn party(&mut self, who: Who) -> Arc<Party> {
+        let same = |known: &Arc<Party>| known.who == who;
+        let party = match self.recent.iter().rposition(same) {
+            Some(at) => self.recent.remove(at),
+            None => Arc::new(Party { session: who.digest(), who }),
+        };
+        if self.recent.len() >= RECENT_PARTIES {
+            self.recent.remove(0);
+        }
+        self.recent.push(Arc::clone(&party));
+        party
+    }
+
+    fn place(&self, id: Id) -> Option<usize> {
+        self.entries.binary_search_by_key(&id, |(id, _)| *id).ok()
+    }
+
+    /// Changes an entry and keeps count of it.
+    fn change(
+        &mut self,
+        id: Id,
+        change: impl FnOnce(&mut Entry) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let at = self.place(id).ok_or_else(|| format!("message {id} is not known"))?;
+        let entry = &mut self.entries[at].1;
+        let before = (entry.turn, entry.delivery_state());
+        let (was_settled, was_dead) = (entry.is_settled(), entry.is_dead());
+        change(entry).map_err(|e| format!("message {id} {e}"))?;
+        let after = (entry.turn, entry.delivery_state());
+        let (settled, dead, keyed) = (entry.is_settled(), entry.is_dead(), entry.key.is_some());
+        self.count(before.0, before.1, false);
+        self.count(after.0, after.1, true);
+        if dead {
+            self.dead.add(id.bits());
+        } else if was_dead {
+            self.dead.remove(id.bits());
+        }
+        if settled && !dead && (!was_settled || was_dead) {
+            let list = if keyed { &mut self.keyed } else { &mut self.plain };
+            list.push_back(id);
+        }
+        Ok(())
+    }
+
+    fn turn(
+        &mut self,
+        id: Id,
+        event: TurnEvent,
+        number: u64,
+        n: u32,
+        at: u64,
+    ) -> Result<(), String> {
+        self.change(id, |entry| {
+            let after = entry.turn.after(event);
+            entry.turn = after.ok_or_else(|| format!("is {:?}, and {event:?} came", entry.turn))?;
+            match event {
+                TurnEvent::Started => entry.attempts = n,
+                TurnEvent::Retry => entry.outcome = number,
+                TurnEvent::Done | TurnEvent::Failed | TurnEvent::Cancelled => {
+                    (entry.outcome, entry.ended) = (number, at);
+                    // Who took a message back wants no word of it.
+                    let told = entry.turn != Turn::Cancelled;
+                    if let Some(outgoing) = entry.delivery.as_mut().filter(|_| told) {
+                        outgoing.state = Some(Delivery::Pending);
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn deliver(&mut self, id: Id, event: DeliveryEvent, number: u64, n: u32) -> Result<(), String> {
+        self.change(id, |entry| {
+            let wrong = |state| format!("has the delivery {state:?}, and {event:?} came");
+            let Some(outgoing) = &mut entry.delivery else {
+                return Err(wrong(None));
+            };
+            let after = outgoing.state.and_then(|state| state.after(event));
+            outgoing.state = Some(after.ok_or_else(|| wrong(outgoing.state))?);
+            match event {
+                DeliveryEvent::Sending => outgoing.attempts = n,
+                DeliveryEvent::Deferred | DeliveryEvent::Dead => outgoing.trouble = number,
+                DeliveryEvent::Revived => outgoing.attempts = 0,
+                DeliveryEvent::Delivered | DeliveryEvent::Dropped => {}
+            }
+            Ok(())
+        })
+    }
+
+    fn count(&mut self, turn: Turn, delivery: Option<Delivery>, add: bool) {
+        let Counts { queued, running, outbox, dead_letters, .. } = &mut self.counts;
+        let step = |count: &mut usize| {
+            *count = if add { *count + 1 } else { count.saturating_sub(1) };
+        };
+        match turn {
+            Turn::Queued | Turn::Resting => step(queued),
+            Turn::Running => step(running),
+            Turn::Done | Turn::Failed | Turn::Cancelled => {}
+        }
+        match delivery {
+            Some(Delivery::Pending | Delivery::Sending) => step(outbox),
+            Some(Delivery::Dead) => step(dead_letters),
+            Some(Delivery::Delivered | Delivery::Dropped) | None => {}
+        }
+    }
+
+    /// After a start: what ran when the last process ended waits for another attempt.
+    pub fn requeue(&mut self) {
+        let running = |entry: &&mut (Id, Entry)| entry.1.turn == Turn::Running;
+        for (_, entry) in self.entries.iter_mut().filter(running) {
+            entry.turn = Turn::Queued;
+            self.counts.running -= 1;
+            self.counts.queued += 1;
+        }
+    }
+
+    pub fn get(&self, id: Id) -> Option<&Entry> {
+        Some(&self.entries[self.place(id)?].1)
+    }
+
+    /// All messages in the order of acceptance.
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = (Id, &Entry)> {
+        self.entries.iter().map(|(id, entry)| (*id, entry))
+    }
+
+    pub fn dead_letters(&self) -> impl Iterator<Item = (Id, &Entry)> {
+        let ids = self.dead.keys().map(Id::from_bits);
+        ids.filter_map(|id| Some((id, self.get(id)?)))
+    }
+
+    /// The message that this idempotency key began.
+    pub fn by_key(&self, key: Digest) -> Option<(Id, &Entry)> {
+        let id = Id::from_bits(self.keys.get(key)?);
+        Some((id, self.get(id)?))
+    }
+
+    /// Whether a message of this session belongs to a time before its last reset.
+    pub fn is_reset(&self, session: Digest, accepted: u64) -> bool {
+        self.resets.get(session).is_some_and(|reset| reset > accepted.into())
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// What the records of known messages take in the journal.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The newest id.
+    pub fn last(&self) -> Option<Id> {
+        self.last
+    }
+
+    /// Whether a record is still needed.
+    pub fn keeps(&self, number: u64, record_id: Option<&str>) -> bool {
+        match record_id.and_then(Id::parse) {
+            Some(id) => self.place(id).is_some(),
+            None => self.resets.values().any(|reset| reset == number.into()),
+        }
+    }
+}
+
+/// What a step means to the tables of `life`.
+enum Event {
+    Turn(TurnEvent),
+    Delivery(DeliveryEvent),
+}
+
+fn event(step: &Step) -> Event {
+    match step {
+        Step::Started => Event::Turn(TurnEvent::Started),
+        Step::Retry(_) => Event::Turn(TurnEvent::Retry),
+        Step::Done(_) => Event::Turn(TurnEvent::Done),
+        Step::Failed(_) => Event::Turn(TurnEvent::Failed),
+        Step::Cancelled(_) => Event::Turn(TurnEvent::Cancelled),
+        Step::Sending => Event::Delivery(DeliveryEvent::Sending),
+        Step::Deferred(_) => Event::Delivery(DeliveryEvent::Deferred),
+        Step::Delivered => Event::Delivery(DeliveryEvent::Delivered),
+        Step::Dead(_) => Event::Delivery(DeliveryEvent::Dead),
+        Step::Revived => Event::Delivery(DeliveryEvent::Revived),
+        Step::Dropped => Event::Delivery(DeliveryEvent::Dropped),
+    }
+}
+
+fn parse(id: &str) -> Result<Id, String> {
+    Id::parse(id).ok_or_else(|| format!("{id:?} is no message id"))
+}
+
+fn from_hex(text: &str) -> Result<Digest, String> {
+    Digest::from_str_radix(text, 16).map_err(|_| format!("{text:?} is no digest"))
+}
+
+#[cfg(test)]
+mod tests;

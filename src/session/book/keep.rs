@@ -1,0 +1,71 @@
+//! How long messages are known: what is settled is kept for a while, and within bounds. Pure.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use super::{Book, Id};
+use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
+
+impl Book {
+    /// Settled messages that need not be known any more: those with a key after a day, those
+    /// without also where there are more than `keep`. `now`: milliseconds since 1970.
+    pub fn overdue(&self, now: u64, keep: usize) -> Vec<Id> {
+        let old = |id: Id, most: Duration| {
+            self.get(id).is_none_or(|entry| entry.ended.saturating_add(millis(most)) <= now)
+        };
+        let day = KEEP_RESULTS_FOR;
+        let mut ids = Vec::new();
+        let too_many = self.plain.len().saturating_sub(keep);
+        let plain = self.plain.iter().copied().enumerate();
+        ids.extend(plain.take_while(|(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id));
+        ids.extend(self.keyed.iter().copied().take_while(|id| old(*id, day)));
+        let too_many = self.dead.len().saturating_sub(MAX_DEAD_LETTERS);
+        let dead = self.dead.keys().map(Id::from_bits).enumerate();
+        let overdue = |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
+        ids.extend(dead.take_while(overdue).map(|(_, id)| id));
+        ids
+    }
+
+    /// Whether there are so many more than `keep` that they are worth a look.
+    pub fn is_crowded(&self, keep: usize) -> bool {
+        self.plain.len() > keep + keep / 8 + 64 || self.dead.len() > MAX_DEAD_LETTERS
+    }
+
+    /// Forgets messages that were [`Book::overdue`].
+    pub fn forget(&mut self, ids: &[Id]) {
+        for id in ids {
+            let Some(at) = self.place(*id) else { continue };
+            let Some((_, entry)) = self.entries.remove(at) else { continue };
+            self.count(entry.turn, entry.delivery_state(), false);
+            self.counts.kept -= 1;
+            self.bytes -= entry.bytes;
+            self.dead.remove(id.bits());
+            if let Some(key) = entry.key.filter(|k| self.keys.get(k.key) == Some(id.bits())) {
+                self.keys.remove(key.key);
+            }
+        }
+        for list in [&mut self.plain, &mut self.keyed] {
+            let known = |id: Id| self.entries.binary_search_by_key(&id, |(id, _)| *id).is_ok();
+            while list.front().is_some_and(|id| !known(*id)) {
+                list.pop_front();
+            }
+        }
+    }
+
+    /// Drops the resets of sessions that nothing is known of any more.
+    pub fn forget_resets(&mut self) {
+        let mut gone = Vec::new();
+        for session in self.resets.keys() {
+            if !self.entries.iter().any(|(_, entry)| entry.session() == Some(session)) {
+                gone.push(session);
+            }
+        }
+        for session in gone {
+            self.resets.remove(session);
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
