@@ -227,8 +227,8 @@ fn what_is_not_there_is_not_found() {
     {
         for (method, more) in [("GET", ""), ("DELETE", ""), ("GET", "?wait=1")] {
             let answer = api.call(method, &format!("/v1/messages/{id}{more}"), &[], "");
-            // `/v1/messages/` is a path for POST at best.
-            assert!(matches!(answer.status(), 404 | 405), "{method} {id}: {answer:?}");
+            // `/v1/messages/` is a path for POST at best, and some of these are no paths at all.
+            assert!(matches!(answer.status(), 400 | 404 | 405), "{method} {id}: {answer:?}");
         }
     }
     for path in [

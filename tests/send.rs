@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use util::{DEADLINE, Gate, Gateway, Home, Process, Target, script};
 
-/// The id and the position in `accepted ID, position N`.
+/// The id and the position in `accepted ID, position N`; 0 in `accepted ID, done`.
 #[track_caller]
 fn accepted(printed: &str) -> (String, usize) {
     let words = printed.strip_prefix("accepted ").and_then(|rest| rest.strip_suffix('\n'));
-    let parts = words.and_then(|words| words.split_once(", position "));
+    let position = words.map(|words| words.replace(", done", ", position 0"));
+    let parts = position.as_deref().and_then(|words| words.split_once(", position "));
     let (id, position) = parts.unwrap_or_else(|| panic!("no acceptance: {printed:?}"));
     assert!(id.len() == 26 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{printed:?}");
     (id.to_owned(), position.parse().unwrap())

@@ -100,7 +100,7 @@ fn a_key_in_the_path_is_decoded() {
     let gateway = Gateway::start();
     let api = gateway.api();
     let longest = "x".repeat(256);
-    for key in ["a b", "wörk", "a/b", "%", "%2F", "a?b#c", "a+b", "\u{1f980}", &longest] {
+    for key in ["a b", "wörk", "a/b", "%", "%2", "a?b#c", "a+b", "\u{1f980}", &longest] {
         let answer = api.send(key, "x").assert_status(202).json();
         assert_eq!(answer["session"], key);
         api.reply(&id_of(&answer));
@@ -110,7 +110,8 @@ fn a_key_in_the_path_is_decoded() {
     }
     // Another way to write the same.
     assert_eq!(session(&api, "a b"), api.get("/v1/sessions/%61%20b").assert_status(200).json());
-    assert_eq!(session(&api, "a/b"), api.get("/v1/sessions/a%2Fb").assert_status(200).json());
+    // But not a slash: a proxy on the way may take it for what it is not.
+    api.get("/v1/sessions/a%2Fb").assert_status(400);
 }
 
 #[test]
@@ -196,7 +197,9 @@ fn a_reset_ends_what_runs_and_forgets_what_was_said() {
     let gateway = gateway.reborn_after(libc::SIGKILL);
     let reply = gateway.api().reply(&gateway.api().accepted("s", "and now?\n"));
     assert!(!reply.contains("remember me") && reply.contains("what was said?"), "{reply}");
-    gateway.api().delete("/v1/sessions/nobody").assert_status(404);
+    // Whoever never was has nothing to forget.
+    let answer = gateway.api().delete("/v1/sessions/nobody").assert_status(200).json();
+    assert_eq!(answer, json!({"session": "nobody", "cancelled": 0}));
 }
 
 // -------------------------------------------------------------------- being busy ----

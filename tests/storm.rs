@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::env;
 use std::fs;
 use std::net::SocketAddr;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -61,6 +62,19 @@ struct State {
     allowed: usize,
     /// No more kills, and no more messages.
     over: bool,
+    /// The killer has failed: nobody need wait for anything any more.
+    closed: bool,
+}
+
+/// Tells the clients when their killer fails.
+struct Curtain<'a>(&'a Stage);
+
+impl Drop for Curtain<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.change(|state| state.closed = true);
+        }
+    }
 }
 
 impl Stage {
@@ -80,6 +94,10 @@ impl Stage {
         loop {
             if let Some(found) = look(&state) {
                 return found;
+            }
+            if state.closed {
+                // Without another word: what went wrong is said already.
+                resume_unwind(Box::new("closed"));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(left > Duration::ZERO, "this did not come: {what}");
@@ -368,6 +386,7 @@ fn nothing_is_lost_or_done_twice_however_often_it_is_killed() {
     stage.change(|state| state.address = None);
 
     let (last_run, last) = thread::scope(|scope| {
+        let _curtain = Curtain(&stage);
         let clients: Vec<_> =
             (0..SESSIONS).map(|number| scope.spawn(move || client(number).run())).collect();
         for kill in 0..kills {
