@@ -7,7 +7,7 @@ mod util;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,17 +15,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use util::api::{code_of, id_of};
-use util::{Answer, Api, DEADLINE, Gate, Gateway, Home, Received, Target, eventually, script};
+use util::{Answer, DEADLINE, Gate, Gateway, Home, Received, Target, eventually, script};
 
 /// Base64 of 24 bytes, as Standard Webhooks has secrets.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-
-/// Sends a message whose reply goes to this target, and returns its id.
-#[track_caller]
-fn deliver(api: &Api, session: &str, text: &str, target: &str) -> String {
-    let body = json!({"text": text, "deliver": target});
-    id_of(&api.send_json(session, &body).assert_status(202).json())
-}
 
 /// The reply that a delivery carries.
 #[track_caller]
@@ -65,7 +58,7 @@ fn a_reply_is_posted_and_signed() {
     home.configure(&target.config("out", &more));
     let gateway = home.start();
     let text = "hällo\n\"world\" \u{1f980}";
-    let id = deliver(&gateway.api(), "wörk", text, "out");
+    let id = gateway.api().deliver("wörk", text, "out");
     let received = &target.wait_for(1)[0];
     assert_eq!(received.target, "/hook");
     assert!(received.field("content-type").starts_with("application/json"), "{received:?}");
@@ -89,10 +82,25 @@ fn a_message_without_a_target_goes_nowhere() {
     let gateway = gateway_with(&target, "");
     let alone = gateway.api().accepted("s", "alone");
     gateway.api().reply(&alone);
-    let id = deliver(&gateway.api(), "s", "sent", "out");
+    let id = gateway.api().deliver("s", "sent", "out");
     gateway.api().until_delivery(&id, "delivered");
     assert_eq!(target.received().len(), 1);
     assert_eq!(gateway.api().message(&alone)["deliveries"], json!([]));
+}
+
+#[test]
+fn a_reply_that_is_delivered_is_streamed_to_nobody_else() {
+    let home = Home::new();
+    let (gate, target) = (Gate::closed(home.path()), Target::start());
+    home.configure(&format!("{}{}", gate.agent(), target.config("out", "")));
+    let gateway = home.start();
+    let id = gateway.api().deliver("s", "x", "out");
+    gateway.api().until(&id, "the turn", |message| message["status"] == "running");
+    // Nothing goes out before the whole reply is there.
+    assert_eq!(gateway.api().message(&id)["deliveries"][0]["status"], Value::from("pending"));
+    assert!(target.received().is_empty());
+    gate.open();
+    assert_eq!(reply(&target.wait_for(1)[0]), "begun\nx");
 }
 
 #[test]
@@ -101,7 +109,7 @@ fn a_failure_is_told_in_words() {
     let home = Home::new();
     home.configure(&format!("{}{}", script("echo in words >&2; exit 3"), target.config("out", "")));
     let gateway = home.start();
-    let id = deliver(&gateway.api(), "s", "x", "out");
+    let id = gateway.api().deliver("s", "x", "out");
     let received = &target.wait_for(1)[0];
     let body = received.json();
     assert_eq!((&body["id"], &body["status"]), (&id.into(), &"failed".into()), "{body}");
@@ -112,7 +120,7 @@ fn a_failure_is_told_in_words() {
 fn an_error_of_the_server_is_tried_again() {
     let target = Target::answering(|number, _| if number < 3 { 500.into() } else { 200.into() });
     let gateway = gateway_with(&target, "");
-    let id = deliver(&gateway.api(), "s", "x", "out");
+    let id = gateway.api().deliver("s", "x", "out");
     let received = target.wait_for(3);
     for again in &received[1..] {
         assert_eq!(again.field("webhook-id"), received[0].field("webhook-id"));
@@ -132,7 +140,7 @@ fn a_server_says_when_to_come_back() {
             move |number, _: &Received| if number == 1 { later.clone() } else { 204.into() };
         let target = Target::answering(answer);
         let gateway = gateway_with(&target, "");
-        let id = deliver(&gateway.api(), "s", "x", "out");
+        let id = gateway.api().deliver("s", "x", "out");
         let message = gateway.api().until(&id, "a failed try", |message| {
             let delivery = &message["deliveries"][0];
             delivery["status"] == "pending" && delivery["attempts"] == 1
@@ -155,7 +163,7 @@ fn no_answer_in_time_is_tried_again() {
         204.into()
     });
     let gateway = gateway_with(&target, "timeout = \"500ms\"");
-    let id = deliver(&gateway.api(), "s", "x", "out");
+    let id = gateway.api().deliver("s", "x", "out");
     let received = target.wait_for(2);
     gate.store(true, Ordering::SeqCst);
     assert_eq!(received[0].field("webhook-id"), received[1].field("webhook-id"));
@@ -170,7 +178,7 @@ fn a_target_that_is_not_there_is_tried_again() {
     let home = Home::new();
     home.configure(&format!("[deliver.out]\nkind = \"callback\"\nurl = \"http://{address}/\"\n"));
     let gateway = home.start();
-    let id = deliver(&gateway.api(), "s", "x", "out");
+    let id = gateway.api().deliver("s", "x", "out");
     let message = gateway.api().until(&id, "a failed try", |message| {
         message["deliveries"][0]["attempts"] == 1 && message["deliveries"][0]["status"] == "pending"
     });
@@ -185,7 +193,7 @@ fn a_redirection_is_not_followed() {
     let location = format!("http://{}/elsewhere", elsewhere.address());
     let target = Target::answering(move |_, _| Answer(307, vec![("Location", location.clone())]));
     let gateway = gateway_with(&target, "");
-    let id = deliver(&gateway.api(), "s", "x", "out");
+    let id = gateway.api().deliver("s", "x", "out");
     gateway.api().until(&id, "an attempt's end", |message| {
         let delivery = &message["deliveries"][0];
         delivery["error"].is_string() && delivery["status"] != "sending"
@@ -210,7 +218,7 @@ fn what_a_target_refuses_is_put_aside_for_the_operator() {
         );
     let gateway = gateway_with(&target, "");
     let api = gateway.api();
-    let ids = ["a", "b"].map(|text| deliver(&api, "s", text, "out"));
+    let ids = ["a", "b"].map(|text| api.deliver("s", text, "out"));
     for id in &ids {
         let delivery = api.until_delivery(id, "dead");
         assert_eq!(delivery["attempts"], 1, "{delivery}");
@@ -253,7 +261,7 @@ fn the_api_has_the_dead_letters_too() {
     let target = Target::answering(|number, _| if number < 3 { 410.into() } else { 204.into() });
     let gateway = gateway_with(&target, "");
     let api = gateway.api();
-    let ids = ["a", "b"].map(|text| deliver(&api, "s", text, "out"));
+    let ids = ["a", "b"].map(|text| api.deliver("s", text, "out"));
     ids.iter().for_each(|id| drop(api.until_delivery(id, "dead")));
     let path = |id: &str| format!("/v1/dead-letters/{id}");
     let answer = api.call("POST", &format!("{}/retry", path(&ids[0])), &[], "");
@@ -269,7 +277,7 @@ fn the_api_has_the_dead_letters_too() {
 fn what_grows_too_old_is_put_aside() {
     let target = Target::answering(|_, _| 500.into());
     let gateway = gateway_with(&target, "expire = \"2s\"");
-    let id = deliver(&gateway.api(), "s", "x", "out");
+    let id = gateway.api().deliver("s", "x", "out");
     let delivery = gateway.api().until_delivery(&id, "dead");
     assert!(delivery["attempts"].as_u64().unwrap() >= 2, "{delivery}");
     assert!(delivery["error"].as_str().unwrap().contains("expire"), "{delivery}");
@@ -279,7 +287,7 @@ fn what_grows_too_old_is_put_aside() {
 fn a_target_that_the_configuration_lost_is_a_dead_letter() {
     let target = Target::answering(|_, _| 500.into());
     let gateway = gateway_with(&target, "");
-    let id = deliver(&gateway.api(), "s", "x", "out");
+    let id = gateway.api().deliver("s", "x", "out");
     target.wait_for(1);
     let home = gateway.end(libc::SIGKILL);
     home.configure("");
@@ -296,7 +304,7 @@ fn order_holds_within_a_target() {
     let gateway = gateway_with(&target, "");
     let api = gateway.api();
     let ids: Vec<String> =
-        (0..5).map(|number| deliver(&api, "s", &format!("m{number}"), "out")).collect();
+        (0..5).map(|number| api.deliver("s", &format!("m{number}"), "out")).collect();
     api.until_delivery(&ids[4], "delivered");
     let came: Vec<String> = target.received().iter().map(reply).collect();
     assert_eq!(came, ["m0", "m0", "m0", "m1", "m2", "m3", "m4"]);
@@ -325,11 +333,11 @@ fn a_dead_target_slows_no_other() {
     let gateway = home.start();
     let api = gateway.api();
     let stuck: Vec<String> = (0..3)
-        .flat_map(|_| [deliver(&api, "s", "x", "slow"), deliver(&api, "s", "x", "broken")])
+        .flat_map(|_| [api.deliver("s", "x", "slow"), api.deliver("s", "x", "broken")])
         .collect();
     slow.wait_for(1);
     broken.wait_for(1);
-    let ids: Vec<String> = (0..20).map(|_| deliver(&api, "s", "x", "quick")).collect();
+    let ids: Vec<String> = (0..20).map(|_| api.deliver("s", "x", "quick")).collect();
     quick.wait_for(20);
     ids.iter().for_each(|id| drop(api.until_delivery(id, "delivered")));
     assert_eq!(slow.received().len(), 1);
@@ -345,7 +353,7 @@ fn a_send_that_a_kill_cut_is_repeated_under_the_same_id() {
     let open = Arc::new(AtomicBool::new(false));
     let target = holding(&open);
     let gateway = gateway_with(&target, "");
-    let ids = ["a", "b"].map(|text| deliver(&gateway.api(), "s", text, "out"));
+    let ids = ["a", "b"].map(|text| gateway.api().deliver("s", text, "out"));
     target.wait_for(1);
     let gateway = gateway.reborn_after(libc::SIGKILL);
     target.wait_for(2);
@@ -365,7 +373,7 @@ fn a_stop_waits_for_a_send_in_flight() {
     let open = Arc::new(AtomicBool::new(false));
     let target = holding(&open);
     let gateway = gateway_with(&target, "");
-    let ids = ["a", "b"].map(|text| deliver(&gateway.api(), "s", text, "out"));
+    let ids = ["a", "b"].map(|text| gateway.api().deliver("s", text, "out"));
     target.wait_for(1);
     gateway.api().finished(&ids[1]);
     gateway.signal(libc::SIGTERM);
@@ -378,90 +386,4 @@ fn a_stop_waits_for_a_send_in_flight() {
     // Each came once: the one in flight was awaited, the other sent in time or after the start.
     let came: Vec<String> = target.received().iter().map(reply).collect();
     assert_eq!(came, ["a", "b"]);
-}
-
-// ------------------------------------------------------------------- commands ----
-
-/// A home with a command as its target "out".
-fn with_command(text: &str, more: &str) -> Home {
-    let home = Home::new();
-    let text = text.replace("DIR", &home.path().display().to_string());
-    home.configure(&format!(
-        "[deliver.out]\nkind = \"command\"\ncommand = [\"sh\", \"-c\", {}]\n{more}\n",
-        json!(text)
-    ));
-    home
-}
-
-#[track_caller]
-fn wait_for_file(file: &Path) -> String {
-    eventually("a file", || fs::read_to_string(file).ok())
-}
-
-#[test]
-fn a_command_gets_the_reply_and_the_facts() {
-    let home = with_command("env > DIR/facts; cat > DIR/new; mv DIR/new DIR/reply", "");
-    let gateway = home.start();
-    let text = "hällo $(date) 'x'\n\u{1f980}";
-    let id = deliver(&gateway.api(), "wörk 1", text, "out");
-    assert_eq!(wait_for_file(&home.path().join("reply")), text);
-    gateway.api().until_delivery(&id, "delivered");
-    let facts = fs::read_to_string(home.path().join("facts")).unwrap();
-    let values: Vec<&str> = facts.lines().filter_map(|l| Some(l.split_once('=')?.1)).collect();
-    for wanted in [id.as_str(), "wörk 1", "owner", "done", "out", "1"] {
-        assert!(values.contains(&wanted), "{wanted}: {facts}");
-    }
-    assert!(!facts.contains(&home.api_key()) && !facts.contains("NOTIFY_SOCKET"), "{facts}");
-}
-
-#[test]
-fn how_a_command_ends_decides() {
-    // A hundred and one: once more; three: never.
-    let text = "read -r how; n=$(cat DIR/count-$how 2>/dev/null); n=${n}x; echo $n > DIR/count-$how; \
-                case $how$n in 75x) exit 75;; killx) kill -KILL $$;; 3*) echo in words >&2; exit 3;; slowx) exec sleep 600;; esac";
-    let home = with_command(text, "timeout = \"1s\"");
-    let gateway = home.start();
-    let api = gateway.api();
-    let send = |text: &str| deliver(&api, text, &format!("{text}\n"), "out");
-    for text in ["75", "kill", "slow"] {
-        let delivery = api.until_delivery(&send(text), "delivered");
-        assert_eq!(delivery["attempts"], 2, "{text}: {delivery}");
-    }
-    let delivery = api.until_delivery(&send("3"), "dead");
-    assert_eq!(delivery["attempts"], 1, "{delivery}");
-    assert!(delivery["error"].as_str().unwrap().contains("in words"), "{delivery}");
-}
-
-#[test]
-fn a_command_that_is_not_there_may_come() {
-    let home = Home::new();
-    let file = home.path().join("command");
-    home.configure(&format!(
-        "[deliver.out]\nkind = \"command\"\ncommand = [{:?}]\n",
-        file.display().to_string()
-    ));
-    let gateway = home.start();
-    let id = deliver(&gateway.api(), "s", "x", "out");
-    gateway
-        .api()
-        .until(&id, "a failed try", |message| message["deliveries"][0]["error"].is_string());
-    fs::write(home.path().join("new"), "#!/bin/sh\ncat >/dev/null\n").unwrap();
-    fs::set_permissions(home.path().join("new"), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::rename(home.path().join("new"), &file).unwrap();
-    gateway.api().until_delivery(&id, "delivered");
-}
-
-#[test]
-fn a_reply_that_is_delivered_is_streamed_to_nobody_else() {
-    let home = Home::new();
-    let (gate, target) = (Gate::closed(home.path()), Target::start());
-    home.configure(&format!("{}{}", gate.agent(), target.config("out", "")));
-    let gateway = home.start();
-    let id = deliver(&gateway.api(), "s", "x", "out");
-    gateway.api().until(&id, "the turn", |message| message["status"] == "running");
-    // Nothing goes out before the whole reply is there.
-    assert_eq!(gateway.api().message(&id)["deliveries"][0]["status"], Value::from("pending"));
-    assert!(target.received().is_empty());
-    gate.open();
-    assert_eq!(reply(&target.wait_for(1)[0]), "begun\nx");
 }

@@ -289,6 +289,40 @@ fn queues_stay_bounded_and_whole_across_a_restart() {
     ids.iter().for_each(|id| drop(gateway.api().reply(id)));
 }
 
+#[test]
+fn no_session_waits_for_the_whole_line_of_another() {
+    let home = Home::new();
+    let (gate, notes) = (Gate::closed(home.path()), home.path().join("notes"));
+    let text = format!("{}; cat >> {}", gate.wait(), notes.display());
+    home.configure(&format!("{}[limits]\nmax_turns = 1\n", script(&text)));
+    let gateway = home.start();
+    let api = gateway.api();
+    let mut ids: Vec<String> = (0..10).map(|n| api.accepted("long", &format!("a{n}\n"))).collect();
+    until_running(&api, &ids[0]);
+    ids.push(api.accepted("short", "b\n"));
+    gate.open();
+    ids.iter().for_each(|id| drop(api.finished(id)));
+    let order = fs::read_to_string(&notes).unwrap();
+    let order: Vec<&str> = order.lines().collect();
+    let place = order.iter().position(|line| *line == "b").unwrap();
+    assert!(place <= 2, "{order:?}");
+    let long: Vec<&str> = order.into_iter().filter(|line| *line != "b").collect();
+    assert!(long.is_sorted() && long.len() == 10, "{long:?}");
+}
+
+#[test]
+fn no_more_turns_run_at_once_than_are_allowed() {
+    let (gateway, gate) = gated("[limits]\nmax_turns = 3\n");
+    let api = gateway.api();
+    let ids: Vec<String> = (0..8).map(|n| api.accepted(&format!("s{n}"), "x")).collect();
+    gateway.wait_for_turns(3);
+    let running = ids.iter().filter(|id| api.message(id)["status"] == "running").count();
+    assert_eq!(running, 3);
+    assert_eq!(gateway.status()["turns"]["waiting"], 5);
+    gate.open();
+    ids.iter().for_each(|id| drop(api.reply(id)));
+}
+
 // ---------------------------------------------------------------------- commands ----
 
 /// Sends a command and returns the answer, which does not wait for a turn.

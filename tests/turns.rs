@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use util::api::{id_of, session_path};
-use util::{DEADLINE, Gate, Gateway, Home, eventually, script};
+use util::api::session_path;
+use util::http::Connection;
+use util::sys::Lease;
+use util::{DEADLINE, Gate, Home, eventually, pause, script};
 
 /// A home whose agent is this script; `NOTES` in it is a file, which is returned.
 fn with_notes(text: &str, more: &str) -> (Home, PathBuf) {
@@ -100,6 +102,28 @@ fn what_waits_survives_a_kill_in_its_order() {
         assert_eq!(&gateway.api().reply(id), text);
     }
     assert_eq!(lines(&notes), texts);
+}
+
+/// An agent that is not born yet when the gateway dies has a copy of all descriptors still, that of
+/// the lock too: for as long as its exec takes, here as long as this test likes.
+#[test]
+fn a_start_waits_for_an_agent_that_a_dead_gateway_was_about_to_have() {
+    let home = Home::new();
+    let program = home.path().join("agent");
+    fs::copy("/bin/cat", &program).unwrap();
+    home.configure(&format!("[agent]\ncommand = [{:?}]\n", program.display().to_string()));
+    let gateway = home.start();
+    let mut lease = Lease::take(&program).unwrap();
+    let id = gateway.api().accepted("s", "x");
+    lease.wait_until_asked(DEADLINE).unwrap();
+    let home = gateway.end(libc::SIGKILL);
+    let process = home.launch().spawn();
+    pause(Duration::from_millis(100));
+    drop(lease);
+    process.wait_for_notification("READY=1", DEADLINE);
+    let mut control = Connection::unix(&home.control_socket());
+    let message = control.get(&format!("/v1/messages/{id}?wait=20"), &[]).assert_status(200).json();
+    assert_eq!((&message["status"], &message["attempts"]), (&"done".into(), &2.into()));
 }
 
 #[test]
@@ -272,117 +296,4 @@ fn a_kill_between_two_attempts_keeps_count() {
     let message = gateway.api().finished(&id);
     assert_eq!((&message["status"], &message["attempts"]), (&"failed".into(), &2.into()));
     assert_eq!(lines(&notes), ["1", "2"]);
-}
-
-// -------------------------------------------------- what an agent is handed ----
-
-#[test]
-fn an_agent_knows_what_it_works_on() {
-    let home = Home::new();
-    home.configure("[agent]\ncommand = [\"env\"]\n");
-    let gateway = home.start();
-    let body = json!({"text": "x", "attachments": ["file:a b", "https://example.org/\"x\""]});
-    let id = id_of(&gateway.api().send_json("wörk/1", &body).assert_status(202).json());
-    let reply = gateway.api().reply(&id);
-    let value = |name: &str| {
-        let values = reply.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        values.collect::<Vec<_>>().join("|")
-    };
-    assert_eq!(value("HERMES_SESSION"), "wörk/1");
-    assert_eq!(value("HERMES_MESSAGE_ID"), id);
-    assert_eq!(value("HERMES_ATTEMPT"), "1");
-    assert_eq!(value("HERMES_PRINCIPAL"), "owner");
-    let attachments: Value = serde_json::from_str(&value("HERMES_ATTACHMENTS")).unwrap();
-    assert_eq!(attachments, body["attachments"]);
-    let transcript = PathBuf::from(value("HERMES_TRANSCRIPT"));
-    assert!(transcript.starts_with(home.state_dir()), "{transcript:?}");
-    let name = transcript.file_name().unwrap().to_str().unwrap();
-    assert!(name.is_ascii() && !name.contains("rk"), "made of the session's key: {name}");
-    let body = json!({"text": "x"});
-    let id = id_of(&gateway.api().post("/v1/messages", &body).assert_status(202).json());
-    let reply = gateway.api().reply(&id);
-    assert!(
-        !reply.contains("HERMES_TRANSCRIPT") && !reply.contains("HERMES_ATTACHMENTS"),
-        "{reply}"
-    );
-}
-
-/// What an agent finds in its transcript, a value a line.
-fn transcript(reply: &str) -> Vec<Value> {
-    reply.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
-}
-
-#[test]
-fn the_transcript_has_what_was_said() {
-    let home = Home::new();
-    let text = "read -r text; case $text in show) cat $HERMES_TRANSCRIPT;; *) printf 're %s\\n' \"$text\";; esac";
-    home.configure(&script(text));
-    let mut gateway = home.start();
-    let mut ids = Vec::new();
-    for text in ["one", "two \"zwei\" \u{1f980}"] {
-        let id = gateway.api().accepted("s", &format!("{text}\n"));
-        assert_eq!(gateway.api().reply(&id), format!("re {text}"));
-        ids.push(id);
-        gateway = gateway.reborn_after(libc::SIGKILL);
-    }
-    let id = gateway.api().accepted("s", "show\n");
-    let lines = transcript(&gateway.api().reply(&id));
-    let said: Vec<(&str, &str, &str)> = lines
-        .iter()
-        .map(|line| ["role", "content", "id"].map(|name| line[name].as_str().unwrap()))
-        .map(|[role, content, id]| (role, content.trim_end(), id))
-        .collect();
-    let wanted = [
-        ("user", "one", &ids[0]),
-        ("assistant", "re one", &ids[0]),
-        ("user", "two \"zwei\" \u{1f980}", &ids[1]),
-        ("assistant", "re two \"zwei\" \u{1f980}", &ids[1]),
-    ];
-    let wanted = wanted.map(|(role, content, id)| (role, content, id.as_str()));
-    // Whether it has the running turn's own message already is not said; its reply it has not.
-    assert_eq!(said[..4], wanted, "{lines:#?}");
-    assert!(said[4..].iter().all(|(role, content, _)| (*role, *content) == ("user", "show")));
-    assert!(lines.iter().all(|line| !line["at"].is_null()), "{lines:?}");
-    // Another session's is another one.
-    let other = gateway.api().accepted("t", "show\n");
-    assert!(!gateway.api().reply(&other).contains("one"));
-}
-
-#[test]
-fn the_transcript_rolls_off_by_whole_turns() {
-    let home = Home::new();
-    let text = "read -r text; case $text in show) cat $HERMES_TRANSCRIPT;; *) printf 're %s\\n' \"$text\";; esac";
-    home.configure(&format!("{}[limits]\nmax_transcript = \"4KiB\"\n", script(text)));
-    let gateway = home.start();
-    let mut last = String::new();
-    for number in 0..20 {
-        last = format!("{number:02} {}", "x".repeat(300));
-        let id = gateway.api().accepted("s", &format!("{last}\n"));
-        gateway.api().reply(&id);
-        let session = gateway.api().get("/v1/sessions/s").assert_status(200).json();
-        let bytes = session["transcript_bytes"].as_u64().unwrap();
-        assert!(bytes > 0 && bytes <= 4096, "{session}");
-    }
-    let id = gateway.api().accepted("s", "show\n");
-    let reply = gateway.api().reply(&id);
-    let lines = transcript(&reply);
-    let said: Vec<(&str, &str)> = lines
-        .iter()
-        .map(|line| (line["role"].as_str().unwrap(), line["content"].as_str().unwrap().trim_end()))
-        .filter(|(_, content)| *content != "show")
-        .collect();
-    assert!(said.len() >= 4 && said.len() < 20, "{}", said.len());
-    for turn in said.chunks(2) {
-        assert_eq!((turn[0].0, turn[1].0), ("user", "assistant"));
-        assert_eq!(turn[1].1, format!("re {}", turn[0].1));
-    }
-    assert_eq!(said[said.len() - 2].1, last);
-}
-
-#[test]
-fn a_turn_without_record_still_works() {
-    let gateway = Gateway::start();
-    assert_eq!(gateway.ask("hello").reply(), "hello");
-    let sessions = gateway.api().get("/v1/sessions").assert_status(200).json();
-    assert_eq!(sessions["sessions"], json!([]));
 }

@@ -129,6 +129,13 @@ impl Api {
         id_of(&self.send(session, text).assert_status(202).json())
     }
 
+    /// A message whose reply goes to this target; its id.
+    #[track_caller]
+    pub fn deliver(&self, session: &str, text: &str, target: &str) -> String {
+        let body = json!({ "text": text, "deliver": target });
+        id_of(&self.send_json(session, &body).assert_status(202).json())
+    }
+
     /// The message's record.
     #[track_caller]
     pub fn message(&self, id: &str) -> Value {
