@@ -6,33 +6,25 @@
 
 mod util;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
-use std::net::SocketAddr;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use util::api::{is_finished, session_path};
-use util::http::{Connection, Response};
-use util::ledger::{Accepted, Delivery, Finish, Last, Ledger, read_lines};
-use util::{Caller, DEADLINE, Home, Process, Target, eventually, pause, report, rounds};
+use util::crowd::{Books, Client, Curtain, Stage};
+use util::http::{Connection, request};
+use util::ledger::{Accepted, Delivery, Last, Ledger, read_lines};
+use util::{DEADLINE, Home, Process, Target, eventually, pause, report, rounds};
 
 const SESSIONS: usize = 50;
-
-/// How many messages of a session may be on their way at once.
-const WINDOW: usize = 6;
 
 /// From exec to READY. A busy machine gets some slack for its slowest start, and no more.
 const READY: Duration = Duration::from_secs(1);
 const READY_AT_WORST: Duration = Duration::from_secs(3);
-
-// --------------------------------------------------------------- the scene ----
 
 /// Numbers by chance, the same ones for the same seed (xorshift64).
 struct Chance(u64);
@@ -46,225 +38,15 @@ impl Chance {
     }
 }
 
-/// Where the gateway is at the moment, and how many messages each session may have sent by now.
-#[derive(Default)]
-struct Stage {
-    state: Mutex<State>,
-    news: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    /// Counts the starts.
-    start: usize,
-    /// `None` before it is ready, and from just before it is killed.
-    address: Option<SocketAddr>,
-    allowed: usize,
-    /// No more kills, and no more messages.
-    over: bool,
-    /// The killer has failed: nobody need wait for anything any more.
-    closed: bool,
-}
-
-/// Tells the clients when their killer fails.
-struct Curtain<'a>(&'a Stage);
-
-impl Drop for Curtain<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.change(|state| state.closed = true);
-        }
-    }
-}
-
-impl Stage {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.lock());
-        self.news.notify_all();
-    }
-
-    #[track_caller]
-    fn wait<T>(&self, what: &str, mut look: impl FnMut(&State) -> Option<T>) -> T {
-        let deadline = Instant::now() + DEADLINE;
-        let mut state = self.lock();
-        loop {
-            if let Some(found) = look(&state) {
-                return found;
-            }
-            if state.closed {
-                // Without another word: what went wrong is said already.
-                resume_unwind(Box::new("closed"));
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(left > Duration::ZERO, "this did not come: {what}");
-            state = self.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-}
-
-/// What all clients note down.
-#[derive(Default)]
-struct Books {
-    ledger: Mutex<Ledger>,
-    /// What they had no reason to expect.
-    surprises: Mutex<Vec<String>>,
-}
-
-impl Books {
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn surprise(&self, what: String) {
-        self.surprises.lock().unwrap_or_else(PoisonError::into_inner).push(what);
-    }
-}
-
-// -------------------------------------------------------------- the clients ----
-
-/// One session's client: it sends in order, under keys of its own, and asks again when the
-/// connection breaks.
-struct Client<'a> {
-    session: String,
-    stage: &'a Stage,
-    books: &'a Books,
-    agents: &'a Path,
-    authorization: &'a str,
-    connection: Option<(usize, Caller)>,
-}
-
-impl Client<'_> {
-    /// One request and its answer, however often the gateway dies over it.
-    #[track_caller]
-    fn ask(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: &str) -> Response {
-        loop {
-            let stage = self.stage;
-            let (start, address) =
-                stage.wait("a gateway", |state| Some((state.start, state.address?)));
-            if self.connection.as_ref().is_none_or(|(of, _)| *of != start) {
-                self.connection =
-                    Caller::tcp(address, self.authorization).ok().map(|caller| (start, caller));
-            }
-            let answer = match &mut self.connection {
-                Some((_, caller)) => caller.ask(method, target, fields, body),
-                None => Err(std::io::ErrorKind::NotConnected.into()),
-            };
-            match answer {
-                Ok(answer) => return answer,
-                Err(error) => {
-                    self.connection = None;
-                    let lives = self.stage.lock();
-                    if lives.start == start && lives.address.is_some() {
-                        let what = format!("{method} {target}: {error}, while the gateway lived");
-                        self.books.surprise(what);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Sends a message until it is acknowledged; false where there is no room for it yet.
-    fn send(&mut self, text: &str, deliver: bool, key: &str) -> Option<String> {
-        let body =
-            if deliver { json!({"text": text, "deliver": "out"}) } else { json!({"text": text}) };
-        let target = format!("{}/messages", session_path(&self.session));
-        loop {
-            let answer = self.ask("POST", &target, &[("Idempotency-Key", key)], &body.to_string());
-            match answer.status() {
-                200 | 202 => {
-                    let json = answer.json();
-                    let id = json["id"].as_str().expect("an id").to_owned();
-                    self.books.ledger().keys.entry(key.to_owned()).or_default().insert(id.clone());
-                    return Some(id);
-                }
-                429 => return None,
-                status => {
-                    self.books.surprise(format!("POST {target}: {status} {}", answer.text()));
-                    pause(Duration::from_millis(20));
-                }
-            }
-        }
-    }
-
-    /// Waits a moment for the end of a message; notes it down when it is there.
-    fn look_after(&mut self, id: &str) -> bool {
-        let answer = self.ask("GET", &format!("/v1/messages/{id}?wait=1"), &[], "");
-        if answer.status() != 200 {
-            let what = format!("GET {id}: {} {}", answer.status(), answer.text());
-            self.books.surprise(what);
-            // It stays lost: the audit says so.
-            return true;
-        }
-        let agents_at = fs::metadata(self.agents).map_or(0, |file| file.len());
-        let message = answer.json();
-        if message["status"] == "done" {
-            let attempts = message["attempts"].as_u64().unwrap_or(0);
-            let finish = Finish { id: id.to_owned(), attempts, agents_at };
-            self.books.ledger().finishes.push(finish);
-        }
-        is_finished(&message)
-    }
-
-    fn run(mut self) {
-        let mut waiting: VecDeque<String> = VecDeque::new();
-        let mut sent = 0;
-        loop {
-            let (allowed, over) = {
-                let state = self.stage.lock();
-                (state.allowed, state.over)
-            };
-            let mut full = waiting.len() >= WINDOW;
-            if sent < allowed && !full {
-                // One in eight takes longer than the gateway lives, as a rule.
-                let kind = if sent % 8 == 3 { "slow" } else { "fast" };
-                let text = format!("{}-{sent}-{kind}", self.session);
-                let (deliver, key) = (sent % 2 == 0, format!("key-{text}"));
-                match self.send(&text, deliver, &key) {
-                    None => full = true,
-                    Some(id) => {
-                        let session = self.session.clone();
-                        let accepted =
-                            Accepted { session, id: id.clone(), text: text.clone(), deliver };
-                        self.books.ledger().accepted.push(accepted);
-                        waiting.push_back(id);
-                        sent += 1;
-                        if sent % 16 == 5 {
-                            // Who has its answer may still ask twice.
-                            self.send(&text, deliver, &key);
-                        }
-                    }
-                }
-            }
-            let must_wait = full || sent >= allowed;
-            match waiting.front().cloned() {
-                Some(id) if must_wait => {
-                    let finished = self.look_after(&id);
-                    waiting.drain(..usize::from(finished));
-                }
-                None if over && sent >= allowed => return,
-                None if must_wait => {
-                    let more = |state: &State| (state.allowed > sent || state.over).then_some(());
-                    self.stage.wait("leave to send more", more);
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-// --------------------------------------------------------------- the killer ----
-
 /// The gateway's one home, and how long its starts took.
 struct Killer<'a> {
     home: Home,
     stage: &'a Stage,
     chance: Chance,
+    forgetful: bool,
     ready: Vec<Duration>,
     early: usize,
+    compacted: usize,
 }
 
 impl Killer<'_> {
@@ -286,7 +68,8 @@ impl Killer<'_> {
         process
     }
 
-    /// One life of the gateway, cut short at a random moment: one in six before it is ready.
+    /// One life of the gateway, cut short at a random moment: one in six before it is ready, and
+    /// one in six while it compacts its journal.
     #[track_caller]
     fn round(&mut self) {
         let process = if self.chance.below(6) == 0 {
@@ -297,11 +80,21 @@ impl Killer<'_> {
         } else {
             let process = self.start();
             pause(Duration::from_micros(self.chance.below(120_000)));
+            if self.chance.below(5) == 0 {
+                // In the middle of a compaction, or just behind it.
+                let mut control = Connection::unix(&self.home.control_socket());
+                control.send(&request("POST", "/v1/journal/compact", &[], b""));
+                self.compacted += 1;
+                pause(Duration::from_micros(self.chance.below(30_000)));
+            }
             process
         };
         self.stage.change(|state| state.address = None);
         process.signal(libc::SIGKILL);
         assert_eq!(process.wait_for_exit(DEADLINE), 137, "{}", process.stderr());
+        if self.forgetful && self.chance.below(4) == 0 {
+            forget_the_last_record(&self.home);
+        }
     }
 
     /// The slowest start, and the one that 99 of 100 were faster than.
@@ -309,6 +102,25 @@ impl Killer<'_> {
         let mut times = self.ready.clone();
         times.sort_unstable();
         (times[times.len() - 1], times[(times.len() - 1) * 99 / 100])
+    }
+}
+
+/// Takes the last whole record out of a dead gateway's journal, as if it had never been written. One
+/// that a compaction has kept would be missed at the start.
+#[track_caller]
+fn forget_the_last_record(home: &Home) {
+    let file = home.state_dir().join("journal");
+    let bytes = fs::read(&file).unwrap();
+    let text = String::from_utf8_lossy(&bytes);
+    let header = text.lines().next().and_then(|line| line.splitn(3, ' ').nth(2));
+    let header: Value = header.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+    let kept = header["kept"].as_u64().and_then(|kept| usize::try_from(kept).ok());
+    let whole: Vec<&[u8]> =
+        bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")).collect();
+    if kept.is_some_and(|kept| whole.len() > kept + 1) {
+        let left: usize = whole[..whole.len() - 1].iter().map(|line| line.len()).sum();
+        let file = fs::File::options().write(true).open(&file).unwrap();
+        file.set_len(left as u64).unwrap();
     }
 }
 
@@ -354,9 +166,20 @@ fn collect(client: &mut Client, accepted: &[Accepted]) -> BTreeMap<String, Last>
     known
 }
 
-#[test]
-fn nothing_is_lost_or_done_twice_however_often_it_is_killed() {
-    let kills = rounds(60, 1000);
+/// All that a storm leaves behind.
+struct Aftermath {
+    ledger: Ledger,
+    surprises: Vec<String>,
+    seed: u64,
+    slowest: Duration,
+    p99: Duration,
+    attempts: u64,
+}
+
+/// Kills the gateway so many times under its clients, and lets the last one finish its work.
+/// `forgetful`: now and then the last record that a dead gateway has written is taken away.
+#[track_caller]
+fn storm(kills: usize, forgetful: bool) -> Aftermath {
     let seed = env::var("HERMES_SEED").ok().and_then(|seed| seed.parse().ok());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed: u64 = seed.unwrap_or(u64::from(now.subsec_nanos()) << 20 | 1);
@@ -371,8 +194,15 @@ fn nothing_is_lost_or_done_twice_however_often_it_is_killed() {
         target.config("out", "")
     ));
     let (stage, books) = (Stage::default(), Books::default());
-    let mut killer =
-        Killer { home, stage: &stage, chance: Chance(seed | 1), ready: Vec::new(), early: 0 };
+    let mut killer = Killer {
+        home,
+        stage: &stage,
+        chance: Chance(seed | 1),
+        forgetful,
+        ready: Vec::new(),
+        early: 0,
+        compacted: 0,
+    };
     drop(killer.start());
     let authorization = format!("Bearer {}", killer.home.api_key());
     let client = |number: usize| Client {
@@ -385,7 +215,7 @@ fn nothing_is_lost_or_done_twice_however_often_it_is_killed() {
     };
     stage.change(|state| state.address = None);
 
-    let (last_run, last) = thread::scope(|scope| {
+    let last = thread::scope(|scope| {
         let _curtain = Curtain(&stage);
         let clients: Vec<_> =
             (0..SESSIONS).map(|number| scope.spawn(move || client(number).run())).collect();
@@ -393,13 +223,15 @@ fn nothing_is_lost_or_done_twice_however_often_it_is_killed() {
             stage.change(|state| state.allowed = 2 + kill / 5);
             killer.round();
         }
-        let process = killer.start();
+        let _process = killer.start();
         stage.change(|state| state.over = true);
         for client in clients {
             client.join().expect("a client");
         }
         let accepted = books.ledger().accepted.clone();
-        (process, collect(&mut client(SESSIONS), &accepted))
+        let last = collect(&mut client(SESSIONS), &accepted);
+        killer.home.run(&["journal", "check"]).assert_code(0);
+        last
     });
     let mut ledger = books.ledger().clone();
     ledger.kills = kills;
@@ -410,22 +242,41 @@ fn nothing_is_lost_or_done_twice_however_often_it_is_killed() {
     let (slowest, p99) = killer.slowest();
     let attempts = ledger.last.values().map(|last| last.attempts).max().unwrap_or(0);
     report(&format!(
-        "kills {kills} ({} before ready), acknowledged {}, dispatched {}, most attempts {attempts}, \
-         deliveries {}, duplicates {}, ready within {slowest:?} (p99 {p99:?}), journal {} bytes",
+        "kills {kills} ({} before ready, {} at a compaction), acknowledged {}, dispatched {}, most \
+         attempts {attempts}, deliveries {}, duplicates {}, ready within {slowest:?} (p99 {p99:?}), \
+         journal {} bytes",
         killer.early,
+        killer.compacted,
         ledger.accepted.len(),
         ledger.dispatched(),
         ledger.deliveries.len(),
         ledger.duplicates(),
         fs::metadata(killer.home.state_dir().join("journal")).map_or(0, |file| file.len()),
     ));
+    Aftermath { ledger, surprises: books.surprises(), seed, slowest, p99, attempts }
+}
+
+#[test]
+fn nothing_is_lost_or_done_twice_however_often_it_is_killed() {
+    let Aftermath { ledger, surprises, seed, slowest, p99, attempts } =
+        storm(rounds(60, 1000), false);
     let wrong = ledger.audit();
     assert!(wrong.is_empty(), "seed {seed}, {} complaints:\n{}", wrong.len(), first_of(&wrong));
-    let surprises = books.surprises.lock().unwrap_or_else(PoisonError::into_inner);
     assert!(surprises.is_empty(), "seed {seed}: {}", first_of(&surprises));
     assert!(p99 <= READY && slowest <= READY_AT_WORST, "ready within {slowest:?}, p99 {p99:?}");
     assert!(ledger.accepted.len() >= SESSIONS * 2 && attempts > 1, "a storm in a glass of water");
-    drop(last_run);
+}
+
+/// The same storm over a disk that does not keep its word: who could not tell the difference would
+/// prove nothing.
+#[test]
+fn a_journal_that_forgets_is_found_out() {
+    let Aftermath { ledger, seed, .. } = storm(60, true);
+    let wrong = ledger.audit();
+    let has = |what: &str| wrong.iter().any(|complaint| complaint.contains(what));
+    let found = ["lost", "begun twice", "begun again after its completion"].iter().any(|w| has(w));
+    assert!(found, "seed {seed}: nothing was missed in {} messages", ledger.accepted.len());
+    report(&format!("{} complaints, as there have to be", wrong.len()));
 }
 
 fn first_of(complaints: &[String]) -> String {

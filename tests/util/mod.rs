@@ -6,7 +6,8 @@
 //! - [`Process`] is any child, with its output, its notifications and its end as events.
 //! - [`http`] speaks raw HTTP, so that a test can say exactly which bytes it sends.
 //! - [`api`] speaks the API of messages, [`Caller`] outlives what it talks to.
-//! - [`Target`] receives deliveries, and [`ledger`] holds the gateway's promises against the books.
+//! - [`Target`] receives deliveries; [`crowd`] is a lot of clients, and [`ledger`] holds the gateway's
+//!   promises against their books.
 //! - [`Sandbox`] runs a test's body under a real, freshly booted systemd.
 //! - [`Service`] is the gateway as a unit in there.
 //!
@@ -17,6 +18,7 @@
 
 pub mod api;
 pub mod caller;
+pub mod crowd;
 mod gate;
 mod gateway;
 pub mod http;
