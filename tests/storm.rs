@@ -132,7 +132,7 @@ fn agent(file: &Path) -> String {
         format!("printf '{step} %s %s %s %s %s\\n' {values} >> {}", file.display())
     };
     let script = format!(
-        "read -r text; {}; case $text in *slow) sleep 0.05;; esac; {}; printf 're %s' \"$text\"",
+        "read -r text; {}; case $text in *slow) sleep 0.02;; esac; {}; printf 're %s' \"$text\"",
         line("begin"),
         line("end")
     );
@@ -189,7 +189,7 @@ fn storm(kills: usize, forgetful: bool) -> Aftermath {
     let agents: PathBuf = home.path().join("agents");
     let target = Target::start();
     home.configure(&format!(
-        "{}{}[limits]\nmax_attempts = 100\nmax_turns = 8\n",
+        "{}{}[limits]\nmax_attempts = 20\nmax_turns = 8\n",
         agent(&agents),
         target.config("out", "")
     ));
