@@ -7,16 +7,23 @@
 //! - [`http`] speaks raw HTTP, so that a test can say exactly which bytes it sends.
 //! - [`Sandbox`] runs a test's body under a real, freshly booted systemd.
 //! - [`Service`] is the gateway as a unit in there.
+//! - [`Private`] runs a test's body where it may mount, and [`Disk`] is one whose power can be cut.
+//! - [`fault`] makes single system calls of the gateway fail.
+//! - [`Caller`] is a client that survives what it talks to.
 //!
 //! Nothing in here waits for a time to pass: every wait is for an event, and has a deadline.
 
 // Each test file is a program of its own and uses its own part of the harness.
 #![allow(dead_code, unused_imports)]
 
+pub mod caller;
+mod disk;
+pub mod fault;
 mod gate;
 mod gateway;
 pub mod http;
 mod manager;
+mod private;
 mod process;
 mod sandbox;
 mod service;
@@ -31,9 +38,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+pub use caller::Caller;
+pub use disk::Disk;
 pub use gate::Gate;
 pub use gateway::{Gateway, Home, Launch};
 pub use manager::{Manager, Unit};
+pub use private::Private;
 pub use process::{Outcome, Process};
 pub use sandbox::Sandbox;
 pub use service::{Service, UNIT};
