@@ -29,7 +29,7 @@ pub struct Base {
 pub struct Dirs {
     /// `$XDG_CONFIG_HOME/hermes-gateway/NAME.toml`.
     pub config_file: PathBuf,
-    /// `$XDG_STATE_HOME/hermes-gateway/NAME`: key, history.
+    /// `$XDG_STATE_HOME/hermes-gateway/NAME`: key, journal, history.
     pub state: PathBuf,
     /// `$XDG_RUNTIME_DIR/hermes-gateway/NAME`, else `run` in the state directory: socket, lock.
     pub runtime: PathBuf,
@@ -102,6 +102,11 @@ impl Dirs {
 
     pub fn history(&self) -> PathBuf {
         self.state.join("history.jsonl")
+    }
+
+    /// The transcripts of sessions.
+    pub fn sessions(&self) -> PathBuf {
+        self.state.join("sessions")
     }
 
     pub fn run_record(&self) -> PathBuf {

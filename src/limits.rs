@@ -143,8 +143,8 @@ pub const MAX_CONTROL_TURNS: usize = 48;
 /// Listeners, journal, log, a helper's pipes, the control socket's clients.
 pub const RESERVED_DESCRIPTORS: usize = 64;
 
-/// The pipes of a command's turn and its pidfd.
-pub const DESCRIPTORS_PER_TURN: usize = 5;
+/// The pipes of a command's turn, its pidfd, what cancels it, and a file that it opens.
+pub const DESCRIPTORS_PER_TURN: usize = 7;
 
 /// A connection's socket, and a second descriptor of it and an event while it waits for a turn.
 pub const DESCRIPTORS_PER_CONNECTION: usize = 3;
@@ -279,6 +279,83 @@ pub const SYSLOG_RECONNECT: Duration = Duration::from_millis(100);
 /// How long a syslog daemon that does not read may hold up the thread that logs.
 pub const SYSLOG_PATIENCE: Duration = Duration::from_millis(200);
 
+// ---- Messages.
+
+/// How long a settled message is known: idempotency keys hold for a day, as the usual APIs have it.
+pub const KEEP_RESULTS_FOR: Duration = Duration::from_secs(24 * HOUR);
+
+/// A month: whoever has not looked at a dead letter by then never will.
+pub const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(30 * 24 * HOUR);
+
+/// Dead letters at once; beyond them the oldest go.
+pub const MAX_DEAD_LETTERS: usize = 10_000;
+
+/// What a record takes beside its JSON: checksum, number, two spaces, a line feed.
+pub const RECORD_OVERHEAD: u64 = 20;
+
+/// Between two tries to write a record that a disk has no room for.
+pub const DISK_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a record that nobody waits for may stay unsynced: the next message usually takes it
+/// along, for nothing.
+pub const LAZY_SYNC: Duration = Duration::from_millis(50);
+
+/// The longest pause between two attempts of a turn: its session waits as long.
+pub const MAX_TURN_PAUSE: Duration = Duration::from_secs(30);
+
+/// The longest pause between two attempts of a delivery that did not ask for more.
+pub const MAX_DELIVERY_PAUSE: Duration = Duration::from_secs(300);
+
+/// How often the keeper looks for results that are old.
+pub const KEEPER_ROUND: Duration = Duration::from_secs(60);
+
+/// Bytes of a record: a reply of 8 MiB in which every byte takes six in JSON, and some more. A
+/// longer line in a file is no record.
+pub const MAX_RECORD: usize = 64 * MIB;
+
+/// Between two places in the journal that are kept in memory: a look-up reads as much.
+pub const INDEX_STEP: u64 = 16 << 10;
+
+/// What the disk must have room for beyond new work, so that the work there is can be completed.
+pub const JOURNAL_RESERVE: u64 = MIB as u64;
+
+/// How far ahead room is taken on the disk: not at each record.
+pub const JOURNAL_AHEAD: u64 = MIB as u64;
+
+/// How long after a failed write the disk is looked at again.
+pub const DISK_PROBE: Duration = Duration::from_secs(1);
+
+/// A smaller journal is not worth a compaction.
+pub const COMPACT_FROM: u64 = MIB as u64;
+
+/// After a compaction that failed.
+pub const COMPACT_PAUSE: Duration = Duration::from_secs(30);
+
+/// The stack of a turn's or a delivery's thread; only what is touched takes memory.
+pub const WORKER_STACK: usize = 256 << 10;
+
+/// The longest wait for a message that a request may ask for: proxies give up earlier.
+pub const MAX_WAIT: Duration = Duration::from_secs(600);
+
+/// Bytes of an idempotency key: a UUID has 36.
+pub const MAX_IDEMPOTENCY_KEY: usize = 255;
+
+/// References that may come with a message, and the bytes of each: a URL.
+pub const MAX_ATTACHMENTS: usize = 16;
+pub const MAX_ATTACHMENT: usize = 2048;
+
+/// Sessions or dead letters in one answer.
+pub const MAX_LISTED: usize = 1000;
+
+/// A comment on an event stream where nothing happens: proxies cut what is silent for a minute.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Sessions whose transcripts are known to be right; the list begins anew beyond that.
+pub const MAX_SETTLED: usize = 10_000;
+
+/// A session's key and principal in JSON are some hundred bytes.
+pub const MAX_ABOUT_FILE: u64 = 8 << 10;
+
 // ---- Files.
 
 /// How many stops are kept: months of a gateway's life, and a screen or two to read.
@@ -339,6 +416,9 @@ pub const LONGEST_VERB: Duration = Duration::from_secs(3600);
 /// How long the journal is waited for: it is some milliseconds behind, on a busy machine more.
 pub const JOURNAL_LAG: Duration = Duration::from_secs(1);
 
+/// Messages that `journal` lists: more than anybody reads.
+pub const MAX_JOURNAL_ROWS: usize = 1000;
+
 /// Lines of the log that explain a failure: more hide the one that counts.
 pub const LOG_LINES: usize = 8;
 
@@ -348,3 +428,4 @@ pub const MAX_LOG: usize = 64 << 10;
 /// A hundred gateways of one user are more than any machine runs; a search that goes further would
 /// hide that something else is wrong.
 pub const STARTER_PORTS: RangeInclusive<u16> = DEFAULT_PORT..=DEFAULT_PORT + 99;
+pub const MAX_TRANSCRIPT_RANGE: RangeInclusive<usize> = 4 * KIB..=64 * MIB;

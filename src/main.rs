@@ -11,10 +11,13 @@ mod agent;
 mod api;
 mod cli;
 mod config;
+mod delivery;
+mod digest;
 mod dirs;
 mod exit;
 mod gateway;
 mod http;
+mod journal;
 mod lifecycle;
 mod limits;
 mod logger;
@@ -27,6 +30,7 @@ mod systemd;
 #[cfg(test)]
 mod testing;
 mod text;
+mod threads;
 
 fn main() -> std::process::ExitCode {
     cli::main().into()

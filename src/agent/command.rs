@@ -136,6 +136,7 @@ impl Process {
                 None => {
                     let outside = match passed_on? {
                         Some(outcome) => Some(outcome),
+                        None if ready.cancelled => Some(Outcome::Cancelled),
                         None if ready.client_gone => Some(Outcome::ClientGone),
                         None if ready.cut => Some(Outcome::Cut),
                         None if now >= bounds.deadline => Some(Outcome::TimedOut),
@@ -159,13 +160,14 @@ impl Process {
             Interest::read(self.child.ended()),
             watched(Interest::read(bounds.cut)),
             watched(bounds.client.map_or_else(Interest::none, Interest::hangup)),
+            watched(bounds.cancel.map_or_else(Interest::none, Interest::read)),
             self.stdin.as_ref().map_or_else(Interest::none, |fd| Interest::write(fd.as_fd())),
             self.stdout.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
             self.stderr.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
         ];
         poll(&mut interests, Some(timeout))?;
-        let [ended, cut, client, ..] = interests.map(|interest| interest.ready());
-        Ok(Ready { ended, cut, client_gone: client })
+        let [ended, cut, client_gone, cancelled, ..] = interests.map(|interest| interest.ready());
+        Ok(Ready { ended, cut, client_gone, cancelled })
     }
 
     /// Writes what the pipe takes of the message, and closes it at the end. An agent that does not
@@ -272,6 +274,7 @@ struct Ready {
     ended: bool,
     cut: bool,
     client_gone: bool,
+    cancelled: bool,
 }
 
 enum Taken {

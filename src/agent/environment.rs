@@ -4,6 +4,8 @@
 use std::env;
 use std::ffi::OsString;
 
+use serde_json::Value;
+
 use super::Turn;
 use crate::config;
 
@@ -31,10 +33,15 @@ pub fn of(agent: &config::Agent, turn: &Turn<'_>) -> Vec<(OsString, OsString)> {
     let configured = agent.env.iter().map(|(name, value)| (name.into(), value.into()));
     let own = [
         ("HERMES_SESSION", turn.session.to_owned()),
+        ("HERMES_PRINCIPAL", turn.principal.to_owned()),
         ("HERMES_MESSAGE_ID", turn.message_id.to_owned()),
         ("HERMES_ATTEMPT", turn.attempt.to_string()),
     ];
+    let transcript = turn.transcript.map(|path| ("HERMES_TRANSCRIPT".into(), path.into()));
+    let list = |list: &[String]| Value::from(list).to_string().into();
+    let attachments = (!turn.attachments.is_empty())
+        .then(|| ("HERMES_ATTACHMENTS".into(), list(turn.attachments)));
     // Later ones win where a name comes twice.
     let own = own.into_iter().map(|(name, value)| (name.into(), value.into()));
-    inherited.chain(configured).chain(own).collect()
+    inherited.chain(configured).chain(own).chain(transcript).chain(attachments).collect()
 }

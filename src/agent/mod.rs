@@ -12,6 +12,7 @@ mod output;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,9 +25,15 @@ pub struct Turn<'a> {
     pub message_id: &'a str,
     /// Empty where the message belongs to no session.
     pub session: &'a str,
+    /// Whose message it is.
+    pub principal: &'a str,
     /// 1 for the first attempt.
     pub attempt: u32,
     pub text: &'a str,
+    /// The file with what was said in the session before, which may not exist yet.
+    pub transcript: Option<&'a Path>,
+    /// References that came with the message; nobody here opens them.
+    pub attachments: &'a [String],
 }
 
 /// Where a reply goes, piece by piece. An error means that nobody is there any more to take it.
@@ -44,6 +51,8 @@ pub struct Bounds<'a> {
     pub client: Option<BorrowedFd<'a>>,
     /// Readable once every turn has to end.
     pub cut: BorrowedFd<'a>,
+    /// Readable once this turn has to end.
+    pub cancel: Option<BorrowedFd<'a>>,
 }
 
 /// How a turn ended.
@@ -56,6 +65,8 @@ pub enum Outcome {
     Failed(String),
     TimedOut,
     ClientGone,
+    /// Somebody took the message back.
+    Cancelled,
     /// The gateway is stopping.
     Cut,
 }
@@ -67,6 +78,7 @@ impl fmt::Display for Outcome {
             Outcome::Temporary(words) | Outcome::Failed(words) => words,
             Outcome::TimedOut => "it took longer than agent.turn_timeout",
             Outcome::ClientGone => "the client went away",
+            Outcome::Cancelled => "it was cancelled",
             Outcome::Cut => "the gateway is stopping",
         })
     }

@@ -55,19 +55,29 @@ impl Key {
     }
 }
 
-/// The proof that a request was let in. Only [`authenticate`] makes one.
+/// The principal of the key, and of the control socket: whoever may use the socket may read the key.
+pub const OWNER: &str = "owner";
+
+/// The proof that a request was let in, and who it is from. Only [`authenticate`] makes one.
 #[derive(Debug)]
-pub struct Authenticated(());
+pub struct Authenticated(&'static str);
+
+impl Authenticated {
+    /// Sessions and messages belong to a principal.
+    pub fn principal(&self) -> &str {
+        self.0
+    }
+}
 
 /// Lets in whoever shows the key, and whoever the kernel has vouched for on the control socket.
 pub fn authenticate(request: &Request, origin: Origin, key: &Key) -> Option<Authenticated> {
     match origin {
-        Origin::Control { .. } => Some(Authenticated(())),
+        Origin::Control { .. } => Some(Authenticated(OWNER)),
         Origin::Tcp(_) => {
             let (scheme, shown) = request.header_text("Authorization")?.split_once(' ')?;
             let shown = shown.trim_matches(' ').as_bytes();
             let same: bool = shown.ct_eq(key.0.as_bytes()).into();
-            (scheme.eq_ignore_ascii_case("bearer") && same).then_some(Authenticated(()))
+            (scheme.eq_ignore_ascii_case("bearer") && same).then_some(Authenticated(OWNER))
         }
     }
 }

@@ -7,22 +7,25 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::auth::Authenticated;
+use super::auth::{Authenticated, OWNER};
 use super::error::Problem;
-use super::{Service, status};
+use super::messages::{check_session, must_be_json, submit};
+use super::sessions::pieces;
+use super::{Service, idempotency, status};
 use crate::agent::{Bounds, Outcome, Reply, Turn};
-use crate::http::Request;
-use crate::http::Response;
-use crate::http::Stream;
-use crate::http::sse;
-use crate::http::{Closed, Connection};
-use crate::limits::{MAX_PIECE, MAX_SESSION};
-use crate::session::id;
-use crate::session::places::NoPlace;
+use crate::http::{Closed, Connection, Request, Response, Stream, sse};
+use crate::limits::LONGEST_REPLY;
+use crate::session::book::Who;
+use crate::session::hub::{Draft, Submitted};
+use crate::session::id::Id;
+use crate::session::life::Turn as Stage;
+use crate::session::place::NoPlace;
+use crate::session::view::Waited;
+use crate::sys::poll::{Interest, poll};
 use crate::text::quoted;
 
 /// The header that puts a request into a session.
-const SESSION: &str = "X-Hermes-Session-Id";
+pub const SESSION: &str = "X-Hermes-Session-Id";
 
 /// A request that is understood.
 struct Chat {
@@ -32,38 +35,53 @@ struct Chat {
     session: Option<String>,
 }
 
-/// Runs a turn and answers with its reply.
+/// Runs a turn and answers with its reply. A message with a session or an idempotency key is durable:
+/// it is carried on whatever becomes of its connection.
 pub fn complete(
     connection: &mut Connection,
     request: &Request,
     service: &Service,
-    _proof: &Authenticated,
+    proof: &Authenticated,
 ) -> Result<(), Closed> {
     let settings = service.settings();
-    if !is_json(request) {
-        let message = "The body must be JSON, and say so: Content-Type: application/json.";
-        let problem = Problem::new(415, "not_json", message);
+    if let Err(problem) = must_be_json(request) {
         return connection.respond(request, problem.response());
     }
     let body = connection.read_body(request, settings.config.limits.max_body)?;
     let parse = |session| service.parsing(body.len(), || read(&body, session));
-    let chat = match session(request).and_then(parse) {
-        Ok(chat) => chat,
+    let understood = session(request).and_then(parse);
+    let understood =
+        understood.and_then(|chat| Ok((chat, idempotency::key(request, proof, &body)?)));
+    let (mut chat, key) = match understood {
+        Ok(understood) => understood,
         Err(problem) => return connection.respond(request, problem.response()),
     };
     drop(body);
     // The connection is lent to the reply: its socket is watched through a descriptor of its own.
-    let begun = connection.as_fd().try_clone_to_owned().and_then(|client| Ok((client, id::new()?)));
-    let (client, message_id) = match begun {
-        Ok(begun) => begun,
+    let client = match connection.as_fd().try_clone_to_owned() {
+        Ok(client) => client,
         Err(e) => {
             let problem = Problem::no_place(&NoPlace::Failed(e));
             let problem = problem.unwrap_or_else(Problem::stopping);
             return connection.respond(request, problem.response());
         }
     };
-    let mut answer = Answer::new(connection, request, &chat, &message_id);
-    let outcome = run(service, &chat, &message_id, &client, &mut answer);
+    let text = std::mem::take(&mut chat.text);
+    let session = chat.session.take();
+    let mut answer = Answer::new(connection, request, &chat);
+    let outcome = if session.is_none() && key.is_none() {
+        run(service, &text, &client, &mut answer)
+    } else {
+        let draft = Draft {
+            who: Who { principal: proof.principal().to_owned(), session },
+            text,
+            attachments: Vec::new(),
+            deliver: None,
+            mode: settings.config.session.busy,
+            key,
+        };
+        carry(service, draft, &client, &mut answer)
+    };
     match outcome {
         Ok(()) => answer.finish(),
         Err(Some(problem)) => answer.fail(&problem),
@@ -71,23 +89,33 @@ pub fn complete(
     }
 }
 
-/// Waits for a place and runs the turn. `Err(None)`: nobody is there any more.
+/// Waits for a place and runs the turn, for this connection alone. `Err(None)`: nobody is there any
+/// more.
 fn run(
     service: &Service,
-    chat: &Chat,
-    message_id: &str,
+    text: &str,
     client: &OwnedFd,
     answer: &mut Answer<'_>,
 ) -> Result<(), Option<Problem>> {
     let settings = service.settings();
     let patience = settings.config.agent.turn_timeout;
-    let (client, cut) = (Some(client.as_fd()), service.cut.as_fd());
-    let session = chat.session.as_deref();
-    let place = service.places.take(session, client, cut, patience);
-    let _place = place.map_err(|why| Problem::no_place(&why))?;
-    let turn = Turn { message_id, session: session.unwrap_or(""), attempt: 1, text: &chat.text };
+    let client = Some(client.as_fd());
+    let place = service.hub.take_place(client, patience);
+    let place = place.map_err(|why| Problem::no_place(&why))?;
+    answer.id = place.id.to_string();
+    let message_id = answer.id.clone();
+    let turn = Turn {
+        message_id: &message_id,
+        session: "",
+        principal: OWNER,
+        attempt: 1,
+        text,
+        transcript: None,
+        attachments: &[],
+    };
     let max_reply = settings.config.limits.max_reply;
-    let bounds = Bounds { deadline: Instant::now() + patience, max_reply, client, cut };
+    let (deadline, cut) = (Instant::now() + patience, service.hub.cut.as_fd());
+    let bounds = Bounds { deadline, max_reply, client, cut, cancel: None };
     let outcome = settings.agent.run(&turn, answer, &bounds);
     match &outcome {
         Outcome::Done => Ok(()),
@@ -95,17 +123,80 @@ fn run(
             log::warn!("turn {message_id} did not end well: {outcome}");
             Err(Problem::outcome(outcome))
         }
-        Outcome::ClientGone | Outcome::Cut => {
+        Outcome::ClientGone | Outcome::Cancelled | Outcome::Cut => {
             log::info!("turn {message_id} was ended: {outcome}");
             Err(Problem::outcome(outcome))
         }
     }
 }
 
-fn is_json(request: &Request) -> bool {
-    let kind = request.header_text("Content-Type").unwrap_or("");
-    let essence = kind.split(';').next().unwrap_or("").trim();
-    essence.eq_ignore_ascii_case("application/json")
+/// Hands a durable message in and passes its reply on. `Err(None)`: nobody is there any more, and
+/// the message goes on without.
+fn carry(
+    service: &Service,
+    draft: Draft,
+    client: &OwnedFd,
+    answer: &mut Answer<'_>,
+) -> Result<(), Option<Problem>> {
+    let id = match submit(service, draft)? {
+        Submitted::New { id, .. } | Submitted::Known(id) => id,
+    };
+    answer.id = id.to_string();
+    let broken = |e: io::Error| Problem::no_place(&NoPlace::Failed(e));
+    let passed = if answer.chat.stream {
+        pass_on(service, id, client, answer)?
+    } else {
+        match service.hub.wait(id, client.as_fd(), LONGEST_REPLY).map_err(broken)? {
+            Waited::Gone => return Err(None),
+            Waited::Over | Waited::NotYet => false,
+        }
+    };
+    let message = service.hub.message(id).map_err(|refused| Problem::journal(&refused))?;
+    let message = message.ok_or_else(Problem::stopping)?;
+    match message.turn {
+        Stage::Done if passed => Ok(()),
+        Stage::Done => answer.piece(&message.reply.unwrap_or_default()).map_err(|_| None),
+        Stage::Failed | Stage::Cancelled => {
+            let code = if message.turn == Stage::Failed { "agent_failed" } else { "cancelled" };
+            Err(Some(Problem::new(502, code, message.error.unwrap_or_default())))
+        }
+        Stage::Queued | Stage::Running | Stage::Resting => Err(Some(Problem::stopping())),
+    }
+}
+
+/// Passes the pieces of a turn on until its end. Says whether there were any.
+fn pass_on(
+    service: &Service,
+    id: Id,
+    client: &OwnedFd,
+    answer: &mut Answer<'_>,
+) -> Result<bool, Option<Problem>> {
+    let broken = |e: io::Error| Problem::no_place(&NoPlace::Failed(e));
+    let Some(watch) = service.hub.watch(id).map_err(broken)? else { return Ok(false) };
+    let (mut attempt, mut offset) = (0, 0);
+    loop {
+        watch.event.clear();
+        let seen = watch.run.see(attempt, offset);
+        if seen.attempt != attempt {
+            if offset > 0 {
+                let message = format!("The turn was cut short; message {id} is tried again.");
+                return Err(Some(Problem::new(503, "agent_unavailable", message)));
+            }
+            attempt = seen.attempt;
+        }
+        if !seen.text.is_empty() {
+            offset += seen.text.len();
+            answer.piece(&seen.text).map_err(|_| None)?;
+        }
+        if seen.over || service.hub.is_put_off(id) {
+            return Ok(offset > 0);
+        }
+        let mut interests = [Interest::read(watch.event.as_fd()), Interest::hangup(client.as_fd())];
+        poll(&mut interests, None).map_err(broken)?;
+        if interests[1].ready() {
+            return Err(None);
+        }
+    }
 }
 
 /// The session that the request names. It is no file name and goes into none.
@@ -114,13 +205,8 @@ fn session(request: &Request) -> Result<Option<String>, Problem> {
         return Ok(None);
     };
     match std::str::from_utf8(bytes) {
-        Ok(key) if (1..=MAX_SESSION).contains(&key.len()) && !key.contains(char::is_control) => {
-            Ok(Some(key.to_owned()))
-        }
-        Ok(_) | Err(_) => {
-            let message = format!("{SESSION} takes 1 to {MAX_SESSION} bytes of text.");
-            Err(Problem::new(400, "bad_session", message))
-        }
+        Ok(key) => check_session(key).map(|()| Some(key.to_owned())),
+        Err(_) => check_session("").map(|()| None),
     }
 }
 
@@ -172,7 +258,8 @@ fn content(content: &Value) -> Result<String, String> {
 /// piece, so that what fails before has a status of its own.
 struct Answer<'c> {
     chat: &'c Chat,
-    message_id: &'c str,
+    /// The message's, once it has one.
+    id: String,
     created: u64,
     way: Way<'c>,
 }
@@ -186,19 +273,14 @@ enum Way<'c> {
 }
 
 impl<'c> Answer<'c> {
-    fn new(
-        connection: &'c mut Connection,
-        request: &'c Request,
-        chat: &'c Chat,
-        message_id: &'c str,
-    ) -> Answer<'c> {
+    fn new(connection: &'c mut Connection, request: &'c Request, chat: &'c Chat) -> Answer<'c> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let way = if chat.stream {
             Way::Waiting(connection, request)
         } else {
             Way::Collecting(connection, request, String::new())
         };
-        Answer { chat, message_id, created: since.as_secs(), way }
+        Answer { chat, id: String::new(), created: since.as_secs(), way }
     }
 
     fn finish(mut self) -> Result<(), Closed> {
@@ -284,7 +366,7 @@ impl<'c> Answer<'c> {
     fn object(&self, kind: &str, choice: &str) -> String {
         format!(
             r#"{{"id":"chatcmpl-{}","object":"{kind}","created":{},"model":{},"choices":[{choice}]}}"#,
-            self.message_id,
+            self.id,
             self.created,
             quoted(&self.chat.model)
         )
@@ -298,19 +380,14 @@ impl Reply for Answer<'_> {
             return Ok(());
         }
         self.begin()?;
-        let mut rest = text;
-        while !rest.is_empty() {
-            let cut = (0..=MAX_PIECE.min(rest.len())).rev();
-            let border = cut.into_iter().find(|at| rest.is_char_boundary(*at));
-            let (piece, after) = rest.split_at(border.unwrap_or(rest.len()));
+        for piece in pieces(text) {
             self.send(&format!(r#"{{"content":{}}}"#, quoted(piece)))?;
-            rest = after;
         }
         Ok(())
     }
 }
 
-fn sse_head() -> Response {
+pub fn sse_head() -> Response {
     // Asks nginx not to collect a stream before it passes it on.
     Response::empty(200)
         .header("Content-Type", "text/event-stream")

@@ -3,8 +3,10 @@
 
 use crate::agent::Outcome;
 use crate::http::Response;
+use crate::journal::Refused;
 use crate::session::dispatch::Full;
-use crate::session::places::NoPlace;
+use crate::session::hub::{Denied, Refusal};
+use crate::session::place::NoPlace;
 use crate::text::quoted;
 
 /// Seconds after which a client may try again: a turn's usual length, and a restart's.
@@ -22,7 +24,7 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Problem {
-        let again = matches!(status, 429 | 503);
+        let again = matches!(status, 429 | 503 | 507);
         Problem { status, code, message: message.into(), again }
     }
 
@@ -33,12 +35,7 @@ impl Problem {
 
     pub fn no_place(why: &NoPlace) -> Option<Problem> {
         let problem = match why {
-            NoPlace::Full(Full::Session) => {
-                Problem::new(429, "session_queue_full", "Too many messages wait in this session.")
-            }
-            NoPlace::Full(Full::Gateway) => {
-                Problem::new(429, "queue_full", "Too many messages wait for a turn.")
-            }
+            NoPlace::Full(full) => Problem::full(*full),
             NoPlace::TimedOut => Problem::new(503, "no_turn", "No turn came free in time."),
             NoPlace::Cut => Problem::stopping(),
             NoPlace::Failed(e) => {
@@ -47,6 +44,58 @@ impl Problem {
             NoPlace::Gone => return None,
         };
         Some(problem)
+    }
+
+    fn full(full: Full) -> Problem {
+        match full {
+            Full::Session => {
+                Problem::new(429, "session_queue_full", "Too many messages wait in this session.")
+            }
+            Full::Gateway => Problem::new(429, "queue_full", "Too many messages wait for a turn."),
+        }
+    }
+
+    /// A message that was not accepted.
+    pub fn refusal(refusal: &Refusal) -> Problem {
+        match refusal {
+            Refusal::Full(full) => Problem::full(*full),
+            Refusal::Conflict => Problem::new(
+                409,
+                "idempotency_conflict",
+                "This idempotency key was used for another request; take a new one.",
+            ),
+            Refusal::Journal(refused) => Problem::journal(refused),
+            Refusal::Stopping => Problem::stopping(),
+            Refusal::Failed(why) => Problem::new(
+                503,
+                "unavailable",
+                format!("The gateway is short of resources: {why}."),
+            ),
+        }
+    }
+
+    /// The journal does not take it.
+    pub fn journal(refused: &Refused) -> Problem {
+        let (status, code) = match refused {
+            Refused::Full(_) => (507, "journal_full"),
+            Refused::Unavailable(_) => (503, "journal_unavailable"),
+            Refused::TooLong => (413, "too_long"),
+            Refused::Broken(_) => (503, "journal_broken"),
+        };
+        Problem::new(status, code, format!("The message was not accepted: {refused}."))
+    }
+
+    /// Something that cannot be done to a message.
+    pub fn denied(denied: &Denied) -> Problem {
+        match denied {
+            Denied::Unknown => Problem::new(404, "not_found", "There is no message of this id."),
+            Denied::TooLate => Problem::new(
+                409,
+                "already_finished",
+                "It is over, or not where this needs it to be.",
+            ),
+            Denied::Journal(refused) => Problem::journal(refused),
+        }
     }
 
     /// What a turn that is not done means for its sender; `None` when nobody is there to be told.
@@ -60,7 +109,7 @@ impl Problem {
                 "turn_timeout",
                 "The agent did not finish within agent.turn_timeout.",
             )),
-            Outcome::Cut => Some(Problem::stopping()),
+            Outcome::Cut | Outcome::Cancelled => Some(Problem::stopping()),
         }
     }
 

@@ -7,21 +7,22 @@
 pub mod auth;
 mod chat;
 mod error;
+mod idempotency;
+mod messages;
 mod route;
+mod sessions;
 mod status;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::agent::Agent;
-use crate::config::Config;
 use crate::http::Gate;
 use crate::http::{Closed, Connection};
 use crate::limits::{LARGE_JSON, MAX_CONTROL_TURNS};
-use crate::session::places::Places;
+use crate::session::hub::{Hub, Settings};
 use crate::sys::fd::Event;
 
 pub use auth::{Key, Origin};
@@ -39,27 +40,17 @@ pub struct Facts {
     pub began: Instant,
 }
 
-/// What can be changed by a reload: taken once a request, so that one request sees one state.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub config: Config,
-    pub agent: Agent,
-}
-
 /// The gateway as requests see it.
 #[derive(Debug)]
 pub struct Service {
     pub facts: Facts,
     pub key: Key,
-    pub places: Places,
-    /// Raised once every turn has to end.
-    pub cut: Event,
+    pub hub: Arc<Hub>,
     /// Closed when no new work is taken.
     pub gate: Arc<Gate>,
     pub ready: AtomicBool,
     pub connections: AtomicUsize,
     pub control_connections: AtomicUsize,
-    settings: RwLock<Arc<Settings>>,
     last_stop: Mutex<Value>,
     parser: Mutex<()>,
     busy: AtomicUsize,
@@ -68,37 +59,24 @@ pub struct Service {
 
 impl Service {
     /// `quiet` is raised whenever the last request in flight has been answered during a drain.
-    pub fn new(
-        facts: Facts,
-        key: Key,
-        settings: Settings,
-        quiet: Arc<Event>,
-    ) -> std::io::Result<Service> {
-        Ok(Service {
+    pub fn new(facts: Facts, key: Key, hub: Arc<Hub>, quiet: Arc<Event>) -> Service {
+        Service {
             facts,
             key,
-            places: Places::new(bounds(&settings.config)),
-            cut: Event::new()?,
+            hub,
             gate: Arc::default(),
             ready: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             control_connections: AtomicUsize::new(0),
-            settings: RwLock::new(Arc::new(settings)),
             last_stop: Mutex::new(Value::Null),
             parser: Mutex::new(()),
             busy: AtomicUsize::new(0),
             quiet,
-        })
+        }
     }
 
     pub fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Takes a new configuration for everything that begins from now on.
-    pub fn change(&self, settings: Settings) {
-        self.places.rebound(bounds(&settings.config));
-        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        self.hub.settings()
     }
 
     /// How the run before this one ended, as `/v1/status` tells it.
@@ -150,15 +128,6 @@ impl Drop for InFlight<'_> {
         if last && self.0.gate.is_closing() {
             self.0.quiet.raise();
         }
-    }
-}
-
-fn bounds(config: &Config) -> crate::session::dispatch::Bounds {
-    let limits = &config.limits;
-    crate::session::dispatch::Bounds {
-        turns: limits.max_turns,
-        queue: limits.max_queue,
-        queue_per_session: limits.max_queue_per_session,
     }
 }
 

@@ -5,46 +5,119 @@ use std::sync::atomic::Ordering;
 
 use super::auth::{Authenticated, Origin, authenticate, host_is_ours, origin_is_ours};
 use super::error::Problem;
-use super::{Service, chat, status};
-use crate::http::Response;
-use crate::http::{Closed, Connection};
-use crate::http::{Method, Request};
+use super::{Service, chat, messages, sessions, status};
+use crate::http::{Closed, Connection, Method, Request, Response};
+use crate::journal::Condition;
 
-/// What a path stands for.
+/// What a path stands for, with the ids and keys in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route {
+enum Route<'a> {
     Health,
     Ready,
     Chat,
     Models,
     Status,
+    Messages,
+    Message(&'a str),
+    Sessions,
+    Session(&'a str),
+    SessionMessages(&'a str),
+    SessionEvents(&'a str),
+    DeadLetters,
+    DeadLetter(&'a str),
+    DeadLetterRetry(&'a str),
+    Compact,
 }
 
-impl Route {
-    fn find(path: &str) -> Option<Route> {
+impl<'a> Route<'a> {
+    fn find(path: &'a str) -> Option<Route<'a>> {
+        let one = |rest: &'a str| (!rest.is_empty() && !rest.contains('/')).then_some(rest);
         Some(match path {
             "/health" => Route::Health,
             "/ready" => Route::Ready,
             "/v1/chat/completions" => Route::Chat,
             "/v1/models" => Route::Models,
             "/v1/status" => Route::Status,
-            _ => return None,
+            "/v1/messages" => Route::Messages,
+            "/v1/sessions" => Route::Sessions,
+            "/v1/dead-letters" => Route::DeadLetters,
+            "/v1/journal/compact" => Route::Compact,
+            _ => {
+                if let Some(id) = path.strip_prefix("/v1/messages/") {
+                    Route::Message(one(id)?)
+                } else if let Some(rest) = path.strip_prefix("/v1/dead-letters/") {
+                    match rest.strip_suffix("/retry") {
+                        Some(id) => Route::DeadLetterRetry(one(id)?),
+                        None => Route::DeadLetter(one(rest)?),
+                    }
+                } else {
+                    Route::in_session(path.strip_prefix("/v1/sessions/")?)?
+                }
+            }
         })
+    }
+
+    /// A session's key may have slashes: what is last counts.
+    fn in_session(rest: &'a str) -> Option<Route<'a>> {
+        let route = if let Some(session) = rest.strip_suffix("/messages") {
+            Route::SessionMessages(session)
+        } else if let Some(session) = rest.strip_suffix("/events") {
+            Route::SessionEvents(session)
+        } else {
+            Route::Session(rest)
+        };
+        (!rest.is_empty()).then_some(route)
     }
 
     fn allowed(self) -> &'static str {
         match self {
-            Route::Health | Route::Ready | Route::Models | Route::Status => "GET, HEAD",
-            Route::Chat => "POST",
+            Route::Health
+            | Route::Ready
+            | Route::Models
+            | Route::Status
+            | Route::Sessions
+            | Route::DeadLetters => "GET, HEAD",
+            Route::SessionEvents(_) => "GET",
+            Route::Chat
+            | Route::Messages
+            | Route::SessionMessages(_)
+            | Route::DeadLetterRetry(_)
+            | Route::Compact => "POST",
+            Route::Message(_) | Route::Session(_) => "GET, HEAD, DELETE",
+            Route::DeadLetter(_) => "DELETE",
         }
     }
 
     fn allows(self, method: Method) -> bool {
+        let name = match method {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Delete => "DELETE",
+            Method::Put | Method::Patch | Method::Options | Method::Other => return false,
+        };
+        self.allowed().split(", ").any(|allowed| allowed == name)
+    }
+
+    /// Whether it begins something, or may wait for it: not during a drain, and not on the last
+    /// connections of the control socket.
+    fn is_work(self, request: &Request) -> bool {
         match self {
-            Route::Health | Route::Ready | Route::Models | Route::Status => {
-                matches!(method, Method::Get | Method::Head)
-            }
-            Route::Chat => method == Method::Post,
+            Route::Chat
+            | Route::Messages
+            | Route::SessionMessages(_)
+            | Route::SessionEvents(_)
+            | Route::DeadLetterRetry(_)
+            | Route::DeadLetter(_)
+            | Route::Compact => true,
+            Route::Message(_) => request.query().is_some() || request.method == Method::Delete,
+            Route::Session(_) => request.method == Method::Delete,
+            Route::Health
+            | Route::Ready
+            | Route::Models
+            | Route::Status
+            | Route::Sessions
+            | Route::DeadLetters => false,
         }
     }
 }
@@ -59,26 +132,58 @@ pub fn answer(
     match admit(request, origin, service) {
         Ok(Admitted::Open(Route::Health)) => connection.respond(request, status::health()),
         Ok(Admitted::Open(_)) => connection.respond(request, ready(service)),
-        Ok(Admitted::Known(route, proof)) => match route {
-            Route::Chat => chat::complete(connection, request, service, &proof),
-            Route::Models => connection.respond(request, status::models(service, &proof)),
-            Route::Health | Route::Ready | Route::Status => {
-                connection.respond(request, status::status(service, &proof))
-            }
-        },
+        Ok(Admitted::Known(route, proof)) => handle(connection, request, service, route, &proof),
         Err(response) => connection.respond(request, *response),
     }
 }
 
-enum Admitted {
+fn handle(
+    connection: &mut Connection,
+    request: &Request,
+    service: &Service,
+    route: Route<'_>,
+    proof: &Authenticated,
+) -> Result<(), Closed> {
+    let deletes = request.method == Method::Delete;
+    let result = match route {
+        Route::Chat => return chat::complete(connection, request, service, proof),
+        Route::Messages => return messages::post(connection, request, service, proof, None),
+        Route::SessionMessages(session) => {
+            return messages::post(connection, request, service, proof, Some(session));
+        }
+        Route::SessionEvents(session) => {
+            return sessions::events(connection, request, service, proof, session);
+        }
+        Route::Message(id) if deletes => {
+            return messages::cancel(connection, request, service, proof, id);
+        }
+        Route::Message(id) => return messages::get(connection, request, service, proof, id),
+        Route::Models => Ok(status::models(service, proof)),
+        Route::Sessions => sessions::list(service, proof),
+        Route::Session(session) if deletes => sessions::reset(service, proof, session),
+        Route::Session(session) => sessions::get(service, proof, session),
+        Route::DeadLetters => messages::dead_letters(service, proof),
+        Route::DeadLetter(id) => messages::dead_letter(service, proof, id, false),
+        Route::DeadLetterRetry(id) => messages::dead_letter(service, proof, id, true),
+        Route::Compact => status::compact(service, proof),
+        Route::Health | Route::Ready | Route::Status => Ok(status::status(service, proof)),
+    };
+    connection.respond(request, result.unwrap_or_else(|problem| problem.response()))
+}
+
+enum Admitted<'a> {
     /// Needs no key.
-    Open(Route),
-    Known(Route, Authenticated),
+    Open(Route<'a>),
+    Known(Route<'a>, Authenticated),
 }
 
 /// Judges what can be judged without the body. Unknown paths are told apart from known ones only
 /// to those who have the key.
-fn admit(request: &Request, origin: Origin, service: &Service) -> Result<Admitted, Box<Response>> {
+fn admit<'r>(
+    request: &'r Request,
+    origin: Origin,
+    service: &Service,
+) -> Result<Admitted<'r>, Box<Response>> {
     let problem = |p: Problem| Box::new(p.response());
     let route = Route::find(request.path());
     if let Some(route) = route.filter(|route| !route.allows(request.method)) {
@@ -88,11 +193,12 @@ fn admit(request: &Request, origin: Origin, service: &Service) -> Result<Admitte
     if tcp {
         check_browser(request, service).map_err(problem)?;
     }
+    let is_work = route.is_some_and(|route| route.is_work(request));
     // During a drain the control socket still tells how it goes.
-    if service.gate.is_closing() && (tcp || route == Some(Route::Chat)) {
+    if service.gate.is_closing() && (tcp || is_work) {
         return Err(Box::new(Problem::stopping().response().close()));
     }
-    if !tcp && route == Some(Route::Chat) && service.control_is_busy() {
+    if !tcp && is_work && service.control_is_busy() {
         let message = "Too many messages wait on the control socket.";
         return Err(problem(Problem::new(503, "overloaded", message)));
     }
@@ -129,9 +235,11 @@ fn check_browser(request: &Request, service: &Service) -> Result<(), Problem> {
 }
 
 fn ready(service: &Service) -> Response {
-    if service.ready.load(Ordering::SeqCst) && !service.gate.is_closing() {
-        status::ready()
-    } else {
-        Problem::stopping().response()
+    if !service.ready.load(Ordering::SeqCst) || service.gate.is_closing() {
+        return Problem::stopping().response();
+    }
+    match service.hub.condition() {
+        Condition::Good => status::ready(),
+        Condition::Degraded(why) | Condition::Broken(why) => status::degraded(&why),
     }
 }

@@ -5,7 +5,10 @@ use std::sync::atomic::Ordering;
 
 use super::Service;
 use super::auth::Authenticated;
+use super::error::Problem;
+use super::messages::json;
 use crate::http::Response;
+use crate::journal::Condition;
 use crate::sys::process::Pid;
 use crate::text::quoted;
 
@@ -22,6 +25,21 @@ pub fn ready() -> Response {
     Response::new(200, "application/json", &br#"{"status":"ready"}"#[..])
 }
 
+/// New durable work is not taken, and why.
+pub fn degraded(why: &str) -> Response {
+    let body = format!(r#"{{"status":"degraded","reason":{}}}"#, quoted(why));
+    Response::new(503, "application/json", body.into_bytes())
+}
+
+/// `POST /v1/journal/compact`.
+pub fn compact(service: &Service, _proof: &Authenticated) -> Result<Response, Problem> {
+    let (before, after) = service.hub.compact().map_err(|e| {
+        let message = format!("The journal could not be compacted: {e}.");
+        Problem::new(503, "journal_unavailable", message)
+    })?;
+    Ok(json(200, format!(r#"{{"before":{before},"after":{after}}}"#)))
+}
+
 /// `GET /v1/models`: the one model that there is, named as OpenAI's clients want it.
 pub fn models(service: &Service, _proof: &Authenticated) -> Response {
     let agent = service.settings().agent.kind();
@@ -34,15 +52,20 @@ pub fn models(service: &Service, _proof: &Authenticated) -> Response {
 /// `GET /v1/status`: state, place, and what is in flight.
 pub fn status(service: &Service, _proof: &Authenticated) -> Response {
     let facts = &service.facts;
-    let (running, waiting, sessions) = service.places.counts();
+    let (running, waiting, sessions) = service.hub.turns();
     let state = match (service.gate.is_closing(), service.ready.load(Ordering::SeqCst)) {
         (true, _) => "draining",
         (false, true) => "serving",
         (false, false) => "starting",
     };
     let unit = facts.unit.as_deref();
+    let (counts, bytes, last) = service.hub.counts();
+    let degraded = match service.hub.condition() {
+        Condition::Good => None,
+        Condition::Degraded(why) | Condition::Broken(why) => Some(why),
+    };
     let body = format!(
-        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{sessions},"turns":{{"running":{running},"waiting":{waiting}}},"last_stop":{}}}"#,
+        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{sessions},"turns":{{"running":{running},"waiting":{waiting}}},"degraded":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
         facts.name,
         env!("CARGO_PKG_VERSION"),
         Pid::own(),
@@ -52,6 +75,12 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         unit.map_or_else(|| "null".to_owned(), quoted),
         service.settings().agent.kind(),
         service.connections.load(Ordering::SeqCst),
+        degraded.map_or_else(|| "null".to_owned(), |why| quoted(&why)),
+        counts.queued,
+        counts.running,
+        counts.kept,
+        counts.outbox,
+        counts.dead_letters,
         service.last_stop(),
     );
     Response::new(200, "application/json", body.into_bytes())

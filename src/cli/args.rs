@@ -9,6 +9,8 @@ use pico_args::Arguments;
 
 use super::help;
 use super::install::Options;
+use super::journal::Action;
+use super::message::Sending;
 use crate::exit::{Exit, Failure};
 use crate::name::Name;
 
@@ -24,7 +26,8 @@ pub struct Parsed {
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
-    Run,
+    /// `true`: messages are kept in memory only.
+    Run(bool),
     Install(Options),
     Uninstall(bool),
     Start(bool),
@@ -43,7 +46,15 @@ pub enum Command {
     Send {
         session: Option<String>,
         text: Option<String>,
+        /// `None`: the reply as it comes.
+        sending: Option<Sending>,
     },
+    /// A message's reply, waited for at most so many seconds.
+    Result {
+        id: String,
+        wait: u64,
+    },
+    Journal(Action),
     History {
         json: bool,
         count: Option<usize>,
@@ -102,7 +113,7 @@ fn parse(
     let command = match topic {
         _ if version => Command::Version,
         _ if helped => Command::Help(topic),
-        None => Command::Run,
+        None => Command::Run(args.contains("--ephemeral")),
         Some(topic) => command(topic, &mut args, &literal)?,
     };
     refuse_unused(&command, topic, config.is_some() || !set.is_empty())?;
@@ -126,7 +137,7 @@ fn command(
     let json = args.contains("--json");
     let system = args.contains("--system");
     let command = match topic {
-        "run" => Command::Run,
+        "run" => Command::Run(args.contains("--ephemeral")),
         "install" => Command::Install(Options {
             now: args.contains("--now"),
             force: args.contains("--force"),
@@ -141,6 +152,7 @@ fn command(
         "list" => Command::List(json),
         "logs" => Command::Logs { follow: args.contains(["-f", "--follow"]), system },
         "send" => send(args, literal)?,
+        "journal" => journal(args)?,
         "history" => Command::History { json, count: count(args)? },
         "config" => match word(args)?.as_deref() {
             None => Command::Config(false),
@@ -193,9 +205,16 @@ fn refuse_unused(
     topic: Option<&'static str>,
     configured: bool,
 ) -> Result<(), Failure> {
-    use Command::{Config, Help, Install, Logs, Run, Stop, Version};
+    use Command::{Config, Help, Install, Journal, Logs, Run, Stop, Version};
     match command {
-        Run | Install(_) | Config(_) | Stop(_) | Logs { .. } | Help(_) | Version => Ok(()),
+        Run(_)
+        | Install(_)
+        | Config(_)
+        | Journal(_)
+        | Stop(_)
+        | Logs { .. }
+        | Help(_)
+        | Version => Ok(()),
         _ if !configured => Ok(()),
         _ => {
             let what = "--config and --set are for `run` and `config`: they change nothing here";
@@ -215,7 +234,25 @@ fn count(args: &mut Arguments) -> Result<Option<usize>, Failure> {
 }
 
 fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> {
+    let wait = match option::<String>(args, ["-w", "--wait"])? {
+        None => None,
+        Some(word) => Some(word.parse().map_err(|_| {
+            usage(&format!("--wait takes a number of seconds, not {word:?}"), Some("send"))
+        })?),
+    };
+    if let Some(id) =
+        args.opt_value_from_str("--result").map_err(|e| usage(&e.to_string(), None))?
+    {
+        return Ok(Command::Result { id, wait: wait.unwrap_or(0) });
+    }
+    if wait.is_some() {
+        return Err(usage("--wait goes with --result", Some("send")));
+    }
     let session: Option<String> = option(args, ["-s", "--session"])?;
+    let mut extra = |name| args.opt_value_from_str(name).map_err(|e| usage(&e.to_string(), None));
+    let (deliver, mode, key) = (extra("--deliver")?, extra("--mode")?, extra("--idempotency-key")?);
+    let sending = Sending { detached: args.contains("--async"), deliver, mode, key };
+    let sending = (sending != Sending::default()).then_some(sending);
     let text = match literal {
         [] => word(args)?,
         [text] => Some(text.to_string_lossy().into_owned()),
@@ -224,10 +261,29 @@ fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> 
     match text {
         None => Err(usage("there is one text to send: quote it, or - for stdin", Some("send"))),
         Some(text) if text == "-" && literal.is_empty() => {
-            Ok(Command::Send { session, text: None })
+            Ok(Command::Send { session, text: None, sending })
         }
-        Some(text) => Ok(Command::Send { session, text: Some(text) }),
+        Some(text) => Ok(Command::Send { session, text: Some(text), sending }),
     }
+}
+
+fn journal(args: &mut Arguments) -> Result<Command, Failure> {
+    let id = |args: &mut Arguments| {
+        let id = word(args)?.filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        id.ok_or_else(|| usage("it takes the id of a message", Some("journal")))
+    };
+    Ok(Command::Journal(match word(args)?.as_deref() {
+        None => Action::Summary,
+        Some("check") => Action::Check,
+        Some("dump") => Action::Dump,
+        Some("compact") => Action::Compact,
+        Some("repair") => Action::Repair,
+        Some("retry") => Action::Retry(id(args)?),
+        Some("drop") => Action::Drop(id(args)?),
+        Some(other) => {
+            return Err(usage(&format!("{other:?} is not understood here"), Some("journal")));
+        }
+    }))
 }
 
 /// The next free word, if there is one.
@@ -274,9 +330,9 @@ mod tests {
 
     #[test]
     fn commands() {
-        assert_eq!(command(""), Command::Run);
-        assert_eq!(command("gateway"), Command::Run);
-        assert_eq!(command("gateway run -p x"), Command::Run);
+        assert_eq!(command(""), Command::Run(false));
+        assert_eq!(command("gateway"), Command::Run(false));
+        assert_eq!(command("gateway run -p x"), Command::Run(false));
         assert_eq!(command("stop"), Command::Stop(false));
         assert_eq!(command("status --json"), Command::Status { json: true, system: false });
         let install = Command::Install(Options {
@@ -298,6 +354,7 @@ mod tests {
         let send = |session: Option<&str>, text: Option<&str>| Command::Send {
             session: session.map(str::to_owned),
             text: text.map(str::to_owned),
+            sending: None,
         };
         assert_eq!(command("send hello"), send(None, Some("hello")));
         assert_eq!(command("send --session a -"), send(Some("a"), None));
@@ -305,6 +362,32 @@ mod tests {
         assert_eq!(command("send -- -"), send(None, Some("-")));
         assert!(parse_words("send").unwrap_err().contains("one text"));
         assert!(parse_words("send a b").unwrap_err().contains("\"b\""));
+    }
+
+    #[test]
+    fn durable_messages() {
+        let Command::Send { sending: Some(sending), .. } = command("send --async -s a x") else {
+            panic!();
+        };
+        assert_eq!(sending, Sending { detached: true, ..Sending::default() });
+        let Command::Send { sending: Some(sending), .. } = command("send --deliver out x") else {
+            panic!();
+        };
+        assert_eq!(sending.deliver.as_deref(), Some("out"));
+        let result = Command::Result { id: "01J".into(), wait: 5 };
+        assert_eq!(command("send --result 01J --wait 5"), result);
+        assert_eq!(command("run --ephemeral"), Command::Run(true));
+        assert_eq!(command("journal"), Command::Journal(Action::Summary));
+        assert_eq!(command("journal retry 01J"), Command::Journal(Action::Retry("01J".into())));
+        for (words, expected) in [
+            ("send --wait 5 x", "--wait goes with --result"),
+            ("send --result 01J --wait x", "seconds"),
+            ("journal retry", "id"),
+            ("journal retry ../x", "id"),
+            ("journal chek", "chek"),
+        ] {
+            assert!(parse_words(words).unwrap_err().contains(expected), "{words:?}");
+        }
     }
 
     #[test]

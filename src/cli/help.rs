@@ -7,7 +7,7 @@ use crate::exit::{Exit, Failure};
 /// Name, one line for the overview, and the page.
 type Page = (&'static str, &'static str, &'static str);
 
-const PAGES: [Page; 14] = [
+const PAGES: [Page; 15] = [
     ("run", "run the gateway in the foreground (also what no command means)", RUN),
     ("install", "write and enable its systemd unit", INSTALL),
     ("uninstall", "stop it and remove its unit", UNINSTALL),
@@ -18,6 +18,7 @@ const PAGES: [Page; 14] = [
     ("list", "all gateways of this user", LIST),
     ("logs", "its log", LOGS),
     ("send", "send it a message and print the reply", SEND),
+    ("journal", "its durable messages: what waits, what failed, whether all is whole", JOURNAL),
     ("history", "how its runs ended", HISTORY),
     ("config", "the effective configuration, or a check of it", CONFIG),
     ("version", "print the version", VERSION),
@@ -63,6 +64,7 @@ Usage: hermes-gateway [-p NAME] [--config FILE] [--set KEY=VALUE]... [COMMAND]
 
 const RUN: &str = "\
 Usage: hermes-gateway [-p NAME] [--config FILE] [--set KEY=VALUE]... [run]
+                      [--ephemeral]
 
 Runs the gateway in the foreground: HTTP on http.listen (127.0.0.1:8642), and a
 control socket for the commands of the same user. The key for HTTP is made at
@@ -75,6 +77,7 @@ the configuration is wrong.
 
   --set agent.kind=command --set 'agent.command=[\"my-agent\"]'   another agent
   --set http.listen=127.0.0.1:0                                a free port
+  --ephemeral                messages are kept in memory, and end with the run
 ";
 
 const INSTALL: &str = "\
@@ -146,14 +149,37 @@ Shows the log of the gateway's unit with journalctl.
 ";
 
 const SEND: &str = "\
-Usage: hermes-gateway [-p NAME] send [--session KEY] TEXT|-
+Usage: hermes-gateway [-p NAME] send [OPTION]... TEXT|-
+       hermes-gateway [-p NAME] send --result ID [--wait SECONDS]
 
 Sends a message to the running gateway and prints the reply as it comes.
-Messages of one session are answered one after the other.
+Messages of one session are answered one after the other, and are kept until
+they are: a kill or a power cut does not lose them.
 
   -s, --session KEY   the session (free text up to 256 bytes)
+  --async             print the message's id when it is accepted, and return
+  --result ID         print the reply of such a message; 75: not there yet
+  -w, --wait SECONDS  wait for it
+  --deliver NAME      send the reply to [deliver.NAME] of the configuration
+  --mode MODE         a busy session: queue, or interrupt its running turn
+  --idempotency-key K the same key again begins no second turn
   -                   read the message from standard input
   --                  what follows is text, whatever it looks like
+";
+
+const JOURNAL: &str = "\
+Usage: hermes-gateway [-p NAME] journal [COMMAND]
+
+The journal holds every accepted message until its reply is delivered: text, a
+record a line, in the state directory. Without a command: what waits, runs, is
+to be delivered or is a dead letter. Looking never writes.
+
+  check      whether it is whole; 78 and the place of the damage where not
+  dump       its records, as JSON
+  compact    drop what is not needed any more
+  repair     cut off what is damaged, and keep that in a file beside it
+  retry ID   send the reply of a dead letter once more
+  drop ID    take a dead letter off the list
 ";
 
 const HISTORY: &str = "\

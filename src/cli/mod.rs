@@ -9,8 +9,10 @@ mod help;
 mod history;
 mod install;
 mod installed;
+mod journal;
 mod list;
 mod logs;
+mod message;
 mod moment;
 mod owner;
 mod report;
@@ -28,6 +30,7 @@ mod unit;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::Sources;
 use crate::dirs::{Base, Dirs};
@@ -79,7 +82,7 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
     let args::Parsed { name, config, set, command } = parsed;
     // Before anything else can take time: from here on a signal is judged, not fatal.
     let signals = match command {
-        Command::Run => Some(run::catch_signals()?),
+        Command::Run(_) => Some(run::catch_signals()?),
         _ => None,
     };
     if let Command::Help(topic) = command {
@@ -93,7 +96,7 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
     let dirs = base.gateway(&name);
     let context = Context { name, base, dirs, config, set, children: Children::new() };
     match (command, signals) {
-        (Command::Run, Some(signals)) => Ok(run::run(context, signals)),
+        (Command::Run(ephemeral), Some(signals)) => Ok(run::run(context, signals, ephemeral)),
         (Command::Config(check), _) => config::show(&context, check),
         (Command::Install(options), _) => install::install(&context, &options),
         (Command::Uninstall(system), _) => uninstall::uninstall(&context, system),
@@ -103,9 +106,19 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
         (Command::Status { json, system }, _) => status::show(&context, json, system),
         (Command::List(json), _) => list::show(&context, json),
         (Command::Logs { follow, system }, _) => logs::logs(&context, follow, system),
-        (Command::Send { session, text }, _) => send::send(&context, session.as_deref(), text),
+        (Command::Send { session, text, sending: None }, _) => {
+            send::send(&context, session.as_deref(), text)
+        }
+        (Command::Send { session, text, sending: Some(sending) }, _) => {
+            send::check_session(session.as_deref())?;
+            message::send(&context, session.as_deref(), text, &sending)
+        }
+        (Command::Result { id, wait }, _) => {
+            message::show(&context, &id, Duration::from_secs(wait))
+        }
+        (Command::Journal(action), _) => journal::journal(&context, &action),
         (Command::History { json, count }, _) => history::show(&context, json, count),
-        (Command::Run | Command::Help(_) | Command::Version, _) => Ok(Exit::Planned),
+        (Command::Run(_) | Command::Help(_) | Command::Version, _) => Ok(Exit::Planned),
     }
 }
 

@@ -17,15 +17,15 @@ pub fn catch_signals() -> Result<Signals, Failure> {
     Signals::catch(reap).map_err(|e| Failure::cannot("catch signals", &e))
 }
 
-/// Runs until it is stopped.
-pub fn run(context: Context, signals: Signals) -> Exit {
+/// Runs until it is stopped. `ephemeral`: messages are kept in memory only.
+pub fn run(context: Context, signals: Signals, ephemeral: bool) -> Exit {
     let sources = context.sources();
     let Context { name, mut dirs, children, .. } = context;
     if is_system_service() {
         // The user's runtime directory goes when that user logs out; the machine's service stays.
         dirs = dirs.without_runtime();
     }
-    let plan = Plan { name, dirs, sources, children };
+    let plan = Plan { name, dirs, sources, children, ephemeral };
     gateway::run(plan, signals)
 }
 

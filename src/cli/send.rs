@@ -25,12 +25,7 @@ pub fn send(
     text: Option<String>,
 ) -> Result<Exit, Failure> {
     check_session(session)?;
-    let limit = config::load(&context.sources())
-        .map_or(*MAX_BODY_RANGE.end(), |loaded| loaded.config.limits.max_body);
-    let text = match text {
-        Some(text) => text,
-        None => read_all(io::stdin().lock(), limit)?,
-    };
+    let text = read_text(context, text)?;
     let mut client = open(context)?;
     let terminal = io::stdout().is_terminal();
     let mut printer = Printer::new(io::stdout().lock(), terminal);
@@ -44,6 +39,21 @@ pub fn send(
     }
 }
 
+/// The text of a message: the one that was given, or what standard input has.
+pub fn read_text(context: &Context, text: Option<String>) -> Result<String, Failure> {
+    let limit = config::load(&context.sources())
+        .map_or(*MAX_BODY_RANGE.end(), |loaded| loaded.config.limits.max_body);
+    text.map_or_else(|| read_all(io::stdin().lock(), limit), Ok)
+}
+
+/// Prints a whole reply.
+pub fn print_reply(text: &str) -> Result<Exit, Failure> {
+    let terminal = io::stdout().is_terminal();
+    let mut printer = Printer::new(io::stdout().lock(), terminal);
+    let printed = printer.print(text).and_then(|()| printer.end());
+    printed.map_or_else(|e| output_failed(&e), |()| Ok(Exit::Planned))
+}
+
 /// A reader that went away has what it wanted.
 fn output_failed(e: &io::Error) -> Result<Exit, Failure> {
     if e.kind() == ErrorKind::BrokenPipe {
@@ -53,7 +63,7 @@ fn output_failed(e: &io::Error) -> Result<Exit, Failure> {
     Err(Failure::failed(words))
 }
 
-fn check_session(session: Option<&str>) -> Result<(), Failure> {
+pub fn check_session(session: Option<&str>) -> Result<(), Failure> {
     let wrong = |what: &str| {
         let words = format!("--session: {what}; it takes 1 to {MAX_SESSION} bytes of text");
         Err(Failure::new(Exit::Usage, words))
@@ -86,7 +96,7 @@ fn read_all(from: impl Read, limit: usize) -> Result<String, Failure> {
     })
 }
 
-fn open(context: &Context) -> Result<Client, Failure> {
+pub fn open(context: &Context) -> Result<Client, Failure> {
     let name = &context.name;
     let unavailable = |words: String| Err(Failure::new(Exit::Unavailable, words));
     match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
@@ -179,7 +189,7 @@ fn read_event(data: &str) -> Result<Piece, Failure> {
 }
 
 /// The words of an answer that is no success.
-fn refused(answer: Answer<'_>, deadline: Instant) -> Failure {
+pub fn refused(answer: Answer<'_>, deadline: Instant) -> Failure {
     let status = answer.status;
     let seconds = answer.header("Retry-After").map(lines);
     let body = answer.body(MAX_ERROR_BODY, deadline).unwrap_or_default();
@@ -196,7 +206,7 @@ fn problem(status: Option<u16>, error: &Value) -> Failure {
     let code = error["code"].as_str().unwrap_or("");
     // In the middle of a stream there is no status, and the code tells.
     let again = match status {
-        Some(status) => matches!(status, 429 | 503),
+        Some(status) => matches!(status, 429 | 503 | 507),
         None => matches!(code, "gateway_stopping" | "agent_unavailable" | "no_turn"),
     };
     let exit = if again { Exit::Restart } else { Exit::Failed };
@@ -208,7 +218,7 @@ fn problem(status: Option<u16>, error: &Value) -> Failure {
     Failure::new(exit, message)
 }
 
-fn broken(error: &Error) -> Failure {
+pub fn broken(error: &Error) -> Failure {
     Failure::failed(match error {
         Error::CutShort => "the gateway went away before the reply was whole".to_owned(),
         other => format!("the reply did not come through: {other}"),
@@ -216,7 +226,7 @@ fn broken(error: &Error) -> Failure {
 }
 
 /// Text of several lines for a terminal: only line feed and tab act.
-fn lines(text: &str) -> String {
+pub fn lines(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for piece in text.split_inclusive(['\n', '\t', '\r']) {
         let body = piece.trim_end_matches(['\n', '\t', '\r']);

@@ -62,6 +62,8 @@ pub fn to_json(report: &Report) -> Value {
         "agent": answer["agent"],
         "sessions": answer["sessions"],
         "turns": answer["turns"],
+        "degraded": answer["degraded"],
+        "journal": answer["journal"],
         "last_stop": report.last_stop,
         "note": report.note,
     });
@@ -81,6 +83,9 @@ pub fn to_text(report: &Report, now: i64) -> String {
     let since = report.since.as_deref();
     let since = since.map(|since| format!(" since {}", moment::with_age(since, now)));
     line("state", &(report.state.word().to_owned() + &since.unwrap_or_default()));
+    if let Some(why) = report.answer["degraded"].as_str() {
+        line("degraded", &escaped(why, false));
+    }
     if let Some(note) = &report.note {
         line("", &escaped(note, false));
     }
@@ -99,6 +104,9 @@ pub fn to_text(report: &Report, now: i64) -> String {
     }
     if answer["turns"].is_object() {
         line("turns", &turns(answer));
+    }
+    if answer["journal"].is_object() {
+        line("journal", &journal(&answer["journal"]));
     }
     if let Some(version) = answer["version"].as_str() {
         let version = escaped(version, false);
@@ -134,6 +142,12 @@ fn unit_line(unit: &UnitReport) -> String {
         Some(false) => ", not what this program would write: `install` updates it",
     };
     format!("{}: {scope}{state}{current}", unit.name)
+}
+
+fn journal(journal: &Value) -> String {
+    let count = |key: &str| journal[key].as_u64().unwrap_or(0);
+    let (outbox, dead) = (count("outbox"), count("dead_letters"));
+    format!("{} bytes, {outbox} to deliver, {dead} dead letters", count("bytes"))
 }
 
 fn turns(answer: &Value) -> String {

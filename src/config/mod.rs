@@ -39,6 +39,29 @@ pub struct Config {
     pub stop: Stop,
     pub log: Log,
     pub limits: Limits,
+    pub session: Session,
+    pub deliver: ByName<Target>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Busy {
+    #[default]
+    Queue,
+    Interrupt,
+}
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    pub busy: Busy,
+    pub operators: Vec<String>,
+}
+impl Default for Session {
+    fn default() -> Self {
+        Session { busy: Busy::Queue, operators: vec!["owner".into()] }
+    }
+}
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub expire: Duration,
 }
 
 /// `[http]`: where clients come in.
@@ -121,6 +144,10 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// One write that makes no progress.
     pub write_timeout: Duration,
+    pub max_attempts: usize,
+    pub max_journal: usize,
+    pub max_transcript: usize,
+    pub keep_results: usize,
 }
 
 impl Default for Http {
@@ -170,6 +197,10 @@ impl Default for Limits {
             idle_timeout: limits::IDLE_TIMEOUT,
             body_timeout: limits::BODY_TIMEOUT,
             write_timeout: limits::WRITE_TIMEOUT,
+            max_attempts: 2,
+            max_journal: 256 << 20,
+            max_transcript: 256 << 10,
+            keep_results: 10000,
         }
     }
 }

@@ -7,7 +7,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::spawn;
 use crate::api::{self, Origin, Service};
 use crate::config::Config;
 use crate::http::Connection;
@@ -19,6 +18,7 @@ use crate::limits::{
 };
 use crate::sys::fd::{limit, set_nonblocking};
 use crate::sys::{socket, user};
+use crate::threads::spawn;
 
 /// What a connection over the cap is told. Short: it is written without waiting.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\

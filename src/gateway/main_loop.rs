@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use super::startup::{self, Started};
 use super::timers::{Timers, due};
-use super::{Plan, doors, greeting, reload, spawn};
+use super::{Plan, doors, greeting, reload};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, Moment, Place};
@@ -23,6 +23,7 @@ use crate::logger;
 use crate::sys::fd::Event as Wake;
 use crate::sys::poll::{Interest, poll};
 use crate::systemd::notify::{Notifier, watchdog_interval};
+use crate::threads::spawn;
 use ending::Stop;
 
 /// What other threads tell the main one.
@@ -141,6 +142,9 @@ impl Main {
                 }
             }
             self.look_at_clock();
+            if self.started.as_ref().is_some_and(|started| started.service.hub.is_broken()) {
+                self.event(Event::Broken);
+            }
             if self.in_flight() == 0 {
                 self.event(Event::Quiet);
             }
@@ -219,6 +223,7 @@ impl Main {
                 Ok(started) => {
                     if self.stop.is_some() {
                         started.service.gate.close();
+                        started.service.hub.drain();
                     }
                     self.started = Some(started);
                     self.event(Event::Started);
@@ -302,10 +307,12 @@ impl Main {
     }
 
     fn in_flight(&self) -> usize {
-        self.started.as_ref().map_or(0, |started| started.service.in_flight())
+        self.started
+            .as_ref()
+            .map_or(0, |started| started.service.in_flight() + started.service.hub.busy())
     }
 
     fn turns(&self) -> usize {
-        self.started.as_ref().map_or(0, |started| started.service.places.counts().0)
+        self.started.as_ref().map_or(0, |started| started.service.hub.turns().0)
     }
 }

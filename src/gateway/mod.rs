@@ -12,9 +12,7 @@ mod timers;
 
 pub use main_loop::run;
 
-use std::io;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
 
 use crate::config::Sources;
 use crate::dirs::Dirs;
@@ -28,9 +26,6 @@ pub struct Plan {
     pub dirs: Dirs,
     pub sources: Sources,
     pub children: Arc<Children>,
-}
-
-/// Starts a thread. Boxed, so that the machinery of a start is in the binary once.
-fn spawn(name: &str, stack: usize, work: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
-    Builder::new().name(name.to_owned()).stack_size(stack).spawn(work)
+    /// Messages are kept in memory only (`run --ephemeral`).
+    pub ephemeral: bool,
 }

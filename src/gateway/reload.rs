@@ -32,7 +32,7 @@ pub fn reload(plan: &Plan, service: &Arc<Service>) {
     new.http.key_file.clone_from(&old.config.http.key_file);
     new.log.target = old.config.log.target;
     logger::set_level(new.log.level);
-    service.change(settings(plan, new));
+    service.hub.change(settings(plan, new));
     log::info!("the configuration was read again");
 }
 

@@ -13,12 +13,17 @@ use std::time::Instant;
 
 use super::Plan;
 use crate::agent::Agent;
-use crate::api::{Facts, Key, Service, Settings};
+use crate::api::{Facts, Key, Service};
 use crate::config::{self, Config, Loaded};
 use crate::exit::{Exit, Failure};
+use crate::journal::record::Record;
+use crate::journal::{FileJournal, Journal, MemoryJournal};
 use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::instance::Instance;
 use crate::limits::{KEY_BYTES, MAX_KEY_FILE, WANTED_DESCRIPTORS};
+use crate::session::book::Book;
+use crate::session::hub::{Hub, Settings};
+use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
 use crate::sys::{fs as files, proc, random, socket};
 use crate::text::escaped;
@@ -70,9 +75,13 @@ pub fn start(
         since: run.started().to_owned(),
         began,
     };
+    let (journal, book) = journal(plan, config)?;
+    let transcripts = Transcripts::new(plan.dirs.sessions());
     let settings = settings(plan, config.clone());
-    let service = Service::new(facts, key, settings, quiet)
+    let shared = (Arc::clone(&plan.children), Arc::clone(&quiet));
+    let hub = Hub::new(journal, book, transcripts, settings, shared)
         .map_err(|e| Failure::cannot("make an event counter", &e))?;
+    let service = Service::new(facts, key, hub, quiet);
     Ok(Started {
         service: Arc::new(service),
         tcp,
@@ -84,9 +93,41 @@ pub fn start(
     })
 }
 
+/// Opens the journal and reads it back.
+fn journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book), Failure> {
+    let (cap, mut book) = (config.limits.max_journal as u64, Book::default());
+    if plan.ephemeral {
+        return Ok((Box::new(MemoryJournal::new(cap)), book));
+    }
+    let dir = &plan.dirs.state;
+    let began = Instant::now();
+    let mut read = |number: u64, json: &str| {
+        let record = Record::parse(json)?;
+        book.apply(number, &record, json.len())
+    };
+    let (journal, opened) = FileJournal::open(dir, cap, &mut read)
+        .map_err(|damage| Failure::new(damage.exit(), format!("{damage}")))?;
+    if let Some(torn) = &opened.torn {
+        log::warn!("{torn}");
+    }
+    let counts = book.counts();
+    if counts.kept > 0 {
+        let (queued, took) = (counts.queued + counts.running, began.elapsed().as_millis());
+        log::info!(
+            "the journal has {} messages, {queued} of them to run, {} replies to deliver (read in {took} ms)",
+            counts.kept,
+            counts.outbox
+        );
+    }
+    Ok((Box::new(journal), book))
+}
+
 /// What can wait until READY=1 was said: makes the run's entry durable and looks back at how the
 /// one before it ended.
 pub fn settle(plan: &Plan, started: &Service, run: &Run) {
+    if let Err(e) = started.hub.open() {
+        log::error!("no turn can begin: {e}");
+    }
     if let Some(line) = run.silent() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
         let (started, reason) = (text("started"), text("reason"));

@@ -107,10 +107,6 @@ impl Request {
     }
 
     /// What follows the `?`, as it was sent.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "no route takes one; tests hold how it is cut off")
-    )]
     pub fn query(&self) -> Option<&str> {
         self.query.map(|span| span.text(&self.head))
     }

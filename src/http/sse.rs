@@ -19,6 +19,15 @@ pub fn write_data(out: &mut Vec<u8>, data: &str) {
     out.push(b'\n');
 }
 
+/// Appends an event with a name and, where it is not empty, an id. Neither has line ends in it.
+pub fn write_event(out: &mut Vec<u8>, name: &str, id: &str, data: &str) {
+    write_lines(out, "event: ", name);
+    if !id.is_empty() {
+        write_lines(out, "id: ", id);
+    }
+    write_data(out, data);
+}
+
 fn write_lines(out: &mut Vec<u8>, prefix: &str, text: &str) {
     let mut rest = text;
     loop {

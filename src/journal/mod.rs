@@ -4,8 +4,23 @@
 //! file. What a record means is in [`record`], as text; what follows from it is decided above.
 #![forbid(unsafe_code)]
 
+mod compact;
+mod file;
+mod format;
+mod inspect;
+mod memory;
+mod read;
+pub mod record;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io;
+
+pub use file::FileJournal;
+pub use inspect::{inspect, repair};
+pub use memory::MemoryJournal;
+pub use read::Damage;
 
 /// A log of records. Records have numbers that only grow; each is one line of JSON.
 ///
@@ -44,6 +59,9 @@ pub trait Journal: Send + Sync + fmt::Debug {
 
     /// Bytes on disk.
     fn size(&self) -> u64;
+
+    /// Changes the most bytes that the journal may have.
+    fn set_cap(&self, cap: u64);
 
     /// Whether new work can be taken. Looks again where it could not before.
     fn condition(&self) -> Condition;
@@ -89,4 +107,11 @@ pub enum Condition {
     Degraded(String),
     /// See [`Refused::Broken`].
     Broken(String),
+}
+
+/// What a journal of `size` bytes says where it may have `cap`: new work leaves an eighth to what
+/// completes the work there is, and that is written beyond the cap too: only the disk refuses it.
+fn over_cap(size: u64, cap: u64, purpose: Purpose) -> Option<Refused> {
+    let full = purpose == Purpose::NewWork && size > cap - cap / 8;
+    full.then(|| Refused::Full(format!("the journal has reached limits.max_journal ({cap} bytes)")))
 }

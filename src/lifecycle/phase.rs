@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! Starting → Serving → Draining → Confirming → Stopped
+//! any of them → Failing → Stopped
 //! ```
 //! A drain ends when nothing is in flight *and* the first question is answered. Confirming is the
 //! second question, asked only where a service manager could meanwhile say something else.
@@ -19,6 +20,8 @@ pub enum Phase {
     Draining(Drain),
     /// Nothing is in flight; the manager is asked once more. `again`: a signal came meanwhile.
     Confirming { again: bool },
+    /// The journal broke: nothing is accepted, and what is in flight is told so and ends.
+    Failing,
     /// Over: exit with this outcome.
     Stopped(Outcome),
 }
@@ -51,6 +54,8 @@ pub enum Judged {
 pub enum Outcome {
     Planned,
     Terminated,
+    /// The gateway cannot go on.
+    Failed,
 }
 
 /// What happens to the process.
@@ -64,6 +69,8 @@ pub enum Event {
     Judged(Judged),
     /// Nothing is in flight any more.
     Quiet,
+    /// The journal is broken: only a new start can read it back.
+    Broken,
     /// The time that the drain has, or that cut turns have to end, is over.
     Expired,
 }
@@ -93,6 +100,16 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
         (Phase::Starting, Event::Started) => (Phase::Serving, Action::AnnounceReady),
         (Phase::Starting | Phase::Serving, Event::Signal) => {
             (Phase::Draining(Drain::default()), Action::BeginDrain)
+        }
+        (
+            Phase::Starting | Phase::Serving | Phase::Draining(_) | Phase::Confirming { .. },
+            Event::Broken,
+        ) => (Phase::Failing, Action::CutTurns),
+        (Phase::Failing, Event::Quiet | Event::Expired) => {
+            (Phase::Stopped(Outcome::Failed), Action::Exit)
+        }
+        (Phase::Failing, Event::Started | Event::Signal | Event::Judged(_) | Event::Broken) => {
+            (phase, Nothing)
         }
         (Phase::Starting, Event::Judged(_) | Event::Quiet | Event::Expired)
         | (Phase::Serving, Event::Started | Event::Judged(_) | Event::Quiet | Event::Expired) => {
@@ -128,7 +145,12 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
         (Phase::Confirming { .. }, Event::Started | Event::Quiet | Event::Expired)
         | (
             Phase::Stopped(_),
-            Event::Started | Event::Signal | Event::Judged(_) | Event::Quiet | Event::Expired,
+            Event::Started
+            | Event::Signal
+            | Event::Judged(_)
+            | Event::Quiet
+            | Event::Broken
+            | Event::Expired,
         ) => (phase, Nothing),
     }
 }

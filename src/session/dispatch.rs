@@ -2,11 +2,11 @@
 //!
 //! Within a session one turn runs at a time, in order of arrival. Across sessions up to `max_turns`
 //! run at once, and free places go round the sessions that wait, so that a long queue in one of
-//! them holds up no other.
+//! them holds up no other. A turn that rests until its next attempt gives its place away and still
+//! holds up its session: order holds across attempts.
 #![forbid(unsafe_code)]
 
-/// One turn that wants to run. The numbers are the caller's and never used twice.
-pub type Ticket = u64;
+use std::collections::VecDeque;
 
 /// How much may run and wait.
 #[derive(Clone, Copy, Debug)]
@@ -33,44 +33,53 @@ pub enum Full {
     Gateway,
 }
 
-/// Those of one session, or one without a session, in the order of their arrival.
-#[derive(Debug)]
-struct Line {
-    /// `None`: a ticket without a session, which has a line to itself.
-    session: Option<String>,
-    /// The first one runs, or is the next to run.
-    running: bool,
-    tickets: Vec<Ticket>,
+/// What the first ticket of a line does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Head {
+    Waits,
+    Runs,
+    /// Until [`Dispatch::wake`].
+    Rests,
 }
 
-/// The whole state. The lines are as many as may run and wait at the most, and are looked through
-/// from end to end: a thousand of them take microseconds.
+/// Those of one session, or one without a session, in the order of their arrival.
 #[derive(Debug)]
-pub struct Dispatch {
+struct Line<T, K> {
+    /// `None`: a ticket without a session, which has a line to itself.
+    session: Option<K>,
+    head: Head,
+    tickets: VecDeque<T>,
+}
+
+/// The whole state; `T` is a ticket, never handed in twice, and `K` tells sessions apart. The lines are as many as may run and wait at the most,
+/// and are looked through from end to end: a thousand of them take microseconds.
+#[derive(Debug)]
+pub struct Dispatch<T, K> {
     bounds: Bounds,
     /// Those that do not run stand in the order of their turn.
-    lines: Vec<Line>,
+    lines: Vec<Line<T, K>>,
     running: usize,
     waiting: usize,
 }
 
-impl Dispatch {
-    pub fn new(bounds: Bounds) -> Dispatch {
+impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
+    pub fn new(bounds: Bounds) -> Dispatch<T, K> {
         Dispatch { bounds, lines: Vec::new(), running: 0, waiting: 0 }
     }
 
     /// Changes the bounds. What runs or waits already stays; returns who may start now.
-    pub fn rebound(&mut self, bounds: Bounds) -> Vec<Ticket> {
+    pub fn rebound(&mut self, bounds: Bounds) -> Vec<T> {
         self.bounds = bounds;
         self.fill()
     }
 
     /// A new ticket arrives.
-    pub fn submit(&mut self, ticket: Ticket, session: Option<&str>) -> Admission {
-        let same = |line: &&mut Line| session.is_some() && line.session.as_deref() == session;
-        let line = self.lines.iter_mut().find(same);
-        let before = line.as_ref().map_or(0, |line| line.tickets.len());
-        let waiting = line.as_ref().map_or(0, |line| before - usize::from(line.running));
+    pub fn submit(&mut self, ticket: T, session: Option<K>) -> Admission {
+        let line = self.line_of(session);
+        let (before, waiting) = line.map_or((0, 0), |at| {
+            let line = &self.lines[at];
+            (line.tickets.len(), line.tickets.len() - usize::from(line.head == Head::Runs))
+        });
         let runs = before == 0 && self.running < self.bounds.turns;
         if !runs && self.waiting >= self.bounds.queue {
             return Admission::Refused(Full::Gateway);
@@ -78,14 +87,7 @@ impl Dispatch {
         if !runs && waiting >= self.bounds.queue_per_session {
             return Admission::Refused(Full::Session);
         }
-        match line {
-            Some(line) => line.tickets.push(ticket),
-            None => self.lines.push(Line {
-                session: session.map(str::to_owned),
-                running: runs,
-                tickets: vec![ticket],
-            }),
-        }
+        self.append(ticket, session, if runs { Head::Runs } else { Head::Waits });
         if runs {
             self.running += 1;
             return Admission::Runs;
@@ -94,27 +96,55 @@ impl Dispatch {
         Admission::Waits { position: before }
     }
 
+    /// A ticket from before the start comes back, whatever the bounds say. It starts with the next
+    /// [`Dispatch::fill`].
+    pub fn restore(&mut self, ticket: T, session: Option<K>) {
+        self.append(ticket, session, Head::Waits);
+        self.waiting += 1;
+    }
+
     /// A ticket is done, or does not want to wait any more. Returns who may start now.
-    pub fn leave(&mut self, ticket: Ticket) -> Vec<Ticket> {
-        let place = |line: &Line| line.tickets.iter().position(|t| *t == ticket);
+    pub fn leave(&mut self, ticket: T) -> Vec<T> {
+        let place = |line: &Line<T, K>| line.tickets.iter().position(|t| *t == ticket);
         let found = (0..self.lines.len()).find_map(|at| Some((at, place(&self.lines[at])?)));
         let Some((at, place)) = found else {
             return Vec::new();
         };
         let mut line = self.lines.remove(at);
         line.tickets.remove(place);
-        let ran = line.running && place == 0;
+        let ran = line.head == Head::Runs && place == 0;
         if ran {
-            line.running = false;
             self.running -= 1;
         } else {
             self.waiting -= 1;
+        }
+        if place == 0 {
+            line.head = Head::Waits;
         }
         match (line.tickets.is_empty(), ran) {
             (true, _) => {}
             // It had its turn: the others come first now.
             (false, true) => self.lines.push(line),
             (false, false) => self.lines.insert(at, line),
+        }
+        self.fill()
+    }
+
+    /// A running ticket gives its place away and stays the first of its session. Returns who may
+    /// start now.
+    pub fn rest(&mut self, ticket: T) -> Vec<T> {
+        if let Some(line) = self.headed_by(ticket).filter(|line| line.head == Head::Runs) {
+            line.head = Head::Rests;
+            self.running -= 1;
+            self.waiting += 1;
+        }
+        self.fill()
+    }
+
+    /// A resting ticket wants to run again. Returns who may start now.
+    pub fn wake(&mut self, ticket: T) -> Vec<T> {
+        if let Some(line) = self.headed_by(ticket).filter(|line| line.head == Head::Rests) {
+            line.head = Head::Waits;
         }
         self.fill()
     }
@@ -129,22 +159,44 @@ impl Dispatch {
         self.lines.iter().filter(|line| line.session.is_some()).count()
     }
 
+    /// The tickets of a session in their order.
+    pub fn tickets(&self, session: K) -> impl Iterator<Item = T> {
+        let line = self.line_of(Some(session)).map(|at| &self.lines[at]);
+        line.into_iter().flat_map(|line| line.tickets.iter().copied())
+    }
+
     /// Gives free places to the lines whose turn it is.
-    fn fill(&mut self) -> Vec<Ticket> {
+    pub fn fill(&mut self) -> Vec<T> {
         let mut started = Vec::new();
         while self.running < self.bounds.turns {
-            let Some(line) = self.lines.iter_mut().find(|line| !line.running) else {
+            let Some(line) = self.lines.iter_mut().find(|line| line.head == Head::Waits) else {
                 break;
             };
-            let Some(ticket) = line.tickets.first() else {
+            let Some(ticket) = line.tickets.front() else {
                 break;
             };
             started.push(*ticket);
-            line.running = true;
+            line.head = Head::Runs;
             self.running += 1;
             self.waiting -= 1;
         }
         started
+    }
+
+    fn append(&mut self, ticket: T, session: Option<K>, head: Head) {
+        match self.line_of(session) {
+            Some(at) => self.lines[at].tickets.push_back(ticket),
+            None => self.lines.push(Line { session, head, tickets: VecDeque::from([ticket]) }),
+        }
+    }
+
+    fn line_of(&self, session: Option<K>) -> Option<usize> {
+        let same = |line: &Line<T, K>| session.is_some() && line.session == session;
+        self.lines.iter().position(same)
+    }
+
+    fn headed_by(&mut self, ticket: T) -> Option<&mut Line<T, K>> {
+        self.lines.iter_mut().find(|line| line.tickets.front() == Some(&ticket))
     }
 }
 

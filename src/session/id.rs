@@ -1,6 +1,7 @@
 //! Message ids: 26 characters that sort by time and are safe in file names and URLs.
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,22 +10,66 @@ use crate::sys::random;
 /// Crockford's alphabet: no I, L, O, U, so that an id survives being read aloud.
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// Makes an id as ULID has it: 48 bits of milliseconds since 1970, 80 bits of chance.
-pub fn new() -> io::Result<String> {
-    let mut chance = [0; 10];
-    random::fill(&mut chance)?;
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(encode(since.as_millis(), chance))
+/// An id as ULID has it: 48 bits of milliseconds since 1970, 80 bits of chance. Printed as text.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Id(u128);
+
+impl Id {
+    /// A new id, greater than `last` also where the clock was set back: ids sort in the order in
+    /// which they were given.
+    pub fn after(last: Option<Id>) -> io::Result<Id> {
+        let mut chance = [0; 10];
+        random::fill(&mut chance)?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let id = Id::made_of(since.as_millis(), chance);
+        Ok(match last {
+            // By a random step, so that the next one cannot be guessed from this one either.
+            Some(last) if last >= id => Id(last.0 + 1 + (id.0 & u128::from(u64::MAX))),
+            Some(_) | None => id,
+        })
+    }
+
+    fn made_of(millis: u128, chance: [u8; 10]) -> Id {
+        let low = chance.iter().fold(0u128, |bits, byte| bits << 8 | u128::from(*byte));
+        Id(millis << 80 | low)
+    }
+
+    /// Reads the text of an id; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Id> {
+        let digit = |byte: u8| ALPHABET.iter().position(|known| *known == byte);
+        let mut bits = 0u128;
+        if text.len() != 26 || text.as_bytes()[0] > b'7' {
+            return None;
+        }
+        for byte in text.bytes() {
+            bits = bits << 5 | u128::try_from(digit(byte)?).ok()?;
+        }
+        Some(Id(bits))
+    }
 }
 
-fn encode(millis: u128, chance: [u8; 10]) -> String {
-    let low = chance.iter().fold(0u128, |bits, byte| bits << 8 | u128::from(*byte));
-    let bits = millis << 80 | low;
-    let digit = |place: u32| {
-        let value = bits >> (5 * place) & 31;
-        char::from(ALPHABET[usize::try_from(value).unwrap_or(0)])
-    };
-    (0..26).rev().map(digit).collect()
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digit = |place: u32| {
+            let value = self.0 >> (5 * place) & 31;
+            ALPHABET[usize::try_from(value).unwrap_or(0)]
+        };
+        let text: Vec<u8> = (0..26).rev().map(digit).collect();
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+impl From<u32> for Id {
+    fn from(number: u32) -> Id {
+        Id(u128::from(number))
+    }
 }
 
 #[cfg(test)]
@@ -33,10 +78,24 @@ mod tests {
 
     #[test]
     fn ids_sort_by_time_and_have_26_characters() {
-        assert_eq!(encode(0, [0; 10]), "0".repeat(26));
-        assert_eq!(encode((1 << 48) - 1, [255; 10]), format!("7{}", "Z".repeat(25)));
-        assert!(encode(1, [0; 10]) > encode(0, [255; 10]));
-        let (a, b) = (new().unwrap(), new().unwrap());
-        assert!(a != b && a.len() == 26);
+        let text = |millis, chance| Id::made_of(millis, chance).to_string();
+        assert_eq!(text(0, [0; 10]), "0".repeat(26));
+        assert_eq!(text((1 << 48) - 1, [255; 10]), format!("7{}", "Z".repeat(25)));
+        assert!(text(1, [0; 10]) > text(0, [255; 10]));
+        let first = Id::after(None).unwrap();
+        let second = Id::after(Some(first)).unwrap();
+        assert!(second > first && second.to_string() > first.to_string());
+        let ahead = Id::made_of(1 << 47, [7; 10]);
+        assert!(Id::after(Some(ahead)).unwrap() > ahead, "the clock was set back");
+    }
+
+    #[test]
+    fn text_there_and_back() {
+        let id = Id::after(None).unwrap();
+        assert_eq!(Id::parse(&id.to_string()), Some(id));
+        for bad in ["", "01J", &"8".repeat(26), &"I".repeat(26), &"0".repeat(27), &"é".repeat(13)]
+        {
+            assert_eq!(Id::parse(bad), None, "{bad}");
+        }
     }
 }

@@ -1,9 +1,21 @@
-//! Sessions: what wants a turn waits here for its place, in order within its session and fairly
-//! among sessions.
+//! Sessions: what wants a turn comes in here, waits for its place, in order within its session and
+//! fairly among sessions, and is carried to its end and to its target.
 //!
-//! What may enter: the order of turns and who waits for one. What a turn does is `agent`'s.
+//! What may enter: messages and their fate, in the journal and out of it. What a turn does is
+//! `agent`'s, how a reply travels `delivery`'s.
 #![forbid(unsafe_code)]
 
+pub mod book;
+pub mod commands;
 pub mod dispatch;
+pub mod hub;
 pub mod id;
-pub mod places;
+mod keeper;
+pub mod life;
+pub mod outboxes;
+pub mod place;
+pub mod reply;
+mod sender;
+pub mod transcript;
+pub mod view;
+mod worker;

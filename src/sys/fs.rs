@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -124,6 +125,33 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
     options.mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
+/// A symlink at the end of a path fails with ELOOP (open(2)).
+pub const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
+
+/// Makes a file that is not there yet, for reading and writing.
+pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)
+}
+
+/// Takes room on the disk for a part of a file whose size stays the same (fallocate(2)). Where the
+/// file system cannot do that, nothing happens.
+pub fn allocate(file: &File, from: u64, length: u64) -> io::Result<()> {
+    let (from, length) = (from.cast_signed(), length.cast_signed());
+    loop {
+        // SAFETY: fallocate takes a descriptor that is borrowed here, and numbers.
+        let result =
+            unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, from, length) };
+        match super::check(result) {
+            Ok(_) => return Ok(()),
+            Err(e) => match e.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EOPNOTSUPP | libc::ENOSYS) => return Ok(()),
+                _ => return Err(e),
+            },
+        }
+    }
+}
+
 /// Puts `content` at `path` in one step: a temporary file beside it, sync, rename, sync of the
 /// directory. Readers see the old file or the new one; after a power cut too.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
@@ -173,8 +201,7 @@ pub fn sync_dir_of(path: &Path) -> io::Result<()> {
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(mode).open(path)?;
+    let mut file = create_new(path, mode)?;
     file.write_all(content)?;
     Ok(file)
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::super::{spawn, startup};
+use super::super::startup;
 use super::{Main, News};
 use crate::exit::Exit;
 use crate::lifecycle::evidence::{Finding, Moment};
@@ -15,6 +15,7 @@ use crate::lifecycle::phase::Outcome;
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{CUT_PATIENCE, KILL_AFTER, REPORT_EVERY, THREAD_STACK};
 use crate::sys::process::exit_at_once;
+use crate::threads::spawn;
 
 /// The stop that is going on.
 pub(super) struct Stop {
@@ -31,6 +32,7 @@ impl Main {
     pub(super) fn begin_drain(&mut self) {
         let was_started = self.started.as_ref().is_some_and(|s| {
             s.service.gate.close();
+            s.service.hub.drain();
             s.service.ready.load(Ordering::SeqCst)
         });
         let now = Instant::now();
@@ -67,10 +69,12 @@ impl Main {
             stop.cut = turns;
         }
         if let Some(started) = &self.started {
+            started.service.gate.close();
+            started.service.hub.drain();
             if turns > 0 {
                 log::warn!("ending what is still in flight (turns: {turns})");
             }
-            started.service.cut.raise();
+            started.service.hub.cut.raise();
         }
         self.timers.drain = Some(Instant::now() + KILL_AFTER + CUT_PATIENCE);
     }
@@ -90,7 +94,7 @@ impl Main {
     pub(super) fn finish(&mut self, outcome: Outcome, signals: &mut Signals) -> Exit {
         self.clean_up();
         let exit = self.write_down(outcome);
-        if outcome == Outcome::Planned {
+        if outcome != Outcome::Terminated {
             return exit;
         }
         let missed = |caught: &Caught| matches!(caught.kind, Kind::Terminate | Kind::Interrupt);
@@ -113,9 +117,14 @@ impl Main {
         let exit = match outcome {
             Outcome::Planned => Exit::Planned,
             Outcome::Terminated => Exit::Terminated,
+            Outcome::Failed => Exit::Failed,
         };
-        let mut why = "stopped".to_owned();
-        if let Some(stop) = &self.stop
+        let mut why = match outcome {
+            Outcome::Failed => "the journal is broken; the next start reads it anew".to_owned(),
+            Outcome::Planned | Outcome::Terminated => "stopped".to_owned(),
+        };
+        if outcome != Outcome::Failed
+            && let Some(stop) = &self.stop
             && let Some((first, last)) = &stop.findings
         {
             why = format!("{}: {}", last.verdict.word(), last.verdict.reason);
@@ -141,6 +150,9 @@ impl Main {
                 log::warn!("the thread that started us had died");
             }
             startup::clean_up(&self.plan);
+        }
+        if let Some(started) = &self.started {
+            started.service.hub.close();
         }
     }
 }

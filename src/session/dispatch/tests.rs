@@ -2,11 +2,13 @@
 
 use super::*;
 
+type Ticket = u64;
+
 const BOUNDS: Bounds = Bounds { turns: 3, queue: 8, queue_per_session: 4 };
 
 #[test]
 fn one_session_runs_in_order() {
-    let mut dispatch = Dispatch::new(BOUNDS);
+    let mut dispatch = Dispatch::<Ticket, &str>::new(BOUNDS);
     assert_eq!(dispatch.submit(1, Some("a")), Admission::Runs);
     assert_eq!(dispatch.submit(2, Some("a")), Admission::Waits { position: 1 });
     assert_eq!(dispatch.submit(3, Some("a")), Admission::Waits { position: 2 });
@@ -18,7 +20,7 @@ fn one_session_runs_in_order() {
 
 #[test]
 fn places_go_round_the_sessions() {
-    let mut dispatch = Dispatch::new(Bounds { turns: 1, ..BOUNDS });
+    let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 1, ..BOUNDS });
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "c")] {
         dispatch.submit(ticket, Some(session));
     }
@@ -31,7 +33,7 @@ fn places_go_round_the_sessions() {
 
 #[test]
 fn what_has_no_session_waits_for_nobody_but_a_place() {
-    let mut dispatch = Dispatch::new(Bounds { turns: 1, ..BOUNDS });
+    let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 1, ..BOUNDS });
     assert_eq!(dispatch.submit(1, None), Admission::Runs);
     assert_eq!(dispatch.submit(2, None), Admission::Waits { position: 0 });
     assert_eq!(dispatch.leave(1), [2]);
@@ -39,7 +41,7 @@ fn what_has_no_session_waits_for_nobody_but_a_place() {
 
 #[test]
 fn queues_are_bounded_and_say_which() {
-    let mut dispatch = Dispatch::new(BOUNDS);
+    let mut dispatch = Dispatch::<Ticket, &str>::new(BOUNDS);
     for ticket in 0..5 {
         dispatch.submit(ticket, Some("a"));
     }
@@ -55,7 +57,7 @@ fn queues_are_bounded_and_say_which() {
 
 #[test]
 fn more_places_start_those_who_wait() {
-    let mut dispatch = Dispatch::new(Bounds { turns: 1, ..BOUNDS });
+    let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 1, ..BOUNDS });
     for ticket in 1..4 {
         dispatch.submit(ticket, None);
     }
@@ -90,7 +92,7 @@ impl Model {
         }
     }
 
-    fn check(&self, dispatch: &Dispatch) {
+    fn check(&self, dispatch: &Dispatch<Ticket, usize>) {
         let running = self.0.iter().filter(|t| t.2).count();
         assert_eq!(dispatch.counts(), (running, self.0.len() - running));
         assert!(running <= BOUNDS.turns);
@@ -106,13 +108,12 @@ impl Model {
 fn random_arrivals_and_departures_agree_with_the_model() {
     for seed in 1..=200 {
         let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
-        let mut dispatch = Dispatch::new(BOUNDS);
+        let mut dispatch = Dispatch::<Ticket, usize>::new(BOUNDS);
         let mut model = Model::default();
         for ticket in 0..400 {
             if random.below(2) == 0 || model.0.is_empty() {
                 let session = Some(random.below(5)).filter(|s| *s > 0);
-                let name = session.map(|s| s.to_string());
-                match dispatch.submit(ticket, name.as_deref()) {
+                match dispatch.submit(ticket, session) {
                     Admission::Runs => {
                         model.0.push((ticket, session, false));
                         model.start(&[ticket]);
@@ -132,4 +133,33 @@ fn random_arrivals_and_departures_agree_with_the_model() {
             model.check(&dispatch);
         }
     }
+}
+
+#[test]
+fn a_turn_that_rests_holds_up_its_session_and_nobody_else() {
+    let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 1, ..BOUNDS });
+    for (ticket, session) in [(1, "a"), (2, "a"), (3, "b")] {
+        dispatch.submit(ticket, Some(session));
+    }
+    assert_eq!(dispatch.rest(1), [3]);
+    assert_eq!(dispatch.counts(), (1, 2));
+    assert!(dispatch.leave(3).is_empty(), "2 is behind 1, and 1 rests");
+    assert_eq!(dispatch.wake(1), [1]);
+    assert_eq!(dispatch.leave(1), [2]);
+    // One that leaves while it rests makes room for the next of its session.
+    assert!(dispatch.rest(2).is_empty());
+    dispatch.submit(4, Some("a"));
+    assert_eq!(dispatch.leave(2), [4]);
+}
+
+#[test]
+fn what_comes_back_from_before_the_start_keeps_its_order() {
+    let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 2, queue: 1, ..BOUNDS });
+    for (ticket, session) in [(1, "a"), (2, "a"), (3, "b"), (4, "c")] {
+        dispatch.restore(ticket, Some(session));
+    }
+    assert_eq!(dispatch.counts(), (0, 4));
+    assert_eq!(dispatch.fill(), [1, 3]);
+    assert_eq!(dispatch.tickets("a").collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(dispatch.leave(1), [4], "c has waited for longer than the second of a");
 }

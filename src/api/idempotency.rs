@@ -1,0 +1,33 @@
+//! `Idempotency-Key`: the same key from the same principal begins no second turn.
+#![forbid(unsafe_code)]
+
+use super::auth::Authenticated;
+use super::error::Problem;
+use crate::http::Request;
+use crate::limits::MAX_IDEMPOTENCY_KEY;
+use crate::session::book::{Digest, digest_of};
+
+const HEADER: &str = "Idempotency-Key";
+
+/// Set on an answer that an earlier request began.
+pub const REPLAYED: &str = "Idempotent-Replayed";
+
+/// The digests of a request's key, bound to its principal, and of what it asks for: path, session
+/// and body. `None` without a key.
+pub fn key(
+    request: &Request,
+    proof: &Authenticated,
+    body: &[u8],
+) -> Result<Option<(Digest, Digest)>, Problem> {
+    let Some(key) = request.header(HEADER) else {
+        return Ok(None);
+    };
+    let visible = key.iter().all(|byte| byte.is_ascii_graphic());
+    if !visible || !(1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) {
+        let message = format!("{HEADER} takes 1 to {MAX_IDEMPOTENCY_KEY} visible bytes.");
+        return Err(Problem::new(400, "bad_idempotency_key", message));
+    }
+    let session = request.header(super::chat::SESSION).unwrap_or_default();
+    let asked = digest_of(&[request.path().as_bytes(), session, body]);
+    Ok(Some((digest_of(&[b"key", proof.principal().as_bytes(), key]), asked)))
+}

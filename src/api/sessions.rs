@@ -1,0 +1,199 @@
+//! Sessions: listed, looked at, reset, and followed as server-sent events.
+#![forbid(unsafe_code)]
+
+use std::os::fd::AsFd;
+
+use super::Service;
+use super::auth::Authenticated;
+use super::chat::sse_head;
+use super::error::Problem;
+use super::messages::{check_session, json, respond_with};
+use crate::http::{Closed, Connection, Request, Response, Stream, sse};
+use crate::limits::{KEEP_ALIVE, MAX_PIECE};
+use crate::session::book::Who;
+use crate::session::id::Id;
+use crate::session::reply::Watch;
+use crate::session::view::Session;
+use crate::sys::poll::{Interest, poll};
+use crate::text::quoted;
+
+fn who(proof: &Authenticated, session: &str) -> Result<Who, Problem> {
+    check_session(session)?;
+    let principal = proof.principal().to_owned();
+    Ok(Who { principal, session: Some(session.to_owned()) })
+}
+
+/// `GET /v1/sessions`.
+pub fn list(service: &Service, proof: &Authenticated) -> Result<Response, Problem> {
+    let sessions = service.hub.sessions(proof.principal()).map_err(|e| {
+        Problem::new(503, "unavailable", format!("The sessions cannot be listed: {e}."))
+    })?;
+    let sessions: Vec<String> = sessions.iter().map(|s| format!("{{{}}}", fields(s))).collect();
+    Ok(json(200, format!(r#"{{"sessions":[{}]}}"#, sessions.join(","))))
+}
+
+/// `GET /v1/sessions/{session}`.
+pub fn get(service: &Service, proof: &Authenticated, session: &str) -> Result<Response, Problem> {
+    let who = who(proof, session)?;
+    let unknown = || Problem::new(404, "not_found", "There is no session of this key.");
+    let found = service.hub.session(&who).ok_or_else(unknown)?;
+    let messages = service.hub.messages_of(&who);
+    let messages: Vec<String> = messages
+        .iter()
+        .map(|(id, turn)| format!(r#"{{"id":"{id}","status":"{}"}}"#, turn.word()))
+        .collect();
+    Ok(json(200, format!(r#"{{{},"messages":[{}]}}"#, fields(&found), messages.join(","))))
+}
+
+/// `DELETE /v1/sessions/{session}`: what runs and waits is cancelled, what was said forgotten.
+pub fn reset(service: &Service, proof: &Authenticated, session: &str) -> Result<Response, Problem> {
+    let who = who(proof, session)?;
+    let why = format!("the session was reset by {}", proof.principal());
+    let count = service.hub.reset(&who, &why).map_err(|denied| Problem::denied(&denied))?;
+    Ok(json(200, format!(r#"{{"session":{},"cancelled":{count}}}"#, quoted(session))))
+}
+
+fn fields(session: &Session) -> String {
+    format!(
+        r#""session":{},"principal":{},"running":{},"queued":{},"transcript_bytes":{}"#,
+        session.who.session.as_deref().map_or_else(|| "null".to_owned(), quoted),
+        quoted(&session.who.principal),
+        session.running.map_or_else(|| "null".to_owned(), |id| format!("\"{id}\"")),
+        session.queued,
+        session.transcript_bytes,
+    )
+}
+
+/// `GET /v1/sessions/{session}/events`. What is durable has the number of its record as id, so that
+/// `Last-Event-ID` goes on behind it, in this process or a later one; the pieces of a running turn
+/// have none.
+pub fn events(
+    connection: &mut Connection,
+    request: &Request,
+    service: &Service,
+    proof: &Authenticated,
+    session: &str,
+) -> Result<(), Closed> {
+    let begun = who(proof, session).and_then(|who| Ok((who, last_event(request)?)));
+    let (who, last) = match begun {
+        Ok(begun) => begun,
+        Err(problem) => return respond_with(connection, request, &problem),
+    };
+    let follow = match service.hub.follow() {
+        Ok(follow) => follow,
+        Err(e) => {
+            let problem = Problem::new(503, "unavailable", format!("No descriptor: {e}."));
+            return respond_with(connection, request, &problem);
+        }
+    };
+    let after = last.unwrap_or_else(|| service.hub.last_record());
+    let mut stream = connection.start_stream(request, sse_head())?;
+    stream.send(b": hello\n\n")?;
+    let mut telling = Telling { service, who, after, running: None };
+    loop {
+        follow.event.clear();
+        telling.records(&mut stream)?;
+        telling.pieces(&mut stream)?;
+        if service.hub.is_draining() {
+            return Ok(stream.finish()?);
+        }
+        let piece = telling.running.as_ref().map(|running| running.watch.event.as_fd());
+        let mut interests = [
+            Interest::read(follow.event.as_fd()),
+            piece.map_or_else(Interest::none, Interest::read),
+            Interest::hangup(stream.as_fd()),
+        ];
+        let ready = poll(&mut interests, Some(KEEP_ALIVE))?;
+        let [_, _, gone] = interests.map(|interest| interest.ready());
+        if gone {
+            return Err(Closed::Io(std::io::ErrorKind::ConnectionAborted.into()));
+        }
+        if ready == 0 {
+            stream.send(b": still here\n\n")?;
+        }
+    }
+}
+
+fn last_event(request: &Request) -> Result<Option<u64>, Problem> {
+    let Some(id) = request.header("Last-Event-ID") else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(id).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
+    let number = text.and_then(|text| text.parse().ok());
+    let bad = || Problem::new(400, "bad_request", "Last-Event-ID takes the id of an event.");
+    number.map(Some).ok_or_else(bad)
+}
+
+/// One event stream.
+struct Telling<'a> {
+    service: &'a Service,
+    who: Who,
+    /// The last record that was told.
+    after: u64,
+    running: Option<Running>,
+}
+
+/// The turn whose pieces are told.
+struct Running {
+    id: Id,
+    watch: Watch,
+    attempt: u32,
+    offset: usize,
+}
+
+impl Telling<'_> {
+    fn records(&mut self, stream: &mut Stream<'_>) -> Result<(), Closed> {
+        let Some(session) = self.who.digest() else { return Ok(()) };
+        let mut sent = Ok(());
+        let mut out = Vec::new();
+        self.after = self.service.hub.records_of(session, self.after, &mut |number, record| {
+            out.clear();
+            let (word, data) = (record.word(), record.without_digests().to_json());
+            sse::write_event(&mut out, word, &number.to_string(), &data);
+            sent = stream.send(&out);
+            sent.is_ok()
+        })?;
+        Ok(sent?)
+    }
+
+    fn pieces(&mut self, stream: &mut Stream<'_>) -> Result<(), Closed> {
+        let now = self.who.digest().and_then(|session| self.service.hub.running_in(session));
+        if self.running.as_ref().map(|running| running.id) != now {
+            let watch = now.and_then(|id| Some((id, self.service.hub.watch(id).ok()??)));
+            self.running = watch.map(|(id, watch)| Running { id, watch, attempt: 0, offset: 0 });
+        }
+        let Some(running) = &mut self.running else { return Ok(()) };
+        running.watch.event.clear();
+        let seen = running.watch.run.see(running.attempt, running.offset);
+        if seen.attempt != running.attempt {
+            (running.attempt, running.offset) = (seen.attempt, 0);
+        }
+        let mut out = Vec::new();
+        for piece in pieces(&seen.text) {
+            out.clear();
+            let data = format!(
+                r#"{{"id":"{}","attempt":{},"offset":{},"text":{}}}"#,
+                running.id,
+                running.attempt,
+                running.offset,
+                quoted(piece)
+            );
+            sse::write_event(&mut out, "delta", "", &data);
+            stream.send(&out)?;
+            running.offset += piece.len();
+        }
+        Ok(())
+    }
+}
+
+/// A text in pieces that clients take for one event.
+pub fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let most = MAX_PIECE.min(rest.len());
+        let border = (0..=most).rev().find(|at| rest.is_char_boundary(*at))?;
+        let (piece, after) = rest.split_at(border);
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
+}

@@ -1,0 +1,175 @@
+//! `journal`: what is in it, whether it is whole, and the operator's deliberate ways on. What only
+//! looks never writes, and works beside a running gateway.
+#![forbid(unsafe_code)]
+
+use serde_json::Value;
+
+use super::control::{Door, knock};
+use super::message::ask;
+use super::send::open;
+use super::table::table;
+use super::{Context, moment, print};
+use crate::config;
+use crate::exit::{Exit, Failure};
+use crate::journal::record::{self, Record};
+use crate::journal::{Damage, FileJournal, Journal, inspect, repair};
+use crate::lifecycle::instance::Instance;
+use crate::limits::{CONTROL_PATIENCE, MAX_JOURNAL_ROWS};
+use crate::session::book::{Book, Entry};
+use crate::session::life::Delivery;
+use crate::session::view::rfc3339;
+use crate::text::escaped;
+use std::time::Instant;
+
+/// What to do with the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    Summary,
+    Check,
+    Dump,
+    Compact,
+    Repair,
+    Retry(String),
+    Drop(String),
+}
+
+/// Does it.
+pub fn journal(context: &Context, action: &Action) -> Result<Exit, Failure> {
+    match action {
+        Action::Summary => summary(context),
+        Action::Check => check(context),
+        Action::Dump => dump(context),
+        Action::Compact => compact(context),
+        Action::Repair => mend(context),
+        Action::Retry(id) => letter(context, "POST", &format!("/v1/dead-letters/{id}/retry")),
+        Action::Drop(id) => letter(context, "DELETE", &format!("/v1/dead-letters/{id}")),
+    }
+}
+
+fn damaged(damage: &Damage) -> Failure {
+    Failure::new(damage.exit(), damage.to_string())
+}
+
+/// What the records add up to.
+fn read(context: &Context) -> Result<Book, Failure> {
+    let mut book = Book::default();
+    inspect(&context.dirs.state, &mut |number, json| {
+        book.apply(number, &Record::parse(json)?, json.len())
+    })
+    .map_err(|damage| damaged(&damage))?;
+    Ok(book)
+}
+
+fn summary(context: &Context) -> Result<Exit, Failure> {
+    let book = read(context)?;
+    let counts = book.counts();
+    let mut text = format!(
+        "{} queued, {} running, {} to deliver, {} dead letters; {} messages known\n",
+        counts.queued, counts.running, counts.outbox, counts.dead_letters, counts.kept
+    );
+    let open = |entry: &&Entry| {
+        let sent =
+            matches!(entry.delivery_state(), None | Some(Delivery::Delivered | Delivery::Dropped));
+        !entry.turn.is_over() || !sent
+    };
+    let mut rows = Vec::new();
+    for (id, entry) in book.entries().filter(|(_, entry)| open(entry)).take(MAX_JOURNAL_ROWS) {
+        if rows.is_empty() {
+            let head = ["message", "session", "turn", "attempts", "accepted", "delivery"];
+            rows.push(head.map(str::to_owned).to_vec());
+        }
+        let session = entry.who.session.as_deref().unwrap_or("-");
+        let delivery = entry.delivery.as_ref().map(|outgoing| {
+            let state = outgoing.state.map_or("later", Delivery::word);
+            format!("{} {state}", outgoing.target)
+        });
+        rows.push(vec![
+            id.to_string(),
+            escaped(session, false),
+            entry.turn.word().to_owned(),
+            entry.attempts.to_string(),
+            moment::shown(&rfc3339(entry.at)),
+            escaped(&delivery.unwrap_or_default(), false),
+        ]);
+    }
+    text += &table(&rows);
+    print(&text)?;
+    Ok(Exit::Planned)
+}
+
+fn check(context: &Context) -> Result<Exit, Failure> {
+    let mut book = Book::default();
+    let report = inspect(&context.dirs.state, &mut |number, json| {
+        book.apply(number, &Record::parse(json)?, json.len())
+    })
+    .map_err(|damage| damaged(&damage))?;
+    print(&format!("{report}\n"))?;
+    Ok(Exit::Planned)
+}
+
+fn dump(context: &Context) -> Result<Exit, Failure> {
+    let mut printed = Ok(());
+    let result = inspect(&context.dirs.state, &mut |number, json| {
+        printed = print(&format!("{number} {}\n", escaped(json, false)));
+        if printed.is_ok() { Ok(()) } else { Err("its reader went away".to_owned()) }
+    });
+    printed?;
+    result.map_err(|damage| damaged(&damage))?;
+    Ok(Exit::Planned)
+}
+
+/// By the gateway where it runs, else here under its lock.
+fn compact(context: &Context) -> Result<Exit, Failure> {
+    let (before, after) = match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
+        Door::Open { mut client, .. } => {
+            let sizes = ask(&mut client, "POST", "/v1/journal/compact", &[], None)?;
+            (sizes["before"].as_u64().unwrap_or(0), sizes["after"].as_u64().unwrap_or(0))
+        }
+        Door::Free => compact_here(context)?,
+        Door::Shut { why, .. } | Door::Hidden(why) => {
+            let words = format!("gateway {} cannot be asked: {why}", context.name);
+            return Err(Failure::new(Exit::Unavailable, words));
+        }
+    };
+    print(&format!("{before} → {after} bytes\n"))?;
+    Ok(Exit::Planned)
+}
+
+fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
+    let _held = Instance::take(&context.name, &context.dirs)?;
+    let loaded = config::load(&context.sources())
+        .map_err(|e| Failure::new(Exit::Config, format!("the configuration is wrong\n{e}")))?;
+    let limits = &loaded.config.limits;
+    let mut book = Book::default();
+    let (journal, _) =
+        FileJournal::open(&context.dirs.state, limits.max_journal as u64, &mut |number, json| {
+            book.apply(number, &Record::parse(json)?, json.len())
+        })
+        .map_err(|damage| damaged(&damage))?;
+    // Nothing is forgotten here: a message's turn may be missing in its transcript.
+    let before = journal.size();
+    book.forget_resets();
+    let mut keep = |number: u64, json: &str| book.keeps(number, record::id_of(json));
+    journal.compact(&mut keep).map_err(|e| Failure::cannot("compact the journal", &e))?;
+    Ok((before, journal.size()))
+}
+
+fn mend(context: &Context) -> Result<Exit, Failure> {
+    let _held = Instance::take(&context.name, &context.dirs)?;
+    let mut book = Book::default();
+    let words = repair(&context.dirs.state, &mut |number, json| {
+        book.apply(number, &Record::parse(json)?, json.len())
+    })
+    .map_err(|e| Failure::cannot("repair the journal", &e))?;
+    print(&format!("{words}\n"))?;
+    Ok(Exit::Planned)
+}
+
+fn letter(context: &Context, method: &str, target: &str) -> Result<Exit, Failure> {
+    let message: Value = ask(&mut open(context)?, method, target, &[], None)?;
+    let delivery = &message["deliveries"][0];
+    let word = |value: &Value| escaped(value.as_str().unwrap_or("?"), false);
+    let (target, status) = (word(&delivery["target"]), word(&delivery["status"]));
+    print(&format!("{}: {target} {status}\n", word(&message["id"])))?;
+    Ok(Exit::Planned)
+}

@@ -1,0 +1,115 @@
+//! `send --async`, `send --result` and what else is about a durable message rather than its reply
+//! as it comes.
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+use super::send::{broken, lines, open, print_reply, read_text, refused};
+use super::{Context, print};
+use crate::exit::{Exit, Failure};
+use crate::http::Client;
+use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_REPLY_RANGE, MAX_WAIT};
+use crate::text::escaped;
+
+/// How a durable message is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sending {
+    /// Return when it is accepted.
+    pub detached: bool,
+    pub deliver: Option<String>,
+    pub mode: Option<String>,
+    pub key: Option<String>,
+}
+
+/// Sends `text`, or with `None` what standard input has, as a durable message. Prints its id, or
+/// waits for the reply and prints that.
+pub fn send(
+    context: &Context,
+    session: Option<&str>,
+    text: Option<String>,
+    sending: &Sending,
+) -> Result<Exit, Failure> {
+    let mut fields = Map::new();
+    fields.insert("text".to_owned(), read_text(context, text)?.into());
+    let optional = [
+        ("session", session),
+        ("deliver", sending.deliver.as_deref()),
+        ("mode", sending.mode.as_deref()),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            fields.insert(name.to_owned(), value.into());
+        }
+    }
+    let body = Value::Object(fields).to_string();
+    let mut headers = vec![("Content-Type", "application/json")];
+    headers.extend(sending.key.as_deref().map(|key| ("Idempotency-Key", key)));
+    let mut client = open(context)?;
+    let sent = ask(&mut client, "POST", "/v1/messages", &headers, Some(body.as_bytes()))?;
+    let id = sent["id"].as_str().unwrap_or("").to_owned();
+    if !sending.detached {
+        return result(&mut client, &id, LONGEST_REPLY);
+    }
+    let words = match (sent["position"].as_u64(), sent["status"].as_str()) {
+        (Some(position), _) => format!("accepted {id}, position {position}"),
+        (None, status) => format!("accepted {id}, {}", status.unwrap_or("known")),
+    };
+    print(&format!("{}\n", escaped(&words, false)))?;
+    Ok(Exit::Planned)
+}
+
+/// Prints the reply of a message, waiting for it at most so long.
+pub fn show(context: &Context, id: &str, wait: Duration) -> Result<Exit, Failure> {
+    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        let words = format!("{id:?} is no message id: `send --async` prints them");
+        return Err(Failure::new(Exit::Usage, words));
+    }
+    result(&mut open(context)?, id, wait)
+}
+
+fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure> {
+    let deadline = Instant::now() + wait;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).min(MAX_WAIT);
+        let target = format!("/v1/messages/{id}?wait={}", left.as_secs());
+        let message = ask(client, "GET", &target, &[], None)?;
+        let error = lines(message["error"].as_str().unwrap_or("no reason is known"));
+        match message["status"].as_str() {
+            Some("done") => return print_reply(message["reply"].as_str().unwrap_or("")),
+            Some("failed") => return Err(Failure::failed(format!("message {id} failed: {error}"))),
+            Some("cancelled") => {
+                return Err(Failure::failed(format!("message {id} was cancelled: {error}")));
+            }
+            status if left.as_secs() == 0 => {
+                let status = escaped(status.unwrap_or("?"), false);
+                let place = message["position"].as_u64();
+                let place = place.map(|n| format!(", position {n}")).unwrap_or_default();
+                let words = format!("message {id} has no reply yet: {status}{place}");
+                return Err(Failure::new(Exit::Restart, words));
+            }
+            Some(_) | None => {}
+        }
+    }
+}
+
+/// One request to the gateway; its answer is JSON.
+pub fn ask(
+    client: &mut Client,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+) -> Result<Value, Failure> {
+    let deadline = Instant::now() + MAX_WAIT + CONTROL_PATIENCE;
+    let answer = client.send(method, target, headers, body, deadline).map_err(|e| broken(&e))?;
+    if !(200..300).contains(&answer.status) {
+        return Err(refused(answer, Instant::now() + CONTROL_PATIENCE));
+    }
+    // In JSON a byte may take six.
+    let cap = MAX_REPLY_RANGE.end().saturating_mul(6);
+    let body = answer.body(cap, deadline).map_err(|e| broken(&e))?;
+    serde_json::from_slice(&body)
+        .map_err(|e| Failure::failed(format!("the gateway's answer is not JSON: {e}")))
+}

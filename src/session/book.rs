@@ -1,0 +1,441 @@
+//! What the gateway knows of its messages. Pure: records go in, whether they are being written now
+//! or read back at a start, so that both ways lead to the same state.
+//!
+//! Texts and replies stay in the journal; here are the numbers of the records that hold them.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::id::Id;
+use super::life::{Delivery, DeliveryEvent, Turn, TurnEvent};
+use crate::digest;
+use crate::journal::record::{Accepted, Record};
+use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS, RECORD_OVERHEAD};
+
+/// Tells sessions, keys and bodies apart: half of a SHA-256.
+pub type Digest = u128;
+
+/// Whose message it is, and of which session. A session belongs to the principal that made it: the
+/// same key in another principal's hands is another session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    pub principal: String,
+    pub session: Option<String>,
+}
+
+impl Who {
+    /// What the session is known by, here and on disk; `None` without a session.
+    pub fn digest(&self) -> Option<Digest> {
+        Some(session_digest(&self.principal, self.session.as_ref()?))
+    }
+}
+
+pub fn session_digest(principal: &str, session: &str) -> Digest {
+    digest_of(&[b"session", principal.as_bytes(), session.as_bytes()])
+}
+
+/// The digest of some parts; their borders count.
+pub fn digest_of(parts: &[&[u8]]) -> Digest {
+    let lengths: Vec<[u8; 8]> = parts.iter().map(|p| (p.len() as u64).to_be_bytes()).collect();
+    let framed: Vec<&[u8]> =
+        lengths.iter().zip(parts).flat_map(|(length, part)| [&length[..], *part]).collect();
+    let hash = digest::sha256(&framed);
+    hash[..16].iter().fold(0, |bits, byte| bits << 8 | u128::from(*byte))
+}
+
+/// A reply's way to a target of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    pub target: String,
+    /// `None`: there is no reply yet, or never will be.
+    pub state: Option<Delivery>,
+    pub attempts: u32,
+    /// The record that says why the last attempt failed; 0 where none did.
+    pub trouble: u64,
+}
+
+/// A message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub who: Arc<Who>,
+    pub session: Option<Digest>,
+    pub turn: Turn,
+    /// Attempts that were begun.
+    pub attempts: u32,
+    /// The record that holds the text.
+    pub accepted: u64,
+    /// The record of the end, or of the last failed attempt; 0 where there is none.
+    pub outcome: u64,
+    /// Milliseconds since 1970; 0 for an end that has not come.
+    pub at: u64,
+    pub ended: u64,
+    pub key: Option<Digest>,
+    pub body: Digest,
+    pub delivery: Option<Outgoing>,
+    /// What its records take in the journal.
+    bytes: u64,
+}
+
+impl Entry {
+    /// Nothing will happen to it any more, unless an operator wants it.
+    fn is_settled(&self) -> bool {
+        let state = self.delivery.as_ref().and_then(|outgoing| outgoing.state);
+        self.turn.is_over() && !matches!(state, Some(Delivery::Pending | Delivery::Sending))
+    }
+
+    pub fn delivery_state(&self) -> Option<Delivery> {
+        self.delivery.as_ref()?.state
+    }
+}
+
+/// How many messages there are of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub queued: usize,
+    pub running: usize,
+    /// Replies that wait for their delivery.
+    pub outbox: usize,
+    pub dead_letters: usize,
+    /// All that are known.
+    pub kept: usize,
+}
+
+/// All messages that are known.
+#[derive(Debug, Default)]
+pub struct Book {
+    entries: BTreeMap<Id, Entry>,
+    /// By the digest of principal and idempotency key.
+    keys: BTreeMap<Digest, Id>,
+    /// The last reset of each session, by its record.
+    resets: BTreeMap<Digest, u64>,
+    /// Settled messages in the order in which they got there, without and with a key.
+    plain: VecDeque<Id>,
+    keyed: VecDeque<Id>,
+    dead: BTreeSet<Id>,
+    counts: Counts,
+    bytes: u64,
+    last: Option<Id>,
+}
+
+impl Book {
+    /// Takes a record of this number that has `length` bytes of JSON.
+    ///
+    /// # Errors
+    /// It does not follow from the ones before: in words.
+    pub fn apply(&mut self, number: u64, record: &Record, length: usize) -> Result<(), String> {
+        let bytes = length as u64 + RECORD_OVERHEAD;
+        match record {
+            Record::Accepted(accepted) => self.accept(number, accepted, bytes)?,
+            Record::Reset { principal, session, .. } => {
+                self.resets.insert(session_digest(principal, session), number);
+                return Ok(());
+            }
+            Record::Started { id, n, .. } => {
+                self.turn(id, TurnEvent::Started, |entry| entry.attempts = *n)?;
+            }
+            Record::Retry { id, .. } => {
+                self.turn(id, TurnEvent::Retry, |entry| entry.outcome = number)?;
+            }
+            Record::Done { id, at, .. } => self.end(id, TurnEvent::Done, number, *at)?,
+            Record::Failed { id, at, .. } => self.end(id, TurnEvent::Failed, number, *at)?,
+            Record::Cancelled { id, at, .. } => self.end(id, TurnEvent::Cancelled, number, *at)?,
+            Record::Sending { id, n, .. } => {
+                self.deliver(id, DeliveryEvent::Sending, |outgoing| outgoing.attempts = *n)?;
+            }
+            Record::Deferred { id, .. } => {
+                self.deliver(id, DeliveryEvent::Deferred, |outgoing| outgoing.trouble = number)?;
+            }
+            Record::Delivered { id, .. } => self.deliver(id, DeliveryEvent::Delivered, |_| ())?,
+            Record::Dead { id, .. } => {
+                self.deliver(id, DeliveryEvent::Dead, |outgoing| outgoing.trouble = number)?;
+            }
+            Record::Revived { id, .. } => {
+                self.deliver(id, DeliveryEvent::Revived, |outgoing| outgoing.attempts = 0)?;
+            }
+            Record::Dropped { id, .. } => self.deliver(id, DeliveryEvent::Dropped, |_| ())?,
+        }
+        if let Some(entry) =
+            record.id().and_then(Id::parse).and_then(|id| self.entries.get_mut(&id))
+            && !matches!(record, Record::Accepted(_))
+        {
+            entry.bytes += bytes;
+            self.bytes += bytes;
+        }
+        Ok(())
+    }
+
+    /// Whether a record follows from what is known; nothing changes.
+    ///
+    /// # Errors
+    /// As with [`Book::apply`].
+    pub fn check(&self, record: &Record) -> Result<(), String> {
+        let (turn, delivery) = match record {
+            Record::Accepted(accepted) => {
+                let id = parse(&accepted.id)?;
+                let newer = self.last < Some(id);
+                return if newer { Ok(()) } else { Err(format!("message {id} is not new")) };
+            }
+            Record::Reset { .. } => return Ok(()),
+            Record::Started { .. } => (Some(TurnEvent::Started), None),
+            Record::Retry { .. } => (Some(TurnEvent::Retry), None),
+            Record::Done { .. } => (Some(TurnEvent::Done), None),
+            Record::Failed { .. } => (Some(TurnEvent::Failed), None),
+            Record::Cancelled { .. } => (Some(TurnEvent::Cancelled), None),
+            Record::Sending { .. } => (None, Some(DeliveryEvent::Sending)),
+            Record::Deferred { .. } => (None, Some(DeliveryEvent::Deferred)),
+            Record::Delivered { .. } => (None, Some(DeliveryEvent::Delivered)),
+            Record::Dead { .. } => (None, Some(DeliveryEvent::Dead)),
+            Record::Revived { .. } => (None, Some(DeliveryEvent::Revived)),
+            Record::Dropped { .. } => (None, Some(DeliveryEvent::Dropped)),
+        };
+        let id = record.id().unwrap_or_default();
+        let entry = self.entries.get(&parse(id)?).ok_or_else(|| format!("{id} is not known"))?;
+        let turn_follows = turn.is_none_or(|event| entry.turn.after(event).is_some());
+        let follows = |event| entry.delivery_state().is_some_and(|s| s.after(event).is_some());
+        if turn_follows && delivery.is_none_or(follows) {
+            return Ok(());
+        }
+        let state = (entry.turn, entry.delivery_state());
+        Err(format!("message {id} is {state:?}, and that does not follow: {turn:?} {delivery:?}"))
+    }
+
+    fn accept(&mut self, number: u64, record: &Accepted, bytes: u64) -> Result<(), String> {
+        let id = parse(&record.id)?;
+        if self.last >= Some(id) {
+            return Err(format!("message {id} is not newer than the one before it"));
+        }
+        self.last = Some(id);
+        let who = Who { principal: record.principal.clone(), session: record.session.clone() };
+        let hex = |text: &Option<String>| text.as_ref().map(|text| from_hex(text)).transpose();
+        let (key, body) = (hex(&record.key)?, hex(&record.body)?.unwrap_or(0));
+        let delivery = record.deliver.as_ref().map(|target| Outgoing {
+            target: target.clone(),
+            state: None,
+            attempts: 0,
+            trouble: 0,
+        });
+        if let Some(key) = key {
+            self.keys.insert(key, id);
+        }
+        let entry = Entry {
+            session: who.digest(),
+            who: Arc::new(who),
+            turn: Turn::Queued,
+            attempts: 0,
+            accepted: number,
+            outcome: 0,
+            at: record.at,
+            ended: 0,
+            key,
+            body,
+            delivery,
+            bytes,
+        };
+        self.bytes += bytes;
+        self.count(&entry, true);
+        self.entries.insert(id, entry);
+        Ok(())
+    }
+
+    /// Changes an entry and keeps count of it.
+    fn change(
+        &mut self,
+        id: &str,
+        change: impl FnOnce(&mut Entry) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let id = parse(id)?;
+        let known = self.entries.remove(&id);
+        let mut entry = known.ok_or_else(|| format!("message {id} is not known"))?;
+        let (before, was_settled) = (entry.clone(), entry.is_settled());
+        let result = change(&mut entry).map_err(|e| format!("message {id} {e}"));
+        if result.is_ok() {
+            self.count(&before, false);
+            self.count(&entry, true);
+            let dead = entry.delivery_state() == Some(Delivery::Dead);
+            if dead {
+                self.dead.insert(id);
+            } else {
+                self.dead.remove(&id);
+            }
+            let was_dead = before.delivery_state() == Some(Delivery::Dead);
+            if entry.is_settled() && !dead && (!was_settled || was_dead) {
+                let list = if entry.key.is_some() { &mut self.keyed } else { &mut self.plain };
+                list.push_back(id);
+            }
+        }
+        self.entries.insert(id, entry);
+        result
+    }
+
+    fn turn(
+        &mut self,
+        id: &str,
+        event: TurnEvent,
+        then: impl FnOnce(&mut Entry),
+    ) -> Result<(), String> {
+        self.change(id, |entry| {
+            let after = entry.turn.after(event);
+            entry.turn =
+                after.ok_or_else(|| format!("cannot be {event:?}: it is {:?}", entry.turn))?;
+            then(entry);
+            Ok(())
+        })
+    }
+
+    fn end(&mut self, id: &str, event: TurnEvent, number: u64, at: u64) -> Result<(), String> {
+        self.turn(id, event, |entry| {
+            (entry.outcome, entry.ended) = (number, at);
+            // Who took a message back wants no word of it.
+            let told = entry.turn != Turn::Cancelled;
+            if let Some(outgoing) = entry.delivery.as_mut().filter(|_| told) {
+                outgoing.state = Some(Delivery::Pending);
+            }
+        })
+    }
+
+    fn deliver(
+        &mut self,
+        id: &str,
+        event: DeliveryEvent,
+        then: impl FnOnce(&mut Outgoing),
+    ) -> Result<(), String> {
+        self.change(id, |entry| {
+            let wrong = |state| format!("cannot be {event:?}: its delivery is {state:?}");
+            let Some(outgoing) = &mut entry.delivery else {
+                return Err(wrong(None));
+            };
+            let after = outgoing.state.and_then(|state| state.after(event));
+            outgoing.state = Some(after.ok_or_else(|| wrong(outgoing.state))?);
+            then(outgoing);
+            Ok(())
+        })
+    }
+
+    fn count(&mut self, entry: &Entry, add: bool) {
+        let Counts { queued, running, outbox, dead_letters, kept } = &mut self.counts;
+        let step = |count: &mut usize| {
+            *count = if add { *count + 1 } else { count.saturating_sub(1) };
+        };
+        step(kept);
+        match entry.turn {
+            Turn::Queued | Turn::Resting => step(queued),
+            Turn::Running => step(running),
+            Turn::Done | Turn::Failed | Turn::Cancelled => {}
+        }
+        match entry.delivery_state() {
+            Some(Delivery::Pending | Delivery::Sending) => step(outbox),
+            Some(Delivery::Dead) => step(dead_letters),
+            Some(Delivery::Delivered | Delivery::Dropped) | None => {}
+        }
+    }
+
+    pub fn get(&self, id: Id) -> Option<&Entry> {
+        self.entries.get(&id)
+    }
+
+    /// All messages in the order of acceptance.
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = (Id, &Entry)> {
+        self.entries.iter().map(|(id, entry)| (*id, entry))
+    }
+
+    pub fn dead_letters(&self) -> impl Iterator<Item = (Id, &Entry)> {
+        self.dead.iter().filter_map(|id| Some((*id, self.entries.get(id)?)))
+    }
+
+    /// The message that this idempotency key began.
+    pub fn by_key(&self, key: Digest) -> Option<(Id, &Entry)> {
+        let id = *self.keys.get(&key)?;
+        Some((id, self.entries.get(&id)?))
+    }
+
+    /// Whether a message of this session belongs to a time before its last reset.
+    pub fn is_reset(&self, session: Digest, accepted: u64) -> bool {
+        self.resets.get(&session).is_some_and(|reset| *reset > accepted)
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// What the records of known messages take in the journal.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The newest id.
+    pub fn last(&self) -> Option<Id> {
+        self.last
+    }
+
+    /// Settled messages that need not be known any more: those with a key after a day, those
+    /// without also where there are more than `keep`. `now`: milliseconds since 1970.
+    pub fn overdue(&self, now: u64, keep: usize) -> Vec<Id> {
+        let old = |id: &&Id, most: u64| {
+            self.entries.get(id).is_none_or(|entry| entry.ended.saturating_add(most) <= now)
+        };
+        let day = millis(KEEP_RESULTS_FOR);
+        let too_many = self.plain.len().saturating_sub(keep);
+        let plain = self.plain.iter().enumerate();
+        let plain = plain.take_while(|(at, id)| *at < too_many || old(id, day)).map(|(_, id)| id);
+        let keyed = self.keyed.iter().take_while(|id| old(id, day));
+        let too_many = self.dead.len().saturating_sub(MAX_DEAD_LETTERS);
+        let dead = self.dead.iter().enumerate();
+        let dead = dead
+            .take_while(|(at, id)| *at < too_many || old(id, millis(KEEP_DEAD_LETTERS)))
+            .map(|(_, id)| id);
+        plain.chain(keyed).chain(dead).copied().collect()
+    }
+
+    /// Whether there are so many more than `keep` that they are worth a look.
+    pub fn is_crowded(&self, keep: usize) -> bool {
+        self.plain.len() > keep + keep / 8 + 64 || self.dead.len() > MAX_DEAD_LETTERS
+    }
+
+    /// Forgets messages that were [`Book::overdue`].
+    pub fn forget(&mut self, ids: &[Id]) {
+        for id in ids {
+            let Some(entry) = self.entries.remove(id) else { continue };
+            self.count(&entry, false);
+            self.bytes -= entry.bytes;
+            self.dead.remove(id);
+            if let Some(key) = entry.key.filter(|key| self.keys.get(key) == Some(id)) {
+                self.keys.remove(&key);
+            }
+        }
+        let gone = |list: &mut VecDeque<Id>, entries: &BTreeMap<Id, Entry>| {
+            while list.front().is_some_and(|id| !entries.contains_key(id)) {
+                list.pop_front();
+            }
+        };
+        gone(&mut self.plain, &self.entries);
+        gone(&mut self.keyed, &self.entries);
+    }
+
+    /// Drops the resets of sessions that nothing is known of any more.
+    pub fn forget_resets(&mut self) {
+        let mut sessions = BTreeSet::new();
+        sessions.extend(self.entries.values().filter_map(|entry| entry.session));
+        self.resets.retain(|session, _| sessions.contains(session));
+    }
+
+    /// Whether a record is still needed.
+    pub fn keeps(&self, number: u64, record_id: Option<&str>) -> bool {
+        match record_id.and_then(Id::parse) {
+            Some(id) => self.entries.contains_key(&id),
+            None => self.resets.values().any(|reset| *reset == number),
+        }
+    }
+}
+
+fn parse(id: &str) -> Result<Id, String> {
+    Id::parse(id).ok_or_else(|| format!("{id:?} is no message id"))
+}
+
+fn from_hex(text: &str) -> Result<Digest, String> {
+    Digest::from_str_radix(text, 16).map_err(|_| format!("{text:?} is no digest"))
+}
+
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

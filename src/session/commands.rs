@@ -1,0 +1,173 @@
+//! Commands in messages: what an operator may tell the gateway from within a session.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use super::book::Who;
+use super::hub::{Denied, Draft, Hub, Refusal, Submitted};
+use super::id::Id;
+use super::life::Turn;
+use crate::config::Busy;
+use crate::text::escaped;
+
+/// A message that is a command. What is none goes to the agent, whatever it begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    Help,
+    Status,
+    Stop,
+    New,
+    Queue,
+    Retry,
+    WhoAmI,
+}
+
+const COMMANDS: [(&str, Command, &str); 7] = [
+    ("/help", Command::Help, "this list"),
+    ("/status", Command::Status, "what the gateway and this session are doing"),
+    ("/stop", Command::Stop, "end the running turn"),
+    (
+        "/new",
+        Command::New,
+        "a fresh session: what runs and waits is cancelled, what was said forgotten",
+    ),
+    ("/queue", Command::Queue, "what waits in this session"),
+    ("/retry", Command::Retry, "send the last message that is over once more"),
+    ("/whoami", Command::WhoAmI, "who you are to the gateway"),
+];
+
+impl Command {
+    /// The command that a text is: its word alone, white space around it.
+    pub fn read(text: &str) -> Option<Command> {
+        let word = text.trim();
+        COMMANDS.iter().find(|(known, ..)| *known == word).map(|(_, command, _)| *command)
+    }
+}
+
+impl Hub {
+    /// Carries a command out and records it with its answer, like any message.
+    pub fn command(self: &Arc<Self>, command: Command, draft: Draft) -> Result<Submitted, Refusal> {
+        if let Some(id) = self.recall(&draft)? {
+            return Ok(Submitted::Known(id));
+        }
+        let who = draft.who.clone();
+        let settings = self.settings();
+        let operator = settings.config.session.operators.contains(&who.principal);
+        let reply = match command {
+            _ if !operator => format!(
+                "{} is for operators; {} is none of session.operators.",
+                draft.text.trim(),
+                who.principal
+            ),
+            Command::Help => help(),
+            Command::Status => self.words_on_status(&who),
+            Command::Stop => self.stop_turn(&who),
+            Command::New => match self.reset(&who, "/new") {
+                Ok(0) => "A fresh session.".to_owned(),
+                Ok(count) => format!("A fresh session; messages cancelled: {count}."),
+                Err(denied) => words(&denied),
+            },
+            Command::Queue => self.words_on_queue(&who),
+            Command::Retry => self.again(&who),
+            Command::WhoAmI => format!("You are {}, an operator of this gateway.", who.principal),
+        };
+        self.answer(draft, reply)
+    }
+
+    fn words_on_status(&self, who: &Who) -> String {
+        let (running, waiting, sessions) = self.turns();
+        let (counts, bytes, _) = self.counts();
+        let here = match self.session(who) {
+            Some(session) => format!(
+                "Here: {}, {} waiting.",
+                if session.running.is_some() { "a turn runs" } else { "nothing runs" },
+                session.queued
+            ),
+            None => "Here: nothing yet.".to_owned(),
+        };
+        format!(
+            "{here}\nGateway: {running} turns run, {waiting} wait, in {sessions} sessions; {} replies \
+             to deliver, {} dead letters; journal {bytes} bytes.",
+            counts.outbox, counts.dead_letters
+        )
+    }
+
+    fn words_on_queue(&self, who: &Who) -> String {
+        let line = self.messages_of(who);
+        let line = line.iter().filter(|(_, turn)| !turn.is_over());
+        let lines: Vec<String> = line
+            .enumerate()
+            .map(|(at, (id, turn))| format!("{}. {id} {}", at + 1, turn.word()))
+            .collect();
+        if lines.is_empty() { "Nothing waits.".to_owned() } else { lines.join("\n") }
+    }
+
+    fn stop_turn(self: &Arc<Self>, who: &Who) -> String {
+        let line = self.messages_of(who);
+        match line.iter().find(|(_, turn)| *turn == Turn::Running) {
+            None => "No turn runs.".to_owned(),
+            Some((id, _)) => match self.cancel(*id, "/stop") {
+                Ok(()) => format!("The turn of {id} is told to end."),
+                Err(denied) => words(&denied),
+            },
+        }
+    }
+
+    fn again(self: &Arc<Self>, who: &Who) -> String {
+        let is_said = |id: &Id| {
+            let entry = self.lock().book.get(*id).cloned()?;
+            // An answer to a command had no attempt.
+            let ran = entry.attempts > 0 || entry.turn != Turn::Done;
+            (entry.turn.is_over() && ran).then(|| self.accepted(&entry))
+        };
+        let line = self.messages_of(who);
+        let message = match line.iter().rev().find_map(|(id, _)| is_said(id)) {
+            None => return "There is no message that could be sent once more.".to_owned(),
+            Some(Err(e)) => return format!("The message cannot be read back: {e}."),
+            Some(Ok(message)) => message,
+        };
+        let draft = Draft {
+            who: who.clone(),
+            text: message.text,
+            attachments: message.attachments,
+            deliver: message.deliver,
+            mode: Busy::Queue,
+            key: None,
+        };
+        match self.submit(draft) {
+            Ok(Submitted::New { id, position, .. }) => {
+                format!("Sent once more: {id}, position {position}.")
+            }
+            Ok(Submitted::Known(id)) => format!("Sent once more: {id}."),
+            Err(refusal) => format!("It was not taken: {refusal}."),
+        }
+    }
+}
+
+fn help() -> String {
+    COMMANDS.map(|(word, _, line)| format!("{word:<8} {line}")).join("\n")
+}
+
+fn words(denied: &Denied) -> String {
+    match denied {
+        Denied::Unknown => "There is nothing of that kind.".to_owned(),
+        Denied::TooLate => "It is over already.".to_owned(),
+        Denied::Journal(refused) => {
+            format!("The journal refused: {}.", escaped(&refused.to_string(), false))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_its_word_alone() {
+        assert_eq!(Command::read(" /new\n"), Some(Command::New));
+        assert_eq!(Command::read("/whoami"), Some(Command::WhoAmI));
+        for text in ["", "/", "/newer", "/new now", "say /new", "/etc/passwd", "/NEW"] {
+            assert_eq!(Command::read(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,555 @@
+//! The one way in: whatever wants a turn comes through here, and every change of a message is
+//! written to the journal under one lock, in the order in which it happens.
+//!
+//! Nothing waits for the disk under the lock: a record is appended there and synced outside, by whoever
+//! is about to show its effect to somebody.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::book::{Book, Digest, Who};
+use super::dispatch::{Admission, Bounds, Dispatch, Full};
+use super::id::Id;
+use super::keeper::Care;
+use super::life::Turn;
+use super::outboxes::Outboxes;
+use super::reply::Run;
+use super::transcript::Transcripts;
+use crate::agent::Agent;
+use crate::config::{Busy, Config};
+use crate::journal::record::{Accepted, Record};
+use crate::journal::{Condition, Journal, Purpose, Refused};
+use crate::limits::DISK_PAUSE;
+use crate::subprocess::Children;
+use crate::sys::fd::Event;
+
+/// What can be changed by a reload: taken once a turn or request, so that each sees one state.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub config: Config,
+    pub agent: Agent,
+}
+
+/// All sessions of the gateway.
+#[derive(Debug)]
+pub struct Hub {
+    pub(super) state: Mutex<State>,
+    /// Wakes the keeper.
+    pub(super) alarm: Condvar,
+    pub(super) journal: Box<dyn Journal>,
+    pub(super) transcripts: Transcripts,
+    pub(super) children: Arc<Children>,
+    pub(super) care: Mutex<Care>,
+    settings: RwLock<Arc<Settings>>,
+    /// Raised once every turn has to end.
+    pub cut: Event,
+    /// Raised whenever the last work has ended during a drain, and when the journal breaks.
+    quiet: Arc<Event>,
+    broken: AtomicBool,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) book: Book,
+    pub(super) dispatch: Dispatch<Id, Digest>,
+    /// Messages without a record that wait on their connection for a place.
+    pub(super) waiting: Vec<(Id, Arc<Event>)>,
+    /// Messages that run or are watched.
+    pub(super) runs: BTreeMap<Id, Arc<Run>>,
+    /// Turns between two attempts.
+    pub(super) resting: Vec<(Instant, Id)>,
+    pub(super) outboxes: Outboxes,
+    /// Event streams.
+    pub(super) followers: Vec<Arc<Event>>,
+    /// Workers and senders.
+    pub(super) busy: usize,
+    pub(super) draining: bool,
+    /// When records that nobody waits for are synced.
+    pub(super) sync_at: Option<Instant>,
+    pub(super) last_id: Option<Id>,
+}
+
+/// A message as its sender gives it.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub who: Who,
+    pub text: String,
+    /// References that the agent is handed, and nobody here opens.
+    pub attachments: Vec<String>,
+    /// The target of the configuration that the reply goes to.
+    pub deliver: Option<String>,
+    pub mode: Busy,
+    /// The digests of the idempotency key and of all that the request says.
+    pub key: Option<(Digest, Digest)>,
+}
+
+/// What became of a draft.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// It is durable. `position` counts its session's line from 1, 0 where it is answered already;
+    /// `interrupted`: the message whose turn was told to end.
+    New { id: Id, position: usize, interrupted: Option<Id> },
+    /// Its idempotency key is known, and the message that began with it is durable.
+    Known(Id),
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    Full(Full),
+    /// The idempotency key is known with another body.
+    Conflict,
+    Journal(Refused),
+    Stopping,
+    /// The system is short of something.
+    Failed(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Full(Full::Session) => f.write_str("too many messages wait in this session"),
+            Refusal::Full(Full::Gateway) => f.write_str("too many messages wait"),
+            Refusal::Conflict => f.write_str("its idempotency key was used for another message"),
+            Refusal::Journal(refused) => refused.fmt(f),
+            Refusal::Stopping => f.write_str("the gateway is stopping"),
+            Refusal::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Why something cannot be done to a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denied {
+    Unknown,
+    /// It is over, or not in the state that this needs.
+    TooLate,
+    Journal(Refused),
+}
+
+impl From<Refused> for Denied {
+    fn from(refused: Refused) -> Denied {
+        Denied::Journal(refused)
+    }
+}
+
+/// Milliseconds since 1970.
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn bounds(config: &Config) -> Bounds {
+    let limits = &config.limits;
+    Bounds {
+        turns: limits.max_turns,
+        queue: limits.max_queue,
+        queue_per_session: limits.max_queue_per_session,
+    }
+}
+
+impl Hub {
+    /// A hub that goes on where `book`, read back from `journal`, ends. Nothing runs before
+    /// [`Hub::open`].
+    ///
+    /// # Errors
+    /// No descriptor.
+    pub fn new(
+        journal: Box<dyn Journal>,
+        book: Book,
+        transcripts: Transcripts,
+        settings: Settings,
+        (children, quiet): (Arc<Children>, Arc<Event>),
+    ) -> std::io::Result<Arc<Hub>> {
+        let mut dispatch = Dispatch::new(bounds(&settings.config));
+        for (id, entry) in book.entries().filter(|(_, entry)| !entry.turn.is_over()) {
+            dispatch.restore(id, entry.session);
+        }
+        let state = State {
+            dispatch,
+            waiting: Vec::new(),
+            runs: BTreeMap::new(),
+            resting: Vec::new(),
+            outboxes: Outboxes::new(&book),
+            followers: Vec::new(),
+            busy: 0,
+            draining: false,
+            sync_at: None,
+            last_id: book.last(),
+            book,
+        };
+        Ok(Arc::new(Hub {
+            state: Mutex::new(state),
+            alarm: Condvar::new(),
+            journal,
+            transcripts,
+            children,
+            care: Mutex::default(),
+            settings: RwLock::new(Arc::new(settings)),
+            cut: Event::new()?,
+            quiet,
+            broken: AtomicBool::new(false),
+        }))
+    }
+
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes a new configuration for everything that begins from now on.
+    pub fn change(self: &Arc<Self>, settings: Settings) {
+        let bounds = bounds(&settings.config);
+        self.journal.set_cap(settings.config.limits.max_journal as u64);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        let mut state = self.lock();
+        let ids = state.dispatch.rebound(bounds);
+        let begun = self.begin(&mut state, ids);
+        drop(state);
+        self.employ(begun);
+    }
+
+    /// Takes a message. When this returns [`Submitted`] it is durable.
+    pub fn submit(self: &Arc<Self>, draft: Draft) -> Result<Submitted, Refusal> {
+        let mut state = self.lock();
+        if state.draining {
+            return Err(Refusal::Stopping);
+        }
+        if let Some(known) = self.known(&state, &draft)? {
+            let (id, number) = known;
+            drop(state);
+            self.sync(number).map_err(Refusal::Journal)?;
+            return Ok(Submitted::Known(id));
+        }
+        let (session, mode) = (draft.who.digest(), draft.mode);
+        let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
+        let (position, runs) = match state.dispatch.submit(id, session) {
+            Admission::Refused(full) => return Err(Refusal::Full(full)),
+            Admission::Runs => (0, true),
+            Admission::Waits { position } => (position, false),
+        };
+        let record = accepted(id, draft);
+        let number = match self.write(&mut state, &record, Purpose::NewWork) {
+            Ok(number) => number,
+            Err(refused) => {
+                let ids = state.dispatch.leave(id);
+                let begun = self.begin(&mut state, ids);
+                drop(state);
+                self.employ(begun);
+                return Err(Refusal::Journal(refused));
+            }
+        };
+        let begun = if runs { self.begin(&mut state, vec![id]) } else { Vec::new() };
+        let interrupted = match mode {
+            Busy::Interrupt if position > 0 => state.interrupt(session, id),
+            Busy::Interrupt | Busy::Queue => None,
+        };
+        drop(state);
+        // The attempt's record follows at once: one sync serves both.
+        let number = if begun.is_empty() { number } else { number + 1 };
+        let synced = self.sync(number);
+        self.employ(begun);
+        synced.map_err(Refusal::Journal)?;
+        Ok(Submitted::New { id, position: position + 1, interrupted })
+    }
+
+    /// Takes a message that is answered at once, without a turn.
+    pub fn answer(&self, draft: Draft, reply: String) -> Result<Submitted, Refusal> {
+        let mut state = self.lock();
+        if let Some((id, number)) = self.known(&state, &draft)? {
+            drop(state);
+            self.sync(number).map_err(Refusal::Journal)?;
+            return Ok(Submitted::Known(id));
+        }
+        let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
+        let session = draft.who.digest();
+        let record = accepted(id, draft);
+        self.write(&mut state, &record, Purpose::NewWork).map_err(Refusal::Journal)?;
+        let done = Record::Done { id: id.to_string(), n: 0, at: now(), reply };
+        // Without it the message is accepted all the same, and the agent answers it.
+        if self.write(&mut state, &done, Purpose::Completion).is_err() {
+            state.dispatch.restore(id, session);
+        }
+        self.post(&mut state, id);
+        let number = self.journal.last();
+        drop(state);
+        self.sync(number).map_err(Refusal::Journal)?;
+        Ok(Submitted::New { id, position: 0, interrupted: None })
+    }
+
+    /// The durable message that the draft's idempotency key began, if there is one.
+    pub fn recall(&self, draft: &Draft) -> Result<Option<Id>, Refusal> {
+        let known = self.known(&self.lock(), draft)?;
+        if let Some((_, number)) = known {
+            self.sync(number).map_err(Refusal::Journal)?;
+        }
+        Ok(known.map(|(id, _)| id))
+    }
+
+    /// The message of the draft's idempotency key, and the number of its record.
+    fn known(&self, state: &State, draft: &Draft) -> Result<Option<(Id, u64)>, Refusal> {
+        match draft.key.and_then(|(key, body)| Some((state.book.by_key(key)?, body))) {
+            None => Ok(None),
+            Some(((_, entry), body)) if entry.body != body => Err(Refusal::Conflict),
+            Some(((id, entry), _)) => Ok(Some((id, entry.accepted))),
+        }
+    }
+
+    /// Ends a message: a waiting one at once, a running one as soon as its agent has ended.
+    pub fn cancel(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
+        let mut state = self.lock();
+        let entry = state.book.get(id).ok_or(Denied::Unknown)?;
+        match entry.turn {
+            Turn::Done | Turn::Failed | Turn::Cancelled => return Err(Denied::TooLate),
+            Turn::Running if state.runs.contains_key(&id) => {
+                if let Some(run) = state.runs.get(&id) {
+                    run.cancel(why);
+                }
+                return Ok(());
+            }
+            Turn::Running | Turn::Queued | Turn::Resting => {}
+        }
+        let begun = self.strike(&mut state, id, why)?;
+        drop(state);
+        self.employ(begun);
+        Ok(())
+    }
+
+    /// Cancels a message that does not run.
+    fn strike(&self, state: &mut State, id: Id, why: &str) -> Result<Vec<Id>, Refused> {
+        let record = Record::Cancelled { id: id.to_string(), at: now(), error: why.to_owned() };
+        self.write(state, &record, Purpose::Completion)?;
+        if let Some(run) = state.runs.remove(&id) {
+            run.end();
+        }
+        let ids = state.dispatch.leave(id);
+        Ok(self.begin(state, ids))
+    }
+
+    /// Ends all that a session has, and forgets what was said in it. Returns how many messages were
+    /// cancelled.
+    pub fn reset(self: &Arc<Self>, who: &Who, why: &str) -> Result<usize, Denied> {
+        let (Some(session), Some(key)) = (who.digest(), &who.session) else {
+            return Err(Denied::Unknown);
+        };
+        let mut state = self.lock();
+        let ids: Vec<Id> = state.dispatch.tickets(session).collect();
+        let mut begun = Vec::new();
+        // From the end: each that goes must not let the next one begin.
+        for id in ids.iter().rev() {
+            match state.runs.get(id) {
+                Some(run) if state.book.get(*id).is_some_and(|e| e.turn == Turn::Running) => {
+                    run.cancel(why);
+                }
+                Some(_) | None => begun.extend(self.strike(&mut state, *id, why)?),
+            }
+        }
+        let (principal, session_key) = (who.principal.clone(), key.clone());
+        let record = Record::Reset { principal, session: session_key, at: now() };
+        let number = self.write(&mut state, &record, Purpose::Completion)?;
+        drop(state);
+        self.employ(begun);
+        self.sync(number)?;
+        if let Err(e) = self.transcripts.remove(session) {
+            log::warn!("a transcript could not be removed: {e}");
+        }
+        Ok(ids.len())
+    }
+
+    /// No turn begins any more; what waits stays in the journal.
+    pub fn drain(&self) {
+        let mut state = self.lock();
+        state.draining = true;
+        state.runs.values().for_each(|run| run.nudge());
+        state.followers.iter().for_each(|follower| follower.raise());
+        self.alarm.notify_all();
+    }
+
+    /// How many turns and deliveries are at work.
+    pub fn busy(&self) -> usize {
+        self.lock().busy
+    }
+
+    /// How the journal is.
+    pub fn condition(&self) -> Condition {
+        self.journal.condition()
+    }
+
+    /// Appends a record and keeps the book. Follows the journal's order: the lock is held.
+    pub(super) fn write(
+        &self,
+        state: &mut State,
+        record: &Record,
+        purpose: Purpose,
+    ) -> Result<u64, Refused> {
+        if let Err(why) = state.book.check(record) {
+            // A bug of ours; a record that does not follow would keep the next start from starting.
+            log::error!("a record was held back: {why}");
+            return Err(Refused::Unavailable(why));
+        }
+        let json = record.to_json();
+        let number = self.journal.append(&json, purpose).map_err(|refused| self.heard(refused))?;
+        if let Err(why) = state.book.apply(number, record, json.len()) {
+            log::error!("record {number} does not follow: {why}");
+        }
+        state.followers.iter().for_each(|follower| follower.raise());
+        if state.book.is_crowded(self.settings().config.limits.keep_results) {
+            self.alarm.notify_all();
+        }
+        Ok(number)
+    }
+
+    /// Begins an attempt for each of those whose turn it is; returns those that need a worker.
+    pub(super) fn begin(&self, state: &mut State, ids: Vec<Id>) -> Vec<Id> {
+        let most = self.settings().config.limits.max_attempts;
+        let mut begun = Vec::new();
+        let mut next = VecDeque::from(ids);
+        while let Some(id) = next.pop_front() {
+            if let Some(at) = state.waiting.iter().position(|(waiting, _)| *waiting == id) {
+                state.waiting.remove(at).1.raise();
+                continue;
+            }
+            let Some(entry) = state.book.get(id) else { continue };
+            let n = entry.attempts + 1;
+            if state.draining {
+                next.extend(state.dispatch.rest(id));
+            } else if usize::try_from(entry.attempts).unwrap_or(usize::MAX) >= most {
+                let cut = entry.turn == Turn::Running;
+                let error = gave_up(entry.attempts, cut);
+                match self.fail(state, id, entry.attempts, error) {
+                    Ok(()) => next.extend(state.dispatch.leave(id)),
+                    Err(_) => next.extend(state.rest(id, Instant::now() + DISK_PAUSE)),
+                }
+            } else {
+                let record = Record::Started { id: id.to_string(), n, at: now() };
+                match self.write(state, &record, Purpose::Completion) {
+                    Ok(_) => {
+                        state.runs.entry(id).or_default().begin(n);
+                        state.busy += 1;
+                        begun.push(id);
+                    }
+                    Err(_) => next.extend(state.rest(id, Instant::now() + DISK_PAUSE)),
+                }
+            }
+        }
+        if !state.resting.is_empty() {
+            self.alarm.notify_all();
+        }
+        begun
+    }
+
+    /// Records that a message has failed for good.
+    pub(super) fn fail(
+        &self,
+        state: &mut State,
+        id: Id,
+        n: u32,
+        error: String,
+    ) -> Result<(), Refused> {
+        let record = Record::Failed { id: id.to_string(), n, at: now(), error };
+        self.write(state, &record, Purpose::Completion)?;
+        self.over(state, id);
+        Ok(())
+    }
+
+    /// What follows the last record of a turn.
+    pub(super) fn over(&self, state: &mut State, id: Id) {
+        if let Some(run) = state.runs.remove(&id) {
+            run.end();
+        }
+        self.post(state, id);
+        self.sync_soon(state);
+    }
+
+    /// Has the keeper sync what nobody waits for.
+    pub(super) fn sync_soon(&self, state: &mut State) {
+        if state.sync_at.is_none() {
+            state.sync_at = Some(Instant::now() + crate::limits::LAZY_SYNC);
+            self.alarm.notify_all();
+        }
+    }
+
+    /// A journal that broke is the end of the process: the main thread is told.
+    fn heard(&self, refused: Refused) -> Refused {
+        if let Refused::Broken(_) = refused {
+            self.broken.store(true, Ordering::SeqCst);
+            self.quiet.raise();
+        }
+        refused
+    }
+
+    /// Waits until a record is durable.
+    pub(super) fn sync(&self, number: u64) -> Result<(), Refused> {
+        self.journal.sync(number).map_err(|refused| self.heard(refused))
+    }
+
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::SeqCst)
+    }
+
+    /// One piece of work has ended.
+    pub(super) fn rest_from_work(&self, state: &mut State) {
+        state.busy -= 1;
+        if state.draining && state.busy == 0 {
+            self.quiet.raise();
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    pub(super) fn next_id(&mut self) -> std::io::Result<Id> {
+        let id = Id::after(self.last_id)?;
+        self.last_id = Some(id);
+        Ok(id)
+    }
+
+    /// Lets a running turn rest until then; returns who may start instead.
+    pub(super) fn rest(&mut self, id: Id, until: Instant) -> Vec<Id> {
+        self.resting.push((until, id));
+        self.dispatch.rest(id)
+    }
+
+    /// Tells the turn that runs in a session to end.
+    fn interrupt(&mut self, session: Option<Digest>, by: Id) -> Option<Id> {
+        let first = self.dispatch.tickets(session?).next()?;
+        let running = self.book.get(first).is_some_and(|entry| entry.turn == Turn::Running);
+        let run = self.runs.get(&first).filter(|_| running)?;
+        run.cancel(&format!("interrupted by message {by}"));
+        Some(first)
+    }
+}
+
+fn accepted(id: Id, draft: Draft) -> Record {
+    let hex = |digest: Digest| format!("{digest:032x}");
+    Record::Accepted(Accepted {
+        id: id.to_string(),
+        at: now(),
+        principal: draft.who.principal,
+        session: draft.who.session,
+        text: draft.text,
+        deliver: draft.deliver,
+        key: draft.key.map(|(key, _)| hex(key)),
+        body: draft.key.map(|(_, body)| hex(body)),
+        interrupt: draft.mode == Busy::Interrupt,
+        attachments: draft.attachments,
+    })
+}
+
+/// Words for the sender of a message that was tried often enough.
+fn gave_up(attempts: u32, cut: bool) -> String {
+    let times = if attempts == 1 { "once".to_owned() } else { format!("{attempts} times") };
+    if cut {
+        format!(
+            "the gateway ended in the middle of the turn {times}; limits.max_attempts allows no more"
+        )
+    } else {
+        format!("the turn was tried {times}; limits.max_attempts allows no more")
+    }
+}

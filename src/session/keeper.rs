@@ -1,0 +1,158 @@
+//! The keeper: one thread for what comes due by time. It wakes turns that rest, syncs what nobody
+//! waits for, forgets old results and has the journal compacted.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use super::book::{Digest, Entry, Who};
+use super::hub::{Hub, State, now};
+use super::id::Id;
+use crate::journal::record;
+use crate::limits::{COMPACT_FROM, COMPACT_PAUSE, KEEPER_ROUND, THREAD_STACK};
+use crate::threads;
+
+/// What is remembered from one compaction to the next.
+#[derive(Debug, Default)]
+pub(super) struct Care {
+    /// Sessions of which turns were forgotten, and whose transcripts are not durable yet.
+    forgotten: BTreeSet<Digest>,
+    /// Not before then: the last compaction failed.
+    compact_after: Option<Instant>,
+}
+
+impl Hub {
+    /// Lets turns and deliveries begin, those of earlier runs first, and starts the keeper.
+    ///
+    /// # Errors
+    /// No thread.
+    pub fn open(self: &Arc<Self>) -> io::Result<()> {
+        let hub = Arc::clone(self);
+        threads::spawn("keeper", THREAD_STACK, Box::new(move || hub.keep()))?;
+        let mut state = self.lock();
+        let ids = state.dispatch.fill();
+        let begun = self.begin(&mut state, ids);
+        drop(state);
+        self.employ(begun);
+        self.send_what_is_due();
+        Ok(())
+    }
+
+    fn keep(self: Arc<Self>) {
+        loop {
+            let mut state = self.lock();
+            let now = Instant::now();
+            let next = state.next_due(now);
+            if next > now {
+                let waited = self.alarm.wait_timeout(state, next - now);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            if state.draining {
+                return;
+            }
+            let due = state.take_due(Instant::now());
+            let ids = due.iter().flat_map(|id| state.dispatch.wake(*id)).collect();
+            let begun = self.begin(&mut state, ids);
+            let sync = state.sync_at.take_if(|at| *at <= Instant::now()).is_some();
+            drop(state);
+            self.employ(begun);
+            self.send_what_is_due();
+            if sync {
+                // Whether it broke is heard where it breaks.
+                let _ = self.sync(self.journal.last());
+            }
+            let mut care = self.care.lock().unwrap_or_else(PoisonError::into_inner);
+            self.forget(&mut care);
+            self.compact_if_worth_it(&mut care);
+        }
+    }
+
+    /// Forgets settled messages that are old or too many. Their sessions' transcripts have them by
+    /// then.
+    fn forget(&self, care: &mut Care) {
+        let keep = self.settings().config.limits.keep_results;
+        let (ids, sessions) = {
+            let state = self.lock();
+            let ids = state.book.overdue(now(), keep);
+            let entries = ids.iter().filter_map(|id| state.book.get(*id));
+            let of = |entry: &Entry| Some((entry.session?, Arc::clone(&entry.who)));
+            let sessions: Vec<(Digest, Arc<Who>)> = entries.filter_map(of).collect();
+            (ids, sessions)
+        };
+        if ids.is_empty() {
+            return;
+        }
+        for (session, who) in sessions {
+            if !self.transcripts.is_settled(session)
+                && let Err(e) = self.settle_transcript(session, &who)
+            {
+                log::warn!(
+                    "a transcript cannot be brought up to date, so nothing is forgotten: {e}"
+                );
+                return;
+            }
+            care.forgotten.insert(session);
+        }
+        self.lock().book.forget(&ids);
+    }
+
+    /// Compacts the journal where more than half of it is dead.
+    fn compact_if_worth_it(&self, care: &mut Care) {
+        let (size, live) = (self.journal.size(), self.lock().book.bytes());
+        let worth_it = size > COMPACT_FROM && live < size / 2;
+        let now = Instant::now();
+        if !worth_it || care.compact_after.is_some_and(|after| now < after) {
+            return;
+        }
+        care.compact_after = None;
+        match self.compact_with(care) {
+            Ok(()) => {
+                log::info!("the journal was compacted: {size} → {} bytes", self.journal.size())
+            }
+            Err(e) => {
+                log::warn!("the journal could not be compacted: {e}");
+                care.compact_after = Some(now + COMPACT_PAUSE);
+            }
+        }
+    }
+
+    /// Drops all that is not needed any more from the journal. Returns its size before and after.
+    pub fn compact(&self) -> io::Result<(u64, u64)> {
+        let mut care = self.care.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.journal.size();
+        self.compact_with(&mut care)?;
+        Ok((before, self.journal.size()))
+    }
+
+    fn compact_with(&self, care: &mut Care) -> io::Result<()> {
+        // The journal is about to let go of turns: their transcripts must be durable.
+        while let Some(session) = care.forgotten.first().copied() {
+            self.transcripts.sync(session)?;
+            care.forgotten.remove(&session);
+        }
+        self.lock().book.forget_resets();
+        let mut keep = |number: u64, json: &str| {
+            let id = record::id_of(json);
+            self.lock().book.keeps(number, id)
+        };
+        self.journal.compact(&mut keep)
+    }
+}
+
+impl State {
+    /// When there is something to do for the keeper.
+    fn next_due(&self, now: Instant) -> Instant {
+        let resting = self.resting.iter().map(|(at, _)| *at);
+        let sending = self.outboxes.next_due(now);
+        let all = resting.chain(self.sync_at).chain(sending);
+        all.fold(now + KEEPER_ROUND, Instant::min)
+    }
+
+    fn take_due(&mut self, now: Instant) -> Vec<Id> {
+        let due = self.resting.iter().filter(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
+        self.resting.retain(|(at, _)| *at > now);
+        due
+    }
+}

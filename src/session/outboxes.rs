@@ -1,0 +1,143 @@
+//! What has to be sent where, target by target. Pure: times come in.
+//!
+//! Replies to one target go out in the order in which they were recorded. One that is put off holds
+//! up those behind it, and no other target.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use super::book::Book;
+use super::id::Id;
+use super::life::Delivery;
+
+/// The queues of all targets.
+#[derive(Debug, Default)]
+pub struct Outboxes(BTreeMap<String, Outbox>);
+
+#[derive(Debug, Default)]
+struct Outbox {
+    queue: VecDeque<Id>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Idle,
+    /// A sender works on the first of the queue.
+    Sending,
+    /// The first of the queue is not tried again before then.
+    Resting(Instant),
+}
+
+impl Outboxes {
+    /// What the book has, in the order in which the replies were recorded.
+    pub fn new(book: &Book) -> Outboxes {
+        let open = |state| matches!(state, Some(Delivery::Pending | Delivery::Sending));
+        let entries = book.entries().filter(|(_, entry)| open(entry.delivery_state()));
+        let mut replies: Vec<_> = entries.map(|(id, entry)| (entry.outcome, id, entry)).collect();
+        replies.sort_by_key(|(outcome, ..)| *outcome);
+        let mut outboxes = Outboxes::default();
+        for (_, id, entry) in replies {
+            if let Some(outgoing) = &entry.delivery {
+                outboxes.push(&outgoing.target, id);
+            }
+        }
+        outboxes
+    }
+
+    pub fn push(&mut self, target: &str, id: Id) {
+        match self.0.get_mut(target) {
+            Some(outbox) => outbox.queue.push_back(id),
+            None => {
+                let outbox = Outbox { queue: VecDeque::from([id]), state: State::Idle };
+                self.0.insert(target.to_owned(), outbox);
+            }
+        }
+    }
+
+    /// The targets that can be sent to now, each to be given a sender.
+    pub fn take_due(&mut self, now: Instant) -> Vec<String> {
+        let mut due = Vec::new();
+        for (target, outbox) in &mut self.0 {
+            if outbox.is_due(now) {
+                outbox.state = State::Sending;
+                due.push(target.clone());
+            }
+        }
+        due
+    }
+
+    /// When the next target can be sent to. `now` where that is possible already.
+    pub fn next_due(&self, now: Instant) -> Option<Instant> {
+        let due = self.0.values().filter(|outbox| !outbox.queue.is_empty());
+        let due = due.filter_map(|outbox| match outbox.state {
+            State::Idle => Some(now),
+            State::Sending => None,
+            State::Resting(until) => Some(until),
+        });
+        due.min()
+    }
+
+    /// What a sender is to send next; `None`, and the target is idle, where there is nothing.
+    pub fn first(&mut self, target: &str) -> Option<Id> {
+        let outbox = self.0.get_mut(target)?;
+        let first = outbox.queue.front().copied();
+        if first.is_none() {
+            self.0.remove(target);
+        }
+        first
+    }
+
+    /// The first one is settled.
+    pub fn pop(&mut self, target: &str) {
+        if let Some(outbox) = self.0.get_mut(target) {
+            outbox.queue.pop_front();
+        }
+    }
+
+    /// A sender stops. `until`: the first one is not tried again before then.
+    pub fn rest(&mut self, target: &str, until: Option<Instant>) {
+        if let Some(outbox) = self.0.get_mut(target) {
+            outbox.state = until.map_or(State::Idle, State::Resting);
+        }
+    }
+}
+
+impl Outbox {
+    fn is_due(&self, now: Instant) -> bool {
+        match self.state {
+            State::Idle => !self.queue.is_empty(),
+            State::Sending => false,
+            State::Resting(until) => !self.queue.is_empty() && until <= now,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_target_that_rests_holds_up_no_other() {
+        let (now, mut outboxes) = (Instant::now(), Outboxes::default());
+        let later = now + Duration::from_secs(1);
+        for (target, id) in [("a", 1), ("b", 2), ("a", 3)] {
+            outboxes.push(target, Id::from(id));
+        }
+        assert_eq!(outboxes.next_due(now), Some(now));
+        assert_eq!(outboxes.take_due(now), ["a", "b"]);
+        assert!(outboxes.take_due(now).is_empty() && outboxes.next_due(now).is_none());
+        outboxes.rest("a", Some(later));
+        outboxes.pop("b");
+        assert_eq!(outboxes.first("b"), None);
+        assert_eq!(outboxes.next_due(now), Some(later));
+        assert!(outboxes.take_due(now).is_empty());
+        assert_eq!(outboxes.take_due(later), ["a"]);
+        assert_eq!(outboxes.first("a"), Some(Id::from(1)), "the one that was put off is the first");
+        outboxes.pop("a");
+        assert_eq!(outboxes.first("a"), Some(Id::from(3)));
+    }
+}

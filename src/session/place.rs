@@ -1,0 +1,110 @@
+//! Places for messages that are not written down: one without a session and without an idempotency
+//! key waits on its connection, in the same queue and within the same limits as all others.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::dispatch::{Admission, Full};
+use super::hub::Hub;
+use super::id::Id;
+use crate::sys::fd::Event;
+use crate::sys::poll::{Interest, poll};
+
+/// A place that is taken; dropping it gives it to the next.
+#[derive(Debug)]
+pub struct Place {
+    hub: Arc<Hub>,
+    pub id: Id,
+}
+
+/// Why there is no place.
+#[derive(Debug)]
+pub enum NoPlace {
+    /// The queue is full.
+    Full(Full),
+    /// The client went away while it waited.
+    Gone,
+    /// The gateway is stopping and cuts what waits.
+    Cut,
+    /// It waited for as long as a turn may take.
+    TimedOut,
+    /// No descriptor, or another error of the system.
+    Failed(io::Error),
+}
+
+impl Hub {
+    /// Takes a place, waiting for it in order. `client`: a socket whose hang-up ends the wait.
+    pub fn take_place(
+        self: &Arc<Self>,
+        client: Option<BorrowedFd<'_>>,
+        patience: Duration,
+    ) -> Result<Place, NoPlace> {
+        let (place, event) = {
+            let mut state = self.lock();
+            let id = state.next_id().map_err(NoPlace::Failed)?;
+            match state.dispatch.submit(id, None) {
+                Admission::Refused(full) => return Err(NoPlace::Full(full)),
+                Admission::Runs => return Ok(Place { hub: Arc::clone(self), id }),
+                Admission::Waits { .. } => match Event::new() {
+                    Ok(event) => {
+                        let event = Arc::new(event);
+                        state.waiting.push((id, Arc::clone(&event)));
+                        (Place { hub: Arc::clone(self), id }, event)
+                    }
+                    Err(e) => {
+                        state.dispatch.leave(id);
+                        return Err(NoPlace::Failed(e));
+                    }
+                },
+            }
+        };
+        // An early return drops `place`, and with it the ticket leaves the queue.
+        wait(&event, client, self.cut.as_fd(), Instant::now() + patience)?;
+        Ok(place)
+    }
+
+    /// How many turns run, how many wait, and in how many sessions.
+    pub fn turns(&self) -> (usize, usize, usize) {
+        let state = self.lock();
+        let (running, waiting) = state.dispatch.counts();
+        (running, waiting, state.dispatch.sessions())
+    }
+}
+
+fn wait(
+    event: &Event,
+    client: Option<BorrowedFd<'_>>,
+    cut: BorrowedFd<'_>,
+    deadline: Instant,
+) -> Result<(), NoPlace> {
+    loop {
+        let client = client.map_or_else(Interest::none, Interest::hangup);
+        let mut interests = [Interest::read(event.as_fd()), Interest::read(cut), client];
+        let left = deadline.saturating_duration_since(Instant::now());
+        poll(&mut interests, Some(left)).map_err(NoPlace::Failed)?;
+        let [turn, cut, client] = interests.map(|interest| interest.ready());
+        if turn {
+            return Ok(());
+        } else if cut {
+            return Err(NoPlace::Cut);
+        } else if client {
+            return Err(NoPlace::Gone);
+        } else if left == Duration::ZERO {
+            return Err(NoPlace::TimedOut);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.hub.lock();
+        state.waiting.retain(|(waiting, _)| *waiting != self.id);
+        let ids = state.dispatch.leave(self.id);
+        let begun = self.hub.begin(&mut state, ids);
+        drop(state);
+        self.hub.employ(begun);
+    }
+}

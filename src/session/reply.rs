@@ -1,0 +1,166 @@
+//! The reply buffer of one message: its turn writes into it, and whoever waits reads from it.
+//!
+//! The buffer is bounded by `limits.max_reply`, which the agent's reader keeps.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::agent::Reply;
+use crate::sys::fd::Event;
+
+/// What happens to a message while somebody runs it or waits for it.
+#[derive(Debug, Default)]
+pub struct Run {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    attempt: u32,
+    text: String,
+    over: bool,
+    /// Why the turn is to end, and what tells its agent.
+    why: Option<String>,
+    cancel: Option<Arc<Event>>,
+    watchers: Vec<Arc<Event>>,
+}
+
+/// What a watcher sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The attempt whose text this is; 0 before the first.
+    pub attempt: u32,
+    /// What follows the offset that was asked for.
+    pub text: String,
+    /// The message has come to its end, or the gateway to its own.
+    pub over: bool,
+}
+
+impl Run {
+    /// An attempt begins: what an earlier one said does not count.
+    pub fn begin(&self, attempt: u32) {
+        let mut state = self.lock();
+        state.attempt = attempt;
+        state.text.clear();
+        state.news();
+    }
+
+    /// Asks the turn to end, for this reason; the first one counts.
+    pub fn cancel(&self, why: &str) {
+        let mut state = self.lock();
+        state.why.get_or_insert_with(|| why.to_owned());
+        if let Some(cancel) = &state.cancel {
+            cancel.raise();
+        }
+    }
+
+    /// The descriptor that becomes readable when the turn is to end.
+    pub fn cancelled(&self) -> io::Result<Arc<Event>> {
+        let event = Arc::new(Event::new()?);
+        let mut state = self.lock();
+        if state.why.is_some() {
+            event.raise();
+        }
+        state.cancel = Some(Arc::clone(&event));
+        Ok(event)
+    }
+
+    /// Why it was cancelled.
+    pub fn why(&self) -> Option<String> {
+        self.lock().why.clone()
+    }
+
+    /// Nothing more will come.
+    pub fn end(&self) {
+        let mut state = self.lock();
+        state.over = true;
+        state.news();
+    }
+
+    /// Takes the whole text of the attempt.
+    pub fn text(&self) -> String {
+        self.lock().text.clone()
+    }
+
+    /// What there is after `offset` bytes of attempt `attempt`; from the beginning where another
+    /// attempt is on by now.
+    pub fn see(&self, attempt: u32, offset: usize) -> Seen {
+        let state = self.lock();
+        let from = if attempt == state.attempt { offset } else { 0 };
+        let text = state.text.get(from..).unwrap_or("").to_owned();
+        Seen { attempt: state.attempt, text, over: state.over }
+    }
+
+    /// An event that is raised at every news, for as long as the [`Watch`] lives.
+    pub fn watch(self: &Arc<Self>) -> io::Result<Watch> {
+        let event = Arc::new(Event::new()?);
+        self.lock().watchers.push(Arc::clone(&event));
+        Ok(Watch { run: Arc::clone(self), event })
+    }
+
+    /// Makes all watchers look again.
+    pub fn nudge(&self) {
+        self.lock().news();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn news(&self) {
+        for watcher in &self.watchers {
+            watcher.raise();
+        }
+    }
+}
+
+/// The way of the agent's pieces into the buffer.
+pub struct Pen<'a>(pub &'a Run);
+
+impl Reply for Pen<'_> {
+    fn piece(&mut self, text: &str) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.text.push_str(text);
+        state.news();
+        Ok(())
+    }
+}
+
+/// Somebody who waits for news of a run.
+#[derive(Debug)]
+pub struct Watch {
+    pub run: Arc<Run>,
+    pub event: Arc<Event>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.run.lock().watchers.retain(|known| !Arc::ptr_eq(known, &self.event));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watchers_see_what_is_new_and_another_attempt_from_its_beginning() {
+        let run = Arc::new(Run::default());
+        let watch = run.watch().unwrap();
+        run.begin(1);
+        Pen(&run).piece("hä").unwrap();
+        assert!(watch.event.clear());
+        assert_eq!(run.see(0, 0), Seen { attempt: 1, text: "hä".into(), over: false });
+        assert_eq!(run.see(1, 1).text, "ä");
+        assert_eq!(run.see(1, 3).text, "");
+        run.begin(2);
+        Pen(&run).piece("x").unwrap();
+        run.end();
+        assert_eq!(run.see(1, 3), Seen { attempt: 2, text: "x".into(), over: true });
+        drop(watch);
+        assert!(run.lock().watchers.is_empty());
+    }
+}

@@ -1,0 +1,223 @@
+//! Sending replies to their targets: one thread a target, while there is something for it.
+#![forbid(unsafe_code)]
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::hub::{Denied, Hub, State, now};
+use super::id::Id;
+use super::life::{Delivery, DeliveryEvent};
+use super::view::{Message, rfc3339};
+use crate::delivery::{Parcel, Sent, backoff};
+use crate::journal::record::Record;
+use crate::journal::{Purpose, Refused};
+use crate::limits::{DISK_PAUSE, MAX_DELIVERY_PAUSE, WORKER_STACK};
+use crate::sys::poll::{Interest, poll};
+use crate::sys::random;
+use crate::threads;
+
+/// What comes of one round of a sender.
+enum Round {
+    Next,
+    /// Nothing more now; the target is left alone until then.
+    Stop(Option<Instant>),
+}
+
+impl Hub {
+    /// Puts the reply of a message that is over on its way.
+    pub(super) fn post(&self, state: &mut State, id: Id) {
+        let Some(outgoing) = state.book.get(id).and_then(|entry| entry.delivery.as_ref()) else {
+            return;
+        };
+        if outgoing.state == Some(Delivery::Pending) {
+            let target = outgoing.target.clone();
+            state.outboxes.push(&target, id);
+            self.alarm.notify_all();
+        }
+    }
+
+    /// Gives each target that can be sent to a sender.
+    pub(super) fn send_what_is_due(self: &Arc<Self>) {
+        let targets = {
+            let mut state = self.lock();
+            if state.draining {
+                return;
+            }
+            let targets = state.outboxes.take_due(Instant::now());
+            state.busy += targets.len();
+            targets
+        };
+        for target in targets {
+            let (hub, name) = (Arc::clone(self), target.clone());
+            let work = move || hub.send_all(&name);
+            if let Err(e) = threads::spawn("delivery", WORKER_STACK, Box::new(work)) {
+                log::warn!("no thread for deliveries to {target}: {e}");
+                self.stop_sending(&target, Some(Instant::now() + DISK_PAUSE));
+            }
+        }
+    }
+
+    fn send_all(self: Arc<Self>, target: &str) {
+        loop {
+            if let Round::Stop(until) = self.send_first(target) {
+                return self.stop_sending(target, until);
+            }
+        }
+    }
+
+    fn stop_sending(&self, target: &str, until: Option<Instant>) {
+        let mut state = self.lock();
+        state.outboxes.rest(target, until);
+        self.rest_from_work(&mut state);
+        self.alarm.notify_all();
+    }
+
+    /// Sends the first reply in a target's queue.
+    fn send_first(&self, name: &str) -> Round {
+        let settings = self.settings();
+        let (id, attempt, number) = {
+            let mut state = self.lock();
+            let first = state.outboxes.first(name).filter(|_| !state.draining);
+            let Some(id) = first else { return Round::Stop(None) };
+            let Some((ended, attempts)) = state.book.get(id).and_then(|entry| {
+                let outgoing = entry.delivery.as_ref()?;
+                outgoing.state?.after(DeliveryEvent::Sending)?;
+                Some((entry.ended, outgoing.attempts))
+            }) else {
+                state.outboxes.pop(name);
+                return Round::Next;
+            };
+            let dead = match settings.config.deliver.get(name) {
+                None => Some(format!("the configuration has no target {name:?} any more")),
+                Some(target) => {
+                    let age = Duration::from_millis(now().saturating_sub(ended));
+                    let expired = age >= target.expire;
+                    expired.then(|| format!("it expired after {attempts} attempts"))
+                }
+            };
+            if let Some(error) = dead {
+                let record = Record::Dead { id: id.to_string(), n: attempts, at: now(), error };
+                drop(state);
+                return self.close_delivery(name, id, &record);
+            }
+            let n = attempts + 1;
+            let record = Record::Sending { id: id.to_string(), n, at: now() };
+            match self.write(&mut state, &record, Purpose::Completion) {
+                Ok(number) => (id, n, number),
+                Err(_) => return Round::Stop(Some(Instant::now() + DISK_PAUSE)),
+            }
+        };
+        // The reply before it and "attempt n started" are durable before anything is sent.
+        if self.sync(number).is_err() {
+            return Round::Stop(None);
+        }
+        let (Ok(Some(message)), Some(target)) =
+            (self.message(id), settings.config.deliver.get(name))
+        else {
+            return Round::Stop(Some(Instant::now() + DISK_PAUSE));
+        };
+        let sent = self.send(target, &message, attempt);
+        self.sent(name, id, attempt, sent)
+    }
+
+    fn send(&self, target: &crate::config::Target, message: &Message, attempt: u32) -> Sent {
+        let text = message.reply.as_deref().or(message.error.as_deref()).unwrap_or("");
+        let parcel = Parcel {
+            id: &message.id.to_string(),
+            session: message.who.session.as_deref(),
+            principal: &message.who.principal,
+            status: message.turn.word(),
+            text,
+            attempt,
+            created_at: &rfc3339(message.created_at),
+            finished_at: &rfc3339(message.finished_at.unwrap_or(0)),
+        };
+        crate::delivery::send(target, &parcel, &self.children, self.cut.as_fd())
+    }
+
+    /// Writes down what came of an attempt.
+    fn sent(&self, name: &str, id: Id, n: u32, sent: Sent) -> Round {
+        let text = id.to_string();
+        match sent {
+            Sent::Delivered => {
+                let record = Record::Delivered { id: text, n, at: now() };
+                self.close_delivery(name, id, &record)
+            }
+            Sent::Refused { why } => {
+                log::warn!("{name} refused the reply of message {id}: {why}");
+                let record = Record::Dead { id: text, n, at: now(), error: why };
+                self.close_delivery(name, id, &record)
+            }
+            Sent::Deferred { why, retry_after } => {
+                log::info!("{name} did not take the reply of message {id} (attempt {n}): {why}");
+                let record = Record::Deferred { id: text, n, at: now(), error: why };
+                if !self.insist(&record) {
+                    return Round::Stop(None);
+                }
+                let mut chance = [0; 8];
+                let _ = random::fill(&mut chance);
+                let pause = backoff::delay(n, u64::from_ne_bytes(chance), MAX_DELIVERY_PAUSE);
+                Round::Stop(Some(Instant::now() + pause.max(retry_after.unwrap_or_default())))
+            }
+            // Its record says that it may have arrived: it is sent again after the start.
+            Sent::Cut => Round::Stop(None),
+        }
+    }
+
+    fn close_delivery(&self, name: &str, id: Id, record: &Record) -> Round {
+        if !self.insist(record) {
+            return Round::Stop(None);
+        }
+        let mut state = self.lock();
+        if state.outboxes.first(name) == Some(id) {
+            state.outboxes.pop(name);
+        }
+        Round::Next
+    }
+
+    /// Writes a record, however long the disk has no room; false when the gateway ends before that.
+    fn insist(&self, record: &Record) -> bool {
+        loop {
+            let mut state = self.lock();
+            match self.write(&mut state, record, Purpose::Completion) {
+                Ok(_) => {
+                    self.sync_soon(&mut state);
+                    return true;
+                }
+                Err(Refused::Broken(_) | Refused::TooLong) => return false,
+                Err(Refused::Full(_) | Refused::Unavailable(_)) => drop(state),
+            }
+            let cut = poll(&mut [Interest::read(self.cut.as_fd())], Some(DISK_PAUSE));
+            if cut.is_ok_and(|ready| ready > 0) {
+                return false;
+            }
+        }
+    }
+
+    /// Takes a message off the dead-letter list and sends its reply again.
+    pub fn revive(&self, id: Id) -> Result<(), Denied> {
+        self.operate(
+            id,
+            DeliveryEvent::Revived,
+            Record::Revived { id: id.to_string(), at: now() },
+        )?;
+        self.post(&mut self.lock(), id);
+        Ok(())
+    }
+
+    /// Takes a message off the dead-letter list for good.
+    pub fn drop_letter(&self, id: Id) -> Result<(), Denied> {
+        self.operate(id, DeliveryEvent::Dropped, Record::Dropped { id: id.to_string(), at: now() })
+    }
+
+    fn operate(&self, id: Id, event: DeliveryEvent, record: Record) -> Result<(), Denied> {
+        let mut state = self.lock();
+        let entry = state.book.get(id).ok_or(Denied::Unknown)?;
+        let follows = entry.delivery_state().and_then(|state| state.after(event));
+        follows.ok_or(Denied::TooLate)?;
+        let number = self.write(&mut state, &record, Purpose::Completion)?;
+        drop(state);
+        Ok(self.sync(number)?)
+    }
+}

@@ -1,0 +1,314 @@
+//! What was said in a session, as the agent finds it in `HERMES_TRANSCRIPT`: JSON lines, two a turn.
+//!
+//! The files follow the journal: a turn is appended before its end is recorded there, without a sync
+//! of its own, and [`Transcripts::settle`] puts back from the journal what a power cut has taken.
+//! Names come from digests, never from keys that somebody chose.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::{Value, json};
+
+use super::book::{Digest, Who};
+use super::id::Id;
+use crate::limits::{MAX_ABOUT_FILE, MAX_SETTLED, MAX_TRANSCRIPT_RANGE};
+use crate::sys::fs::{self as files, private_dir, replace_unsynced};
+use crate::text::quoted;
+
+/// One turn as the transcript has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    pub id: Id,
+    /// Milliseconds since 1970.
+    pub asked_at: u64,
+    pub text: String,
+    pub answered_at: u64,
+    pub reply: String,
+}
+
+impl Turn {
+    fn lines(&self) -> String {
+        let line = |role: &str, at: u64, content: &str| {
+            let content = quoted(content);
+            format!(
+                "{{\"role\":\"{role}\",\"content\":{content},\"id\":\"{}\",\"at\":{at}}}\n",
+                self.id
+            )
+        };
+        let asked = line("user", self.asked_at, &self.text);
+        asked + &line("assistant", self.answered_at, &self.reply)
+    }
+}
+
+/// The transcripts of all sessions, in one directory. One thread at a time works on them.
+#[derive(Debug)]
+pub struct Transcripts {
+    dir: PathBuf,
+    /// Sessions whose file agrees with the journal, as far as this process knows.
+    settled: Mutex<BTreeSet<Digest>>,
+}
+
+/// A session that has a transcript.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    pub who: Who,
+    pub bytes: u64,
+}
+
+impl Transcripts {
+    pub fn new(dir: PathBuf) -> Transcripts {
+        Transcripts { dir, settled: Mutex::default() }
+    }
+
+    /// Where the transcript of a session is. It need not exist.
+    pub fn path(&self, session: Digest) -> PathBuf {
+        self.dir.join(format!("{session:032x}.jsonl"))
+    }
+
+    fn about(&self, session: Digest) -> PathBuf {
+        self.dir.join(format!("{session:032x}.json"))
+    }
+
+    /// Makes the file agree with the journal before a session's first turn in this process. `known`
+    /// tells which turns the journal has of it, and `load` gives one of them. Does nothing where that
+    /// was done already.
+    pub fn settle(
+        &self,
+        session: Digest,
+        who: &Who,
+        cap: usize,
+        known: &dyn Fn() -> Known,
+        load: &dyn Fn(Id) -> io::Result<Turn>,
+    ) -> io::Result<()> {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        if settled.contains(&session) {
+            return Ok(());
+        }
+        let Known { said, unsaid } = known();
+        let text = read(&self.path(session))?;
+        let mut kept: Vec<(Id, &str)> = pairs(&text);
+        kept.retain(|(id, _)| !unsaid.contains(id));
+        let last = kept.last().map(|(id, _)| *id);
+        let (mut missing, mut size) = (Vec::new(), 0);
+        // The newest first, no more than have room.
+        for id in said.into_iter().rev().take_while(|id| last.is_none_or(|last| *id > last)) {
+            let lines = load(id)?.lines();
+            size += lines.len();
+            missing.push(lines);
+            if size > cap {
+                break;
+            }
+        }
+        let mut whole: String = kept.iter().map(|(_, lines)| *lines).collect();
+        // Agents open it in their first turn too.
+        let is_new = text.is_empty() && !self.path(session).exists();
+        if is_new || !missing.is_empty() || whole.len() != text.len() {
+            whole.extend(missing.into_iter().rev());
+            self.write(session, who, &rolled(whole, cap))?;
+        }
+        if settled.len() >= MAX_SETTLED {
+            settled.clear();
+        }
+        settled.insert(session);
+        Ok(())
+    }
+
+    /// Whether [`Transcripts::settle`] has nothing to do.
+    pub fn is_settled(&self, session: Digest) -> bool {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).contains(&session)
+    }
+
+    /// The file may lack a turn: it is looked at again before the next one.
+    pub fn unsettle(&self, session: Digest) {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).remove(&session);
+    }
+
+    /// Appends a turn; the oldest ones go where more than `cap` bytes would be there. `still`: the
+    /// session was not reset meanwhile.
+    pub fn append(
+        &self,
+        session: Digest,
+        who: &Who,
+        turn: &Turn,
+        cap: usize,
+        still: &dyn Fn() -> bool,
+    ) -> io::Result<()> {
+        let _alone = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        if !still() {
+            return Ok(());
+        }
+        let path = self.path(session);
+        let lines = turn.lines();
+        let size = match fs::metadata(&path) {
+            Ok(meta) => meta.len(),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return self.write(session, who, &rolled(lines, cap));
+            }
+            Err(e) => return Err(e),
+        };
+        if size + lines.len() as u64 > cap as u64 {
+            return self.write(session, who, &rolled(read(&path)? + &lines, cap));
+        }
+        let mut options = OpenOptions::new();
+        let mut file = options.append(true).custom_flags(files::NO_FOLLOW).open(&path)?;
+        let written = file.write_all(lines.as_bytes());
+        if written.is_err() {
+            // Half a line would spoil the next one.
+            file.set_len(size)?;
+        }
+        written
+    }
+
+    /// Takes back the last turns from `id` on: an attempt whose end was never recorded.
+    pub fn take_back(&self, session: Digest, id: Id) -> io::Result<()> {
+        let _alone = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.path(session);
+        let text = read(&path)?;
+        let gone: usize = pairs(&text)
+            .iter()
+            .rev()
+            .take_while(|(said, _)| *said >= id)
+            .map(|(_, l)| l.len())
+            .sum();
+        if gone > 0 {
+            let file = OpenOptions::new().write(true).custom_flags(files::NO_FOLLOW).open(&path)?;
+            file.set_len((text.len() - gone) as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what was said.
+    pub fn remove(&self, session: Digest) -> io::Result<()> {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.remove(&session);
+        for path in [self.path(session), self.about(session)] {
+            match fs::remove_file(path) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the transcript durable, where there is one.
+    pub fn sync(&self, session: Digest) -> io::Result<()> {
+        match files::sync(&self.path(session)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    /// The session of this digest, if it has a transcript.
+    pub fn find(&self, session: Digest) -> Option<About> {
+        let bytes = fs::metadata(self.path(session)).ok()?.len();
+        let text = files::read_own(&self.about(session), MAX_ABOUT_FILE).ok()?;
+        let about: Value = serde_json::from_str(&text).ok()?;
+        let word = |key: &str| about[key].as_str().map(str::to_owned);
+        Some(About { who: Who { principal: word("principal")?, session: word("session") }, bytes })
+    }
+
+    /// All sessions that have a transcript, at most `most` of them.
+    pub fn list(&self, most: usize) -> io::Result<Vec<About>> {
+        let names = match fs::read_dir(&self.dir) {
+            Ok(names) => names,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e),
+        };
+        let digest = |name: &Path| {
+            let stem = name.file_name()?.to_str()?.strip_suffix(".json")?.to_owned();
+            Digest::from_str_radix(&stem, 16).ok()
+        };
+        let names = names.filter_map(|name| digest(&name.ok()?.path()));
+        Ok(names.filter_map(|session| self.find(session)).take(most).collect())
+    }
+
+    fn write(&self, session: Digest, who: &Who, text: &str) -> io::Result<()> {
+        private_dir(&self.dir)?;
+        let about = self.about(session);
+        if !about.exists() {
+            let text = json!({ "principal": who.principal, "session": who.session }).to_string();
+            replace_unsynced(&about, text.as_bytes(), 0o600)?;
+        }
+        replace_unsynced(&self.path(session), text.as_bytes(), 0o600)
+    }
+}
+
+/// What the journal knows of a session since its last reset.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// The messages that were answered by a turn, in order.
+    pub said: Vec<Id>,
+    /// Those that came to no reply.
+    pub unsaid: BTreeSet<Id>,
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let cap = *MAX_TRANSCRIPT_RANGE.end() as u64 * 2;
+    let file = match files::open_own(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(String::new()),
+        Err(e) => return Err(e),
+    };
+    text_of(file, cap)
+}
+
+/// A power cut may have left anything in the last lines; what is no text there is no turn either.
+fn text_of(file: File, cap: u64) -> io::Result<String> {
+    let bytes = files::read_bytes(file, cap)?;
+    let good = match std::str::from_utf8(&bytes) {
+        Ok(text) => text.len(),
+        Err(e) => e.valid_up_to(),
+    };
+    Ok(String::from_utf8_lossy(&bytes[..good]).into_owned())
+}
+
+/// The turns in a transcript: both lines of each. It ends where a line is not of a turn.
+fn pairs(text: &str) -> Vec<(Id, &str)> {
+    let mut turns = Vec::new();
+    let mut rest = text;
+    while let Some((id, length)) = pair(rest) {
+        let (lines, after) = rest.split_at(length);
+        turns.push((id, lines));
+        rest = after;
+    }
+    turns
+}
+
+fn pair(text: &str) -> Option<(Id, usize)> {
+    let first = text.find('\n')? + 1;
+    let second = first + text[first..].find('\n')? + 1;
+    let id = |line: &str, role: &str| {
+        let value: Value = serde_json::from_str(line).ok()?;
+        let id = value["id"].as_str().and_then(Id::parse)?;
+        (value["role"] == role && value["content"].is_string()).then_some(id)
+    };
+    let asked = id(&text[..first], "user")?;
+    (id(&text[first..second], "assistant")? == asked).then_some((asked, second))
+}
+
+/// `text` without its oldest turns, so that it has room for some more below `cap`.
+fn rolled(text: String, cap: usize) -> String {
+    if text.len() <= cap {
+        return text;
+    }
+    let turns = pairs(&text);
+    let mut room = cap - cap / 4;
+    let mut newest = turns.len();
+    while newest > 0 && turns[newest - 1].1.len() <= room {
+        newest -= 1;
+        room -= turns[newest].1.len();
+    }
+    // A turn that fits by itself is kept, if it has the room of all others.
+    if newest == turns.len() && turns.last().is_some_and(|(_, lines)| lines.len() <= cap) {
+        newest -= 1;
+    }
+    turns[newest..].iter().map(|(_, lines)| *lines).collect()
+}
+
+#[cfg(test)]
+mod tests;

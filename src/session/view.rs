@@ -1,0 +1,347 @@
+//! What a message, a session and the journal look like from outside. What is shown here is durable.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use super::book::{Counts, Digest, Entry, Who, session_digest};
+use super::hub::Hub;
+use super::id::Id;
+use super::life::{Delivery, Turn};
+use super::reply::Watch;
+use super::transcript::About;
+use crate::journal::Refused;
+use crate::journal::record::Record;
+use crate::limits::MAX_LISTED;
+use crate::sys::clock::Utc;
+use crate::sys::fd::Event;
+use crate::sys::poll::{Interest, poll};
+use crate::text::quoted;
+
+/// A message as its sender may see it.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub id: Id,
+    pub who: Arc<Who>,
+    pub turn: Turn,
+    pub attempts: u32,
+    pub reply: Option<String>,
+    pub error: Option<String>,
+    pub created_at: u64,
+    pub finished_at: Option<u64>,
+    /// Its place in its session's line, from 1, while it is not over.
+    pub position: Option<usize>,
+    pub delivery: Option<DeliveryView>,
+}
+
+/// A message's way to its target.
+#[derive(Clone, Debug)]
+pub struct DeliveryView {
+    pub target: String,
+    /// `None`: there is nothing to deliver yet.
+    pub state: Option<Delivery>,
+    pub attempts: u32,
+    pub error: Option<String>,
+}
+
+/// How a wait for a message ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    Over,
+    /// The time is over, or the gateway stops before the message runs.
+    NotYet,
+    /// The client went away.
+    Gone,
+}
+
+/// A session as a whole.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub who: Who,
+    pub running: Option<Id>,
+    pub queued: usize,
+    pub transcript_bytes: u64,
+}
+
+impl Hub {
+    /// A message by its id. `Ok(None)`: it is not known, or not any more.
+    pub fn message(&self, id: Id) -> Result<Option<Message>, Refused> {
+        let (entry, position) = {
+            let state = self.lock();
+            let Some(entry) = state.book.get(id).cloned() else { return Ok(None) };
+            let place = |session| state.dispatch.tickets(session).position(|other| other == id);
+            (entry.clone(), entry.session.map_or(Some(0), place).map(|place| place + 1))
+        };
+        self.sync(self.newest(&entry))?;
+        let unreadable = |e: io::Error| Some(format!("its record cannot be read: {e}"));
+        let (mut reply, mut error) = (None, None);
+        match self.outcome(&entry) {
+            Ok(Some(Record::Done { reply: text, .. })) => reply = Some(text),
+            Ok(Some(
+                Record::Failed { error: why, .. }
+                | Record::Cancelled { error: why, .. }
+                | Record::Retry { error: why, .. },
+            )) => error = Some(why),
+            Ok(Some(_) | None) => {}
+            Err(e) => error = unreadable(e),
+        }
+        let delivery = entry.delivery.as_ref().map(|outgoing| DeliveryView {
+            target: outgoing.target.clone(),
+            state: outgoing.state,
+            attempts: outgoing.attempts,
+            error: match (outgoing.trouble > 0).then(|| self.record(outgoing.trouble)) {
+                Some(Ok(Record::Deferred { error, .. } | Record::Dead { error, .. })) => {
+                    Some(error)
+                }
+                Some(Ok(_)) | None => None,
+                Some(Err(e)) => unreadable(e),
+            },
+        });
+        let over = entry.turn.is_over();
+        Ok(Some(Message {
+            id,
+            who: Arc::clone(&entry.who),
+            turn: entry.turn,
+            attempts: entry.attempts,
+            reply,
+            error,
+            created_at: entry.at,
+            finished_at: over.then_some(entry.ended),
+            position: position.filter(|_| !over),
+            delivery,
+        }))
+    }
+
+    /// The newest record whose effect an entry shows.
+    fn newest(&self, entry: &Entry) -> u64 {
+        let trouble = entry.delivery.as_ref().map_or(0, |outgoing| outgoing.trouble);
+        match entry.delivery_state() {
+            Some(Delivery::Delivered | Delivery::Dropped) => self.journal.last(),
+            Some(_) | None => entry.outcome.max(entry.accepted).max(trouble),
+        }
+    }
+
+    /// Watches a message that is not over.
+    ///
+    /// # Errors
+    /// No descriptor.
+    pub fn watch(&self, id: Id) -> io::Result<Option<Watch>> {
+        let mut state = self.lock();
+        if state.book.get(id).is_none_or(|entry| entry.turn.is_over()) {
+            return Ok(None);
+        }
+        Arc::clone(state.runs.entry(id).or_default()).watch().map(Some)
+    }
+
+    /// Whether the gateway stops before this message runs.
+    pub fn is_put_off(&self, id: Id) -> bool {
+        let state = self.lock();
+        let running = state.book.get(id).is_some_and(|entry| entry.turn == Turn::Running);
+        state.draining && !running
+    }
+
+    /// Waits until a message is over.
+    pub fn wait(&self, id: Id, client: BorrowedFd<'_>, patience: Duration) -> io::Result<Waited> {
+        let deadline = Instant::now() + patience;
+        let Some(watch) = self.watch(id)? else { return Ok(Waited::Over) };
+        loop {
+            watch.event.clear();
+            if watch.run.see(0, 0).over {
+                let over = self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over());
+                return Ok(if over { Waited::Over } else { Waited::NotYet });
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.is_put_off(id) || left == Duration::ZERO {
+                return Ok(Waited::NotYet);
+            }
+            let mut interests = [Interest::read(watch.event.as_fd()), Interest::hangup(client)];
+            poll(&mut interests, Some(left))?;
+            if interests[1].ready() {
+                return Ok(Waited::Gone);
+            }
+        }
+    }
+
+    /// The messages that are known of a session, in order.
+    pub fn messages_of(&self, who: &Who) -> Vec<(Id, Turn)> {
+        let state = self.lock();
+        let session = who.digest();
+        let mine = state.book.entries().filter(|(_, entry)| entry.session == session);
+        mine.map(|(id, entry)| (id, entry.turn)).collect()
+    }
+
+    /// A session that has messages or a transcript.
+    pub fn session(&self, who: &Who) -> Option<Session> {
+        let digest = who.digest()?;
+        let known = !self.messages_of(who).is_empty();
+        let about = self.transcripts.find(digest);
+        (known || about.is_some()).then(|| self.session_of(digest, who.clone(), about))
+    }
+
+    fn session_of(&self, digest: Digest, who: Who, about: Option<About>) -> Session {
+        let state = self.lock();
+        let line = state.dispatch.tickets(digest).count();
+        drop(state);
+        let running = self.running_in(digest);
+        let queued = line - usize::from(running.is_some()).min(line);
+        Session { who, running, queued, transcript_bytes: about.map_or(0, |about| about.bytes) }
+    }
+
+    /// The message whose turn runs in a session.
+    pub fn running_in(&self, session: Digest) -> Option<Id> {
+        let state = self.lock();
+        let first = state.dispatch.tickets(session).next()?;
+        state.book.get(first).is_some_and(|entry| entry.turn == Turn::Running).then_some(first)
+    }
+
+    /// Whether a message has begun to run.
+    pub fn has_begun(&self, id: Id) -> bool {
+        let state = self.lock();
+        let waits = |turn| matches!(turn, Turn::Queued | Turn::Resting);
+        state.book.get(id).is_some_and(|entry| !waits(entry.turn))
+    }
+
+    /// All sessions of a principal, at most [`MAX_LISTED`].
+    pub fn sessions(&self, principal: &str) -> io::Result<Vec<Session>> {
+        let mut found = self.transcripts.list(MAX_LISTED)?;
+        found.retain(|about| about.who.principal == principal);
+        let at_work: Vec<Arc<Who>> = {
+            let state = self.lock();
+            let mine = state.book.entries().filter(|(_, e)| e.who.principal == principal);
+            let with_session = mine.filter(|(_, entry)| entry.session.is_some());
+            with_session.map(|(_, entry)| Arc::clone(&entry.who)).collect()
+        };
+        found.extend(at_work.iter().map(|who| About { who: (**who).clone(), bytes: 0 }));
+        // Those of the directory first where a session comes twice: the sort is stable.
+        found.sort_by(|a, b| a.who.session.cmp(&b.who.session));
+        found.dedup_by(|a, b| a.who == b.who);
+        let session = |about: About| {
+            let digest = session_digest(&about.who.principal, about.who.session.as_deref()?);
+            Some(self.session_of(digest, about.who.clone(), Some(about)))
+        };
+        Ok(found.into_iter().take(MAX_LISTED).filter_map(session).collect())
+    }
+
+    /// Messages in the dead-letter list.
+    pub fn dead_letters(&self) -> Result<Vec<Message>, Refused> {
+        let ids: Vec<Id> = self.lock().book.dead_letters().map(|(id, _)| id).collect();
+        let mut letters = Vec::new();
+        for id in ids.into_iter().take(MAX_LISTED) {
+            letters.extend(self.message(id)?);
+        }
+        Ok(letters)
+    }
+
+    /// How many messages there are, and the size of the journal and its last record.
+    pub fn counts(&self) -> (Counts, u64, u64) {
+        let counts = self.lock().book.counts();
+        (counts, self.journal.size(), self.journal.last())
+    }
+
+    /// Follows what happens: the event is raised at every record.
+    pub fn follow(self: &Arc<Self>) -> io::Result<Follow> {
+        let event = Arc::new(Event::new()?);
+        self.lock().followers.push(Arc::clone(&event));
+        Ok(Follow { hub: Arc::clone(self), event })
+    }
+
+    /// Shows the durable records of a session after number `after`, until `visit` says false.
+    /// Returns the number of the last record that was looked at.
+    pub fn records_of(
+        &self,
+        session: Digest,
+        after: u64,
+        visit: &mut dyn FnMut(u64, Record) -> bool,
+    ) -> io::Result<u64> {
+        let last = self.journal.last();
+        self.sync(last).map_err(|refused| io::Error::other(refused.to_string()))?;
+        let mut seen = after;
+        self.journal.scan(after, &mut |number, json| {
+            if number > last {
+                return false;
+            }
+            seen = number;
+            let Ok(record) = Record::parse(json) else { return true };
+            let mine = match &record {
+                Record::Reset { principal, session: key, .. } => {
+                    session_digest(principal, key) == session
+                }
+                other => {
+                    let id = other.id().and_then(Id::parse);
+                    let state = self.lock();
+                    id.and_then(|id| state.book.get(id)).is_some_and(|e| e.session == Some(session))
+                }
+            };
+            !mine || visit(number, record)
+        })?;
+        Ok(seen)
+    }
+
+    /// The number of the last record.
+    pub fn last_record(&self) -> u64 {
+        self.journal.last()
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.lock().draining
+    }
+
+    /// Makes all that was written durable: the last thing before the process ends.
+    pub fn close(&self) {
+        if let Err(refused) = self.sync(self.journal.last()) {
+            log::error!("the last records may be lost: {refused}");
+        }
+    }
+}
+
+/// Somebody who follows the journal.
+#[derive(Debug)]
+pub struct Follow {
+    hub: Arc<Hub>,
+    pub event: Arc<Event>,
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        self.hub.lock().followers.retain(|known| !Arc::ptr_eq(known, &self.event));
+    }
+}
+
+impl Message {
+    /// The message as JSON, as `GET /v1/messages/{id}` gives it.
+    pub fn to_json(&self) -> String {
+        let text = |text: Option<&str>| text.map_or_else(|| "null".to_owned(), quoted);
+        let time = |millis: Option<u64>| millis.map(rfc3339);
+        let deliveries = self.delivery.iter().filter_map(|delivery| {
+            Some(format!(
+                r#"{{"target":{},"status":"{}","attempts":{},"error":{}}}"#,
+                quoted(&delivery.target),
+                delivery.state?.word(),
+                delivery.attempts,
+                text(delivery.error.as_deref()),
+            ))
+        });
+        let deliveries: Vec<String> = deliveries.collect();
+        format!(
+            r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"deliveries":[{}]}}"#,
+            self.id,
+            text(self.who.session.as_deref()),
+            quoted(&self.who.principal),
+            self.turn.word(),
+            text(self.reply.as_deref()),
+            text(self.error.as_deref()),
+            self.attempts,
+            rfc3339(self.created_at),
+            text(time(self.finished_at).as_deref()),
+            self.position.map_or_else(|| "null".to_owned(), |position| position.to_string()),
+            deliveries.join(","),
+        )
+    }
+}
+
+/// A moment in milliseconds since 1970, as RFC 3339 has it.
+pub fn rfc3339(millis: u64) -> String {
+    Utc::new(UNIX_EPOCH + Duration::from_millis(millis)).rfc3339()
+}

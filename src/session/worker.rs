@@ -1,0 +1,272 @@
+//! Running turns: a worker is a thread that exists while there is a turn for it.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::book::{Digest, Entry, Who};
+use super::hub::{Hub, State, now};
+use super::id::Id;
+use super::life::Turn as Stage;
+use super::reply::{Pen, Run};
+use super::transcript::{Known, Turn as Said};
+use crate::agent::{Bounds, Outcome, Turn};
+use crate::delivery::backoff;
+use crate::journal::record::{Accepted, Record};
+use crate::journal::{Purpose, Refused};
+use crate::limits::{DISK_PAUSE, MAX_TURN_PAUSE, WORKER_STACK};
+use crate::sys::poll::{Interest, poll};
+use crate::sys::random;
+use crate::threads;
+
+impl Hub {
+    /// Gives each of these turns a worker.
+    pub(super) fn employ(self: &Arc<Self>, ids: Vec<Id>) {
+        let mut ids = VecDeque::from(ids);
+        while let Some(id) = ids.pop_front() {
+            let hub = Arc::clone(self);
+            let work = move || hub.work(id);
+            if let Err(e) = threads::spawn("turn", WORKER_STACK, Box::new(work)) {
+                let why = format!("no thread for the turn: {e}");
+                ids.extend(self.conclude(id, Outcome::Temporary(why)));
+            }
+        }
+    }
+
+    fn work(self: Arc<Self>, first: Id) {
+        let mut next = Some(first);
+        while let Some(id) = next {
+            let outcome = self.attempt(id);
+            let mut ids = self.conclude(id, outcome);
+            next = (!ids.is_empty()).then(|| ids.remove(0));
+            self.employ(ids);
+        }
+    }
+
+    /// Runs one attempt of a message's turn, once the record that says so is durable.
+    fn attempt(self: &Arc<Self>, id: Id) -> Outcome {
+        let (entry, run, number) = {
+            let mut state = self.lock();
+            let Some(entry) = state.book.get(id).cloned() else {
+                return Outcome::Failed("the message is not known any more".to_owned());
+            };
+            (entry, Arc::clone(state.runs.entry(id).or_default()), self.journal.last())
+        };
+        if self.sync(number).is_err() {
+            return Outcome::Cut;
+        }
+        let message = match self.accepted(&entry) {
+            Ok(message) => message,
+            Err(e) => return Outcome::Failed(format!("the message cannot be read back: {e}")),
+        };
+        match self.run(id, &entry, &message, &run) {
+            Ok(outcome) => outcome,
+            Err(e) => Outcome::Temporary(format!("the turn could not be prepared: {e}")),
+        }
+    }
+
+    fn run(&self, id: Id, entry: &Entry, message: &Accepted, run: &Run) -> io::Result<Outcome> {
+        let settings = self.settings();
+        let limits = &settings.config.limits;
+        let transcript = match entry.session {
+            Some(session) => {
+                self.settle_transcript(session, &entry.who)?;
+                if entry.attempts > 1 {
+                    self.transcripts.take_back(session, id)?;
+                }
+                Some(self.transcripts.path(session))
+            }
+            None => None,
+        };
+        let cancel = run.cancelled()?;
+        let turn = Turn {
+            message_id: &id.to_string(),
+            session: entry.who.session.as_deref().unwrap_or(""),
+            principal: &entry.who.principal,
+            attempt: entry.attempts,
+            text: &message.text,
+            transcript: transcript.as_deref(),
+            attachments: &message.attachments,
+        };
+        let bounds = Bounds {
+            deadline: Instant::now() + settings.config.agent.turn_timeout,
+            max_reply: limits.max_reply,
+            client: None,
+            cut: self.cut.as_fd(),
+            cancel: Some(cancel.as_fd()),
+        };
+        Ok(settings.agent.run(&turn, &mut Pen(run), &bounds))
+    }
+
+    /// Writes down how an attempt ended; returns whose turn it is now.
+    pub(super) fn conclude(self: &Arc<Self>, id: Id, outcome: Outcome) -> Vec<Id> {
+        match &outcome {
+            Outcome::Done => {}
+            Outcome::Temporary(_) | Outcome::Failed(_) | Outcome::TimedOut => {
+                log::warn!("turn {id} did not end well: {outcome}");
+            }
+            Outcome::ClientGone | Outcome::Cancelled | Outcome::Cut => {
+                log::info!("turn {id} was ended: {outcome}");
+            }
+        }
+        let (entry, run) = {
+            let mut state = self.lock();
+            let run = Arc::clone(state.runs.entry(id).or_default());
+            let Some(entry) = state.book.get(id).cloned() else {
+                self.rest_from_work(&mut state);
+                return state.dispatch.leave(id);
+            };
+            (entry, run)
+        };
+        let n = entry.attempts;
+        let most = u32::try_from(self.settings().config.limits.max_attempts).unwrap_or(u32::MAX);
+        let text = id.to_string();
+        let record = match outcome {
+            Outcome::Done => {
+                let (at, reply) = (now(), run.text());
+                self.say(id, &entry, at, &reply);
+                Record::Done { id: text, n, at, reply }
+            }
+            Outcome::Temporary(error) if n < most => {
+                Record::Retry { id: text, n, at: now(), error }
+            }
+            Outcome::Cancelled | Outcome::ClientGone => {
+                let error = run.why().unwrap_or_else(|| "cancelled".to_owned());
+                Record::Cancelled { id: text, at: now(), error }
+            }
+            Outcome::Temporary(error) | Outcome::Failed(error) => {
+                Record::Failed { id: text, n, at: now(), error }
+            }
+            Outcome::TimedOut => {
+                let error = "the agent did not finish within agent.turn_timeout".to_owned();
+                Record::Failed { id: text, n, at: now(), error }
+            }
+            // The record of its beginning stays the last one: it runs again after the start.
+            Outcome::Cut => return self.stop_short(id, &run),
+        };
+        self.settle(id, record).unwrap_or_else(|| self.stop_short(id, &run))
+    }
+
+    /// Writes the record of an end, however long the disk has no room. `None`: the gateway ends
+    /// before that.
+    fn settle(self: &Arc<Self>, id: Id, mut record: Record) -> Option<Vec<Id>> {
+        let retry = matches!(record, Record::Retry { .. });
+        let mut waited = false;
+        loop {
+            let mut state = self.lock();
+            match self.write(&mut state, &record, Purpose::Completion) {
+                Ok(_) => {
+                    let ids = self.after(&mut state, id, retry);
+                    self.rest_from_work(&mut state);
+                    return Some(self.begin(&mut state, ids));
+                }
+                Err(Refused::TooLong) => {
+                    let n = state.book.get(id).map_or(0, |entry| entry.attempts);
+                    let error = "the reply is longer than a record of the journal".to_owned();
+                    record = Record::Failed { id: id.to_string(), n, at: now(), error };
+                    continue;
+                }
+                Err(Refused::Broken(_)) => return None,
+                Err(refused @ (Refused::Full(_) | Refused::Unavailable(_))) => {
+                    if !std::mem::replace(&mut waited, true) {
+                        log::warn!("the end of turn {id} waits for the disk: {refused}");
+                    }
+                }
+            }
+            drop(state);
+            let ready = poll(&mut [Interest::read(self.cut.as_fd())], Some(DISK_PAUSE));
+            if ready.is_ok_and(|ready| ready > 0) {
+                return None;
+            }
+        }
+    }
+
+    fn after(&self, state: &mut State, id: Id, retry: bool) -> Vec<Id> {
+        if !retry {
+            self.over(state, id);
+            return state.dispatch.leave(id);
+        }
+        let attempts = state.book.get(id).map_or(1, |entry| entry.attempts);
+        let mut chance = [0; 8];
+        let _ = random::fill(&mut chance);
+        let pause = backoff::delay(attempts, u64::from_ne_bytes(chance), MAX_TURN_PAUSE);
+        self.sync_soon(state);
+        state.rest(id, Instant::now() + pause)
+    }
+
+    /// A turn that the gateway's own end cuts short.
+    fn stop_short(&self, id: Id, run: &Run) -> Vec<Id> {
+        let mut state = self.lock();
+        run.end();
+        state.runs.remove(&id);
+        self.rest_from_work(&mut state);
+        Vec::new()
+    }
+
+    /// Puts a turn into the transcript of its session.
+    fn say(&self, id: Id, entry: &Entry, at: u64, reply: &str) {
+        let Some(session) = entry.session else { return };
+        let said = self.accepted(entry).and_then(|message| {
+            let (reply, text) = (reply.to_owned(), message.text);
+            let turn = Said { id, asked_at: entry.at, text, answered_at: at, reply };
+            let cap = self.settings().config.limits.max_transcript;
+            let still = || !self.lock().book.is_reset(session, entry.accepted);
+            self.transcripts.append(session, &entry.who, &turn, cap, &still)
+        });
+        if let Err(e) = said {
+            self.transcripts.unsettle(session);
+            log::warn!("turn {id} is missing from its transcript for now: {e}");
+        }
+    }
+
+    /// See [`Transcripts::settle`].
+    pub(super) fn settle_transcript(&self, session: Digest, who: &Who) -> io::Result<()> {
+        let known = || {
+            let (state, mut known) = (self.lock(), Known::default());
+            for (id, entry) in state.book.entries().filter(|(_, e)| e.session == Some(session)) {
+                match entry.turn {
+                    Stage::Done if state.book.is_reset(session, entry.accepted) => {}
+                    // What the gateway answered itself had no turn.
+                    Stage::Done if entry.attempts > 0 => known.said.push(id),
+                    Stage::Done | Stage::Failed | Stage::Cancelled => {
+                        known.unsaid.insert(id);
+                    }
+                    Stage::Queued | Stage::Running | Stage::Resting => {}
+                }
+            }
+            known
+        };
+        let load = |id: Id| {
+            let entry = self.lock().book.get(id).cloned().ok_or(io::ErrorKind::NotFound)?;
+            let text = self.accepted(&entry)?.text;
+            let reply = match self.outcome(&entry)? {
+                Some(Record::Done { reply, .. }) => reply,
+                Some(_) | None => String::new(),
+            };
+            Ok(Said { id, asked_at: entry.at, text, answered_at: entry.ended, reply })
+        };
+        let cap = self.settings().config.limits.max_transcript;
+        self.transcripts.settle(session, who, cap, &known, &load)
+    }
+
+    /// The record that began a message.
+    pub(super) fn accepted(&self, entry: &Entry) -> io::Result<Accepted> {
+        match self.record(entry.accepted)? {
+            Record::Accepted(accepted) => Ok(accepted),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// The record of its end or of its last failed attempt.
+    pub(super) fn outcome(&self, entry: &Entry) -> io::Result<Option<Record>> {
+        (entry.outcome > 0).then(|| self.record(entry.outcome)).transpose()
+    }
+
+    pub(super) fn record(&self, number: u64) -> io::Result<Record> {
+        let json = self.journal.read(number)?;
+        Record::parse(&json).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    }
+}
