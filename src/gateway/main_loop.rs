@@ -313,6 +313,6 @@ impl Main {
     }
 
     fn turns(&self) -> usize {
-        self.started.as_ref().map_or(0, |started| started.service.hub.turns().0)
+        self.started.as_ref().map_or(0, |started| started.service.hub.turns_hint())
     }
 }

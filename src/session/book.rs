@@ -4,6 +4,8 @@
 //! Texts and replies stay in the journal; here are the numbers of the records that hold them.
 #![forbid(unsafe_code)]
 
+mod keep;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -11,7 +13,7 @@ use super::id::Id;
 use super::life::{Delivery, DeliveryEvent, Turn, TurnEvent};
 use crate::digest;
 use crate::journal::record::{Accepted, Record};
-use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS, RECORD_OVERHEAD};
+use crate::limits::RECORD_OVERHEAD;
 
 /// Tells sessions, keys and bodies apart: half of a SHA-256.
 pub type Digest = u128;
@@ -330,6 +332,15 @@ impl Book {
         }
     }
 
+    /// After a start: what ran when the last process ended waits for another attempt.
+    pub fn requeue(&mut self) {
+        for entry in self.entries.values_mut().filter(|entry| entry.turn == Turn::Running) {
+            entry.turn = Turn::Queued;
+            self.counts.running -= 1;
+            self.counts.queued += 1;
+        }
+    }
+
     pub fn get(&self, id: Id) -> Option<&Entry> {
         self.entries.get(&id)
     }
@@ -368,57 +379,6 @@ impl Book {
         self.last
     }
 
-    /// Settled messages that need not be known any more: those with a key after a day, those
-    /// without also where there are more than `keep`. `now`: milliseconds since 1970.
-    pub fn overdue(&self, now: u64, keep: usize) -> Vec<Id> {
-        let old = |id: &&Id, most: u64| {
-            self.entries.get(id).is_none_or(|entry| entry.ended.saturating_add(most) <= now)
-        };
-        let day = millis(KEEP_RESULTS_FOR);
-        let too_many = self.plain.len().saturating_sub(keep);
-        let plain = self.plain.iter().enumerate();
-        let plain = plain.take_while(|(at, id)| *at < too_many || old(id, day)).map(|(_, id)| id);
-        let keyed = self.keyed.iter().take_while(|id| old(id, day));
-        let too_many = self.dead.len().saturating_sub(MAX_DEAD_LETTERS);
-        let dead = self.dead.iter().enumerate();
-        let dead = dead
-            .take_while(|(at, id)| *at < too_many || old(id, millis(KEEP_DEAD_LETTERS)))
-            .map(|(_, id)| id);
-        plain.chain(keyed).chain(dead).copied().collect()
-    }
-
-    /// Whether there are so many more than `keep` that they are worth a look.
-    pub fn is_crowded(&self, keep: usize) -> bool {
-        self.plain.len() > keep + keep / 8 + 64 || self.dead.len() > MAX_DEAD_LETTERS
-    }
-
-    /// Forgets messages that were [`Book::overdue`].
-    pub fn forget(&mut self, ids: &[Id]) {
-        for id in ids {
-            let Some(entry) = self.entries.remove(id) else { continue };
-            self.count(&entry, false);
-            self.bytes -= entry.bytes;
-            self.dead.remove(id);
-            if let Some(key) = entry.key.filter(|key| self.keys.get(key) == Some(id)) {
-                self.keys.remove(&key);
-            }
-        }
-        let gone = |list: &mut VecDeque<Id>, entries: &BTreeMap<Id, Entry>| {
-            while list.front().is_some_and(|id| !entries.contains_key(id)) {
-                list.pop_front();
-            }
-        };
-        gone(&mut self.plain, &self.entries);
-        gone(&mut self.keyed, &self.entries);
-    }
-
-    /// Drops the resets of sessions that nothing is known of any more.
-    pub fn forget_resets(&mut self) {
-        let mut sessions = BTreeSet::new();
-        sessions.extend(self.entries.values().filter_map(|entry| entry.session));
-        self.resets.retain(|session, _| sessions.contains(session));
-    }
-
     /// Whether a record is still needed.
     pub fn keeps(&self, number: u64, record_id: Option<&str>) -> bool {
         match record_id.and_then(Id::parse) {
@@ -436,6 +396,5 @@ fn from_hex(text: &str) -> Result<Digest, String> {
     Digest::from_str_radix(text, 16).map_err(|_| format!("{text:?} is no digest"))
 }
 
-fn millis(time: std::time::Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -23,9 +23,10 @@ use crate::agent::Agent;
 use crate::config::{Busy, Config};
 use crate::journal::record::{Accepted, Record};
 use crate::journal::{Condition, Journal, Purpose, Refused};
-use crate::limits::DISK_PAUSE;
+use crate::limits::{DISK_PAUSE, THREAD_STACK};
 use crate::subprocess::Children;
 use crate::sys::fd::Event;
+use crate::threads;
 
 /// What can be changed by a reload: taken once a turn or request, so that each sees one state.
 #[derive(Clone, Debug)]
@@ -49,6 +50,9 @@ pub struct Hub {
     pub cut: Event,
     /// Raised whenever the last work has ended during a drain, and when the journal breaks.
     quiet: Arc<Event>,
+    /// Workers and senders. Like what follows readable without the lock, which a hung disk may hold.
+    busy: AtomicUsize,
+    draining: AtomicBool,
     broken: AtomicBool,
 }
 
@@ -65,9 +69,6 @@ pub(super) struct State {
     pub(super) outboxes: Outboxes,
     /// Event streams.
     pub(super) followers: Vec<Arc<Event>>,
-    /// Workers and senders.
-    pub(super) busy: usize,
-    pub(super) draining: bool,
     /// When records that nobody waits for are synced.
     pub(super) sync_at: Option<Instant>,
     pub(super) last_id: Option<Id>,
@@ -165,6 +166,8 @@ impl Hub {
         settings: Settings,
         (children, quiet): (Arc<Children>, Arc<Event>),
     ) -> std::io::Result<Arc<Hub>> {
+        let mut book = book;
+        book.requeue();
         let mut dispatch = Dispatch::new(bounds(&settings.config));
         for (id, entry) in book.entries().filter(|(_, entry)| !entry.turn.is_over()) {
             dispatch.restore(id, entry.session);
@@ -176,8 +179,6 @@ impl Hub {
             resting: Vec::new(),
             outboxes: Outboxes::new(&book),
             followers: Vec::new(),
-            busy: 0,
-            draining: false,
             sync_at: None,
             last_id: book.last(),
             book,
@@ -192,6 +193,8 @@ impl Hub {
             settings: RwLock::new(Arc::new(settings)),
             cut: Event::new()?,
             quiet,
+            busy: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
             broken: AtomicBool::new(false),
         }))
     }
@@ -215,7 +218,7 @@ impl Hub {
     /// Takes a message. When this returns [`Submitted`] it is durable.
     pub fn submit(self: &Arc<Self>, draft: Draft) -> Result<Submitted, Refusal> {
         let mut state = self.lock();
-        if state.draining {
+        if self.is_draining() {
             return Err(Refusal::Stopping);
         }
         if let Some(known) = self.known(&state, &draft)? {
@@ -359,18 +362,33 @@ impl Hub {
         Ok(ids.len())
     }
 
-    /// No turn begins any more; what waits stays in the journal.
-    pub fn drain(&self) {
-        let mut state = self.lock();
-        state.draining = true;
-        state.runs.values().for_each(|run| run.nudge());
-        state.followers.iter().for_each(|follower| follower.raise());
-        self.alarm.notify_all();
+    /// No turn begins any more; what waits stays in the journal. Does not wait for anything.
+    pub fn drain(self: &Arc<Self>) {
+        self.draining.store(true, Ordering::SeqCst);
+        let hub = Arc::clone(self);
+        let nudge = move || {
+            let state = hub.lock();
+            state.runs.values().for_each(|run| run.nudge());
+            state.followers.iter().for_each(|follower| follower.raise());
+            hub.alarm.notify_all();
+        };
+        if let Err(e) = threads::spawn("drain", THREAD_STACK, Box::new(nudge)) {
+            log::warn!("those who wait are not told of the drain: {e}");
+        }
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
     }
 
     /// How many turns and deliveries are at work.
     pub fn busy(&self) -> usize {
-        self.lock().busy
+        self.busy.load(Ordering::SeqCst)
+    }
+
+    /// So much more work begins.
+    pub(super) fn begin_work(&self, count: usize) {
+        self.busy.fetch_add(count, Ordering::SeqCst);
     }
 
     /// How the journal is.
@@ -414,10 +432,10 @@ impl Hub {
             }
             let Some(entry) = state.book.get(id) else { continue };
             let n = entry.attempts + 1;
-            if state.draining {
+            if self.is_draining() {
                 next.extend(state.dispatch.rest(id));
             } else if usize::try_from(entry.attempts).unwrap_or(usize::MAX) >= most {
-                let cut = entry.turn == Turn::Running;
+                let cut = entry.turn == Turn::Queued;
                 let error = gave_up(entry.attempts, cut);
                 match self.fail(state, id, entry.attempts, error) {
                     Ok(()) => next.extend(state.dispatch.leave(id)),
@@ -428,7 +446,7 @@ impl Hub {
                 match self.write(state, &record, Purpose::Completion) {
                     Ok(_) => {
                         state.runs.entry(id).or_default().begin(n);
-                        state.busy += 1;
+                        self.begin_work(1);
                         begun.push(id);
                     }
                     Err(_) => next.extend(state.rest(id, Instant::now() + DISK_PAUSE)),
@@ -491,9 +509,9 @@ impl Hub {
     }
 
     /// One piece of work has ended.
-    pub(super) fn rest_from_work(&self, state: &mut State) {
-        state.busy -= 1;
-        if state.draining && state.busy == 0 {
+    pub(super) fn rest_from_work(&self) {
+        let last = self.busy.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && self.is_draining() {
             self.quiet.raise();
         }
     }

@@ -49,7 +49,7 @@ impl Hub {
                 let waited = self.alarm.wait_timeout(state, next - now);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
-            if state.draining {
+            if self.is_draining() {
                 return;
             }
             let due = state.take_due(Instant::now());
@@ -63,9 +63,14 @@ impl Hub {
                 // Whether it broke is heard where it breaks.
                 let _ = self.sync(self.journal.last());
             }
-            let mut care = self.care.lock().unwrap_or_else(PoisonError::into_inner);
-            self.forget(&mut care);
-            self.compact_if_worth_it(&mut care);
+            // Not while a compaction is under way.
+            if let Ok(mut care) = self.care.try_lock() {
+                self.forget(&mut care);
+                if self.is_worth_compacting(&care) {
+                    drop(care);
+                    self.compact_beside();
+                }
+            }
         }
     }
 
@@ -98,23 +103,28 @@ impl Hub {
         self.lock().book.forget(&ids);
     }
 
-    /// Compacts the journal where more than half of it is dead.
-    fn compact_if_worth_it(&self, care: &mut Care) {
+    /// Whether more than half of the journal is dead.
+    fn is_worth_compacting(&self, care: &Care) -> bool {
         let (size, live) = (self.journal.size(), self.lock().book.bytes());
-        let worth_it = size > COMPACT_FROM && live < size / 2;
-        let now = Instant::now();
-        if !worth_it || care.compact_after.is_some_and(|after| now < after) {
-            return;
-        }
-        care.compact_after = None;
-        match self.compact_with(care) {
-            Ok(()) => {
-                log::info!("the journal was compacted: {size} → {} bytes", self.journal.size())
+        let rests = care.compact_after.is_some_and(|after| Instant::now() < after);
+        size > COMPACT_FROM && live < size / 2 && !rests
+    }
+
+    /// Compacts in a thread of its own: turns and deliveries come due meanwhile.
+    fn compact_beside(self: &Arc<Self>) {
+        let hub = Arc::clone(self);
+        let work = move || match hub.compact() {
+            Ok((before, after)) => {
+                log::info!("the journal was compacted: {before} → {after} bytes");
             }
             Err(e) => {
                 log::warn!("the journal could not be compacted: {e}");
-                care.compact_after = Some(now + COMPACT_PAUSE);
+                let mut care = hub.care.lock().unwrap_or_else(PoisonError::into_inner);
+                care.compact_after = Some(Instant::now() + COMPACT_PAUSE);
             }
+        };
+        if let Err(e) = threads::spawn("compaction", THREAD_STACK, Box::new(work)) {
+            log::warn!("no thread to compact the journal: {e}");
         }
     }
 

@@ -72,6 +72,11 @@ impl Hub {
         let (running, waiting) = state.dispatch.counts();
         (running, waiting, state.dispatch.sessions())
     }
+
+    /// How many turns run, told without waiting for the lock, which a hung disk may hold.
+    pub fn turns_hint(&self) -> usize {
+        self.state.try_lock().map_or(self.busy(), |state| state.dispatch.counts().0)
+    }
 }
 
 fn wait(

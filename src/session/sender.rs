@@ -41,11 +41,11 @@ impl Hub {
     pub(super) fn send_what_is_due(self: &Arc<Self>) {
         let targets = {
             let mut state = self.lock();
-            if state.draining {
+            if self.is_draining() {
                 return;
             }
             let targets = state.outboxes.take_due(Instant::now());
-            state.busy += targets.len();
+            self.begin_work(targets.len());
             targets
         };
         for target in targets {
@@ -69,7 +69,7 @@ impl Hub {
     fn stop_sending(&self, target: &str, until: Option<Instant>) {
         let mut state = self.lock();
         state.outboxes.rest(target, until);
-        self.rest_from_work(&mut state);
+        self.rest_from_work();
         self.alarm.notify_all();
     }
 
@@ -78,7 +78,7 @@ impl Hub {
         let settings = self.settings();
         let (id, attempt, number) = {
             let mut state = self.lock();
-            let first = state.outboxes.first(name).filter(|_| !state.draining);
+            let first = state.outboxes.first(name).filter(|_| !self.is_draining());
             let Some(id) = first else { return Round::Stop(None) };
             let Some((ended, attempts)) = state.book.get(id).and_then(|entry| {
                 let outgoing = entry.delivery.as_ref()?;

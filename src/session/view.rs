@@ -14,11 +14,12 @@ use super::reply::Watch;
 use super::transcript::About;
 use crate::journal::Refused;
 use crate::journal::record::Record;
-use crate::limits::MAX_LISTED;
+use crate::limits::{CLOSE_PATIENCE, MAX_LISTED, THREAD_STACK};
 use crate::sys::clock::Utc;
 use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
 use crate::text::quoted;
+use crate::threads;
 
 /// A message as its sender may see it.
 #[derive(Clone, Debug)]
@@ -139,7 +140,7 @@ impl Hub {
     pub fn is_put_off(&self, id: Id) -> bool {
         let state = self.lock();
         let running = state.book.get(id).is_some_and(|entry| entry.turn == Turn::Running);
-        state.draining && !running
+        self.is_draining() && !running
     }
 
     /// Waits until a message is over.
@@ -284,14 +285,22 @@ impl Hub {
         self.journal.last()
     }
 
-    pub fn is_draining(&self) -> bool {
-        self.lock().draining
-    }
-
-    /// Makes all that was written durable: the last thing before the process ends.
-    pub fn close(&self) {
-        if let Err(refused) = self.sync(self.journal.last()) {
-            log::error!("the last records may be lost: {refused}");
+    /// Makes all that was written durable: the last thing before the process ends. A disk that hangs
+    /// is not waited for.
+    pub fn close(self: &Arc<Self>) {
+        let Ok(done) = Event::new().map(Arc::new) else { return };
+        let (hub, event) = (Arc::clone(self), Arc::clone(&done));
+        let sync = move || {
+            if let Err(refused) = hub.sync(hub.journal.last()) {
+                log::error!("the last records may be lost: {refused}");
+            }
+            event.raise();
+        };
+        let begun = threads::spawn("close", THREAD_STACK, Box::new(sync));
+        if begun.is_err()
+            || poll(&mut [Interest::read(done.as_fd())], Some(CLOSE_PATIENCE)).is_ok_and(|n| n == 0)
+        {
+            log::warn!("the journal could not be synced in time; what was acknowledged is durable");
         }
     }
 }

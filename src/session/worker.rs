@@ -116,7 +116,7 @@ impl Hub {
             let mut state = self.lock();
             let run = Arc::clone(state.runs.entry(id).or_default());
             let Some(entry) = state.book.get(id).cloned() else {
-                self.rest_from_work(&mut state);
+                self.rest_from_work();
                 return state.dispatch.leave(id);
             };
             (entry, run)
@@ -160,7 +160,7 @@ impl Hub {
             match self.write(&mut state, &record, Purpose::Completion) {
                 Ok(_) => {
                     let ids = self.after(&mut state, id, retry);
-                    self.rest_from_work(&mut state);
+                    self.rest_from_work();
                     return Some(self.begin(&mut state, ids));
                 }
                 Err(Refused::TooLong) => {
@@ -202,7 +202,7 @@ impl Hub {
         let mut state = self.lock();
         run.end();
         state.runs.remove(&id);
-        self.rest_from_work(&mut state);
+        self.rest_from_work();
         Vec::new()
     }
 
