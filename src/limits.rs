@@ -312,22 +312,6 @@ pub const MAX_DELIVERY_PAUSE: Duration = Duration::from_secs(300);
 /// How often the keeper looks for results that are old.
 pub const KEEPER_ROUND: Duration = Duration::from_secs(60);
 
-/// Bytes of a record: a reply of 8 MiB in which every byte takes six in JSON, and some more. A
-/// longer line in a file is no record.
-pub const MAX_RECORD: usize = 64 * MIB;
-
-/// Between two places in the journal that are kept in memory: a look-up reads as much.
-pub const INDEX_STEP: u64 = 16 << 10;
-
-/// What the disk must have room for beyond new work, so that the work there is can be completed.
-pub const JOURNAL_RESERVE: u64 = MIB as u64;
-
-/// How far ahead room is taken on the disk: not at each record.
-pub const JOURNAL_AHEAD: u64 = MIB as u64;
-
-/// How long after a failed write the disk is looked at again.
-pub const DISK_PROBE: Duration = Duration::from_secs(1);
-
 /// A smaller journal is not worth a compaction.
 pub const COMPACT_FROM: u64 = MIB as u64;
 
@@ -381,6 +365,32 @@ pub const MAX_UNIT_FILE: u64 = 1 << 20;
 
 /// The record of a run is about 150 bytes.
 pub const MAX_RUN_RECORD: u64 = 4096;
+
+// ---- The journal.
+
+/// Longest record: far above the default body and reply; the memory that one damaged length can take.
+pub const MAX_RECORD: usize = 64 * MIB;
+
+/// The part of `max_journal` that new work leaves to what completes the work there is, as a divisor;
+/// at least [`JOURNAL_AHEAD`], but never more than half of a small journal.
+pub const JOURNAL_RESERVE: u64 = 8;
+
+/// Room on the disk that is set aside beyond the journal's end before new work is taken: thousands
+/// of completions with short replies.
+pub const JOURNAL_AHEAD: u64 = 1 << 20;
+
+/// Bytes of journal between two places that are remembered: what a read has to walk at most, beside
+/// the record itself; 16 bytes of memory each.
+pub const JOURNAL_STEP: u64 = 16 << 10;
+
+/// How often a journal that lacks room is looked at again.
+pub const JOURNAL_PROBE: Duration = Duration::from_secs(1);
+
+/// What one read of the journal takes: some steps of the index.
+pub const JOURNAL_BUFFER: usize = 32 * KIB;
+
+/// Pieces of damaged journals that are kept under one name: who has more should look at the disk.
+pub const MAX_KEPT_PIECES: u32 = 100;
 
 // ---- Commands.
 

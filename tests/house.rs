@@ -39,10 +39,11 @@ const ROOMS: &[(&str, &str)] = &[
     ("lifecycle", "systemd"),
     ("http", ""),
     ("agent", "http"),
-    ("session", "agent http"),
-    ("api", "session agent http"),
-    ("gateway", "api session agent http lifecycle systemd"),
-    ("cli", "gateway api session agent http lifecycle systemd"),
+    ("journal", ""),
+    ("session", "journal agent http"),
+    ("api", "session journal agent http"),
+    ("gateway", "api session journal agent http lifecycle systemd"),
+    ("cli", "gateway api session journal agent http lifecycle systemd"),
 ];
 
 /// Judge and do not touch the world: values in, values out.

@@ -12,7 +12,7 @@ use super::{Context, moment, print};
 use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::journal::record::{self, Record};
-use crate::journal::{Damage, FileJournal, Journal, inspect, repair};
+use crate::journal::{Damage, FileJournal, Journal, NAME, Report, inspect, repair};
 use crate::lifecycle::instance::Instance;
 use crate::limits::{CONTROL_PATIENCE, MAX_JOURNAL_ROWS};
 use crate::session::book::{Book, Entry};
@@ -51,17 +51,17 @@ fn damaged(damage: &Damage) -> Failure {
 }
 
 /// What the records add up to.
-fn read(context: &Context) -> Result<Book, Failure> {
+fn read(context: &Context) -> Result<(Book, Report), Failure> {
     let mut book = Book::default();
-    inspect(&context.dirs.state, &mut |number, json| {
+    let report = inspect(&context.dirs.state.join(NAME), &mut |number, json| {
         book.apply(number, &Record::parse(json)?, json.len())
     })
     .map_err(|damage| damaged(&damage))?;
-    Ok(book)
+    Ok((book, report))
 }
 
 fn summary(context: &Context) -> Result<Exit, Failure> {
-    let book = read(context)?;
+    let (book, _) = read(context)?;
     let counts = book.counts();
     let mut text = format!(
         "{} queued, {} running, {} to deliver, {} dead letters; {} messages known\n",
@@ -98,18 +98,22 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
 }
 
 fn check(context: &Context) -> Result<Exit, Failure> {
-    let mut book = Book::default();
-    let report = inspect(&context.dirs.state, &mut |number, json| {
-        book.apply(number, &Record::parse(json)?, json.len())
-    })
-    .map_err(|damage| damaged(&damage))?;
-    print(&format!("{report}\n"))?;
+    let (_, report) = read(context)?;
+    let Report { records, bytes, last, .. } = report;
+    let mut text = format!("good: {records} records up to number {last}, {bytes} bytes\n");
+    if let Some((offset, length)) = report.torn {
+        text += &format!(
+            "its end is incomplete: {length} bytes from {offset} on, which a running gateway completes \
+             and the next start cuts off\n"
+        );
+    }
+    print(&text)?;
     Ok(Exit::Planned)
 }
 
 fn dump(context: &Context) -> Result<Exit, Failure> {
     let mut printed = Ok(());
-    let result = inspect(&context.dirs.state, &mut |number, json| {
+    let result = inspect(&context.dirs.state.join(NAME), &mut |number, json| {
         printed = print(&format!("{number} {}\n", escaped(json, false)));
         if printed.is_ok() { Ok(()) } else { Err("its reader went away".to_owned()) }
     });
@@ -157,11 +161,22 @@ fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
 fn mend(context: &Context) -> Result<Exit, Failure> {
     let _held = Instance::take(&context.name, &context.dirs)?;
     let mut book = Book::default();
-    let words = repair(&context.dirs.state, &mut |number, json| {
+    let repaired = repair(&context.dirs.state, &mut |number, json| {
         book.apply(number, &Record::parse(json)?, json.len())
     })
-    .map_err(|e| Failure::cannot("repair the journal", &e))?;
-    print(&format!("{words}\n"))?;
+    .map_err(|damage| damaged(&damage))?;
+    let text = match repaired {
+        None => "nothing is damaged\n".to_owned(),
+        Some(repaired) => format!(
+            "was: {}\nnow: {} records; whole ones behind the damage that are left out: {}\n\
+             the journal as it was: {}\n",
+            escaped(&repaired.damage.reason, false),
+            repaired.records,
+            repaired.left_out,
+            repaired.kept.display()
+        ),
+    };
+    print(&text)?;
     Ok(Exit::Planned)
 }
 

@@ -106,9 +106,9 @@ fn journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book), Fai
         book.apply(number, &record, json.len())
     };
     let (journal, opened) = FileJournal::open(dir, cap, &mut read)
-        .map_err(|damage| Failure::new(damage.exit(), format!("{damage}")))?;
-    if let Some(torn) = &opened.torn {
-        log::warn!("{torn}");
+        .map_err(|damage| Failure::new(damage.exit(), damage.to_string()))?;
+    if let Some(dropped) = &opened.dropped {
+        log::warn!("{dropped}");
     }
     let counts = book.counts();
     if counts.kept > 0 {

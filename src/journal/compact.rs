@@ -1,108 +1,111 @@
-//! Compaction: a new file with what is still needed takes the place of the old one, while writers go
-//! on.
+//! A journal without its dead records, put in the place of the old one.
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::sync::{Arc, PoisonError};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
 
-use super::file::{FileJournal, Index, new_path};
-use super::format::{Header, parse};
-use super::read::{Lines, Next, Range};
-use crate::limits::LARGE_READ;
+use super::Condition;
+use super::file::{FileJournal, invalid};
+use super::line::{Header, Lines, parse};
+use super::writer::note;
 use crate::sys::fs as files;
 
-/// The new file in the making.
-struct Copy {
-    out: BufWriter<File>,
-    length: u64,
-    index: Index,
-    kept: u64,
-}
-
-pub(super) fn compact(
-    journal: &FileJournal,
-    keep: &mut dyn FnMut(u64, &str) -> bool,
-) -> io::Result<()> {
-    let _alone = journal.compacting.lock().unwrap_or_else(PoisonError::into_inner);
-    let new = new_path(&journal.path);
-    let result = replace(journal, keep);
-    if result.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    result
-}
-
-fn replace(journal: &FileJournal, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
-    let (old, seen, base) = {
-        let inner = journal.lock();
-        (Arc::clone(&inner.file), inner.length, inner.next)
-    };
-    let new = new_path(&journal.path);
-    let _ = fs::remove_file(&new);
-    let mut copy = Copy::begin(files::create_new(&new, 0o600)?)?;
-    copy.take(Lines::new(Range::new(Arc::clone(&old), 0, seen), LARGE_READ), keep)?;
-    // Most of it goes to the disk while nobody waits.
-    copy.out.flush()?;
-    copy.out.get_ref().sync_data()?;
-
-    let mut inner = journal.lock();
-    while inner.syncing {
-        inner = journal.synced.wait(inner).unwrap_or_else(PoisonError::into_inner);
-    }
-    inner.is_usable()?;
-    // What came meanwhile, unseen and without a gap.
-    let moved = copy.length;
-    io::copy(&mut Range::new(old, seen, inner.length).take(u64::MAX), &mut copy.out)?;
-    for (number, offset) in inner.index.moved(seen, moved) {
-        copy.index.note(number, offset);
-    }
-    copy.length += inner.length - seen;
-    let Copy { mut out, length, index, kept } = copy;
-    out.seek(SeekFrom::Start(0))?;
-    out.write_all(&Header { base, kept }.line())?;
-    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    fs::rename(&new, &journal.path)?;
-    if let Err(e) = files::sync_dir_of(&journal.path) {
-        // Which of the two files a power cut leaves is open now.
-        inner.break_down(format!("the journal's directory could not be synced: {e}"));
-        journal.synced.notify_all();
-        return Err(e);
-    }
-    inner.file = Arc::new(file);
-    (inner.length, inner.allocated, inner.index) = (length, length, index);
-    inner.durable = inner.next - 1;
-    Ok(())
+/// A new journal in the making.
+pub(super) struct Copy {
+    to: BufWriter<File>,
+    pub index: Vec<(u64, u64)>,
+    pub end: u64,
+    pub header: Header,
 }
 
 impl Copy {
-    fn begin(file: File) -> io::Result<Copy> {
-        // Its figures come at the end; its length is always the same.
-        let header = Header { base: 1, kept: 0 }.line();
-        let mut out = BufWriter::with_capacity(LARGE_READ, file);
-        out.write_all(&header)?;
-        Ok(Copy { out, length: header.len() as u64, index: Index::default(), kept: 0 })
+    /// Starts a journal at `path` in which all records below `base` are kept ones.
+    pub fn start(path: &Path, base: u64) -> io::Result<Copy> {
+        let header = Header { base, kept: 0 };
+        let mut to = BufWriter::new(files::create_new(path, 0o600)?);
+        to.write_all(&header.line())?;
+        Ok(Copy { to, index: Vec::new(), end: header.line().len() as u64, header })
     }
 
-    /// Takes over the lines that are to be kept.
-    fn take(
+    /// Copies those lines of a part of a journal that `keep` says yes to.
+    pub fn lines(
         &mut self,
-        mut lines: Lines,
+        from: &File,
+        part: (u64, u64),
         keep: &mut dyn FnMut(u64, &str) -> bool,
     ) -> io::Result<()> {
-        while let Next::Line(_, line) = lines.next()? {
-            let (number, json) =
-                parse(line).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
-            // Number 0 is the header's.
-            if number > 0 && keep(number, json) {
-                self.out.write_all(line)?;
-                self.out.write_all(b"\n")?;
-                self.index.note(number, self.length);
-                self.length += line.len() as u64 + 1;
-                self.kept += 1;
+        let mut lines = Lines::new(from, part.0, part.1);
+        while let Some((at, line)) = lines.next()? {
+            let (number, json) = parse(line).map_err(|why| invalid(at, why))?;
+            if keep(number, json) {
+                self.to.write_all(line)?;
+                note(&mut self.index, number, self.end);
+                self.end += line.len() as u64;
+                self.header.kept += u64::from(number < self.header.base);
             }
         }
         Ok(())
+    }
+
+    /// Completes the header and makes all of it durable.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.to.flush()?;
+        self.to.get_ref().write_all_at(&self.header.line(), 0)?;
+        self.to.get_ref().sync_all()
+    }
+
+    fn into_file(self) -> io::Result<File> {
+        self.to.into_inner().map_err(io::IntoInnerError::into_error)
+    }
+}
+
+impl FileJournal {
+    pub(super) fn replace(
+        &self,
+        temporary: &Path,
+        keep: &mut dyn FnMut(u64, &str) -> bool,
+    ) -> io::Result<()> {
+        let (old, start, middle, base) = {
+            let inner = self.lock();
+            let start = inner.index.first().map_or(inner.end, |(_, at)| *at);
+            (Arc::clone(&inner.file), start, inner.end, inner.last + 1)
+        };
+        // What is appended from here on has no gaps, so that only older records count as kept.
+        let mut copy = Copy::start(temporary, base)?;
+        copy.lines(&old, (start, middle), keep)?;
+        copy.sync()?;
+
+        let mut inner = self.lock();
+        if let Condition::Broken(why) = &inner.condition {
+            return Err(io::Error::other(why.clone()));
+        }
+        copy.lines(&old, (middle, inner.end), &mut |_, _| true)?;
+        copy.sync()?;
+        let (index, end) = (std::mem::take(&mut copy.index), copy.end);
+        let file = copy.into_file()?;
+        fs::rename(temporary, &self.path)?;
+        // The name leads to the new file now, whatever comes of it.
+        let named = files::sync_dir_of(&self.path);
+        (inner.file, inner.index, inner.end) = (Arc::new(file), index, end);
+        drop(old);
+        match named {
+            Ok(()) => {
+                inner.durable = inner.last;
+                inner.probe(self.disk);
+                self.synced.notify_all();
+                Ok(())
+            }
+            // After a power cut the name may lead to the old file, which gets no records any more.
+            Err(e) => {
+                let why = inner.break_off(&format!("the journal's new name may not last: {e}"));
+                self.synced.notify_all();
+                drop(inner);
+                self.tell(&why);
+                Err(e)
+            }
+        }
     }
 }

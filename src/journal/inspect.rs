@@ -1,84 +1,133 @@
-//! A journal looked at from outside, beside a running gateway too, and an operator's way on behind
-//! damage.
+//! A look at a journal from outside, at a live gateway's too, and the operator's way on from damage.
 #![forbid(unsafe_code)]
 
-use std::fmt;
-use std::fs::File;
+use std::fs;
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
-use super::file::{NAME, new_path};
-use super::read::{Damage, Range, Walked, walk};
+use super::compact::Copy;
+use super::file::{NAME, temporary};
+use super::line::{Header, Lines, parse};
+use super::walk::{Damage, walk};
+use crate::limits::MAX_KEPT_PIECES;
 use crate::sys::fs as files;
 
-/// A journal that is whole.
+/// What a journal holds.
 #[derive(Debug)]
-pub struct Report(Walked);
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Walked { records, last, end, torn, .. } = &self.0;
-        write!(f, "good: {records} records up to number {last}, {end} bytes")?;
-        match torn {
-            None => Ok(()),
-            Some(torn) => write!(
-                f,
-                "; an incomplete record of {} bytes follows, which a running gateway completes and \
-                 the next start cuts off",
-                torn.length
-            ),
-        }
-    }
+pub struct Report {
+    pub records: u64,
+    pub bytes: u64,
+    pub first: Option<u64>,
+    /// The number of the last record that there ever was.
+    pub last: u64,
+    /// Offset and length of an incomplete last record: normal while a gateway is writing.
+    pub torn: Option<(u64, u64)>,
 }
 
-/// Shows the records of the journal in a state directory, and writes nothing.
+/// Reads the journal at `path` and shows every record. Nothing is written.
 ///
 /// # Errors
-/// The damage, or why the file cannot be read.
+/// The first damage, or what `visit` cannot understand.
 pub fn inspect(
-    dir: &Path,
+    path: &Path,
     visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
 ) -> Result<Report, Damage> {
-    let path = dir.join(NAME);
-    let file = files::open_own(&path).map_err(|e| Damage::io(&path, &e))?;
-    walk(&path, &Arc::new(file), &mut |_, number, json| visit(number, json)).map(Report)
+    let file = files::open_own(path).map_err(|e| Damage::io(path, &e))?;
+    let walked = walk(path, &file, &mut |number, _, json| visit(number, json))?;
+    let length = walked.tail.map(|(length, _)| length);
+    Ok(Report {
+        records: walked.records,
+        bytes: walked.end + length.unwrap_or(0),
+        first: walked.first,
+        last: walked.last,
+        torn: length.map(|length| (walked.end, length)),
+    })
 }
 
-/// Cuts the journal of a state directory off where its damage begins; the whole of it is kept beside
-/// it. `visit` may find damage too. Returns what was done, in words.
+/// What a repair did.
+#[derive(Debug)]
+pub struct Repaired {
+    /// What was wrong.
+    pub damage: Damage,
+    /// Where the damaged file is now, whole.
+    pub kept: PathBuf,
+    /// The records that the new journal has, and those behind the damage that were whole and are
+    /// only in the kept file: what follows a gap may not be true any more.
+    pub records: u64,
+    pub left_out: u64,
+}
+
+/// Goes on with what is before the damage, in a new journal whose next number is higher than any in
+/// the old one. A record that `visit` cannot understand is damage too. `None`: there is none. For a
+/// gateway that does not run.
+///
+/// # Errors
+/// The damage, where it is none that can be cut off.
 pub fn repair(
     dir: &Path,
     visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
-) -> io::Result<String> {
+) -> Result<Option<Repaired>, Damage> {
     let path = dir.join(NAME);
-    let file = Arc::new(files::open_own(&path)?);
-    let damage = match walk(&path, &file, &mut |_, number, json| visit(number, json)) {
-        Ok(walked) => return Ok(format!("nothing to repair; {}", Report(walked))),
-        Err(damage) if damage.offset == 0 => return Err(io::Error::other(damage.why)),
-        Err(damage) => damage,
-    };
-    let size = file.metadata()?.len();
-    let beside = path.with_file_name(format!("{NAME}.damaged-{}", damage.offset));
-    copy(&file, size, &beside)?;
-    let new = new_path(&path);
-    let _ = std::fs::remove_file(&new);
-    copy(&file, damage.offset, &new)?;
-    std::fs::rename(&new, &path)?;
-    files::sync_dir_of(&path)?;
-    Ok(format!(
-        "cut off at byte {}: {} bytes, among them whatever records followed; the journal as it was \
-         is kept in {}",
-        damage.offset,
-        size - damage.offset,
-        beside.display()
-    ))
+    let Err(damage) = inspect(&path, visit) else { return Ok(None) };
+    let Some((offset, _)) = damage.place else { return Err(damage) };
+    cut(&path, offset)
+        .map(|(kept, records, left_out)| Some(Repaired { damage, kept, records, left_out }))
+        .map_err(|e| Damage::io(&path, &e))
 }
 
-/// Copies the beginning of a file into a new, durable one.
-fn copy(file: &Arc<File>, length: u64, to: &Path) -> io::Result<()> {
-    let mut out = files::create_new(to, 0o600)?;
-    io::copy(&mut Range::new(Arc::clone(file), 0, length), &mut out)?;
-    out.sync_all()?;
-    files::sync_dir_of(to)
+fn cut(path: &Path, offset: u64) -> io::Result<(PathBuf, u64, u64)> {
+    let file = files::open_own(path)?;
+    let (length, inode) = (file.metadata()?.len(), file.metadata()?.ino());
+    let mut lines = Lines::new(&file, 0, length);
+    let header = lines.next()?.and_then(|(_, line)| Header::parse(line).ok());
+    // Where only the header is damaged, the records before the next damage are good.
+    let start = lines.at;
+    let mut highest = header.map_or(0, |header| header.base - 1);
+    let (mut end, mut whole, mut good) = (start, 0, 0);
+    let mut before_damage = true;
+    while let Some((at, line)) = lines.next()? {
+        let number = parse(line).ok().map(|(number, _)| number);
+        let follows = if offset == 0 { number > Some(highest) } else { at < offset };
+        before_damage &= follows;
+        if before_damage {
+            good += 1;
+            end = lines.at;
+        }
+        whole += u64::from(number.is_some());
+        highest = highest.max(number.unwrap_or(0));
+    }
+    let kept = keep(path, &format!("damaged-{offset}"), &|to| match fs::hard_link(path, to) {
+        Ok(()) => files::sync_dir_of(to).map(|()| true),
+        // A repair that was cut short got as far as this.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            Ok(fs::symlink_metadata(to)?.ino() == inode)
+        }
+        Err(e) => Err(e),
+    })?;
+    let temporary = temporary(path);
+    let _ = fs::remove_file(&temporary);
+    let mut copy = Copy::start(&temporary, highest.saturating_add(1))?;
+    copy.lines(&file, (start, end), &mut |_, _| true)?;
+    copy.sync()?;
+    fs::rename(&temporary, path)?;
+    files::sync_dir_of(path)?;
+    Ok((kept, good, whole - good))
+}
+
+/// Finds a name beside the journal that `make` accepts: `journal.WHAT`, `journal.WHAT.1`, ….
+pub(super) fn keep(
+    path: &Path,
+    what: &str,
+    make: &dyn Fn(&Path) -> io::Result<bool>,
+) -> io::Result<PathBuf> {
+    for number in 0..MAX_KEPT_PIECES {
+        let more = if number == 0 { String::new() } else { format!(".{number}") };
+        let to = path.with_file_name(format!("{NAME}.{what}{more}"));
+        if make(&to)? {
+            return Ok(to);
+        }
+    }
+    let why = format!("{NAME}.{what} exists {MAX_KEPT_PIECES} times");
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, why))
 }

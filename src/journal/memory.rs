@@ -1,46 +1,51 @@
-//! The journal in memory: for tests and for `run --ephemeral`. It is never durable, and says so by
-//! its name alone.
+//! The journal that lives as long as the process: for tests and `--ephemeral`.
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Condition, Journal, Purpose, Refused, over_cap};
-
-/// Records in a list.
-#[derive(Debug)]
-pub struct MemoryJournal(Mutex<State>);
+use super::line::line;
+use super::{Condition, Journal, Purpose, Refused, fits, room};
 
 #[derive(Debug)]
-struct State {
-    records: VecDeque<(u64, Box<str>)>,
-    next: u64,
-    bytes: u64,
+pub struct MemoryJournal(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    records: BTreeMap<u64, Arc<str>>,
+    last: u64,
+    size: u64,
     cap: u64,
 }
 
 impl MemoryJournal {
-    /// `cap`: the bytes that all records may have.
     pub fn new(cap: u64) -> MemoryJournal {
-        MemoryJournal(Mutex::new(State { records: VecDeque::new(), next: 1, bytes: 0, cap }))
+        MemoryJournal(Mutex::new(Inner { records: BTreeMap::new(), last: 0, size: 0, cap }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first record after `after`, and not after `last`.
+    fn next(&self, after: u64, last: u64) -> Option<(u64, Arc<str>)> {
+        let inner = self.lock();
+        let (number, json) = inner.records.range(after.checked_add(1)?..).next()?;
+        (*number <= last).then(|| (*number, Arc::clone(json)))
     }
 }
 
 impl Journal for MemoryJournal {
     fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused> {
-        let mut state = self.lock();
-        let after = state.bytes + json.len() as u64;
-        if let Some(refused) = over_cap(after, state.cap, purpose) {
-            return Err(refused);
-        }
-        let number = state.next;
-        state.records.push_back((number, json.into()));
-        (state.next, state.bytes) = (number + 1, after);
+        fits(json)?;
+        let mut inner = self.lock();
+        let number = inner.last + 1;
+        let length = size(number, json);
+        room(inner.size, length, inner.cap, purpose)?;
+        inner.records.insert(number, json.into());
+        inner.last = number;
+        inner.size += length;
         Ok(number)
     }
 
@@ -49,53 +54,40 @@ impl Journal for MemoryJournal {
     }
 
     fn read(&self, number: u64) -> io::Result<String> {
-        let state = self.lock();
-        let at = state.records.binary_search_by_key(&number, |(number, _)| *number);
-        let at = at.map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(state.records[at].1.to_string())
+        let inner = self.lock();
+        let json = inner.records.get(&number).map(|json| json.as_ref().to_owned());
+        json.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
-        let last = self.last();
-        let mut after = after;
-        loop {
-            let next = {
-                let state = self.lock();
-                let at = state.records.partition_point(|(number, _)| *number <= after);
-                state.records.get(at).cloned()
-            };
-            match next {
-                Some((number, json)) if number <= last => {
-                    if !visit(number, &json) {
-                        return Ok(());
-                    }
-                    after = number;
-                }
-                Some(_) | None => return Ok(()),
+        let (last, mut after) = (self.last(), after);
+        while let Some((number, json)) = self.next(after, last) {
+            if !visit(number, &json) {
+                break;
             }
+            after = number;
         }
-    }
-
-    fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
-        let mut dead = Vec::new();
-        self.scan(0, &mut |number, json| {
-            if !keep(number, json) {
-                dead.push(number);
-            }
-            true
-        })?;
-        let mut state = self.lock();
-        state.records.retain(|(number, _)| dead.binary_search(number).is_err());
-        state.bytes = state.records.iter().map(|(_, json)| json.len() as u64).sum();
         Ok(())
     }
 
+    fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
+        self.scan(0, &mut |number, json| {
+            if !keep(number, json) {
+                let mut inner = self.lock();
+                if inner.records.remove(&number).is_some() {
+                    inner.size -= size(number, json);
+                }
+            }
+            true
+        })
+    }
+
     fn last(&self) -> u64 {
-        self.lock().next - 1
+        self.lock().last
     }
 
     fn size(&self) -> u64 {
-        self.lock().bytes
+        self.lock().size
     }
 
     fn set_cap(&self, cap: u64) {
@@ -103,10 +95,15 @@ impl Journal for MemoryJournal {
     }
 
     fn condition(&self) -> Condition {
-        let state = self.lock();
-        match over_cap(state.bytes, state.cap, Purpose::NewWork) {
-            Some(refused) => Condition::Degraded(refused.to_string()),
-            None => Condition::Good,
+        let inner = self.lock();
+        match room(inner.size, 1, inner.cap, Purpose::NewWork) {
+            Err(full) => Condition::Degraded(full.to_string()),
+            Ok(()) => Condition::Good,
         }
     }
+}
+
+/// As long as its line in a file would be.
+fn size(number: u64, json: &str) -> u64 {
+    (line(number, "").len() + json.len()) as u64
 }

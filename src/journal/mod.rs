@@ -1,26 +1,29 @@
 //! The journal: a durable log of records, in the order in which they were written.
 //!
 //! What may enter: how records get to disk and back, when they are durable, and what is wrong with a
-//! file. What a record means is in [`record`], as text; what follows from it is decided above.
+//! file. What a record says is in [`record`]; what follows from it is decided above.
 #![forbid(unsafe_code)]
 
 mod compact;
 mod file;
-mod format;
 mod inspect;
+mod line;
 mod memory;
-mod read;
 pub mod record;
 #[cfg(test)]
 mod tests;
+mod walk;
+mod writer;
 
 use std::fmt;
 use std::io;
 
-pub use file::FileJournal;
-pub use inspect::{inspect, repair};
+pub use file::{FileJournal, NAME};
+pub use inspect::{Report, inspect, repair};
 pub use memory::MemoryJournal;
-pub use read::Damage;
+pub use walk::Damage;
+
+use crate::limits::{JOURNAL_AHEAD, JOURNAL_RESERVE, MAX_RECORD};
 
 /// A log of records. Records have numbers that only grow; each is one line of JSON.
 ///
@@ -109,9 +112,22 @@ pub enum Condition {
     Broken(String),
 }
 
-/// What a journal of `size` bytes says where it may have `cap`: new work leaves an eighth to what
-/// completes the work there is, and that is written beyond the cap too: only the disk refuses it.
-fn over_cap(size: u64, cap: u64, purpose: Purpose) -> Option<Refused> {
-    let full = purpose == Purpose::NewWork && size > cap - cap / 8;
-    full.then(|| Refused::Full(format!("the journal has reached limits.max_journal ({cap} bytes)")))
+/// What a record has to be, whatever is in it.
+fn fits(json: &str) -> Result<(), Refused> {
+    match json.len() {
+        0..=MAX_RECORD if !json.contains('\n') => Ok(()),
+        0..=MAX_RECORD => Err(Refused::Unavailable("a record has to be one line".to_owned())),
+        _ => Err(Refused::TooLong),
+    }
+}
+
+/// The rule of the cap: new work leaves a reserve below it; what completes work is refused by
+/// nothing but the disk.
+fn room(size: u64, more: u64, cap: u64, purpose: Purpose) -> Result<(), Refused> {
+    let free = cap - (cap / JOURNAL_RESERVE).max(JOURNAL_AHEAD).min(cap / 2);
+    if purpose == Purpose::Completion || size.saturating_add(more) <= free {
+        return Ok(());
+    }
+    let why = format!("the journal has {size} bytes: no room for new work (max_journal = {cap})");
+    Err(Refused::Full(why))
 }

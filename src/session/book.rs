@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::id::Id;
 use super::life::{Delivery, DeliveryEvent, Turn, TurnEvent};
 use crate::digest;
-use crate::journal::record::{Accepted, Record};
+use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::RECORD_OVERHEAD;
 
 /// Tells sessions, keys and bodies apart: half of a SHA-256.
@@ -86,6 +86,10 @@ impl Entry {
         self.turn.is_over() && !matches!(state, Some(Delivery::Pending | Delivery::Sending))
     }
 
+    fn is_dead(&self) -> bool {
+        self.delivery_state() == Some(Delivery::Dead)
+    }
+
     pub fn delivery_state(&self) -> Option<Delivery> {
         self.delivery.as_ref()?.state
     }
@@ -128,41 +132,21 @@ impl Book {
     pub fn apply(&mut self, number: u64, record: &Record, length: usize) -> Result<(), String> {
         let bytes = length as u64 + RECORD_OVERHEAD;
         match record {
-            Record::Accepted(accepted) => self.accept(number, accepted, bytes)?,
+            Record::Accepted(accepted) => return self.accept(number, accepted, bytes),
             Record::Reset { principal, session, .. } => {
                 self.resets.insert(session_digest(principal, session), number);
-                return Ok(());
             }
-            Record::Started { id, n, .. } => {
-                self.turn(id, TurnEvent::Started, |entry| entry.attempts = *n)?;
+            Record::Step { id, n, at, step } => {
+                let id = parse(id)?;
+                match event(step) {
+                    Event::Turn(event) => self.turn(id, event, number, *n, *at)?,
+                    Event::Delivery(event) => self.deliver(id, event, number, *n)?,
+                }
+                if let Some(entry) = self.entries.get_mut(&id) {
+                    entry.bytes += bytes;
+                    self.bytes += bytes;
+                }
             }
-            Record::Retry { id, .. } => {
-                self.turn(id, TurnEvent::Retry, |entry| entry.outcome = number)?;
-            }
-            Record::Done { id, at, .. } => self.end(id, TurnEvent::Done, number, *at)?,
-            Record::Failed { id, at, .. } => self.end(id, TurnEvent::Failed, number, *at)?,
-            Record::Cancelled { id, at, .. } => self.end(id, TurnEvent::Cancelled, number, *at)?,
-            Record::Sending { id, n, .. } => {
-                self.deliver(id, DeliveryEvent::Sending, |outgoing| outgoing.attempts = *n)?;
-            }
-            Record::Deferred { id, .. } => {
-                self.deliver(id, DeliveryEvent::Deferred, |outgoing| outgoing.trouble = number)?;
-            }
-            Record::Delivered { id, .. } => self.deliver(id, DeliveryEvent::Delivered, |_| ())?,
-            Record::Dead { id, .. } => {
-                self.deliver(id, DeliveryEvent::Dead, |outgoing| outgoing.trouble = number)?;
-            }
-            Record::Revived { id, .. } => {
-                self.deliver(id, DeliveryEvent::Revived, |outgoing| outgoing.attempts = 0)?;
-            }
-            Record::Dropped { id, .. } => self.deliver(id, DeliveryEvent::Dropped, |_| ())?,
-        }
-        if let Some(entry) =
-            record.id().and_then(Id::parse).and_then(|id| self.entries.get_mut(&id))
-            && !matches!(record, Record::Accepted(_))
-        {
-            entry.bytes += bytes;
-            self.bytes += bytes;
         }
         Ok(())
     }
@@ -172,34 +156,28 @@ impl Book {
     /// # Errors
     /// As with [`Book::apply`].
     pub fn check(&self, record: &Record) -> Result<(), String> {
-        let (turn, delivery) = match record {
+        match record {
             Record::Accepted(accepted) => {
                 let id = parse(&accepted.id)?;
                 let newer = self.last < Some(id);
-                return if newer { Ok(()) } else { Err(format!("message {id} is not new")) };
+                if newer { Ok(()) } else { Err(format!("message {id} is not new")) }
             }
-            Record::Reset { .. } => return Ok(()),
-            Record::Started { .. } => (Some(TurnEvent::Started), None),
-            Record::Retry { .. } => (Some(TurnEvent::Retry), None),
-            Record::Done { .. } => (Some(TurnEvent::Done), None),
-            Record::Failed { .. } => (Some(TurnEvent::Failed), None),
-            Record::Cancelled { .. } => (Some(TurnEvent::Cancelled), None),
-            Record::Sending { .. } => (None, Some(DeliveryEvent::Sending)),
-            Record::Deferred { .. } => (None, Some(DeliveryEvent::Deferred)),
-            Record::Delivered { .. } => (None, Some(DeliveryEvent::Delivered)),
-            Record::Dead { .. } => (None, Some(DeliveryEvent::Dead)),
-            Record::Revived { .. } => (None, Some(DeliveryEvent::Revived)),
-            Record::Dropped { .. } => (None, Some(DeliveryEvent::Dropped)),
-        };
-        let id = record.id().unwrap_or_default();
-        let entry = self.entries.get(&parse(id)?).ok_or_else(|| format!("{id} is not known"))?;
-        let turn_follows = turn.is_none_or(|event| entry.turn.after(event).is_some());
-        let follows = |event| entry.delivery_state().is_some_and(|s| s.after(event).is_some());
-        if turn_follows && delivery.is_none_or(follows) {
-            return Ok(());
+            Record::Reset { .. } => Ok(()),
+            Record::Step { id, step, .. } => {
+                let known = self.entries.get(&parse(id)?);
+                let entry = known.ok_or_else(|| format!("message {id} is not known"))?;
+                let follows = match event(step) {
+                    Event::Turn(event) => entry.turn.after(event).is_some(),
+                    Event::Delivery(event) => {
+                        entry.delivery_state().is_some_and(|state| state.after(event).is_some())
+                    }
+                };
+                let state = (entry.turn, entry.delivery_state());
+                let wrong =
+                    || format!("message {id} is {state:?}, and {} cannot follow", record.word());
+                follows.then_some(()).ok_or_else(wrong)
+            }
         }
-        let state = (entry.turn, entry.delivery_state());
-        Err(format!("message {id} is {state:?}, and that does not follow: {turn:?} {delivery:?}"))
     }
 
     fn accept(&mut self, number: u64, record: &Accepted, bytes: u64) -> Result<(), String> {
@@ -243,28 +221,24 @@ impl Book {
     /// Changes an entry and keeps count of it.
     fn change(
         &mut self,
-        id: &str,
+        id: Id,
         change: impl FnOnce(&mut Entry) -> Result<(), String>,
     ) -> Result<(), String> {
-        let id = parse(id)?;
         let known = self.entries.remove(&id);
         let mut entry = known.ok_or_else(|| format!("message {id} is not known"))?;
-        let (before, was_settled) = (entry.clone(), entry.is_settled());
+        self.count(&entry, false);
+        let (was_settled, was_dead) = (entry.is_settled(), entry.is_dead());
         let result = change(&mut entry).map_err(|e| format!("message {id} {e}"));
-        if result.is_ok() {
-            self.count(&before, false);
-            self.count(&entry, true);
-            let dead = entry.delivery_state() == Some(Delivery::Dead);
-            if dead {
-                self.dead.insert(id);
-            } else {
-                self.dead.remove(&id);
-            }
-            let was_dead = before.delivery_state() == Some(Delivery::Dead);
-            if entry.is_settled() && !dead && (!was_settled || was_dead) {
-                let list = if entry.key.is_some() { &mut self.keyed } else { &mut self.plain };
-                list.push_back(id);
-            }
+        self.count(&entry, true);
+        let dead = entry.is_dead();
+        if dead {
+            self.dead.insert(id);
+        } else if was_dead {
+            self.dead.remove(&id);
+        }
+        if entry.is_settled() && !dead && (!was_settled || was_dead) {
+            let list = if entry.key.is_some() { &mut self.keyed } else { &mut self.plain };
+            list.push_back(id);
         }
         self.entries.insert(id, entry);
         result
@@ -272,44 +246,45 @@ impl Book {
 
     fn turn(
         &mut self,
-        id: &str,
+        id: Id,
         event: TurnEvent,
-        then: impl FnOnce(&mut Entry),
+        number: u64,
+        n: u32,
+        at: u64,
     ) -> Result<(), String> {
         self.change(id, |entry| {
             let after = entry.turn.after(event);
-            entry.turn =
-                after.ok_or_else(|| format!("cannot be {event:?}: it is {:?}", entry.turn))?;
-            then(entry);
+            entry.turn = after.ok_or_else(|| format!("is {:?}, and {event:?} came", entry.turn))?;
+            match event {
+                TurnEvent::Started => entry.attempts = n,
+                TurnEvent::Retry => entry.outcome = number,
+                TurnEvent::Done | TurnEvent::Failed | TurnEvent::Cancelled => {
+                    (entry.outcome, entry.ended) = (number, at);
+                    // Who took a message back wants no word of it.
+                    let told = entry.turn != Turn::Cancelled;
+                    if let Some(outgoing) = entry.delivery.as_mut().filter(|_| told) {
+                        outgoing.state = Some(Delivery::Pending);
+                    }
+                }
+            }
             Ok(())
         })
     }
 
-    fn end(&mut self, id: &str, event: TurnEvent, number: u64, at: u64) -> Result<(), String> {
-        self.turn(id, event, |entry| {
-            (entry.outcome, entry.ended) = (number, at);
-            // Who took a message back wants no word of it.
-            let told = entry.turn != Turn::Cancelled;
-            if let Some(outgoing) = entry.delivery.as_mut().filter(|_| told) {
-                outgoing.state = Some(Delivery::Pending);
-            }
-        })
-    }
-
-    fn deliver(
-        &mut self,
-        id: &str,
-        event: DeliveryEvent,
-        then: impl FnOnce(&mut Outgoing),
-    ) -> Result<(), String> {
+    fn deliver(&mut self, id: Id, event: DeliveryEvent, number: u64, n: u32) -> Result<(), String> {
         self.change(id, |entry| {
-            let wrong = |state| format!("cannot be {event:?}: its delivery is {state:?}");
+            let wrong = |state| format!("has the delivery {state:?}, and {event:?} came");
             let Some(outgoing) = &mut entry.delivery else {
                 return Err(wrong(None));
             };
             let after = outgoing.state.and_then(|state| state.after(event));
             outgoing.state = Some(after.ok_or_else(|| wrong(outgoing.state))?);
-            then(outgoing);
+            match event {
+                DeliveryEvent::Sending => outgoing.attempts = n,
+                DeliveryEvent::Deferred | DeliveryEvent::Dead => outgoing.trouble = number,
+                DeliveryEvent::Revived => outgoing.attempts = 0,
+                DeliveryEvent::Delivered | DeliveryEvent::Dropped => {}
+            }
             Ok(())
         })
     }
@@ -385,6 +360,28 @@ impl Book {
             Some(id) => self.entries.contains_key(&id),
             None => self.resets.values().any(|reset| *reset == number),
         }
+    }
+}
+
+/// What a step means to the tables of `life`.
+enum Event {
+    Turn(TurnEvent),
+    Delivery(DeliveryEvent),
+}
+
+fn event(step: &Step) -> Event {
+    match step {
+        Step::Started => Event::Turn(TurnEvent::Started),
+        Step::Retry(_) => Event::Turn(TurnEvent::Retry),
+        Step::Done(_) => Event::Turn(TurnEvent::Done),
+        Step::Failed(_) => Event::Turn(TurnEvent::Failed),
+        Step::Cancelled(_) => Event::Turn(TurnEvent::Cancelled),
+        Step::Sending => Event::Delivery(DeliveryEvent::Sending),
+        Step::Deferred(_) => Event::Delivery(DeliveryEvent::Deferred),
+        Step::Delivered => Event::Delivery(DeliveryEvent::Delivered),
+        Step::Dead(_) => Event::Delivery(DeliveryEvent::Dead),
+        Step::Revived => Event::Delivery(DeliveryEvent::Revived),
+        Step::Dropped => Event::Delivery(DeliveryEvent::Dropped),
     }
 }
 

@@ -21,7 +21,7 @@ use super::reply::Run;
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::{Busy, Config};
-use crate::journal::record::{Accepted, Record};
+use crate::journal::record::{Accepted, Record, Step};
 use crate::journal::{Condition, Journal, Purpose, Refused};
 use crate::limits::{DISK_PAUSE, THREAD_STACK};
 use crate::subprocess::Children;
@@ -271,7 +271,7 @@ impl Hub {
         let session = draft.who.digest();
         let record = accepted(id, draft);
         self.write(&mut state, &record, Purpose::NewWork).map_err(Refusal::Journal)?;
-        let done = Record::Done { id: id.to_string(), n: 0, at: now(), reply };
+        let done = Record::step(id, 0, now(), Step::Done(reply));
         // Without it the message is accepted all the same, and the agent answers it.
         if self.write(&mut state, &done, Purpose::Completion).is_err() {
             state.dispatch.restore(id, session);
@@ -323,7 +323,7 @@ impl Hub {
 
     /// Cancels a message that does not run.
     fn strike(&self, state: &mut State, id: Id, why: &str) -> Result<Vec<Id>, Refused> {
-        let record = Record::Cancelled { id: id.to_string(), at: now(), error: why.to_owned() };
+        let record = Record::step(id, 0, now(), Step::Cancelled(why.to_owned()));
         self.write(state, &record, Purpose::Completion)?;
         if let Some(run) = state.runs.remove(&id) {
             run.end();
@@ -442,7 +442,7 @@ impl Hub {
                     Err(_) => next.extend(state.rest(id, Instant::now() + DISK_PAUSE)),
                 }
             } else {
-                let record = Record::Started { id: id.to_string(), n, at: now() };
+                let record = Record::step(id, n, now(), Step::Started);
                 match self.write(state, &record, Purpose::Completion) {
                     Ok(_) => {
                         state.runs.entry(id).or_default().begin(n);
@@ -467,7 +467,7 @@ impl Hub {
         n: u32,
         error: String,
     ) -> Result<(), Refused> {
-        let record = Record::Failed { id: id.to_string(), n, at: now(), error };
+        let record = Record::step(id, n, now(), Step::Failed(error));
         self.write(state, &record, Purpose::Completion)?;
         self.over(state, id);
         Ok(())
@@ -546,7 +546,7 @@ impl State {
 
 fn accepted(id: Id, draft: Draft) -> Record {
     let hex = |digest: Digest| format!("{digest:032x}");
-    Record::Accepted(Accepted {
+    Record::Accepted(Box::new(Accepted {
         id: id.to_string(),
         at: now(),
         principal: draft.who.principal,
@@ -557,7 +557,7 @@ fn accepted(id: Id, draft: Draft) -> Record {
         body: draft.key.map(|(_, body)| hex(body)),
         interrupt: draft.mode == Busy::Interrupt,
         attachments: draft.attachments,
-    })
+    }))
 }
 
 /// Words for the sender of a message that was tried often enough.

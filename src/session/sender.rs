@@ -10,7 +10,7 @@ use super::id::Id;
 use super::life::{Delivery, DeliveryEvent};
 use super::view::{Message, rfc3339};
 use crate::delivery::{Parcel, Sent, backoff};
-use crate::journal::record::Record;
+use crate::journal::record::{Record, Step};
 use crate::journal::{Purpose, Refused};
 use crate::limits::{DISK_PAUSE, MAX_DELIVERY_PAUSE, WORKER_STACK};
 use crate::sys::poll::{Interest, poll};
@@ -97,12 +97,12 @@ impl Hub {
                 }
             };
             if let Some(error) = dead {
-                let record = Record::Dead { id: id.to_string(), n: attempts, at: now(), error };
+                let record = Record::step(id, attempts, now(), Step::Dead(error));
                 drop(state);
                 return self.close_delivery(name, id, &record);
             }
             let n = attempts + 1;
-            let record = Record::Sending { id: id.to_string(), n, at: now() };
+            let record = Record::step(id, n, now(), Step::Sending);
             match self.write(&mut state, &record, Purpose::Completion) {
                 Ok(number) => (id, n, number),
                 Err(_) => return Round::Stop(Some(Instant::now() + DISK_PAUSE)),
@@ -138,20 +138,19 @@ impl Hub {
 
     /// Writes down what came of an attempt.
     fn sent(&self, name: &str, id: Id, n: u32, sent: Sent) -> Round {
-        let text = id.to_string();
         match sent {
             Sent::Delivered => {
-                let record = Record::Delivered { id: text, n, at: now() };
+                let record = Record::step(id, n, now(), Step::Delivered);
                 self.close_delivery(name, id, &record)
             }
             Sent::Refused { why } => {
                 log::warn!("{name} refused the reply of message {id}: {why}");
-                let record = Record::Dead { id: text, n, at: now(), error: why };
+                let record = Record::step(id, n, now(), Step::Dead(why));
                 self.close_delivery(name, id, &record)
             }
             Sent::Deferred { why, retry_after } => {
                 log::info!("{name} did not take the reply of message {id} (attempt {n}): {why}");
-                let record = Record::Deferred { id: text, n, at: now(), error: why };
+                let record = Record::step(id, n, now(), Step::Deferred(why));
                 if !self.insist(&record) {
                     return Round::Stop(None);
                 }
@@ -197,18 +196,14 @@ impl Hub {
 
     /// Takes a message off the dead-letter list and sends its reply again.
     pub fn revive(&self, id: Id) -> Result<(), Denied> {
-        self.operate(
-            id,
-            DeliveryEvent::Revived,
-            Record::Revived { id: id.to_string(), at: now() },
-        )?;
+        self.operate(id, DeliveryEvent::Revived, Record::step(id, 0, now(), Step::Revived))?;
         self.post(&mut self.lock(), id);
         Ok(())
     }
 
     /// Takes a message off the dead-letter list for good.
     pub fn drop_letter(&self, id: Id) -> Result<(), Denied> {
-        self.operate(id, DeliveryEvent::Dropped, Record::Dropped { id: id.to_string(), at: now() })
+        self.operate(id, DeliveryEvent::Dropped, Record::step(id, 0, now(), Step::Dropped))
     }
 
     fn operate(&self, id: Id, event: DeliveryEvent, record: Record) -> Result<(), Denied> {

@@ -13,7 +13,7 @@ use super::life::{Delivery, Turn};
 use super::reply::Watch;
 use super::transcript::About;
 use crate::journal::Refused;
-use crate::journal::record::Record;
+use crate::journal::record::{Record, Step};
 use crate::limits::{CLOSE_PATIENCE, MAX_LISTED, THREAD_STACK};
 use crate::sys::clock::Utc;
 use crate::sys::fd::Event;
@@ -79,12 +79,11 @@ impl Hub {
         let unreadable = |e: io::Error| Some(format!("its record cannot be read: {e}"));
         let (mut reply, mut error) = (None, None);
         match self.outcome(&entry) {
-            Ok(Some(Record::Done { reply: text, .. })) => reply = Some(text),
-            Ok(Some(
-                Record::Failed { error: why, .. }
-                | Record::Cancelled { error: why, .. }
-                | Record::Retry { error: why, .. },
-            )) => error = Some(why),
+            Ok(Some(Record::Step { step: Step::Done(text), .. })) => reply = Some(text),
+            Ok(Some(Record::Step {
+                step: Step::Failed(why) | Step::Cancelled(why) | Step::Retry(why),
+                ..
+            })) => error = Some(why),
             Ok(Some(_) | None) => {}
             Err(e) => error = unreadable(e),
         }
@@ -93,8 +92,8 @@ impl Hub {
             state: outgoing.state,
             attempts: outgoing.attempts,
             error: match (outgoing.trouble > 0).then(|| self.record(outgoing.trouble)) {
-                Some(Ok(Record::Deferred { error, .. } | Record::Dead { error, .. })) => {
-                    Some(error)
+                Some(Ok(Record::Step { step: Step::Deferred(why) | Step::Dead(why), .. })) => {
+                    Some(why)
                 }
                 Some(Ok(_)) | None => None,
                 Some(Err(e)) => unreadable(e),

@@ -15,7 +15,7 @@ use super::reply::{Pen, Run};
 use super::transcript::{Known, Turn as Said};
 use crate::agent::{Bounds, Outcome, Turn};
 use crate::delivery::backoff;
-use crate::journal::record::{Accepted, Record};
+use crate::journal::record::{Accepted, Record, Step};
 use crate::journal::{Purpose, Refused};
 use crate::limits::{DISK_PAUSE, MAX_TURN_PAUSE, WORKER_STACK};
 use crate::sys::poll::{Interest, poll};
@@ -123,26 +123,23 @@ impl Hub {
         };
         let n = entry.attempts;
         let most = u32::try_from(self.settings().config.limits.max_attempts).unwrap_or(u32::MAX);
-        let text = id.to_string();
         let record = match outcome {
             Outcome::Done => {
                 let (at, reply) = (now(), run.text());
                 self.say(id, &entry, at, &reply);
-                Record::Done { id: text, n, at, reply }
+                Record::step(id, n, at, Step::Done(reply))
             }
-            Outcome::Temporary(error) if n < most => {
-                Record::Retry { id: text, n, at: now(), error }
-            }
+            Outcome::Temporary(error) if n < most => Record::step(id, n, now(), Step::Retry(error)),
             Outcome::Cancelled | Outcome::ClientGone => {
                 let error = run.why().unwrap_or_else(|| "cancelled".to_owned());
-                Record::Cancelled { id: text, at: now(), error }
+                Record::step(id, 0, now(), Step::Cancelled(error))
             }
             Outcome::Temporary(error) | Outcome::Failed(error) => {
-                Record::Failed { id: text, n, at: now(), error }
+                Record::step(id, n, now(), Step::Failed(error))
             }
             Outcome::TimedOut => {
                 let error = "the agent did not finish within agent.turn_timeout".to_owned();
-                Record::Failed { id: text, n, at: now(), error }
+                Record::step(id, n, now(), Step::Failed(error))
             }
             // The record of its beginning stays the last one: it runs again after the start.
             Outcome::Cut => return self.stop_short(id, &run),
@@ -153,7 +150,7 @@ impl Hub {
     /// Writes the record of an end, however long the disk has no room. `None`: the gateway ends
     /// before that.
     fn settle(self: &Arc<Self>, id: Id, mut record: Record) -> Option<Vec<Id>> {
-        let retry = matches!(record, Record::Retry { .. });
+        let retry = matches!(record, Record::Step { step: Step::Retry(_), .. });
         let mut waited = false;
         loop {
             let mut state = self.lock();
@@ -166,7 +163,7 @@ impl Hub {
                 Err(Refused::TooLong) => {
                     let n = state.book.get(id).map_or(0, |entry| entry.attempts);
                     let error = "the reply is longer than a record of the journal".to_owned();
-                    record = Record::Failed { id: id.to_string(), n, at: now(), error };
+                    record = Record::step(id, n, now(), Step::Failed(error));
                     continue;
                 }
                 Err(Refused::Broken(_)) => return None,
@@ -243,7 +240,7 @@ impl Hub {
             let entry = self.lock().book.get(id).cloned().ok_or(io::ErrorKind::NotFound)?;
             let text = self.accepted(&entry)?.text;
             let reply = match self.outcome(&entry)? {
-                Some(Record::Done { reply, .. }) => reply,
+                Some(Record::Step { step: Step::Done(reply), .. }) => reply,
                 Some(_) | None => String::new(),
             };
             Ok(Said { id, asked_at: entry.at, text, answered_at: entry.ended, reply })
@@ -255,7 +252,7 @@ impl Hub {
     /// The record that began a message.
     pub(super) fn accepted(&self, entry: &Entry) -> io::Result<Accepted> {
         match self.record(entry.accepted)? {
-            Record::Accepted(accepted) => Ok(accepted),
+            Record::Accepted(accepted) => Ok(*accepted),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }

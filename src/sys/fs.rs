@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::user;
+use super::{check, user};
 
 /// Makes `path` a directory that only we can enter (0700, own uid, no symlink), creating what is
 /// missing above it. An existing one with more rights is narrowed.
@@ -60,6 +60,55 @@ pub fn open_own(path: &Path) -> io::Result<File> {
         return Err(refused(path, &format!("belongs to uid {}", meta.uid())));
     }
     Ok(file)
+}
+
+/// Opens a regular file of our own uid for reading and writing, and narrows it to mode 0600; a
+/// symlink fails.
+pub fn open_own_to_write(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // O_NONBLOCK: as in `open_own`.
+    options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path).map_err(|e| symlink_in_words(path, e))?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(refused(path, "is not a regular file"));
+    }
+    if meta.uid() != user::own_uid() {
+        return Err(refused(path, &format!("belongs to uid {}", meta.uid())));
+    }
+    if meta.mode() & 0o077 != 0 {
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+/// Sets room aside for a file without making it longer (fallocate(2)). `false`: the file system
+/// knows no such thing.
+pub fn set_aside(file: &File, offset: u64, length: u64) -> io::Result<bool> {
+    let too_far = |_| io::Error::from_raw_os_error(libc::EFBIG);
+    let offset = libc::off64_t::try_from(offset).map_err(too_far)?;
+    let length = libc::off64_t::try_from(length).map_err(too_far)?;
+    loop {
+        // SAFETY: fallocate takes a descriptor that is borrowed here, flags and numbers.
+        let result = check(unsafe {
+            libc::fallocate64(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, offset, length)
+        });
+        match result.map_err(|e| (e.raw_os_error(), e)) {
+            Ok(_) => return Ok(true),
+            Err((Some(libc::EINTR), _)) => {}
+            Err((Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL), _)) => return Ok(false),
+            Err((_, e)) => return Err(e),
+        }
+    }
+}
+
+/// Drops what the page cache holds of a file, so that whoever reads it next sees what is on the
+/// disk: after a failed fsync the cache shows, as clean, what the disk never got.
+pub fn forget_cached(file: &File) {
+    // SAFETY: posix_fadvise takes a descriptor that is borrowed here, and numbers.
+    unsafe {
+        libc::posix_fadvise64(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED);
+    }
 }
 
 /// Opens a regular file that nobody else may change: our own or root's, and not writable by a
@@ -128,30 +177,6 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
 /// A symlink at the end of a path fails with ELOOP (open(2)).
 pub const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
 
-/// Makes a file that is not there yet, for reading and writing.
-pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)
-}
-
-/// Takes room on the disk for a part of a file whose size stays the same (fallocate(2)). Where the
-/// file system cannot do that, nothing happens.
-pub fn allocate(file: &File, from: u64, length: u64) -> io::Result<()> {
-    let (from, length) = (from.cast_signed(), length.cast_signed());
-    loop {
-        // SAFETY: fallocate takes a descriptor that is borrowed here, and numbers.
-        let result =
-            unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, from, length) };
-        match super::check(result) {
-            Ok(_) => return Ok(()),
-            Err(e) => match e.raw_os_error() {
-                Some(libc::EINTR) => {}
-                Some(libc::EOPNOTSUPP | libc::ENOSYS) => return Ok(()),
-                _ => return Err(e),
-            },
-        }
-    }
-}
-
 /// Puts `content` at `path` in one step: a temporary file beside it, sync, rename, sync of the
 /// directory. Readers see the old file or the new one; after a power cut too.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
@@ -204,6 +229,11 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<File> {
     let mut file = create_new(path, mode)?;
     file.write_all(content)?;
     Ok(file)
+}
+
+/// Creates a file for reading and writing where there is none.
+pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)
 }
 
 /// A name in the same directory that no other process of ours uses at the same time.

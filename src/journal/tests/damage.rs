@@ -1,0 +1,229 @@
+//! Truncated, flipped and foreign journals: a clean prefix or a clean refusal, never anything else.
+
+use std::cmp::Ordering;
+
+use super::*;
+use crate::journal::line::{Header, line};
+
+/// A journal of about `size` bytes, in its two forms: as written, and after a compaction.
+fn examples(size: u64) -> Vec<(Vec<u8>, Vec<(u64, String)>)> {
+    let dir = TempDir::new("journal");
+    let path = dir.path().join(NAME);
+    let (journal, _) = open(&dir);
+    while journal.size() < size {
+        fill(&journal, 1);
+    }
+    let written = (fs::read(&path).unwrap(), all(&journal));
+    journal.compact(&mut |number, _| number % 3 != 1).unwrap();
+    fill(&journal, 12);
+    let compacted = (fs::read(&path).unwrap(), all(&journal));
+    vec![written, compacted]
+}
+
+/// What may come of a damaged journal; the number of records that were found.
+#[track_caller]
+fn clean(dir: &TempDir, bytes: &[u8], whole: &[(u64, String)]) -> Option<usize> {
+    let path = dir.path().join(NAME);
+    fs::write(&path, bytes).unwrap();
+    let mut seen = Vec::new();
+    let opened = FileJournal::open(dir.path(), CAP, &mut |number, json| {
+        seen.push((number, json.to_owned()));
+        Ok(())
+    });
+    assert!(whole.starts_with(&seen), "an invented record");
+    match opened {
+        Ok((journal, opened)) => {
+            let number = journal.append("1", Purpose::NewWork).unwrap();
+            drop(journal);
+            let (journal, again) = open(dir);
+            assert_eq!(again.len(), seen.len() + 1, "{opened:?}");
+            assert_eq!((journal.last(), &again[..seen.len()]), (number, &seen[..]));
+            Some(seen.len())
+        }
+        Err(damage) => {
+            let (offset, _) = damage.place.unwrap();
+            assert!(offset <= bytes.len() as u64);
+            assert_eq!(fs::read(&path).unwrap(), bytes, "a refused journal was changed");
+            let inspected = inspect(&path, &mut |_, _| Ok(())).unwrap_err();
+            assert_eq!(inspected, damage);
+            None
+        }
+    }
+}
+
+#[test]
+fn cut_off_at_every_byte() {
+    for (bytes, whole) in examples(2 << 10) {
+        let dir = TempDir::new("journal");
+        let header = bytes.iter().position(|b| *b == b'\n').unwrap() + 1;
+        let kept = Header::parse(&bytes[..header]).unwrap().kept;
+        for length in 0..=bytes.len() {
+            let lines = bytes[..length].iter().filter(|b| **b == b'\n').count();
+            let found = clean(&dir, &bytes[..length], &whole);
+            let expected = match lines {
+                // The beginning of a new header is a journal that never began.
+                0 => Header::NEW.line().starts_with(&bytes[..length]).then_some(0),
+                _ => (lines > usize::try_from(kept).unwrap()).then_some(lines - 1),
+            };
+            assert_eq!(found, expected, "cut at {length}");
+        }
+        assert_eq!(names(dir.path()), ["journal"], "what a cut left has no LF: not kept");
+    }
+}
+
+#[test]
+fn every_bit_flipped() {
+    let full = std::env::var_os("HERMES_FULL").is_some();
+    for (bytes, whole) in examples(if full { 64 << 10 } else { 2 << 10 }) {
+        let dir = TempDir::new("journal");
+        let path = dir.path().join(NAME);
+        let ends: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == b'\n').collect();
+        let last_but_one = ends[ends.len() - 2];
+        let mut flipped = bytes.clone();
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                flipped[at] ^= 1 << bit;
+                let mut seen = Vec::new();
+                let mut note = |number, json: &str| {
+                    seen.push((number, json.to_owned()));
+                    Ok(())
+                };
+                fs::write(&path, &flipped).unwrap();
+                let found = inspect(&path, &mut note);
+                assert!(whole.starts_with(&seen), "byte {at}, bit {bit}: an invented record");
+                // Only the last line may be wrong; without the LF before it, that is two records.
+                let tail = match at.cmp(&last_but_one) {
+                    Ordering::Less => None,
+                    Ordering::Equal => Some(ends[ends.len() - 3] + 1),
+                    Ordering::Greater => Some(last_but_one + 1),
+                };
+                match found {
+                    // Also where a byte of the last record became an LF: then it is not the last.
+                    Err(damage) => assert!(damage.place.unwrap().0 <= at as u64),
+                    Ok(report) => {
+                        let torn = report.torn.map(|(offset, _)| offset);
+                        assert_eq!(torn, tail.map(|tail| tail as u64), "byte {at}, bit {bit}");
+                        assert!(torn.is_some(), "byte {at}, bit {bit} went unnoticed");
+                    }
+                }
+                // A start costs more than a look, and comes to the same.
+                if bit == at % 8 && at % 16 == 0 {
+                    assert_eq!(clean(&dir, &flipped, &whole), tail.map(|_| seen.len()));
+                }
+                flipped[at] ^= 1 << bit;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_whole_last_record_that_is_wrong_is_kept() {
+    let dir = TempDir::new("journal");
+    let path = dir.path().join(NAME);
+    fill(&open(&dir).0, 3);
+    let good = fs::read(&path).unwrap();
+    for expected in ["journal.torn-", "journal.torn-"] {
+        let mut bytes = good.clone();
+        bytes.extend_from_slice(b"00000000 4 {\"what\":1}\n");
+        fs::write(&path, &bytes).unwrap();
+        let (_, opened) = FileJournal::open(dir.path(), CAP, &mut |_, _| Ok(())).unwrap();
+        assert_eq!(opened.records, 3);
+        let words = opened.dropped.unwrap();
+        assert!(words.contains(expected) && words.contains(&good.len().to_string()), "{words}");
+        assert_eq!(fs::read(&path).unwrap(), good);
+    }
+    let torn = format!("journal.torn-{}", good.len());
+    assert_eq!(names(dir.path()), ["journal", &torn, &format!("{torn}.1")]);
+    assert_eq!(fs::read(dir.path().join(torn)).unwrap(), b"00000000 4 {\"what\":1}\n");
+}
+
+#[test]
+fn gaps_and_what_a_file_system_leaves_behind() {
+    let dir = TempDir::new("journal");
+    fill(&open(&dir).0, 3);
+    let good = fs::read(dir.path().join(NAME)).unwrap();
+    let with = |more: &[u8]| [&good[..], more].concat();
+    let whole: Vec<(u64, String)> = (1..=4).map(|n| (n, json(n))).collect();
+    assert_eq!(clean(&dir, &with(&line(4, &json(4))), &whole), Some(4));
+    for more in [&b"\0"[..], &[0; 5000], b"junk", b"\xff\xfe", b"12345678 4 {"] {
+        assert_eq!(clean(&dir, &with(more), &whole), Some(3));
+    }
+    for number in [0, 1, 3, 5, u64::MAX] {
+        assert_eq!(clean(&dir, &with(&line(number, "{}")), &whole), None, "{number}");
+    }
+    for more in ["a\nb\n", "\n\n", "00000000 4 {}\n00000000 5 {}\n"] {
+        assert_eq!(clean(&dir, &with(more.as_bytes()), &whole), None, "{more}");
+    }
+    let zeros = [&good[..], &[0; 100], &line(4, &json(4)), &line(5, &json(5))].concat();
+    assert_eq!(clean(&dir, &zeros, &whole), None);
+}
+
+#[test]
+fn a_foreign_file_is_left_alone() {
+    let dir = TempDir::new("journal");
+    let path = dir.path().join(NAME);
+    let future = line(0, r#"{"format":"hermes-gateway journal","version":2,"base":1,"kept":0}"#);
+    fs::write(&path, &future).unwrap();
+    let refused = FileJournal::open(dir.path(), CAP, &mut |_, _| Ok(())).unwrap_err();
+    let words = refused.to_string();
+    assert!(words.contains("version 2") && !words.contains("repair"), "{words}");
+    assert!(repair(dir.path(), &mut |_, _| Ok(())).is_err());
+    assert_eq!(fs::read(&path).unwrap(), future);
+    for text in ["a text\n", "00000000 0 {}\n"] {
+        fs::write(&path, text).unwrap();
+        let refused = FileJournal::open(dir.path(), CAP, &mut |_, _| Ok(())).unwrap_err();
+        assert_eq!(refused.place, Some((0, 0)), "{refused}");
+    }
+}
+
+#[test]
+fn a_repair_cuts_and_keeps() {
+    for (bytes, whole) in examples(4 << 10) {
+        let starts: Vec<usize> =
+            bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1).collect();
+        // In the header, in the first record, in the middle, in the last but one.
+        for place in [None, Some(0), Some(whole.len() / 2), Some(whole.len() - 2)] {
+            let dir = TempDir::new("journal");
+            let path = dir.path().join(NAME);
+            let at = place.map_or(0, |place| starts[place]);
+            let mut damaged = bytes.clone();
+            damaged[at + 10] ^= 1;
+            fs::write(&path, &damaged).unwrap();
+            let repaired = repair(dir.path(), &mut |_, _| Ok(())).unwrap().unwrap();
+            let good = place.unwrap_or(whole.len());
+            assert_eq!(repaired.damage.place.unwrap().0, at as u64);
+            assert_eq!(repaired.records, good as u64);
+            assert_eq!(repaired.left_out, place.map_or(0, |place| whole.len() - place - 1) as u64);
+            assert_eq!(repaired.kept, dir.path().join(format!("journal.damaged-{at}")));
+            assert_eq!(fs::read(&repaired.kept).unwrap(), damaged);
+            assert_eq!(names(dir.path()).len(), 2);
+            let (journal, seen) = open(&dir);
+            assert_eq!(seen, whole[..good]);
+            // Numbers that were given once are not given again.
+            assert_eq!(journal.last(), whole[whole.len() - 1].0);
+            fill(&journal, 1);
+            drop(journal);
+            assert!(repair(dir.path(), &mut |_, _| Ok(())).unwrap().is_none());
+            assert_eq!(open(&dir).1.len(), good + 1);
+        }
+    }
+}
+
+#[test]
+fn a_look_changes_nothing() {
+    let dir = TempDir::new("journal");
+    let path = dir.path().join(NAME);
+    let (journal, _) = open(&dir);
+    fill(&journal, 30);
+    let report = inspect(&path, &mut |_, _| Ok(())).unwrap();
+    assert_eq!((report.records, report.first, report.last), (30, Some(1), 30));
+    assert_eq!((report.bytes, report.torn), (journal.size(), None));
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.truncate(bytes.len() - 3);
+    fs::write(&path, &bytes).unwrap();
+    let report = inspect(&path, &mut |_, _| Ok(())).unwrap();
+    assert_eq!((report.records, report.last, report.bytes), (29, 29, bytes.len() as u64));
+    let (offset, length) = report.torn.unwrap();
+    assert_eq!(offset + length, bytes.len() as u64);
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}

@@ -1,0 +1,186 @@
+//! Disks that refuse, tear and lie.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::mpsc;
+
+use super::*;
+use crate::journal::writer::Disk;
+
+fn full() -> io::Error {
+    io::ErrorKind::StorageFull.into()
+}
+
+fn failing() -> io::Error {
+    io::Error::other("a bad disk")
+}
+
+/// A journal with three records whose disk then is `change`d.
+fn with(change: impl FnOnce(&mut Disk)) -> (TempDir, FileJournal) {
+    let dir = TempDir::new("journal");
+    let (mut journal, _) = open(&dir);
+    fill(&journal, 3);
+    change(&mut journal.disk);
+    (dir, journal)
+}
+
+/// As [`FileJournal::condition`] says once its pause is over.
+fn probe(journal: &FileJournal) -> Condition {
+    journal.lock().probe(journal.disk);
+    journal.condition()
+}
+
+#[test]
+fn a_short_write_is_taken_back() {
+    static SHORT: AtomicBool = AtomicBool::new(true);
+    let (dir, journal) = with(|disk| {
+        disk.write = |file, bytes, at| {
+            let length = if SHORT.load(SeqCst) { bytes.len() / 2 } else { bytes.len() };
+            file.write_at(&bytes[..length], at)
+        };
+    });
+    let size = journal.size();
+    for purpose in [Purpose::NewWork, Purpose::Completion] {
+        assert!(matches!(journal.append("1", purpose), Err(Refused::Full(_))));
+        assert_eq!(fs::metadata(dir.path().join(NAME)).unwrap().len(), size);
+    }
+    assert!(matches!(journal.condition(), Condition::Degraded(_)));
+    SHORT.store(false, SeqCst);
+    fill(&journal, 1);
+    assert_eq!((journal.last(), journal.condition()), (4, Condition::Good));
+    drop(journal);
+    assert_eq!(open(&dir).1.len(), 4);
+}
+
+#[test]
+fn without_room_ahead_only_completions_are_taken() {
+    static FULL: AtomicBool = AtomicBool::new(true);
+    let (_dir, journal) = with(|disk| {
+        disk.set_aside = |_, _, _| if FULL.load(SeqCst) { Err(full()) } else { Ok(true) };
+    });
+    journal.lock().aside = 0;
+    assert!(matches!(journal.append("1", Purpose::NewWork), Err(Refused::Full(_))));
+    assert_eq!(journal.append("1", Purpose::Completion), Ok(4));
+    assert!(matches!(probe(&journal), Condition::Degraded(_)));
+    FULL.store(false, SeqCst);
+    assert_eq!(probe(&journal), Condition::Good);
+    assert_eq!(journal.append("1", Purpose::NewWork), Ok(5));
+}
+
+#[test]
+fn a_file_system_that_sets_nothing_aside_will_do() {
+    let (_dir, journal) = with(|disk| disk.set_aside = |_, _, _| Ok(false));
+    journal.lock().aside = 0;
+    fill(&journal, 100);
+    assert_eq!(probe(&journal), Condition::Good);
+}
+
+#[test]
+fn other_errors_are_for_now() {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    let (_dir, journal) = with(|disk| {
+        disk.write = |file, bytes, at| match ASKED.fetch_add(1, SeqCst) {
+            0 => Err(failing()),
+            1 => Err(io::ErrorKind::Interrupted.into()),
+            _ => file.write_at(bytes, at),
+        };
+    });
+    assert!(matches!(journal.append("1", Purpose::NewWork), Err(Refused::Unavailable(_))));
+    assert_eq!(journal.append("1", Purpose::NewWork), Ok(4));
+    assert_eq!(ASKED.load(SeqCst), 3);
+}
+
+#[test]
+fn a_record_that_cannot_be_taken_back_breaks_it() {
+    let (_dir, journal) = with(|disk| {
+        disk.write = |file, bytes, at| file.write_at(&bytes[..3], at);
+        disk.truncate = |_, _| Err(failing());
+    });
+    assert!(matches!(journal.append("1", Purpose::NewWork), Err(Refused::Broken(_))));
+    assert!(matches!(journal.append("1", Purpose::Completion), Err(Refused::Broken(_))));
+    assert!(matches!(journal.condition(), Condition::Broken(_)));
+    assert_eq!(journal.sync(3), Ok(()), "what was durable stays so");
+    assert!(journal.compact(&mut |_, _| true).is_err());
+    let (tell, told) = mpsc::channel();
+    journal.on_broken(move |why| tell.send(why.to_owned()).unwrap());
+    assert!(told.try_recv().unwrap().contains("taken back"), "told at once");
+}
+
+#[test]
+fn a_failed_sync_is_not_tried_again() {
+    static SYNCS: AtomicU32 = AtomicU32::new(0);
+    let (dir, journal) = with(|disk| {
+        disk.sync = |_| {
+            SYNCS.fetch_add(1, SeqCst);
+            Err(failing())
+        };
+    });
+    let (tell, told) = mpsc::channel();
+    journal.on_broken(move |why| tell.send(why.to_owned()).unwrap());
+    assert_eq!(journal.sync(3), Ok(()));
+    assert_eq!(journal.append("1", Purpose::NewWork), Ok(4));
+    for _ in 0..2 {
+        assert!(matches!(journal.sync(4), Err(Refused::Broken(_))));
+    }
+    assert_eq!(SYNCS.load(SeqCst), 1);
+    assert!(told.try_recv().unwrap().contains("a bad disk"));
+    assert!(told.try_recv().is_err(), "told once");
+    assert!(matches!(journal.append("1", Purpose::Completion), Err(Refused::Broken(_))));
+    assert!(journal.compact(&mut |_, _| true).is_err());
+    assert_eq!(names(dir.path()), ["journal"]);
+}
+
+#[test]
+fn one_sync_serves_all_that_wait() {
+    static SYNCS: AtomicU32 = AtomicU32::new(0);
+    static GATE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let (_dir, journal) = with(|disk| {
+        disk.sync = |file: &File| {
+            SYNCS.fetch_add(1, SeqCst);
+            drop(GATE.lock());
+            file.sync_data()
+        };
+    });
+    let journal = Arc::new(journal);
+    // The first sync is held up until all have appended: then one more has to do for all others.
+    let held = GATE.lock().unwrap();
+    let (appended, all_appended) = mpsc::channel();
+    let writers: Vec<_> = (0..16)
+        .map(|_| {
+            let (journal, appended) = (Arc::clone(&journal), appended.clone());
+            std::thread::spawn(move || {
+                let number = journal.append("1", Purpose::NewWork).unwrap();
+                appended.send(()).unwrap();
+                journal.sync(number).unwrap();
+                assert!(journal.lock().durable >= number);
+            })
+        })
+        .collect();
+    (0..16).for_each(|_| all_appended.recv().unwrap());
+    drop(held);
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    assert!((1..=2).contains(&SYNCS.load(SeqCst)), "{SYNCS:?}");
+}
+
+#[test]
+fn a_compaction_that_fails_changes_nothing() {
+    let (dir, journal) = with(|_| {});
+    let path = dir.path().join(NAME);
+    // Its temporary file cannot be made, then what it reads is damaged.
+    fs::create_dir(dir.path().join("journal.new")).unwrap();
+    journal.compact(&mut |_, _| false).unwrap_err();
+    fs::remove_dir(dir.path().join("journal.new")).unwrap();
+    let good = fs::read(&path).unwrap();
+    File::options().write(true).open(&path).unwrap().write_at(b"?", 150).unwrap();
+    let error = journal.compact(&mut |_, _| true).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    assert_eq!(journal.read(2).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    assert_eq!(names(dir.path()), ["journal"]);
+    File::options().write(true).open(&path).unwrap().write_at(&good, 0).unwrap();
+    fill(&journal, 1);
+    journal.compact(&mut |number, _| number > 2).unwrap();
+    assert_eq!(all(&journal), [(3, json(3)), (4, json(4))]);
+    assert_eq!(journal.lock().durable, 4);
+}

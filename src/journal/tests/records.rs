@@ -1,0 +1,101 @@
+//! Records as JSON.
+
+use crate::journal::record::{Accepted, Record, Step, id_of};
+
+const ID: &str = "01JD0000000000000000000000";
+
+fn examples() -> Vec<(Record, String)> {
+    let nasty = "a \"b\"\n\\ ä \u{1f600} \u{0} [,]}{";
+    let step = |n, step| Record::Step { id: ID.to_owned(), n, at: 7, step };
+    let with =
+        |rest: &str| format!(r#"{{"t":"{}}}"#, rest.replace("ID", &format!(r#""id":"{ID}""#)));
+    let full = Accepted {
+        id: ID.to_owned(),
+        at: u64::MAX,
+        principal: "owner".to_owned(),
+        session: Some(nasty.to_owned()),
+        text: nasty.to_owned(),
+        deliver: Some("home".to_owned()),
+        key: Some("ab".to_owned()),
+        body: Some("cd".to_owned()),
+        interrupt: true,
+        attachments: vec!["a]\"".to_owned(), String::new()],
+    };
+    let least = Accepted {
+        id: ID.to_owned(),
+        at: 1,
+        principal: "owner".to_owned(),
+        text: "hi".to_owned(),
+        ..Accepted::default()
+    };
+    let text = r#""a \"b\"\n\\ ä 😀 \u0000 [,]}{""#;
+    vec![
+        (
+            Record::Accepted(Box::new(full)),
+            with(&format!(
+                r#"accepted",ID,"at":18446744073709551615,"principal":"owner","session":{text},"text":{text},"deliver":"home","key":"ab","body":"cd","mode":"interrupt","attachments":["a]\"",""]"#
+            )),
+        ),
+        (
+            Record::Accepted(Box::new(least)),
+            with(r#"accepted",ID,"at":1,"principal":"owner","text":"hi""#),
+        ),
+        (step(1, Step::Started), with(r#"started",ID,"n":1,"at":7"#)),
+        (step(2, Step::Retry("e".into())), with(r#"retry",ID,"n":2,"at":7,"error":"e""#)),
+        (step(3, Step::Done("".into())), with(r#"done",ID,"n":3,"at":7,"reply":"""#)),
+        (step(3, Step::Failed("e\\".into())), with(r#"failed",ID,"n":3,"at":7,"error":"e\\""#)),
+        (step(0, Step::Cancelled("e".into())), with(r#"cancelled",ID,"at":7,"error":"e""#)),
+        (step(4, Step::Sending), with(r#"sending",ID,"n":4,"at":7"#)),
+        (step(5, Step::Deferred("e".into())), with(r#"deferred",ID,"n":5,"at":7,"error":"e""#)),
+        (step(6, Step::Delivered), with(r#"delivered",ID,"n":6,"at":7"#)),
+        (
+            step(u32::MAX, Step::Dead("e".into())),
+            with(r#"dead",ID,"n":4294967295,"at":7,"error":"e""#),
+        ),
+        (step(0, Step::Revived), with(r#"revived",ID,"at":7"#)),
+        (step(0, Step::Dropped), with(r#"dropped",ID,"at":7"#)),
+        (
+            Record::Reset { principal: "p".into(), session: nasty.into(), at: 9 },
+            with(&format!(r#"reset","principal":"p","session":{text},"at":9"#)),
+        ),
+    ]
+}
+
+#[test]
+fn every_record_survives_its_json() {
+    for (record, json) in examples() {
+        assert_eq!(record.to_json(), json);
+        assert_eq!(Record::parse(&json).as_ref(), Ok(&record), "{json}");
+        serde_json::from_str::<serde_json::Value>(&json).unwrap();
+        let id = (!matches!(record, Record::Reset { .. })).then_some(ID);
+        assert_eq!(id_of(&json), id, "{json}");
+    }
+}
+
+#[test]
+fn what_is_no_record_is_refused_in_words() {
+    for (json, _) in examples().iter().map(|(_, json)| (json, ())) {
+        for end in (0..json.len()).filter(|end| json.is_char_boundary(*end)) {
+            assert!(Record::parse(&json[..end]).is_err(), "{}", &json[..end]);
+        }
+    }
+    for (json, why) in [
+        ("[]", "no object"),
+        ("{}", "no list of members"),
+        (r#"{"t":"novel","id":"1","at":1}"#, "novel"),
+        (r#"{"t":"sending","id":"1","at":1}"#, "no n"),
+        (r#"{"t":"sending","id":"1","n":4294967296,"at":1}"#, "too large"),
+        (r#"{"t":"sending","id":"1","n":-1,"at":1}"#, "no number"),
+        (r#"{"t":"sending","id":1,"n":1,"at":1}"#, "id is no text"),
+        (r#"{"t":"sending","id":"1","id":"2","n":1,"at":1}"#, "more than one"),
+        (r#"{"t":"sending","id":"1","n":1,"at":1,"more":"1"}"#, "more"),
+        (r#"{"t":"sending","id":"1"x,"n":1,"at":1}"#, "behind id"),
+        (r#"{"t":"done","id":"1","n":1,"at":1,"reply":"a"b"}"#, "behind reply"),
+        (r#"{"t":"done","id":"1","n":1,"at":1,"reply":"\q"}"#, "reply is no text"),
+    ] {
+        let refused = Record::parse(json).unwrap_err();
+        assert!(refused.contains(why), "{json}: {refused}");
+    }
+    assert_eq!(id_of("{\"t\":\"a\",\"at\":1}"), None);
+    assert_eq!(id_of(""), None);
+}

@@ -1,0 +1,144 @@
+//! Many writers, readers and compactions at once.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+
+use super::*;
+
+const WRITERS: u64 = 16;
+const EACH: u64 = 40;
+
+#[test]
+fn nothing_is_lost_while_the_journal_is_compacted() {
+    let dir = TempDir::new("journal");
+    let (journal, _) = open(&dir);
+    let done = AtomicBool::new(false);
+    let dead = |json: &str| json.starts_with("\"dead");
+    thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let journal = &journal;
+                scope.spawn(move || {
+                    for n in 0..EACH {
+                        let purpose = Purpose::NewWork;
+                        journal.append(&format!("\"dead {writer} {n}\""), purpose).unwrap();
+                        let text = format!("\"live {writer} {n}\"");
+                        let number = journal.append(&text, purpose).unwrap();
+                        journal.sync(number).unwrap();
+                        assert_eq!(journal.read(number).unwrap(), text);
+                    }
+                })
+            })
+            .collect();
+        let (journal, done) = (&journal, &done);
+        let compactor = scope.spawn(move || {
+            let mut let_go = BTreeSet::new();
+            let mut rounds = 0;
+            while !done.load(SeqCst) {
+                let keep = &mut |number, json: &str| !dead(json) || !let_go.insert(number);
+                journal.compact(keep).unwrap();
+                rounds += 1;
+            }
+            rounds
+        });
+        scope.spawn(move || {
+            while !done.load(SeqCst) {
+                let mut before = 0;
+                let order = &mut |number, _: &str| std::mem::replace(&mut before, number) < number;
+                journal.scan(0, order).unwrap();
+            }
+        });
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        done.store(true, SeqCst);
+        assert!(compactor.join().unwrap() > 1);
+    });
+    assert_eq!(journal.last(), WRITERS * EACH * 2);
+    let seen = all(&journal);
+    drop(journal);
+    assert_eq!(open(&dir).1, seen);
+    for writer in 0..WRITERS {
+        let own = format!("\"live {writer} ");
+        let own: Vec<&str> =
+            seen.iter().map(|(_, json)| json.as_str()).filter(|j| j.starts_with(&own)).collect();
+        let expected: Vec<String> = (0..EACH).map(|n| format!("\"live {writer} {n}\"")).collect();
+        assert_eq!(own, expected, "lost, or out of order");
+    }
+}
+
+/// Not a test of right or wrong: what it costs, with `--ignored --nocapture`, for release builds.
+#[test]
+#[ignore = "a measurement"]
+fn figures() {
+    use std::time::Instant;
+    let dir = TempDir::new("journal");
+    let base = std::env::var_os("HERMES_FIGURES_DIR").map(std::path::PathBuf::from);
+    let at = base.as_deref().unwrap_or(dir.path());
+    let (journal, _) = FileJournal::open(at, 1 << 30, &mut |_, _| Ok(())).unwrap();
+    let (fill, id) = ("x".repeat(170), "01JD0000000000000000000000");
+    for _ in 0..100_000 {
+        let json = format!(
+            r#"{{"t":"accepted","id":"{id}","at":1700000000000,"principal":"owner","session":"work","text":"{fill}\n"}}"#
+        );
+        journal.append(&json, Purpose::NewWork).unwrap();
+    }
+    let start = Instant::now();
+    journal.sync(journal.last()).unwrap();
+    println!("{} bytes, synced in {:?}", journal.size(), start.elapsed());
+    drop(journal);
+    for _ in 0..3 {
+        let start = Instant::now();
+        FileJournal::open(at, CAP, &mut |_, _| Ok(())).unwrap();
+        let bare = start.elapsed();
+        let start = Instant::now();
+        let mut texts = 0;
+        let parse = &mut |_, json: &str| {
+            record::Record::parse(json)
+                .map(|record| texts += usize::from(record.to_json().is_empty()))
+        };
+        FileJournal::open(at, CAP, parse).unwrap();
+        let round_trip = start.elapsed();
+        let start = Instant::now();
+        let mut records = Vec::new();
+        let parse = &mut |_, json: &str| record::Record::parse(json).map(|r| records.push(r));
+        FileJournal::open(at, CAP, parse).unwrap();
+        println!(
+            "open {bare:?}, parsing and kept {:?}, and to_json {round_trip:?}",
+            start.elapsed()
+        );
+    }
+    let (journal, _) = FileJournal::open(at, CAP, &mut |_, _| Ok(())).unwrap();
+    let start = Instant::now();
+    journal.compact(&mut |number, _| number % 2 == 0).unwrap();
+    println!("compaction to half {:?}", start.elapsed());
+    let start = Instant::now();
+    for n in 0..1000 {
+        journal.read(2 + n * 98).unwrap();
+    }
+    println!("read {:?}", start.elapsed() / 1000);
+    for writers in [1, 4, 16, 64] {
+        let (each, text) = (2000 / writers, format!("\"{}\"", "x".repeat(280)));
+        let start = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..writers {
+                scope.spawn(|| {
+                    for _ in 0..each {
+                        let number = journal.append(&text, Purpose::NewWork).unwrap();
+                        journal.sync(number).unwrap();
+                    }
+                });
+            }
+        });
+        let rate = f64::from(each * writers) / start.elapsed().as_secs_f64();
+        println!("{writers} writers: {rate:.0} durable records a second");
+    }
+    let path = at.join("bare");
+    let mut bare = fs::File::create(&path).unwrap();
+    let start = Instant::now();
+    for _ in 0..1000 {
+        io::Write::write_all(&mut bare, &[b'x'; 300]).unwrap();
+        bare.sync_data().unwrap();
+    }
+    println!("bare: {:.0} writes with fdatasync a second", 1000.0 / start.elapsed().as_secs_f64());
+    fs::remove_file(path).unwrap();
+}

@@ -1,0 +1,152 @@
+//! The end of the journal, where records are written.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::line::line;
+use super::{Condition, Purpose, Refused, room};
+use crate::limits::{JOURNAL_AHEAD, JOURNAL_STEP};
+use crate::sys::fs as files;
+
+/// What is asked of the disk, so that tests can have it refused.
+#[derive(Clone, Copy)]
+pub struct Disk {
+    pub write: fn(&File, &[u8], u64) -> io::Result<usize>,
+    pub truncate: fn(&File, u64) -> io::Result<()>,
+    pub set_aside: fn(&File, u64, u64) -> io::Result<bool>,
+    pub sync: fn(&File) -> io::Result<()>,
+}
+
+impl Disk {
+    pub fn real() -> Disk {
+        // Tests of durability have to fail without the one call that makes for it.
+        let trusting = cfg!(debug_assertions) && env::var_os("HERMES_TEST_NO_FDATASYNC").is_some();
+        Disk {
+            write: File::write_at,
+            truncate: File::set_len,
+            set_aside: files::set_aside,
+            sync: if trusting { |_| Ok(()) } else { File::sync_data },
+        }
+    }
+}
+
+/// The end of the journal: what is guarded by its lock.
+pub struct Inner {
+    pub file: Arc<File>,
+    /// Number and offset of a record every [`JOURNAL_STEP`] bytes, and of the first.
+    pub index: Vec<(u64, u64)>,
+    /// Where the last record ends, and the next begins.
+    pub end: u64,
+    pub last: u64,
+    /// The last number that is known to be durable.
+    pub durable: u64,
+    pub syncing: bool,
+    /// How far room has been set aside; the maximum where the file system cannot.
+    pub aside: u64,
+    pub cap: u64,
+    pub condition: Condition,
+    pub probed: Instant,
+}
+
+impl Inner {
+    /// Writes one record with one call, and takes back what is not whole.
+    pub fn append(&mut self, disk: Disk, json: &str, purpose: Purpose) -> Result<u64, Refused> {
+        if let Condition::Broken(why) = &self.condition {
+            return Err(Refused::Broken(why.clone()));
+        }
+        let number = self.last + 1;
+        let line = line(number, json);
+        let length = line.len() as u64;
+        room(self.end, length, self.cap, purpose)?;
+        match self.set_aside(disk, length) {
+            Err(e) if purpose == Purpose::NewWork => return Err(self.degrade(&e)),
+            _ => {}
+        }
+        let written = loop {
+            match (disk.write)(&self.file, &line, self.end) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Ok(count) if count < line.len() => {
+                    let short = format!("it took {count} bytes of {length}");
+                    break Err(io::Error::new(io::ErrorKind::StorageFull, short));
+                }
+                result => break result,
+            }
+        };
+        if let Err(e) = written {
+            if let Err(worse) = (disk.truncate)(&self.file, self.end) {
+                let why = format!("a record that failed ({e}) cannot be taken back: {worse}");
+                return Err(Refused::Broken(self.break_off(&why)));
+            }
+            // What was set aside went with it.
+            self.aside = 0;
+            let _ = self.set_aside(disk, 0);
+            return Err(self.degrade(&e));
+        }
+        note(&mut self.index, number, self.end);
+        self.end += length;
+        self.last = number;
+        if purpose == Purpose::NewWork {
+            self.condition = Condition::Good;
+        }
+        Ok(number)
+    }
+
+    /// Sees to it that there is room for `more` bytes and a reserve beyond them, so that a disk
+    /// which others fill up still takes what completes the work there is.
+    pub fn set_aside(&mut self, disk: Disk, more: u64) -> io::Result<()> {
+        let enough = |ahead: u64| self.end.saturating_add(more).saturating_add(ahead);
+        if enough(JOURNAL_AHEAD) <= self.aside {
+            return Ok(());
+        }
+        // Twice as much first: then the disk is asked once for many records.
+        let mut result = Ok(());
+        for ahead in [2 * JOURNAL_AHEAD, JOURNAL_AHEAD] {
+            match (disk.set_aside)(&self.file, self.end, more.saturating_add(ahead)) {
+                Ok(can) => {
+                    self.aside = if can { enough(ahead) } else { u64::MAX };
+                    return Ok(());
+                }
+                Err(e) => result = Err(e),
+            }
+        }
+        result
+    }
+
+    /// Asks the disk again whether it has room.
+    pub fn probe(&mut self, disk: Disk) {
+        self.aside = 0;
+        match self.set_aside(disk, 0) {
+            Ok(()) => self.condition = Condition::Good,
+            Err(e) => drop(self.degrade(&e)),
+        }
+    }
+
+    fn degrade(&mut self, e: &io::Error) -> Refused {
+        let why = format!("the journal cannot be written: {e}");
+        self.condition = Condition::Degraded(why.clone());
+        self.probed = Instant::now();
+        match e.kind() {
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => Refused::Full(why),
+            _ => Refused::Unavailable(why),
+        }
+    }
+
+    pub fn break_off(&mut self, why: &str) -> String {
+        self.condition = Condition::Broken(why.to_owned());
+        why.to_owned()
+    }
+}
+
+/// Remembers the place of a record, if the last that is remembered is far enough before it.
+pub fn note(index: &mut Vec<(u64, u64)>, number: u64, at: u64) {
+    if index.last().is_none_or(|(_, before)| at - before >= JOURNAL_STEP) {
+        index.push((number, at));
+    }
+}
