@@ -363,10 +363,10 @@ fn a_full_disk_takes_no_new_work_and_completes_what_there_is() {
         let refused = refused.assert_status(507);
         assert!(refused.field("retry-after").is_some(), "{:?}", refused.head);
         assert!(!ids.is_empty(), "nothing was accepted");
-        assert_degraded(&gateway, &mut caller, "room");
+        assert_degraded(&gateway, &mut caller, "No space left");
         gate.open();
         assert_all_done(&mut caller, &ids, &text);
-        assert_degraded(&gateway, &mut caller, "room");
+        assert_degraded(&gateway, &mut caller, "No space left");
         fs::remove_file(filled).unwrap();
         assert_recovers(&gateway, &mut caller);
         gateway.signal(libc::SIGKILL);
@@ -392,7 +392,7 @@ fn a_disk_that_never_had_room_takes_no_work_and_stops_nothing_else() {
             let text = "x".repeat(4000);
             let (ids, refused) = post_until_refused(&mut caller, "k", &text);
             assert!(refused.assert_status(507).field("retry-after").is_some());
-            assert_degraded(&gateway, &mut caller, "room");
+            assert_degraded(&gateway, &mut caller, "No space left");
             for id in ids {
                 let target = format!("/v1/messages/{id}?wait=4");
                 let done = caller.ask("GET", &target, &[], "").unwrap().assert_status(200).json();
