@@ -50,6 +50,8 @@ struct Acknowledged {
     session: String,
     key: String,
     text: String,
+    /// Its reply was shown, so its turn must not run again.
+    finished: bool,
 }
 
 /// The text of a client's message: mostly short, sometimes more than a few blocks.
@@ -74,19 +76,24 @@ fn client(
     thread::spawn(move || {
         let mut caller = Caller::tcp(address, &key).expect("connect");
         let session = format!("client {number}");
-        let path = session.replace(' ', "%20");
+        let path = format!("/v1/sessions/{}/messages", session.replace(' ', "%20"));
         for message in 0.. {
             let key = format!("{cut}-{number}-{message}");
             let text = text(&key, message);
-            let Ok(answer) = caller.post_message(&path, &key, &text) else { break };
+            // Some wait for their reply.
+            let target = if message % 4 == 2 { format!("{path}?wait=3") } else { path.clone() };
+            let body = serde_json::json!({ "text": text }).to_string();
+            let fields = [("Idempotency-Key", key.as_str())];
+            let Ok(answer) = caller.ask("POST", &target, &fields, &body) else { break };
             match answer.status() {
-                202 => {}
+                200 | 202 => {}
                 503 | 507 => break,
                 _ => panic!("{:?} {}", answer.head, answer.text()),
             }
+            let finished = answer.status() == 200;
             let id = answer.json()["id"].as_str().expect("an id").to_owned();
             let session = session.clone();
-            if told.send(Acknowledged { id, session, key, text }).is_err() {
+            if told.send(Acknowledged { id, session, key, text, finished }).is_err() {
                 break;
             }
         }
@@ -216,7 +223,13 @@ impl Rig {
         for one in old.into_iter().chain(new).map(|index| &self.acknowledged[index]) {
             let answer = caller.ask("GET", &format!("/v1/messages/{}", one.id), &[], "").unwrap();
             match answer.status() {
-                200 => assert_eq!(answer.json()["session"], one.session.as_str()),
+                200 => {
+                    let message = answer.json();
+                    assert_eq!(message["session"], one.session.as_str(), "{message}");
+                    if one.finished && message["status"] != "done" {
+                        lost.push(format!("the reply to {}", one.key));
+                    }
+                }
                 404 => lost.push(one.key.clone()),
                 _ => panic!("{:?} {}", answer.head, answer.text()),
             }

@@ -1,9 +1,9 @@
 //! A library for LD_PRELOAD that makes single calls of a gateway on its journal fail; see
 //! tests/util/fault.rs, which builds and orders it.
 //!
-//! HERMES_FAULT is "CALL ERRNO FIRST LAST DIR LOG MARKER": the calls FIRST to LAST of this kind, on
-//! DIR itself or on DIR/journal*, fail with this errno, and LOG gets a line for each. Errno 0 is a
-//! short write: half of call FIRST, then no space. With a MARKER that is not "-", calls fail while
+//! HERMES_FAULT is "CALL ERRNO FIRST LAST PREFIX LOG MARKER": the calls FIRST to LAST of this kind, on
+//! a path that begins with PREFIX or on the directory of that, fail with this errno, and LOG gets a
+//! line for each. Errno 0 is a short write: half of call FIRST, then no space. With a MARKER that is not "-", calls fail while
 //! that file is there.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
@@ -28,7 +28,7 @@ struct Order {
     error: c_int,
     first: u32,
     last: u32,
-    dir: String,
+    prefix: String,
     log: CString,
     marker: Option<CString>,
 }
@@ -38,13 +38,13 @@ fn order() -> Option<&'static Order> {
     let read = || {
         let text = std::env::var("HERMES_FAULT").ok()?;
         let words: Vec<&str> = text.split(' ').collect();
-        let [call, error, first, last, dir, log, marker] = words[..] else { return None };
+        let [call, error, first, last, prefix, log, marker] = words[..] else { return None };
         Some(Order {
             call: call.to_owned(),
             error: error.parse().ok()?,
             first: first.parse().ok()?,
             last: last.parse().ok()?,
-            dir: dir.to_owned(),
+            prefix: prefix.to_owned(),
             log: CString::new(log).ok()?,
             marker: if marker == "-" { None } else { Some(CString::new(marker).ok()?) },
         })
@@ -69,10 +69,8 @@ impl Order {
 fn judge(call: &str, path: &str) -> Verdict {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let Some(order) = order() else { return Verdict::Go };
-    let rest = path.strip_prefix(&order.dir);
-    if !order.means(call)
-        || !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("/journal"))
-    {
+    let directory = order.prefix.rsplit_once('/').map_or("", |(directory, _)| directory);
+    if !order.means(call) || !(path.starts_with(&order.prefix) || path == directory) {
         return Verdict::Go;
     }
     if let Some(marker) = &order.marker {

@@ -1,4 +1,4 @@
-//! Faults on order: single system calls of the gateway's on its journal fail, by a library
+//! Faults on order: single system calls of the gateway's on files of its state fail, by a library
 //! (tests/preload/fault.rs) that stands between it and the C library.
 //!
 //! Not by `strace -e inject`: that counts the calls of each thread for itself, so it can fail
@@ -33,6 +33,8 @@ pub struct Fault<'a> {
     pub call: &'static str,
     pub error: i32,
     pub when: When<'a>,
+    /// On which files of the state directory: those whose names begin so, and the directory itself.
+    pub on: &'static str,
 }
 
 impl Fault<'_> {
@@ -46,10 +48,11 @@ impl Fault<'_> {
             When::While(file) => (1, u32::MAX, file),
         };
         let order = format!(
-            "{} {} {first} {last} {} {} {}",
+            "{} {} {first} {last} {}/{} {} {}",
             self.call,
             self.error,
             home.state_dir().display(),
+            self.on,
             log(home).display(),
             marker.display()
         );
