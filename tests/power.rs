@@ -10,6 +10,7 @@ use std::env;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
@@ -435,36 +436,86 @@ fn parse(trace: &str) -> Vec<Call> {
     calls
 }
 
-/// A gateway's life under strace: messages, a compaction, messages. Returns the calls and the home.
-fn traced() -> (Vec<Call>, Home) {
-    let home = Home::new();
-    let trace = home.path().join("trace");
-    let calls = "trace=openat,mkdir,mkdirat,fsync,fdatasync,rename,renameat,renameat2,write,writev,\
-                 pwrite64,sendto,sendmsg";
-    let strace = ["strace", "-f", "-y", "-s", "400", "-e", calls, "-o", trace.to_str().unwrap()];
-    let gateway = home.launch().through(&strace).start();
-    let key = gateway.authorization();
-    let mut callers: Vec<_> =
-        (0..3).map(|_| Caller::tcp(gateway.address(), &key).unwrap()).collect();
-    let mut post = |from: usize, to: usize| {
-        thread::scope(|scope| {
-            for (number, caller) in callers.iter_mut().enumerate() {
-                scope.spawn(move || {
-                    for message in from..to {
-                        let (session, key) = (format!("s{number}"), format!("{number}-{message}"));
-                        caller.post_message(&session, &key, "hi").unwrap().assert_status(202);
-                    }
-                });
-            }
-        });
-    };
-    post(0, 8);
-    let mut control = gateway.control();
-    control.post("/v1/journal/compact", &[], "{}").assert_status(200);
-    post(8, 12);
-    home.run(&["stop"]).assert_code(0);
-    assert_eq!(gateway.into_process().finish(DEADLINE).code(), 0);
-    (parse(&fs::read_to_string(trace).unwrap()), home)
+/// A gateway's life under strace, its state directory new: messages, a compaction, messages.
+struct Trace {
+    calls: Vec<Call>,
+    /// The directory that the state directory was made in.
+    root: String,
+    journal: String,
+}
+
+impl Trace {
+    /// Recorded once for all tests; `None`, said aloud, without strace.
+    fn get() -> Option<&'static Trace> {
+        static TRACE: OnceLock<Trace> = OnceLock::new();
+        if Path::new("/usr/bin/strace").exists() {
+            return Some(TRACE.get_or_init(Trace::record));
+        }
+        util::skip("needs the package strace");
+        None
+    }
+
+    fn record() -> Trace {
+        let home = Home::new();
+        let trace = home.path().join("trace");
+        let calls = "trace=openat,mkdir,mkdirat,fsync,fdatasync,rename,renameat,renameat2,write,\
+                     writev,pwrite64,sendto,sendmsg";
+        let strace =
+            ["strace", "-f", "-y", "-s", "400", "-e", calls, "-o", trace.to_str().unwrap()];
+        let gateway = home.launch().through(&strace).start();
+        let key = gateway.authorization();
+        let mut callers: Vec<_> =
+            (0..3).map(|_| Caller::tcp(gateway.address(), &key).unwrap()).collect();
+        let mut post = |from: usize, to: usize| {
+            thread::scope(|scope| {
+                for (number, caller) in callers.iter_mut().enumerate() {
+                    scope.spawn(move || {
+                        for message in from..to {
+                            let (session, key) =
+                                (format!("s{number}"), format!("{number}-{message}"));
+                            let answer = caller.post_message(&session, &key, "hi").unwrap();
+                            answer.assert_status(202);
+                        }
+                    });
+                }
+            });
+        };
+        post(0, 8);
+        let mut control = gateway.control();
+        control.post("/v1/journal/compact", &[], "{}").assert_status(200);
+        post(8, 12);
+        home.run(&["stop"]).assert_code(0);
+        assert_eq!(gateway.into_process().finish(DEADLINE).code(), 0);
+        Trace {
+            calls: parse(&fs::read_to_string(trace).unwrap()),
+            root: home.path().join("s").to_str().unwrap().to_owned(),
+            journal: home.state_dir().join("journal").to_str().unwrap().to_owned(),
+        }
+    }
+
+    /// The acknowledgements, each with its message's id.
+    fn answers(&self) -> Vec<(&Call, &str)> {
+        let sent = self.calls.iter().filter(|call| call.args.contains("HTTP/1.1 202"));
+        let answers: Vec<_> = sent.map(|call| (call, id_in(&call.args))).collect();
+        assert_eq!(answers.len(), 36, "answers in the trace");
+        answers
+    }
+
+    fn first_answer(&self) -> usize {
+        self.answers().iter().map(|(answer, _)| answer.began).min().unwrap()
+    }
+
+    /// Whether a sync of this path began after one line and ended before another.
+    fn is_synced(&self, path: &str, after: usize, before: usize) -> bool {
+        self.calls.iter().any(|call| call.syncs(path) && call.began > after && call.ended < before)
+    }
+
+    /// The replacements of the journal by another file.
+    fn swaps(&self) -> impl Iterator<Item = &Call> {
+        let to = format!(" \"{}\"", self.journal);
+        let renames = self.calls.iter().filter(|call| call.name.starts_with("rename"));
+        renames.filter(move |call| call.args.contains(&to))
+    }
 }
 
 /// The directory of a path.
@@ -473,87 +524,81 @@ fn parent(path: &str) -> &str {
 }
 
 #[test]
-fn every_acknowledgement_comes_after_its_syncs() {
-    if !Path::new("/usr/bin/strace").exists() {
-        return util::skip("needs the package strace");
-    }
-    let (calls, home) = traced();
-    let journal = home.state_dir().join("journal").to_str().unwrap().to_owned();
-    let answers: Vec<(&Call, &str)> = calls
-        .iter()
-        .filter(|call| call.args.contains("HTTP/1.1 202"))
-        .map(|call| (call, id_in(&call.args)))
-        .collect();
-    assert_eq!(answers.len(), 36, "answers in the trace");
-    for (answer, id) in &answers {
-        let record = calls
-            .iter()
-            .find(|call| {
-                call.writes_to(&journal) && call.args.contains("accepted") && call.args.contains(id)
-            })
-            .unwrap_or_else(|| panic!("no record of {id}"));
+fn every_acknowledgement_comes_after_its_sync() {
+    let Some(trace) = Trace::get() else { return };
+    for (answer, id) in trace.answers() {
+        let record = trace.calls.iter().find(|call| {
+            call.writes_to(&trace.journal)
+                && [id, "accepted"].iter().all(|word| call.args.contains(word))
+        });
+        let record = record.unwrap_or_else(|| panic!("no record of {id}"));
         assert!(
-            calls.iter().any(|call| {
-                call.syncs(&journal) && call.began > record.ended && call.ended < answer.began
-            }),
+            trace.is_synced(&trace.journal, record.ended, answer.began),
             "{id} was acknowledged before a sync: {record:?} {answer:?}"
         );
     }
-    // The names on the way to the journal: each is there to stay before the first answer.
-    let first = answers.iter().map(|(answer, _)| answer.began).min().unwrap();
-    let root = home.path().join("s").to_str().unwrap().to_owned();
-    let made = calls.iter().filter(|call| {
-        let created = call.name == "openat" && call.args.contains("O_CREAT");
-        let path = quoted(&call.args);
-        created && path.starts_with(&journal)
-            || call.name.starts_with("mkdir")
-                && path.starts_with(&root)
-                && journal.starts_with(path)
+}
+
+#[test]
+fn the_name_of_a_new_journal_is_synced_before_the_first_acknowledgement() {
+    let Some(trace) = Trace::get() else { return };
+    let first = trace.first_answer();
+    let dir = parent(&trace.journal);
+    let created = trace.calls.iter().filter(|call| {
+        call.name == "openat"
+            && call.args.contains("O_CREAT")
+            && quoted(&call.args).starts_with(&trace.journal)
     });
-    let mut names = 0;
-    for call in made.filter(|call| call.ended < first) {
+    let named = created.chain(trace.swaps()).filter(|call| call.ended < first);
+    let named = named.map(|call| call.ended).max().expect("the journal's creation");
+    assert!(trace.is_synced(dir, named, first), "{dir} was not synced behind it");
+}
+
+/// Each directory that was made on the way to the journal is a name in another one.
+#[test]
+fn new_directories_are_synced_before_the_first_acknowledgement() {
+    let Some(trace) = Trace::get() else { return };
+    let first = trace.first_answer();
+    let made = trace.calls.iter().filter(|call| {
+        let path = quoted(&call.args);
+        call.name.starts_with("mkdir")
+            && path.starts_with(&trace.root)
+            && trace.journal.starts_with(&format!("{path}/"))
+    });
+    let mut count = 0;
+    for call in made {
         let dir = parent(quoted(&call.args));
-        assert!(
-            calls
-                .iter()
-                .any(|sync| { sync.syncs(dir) && sync.began > call.ended && sync.ended < first }),
-            "{dir} was not synced before the first acknowledgement, behind {call:?}"
-        );
-        names += 1;
+        assert!(trace.is_synced(dir, call.ended, first), "{dir} was not synced behind {call:?}");
+        count += 1;
     }
-    assert!(names >= 1, "the journal's creation is not in the trace");
-    // A compaction: the new file is synced, then takes the old one's name, then the directory is
-    // synced; and nothing that only the new file has is acknowledged before that.
-    let swaps: Vec<&Call> = calls
-        .iter()
-        .filter(|call| {
-            call.name.starts_with("rename") && call.args.contains(&format!("{journal}\""))
-        })
-        .filter(|call| call.began > first)
-        .collect();
-    assert!(!swaps.is_empty(), "the compaction is not in the trace");
-    for swap in swaps {
+    assert!(count > 0, "no directory was made");
+}
+
+/// The new file is synced, takes the old one's name, and the directory is synced; nothing that only
+/// the new file has is acknowledged before that.
+#[test]
+fn a_compaction_is_synced_at_each_step() {
+    let Some(trace) = Trace::get() else { return };
+    let (first, journal) = (trace.first_answer(), &trace.journal);
+    let mut count = 0;
+    for swap in trace.swaps().filter(|swap| swap.began > first) {
+        count += 1;
         let new = quoted(&swap.args);
-        let written = calls.iter().filter(|call| call.writes_to(new) && call.path() == new);
+        let written = trace.calls.iter().filter(|call| call.writes_to(new));
         let last = written.map(|call| call.ended).max().expect("the new file was written");
-        assert!(
-            calls
-                .iter()
-                .any(|call| { call.syncs(new) && call.began > last && call.ended < swap.began }),
-            "{new} got its name before it was synced"
-        );
-        let dir = calls.iter().find(|call| call.syncs(parent(&journal)) && call.began > swap.ended);
-        let dir = dir.expect("a sync of the directory behind the compaction");
-        for (answer, id) in answers
-            .iter()
-            .filter(|(answer, _)| answer.began > swap.ended && answer.began < dir.ended)
-        {
-            let old = calls.iter().any(|call| {
-                call.writes_to(&journal) && call.args.contains(id) && call.ended < swap.began
+        assert!(trace.is_synced(new, last, swap.began), "{new} got its name before it was synced");
+        let dir = parent(journal);
+        let synced = trace.calls.iter().find(|call| call.syncs(dir) && call.began > swap.ended);
+        let synced = synced.expect("a sync of the directory behind the compaction");
+        let between = |answer: &Call| answer.began > swap.ended && answer.began < synced.ended;
+        for (answer, id) in trace.answers().iter().filter(|(answer, _)| between(answer)) {
+            let old = trace.calls.iter().any(|call| {
+                call.writes_to(journal) && call.args.contains(id) && call.ended < swap.began
             });
             assert!(old, "{id} was acknowledged from a file whose name was not synced: {answer:?}");
         }
     }
+    assert!(count > 0, "the compaction is not in the trace");
 }
 
 /// The id in an answer that strace has quoted: `\"id\":\"…\"`.
