@@ -296,6 +296,10 @@ pub const MAX_DEAD_LETTERS: usize = 10_000;
 /// What a record takes beside its JSON: checksum, number, two spaces, a line feed.
 pub const RECORD_OVERHEAD: u64 = 20;
 
+/// Senders whose names are shared by their messages: the sessions that are busy at one time. Others
+/// are right too, and take some more memory.
+pub const RECENT_PARTIES: usize = 64;
+
 /// Between two tries to write a record that a disk has no room for.
 pub const DISK_PAUSE: Duration = Duration::from_millis(500);
 

@@ -13,6 +13,7 @@ mod cli;
 mod config;
 mod delivery;
 mod digest;
+mod digests;
 mod dirs;
 mod exit;
 mod gateway;

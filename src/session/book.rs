@@ -6,14 +6,16 @@
 
 mod keep;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::id::Id;
 use super::life::{Delivery, DeliveryEvent, Turn, TurnEvent};
 use crate::digest;
+use crate::digests::Digests;
 use crate::journal::record::{Accepted, Record, Step};
-use crate::limits::RECORD_OVERHEAD;
+use crate::limits::{RECENT_PARTIES, RECORD_OVERHEAD};
 
 /// Tells sessions, keys and bodies apart: half of a SHA-256.
 pub type Digest = u128;
@@ -30,6 +32,21 @@ impl Who {
     /// What the session is known by, here and on disk; `None` without a session.
     pub fn digest(&self) -> Option<Digest> {
         Some(session_digest(&self.principal, self.session.as_ref()?))
+    }
+}
+
+/// A sender, shared by the messages of one session.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Party {
+    who: Who,
+    session: Option<Digest>,
+}
+
+impl Deref for Party {
+    type Target = Who;
+
+    fn deref(&self) -> &Who {
+        &self.who
     }
 }
 
@@ -57,11 +74,17 @@ pub struct Outgoing {
     pub trouble: u64,
 }
 
-/// A message.
+/// An idempotency key and what was asked with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub key: Digest,
+    pub body: Digest,
+}
+
+/// A message. Ten thousand of them are kept, so what most do not have is behind a pointer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    pub who: Arc<Who>,
-    pub session: Option<Digest>,
+    pub who: Arc<Party>,
     pub turn: Turn,
     /// Attempts that were begun.
     pub attempts: u32,
@@ -72,9 +95,8 @@ pub struct Entry {
     /// Milliseconds since 1970; 0 for an end that has not come.
     pub at: u64,
     pub ended: u64,
-    pub key: Option<Digest>,
-    pub body: Digest,
-    pub delivery: Option<Outgoing>,
+    pub key: Option<Box<Key>>,
+    pub delivery: Option<Box<Outgoing>>,
     /// What its records take in the journal.
     bytes: u64,
 }
@@ -88,6 +110,11 @@ impl Entry {
 
     fn is_dead(&self) -> bool {
         self.delivery_state() == Some(Delivery::Dead)
+    }
+
+    /// What its session is known by.
+    pub fn session(&self) -> Option<Digest> {
+        self.who.session
     }
 
     pub fn delivery_state(&self) -> Option<Delivery> {
@@ -110,15 +137,18 @@ pub struct Counts {
 /// All messages that are known.
 #[derive(Debug, Default)]
 pub struct Book {
-    entries: BTreeMap<Id, Entry>,
-    /// By the digest of principal and idempotency key.
-    keys: BTreeMap<Digest, Id>,
+    /// In the order of their ids, which is that of acceptance.
+    entries: VecDeque<(Id, Entry)>,
+    /// Senders that came lately, newest last.
+    recent: Vec<Arc<Party>>,
+    /// Messages by the digest of principal and idempotency key.
+    keys: Digests,
     /// The last reset of each session, by its record.
-    resets: BTreeMap<Digest, u64>,
+    resets: Digests,
     /// Settled messages in the order in which they got there, without and with a key.
     plain: VecDeque<Id>,
     keyed: VecDeque<Id>,
-    dead: BTreeSet<Id>,
+    dead: Digests,
     counts: Counts,
     bytes: u64,
     last: Option<Id>,
@@ -134,7 +164,7 @@ impl Book {
         match record {
             Record::Accepted(accepted) => return self.accept(number, accepted, bytes),
             Record::Reset { principal, session, .. } => {
-                self.resets.insert(session_digest(principal, session), number);
+                self.resets.insert(session_digest(principal, session), number.into());
             }
             Record::Step { id, n, at, step } => {
                 let id = parse(id)?;
@@ -142,8 +172,8 @@ impl Book {
                     Event::Turn(event) => self.turn(id, event, number, *n, *at)?,
                     Event::Delivery(event) => self.deliver(id, event, number, *n)?,
                 }
-                if let Some(entry) = self.entries.get_mut(&id) {
-                    entry.bytes += bytes;
+                if let Some(at) = self.place(id) {
+                    self.entries[at].1.bytes += bytes;
                     self.bytes += bytes;
                 }
             }
@@ -164,7 +194,7 @@ impl Book {
             }
             Record::Reset { .. } => Ok(()),
             Record::Step { id, step, .. } => {
-                let known = self.entries.get(&parse(id)?);
+                let known = self.get(parse(id)?);
                 let entry = known.ok_or_else(|| format!("message {id} is not known"))?;
                 let follows = match event(step) {
                     Event::Turn(event) => entry.turn.after(event).is_some(),
@@ -185,22 +215,19 @@ impl Book {
         if self.last >= Some(id) {
             return Err(format!("message {id} is not newer than the one before it"));
         }
-        self.last = Some(id);
         let who = Who { principal: record.principal.clone(), session: record.session.clone() };
         let hex = |text: &Option<String>| text.as_ref().map(|text| from_hex(text)).transpose();
-        let (key, body) = (hex(&record.key)?, hex(&record.body)?.unwrap_or(0));
-        let delivery = record.deliver.as_ref().map(|target| Outgoing {
-            target: target.clone(),
-            state: None,
-            attempts: 0,
-            trouble: 0,
+        let body = hex(&record.body)?.unwrap_or(0);
+        let key = hex(&record.key)?.map(|key| Box::new(Key { key, body }));
+        let delivery = record.deliver.as_ref().map(|target| {
+            let target = target.clone();
+            Box::new(Outgoing { target, state: None, attempts: 0, trouble: 0 })
         });
-        if let Some(key) = key {
-            self.keys.insert(key, id);
+        if let Some(key) = &key {
+            self.keys.insert(key.key, id.bits());
         }
         let entry = Entry {
-            session: who.digest(),
-            who: Arc::new(who),
+            who: self.party(who),
             turn: Turn::Queued,
             attempts: 0,
             accepted: number,
@@ -208,14 +235,33 @@ impl Book {
             at: record.at,
             ended: 0,
             key,
-            body,
             delivery,
             bytes,
         };
+        self.last = Some(id);
         self.bytes += bytes;
-        self.count(&entry, true);
-        self.entries.insert(id, entry);
+        self.counts.kept += 1;
+        self.count(Turn::Queued, None, true);
+        self.entries.push_back((id, entry));
         Ok(())
+    }
+
+    /// The shared form of a sender.
+    fn party(&mut self, who: Who) -> Arc<Party> {
+        let same = |known: &Arc<Party>| known.who == who;
+        let party = match self.recent.iter().rposition(same) {
+            Some(at) => self.recent.remove(at),
+            None => Arc::new(Party { session: who.digest(), who }),
+        };
+        if self.recent.len() >= RECENT_PARTIES {
+            self.recent.remove(0);
+        }
+        self.recent.push(Arc::clone(&party));
+        party
+    }
+
+    fn place(&self, id: Id) -> Option<usize> {
+        self.entries.binary_search_by_key(&id, |(id, _)| *id).ok()
     }
 
     /// Changes an entry and keeps count of it.
@@ -224,24 +270,25 @@ impl Book {
         id: Id,
         change: impl FnOnce(&mut Entry) -> Result<(), String>,
     ) -> Result<(), String> {
-        let known = self.entries.remove(&id);
-        let mut entry = known.ok_or_else(|| format!("message {id} is not known"))?;
-        self.count(&entry, false);
+        let at = self.place(id).ok_or_else(|| format!("message {id} is not known"))?;
+        let entry = &mut self.entries[at].1;
+        let before = (entry.turn, entry.delivery_state());
         let (was_settled, was_dead) = (entry.is_settled(), entry.is_dead());
-        let result = change(&mut entry).map_err(|e| format!("message {id} {e}"));
-        self.count(&entry, true);
-        let dead = entry.is_dead();
+        change(entry).map_err(|e| format!("message {id} {e}"))?;
+        let after = (entry.turn, entry.delivery_state());
+        let (settled, dead, keyed) = (entry.is_settled(), entry.is_dead(), entry.key.is_some());
+        self.count(before.0, before.1, false);
+        self.count(after.0, after.1, true);
         if dead {
-            self.dead.insert(id);
+            self.dead.add(id.bits());
         } else if was_dead {
-            self.dead.remove(&id);
+            self.dead.remove(id.bits());
         }
-        if entry.is_settled() && !dead && (!was_settled || was_dead) {
-            let list = if entry.key.is_some() { &mut self.keyed } else { &mut self.plain };
+        if settled && !dead && (!was_settled || was_dead) {
+            let list = if keyed { &mut self.keyed } else { &mut self.plain };
             list.push_back(id);
         }
-        self.entries.insert(id, entry);
-        result
+        Ok(())
     }
 
     fn turn(
@@ -289,18 +336,17 @@ impl Book {
         })
     }
 
-    fn count(&mut self, entry: &Entry, add: bool) {
-        let Counts { queued, running, outbox, dead_letters, kept } = &mut self.counts;
+    fn count(&mut self, turn: Turn, delivery: Option<Delivery>, add: bool) {
+        let Counts { queued, running, outbox, dead_letters, .. } = &mut self.counts;
         let step = |count: &mut usize| {
             *count = if add { *count + 1 } else { count.saturating_sub(1) };
         };
-        step(kept);
-        match entry.turn {
+        match turn {
             Turn::Queued | Turn::Resting => step(queued),
             Turn::Running => step(running),
             Turn::Done | Turn::Failed | Turn::Cancelled => {}
         }
-        match entry.delivery_state() {
+        match delivery {
             Some(Delivery::Pending | Delivery::Sending) => step(outbox),
             Some(Delivery::Dead) => step(dead_letters),
             Some(Delivery::Delivered | Delivery::Dropped) | None => {}
@@ -309,7 +355,8 @@ impl Book {
 
     /// After a start: what ran when the last process ended waits for another attempt.
     pub fn requeue(&mut self) {
-        for entry in self.entries.values_mut().filter(|entry| entry.turn == Turn::Running) {
+        let running = |entry: &&mut (Id, Entry)| entry.1.turn == Turn::Running;
+        for (_, entry) in self.entries.iter_mut().filter(running) {
             entry.turn = Turn::Queued;
             self.counts.running -= 1;
             self.counts.queued += 1;
@@ -317,7 +364,7 @@ impl Book {
     }
 
     pub fn get(&self, id: Id) -> Option<&Entry> {
-        self.entries.get(&id)
+        Some(&self.entries[self.place(id)?].1)
     }
 
     /// All messages in the order of acceptance.
@@ -326,18 +373,19 @@ impl Book {
     }
 
     pub fn dead_letters(&self) -> impl Iterator<Item = (Id, &Entry)> {
-        self.dead.iter().filter_map(|id| Some((*id, self.entries.get(id)?)))
+        let ids = self.dead.keys().map(Id::from_bits);
+        ids.filter_map(|id| Some((id, self.get(id)?)))
     }
 
     /// The message that this idempotency key began.
     pub fn by_key(&self, key: Digest) -> Option<(Id, &Entry)> {
-        let id = *self.keys.get(&key)?;
-        Some((id, self.entries.get(&id)?))
+        let id = Id::from_bits(self.keys.get(key)?);
+        Some((id, self.get(id)?))
     }
 
     /// Whether a message of this session belongs to a time before its last reset.
     pub fn is_reset(&self, session: Digest, accepted: u64) -> bool {
-        self.resets.get(&session).is_some_and(|reset| *reset > accepted)
+        self.resets.get(session).is_some_and(|reset| reset > accepted.into())
     }
 
     pub fn counts(&self) -> Counts {
@@ -357,8 +405,8 @@ impl Book {
     /// Whether a record is still needed.
     pub fn keeps(&self, number: u64, record_id: Option<&str>) -> bool {
         match record_id.and_then(Id::parse) {
-            Some(id) => self.entries.contains_key(&id),
-            None => self.resets.values().any(|reset| *reset == number),
+            Some(id) => self.place(id).is_some(),
+            None => self.resets.values().any(|reset| reset == number.into()),
         }
     }
 }

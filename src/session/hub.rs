@@ -170,7 +170,7 @@ impl Hub {
         book.requeue();
         let mut dispatch = Dispatch::new(bounds(&settings.config));
         for (id, entry) in book.entries().filter(|(_, entry)| !entry.turn.is_over()) {
-            dispatch.restore(id, entry.session);
+            dispatch.restore(id, entry.session());
         }
         let state = State {
             dispatch,
@@ -296,7 +296,9 @@ impl Hub {
     fn known(&self, state: &State, draft: &Draft) -> Result<Option<(Id, u64)>, Refusal> {
         match draft.key.and_then(|(key, body)| Some((state.book.by_key(key)?, body))) {
             None => Ok(None),
-            Some(((_, entry), body)) if entry.body != body => Err(Refusal::Conflict),
+            Some(((_, entry), body)) if entry.key.as_ref().is_none_or(|key| key.body != body) => {
+                Err(Refusal::Conflict)
+            }
             Some(((id, entry), _)) => Ok(Some((id, entry.accepted))),
         }
     }

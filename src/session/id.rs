@@ -34,6 +34,14 @@ impl Id {
         Id(millis << 80 | low)
     }
 
+    pub fn bits(self) -> u128 {
+        self.0
+    }
+
+    pub fn from_bits(bits: u128) -> Id {
+        Id(bits)
+    }
+
     /// Reads the text of an id; `None` for anything else.
     pub fn parse(text: &str) -> Option<Id> {
         let digit = |byte: u8| ALPHABET.iter().position(|known| *known == byte);

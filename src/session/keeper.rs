@@ -2,14 +2,14 @@
 //! waits for, forgets old results and has the journal compacted.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use super::book::{Digest, Entry, Who};
+use super::book::{Digest, Entry, Party};
 use super::hub::{Hub, State, now};
 use super::id::Id;
+use crate::digests::Digests;
 use crate::journal::record;
 use crate::limits::{COMPACT_FROM, COMPACT_PAUSE, KEEPER_ROUND, THREAD_STACK};
 use crate::threads;
@@ -18,7 +18,7 @@ use crate::threads;
 #[derive(Debug, Default)]
 pub(super) struct Care {
     /// Sessions of which turns were forgotten, and whose transcripts are not durable yet.
-    forgotten: BTreeSet<Digest>,
+    forgotten: Digests,
     /// Not before then: the last compaction failed.
     compact_after: Option<Instant>,
 }
@@ -82,8 +82,8 @@ impl Hub {
             let state = self.lock();
             let ids = state.book.overdue(now(), keep);
             let entries = ids.iter().filter_map(|id| state.book.get(*id));
-            let of = |entry: &Entry| Some((entry.session?, Arc::clone(&entry.who)));
-            let sessions: Vec<(Digest, Arc<Who>)> = entries.filter_map(of).collect();
+            let of = |entry: &Entry| Some((entry.session()?, Arc::clone(&entry.who)));
+            let sessions: Vec<(Digest, Arc<Party>)> = entries.filter_map(of).collect();
             (ids, sessions)
         };
         if ids.is_empty() {
@@ -98,7 +98,7 @@ impl Hub {
                 );
                 return;
             }
-            care.forgotten.insert(session);
+            care.forgotten.add(session);
         }
         self.lock().book.forget(&ids);
     }
@@ -138,9 +138,9 @@ impl Hub {
 
     fn compact_with(&self, care: &mut Care) -> io::Result<()> {
         // The journal is about to let go of turns: their transcripts must be durable.
-        while let Some(session) = care.forgotten.first().copied() {
+        while let Some(session) = care.forgotten.first() {
             self.transcripts.sync(session)?;
-            care.forgotten.remove(&session);
+            care.forgotten.remove(session);
         }
         self.lock().book.forget_resets();
         let mut keep = |number: u64, json: &str| {

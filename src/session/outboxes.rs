@@ -37,7 +37,7 @@ impl Outboxes {
         let open = |state| matches!(state, Some(Delivery::Pending | Delivery::Sending));
         let entries = book.entries().filter(|(_, entry)| open(entry.delivery_state()));
         let mut replies: Vec<_> = entries.map(|(id, entry)| (entry.outcome, id, entry)).collect();
-        replies.sort_by_key(|(outcome, ..)| *outcome);
+        replies.sort_unstable_by_key(|(outcome, ..)| *outcome);
         let mut outboxes = Outboxes::default();
         for (_, id, entry) in replies {
             if let Some(outgoing) = &entry.delivery {

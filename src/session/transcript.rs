@@ -5,7 +5,6 @@
 //! Names come from digests, never from keys that somebody chose.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::book::{Digest, Who};
 use super::id::Id;
+use crate::digests::Digests;
 use crate::limits::{MAX_ABOUT_FILE, MAX_SETTLED, MAX_TRANSCRIPT_RANGE};
 use crate::sys::fs::{self as files, private_dir, replace_unsynced};
 use crate::text::quoted;
@@ -50,7 +50,7 @@ impl Turn {
 pub struct Transcripts {
     dir: PathBuf,
     /// Sessions whose file agrees with the journal, as far as this process knows.
-    settled: Mutex<BTreeSet<Digest>>,
+    settled: Mutex<Digests>,
 }
 
 /// A session that has a transcript.
@@ -86,13 +86,13 @@ impl Transcripts {
         load: &dyn Fn(Id) -> io::Result<Turn>,
     ) -> io::Result<()> {
         let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        if settled.contains(&session) {
+        if settled.contains(session) {
             return Ok(());
         }
         let Known { said, unsaid } = known();
         let text = read(&self.path(session))?;
         let mut kept: Vec<(Id, &str)> = pairs(&text);
-        kept.retain(|(id, _)| !unsaid.contains(id));
+        kept.retain(|(id, _)| !unsaid.contains(id.bits()));
         let last = kept.last().map(|(id, _)| *id);
         let (mut missing, mut size) = (Vec::new(), 0);
         // The newest first, no more than have room.
@@ -114,18 +114,18 @@ impl Transcripts {
         if settled.len() >= MAX_SETTLED {
             settled.clear();
         }
-        settled.insert(session);
+        settled.add(session);
         Ok(())
     }
 
     /// Whether [`Transcripts::settle`] has nothing to do.
     pub fn is_settled(&self, session: Digest) -> bool {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner).contains(&session)
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).contains(session)
     }
 
     /// The file may lack a turn: it is looked at again before the next one.
     pub fn unsettle(&self, session: Digest) {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner).remove(&session);
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).remove(session);
     }
 
     /// Appends a turn; the oldest ones go where more than `cap` bytes would be there. `still`: the
@@ -185,7 +185,7 @@ impl Transcripts {
     /// Forgets what was said.
     pub fn remove(&self, session: Digest) -> io::Result<()> {
         let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        settled.remove(&session);
+        settled.remove(session);
         for path in [self.path(session), self.about(session)] {
             match fs::remove_file(path) {
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
@@ -244,7 +244,7 @@ pub struct Known {
     /// The messages that were answered by a turn, in order.
     pub said: Vec<Id>,
     /// Those that came to no reply.
-    pub unsaid: BTreeSet<Id>,
+    pub unsaid: Digests,
 }
 
 fn read(path: &Path) -> io::Result<String> {

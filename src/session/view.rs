@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::book::{Counts, Digest, Entry, Who, session_digest};
+use super::book::{Counts, Digest, Entry, Party, Who, session_digest};
 use super::hub::Hub;
 use super::id::Id;
 use super::life::{Delivery, Turn};
@@ -25,7 +25,7 @@ use crate::threads;
 #[derive(Clone, Debug)]
 pub struct Message {
     pub id: Id,
-    pub who: Arc<Who>,
+    pub who: Arc<Party>,
     pub turn: Turn,
     pub attempts: u32,
     pub reply: Option<String>,
@@ -73,7 +73,7 @@ impl Hub {
             let state = self.lock();
             let Some(entry) = state.book.get(id).cloned() else { return Ok(None) };
             let place = |session| state.dispatch.tickets(session).position(|other| other == id);
-            (entry.clone(), entry.session.map_or(Some(0), place).map(|place| place + 1))
+            (entry.clone(), entry.session().map_or(Some(0), place).map(|place| place + 1))
         };
         self.sync(self.newest(&entry))?;
         let unreadable = |e: io::Error| Some(format!("its record cannot be read: {e}"));
@@ -168,7 +168,7 @@ impl Hub {
     pub fn messages_of(&self, who: &Who) -> Vec<(Id, Turn)> {
         let state = self.lock();
         let session = who.digest();
-        let mine = state.book.entries().filter(|(_, entry)| entry.session == session);
+        let mine = state.book.entries().filter(|(_, entry)| entry.session() == session);
         mine.map(|(id, entry)| (id, entry.turn)).collect()
     }
 
@@ -207,15 +207,15 @@ impl Hub {
     pub fn sessions(&self, principal: &str) -> io::Result<Vec<Session>> {
         let mut found = self.transcripts.list(MAX_LISTED)?;
         found.retain(|about| about.who.principal == principal);
-        let at_work: Vec<Arc<Who>> = {
+        let at_work: Vec<Arc<Party>> = {
             let state = self.lock();
             let mine = state.book.entries().filter(|(_, e)| e.who.principal == principal);
-            let with_session = mine.filter(|(_, entry)| entry.session.is_some());
+            let with_session = mine.filter(|(_, entry)| entry.session().is_some());
             with_session.map(|(_, entry)| Arc::clone(&entry.who)).collect()
         };
-        found.extend(at_work.iter().map(|who| About { who: (**who).clone(), bytes: 0 }));
-        // Those of the directory first where a session comes twice: the sort is stable.
-        found.sort_by(|a, b| a.who.session.cmp(&b.who.session));
+        found.extend(at_work.iter().map(|who| About { who: Who::clone(who), bytes: 0 }));
+        // Where a session comes twice, the one with a transcript first.
+        found.sort_unstable_by(|a, b| (&a.who.session, b.bytes).cmp(&(&b.who.session, a.bytes)));
         found.dedup_by(|a, b| a.who == b.who);
         let session = |about: About| {
             let digest = session_digest(&about.who.principal, about.who.session.as_deref()?);
@@ -271,7 +271,8 @@ impl Hub {
                 other => {
                     let id = other.id().and_then(Id::parse);
                     let state = self.lock();
-                    id.and_then(|id| state.book.get(id)).is_some_and(|e| e.session == Some(session))
+                    id.and_then(|id| state.book.get(id))
+                        .is_some_and(|e| e.session() == Some(session))
                 }
             };
             !mine || visit(number, record)

@@ -71,7 +71,7 @@ impl Hub {
     fn run(&self, id: Id, entry: &Entry, message: &Accepted, run: &Run) -> io::Result<Outcome> {
         let settings = self.settings();
         let limits = &settings.config.limits;
-        let transcript = match entry.session {
+        let transcript = match entry.session() {
             Some(session) => {
                 self.settle_transcript(session, &entry.who)?;
                 if entry.attempts > 1 {
@@ -205,7 +205,7 @@ impl Hub {
 
     /// Puts a turn into the transcript of its session.
     fn say(&self, id: Id, entry: &Entry, at: u64, reply: &str) {
-        let Some(session) = entry.session else { return };
+        let Some(session) = entry.session() else { return };
         let said = self.accepted(entry).and_then(|message| {
             let (reply, text) = (reply.to_owned(), message.text);
             let turn = Said { id, asked_at: entry.at, text, answered_at: at, reply };
@@ -223,13 +223,13 @@ impl Hub {
     pub(super) fn settle_transcript(&self, session: Digest, who: &Who) -> io::Result<()> {
         let known = || {
             let (state, mut known) = (self.lock(), Known::default());
-            for (id, entry) in state.book.entries().filter(|(_, e)| e.session == Some(session)) {
+            for (id, entry) in state.book.entries().filter(|(_, e)| e.session() == Some(session)) {
                 match entry.turn {
                     Stage::Done if state.book.is_reset(session, entry.accepted) => {}
                     // What the gateway answered itself had no turn.
                     Stage::Done if entry.attempts > 0 => known.said.push(id),
                     Stage::Done | Stage::Failed | Stage::Cancelled => {
-                        known.unsaid.insert(id);
+                        known.unsaid.add(id.bits());
                     }
                     Stage::Queued | Stage::Running | Stage::Resting => {}
                 }

@@ -1,30 +1,29 @@
 //! How long messages are known: what is settled is kept for a while, and within bounds. Pure.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::{Book, Entry, Id};
+use super::{Book, Id};
 use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
 
 impl Book {
     /// Settled messages that need not be known any more: those with a key after a day, those
     /// without also where there are more than `keep`. `now`: milliseconds since 1970.
     pub fn overdue(&self, now: u64, keep: usize) -> Vec<Id> {
-        let old = |id: &&Id, most: u64| {
-            self.entries.get(id).is_none_or(|entry| entry.ended.saturating_add(most) <= now)
+        let old = |id: Id, most: Duration| {
+            self.get(id).is_none_or(|entry| entry.ended.saturating_add(millis(most)) <= now)
         };
-        let day = millis(KEEP_RESULTS_FOR);
+        let day = KEEP_RESULTS_FOR;
+        let mut ids = Vec::new();
         let too_many = self.plain.len().saturating_sub(keep);
-        let plain = self.plain.iter().enumerate();
-        let plain = plain.take_while(|(at, id)| *at < too_many || old(id, day)).map(|(_, id)| id);
-        let keyed = self.keyed.iter().take_while(|id| old(id, day));
+        let plain = self.plain.iter().copied().enumerate();
+        ids.extend(plain.take_while(|(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id));
+        ids.extend(self.keyed.iter().copied().take_while(|id| old(*id, day)));
         let too_many = self.dead.len().saturating_sub(MAX_DEAD_LETTERS);
-        let dead = self.dead.iter().enumerate();
-        let dead = dead
-            .take_while(|(at, id)| *at < too_many || old(id, millis(KEEP_DEAD_LETTERS)))
-            .map(|(_, id)| id);
-        plain.chain(keyed).chain(dead).copied().collect()
+        let dead = self.dead.keys().map(Id::from_bits).enumerate();
+        let overdue = |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
+        ids.extend(dead.take_while(overdue).map(|(_, id)| id));
+        ids
     }
 
     /// Whether there are so many more than `keep` that they are worth a look.
@@ -35,28 +34,35 @@ impl Book {
     /// Forgets messages that were [`Book::overdue`].
     pub fn forget(&mut self, ids: &[Id]) {
         for id in ids {
-            let Some(entry) = self.entries.remove(id) else { continue };
-            self.count(&entry, false);
+            let Some(at) = self.place(*id) else { continue };
+            let Some((_, entry)) = self.entries.remove(at) else { continue };
+            self.count(entry.turn, entry.delivery_state(), false);
+            self.counts.kept -= 1;
             self.bytes -= entry.bytes;
-            self.dead.remove(id);
-            if let Some(key) = entry.key.filter(|key| self.keys.get(key) == Some(id)) {
-                self.keys.remove(&key);
+            self.dead.remove(id.bits());
+            if let Some(key) = entry.key.filter(|k| self.keys.get(k.key) == Some(id.bits())) {
+                self.keys.remove(key.key);
             }
         }
-        let gone = |list: &mut VecDeque<Id>, entries: &BTreeMap<Id, Entry>| {
-            while list.front().is_some_and(|id| !entries.contains_key(id)) {
+        for list in [&mut self.plain, &mut self.keyed] {
+            let known = |id: Id| self.entries.binary_search_by_key(&id, |(id, _)| *id).is_ok();
+            while list.front().is_some_and(|id| !known(*id)) {
                 list.pop_front();
             }
-        };
-        gone(&mut self.plain, &self.entries);
-        gone(&mut self.keyed, &self.entries);
+        }
     }
 
     /// Drops the resets of sessions that nothing is known of any more.
     pub fn forget_resets(&mut self) {
-        let mut sessions = BTreeSet::new();
-        sessions.extend(self.entries.values().filter_map(|entry| entry.session));
-        self.resets.retain(|session, _| sessions.contains(session));
+        let mut gone = Vec::new();
+        for session in self.resets.keys() {
+            if !self.entries.iter().any(|(_, entry)| entry.session() == Some(session)) {
+                gone.push(session);
+            }
+        }
+        for session in gone {
+            self.resets.remove(session);
+        }
     }
 }
 
