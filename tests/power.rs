@@ -15,7 +15,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use util::{Caller, DEADLINE, Disk, Gateway, Home, Private, eventually, rounds};
+use util::fault::{self, Fault, When};
+use util::{Caller, DEADLINE, Disk, Gateway, Home, Private, eventually, rounds, sys};
 
 /// Clients at once, each with a session of its own.
 const CLIENTS: usize = 4;
@@ -345,6 +346,59 @@ fn without_syncs_a_power_cut_on_xfs_loses() {
     if can_be_careless() {
         disk_test().run(|| something_is_lost("xfs"));
     }
+}
+
+/// A record that reached the file and not the disk is read by the next start. What that shows of it
+/// must not be taken away by the next cut: neither the message nor its end.
+fn what_a_start_shows_is_synced(kind: &'static str) {
+    let home = Home::new();
+    let disk = Disk::new(kind, home.path(), &home.path().join("s"));
+    drop(home.start());
+    let control = || Caller::unix(&home.control_socket()).unwrap();
+    let body = r#"{"text":"text"}"#;
+    let mut shown_done = 0;
+    for number in 1..8 {
+        let when = When::Once(number);
+        let fault = Fault { call: "fdatasync", error: libc::EIO, when, on: "journal" };
+        let gateway = fault.into(home.launch(), &home).start();
+        let key = format!("k{number}");
+        let fields = [("Idempotency-Key", key.as_str())];
+        let _ = control().ask("POST", "/v1/messages?wait=1", &fields, body);
+        if gateway.is_running() {
+            let _ = sys::kill(gateway.pid(), libc::SIGKILL);
+        }
+        gateway.wait_for_exit(DEADLINE);
+        if fault::hits(&home).is_empty() {
+            break;
+        }
+        let gateway = home.start();
+        let shown = control().ask("POST", "/v1/messages", &fields, body).unwrap();
+        gateway.signal(libc::SIGSTOP);
+        wait_until_stopped(gateway.pid());
+        disk.cut_power();
+        gateway.signal(libc::SIGKILL);
+        gateway.wait_for_exit(DEADLINE);
+        disk.remount();
+        assert!([200, 202].contains(&shown.status()), "{}", shown.text());
+        let target = format!("/v1/messages/{}", shown.json()["id"].as_str().unwrap());
+        let _gateway = home.start();
+        let found = control().ask("GET", &target, &[], "").unwrap();
+        assert_eq!(found.status(), 200, "{kind}: {key} is lost, behind sync {number}");
+        if shown.status() == 200 {
+            shown_done += 1;
+            let found = found.json();
+            assert_eq!(found, shown.json(), "{kind}: {key}, behind sync {number}");
+        }
+    }
+    assert!(shown_done > 0, "no start has shown an end");
+}
+
+#[test]
+fn what_a_start_finds_unsynced_is_synced_before_anybody_hears_of_it() {
+    disk_test().run(|| {
+        what_a_start_shows_is_synced("ext4");
+        what_a_start_shows_is_synced("xfs");
+    });
 }
 
 /// What the disk keeps, with nothing of the gateway in it.
