@@ -10,6 +10,9 @@
 //!   promises against their books.
 //! - [`Sandbox`] runs a test's body under a real, freshly booted systemd.
 //! - [`Service`] is the gateway as a unit in there.
+//! - [`Private`] runs a test's body where it may mount, and [`Disk`] is one whose power can be cut.
+//! - [`fault`] makes single system calls of the gateway fail.
+//! - [`Caller`] is a client that survives what it talks to.
 //!
 //! Nothing in here waits for a time to pass: every wait is for an event, and has a deadline.
 
@@ -18,12 +21,16 @@
 
 pub mod api;
 pub mod caller;
+pub mod caller;
 pub mod crowd;
+mod disk;
+pub mod fault;
 mod gate;
 mod gateway;
 pub mod http;
 pub mod ledger;
 mod manager;
+mod private;
 mod process;
 mod sandbox;
 mod service;
@@ -41,9 +48,12 @@ use std::time::{Duration, Instant};
 
 pub use api::Api;
 pub use caller::Caller;
+pub use caller::Caller;
+pub use disk::Disk;
 pub use gate::Gate;
 pub use gateway::{Gateway, Home, Launch};
 pub use manager::{Manager, Unit};
+pub use private::Private;
 pub use process::{Outcome, Process};
 pub use sandbox::Sandbox;
 pub use service::{Service, UNIT};
