@@ -12,7 +12,6 @@
 //! - [`Service`] is the gateway as a unit in there.
 //! - [`Private`] runs a test's body where it may mount, and [`Disk`] is one whose power can be cut.
 //! - [`fault`] makes single system calls of the gateway fail.
-//! - [`Caller`] is a client that survives what it talks to.
 //!
 //! Nothing in here waits for a time to pass: every wait is for an event, and has a deadline.
 
@@ -47,7 +46,6 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 pub use api::Api;
-pub use caller::Caller;
 pub use caller::Caller;
 pub use disk::Disk;
 pub use gate::Gate;
