@@ -312,7 +312,7 @@ fn a_start_repairs_what_is_no_text() {
             let load = |id: Id| Ok(turn(u32::try_from(id.bits()).unwrap()));
             page.transcripts.settle(page.session, &page.who, CAP, &known, &load).unwrap();
             let left = page.bytes();
-            let clean = left.windows(junk.len()).all(|window| window != junk);
+            let clean = std::str::from_utf8(&left).is_ok();
             assert!(clean, "{junk:?} is still there, and the next turn comes behind it");
             assert_eq!(ids(&left), said);
         }
