@@ -21,6 +21,7 @@ use scan::Source;
 const BASE: &[&str] = &[
     "config",
     "digest",
+    "digests",
     "dirs",
     "exit",
     "limits",
@@ -30,6 +31,7 @@ const BASE: &[&str] = &[
     "subprocess",
     "testing",
     "text",
+    "threads",
 ];
 
 /// What each room may import, beside itself, [`BASE`] and `sys`. `main` may import all. Imports run

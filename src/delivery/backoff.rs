@@ -11,7 +11,7 @@ pub fn delay(attempt: u32, random: u64, cap: Duration) -> Duration {
     // Finer than 2^-32 nobody can tell.
     let share = u32::try_from(random >> 32).unwrap_or(u32::MAX);
     let half = whole / 2;
-    half + half.mul_f64(f64::from(share) / f64::from(u32::MAX))
+    half + half.saturating_mul(share) / u32::MAX
 }
 
 #[cfg(test)]

@@ -260,7 +260,7 @@ impl Hub {
     }
 
     /// Takes a message that is answered at once, without a turn.
-    pub fn answer(&self, draft: Draft, reply: String) -> Result<Submitted, Refusal> {
+    pub fn answer(self: &Arc<Self>, draft: Draft, reply: String) -> Result<Submitted, Refusal> {
         let mut state = self.lock();
         if let Some((id, number)) = self.known(&state, &draft)? {
             drop(state);
@@ -276,9 +276,12 @@ impl Hub {
         if self.write(&mut state, &done, Purpose::Completion).is_err() {
             state.dispatch.restore(id, session);
         }
+        let ids = state.dispatch.fill();
+        let begun = self.begin(&mut state, ids);
         self.post(&mut state, id);
         let number = self.journal.last();
         drop(state);
+        self.employ(begun);
         self.sync(number).map_err(Refusal::Journal)?;
         Ok(Submitted::New { id, position: 0, interrupted: None })
     }
@@ -432,26 +435,30 @@ impl Hub {
             }
             let Some(entry) = state.book.get(id) else { continue };
             let n = entry.attempts + 1;
-            if self.is_draining() {
-                next.extend(state.dispatch.rest(id));
-            } else if usize::try_from(entry.attempts).unwrap_or(usize::MAX) >= most {
-                let cut = entry.turn == Turn::Queued;
-                let error = gave_up(entry.attempts, cut);
-                match self.fail(state, id, entry.attempts, error) {
-                    Ok(()) => next.extend(state.dispatch.leave(id)),
-                    Err(_) => next.extend(state.rest(id, Instant::now() + DISK_PAUSE)),
-                }
+            // Counted before the drain is looked for: it must not find nothing at work meanwhile.
+            self.begin_work(1);
+            let draining = self.is_draining();
+            let worn_out = usize::try_from(entry.attempts).unwrap_or(usize::MAX) >= most;
+            let result = if draining {
+                Ok(false)
+            } else if worn_out {
+                let error = gave_up(entry.attempts, entry.turn == Turn::Queued);
+                self.fail(state, id, entry.attempts, error).map(|()| false)
             } else {
                 let record = Record::step(id, n, now(), Step::Started);
-                match self.write(state, &record, Purpose::Completion) {
-                    Ok(_) => {
-                        state.runs.of(id).begin(n);
-                        self.begin_work(1);
-                        begun.push(id);
-                    }
-                    Err(_) => next.extend(state.rest(id, Instant::now() + DISK_PAUSE)),
-                }
+                self.write(state, &record, Purpose::Completion).map(|_| true)
+            };
+            if let Ok(true) = result {
+                state.runs.of(id).begin(n);
+                begun.push(id);
+                continue;
             }
+            self.rest_from_work();
+            next.extend(match result {
+                Ok(_) if draining => state.dispatch.rest(id),
+                Ok(_) => state.dispatch.leave(id),
+                Err(_) => state.rest(id, Instant::now() + DISK_PAUSE),
+            });
         }
         if !state.resting.is_empty() {
             self.alarm.notify_all();
@@ -489,7 +496,7 @@ impl Hub {
     }
 
     /// A journal that broke is the end of the process: the main thread is told.
-    fn heard(&self, refused: Refused) -> Refused {
+    pub(super) fn heard(&self, refused: Refused) -> Refused {
         if let Refused::Broken(_) = refused {
             self.broken.store(true, Ordering::SeqCst);
             self.quiet.raise();

@@ -81,13 +81,9 @@ impl Outboxes {
         due.min()
     }
 
-    /// What a sender is to send next; `None`, and the target is idle, where there is nothing.
+    /// What a sender is to send next.
     pub fn first(&mut self, target: &str) -> Option<Id> {
-        let first = self.find(target)?.queue.front().copied();
-        if first.is_none() {
-            self.0.retain(|outbox| outbox.target != target);
-        }
-        first
+        self.find(target)?.queue.front().copied()
     }
 
     /// The first one is settled.
@@ -102,6 +98,7 @@ impl Outboxes {
         if let Some(outbox) = self.find(target) {
             outbox.state = until.map_or(State::Idle, State::Resting);
         }
+        self.0.retain(|outbox| outbox.target != target || !outbox.queue.is_empty());
     }
 }
 

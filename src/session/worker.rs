@@ -222,6 +222,7 @@ impl Hub {
     pub(super) fn settle_transcript(&self, session: Digest, who: &Who) -> io::Result<()> {
         let known = || {
             let (state, mut known) = (self.lock(), Known::default());
+            known.reset = state.book.reset_of(session);
             for (id, entry) in state.book.entries().filter(|(_, e)| e.session() == Some(session)) {
                 match entry.turn {
                     Stage::Done if state.book.is_reset(session, entry.accepted) => {}

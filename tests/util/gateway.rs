@@ -179,9 +179,17 @@ impl Launch {
     /// Starts the gateway and waits until it says that it is ready.
     #[track_caller]
     pub fn start(self) -> Gateway {
+        self.try_start().unwrap_or_else(|refused| panic!("it did not start: {refused:#?}"))
+    }
+
+    /// Starts the gateway; where it ends before it is ready, how it did.
+    #[track_caller]
+    pub fn try_start(self) -> Result<Gateway, Outcome> {
         let home = self.home.clone();
         let process = self.spawn();
-        process.wait_for_notification("READY=1", DEADLINE);
+        if process.wait_for_end_or("READY=1") {
+            return Err(process.finish(DEADLINE));
+        }
         let status = Connection::unix(&home.control_socket())
             .get("/v1/status", &[])
             .assert_status(200)
@@ -190,7 +198,7 @@ impl Launch {
             .as_str()
             .and_then(|listen| listen.parse().ok())
             .unwrap_or_else(|| panic!("no \"listen\" in the status: {status}"));
-        Gateway { process, home, address }
+        Ok(Gateway { process, home, address })
     }
 
     /// Starts the gateway and waits for nothing.

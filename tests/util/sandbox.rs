@@ -106,15 +106,15 @@ fn cannot_run() -> Option<String> {
 
 /// The name of the test that a closure was written in: `crate::path::test::{{closure}}`.
 #[track_caller]
-fn test_name<F>() -> &'static str {
+pub(super) fn test_name<F>() -> &'static str {
     type_name::<F>()
         .split_once("::")
         .filter(|(_, path)| path.ends_with("::{{closure}}"))
         .map(|(_, path)| path.trim_end_matches("::{{closure}}"))
-        .expect("Sandbox::run takes a closure written in the test itself")
+        .expect("this takes a closure written in the test itself")
 }
 
 /// Indented, so that nobody counts the inner runner's closing line as the outer one's.
-fn indented(text: &str) -> String {
+pub(super) fn indented(text: &str) -> String {
     text.lines().map(|line| format!("  | {line}\n")).collect()
 }

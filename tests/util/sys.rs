@@ -1,10 +1,12 @@
 //! What the tests ask of the kernel and std does not offer: the harness's only `unsafe`.
 #![allow(unsafe_code)]
 
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -109,6 +111,30 @@ pub fn wait_for_end(pid: i32) -> io::Result<()> {
             result => return result,
         }
     }
+}
+
+/// Cuts a file system off from its disk at once, its log unwritten (FS_IOC_SHUTDOWN with "no log
+/// flush", which ext4 and XFS know): what a power cut leaves is on the disk, and nothing else.
+pub fn shut_down_file_system(root: &Path) -> io::Result<()> {
+    const FS_IOC_SHUTDOWN: u64 = 0x8004_587d;
+    let no_log_flush: u32 = 2;
+    let dir = File::open(root)?;
+    // SAFETY: the descriptor is open, and the argument is a number that the kernel only reads.
+    check(unsafe { libc::ioctl(dir.as_raw_fd(), FS_IOC_SHUTDOWN as _, &raw const no_log_flush) })
+}
+
+/// Mounts a tmpfs of this size (mount(2)).
+pub fn mount_tmpfs(at: &Path, options: &CStr) -> io::Result<()> {
+    let (at, tmpfs) = (CString::new(at.as_os_str().as_bytes())?, c"tmpfs".as_ptr());
+    // SAFETY: all pointers are to strings that end in NUL and live through the call.
+    check(unsafe { libc::mount(tmpfs, at.as_ptr(), tmpfs, 0, options.as_ptr().cast()) })
+}
+
+/// Unmounts (umount2(2)); `lazily`: out of sight now, the rest when nobody uses it any more.
+pub fn unmount(at: &Path, lazily: bool) -> io::Result<()> {
+    let at = CString::new(at.as_os_str().as_bytes())?;
+    // SAFETY: the path ends in NUL and lives through the call.
+    check(unsafe { libc::umount2(at.as_ptr(), if lazily { libc::MNT_DETACH } else { 0 }) })
 }
 
 /// Takes the exclusive lock of a file (flock(2)) for as long as it is open; fails where it is taken.

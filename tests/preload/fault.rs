@@ -1,0 +1,211 @@
+//! A library for LD_PRELOAD that makes single calls of a gateway on its journal fail; see
+//! tests/util/fault.rs, which builds and orders it.
+//!
+//! HERMES_FAULT is "CALL ERRNO FIRST LAST PREFIX LOG MARKER": the calls FIRST to LAST of this kind, on
+//! a path that begins with PREFIX or on the directory of that, fail with this errno, and LOG gets a
+//! line for each. Errno 0 is a short write: half of call FIRST, then no space. With a MARKER that is not "-", calls fail while
+//! that file is there.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::io::Write;
+use std::os::fd::FromRawFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const ENOSPC: c_int = 28;
+
+// SAFETY: these are the C library's, as its headers have them on 64-bit Linux.
+unsafe extern "C" {
+    fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
+    fn readlink(path: *const c_char, buffer: *mut c_char, size: usize) -> isize;
+    fn access(path: *const c_char, mode: c_int) -> c_int;
+    fn __errno_location() -> *mut c_int;
+}
+
+struct Order {
+    /// Kinds of calls, with "+" between them.
+    call: String,
+    error: c_int,
+    first: u32,
+    last: u32,
+    prefix: String,
+    log: CString,
+    marker: Option<CString>,
+}
+
+fn order() -> Option<&'static Order> {
+    static ORDER: OnceLock<Option<Order>> = OnceLock::new();
+    let read = || {
+        let text = std::env::var("HERMES_FAULT").ok()?;
+        let words: Vec<&str> = text.split(' ').collect();
+        let [call, error, first, last, prefix, log, marker] = words[..] else { return None };
+        Some(Order {
+            call: call.to_owned(),
+            error: error.parse().ok()?,
+            first: first.parse().ok()?,
+            last: last.parse().ok()?,
+            prefix: prefix.to_owned(),
+            log: CString::new(log).ok()?,
+            marker: if marker == "-" { None } else { Some(CString::new(marker).ok()?) },
+        })
+    };
+    ORDER.get_or_init(read).as_ref()
+}
+
+/// What a call is to do.
+enum Verdict {
+    Go,
+    /// Only half of it.
+    Half,
+    Fail(c_int),
+}
+
+impl Order {
+    fn means(&self, call: &str) -> bool {
+        self.call.split('+').any(|kind| kind == call)
+    }
+}
+
+fn judge(call: &str, path: &str) -> Verdict {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let Some(order) = order() else { return Verdict::Go };
+    let directory = order.prefix.rsplit_once('/').map_or("", |(directory, _)| directory);
+    if !order.means(call) || !(path.starts_with(&order.prefix) || path == directory) {
+        return Verdict::Go;
+    }
+    if let Some(marker) = &order.marker {
+        // SAFETY: the path ends in NUL and lives through the call.
+        if unsafe { access(marker.as_ptr(), 0) } != 0 {
+            return Verdict::Go;
+        }
+    }
+    let number = COUNT.fetch_add(1, Ordering::SeqCst) + 1;
+    let short = order.error == 0;
+    let last = if short { order.last.saturating_add(1) } else { order.last };
+    if number < order.first || number > last {
+        return Verdict::Go;
+    }
+    tell(order, &format!("{call} {path}\n"));
+    match order.error {
+        0 if number == order.first => Verdict::Half,
+        0 => Verdict::Fail(ENOSPC),
+        error => Verdict::Fail(error),
+    }
+}
+
+fn judge_fd(call: &str, fd: c_int) -> Verdict {
+    // Most of what a gateway writes is not meant.
+    if order().is_none_or(|order| !order.means(call)) {
+        return Verdict::Go;
+    }
+    judge(call, &path_of(fd))
+}
+
+/// The path behind a descriptor.
+fn path_of(fd: c_int) -> String {
+    let link = CString::new(format!("/proc/self/fd/{fd}")).unwrap_or_default();
+    let mut buffer = [0_u8; 4096];
+    // SAFETY: the buffer is ours and as long as said.
+    let length = unsafe { readlink(link.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
+    let bytes = &buffer[..usize::try_from(length).unwrap_or(0)];
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// An absolute path, from what openat(2) and its like take.
+fn path_at(dir: c_int, path: *const c_char) -> String {
+    // SAFETY: callers hand us what they would hand to the C library: a string that ends in NUL.
+    let path = unsafe { CStr::from_ptr(path) }.to_string_lossy().into_owned();
+    if path.starts_with('/') || dir < 0 { path } else { format!("{}/{path}", path_of(dir)) }
+}
+
+/// The C library's own function of this name.
+macro_rules! real {
+    ($name:expr, fn($($type:ty),*) -> $result:ty) => {{
+        static REAL: OnceLock<usize> = OnceLock::new();
+        let next = -1_isize as *mut c_void; // RTLD_NEXT
+        // SAFETY: the name ends in NUL.
+        let found = *REAL.get_or_init(|| unsafe { dlsym(next, CStr::as_ptr($name)) } as usize);
+        // SAFETY: it is the function of this name, and this is its type.
+        unsafe { std::mem::transmute::<usize, unsafe extern "C" fn($($type),*) -> $result>(found) }
+    }};
+}
+
+fn tell(order: &Order, line: &str) {
+    const WRITE_CREATE_APPEND: c_int = 0o2101;
+    let open = real!(c"open64", fn(*const c_char, c_int, c_uint) -> c_int);
+    // SAFETY: the path ends in NUL and lives through the call.
+    let fd = unsafe { open(order.log.as_ptr(), WRITE_CREATE_APPEND, 0o600) };
+    if fd >= 0 {
+        // SAFETY: just opened, by us, for us.
+        let mut file = unsafe { std::fs::File::from_raw_fd(fd) };
+        // One write, on a path that is never meant itself.
+        let _ = file.write_all(line.as_bytes());
+    }
+}
+
+fn fail(error: c_int) {
+    // SAFETY: the location is this thread's own.
+    unsafe { *__errno_location() = error };
+}
+
+/// A function of the C library's, with a verdict before it and what half of it would be.
+macro_rules! stand_before {
+    ($name:ident($($arg:ident: $type:ty),*) -> $result:ty, $verdict:expr) => {
+        stand_before!($name($($arg: $type),*) -> $result, $verdict, ($($arg),*));
+    };
+    ($name:ident($($arg:ident: $type:ty),*) -> $result:ty, $verdict:expr, ($($half:expr),*)) => {
+        // SAFETY: the C library's function of this name has this type, and asks the same of callers.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name($($arg: $type),*) -> $result {
+            let name = const { cstr(concat!(stringify!($name), "\0")) };
+            let real = real!(name, fn($($type),*) -> $result);
+            match $verdict {
+                // SAFETY: the arguments are the caller's.
+                Verdict::Go => unsafe { real($($arg),*) },
+                // SAFETY: and so is half of its buffer.
+                Verdict::Half => unsafe { real($($half),*) },
+                Verdict::Fail(error) => {
+                    fail(error);
+                    -1
+                }
+            }
+        }
+    };
+}
+
+const fn cstr(text: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(text.as_bytes()) {
+        Ok(text) => text,
+        Err(_) => panic!(),
+    }
+}
+
+type Path = *const c_char;
+type Bytes = *const c_void;
+
+stand_before!(write(fd: c_int, bytes: Bytes, size: usize) -> isize,
+    judge_fd("write", fd), (fd, bytes, size.div_ceil(2)));
+stand_before!(pwrite(fd: c_int, bytes: Bytes, size: usize, at: i64) -> isize,
+    judge_fd("write", fd), (fd, bytes, size.div_ceil(2), at));
+stand_before!(pwrite64(fd: c_int, bytes: Bytes, size: usize, at: i64) -> isize,
+    judge_fd("write", fd), (fd, bytes, size.div_ceil(2), at));
+stand_before!(writev(fd: c_int, parts: Bytes, count: c_int) -> isize, judge_fd("write", fd));
+stand_before!(fdatasync(fd: c_int) -> c_int, judge_fd("fdatasync", fd));
+stand_before!(fsync(fd: c_int) -> c_int, judge_fd("fsync", fd));
+stand_before!(ftruncate(fd: c_int, size: i64) -> c_int, judge_fd("ftruncate", fd));
+stand_before!(ftruncate64(fd: c_int, size: i64) -> c_int, judge_fd("ftruncate", fd));
+stand_before!(fallocate(fd: c_int, mode: c_int, at: i64, size: i64) -> c_int, judge_fd("fallocate", fd));
+stand_before!(fallocate64(fd: c_int, mode: c_int, at: i64, size: i64) -> c_int, judge_fd("fallocate", fd));
+stand_before!(rename(from: Path, to: Path) -> c_int, judge("rename", &path_at(-1, from)));
+stand_before!(renameat(a: c_int, from: Path, b: c_int, to: Path) -> c_int,
+    judge("rename", &path_at(a, from)));
+stand_before!(renameat2(a: c_int, from: Path, b: c_int, to: Path, flags: c_uint) -> c_int,
+    judge("rename", &path_at(a, from)));
+stand_before!(open(path: Path, flags: c_int, mode: c_uint) -> c_int,
+    judge("openat", &path_at(-1, path)));
+stand_before!(open64(path: Path, flags: c_int, mode: c_uint) -> c_int,
+    judge("openat", &path_at(-1, path)));
+stand_before!(openat(dir: c_int, path: Path, flags: c_int, mode: c_uint) -> c_int,
+    judge("openat", &path_at(dir, path)));
+stand_before!(openat64(dir: c_int, path: Path, flags: c_int, mode: c_uint) -> c_int,
+    judge("openat", &path_at(dir, path)));

@@ -1,0 +1,93 @@
+//! Faults on order: single system calls of the gateway's on files of its state fail, by a library
+//! (tests/preload/fault.rs) that stands between it and the C library.
+//!
+//! Not by `strace -e inject`: that counts the calls of each thread for itself, so it can fail
+//! neither the N-th call of a process nor exactly one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::{Home, Launch, env};
+
+/// Which calls fail, and how.
+#[derive(Clone, Copy, Debug)]
+pub enum When<'a> {
+    /// This one only, counted from 1.
+    Once(u32),
+    /// This one and all behind it.
+    From(u32),
+    /// As long as this file is there.
+    While(&'a Path),
+}
+
+/// What the calls fail with.
+pub const SHORT: i32 = 0;
+
+/// A fault: calls of this kind fail with this error; [`SHORT`] writes half and then finds the disk full.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault<'a> {
+    /// "write", "fdatasync", "fsync", "rename", "openat", "ftruncate", "fallocate", or several with
+    /// "+" between them.
+    pub call: &'static str,
+    pub error: i32,
+    pub when: When<'a>,
+    /// On which files of the state directory: those whose names begin so, and the directory itself.
+    pub on: &'static str,
+}
+
+impl Fault<'_> {
+    /// Puts it into a start, and forgets what an earlier one has hit.
+    #[track_caller]
+    pub fn into(self, launch: Launch, home: &Home) -> Launch {
+        let _ = fs::remove_file(log(home));
+        let (first, last, marker) = match self.when {
+            When::Once(number) => (number, number, Path::new("-")),
+            When::From(number) => (number, u32::MAX, Path::new("-")),
+            When::While(file) => (1, u32::MAX, file),
+        };
+        let order = format!(
+            "{} {} {first} {last} {}/{} {} {}",
+            self.call,
+            self.error,
+            home.state_dir().display(),
+            self.on,
+            log(home).display(),
+            marker.display()
+        );
+        launch.env("LD_PRELOAD", library().to_str().unwrap()).env("HERMES_FAULT", &order)
+    }
+}
+
+/// The calls that failed, oldest first: "fdatasync /…/journal".
+pub fn hits(home: &Home) -> Vec<String> {
+    let text = fs::read_to_string(log(home)).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn log(home: &Home) -> PathBuf {
+    home.path().join("faults")
+}
+
+/// Built once by each test program, into cargo's directory for such things.
+#[track_caller]
+fn library() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/preload/fault.rs");
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let made = dir.join(format!("fault-{}.so", std::process::id()));
+        let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let built = Command::new(rustc)
+            .args(["--edition", "2024", "--crate-type", "cdylib", "-C", "panic=abort", "-o"])
+            .args([&made, &source])
+            .output()
+            .expect("rustc");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        // In one step: another test program may be using the one that is there.
+        let path = dir.join("fault.so");
+        fs::rename(&made, &path).unwrap();
+        path
+    })
+}
