@@ -238,6 +238,8 @@ impl Hub {
         let number = match self.write(&mut state, &record, Purpose::NewWork) {
             Ok(number) => number,
             Err(refused) => {
+                // There may be something to forget.
+                self.alarm.notify_all();
                 let ids = state.dispatch.leave(id);
                 let begun = self.begin(&mut state, ids);
                 drop(state);
