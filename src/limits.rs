@@ -358,6 +358,9 @@ pub const MAX_DELIVERY_PAUSE: Duration = Duration::from_secs(300);
 /// How often the keeper looks for results that are old.
 pub const KEEPER_ROUND: Duration = Duration::from_secs(60);
 
+/// How often it looks while there are too many, which a compaction under way keeps it from.
+pub const KEEPER_SOON: Duration = Duration::from_millis(200);
+
 /// A smaller journal is not worth a compaction.
 pub const COMPACT_FROM: u64 = MIB as u64;
 

@@ -80,10 +80,15 @@ fn pass_on(
         if seen.over || service.hub.is_put_off(id) {
             return Ok(offset > 0);
         }
-        let mut interests = [Interest::read(watch.event.as_fd()), Interest::hangup(client.as_fd())];
+        let mut interests = [
+            Interest::read(watch.event.as_fd()),
+            Interest::hangup(client.as_fd()),
+            Interest::read(service.hub.cut.as_fd()),
+        ];
         poll(&mut interests, None).map_err(broken)?;
-        if interests[1].ready() {
-            return Err(None);
+        let [_, gone, cut] = interests.map(|interest| interest.ready());
+        if gone || cut {
+            return Err(cut.then(Problem::stopping));
         }
     }
 }

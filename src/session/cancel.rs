@@ -64,21 +64,27 @@ impl Hub {
         let mut state = self.lock();
         let ids: Vec<Id> = state.dispatch.tickets(session).collect();
         let mut begun = Vec::new();
+        let mut result = Ok(0);
         // From the end: each that goes must not let the next one begin.
         for id in ids.iter().rev() {
             match state.runs.get(*id) {
                 Some(run) if state.book.get(*id).is_some_and(|e| e.turn == Turn::Running) => {
                     run.cancel(why);
                 }
-                Some(_) | None => begun.extend(self.strike(&mut state, *id, why)?),
+                Some(_) | None => match self.strike(&mut state, *id, why) {
+                    Ok(ids) => begun.extend(ids),
+                    Err(refused) => result = Err(refused),
+                },
             }
         }
-        let (principal, session_key) = (who.principal.clone(), key.clone());
-        let record = Record::Reset { principal, session: session_key, at: now() };
-        let number = self.write(&mut state, &record, Purpose::Completion)?;
+        if result.is_ok() {
+            let (principal, session) = (who.principal.clone(), key.clone());
+            let record = Record::Reset { principal, session, at: now() };
+            result = self.write(&mut state, &record, Purpose::Completion);
+        }
         drop(state);
         self.employ(begun);
-        self.sync(number)?;
+        self.sync(result?)?;
         if let Err(e) = self.transcripts.remove(session) {
             log::warn!("a transcript could not be removed: {e}");
         }

@@ -11,7 +11,7 @@ use super::hub::{Hub, State, now};
 use super::id::Id;
 use crate::digests::Digests;
 use crate::journal::{Condition, Refused, record};
-use crate::limits::{COMPACT_FROM, COMPACT_PAUSE, KEEPER_ROUND, THREAD_STACK};
+use crate::limits::{COMPACT_FROM, COMPACT_PAUSE, KEEPER_ROUND, KEEPER_SOON, THREAD_STACK};
 use crate::threads;
 
 /// What is remembered from one compaction to the next.
@@ -44,7 +44,8 @@ impl Hub {
         loop {
             let mut state = self.lock();
             let now = Instant::now();
-            let next = state.next_due(now);
+            let crowded = state.book.is_crowded(self.settings().config.limits.keep_results);
+            let next = state.next_due(now, crowded);
             if next > now {
                 let waited = self.alarm.wait_timeout(state, next - now);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -89,18 +90,24 @@ impl Hub {
         if ids.is_empty() {
             return;
         }
+        let mut behind = Digests::default();
         for (session, who) in sessions {
-            if !self.transcripts.is_settled(session)
-                && let Err(e) = self.settle_transcript(session, &who)
-            {
-                log::warn!(
-                    "a transcript cannot be brought up to date, so nothing is forgotten: {e}"
-                );
-                return;
+            let settled = self.transcripts.is_settled(session) || behind.contains(session);
+            match (!settled).then(|| self.settle_transcript(session, &who)) {
+                Some(Err(e)) => {
+                    log::warn!("a transcript is behind, so its session is not forgotten: {e}");
+                    behind.add(session);
+                }
+                Some(Ok(())) | None => care.forgotten.add(session),
             }
-            care.forgotten.add(session);
         }
-        self.lock().book.forget(&ids);
+        let mut state = self.lock();
+        let is_behind = |id: &Id| {
+            let session = state.book.get(*id).and_then(Entry::session);
+            session.is_some_and(|session| behind.contains(session))
+        };
+        let ids: Vec<Id> = ids.into_iter().filter(|id| !is_behind(id)).collect();
+        state.book.forget(&ids);
     }
 
     /// Whether more than half of the journal is dead.
@@ -162,11 +169,12 @@ impl Hub {
 
 impl State {
     /// When there is something to do for the keeper.
-    fn next_due(&self, now: Instant) -> Instant {
+    fn next_due(&self, now: Instant, crowded: bool) -> Instant {
         let resting = self.resting.iter().map(|(at, _)| *at);
         let sending = self.outboxes.next_due(now);
         let all = resting.chain(self.sync_at).chain(sending);
-        all.fold(now + KEEPER_ROUND, Instant::min)
+        let round = if crowded { KEEPER_SOON } else { KEEPER_ROUND };
+        all.fold(now + round, Instant::min)
     }
 
     fn take_due(&mut self, now: Instant) -> Vec<Id> {

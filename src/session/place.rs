@@ -55,7 +55,9 @@ impl Hub {
                         (Place { hub: Arc::clone(self), id }, event)
                     }
                     Err(e) => {
-                        state.dispatch.leave(id);
+                        drop(state);
+                        // The ticket leaves the queue with it.
+                        drop(Place { hub: Arc::clone(self), id });
                         return Err(NoPlace::Failed(e));
                     }
                 },

@@ -5,12 +5,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::book::Entry;
 use super::cancel::Denied;
 use super::hub::{Hub, State, now};
 use super::id::Id;
-use super::life::{Delivery, DeliveryEvent, Turn};
-use super::view::{Message, rfc3339};
-use crate::config::Target;
+use super::life::{Delivery, DeliveryEvent};
+use super::view::rfc3339;
 use crate::delivery::{Parcel, Sent, backoff};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Purpose, Refused};
@@ -82,71 +82,62 @@ impl Hub {
     /// Sends the first reply in a target's queue.
     fn send_first(&self, name: &str) -> Round {
         let settings = self.settings();
-        let (id, attempt, number) = {
+        let (id, entry) = {
             let mut state = self.lock();
             let first = state.outboxes.first(name).filter(|_| !self.is_draining());
             let Some(id) = first else { return Round::Stop(None) };
-            let Some((since, attempts)) = state.book.get(id).and_then(|entry| {
-                let outgoing = entry.delivery.as_ref()?;
-                outgoing.state?.after(DeliveryEvent::Sending)?;
-                Some((outgoing.since, outgoing.attempts))
-            }) else {
-                state.outboxes.pop(name);
-                return Round::Next;
-            };
-            let dead = match settings.config.deliver.get(name) {
-                None => Some(format!("the configuration has no target {name:?} any more")),
-                Some(target) => {
-                    let age = Duration::from_millis(now().saturating_sub(since));
-                    let expired = age >= target.expire;
-                    expired.then(|| format!("it expired after {attempts} attempts"))
+            match state.book.get(id) {
+                Some(entry) if may_be_sent(entry) => (id, entry.clone()),
+                Some(_) | None => {
+                    state.outboxes.pop(name);
+                    return Round::Next;
                 }
-            };
-            if let Some(error) = dead {
-                let record = Record::step(id, attempts, now(), Step::Dead(error));
-                drop(state);
+            }
+        };
+        let (since, attempts) =
+            entry.delivery.as_ref().map_or((0, 0), |out| (out.since, out.attempts));
+        let age = Duration::from_millis(now().saturating_sub(since));
+        let target = match settings.config.deliver.get(name) {
+            Some(target) if age < target.expire => Ok(target),
+            Some(_) => Err(format!("it expired after {attempts} attempts")),
+            None => Err(format!("the configuration has no target {name:?} any more")),
+        };
+        let target = match target {
+            Ok(target) => target,
+            Err(why) => {
+                let record = Record::step(id, attempts, now(), Step::Dead(why));
                 return self.close_delivery(name, id, &record);
             }
-            let n = attempts + 1;
-            let record = Record::step(id, n, now(), Step::Sending);
-            match self.write(&mut state, &record, Purpose::Completion) {
-                Ok(number) => (id, n, number),
-                Err(_) => return Round::Stop(Some(Instant::now() + DISK_PAUSE)),
+        };
+        let text = match self.outcome(&entry) {
+            Ok(Some(Record::Step { step: Step::Done(text) | Step::Failed(text), .. })) => text,
+            other => {
+                // Nothing else than the reply may arrive in its name.
+                log::error!("the reply of message {id} cannot be read for {name}: {other:?}");
+                return Round::Stop(Some(Instant::now() + MAX_DELIVERY_PAUSE));
             }
+        };
+        let record = Record::step(id, attempts + 1, now(), Step::Sending);
+        let written = self.write(&mut self.lock(), &record, Purpose::Completion);
+        let Ok(number) = written else {
+            return Round::Stop(Some(Instant::now() + DISK_PAUSE));
         };
         // The reply before it and "attempt n started" are durable before anything is sent.
         if self.sync(number).is_err() {
             return Round::Stop(None);
         }
-        let (Ok(Some(message)), Some(target)) =
-            (self.message(id), settings.config.deliver.get(name))
-        else {
-            return Round::Stop(Some(Instant::now() + DISK_PAUSE));
-        };
-        let text = message.reply.as_deref().filter(|_| message.turn == Turn::Done);
-        let Some(text) = text.or(message.error.as_deref().filter(|_| message.turn == Turn::Failed))
-        else {
-            // Nothing else than the reply may arrive in its name.
-            let why = message.error.unwrap_or_default();
-            log::error!("the reply of message {id} cannot be sent to {name}: {why}");
-            return Round::Stop(Some(Instant::now() + MAX_DELIVERY_PAUSE));
-        };
-        let sent = self.send(target, &message, text, attempt);
-        self.sent(name, id, attempt, sent)
-    }
-
-    fn send(&self, target: &Target, message: &Message, text: &str, attempt: u32) -> Sent {
         let parcel = Parcel {
-            id: &message.id.to_string(),
-            session: message.who.session.as_deref(),
-            principal: &message.who.principal,
-            status: message.turn.word(),
-            text,
-            attempt,
-            created_at: &rfc3339(message.created_at),
-            finished_at: &rfc3339(message.finished_at.unwrap_or(0)),
+            id: &id.to_string(),
+            session: entry.who.session.as_deref(),
+            principal: &entry.who.principal,
+            status: entry.turn.word(),
+            text: &text,
+            attempt: attempts + 1,
+            created_at: &rfc3339(entry.at),
+            finished_at: &rfc3339(entry.ended),
         };
-        crate::delivery::send(target, &parcel, &self.children, self.cut.as_fd())
+        let sent = crate::delivery::send(target, &parcel, &self.children, self.cut.as_fd());
+        self.sent(name, id, attempts + 1, sent)
     }
 
     /// Writes down what came of an attempt.
@@ -192,6 +183,10 @@ impl Hub {
     fn insist(&self, record: &Record) -> bool {
         loop {
             let mut state = self.lock();
+            if let Err(why) = state.book.check(record) {
+                log::error!("a record was left out: {why}");
+                return true;
+            }
             match self.write(&mut state, record, Purpose::Completion) {
                 Ok(_) => {
                     self.sync_soon(&mut state);
@@ -229,4 +224,8 @@ impl Hub {
         drop(state);
         Ok(self.sync(number)?)
     }
+}
+
+fn may_be_sent(entry: &Entry) -> bool {
+    entry.delivery_state().is_some_and(|state| state.after(DeliveryEvent::Sending).is_some())
 }

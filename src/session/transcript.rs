@@ -211,8 +211,8 @@ impl Transcripts {
         Some(About { who: Who { principal: word("principal")?, session: word("session") }, bytes })
     }
 
-    /// All sessions that have a transcript, at most `most` of them.
-    pub fn list(&self, most: usize) -> io::Result<Vec<About>> {
+    /// The sessions of a principal that have a transcript, at most `most` of them.
+    pub fn list(&self, principal: &str, most: usize) -> io::Result<Vec<About>> {
         let names = match fs::read_dir(&self.dir) {
             Ok(names) => names,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -223,7 +223,8 @@ impl Transcripts {
             Digest::from_str_radix(&stem, 16).ok()
         };
         let names = names.filter_map(|name| digest(&name.ok()?.path()));
-        Ok(names.filter_map(|session| self.find(session)).take(most).collect())
+        let mine = |about: &About| about.who.principal == principal;
+        Ok(names.filter_map(|session| self.find(session)).filter(mine).take(most).collect())
     }
 
     fn write(&self, session: Digest, who: &Who, text: &str) -> io::Result<()> {

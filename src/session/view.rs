@@ -85,6 +85,8 @@ impl Hub {
                 ..
             })) => error = Some(why),
             Ok(Some(_) | None) => {}
+            // Forgotten and compacted away since it was looked up.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => error = unreadable(e),
         }
         let delivery = entry.delivery.as_ref().map(|outgoing| DeliveryView {
@@ -156,10 +158,15 @@ impl Hub {
             if self.is_put_off(id) || left == Duration::ZERO {
                 return Ok(Waited::NotYet);
             }
-            let mut interests = [Interest::read(watch.event.as_fd()), Interest::hangup(client)];
+            let mut interests = [
+                Interest::read(watch.event.as_fd()),
+                Interest::hangup(client),
+                Interest::read(self.cut.as_fd()),
+            ];
             poll(&mut interests, Some(left))?;
-            if interests[1].ready() {
-                return Ok(Waited::Gone);
+            let [_, gone, cut] = interests.map(|interest| interest.ready());
+            if gone || cut {
+                return Ok(if gone { Waited::Gone } else { Waited::NotYet });
             }
         }
     }
@@ -205,8 +212,7 @@ impl Hub {
 
     /// All sessions of a principal, at most [`MAX_LISTED`].
     pub fn sessions(&self, principal: &str) -> io::Result<Vec<Session>> {
-        let mut found = self.transcripts.list(MAX_LISTED)?;
-        found.retain(|about| about.who.principal == principal);
+        let mut found = self.transcripts.list(principal, MAX_LISTED)?;
         let at_work: Vec<Arc<Party>> = {
             let state = self.lock();
             let mine = state.book.entries().filter(|(_, e)| e.who.principal == principal);

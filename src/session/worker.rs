@@ -60,7 +60,10 @@ impl Hub {
         }
         let message = match self.accepted(&entry) {
             Ok(message) => message,
-            Err(e) => return Outcome::Failed(format!("the message cannot be read back: {e}")),
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                return Outcome::Failed(format!("the message cannot be read back: {e}"));
+            }
+            Err(e) => return Outcome::Temporary(format!("the message cannot be read now: {e}")),
         };
         match self.run(id, &entry, &message, &run) {
             Ok(outcome) => outcome,
@@ -133,6 +136,11 @@ impl Hub {
                 self.say(id, &entry, at, &reply);
                 Record::step(id, n, at, Step::Done(reply))
             }
+            // Who took it back wants no other attempt.
+            Outcome::Temporary(_) if run.why().is_some() => {
+                let why = run.why().unwrap_or_default();
+                Record::step(id, 0, now(), Step::Cancelled(why))
+            }
             Outcome::Temporary(error) if n < most => Record::step(id, n, now(), Step::Retry(error)),
             Outcome::Cancelled | Outcome::ClientGone => {
                 let error = run.why().unwrap_or_else(|| "cancelled".to_owned());
@@ -158,6 +166,13 @@ impl Hub {
         let mut waited = false;
         loop {
             let mut state = self.lock();
+            if let Err(why) = state.book.check(&record) {
+                log::error!("a record was left out: {why}");
+                state.runs.end(id);
+                let ids = state.dispatch.leave(id);
+                self.rest_from_work();
+                return Some(self.begin(&mut state, ids));
+            }
             match self.write(&mut state, &record, Purpose::Completion) {
                 Ok(_) => {
                     let ids = self.after(&mut state, id, retry);
@@ -165,6 +180,10 @@ impl Hub {
                     return Some(self.begin(&mut state, ids));
                 }
                 Err(Refused::TooLong) => {
+                    if let Some(session) = state.book.get(id).and_then(Entry::session) {
+                        // What was said there already is not what the sender gets.
+                        let _ = self.transcripts.take_back(session, id);
+                    }
                     let n = state.book.get(id).map_or(0, |entry| entry.attempts);
                     let error = "the reply is longer than a record of the journal".to_owned();
                     record = Record::step(id, n, now(), Step::Failed(error));
