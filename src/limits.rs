@@ -185,8 +185,8 @@ pub const MAX_CONTROL_CONNECTIONS: usize = 64;
 /// How many of those may be messages that wait for their reply: the rest is for `status`.
 pub const MAX_CONTROL_TURNS: usize = 48;
 
-/// Listeners, journal, log, a helper's pipes, the control socket's clients.
-pub const RESERVED_DESCRIPTORS: usize = 64;
+/// Listeners, journal, log, a helper's pipes, the control socket's clients, senders to targets.
+pub const RESERVED_DESCRIPTORS: usize = 256;
 
 /// The pipes of a command's turn, its pidfd, what cancels it, and a file that it opens.
 pub const DESCRIPTORS_PER_TURN: usize = 7;
@@ -364,6 +364,12 @@ pub const KEEPER_SOON: Duration = Duration::from_millis(200);
 /// A smaller journal is not worth a compaction.
 pub const COMPACT_FROM: u64 = MIB as u64;
 
+/// What a compaction copies while writers wait.
+pub const COMPACT_TAIL: u64 = 64 << 10;
+
+/// How often it copies what came meanwhile, before it makes writers wait for all that is left.
+pub const COMPACT_ROUNDS: u32 = 16;
+
 /// After a compaction that failed.
 pub const COMPACT_PAUSE: Duration = Duration::from_secs(30);
 
@@ -382,6 +388,9 @@ pub const MAX_ATTACHMENT: usize = 2048;
 
 /// Sessions or dead letters in one answer.
 pub const MAX_LISTED: usize = 1000;
+
+/// Replies in one answer, beyond which no more dead letters are listed.
+pub const MAX_LISTED_BYTES: usize = 8 * MIB;
 
 /// A comment on an event stream where nothing happens: proxies cut what is silent for a minute.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -17,7 +17,7 @@ use crate::limits::{AGENT_READ, AGENT_READS, KILL_AFTER, LOCK_PATIENCE};
 use crate::subprocess::{Child, Children, Program, Taken, feed, read_now};
 use crate::sys::fd::set_nonblocking;
 use crate::sys::poll::{Interest, poll};
-use crate::sys::process::{Signal, Status};
+use crate::sys::process::{Signal, Status, is_shortage};
 use crate::sys::spawn::Manner;
 use crate::text::escaped;
 
@@ -31,7 +31,8 @@ pub fn run(
 ) -> Outcome {
     let missing = |e: io::Error| {
         let program = agent.command.first().map_or("", String::as_str);
-        Outcome::Temporary(format!("the agent {program:?} cannot be started: {e}"))
+        let words = format!("the agent {program:?} cannot be started: {e}");
+        if is_shortage(&e) { Outcome::Short(words) } else { Outcome::Temporary(words) }
     };
     let mut process = match start(children, agent, turn) {
         Ok(process) => process,

@@ -61,6 +61,8 @@ pub enum Outcome {
     Done,
     /// It may go better another time: exit status 75, a signal, an agent that cannot be started.
     Temporary(String),
+    /// The system is short of descriptors, processes or memory: nobody's fault, and soon over.
+    Short(String),
     /// It will not: any other exit status, or a reply that is too long.
     Failed(String),
     TimedOut,
@@ -75,7 +77,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Outcome::Done => "done",
-            Outcome::Temporary(words) | Outcome::Failed(words) => words,
+            Outcome::Temporary(words) | Outcome::Short(words) | Outcome::Failed(words) => words,
             Outcome::TimedOut => "it took longer than agent.turn_timeout",
             Outcome::ClientGone => "the client went away",
             Outcome::Cancelled => "it was cancelled",

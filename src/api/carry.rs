@@ -25,6 +25,7 @@ pub fn carry(
     client: &OwnedFd,
     answer: &mut Answer<'_>,
 ) -> Result<(), Option<Problem>> {
+    let keyed = draft.key.is_some();
     let (id, replayed) = match submit(service, draft)? {
         Submitted::New { id, .. } => (id, false),
         Submitted::Known(id) => (id, true),
@@ -44,12 +45,26 @@ pub fn carry(
     let message = message.ok_or_else(Problem::stopping)?;
     match message.turn {
         Stage::Done if passed => Ok(()),
-        Stage::Done => answer.piece(&message.reply.unwrap_or_default()).map_err(|_| None),
+        Stage::Done => match message.reply {
+            Some(reply) => answer.piece(&reply).map_err(|_| None),
+            None => Err(Some(Problem::new(503, "unavailable", message.error.unwrap_or_default()))),
+        },
         Stage::Failed | Stage::Cancelled => {
             let code = if message.turn == Stage::Failed { "agent_failed" } else { "cancelled" };
             Err(Some(Problem::new(502, code, message.error.unwrap_or_default())))
         }
-        Stage::Queued | Stage::Running | Stage::Resting => Err(Some(Problem::stopping())),
+        // The same key again finds it.
+        Stage::Queued | Stage::Running | Stage::Resting if keyed => Err(Some(Problem::stopping())),
+        Stage::Queued | Stage::Resting => {
+            // Who is told to try again must not find it done twice.
+            let _ = service.hub.cancel(id, "the gateway stopped, and its sender was told so");
+            Err(Some(Problem::stopping()))
+        }
+        Stage::Running => {
+            let words = format!("The gateway is stopping; message {id} goes on when it is back.");
+            let problem = Problem::new(503, "gateway_stopping", words);
+            Err(Some(Problem { again: false, ..problem }))
+        }
     }
 }
 

@@ -115,7 +115,7 @@ fn run(
     let outcome = settings.agent.run(&turn, answer, &bounds);
     match &outcome {
         Outcome::Done => Ok(()),
-        Outcome::Temporary(_) | Outcome::Failed(_) | Outcome::TimedOut => {
+        Outcome::Temporary(_) | Outcome::Short(_) | Outcome::Failed(_) | Outcome::TimedOut => {
             log::warn!("turn {message_id} did not end well: {outcome}");
             Err(Problem::outcome(outcome))
         }

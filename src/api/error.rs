@@ -103,7 +103,9 @@ impl Problem {
     pub fn outcome(outcome: Outcome) -> Option<Problem> {
         match outcome {
             Outcome::Done | Outcome::ClientGone => None,
-            Outcome::Temporary(words) => Some(Problem::new(503, "agent_unavailable", words)),
+            Outcome::Temporary(words) | Outcome::Short(words) => {
+                Some(Problem::new(503, "agent_unavailable", words))
+            }
             Outcome::Failed(words) => Some(Problem::new(502, "agent_failed", words)),
             Outcome::TimedOut => Some(Problem::new(
                 504,

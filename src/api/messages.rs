@@ -293,7 +293,9 @@ fn attachments(fields: &Map<String, Value>) -> Result<Vec<String>, Problem> {
         Some(_) => return Err(bad()),
     };
     let reference = |item: &Value| match item.as_str() {
-        Some(text) if (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains('\0') => {
+        Some(text)
+            if (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control) =>
+        {
             Ok(text.to_owned())
         }
         Some(_) | None => Err(bad()),

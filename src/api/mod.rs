@@ -141,7 +141,9 @@ pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
             Err(e) => return log_end(&e, origin),
         };
         // What comes during a drain is turned away, or asks how it goes: no drain waits for that.
-        let _in_flight = (!service.gate.is_closing()).then(|| service.begin());
+        // Nor for event streams, which end with it.
+        let counts = !service.gate.is_closing() && !route::is_stream(&request);
+        let _in_flight = counts.then(|| service.begin());
         if let Err(e) = route::answer(&mut connection, &request, origin, service) {
             return log_end(&e, origin);
         }

@@ -122,6 +122,11 @@ impl<'a> Route<'a> {
     }
 }
 
+/// Whether the answer is an event stream without an end.
+pub fn is_stream(request: &Request) -> bool {
+    matches!(Route::find(request.path()), Some(Route::SessionEvents(_)))
+}
+
 /// Answers one request.
 pub fn answer(
     connection: &mut Connection,

@@ -86,7 +86,9 @@ pub fn events(
             return respond_with(connection, request, &problem);
         }
     };
-    let after = last.unwrap_or_else(|| service.hub.last_record());
+    // An id from a journal that is no more would mean silence.
+    let newest = service.hub.last_record();
+    let after = last.unwrap_or(newest).min(newest);
     let mut stream = connection.start_stream(request, sse_head())?;
     stream.send(b": hello\n\n")?;
     let mut telling = Telling { service, who, after, running: None };

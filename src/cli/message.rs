@@ -79,7 +79,10 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
         let message = ask(client, "GET", &target, &[], None)?;
         let error = lines(message["error"].as_str().unwrap_or("no reason is known"));
         match message["status"].as_str() {
-            Some("done") => return print_reply(message["reply"].as_str().unwrap_or("")),
+            Some("done") => match message["reply"].as_str() {
+                Some(reply) => return print_reply(reply),
+                None => return Err(Failure::failed(format!("message {id}: {error}"))),
+            },
             Some("failed") => return Err(Failure::failed(format!("message {id} failed: {error}"))),
             Some("cancelled") => {
                 return Err(Failure::failed(format!("message {id} was cancelled: {error}")));

@@ -11,6 +11,7 @@ use super::Condition;
 use super::file::{FileJournal, invalid};
 use super::line::{Header, Lines, parse};
 use super::writer::note;
+use crate::limits::{COMPACT_ROUNDS, COMPACT_TAIL};
 use crate::sys::fs as files;
 
 /// A new journal in the making.
@@ -77,6 +78,17 @@ impl FileJournal {
         let mut copy = Copy::start(temporary, base)?;
         copy.lines(&old, (start, middle), keep)?;
         copy.sync()?;
+        // What came meanwhile, until the rest is so little that writers can wait for it.
+        let mut middle = middle;
+        for _ in 0..COMPACT_ROUNDS {
+            let end = self.lock().end;
+            if end - middle < COMPACT_TAIL {
+                break;
+            }
+            copy.lines(&old, (middle, end), &mut |_, _| true)?;
+            copy.sync()?;
+            middle = end;
+        }
 
         let mut inner = self.lock();
         if let Condition::Broken(why) = &inner.condition {

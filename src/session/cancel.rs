@@ -1,9 +1,10 @@
 //! Taking messages back: one, or all that a session has.
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::sync::Arc;
 
-use super::book::Who;
+use super::book::{Digest, Who};
 use super::hub::{Hub, State, now};
 use super::id::Id;
 use super::life::Turn;
@@ -30,27 +31,29 @@ impl Hub {
     pub fn cancel(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
         let mut state = self.lock();
         let entry = state.book.get(id).ok_or(Denied::Unknown)?;
-        match entry.turn {
-            Turn::Done | Turn::Failed | Turn::Cancelled => return Err(Denied::TooLate),
-            Turn::Running if state.runs.get(id).is_some() => {
-                if let Some(run) = state.runs.get(id) {
-                    run.cancel(why);
-                }
-                return Ok(());
-            }
-            Turn::Running | Turn::Queued | Turn::Resting => {}
+        if entry.turn.is_over() {
+            return Err(Denied::TooLate);
         }
         let begun = self.strike(&mut state, id, why)?;
+        let number = self.journal.last();
         drop(state);
         self.employ(begun);
-        Ok(())
+        Ok(self.sync(number)?)
     }
 
-    /// Cancels a message that does not run.
-    fn strike(&self, state: &mut State, id: Id, why: &str) -> Result<Vec<Id>, Refused> {
+    /// Records that a message is cancelled. An agent that runs for it is told to end, and keeps its
+    /// place until it has.
+    pub(super) fn strike(&self, state: &mut State, id: Id, why: &str) -> Result<Vec<Id>, Refused> {
+        let runs = state.book.get(id).is_some_and(|entry| entry.turn == Turn::Running);
         let record = Record::step(id, 0, now(), Step::Cancelled(why.to_owned()));
         self.write(state, &record, Purpose::Completion)?;
+        if runs && let Some(run) = state.runs.get(id) {
+            run.cancel();
+        }
         state.runs.end(id);
+        if runs {
+            return Ok(Vec::new());
+        }
         let ids = state.dispatch.leave(id);
         Ok(self.begin(state, ids))
     }
@@ -61,20 +64,20 @@ impl Hub {
         let (Some(session), Some(key)) = (who.digest(), &who.session) else {
             return Err(Denied::Unknown);
         };
+        let known = self.session(who).is_some();
         let mut state = self.lock();
-        let ids: Vec<Id> = state.dispatch.tickets(session).collect();
+        let open = |id: &Id| state.book.get(*id).is_some_and(|entry| !entry.turn.is_over());
+        let ids: Vec<Id> = state.dispatch.tickets(session).filter(open).collect();
+        if ids.is_empty() && !known {
+            return Err(Denied::Unknown);
+        }
         let mut begun = Vec::new();
         let mut result = Ok(0);
         // From the end: each that goes must not let the next one begin.
         for id in ids.iter().rev() {
-            match state.runs.get(*id) {
-                Some(run) if state.book.get(*id).is_some_and(|e| e.turn == Turn::Running) => {
-                    run.cancel(why);
-                }
-                Some(_) | None => match self.strike(&mut state, *id, why) {
-                    Ok(ids) => begun.extend(ids),
-                    Err(refused) => result = Err(refused),
-                },
+            match self.strike(&mut state, *id, why) {
+                Ok(ids) => begun.extend(ids),
+                Err(refused) => result = Err(refused),
             }
         }
         if result.is_ok() {
@@ -85,9 +88,30 @@ impl Hub {
         drop(state);
         self.employ(begun);
         self.sync(result?)?;
-        if let Err(e) = self.transcripts.remove(session) {
+        if let Err(e) = self.forget_said(session, who) {
             log::warn!("a transcript could not be removed: {e}");
         }
         Ok(ids.len())
+    }
+
+    /// Takes out of a transcript what a reset has made void.
+    fn forget_said(&self, session: Digest, who: &Who) -> io::Result<()> {
+        // Somebody may already work with the file for a new message.
+        if self.lock().dispatch.tickets(session).next().is_none() {
+            return self.transcripts.remove(session);
+        }
+        self.transcripts.unsettle(session);
+        self.settle_transcript(session, who)
+    }
+
+    /// Does the same for resets that the end of an earlier process may have come before.
+    pub(super) fn forget_what_was_reset(&self) {
+        let sessions: Vec<Digest> = self.lock().book.reset_sessions().collect();
+        for session in sessions {
+            let Some(about) = self.transcripts.find(session) else { continue };
+            if let Err(e) = self.settle_transcript(session, &about.who) {
+                log::warn!("a transcript of before a reset is still there: {e}");
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::book::Who;
+use super::book::{Digest, Who, digest_of};
 use super::cancel::Denied;
 use super::hub::Hub;
 use super::id::Id;
@@ -49,17 +49,15 @@ impl Command {
 impl Hub {
     /// Carries a command out and records it with its answer, like any message.
     pub fn command(self: &Arc<Self>, command: Command, draft: Draft) -> Result<Submitted, Refusal> {
-        if let Some(id) = self.recall(&draft)? {
-            return Ok(Submitted::Known(id));
-        }
-        let who = draft.who.clone();
+        let (who, text, key) = (draft.who.clone(), draft.text.trim().to_owned(), draft.key);
+        let submitted = self.admit(draft)?;
+        let Submitted::New { id, .. } = submitted else { return Ok(submitted) };
         let settings = self.settings();
         let operator = settings.config.session.operators.contains(&who.principal);
         let reply = match command {
             _ if !operator => format!(
                 "{} is for operators; {} is none of session.operators.",
-                draft.text.trim(),
-                who.principal
+                text, who.principal
             ),
             Command::Help => help(),
             Command::Status => self.words_on_status(&who),
@@ -70,10 +68,11 @@ impl Hub {
                 Err(denied) => words(&denied),
             },
             Command::Queue => self.words_on_queue(&who),
-            Command::Retry => self.again(&who),
+            Command::Retry => self.again(&who, id, key),
             Command::WhoAmI => format!("You are {}, an operator of this gateway.", who.principal),
         };
-        self.answer(draft, reply)
+        self.reply(id, reply)?;
+        Ok(submitted)
     }
 
     fn words_on_status(&self, who: &Who) -> String {
@@ -115,7 +114,7 @@ impl Hub {
         }
     }
 
-    fn again(self: &Arc<Self>, who: &Who) -> String {
+    fn again(self: &Arc<Self>, who: &Who, command: Id, key: Option<(Digest, Digest)>) -> String {
         let is_said = |id: &Id| {
             let entry = self.lock().book.get(*id).cloned()?;
             // An answer to a command had no attempt.
@@ -123,7 +122,8 @@ impl Hub {
             (entry.turn.is_over() && ran).then(|| self.accepted(&entry))
         };
         let line = self.messages_of(who);
-        let message = match line.iter().rev().find_map(|(id, _)| is_said(id)) {
+        let before = line.iter().rev().filter(|(id, _)| *id < command);
+        let message = match before.clone().find_map(|(id, _)| is_said(id)) {
             None => return "There is no message that could be sent once more.".to_owned(),
             Some(Err(e)) => return format!("The message cannot be read back: {e}."),
             Some(Ok(message)) => message,
@@ -134,7 +134,8 @@ impl Hub {
             attachments: message.attachments,
             deliver: message.deliver,
             mode: Busy::Queue,
-            key: None,
+            // Once for the command's own key, however often that comes.
+            key: key.map(|(key, body)| (digest_of(&[b"/retry", &key.to_be_bytes()]), body)),
         };
         match self.submit(draft) {
             Ok(Submitted::New { id, position, .. }) => {

@@ -191,8 +191,8 @@ impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
     }
 
     fn line_of(&self, session: Option<K>) -> Option<usize> {
-        let same = |line: &Line<T, K>| session.is_some() && line.session == session;
-        self.lines.iter().position(same)
+        let session = session?;
+        self.lines.iter().position(|line| line.session == Some(session))
     }
 
     fn headed_by(&mut self, ticket: T) -> Option<&mut Line<T, K>> {

@@ -323,15 +323,6 @@ impl State {
         self.resting.push((until, id));
         self.dispatch.rest(id)
     }
-
-    /// Tells the turn that runs in a session to end.
-    pub(super) fn interrupt(&mut self, session: Option<Digest>, by: Id) -> Option<Id> {
-        let first = self.dispatch.tickets(session?).next()?;
-        let running = self.book.get(first).is_some_and(|entry| entry.turn == Turn::Running);
-        let run = self.runs.get(first).filter(|_| running)?;
-        run.cancel(&format!("interrupted by message {by}"));
-        Some(first)
-    }
 }
 
 /// Words for the sender of a message that was tried often enough.

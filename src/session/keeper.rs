@@ -31,6 +31,7 @@ impl Hub {
     pub fn open(self: &Arc<Self>) -> io::Result<()> {
         let hub = Arc::clone(self);
         threads::spawn("keeper", THREAD_STACK, Box::new(move || hub.keep()))?;
+        self.forget_what_was_reset();
         let mut state = self.lock();
         let ids = state.dispatch.fill();
         let begun = self.begin(&mut state, ids);
@@ -106,7 +107,10 @@ impl Hub {
             let session = state.book.get(*id).and_then(Entry::session);
             session.is_some_and(|session| behind.contains(session))
         };
-        let ids: Vec<Id> = ids.into_iter().filter(|id| !is_behind(id)).collect();
+        // New ids come after the newest, also where the clock was set back over a restart.
+        let newest = state.book.last();
+        let goes = |id: &Id| !is_behind(id) && Some(*id) != newest;
+        let ids: Vec<Id> = ids.into_iter().filter(goes).collect();
         state.book.forget(&ids);
     }
 

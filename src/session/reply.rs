@@ -21,8 +21,8 @@ struct State {
     attempt: u32,
     text: String,
     over: bool,
-    /// Why the turn is to end, and what tells its agent.
-    why: Option<String>,
+    /// The turn is to end, and what tells its agent.
+    cancelled: bool,
     cancel: Option<Arc<Event>>,
     watchers: Vec<Arc<Event>>,
 }
@@ -47,10 +47,10 @@ impl Run {
         state.news();
     }
 
-    /// Asks the turn to end, for this reason; the first one counts.
-    pub fn cancel(&self, why: &str) {
+    /// Asks the turn to end.
+    pub fn cancel(&self) {
         let mut state = self.lock();
-        state.why.get_or_insert_with(|| why.to_owned());
+        state.cancelled = true;
         if let Some(cancel) = &state.cancel {
             cancel.raise();
         }
@@ -60,16 +60,16 @@ impl Run {
     pub fn cancelled(&self) -> io::Result<Arc<Event>> {
         let event = Arc::new(Event::new()?);
         let mut state = self.lock();
-        if state.why.is_some() {
+        if state.cancelled {
             event.raise();
         }
         state.cancel = Some(Arc::clone(&event));
         Ok(event)
     }
 
-    /// Why it was cancelled.
-    pub fn why(&self) -> Option<String> {
-        self.lock().why.clone()
+    /// Whether nothing more will come.
+    pub fn is_over(&self) -> bool {
+        self.lock().over
     }
 
     /// Nothing more will come.

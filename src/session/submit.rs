@@ -8,6 +8,7 @@ use super::book::{Digest, Who};
 use super::dispatch::{Admission, Full};
 use super::hub::{Hub, State, now};
 use super::id::Id;
+use super::life::Turn;
 use crate::config::Busy;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::journal::{Purpose, Refused};
@@ -96,20 +97,30 @@ impl Hub {
         };
         let begun = if runs { self.begin(&mut state, vec![id]) } else { Vec::new() };
         let interrupted = match mode {
-            Busy::Interrupt if position > 0 => state.interrupt(session, id),
+            Busy::Interrupt if position > 0 => self.interrupt(&mut state, session, id),
             Busy::Interrupt | Busy::Queue => None,
         };
+        let last = self.journal.last();
         drop(state);
-        // The attempt's record follows at once: one sync serves both.
-        let number = if begun.is_empty() { number } else { number + 1 };
+        // What follows at once is durable with it: one sync serves all.
+        let number = number.max(last);
         let synced = self.sync(number);
         self.employ(begun);
         synced.map_err(Refusal::Journal)?;
         Ok(Submitted::New { id, position: position + 1, interrupted })
     }
 
-    /// Takes a message that is answered at once, without a turn.
-    pub fn answer(self: &Arc<Self>, draft: Draft, reply: String) -> Result<Submitted, Refusal> {
+    /// Ends the turn that runs in a session.
+    fn interrupt(&self, state: &mut State, session: Option<Digest>, by: Id) -> Option<Id> {
+        let first = state.dispatch.tickets(session?).next()?;
+        let running = state.book.get(first).is_some_and(|entry| entry.turn == Turn::Running);
+        let why = format!("interrupted by message {by}");
+        let struck = running.then(|| self.strike(state, first, &why))?;
+        struck.is_ok().then_some(first)
+    }
+
+    /// Takes a message that the gateway answers itself, with [`Hub::reply`], and no agent.
+    pub fn admit(&self, draft: Draft) -> Result<Submitted, Refusal> {
         let mut state = self.lock();
         if let Some((id, number)) = self.known(&state, &draft)? {
             drop(state);
@@ -117,31 +128,29 @@ impl Hub {
             return Ok(Submitted::Known(id));
         }
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
-        let session = draft.who.digest();
         let record = accepted(id, draft);
         self.write(&mut state, &record, Purpose::NewWork).map_err(Refusal::Journal)?;
-        let done = Record::step(id, 0, now(), Step::Done(reply));
-        // Without it the message is accepted all the same, and the agent answers it.
-        if self.write(&mut state, &done, Purpose::Completion).is_err() {
-            state.dispatch.restore(id, session);
-        }
-        let ids = state.dispatch.fill();
-        let begun = self.begin(&mut state, ids);
-        self.post(&mut state, id);
-        let number = self.journal.last();
-        drop(state);
-        self.employ(begun);
-        self.sync(number).map_err(Refusal::Journal)?;
         Ok(Submitted::New { id, position: 0, interrupted: None })
     }
 
-    /// The durable message that the draft's idempotency key began, if there is one.
-    pub fn recall(&self, draft: &Draft) -> Result<Option<Id>, Refusal> {
-        let known = self.known(&self.lock(), draft)?;
-        if let Some((_, number)) = known {
-            self.sync(number).map_err(Refusal::Journal)?;
+    /// Answers a message that was admitted.
+    pub fn reply(self: &Arc<Self>, id: Id, reply: String) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        let done = Record::step(id, 0, now(), Step::Done(reply));
+        let mut begun = Vec::new();
+        if self.write(&mut state, &done, Purpose::Completion).is_ok() {
+            self.over(&mut state, id);
+        } else if let Some(entry) = state.book.get(id).filter(|entry| !entry.turn.is_over()) {
+            // Without it the message is accepted all the same, and gets its end as a turn.
+            let session = entry.session();
+            state.dispatch.restore(id, session);
+            let ids = state.dispatch.fill();
+            begun = self.begin(&mut state, ids);
         }
-        Ok(known.map(|(id, _)| id))
+        let number = self.journal.last();
+        drop(state);
+        self.employ(begun);
+        self.sync(number).map_err(Refusal::Journal)
     }
 
     /// The message of the draft's idempotency key, and the number of its record.

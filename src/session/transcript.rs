@@ -185,7 +185,8 @@ impl Transcripts {
         for path in [self.path(session), self.about(session)] {
             match fs::remove_file(path) {
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-                Ok(()) | Err(_) => {}
+                Ok(()) => files::sync_dir_of(&self.path(session))?,
+                Err(_) => {}
             }
         }
         Ok(())
@@ -233,7 +234,12 @@ impl Transcripts {
             let about = json!({ "principal": who.principal, "session": who.session }).to_string();
             replace_unsynced(&self.about(session), about.as_bytes(), 0o600)?;
         }
-        replace_unsynced(&self.path(session), text.as_bytes(), 0o600)
+        let path = self.path(session);
+        // One that has something in it may be durable: its successor must be so too.
+        if fs::metadata(&path).is_ok_and(|meta| meta.len() > 0) {
+            return files::replace(&path, text.as_bytes(), 0o600);
+        }
+        replace_unsynced(&path, text.as_bytes(), 0o600)
     }
 }
 

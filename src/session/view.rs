@@ -14,7 +14,7 @@ use super::reply::Watch;
 use super::transcript::About;
 use crate::journal::Refused;
 use crate::journal::record::{Record, Step};
-use crate::limits::{CLOSE_PATIENCE, MAX_LISTED, THREAD_STACK};
+use crate::limits::{CLOSE_PATIENCE, MAX_LISTED, MAX_LISTED_BYTES, THREAD_STACK};
 use crate::sys::clock::Utc;
 use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
@@ -150,7 +150,7 @@ impl Hub {
         let Some(watch) = self.watch(id)? else { return Ok(Waited::Over) };
         loop {
             watch.event.clear();
-            if watch.run.see(0, 0).over {
+            if watch.run.is_over() {
                 let over = self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over());
                 return Ok(if over { Waited::Over } else { Waited::NotYet });
             }
@@ -182,6 +182,8 @@ impl Hub {
     /// A session that has messages or a transcript.
     pub fn session(&self, who: &Who) -> Option<Session> {
         let digest = who.digest()?;
+        // Nobody is shown what a power cut could still take; a journal that broke takes no more.
+        let _ = self.sync(self.journal.last());
         let known = !self.messages_of(who).is_empty();
         let about = self.transcripts.find(digest);
         (known || about.is_some()).then(|| self.session_of(digest, who.clone(), about))
@@ -234,8 +236,14 @@ impl Hub {
     pub fn dead_letters(&self) -> Result<Vec<Message>, Refused> {
         let ids: Vec<Id> = self.lock().book.dead_letters().map(|(id, _)| id).collect();
         let mut letters = Vec::new();
+        let mut size = 0;
         for id in ids.into_iter().take(MAX_LISTED) {
-            letters.extend(self.message(id)?);
+            let letter = self.message(id)?;
+            size += letter.as_ref().and_then(|l| l.reply.as_ref()).map_or(0, String::len);
+            letters.extend(letter);
+            if size > MAX_LISTED_BYTES {
+                break;
+            }
         }
         Ok(letters)
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::book::{Digest, Entry, Who};
+use super::commands::Command;
 use super::hub::{Hub, State, now};
 use super::id::Id;
 use super::life::Turn as Stage;
@@ -39,10 +40,29 @@ impl Hub {
     fn work(self: Arc<Self>, first: Id) {
         let mut next = Some(first);
         while let Some(id) = next {
-            let outcome = self.attempt(id);
+            let outcome = self.attempt_with_patience(id);
             let mut ids = self.conclude(id, outcome);
             next = (!ids.is_empty()).then(|| ids.remove(0));
             self.employ(ids);
+        }
+    }
+
+    /// Runs an attempt. Where the system is short of something it waits: that costs no attempt.
+    fn attempt_with_patience(self: &Arc<Self>, id: Id) -> Outcome {
+        let mut told = false;
+        loop {
+            let why = match self.attempt(id) {
+                Outcome::Short(why) => why,
+                outcome => return outcome,
+            };
+            if !std::mem::replace(&mut told, true) {
+                log::warn!("turn {id} waits: {why}");
+            }
+            let cut = poll(&mut [Interest::read(self.cut.as_fd())], Some(DISK_PAUSE));
+            let over = self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over());
+            if over || cut.is_ok_and(|ready| ready > 0) {
+                return Outcome::Cut;
+            }
         }
     }
 
@@ -63,11 +83,16 @@ impl Hub {
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                 return Outcome::Failed(format!("the message cannot be read back: {e}"));
             }
-            Err(e) => return Outcome::Temporary(format!("the message cannot be read now: {e}")),
+            Err(e) => return Outcome::Short(format!("the message cannot be read now: {e}")),
         };
+        if entry.who.session.is_some() && Command::read(&message.text).is_some() {
+            // An operator's word to the gateway is none for the agent.
+            let words = "the gateway ended before it had carried this command out: send it again";
+            return Outcome::Failed(words.to_owned());
+        }
         match self.run(id, &entry, &message, &run) {
             Ok(outcome) => outcome,
-            Err(e) => Outcome::Temporary(format!("the turn could not be prepared: {e}")),
+            Err(e) => Outcome::Short(format!("it cannot be prepared: {e}")),
         }
     }
 
@@ -82,6 +107,7 @@ impl Hub {
                 }
                 // A full disk must not keep accepted work from going on.
                 if let Err(e) = settled {
+                    self.transcripts.unsettle(session);
                     log::warn!("the transcript for turn {id} is not up to date: {e}");
                 }
                 Some(self.transcripts.path(session))
@@ -115,18 +141,23 @@ impl Hub {
             Outcome::Temporary(_) | Outcome::Failed(_) | Outcome::TimedOut => {
                 log::warn!("turn {id} did not end well: {outcome}");
             }
-            Outcome::ClientGone | Outcome::Cancelled | Outcome::Cut => {
+            Outcome::ClientGone | Outcome::Cancelled | Outcome::Cut | Outcome::Short(_) => {
                 log::info!("turn {id} was ended: {outcome}");
             }
         }
         let (entry, run) = {
             let mut state = self.lock();
             let run = state.runs.of(id);
-            let Some(entry) = state.book.get(id).cloned() else {
-                self.rest_from_work();
-                return state.dispatch.leave(id);
-            };
-            (entry, run)
+            match state.book.get(id).filter(|entry| !entry.turn.is_over()) {
+                Some(entry) => (entry.clone(), run),
+                // It was taken back while it ran, and its agent has ended by now.
+                None => {
+                    state.runs.end(id);
+                    let ids = state.dispatch.leave(id);
+                    self.rest_from_work();
+                    return self.begin(&mut state, ids);
+                }
+            }
         };
         let n = entry.attempts;
         let most = u32::try_from(self.settings().config.limits.max_attempts).unwrap_or(u32::MAX);
@@ -136,16 +167,7 @@ impl Hub {
                 self.say(id, &entry, at, &reply);
                 Record::step(id, n, at, Step::Done(reply))
             }
-            // Who took it back wants no other attempt.
-            Outcome::Temporary(_) if run.why().is_some() => {
-                let why = run.why().unwrap_or_default();
-                Record::step(id, 0, now(), Step::Cancelled(why))
-            }
             Outcome::Temporary(error) if n < most => Record::step(id, n, now(), Step::Retry(error)),
-            Outcome::Cancelled | Outcome::ClientGone => {
-                let error = run.why().unwrap_or_else(|| "cancelled".to_owned());
-                Record::step(id, 0, now(), Step::Cancelled(error))
-            }
             Outcome::Temporary(error) | Outcome::Failed(error) => {
                 Record::step(id, n, now(), Step::Failed(error))
             }
@@ -154,7 +176,9 @@ impl Hub {
                 Record::step(id, n, now(), Step::Failed(error))
             }
             // The record of its beginning stays the last one: it runs again after the start.
-            Outcome::Cut => return self.stop_short(id),
+            Outcome::Cut | Outcome::Cancelled | Outcome::ClientGone | Outcome::Short(_) => {
+                return self.stop_short(id);
+            }
         };
         self.settle(id, record).unwrap_or_else(|| self.stop_short(id))
     }
@@ -232,6 +256,10 @@ impl Hub {
             let (reply, text) = (reply.to_owned(), message.text);
             let turn = Said { id, asked_at: entry.at, text, answered_at: at, reply };
             let cap = self.settings().config.limits.max_transcript;
+            if !self.transcripts.is_settled(session) {
+                // A hole in it could never be filled again.
+                self.settle_transcript(session, &entry.who)?;
+            }
             let still = || !self.lock().book.is_reset(session, entry.accepted);
             self.transcripts.append(session, &entry.who, &turn, cap, &still)
         });

@@ -159,3 +159,9 @@ pub fn reap(child: Pid) -> bool {
     // SAFETY: a null status pointer is allowed; WNOHANG never blocks.
     unsafe { libc::waitpid(child.0, std::ptr::null_mut(), libc::WNOHANG) == child.0 }
 }
+
+/// Whether the system refused for lack of descriptors, processes or memory (posix_spawn(3), pipe(2)).
+pub fn is_shortage(e: &io::Error) -> bool {
+    let short = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN];
+    e.raw_os_error().is_some_and(|code| short.contains(&code))
+}

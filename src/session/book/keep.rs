@@ -23,8 +23,6 @@ impl Book {
         let dead = self.dead.keys().map(Id::from_bits).enumerate();
         let overdue = |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
         ids.extend(dead.take_while(overdue).map(|(_, id)| id));
-        // New ids come after the newest, also where the clock was set back over a restart.
-        ids.retain(|id| Some(*id) != self.last);
         ids
     }
 
@@ -37,6 +35,10 @@ impl Book {
     pub fn forget(&mut self, ids: &[Id]) {
         for id in ids {
             let Some(at) = self.place(*id) else { continue };
+            // It may have been revived since it was looked at.
+            if !self.entries[at].1.is_settled() {
+                continue;
+            }
             let Some((_, entry)) = self.entries.remove(at) else { continue };
             self.count(entry.turn, entry.delivery_state(), false);
             self.counts.kept -= 1;

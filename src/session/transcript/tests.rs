@@ -391,7 +391,10 @@ fn principals_do_not_see_each_other() {
 #[test]
 fn all_sessions_are_listed() {
     let page = page();
-    assert!(page.transcripts.list("owner", 9).unwrap().is_empty(), "the directory is not there yet");
+    assert!(
+        page.transcripts.list("owner", 9).unwrap().is_empty(),
+        "the directory is not there yet"
+    );
     let all: Vec<Who> = (0..5).map(|at| who("owner", &format!("s{at}"))).collect();
     for who in &all {
         let session = who.digest().unwrap();
