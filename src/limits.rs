@@ -57,6 +57,39 @@ pub const MAX_REPLY: usize = 8 * MIB;
 /// As for a body.
 pub const MAX_REPLY_RANGE: RangeInclusive<usize> = MAX_BODY_RANGE;
 
+/// A turn that a crash cut short runs once more; one that failed twice has most likely a reason.
+pub const MAX_ATTEMPTS: usize = 2;
+/// Beyond it the back-off alone takes hours.
+pub const MAX_ATTEMPTS_RANGE: RangeInclusive<usize> = 1..=20;
+
+/// A hundred thousand short messages, and still read within a second or two at the start.
+pub const MAX_JOURNAL: usize = 256 * MIB;
+/// At most what a start can still read in minutes.
+pub const MAX_JOURNAL_RANGE: RangeInclusive<usize> =
+    MIB..=if usize::BITS < 64 { usize::MAX } else { 64 * (MIB << 10) };
+
+/// More than a model's context holds of text that is worth its place.
+pub const MAX_TRANSCRIPT: usize = 256 * KIB;
+/// At least a few turns; at most what an agent may be asked to read for each turn.
+pub const MAX_TRANSCRIPT_RANGE: RangeInclusive<usize> = 4 * KIB..=64 * MIB;
+
+/// A day of a busy gateway; each takes a record's place in memory.
+pub const KEEP_RESULTS: usize = 10_000;
+/// 0: a result is gone once it was delivered. At most 100 MB of index.
+pub const KEEP_RESULTS_RANGE: RangeInclusive<usize> = 0..=1_000_000;
+
+/// A receiver that works on a reply before it answers should queue it instead.
+pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// One slow receiver holds up only its own target, but a stop waits for nobody for an hour.
+pub const DELIVERY_TIMEOUT_RANGE: RangeInclusive<Duration> =
+    SHORTEST_WAIT..=Duration::from_secs(HOUR);
+
+/// A receiver that was down for a night gets its replies; one that is gone does not pile them up.
+pub const DELIVERY_EXPIRE: Duration = Duration::from_secs(24 * HOUR);
+/// 30 days: what nobody fetched for so long nobody misses.
+pub const DELIVERY_EXPIRE_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(30 * 24 * HOUR);
+
 /// A head is one packet or two; whoever needs longer is slow on purpose.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than usual proxies keep a connection between two requests of one page.
@@ -88,6 +121,15 @@ pub const MAX_EXEC_STRING: usize = 128 * KIB - 1;
 pub const MAX_HOST_NAME: usize = 253;
 /// One label of a host name (RFC 1035 section 2.3.4).
 pub const MAX_HOST_LABEL: usize = 63;
+
+/// Targets of deliveries: each has a thread of its own.
+pub const MAX_TARGETS: usize = 32;
+/// Characters of a target's name: it stands in records, logs and variables.
+pub const MAX_TARGET_NAME: usize = 64;
+/// Characters of a principal's name, with the room for a platform and an id on it.
+pub const MAX_PRINCIPAL: usize = 128;
+/// Bytes of a callback's URL; its path and query also keep to what servers take ([`MAX_TARGET`]).
+pub const MAX_URL: usize = 4 << 10;
 
 // ---- The stop.
 
@@ -347,6 +389,24 @@ pub const MAX_SETTLED: usize = 10_000;
 /// A session's key and principal in JSON are some hundred bytes.
 pub const MAX_ABOUT_FILE: u64 = 8 << 10;
 
+// ---- Deliveries.
+
+/// For one address of a receiver's: the second of two lost SYNs is sent again after 3 s.
+pub const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest wait that a receiver can ask for: one that says "tomorrow" is asked in between.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(HOUR);
+
+/// Beyond curl's own time-out, so that it can say what it waited for.
+pub const CURL_MARGIN: Duration = Duration::from_secs(1);
+
+/// The heads of a response that curl hands on; it follows no redirect.
+pub const MAX_CURL_OUTPUT: usize = 64 << 10;
+
+/// Bytes of a body in one line of curl's configuration: twice as many in quotes, where lines have
+/// ended at 100 KiB.
+pub const CURL_PIECE: usize = 48 << 10;
+
 // ---- Files.
 
 /// How many stops are kept: months of a gateway's life, and a screen or two to read.
@@ -445,4 +505,3 @@ pub const MAX_LOG: usize = 64 << 10;
 /// A hundred gateways of one user are more than any machine runs; a search that goes further would
 /// hide that something else is wrong.
 pub const STARTER_PORTS: RangeInclusive<u16> = DEFAULT_PORT..=DEFAULT_PORT + 99;
-pub const MAX_TRANSCRIPT_RANGE: RangeInclusive<usize> = 4 * KIB..=64 * MIB;

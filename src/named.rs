@@ -15,6 +15,15 @@ impl<T> ByName<T> {
         Some(&self.0[self.place(name).ok()?].1)
     }
 
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut T> {
+        let at = self.place(name).ok()?;
+        Some(&mut self.0[at].1)
+    }
+
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.iter_mut().map(|(_, value)| value)
+    }
+
     /// Puts a value in, in the place of an earlier one of that name.
     pub fn insert(&mut self, name: String, value: T) {
         match self.place(&name) {

@@ -5,10 +5,16 @@
 //! answer means, belongs to whoever asks.
 #![forbid(unsafe_code)]
 
+mod converse;
+mod environment;
+
+pub use converse::{Answer, How, Order, Taken, capture, converse, feed, read_now};
+pub use environment::environment;
+
 use std::env;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -16,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::limits::{LOCK_PATIENCE, REAP_PATIENCE};
-use crate::sys::fd::{limit, set_limit_of, set_nonblocking};
+use crate::sys::fd::{limit, set_limit_of};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::proc;
 use crate::sys::process::{self, Pid, PidFd, Signal, Status};
@@ -61,6 +67,18 @@ impl Program {
     pub fn new(path: PathBuf) -> Program {
         let ours = |(name, _): &(OsString, OsString)| !NOT_FOR_CHILDREN.iter().any(|n| name == n);
         Program::with_environment(path, env::vars_os().filter(ours).collect())
+    }
+
+    /// The program of a `command` in the configuration: a path, or a name on `PATH`.
+    pub fn configured(
+        command: &[String],
+        environment: Vec<(OsString, OsString)>,
+    ) -> io::Result<Program> {
+        let [program, arguments @ ..] = command else {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no command is configured"));
+        };
+        let path = if program.contains('/') { program.into() } else { find_program(program)? };
+        Ok(Program::with_environment(path, environment).args(arguments))
     }
 
     /// A program with exactly these variables; where a name comes twice, the later one counts.
@@ -214,6 +232,15 @@ impl Child {
         }
     }
 
+    /// Ends the group and reaps the child. In this order: while the child is not reaped its number
+    /// belongs to nobody else.
+    pub fn end(&mut self) -> io::Result<Status> {
+        self.signal(Signal::Kill);
+        // One that we may not kill ends by itself, or by having nobody to print for.
+        (self.stdin, self.stdout, self.stderr) = (None, None, None);
+        self.wait(REAP_PATIENCE)
+    }
+
     /// Reaps the child.
     ///
     /// # Errors
@@ -248,79 +275,6 @@ impl Drop for Child {
         if self.wait(REAP_PATIENCE).is_err() {
             lock(&self.family.known).retain(|pid| *pid != self.pid);
             lock(&self.family.abandoned).push(self.pid);
-        }
-    }
-}
-
-/// What a helper program said.
-#[derive(Debug)]
-pub struct Answer {
-    pub success: bool,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-/// Runs a helper to its end and takes what it prints, at most `limit` bytes of each stream. It is
-/// shielded: the whole control group may be hit by the signal that it is asked about.
-///
-/// # Errors
-/// TimedOut when it has not ended by `deadline` (it is killed); else what stopped it from running.
-pub fn capture(
-    children: &Arc<Children>,
-    program: &Program,
-    deadline: Instant,
-    limit: usize,
-) -> io::Result<Answer> {
-    let manner = Manner { stdin: false, own_group: false, shielded: true };
-    let mut child = children.spawn(program, manner)?;
-    let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
-        return Err(io::ErrorKind::BrokenPipe.into());
-    };
-    set_nonblocking(stdout.as_fd())?;
-    set_nonblocking(stderr.as_fd())?;
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let (mut out_open, mut err_open) = (true, true);
-    loop {
-        let left = left(deadline);
-        if left == Duration::ZERO {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        // A stream at its end stays readable for ever: it must leave the list or the loop spins.
-        let while_open = |open, fd| {
-            if open { Interest::read(fd) } else { Interest::none() }
-        };
-        let mut interests = [
-            Interest::read(child.ended()),
-            while_open(out_open, stdout.as_fd()),
-            while_open(err_open, stderr.as_fd()),
-        ];
-        poll(&mut interests, Some(left))?;
-        let ended = interests[0].ready();
-        out_open = out_open && take(&mut stdout, &mut out, limit)?;
-        err_open = err_open && take(&mut stderr, &mut err, limit)?;
-        if ended {
-            break;
-        }
-    }
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Answer {
-        success: child.wait(REAP_PATIENCE)? == Status::Exited(0),
-        stdout: text(&out),
-        stderr: text(&err),
-    })
-}
-
-/// Reads what is there now and says whether more may come. What is over the limit is dropped, so
-/// that the helper does not block.
-fn take(from: &mut impl Read, into: &mut Vec<u8>, limit: usize) -> io::Result<bool> {
-    let mut chunk = [0; 4096];
-    loop {
-        match from.read(&mut chunk) {
-            Ok(0) => return Ok(false),
-            Ok(n) => into.extend_from_slice(&chunk[..n.min(limit.saturating_sub(into.len()))]),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
         }
     }
 }

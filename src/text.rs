@@ -19,6 +19,12 @@ pub fn escaped(text: &str, one_word: bool) -> String {
     safe
 }
 
+/// What a program said, on one line: its lines that are not empty.
+pub fn one_line(said: &[u8]) -> String {
+    let text = String::from_utf8_lossy(said);
+    text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" / ")
+}
+
 /// `text` as a JSON string, quotes included.
 pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()

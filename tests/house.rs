@@ -20,6 +20,8 @@ use scan::Source;
 /// May be used by every room above `sys`, and use only each other and `sys`.
 const BASE: &[&str] = &[
     "config",
+    "digest",
+    "digests",
     "dirs",
     "exit",
     "limits",
@@ -29,6 +31,7 @@ const BASE: &[&str] = &[
     "subprocess",
     "testing",
     "text",
+    "threads",
 ];
 
 /// What each room may import, beside itself, [`BASE`] and `sys`. `main` may import all. Imports run
@@ -39,8 +42,9 @@ const ROOMS: &[(&str, &str)] = &[
     ("lifecycle", "systemd"),
     ("http", ""),
     ("agent", "http"),
+    ("delivery", "http"),
     ("journal", ""),
-    ("session", "journal agent http"),
+    ("session", "journal delivery agent http"),
     ("api", "session journal agent http"),
     ("gateway", "api session journal agent http lifecycle systemd"),
     ("cli", "gateway api session journal agent http lifecycle systemd"),
@@ -51,7 +55,12 @@ const PURE: &[&str] = &[
     "src/lifecycle/verdict.rs",
     "src/lifecycle/phase.rs",
     "src/session/dispatch.rs",
+    "src/session/life.rs",
+    "src/session/book.rs",
+    "src/session/book/keep.rs",
+    "src/session/outboxes.rs",
     "src/http/head.rs",
+    "src/delivery/backoff.rs",
 ];
 
 /// What a pure file must not name.
@@ -71,12 +80,14 @@ const IMPURE: &[&str] = &[
 ];
 
 /// State machines: `match (state, event)` names every pair.
-const TOTAL: &[&str] = &["src/lifecycle/phase.rs", "src/session/dispatch.rs"];
+const TOTAL: &[&str] =
+    &["src/lifecycle/phase.rs", "src/session/dispatch.rs", "src/session/life.rs"];
 
 /// All that the top level of the repository holds.
 const TOP_LEVEL: &[&str] = &[
     ".ci",
     ".gitignore",
+    ".rustfmt.toml",
     "Cargo.lock",
     "Cargo.toml",
     "LICENSE-APACHE",
@@ -94,7 +105,7 @@ const MAX_FILE: usize = 400;
 const MAX_MEDIAN: usize = 200;
 const MAX_FUNCTION: usize = 70;
 const MAX_TOTAL: usize = 12_000;
-const MAX_BINARY: u64 = 900_000;
+const MAX_BINARY: u64 = 1_200_000;
 
 // ------------------------------------------------------------------- the rules ----
 

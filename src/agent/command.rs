@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use super::output::{Complaints, Text};
 use super::{Bounds, Outcome, Reply, Turn, environment};
 use crate::config;
-use crate::limits::{AGENT_READ, AGENT_READS, KILL_AFTER, LOCK_PATIENCE, REAP_PATIENCE};
-use crate::subprocess::{Child, Children, Program, find_program};
+use crate::limits::{AGENT_READ, AGENT_READS, KILL_AFTER, LOCK_PATIENCE};
+use crate::subprocess::{Child, Children, Program, Taken, feed, read_now};
 use crate::sys::fd::set_nonblocking;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::{Signal, Status};
@@ -64,11 +64,7 @@ fn classify(status: Status, stderr: &str) -> Outcome {
 }
 
 fn start(children: &Arc<Children>, agent: &config::Agent, turn: &Turn<'_>) -> io::Result<Process> {
-    let [program, arguments @ ..] = agent.command.as_slice() else {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "agent.command is empty"));
-    };
-    let program = if program.contains('/') { program.into() } else { find_program(program)? };
-    let program = Program::with_environment(program, environment::of(agent, turn)).args(arguments);
+    let program = Program::configured(&agent.command, environment::of(agent, turn))?;
     let manner = Manner { stdin: true, own_group: true, shielded: false };
     let mut child = children.spawn(&program, manner)?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -111,7 +107,7 @@ impl Process {
         loop {
             let until = ending.as_ref().map_or(bounds.deadline, |(_, kill_at)| *kill_at);
             let ready = self.wait(until, bounds, ending.is_some())?;
-            self.feed(turn.text.as_bytes())?;
+            feed(&mut self.stdin, turn.text.as_bytes(), &mut self.written)?;
             let passed_on = self.pass_on(reply, bounds.max_reply, (ending.is_some(), ready.ended));
             self.hear(turn)?;
             if ready.ended {
@@ -168,25 +164,6 @@ impl Process {
         poll(&mut interests, Some(timeout))?;
         let [ended, cut, client_gone, cancelled, ..] = interests.map(|interest| interest.ready());
         Ok(Ready { ended, cut, client_gone, cancelled })
-    }
-
-    /// Writes what the pipe takes of the message, and closes it at the end. An agent that does not
-    /// read is no error.
-    fn feed(&mut self, message: &[u8]) -> io::Result<()> {
-        let Some(stdin) = &mut self.stdin else {
-            return Ok(());
-        };
-        while self.written < message.len() {
-            match stdin.write(&message[self.written..]) {
-                Ok(n) => self.written += n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => break,
-                Err(e) => return Err(e),
-            }
-        }
-        self.stdin = None;
-        Ok(())
     }
 
     /// Passes on what the agent has printed; drops it once the turn is `ending`. `ended`: there will
@@ -260,13 +237,10 @@ impl Process {
         Ok(())
     }
 
-    /// Ends the group and reaps the leader. In this order: while the leader is not reaped its
-    /// number belongs to nobody else.
+    /// Ends the group and reaps the leader.
     fn end(&mut self) -> io::Result<Status> {
-        self.child.signal(Signal::Kill);
-        // One that we may not kill ends by itself, or by having nobody to print for.
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
-        self.child.wait(REAP_PATIENCE)
+        self.child.end()
     }
 }
 
@@ -275,24 +249,6 @@ struct Ready {
     cut: bool,
     client_gone: bool,
     cancelled: bool,
-}
-
-enum Taken {
-    Bytes(usize),
-    Nothing,
-    End,
-}
-
-fn read_now(from: &mut impl Read, chunk: &mut [u8]) -> io::Result<Taken> {
-    loop {
-        match from.read(chunk) {
-            Ok(0) => return Ok(Taken::End),
-            Ok(n) => return Ok(Taken::Bytes(n)),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Taken::Nothing),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
 }
 
 fn log_line(turn: &Turn<'_>, line: &str) {

@@ -1,36 +1,17 @@
-//! The environment that an agent gets: nothing of ours but what is listed here or configured.
+//! The environment that an agent gets: what any child of ours may have, and the facts of its turn.
 #![forbid(unsafe_code)]
 
-use std::env;
 use std::ffi::OsString;
 
 use serde_json::Value;
 
 use super::Turn;
 use crate::config;
-
-/// What any program may need to find its files, its language and its time zone; none of it secret.
-const ALLOWED: [&str; 13] = [
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "SHELL",
-    "PATH",
-    "LANG",
-    "LANGUAGE",
-    "LC_ALL",
-    "LC_CTYPE",
-    "LC_MESSAGES",
-    "LC_COLLATE",
-    "TZ",
-    "TMPDIR",
-];
+use crate::subprocess::environment;
 
 /// The variables of one turn: the allow list, `pass_env`, `env`, and the turn's own.
 pub fn of(agent: &config::Agent, turn: &Turn<'_>) -> Vec<(OsString, OsString)> {
-    let inherited = ALLOWED.iter().copied().chain(agent.pass_env.iter().map(String::as_str));
-    let inherited = inherited.filter_map(|name| Some((name.into(), env::var_os(name)?)));
-    let configured = agent.env.iter().map(|(name, value)| (name.into(), value.into()));
+    let mut all = environment(&agent.env, &agent.pass_env);
     let own = [
         ("HERMES_SESSION", turn.session.to_owned()),
         ("HERMES_PRINCIPAL", turn.principal.to_owned()),
@@ -43,5 +24,6 @@ pub fn of(agent: &config::Agent, turn: &Turn<'_>) -> Vec<(OsString, OsString)> {
         .then(|| ("HERMES_ATTACHMENTS".into(), list(turn.attachments)));
     // Later ones win where a name comes twice.
     let own = own.into_iter().map(|(name, value)| (name.into(), value.into()));
-    inherited.chain(configured).chain(own).chain(transcript).chain(attachments).collect()
+    all.extend(own.chain(transcript).chain(attachments));
+    all
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::limits::{MAX_STDERR_LINE, MAX_STDERR_LOGGED, MAX_STDERR_TAIL};
+use crate::text::one_line;
 
 /// Turns bytes into text piece by piece. What is no UTF-8 becomes U+FFFD.
 #[derive(Debug, Default)]
@@ -90,8 +91,7 @@ impl Complaints {
 
     /// The tail as one line of text; empty when nothing was written.
     pub fn tail(&self) -> String {
-        let text = String::from_utf8_lossy(&self.tail);
-        text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" / ")
+        one_line(&self.tail)
     }
 
     fn end_line(&mut self, log: &mut dyn FnMut(&str)) {

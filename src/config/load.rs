@@ -1,14 +1,18 @@
 //! Loading: the file is read here, everything after that works on its bytes.
 #![forbid(unsafe_code)]
 
+use super::draft::Draft;
 use super::error::{ConfigError, Origin, Problems, place};
-use super::value::{Draft, Origins};
+use super::schema::TARGETS;
+use super::target::Secret;
+use super::value::Notes;
 use super::{Config, parse, set};
-use crate::limits::MAX_CONFIG_BYTES;
+use crate::limits::{MAX_CONFIG_BYTES, MAX_KEY_FILE};
+use crate::named::ByName;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use crate::sys::fs::{open_trusted, read_bytes};
+use crate::sys::fs::{open_trusted, read_bytes, read_secret};
 
 /// What to load.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +32,7 @@ pub struct Loaded {
     pub config: Config,
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
-    pub(super) origins: Origins,
+    pub(super) origins: ByName<Origin>,
 }
 
 impl Loaded {
@@ -36,10 +40,39 @@ impl Loaded {
     /// `FILE:LINE:COLUMN`, `--set …`; `None` for a default.
     pub fn place(&self, full_name: &str) -> Option<String> {
         let file = self.file.as_deref().map(name).unwrap_or_default();
-        match self.origins.of(full_name) {
-            Origin::Default => None,
-            given => Some(place(given, &file)),
+        match self.origins.get(full_name) {
+            None | Some(Origin::Default) => None,
+            Some(given) => Some(place(given, &file)),
         }
+    }
+}
+
+impl Loaded {
+    /// Reads the secrets that targets name; what only looks at settings does without.
+    ///
+    /// # Errors
+    /// Each file that cannot be used, with the place of its key.
+    pub fn with_secrets(mut self) -> Result<Loaded, ConfigError> {
+        let mut problems = Problems::default();
+        for target in self.config.deliver.values_mut() {
+            let Some(file) = &target.secret_file else { continue };
+            match read_secret(file, MAX_KEY_FILE)
+                .map_err(|e| e.to_string())
+                .and_then(|text| Secret::parse(&text))
+            {
+                Ok(secret) => target.secret = Some(secret),
+                Err(why) => {
+                    let key = format!("{TARGETS}.{}.secret_file", target.name);
+                    let origin = self.origins.get(&key).cloned().unwrap_or(Origin::Default);
+                    let file = name(file);
+                    problems.push(origin, format!("{key}: {file} cannot be used: {why}"));
+                }
+            }
+        }
+        if problems.is_empty() {
+            return Ok(self);
+        }
+        Err(problems.into_error(&self.file.as_deref().map(name).unwrap_or_default()))
     }
 }
 
@@ -63,7 +96,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
 /// The pure half of [`load`]: the file's bytes, or `None` where there is no file.
 pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Loaded, ConfigError> {
     let file = name(&sources.file);
-    let mut draft = Draft { home: sources.home.clone(), ..Draft::default() };
+    let notes = Notes { home: sources.home.clone(), ..Notes::default() };
+    let mut draft = Draft { notes, ..Draft::default() };
     if let Some(bytes) = bytes {
         parse::read(bytes, &mut draft);
     }
@@ -71,16 +105,16 @@ pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Load
         set::read(argument, &mut draft);
     }
     // What keys mean together can only be judged where each is good.
-    if draft.problems.is_empty() {
+    if draft.notes.problems.is_empty() {
         draft.settle(&file);
     }
-    if !draft.problems.is_empty() {
-        return Err(draft.problems.into_error(&file));
+    if !draft.notes.problems.is_empty() {
+        return Err(draft.notes.problems.into_error(&file));
     }
     Ok(Loaded {
         config: draft.config,
         file: bytes.map(|_| sources.file.clone()),
-        origins: draft.origins,
+        origins: draft.notes.origins,
     })
 }
 

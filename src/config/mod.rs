@@ -2,9 +2,10 @@
 //! place and the way out. Nothing here acts on a value; the rooms that use one are handed it.
 //!
 //! [`schema`] lists the keys once, with type, range and help. [`parse`] and [`set`] find what was
-//! given, [`value`] checks it and puts it in its place, [`render`] writes it out again.
+//! given, [`value`] checks it and puts it in its place in a [`draft`], [`render`] writes it out again.
 #![forbid(unsafe_code)]
 
+mod draft;
 mod error;
 mod load;
 mod names;
@@ -14,15 +15,21 @@ mod schema;
 mod set;
 mod suggest;
 mod syntax;
+mod target;
 #[cfg(test)]
 mod tests;
 mod units;
+mod url;
 mod value;
 
 pub use error::ConfigError;
 pub use load::{Loaded, Sources, load};
 pub use render::starter;
 pub use suggest::nearest;
+#[cfg(test)]
+pub use target::Secret;
+pub use target::{Target, TargetKind};
+pub use url::Url;
 
 use crate::limits;
 use crate::named::ByName;
@@ -36,32 +43,12 @@ use std::time::Duration;
 pub struct Config {
     pub http: Http,
     pub agent: Agent,
+    pub session: Session,
     pub stop: Stop,
     pub log: Log,
     pub limits: Limits,
-    pub session: Session,
+    /// `[deliver.NAME]`: where replies can be sent.
     pub deliver: ByName<Target>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Busy {
-    #[default]
-    Queue,
-    Interrupt,
-}
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
-    pub busy: Busy,
-    pub operators: Vec<String>,
-}
-impl Default for Session {
-    fn default() -> Self {
-        Session { busy: Busy::Queue, operators: vec!["owner".into()] }
-    }
-}
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    pub expire: Duration,
 }
 
 /// `[http]`: where clients come in.
@@ -97,6 +84,24 @@ pub enum AgentKind {
     Echo,
     /// Runs `command` for each turn.
     Command,
+}
+
+/// `[session]`: how messages of one session meet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// What a message that does not say it itself does to a busy session.
+    pub busy: Busy,
+    /// The principals that may use slash commands.
+    pub operators: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Busy {
+    /// It waits for its turn.
+    #[default]
+    Queue,
+    /// It ends the turn that runs.
+    Interrupt,
 }
 
 /// `[stop]`: how the gateway ends.
@@ -136,6 +141,14 @@ pub struct Limits {
     pub max_body: usize,
     /// Bytes of one reply.
     pub max_reply: usize,
+    /// Of a turn, before its message fails.
+    pub max_attempts: usize,
+    /// Bytes of the journal beyond which it takes no new message.
+    pub max_journal: usize,
+    /// Bytes of one session's transcript.
+    pub max_transcript: usize,
+    /// Finished messages that are remembered.
+    pub keep_results: usize,
     /// A whole request head, from its first byte.
     pub head_timeout: Duration,
     /// Between two requests of a kept connection.
@@ -144,10 +157,6 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// One write that makes no progress.
     pub write_timeout: Duration,
-    pub max_attempts: usize,
-    pub max_journal: usize,
-    pub max_transcript: usize,
-    pub keep_results: usize,
 }
 
 impl Default for Http {
@@ -172,6 +181,12 @@ impl Default for Agent {
     }
 }
 
+impl Default for Session {
+    fn default() -> Self {
+        Session { busy: Busy::default(), operators: vec!["owner".to_owned()] }
+    }
+}
+
 impl Default for Stop {
     fn default() -> Self {
         Stop { drain_timeout: limits::DRAIN_TIMEOUT }
@@ -193,14 +208,14 @@ impl Default for Limits {
             max_queue_per_session: limits::MAX_QUEUE_PER_SESSION,
             max_body: limits::MAX_BODY,
             max_reply: limits::MAX_REPLY,
+            max_attempts: limits::MAX_ATTEMPTS,
+            max_journal: limits::MAX_JOURNAL,
+            max_transcript: limits::MAX_TRANSCRIPT,
+            keep_results: limits::KEEP_RESULTS,
             head_timeout: limits::HEAD_TIMEOUT,
             idle_timeout: limits::IDLE_TIMEOUT,
             body_timeout: limits::BODY_TIMEOUT,
             write_timeout: limits::WRITE_TIMEOUT,
-            max_attempts: 2,
-            max_journal: 256 << 20,
-            max_transcript: 256 << 10,
-            keep_results: 10000,
         }
     }
 }

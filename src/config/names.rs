@@ -2,7 +2,9 @@
 //! string in its final form, or the reason against it as the end of "… has VALUE; it …".
 #![forbid(unsafe_code)]
 
-use crate::limits::{MAX_EXEC_STRING, MAX_HOST_LABEL, MAX_HOST_NAME};
+use crate::limits::{
+    MAX_EXEC_STRING, MAX_HOST_LABEL, MAX_HOST_NAME, MAX_PRINCIPAL, MAX_TARGET_NAME,
+};
 use std::net::IpAddr;
 
 /// A host name or IP address as a `Host` header has it, without port; lower case.
@@ -37,13 +39,37 @@ pub fn argument(text: &str) -> Result<String, String> {
     }
 }
 
+/// The name of a target.
+pub fn target(name: &str) -> Result<String, String> {
+    let good = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    if (1..=MAX_TARGET_NAME).contains(&name.len()) && name.bytes().all(good) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!(
+            "a target's name must be of letters, digits, _ and -, at most {MAX_TARGET_NAME}"
+        ))
+    }
+}
+
+/// The name of somebody who sends messages.
+pub fn principal(name: &str) -> Result<String, String> {
+    if (1..=MAX_PRINCIPAL).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!(
+            "a principal's name must be of visible ASCII characters, at most {MAX_PRINCIPAL}, \
+             like \"owner\""
+        ))
+    }
+}
+
 /// The name of a variable that an agent may be given.
 pub fn variable(name: &str) -> Result<String, String> {
     let mut bytes = name.bytes();
     let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
     if !first || !bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         Err("a variable's name must be of letters, digits and _, and not begin with a digit".into())
-    } else if OWN.contains(&name) {
+    } else if OWN.contains(&name) || name.starts_with("HERMES_DELIVERY_") {
         Err("the gateway sets that variable itself; remove it".into())
     } else if kept(name) {
         Err("the gateway keeps that variable of its service manager from agents; remove it".into())
@@ -52,8 +78,15 @@ pub fn variable(name: &str) -> Result<String, String> {
     }
 }
 
-/// What the gateway tells an agent about its turn.
-const OWN: [&str; 3] = ["HERMES_SESSION", "HERMES_MESSAGE_ID", "HERMES_ATTEMPT"];
+/// What the gateway tells an agent about its turn, and a target's command about a reply.
+const OWN: [&str; 6] = [
+    "HERMES_SESSION",
+    "HERMES_MESSAGE_ID",
+    "HERMES_ATTEMPT",
+    "HERMES_PRINCIPAL",
+    "HERMES_TRANSCRIPT",
+    "HERMES_ATTACHMENTS",
+];
 
 /// What systemd tells the gateway: a child that has it could speak in the gateway's name, or be
 /// taken for it (systemd.exec(5), sd_notify(3), sd_listen_fds(3)).
@@ -85,6 +118,21 @@ mod tests {
     }
 
     #[test]
+    fn targets_and_principals() {
+        for good in ["a", "A-b_1", &"x".repeat(MAX_TARGET_NAME)] {
+            assert_eq!(target(good).as_deref(), Ok(good));
+            assert_eq!(principal(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "a.b", "a b", "é", "a\n", &"x".repeat(MAX_TARGET_NAME + 1)] {
+            assert!(target(bad).is_err(), "{bad:?}");
+        }
+        assert!(principal("telegram:@x/1").is_ok());
+        for bad in ["", "a b", "é", "a\n", &"x".repeat(MAX_PRINCIPAL + 1)] {
+            assert!(principal(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn variables() {
         for good in ["A", "_", "a1", "LISTEN", "HERMES_SESSIONS"] {
             assert_eq!(variable(good).as_deref(), Ok(good));
@@ -106,6 +154,10 @@ mod tests {
             "HERMES_SESSION",
             "HERMES_MESSAGE_ID",
             "HERMES_ATTEMPT",
+            "HERMES_PRINCIPAL",
+            "HERMES_TRANSCRIPT",
+            "HERMES_ATTACHMENTS",
+            "HERMES_DELIVERY_ID",
         ] {
             assert!(variable(bad).is_err(), "{bad:?}");
         }

@@ -1,51 +1,79 @@
 //! The file's sections and keys, each handed to its place or reported with what was meant.
 #![forbid(unsafe_code)]
 
-use super::error::{quoted, shown};
-use super::schema::{self, KEYS};
+use super::draft::{Draft, Section};
+use super::error::{Origin, quoted, shown};
+use super::schema::{self, KEYS, TARGETS};
 use super::suggest;
 use super::syntax::{self, Lines, Source};
-use super::value::{Draft, type_of};
+use super::value::type_of;
 use toml_span::Value;
 
 /// Reads a file's bytes into the draft.
 pub fn read(bytes: &[u8], draft: &mut Draft) {
-    let Some(text) = syntax::decode(bytes, &mut draft.problems) else {
+    let Some(text) = syntax::decode(bytes, &mut draft.notes.problems) else {
         return;
     };
     let lines = Lines::new(text);
-    let Some(root) = syntax::parse(&lines, &mut draft.problems) else {
+    let Some(root) = syntax::parse(&lines, &mut draft.notes.problems) else {
         return;
     };
     let source = Source::File(lines);
     for (section, content) in root.as_table().into_iter().flatten() {
         let at = source.key(section);
-        if schema::keys_of(&section.name).next().is_none() {
-            draft.problems.push(at, unknown_section(&section.name, content));
-            continue;
+        let name = section.name.as_ref();
+        if name == TARGETS {
+            read_targets(content, at, draft, &source);
+        } else if schema::keys_of(name).next().is_some() {
+            read_keys(Section::Plain(name), content, at, draft, &source);
+        } else {
+            draft.notes.problems.push(at, unknown_section(name, content));
         }
-        let Some(keys) = content.as_table() else {
-            let name = &section.name;
-            let got = type_of(content);
-            let fault = format!("{name} must be a section, written [{name}]; got {got}");
-            draft.problems.push(at, fault);
-            continue;
-        };
-        for (name, value) in keys {
-            let at = source.key(name);
-            match schema::find(&section.name, &name.name) {
-                Some(key) => draft.assign(key, at, value, &source),
-                None => draft.problems.push(at, unknown_key(&section.name, &name.name)),
-            }
+    }
+}
+
+fn read_targets(content: &Value<'_>, at: Origin, draft: &mut Draft, source: &Source<'_>) {
+    let Some(targets) = content.as_table() else {
+        let fault =
+            format!("targets are sections, written [deliver.NAME]; got {}", type_of(content));
+        return draft.notes.problems.push(at, fault);
+    };
+    for (target, content) in targets {
+        let at = source.key(target);
+        let name = target.name.as_ref();
+        if content.as_table().is_none() && schema::TARGET_KEYS.iter().any(|key| key.name == name) {
+            let fault = format!("{name} belongs to a target: write it in [deliver.NAME]");
+            draft.notes.problems.push(at, fault);
+        } else if draft.target(name, at.clone()) {
+            read_keys(Section::Target(name), content, at, draft, source);
+        }
+    }
+}
+
+fn read_keys(
+    section: Section<'_>,
+    content: &Value<'_>,
+    at: Origin,
+    draft: &mut Draft,
+    source: &Source<'_>,
+) {
+    let Some(keys) = content.as_table() else {
+        let got = type_of(content);
+        let fault = format!("{section} must be a section, written [{section}]; got {got}");
+        return draft.notes.problems.push(at, fault);
+    };
+    for (name, value) in keys {
+        let at = source.key(name);
+        match draft.find(section, &name.name) {
+            Some((slot, notes)) => notes.assign(slot, at, value, source),
+            None => draft.notes.problems.push(at, unknown_key(section, &name.name)),
         }
     }
 }
 
 fn unknown_section(name: &str, content: &Value<'_>) -> String {
     if content.as_table().is_none() {
-        let home = KEYS.iter().find(|key| key.name == name);
-        let way =
-            home.map_or_else(known_sections, |key| format!("it belongs in [{}]", key.section));
+        let way = home(name).map_or_else(known_sections, |home| format!("it belongs in [{home}]"));
         return format!("unknown key {} outside of a section; {way}", quoted(name));
     }
     format!("unknown section [{}]; {}", shown(name), meant_section(name))
@@ -53,25 +81,37 @@ fn unknown_section(name: &str, content: &Value<'_>) -> String {
 
 /// What to do about a section that does not exist.
 pub fn meant_section(name: &str) -> String {
-    match suggest::nearest(name, schema::sections()) {
+    let known = schema::sections().into_iter().chain([TARGETS]);
+    match suggest::nearest(name, known) {
+        Some(TARGETS) => "did you mean [deliver.NAME]?".to_owned(),
         Some(near) => format!("did you mean [{near}]?"),
         None => known_sections(),
     }
 }
 
 fn known_sections() -> String {
-    let known: Vec<_> = schema::sections().iter().map(|name| format!("[{name}]")).collect();
+    let mut known: Vec<_> = schema::sections().iter().map(|name| format!("[{name}]")).collect();
+    known.push("[deliver.NAME]".to_owned());
     format!("the sections are {}", known.join(", "))
 }
 
 /// The text about a key that its section does not have.
-pub fn unknown_key(section: &str, name: &str) -> String {
-    let known: Vec<_> = schema::keys_of(section).map(|key| key.name).collect();
-    let elsewhere = KEYS.iter().find(|key| key.name == name);
-    let way = match (suggest::nearest(name, known.iter().copied()), elsewhere) {
-        (_, Some(key)) => format!("it belongs in [{}]", key.section),
+pub fn unknown_key(section: Section<'_>, name: &str) -> String {
+    let known: Vec<_> = match section {
+        Section::Plain(section) => schema::keys_of(section).map(|key| key.name).collect(),
+        Section::Target(_) => schema::TARGET_KEYS.iter().map(|key| key.name).collect(),
+    };
+    let way = match (suggest::nearest(name, known.iter().copied()), home(name)) {
+        (_, Some(home)) => format!("it belongs in [{home}]"),
         (Some(near), None) => format!("did you mean {}?", quoted(near)),
         (None, None) => format!("its keys are {}", known.join(", ")),
     };
     format!("unknown key {} in [{section}]; {way}", quoted(name))
+}
+
+/// The section of a key.
+fn home(name: &str) -> Option<&'static str> {
+    let key = KEYS.iter().find(|key| key.name == name).map(|key| key.section);
+    let target = schema::TARGET_KEYS.iter().find(|key| key.name == name);
+    key.or(target.map(|_| "deliver.NAME"))
 }

@@ -2,11 +2,10 @@
 //! commented file that a new gateway starts with.
 #![forbid(unsafe_code)]
 
-use super::Config;
 use super::error::{Origin, shown};
 use super::load::Loaded;
-use super::schema::{self, Key, Kind};
-use super::units;
+use super::schema::{self, Field, TARGET_KEYS, TARGETS};
+use super::{Config, Url, units};
 use std::path::Path;
 
 /// Where the comments begin, if the value leaves room.
@@ -21,29 +20,42 @@ impl Loaded {
         let mut config = self.config.clone();
         let mut text = String::new();
         for section in schema::sections() {
-            if !text.is_empty() {
-                text.push('\n');
-            }
-            text.push_str(&format!("[{section}]\n"));
+            let blank = if text.is_empty() { "" } else { "\n" };
+            text.push_str(&format!("{blank}[{section}]\n"));
             for key in schema::keys_of(section) {
-                match &key.kind {
-                    Kind::Env(at) if !at(&mut config).names().is_empty() => {
-                        for name in at(&mut config).names() {
-                            let from = self.origins.env.get(name).unwrap_or(&Origin::Default);
-                            let comment = format!("{}; value not shown", self.from(from));
-                            let setting = format!("{}.{name} = \"***\"", key.name);
-                            text.push_str(&commented(&setting, &comment));
-                        }
-                    }
-                    _ => {
-                        let setting = format!("{} = {}", key.name, value(key, &mut config));
-                        let from = self.from(self.origins.of(&key.full_name()));
-                        text.push_str(&commented(&setting, &from));
-                    }
-                }
+                self.setting(&key.full_name(), (key.field)(&mut config), false, &mut text);
+            }
+        }
+        for target in config.deliver.values_mut() {
+            let section = format!("{TARGETS}.{}", target.name);
+            text.push_str(&format!("\n[{section}]\n"));
+            for key in TARGET_KEYS {
+                let full_name = format!("{section}.{}", key.name);
+                self.setting(&full_name, (key.field)(target), true, &mut text);
             }
         }
         text
+    }
+
+    /// The lines of one key. `terse`: none where nothing was given and the default is nothing.
+    fn setting(&self, full_name: &str, field: Field<'_>, terse: bool, text: &mut String) {
+        let of = |full_name: &str| self.origins.get(full_name).unwrap_or(&Origin::Default);
+        let (_, name) = full_name.rsplit_once('.').unwrap_or_default();
+        if let Field::Env(env) = &field
+            && !env.names().is_empty()
+        {
+            for variable in env.names() {
+                let from = self.from(of(&format!("{full_name}.{variable}")));
+                let setting = format!("{name}.{variable} = \"***\"");
+                text.push_str(&commented(&setting, &format!("{from}; value not shown")));
+            }
+            return;
+        }
+        let value = value(field);
+        if !(terse && ["\"\"", "[]", "{}"].contains(&value.as_str())) {
+            let from = self.from(of(full_name));
+            text.push_str(&commented(&format!("{name} = {value}"), &from));
+        }
     }
 
     fn from(&self, origin: &Origin) -> String {
@@ -63,23 +75,21 @@ fn commented(setting: &str, comment: &str) -> String {
     format!("{setting:<COMMENT_COLUMN$}  # {comment}\n")
 }
 
-/// A key's value in TOML; for variables only that there are none.
-pub(super) fn value(key: &Key, config: &mut Config) -> String {
-    match &key.kind {
-        Kind::Address(at) => string(&at(config).to_string()),
-        Kind::Path(at) => match at(config) {
-            Some(path) => string(&path.to_string_lossy()),
-            None => string(""),
-        },
-        Kind::List(at, _) => {
-            let items: Vec<_> = at(config).iter().map(|item| string(item)).collect();
+/// A value in TOML; for variables only that there are none.
+pub(super) fn value(field: Field<'_>) -> String {
+    match field {
+        Field::Address(at) => string(&at.to_string()),
+        Field::Path(at) => string(&at.as_deref().unwrap_or(Path::new("")).to_string_lossy()),
+        Field::Url(at) => string(&at.as_ref().map_or(String::new(), Url::to_string)),
+        Field::List(at, _) => {
+            let items: Vec<_> = at.iter().map(|item| string(item)).collect();
             format!("[{}]", items.join(", "))
         }
-        Kind::Env(_) => "{}".to_owned(),
-        Kind::Choice(at) => string(at(config).word()),
-        Kind::Time(at, _) => string(&units::show_time(*at(config))),
-        Kind::Size(at, _) => string(&units::show_size(*at(config))),
-        Kind::Count(at, ..) => at(config).to_string(),
+        Field::Env(_) => "{}".to_owned(),
+        Field::Choice(at) => string(at.word()),
+        Field::Time(at, _) => string(&units::show_time(*at)),
+        Field::Size(at, _) => string(&units::show_size(*at)),
+        Field::Count(at, ..) => at.to_string(),
     }
 }
 
@@ -119,14 +129,21 @@ pub fn starter(listen_port: u16, name: &str) -> String {
         text.push_str(&format!("\n[{section}]\n"));
         for key in schema::keys_of(section) {
             let active = key.full_name() == "http.listen";
-            let setting = match key.kind {
+            let setting = match (key.field)(&mut config) {
                 // The starter may move to another machine: what stands for its cores, not a number.
-                Kind::Count(_, _, Some(_)) => "0".to_owned(),
-                _ => value(key, &mut config),
+                Field::Count(_, _, Some(_)) => "0".to_owned(),
+                field => value(field),
             };
             let mark = if active { "" } else { "# " };
             text.push_str(&format!("## {}\n{mark}{} = {setting}\n", key.help, key.name));
         }
+    }
+    text.push_str(
+        "\n## Where replies can be sent: a section for each target, by a name of your own.\n",
+    );
+    text.push_str("# [deliver.example]\n");
+    for key in TARGET_KEYS {
+        text.push_str(&format!("##   {}\n#   {} = {}\n", key.help, key.name, key.example));
     }
     text
 }

@@ -2,7 +2,7 @@
 //! example and a line of help. Reading, suggestions, `config` and the starter file follow from it.
 #![forbid(unsafe_code)]
 
-use super::{AgentKind, Config, LogTarget, names};
+use super::{AgentKind, Busy, Config, LogTarget, Target, TargetKind, Url, names};
 use crate::limits;
 use crate::named::ByName;
 use log::LevelFilter;
@@ -11,35 +11,37 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// One key.
-pub struct Key {
+/// One key of the configuration, or of one of its targets.
+pub struct Key<C: 'static = Config> {
     pub section: &'static str,
     pub name: &'static str,
-    pub kind: Kind,
+    pub field: fn(&mut C) -> Field<'_>,
     /// A good value in TOML, for error texts.
     pub example: &'static str,
     /// What it is for, in one line.
     pub help: &'static str,
 }
 
-/// The type of a key's value, with the way to its field.
-pub enum Kind {
-    Address(fn(&mut Config) -> &mut SocketAddr),
+/// A key's field, by the type of its value.
+pub enum Field<'a> {
+    Address(&'a mut SocketAddr),
     /// A path; the empty string stands for `None`.
-    Path(fn(&mut Config) -> &mut Option<PathBuf>),
+    Path(&'a mut Option<PathBuf>),
+    /// The same for a URL.
+    Url(&'a mut Option<Url>),
     /// A list of strings, each put into its final form, or refused with a reason, by the check.
-    List(fn(&mut Config) -> &mut Vec<String>, fn(&str) -> Result<String, String>),
+    List(&'a mut Vec<String>, fn(&str) -> Result<String, String>),
     /// Variables by name.
-    Env(fn(&mut Config) -> &mut ByName<String>),
-    Choice(fn(&mut Config) -> &mut dyn Choice),
-    Time(fn(&mut Config) -> &mut Duration, RangeInclusive<Duration>),
+    Env(&'a mut ByName<String>),
+    Choice(&'a mut dyn Choice),
+    Time(&'a mut Duration, RangeInclusive<Duration>),
     /// A number of bytes.
-    Size(fn(&mut Config) -> &mut usize, RangeInclusive<usize>),
+    Size(&'a mut usize, RangeInclusive<usize>),
     /// A number; where there is a function, 0 stands for what it returns.
-    Count(fn(&mut Config) -> &mut usize, RangeInclusive<usize>, Option<fn() -> usize>),
+    Count(&'a mut usize, RangeInclusive<usize>, Option<fn() -> usize>),
 }
 
-impl Key {
+impl<C> Key<C> {
     /// `section.name`.
     pub fn full_name(&self) -> String {
         format!("{}.{}", self.section, self.name)
@@ -85,6 +87,16 @@ impl Named for AgentKind {
         &[("echo", AgentKind::Echo), ("command", AgentKind::Command)];
 }
 
+impl Named for TargetKind {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("callback", TargetKind::Callback), ("command", TargetKind::Command)];
+}
+
+impl Named for Busy {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("queue", Busy::Queue), ("interrupt", Busy::Interrupt)];
+}
+
 impl Named for LogTarget {
     const NAMES: &'static [(&'static str, Self)] = &[
         ("auto", LogTarget::Auto),
@@ -105,7 +117,10 @@ impl Named for LevelFilter {
     ];
 }
 
-/// The sections in the order of [`KEYS`].
+/// The section whose sections are the targets of deliveries.
+pub const TARGETS: &str = "deliver";
+
+/// The sections in the order of [`KEYS`], without [`TARGETS`].
 pub fn sections() -> Vec<&'static str> {
     let mut sections: Vec<_> = KEYS.iter().map(|key| key.section).collect();
     sections.dedup();
@@ -117,164 +132,266 @@ pub fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(move |key| key.section == section)
 }
 
-pub fn find(section: &str, name: &str) -> Option<&'static Key> {
-    keys_of(section).find(|key| key.name == name)
-}
-
 pub static KEYS: &[Key] = &[
     Key {
         section: "http",
         name: "listen",
-        kind: Kind::Address(|c| &mut c.http.listen),
+        field: |c| Field::Address(&mut c.http.listen),
         example: "\"127.0.0.1:8642\"",
         help: "Address and port; port 0 takes a free one.",
     },
     Key {
         section: "http",
         name: "key_file",
-        kind: Kind::Path(|c| &mut c.http.key_file),
+        field: |c| Field::Path(&mut c.http.key_file),
         example: "\"~/.config/my.key\"",
         help: "Absolute or from ~/; empty: api.key in the state directory, made at first start.",
     },
     Key {
         section: "http",
         name: "allowed_hosts",
-        kind: Kind::List(|c| &mut c.http.allowed_hosts, names::host),
+        field: |c| Field::List(&mut c.http.allowed_hosts, names::host),
         example: "[\"gateway.example.org\"]",
         help: "Further names that clients may call this gateway by, for one behind a proxy.",
     },
     Key {
         section: "agent",
         name: "kind",
-        kind: Kind::Choice(|c| &mut c.agent.kind),
+        field: |c| Field::Choice(&mut c.agent.kind),
         example: "\"command\"",
         help: "Who answers: \"echo\" (built in) or \"command\".",
     },
     Key {
         section: "agent",
         name: "command",
-        kind: Kind::List(|c| &mut c.agent.command, names::argument),
+        field: |c| Field::List(&mut c.agent.command, names::argument),
         example: "[\"my-agent\", \"--flag\"]",
         help: "Program and arguments, no shell; alone it means kind = \"command\".",
     },
     Key {
         section: "agent",
         name: "env",
-        kind: Kind::Env(|c| &mut c.agent.env),
+        field: |c| Field::Env(&mut c.agent.env),
         example: "{ MODEL = \"small\" }",
         help: "Environment variables for the agent, like { MODEL = \"small\" }.",
     },
     Key {
         section: "agent",
         name: "pass_env",
-        kind: Kind::List(|c| &mut c.agent.pass_env, names::variable),
+        field: |c| Field::List(&mut c.agent.pass_env, names::variable),
         example: "[\"LANG\", \"TZ\"]",
         help: "Variables of the gateway's own environment that the agent may see.",
     },
     Key {
         section: "agent",
         name: "turn_timeout",
-        kind: Kind::Time(|c| &mut c.agent.turn_timeout, limits::TURN_TIMEOUT_RANGE),
+        field: |c| Field::Time(&mut c.agent.turn_timeout, limits::TURN_TIMEOUT_RANGE),
         example: "\"10m\"",
         help: "The longest turn; the agent is killed when it is over.",
     },
     Key {
+        section: "session",
+        name: "busy",
+        field: |c| Field::Choice(&mut c.session.busy),
+        example: "\"queue\"",
+        help: "What a message for a busy session does: \"queue\", or \"interrupt\" the turn.",
+    },
+    Key {
+        section: "session",
+        name: "operators",
+        field: |c| Field::List(&mut c.session.operators, names::principal),
+        example: "[\"owner\"]",
+        help: "Who may steer the gateway with slash commands.",
+    },
+    Key {
         section: "stop",
         name: "drain_timeout",
-        kind: Kind::Time(|c| &mut c.stop.drain_timeout, limits::DRAIN_TIMEOUT_RANGE),
+        field: |c| Field::Time(&mut c.stop.drain_timeout, limits::DRAIN_TIMEOUT_RANGE),
         example: "\"30s\"",
         help: "How long a stop waits for turns in flight.",
     },
     Key {
         section: "log",
         name: "level",
-        kind: Kind::Choice(|c| &mut c.log.level),
+        field: |c| Field::Choice(&mut c.log.level),
         example: "\"info\"",
         help: "The least that is logged: off, error, warn, info, debug or trace.",
     },
     Key {
         section: "log",
         name: "target",
-        kind: Kind::Choice(|c| &mut c.log.target),
+        field: |c| Field::Choice(&mut c.log.target),
         example: "\"auto\"",
         help: "Where to: auto (the journal where there is one, else stderr), stderr, journal, syslog.",
     },
     Key {
         section: "limits",
         name: "max_connections",
-        kind: Kind::Count(|c| &mut c.limits.max_connections, limits::MAX_CONNECTIONS_RANGE, None),
+        field: |c| Field::Count(&mut c.limits.max_connections, limits::MAX_CONNECTIONS_RANGE, None),
         example: "1000",
         help: "Connections at once; what is over is answered with 503.",
     },
     Key {
         section: "limits",
         name: "max_turns",
-        kind: Kind::Count(
-            |c| &mut c.limits.max_turns,
-            limits::MAX_TURNS_RANGE,
-            Some(super::turns_for_this_machine),
-        ),
+        field: |c| {
+            Field::Count(
+                &mut c.limits.max_turns,
+                limits::MAX_TURNS_RANGE,
+                Some(super::turns_for_this_machine),
+            )
+        },
         example: "8",
         help: "Turns at once; 0 takes twice the number of cores.",
     },
     Key {
         section: "limits",
         name: "max_queue",
-        kind: Kind::Count(|c| &mut c.limits.max_queue, limits::MAX_QUEUE_RANGE, None),
+        field: |c| Field::Count(&mut c.limits.max_queue, limits::MAX_QUEUE_RANGE, None),
         example: "1000",
         help: "Turns that may wait, all sessions together.",
     },
     Key {
         section: "limits",
         name: "max_queue_per_session",
-        kind: Kind::Count(
-            |c| &mut c.limits.max_queue_per_session,
-            limits::MAX_QUEUE_PER_SESSION_RANGE,
-            None,
-        ),
+        field: |c| {
+            Field::Count(
+                &mut c.limits.max_queue_per_session,
+                limits::MAX_QUEUE_PER_SESSION_RANGE,
+                None,
+            )
+        },
         example: "32",
         help: "Turns that may wait in one session.",
     },
     Key {
         section: "limits",
         name: "max_body",
-        kind: Kind::Size(|c| &mut c.limits.max_body, limits::MAX_BODY_RANGE),
+        field: |c| Field::Size(&mut c.limits.max_body, limits::MAX_BODY_RANGE),
         example: "\"1MiB\"",
         help: "The largest request body.",
     },
     Key {
         section: "limits",
         name: "max_reply",
-        kind: Kind::Size(|c| &mut c.limits.max_reply, limits::MAX_REPLY_RANGE),
+        field: |c| Field::Size(&mut c.limits.max_reply, limits::MAX_REPLY_RANGE),
         example: "\"8MiB\"",
         help: "The longest reply of an agent.",
     },
     Key {
         section: "limits",
+        name: "max_attempts",
+        field: |c| Field::Count(&mut c.limits.max_attempts, limits::MAX_ATTEMPTS_RANGE, None),
+        example: "2",
+        help: "How often a turn is tried before its message fails.",
+    },
+    Key {
+        section: "limits",
+        name: "max_journal",
+        field: |c| Field::Size(&mut c.limits.max_journal, limits::MAX_JOURNAL_RANGE),
+        example: "\"256MiB\"",
+        help: "The journal takes no new message beyond it.",
+    },
+    Key {
+        section: "limits",
+        name: "max_transcript",
+        field: |c| Field::Size(&mut c.limits.max_transcript, limits::MAX_TRANSCRIPT_RANGE),
+        example: "\"256KiB\"",
+        help: "Of a session's transcript, the oldest turns go first.",
+    },
+    Key {
+        section: "limits",
+        name: "keep_results",
+        field: |c| Field::Count(&mut c.limits.keep_results, limits::KEEP_RESULTS_RANGE, None),
+        example: "10000",
+        help: "Finished messages that can still be asked for; none is older than a day.",
+    },
+    Key {
+        section: "limits",
         name: "head_timeout",
-        kind: Kind::Time(|c| &mut c.limits.head_timeout, limits::CONNECTION_TIMEOUT_RANGE),
+        field: |c| Field::Time(&mut c.limits.head_timeout, limits::CONNECTION_TIMEOUT_RANGE),
         example: "\"10s\"",
         help: "For a whole request head.",
     },
     Key {
         section: "limits",
         name: "idle_timeout",
-        kind: Kind::Time(|c| &mut c.limits.idle_timeout, limits::CONNECTION_TIMEOUT_RANGE),
+        field: |c| Field::Time(&mut c.limits.idle_timeout, limits::CONNECTION_TIMEOUT_RANGE),
         example: "\"60s\"",
         help: "Between two requests of one connection.",
     },
     Key {
         section: "limits",
         name: "body_timeout",
-        kind: Kind::Time(|c| &mut c.limits.body_timeout, limits::CONNECTION_TIMEOUT_RANGE),
+        field: |c| Field::Time(&mut c.limits.body_timeout, limits::CONNECTION_TIMEOUT_RANGE),
         example: "\"30s\"",
         help: "For a whole request body.",
     },
     Key {
         section: "limits",
         name: "write_timeout",
-        kind: Kind::Time(|c| &mut c.limits.write_timeout, limits::CONNECTION_TIMEOUT_RANGE),
+        field: |c| Field::Time(&mut c.limits.write_timeout, limits::CONNECTION_TIMEOUT_RANGE),
         example: "\"30s\"",
         help: "For a client that takes nothing of its answer.",
+    },
+];
+
+/// The keys of each `[deliver.NAME]`.
+pub static TARGET_KEYS: &[Key<Target>] = &[
+    Key {
+        section: "deliver",
+        name: "kind",
+        field: |c| Field::Choice(&mut c.kind),
+        example: "\"callback\"",
+        help: "\"callback\" or \"command\"; url or command alone says it too.",
+    },
+    Key {
+        section: "deliver",
+        name: "url",
+        field: |c| Field::Url(&mut c.url),
+        example: "\"https://example.org/hook\"",
+        help: "A callback: where each reply is posted to.",
+    },
+    Key {
+        section: "deliver",
+        name: "secret_file",
+        field: |c| Field::Path(&mut c.secret_file),
+        example: "\"~/.config/hook.secret\"",
+        help: "What callbacks are signed with (Standard Webhooks): whsec_BASE64, or plain text.",
+    },
+    Key {
+        section: "deliver",
+        name: "command",
+        field: |c| Field::List(&mut c.command, names::argument),
+        example: "[\"my-notifier\", \"--flag\"]",
+        help: "Program and arguments, no shell; the reply is on its stdin.",
+    },
+    Key {
+        section: "deliver",
+        name: "env",
+        field: |c| Field::Env(&mut c.env),
+        example: "{ ROOM = \"ops\" }",
+        help: "Environment variables for the command.",
+    },
+    Key {
+        section: "deliver",
+        name: "pass_env",
+        field: |c| Field::List(&mut c.pass_env, names::variable),
+        example: "[\"LANG\", \"TZ\"]",
+        help: "Variables of the gateway's own environment that the command may see.",
+    },
+    Key {
+        section: "deliver",
+        name: "timeout",
+        field: |c| Field::Time(&mut c.timeout, limits::DELIVERY_TIMEOUT_RANGE),
+        example: "\"30s\"",
+        help: "For one attempt.",
+    },
+    Key {
+        section: "deliver",
+        name: "expire",
+        field: |c| Field::Time(&mut c.expire, limits::DELIVERY_EXPIRE_RANGE),
+        example: "\"24h\"",
+        help: "Tried for so long; then the reply is a dead letter.",
     },
 ];

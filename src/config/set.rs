@@ -2,10 +2,11 @@
 //! needs quotes inside of quotes.
 #![forbid(unsafe_code)]
 
+use super::draft::{Draft, Section};
 use super::error::{Origin, shown};
-use super::schema::{self, Kind};
+use super::schema::{self, Field, TARGETS};
 use super::syntax::Source;
-use super::value::{Draft, wrong_type};
+use super::value::{Slot, wrong_type};
 use super::{parse, suggest};
 use std::borrow::Cow;
 use toml_span::Value;
@@ -15,7 +16,7 @@ use toml_span::value::ValueInner;
 pub fn read(argument: &str, draft: &mut Draft) {
     let source = Source::Set(label(argument));
     let origin = Origin::Set(label(argument));
-    let mut fault = |text: String| draft.problems.push(origin.clone(), text);
+    let mut fault = |text: String| draft.notes.problems.push(origin.clone(), text);
     let way = "write --set section.key=value, like --set http.listen=127.0.0.1:8642";
     let Some((name, text)) = argument.split_once('=') else {
         return fault(format!("there is no = in it; {way}"));
@@ -23,26 +24,44 @@ pub fn read(argument: &str, draft: &mut Draft) {
     let Some((section, name)) = name.trim().split_once('.') else {
         return fault(format!("there is no section in it; {way}"));
     };
-    if schema::keys_of(section).next().is_none() {
-        let meant = parse::meant_section(section);
-        return fault(format!("unknown section [{}]; {meant}", shown(section)));
-    }
-    if let Some(variable) = name.strip_prefix("env.").filter(|_| section == "agent") {
+    let mut name = name;
+    let place = if section == TARGETS {
+        let way = "write --set deliver.NAME.key=value, like --set deliver.ops.timeout=10s";
+        let Some((target, key)) = name.split_once('.') else {
+            return fault(format!("there is no target and key in it; {way}"));
+        };
+        name = key;
+        if !draft.target(target, origin.clone()) {
+            return;
+        }
+        Section::Target(target)
+    } else {
+        if schema::keys_of(section).next().is_none() {
+            let meant = parse::meant_section(section);
+            return fault(format!("unknown section [{}]; {meant}", shown(section)));
+        }
+        Section::Plain(section)
+    };
+    if let Some(variable) = name.strip_prefix("env.")
+        && let Some((Slot { field: Field::Env(env), label }, notes)) = draft.find(place, "env")
+    {
         return with_value(text, true, |value, _| {
-            draft.assign_variable(variable, origin.clone(), value, &source);
+            notes.variable(env, &label, variable, origin.clone(), value, &source);
         });
     }
-    let Some(key) = schema::find(section, name) else {
-        return fault(parse::unknown_key(section, name));
+    let Some((slot, notes)) = draft.find(place, name) else {
+        return draft.notes.problems.push(origin, parse::unknown_key(place, name));
     };
-    let plain = matches!(key.kind, Kind::Address(_) | Kind::Path(_) | Kind::Choice(_));
-    let no_text = matches!(key.kind, Kind::List(..) | Kind::Env(_) | Kind::Count(..));
+    let field = &slot.field;
+    use Field::{Address, Choice, Count, List, Path, Url};
+    let plain = matches!(field, Address(_) | Path(_) | Url(_) | Choice(_));
+    let no_text = matches!(field, List(..) | Field::Env(_) | Count(..));
     with_value(text, plain, |value, is_toml| {
         if no_text && !is_toml {
-            let fault = wrong_type(key, "text that is not TOML");
-            draft.problems.push(origin.clone(), fault);
+            let fault = wrong_type(&slot.label, &slot.field, "text that is not TOML");
+            notes.problems.push(origin.clone(), fault);
         } else {
-            draft.assign(key, origin.clone(), value, &source);
+            notes.assign(slot, origin.clone(), value, &source);
         }
     });
 }
@@ -75,5 +94,5 @@ fn label(argument: &str) -> String {
 /// Also where it is misspelt: better a value too many hidden than a secret in a log.
 fn is_env(name: &str) -> bool {
     let mut parts = name.trim().split('.').skip(1);
-    parts.next().is_some_and(|key| suggest::nearest(key, ["env"]).is_some())
+    parts.any(|key| suggest::nearest(key, ["env"]).is_some())
 }

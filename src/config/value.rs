@@ -1,11 +1,11 @@
-//! From a TOML value to its field: type, range and the checks that one key needs, then the ones
-//! between keys. Faults are collected, never returned early.
+//! From a TOML value to its field: type, range and the checks that one key needs. Faults are
+//! collected, never returned early.
 #![forbid(unsafe_code)]
 
-use super::error::{Origin, Problems, place, quoted};
-use super::schema::{Key, Kind};
+use super::error::{Origin, Problems, quoted};
+use super::schema::Field;
 use super::syntax::Source;
-use super::{AgentKind, Config, names, suggest, units};
+use super::{Url, names, suggest, units};
 use crate::limits::MAX_EXEC_STRING;
 use crate::named::ByName;
 use std::ops::RangeInclusive;
@@ -14,81 +14,95 @@ use std::time::Duration;
 use toml_span::Value;
 use toml_span::value::ValueInner;
 
-/// A configuration in the making.
+/// What is known about the values of a draft.
 #[derive(Debug, Default)]
-pub struct Draft {
-    pub config: Config,
-    pub origins: Origins,
+pub struct Notes {
+    /// Where each value came from, by its full name (`agent.kind`, `agent.env.MODEL`,
+    /// `deliver.NAME.url`), and each target (`deliver.NAME`); what is not in here is a default.
+    pub origins: ByName<Origin>,
     pub problems: Problems,
     /// For paths from `~/`.
     pub home: Option<PathBuf>,
 }
 
-/// Where each value came from; what is not in here is a default.
-#[derive(Debug, Clone, Default)]
-pub struct Origins {
-    /// By [`Key::full_name`].
-    pub keys: ByName<Origin>,
-    /// By the variable's name.
-    pub env: ByName<Origin>,
+/// A key's field, with what errors say about it.
+pub struct Slot<'a> {
+    pub field: Field<'a>,
+    pub label: Label,
 }
 
-impl Origins {
+pub struct Label {
+    /// `section.name`, `deliver.NAME.name`.
+    pub name: String,
+    pub example: &'static str,
+}
+
+impl Notes {
     pub fn of(&self, full_name: &str) -> &Origin {
-        self.keys.get(full_name).unwrap_or(&Origin::Default)
+        self.origins.get(full_name).unwrap_or(&Origin::Default)
     }
-}
 
-impl Draft {
     /// Puts a value in its place; `origin` is where its key stands.
-    pub fn assign(&mut self, key: &Key, origin: Origin, value: &Value<'_>, source: &Source<'_>) {
-        if let Kind::Env(_) = key.kind {
-            return self.assign_env(key, origin, value, source);
-        }
-        let fault = match self.convert(key, value, source) {
-            Ok(()) => {
-                self.origins.keys.insert(key.full_name(), origin);
-                return;
-            }
-            Err(fault) => fault,
+    pub fn assign(
+        &mut self,
+        Slot { field, label }: Slot<'_>,
+        origin: Origin,
+        value: &Value<'_>,
+        source: &Source<'_>,
+    ) {
+        let result = match field {
+            Field::Env(env) => self.variables(env, &label, value, source),
+            field => self.convert(field, &label, value, source),
         };
-        self.problems.push(source.value(value), fault);
+        match result {
+            Ok(()) => self.origins.insert(label.name, origin),
+            Err(fault) => self.problems.push(source.value(value), fault),
+        }
     }
 
-    /// Everything but `env`. A list's items report their own places and leave the list as it was.
-    fn convert(&mut self, key: &Key, value: &Value<'_>, source: &Source<'_>) -> Result<(), String> {
-        let config = &mut self.config;
-        match &key.kind {
-            Kind::Address(at) => {
-                let text = text(key, value)?;
+    /// Everything but variables. A list's items report their own places and leave the list as it
+    /// was.
+    fn convert(
+        &mut self,
+        field: Field<'_>,
+        key: &Label,
+        value: &Value<'_>,
+        source: &Source<'_>,
+    ) -> Result<(), String> {
+        let wrong = wrong_type(key, &field, type_of(value));
+        let text = value.as_str().ok_or(&wrong);
+        match field {
+            Field::Address(at) => {
                 let reason = "it must be an IP address and a port";
-                *at(config) = text.parse().map_err(|_| bad(key, text, reason))?;
+                *at = text?.parse().map_err(|_| bad(key, text.unwrap_or_default(), reason))?;
             }
-            Kind::Path(at) => *at(config) = path(key, text(key, value)?, self.home.as_ref())?,
-            Kind::List(at, check) => {
-                if let Some(list) = list(key, value, *check, source, &mut self.problems)? {
-                    *at(config) = list;
+            Field::Path(at) => *at = path(key, text?, self.home.as_ref())?,
+            Field::Url(at) => {
+                let text = text?;
+                let url = || Url::parse(text).map_err(|reason| bad(key, text, &reason));
+                *at = if text.is_empty() { None } else { Some(url()?) };
+            }
+            Field::List(at, check) => {
+                let array = value.as_array().ok_or(wrong)?;
+                if let Some(list) = list(key, array, check, source, &mut self.problems) {
+                    *at = list;
                 }
             }
-            Kind::Choice(at) => {
-                let choice = at(config);
-                let words = choice.words();
-                let wanted = alternatives(&words);
-                let Some(text) = value.as_str() else {
-                    let name = key.full_name();
-                    return Err(format!("{name} must be {wanted}; got {}", type_of(value)));
-                };
+            Field::Choice(choice) => {
+                let text = text?;
                 if !choice.choose(text) {
+                    let words = choice.words();
+                    let wanted = alternatives(&words);
                     let hint = suggest::nearest(text, words)
                         .map_or(String::new(), |word| format!("; did you mean {}?", quoted(word)));
-                    let name = key.full_name();
+                    let name = &key.name;
                     return Err(format!("{name} is {}; it must be {wanted}{hint}", quoted(text)));
                 }
             }
-            Kind::Time(at, range) => *at(config) = time(key, value, range)?,
-            Kind::Size(at, range) => *at(config) = size(key, value, range)?,
-            Kind::Count(at, range, zero) => {
-                let number = value.as_integer().ok_or_else(|| wrong_type(key, type_of(value)))?;
+            Field::Time(at, range) => *at = time(key, value, &range, &wrong)?,
+            Field::Size(at, range) => *at = size(key, value, &range, &wrong)?,
+            Field::Count(at, range, zero) => {
+                let number = value.as_integer().ok_or(wrong)?;
                 let number = usize::try_from(number)
                     .ok()
                     .filter(|number| range.contains(number))
@@ -96,40 +110,47 @@ impl Draft {
                     let (low, high) = (range.start(), range.end());
                     outside(key, &number.to_string(), &low.to_string(), &high.to_string())
                 })?;
-                *at(config) = match zero {
+                *at = match zero {
                     Some(resolve) if number == 0 => resolve(),
                     Some(_) | None => number,
                 };
             }
-            Kind::Env(_) => {}
+            Field::Env(_) => {}
         }
         Ok(())
     }
 
     /// A table of variables takes the place of all that were given before.
-    fn assign_env(&mut self, key: &Key, origin: Origin, value: &Value<'_>, source: &Source<'_>) {
+    fn variables(
+        &mut self,
+        env: &mut ByName<String>,
+        key: &Label,
+        value: &Value<'_>,
+        source: &Source<'_>,
+    ) -> Result<(), String> {
         let Some(table) = value.as_table() else {
-            let fault = wrong_type(key, type_of(value));
-            return self.problems.push(source.value(value), fault);
+            return Err(wrong_type(key, &Field::Env(env), type_of(value)));
         };
-        self.config.agent.env.clear();
-        self.origins.env.clear();
-        self.origins.keys.insert(key.full_name(), origin);
+        env.clear();
         for (name, value) in table {
-            self.assign_variable(&name.name, source.key(name), value, source);
+            self.variable(env, key, &name.name, source.key(name), value, source);
         }
+        Ok(())
     }
 
-    /// One variable of `agent.env`. Its value may be a secret: no error repeats it.
-    pub fn assign_variable(
+    /// One variable. Its value may be a secret: no error repeats it.
+    pub fn variable(
         &mut self,
+        env: &mut ByName<String>,
+        key: &Label,
         name: &str,
         origin: Origin,
         value: &Value<'_>,
         source: &Source<'_>,
     ) {
+        let full_name = format!("{}.{name}", key.name);
         if let Err(reason) = names::variable(name) {
-            let fault = format!("agent.env has {}; {reason}", quoted(name));
+            let fault = format!("{} has {}; {reason}", key.name, quoted(name));
             return self.problems.push(origin, fault);
         }
         let fault = match value.as_str() {
@@ -140,56 +161,18 @@ impl Draft {
                 )
             }
             Some(text) if !text.contains('\0') => {
-                self.origins.env.insert(name.to_owned(), origin);
-                self.config.agent.env.insert(name.to_owned(), text.to_owned());
+                self.origins.insert(full_name, origin);
+                env.insert(name.to_owned(), text.to_owned());
                 return;
             }
             Some(_) => "holds a NUL, which no variable can; remove it".to_owned(),
             None => format!("must be a string, like \"small\"; got {}", type_of(value)),
         };
-        let fault = format!("agent.env.{name} {fault}");
-        self.problems.push(source.value(value), fault);
-    }
-
-    /// The checks between keys; each key has passed its own.
-    pub fn settle(&mut self, file: &str) {
-        let agent = &mut self.config.agent;
-        let kind = self.origins.of("agent.kind").clone();
-        let command = self.origins.of("agent.command").clone();
-        let given = !agent.command.is_empty();
-        if given && kind == Origin::Default {
-            agent.kind = AgentKind::Command;
-            self.origins.keys.insert("agent.kind".to_owned(), command.clone());
-        }
-        match (agent.kind, agent.command.first()) {
-            (AgentKind::Command, Some(program)) if program.is_empty() => self.problems.push(
-                command,
-                "agent.command names no program: its first string is empty; \
-                 write one like [\"my-agent\", \"--flag\"]",
-            ),
-            (AgentKind::Command, None) => self.problems.push(
-                kind,
-                "agent.kind is \"command\" but agent.command is empty; \
-                 say what to run, like command = [\"my-agent\", \"--flag\"]",
-            ),
-            (AgentKind::Echo, Some(_)) => self.problems.push(
-                command,
-                format!(
-                    "agent.command is given but agent.kind is \"echo\" ({}); \
-                     take one of the two away, or write kind = \"command\"",
-                    place(&kind, file)
-                ),
-            ),
-            (AgentKind::Command, Some(_)) | (AgentKind::Echo, None) => {}
-        }
+        self.problems.push(source.value(value), format!("{full_name} {fault}"));
     }
 }
 
-fn text<'v>(key: &Key, value: &'v Value<'_>) -> Result<&'v str, String> {
-    value.as_str().ok_or_else(|| wrong_type(key, type_of(value)))
-}
-
-fn path(key: &Key, text: &str, home: Option<&PathBuf>) -> Result<Option<PathBuf>, String> {
+fn path(key: &Label, text: &str, home: Option<&PathBuf>) -> Result<Option<PathBuf>, String> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -201,7 +184,7 @@ fn path(key: &Key, text: &str, home: Option<&PathBuf>) -> Result<Option<PathBuf>
         (Some(rest), Some(home)) => Ok(Some(home.join(rest.trim_start_matches('/')))),
         (Some(_), None) => Err(format!(
             "{} is {}, but HOME is not set; write the path from /",
-            key.full_name(),
+            key.name,
             quoted(text)
         )),
         (None, _) if text.starts_with('/') => Ok(Some(PathBuf::from(text))),
@@ -211,14 +194,13 @@ fn path(key: &Key, text: &str, home: Option<&PathBuf>) -> Result<Option<PathBuf>
 
 /// The list's strings in their final form; `None` if some were refused, which is then reported.
 fn list(
-    key: &Key,
-    value: &Value<'_>,
+    key: &Label,
+    array: &[Value<'_>],
     check: fn(&str) -> Result<String, String>,
     source: &Source<'_>,
     problems: &mut Problems,
-) -> Result<Option<Vec<String>>, String> {
-    let array = value.as_array().ok_or_else(|| wrong_type(key, type_of(value)))?;
-    let name = key.full_name();
+) -> Option<Vec<String>> {
+    let name = &key.name;
     let mut list = Vec::new();
     for (number, item) in array.iter().enumerate() {
         let fault = match item.as_str().map(|text| (text, check(text))) {
@@ -231,13 +213,14 @@ fn list(
         };
         problems.push(source.value(item), fault);
     }
-    Ok((list.len() == array.len()).then_some(list))
+    (list.len() == array.len()).then_some(list)
 }
 
 fn time(
-    key: &Key,
+    key: &Label,
     value: &Value<'_>,
     range: &RangeInclusive<Duration>,
+    wrong: &str,
 ) -> Result<Duration, String> {
     let (time, shown) = match (value.as_integer(), value.as_str()) {
         (Some(seconds), _) => {
@@ -249,7 +232,7 @@ fn time(
             let time = units::parse_time(text).ok_or_else(|| bad(key, text, reason))?;
             (Some(time), quoted(text))
         }
-        (None, None) => return Err(wrong_type(key, type_of(value))),
+        (None, None) => return Err(wrong.to_owned()),
     };
     time.filter(|time| range.contains(time)).ok_or_else(|| {
         let (low, high) = (*range.start(), *range.end());
@@ -257,7 +240,12 @@ fn time(
     })
 }
 
-fn size(key: &Key, value: &Value<'_>, range: &RangeInclusive<usize>) -> Result<usize, String> {
+fn size(
+    key: &Label,
+    value: &Value<'_>,
+    range: &RangeInclusive<usize>,
+    wrong: &str,
+) -> Result<usize, String> {
     let (bytes, shown) = match (value.as_integer(), value.as_str()) {
         (Some(number), _) => (u64::try_from(number).ok(), number.to_string()),
         (_, Some(text)) => {
@@ -265,7 +253,7 @@ fn size(key: &Key, value: &Value<'_>, range: &RangeInclusive<usize>) -> Result<u
             let bytes = units::parse_size(text).ok_or_else(|| bad(key, text, reason))?;
             (Some(bytes), quoted(text))
         }
-        (None, None) => return Err(wrong_type(key, type_of(value))),
+        (None, None) => return Err(wrong.to_owned()),
     };
     bytes
         .and_then(|bytes| usize::try_from(bytes).ok())
@@ -277,30 +265,29 @@ fn size(key: &Key, value: &Value<'_>, range: &RangeInclusive<usize>) -> Result<u
 }
 
 /// "KEY must be TYPE, like EXAMPLE; got …".
-pub fn wrong_type(key: &Key, got: &str) -> String {
-    let wanted = match key.kind {
-        Kind::Address(_) => "an address and port in quotes",
-        Kind::Path(_) => "a path in quotes",
-        Kind::List(..) => "a list of strings",
-        Kind::Env(_) => "a table of strings",
-        Kind::Choice(_) => "a word in quotes",
-        Kind::Time(..) => "a time",
-        Kind::Size(..) => "a size",
-        Kind::Count(..) => "a whole number",
+pub fn wrong_type(key: &Label, field: &Field<'_>, got: &str) -> String {
+    let wanted = match field {
+        Field::Address(_) => "an address and port in quotes",
+        Field::Path(_) => "a path in quotes",
+        Field::Url(_) => "a URL in quotes",
+        Field::List(..) => "a list of strings",
+        Field::Env(_) => "a table of strings",
+        Field::Choice(choice) => {
+            return format!("{} must be {}; got {got}", key.name, alternatives(&choice.words()));
+        }
+        Field::Time(..) => "a time",
+        Field::Size(..) => "a size",
+        Field::Count(..) => "a whole number",
     };
-    format!("{} must be {wanted}, like {}; got {got}", key.full_name(), key.example)
+    format!("{} must be {wanted}, like {}; got {got}", key.name, key.example)
 }
 
-fn bad(key: &Key, text: &str, reason: &str) -> String {
-    format!("{} is {}; {reason}, like {}", key.full_name(), quoted(text), key.example)
+fn bad(key: &Label, text: &str, reason: &str) -> String {
+    format!("{} is {}; {reason}, like {}", key.name, quoted(text), key.example)
 }
 
-fn outside(key: &Key, shown: &str, low: &str, high: &str) -> String {
-    format!(
-        "{} is {shown}; it must be between {low} and {high}, like {}",
-        key.full_name(),
-        key.example
-    )
+fn outside(key: &Label, shown: &str, low: &str, high: &str) -> String {
+    format!("{} is {shown}; it must be between {low} and {high}, like {}", key.name, key.example)
 }
 
 /// `"a", "b" or "c"`.

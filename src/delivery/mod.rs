@@ -1,32 +1,79 @@
-//! stub
+//! The back door: one attempt to bring one reply to one target of the configuration.
+//!
+//! What may enter: how a target is reached, and what its answer means. What is sent when, and what is
+//! written down about it, is decided above.
 #![forbid(unsafe_code)]
+
+pub mod backoff;
+mod callback;
+mod command;
+mod curl;
+mod judge;
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{Target, TargetKind};
+use crate::subprocess::Children;
+use crate::sys::poll::{Interest, poll};
+
+/// A reply on its way.
+#[derive(Clone, Copy, Debug)]
 pub struct Parcel<'a> {
+    /// The message's id: the same on every attempt, so that a receiver can drop a repeat.
     pub id: &'a str,
     pub session: Option<&'a str>,
     pub principal: &'a str,
+    /// How the message ended: `done`, `failed`.
     pub status: &'a str,
+    /// The reply, or the failure in words.
     pub text: &'a str,
+    /// Of the delivery, from 1.
     pub attempt: u32,
     pub created_at: &'a str,
     pub finished_at: &'a str,
 }
+
+/// What came of an attempt. The words are for people, and hold nothing that acts on a terminal.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sent {
     Delivered,
-    Deferred { why: String, retry_after: Option<std::time::Duration> },
-    Refused { why: String },
+    /// It may go better later; `retry_after` is what the receiver asked for.
+    Deferred {
+        why: String,
+        retry_after: Option<Duration>,
+    },
+    /// It will not go better.
+    Refused {
+        why: String,
+    },
+    /// The gateway stops. It may have arrived.
     Cut,
 }
+
+/// Makes one attempt. It takes `target.timeout` at the most, a little more where a child has to be
+/// killed or a name server does not answer, and ends early once `cut` is readable.
 pub fn send(
-    _t: &crate::config::Target,
-    _p: &Parcel<'_>,
-    _c: &std::sync::Arc<crate::subprocess::Children>,
-    _cut: std::os::fd::BorrowedFd<'_>,
+    target: &Target,
+    parcel: &Parcel<'_>,
+    children: &Arc<Children>,
+    cut: BorrowedFd<'_>,
 ) -> Sent {
-    Sent::Delivered
-}
-pub mod backoff {
-    use std::time::Duration;
-    pub fn delay(attempt: u32, _r: u64, cap: Duration) -> Duration {
-        Duration::from_secs(1u64 << attempt.min(10).saturating_sub(1)).min(cap)
+    if is_cut(cut) {
+        return Sent::Cut;
     }
+    match (target.kind, &target.url) {
+        (TargetKind::Command, _) => command::send(target, parcel, children, cut),
+        (TargetKind::Callback, Some(url)) => callback::send(target, url, parcel, children, cut),
+        // The configuration has none without.
+        (TargetKind::Callback, None) => Sent::Refused { why: "it has no url".to_owned() },
+    }
+}
+
+fn is_cut(cut: BorrowedFd<'_>) -> bool {
+    poll(&mut [Interest::read(cut)], Some(Duration::ZERO)).is_ok_and(|ready| ready > 0)
 }

@@ -5,7 +5,6 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +26,7 @@ use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
 use crate::sys::{fs as files, proc, random, socket};
 use crate::text::escaped;
-use crate::{logger, sys};
+use crate::{digest, logger, sys};
 
 /// A gateway that can serve.
 pub struct Started {
@@ -142,9 +141,10 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run) {
     sys::memory::release_program();
 }
 
-/// Loads the configuration.
+/// Loads the configuration, with the secrets that it names.
 pub fn load(plan: &Plan) -> Result<Loaded, Failure> {
     config::load(&plan.sources)
+        .and_then(Loaded::with_secrets)
         .map_err(|e| Failure::new(Exit::Config, format!("the configuration is wrong\n{e}")))
 }
 
@@ -159,21 +159,16 @@ fn key(path: &Path, configured: bool) -> Result<Key, Failure> {
     let wrong = |why: String| {
         Failure::new(Exit::Config, format!("the key file {} cannot be used: {why}", path.display()))
     };
-    let file = match files::open_own(path) {
-        Ok(file) => file,
+    let read = || files::read_secret(path, MAX_KEY_FILE);
+    let text = match read() {
         Err(e) if e.kind() == io::ErrorKind::NotFound && !configured => {
             make_key(path).map_err(|e| wrong(e.to_string()))?;
             log::info!("a new API key was made: {}", path.display());
-            files::open_own(path).map_err(|e| wrong(e.to_string()))?
+            read()
         }
-        Err(e) => return Err(wrong(e.to_string())),
+        found => found,
     };
-    let mode = file.metadata().map_err(|e| wrong(e.to_string()))?.mode();
-    if mode & 0o077 != 0 {
-        let mode = mode & 0o777;
-        return Err(wrong(format!("others may read it (mode {mode:o}); chmod 600 it")));
-    }
-    let text = files::read_text(file, MAX_KEY_FILE).map_err(|e| wrong(e.to_string()))?;
+    let text = text.map_err(|e| wrong(e.to_string()))?;
     let remedy = if configured { "" } else { "; remove the file and a new key is made" };
     Key::parse(&text).map_err(|why| wrong(format!("{why}{remedy}")))
 }
@@ -181,9 +176,8 @@ fn key(path: &Path, configured: bool) -> Result<Key, Failure> {
 fn make_key(path: &Path) -> io::Result<()> {
     let mut bytes = [0; KEY_BYTES];
     random::fill(&mut bytes)?;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     // An existing file wins: two first starts must not hand out two keys.
-    files::create(path, format!("{hex}\n").as_bytes(), 0o600).map(drop)
+    files::create(path, format!("{}\n", digest::hex(&bytes)).as_bytes(), 0o600).map(drop)
 }
 
 fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> {

@@ -63,20 +63,17 @@ impl FileJournal {
         }
         let file = open_or_create(&path).map_err(io)?;
         let mut index = Vec::new();
-        let walked = walk(&path, &file, &mut |number, at, json| {
+        let found = walk(&path, &file, &mut |number, at, json| {
             note(&mut index, number, at);
             visit(number, json)
         })?;
-        let mut opened = Opened { records: walked.records, dropped: None };
-        if let Some((length, whole)) = walked.tail {
-            let dropped = drop_tail(&path, &file, walked.end, length, whole);
-            opened.dropped = Some(dropped.map_err(io)?);
-        }
+        let dropped = found.torn.map(|torn| drop_torn(&path, &file, torn)).transpose();
+        let opened = Opened { records: found.records, dropped: dropped.map_err(io)? };
         let inner = Inner {
             file: Arc::new(file),
             index,
-            end: walked.end,
-            last: walked.last,
+            end: found.bytes,
+            last: found.last,
             durable: 0,
             syncing: false,
             aside: 0,
@@ -276,16 +273,17 @@ fn open_or_create(path: &Path) -> io::Result<File> {
 
 /// Cuts off a last record that is not whole. One that has its LF may have been more than a write cut
 /// short: it is kept beside the journal first.
-fn drop_tail(path: &Path, file: &File, at: u64, length: u64, whole: bool) -> io::Result<String> {
+fn drop_torn(path: &Path, file: &File, (at, length): (u64, u64)) -> io::Result<String> {
+    let mut torn = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut torn, at)?;
     let mut words =
         format!("an incomplete last record was dropped: {length} bytes from byte {at} on");
-    if whole {
-        let mut tail = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-        file.read_exact_at(&mut tail, at)?;
-        let kept =
-            inspect::keep(path, &format!("torn-{at}"), &|to| files::create(to, &tail, 0o600))?;
-        words = format!("{words}; it is kept as {}", kept.display());
+    if torn.ends_with(b"\n") {
+        let create = |to: &Path| files::create(to, &torn, 0o600);
+        let kept = inspect::keep(path, &format!("torn-{at}"), &create)?;
+        words += &format!("; it is kept as {}", kept.display());
     }
     file.set_len(at)?;
+    file.sync_all()?;
     Ok(words)
 }

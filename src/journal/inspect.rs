@@ -9,21 +9,9 @@ use std::path::{Path, PathBuf};
 use super::compact::Copy;
 use super::file::{NAME, temporary};
 use super::line::{Header, Lines, parse};
-use super::walk::{Damage, walk};
+use super::walk::{Damage, Report, walk};
 use crate::limits::MAX_KEPT_PIECES;
 use crate::sys::fs as files;
-
-/// What a journal holds.
-#[derive(Debug)]
-pub struct Report {
-    pub records: u64,
-    pub bytes: u64,
-    pub first: Option<u64>,
-    /// The number of the last record that there ever was.
-    pub last: u64,
-    /// Offset and length of an incomplete last record: normal while a gateway is writing.
-    pub torn: Option<(u64, u64)>,
-}
 
 /// Reads the journal at `path` and shows every record. Nothing is written.
 ///
@@ -34,15 +22,7 @@ pub fn inspect(
     visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
 ) -> Result<Report, Damage> {
     let file = files::open_own(path).map_err(|e| Damage::io(path, &e))?;
-    let walked = walk(path, &file, &mut |number, _, json| visit(number, json))?;
-    let length = walked.tail.map(|(length, _)| length);
-    Ok(Report {
-        records: walked.records,
-        bytes: walked.end + length.unwrap_or(0),
-        first: walked.first,
-        last: walked.last,
-        torn: length.map(|length| (walked.end, length)),
-    })
+    walk(path, &file, &mut |number, _, json| visit(number, json))
 }
 
 /// What a repair did.

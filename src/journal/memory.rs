@@ -27,13 +27,6 @@ impl MemoryJournal {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// The first record after `after`, and not after `last`.
-    fn next(&self, after: u64, last: u64) -> Option<(u64, Arc<str>)> {
-        let inner = self.lock();
-        let (number, json) = inner.records.range(after.checked_add(1)?..).next()?;
-        (*number <= last).then(|| (*number, Arc::clone(json)))
-    }
 }
 
 impl Journal for MemoryJournal {
@@ -60,12 +53,14 @@ impl Journal for MemoryJournal {
     }
 
     fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
-        let (last, mut after) = (self.last(), after);
-        while let Some((number, json)) = self.next(after, last) {
-            if !visit(number, &json) {
+        let (last, mut from) = (self.last(), after.saturating_add(1));
+        while from <= last {
+            let next =
+                self.lock().records.range(from..=last).next().map(|(n, j)| (*n, Arc::clone(j)));
+            let Some((number, _)) = next.filter(|(number, json)| visit(*number, json)) else {
                 break;
-            }
-            after = number;
+            };
+            from = number + 1;
         }
         Ok(())
     }
@@ -74,9 +69,8 @@ impl Journal for MemoryJournal {
         self.scan(0, &mut |number, json| {
             if !keep(number, json) {
                 let mut inner = self.lock();
-                if inner.records.remove(&number).is_some() {
-                    inner.size -= size(number, json);
-                }
+                let removed = inner.records.remove(&number);
+                inner.size -= removed.map_or(0, |json| size(number, &json));
             }
             true
         })

@@ -19,9 +19,9 @@ use std::fmt;
 use std::io;
 
 pub use file::{FileJournal, NAME};
-pub use inspect::{Report, inspect, repair};
+pub use inspect::{inspect, repair};
 pub use memory::MemoryJournal;
-pub use walk::Damage;
+pub use walk::{Damage, Report};
 
 use crate::limits::{JOURNAL_AHEAD, JOURNAL_RESERVE, MAX_RECORD};
 

@@ -8,7 +8,8 @@ use crate::text::quoted;
 pub enum Record {
     /// A message was taken.
     Accepted(Box<Accepted>),
-    /// Something became of it. `n`: the attempt; 0 for steps that belong to none.
+    /// Something became of it. `n`: the attempt, from 1; 0, and absent in JSON, for a step that
+    /// belongs to none.
     Step { id: String, n: u32, at: u64, step: Step },
     /// A session begins anew: what it was is forgotten.
     Reset { principal: String, session: String, at: u64 },
@@ -52,25 +53,6 @@ pub enum Step {
     Dropped,
 }
 
-impl Step {
-    /// Its name, whether it belongs to an attempt, and its text with the key of that.
-    fn parts(&self) -> (&'static str, bool, Option<(&'static str, &str)>) {
-        match self {
-            Step::Started => ("started", true, None),
-            Step::Retry(error) => ("retry", true, Some(("error", error))),
-            Step::Done(reply) => ("done", true, Some(("reply", reply))),
-            Step::Failed(error) => ("failed", true, Some(("error", error))),
-            Step::Cancelled(error) => ("cancelled", false, Some(("error", error))),
-            Step::Sending => ("sending", true, None),
-            Step::Deferred(error) => ("deferred", true, Some(("error", error))),
-            Step::Delivered => ("delivered", true, None),
-            Step::Dead(error) => ("dead", true, Some(("error", error))),
-            Step::Revived => ("revived", false, None),
-            Step::Dropped => ("dropped", false, None),
-        }
-    }
-}
-
 impl Record {
     /// A step of a message.
     pub fn step(id: impl ToString, n: u32, at: u64, step: Step) -> Record {
@@ -108,104 +90,80 @@ impl Record {
 
     /// Its JSON, on one line.
     pub fn to_json(&self) -> String {
-        match self {
-            Record::Accepted(accepted) => accepted.to_json(),
+        let (kind, id, mut members) = match self {
+            Record::Accepted(accepted) => ("accepted", Some(&accepted.id), accepted.members()),
             Record::Step { id, n, at, step } => {
-                let (name, counted, text) = step.parts();
-                let mut json = format!(r#"{{"t":"{name}","id":{}"#, quoted(id));
-                if counted {
-                    json += &format!(r#","n":{n}"#);
-                }
-                json += &format!(r#","at":{at}"#);
-                if let Some((key, text)) = text {
-                    member(&mut json, key, Some(text));
-                }
-                json + "}"
+                let n = (*n > 0).then(|| n.to_string());
+                let (kind, key, text) = step.parts();
+                let text = text.map(|text| quoted(text));
+                (kind, Some(id), vec![("n", n), ("at", Some(at.to_string())), (key, text)])
             }
-            Record::Reset { principal, session, at } => format!(
-                r#"{{"t":"reset","principal":{},"session":{},"at":{at}}}"#,
-                quoted(principal),
-                quoted(session)
-            ),
+            Record::Reset { principal, session, at } => {
+                let (principal, session) = (Some(quoted(principal)), Some(quoted(session)));
+                let at = Some(at.to_string());
+                ("reset", None, vec![("principal", principal), ("session", session), ("at", at)])
+            }
+        };
+        members.insert(0, ("id", id.map(|id| quoted(id))));
+        let mut json = format!(r#"{{"t":"{kind}""#);
+        for (key, value) in members {
+            if let Some(value) = value {
+                json += &format!(r#","{key}":{value}"#);
+            }
         }
+        json + "}"
     }
 
-    /// Reads what [`Record::to_json`] writes.
+    /// Reads what [`Record::to_json`] writes: its members in their order.
     ///
     /// # Errors
     /// What is wrong, in words. A kind or a member that is not known is wrong too: this gateway
     /// would forget it.
     pub fn parse(json: &str) -> Result<Record, String> {
-        let fields = Fields::parse(json)?;
-        let at = fields.number("at")?;
-        let step = match fields.raw("t")?.trim_matches('"') {
-            "accepted" => return Accepted::parse(&fields, at).map(Record::Accepted),
-            "reset" => {
-                let (principal, session) = (fields.text("principal")?, fields.text("session")?);
-                return Ok(Record::Reset { principal, session, at });
-            }
-            "started" => Step::Started,
-            "retry" => Step::Retry(fields.text("error")?),
-            "done" => Step::Done(fields.text("reply")?),
-            "failed" => Step::Failed(fields.text("error")?),
-            "cancelled" => Step::Cancelled(fields.text("error")?),
-            "sending" => Step::Sending,
-            "deferred" => Step::Deferred(fields.text("error")?),
-            "delivered" => Step::Delivered,
-            "dead" => Step::Dead(fields.text("error")?),
-            "revived" => Step::Revived,
-            "dropped" => Step::Dropped,
-            other => return Err(format!("no record is called {other:.20}")),
-        };
-        let n = if step.parts().1 { fields.number("n")? } else { 0 };
-        let n = u32::try_from(n).map_err(|_| "\"n\" is too large")?;
-        Ok(Record::Step { id: fields.text("id")?, n, at, step })
+        let mut members = Members(json);
+        match members.record() {
+            Some(record) if members.0 == "}" => Ok(record),
+            _ => Err(format!("no record has {:.40} there", members.0)),
+        }
     }
 }
+
+type List = Vec<(&'static str, Option<String>)>;
 
 impl Accepted {
-    fn to_json(&self) -> String {
-        let (id, principal) = (quoted(&self.id), quoted(&self.principal));
-        let mut json =
-            format!(r#"{{"t":"accepted","id":{id},"at":{},"principal":{principal}"#, self.at);
-        member(&mut json, "session", self.session.as_deref());
-        member(&mut json, "text", Some(&self.text));
-        member(&mut json, "deliver", self.deliver.as_deref());
-        member(&mut json, "key", self.key.as_deref());
-        member(&mut json, "body", self.body.as_deref());
-        member(&mut json, "mode", self.interrupt.then_some("interrupt"));
-        if !self.attachments.is_empty() {
-            let list: Vec<String> = self.attachments.iter().map(|text| quoted(text)).collect();
-            json += &format!(r#","attachments":[{}]"#, list.join(","));
-        }
-        json + "}"
-    }
-
-    fn parse(fields: &Fields<'_>, at: u64) -> Result<Box<Accepted>, String> {
-        let attachments = match fields.raw("attachments") {
-            Ok(raw) => {
-                serde_json::from_str(raw).map_err(|_| "\"attachments\" is no list of texts")?
-            }
-            Err(_) => Vec::new(),
-        };
-        Ok(Box::new(Accepted {
-            id: fields.text("id")?,
-            at,
-            principal: fields.text("principal")?,
-            session: fields.optional("session")?,
-            text: fields.text("text")?,
-            deliver: fields.optional("deliver")?,
-            key: fields.optional("key")?,
-            body: fields.optional("body")?,
-            interrupt: fields.optional("mode")?.as_deref() == Some("interrupt"),
-            attachments,
-        }))
+    fn members(&self) -> List {
+        let some = |text: &Option<String>| text.as_deref().map(quoted);
+        let list: Vec<String> = self.attachments.iter().map(|text| quoted(text)).collect();
+        vec![
+            ("at", Some(self.at.to_string())),
+            ("principal", Some(quoted(&self.principal))),
+            ("session", some(&self.session)),
+            ("text", Some(quoted(&self.text))),
+            ("deliver", some(&self.deliver)),
+            ("key", some(&self.key)),
+            ("body", some(&self.body)),
+            ("mode", self.interrupt.then(|| quoted("interrupt"))),
+            ("attachments", (!list.is_empty()).then(|| format!("[{}]", list.join(",")))),
+        ]
     }
 }
 
-fn member(json: &mut String, key: &str, text: Option<&str>) {
-    if let Some(text) = text {
-        *json += &format!(r#","{key}":{}"#, quoted(text));
+impl Step {
+    /// Its name, and its text with the key of that.
+    fn parts(&self) -> (&'static str, &'static str, Option<&String>) {
+        match self {
+            Step::Started => ("started", "", None),
+            Step::Retry(error) => ("retry", "error", Some(error)),
+            Step::Done(reply) => ("done", "reply", Some(reply)),
+            Step::Failed(error) => ("failed", "error", Some(error)),
+            Step::Cancelled(error) => ("cancelled", "error", Some(error)),
+            Step::Sending => ("sending", "", None),
+            Step::Deferred(error) => ("deferred", "error", Some(error)),
+            Step::Delivered => ("delivered", "", None),
+            Step::Dead(error) => ("dead", "error", Some(error)),
+            Step::Revived => ("revived", "", None),
+            Step::Dropped => ("dropped", "", None),
+        }
     }
 }
 
@@ -216,72 +174,78 @@ pub fn id_of(json: &str) -> Option<&str> {
     Some(id)
 }
 
-const KEYS: [&str; 14] = [
-    "t",
-    "id",
-    "n",
-    "at",
-    "principal",
-    "session",
-    "text",
-    "deliver",
-    "key",
-    "body",
-    "mode",
-    "attachments",
-    "error",
-    "reply",
-];
+/// What is left of a record's members: a start reads a hundred thousand, and values of `serde_json`
+/// would take most of its time.
+struct Members<'a>(&'a str);
 
-/// The members of a record, unread: a start reads a hundred thousand, and values of `serde_json` would
-/// take most of its time.
-struct Fields<'a>([Option<&'a str>; KEYS.len()]);
-
-impl<'a> Fields<'a> {
-    fn parse(json: &'a str) -> Result<Fields<'a>, String> {
-        let mut fields = Fields([None; KEYS.len()]);
-        let inside = json.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
-        let mut rest = inside.ok_or("it is no object")?;
-        loop {
-            let (key, value) = rest
-                .strip_prefix('"')
-                .and_then(|rest| rest.split_once('"'))
-                .and_then(|(key, rest)| Some((key, rest.strip_prefix(':')?)))
-                .ok_or("it is no list of members")?;
-            let place = KEYS.iter().position(|known| *known == key);
-            let place = place.ok_or_else(|| format!("no record has a {key:.20}"))?;
-            let (value, behind) = value.split_at(length(value.as_bytes()));
-            if value.is_empty() || fields.0[place].replace(value).is_some() {
-                return Err(format!("it has no {key}, or more than one"));
-            }
-            match behind.strip_prefix(',') {
-                Some(more) => rest = more,
-                None if behind.is_empty() => return Ok(fields),
-                None => return Err(format!("something is behind {key}")),
-            }
+impl<'a> Members<'a> {
+    fn record(&mut self) -> Option<Record> {
+        let kind = self.raw("t")?.trim_matches('"');
+        if kind == "reset" {
+            let (principal, session) = (self.text("principal")?, self.text("session")?);
+            return Some(Record::Reset { principal, session, at: self.number("at")? });
         }
+        let id = self.text("id")?;
+        if kind == "accepted" {
+            return self.accepted(id).map(|accepted| Record::Accepted(Box::new(accepted)));
+        }
+        let n = u32::try_from(self.number("n").unwrap_or(0)).ok()?;
+        let at = self.number("at")?;
+        let step = match kind {
+            "started" => Step::Started,
+            "retry" => Step::Retry(self.text("error")?),
+            "done" => Step::Done(self.text("reply")?),
+            "failed" => Step::Failed(self.text("error")?),
+            "cancelled" => Step::Cancelled(self.text("error")?),
+            "sending" => Step::Sending,
+            "deferred" => Step::Deferred(self.text("error")?),
+            "delivered" => Step::Delivered,
+            "dead" => Step::Dead(self.text("error")?),
+            "revived" => Step::Revived,
+            "dropped" => Step::Dropped,
+            _ => return None,
+        };
+        Some(Record::Step { id, n, at, step })
     }
 
-    fn raw(&self, key: &str) -> Result<&'a str, String> {
-        let place = KEYS.iter().position(|known| *known == key);
-        place.and_then(|place| self.0[place]).ok_or_else(|| format!("it has no {key}"))
+    fn accepted(&mut self, id: String) -> Option<Accepted> {
+        Some(Accepted {
+            id,
+            at: self.number("at")?,
+            principal: self.text("principal")?,
+            session: self.text("session"),
+            text: self.text("text")?,
+            deliver: self.text("deliver"),
+            key: self.text("key"),
+            body: self.text("body"),
+            interrupt: self.text("mode").is_some_and(|mode| mode == "interrupt"),
+            attachments: match self.raw("attachments") {
+                Some(raw) => serde_json::from_str(raw).ok()?,
+                None => Vec::new(),
+            },
+        })
     }
 
-    fn number(&self, key: &str) -> Result<u64, String> {
-        self.raw(key)?.parse().map_err(|_| format!("{key} is no number"))
+    /// The next member, if it has this key. Otherwise nothing is taken.
+    fn raw(&mut self, key: &str) -> Option<&'a str> {
+        let member = self.0.strip_prefix(['{', ','])?.strip_prefix('"')?;
+        let value = member.strip_prefix(key)?.strip_prefix("\":")?;
+        let (raw, rest) = value.split_at(length(value.as_bytes()));
+        self.0 = rest;
+        Some(raw)
     }
 
-    fn text(&self, key: &str) -> Result<String, String> {
+    fn number(&mut self, key: &str) -> Option<u64> {
+        self.raw(key)?.parse().ok()
+    }
+
+    fn text(&mut self, key: &str) -> Option<String> {
         let raw = self.raw(key)?;
-        let plain = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'));
-        match plain {
-            Some(plain) if !plain.contains('\\') => Ok(plain.to_owned()),
-            _ => serde_json::from_str(raw).map_err(|_| format!("{key} is no text")),
+        match raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
+            Some(plain) if !plain.contains('\\') => Some(plain.to_owned()),
+            // What is no text is left to be the end of the record, and its error.
+            _ => serde_json::from_str(raw).inspect_err(|_| self.0 = raw).ok(),
         }
-    }
-
-    fn optional(&self, key: &str) -> Result<Option<String>, String> {
-        if self.raw(key).is_ok() { self.text(key).map(Some) } else { Ok(None) }
     }
 }
 
@@ -289,18 +253,14 @@ impl<'a> Fields<'a> {
 fn length(bytes: &[u8]) -> usize {
     let (mut quote, mut escape, mut list) = (false, false, false);
     for (at, byte) in bytes.iter().enumerate() {
-        let escaped = escape;
-        escape = quote && !escaped && *byte == b'\\';
+        let escaped = std::mem::replace(&mut escape, false);
         match byte {
-            b'"' if !escaped => {
-                quote = !quote;
-                if !quote && !list {
-                    return at + 1;
-                }
-            }
+            b'"' if !escaped && quote && !list => return at + 1,
+            b'"' if !escaped => quote = !quote,
+            b'\\' => escape = !escaped,
             b'[' if !quote => list = true,
             b']' if !quote => return at + 1,
-            b',' if !quote && !list => return at,
+            b',' | b'}' if !quote && !list => return at,
             _ => {}
         }
     }

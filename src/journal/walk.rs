@@ -46,17 +46,17 @@ impl fmt::Display for Damage {
     }
 }
 
-/// What a walk has found.
+/// What a journal holds.
 #[derive(Debug)]
-pub struct Walked {
+pub struct Report {
     pub records: u64,
     pub first: Option<u64>,
     /// The number of the last record that there ever was.
     pub last: u64,
-    /// Where the last whole record ends.
-    pub end: u64,
-    /// What is behind it: a record that was not written to its end. `true`: it has an LF.
-    pub tail: Option<(u64, bool)>,
+    /// Bytes of whole lines.
+    pub bytes: u64,
+    /// Offset and length of an incomplete last record behind them: normal while a gateway writes.
+    pub torn: Option<(u64, u64)>,
 }
 
 /// Shows every record of a file: its number, its offset, its JSON. What is appended meanwhile is not
@@ -69,7 +69,7 @@ pub fn walk(
     path: &Path,
     file: &File,
     visit: &mut dyn FnMut(u64, u64, &str) -> Result<(), String>,
-) -> Result<Walked, Damage> {
+) -> Result<Report, Damage> {
     let io = |e: io::Error| Damage::io(path, &e);
     let damage = |offset: u64, number: u64, reason: String| Damage {
         path: path.to_owned(),
@@ -83,38 +83,39 @@ pub fn walk(
         place: (!foreign).then_some((0, 0)),
         ..damage(0, 0, reason)
     })?;
-    let mut walked = Walked { records: 0, first: None, last: 0, end: lines.at, tail: None };
+    let mut found = Report { records: 0, first: None, last: 0, bytes: lines.at, torn: None };
     loop {
-        let kept = walked.records < header.kept;
+        let kept = found.records < header.kept;
         if !kept {
             // A compaction may have kept nothing: its base still says how far the numbers got.
-            walked.last = walked.last.max(header.base - 1);
+            found.last = found.last.max(header.base - 1);
         }
-        let next = walked.last + 1;
+        let next = found.last + 1;
         let Some((at, line)) = lines.next().map_err(io)? else { break };
         match parse(line) {
             Ok((number, json)) => {
-                if if kept { number < next || number >= header.base } else { number != next } {
+                let gap = if kept { number >= header.base } else { number > next };
+                if gap || number < next {
                     let reason = format!("the record there has the number {number}");
                     return Err(damage(at, next, reason));
                 }
                 visit(number, at, json).map_err(|reason| damage(at, next, reason))?;
-                walked.records += 1;
-                walked.first.get_or_insert(number);
-                walked.last = number;
-                walked.end = at + line.len() as u64;
+                found.records += 1;
+                found.first.get_or_insert(number);
+                found.last = number;
+                found.bytes = at + line.len() as u64;
             }
             // What a compaction kept was synced before it got its name: that cannot be torn.
             Err(_) if !kept && at + line.len() as u64 == length => {
-                walked.tail = Some((length - at, line.ends_with(b"\n")));
+                found.torn = Some((at, length - at));
                 break;
             }
             Err(reason) => return Err(damage(at, next, reason.to_owned())),
         }
     }
-    if walked.records < header.kept {
-        let reason = format!("{} records should follow", header.kept - walked.records);
-        return Err(damage(walked.end, walked.last + 1, reason));
+    if found.records < header.kept {
+        let reason = format!("{} records should follow", header.kept - found.records);
+        return Err(damage(found.bytes, found.last + 1, reason));
     }
-    Ok(walked)
+    Ok(found)
 }

@@ -82,9 +82,15 @@ impl Inner {
                 let why = format!("a record that failed ({e}) cannot be taken back: {worse}");
                 return Err(Refused::Broken(self.break_off(&why)));
             }
-            // What was set aside went with it.
-            self.aside = 0;
-            let _ = self.set_aside(disk, 0);
+            // What was set aside went with it: as much is asked for again, since on a full disk more
+            // would be refused.
+            let aside = std::mem::take(&mut self.aside);
+            let length = aside.saturating_sub(self.end);
+            if aside < u64::MAX
+                && (disk.set_aside)(&self.file, self.end, length).is_ok_and(|can| can)
+            {
+                self.aside = aside;
+            }
             return Err(self.degrade(&e));
         }
         note(&mut self.index, number, self.end);

@@ -70,6 +70,8 @@ pub struct Outgoing {
     /// `None`: there is no reply yet, or never will be.
     pub state: Option<Delivery>,
     pub attempts: u32,
+    /// When it began to wait, or was revived: milliseconds since 1970.
+    pub since: u64,
     /// The record that says why the last attempt failed; 0 where none did.
     pub trouble: u64,
 }
@@ -143,8 +145,9 @@ pub struct Book {
     recent: Vec<Arc<Party>>,
     /// Messages by the digest of principal and idempotency key.
     keys: Digests,
-    /// The last reset of each session, by its record.
+    /// The last reset of each session, by its record, and the newest message that there was then.
     resets: Digests,
+    newest_at_reset: Digests,
     /// Settled messages in the order in which they got there, without and with a key.
     plain: VecDeque<Id>,
     keyed: VecDeque<Id>,
@@ -164,13 +167,15 @@ impl Book {
         match record {
             Record::Accepted(accepted) => return self.accept(number, accepted, bytes),
             Record::Reset { principal, session, .. } => {
-                self.resets.insert(session_digest(principal, session), number.into());
+                let session = session_digest(principal, session);
+                self.resets.insert(session, number.into());
+                self.newest_at_reset.insert(session, self.last.map_or(0, Id::bits));
             }
             Record::Step { id, n, at, step } => {
                 let id = parse(id)?;
                 match event(step) {
                     Event::Turn(event) => self.turn(id, event, number, *n, *at)?,
-                    Event::Delivery(event) => self.deliver(id, event, number, *n)?,
+                    Event::Delivery(event) => self.deliver(id, event, number, *n, *at)?,
                 }
                 if let Some(at) = self.place(id) {
                     self.entries[at].1.bytes += bytes;
@@ -221,7 +226,7 @@ impl Book {
         let key = hex(&record.key)?.map(|key| Box::new(Key { key, body }));
         let delivery = record.deliver.as_ref().map(|target| {
             let target = target.clone();
-            Box::new(Outgoing { target, state: None, attempts: 0, trouble: 0 })
+            Box::new(Outgoing { target, state: None, attempts: 0, since: 0, trouble: 0 })
         });
         if let Some(key) = &key {
             self.keys.insert(key.key, id.bits());
@@ -310,7 +315,7 @@ impl Book {
                     // Who took a message back wants no word of it.
                     let told = entry.turn != Turn::Cancelled;
                     if let Some(outgoing) = entry.delivery.as_mut().filter(|_| told) {
-                        outgoing.state = Some(Delivery::Pending);
+                        (outgoing.state, outgoing.since) = (Some(Delivery::Pending), at);
                     }
                 }
             }
@@ -318,7 +323,14 @@ impl Book {
         })
     }
 
-    fn deliver(&mut self, id: Id, event: DeliveryEvent, number: u64, n: u32) -> Result<(), String> {
+    fn deliver(
+        &mut self,
+        id: Id,
+        event: DeliveryEvent,
+        number: u64,
+        n: u32,
+        at: u64,
+    ) -> Result<(), String> {
         self.change(id, |entry| {
             let wrong = |state| format!("has the delivery {state:?}, and {event:?} came");
             let Some(outgoing) = &mut entry.delivery else {
@@ -329,7 +341,7 @@ impl Book {
             match event {
                 DeliveryEvent::Sending => outgoing.attempts = n,
                 DeliveryEvent::Deferred | DeliveryEvent::Dead => outgoing.trouble = number,
-                DeliveryEvent::Revived => outgoing.attempts = 0,
+                DeliveryEvent::Revived => (outgoing.attempts, outgoing.since) = (0, at),
                 DeliveryEvent::Delivered | DeliveryEvent::Dropped => {}
             }
             Ok(())
@@ -386,6 +398,11 @@ impl Book {
     /// Whether a message of this session belongs to a time before its last reset.
     pub fn is_reset(&self, session: Digest, accepted: u64) -> bool {
         self.resets.get(session).is_some_and(|reset| reset > accepted.into())
+    }
+
+    /// The newest message that there was at a session's last reset.
+    pub fn reset_of(&self, session: Digest) -> Option<Id> {
+        self.newest_at_reset.get(session).map(Id::from_bits)
     }
 
     pub fn counts(&self) -> Counts {

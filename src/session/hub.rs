@@ -5,7 +5,7 @@
 //! is about to show its effect to somebody.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -17,7 +17,7 @@ use super::id::Id;
 use super::keeper::Care;
 use super::life::Turn;
 use super::outboxes::Outboxes;
-use super::reply::Run;
+use super::reply::Runs;
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::{Busy, Config};
@@ -63,7 +63,7 @@ pub(super) struct State {
     /// Messages without a record that wait on their connection for a place.
     pub(super) waiting: Vec<(Id, Arc<Event>)>,
     /// Messages that run or are watched.
-    pub(super) runs: BTreeMap<Id, Arc<Run>>,
+    pub(super) runs: Runs,
     /// Turns between two attempts.
     pub(super) resting: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
@@ -175,7 +175,7 @@ impl Hub {
         let state = State {
             dispatch,
             waiting: Vec::new(),
-            runs: BTreeMap::new(),
+            runs: Runs::default(),
             resting: Vec::new(),
             outboxes: Outboxes::new(&book),
             followers: Vec::new(),
@@ -260,7 +260,7 @@ impl Hub {
     }
 
     /// Takes a message that is answered at once, without a turn.
-    pub fn answer(&self, draft: Draft, reply: String) -> Result<Submitted, Refusal> {
+    pub fn answer(self: &Arc<Self>, draft: Draft, reply: String) -> Result<Submitted, Refusal> {
         let mut state = self.lock();
         if let Some((id, number)) = self.known(&state, &draft)? {
             drop(state);
@@ -276,9 +276,12 @@ impl Hub {
         if self.write(&mut state, &done, Purpose::Completion).is_err() {
             state.dispatch.restore(id, session);
         }
+        let ids = state.dispatch.fill();
+        let begun = self.begin(&mut state, ids);
         self.post(&mut state, id);
         let number = self.journal.last();
         drop(state);
+        self.employ(begun);
         self.sync(number).map_err(Refusal::Journal)?;
         Ok(Submitted::New { id, position: 0, interrupted: None })
     }
@@ -309,8 +312,8 @@ impl Hub {
         let entry = state.book.get(id).ok_or(Denied::Unknown)?;
         match entry.turn {
             Turn::Done | Turn::Failed | Turn::Cancelled => return Err(Denied::TooLate),
-            Turn::Running if state.runs.contains_key(&id) => {
-                if let Some(run) = state.runs.get(&id) {
+            Turn::Running if state.runs.get(id).is_some() => {
+                if let Some(run) = state.runs.get(id) {
                     run.cancel(why);
                 }
                 return Ok(());
@@ -327,9 +330,7 @@ impl Hub {
     fn strike(&self, state: &mut State, id: Id, why: &str) -> Result<Vec<Id>, Refused> {
         let record = Record::step(id, 0, now(), Step::Cancelled(why.to_owned()));
         self.write(state, &record, Purpose::Completion)?;
-        if let Some(run) = state.runs.remove(&id) {
-            run.end();
-        }
+        state.runs.end(id);
         let ids = state.dispatch.leave(id);
         Ok(self.begin(state, ids))
     }
@@ -345,7 +346,7 @@ impl Hub {
         let mut begun = Vec::new();
         // From the end: each that goes must not let the next one begin.
         for id in ids.iter().rev() {
-            match state.runs.get(id) {
+            match state.runs.get(*id) {
                 Some(run) if state.book.get(*id).is_some_and(|e| e.turn == Turn::Running) => {
                     run.cancel(why);
                 }
@@ -370,7 +371,7 @@ impl Hub {
         let hub = Arc::clone(self);
         let nudge = move || {
             let state = hub.lock();
-            state.runs.values().for_each(|run| run.nudge());
+            state.runs.nudge();
             state.followers.iter().for_each(|follower| follower.raise());
             hub.alarm.notify_all();
         };
@@ -434,26 +435,30 @@ impl Hub {
             }
             let Some(entry) = state.book.get(id) else { continue };
             let n = entry.attempts + 1;
-            if self.is_draining() {
-                next.extend(state.dispatch.rest(id));
-            } else if usize::try_from(entry.attempts).unwrap_or(usize::MAX) >= most {
-                let cut = entry.turn == Turn::Queued;
-                let error = gave_up(entry.attempts, cut);
-                match self.fail(state, id, entry.attempts, error) {
-                    Ok(()) => next.extend(state.dispatch.leave(id)),
-                    Err(_) => next.extend(state.rest(id, Instant::now() + DISK_PAUSE)),
-                }
+            // Counted before the drain is looked for: it must not find nothing at work meanwhile.
+            self.begin_work(1);
+            let draining = self.is_draining();
+            let worn_out = usize::try_from(entry.attempts).unwrap_or(usize::MAX) >= most;
+            let result = if draining {
+                Ok(false)
+            } else if worn_out {
+                let error = gave_up(entry.attempts, entry.turn == Turn::Queued);
+                self.fail(state, id, entry.attempts, error).map(|()| false)
             } else {
                 let record = Record::step(id, n, now(), Step::Started);
-                match self.write(state, &record, Purpose::Completion) {
-                    Ok(_) => {
-                        state.runs.entry(id).or_default().begin(n);
-                        self.begin_work(1);
-                        begun.push(id);
-                    }
-                    Err(_) => next.extend(state.rest(id, Instant::now() + DISK_PAUSE)),
-                }
+                self.write(state, &record, Purpose::Completion).map(|_| true)
+            };
+            if let Ok(true) = result {
+                state.runs.of(id).begin(n);
+                begun.push(id);
+                continue;
             }
+            self.rest_from_work();
+            next.extend(match result {
+                Ok(_) if draining => state.dispatch.rest(id),
+                Ok(_) => state.dispatch.leave(id),
+                Err(_) => state.rest(id, Instant::now() + DISK_PAUSE),
+            });
         }
         if !state.resting.is_empty() {
             self.alarm.notify_all();
@@ -477,9 +482,7 @@ impl Hub {
 
     /// What follows the last record of a turn.
     pub(super) fn over(&self, state: &mut State, id: Id) {
-        if let Some(run) = state.runs.remove(&id) {
-            run.end();
-        }
+        state.runs.end(id);
         self.post(state, id);
         self.sync_soon(state);
     }
@@ -540,7 +543,7 @@ impl State {
     fn interrupt(&mut self, session: Option<Digest>, by: Id) -> Option<Id> {
         let first = self.dispatch.tickets(session?).next()?;
         let running = self.book.get(first).is_some_and(|entry| entry.turn == Turn::Running);
-        let run = self.runs.get(&first).filter(|_| running)?;
+        let run = self.runs.get(first).filter(|_| running)?;
         run.cancel(&format!("interrupted by message {by}"));
         Some(first)
     }

@@ -16,6 +16,8 @@ pub mod outboxes;
 pub mod place;
 pub mod reply;
 mod sender;
+#[cfg(test)]
+mod tests;
 pub mod transcript;
 pub mod view;
 mod worker;

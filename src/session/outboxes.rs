@@ -4,19 +4,20 @@
 //! up those behind it, and no other target.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::book::Book;
 use super::id::Id;
 use super::life::Delivery;
 
-/// The queues of all targets.
+/// The queues of all targets: a handful.
 #[derive(Debug, Default)]
-pub struct Outboxes(BTreeMap<String, Outbox>);
+pub struct Outboxes(Vec<Outbox>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Outbox {
+    target: String,
     queue: VecDeque<Id>,
     state: State,
 }
@@ -48,11 +49,11 @@ impl Outboxes {
     }
 
     pub fn push(&mut self, target: &str, id: Id) {
-        match self.0.get_mut(target) {
+        match self.find(target) {
             Some(outbox) => outbox.queue.push_back(id),
             None => {
-                let outbox = Outbox { queue: VecDeque::from([id]), state: State::Idle };
-                self.0.insert(target.to_owned(), outbox);
+                let (target, queue) = (target.to_owned(), VecDeque::from([id]));
+                self.0.push(Outbox { target, queue, state: State::Idle });
             }
         }
     }
@@ -60,10 +61,10 @@ impl Outboxes {
     /// The targets that can be sent to now, each to be given a sender.
     pub fn take_due(&mut self, now: Instant) -> Vec<String> {
         let mut due = Vec::new();
-        for (target, outbox) in &mut self.0 {
+        for outbox in &mut self.0 {
             if outbox.is_due(now) {
                 outbox.state = State::Sending;
-                due.push(target.clone());
+                due.push(outbox.target.clone());
             }
         }
         due
@@ -71,7 +72,7 @@ impl Outboxes {
 
     /// When the next target can be sent to. `now` where that is possible already.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
-        let due = self.0.values().filter(|outbox| !outbox.queue.is_empty());
+        let due = self.0.iter().filter(|outbox| !outbox.queue.is_empty());
         let due = due.filter_map(|outbox| match outbox.state {
             State::Idle => Some(now),
             State::Sending => None,
@@ -80,28 +81,30 @@ impl Outboxes {
         due.min()
     }
 
-    /// What a sender is to send next; `None`, and the target is idle, where there is nothing.
+    /// What a sender is to send next.
     pub fn first(&mut self, target: &str) -> Option<Id> {
-        let outbox = self.0.get_mut(target)?;
-        let first = outbox.queue.front().copied();
-        if first.is_none() {
-            self.0.remove(target);
-        }
-        first
+        self.find(target)?.queue.front().copied()
     }
 
     /// The first one is settled.
     pub fn pop(&mut self, target: &str) {
-        if let Some(outbox) = self.0.get_mut(target) {
+        if let Some(outbox) = self.find(target) {
             outbox.queue.pop_front();
         }
     }
 
     /// A sender stops. `until`: the first one is not tried again before then.
     pub fn rest(&mut self, target: &str, until: Option<Instant>) {
-        if let Some(outbox) = self.0.get_mut(target) {
+        if let Some(outbox) = self.find(target) {
             outbox.state = until.map_or(State::Idle, State::Resting);
         }
+        self.0.retain(|outbox| outbox.target != target || !outbox.queue.is_empty());
+    }
+}
+
+impl Outboxes {
+    fn find(&mut self, target: &str) -> Option<&mut Outbox> {
+        self.0.iter_mut().find(|outbox| outbox.target == target)
     }
 }
 

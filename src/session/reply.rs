@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::id::Id;
 use crate::agent::Reply;
 use crate::sys::fd::Event;
 
@@ -72,7 +73,7 @@ impl Run {
     }
 
     /// Nothing more will come.
-    pub fn end(&self) {
+    fn end(&self) {
         let mut state = self.lock();
         state.over = true;
         state.news();
@@ -99,8 +100,7 @@ impl Run {
         Ok(Watch { run: Arc::clone(self), event })
     }
 
-    /// Makes all watchers look again.
-    pub fn nudge(&self) {
+    fn nudge(&self) {
         self.lock().news();
     }
 
@@ -139,6 +139,43 @@ pub struct Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.run.lock().watchers.retain(|known| !Arc::ptr_eq(known, &self.event));
+    }
+}
+
+/// The runs of the messages that have one: those that run, and those that somebody waits for.
+#[derive(Debug, Default)]
+pub struct Runs(Vec<(Id, Arc<Run>)>);
+
+impl Runs {
+    pub fn get(&self, id: Id) -> Option<&Arc<Run>> {
+        self.0.iter().find(|(known, _)| *known == id).map(|(_, run)| run)
+    }
+
+    /// The run of a message, made where there is none.
+    pub fn of(&mut self, id: Id) -> Arc<Run> {
+        if let Some(run) = self.get(id) {
+            return Arc::clone(run);
+        }
+        let run = Arc::new(Run::default());
+        self.0.push((id, Arc::clone(&run)));
+        run
+    }
+
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Ends a message's run: who watches it is told.
+    pub fn end(&mut self, id: Id) {
+        if let Some(at) = self.0.iter().position(|(known, _)| *known == id) {
+            self.0.swap_remove(at).1.end();
+        }
+    }
+
+    /// Makes all watchers look again.
+    pub fn nudge(&self) {
+        self.0.iter().for_each(|(_, run)| run.nudge());
     }
 }
 

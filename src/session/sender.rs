@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::hub::{Denied, Hub, State, now};
 use super::id::Id;
-use super::life::{Delivery, DeliveryEvent};
+use super::life::{Delivery, DeliveryEvent, Turn};
 use super::view::{Message, rfc3339};
+use crate::config::Target;
 use crate::delivery::{Parcel, Sent, backoff};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Purpose, Refused};
@@ -41,12 +42,16 @@ impl Hub {
     pub(super) fn send_what_is_due(self: &Arc<Self>) {
         let targets = {
             let mut state = self.lock();
-            if self.is_draining() {
-                return;
-            }
-            let targets = state.outboxes.take_due(Instant::now());
-            self.begin_work(targets.len());
-            targets
+            // Counted before the drain is looked for: it must not find nothing at work meanwhile.
+            self.begin_work(1);
+            let due = if self.is_draining() {
+                Vec::new()
+            } else {
+                state.outboxes.take_due(Instant::now())
+            };
+            self.begin_work(due.len());
+            self.rest_from_work();
+            due
         };
         for target in targets {
             let (hub, name) = (Arc::clone(self), target.clone());
@@ -80,10 +85,10 @@ impl Hub {
             let mut state = self.lock();
             let first = state.outboxes.first(name).filter(|_| !self.is_draining());
             let Some(id) = first else { return Round::Stop(None) };
-            let Some((ended, attempts)) = state.book.get(id).and_then(|entry| {
+            let Some((since, attempts)) = state.book.get(id).and_then(|entry| {
                 let outgoing = entry.delivery.as_ref()?;
                 outgoing.state?.after(DeliveryEvent::Sending)?;
-                Some((entry.ended, outgoing.attempts))
+                Some((outgoing.since, outgoing.attempts))
             }) else {
                 state.outboxes.pop(name);
                 return Round::Next;
@@ -91,7 +96,7 @@ impl Hub {
             let dead = match settings.config.deliver.get(name) {
                 None => Some(format!("the configuration has no target {name:?} any more")),
                 Some(target) => {
-                    let age = Duration::from_millis(now().saturating_sub(ended));
+                    let age = Duration::from_millis(now().saturating_sub(since));
                     let expired = age >= target.expire;
                     expired.then(|| format!("it expired after {attempts} attempts"))
                 }
@@ -117,12 +122,19 @@ impl Hub {
         else {
             return Round::Stop(Some(Instant::now() + DISK_PAUSE));
         };
-        let sent = self.send(target, &message, attempt);
+        let text = message.reply.as_deref().filter(|_| message.turn == Turn::Done);
+        let Some(text) = text.or(message.error.as_deref().filter(|_| message.turn == Turn::Failed))
+        else {
+            // Nothing else than the reply may arrive in its name.
+            let why = message.error.unwrap_or_default();
+            log::error!("the reply of message {id} cannot be sent to {name}: {why}");
+            return Round::Stop(Some(Instant::now() + MAX_DELIVERY_PAUSE));
+        };
+        let sent = self.send(target, &message, text, attempt);
         self.sent(name, id, attempt, sent)
     }
 
-    fn send(&self, target: &crate::config::Target, message: &Message, attempt: u32) -> Sent {
-        let text = message.reply.as_deref().or(message.error.as_deref()).unwrap_or("");
+    fn send(&self, target: &Target, message: &Message, text: &str, attempt: u32) -> Sent {
         let parcel = Parcel {
             id: &message.id.to_string(),
             session: message.who.session.as_deref(),

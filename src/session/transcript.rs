@@ -5,7 +5,7 @@
 //! Names come from digests, never from keys that somebody chose.
 #![forbid(unsafe_code)]
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -89,10 +89,10 @@ impl Transcripts {
         if settled.contains(session) {
             return Ok(());
         }
-        let Known { said, unsaid } = known();
-        let text = read(&self.path(session))?;
+        let Known { said, unsaid, reset } = known();
+        let (text, length) = read(&self.path(session))?;
         let mut kept: Vec<(Id, &str)> = pairs(&text);
-        kept.retain(|(id, _)| !unsaid.contains(id.bits()));
+        kept.retain(|(id, _)| !unsaid.contains(id.bits()) && reset.is_none_or(|reset| *id > reset));
         let last = kept.last().map(|(id, _)| *id);
         let (mut missing, mut size) = (Vec::new(), 0);
         // The newest first, no more than have room.
@@ -106,8 +106,8 @@ impl Transcripts {
         }
         let mut whole: String = kept.iter().map(|(_, lines)| *lines).collect();
         // Agents open it in their first turn too.
-        let is_new = text.is_empty() && !self.path(session).exists();
-        if is_new || !missing.is_empty() || whole.len() != text.len() {
+        let named = self.find(session).is_some_and(|about| about.who == *who);
+        if !named || !missing.is_empty() || whole.len() as u64 != length {
             whole.extend(missing.into_iter().rev());
             self.write(session, who, &rolled(whole, cap))?;
         }
@@ -152,7 +152,7 @@ impl Transcripts {
             Err(e) => return Err(e),
         };
         if size + lines.len() as u64 > cap as u64 {
-            return self.write(session, who, &rolled(read(&path)? + &lines, cap));
+            return self.write(session, who, &rolled(read(&path)?.0 + &lines, cap));
         }
         let mut options = OpenOptions::new();
         let mut file = options.append(true).custom_flags(files::NO_FOLLOW).open(&path)?;
@@ -168,16 +168,12 @@ impl Transcripts {
     pub fn take_back(&self, session: Digest, id: Id) -> io::Result<()> {
         let _alone = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path(session);
-        let text = read(&path)?;
-        let gone: usize = pairs(&text)
-            .iter()
-            .rev()
-            .take_while(|(said, _)| *said >= id)
-            .map(|(_, l)| l.len())
-            .sum();
-        if gone > 0 {
+        let (text, length) = read(&path)?;
+        let kept = pairs(&text).into_iter().take_while(|(said, _)| *said < id);
+        let kept: usize = kept.map(|(_, lines)| lines.len()).sum();
+        if (kept as u64) < length {
             let file = OpenOptions::new().write(true).custom_flags(files::NO_FOLLOW).open(&path)?;
-            file.set_len((text.len() - gone) as u64)?;
+            file.set_len(kept as u64)?;
         }
         Ok(())
     }
@@ -197,10 +193,13 @@ impl Transcripts {
 
     /// Makes the transcript durable, where there is one.
     pub fn sync(&self, session: Digest) -> io::Result<()> {
-        match files::sync(&self.path(session)) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-            result => result,
+        for path in [self.about(session), self.path(session)] {
+            match files::sync(&path) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                Ok(()) | Err(_) => {}
+            }
         }
+        Ok(())
     }
 
     /// The session of this digest, if it has a transcript.
@@ -229,10 +228,9 @@ impl Transcripts {
 
     fn write(&self, session: Digest, who: &Who, text: &str) -> io::Result<()> {
         private_dir(&self.dir)?;
-        let about = self.about(session);
-        if !about.exists() {
-            let text = json!({ "principal": who.principal, "session": who.session }).to_string();
-            replace_unsynced(&about, text.as_bytes(), 0o600)?;
+        if self.find(session).is_none_or(|about| about.who != *who) {
+            let about = json!({ "principal": who.principal, "session": who.session }).to_string();
+            replace_unsynced(&self.about(session), about.as_bytes(), 0o600)?;
         }
         replace_unsynced(&self.path(session), text.as_bytes(), 0o600)
     }
@@ -245,26 +243,25 @@ pub struct Known {
     pub said: Vec<Id>,
     /// Those that came to no reply.
     pub unsaid: Digests,
+    /// Nothing up to this one counts any more.
+    pub reset: Option<Id>,
 }
 
-fn read(path: &Path) -> io::Result<String> {
+/// The text of a transcript, and the length of its file: a power cut may have left anything in the
+/// last lines, and what is no text there is no turn either.
+fn read(path: &Path) -> io::Result<(String, u64)> {
     let cap = *MAX_TRANSCRIPT_RANGE.end() as u64 * 2;
     let file = match files::open_own(path) {
         Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(String::new()),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok((String::new(), 0)),
         Err(e) => return Err(e),
     };
-    text_of(file, cap)
-}
-
-/// A power cut may have left anything in the last lines; what is no text there is no turn either.
-fn text_of(file: File, cap: u64) -> io::Result<String> {
-    let bytes = files::read_bytes(file, cap)?;
-    let good = match std::str::from_utf8(&bytes) {
-        Ok(text) => text.len(),
-        Err(e) => e.valid_up_to(),
-    };
-    Ok(String::from_utf8_lossy(&bytes[..good]).into_owned())
+    let length = file.metadata()?.len();
+    let mut bytes = files::read_bytes(file, cap)?;
+    if let Err(e) = std::str::from_utf8(&bytes) {
+        bytes.truncate(e.valid_up_to());
+    }
+    Ok((String::from_utf8(bytes).unwrap_or_default(), length))
 }
 
 /// The turns in a transcript: both lines of each. It ends where a line is not of a turn.

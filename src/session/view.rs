@@ -132,7 +132,7 @@ impl Hub {
         if state.book.get(id).is_none_or(|entry| entry.turn.is_over()) {
             return Ok(None);
         }
-        Arc::clone(state.runs.entry(id).or_default()).watch().map(Some)
+        state.runs.of(id).watch().map(Some)
     }
 
     /// Whether the gateway stops before this message runs.

@@ -53,7 +53,7 @@ impl Hub {
             let Some(entry) = state.book.get(id).cloned() else {
                 return Outcome::Failed("the message is not known any more".to_owned());
             };
-            (entry, Arc::clone(state.runs.entry(id).or_default()), self.journal.last())
+            (entry, state.runs.of(id), self.journal.last())
         };
         if self.sync(number).is_err() {
             return Outcome::Cut;
@@ -114,7 +114,7 @@ impl Hub {
         }
         let (entry, run) = {
             let mut state = self.lock();
-            let run = Arc::clone(state.runs.entry(id).or_default());
+            let run = state.runs.of(id);
             let Some(entry) = state.book.get(id).cloned() else {
                 self.rest_from_work();
                 return state.dispatch.leave(id);
@@ -142,9 +142,9 @@ impl Hub {
                 Record::step(id, n, now(), Step::Failed(error))
             }
             // The record of its beginning stays the last one: it runs again after the start.
-            Outcome::Cut => return self.stop_short(id, &run),
+            Outcome::Cut => return self.stop_short(id),
         };
-        self.settle(id, record).unwrap_or_else(|| self.stop_short(id, &run))
+        self.settle(id, record).unwrap_or_else(|| self.stop_short(id))
     }
 
     /// Writes the record of an end, however long the disk has no room. `None`: the gateway ends
@@ -195,10 +195,9 @@ impl Hub {
     }
 
     /// A turn that the gateway's own end cuts short.
-    fn stop_short(&self, id: Id, run: &Run) -> Vec<Id> {
+    fn stop_short(&self, id: Id) -> Vec<Id> {
         let mut state = self.lock();
-        run.end();
-        state.runs.remove(&id);
+        state.runs.end(id);
         self.rest_from_work();
         Vec::new()
     }
@@ -223,6 +222,7 @@ impl Hub {
     pub(super) fn settle_transcript(&self, session: Digest, who: &Who) -> io::Result<()> {
         let known = || {
             let (state, mut known) = (self.lock(), Known::default());
+            known.reset = state.book.reset_of(session);
             for (id, entry) in state.book.entries().filter(|(_, e)| e.session() == Some(session)) {
                 match entry.turn {
                     Stage::Done if state.book.is_reset(session, entry.accepted) => {}

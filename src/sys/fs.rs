@@ -45,39 +45,30 @@ pub fn make_dirs(path: &Path, mode: u32) -> io::Result<()> {
 
 /// Opens a file that must be a regular one of our own uid or root's; a symlink fails with ELOOP.
 pub fn open_own(path: &Path) -> io::Result<File> {
-    // O_NONBLOCK: opening a fifo that somebody put there must not hang us.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)
-        .map_err(|e| symlink_in_words(path, e))?;
-    let meta = file.metadata()?;
-    if !meta.is_file() {
-        return Err(refused(path, "is not a regular file"));
-    }
-    if meta.uid() != user::own_uid() && meta.uid() != 0 {
-        return Err(refused(path, &format!("belongs to uid {}", meta.uid())));
+    open_private(path, false)
+}
+
+/// Opens a regular file of our own uid for reading and writing too, and narrows it to mode 0600.
+pub fn open_own_to_write(path: &Path) -> io::Result<File> {
+    let file = open_private(path, true)?;
+    if file.metadata()?.mode() & 0o077 != 0 {
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     }
     Ok(file)
 }
 
-/// Opens a regular file of our own uid for reading and writing, and narrows it to mode 0600; a
-/// symlink fails.
-pub fn open_own_to_write(path: &Path) -> io::Result<File> {
+fn open_private(path: &Path, write: bool) -> io::Result<File> {
+    // O_NONBLOCK: opening a fifo that somebody put there must not hang us.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let mut options = OpenOptions::new();
-    // O_NONBLOCK: as in `open_own`.
-    options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options.read(true).write(write).custom_flags(flags);
     let file = options.open(path).map_err(|e| symlink_in_words(path, e))?;
     let meta = file.metadata()?;
     if !meta.is_file() {
         return Err(refused(path, "is not a regular file"));
     }
-    if meta.uid() != user::own_uid() {
+    if meta.uid() != user::own_uid() && (write || meta.uid() != 0) {
         return Err(refused(path, &format!("belongs to uid {}", meta.uid())));
-    }
-    if meta.mode() & 0o077 != 0 {
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     }
     Ok(file)
 }
@@ -147,6 +138,17 @@ pub fn open_trusted(path: &Path, follow: bool) -> io::Result<File> {
 /// The text of a file that [`open_own`] takes, at most `cap` bytes of it.
 pub fn read_own(path: &Path, cap: u64) -> io::Result<String> {
     read_text(open_own(path)?, cap)
+}
+
+/// The same of a file that nobody else may read.
+pub fn read_secret(path: &Path, cap: u64) -> io::Result<String> {
+    let file = open_own(path)?;
+    let mode = file.metadata()?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let words = format!("others may read it (mode {mode:o}); chmod 600 it");
+        return Err(io::Error::other(words));
+    }
+    read_text(file, cap)
 }
 
 /// The text of any file, at most `cap` bytes of it.

@@ -5,29 +5,36 @@
 //! - [`Gateway`] is the real binary in the foreground, started and ready.
 //! - [`Process`] is any child, with its output, its notifications and its end as events.
 //! - [`http`] speaks raw HTTP, so that a test can say exactly which bytes it sends.
+//! - [`api`] speaks the API of messages, [`Caller`] outlives what it talks to.
+//! - [`Target`] receives deliveries; [`crowd`] is a lot of clients, and [`ledger`] holds the gateway's
+//!   promises against their books.
 //! - [`Sandbox`] runs a test's body under a real, freshly booted systemd.
 //! - [`Service`] is the gateway as a unit in there.
 //! - [`Private`] runs a test's body where it may mount, and [`Disk`] is one whose power can be cut.
 //! - [`fault`] makes single system calls of the gateway fail.
-//! - [`Caller`] is a client that survives what it talks to.
 //!
 //! Nothing in here waits for a time to pass: every wait is for an event, and has a deadline.
 
 // Each test file is a program of its own and uses its own part of the harness.
 #![allow(dead_code, unused_imports)]
 
+pub mod api;
 pub mod caller;
+pub mod caller;
+pub mod crowd;
 mod disk;
 pub mod fault;
 mod gate;
 mod gateway;
 pub mod http;
+pub mod ledger;
 mod manager;
 mod private;
 mod process;
 mod sandbox;
 mod service;
 pub mod sys;
+mod target;
 
 use std::env;
 use std::fs;
@@ -38,6 +45,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+pub use api::Api;
 pub use caller::Caller;
 pub use disk::Disk;
 pub use gate::Gate;
@@ -47,6 +55,7 @@ pub use private::Private;
 pub use process::{Outcome, Process};
 pub use sandbox::Sandbox;
 pub use service::{Service, UNIT};
+pub use target::{Answer, Received, Target};
 
 /// How long anything may take on a loaded machine before it counts as hung.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -65,6 +74,11 @@ pub fn full() -> bool {
 /// How often to repeat something: `short` as a rule, `long` under `tests/run --full`.
 pub fn rounds(short: usize, long: usize) -> usize {
     if full() { long } else { short }
+}
+
+/// The configuration of an agent that is this shell script.
+pub fn script(text: &str) -> String {
+    format!("[agent]\ncommand = [\"sh\", \"-c\", {}]\n", serde_json::json!(text))
 }
 
 /// Lets a time pass that is itself part of the case ("stop 80 ms after the kill"): never to let
@@ -95,6 +109,13 @@ pub fn skip(reason: &str) {
     assert!(env::var("CI").as_deref() != Ok("true"), "{test} must run in CI, but: {reason}");
     // Not eprintln!, which the test runner swallows when the test passes.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
+}
+
+/// Says something of a test that is worth to be read even when it passes.
+pub fn report(figures: &str) {
+    let test = std::thread::current();
+    // Not eprintln!, which the test runner swallows when the test passes.
+    let _ = writeln!(std::io::stderr(), "{}: {figures}", test.name().unwrap_or("a test"));
 }
 
 /// A directory of our own with a short name (socket paths hold 107 bytes), removed on drop.

@@ -16,7 +16,7 @@ fn unknown_names() {
     error(
         "zebra = 1",
         "1:1: unknown key \"zebra\" outside of a section; \
-         the sections are [http], [agent], [stop], [log], [limits]",
+         the sections are [http], [agent], [session], [stop], [log], [limits], [deliver.NAME]",
     );
     error("[htpp]\n", "1:2: unknown section [htpp]; did you mean [http]?");
     error(
@@ -25,7 +25,7 @@ fn unknown_names() {
     );
     error(
         "[zebra.x]\n",
-        "1:2: unknown section [zebra]; the sections are [http], [agent], [stop], [log], [limits]",
+        "1:2: unknown section [zebra]; the sections are [http], [agent], [session], [stop], [log], [limits], [deliver.NAME]",
     );
     error("[[http]]\n", "1:3: http must be a section, written [http]; got a list");
     error("http = 1\n", "1:1: http must be a section, written [http]; got an integer");

@@ -8,9 +8,10 @@ mod files;
 mod output;
 mod set;
 mod syntax;
+mod targets;
 
 use super::load::from_bytes;
-use super::{AgentKind, Config, Loaded, LogTarget, Sources};
+use super::{AgentKind, Busy, Config, Loaded, LogTarget, Sources, TargetKind};
 use crate::limits;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -64,6 +65,9 @@ MODEL = "small"
 TOKEN = """
 secret"""
 
+[session]
+busy = "interrupt"
+operators = ["owner", "telegram:1"]
 [stop]
 drain_timeout = 45
 [log]
@@ -76,10 +80,24 @@ max_queue = 1_000
 max_queue_per_session = 4
 max_body = "64KiB"
 max_reply = 2048
+max_attempts = 20
+max_journal = "64GiB"
+max_transcript = 4096
+keep_results = 0
 head_timeout = "500ms"
 idle_timeout = 1
 body_timeout = "2m"
 write_timeout = "30s"
+[deliver.hook]
+url = "https://Example.org/x?secret"
+secret_file = "~/hook.key"
+[deliver.ops]
+kind = "command"
+command = ["notify", "-"]
+env = { ROOM = "x", TOKEN = "secret" }
+pass_env = ["LANG"]
+timeout = 5
+expire = "720h"
 "#;
 
 #[test]
@@ -91,6 +109,8 @@ fn an_empty_file_means_the_defaults() {
     assert_eq!(config.agent.turn_timeout, Duration::from_secs(600));
     assert_eq!(config.log.level, log::LevelFilter::Info);
     assert!(config.limits.max_turns >= 2);
+    assert_eq!((config.session.busy, config.limits.max_attempts), (Busy::Queue, 2));
+    assert_eq!(config.session.operators, ["owner"]);
 }
 
 #[test]
@@ -117,11 +137,35 @@ fn every_key_is_read() {
         limits.max_queue_per_session,
         limits.max_body,
         limits.max_reply,
+        limits.max_attempts,
+        limits.max_journal,
+        limits.max_transcript,
+        limits.keep_results,
     ];
-    assert_eq!(numbers, [10, 3, 1000, 4, 65536, 2048]);
+    assert_eq!(numbers, [10, 3, 1000, 4, 65536, 2048, 20, 64 << 30, 4096, 0]);
+    assert_eq!(config.session.busy, Busy::Interrupt);
+    assert_eq!(config.session.operators, ["owner", "telegram:1"]);
     let times =
         [limits.head_timeout, limits.idle_timeout, limits.body_timeout, limits.write_timeout];
     assert_eq!(times.map(|time| time.as_millis()), [500, 1000, 120_000, 30_000]);
+}
+
+#[test]
+fn targets_are_read() {
+    let config = good(FULL, &[]).config;
+    assert_eq!(config.deliver.names(), ["hook", "ops"]);
+    let (hook, ops) = (config.deliver.get("hook").unwrap(), config.deliver.get("ops").unwrap());
+    assert_eq!((hook.kind, hook.name.as_str()), (TargetKind::Callback, "hook"));
+    let url = hook.url.as_ref().unwrap();
+    assert_eq!(url.to_string(), "https://example.org/x?secret");
+    assert_eq!((url.secure, url.port, url.target.as_str()), (true, 443, "/x?secret"));
+    assert_eq!(hook.secret_file, Some("/home/x/hook.key".into()));
+    assert_eq!((hook.timeout, hook.expire), (limits::DELIVERY_TIMEOUT, limits::DELIVERY_EXPIRE));
+    assert_eq!((ops.kind, ops.url.as_ref()), (TargetKind::Command, None));
+    assert_eq!((ops.command.len(), ops.pass_env.len()), (2, 1));
+    assert_eq!(ops.env.get("TOKEN").unwrap(), "secret");
+    let times = (ops.timeout, ops.expire);
+    assert_eq!(times, (Duration::from_secs(5), Duration::from_secs(30 * 24 * 3600)));
 }
 
 #[test]
@@ -153,7 +197,10 @@ fn zero_turns_means_by_the_cores() {
 #[test]
 fn debug_output_hides_variables() {
     let text = format!("{:?}", good(FULL, &[]));
-    assert!(text.contains("TOKEN") && !text.contains("secret"), "{text}");
+    assert!(
+        text.contains("TOKEN") && !text.replace("secret_file", "").contains("secret"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -2,15 +2,23 @@
 #![forbid(unsafe_code)]
 
 use super::{FULL, good};
-use crate::config::schema::{KEYS, Kind};
+use crate::config::schema::{Field, KEYS, TARGET_KEYS};
 use crate::config::{Config, render, starter};
 use crate::named::ByName;
 
 #[test]
 fn every_value_says_where_it_came_from() {
-    let text = "[http]\nlisten = \"127.0.0.1:1\"\n[agent]\ncommand = [\"a\\u001B\\\"\"]\nenv.A = \"secret\"\n";
-    let loaded =
-        good(text, &["stop.drain_timeout=90s", "agent.env.B=secret", "limits.max_turns=3"]);
+    let text = "[http]\nlisten = \"127.0.0.1:1\"\n[agent]\ncommand = [\"a\\u001B\\\"\"]\nenv.A = \"secret\"\n[deliver.ops]\ncommand = [\"notify\"]\n";
+    let loaded = good(
+        text,
+        &[
+            "stop.drain_timeout=90s",
+            "agent.env.B=secret",
+            "limits.max_turns=3",
+            "deliver.ops.timeout=5",
+            "deliver.ops.env.TOKEN=secret",
+        ],
+    );
     let expected = r#"[http]
 listen = "127.0.0.1:1"                        # coder.toml:2
 key_file = ""                                 # default
@@ -23,6 +31,10 @@ env.A = "***"                                 # coder.toml:5; value not shown
 env.B = "***"                                 # --set; value not shown
 pass_env = []                                 # default
 turn_timeout = "10m"                          # default
+
+[session]
+busy = "queue"                                # default
+operators = ["owner"]                         # default
 
 [stop]
 drain_timeout = "1m30s"                       # --set
@@ -38,10 +50,21 @@ max_queue = 1000                              # default
 max_queue_per_session = 32                    # default
 max_body = "1MiB"                             # default
 max_reply = "8MiB"                            # default
+max_attempts = 2                              # default
+max_journal = "256MiB"                        # default
+max_transcript = "256KiB"                     # default
+keep_results = 10000                          # default
 head_timeout = "10s"                          # default
 idle_timeout = "1m"                           # default
 body_timeout = "30s"                          # default
 write_timeout = "30s"                         # default
+
+[deliver.ops]
+kind = "command"                              # coder.toml:7
+command = ["notify"]                          # coder.toml:7
+env.TOKEN = "***"                             # --set; value not shown
+timeout = "5s"                                # --set
+expire = "24h"                                # default
 "#;
     assert_eq!(loaded.render(), expected);
 }
@@ -57,6 +80,9 @@ fn what_is_written_loads_to_the_same() {
         };
         assert_eq!(names(&first), names(&second));
         assert!(second.agent.env.iter().all(|(_, value)| value == "***"));
+        for target in first.deliver.values_mut().chain(second.deliver.values_mut()) {
+            target.env = ByName::new();
+        }
         first.agent.env = ByName::new();
         second.agent.env = ByName::new();
         assert_eq!(first, second, "{rendered}");
@@ -96,8 +122,19 @@ fn the_starter_loads_with_everything_switched_on() {
 }
 
 #[test]
+fn the_example_of_a_target_loads() {
+    let text = starter(8642, "default");
+    let (_, example) = text.split_once("# [deliver.example]\n").unwrap();
+    let lines = example.lines().filter_map(|line| line.strip_prefix("#   "));
+    let command = ["command = ", "env = ", "pass_env = "];
+    let lines = lines.filter(|line| !command.iter().any(|key| line.starts_with(key)));
+    let config =
+        good(&format!("[deliver.example]\n{}", lines.collect::<Vec<_>>().join("\n")), &[]).config;
+    assert!(config.deliver.get("example").unwrap().secret_file.is_some());
+}
+
+#[test]
 fn the_table_of_keys_is_sound() {
-    let defaults = good("", &[]);
     for (number, key) in KEYS.iter().enumerate() {
         let twin = KEYS[..number].iter().find(|k| k.full_name() == key.full_name());
         assert!(twin.is_none(), "{}", key.full_name());
@@ -106,13 +143,24 @@ fn the_table_of_keys_is_sound() {
         let command = key.full_name() == "agent.kind";
         let set: &[&str] = if command { &["agent.command=['x']"] } else { &[] };
         let mut config = good(&text, set).config;
-        if !matches!(key.kind, Kind::Env(_)) {
-            let shown = render::value(key, &mut config);
+        let field = (key.field)(&mut config);
+        if !matches!(field, Field::Env(_)) {
+            let shown = render::value(field);
             let same = [key.example.to_owned(), key.example.replace("60s", "1m")];
             let home = key.example.replace('~', "/home/x");
             assert!(same.contains(&shown) || shown == home, "{shown}");
         }
         assert!(key.help.ends_with('.') && !key.help.contains('\n'));
     }
-    drop(defaults);
+    for key in TARGET_KEYS {
+        let needed = match key.name {
+            "url" => &["deliver.x.timeout=5"],
+            "kind" | "secret_file" | "timeout" | "expire" => &["deliver.x.url=http://a/"],
+            _ => &["deliver.x.timeout=5", "deliver.x.command=['x']"][..],
+        };
+        let text = format!("[deliver.x]\n{} = {}\n", key.name, key.example);
+        let set = if key.name == "command" { &needed[..1] } else { needed };
+        good(&text, set);
+        assert!(key.help.ends_with('.') && !key.help.contains('\n'));
+    }
 }

@@ -1,12 +1,15 @@
 //! Truncated, flipped and foreign journals: a clean prefix or a clean refusal, never anything else.
 
 use std::cmp::Ordering;
+use std::os::unix::fs::FileExt;
 
 use super::*;
 use crate::journal::line::{Header, line};
 
+type Records = Vec<(u64, String)>;
+
 /// A journal of about `size` bytes, in its two forms: as written, and after a compaction.
-fn examples(size: u64) -> Vec<(Vec<u8>, Vec<(u64, String)>)> {
+fn examples(size: u64) -> [(Vec<u8>, Records); 2] {
     let dir = TempDir::new("journal");
     let path = dir.path().join(NAME);
     let (journal, _) = open(&dir);
@@ -17,7 +20,7 @@ fn examples(size: u64) -> Vec<(Vec<u8>, Vec<(u64, String)>)> {
     journal.compact(&mut |number, _| number % 3 != 1).unwrap();
     fill(&journal, 12);
     let compacted = (fs::read(&path).unwrap(), all(&journal));
-    vec![written, compacted]
+    [written, compacted]
 }
 
 /// What may come of a damaged journal; the number of records that were found.
@@ -74,21 +77,23 @@ fn cut_off_at_every_byte() {
 #[test]
 fn every_bit_flipped() {
     let full = std::env::var_os("HERMES_FULL").is_some();
-    for (bytes, whole) in examples(if full { 64 << 10 } else { 2 << 10 }) {
+    for (bytes, whole) in examples(if full { 16 << 10 } else { 2 << 10 }) {
         let dir = TempDir::new("journal");
         let path = dir.path().join(NAME);
         let ends: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == b'\n').collect();
         let last_but_one = ends[ends.len() - 2];
         let mut flipped = bytes.clone();
         for at in 0..bytes.len() {
+            fs::write(&path, &bytes).unwrap();
+            let file = fs::File::options().write(true).open(&path).unwrap();
             for bit in 0..8 {
                 flipped[at] ^= 1 << bit;
+                file.write_all_at(&flipped[at..=at], at as u64).unwrap();
                 let mut seen = Vec::new();
                 let mut note = |number, json: &str| {
                     seen.push((number, json.to_owned()));
                     Ok(())
                 };
-                fs::write(&path, &flipped).unwrap();
                 let found = inspect(&path, &mut note);
                 assert!(whole.starts_with(&seen), "byte {at}, bit {bit}: an invented record");
                 // Only the last line may be wrong; without the LF before it, that is two records.
@@ -107,7 +112,7 @@ fn every_bit_flipped() {
                     }
                 }
                 // A start costs more than a look, and comes to the same.
-                if bit == at % 8 && at % 16 == 0 {
+                if bit == 7 && at % 16 == 0 {
                     assert_eq!(clean(&dir, &flipped, &whole), tail.map(|_| seen.len()));
                 }
                 flipped[at] ^= 1 << bit;
@@ -222,8 +227,8 @@ fn a_look_changes_nothing() {
     bytes.truncate(bytes.len() - 3);
     fs::write(&path, &bytes).unwrap();
     let report = inspect(&path, &mut |_, _| Ok(())).unwrap();
-    assert_eq!((report.records, report.last, report.bytes), (29, 29, bytes.len() as u64));
     let (offset, length) = report.torn.unwrap();
+    assert_eq!((report.records, report.last, report.bytes), (29, 29, offset));
     assert_eq!(offset + length, bytes.len() as u64);
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }

@@ -184,3 +184,56 @@ fn a_compaction_that_fails_changes_nothing() {
     assert_eq!(all(&journal), [(3, json(3)), (4, json(4))]);
     assert_eq!(journal.lock().durable, 4);
 }
+
+/// On a file system of some MiB that is full of others' files, work that was begun is completed.
+#[test]
+#[ignore = "needs a small file system, its directory in HERMES_SMALL_DISK"]
+fn a_full_disk() {
+    let disk = std::path::PathBuf::from(std::env::var_os("HERMES_SMALL_DISK").unwrap());
+    let open = || FileJournal::open(&disk, 1 << 30, &mut |_, _| Ok(()));
+    let journal = open().unwrap().0;
+    let text = format!("\"{}\"", "x".repeat(1000));
+    fill(&journal, 100);
+    let filler = disk.join("filler");
+    let mut other = File::create(&filler).unwrap();
+    while io::Write::write_all(&mut other, &[1; 4096]).is_ok() {}
+    let _ = other.sync_all();
+    // What was set aside is used up, then no more is taken in.
+    let refused = loop {
+        if let Err(refused) = journal.append(&text, Purpose::NewWork) {
+            break refused;
+        }
+    };
+    assert!(matches!(refused, Refused::Full(_)), "{refused:?}");
+    let Condition::Degraded(why) = journal.condition() else { panic!("not degraded") };
+    println!("{why} (at {})", journal.size());
+    for n in 0..800 {
+        let number = journal.append(&text, Purpose::Completion);
+        journal.sync(number.unwrap_or_else(|e| panic!("completion {n}: {e}"))).unwrap();
+    }
+    let refused = loop {
+        if let Err(refused) = journal.append(&text, Purpose::Completion) {
+            break refused;
+        }
+    };
+    println!("{refused}");
+    assert!(matches!(refused, Refused::Full(_)), "{refused:?}");
+    journal.append("1", Purpose::Completion).unwrap();
+    let (last, size) = (journal.last(), journal.size());
+    journal.sync(last).unwrap();
+    assert_eq!(fs::metadata(disk.join(NAME)).unwrap().len(), size);
+    assert!(journal.compact(&mut |_, _| true).is_err());
+    assert!(!disk.join("journal.new").exists());
+    drop(other);
+    fs::remove_file(&filler).unwrap();
+    assert_eq!(probe(&journal), Condition::Good);
+    assert_eq!(journal.append(&text, Purpose::NewWork), Ok(last + 1));
+    journal.compact(&mut |number, _| number % 2 == 0).unwrap();
+    journal.sync(journal.last()).unwrap();
+    drop(journal);
+    let (journal, opened) = open().unwrap();
+    assert_eq!(
+        (journal.last(), opened.records, opened.dropped),
+        (last + 1, last.div_ceil(2), None)
+    );
+}

@@ -137,7 +137,7 @@ fn new_work_leaves_a_reserve() {
         journal.compact(&mut |_, _| false).unwrap();
         assert_eq!(journal.condition(), Condition::Good);
         journal.append(&text, Purpose::NewWork).unwrap();
-        let long = "x".repeat(crate::limits::MAX_RECORD + 1);
+        let long = "x".repeat(MAX_RECORD + 1);
         assert_eq!(journal.append(&long, Purpose::Completion), Err(Refused::TooLong));
     }
     let last = file.last();

@@ -80,18 +80,19 @@ fn what_is_no_record_is_refused_in_words() {
         }
     }
     for (json, why) in [
-        ("[]", "no object"),
-        ("{}", "no list of members"),
-        (r#"{"t":"novel","id":"1","at":1}"#, "novel"),
-        (r#"{"t":"sending","id":"1","at":1}"#, "no n"),
-        (r#"{"t":"sending","id":"1","n":4294967296,"at":1}"#, "too large"),
-        (r#"{"t":"sending","id":"1","n":-1,"at":1}"#, "no number"),
-        (r#"{"t":"sending","id":1,"n":1,"at":1}"#, "id is no text"),
-        (r#"{"t":"sending","id":"1","id":"2","n":1,"at":1}"#, "more than one"),
-        (r#"{"t":"sending","id":"1","n":1,"at":1,"more":"1"}"#, "more"),
-        (r#"{"t":"sending","id":"1"x,"n":1,"at":1}"#, "behind id"),
-        (r#"{"t":"done","id":"1","n":1,"at":1,"reply":"a"b"}"#, "behind reply"),
-        (r#"{"t":"done","id":"1","n":1,"at":1,"reply":"\q"}"#, "reply is no text"),
+        ("[]", "[]"),
+        ("{}", "{}"),
+        (r#"{"t":"novel","id":"1","at":1}"#, "has } there"),
+        (r#"{"t":"sending","n":1,"at":1}"#, r#"has ,"n":1,"at":1} there"#),
+        (r#"{"t":"sending","id":"1","n":4294967296,"at":1}"#, r#"has ,"at":1} there"#),
+        (r#"{"t":"sending","id":"1","n":-1,"at":"1"}"#, "has } there"),
+        (r#"{"t":"sending","id":1,"n":1,"at":1}"#, "has 1 there"),
+        (r#"{"t":"sending","id":"1","id":"2","n":1,"at":1}"#, r#"has ,"id":"2""#),
+        (r#"{"t":"sending","id":"1","n":1,"at":1,"more":"1"}"#, r#"has ,"more":"1"} there"#),
+        (r#"{"t":"sending","id":"1"x,"n":1,"at":1}"#, "has x,"),
+        (r#"{"t":"done","id":"1","n":1,"at":1,"reply":"a"b"}"#, "has b\"} there"),
+        (r#"{"t":"done","id":"1","n":1,"at":1,"reply":"\q"}"#, r#"has "\q" there"#),
+        (r#"{"t":"accepted","id":"1","at":1,"principal":"","session":1,"text":""}"#, "has 1 there"),
     ] {
         let refused = Record::parse(json).unwrap_err();
         assert!(refused.contains(why), "{json}: {refused}");

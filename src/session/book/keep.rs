@@ -62,6 +62,7 @@ impl Book {
         }
         for session in gone {
             self.resets.remove(session);
+            self.newest_at_reset.remove(session);
         }
     }
 }

@@ -1,0 +1,160 @@
+//! `[deliver.NAME]`: a place where replies can be sent, and what its keys mean together.
+#![forbid(unsafe_code)]
+
+use super::error::{Origin, Problems, place};
+use super::url::Url;
+use crate::digest;
+use crate::limits;
+use crate::named::ByName;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Target {
+    pub name: String,
+    pub kind: TargetKind,
+    /// There when `kind` is [`TargetKind::Callback`], and only then.
+    pub url: Option<Url>,
+    /// Absolute. `None`: callbacks are not signed.
+    pub secret_file: Option<PathBuf>,
+    /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
+    pub secret: Option<Secret>,
+    /// As with an agent: not empty, and without NUL, when `kind` is [`TargetKind::Command`].
+    pub command: Vec<String>,
+    pub env: ByName<String>,
+    pub pass_env: Vec<String>,
+    /// For one attempt.
+    pub timeout: Duration,
+    /// The age at which an undelivered reply becomes a dead letter.
+    pub expire: Duration,
+}
+
+/// What callbacks are signed with. Printed as `Secret(…)`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// `whsec_BASE64` (Standard Webhooks), or the text itself.
+    ///
+    /// # Errors
+    /// What is wrong with it, without quoting it.
+    pub fn parse(text: &str) -> Result<Secret, String> {
+        let text = text.trim();
+        let bytes = match text.strip_prefix("whsec_") {
+            Some(base64) => {
+                digest::from_base64(base64).ok_or("what follows whsec_ is not base64")?
+            }
+            None => text.as_bytes().to_vec(),
+        };
+        if bytes.is_empty() { Err("it is empty".to_owned()) } else { Ok(Secret(bytes)) }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TargetKind {
+    /// Posts replies to `url`.
+    #[default]
+    Callback,
+    /// Runs `command` for each reply.
+    Command,
+}
+
+impl Target {
+    pub fn new(name: &str) -> Target {
+        Target {
+            name: name.to_owned(),
+            kind: TargetKind::default(),
+            url: None,
+            secret_file: None,
+            secret: None,
+            command: Vec::new(),
+            env: ByName::new(),
+            pass_env: Vec::new(),
+            timeout: limits::DELIVERY_TIMEOUT,
+            expire: limits::DELIVERY_EXPIRE,
+        }
+    }
+}
+
+/// By hand: values of `env`, and what is behind the host of a URL, may be secrets.
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("name", &self.name)
+            .field("kind", &self.kind)
+            .field("url", &self.url.as_ref().map(Url::origin))
+            .field("secret_file", &self.secret_file)
+            .field("command", &self.command)
+            .field("env", &self.env.names())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The checks between a target's keys, each of which has passed its own. A url or a command alone
+/// chooses the kind.
+pub fn settle(
+    target: &mut Target,
+    origins: &mut ByName<Origin>,
+    problems: &mut Problems,
+    file: &str,
+) {
+    let name = format!("deliver.{}", target.name);
+    let of = |full_name: &str| origins.get(full_name).cloned().unwrap_or(Origin::Default);
+    let at = |key: &str| of(&format!("{name}.{key}"));
+    let (kind, url, command) = (at("kind"), at("url"), at("command"));
+    let has_command = !target.command.is_empty();
+    if kind == Origin::Default && has_command {
+        target.kind = TargetKind::Command;
+    }
+    match (target.kind, &target.url, target.command.first()) {
+        (_, Some(_), Some(_)) => {
+            let other = place(&url, file);
+            let fault = format!("is given beside {name}.url ({other}); take one of the two away");
+            problems.push(command.clone(), format!("{name}.command {fault}"));
+        }
+        (TargetKind::Callback, None, Some(_)) => problems.push(
+            command.clone(),
+            format!(
+                "{name}.command is given but {name}.kind is \"callback\" ({}); \
+                 take one of the two away, or write kind = \"command\"",
+                place(&kind, file)
+            ),
+        ),
+        (TargetKind::Callback, None, None) => problems.push(
+            of(&name),
+            format!(
+                "{name} has no address; give it a url, like \"https://example.org/hook\", \
+                 or a command, like [\"my-notifier\", \"--flag\"]"
+            ),
+        ),
+        (TargetKind::Command, _, program) if program.is_none_or(String::is_empty) => problems.push(
+            of(&name),
+            format!(
+                "{name} is a command but {name}.command names no program; \
+                 write one like [\"my-notifier\", \"--flag\"]"
+            ),
+        ),
+        (TargetKind::Command, None, _) if target.secret_file.is_some() => problems.push(
+            at("secret_file"),
+            format!(
+                "{name}.secret_file is given but {name} is a command, and only callbacks are \
+                 signed; take it away"
+            ),
+        ),
+        (TargetKind::Callback | TargetKind::Command, _, _) => {}
+    }
+    if kind == Origin::Default {
+        origins.insert(format!("{name}.kind"), if has_command { command } else { url });
+    }
+}

@@ -1,0 +1,194 @@
+//! The URLs of callbacks: http or https, without anything that two readers could take differently
+//! (RFC 3986, less userinfo, fragments and everything that should have been percent-encoded). Pure.
+#![forbid(unsafe_code)]
+
+use super::names;
+use crate::limits::{MAX_TARGET, MAX_URL};
+use std::fmt;
+use std::net::Ipv6Addr;
+
+/// Displays as it was given.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Url {
+    pub secure: bool,
+    /// A name in lower case or an address; IPv6 without brackets.
+    pub host: String,
+    pub port: u16,
+    /// What a request asks for: path and query, beginning with `/`.
+    pub target: String,
+    /// Host and port as a `Host` header has them.
+    pub authority: String,
+}
+
+impl Url {
+    /// # Errors
+    /// The reason as the end of "… is VALUE; it …".
+    pub fn parse(text: &str) -> Result<Url, String> {
+        let (secure, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+            (Some(rest), _) => (true, rest),
+            (None, Some(rest)) => (false, rest),
+            (None, None) => return Err("it must begin with http:// or https://".to_owned()),
+        };
+        let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err("it must not hold credentials: use secret_file".to_owned());
+        }
+        if target.contains('#') {
+            return Err("it must not have a #fragment, which no server sees".to_owned());
+        }
+        if text.len() > MAX_URL || target.len() > MAX_TARGET {
+            return Err(format!("it must not be longer than {MAX_URL} bytes"));
+        }
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        let digits = |port: &&str| port.bytes().all(|b| b.is_ascii_digit());
+        let port = match port {
+            None => {
+                if secure {
+                    443
+                } else {
+                    80
+                }
+            }
+            Some(port) => Some(port)
+                .filter(digits)
+                .and_then(|port| port.parse().ok())
+                .filter(|port| *port > 0)
+                .ok_or("its port must be a number from 1 to 65535")?,
+        };
+        let usual = port == if secure { 443 } else { 80 };
+        let (host, shown) = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+            Some(inside) => {
+                let address: Ipv6Addr =
+                    inside.parse().map_err(|_| "what is in [ ] must be an IPv6 address")?;
+                (address.to_string(), format!("[{address}]"))
+            }
+            None if host.contains(':') => {
+                return Err("an IPv6 address in it must stand in [ ]".to_owned());
+            }
+            None => {
+                let host =
+                    names::host(host).map_err(|_| "its host must be a name or an address")?;
+                (host.clone(), host)
+            }
+        };
+        if let Some(bad) = target.char_indices().find(|(at, c)| !allowed(&target[*at..], *c)) {
+            let shown: String = bad.1.escape_debug().collect();
+            return Err(format!("'{shown}' in it must be percent-encoded"));
+        }
+        let slash = if target.starts_with('/') { "" } else { "/" };
+        Ok(Url {
+            secure,
+            host,
+            port,
+            target: format!("{slash}{target}"),
+            authority: if usual { shown } else { format!("{shown}:{port}") },
+        })
+    }
+
+    /// Scheme, host and port: what may stand in a log, while paths of callbacks are often secrets.
+    pub fn origin(&self) -> String {
+        let scheme = if self.secure { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority)
+    }
+}
+
+/// What a path or a query may hold as it is (RFC 3986 sections 3.3 and 3.4).
+fn allowed(rest: &str, c: char) -> bool {
+    let hex = |at| rest.as_bytes().get(at).is_some_and(u8::is_ascii_hexdigit);
+    match c {
+        '%' => hex(1) && hex(2),
+        _ => c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/?".contains(c),
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.origin(), self.target)
+    }
+}
+
+/// Without what may be secret in it.
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.origin())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_ones() {
+        for (text, authority, port, target, shown) in [
+            ("http://a", "a", 80, "/", "http://a/"),
+            (
+                "https://A.example:443/x?y=%2F&z",
+                "a.example",
+                443,
+                "/x?y=%2F&z",
+                "https://a.example/x?y=%2F&z",
+            ),
+            ("http://127.0.0.1:8080?q", "127.0.0.1:8080", 8080, "/?q", "http://127.0.0.1:8080/?q"),
+            ("https://[::1]/", "[::1]", 443, "/", "https://[::1]/"),
+            ("http://[0:0::1]:81/a@b:c", "[::1]:81", 81, "/a@b:c", "http://[::1]:81/a@b:c"),
+        ] {
+            let url = Url::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            let found = (url.authority.as_str(), url.port, url.target.as_str(), url.to_string());
+            assert_eq!(found, (authority, port, target, shown.to_owned()), "{text}");
+            assert_eq!(Url::parse(&url.to_string()).unwrap(), url);
+        }
+        assert_eq!(Url::parse("https://[::1]:1/").unwrap().host, "::1");
+        assert_eq!(format!("{:?}", Url::parse("http://a/secret").unwrap()), "http://a");
+    }
+
+    #[test]
+    fn bad_ones() {
+        let long = format!("http://a/{}", "x".repeat(MAX_URL));
+        for bad in [
+            "",
+            "a",
+            "ftp://a",
+            "HTTP://a",
+            "http:/a",
+            "http://",
+            "http:///x",
+            "http://:80/",
+            "http://u@a/",
+            "http://u:p@a/",
+            "http://a:/",
+            "http://a:0/",
+            "http://a:65536/",
+            "http://a:+1/",
+            "http://a:b/",
+            "http://::1/",
+            "http://[::1/",
+            "http://[a]/",
+            "http://[::1%25eth0]/",
+            "http://a/#x",
+            "http://a#x",
+            "http://a/ b",
+            "http://a/\n",
+            "http://a/\"",
+            "http://a/\\",
+            "http://a/é",
+            "http://é/",
+            "http://a\\b/",
+            "http://a b/",
+            "http://a/%",
+            "http://a/%2",
+            "http://a/%zz",
+            "http://a/{x}",
+            "http://a/[1-9]",
+            "http://a/\0",
+            "http://a\r\nX: y/",
+            "http://*/",
+            &long,
+        ] {
+            assert!(Url::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A target that is a URL: what is posted to it, signed as Standard Webhooks have it
+//! (standardwebhooks.com), whichever way it goes.
+#![forbid(unsafe_code)]
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Parcel, Sent, curl, plain};
+use crate::config::{Target, Url};
+use crate::digest::{hmac_sha256, to_base64};
+use crate::subprocess::Children;
+use crate::sys::clock::Utc;
+use crate::text::quoted;
+
+/// A request, made once and sent by one of the two ways.
+pub struct Post<'a> {
+    pub target: &'a Target,
+    pub url: &'a Url,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: String,
+    /// When it was made, since 1970.
+    pub now: Duration,
+}
+
+pub fn send(
+    target: &Target,
+    url: &Url,
+    parcel: &Parcel<'_>,
+    children: &Arc<Children>,
+    cut: BorrowedFd<'_>,
+) -> Sent {
+    let post = Post::new(target, url, parcel, SystemTime::now());
+    if url.secure { curl::send(&post, children, cut) } else { plain::send(&post, cut) }
+}
+
+impl<'a> Post<'a> {
+    pub fn new(target: &'a Target, url: &'a Url, parcel: &Parcel<'_>, now: SystemTime) -> Post<'a> {
+        let body = body(parcel, &Utc::new(now).rfc3339());
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let timestamp = now.as_secs().to_string();
+        let mut headers = vec![
+            ("Content-Type", "application/json".to_owned()),
+            ("User-Agent", concat!("hermes-gateway/", env!("CARGO_PKG_VERSION")).to_owned()),
+            ("webhook-id", parcel.id.to_owned()),
+        ];
+        if let Some(secret) = &target.secret
+            && let Some(signature) = sign(secret.bytes(), parcel.id, &timestamp, &body)
+        {
+            headers.push(("webhook-signature", signature));
+        }
+        headers.push(("webhook-timestamp", timestamp));
+        Post { target, url, headers, body, now }
+    }
+}
+
+fn sign(secret: &[u8], id: &str, timestamp: &str, body: &str) -> Option<String> {
+    let parts = [id, ".", timestamp, ".", body].map(str::as_bytes);
+    Some(format!("v1,{}", to_base64(&hmac_sha256(secret, &parts)?)))
+}
+
+/// The body. It has no `@` in it, which curl would take for a file name at the front of a piece; in
+/// JSON it can only be part of a string.
+fn body(parcel: &Parcel<'_>, timestamp: &str) -> String {
+    let Parcel { id, principal, status, text, attempt, .. } = parcel;
+    let text = quoted(text);
+    let (reply, error) = if *status == "done" { (&*text, "null") } else { ("null", &*text) };
+    let [id, principal] = [id, principal].map(|text| quoted(text));
+    let session = parcel.session.map_or("null".to_owned(), quoted);
+    let [created, finished] = [parcel.created_at, parcel.finished_at].map(quoted);
+    let (kind, status) = (quoted(&format!("message.{status}")), quoted(status));
+    format!(
+        "{{\"type\":{kind},\"timestamp\":\"{timestamp}\",\"data\":{{\"id\":{id},\
+         \"session\":{session},\"principal\":{principal},\"status\":{status},\
+         \"reply\":{reply},\"error\":{error},\"attempt\":{attempt},\
+         \"created_at\":{created},\"finished_at\":{finished}}}}}"
+    )
+    .replace('@', "\\u0040")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn the_published_signature() {
+        let secret = Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+        let signature = sign(
+            secret.bytes(),
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            "1614265330",
+            "{\"test\": 2432232314}",
+        );
+        assert_eq!(signature.unwrap(), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn secrets() {
+        assert_eq!(Secret::parse("  plain text \n").unwrap().bytes(), b"plain text");
+        for bad in ["", "\n", "whsec_", "whsec_hidden!"] {
+            let error = Secret::parse(bad).unwrap_err();
+            assert!(!error.contains("hidden"), "{error}");
+        }
+        assert_eq!(format!("{:?}", Secret::parse("x").unwrap()), "Secret(…)");
+    }
+
+    #[test]
+    fn what_is_posted() {
+        let target = Target::new("hook");
+        let url = Url::parse("http://a/").unwrap();
+        let parcel = Parcel {
+            id: "01J",
+            session: None,
+            principal: "me@home",
+            status: "failed",
+            text: "\"no\"\n@",
+            attempt: 3,
+            created_at: "C",
+            finished_at: "F",
+        };
+        let now = UNIX_EPOCH + Duration::from_millis(784_111_777_042);
+        let post = Post::new(&target, &url, &parcel, now);
+        assert_eq!(
+            post.body,
+            "{\"type\":\"message.failed\",\"timestamp\":\"1994-11-06T08:49:37.042Z\",\"data\":{\
+             \"id\":\"01J\",\"session\":null,\"principal\":\"me\\u0040home\",\"status\":\"failed\",\
+             \"reply\":null,\"error\":\"\\\"no\\\"\\n\\u0040\",\"attempt\":3,\
+             \"created_at\":\"C\",\"finished_at\":\"F\"}}"
+        );
+        let names: Vec<_> = post.headers.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["Content-Type", "User-Agent", "webhook-id", "webhook-timestamp"]);
+        let value: serde_json::Value = serde_json::from_str(&post.body).unwrap();
+        assert_eq!(value["data"]["principal"], "me@home");
+        let parcel = Parcel { session: Some("s"), status: "done", ..parcel };
+        let value: serde_json::Value =
+            serde_json::from_str(&Post::new(&target, &url, &parcel, now).body).unwrap();
+        assert_eq!(
+            (&value["data"]["reply"], &value["type"]),
+            (&"\"no\"\n@".into(), &"message.done".into())
+        );
+        assert!(value["data"]["error"].is_null());
+    }
+}

@@ -1,0 +1,65 @@
+//! A target that is a command: the reply on its stdin, the facts in its environment.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::judge::{Seen, judge, quoting};
+use super::{Parcel, Sent};
+use crate::config::Target;
+use crate::limits::{KILL_AFTER, MAX_STDERR_TAIL};
+use crate::subprocess::{Children, How, Order, Program, converse, environment};
+use crate::text::escaped;
+
+pub fn send(
+    target: &Target,
+    parcel: &Parcel<'_>,
+    children: &Arc<Children>,
+    cut: BorrowedFd<'_>,
+) -> Sent {
+    let order = Order {
+        input: Some(parcel.text.as_bytes()),
+        own_group: true,
+        shielded: false,
+        deadline: Instant::now() + target.timeout,
+        grace: KILL_AFTER,
+        cut: Some(cut),
+        limits: (0, MAX_STDERR_TAIL),
+    };
+    let program = Program::configured(&target.command, variables(target, parcel));
+    let ended = match program.and_then(|program| converse(children, &program, order)) {
+        Ok(ended) => ended,
+        Err(e) => {
+            let name = target.command.first().map_or("", String::as_str);
+            let why = format!("{} cannot be run: {e}", escaped(name, false));
+            return judge(Seen::Trouble(&why), Duration::ZERO);
+        }
+    };
+    match ended.how {
+        How::ByItself(status) => judge(Seen::Exit(status, &ended.stderr), Duration::ZERO),
+        How::Cut => Sent::Cut,
+        How::TimedOut => {
+            let why = quoting("it took longer than its timeout", &ended.stderr);
+            judge(Seen::Trouble(&why), Duration::ZERO)
+        }
+    }
+}
+
+fn variables(target: &Target, parcel: &Parcel<'_>) -> Vec<(OsString, OsString)> {
+    let mut all = environment(&target.env, &target.pass_env);
+    let attempt = parcel.attempt.to_string();
+    let own = [
+        // What a callback has as webhook-id.
+        ("HERMES_DELIVERY_ID", parcel.id),
+        ("HERMES_DELIVERY_ATTEMPT", &attempt),
+        ("HERMES_DELIVERY_TARGET", &target.name),
+        ("HERMES_DELIVERY_STATUS", parcel.status),
+        ("HERMES_MESSAGE_ID", parcel.id),
+        ("HERMES_SESSION", parcel.session.unwrap_or_default()),
+        ("HERMES_PRINCIPAL", parcel.principal),
+    ];
+    all.extend(own.map(|(name, value)| (name.into(), value.into())));
+    all
+}

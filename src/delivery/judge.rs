@@ -1,0 +1,171 @@
+//! What came of an attempt, and what it means: decided here, for all kinds of targets. Pure.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use super::Sent;
+use crate::limits::{MAX_RETRY_AFTER, MAX_STDERR_TAIL};
+use crate::sys::process::Status;
+use crate::text::{escaped, one_line};
+
+/// What was seen of the target.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    /// The status of an HTTP response, and its Retry-After.
+    Response(u16, Option<&'a str>),
+    /// How a command ended, and the end of its stderr.
+    Exit(Status, &'a [u8]),
+    /// It was not reached, or did not answer: in words.
+    Trouble(&'a str),
+}
+
+/// `now` is the wall clock, as time since 1970: for a Retry-After that is a date.
+pub fn judge(seen: Seen<'_>, now: Duration) -> Sent {
+    let deferred = |why: String, retry_after| Sent::Deferred { why, retry_after };
+    match seen {
+        Seen::Response(200..=299, _) => Sent::Delivered,
+        Seen::Response(status @ (408 | 425 | 429 | 500..=599), after) => {
+            let after = after.and_then(|value| retry_after(value, now));
+            deferred(format!("it answered with {status}"), after)
+        }
+        Seen::Response(status @ 300..=399, _) => {
+            Sent::Refused { why: format!("it answered with {status}; redirects are not followed") }
+        }
+        Seen::Response(status, _) => Sent::Refused { why: format!("it answered with {status}") },
+        Seen::Exit(Status::Exited(0), _) => Sent::Delivered,
+        Seen::Exit(Status::Exited(75), said) => deferred(quoting("exit status 75", said), None),
+        Seen::Exit(Status::Exited(code), said) => {
+            Sent::Refused { why: quoting(&format!("exit status {code}"), said) }
+        }
+        Seen::Exit(Status::Signalled(signal), said) => {
+            deferred(quoting(&format!("it was ended by signal {signal}"), said), None)
+        }
+        Seen::Trouble(why) => deferred(quoting(why, b""), None),
+    }
+}
+
+/// Words with the end of what was said on stderr.
+pub fn quoting(words: &str, said: &[u8]) -> String {
+    let end = &said[said.len().saturating_sub(MAX_STDERR_TAIL)..];
+    let said = one_line(end);
+    let colon = if said.is_empty() { "" } else { ": " };
+    escaped(&format!("{words}{colon}{said}"), false)
+}
+
+/// The field's value (RFC 9110 section 10.2.3): seconds or a date, not beyond our patience. What is
+/// neither says nothing.
+fn retry_after(value: &str, now: Duration) -> Option<Duration> {
+    let value = value.trim();
+    let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+    let wait = if digits {
+        // More seconds than a u64 has are beyond any patience too.
+        Duration::from_secs(value.parse().unwrap_or(u64::MAX))
+    } else {
+        http_date(value)?.saturating_sub(now)
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
+}
+
+/// IMF-fixdate, the one form that may be sent (RFC 9110 section 5.6.7), as time since 1970.
+fn http_date(value: &str) -> Option<Duration> {
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    let mut parts = value.split_once(", ")?.1.split(' ');
+    let mut next = || parts.next();
+    let (day, month, year, time, zone) = (next()?, next()?, next()?, next()?, next()?);
+    let number = |text: &str| text.parse::<u32>().ok().map(u64::from);
+    let mut clock = time.split(':').map(number);
+    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    let (day, year) = (number(day)?, number(year)?);
+    let month = MONTHS.find(month).filter(|at| at % 3 == 0 && month.len() == 3)? as u64 / 3;
+    let sound = (1970..=9999).contains(&year)
+        && (1..=31).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second <= 60
+        && zone == "GMT";
+    if !sound {
+        return None;
+    }
+    // Days since 1970, in years that begin in March: the leap day is their last.
+    let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
+    let leap_days = year / 4 - year / 100 + year / 400;
+    let days = 365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468;
+    Some(Duration::from_secs(((days * 24 + hour) * 60 + minute) * 60 + second))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::clock::Utc;
+    use std::time::UNIX_EPOCH;
+
+    const NOW: Duration = Duration::from_secs(784_111_777);
+
+    #[test]
+    fn responses() {
+        let of = |status| judge(Seen::Response(status, None), NOW);
+        for status in [200, 201, 202, 204, 299] {
+            assert_eq!(of(status), Sent::Delivered);
+        }
+        for status in [408, 425, 429, 500, 502, 503, 504, 599] {
+            assert!(matches!(of(status), Sent::Deferred { retry_after: None, .. }), "{status}");
+        }
+        for status in [0, 101, 300, 301, 304, 307, 308, 400, 401, 403, 404, 410, 422, 600] {
+            assert!(matches!(of(status), Sent::Refused { .. }), "{status}");
+        }
+    }
+
+    #[test]
+    fn ends_of_commands() {
+        let of = |status| judge(Seen::Exit(status, b"a\n\x1b[2J\n"), NOW);
+        assert_eq!(of(Status::Exited(0)), Sent::Delivered);
+        let said = "a / \\u{1b}[2J";
+        let why = format!("exit status 75: {said}");
+        assert_eq!(of(Status::Exited(75)), Sent::Deferred { why, retry_after: None });
+        let why = format!("it was ended by signal 9: {said}");
+        assert_eq!(of(Status::Signalled(9)), Sent::Deferred { why, retry_after: None });
+        for code in [1, 2, 74, 76, 127, 255] {
+            assert_eq!(
+                of(Status::Exited(code)),
+                Sent::Refused { why: format!("exit status {code}: {said}") }
+            );
+        }
+        assert!(matches!(judge(Seen::Trouble("no"), NOW), Sent::Deferred { .. }));
+    }
+
+    #[test]
+    fn how_long_it_asks_us_to_wait() {
+        let of = |value: &str| retry_after(value, NOW).map(|wait| wait.as_secs());
+        for (value, seconds) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            (" 7 ", Some(7)),
+            ("99999", Some(3600)),
+            ("99999999999999999999999", Some(3600)),
+            ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(0)),
+            ("Sun, 06 Nov 1990 08:49:37 GMT", Some(0)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(3600)),
+            ("", None),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:49:37 CET", None),
+            ("Sun, 06 ovD 1994 08:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 24:49:37 GMT", None),
+            ("Sun, 00 Nov 1994 08:49:37 GMT", None),
+        ] {
+            assert_eq!(of(value), seconds, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn dates_as_the_c_library_has_them() {
+        for day in (0..80_000).step_by(29) {
+            let time = Duration::from_secs(day * 86_400 + day % 86_400);
+            let date = Utc::new(UNIX_EPOCH + time).http_date();
+            assert_eq!(http_date(&date), Some(time), "{date}");
+        }
+    }
+}

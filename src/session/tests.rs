@@ -1,0 +1,270 @@
+//! The hub at work over a journal in memory: order, one message a key, cancelling, retries, drains,
+//! restarts at any record, and a disk that refuses.
+
+mod faults;
+mod journal;
+mod restart;
+mod turns;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::book::{Book, Digest, Who};
+use super::hub::{Draft, Hub, Refusal, Settings, Submitted};
+use super::id::Id;
+use super::life::Turn;
+use super::transcript::Transcripts;
+use super::view::{Message, Waited};
+use crate::agent::Agent;
+use crate::config::{AgentKind, Busy, Config};
+use crate::journal::record::{Record, Step};
+use crate::limits::RECORD_OVERHEAD;
+use crate::subprocess::Children;
+use crate::sys::fd::Event;
+use crate::sys::poll::{Interest, poll};
+use crate::testing::TempDir;
+use journal::{Fault, Shared, Testing};
+
+/// Far beyond what anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A hub and all that belongs to it.
+struct House {
+    hub: Arc<Hub>,
+    journal: Arc<Testing>,
+    quiet: Arc<Event>,
+    dir: TempDir,
+    client: (UnixStream, UnixStream),
+}
+
+/// What a shell agent does before its own part: the message is in `$m`, and a line of the log says
+/// which attempt of which message this is.
+const NOTE: &str = r#"m=$(cat); echo "$m $HERMES_ATTEMPT" >> "$LOG"; "#;
+
+/// Waits until somebody has opened the gate.
+const GATE: &str = r#"until [ -e "$GATE" ]; do sleep 0.01; done; "#;
+
+fn config(dir: &TempDir, script: Option<&str>) -> Config {
+    let mut config = Config::default();
+    config.limits.max_turns = 4;
+    if let Some(script) = script {
+        config.agent.kind = AgentKind::Command;
+        let script = format!("{NOTE}{script}");
+        config.agent.command = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
+        for name in ["LOG", "GATE"] {
+            let path = dir.path().join(name).to_str().unwrap().to_owned();
+            config.agent.env.insert(name.to_owned(), path);
+        }
+    }
+    config
+}
+
+fn settings(config: &Config) -> (Settings, Arc<Children>) {
+    let children = Children::new();
+    let agent = Agent::new(config.agent.clone(), Arc::clone(&children));
+    (Settings { config: config.clone(), agent }, children)
+}
+
+/// A book as a start reads it.
+fn read_back(journal: &Testing) -> Book {
+    let mut book = Book::default();
+    for (number, json) in journal.all() {
+        let record = Record::parse(&json).unwrap();
+        book.apply(number, &record, json.len()).unwrap();
+    }
+    book
+}
+
+impl House {
+    /// A hub that does nothing yet.
+    fn closed(dir: TempDir, journal: Testing, config: &Config) -> House {
+        let (journal, quiet) = (Arc::new(journal), Arc::new(Event::new().unwrap()));
+        let (settings, children) = settings(config);
+        let hub = Hub::new(
+            Box::new(Shared(Arc::clone(&journal))),
+            read_back(&journal),
+            Transcripts::new(dir.path().join("sessions")),
+            settings,
+            (children, Arc::clone(&quiet)),
+        );
+        let hub = hub.unwrap();
+        House { hub, journal, quiet, dir, client: UnixStream::pair().unwrap() }
+    }
+
+    fn open(dir: TempDir, journal: Testing, config: &Config) -> House {
+        let house = House::closed(dir, journal, config);
+        house.hub.open().unwrap();
+        house
+    }
+
+    /// With the echo agent, or with one in shell.
+    fn new(script: Option<&str>) -> House {
+        House::with(script, |_| {})
+    }
+
+    fn with(script: Option<&str>, change: impl Fn(&mut Config)) -> House {
+        let dir = TempDir::new("hub");
+        let mut config = config(&dir, script);
+        change(&mut config);
+        House::open(dir, Testing::new(), &config)
+    }
+
+    fn send(&self, session: &str, text: &str) -> Id {
+        match self.hub.submit(draft(session, text)) {
+            Ok(Submitted::New { id, .. }) => id,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    fn wait(&self, id: Id) -> Message {
+        let waited = self.hub.wait(id, self.client.0.as_fd(), PATIENCE).unwrap();
+        assert_eq!(waited, Waited::Over, "{id}: {:?}", self.hub.message(id));
+        self.message(id)
+    }
+
+    fn message(&self, id: Id) -> Message {
+        self.hub.message(id).unwrap().unwrap()
+    }
+
+    fn turn(&self, id: Id) -> Turn {
+        self.message(id).turn
+    }
+
+    /// Waits for something that a record or the end of some work brings about.
+    fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let follow = self.hub.follow().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+            let pause = Some(Duration::from_millis(10));
+            poll(&mut [Interest::read(follow.event.as_fd())], pause).unwrap();
+            follow.event.clear();
+        }
+    }
+
+    fn until_idle(&self) {
+        self.until("nothing is at work", || self.hub.busy() == 0);
+    }
+
+    fn open_gate(&self) {
+        fs::write(self.dir.path().join("GATE"), "").unwrap();
+    }
+
+    /// Waits for this many attempts in the log of a shell agent.
+    fn until_logged(&self, lines: usize) {
+        self.until("lines in the log", || self.log().len() >= lines);
+    }
+
+    /// The attempts that a shell agent has noted.
+    fn log(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.dir.path().join("LOG")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// What was said in a session, by the transcript.
+    fn said(&self, session: &str) -> Vec<Id> {
+        let path: PathBuf = self.hub.transcripts.path(who(session).digest().unwrap());
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let id = |line: &str| {
+            let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            Id::parse(value["id"].as_str().unwrap()).unwrap()
+        };
+        let lines: Vec<Id> = text.lines().map(id).collect();
+        assert!(lines.chunks(2).all(|pair| pair.len() == 2 && pair[0] == pair[1]), "{text}");
+        lines.chunks(2).map(|pair| pair[0]).collect()
+    }
+
+    /// What the journal and the hub must have in common whenever nothing is at work.
+    fn audit(&self) -> BTreeMap<Id, Turn> {
+        self.until_idle();
+        let ends = audit(&self.journal.all());
+        let state = self.hub.lock();
+        let known: BTreeMap<Id, Turn> =
+            state.book.entries().map(|(id, entry)| (id, entry.turn)).collect();
+        for (id, turn) in &known {
+            assert!(!turn.is_over() || ends.get(id) == Some(turn), "{id}: {turn:?}");
+        }
+        let waiting = known.values().filter(|turn| !turn.is_over()).count();
+        assert_eq!(state.dispatch.counts(), (0, waiting));
+        if waiting == 0 {
+            assert_eq!(state.dispatch.sessions(), 0);
+            assert!(state.runs.is_empty(), "{:?}", state.runs);
+        }
+        ends
+    }
+}
+
+impl Drop for House {
+    /// Ends the keeper and what runs: an agent must not outlive its test.
+    fn drop(&mut self) {
+        self.hub.cut.raise();
+        self.hub.drain();
+        let deadline = Instant::now() + PATIENCE / 3;
+        while self.hub.busy() > 0 && Instant::now() < deadline {
+            let _ = poll(&mut [Interest::read(self.quiet.as_fd())], Some(PATIENCE / 1000));
+            self.quiet.clear();
+        }
+    }
+}
+
+fn who(session: &str) -> Who {
+    let session = (!session.is_empty()).then(|| session.to_owned());
+    Who { principal: "owner".to_owned(), session }
+}
+
+fn draft(session: &str, text: &str) -> Draft {
+    Draft {
+        who: who(session),
+        text: text.to_owned(),
+        attachments: Vec::new(),
+        deliver: None,
+        mode: Busy::Queue,
+        key: None,
+    }
+}
+
+fn keyed(session: &str, text: &str, key: Digest) -> Draft {
+    Draft { key: Some((key, text.len() as Digest)), ..draft(session, text) }
+}
+
+/// Holds a journal against its promises: records follow from each other, a session has one turn at
+/// a time and in the order of acceptance, attempts are counted, an end is the end. Returns the ends.
+fn audit(records: &[(u64, String)]) -> BTreeMap<Id, Turn> {
+    let mut book = Book::default();
+    let mut ends = BTreeMap::new();
+    let mut last = 0;
+    let mut sizes = 0;
+    for (number, json) in records {
+        assert!(*number > last, "numbers grow");
+        last = *number;
+        let record = Record::parse(json).unwrap();
+        book.check(&record).unwrap_or_else(|why| panic!("record {number}: {why}"));
+        if let Record::Step { id, n, step: Step::Started, .. } = &record {
+            let id = Id::parse(id).unwrap();
+            let entry = book.get(id).unwrap();
+            assert_eq!(*n, entry.attempts + 1, "record {number}: {json}");
+            let session = entry.session();
+            let before = book.entries().filter(|(other, entry)| {
+                *other < id && session.is_some() && entry.session() == session
+            });
+            let open: Vec<Id> =
+                before.filter(|(_, entry)| !entry.turn.is_over()).map(|(id, _)| id).collect();
+            assert!(open.is_empty(), "record {number}: {id} runs before {open:?}");
+        }
+        book.apply(*number, &record, json.len()).unwrap();
+        if let Some(id) = record.id().and_then(Id::parse) {
+            sizes += json.len() as u64 + RECORD_OVERHEAD;
+            let turn = book.get(id).unwrap().turn;
+            if turn.is_over() {
+                assert!(ends.insert(id, turn).is_none_or(|earlier| earlier == turn));
+            }
+        }
+    }
+    assert_eq!(book.bytes(), sizes);
+    ends
+}

@@ -1,0 +1,223 @@
+//! A journal that refuses or breaks at its N-th call: what was acknowledged is there and finishes,
+//! and nothing hangs.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::config::{Target, TargetKind};
+use crate::session::life::Delivery;
+use crate::session::outboxes::Outboxes;
+
+/// A target that takes everything.
+fn target() -> Target {
+    let command = vec!["true".to_owned()];
+    Target { kind: TargetKind::Command, command, ..Target::new("out") }
+}
+
+/// What senders were told.
+fn senders(house: &House) -> Vec<Id> {
+    let told: Mutex<Vec<Id>> = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for session in ["a", "b", ""] {
+            let (told, house) = (&told, house);
+            scope.spawn(move || {
+                for at in 0..3 {
+                    let mut draft = draft(session, &format!("{session}{at}"));
+                    draft.deliver = (at == 1).then(|| "out".to_owned());
+                    match house.hub.submit(draft) {
+                        Ok(Submitted::New { id, .. }) => {
+                            let durable = house.journal.durable();
+                            let text = id.to_string();
+                            let there = durable
+                                .iter()
+                                .any(|(_, json)| json.contains(&text) && json.contains("accepted"));
+                            assert!(there, "{id} was acknowledged and is not durable");
+                            told.lock().unwrap().push(id);
+                        }
+                        Ok(Submitted::Known(id)) => panic!("{id} has no key"),
+                        Err(Refusal::Journal(_)) => {}
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+            });
+        }
+    });
+    told.into_inner().unwrap()
+}
+
+/// Carries one plan out.
+fn with(fault: Fault) {
+    let dir = TempDir::new("hub");
+    let mut config = config(&dir, None);
+    config.limits.max_turns = 2;
+    config.deliver.insert("out".to_owned(), target());
+    let house = House::open(dir, Testing::failing(fault), &config);
+    let told = senders(&house);
+    let sticky = matches!(fault, Fault::Broken(_) | Fault::Sync(_));
+    if !sticky {
+        assert!(!house.hub.is_broken());
+        for id in &told {
+            assert_eq!(house.wait(*id).turn, Turn::Done, "{fault:?}");
+        }
+        house.until("all is delivered", || house.hub.counts().0.outbox == 0);
+        let ends = house.audit();
+        assert!(told.iter().all(|id| ends[id] == Turn::Done), "{fault:?}");
+        // What was refused left nothing that could wake up later.
+        assert_eq!(ends.len(), house.hub.counts().0.kept, "{fault:?}");
+        assert_eq!(house.hub.counts().0.kept, told.len(), "{fault:?}");
+        return;
+    }
+    house.until("all is done, or it is known to be broken", || {
+        let counts = house.hub.counts().0;
+        house.hub.is_broken() || counts.queued + counts.running + counts.outbox == 0
+    });
+    if house.hub.is_broken() {
+        poll(&mut [Interest::read(house.quiet.as_fd())], Some(PATIENCE)).unwrap();
+        assert!(house.quiet.clear(), "the main thread is told");
+        assert!(house.hub.submit(draft("a", "late")).is_err());
+    }
+    house.hub.drain();
+    house.hub.cut.raise();
+    house.until_idle();
+    // What a power cut leaves is enough for the next process.
+    let durable = house.journal.durable();
+    audit(&durable);
+    let next = House::open(TempDir::new("hub"), Testing::of(&durable), &config);
+    for id in &told {
+        assert_eq!(next.wait(*id).turn, Turn::Done, "{fault:?}");
+    }
+    next.until("all is delivered", || next.hub.counts().0.outbox == 0);
+    next.audit();
+}
+
+fn sweep(faults: &[Fault]) {
+    let next = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                let take = || usize::try_from(next.fetch_add(1, Ordering::SeqCst)).unwrap();
+                while let Some(fault) = faults.get(take()) {
+                    with(*fault);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn an_append_that_has_no_room_costs_nothing_that_was_acknowledged() {
+    sweep(&(1..=36).map(|n| Fault::Full(n, 0)).collect::<Vec<_>>());
+}
+
+#[test]
+fn appends_that_the_disk_refuses_cost_nothing_that_was_acknowledged() {
+    sweep(&(1..=36).map(|n| Fault::Unavailable(n, n % 4)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_journal_that_breaks_keeps_what_was_acknowledged() {
+    sweep(&(1..=36).map(Fault::Broken).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_sync_that_fails_keeps_what_was_acknowledged() {
+    sweep(&(1..=30).map(Fault::Sync).collect::<Vec<_>>());
+}
+
+/// The answer to a command is two records; where the second is refused the agent answers.
+#[test]
+fn an_answer_that_cannot_be_written_is_a_turn() {
+    let house =
+        House::open(TempDir::new("hub"), Testing::failing(Fault::Full(2, 0)), &Config::default());
+    let Ok(Submitted::New { id, .. }) = house.hub.answer(draft("s", "/help"), "help".into()) else {
+        panic!("it was not taken");
+    };
+    let waited = house.hub.wait(id, house.client.0.as_fd(), Duration::from_secs(3)).unwrap();
+    assert_eq!(waited, Waited::Over, "nobody begins it: {:?}", house.turn(id));
+    house.audit();
+}
+
+#[test]
+fn an_answer_has_no_turn() {
+    let house = House::new(None);
+    let answered = house.hub.answer(keyed("s", "/help", 3), "help".into()).unwrap();
+    let Submitted::New { id, position: 0, interrupted: None } = answered else {
+        panic!("{answered:?}");
+    };
+    let message = house.message(id);
+    assert_eq!((message.turn, message.attempts), (Turn::Done, 0));
+    assert_eq!(message.reply.as_deref(), Some("help"));
+    let again = house.hub.answer(keyed("s", "/help", 3), "help".into());
+    assert_eq!(again, Ok(Submitted::Known(id)));
+    let next = house.send("s", "x");
+    house.wait(next);
+    assert_eq!(house.said("s"), [next]);
+    house.audit();
+}
+
+/// A reply that cannot be read for the moment is not what a target is told of.
+#[test]
+fn a_reply_that_cannot_be_read_is_not_delivered() {
+    let dir = TempDir::new("hub");
+    let mut config = config(&dir, None);
+    config.deliver.insert("out".to_owned(), target());
+    let house = House::open(dir, Testing::new(), &config);
+    *house.journal.unreadable.lock().unwrap() = Some("\"done\"");
+    let draft = Draft { deliver: Some("out".to_owned()), ..draft("s", "the reply") };
+    let Ok(Submitted::New { id, .. }) = house.hub.submit(draft) else { panic!("not taken") };
+    house.wait(id);
+    let sent = |word: &str| {
+        let text = id.to_string();
+        house.journal.all().iter().any(|(_, json)| json.contains(word) && json.contains(&text))
+    };
+    house.until("it was tried", || sent("\"sending\""));
+    house.until("its attempt is over", || house.hub.busy() == 0);
+    assert!(!sent("\"delivered\""), "something else than the reply was delivered");
+}
+
+/// `journal retry` of a letter that is older than its target's `expire`.
+#[test]
+fn a_revived_letter_is_tried_again_however_old_it_is() {
+    let dir = TempDir::new("hub");
+    let mut config = config(&dir, None);
+    config.deliver.insert("out".to_owned(), target());
+    let id = Id::after(None).unwrap();
+    let old = super::super::hub::now() - 48 * 3_600_000;
+    let accepted = crate::journal::record::Accepted {
+        id: id.to_string(),
+        at: old,
+        principal: "owner".to_owned(),
+        text: "x".to_owned(),
+        deliver: Some("out".to_owned()),
+        ..Default::default()
+    };
+    let records = [
+        Record::Accepted(Box::new(accepted)),
+        Record::step(id, 1, old, Step::Started),
+        Record::step(id, 1, old, Step::Done("x".to_owned())),
+        Record::step(id, 1, old, Step::Sending),
+        Record::step(id, 1, old, Step::Dead("refused".to_owned())),
+    ];
+    let records: Vec<(u64, String)> = (1..).zip(records.map(|record| record.to_json())).collect();
+    let house = House::open(dir, Testing::of(&records), &config);
+    house.hub.revive(id).unwrap();
+    house.until("it was sent or given up", || house.hub.counts().0.outbox == 0);
+    let delivery = house.message(id).delivery.unwrap();
+    assert_eq!(delivery.state, Some(Delivery::Delivered), "{:?}", delivery.error);
+}
+
+/// A sender that finds nothing more stops a moment later; what comes in between has another sender.
+#[test]
+fn a_target_never_has_two_senders() {
+    let (now, mut outboxes) = (Instant::now(), Outboxes::default());
+    outboxes.push("a", Id::from(1));
+    assert_eq!(outboxes.take_due(now), ["a"]);
+    outboxes.pop("a");
+    assert_eq!(outboxes.first("a"), None, "the first sender is about to stop");
+    outboxes.push("a", Id::from(2));
+    let second = outboxes.take_due(now);
+    outboxes.rest("a", None);
+    let third = outboxes.take_due(now);
+    assert_eq!(second.len() + third.len(), 1, "message 2 is sent twice at once");
+}

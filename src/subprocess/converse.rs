@@ -1,0 +1,267 @@
+//! A child from its start to its end: fed, listened to, and ended where it has to be ended.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Children, Program, left};
+use crate::limits::{AGENT_READ, AGENT_READS};
+use crate::sys::fd::set_nonblocking;
+use crate::sys::poll::{Interest, poll};
+use crate::sys::process::{Signal, Status};
+use crate::sys::spawn::Manner;
+
+/// How a child is talked to.
+#[derive(Clone, Copy)]
+pub struct Order<'a> {
+    /// For its stdin; it gets none where this is `None`.
+    pub input: Option<&'a [u8]>,
+    pub own_group: bool,
+    /// SIGTERM to the whole control group passes it by.
+    pub shielded: bool,
+    pub deadline: Instant,
+    /// Between SIGTERM and SIGKILL at the deadline or the cut; zero: SIGKILL at once.
+    pub grace: Duration,
+    /// Readable once it has to end.
+    pub cut: Option<BorrowedFd<'a>>,
+    /// The bytes that are kept: the first of stdout, the last of stderr.
+    pub limits: (usize, usize),
+}
+
+#[derive(Debug)]
+pub struct Ended {
+    pub how: How,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub enum How {
+    ByItself(Status),
+    TimedOut,
+    Cut,
+}
+
+/// Runs a child to its end. Its group, where it has its own, ends with it.
+///
+/// # Errors
+/// What stopped it from running or being attended to; it is killed then.
+pub fn converse(
+    children: &Arc<Children>,
+    program: &Program,
+    order: Order<'_>,
+) -> io::Result<Ended> {
+    let Order { own_group, shielded, .. } = order;
+    let manner = Manner { stdin: order.input.is_some(), own_group, shielded };
+    let mut child = children.spawn(program, manner)?;
+    let (mut stdin, mut stdout) = (child.stdin.take(), child.stdout.take());
+    let mut stderr = child.stderr.take();
+    for pipe in [&stdin, &stdout, &stderr].into_iter().flatten() {
+        set_nonblocking(pipe.as_fd())?;
+    }
+    let (input, mut fed) = (order.input.unwrap_or_default(), 0);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut ending: Option<(How, Instant)> = None;
+    let ended = loop {
+        let until = ending.as_ref().map_or(order.deadline, |(_, kill_at)| *kill_at);
+        let cut = order.cut.filter(|_| ending.is_none());
+        let mut interests = [
+            Interest::read(child.ended()),
+            cut.map_or_else(Interest::none, Interest::read),
+            stdin.as_ref().map_or_else(Interest::none, |pipe| Interest::write(pipe.as_fd())),
+            stdout.as_ref().map_or_else(Interest::none, |pipe| Interest::read(pipe.as_fd())),
+            stderr.as_ref().map_or_else(Interest::none, |pipe| Interest::read(pipe.as_fd())),
+        ];
+        poll(&mut interests, Some(left(until)))?;
+        let [ended, cut, ..] = interests.map(|interest| interest.ready());
+        feed(&mut stdin, input, &mut fed)?;
+        take(&mut stdout, |bytes| {
+            let room = order.limits.0.saturating_sub(out.len());
+            out.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        })?;
+        take(&mut stderr, |bytes| {
+            err.extend_from_slice(bytes);
+            err.drain(..err.len().saturating_sub(order.limits.1));
+        })?;
+        let late = Instant::now() >= until;
+        match ending {
+            _ if ended => break true,
+            Some(_) if late => break false,
+            None if cut || late => {
+                let how = if cut { How::Cut } else { How::TimedOut };
+                if order.grace.is_zero() {
+                    ending = Some((how, until));
+                    break false;
+                }
+                child.signal(Signal::Term);
+                ending = Some((how, Instant::now() + order.grace));
+            }
+            Some(_) | None => {}
+        }
+    };
+    drop((stdin, stdout, stderr));
+    let status = child.end();
+    let how = match ending {
+        Some((how, _)) => how,
+        None if ended => How::ByItself(status?),
+        None => How::TimedOut,
+    };
+    Ok(Ended { how, stdout: out, stderr: err })
+}
+
+/// What a helper program said.
+#[derive(Debug)]
+pub struct Answer {
+    pub success: bool,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a helper to its end and takes what it prints, at most `limit` bytes of each stream. It is
+/// shielded: the whole control group may be hit by the signal that it is asked about.
+///
+/// # Errors
+/// TimedOut when it has not ended by `deadline` (it is killed); else what stopped it from running.
+pub fn capture(
+    children: &Arc<Children>,
+    program: &Program,
+    deadline: Instant,
+    limit: usize,
+) -> io::Result<Answer> {
+    let order = Order {
+        input: None,
+        own_group: false,
+        shielded: true,
+        deadline,
+        grace: Duration::ZERO,
+        cut: None,
+        limits: (limit, limit),
+    };
+    let ended = converse(children, program, order)?;
+    let How::ByItself(status) = ended.how else {
+        return Err(io::ErrorKind::TimedOut.into());
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Answer {
+        success: status == Status::Exited(0),
+        stdout: text(&ended.stdout),
+        stderr: text(&ended.stderr),
+    })
+}
+
+/// Writes what the pipe takes of `input`, of which `fed` bytes are through, and closes it at the
+/// end. A child that does not read is no error.
+pub fn feed(stdin: &mut Option<File>, input: &[u8], fed: &mut usize) -> io::Result<()> {
+    let Some(pipe) = stdin else {
+        return Ok(());
+    };
+    while *fed < input.len() {
+        match pipe.write(&input[*fed..]) {
+            Ok(n) => *fed += n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => break,
+            Err(e) => return Err(e),
+        }
+    }
+    *stdin = None;
+    Ok(())
+}
+
+pub enum Taken {
+    Bytes(usize),
+    Nothing,
+    End,
+}
+
+pub fn read_now(from: &mut impl Read, chunk: &mut [u8]) -> io::Result<Taken> {
+    loop {
+        match from.read(chunk) {
+            Ok(0) => return Ok(Taken::End),
+            Ok(n) => return Ok(Taken::Bytes(n)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Taken::Nothing),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Hands over what a pipe has now. One at its end is closed: it would be readable for ever.
+fn take(pipe: &mut Option<File>, mut hand_over: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut chunk = [0; AGENT_READ];
+    for _ in 0..AGENT_READS {
+        let Some(from) = pipe else {
+            return Ok(());
+        };
+        match read_now(from, &mut chunk)? {
+            Taken::Nothing => return Ok(()),
+            Taken::End => *pipe = None,
+            Taken::Bytes(n) => hand_over(&chunk[..n]),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fd::Event;
+
+    fn shell(script: &str) -> Program {
+        Program::new("/bin/sh".into()).args(["-c", script])
+    }
+
+    fn order(input: &[u8]) -> Order<'_> {
+        Order {
+            input: Some(input),
+            own_group: true,
+            shielded: false,
+            deadline: Instant::now() + Duration::from_secs(20),
+            grace: Duration::from_secs(20),
+            cut: None,
+            limits: (1 << 20, 4),
+        }
+    }
+
+    #[test]
+    fn a_child_is_fed_and_heard() {
+        let input = vec![b'x'; 300_000];
+        let ended = converse(&Children::new(), &shell("cat; echo 123456 >&2"), order(&input));
+        let ended = ended.unwrap();
+        assert!(matches!(ended.how, How::ByItself(Status::Exited(0))));
+        assert_eq!((ended.stdout.len(), ended.stderr.as_slice()), (300_000, &b"456\n"[..]));
+        let ended = converse(&Children::new(), &shell("exit 3"), order(&input)).unwrap();
+        assert!(matches!(ended.how, How::ByItself(Status::Exited(3))));
+    }
+
+    #[test]
+    fn a_cut_and_a_deadline_are_told_before_the_kill() {
+        let script = "trap 'echo bye; exit 0' TERM; while :; do sleep 1; done";
+        let cut = Event::new().unwrap();
+        cut.raise();
+        let ended = converse(
+            &Children::new(),
+            &shell(script),
+            Order { cut: Some(cut.as_fd()), ..order(b"") },
+        );
+        assert!(matches!(ended.unwrap().how, How::Cut));
+        let deadline = Instant::now() + Duration::from_millis(100);
+        let ended = converse(&Children::new(), &shell(script), Order { deadline, ..order(b"") });
+        assert!(matches!(ended.unwrap().how, How::TimedOut));
+        let order = Order { deadline, grace: Duration::from_millis(50), ..order(b"") };
+        let ended =
+            converse(&Children::new(), &shell("trap '' TERM; sleep 600 & wait; sleep 600"), order);
+        assert!(matches!(ended.unwrap().how, How::TimedOut));
+    }
+
+    #[test]
+    fn one_that_prints_without_end_meets_its_deadline() {
+        let deadline = Instant::now() + Duration::from_millis(50);
+        let ended =
+            converse(&Children::new(), &shell("exec yes"), Order { deadline, ..order(b"") });
+        assert!(matches!(ended.unwrap().how, How::TimedOut));
+    }
+}

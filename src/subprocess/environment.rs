@@ -1,0 +1,33 @@
+//! The environment that agents and targets get: nothing of ours but what is listed here or
+//! configured.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::ffi::OsString;
+
+use crate::named::ByName;
+
+/// What any program may need to find its files, its language and its time zone; none of it secret.
+const ALLOWED: [&str; 13] = [
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "PATH",
+    "LANG",
+    "LANGUAGE",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LC_MESSAGES",
+    "LC_COLLATE",
+    "TZ",
+    "TMPDIR",
+];
+
+/// The allow list, `pass_env` and `env`. Later ones win where a name comes twice.
+pub fn environment(env: &ByName<String>, pass_env: &[String]) -> Vec<(OsString, OsString)> {
+    let inherited = ALLOWED.iter().copied().chain(pass_env.iter().map(String::as_str));
+    let inherited = inherited.filter_map(|name| Some((name.into(), env::var_os(name)?)));
+    let configured = env.iter().map(|(name, value)| (name.into(), value.into()));
+    inherited.chain(configured).collect()
+}

@@ -1,0 +1,318 @@
+//! The journal as an operator sees it: text that can be read, looked at without a trace, refused
+//! where it is damaged, and mended on purpose.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod util;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use serde_json::Value;
+
+use util::{DEADLINE, Gateway, Home, Outcome, Target, script};
+
+/// CRC-32C (Castagnoli), bit by bit: the slow way, and not the gateway's.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 }
+        })
+    })
+}
+
+fn journal(home: &Home) -> PathBuf {
+    home.state_dir().join("journal")
+}
+
+/// The lines of the journal: numbers and JSON. Every checksum must be right.
+#[track_caller]
+fn lines(text: &str) -> Vec<(u64, Value)> {
+    let line = |line: &str| {
+        let (crc, rest) = line.split_once(' ')?;
+        let (number, json) = rest.split_once(' ')?;
+        let right = crc == format!("{:08x}", crc32c(rest.as_bytes()));
+        right.then_some((number.parse().ok()?, serde_json::from_str(json).ok()?))
+    };
+    let wrong = |text: &str| panic!("no line of a journal: {text:?}");
+    assert!(text.ends_with('\n'), "the last line is cut short");
+    text.lines().map(|text| line(text).unwrap_or_else(|| wrong(text))).collect()
+}
+
+/// Every file below a directory, with all that a writer would change.
+fn everything(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, i64, i64, u64)> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let meta = fs::symlink_metadata(&path).unwrap();
+        let bytes = if meta.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+        if meta.is_dir() {
+            found.extend(everything(&path));
+        }
+        found.insert(path, (bytes, meta.mtime(), meta.mtime_nsec(), meta.ino()));
+    }
+    found
+}
+
+/// A home in which some messages were sent and the gateway was killed, and their ids.
+#[track_caller]
+fn used_home(count: usize) -> (Home, Vec<String>) {
+    let gateway = Gateway::start();
+    let api = gateway.api();
+    let send = |number: usize| {
+        let id = api.accepted(&format!("s{}", number % 3), &format!("message {number}"));
+        api.reply(&id);
+        id
+    };
+    let ids = (0..count).map(send).collect();
+    (gateway.end(libc::SIGKILL), ids)
+}
+
+/// Where the line of a journal begins, counted in bytes.
+fn offset_of_line(bytes: &[u8], number: usize) -> usize {
+    bytes.split_inclusive(|byte| *byte == b'\n').take(number).map(<[u8]>::len).sum()
+}
+
+/// A start that must be refused, and what it said.
+#[track_caller]
+fn refused_start(home: &Home) -> Outcome {
+    let process = home.launch().spawn();
+    assert!(process.wait_for_end_or("READY=1"), "it started");
+    let outcome = process.finish(DEADLINE);
+    assert_ne!(outcome.code(), 0, "{outcome:?}");
+    outcome
+}
+
+#[test]
+fn it_is_text_a_record_a_line() {
+    assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    let (home, ids) = used_home(4);
+    let text = fs::read_to_string(journal(&home)).unwrap();
+    let lines = lines(&text);
+    let header = serde_json::json!(
+        {"format": "hermes-gateway journal", "version": 1, "base": 1, "kept": 0}
+    );
+    assert_eq!(lines[0], (0, header));
+    let words: Vec<(u64, &str, &str)> = lines[1..]
+        .iter()
+        .map(|(n, json)| (*n, json["t"].as_str().unwrap(), json["id"].as_str().unwrap()))
+        .collect();
+    let steps = ["accepted", "started", "done"];
+    let wanted: Vec<(u64, &str, &str)> = (1..)
+        .zip(ids.iter().flat_map(|id| steps.map(|step| (step, id.as_str()))))
+        .map(|(number, (step, id))| (number, step, id))
+        .collect();
+    assert_eq!(words, wanted);
+    let (_, accepted) = &lines[1];
+    assert_eq!((&accepted["principal"], &accepted["session"]), (&"owner".into(), &"s0".into()));
+    assert_eq!(accepted["text"], "message 0");
+    assert!(text.lines().nth(1).unwrap().contains("{\"t\":\"accepted\",\"id\":\""), "{text}");
+    assert_eq!(fs::metadata(journal(&home)).unwrap().mode() & 0o077, 0, "others may read it");
+}
+
+#[test]
+fn whoever_looks_leaves_no_trace() {
+    let target = Target::answering(|_, _| 400.into());
+    let home = Home::new();
+    home.configure(&target.config("out", ""));
+    let gateway = home.start();
+    let body = serde_json::json!({"text": "x", "deliver": "out"});
+    let answer = gateway.api().send_json("s", &body).assert_status(202).json();
+    let id = answer["id"].as_str().unwrap().to_owned();
+    gateway.api().until_delivery(&id, "dead");
+    let look = |what: &str| {
+        let before = everything(&home.state_dir());
+        let summary = home.run(&["journal"]).assert_code(0).stdout;
+        assert!(summary.contains(&id), "{what}: {summary}");
+        home.run(&["journal", "check"]).assert_code(0);
+        let dump = home.run(&["journal", "dump"]).assert_code(0).stdout;
+        let records = lines(&fs::read_to_string(journal(&home)).unwrap()).len() - 1;
+        assert!(dump.lines().count() >= records && dump.contains(&id), "{what}: {dump}");
+        let after = everything(&home.state_dir());
+        assert!(before == after, "{what}: {:?}", after.keys());
+    };
+    look("beside a gateway that lives");
+    gateway.end(libc::SIGKILL);
+    look("behind a dead one");
+    let mut bytes = fs::read(journal(&home)).unwrap();
+    bytes.extend(b"0123abcd 99 {\"t\":\"acc");
+    fs::write(journal(&home), bytes).unwrap();
+    look_at_torn(&home);
+}
+
+/// An end that is incomplete is said, and left as it is.
+#[track_caller]
+fn look_at_torn(home: &Home) {
+    let before = everything(&home.state_dir());
+    let said = home.run(&["journal", "check"]).assert_code(0).stdout;
+    assert!(said.contains("incomplete"), "{said}");
+    home.run(&["journal", "dump"]).assert_code(0);
+    assert!(before == everything(&home.state_dir()));
+}
+
+#[test]
+fn it_can_be_checked_while_it_is_written() {
+    let gateway = Gateway::start();
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let ids: Vec<String> =
+                (0..300).map(|n| gateway.api().accepted(&format!("s{}", n % 40), "x")).collect();
+            ids.iter().for_each(|id| drop(gateway.api().reply(id)));
+        });
+        while !writer.is_finished() {
+            gateway.home().run(&["journal", "check"]).assert_code(0);
+        }
+    });
+}
+
+#[test]
+fn where_there_is_no_journal_nothing_is_made() {
+    let home = Home::new();
+    home.configure("");
+    for args in [&["journal"][..], &["journal", "check"], &["journal", "dump"]] {
+        let outcome = home.run(args);
+        assert!(!outcome.stdout.is_empty() || !outcome.stderr.is_empty(), "{args:?}");
+    }
+    assert!(!journal(&home).exists());
+}
+
+#[test]
+fn an_incomplete_end_is_cut_off_at_the_start() {
+    let (home, ids) = used_home(3);
+    let whole = fs::read(journal(&home)).unwrap();
+    // All the ways in which the last record, the end of the last message, can be cut short.
+    let last = offset_of_line(&whole, lines(&String::from_utf8_lossy(&whole)).len() - 1);
+    for length in [last + 1, last + 9, (last + whole.len()) / 2, whole.len() - 1] {
+        fs::write(journal(&home), &whole[..length]).unwrap();
+        let gateway = home.start();
+        for id in &ids {
+            assert_eq!(gateway.api().finished(id)["status"], "done", "{length}");
+        }
+        assert_eq!(gateway.api().message(&ids[2])["attempts"], 2, "{length}");
+        gateway.end(libc::SIGKILL);
+        lines(&fs::read_to_string(journal(&home)).unwrap());
+    }
+}
+
+#[test]
+fn an_unknown_version_is_refused() {
+    let (home, _) = used_home(1);
+    let text = fs::read_to_string(journal(&home)).unwrap();
+    let (_, rest) = text.split_once('\n').unwrap();
+    let header = "0 {\"format\":\"hermes-gateway journal\",\"version\":2,\"base\":1,\"kept\":0}";
+    let text = format!("{:08x} {header}\n{rest}", crc32c(header.as_bytes()));
+    fs::write(journal(&home), &text).unwrap();
+    let said = refused_start(&home).stderr;
+    let file = journal(&home).display().to_string();
+    assert!(said.contains(&file) && said.contains('2') && said.contains("version"), "{said}");
+    assert_ne!(home.run(&["journal", "check"]).code(), 0);
+    assert_ne!(home.run(&["journal", "repair"]).code(), 0);
+    assert_eq!(fs::read_to_string(journal(&home)).unwrap(), text);
+}
+
+#[test]
+fn what_is_no_journal_is_refused_and_left_alone() {
+    for text in ["hello\n", "hello", "{\"format\":\"hermes-gateway journal\"}\n", "\0\0\0\0\n"] {
+        let home = Home::new();
+        home.start().end(libc::SIGKILL);
+        fs::write(journal(&home), text).unwrap();
+        let said = refused_start(&home).stderr;
+        assert!(said.contains(&journal(&home).display().to_string()), "{text:?}: {said}");
+        assert_eq!(fs::read_to_string(journal(&home)).unwrap(), text);
+    }
+}
+
+#[test]
+fn damage_in_the_middle_stops_the_start_until_it_is_repaired() {
+    let (home, ids) = used_home(6);
+    let whole = fs::read(journal(&home)).unwrap();
+    // The acceptance of the fourth message: three records for each one before it.
+    let damaged_line = 1 + 3 * 3;
+    let (offset, next) =
+        (offset_of_line(&whole, damaged_line), offset_of_line(&whole, damaged_line + 1));
+    let mut damaged = whole.clone();
+    damaged[usize::midpoint(offset, next)] ^= 0x04;
+    fs::write(journal(&home), &damaged).unwrap();
+
+    let said = refused_start(&home).stderr;
+    let file = journal(&home).display().to_string();
+    assert!(said.contains(&offset.to_string()) && said.contains(&file), "{offset}: {said}");
+    assert!(said.contains("journal repair"), "{said}");
+    let check = home.run(&["journal", "check"]);
+    assert!(check.code() != 0 && check.stderr.contains(&offset.to_string()), "{check:?}");
+    assert_eq!(fs::read(journal(&home)).unwrap(), damaged, "a refusal changes nothing");
+
+    let said = home.run(&["journal", "repair"]).assert_code(0);
+    let kept = everything(&home.state_dir());
+    let cut = &damaged[offset..next];
+    let holds = |bytes: &[u8]| bytes.windows(cut.len()).any(|window| window == cut);
+    let beside = kept.iter().filter(|(path, (bytes, ..))| *path != &journal(&home) && holds(bytes));
+    assert_eq!(beside.count(), 1, "{:?}\n{said:?}", kept.keys());
+    home.run(&["journal", "check"]).assert_code(0);
+    let gateway = home.start();
+    for id in &ids[..3] {
+        assert_eq!(gateway.api().message(id)["status"], "done");
+    }
+    let id = gateway.api().accepted("s", "new");
+    assert_eq!(gateway.api().reply(&id), "new");
+    assert!(!ids.contains(&id));
+}
+
+#[test]
+fn a_repair_needs_a_gateway_that_is_away_and_a_reason() {
+    let (home, _) = used_home(2);
+    let before = fs::read(journal(&home)).unwrap();
+    home.run(&["journal", "repair"]);
+    assert_eq!(fs::read(journal(&home)).unwrap(), before, "there was nothing to repair");
+    let gateway = home.start();
+    assert_ne!(home.run(&["journal", "repair"]).code(), 0);
+    assert!(gateway.is_running());
+}
+
+#[test]
+fn compaction_keeps_what_counts() {
+    let home = Home::new();
+    home.configure(&format!("{}[limits]\nkeep_results = 3\n", script("cat; echo")));
+    let gateway = home.start();
+    let send = |gateway: &Gateway, text: &str| {
+        let id = gateway.api().accepted("s", text);
+        assert_eq!(gateway.api().reply(&id), text);
+        id
+    };
+    let ids: Vec<String> =
+        (0..60).map(|n| send(&gateway, &format!("{n} {}", "x".repeat(500)))).collect();
+    let keyed = gateway.api().send_keyed("s", "k", "keyed").assert_status(202).json();
+    gateway.api().reply(keyed["id"].as_str().unwrap());
+    let check = |gateway: &Gateway, what: &str| {
+        for id in &ids[57..] {
+            assert_eq!(gateway.api().message(id)["status"], "done", "{what}");
+        }
+        let again = gateway.api().send_keyed("s", "k", "keyed").assert_status(200).json();
+        assert_eq!(again["id"], keyed["id"], "{what}");
+        home.run(&["journal", "check"]).assert_code(0);
+    };
+    let size = || fs::metadata(journal(&home)).unwrap().len();
+    let before = size();
+    home.run(&["journal", "compact"]).assert_code(0);
+    let after = size();
+    assert!(after < before / 2, "{before} → {after}");
+    check(&gateway, "alive");
+    let sizes =
+        gateway.api().call("POST", "/v1/journal/compact", &[], "").assert_status(200).json();
+    assert!(sizes["before"].is_u64() && sizes["after"].is_u64(), "{sizes}");
+    let gateway = gateway.reborn_after(libc::SIGKILL);
+    check(&gateway, "after a kill");
+    let last: Vec<String> = (0..10).map(|n| send(&gateway, &format!("later {n}"))).collect();
+    gateway.end(libc::SIGKILL);
+    let before = size();
+    home.run(&["journal", "compact"]).assert_code(0);
+    assert!(size() < before);
+    let gateway = home.start();
+    assert_eq!(gateway.api().message(&last[9])["reply"], "later 9");
+    // Numbers go on, whatever was let go.
+    let text = fs::read_to_string(journal(&home)).unwrap();
+    let numbers: Vec<u64> = lines(&text)[1..].iter().map(|(number, _)| *number).collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b) && numbers.last() > Some(&180), "{numbers:?}");
+}
