@@ -20,7 +20,6 @@
 
 pub mod api;
 pub mod caller;
-pub mod caller;
 pub mod crowd;
 mod disk;
 pub mod fault;
