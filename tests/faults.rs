@@ -243,6 +243,11 @@ fn a_write_fails() {
 }
 
 #[test]
+fn a_read_fails() {
+    sweep("read", &[libc::EIO], 4);
+}
+
+#[test]
 fn an_open_fails() {
     sweep("openat", &[libc::EMFILE, libc::EIO], 2);
 }
@@ -556,6 +561,8 @@ fn a_journal_at_its_cap_takes_no_new_work_and_completes_what_there_is() {
     let refused = refused.assert_status(507);
     assert!(refused.field("retry-after").is_some(), "{:?}", refused.head);
     assert!(ids.len() > 20, "{}", ids.len());
+    // It is ready as long as it takes anything: until not even this is taken.
+    post_until_refused(&mut caller, "short", "x").1.assert_status(507);
     assert_degraded(&gateway, &mut caller, "max_journal");
     gate.open();
     assert_all_done(&mut caller, &ids, &text);
