@@ -24,7 +24,7 @@ const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 #[track_caller]
 fn reply(received: &Received) -> String {
     let body = received.json();
-    body["reply"].as_str().unwrap_or_else(|| panic!("no reply: {body}")).to_owned()
+    body["data"]["reply"].as_str().unwrap_or_else(|| panic!("no reply: {body}")).to_owned()
 }
 
 #[track_caller]
@@ -66,12 +66,14 @@ fn a_reply_is_posted_and_signed() {
     received.assert_signed(SECRET);
     assert_eq!(reply(received), text);
     let body = received.json();
-    assert_eq!((&body["id"], &body["session"]), (&id.into(), &"wörk".into()), "{body}");
-    assert_eq!(body["status"], "done", "{body}");
+    assert_eq!(body["type"], "message.done", "{body}");
+    let data = &body["data"];
+    assert_eq!((&data["id"], &data["session"]), (&id.clone().into(), &"wörk".into()), "{body}");
+    assert_eq!(data["status"], "done", "{body}");
     // Nothing of ours goes along.
     let said = format!("{received:?}");
     assert!(!said.contains(&home.api_key()) && !said.contains(SECRET), "{said}");
-    let delivery = gateway.api().until_delivery(body["id"].as_str().unwrap(), "delivered");
+    let delivery = gateway.api().until_delivery(&id, "delivered");
     let wanted = json!({"target": "out", "status": "delivered", "attempts": 1, "error": null});
     assert_eq!(delivery, wanted);
 }
@@ -112,7 +114,11 @@ fn a_failure_is_told_in_words() {
     let id = gateway.api().deliver("s", "x", "out");
     let received = &target.wait_for(1)[0];
     let body = received.json();
-    assert_eq!((&body["id"], &body["status"]), (&id.into(), &"failed".into()), "{body}");
+    assert_eq!(
+        (&body["data"]["id"], &body["data"]["status"]),
+        (&id.into(), &"failed".into()),
+        "{body}"
+    );
     assert!(body.to_string().contains("in words"), "{body}");
 }
 

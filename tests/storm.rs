@@ -285,7 +285,7 @@ fn first_of(complaints: &[String]) -> String {
 
 fn delivery(received: &util::Received) -> Delivery {
     let body = received.json();
-    let reply = body["reply"].as_str().unwrap_or_else(|| panic!("no reply: {body}"));
+    let reply = body["data"]["reply"].as_str().unwrap_or_else(|| panic!("no reply: {body}"));
     Delivery {
         webhook_id: received.field("webhook-id").to_owned(),
         text: reply.strip_prefix("re ").unwrap_or_else(|| panic!("no reply: {body}")).to_owned(),

@@ -114,6 +114,11 @@ impl Entry {
         self.delivery_state() == Some(Delivery::Dead)
     }
 
+    /// When it ended, or its delivery was begun anew: milliseconds since 1970.
+    fn quiet_since(&self) -> u64 {
+        self.ended.max(self.delivery.as_ref().map_or(0, |outgoing| outgoing.since))
+    }
+
     /// What its session is known by.
     pub fn session(&self) -> Option<Digest> {
         self.who.session

@@ -238,6 +238,8 @@ impl Hub {
         let number = match self.write(&mut state, &record, Purpose::NewWork) {
             Ok(number) => number,
             Err(refused) => {
+                // There may be something to forget.
+                self.alarm.notify_all();
                 let ids = state.dispatch.leave(id);
                 let begun = self.begin(&mut state, ids);
                 drop(state);
@@ -496,7 +498,7 @@ impl Hub {
     }
 
     /// A journal that broke is the end of the process: the main thread is told.
-    fn heard(&self, refused: Refused) -> Refused {
+    pub(super) fn heard(&self, refused: Refused) -> Refused {
         if let Refused::Broken(_) = refused {
             self.broken.store(true, Ordering::SeqCst);
             self.quiet.raise();

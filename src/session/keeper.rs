@@ -10,7 +10,7 @@ use super::book::{Digest, Entry, Party};
 use super::hub::{Hub, State, now};
 use super::id::Id;
 use crate::digests::Digests;
-use crate::journal::record;
+use crate::journal::{Condition, Refused, record};
 use crate::limits::{COMPACT_FROM, COMPACT_PAUSE, KEEPER_ROUND, THREAD_STACK};
 use crate::threads;
 
@@ -107,7 +107,11 @@ impl Hub {
     fn is_worth_compacting(&self, care: &Care) -> bool {
         let (size, live) = (self.journal.size(), self.lock().book.bytes());
         let rests = care.compact_after.is_some_and(|after| Instant::now() < after);
-        size > COMPACT_FROM && live < size / 2 && !rests
+        // Near its cap less is worth it: new work is about to be refused.
+        let cap = self.settings().config.limits.max_journal as u64;
+        let dead = size.saturating_sub(live);
+        let worth_it = dead > size / 2 || (size > cap / 2 && dead > size / 8);
+        size > COMPACT_FROM.min(cap / 4) && worth_it && !rests
     }
 
     /// Compacts in a thread of its own: turns and deliveries come due meanwhile.
@@ -132,6 +136,7 @@ impl Hub {
     pub fn compact(&self) -> io::Result<(u64, u64)> {
         let mut care = self.care.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.journal.size();
+        self.forget(&mut care);
         self.compact_with(&mut care)?;
         Ok((before, self.journal.size()))
     }
@@ -147,7 +152,11 @@ impl Hub {
             let id = record::id_of(json);
             self.lock().book.keeps(number, id)
         };
-        self.journal.compact(&mut keep)
+        let result = self.journal.compact(&mut keep);
+        if let (Err(_), Condition::Broken(why)) = (&result, self.journal.condition()) {
+            self.heard(Refused::Broken(why));
+        }
+        result
     }
 }
 
