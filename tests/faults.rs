@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use util::fault::{self, Fault, SHORT, When};
 use util::http::Response;
-use util::{Caller, DEADLINE, Gate, Gateway, Home, Private, eventually, full, pause, sys};
+use util::{Caller, DEADLINE, Gate, Gateway, Home, Private, Tmpfs, eventually, full, pause, sys};
 
 /// What a gateway may end with: planned, failed, unavailable, again, configuration, terminated.
 const DOCUMENTED: [i32; 6] = [0, 1, 69, 75, 78, 143];
@@ -243,6 +243,11 @@ fn a_write_fails() {
 }
 
 #[test]
+fn a_read_fails() {
+    sweep("read", &[libc::EIO], 4);
+}
+
+#[test]
 fn an_open_fails() {
     sweep("openat", &[libc::EMFILE, libc::EIO], 2);
 }
@@ -373,8 +378,7 @@ fn fill(home: &Home) -> std::path::PathBuf {
 fn a_full_disk_takes_no_new_work_and_completes_what_there_is() {
     Private::new().run(|| {
         let home = Home::new();
-        let state = home.path().join("s");
-        sys::mount_tmpfs(&state, c"size=4m,mode=700").unwrap();
+        let _mounted = Tmpfs::new(&home.path().join("s"), c"size=4m,mode=700");
         let (gateway, gate) = waiting(&home, &[]);
         let mut caller = Caller::unix(&home.control_socket()).unwrap();
         let text = "x".repeat(20_000);
@@ -393,11 +397,9 @@ fn a_full_disk_takes_no_new_work_and_completes_what_there_is() {
         gateway.signal(libc::SIGKILL);
         gateway.wait_for_exit(DEADLINE);
         drop(gateway);
-        let gateway = home.start();
+        let _gateway = home.start();
         let mut caller = Caller::unix(&home.control_socket()).unwrap();
         assert_all_done(&mut caller, &ids, &text);
-        drop((caller, gateway));
-        sys::unmount(&state, true).unwrap();
     });
 }
 
@@ -406,8 +408,7 @@ fn a_disk_that_never_had_room_takes_no_work_and_stops_nothing_else() {
     Private::new().run(|| {
         for size in [c"size=64k,mode=700", c"size=256k,mode=700", c"size=1m,mode=700"] {
             let home = Home::new();
-            let state = home.path().join("s");
-            sys::mount_tmpfs(&state, size).unwrap();
+            let _mounted = Tmpfs::new(&home.path().join("s"), size);
             let gateway = home.start();
             let mut caller = Caller::unix(&home.control_socket()).unwrap();
             let text = "x".repeat(4000);
@@ -423,7 +424,6 @@ fn a_disk_that_never_had_room_takes_no_work_and_stops_nothing_else() {
             assert_eq!(gateway.ask("hello").reply(), "hello");
             gateway.signal(libc::SIGINT);
             gateway.into_process().finish(DEADLINE).assert_code(0);
-            sys::unmount(&state, true).unwrap();
         }
     });
 }
@@ -460,7 +460,7 @@ fn a_start_on_a_disk_that_cannot_be_written() {
     Private::new().run(|| {
         let home = Home::new();
         let state = home.path().join("s");
-        sys::mount_tmpfs(&state, c"size=8m,mode=700").unwrap();
+        let _mounted = Tmpfs::new(&state, c"size=8m,mode=700");
         let gateway = home.start();
         let mut caller = Caller::unix(&home.control_socket()).unwrap();
         let answer = caller.post_message("s", "k", "hello").unwrap().assert_status(202).json();
@@ -487,12 +487,10 @@ fn a_start_on_a_disk_that_cannot_be_written() {
             }
         }
         remount("remount,rw");
-        let gateway = home.start();
+        let _gateway = home.start();
         let mut caller = Caller::unix(&home.control_socket()).unwrap();
         let done = caller.ask("GET", &target, &[], "").unwrap().assert_status(200).json();
         assert_eq!(done["reply"], "hello", "{done}");
-        drop((caller, gateway));
-        sys::unmount(&state, true).unwrap();
     });
 }
 
@@ -556,6 +554,8 @@ fn a_journal_at_its_cap_takes_no_new_work_and_completes_what_there_is() {
     let refused = refused.assert_status(507);
     assert!(refused.field("retry-after").is_some(), "{:?}", refused.head);
     assert!(ids.len() > 20, "{}", ids.len());
+    // It is ready as long as it takes anything: until not even this is taken.
+    post_until_refused(&mut caller, "short", "x").1.assert_status(507);
     assert_degraded(&gateway, &mut caller, "max_journal");
     gate.open();
     assert_all_done(&mut caller, &ids, &text);

@@ -190,6 +190,8 @@ stand_before!(pwrite(fd: c_int, bytes: Bytes, size: usize, at: i64) -> isize,
 stand_before!(pwrite64(fd: c_int, bytes: Bytes, size: usize, at: i64) -> isize,
     judge_fd("write", fd), (fd, bytes, size.div_ceil(2), at));
 stand_before!(writev(fd: c_int, parts: Bytes, count: c_int) -> isize, judge_fd("write", fd));
+stand_before!(read(fd: c_int, buffer: *mut c_void, size: usize) -> isize, judge_fd("read", fd));
+stand_before!(pread64(fd: c_int, buffer: *mut c_void, size: usize, at: i64) -> isize, judge_fd("read", fd));
 stand_before!(fdatasync(fd: c_int) -> c_int, judge_fd("fdatasync", fd));
 stand_before!(fsync(fd: c_int) -> c_int, judge_fd("fsync", fd));
 stand_before!(ftruncate(fd: c_int, size: i64) -> c_int, judge_fd("ftruncate", fd));

@@ -1,6 +1,7 @@
 //! A disk whose power can be cut: a file system in a file, mounted through a loop device. To be used
 //! inside of [`super::Private`], which takes it down even when nobody else can.
 
+use std::ffi::CStr;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -61,6 +62,23 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         let _ = sys::unmount(&self.at, true);
+    }
+}
+
+/// A tmpfs that is mounted for as long as this lives.
+pub struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    #[track_caller]
+    pub fn new(at: &Path, options: &CStr) -> Tmpfs {
+        sys::mount_tmpfs(at, options).expect("mount a tmpfs");
+        Tmpfs(at.to_owned())
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = sys::unmount(&self.0, true);
     }
 }
 

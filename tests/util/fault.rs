@@ -28,8 +28,8 @@ pub const SHORT: i32 = 0;
 /// A fault: calls of this kind fail with this error; [`SHORT`] writes half and then finds the disk full.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault<'a> {
-    /// "write", "fdatasync", "fsync", "rename", "openat", "ftruncate", "fallocate", or several with
-    /// "+" between them.
+    /// "read", "write", "fdatasync", "fsync", "rename", "openat", "ftruncate", "fallocate", or several
+    /// with "+" between them.
     pub call: &'static str,
     pub error: i32,
     pub when: When<'a>,

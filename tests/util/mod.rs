@@ -46,7 +46,7 @@ use std::time::{Duration, Instant};
 
 pub use api::Api;
 pub use caller::Caller;
-pub use disk::Disk;
+pub use disk::{Disk, Tmpfs};
 pub use gate::Gate;
 pub use gateway::{Gateway, Home, Launch};
 pub use manager::{Manager, Unit};
