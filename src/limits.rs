@@ -415,6 +415,9 @@ pub const KEPT_STOPS: usize = 200;
 /// The file is pruned to `KEPT_STOPS` lines of about 400 bytes at each start; beyond this it is not ours.
 pub const MAX_HISTORY: u64 = 16 << 20;
 
+/// How long a start waits for a lock whose holder is dead: for as long as an exec may take.
+pub const LOCK_ORPHANED: Duration = Duration::from_secs(2);
+
 /// What the holder writes is about 50 bytes.
 pub const MAX_LOCK_FILE: u64 = 1024;
 

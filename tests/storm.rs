@@ -284,13 +284,11 @@ fn first_of(complaints: &[String]) -> String {
 }
 
 fn delivery(received: &util::Received) -> Delivery {
-    let mut body = received.json();
-    // All but what is about the attempt must be the same again.
-    body["data"].as_object_mut().and_then(|data| data.remove("attempt"));
+    let body = received.json();
     let reply = body["data"]["reply"].as_str().unwrap_or_else(|| panic!("no reply: {body}"));
     Delivery {
         webhook_id: received.field("webhook-id").to_owned(),
         text: reply.strip_prefix("re ").unwrap_or_else(|| panic!("no reply: {body}")).to_owned(),
-        body: body["data"].to_string(),
+        body: String::from_utf8_lossy(&received.body).into_owned(),
     }
 }

@@ -138,9 +138,11 @@ fn carry(
     client: &OwnedFd,
     answer: &mut Answer<'_>,
 ) -> Result<(), Option<Problem>> {
-    let id = match submit(service, draft)? {
-        Submitted::New { id, .. } | Submitted::Known(id) => id,
+    let (id, replayed) = match submit(service, draft)? {
+        Submitted::New { id, .. } => (id, false),
+        Submitted::Known(id) => (id, true),
     };
+    answer.replayed = replayed;
     answer.id = id.to_string();
     let broken = |e: io::Error| Problem::no_place(&NoPlace::Failed(e));
     let passed = if answer.chat.stream {
@@ -260,6 +262,8 @@ struct Answer<'c> {
     chat: &'c Chat,
     /// The message's, once it has one.
     id: String,
+    /// An earlier request began it.
+    replayed: bool,
     created: u64,
     way: Way<'c>,
 }
@@ -280,7 +284,7 @@ impl<'c> Answer<'c> {
         } else {
             Way::Collecting(connection, request, String::new())
         };
-        Answer { chat, id: String::new(), created: since.as_secs(), way }
+        Answer { chat, id: String::new(), replayed: false, created: since.as_secs(), way }
     }
 
     fn finish(mut self) -> Result<(), Closed> {
@@ -296,7 +300,8 @@ impl<'c> Answer<'c> {
         match self.way {
             Way::Collecting(connection, request, _) => {
                 let body = last.into_bytes();
-                connection.respond(request, Response::new(200, "application/json", body))
+                let response = Response::new(200, "application/json", body);
+                connection.respond(request, marked(response, self.replayed))
             }
             Way::Streaming(ref mut stream) => {
                 let mut out = Vec::new();
@@ -312,7 +317,7 @@ impl<'c> Answer<'c> {
     fn fail(mut self, problem: &Problem) -> Result<(), Closed> {
         match self.way {
             Way::Waiting(connection, request) | Way::Collecting(connection, request, _) => {
-                connection.respond(request, problem.response())
+                connection.respond(request, marked(problem.response(), self.replayed))
             }
             Way::Streaming(ref mut stream) => {
                 let mut out = Vec::new();
@@ -336,7 +341,7 @@ impl<'c> Answer<'c> {
         match std::mem::replace(&mut self.way, Way::Gone) {
             Way::Waiting(connection, request) => {
                 let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-                let stream = connection.start_stream(request, sse_head());
+                let stream = connection.start_stream(request, marked(sse_head(), self.replayed));
                 self.way = Way::Streaming(stream.map_err(gone)?);
                 self.send(r#"{"role":"assistant","content":""}"#)
             }
@@ -385,6 +390,11 @@ impl Reply for Answer<'_> {
         }
         Ok(())
     }
+}
+
+/// A response, which may be the repetition of an earlier one.
+fn marked(response: Response, replayed: bool) -> Response {
+    if replayed { response.header(idempotency::REPLAYED, "true") } else { response }
 }
 
 pub fn sse_head() -> Response {

@@ -22,9 +22,10 @@ pub fn key(
     let Some(key) = request.header(HEADER) else {
         return Ok(None);
     };
+    let once = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case(HEADER)).count() == 1;
     let visible = key.iter().all(|byte| byte.is_ascii_graphic());
-    if !visible || !(1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) {
-        let message = format!("{HEADER} takes 1 to {MAX_IDEMPOTENCY_KEY} visible bytes.");
+    if !once || !visible || !(1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) {
+        let message = format!("{HEADER} takes 1 to {MAX_IDEMPOTENCY_KEY} visible bytes, once.");
         return Err(Problem::new(400, "bad_idempotency_key", message));
     }
     let session = request.header(super::chat::SESSION).unwrap_or_default();

@@ -9,16 +9,21 @@ use super::message::ask;
 use super::send::open;
 use super::table::table;
 use super::{Context, moment, print};
+use crate::agent::Agent;
 use crate::config;
 use crate::exit::{Exit, Failure};
-use crate::journal::record::{self, Record};
-use crate::journal::{Damage, FileJournal, Journal, NAME, Report, inspect, repair};
+use crate::journal::record::Record;
+use crate::journal::{Damage, FileJournal, NAME, Report, inspect, repair};
 use crate::lifecycle::instance::Instance;
 use crate::limits::{CONTROL_PATIENCE, MAX_JOURNAL_ROWS};
 use crate::session::book::{Book, Entry};
+use crate::session::hub::{Hub, Settings};
 use crate::session::life::Delivery;
+use crate::session::transcript::Transcripts;
 use crate::session::view::rfc3339;
+use crate::sys::fd::Event;
 use crate::text::escaped;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What to do with the journal.
@@ -143,19 +148,21 @@ fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
     let _held = Instance::take(&context.name, &context.dirs)?;
     let loaded = config::load(&context.sources())
         .map_err(|e| Failure::new(Exit::Config, format!("the configuration is wrong\n{e}")))?;
-    let limits = &loaded.config.limits;
+    let cap = loaded.config.limits.max_journal as u64;
     let mut book = Book::default();
-    let (journal, _) =
-        FileJournal::open(&context.dirs.state, limits.max_journal as u64, &mut |number, json| {
-            book.apply(number, &Record::parse(json)?, json.len())
-        })
-        .map_err(|damage| damaged(&damage))?;
-    // Nothing is forgotten here: a message's turn may be missing in its transcript.
-    let before = journal.size();
-    book.forget_resets();
-    let mut keep = |number: u64, json: &str| book.keeps(number, record::id_of(json));
-    journal.compact(&mut keep).map_err(|e| Failure::cannot("compact the journal", &e))?;
-    Ok((before, journal.size()))
+    let (journal, _) = FileJournal::open(&context.dirs.state, cap, &mut |number, json| {
+        book.apply(number, &Record::parse(json)?, json.len())
+    })
+    .map_err(|damage| damaged(&damage))?;
+    let cannot = |e: std::io::Error| Failure::cannot("compact the journal", &e);
+    let children = Arc::clone(&context.children);
+    let agent = Agent::new(loaded.config.agent.clone(), Arc::clone(&children));
+    let settings = Settings { config: loaded.config, agent };
+    let transcripts = Transcripts::new(context.dirs.sessions());
+    let quiet = Arc::new(Event::new().map_err(cannot)?);
+    // A hub that is not opened begins nothing.
+    let hub = Hub::new(Box::new(journal), book, transcripts, settings, (children, quiet));
+    hub.map_err(cannot)?.compact().map_err(cannot)
 }
 
 fn mend(context: &Context) -> Result<Exit, Failure> {

@@ -73,7 +73,9 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
     let deadline = Instant::now() + wait;
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).min(MAX_WAIT);
-        let target = format!("/v1/messages/{id}?wait={}", left.as_secs());
+        // Whole seconds, rounded up: what is left of one is waited for too.
+        let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+        let target = format!("/v1/messages/{id}?wait={seconds}");
         let message = ask(client, "GET", &target, &[], None)?;
         let error = lines(message["error"].as_str().unwrap_or("no reason is known"));
         match message["status"].as_str() {
@@ -82,7 +84,7 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
             Some("cancelled") => {
                 return Err(Failure::failed(format!("message {id} was cancelled: {error}")));
             }
-            status if left.as_secs() == 0 => {
+            status if left.is_zero() => {
                 let status = escaped(status.unwrap_or("?"), false);
                 let place = message["position"].as_u64();
                 let place = place.map(|n| format!(", position {n}")).unwrap_or_default();

@@ -36,13 +36,14 @@ pub fn send(
 
 impl<'a> Post<'a> {
     pub fn new(target: &'a Target, url: &'a Url, parcel: &Parcel<'_>, now: SystemTime) -> Post<'a> {
-        let body = body(parcel, &Utc::new(now).rfc3339());
+        let body = body(parcel);
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let timestamp = now.as_secs().to_string();
         let mut headers = vec![
             ("Content-Type", "application/json".to_owned()),
             ("User-Agent", concat!("hermes-gateway/", env!("CARGO_PKG_VERSION")).to_owned()),
             ("webhook-id", parcel.id.to_owned()),
+            ("webhook-attempt", parcel.attempt.to_string()),
         ];
         if let Some(secret) = &target.secret
             && let Some(signature) = sign(secret.bytes(), parcel.id, &timestamp, &body)
@@ -59,10 +60,10 @@ fn sign(secret: &[u8], id: &str, timestamp: &str, body: &str) -> Option<String> 
     Some(format!("v1,{}", to_base64(&hmac_sha256(secret, &parts)?)))
 }
 
-/// The body. It has no `@` in it, which curl would take for a file name at the front of a piece; in
+/// The body, the same in every attempt. It has no `@` in it, which curl would take for a file name at the front of a piece; in
 /// JSON it can only be part of a string.
-fn body(parcel: &Parcel<'_>, timestamp: &str) -> String {
-    let Parcel { id, principal, status, text, attempt, .. } = parcel;
+fn body(parcel: &Parcel<'_>) -> String {
+    let Parcel { id, principal, status, text, .. } = parcel;
     let text = quoted(text);
     let (reply, error) = if *status == "done" { (&*text, "null") } else { ("null", &*text) };
     let [id, principal] = [id, principal].map(|text| quoted(text));
@@ -70,9 +71,9 @@ fn body(parcel: &Parcel<'_>, timestamp: &str) -> String {
     let [created, finished] = [parcel.created_at, parcel.finished_at].map(quoted);
     let (kind, status) = (quoted(&format!("message.{status}")), quoted(status));
     format!(
-        "{{\"type\":{kind},\"timestamp\":\"{timestamp}\",\"data\":{{\"id\":{id},\
+        "{{\"type\":{kind},\"timestamp\":{finished},\"data\":{{\"id\":{id},\
          \"session\":{session},\"principal\":{principal},\"status\":{status},\
-         \"reply\":{reply},\"error\":{error},\"attempt\":{attempt},\
+         \"reply\":{reply},\"error\":{error},\
          \"created_at\":{created},\"finished_at\":{finished}}}}}"
     )
     .replace('@', "\\u0040")
@@ -123,13 +124,16 @@ mod tests {
         let post = Post::new(&target, &url, &parcel, now);
         assert_eq!(
             post.body,
-            "{\"type\":\"message.failed\",\"timestamp\":\"1994-11-06T08:49:37.042Z\",\"data\":{\
+            "{\"type\":\"message.failed\",\"timestamp\":\"F\",\"data\":{\
              \"id\":\"01J\",\"session\":null,\"principal\":\"me\\u0040home\",\"status\":\"failed\",\
-             \"reply\":null,\"error\":\"\\\"no\\\"\\n\\u0040\",\"attempt\":3,\
+             \"reply\":null,\"error\":\"\\\"no\\\"\\n\\u0040\",\
              \"created_at\":\"C\",\"finished_at\":\"F\"}}"
         );
         let names: Vec<_> = post.headers.iter().map(|(name, _)| *name).collect();
-        assert_eq!(names, ["Content-Type", "User-Agent", "webhook-id", "webhook-timestamp"]);
+        assert_eq!(
+            names,
+            ["Content-Type", "User-Agent", "webhook-id", "webhook-attempt", "webhook-timestamp"]
+        );
         let value: serde_json::Value = serde_json::from_str(&post.body).unwrap();
         assert_eq!(value["data"]["principal"], "me@home");
         let parcel = Parcel { session: Some("s"), status: "done", ..parcel };

@@ -100,10 +100,8 @@ impl FileJournal {
             }
             // After a power cut the name may lead to the old file, which gets no records any more.
             Err(e) => {
-                let why = inner.break_off(&format!("the journal's new name may not last: {e}"));
+                inner.break_off(&format!("the journal's new name may not last: {e}"));
                 self.synced.notify_all();
-                drop(inner);
-                self.tell(&why);
                 Err(e)
             }
         }

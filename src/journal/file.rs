@@ -19,8 +19,6 @@ use crate::sys::fs as files;
 /// The journal's name in the state directory.
 pub const NAME: &str = "journal";
 
-type Tell = Box<dyn FnOnce(&str) + Send>;
-
 pub struct FileJournal {
     pub(super) path: PathBuf,
     pub(super) inner: Mutex<Inner>,
@@ -29,12 +27,12 @@ pub struct FileJournal {
     /// Held by the one compaction that may run.
     pub(super) compacting: Mutex<()>,
     pub(super) disk: Disk,
-    on_broken: Mutex<Option<Tell>>,
 }
 
 /// What opening a journal has found.
 #[derive(Debug)]
 pub struct Opened {
+    #[cfg(test)]
     pub records: u64,
     /// What was cut off from its end, in words for the log.
     pub dropped: Option<String>,
@@ -68,7 +66,11 @@ impl FileJournal {
             visit(number, json)
         })?;
         let dropped = found.torn.map(|torn| drop_torn(&path, &file, torn)).transpose();
-        let opened = Opened { records: found.records, dropped: dropped.map_err(io)? };
+        let opened = Opened {
+            #[cfg(test)]
+            records: found.records,
+            dropped: dropped.map_err(io)?,
+        };
         let inner = Inner {
             file: Arc::new(file),
             index,
@@ -87,26 +89,8 @@ impl FileJournal {
             synced: Condvar::new(),
             compacting: Mutex::new(()),
             disk: Disk::real(),
-            on_broken: Mutex::new(None),
         };
         Ok((journal, opened))
-    }
-
-    /// Calls `tell` with the reason, once, as soon as the journal is broken: on the thread that found
-    /// out, and at once where it is so already.
-    pub fn on_broken(&self, tell: impl FnOnce(&str) + Send + 'static) {
-        *self.on_broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(tell));
-        let condition = self.lock().condition.clone();
-        if let Condition::Broken(why) = condition {
-            self.tell(&why);
-        }
-    }
-
-    pub(super) fn tell(&self, why: &str) {
-        let tell = self.on_broken.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(tell) = tell {
-            tell(why);
-        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -137,9 +121,8 @@ impl Journal for FileJournal {
     fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused> {
         fits(json)?;
         let result = self.lock().append(self.disk, json, purpose);
-        if let Err(Refused::Broken(why)) = &result {
+        if let Err(Refused::Broken(_)) = &result {
             self.synced.notify_all();
-            self.tell(why);
         }
         result
     }
@@ -180,10 +163,7 @@ impl Journal for FileJournal {
         }
         self.synced.notify_all();
         drop(inner);
-        broken.map_or(Ok(()), |why| {
-            self.tell(&why);
-            Err(Refused::Broken(why))
-        })
+        broken.map_or(Ok(()), |why| Err(Refused::Broken(why)))
     }
 
     fn read(&self, number: u64) -> io::Result<String> {

@@ -8,12 +8,14 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::thread;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
-use crate::limits::MAX_LOCK_FILE;
+use crate::limits::{CONTROL_PAUSE, LOCK_ORPHANED, MAX_LOCK_FILE};
 use crate::name::Name;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, lock, proc};
@@ -67,10 +69,19 @@ impl Instance {
         let path = dirs.lock();
         let mut runtime = files::open_or_create(&path).map_err(|e| failed(&path, e))?;
         let state = File::open(&dirs.state).map_err(|e| failed(&dirs.state, e))?;
-        let free = lock::try_hold_visibly(&runtime).map_err(|e| failed(&path, e))?
-            && lock::try_hold(&state).map_err(|e| failed(&dirs.state, e))?;
-        if !free {
-            return Err(Failure::new(Exit::Unavailable, held_by(name, dirs)));
+        let try_hold = || {
+            let free = lock::try_hold_visibly(&runtime).map_err(|e| failed(&path, e))?;
+            Ok(free && lock::try_hold(&state).map_err(|e| failed(&dirs.state, e))?)
+        };
+        let deadline = Instant::now() + LOCK_ORPHANED;
+        while !try_hold()? {
+            // A child that a killed gateway was about to start has a copy of its descriptors until
+            // it is another program: moments, as a rule.
+            let lives = matches!(probe(dirs), Ok(Probe::Held { holder: Some(_), .. }));
+            if lives || Instant::now() >= deadline {
+                return Err(Failure::new(Exit::Unavailable, held_by(name, dirs)));
+            }
+            thread::sleep(CONTROL_PAUSE);
         }
         let own = Pid::own();
         let start = proc::start_time(own).unwrap_or(0);

@@ -496,7 +496,7 @@ impl Hub {
     }
 
     /// A journal that broke is the end of the process: the main thread is told.
-    fn heard(&self, refused: Refused) -> Refused {
+    pub(super) fn heard(&self, refused: Refused) -> Refused {
         if let Refused::Broken(_) = refused {
             self.broken.store(true, Ordering::SeqCst);
             self.quiet.raise();

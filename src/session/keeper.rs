@@ -10,7 +10,7 @@ use super::book::{Digest, Entry, Party};
 use super::hub::{Hub, State, now};
 use super::id::Id;
 use crate::digests::Digests;
-use crate::journal::record;
+use crate::journal::{Condition, Refused, record};
 use crate::limits::{COMPACT_FROM, COMPACT_PAUSE, KEEPER_ROUND, THREAD_STACK};
 use crate::threads;
 
@@ -132,6 +132,7 @@ impl Hub {
     pub fn compact(&self) -> io::Result<(u64, u64)> {
         let mut care = self.care.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.journal.size();
+        self.forget(&mut care);
         self.compact_with(&mut care)?;
         Ok((before, self.journal.size()))
     }
@@ -147,7 +148,11 @@ impl Hub {
             let id = record::id_of(json);
             self.lock().book.keeps(number, id)
         };
-        self.journal.compact(&mut keep)
+        let result = self.journal.compact(&mut keep);
+        if let (Err(_), Condition::Broken(why)) = (&result, self.journal.condition()) {
+            self.heard(Refused::Broken(why));
+        }
+        result
     }
 }
 

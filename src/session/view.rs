@@ -324,10 +324,12 @@ impl Message {
         let text = |text: Option<&str>| text.map_or_else(|| "null".to_owned(), quoted);
         let time = |millis: Option<u64>| millis.map(rfc3339);
         let deliveries = self.delivery.iter().filter_map(|delivery| {
+            // Before there is a reply it is pending too; of what was cancelled there is none.
+            let later = (!self.turn.is_over()).then_some(Delivery::Pending);
             Some(format!(
                 r#"{{"target":{},"status":"{}","attempts":{},"error":{}}}"#,
                 quoted(&delivery.target),
-                delivery.state?.word(),
+                delivery.state.or(later)?.word(),
                 delivery.attempts,
                 text(delivery.error.as_deref()),
             ))
