@@ -4,9 +4,10 @@
 use crate::agent::Outcome;
 use crate::http::Response;
 use crate::journal::Refused;
+use crate::session::cancel::Denied;
 use crate::session::dispatch::Full;
-use crate::session::hub::{Denied, Refusal};
 use crate::session::place::NoPlace;
+use crate::session::submit::Refusal;
 use crate::text::quoted;
 
 /// Seconds after which a client may try again: a turn's usual length, and a restart's.

@@ -15,8 +15,9 @@ use crate::http::{Closed, Connection, Request, Response};
 use crate::limits::{MAX_ATTACHMENT, MAX_ATTACHMENTS, MAX_SESSION, MAX_WAIT};
 use crate::session::book::Who;
 use crate::session::commands::Command;
-use crate::session::hub::{Draft, Submitted, now};
+use crate::session::hub::now;
 use crate::session::id::Id;
+use crate::session::submit::{Draft, Submitted};
 use crate::session::view::{Message, Waited, rfc3339};
 use crate::text::quoted;
 

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+mod carry;
 mod chat;
 mod error;
 mod idempotency;

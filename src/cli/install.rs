@@ -258,7 +258,7 @@ fn next_step(
         (false, _) => print(&format!("next: {command} start{flag}\n"))?,
         (true, Change::Unchanged) => {}
         (true, Change::Written | Change::Updated) => {
-            print(&format!("it runs with the unit as it was: {command} restart{flag}\n"))?
+            print(&format!("it runs with the unit as it was: {command} restart{flag}\n"))?;
         }
     }
     Ok(Exit::Planned)

@@ -10,7 +10,6 @@ use super::{Parcel, Sent, curl, plain};
 use crate::config::{Target, Url};
 use crate::digest::{hmac_sha256, to_base64};
 use crate::subprocess::Children;
-use crate::sys::clock::Utc;
 use crate::text::quoted;
 
 /// A request, made once and sent by one of the two ways.

@@ -80,6 +80,7 @@ impl FileJournal {
             syncing: false,
             aside: 0,
             cap,
+            wanted: 1,
             condition: Condition::Good,
             probed: Instant::now(),
         };
@@ -208,7 +209,7 @@ impl Journal for FileJournal {
         if degraded && inner.probed.elapsed() >= JOURNAL_PROBE {
             inner.probe(self.disk);
         }
-        match room(inner.end, 1, inner.cap, Purpose::NewWork) {
+        match room(inner.end, inner.wanted, inner.cap, Purpose::NewWork) {
             Err(full) if inner.condition == Condition::Good => {
                 Condition::Degraded(full.to_string())
             }

@@ -1,7 +1,7 @@
 //! The journal that lives as long as the process: for tests and `--ephemeral`.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,8 @@ pub struct MemoryJournal(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    records: BTreeMap<u64, Arc<str>>,
+    /// In the order of their numbers.
+    records: VecDeque<(u64, Arc<str>)>,
     last: u64,
     size: u64,
     cap: u64,
@@ -21,7 +22,7 @@ struct Inner {
 
 impl MemoryJournal {
     pub fn new(cap: u64) -> MemoryJournal {
-        MemoryJournal(Mutex::new(Inner { records: BTreeMap::new(), last: 0, size: 0, cap }))
+        MemoryJournal(Mutex::new(Inner { records: VecDeque::new(), last: 0, size: 0, cap }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -36,7 +37,7 @@ impl Journal for MemoryJournal {
         let number = inner.last + 1;
         let length = size(number, json);
         room(inner.size, length, inner.cap, purpose)?;
-        inner.records.insert(number, json.into());
+        inner.records.push_back((number, json.into()));
         inner.last = number;
         inner.size += length;
         Ok(number)
@@ -48,15 +49,19 @@ impl Journal for MemoryJournal {
 
     fn read(&self, number: u64) -> io::Result<String> {
         let inner = self.lock();
-        let json = inner.records.get(&number).map(|json| json.as_ref().to_owned());
-        json.ok_or_else(|| io::ErrorKind::NotFound.into())
+        let place = inner.records.binary_search_by_key(&number, |(number, _)| *number);
+        let place = place.map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(inner.records[place].1.as_ref().to_owned())
     }
 
     fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
         let (last, mut from) = (self.last(), after.saturating_add(1));
         while from <= last {
-            let next =
-                self.lock().records.range(from..=last).next().map(|(n, j)| (*n, Arc::clone(j)));
+            let next = {
+                let inner = self.lock();
+                let place = inner.records.partition_point(|(number, _)| *number < from);
+                inner.records.get(place).cloned().filter(|(number, _)| *number <= last)
+            };
             let Some((number, _)) = next.filter(|(number, json)| visit(*number, json)) else {
                 break;
             };
@@ -66,14 +71,17 @@ impl Journal for MemoryJournal {
     }
 
     fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
+        let mut gone = Vec::new();
         self.scan(0, &mut |number, json| {
             if !keep(number, json) {
-                let mut inner = self.lock();
-                let removed = inner.records.remove(&number);
-                inner.size -= removed.map_or(0, |json| size(number, &json));
+                gone.push(number);
             }
             true
-        })
+        })?;
+        let mut inner = self.lock();
+        inner.records.retain(|(number, _)| gone.binary_search(number).is_err());
+        inner.size = inner.records.iter().map(|(number, json)| size(*number, json)).sum();
+        Ok(())
     }
 
     fn last(&self) -> u64 {

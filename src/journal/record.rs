@@ -55,6 +55,7 @@ pub enum Step {
 
 impl Record {
     /// A step of a message.
+    #[expect(clippy::needless_pass_by_value, reason = "ids are as small as their pointers")]
     pub fn step(id: impl ToString, n: u32, at: u64, step: Step) -> Record {
         Record::Step { id: id.to_string(), n, at, step }
     }

@@ -49,6 +49,8 @@ pub struct Inner {
     /// How far room has been set aside; the maximum where the file system cannot.
     pub aside: u64,
     pub cap: u64,
+    /// The length of the new work that was refused last; 1 where the last was taken.
+    pub wanted: u64,
     pub condition: Condition,
     pub probed: Instant,
 }
@@ -62,7 +64,10 @@ impl Inner {
         let number = self.last + 1;
         let line = line(number, json);
         let length = line.len() as u64;
-        room(self.end, length, self.cap, purpose)?;
+        if purpose == Purpose::NewWork {
+            self.wanted = length;
+            room(self.end, length, self.cap, purpose)?;
+        }
         match self.set_aside(disk, length) {
             Err(e) if purpose == Purpose::NewWork => return Err(self.degrade(&e)),
             _ => {}
@@ -97,6 +102,7 @@ impl Inner {
         self.end += length;
         self.last = number;
         if purpose == Purpose::NewWork {
+            self.wanted = 1;
             self.condition = Condition::Good;
         }
         Ok(number)
@@ -126,7 +132,7 @@ impl Inner {
     /// Asks the disk again whether it has room.
     pub fn probe(&mut self, disk: Disk) {
         self.aside = 0;
-        match self.set_aside(disk, 0) {
+        match self.set_aside(disk, self.wanted) {
             Ok(()) => self.condition = Condition::Good,
             Err(e) => drop(self.degrade(&e)),
         }

@@ -4,125 +4,21 @@
 //! Texts and replies stay in the journal; here are the numbers of the records that hold them.
 #![forbid(unsafe_code)]
 
+mod entry;
 mod keep;
+mod who;
 
 use std::collections::VecDeque;
-use std::ops::Deref;
 use std::sync::Arc;
 
 use super::id::Id;
 use super::life::{Delivery, DeliveryEvent, Turn, TurnEvent};
-use crate::digest;
 use crate::digests::Digests;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::{RECENT_PARTIES, RECORD_OVERHEAD};
 
-/// Tells sessions, keys and bodies apart: half of a SHA-256.
-pub type Digest = u128;
-
-/// Whose message it is, and of which session. A session belongs to the principal that made it: the
-/// same key in another principal's hands is another session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Who {
-    pub principal: String,
-    pub session: Option<String>,
-}
-
-impl Who {
-    /// What the session is known by, here and on disk; `None` without a session.
-    pub fn digest(&self) -> Option<Digest> {
-        Some(session_digest(&self.principal, self.session.as_ref()?))
-    }
-}
-
-/// A sender, shared by the messages of one session.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Party {
-    who: Who,
-    session: Option<Digest>,
-}
-
-impl Deref for Party {
-    type Target = Who;
-
-    fn deref(&self) -> &Who {
-        &self.who
-    }
-}
-
-pub fn session_digest(principal: &str, session: &str) -> Digest {
-    digest_of(&[b"session", principal.as_bytes(), session.as_bytes()])
-}
-
-/// The digest of some parts; their borders count.
-pub fn digest_of(parts: &[&[u8]]) -> Digest {
-    let lengths: Vec<[u8; 8]> = parts.iter().map(|p| (p.len() as u64).to_be_bytes()).collect();
-    let framed: Vec<&[u8]> =
-        lengths.iter().zip(parts).flat_map(|(length, part)| [&length[..], *part]).collect();
-    let hash = digest::sha256(&framed);
-    hash[..16].iter().fold(0, |bits, byte| bits << 8 | u128::from(*byte))
-}
-
-/// A reply's way to a target of the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing {
-    pub target: String,
-    /// `None`: there is no reply yet, or never will be.
-    pub state: Option<Delivery>,
-    pub attempts: u32,
-    /// When it began to wait, or was revived: milliseconds since 1970.
-    pub since: u64,
-    /// The record that says why the last attempt failed; 0 where none did.
-    pub trouble: u64,
-}
-
-/// An idempotency key and what was asked with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
-    pub key: Digest,
-    pub body: Digest,
-}
-
-/// A message. Ten thousand of them are kept, so what most do not have is behind a pointer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    pub who: Arc<Party>,
-    pub turn: Turn,
-    /// Attempts that were begun.
-    pub attempts: u32,
-    /// The record that holds the text.
-    pub accepted: u64,
-    /// The record of the end, or of the last failed attempt; 0 where there is none.
-    pub outcome: u64,
-    /// Milliseconds since 1970; 0 for an end that has not come.
-    pub at: u64,
-    pub ended: u64,
-    pub key: Option<Box<Key>>,
-    pub delivery: Option<Box<Outgoing>>,
-    /// What its records take in the journal.
-    bytes: u64,
-}
-
-impl Entry {
-    /// Nothing will happen to it any more, unless an operator wants it.
-    fn is_settled(&self) -> bool {
-        let state = self.delivery.as_ref().and_then(|outgoing| outgoing.state);
-        self.turn.is_over() && !matches!(state, Some(Delivery::Pending | Delivery::Sending))
-    }
-
-    fn is_dead(&self) -> bool {
-        self.delivery_state() == Some(Delivery::Dead)
-    }
-
-    /// What its session is known by.
-    pub fn session(&self) -> Option<Digest> {
-        self.who.session
-    }
-
-    pub fn delivery_state(&self) -> Option<Delivery> {
-        self.delivery.as_ref()?.state
-    }
-}
+pub use entry::{Entry, Key, Outgoing};
+pub use who::{Digest, Party, Who, digest_of, session_digest};
 
 /// How many messages there are of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -253,10 +149,10 @@ impl Book {
 
     /// The shared form of a sender.
     fn party(&mut self, who: Who) -> Arc<Party> {
-        let same = |known: &Arc<Party>| known.who == who;
+        let same = |known: &Arc<Party>| Who::eq(known, &who);
         let party = match self.recent.iter().rposition(same) {
             Some(at) => self.recent.remove(at),
-            None => Arc::new(Party { session: who.digest(), who }),
+            None => Arc::new(Party::new(who)),
         };
         if self.recent.len() >= RECENT_PARTIES {
             self.recent.remove(0);

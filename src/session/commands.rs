@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use super::book::Who;
-use super::hub::{Denied, Draft, Hub, Refusal, Submitted};
+use super::cancel::Denied;
+use super::hub::Hub;
 use super::id::Id;
 use super::life::Turn;
+use super::submit::{Draft, Refusal, Submitted};
 use crate::config::Busy;
 use crate::text::escaped;
 

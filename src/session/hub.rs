@@ -6,13 +6,12 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::book::{Book, Digest, Who};
-use super::dispatch::{Admission, Bounds, Dispatch, Full};
+use super::book::{Book, Digest};
+use super::dispatch::{Bounds, Dispatch};
 use super::id::Id;
 use super::keeper::Care;
 use super::life::Turn;
@@ -20,8 +19,8 @@ use super::outboxes::Outboxes;
 use super::reply::Runs;
 use super::transcript::Transcripts;
 use crate::agent::Agent;
-use crate::config::{Busy, Config};
-use crate::journal::record::{Accepted, Record, Step};
+use crate::config::Config;
+use crate::journal::record::{Record, Step};
 use crate::journal::{Condition, Journal, Purpose, Refused};
 use crate::limits::{DISK_PAUSE, THREAD_STACK};
 use crate::subprocess::Children;
@@ -72,70 +71,6 @@ pub(super) struct State {
     /// When records that nobody waits for are synced.
     pub(super) sync_at: Option<Instant>,
     pub(super) last_id: Option<Id>,
-}
-
-/// A message as its sender gives it.
-#[derive(Clone, Debug)]
-pub struct Draft {
-    pub who: Who,
-    pub text: String,
-    /// References that the agent is handed, and nobody here opens.
-    pub attachments: Vec<String>,
-    /// The target of the configuration that the reply goes to.
-    pub deliver: Option<String>,
-    pub mode: Busy,
-    /// The digests of the idempotency key and of all that the request says.
-    pub key: Option<(Digest, Digest)>,
-}
-
-/// What became of a draft.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Submitted {
-    /// It is durable. `position` counts its session's line from 1, 0 where it is answered already;
-    /// `interrupted`: the message whose turn was told to end.
-    New { id: Id, position: usize, interrupted: Option<Id> },
-    /// Its idempotency key is known, and the message that began with it is durable.
-    Known(Id),
-}
-
-/// Why a message was not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    Full(Full),
-    /// The idempotency key is known with another body.
-    Conflict,
-    Journal(Refused),
-    Stopping,
-    /// The system is short of something.
-    Failed(String),
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refusal::Full(Full::Session) => f.write_str("too many messages wait in this session"),
-            Refusal::Full(Full::Gateway) => f.write_str("too many messages wait"),
-            Refusal::Conflict => f.write_str("its idempotency key was used for another message"),
-            Refusal::Journal(refused) => refused.fmt(f),
-            Refusal::Stopping => f.write_str("the gateway is stopping"),
-            Refusal::Failed(why) => f.write_str(why),
-        }
-    }
-}
-
-/// Why something cannot be done to a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Denied {
-    Unknown,
-    /// It is over, or not in the state that this needs.
-    TooLate,
-    Journal(Refused),
-}
-
-impl From<Refused> for Denied {
-    fn from(refused: Refused) -> Denied {
-        Denied::Journal(refused)
-    }
 }
 
 /// Milliseconds since 1970.
@@ -213,156 +148,6 @@ impl Hub {
         let begun = self.begin(&mut state, ids);
         drop(state);
         self.employ(begun);
-    }
-
-    /// Takes a message. When this returns [`Submitted`] it is durable.
-    pub fn submit(self: &Arc<Self>, draft: Draft) -> Result<Submitted, Refusal> {
-        let mut state = self.lock();
-        if self.is_draining() {
-            return Err(Refusal::Stopping);
-        }
-        if let Some(known) = self.known(&state, &draft)? {
-            let (id, number) = known;
-            drop(state);
-            self.sync(number).map_err(Refusal::Journal)?;
-            return Ok(Submitted::Known(id));
-        }
-        let (session, mode) = (draft.who.digest(), draft.mode);
-        let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
-        let (position, runs) = match state.dispatch.submit(id, session) {
-            Admission::Refused(full) => return Err(Refusal::Full(full)),
-            Admission::Runs => (0, true),
-            Admission::Waits { position } => (position, false),
-        };
-        let record = accepted(id, draft);
-        let number = match self.write(&mut state, &record, Purpose::NewWork) {
-            Ok(number) => number,
-            Err(refused) => {
-                let ids = state.dispatch.leave(id);
-                let begun = self.begin(&mut state, ids);
-                drop(state);
-                self.employ(begun);
-                return Err(Refusal::Journal(refused));
-            }
-        };
-        let begun = if runs { self.begin(&mut state, vec![id]) } else { Vec::new() };
-        let interrupted = match mode {
-            Busy::Interrupt if position > 0 => state.interrupt(session, id),
-            Busy::Interrupt | Busy::Queue => None,
-        };
-        drop(state);
-        // The attempt's record follows at once: one sync serves both.
-        let number = if begun.is_empty() { number } else { number + 1 };
-        let synced = self.sync(number);
-        self.employ(begun);
-        synced.map_err(Refusal::Journal)?;
-        Ok(Submitted::New { id, position: position + 1, interrupted })
-    }
-
-    /// Takes a message that is answered at once, without a turn.
-    pub fn answer(self: &Arc<Self>, draft: Draft, reply: String) -> Result<Submitted, Refusal> {
-        let mut state = self.lock();
-        if let Some((id, number)) = self.known(&state, &draft)? {
-            drop(state);
-            self.sync(number).map_err(Refusal::Journal)?;
-            return Ok(Submitted::Known(id));
-        }
-        let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
-        let session = draft.who.digest();
-        let record = accepted(id, draft);
-        self.write(&mut state, &record, Purpose::NewWork).map_err(Refusal::Journal)?;
-        let done = Record::step(id, 0, now(), Step::Done(reply));
-        // Without it the message is accepted all the same, and the agent answers it.
-        if self.write(&mut state, &done, Purpose::Completion).is_err() {
-            state.dispatch.restore(id, session);
-        }
-        let ids = state.dispatch.fill();
-        let begun = self.begin(&mut state, ids);
-        self.post(&mut state, id);
-        let number = self.journal.last();
-        drop(state);
-        self.employ(begun);
-        self.sync(number).map_err(Refusal::Journal)?;
-        Ok(Submitted::New { id, position: 0, interrupted: None })
-    }
-
-    /// The durable message that the draft's idempotency key began, if there is one.
-    pub fn recall(&self, draft: &Draft) -> Result<Option<Id>, Refusal> {
-        let known = self.known(&self.lock(), draft)?;
-        if let Some((_, number)) = known {
-            self.sync(number).map_err(Refusal::Journal)?;
-        }
-        Ok(known.map(|(id, _)| id))
-    }
-
-    /// The message of the draft's idempotency key, and the number of its record.
-    fn known(&self, state: &State, draft: &Draft) -> Result<Option<(Id, u64)>, Refusal> {
-        match draft.key.and_then(|(key, body)| Some((state.book.by_key(key)?, body))) {
-            None => Ok(None),
-            Some(((_, entry), body)) if entry.key.as_ref().is_none_or(|key| key.body != body) => {
-                Err(Refusal::Conflict)
-            }
-            Some(((id, entry), _)) => Ok(Some((id, entry.accepted))),
-        }
-    }
-
-    /// Ends a message: a waiting one at once, a running one as soon as its agent has ended.
-    pub fn cancel(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
-        let mut state = self.lock();
-        let entry = state.book.get(id).ok_or(Denied::Unknown)?;
-        match entry.turn {
-            Turn::Done | Turn::Failed | Turn::Cancelled => return Err(Denied::TooLate),
-            Turn::Running if state.runs.get(id).is_some() => {
-                if let Some(run) = state.runs.get(id) {
-                    run.cancel(why);
-                }
-                return Ok(());
-            }
-            Turn::Running | Turn::Queued | Turn::Resting => {}
-        }
-        let begun = self.strike(&mut state, id, why)?;
-        drop(state);
-        self.employ(begun);
-        Ok(())
-    }
-
-    /// Cancels a message that does not run.
-    fn strike(&self, state: &mut State, id: Id, why: &str) -> Result<Vec<Id>, Refused> {
-        let record = Record::step(id, 0, now(), Step::Cancelled(why.to_owned()));
-        self.write(state, &record, Purpose::Completion)?;
-        state.runs.end(id);
-        let ids = state.dispatch.leave(id);
-        Ok(self.begin(state, ids))
-    }
-
-    /// Ends all that a session has, and forgets what was said in it. Returns how many messages were
-    /// cancelled.
-    pub fn reset(self: &Arc<Self>, who: &Who, why: &str) -> Result<usize, Denied> {
-        let (Some(session), Some(key)) = (who.digest(), &who.session) else {
-            return Err(Denied::Unknown);
-        };
-        let mut state = self.lock();
-        let ids: Vec<Id> = state.dispatch.tickets(session).collect();
-        let mut begun = Vec::new();
-        // From the end: each that goes must not let the next one begin.
-        for id in ids.iter().rev() {
-            match state.runs.get(*id) {
-                Some(run) if state.book.get(*id).is_some_and(|e| e.turn == Turn::Running) => {
-                    run.cancel(why);
-                }
-                Some(_) | None => begun.extend(self.strike(&mut state, *id, why)?),
-            }
-        }
-        let (principal, session_key) = (who.principal.clone(), key.clone());
-        let record = Record::Reset { principal, session: session_key, at: now() };
-        let number = self.write(&mut state, &record, Purpose::Completion)?;
-        drop(state);
-        self.employ(begun);
-        self.sync(number)?;
-        if let Err(e) = self.transcripts.remove(session) {
-            log::warn!("a transcript could not be removed: {e}");
-        }
-        Ok(ids.len())
     }
 
     /// No turn begins any more; what waits stays in the journal. Does not wait for anything.
@@ -540,29 +325,13 @@ impl State {
     }
 
     /// Tells the turn that runs in a session to end.
-    fn interrupt(&mut self, session: Option<Digest>, by: Id) -> Option<Id> {
+    pub(super) fn interrupt(&mut self, session: Option<Digest>, by: Id) -> Option<Id> {
         let first = self.dispatch.tickets(session?).next()?;
         let running = self.book.get(first).is_some_and(|entry| entry.turn == Turn::Running);
         let run = self.runs.get(first).filter(|_| running)?;
         run.cancel(&format!("interrupted by message {by}"));
         Some(first)
     }
-}
-
-fn accepted(id: Id, draft: Draft) -> Record {
-    let hex = |digest: Digest| format!("{digest:032x}");
-    Record::Accepted(Box::new(Accepted {
-        id: id.to_string(),
-        at: now(),
-        principal: draft.who.principal,
-        session: draft.who.session,
-        text: draft.text,
-        deliver: draft.deliver,
-        key: draft.key.map(|(key, _)| hex(key)),
-        body: draft.key.map(|(_, body)| hex(body)),
-        interrupt: draft.mode == Busy::Interrupt,
-        attachments: draft.attachments,
-    }))
 }
 
 /// Words for the sender of a message that was tried often enough.

@@ -107,7 +107,11 @@ impl Hub {
     fn is_worth_compacting(&self, care: &Care) -> bool {
         let (size, live) = (self.journal.size(), self.lock().book.bytes());
         let rests = care.compact_after.is_some_and(|after| Instant::now() < after);
-        size > COMPACT_FROM && live < size / 2 && !rests
+        // Near its cap less is worth it: new work is about to be refused.
+        let cap = self.settings().config.limits.max_journal as u64;
+        let dead = size.saturating_sub(live);
+        let worth_it = dead > size / 2 || (size > cap / 2 && dead > size / 8);
+        size > COMPACT_FROM.min(cap / 4) && worth_it && !rests
     }
 
     /// Compacts in a thread of its own: turns and deliveries come due meanwhile.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod book;
+pub mod cancel;
 pub mod commands;
 pub mod dispatch;
 pub mod hub;
@@ -16,6 +17,7 @@ pub mod outboxes;
 pub mod place;
 pub mod reply;
 mod sender;
+pub mod submit;
 #[cfg(test)]
 mod tests;
 pub mod transcript;

@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::hub::{Denied, Hub, State, now};
+use super::cancel::Denied;
+use super::hub::{Hub, State, now};
 use super::id::Id;
 use super::life::{Delivery, DeliveryEvent, Turn};
 use super::view::{Message, rfc3339};
@@ -208,21 +209,22 @@ impl Hub {
 
     /// Takes a message off the dead-letter list and sends its reply again.
     pub fn revive(&self, id: Id) -> Result<(), Denied> {
-        self.operate(id, DeliveryEvent::Revived, Record::step(id, 0, now(), Step::Revived))?;
+        self.operate(id, DeliveryEvent::Revived, Step::Revived)?;
         self.post(&mut self.lock(), id);
         Ok(())
     }
 
     /// Takes a message off the dead-letter list for good.
     pub fn drop_letter(&self, id: Id) -> Result<(), Denied> {
-        self.operate(id, DeliveryEvent::Dropped, Record::step(id, 0, now(), Step::Dropped))
+        self.operate(id, DeliveryEvent::Dropped, Step::Dropped)
     }
 
-    fn operate(&self, id: Id, event: DeliveryEvent, record: Record) -> Result<(), Denied> {
+    fn operate(&self, id: Id, event: DeliveryEvent, step: Step) -> Result<(), Denied> {
         let mut state = self.lock();
         let entry = state.book.get(id).ok_or(Denied::Unknown)?;
         let follows = entry.delivery_state().and_then(|state| state.after(event));
         follows.ok_or(Denied::TooLate)?;
+        let record = Record::step(id, 0, now(), step);
         let number = self.write(&mut state, &record, Purpose::Completion)?;
         drop(state);
         Ok(self.sync(number)?)

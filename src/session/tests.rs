@@ -15,9 +15,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::book::{Book, Digest, Who};
-use super::hub::{Draft, Hub, Refusal, Settings, Submitted};
+use super::hub::{Hub, Settings};
 use super::id::Id;
 use super::life::Turn;
+use super::submit::{Draft, Refusal, Submitted};
 use super::transcript::Transcripts;
 use super::view::{Message, Waited};
 use crate::agent::Agent;

@@ -73,9 +73,13 @@ impl Hub {
         let limits = &settings.config.limits;
         let transcript = match entry.session() {
             Some(session) => {
-                self.settle_transcript(session, &entry.who)?;
-                if entry.attempts > 1 {
-                    self.transcripts.take_back(session, id)?;
+                let mut settled = self.settle_transcript(session, &entry.who);
+                if entry.attempts > 1 && settled.is_ok() {
+                    settled = self.transcripts.take_back(session, id);
+                }
+                // A full disk must not keep accepted work from going on.
+                if let Err(e) = settled {
+                    log::warn!("the transcript for turn {id} is not up to date: {e}");
                 }
                 Some(self.transcripts.path(session))
             }

@@ -32,7 +32,8 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
 
 /// Makes a directory and what is missing above it.
 pub fn make_dirs(path: &Path, mode: u32) -> io::Result<()> {
-    let make = || DirBuilder::new().mode(mode).create(path);
+    // Its name is durable before anything is promised about what is in it.
+    let make = || DirBuilder::new().mode(mode).create(path).and_then(|()| sync_dir_of(path));
     match (make(), path.parent()) {
         (Err(e), Some(parent)) if e.kind() == io::ErrorKind::NotFound => {
             make_dirs(parent, mode)?;

@@ -11,7 +11,7 @@ impl Book {
     /// without also where there are more than `keep`. `now`: milliseconds since 1970.
     pub fn overdue(&self, now: u64, keep: usize) -> Vec<Id> {
         let old = |id: Id, most: Duration| {
-            self.get(id).is_none_or(|entry| entry.ended.saturating_add(millis(most)) <= now)
+            self.get(id).is_none_or(|entry| entry.quiet_since().saturating_add(millis(most)) <= now)
         };
         let day = KEEP_RESULTS_FOR;
         let mut ids = Vec::new();

@@ -1,8 +1,8 @@
 //! Turns as their senders see them.
 
 use super::*;
+use crate::session::cancel::Denied;
 use crate::session::dispatch::Full;
-use crate::session::hub::Denied;
 
 #[test]
 fn sessions_keep_their_order_whoever_sends() {

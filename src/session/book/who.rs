@@ -1,0 +1,63 @@
+//! Whose a message is, and the digests by which sessions, keys and bodies are told apart. Pure.
+#![forbid(unsafe_code)]
+
+use std::ops::Deref;
+
+use crate::digest;
+
+/// Tells sessions, keys and bodies apart: half of a SHA-256.
+pub type Digest = u128;
+
+/// Whose message it is, and of which session. A session belongs to the principal that made it: the
+/// same key in another principal's hands is another session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    pub principal: String,
+    pub session: Option<String>,
+}
+
+impl Who {
+    /// What the session is known by, here and on disk; `None` without a session.
+    pub fn digest(&self) -> Option<Digest> {
+        Some(session_digest(&self.principal, self.session.as_ref()?))
+    }
+}
+
+/// A sender, shared by the messages of one session.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Party {
+    who: Who,
+    session: Option<Digest>,
+}
+
+impl Party {
+    pub fn new(who: Who) -> Party {
+        Party { session: who.digest(), who }
+    }
+
+    /// [`Who::digest`], worked out once.
+    pub fn session_digest(&self) -> Option<Digest> {
+        self.session
+    }
+}
+
+impl Deref for Party {
+    type Target = Who;
+
+    fn deref(&self) -> &Who {
+        &self.who
+    }
+}
+
+pub fn session_digest(principal: &str, session: &str) -> Digest {
+    digest_of(&[b"session", principal.as_bytes(), session.as_bytes()])
+}
+
+/// The digest of some parts; their borders count.
+pub fn digest_of(parts: &[&[u8]]) -> Digest {
+    let lengths: Vec<[u8; 8]> = parts.iter().map(|p| (p.len() as u64).to_be_bytes()).collect();
+    let framed: Vec<&[u8]> =
+        lengths.iter().zip(parts).flat_map(|(length, part)| [&length[..], *part]).collect();
+    let hash = digest::sha256(&framed);
+    hash[..16].iter().fold(0, |bits, byte| bits << 8 | u128::from(*byte))
+}

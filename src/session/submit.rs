@@ -1,0 +1,173 @@
+//! Taking messages: durable when their sender is told so, and once for each idempotency key.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::book::{Digest, Who};
+use super::dispatch::{Admission, Full};
+use super::hub::{Hub, State, now};
+use super::id::Id;
+use crate::config::Busy;
+use crate::journal::record::{Accepted, Record, Step};
+use crate::journal::{Purpose, Refused};
+
+/// A message as its sender gives it.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub who: Who,
+    pub text: String,
+    /// References that the agent is handed, and nobody here opens.
+    pub attachments: Vec<String>,
+    /// The target of the configuration that the reply goes to.
+    pub deliver: Option<String>,
+    pub mode: Busy,
+    /// The digests of the idempotency key and of all that the request says.
+    pub key: Option<(Digest, Digest)>,
+}
+
+/// What became of a draft.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// It is durable. `position` counts its session's line from 1, 0 where it is answered already;
+    /// `interrupted`: the message whose turn was told to end.
+    New { id: Id, position: usize, interrupted: Option<Id> },
+    /// Its idempotency key is known, and the message that began with it is durable.
+    Known(Id),
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    Full(Full),
+    /// The idempotency key is known with another body.
+    Conflict,
+    Journal(Refused),
+    Stopping,
+    /// The system is short of something.
+    Failed(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Full(Full::Session) => f.write_str("too many messages wait in this session"),
+            Refusal::Full(Full::Gateway) => f.write_str("too many messages wait"),
+            Refusal::Conflict => f.write_str("its idempotency key was used for another message"),
+            Refusal::Journal(refused) => refused.fmt(f),
+            Refusal::Stopping => f.write_str("the gateway is stopping"),
+            Refusal::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+impl Hub {
+    /// Takes a message. When this returns [`Submitted`] it is durable.
+    pub fn submit(self: &Arc<Self>, draft: Draft) -> Result<Submitted, Refusal> {
+        let mut state = self.lock();
+        if self.is_draining() {
+            return Err(Refusal::Stopping);
+        }
+        if let Some(known) = self.known(&state, &draft)? {
+            let (id, number) = known;
+            drop(state);
+            self.sync(number).map_err(Refusal::Journal)?;
+            return Ok(Submitted::Known(id));
+        }
+        let (session, mode) = (draft.who.digest(), draft.mode);
+        let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
+        let (position, runs) = match state.dispatch.submit(id, session) {
+            Admission::Refused(full) => return Err(Refusal::Full(full)),
+            Admission::Runs => (0, true),
+            Admission::Waits { position } => (position, false),
+        };
+        let record = accepted(id, draft);
+        let number = match self.write(&mut state, &record, Purpose::NewWork) {
+            Ok(number) => number,
+            Err(refused) => {
+                // There may be something to forget.
+                self.alarm.notify_all();
+                let ids = state.dispatch.leave(id);
+                let begun = self.begin(&mut state, ids);
+                drop(state);
+                self.employ(begun);
+                return Err(Refusal::Journal(refused));
+            }
+        };
+        let begun = if runs { self.begin(&mut state, vec![id]) } else { Vec::new() };
+        let interrupted = match mode {
+            Busy::Interrupt if position > 0 => state.interrupt(session, id),
+            Busy::Interrupt | Busy::Queue => None,
+        };
+        drop(state);
+        // The attempt's record follows at once: one sync serves both.
+        let number = if begun.is_empty() { number } else { number + 1 };
+        let synced = self.sync(number);
+        self.employ(begun);
+        synced.map_err(Refusal::Journal)?;
+        Ok(Submitted::New { id, position: position + 1, interrupted })
+    }
+
+    /// Takes a message that is answered at once, without a turn.
+    pub fn answer(self: &Arc<Self>, draft: Draft, reply: String) -> Result<Submitted, Refusal> {
+        let mut state = self.lock();
+        if let Some((id, number)) = self.known(&state, &draft)? {
+            drop(state);
+            self.sync(number).map_err(Refusal::Journal)?;
+            return Ok(Submitted::Known(id));
+        }
+        let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
+        let session = draft.who.digest();
+        let record = accepted(id, draft);
+        self.write(&mut state, &record, Purpose::NewWork).map_err(Refusal::Journal)?;
+        let done = Record::step(id, 0, now(), Step::Done(reply));
+        // Without it the message is accepted all the same, and the agent answers it.
+        if self.write(&mut state, &done, Purpose::Completion).is_err() {
+            state.dispatch.restore(id, session);
+        }
+        let ids = state.dispatch.fill();
+        let begun = self.begin(&mut state, ids);
+        self.post(&mut state, id);
+        let number = self.journal.last();
+        drop(state);
+        self.employ(begun);
+        self.sync(number).map_err(Refusal::Journal)?;
+        Ok(Submitted::New { id, position: 0, interrupted: None })
+    }
+
+    /// The durable message that the draft's idempotency key began, if there is one.
+    pub fn recall(&self, draft: &Draft) -> Result<Option<Id>, Refusal> {
+        let known = self.known(&self.lock(), draft)?;
+        if let Some((_, number)) = known {
+            self.sync(number).map_err(Refusal::Journal)?;
+        }
+        Ok(known.map(|(id, _)| id))
+    }
+
+    /// The message of the draft's idempotency key, and the number of its record.
+    fn known(&self, state: &State, draft: &Draft) -> Result<Option<(Id, u64)>, Refusal> {
+        match draft.key.and_then(|(key, body)| Some((state.book.by_key(key)?, body))) {
+            None => Ok(None),
+            Some(((_, entry), body)) if entry.key.as_ref().is_none_or(|key| key.body != body) => {
+                Err(Refusal::Conflict)
+            }
+            Some(((id, entry), _)) => Ok(Some((id, entry.accepted))),
+        }
+    }
+}
+
+fn accepted(id: Id, draft: Draft) -> Record {
+    let hex = |digest: Digest| format!("{digest:032x}");
+    Record::Accepted(Box::new(Accepted {
+        id: id.to_string(),
+        at: now(),
+        principal: draft.who.principal,
+        session: draft.who.session,
+        text: draft.text,
+        deliver: draft.deliver,
+        key: draft.key.map(|(key, _)| hex(key)),
+        body: draft.key.map(|(_, body)| hex(body)),
+        interrupt: draft.mode == Busy::Interrupt,
+        attachments: draft.attachments,
+    }))
+}
