@@ -189,7 +189,7 @@ fn storm(kills: usize, forgetful: bool) -> Aftermath {
     let agents: PathBuf = home.path().join("agents");
     let target = Target::start();
     home.configure(&format!(
-        "{}{}[limits]\nmax_attempts = 20\nmax_turns = 8\n",
+        "{}{}[limits]\nmax_attempts = 20\nmax_turns = 4\n",
         agent(&agents),
         target.config("out", "")
     ));
