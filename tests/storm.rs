@@ -47,6 +47,7 @@ struct Killer<'a> {
     ready: Vec<Duration>,
     early: usize,
     compacted: usize,
+    slowest_death: Duration,
 }
 
 impl Killer<'_> {
@@ -91,7 +92,10 @@ impl Killer<'_> {
         };
         self.stage.change(|state| state.address = None);
         process.signal(libc::SIGKILL);
+        let killed = Instant::now();
         assert_eq!(process.wait_for_exit(DEADLINE), 137, "{}", process.stderr());
+        // Not the gateway's time, but the disk's: who waits for it in the kernel dies behind it.
+        self.slowest_death = self.slowest_death.max(killed.elapsed());
         if self.forgetful && self.chance.below(4) == 0 {
             forget_the_last_record(&self.home);
         }
@@ -189,7 +193,7 @@ fn storm(kills: usize, forgetful: bool) -> Aftermath {
     let agents: PathBuf = home.path().join("agents");
     let target = Target::start();
     home.configure(&format!(
-        "{}{}[limits]\nmax_attempts = 20\nmax_turns = 8\n",
+        "{}{}[limits]\nmax_attempts = 20\nmax_turns = 4\n",
         agent(&agents),
         target.config("out", "")
     ));
@@ -202,6 +206,7 @@ fn storm(kills: usize, forgetful: bool) -> Aftermath {
         ready: Vec::new(),
         early: 0,
         compacted: 0,
+        slowest_death: Duration::ZERO,
     };
     drop(killer.start());
     let authorization = format!("Bearer {}", killer.home.api_key());
@@ -244,13 +249,14 @@ fn storm(kills: usize, forgetful: bool) -> Aftermath {
     report(&format!(
         "kills {kills} ({} before ready, {} at a compaction), acknowledged {}, dispatched {}, most \
          attempts {attempts}, deliveries {}, duplicates {}, ready within {slowest:?} (p99 {p99:?}), \
-         journal {} bytes",
+         dead within {:?}, journal {} bytes",
         killer.early,
         killer.compacted,
         ledger.accepted.len(),
         ledger.dispatched(),
         ledger.deliveries.len(),
         ledger.duplicates(),
+        killer.slowest_death,
         fs::metadata(killer.home.state_dir().join("journal")).map_or(0, |file| file.len()),
     ));
     Aftermath { ledger, surprises: books.surprises(), seed, slowest, p99, attempts }
@@ -289,6 +295,6 @@ fn delivery(received: &util::Received) -> Delivery {
     Delivery {
         webhook_id: received.field("webhook-id").to_owned(),
         text: reply.strip_prefix("re ").unwrap_or_else(|| panic!("no reply: {body}")).to_owned(),
-        body: body.to_string(),
+        body: String::from_utf8_lossy(&received.body).into_owned(),
     }
 }

@@ -48,6 +48,21 @@ impl Caller {
         fields: &[(&str, &str)],
         json: &str,
     ) -> io::Result<Response> {
+        let answer = self.try_ask(method, target, fields, json);
+        if let Err(error) = &answer {
+            assert!(!is_late(error), "{method} {target} hangs for {PATIENCE:?}");
+        }
+        answer
+    }
+
+    /// The same, where the caller judges what takes too long: see [`is_late`].
+    pub fn try_ask(
+        &mut self,
+        method: &str,
+        target: &str,
+        fields: &[(&str, &str)],
+        json: &str,
+    ) -> io::Result<Response> {
         let mut all = fields.to_vec();
         if !json.is_empty() {
             all.push(("Content-Type", "application/json"));
@@ -56,12 +71,7 @@ impl Caller {
             all.push(("Authorization", &self.authorization));
         }
         let request = http::request(method, target, &all, json.as_bytes());
-        let answer = self.stream.write_all(&request).and_then(|()| self.answer());
-        if let Err(error) = &answer {
-            let late = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
-            assert!(!late, "{method} {target} hangs for {PATIENCE:?}");
-        }
-        answer
+        self.stream.write_all(&request).and_then(|()| self.answer())
     }
 
     /// A message, under a key of its own.
@@ -107,6 +117,11 @@ impl Caller {
             }
         }
     }
+}
+
+/// Whether no answer came for as long as [`PATIENCE`].
+pub fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 fn parse(head: &str) -> Option<Head> {

@@ -132,7 +132,7 @@ impl Client<'_> {
                     Caller::tcp(address, self.authorization).ok().map(|caller| (start, caller));
             }
             let answer = match &mut self.connection {
-                Some((_, caller)) => caller.ask(method, target, fields, body),
+                Some((_, caller)) => caller.try_ask(method, target, fields, body),
                 None => Err(std::io::ErrorKind::NotConnected.into()),
             };
             match answer {
