@@ -269,7 +269,7 @@ impl Hub {
         }
     }
 
-    /// See [`Transcripts::settle`].
+    /// See [`super::transcript::Transcripts::settle`].
     pub(super) fn settle_transcript(&self, session: Digest, who: &Who) -> io::Result<()> {
         let known = || {
             let (state, mut known) = (self.lock(), Known::default());
