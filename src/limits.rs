@@ -186,7 +186,7 @@ pub const MAX_CONTROL_CONNECTIONS: usize = 64;
 pub const MAX_CONTROL_TURNS: usize = 48;
 
 /// Listeners, journal, log, a helper's pipes, the control socket's clients, senders to targets.
-pub const RESERVED_DESCRIPTORS: usize = 256;
+pub const RESERVED_DESCRIPTORS: usize = 128;
 
 /// The pipes of a command's turn, its pidfd, what cancels it, and a file that it opens.
 pub const DESCRIPTORS_PER_TURN: usize = 7;
