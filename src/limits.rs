@@ -64,9 +64,9 @@ pub const MAX_ATTEMPTS_RANGE: RangeInclusive<usize> = 1..=20;
 
 /// A hundred thousand short messages, and still read within a second or two at the start.
 pub const MAX_JOURNAL: usize = 256 * MIB;
-/// At most what a start can still read in minutes.
+/// At most what a start can still read within its unit's `TimeoutStartSec=`, at 100 MB/s and more.
 pub const MAX_JOURNAL_RANGE: RangeInclusive<usize> =
-    MIB..=if usize::BITS < 64 { usize::MAX } else { 64 * (MIB << 10) };
+    MIB..=if usize::BITS < 64 { usize::MAX } else { 4 * (MIB << 10) };
 
 /// More than a model's context holds of text that is worth its place.
 pub const MAX_TRANSCRIPT: usize = 256 * KIB;
