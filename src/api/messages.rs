@@ -74,7 +74,8 @@ pub fn post(
         Submitted::New { position, .. } => position,
         Submitted::Known(_) => 1,
     };
-    let status = if service.hub.has_begun(id) { "running" } else { "queued" };
+    let (begun, at) = service.hub.glance(id).unwrap_or((true, now()));
+    let status = if begun { "running" } else { "queued" };
     let mode = match mode {
         Busy::Queue => "queue",
         Busy::Interrupt => "interrupt",
@@ -83,7 +84,7 @@ pub fn post(
         r#"{{"id":"{id}","session":{},"status":"{status}","position":{position},"mode":"{mode}","interrupted":{},"created_at":"{}"}}"#,
         session.map_or_else(|| "null".to_owned(), |session| quoted(&session)),
         interrupted.map_or_else(|| "null".to_owned(), |id| format!("\"{id}\"")),
-        rfc3339(now()),
+        rfc3339(at),
     );
     connection.respond(request, json(202, body))
 }

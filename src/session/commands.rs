@@ -67,7 +67,7 @@ impl Hub {
                 Ok(count) => format!("A fresh session; messages cancelled: {count}."),
                 Err(denied) => words(&denied),
             },
-            Command::Queue => self.words_on_queue(&who),
+            Command::Queue => self.words_on_queue(&who, id),
             Command::Retry => self.again(&who, id, key),
             Command::WhoAmI => format!("You are {}, an operator of this gateway.", who.principal),
         };
@@ -93,9 +93,9 @@ impl Hub {
         )
     }
 
-    fn words_on_queue(&self, who: &Who) -> String {
+    fn words_on_queue(&self, who: &Who, command: Id) -> String {
         let line = self.messages_of(who);
-        let line = line.iter().filter(|(_, turn)| !turn.is_over());
+        let line = line.iter().filter(|(id, turn)| !turn.is_over() && *id != command);
         let lines: Vec<String> = line
             .enumerate()
             .map(|(at, (id, turn))| format!("{}. {id} {}", at + 1, turn.word()))

@@ -208,11 +208,11 @@ impl Hub {
         state.book.get(first).is_some_and(|entry| entry.turn == Turn::Running).then_some(first)
     }
 
-    /// Whether a message has begun to run.
-    pub fn has_begun(&self, id: Id) -> bool {
+    /// Whether a message has begun to run, and when it was accepted.
+    pub fn glance(&self, id: Id) -> Option<(bool, u64)> {
         let state = self.lock();
-        let waits = |turn| matches!(turn, Turn::Queued | Turn::Resting);
-        state.book.get(id).is_some_and(|entry| !waits(entry.turn))
+        let entry = state.book.get(id)?;
+        Some((!matches!(entry.turn, Turn::Queued | Turn::Resting), entry.at))
     }
 
     /// All sessions of a principal, at most [`MAX_LISTED`].
