@@ -47,13 +47,12 @@ impl Hub {
         let runs = state.book.get(id).is_some_and(|entry| entry.turn == Turn::Running);
         let record = Record::step(id, 0, now(), Step::Cancelled(why.to_owned()));
         self.write(state, &record, Purpose::Completion)?;
-        if runs && let Some(run) = state.runs.get(id) {
-            run.cancel();
-        }
-        state.runs.end(id);
         if runs {
+            // Who waits for it is told when its agent has ended.
+            state.runs.of(id).cancel();
             return Ok(Vec::new());
         }
+        state.runs.end(id);
         let ids = state.dispatch.leave(id);
         Ok(self.begin(state, ids))
     }

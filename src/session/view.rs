@@ -125,13 +125,15 @@ impl Hub {
         }
     }
 
-    /// Watches a message that is not over.
+    /// Watches a message that is not over, or whose agent is not.
     ///
     /// # Errors
     /// No descriptor.
     pub fn watch(&self, id: Id) -> io::Result<Option<Watch>> {
         let mut state = self.lock();
-        if state.book.get(id).is_none_or(|entry| entry.turn.is_over()) {
+        let over = state.book.get(id).is_none_or(|entry| entry.turn.is_over());
+        // The agent of a message that was taken back may still be ending.
+        if over && state.runs.get(id).is_none() {
             return Ok(None);
         }
         state.runs.of(id).watch().map(Some)
