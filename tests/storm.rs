@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use util::caller::PATIENCE;
 use util::crowd::{Books, Client, Curtain, Stage};
 use util::http::{Connection, request};
 use util::ledger::{Accepted, Delivery, Last, Ledger, read_lines};
@@ -259,7 +260,12 @@ fn storm(kills: usize, forgetful: bool) -> Aftermath {
         killer.slowest_death,
         fs::metadata(killer.home.state_dir().join("journal")).map_or(0, |file| file.len()),
     ));
-    Aftermath { ledger, surprises: books.surprises(), seed, slowest, p99, attempts }
+    // A connection ends with its process, unless the kernel holds that up for as long.
+    let mut surprises = books.surprises();
+    if killer.slowest_death < PATIENCE {
+        surprises.extend(books.hanging());
+    }
+    Aftermath { ledger, surprises, seed, slowest, p99, attempts }
 }
 
 #[test]
