@@ -64,9 +64,9 @@ pub const MAX_ATTEMPTS_RANGE: RangeInclusive<usize> = 1..=20;
 
 /// A hundred thousand short messages, and still read within a second or two at the start.
 pub const MAX_JOURNAL: usize = 256 * MIB;
-/// At most what a start can still read in minutes.
+/// At most what a start can still read within its unit's `TimeoutStartSec=`, at 100 MB/s and more.
 pub const MAX_JOURNAL_RANGE: RangeInclusive<usize> =
-    MIB..=if usize::BITS < 64 { usize::MAX } else { 64 * (MIB << 10) };
+    MIB..=if usize::BITS < 64 { usize::MAX } else { 4 * (MIB << 10) };
 
 /// More than a model's context holds of text that is worth its place.
 pub const MAX_TRANSCRIPT: usize = 256 * KIB;
@@ -186,7 +186,7 @@ pub const MAX_CONTROL_CONNECTIONS: usize = 64;
 pub const MAX_CONTROL_TURNS: usize = 48;
 
 /// Listeners, journal, log, a helper's pipes, the control socket's clients, senders to targets.
-pub const RESERVED_DESCRIPTORS: usize = 256;
+pub const RESERVED_DESCRIPTORS: usize = 128;
 
 /// The pipes of a command's turn, its pidfd, what cancels it, and a file that it opens.
 pub const DESCRIPTORS_PER_TURN: usize = 7;

@@ -138,6 +138,7 @@ fn the_environment_is_exactly_the_allow_list() {
         "EXTRA",
         "HERMES_ATTEMPT",
         "HERMES_MESSAGE_ID",
+        "HERMES_PRINCIPAL",
         "HERMES_SESSION",
         "HOME",
         "LANG",

@@ -106,7 +106,7 @@ const HOMES: &[&str] = &["tester", "me", "you", "user", "alice", "bob", "$user",
 const MAX_FILE: usize = 400;
 const MAX_MEDIAN: usize = 200;
 const MAX_FUNCTION: usize = 70;
-const MAX_TOTAL: usize = 17_500;
+const MAX_TOTAL: usize = 17_700;
 const MAX_BINARY: u64 = 1_200_000;
 
 // ------------------------------------------------------------------- the rules ----
@@ -640,8 +640,8 @@ fn rule_size_can_fail() {
     sources.extend(file("src/b.rs", ""));
     complains(&files_are_small(&sources), "src/a.rs:401");
     complains(&files_are_small(&file("src/a.rs", &lines(201))), "median");
-    let many: Vec<Source> = (0..88).flat_map(|_| file("src/a.rs", &lines(200))).collect();
-    complains(&files_are_small(&many), "17600 lines");
+    let many: Vec<Source> = (0..89).flat_map(|_| file("src/a.rs", &lines(200))).collect();
+    complains(&files_are_small(&many), "17800 lines");
     keep(&files_are_small(&file("src/a/tests.rs", &lines(900))));
     let tests = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", lines(900));
     keep(&files_are_small(&file("src/a.rs", &tests)));

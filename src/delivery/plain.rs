@@ -1,6 +1,7 @@
 //! Callbacks over plain HTTP, by our own client.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,7 +34,8 @@ fn exchange(
 ) -> Result<(u16, Option<String>), Error> {
     let stream = connect(post, cut, deadline)?;
     stream.set_nonblocking(true)?;
-    let line = Line { stream, cut: cut.try_clone_to_owned()?, deadline };
+    let until = Cell::new(deadline);
+    let line = Line { stream, cut: cut.try_clone_to_owned()?, deadline, until };
     let mut client = Client::new(line, &post.url.authority, post.target.timeout)?;
     let mut headers: Vec<_> = post.headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
     headers.push(("Connection", "close"));
@@ -68,32 +70,34 @@ struct Line {
     stream: TcpStream,
     cut: OwnedFd,
     deadline: Instant,
+    /// The end of the read time-out, which is no later.
+    until: Cell<Instant>,
 }
 
 impl Line {
-    fn wait(&self, interest: Interest<'_>) -> io::Result<()> {
+    fn wait(&self, interest: Interest<'_>, until: Instant) -> io::Result<()> {
         let mut interests = [interest, Interest::read(self.cut.as_fd())];
-        let left = self.deadline.saturating_duration_since(Instant::now());
+        let left = until.saturating_duration_since(Instant::now());
         poll(&mut interests, Some(left))?;
         let [ready, cut] = interests.map(|interest| interest.ready());
         // Not TimedOut, after which the connection would be tried again.
-        if cut || (!ready && left == Duration::ZERO) {
+        if cut || (!ready && Instant::now() >= self.deadline) {
             return Err(ErrorKind::ConnectionAborted.into());
         }
-        Ok(())
+        if ready { Ok(()) } else { Err(ErrorKind::WouldBlock.into()) }
     }
 }
 
 impl Read for Line {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.wait(Interest::read(self.stream.as_fd()))?;
+        self.wait(Interest::read(self.stream.as_fd()), self.until.get())?;
         self.stream.read(buffer)
     }
 }
 
 impl Write for Line {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.wait(Interest::write(self.stream.as_fd()))?;
+        self.wait(Interest::write(self.stream.as_fd()), self.deadline)?;
         self.stream.write(bytes)
     }
 
@@ -113,7 +117,8 @@ impl Socket for Line {
         self.stream.set_nodelay(true)
     }
 
-    fn set_read_timeout(&self, _: Duration) -> io::Result<()> {
+    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.until.set(self.deadline.min(Instant::now() + timeout));
         Ok(())
     }
 

@@ -31,6 +31,7 @@ hermes-gateway {version}, gateway {name}, on http://{listen}
   key            {key}
 Try in another terminal:
   {called}{profile} send \"hello\"
+  {called}{profile} send --session work --async \"remember this\"
   curl -H \"Authorization: Bearer $(cat {key})\" -H 'Content-Type: application/json' \\
        -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}' http://{listen}/v1/chat/completions
 Ctrl-C stops it.

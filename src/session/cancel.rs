@@ -69,7 +69,7 @@ impl Hub {
         let open = |id: &Id| state.book.get(*id).is_some_and(|entry| !entry.turn.is_over());
         let ids: Vec<Id> = state.dispatch.tickets(session).filter(open).collect();
         if ids.is_empty() && !known {
-            return Err(Denied::Unknown);
+            return Ok(0);
         }
         let mut begun = Vec::new();
         let mut result = Ok(0);

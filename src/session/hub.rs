@@ -44,6 +44,8 @@ pub struct Hub {
     pub(super) transcripts: Transcripts,
     pub(super) children: Arc<Children>,
     pub(super) care: Mutex<Care>,
+    /// What the system is short of, while a turn waits for it.
+    pub(super) shortage: Mutex<Option<String>>,
     settings: RwLock<Arc<Settings>>,
     /// Raised once every turn has to end.
     pub cut: Event,
@@ -125,6 +127,7 @@ impl Hub {
             transcripts,
             children,
             care: Mutex::default(),
+            shortage: Mutex::default(),
             settings: RwLock::new(Arc::new(settings)),
             cut: Event::new()?,
             quiet,
@@ -179,9 +182,13 @@ impl Hub {
         self.busy.fetch_add(count, Ordering::SeqCst);
     }
 
-    /// How the journal is.
+    /// Whether work can be taken and done.
     pub fn condition(&self) -> Condition {
-        self.journal.condition()
+        let shortage = self.shortage.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (self.journal.condition(), shortage) {
+            (Condition::Good, Some(why)) => Condition::Degraded(why),
+            (condition, _) => condition,
+        }
     }
 
     /// Appends a record and keeps the book. Follows the journal's order: the lock is held.

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::book::Book;
+use super::book::{Book, Entry};
 use super::id::Id;
 use super::life::Delivery;
 
@@ -37,10 +37,14 @@ impl Outboxes {
     pub fn new(book: &Book) -> Outboxes {
         let open = |state| matches!(state, Some(Delivery::Pending | Delivery::Sending));
         let entries = book.entries().filter(|(_, entry)| open(entry.delivery_state()));
-        let mut replies: Vec<_> = entries.map(|(id, entry)| (entry.outcome, id, entry)).collect();
-        replies.sort_unstable_by_key(|(outcome, ..)| *outcome);
+        // Nearly in that order already: each goes in close to the end.
+        let mut replies: Vec<(Id, &Entry)> = Vec::new();
+        for (id, entry) in entries {
+            let at = replies.partition_point(|(_, before)| before.outcome < entry.outcome);
+            replies.insert(at, (id, entry));
+        }
         let mut outboxes = Outboxes::default();
-        for (_, id, entry) in replies {
+        for (id, entry) in replies {
             if let Some(outgoing) = &entry.delivery {
                 outboxes.push(&outgoing.target, id);
             }

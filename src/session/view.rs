@@ -11,10 +11,10 @@ use super::hub::Hub;
 use super::id::Id;
 use super::life::{Delivery, Turn};
 use super::reply::Watch;
-use super::transcript::About;
 use crate::journal::Refused;
 use crate::journal::record::{Record, Step};
 use crate::limits::{CLOSE_PATIENCE, MAX_LISTED, MAX_LISTED_BYTES, THREAD_STACK};
+use crate::named::ByName;
 use crate::sys::clock::Utc;
 use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
@@ -186,16 +186,19 @@ impl Hub {
         let _ = self.sync(self.journal.last());
         let known = !self.messages_of(who).is_empty();
         let about = self.transcripts.find(digest);
-        (known || about.is_some()).then(|| self.session_of(digest, who.clone(), about))
+        (known || about.is_some()).then(|| {
+            let bytes = about.map_or(0, |about| about.bytes);
+            self.session_of(digest, who.clone(), bytes)
+        })
     }
 
-    fn session_of(&self, digest: Digest, who: Who, about: Option<About>) -> Session {
+    fn session_of(&self, digest: Digest, who: Who, transcript_bytes: u64) -> Session {
         let state = self.lock();
         let line = state.dispatch.tickets(digest).count();
         drop(state);
         let running = self.running_in(digest);
         let queued = line - usize::from(running.is_some()).min(line);
-        Session { who, running, queued, transcript_bytes: about.map_or(0, |about| about.bytes) }
+        Session { who, running, queued, transcript_bytes }
     }
 
     /// The message whose turn runs in a session.
@@ -214,22 +217,24 @@ impl Hub {
 
     /// All sessions of a principal, at most [`MAX_LISTED`].
     pub fn sessions(&self, principal: &str) -> io::Result<Vec<Session>> {
-        let mut found = self.transcripts.list(principal, MAX_LISTED)?;
-        let at_work: Vec<Arc<Party>> = {
+        let mut found: ByName<u64> = ByName::new();
+        {
             let state = self.lock();
             let mine = state.book.entries().filter(|(_, e)| e.who.principal == principal);
-            let with_session = mine.filter(|(_, entry)| entry.session().is_some());
-            with_session.map(|(_, entry)| Arc::clone(&entry.who)).collect()
+            for session in mine.filter_map(|(_, entry)| entry.who.session.as_ref()) {
+                if found.get(session).is_none() {
+                    found.insert(session.clone(), 0);
+                }
+            }
+        }
+        for about in self.transcripts.list(principal, MAX_LISTED)? {
+            found.insert(about.who.session.unwrap_or_default(), about.bytes);
+        }
+        let session = |(key, bytes): (&str, &u64)| {
+            let who = Who { principal: principal.to_owned(), session: Some(key.to_owned()) };
+            self.session_of(session_digest(principal, key), who, *bytes)
         };
-        found.extend(at_work.iter().map(|who| About { who: Who::clone(who), bytes: 0 }));
-        // Where a session comes twice, the one with a transcript first.
-        found.sort_unstable_by(|a, b| (&a.who.session, b.bytes).cmp(&(&b.who.session, a.bytes)));
-        found.dedup_by(|a, b| a.who == b.who);
-        let session = |about: About| {
-            let digest = session_digest(&about.who.principal, about.who.session.as_deref()?);
-            Some(self.session_of(digest, about.who.clone(), Some(about)))
-        };
-        Ok(found.into_iter().take(MAX_LISTED).filter_map(session).collect())
+        Ok(found.iter().take(MAX_LISTED).map(session).collect())
     }
 
     /// Messages in the dead-letter list.

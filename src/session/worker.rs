@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use super::book::{Digest, Entry, Who};
@@ -53,8 +53,12 @@ impl Hub {
         loop {
             let why = match self.attempt(id) {
                 Outcome::Short(why) => why,
-                outcome => return outcome,
+                outcome => {
+                    self.set_shortage(None);
+                    return outcome;
+                }
             };
+            self.set_shortage(Some(&why));
             if !std::mem::replace(&mut told, true) {
                 log::warn!("turn {id} waits: {why}");
             }
@@ -64,6 +68,11 @@ impl Hub {
                 return Outcome::Cut;
             }
         }
+    }
+
+    fn set_shortage(&self, why: Option<&str>) {
+        let mut shortage = self.shortage.lock().unwrap_or_else(PoisonError::into_inner);
+        *shortage = why.map(|why| format!("turns wait: {why}"));
     }
 
     /// Runs one attempt of a message's turn, once the record that says so is durable.
