@@ -19,6 +19,8 @@ use crate::threads;
 pub(super) struct Care {
     /// Sessions of which turns were forgotten, and whose transcripts are not durable yet.
     forgotten: Digests,
+    /// It was said that a transcript is behind.
+    told: bool,
     /// Not before then: the last compaction failed.
     compact_after: Option<Instant>,
 }
@@ -93,15 +95,21 @@ impl Hub {
         }
         let mut behind = Digests::default();
         for (session, who) in sessions {
-            let settled = self.transcripts.is_settled(session) || behind.contains(session);
+            if behind.contains(session) {
+                continue;
+            }
+            let settled = self.transcripts.is_settled(session);
             match (!settled).then(|| self.settle_transcript(session, &who)) {
                 Some(Err(e)) => {
-                    log::warn!("a transcript is behind, so its session is not forgotten: {e}");
+                    if !std::mem::replace(&mut care.told, true) {
+                        log::warn!("a transcript is behind, so its session is not forgotten: {e}");
+                    }
                     behind.add(session);
                 }
                 Some(Ok(())) | None => care.forgotten.add(session),
             }
         }
+        care.told &= behind.first().is_some();
         let mut state = self.lock();
         let is_behind = |id: &Id| {
             let session = state.book.get(*id).and_then(Entry::session);

@@ -82,6 +82,9 @@ impl Hub {
             let Some(entry) = state.book.get(id).cloned() else {
                 return Outcome::Failed("the message is not known any more".to_owned());
             };
+            if entry.turn.is_over() {
+                return Outcome::Cancelled;
+            }
             (entry, state.runs.of(id), self.journal.last())
         };
         if self.sync(number).is_err() {
@@ -213,11 +216,15 @@ impl Hub {
                     return Some(self.begin(&mut state, ids));
                 }
                 Err(Refused::TooLong) => {
-                    if let Some(session) = state.book.get(id).and_then(Entry::session) {
+                    let entry = state.book.get(id);
+                    let n = entry.map_or(0, |entry| entry.attempts);
+                    let session = entry.and_then(Entry::session);
+                    // Transcripts are locked before the hub, never after it.
+                    drop(state);
+                    if let Some(session) = session {
                         // What was said there already is not what the sender gets.
                         let _ = self.transcripts.take_back(session, id);
                     }
-                    let n = state.book.get(id).map_or(0, |entry| entry.attempts);
                     let error = "the reply is longer than a record of the journal".to_owned();
                     record = Record::step(id, n, now(), Step::Failed(error));
                     continue;
