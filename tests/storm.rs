@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use util::caller::PATIENCE;
 use util::crowd::{Books, Client, Curtain, Stage};
 use util::http::{Connection, request};
 use util::ledger::{Accepted, Delivery, Last, Ledger, read_lines};
@@ -96,8 +97,8 @@ impl Killer<'_> {
         assert_eq!(process.wait_for_exit(DEADLINE), 137, "{}", process.stderr());
         // Not the gateway's time, but the disk's: who waits for it in the kernel dies behind it.
         self.slowest_death = self.slowest_death.max(killed.elapsed());
-        if self.forgetful && self.chance.below(4) == 0 {
-            forget_the_last_record(&self.home);
+        if self.forgetful {
+            forget(&self.home, 3);
         }
     }
 
@@ -109,10 +110,10 @@ impl Killer<'_> {
     }
 }
 
-/// Takes the last whole record out of a dead gateway's journal, as if it had never been written. One
-/// that a compaction has kept would be missed at the start.
+/// Takes the last whole records out of a dead gateway's journal, as if they had never been written.
+/// One that a compaction has kept would be missed at the start.
 #[track_caller]
-fn forget_the_last_record(home: &Home) {
+fn forget(home: &Home, records: usize) {
     let file = home.state_dir().join("journal");
     let bytes = fs::read(&file).unwrap();
     let text = String::from_utf8_lossy(&bytes);
@@ -121,8 +122,9 @@ fn forget_the_last_record(home: &Home) {
     let kept = header["kept"].as_u64().and_then(|kept| usize::try_from(kept).ok());
     let whole: Vec<&[u8]> =
         bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")).collect();
-    if kept.is_some_and(|kept| whole.len() > kept + 1) {
-        let left: usize = whole[..whole.len() - 1].iter().map(|line| line.len()).sum();
+    if let Some(kept) = kept {
+        let kept = (kept + 1).max(whole.len().saturating_sub(records)).min(whole.len());
+        let left: usize = whole[..kept].iter().map(|line| line.len()).sum();
         let file = fs::File::options().write(true).open(&file).unwrap();
         file.set_len(left as u64).unwrap();
     }
@@ -181,7 +183,7 @@ struct Aftermath {
 }
 
 /// Kills the gateway so many times under its clients, and lets the last one finish its work.
-/// `forgetful`: now and then the last record that a dead gateway has written is taken away.
+/// `forgetful`: the last records that a dead gateway has written are taken away.
 #[track_caller]
 fn storm(kills: usize, forgetful: bool) -> Aftermath {
     let seed = env::var("HERMES_SEED").ok().and_then(|seed| seed.parse().ok());
@@ -259,7 +261,12 @@ fn storm(kills: usize, forgetful: bool) -> Aftermath {
         killer.slowest_death,
         fs::metadata(killer.home.state_dir().join("journal")).map_or(0, |file| file.len()),
     ));
-    Aftermath { ledger, surprises: books.surprises(), seed, slowest, p99, attempts }
+    // A connection ends with its process, unless the kernel holds that up for as long.
+    let mut surprises = books.surprises();
+    if killer.slowest_death < PATIENCE {
+        surprises.extend(books.hanging());
+    }
+    Aftermath { ledger, surprises, seed, slowest, p99, attempts }
 }
 
 #[test]

@@ -297,3 +297,18 @@ fn a_kill_between_two_attempts_keeps_count() {
     assert_eq!((&message["status"], &message["attempts"]), (&"failed".into(), &2.into()));
     assert_eq!(lines(&notes), ["1", "2"]);
 }
+
+#[test]
+fn nothing_runs_beside_an_agent_that_takes_its_time_to_end() {
+    let text = "read -r text; case $text in stays) trap '' TERM; echo $$ > NOTES.new; mv NOTES.new NOTES; \
+                while :; do sleep 0.1; done;; esac; \
+                if kill -0 $(cat NOTES) 2>/dev/null; then echo beside; else echo behind; fi";
+    let (home, notes) = with_notes(text, "");
+    let gateway = home.start();
+    let api = gateway.api();
+    let [first, second] = ["stays\n", "looks\n"].map(|text| api.accepted("s", text));
+    wait_for_lines(&notes, 1);
+    let message = api.delete(&format!("/v1/messages/{first}")).assert_status(200).json();
+    assert_eq!(message["status"], "cancelled", "{message}");
+    assert_eq!(api.reply(&second), "behind");
+}

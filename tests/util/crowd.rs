@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::api::{is_finished, session_path};
+use super::caller::is_late;
 use super::http::Response;
 use super::ledger::{Accepted, Finish, Ledger};
 use super::{Caller, DEADLINE, pause};
@@ -86,6 +87,7 @@ pub struct Books {
     ledger: Mutex<Ledger>,
     /// What they had no reason to expect.
     surprises: Mutex<Vec<String>>,
+    hanging: Mutex<Vec<String>>,
 }
 
 impl Books {
@@ -95,6 +97,15 @@ impl Books {
 
     pub fn surprises(&self) -> Vec<String> {
         self.surprises.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Requests whose connection outlived the gateway: who sees some asks what it died of.
+    pub fn hanging(&self) -> Vec<String> {
+        self.hanging.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn left_hanging(&self, what: String) {
+        self.hanging.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }
 
     fn surprise(&self, what: String) {
@@ -143,6 +154,10 @@ impl Client<'_> {
                     if lives.start == start && lives.address.is_some() {
                         let what = format!("{method} {target}: {error}, while the gateway lived");
                         self.books.surprise(what);
+                    } else if is_late(&error) {
+                        let what =
+                            format!("{method} {target}: its gateway died and it was not told");
+                        self.books.left_hanging(what);
                     }
                 }
             }
