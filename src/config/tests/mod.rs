@@ -142,7 +142,7 @@ fn every_key_is_read() {
         limits.max_transcript,
         limits.keep_results,
     ];
-    assert_eq!(numbers, [10, 3, 1000, 4, 65536, 2048, 20, 64 << 30, 4096, 0]);
+    assert_eq!(numbers, [10, 3, 1000, 4, 65536, 2048, 20, 4 << 30, 4096, 0]);
     assert_eq!(config.session.busy, Busy::Interrupt);
     assert_eq!(config.session.operators, ["owner", "telegram:1"]);
     let times =
