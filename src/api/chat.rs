@@ -106,6 +106,7 @@ fn run(
         principal: OWNER,
         attempt: 1,
         text,
+        context: None,
         transcript: None,
         attachments: &[],
     };
@@ -115,7 +116,11 @@ fn run(
     let outcome = settings.agent.run(&turn, answer, &bounds);
     match &outcome {
         Outcome::Done => Ok(()),
-        Outcome::Temporary(_) | Outcome::Short(_) | Outcome::Failed(_) | Outcome::TimedOut => {
+        Outcome::Temporary(_)
+        | Outcome::Short(_)
+        | Outcome::Failed(_)
+        | Outcome::Refused(_)
+        | Outcome::TimedOut => {
             log::warn!("turn {message_id} did not end well: {outcome}");
             Err(Problem::outcome(outcome))
         }

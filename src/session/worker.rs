@@ -133,6 +133,7 @@ impl Hub {
             principal: &entry.who.principal,
             attempt: entry.attempts,
             text: &message.text,
+            context: None,
             transcript: transcript.as_deref(),
             attachments: &message.attachments,
         };
@@ -150,7 +151,10 @@ impl Hub {
     pub(super) fn conclude(self: &Arc<Self>, id: Id, outcome: Outcome) -> Vec<Id> {
         match &outcome {
             Outcome::Done => {}
-            Outcome::Temporary(_) | Outcome::Failed(_) | Outcome::TimedOut => {
+            Outcome::Temporary(_)
+            | Outcome::Failed(_)
+            | Outcome::Refused(_)
+            | Outcome::TimedOut => {
                 log::warn!("turn {id} did not end well: {outcome}");
             }
             Outcome::ClientGone | Outcome::Cancelled | Outcome::Cut | Outcome::Short(_) => {
@@ -182,6 +186,12 @@ impl Hub {
             Outcome::Temporary(error) if n < most => Record::step(id, n, now(), Step::Retry(error)),
             Outcome::Temporary(error) | Outcome::Failed(error) => {
                 Record::step(id, n, now(), Step::Failed(error))
+            }
+            Outcome::Refused(refused) if refused.passes() && n < most => {
+                Record::step(id, n, now(), Step::Retry(refused.to_string()))
+            }
+            Outcome::Refused(refused) => {
+                Record::step(id, n, now(), Step::Failed(refused.to_string()))
             }
             Outcome::TimedOut => {
                 let error = "the agent did not finish within agent.turn_timeout".to_owned();
