@@ -22,7 +22,7 @@ pub struct Problem {
     /// The client may try the same again.
     pub again: bool,
     /// The agent's server said it: its words count.
-    upstream: Option<Box<Upstream>>,
+    pub(super) upstream: Option<Box<Upstream>>,
 }
 
 impl Problem {
