@@ -299,6 +299,10 @@ pub const REAP_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the exit waits for a thread that is starting a child, to kill that one too.
 pub const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 
+/// Instructions that an agent gets as a variable: with its name and NUL it stays below the system's
+/// bound for one ([`MAX_EXEC_STRING`]).
+pub const MAX_INSTRUCTIONS: usize = 120 * KIB;
+
 /// Longer lines are cut: a log line, not a document.
 pub const MAX_STDERR_LINE: usize = 2048;
 
@@ -375,6 +379,9 @@ pub const COMPACT_PAUSE: Duration = Duration::from_secs(30);
 
 /// The stack of a turn's or a delivery's thread; only what is touched takes memory.
 pub const WORKER_STACK: usize = 256 << 10;
+
+/// Messages that one may build upon; a conversation of more turns is longer than any model's context.
+pub const MAX_CHAIN: usize = 1000;
 
 /// The longest wait for a message that a request may ask for: proxies give up earlier.
 pub const MAX_WAIT: Duration = Duration::from_secs(600);

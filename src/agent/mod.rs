@@ -17,12 +17,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::config;
 use crate::subprocess::Children;
 
-pub use context::Context;
+pub use context::{Context, is_instruction, own, text_of};
 
 /// One turn: a message for the agent.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +47,11 @@ pub struct Turn<'a> {
 /// Where a reply goes, piece by piece. An error means that nobody is there any more to take it.
 pub trait Reply {
     fn piece(&mut self, text: &str) -> io::Result<()>;
+
+    /// There has been nothing for [`KEEP_ALIVE`](crate::limits::KEEP_ALIVE), and the turn goes on.
+    fn idle(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// What the agent's own server tells of the turn; comes before its end, or never.
     fn report(&mut self, _report: Report) {}
@@ -74,6 +79,20 @@ pub struct Report {
     pub usage: Option<Value>,
     /// OpenAI's `finish_reason`, such as `length`.
     pub finish: Option<String>,
+}
+
+impl Report {
+    /// For the journal; `None` where nothing is known.
+    pub fn to_json(&self) -> Option<String> {
+        let known = self.usage.is_some() || self.finish.is_some();
+        known.then(|| json!({"usage": self.usage, "finish": self.finish}).to_string())
+    }
+
+    pub fn parse(json: &str) -> Report {
+        let mut value: Value = serde_json::from_str(json).unwrap_or_default();
+        let finish = value["finish"].as_str().map(str::to_owned);
+        Report { usage: Some(value["usage"].take()).filter(Value::is_object), finish }
+    }
 }
 
 /// An error that the agent's server answered with.
@@ -172,6 +191,11 @@ impl Agent {
                 command::run(&self.children, &self.config, turn, reply, bounds)
             }
         }
+    }
+
+    /// Whether it wants what was said before in a file.
+    pub fn reads_files(&self) -> bool {
+        self.config.kind == config::AgentKind::Command
     }
 
     /// What `/v1/models` calls it.

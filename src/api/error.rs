@@ -42,6 +42,12 @@ impl Problem {
         Problem::new(503, "gateway_stopping", "The gateway is stopping; try again in a moment.")
     }
 
+    /// 404 for a `previous_response_id`, in OpenAI's word for it.
+    pub fn previous_not_found() -> Problem {
+        let message = "The response that this one builds upon is not known (any more).";
+        Problem::new(404, "previous_response_not_found", message)
+    }
+
     pub fn no_place(why: &NoPlace) -> Option<Problem> {
         let problem = match why {
             NoPlace::Full(full) => Problem::full(*full),

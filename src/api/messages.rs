@@ -180,7 +180,7 @@ pub fn dead_letter(
 }
 
 /// The message of this id, if it is the principal's: others learn nothing of it.
-fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Message, Problem> {
+pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Message, Problem> {
     let unknown = || Problem::new(404, "not_found", "There is no message of this id (any more).");
     let id = Id::parse(id).ok_or_else(unknown)?;
     let found = service.hub.message(id).map_err(|refused| Problem::journal(&refused))?;
@@ -265,6 +265,7 @@ fn read(body: &[u8], session: Option<&str>, principal: &str, busy: Busy) -> Resu
     Ok(Draft {
         who: Who { principal: principal.to_owned(), session },
         text,
+        context: None,
         attachments: attachments(&fields)?,
         deliver: text_of(&fields, "deliver")?,
         mode,

@@ -4,15 +4,19 @@
 //! method, then Host and Origin, then the key, then the body. How a turn runs is known below.
 #![forbid(unsafe_code)]
 
+mod answer;
+mod ask;
 pub mod auth;
 mod carry;
 mod chat;
 mod error;
 mod idempotency;
 mod messages;
+mod responses;
 mod route;
 mod sessions;
 mod status;
+mod turn;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::auth::{Authenticated, Origin, authenticate, host_is_ours, origin_is_ours};
 use super::error::Problem;
-use super::{Service, chat, messages, sessions, status};
+use super::{Service, chat, messages, responses, sessions, status};
 use crate::http::{Closed, Connection, Method, Request, Response};
 use crate::journal::Condition;
 
@@ -15,7 +15,10 @@ enum Route<'a> {
     Health,
     Ready,
     Chat,
+    Responses,
+    Response(&'a str),
     Models,
+    Model(&'a str),
     Status,
     Messages,
     Message(&'a str),
@@ -36,6 +39,7 @@ impl<'a> Route<'a> {
             "/health" => Route::Health,
             "/ready" => Route::Ready,
             "/v1/chat/completions" => Route::Chat,
+            "/v1/responses" => Route::Responses,
             "/v1/models" => Route::Models,
             "/v1/status" => Route::Status,
             "/v1/messages" => Route::Messages,
@@ -45,6 +49,10 @@ impl<'a> Route<'a> {
             _ => {
                 if let Some(id) = path.strip_prefix("/v1/messages/") {
                     Route::Message(one(id)?)
+                } else if let Some(id) = path.strip_prefix("/v1/responses/") {
+                    Route::Response(one(id)?)
+                } else if let Some(model) = path.strip_prefix("/v1/models/") {
+                    Route::Model(model)
                 } else if let Some(rest) = path.strip_prefix("/v1/dead-letters/") {
                     match rest.strip_suffix("/retry") {
                         Some(id) => Route::DeadLetterRetry(one(id)?),
@@ -74,16 +82,18 @@ impl<'a> Route<'a> {
             Route::Health
             | Route::Ready
             | Route::Models
+            | Route::Model(_)
             | Route::Status
             | Route::Sessions
             | Route::DeadLetters => "GET, HEAD",
             Route::SessionEvents(_) => "GET",
             Route::Chat
+            | Route::Responses
             | Route::Messages
             | Route::SessionMessages(_)
             | Route::DeadLetterRetry(_)
             | Route::Compact => "POST",
-            Route::Message(_) | Route::Session(_) => "GET, HEAD, DELETE",
+            Route::Message(_) | Route::Response(_) | Route::Session(_) => "GET, HEAD, DELETE",
             Route::DeadLetter(_) => "DELETE",
         }
     }
@@ -104,6 +114,7 @@ impl<'a> Route<'a> {
     fn is_work(self, request: &Request) -> bool {
         match self {
             Route::Chat
+            | Route::Responses
             | Route::Messages
             | Route::SessionMessages(_)
             | Route::SessionEvents(_)
@@ -111,10 +122,11 @@ impl<'a> Route<'a> {
             | Route::DeadLetter(_)
             | Route::Compact => true,
             Route::Message(_) => request.query().is_some() || request.method == Method::Delete,
-            Route::Session(_) => request.method == Method::Delete,
+            Route::Session(_) | Route::Response(_) => request.method == Method::Delete,
             Route::Health
             | Route::Ready
             | Route::Models
+            | Route::Model(_)
             | Route::Status
             | Route::Sessions
             | Route::DeadLetters => false,
@@ -152,6 +164,7 @@ fn handle(
     let deletes = request.method == Method::Delete;
     let result = match route {
         Route::Chat => return chat::complete(connection, request, service, proof),
+        Route::Responses => return responses::create(connection, request, service, proof),
         Route::Messages => return messages::post(connection, request, service, proof, None),
         Route::SessionMessages(session) => {
             return messages::post(connection, request, service, proof, Some(session));
@@ -164,6 +177,9 @@ fn handle(
         }
         Route::Message(id) => return messages::get(connection, request, service, proof, id),
         Route::Models => Ok(status::models(service, proof)),
+        Route::Model(name) => status::model(service, proof, name),
+        Route::Response(id) if deletes => responses::delete(service, proof, id),
+        Route::Response(id) => responses::get(service, proof, id),
         Route::Sessions => sessions::list(service, proof),
         Route::Session(session) if deletes => sessions::reset(service, proof, session),
         Route::Session(session) => sessions::get(service, proof, session),

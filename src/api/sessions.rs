@@ -4,8 +4,8 @@
 use std::os::fd::AsFd;
 
 use super::Service;
+use super::answer::sse_head;
 use super::auth::Authenticated;
-use super::chat::sse_head;
 use super::error::Problem;
 use super::messages::{check_session, json, respond_with};
 use crate::http::{Closed, Connection, Request, Response, Stream, sse};

@@ -42,11 +42,21 @@ pub fn compact(service: &Service, _proof: &Authenticated) -> Result<Response, Pr
 
 /// `GET /v1/models`: the one model that there is, named as OpenAI's clients want it.
 pub fn models(service: &Service, _proof: &Authenticated) -> Response {
+    json(200, format!(r#"{{"object":"list","data":[{}]}}"#, about(service, MODEL)))
+}
+
+/// `GET /v1/models/{model}`.
+pub fn model(service: &Service, _proof: &Authenticated, name: &str) -> Result<Response, Problem> {
+    if name != MODEL {
+        let message = format!("There is no model {name:?}; GET /v1/models lists those that are.");
+        return Err(Problem::new(404, "model_not_found", message));
+    }
+    Ok(json(200, about(service, name)))
+}
+
+fn about(service: &Service, name: &str) -> String {
     let agent = service.settings().agent.kind();
-    let list = format!(
-        r#"{{"object":"list","data":[{{"id":"{MODEL}","object":"model","created":0,"owned_by":"{agent}"}}]}}"#
-    );
-    Response::new(200, "application/json", list.into_bytes())
+    format!(r#"{{"id":{},"object":"model","created":0,"owned_by":"{agent}"}}"#, quoted(name))
 }
 
 /// `GET /v1/status`: state, place, and what is in flight.

@@ -79,13 +79,14 @@ pub fn variable(name: &str) -> Result<String, String> {
 }
 
 /// What the gateway tells an agent about its turn, and a target's command about a reply.
-const OWN: [&str; 6] = [
+const OWN: [&str; 7] = [
     "HERMES_SESSION",
     "HERMES_MESSAGE_ID",
     "HERMES_ATTEMPT",
     "HERMES_PRINCIPAL",
     "HERMES_TRANSCRIPT",
     "HERMES_ATTACHMENTS",
+    "HERMES_INSTRUCTIONS",
 ];
 
 /// What systemd tells the gateway: a child that has it could speak in the gateway's name, or be

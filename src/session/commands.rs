@@ -132,6 +132,7 @@ impl Hub {
             who: who.clone(),
             text: message.text,
             attachments: message.attachments,
+            context: message.context,
             deliver: message.deliver,
             mode: Busy::Queue,
             // Once for the command's own key, however often that comes.

@@ -34,6 +34,7 @@ impl Hub {
         let hub = Arc::clone(self);
         threads::spawn("keeper", THREAD_STACK, Box::new(move || hub.keep()))?;
         self.forget_what_was_reset();
+        self.transcripts.take_back_lent();
         let mut state = self.lock();
         let ids = state.dispatch.fill();
         let begun = self.begin(&mut state, ids);

@@ -9,6 +9,7 @@ pub mod book;
 pub mod cancel;
 pub mod commands;
 pub mod dispatch;
+pub mod history;
 pub mod hub;
 pub mod id;
 mod keeper;

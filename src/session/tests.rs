@@ -220,6 +220,7 @@ fn who(session: &str) -> Who {
 
 fn draft(session: &str, text: &str) -> Draft {
     Draft {
+        context: None,
         who: who(session),
         text: text.to_owned(),
         attachments: Vec::new(),

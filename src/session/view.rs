@@ -11,6 +11,7 @@ use super::hub::Hub;
 use super::id::Id;
 use super::life::{Delivery, Turn};
 use super::reply::Watch;
+use crate::agent::Report;
 use crate::journal::Refused;
 use crate::journal::record::{Record, Step};
 use crate::limits::{CLOSE_PATIENCE, MAX_LISTED, MAX_LISTED_BYTES, THREAD_STACK};
@@ -29,6 +30,8 @@ pub struct Message {
     pub turn: Turn,
     pub attempts: u32,
     pub reply: Option<String>,
+    /// What its agent told beside it.
+    pub report: Report,
     pub error: Option<String>,
     pub created_at: u64,
     pub finished_at: Option<u64>,
@@ -77,9 +80,12 @@ impl Hub {
         };
         self.sync(self.newest(&entry))?;
         let unreadable = |e: io::Error| Some(format!("its record cannot be read: {e}"));
-        let (mut reply, mut error) = (None, None);
+        let (mut reply, mut error, mut report) = (None, None, Report::default());
         match self.outcome(&entry) {
-            Ok(Some(Record::Step { step: Step::Done(text), .. })) => reply = Some(text),
+            Ok(Some(Record::Step { step: Step::Done(text, told), .. })) => {
+                reply = Some(text);
+                report = told.as_deref().map(Report::parse).unwrap_or_default();
+            }
             Ok(Some(Record::Step {
                 step: Step::Failed(why) | Step::Cancelled(why) | Step::Retry(why),
                 ..
@@ -108,6 +114,7 @@ impl Hub {
             turn: entry.turn,
             attempts: entry.attempts,
             reply,
+            report,
             error,
             created_at: entry.at,
             finished_at: over.then_some(entry.ended),
@@ -357,7 +364,7 @@ impl Message {
         });
         let deliveries: Vec<String> = deliveries.collect();
         format!(
-            r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"deliveries":[{}]}}"#,
+            r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"deliveries":[{}]{}}}"#,
             self.id,
             text(self.who.session.as_deref()),
             quoted(&self.who.principal),
@@ -369,6 +376,7 @@ impl Message {
             text(time(self.finished_at).as_deref()),
             self.position.map_or_else(|| "null".to_owned(), |position| position.to_string()),
             deliveries.join(","),
+            self.report.usage.as_ref().map_or_else(String::new, |u| format!(r#","usage":{u}"#)),
         )
     }
 }
