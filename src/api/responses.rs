@@ -58,8 +58,8 @@ fn check_previous(
     about: &About,
 ) -> Result<(), Problem> {
     let Some(previous) = &about.previous else { return Ok(()) };
-    let (message, _) =
-        stored(service, proof, previous).map_err(|_| Problem::previous_not_found())?;
+    let (message, _) = stored(service, proof, previous)
+        .map_err(|p| if p.status == 404 { Problem::previous_not_found() } else { p })?;
     if session.is_some() && message.who.session.as_deref() != session {
         return Err(bad("previous_response_id is of another session than this request."));
     }
@@ -81,7 +81,8 @@ fn stored(
 ) -> Result<(crate::session::view::Message, About), Problem> {
     let unknown =
         || Problem::new(404, "not_found", format!("There is no response {id:?} (any more)."));
-    let message = find(service, proof, id.strip_prefix(PREFIX).ok_or_else(unknown)?)?;
+    let message = find(service, proof, id.strip_prefix(PREFIX).ok_or_else(unknown)?);
+    let message = message.map_err(|p| if p.status == 404 { unknown() } else { p })?;
     let context = service.hub.context_of(message.id).map_err(|_| unknown())?;
     let about = About::read(&context.ok_or_else(unknown)?).filter(|about| about.stored);
     Ok((message, about.ok_or_else(unknown)?))
@@ -162,7 +163,9 @@ fn read(body: &[u8]) -> Result<(Ask, About), Problem> {
         Some(_) => return Err(bad("\"metadata\" must be an object.")),
     };
     let messages = match take(&mut fields, "input") {
-        Some(Value::String(text)) => vec![json!({"role": "user", "content": text})],
+        Some(Value::String(text)) if !text.is_empty() => {
+            vec![json!({"role": "user", "content": text})]
+        }
         Some(Value::Array(items)) if !items.is_empty() => items
             .iter()
             .enumerate()
@@ -175,14 +178,23 @@ fn read(body: &[u8]) -> Result<(Ask, About), Problem> {
         [("temperature", "temperature"), ("top_p", "top_p"), ("max_output_tokens", "max_tokens")];
     let options = names.iter().filter_map(|(name, chat)| Some((*chat, take(&mut fields, name)?)));
     let options: Map<String, Value> = options.map(|(name, it)| (name.to_owned(), it)).collect();
-    let context = json!({
-        "messages": messages,
+    let mut context = json!({
         "model": model,
         "options": options,
-        "previous": id.map(|id| id.to_string()),
-        "instructions": instructions,
         "response": {"stored": stored, "metadata": metadata},
     });
+    // The text of a message is written down once.
+    let more = (messages.len() > 1 || messages[0]["role"] != "user").then_some(messages);
+    let members = [
+        ("messages", more.map(Value::Array)),
+        ("previous", id.map(|id| id.to_string().into())),
+        ("instructions", instructions.clone().map(Value::String)),
+    ];
+    for (name, value) in members {
+        if let Some(value) = value {
+            context[name] = value;
+        }
+    }
     let context = Some(context.to_string());
     let ask = Ask { model: model.clone(), text, stream, include_usage: true, context };
     Ok((ask, About { model, previous, instructions, metadata, stored }))

@@ -110,7 +110,8 @@ fn run(
         io::ErrorKind::NotFound => Some(Problem::previous_not_found()),
         _ => Problem::no_place(&NoPlace::Failed(e)),
     };
-    let context = ask.context.as_ref().map(|json| service.hub.context(principal, false, json));
+    let context =
+        ask.context.as_ref().map(|json| service.hub.context(principal, false, &ask.text, json));
     let context = context.transpose().map_err(failed)?;
     let lent = context.as_ref().map(|c| service.hub.lend(&settings.agent, place.id, c));
     let lent = lent.transpose().map_err(failed)?.flatten();

@@ -37,8 +37,17 @@ impl Hub {
     ///
     /// # Errors
     /// NotFound: something that it builds upon is not known any more.
-    pub fn context(&self, principal: &str, in_session: bool, json: &str) -> io::Result<Context> {
+    pub fn context(
+        &self,
+        principal: &str,
+        in_session: bool,
+        text: &str,
+        json: &str,
+    ) -> io::Result<Context> {
         let mut context = Context::parse(json);
+        if context.messages.is_empty() {
+            context.messages.push(json!({"role": "user", "content": text}));
+        }
         let links = Links::of(&serde_json::from_str(json).unwrap_or_default());
         let mut messages = Vec::new();
         messages.extend(links.instructions.map(|text| json!({"role": "system", "content": text})));

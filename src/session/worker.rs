@@ -129,7 +129,8 @@ impl Hub {
         let cancel = run.cancelled()?;
         let in_session = transcript.is_some();
         let context = message.context.as_deref();
-        let context = context.map(|json| self.context(&entry.who.principal, in_session, json));
+        let principal = &entry.who.principal;
+        let context = context.map(|it| self.context(principal, in_session, &message.text, it));
         let context = match context.transpose() {
             Ok(context) => context,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
