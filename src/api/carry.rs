@@ -30,6 +30,7 @@ pub fn carry(
         Submitted::New { id, .. } => (id, false),
         Submitted::Known(id) => (id, true),
     };
+    let _held = service.hub.hold(id);
     answer.replayed = replayed;
     answer.id = id.to_string();
     let broken = |e: io::Error| Problem::no_place(&NoPlace::Failed(e));

@@ -57,6 +57,7 @@ pub fn post(
         Submitted::New { id, interrupted, .. } => (id, interrupted, false),
         Submitted::Known(id) => (id, None, true),
     };
+    let _held = service.hub.hold(id);
     let over = known || matches!(&submitted, Submitted::New { position: 0, .. });
     if wait > Duration::ZERO || over {
         match service.hub.wait(id, connection.as_fd(), wait) {
@@ -120,6 +121,7 @@ pub fn get(
         Ok(found) => found,
         Err(problem) => return respond_with(connection, request, &problem),
     };
+    let _held = service.hub.hold(message.id);
     if !message.turn.is_over() && wait > Duration::ZERO {
         match service.hub.wait(message.id, connection.as_fd(), wait) {
             Ok(Waited::Gone) => return gone(),
@@ -149,6 +151,7 @@ pub fn cancel(
         Ok(id) => id,
         Err(problem) => return respond_with(connection, request, &problem),
     };
+    let _held = service.hub.hold(id);
     // A running agent has a moment to end; whatever comes of it is shown.
     match service.hub.wait(id, connection.as_fd(), MAX_WAIT) {
         Ok(Waited::Gone) => gone(),

@@ -68,6 +68,8 @@ pub(super) struct State {
     /// Turns between two attempts.
     pub(super) resting: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
+    /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
+    pub(super) held: Vec<Id>,
     /// Event streams.
     pub(super) followers: Vec<Arc<Event>>,
     /// When records that nobody waits for are synced.
@@ -115,6 +117,7 @@ impl Hub {
             runs: Runs::default(),
             resting: Vec::new(),
             outboxes: Outboxes::new(&book),
+            held: Vec::new(),
             followers: Vec::new(),
             sync_at: None,
             last_id: book.last(),

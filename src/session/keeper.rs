@@ -118,7 +118,7 @@ impl Hub {
         };
         // New ids come after the newest, also where the clock was set back over a restart.
         let newest = state.book.last();
-        let goes = |id: &Id| !is_behind(id) && Some(*id) != newest;
+        let goes = |id: &Id| !is_behind(id) && Some(*id) != newest && !state.held.contains(id);
         let ids: Vec<Id> = ids.into_iter().filter(goes).collect();
         state.book.forget(&ids);
     }

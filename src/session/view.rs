@@ -132,6 +132,12 @@ impl Hub {
         }
     }
 
+    /// Keeps a message from being forgotten, however few results are kept, until its end was read.
+    pub fn hold(self: &Arc<Self>, id: Id) -> Held {
+        self.lock().held.push(id);
+        Held { hub: Arc::clone(self), id }
+    }
+
     /// Watches a message that is not over, or whose agent is not.
     ///
     /// # Errors
@@ -343,6 +349,22 @@ pub struct Follow {
 impl Drop for Follow {
     fn drop(&mut self) {
         self.hub.lock().followers.retain(|known| !Arc::ptr_eq(known, &self.event));
+    }
+}
+
+/// A message that is held.
+#[derive(Debug)]
+pub struct Held {
+    hub: Arc<Hub>,
+    id: Id,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let held = &mut self.hub.lock().held;
+        if let Some(at) = held.iter().position(|known| *known == self.id) {
+            held.swap_remove(at);
+        }
     }
 }
 
