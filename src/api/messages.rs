@@ -17,8 +17,9 @@ use crate::session::book::Who;
 use crate::session::commands::Command;
 use crate::session::hub::now;
 use crate::session::id::Id;
+use crate::session::message::{Message, rfc3339};
 use crate::session::submit::{Draft, Submitted};
-use crate::session::view::{Message, Waited, rfc3339};
+use crate::session::view::Waited;
 use crate::text::quoted;
 
 /// The fields of a message, for words on what is none.

@@ -18,6 +18,7 @@ use crate::agent::{Report, own, text_of};
 use crate::http::{Closed, Connection, Request, Response, sse};
 use crate::session::id::Id;
 use crate::session::life::Turn;
+use crate::session::message::Message;
 use crate::text::quoted;
 
 /// Before the id of a message that is a response.
@@ -74,11 +75,7 @@ fn check_previous(
 }
 
 /// The message that is this response, if it is the principal's and was stored.
-fn stored(
-    service: &Service,
-    proof: &Authenticated,
-    id: &str,
-) -> Result<(crate::session::view::Message, About), Problem> {
+fn stored(service: &Service, proof: &Authenticated, id: &str) -> Result<(Message, About), Problem> {
     let unknown =
         || Problem::new(404, "not_found", format!("There is no response {id:?} (any more)."));
     let message = find(service, proof, id.strip_prefix(PREFIX).ok_or_else(unknown)?);

@@ -14,6 +14,7 @@ pub mod hub;
 pub mod id;
 mod keeper;
 pub mod life;
+pub mod message;
 pub mod outboxes;
 pub mod place;
 pub mod reply;

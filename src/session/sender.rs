@@ -10,7 +10,7 @@ use super::cancel::Denied;
 use super::hub::{Hub, State, now};
 use super::id::Id;
 use super::life::{Delivery, DeliveryEvent};
-use super::view::rfc3339;
+use super::message::rfc3339;
 use crate::delivery::{Parcel, Sent, backoff};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Purpose, Refused};
