@@ -213,7 +213,7 @@ fn message(item: &Value, at: usize) -> Result<Value, Problem> {
     match &item["content"] {
         Value::String(_) => {}
         Value::Array(parts) => {
-            parts.iter().try_for_each(|part| check_part(part, &kinds, &place))?
+            parts.iter().try_for_each(|part| check_part(part, &kinds, &place))?;
         }
         _ => return Err(bad(format!("\"{place}.content\" must be text or a list of parts."))),
     }
