@@ -279,6 +279,19 @@ pub const KEY_BYTES: usize = 32;
 /// The fewest characters of a key: 128 bits in hex. Ours has 64.
 pub const MIN_KEY: usize = 32;
 
+/// Wrong keys from one address within [`FAILURE_WINDOW`] before they are answered with 429: a client
+/// with a stale key shows it a few times.
+pub const MAX_FAILURES: u32 = 10;
+
+/// How long wrong keys are counted together, and how long an address is told to wait at most.
+pub const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+
+/// Addresses whose wrong keys are counted at one time; 40 kB.
+pub const MAX_FAILING_ADDRESSES: usize = 1024;
+
+/// Seconds for which a browser need not ask again what a page may send; they cap it at two hours.
+pub const PREFLIGHT_AGE: u32 = 7200;
+
 /// The most bytes of a session's key: free text, but no document.
 pub const MAX_SESSION: usize = 256;
 

@@ -26,7 +26,7 @@ pub fn complete(
         return connection.respond(request, problem.response());
     }
     let body = connection.read_body(request, service.settings().config.limits.max_body)?;
-    let understood = session(request).and_then(|session| {
+    let understood = session(request, proof).and_then(|session| {
         let key = idempotency::key(request, proof, &body)?;
         let manner = manner(service, session.as_ref(), key.is_some());
         let ask = service.parsing(body.len(), || ask::chat(&body, manner))?;

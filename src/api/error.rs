@@ -11,7 +11,7 @@ use crate::session::submit::Refusal;
 use crate::text::quoted;
 
 /// Seconds after which a client may try again: a turn's usual length, and a restart's.
-const RETRY_AFTER: &str = "5";
+const RETRY_AFTER: u64 = 5;
 
 /// An answer that is no success.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Problem {
     pub message: String,
     /// The client may try the same again.
     pub again: bool,
+    /// Seconds until then.
+    pub(super) after: u64,
     /// The agent's server said it: its words count.
     pub(super) upstream: Option<Box<Upstream>>,
 }
@@ -28,7 +30,12 @@ pub struct Problem {
 impl Problem {
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Problem {
         let again = matches!(status, 429 | 503 | 507);
-        Problem { status, code, message: message.into(), again, upstream: None }
+        Problem { status, code, message: message.into(), again, after: RETRY_AFTER, upstream: None }
+    }
+
+    /// The same, with so many seconds before the next try.
+    pub fn after(self, seconds: u64) -> Problem {
+        Problem { after: seconds, ..self }
     }
 
     /// An error of the agent's server: status, words and Retry-After stay as they are.
@@ -141,7 +148,7 @@ impl Problem {
             };
         }
         let response = Response::error(self.status, Some(self.code), &self.message);
-        if self.again { response.header("Retry-After", RETRY_AFTER) } else { response }
+        if self.again { response.header("Retry-After", self.after.to_string()) } else { response }
     }
 
     /// The same in the middle of a stream.

@@ -41,6 +41,7 @@ pub fn post(
     let taken = service.parsing(body.len(), || {
         let wait = wait_of(request)?;
         let mut draft = read(&body, session, proof.principal(), settings.config.session.busy)?;
+        draft.who.session.as_deref().map_or(Ok(()), |session| proof.check_session(session))?;
         draft.key = idempotency::key(request, proof, &body)?;
         Ok((draft, wait))
     });
@@ -165,7 +166,7 @@ pub fn cancel(
 /// `GET /v1/dead-letters`.
 pub fn dead_letters(service: &Service, proof: &Authenticated) -> Result<Response, Problem> {
     let letters = service.hub.dead_letters().map_err(|refused| Problem::journal(&refused))?;
-    let mine = letters.iter().filter(|message| message.who.principal == proof.principal());
+    let mine = letters.iter().filter(|message| proof.sees(&message.who));
     let letters: Vec<String> = mine.map(Message::to_json).collect();
     Ok(json(200, format!(r#"{{"dead_letters":[{}]}}"#, letters.join(","))))
 }
@@ -188,7 +189,7 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
     let unknown = || Problem::new(404, "not_found", "There is no message of this id (any more).");
     let id = Id::parse(id).ok_or_else(unknown)?;
     let found = service.hub.message(id).map_err(|refused| Problem::journal(&refused))?;
-    found.filter(|message| message.who.principal == proof.principal()).ok_or_else(unknown)
+    found.filter(|message| proof.sees(&message.who)).ok_or_else(unknown)
 }
 
 /// Answers with a message as it is now. `known`: its idempotency key was.

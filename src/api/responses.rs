@@ -35,7 +35,7 @@ pub fn create(
         return connection.respond(request, problem.response());
     }
     let body = connection.read_body(request, service.settings().config.limits.max_body)?;
-    let understood = session(request).and_then(|session| {
+    let understood = session(request, proof).and_then(|session| {
         let key = idempotency::key(request, proof, &body)?;
         let (ask, about) = service.parsing(body.len(), || read(&body))?;
         check_previous(service, proof, session.as_deref(), &about)?;

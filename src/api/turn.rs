@@ -22,12 +22,16 @@ use crate::session::submit::Draft;
 pub const SESSION: &str = "X-Hermes-Session-Id";
 
 /// The session that the request names. It is no file name and goes into none.
-pub fn session(request: &Request) -> Result<Option<String>, Problem> {
+pub fn session(request: &Request, proof: &Authenticated) -> Result<Option<String>, Problem> {
     let Some(bytes) = request.header(SESSION) else {
         return Ok(None);
     };
     match std::str::from_utf8(bytes) {
-        Ok(key) => check_session(key).map(|()| Some(key.to_owned())),
+        Ok(key) => {
+            check_session(key)?;
+            proof.check_session(key)?;
+            Ok(Some(key.to_owned()))
+        }
         Err(_) => check_session("").map(|()| None),
     }
 }

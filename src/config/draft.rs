@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::error::{Origin, place, quoted};
-use super::schema::{self, TARGET_KEYS, TARGETS};
+use super::schema::{self, CLIENT_KEYS, Family, TARGET_KEYS};
 use super::value::{Label, Notes, Slot};
-use super::{AgentKind, Config, Target, names, target};
+use super::{AgentKind, ClientKey, Config, OWNER, Target, key, names, target};
 use crate::limits::MAX_TARGETS;
 use std::fmt;
 
@@ -15,18 +15,18 @@ pub struct Draft {
     pub notes: Notes,
 }
 
-/// Where keys stand: in a section, or in that of the target of this name.
+/// Where keys stand: in a section, or in one of a family, by its name.
 #[derive(Clone, Copy)]
 pub enum Section<'a> {
     Plain(&'a str),
-    Target(&'a str),
+    Named(Family, &'a str),
 }
 
 impl fmt::Display for Section<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Section::Plain(name) => f.write_str(name),
-            Section::Target(name) => write!(f, "{TARGETS}.{name}"),
+            Section::Named(family, name) => write!(f, "{}.{name}", family.section()),
         }
     }
 }
@@ -40,30 +40,49 @@ impl Draft {
                 let label = Label { name: key.full_name(), example: key.example };
                 Slot { field: (key.field)(&mut self.config), label }
             }
-            Section::Target(target) => {
-                let key = TARGET_KEYS.iter().find(|key| key.name == name)?;
-                let name = format!("{section}.{name}");
-                let label = Label { name, example: key.example };
-                Slot { field: (key.field)(self.config.deliver.get_mut(target)?), label }
+            Section::Named(family, own) => {
+                let full_name = format!("{section}.{name}");
+                let (field, example) = match family {
+                    Family::Targets => {
+                        let key = TARGET_KEYS.iter().find(|key| key.name == name)?;
+                        ((key.field)(self.config.deliver.get_mut(own)?), key.example)
+                    }
+                    Family::Keys => {
+                        let key = CLIENT_KEYS.iter().find(|key| key.name == name)?;
+                        ((key.field)(self.config.keys.get_mut(own)?), key.example)
+                    }
+                };
+                Slot { field, label: Label { name: full_name, example } }
             }
         };
         Some((slot, &mut self.notes))
     }
 
-    /// Makes a target, if there is none of that name. Says whether there is one now.
-    pub fn target(&mut self, name: &str, origin: Origin) -> bool {
-        let targets = &mut self.config.deliver;
-        if targets.get(name).is_some() {
+    /// Makes a section of a family, if there is none of that name. Says whether there is one now.
+    pub fn named(&mut self, family: Family, name: &str, origin: Origin) -> bool {
+        let Config { deliver, keys, .. } = &mut self.config;
+        let (known, count) = match family {
+            Family::Targets => (deliver.get(name).is_some(), deliver.iter().count()),
+            Family::Keys => (keys.get(name).is_some(), keys.iter().count()),
+        };
+        if known {
             return true;
         }
-        let fault = match names::target(name) {
-            Err(reason) => format!("{TARGETS} has {}; {reason}", quoted(name)),
-            Ok(_) if targets.iter().count() >= MAX_TARGETS => {
-                format!("there are more than {MAX_TARGETS} targets; take some away")
+        let (section, word) = (family.section(), family.word());
+        let fault = match names::section(name, word) {
+            Err(reason) => format!("{section} has {}; {reason}", quoted(name)),
+            Ok(_) if family == Family::Keys && name == OWNER => {
+                format!("{section}.{OWNER} is the gateway's own key: it is in http.key_file")
             }
-            Ok(_) => {
-                targets.insert(name.to_owned(), Target::new(name));
-                self.notes.origins.insert(format!("{TARGETS}.{name}"), origin);
+            Ok(_) if count >= MAX_TARGETS => {
+                format!("there are more than {MAX_TARGETS} {word}s; take some away")
+            }
+            Ok(own) => {
+                match family {
+                    Family::Targets => deliver.insert(own, Target::new(name)),
+                    Family::Keys => keys.insert(own, ClientKey::new(name)),
+                }
+                self.notes.origins.insert(format!("{section}.{name}"), origin);
                 return true;
             }
         };
@@ -105,6 +124,9 @@ impl Draft {
         }
         for target in config.deliver.values_mut() {
             target::settle(target, &mut notes.origins, &mut notes.problems, file);
+        }
+        for (_, key) in config.keys.iter() {
+            key::settle(key, &notes.origins, &mut notes.problems);
         }
     }
 }

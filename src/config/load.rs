@@ -3,10 +3,10 @@
 
 use super::draft::Draft;
 use super::error::{ConfigError, Origin, Problems, place};
-use super::schema::TARGETS;
+use super::schema::Family;
 use super::target::Secret;
 use super::value::Notes;
-use super::{Config, parse, set};
+use super::{Config, key, parse, set};
 use crate::limits::{MAX_CONFIG_BYTES, MAX_KEY_FILE};
 use crate::named::ByName;
 use std::io::{self, ErrorKind};
@@ -62,13 +62,29 @@ impl Loaded {
             {
                 Ok(secret) => target.secret = Some(secret),
                 Err(why) => {
-                    let key = format!("{TARGETS}.{}.secret_file", target.name);
+                    let key = format!("{}.{}.secret_file", Family::Targets.section(), target.name);
                     let origin = self.origins.get(&key).cloned().unwrap_or(Origin::Default);
                     let file = name(file);
                     problems.push(origin, format!("{key}: {file} cannot be used: {why}"));
                 }
             }
         }
+        for own in self.config.keys.values_mut() {
+            let Some(file) = &own.file else { continue };
+            match read_secret(file, MAX_KEY_FILE)
+                .map_err(|e| e.to_string())
+                .and_then(|text| Secret::client(&text))
+            {
+                Ok(secret) => own.key = Some(secret),
+                Err(why) => {
+                    let key = format!("keys.{}.file", own.name);
+                    let origin = self.origins.get(&key).cloned().unwrap_or(Origin::Default);
+                    let file = name(file);
+                    problems.push(origin, format!("{key}: {file} cannot be used: {why}"));
+                }
+            }
+        }
+        key::check_twins(&self.config.keys, &self.origins, &mut problems);
         if problems.is_empty() {
             return Ok(self);
         }

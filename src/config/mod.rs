@@ -7,6 +7,7 @@
 
 mod draft;
 mod error;
+mod key;
 mod load;
 mod names;
 mod parse;
@@ -23,12 +24,11 @@ mod url;
 mod value;
 
 pub use error::ConfigError;
+pub use key::{ClientKey, OWNER, Role};
 pub use load::{Loaded, Sources, load};
 pub use render::starter;
 pub use suggest::nearest;
-#[cfg(test)]
-pub use target::Secret;
-pub use target::{Target, TargetKind};
+pub use target::{Secret, Target, TargetKind};
 pub use url::Url;
 
 use crate::limits;
@@ -49,6 +49,16 @@ pub struct Config {
     pub limits: Limits,
     /// `[deliver.NAME]`: where replies can be sent.
     pub deliver: ByName<Target>,
+    /// `[keys.NAME]`: who may come in, beside the owner.
+    pub keys: ByName<ClientKey>,
+}
+
+impl Config {
+    /// Whether this principal may steer the gateway by commands in messages.
+    pub fn is_operator(&self, principal: &str) -> bool {
+        let by_role = self.keys.get(principal).is_some_and(|key| key.role == Role::Operator);
+        by_role || self.session.operators.iter().any(|name| name == principal)
+    }
 }
 
 /// `[http]`: where clients come in.
@@ -61,6 +71,8 @@ pub struct Http {
     /// Names that a `Host` header may have besides the listening address and the loopback names;
     /// lower case, IPv6 without brackets.
     pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that may use the gateway; lower case.
+    pub allowed_origins: Vec<String>,
 }
 
 /// `[agent]`: who answers.
@@ -165,6 +177,7 @@ impl Default for Http {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), limits::DEFAULT_PORT),
             key_file: None,
             allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
         }
     }
 }
@@ -183,7 +196,7 @@ impl Default for Agent {
 
 impl Default for Session {
     fn default() -> Self {
-        Session { busy: Busy::default(), operators: vec!["owner".to_owned()] }
+        Session { busy: Busy::default(), operators: vec![OWNER.to_owned()] }
     }
 }
 

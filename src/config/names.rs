@@ -2,6 +2,7 @@
 //! string in its final form, or the reason against it as the end of "… has VALUE; it …".
 #![forbid(unsafe_code)]
 
+use super::key::{OPERATOR_ROUTES, USER_ROUTES};
 use crate::limits::{
     MAX_EXEC_STRING, MAX_HOST_LABEL, MAX_HOST_NAME, MAX_PRINCIPAL, MAX_TARGET_NAME,
 };
@@ -28,6 +29,34 @@ pub fn host(text: &str) -> Result<String, String> {
     }
 }
 
+/// The origin of a web page as browsers send it (RFC 6454 section 6.2).
+pub fn origin(text: &str) -> Result<String, String> {
+    let origin = text.to_ascii_lowercase();
+    let authority = origin.strip_prefix("https://").or(origin.strip_prefix("http://"));
+    let (name, port) = authority.map_or(("", None), |authority| {
+        let port = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+        port.map_or((authority, None), |(name, port)| (name, Some(port)))
+    });
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    let numbered = |port: &str| port.parse::<u16>().is_ok_and(|n| n.to_string() == port);
+    if host(bare).is_ok() && port.is_none_or(numbered) {
+        Ok(origin)
+    } else {
+        Err("it must be scheme, host and port of a page, without path or wildcard, \
+             like \"https://chat.example.org\""
+            .to_owned())
+    }
+}
+
+/// A group of routes.
+pub fn route(text: &str) -> Result<String, String> {
+    let mut known = USER_ROUTES.iter().chain(&OPERATOR_ROUTES);
+    if known.any(|route| *route == text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("there are {}, {}", USER_ROUTES.join(", "), OPERATOR_ROUTES.join(", ")))
+}
+
 /// A string that exec(3) can pass on.
 pub fn argument(text: &str) -> Result<String, String> {
     if text.contains('\0') {
@@ -39,14 +68,14 @@ pub fn argument(text: &str) -> Result<String, String> {
     }
 }
 
-/// The name of a target.
-pub fn target(name: &str) -> Result<String, String> {
+/// The name of a section of the operator's; `word`: what it is the name of.
+pub fn section(name: &str, word: &str) -> Result<String, String> {
     let good = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     if (1..=MAX_TARGET_NAME).contains(&name.len()) && name.bytes().all(good) {
         Ok(name.to_owned())
     } else {
         Err(format!(
-            "a target's name must be of letters, digits, _ and -, at most {MAX_TARGET_NAME}"
+            "a {word}'s name must be of letters, digits, _ and -, at most {MAX_TARGET_NAME}"
         ))
     }
 }

@@ -4,7 +4,7 @@
 
 use super::error::{Origin, shown};
 use super::load::Loaded;
-use super::schema::{self, Field, TARGET_KEYS, TARGETS};
+use super::schema::{self, CLIENT_KEYS, Family, Field, TARGET_KEYS};
 use super::{Config, Url, units};
 use std::path::Path;
 
@@ -27,11 +27,19 @@ impl Loaded {
             }
         }
         for target in config.deliver.values_mut() {
-            let section = format!("{TARGETS}.{}", target.name);
+            let section = format!("{}.{}", Family::Targets.section(), target.name);
             text.push_str(&format!("\n[{section}]\n"));
             for key in TARGET_KEYS {
                 let full_name = format!("{section}.{}", key.name);
                 self.setting(&full_name, (key.field)(target), true, &mut text);
+            }
+        }
+        for own in config.keys.values_mut() {
+            let section = format!("{}.{}", Family::Keys.section(), own.name);
+            text.push_str(&format!("\n[{section}]\n"));
+            for key in CLIENT_KEYS {
+                let full_name = format!("{section}.{}", key.name);
+                self.setting(&full_name, (key.field)(own), true, &mut text);
             }
         }
         text
@@ -143,6 +151,11 @@ pub fn starter(listen_port: u16, name: &str) -> String {
     );
     text.push_str("# [deliver.example]\n");
     for key in TARGET_KEYS {
+        text.push_str(&format!("##   {}\n#   {} = {}\n", key.help, key.name, key.example));
+    }
+    text.push_str("\n## Further keys than the gateway's own: a section for each principal.\n");
+    text.push_str("# [keys.alice]\n");
+    for key in CLIENT_KEYS {
         text.push_str(&format!("##   {}\n#   {} = {}\n", key.help, key.name, key.example));
     }
     text

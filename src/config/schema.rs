@@ -2,7 +2,7 @@
 //! example and a line of help. Reading, suggestions, `config` and the starter file follow from it.
 #![forbid(unsafe_code)]
 
-use super::{AgentKind, Busy, Config, LogTarget, Target, TargetKind, Url, names};
+use super::{AgentKind, Busy, ClientKey, Config, LogTarget, Role, Target, TargetKind, Url, names};
 use crate::limits;
 use crate::named::ByName;
 use log::LevelFilter;
@@ -92,6 +92,11 @@ impl Named for TargetKind {
         &[("callback", TargetKind::Callback), ("command", TargetKind::Command)];
 }
 
+impl Named for Role {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("user", Role::User), ("operator", Role::Operator)];
+}
+
 impl Named for Busy {
     const NAMES: &'static [(&'static str, Self)] =
         &[("queue", Busy::Queue), ("interrupt", Busy::Interrupt)];
@@ -117,10 +122,46 @@ impl Named for LevelFilter {
     ];
 }
 
-/// The section whose sections are the targets of deliveries.
-pub const TARGETS: &str = "deliver";
+/// A section of sections, each with a name of the operator's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Targets,
+    Keys,
+}
 
-/// The sections in the order of [`KEYS`], without [`TARGETS`].
+impl Family {
+    pub const ALL: [Family; 2] = [Family::Targets, Family::Keys];
+
+    /// The name of the section.
+    pub fn section(self) -> &'static str {
+        match self {
+            Family::Targets => "deliver",
+            Family::Keys => "keys",
+        }
+    }
+
+    /// What one of its sections is, in words.
+    pub fn word(self) -> &'static str {
+        match self {
+            Family::Targets => "target",
+            Family::Keys => "key",
+        }
+    }
+
+    pub fn of(section: &str) -> Option<Family> {
+        Family::ALL.into_iter().find(|family| family.section() == section)
+    }
+
+    /// The keys that each of its sections has.
+    pub fn key_names(self) -> Vec<&'static str> {
+        match self {
+            Family::Targets => TARGET_KEYS.iter().map(|key| key.name).collect(),
+            Family::Keys => CLIENT_KEYS.iter().map(|key| key.name).collect(),
+        }
+    }
+}
+
+/// The sections in the order of [`KEYS`], without the families.
 pub fn sections() -> Vec<&'static str> {
     let mut sections: Vec<_> = KEYS.iter().map(|key| key.section).collect();
     sections.dedup();
@@ -153,6 +194,13 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::List(&mut c.http.allowed_hosts, names::host),
         example: "[\"gateway.example.org\"]",
         help: "Further names that clients may call this gateway by, for one behind a proxy.",
+    },
+    Key {
+        section: "http",
+        name: "allowed_origins",
+        field: |c| Field::List(&mut c.http.allowed_origins, names::origin),
+        example: "[\"https://chat.example.org\"]",
+        help: "Web pages that may use this gateway from a browser, with a key; none by default.",
     },
     Key {
         section: "agent",
@@ -333,6 +381,38 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::Time(&mut c.limits.write_timeout, limits::CONNECTION_TIMEOUT_RANGE),
         example: "\"30s\"",
         help: "For a client that takes nothing of its answer.",
+    },
+];
+
+/// The keys of each `[keys.NAME]`.
+pub static CLIENT_KEYS: &[Key<ClientKey>] = &[
+    Key {
+        section: "keys",
+        name: "file",
+        field: |c| Field::Path(&mut c.file),
+        example: "\"~/.config/hermes-gateway/alice.key\"",
+        help: "The key, on one line of a file that is yours alone to read.",
+    },
+    Key {
+        section: "keys",
+        name: "role",
+        field: |c| Field::Choice(&mut c.role),
+        example: "\"user\"",
+        help: "\"user\", or \"operator\", who also sees status, compacts, and steers by commands.",
+    },
+    Key {
+        section: "keys",
+        name: "sessions",
+        field: |c| Field::List(&mut c.sessions, names::argument),
+        example: "[\"support-*\"]",
+        help: "Sessions that it may touch, * at the end for all that begin so; empty: any.",
+    },
+    Key {
+        section: "keys",
+        name: "routes",
+        field: |c| Field::List(&mut c.routes, names::route),
+        example: "[\"chat\"]",
+        help: "What it opens: chat, messages, and for operators status, journal; empty: all of these.",
     },
 ];
 

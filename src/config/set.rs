@@ -4,7 +4,7 @@
 
 use super::draft::{Draft, Section};
 use super::error::{Origin, shown};
-use super::schema::{self, Field, TARGETS};
+use super::schema::{self, Family, Field};
 use super::syntax::Source;
 use super::value::{Slot, wrong_type};
 use super::{parse, suggest};
@@ -25,16 +25,20 @@ pub fn read(argument: &str, draft: &mut Draft) {
         return fault(format!("there is no section in it; {way}"));
     };
     let mut name = name;
-    let place = if section == TARGETS {
-        let way = "write --set deliver.NAME.key=value, like --set deliver.ops.timeout=10s";
-        let Some((target, key)) = name.split_once('.') else {
-            return fault(format!("there is no target and key in it; {way}"));
+    let place = if let Some(family) = Family::of(section) {
+        let (word, like) = match family {
+            Family::Targets => ("target", "--set deliver.ops.timeout=10s"),
+            Family::Keys => ("name", "--set keys.alice.role=operator"),
+        };
+        let Some((own, key)) = name.split_once('.') else {
+            let way = format!("write --set {section}.NAME.key=value, like {like}");
+            return fault(format!("there is no {word} and key in it; {way}"));
         };
         name = key;
-        if !draft.target(target, origin.clone()) {
+        if !draft.named(family, own, origin.clone()) {
             return;
         }
-        Section::Target(target)
+        Section::Named(family, own)
     } else {
         if schema::keys_of(section).next().is_none() {
             let meant = parse::meant_section(section);

@@ -50,6 +50,22 @@ impl Secret {
         if bytes.is_empty() { Err("it is empty".to_owned()) } else { Ok(Secret(bytes)) }
     }
 
+    /// What a client shows: one line, printable, long enough.
+    ///
+    /// # Errors
+    /// What is wrong with it, without quoting it.
+    pub fn client(text: &str) -> Result<Secret, String> {
+        let key = text.trim_end_matches(['\n', '\r']);
+        if key.len() < limits::MIN_KEY {
+            let least = limits::MIN_KEY;
+            return Err(format!("the key has {} characters, it needs {least}", key.len()));
+        }
+        if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("the key has white space or characters beyond ASCII".to_owned());
+        }
+        Ok(Secret(key.as_bytes().to_vec()))
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }

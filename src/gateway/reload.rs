@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Plan;
-use super::startup::{load, settings};
+use super::startup::{keys, load, settings};
 use crate::api::Service;
 use crate::config::Config;
 use crate::logger;
@@ -12,8 +12,11 @@ use crate::logger;
 /// Reads the configuration and puts it in force for what begins from now on. A wrong one changes
 /// nothing. What was bound at the start stays: the log says what needs a restart.
 pub fn reload(plan: &Plan, service: &Arc<Service>) {
-    let loaded = match load(plan) {
-        Ok(loaded) => loaded,
+    let old = service.settings();
+    let own = old.config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
+    let read = load(plan).and_then(|loaded| Ok((keys(&own, &loaded.config)?, loaded)));
+    let (keys, loaded) = match read {
+        Ok(read) => read,
         Err(failure) => {
             for line in failure.message.lines() {
                 log::error!("not reloaded: {line}");
@@ -21,7 +24,6 @@ pub fn reload(plan: &Plan, service: &Arc<Service>) {
             return;
         }
     };
-    let old = service.settings();
     let mut new = loaded.config;
     for (name, changed) in fixed(&old.config, &new) {
         if changed {
@@ -33,6 +35,7 @@ pub fn reload(plan: &Plan, service: &Arc<Service>) {
     new.log.target = old.config.log.target;
     logger::set_level(new.log.level);
     service.hub.change(settings(plan, new));
+    service.set_keys(keys);
     log::info!("the configuration was read again");
 }
 

@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use super::Plan;
 use crate::agent::Agent;
-use crate::api::{Facts, Key, Service};
-use crate::config::{self, Config, Loaded};
+use crate::api::{Facts, Keyring, Service};
+use crate::config::{self, Config, Loaded, Secret};
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
 use crate::journal::{FileJournal, Journal, MemoryJournal};
@@ -61,7 +61,7 @@ pub fn start(
     }
     let instance = Instance::take(&plan.name, &plan.dirs)?;
     let key_file = config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
-    let key = key(&key_file, config.http.key_file.is_some())?;
+    let keys = keys(&key_file, config)?;
     let tcp = listen(config.http.listen, &loaded)?;
     let control = control(&plan.dirs.control_socket())?;
     let run = Run::begin(&plan.dirs);
@@ -80,7 +80,7 @@ pub fn start(
     let shared = (Arc::clone(&plan.children), Arc::clone(&quiet));
     let hub = Hub::new(journal, book, transcripts, settings, shared)
         .map_err(|e| Failure::cannot("make an event counter", &e))?;
-    let service = Service::new(facts, key, hub, quiet);
+    let service = Service::new(facts, keys, hub, quiet);
     Ok(Started {
         service: Arc::new(service),
         tcp,
@@ -154,8 +154,10 @@ pub fn settings(plan: &Plan, config: Config) -> Settings {
     Settings { config, agent }
 }
 
-/// Reads the key, or makes it at the first start. A file that the configuration names must exist.
-fn key(path: &Path, configured: bool) -> Result<Key, Failure> {
+/// Reads the gateway's own key, or makes it at the first start. A file that the configuration names
+/// must exist.
+pub fn keys(path: &Path, config: &Config) -> Result<Keyring, Failure> {
+    let configured = config.http.key_file.is_some();
     let wrong = |why: String| {
         Failure::new(Exit::Config, format!("the key file {} cannot be used: {why}", path.display()))
     };
@@ -170,7 +172,9 @@ fn key(path: &Path, configured: bool) -> Result<Key, Failure> {
     };
     let text = text.map_err(|e| wrong(e.to_string()))?;
     let remedy = if configured { "" } else { "; remove the file and a new key is made" };
-    Key::parse(&text).map_err(|why| wrong(format!("{why}{remedy}")))
+    let owner = Secret::client(&text).map_err(|why| wrong(format!("{why}{remedy}")))?;
+    Keyring::new(&owner, config)
+        .map_err(|why| Failure::new(Exit::Config, format!("the configuration is wrong\n{why}")))
 }
 
 fn make_key(path: &Path) -> io::Result<()> {

@@ -59,6 +59,8 @@ pub struct Connection {
     date: Date,
     /// The body that the present request announced and nobody has read.
     unread: BodyFraming,
+    /// Go out with each response to the present request.
+    extra: Vec<(&'static str, String)>,
     pub(super) open: bool,
 }
 
@@ -73,6 +75,7 @@ impl Connection {
             out: Vec::new(),
             date: Date::default(),
             unread: BodyFraming::None,
+            extra: Vec::new(),
             open: true,
         })
     }
@@ -92,6 +95,7 @@ impl Connection {
                 Verdict::Complete { request, length } => {
                     self.wire.consume(length);
                     self.unread = request.framing;
+                    self.extra.clear();
                     return Ok(Some(request));
                 }
             }
@@ -194,12 +198,17 @@ impl Connection {
         }
     }
 
+    /// Adds fields to each response to the present request.
+    pub fn add_fields(&mut self, fields: impl IntoIterator<Item = (&'static str, String)>) {
+        self.extra.extend(fields);
+    }
+
     /// Sends the whole response to `request`; small ones in one write.
     ///
     /// # Errors
     /// The client has gone or reads too slowly; the connection has ended.
-    #[expect(clippy::needless_pass_by_value, reason = "a response is sent once")]
     pub fn respond(&mut self, request: &Request, response: Response) -> Result<(), Closed> {
+        let response = response.fields(self.extra.drain(..));
         let persist = self.persist(request, response.wants_close());
         self.send(&response, request.method == Method::Head, persist)?;
         if persist == Persist::Close {
@@ -210,12 +219,12 @@ impl Connection {
 
     /// Begins a response that comes in pieces: chunked, or up to the end of the connection where
     /// the client speaks HTTP/1.0. Status and fields are those of `head`, which goes out at once.
-    #[expect(clippy::needless_pass_by_value, reason = "a response is sent once")]
     pub fn start_stream(
         &mut self,
         request: &Request,
         head: Response,
     ) -> Result<Stream<'_>, Closed> {
+        let head = head.fields(self.extra.drain(..));
         let end = match request.version {
             Version::Http11 => End::LastChunk,
             Version::Http10 => End::Close,

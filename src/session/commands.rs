@@ -53,7 +53,7 @@ impl Hub {
         let submitted = self.admit(draft)?;
         let Submitted::New { id, .. } = submitted else { return Ok(submitted) };
         let settings = self.settings();
-        let operator = settings.config.session.operators.contains(&who.principal);
+        let operator = settings.config.is_operator(&who.principal);
         let reply = match command {
             _ if !operator => format!(
                 "{} is for operators; {} is none of session.operators.",
