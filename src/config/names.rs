@@ -150,11 +150,11 @@ mod tests {
     #[test]
     fn targets_and_principals() {
         for good in ["a", "A-b_1", &"x".repeat(MAX_TARGET_NAME)] {
-            assert_eq!(target(good).as_deref(), Ok(good));
+            assert_eq!(section(good, "target").as_deref(), Ok(good));
             assert_eq!(principal(good).as_deref(), Ok(good));
         }
         for bad in ["", "a.b", "a b", "é", "a\n", &"x".repeat(MAX_TARGET_NAME + 1)] {
-            assert!(target(bad).is_err(), "{bad:?}");
+            assert!(section(bad, "target").is_err(), "{bad:?}");
         }
         assert!(principal("telegram:@x/1").is_ok());
         for bad in ["", "a b", "é", "a\n", &"x".repeat(MAX_PRINCIPAL + 1)] {

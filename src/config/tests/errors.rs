@@ -9,14 +9,14 @@ fn unknown_names() {
     error("[http]\n\n lisen = 1", "3:2: unknown key \"lisen\" in [http]; did you mean \"listen\"?");
     error(
         "[http]\nzebra = 1",
-        "2:1: unknown key \"zebra\" in [http]; its keys are listen, key_file, allowed_hosts",
+        "2:1: unknown key \"zebra\" in [http]; its keys are listen, key_file, allowed_hosts, allowed_origins",
     );
     error("[agent]\nlisten = 1", "2:1: unknown key \"listen\" in [agent]; it belongs in [http]");
     error("listen = 1", "1:1: unknown key \"listen\" outside of a section; it belongs in [http]");
     error(
         "zebra = 1",
         "1:1: unknown key \"zebra\" outside of a section; \
-         the sections are [http], [agent], [session], [stop], [log], [limits], [deliver.NAME]",
+         the sections are [http], [agent], [session], [stop], [log], [limits], [deliver.NAME], [keys.NAME]",
     );
     error("[htpp]\n", "1:2: unknown section [htpp]; did you mean [http]?");
     error(
@@ -25,13 +25,13 @@ fn unknown_names() {
     );
     error(
         "[zebra.x]\n",
-        "1:2: unknown section [zebra]; the sections are [http], [agent], [session], [stop], [log], [limits], [deliver.NAME]",
+        "1:2: unknown section [zebra]; the sections are [http], [agent], [session], [stop], [log], [limits], [deliver.NAME], [keys.NAME]",
     );
     error("[[http]]\n", "1:3: http must be a section, written [http]; got a list");
     error("http = 1\n", "1:1: http must be a section, written [http]; got an integer");
     error(
         "[http]\n\"a\\u001B[0m\" = 1",
-        "2:1: unknown key \"a\\u{1b}[0m\" in [http]; its keys are listen, key_file, allowed_hosts",
+        "2:1: unknown key \"a\\u{1b}[0m\" in [http]; its keys are listen, key_file, allowed_hosts, allowed_origins",
     );
 }
 

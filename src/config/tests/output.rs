@@ -23,6 +23,7 @@ fn every_value_says_where_it_came_from() {
 listen = "127.0.0.1:1"                        # coder.toml:2
 key_file = ""                                 # default
 allowed_hosts = []                            # default
+allowed_origins = []                          # default
 
 [agent]
 kind = "command"                              # coder.toml:4
@@ -125,12 +126,16 @@ fn the_starter_loads_with_everything_switched_on() {
 fn the_example_of_a_target_loads() {
     let text = starter(8642, "default");
     let (_, example) = text.split_once("# [deliver.example]\n").unwrap();
+    let (example, keys) = example.split_once("# [keys.alice]\n").unwrap();
     let lines = example.lines().filter_map(|line| line.strip_prefix("#   "));
     let command = ["command = ", "env = ", "pass_env = "];
     let lines = lines.filter(|line| !command.iter().any(|key| line.starts_with(key)));
     let config =
         good(&format!("[deliver.example]\n{}", lines.collect::<Vec<_>>().join("\n")), &[]).config;
     assert!(config.deliver.get("example").unwrap().secret_file.is_some());
+    let lines = keys.lines().filter_map(|line| line.strip_prefix("#   ")).collect::<Vec<_>>();
+    let config = good(&format!("[keys.alice]\n{}", lines.join("\n")), &[]).config;
+    assert_eq!(config.keys.get("alice").unwrap().sessions, ["support-*"]);
 }
 
 #[test]
