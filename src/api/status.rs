@@ -12,8 +12,8 @@ use crate::journal::Condition;
 use crate::sys::process::Pid;
 use crate::text::quoted;
 
-/// The name of the only model.
-pub const MODEL: &str = "default";
+/// The model that is meant where none is named.
+pub const MODEL: &str = crate::agent::DEFAULT_MODEL;
 
 /// The process answers.
 pub fn health() -> Response {
@@ -40,12 +40,15 @@ pub fn compact(service: &Service, _proof: &Authenticated) -> Result<Response, Pr
     Ok(json(200, format!(r#"{{"before":{before},"after":{after}}}"#)))
 }
 
-/// `GET /v1/models`: the one model that there is, named as OpenAI's clients want it.
+/// `GET /v1/models`: what the agent answers to, as OpenAI's clients want it.
 pub fn models(service: &Service, _proof: &Authenticated) -> Response {
-    let agent = service.settings().agent.kind();
-    let list = format!(
-        r#"{{"object":"list","data":[{{"id":"{MODEL}","object":"model","created":0,"owned_by":"{agent}"}}]}}"#
-    );
+    let agent = &service.settings().agent;
+    let model = |name: &String| {
+        let (id, by) = (quoted(name), agent.kind());
+        format!(r#"{{"id":{id},"object":"model","created":0,"owned_by":"{by}"}}"#)
+    };
+    let models: Vec<String> = agent.models().iter().map(model).collect();
+    let list = format!(r#"{{"object":"list","data":[{}]}}"#, models.join(","));
     Response::new(200, "application/json", list.into_bytes())
 }
 

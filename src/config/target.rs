@@ -50,6 +50,21 @@ impl Secret {
         if bytes.is_empty() { Err("it is empty".to_owned()) } else { Ok(Secret(bytes)) }
     }
 
+    /// A key that goes into a header as it is.
+    ///
+    /// # Errors
+    /// What is wrong with it, without quoting it.
+    pub fn key(text: &str) -> Result<Secret, String> {
+        let text = text.trim();
+        if text.is_empty() {
+            Err("it is empty".to_owned())
+        } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
+            Err("a key is one word of visible ASCII characters".to_owned())
+        } else {
+            Ok(Secret(text.as_bytes().to_vec()))
+        }
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
