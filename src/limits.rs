@@ -73,6 +73,11 @@ pub const MAX_TRANSCRIPT: usize = 256 * KIB;
 /// At least a few turns; at most what an agent may be asked to read for each turn.
 pub const MAX_TRANSCRIPT_RANGE: RangeInclusive<usize> = 4 * KIB..=64 * MIB;
 
+/// What a model of 32k tokens takes of plain text, and some room for its answer.
+pub const MAX_HISTORY_SENT: usize = 128 * KIB;
+/// 0: each message stands alone. At most the longest transcript there is.
+pub const MAX_HISTORY_SENT_RANGE: RangeInclusive<usize> = 0..=64 * MIB;
+
 /// A day of a busy gateway; each takes a record's place in memory.
 pub const KEEP_RESULTS: usize = 10_000;
 /// 0: a result is gone once it was delivered. At most 100 MB of index.
@@ -128,7 +133,9 @@ pub const MAX_TARGETS: usize = 32;
 pub const MAX_TARGET_NAME: usize = 64;
 /// Characters of a principal's name, with the room for a platform and an id on it.
 pub const MAX_PRINCIPAL: usize = 128;
-/// Bytes of a callback's URL; its path and query also keep to what servers take ([`MAX_TARGET`]).
+/// Bytes of a model's name: a path in a registry with its tag.
+pub const MAX_MODEL: usize = 256;
+/// Bytes of a URL; its path and query also keep to what servers take ([`MAX_TARGET`]).
 pub const MAX_URL: usize = 4 << 10;
 
 // ---- The stop.
@@ -429,15 +436,42 @@ pub const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// The longest wait that a receiver can ask for: one that says "tomorrow" is asked in between.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(HOUR);
 
-/// Beyond curl's own time-out, so that it can say what it waited for.
+/// Between the end that we make and curl's own time-out, which is for a gateway that has died.
 pub const CURL_MARGIN: Duration = Duration::from_secs(1);
-
-/// The heads of a response that curl hands on; it follows no redirect.
-pub const MAX_CURL_OUTPUT: usize = 64 << 10;
 
 /// Bytes of a body in one line of curl's configuration: twice as many in quotes, where lines have
 /// ended at 100 KiB.
 pub const CURL_PIECE: usize = 48 << 10;
+
+// ---- Upstreams.
+
+/// How often a request is sent again that got nothing back: a server that is being restarted.
+pub const UPSTREAM_RETRIES: u32 = 2;
+
+/// Before each of them.
+pub const UPSTREAM_PAUSE: Duration = Duration::from_millis(150);
+
+/// Connections that are kept for the next turn: no more than there are turns at once, as a rule.
+pub const UPSTREAM_KEPT: usize = 256;
+
+/// How long one is kept: usual servers close theirs after 5 to 75 s. It is looked at now and then.
+pub const UPSTREAM_IDLE: Duration = Duration::from_secs(20);
+
+/// How long the end of a stream is waited for that has said that it is over: a connection is worth
+/// no more.
+pub const UPSTREAM_TAIL: Duration = Duration::from_millis(20);
+
+/// For the list of its models: somebody waits who asked for something else.
+pub const MODELS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the list is remembered.
+pub const MODELS_KEPT: Duration = Duration::from_secs(60);
+
+/// The list itself: some hundred bytes a model, and the largest traders have hundreds.
+pub const MAX_MODELS_BODY: usize = 1 << 20;
+
+/// What is quoted of an error that is not in JSON: a page of HTML says nothing further down.
+pub const MAX_QUOTED_ERROR: usize = 500;
 
 // ---- Files.
 

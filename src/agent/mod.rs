@@ -9,6 +9,7 @@ mod command;
 mod context;
 mod environment;
 mod output;
+mod upstream;
 
 use std::fmt;
 use std::io;
@@ -23,6 +24,9 @@ use crate::config;
 use crate::subprocess::Children;
 
 pub use context::{Context, is_instruction, own, text_of};
+
+/// What clients call the model that is meant where none is named.
+pub const DEFAULT_MODEL: &str = "default";
 
 /// One turn: a message for the agent.
 #[derive(Clone, Copy, Debug)]
@@ -173,11 +177,21 @@ impl fmt::Display for Outcome {
 pub struct Agent {
     config: config::Agent,
     children: Arc<Children>,
+    upstream: Arc<upstream::Memory>,
 }
 
 impl Agent {
     pub fn new(config: config::Agent, children: Arc<Children>) -> Agent {
-        Agent { config, children }
+        if let (Some(url), Some(_)) = (&config.url, &config.key)
+            && !url.secure
+            && !url.is_loopback()
+        {
+            let origin = url.origin();
+            log::warn!(
+                "agent.key_file goes to {origin} in clear text: anybody on the way can read it"
+            );
+        }
+        Agent { config, children, upstream: Arc::default() }
     }
 
     /// Runs a turn to its end.
@@ -190,6 +204,13 @@ impl Agent {
             config::AgentKind::Command => {
                 command::run(&self.children, &self.config, turn, reply, bounds)
             }
+            config::AgentKind::Upstream => {
+                match upstream::Asking::new(self, upstream::ends(bounds)) {
+                    Some(asking) => asking.run(turn, reply, bounds.max_reply),
+                    // The configuration has none without.
+                    None => Outcome::Failed("the upstream has no url".to_owned()),
+                }
+            }
         }
     }
 
@@ -198,11 +219,23 @@ impl Agent {
         self.config.kind == config::AgentKind::Command
     }
 
+    /// The models that a client may name.
+    pub fn models(&self) -> Vec<String> {
+        let asking = upstream::Asking::new(self, upstream::soon());
+        asking.map_or_else(|| vec![DEFAULT_MODEL.to_owned()], |asking| asking.models())
+    }
+
+    /// Lets go of what was kept for turns that did not come; to be called now and then.
+    pub fn rest(&self) {
+        self.upstream.rest();
+    }
+
     /// What `/v1/models` calls it.
     pub fn kind(&self) -> &'static str {
         match self.config.kind {
             config::AgentKind::Echo => "echo",
             config::AgentKind::Command => "command",
+            config::AgentKind::Upstream => "upstream",
         }
     }
 }

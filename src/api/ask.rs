@@ -5,8 +5,8 @@
 use serde_json::{Map, Value, json};
 
 use super::error::Problem;
-use super::status;
-use crate::agent::{is_instruction, own, text_of};
+
+use crate::agent::{DEFAULT_MODEL, is_instruction, own, text_of};
 
 /// A request that is understood.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ pub fn take_bool(fields: &mut Map<String, Value>, name: &str) -> Result<Option<b
 
 /// The model that is asked for, and whether the reply is streamed.
 pub fn take_common(fields: &mut Map<String, Value>) -> Result<(String, bool), Problem> {
-    let model = take_text(fields, "model")?.unwrap_or_else(|| status::MODEL.to_owned());
+    let model = take_text(fields, "model")?.unwrap_or_else(|| DEFAULT_MODEL.to_owned());
     if !fields.get("user").is_none_or(|user| user.is_string() || user.is_null()) {
         return Err(bad("\"user\" must be text."));
     }

@@ -47,42 +47,35 @@ impl Loaded {
     }
 }
 
+type Parse = fn(&str) -> Result<Secret, String>;
+
 impl Loaded {
-    /// Reads the secrets that targets name; what only looks at settings does without.
+    /// Reads the secrets that the agent and targets name; what only looks at settings does without.
     ///
     /// # Errors
     /// Each file that cannot be used, with the place of its key.
     pub fn with_secrets(mut self) -> Result<Loaded, ConfigError> {
         let mut problems = Problems::default();
-        for target in self.config.deliver.values_mut() {
-            let Some(file) = &target.secret_file else { continue };
-            match read_secret(file, MAX_KEY_FILE)
-                .map_err(|e| e.to_string())
-                .and_then(|text| Secret::parse(&text))
-            {
-                Ok(secret) => target.secret = Some(secret),
-                Err(why) => {
-                    let key = format!("{}.{}.secret_file", Family::Targets.section(), target.name);
-                    let origin = self.origins.get(&key).cloned().unwrap_or(Origin::Default);
+        let origins = &self.origins;
+        let mut secret = |file: &Option<PathBuf>, key: &str, parse: Parse| {
+            let file = file.as_ref()?;
+            let text = read_secret(file, MAX_KEY_FILE).map_err(|e| e.to_string());
+            text.and_then(|text| parse(&text))
+                .map_err(|why| {
+                    let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
                     let file = name(file);
                     problems.push(origin, format!("{key}: {file} cannot be used: {why}"));
-                }
-            }
+                })
+                .ok()
+        };
+        let agent = &mut self.config.agent;
+        agent.key = secret(&agent.key_file, "agent.key_file", Secret::key);
+        for target in self.config.deliver.values_mut() {
+            let key = format!("{}.{}.secret_file", Family::Targets.section(), target.name);
+            target.secret = secret(&target.secret_file, &key, Secret::parse);
         }
         for own in self.config.keys.values_mut() {
-            let Some(file) = &own.file else { continue };
-            match read_secret(file, MAX_KEY_FILE)
-                .map_err(|e| e.to_string())
-                .and_then(|text| Secret::client(&text))
-            {
-                Ok(secret) => own.key = Some(secret),
-                Err(why) => {
-                    let key = format!("keys.{}.file", own.name);
-                    let origin = self.origins.get(&key).cloned().unwrap_or(Origin::Default);
-                    let file = name(file);
-                    problems.push(origin, format!("{key}: {file} cannot be used: {why}"));
-                }
-            }
+            own.key = secret(&own.file, &format!("keys.{}.file", own.name), Secret::client);
         }
         key::check_twins(&self.config.keys, &self.origins, &mut problems);
         if problems.is_empty() {

@@ -5,6 +5,7 @@
 //! given, [`value`] checks it and puts it in its place in a [`draft`], [`render`] writes it out again.
 #![forbid(unsafe_code)]
 
+mod choice;
 mod draft;
 mod error;
 mod key;
@@ -85,6 +86,19 @@ pub struct Agent {
     pub env: ByName<String>,
     /// Variables of the gateway's own environment that the agent may see.
     pub pass_env: Vec<String>,
+    /// What `/chat/completions` is appended to; there when `kind` is [`AgentKind::Upstream`], and
+    /// only then.
+    pub url: Option<Url>,
+    /// Absolute. `None`: the upstream asks for no key.
+    pub key_file: Option<PathBuf>,
+    /// What the file holds, once [`Loaded::with_secrets`] has read it.
+    pub key: Option<Secret>,
+    /// The upstream's name for the model `default`; empty: the first that it lists.
+    pub model: String,
+    /// Names that clients may say, and the upstream's for them. Empty: they pass as they are.
+    pub models: ByName<String>,
+    /// Bytes of a session's earlier messages that go to the upstream.
+    pub max_history: usize,
     /// From the agent's start to its end.
     pub turn_timeout: Duration,
 }
@@ -96,6 +110,8 @@ pub enum AgentKind {
     Echo,
     /// Runs `command` for each turn.
     Command,
+    /// Asks the OpenAI-compatible server at `url`.
+    Upstream,
 }
 
 /// `[session]`: how messages of one session meet.
@@ -189,6 +205,12 @@ impl Default for Agent {
             command: Vec::new(),
             env: ByName::new(),
             pass_env: Vec::new(),
+            url: None,
+            key_file: None,
+            key: None,
+            model: String::new(),
+            models: ByName::new(),
+            max_history: limits::MAX_HISTORY_SENT,
             turn_timeout: limits::TURN_TIMEOUT,
         }
     }
@@ -248,7 +270,11 @@ impl fmt::Debug for Agent {
             .field("command", &self.command)
             .field("env", &self.env.names())
             .field("pass_env", &self.pass_env)
+            .field("url", &self.url)
+            .field("key_file", &self.key_file)
+            .field("model", &self.model)
+            .field("models", &self.models)
             .field("turn_timeout", &self.turn_timeout)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

@@ -4,7 +4,7 @@
 
 use super::key::{OPERATOR_ROUTES, USER_ROUTES};
 use crate::limits::{
-    MAX_EXEC_STRING, MAX_HOST_LABEL, MAX_HOST_NAME, MAX_PRINCIPAL, MAX_TARGET_NAME,
+    MAX_EXEC_STRING, MAX_HOST_LABEL, MAX_HOST_NAME, MAX_MODEL, MAX_PRINCIPAL, MAX_TARGET_NAME,
 };
 use std::net::IpAddr;
 
@@ -89,6 +89,15 @@ pub fn principal(name: &str) -> Result<String, String> {
             "a principal's name must be of visible ASCII characters, at most {MAX_PRINCIPAL}, \
              like \"owner\""
         ))
+    }
+}
+
+/// The name of a model.
+pub fn model(name: &str) -> Result<String, String> {
+    if (1..=MAX_MODEL).contains(&name.len()) && !name.contains(char::is_control) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!("a model's name has 1 to {MAX_MODEL} bytes and no control characters"))
     }
 }
 

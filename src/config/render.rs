@@ -93,6 +93,16 @@ pub(super) fn value(field: Field<'_>) -> String {
             let items: Vec<_> = at.iter().map(|item| string(item)).collect();
             format!("[{}]", items.join(", "))
         }
+        Field::Text(at, _) => string(at),
+        Field::Models(at) => {
+            let bare = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+            let key = |name: &str| if bare(name) { name.to_owned() } else { string(name) };
+            let items = at.iter().map(|(name, to)| format!("{} = {}", key(name), string(to)));
+            match items.collect::<Vec<_>>().join(", ") {
+                items if items.is_empty() => "{}".to_owned(),
+                items => format!("{{ {items} }}"),
+            }
+        }
         Field::Env(_) => "{}".to_owned(),
         Field::Choice(at) => string(at.word()),
         Field::Time(at, _) => string(&units::show_time(*at)),

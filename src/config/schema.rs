@@ -2,10 +2,10 @@
 //! example and a line of help. Reading, suggestions, `config` and the starter file follow from it.
 #![forbid(unsafe_code)]
 
-use super::{AgentKind, Busy, ClientKey, Config, LogTarget, Role, Target, TargetKind, Url, names};
+use super::choice::Choice;
+use super::{ClientKey, Config, Target, Url, names};
 use crate::limits;
 use crate::named::ByName;
-use log::LevelFilter;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -31,8 +31,12 @@ pub enum Field<'a> {
     Url(&'a mut Option<Url>),
     /// A list of strings, each put into its final form, or refused with a reason, by the check.
     List(&'a mut Vec<String>, fn(&str) -> Result<String, String>),
+    /// A string that the check takes; the empty one is always good.
+    Text(&'a mut String, fn(&str) -> Result<String, String>),
     /// Variables by name.
     Env(&'a mut ByName<String>),
+    /// Models by name.
+    Models(&'a mut ByName<String>),
     Choice(&'a mut dyn Choice),
     Time(&'a mut Duration, RangeInclusive<Duration>),
     /// A number of bytes.
@@ -46,80 +50,6 @@ impl<C> Key<C> {
     pub fn full_name(&self) -> String {
         format!("{}.{}", self.section, self.name)
     }
-}
-
-/// A setting with a fixed set of words.
-pub trait Choice {
-    fn words(&self) -> Vec<&'static str>;
-    fn word(&self) -> &'static str;
-    /// Takes the value that the word names; false if no value has that name.
-    fn choose(&mut self, word: &str) -> bool;
-}
-
-/// The names of an enum's values.
-trait Named: Copy + PartialEq + 'static {
-    const NAMES: &'static [(&'static str, Self)];
-}
-
-impl<T: Named> Choice for T {
-    fn words(&self) -> Vec<&'static str> {
-        T::NAMES.iter().map(|(name, _)| *name).collect()
-    }
-
-    fn word(&self) -> &'static str {
-        let named = T::NAMES.iter().find(|(_, value)| value == self);
-        named.map_or("", |(name, _)| name)
-    }
-
-    fn choose(&mut self, word: &str) -> bool {
-        match T::NAMES.iter().find(|(name, _)| *name == word) {
-            Some((_, value)) => {
-                *self = *value;
-                true
-            }
-            None => false,
-        }
-    }
-}
-
-impl Named for AgentKind {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("echo", AgentKind::Echo), ("command", AgentKind::Command)];
-}
-
-impl Named for TargetKind {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("callback", TargetKind::Callback), ("command", TargetKind::Command)];
-}
-
-impl Named for Role {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("user", Role::User), ("operator", Role::Operator)];
-}
-
-impl Named for Busy {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("queue", Busy::Queue), ("interrupt", Busy::Interrupt)];
-}
-
-impl Named for LogTarget {
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("auto", LogTarget::Auto),
-        ("stderr", LogTarget::Stderr),
-        ("journal", LogTarget::Journal),
-        ("syslog", LogTarget::Syslog),
-    ];
-}
-
-impl Named for LevelFilter {
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("off", LevelFilter::Off),
-        ("error", LevelFilter::Error),
-        ("warn", LevelFilter::Warn),
-        ("info", LevelFilter::Info),
-        ("debug", LevelFilter::Debug),
-        ("trace", LevelFilter::Trace),
-    ];
 }
 
 /// A section of sections, each with a name of the operator's.
@@ -207,7 +137,7 @@ pub static KEYS: &[Key] = &[
         name: "kind",
         field: |c| Field::Choice(&mut c.agent.kind),
         example: "\"command\"",
-        help: "Who answers: \"echo\" (built in) or \"command\".",
+        help: "Who answers: \"echo\" (built in), \"command\" or \"upstream\".",
     },
     Key {
         section: "agent",
@@ -229,6 +159,41 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::List(&mut c.agent.pass_env, names::variable),
         example: "[\"LANG\", \"TZ\"]",
         help: "Variables of the gateway's own environment that the agent may see.",
+    },
+    Key {
+        section: "agent",
+        name: "url",
+        field: |c| Field::Url(&mut c.agent.url),
+        example: "\"http://127.0.0.1:11434/v1\"",
+        help: "Base of an OpenAI-compatible server; alone it means kind = \"upstream\".",
+    },
+    Key {
+        section: "agent",
+        name: "key_file",
+        field: |c| Field::Path(&mut c.agent.key_file),
+        example: "\"~/.config/upstream.key\"",
+        help: "The upstream's key; empty: it asks for none.",
+    },
+    Key {
+        section: "agent",
+        name: "model",
+        field: |c| Field::Text(&mut c.agent.model, names::model),
+        example: "\"qwen2.5:3b\"",
+        help: "The upstream's name for the model \"default\"; empty: the first that it lists.",
+    },
+    Key {
+        section: "agent",
+        name: "models",
+        field: |c| Field::Models(&mut c.agent.models),
+        example: "{ fast = \"qwen2.5:3b\" }",
+        help: "Names that clients may say, and the upstream's for them; empty: any name passes.",
+    },
+    Key {
+        section: "agent",
+        name: "max_history",
+        field: |c| Field::Size(&mut c.agent.max_history, limits::MAX_HISTORY_SENT_RANGE),
+        example: "\"128KiB\"",
+        help: "Of a session's earlier messages, what goes to the upstream; the oldest are left out.",
     },
     Key {
         section: "agent",

@@ -14,6 +14,7 @@ use toml_span::value::ValueInner;
 
 /// Reads one argument into the draft, over what is there.
 pub fn read(argument: &str, draft: &mut Draft) {
+    use Field::{Address, Choice, Count, Env, List, Models, Path, Text, Url};
     let source = Source::Set(label(argument));
     let origin = Origin::Set(label(argument));
     let mut fault = |text: String| draft.notes.problems.push(origin.clone(), text);
@@ -47,7 +48,7 @@ pub fn read(argument: &str, draft: &mut Draft) {
         Section::Plain(section)
     };
     if let Some(variable) = name.strip_prefix("env.")
-        && let Some((Slot { field: Field::Env(env), label }, notes)) = draft.find(place, "env")
+        && let Some((Slot { field: Env(env), label }, notes)) = draft.find(place, "env")
     {
         return with_value(text, true, |value, _| {
             notes.variable(env, &label, variable, origin.clone(), value, &source);
@@ -57,9 +58,8 @@ pub fn read(argument: &str, draft: &mut Draft) {
         return draft.notes.problems.push(origin, parse::unknown_key(place, name));
     };
     let field = &slot.field;
-    use Field::{Address, Choice, Count, List, Path, Url};
-    let plain = matches!(field, Address(_) | Path(_) | Url(_) | Choice(_));
-    let no_text = matches!(field, List(..) | Field::Env(_) | Count(..));
+    let plain = matches!(field, Address(_) | Path(_) | Url(_) | Text(..) | Choice(_));
+    let no_text = matches!(field, List(..) | Env(_) | Models(_) | Count(..));
     with_value(text, plain, |value, is_toml| {
         if no_text && !is_toml {
             let fault = wrong_type(&slot.label, &slot.field, "text that is not TOML");

@@ -50,20 +50,31 @@ impl Secret {
         if bytes.is_empty() { Err("it is empty".to_owned()) } else { Ok(Secret(bytes)) }
     }
 
-    /// What a client shows: one line, printable, long enough.
+    /// A key that goes into a header as it is.
     ///
     /// # Errors
     /// What is wrong with it, without quoting it.
+    pub fn key(text: &str) -> Result<Secret, String> {
+        let text = text.trim();
+        if text.is_empty() {
+            Err("it is empty".to_owned())
+        } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
+            Err("a key is one word of visible ASCII characters".to_owned())
+        } else {
+            Ok(Secret(text.as_bytes().to_vec()))
+        }
+    }
+
+    /// What a client shows: the same, and long enough to be no word that somebody guesses.
+    ///
+    /// # Errors
+    /// As above.
     pub fn client(text: &str) -> Result<Secret, String> {
-        let key = text.trim_end_matches(['\n', '\r']);
-        if key.len() < limits::MIN_KEY {
-            let least = limits::MIN_KEY;
-            return Err(format!("the key has {} characters, it needs {least}", key.len()));
+        let length = text.trim().len();
+        if length < limits::MIN_KEY {
+            return Err(format!("the key has {length} characters, it needs {}", limits::MIN_KEY));
         }
-        if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("the key has white space or characters beyond ASCII".to_owned());
-        }
-        Ok(Secret(key.as_bytes().to_vec()))
+        Secret::key(text)
     }
 
     pub fn bytes(&self) -> &[u8] {

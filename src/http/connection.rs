@@ -52,7 +52,7 @@ impl From<io::Error> for Closed {
 
 /// The server's side of a connection.
 pub struct Connection {
-    pub(super) wire: Wire,
+    pub(super) wire: Wire<'static>,
     limits: Limits,
     gate: Arc<Gate>,
     pub(super) out: Vec<u8>,

@@ -11,9 +11,11 @@
 mod body;
 pub mod client;
 mod connection;
+pub mod curl;
 mod framed;
 mod gate;
 mod head;
+pub mod outward;
 mod request;
 mod response;
 mod scan;

@@ -26,8 +26,8 @@ pub struct Pace {
     taken: usize,
 }
 
-pub struct Wire {
-    socket: Box<dyn Socket>,
+pub struct Wire<'s> {
+    socket: Box<dyn Socket + 's>,
     /// What the socket was last told; `None` before that.
     read_timeout: Option<Duration>,
     write_timeout: Duration,
@@ -37,8 +37,8 @@ pub struct Wire {
     end: usize,
 }
 
-impl Wire {
-    pub fn new(socket: Box<dyn Socket>, write_timeout: Duration) -> io::Result<Wire> {
+impl<'s> Wire<'s> {
+    pub fn new(socket: Box<dyn Socket + 's>, write_timeout: Duration) -> io::Result<Wire<'s>> {
         socket.no_delay()?;
         socket.set_write_timeout(write_timeout)?;
         Ok(Wire {
@@ -213,7 +213,7 @@ impl Wire {
     }
 }
 
-impl AsFd for Wire {
+impl AsFd for Wire<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

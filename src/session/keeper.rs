@@ -64,6 +64,7 @@ impl Hub {
             drop(state);
             self.employ(begun);
             self.send_what_is_due();
+            self.settings().agent.rest();
             if sync {
                 // Whether it broke is heard where it breaks.
                 let _ = self.sync(self.journal.last());

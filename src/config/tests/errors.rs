@@ -61,7 +61,10 @@ fn wrong_types() {
         "[agent.env]\nA = true",
         "2:5: agent.env.A must be a string, like \"small\"; got a boolean",
     );
-    error("[agent]\nkind = {}", "2:8: agent.kind must be \"echo\" or \"command\"; got a table");
+    error(
+        "[agent]\nkind = {}",
+        "2:8: agent.kind must be \"echo\", \"command\" or \"upstream\"; got a table",
+    );
     error(
         "[agent]\nturn_timeout = true",
         "2:16: agent.turn_timeout must be a time, like \"10m\"; got a boolean",
@@ -97,7 +100,7 @@ fn wrong_values() {
     );
     error(
         "[agent]\nkind = \"comand\"",
-        "2:8: agent.kind is \"comand\"; it must be \"echo\" or \"command\"; did you mean \"command\"?",
+        "2:8: agent.kind is \"comand\"; it must be \"echo\", \"command\" or \"upstream\"; did you mean \"command\"?",
     );
     error(
         "[log]\nlevel = \"\"",

@@ -47,7 +47,7 @@ fn values() {
         error(&text, &format!("2:7: deliver.x.url is \"{value}\"; {reason}, {like}"));
     };
     url("ftp://a", "it must begin with http:// or https://");
-    url("http://u:p@a/", "it must not hold credentials: use secret_file");
+    url("http://u:p@a/", "it must not hold credentials: they belong in a file");
     url("http://a/#b", "it must not have a #fragment, which no server sees");
     url("http://a/ ", "' ' in it must be percent-encoded");
     error(
