@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{error, errors_of, good};
+use crate::config::AgentKind;
 use crate::limits;
 
 #[test]
@@ -204,5 +205,59 @@ fn kind_and_command_must_agree() {
         errors_of(b"[agent]\nkind = \"echo\"", &["agent.command=[\"cat\"]"]),
         ["--set agent.command=[\"cat\"]: agent.command is given but agent.kind is \"echo\" \
           (/etc/coder.toml:2:1); take one of the two away, or write kind = \"command\""]
+    );
+}
+
+#[test]
+fn kind_and_url_must_agree() {
+    let config = good("[agent]\nurl = \"http://a/v1\"", &[]).config;
+    assert_eq!(config.agent.kind, AgentKind::Upstream);
+    error(
+        "[agent]\nkind = \"upstream\"",
+        "2:1: agent.kind is \"upstream\" but agent.url is empty; \
+         say where it is, like url = \"http://127.0.0.1:11434/v1\"",
+    );
+    error(
+        "[agent]\nurl = \"http://a\"\ncommand = [\"cat\"]",
+        "3:1: agent.command is given beside agent.url (/etc/coder.toml:2:1); \
+         take one of the two away",
+    );
+    for kind in ["echo", "command"] {
+        let fault = format!(
+            "2:1: agent.url is given but agent.kind is \"{kind}\" (/etc/coder.toml:3:1); \
+             take one of the two away, or write kind = \"upstream\""
+        );
+        error(&format!("[agent]\nurl = \"http://a\"\nkind = \"{kind}\""), &fault);
+    }
+    error(
+        "[agent]\nkind = \"upstream\"\ncommand = [\"cat\"]",
+        "3:1: agent.command is given but agent.kind is \"upstream\" (/etc/coder.toml:2:1); \
+         take one of the two away, or write kind = \"command\"",
+    );
+    for (name, value) in [("key_file", "\"/k\""), ("model", "\"m\""), ("models", "{ a = \"b\" }")] {
+        let fault =
+            format!("2:1: agent.{name} is given but no agent.url that it could belong to; add one");
+        error(&format!("[agent]\n{name} = {value}"), &fault);
+    }
+}
+
+#[test]
+fn models_are_named_in_text() {
+    error(
+        "[agent]\nurl = \"http://a\"\nmodel = \"a\\n\"",
+        "3:9: agent.model is \"a\\n\"; a model's name has 1 to 256 bytes and no control characters, \
+         like \"qwen2.5:3b\"",
+    );
+    error(
+        "[agent]\nurl = \"http://a\"\nmodels = { a = 1 }",
+        "3:10: agent.models has an integer for \"a\"; it must be a string",
+    );
+    error(
+        "[agent]\nurl = \"http://a\"\nmodels = { a = \"\" }",
+        "3:10: agent.models has \"\"; a model's name has 1 to 256 bytes and no control characters",
+    );
+    error(
+        "[agent]\nmodels = []",
+        "2:10: agent.models must be a table of strings, like { fast = \"qwen2.5:3b\" }; got a list",
     );
 }

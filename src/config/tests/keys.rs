@@ -81,7 +81,7 @@ fn files_are_held_to_the_rules_of_secrets() {
     for (content, mode, why) in [
         ("hidden", 0o600, "the key has 6 characters, it needs 32"),
         ("", 0o600, "the key has 0 characters"),
-        (&format!("hidden {}", "b".repeat(40)), 0o600, "white space"),
+        (&format!("hidden {}", "b".repeat(40)), 0o600, "one word of visible ASCII"),
         (&"b".repeat(40), 0o644, "others may read it"),
         (&"a".repeat(40), 0o600, "/etc/coder.toml:4:1: keys.a and keys.b have the same key"),
     ] {

@@ -31,6 +31,11 @@ command = ["a\u001B\""]                       # coder.toml:4
 env.A = "***"                                 # coder.toml:5; value not shown
 env.B = "***"                                 # --set; value not shown
 pass_env = []                                 # default
+url = ""                                      # default
+key_file = ""                                 # default
+model = ""                                    # default
+models = {}                                   # default
+max_history = "128KiB"                        # default
 turn_timeout = "10m"                          # default
 
 [session]
@@ -72,7 +77,9 @@ expire = "24h"                                # default
 
 #[test]
 fn what_is_written_loads_to_the_same() {
-    for text in ["", FULL, "[agent]\nkind = \"echo\"\nenv = {}"] {
+    let upstream = "[agent]\nurl = 'http://a/v1'\nkey_file = '/k'\nmodel = 'a\\\"b'\n\
+                    models = { fast = 'x:3b', 'a b.c' = 'd' }\nmax_history = 0";
+    for text in ["", FULL, "[agent]\nkind = \"echo\"\nenv = {}", upstream] {
         let mut first = good(text, &[]).config;
         let rendered = good(text, &[]).render();
         let mut second = good(&rendered, &[]).config;
@@ -145,8 +152,11 @@ fn the_table_of_keys_is_sound() {
         assert!(twin.is_none(), "{}", key.full_name());
         // The example is good, and goes where it should.
         let text = format!("[{}]\n{} = {}\n", key.section, key.name, key.example);
-        let command = key.full_name() == "agent.kind";
-        let set: &[&str] = if command { &["agent.command=['x']"] } else { &[] };
+        let set: &[&str] = match key.full_name().as_str() {
+            "agent.kind" => &["agent.command=['x']"],
+            "agent.key_file" | "agent.model" | "agent.models" => &["agent.url=http://a/v1"],
+            _ => &[],
+        };
         let mut config = good(&text, set).config;
         let field = (key.field)(&mut config);
         if !matches!(field, Field::Env(_)) {
