@@ -7,6 +7,7 @@
 mod answer;
 mod request;
 
+use std::cell::RefCell;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,13 +50,13 @@ pub struct Asking<'a> {
 
 pub fn ends<'a>(bounds: &Bounds<'a>) -> Ends<'a> {
     let Bounds { deadline, client, cut, cancel, .. } = *bounds;
-    Ends { deadline, client, cut: Some(cut), cancel }
+    Ends { deadline, client, cut: Some(cut), cancel, idle: None }
 }
 
 /// For a question of our own, which somebody waits for.
 pub fn soon<'a>() -> Ends<'a> {
     let deadline = Instant::now() + MODELS_PATIENCE;
-    Ends { deadline, client: None, cut: None, cancel: None }
+    Ends { deadline, client: None, cut: None, cancel: None, idle: None }
 }
 
 impl<'a> Asking<'a> {
@@ -65,13 +66,21 @@ impl<'a> Asking<'a> {
     }
 
     pub fn run(&self, turn: &Turn<'_>, reply: &mut dyn Reply, max_reply: usize) -> Outcome {
+        let reply = RefCell::new(reply);
+        // A client that has gone is noticed by its hang-up.
+        let idle = || drop(reply.borrow_mut().idle());
+        let asking = Asking { ends: Ends { idle: Some(&idle), ..self.ends }, ..*self };
+        asking.turn(turn, &reply, max_reply)
+    }
+
+    fn turn(&self, turn: &Turn<'_>, reply: &RefCell<&mut dyn Reply>, max_reply: usize) -> Outcome {
         let asked = turn.context.map_or("", |context| context.model.as_str());
         let asked = if asked.is_empty() { DEFAULT_MODEL } else { asked };
         let model = match self.model(asked) {
             Ok(model) => model,
             Err(outcome) => return outcome,
         };
-        let native = reply.native().map(|native| native.streams());
+        let native = reply.borrow_mut().native().map(|native| native.streams());
         let streams = native.unwrap_or(true);
         let most = self.agent.config.max_history;
         let mut usage = native.is_none() && !self.agent.upstream.plain.load(Ordering::Relaxed);

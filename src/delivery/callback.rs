@@ -34,7 +34,7 @@ pub fn send(
 ) -> Sent {
     let post = Post::new(target, parcel, SystemTime::now());
     let deadline = Instant::now() + target.timeout;
-    let ends = Ends { deadline, cut: Some(cut), cancel: None, client: None };
+    let ends = Ends { deadline, cut: Some(cut), cancel: None, client: None, idle: None };
     let seen = |seen| judge(seen, post.now);
     match (exchange(target, url, &post, children, &ends), ends.over()) {
         (Ok((status, after)), _) => seen(Seen::Response(status, after.as_deref())),

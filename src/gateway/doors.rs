@@ -101,7 +101,7 @@ fn connections_allowed(config: &Config) -> usize {
 }
 
 /// Gives a connection its thread.
-fn start(stream: Box<dyn Socket>, origin: Origin, service: &Arc<Service>) -> io::Result<()> {
+fn start(stream: Box<dyn Socket + Send>, origin: Origin, service: &Arc<Service>) -> io::Result<()> {
     let counted = Counted::new(service, origin);
     let run = move || {
         let service = &counted.service;

@@ -234,7 +234,7 @@ mod tests {
 
     fn soon<'a>() -> Ends<'a> {
         let deadline = Instant::now() + Duration::from_secs(20);
-        Ends { deadline, cut: None, cancel: None, client: None }
+        Ends { deadline, cut: None, cancel: None, client: None, idle: None }
     }
 
     /// The same configuration, but over plain HTTP: what curl makes of it.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::client::{Answer, Client, Error};
 use super::socket::Socket;
 use crate::config::Url;
-use crate::limits::{CONNECT_PATIENCE, WRITE_TIMEOUT};
+use crate::limits::{CONNECT_PATIENCE, KEEP_ALIVE, WRITE_TIMEOUT};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::is_shortage;
 use crate::sys::socket::begin_connect;
@@ -40,6 +40,8 @@ pub struct Ends<'a> {
     pub cancel: Option<BorrowedFd<'a>>,
     /// A socket whose hang-up means that nobody waits any more.
     pub client: Option<BorrowedFd<'a>>,
+    /// Called whenever there was nothing for [`KEEP_ALIVE`].
+    pub idle: Option<&'a dyn Fn()>,
 }
 
 /// Which of them it was.
@@ -70,8 +72,14 @@ impl<'a> Ends<'a> {
     pub fn wait(&self, interest: Interest<'_>, until: Instant) -> io::Result<()> {
         let [cancel, client, cut] = self.interests();
         let mut interests = [interest, cancel, client, cut];
-        let left = until.min(self.deadline).saturating_duration_since(Instant::now());
-        poll(&mut interests, Some(left))?;
+        loop {
+            let left = until.min(self.deadline).saturating_duration_since(Instant::now());
+            let ready = poll(&mut interests, Some(left.min(KEEP_ALIVE)))?;
+            if ready > 0 || left <= KEEP_ALIVE {
+                break;
+            }
+            self.idle.iter().for_each(|tell| tell());
+        }
         let [ready, ends @ ..] = interests.map(|interest| interest.ready());
         if ends.contains(&true) || (!ready && Instant::now() >= self.deadline) {
             return Err(ErrorKind::ConnectionAborted.into());

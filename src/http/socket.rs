@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// A connected stream socket in blocking mode. Used behind a `Box`, so that all that is above it
 /// exists once in the binary.
-pub trait Socket: Read + Write + AsFd + Send {
+pub trait Socket: Read + Write + AsFd {
     /// Sends each write at once: ours are whole already (TCP_NODELAY, tcp(7)).
     fn no_delay(&self) -> io::Result<()>;
     /// SO_RCVTIMEO, socket(7). Never zero.

@@ -113,7 +113,8 @@ impl Line {
         let mut words = lines.next().unwrap_or_default().split(' ').map(str::to_owned);
         let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let fields = lines.filter_map(|line| line.split_once(':'));
-        let field = |(name, value): (&str, &str)| (name.to_ascii_lowercase(), value.trim().to_owned());
+        let field =
+            |(name, value): (&str, &str)| (name.to_ascii_lowercase(), value.trim().to_owned());
         let mut asked = Asked { method, target, fields: fields.map(field).collect(), body: vec![] };
         let length = asked.field("content-length").map_or(0, |n| n.parse().expect("a number"));
         while self.buffer.len() < length {

@@ -2,6 +2,7 @@
 //! never passes for the whole.
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -25,7 +26,7 @@ impl Reading<'_> {
     pub fn stream(
         &self,
         answer: Answer<'_, '_>,
-        reply: &mut dyn Reply,
+        reply: &RefCell<&mut dyn Reply>,
         begun: &mut bool,
     ) -> Outcome {
         let kind = answer.header("content-type").unwrap_or("text/event-stream");
@@ -70,6 +71,7 @@ impl Reading<'_> {
             if size > self.max_reply {
                 return self.too_long();
             }
+            let mut reply = reply.borrow_mut();
             let passed = match reply.native() {
                 Some(native) => {
                     self.rename(&mut chunk);
@@ -87,6 +89,7 @@ impl Reading<'_> {
                 return Outcome::ClientGone;
             }
         }
+        let mut reply = reply.borrow_mut();
         if reply.native().is_some() {
             return Outcome::Done;
         }
@@ -103,7 +106,7 @@ impl Reading<'_> {
     pub fn whole(
         &self,
         answer: Answer<'_, '_>,
-        reply: &mut dyn Reply,
+        reply: &RefCell<&mut dyn Reply>,
         begun: &mut bool,
     ) -> Outcome {
         *begun = true;
@@ -120,7 +123,7 @@ impl Reading<'_> {
             return trouble("the upstream's answer is no chat completion", None);
         }
         self.rename(&mut completion);
-        match reply.native().map(|native| native.object(completion)) {
+        match reply.borrow_mut().native().map(|native| native.object(completion)) {
             Some(Ok(())) => Outcome::Done,
             Some(Err(_)) | None => Outcome::ClientGone,
         }
