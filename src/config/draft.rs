@@ -3,7 +3,8 @@
 
 use super::choice::Choice;
 use super::error::{Origin, place, quoted};
-use super::schema::{self, CLIENT_KEYS, Family, TARGET_KEYS};
+use super::family::{CLIENT_KEYS, Family, TARGET_KEYS};
+use super::schema::{self};
 use super::value::{Label, Notes, Slot};
 use super::{Agent, AgentKind, ClientKey, Config, OWNER, Target, key, names, target};
 use crate::limits::MAX_TARGETS;

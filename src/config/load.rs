@@ -3,7 +3,7 @@
 
 use super::draft::Draft;
 use super::error::{ConfigError, Origin, Problems, place};
-use super::schema::Family;
+use super::family::Family;
 use super::target::Secret;
 use super::value::Notes;
 use super::{Config, key, parse, set};

@@ -8,6 +8,7 @@
 mod choice;
 mod draft;
 mod error;
+mod family;
 mod key;
 mod load;
 mod names;

@@ -3,7 +3,8 @@
 
 use super::draft::{Draft, Section};
 use super::error::{Origin, quoted, shown};
-use super::schema::{self, Family, KEYS};
+use super::family::Family;
+use super::schema::{self, KEYS};
 use super::suggest;
 use super::syntax::{self, Lines, Source};
 use super::value::type_of;

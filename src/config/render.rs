@@ -3,8 +3,9 @@
 #![forbid(unsafe_code)]
 
 use super::error::{Origin, shown};
+use super::family::{CLIENT_KEYS, Family, TARGET_KEYS};
 use super::load::Loaded;
-use super::schema::{self, CLIENT_KEYS, Family, Field, TARGET_KEYS};
+use super::schema::{self, Field};
 use super::{Config, Url, units};
 use std::path::Path;
 

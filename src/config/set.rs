@@ -4,7 +4,8 @@
 
 use super::draft::{Draft, Section};
 use super::error::{Origin, shown};
-use super::schema::{self, Family, Field};
+use super::family::Family;
+use super::schema::{self, Field};
 use super::syntax::Source;
 use super::value::{Slot, wrong_type};
 use super::{parse, suggest};

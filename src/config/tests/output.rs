@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::{FULL, good};
-use crate::config::schema::{Field, KEYS, TARGET_KEYS};
+use crate::config::family::TARGET_KEYS;
+use crate::config::schema::{Field, KEYS};
 use crate::config::{Config, render, starter};
 use crate::named::ByName;
 
