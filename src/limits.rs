@@ -27,10 +27,13 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 pub const DRAIN_TIMEOUT_RANGE: RangeInclusive<Duration> =
     SHORTEST_WAIT..=Duration::from_secs(24 * HOUR);
 
-/// Each takes a descriptor and a thread; the usual soft limit is 1024 descriptors.
-pub const MAX_CONNECTIONS: usize = 1000;
+/// Each takes a thread and some 12 kB; where descriptors or tasks allow fewer, there are fewer.
+pub const MAX_CONNECTIONS: usize = 10_000;
 /// Beyond it a thread per connection is the wrong design.
 pub const MAX_CONNECTIONS_RANGE: RangeInclusive<usize> = 1..=65_536;
+
+/// A busy office behind one address, and a twentieth of all.
+pub const MAX_CONNECTIONS_PER_ADDRESS: usize = 500;
 
 /// Turns per core, where `max_turns` is 0: agents wait for a network more than they compute.
 pub const TURNS_PER_CORE: usize = 2;
@@ -189,6 +192,26 @@ pub const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 /// Connections on the control socket at once: commands of one user.
 pub const MAX_CONTROL_CONNECTIONS: usize = 64;
 
+/// Connections that have shown no key. Each may be one of an attack; 1,000 of them are some 12 MB.
+pub const MAX_STRANGERS: usize = 1000;
+
+/// How long a connection has to show one before it may have to leave for others: many times what a
+/// request takes on a loaded machine, and over a slow line.
+pub const STRANGERS_MOMENT: Duration = Duration::from_millis(500);
+
+/// How many connections leave when the system is short of descriptors or threads: enough for the
+/// control socket and a turn or two.
+pub const SHORTAGE_ROOM: usize = 16;
+
+/// How long fewer are let in after that.
+pub const SHORTAGE_LASTS: Duration = Duration::from_secs(10);
+
+/// Tasks that connections leave to others: our own threads, control connections, deliveries.
+pub const RESERVED_TASKS: usize = 32;
+
+/// A turn's thread, and the processes of a small agent.
+pub const TASKS_PER_TURN: usize = 4;
+
 /// How many of those may be messages that wait for their reply: the rest is for `status`.
 pub const MAX_CONTROL_TURNS: usize = 48;
 
@@ -198,8 +221,8 @@ pub const RESERVED_DESCRIPTORS: usize = 128;
 /// The pipes of a command's turn, its pidfd, what cancels it, and a file that it opens.
 pub const DESCRIPTORS_PER_TURN: usize = 7;
 
-/// A connection's socket, and a second descriptor of it and an event while it waits for a turn.
-pub const DESCRIPTORS_PER_CONNECTION: usize = 3;
+/// A connection's socket, and an event while it waits for a turn.
+pub const DESCRIPTORS_PER_CONNECTION: usize = 2;
 
 /// As far as the soft limit on descriptors is raised at the start, if the hard one allows it.
 pub const WANTED_DESCRIPTORS: u64 = 65_536;

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use super::Service;
 use super::answer::Answer;
@@ -22,7 +22,7 @@ use crate::sys::poll::{Interest, poll};
 pub fn carry(
     service: &Service,
     draft: Draft,
-    client: &OwnedFd,
+    client: &dyn AsFd,
     answer: &mut Answer<'_>,
 ) -> Result<(), Option<Problem>> {
     let keyed = draft.key.is_some();
@@ -74,7 +74,7 @@ pub fn carry(
 fn pass_on(
     service: &Service,
     id: Id,
-    client: &OwnedFd,
+    client: &dyn AsFd,
     answer: &mut Answer<'_>,
 ) -> Result<bool, Option<Problem>> {
     let broken = |e: io::Error| Problem::no_place(&NoPlace::Failed(e));

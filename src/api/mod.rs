@@ -36,6 +36,7 @@ use crate::session::hub::{Hub, Settings};
 use crate::sys::fd::Event;
 
 pub use auth::{Keyring, Origin};
+pub use failures::place;
 
 /// What stays the same for the life of the process.
 #[derive(Clone, Debug)]

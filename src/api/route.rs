@@ -271,6 +271,7 @@ fn admit<'r>(
     }
     let proof = authenticate(request, origin, &service.keys());
     let proof = proof.ok_or_else(|| service.turned_away(request, origin))?;
+    connection.know();
     let Some(route) = route else {
         return Err(Problem::new(404, "not_found", "There is nothing at this path."));
     };

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::Service;
@@ -62,8 +62,8 @@ pub fn answer(
     order: Order,
     shape: &mut dyn Shape,
 ) -> Result<(), Closed> {
-    // The connection is lent to the reply: its socket is watched through a descriptor of its own.
-    let client = match connection.as_fd().try_clone_to_owned() {
+    // The connection is lent to the reply, and its socket watched meanwhile.
+    let client = match connection.watch() {
         Ok(client) => client,
         Err(e) => {
             let problem = Problem::no_place(&NoPlace::Failed(e));
@@ -83,9 +83,9 @@ pub fn answer(
             mode: service.settings().config.session.busy,
             key,
         };
-        carry(service, draft, &client, &mut answer)
+        carry(service, draft, &*client, &mut answer)
     } else {
-        run(service, proof.principal(), &ask, &client, &mut answer)
+        run(service, proof.principal(), &ask, &*client, &mut answer)
     };
     match outcome {
         Ok(()) => answer.finish(),
@@ -100,7 +100,7 @@ fn run(
     service: &Service,
     principal: &str,
     ask: &Ask,
-    client: &OwnedFd,
+    client: &dyn AsFd,
     answer: &mut Answer<'_>,
 ) -> Result<(), Option<Problem>> {
     let settings = service.settings();

@@ -161,6 +161,8 @@ pub enum LogTarget {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     pub max_connections: usize,
+    /// From one address that is no loopback one.
+    pub max_connections_per_address: usize,
     /// Turns at once over all sessions; never 0 here (resolved at load).
     pub max_turns: usize,
     /// Turns that may wait in all.
@@ -239,6 +241,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             max_connections: limits::MAX_CONNECTIONS,
+            max_connections_per_address: limits::MAX_CONNECTIONS_PER_ADDRESS,
             max_turns: turns_for_this_machine(),
             max_queue: limits::MAX_QUEUE,
             max_queue_per_session: limits::MAX_QUEUE_PER_SESSION,

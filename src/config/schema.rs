@@ -202,8 +202,18 @@ pub static KEYS: &[Key] = &[
         section: "limits",
         name: "max_connections",
         field: |c| Field::Count(&mut c.limits.max_connections, limits::MAX_CONNECTIONS_RANGE, None),
-        example: "1000",
-        help: "Connections at once; what is over is answered with 503.",
+        example: "10000",
+        help: "Connections at once, if the system allows them; what is over is answered with 503.",
+    },
+    Key {
+        section: "limits",
+        name: "max_connections_per_address",
+        field: |c| {
+            let field = &mut c.limits.max_connections_per_address;
+            Field::Count(field, limits::MAX_CONNECTIONS_RANGE, None)
+        },
+        example: "500",
+        help: "Of these from one address (IPv6: one /64); loopback is not counted.",
     },
     Key {
         section: "limits",

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Plan;
+use super::doors::Doors;
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
@@ -31,8 +32,7 @@ use crate::{digest, logger, sys};
 /// A gateway that can serve.
 pub struct Started {
     pub service: Arc<Service>,
-    pub tcp: TcpListener,
-    pub control: UnixListener,
+    pub doors: Doors,
     pub run: Arc<Run>,
     /// Held until the process ends.
     pub _instance: Instance,
@@ -83,8 +83,7 @@ pub fn start(
     let service = Service::new(facts, keys, hub, quiet);
     Ok(Started {
         service: Arc::new(service),
-        tcp,
-        control,
+        doors: Doors::new(tcp, control),
         run: Arc::new(run),
         _instance: instance,
         key_file,

@@ -22,6 +22,7 @@ use super::head::{self, Verdict};
 use super::request::{BodyFraming, Method, Request, Version};
 use super::response::{Date, End, Persist, Response};
 use super::scan::Scan;
+use super::seat::Seat;
 use super::socket::Socket;
 use super::stream::Stream;
 use super::wire::{Fill, Pace, Wire};
@@ -61,6 +62,9 @@ pub struct Connection {
     unread: BodyFraming,
     /// Go out with each response to the present request.
     extra: Vec<(&'static str, String)>,
+    seat: Option<Arc<Seat>>,
+    /// No request has come yet.
+    new: bool,
     pub(super) open: bool,
 }
 
@@ -76,8 +80,29 @@ impl Connection {
             date: Date::default(),
             unread: BodyFraming::None,
             extra: Vec::new(),
+            seat: None,
+            new: true,
             open: true,
         })
+    }
+
+    /// Has the door see how it goes.
+    #[must_use]
+    pub fn seated(self, seat: Option<Arc<Seat>>) -> Connection {
+        Connection { seat, ..self }
+    }
+
+    /// For waiting until the client goes away while its answer is written.
+    ///
+    /// # Errors
+    /// No descriptor.
+    pub fn watch(&self) -> io::Result<Box<dyn AsFd>> {
+        self.wire.watch()
+    }
+
+    /// The present request is from somebody who is known.
+    pub fn know(&self) {
+        self.seat.iter().for_each(|seat| seat.know());
     }
 
     /// Waits for the next request. `None`: the connection has ended as it should, by either side,
@@ -86,8 +111,10 @@ impl Connection {
         if !self.open || !self.skip_unread()? {
             return Ok(None);
         }
+        self.seat.iter().for_each(|seat| seat.rest());
         let mut scan = Scan::default();
-        let mut deadline = None;
+        // Who connects has something to say: only between requests a client may take its time.
+        let mut deadline = self.new.then(|| Instant::now() + self.limits.head_timeout);
         loop {
             match head::parse(&mut scan, self.wire.data()) {
                 Verdict::Partial => {}
@@ -96,10 +123,12 @@ impl Connection {
                     self.wire.consume(length);
                     self.unread = request.framing;
                     self.extra.clear();
+                    self.new = false;
+                    self.seat.iter().for_each(|seat| seat.work());
                     return Ok(Some(request));
                 }
             }
-            let fill = if self.wire.data().is_empty() {
+            let fill = if self.wire.data().is_empty() && !self.new {
                 self.wait_idle()?
             } else {
                 let latest = || Instant::now() + self.limits.head_timeout;

@@ -19,6 +19,7 @@ pub mod outward;
 mod request;
 mod response;
 mod scan;
+mod seat;
 mod socket;
 pub mod sse;
 mod stream;
@@ -32,7 +33,8 @@ pub use connection::{Closed, Connection};
 pub use gate::{Gate, Limits};
 pub use request::{Method, Request};
 pub use response::Response;
-pub use socket::Socket;
+pub use seat::{Seat, Stage};
+pub use socket::{Shared, Socket};
 pub use stream::Stream;
 
 /// Why bytes are no acceptable message: the status that says so, and a sentence for the sender.

@@ -206,6 +206,14 @@ impl<'s> Wire<'s> {
         }
     }
 
+    /// A hold on the socket for watching it beside us.
+    pub fn watch(&self) -> io::Result<Box<dyn AsFd>> {
+        Ok(match self.socket.shared() {
+            Some(shared) => Box::new(shared),
+            None => Box::new(self.socket.as_fd().try_clone_to_owned()?),
+        })
+    }
+
     /// No more can be written: for a stream that broke off.
     pub fn end_writing(&self) {
         // An error means that the peer has gone already.

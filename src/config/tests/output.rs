@@ -51,7 +51,8 @@ level = "info"                                # default
 target = "auto"                               # default
 
 [limits]
-max_connections = 1000                        # default
+max_connections = 10000                       # default
+max_connections_per_address = 500             # default
 max_turns = 3                                 # --set
 max_queue = 1000                              # default
 max_queue_per_session = 32                    # default
