@@ -231,6 +231,33 @@ fn a_kept_connection_that_has_died_costs_nothing() {
     }
 }
 
+#[test]
+fn one_dead_connection_makes_the_others_suspect() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, "");
+    let mut busy: Vec<(Connection, Line)> = Vec::new();
+    for _ in 0..2 {
+        let client = chat(&gateway, &hello(false));
+        let mut line = upstream.accept();
+        line.request();
+        busy.push((client, line));
+    }
+    for (client, line) in &mut busy {
+        line.answer(200, "", &completion("x"));
+        client.response().reply();
+    }
+    let mut client = chat(&gateway, &hello(false));
+    // The newest is taken; it dies with the request, and the other one is not tried any more.
+    let (_, mut newest) = busy.pop().unwrap();
+    newest.request();
+    drop(newest);
+    let mut line = upstream.accept();
+    line.request();
+    line.answer(200, "", &completion("y"));
+    assert_eq!(client.response().reply(), "y");
+    busy.pop().unwrap().1.assert_gone();
+}
+
 // ------------------------------------------------------------------------- what fails ----
 
 #[test]
