@@ -1,6 +1,6 @@
 //! An OpenAI-compatible server of the test's own: the test says itself, byte by byte, what it does.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
@@ -124,9 +124,14 @@ impl Line {
         asked
     }
 
+    #[track_caller]
     fn more(&mut self) -> bool {
         let mut bytes = [0; 16 * 1024];
-        let length = self.stream.read(&mut bytes).unwrap_or(0);
+        let length = match self.stream.read(&mut bytes) {
+            Ok(length) => length,
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => 0,
+            Err(e) => panic!("the gateway neither speaks nor goes: {e}"),
+        };
         self.buffer.extend(&bytes[..length]);
         length > 0
     }
@@ -138,7 +143,7 @@ impl Line {
         assert!(!more && self.buffer.is_empty(), "it says {:?}", self.buffer);
     }
 
-    /// Whether the gateway sends nothing more in this time.
+    /// Sends exactly this.
     pub fn send(&mut self, bytes: &str) {
         // Whoever has gone does not hear it.
         let _ = self.stream.write_all(bytes.as_bytes());

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::super::{Outcome, Refused, Reply, Report};
 use super::{Asking, trouble};
 use crate::http::client::{Answer, Error};
+use crate::http::sse::Event;
 use crate::limits::{MAX_ERROR_BODY, MAX_QUOTED_ERROR, UPSTREAM_TAIL};
 use crate::text::{escaped, one_line};
 
@@ -19,6 +20,16 @@ pub struct Reading<'a> {
     /// The model, as the client called it.
     pub asked: &'a str,
     pub max_reply: usize,
+}
+
+/// What has been seen of a stream.
+#[derive(Default)]
+struct SoFar {
+    report: Report,
+    /// Bytes of text.
+    size: usize,
+    /// The model wants something to be done for it.
+    tools: bool,
 }
 
 impl Reading<'_> {
@@ -35,13 +46,12 @@ impl Reading<'_> {
             return Outcome::Failed(escaped(&words, false));
         }
         let deadline = self.asking.ends.deadline;
-        let (mut events, mut report, mut size, mut tools) =
-            (answer.events(), Report::default(), 0, false);
+        let (mut events, mut so_far) = (answer.events(), SoFar::default());
         loop {
             let event = match events.next(deadline) {
                 Ok(Some(event)) if event.data.is_empty() => continue,
                 Ok(Some(event)) => event,
-                Ok(None) if report.finish.is_some() => break,
+                Ok(None) if so_far.report.finish.is_some() => break,
                 Ok(None) => return self.asking.broken(&Error::CutShort),
                 Err(error) => return self.asking.broken(&error),
             };
@@ -51,55 +61,55 @@ impl Reading<'_> {
                 let _ = events.next(deadline.min(Instant::now() + UPSTREAM_TAIL));
                 break;
             }
-            let mut chunk: Value = match serde_json::from_str(&event.data) {
-                Ok(chunk @ Value::Object(_)) => chunk,
-                Ok(_) | Err(_) => {
-                    return trouble("the upstream sent an event that is no JSON", None);
-                }
-            };
-            if event.name == "error" || !chunk["error"].is_null() {
-                return refused(502, &chunk, None);
-            }
-            let choice = &chunk["choices"][0];
-            if let Some(finish) = choice["finish_reason"].as_str() {
-                report.finish = Some(finish.to_owned());
-            }
-            let delta = &choice["delta"];
-            tools |= !delta["tool_calls"].is_null() || !delta["function_call"].is_null();
-            let text = delta["content"].as_str().unwrap_or_default();
-            size += text.len();
-            if size > self.max_reply {
-                return self.too_long();
-            }
-            let mut reply = reply.borrow_mut();
-            let passed = match reply.native() {
-                Some(native) => {
-                    self.rename(&mut chunk);
-                    native.object(chunk)
-                }
-                None if text.is_empty() => {
-                    if chunk["usage"].is_object() {
-                        report.usage = Some(chunk["usage"].take());
-                    }
-                    Ok(())
-                }
-                None => reply.piece(text),
-            };
-            if passed.is_err() {
-                return Outcome::ClientGone;
+            match self.pass_on(&event, &mut so_far, &mut **reply.borrow_mut()) {
+                Outcome::Done => {}
+                outcome => return outcome,
             }
         }
         let mut reply = reply.borrow_mut();
         if reply.native().is_some() {
             return Outcome::Done;
         }
-        if size == 0 && tools {
-            let words =
-                "the model asked for tools, which only a client without a session can offer";
+        if so_far.size == 0 && so_far.tools {
+            let words = "the model asked for tools, which nobody here can offer it";
             return Outcome::Failed(words.to_owned());
         }
-        reply.report(report);
+        reply.report(so_far.report);
         Outcome::Done
+    }
+
+    fn pass_on(&self, event: &Event, so_far: &mut SoFar, reply: &mut dyn Reply) -> Outcome {
+        let mut chunk: Value = match serde_json::from_str(&event.data) {
+            Ok(chunk @ Value::Object(_)) => chunk,
+            Ok(_) | Err(_) => return trouble("the upstream sent an event that is no JSON", None),
+        };
+        if event.name == "error" || !chunk["error"].is_null() {
+            return refused(502, &chunk, None);
+        }
+        let choice = &chunk["choices"][0];
+        if let Some(finish) = choice["finish_reason"].as_str() {
+            so_far.report.finish = Some(finish.to_owned());
+        }
+        let delta = &choice["delta"];
+        so_far.tools |= !delta["tool_calls"].is_null() || !delta["function_call"].is_null();
+        let text = delta["content"].as_str().unwrap_or_default();
+        so_far.size += text.len();
+        if so_far.size > self.max_reply {
+            return self.too_long();
+        }
+        let passed = match reply.native() {
+            Some(native) => {
+                self.rename(&mut chunk);
+                native.object(chunk)
+            }
+            None => {
+                let passed = if text.is_empty() { Ok(()) } else { reply.piece(text) };
+                let usage = Some(chunk["usage"].take()).filter(Value::is_object);
+                so_far.report.usage = usage.or(so_far.report.usage.take());
+                passed
+            }
+        };
+        if passed.is_ok() { Outcome::Done } else { Outcome::ClientGone }
     }
 
     /// Takes a whole completion, for a client of the API.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::super::Turn;
+use super::super::{Turn, is_instruction};
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{open_own, read_bytes};
 use crate::text::quoted;
@@ -54,8 +54,8 @@ fn messages(turn: &Turn<'_>, max_history: usize) -> io::Result<Vec<String>> {
             given => given.iter().map(Value::to_string).collect(),
         });
     };
-    let standing = |message: &&Value| message["role"] == "system" || message["role"] == "developer";
-    let mut all: Vec<String> = given.iter().filter(standing).map(Value::to_string).collect();
+    let mut all: Vec<String> =
+        given.iter().filter(|it| is_instruction(it)).map(Value::to_string).collect();
     all.extend(history(&read(transcript)?, max_history));
     all.push(message("user", turn.text));
     Ok(all)
