@@ -132,6 +132,8 @@ pub const MAX_HOST_LABEL: usize = 63;
 
 /// Targets of deliveries: each has a thread of its own.
 pub const MAX_TARGETS: usize = 32;
+/// Clients' keys: each request is compared with all of them, which takes some 10 µs.
+pub const MAX_CLIENT_KEYS: usize = 256;
 /// Characters of a target's name: it stands in records, logs and variables.
 pub const MAX_TARGET_NAME: usize = 64;
 /// Characters of a principal's name, with the room for a platform and an id on it.

@@ -152,6 +152,97 @@ fn a_reload_takes_up_other_keys() {
     }
 }
 
+/// GHSA-m8wm-r5vq-qjpg: what is open already is no way around that.
+#[test]
+fn an_open_connection_does_not_outlive_its_key() {
+    let (gateway, text) = with_keys(&[("alice", ""), ("bob", "")]);
+    let (alice, bob) = (api(&gateway, "alice"), api(&gateway, "bob"));
+    let bearer = format!("Bearer {}", key("a"));
+    let fields = [("Authorization", bearer.as_str())];
+    let mut kept = gateway.connect();
+    kept.get("/v1/models", &fields).assert_status(200);
+    let mut ended = alice.events("s", None);
+    let mut narrowed = bob.events("s", None);
+    let id = bob.accepted("s", "x");
+    assert_eq!(narrowed.next_record().data["id"], *id);
+    write_key(gateway.home(), "alice", &key("z"));
+    gateway.home().configure(&format!("{text}sessions = [\"other\"]\n"));
+    gateway.signal(libc::SIGHUP);
+    gateway.wait_for_log("the configuration was read again", DEADLINE);
+    assert_eq!(code_of(kept.get("/v1/models", &fields), 401), "invalid_api_key");
+    assert_eq!(ended.next_event(), None);
+    // The rest of what had happened before, and the end.
+    while narrowed.next_event().is_some() {}
+    assert_eq!(code_of(bob.get("/v1/sessions/s"), 403), "session_not_allowed");
+    assert_eq!(code_of(bob.get(&format!("/v1/messages/{id}")), 404), "not_found");
+}
+
+/// GHSA-xh72-v6v9-mwhc: a secret that is none keeps it from starting, never from checking.
+#[test]
+fn a_key_that_is_no_secret_is_an_error_at_the_start() {
+    let home = Home::new();
+    let file = write_key(&home, "alice", &key("a"));
+    home.configure(&format!("[keys.alice]\nfile = \"{file}\"\n"));
+    home.start().end(libc::SIGINT);
+    let own = home.api_key();
+    for (text, mode, why) in [
+        ("", 0o600, "the key has 0 characters"),
+        (&*key("a"), 0o640, "others may read it (mode 640)"),
+        (&own, 0o600, "default.toml:2:1: keys.alice has the gateway's own key ("),
+    ] {
+        write_key(&home, "alice", text);
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let Err(refused) = home.launch().try_start() else { panic!("{why}") };
+        assert_eq!(refused.code(), 78, "{refused:?}");
+        assert!(refused.stderr.contains(why), "{refused:?}");
+        assert!(!refused.stderr.contains(&own), "{refused:?}");
+    }
+}
+
+/// CVE-2026-53821: who somebody is and what he may do is the server's word.
+#[test]
+fn a_request_cannot_say_who_it_is_from() {
+    let (gateway, _) = with_keys(&[("alice", "")]);
+    let alice = api(&gateway, "alice");
+    let claims = [
+        ("X-Hermes-Principal", "owner"),
+        ("X-Hermes-Role", "operator"),
+        ("X-Forwarded-User", "owner"),
+        ("Content-Type", "application/json"),
+    ];
+    assert_eq!(code_of(alice.call("GET", "/v1/status", &claims, ""), 403), "route_not_allowed");
+    let told = alice.call("POST", "/v1/messages", &claims, r#"{"text":"x"}"#).assert_status(202);
+    let id = util::api::id_of(&told.json());
+    assert_eq!(alice.message(&id)["principal"], "alice");
+    let body = json!({"text": "x", "principal": "owner"});
+    assert_eq!(code_of(alice.post("/v1/messages", &body), 400), "bad_request");
+    let said = json!({"user": "owner", "input": "x"});
+    let said = alice.post("/v1/responses", &said).assert_status(200).json();
+    let path = format!("/v1/responses/{}", said["id"].as_str().unwrap());
+    assert_eq!(code_of(gateway.api().get(&path), 404), "not_found");
+    alice.get(&path).assert_status(200);
+}
+
+/// CVE-2026-28478: the head alone decides; no byte of a body is waited for.
+#[test]
+fn a_body_is_not_read_before_its_key() {
+    let gateway = Gateway::start();
+    for more in [("Expect", "100-continue"), ("X-A", "b")] {
+        let fields = [
+            ("Authorization", "Bearer nobody"),
+            ("Content-Type", "application/json"),
+            ("Content-Length", "1000000"),
+            more,
+        ];
+        let mut connection = gateway.connect();
+        connection.send(&util::http::request("POST", "/v1/chat/completions", &fields, b""));
+        // No 100 before it.
+        let refused = connection.response();
+        assert_eq!(refused.field("connection"), Some("close"));
+        assert_eq!(code_of(refused, 401), "invalid_api_key");
+    }
+}
+
 /// GHSA-6rmx-gvvg-vh6j, GHSA-5m9r-p9g7-679c: guesses are slowed down, and lock nobody out.
 #[test]
 fn wrong_keys_are_counted_and_right_ones_come_in() {
@@ -160,6 +251,11 @@ fn wrong_keys_are_counted_and_right_ones_come_in() {
     let statuses: Vec<u16> = (0..20).map(|_| wrong.get("/v1/models").status()).collect();
     assert_eq!(statuses[..10], [401; 10]);
     assert_eq!(statuses[10..], [429; 10]);
+    // CVE-2026-35656: an address that a request names for itself is not looked at.
+    for field in ["X-Forwarded-For", "Forwarded", "X-Real-IP"] {
+        let elsewhere = wrong.call("GET", "/v1/models", &[(field, "192.0.2.1")], "");
+        assert_eq!(code_of(elsewhere, 429), "too_many_failures", "{field}");
+    }
     let told = wrong.get("/v1/models");
     assert_eq!(told.field("connection"), Some("close"));
     let after: u64 = told.field("retry-after").unwrap().parse().unwrap();
@@ -182,8 +278,10 @@ fn every_path_is_closed_without_a_key() {
     }
     let own = gateway.home().api_key();
     for name in ["key", "api_key", "token", "ACCESS_TOKEN"] {
-        let response = gateway.api().get(&format!("/v1/models?a=b&{name}={own}"));
-        assert_eq!(code_of(response, 400), "key_in_url", "{name}");
+        for path in ["/v1/models", "/health", "/nothing"] {
+            let response = gateway.api().get(&format!("{path}?a=b&{name}={own}"));
+            assert_eq!(code_of(response, 400), "key_in_url", "{path} {name}");
+        }
     }
     assert!(!gateway.stderr().contains(&own), "{}", gateway.stderr());
 }
@@ -209,9 +307,14 @@ fn pages_come_in_where_their_origin_is_named() {
     let asks = [page[0], ("Access-Control-Request-Method", "POST")];
     let told = nobody.call("OPTIONS", "/v1/chat/completions", &asks, "").assert_status(204);
     assert_eq!(told.field("access-control-allow-methods"), Some("POST"));
-    assert!(told.field("access-control-allow-headers").unwrap().contains("Authorization"));
+    // The clients that there are send more fields than anybody could list (X-Stainless-…).
+    assert_eq!(told.field("access-control-allow-headers"), Some("Authorization, *"));
     // The page still needs a key, and learns so.
     let refused = nobody.call("GET", "/v1/models", &page, "").assert_status(401);
+    assert_eq!(refused.field("access-control-allow-origin"), Some("https://chat.example.org"));
+    // Nor does it learn less of a body that is refused while it is read.
+    let long = [page[0], ("Content-Length", "99999999"), ("Content-Type", "application/json")];
+    let refused = api.call("POST", "/v1/messages", &long, "").assert_status(413);
     assert_eq!(refused.field("access-control-allow-origin"), Some("https://chat.example.org"));
     // No other page; and no fields for who is none.
     for foreign in ["http://chat.example.org", "https://chat.example.org.evil.example", "null"] {

@@ -35,23 +35,34 @@ impl fmt::Display for Origin {
 
 /// The keys that open something. The owner's stands first: whoever may use the control socket may
 /// read it too.
-#[derive(Debug)]
 pub struct Keyring(Vec<([u8; 32], Arc<ClientKey>)>);
+
+/// By hand: a digest is enough to try guesses on.
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keyring(…)")
+    }
+}
 
 impl Keyring {
     /// # Errors
-    /// A client's key is the gateway's own.
+    /// The name of a client whose key is the gateway's own.
     pub fn new(owner: &Secret, config: &Config) -> Result<Keyring, String> {
         let digest = |key: &Secret| sha256(&[key.bytes()]);
-        let mut keys = vec![(digest(owner), Arc::new(ClientKey::owner()))];
+        let mut keys = vec![(digest(owner), Arc::new(ClientKey::owner(owner.clone())))];
         for (name, key) in config.keys.iter() {
             let Some(secret) = &key.key else { continue };
             if secret == owner {
-                return Err(format!("keys.{name} has the gateway's own key; make another one"));
+                return Err(name.to_owned());
             }
             keys.push((digest(secret), Arc::new(key.clone())));
         }
         Ok(Keyring(keys))
+    }
+
+    /// Whether a proof still stands: its key is there, and opens what it opened.
+    pub fn holds(&self, proof: &Authenticated) -> bool {
+        self.0.iter().any(|(_, key)| *key == proof.0)
     }
 
     /// Whose key this is. All keys are looked at, by digests of one length, so that the time tells
@@ -93,7 +104,10 @@ impl Authenticated {
         if self.0.may_touch(session) {
             return Ok(());
         }
-        let message = format!("The key of {} does not open this session.", self.0.name);
+        let name = &self.0.name;
+        let message = format!(
+            "The key of {name} does not open this session; [keys.{name}] lists those that it does."
+        );
         Err(Problem::new(403, "session_not_allowed", message))
     }
 }
@@ -135,8 +149,29 @@ mod tests {
         for wrong in ["", "a", &"a".repeat(39), &"a".repeat(41), &"c".repeat(40)] {
             assert_eq!(whose(wrong), None, "{wrong}");
         }
-        assert!(Keyring::new(&secret('a'), &config).unwrap_err().contains("alice"));
-        assert!(!format!("{keys:?}").contains("aaaa"));
+        assert_eq!(Keyring::new(&secret('a'), &config).unwrap_err(), "alice");
+        assert_eq!(format!("{keys:?}"), "Keyring(…)");
+    }
+
+    #[test]
+    fn a_proof_stands_while_its_key_opens_the_same() {
+        let with = |owner: char, alice: ClientKey| {
+            let mut config = Config::default();
+            config.keys.insert("alice".to_owned(), alice);
+            Keyring::new(&secret(owner), &config).unwrap()
+        };
+        let alice = ClientKey { key: Some(secret('a')), ..ClientKey::new("alice") };
+        let keys = with('o', alice.clone());
+        let [owner, client] = [0, 1].map(|at| Authenticated(Arc::clone(&keys.0[at].1)));
+        let held = |keys: &Keyring| [keys.holds(&owner), keys.holds(&client)];
+        assert_eq!(held(&with('o', alice.clone())), [true, true]);
+        assert_eq!(held(&with('w', alice.clone())), [false, true]);
+        for other in [
+            ClientKey { key: Some(secret('z')), ..alice.clone() },
+            ClientKey { sessions: vec!["one".to_owned()], ..alice.clone() },
+        ] {
+            assert_eq!(held(&with('o', other)), [true, false]);
+        }
     }
 
     #[test]

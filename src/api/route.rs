@@ -250,6 +250,11 @@ fn admit<'r>(
         let allowed = route.map_or("GET, HEAD, POST, DELETE", Route::allowed);
         return Ok(Admitted::Open(browser::options(allowed, from_page)));
     }
+    if tcp && request.query().is_some_and(browser::has_key) {
+        let message = "Keys do not belong into URLs, which end up in logs: send it as \
+                       \"Authorization: Bearer KEY\", and take another key than this one.";
+        return Err(Problem::new(400, "key_in_url", message));
+    }
     let is_work = route.is_some_and(|route| route.is_work(request));
     // During a drain the control socket still tells how it goes.
     if service.gate.is_closing() && (tcp || is_work) {
@@ -264,11 +269,6 @@ fn admit<'r>(
         Some(Route::Ready) => return Ok(Admitted::Open(ready(service))),
         Some(_) | None => {}
     }
-    if tcp && request.query().is_some_and(browser::has_key) {
-        let message = "Keys do not belong into URLs, which end up in logs: send it as \
-                       \"Authorization: Bearer KEY\", and take another key than this one.";
-        return Err(Problem::new(400, "key_in_url", message));
-    }
     let proof = authenticate(request, origin, &service.keys());
     let proof = proof.ok_or_else(|| service.turned_away(request, origin))?;
     connection.know();
@@ -277,7 +277,10 @@ fn admit<'r>(
     };
     if !proof.opens(route.group()) {
         let (group, principal) = (route.group(), proof.principal());
-        let message = format!("The key of {principal} does not open {group:?} here.");
+        let message = format!(
+            "The key of {principal} does not open {group:?}; its role and routes stand in \
+             [keys.{principal}]."
+        );
         return Err(Problem::new(403, "route_not_allowed", message));
     }
     Ok(Admitted::Known(route, proof))

@@ -96,6 +96,10 @@ pub fn events(
     let mut telling = Telling { service, who, after, running: None };
     loop {
         follow.event.clear();
+        // A key that was taken away is told nothing more.
+        if !service.keys().holds(proof) {
+            return Ok(stream.finish()?);
+        }
         telling.records(&mut stream)?;
         telling.pieces(&mut stream)?;
         if service.hub.is_draining() {

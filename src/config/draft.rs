@@ -7,7 +7,7 @@ use super::family::{CLIENT_KEYS, Family, TARGET_KEYS};
 use super::schema::{self};
 use super::value::{Label, Notes, Slot};
 use super::{Agent, AgentKind, ClientKey, Config, OWNER, Target, key, names, target};
-use crate::limits::MAX_TARGETS;
+use crate::limits::{MAX_CLIENT_KEYS, MAX_TARGETS};
 use std::fmt;
 
 /// A configuration in the making.
@@ -63,9 +63,9 @@ impl Draft {
     /// Makes a section of a family, if there is none of that name. Says whether there is one now.
     pub fn named(&mut self, family: Family, name: &str, origin: Origin) -> bool {
         let Config { deliver, keys, .. } = &mut self.config;
-        let (known, count) = match family {
-            Family::Targets => (deliver.get(name).is_some(), deliver.iter().count()),
-            Family::Keys => (keys.get(name).is_some(), keys.iter().count()),
+        let (known, count, most) = match family {
+            Family::Targets => (deliver.get(name).is_some(), deliver.iter().count(), MAX_TARGETS),
+            Family::Keys => (keys.get(name).is_some(), keys.iter().count(), MAX_CLIENT_KEYS),
         };
         if known {
             return true;
@@ -76,8 +76,8 @@ impl Draft {
             Ok(_) if family == Family::Keys && name == OWNER => {
                 format!("{section}.{OWNER} is the gateway's own key: it is in http.key_file")
             }
-            Ok(_) if count >= MAX_TARGETS => {
-                format!("there are more than {MAX_TARGETS} {word}s; take some away")
+            Ok(_) if count >= most => {
+                format!("there are more than {most} {word}s; take some away")
             }
             Ok(own) => {
                 match family {

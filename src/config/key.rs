@@ -1,7 +1,7 @@
 //! `[keys.NAME]`: a client's key, and what it opens.
 #![forbid(unsafe_code)]
 
-use super::error::{Origin, Problems};
+use super::error::{Origin, Problems, place};
 use super::target::Secret;
 use crate::named::ByName;
 use std::path::PathBuf;
@@ -51,8 +51,8 @@ impl ClientKey {
     }
 
     /// What the gateway's own key opens: everything.
-    pub fn owner() -> ClientKey {
-        ClientKey { role: Role::Operator, ..ClientKey::new(OWNER) }
+    pub fn owner(key: Secret) -> ClientKey {
+        ClientKey { key: Some(key), role: Role::Operator, ..ClientKey::new(OWNER) }
     }
 
     /// Whether it opens this group of routes.
@@ -94,14 +94,23 @@ pub fn settle(key: &ClientKey, origins: &ByName<Origin>, problems: &mut Problems
 }
 
 /// Two principals must not share a key: which of them came would be a guess.
-pub fn check_twins(keys: &ByName<ClientKey>, origins: &ByName<Origin>, problems: &mut Problems) {
+pub fn check_twins(
+    keys: &ByName<ClientKey>,
+    origins: &ByName<Origin>,
+    problems: &mut Problems,
+    file: &str,
+) {
+    let of = |key: &ClientKey| {
+        origins.get(&format!("keys.{}.file", key.name)).cloned().unwrap_or(Origin::Default)
+    };
     let keys: Vec<&ClientKey> = keys.iter().map(|(_, key)| key).collect();
     for (at, key) in keys.iter().enumerate() {
         let twin = keys[..at].iter().find(|other| other.key.is_some() && other.key == key.key);
         if let Some(twin) = twin {
-            let origin = origins.get(&format!("keys.{}.file", key.name));
-            let fault = format!("keys.{} and keys.{} have the same key", twin.name, key.name);
-            problems.push(origin.cloned().unwrap_or(Origin::Default), fault);
+            let (own, other) = (&key.name, &twin.name);
+            let place = place(&of(twin), file);
+            problems
+                .push(of(key), format!("keys.{own} has the same key as keys.{other} ({place})"));
         }
     }
 }

@@ -77,11 +77,9 @@ impl Loaded {
         for own in self.config.keys.values_mut() {
             own.key = secret(&own.file, &format!("keys.{}.file", own.name), Secret::client);
         }
-        key::check_twins(&self.config.keys, &self.origins, &mut problems);
-        if problems.is_empty() {
-            return Ok(self);
-        }
-        Err(problems.into_error(&self.file.as_deref().map(name).unwrap_or_default()))
+        let file = self.file.as_deref().map(name).unwrap_or_default();
+        key::check_twins(&self.config.keys, &self.origins, &mut problems, &file);
+        if problems.is_empty() { Ok(self) } else { Err(problems.into_error(&file)) }
     }
 }
 

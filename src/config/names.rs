@@ -6,7 +6,7 @@ use super::key::{OPERATOR_ROUTES, USER_ROUTES};
 use crate::limits::{
     MAX_EXEC_STRING, MAX_HOST_LABEL, MAX_HOST_NAME, MAX_MODEL, MAX_PRINCIPAL, MAX_TARGET_NAME,
 };
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// A host name or IP address as a `Host` header has it, without port; lower case.
 pub fn host(text: &str) -> Result<String, String> {
@@ -29,23 +29,30 @@ pub fn host(text: &str) -> Result<String, String> {
     }
 }
 
-/// The origin of a web page as browsers send it (RFC 6454 section 6.2).
+/// The origin of a web page, as browsers send it (RFC 6454 section 6.2): they leave out the port
+/// that a scheme has anyway.
 pub fn origin(text: &str) -> Result<String, String> {
-    let origin = text.to_ascii_lowercase();
-    let authority = origin.strip_prefix("https://").or(origin.strip_prefix("http://"));
-    let (name, port) = authority.map_or(("", None), |authority| {
-        let port = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
-        port.map_or((authority, None), |(name, port)| (name, Some(port)))
+    let text = text.to_ascii_lowercase();
+    let origin = [("https", "443"), ("http", "80")].into_iter().find_map(|(scheme, usual)| {
+        let authority = text.strip_prefix(scheme)?.strip_prefix("://")?;
+        let (name, port) = match authority.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => (name, port),
+            Some(_) | None => (authority, usual),
+        };
+        let name = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+            Some(address) => format!("[{}]", address.parse::<Ipv6Addr>().ok()?),
+            None => host(name).ok().filter(|name| !name.contains(':'))?,
+        };
+        let number: u16 = port.parse().ok()?;
+        let plain = number.to_string() == port;
+        let port = if port == usual { String::new() } else { format!(":{port}") };
+        plain.then(|| format!("{scheme}://{name}{port}"))
     });
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    let numbered = |port: &str| port.parse::<u16>().is_ok_and(|n| n.to_string() == port);
-    if host(bare).is_ok() && port.is_none_or(numbered) {
-        Ok(origin)
-    } else {
-        Err("it must be scheme, host and port of a page, without path or wildcard, \
-             like \"https://chat.example.org\""
-            .to_owned())
-    }
+    origin.ok_or_else(|| {
+        "it must be scheme, host and port of a page, without path or wildcard, \
+         like \"https://chat.example.org\""
+            .to_owned()
+    })
 }
 
 /// A group of routes.

@@ -13,8 +13,8 @@ use crate::logger;
 /// nothing. What was bound at the start stays: the log says what needs a restart.
 pub fn reload(plan: &Plan, service: &Arc<Service>) {
     let old = service.settings();
-    let own = old.config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
-    let read = load(plan).and_then(|loaded| Ok((keys(&own, &loaded.config)?, loaded)));
+    let own = old.config.http.key_file.as_deref();
+    let read = load(plan).and_then(|loaded| Ok((keys(plan, own, &loaded)?, loaded)));
     let (keys, loaded) = match read {
         Ok(read) => read,
         Err(failure) => {
@@ -34,8 +34,9 @@ pub fn reload(plan: &Plan, service: &Arc<Service>) {
     new.http.key_file.clone_from(&old.config.http.key_file);
     new.log.target = old.config.log.target;
     logger::set_level(new.log.level);
-    service.hub.change(settings(plan, new));
+    // First: no old key is to wait for a lock that a hung disk holds.
     service.set_keys(keys);
+    service.hub.change(settings(plan, new));
     log::info!("the configuration was read again");
 }
 

@@ -61,7 +61,7 @@ pub fn start(
     }
     let instance = Instance::take(&plan.name, &plan.dirs)?;
     let key_file = config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
-    let keys = keys(&key_file, config)?;
+    let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
     let tcp = listen(config.http.listen, &loaded)?;
     let control = control(&plan.dirs.control_socket())?;
     let run = Run::begin(&plan.dirs);
@@ -153,10 +153,11 @@ pub fn settings(plan: &Plan, config: Config) -> Settings {
     Settings { config, agent }
 }
 
-/// Reads the gateway's own key, or makes it at the first start. A file that the configuration names
-/// must exist.
-pub fn keys(path: &Path, config: &Config) -> Result<Keyring, Failure> {
-    let configured = config.http.key_file.is_some();
+/// Reads the gateway's own key, or makes it at the first start, and puts the clients' beside it. A
+/// file that was `named` must exist.
+pub fn keys(plan: &Plan, named: Option<&Path>, loaded: &Loaded) -> Result<Keyring, Failure> {
+    let (path, configured) = (named.map_or(plan.dirs.key(), PathBuf::from), named.is_some());
+    let path = path.as_path();
     let wrong = |why: String| {
         Failure::new(Exit::Config, format!("the key file {} cannot be used: {why}", path.display()))
     };
@@ -172,8 +173,11 @@ pub fn keys(path: &Path, config: &Config) -> Result<Keyring, Failure> {
     let text = text.map_err(|e| wrong(e.to_string()))?;
     let remedy = if configured { "" } else { "; remove the file and a new key is made" };
     let owner = Secret::client(&text).map_err(|why| wrong(format!("{why}{remedy}")))?;
-    Keyring::new(&owner, config)
-        .map_err(|why| Failure::new(Exit::Config, format!("the configuration is wrong\n{why}")))
+    Keyring::new(&owner, &loaded.config).map_err(|name| {
+        let place = loaded.place(&format!("keys.{name}.file")).unwrap_or_default();
+        let fault = format!("keys.{name} has the gateway's own key ({})", path.display());
+        Failure::new(Exit::Config, format!("the configuration is wrong\n{place}: {fault}"))
+    })
 }
 
 fn make_key(path: &Path) -> io::Result<()> {

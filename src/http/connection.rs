@@ -300,7 +300,8 @@ impl Connection {
 
     /// Answers a broken rule and ends the connection.
     fn refuse(&mut self, refusal: Refusal) -> Closed {
-        match self.send(&Response::from(refusal), false, Persist::Close) {
+        let response = Response::from(refusal).fields(self.extra.drain(..));
+        match self.send(&response, false, Persist::Close) {
             Ok(()) => {
                 self.say_goodbye();
                 Closed::Refused(refusal)

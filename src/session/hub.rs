@@ -150,6 +150,8 @@ impl Hub {
         self.journal.set_cap(settings.config.limits.max_journal as u64);
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         let mut state = self.lock();
+        // Whose key was taken away stops following.
+        state.followers.iter().for_each(|follower| follower.raise());
         let ids = state.dispatch.rebound(bounds);
         let begun = self.begin(&mut state, ids);
         drop(state);

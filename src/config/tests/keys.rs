@@ -3,6 +3,7 @@
 
 use super::{error, errors_of, good, set_error};
 use crate::config::Role;
+use crate::limits::MAX_CLIENT_KEYS;
 use crate::sys::fs::create;
 use crate::testing::TempDir;
 use std::fs;
@@ -42,15 +43,37 @@ fn names_and_values() {
         "--set keys.x=1: there is no name and key in it; \
          write --set keys.NAME.key=value, like --set keys.alice.role=operator",
     );
-    for wrong in
-        ["*", "null", "chat.example.org", "https://*.example.org", "https://a/", "https://a:0x1"]
-    {
+    for wrong in [
+        "*",
+        "null",
+        "chat.example.org",
+        "https://*.example.org",
+        "https://a/",
+        "https://a:0x1",
+        "https://a:+1",
+        "https://a:443:443",
+        "https://::1",
+        "https://[a]",
+        "https://a:",
+    ] {
         let errors = errors_of(format!("[http]\nallowed_origins = ['{wrong}']").as_bytes(), &[]);
         assert!(errors[0].contains("scheme, host and port of a page"), "{errors:?}");
     }
-    let origins = ["HTTPS://Chat.Example.org", "http://127.0.0.1:3000", "http://[::1]:80"];
+    let origins = ["HTTPS://Chat.Example.org:443", "http://127.0.0.1:3000", "http://[0::1]:80"];
     let config = good(&format!("[http]\nallowed_origins = {origins:?}"), &[]).config;
-    assert_eq!(config.http.allowed_origins[0], "https://chat.example.org");
+    // As browsers write them.
+    let sent = ["https://chat.example.org", "http://127.0.0.1:3000", "http://[::1]"];
+    assert_eq!(config.http.allowed_origins, sent);
+}
+
+#[test]
+fn keys_have_a_limit_of_their_own() {
+    let key = |number| format!("[keys.k{number}]\nfile = '/k{number}'\n");
+    let text: String = (0..MAX_CLIENT_KEYS).map(key).collect();
+    assert_eq!(good(&text, &[]).config.keys.iter().count(), MAX_CLIENT_KEYS);
+    let more = text + &key(MAX_CLIENT_KEYS);
+    let errors = errors_of(more.as_bytes(), &[]);
+    assert!(errors[0].contains("more than 256 keys; take some away"), "{errors:?}");
 }
 
 #[test]
@@ -83,7 +106,11 @@ fn files_are_held_to_the_rules_of_secrets() {
         ("", 0o600, "the key has 0 characters"),
         (&format!("hidden {}", "b".repeat(40)), 0o600, "one word of visible ASCII"),
         (&"b".repeat(40), 0o644, "others may read it"),
-        (&"a".repeat(40), 0o600, "/etc/coder.toml:4:1: keys.a and keys.b have the same key"),
+        (
+            &"a".repeat(40),
+            0o600,
+            "/etc/coder.toml:4:1: keys.b has the same key as keys.a (/etc/coder.toml:2:1)",
+        ),
     ] {
         let _ = fs::remove_file(path("b"));
         create(&path("b"), content.as_bytes(), mode).unwrap();
