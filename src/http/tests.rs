@@ -3,6 +3,7 @@
 
 mod bodies;
 mod clients;
+mod corpus;
 mod fake;
 mod heads;
 mod limits;
