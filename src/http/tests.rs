@@ -4,10 +4,12 @@
 mod bodies;
 mod clients;
 mod corpus;
+mod differential;
 mod fake;
 mod heads;
 mod limits;
 mod mutations;
+pub mod properties;
 mod server;
 mod streams;
 

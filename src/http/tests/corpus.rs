@@ -67,9 +67,18 @@ fn serve(connection: &mut Connection, answers: &mut Vec<Answer>) -> Result<(), C
 
 /// The method as it was sent.
 pub fn method(request: &Request) -> &str {
-    let head = request.head.strip_prefix(b"\r\n").unwrap_or(&request.head);
-    let method = head.split(|&byte| byte == b' ').next().unwrap_or_default();
-    std::str::from_utf8(method).unwrap()
+    word(request, 0)
+}
+
+/// The target as it was sent.
+pub fn target(request: &Request) -> &str {
+    word(request, 1)
+}
+
+fn word(request: &Request, number: usize) -> &str {
+    let line = request.head.strip_prefix(b"\r\n").unwrap_or(&request.head);
+    let word = line.split(|&byte| byte == b' ').nth(number).unwrap_or_default();
+    std::str::from_utf8(word).unwrap()
 }
 
 fn seen(request: &Request, body: &[u8]) -> String {
