@@ -21,7 +21,7 @@ use super::gate::{Gate, Limits};
 use super::head::{self, Verdict};
 use super::request::{BodyFraming, Method, Request, Version};
 use super::response::{Date, End, Persist, Response};
-use super::scan::Scan;
+use super::scan::{Scan, is_blank};
 use super::seat::Seat;
 use super::socket::Socket;
 use super::stream::Stream;
@@ -135,10 +135,10 @@ impl Connection {
                 let deadline = *deadline.get_or_insert_with(latest);
                 self.wire.fill(deadline)?
             };
-            let silent = scan.only_blank() || self.gate.is_closing();
+            let silent = is_blank(self.wire.data()) || self.gate.is_closing();
             match fill {
                 Fill::Data => {}
-                Fill::End | Fill::TimedOut if self.wire.data().is_empty() || silent => {
+                Fill::End | Fill::TimedOut if silent => {
                     self.open = false;
                     return Ok(None);
                 }

@@ -24,8 +24,8 @@ mod socket;
 pub mod sse;
 mod stream;
 mod target;
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, fuzzing))]
+pub mod tests;
 mod wire;
 
 pub use client::Client;

@@ -41,7 +41,7 @@ impl Response {
         response
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn text(status: u16, text: impl Into<String>) -> Response {
         let body = text.into().into_bytes();
         Response::new(status, "text/plain; charset=utf-8", body)
