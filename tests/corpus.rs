@@ -17,7 +17,7 @@ use util::{Gateway, Home};
 /// missing. What its HTTP server refuses has no code and ends the connection.
 fn is_accepted(response: &Response, has_body: bool) -> bool {
     match response.status() {
-        200 | 401 | 403 | 404 | 405 | 421 | 429 => true,
+        200 | 204 | 401 | 403 | 404 | 405 | 421 | 429 => true,
         400 => has_body && response.json()["error"]["code"].is_string(),
         _ => false,
     }
