@@ -6,6 +6,7 @@ mod util;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -163,6 +164,10 @@ fn an_open_connection_does_not_outlive_its_key() {
     kept.get("/v1/models", &fields).assert_status(200);
     let mut ended = alice.events("s", None);
     let mut narrowed = bob.events("s", None);
+    // Less than the comments on a stream that goes on.
+    let limit = Duration::from_secs(10);
+    ended.set_read_limit(limit);
+    narrowed.set_read_limit(limit);
     let id = bob.accepted("s", "x");
     assert_eq!(narrowed.next_record().data["id"], *id);
     write_key(gateway.home(), "alice", &key("z"));
