@@ -167,12 +167,12 @@ impl<'a> Asking<'a> {
         let mut models = None;
         asking.exchange("GET", "/models", "", &mut |answer| {
             let status = answer.status;
-            if let Ok(body) = answer.body(MAX_MODELS_BODY, deadline)
-                && status == 200
-                && let Ok(list) = serde_json::from_slice::<Value>(&body)
-                && let Some(list) = list["data"].as_array()
-            {
-                let names = list.iter().filter_map(|model| model["id"].as_str());
+            if let Ok(body) = answer.body(MAX_MODELS_BODY, deadline) {
+                // One that lists none is not asked again for each turn.
+                let list = serde_json::from_slice(&body).ok().filter(|_| status == 200);
+                let list: Value = list.unwrap_or_default();
+                let names = list["data"].as_array().into_iter().flatten();
+                let names = names.filter_map(|model| model["id"].as_str());
                 models = Some(names.map(str::to_owned).collect::<Vec<_>>());
             }
             Outcome::Done
