@@ -18,6 +18,8 @@ pub mod random;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+#[cfg(not(any(test, debug_assertions, target_feature = "crt-static")))]
+mod unwind;
 pub mod user;
 
 use std::io;

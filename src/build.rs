@@ -1,0 +1,30 @@
+//! Cargo's build script: leaves the unwind tables out of a release.
+//!
+//! A panic aborts, so nothing unwinds, yet std's own code and the compiler bring tables for it, a
+//! tenth of the binary, and stable Rust has no profile setting that says no. The linker has: this
+//! hands it a script of one rule beside its own (GNU ld and lld read the same).
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::{env, fs, io};
+
+const SCRIPT: &str = "\
+SECTIONS { /DISCARD/ : { *(.eh_frame .eh_frame.* .gcc_except_table .gcc_except_table.* .comment) } }
+INSERT AFTER .text;
+";
+
+fn main() -> io::Result<()> {
+    println!("cargo::rerun-if-changed=src/build.rs");
+    let is = |name: &str, wanted: &str| env::var(name).is_ok_and(|value| value == wanted);
+    // The start code of a static program registers its tables, so there they stay.
+    let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    let dynamic = is("CARGO_CFG_TARGET_ENV", "gnu") && !features.contains("crt-static");
+    if is("PROFILE", "release") && is("CARGO_CFG_TARGET_OS", "linux") && dynamic {
+        let out = env::var("OUT_DIR").map_err(io::Error::other)?;
+        let script = Path::new(&out).join("tables.ld");
+        fs::write(&script, SCRIPT)?;
+        println!("cargo::rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
+        println!("cargo::rustc-link-arg-bins=-T{}", script.display());
+    }
+    Ok(())
+}
