@@ -27,10 +27,13 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 pub const DRAIN_TIMEOUT_RANGE: RangeInclusive<Duration> =
     SHORTEST_WAIT..=Duration::from_secs(24 * HOUR);
 
-/// Each takes a descriptor and a thread; the usual soft limit is 1024 descriptors.
-pub const MAX_CONNECTIONS: usize = 1000;
+/// Each takes a thread and some 12 kB; where descriptors or tasks allow fewer, there are fewer.
+pub const MAX_CONNECTIONS: usize = 10_000;
 /// Beyond it a thread per connection is the wrong design.
 pub const MAX_CONNECTIONS_RANGE: RangeInclusive<usize> = 1..=65_536;
+
+/// A busy office behind one address, and a twentieth of all.
+pub const MAX_CONNECTIONS_PER_ADDRESS: usize = 500;
 
 /// Turns per core, where `max_turns` is 0: agents wait for a network more than they compute.
 pub const TURNS_PER_CORE: usize = 2;
@@ -72,6 +75,11 @@ pub const MAX_JOURNAL_RANGE: RangeInclusive<usize> =
 pub const MAX_TRANSCRIPT: usize = 256 * KIB;
 /// At least a few turns; at most what an agent may be asked to read for each turn.
 pub const MAX_TRANSCRIPT_RANGE: RangeInclusive<usize> = 4 * KIB..=64 * MIB;
+
+/// What a model of 32k tokens takes of plain text, and some room for its answer.
+pub const MAX_HISTORY_SENT: usize = 128 * KIB;
+/// 0: each message stands alone. At most the longest transcript there is.
+pub const MAX_HISTORY_SENT_RANGE: RangeInclusive<usize> = 0..=64 * MIB;
 
 /// A day of a busy gateway; each takes a record's place in memory.
 pub const KEEP_RESULTS: usize = 10_000;
@@ -124,11 +132,15 @@ pub const MAX_HOST_LABEL: usize = 63;
 
 /// Targets of deliveries: each has a thread of its own.
 pub const MAX_TARGETS: usize = 32;
+/// Clients' keys: each request is compared with all of them, which takes some 10 µs.
+pub const MAX_CLIENT_KEYS: usize = 256;
 /// Characters of a target's name: it stands in records, logs and variables.
 pub const MAX_TARGET_NAME: usize = 64;
 /// Characters of a principal's name, with the room for a platform and an id on it.
 pub const MAX_PRINCIPAL: usize = 128;
-/// Bytes of a callback's URL; its path and query also keep to what servers take ([`MAX_TARGET`]).
+/// Bytes of a model's name: a path in a registry with its tag.
+pub const MAX_MODEL: usize = 256;
+/// Bytes of a URL; its path and query also keep to what servers take ([`MAX_TARGET`]).
 pub const MAX_URL: usize = 4 << 10;
 
 // ---- The stop.
@@ -182,6 +194,26 @@ pub const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 /// Connections on the control socket at once: commands of one user.
 pub const MAX_CONTROL_CONNECTIONS: usize = 64;
 
+/// Connections that have shown no key. Each may be one of an attack; 1,000 of them are some 12 MB.
+pub const MAX_STRANGERS: usize = 1000;
+
+/// How long a connection has to show one before it may have to leave for others: many times what a
+/// request takes on a loaded machine, and over a slow line.
+pub const STRANGERS_MOMENT: Duration = Duration::from_millis(500);
+
+/// How many connections leave when the system is short of descriptors or threads: enough for the
+/// control socket and a turn or two.
+pub const SHORTAGE_ROOM: usize = 16;
+
+/// How long fewer are let in after that.
+pub const SHORTAGE_LASTS: Duration = Duration::from_secs(10);
+
+/// Tasks that connections leave to others: our own threads, control connections, deliveries.
+pub const RESERVED_TASKS: usize = 32;
+
+/// A turn's thread, and the processes of a small agent.
+pub const TASKS_PER_TURN: usize = 4;
+
 /// How many of those may be messages that wait for their reply: the rest is for `status`.
 pub const MAX_CONTROL_TURNS: usize = 48;
 
@@ -191,8 +223,8 @@ pub const RESERVED_DESCRIPTORS: usize = 128;
 /// The pipes of a command's turn, its pidfd, what cancels it, and a file that it opens.
 pub const DESCRIPTORS_PER_TURN: usize = 7;
 
-/// A connection's socket, and a second descriptor of it and an event while it waits for a turn.
-pub const DESCRIPTORS_PER_CONNECTION: usize = 3;
+/// A connection's socket, and an event while it waits for a turn.
+pub const DESCRIPTORS_PER_CONNECTION: usize = 2;
 
 /// As far as the soft limit on descriptors is raised at the start, if the hard one allows it.
 pub const WANTED_DESCRIPTORS: u64 = 65_536;
@@ -279,6 +311,19 @@ pub const KEY_BYTES: usize = 32;
 /// The fewest characters of a key: 128 bits in hex. Ours has 64.
 pub const MIN_KEY: usize = 32;
 
+/// Wrong keys from one address within [`FAILURE_WINDOW`] before they are answered with 429: a client
+/// with a stale key shows it a few times.
+pub const MAX_FAILURES: u32 = 10;
+
+/// How long wrong keys are counted together, and how long an address is told to wait at most.
+pub const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+
+/// Addresses whose wrong keys are counted at one time; 40 kB.
+pub const MAX_FAILING_ADDRESSES: usize = 1024;
+
+/// Seconds for which a browser need not ask again what a page may send; they cap it at two hours.
+pub const PREFLIGHT_AGE: u32 = 7200;
+
 /// The most bytes of a session's key: free text, but no document.
 pub const MAX_SESSION: usize = 256;
 
@@ -298,6 +343,10 @@ pub const REAP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long the exit waits for a thread that is starting a child, to kill that one too.
 pub const LOCK_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Instructions that an agent gets as a variable: with its name and NUL it stays below the system's
+/// bound for one ([`MAX_EXEC_STRING`]).
+pub const MAX_INSTRUCTIONS: usize = 120 * KIB;
 
 /// Longer lines are cut: a log line, not a document.
 pub const MAX_STDERR_LINE: usize = 2048;
@@ -376,6 +425,9 @@ pub const COMPACT_PAUSE: Duration = Duration::from_secs(30);
 /// The stack of a turn's or a delivery's thread; only what is touched takes memory.
 pub const WORKER_STACK: usize = 256 << 10;
 
+/// Messages that one may build upon; a conversation of more turns is longer than any model's context.
+pub const MAX_CHAIN: usize = 1000;
+
 /// The longest wait for a message that a request may ask for: proxies give up earlier.
 pub const MAX_WAIT: Duration = Duration::from_secs(600);
 
@@ -409,15 +461,42 @@ pub const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// The longest wait that a receiver can ask for: one that says "tomorrow" is asked in between.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(HOUR);
 
-/// Beyond curl's own time-out, so that it can say what it waited for.
+/// Between the end that we make and curl's own time-out, which is for a gateway that has died.
 pub const CURL_MARGIN: Duration = Duration::from_secs(1);
-
-/// The heads of a response that curl hands on; it follows no redirect.
-pub const MAX_CURL_OUTPUT: usize = 64 << 10;
 
 /// Bytes of a body in one line of curl's configuration: twice as many in quotes, where lines have
 /// ended at 100 KiB.
 pub const CURL_PIECE: usize = 48 << 10;
+
+// ---- Upstreams.
+
+/// How often a request is sent again that got nothing back: a server that is being restarted.
+pub const UPSTREAM_RETRIES: u32 = 2;
+
+/// Before each of them.
+pub const UPSTREAM_PAUSE: Duration = Duration::from_millis(150);
+
+/// Connections that are kept for the next turn: no more than there are turns at once, as a rule.
+pub const UPSTREAM_KEPT: usize = 256;
+
+/// How long one is kept: usual servers close theirs after 5 to 75 s. It is looked at now and then.
+pub const UPSTREAM_IDLE: Duration = Duration::from_secs(20);
+
+/// How long the end of a stream is waited for that has said that it is over: a connection is worth
+/// no more.
+pub const UPSTREAM_TAIL: Duration = Duration::from_millis(20);
+
+/// For the list of its models: somebody waits who asked for something else.
+pub const MODELS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the list is remembered.
+pub const MODELS_KEPT: Duration = Duration::from_secs(60);
+
+/// The list itself: some hundred bytes a model, and the largest traders have hundreds.
+pub const MAX_MODELS_BODY: usize = 1 << 20;
+
+/// What is quoted of an error that is not in JSON: a page of HTML says nothing further down.
+pub const MAX_QUOTED_ERROR: usize = 500;
 
 // ---- Files.
 

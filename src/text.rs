@@ -1,6 +1,8 @@
 //! Text that outsiders had a hand in, made safe for logs and terminals. Pure.
 #![forbid(unsafe_code)]
 
+use crate::limits::MAX_STDERR_TAIL;
+
 /// `text` with every control character written as `\u{…}` (line feed, escape sequences, the C1
 /// range, bidirectional overrides), so that it can neither break a line nor move a cursor.
 /// What is escaped already stays as it is. `one_word`: spaces, quotes and `=` too, for `key=value` lines.
@@ -23,6 +25,14 @@ pub fn escaped(text: &str, one_word: bool) -> String {
 pub fn one_line(said: &[u8]) -> String {
     let text = String::from_utf8_lossy(said);
     text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" / ")
+}
+
+/// Words with the end of what a program said.
+pub fn quoting(words: &str, said: &[u8]) -> String {
+    let end = &said[said.len().saturating_sub(MAX_STDERR_TAIL)..];
+    let said = one_line(end);
+    let colon = if said.is_empty() { "" } else { ": " };
+    escaped(&format!("{words}{colon}{said}"), false)
 }
 
 /// `text` as a JSON string, quotes included.

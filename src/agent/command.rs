@@ -10,10 +10,14 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::output::{Complaints, Text};
-use super::{Bounds, Outcome, Reply, Turn, environment};
+use super::{Bounds, Outcome, Reply, Report, Turn, environment};
 use crate::config;
-use crate::limits::{AGENT_READ, AGENT_READS, KILL_AFTER, LOCK_PATIENCE};
+use crate::limits::{
+    AGENT_READ, AGENT_READS, KEEP_ALIVE, KILL_AFTER, LOCK_PATIENCE, MAX_INSTRUCTIONS,
+};
 use crate::subprocess::{Child, Children, Program, Taken, feed, read_now};
 use crate::sys::fd::set_nonblocking;
 use crate::sys::poll::{Interest, poll};
@@ -34,19 +38,26 @@ pub fn run(
         let words = format!("the agent {program:?} cannot be started: {e}");
         if is_shortage(&e) { Outcome::Short(words) } else { Outcome::Temporary(words) }
     };
+    if turn.context.is_some_and(|context| context.instructions().len() > MAX_INSTRUCTIONS) {
+        let words = format!("the instructions have more than {MAX_INSTRUCTIONS} bytes");
+        return Outcome::Failed(words);
+    }
     let mut process = match start(children, agent, turn) {
         Ok(process) => process,
         Err(e) => return missing(e),
     };
     let result = process.attend(turn, reply, bounds);
     let status = process.end();
-    process.complaints.finish(&mut |line| log_line(turn, line));
+    process.complaints.finish(&mut |line| hear_line(turn, line, &mut process.usage));
     match (result, status) {
         (Err(e), _) | (Ok(None), Err(e)) => {
             Outcome::Temporary(format!("the agent could not be attended to: {e}"))
         }
         (Ok(Some(outcome)), _) => outcome,
-        (Ok(None), Ok(status)) => classify(status, &process.complaints.tail()),
+        (Ok(None), Ok(status)) => {
+            reply.report(Report { usage: process.usage.take(), finish: None });
+            classify(status, &process.complaints.tail())
+        }
     }
 }
 
@@ -79,8 +90,10 @@ fn start(children: &Arc<Children>, agent: &config::Agent, turn: &Turn<'_>) -> io
         stderr,
         text: Text::default(),
         complaints: Complaints::default(),
+        usage: None,
         written: 0,
         replied: 0,
+        quiet_since: Instant::now(),
     })
 }
 
@@ -92,8 +105,11 @@ struct Process {
     stderr: Option<File>,
     text: Text,
     complaints: Complaints,
+    /// What the agent says that it used.
+    usage: Option<Value>,
     written: usize,
     replied: usize,
+    quiet_since: Instant,
 }
 
 impl Process {
@@ -106,7 +122,8 @@ impl Process {
     ) -> io::Result<Option<Outcome>> {
         let mut ending: Option<(Outcome, Instant)> = None;
         loop {
-            let until = ending.as_ref().map_or(bounds.deadline, |(_, kill_at)| *kill_at);
+            let keep_alive = bounds.deadline.min(self.quiet_since + KEEP_ALIVE);
+            let until = ending.as_ref().map_or(keep_alive, |(_, kill_at)| *kill_at);
             let ready = self.wait(until, bounds, ending.is_some())?;
             feed(&mut self.stdin, turn.text.as_bytes(), &mut self.written)?;
             let passed_on = self.pass_on(reply, bounds.max_reply, (ending.is_some(), ready.ended));
@@ -137,6 +154,10 @@ impl Process {
                         None if ready.client_gone => Some(Outcome::ClientGone),
                         None if ready.cut => Some(Outcome::Cut),
                         None if now >= bounds.deadline => Some(Outcome::TimedOut),
+                        None if now >= self.quiet_since + KEEP_ALIVE => {
+                            self.quiet_since = now;
+                            reply.idle().is_err().then_some(Outcome::ClientGone)
+                        }
                         None => None,
                     };
                     if let Some(outcome) = outside {
@@ -201,6 +222,7 @@ impl Process {
                         );
                         return Ok(Some(Outcome::Failed(words)));
                     }
+                    self.quiet_since = Instant::now();
                     let text = self.text.push(&chunk[..n]);
                     if !text.is_empty() && reply.piece(&text).is_err() {
                         return Ok(Some(Outcome::ClientGone));
@@ -231,7 +253,8 @@ impl Process {
                     break;
                 }
                 Taken::Bytes(n) => {
-                    self.complaints.push(&chunk[..n], &mut |line| log_line(turn, line));
+                    let usage = &mut self.usage;
+                    self.complaints.push(&chunk[..n], &mut |line| hear_line(turn, line, usage));
                 }
             }
         }
@@ -252,6 +275,13 @@ struct Ready {
     cancelled: bool,
 }
 
-fn log_line(turn: &Turn<'_>, line: &str) {
+/// A line on stderr: what the agent says that it used, or words for the log.
+fn hear_line(turn: &Turn<'_>, line: &str, usage: &mut Option<Value>) {
+    if let Some(json) = line.strip_prefix("hermes-usage:")
+        && let Ok(value @ Value::Object(_)) = serde_json::from_str(json)
+    {
+        *usage = Some(value);
+        return;
+    }
     log::info!("agent {}: {}", turn.message_id, escaped(line, false));
 }

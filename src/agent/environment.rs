@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use serde_json::Value;
 
-use super::Turn;
+use super::{Context, Turn};
 use crate::config;
 use crate::subprocess::environment;
 
@@ -19,11 +19,13 @@ pub fn of(agent: &config::Agent, turn: &Turn<'_>) -> Vec<(OsString, OsString)> {
         ("HERMES_ATTEMPT", turn.attempt.to_string()),
     ];
     let transcript = turn.transcript.map(|path| ("HERMES_TRANSCRIPT".into(), path.into()));
+    let instructions = turn.context.map(Context::instructions).filter(|text| !text.is_empty());
+    let instructions = instructions.map(|text| ("HERMES_INSTRUCTIONS".into(), text.into()));
     let list = |list: &[String]| Value::from(list).to_string().into();
     let attachments = (!turn.attachments.is_empty())
         .then(|| ("HERMES_ATTACHMENTS".into(), list(turn.attachments)));
     // Later ones win where a name comes twice.
     let own = own.into_iter().map(|(name, value)| (name.into(), value.into()));
-    all.extend(own.chain(transcript).chain(attachments));
+    all.extend(own.chain(transcript).chain(attachments).chain(instructions));
     all
 }

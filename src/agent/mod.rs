@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 mod command;
+mod context;
 mod environment;
 mod output;
+mod upstream;
 
 use std::fmt;
 use std::io;
@@ -16,8 +18,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde_json::{Value, json};
+
 use crate::config;
 use crate::subprocess::Children;
+
+pub use context::{Context, is_instruction, own, text_of};
+
+/// What clients call the model that is meant where none is named.
+pub const DEFAULT_MODEL: &str = "default";
 
 /// One turn: a message for the agent.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +39,9 @@ pub struct Turn<'a> {
     /// 1 for the first attempt.
     pub attempt: u32,
     pub text: &'a str,
+    /// What the request said beside its text. In a session the transcript stands for its messages,
+    /// but for those of `system` and `developer`.
+    pub context: Option<&'a Context>,
     /// The file with what was said in the session before, which may not exist yet.
     pub transcript: Option<&'a Path>,
     /// References that came with the message; nobody here opens them.
@@ -39,6 +51,77 @@ pub struct Turn<'a> {
 /// Where a reply goes, piece by piece. An error means that nobody is there any more to take it.
 pub trait Reply {
     fn piece(&mut self, text: &str) -> io::Result<()>;
+
+    /// There has been nothing for [`KEEP_ALIVE`](crate::limits::KEEP_ALIVE), and the turn goes on.
+    fn idle(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// What the agent's own server tells of the turn; comes before its end, or never.
+    fn report(&mut self, _report: Report) {}
+
+    /// Takes chat completions as the agent's server words them, in place of pieces and report;
+    /// `None` where only text is wanted.
+    fn native(&mut self) -> Option<&mut dyn Native> {
+        None
+    }
+}
+
+/// A client of OpenAI's chat API, for agents that speak it themselves.
+pub trait Native {
+    /// Whether it wants chunks, and not one whole completion.
+    fn streams(&self) -> bool;
+    /// A `chat.completion.chunk`, or the `chat.completion`.
+    fn object(&mut self, object: Value) -> io::Result<()>;
+}
+
+/// What is known of a turn beside its text. Nothing here is made up: what the agent does not say is
+/// absent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// OpenAI's `usage` object of a chat completion.
+    pub usage: Option<Value>,
+    /// OpenAI's `finish_reason`, such as `length`.
+    pub finish: Option<String>,
+}
+
+impl Report {
+    /// For the journal; `None` where nothing is known.
+    pub fn to_json(&self) -> Option<String> {
+        let known = self.usage.is_some() || self.finish.is_some();
+        known.then(|| json!({"usage": self.usage, "finish": self.finish}).to_string())
+    }
+
+    pub fn parse(json: &str) -> Report {
+        let mut value: Value = serde_json::from_str(json).unwrap_or_default();
+        let finish = value["finish"].as_str().map(str::to_owned);
+        Report { usage: Some(value["usage"].take()).filter(Value::is_object), finish }
+    }
+}
+
+/// An error that the agent's server answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// 400 to 599.
+    pub status: u16,
+    /// OpenAI's error object: `message`, `type`, `param`, `code`.
+    pub error: Value,
+    /// Its Retry-After, as it came.
+    pub retry_after: Option<String>,
+}
+
+impl Refused {
+    /// Whether the same may go better another time (RFC 9110 section 15.5.9, RFC 6585 section 4).
+    pub fn passes(&self) -> bool {
+        matches!(self.status, 408 | 425 | 429 | 500..=599)
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let message = self.error["message"].as_str().unwrap_or("it did not say why");
+        write!(f, "the upstream answered {}: {message}", self.status)
+    }
 }
 
 /// What may end a turn from outside.
@@ -65,6 +148,8 @@ pub enum Outcome {
     Short(String),
     /// It will not: any other exit status, or a reply that is too long.
     Failed(String),
+    /// The agent's server refused, in its own words.
+    Refused(Box<Refused>),
     TimedOut,
     ClientGone,
     /// Somebody took the message back.
@@ -78,6 +163,7 @@ impl fmt::Display for Outcome {
         f.write_str(match self {
             Outcome::Done => "done",
             Outcome::Temporary(words) | Outcome::Short(words) | Outcome::Failed(words) => words,
+            Outcome::Refused(refused) => return refused.fmt(f),
             Outcome::TimedOut => "it took longer than agent.turn_timeout",
             Outcome::ClientGone => "the client went away",
             Outcome::Cancelled => "it was cancelled",
@@ -91,11 +177,21 @@ impl fmt::Display for Outcome {
 pub struct Agent {
     config: config::Agent,
     children: Arc<Children>,
+    upstream: Arc<upstream::Memory>,
 }
 
 impl Agent {
     pub fn new(config: config::Agent, children: Arc<Children>) -> Agent {
-        Agent { config, children }
+        if let (Some(url), Some(_)) = (&config.url, &config.key)
+            && !url.secure
+            && !url.is_loopback()
+        {
+            let origin = url.origin();
+            log::warn!(
+                "agent.key_file goes to {origin} in clear text: anybody on the way can read it"
+            );
+        }
+        Agent { config, children, upstream: Arc::default() }
     }
 
     /// Runs a turn to its end.
@@ -108,7 +204,30 @@ impl Agent {
             config::AgentKind::Command => {
                 command::run(&self.children, &self.config, turn, reply, bounds)
             }
+            config::AgentKind::Upstream => {
+                match upstream::Asking::new(self, upstream::ends(bounds)) {
+                    Some(asking) => asking.run(turn, reply, bounds.max_reply),
+                    // The configuration has none without.
+                    None => Outcome::Failed("the upstream has no url".to_owned()),
+                }
+            }
         }
+    }
+
+    /// Whether it wants what was said before in a file.
+    pub fn reads_files(&self) -> bool {
+        self.config.kind == config::AgentKind::Command
+    }
+
+    /// The models that a client may name.
+    pub fn models(&self) -> Vec<String> {
+        let asking = upstream::Asking::new(self, upstream::soon());
+        asking.map_or_else(|| vec![DEFAULT_MODEL.to_owned()], |asking| asking.models())
+    }
+
+    /// Lets go of what was kept for turns that did not come; to be called now and then.
+    pub fn rest(&self) {
+        self.upstream.rest();
     }
 
     /// What `/v1/models` calls it.
@@ -116,6 +235,7 @@ impl Agent {
         match self.config.kind {
             config::AgentKind::Echo => "echo",
             config::AgentKind::Command => "command",
+            config::AgentKind::Upstream => "upstream",
         }
     }
 }

@@ -1,14 +1,18 @@
 //! Who may come in: one function that looks at a request and returns a proof, which every handler
-//! that does something asks for.
+//! that does something asks for. What the proof opens is the server's word (`[keys.NAME]`).
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
+use super::error::Problem;
+use crate::config::{ClientKey, Config, Secret};
+use crate::digest::sha256;
 use crate::http::Request;
-use crate::limits::MIN_KEY;
+use crate::session::book::Who;
 
 /// Where a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,134 +33,162 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The secret that clients on TCP show. Printed as `Key(…)`.
-pub struct Key(String);
+/// The keys that open something. The owner's stands first: whoever may use the control socket may
+/// read it too.
+pub struct Keyring(Vec<([u8; 32], Arc<ClientKey>)>);
 
-impl fmt::Debug for Key {
+/// By hand: a digest is enough to try guesses on.
+impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(…)")
+        f.write_str("Keyring(…)")
     }
 }
 
-impl Key {
-    /// Takes a key from a file's text: one line, printable, long enough.
-    ///
+impl Keyring {
     /// # Errors
-    /// What is wrong with it, without quoting it.
-    pub fn parse(text: &str) -> Result<Key, String> {
-        let key = text.trim_end_matches(['\n', '\r']);
-        if key.len() < MIN_KEY {
-            return Err(format!("the key has {} characters, it needs {MIN_KEY}", key.len()));
+    /// The name of a client whose key is the gateway's own.
+    pub fn new(owner: &Secret, config: &Config) -> Result<Keyring, String> {
+        let digest = |key: &Secret| sha256(&[key.bytes()]);
+        let mut keys = vec![(digest(owner), Arc::new(ClientKey::owner(owner.clone())))];
+        for (name, key) in config.keys.iter() {
+            let Some(secret) = &key.key else { continue };
+            if secret == owner {
+                return Err(name.to_owned());
+            }
+            keys.push((digest(secret), Arc::new(key.clone())));
         }
-        if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("the key has white space or characters beyond ASCII".to_owned());
+        Ok(Keyring(keys))
+    }
+
+    /// Whether a proof still stands: its key is there, and opens what it opened.
+    pub fn holds(&self, proof: &Authenticated) -> bool {
+        self.0.iter().any(|(_, key)| *key == proof.0)
+    }
+
+    /// Whose key this is. All keys are looked at, by digests of one length, so that the time tells
+    /// neither which one it is nor how near a wrong one comes.
+    fn find(&self, shown: &[u8]) -> Option<&Arc<ClientKey>> {
+        let shown = sha256(&[shown]);
+        let mut found = u32::MAX;
+        for (at, (digest, _)) in (0..).zip(&self.0) {
+            let same: Choice = digest.ct_eq(&shown);
+            found.conditional_assign(&at, same);
         }
-        Ok(Key(key.to_owned()))
+        self.0.get(usize::try_from(found).ok()?).map(|(_, key)| key)
     }
 }
-
-/// The principal of the key, and of the control socket: whoever may use the socket may read the key.
-pub const OWNER: &str = "owner";
 
 /// The proof that a request was let in, and who it is from. Only [`authenticate`] makes one.
 #[derive(Debug)]
-pub struct Authenticated(&'static str);
+pub struct Authenticated(Arc<ClientKey>);
 
 impl Authenticated {
     /// Sessions and messages belong to a principal.
     pub fn principal(&self) -> &str {
-        self.0
+        &self.0.name
+    }
+
+    /// Whether the principal may use this group of routes.
+    pub fn opens(&self, group: &str) -> bool {
+        self.0.opens(group)
+    }
+
+    /// Whether the principal may see messages of this session; those without one are its own.
+    pub fn sees(&self, who: &Who) -> bool {
+        let touches = who.session.as_deref().is_none_or(|session| self.0.may_touch(session));
+        who.principal == self.0.name && touches
+    }
+
+    /// Lets only sessions pass that the principal may touch.
+    pub fn check_session(&self, session: &str) -> Result<(), Problem> {
+        if self.0.may_touch(session) {
+            return Ok(());
+        }
+        let name = &self.0.name;
+        let message = format!(
+            "The key of {name} does not open this session; [keys.{name}] lists those that it does."
+        );
+        Err(Problem::new(403, "session_not_allowed", message))
     }
 }
 
-/// Lets in whoever shows the key, and whoever the kernel has vouched for on the control socket.
-pub fn authenticate(request: &Request, origin: Origin, key: &Key) -> Option<Authenticated> {
-    match origin {
-        Origin::Control { .. } => Some(Authenticated(OWNER)),
+/// Lets in whoever shows a key, and whoever the kernel has vouched for on the control socket.
+pub fn authenticate(request: &Request, origin: Origin, keys: &Keyring) -> Option<Authenticated> {
+    let key = match origin {
+        Origin::Control { .. } => &keys.0.first()?.1,
         Origin::Tcp(_) => {
             let (scheme, shown) = request.header_text("Authorization")?.split_once(' ')?;
-            let shown = shown.trim_matches(' ').as_bytes();
-            let same: bool = shown.ct_eq(key.0.as_bytes()).into();
-            (scheme.eq_ignore_ascii_case("bearer") && same).then_some(Authenticated(OWNER))
+            let found = keys.find(shown.trim_matches(' ').as_bytes())?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(found)?
         }
-    }
-}
-
-/// Whether a `host[:port]` names us. Addresses always do: DNS rebinding needs a name. Names are
-/// `localhost` and those of `http.allowed_hosts`.
-pub fn host_is_ours(authority: &str, allowed: &[String]) -> bool {
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-        _ => authority,
     };
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    let name = bare.strip_suffix('.').unwrap_or(bare);
-    bare.parse::<IpAddr>().is_ok()
-        || name.eq_ignore_ascii_case("localhost")
-        || allowed.iter().any(|known| name.eq_ignore_ascii_case(known))
-}
-
-/// Whether a page of this origin may use us: only one that we served ourselves.
-pub fn origin_is_ours(origin: &[u8], host: Option<&str>) -> bool {
-    let authority = std::str::from_utf8(origin)
-        .ok()
-        .and_then(|o| o.strip_prefix("http://").or_else(|| o.strip_prefix("https://")));
-    matches!((authority, host), (Some(a), Some(h)) if a.eq_ignore_ascii_case(h))
+    Some(Authenticated(Arc::clone(key)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Role;
 
-    #[test]
-    fn keys_that_are_no_secret_are_refused_without_being_quoted() {
-        assert!(Key::parse("").is_err());
-        assert!(Key::parse("\n").is_err());
-        let short = Key::parse("hunter2\n").unwrap_err();
-        assert!(!short.contains("hunter2"), "{short}");
-        assert!(Key::parse(&"a b".repeat(20)).is_err());
-        assert!(Key::parse(&"a".repeat(32)).is_ok());
-        assert_eq!(format!("{:?}", Key::parse(&"s".repeat(64)).unwrap()), "Key(…)");
+    fn secret(letter: char) -> Secret {
+        Secret::client(&letter.to_string().repeat(40)).unwrap()
     }
 
     #[test]
-    fn hosts() {
-        let allowed = ["gateway.example".to_owned()];
-        for ours in [
-            "127.0.0.1",
-            "127.0.0.1:8642",
-            "[::1]:8642",
-            "[::1]",
-            "localhost",
-            "LOCALHOST:1",
-            "localhost.",
-            "192.168.1.7:80",
-            "gateway.example:443",
-            "Gateway.Example",
-        ] {
-            assert!(host_is_ours(ours, &allowed), "{ours}");
+    fn each_key_is_its_principals() {
+        let mut config = Config::default();
+        for (name, letter) in [("alice", 'a'), ("bob", 'b')] {
+            let key = ClientKey { key: Some(secret(letter)), ..ClientKey::new(name) };
+            config.keys.insert(name.to_owned(), key);
         }
-        for foreign in [
-            "evil.example",
-            "localhost.evil.example",
-            "127.0.0.1.evil.example",
-            "",
-            ":80",
-            "xgateway.example",
-            "0x7f.1",
-            "localhost:80:80",
+        let keys = Keyring::new(&secret('o'), &config).unwrap();
+        let whose = |shown: &str| keys.find(shown.as_bytes()).map(|key| key.name.clone());
+        assert_eq!(whose(&"a".repeat(40)).as_deref(), Some("alice"));
+        assert_eq!(whose(&"b".repeat(40)).as_deref(), Some("bob"));
+        assert_eq!(whose(&"o".repeat(40)).as_deref(), Some("owner"));
+        for wrong in ["", "a", &"a".repeat(39), &"a".repeat(41), &"c".repeat(40)] {
+            assert_eq!(whose(wrong), None, "{wrong}");
+        }
+        assert_eq!(Keyring::new(&secret('a'), &config).unwrap_err(), "alice");
+        assert_eq!(format!("{keys:?}"), "Keyring(…)");
+    }
+
+    #[test]
+    fn a_proof_stands_while_its_key_opens_the_same() {
+        let with = |owner: char, alice: ClientKey| {
+            let mut config = Config::default();
+            config.keys.insert("alice".to_owned(), alice);
+            Keyring::new(&secret(owner), &config).unwrap()
+        };
+        let alice = ClientKey { key: Some(secret('a')), ..ClientKey::new("alice") };
+        let keys = with('o', alice.clone());
+        let [owner, client] = [0, 1].map(|at| Authenticated(Arc::clone(&keys.0[at].1)));
+        let held = |keys: &Keyring| [keys.holds(&owner), keys.holds(&client)];
+        assert_eq!(held(&with('o', alice.clone())), [true, true]);
+        assert_eq!(held(&with('w', alice.clone())), [false, true]);
+        for other in [
+            ClientKey { key: Some(secret('z')), ..alice.clone() },
+            ClientKey { sessions: vec!["one".to_owned()], ..alice.clone() },
         ] {
-            assert!(!host_is_ours(foreign, &allowed), "{foreign}");
+            assert_eq!(held(&with('o', other)), [true, false]);
         }
     }
 
     #[test]
-    fn origins() {
-        let host = Some("127.0.0.1:8642");
-        assert!(origin_is_ours(b"http://127.0.0.1:8642", host));
-        for foreign in ["null", "http://127.0.0.1", "http://evil.example", "", "\u{ff}"] {
-            assert!(!origin_is_ours(foreign.as_bytes(), host), "{foreign}");
+    fn what_a_key_opens() {
+        let user = ClientKey::new("alice");
+        assert!(user.opens("chat") && user.opens("messages"));
+        assert!(!user.opens("status") && !user.opens("journal"));
+        let operator = ClientKey { role: Role::Operator, ..user.clone() };
+        assert!(operator.opens("status") && operator.opens("journal"));
+        let narrow = ClientKey { routes: vec!["chat".to_owned()], ..operator };
+        assert!(narrow.opens("chat") && !narrow.opens("messages") && !narrow.opens("status"));
+        let sessions = ["a", "b-*"].map(str::to_owned).to_vec();
+        let bound = ClientKey { sessions, ..user };
+        for (session, may) in
+            [("a", true), ("b-", true), ("b-1", true), ("aa", false), ("b", false)]
+        {
+            assert_eq!(bound.may_touch(session), may, "{session}");
         }
-        assert!(!origin_is_ours(b"http://x", None));
     }
 }

@@ -2,14 +2,14 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use super::Service;
-use super::chat::Answer;
+use super::answer::Answer;
 use super::error::Problem;
 use super::messages::submit;
 use crate::agent::Reply;
-use crate::limits::LONGEST_REPLY;
+use crate::limits::{KEEP_ALIVE, LONGEST_REPLY};
 use crate::session::id::Id;
 use crate::session::life::Turn as Stage;
 use crate::session::place::NoPlace;
@@ -22,7 +22,7 @@ use crate::sys::poll::{Interest, poll};
 pub fn carry(
     service: &Service,
     draft: Draft,
-    client: &OwnedFd,
+    client: &dyn AsFd,
     answer: &mut Answer<'_>,
 ) -> Result<(), Option<Problem>> {
     let keyed = draft.key.is_some();
@@ -30,10 +30,11 @@ pub fn carry(
         Submitted::New { id, .. } => (id, false),
         Submitted::Known(id) => (id, true),
     };
+    let _held = service.hub.hold(id);
     answer.replayed = replayed;
     answer.id = id.to_string();
     let broken = |e: io::Error| Problem::no_place(&NoPlace::Failed(e));
-    let passed = if answer.chat.stream {
+    let passed = if answer.streams() {
         pass_on(service, id, client, answer)?
     } else {
         match service.hub.wait(id, client.as_fd(), LONGEST_REPLY).map_err(broken)? {
@@ -43,6 +44,7 @@ pub fn carry(
     };
     let message = service.hub.message(id).map_err(|refused| Problem::journal(&refused))?;
     let message = message.ok_or_else(Problem::stopping)?;
+    answer.report(message.report);
     match message.turn {
         Stage::Done if passed => Ok(()),
         Stage::Done => match message.reply {
@@ -72,7 +74,7 @@ pub fn carry(
 fn pass_on(
     service: &Service,
     id: Id,
-    client: &OwnedFd,
+    client: &dyn AsFd,
     answer: &mut Answer<'_>,
 ) -> Result<bool, Option<Problem>> {
     let broken = |e: io::Error| Problem::no_place(&NoPlace::Failed(e));
@@ -100,7 +102,9 @@ fn pass_on(
             Interest::hangup(client.as_fd()),
             Interest::read(service.hub.cut.as_fd()),
         ];
-        poll(&mut interests, None).map_err(broken)?;
+        if poll(&mut interests, Some(KEEP_ALIVE)).map_err(broken)? == 0 {
+            answer.idle().map_err(|_| None)?;
+        }
         let [_, gone, cut] = interests.map(|interest| interest.ready());
         if gone || cut {
             return Err(cut.then(Problem::stopping));

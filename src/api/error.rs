@@ -1,7 +1,7 @@
 //! What goes wrong, in the shape that OpenAI's clients read: status, code and words.
 #![forbid(unsafe_code)]
 
-use crate::agent::Outcome;
+use crate::agent::{Outcome, Refused as Upstream};
 use crate::http::Response;
 use crate::journal::Refused;
 use crate::session::cancel::Denied;
@@ -11,7 +11,7 @@ use crate::session::submit::Refusal;
 use crate::text::quoted;
 
 /// Seconds after which a client may try again: a turn's usual length, and a restart's.
-const RETRY_AFTER: &str = "5";
+const RETRY_AFTER: u64 = 5;
 
 /// An answer that is no success.
 #[derive(Clone, Debug)]
@@ -21,17 +21,38 @@ pub struct Problem {
     pub message: String,
     /// The client may try the same again.
     pub again: bool,
+    /// Seconds until then.
+    pub(super) after: u64,
+    /// The agent's server said it: its words count.
+    pub(super) upstream: Option<Box<Upstream>>,
 }
 
 impl Problem {
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Problem {
         let again = matches!(status, 429 | 503 | 507);
-        Problem { status, code, message: message.into(), again }
+        Problem { status, code, message: message.into(), again, after: RETRY_AFTER, upstream: None }
+    }
+
+    /// The same, with so many seconds before the next try.
+    pub fn after(self, seconds: u64) -> Problem {
+        Problem { after: seconds, ..self }
+    }
+
+    /// An error of the agent's server: status, words and Retry-After stay as they are.
+    fn upstream(refused: Box<Upstream>) -> Problem {
+        let problem = Problem::new(refused.status, "upstream", refused.to_string());
+        Problem { upstream: Some(refused), ..problem }
     }
 
     /// 503 while the gateway goes down.
     pub fn stopping() -> Problem {
         Problem::new(503, "gateway_stopping", "The gateway is stopping; try again in a moment.")
+    }
+
+    /// 404 for a `previous_response_id`, in OpenAI's word for it.
+    pub fn previous_not_found() -> Problem {
+        let message = "The response that this one builds upon is not known (any more).";
+        Problem::new(404, "previous_response_not_found", message)
     }
 
     pub fn no_place(why: &NoPlace) -> Option<Problem> {
@@ -107,6 +128,7 @@ impl Problem {
                 Some(Problem::new(503, "agent_unavailable", words))
             }
             Outcome::Failed(words) => Some(Problem::new(502, "agent_failed", words)),
+            Outcome::Refused(refused) => Some(Problem::upstream(refused)),
             Outcome::TimedOut => Some(Problem::new(
                 504,
                 "turn_timeout",
@@ -117,12 +139,23 @@ impl Problem {
     }
 
     pub fn response(&self) -> Response {
+        if let Some(refused) = &self.upstream {
+            let body = format!(r#"{{"error":{}}}"#, refused.error).into_bytes();
+            let response = Response::new(self.status, "application/json", body);
+            return match &refused.retry_after {
+                Some(after) => response.header("Retry-After", after.clone()),
+                None => response,
+            };
+        }
         let response = Response::error(self.status, Some(self.code), &self.message);
-        if self.again { response.header("Retry-After", RETRY_AFTER) } else { response }
+        if self.again { response.header("Retry-After", self.after.to_string()) } else { response }
     }
 
     /// The same in the middle of a stream.
     pub fn event(&self) -> String {
+        if let Some(refused) = &self.upstream {
+            return format!(r#"{{"error":{}}}"#, refused.error);
+        }
         format!(
             r#"{{"error":{{"message":{},"type":"server_error","param":null,"code":"{}"}}}}"#,
             quoted(&self.message),

@@ -28,7 +28,7 @@ pub fn key(
         let message = format!("{HEADER} takes 1 to {MAX_IDEMPOTENCY_KEY} visible bytes, once.");
         return Err(Problem::new(400, "bad_idempotency_key", message));
     }
-    let session = request.header(super::chat::SESSION).unwrap_or_default();
+    let session = request.header(super::turn::SESSION).unwrap_or_default();
     let asked = digest_of(&[request.path().as_bytes(), session, body]);
     Ok(Some((digest_of(&[b"key", proof.principal().as_bytes(), key]), asked)))
 }

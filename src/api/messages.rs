@@ -17,8 +17,9 @@ use crate::session::book::Who;
 use crate::session::commands::Command;
 use crate::session::hub::now;
 use crate::session::id::Id;
+use crate::session::message::{Message, rfc3339};
 use crate::session::submit::{Draft, Submitted};
-use crate::session::view::{Message, Waited, rfc3339};
+use crate::session::view::Waited;
 use crate::text::quoted;
 
 /// The fields of a message, for words on what is none.
@@ -40,6 +41,7 @@ pub fn post(
     let taken = service.parsing(body.len(), || {
         let wait = wait_of(request)?;
         let mut draft = read(&body, session, proof.principal(), settings.config.session.busy)?;
+        draft.who.session.as_deref().map_or(Ok(()), |session| proof.check_session(session))?;
         draft.key = idempotency::key(request, proof, &body)?;
         Ok((draft, wait))
     });
@@ -57,6 +59,7 @@ pub fn post(
         Submitted::New { id, interrupted, .. } => (id, interrupted, false),
         Submitted::Known(id) => (id, None, true),
     };
+    let _held = service.hub.hold(id);
     let over = known || matches!(&submitted, Submitted::New { position: 0, .. });
     if wait > Duration::ZERO || over {
         match service.hub.wait(id, connection.as_fd(), wait) {
@@ -120,6 +123,7 @@ pub fn get(
         Ok(found) => found,
         Err(problem) => return respond_with(connection, request, &problem),
     };
+    let _held = service.hub.hold(message.id);
     if !message.turn.is_over() && wait > Duration::ZERO {
         match service.hub.wait(message.id, connection.as_fd(), wait) {
             Ok(Waited::Gone) => return gone(),
@@ -149,6 +153,7 @@ pub fn cancel(
         Ok(id) => id,
         Err(problem) => return respond_with(connection, request, &problem),
     };
+    let _held = service.hub.hold(id);
     // A running agent has a moment to end; whatever comes of it is shown.
     match service.hub.wait(id, connection.as_fd(), MAX_WAIT) {
         Ok(Waited::Gone) => gone(),
@@ -161,7 +166,7 @@ pub fn cancel(
 /// `GET /v1/dead-letters`.
 pub fn dead_letters(service: &Service, proof: &Authenticated) -> Result<Response, Problem> {
     let letters = service.hub.dead_letters().map_err(|refused| Problem::journal(&refused))?;
-    let mine = letters.iter().filter(|message| message.who.principal == proof.principal());
+    let mine = letters.iter().filter(|message| proof.sees(&message.who));
     let letters: Vec<String> = mine.map(Message::to_json).collect();
     Ok(json(200, format!(r#"{{"dead_letters":[{}]}}"#, letters.join(","))))
 }
@@ -180,11 +185,11 @@ pub fn dead_letter(
 }
 
 /// The message of this id, if it is the principal's: others learn nothing of it.
-fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Message, Problem> {
+pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Message, Problem> {
     let unknown = || Problem::new(404, "not_found", "There is no message of this id (any more).");
     let id = Id::parse(id).ok_or_else(unknown)?;
     let found = service.hub.message(id).map_err(|refused| Problem::journal(&refused))?;
-    found.filter(|message| message.who.principal == proof.principal()).ok_or_else(unknown)
+    found.filter(|message| proof.sees(&message.who)).ok_or_else(unknown)
 }
 
 /// Answers with a message as it is now. `known`: its idempotency key was.
@@ -265,6 +270,7 @@ fn read(body: &[u8], session: Option<&str>, principal: &str, busy: Busy) -> Resu
     Ok(Draft {
         who: Who { principal: principal.to_owned(), session },
         text,
+        context: None,
         attachments: attachments(&fields)?,
         deliver: text_of(&fields, "deliver")?,
         mode,

@@ -4,15 +4,21 @@
 //! method, then Host and Origin, then the key, then the body. How a turn runs is known below.
 #![forbid(unsafe_code)]
 
+mod answer;
+mod ask;
 pub mod auth;
+mod browser;
 mod carry;
 mod chat;
 mod error;
+mod failures;
 mod idempotency;
 mod messages;
+mod responses;
 mod route;
 mod sessions;
 mod status;
+mod turn;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,13 +26,17 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use error::Problem;
+use failures::{Failures, Told};
+
 use crate::http::Gate;
-use crate::http::{Closed, Connection};
+use crate::http::{Closed, Connection, Request};
 use crate::limits::{LARGE_JSON, MAX_CONTROL_TURNS};
 use crate::session::hub::{Hub, Settings};
 use crate::sys::fd::Event;
 
-pub use auth::{Key, Origin};
+pub use auth::{Keyring, Origin};
+pub use failures::place;
 
 /// What stays the same for the life of the process.
 #[derive(Clone, Debug)]
@@ -45,7 +55,8 @@ pub struct Facts {
 #[derive(Debug)]
 pub struct Service {
     pub facts: Facts,
-    pub key: Key,
+    keys: Mutex<Arc<Keyring>>,
+    failures: Mutex<Failures>,
     pub hub: Arc<Hub>,
     /// Closed when no new work is taken.
     pub gate: Arc<Gate>,
@@ -60,10 +71,11 @@ pub struct Service {
 
 impl Service {
     /// `quiet` is raised whenever the last request in flight has been answered during a drain.
-    pub fn new(facts: Facts, key: Key, hub: Arc<Hub>, quiet: Arc<Event>) -> Service {
+    pub fn new(facts: Facts, keys: Keyring, hub: Arc<Hub>, quiet: Arc<Event>) -> Service {
         Service {
             facts,
-            key,
+            keys: Mutex::new(Arc::new(keys)),
+            failures: Mutex::default(),
             hub,
             gate: Arc::default(),
             ready: AtomicBool::new(false),
@@ -78,6 +90,15 @@ impl Service {
 
     pub fn settings(&self) -> Arc<Settings> {
         self.hub.settings()
+    }
+
+    fn keys(&self) -> Arc<Keyring> {
+        Arc::clone(&self.keys.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts other keys in force: those that are not among them are dead with the next request.
+    pub fn set_keys(&self, keys: Keyring) {
+        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
     }
 
     /// How the run before this one ended, as `/v1/status` tells it.
@@ -107,6 +128,31 @@ impl Service {
         let large = size > LARGE_JSON;
         let _alone = large.then(|| self.parser.lock().unwrap_or_else(PoisonError::into_inner));
         parse()
+    }
+
+    /// Counts a request without a key that we know, and says what it is told.
+    fn turned_away(&self, request: &Request, origin: Origin) -> Problem {
+        let shown = request.header("Authorization").is_some();
+        let words = "send it as \"Authorization: Bearer KEY\".";
+        let message = format!("{} key is required: {words}", if shown { "Another" } else { "A" });
+        let wrong = Problem::new(401, "invalid_api_key", message);
+        let Origin::Tcp(address) = origin else { return wrong };
+        // Who shows no key at all guesses none.
+        if !shown {
+            return wrong;
+        }
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match failures.count(address.ip(), Instant::now()) {
+            Told::Wrong => wrong,
+            Told::TooMany { first, wait } => {
+                if first {
+                    log::warn!("too many wrong keys from {}", address.ip());
+                }
+                let message = "Too many wrong keys came from this address.";
+                let again = wait.as_secs() + 1;
+                Problem::new(429, "too_many_failures", message).after(again)
+            }
+        }
     }
 
     /// How many requests are being answered.

@@ -3,9 +3,9 @@
 
 use std::sync::atomic::Ordering;
 
-use super::auth::{Authenticated, Origin, authenticate, host_is_ours, origin_is_ours};
+use super::auth::{Authenticated, Origin, authenticate};
 use super::error::Problem;
-use super::{Service, chat, messages, sessions, status};
+use super::{Service, browser, chat, messages, responses, sessions, status};
 use crate::http::{Closed, Connection, Method, Request, Response};
 use crate::journal::Condition;
 
@@ -15,7 +15,10 @@ enum Route<'a> {
     Health,
     Ready,
     Chat,
+    Responses,
+    Response(&'a str),
     Models,
+    Model(&'a str),
     Status,
     Messages,
     Message(&'a str),
@@ -36,6 +39,7 @@ impl<'a> Route<'a> {
             "/health" => Route::Health,
             "/ready" => Route::Ready,
             "/v1/chat/completions" => Route::Chat,
+            "/v1/responses" => Route::Responses,
             "/v1/models" => Route::Models,
             "/v1/status" => Route::Status,
             "/v1/messages" => Route::Messages,
@@ -45,6 +49,10 @@ impl<'a> Route<'a> {
             _ => {
                 if let Some(id) = path.strip_prefix("/v1/messages/") {
                     Route::Message(one(id)?)
+                } else if let Some(id) = path.strip_prefix("/v1/responses/") {
+                    Route::Response(one(id)?)
+                } else if let Some(model) = path.strip_prefix("/v1/models/") {
+                    Route::Model(model)
                 } else if let Some(rest) = path.strip_prefix("/v1/dead-letters/") {
                     match rest.strip_suffix("/retry") {
                         Some(id) => Route::DeadLetterRetry(one(id)?),
@@ -74,16 +82,18 @@ impl<'a> Route<'a> {
             Route::Health
             | Route::Ready
             | Route::Models
+            | Route::Model(_)
             | Route::Status
             | Route::Sessions
             | Route::DeadLetters => "GET, HEAD",
             Route::SessionEvents(_) => "GET",
             Route::Chat
+            | Route::Responses
             | Route::Messages
             | Route::SessionMessages(_)
             | Route::DeadLetterRetry(_)
             | Route::Compact => "POST",
-            Route::Message(_) | Route::Session(_) => "GET, HEAD, DELETE",
+            Route::Message(_) | Route::Response(_) | Route::Session(_) => "GET, HEAD, DELETE",
             Route::DeadLetter(_) => "DELETE",
         }
     }
@@ -99,11 +109,36 @@ impl<'a> Route<'a> {
         self.allowed().split(", ").any(|allowed| allowed == name)
     }
 
+    /// What `[keys.NAME] routes` calls it.
+    fn group(self) -> &'static str {
+        match self {
+            Route::Chat
+            | Route::Responses
+            | Route::Response(_)
+            | Route::Models
+            | Route::Model(_)
+            | Route::Health
+            | Route::Ready => "chat",
+            Route::Messages
+            | Route::Message(_)
+            | Route::Sessions
+            | Route::Session(_)
+            | Route::SessionMessages(_)
+            | Route::SessionEvents(_)
+            | Route::DeadLetters
+            | Route::DeadLetter(_)
+            | Route::DeadLetterRetry(_) => "messages",
+            Route::Status => "status",
+            Route::Compact => "journal",
+        }
+    }
+
     /// Whether it begins something, or may wait for it: not during a drain, and not on the last
     /// connections of the control socket.
     fn is_work(self, request: &Request) -> bool {
         match self {
             Route::Chat
+            | Route::Responses
             | Route::Messages
             | Route::SessionMessages(_)
             | Route::SessionEvents(_)
@@ -111,10 +146,11 @@ impl<'a> Route<'a> {
             | Route::DeadLetter(_)
             | Route::Compact => true,
             Route::Message(_) => request.query().is_some() || request.method == Method::Delete,
-            Route::Session(_) => request.method == Method::Delete,
+            Route::Session(_) | Route::Response(_) => request.method == Method::Delete,
             Route::Health
             | Route::Ready
             | Route::Models
+            | Route::Model(_)
             | Route::Status
             | Route::Sessions
             | Route::DeadLetters => false,
@@ -134,11 +170,18 @@ pub fn answer(
     origin: Origin,
     service: &Service,
 ) -> Result<(), Closed> {
-    match admit(request, origin, service) {
-        Ok(Admitted::Open(Route::Health)) => connection.respond(request, status::health()),
-        Ok(Admitted::Open(_)) => connection.respond(request, ready(service)),
+    match admit(connection, request, origin, service) {
+        Ok(Admitted::Open(response)) => connection.respond(request, response),
         Ok(Admitted::Known(route, proof)) => handle(connection, request, service, route, &proof),
-        Err(response) => connection.respond(request, *response),
+        Err(problem) => {
+            let response = problem.response();
+            let close = problem.status == 429 || service.gate.is_closing();
+            let response = match problem.status {
+                401 => response.header("WWW-Authenticate", "Bearer"),
+                _ => response,
+            };
+            connection.respond(request, if close { response.close() } else { response })
+        }
     }
 }
 
@@ -152,6 +195,7 @@ fn handle(
     let deletes = request.method == Method::Delete;
     let result = match route {
         Route::Chat => return chat::complete(connection, request, service, proof),
+        Route::Responses => return responses::create(connection, request, service, proof),
         Route::Messages => return messages::post(connection, request, service, proof, None),
         Route::SessionMessages(session) => {
             return messages::post(connection, request, service, proof, Some(session));
@@ -164,6 +208,9 @@ fn handle(
         }
         Route::Message(id) => return messages::get(connection, request, service, proof, id),
         Route::Models => Ok(status::models(service, proof)),
+        Route::Model(name) => status::model(service, proof, name),
+        Route::Response(id) if deletes => responses::delete(service, proof, id),
+        Route::Response(id) => responses::get(service, proof, id),
         Route::Sessions => sessions::list(service, proof),
         Route::Session(session) if deletes => sessions::reset(service, proof, session),
         Route::Session(session) => sessions::get(service, proof, session),
@@ -178,65 +225,65 @@ fn handle(
 
 enum Admitted<'a> {
     /// Needs no key.
-    Open(Route<'a>),
+    Open(Response),
     Known(Route<'a>, Authenticated),
 }
 
 /// Judges what can be judged without the body. Unknown paths are told apart from known ones only
-/// to those who have the key.
+/// to those who have a key.
 fn admit<'r>(
+    connection: &mut Connection,
     request: &'r Request,
     origin: Origin,
     service: &Service,
-) -> Result<Admitted<'r>, Box<Response>> {
-    let problem = |p: Problem| Box::new(p.response());
+) -> Result<Admitted<'r>, Problem> {
     let route = Route::find(request.path());
-    if let Some(route) = route.filter(|route| !route.allows(request.method)) {
-        return Err(Box::new(Response::method_not_allowed(route.allowed())));
+    let asks_methods = request.method == Method::Options;
+    if let Some(route) = route.filter(|route| !asks_methods && !route.allows(request.method)) {
+        return Ok(Admitted::Open(Response::method_not_allowed(route.allowed())));
     }
     let tcp = matches!(origin, Origin::Tcp(_));
-    if tcp {
-        check_browser(request, service).map_err(problem)?;
+    let page = if tcp { browser::check(request, &service.settings().config.http)? } else { None };
+    let from_page = page.is_some();
+    connection.add_fields(page.into_iter().flat_map(browser::fields));
+    if asks_methods && (route.is_some() || request.path() == "*") {
+        let allowed = route.map_or("GET, HEAD, POST, DELETE", Route::allowed);
+        return Ok(Admitted::Open(browser::options(allowed, from_page)));
+    }
+    if tcp && request.query().is_some_and(browser::has_key) {
+        let message = "Keys do not belong into URLs, which end up in logs: send it as \
+                       \"Authorization: Bearer KEY\", and take another key than this one.";
+        return Err(Problem::new(400, "key_in_url", message));
     }
     let is_work = route.is_some_and(|route| route.is_work(request));
     // During a drain the control socket still tells how it goes.
     if service.gate.is_closing() && (tcp || is_work) {
-        return Err(Box::new(Problem::stopping().response().close()));
+        return Err(Problem::stopping());
     }
     if !tcp && is_work && service.control_is_busy() {
         let message = "Too many messages wait on the control socket.";
-        return Err(problem(Problem::new(503, "overloaded", message)));
+        return Err(Problem::new(503, "overloaded", message));
     }
-    if let Some(open @ (Route::Health | Route::Ready)) = route {
-        return Ok(Admitted::Open(open));
-    }
-    let Some(proof) = authenticate(request, origin, &service.key) else {
-        let message = "A key is required: send it as \"Authorization: Bearer KEY\".";
-        let response = Problem::new(401, "invalid_api_key", message).response();
-        return Err(Box::new(response.header("WWW-Authenticate", "Bearer")));
-    };
     match route {
-        Some(route) => Ok(Admitted::Known(route, proof)),
-        None => Err(problem(Problem::new(404, "not_found", "There is nothing at this path."))),
+        Some(Route::Health) => return Ok(Admitted::Open(status::health())),
+        Some(Route::Ready) => return Ok(Admitted::Open(ready(service))),
+        Some(_) | None => {}
     }
-}
-
-/// Keeps web pages of other sites out: a name that was rebound to our address shows in Host, a
-/// foreign page in Origin.
-fn check_browser(request: &Request, service: &Service) -> Result<(), Problem> {
-    let settings = service.settings();
-    let host = request.host();
-    if !host.is_none_or(|host| host_is_ours(host, &settings.config.http.allowed_hosts)) {
-        let message = "This host name is not served here; http.allowed_hosts lists those that are.";
-        return Err(Problem::new(421, "unknown_host", message));
+    let proof = authenticate(request, origin, &service.keys());
+    let proof = proof.ok_or_else(|| service.turned_away(request, origin))?;
+    connection.know();
+    let Some(route) = route else {
+        return Err(Problem::new(404, "not_found", "There is nothing at this path."));
+    };
+    if !proof.opens(route.group()) {
+        let (group, principal) = (route.group(), proof.principal());
+        let message = format!(
+            "The key of {principal} does not open {group:?}; its role and routes stand in \
+             [keys.{principal}]."
+        );
+        return Err(Problem::new(403, "route_not_allowed", message));
     }
-    match request.header("Origin") {
-        Some(page) if !origin_is_ours(page, host) => {
-            let message = "Web pages of other origins may not use this gateway.";
-            Err(Problem::new(403, "foreign_origin", message))
-        }
-        _ => Ok(()),
-    }
+    Ok(Admitted::Known(route, proof))
 }
 
 fn ready(service: &Service) -> Response {

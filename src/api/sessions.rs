@@ -4,8 +4,8 @@
 use std::os::fd::AsFd;
 
 use super::Service;
+use super::answer::sse_head;
 use super::auth::Authenticated;
-use super::chat::sse_head;
 use super::error::Problem;
 use super::messages::{check_session, json, respond_with};
 use crate::http::{Closed, Connection, Request, Response, Stream, sse};
@@ -19,6 +19,7 @@ use crate::text::quoted;
 
 fn who(proof: &Authenticated, session: &str) -> Result<Who, Problem> {
     check_session(session)?;
+    proof.check_session(session)?;
     let principal = proof.principal().to_owned();
     Ok(Who { principal, session: Some(session.to_owned()) })
 }
@@ -28,7 +29,8 @@ pub fn list(service: &Service, proof: &Authenticated) -> Result<Response, Proble
     let sessions = service.hub.sessions(proof.principal()).map_err(|e| {
         Problem::new(503, "unavailable", format!("The sessions cannot be listed: {e}."))
     })?;
-    let sessions: Vec<String> = sessions.iter().map(|s| format!("{{{}}}", fields(s))).collect();
+    let sessions = sessions.iter().filter(|session| proof.sees(&session.who));
+    let sessions: Vec<String> = sessions.map(|s| format!("{{{}}}", fields(s))).collect();
     Ok(json(200, format!(r#"{{"sessions":[{}]}}"#, sessions.join(","))))
 }
 
@@ -94,6 +96,10 @@ pub fn events(
     let mut telling = Telling { service, who, after, running: None };
     loop {
         follow.event.clear();
+        // A key that was taken away is told nothing more.
+        if !service.keys().holds(proof) {
+            return Ok(stream.finish()?);
+        }
         telling.records(&mut stream)?;
         telling.pieces(&mut stream)?;
         if service.hub.is_draining() {

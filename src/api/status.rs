@@ -7,13 +7,11 @@ use super::Service;
 use super::auth::Authenticated;
 use super::error::Problem;
 use super::messages::json;
+use crate::agent::Agent;
 use crate::http::Response;
 use crate::journal::Condition;
 use crate::sys::process::Pid;
 use crate::text::quoted;
-
-/// The name of the only model.
-pub const MODEL: &str = "default";
 
 /// The process answers.
 pub fn health() -> Response {
@@ -40,13 +38,26 @@ pub fn compact(service: &Service, _proof: &Authenticated) -> Result<Response, Pr
     Ok(json(200, format!(r#"{{"before":{before},"after":{after}}}"#)))
 }
 
-/// `GET /v1/models`: the one model that there is, named as OpenAI's clients want it.
+/// `GET /v1/models`: what the agent answers to, as OpenAI's clients want it.
 pub fn models(service: &Service, _proof: &Authenticated) -> Response {
-    let agent = service.settings().agent.kind();
-    let list = format!(
-        r#"{{"object":"list","data":[{{"id":"{MODEL}","object":"model","created":0,"owned_by":"{agent}"}}]}}"#
-    );
-    Response::new(200, "application/json", list.into_bytes())
+    let agent = &service.settings().agent;
+    let models: Vec<String> = agent.models().iter().map(|name| about(agent, name)).collect();
+    json(200, format!(r#"{{"object":"list","data":[{}]}}"#, models.join(",")))
+}
+
+/// `GET /v1/models/{model}`.
+pub fn model(service: &Service, _proof: &Authenticated, name: &str) -> Result<Response, Problem> {
+    let agent = &service.settings().agent;
+    if !agent.models().iter().any(|known| known == name) {
+        let message = format!("There is no model {name:?}; GET /v1/models lists those that are.");
+        return Err(Problem::new(404, "model_not_found", message));
+    }
+    Ok(json(200, about(agent, name)))
+}
+
+fn about(agent: &Agent, name: &str) -> String {
+    let (id, by) = (quoted(name), agent.kind());
+    format!(r#"{{"id":{id},"object":"model","created":0,"owned_by":"{by}"}}"#)
 }
 
 /// `GET /v1/status`: state, place, and what is in flight.

@@ -26,7 +26,7 @@ pub enum Door {
     },
     Open {
         holder: Option<Holder>,
-        client: Client,
+        client: Client<'static>,
     },
     /// It cannot be told whether one runs; why, in words.
     Hidden(String),
@@ -106,12 +106,12 @@ pub fn contact_foreign(dirs: &Dirs, deadline: Instant) -> Contact {
     Contact::Hidden(why)
 }
 
-fn open(path: &Path) -> io::Result<Client> {
+fn open(path: &Path) -> io::Result<Client<'static>> {
     Client::new(connect_unix(path)?, "localhost", CONTROL_WRITE_PATIENCE)
 }
 
 /// `GET /v1/status`.
-fn status(client: &mut Client, deadline: Instant) -> Result<Value, String> {
+fn status(client: &mut Client<'_>, deadline: Instant) -> Result<Value, String> {
     let answer =
         client.send("GET", "/v1/status", &[], None, deadline).map_err(|e| e.to_string())?;
     let code = answer.status;

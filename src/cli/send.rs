@@ -96,7 +96,7 @@ fn read_all(from: impl Read, limit: usize) -> Result<String, Failure> {
     })
 }
 
-pub fn open(context: &Context) -> Result<Client, Failure> {
+pub fn open(context: &Context) -> Result<Client<'static>, Failure> {
     let name = &context.name;
     let unavailable = |words: String| Err(Failure::new(Exit::Unavailable, words));
     match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
@@ -189,7 +189,7 @@ fn read_event(data: &str) -> Result<Piece, Failure> {
 }
 
 /// The words of an answer that is no success.
-pub fn refused(answer: Answer<'_>, deadline: Instant) -> Failure {
+pub fn refused(answer: Answer<'_, '_>, deadline: Instant) -> Failure {
     let status = answer.status;
     let seconds = answer.header("Retry-After").map(lines);
     let body = answer.body(MAX_ERROR_BODY, deadline).unwrap_or_default();

@@ -1,11 +1,13 @@
 //! A configuration in the making: sections and keys found by name, and the checks between keys.
 #![forbid(unsafe_code)]
 
+use super::choice::Choice;
 use super::error::{Origin, place, quoted};
-use super::schema::{self, TARGET_KEYS, TARGETS};
+use super::family::{CLIENT_KEYS, Family, TARGET_KEYS};
+use super::schema::{self};
 use super::value::{Label, Notes, Slot};
-use super::{AgentKind, Config, Target, names, target};
-use crate::limits::MAX_TARGETS;
+use super::{Agent, AgentKind, ClientKey, Config, OWNER, Target, key, names, target};
+use crate::limits::{MAX_CLIENT_KEYS, MAX_TARGETS};
 use std::fmt;
 
 /// A configuration in the making.
@@ -15,18 +17,18 @@ pub struct Draft {
     pub notes: Notes,
 }
 
-/// Where keys stand: in a section, or in that of the target of this name.
+/// Where keys stand: in a section, or in one of a family, by its name.
 #[derive(Clone, Copy)]
 pub enum Section<'a> {
     Plain(&'a str),
-    Target(&'a str),
+    Named(Family, &'a str),
 }
 
 impl fmt::Display for Section<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Section::Plain(name) => f.write_str(name),
-            Section::Target(name) => write!(f, "{TARGETS}.{name}"),
+            Section::Named(family, name) => write!(f, "{}.{name}", family.section()),
         }
     }
 }
@@ -40,30 +42,49 @@ impl Draft {
                 let label = Label { name: key.full_name(), example: key.example };
                 Slot { field: (key.field)(&mut self.config), label }
             }
-            Section::Target(target) => {
-                let key = TARGET_KEYS.iter().find(|key| key.name == name)?;
-                let name = format!("{section}.{name}");
-                let label = Label { name, example: key.example };
-                Slot { field: (key.field)(self.config.deliver.get_mut(target)?), label }
+            Section::Named(family, own) => {
+                let full_name = format!("{section}.{name}");
+                let (field, example) = match family {
+                    Family::Targets => {
+                        let key = TARGET_KEYS.iter().find(|key| key.name == name)?;
+                        ((key.field)(self.config.deliver.get_mut(own)?), key.example)
+                    }
+                    Family::Keys => {
+                        let key = CLIENT_KEYS.iter().find(|key| key.name == name)?;
+                        ((key.field)(self.config.keys.get_mut(own)?), key.example)
+                    }
+                };
+                Slot { field, label: Label { name: full_name, example } }
             }
         };
         Some((slot, &mut self.notes))
     }
 
-    /// Makes a target, if there is none of that name. Says whether there is one now.
-    pub fn target(&mut self, name: &str, origin: Origin) -> bool {
-        let targets = &mut self.config.deliver;
-        if targets.get(name).is_some() {
+    /// Makes a section of a family, if there is none of that name. Says whether there is one now.
+    pub fn named(&mut self, family: Family, name: &str, origin: Origin) -> bool {
+        let Config { deliver, keys, .. } = &mut self.config;
+        let (known, count, most) = match family {
+            Family::Targets => (deliver.get(name).is_some(), deliver.iter().count(), MAX_TARGETS),
+            Family::Keys => (keys.get(name).is_some(), keys.iter().count(), MAX_CLIENT_KEYS),
+        };
+        if known {
             return true;
         }
-        let fault = match names::target(name) {
-            Err(reason) => format!("{TARGETS} has {}; {reason}", quoted(name)),
-            Ok(_) if targets.iter().count() >= MAX_TARGETS => {
-                format!("there are more than {MAX_TARGETS} targets; take some away")
+        let (section, word) = (family.section(), family.word());
+        let fault = match names::section(name, word) {
+            Err(reason) => format!("{section} has {}; {reason}", quoted(name)),
+            Ok(_) if family == Family::Keys && name == OWNER => {
+                format!("{section}.{OWNER} is the gateway's own key: it is in http.key_file")
             }
-            Ok(_) => {
-                targets.insert(name.to_owned(), Target::new(name));
-                self.notes.origins.insert(format!("{TARGETS}.{name}"), origin);
+            Ok(_) if count >= most => {
+                format!("there are more than {most} {word}s; take some away")
+            }
+            Ok(own) => {
+                match family {
+                    Family::Targets => deliver.insert(own, Target::new(name)),
+                    Family::Keys => keys.insert(own, ClientKey::new(name)),
+                }
+                self.notes.origins.insert(format!("{section}.{name}"), origin);
                 return true;
             }
         };
@@ -74,37 +95,78 @@ impl Draft {
     /// The checks between keys; each key has passed its own.
     pub fn settle(&mut self, file: &str) {
         let Draft { config, notes } = self;
-        let agent = &mut config.agent;
-        let kind = notes.of("agent.kind").clone();
-        let command = notes.of("agent.command").clone();
-        let given = !agent.command.is_empty();
-        if given && kind == Origin::Default {
-            agent.kind = AgentKind::Command;
-            notes.origins.insert("agent.kind".to_owned(), command.clone());
-        }
-        match (agent.kind, agent.command.first()) {
-            (AgentKind::Command, Some(program)) if program.is_empty() => notes.problems.push(
-                command,
-                "agent.command names no program: its first string is empty; \
-                 write one like [\"my-agent\", \"--flag\"]",
-            ),
-            (AgentKind::Command, None) => notes.problems.push(
-                kind,
-                "agent.kind is \"command\" but agent.command is empty; \
-                 say what to run, like command = [\"my-agent\", \"--flag\"]",
-            ),
-            (AgentKind::Echo, Some(_)) => notes.problems.push(
-                command,
-                format!(
-                    "agent.command is given but agent.kind is \"echo\" ({}); \
-                     take one of the two away, or write kind = \"command\"",
-                    place(&kind, file)
-                ),
-            ),
-            (AgentKind::Command, Some(_)) | (AgentKind::Echo, None) => {}
-        }
+        agent(&mut config.agent, notes, file);
         for target in config.deliver.values_mut() {
             target::settle(target, &mut notes.origins, &mut notes.problems, file);
         }
+        for (_, key) in config.keys.iter() {
+            key::settle(key, &notes.origins, &mut notes.problems);
+        }
     }
+}
+
+/// What the agent's keys mean together. A url or a command alone chooses the kind.
+fn agent(agent: &mut Agent, notes: &mut Notes, file: &str) {
+    let of = |name: &str| notes.of(&format!("agent.{name}")).clone();
+    let (kind, command, url) = (of("kind"), of("command"), of("url"));
+    let for_upstreams = ["key_file", "model", "models"];
+    let given = [agent.key_file.is_some(), !agent.model.is_empty(), !agent.models.is_empty()];
+    let stray = for_upstreams.into_iter().zip(given).find(|(_, given)| *given);
+    let stray = stray.map(|(name, _)| (name, of(name)));
+    if kind == Origin::Default {
+        let (chosen, origin) = match (&agent.url, agent.command.is_empty()) {
+            (Some(_), _) => (AgentKind::Upstream, url.clone()),
+            (None, false) => (AgentKind::Command, command.clone()),
+            (None, true) => (AgentKind::Echo, Origin::Default),
+        };
+        agent.kind = chosen;
+        notes.origins.insert("agent.kind".to_owned(), origin);
+    }
+    let (word, from) = (agent.kind.word(), place(&kind, file));
+    let way = "take one of the two away, or write kind = ";
+    let fault = match (agent.kind, &agent.url, agent.command.first()) {
+        (_, Some(_), Some(_)) => {
+            let url = place(&url, file);
+            let fault = "is given beside agent.url";
+            (command, format!("agent.command {fault} ({url}); take one of the two away"))
+        }
+        (AgentKind::Command, None, Some(program)) if program.is_empty() => (
+            command,
+            "agent.command names no program: its first string is empty; \
+             write one like [\"my-agent\", \"--flag\"]"
+                .to_owned(),
+        ),
+        (AgentKind::Command, None, None) => (
+            kind,
+            "agent.kind is \"command\" but agent.command is empty; \
+             say what to run, like command = [\"my-agent\", \"--flag\"]"
+                .to_owned(),
+        ),
+        (AgentKind::Upstream, None, None) => (
+            kind,
+            "agent.kind is \"upstream\" but agent.url is empty; \
+             say where it is, like url = \"http://127.0.0.1:11434/v1\""
+                .to_owned(),
+        ),
+        (AgentKind::Echo | AgentKind::Upstream, None, Some(_)) => (
+            command,
+            format!(
+                "agent.command is given but agent.kind is \"{word}\" ({from}); {way}\"command\""
+            ),
+        ),
+        (AgentKind::Echo | AgentKind::Command, Some(_), None) => (
+            url,
+            format!("agent.url is given but agent.kind is \"{word}\" ({from}); {way}\"upstream\""),
+        ),
+        (AgentKind::Echo, None, None)
+        | (AgentKind::Command, None, Some(_))
+        | (AgentKind::Upstream, Some(_), None) => match stray {
+            Some((name, origin)) if agent.url.is_none() => (
+                origin,
+                format!("agent.{name} is given but no agent.url that it could belong to; add one"),
+            ),
+            Some(_) | None => return,
+        },
+    };
+    notes.problems.push(fault.0, fault.1);
 }

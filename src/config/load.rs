@@ -3,10 +3,10 @@
 
 use super::draft::Draft;
 use super::error::{ConfigError, Origin, Problems, place};
-use super::schema::TARGETS;
+use super::family::Family;
 use super::target::Secret;
 use super::value::Notes;
-use super::{Config, parse, set};
+use super::{Config, key, parse, set};
 use crate::limits::{MAX_CONFIG_BYTES, MAX_KEY_FILE};
 use crate::named::ByName;
 use std::io::{self, ErrorKind};
@@ -47,32 +47,39 @@ impl Loaded {
     }
 }
 
+type Parse = fn(&str) -> Result<Secret, String>;
+
 impl Loaded {
-    /// Reads the secrets that targets name; what only looks at settings does without.
+    /// Reads the secrets that the agent and targets name; what only looks at settings does without.
     ///
     /// # Errors
     /// Each file that cannot be used, with the place of its key.
     pub fn with_secrets(mut self) -> Result<Loaded, ConfigError> {
         let mut problems = Problems::default();
-        for target in self.config.deliver.values_mut() {
-            let Some(file) = &target.secret_file else { continue };
-            match read_secret(file, MAX_KEY_FILE)
-                .map_err(|e| e.to_string())
-                .and_then(|text| Secret::parse(&text))
-            {
-                Ok(secret) => target.secret = Some(secret),
-                Err(why) => {
-                    let key = format!("{TARGETS}.{}.secret_file", target.name);
-                    let origin = self.origins.get(&key).cloned().unwrap_or(Origin::Default);
+        let origins = &self.origins;
+        let mut secret = |file: &Option<PathBuf>, key: &str, parse: Parse| {
+            let file = file.as_ref()?;
+            let text = read_secret(file, MAX_KEY_FILE).map_err(|e| e.to_string());
+            text.and_then(|text| parse(&text))
+                .map_err(|why| {
+                    let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
                     let file = name(file);
                     problems.push(origin, format!("{key}: {file} cannot be used: {why}"));
-                }
-            }
+                })
+                .ok()
+        };
+        let agent = &mut self.config.agent;
+        agent.key = secret(&agent.key_file, "agent.key_file", Secret::key);
+        for target in self.config.deliver.values_mut() {
+            let key = format!("{}.{}.secret_file", Family::Targets.section(), target.name);
+            target.secret = secret(&target.secret_file, &key, Secret::parse);
         }
-        if problems.is_empty() {
-            return Ok(self);
+        for own in self.config.keys.values_mut() {
+            own.key = secret(&own.file, &format!("keys.{}.file", own.name), Secret::client);
         }
-        Err(problems.into_error(&self.file.as_deref().map(name).unwrap_or_default()))
+        let file = self.file.as_deref().map(name).unwrap_or_default();
+        key::check_twins(&self.config.keys, &self.origins, &mut problems, &file);
+        if problems.is_empty() { Ok(self) } else { Err(problems.into_error(&file)) }
     }
 }
 

@@ -5,8 +5,11 @@
 //! given, [`value`] checks it and puts it in its place in a [`draft`], [`render`] writes it out again.
 #![forbid(unsafe_code)]
 
+mod choice;
 mod draft;
 mod error;
+mod family;
+mod key;
 mod load;
 mod names;
 mod parse;
@@ -23,12 +26,11 @@ mod url;
 mod value;
 
 pub use error::ConfigError;
+pub use key::{ClientKey, OWNER, Role};
 pub use load::{Loaded, Sources, load};
 pub use render::starter;
 pub use suggest::nearest;
-#[cfg(test)]
-pub use target::Secret;
-pub use target::{Target, TargetKind};
+pub use target::{Secret, Target, TargetKind};
 pub use url::Url;
 
 use crate::limits;
@@ -49,6 +51,16 @@ pub struct Config {
     pub limits: Limits,
     /// `[deliver.NAME]`: where replies can be sent.
     pub deliver: ByName<Target>,
+    /// `[keys.NAME]`: who may come in, beside the owner.
+    pub keys: ByName<ClientKey>,
+}
+
+impl Config {
+    /// Whether this principal may steer the gateway by commands in messages.
+    pub fn is_operator(&self, principal: &str) -> bool {
+        let by_role = self.keys.get(principal).is_some_and(|key| key.role == Role::Operator);
+        by_role || self.session.operators.iter().any(|name| name == principal)
+    }
 }
 
 /// `[http]`: where clients come in.
@@ -61,6 +73,8 @@ pub struct Http {
     /// Names that a `Host` header may have besides the listening address and the loopback names;
     /// lower case, IPv6 without brackets.
     pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that may use the gateway; lower case.
+    pub allowed_origins: Vec<String>,
 }
 
 /// `[agent]`: who answers.
@@ -73,6 +87,19 @@ pub struct Agent {
     pub env: ByName<String>,
     /// Variables of the gateway's own environment that the agent may see.
     pub pass_env: Vec<String>,
+    /// What `/chat/completions` is appended to; there when `kind` is [`AgentKind::Upstream`], and
+    /// only then.
+    pub url: Option<Url>,
+    /// Absolute. `None`: the upstream asks for no key.
+    pub key_file: Option<PathBuf>,
+    /// What the file holds, once [`Loaded::with_secrets`] has read it.
+    pub key: Option<Secret>,
+    /// The upstream's name for the model `default`; empty: the first that it lists.
+    pub model: String,
+    /// Names that clients may say, and the upstream's for them. Empty: they pass as they are.
+    pub models: ByName<String>,
+    /// Bytes of a session's earlier messages that go to the upstream.
+    pub max_history: usize,
     /// From the agent's start to its end.
     pub turn_timeout: Duration,
 }
@@ -84,6 +111,8 @@ pub enum AgentKind {
     Echo,
     /// Runs `command` for each turn.
     Command,
+    /// Asks the OpenAI-compatible server at `url`.
+    Upstream,
 }
 
 /// `[session]`: how messages of one session meet.
@@ -132,6 +161,8 @@ pub enum LogTarget {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     pub max_connections: usize,
+    /// From one address that is no loopback one.
+    pub max_connections_per_address: usize,
     /// Turns at once over all sessions; never 0 here (resolved at load).
     pub max_turns: usize,
     /// Turns that may wait in all.
@@ -165,6 +196,7 @@ impl Default for Http {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), limits::DEFAULT_PORT),
             key_file: None,
             allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
         }
     }
 }
@@ -176,6 +208,12 @@ impl Default for Agent {
             command: Vec::new(),
             env: ByName::new(),
             pass_env: Vec::new(),
+            url: None,
+            key_file: None,
+            key: None,
+            model: String::new(),
+            models: ByName::new(),
+            max_history: limits::MAX_HISTORY_SENT,
             turn_timeout: limits::TURN_TIMEOUT,
         }
     }
@@ -183,7 +221,7 @@ impl Default for Agent {
 
 impl Default for Session {
     fn default() -> Self {
-        Session { busy: Busy::default(), operators: vec!["owner".to_owned()] }
+        Session { busy: Busy::default(), operators: vec![OWNER.to_owned()] }
     }
 }
 
@@ -203,6 +241,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             max_connections: limits::MAX_CONNECTIONS,
+            max_connections_per_address: limits::MAX_CONNECTIONS_PER_ADDRESS,
             max_turns: turns_for_this_machine(),
             max_queue: limits::MAX_QUEUE,
             max_queue_per_session: limits::MAX_QUEUE_PER_SESSION,
@@ -235,7 +274,11 @@ impl fmt::Debug for Agent {
             .field("command", &self.command)
             .field("env", &self.env.names())
             .field("pass_env", &self.pass_env)
+            .field("url", &self.url)
+            .field("key_file", &self.key_file)
+            .field("model", &self.model)
+            .field("models", &self.models)
             .field("turn_timeout", &self.turn_timeout)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

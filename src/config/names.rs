@@ -2,10 +2,11 @@
 //! string in its final form, or the reason against it as the end of "… has VALUE; it …".
 #![forbid(unsafe_code)]
 
+use super::key::{OPERATOR_ROUTES, USER_ROUTES};
 use crate::limits::{
-    MAX_EXEC_STRING, MAX_HOST_LABEL, MAX_HOST_NAME, MAX_PRINCIPAL, MAX_TARGET_NAME,
+    MAX_EXEC_STRING, MAX_HOST_LABEL, MAX_HOST_NAME, MAX_MODEL, MAX_PRINCIPAL, MAX_TARGET_NAME,
 };
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// A host name or IP address as a `Host` header has it, without port; lower case.
 pub fn host(text: &str) -> Result<String, String> {
@@ -28,6 +29,41 @@ pub fn host(text: &str) -> Result<String, String> {
     }
 }
 
+/// The origin of a web page, as browsers send it (RFC 6454 section 6.2): they leave out the port
+/// that a scheme has anyway.
+pub fn origin(text: &str) -> Result<String, String> {
+    let text = text.to_ascii_lowercase();
+    let origin = [("https", "443"), ("http", "80")].into_iter().find_map(|(scheme, usual)| {
+        let authority = text.strip_prefix(scheme)?.strip_prefix("://")?;
+        let (name, port) = match authority.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => (name, port),
+            Some(_) | None => (authority, usual),
+        };
+        let name = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+            Some(address) => format!("[{}]", address.parse::<Ipv6Addr>().ok()?),
+            None => host(name).ok().filter(|name| !name.contains(':'))?,
+        };
+        let number: u16 = port.parse().ok()?;
+        let plain = number.to_string() == port;
+        let port = if port == usual { String::new() } else { format!(":{port}") };
+        plain.then(|| format!("{scheme}://{name}{port}"))
+    });
+    origin.ok_or_else(|| {
+        "it must be scheme, host and port of a page, without path or wildcard, \
+         like \"https://chat.example.org\""
+            .to_owned()
+    })
+}
+
+/// A group of routes.
+pub fn route(text: &str) -> Result<String, String> {
+    let mut known = USER_ROUTES.iter().chain(&OPERATOR_ROUTES);
+    if known.any(|route| *route == text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("there are {}, {}", USER_ROUTES.join(", "), OPERATOR_ROUTES.join(", ")))
+}
+
 /// A string that exec(3) can pass on.
 pub fn argument(text: &str) -> Result<String, String> {
     if text.contains('\0') {
@@ -39,14 +75,14 @@ pub fn argument(text: &str) -> Result<String, String> {
     }
 }
 
-/// The name of a target.
-pub fn target(name: &str) -> Result<String, String> {
+/// The name of a section of the operator's; `word`: what it is the name of.
+pub fn section(name: &str, word: &str) -> Result<String, String> {
     let good = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     if (1..=MAX_TARGET_NAME).contains(&name.len()) && name.bytes().all(good) {
         Ok(name.to_owned())
     } else {
         Err(format!(
-            "a target's name must be of letters, digits, _ and -, at most {MAX_TARGET_NAME}"
+            "a {word}'s name must be of letters, digits, _ and -, at most {MAX_TARGET_NAME}"
         ))
     }
 }
@@ -60,6 +96,15 @@ pub fn principal(name: &str) -> Result<String, String> {
             "a principal's name must be of visible ASCII characters, at most {MAX_PRINCIPAL}, \
              like \"owner\""
         ))
+    }
+}
+
+/// The name of a model.
+pub fn model(name: &str) -> Result<String, String> {
+    if (1..=MAX_MODEL).contains(&name.len()) && !name.contains(char::is_control) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!("a model's name has 1 to {MAX_MODEL} bytes and no control characters"))
     }
 }
 
@@ -79,13 +124,14 @@ pub fn variable(name: &str) -> Result<String, String> {
 }
 
 /// What the gateway tells an agent about its turn, and a target's command about a reply.
-const OWN: [&str; 6] = [
+const OWN: [&str; 7] = [
     "HERMES_SESSION",
     "HERMES_MESSAGE_ID",
     "HERMES_ATTEMPT",
     "HERMES_PRINCIPAL",
     "HERMES_TRANSCRIPT",
     "HERMES_ATTACHMENTS",
+    "HERMES_INSTRUCTIONS",
 ];
 
 /// What systemd tells the gateway: a child that has it could speak in the gateway's name, or be
@@ -120,11 +166,11 @@ mod tests {
     #[test]
     fn targets_and_principals() {
         for good in ["a", "A-b_1", &"x".repeat(MAX_TARGET_NAME)] {
-            assert_eq!(target(good).as_deref(), Ok(good));
+            assert_eq!(section(good, "target").as_deref(), Ok(good));
             assert_eq!(principal(good).as_deref(), Ok(good));
         }
         for bad in ["", "a.b", "a b", "é", "a\n", &"x".repeat(MAX_TARGET_NAME + 1)] {
-            assert!(target(bad).is_err(), "{bad:?}");
+            assert!(section(bad, "target").is_err(), "{bad:?}");
         }
         assert!(principal("telegram:@x/1").is_ok());
         for bad in ["", "a b", "é", "a\n", &"x".repeat(MAX_PRINCIPAL + 1)] {

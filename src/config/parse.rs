@@ -3,7 +3,8 @@
 
 use super::draft::{Draft, Section};
 use super::error::{Origin, quoted, shown};
-use super::schema::{self, KEYS, TARGETS};
+use super::family::Family;
+use super::schema::{self, KEYS};
 use super::suggest;
 use super::syntax::{self, Lines, Source};
 use super::value::type_of;
@@ -22,8 +23,8 @@ pub fn read(bytes: &[u8], draft: &mut Draft) {
     for (section, content) in root.as_table().into_iter().flatten() {
         let at = source.key(section);
         let name = section.name.as_ref();
-        if name == TARGETS {
-            read_targets(content, at, draft, &source);
+        if let Some(family) = Family::of(name) {
+            read_family(family, content, at, draft, &source);
         } else if schema::keys_of(name).next().is_some() {
             read_keys(Section::Plain(name), content, at, draft, &source);
         } else {
@@ -32,20 +33,27 @@ pub fn read(bytes: &[u8], draft: &mut Draft) {
     }
 }
 
-fn read_targets(content: &Value<'_>, at: Origin, draft: &mut Draft, source: &Source<'_>) {
-    let Some(targets) = content.as_table() else {
+fn read_family(
+    family: Family,
+    content: &Value<'_>,
+    at: Origin,
+    draft: &mut Draft,
+    source: &Source<'_>,
+) {
+    let (section, word) = (family.section(), family.word());
+    let Some(all) = content.as_table() else {
         let fault =
-            format!("targets are sections, written [deliver.NAME]; got {}", type_of(content));
+            format!("{word}s are sections, written [{section}.NAME]; got {}", type_of(content));
         return draft.notes.problems.push(at, fault);
     };
-    for (target, content) in targets {
-        let at = source.key(target);
-        let name = target.name.as_ref();
-        if content.as_table().is_none() && schema::TARGET_KEYS.iter().any(|key| key.name == name) {
-            let fault = format!("{name} belongs to a target: write it in [deliver.NAME]");
+    for (own, content) in all {
+        let at = source.key(own);
+        let name = own.name.as_ref();
+        if content.as_table().is_none() && family.key_names().contains(&name) {
+            let fault = format!("{name} belongs to a {word}: write it in [{section}.NAME]");
             draft.notes.problems.push(at, fault);
-        } else if draft.target(name, at.clone()) {
-            read_keys(Section::Target(name), content, at, draft, source);
+        } else if draft.named(family, name, at.clone()) {
+            read_keys(Section::Named(family, name), content, at, draft, source);
         }
     }
 }
@@ -81,9 +89,9 @@ fn unknown_section(name: &str, content: &Value<'_>) -> String {
 
 /// What to do about a section that does not exist.
 pub fn meant_section(name: &str) -> String {
-    let known = schema::sections().into_iter().chain([TARGETS]);
+    let known = schema::sections().into_iter().chain(Family::ALL.map(Family::section));
     match suggest::nearest(name, known) {
-        Some(TARGETS) => "did you mean [deliver.NAME]?".to_owned(),
+        Some(near) if Family::of(near).is_some() => format!("did you mean [{near}.NAME]?"),
         Some(near) => format!("did you mean [{near}]?"),
         None => known_sections(),
     }
@@ -91,7 +99,7 @@ pub fn meant_section(name: &str) -> String {
 
 fn known_sections() -> String {
     let mut known: Vec<_> = schema::sections().iter().map(|name| format!("[{name}]")).collect();
-    known.push("[deliver.NAME]".to_owned());
+    known.extend(Family::ALL.map(|family| format!("[{}.NAME]", family.section())));
     format!("the sections are {}", known.join(", "))
 }
 
@@ -99,7 +107,7 @@ fn known_sections() -> String {
 pub fn unknown_key(section: Section<'_>, name: &str) -> String {
     let known: Vec<_> = match section {
         Section::Plain(section) => schema::keys_of(section).map(|key| key.name).collect(),
-        Section::Target(_) => schema::TARGET_KEYS.iter().map(|key| key.name).collect(),
+        Section::Named(family, _) => family.key_names(),
     };
     let way = match (suggest::nearest(name, known.iter().copied()), home(name)) {
         (_, Some(home)) => format!("it belongs in [{home}]"),
@@ -112,6 +120,9 @@ pub fn unknown_key(section: Section<'_>, name: &str) -> String {
 /// The section of a key.
 fn home(name: &str) -> Option<&'static str> {
     let key = KEYS.iter().find(|key| key.name == name).map(|key| key.section);
-    let target = schema::TARGET_KEYS.iter().find(|key| key.name == name);
-    key.or(target.map(|_| "deliver.NAME"))
+    let family = Family::ALL.into_iter().find(|family| family.key_names().contains(&name));
+    key.or(family.map(|family| match family {
+        Family::Targets => "deliver.NAME",
+        Family::Keys => "keys.NAME",
+    }))
 }

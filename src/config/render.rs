@@ -3,8 +3,9 @@
 #![forbid(unsafe_code)]
 
 use super::error::{Origin, shown};
+use super::family::{CLIENT_KEYS, Family, TARGET_KEYS};
 use super::load::Loaded;
-use super::schema::{self, Field, TARGET_KEYS, TARGETS};
+use super::schema::{self, Field};
 use super::{Config, Url, units};
 use std::path::Path;
 
@@ -27,11 +28,19 @@ impl Loaded {
             }
         }
         for target in config.deliver.values_mut() {
-            let section = format!("{TARGETS}.{}", target.name);
+            let section = format!("{}.{}", Family::Targets.section(), target.name);
             text.push_str(&format!("\n[{section}]\n"));
             for key in TARGET_KEYS {
                 let full_name = format!("{section}.{}", key.name);
                 self.setting(&full_name, (key.field)(target), true, &mut text);
+            }
+        }
+        for own in config.keys.values_mut() {
+            let section = format!("{}.{}", Family::Keys.section(), own.name);
+            text.push_str(&format!("\n[{section}]\n"));
+            for key in CLIENT_KEYS {
+                let full_name = format!("{section}.{}", key.name);
+                self.setting(&full_name, (key.field)(own), true, &mut text);
             }
         }
         text
@@ -84,6 +93,16 @@ pub(super) fn value(field: Field<'_>) -> String {
         Field::List(at, _) => {
             let items: Vec<_> = at.iter().map(|item| string(item)).collect();
             format!("[{}]", items.join(", "))
+        }
+        Field::Text(at, _) => string(at),
+        Field::Models(at) => {
+            let bare = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+            let key = |name: &str| if bare(name) { name.to_owned() } else { string(name) };
+            let items = at.iter().map(|(name, to)| format!("{} = {}", key(name), string(to)));
+            match items.collect::<Vec<_>>().join(", ") {
+                items if items.is_empty() => "{}".to_owned(),
+                items => format!("{{ {items} }}"),
+            }
         }
         Field::Env(_) => "{}".to_owned(),
         Field::Choice(at) => string(at.word()),
@@ -143,6 +162,11 @@ pub fn starter(listen_port: u16, name: &str) -> String {
     );
     text.push_str("# [deliver.example]\n");
     for key in TARGET_KEYS {
+        text.push_str(&format!("##   {}\n#   {} = {}\n", key.help, key.name, key.example));
+    }
+    text.push_str("\n## Further keys than the gateway's own: a section for each principal.\n");
+    text.push_str("# [keys.alice]\n");
+    for key in CLIENT_KEYS {
         text.push_str(&format!("##   {}\n#   {} = {}\n", key.help, key.name, key.example));
     }
     text

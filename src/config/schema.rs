@@ -2,10 +2,10 @@
 //! example and a line of help. Reading, suggestions, `config` and the starter file follow from it.
 #![forbid(unsafe_code)]
 
-use super::{AgentKind, Busy, Config, LogTarget, Target, TargetKind, Url, names};
+use super::choice::Choice;
+use super::{Config, Url, names};
 use crate::limits;
 use crate::named::ByName;
-use log::LevelFilter;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -31,8 +31,12 @@ pub enum Field<'a> {
     Url(&'a mut Option<Url>),
     /// A list of strings, each put into its final form, or refused with a reason, by the check.
     List(&'a mut Vec<String>, fn(&str) -> Result<String, String>),
+    /// A string that the check takes; the empty one is always good.
+    Text(&'a mut String, fn(&str) -> Result<String, String>),
     /// Variables by name.
     Env(&'a mut ByName<String>),
+    /// Models by name.
+    Models(&'a mut ByName<String>),
     Choice(&'a mut dyn Choice),
     Time(&'a mut Duration, RangeInclusive<Duration>),
     /// A number of bytes.
@@ -48,79 +52,7 @@ impl<C> Key<C> {
     }
 }
 
-/// A setting with a fixed set of words.
-pub trait Choice {
-    fn words(&self) -> Vec<&'static str>;
-    fn word(&self) -> &'static str;
-    /// Takes the value that the word names; false if no value has that name.
-    fn choose(&mut self, word: &str) -> bool;
-}
-
-/// The names of an enum's values.
-trait Named: Copy + PartialEq + 'static {
-    const NAMES: &'static [(&'static str, Self)];
-}
-
-impl<T: Named> Choice for T {
-    fn words(&self) -> Vec<&'static str> {
-        T::NAMES.iter().map(|(name, _)| *name).collect()
-    }
-
-    fn word(&self) -> &'static str {
-        let named = T::NAMES.iter().find(|(_, value)| value == self);
-        named.map_or("", |(name, _)| name)
-    }
-
-    fn choose(&mut self, word: &str) -> bool {
-        match T::NAMES.iter().find(|(name, _)| *name == word) {
-            Some((_, value)) => {
-                *self = *value;
-                true
-            }
-            None => false,
-        }
-    }
-}
-
-impl Named for AgentKind {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("echo", AgentKind::Echo), ("command", AgentKind::Command)];
-}
-
-impl Named for TargetKind {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("callback", TargetKind::Callback), ("command", TargetKind::Command)];
-}
-
-impl Named for Busy {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("queue", Busy::Queue), ("interrupt", Busy::Interrupt)];
-}
-
-impl Named for LogTarget {
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("auto", LogTarget::Auto),
-        ("stderr", LogTarget::Stderr),
-        ("journal", LogTarget::Journal),
-        ("syslog", LogTarget::Syslog),
-    ];
-}
-
-impl Named for LevelFilter {
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("off", LevelFilter::Off),
-        ("error", LevelFilter::Error),
-        ("warn", LevelFilter::Warn),
-        ("info", LevelFilter::Info),
-        ("debug", LevelFilter::Debug),
-        ("trace", LevelFilter::Trace),
-    ];
-}
-
-/// The section whose sections are the targets of deliveries.
-pub const TARGETS: &str = "deliver";
-
-/// The sections in the order of [`KEYS`], without [`TARGETS`].
+/// The sections in the order of [`KEYS`], without the families.
 pub fn sections() -> Vec<&'static str> {
     let mut sections: Vec<_> = KEYS.iter().map(|key| key.section).collect();
     sections.dedup();
@@ -155,11 +87,18 @@ pub static KEYS: &[Key] = &[
         help: "Further names that clients may call this gateway by, for one behind a proxy.",
     },
     Key {
+        section: "http",
+        name: "allowed_origins",
+        field: |c| Field::List(&mut c.http.allowed_origins, names::origin),
+        example: "[\"https://chat.example.org\"]",
+        help: "Web pages that may use this gateway from a browser, with a key; none by default.",
+    },
+    Key {
         section: "agent",
         name: "kind",
         field: |c| Field::Choice(&mut c.agent.kind),
         example: "\"command\"",
-        help: "Who answers: \"echo\" (built in) or \"command\".",
+        help: "Who answers: \"echo\" (built in), \"command\" or \"upstream\".",
     },
     Key {
         section: "agent",
@@ -181,6 +120,41 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::List(&mut c.agent.pass_env, names::variable),
         example: "[\"LANG\", \"TZ\"]",
         help: "Variables of the gateway's own environment that the agent may see.",
+    },
+    Key {
+        section: "agent",
+        name: "url",
+        field: |c| Field::Url(&mut c.agent.url),
+        example: "\"http://127.0.0.1:11434/v1\"",
+        help: "Base of an OpenAI-compatible server; alone it means kind = \"upstream\".",
+    },
+    Key {
+        section: "agent",
+        name: "key_file",
+        field: |c| Field::Path(&mut c.agent.key_file),
+        example: "\"~/.config/upstream.key\"",
+        help: "The upstream's key; empty: it asks for none.",
+    },
+    Key {
+        section: "agent",
+        name: "model",
+        field: |c| Field::Text(&mut c.agent.model, names::model),
+        example: "\"qwen2.5:3b\"",
+        help: "The upstream's name for the model \"default\"; empty: the first that it lists.",
+    },
+    Key {
+        section: "agent",
+        name: "models",
+        field: |c| Field::Models(&mut c.agent.models),
+        example: "{ fast = \"qwen2.5:3b\" }",
+        help: "Names that clients may say, and the upstream's for them; empty: any name passes.",
+    },
+    Key {
+        section: "agent",
+        name: "max_history",
+        field: |c| Field::Size(&mut c.agent.max_history, limits::MAX_HISTORY_SENT_RANGE),
+        example: "\"128KiB\"",
+        help: "Of a session's earlier messages, what goes to the upstream; the oldest are left out.",
     },
     Key {
         section: "agent",
@@ -228,8 +202,18 @@ pub static KEYS: &[Key] = &[
         section: "limits",
         name: "max_connections",
         field: |c| Field::Count(&mut c.limits.max_connections, limits::MAX_CONNECTIONS_RANGE, None),
-        example: "1000",
-        help: "Connections at once; what is over is answered with 503.",
+        example: "10000",
+        help: "Connections at once, if the system allows them; what is over is answered with 503.",
+    },
+    Key {
+        section: "limits",
+        name: "max_connections_per_address",
+        field: |c| {
+            let field = &mut c.limits.max_connections_per_address;
+            Field::Count(field, limits::MAX_CONNECTIONS_RANGE, None)
+        },
+        example: "500",
+        help: "Of these from one address (IPv6: one /64); loopback is not counted.",
     },
     Key {
         section: "limits",
@@ -333,65 +317,5 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::Time(&mut c.limits.write_timeout, limits::CONNECTION_TIMEOUT_RANGE),
         example: "\"30s\"",
         help: "For a client that takes nothing of its answer.",
-    },
-];
-
-/// The keys of each `[deliver.NAME]`.
-pub static TARGET_KEYS: &[Key<Target>] = &[
-    Key {
-        section: "deliver",
-        name: "kind",
-        field: |c| Field::Choice(&mut c.kind),
-        example: "\"callback\"",
-        help: "\"callback\" or \"command\"; url or command alone says it too.",
-    },
-    Key {
-        section: "deliver",
-        name: "url",
-        field: |c| Field::Url(&mut c.url),
-        example: "\"https://example.org/hook\"",
-        help: "A callback: where each reply is posted to.",
-    },
-    Key {
-        section: "deliver",
-        name: "secret_file",
-        field: |c| Field::Path(&mut c.secret_file),
-        example: "\"~/.config/hook.secret\"",
-        help: "What callbacks are signed with (Standard Webhooks): whsec_BASE64, or plain text.",
-    },
-    Key {
-        section: "deliver",
-        name: "command",
-        field: |c| Field::List(&mut c.command, names::argument),
-        example: "[\"my-notifier\", \"--flag\"]",
-        help: "Program and arguments, no shell; the reply is on its stdin.",
-    },
-    Key {
-        section: "deliver",
-        name: "env",
-        field: |c| Field::Env(&mut c.env),
-        example: "{ ROOM = \"ops\" }",
-        help: "Environment variables for the command.",
-    },
-    Key {
-        section: "deliver",
-        name: "pass_env",
-        field: |c| Field::List(&mut c.pass_env, names::variable),
-        example: "[\"LANG\", \"TZ\"]",
-        help: "Variables of the gateway's own environment that the command may see.",
-    },
-    Key {
-        section: "deliver",
-        name: "timeout",
-        field: |c| Field::Time(&mut c.timeout, limits::DELIVERY_TIMEOUT_RANGE),
-        example: "\"30s\"",
-        help: "For one attempt.",
-    },
-    Key {
-        section: "deliver",
-        name: "expire",
-        field: |c| Field::Time(&mut c.expire, limits::DELIVERY_EXPIRE_RANGE),
-        example: "\"24h\"",
-        help: "Tried for so long; then the reply is a dead letter.",
     },
 ];

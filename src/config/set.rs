@@ -4,7 +4,8 @@
 
 use super::draft::{Draft, Section};
 use super::error::{Origin, shown};
-use super::schema::{self, Field, TARGETS};
+use super::family::Family;
+use super::schema::{self, Field};
 use super::syntax::Source;
 use super::value::{Slot, wrong_type};
 use super::{parse, suggest};
@@ -14,6 +15,7 @@ use toml_span::value::ValueInner;
 
 /// Reads one argument into the draft, over what is there.
 pub fn read(argument: &str, draft: &mut Draft) {
+    use Field::{Address, Choice, Count, Env, List, Models, Path, Text, Url};
     let source = Source::Set(label(argument));
     let origin = Origin::Set(label(argument));
     let mut fault = |text: String| draft.notes.problems.push(origin.clone(), text);
@@ -25,16 +27,20 @@ pub fn read(argument: &str, draft: &mut Draft) {
         return fault(format!("there is no section in it; {way}"));
     };
     let mut name = name;
-    let place = if section == TARGETS {
-        let way = "write --set deliver.NAME.key=value, like --set deliver.ops.timeout=10s";
-        let Some((target, key)) = name.split_once('.') else {
-            return fault(format!("there is no target and key in it; {way}"));
+    let place = if let Some(family) = Family::of(section) {
+        let (word, like) = match family {
+            Family::Targets => ("target", "--set deliver.ops.timeout=10s"),
+            Family::Keys => ("name", "--set keys.alice.role=operator"),
+        };
+        let Some((own, key)) = name.split_once('.') else {
+            let way = format!("write --set {section}.NAME.key=value, like {like}");
+            return fault(format!("there is no {word} and key in it; {way}"));
         };
         name = key;
-        if !draft.target(target, origin.clone()) {
+        if !draft.named(family, own, origin.clone()) {
             return;
         }
-        Section::Target(target)
+        Section::Named(family, own)
     } else {
         if schema::keys_of(section).next().is_none() {
             let meant = parse::meant_section(section);
@@ -43,7 +49,7 @@ pub fn read(argument: &str, draft: &mut Draft) {
         Section::Plain(section)
     };
     if let Some(variable) = name.strip_prefix("env.")
-        && let Some((Slot { field: Field::Env(env), label }, notes)) = draft.find(place, "env")
+        && let Some((Slot { field: Env(env), label }, notes)) = draft.find(place, "env")
     {
         return with_value(text, true, |value, _| {
             notes.variable(env, &label, variable, origin.clone(), value, &source);
@@ -53,9 +59,8 @@ pub fn read(argument: &str, draft: &mut Draft) {
         return draft.notes.problems.push(origin, parse::unknown_key(place, name));
     };
     let field = &slot.field;
-    use Field::{Address, Choice, Count, List, Path, Url};
-    let plain = matches!(field, Address(_) | Path(_) | Url(_) | Choice(_));
-    let no_text = matches!(field, List(..) | Field::Env(_) | Count(..));
+    let plain = matches!(field, Address(_) | Path(_) | Url(_) | Text(..) | Choice(_));
+    let no_text = matches!(field, List(..) | Env(_) | Models(_) | Count(..));
     with_value(text, plain, |value, is_toml| {
         if no_text && !is_toml {
             let fault = wrong_type(&slot.label, &slot.field, "text that is not TOML");

@@ -50,6 +50,33 @@ impl Secret {
         if bytes.is_empty() { Err("it is empty".to_owned()) } else { Ok(Secret(bytes)) }
     }
 
+    /// A key that goes into a header as it is.
+    ///
+    /// # Errors
+    /// What is wrong with it, without quoting it.
+    pub fn key(text: &str) -> Result<Secret, String> {
+        let text = text.trim();
+        if text.is_empty() {
+            Err("it is empty".to_owned())
+        } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
+            Err("a key is one word of visible ASCII characters".to_owned())
+        } else {
+            Ok(Secret(text.as_bytes().to_vec()))
+        }
+    }
+
+    /// What a client shows: the same, and long enough to be no word that somebody guesses.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn client(text: &str) -> Result<Secret, String> {
+        let length = text.trim().len();
+        if length < limits::MIN_KEY {
+            return Err(format!("the key has {length} characters, it needs {}", limits::MIN_KEY));
+        }
+        Secret::key(text)
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }

@@ -1,11 +1,11 @@
-//! The URLs of callbacks: http or https, without anything that two readers could take differently
+//! The URLs of callbacks and upstreams: http or https, without anything that two readers could take differently
 //! (RFC 3986, less userinfo, fragments and everything that should have been percent-encoded). Pure.
 #![forbid(unsafe_code)]
 
 use super::names;
 use crate::limits::{MAX_TARGET, MAX_URL};
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Displays as it was given.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Url {
         };
         let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if authority.contains('@') {
-            return Err("it must not hold credentials: use secret_file".to_owned());
+            return Err("it must not hold credentials: they belong in a file".to_owned());
         }
         if target.contains('#') {
             return Err("it must not have a #fragment, which no server sees".to_owned());
@@ -88,6 +88,19 @@ impl Url {
         })
     }
 
+    /// The target of a request to what is below this URL; a query stays at the end.
+    pub fn below(&self, path: &str) -> String {
+        let at = self.target.find('?').unwrap_or(self.target.len());
+        let (base, query) = self.target.split_at(at);
+        format!("{}{path}{query}", base.trim_end_matches('/'))
+    }
+
+    /// What is sent there stays on this machine.
+    pub fn is_loopback(&self) -> bool {
+        let address = self.host.parse::<IpAddr>();
+        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    }
+
     /// Scheme, host and port: what may stand in a log, while paths of callbacks are often secrets.
     pub fn origin(&self) -> String {
         let scheme = if self.secure { "https" } else { "http" };
@@ -140,6 +153,23 @@ mod tests {
             let found = (url.authority.as_str(), url.port, url.target.as_str(), url.to_string());
             assert_eq!(found, (authority, port, target, shown.to_owned()), "{text}");
             assert_eq!(Url::parse(&url.to_string()).unwrap(), url);
+        }
+        for (text, below) in [
+            ("http://a", "/models"),
+            ("http://a/v1", "/v1/models"),
+            ("http://a/v1/?x=/", "/v1/models?x=/"),
+        ] {
+            assert_eq!(Url::parse(text).unwrap().below("/models"), below, "{text}");
+        }
+        for (host, loopback) in [
+            ("localhost", true),
+            ("127.1.2.3", true),
+            ("[::1]", true),
+            ("10.0.0.1", false),
+            ("a", false),
+        ] {
+            let url = Url::parse(&format!("http://{host}")).unwrap();
+            assert_eq!(url.is_loopback(), loopback, "{host}");
         }
         assert_eq!(Url::parse("https://[::1]:1/").unwrap().host, "::1");
         assert_eq!(format!("{:?}", Url::parse("http://a/secret").unwrap()), "http://a");

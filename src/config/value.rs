@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 use toml_span::Value;
-use toml_span::value::ValueInner;
+use toml_span::value::{Table, ValueInner};
 
 /// What is known about the values of a draft.
 #[derive(Debug, Default)]
@@ -82,6 +82,12 @@ impl Notes {
                 let url = || Url::parse(text).map_err(|reason| bad(key, text, &reason));
                 *at = if text.is_empty() { None } else { Some(url()?) };
             }
+            Field::Text(at, check) => {
+                let text = text?;
+                let checked = || check(text).map_err(|reason| bad(key, text, &reason));
+                *at = if text.is_empty() { String::new() } else { checked()? };
+            }
+            Field::Models(at) => *at = models(key, value.as_table().ok_or(wrong)?)?,
             Field::List(at, check) => {
                 let array = value.as_array().ok_or(wrong)?;
                 if let Some(list) = list(key, array, check, source, &mut self.problems) {
@@ -170,6 +176,22 @@ impl Notes {
         };
         self.problems.push(source.value(value), format!("{full_name} {fault}"));
     }
+}
+
+fn models(key: &Label, table: &Table<'_>) -> Result<ByName<String>, String> {
+    let mut models = ByName::new();
+    for (name, value) in table {
+        let (label, name) = (&key.name, name.name.as_ref());
+        let Some(model) = value.as_str() else {
+            let got = type_of(value);
+            return Err(format!("{label} has {} for {}; it must be a string", got, quoted(name)));
+        };
+        let checked = |text: &str| {
+            names::model(text).map_err(|reason| format!("{label} has {}; {reason}", quoted(text)))
+        };
+        models.insert(checked(name)?, checked(model)?);
+    }
+    Ok(models)
 }
 
 fn path(key: &Label, text: &str, home: Option<&PathBuf>) -> Result<Option<PathBuf>, String> {
@@ -271,7 +293,8 @@ pub fn wrong_type(key: &Label, field: &Field<'_>, got: &str) -> String {
         Field::Path(_) => "a path in quotes",
         Field::Url(_) => "a URL in quotes",
         Field::List(..) => "a list of strings",
-        Field::Env(_) => "a table of strings",
+        Field::Text(..) => "a string",
+        Field::Env(_) | Field::Models(_) => "a table of strings",
         Field::Choice(choice) => {
             return format!("{} must be {}; got {got}", key.name, alternatives(&choice.words()));
         }

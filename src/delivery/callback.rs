@@ -4,22 +4,25 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Parcel, Sent, curl, plain};
+use super::judge::{Seen, judge};
+use super::{Parcel, Sent};
 use crate::config::{Target, Url};
 use crate::digest::{hmac_sha256, to_base64};
-use crate::subprocess::Children;
+use crate::http::client::Error;
+use crate::http::curl;
+use crate::http::outward::{Call, End, Ends, client, connect};
+use crate::limits::{MAX_SKIPPED_BODY, SKIP_TIMEOUT};
+use crate::subprocess::{Children, environment};
 use crate::text::quoted;
 
-/// A request, made once and sent by one of the two ways.
-pub struct Post<'a> {
-    pub target: &'a Target,
-    pub url: &'a Url,
-    pub headers: Vec<(&'static str, String)>,
-    pub body: String,
+/// What is posted.
+struct Post {
+    headers: Vec<(&'static str, String)>,
+    body: String,
     /// When it was made, since 1970.
-    pub now: Duration,
+    now: Duration,
 }
 
 pub fn send(
@@ -29,12 +32,46 @@ pub fn send(
     children: &Arc<Children>,
     cut: BorrowedFd<'_>,
 ) -> Sent {
-    let post = Post::new(target, url, parcel, SystemTime::now());
-    if url.secure { curl::send(&post, children, cut) } else { plain::send(&post, cut) }
+    let post = Post::new(target, parcel, SystemTime::now());
+    let deadline = Instant::now() + target.timeout;
+    let ends = Ends { deadline, cut: Some(cut), cancel: None, client: None, idle: None };
+    let seen = |seen| judge(seen, post.now);
+    match (exchange(target, url, &post, children, &ends), ends.over()) {
+        (Ok((status, after)), _) => seen(Seen::Response(status, after.as_deref())),
+        (Err(_), Some(End::Late)) => seen(Seen::Trouble("no answer within its timeout")),
+        (Err(_), Some(End::Cut | End::Cancelled | End::ClientGone)) => Sent::Cut,
+        (Err(e), None) => seen(Seen::Trouble(&e.to_string())),
+    }
 }
 
-impl<'a> Post<'a> {
-    pub fn new(target: &'a Target, url: &'a Url, parcel: &Parcel<'_>, now: SystemTime) -> Post<'a> {
+fn exchange(
+    target: &Target,
+    url: &Url,
+    post: &Post,
+    children: &Arc<Children>,
+    ends: &Ends<'_>,
+) -> Result<(u16, Option<String>), Error> {
+    let mut headers: Vec<_> = post.headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
+    headers.push(("Connection", "close"));
+    let (headers, body) = (&headers[..], post.body.as_str());
+    let call = Call { method: "POST", url, target: &url.target, headers, body };
+    let stream;
+    let mut client = if url.secure {
+        curl::client(children, environment(&target.env, &target.pass_env), &call, ends)?
+    } else {
+        stream = connect(url, ends)?;
+        client(&stream, url, ends)?
+    };
+    let answer = client.call(&call, ends)?;
+    let (status, after) = (answer.status, answer.header("Retry-After").map(str::to_owned));
+    // Its body means nothing to us; but a socket closed before it came would reset the connection.
+    let most = usize::try_from(MAX_SKIPPED_BODY).unwrap_or(0);
+    let _ = answer.body(most, ends.deadline.min(Instant::now() + SKIP_TIMEOUT));
+    Ok((status, after))
+}
+
+impl Post {
+    fn new(target: &Target, parcel: &Parcel<'_>, now: SystemTime) -> Post {
         let body = body(parcel);
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let timestamp = now.as_secs().to_string();
@@ -50,7 +87,7 @@ impl<'a> Post<'a> {
             headers.push(("webhook-signature", signature));
         }
         headers.push(("webhook-timestamp", timestamp));
-        Post { target, url, headers, body, now }
+        Post { headers, body, now }
     }
 }
 
@@ -108,7 +145,6 @@ mod tests {
     #[test]
     fn what_is_posted() {
         let target = Target::new("hook");
-        let url = Url::parse("http://a/").unwrap();
         let parcel = Parcel {
             id: "01J",
             session: None,
@@ -120,7 +156,7 @@ mod tests {
             finished_at: "F",
         };
         let now = UNIX_EPOCH + Duration::from_millis(784_111_777_042);
-        let post = Post::new(&target, &url, &parcel, now);
+        let post = Post::new(&target, &parcel, now);
         assert_eq!(
             post.body,
             "{\"type\":\"message.failed\",\"timestamp\":\"F\",\"data\":{\
@@ -137,7 +173,7 @@ mod tests {
         assert_eq!(value["data"]["principal"], "me@home");
         let parcel = Parcel { session: Some("s"), status: "done", ..parcel };
         let value: serde_json::Value =
-            serde_json::from_str(&Post::new(&target, &url, &parcel, now).body).unwrap();
+            serde_json::from_str(&Post::new(&target, &parcel, now).body).unwrap();
         assert_eq!(
             (&value["data"]["reply"], &value["type"]),
             (&"\"no\"\n@".into(), &"message.done".into())

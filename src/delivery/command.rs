@@ -6,12 +6,13 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::judge::{Seen, judge, quoting};
+use super::judge::{Seen, judge};
 use super::{Parcel, Sent};
 use crate::config::Target;
 use crate::limits::{KILL_AFTER, MAX_STDERR_TAIL};
 use crate::subprocess::{Children, How, Order, Program, converse, environment};
 use crate::text::escaped;
+use crate::text::quoting;
 
 pub fn send(
     target: &Target,

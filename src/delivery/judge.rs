@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use super::Sent;
-use crate::limits::{MAX_RETRY_AFTER, MAX_STDERR_TAIL};
+use crate::limits::MAX_RETRY_AFTER;
 use crate::sys::process::Status;
-use crate::text::{escaped, one_line};
+use crate::text::quoting;
 
 /// What was seen of the target.
 #[derive(Clone, Copy, Debug)]
@@ -42,14 +42,6 @@ pub fn judge(seen: Seen<'_>, now: Duration) -> Sent {
         }
         Seen::Trouble(why) => deferred(quoting(why, b""), None),
     }
-}
-
-/// Words with the end of what was said on stderr.
-pub fn quoting(words: &str, said: &[u8]) -> String {
-    let end = &said[said.len().saturating_sub(MAX_STDERR_TAIL)..];
-    let said = one_line(end);
-    let colon = if said.is_empty() { "" } else { ": " };
-    escaped(&format!("{words}{colon}{said}"), false)
 }
 
 /// The field's value (RFC 9110 section 10.2.3): seconds or a date, not beyond our patience. What is

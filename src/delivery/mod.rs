@@ -7,9 +7,7 @@
 pub mod backoff;
 mod callback;
 mod command;
-mod curl;
 mod judge;
-mod plain;
 #[cfg(test)]
 mod tests;
 

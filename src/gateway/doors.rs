@@ -1,23 +1,25 @@
 //! The doors: accepting connections and giving each a thread.
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use crate::api::{self, Origin, Service};
+use super::guests::{Guests, Room};
+use crate::api::{self, Origin, Service, place};
 use crate::config::Config;
-use crate::http::Connection;
-use crate::http::Limits;
-use crate::http::Socket;
+use crate::http::{Connection, Limits, Seat, Shared, Socket};
 use crate::limits::{
     ACCEPT_BATCH, CONNECTION_STACK, DESCRIPTORS_PER_CONNECTION, DESCRIPTORS_PER_TURN,
-    MAX_CONTROL_CONNECTIONS, RESERVED_DESCRIPTORS,
+    MAX_CONTROL_CONNECTIONS, RESERVED_DESCRIPTORS, RESERVED_TASKS, TASKS_PER_TURN,
 };
 use crate::sys::fd::{limit, set_nonblocking};
-use crate::sys::{socket, user};
+use crate::sys::process::is_shortage;
+use crate::sys::{proc, socket, user};
 use crate::threads::spawn;
 
 /// What a connection over the cap is told. Short: it is written without waiting.
@@ -26,36 +28,107 @@ Content-Length: 120\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
 {\"error\":{\"message\":\"Too many connections; try again later.\",\
 \"type\":\"server_error\",\"param\":null,\"code\":\"overloaded\"}}   ";
 
-/// Accepts what waits at both doors.
-///
-/// # Errors
-/// When accepting fails for lack of something: rest for `ACCEPT_BACK_OFF` before the next try.
-pub fn accept(tcp: &TcpListener, control: &UnixListener, service: &Arc<Service>) -> io::Result<()> {
-    let cap = connections_allowed(&service.settings().config);
-    // The control socket first: its few clients are the operator.
-    for _ in 0..ACCEPT_BATCH {
-        match control.accept() {
-            Ok((stream, _)) => admit_control(stream, service)?,
-            Err(e) if passes(&e) => continue,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-            Err(e) => return Err(e),
-        }
+pub struct Doors {
+    pub tcp: TcpListener,
+    pub control: UnixListener,
+    guests: Arc<Guests>,
+    /// How many tasks the system lets us have.
+    tasks: Option<usize>,
+    /// One on the control socket that no thread could be had for: it is tried again.
+    waiting: RefCell<Option<(UnixStream, u32)>>,
+}
+
+impl Doors {
+    pub fn new(tcp: TcpListener, control: UnixListener) -> Doors {
+        let (guests, waiting) = (Arc::default(), RefCell::default());
+        Doors { tcp, control, guests, tasks: proc::task_limit(), waiting }
     }
-    for _ in 0..ACCEPT_BATCH {
-        match tcp.accept() {
-            Ok((stream, peer)) => {
-                if service.connections.load(Ordering::SeqCst) >= cap {
-                    refuse(stream);
-                } else {
-                    start(Box::new(stream), Origin::Tcp(peer), service)?;
-                }
+
+    /// Accepts what waits at both doors.
+    ///
+    /// # Errors
+    /// When accepting fails for lack of something: rest for `ACCEPT_BACK_OFF` before the next try.
+    pub fn accept(&self, service: &Arc<Service>) -> io::Result<()> {
+        self.accept_all(service).inspect_err(|e| {
+            if is_shortage(e) {
+                self.guests.tighten(Instant::now());
             }
-            Err(e) if passes(&e) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-            Err(e) => return Err(e),
-        }
+        })
     }
-    Ok(())
+
+    /// Whether somebody waits at the control socket who was accepted already.
+    pub fn owes(&self) -> bool {
+        self.waiting.borrow().is_some()
+    }
+
+    fn accept_all(&self, service: &Arc<Service>) -> io::Result<()> {
+        // The control socket first: its few clients are the operator.
+        let waiting = self.waiting.take();
+        if let Some((stream, uid)) = waiting {
+            self.let_in(stream, uid, service)?;
+        }
+        for _ in 0..ACCEPT_BATCH {
+            match self.control.accept() {
+                Ok((stream, _)) => self.admit_control(stream, service)?,
+                Err(e) if passes(&e) => continue,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e),
+            }
+        }
+        let room = room(&service.settings().config, self.tasks);
+        for _ in 0..ACCEPT_BATCH {
+            match self.tcp.accept() {
+                Ok((stream, peer)) => self.admit(stream, peer, room, service)?,
+                Err(e) if passes(&e) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    fn admit(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        room: Room,
+        service: &Arc<Service>,
+    ) -> io::Result<()> {
+        let mut stream = Shared(Arc::new(stream));
+        let now = Instant::now();
+        let Some((number, seat)) = self.guests.enter(&stream.0, place(peer.ip()), room, now) else {
+            refuse(&mut stream);
+            return Ok(());
+        };
+        let place = Some((Arc::clone(&self.guests), number));
+        let counted = Counted::new(service, Origin::Tcp(peer), place);
+        start(Box::new(stream.clone()), Some(seat), counted).inspect_err(|_| refuse(&mut stream))
+    }
+
+    /// Lets in our own uid and root, by the kernel's word.
+    fn admit_control(&self, mut stream: UnixStream, service: &Arc<Service>) -> io::Result<()> {
+        let uid = match socket::peer(&stream) {
+            Ok(peer) => peer.uid,
+            Err(_) => return Ok(()),
+        };
+        if uid != user::own_uid() && uid != 0 {
+            log::warn!("uid {uid} was turned away from the control socket");
+            return Ok(());
+        }
+        if service.control_connections.load(Ordering::SeqCst) >= MAX_CONTROL_CONNECTIONS {
+            refuse(&mut stream);
+            return Ok(());
+        }
+        self.let_in(stream, uid, service)
+    }
+
+    fn let_in(&self, stream: UnixStream, uid: u32, service: &Arc<Service>) -> io::Result<()> {
+        let kept = stream.try_clone()?;
+        let counted = Counted::new(service, Origin::Control { uid }, None);
+        start(Box::new(stream), None, counted).inspect_err(|_| {
+            self.waiting.replace(Some((kept, uid)));
+        })
+    }
 }
 
 /// Errors of one connection that went away before it was accepted (accept(2)).
@@ -64,50 +137,40 @@ fn passes(e: &io::Error) -> bool {
     matches!(e.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-/// Lets in our own uid and root, by the kernel's word.
-fn admit_control(stream: UnixStream, service: &Arc<Service>) -> io::Result<()> {
-    let uid = match socket::peer(&stream) {
-        Ok(peer) => peer.uid,
-        Err(_) => return Ok(()),
-    };
-    if uid != user::own_uid() && uid != 0 {
-        log::warn!("uid {uid} was turned away from the control socket");
-        return Ok(());
-    }
-    if service.control_connections.load(Ordering::SeqCst) >= MAX_CONTROL_CONNECTIONS {
-        refuse(stream);
-        return Ok(());
-    }
-    start(Box::new(stream), Origin::Control { uid }, service)
-}
-
 /// Answers a connection that is over the cap, without waiting for it.
-fn refuse(stream: impl Socket) {
+fn refuse(stream: &mut dyn Socket) {
     let _ = set_nonblocking(stream.as_fd());
-    let mut stream = stream;
     let _ = stream.write(FULL);
     // What the client has sent already is read, or closing would reset the answer away.
     let _ = stream.read(&mut [0; 2048]);
 }
 
-/// The most connections that the descriptors allow: each needs one, and some more while it waits;
-/// the reserve keeps files, helpers and the control socket usable.
-fn connections_allowed(config: &Config) -> usize {
+/// The most connections that the configuration, descriptors and tasks allow: each needs one of both,
+/// and some more descriptors while it waits; the reserve keeps files, helpers, turns and the control
+/// socket usable.
+fn room(config: &Config, tasks: Option<usize>) -> Room {
+    let limits = &config.limits;
     let descriptors = limit().ok().and_then(|n| usize::try_from(n).ok());
-    let taken = RESERVED_DESCRIPTORS + DESCRIPTORS_PER_TURN * config.limits.max_turns;
-    let room = descriptors.unwrap_or(1024).saturating_sub(taken);
-    let room = (room / DESCRIPTORS_PER_CONNECTION).max(1);
-    config.limits.max_connections.min(room)
+    let taken = RESERVED_DESCRIPTORS + DESCRIPTORS_PER_TURN * limits.max_turns;
+    let by_descriptors = descriptors.unwrap_or(1024).saturating_sub(taken);
+    let by_descriptors = by_descriptors / DESCRIPTORS_PER_CONNECTION;
+    let taken = RESERVED_TASKS + TASKS_PER_TURN * limits.max_turns;
+    let by_tasks = tasks.map_or(usize::MAX, |tasks| tasks.saturating_sub(taken));
+    let all = limits.max_connections.min(by_descriptors).min(by_tasks).max(1);
+    Room { all, from_one: limits.max_connections_per_address }
 }
 
 /// Gives a connection its thread.
-fn start(stream: Box<dyn Socket>, origin: Origin, service: &Arc<Service>) -> io::Result<()> {
-    let counted = Counted::new(service, origin);
+fn start(
+    stream: Box<dyn Socket + Send>,
+    seat: Option<Arc<Seat>>,
+    counted: Counted,
+) -> io::Result<()> {
     let run = move || {
-        let service = &counted.service;
+        let (service, origin) = (&counted.service, counted.origin);
         let limits = limits(service);
         match Connection::new(stream, limits, Arc::clone(&service.gate)) {
-            Ok(connection) => api::serve(connection, origin, service),
+            Ok(connection) => api::serve(connection.seated(seat), origin, service),
             Err(e) => log::debug!("a connection from {origin} could not be set up: {e}"),
         }
     };
@@ -130,18 +193,22 @@ fn limits(service: &Service) -> Limits {
 struct Counted {
     service: Arc<Service>,
     origin: Origin,
+    place: Option<(Arc<Guests>, u64)>,
 }
 
 impl Counted {
-    fn new(service: &Arc<Service>, origin: Origin) -> Counted {
+    fn new(service: &Arc<Service>, origin: Origin, place: Option<(Arc<Guests>, u64)>) -> Counted {
         service.count(origin).fetch_add(1, Ordering::SeqCst);
-        Counted { service: Arc::clone(service), origin }
+        Counted { service: Arc::clone(service), origin, place }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         self.service.count(self.origin).fetch_sub(1, Ordering::SeqCst);
+        if let Some((guests, number)) = &self.place {
+            guests.leave(*number);
+        }
     }
 }
 

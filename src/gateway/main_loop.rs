@@ -9,11 +9,11 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::startup::{self, Started};
 use super::timers::{Timers, due};
-use super::{Plan, doors, greeting, reload};
+use super::{Plan, greeting, reload};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, Moment, Place};
@@ -162,17 +162,18 @@ impl Main {
         let mut interests = [
             Interest::read(signals.as_fd()),
             Interest::read(self.wake.as_fd()),
-            doors.map_or_else(Interest::none, |s| door(s.tcp.as_fd())),
-            doors.map_or_else(Interest::none, |s| door(s.control.as_fd())),
+            doors.map_or_else(Interest::none, |s| door(s.doors.tcp.as_fd())),
+            doors.map_or_else(Interest::none, |s| door(s.doors.control.as_fd())),
         ];
-        poll(&mut interests, timeout)?;
+        // One that got no thread the last time is tried again at once after the rest.
+        let owed = doors.is_some_and(|s| s.doors.owes());
+        poll(&mut interests, if owed { Some(Duration::ZERO) } else { timeout })?;
         let [_, _, tcp, control] = interests.map(|interest| interest.ready());
-        if let Some(started) = doors.filter(|_| tcp || control) {
-            let accepted = doors::accept(&started.tcp, &started.control, &started.service);
-            if let Err(e) = accepted {
-                log::warn!("cannot accept connections: {e}; trying again in a moment");
-                self.timers.accept = Some(Instant::now() + ACCEPT_BACK_OFF);
-            }
+        if let Some(started) = doors.filter(|_| tcp || control || owed)
+            && let Err(e) = started.doors.accept(&started.service)
+        {
+            log::warn!("cannot accept connections: {e}; trying again in a moment");
+            self.timers.accept = Some(Instant::now() + ACCEPT_BACK_OFF);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 mod doors;
 mod greeting;
+mod guests;
 mod main_loop;
 mod reload;
 mod startup;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Plan;
-use super::startup::{load, settings};
+use super::startup::{keys, load, settings};
 use crate::api::Service;
 use crate::config::Config;
 use crate::logger;
@@ -12,8 +12,11 @@ use crate::logger;
 /// Reads the configuration and puts it in force for what begins from now on. A wrong one changes
 /// nothing. What was bound at the start stays: the log says what needs a restart.
 pub fn reload(plan: &Plan, service: &Arc<Service>) {
-    let loaded = match load(plan) {
-        Ok(loaded) => loaded,
+    let old = service.settings();
+    let own = old.config.http.key_file.as_deref();
+    let read = load(plan).and_then(|loaded| Ok((keys(plan, own, &loaded)?, loaded)));
+    let (keys, loaded) = match read {
+        Ok(read) => read,
         Err(failure) => {
             for line in failure.message.lines() {
                 log::error!("not reloaded: {line}");
@@ -21,7 +24,6 @@ pub fn reload(plan: &Plan, service: &Arc<Service>) {
             return;
         }
     };
-    let old = service.settings();
     let mut new = loaded.config;
     for (name, changed) in fixed(&old.config, &new) {
         if changed {
@@ -32,6 +34,8 @@ pub fn reload(plan: &Plan, service: &Arc<Service>) {
     new.http.key_file.clone_from(&old.config.http.key_file);
     new.log.target = old.config.log.target;
     logger::set_level(new.log.level);
+    // First: no old key is to wait for a lock that a hung disk holds.
+    service.set_keys(keys);
     service.hub.change(settings(plan, new));
     log::info!("the configuration was read again");
 }

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Plan;
+use super::doors::Doors;
 use crate::agent::Agent;
-use crate::api::{Facts, Key, Service};
-use crate::config::{self, Config, Loaded};
+use crate::api::{Facts, Keyring, Service};
+use crate::config::{self, Config, Loaded, Secret};
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
 use crate::journal::{FileJournal, Journal, MemoryJournal};
@@ -31,8 +32,7 @@ use crate::{digest, logger, sys};
 /// A gateway that can serve.
 pub struct Started {
     pub service: Arc<Service>,
-    pub tcp: TcpListener,
-    pub control: UnixListener,
+    pub doors: Doors,
     pub run: Arc<Run>,
     /// Held until the process ends.
     pub _instance: Instance,
@@ -61,7 +61,7 @@ pub fn start(
     }
     let instance = Instance::take(&plan.name, &plan.dirs)?;
     let key_file = config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
-    let key = key(&key_file, config.http.key_file.is_some())?;
+    let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
     let tcp = listen(config.http.listen, &loaded)?;
     let control = control(&plan.dirs.control_socket())?;
     let run = Run::begin(&plan.dirs);
@@ -80,11 +80,10 @@ pub fn start(
     let shared = (Arc::clone(&plan.children), Arc::clone(&quiet));
     let hub = Hub::new(journal, book, transcripts, settings, shared)
         .map_err(|e| Failure::cannot("make an event counter", &e))?;
-    let service = Service::new(facts, key, hub, quiet);
+    let service = Service::new(facts, keys, hub, quiet);
     Ok(Started {
         service: Arc::new(service),
-        tcp,
-        control,
+        doors: Doors::new(tcp, control),
         run: Arc::new(run),
         _instance: instance,
         key_file,
@@ -154,8 +153,11 @@ pub fn settings(plan: &Plan, config: Config) -> Settings {
     Settings { config, agent }
 }
 
-/// Reads the key, or makes it at the first start. A file that the configuration names must exist.
-fn key(path: &Path, configured: bool) -> Result<Key, Failure> {
+/// Reads the gateway's own key, or makes it at the first start, and puts the clients' beside it. A
+/// file that was `named` must exist.
+pub fn keys(plan: &Plan, named: Option<&Path>, loaded: &Loaded) -> Result<Keyring, Failure> {
+    let (path, configured) = (named.map_or(plan.dirs.key(), PathBuf::from), named.is_some());
+    let path = path.as_path();
     let wrong = |why: String| {
         Failure::new(Exit::Config, format!("the key file {} cannot be used: {why}", path.display()))
     };
@@ -170,7 +172,12 @@ fn key(path: &Path, configured: bool) -> Result<Key, Failure> {
     };
     let text = text.map_err(|e| wrong(e.to_string()))?;
     let remedy = if configured { "" } else { "; remove the file and a new key is made" };
-    Key::parse(&text).map_err(|why| wrong(format!("{why}{remedy}")))
+    let owner = Secret::client(&text).map_err(|why| wrong(format!("{why}{remedy}")))?;
+    Keyring::new(&owner, &loaded.config).map_err(|name| {
+        let place = loaded.place(&format!("keys.{name}.file")).unwrap_or_default();
+        let fault = format!("keys.{name} has the gateway's own key ({})", path.display());
+        Failure::new(Exit::Config, format!("the configuration is wrong\n{place}: {fault}"))
+    })
 }
 
 fn make_key(path: &Path) -> io::Result<()> {

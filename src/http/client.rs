@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-use super::body::Decoder;
+use super::body::{Decoder, TOO_LARGE};
 use super::framed::{BodyError, read_framed};
 use super::request::BodyFraming;
 use super::scan::{Found, Scan};
@@ -26,8 +26,10 @@ pub enum Error {
     TimedOut,
     /// The server ended the connection before its response was whole.
     CutShort,
-    /// What came is not a response that we accept, or is larger than asked for.
+    /// What came is not a response that we accept.
     Malformed(&'static str),
+    /// It is larger than asked for.
+    TooLarge,
 }
 
 impl fmt::Display for Error {
@@ -37,6 +39,7 @@ impl fmt::Display for Error {
             Error::TimedOut => f.write_str("no answer in time"),
             Error::CutShort => f.write_str("the answer was cut short"),
             Error::Malformed(why) => write!(f, "not an acceptable answer: {why}"),
+            Error::TooLarge => f.write_str("the answer is too large"),
         }
     }
 }
@@ -53,31 +56,46 @@ impl From<BodyError> for Error {
             BodyError::Io(error) => Error::Io(error),
             BodyError::CutShort => Error::CutShort,
             BodyError::TimedOut => Error::TimedOut,
+            BodyError::Refused(TOO_LARGE) => Error::TooLarge,
             BodyError::Refused(refusal) => Error::Malformed(refusal.reason),
         }
     }
 }
 
 /// The client's side of a connection.
-pub struct Client {
-    wire: Wire,
+pub struct Client<'s> {
+    wire: Wire<'s>,
     host: String,
     /// The body of the last answer has not been read to its end.
     unread: bool,
+    /// The server ends the connection after its last answer, or our request did not get through.
+    last: bool,
 }
 
-impl Client {
+impl<'s> Client<'s> {
     /// `host` goes into the Host field: `localhost` on a unix socket, `host[:port]` on TCP.
     pub fn new(
-        socket: impl Socket + 'static,
+        socket: impl Socket + 's,
         host: &str,
         write_timeout: Duration,
-    ) -> io::Result<Client> {
+    ) -> io::Result<Client<'s>> {
         Ok(Client {
             wire: Wire::new(Box::new(socket), write_timeout)?,
             host: host.to_owned(),
             unread: false,
+            last: false,
         })
+    }
+
+    /// Whether the connection can take another request: all of the last answer was read, and nothing
+    /// more came.
+    pub fn is_free(&self) -> bool {
+        !self.unread && !self.last && self.wire.data().is_empty()
+    }
+
+    /// Whether there is anything of an answer.
+    pub fn has_heard(&self) -> bool {
+        !self.wire.data().is_empty()
     }
 
     /// Sends a request and waits for the head of its response until `deadline`. The connection
@@ -93,7 +111,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
         deadline: Instant,
-    ) -> Result<Answer<'_>, Error> {
+    ) -> Result<Answer<'_, 's>, Error> {
         let sound = is_token(method.as_bytes())
             && target.bytes().all(|b| b.is_ascii_graphic())
             && !target.is_empty()
@@ -116,10 +134,18 @@ impl Client {
         out.extend_from_slice(body.unwrap_or_default());
         // A server may refuse and stop reading before the body is through: its answer counts.
         let sent = self.wire.write(&out, &mut Pace::default());
-        match self.read_head(method, deadline) {
-            Ok((status, headers, framing)) => Ok(Answer { status, headers, framing, client: self }),
-            Err(error) => Err(sent.err().map_or(error, Error::Io)),
-        }
+        self.last |= sent.is_err();
+        self.receive(method, deadline).map_err(|error| sent.err().map_or(error, Error::Io))
+    }
+
+    /// Waits for the answer to a request that somebody else has sent.
+    pub fn receive(&mut self, method: &str, deadline: Instant) -> Result<Answer<'_, 's>, Error> {
+        self.unread = true;
+        let (status, headers, framing, last) = self.read_head(method, deadline)?;
+        self.last |= last;
+        // There may be nothing to read.
+        self.unread = framing != Framing::Known(BodyFraming::None);
+        Ok(Answer { status, headers, framing, client: self })
     }
 
     fn read_head(&mut self, method: &str, deadline: Instant) -> Result<Head, Error> {
@@ -146,7 +172,8 @@ impl Client {
     }
 }
 
-type Head = (u16, Vec<(String, String)>, Framing);
+/// Status, fields, framing, and whether the connection ends with it (RFC 9112 section 9.3).
+type Head = (u16, Vec<(String, String)>, Framing, bool);
 
 /// How the end of a response's body is found (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +195,8 @@ fn parse(bytes: &[u8], method: &str) -> Result<Head, Error> {
         return Err(Error::Malformed("the status"));
     }
     let (mut length, mut coding) = (None, None);
+    // HTTP/1.0 would have to ask for more; it is not worth the trouble.
+    let mut last = parsed.version != Some(1);
     let mut headers = Vec::with_capacity(parsed.headers.len());
     for field in parsed.headers.iter() {
         let slot = if field.name.eq_ignore_ascii_case("content-length") {
@@ -181,6 +210,9 @@ fn parse(bytes: &[u8], method: &str) -> Result<Head, Error> {
             return Err(Error::Malformed("a framing field occurs twice"));
         }
         let value = String::from_utf8_lossy(field.value).into_owned();
+        if field.name.eq_ignore_ascii_case("connection") {
+            last |= value.split(',').any(|word| word.trim().eq_ignore_ascii_case("close"));
+        }
         headers.push((field.name.to_owned(), value));
     }
     let bodiless = method == "HEAD" || status < 200 || matches!(status, 204 | 304);
@@ -198,18 +230,18 @@ fn parse(bytes: &[u8], method: &str) -> Result<Head, Error> {
             Framing::Known(BodyFraming::Chunked)
         }
     };
-    Ok((status, headers, framing))
+    Ok((status, headers, framing, last))
 }
 
 /// A response whose head has come; its body is read with [`Answer::body`] or [`Answer::events`].
-pub struct Answer<'c> {
+pub struct Answer<'c, 's> {
     pub status: u16,
     headers: Vec<(String, String)>,
     framing: Framing,
-    client: &'c mut Client,
+    client: &'c mut Client<'s>,
 }
 
-impl<'c> Answer<'c> {
+impl<'c, 's> Answer<'c, 's> {
     /// The first field of that name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let known = |(n, _): &&(String, String)| n.eq_ignore_ascii_case(name);
@@ -229,7 +261,7 @@ impl<'c> Answer<'c> {
                 body.extend_from_slice(wire.data());
                 wire.consume(usize::MAX);
                 if body.len() > cap {
-                    return Err(Error::Malformed(super::body::TOO_LARGE.reason));
+                    return Err(Error::TooLarge);
                 }
                 wire.expect_more();
                 match wire.fill(deadline)? {
@@ -243,7 +275,7 @@ impl<'c> Answer<'c> {
     }
 
     /// The body as server-sent events.
-    pub fn events(self) -> Events<'c> {
+    pub fn events(self) -> Events<'c, 's> {
         let left = match self.framing {
             Framing::Known(BodyFraming::Length(length)) => length,
             Framing::Known(BodyFraming::None | BodyFraming::Chunked) => 0,
@@ -262,7 +294,7 @@ impl<'c> Answer<'c> {
 }
 
 /// Server-sent events as they come.
-pub struct Events<'c> {
+pub struct Events<'c, 's> {
     framing: Framing,
     /// What a Content-Length leaves.
     left: u64,
@@ -271,10 +303,10 @@ pub struct Events<'c> {
     decoded: Vec<u8>,
     used: usize,
     reader: sse::Reader,
-    client: &'c mut Client,
+    client: &'c mut Client<'s>,
 }
 
-impl Events<'_> {
+impl Events<'_, '_> {
     /// Waits for the next event until `deadline`. `None`: the stream has ended, whole.
     pub fn next(&mut self, deadline: Instant) -> Result<Option<sse::Event>, Error> {
         loop {

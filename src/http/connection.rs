@@ -21,7 +21,8 @@ use super::gate::{Gate, Limits};
 use super::head::{self, Verdict};
 use super::request::{BodyFraming, Method, Request, Version};
 use super::response::{Date, End, Persist, Response};
-use super::scan::Scan;
+use super::scan::{Scan, is_blank};
+use super::seat::Seat;
 use super::socket::Socket;
 use super::stream::Stream;
 use super::wire::{Fill, Pace, Wire};
@@ -52,13 +53,18 @@ impl From<io::Error> for Closed {
 
 /// The server's side of a connection.
 pub struct Connection {
-    pub(super) wire: Wire,
+    pub(super) wire: Wire<'static>,
     limits: Limits,
     gate: Arc<Gate>,
     pub(super) out: Vec<u8>,
     date: Date,
     /// The body that the present request announced and nobody has read.
     unread: BodyFraming,
+    /// Go out with each response to the present request.
+    extra: Vec<(&'static str, String)>,
+    seat: Option<Arc<Seat>>,
+    /// No request has come yet.
+    new: bool,
     pub(super) open: bool,
 }
 
@@ -73,8 +79,30 @@ impl Connection {
             out: Vec::new(),
             date: Date::default(),
             unread: BodyFraming::None,
+            extra: Vec::new(),
+            seat: None,
+            new: true,
             open: true,
         })
+    }
+
+    /// Has the door see how it goes.
+    #[must_use]
+    pub fn seated(self, seat: Option<Arc<Seat>>) -> Connection {
+        Connection { seat, ..self }
+    }
+
+    /// For waiting until the client goes away while its answer is written.
+    ///
+    /// # Errors
+    /// No descriptor.
+    pub fn watch(&self) -> io::Result<Box<dyn AsFd>> {
+        self.wire.watch()
+    }
+
+    /// The present request is from somebody who is known.
+    pub fn know(&self) {
+        self.seat.iter().for_each(|seat| seat.know());
     }
 
     /// Waits for the next request. `None`: the connection has ended as it should, by either side,
@@ -83,8 +111,10 @@ impl Connection {
         if !self.open || !self.skip_unread()? {
             return Ok(None);
         }
+        self.seat.iter().for_each(|seat| seat.rest());
         let mut scan = Scan::default();
-        let mut deadline = None;
+        // Who connects has something to say: only between requests a client may take its time.
+        let mut deadline = self.new.then(|| Instant::now() + self.limits.head_timeout);
         loop {
             match head::parse(&mut scan, self.wire.data()) {
                 Verdict::Partial => {}
@@ -92,20 +122,23 @@ impl Connection {
                 Verdict::Complete { request, length } => {
                     self.wire.consume(length);
                     self.unread = request.framing;
+                    self.extra.clear();
+                    self.new = false;
+                    self.seat.iter().for_each(|seat| seat.work());
                     return Ok(Some(request));
                 }
             }
-            let fill = if self.wire.data().is_empty() {
+            let fill = if self.wire.data().is_empty() && !self.new {
                 self.wait_idle()?
             } else {
                 let latest = || Instant::now() + self.limits.head_timeout;
                 let deadline = *deadline.get_or_insert_with(latest);
                 self.wire.fill(deadline)?
             };
-            let silent = scan.only_blank() || self.gate.is_closing();
+            let silent = is_blank(self.wire.data()) || self.gate.is_closing();
             match fill {
                 Fill::Data => {}
-                Fill::End | Fill::TimedOut if self.wire.data().is_empty() || silent => {
+                Fill::End | Fill::TimedOut if silent => {
                     self.open = false;
                     return Ok(None);
                 }
@@ -194,12 +227,17 @@ impl Connection {
         }
     }
 
+    /// Adds fields to each response to the present request.
+    pub fn add_fields(&mut self, fields: impl IntoIterator<Item = (&'static str, String)>) {
+        self.extra.extend(fields);
+    }
+
     /// Sends the whole response to `request`; small ones in one write.
     ///
     /// # Errors
     /// The client has gone or reads too slowly; the connection has ended.
-    #[expect(clippy::needless_pass_by_value, reason = "a response is sent once")]
     pub fn respond(&mut self, request: &Request, response: Response) -> Result<(), Closed> {
+        let response = response.fields(self.extra.drain(..));
         let persist = self.persist(request, response.wants_close());
         self.send(&response, request.method == Method::Head, persist)?;
         if persist == Persist::Close {
@@ -210,12 +248,12 @@ impl Connection {
 
     /// Begins a response that comes in pieces: chunked, or up to the end of the connection where
     /// the client speaks HTTP/1.0. Status and fields are those of `head`, which goes out at once.
-    #[expect(clippy::needless_pass_by_value, reason = "a response is sent once")]
     pub fn start_stream(
         &mut self,
         request: &Request,
         head: Response,
     ) -> Result<Stream<'_>, Closed> {
+        let head = head.fields(self.extra.drain(..));
         let end = match request.version {
             Version::Http11 => End::LastChunk,
             Version::Http10 => End::Close,
@@ -262,7 +300,8 @@ impl Connection {
 
     /// Answers a broken rule and ends the connection.
     fn refuse(&mut self, refusal: Refusal) -> Closed {
-        match self.send(&Response::from(refusal), false, Persist::Close) {
+        let response = Response::from(refusal).fields(self.extra.drain(..));
+        match self.send(&response, false, Persist::Close) {
             Ok(()) => {
                 self.say_goodbye();
                 Closed::Refused(refusal)

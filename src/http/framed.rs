@@ -26,7 +26,7 @@ impl From<io::Error> for BodyError {
 
 /// Appends a framed body to `out`. `latest` is the deadline after so many bytes.
 pub(super) fn read_framed(
-    wire: &mut Wire,
+    wire: &mut Wire<'_>,
     framing: BodyFraming,
     out: &mut Vec<u8>,
     cap: usize,

@@ -11,18 +11,21 @@
 mod body;
 pub mod client;
 mod connection;
+pub mod curl;
 mod framed;
 mod gate;
 mod head;
+pub mod outward;
 mod request;
 mod response;
 mod scan;
+mod seat;
 mod socket;
 pub mod sse;
 mod stream;
 mod target;
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, fuzzing))]
+pub mod tests;
 mod wire;
 
 pub use client::Client;
@@ -30,7 +33,8 @@ pub use connection::{Closed, Connection};
 pub use gate::{Gate, Limits};
 pub use request::{Method, Request};
 pub use response::Response;
-pub use socket::Socket;
+pub use seat::{Seat, Stage};
+pub use socket::{Shared, Socket};
 pub use stream::Stream;
 
 /// Why bytes are no acceptable message: the status that says so, and a sentence for the sender.

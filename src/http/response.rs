@@ -9,8 +9,11 @@ use super::{Refusal, is_token, is_value_byte};
 use crate::sys::clock::Utc;
 use crate::text::quoted;
 
-/// On every response: browsers must not guess a type, and nothing here may be kept by a cache.
-const SECURITY_FIELDS: &[u8] = b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n";
+/// On every response: browsers must not guess a type, show an answer as a page or let another page
+/// have it (OWASP's list for REST), and nothing here may be kept by a cache.
+const SECURITY_FIELDS: &[u8] = b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\
+    Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n\
+    Cross-Origin-Resource-Policy: same-origin\r\n";
 
 /// A whole response. Date, Content-Length, Connection and the security fields are added when it is
 /// written; a field that could break out of its line turns the response into a bare 500.
@@ -38,7 +41,7 @@ impl Response {
         response
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn text(status: u16, text: impl Into<String>) -> Response {
         let body = text.into().into_bytes();
         Response::new(status, "text/plain; charset=utf-8", body)
@@ -73,6 +76,11 @@ impl Response {
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(super) fn fields(mut self, more: impl Iterator<Item = (&'static str, String)>) -> Response {
+        self.headers.extend(more.map(|(name, value)| (name, value.into())));
         self
     }
 
@@ -246,6 +254,8 @@ mod tests {
             rest,
             ": 5\r\nContent-Type: text/plain; charset=utf-8\r\n\
              X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\
+             Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n\
+             Cross-Origin-Resource-Policy: same-origin\r\n\
              Connection: close\r\n\r\n"
         );
     }

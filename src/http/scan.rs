@@ -57,11 +57,6 @@ impl Scan {
         Found::Partial
     }
 
-    /// Whether there is nothing yet but (a part of) the empty line that may precede a request.
-    pub fn only_blank(&self) -> bool {
-        self.lines == 0 && self.at <= 2 && (self.leading || self.at <= 1)
-    }
-
     /// The LF at `self.at` ends a line.
     fn end_line(&mut self) -> Found {
         let empty = self.at - self.line_start == 1;
@@ -77,6 +72,11 @@ impl Scan {
         }
         Found::Partial
     }
+}
+
+/// Whether there is nothing but (a part of) the empty line that may precede a request.
+pub fn is_blank(bytes: &[u8]) -> bool {
+    matches!(bytes, b"" | b"\r" | b"\r\n")
 }
 
 fn refused(status: u16, reason: &'static str) -> Found {

@@ -3,13 +3,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A connected stream socket in blocking mode. Used behind a `Box`, so that all that is above it
 /// exists once in the binary.
-pub trait Socket: Read + Write + AsFd + Send {
+pub trait Socket: Read + Write + AsFd {
     /// Sends each write at once: ours are whole already (TCP_NODELAY, tcp(7)).
     fn no_delay(&self) -> io::Result<()>;
     /// SO_RCVTIMEO, socket(7). Never zero.
@@ -18,6 +19,10 @@ pub trait Socket: Read + Write + AsFd + Send {
     fn set_write_timeout(&self, timeout: Duration) -> io::Result<()>;
     /// Tells the peer that nothing more will come (shutdown(2), SHUT_WR).
     fn end_writing(&self) -> io::Result<()>;
+    /// Another hold on it, where that takes no descriptor.
+    fn shared(&self) -> Option<Shared> {
+        None
+    }
 }
 
 impl Socket for TcpStream {
@@ -32,6 +37,50 @@ impl Socket for TcpStream {
     }
     fn end_writing(&self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
+    }
+}
+
+/// One that somebody else may end (shutdown(2)) while its thread waits on it.
+#[derive(Clone, Debug)]
+pub struct Shared(pub Arc<TcpStream>);
+
+impl Read for Shared {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self.0).read(buffer)
+    }
+}
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self.0).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Shared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Socket for Shared {
+    fn no_delay(&self) -> io::Result<()> {
+        self.0.no_delay()
+    }
+    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        Socket::set_read_timeout(&*self.0, timeout)
+    }
+    fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
+        Socket::set_write_timeout(&*self.0, timeout)
+    }
+    fn end_writing(&self) -> io::Result<()> {
+        self.0.end_writing()
+    }
+    fn shared(&self) -> Option<Shared> {
+        Some(self.clone())
     }
 }
 

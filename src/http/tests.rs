@@ -3,10 +3,13 @@
 
 mod bodies;
 mod clients;
+mod corpus;
+mod differential;
 mod fake;
 mod heads;
 mod limits;
 mod mutations;
+pub mod properties;
 mod server;
 mod streams;
 

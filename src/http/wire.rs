@@ -26,8 +26,8 @@ pub struct Pace {
     taken: usize,
 }
 
-pub struct Wire {
-    socket: Box<dyn Socket>,
+pub struct Wire<'s> {
+    socket: Box<dyn Socket + 's>,
     /// What the socket was last told; `None` before that.
     read_timeout: Option<Duration>,
     write_timeout: Duration,
@@ -37,8 +37,8 @@ pub struct Wire {
     end: usize,
 }
 
-impl Wire {
-    pub fn new(socket: Box<dyn Socket>, write_timeout: Duration) -> io::Result<Wire> {
+impl<'s> Wire<'s> {
+    pub fn new(socket: Box<dyn Socket + 's>, write_timeout: Duration) -> io::Result<Wire<'s>> {
         socket.no_delay()?;
         socket.set_write_timeout(write_timeout)?;
         Ok(Wire {
@@ -206,6 +206,14 @@ impl Wire {
         }
     }
 
+    /// A hold on the socket for watching it beside us.
+    pub fn watch(&self) -> io::Result<Box<dyn AsFd>> {
+        Ok(match self.socket.shared() {
+            Some(shared) => Box::new(shared),
+            None => Box::new(self.socket.as_fd().try_clone_to_owned()?),
+        })
+    }
+
     /// No more can be written: for a stream that broke off.
     pub fn end_writing(&self) {
         // An error means that the peer has gone already.
@@ -213,7 +221,7 @@ impl Wire {
     }
 }
 
-impl AsFd for Wire {
+impl AsFd for Wire<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

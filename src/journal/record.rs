@@ -29,6 +29,8 @@ pub struct Accepted {
     /// Whether it interrupts the turn that runs.
     pub interrupt: bool,
     pub attachments: Vec<String>,
+    /// What the request said beside its text, as JSON.
+    pub context: Option<String>,
 }
 
 /// What can become of a message: first its turn, with the reply or the error, then its delivery.
@@ -37,7 +39,8 @@ pub enum Step {
     Started,
     /// The attempt failed, and there will be another.
     Retry(String),
-    Done(String),
+    /// With the reply, and what the agent told of the turn beside it: JSON.
+    Done(String, Option<String>),
     Failed(String),
     /// Belongs to no attempt.
     Cancelled(String),
@@ -51,6 +54,8 @@ pub enum Step {
     Revived,
     /// A dead one is forgotten: belongs to no attempt.
     Dropped,
+    /// Its sender had the message deleted: belongs to no attempt.
+    Forgotten,
 }
 
 impl Record {
@@ -97,7 +102,12 @@ impl Record {
                 let n = (*n > 0).then(|| n.to_string());
                 let (kind, key, text) = step.parts();
                 let text = text.map(|text| quoted(text));
-                (kind, Some(id), vec![("n", n), ("at", Some(at.to_string())), (key, text)])
+                let report = match step {
+                    Step::Done(_, report) => report.as_deref().map(quoted),
+                    _ => None,
+                };
+                let at = Some(at.to_string());
+                (kind, Some(id), vec![("n", n), ("at", at), (key, text), ("report", report)])
             }
             Record::Reset { principal, session, at } => {
                 let (principal, session) = (Some(quoted(principal)), Some(quoted(session)));
@@ -145,6 +155,7 @@ impl Accepted {
             ("body", some(&self.body)),
             ("mode", self.interrupt.then(|| quoted("interrupt"))),
             ("attachments", (!list.is_empty()).then(|| format!("[{}]", list.join(",")))),
+            ("context", some(&self.context)),
         ]
     }
 }
@@ -155,7 +166,7 @@ impl Step {
         match self {
             Step::Started => ("started", "", None),
             Step::Retry(error) => ("retry", "error", Some(error)),
-            Step::Done(reply) => ("done", "reply", Some(reply)),
+            Step::Done(reply, _) => ("done", "reply", Some(reply)),
             Step::Failed(error) => ("failed", "error", Some(error)),
             Step::Cancelled(error) => ("cancelled", "error", Some(error)),
             Step::Sending => ("sending", "", None),
@@ -164,6 +175,7 @@ impl Step {
             Step::Dead(error) => ("dead", "error", Some(error)),
             Step::Revived => ("revived", "", None),
             Step::Dropped => ("dropped", "", None),
+            Step::Forgotten => ("forgotten", "", None),
         }
     }
 }
@@ -195,7 +207,7 @@ impl<'a> Members<'a> {
         let step = match kind {
             "started" => Step::Started,
             "retry" => Step::Retry(self.text("error")?),
-            "done" => Step::Done(self.text("reply")?),
+            "done" => Step::Done(self.text("reply")?, self.text("report")),
             "failed" => Step::Failed(self.text("error")?),
             "cancelled" => Step::Cancelled(self.text("error")?),
             "sending" => Step::Sending,
@@ -204,6 +216,7 @@ impl<'a> Members<'a> {
             "dead" => Step::Dead(self.text("error")?),
             "revived" => Step::Revived,
             "dropped" => Step::Dropped,
+            "forgotten" => Step::Forgotten,
             _ => return None,
         };
         Some(Record::Step { id, n, at, step })
@@ -224,6 +237,7 @@ impl<'a> Members<'a> {
                 Some(raw) => serde_json::from_str(raw).ok()?,
                 None => Vec::new(),
             },
+            context: self.text("context"),
         })
     }
 

@@ -72,6 +72,7 @@ impl Book {
                 match event(step) {
                     Event::Turn(event) => self.turn(id, event, number, *n, *at)?,
                     Event::Delivery(event) => self.deliver(id, event, number, *n, *at)?,
+                    Event::Forgotten => self.forget(&[id]),
                 }
                 if let Some(at) = self.place(id) {
                     self.entries[at].1.bytes += bytes;
@@ -102,6 +103,7 @@ impl Book {
                     Event::Delivery(event) => {
                         entry.delivery_state().is_some_and(|state| state.after(event).is_some())
                     }
+                    Event::Forgotten => entry.is_settled(),
                 };
                 let state = (entry.turn, entry.delivery_state());
                 let wrong =
@@ -333,13 +335,14 @@ impl Book {
 enum Event {
     Turn(TurnEvent),
     Delivery(DeliveryEvent),
+    Forgotten,
 }
 
 fn event(step: &Step) -> Event {
     match step {
         Step::Started => Event::Turn(TurnEvent::Started),
         Step::Retry(_) => Event::Turn(TurnEvent::Retry),
-        Step::Done(_) => Event::Turn(TurnEvent::Done),
+        Step::Done(..) => Event::Turn(TurnEvent::Done),
         Step::Failed(_) => Event::Turn(TurnEvent::Failed),
         Step::Cancelled(_) => Event::Turn(TurnEvent::Cancelled),
         Step::Sending => Event::Delivery(DeliveryEvent::Sending),
@@ -348,6 +351,7 @@ fn event(step: &Step) -> Event {
         Step::Dead(_) => Event::Delivery(DeliveryEvent::Dead),
         Step::Revived => Event::Delivery(DeliveryEvent::Revived),
         Step::Dropped => Event::Delivery(DeliveryEvent::Dropped),
+        Step::Forgotten => Event::Forgotten,
     }
 }
 

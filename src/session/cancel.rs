@@ -41,6 +41,21 @@ impl Hub {
         Ok(self.sync(number)?)
     }
 
+    /// Deletes a message; one that is not over is cancelled first.
+    pub fn delete(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
+        match self.cancel(id, why) {
+            Ok(()) | Err(Denied::TooLate) => {}
+            Err(denied) => return Err(denied),
+        }
+        let mut state = self.lock();
+        let record = Record::step(id, 0, now(), Step::Forgotten);
+        // A reply that is still to be delivered.
+        state.book.check(&record).map_err(|_| Denied::TooLate)?;
+        let number = self.write(&mut state, &record, Purpose::Completion)?;
+        drop(state);
+        Ok(self.sync(number)?)
+    }
+
     /// Records that a message is cancelled. An agent that runs for it is told to end, and keeps its
     /// place until it has.
     pub(super) fn strike(&self, state: &mut State, id: Id, why: &str) -> Result<Vec<Id>, Refused> {

@@ -53,7 +53,7 @@ impl Hub {
         let submitted = self.admit(draft)?;
         let Submitted::New { id, .. } = submitted else { return Ok(submitted) };
         let settings = self.settings();
-        let operator = settings.config.session.operators.contains(&who.principal);
+        let operator = settings.config.is_operator(&who.principal);
         let reply = match command {
             _ if !operator => format!(
                 "{} is for operators; {} is none of session.operators.",
@@ -132,6 +132,7 @@ impl Hub {
             who: who.clone(),
             text: message.text,
             attachments: message.attachments,
+            context: message.context,
             deliver: message.deliver,
             mode: Busy::Queue,
             // Once for the command's own key, however often that comes.

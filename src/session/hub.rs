@@ -68,6 +68,8 @@ pub(super) struct State {
     /// Turns between two attempts.
     pub(super) resting: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
+    /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
+    pub(super) held: Vec<Id>,
     /// Event streams.
     pub(super) followers: Vec<Arc<Event>>,
     /// When records that nobody waits for are synced.
@@ -115,6 +117,7 @@ impl Hub {
             runs: Runs::default(),
             resting: Vec::new(),
             outboxes: Outboxes::new(&book),
+            held: Vec::new(),
             followers: Vec::new(),
             sync_at: None,
             last_id: book.last(),
@@ -147,6 +150,8 @@ impl Hub {
         self.journal.set_cap(settings.config.limits.max_journal as u64);
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         let mut state = self.lock();
+        // Whose key was taken away stops following.
+        state.followers.iter().for_each(|follower| follower.raise());
         let ids = state.dispatch.rebound(bounds);
         let begun = self.begin(&mut state, ids);
         drop(state);

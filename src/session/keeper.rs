@@ -34,6 +34,7 @@ impl Hub {
         let hub = Arc::clone(self);
         threads::spawn("keeper", THREAD_STACK, Box::new(move || hub.keep()))?;
         self.forget_what_was_reset();
+        self.transcripts.take_back_lent();
         let mut state = self.lock();
         let ids = state.dispatch.fill();
         let begun = self.begin(&mut state, ids);
@@ -63,6 +64,7 @@ impl Hub {
             drop(state);
             self.employ(begun);
             self.send_what_is_due();
+            self.settings().agent.rest();
             if sync {
                 // Whether it broke is heard where it breaks.
                 let _ = self.sync(self.journal.last());
@@ -117,7 +119,7 @@ impl Hub {
         };
         // New ids come after the newest, also where the clock was set back over a restart.
         let newest = state.book.last();
-        let goes = |id: &Id| !is_behind(id) && Some(*id) != newest;
+        let goes = |id: &Id| !is_behind(id) && Some(*id) != newest && !state.held.contains(id);
         let ids: Vec<Id> = ids.into_iter().filter(goes).collect();
         state.book.forget(&ids);
     }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use super::dispatch::{Admission, Full};
 use super::hub::Hub;
 use super::id::Id;
+use crate::agent::Reply;
+use crate::limits::KEEP_ALIVE;
 use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
 
@@ -36,11 +38,13 @@ pub enum NoPlace {
 }
 
 impl Hub {
-    /// Takes a place, waiting for it in order. `client`: a socket whose hang-up ends the wait.
+    /// Takes a place, waiting for it in order. `client`: a socket whose hang-up ends the wait;
+    /// `reply`: who is told now and then that it goes on.
     pub fn take_place(
         self: &Arc<Self>,
         client: Option<BorrowedFd<'_>>,
         patience: Duration,
+        reply: &mut dyn Reply,
     ) -> Result<Place, NoPlace> {
         let (place, event) = {
             let mut state = self.lock();
@@ -64,7 +68,7 @@ impl Hub {
             }
         };
         // An early return drops `place`, and with it the ticket leaves the queue.
-        wait(&event, client, self.cut.as_fd(), Instant::now() + patience)?;
+        wait(&event, client, self.cut.as_fd(), Instant::now() + patience, reply)?;
         Ok(place)
     }
 
@@ -86,12 +90,13 @@ fn wait(
     client: Option<BorrowedFd<'_>>,
     cut: BorrowedFd<'_>,
     deadline: Instant,
+    reply: &mut dyn Reply,
 ) -> Result<(), NoPlace> {
     loop {
         let client = client.map_or_else(Interest::none, Interest::hangup);
         let mut interests = [Interest::read(event.as_fd()), Interest::read(cut), client];
         let left = deadline.saturating_duration_since(Instant::now());
-        poll(&mut interests, Some(left)).map_err(NoPlace::Failed)?;
+        let ready = poll(&mut interests, Some(left.min(KEEP_ALIVE))).map_err(NoPlace::Failed)?;
         let [turn, cut, client] = interests.map(|interest| interest.ready());
         if turn {
             return Ok(());
@@ -101,6 +106,8 @@ fn wait(
             return Err(NoPlace::Gone);
         } else if left == Duration::ZERO {
             return Err(NoPlace::TimedOut);
+        } else if ready == 0 {
+            reply.idle().map_err(|_| NoPlace::Gone)?;
         }
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::id::Id;
-use crate::agent::Reply;
+use crate::agent::{Reply, Report};
 use crate::sys::fd::Event;
 
 /// What happens to a message while somebody runs it or waits for it.
@@ -20,6 +20,7 @@ pub struct Run {
 struct State {
     attempt: u32,
     text: String,
+    report: Report,
     over: bool,
     /// The turn is to end, and what tells its agent.
     cancelled: bool,
@@ -44,6 +45,7 @@ impl Run {
         let mut state = self.lock();
         state.attempt = attempt;
         state.text.clear();
+        state.report = Report::default();
         state.news();
     }
 
@@ -82,6 +84,11 @@ impl Run {
     /// Takes the whole text of the attempt.
     pub fn text(&self) -> String {
         self.lock().text.clone()
+    }
+
+    /// What the agent has told of the attempt beside its text.
+    pub fn report(&self) -> Report {
+        self.lock().report.clone()
     }
 
     /// What there is after `offset` bytes of attempt `attempt`; from the beginning where another
@@ -126,6 +133,10 @@ impl Reply for Pen<'_> {
         state.text.push_str(text);
         state.news();
         Ok(())
+    }
+
+    fn report(&mut self, report: Report) {
+        self.0.lock().report = report;
     }
 }
 

@@ -10,7 +10,7 @@ use super::cancel::Denied;
 use super::hub::{Hub, State, now};
 use super::id::Id;
 use super::life::{Delivery, DeliveryEvent};
-use super::view::rfc3339;
+use super::message::rfc3339;
 use crate::delivery::{Parcel, Sent, backoff};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Purpose, Refused};
@@ -110,7 +110,7 @@ impl Hub {
             }
         };
         let text = match self.outcome(&entry) {
-            Ok(Some(Record::Step { step: Step::Done(text) | Step::Failed(text), .. })) => text,
+            Ok(Some(Record::Step { step: Step::Done(text, _) | Step::Failed(text), .. })) => text,
             other => {
                 // Nothing else than the reply may arrive in its name.
                 log::error!("the reply of message {id} cannot be read for {name}: {other:?}");

@@ -18,6 +18,8 @@ use crate::journal::{Purpose, Refused};
 pub struct Draft {
     pub who: Who,
     pub text: String,
+    /// What the request said beside its text: see [`crate::agent::Context`].
+    pub context: Option<String>,
     /// References that the agent is handed, and nobody here opens.
     pub attachments: Vec<String>,
     /// The target of the configuration that the reply goes to.
@@ -136,7 +138,7 @@ impl Hub {
     /// Answers a message that was admitted.
     pub fn reply(self: &Arc<Self>, id: Id, reply: String) -> Result<(), Refusal> {
         let mut state = self.lock();
-        let done = Record::step(id, 0, now(), Step::Done(reply));
+        let done = Record::step(id, 0, now(), Step::Done(reply, None));
         let mut begun = Vec::new();
         if self.write(&mut state, &done, Purpose::Completion).is_ok() {
             self.over(&mut state, id);
@@ -178,5 +180,6 @@ fn accepted(id: Id, draft: Draft) -> Record {
         body: draft.key.map(|(_, body)| hex(body)),
         interrupt: draft.mode == Busy::Interrupt,
         attachments: draft.attachments,
+        context: draft.context,
     }))
 }

@@ -18,9 +18,10 @@ use super::book::{Book, Digest, Who};
 use super::hub::{Hub, Settings};
 use super::id::Id;
 use super::life::Turn;
+use super::message::Message;
 use super::submit::{Draft, Refusal, Submitted};
 use super::transcript::Transcripts;
-use super::view::{Message, Waited};
+use super::view::Waited;
 use crate::agent::Agent;
 use crate::config::{AgentKind, Busy, Config};
 use crate::journal::record::{Record, Step};
@@ -220,6 +221,7 @@ fn who(session: &str) -> Who {
 
 fn draft(session: &str, text: &str) -> Draft {
     Draft {
+        context: None,
         who: who(session),
         text: text.to_owned(),
         attachments: Vec::new(),

@@ -178,6 +178,22 @@ impl Transcripts {
         Ok(())
     }
 
+    /// Writes down what was said before a turn that has no session, for as long as the turn lasts.
+    pub fn lend(&self, id: Id, lines: &str) -> io::Result<Lent> {
+        private_dir(&self.dir)?;
+        let lent = Lent(self.dir.join(format!("{LENT}{id}.jsonl")));
+        replace_unsynced(&lent.0, lines.as_bytes(), 0o600)?;
+        Ok(lent)
+    }
+
+    /// Removes what a process lent that did not live to take it back.
+    pub fn take_back_lent(&self) {
+        let names = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        for name in names.filter(|name| name.file_name().to_string_lossy().starts_with(LENT)) {
+            drop(Lent(name.path()));
+        }
+    }
+
     /// Forgets what was said.
     pub fn remove(&self, session: Digest) -> io::Result<()> {
         let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -240,6 +256,25 @@ impl Transcripts {
             return files::replace(&path, text.as_bytes(), 0o600);
         }
         replace_unsynced(&path, text.as_bytes(), 0o600)
+    }
+}
+
+/// Before the id in the name of a file that is lent.
+const LENT: &str = "lent-";
+
+/// A file for one turn; dropping it removes it.
+#[derive(Debug)]
+pub struct Lent(PathBuf);
+
+impl Lent {
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
     }
 }
 

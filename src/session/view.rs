@@ -4,48 +4,22 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use super::book::{Counts, Digest, Entry, Party, Who, session_digest};
+use super::book::{Counts, Digest, Entry, Who, session_digest};
 use super::hub::Hub;
 use super::id::Id;
 use super::life::{Delivery, Turn};
+use super::message::{DeliveryView, Message};
 use super::reply::Watch;
+use crate::agent::Report;
 use crate::journal::Refused;
 use crate::journal::record::{Record, Step};
 use crate::limits::{CLOSE_PATIENCE, MAX_LISTED, MAX_LISTED_BYTES, THREAD_STACK};
 use crate::named::ByName;
-use crate::sys::clock::Utc;
 use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
-use crate::text::quoted;
 use crate::threads;
-
-/// A message as its sender may see it.
-#[derive(Clone, Debug)]
-pub struct Message {
-    pub id: Id,
-    pub who: Arc<Party>,
-    pub turn: Turn,
-    pub attempts: u32,
-    pub reply: Option<String>,
-    pub error: Option<String>,
-    pub created_at: u64,
-    pub finished_at: Option<u64>,
-    /// Its place in its session's line, from 1, while it is not over.
-    pub position: Option<usize>,
-    pub delivery: Option<DeliveryView>,
-}
-
-/// A message's way to its target.
-#[derive(Clone, Debug)]
-pub struct DeliveryView {
-    pub target: String,
-    /// `None`: there is nothing to deliver yet.
-    pub state: Option<Delivery>,
-    pub attempts: u32,
-    pub error: Option<String>,
-}
 
 /// How a wait for a message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +51,12 @@ impl Hub {
         };
         self.sync(self.newest(&entry))?;
         let unreadable = |e: io::Error| Some(format!("its record cannot be read: {e}"));
-        let (mut reply, mut error) = (None, None);
+        let (mut reply, mut error, mut report) = (None, None, Report::default());
         match self.outcome(&entry) {
-            Ok(Some(Record::Step { step: Step::Done(text), .. })) => reply = Some(text),
+            Ok(Some(Record::Step { step: Step::Done(text, told), .. })) => {
+                reply = Some(text);
+                report = told.as_deref().map(Report::parse).unwrap_or_default();
+            }
             Ok(Some(Record::Step {
                 step: Step::Failed(why) | Step::Cancelled(why) | Step::Retry(why),
                 ..
@@ -108,6 +85,7 @@ impl Hub {
             turn: entry.turn,
             attempts: entry.attempts,
             reply,
+            report,
             error,
             created_at: entry.at,
             finished_at: over.then_some(entry.ended),
@@ -123,6 +101,12 @@ impl Hub {
             Some(Delivery::Delivered | Delivery::Dropped) => self.journal.last(),
             Some(_) | None => entry.outcome.max(entry.accepted).max(trouble),
         }
+    }
+
+    /// Keeps a message from being forgotten, however few results are kept, until its end was read.
+    pub fn hold(self: &Arc<Self>, id: Id) -> Held {
+        self.lock().held.push(id);
+        Held { hub: Arc::clone(self), id }
     }
 
     /// Watches a message that is not over, or whose agent is not.
@@ -339,41 +323,18 @@ impl Drop for Follow {
     }
 }
 
-impl Message {
-    /// The message as JSON, as `GET /v1/messages/{id}` gives it.
-    pub fn to_json(&self) -> String {
-        let text = |text: Option<&str>| text.map_or_else(|| "null".to_owned(), quoted);
-        let time = |millis: Option<u64>| millis.map(rfc3339);
-        let deliveries = self.delivery.iter().filter_map(|delivery| {
-            // Before there is a reply it is pending too; of what was cancelled there is none.
-            let later = (!self.turn.is_over()).then_some(Delivery::Pending);
-            Some(format!(
-                r#"{{"target":{},"status":"{}","attempts":{},"error":{}}}"#,
-                quoted(&delivery.target),
-                delivery.state.or(later)?.word(),
-                delivery.attempts,
-                text(delivery.error.as_deref()),
-            ))
-        });
-        let deliveries: Vec<String> = deliveries.collect();
-        format!(
-            r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"deliveries":[{}]}}"#,
-            self.id,
-            text(self.who.session.as_deref()),
-            quoted(&self.who.principal),
-            self.turn.word(),
-            text(self.reply.as_deref()),
-            text(self.error.as_deref()),
-            self.attempts,
-            rfc3339(self.created_at),
-            text(time(self.finished_at).as_deref()),
-            self.position.map_or_else(|| "null".to_owned(), |position| position.to_string()),
-            deliveries.join(","),
-        )
-    }
+/// A message that is held.
+#[derive(Debug)]
+pub struct Held {
+    hub: Arc<Hub>,
+    id: Id,
 }
 
-/// A moment in milliseconds since 1970, as RFC 3339 has it.
-pub fn rfc3339(millis: u64) -> String {
-    Utc::new(UNIX_EPOCH + Duration::from_millis(millis)).rfc3339()
+impl Drop for Held {
+    fn drop(&mut self) {
+        let held = &mut self.hub.lock().held;
+        if let Some(at) = held.iter().position(|known| *known == self.id) {
+            held.swap_remove(at);
+        }
+    }
 }

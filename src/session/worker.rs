@@ -13,8 +13,8 @@ use super::hub::{Hub, State, now};
 use super::id::Id;
 use super::life::Turn as Stage;
 use super::reply::{Pen, Run};
-use super::transcript::{Known, Turn as Said};
-use crate::agent::{Bounds, Outcome, Turn};
+use super::transcript::{Known, Lent, Turn as Said};
+use crate::agent::{Agent, Bounds, Context, Outcome, Turn};
 use crate::delivery::backoff;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::journal::{Purpose, Refused};
@@ -127,13 +127,30 @@ impl Hub {
             None => None,
         };
         let cancel = run.cancelled()?;
+        let in_session = transcript.is_some();
+        let context = message.context.as_deref();
+        let principal = &entry.who.principal;
+        let context = context.map(|it| self.context(principal, in_session, &message.text, it));
+        let context = match context.transpose() {
+            Ok(context) => context,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let words = "a message that this one builds upon is not known any more";
+                return Ok(Outcome::Failed(words.to_owned()));
+            }
+            Err(e) => return Err(e),
+        };
+        let lent = match &context {
+            Some(context) if !in_session => self.lend(&settings.agent, id, context)?,
+            Some(_) | None => None,
+        };
         let turn = Turn {
             message_id: &id.to_string(),
             session: entry.who.session.as_deref().unwrap_or(""),
             principal: &entry.who.principal,
             attempt: entry.attempts,
             text: &message.text,
-            transcript: transcript.as_deref(),
+            context: context.as_ref(),
+            transcript: transcript.as_deref().or(lent.as_ref().map(Lent::path)),
             attachments: &message.attachments,
         };
         let bounds = Bounds {
@@ -146,11 +163,20 @@ impl Hub {
         Ok(settings.agent.run(&turn, &mut Pen(run), &bounds))
     }
 
+    /// Gives an agent that reads files what was said before a turn without a session.
+    pub fn lend(&self, agent: &Agent, id: Id, context: &Context) -> io::Result<Option<Lent>> {
+        let lines = if agent.reads_files() { context.lines() } else { String::new() };
+        (!lines.is_empty()).then(|| self.transcripts.lend(id, &lines)).transpose()
+    }
+
     /// Writes down how an attempt ended; returns whose turn it is now.
     pub(super) fn conclude(self: &Arc<Self>, id: Id, outcome: Outcome) -> Vec<Id> {
         match &outcome {
             Outcome::Done => {}
-            Outcome::Temporary(_) | Outcome::Failed(_) | Outcome::TimedOut => {
+            Outcome::Temporary(_)
+            | Outcome::Failed(_)
+            | Outcome::Refused(_)
+            | Outcome::TimedOut => {
                 log::warn!("turn {id} did not end well: {outcome}");
             }
             Outcome::ClientGone | Outcome::Cancelled | Outcome::Cut | Outcome::Short(_) => {
@@ -177,11 +203,17 @@ impl Hub {
             Outcome::Done => {
                 let (at, reply) = (now(), run.text());
                 self.say(id, &entry, at, &reply);
-                Record::step(id, n, at, Step::Done(reply))
+                Record::step(id, n, at, Step::Done(reply, run.report().to_json()))
             }
             Outcome::Temporary(error) if n < most => Record::step(id, n, now(), Step::Retry(error)),
             Outcome::Temporary(error) | Outcome::Failed(error) => {
                 Record::step(id, n, now(), Step::Failed(error))
+            }
+            Outcome::Refused(refused) if refused.passes() && n < most => {
+                Record::step(id, n, now(), Step::Retry(refused.to_string()))
+            }
+            Outcome::Refused(refused) => {
+                Record::step(id, n, now(), Step::Failed(refused.to_string()))
             }
             Outcome::TimedOut => {
                 let error = "the agent did not finish within agent.turn_timeout".to_owned();
@@ -307,7 +339,7 @@ impl Hub {
             let entry = self.lock().book.get(id).cloned().ok_or(io::ErrorKind::NotFound)?;
             let text = self.accepted(&entry)?.text;
             let reply = match self.outcome(&entry)? {
-                Some(Record::Step { step: Step::Done(reply), .. }) => reply,
+                Some(Record::Step { step: Step::Done(reply, _), .. }) => reply,
                 Some(_) | None => String::new(),
             };
             Ok(Said { id, asked_at: entry.at, text, answered_at: entry.ended, reply })

@@ -40,6 +40,18 @@ pub fn cgroup(pid: Pid) -> Option<String> {
     text(format!("/proc/{pid}/cgroup")).ok()
 }
 
+/// The fewest tasks that a control group above us allows (`pids.max`, in version 2 of them), and for
+/// a user the soft limit on all of its processes (RLIMIT_NPROC, getrlimit(2)).
+pub fn task_limit() -> Option<usize> {
+    const ROOT: &str = "/sys/fs/cgroup";
+    let groups = cgroup(Pid::own()).unwrap_or_default();
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let own = Path::new(ROOT).join(own);
+    let most = |group: &Path| text(group.join("pids.max")).ok()?.trim().parse().ok();
+    let by_groups = own.ancestors().take_while(|group| group.starts_with(ROOT)).filter_map(most);
+    by_groups.chain(super::user::process_limit()).min()
+}
+
 /// Which boot this is: a new random id at each one. Empty where the kernel does not say.
 pub fn boot_id() -> String {
     text("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -43,6 +44,41 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) {
             (&raw const linger).cast(),
             size_of::<libc::linger>() as libc::socklen_t,
         );
+    }
+}
+
+/// Begins to connect to a TCP address, without waiting. The stream is not in blocking mode; it can
+/// be written once it is connected or has failed, and `take_error` tells which (connect(2)).
+pub fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
+    // SAFETY: all-zero is a valid sockaddr of both kinds.
+    let (mut v4, mut v6): (libc::sockaddr_in, libc::sockaddr_in6) =
+        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let family_field = libc::sa_family_t::try_from(family).map_err(io::Error::other)?;
+    let (pointer, size): (*const libc::sockaddr, usize) = match address {
+        SocketAddr::V4(address) => {
+            v4.sin_family = family_field;
+            v4.sin_port = address.port().to_be();
+            v4.sin_addr.s_addr = u32::from_ne_bytes(address.ip().octets());
+            ((&raw const v4).cast(), size_of_val(&v4))
+        }
+        SocketAddr::V6(address) => {
+            v6.sin6_family = family_field;
+            v6.sin6_port = address.port().to_be();
+            v6.sin6_addr.s6_addr = address.ip().octets();
+            v6.sin6_scope_id = address.scope_id();
+            ((&raw const v6).cast(), size_of_val(&v6))
+        }
+    };
+    // SAFETY: socket returns a new descriptor that nobody else owns; connect reads `size` bytes of
+    // the struct that lives here.
+    unsafe {
+        let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let socket = OwnedFd::from_raw_fd(check(libc::socket(family, kind, 0))?);
+        match check(libc::connect(socket.as_raw_fd(), pointer, size as libc::socklen_t)) {
+            Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
+            Ok(_) | Err(_) => Ok(TcpStream::from(socket)),
+        }
     }
 }
 

@@ -14,6 +14,16 @@ pub fn own_uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// How many processes and threads this user may have, where that is limited (RLIMIT_NPROC,
+/// getrlimit(2)); it does not hold for root.
+pub fn process_limit() -> Option<usize> {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit fills the struct that lives here.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NPROC, &raw mut limits) }).ok()?;
+    let limited = own_uid() != 0 && limits.rlim_cur != libc::RLIM_INFINITY;
+    limited.then_some(usize::try_from(limits.rlim_cur).ok()?)
+}
+
 /// An entry of the password database (getpwnam_r(3)).
 #[derive(Debug, Clone)]
 pub struct User {

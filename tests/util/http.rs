@@ -149,6 +149,15 @@ impl Connection {
         .expect("send");
     }
 
+    /// Sends these bytes to a peer that may have ended the connection; false if it has.
+    pub fn offer(&mut self, bytes: &[u8]) -> bool {
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.write_all(bytes),
+            Stream::Unix(stream) => stream.write_all(bytes),
+        }
+        .is_ok()
+    }
+
     /// Says that nothing more will be sent.
     pub fn finish_sending(&self) {
         // Fails where the peer has closed already, which is no concern of ours.

@@ -8,6 +8,7 @@
 //! - [`api`] speaks the API of messages, [`Caller`] outlives what it talks to.
 //! - [`Target`] receives deliveries; [`crowd`] is a lot of clients, and [`ledger`] holds the gateway's
 //!   promises against their books.
+//! - [`Upstream`] is an OpenAI-compatible server that does what the test says.
 //! - [`Sandbox`] runs a test's body under a real, freshly booted systemd.
 //! - [`Service`] is the gateway as a unit in there.
 //! - [`Private`] runs a test's body where it may mount, and [`Disk`] is one whose power can be cut.
@@ -34,6 +35,7 @@ mod sandbox;
 mod service;
 pub mod sys;
 mod target;
+pub mod upstream;
 
 use std::env;
 use std::fs;
@@ -55,6 +57,7 @@ pub use process::{Outcome, Process};
 pub use sandbox::Sandbox;
 pub use service::{Service, UNIT};
 pub use target::{Answer, Received, Target};
+pub use upstream::Upstream;
 
 /// How long anything may take on a loaded machine before it counts as hung.
 pub const DEADLINE: Duration = Duration::from_secs(20);

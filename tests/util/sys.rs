@@ -172,3 +172,16 @@ impl Lease {
 fn check(result: libc::c_int) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// Raises the limit on open descriptors as far as it goes: a client of thousands of connections needs one
+/// for each, and so does the gateway that it starts.
+pub fn raise_descriptors() {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls are given a struct that lives here.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limits);
+        limits.rlim_cur = limits.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits);
+    }
+    assert!(limits.rlim_max >= 18_000, "the hard limit on descriptors is {}", limits.rlim_max);
+}

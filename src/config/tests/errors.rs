@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{error, errors_of, good};
+use crate::config::AgentKind;
 use crate::limits;
 
 #[test]
@@ -9,14 +10,14 @@ fn unknown_names() {
     error("[http]\n\n lisen = 1", "3:2: unknown key \"lisen\" in [http]; did you mean \"listen\"?");
     error(
         "[http]\nzebra = 1",
-        "2:1: unknown key \"zebra\" in [http]; its keys are listen, key_file, allowed_hosts",
+        "2:1: unknown key \"zebra\" in [http]; its keys are listen, key_file, allowed_hosts, allowed_origins",
     );
     error("[agent]\nlisten = 1", "2:1: unknown key \"listen\" in [agent]; it belongs in [http]");
     error("listen = 1", "1:1: unknown key \"listen\" outside of a section; it belongs in [http]");
     error(
         "zebra = 1",
         "1:1: unknown key \"zebra\" outside of a section; \
-         the sections are [http], [agent], [session], [stop], [log], [limits], [deliver.NAME]",
+         the sections are [http], [agent], [session], [stop], [log], [limits], [deliver.NAME], [keys.NAME]",
     );
     error("[htpp]\n", "1:2: unknown section [htpp]; did you mean [http]?");
     error(
@@ -25,13 +26,13 @@ fn unknown_names() {
     );
     error(
         "[zebra.x]\n",
-        "1:2: unknown section [zebra]; the sections are [http], [agent], [session], [stop], [log], [limits], [deliver.NAME]",
+        "1:2: unknown section [zebra]; the sections are [http], [agent], [session], [stop], [log], [limits], [deliver.NAME], [keys.NAME]",
     );
     error("[[http]]\n", "1:3: http must be a section, written [http]; got a list");
     error("http = 1\n", "1:1: http must be a section, written [http]; got an integer");
     error(
         "[http]\n\"a\\u001B[0m\" = 1",
-        "2:1: unknown key \"a\\u{1b}[0m\" in [http]; its keys are listen, key_file, allowed_hosts",
+        "2:1: unknown key \"a\\u{1b}[0m\" in [http]; its keys are listen, key_file, allowed_hosts, allowed_origins",
     );
 }
 
@@ -61,7 +62,10 @@ fn wrong_types() {
         "[agent.env]\nA = true",
         "2:5: agent.env.A must be a string, like \"small\"; got a boolean",
     );
-    error("[agent]\nkind = {}", "2:8: agent.kind must be \"echo\" or \"command\"; got a table");
+    error(
+        "[agent]\nkind = {}",
+        "2:8: agent.kind must be \"echo\", \"command\" or \"upstream\"; got a table",
+    );
     error(
         "[agent]\nturn_timeout = true",
         "2:16: agent.turn_timeout must be a time, like \"10m\"; got a boolean",
@@ -97,7 +101,7 @@ fn wrong_values() {
     );
     error(
         "[agent]\nkind = \"comand\"",
-        "2:8: agent.kind is \"comand\"; it must be \"echo\" or \"command\"; did you mean \"command\"?",
+        "2:8: agent.kind is \"comand\"; it must be \"echo\", \"command\" or \"upstream\"; did you mean \"command\"?",
     );
     error(
         "[log]\nlevel = \"\"",
@@ -201,5 +205,59 @@ fn kind_and_command_must_agree() {
         errors_of(b"[agent]\nkind = \"echo\"", &["agent.command=[\"cat\"]"]),
         ["--set agent.command=[\"cat\"]: agent.command is given but agent.kind is \"echo\" \
           (/etc/coder.toml:2:1); take one of the two away, or write kind = \"command\""]
+    );
+}
+
+#[test]
+fn kind_and_url_must_agree() {
+    let config = good("[agent]\nurl = \"http://a/v1\"", &[]).config;
+    assert_eq!(config.agent.kind, AgentKind::Upstream);
+    error(
+        "[agent]\nkind = \"upstream\"",
+        "2:1: agent.kind is \"upstream\" but agent.url is empty; \
+         say where it is, like url = \"http://127.0.0.1:11434/v1\"",
+    );
+    error(
+        "[agent]\nurl = \"http://a\"\ncommand = [\"cat\"]",
+        "3:1: agent.command is given beside agent.url (/etc/coder.toml:2:1); \
+         take one of the two away",
+    );
+    for kind in ["echo", "command"] {
+        let fault = format!(
+            "2:1: agent.url is given but agent.kind is \"{kind}\" (/etc/coder.toml:3:1); \
+             take one of the two away, or write kind = \"upstream\""
+        );
+        error(&format!("[agent]\nurl = \"http://a\"\nkind = \"{kind}\""), &fault);
+    }
+    error(
+        "[agent]\nkind = \"upstream\"\ncommand = [\"cat\"]",
+        "3:1: agent.command is given but agent.kind is \"upstream\" (/etc/coder.toml:2:1); \
+         take one of the two away, or write kind = \"command\"",
+    );
+    for (name, value) in [("key_file", "\"/k\""), ("model", "\"m\""), ("models", "{ a = \"b\" }")] {
+        let fault =
+            format!("2:1: agent.{name} is given but no agent.url that it could belong to; add one");
+        error(&format!("[agent]\n{name} = {value}"), &fault);
+    }
+}
+
+#[test]
+fn models_are_named_in_text() {
+    error(
+        "[agent]\nurl = \"http://a\"\nmodel = \"a\\n\"",
+        "3:9: agent.model is \"a\\n\"; a model's name has 1 to 256 bytes and no control characters, \
+         like \"qwen2.5:3b\"",
+    );
+    error(
+        "[agent]\nurl = \"http://a\"\nmodels = { a = 1 }",
+        "3:10: agent.models has an integer for \"a\"; it must be a string",
+    );
+    error(
+        "[agent]\nurl = \"http://a\"\nmodels = { a = \"\" }",
+        "3:10: agent.models has \"\"; a model's name has 1 to 256 bytes and no control characters",
+    );
+    error(
+        "[agent]\nmodels = []",
+        "2:10: agent.models must be a table of strings, like { fast = \"qwen2.5:3b\" }; got a list",
     );
 }

@@ -5,6 +5,7 @@
 
 mod errors;
 mod files;
+mod keys;
 mod output;
 mod set;
 mod syntax;

@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::{FULL, good};
-use crate::config::schema::{Field, KEYS, TARGET_KEYS};
+use crate::config::family::TARGET_KEYS;
+use crate::config::schema::{Field, KEYS};
 use crate::config::{Config, render, starter};
 use crate::named::ByName;
 
@@ -23,6 +24,7 @@ fn every_value_says_where_it_came_from() {
 listen = "127.0.0.1:1"                        # coder.toml:2
 key_file = ""                                 # default
 allowed_hosts = []                            # default
+allowed_origins = []                          # default
 
 [agent]
 kind = "command"                              # coder.toml:4
@@ -30,6 +32,11 @@ command = ["a\u001B\""]                       # coder.toml:4
 env.A = "***"                                 # coder.toml:5; value not shown
 env.B = "***"                                 # --set; value not shown
 pass_env = []                                 # default
+url = ""                                      # default
+key_file = ""                                 # default
+model = ""                                    # default
+models = {}                                   # default
+max_history = "128KiB"                        # default
 turn_timeout = "10m"                          # default
 
 [session]
@@ -44,7 +51,8 @@ level = "info"                                # default
 target = "auto"                               # default
 
 [limits]
-max_connections = 1000                        # default
+max_connections = 10000                       # default
+max_connections_per_address = 500             # default
 max_turns = 3                                 # --set
 max_queue = 1000                              # default
 max_queue_per_session = 32                    # default
@@ -71,7 +79,9 @@ expire = "24h"                                # default
 
 #[test]
 fn what_is_written_loads_to_the_same() {
-    for text in ["", FULL, "[agent]\nkind = \"echo\"\nenv = {}"] {
+    let upstream = "[agent]\nurl = 'http://a/v1'\nkey_file = '/k'\nmodel = 'a\\\"b'\n\
+                    models = { fast = 'x:3b', 'a b.c' = 'd' }\nmax_history = 0";
+    for text in ["", FULL, "[agent]\nkind = \"echo\"\nenv = {}", upstream] {
         let mut first = good(text, &[]).config;
         let rendered = good(text, &[]).render();
         let mut second = good(&rendered, &[]).config;
@@ -125,12 +135,16 @@ fn the_starter_loads_with_everything_switched_on() {
 fn the_example_of_a_target_loads() {
     let text = starter(8642, "default");
     let (_, example) = text.split_once("# [deliver.example]\n").unwrap();
+    let (example, keys) = example.split_once("# [keys.alice]\n").unwrap();
     let lines = example.lines().filter_map(|line| line.strip_prefix("#   "));
     let command = ["command = ", "env = ", "pass_env = "];
     let lines = lines.filter(|line| !command.iter().any(|key| line.starts_with(key)));
     let config =
         good(&format!("[deliver.example]\n{}", lines.collect::<Vec<_>>().join("\n")), &[]).config;
     assert!(config.deliver.get("example").unwrap().secret_file.is_some());
+    let lines = keys.lines().filter_map(|line| line.strip_prefix("#   ")).collect::<Vec<_>>();
+    let config = good(&format!("[keys.alice]\n{}", lines.join("\n")), &[]).config;
+    assert_eq!(config.keys.get("alice").unwrap().sessions, ["support-*"]);
 }
 
 #[test]
@@ -140,8 +154,11 @@ fn the_table_of_keys_is_sound() {
         assert!(twin.is_none(), "{}", key.full_name());
         // The example is good, and goes where it should.
         let text = format!("[{}]\n{} = {}\n", key.section, key.name, key.example);
-        let command = key.full_name() == "agent.kind";
-        let set: &[&str] = if command { &["agent.command=['x']"] } else { &[] };
+        let set: &[&str] = match key.full_name().as_str() {
+            "agent.kind" => &["agent.command=['x']"],
+            "agent.key_file" | "agent.model" | "agent.models" => &["agent.url=http://a/v1"],
+            _ => &[],
+        };
         let mut config = good(&text, set).config;
         let field = (key.field)(&mut config);
         if !matches!(field, Field::Env(_)) {

@@ -57,7 +57,7 @@ fn set_errors() {
     );
     set_error(
         "agent.kind=foo",
-        "--set agent.kind=foo: agent.kind is \"foo\"; it must be \"echo\" or \"command\"",
+        "--set agent.kind=foo: agent.kind is \"foo\"; it must be \"echo\", \"command\" or \"upstream\"",
     );
     set_error(
         "agent.command=cat",

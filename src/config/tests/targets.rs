@@ -29,7 +29,8 @@ fn names_and_keys() {
         "[deliver.x]\nurl = 'http://a'\nlisten = 1",
         "3:1: unknown key \"listen\" in [deliver.x]; it belongs in [http]",
     );
-    error("[agent]\nurl = 1", "2:1: unknown key \"url\" in [agent]; it belongs in [deliver.NAME]");
+    let elsewhere = "2:1: unknown key \"secret_file\" in [agent]; it belongs in [deliver.NAME]";
+    error("[agent]\nsecret_file = 1", elsewhere);
     error("[deliver]\nurl = 1", "2:1: url belongs to a target: write it in [deliver.NAME]");
     error(
         "[deliver]\nx = 1",
@@ -47,7 +48,7 @@ fn values() {
         error(&text, &format!("2:7: deliver.x.url is \"{value}\"; {reason}, {like}"));
     };
     url("ftp://a", "it must begin with http:// or https://");
-    url("http://u:p@a/", "it must not hold credentials: use secret_file");
+    url("http://u:p@a/", "it must not hold credentials: they belong in a file");
     url("http://a/#b", "it must not have a #fragment, which no server sees");
     url("http://a/ ", "' ' in it must be percent-encoded");
     error(
@@ -151,6 +152,31 @@ fn secrets_are_read_apart_and_as_strictly_as_the_key() {
     fs::rename(&path, &link).unwrap();
     symlink(&link, &path).unwrap();
     refused("symlink");
+}
+
+#[test]
+fn the_key_of_an_upstream_is_one_word() {
+    let dir = TempDir::new("upstream");
+    let path = dir.path().join("key");
+    let text = format!("[agent]\nurl = 'http://a'\nkey_file = '{}'\n", path.display());
+    let load = || good(&text, &[]).with_secrets();
+    for (content, mode, why) in [
+        ("hidden", 0o640, "others may read it"),
+        ("\n", 0o600, "it is empty"),
+        ("hidden key", 0o600, "one word"),
+        ("hidden\nX: y", 0o600, "one word"),
+    ] {
+        let _ = fs::remove_file(&path);
+        create(&path, content.as_bytes(), mode).unwrap();
+        let error = load().unwrap_err().to_string();
+        let place = "/etc/coder.toml:3:1: agent.key_file: ";
+        assert!(error.starts_with(place) && error.contains(why), "{error}");
+        assert!(!error.contains("hidden"), "{error}");
+    }
+    fs::write(&path, "whsec_c2VjcmV0\n").unwrap();
+    let loaded = load().unwrap();
+    assert_eq!(loaded.config.agent.key.as_ref().unwrap().bytes(), b"whsec_c2VjcmV0");
+    assert!(!loaded.render().contains("c2Vj") && !format!("{loaded:?}").contains("99, 50, 86"));
 }
 
 #[test]

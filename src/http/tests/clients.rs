@@ -77,6 +77,7 @@ fn reads(method: &str, bytes: &[u8]) -> String {
         match answer.and_then(|answer| answer.body(20, soon())) {
             Ok(body) => String::from_utf8(body).unwrap(),
             Err(Error::Malformed(_)) => "malformed".to_owned(),
+            Err(Error::TooLarge) => "too large".to_owned(),
             Err(Error::CutShort) => "cut short".to_owned(),
             Err(other) => panic!("{other}"),
         }
@@ -105,8 +106,8 @@ fn answers() {
         ("GET", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n", "cut short"),
         ("GET", b"HTTP/1.1 200 OK\r\nContent-Le", "cut short"),
         ("GET", b"", "cut short"),
-        ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n", "malformed"),
-        ("GET", b"HTTP/1.1 200 OK\r\n\r\n123456789012345678901", "malformed"),
+        ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n", "too large"),
+        ("GET", b"HTTP/1.1 200 OK\r\n\r\n123456789012345678901", "too large"),
         ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi", "malformed"),
         ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nhi", "malformed"),
         ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "malformed"),

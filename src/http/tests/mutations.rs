@@ -4,16 +4,19 @@
 use super::{bodies, fake, heads};
 
 /// xorshift64: the same damage on every machine.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 % limit as u64).unwrap()
     }
 }
+
+/// Any number but 0.
+pub const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What parsers disagree about.
 const SPICE: &[&[u8]] = &[
@@ -38,24 +41,29 @@ const SPICE: &[&[u8]] = &[
     b"HTTP/1.1",
 ];
 
+/// Damages `bytes` in so many places.
+pub fn damage(bytes: &mut Vec<u8>, places: usize, random: &mut Random) {
+    for _ in 0..places {
+        let at = random.below(bytes.len() + 1);
+        match random.below(4) {
+            0 => bytes.truncate(at),
+            1 if at < bytes.len() => drop(bytes.remove(at)),
+            _ => {
+                let spice = SPICE[random.below(SPICE.len())];
+                bytes.splice(at..at, spice.iter().copied());
+            }
+        }
+    }
+}
+
 #[test]
 fn damage_is_judged_alike_however_it_is_cut() {
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random(SEED);
     let cases: Vec<_> = heads::all().chain(bodies::all()).collect();
     for round in 0..20 {
         for (name, bytes, _) in &cases {
             let mut bytes = bytes.to_vec();
-            for _ in 0..=round % 3 {
-                let at = random.below(bytes.len() + 1);
-                match random.below(4) {
-                    0 => bytes.truncate(at),
-                    1 if at < bytes.len() => drop(bytes.remove(at)),
-                    _ => {
-                        let spice = SPICE[random.below(SPICE.len())];
-                        bytes.splice(at..at, spice.iter().copied());
-                    }
-                }
-            }
+            damage(&mut bytes, 1 + round % 3, &mut random);
             let whole = fake::run(&[&bytes]);
             let pieces: Vec<&[u8]> = bytes.chunks(1 + random.below(3)).collect();
             let text = String::from_utf8_lossy(&bytes);

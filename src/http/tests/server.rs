@@ -35,7 +35,7 @@ impl Server {
 
 /// Serves one connection in a thread.
 pub fn serve(
-    socket: impl Socket + 'static,
+    socket: impl Socket + Send + 'static,
     limits: Limits,
     handler: impl Fn(&mut Connection) -> Result<(), Closed> + Send + 'static,
 ) -> Server {
@@ -44,12 +44,12 @@ pub fn serve(
 
 fn serve_behind(
     gate: Arc<Gate>,
-    socket: impl Socket + 'static,
+    socket: impl Socket + Send + 'static,
     limits: Limits,
     handler: impl Fn(&mut Connection) -> Result<(), Closed> + Send + 'static,
 ) -> Server {
-    let mut connection = Connection::new(Box::new(socket), limits, gate).unwrap();
-    let thread = thread::spawn(move || handler(&mut connection));
+    let serve = move || handler(&mut Connection::new(Box::new(socket), limits, gate).unwrap());
+    let thread = thread::spawn(serve);
     Server { thread }
 }
 

@@ -20,6 +20,7 @@ fn examples() -> Vec<(Record, String)> {
         body: Some("cd".to_owned()),
         interrupt: true,
         attachments: vec!["a]\"".to_owned(), String::new()],
+        context: Some(r#"{"a":[1]}"#.to_owned()),
     };
     let least = Accepted {
         id: ID.to_owned(),
@@ -33,7 +34,7 @@ fn examples() -> Vec<(Record, String)> {
         (
             Record::Accepted(Box::new(full)),
             with(&format!(
-                r#"accepted",ID,"at":18446744073709551615,"principal":"owner","session":{text},"text":{text},"deliver":"home","key":"ab","body":"cd","mode":"interrupt","attachments":["a]\"",""]"#
+                r#"accepted",ID,"at":18446744073709551615,"principal":"owner","session":{text},"text":{text},"deliver":"home","key":"ab","body":"cd","mode":"interrupt","attachments":["a]\"",""],"context":"{{\"a\":[1]}}""#
             )),
         ),
         (
@@ -42,7 +43,11 @@ fn examples() -> Vec<(Record, String)> {
         ),
         (step(1, Step::Started), with(r#"started",ID,"n":1,"at":7"#)),
         (step(2, Step::Retry("e".into())), with(r#"retry",ID,"n":2,"at":7,"error":"e""#)),
-        (step(3, Step::Done("".into())), with(r#"done",ID,"n":3,"at":7,"reply":"""#)),
+        (step(3, Step::Done("".into(), None)), with(r#"done",ID,"n":3,"at":7,"reply":"""#)),
+        (
+            step(3, Step::Done("r".into(), Some("{}".into()))),
+            with(r#"done",ID,"n":3,"at":7,"reply":"r","report":"{}""#),
+        ),
         (step(3, Step::Failed("e\\".into())), with(r#"failed",ID,"n":3,"at":7,"error":"e\\""#)),
         (step(0, Step::Cancelled("e".into())), with(r#"cancelled",ID,"at":7,"error":"e""#)),
         (step(4, Step::Sending), with(r#"sending",ID,"n":4,"at":7"#)),
@@ -54,6 +59,7 @@ fn examples() -> Vec<(Record, String)> {
         ),
         (step(0, Step::Revived), with(r#"revived",ID,"at":7"#)),
         (step(0, Step::Dropped), with(r#"dropped",ID,"at":7"#)),
+        (step(0, Step::Forgotten), with(r#"forgotten",ID,"at":7"#)),
         (
             Record::Reset { principal: "p".into(), session: nasty.into(), at: 9 },
             with(&format!(r#"reset","principal":"p","session":{text},"at":9"#)),

@@ -66,7 +66,7 @@ impl Simple {
             Step::Retry(_) if before == "running" => {
                 (self.turn, self.outcome) = ("resting", number);
             }
-            Step::Done(_) if before == "running" || before == "queued" => self.turn = "done",
+            Step::Done(..) if before == "running" || before == "queued" => self.turn = "done",
             Step::Failed(_) if !self.is_over() => self.turn = "failed",
             Step::Cancelled(_) if !self.is_over() => self.turn = "cancelled",
             Step::Sending if ["pending", "sending"].contains(&self.way.0) => {
@@ -284,6 +284,7 @@ fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
             };
             let key = key.filter(|key| !used(key)).map(|key| format!("{key:032x}"));
             Record::Accepted(Box::new(Accepted {
+                context: None,
                 id: Id::from(id).to_string(),
                 at,
                 principal: (*random.pick(&PRINCIPALS)).to_owned(),
@@ -308,7 +309,7 @@ fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
             let (n, step) = match random.below(11) {
                 0 => (n, Step::Started),
                 1 => (n, Step::Retry(text())),
-                2 => (n, Step::Done(text())),
+                2 => (n, Step::Done(text(), None)),
                 3 => (n, Step::Failed(text())),
                 4 => (0, Step::Cancelled(text())),
                 5 => (n, Step::Sending),
@@ -498,7 +499,7 @@ impl Scribe {
 
     fn done(&mut self, id: u32, at: u64) {
         self.step(id, at, Step::Started);
-        self.step(id, at, Step::Done("reply".to_owned()));
+        self.step(id, at, Step::Done("reply".to_owned(), None));
     }
 
     fn overdue(&self, now: u64, keep: usize) -> Vec<u32> {

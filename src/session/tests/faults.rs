@@ -207,7 +207,7 @@ fn a_revived_letter_is_tried_again_however_old_it_is() {
     let records = [
         Record::Accepted(Box::new(accepted)),
         Record::step(id, 1, old, Step::Started),
-        Record::step(id, 1, old, Step::Done("x".to_owned())),
+        Record::step(id, 1, old, Step::Done("x".to_owned(), None)),
         Record::step(id, 1, old, Step::Sending),
         Record::step(id, 1, old, Step::Dead("refused".to_owned())),
     ];

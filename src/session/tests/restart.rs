@@ -28,7 +28,7 @@ fn fates(records: &[(u64, String)]) -> BTreeMap<Id, (u32, Option<Turn>, Option<S
                 let fate = fates.get_mut(&Id::parse(&id).unwrap()).unwrap();
                 match step {
                     Step::Started => fate.0 = n,
-                    Step::Done(_) => fate.1 = Some(Turn::Done),
+                    Step::Done(..) => fate.1 = Some(Turn::Done),
                     Step::Failed(_) => fate.1 = Some(Turn::Failed),
                     Step::Cancelled(_) => fate.1 = Some(Turn::Cancelled),
                     _ => {}

@@ -424,3 +424,17 @@ fn forgetting_and_compacting_leave_what_is_needed() {
     assert_eq!(book.counts(), house.hub.counts().0);
     assert_eq!(book.bytes(), house.hub.lock().book.bytes());
 }
+
+#[test]
+fn what_somebody_is_about_to_read_is_not_forgotten() {
+    let house = House::with(None, |config| config.limits.keep_results = 5);
+    let ids: Vec<Id> = (0..10).map(|at| house.send("s", &format!("{at}"))).collect();
+    house.wait(ids[9]);
+    let held = house.hub.hold(ids[2]);
+    house.hub.compact().unwrap();
+    let known = |id: Id| house.hub.message(id).unwrap().is_some();
+    assert!(!known(ids[0]) && known(ids[2]) && known(ids[9]));
+    drop(held);
+    house.hub.compact().unwrap();
+    assert!(!known(ids[2]) && known(ids[9]));
+}

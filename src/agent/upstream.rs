@@ -1,0 +1,328 @@
+//! The `upstream` agent: an OpenAI-compatible server. A turn is a chat completion there, and what
+//! comes back is passed on as it comes.
+//!
+//! A request that got nothing back is sent again; once there is a byte of an answer, never.
+#![forbid(unsafe_code)]
+
+mod answer;
+mod request;
+
+use std::cell::RefCell;
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{Agent, Bounds, DEFAULT_MODEL, Outcome, Refused, Reply, Turn};
+use crate::config::Url;
+use crate::http::client::{Answer, Error};
+use crate::http::curl;
+use crate::http::outward::{Call, End, Ends, client, connect};
+use crate::limits::{
+    MAX_MODELS_BODY, MODELS_KEPT, MODELS_PATIENCE, UPSTREAM_IDLE, UPSTREAM_KEPT, UPSTREAM_PAUSE,
+    UPSTREAM_RETRIES,
+};
+use crate::subprocess::environment;
+use crate::sys::poll::{Interest, poll};
+use crate::sys::process::is_shortage;
+use crate::text::{escaped, quoted};
+
+/// What is kept of the server between turns.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Connections that can take another request, and since when; the newest last.
+    idle: Mutex<Vec<(Instant, TcpStream)>>,
+    /// Its models, and when it named them.
+    models: Mutex<Option<(Instant, Vec<String>)>>,
+    /// It does not know `stream_options`.
+    plain: AtomicBool,
+}
+
+/// A request to the server, and what it may need.
+pub struct Asking<'a> {
+    agent: &'a Agent,
+    url: &'a Url,
+    ends: Ends<'a>,
+}
+
+pub fn ends<'a>(bounds: &Bounds<'a>) -> Ends<'a> {
+    let Bounds { deadline, client, cut, cancel, .. } = *bounds;
+    Ends { deadline, client, cut: Some(cut), cancel, idle: None }
+}
+
+/// For a question of our own, which somebody waits for.
+pub fn soon<'a>() -> Ends<'a> {
+    let deadline = Instant::now() + MODELS_PATIENCE;
+    Ends { deadline, client: None, cut: None, cancel: None, idle: None }
+}
+
+impl<'a> Asking<'a> {
+    /// `None`: the agent has no upstream.
+    pub fn new(agent: &'a Agent, ends: Ends<'a>) -> Option<Asking<'a>> {
+        agent.config.url.as_ref().map(|url| Asking { agent, url, ends })
+    }
+
+    pub fn run(&self, turn: &Turn<'_>, reply: &mut dyn Reply, max_reply: usize) -> Outcome {
+        let reply = RefCell::new(reply);
+        // A client that has gone is noticed by its hang-up.
+        let idle = || drop(reply.borrow_mut().idle());
+        let asking = Asking { ends: Ends { idle: Some(&idle), ..self.ends }, ..*self };
+        asking.turn(turn, &reply, max_reply)
+    }
+
+    fn turn(&self, turn: &Turn<'_>, reply: &RefCell<&mut dyn Reply>, max_reply: usize) -> Outcome {
+        let asked = turn.context.map_or("", |context| context.model.as_str());
+        let asked = if asked.is_empty() { DEFAULT_MODEL } else { asked };
+        let model = match self.model(asked) {
+            Ok(model) => model,
+            Err(outcome) => return outcome,
+        };
+        let native = reply.borrow_mut().native().map(|native| native.streams());
+        let streams = native.unwrap_or(true);
+        let most = self.agent.config.max_history;
+        let mut usage = native.is_none() && !self.agent.upstream.plain.load(Ordering::Relaxed);
+        let mut plain = false;
+        loop {
+            let body = match request::body(turn, &model, (streams, native.is_none(), usage), most) {
+                Ok(body) => body,
+                Err(e) => return trouble(&format!("the transcript cannot be read: {e}"), Some(&e)),
+            };
+            let mut begun = false;
+            let outcome = self.exchange("POST", "/chat/completions", &body, &mut |answer| {
+                let reading = answer::Reading { asking: self, asked, max_reply };
+                match answer.status {
+                    200..=299 if streams => reading.stream(answer, reply, &mut begun),
+                    200..=299 => reading.whole(answer, reply, &mut begun),
+                    _ => reading.error(answer),
+                }
+            });
+            match outcome {
+                Outcome::Refused(refused) if usage && !begun && is_picky(refused.status) => {
+                    (usage, plain) = (false, true);
+                }
+                Outcome::Done if plain => {
+                    self.agent.upstream.plain.store(true, Ordering::Relaxed);
+                    return Outcome::Done;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// The upstream's name for a model.
+    fn model(&self, asked: &str) -> Result<String, Outcome> {
+        let config = &self.agent.config;
+        if let Some(model) = config.models.get(asked) {
+            return Ok(model.clone());
+        }
+        if asked == DEFAULT_MODEL {
+            let listed = || self.listed().and_then(|models| models.into_iter().next());
+            let given = Some(&config.model).filter(|model| !model.is_empty()).cloned();
+            // One that lists none may take any.
+            return Ok(given.or_else(listed).unwrap_or_else(|| DEFAULT_MODEL.to_owned()));
+        }
+        if config.models.is_empty() {
+            return Ok(asked.to_owned());
+        }
+        let error = json!({
+            "message": format!("There is no model {} here.", quoted(asked)),
+            "type": "invalid_request_error",
+            "param": "model",
+            "code": "model_not_found",
+        });
+        Err(Outcome::Refused(Box::new(Refused { status: 404, error, retry_after: None })))
+    }
+
+    /// What a client may call a model.
+    pub fn models(&self) -> Vec<String> {
+        let map = &self.agent.config.models;
+        let mut models = vec![DEFAULT_MODEL.to_owned()];
+        models.extend(map.names().into_iter().map(str::to_owned));
+        if map.is_empty() {
+            models.extend(self.listed().unwrap_or_default());
+        }
+        let mut seen = Vec::new();
+        models.retain(|model| {
+            !seen.contains(model) && {
+                seen.push(model.clone());
+                true
+            }
+        });
+        models
+    }
+
+    /// The upstream's own list, if it tells it soon.
+    fn listed(&self) -> Option<Vec<String>> {
+        let memory = &self.agent.upstream.models;
+        if let Some((at, models)) = &*lock(memory)
+            && at.elapsed() < MODELS_KEPT
+        {
+            return Some(models.clone());
+        }
+        let deadline = self.ends.deadline.min(Instant::now() + MODELS_PATIENCE);
+        let asking = Asking { ends: Ends { deadline, ..self.ends }, ..*self };
+        let mut models = None;
+        asking.exchange("GET", "/models", "", &mut |answer| {
+            let status = answer.status;
+            if let Ok(body) = answer.body(MAX_MODELS_BODY, deadline)
+                && status == 200
+                && let Ok(list) = serde_json::from_slice::<Value>(&body)
+                && let Some(list) = list["data"].as_array()
+            {
+                let names = list.iter().filter_map(|model| model["id"].as_str());
+                models = Some(names.map(str::to_owned).collect::<Vec<_>>());
+            }
+            Outcome::Done
+        });
+        if let Some(models) = &models {
+            *lock(memory) = Some((Instant::now(), models.clone()));
+        }
+        models
+    }
+
+    /// Sends a request until there is an answer, and hands that over.
+    fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+        take: &mut dyn FnMut(Answer<'_, '_>) -> Outcome,
+    ) -> Outcome {
+        let config = &self.agent.config;
+        let key = config.key.as_ref().map(|key| String::from_utf8_lossy(key.bytes()));
+        let bearer = key.map(|key| format!("Bearer {key}"));
+        let mut headers =
+            vec![("User-Agent", concat!("hermes-gateway/", env!("CARGO_PKG_VERSION")))];
+        headers.extend(bearer.iter().map(|bearer| ("Authorization", bearer.as_str())));
+        if !body.is_empty() {
+            headers.push(("Content-Type", "application/json"));
+        }
+        let escaped = self.url.secure.then(|| body.replace('@', "\\u0040"));
+        let body = escaped.as_deref().unwrap_or(body);
+        let (url, target, headers) = (self.url, &*self.url.below(path), &headers[..]);
+        let call = Call { method, url, target, headers, body };
+        let mut left = UPSTREAM_RETRIES;
+        loop {
+            let kept = self.agent.upstream.take();
+            let reused = kept.is_some();
+            let (error, heard) = match self.once(&call, kept, take) {
+                Ok(outcome) => return outcome,
+                Err(failed) => failed,
+            };
+            if let Some(outcome) = self.over() {
+                return outcome;
+            }
+            if reused && !heard {
+                // The others are most likely dead too.
+                lock(&self.agent.upstream.idle).clear();
+                continue;
+            }
+            let words = format!("the upstream does not answer: {error}");
+            match &error {
+                Error::Io(e) if is_shortage(e) => return trouble(&words, Some(e)),
+                Error::Io(_) | Error::CutShort if !heard && left > 0 => {}
+                Error::Io(_)
+                | Error::CutShort
+                | Error::TimedOut
+                | Error::Malformed(_)
+                | Error::TooLarge => return trouble(&words, None),
+            }
+            left -= 1;
+            // It ends early where the turn does, which the next try finds out.
+            let _ = self.ends.wait(Interest::none(), Instant::now() + UPSTREAM_PAUSE);
+        }
+    }
+
+    /// One try. An error comes with whether there was anything of an answer.
+    fn once(
+        &self,
+        call: &Call<'_>,
+        kept: Option<TcpStream>,
+        take: &mut dyn FnMut(Answer<'_, '_>) -> Outcome,
+    ) -> Result<Outcome, (Error, bool)> {
+        let (ends, config) = (&self.ends, &self.agent.config);
+        let unheard = |e| (Error::Io(e), false);
+        let stream;
+        let made = if call.url.secure {
+            stream = None;
+            let environment = environment(&config.env, &config.pass_env);
+            curl::client(&self.agent.children, environment, call, ends)
+        } else {
+            stream = Some(kept.map_or_else(|| connect(call.url, ends), Ok).map_err(unheard)?);
+            match &stream {
+                Some(stream) => client(stream, call.url, ends),
+                None => return Err(unheard(std::io::ErrorKind::NotConnected.into())),
+            }
+        };
+        let mut client = made.map_err(unheard)?;
+        let outcome = match client.call(call, ends) {
+            Ok(answer) => take(answer),
+            Err(error) => return Err((error, client.has_heard())),
+        };
+        let free = client.is_free();
+        drop(client);
+        if let Some(stream) = stream.filter(|_| free) {
+            self.agent.upstream.keep(stream);
+        }
+        Ok(outcome)
+    }
+
+    /// How the turn has ended from outside.
+    fn over(&self) -> Option<Outcome> {
+        self.ends.over().map(|end| match end {
+            End::Cancelled => Outcome::Cancelled,
+            End::ClientGone => Outcome::ClientGone,
+            End::Cut => Outcome::Cut,
+            End::Late => Outcome::TimedOut,
+        })
+    }
+
+    /// What an error in the middle of an answer means.
+    fn broken(&self, error: &Error) -> Outcome {
+        let words = || trouble(&format!("the upstream's answer broke off: {error}"), None);
+        self.over().unwrap_or_else(words)
+    }
+}
+
+/// Statuses of servers that do not take a field that they do not know.
+fn is_picky(status: u16) -> bool {
+    matches!(status, 400 | 422)
+}
+
+fn trouble(words: &str, error: Option<&std::io::Error>) -> Outcome {
+    let words = escaped(words, false);
+    if error.is_some_and(is_shortage) { Outcome::Short(words) } else { Outcome::Temporary(words) }
+}
+
+impl Memory {
+    /// The newest connection that still stands.
+    fn take(&self) -> Option<TcpStream> {
+        let mut idle = lock(&self.idle);
+        while let Some((since, stream)) = idle.pop() {
+            // What can be read there is its end, or nothing that we have asked for.
+            let silent = poll(&mut [Interest::read(stream.as_fd())], Some(Duration::ZERO));
+            if since.elapsed() < UPSTREAM_IDLE && silent.is_ok_and(|ready| ready == 0) {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    fn keep(&self, stream: TcpStream) {
+        let mut idle = lock(&self.idle);
+        if idle.len() < UPSTREAM_KEPT {
+            idle.push((Instant::now(), stream));
+        }
+    }
+
+    pub fn rest(&self) {
+        lock(&self.idle).retain(|(since, _)| since.elapsed() < UPSTREAM_IDLE);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

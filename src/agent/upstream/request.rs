@@ -1,0 +1,202 @@
+//! What the upstream is asked: the body of a chat completion.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::super::{Turn, is_instruction};
+use crate::limits::MAX_TRANSCRIPT_RANGE;
+use crate::sys::fs::{open_own, read_bytes};
+use crate::text::quoted;
+
+/// Fields of a request that are ours to set.
+const OURS: [&str; 5] = ["model", "messages", "stream", "stream_options", "n"];
+
+/// `(streams, for_text, usage)`: whether a stream is wanted, whether only its text counts, and
+/// whether to ask for its usage then; a client of the API says itself what its stream is to hold.
+pub fn body(
+    turn: &Turn<'_>,
+    model: &str,
+    (streams, for_text, usage): (bool, bool, bool),
+    max_history: usize,
+) -> io::Result<String> {
+    let mut body = format!(r#"{{"model":{},"stream":{streams}"#, quoted(model));
+    let options = turn.context.map(|context| &context.options);
+    // Writing to a string does not fail.
+    for (name, value) in options.into_iter().flatten() {
+        let streaming = name == "stream_options" && streams && !for_text && !value.is_null();
+        if streaming || !OURS.contains(&name.as_str()) {
+            let _ = write!(body, ",{}:{value}", quoted(name));
+        }
+    }
+    if usage {
+        body += r#","stream_options":{"include_usage":true}"#;
+    }
+    body += r#","messages":["#;
+    for message in messages(turn, max_history)? {
+        body += &message;
+        body.push(',');
+    }
+    body.pop();
+    body += "]}";
+    Ok(body)
+}
+
+/// The messages as JSON: of a session what was said in it, else those of the request.
+fn messages(turn: &Turn<'_>, max_history: usize) -> io::Result<Vec<String>> {
+    let given = turn.context.map_or(&[][..], |context| &context.messages);
+    let Some(transcript) = turn.transcript else {
+        return Ok(match given {
+            [] => vec![message("user", turn.text)],
+            given => given.iter().map(Value::to_string).collect(),
+        });
+    };
+    let mut all: Vec<String> =
+        given.iter().filter(|it| is_instruction(it)).map(Value::to_string).collect();
+    all.extend(history(&read(transcript)?, max_history));
+    all.push(message("user", turn.text));
+    Ok(all)
+}
+
+fn message(role: &str, content: &str) -> String {
+    json!({ "role": role, "content": content }).to_string()
+}
+
+fn read(transcript: &Path) -> io::Result<String> {
+    let cap = *MAX_TRANSCRIPT_RANGE.end() as u64 * 2;
+    match open_own(transcript).and_then(|file| read_bytes(file, cap)) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(String::new()),
+        Err(e) => Err(e),
+    }
+}
+
+/// The newest turns of a transcript that fit, question and answer together.
+fn history(transcript: &str, mut room: usize) -> Vec<String> {
+    let mut newest = Vec::new();
+    let mut answer: Option<Value> = None;
+    for line in transcript.lines().rev() {
+        let said: Value = serde_json::from_str(line).unwrap_or_default();
+        let is_answer = said["role"] == "assistant";
+        let Some(reply) = answer.take().filter(|reply| !is_answer && reply["id"] == said["id"])
+        else {
+            answer = is_answer.then_some(said);
+            continue;
+        };
+        let words = |said: &Value| said["content"].as_str().unwrap_or_default().to_owned();
+        let turn = [("assistant", words(&reply)), ("user", words(&said))];
+        let turn = turn.map(|(role, content)| message(role, &content));
+        let length = turn.iter().map(String::len).sum();
+        let Some(left) = room.checked_sub(length) else { break };
+        room = left;
+        newest.extend(turn);
+    }
+    newest.reverse();
+    newest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::Context;
+    use crate::testing::TempDir;
+
+    const TURN: Turn<'_> = Turn {
+        message_id: "m",
+        session: "",
+        principal: "p",
+        attempt: 1,
+        text: "now?",
+        context: None,
+        transcript: None,
+        attachments: &[],
+    };
+
+    fn context(json: &str) -> Context {
+        let mut request: Value = serde_json::from_str(json).unwrap();
+        let messages = request["messages"].take().as_array().unwrap().clone();
+        let options = request["options"].as_object().cloned().unwrap_or_default();
+        Context { messages, model: String::new(), options }
+    }
+
+    fn asked(turn: &Turn<'_>, how: (bool, bool, bool), room: usize) -> Value {
+        serde_json::from_str(&body(turn, "m\"1", how, room).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_text_alone() {
+        let wanted = json!({
+            "model": "m\"1", "stream": true, "stream_options": { "include_usage": true },
+            "messages": [{ "role": "user", "content": "now?" }],
+        });
+        assert_eq!(asked(&TURN, (true, true, true), 0), wanted);
+        assert!(asked(&TURN, (true, true, false), 0).get("stream_options").is_none());
+    }
+
+    #[test]
+    fn what_a_client_says_goes_along() {
+        let context = context(
+            r#"{"messages":[{"role":"system","content":[{"type":"text","text":"s"}]},
+                {"role":"tool","tool_call_id":"1","content":"t"}],
+                "options":{"temperature":0.5,"user":"me","n":1,"stream":false,"model":"x",
+                "messages":[],"tools":[{"a":1}],"stream_options":{"include_usage":false}}}"#,
+        );
+        let turn = Turn { context: Some(&context), ..TURN };
+        let mut wanted = json!({
+            "model": "m\"1", "stream": true, "temperature": 0.5, "user": "me", "tools": [{ "a": 1 }],
+            "stream_options": { "include_usage": false }, "messages": context.messages,
+        });
+        assert_eq!(asked(&turn, (true, false, false), 0), wanted);
+        wanted["stream_options"] = json!({ "include_usage": true });
+        assert_eq!(asked(&turn, (true, true, true), 0), wanted);
+        wanted["stream"] = false.into();
+        wanted.as_object_mut().unwrap().remove("stream_options");
+        assert_eq!(asked(&turn, (false, false, false), 0), wanted);
+    }
+
+    #[test]
+    fn a_session_says_what_was_said_in_it() {
+        let dir = TempDir::new("upstream");
+        let path = dir.path().join("t.jsonl");
+        let context = context(
+            r#"{"messages":[{"role":"developer","content":"d"},{"role":"user","content":"old"},
+                {"role":"assistant","content":"old"},{"role":"system","content":"s"}]}"#,
+        );
+        let turn = Turn { context: Some(&context), transcript: Some(&path), ..TURN };
+        let said = |messages: &Value| {
+            let all = messages["messages"].as_array().unwrap();
+            let words = |m: &Value| format!("{}:{}", m["role"], m["content"]).replace('"', "");
+            all.iter().map(words).collect::<Vec<_>>().join(" ")
+        };
+        let how = (true, true, true);
+        assert_eq!(said(&asked(&turn, how, 1000)), "developer:d system:s user:now?");
+        let mut text = "torn\n".to_owned();
+        for id in 1..=3 {
+            for role in ["user", "assistant"] {
+                let line =
+                    json!({ "role": role, "content": format!("{role}{id}"), "id": id, "at": 1 });
+                text += &format!("{line}\n");
+            }
+        }
+        text += "{\"role\":\"user\",\"content\":\"no answer\",\"id\":9}\n";
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .unwrap();
+        let turn = Turn { context: None, ..turn };
+        let all = asked(&turn, how, 1000);
+        assert_eq!(
+            said(&all),
+            "user:user1 assistant:assistant1 user:user2 assistant:assistant2 user:user3 \
+             assistant:assistant3 user:now?"
+        );
+        assert_eq!(all["messages"][0], json!({ "role": "user", "content": "user1" }));
+        let pair = message("user", "user1").len() + message("assistant", "assistant1").len();
+        for (room, first) in [(3 * pair, "user1"), (3 * pair - 1, "user2"), (pair, "user3")] {
+            assert_eq!(asked(&turn, how, room)["messages"][0]["content"], first, "{room}");
+        }
+        assert_eq!(said(&asked(&turn, how, pair - 1)), "user:now?");
+    }
+}

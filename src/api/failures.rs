@@ -1,0 +1,107 @@
+//! Wrong keys, counted by address. The count changes what a wrong key is answered, and never keeps
+//! a right one out.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::limits::{FAILURE_WINDOW, MAX_FAILING_ADDRESSES, MAX_FAILURES};
+
+#[derive(Debug, Default)]
+pub struct Failures(Vec<Record>);
+
+#[derive(Debug)]
+struct Record {
+    place: IpAddr,
+    since: Instant,
+    count: u32,
+}
+
+/// What a wrong key has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// One of a few.
+    Wrong,
+    /// Too many from there; `first`: this is the one that made it so.
+    TooMany { first: bool, wait: Duration },
+}
+
+impl Failures {
+    /// Counts one more wrong key from an address.
+    pub fn count(&mut self, address: IpAddr, now: Instant) -> Told {
+        let place = place(address);
+        let over = |record: &Record| now.saturating_duration_since(record.since) >= FAILURE_WINDOW;
+        let at = match self.0.iter().position(|record| record.place == place) {
+            Some(at) if !over(&self.0[at]) => at,
+            known => {
+                let record = Record { place, since: now, count: 0 };
+                // The oldest makes room: it is the nearest to being forgotten anyway.
+                let oldest = || self.0.iter().enumerate().min_by_key(|(_, record)| record.since);
+                let full = self.0.len() >= MAX_FAILING_ADDRESSES;
+                match known.or(oldest().filter(|_| full).map(|(at, _)| at)) {
+                    Some(at) => {
+                        self.0[at] = record;
+                        at
+                    }
+                    None => {
+                        self.0.push(record);
+                        self.0.len() - 1
+                    }
+                }
+            }
+        };
+        let record = &mut self.0[at];
+        record.count = record.count.saturating_add(1);
+        if record.count <= MAX_FAILURES {
+            return Told::Wrong;
+        }
+        let wait = FAILURE_WINDOW.saturating_sub(now.saturating_duration_since(record.since));
+        Told::TooMany { first: record.count == MAX_FAILURES + 1, wait }
+    }
+}
+
+/// Who stands for an address: itself, or its network of 64 bits, which one host has to itself.
+pub fn place(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_of_failures() {
+        let mut failures = Failures::default();
+        let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let began = Instant::now();
+        for _ in 0..MAX_FAILURES {
+            assert_eq!(failures.count(one, began), Told::Wrong);
+        }
+        let wait = FAILURE_WINDOW;
+        assert_eq!(failures.count(one, began), Told::TooMany { first: true, wait });
+        assert_eq!(failures.count(one, began), Told::TooMany { first: false, wait });
+        assert_eq!(failures.count(other, began), Told::Wrong);
+        assert_eq!(failures.count(one, began + FAILURE_WINDOW), Told::Wrong);
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_networks_count_as_one() {
+        let mut failures = Failures::default();
+        let began = Instant::now();
+        for host in 0..u32::try_from(MAX_FAILING_ADDRESSES * 2).unwrap() {
+            let address = IpAddr::from(host.to_be_bytes());
+            failures.count(address, began + Duration::from_millis(host.into()));
+        }
+        assert_eq!(failures.0.len(), MAX_FAILING_ADDRESSES);
+        let place = |text: &str| place(text.parse().unwrap());
+        assert_eq!(place("2001:db8::1"), place("2001:db8::2:3"));
+        assert_ne!(place("2001:db8::1"), place("2001:db8:0:1::1"));
+        assert_eq!(place("::ffff:192.0.2.1"), place("192.0.2.1"));
+    }
+}

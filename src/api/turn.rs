@@ -1,0 +1,151 @@
+//! One turn for a request that waits for its reply, whichever API it came by.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use super::Service;
+use super::answer::{Answer, Shape};
+use super::ask::{Ask, Manner};
+use super::auth::Authenticated;
+use super::carry::carry;
+use super::error::Problem;
+use super::messages::check_session;
+use crate::agent::{Bounds, Outcome, Turn};
+use crate::http::{Closed, Connection, Request};
+use crate::session::book::{Digest, Who};
+use crate::session::place::NoPlace;
+use crate::session::submit::Draft;
+
+/// The header that puts a request into a session.
+pub const SESSION: &str = "X-Hermes-Session-Id";
+
+/// The session that the request names. It is no file name and goes into none.
+pub fn session(request: &Request, proof: &Authenticated) -> Result<Option<String>, Problem> {
+    let Some(bytes) = request.header(SESSION) else {
+        return Ok(None);
+    };
+    match std::str::from_utf8(bytes) {
+        Ok(key) => {
+            check_session(key)?;
+            proof.check_session(key)?;
+            Ok(Some(key.to_owned()))
+        }
+        Err(_) => check_session("").map(|()| None),
+    }
+}
+
+/// How a request of this session and key is to be read.
+pub fn manner(service: &Service, session: Option<&String>, durable: bool) -> Manner {
+    let in_session = session.is_some();
+    let upstream = service.settings().agent.kind() == "upstream";
+    Manner { in_session, durable: durable || in_session, upstream }
+}
+
+/// What a turn is for.
+pub struct Order {
+    pub ask: Ask,
+    pub session: Option<String>,
+    /// The digests of an idempotency key and of the request.
+    pub key: Option<(Digest, Digest)>,
+    /// The message is written down, and carried on whatever becomes of its connection.
+    pub durable: bool,
+}
+
+/// Runs a turn and answers with its reply.
+pub fn answer(
+    connection: &mut Connection,
+    request: &Request,
+    service: &Service,
+    proof: &Authenticated,
+    order: Order,
+    shape: &mut dyn Shape,
+) -> Result<(), Closed> {
+    // The connection is lent to the reply, and its socket watched meanwhile.
+    let client = match connection.watch() {
+        Ok(client) => client,
+        Err(e) => {
+            let problem = Problem::no_place(&NoPlace::Failed(e));
+            let problem = problem.unwrap_or_else(Problem::stopping);
+            return connection.respond(request, problem.response());
+        }
+    };
+    let Order { ask, session, key, durable } = order;
+    let mut answer = Answer::new(connection, request, shape, ask.stream);
+    let outcome = if durable {
+        let draft = Draft {
+            who: Who { principal: proof.principal().to_owned(), session },
+            text: ask.text,
+            context: ask.context,
+            attachments: Vec::new(),
+            deliver: None,
+            mode: service.settings().config.session.busy,
+            key,
+        };
+        carry(service, draft, &*client, &mut answer)
+    } else {
+        run(service, proof.principal(), &ask, &*client, &mut answer)
+    };
+    match outcome {
+        Ok(()) => answer.finish(),
+        Err(Some(problem)) => answer.fail(&problem),
+        Err(None) => Err(Closed::Io(io::ErrorKind::ConnectionAborted.into())),
+    }
+}
+
+/// Waits for a place and runs the turn, for this connection alone. `Err(None)`: nobody is there any
+/// more.
+fn run(
+    service: &Service,
+    principal: &str,
+    ask: &Ask,
+    client: &dyn AsFd,
+    answer: &mut Answer<'_>,
+) -> Result<(), Option<Problem>> {
+    let settings = service.settings();
+    let patience = settings.config.agent.turn_timeout;
+    let client = Some(client.as_fd());
+    let place = service.hub.take_place(client, patience, answer);
+    let place = place.map_err(|why| Problem::no_place(&why))?;
+    answer.id = place.id.to_string();
+    let message_id = answer.id.clone();
+    let failed = |e: io::Error| match e.kind() {
+        io::ErrorKind::NotFound => Some(Problem::previous_not_found()),
+        _ => Problem::no_place(&NoPlace::Failed(e)),
+    };
+    let context =
+        ask.context.as_ref().map(|json| service.hub.context(principal, false, &ask.text, json));
+    let context = context.transpose().map_err(failed)?;
+    let lent = context.as_ref().map(|c| service.hub.lend(&settings.agent, place.id, c));
+    let lent = lent.transpose().map_err(failed)?.flatten();
+    let turn = Turn {
+        message_id: &message_id,
+        session: "",
+        principal,
+        attempt: 1,
+        text: &ask.text,
+        context: context.as_ref(),
+        transcript: lent.as_ref().map(|lent| lent.path()),
+        attachments: &[],
+    };
+    let max_reply = settings.config.limits.max_reply;
+    let (deadline, cut) = (Instant::now() + patience, service.hub.cut.as_fd());
+    let bounds = Bounds { deadline, max_reply, client, cut, cancel: None };
+    let outcome = settings.agent.run(&turn, answer, &bounds);
+    match &outcome {
+        Outcome::Done => Ok(()),
+        Outcome::Temporary(_)
+        | Outcome::Short(_)
+        | Outcome::Failed(_)
+        | Outcome::Refused(_)
+        | Outcome::TimedOut => {
+            log::warn!("turn {message_id} did not end well: {outcome}");
+            Err(Problem::outcome(outcome))
+        }
+        Outcome::ClientGone | Outcome::Cancelled | Outcome::Cut => {
+            log::info!("turn {message_id} was ended: {outcome}");
+            Err(Problem::outcome(outcome))
+        }
+    }
+}

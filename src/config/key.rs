@@ -1,0 +1,116 @@
+//! `[keys.NAME]`: a client's key, and what it opens.
+#![forbid(unsafe_code)]
+
+use super::error::{Origin, Problems, place};
+use super::target::Secret;
+use crate::named::ByName;
+use std::path::PathBuf;
+
+/// A key of its own for the principal of this name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientKey {
+    pub name: String,
+    /// Absolute; always there once the configuration has been loaded.
+    pub file: Option<PathBuf>,
+    /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
+    pub key: Option<Secret>,
+    pub role: Role,
+    /// Sessions that it may touch, `*` at the end for all that begin so. Empty: any of its own.
+    pub sessions: Vec<String>,
+    /// Routes that it may use, by their groups. Empty: all of its role.
+    pub routes: Vec<String>,
+}
+
+/// What a principal is to the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// Has turns and messages of its own.
+    #[default]
+    User,
+    /// Sees and steers the gateway as well.
+    Operator,
+}
+
+/// The groups of routes: the first ones are for everybody, the others for operators.
+pub const USER_ROUTES: [&str; 2] = ["chat", "messages"];
+pub const OPERATOR_ROUTES: [&str; 2] = ["status", "journal"];
+
+/// The principal of the gateway's own key and of the control socket.
+pub const OWNER: &str = "owner";
+
+impl ClientKey {
+    pub fn new(name: &str) -> ClientKey {
+        ClientKey {
+            name: name.to_owned(),
+            file: None,
+            key: None,
+            role: Role::default(),
+            sessions: Vec::new(),
+            routes: Vec::new(),
+        }
+    }
+
+    /// What the gateway's own key opens: everything.
+    pub fn owner(key: Secret) -> ClientKey {
+        ClientKey { key: Some(key), role: Role::Operator, ..ClientKey::new(OWNER) }
+    }
+
+    /// Whether it opens this group of routes.
+    pub fn opens(&self, group: &str) -> bool {
+        let of_role = self.role == Role::Operator || USER_ROUTES.contains(&group);
+        of_role && (self.routes.is_empty() || self.routes.iter().any(|route| route == group))
+    }
+
+    /// Whether it may touch a session of this key.
+    pub fn may_touch(&self, session: &str) -> bool {
+        let covers = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(prefix) => session.starts_with(prefix),
+            None => session == pattern,
+        };
+        self.sessions.is_empty() || self.sessions.iter().any(covers)
+    }
+}
+
+/// The checks between the keys of a section, each of which has passed its own.
+pub fn settle(key: &ClientKey, origins: &ByName<Origin>, problems: &mut Problems) {
+    let name = format!("keys.{}", key.name);
+    let of = |full_name: &str| origins.get(full_name).cloned().unwrap_or(Origin::Default);
+    if key.file.is_none() {
+        let fault = format!(
+            "{name} has no file; make one, `openssl rand -hex 32 > FILE; chmod 600 FILE`, and name \
+             it: file = \"~/.config/hermes-gateway/{}.key\"",
+            key.name
+        );
+        problems.push(of(&name), fault);
+    }
+    let beyond = key.routes.iter().find(|route| OPERATOR_ROUTES.contains(&route.as_str()));
+    if let Some(route) = beyond.filter(|_| key.role == Role::User) {
+        let fault = format!(
+            "{name}.routes has \"{route}\", which is for operators; take it away, or write \
+             role = \"operator\""
+        );
+        problems.push(of(&format!("{name}.routes")), fault);
+    }
+}
+
+/// Two principals must not share a key: which of them came would be a guess.
+pub fn check_twins(
+    keys: &ByName<ClientKey>,
+    origins: &ByName<Origin>,
+    problems: &mut Problems,
+    file: &str,
+) {
+    let of = |key: &ClientKey| {
+        origins.get(&format!("keys.{}.file", key.name)).cloned().unwrap_or(Origin::Default)
+    };
+    let keys: Vec<&ClientKey> = keys.iter().map(|(_, key)| key).collect();
+    for (at, key) in keys.iter().enumerate() {
+        let twin = keys[..at].iter().find(|other| other.key.is_some() && other.key == key.key);
+        if let Some(twin) = twin {
+            let (own, other) = (&key.name, &twin.name);
+            let place = place(&of(twin), file);
+            problems
+                .push(of(key), format!("keys.{own} has the same key as keys.{other} ({place})"));
+        }
+    }
+}

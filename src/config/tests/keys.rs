@@ -1,0 +1,123 @@
+//! Clients' keys: mistakes by their exact text, and the files that hold them.
+#![forbid(unsafe_code)]
+
+use super::{error, errors_of, good, set_error};
+use crate::config::Role;
+use crate::limits::MAX_CLIENT_KEYS;
+use crate::sys::fs::create;
+use crate::testing::TempDir;
+use std::fs;
+
+#[test]
+fn names_and_values() {
+    error(
+        "[keys.\"a b\"]\nfile = '/a'",
+        "1:7: keys has \"a b\"; a key's name must be of letters, digits, _ and -, at most 64",
+    );
+    error(
+        "[keys.owner]\nfile = '/a'",
+        "1:7: keys.owner is the gateway's own key: it is in http.key_file",
+    );
+    error(
+        "[keys.alice]\nrole = 'user'",
+        "1:7: keys.alice has no file; make one, `openssl rand -hex 32 > FILE; chmod 600 FILE`, and \
+         name it: file = \"~/.config/hermes-gateway/alice.key\"",
+    );
+    error(
+        "[keys.alice]\nfile = '/a'\nrole = 'admin'",
+        "3:8: keys.alice.role is \"admin\"; it must be \"user\" or \"operator\"",
+    );
+    error(
+        "[keys.alice]\nfile = '/a'\nroutes = ['chats']",
+        "3:11: keys.alice.routes has \"chats\"; there are chat, messages, status, journal",
+    );
+    error(
+        "[keys.alice]\nfile = '/a'\nroutes = ['journal']",
+        "3:1: keys.alice.routes has \"journal\", which is for operators; take it away, or write \
+         role = \"operator\"",
+    );
+    error("[keys]\nfile = '/a'", "2:1: file belongs to a key: write it in [keys.NAME]");
+    error("[key.x]\n", "1:2: unknown section [key]; did you mean [keys.NAME]?");
+    set_error(
+        "keys.x=1",
+        "--set keys.x=1: there is no name and key in it; \
+         write --set keys.NAME.key=value, like --set keys.alice.role=operator",
+    );
+    for wrong in [
+        "*",
+        "null",
+        "chat.example.org",
+        "https://*.example.org",
+        "https://a/",
+        "https://a:0x1",
+        "https://a:+1",
+        "https://a:443:443",
+        "https://::1",
+        "https://[a]",
+        "https://a:",
+    ] {
+        let errors = errors_of(format!("[http]\nallowed_origins = ['{wrong}']").as_bytes(), &[]);
+        assert!(errors[0].contains("scheme, host and port of a page"), "{errors:?}");
+    }
+    let origins = ["HTTPS://Chat.Example.org:443", "http://127.0.0.1:3000", "http://[0::1]:80"];
+    let config = good(&format!("[http]\nallowed_origins = {origins:?}"), &[]).config;
+    // As browsers write them.
+    let sent = ["https://chat.example.org", "http://127.0.0.1:3000", "http://[::1]"];
+    assert_eq!(config.http.allowed_origins, sent);
+}
+
+#[test]
+fn keys_have_a_limit_of_their_own() {
+    let key = |number| format!("[keys.k{number}]\nfile = '/k{number}'\n");
+    let text: String = (0..MAX_CLIENT_KEYS).map(key).collect();
+    assert_eq!(good(&text, &[]).config.keys.iter().count(), MAX_CLIENT_KEYS);
+    let more = text + &key(MAX_CLIENT_KEYS);
+    let errors = errors_of(more.as_bytes(), &[]);
+    assert!(errors[0].contains("more than 256 keys; take some away"), "{errors:?}");
+}
+
+#[test]
+fn operators_are_those_of_the_role_and_those_named() {
+    let text = "[keys.a]\nfile = '/a'\nrole = 'operator'\n[keys.b]\nfile = '/b'\n";
+    let config = good(text, &[]).config;
+    assert_eq!(config.keys.get("b").unwrap().role, Role::User);
+    assert!(config.is_operator("owner") && config.is_operator("a") && !config.is_operator("b"));
+    assert!(good(text, &["session.operators=['b']"]).config.is_operator("b"));
+}
+
+#[test]
+fn files_are_held_to_the_rules_of_secrets() {
+    let dir = TempDir::new("keys");
+    let path = |name: &str| dir.path().join(name);
+    let text = format!(
+        "[keys.a]\nfile = '{}'\n[keys.b]\nfile = '{}'\n",
+        path("a").display(),
+        path("b").display()
+    );
+    let refused = |why: &str| {
+        let error = good(&text, &[]).with_secrets().unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+        assert!(!error.contains("hidden"), "{error}");
+    };
+    refused("/etc/coder.toml:2:1: keys.a.file: ");
+    create(&path("a"), &[b'a'; 40], 0o600).unwrap();
+    for (content, mode, why) in [
+        ("hidden", 0o600, "the key has 6 characters, it needs 32"),
+        ("", 0o600, "the key has 0 characters"),
+        (&format!("hidden {}", "b".repeat(40)), 0o600, "one word of visible ASCII"),
+        (&"b".repeat(40), 0o644, "others may read it"),
+        (
+            &"a".repeat(40),
+            0o600,
+            "/etc/coder.toml:4:1: keys.b has the same key as keys.a (/etc/coder.toml:2:1)",
+        ),
+    ] {
+        let _ = fs::remove_file(path("b"));
+        create(&path("b"), content.as_bytes(), mode).unwrap();
+        refused(why);
+    }
+    fs::write(path("b"), "b".repeat(40)).unwrap();
+    let config = good(&text, &[]).with_secrets().unwrap().config;
+    assert!(config.keys.get("b").unwrap().key.is_some());
+    assert!(!format!("{config:?}").contains("bbbb"));
+}

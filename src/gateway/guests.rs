@@ -1,0 +1,267 @@
+//! Who is in the house: the connections on TCP, and which of them has to leave when there is no room.
+//!
+//! Whoever has shown no key goes first, the one that came first before the others, but each has a
+//! moment to show one. Then go those that are known and ask for nothing, the longest idle first. A
+//! request that is being answered is never cut off for another.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, Shutdown, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::http::{Seat, Stage};
+use crate::limits::{MAX_STRANGERS, SHORTAGE_LASTS, SHORTAGE_ROOM, STRANGERS_MOMENT};
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    pub all: usize,
+    /// From one address; loopback ones are not counted, since a proxy there speaks for many.
+    pub from_one: usize,
+}
+
+#[derive(Debug, Default)]
+pub struct Guests(Mutex<House>);
+
+#[derive(Debug, Default)]
+struct House {
+    /// In the order in which they came.
+    guests: Vec<Guest>,
+    last: u64,
+    /// The system had no room for more than so many, and until when that counts.
+    shortage: Option<(usize, Instant)>,
+}
+
+#[derive(Debug)]
+struct Guest {
+    number: u64,
+    stream: Arc<TcpStream>,
+    seat: Arc<Seat>,
+    place: IpAddr,
+}
+
+impl Guests {
+    /// Lets a connection in, if there is room or somebody can leave for it; `place` stands for its
+    /// address. Returns what to say at [`Guests::leave`].
+    pub fn enter(
+        &self,
+        stream: &Arc<TcpStream>,
+        place: IpAddr,
+        room: Room,
+        now: Instant,
+    ) -> Option<(u64, Arc<Seat>)> {
+        let mut house = self.lock();
+        house.make_room(place, room, now).then(|| {
+            house.last += 1;
+            let (number, seat) = (house.last, Arc::new(Seat::new(now)));
+            let (stream, shared) = (Arc::clone(stream), Arc::clone(&seat));
+            house.guests.push(Guest { number, stream, seat: shared, place });
+            (number, seat)
+        })
+    }
+
+    pub fn leave(&self, number: u64) {
+        let mut house = self.lock();
+        if let Ok(at) = house.guests.binary_search_by_key(&number, |guest| guest.number) {
+            house.guests.remove(at);
+        }
+    }
+
+    /// The system is short of descriptors or threads: some leave, and fewer are let in for a while, so
+    /// that the control socket and turns have what they need.
+    pub fn tighten(&self, now: Instant) {
+        let mut house = self.lock();
+        let most = house.guests.len().saturating_sub(SHORTAGE_ROOM);
+        house.shortage = Some((most, now + SHORTAGE_LASTS));
+        for _ in 0..SHORTAGE_ROOM {
+            if !house.send_away(None, Duration::ZERO, now) {
+                break;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, House> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl House {
+    fn make_room(&mut self, place: IpAddr, room: Room, now: Instant) -> bool {
+        self.shortage = self.shortage.filter(|(_, until)| *until > now);
+        let all = self.shortage.map_or(room.all, |(most, _)| most.min(room.all)).max(1);
+        let from_one = self.guests.iter().filter(|guest| guest.place == place).count();
+        if !place.is_loopback()
+            && from_one >= room.from_one
+            && !self.send_away(Some(place), STRANGERS_MOMENT, now)
+        {
+            return false;
+        }
+        let is_stranger = |guest: &&Guest| guest.seat.stage(now) == Stage::Stranger;
+        if self.guests.iter().filter(is_stranger).count() >= MAX_STRANGERS {
+            // None may go while all have just come: then the whole house is theirs.
+            self.send_stranger_away(None, STRANGERS_MOMENT, now);
+        }
+        self.guests.len() < all || self.send_away(None, STRANGERS_MOMENT, now)
+    }
+
+    /// Asks somebody to leave. Says whether anybody could be asked.
+    fn send_away(&mut self, place: Option<IpAddr>, moment: Duration, now: Instant) -> bool {
+        self.send_stranger_away(place, moment, now) || {
+            let idle = self.guests.iter().enumerate().filter_map(|(at, guest)| {
+                match guest.seat.stage(now) {
+                    Stage::Idle(time) if place.is_none_or(|p| p == guest.place) => Some((time, at)),
+                    Stage::Idle(_) | Stage::Busy | Stage::Stranger => None,
+                }
+            });
+            let longest = idle.max().map(|(_, at)| at);
+            longest.is_some_and(|at| self.remove(at))
+        }
+    }
+
+    fn send_stranger_away(
+        &mut self,
+        place: Option<IpAddr>,
+        moment: Duration,
+        now: Instant,
+    ) -> bool {
+        let goes = |guest: &Guest| {
+            guest.seat.stage(now) == Stage::Stranger
+                && guest.seat.age(now) >= moment
+                && place.is_none_or(|place| place == guest.place)
+        };
+        let at = self.guests.iter().position(goes);
+        at.is_some_and(|at| self.remove(at))
+    }
+
+    fn remove(&mut self, at: usize) -> bool {
+        // Its thread finds the connection at its end.
+        let _ = self.guests.remove(at).stream.shutdown(Shutdown::Both);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    /// A house, and the other ends of its connections by their numbers.
+    struct Street {
+        guests: Guests,
+        listener: TcpListener,
+        ends: Vec<(u64, TcpStream, Arc<Seat>)>,
+        now: Instant,
+    }
+
+    impl Street {
+        fn new() -> Street {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let (guests, ends, now) = (Guests::default(), Vec::new(), Instant::now());
+            Street { guests, listener, ends, now }
+        }
+
+        /// Lets one in from this address; its number, if there was room.
+        fn come(&mut self, from: &str, room: Room) -> Option<u64> {
+            let end = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+            let stream = Arc::new(self.listener.accept().unwrap().0);
+            let place = from.parse().unwrap();
+            let (number, seat) = self.guests.enter(&stream, place, room, self.now)?;
+            self.ends.push((number, end, seat));
+            Some(number)
+        }
+
+        fn seat(&self, number: u64) -> Arc<Seat> {
+            Arc::clone(&self.ends.iter().find(|(known, ..)| *known == number).unwrap().2)
+        }
+
+        /// Those that were sent away, by what their other ends see.
+        fn gone(&mut self) -> Vec<u64> {
+            let is_gone = |end: &mut TcpStream| {
+                end.set_nonblocking(true).unwrap();
+                matches!(end.read(&mut [0]), Ok(0))
+            };
+            let gone =
+                self.ends.iter_mut().filter_map(|(number, end, _)| is_gone(end).then_some(*number));
+            gone.collect()
+        }
+    }
+
+    const ROOM: Room = Room { all: 3, from_one: 2 };
+    const FAR: [&str; 4] = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"];
+
+    #[test]
+    fn strangers_go_first_and_have_a_moment() {
+        let mut street = Street::new();
+        let numbers = FAR[..3].iter().map(|from| street.come(from, ROOM).unwrap());
+        let numbers: Vec<u64> = numbers.collect();
+        assert_eq!(street.come(FAR[3], ROOM), None, "all have just come");
+        street.now += STRANGERS_MOMENT;
+        street.seat(numbers[0]).know();
+        assert!(street.come(FAR[3], ROOM).is_some());
+        assert_eq!(street.gone(), [numbers[1]]);
+    }
+
+    #[test]
+    fn then_go_the_idle_and_never_the_busy() {
+        let mut street = Street::new();
+        let numbers: Vec<u64> =
+            FAR[..3].iter().map(|from| street.come(from, ROOM).unwrap()).collect();
+        for number in &numbers {
+            street.seat(*number).know();
+        }
+        street.now += Duration::from_secs(60);
+        assert_eq!(street.come(FAR[3], ROOM), None);
+        street.seat(numbers[1]).rest();
+        assert!(street.come(FAR[3], ROOM).is_some());
+        assert_eq!(street.gone(), [numbers[1]]);
+    }
+
+    #[test]
+    fn one_address_takes_only_its_share() {
+        let mut street = Street::new();
+        let room = Room { all: 100, from_one: 2 };
+        let numbers: Vec<u64> = (0..2).map(|_| street.come(FAR[0], room).unwrap()).collect();
+        assert_eq!(street.come(FAR[0], room), None);
+        let other = street.come(FAR[1], room).unwrap();
+        street.now += STRANGERS_MOMENT;
+        // Another one of the same address leaves for it, nobody else.
+        assert!(street.come(FAR[0], room).is_some());
+        assert_eq!(street.gone(), [numbers[0]]);
+        assert_ne!(numbers[0], other);
+        for _ in 0..5 {
+            assert!(street.come("127.0.0.1", room).is_some(), "a proxy speaks for many");
+        }
+    }
+
+    #[test]
+    fn a_shortage_makes_the_house_smaller_for_a_while() {
+        let mut street = Street::new();
+        let room = Room { all: 1000, from_one: 1000 };
+        let count = SHORTAGE_ROOM + 4;
+        let numbers: Vec<u64> = (0..count).map(|_| street.come(FAR[0], room).unwrap()).collect();
+        for number in &numbers[..2] {
+            street.seat(*number).know();
+        }
+        street.guests.tighten(street.now);
+        assert_eq!(street.gone(), numbers[2..SHORTAGE_ROOM + 2]);
+        let next = || numbers[SHORTAGE_ROOM + 2];
+        assert_eq!(street.come(FAR[0], room), None, "the others have just come");
+        street.now += STRANGERS_MOMENT;
+        assert!(street.come(FAR[0], room).is_some());
+        assert!(street.gone().contains(&next()));
+        street.now += SHORTAGE_LASTS;
+        assert!((0..20).all(|_| street.come(FAR[0], room).is_some()));
+    }
+
+    #[test]
+    fn who_has_left_makes_room() {
+        let mut street = Street::new();
+        let numbers: Vec<u64> =
+            FAR[..3].iter().map(|from| street.come(from, ROOM).unwrap()).collect();
+        street.guests.leave(numbers[1]);
+        street.guests.leave(numbers[1]);
+        assert!(street.come(FAR[3], ROOM).is_some());
+        assert_eq!(street.come(FAR[3], ROOM), None);
+    }
+}

@@ -1,0 +1,291 @@
+//! https, by the system's curl: no TLS is linked. What could be secret, the URL, the headers and the
+//! body, goes to its stdin as a configuration (curl(1), `--config`), nothing to its arguments, which
+//! all users can read. Its stdout is the response as it came, which [`Client`] reads like any other.
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::client::Client;
+use super::outward::{Call, Ends};
+use super::socket::Socket;
+use crate::limits::{
+    CONNECT_PATIENCE, CURL_MARGIN, CURL_PIECE, MAX_STDERR_TAIL, REAP_PATIENCE, WRITE_TIMEOUT,
+};
+use crate::subprocess::{Child, Children, Program, Taken, feed, find_program, read_now};
+use crate::sys::fd::set_nonblocking;
+use crate::sys::poll::{Interest, poll};
+use crate::sys::process::Status;
+use crate::sys::spawn::Manner;
+use crate::text::quoting;
+
+/// Starts curl with these variables and hands it the request. Its answer is received by
+/// [`Client::call`]; curl ends with the client.
+pub fn client<'s>(
+    children: &Arc<Children>,
+    environment: Vec<(OsString, OsString)>,
+    call: &Call<'_>,
+    ends: &'s Ends<'s>,
+) -> io::Result<Client<'s>> {
+    let curl = find_program("curl")
+        .map_err(|e| io::Error::new(e.kind(), format!("https takes curl: {e}")))?;
+    // -q: no .curlrc, and only as the first.
+    let curl = Program::with_environment(curl, environment).args(["-q", "--config", "-"]);
+    let left = ends.deadline.saturating_duration_since(Instant::now());
+    start(children, &curl, &configuration(call, "https", left), ends)
+}
+
+fn start<'s>(
+    children: &Arc<Children>,
+    curl: &Program,
+    input: &[u8],
+    ends: &'s Ends<'s>,
+) -> io::Result<Client<'s>> {
+    let manner = Manner { stdin: true, own_group: true, shielded: false };
+    let child = children.spawn(curl, manner)?;
+    let mut tunnel = Tunnel { child, ended: false, ends, until: Cell::new(ends.deadline) };
+    let (mut stdin, mut fed) = (tunnel.child.stdin.take(), 0);
+    for pipe in [&stdin, &tunnel.child.stdout, &tunnel.child.stderr].into_iter().flatten() {
+        set_nonblocking(pipe.as_fd())?;
+    }
+    loop {
+        feed(&mut stdin, input, &mut fed)?;
+        let Some(pipe) = &stdin else { break };
+        ends.wait(Interest::write(pipe.as_fd()), ends.deadline)?;
+    }
+    Client::new(tunnel, "", WRITE_TIMEOUT)
+}
+
+/// The response goes to stdout as it comes, chunks and all. `scheme` is the only one that it may
+/// speak.
+fn configuration(call: &Call<'_>, scheme: &str, timeout: Duration) -> Vec<u8> {
+    let mut text = Vec::with_capacity(call.body.len() + 2048);
+    text.extend_from_slice(
+        b"silent\nshow-error\ngloboff\npath-as-is\nsuppress-connect-headers\nhttp1.1\nraw\ninclude\n\
+          no-buffer\n",
+    );
+    let mut put = |name: &str, value: &[u8]| setting(&mut text, name, value);
+    put("proto", format!("={scheme}").as_bytes());
+    // It is ended at the deadline anyhow, unless the gateway itself ends before that.
+    put("max-time", seconds(timeout + CURL_MARGIN).as_bytes());
+    put("connect-timeout", seconds(timeout.min(CONNECT_PATIENCE)).as_bytes());
+    put("request", call.method.as_bytes());
+    put("url", format!("{}{}", call.url.origin(), call.target).as_bytes());
+    for (name, value) in call.headers {
+        put("header", format!("{name}: {value}").as_bytes());
+    }
+    // Not "Expect: 100-continue", at which some servers stumble and others wait.
+    put("header", b"Expect:");
+    // Older ones take lines of 100 KiB. Pieces of `json` are joined as they are, but that takes curl
+    // 7.82; `data-binary`, of one piece, works for short bodies with any.
+    let pieces = call.body.as_bytes().chunks(CURL_PIECE);
+    let option = if pieces.len() > 1 { "json" } else { "data-binary" };
+    for piece in pieces {
+        put(option, piece);
+    }
+    text
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{}.{:03}", time.as_secs(), time.subsec_millis())
+}
+
+/// `name = "value"`: in quotes a backslash takes its special sense from the next character, and
+/// only a line feed ends the line.
+fn setting(text: &mut Vec<u8>, name: &str, value: &[u8]) {
+    text.extend_from_slice(name.as_bytes());
+    text.extend_from_slice(b" = \"");
+    for byte in value {
+        match byte {
+            b'\n' => text.extend_from_slice(b"\\n"),
+            b'\r' => text.extend_from_slice(b"\\r"),
+            b'"' | b'\\' => text.extend_from_slice(&[b'\\', *byte]),
+            _ => text.push(*byte),
+        }
+    }
+    text.extend_from_slice(b"\"\n");
+}
+
+/// A running curl, as a socket of which only the reading side is left.
+struct Tunnel<'s> {
+    child: Child,
+    /// Its number may be another process's by now.
+    ended: bool,
+    ends: &'s Ends<'s>,
+    until: Cell<Instant>,
+}
+
+impl Read for Tunnel<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(stdout) = &mut self.child.stdout else { return Ok(0) };
+        self.ends.wait(Interest::read(stdout.as_fd()), self.until.get())?;
+        match read_now(stdout, buffer)? {
+            Taken::Bytes(count) => return Ok(count),
+            Taken::Nothing => return Err(ErrorKind::WouldBlock.into()),
+            Taken::End => self.child.stdout = None,
+        }
+        // It has closed its stdout by ending.
+        poll(&mut [Interest::read(self.child.ended())], Some(REAP_PATIENCE))?;
+        let mut stderr = self.child.stderr.take();
+        self.ended = true;
+        let words = match self.child.end()? {
+            Status::Exited(0) => return Ok(0),
+            Status::Exited(code) => format!("curl ended with exit status {code}"),
+            Status::Signalled(signal) => format!("curl was ended by signal {signal}"),
+        };
+        let mut said = [0; 2 * MAX_STDERR_TAIL];
+        let said = match stderr.as_mut().map(|stderr| read_now(stderr, &mut said)) {
+            Some(Ok(Taken::Bytes(count))) => &said[..count.min(MAX_STDERR_TAIL)],
+            Some(_) | None => &[],
+        };
+        Err(io::Error::other(quoting(&words, said)))
+    }
+}
+
+impl Write for Tunnel<'_> {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Tunnel<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.child.ended()
+    }
+}
+
+impl Socket for Tunnel<'_> {
+    fn no_delay(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.until.set(Instant::now() + timeout);
+        Ok(())
+    }
+
+    fn set_write_timeout(&self, _: Duration) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn end_writing(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Tunnel<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Whoever cannot be killed is left behind.
+            let _ = self.child.end();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Url;
+    use crate::http::outward::Ends;
+    use std::io::{BufRead, BufReader};
+    use std::net::TcpListener;
+    use std::thread;
+
+    #[test]
+    fn nothing_leaves_its_quotes() {
+        let mut text = Vec::new();
+        setting(&mut text, "url", b"a\"\\b\r\nproto = \"=file\"\tc");
+        assert_eq!(text, b"url = \"a\\\"\\\\b\\r\\nproto = \\\"=file\\\"\tc\"\n");
+    }
+
+    /// Answers one request; what it was.
+    fn server() -> (String, thread::JoinHandle<(String, String)>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut head, mut length) = (String::new(), 0);
+            while !head.ends_with("\r\n\r\n") {
+                let mut line = String::new();
+                assert!(reader.read_line(&mut line).unwrap() > 0, "{head}");
+                if let Some(number) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+                    length = number.trim().parse().unwrap();
+                }
+                head += &line;
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let answer = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 429 No\r\nRetry-After: 9\r\n\
+                          Transfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n";
+            stream.write_all(answer.as_bytes()).unwrap();
+            (head, String::from_utf8(body).unwrap())
+        });
+        (address, server)
+    }
+
+    fn soon<'a>() -> Ends<'a> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        Ends { deadline, cut: None, cancel: None, client: None, idle: None }
+    }
+
+    /// The same configuration, but over plain HTTP: what curl makes of it.
+    fn through_curl(body: &str) -> (String, String) {
+        let (address, server) = server();
+        let url = Url::parse(&format!("http://{address}/a/../b?c=d")).unwrap();
+        let headers = [("Content-Type", "application/json"), ("X-Secret", "\"s\\")];
+        let (method, target) = ("POST", url.target.as_str());
+        let call = Call { method, url: &url, target, headers: &headers, body };
+        let program = Program::with_environment(find_program("curl").unwrap(), Vec::new());
+        let program = program.args(["-q", "--config", "-"]);
+        let input = configuration(&call, "http", Duration::from_secs(20));
+        let ends = soon();
+        let mut client = start(&Children::new(), &program, &input, &ends).unwrap();
+        let answer = client.receive("POST", ends.deadline).unwrap();
+        assert_eq!((answer.status, answer.header("retry-after")), (429, Some("9")));
+        assert_eq!(answer.body(10, ends.deadline).unwrap(), b"no");
+        drop(client);
+        server.join().unwrap()
+    }
+
+    #[test]
+    fn curl_sends_what_it_is_given() {
+        if find_program("curl").is_err() {
+            return;
+        }
+        let long = crate::text::quoted(&"\u{1}\"\\\näß€".repeat(30_000));
+        for body in ["\"\n\\x\ty\r", &long] {
+            let (head, sent) = through_curl(body);
+            assert!(sent == body, "{} bytes for {}", sent.len(), body.len());
+            assert!(head.starts_with("POST /a/../b?c=d HTTP/1.1\r\n"), "{head}");
+            assert!(head.contains("\r\nX-Secret: \"s\\\r\n"), "{head}");
+            let head = head.to_ascii_lowercase();
+            assert!(head.contains("\r\ncontent-type: application/json\r\n"), "{head}");
+            assert!(!head.contains("expect") && !head.contains("encoding"), "{head}");
+        }
+    }
+
+    #[test]
+    fn what_goes_wrong_is_said_in_curls_words() {
+        if find_program("curl").is_err() {
+            return;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}/", listener.local_addr().unwrap());
+        let url = Url::parse(&url).unwrap();
+        drop(listener);
+        let call = Call { method: "GET", url: &url, target: "/", headers: &[], body: "" };
+        let ends = soon();
+        let mut client = client(&Children::new(), Vec::new(), &call, &ends).unwrap();
+        let error = client.call(&call, &ends).err().unwrap().to_string();
+        assert!(error.contains("exit status 7: curl: (7)"), "{error}");
+    }
+}

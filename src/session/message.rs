@@ -1,0 +1,80 @@
+//! A message as its sender may see it, and its JSON.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::book::Party;
+use super::id::Id;
+use super::life::{Delivery, Turn};
+use crate::agent::Report;
+use crate::sys::clock::Utc;
+use crate::text::quoted;
+
+/// A message as its sender may see it.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub id: Id,
+    pub who: Arc<Party>,
+    pub turn: Turn,
+    pub attempts: u32,
+    pub reply: Option<String>,
+    /// What its agent told beside it.
+    pub report: Report,
+    pub error: Option<String>,
+    pub created_at: u64,
+    pub finished_at: Option<u64>,
+    /// Its place in its session's line, from 1, while it is not over.
+    pub position: Option<usize>,
+    pub delivery: Option<DeliveryView>,
+}
+
+/// A message's way to its target.
+#[derive(Clone, Debug)]
+pub struct DeliveryView {
+    pub target: String,
+    /// `None`: there is nothing to deliver yet.
+    pub state: Option<Delivery>,
+    pub attempts: u32,
+    pub error: Option<String>,
+}
+
+impl Message {
+    /// The message as JSON, as `GET /v1/messages/{id}` gives it.
+    pub fn to_json(&self) -> String {
+        let text = |text: Option<&str>| text.map_or_else(|| "null".to_owned(), quoted);
+        let time = |millis: Option<u64>| millis.map(rfc3339);
+        let deliveries = self.delivery.iter().filter_map(|delivery| {
+            // Before there is a reply it is pending too; of what was cancelled there is none.
+            let later = (!self.turn.is_over()).then_some(Delivery::Pending);
+            Some(format!(
+                r#"{{"target":{},"status":"{}","attempts":{},"error":{}}}"#,
+                quoted(&delivery.target),
+                delivery.state.or(later)?.word(),
+                delivery.attempts,
+                text(delivery.error.as_deref()),
+            ))
+        });
+        let deliveries: Vec<String> = deliveries.collect();
+        format!(
+            r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"deliveries":[{}]{}}}"#,
+            self.id,
+            text(self.who.session.as_deref()),
+            quoted(&self.who.principal),
+            self.turn.word(),
+            text(self.reply.as_deref()),
+            text(self.error.as_deref()),
+            self.attempts,
+            rfc3339(self.created_at),
+            text(time(self.finished_at).as_deref()),
+            self.position.map_or_else(|| "null".to_owned(), |position| position.to_string()),
+            deliveries.join(","),
+            self.report.usage.as_ref().map_or_else(String::new, |u| format!(r#","usage":{u}"#)),
+        )
+    }
+}
+
+/// A moment in milliseconds since 1970, as RFC 3339 has it.
+pub fn rfc3339(millis: u64) -> String {
+    Utc::new(UNIX_EPOCH + Duration::from_millis(millis)).rfc3339()
+}
