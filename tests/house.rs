@@ -37,6 +37,7 @@ const BASE: &[&str] = &[
 /// What each room may import, beside itself, [`BASE`] and `sys`. `main` may import all. Imports run
 /// downward: a room stands below all that import it.
 const ROOMS: &[(&str, &str)] = &[
+    ("build", ""),
     ("sys", ""),
     ("systemd", ""),
     ("lifecycle", "systemd"),
