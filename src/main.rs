@@ -33,6 +33,9 @@ mod testing;
 mod text;
 mod threads;
 
+#[cfg(fuzzing)]
+pub use {api::tests::properties as bodies, http::tests::properties as wire};
+
 fn main() -> std::process::ExitCode {
     cli::main().into()
 }

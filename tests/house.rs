@@ -107,7 +107,7 @@ const HOMES: &[&str] = &["tester", "me", "you", "user", "alice", "bob", "$user",
 const MAX_FILE: usize = 400;
 const MAX_MEDIAN: usize = 200;
 const MAX_FUNCTION: usize = 70;
-const MAX_TOTAL: usize = 17_700;
+const MAX_TOTAL: usize = 20_400;
 const MAX_BINARY: u64 = 1_200_000;
 
 // ------------------------------------------------------------------- the rules ----
@@ -168,10 +168,7 @@ fn unsafe_is_explained(sources: &[Source]) -> Vec<String> {
 
 fn imports_run_downward(sources: &[Source]) -> Vec<String> {
     let mut complaints = Vec::new();
-    for source in sources
-        .iter()
-        .filter(|source| !["src/main.rs", "src/build.rs"].contains(&source.path.as_str()))
-    {
+    for source in sources.iter().filter(|source| source.path != "src/main.rs") {
         let room = source.path.trim_start_matches("src/");
         let room = room.split('/').next().unwrap_or(room).trim_end_matches(".rs");
         let above = match ROOMS.iter().find(|(name, _)| *name == room) {

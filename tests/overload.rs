@@ -12,7 +12,6 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use util::{Api, DEADLINE, Gateway, Home, Process, eventually, full, pause, report, rounds, skip};

@@ -238,7 +238,12 @@ fn wait_of(request: &Request) -> Result<Duration, Problem> {
     Ok(wait)
 }
 
-fn read(body: &[u8], session: Option<&str>, principal: &str, busy: Busy) -> Result<Draft, Problem> {
+pub(super) fn read(
+    body: &[u8],
+    session: Option<&str>,
+    principal: &str,
+    busy: Busy,
+) -> Result<Draft, Problem> {
     let bad = |message: String| Problem::new(400, "bad_request", message);
     let value: Value =
         serde_json::from_slice(body).map_err(|e| bad(format!("The body is not JSON: {e}.")))?;

@@ -18,6 +18,8 @@ mod responses;
 mod route;
 mod sessions;
 mod status;
+#[cfg(any(test, fuzzing))]
+pub mod tests;
 mod turn;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

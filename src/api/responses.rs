@@ -112,8 +112,8 @@ pub fn delete(service: &Service, proof: &Authenticated, id: &str) -> Result<Resp
 }
 
 /// What a response says of its request.
-#[derive(Debug, Default)]
-struct About {
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct About {
     model: String,
     /// As the client names it.
     previous: Option<String>,
@@ -137,7 +137,7 @@ impl About {
     }
 }
 
-fn read(body: &[u8]) -> Result<(Ask, About), Problem> {
+pub(super) fn read(body: &[u8]) -> Result<(Ask, About), Problem> {
     let mut fields = object(body)?;
     let (model, stream) = take_common(&mut fields)?;
     let instructions = take_text(&mut fields, "instructions")?;
@@ -195,6 +195,12 @@ fn read(body: &[u8]) -> Result<(Ask, About), Problem> {
     let context = Some(context.to_string());
     let ask = Ask { model: model.clone(), text, stream, include_usage: true, context };
     Ok((ask, About { model, previous, instructions, metadata, stored }))
+}
+
+/// Whether a stored response can be told from its context alone.
+#[cfg(any(test, fuzzing))]
+pub(super) fn reads_back(context: &str, about: &About) -> bool {
+    About::read(context).as_ref() == Some(about)
 }
 
 /// An item of the input as a chat message.

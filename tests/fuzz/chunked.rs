@@ -1,4 +1,4 @@
 //! Fuzzes chunked bodies.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| hermes_fuzz::http::tests::properties::chunked(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| hermes_fuzz::wire::chunked(bytes));

@@ -1,4 +1,4 @@
 //! Fuzzes whole connections.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| hermes_fuzz::http::tests::properties::connection(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| hermes_fuzz::wire::connection(bytes));

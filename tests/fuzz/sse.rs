@@ -1,4 +1,4 @@
 //! Fuzzes server-sent events.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| hermes_fuzz::http::tests::properties::sse(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| hermes_fuzz::wire::sse(bytes));

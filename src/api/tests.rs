@@ -1,0 +1,4 @@
+//! What holds for any body that clients send.
+#![forbid(unsafe_code)]
+
+pub mod properties;
