@@ -192,6 +192,19 @@ fn thousands_of_connections_keep_nobody_out() {
     assert!(each <= if cfg!(debug_assertions) { 40 } else { 24 }, "{each} kB");
 }
 
+/// Asks at the control socket now and then: how many answers there were, and what the gateway has used of
+/// a processor meanwhile.
+fn asked_for_two_seconds(gateway: &Gateway) -> (usize, Duration) {
+    let (began, before) = (Instant::now(), used(gateway));
+    let mut asked = 0;
+    while began.elapsed() < Duration::from_secs(2) {
+        gateway.status();
+        asked += 1;
+        pause(Duration::from_millis(100));
+    }
+    (asked, used(gateway) - before)
+}
+
 /// Waits until the gateway serves a new client again, and says how long that took.
 fn serves_again(gateway: &Gateway) -> Duration {
     let fields = [("Authorization", gateway.authorization())];
@@ -225,14 +238,7 @@ fn without_descriptors_it_does_not_spin_and_the_control_socket_answers() {
     limit("40:4096");
     crowd.extend(self::crowd(gateway.address(), 60, b""));
     gateway.wait_for_log("Too many open files", DEADLINE);
-    let (began, before) = (Instant::now(), used(&gateway));
-    let mut asked = 0;
-    while began.elapsed() < Duration::from_secs(2) {
-        gateway.status();
-        asked += 1;
-        pause(Duration::from_millis(100));
-    }
-    let spent = used(&gateway) - before;
+    let (asked, spent) = asked_for_two_seconds(&gateway);
     assert!(asked >= 10, "the control socket answered {asked} times");
     limit("4096:4096");
     let took = serves_again(&gateway);
@@ -271,14 +277,7 @@ fn without_threads_it_does_not_spin_and_the_control_socket_answers() {
     eventually("the others take their part", || (others.children().len() == 60).then_some(()));
     let crowd = crowd(gateway.address(), 100, b"");
     gateway.wait_for_log("cannot accept connections", DEADLINE);
-    let (began, before) = (Instant::now(), used(&gateway));
-    let mut asked = 0;
-    while began.elapsed() < Duration::from_secs(2) {
-        gateway.status();
-        asked += 1;
-        pause(Duration::from_millis(100));
-    }
-    let spent = used(&gateway) - before;
+    let (asked, spent) = asked_for_two_seconds(&gateway);
     others.signal(libc::SIGKILL);
     let took = serves_again(&gateway);
     report(&format!("{spent:?} of a processor in 2 s, {asked} answers, again after {took:?}"));

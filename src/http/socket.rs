@@ -12,11 +12,15 @@ use std::time::Duration;
 /// exists once in the binary.
 pub trait Socket: Read + Write + AsFd {
     /// Sends each write at once: ours are whole already (TCP_NODELAY, tcp(7)).
-    fn no_delay(&self) -> io::Result<()>;
+    fn no_delay(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// SO_RCVTIMEO, socket(7). Never zero.
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()>;
     /// SO_SNDTIMEO, socket(7). Never zero.
-    fn set_write_timeout(&self, timeout: Duration) -> io::Result<()>;
+    fn set_write_timeout(&self, _timeout: Duration) -> io::Result<()> {
+        Ok(())
+    }
     /// Tells the peer that nothing more will come (shutdown(2), SHUT_WR).
     fn end_writing(&self) -> io::Result<()>;
     /// Another hold on it, where that takes no descriptor.
@@ -85,9 +89,6 @@ impl Socket for Shared {
 }
 
 impl Socket for UnixStream {
-    fn no_delay(&self) -> io::Result<()> {
-        Ok(())
-    }
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
         UnixStream::set_read_timeout(self, Some(timeout))
     }
