@@ -4,7 +4,7 @@
 
 mod ending;
 
-use crate::limits::{ACCEPT_BACK_OFF, THREAD_STACK};
+use crate::limits::{ACCEPT_BACK_OFF, SHORTAGE_LASTS, THREAD_STACK};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -172,8 +172,13 @@ impl Main {
         if let Some(started) = doors.filter(|_| tcp || control || owed)
             && let Err(e) = started.doors.accept(&started.service)
         {
-            log::warn!("cannot accept connections: {e}; trying again in a moment");
-            self.timers.accept = Some(Instant::now() + ACCEPT_BACK_OFF);
+            let now = Instant::now();
+            // Twenty lines a second would hide all others.
+            if self.timers.told_accept.is_none_or(|at| now - at >= SHORTAGE_LASTS) {
+                log::warn!("cannot accept connections: {e}; trying again in a moment");
+                self.timers.told_accept = Some(now);
+            }
+            self.timers.accept = Some(now + ACCEPT_BACK_OFF);
         }
         Ok(())
     }

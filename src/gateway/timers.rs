@@ -12,6 +12,8 @@ pub struct Timers {
     pub drain: Option<Instant>,
     /// When to accept again after it failed.
     pub accept: Option<Instant>,
+    /// When that it failed was last said: nothing waits for this.
+    pub told_accept: Option<Instant>,
     /// When to look for orphans again.
     pub reap: Option<Instant>,
     /// The next line about a drain that goes on.
