@@ -35,7 +35,7 @@ pub struct Doors {
     /// How many tasks the system lets us have.
     tasks: Option<usize>,
     /// One on the control socket that no thread could be had for: it is tried again.
-    waiting: RefCell<Option<(UnixStream, u32)>>,
+    waiting: RefCell<Option<(Arc<UnixStream>, u32)>>,
 }
 
 impl Doors {
@@ -119,14 +119,13 @@ impl Doors {
             refuse(&mut stream);
             return Ok(());
         }
-        self.let_in(stream, uid, service)
+        self.let_in(Arc::new(stream), uid, service)
     }
 
-    fn let_in(&self, stream: UnixStream, uid: u32, service: &Arc<Service>) -> io::Result<()> {
-        let kept = stream.try_clone()?;
+    fn let_in(&self, stream: Arc<UnixStream>, uid: u32, service: &Arc<Service>) -> io::Result<()> {
         let counted = Counted::new(service, Origin::Control { uid }, None);
-        start(Box::new(stream), None, counted).inspect_err(|_| {
-            self.waiting.replace(Some((kept, uid)));
+        start(Box::new(Shared(Arc::clone(&stream))), None, counted).inspect_err(|_| {
+            self.waiting.replace(Some((stream, uid)));
         })
     }
 }

@@ -101,7 +101,16 @@ impl House {
             // None may go while all have just come: then the whole house is theirs.
             self.send_stranger_away(None, STRANGERS_MOMENT, now);
         }
-        self.guests.len() < all || self.send_away(None, STRANGERS_MOMENT, now)
+        // The house may have become smaller: then more than one leaves for each that comes.
+        for _ in 0..SHORTAGE_ROOM {
+            if self.guests.len() < all {
+                return true;
+            }
+            if !self.send_away(None, STRANGERS_MOMENT, now) {
+                return false;
+            }
+        }
+        self.guests.len() < all
     }
 
     /// Asks somebody to leave. Says whether anybody could be asked.

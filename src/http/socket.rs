@@ -24,7 +24,7 @@ pub trait Socket: Read + Write + AsFd {
     /// Tells the peer that nothing more will come (shutdown(2), SHUT_WR).
     fn end_writing(&self) -> io::Result<()>;
     /// Another hold on it, where that takes no descriptor.
-    fn shared(&self) -> Option<Shared> {
+    fn shared(&self) -> Option<Box<dyn AsFd>> {
         None
     }
 }
@@ -44,17 +44,29 @@ impl Socket for TcpStream {
     }
 }
 
-/// One that somebody else may end (shutdown(2)) while its thread waits on it.
-#[derive(Clone, Debug)]
-pub struct Shared(pub Arc<TcpStream>);
+/// One that somebody else may end (shutdown(2)) or keep while its thread waits on it.
+#[derive(Debug)]
+pub struct Shared<S>(pub Arc<S>);
 
-impl Read for Shared {
+impl<S> Clone for Shared<S> {
+    fn clone(&self) -> Shared<S> {
+        Shared(Arc::clone(&self.0))
+    }
+}
+
+impl<S> Read for Shared<S>
+where
+    for<'a> &'a S: Read,
+{
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         (&*self.0).read(buffer)
     }
 }
 
-impl Write for Shared {
+impl<S> Write for Shared<S>
+where
+    for<'a> &'a S: Write,
+{
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         (&*self.0).write(bytes)
     }
@@ -64,27 +76,30 @@ impl Write for Shared {
     }
 }
 
-impl AsFd for Shared {
+impl<S: AsFd> AsFd for Shared<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl Socket for Shared {
+impl<S: Socket + 'static> Socket for Shared<S>
+where
+    for<'a> &'a S: Read + Write,
+{
     fn no_delay(&self) -> io::Result<()> {
         self.0.no_delay()
     }
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
-        Socket::set_read_timeout(&*self.0, timeout)
+        self.0.set_read_timeout(timeout)
     }
     fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
-        Socket::set_write_timeout(&*self.0, timeout)
+        self.0.set_write_timeout(timeout)
     }
     fn end_writing(&self) -> io::Result<()> {
         self.0.end_writing()
     }
-    fn shared(&self) -> Option<Shared> {
-        Some(self.clone())
+    fn shared(&self) -> Option<Box<dyn AsFd>> {
+        Some(Box::new(self.clone()))
     }
 }
 

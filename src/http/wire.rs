@@ -209,7 +209,7 @@ impl<'s> Wire<'s> {
     /// A hold on the socket for watching it beside us.
     pub fn watch(&self) -> io::Result<Box<dyn AsFd>> {
         Ok(match self.socket.shared() {
-            Some(shared) => Box::new(shared),
+            Some(shared) => shared,
             None => Box::new(self.socket.as_fd().try_clone_to_owned()?),
         })
     }
