@@ -1,12 +1,12 @@
 //! The doors: accepting connections and giving each a thread.
 #![forbid(unsafe_code)]
 
-use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
 use super::guests::{Guests, Room};
@@ -34,14 +34,28 @@ pub struct Doors {
     guests: Arc<Guests>,
     /// How many tasks the system lets us have.
     tasks: Option<usize>,
-    /// One on the control socket that no thread could be had for: it is tried again.
-    waiting: RefCell<Option<(Arc<UnixStream>, u32)>>,
+    /// The way to a thread that is there already, for the control socket when no other can be had.
+    spare: Sender<(Arc<UnixStream>, u32)>,
 }
 
 impl Doors {
-    pub fn new(tcp: TcpListener, control: UnixListener) -> Doors {
-        let (guests, waiting) = (Arc::default(), RefCell::default());
-        Doors { tcp, control, guests, tasks: proc::task_limit(), waiting }
+    /// # Errors
+    /// No thread.
+    pub fn new(
+        tcp: TcpListener,
+        control: UnixListener,
+        service: &Arc<Service>,
+    ) -> io::Result<Doors> {
+        let (spare, waiting) = channel::<(Arc<UnixStream>, u32)>();
+        let served = Arc::clone(service);
+        let stand_by = move || {
+            for (stream, uid) in waiting {
+                let counted = Counted::new(&served, Origin::Control { uid }, None);
+                attend(Box::new(Shared(stream)), None, &counted);
+            }
+        };
+        spawn("spare", CONNECTION_STACK, Box::new(stand_by))?;
+        Ok(Doors { tcp, control, guests: Arc::default(), tasks: proc::task_limit(), spare })
     }
 
     /// Accepts what waits at both doors.
@@ -56,17 +70,8 @@ impl Doors {
         })
     }
 
-    /// Whether somebody waits at the control socket who was accepted already.
-    pub fn owes(&self) -> bool {
-        self.waiting.borrow().is_some()
-    }
-
     fn accept_all(&self, service: &Arc<Service>) -> io::Result<()> {
         // The control socket first: its few clients are the operator.
-        let waiting = self.waiting.take();
-        if let Some((stream, uid)) = waiting {
-            self.let_in(stream, uid, service)?;
-        }
         for _ in 0..ACCEPT_BATCH {
             match self.control.accept() {
                 Ok((stream, _)) => self.admit_control(stream, service)?,
@@ -119,14 +124,14 @@ impl Doors {
             refuse(&mut stream);
             return Ok(());
         }
-        self.let_in(Arc::new(stream), uid, service)
-    }
-
-    fn let_in(&self, stream: Arc<UnixStream>, uid: u32, service: &Arc<Service>) -> io::Result<()> {
+        let stream = Arc::new(stream);
         let counted = Counted::new(service, Origin::Control { uid }, None);
-        start(Box::new(Shared(Arc::clone(&stream))), None, counted).inspect_err(|_| {
-            self.waiting.replace(Some((stream, uid)));
-        })
+        if start(Box::new(Shared(Arc::clone(&stream))), None, counted).is_err() {
+            self.guests.tighten(Instant::now());
+            // It lives as long as we do.
+            let _ = self.spare.send((stream, uid));
+        }
+        Ok(())
     }
 }
 
@@ -165,15 +170,17 @@ fn start(
     seat: Option<Arc<Seat>>,
     counted: Counted,
 ) -> io::Result<()> {
-    let run = move || {
-        let (service, origin) = (&counted.service, counted.origin);
-        let limits = limits(service);
-        match Connection::new(stream, limits, Arc::clone(&service.gate)) {
-            Ok(connection) => api::serve(connection.seated(seat), origin, service),
-            Err(e) => log::debug!("a connection from {origin} could not be set up: {e}"),
-        }
-    };
+    let run = move || attend(stream, seat, &counted);
     spawn("connection", CONNECTION_STACK, Box::new(run)).map(drop)
+}
+
+/// Serves a connection to its end.
+fn attend(stream: Box<dyn Socket>, seat: Option<Arc<Seat>>, counted: &Counted) {
+    let (service, origin) = (&counted.service, counted.origin);
+    match Connection::new(stream, limits(service), Arc::clone(&service.gate)) {
+        Ok(connection) => api::serve(connection.seated(seat), origin, service),
+        Err(e) => log::debug!("a connection from {origin} could not be set up: {e}"),
+    }
 }
 
 fn limits(service: &Service) -> Limits {

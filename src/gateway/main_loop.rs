@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::startup::{self, Started};
 use super::timers::{Timers, due};
@@ -165,11 +165,9 @@ impl Main {
             doors.map_or_else(Interest::none, |s| door(s.doors.tcp.as_fd())),
             doors.map_or_else(Interest::none, |s| door(s.doors.control.as_fd())),
         ];
-        // One that got no thread the last time is tried again at once after the rest.
-        let owed = doors.is_some_and(|s| s.doors.owes());
-        poll(&mut interests, if owed { Some(Duration::ZERO) } else { timeout })?;
+        poll(&mut interests, timeout)?;
         let [_, _, tcp, control] = interests.map(|interest| interest.ready());
-        if let Some(started) = doors.filter(|_| tcp || control || owed)
+        if let Some(started) = doors.filter(|_| tcp || control)
             && let Err(e) = started.doors.accept(&started.service)
         {
             let now = Instant::now();

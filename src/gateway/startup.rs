@@ -80,10 +80,12 @@ pub fn start(
     let shared = (Arc::clone(&plan.children), Arc::clone(&quiet));
     let hub = Hub::new(journal, book, transcripts, settings, shared)
         .map_err(|e| Failure::cannot("make an event counter", &e))?;
-    let service = Service::new(facts, keys, hub, quiet);
+    let service = Arc::new(Service::new(facts, keys, hub, quiet));
+    let doors = Doors::new(tcp, control, &service);
+    let doors = doors.map_err(|e| Failure::cannot("start a thread", &e))?;
     Ok(Started {
-        service: Arc::new(service),
-        doors: Doors::new(tcp, control),
+        service,
+        doors,
         run: Arc::new(run),
         _instance: instance,
         key_file,
