@@ -18,8 +18,9 @@ use serde_json::Value;
 use util::{DEADLINE, Gate, Gateway, Home, Process, eventually, skip};
 
 const HOST: &str = "gateway.example.org";
-const SESSIONS: usize = 8;
-const MESSAGES: usize = 25;
+/// So many that neither gateway gets none of them by chance, whatever their ports are.
+const SESSIONS: usize = 24;
+const MESSAGES: usize = 10;
 
 /// An address that was free a moment ago: a gateway that comes back needs the one that it had.
 fn free() -> SocketAddr {
@@ -176,6 +177,38 @@ fn two_gateways_behind(program: &str) {
     }
 }
 
+/// A client that tries again must find what it began, with a session or without.
+fn keyed_retries_behind(program: &str) {
+    if !is_there(program) {
+        return skip("a proxy is missing: tests/run installs it");
+    }
+    let key = "k".repeat(40);
+    let halves = [0, 1].map(|_| Half::new("[agent]\ncommand = [\"cat\"]\n", &key));
+    let gateways = [halves[0].start(), halves[1].start()];
+    let dir = halves[0].home.path().join("front");
+    fs::create_dir(&dir).unwrap();
+    let front = Front::start(program, &dir, [halves[0].address, halves[1].address]);
+    let begun: usize = 24;
+    for number in 0..begun {
+        let replies = [0; 3].map(|_| {
+            let mut client = Command::new("curl");
+            client.args(["-sS", "--fail", "--cacert"]).arg(&front.certificate);
+            client.args(["-H", &format!("Authorization: Bearer {key}")]);
+            client.args(["-H", "Content-Type: application/json"]);
+            client.args(["-H", &format!("Idempotency-Key: key-{number}")]);
+            client.args(["-d", &util::http::chat("once", false)]);
+            client.arg(format!("https://{}/v1/chat/completions", front.address));
+            let said = Process::spawn(&mut client).finish(DEADLINE).assert_code(0).stdout;
+            serde_json::from_str::<Value>(&said).unwrap()["id"].clone()
+        });
+        assert!(replies.iter().all(|id| *id == replies[0]), "{program}: {replies:?}");
+    }
+    let kept = gateways.each_ref().map(|gateway| gateway.status()["journal"]["kept"].clone());
+    let both = kept.each_ref().map(|kept| kept.as_u64().unwrap());
+    assert_eq!(both[0] + both[1], begun as u64, "{program}: {kept:?}");
+    assert!(both[0] > 0 && both[1] > 0, "{program}: one gateway does all of it: {kept:?}");
+}
+
 fn streams_behind(program: &str) {
     if !is_there(program) {
         return skip("a proxy is missing: tests/run installs it");
@@ -212,6 +245,12 @@ fn two_gateways_behind_nginx() {
 #[test]
 fn two_gateways_behind_haproxy() {
     two_gateways_behind("haproxy");
+}
+
+#[test]
+fn what_is_tried_again_under_a_key_runs_once_behind_nginx_and_haproxy() {
+    keyed_retries_behind("nginx");
+    keyed_retries_behind("haproxy");
 }
 
 #[test]
