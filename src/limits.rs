@@ -202,7 +202,7 @@ pub const MAX_STRANGERS: usize = 1000;
 pub const STRANGERS_MOMENT: Duration = Duration::from_millis(500);
 
 /// How many connections leave when the system is short of descriptors or threads: enough for the
-/// control socket and a turn or two.
+/// control socket and a turn or two. Also how many may leave for one that comes.
 pub const SHORTAGE_ROOM: usize = 16;
 
 /// How long fewer are let in after that.

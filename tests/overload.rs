@@ -161,6 +161,11 @@ fn thousands_of_connections_keep_nobody_out() {
         crowd(gateway.address(), many / 2, b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n");
     let (_, slow) = good_clients(&api, |asked| asked < 300);
     let strangers = memory(&gateway, "VmRSS:");
+    eventually("no more strangers stay than may", || {
+        assert_eq!(gateway.ask("x").reply(), "x");
+        let left = gateway.status()["connections"].as_u64()?;
+        (left <= 1001).then_some(())
+    });
     drop((idle, started));
     // Those that have a key stay, all of them.
     let fields = [("Authorization", gateway.authorization())];

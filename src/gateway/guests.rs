@@ -97,9 +97,12 @@ impl House {
             return false;
         }
         let is_stranger = |guest: &&Guest| guest.seat.stage(now) == Stage::Stranger;
-        if self.guests.iter().filter(is_stranger).count() >= MAX_STRANGERS {
-            // None may go while all have just come: then the whole house is theirs.
-            self.send_stranger_away(None, STRANGERS_MOMENT, now);
+        let strangers = self.guests.iter().filter(is_stranger).count();
+        // None may go while all have just come: then the whole house is theirs, for that moment.
+        for _ in 0..(strangers + 1).saturating_sub(MAX_STRANGERS).min(SHORTAGE_ROOM) {
+            if !self.send_stranger_away(None, STRANGERS_MOMENT, now) {
+                break;
+            }
         }
         // The house may have become smaller: then more than one leaves for each that comes.
         for _ in 0..SHORTAGE_ROOM {
