@@ -185,6 +185,10 @@ pub const CONNECTION_STACK: usize = 256 << 10;
 /// The stack of a thread that there is one of: only what is touched takes memory.
 pub const THREAD_STACK: usize = 1 << 20;
 
+/// Connections that may wait for their accept: as many as come in a burst, and the kernel's own bound
+/// (net.core.somaxconn) since Linux 5.4.
+pub const BACKLOG: i32 = 4096;
+
 /// How many connections are accepted before the main loop looks at its other duties.
 pub const ACCEPT_BATCH: usize = 64;
 

@@ -154,7 +154,8 @@ fn thousands_of_connections_keep_nobody_out() {
     let _alone = alone();
     let many = rounds(2000, 8000);
     util::sys::raise_descriptors();
-    let gateway = Gateway::start();
+    // Nobody leaves by a deadline here.
+    let gateway = Home::new().launch().set("limits.head_timeout", "60s").start();
     let api = gateway.api();
     let idle = crowd(gateway.address(), many / 2, b"");
     let started =

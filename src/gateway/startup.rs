@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::journal::record::Record;
 use crate::journal::{FileJournal, Journal, MemoryJournal};
 use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::instance::Instance;
-use crate::limits::{KEY_BYTES, MAX_KEY_FILE, WANTED_DESCRIPTORS};
+use crate::limits::{BACKLOG, KEY_BYTES, MAX_KEY_FILE, WANTED_DESCRIPTORS};
 use crate::session::book::Book;
 use crate::session::hub::{Hub, Settings};
 use crate::session::transcript::Transcripts;
@@ -192,6 +193,7 @@ fn make_key(path: &Path) -> io::Result<()> {
 fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> {
     let bound = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
+        socket::set_backlog(listener.as_fd(), BACKLOG)?;
         Ok(listener)
     });
     bound.map_err(|e| {

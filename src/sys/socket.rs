@@ -30,6 +30,13 @@ pub fn peer(stream: &UnixStream) -> io::Result<Peer> {
     Ok(Peer { pid: Pid::new(cred.pid), uid: cred.uid })
 }
 
+/// Lets this many connections wait for their accept, as far as the system allows (listen(2)): std's 128
+/// are a burst, and who finds them taken tries again only after a second.
+pub fn set_backlog(listener: BorrowedFd<'_>, most: i32) -> io::Result<()> {
+    // SAFETY: listen takes two integers; on a socket that listens it only moves the bound.
+    check(unsafe { libc::listen(listener.as_raw_fd(), most) }).map(drop)
+}
+
 /// Makes the close of a TCP connection a reset instead of an orderly end (SO_LINGER with time 0,
 /// socket(7)): what the peer got so far cannot be taken for the whole.
 pub fn reset_on_close(socket: BorrowedFd<'_>) {
