@@ -170,6 +170,9 @@ pub const STOP_HEADROOM: Duration = Duration::from_secs(15);
 /// How long a service manager that does not read may hold the main loop up for a message.
 pub const NOTIFY_PATIENCE: Duration = Duration::from_millis(200);
 
+/// How long the exit waits for the last words of event streams: they are on their way by then.
+pub const STREAM_PATIENCE: Duration = Duration::from_millis(200);
+
 /// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
 pub const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 

@@ -23,7 +23,7 @@ pub mod tests;
 mod turn;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -33,7 +33,7 @@ use failures::{Failures, Told};
 
 use crate::http::Gate;
 use crate::http::{Closed, Connection, Request};
-use crate::limits::{LARGE_JSON, MAX_CONTROL_TURNS};
+use crate::limits::{LARGE_JSON, MAX_CONTROL_TURNS, STREAM_PATIENCE};
 use crate::session::hub::{Hub, Settings};
 use crate::sys::fd::Event;
 
@@ -69,6 +69,9 @@ pub struct Service {
     parser: Mutex<()>,
     busy: AtomicUsize,
     quiet: Arc<Event>,
+    /// Event streams, and what tells when one has ended.
+    streams: Mutex<usize>,
+    stream_ended: Condvar,
 }
 
 impl Service {
@@ -87,6 +90,8 @@ impl Service {
             parser: Mutex::new(()),
             busy: AtomicUsize::new(0),
             quiet,
+            streams: Mutex::new(0),
+            stream_ended: Condvar::new(),
         }
     }
 
@@ -166,6 +171,18 @@ impl Service {
         self.busy.fetch_add(1, Ordering::SeqCst);
         InFlight(self)
     }
+
+    fn begin_stream(&self) -> Following<'_> {
+        *self.streams.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Following(self)
+    }
+
+    /// Waits for event streams to say that they end, which they do as soon as a drain begins; for
+    /// those whose clients take nothing no longer than [`STREAM_PATIENCE`].
+    pub fn await_streams(&self) {
+        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.stream_ended.wait_timeout_while(streams, STREAM_PATIENCE, |count| *count > 0));
+    }
 }
 
 /// A request that is being answered; a drain waits for it.
@@ -180,6 +197,16 @@ impl Drop for InFlight<'_> {
     }
 }
 
+/// An event stream.
+struct Following<'a>(&'a Service);
+
+impl Drop for Following<'_> {
+    fn drop(&mut self) {
+        *self.0.streams.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.stream_ended.notify_all();
+    }
+}
+
 /// Serves one connection until it ends.
 pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
     loop {
@@ -189,9 +216,11 @@ pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
             Err(e) => return log_end(&e, origin),
         };
         // What comes during a drain is turned away, or asks how it goes: no drain waits for that.
-        // Nor for event streams, which end with it.
-        let counts = !service.gate.is_closing() && !route::is_stream(&request);
+        // Nor for event streams, which end when it begins.
+        let streams = route::is_stream(&request);
+        let counts = !service.gate.is_closing() && !streams;
         let _in_flight = counts.then(|| service.begin());
+        let _following = streams.then(|| service.begin_stream());
         if let Err(e) = route::answer(&mut connection, &request, origin, service) {
             return log_end(&e, origin);
         }

@@ -283,12 +283,6 @@ impl Events {
         }
     }
 
-    /// The bytes up to the end of the connection.
-    #[track_caller]
-    pub fn rest(mut self) -> Vec<u8> {
-        self.connection.until_close()
-    }
-
     pub fn set_read_limit(&self, limit: Duration) {
         self.connection.set_read_limit(limit);
     }

@@ -152,6 +152,7 @@ impl Main {
             startup::clean_up(&self.plan);
         }
         if let Some(started) = &self.started {
+            started.service.await_streams();
             started.service.hub.close();
         }
     }
