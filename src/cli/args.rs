@@ -89,12 +89,10 @@ fn parse(
     let mut args = Arguments::from_vec(words);
     let helped = args.contains(["-h", "--help"]);
     let version = args.contains(["-V", "--version"]);
-    let given: Option<String> = option(&mut args, ["-p", "--profile"])?;
-    let config: Option<PathBuf> = args
-        .opt_value_from_os_str("--config", |path| std::path::absolute(path))
-        .map_err(|e| usage(&e.to_string(), None))?;
-    let set: Vec<String> =
-        args.values_from_str("--set").map_err(|e| usage(&e.to_string(), None))?;
+    let given: Option<String> = args.opt_value_from_str(["-p", "--profile"])?;
+    let config: Option<PathBuf> =
+        args.opt_value_from_os_str("--config", |path| std::path::absolute(path))?;
+    let set: Vec<String> = args.values_from_str("--set")?;
     if let Some(word) = set.iter().find(|word| !word.contains('=')) {
         let what = format!("--set {word:?} sets nothing: it takes section.key=value");
         return Err(usage(&what, None));
@@ -102,14 +100,11 @@ fn parse(
     let name = Name::resolve(given.as_deref(), called_by, profile)
         .map_err(|e| Failure::new(Exit::Usage, e))?;
 
-    let mut word = args.subcommand().map_err(|e| usage(&e.to_string(), None))?;
+    let mut word = args.subcommand()?;
     if word.as_deref() == Some("gateway") {
-        word = args.subcommand().map_err(|e| usage(&e.to_string(), None))?;
+        word = args.subcommand()?;
     }
-    let topic = match &word {
-        Some(word) => Some(help::topic(word).ok_or_else(|| unknown_command(word))?),
-        None => None,
-    };
+    let topic = topic_of(word)?;
     let command = match topic {
         _ if version => Command::Version,
         _ if helped => Command::Help(topic),
@@ -121,10 +116,7 @@ fn parse(
     let takes_text = matches!(command, Command::Send { .. });
     let extra = rest.first().or(literal.first().filter(|_| !takes_text));
     match extra {
-        Some(extra) if !helped && !version => {
-            let extra = extra.to_string_lossy();
-            Err(usage(&format!("{extra:?} is not understood here"), topic))
-        }
+        Some(extra) if !helped && !version => Err(strange(&extra.to_string_lossy(), topic)),
         _ => Ok(Parsed { name, config, set, command }),
     }
 }
@@ -141,7 +133,7 @@ fn command(
         "install" => Command::Install(Options {
             now: args.contains("--now"),
             force: args.contains("--force"),
-            user: option(args, ["-u", "--user"])?,
+            user: args.opt_value_from_str(["-u", "--user"])?,
             system,
         }),
         "uninstall" => Command::Uninstall(system),
@@ -157,19 +149,10 @@ fn command(
         "config" => match word(args)?.as_deref() {
             None => Command::Config(false),
             Some("check") => Command::Config(true),
-            Some(other) => {
-                return Err(usage(&format!("{other:?} is not understood here"), Some(topic)));
-            }
+            Some(other) => return Err(strange(other, Some(topic))),
         },
         "version" => Command::Version,
-        _ => {
-            let about = word(args)?;
-            let topic = match &about {
-                Some(about) => Some(help::topic(about).ok_or_else(|| unknown_command(about))?),
-                None => None,
-            };
-            Command::Help(topic)
-        }
+        _ => Command::Help(topic_of(word(args)?)?),
     };
     refuse_leftovers(topic, &command, (json, system))?;
     Ok(command)
@@ -225,7 +208,7 @@ fn refuse_unused(
 
 /// How many stops to show.
 fn count(args: &mut Arguments) -> Result<Option<usize>, Failure> {
-    let given: Option<String> = option(args, ["-n", "--lines"])?;
+    let given: Option<String> = args.opt_value_from_str(["-n", "--lines"])?;
     let number = |word: String| {
         let what = format!("-n takes a number, not {word:?}");
         word.parse().map_err(|_| usage(&what, Some("history")))
@@ -234,24 +217,25 @@ fn count(args: &mut Arguments) -> Result<Option<usize>, Failure> {
 }
 
 fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> {
-    let wait = match option::<String>(args, ["-w", "--wait"])? {
-        None => None,
-        Some(word) => Some(word.parse().map_err(|_| {
-            usage(&format!("--wait takes a number of seconds, not {word:?}"), Some("send"))
-        })?),
+    let given: Option<String> = args.opt_value_from_str(["-w", "--wait"])?;
+    let number = |word: String| {
+        let what = format!("--wait takes a number of seconds, not {word:?}");
+        word.parse().map_err(|_| usage(&what, Some("send")))
     };
-    if let Some(id) =
-        args.opt_value_from_str("--result").map_err(|e| usage(&e.to_string(), None))?
-    {
+    let wait = given.map(number).transpose()?;
+    if let Some(id) = args.opt_value_from_str("--result")? {
         return Ok(Command::Result { id, wait: wait.unwrap_or(0) });
     }
     if wait.is_some() {
         return Err(usage("--wait goes with --result", Some("send")));
     }
-    let session: Option<String> = option(args, ["-s", "--session"])?;
-    let mut extra = |name| args.opt_value_from_str(name).map_err(|e| usage(&e.to_string(), None));
-    let (deliver, mode, key) = (extra("--deliver")?, extra("--mode")?, extra("--idempotency-key")?);
-    let sending = Sending { detached: args.contains("--async"), deliver, mode, key };
+    let session: Option<String> = args.opt_value_from_str(["-s", "--session"])?;
+    let sending = Sending {
+        detached: args.contains("--async"),
+        deliver: args.opt_value_from_str("--deliver")?,
+        mode: args.opt_value_from_str("--mode")?,
+        key: args.opt_value_from_str("--idempotency-key")?,
+    };
     let sending = (sending != Sending::default()).then_some(sending);
     let text = match literal {
         [] => word(args)?,
@@ -280,28 +264,34 @@ fn journal(args: &mut Arguments) -> Result<Command, Failure> {
         Some("repair") => Action::Repair,
         Some("retry") => Action::Retry(id(args)?),
         Some("drop") => Action::Drop(id(args)?),
-        Some(other) => {
-            return Err(usage(&format!("{other:?} is not understood here"), Some("journal")));
-        }
+        Some(other) => return Err(strange(other, Some("journal"))),
     }))
 }
 
 /// The next free word, if there is one.
 fn word(args: &mut Arguments) -> Result<Option<String>, Failure> {
-    args.opt_free_from_str().map_err(|e| usage(&e.to_string(), None))
+    Ok(args.opt_free_from_str()?)
 }
 
-fn option<T>(args: &mut Arguments, names: [&'static str; 2]) -> Result<Option<T>, Failure>
-where
-    T: std::str::FromStr,
-    T::Err: std::fmt::Display,
-{
-    args.opt_value_from_str(names).map_err(|e| usage(&e.to_string(), None))
+/// The command that a word names, if one was given.
+fn topic_of(word: Option<String>) -> Result<Option<&'static str>, Failure> {
+    let topic = |word: String| {
+        help::topic(&word).ok_or_else(|| {
+            let near = help::nearest(&word).map(|near| format!("; did you mean {near:?}?"));
+            usage(&format!("there is no command {word:?}{}", near.unwrap_or_default()), None)
+        })
+    };
+    word.map(topic).transpose()
 }
 
-fn unknown_command(word: &str) -> Failure {
-    let near = help::nearest(word).map(|near| format!("; did you mean {near:?}?"));
-    usage(&format!("there is no command {word:?}{}", near.unwrap_or_default()), None)
+fn strange(word: &str, topic: Option<&'static str>) -> Failure {
+    usage(&format!("{word:?} is not understood here"), topic)
+}
+
+impl From<pico_args::Error> for Failure {
+    fn from(e: pico_args::Error) -> Failure {
+        usage(&e.to_string(), None)
+    }
 }
 
 /// Wrong usage: one line that says what, and where to read on.

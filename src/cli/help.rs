@@ -1,7 +1,7 @@
 //! `--help`: what each command does, in a screen at most.
 #![forbid(unsafe_code)]
 
-use super::print;
+use super::say;
 use crate::exit::{Exit, Failure};
 
 /// Name, one line for the overview, and the page.
@@ -38,10 +38,9 @@ pub fn nearest(word: &str) -> Option<&'static str> {
 /// Prints the overview or a command's page.
 pub fn print_page(topic: Option<&'static str>) -> Result<Exit, Failure> {
     match topic.and_then(|topic| PAGES.iter().find(|page| page.0 == topic)) {
-        Some((_, _, page)) => print(page)?,
-        None => print(&overview())?,
+        Some((_, _, page)) => say(page),
+        None => say(&overview()),
     }
-    Ok(Exit::Planned)
 }
 
 fn overview() -> String {

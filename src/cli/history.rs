@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::table::table;
-use super::{Context, moment, owner, print};
+use super::{Context, moment, owner, say};
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
 use crate::text::escaped;
@@ -24,12 +24,8 @@ pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit,
         return Ok(Exit::Planned);
     }
     let shown = &stops[stops.len().saturating_sub(count.unwrap_or(stops.len()))..];
-    if json {
-        print(&shown.iter().map(|stop| format!("{stop}\n")).collect::<String>())?;
-    } else {
-        print(&as_table(shown))?;
-    }
-    Ok(Exit::Planned)
+    let lines = || shown.iter().map(|stop| format!("{stop}\n")).collect();
+    say(&if json { lines() } else { as_table(shown) })
 }
 
 fn as_table(stops: &[Value]) -> String {

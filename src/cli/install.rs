@@ -9,13 +9,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
+use super::config::wrong;
 use super::owner::Owner;
 use super::unit::Unit;
-use super::{Context, print, start, starter};
+use super::{Context, print, say, start, starter};
 use crate::config::Loaded;
 use crate::exit::{Exit, Failure};
-use crate::limits::ACT_PATIENCE;
-use crate::limits::MAX_UNIT_FILE;
+use crate::limits::{ACT_PATIENCE, MAX_UNIT_FILE};
 use crate::sys::fs::read_any;
 use crate::sys::{fs as files, user};
 use crate::systemd::unit::{self as text, Origin};
@@ -116,9 +116,7 @@ fn as_owner<T>(owner: &Owner, act: impl FnOnce() -> T) -> Result<T, Failure> {
 
 /// Checks, with the owner's eyes, what a start would fail on.
 fn checked(owner: &Owner) -> Result<Loaded, Failure> {
-    let loaded = owner
-        .config()
-        .map_err(|e| Failure::new(Exit::Config, format!("the configuration is wrong\n{e}")))?;
+    let loaded = owner.config().map_err(|e| wrong(&e))?;
     let program = env::current_exe().unwrap_or_default();
     match (&owner.user, program.metadata()) {
         (Some(user), Err(e)) if e.kind() == ErrorKind::PermissionDenied => {
@@ -139,9 +137,8 @@ fn compare(unit: &Unit, wanted: &str, force: bool) -> Result<Change, Failure> {
     let link = match fs::read_link(&unit.file) {
         Ok(target) if target == Path::new("/dev/null") => {
             let name = &unit.name;
-            return Err(Failure::failed(format!(
-                "{name} is masked: `{words} unmask {name}` first"
-            )));
+            let words = format!("{name} is masked: `{words} unmask {name}` first");
+            return Err(Failure::failed(words));
         }
         Ok(_) => true,
         Err(_) => false,
@@ -254,12 +251,11 @@ fn next_step(
     let command = context.name.command();
     let flag = if options.system { " --system" } else { "" };
     match (running, change) {
-        (false, _) if options.now => {}
-        (false, _) => print(&format!("next: {command} start{flag}\n"))?,
-        (true, Change::Unchanged) => {}
+        (false, _) if options.now => Ok(Exit::Planned),
+        (false, _) => say(&format!("next: {command} start{flag}\n")),
+        (true, Change::Unchanged) => Ok(Exit::Planned),
         (true, Change::Written | Change::Updated) => {
-            print(&format!("it runs with the unit as it was: {command} restart{flag}\n"))?;
+            say(&format!("it runs with the unit as it was: {command} restart{flag}\n"))
         }
     }
-    Ok(Exit::Planned)
 }

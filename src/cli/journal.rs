@@ -8,9 +8,8 @@ use super::control::{Door, knock};
 use super::message::ask;
 use super::send::open;
 use super::table::table;
-use super::{Context, moment, print};
+use super::{Context, config, moment, print, say};
 use crate::agent::Agent;
-use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
 use crate::journal::{Damage, FileJournal, NAME, Report, inspect, repair};
@@ -98,8 +97,7 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
         ]);
     }
     text += &table(&rows);
-    print(&text)?;
-    Ok(Exit::Planned)
+    say(&text)
 }
 
 fn check(context: &Context) -> Result<Exit, Failure> {
@@ -112,8 +110,7 @@ fn check(context: &Context) -> Result<Exit, Failure> {
              and the next start cuts off\n"
         );
     }
-    print(&text)?;
-    Ok(Exit::Planned)
+    say(&text)
 }
 
 fn dump(context: &Context) -> Result<Exit, Failure> {
@@ -140,14 +137,12 @@ fn compact(context: &Context) -> Result<Exit, Failure> {
             return Err(Failure::new(Exit::Unavailable, words));
         }
     };
-    print(&format!("{before} → {after} bytes\n"))?;
-    Ok(Exit::Planned)
+    say(&format!("{before} → {after} bytes\n"))
 }
 
 fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
     let _held = Instance::take(&context.name, &context.dirs)?;
-    let loaded = config::load(&context.sources())
-        .map_err(|e| Failure::new(Exit::Config, format!("the configuration is wrong\n{e}")))?;
+    let loaded = config::load(context)?;
     let cap = loaded.config.limits.max_journal as u64;
     let mut book = Book::default();
     let (journal, _) = FileJournal::open(&context.dirs.state, cap, &mut |number, json| {
@@ -183,8 +178,7 @@ fn mend(context: &Context) -> Result<Exit, Failure> {
             repaired.kept.display()
         ),
     };
-    print(&text)?;
-    Ok(Exit::Planned)
+    say(&text)
 }
 
 fn letter(context: &Context, method: &str, target: &str) -> Result<Exit, Failure> {
@@ -192,6 +186,5 @@ fn letter(context: &Context, method: &str, target: &str) -> Result<Exit, Failure
     let delivery = &message["deliveries"][0];
     let word = |value: &Value| escaped(value.as_str().unwrap_or("?"), false);
     let (target, status) = (word(&delivery["target"]), word(&delivery["status"]));
-    print(&format!("{}: {target} {status}\n", word(&message["id"])))?;
-    Ok(Exit::Planned)
+    say(&format!("{}: {target} {status}\n", word(&message["id"])))
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::installed::unit_dir;
 use super::report::gather;
 use super::table::table;
-use super::{Context, print, status};
+use super::{Context, say, status};
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
 use crate::name::Name;
@@ -28,13 +28,13 @@ pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
         .map(|report| some_keys(status::to_json(&report)))
         .collect();
     if json {
-        print(&format!("{}\n", Value::Array(gateways)))?;
-    } else if gateways.is_empty() {
-        eprintln!("hermes-gateway: there is no gateway yet; `hermes-gateway install` makes one");
-    } else {
-        print(&as_table(&gateways))?;
+        return say(&format!("{}\n", Value::Array(gateways)));
     }
-    Ok(Exit::Planned)
+    if gateways.is_empty() {
+        eprintln!("hermes-gateway: there is no gateway yet; `hermes-gateway install` makes one");
+        return Ok(Exit::Planned);
+    }
+    say(&as_table(&gateways))
 }
 
 fn some_keys(mut status: Value) -> Value {

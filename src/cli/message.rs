@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use super::send::{broken, lines, open, print_reply, read_text, refused};
-use super::{Context, print};
+use super::{Context, say};
 use crate::exit::{Exit, Failure};
 use crate::http::Client;
 use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_REPLY_RANGE, MAX_WAIT};
@@ -56,8 +56,7 @@ pub fn send(
         (Some(position), _) => format!("accepted {id}, position {position}"),
         (None, status) => format!("accepted {id}, {}", status.unwrap_or("known")),
     };
-    print(&format!("{}\n", escaped(&words, false)))?;
-    Ok(Exit::Planned)
+    say(&format!("{}\n", escaped(&words, false)))
 }
 
 /// Prints the reply of a message, waiting for it at most so long.

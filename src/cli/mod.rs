@@ -16,7 +16,6 @@ mod message;
 mod moment;
 mod owner;
 mod report;
-mod restart;
 mod run;
 mod send;
 mod start;
@@ -89,8 +88,7 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
         return help::print_page(topic);
     }
     if let Command::Version = command {
-        print(concat!("hermes-gateway ", env!("CARGO_PKG_VERSION"), "\n"))?;
-        return Ok(Exit::Planned);
+        return say(concat!("hermes-gateway ", env!("CARGO_PKG_VERSION"), "\n"));
     }
     let base = Base::own().map_err(Failure::failed)?;
     let dirs = base.gateway(&name);
@@ -102,7 +100,7 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
         (Command::Uninstall(system), _) => uninstall::uninstall(&context, system),
         (Command::Start(system), _) => start::start(&context, system),
         (Command::Stop(system), _) => stop::stop(&context, system),
-        (Command::Restart(system), _) => restart::restart(&context, system),
+        (Command::Restart(system), _) => start::restart(&context, system),
         (Command::Status { json, system }, _) => status::show(&context, json, system),
         (Command::List(json), _) => list::show(&context, json),
         (Command::Logs { follow, system }, _) => logs::logs(&context, follow, system),
@@ -120,6 +118,11 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
         (Command::History { json, count }, _) => history::show(&context, json, count),
         (Command::Run(_) | Command::Help(_) | Command::Version, _) => Ok(Exit::Planned),
     }
+}
+
+/// Prints the last words of a command that did what it says.
+pub fn say(text: &str) -> Result<Exit, Failure> {
+    print(text).map(|()| Exit::Planned)
 }
 
 /// Prints to stdout. A reader that went away is no failure of ours.

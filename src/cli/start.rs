@@ -1,10 +1,10 @@
-//! `start`: through the service manager, to READY and not before.
+//! `start` and `restart`: through the service manager, to READY and not before.
 #![forbid(unsafe_code)]
 
 use std::time::{Instant, SystemTime};
 
-use super::unit::{self, Unit};
-use super::{Context, print};
+use super::unit::{self, Unit, installed};
+use super::{Context, say};
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{Probe, probe};
 
@@ -15,8 +15,12 @@ const AFTER: &str = "ActiveState,SubState,MainPID,Result,ExecMainPID,ExecMainCod
 
 /// Starts the installed unit and waits until it is ready.
 pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
-    let unit = unit::find(context, system).ok_or_else(|| unit::not_installed(context, system))?;
-    start_unit(context, &unit)
+    start_unit(context, &installed(context, system)?)
+}
+
+/// Restarts the installed unit, or starts it where it does not run, and waits until it is ready.
+pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
+    bring_up(context, &installed(context, system)?, "restart")
 }
 
 /// Starts this unit, if it does not run yet.
@@ -24,8 +28,7 @@ pub fn start_unit(context: &Context, unit: &Unit) -> Result<Exit, Failure> {
     let shown = unit.show(BEFORE)?;
     if matches!(shown.get("ActiveState"), "active" | "reloading") {
         let pid = shown.get("MainPID");
-        print(&format!("{} runs already: pid {pid}\n", context.name))?;
-        return Ok(Exit::Planned);
+        return say(&format!("{} runs already: pid {pid}\n", context.name));
     }
     bring_up(context, unit, "start")
 }
@@ -52,8 +55,7 @@ pub fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Fail
     match (done, shown.get("ActiveState")) {
         (Ok(()), "active") => {
             let pid = shown.get("MainPID");
-            print(&format!("{} is ready: pid {pid}\n", context.name))?;
-            Ok(Exit::Planned)
+            say(&format!("{} is ready: pid {pid}\n", context.name))
         }
         (done, state) => {
             let (how, exit) = unit::how_it_ended(&shown);

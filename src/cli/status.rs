@@ -7,10 +7,10 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::report::{Report, UnitReport, gather};
+use super::state::Facts;
 use super::{Context, history, moment, owner, print};
 use crate::exit::{Exit, Failure};
-use crate::limits::CONTROL_PATIENCE;
-use crate::limits::MAX_UNIT_FILE;
+use crate::limits::{CONTROL_PATIENCE, MAX_UNIT_FILE};
 use crate::sys::fs::read_any;
 use crate::systemd::Scope;
 use crate::systemd::systemctl::Systemctl;
@@ -24,11 +24,7 @@ pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure
     if let Some(unit) = &mut report.unit {
         unit.current = is_current(context, unit);
     }
-    if json {
-        print(&format!("{}\n", to_json(&report)))?;
-    } else {
-        print(&to_text(&report, moment::now()))?;
-    }
+    print(&if json { format!("{}\n", to_json(&report)) } else { to_text(&report, moment::now()) })?;
     Ok(report.state.exit())
 }
 
@@ -128,11 +124,10 @@ fn unit_line(unit: &UnitReport) -> String {
         Scope::System => "system unit, ",
     };
     let state = match &unit.facts {
-        Ok(Some(facts)) if facts.restarts > 0 => {
-            let times = facts.restarts;
-            format!("{} ({}), restarted {times}×", facts.active, facts.sub)
+        Ok(Some(Facts { active, sub, restarts: 0, .. })) => format!("{active} ({sub})"),
+        Ok(Some(Facts { active, sub, restarts, .. })) => {
+            format!("{active} ({sub}), restarted {restarts}×")
         }
-        Ok(Some(facts)) => format!("{} ({})", facts.active, facts.sub),
         Ok(None) => "not loaded".to_owned(),
         Err(why) => format!("systemd cannot be asked: {why}"),
     };

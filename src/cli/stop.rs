@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::unit::{self, Unit};
-use super::{Context, config, print};
+use super::{Context, config, print, say};
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{self, Holder, Probe};
@@ -58,10 +58,7 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
             dirs.lock().display()
         ))),
         Probe::Free if done => Ok(Exit::Planned),
-        Probe::Free => {
-            print(&format!("{} is not running{left}\n", context.name))?;
-            Ok(Exit::Planned)
-        }
+        Probe::Free => say(&format!("{} is not running{left}\n", context.name)),
     }
 }
 
@@ -98,10 +95,7 @@ pub fn report_unit(
 fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, Failure> {
     let (name, pid) = (&context.name, holder.pid);
     let failed = |what: &str, e: io::Error| Failure::failed(format!("cannot {what} {pid}: {e}"));
-    let gone = || {
-        print(&format!("{name} is not running: pid {pid} has just ended\n"))?;
-        Ok(Exit::Planned)
-    };
+    let gone = || say(&format!("{name} is not running: pid {pid} has just ended\n"));
     let pidfd = match PidFd::open(pid) {
         Ok(pidfd) => pidfd,
         Err(e) if is_gone(&e) => return gone(),
@@ -159,10 +153,7 @@ fn report_process(context: &Context, holder: Holder) -> Result<Exit, Failure> {
         Some(stop[key].clone())
     };
     match word("exit").and_then(|exit| exit.as_u64()) {
-        Some(0) => {
-            print(&format!("{name} has stopped (pid {pid})\n"))?;
-            Ok(Exit::Planned)
-        }
+        Some(0) => say(&format!("{name} has stopped (pid {pid})\n")),
         Some(exit) => {
             let reason = word("reason").unwrap_or(Value::Null);
             let reason = escaped(reason.as_str().unwrap_or("no reason given"), false);

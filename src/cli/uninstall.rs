@@ -8,10 +8,9 @@ use std::time::Instant;
 
 use super::owner::Owner;
 use super::unit::Unit;
-use super::{Context, print, stop};
+use super::{Context, print, say, stop};
 use crate::exit::{Exit, Failure};
-use crate::limits::ACT_PATIENCE;
-use crate::limits::MAX_UNIT_FILE;
+use crate::limits::{ACT_PATIENCE, MAX_UNIT_FILE};
 use crate::sys::fs::read_any;
 use crate::sys::{fs as files, user};
 use crate::systemd::Scope;
@@ -33,8 +32,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
                     context.name.command()
                 )));
             }
-            print(&format!("there is no {file}: nothing to remove\n"))?;
-            return Ok(Exit::Planned);
+            return say(&format!("there is no {file}: nothing to remove\n"));
         }
         Err(e) => return Err(Failure::with("read", &unit.file, &e)),
     };

@@ -36,14 +36,18 @@ pub fn find(context: &Context, system: bool) -> Option<Unit> {
     scopes[usize::from(system)..].iter().map(unit).find(Unit::exists)
 }
 
-/// Why a command that needs a unit cannot do its work, and the ways on.
-pub fn not_installed(context: &Context, system: bool) -> Failure {
-    let unit = context.name.unit();
-    let command = context.name.command();
-    let flag = if system { " --system" } else { "" };
-    Failure::failed(format!(
-        "{unit} is not installed: `{command} install{flag}` writes it, `{command} run` needs none"
-    ))
+/// The same for a command that cannot do without.
+///
+/// # Errors
+/// `Failed`, with the ways on.
+pub fn installed(context: &Context, system: bool) -> Result<Unit, Failure> {
+    find(context, system).ok_or_else(|| {
+        let (unit, command) = (context.name.unit(), context.name.command());
+        let flag = if system { " --system" } else { "" };
+        Failure::failed(format!(
+            "{unit} is not installed: `{command} install{flag}` writes it, `{command} run` needs none"
+        ))
+    })
 }
 
 impl Unit {

@@ -69,7 +69,7 @@ impl Instance {
         let path = dirs.lock();
         let mut runtime = files::open_or_create(&path).map_err(|e| failed(&path, e))?;
         let state = File::open(&dirs.state).map_err(|e| failed(&dirs.state, e))?;
-        let try_hold = || {
+        let try_hold = || -> Result<bool, Failure> {
             let free = lock::try_hold_visibly(&runtime).map_err(|e| failed(&path, e))?;
             Ok(free && lock::try_hold(&state).map_err(|e| failed(&dirs.state, e))?)
         };
