@@ -105,8 +105,8 @@ impl Notes {
                     return Err(format!("{name} is {}; it must be {wanted}{hint}", quoted(text)));
                 }
             }
-            Field::Time(at, range) => *at = time(key, value, &range, &wrong)?,
-            Field::Size(at, range) => *at = size(key, value, &range, &wrong)?,
+            Field::Time(at, range) => *at = measured(key, value, &range, &wrong, &TIME)?,
+            Field::Size(at, range) => *at = measured(key, value, &range, &wrong, &SIZE)?,
             Field::Count(at, range, zero) => {
                 let number = value.as_integer().ok_or(wrong)?;
                 let number = usize::try_from(number)
@@ -238,52 +238,46 @@ fn list(
     (list.len() == array.len()).then_some(list)
 }
 
-fn time(
-    key: &Label,
-    value: &Value<'_>,
-    range: &RangeInclusive<Duration>,
-    wrong: &str,
-) -> Result<Duration, String> {
-    let (time, shown) = match (value.as_integer(), value.as_str()) {
-        (Some(seconds), _) => {
-            let time = u64::try_from(seconds).ok().map(Duration::from_secs);
-            (time, seconds.to_string())
-        }
-        (_, Some(text)) => {
-            let reason = "it must be a number of seconds, or one with a unit (ms, s, m, h)";
-            let time = units::parse_time(text).ok_or_else(|| bad(key, text, reason))?;
-            (Some(time), quoted(text))
-        }
-        (None, None) => return Err(wrong.to_owned()),
-    };
-    time.filter(|time| range.contains(time)).ok_or_else(|| {
-        let (low, high) = (*range.start(), *range.end());
-        outside(key, &shown, &units::show_time(low), &units::show_time(high))
-    })
+/// What is a number, or text with a unit: how each is read, and shown again.
+struct Measure<T> {
+    whole: fn(u64) -> Option<T>,
+    parse: fn(&str) -> Option<T>,
+    show: fn(T) -> String,
+    reason: &'static str,
 }
 
-fn size(
+const TIME: Measure<Duration> = Measure {
+    whole: |seconds| Some(Duration::from_secs(seconds)),
+    parse: units::parse_time,
+    show: units::show_time,
+    reason: "it must be a number of seconds, or one with a unit (ms, s, m, h)",
+};
+
+const SIZE: Measure<usize> = Measure {
+    whole: |bytes| usize::try_from(bytes).ok(),
+    parse: |text| usize::try_from(units::parse_size(text)?).ok(),
+    show: units::show_size,
+    reason: "it must be a number of bytes, or one with a unit (B, KiB, MiB, GiB)",
+};
+
+fn measured<T: Copy + PartialOrd>(
     key: &Label,
     value: &Value<'_>,
-    range: &RangeInclusive<usize>,
+    range: &RangeInclusive<T>,
     wrong: &str,
-) -> Result<usize, String> {
-    let (bytes, shown) = match (value.as_integer(), value.as_str()) {
-        (Some(number), _) => (u64::try_from(number).ok(), number.to_string()),
+    of: &Measure<T>,
+) -> Result<T, String> {
+    let (found, shown) = match (value.as_integer(), value.as_str()) {
+        (Some(number), _) => (u64::try_from(number).ok().and_then(of.whole), number.to_string()),
         (_, Some(text)) => {
-            let reason = "it must be a number of bytes, or one with a unit (B, KiB, MiB, GiB)";
-            let bytes = units::parse_size(text).ok_or_else(|| bad(key, text, reason))?;
-            (Some(bytes), quoted(text))
+            let found = (of.parse)(text).ok_or_else(|| bad(key, text, of.reason))?;
+            (Some(found), quoted(text))
         }
         (None, None) => return Err(wrong.to_owned()),
     };
-    bytes
-        .and_then(|bytes| usize::try_from(bytes).ok())
-        .filter(|bytes| range.contains(bytes))
-        .ok_or_else(|| {
-            let (low, high) = (*range.start(), *range.end());
-            outside(key, &shown, &units::show_size(low), &units::show_size(high))
-        })
+    found
+        .filter(|found| range.contains(found))
+        .ok_or_else(|| outside(key, &shown, &(of.show)(*range.start()), &(of.show)(*range.end())))
 }
 
 /// "KEY must be TYPE, like EXAMPLE; got …".

@@ -64,11 +64,8 @@ pub struct Origin {
 /// What the manager said, beside its meaning: for the log.
 #[derive(Default)]
 struct Shown {
-    active_state: String,
-    job: String,
+    properties: Properties,
     job_type: String,
-    main_pid: String,
-    result: String,
     failure: String,
 }
 
@@ -118,22 +115,17 @@ impl Place {
             thread::sleep(QUESTION_RETRY);
             answer = systemctl.show(PROPERTIES, &own.unit, deadline);
         }
-        let properties = match answer {
-            Ok(properties) => properties,
+        match answer {
+            Ok(properties) => shown.properties = properties,
             Err(e) => {
                 shown.failure = e;
                 return Supervision::Silent;
             }
-        };
-        let get = |key: &str| properties.get(key).to_owned();
-        shown.active_state = get("ActiveState");
-        shown.job = get("Job");
-        shown.main_pid = get("MainPID");
-        shown.result = get("Result");
-        if get("InvocationID") != *invocation {
+        }
+        if shown.properties.get("InvocationID") != *invocation {
             return Supervision::NotOurs;
         }
-        unit(&systemctl, &properties, deadline, moment, shown)
+        unit(&systemctl, deadline, moment, shown)
     }
 
     fn sender(&self, caught: Caught) -> Sender {
@@ -169,8 +161,8 @@ impl Place {
             let _ = write!(line, " {key}={}", escaped(value, true));
         };
         add("unit", unit);
-        add("active_state", &shown.active_state);
-        add("job", &shown.job);
+        add("active_state", shown.properties.get("ActiveState"));
+        add("job", shown.properties.get("Job"));
         add("sender_pid", &caught.pid.to_string());
         add("sender_name", &from.name);
         add("sender_uid", &caught.uid.to_string());
@@ -178,8 +170,8 @@ impl Place {
         add("parent_name", &parent_name);
         add("verdict", verdict.word());
         add("job_type", &shown.job_type);
-        add("main_pid", &shown.main_pid);
-        add("result", &shown.result);
+        add("main_pid", shown.properties.get("MainPID"));
+        add("result", shown.properties.get("Result"));
         add("si_code", &caught.code.to_string());
         if !shown.failure.is_empty() {
             add("no_answer", &shown.failure);
@@ -191,12 +183,12 @@ impl Place {
 
 fn unit(
     systemctl: &Systemctl,
-    properties: &Properties,
     deadline: Instant,
     moment: Moment,
     shown: &mut Shown,
 ) -> Supervision {
-    let get = |key: &str| properties.get(key);
+    let get = |key: &str| shown.properties.get(key);
+    let main = get("MainPID").parse() == Ok(Pid::own().get());
     let active = match get("ActiveState") {
         "deactivating" => ActiveState::Deactivating,
         _ => ActiveState::Other,
@@ -222,7 +214,6 @@ fn unit(
         }
         Some(_) => Job::Untyped,
     };
-    let main = get("MainPID").parse() == Ok(Pid::own().get());
     Supervision::Unit(Unit { active, job, main })
 }
 
