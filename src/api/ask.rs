@@ -5,7 +5,6 @@
 use serde_json::{Map, Value, json};
 
 use super::error::Problem;
-
 use crate::agent::{DEFAULT_MODEL, is_instruction, own, text_of};
 
 /// A request that is understood.

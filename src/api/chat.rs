@@ -4,41 +4,19 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::answer::Shape;
-use super::ask;
-use super::auth::Authenticated;
+use super::ask::{self, Manner};
 use super::error::Problem;
-use super::messages::must_be_json;
-use super::turn::{Order, answer, manner, session};
-use super::{Service, idempotency};
+use super::turn::Order;
 use crate::agent::Report;
-use crate::http::{Closed, Connection, Request, sse};
+use crate::http::sse;
 use crate::text::quoted;
 
-/// Runs a turn and answers with its reply. A message with a session or an idempotency key is durable:
-/// it is carried on whatever becomes of its connection.
-pub fn complete(
-    connection: &mut Connection,
-    request: &Request,
-    service: &Service,
-    proof: &Authenticated,
-) -> Result<(), Closed> {
-    if let Err(problem) = must_be_json(request) {
-        return connection.respond(request, problem.response());
-    }
-    let body = connection.read_body(request, service.settings().config.limits.max_body)?;
-    let understood = session(request, proof).and_then(|session| {
-        let key = idempotency::key(request, proof, &body)?;
-        let manner = manner(service, session.as_ref(), key.is_some());
-        let ask = service.parsing(body.len(), || ask::chat(&body, manner))?;
-        Ok(Order { ask, session, key, durable: manner.durable })
-    });
-    drop(body);
-    let order = match understood {
-        Ok(order) => order,
-        Err(problem) => return connection.respond(request, problem.response()),
-    };
-    let mut words = Words::new(order.ask.model.clone(), order.ask.include_usage);
-    answer(connection, request, service, proof, order, &mut words)
+/// Reads the body of a chat completion.
+pub fn read(body: &[u8], manner: Manner) -> Result<Order, Problem> {
+    let ask = ask::chat(body, manner)?;
+    let (model, include_usage) = (ask.model.clone(), ask.include_usage);
+    let shape = Box::new(Words { model, include_usage, created: seconds() });
+    Ok(Order { ask, stored: false, shape })
 }
 
 /// The words of a chat completion.
@@ -50,10 +28,6 @@ struct Words {
 }
 
 impl Words {
-    fn new(model: String, include_usage: bool) -> Words {
-        Words { model, include_usage, created: seconds() }
-    }
-
     /// What OpenAI wraps around its choices.
     fn object(
         &self,

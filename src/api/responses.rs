@@ -6,16 +6,16 @@ use std::io;
 
 use serde_json::{Map, Value, json};
 
+use super::Service;
 use super::answer::Shape;
 use super::ask::{Ask, bad, check_part, object, take, take_bool, take_common, take_text};
 use super::auth::Authenticated;
 use super::chat::seconds;
 use super::error::Problem;
-use super::messages::{find, json as answer_json, must_be_json};
-use super::turn::{Order, answer, manner, session};
-use super::{Service, idempotency};
+use super::messages::{find, json as answer_json};
+use super::turn::Order;
 use crate::agent::{Report, own, text_of};
-use crate::http::{Closed, Connection, Request, Response, sse};
+use crate::http::{Response, sse};
 use crate::session::id::Id;
 use crate::session::life::Turn;
 use crate::session::message::Message;
@@ -24,31 +24,18 @@ use crate::text::quoted;
 /// Before the id of a message that is a response.
 const PREFIX: &str = "resp_";
 
-/// `POST /v1/responses`.
-pub fn create(
-    connection: &mut Connection,
-    request: &Request,
+/// Reads the body of `POST /v1/responses`.
+pub fn order(
     service: &Service,
     proof: &Authenticated,
-) -> Result<(), Closed> {
-    if let Err(problem) = must_be_json(request) {
-        return connection.respond(request, problem.response());
-    }
-    let body = connection.read_body(request, service.settings().config.limits.max_body)?;
-    let understood = session(request, proof).and_then(|session| {
-        let key = idempotency::key(request, proof, &body)?;
-        let (ask, about) = service.parsing(body.len(), || read(&body))?;
-        check_previous(service, proof, session.as_deref(), &about)?;
-        let durable = manner(service, session.as_ref(), key.is_some() || about.stored).durable;
-        Ok((Order { ask, session, key, durable }, about))
-    });
-    drop(body);
-    let (order, about) = match understood {
-        Ok(understood) => understood,
-        Err(problem) => return connection.respond(request, problem.response()),
-    };
-    let mut words = Words { about, number: 0, text: String::new(), created: seconds() };
-    answer(connection, request, service, proof, order, &mut words)
+    body: &[u8],
+    session: Option<&str>,
+) -> Result<Order, Problem> {
+    let (ask, about) = read(body)?;
+    check_previous(service, proof, session, &about)?;
+    let stored = about.stored;
+    let shape = Words { about, number: 0, text: String::new(), created: seconds() };
+    Ok(Order { ask, stored, shape: Box::new(shape) })
 }
 
 /// What it builds upon must be there, and of the same session.

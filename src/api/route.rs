@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::auth::{Authenticated, Origin, authenticate};
 use super::error::Problem;
-use super::{Service, browser, chat, messages, responses, sessions, status};
+use super::{Service, browser, chat, messages, responses, sessions, status, turn};
 use crate::http::{Closed, Connection, Method, Request, Response};
 use crate::journal::Condition;
 
@@ -194,8 +194,15 @@ fn handle(
 ) -> Result<(), Closed> {
     let deletes = request.method == Method::Delete;
     let result = match route {
-        Route::Chat => return chat::complete(connection, request, service, proof),
-        Route::Responses => return responses::create(connection, request, service, proof),
+        Route::Chat => {
+            let read: turn::Read<'_> = &|body, _, manner| chat::read(body, manner);
+            return turn::serve(connection, request, service, proof, read);
+        }
+        Route::Responses => {
+            let read: turn::Read<'_> =
+                &|body, session, _| responses::order(service, proof, body, session);
+            return turn::serve(connection, request, service, proof, read);
+        }
         Route::Messages => return messages::post(connection, request, service, proof, None),
         Route::SessionMessages(session) => {
             return messages::post(connection, request, service, proof, Some(session));

@@ -5,16 +5,16 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use super::Service;
 use super::answer::{Answer, Shape};
 use super::ask::{Ask, Manner};
 use super::auth::Authenticated;
 use super::carry::carry;
 use super::error::Problem;
-use super::messages::check_session;
+use super::messages::{check_session, must_be_json};
+use super::{Service, idempotency};
 use crate::agent::{Bounds, Outcome, Turn};
 use crate::http::{Closed, Connection, Request};
-use crate::session::book::{Digest, Who};
+use crate::session::book::Who;
 use crate::session::place::NoPlace;
 use crate::session::submit::Draft;
 
@@ -22,7 +22,7 @@ use crate::session::submit::Draft;
 pub const SESSION: &str = "X-Hermes-Session-Id";
 
 /// The session that the request names. It is no file name and goes into none.
-pub fn session(request: &Request, proof: &Authenticated) -> Result<Option<String>, Problem> {
+fn session(request: &Request, proof: &Authenticated) -> Result<Option<String>, Problem> {
     let Some(bytes) = request.header(SESSION) else {
         return Ok(None);
     };
@@ -36,32 +36,47 @@ pub fn session(request: &Request, proof: &Authenticated) -> Result<Option<String
     }
 }
 
-/// How a request of this session and key is to be read.
-pub fn manner(service: &Service, session: Option<&String>, durable: bool) -> Manner {
-    let in_session = session.is_some();
-    let upstream = service.settings().agent.kind() == "upstream";
-    Manner { in_session, durable: durable || in_session, upstream }
-}
-
-/// What a turn is for.
+/// What is asked for, as an API reads it from a body.
 pub struct Order {
     pub ask: Ask,
-    pub session: Option<String>,
-    /// The digests of an idempotency key and of the request.
-    pub key: Option<(Digest, Digest)>,
-    /// The message is written down, and carried on whatever becomes of its connection.
-    pub durable: bool,
+    /// It is written down also without a session and an idempotency key.
+    pub stored: bool,
+    /// How its reply is worded.
+    pub shape: Box<dyn Shape>,
 }
 
-/// Runs a turn and answers with its reply.
-pub fn answer(
+/// Reads an order from a body, for a session or none.
+pub type Read<'a> = &'a dyn Fn(&[u8], Option<&str>, Manner) -> Result<Order, Problem>;
+
+/// Reads what a request asks for, runs the turn and answers with its reply. A message that is durable
+/// is carried on whatever becomes of its connection.
+pub fn serve(
     connection: &mut Connection,
     request: &Request,
     service: &Service,
     proof: &Authenticated,
-    order: Order,
-    shape: &mut dyn Shape,
+    read: Read<'_>,
 ) -> Result<(), Closed> {
+    if let Err(problem) = must_be_json(request) {
+        return connection.respond(request, problem.response());
+    }
+    let settings = service.settings();
+    let body = connection.read_body(request, settings.config.limits.max_body)?;
+    let understood = session(request, proof).and_then(|session| {
+        let key = idempotency::key(request, proof, &body)?;
+        let in_session = session.is_some();
+        let upstream = settings.agent.kind() == "upstream";
+        let manner = Manner { in_session, durable: in_session || key.is_some(), upstream };
+        let order = service.parsing(body.len(), || read(&body, session.as_deref(), manner))?;
+        let durable = manner.durable || order.stored;
+        Ok((order, durable, session, key))
+    });
+    drop(body);
+    let (order, durable, session, key) = match understood {
+        Ok(understood) => understood,
+        Err(problem) => return connection.respond(request, problem.response()),
+    };
+    let Order { ask, mut shape, .. } = order;
     // The connection is lent to the reply, and its socket watched meanwhile.
     let client = match connection.watch() {
         Ok(client) => client,
@@ -71,8 +86,7 @@ pub fn answer(
             return connection.respond(request, problem.response());
         }
     };
-    let Order { ask, session, key, durable } = order;
-    let mut answer = Answer::new(connection, request, shape, ask.stream);
+    let mut answer = Answer::new(connection, request, &mut *shape, ask.stream);
     let outcome = if durable {
         let draft = Draft {
             who: Who { principal: proof.principal().to_owned(), session },
@@ -80,7 +94,7 @@ pub fn answer(
             context: ask.context,
             attachments: Vec::new(),
             deliver: None,
-            mode: service.settings().config.session.busy,
+            mode: settings.config.session.busy,
             key,
         };
         carry(service, draft, &*client, &mut answer)
