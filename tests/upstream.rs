@@ -22,6 +22,14 @@ fn gateway(upstream: &Upstream, more: &str) -> Gateway {
     home.start()
 }
 
+/// The same, which has to ask the server for the model.
+#[track_caller]
+fn gateway_without_model(upstream: &Upstream) -> Gateway {
+    let home = Home::new();
+    home.configure(&upstream.config("").replace("model = ", "# "));
+    home.start()
+}
+
 /// A client's stream of events.
 struct Stream {
     connection: Connection,
@@ -638,9 +646,7 @@ fn models_have_names_here_and_there() {
 #[test]
 fn the_models_of_the_server_itself() {
     let upstream = Upstream::start();
-    let home = Home::new();
-    home.configure(&upstream.config("").replace("model = ", "# "));
-    let gateway = home.start();
+    let gateway = gateway_without_model(&upstream);
     let mut client = chat(&gateway, &hello(false));
     let mut line = upstream.accept();
     let request = line.request();
@@ -667,9 +673,7 @@ fn the_models_of_the_server_itself() {
 #[test]
 fn a_server_that_lists_no_models_is_asked_for_the_default() {
     let upstream = Upstream::start();
-    let home = Home::new();
-    home.configure(&upstream.config("").replace("model = ", "# "));
-    let gateway = home.start();
+    let gateway = gateway_without_model(&upstream);
     let mut client = chat(&gateway, &hello(false));
     let mut line = upstream.accept();
     line.request();

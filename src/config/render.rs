@@ -5,7 +5,7 @@
 use super::error::{Origin, shown};
 use super::family::{CLIENT_KEYS, Family, TARGET_KEYS};
 use super::load::Loaded;
-use super::schema::{self, Field};
+use super::schema::{self, Field, Key};
 use super::{Config, Url, units};
 use std::path::Path;
 
@@ -28,22 +28,23 @@ impl Loaded {
             }
         }
         for target in config.deliver.values_mut() {
-            let section = format!("{}.{}", Family::Targets.section(), target.name);
-            text.push_str(&format!("\n[{section}]\n"));
-            for key in TARGET_KEYS {
-                let full_name = format!("{section}.{}", key.name);
-                self.setting(&full_name, (key.field)(target), true, &mut text);
-            }
+            let name = target.name.clone();
+            self.named(Family::Targets, &name, TARGET_KEYS, target, &mut text);
         }
         for own in config.keys.values_mut() {
-            let section = format!("{}.{}", Family::Keys.section(), own.name);
-            text.push_str(&format!("\n[{section}]\n"));
-            for key in CLIENT_KEYS {
-                let full_name = format!("{section}.{}", key.name);
-                self.setting(&full_name, (key.field)(own), true, &mut text);
-            }
+            let name = own.name.clone();
+            self.named(Family::Keys, &name, CLIENT_KEYS, own, &mut text);
         }
         text
+    }
+
+    /// A section with a name of the operator's.
+    fn named<C>(&self, of: Family, name: &str, keys: &[Key<C>], own: &mut C, text: &mut String) {
+        let section = format!("{}.{name}", of.section());
+        text.push_str(&format!("\n[{section}]\n"));
+        for key in keys {
+            self.setting(&format!("{section}.{}", key.name), (key.field)(own), true, text);
+        }
     }
 
     /// The lines of one key. `terse`: none where nothing was given and the default is nothing.
@@ -160,14 +161,15 @@ pub fn starter(listen_port: u16, name: &str) -> String {
     text.push_str(
         "\n## Where replies can be sent: a section for each target, by a name of your own.\n",
     );
-    text.push_str("# [deliver.example]\n");
-    for key in TARGET_KEYS {
-        text.push_str(&format!("##   {}\n#   {} = {}\n", key.help, key.name, key.example));
-    }
+    example("deliver.example", TARGET_KEYS, &mut text);
     text.push_str("\n## Further keys than the gateway's own: a section for each principal.\n");
-    text.push_str("# [keys.alice]\n");
-    for key in CLIENT_KEYS {
+    example("keys.alice", CLIENT_KEYS, &mut text);
+    text
+}
+
+fn example<C>(section: &str, keys: &[Key<C>], text: &mut String) {
+    text.push_str(&format!("# [{section}]\n"));
+    for key in keys {
         text.push_str(&format!("##   {}\n#   {} = {}\n", key.help, key.name, key.example));
     }
-    text
 }
