@@ -74,10 +74,14 @@ fn a_response_and_what_builds_upon_it() {
     let fourth = create(&api, &json!({"input": "four", "previous_response_id": third["id"]}));
     assert!(text_of(&fourth).contains("\"one\""), "{fourth}");
 
-    // What was deleted is gone, over a restart and a compaction too, and nothing builds upon it.
+    // What was deleted is gone, over a restart before the compaction and one after it, and nothing
+    // builds upon it.
     let path = format!("/v1/responses/{}", id_of(&second));
     let deleted = api.delete(&path).assert_status(200).json();
     assert_eq!(deleted, json!({"id": second["id"], "object": "response", "deleted": true}));
+    let gateway = gateway.reborn_after(libc::SIGKILL);
+    let api = gateway.api();
+    assert_eq!(code_of(api.get(&path), 404), "not_found");
     api.post("/v1/journal/compact", &json!({})).assert_status(200);
     let gateway = gateway.reborn_after(libc::SIGKILL);
     let api = gateway.api();

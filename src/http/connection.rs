@@ -113,8 +113,7 @@ impl Connection {
         }
         self.seat.iter().for_each(|seat| seat.rest());
         let mut scan = Scan::default();
-        // Who connects has something to say: only between requests a client may take its time.
-        let mut deadline = self.new.then(|| Instant::now() + self.limits.head_timeout);
+        let mut deadline = None;
         loop {
             match head::parse(&mut scan, self.wire.data()) {
                 Verdict::Partial => {}
@@ -128,6 +127,7 @@ impl Connection {
                     return Ok(Some(request));
                 }
             }
+            // Who connects has something to say: only between requests a client may take its time.
             let fill = if self.wire.data().is_empty() && !self.new {
                 self.wait_idle()?
             } else {

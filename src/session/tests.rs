@@ -2,6 +2,7 @@
 //! restarts at any record, and a disk that refuses.
 
 mod faults;
+mod history;
 mod journal;
 mod restart;
 mod turns;

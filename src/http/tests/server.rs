@@ -145,6 +145,23 @@ fn an_idle_connection_ends_in_silence() {
 }
 
 #[test]
+fn silence_has_the_deadline_of_a_head_at_first_and_the_idle_timeout_between_requests() {
+    for (sent, idle, head) in
+        [(&b""[..], LIMITS.idle_timeout, SHORT), (GET, SHORT, LIMITS.head_timeout)]
+    {
+        let (mut client, socket) = unix();
+        let begun = Instant::now();
+        client.write_all(sent).unwrap();
+        let limits = Limits { idle_timeout: idle, head_timeout: head, ..LIMITS };
+        let server = serve(socket, limits, echo);
+        assert!(server.join().is_ok());
+        assert!(begun.elapsed() >= SHORT);
+        assert!(begun.elapsed() < idle.max(head) / 2, "{:?}", begun.elapsed());
+        assert_eq!(read_all(&mut client).matches("HTTP/1.1").count(), sent.len().min(1));
+    }
+}
+
+#[test]
 fn a_body_that_stalls_has_a_deadline() {
     let limits = Limits { body_timeout: SHORT, ..LIMITS };
     for head in ["Content-Length: 9\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n9\r\n"] {
