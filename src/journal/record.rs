@@ -3,22 +3,52 @@
 
 use crate::text::quoted;
 
-/// One record. Times are milliseconds since 1970.
+/// When something happened, by the clock for people and by the one for ages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// The wall clock: milliseconds since 1970.
+    pub at: u64,
+    /// Milliseconds of the journal's own time, which no operator sets. 0 in what an older gateway
+    /// wrote.
+    pub age: u64,
+    /// The part of `age` for which the machine was off.
+    pub off: u64,
+}
+
+impl Stamp {
+    fn members(self) -> [(&'static str, Option<String>); 3] {
+        let some = |value: u64| (value > 0).then(|| value.to_string());
+        [("at", Some(self.at.to_string())), ("age", some(self.age)), ("off", some(self.off))]
+    }
+}
+
+/// Tests need one number for both clocks.
+#[cfg(test)]
+impl From<u64> for Stamp {
+    fn from(at: u64) -> Stamp {
+        Stamp { at, age: at, off: 0 }
+    }
+}
+
+/// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// A message was taken.
     Accepted(Box<Accepted>),
     /// Something became of it. `n`: the attempt, from 1; 0, and absent in JSON, for a step that
     /// belongs to none.
-    Step { id: String, n: u32, at: u64, step: Step },
+    Step { id: String, n: u32, at: Stamp, step: Step },
     /// A session begins anew: what it was is forgotten.
-    Reset { principal: String, session: String, at: u64 },
+    Reset { principal: String, session: String, at: Stamp },
+    /// Written by a newer gateway, which can do without this one understanding it: it is kept as it
+    /// is.
+    Unknown { id: Option<String> },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accepted {
     pub id: String,
-    pub at: u64,
+    pub at: Stamp,
     pub principal: String,
     pub session: Option<String>,
     pub text: String,
@@ -61,8 +91,8 @@ pub enum Step {
 impl Record {
     /// A step of a message.
     #[expect(clippy::needless_pass_by_value, reason = "ids are as small as their pointers")]
-    pub fn step(id: impl ToString, n: u32, at: u64, step: Step) -> Record {
-        Record::Step { id: id.to_string(), n, at, step }
+    pub fn step(id: impl ToString, n: u32, at: impl Into<Stamp>, step: Step) -> Record {
+        Record::Step { id: id.to_string(), n, at: at.into(), step }
     }
 
     /// The word that says which it is.
@@ -71,6 +101,7 @@ impl Record {
             Record::Accepted(_) => "accepted",
             Record::Step { step, .. } => step.parts().0,
             Record::Reset { .. } => "reset",
+            Record::Unknown { .. } => "unknown",
         }
     }
 
@@ -79,6 +110,7 @@ impl Record {
         match self {
             Record::Accepted(accepted) => Some(&accepted.id),
             Record::Step { id, .. } => Some(id),
+            Record::Unknown { id } => id.as_deref(),
             Record::Reset { .. } => None,
         }
     }
@@ -96,28 +128,28 @@ impl Record {
 
     /// Its JSON, on one line.
     pub fn to_json(&self) -> String {
-        let (kind, id, mut members) = match self {
+        let (kind, id, members) = match self {
             Record::Accepted(accepted) => ("accepted", Some(&accepted.id), accepted.members()),
             Record::Step { id, n, at, step } => {
-                let n = (*n > 0).then(|| n.to_string());
+                let mut members = vec![("n", (*n > 0).then(|| n.to_string()))];
+                members.extend(at.members());
                 let (kind, key, text) = step.parts();
-                let text = text.map(|text| quoted(text));
-                let report = match step {
-                    Step::Done(_, report) => report.as_deref().map(quoted),
-                    _ => None,
-                };
-                let at = Some(at.to_string());
-                (kind, Some(id), vec![("n", n), ("at", at), (key, text), ("report", report)])
+                members.push((key, text.map(|text| quoted(text))));
+                if let Step::Done(_, report) = step {
+                    members.push(("report", report.as_deref().map(quoted)));
+                }
+                (kind, Some(id), members)
             }
             Record::Reset { principal, session, at } => {
                 let (principal, session) = (Some(quoted(principal)), Some(quoted(session)));
-                let at = Some(at.to_string());
-                ("reset", None, vec![("principal", principal), ("session", session), ("at", at)])
+                let mut members = vec![("principal", principal), ("session", session)];
+                members.extend(at.members());
+                ("reset", None, members)
             }
+            Record::Unknown { id } => ("unknown", id.as_ref(), Vec::new()),
         };
-        members.insert(0, ("id", id.map(|id| quoted(id))));
         let mut json = format!(r#"{{"t":"{kind}""#);
-        for (key, value) in members {
+        for (key, value) in [("id", id.map(|id| quoted(id)))].into_iter().chain(members) {
             if let Some(value) = value {
                 json += &format!(r#","{key}":{value}"#);
             }
@@ -125,17 +157,60 @@ impl Record {
         json + "}"
     }
 
-    /// Reads what [`Record::to_json`] writes: its members in their order.
+    /// Reads what [`Record::to_json`] writes, here or in another version of this program. A member
+    /// that is not known is passed over; a kind that is not known becomes [`Record::Unknown`].
     ///
     /// # Errors
-    /// What is wrong, in words. A kind or a member that is not known is wrong too: this gateway
-    /// would forget it.
+    /// What is wrong, in words. A kind that is not known and has `"essential":true` is wrong too.
     pub fn parse(json: &str) -> Result<Record, String> {
-        let mut members = Members(json);
-        match members.record() {
-            Some(record) if members.0 == "}" => Ok(record),
-            _ => Err(format!("no record has {:.40} there", members.0)),
-        }
+        let members = Members::split(json)?;
+        let kind = members.text("t")?.ok_or("a record has no kind (`t`)")?;
+        let lacks = |key: &str| format!("a record of kind {kind:?} has no {key:?}");
+        let need = |key: &str| members.text(key)?.ok_or_else(|| lacks(key));
+        let at = || Ok::<Stamp, String>(members.stamp()?.ok_or_else(|| lacks("at"))?);
+        let step = match kind.as_str() {
+            "accepted" => {
+                return Ok(Record::Accepted(Box::new(Accepted {
+                    id: need("id")?,
+                    at: at()?,
+                    principal: need("principal")?,
+                    session: members.text("session")?,
+                    text: need("text")?,
+                    deliver: members.text("deliver")?,
+                    key: members.text("key")?,
+                    body: members.text("body")?,
+                    interrupt: members.text("mode")?.is_some_and(|mode| mode == "interrupt"),
+                    attachments: members.list("attachments")?,
+                    context: members.text("context")?,
+                })));
+            }
+            "reset" => {
+                let (principal, session) = (need("principal")?, need("session")?);
+                return Ok(Record::Reset { principal, session, at: at()? });
+            }
+            "started" => Step::Started,
+            "retry" => Step::Retry(need("error")?),
+            "done" => Step::Done(need("reply")?, members.text("report")?),
+            "failed" => Step::Failed(need("error")?),
+            "cancelled" => Step::Cancelled(need("error")?),
+            "sending" => Step::Sending,
+            "deferred" => Step::Deferred(need("error")?),
+            "delivered" => Step::Delivered,
+            "dead" => Step::Dead(need("error")?),
+            "revived" => Step::Revived,
+            "dropped" => Step::Dropped,
+            "forgotten" => Step::Forgotten,
+            _ if members.raw("essential") == Some("true") => {
+                return Err(format!(
+                    "a record of kind {kind:?} is needed to understand what follows, and this \
+                     version does not know it: use the version that wrote it"
+                ));
+            }
+            _ => return Ok(Record::Unknown { id: members.text("id")? }),
+        };
+        let n = members.number("n")?.unwrap_or(0);
+        let n = u32::try_from(n).map_err(|_| format!("{n} is no number of an attempt"))?;
+        Ok(Record::Step { id: need("id")?, n, at: at()?, step })
     }
 }
 
@@ -145,8 +220,8 @@ impl Accepted {
     fn members(&self) -> List {
         let some = |text: &Option<String>| text.as_deref().map(quoted);
         let list: Vec<String> = self.attachments.iter().map(|text| quoted(text)).collect();
-        vec![
-            ("at", Some(self.at.to_string())),
+        let mut members = self.at.members().to_vec();
+        members.extend([
             ("principal", Some(quoted(&self.principal))),
             ("session", some(&self.session)),
             ("text", Some(quoted(&self.text))),
@@ -156,7 +231,8 @@ impl Accepted {
             ("mode", self.interrupt.then(|| quoted("interrupt"))),
             ("attachments", (!list.is_empty()).then(|| format!("[{}]", list.join(",")))),
             ("context", some(&self.context)),
-        ]
+        ]);
+        members
     }
 }
 
@@ -187,95 +263,81 @@ pub fn id_of(json: &str) -> Option<&str> {
     Some(id)
 }
 
-/// What is left of a record's members: a start reads a hundred thousand, and values of `serde_json`
-/// would take most of its time.
-struct Members<'a>(&'a str);
+/// Whether a record is of a kind that only a newer gateway knows.
+pub fn is_unknown(json: &str) -> bool {
+    matches!(Record::parse(json), Ok(Record::Unknown { .. }))
+}
+
+/// The members of a record as they stand: a start reads a hundred thousand records, and values of
+/// `serde_json` would take most of its time.
+struct Members<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Members<'a> {
-    fn record(&mut self) -> Option<Record> {
-        let kind = self.raw("t")?.trim_matches('"');
-        if kind == "reset" {
-            let (principal, session) = (self.text("principal")?, self.text("session")?);
-            return Some(Record::Reset { principal, session, at: self.number("at")? });
+    fn split(json: &'a str) -> Result<Members<'a>, String> {
+        let mut members = Vec::with_capacity(12);
+        let mut rest = json;
+        while rest != "}" || members.is_empty() {
+            let (key, raw, after) = member(rest).ok_or_else(|| wrong(rest))?;
+            members.push((key, raw));
+            rest = after;
         }
-        let id = self.text("id")?;
-        if kind == "accepted" {
-            return self.accepted(id).map(|accepted| Record::Accepted(Box::new(accepted)));
-        }
-        let n = u32::try_from(self.number("n").unwrap_or(0)).ok()?;
-        let at = self.number("at")?;
-        let step = match kind {
-            "started" => Step::Started,
-            "retry" => Step::Retry(self.text("error")?),
-            "done" => Step::Done(self.text("reply")?, self.text("report")),
-            "failed" => Step::Failed(self.text("error")?),
-            "cancelled" => Step::Cancelled(self.text("error")?),
-            "sending" => Step::Sending,
-            "deferred" => Step::Deferred(self.text("error")?),
-            "delivered" => Step::Delivered,
-            "dead" => Step::Dead(self.text("error")?),
-            "revived" => Step::Revived,
-            "dropped" => Step::Dropped,
-            "forgotten" => Step::Forgotten,
-            _ => return None,
-        };
-        Some(Record::Step { id, n, at, step })
+        Ok(Members(members))
     }
 
-    fn accepted(&mut self, id: String) -> Option<Accepted> {
-        Some(Accepted {
-            id,
-            at: self.number("at")?,
-            principal: self.text("principal")?,
-            session: self.text("session"),
-            text: self.text("text")?,
-            deliver: self.text("deliver"),
-            key: self.text("key"),
-            body: self.text("body"),
-            interrupt: self.text("mode").is_some_and(|mode| mode == "interrupt"),
-            attachments: match self.raw("attachments") {
-                Some(raw) => serde_json::from_str(raw).ok()?,
-                None => Vec::new(),
-            },
-            context: self.text("context"),
-        })
+    /// The first of this name.
+    fn raw(&self, key: &str) -> Option<&'a str> {
+        self.0.iter().find(|(known, _)| *known == key).map(|(_, raw)| *raw)
     }
 
-    /// The next member, if it has this key. Otherwise nothing is taken.
-    fn raw(&mut self, key: &str) -> Option<&'a str> {
-        let member = self.0.strip_prefix(['{', ','])?.strip_prefix('"')?;
-        let value = member.strip_prefix(key)?.strip_prefix("\":")?;
-        let (raw, rest) = value.split_at(length(value.as_bytes()));
-        self.0 = rest;
-        Some(raw)
+    fn number(&self, key: &str) -> Result<Option<u64>, String> {
+        self.raw(key).map(|raw| raw.parse().map_err(|_| wrong(raw))).transpose()
     }
 
-    fn number(&mut self, key: &str) -> Option<u64> {
-        self.raw(key)?.parse().ok()
-    }
-
-    fn text(&mut self, key: &str) -> Option<String> {
-        let raw = self.raw(key)?;
+    fn text(&self, key: &str) -> Result<Option<String>, String> {
+        let Some(raw) = self.raw(key) else { return Ok(None) };
         match raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
-            Some(plain) if !plain.contains('\\') => Some(plain.to_owned()),
-            // What is no text is left to be the end of the record, and its error.
-            _ => serde_json::from_str(raw).inspect_err(|_| self.0 = raw).ok(),
+            Some(plain) if !plain.contains('\\') => Ok(Some(plain.to_owned())),
+            _ => serde_json::from_str(raw).map(Some).map_err(|_| wrong(raw)),
         }
+    }
+
+    fn list(&self, key: &str) -> Result<Vec<String>, String> {
+        let raw = self.raw(key).unwrap_or("[]");
+        serde_json::from_str(raw).map_err(|_| wrong(raw))
+    }
+
+    fn stamp(&self) -> Result<Option<Stamp>, String> {
+        let Some(at) = self.number("at")? else { return Ok(None) };
+        let (age, off) = (self.number("age")?.unwrap_or(0), self.number("off")?.unwrap_or(0));
+        Ok(Some(Stamp { at, age, off }))
     }
 }
 
-/// The length of the string, list of strings, or number at the start; it may be wrong inside.
+fn wrong(there: &str) -> String {
+    format!("no record has {there:.40} there")
+}
+
+/// The first member: its key, its value, and what follows.
+fn member(rest: &str) -> Option<(&str, &str, &str)> {
+    let (key, value) = rest.strip_prefix(['{', ','])?.strip_prefix('"')?.split_once("\":")?;
+    let (raw, after) = value.split_at(length(value.as_bytes()));
+    (!key.contains(['"', '\\']) && !raw.is_empty()).then_some((key, raw, after))
+}
+
+/// The length of the value at the start; it may be wrong inside.
 fn length(bytes: &[u8]) -> usize {
-    let (mut quote, mut escape, mut list) = (false, false, false);
+    let (mut quote, mut escape, mut depth) = (false, false, 0);
     for (at, byte) in bytes.iter().enumerate() {
         let escaped = std::mem::replace(&mut escape, false);
         match byte {
-            b'"' if !escaped && quote && !list => return at + 1,
+            b'"' if !escaped && quote && depth == 0 => return at + 1,
             b'"' if !escaped => quote = !quote,
             b'\\' => escape = !escaped,
-            b'[' if !quote => list = true,
-            b']' if !quote => return at + 1,
-            b',' | b'}' if !quote && !list => return at,
+            _ if quote => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' if depth == 1 => return at + 1,
+            b',' | b'}' | b']' if depth == 0 => return at,
+            b']' | b'}' => depth -= 1,
             _ => {}
         }
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::id::Id;
 use super::life::{Delivery, DeliveryEvent, Turn, TurnEvent};
 use crate::digests::Digests;
-use crate::journal::record::{Accepted, Record, Step};
+use crate::journal::record::{Accepted, Record, Stamp, Step};
 use crate::limits::{RECENT_PARTIES, RECORD_OVERHEAD};
 
 pub use entry::{Entry, Key, Outgoing};
@@ -67,6 +67,7 @@ impl Book {
                 self.resets.insert(session, number.into());
                 self.newest_at_reset.insert(session, self.last.map_or(0, Id::bits));
             }
+            Record::Unknown { id } => self.weigh(id.as_deref().and_then(Id::parse), bytes),
             Record::Step { id, n, at, step } => {
                 let id = parse(id)?;
                 match event(step) {
@@ -74,10 +75,7 @@ impl Book {
                     Event::Delivery(event) => self.deliver(id, event, number, *n, *at)?,
                     Event::Forgotten => self.forget(&[id]),
                 }
-                if let Some(at) = self.place(id) {
-                    self.entries[at].1.bytes += bytes;
-                    self.bytes += bytes;
-                }
+                self.weigh(Some(id), bytes);
             }
         }
         Ok(())
@@ -94,7 +92,7 @@ impl Book {
                 let newer = self.last < Some(id);
                 if newer { Ok(()) } else { Err(format!("message {id} is not new")) }
             }
-            Record::Reset { .. } => Ok(()),
+            Record::Reset { .. } | Record::Unknown { .. } => Ok(()),
             Record::Step { id, step, .. } => {
                 let known = self.get(parse(id)?);
                 let entry = known.ok_or_else(|| format!("message {id} is not known"))?;
@@ -113,6 +111,14 @@ impl Book {
         }
     }
 
+    /// Counts what a record of a message takes in the journal.
+    fn weigh(&mut self, id: Option<Id>, bytes: u64) {
+        if let Some(at) = id.and_then(|id| self.place(id)) {
+            self.entries[at].1.bytes += bytes;
+            self.bytes += bytes;
+        }
+    }
+
     fn accept(&mut self, number: u64, record: &Accepted, bytes: u64) -> Result<(), String> {
         let id = parse(&record.id)?;
         if self.last >= Some(id) {
@@ -124,7 +130,13 @@ impl Book {
         let key = hex(&record.key)?.map(|key| Box::new(Key { key, body }));
         let delivery = record.deliver.as_ref().map(|target| {
             let target = target.clone();
-            Box::new(Outgoing { target, state: None, attempts: 0, since: 0, trouble: 0 })
+            Box::new(Outgoing {
+                target,
+                state: None,
+                attempts: 0,
+                since: Stamp::default(),
+                trouble: 0,
+            })
         });
         if let Some(key) = &key {
             self.keys.insert(key.key, id.bits());
@@ -135,8 +147,8 @@ impl Book {
             attempts: 0,
             accepted: number,
             outcome: 0,
-            at: record.at,
-            ended: 0,
+            at: record.at.at,
+            ended: Stamp::default(),
             key,
             delivery,
             bytes,
@@ -200,7 +212,7 @@ impl Book {
         event: TurnEvent,
         number: u64,
         n: u32,
-        at: u64,
+        at: Stamp,
     ) -> Result<(), String> {
         self.change(id, |entry| {
             let after = entry.turn.after(event);
@@ -227,7 +239,7 @@ impl Book {
         event: DeliveryEvent,
         number: u64,
         n: u32,
-        at: u64,
+        at: Stamp,
     ) -> Result<(), String> {
         self.change(id, |entry| {
             let wrong = |state| format!("has the delivery {state:?}, and {event:?} came");

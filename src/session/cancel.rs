@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::book::{Digest, Who};
-use super::hub::{Hub, State, now};
+use super::hub::{Hub, State};
 use super::id::Id;
 use super::life::Turn;
 use crate::journal::record::{Record, Step};
@@ -48,7 +48,7 @@ impl Hub {
             Err(denied) => return Err(denied),
         }
         let mut state = self.lock();
-        let record = Record::step(id, 0, now(), Step::Forgotten);
+        let record = Record::step(id, 0, self.stamp(), Step::Forgotten);
         // A reply that is still to be delivered.
         state.book.check(&record).map_err(|_| Denied::TooLate)?;
         let number = self.write(&mut state, &record, Purpose::Completion)?;
@@ -60,7 +60,7 @@ impl Hub {
     /// place until it has.
     pub(super) fn strike(&self, state: &mut State, id: Id, why: &str) -> Result<Vec<Id>, Refused> {
         let runs = state.book.get(id).is_some_and(|entry| entry.turn == Turn::Running);
-        let record = Record::step(id, 0, now(), Step::Cancelled(why.to_owned()));
+        let record = Record::step(id, 0, self.stamp(), Step::Cancelled(why.to_owned()));
         self.write(state, &record, Purpose::Completion)?;
         if runs {
             // Who waits for it is told when its agent has ended.
@@ -96,7 +96,7 @@ impl Hub {
         }
         if result.is_ok() {
             let (principal, session) = (who.principal.clone(), key.clone());
-            let record = Record::Reset { principal, session, at: now() };
+            let record = Record::Reset { principal, session, at: self.stamp() };
             result = self.write(&mut state, &record, Purpose::Completion);
         }
         drop(state);

@@ -20,7 +20,7 @@ use super::reply::Runs;
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
-use crate::journal::record::{Record, Step};
+use crate::journal::record::{Record, Stamp, Step};
 use crate::journal::{Condition, Journal, Purpose, Refused};
 use crate::limits::{DISK_PAUSE, THREAD_STACK};
 use crate::subprocess::Children;
@@ -196,6 +196,11 @@ impl Hub {
         }
     }
 
+    /// The time for a record of now.
+    pub(super) fn stamp(&self) -> Stamp {
+        Stamp { at: now(), age: now(), off: 0 }
+    }
+
     /// Appends a record and keeps the book. Follows the journal's order: the lock is held.
     pub(super) fn write(
         &self,
@@ -242,7 +247,7 @@ impl Hub {
                 let error = gave_up(entry.attempts, entry.turn == Turn::Queued);
                 self.fail(state, id, entry.attempts, error).map(|()| false)
             } else {
-                let record = Record::step(id, n, now(), Step::Started);
+                let record = Record::step(id, n, self.stamp(), Step::Started);
                 self.write(state, &record, Purpose::Completion).map(|_| true)
             };
             if let Ok(true) = result {
@@ -271,7 +276,7 @@ impl Hub {
         n: u32,
         error: String,
     ) -> Result<(), Refused> {
-        let record = Record::step(id, n, now(), Step::Failed(error));
+        let record = Record::step(id, n, self.stamp(), Step::Failed(error));
         self.write(state, &record, Purpose::Completion)?;
         self.over(state, id);
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use super::book::{Digest, Entry, Party};
-use super::hub::{Hub, State, now};
+use super::hub::{Hub, State};
 use super::id::Id;
 use crate::digests::Digests;
 use crate::journal::{Condition, Refused, record};
@@ -86,7 +86,7 @@ impl Hub {
         let keep = self.settings().config.limits.keep_results;
         let (ids, sessions) = {
             let state = self.lock();
-            let ids = state.book.overdue(now(), keep);
+            let ids = state.book.overdue(self.stamp().age, keep);
             let entries = ids.iter().filter_map(|id| state.book.get(*id));
             let of = |entry: &Entry| Some((entry.session()?, Arc::clone(&entry.who)));
             let sessions: Vec<(Digest, Arc<Party>)> = entries.filter_map(of).collect();
@@ -171,7 +171,7 @@ impl Hub {
         self.lock().book.forget_resets();
         let mut keep = |number: u64, json: &str| {
             let id = record::id_of(json);
-            self.lock().book.keeps(number, id)
+            self.lock().book.keeps(number, id) || (id.is_none() && record::is_unknown(json))
         };
         let result = self.journal.compact(&mut keep);
         if let (Err(_), Condition::Broken(why)) = (&result, self.journal.condition()) {

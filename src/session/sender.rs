@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::book::Entry;
 use super::cancel::Denied;
-use super::hub::{Hub, State, now};
+use super::hub::{Hub, State};
 use super::id::Id;
 use super::life::{Delivery, DeliveryEvent};
 use super::message::rfc3339;
@@ -95,8 +95,8 @@ impl Hub {
             }
         };
         let (since, attempts) =
-            entry.delivery.as_ref().map_or((0, 0), |out| (out.since, out.attempts));
-        let age = Duration::from_millis(now().saturating_sub(since));
+            entry.delivery.as_ref().map_or((0, 0), |out| (out.since.age, out.attempts));
+        let age = Duration::from_millis(self.stamp().age.saturating_sub(since));
         let target = match settings.config.deliver.get(name) {
             Some(target) if age < target.expire => Ok(target),
             Some(_) => Err(format!("it expired after {attempts} attempts")),
@@ -105,7 +105,7 @@ impl Hub {
         let target = match target {
             Ok(target) => target,
             Err(why) => {
-                let record = Record::step(id, attempts, now(), Step::Dead(why));
+                let record = Record::step(id, attempts, self.stamp(), Step::Dead(why));
                 return self.close_delivery(name, id, &record);
             }
         };
@@ -117,7 +117,7 @@ impl Hub {
                 return Round::Stop(Some(Instant::now() + MAX_DELIVERY_PAUSE));
             }
         };
-        let record = Record::step(id, attempts + 1, now(), Step::Sending);
+        let record = Record::step(id, attempts + 1, self.stamp(), Step::Sending);
         let written = self.write(&mut self.lock(), &record, Purpose::Completion);
         let Ok(number) = written else {
             return Round::Stop(Some(Instant::now() + DISK_PAUSE));
@@ -134,7 +134,7 @@ impl Hub {
             text: &text,
             attempt: attempts + 1,
             created_at: &rfc3339(entry.at),
-            finished_at: &rfc3339(entry.ended),
+            finished_at: &rfc3339(entry.ended.at),
         };
         let sent = crate::delivery::send(target, &parcel, &self.children, self.cut.as_fd());
         self.sent(name, id, attempts + 1, sent)
@@ -144,17 +144,17 @@ impl Hub {
     fn sent(&self, name: &str, id: Id, n: u32, sent: Sent) -> Round {
         match sent {
             Sent::Delivered => {
-                let record = Record::step(id, n, now(), Step::Delivered);
+                let record = Record::step(id, n, self.stamp(), Step::Delivered);
                 self.close_delivery(name, id, &record)
             }
             Sent::Refused { why } => {
                 log::warn!("{name} refused the reply of message {id}: {why}");
-                let record = Record::step(id, n, now(), Step::Dead(why));
+                let record = Record::step(id, n, self.stamp(), Step::Dead(why));
                 self.close_delivery(name, id, &record)
             }
             Sent::Deferred { why, retry_after } => {
                 log::info!("{name} did not take the reply of message {id} (attempt {n}): {why}");
-                let record = Record::step(id, n, now(), Step::Deferred(why));
+                let record = Record::step(id, n, self.stamp(), Step::Deferred(why));
                 if !self.insist(&record) {
                     return Round::Stop(None);
                 }
@@ -219,7 +219,7 @@ impl Hub {
         let entry = state.book.get(id).ok_or(Denied::Unknown)?;
         let follows = entry.delivery_state().and_then(|state| state.after(event));
         follows.ok_or(Denied::TooLate)?;
-        let record = Record::step(id, 0, now(), step);
+        let record = Record::step(id, 0, self.stamp(), step);
         let number = self.write(&mut state, &record, Purpose::Completion)?;
         drop(state);
         Ok(self.sync(number)?)

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::book::{Digest, Who};
 use super::dispatch::{Admission, Full};
-use super::hub::{Hub, State, now};
+use super::hub::{Hub, State};
 use super::id::Id;
 use super::life::Turn;
 use crate::config::Busy;
-use crate::journal::record::{Accepted, Record, Step};
+use crate::journal::record::{Accepted, Record, Stamp, Step};
 use crate::journal::{Purpose, Refused};
 
 /// A message as its sender gives it.
@@ -84,7 +84,7 @@ impl Hub {
             Admission::Runs => (0, true),
             Admission::Waits { position } => (position, false),
         };
-        let record = accepted(id, draft);
+        let record = accepted(id, self.stamp(), draft);
         let number = match self.write(&mut state, &record, Purpose::NewWork) {
             Ok(number) => number,
             Err(refused) => {
@@ -130,7 +130,7 @@ impl Hub {
             return Ok(Submitted::Known(id));
         }
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
-        let record = accepted(id, draft);
+        let record = accepted(id, self.stamp(), draft);
         self.write(&mut state, &record, Purpose::NewWork).map_err(Refusal::Journal)?;
         Ok(Submitted::New { id, position: 0, interrupted: None })
     }
@@ -138,7 +138,7 @@ impl Hub {
     /// Answers a message that was admitted.
     pub fn reply(self: &Arc<Self>, id: Id, reply: String) -> Result<(), Refusal> {
         let mut state = self.lock();
-        let done = Record::step(id, 0, now(), Step::Done(reply, None));
+        let done = Record::step(id, 0, self.stamp(), Step::Done(reply, None));
         let mut begun = Vec::new();
         if self.write(&mut state, &done, Purpose::Completion).is_ok() {
             self.over(&mut state, id);
@@ -167,11 +167,11 @@ impl Hub {
     }
 }
 
-fn accepted(id: Id, draft: Draft) -> Record {
+fn accepted(id: Id, at: Stamp, draft: Draft) -> Record {
     let hex = |digest: Digest| format!("{digest:032x}");
     Record::Accepted(Box::new(Accepted {
         id: id.to_string(),
-        at: now(),
+        at,
         principal: draft.who.principal,
         session: draft.who.session,
         text: draft.text,

@@ -88,7 +88,7 @@ impl Hub {
             report,
             error,
             created_at: entry.at,
-            finished_at: over.then_some(entry.ended),
+            finished_at: over.then_some(entry.ended.at),
             position: position.filter(|_| !over),
             delivery,
         }))

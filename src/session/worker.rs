@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::book::{Digest, Entry, Who};
 use super::commands::Command;
-use super::hub::{Hub, State, now};
+use super::hub::{Hub, State};
 use super::id::Id;
 use super::life::Turn as Stage;
 use super::reply::{Pen, Run};
@@ -201,23 +201,25 @@ impl Hub {
         let most = u32::try_from(self.settings().config.limits.max_attempts).unwrap_or(u32::MAX);
         let record = match outcome {
             Outcome::Done => {
-                let (at, reply) = (now(), run.text());
-                self.say(id, &entry, at, &reply);
+                let (at, reply) = (self.stamp(), run.text());
+                self.say(id, &entry, at.at, &reply);
                 Record::step(id, n, at, Step::Done(reply, run.report().to_json()))
             }
-            Outcome::Temporary(error) if n < most => Record::step(id, n, now(), Step::Retry(error)),
+            Outcome::Temporary(error) if n < most => {
+                Record::step(id, n, self.stamp(), Step::Retry(error))
+            }
             Outcome::Temporary(error) | Outcome::Failed(error) => {
-                Record::step(id, n, now(), Step::Failed(error))
+                Record::step(id, n, self.stamp(), Step::Failed(error))
             }
             Outcome::Refused(refused) if refused.passes() && n < most => {
-                Record::step(id, n, now(), Step::Retry(refused.to_string()))
+                Record::step(id, n, self.stamp(), Step::Retry(refused.to_string()))
             }
             Outcome::Refused(refused) => {
-                Record::step(id, n, now(), Step::Failed(refused.to_string()))
+                Record::step(id, n, self.stamp(), Step::Failed(refused.to_string()))
             }
             Outcome::TimedOut => {
                 let error = "the agent did not finish within agent.turn_timeout".to_owned();
-                Record::step(id, n, now(), Step::Failed(error))
+                Record::step(id, n, self.stamp(), Step::Failed(error))
             }
             // The record of its beginning stays the last one: it runs again after the start.
             Outcome::Cut | Outcome::Cancelled | Outcome::ClientGone | Outcome::Short(_) => {
@@ -258,7 +260,7 @@ impl Hub {
                         let _ = self.transcripts.take_back(session, id);
                     }
                     let error = "the reply is longer than a record of the journal".to_owned();
-                    record = Record::step(id, n, now(), Step::Failed(error));
+                    record = Record::step(id, n, self.stamp(), Step::Failed(error));
                     continue;
                 }
                 Err(Refused::Broken(_)) => return None,
@@ -342,7 +344,7 @@ impl Hub {
                 Some(Record::Step { step: Step::Done(reply, _), .. }) => reply,
                 Some(_) | None => String::new(),
             };
-            Ok(Said { id, asked_at: entry.at, text, answered_at: entry.ended, reply })
+            Ok(Said { id, asked_at: entry.at, text, answered_at: entry.ended.at, reply })
         };
         let cap = self.settings().config.limits.max_transcript;
         self.transcripts.settle(session, who, cap, &known, &load)

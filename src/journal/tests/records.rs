@@ -1,17 +1,19 @@
 //! Records as JSON.
 
-use crate::journal::record::{Accepted, Record, Step, id_of};
+use crate::journal::record::{Accepted, Record, Stamp, Step, id_of};
 
 const ID: &str = "01JD0000000000000000000000";
 
+const SEVEN: Stamp = Stamp { at: 7, age: 0, off: 0 };
+
 fn examples() -> Vec<(Record, String)> {
     let nasty = "a \"b\"\n\\ ä \u{1f600} \u{0} [,]}{";
-    let step = |n, step| Record::Step { id: ID.to_owned(), n, at: 7, step };
+    let step = |n, step| Record::Step { id: ID.to_owned(), n, at: SEVEN, step };
     let with =
         |rest: &str| format!(r#"{{"t":"{}}}"#, rest.replace("ID", &format!(r#""id":"{ID}""#)));
     let full = Accepted {
         id: ID.to_owned(),
-        at: u64::MAX,
+        at: Stamp { at: u64::MAX, age: 5, off: 3 },
         principal: "owner".to_owned(),
         session: Some(nasty.to_owned()),
         text: nasty.to_owned(),
@@ -24,7 +26,7 @@ fn examples() -> Vec<(Record, String)> {
     };
     let least = Accepted {
         id: ID.to_owned(),
-        at: 1,
+        at: Stamp { at: 1, ..Stamp::default() },
         principal: "owner".to_owned(),
         text: "hi".to_owned(),
         ..Accepted::default()
@@ -34,7 +36,7 @@ fn examples() -> Vec<(Record, String)> {
         (
             Record::Accepted(Box::new(full)),
             with(&format!(
-                r#"accepted",ID,"at":18446744073709551615,"principal":"owner","session":{text},"text":{text},"deliver":"home","key":"ab","body":"cd","mode":"interrupt","attachments":["a]\"",""],"context":"{{\"a\":[1]}}""#
+                r#"accepted",ID,"at":18446744073709551615,"age":5,"off":3,"principal":"owner","session":{text},"text":{text},"deliver":"home","key":"ab","body":"cd","mode":"interrupt","attachments":["a]\"",""],"context":"{{\"a\":[1]}}""#
             )),
         ),
         (
@@ -61,8 +63,12 @@ fn examples() -> Vec<(Record, String)> {
         (step(0, Step::Dropped), with(r#"dropped",ID,"at":7"#)),
         (step(0, Step::Forgotten), with(r#"forgotten",ID,"at":7"#)),
         (
-            Record::Reset { principal: "p".into(), session: nasty.into(), at: 9 },
-            with(&format!(r#"reset","principal":"p","session":{text},"at":9"#)),
+            Record::Reset {
+                principal: "p".into(),
+                session: nasty.into(),
+                at: Stamp { at: 9, age: 8, off: 0 },
+            },
+            with(&format!(r#"reset","principal":"p","session":{text},"at":9,"age":8"#)),
         ),
     ]
 }
@@ -88,21 +94,39 @@ fn what_is_no_record_is_refused_in_words() {
     for (json, why) in [
         ("[]", "[]"),
         ("{}", "{}"),
-        (r#"{"t":"novel","id":"1","at":1}"#, "has } there"),
-        (r#"{"t":"sending","n":1,"at":1}"#, r#"has ,"n":1,"at":1} there"#),
-        (r#"{"t":"sending","id":"1","n":4294967296,"at":1}"#, r#"has ,"at":1} there"#),
-        (r#"{"t":"sending","id":"1","n":-1,"at":"1"}"#, "has } there"),
+        (r#"{"t":"sending","n":1,"at":1}"#, r#"kind "sending" has no "id""#),
+        (r#"{"t":"done","id":"1","at":1}"#, r#"kind "done" has no "reply""#),
+        (r#"{"t":"sending","id":"1","n":4294967296,"at":1}"#, "4294967296 is no number"),
+        (r#"{"t":"sending","id":"1","n":-1,"at":1}"#, "has -1 there"),
+        (r#"{"t":"sending","id":"1","n":1,"at":"1"}"#, r#"has "1" there"#),
         (r#"{"t":"sending","id":1,"n":1,"at":1}"#, "has 1 there"),
-        (r#"{"t":"sending","id":"1","id":"2","n":1,"at":1}"#, r#"has ,"id":"2""#),
-        (r#"{"t":"sending","id":"1","n":1,"at":1,"more":"1"}"#, r#"has ,"more":"1"} there"#),
         (r#"{"t":"sending","id":"1"x,"n":1,"at":1}"#, "has x,"),
         (r#"{"t":"done","id":"1","n":1,"at":1,"reply":"a"b"}"#, "has b\"} there"),
         (r#"{"t":"done","id":"1","n":1,"at":1,"reply":"\q"}"#, r#"has "\q" there"#),
         (r#"{"t":"accepted","id":"1","at":1,"principal":"","session":1,"text":""}"#, "has 1 there"),
+        (r#"{"t":"accepted","id":"1","at":1,"principal":"","text":"","attachments":[1]}"#, "[1]"),
+        (r#"{"t":"novel","id":"1","at":1,"essential":true}"#, "use the version that wrote it"),
+        (r#"{"t":"novel","id":"1","at":1"#, "no record has"),
     ] {
         let refused = Record::parse(json).unwrap_err();
         assert!(refused.contains(why), "{json}: {refused}");
     }
     assert_eq!(id_of("{\"t\":\"a\",\"at\":1}"), None);
     assert_eq!(id_of(""), None);
+}
+
+/// What a newer gateway wrote is kept, and what it says beside what is known is passed over.
+#[test]
+fn records_of_a_newer_version_are_read() {
+    let more =
+        r#"{"t":"sending","id":"1","new":{"a":[{"b":"]}"},"\"}"]},"n":2,"at":7,"last":null}"#;
+    let sending = Record::Step { id: "1".to_owned(), n: 2, at: SEVEN, step: Step::Sending };
+    assert_eq!(Record::parse(more), Ok(sending));
+    let unknown = |id: Option<&str>| Record::Unknown { id: id.map(str::to_owned) };
+    for (json, id) in [
+        (r#"{"t":"novel","id":"1","at":1}"#, Some("1")),
+        (r#"{"t":"novel","x":[1,2,{"y":"z"}],"essential":false}"#, None),
+    ] {
+        assert_eq!(Record::parse(json), Ok(unknown(id)), "{json}");
+    }
 }

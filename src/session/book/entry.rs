@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::who::{Digest, Party};
+use crate::journal::record::Stamp;
 use crate::session::life::{Delivery, Turn};
 
 /// A reply's way to a target of the configuration.
@@ -13,8 +14,8 @@ pub struct Outgoing {
     /// `None`: there is no reply yet, or never will be.
     pub state: Option<Delivery>,
     pub attempts: u32,
-    /// When it began to wait, or was revived: milliseconds since 1970.
-    pub since: u64,
+    /// When it began to wait, or was revived.
+    pub since: Stamp,
     /// The record that says why the last attempt failed; 0 where none did.
     pub trouble: u64,
 }
@@ -37,9 +38,10 @@ pub struct Entry {
     pub accepted: u64,
     /// The record of the end, or of the last failed attempt; 0 where there is none.
     pub outcome: u64,
-    /// Milliseconds since 1970; 0 for an end that has not come.
+    /// When it was accepted: milliseconds since 1970.
     pub at: u64,
-    pub ended: u64,
+    /// All 0 for an end that has not come.
+    pub ended: Stamp,
     pub key: Option<Box<Key>>,
     pub delivery: Option<Box<Outgoing>>,
     /// What its records take in the journal.
@@ -57,9 +59,9 @@ impl Entry {
         self.delivery_state() == Some(Delivery::Dead)
     }
 
-    /// When it ended, or its delivery was begun anew: milliseconds since 1970.
+    /// When it ended, or its delivery was begun anew, in the journal's own time.
     pub(super) fn quiet_since(&self) -> u64 {
-        self.ended.max(self.delivery.as_ref().map_or(0, |outgoing| outgoing.since))
+        self.ended.age.max(self.delivery.as_ref().map_or(0, |outgoing| outgoing.since.age))
     }
 
     /// What its session is known by.

@@ -8,7 +8,7 @@ use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
 
 impl Book {
     /// Settled messages that need not be known any more: those with a key after a day, those
-    /// without also where there are more than `keep`. `now`: milliseconds since 1970.
+    /// without also where there are more than `keep`. `now`: in the journal's own time.
     pub fn overdue(&self, now: u64, keep: usize) -> Vec<Id> {
         let old = |id: Id, most: Duration| {
             self.get(id).is_none_or(|entry| entry.quiet_since().saturating_add(millis(most)) <= now)

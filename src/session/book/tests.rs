@@ -118,7 +118,7 @@ impl Simple {
             accepted: entry.accepted,
             outcome: entry.outcome,
             at: entry.at,
-            ended: entry.ended,
+            ended: entry.ended.at,
             target: entry.delivery.as_ref().map(|way| way.target.clone()),
             way,
             bytes: entry.bytes,
@@ -232,13 +232,14 @@ impl Model {
                     attempts: 0,
                     accepted: number,
                     outcome: 0,
-                    at: accepted.at,
+                    at: accepted.at.at,
                     ended: 0,
                     target: accepted.deliver.clone(),
                     way: ("none", 0, 0),
                     bytes,
                 });
             }
+            Record::Unknown { .. } => {}
             Record::Reset { principal, session, .. } => {
                 let who = sessions().find(|who| *who == (principal.as_str(), session.as_str()));
                 self.resets.insert(who.unwrap(), number);
@@ -247,7 +248,7 @@ impl Model {
                 let known = |m: &&mut Simple| Some(Id::from(m.id)) == Id::parse(id);
                 let Some(message) = self.list.iter_mut().find(known) else { return false };
                 let (over, dead) = (message.is_over(), message.way.0 == "dead");
-                if !message.step(number, (*n, *at), step) {
+                if !message.step(number, (*n, at.at), step) {
                     return false;
                 }
                 message.bytes += bytes;
@@ -286,7 +287,7 @@ fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
             Record::Accepted(Box::new(Accepted {
                 context: None,
                 id: Id::from(id).to_string(),
-                at,
+                at: at.into(),
                 principal: (*random.pick(&PRINCIPALS)).to_owned(),
                 session: (!random.one_in(4)).then(|| (*random.pick(&SESSIONS)).to_owned()),
                 text: text(),
@@ -300,7 +301,7 @@ fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
         2 if random.one_in(3) => Record::Reset {
             principal: (*random.pick(&PRINCIPALS)).to_owned(),
             session: (*random.pick(&SESSIONS)).to_owned(),
-            at,
+            at: at.into(),
         },
         _ => {
             let strange = known.is_empty() || random.one_in(20);
@@ -508,7 +509,7 @@ impl Scribe {
 
     fn reset(&mut self, session: &str) {
         let (principal, session) = ("owner".to_owned(), session.to_owned());
-        self.write(&Record::Reset { principal, session, at: 0 });
+        self.write(&Record::Reset { principal, session, at: 0.into() });
     }
 }
 

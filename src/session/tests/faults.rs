@@ -198,7 +198,7 @@ fn a_revived_letter_is_tried_again_however_old_it_is() {
     let old = super::super::hub::now() - 48 * 3_600_000;
     let accepted = crate::journal::record::Accepted {
         id: id.to_string(),
-        at: old,
+        at: old.into(),
         principal: "owner".to_owned(),
         text: "x".to_owned(),
         deliver: Some("out".to_owned()),

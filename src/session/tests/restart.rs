@@ -34,7 +34,7 @@ fn fates(records: &[(u64, String)]) -> BTreeMap<Id, (u32, Option<Turn>, Option<S
                     _ => {}
                 }
             }
-            Record::Reset { .. } => {}
+            Record::Reset { .. } | Record::Unknown { .. } => {}
         }
     }
     fates
