@@ -391,8 +391,9 @@ pub const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(30 * 24 * HOUR);
 /// Dead letters at once; beyond them the oldest go.
 pub const MAX_DEAD_LETTERS: usize = 10_000;
 
-/// What a record takes beside its JSON: checksum, number, two spaces, a line feed.
-pub const RECORD_OVERHEAD: u64 = 20;
+/// What a record takes beside its JSON: checksum, number, two spaces, the journal's own member, a
+/// line feed.
+pub const RECORD_OVERHEAD: u64 = 30;
 
 /// Senders whose names are shared by their messages: the sessions that are busy at one time. Others
 /// are right too, and take some more memory.
@@ -404,6 +405,10 @@ pub const DISK_PAUSE: Duration = Duration::from_millis(500);
 /// How long a record that nobody waits for may stay unsynced: the next message usually takes it
 /// along, for nothing.
 pub const LAZY_SYNC: Duration = Duration::from_millis(50);
+
+/// How long nothing is written before the journal says that all is durable: within twice this after
+/// the last record.
+pub const MARK_AFTER: Duration = Duration::from_millis(25);
 
 /// The longest pause between two attempts of a turn: its session waits as long.
 pub const MAX_TURN_PAUSE: Duration = Duration::from_secs(30);
@@ -553,6 +558,9 @@ pub const JOURNAL_PROBE: Duration = Duration::from_secs(1);
 
 /// What one read of the journal takes: some steps of the index.
 pub const JOURNAL_BUFFER: usize = 32 * KIB;
+
+/// Damaged places over which a compaction goes on: more are a disk that fails.
+pub const MAX_DAMAGED: usize = 16;
 
 /// Pieces of damaged journals that are kept under one name: who has more should look at the disk.
 pub const MAX_KEPT_PIECES: u32 = 100;

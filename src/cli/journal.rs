@@ -102,12 +102,14 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
 
 fn check(context: &Context) -> Result<Exit, Failure> {
     let (_, report) = read(context)?;
-    let Report { records, bytes, last, .. } = report;
-    let mut text = format!("good: {records} records up to number {last}, {bytes} bytes\n");
+    let Report { version, records, bytes, last, .. } = report;
+    let mut text = format!(
+        "good: {records} records up to number {last}, {bytes} bytes, format version {version}\n"
+    );
     if let Some((offset, length)) = report.torn {
         text += &format!(
-            "its end is incomplete: {length} bytes from {offset} on, which a running gateway completes \
-             and the next start cuts off\n"
+            "its end is incomplete: {length} bytes from {offset} on were never acknowledged; a running \
+             gateway completes them, the next start cuts them off\n"
         );
     }
     say(&text)

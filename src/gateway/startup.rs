@@ -108,8 +108,8 @@ fn journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book), Fai
     };
     let (journal, opened) = FileJournal::open(dir, cap, &mut read)
         .map_err(|damage| Failure::new(damage.exit(), damage.to_string()))?;
-    if let Some(dropped) = &opened.dropped {
-        log::warn!("{dropped}");
+    for words in &opened.changed {
+        log::warn!("{words}");
     }
     let counts = book.counts();
     if counts.kept > 0 {

@@ -45,6 +45,8 @@ pub struct Inner {
     pub last: u64,
     /// The last number that is known to be durable.
     pub durable: u64,
+    /// The last number of which the file itself says that it is durable.
+    pub marked: u64,
     pub syncing: bool,
     /// How far room has been set aside; the maximum where the file system cannot.
     pub aside: u64,
@@ -52,6 +54,8 @@ pub struct Inner {
     /// The length of the new work that was refused last; 1 where the last was taken.
     pub wanted: u64,
     pub condition: Condition,
+    /// The first damage that was found since the start, in words.
+    pub damaged: Option<String>,
     pub probed: Instant,
 }
 
@@ -62,7 +66,7 @@ impl Inner {
             return Err(Refused::Broken(why.clone()));
         }
         let number = self.last + 1;
-        let line = line(number, json);
+        let line = line(number, json, Some(self.durable));
         let length = line.len() as u64;
         if purpose == Purpose::NewWork {
             self.wanted = length;

@@ -22,7 +22,7 @@ use crate::agent::Agent;
 use crate::config::Config;
 use crate::journal::record::{Record, Stamp, Step};
 use crate::journal::{Condition, Journal, Purpose, Refused};
-use crate::limits::{DISK_PAUSE, THREAD_STACK};
+use crate::limits::{DISK_PAUSE, MARK_AFTER, THREAD_STACK};
 use crate::subprocess::Children;
 use crate::sys::fd::Event;
 use crate::threads;
@@ -74,6 +74,8 @@ pub(super) struct State {
     pub(super) followers: Vec<Arc<Event>>,
     /// When records that nobody waits for are synced.
     pub(super) sync_at: Option<Instant>,
+    /// When the journal says that all is durable, unless more is written until then.
+    pub(super) mark_at: Option<Instant>,
     pub(super) last_id: Option<Id>,
 }
 
@@ -120,6 +122,8 @@ impl Hub {
             held: Vec::new(),
             followers: Vec::new(),
             sync_at: None,
+            // What a start has read may be in the page cache only.
+            mark_at: Some(Instant::now()),
             last_id: book.last(),
             book,
         };
@@ -219,7 +223,8 @@ impl Hub {
             log::error!("record {number} does not follow: {why}");
         }
         state.followers.iter().for_each(|follower| follower.raise());
-        if state.book.is_crowded(self.settings().config.limits.keep_results) {
+        let rested = state.mark_at.replace(Instant::now() + MARK_AFTER).is_none();
+        if rested || state.book.is_crowded(self.settings().config.limits.keep_results) {
             self.alarm.notify_all();
         }
         Ok(number)
@@ -309,6 +314,11 @@ impl Hub {
     /// Waits until a record is durable.
     pub(super) fn sync(&self, number: u64) -> Result<(), Refused> {
         self.journal.sync(number).map_err(|refused| self.heard(refused))
+    }
+
+    /// Makes all that was written durable and has the journal say so.
+    pub(super) fn mark(&self) -> Result<(), Refused> {
+        self.journal.mark().map_err(|refused| self.heard(refused))
     }
 
     pub fn is_broken(&self) -> bool {

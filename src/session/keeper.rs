@@ -61,6 +61,7 @@ impl Hub {
             let ids = due.iter().flat_map(|id| state.dispatch.wake(*id)).collect();
             let begun = self.begin(&mut state, ids);
             let sync = state.sync_at.take_if(|at| *at <= Instant::now()).is_some();
+            let mark = state.mark_at.take_if(|at| *at <= Instant::now()).is_some();
             drop(state);
             self.employ(begun);
             self.send_what_is_due();
@@ -68,6 +69,9 @@ impl Hub {
             if sync {
                 // Whether it broke is heard where it breaks.
                 let _ = self.sync(self.journal.last());
+            }
+            if mark {
+                let _ = self.mark();
             }
             // Not while a compaction is under way.
             if let Ok(mut care) = self.care.try_lock() {
@@ -186,7 +190,7 @@ impl State {
     fn next_due(&self, now: Instant, crowded: bool) -> Instant {
         let resting = self.resting.iter().map(|(at, _)| *at);
         let sending = self.outboxes.next_due(now);
-        let all = resting.chain(self.sync_at).chain(sending);
+        let all = resting.chain(self.sync_at).chain(self.mark_at).chain(sending);
         let round = if crowded { KEEPER_SOON } else { KEEPER_ROUND };
         all.fold(now + round, Instant::min)
     }

@@ -1,6 +1,7 @@
 //! Sending replies to their targets: one thread a target, while there is something for it.
 #![forbid(unsafe_code)]
 
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -111,6 +112,11 @@ impl Hub {
         };
         let text = match self.outcome(&entry) {
             Ok(Some(Record::Step { step: Step::Done(text, _) | Step::Failed(text), .. })) => text,
+            Err(e) if e.kind() == ErrorKind::InvalidData => {
+                let why = format!("the reply cannot be read back: {e}");
+                let record = Record::step(id, attempts, self.stamp(), Step::Dead(why));
+                return self.close_delivery(name, id, &record);
+            }
             other => {
                 // Nothing else than the reply may arrive in its name.
                 log::error!("the reply of message {id} cannot be read for {name}: {other:?}");

@@ -97,7 +97,14 @@ impl Transcripts {
         let (mut missing, mut size) = (Vec::new(), 0);
         // The newest first, no more than have room.
         for id in said.into_iter().rev().take_while(|id| last.is_none_or(|last| *id > last)) {
-            let lines = load(id)?.lines();
+            let lines = match load(id) {
+                // What is damaged is lost to this turn alone.
+                Err(e) if e.kind() == ErrorKind::InvalidData => {
+                    log::warn!("turn {id} is missing from its transcript: {e}");
+                    continue;
+                }
+                turn => turn?.lines(),
+            };
             size += lines.len();
             missing.push(lines);
             if size > cap {

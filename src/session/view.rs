@@ -296,7 +296,8 @@ impl Hub {
         let Ok(done) = Event::new().map(Arc::new) else { return };
         let (hub, event) = (Arc::clone(self), Arc::clone(&done));
         let sync = move || {
-            if let Err(refused) = hub.sync(hub.journal.last()) {
+            // For the mark alone a full disk has no room, which costs nothing.
+            if let (Err(refused), _) = (hub.sync(hub.journal.last()), hub.mark()) {
                 log::error!("the last records may be lost: {refused}");
             }
             event.raise();

@@ -137,6 +137,10 @@ impl Hub {
                 let words = "a message that this one builds upon is not known any more";
                 return Ok(Outcome::Failed(words.to_owned()));
             }
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                let words = format!("a message that this one builds upon cannot be read back: {e}");
+                return Ok(Outcome::Failed(words));
+            }
             Err(e) => return Err(e),
         };
         let lent = match &context {

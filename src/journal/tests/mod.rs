@@ -1,8 +1,11 @@
 //! What both journals promise, and helpers for what only the file can get wrong.
 
+mod cuts;
 mod damage;
 mod disk;
+mod format;
 mod records;
+mod rot;
 mod threads;
 
 use std::fs;
@@ -13,6 +16,8 @@ use super::*;
 use crate::testing::TempDir;
 
 const CAP: u64 = 64 << 20;
+/// A small record.
+const ONE: &str = r#"{"n":1}"#;
 
 fn open(dir: &TempDir) -> (FileJournal, Vec<(u64, String)>) {
     let mut seen = Vec::new();
@@ -122,7 +127,7 @@ fn new_work_leaves_a_reserve() {
     let memory = MemoryJournal::new(cap);
     for journal in [&file as &dyn Journal, &memory] {
         assert_eq!(journal.condition(), Condition::Good);
-        let text = format!("\"{}\"", "x".repeat(1000));
+        let text = format!("{{\"x\":\"{}\"}}", "x".repeat(1000));
         let refused = loop {
             if let Err(refused) = journal.append(&text, Purpose::NewWork) {
                 break refused;
@@ -143,10 +148,10 @@ fn new_work_leaves_a_reserve() {
     let last = file.last();
     file.set_cap(1 << 10);
     assert!(matches!(file.condition(), Condition::Degraded(_)));
-    assert!(matches!(file.append("1", Purpose::NewWork), Err(Refused::Full(_))));
+    assert!(matches!(file.append(ONE, Purpose::NewWork), Err(Refused::Full(_))));
     file.set_cap(CAP);
-    assert_eq!(file.append("1", Purpose::NewWork), Ok(last + 1));
-    assert!(file.append("1\n2", Purpose::NewWork).is_err());
+    assert_eq!(file.append(ONE, Purpose::NewWork), Ok(last + 1));
+    assert!(file.append("{\"n\":1\n}", Purpose::NewWork).is_err());
 }
 
 #[test]
