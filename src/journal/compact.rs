@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::file::{FileJournal, invalid};
 use super::line::{Header, VERSION, line};
 use super::pieces::Pieces;
-use super::writer::note;
+use super::writer::{Index, note};
 use super::{Condition, inspect, record};
 use crate::limits::{COMPACT_ROUNDS, COMPACT_TAIL, MAX_DAMAGED, MAX_RECORD};
 use crate::sys::fs as files;
@@ -21,7 +21,7 @@ pub(super) type Keep<'a> = &'a mut dyn FnMut(u64, &str) -> bool;
 /// A new journal in the making.
 pub(super) struct Copy {
     to: BufWriter<File>,
-    pub index: Vec<(u64, u64)>,
+    pub index: Index,
     pub end: u64,
     pub header: Header,
     /// What was damaged: how much, where the first that is kept in its place is now and why, and
@@ -84,12 +84,8 @@ impl Copy {
         let length = usize::try_from(end - at).unwrap_or(usize::MAX);
         self.damaged += 1;
         if self.damaged > MAX_DAMAGED || length > 2 * MAX_RECORD {
-            return Err(invalid(
-                at,
-                &format!(
-                    "{why}; there is too much damage to go on: `hermes-gateway journal check`"
-                ),
-            ));
+            let words = format!("{why}; more is damaged than one bad record: the disk may fail");
+            return Err(invalid(at, &words));
         }
         let mut bytes = vec![0; length];
         from.read_exact_at(&mut bytes, at)?;
@@ -128,11 +124,7 @@ impl Copy {
     }
 
     /// Puts it in the place of the journal at `path`; its file, index and end.
-    pub fn put(
-        mut self,
-        temporary: &Path,
-        path: &Path,
-    ) -> io::Result<(File, Vec<(u64, u64)>, u64)> {
+    pub fn put(mut self, temporary: &Path, path: &Path) -> io::Result<(File, Index, u64)> {
         self.sync()?;
         fs::rename(temporary, path)?;
         files::sync_dir_of(path)?;

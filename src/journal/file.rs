@@ -13,7 +13,7 @@ use super::compact::Copy;
 use super::line::{Header, Lines, MARK, Part, VERSION};
 use super::pieces::Pieces;
 use super::walk::{Damage, Report, walk};
-use super::writer::{Disk, Inner, note};
+use super::writer::{Disk, Index, Inner, note};
 use super::{Condition, Journal, Purpose, Refused, fits, inspect, room};
 use crate::limits::JOURNAL_PROBE;
 use crate::sys::fs as files;
@@ -146,7 +146,8 @@ impl FileJournal {
         let mut inner = self.lock();
         if Arc::ptr_eq(file, &inner.file) && inner.damaged.is_none() {
             let words = format!(
-                "{}; the message of that record is lost, others are not affected",
+                "{}; only the message of that record is lost, but a start would refuse the file: \
+                 `hermes-gateway journal compact` takes the record out once its message is forgotten",
                 invalid(at, why)
             );
             log::error!("{words}");
@@ -346,7 +347,7 @@ fn copy_part(mut part: Part<'_>, to: &Path) -> io::Result<bool> {
 }
 
 /// Rewrites a journal of version 1, with all its records, in the format of today.
-fn upgrade(path: &Path, file: &File, found: &Report) -> io::Result<(File, Vec<(u64, u64)>, u64)> {
+fn upgrade(path: &Path, file: &File, found: &Report) -> io::Result<(File, Index, u64)> {
     let temporary = temporary(path);
     let mut copy = Copy::start(&temporary, found.last + 1)?;
     copy.lines(file, (found.start, found.bytes), Some(&mut |_, _| true))?;

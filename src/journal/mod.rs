@@ -127,17 +127,14 @@ pub enum Condition {
 
 /// What a record has to be, whatever is in it.
 fn fits(json: &str) -> Result<(), Refused> {
+    let is_object = json.starts_with("{\"") && json.ends_with('}') && !json.contains('\n');
     match json.len() {
-        0..=MAX_RECORD if is_object(json) => Ok(()),
+        0..=MAX_RECORD if is_object => Ok(()),
         0..=MAX_RECORD => {
             Err(Refused::Unavailable("a record has to be one line of a JSON object".to_owned()))
         }
         _ => Err(Refused::TooLong),
     }
-}
-
-fn is_object(json: &str) -> bool {
-    json.starts_with("{\"") && json.ends_with('}') && !json.contains('\n')
 }
 
 /// The rule of the cap: new work leaves a reserve below it; what completes work is refused by

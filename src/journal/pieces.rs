@@ -18,13 +18,6 @@ pub struct Piece<'a> {
     pub ends_line: bool,
 }
 
-impl Piece<'_> {
-    /// How far the journal was durable when this was written, as far as it is whole and says so.
-    pub fn vouches(&self) -> u64 {
-        self.record.ok().and_then(|e| e.durable.filter(|d| *d < e.number)).unwrap_or(0)
-    }
-}
-
 /// The pieces of a part of a file.
 pub struct Pieces<'a> {
     lines: Lines<'a>,

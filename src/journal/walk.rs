@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use crate::exit::Exit;
 
-use super::line::{Header, Lines};
-use super::pieces::{Piece, Pieces};
+use super::line::{Entry, Header, Lines};
+use super::pieces::Pieces;
 
 /// Why a journal cannot be used.
 #[derive(Debug, PartialEq, Eq)]
@@ -126,9 +126,9 @@ pub fn walk(
             Err(reason) => reason.to_owned(),
         };
         // What a compaction kept was synced before it got its name: that cannot be torn.
-        let behind = Behind::new(&piece, length);
-        let behind = behind.look(&mut pieces, length).map_err(io)?;
-        if kept || behind.is_damage(header.version, next) {
+        let behind = behind(file, at, length).map_err(io)?;
+        let durable = if header.version == 1 { behind.lines } else { behind.durable >= next };
+        if kept || durable {
             return Err(damage(at, next, reason));
         }
         found.torn = (!behind.nuls).then_some((at, length - at));
@@ -153,31 +153,23 @@ impl Report {
 struct Behind {
     /// The highest number that a whole record says was durable.
     durable: u64,
-    /// There is more than one line.
+    /// There is more than one line. Records of version 1 do not say what was durable: there only the
+    /// last line can have been cut short.
     lines: bool,
     /// There is nothing but NULs: the end of the journal.
     nuls: bool,
 }
 
-impl Behind {
-    fn new(piece: &Piece<'_>, length: u64) -> Behind {
-        let lines = piece.ends_line && piece.end < length;
-        Behind { durable: piece.vouches(), lines, nuls: piece.nuls }
-    }
-
-    fn look(mut self, pieces: &mut Pieces<'_>, length: u64) -> io::Result<Behind> {
-        while let Some(piece) = pieces.next()? {
-            let more = Behind::new(&piece, length);
-            self.durable = self.durable.max(more.durable);
-            self.lines |= more.lines;
-            self.nuls &= more.nuls;
+fn behind(file: &File, at: u64, length: u64) -> io::Result<Behind> {
+    let mut found = Behind { durable: 0, lines: false, nuls: true };
+    let mut pieces = Pieces::new(file, at, length);
+    while let Some(piece) = pieces.next()? {
+        if let Ok(Entry { number, durable: Some(durable), .. }) = piece.record {
+            // None is written that says it of itself.
+            found.durable = found.durable.max(if durable < number { durable } else { 0 });
         }
-        Ok(self)
+        found.lines |= piece.ends_line && piece.end < length;
+        found.nuls &= piece.nuls;
     }
-
-    /// Whether record `number`, which should be at the damaged place, may have been acknowledged.
-    /// Records of version 1 do not say: there only the last line could be cut short.
-    fn is_damage(&self, version: u64, number: u64) -> bool {
-        if version == 1 { self.lines } else { self.durable >= number }
-    }
+    Ok(found)
 }

@@ -35,11 +35,14 @@ impl Disk {
     }
 }
 
+/// Numbers and offsets of records.
+pub type Index = Vec<(u64, u64)>;
+
 /// The end of the journal: what is guarded by its lock.
 pub struct Inner {
     pub file: Arc<File>,
     /// Number and offset of a record every [`JOURNAL_STEP`] bytes, and of the first.
-    pub index: Vec<(u64, u64)>,
+    pub index: Index,
     /// Where the last record ends, and the next begins.
     pub end: u64,
     pub last: u64,
@@ -161,7 +164,7 @@ impl Inner {
 }
 
 /// Remembers the place of a record, if the last that is remembered is far enough before it.
-pub fn note(index: &mut Vec<(u64, u64)>, number: u64, at: u64) {
+pub fn note(index: &mut Index, number: u64, at: u64) {
     if index.last().is_none_or(|(_, before)| at - before >= JOURNAL_STEP) {
         index.push((number, at));
     }

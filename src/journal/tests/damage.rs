@@ -15,7 +15,7 @@ fn examples(size: u64, quiet: bool) -> [(Vec<u8>, Records); 2] {
     let (journal, _) = open(&dir);
     let rest = || {
         if quiet {
-            journal.mark().unwrap()
+            journal.mark().unwrap();
         }
     };
     while journal.size() < size {
@@ -179,7 +179,7 @@ fn gaps_and_what_a_file_system_leaves_behind() {
     // What follows says whether a fourth record was ever durable.
     for number in [0, 1, 3, 5, u64::MAX] {
         assert_eq!(clean(&dir, &with(&next(number, 3)), &whole), Some(3), "{number}");
-        let durable = (number > 4).then_some(None).unwrap_or(Some(3));
+        let durable = if number > 4 { None } else { Some(3) };
         assert_eq!(clean(&dir, &with(&next(number, 4)), &whole), durable, "{number}");
     }
     for more in [&b"a\nb\n"[..], b"\n\n", b"00000000 4 {}\n00000000 5 {}\n", &[0; 70_000], b"junk"]

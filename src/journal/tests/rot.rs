@@ -92,11 +92,10 @@ fn a_compaction_leaves_what_may_be_needed_where_it_is() {
         assert_eq!(seen.len(), 69);
         let error = journal.read(record as u64).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        let shift = starts[10] - starts[0] + 0;
         let Condition::Degraded(why) = journal.condition() else { panic!("not degraded") };
         fill(&journal, 3);
         journal.compact(&mut |number, _| number > 10).unwrap();
-        assert_eq!(all(&journal).len(), 72, "{shift}");
+        assert_eq!(all(&journal).len(), 72);
         drop(journal);
         let damage = FileJournal::open(dir.path(), CAP, &mut |_, _| Ok(())).unwrap_err();
         let (at, _) = damage.place.unwrap();
