@@ -27,8 +27,8 @@ impl House {
 }
 
 #[track_caller]
-fn assert_denied<T: std::fmt::Debug>(result: Result<T, Denied>) {
-    let broken = matches!(&result, Err(Denied::Journal(Refused::Broken(_))));
+fn assert_denied<T: std::fmt::Debug>(result: &Result<T, Denied>) {
+    let broken = matches!(result, Err(Denied::Journal(Refused::Broken(_))));
     assert!(broken, "said, and not durable: {result:?}");
 }
 
@@ -93,7 +93,7 @@ fn a_cancellation_is_confirmed_when_it_is_durable() {
         let house = losing_from("\"cancelled\"", Some(GATE), "true");
         let ids = ["1", "2"].map(|text| house.send("s", text));
         house.until_logged(1);
-        assert_denied(house.hub.cancel(ids[usize::from(waiting)], "no more"));
+        assert_denied(&house.hub.cancel(ids[usize::from(waiting)], "no more"));
     }
 }
 
@@ -102,7 +102,7 @@ fn a_deletion_is_confirmed_when_it_is_durable() {
     let house = losing_from("\"forgotten\"", None, "true");
     let id = house.send("s", "1");
     house.wait(id);
-    assert_denied(house.hub.delete(id, "no more"));
+    assert_denied(&house.hub.delete(id, "no more"));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_reset_is_confirmed_when_it_is_durable() {
     let house = losing_from("\"reset\"", None, "true");
     let id = house.send("s", "1");
     house.wait(id);
-    assert_denied(house.hub.reset(&who("s"), "anew"));
+    assert_denied(&house.hub.reset(&who("s"), "anew"));
     assert_eq!(house.said("s"), [id], "what was said is gone, and the reset may be lost");
 }
 
@@ -124,6 +124,6 @@ fn what_is_done_with_a_dead_letter_is_confirmed_when_it_is_durable() {
         let draft = Draft { deliver: Some("out".to_owned()), ..draft("s", "x") };
         let Ok(Submitted::New { id, .. }) = house.hub.submit(draft) else { panic!("not taken") };
         house.until("it is a dead letter", || house.hub.counts().0.dead_letters == 1);
-        assert_denied(operate(&house.hub, id));
+        assert_denied(&operate(&house.hub, id));
     }
 }
