@@ -351,6 +351,16 @@ fn a_drain_begins_nothing_and_says_when_all_is_quiet() {
     assert!(house.log().is_empty());
 }
 
+/// Who waits for it would be told that it comes later, and a stream would end before its last words.
+#[test]
+fn what_ended_during_a_drain_is_not_put_off() {
+    let house = House::new(None);
+    let id = house.send("s", "x");
+    house.wait(id);
+    house.hub.drain();
+    assert!(!house.hub.is_put_off(id));
+}
+
 /// Whoever sees a drain with nothing at work ends the process: nothing may begin after that.
 #[test]
 fn nothing_begins_once_a_drain_has_seen_that_nothing_is_at_work() {
