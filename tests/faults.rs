@@ -290,6 +290,28 @@ fn a_disk_dies_for_good() {
     }
 }
 
+/// After a failed sync the page cache shows, as clean, what the disk never got: whoever reads the
+/// journal next must see the disk.
+#[test]
+fn what_the_disk_did_not_keep_leaves_the_page_cache() {
+    let home = home();
+    let broken = home.path().join("broken");
+    let when = When::While(&broken);
+    let fault = Fault { call: "fdatasync+fadvise", error: libc::EIO, when, on: "journal" };
+    let gateway = fault.into(home.launch(), &home).start();
+    fs::write(&broken, "").unwrap();
+    let mut caller = Caller::unix(&home.control_socket()).unwrap();
+    // It may end before its answer has left.
+    if let Ok(answer) = caller.post_message("s", "k", "text") {
+        assert_clean(&answer, "a sync that failed");
+    }
+    assert_ne!(gateway.wait_for_exit(DEADLINE), 0);
+    let journal = home.state_dir().join("journal");
+    let calls = ["fdatasync", "fadvise"].map(|call| format!("{call} {}", journal.display()));
+    let hits = fault::hits(&home);
+    assert!(hits.starts_with(&calls), "it is still in the cache: {hits:?}");
+}
+
 // ------------------------------------------------------------------ no room, no disk ----
 
 /// Longer queues than any of these tests fills.

@@ -154,6 +154,22 @@ mod tests {
     }
 
     #[test]
+    fn a_key_whose_digest_differs_in_one_bit_is_another() {
+        let shown = "a".repeat(40);
+        let right = sha256(&[shown.as_bytes()]);
+        let finds = |digest| {
+            let keys = Keyring(vec![(digest, Arc::new(ClientKey::new("alice")))]);
+            keys.find(shown.as_bytes()).is_some()
+        };
+        assert!(finds(right));
+        for bit in 0..right.len() * 8 {
+            let mut near = right;
+            near[bit / 8] ^= 1 << (bit % 8);
+            assert!(!finds(near), "bit {bit} is not looked at");
+        }
+    }
+
+    #[test]
     fn a_proof_stands_while_its_key_opens_the_same() {
         let with = |owner: char, alice: ClientKey| {
             let mut config = Config::default();

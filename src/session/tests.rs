@@ -1,6 +1,7 @@
 //! The hub at work over a journal in memory: order, one message a key, cancelling, retries, drains,
 //! restarts at any record, and a disk that refuses.
 
+mod durable;
 mod faults;
 mod history;
 mod journal;

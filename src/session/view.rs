@@ -126,8 +126,8 @@ impl Hub {
     /// Whether the gateway stops before this message runs.
     pub fn is_put_off(&self, id: Id) -> bool {
         let state = self.lock();
-        let running = state.book.get(id).is_some_and(|entry| entry.turn == Turn::Running);
-        self.is_draining() && !running
+        let goes_on = |entry: &Entry| entry.turn == Turn::Running || entry.turn.is_over();
+        self.is_draining() && !state.book.get(id).is_some_and(goes_on)
     }
 
     /// Waits until a message is over.

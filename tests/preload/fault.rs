@@ -3,22 +3,24 @@
 //!
 //! HERMES_FAULT is "CALL ERRNO FIRST LAST PREFIX LOG MARKER": the calls FIRST to LAST of this kind, on
 //! a path that begins with PREFIX or on the directory of that, fail with this errno, and LOG gets a
-//! line for each. Errno 0 is a short write: half of call FIRST, then no space. With a MARKER that is not "-", calls fail while
-//! that file is there.
+//! line for each. Errno 0 is a short write: half of call FIRST, then no space; -1 is a hang: the call goes
+//! on when MARKER is gone. With a MARKER that is not "-", calls fail while that file is there.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong, c_void};
 use std::io::Write;
 use std::os::fd::FromRawFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const ENOSPC: c_int = 28;
+const HANG: c_int = -1;
 
 // SAFETY: these are the C library's, as its headers have them on 64-bit Linux.
 unsafe extern "C" {
     fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
     fn readlink(path: *const c_char, buffer: *mut c_char, size: usize) -> isize;
     fn access(path: *const c_char, mode: c_int) -> c_int;
+    fn poll(none: *mut c_void, count: c_ulong, milliseconds: c_int) -> c_int;
     fn __errno_location() -> *mut c_int;
 }
 
@@ -73,11 +75,8 @@ fn judge(call: &str, path: &str) -> Verdict {
     if !order.means(call) || !(path.starts_with(&order.prefix) || path == directory) {
         return Verdict::Go;
     }
-    if let Some(marker) = &order.marker {
-        // SAFETY: the path ends in NUL and lives through the call.
-        if unsafe { access(marker.as_ptr(), 0) } != 0 {
-            return Verdict::Go;
-        }
+    if order.marker.as_deref().is_some_and(|marker| !is_there(marker)) {
+        return Verdict::Go;
     }
     let number = COUNT.fetch_add(1, Ordering::SeqCst) + 1;
     let short = order.error == 0;
@@ -87,10 +86,22 @@ fn judge(call: &str, path: &str) -> Verdict {
     }
     tell(order, &format!("{call} {path}\n"));
     match order.error {
+        HANG => {
+            while order.marker.as_deref().is_some_and(is_there) {
+                // SAFETY: it waits on no descriptors.
+                unsafe { poll(std::ptr::null_mut(), 0, 2) };
+            }
+            Verdict::Go
+        }
         0 if number == order.first => Verdict::Half,
         0 => Verdict::Fail(ENOSPC),
         error => Verdict::Fail(error),
     }
+}
+
+fn is_there(path: &CStr) -> bool {
+    // SAFETY: the path ends in NUL and lives through the call.
+    unsafe { access(path.as_ptr(), 0) == 0 }
 }
 
 fn judge_fd(call: &str, fd: c_int) -> Verdict {
@@ -198,6 +209,8 @@ stand_before!(ftruncate(fd: c_int, size: i64) -> c_int, judge_fd("ftruncate", fd
 stand_before!(ftruncate64(fd: c_int, size: i64) -> c_int, judge_fd("ftruncate", fd));
 stand_before!(fallocate(fd: c_int, mode: c_int, at: i64, size: i64) -> c_int, judge_fd("fallocate", fd));
 stand_before!(fallocate64(fd: c_int, mode: c_int, at: i64, size: i64) -> c_int, judge_fd("fallocate", fd));
+stand_before!(posix_fadvise64(fd: c_int, at: i64, size: i64, advice: c_int) -> c_int,
+    judge_fd("fadvise", fd));
 stand_before!(rename(from: Path, to: Path) -> c_int, judge("rename", &path_at(-1, from)));
 stand_before!(renameat(a: c_int, from: Path, b: c_int, to: Path) -> c_int,
     judge("rename", &path_at(a, from)));

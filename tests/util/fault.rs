@@ -22,14 +22,16 @@ pub enum When<'a> {
     While(&'a Path),
 }
 
-/// What the calls fail with.
+/// Writes half and then finds the disk full.
 pub const SHORT: i32 = 0;
+/// Does not return as long as the file of [`When::While`] is there.
+pub const HANG: i32 = -1;
 
-/// A fault: calls of this kind fail with this error; [`SHORT`] writes half and then finds the disk full.
+/// A fault: calls of this kind fail with this error, or as [`SHORT`] and [`HANG`] say.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault<'a> {
-    /// "read", "write", "fdatasync", "fsync", "rename", "openat", "ftruncate", "fallocate", or several
-    /// with "+" between them.
+    /// "read", "write", "fdatasync", "fsync", "rename", "openat", "ftruncate", "fallocate", "fadvise", or
+    /// several with "+" between them.
     pub call: &'static str,
     pub error: i32,
     pub when: When<'a>,

@@ -127,6 +127,19 @@ fn a_failed_sync_is_not_tried_again() {
     assert_eq!(names(dir.path()), ["journal"]);
 }
 
+/// What a start reads may be in the page cache only.
+#[test]
+fn what_a_start_finds_is_durable_only_when_it_was_synced() {
+    let dir = TempDir::new("journal");
+    let (journal, _) = open(&dir);
+    journal.append(ONE, Purpose::NewWork).unwrap();
+    drop(journal);
+    let (mut journal, seen) = open(&dir);
+    assert_eq!(seen.len(), 1);
+    journal.disk.sync = |_| Err(failing());
+    assert!(matches!(journal.sync(1), Err(Refused::Broken(_))), "it was not synced");
+}
+
 #[test]
 fn one_sync_serves_all_that_wait() {
     static SYNCS: AtomicU32 = AtomicU32::new(0);

@@ -13,6 +13,7 @@ use std::io;
 use std::path::Path;
 
 use super::*;
+use crate::limits::COMPACT_TAIL;
 use crate::testing::TempDir;
 
 const CAP: u64 = 64 << 20;
@@ -120,6 +121,28 @@ fn compaction_keeps_numbers_and_the_next_one() {
 }
 
 #[test]
+fn what_is_appended_during_a_compaction_is_kept() {
+    for_both(|journal| {
+        // Little comes while writers wait for it, a lot before that.
+        for more in [1, COMPACT_TAIL / 10] {
+            fill(journal, 3);
+            let before = journal.last();
+            journal
+                .compact(&mut |number, _| {
+                    number < before || {
+                        fill(journal, more);
+                        true
+                    }
+                })
+                .unwrap();
+            fill(journal, 1);
+            let expected: Vec<_> = (1..=before + more + 1).map(|n| (n, json(n))).collect();
+            assert_eq!(all(journal), expected);
+        }
+    });
+}
+
+#[test]
 fn new_work_leaves_a_reserve() {
     let cap = 64 << 10;
     let dir = TempDir::new("journal");
@@ -128,11 +151,9 @@ fn new_work_leaves_a_reserve() {
     for journal in [&file as &dyn Journal, &memory] {
         assert_eq!(journal.condition(), Condition::Good);
         let text = format!("{{\"x\":\"{}\"}}", "x".repeat(1000));
-        let refused = loop {
-            if let Err(refused) = journal.append(&text, Purpose::NewWork) {
-                break refused;
-            }
-        };
+        // Each takes a kilobyte: without a cap none would ever be refused.
+        let refused = (0..cap >> 10).find_map(|_| journal.append(&text, Purpose::NewWork).err());
+        let refused = refused.expect("the cap refuses new work");
         assert!(matches!(&refused, Refused::Full(why) if why.contains("max_journal")), "{refused}");
         assert!((31 << 10..=32 << 10).contains(&journal.size()), "{}", journal.size());
         while journal.size() < 100 << 10 {

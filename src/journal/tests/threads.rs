@@ -49,8 +49,10 @@ fn nothing_is_lost_while_the_journal_is_compacted() {
                 journal.scan(0, order).unwrap();
             }
         });
-        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        let ended: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+        // Also when a writer has failed: the others go on until they are told.
         done.store(true, SeqCst);
+        assert!(ended.iter().all(Result::is_ok), "a writer has failed");
         assert!(compactor.join().unwrap() > 1);
     });
     assert_eq!(journal.last(), WRITERS * EACH * 2);

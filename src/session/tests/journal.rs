@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::journal::{Condition, Journal, MemoryJournal, Purpose, Refused};
@@ -34,6 +34,9 @@ pub struct Testing {
     hook: Mutex<Option<Hook>>,
     /// Records that cannot be read.
     pub unreadable: Mutex<Option<&'static str>>,
+    /// The first record that contains this never becomes durable: every sync after its append fails.
+    pub lost_from: Mutex<Option<&'static str>>,
+    loses_syncs: AtomicBool,
 }
 
 impl fmt::Debug for Testing {
@@ -57,6 +60,8 @@ impl Testing {
             durable: AtomicU64::new(0),
             hook: Mutex::new(None),
             unreadable: Mutex::new(None),
+            lost_from: Mutex::new(None),
+            loses_syncs: AtomicBool::new(false),
         }
     }
 
@@ -90,6 +95,12 @@ impl Testing {
         *self.hook.lock().unwrap() = Some(Box::new(hook));
     }
 
+    fn lose_syncs_from(&self, json: &str) {
+        if self.lost_from.lock().unwrap().is_some_and(|part| json.contains(part)) {
+            self.loses_syncs.store(true, Ordering::SeqCst);
+        }
+    }
+
     fn break_down(&self) -> Refused {
         *self.broken.lock().unwrap() = true;
         Refused::Broken("a test breaks it".to_owned())
@@ -121,7 +132,10 @@ impl Journal for Shared {
                 Err(Refused::Unavailable(why()))
             }
             Fault::Broken(from) if at == from => Err(journal.break_down()),
-            _ => journal.inner.append(json, purpose),
+            _ => {
+                journal.lose_syncs_from(json);
+                journal.inner.append(json, purpose)
+            }
         }
     }
 
@@ -132,7 +146,7 @@ impl Journal for Shared {
         }
         journal.whole()?;
         let at = journal.syncs.fetch_add(1, Ordering::SeqCst) + 1;
-        if journal.fault == Fault::Sync(at) {
+        if journal.fault == Fault::Sync(at) || journal.loses_syncs.load(Ordering::SeqCst) {
             return Err(journal.break_down());
         }
         assert!(number <= journal.inner.last(), "a record that is not there is synced");
