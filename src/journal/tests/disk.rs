@@ -185,6 +185,60 @@ fn a_compaction_that_fails_changes_nothing() {
     assert_eq!(journal.lock().durable, 4);
 }
 
+#[test]
+fn a_mark_that_finds_no_room_breaks_nothing() {
+    static FULL: AtomicBool = AtomicBool::new(true);
+    let (_dir, journal) = with(|disk| {
+        disk.write = |file, bytes, at| {
+            if FULL.load(SeqCst) { Err(full()) } else { file.write_at(bytes, at) }
+        };
+    });
+    assert!(matches!(journal.mark(), Err(Refused::Full(_))));
+    assert!(matches!(journal.condition(), Condition::Degraded(_)));
+    FULL.store(false, SeqCst);
+    assert_eq!((journal.mark(), journal.last(), journal.mark()), (Ok(()), 4, Ok(())));
+    assert_eq!((journal.last(), journal.lock().durable), (4, 4));
+}
+
+#[test]
+fn a_mark_that_is_not_synced_breaks_the_journal() {
+    let (_dir, journal) = with(|disk| disk.sync = |_| Err(failing()));
+    assert!(matches!(journal.mark(), Err(Refused::Broken(_))));
+    assert!(matches!(journal.condition(), Condition::Broken(_)));
+}
+
+/// What others have appended while a sync is under way is not said to be durable by anybody.
+#[test]
+fn no_record_says_more_than_the_disk_has_kept() {
+    static GATE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    static STARTED: std::sync::Mutex<Option<mpsc::Sender<()>>> = std::sync::Mutex::new(None);
+    let (dir, journal) = with(|disk| {
+        disk.sync = |file: &File| {
+            STARTED.lock().unwrap().take().map(|started| started.send(()));
+            drop(GATE.lock());
+            file.sync_data()
+        };
+    });
+    let (started, begun) = mpsc::channel();
+    *STARTED.lock().unwrap() = Some(started);
+    let held = GATE.lock().unwrap();
+    journal.append(ONE, Purpose::NewWork).unwrap();
+    std::thread::scope(|scope| {
+        let syncing = scope.spawn(|| journal.sync(4));
+        begun.recv().unwrap();
+        journal.append(ONE, Purpose::NewWork).unwrap();
+        drop(held);
+        syncing.join().unwrap().unwrap();
+    });
+    // Record 5 came during the sync of 4, 6 comes after it, and 5 is not durable yet.
+    journal.append(ONE, Purpose::NewWork).unwrap();
+    journal.mark().unwrap();
+    let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
+    let said: Vec<&str> =
+        text.lines().skip(4).filter_map(|line| line.split_once("\"d\":")).map(|l| l.1).collect();
+    assert_eq!(said, ["3}", "3}", "4}", "6}"]);
+}
+
 /// On a file system of some MiB that is full of others' files, work that was begun is completed.
 #[test]
 #[ignore = "needs a small file system, its directory in HERMES_SMALL_DISK"]

@@ -33,7 +33,7 @@ pub struct Testing {
     /// Seen by every record before it is appended.
     hook: Mutex<Option<Hook>>,
     /// Records that cannot be read.
-    pub unreadable: Mutex<Option<&'static str>>,
+    pub unreadable: Mutex<Option<(&'static str, io::ErrorKind)>>,
     /// The first record that contains this never becomes durable: every sync after its append fails.
     pub lost_from: Mutex<Option<&'static str>>,
     loses_syncs: AtomicBool,
@@ -157,7 +157,9 @@ impl Journal for Shared {
     fn read(&self, number: u64) -> io::Result<String> {
         let json = self.0.inner.read(number)?;
         match *self.0.unreadable.lock().unwrap() {
-            Some(part) if json.contains(part) => Err(io::Error::other("a test hides it")),
+            Some((part, kind)) if json.contains(part) => {
+                Err(io::Error::new(kind, "a test hides it"))
+            }
             Some(_) | None => Ok(json),
         }
     }
