@@ -173,7 +173,7 @@ The journal holds every accepted message until its reply is delivered: text, a
 record a line, in the state directory. Without a command: what waits, runs, is
 to be delivered or is a dead letter. Looking never writes.
 
-  check      whether a start can use it; 78 and the place of the damage where not
+  check      whether a start can use it; if not, 78 and the place of the damage
   dump       its records, as JSON
   compact    drop what is not needed any more
   repair     cut off what is damaged, and keep that in a file beside it
