@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use util::{DEADLINE, Gate, Gateway, Home, eventually, sys};
+use util::{DEADLINE, Gate, Gateway, Home, eventually};
 
 /// What an agent has between SIGTERM and SIGKILL, with a loaded machine's delay.
 const KILLED: Duration = Duration::from_secs(8);
