@@ -229,7 +229,7 @@ fn two_hundred_turns_leave_nothing_and_touch_no_neighbour() {
     let neighbour = Home::named("neighbour");
     neighbour.configure(&script(&format!("{}; sleep 600", tools(&neighbour))));
     let beside = neighbour.start();
-    let _open = beside.begin("x", false);
+    let open = beside.begin("x", false);
     let theirs = running_tools(&neighbour);
 
     let home = Home::new();
@@ -248,6 +248,8 @@ fn two_hundred_turns_leave_nothing_and_touch_no_neighbour() {
     for pid in theirs {
         assert!(lives(pid), "{pid} of the neighbour's is gone");
     }
+    drop(open);
+    beside.wait_for_turns(0);
     eventually("no child is left", || gateway.children().is_empty().then_some(()));
 }
 

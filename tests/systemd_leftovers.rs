@@ -151,6 +151,20 @@ fn neither_a_stop_nor_a_kill_leaves_anything() {
 }
 
 #[test]
+fn a_filter_that_knows_no_clone3_hinders_no_group() {
+    Sandbox::user().run(|manager| {
+        let config = script(&format!("{}; sleep 600", tools(manager)));
+        let filter = "[Service]\nRestrictNamespaces=yes\n";
+        let service = Service::start_with(manager, &config, filter);
+        for pid in wait_for_groups(manager, &service) {
+            assert!(group_of(pid).contains("/turn-"), "{}", group_of(pid));
+        }
+        service.systemctl("stop");
+        service.assert_stopped(0);
+    });
+}
+
+#[test]
 fn without_delegation_no_group_is_made() {
     Sandbox::user().run(|manager| {
         let config = script("setsid sh -c 'cat /proc/self/cgroup; exec sleep 600' & sleep 0.2");

@@ -118,3 +118,72 @@ fn nested(path: &Path) -> Vec<PathBuf> {
 fn write(path: &Path, file: &str, word: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(path.join(file))?.write_all(word.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::process::wait;
+    use crate::sys::spawn::{Manner, Place, Spawned, spawn};
+    use std::sync::atomic::AtomicI32;
+    use std::time::Duration;
+
+    /// A group of the test's own; `None` where it may make none.
+    fn base(name: &str) -> Option<PathBuf> {
+        let version_2 = |root: &&Path| root.join("cgroup.subtree_control").exists();
+        let root = ROOTS.iter().map(Path::new).find(version_2)?;
+        let base = root.join(format!("hermes-test-{name}-{}", Pid::own()));
+        fs::create_dir(&base).ok().map(|()| base)
+    }
+
+    #[track_caller]
+    fn eventually(what: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !what() {
+            assert!(Instant::now() < deadline);
+            thread::yield_now();
+        }
+    }
+
+    /// Three processes in the group: one, one in a session of its own, and one with no parent left.
+    fn family(group: &Group) -> Spawned {
+        let script = "(setsid sleep 600 &); setsid sleep 600 & wait";
+        let manner = Manner { stdin: false, own_group: true, shielded: false };
+        let place = Place { number: &AtomicI32::new(0), group: Some(group.dir()) };
+        let (shell, path) = (Path::new("/bin/sh"), ["PATH=/usr/bin:/bin"]);
+        let born = spawn(shell, &["-c", script], &path, manner, place).unwrap();
+        assert!(born.joined);
+        let procs = || fs::read_to_string(group.path.join("cgroup.procs")).unwrap();
+        eventually(|| procs().lines().count() == 3);
+        born
+    }
+
+    #[test]
+    fn what_is_born_in_a_group_ends_with_it() {
+        let Some(base) = base("kill") else { return };
+        let group = Group::make(&base, 1).unwrap();
+        let born = family(&group);
+        fs::create_dir_all(group.path.join("nested/deeper")).unwrap();
+        assert_eq!(below(&base), [group.path.clone()]);
+        assert!(group.end(Instant::now() + Duration::from_secs(20)));
+        assert!(below(&base).is_empty());
+        wait(born.pid).unwrap();
+        fs::remove_dir(base).unwrap();
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_kill_a_group_freezes_it_first() {
+        let Some(base) = base("freeze") else { return };
+        let group = Group::make(&base, 1).unwrap();
+        let born = family(&group);
+        kill_frozen(&group.path);
+        eventually(|| remove(&group.path));
+        wait(born.pid).unwrap();
+        fs::remove_dir(base).unwrap();
+    }
+
+    #[test]
+    fn nobodys_group_is_ours() {
+        assert_eq!(usable("/"), None);
+        assert_eq!(usable("/no/such.service"), None);
+    }
+}
