@@ -53,7 +53,8 @@ impl Children {
         Arc::new(Children { descriptors: limit().ok(), ..Children::default() })
     }
 
-    /// From now on this process is the one of `gateway`: what its children leave becomes ours.
+    /// From now on this process is the one of `gateway`: what its children leave becomes ours. To be
+    /// followed by [`Children::settle`].
     ///
     /// # Errors
     /// Those of prctl(2) and getrandom(2).
@@ -63,17 +64,11 @@ impl Children {
         Ok(())
     }
 
-    /// The service manager has delegated our control group `own` to us.
-    pub fn use_groups_below(&self, own: &str) {
-        if let (Some(run), Some(base)) = (self.run.get(), group::usable(own)) {
-            run.use_groups(base);
-        }
-    }
-
-    /// Ends what a run of this gateway that was killed has left.
-    pub fn end_predecessors(&self) {
+    /// Ends what a run of this gateway that was killed has left; until then nothing is started but
+    /// helpers. `own`: our control group, where the service manager has delegated it to us.
+    pub fn settle(&self, own: Option<&str>) {
         if let Some(run) = self.run.get() {
-            run.end_predecessors();
+            run.settle(own.and_then(group::usable));
         }
     }
 

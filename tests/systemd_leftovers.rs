@@ -66,21 +66,16 @@ fn begin(service: &Service) -> Connection {
     connection
 }
 
-/// Waits until turns have groups: the manager is asked behind READY=1.
+/// A turn that runs, in a control group of its own: the pids of its tools.
 #[track_caller]
-fn wait_for_groups(manager: &Manager, service: &Service) -> Vec<i32> {
-    eventually("a turn in a group of its own", || {
-        let open = begin(service);
-        let pids = running_tools(manager);
-        if group_of(pids[0]).contains("/turn-") {
-            std::mem::forget(open);
-            return Some(pids);
-        }
-        drop(open);
-        service.wait_for_turns(0);
-        forget_tools(manager);
-        None
-    })
+fn begin_tools(manager: &Manager, service: &Service) -> (Connection, Vec<i32>) {
+    let open = begin(service);
+    let pids = running_tools(manager);
+    for pid in &pids {
+        let own = service.unit().property("ControlGroup");
+        assert!(group_of(*pid).starts_with(&format!("{own}/turn-")), "{}", group_of(*pid));
+    }
+    (open, pids)
 }
 
 #[test]
@@ -90,10 +85,7 @@ fn each_turn_has_a_control_group_that_ends_with_it() {
         let service = Service::start_with(manager, &format!("{text}turn_timeout = \"2s\"\n"), "");
         let own = service.unit().property("ControlGroup");
         assert_eq!(service.unit().property("Delegate"), "yes");
-        let pids = wait_for_groups(manager, &service);
-        for pid in &pids {
-            assert!(group_of(*pid).starts_with(&format!("{own}/turn-")), "{}", group_of(*pid));
-        }
+        let (_open, pids) = begin_tools(manager, &service);
         assert_eq!(group_of(service.pid()), own);
         let controllers = fs::read_to_string(format!("/sys/fs/cgroup{own}/cgroup.subtree_control"));
         assert_eq!(controllers.unwrap().trim(), "");
@@ -113,12 +105,9 @@ fn a_turn_that_ends_by_itself_ends_what_it_has_started() {
     Sandbox::user().run(|manager| {
         let service =
             Service::start_with(manager, &script(&format!("{}; cat", tools(manager))), "");
-        eventually("the end of tools that had a group", || {
-            begin(&service).response().assert_status(200);
-            let pids = running_tools(manager);
-            forget_tools(manager);
-            pids.iter().all(|pid| !lives(*pid)).then_some(())
-        });
+        begin(&service).response().assert_status(200);
+        let pids = running_tools(manager);
+        assert!(pids.iter().all(|pid| !lives(*pid)), "{pids:?}");
         assert_eq!(groups(&service), Vec::<PathBuf>::new());
     });
 }
@@ -131,7 +120,7 @@ fn neither_a_stop_nor_a_kill_leaves_anything() {
         let service = Service::start_with(manager, &config, "");
         let mut restarts = 0;
         for signal in [libc::SIGTERM, libc::SIGKILL] {
-            let pids = wait_for_groups(manager, &service);
+            let (_open, pids) = begin_tools(manager, &service);
             let before = service.pid();
             Pidfd::open(before).unwrap().signal(signal).unwrap();
             restarts += 1;
@@ -141,7 +130,7 @@ fn neither_a_stop_nor_a_kill_leaves_anything() {
             }
             forget_tools(manager);
         }
-        let pids = wait_for_groups(manager, &service);
+        let (_open, pids) = begin_tools(manager, &service);
         service.systemctl("stop");
         service.assert_stopped(restarts);
         for pid in pids {
@@ -156,9 +145,7 @@ fn a_filter_that_knows_no_clone3_hinders_no_group() {
         let config = script(&format!("{}; sleep 600", tools(manager)));
         let filter = "[Service]\nRestrictNamespaces=yes\n";
         let service = Service::start_with(manager, &config, filter);
-        for pid in wait_for_groups(manager, &service) {
-            assert!(group_of(pid).contains("/turn-"), "{}", group_of(pid));
-        }
+        let _turn = begin_tools(manager, &service);
         service.systemctl("stop");
         service.assert_stopped(0);
     });
@@ -190,16 +177,10 @@ fn a_unit_of_the_machine_has_them_too() {
         user.write(&config, &format!("[http]\nlisten = \"127.0.0.1:0\"\n{text}"));
         manager.gateway(&["install", "--system", "--user", "tester"]).assert_code(0);
         manager.systemctl(&["start", UNIT]).assert_code(0);
-        eventually("a turn in a group of its own", || {
-            let sent = ["send", "-s", "a", "x"];
-            let reply = user.gateway(&sent).assert_code(0).stdout;
-            let pids = running_tools(&user);
-            forget_tools(&user);
-            assert!(reply.contains("/system.slice/hermes-gateway.service"), "{reply}");
-            reply.contains("/turn-").then(|| {
-                assert!(pids.iter().all(|pid| !lives(*pid)), "{pids:?}");
-            })
-        });
+        let reply = user.gateway(&["send", "-s", "a", "x"]).assert_code(0).stdout;
+        assert!(reply.contains("/system.slice/hermes-gateway.service/turn-"), "{reply}");
+        let pids = running_tools(&user);
+        assert!(pids.iter().all(|pid| !lives(*pid)), "{pids:?}");
         manager.systemctl(&["stop", UNIT]).assert_code(0);
         manager.unit(UNIT).assert(&[("ActiveState", "inactive"), ("Result", "success")]);
     });

@@ -130,10 +130,8 @@ fn journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book), Fai
 /// What can wait until READY=1 was said: makes the run's entry durable and looks back at how the
 /// one before it ended.
 pub fn settle(plan: &Plan, started: &Service, run: &Run, own: Option<&OwnUnit>) {
-    if let Some(group) = own.and_then(|own| systemd::delegated(own, &plan.children)) {
-        plan.children.use_groups_below(&group);
-    }
-    plan.children.end_predecessors();
+    let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
+    plan.children.settle(delegated.as_deref());
     if let Err(e) = started.hub.open() {
         log::error!("no turn can begin: {e}");
     }

@@ -163,7 +163,7 @@ mod tests {
         let group = Group::make(&base, 1).unwrap();
         let born = family(&group);
         fs::create_dir_all(group.path.join("nested/deeper")).unwrap();
-        assert_eq!(below(&base), [group.path.clone()]);
+        assert_eq!(below(&base), std::slice::from_ref(&group.path));
         assert!(group.end(Instant::now() + Duration::from_secs(20)));
         assert!(below(&base).is_empty());
         wait(born.pid).unwrap();

@@ -7,7 +7,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -40,7 +40,9 @@ pub struct Run {
     /// `GATEWAY:RUN:`.
     run: String,
     number: AtomicU64,
-    base: OnceLock<PathBuf>,
+    /// Set once it is known whether there is one, and the earlier runs' processes have ended: what is
+    /// to be started waits for that.
+    base: OnceLock<Option<PathBuf>>,
 }
 
 impl Run {
@@ -53,15 +55,10 @@ impl Run {
         Ok(Run { gateway, run, number: AtomicU64::new(0), base: OnceLock::new() })
     }
 
-    /// From now on there is a control group for each child, below this one.
-    pub fn use_groups(&self, base: PathBuf) {
-        let _ = self.base.set(base);
-    }
-
     /// A place for what one child will start.
     pub fn tree(&self) -> Tree {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let group = self.base.get().and_then(|base| match Group::make(base, number) {
+        let group = self.base.wait().as_ref().and_then(|base| match Group::make(base, number) {
             Ok(group) => Some(group),
             Err(e) => {
                 log::debug!("no control group can be made in {}: {e}", base.display());
@@ -71,31 +68,32 @@ impl Run {
         Tree { mark: format!("{}{number}", self.run), group, noted: Vec::new() }
     }
 
-    /// Ends what earlier runs of this gateway have left: they were killed.
-    pub fn end_predecessors(&self) {
+    /// Ends what earlier runs of this gateway have left, which were killed. From now on there is a
+    /// control group for each child, below `base`.
+    pub fn settle(&self, base: Option<PathBuf>) {
         let deadline = Instant::now() + LEFTOVERS_PATIENCE;
-        let mut ended = self.base.get().is_none_or(|base| end_groups(base, deadline));
         let theirs = |mark: &str| mark.starts_with(&self.gateway) && !mark.starts_with(&self.run);
-        ended &= sweep(deadline, || find(proc::processes(), &theirs, &[]));
-        if !ended {
+        let grouped = base.as_ref().is_none_or(|base| end_groups(base, deadline));
+        if !(sweep(deadline, || find(proc::processes(), &theirs, &[])) && grouped) {
+            let mark = format!("{MARK}={}", self.gateway);
             log::warn!(
-                "processes of a run before this one could not be ended: see /proc/PID/environ for {MARK}={}",
-                self.gateway
+                "processes of a run before this one could not be ended: {mark} in /proc/PID/environ"
             );
         }
+        let _ = self.base.set(base);
     }
 
     /// Ends what is left of all children, before the exit; `ours` are our children.
     pub fn end(&self, ours: &dyn Fn() -> Vec<Pid>) {
         let deadline = Instant::now() + LEFTOVERS_PATIENCE;
-        if let Some(base) = self.base.get() {
+        if let Some(Some(base)) = self.base.get() {
             end_groups(base, deadline);
         }
         sweep(deadline, || find(ours(), &|mark: &str| mark.starts_with(&self.run), &[]));
     }
 }
 
-fn end_groups(base: &std::path::Path, deadline: Instant) -> bool {
+fn end_groups(base: &Path, deadline: Instant) -> bool {
     let left = group::below(base).into_iter().filter(|path| !group::end(path, deadline));
     left.count() == 0
 }
