@@ -348,7 +348,14 @@ pub const AGENT_READS: usize = (1 << 20) / AGENT_READ + 1;
 /// time for that, unless the child belongs to another user or hangs in a system call.
 pub const REAP_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long the exit waits for a thread that is starting a child, to kill that one too.
+/// How long the end of a turn waits for the end of what was killed with it: time for a storm of new
+/// processes to be put down, and little enough for the stop budget.
+pub const LEFTOVERS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often it looks.
+pub const LEFTOVERS_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long one client that reads slowly may keep an agent's deadline from being looked at.
 pub const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Instructions that an agent gets as a variable: with its name and NUL it stays below the system's

@@ -111,13 +111,14 @@ impl Main {
     fn spawn_starter(&self, began: Instant) -> std::io::Result<JoinHandle<()>> {
         let (plan, wake) = (self.plan.clone(), Arc::clone(&self.wake));
         let mailbox = Arc::clone(&self.mailbox);
-        let unit = self.place.unit().map(|own| own.unit.clone());
+        let own = self.place.unit().cloned();
         let work = move || {
+            let unit = own.as_ref().map(|own| own.unit.clone());
             let started = startup::start(&plan, unit, began, Arc::clone(&wake));
             let parts = started.as_ref().ok().map(|s| (Arc::clone(&s.service), Arc::clone(&s.run)));
             mailbox.put(News::Started(Box::new(started)));
             if let Some((service, run)) = parts {
-                startup::settle(&plan, &service, &run);
+                startup::settle(&plan, &service, &run, own.as_ref());
             }
         };
         spawn("start", THREAD_STACK, Box::new(work))
@@ -197,7 +198,7 @@ impl Main {
                 self.event(Event::Signal);
             }
             Kind::Reload => self.reload(),
-            Kind::Child => self.reap(),
+            Kind::Child => self.plan.children.reap_orphans(),
         }
     }
 
@@ -211,12 +212,6 @@ impl Main {
         let work = move || reload::reload(&plan, &service);
         if let Err(e) = spawn("reload", THREAD_STACK, Box::new(work)) {
             log::error!("not reloaded: {e}");
-        }
-    }
-
-    fn reap(&mut self) {
-        if !self.plan.children.reap_orphans() {
-            self.timers.reap = Some(Instant::now() + ACCEPT_BACK_OFF);
         }
     }
 
@@ -268,9 +263,6 @@ impl Main {
     fn look_at_clock(&mut self) {
         let now = Instant::now();
         due(&mut self.timers.accept, now);
-        if due(&mut self.timers.reap, now) {
-            self.reap();
-        }
         if let Some((at, interval)) = self.timers.watchdog.filter(|(at, _)| *at <= now) {
             self.notifier.send("WATCHDOG=1");
             // From now, not from `at`: after a suspend there is nothing to catch up with.

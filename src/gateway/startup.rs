@@ -27,8 +27,9 @@ use crate::session::hub::{Hub, Settings};
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
 use crate::sys::{fs as files, proc, random, socket};
+use crate::systemd::cgroup::OwnUnit;
 use crate::text::escaped;
-use crate::{digest, logger, sys};
+use crate::{digest, logger, sys, systemd};
 
 /// A gateway that can serve.
 pub struct Started {
@@ -61,6 +62,9 @@ pub fn start(
         log::warn!("the limit on open descriptors cannot be raised: {e}");
     }
     let instance = Instance::take(&plan.name, &plan.dirs)?;
+    let (device, inode) = instance.identity();
+    let mark = format!("{}-{device:x}-{inode:x}", plan.name);
+    plan.children.serve(&mark).map_err(|e| Failure::cannot("prepare for agents", &e))?;
     let key_file = config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
     let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
     let tcp = listen(config.http.listen, &loaded)?;
@@ -125,7 +129,9 @@ fn journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book), Fai
 
 /// What can wait until READY=1 was said: makes the run's entry durable and looks back at how the
 /// one before it ended.
-pub fn settle(plan: &Plan, started: &Service, run: &Run) {
+pub fn settle(plan: &Plan, started: &Service, run: &Run, own: Option<&OwnUnit>) {
+    let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
+    plan.children.settle(delegated.as_deref());
     if let Err(e) = started.hub.open() {
         log::error!("no turn can begin: {e}");
     }
