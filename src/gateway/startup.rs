@@ -145,9 +145,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run) {
 
 /// Loads the configuration, with the secrets that it names.
 pub fn load(plan: &Plan) -> Result<Loaded, Failure> {
-    config::load(&plan.sources)
-        .and_then(Loaded::with_secrets)
-        .map_err(|e| Failure::new(Exit::Config, format!("the configuration is wrong\n{e}")))
+    Ok(config::load(&plan.sources).and_then(Loaded::with_secrets)?)
 }
 
 /// A configuration with what is made from it.
@@ -161,21 +159,23 @@ pub fn settings(plan: &Plan, config: Config) -> Settings {
 pub fn keys(plan: &Plan, named: Option<&Path>, loaded: &Loaded) -> Result<Keyring, Failure> {
     let (path, configured) = (named.map_or(plan.dirs.key(), PathBuf::from), named.is_some());
     let path = path.as_path();
-    let wrong = |why: String| {
-        Failure::new(Exit::Config, format!("the key file {} cannot be used: {why}", path.display()))
+    let wrong = |e: io::Error| {
+        let words = format!("the key file {} cannot be used: {e}", path.display());
+        Failure::new(Exit::for_file(&e), words)
     };
     let read = || files::read_secret(path, MAX_KEY_FILE);
     let text = match read() {
         Err(e) if e.kind() == io::ErrorKind::NotFound && !configured => {
-            make_key(path).map_err(|e| wrong(e.to_string()))?;
+            make_key(path).map_err(wrong)?;
             log::info!("a new API key was made: {}", path.display());
             read()
         }
         found => found,
     };
-    let text = text.map_err(|e| wrong(e.to_string()))?;
+    let text = text.map_err(wrong)?;
     let remedy = if configured { "" } else { "; remove the file and a new key is made" };
-    let owner = Secret::client(&text).map_err(|why| wrong(format!("{why}{remedy}")))?;
+    let owner =
+        Secret::client(&text).map_err(|why| wrong(io::Error::other(format!("{why}{remedy}"))))?;
     Keyring::new(&owner, &loaded.config).map_err(|name| {
         let place = loaded.place(&format!("keys.{name}.file")).unwrap_or_default();
         let fault = format!("keys.{name} has the gateway's own key ({})", path.display());

@@ -28,19 +28,27 @@ pub const SHORT: i32 = 0;
 /// A fault: calls of this kind fail with this error; [`SHORT`] writes half and then finds the disk full.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault<'a> {
-    /// "read", "write", "fdatasync", "fsync", "rename", "openat", "ftruncate", "fallocate", or several
-    /// with "+" between them.
+    /// "read", "write", "fdatasync", "fsync", "rename", "openat", "statx", "ftruncate", "fallocate",
+    /// "pthread_create", or several with "+" between them.
     pub call: &'static str,
     pub error: i32,
     pub when: When<'a>,
     /// On which files of the state directory: those whose names begin so, and the directory itself.
-    pub on: &'static str,
+    /// Other files by their absolute paths.
+    pub on: &'a str,
 }
 
 impl Fault<'_> {
     /// Puts it into a start, and forgets what an earlier one has hit.
     #[track_caller]
     pub fn into(self, launch: Launch, home: &Home) -> Launch {
+        let [(preload, library), (name, order)] = self.variables(home);
+        launch.env(preload, &library).env(name, &order)
+    }
+
+    /// What a program has to find in its environment for it.
+    #[track_caller]
+    pub fn variables(self, home: &Home) -> [(&'static str, String); 2] {
         let _ = fs::remove_file(log(home));
         let (first, last, marker) = match self.when {
             When::Once(number) => (number, number, Path::new("-")),
@@ -48,15 +56,14 @@ impl Fault<'_> {
             When::While(file) => (1, u32::MAX, file),
         };
         let order = format!(
-            "{} {} {first} {last} {}/{} {} {}",
+            "{} {} {first} {last} {} {} {}",
             self.call,
             self.error,
-            home.state_dir().display(),
-            self.on,
+            home.state_dir().join(self.on).display(),
             log(home).display(),
             marker.display()
         );
-        launch.env("LD_PRELOAD", library().to_str().unwrap()).env("HERMES_FAULT", &order)
+        [("LD_PRELOAD", library().display().to_string()), ("HERMES_FAULT", order)]
     }
 }
 
