@@ -401,6 +401,12 @@ pub const RECENT_PARTIES: usize = 64;
 /// Between two tries to write a record that a disk has no room for.
 pub const DISK_PAUSE: Duration = Duration::from_millis(500);
 
+/// Between two tries to start a thread that the system did not have: work goes on within a moment.
+pub const THREAD_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long a shortage is said after work last had to wait for it: some of these pauses.
+pub const SHORTAGE_COUNTS: Duration = Duration::from_secs(2);
+
 /// How long a record that nobody waits for may stay unsynced: the next message usually takes it
 /// along, for nothing.
 pub const LAZY_SYNC: Duration = Duration::from_millis(50);

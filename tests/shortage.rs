@@ -4,12 +4,13 @@
 
 mod util;
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use util::fault::{self, Fault, When};
-use util::{DEADLINE, Home};
+use util::{Caller, DEADLINE, Gateway, Home, Launch, eventually};
 
 // ------------------------------------------------------------- errors at the start ----
 
@@ -132,4 +133,221 @@ fn what_the_operator_must_mend_still_ends_a_start_with_78() {
     let fault = Fault { call: "read", error: libc::EIO, when: When::From(1), on: &upstream };
     fault.into(home.launch(), &home).spawn().finish(DEADLINE).assert_code(78);
     ends_with_78("client.key");
+}
+
+// --------------------------------------------------------------------------- threads ----
+
+/// A start of a gateway that gets no thread while the file is there.
+fn starving(home: &Home) -> (Launch, PathBuf) {
+    let marker = home.path().join("no-threads");
+    let error = libc::EAGAIN;
+    let fault = Fault { call: "pthread_create", error, when: When::While(&marker), on: "" };
+    (fault.into(home.launch(), home), marker)
+}
+
+/// Waits until so many more threads were asked for in vain.
+fn refusals(home: &Home, more: usize) {
+    let before = fault::hits(home).len();
+    eventually("threads are asked for", || {
+        (fault::hits(home).len() >= before + more).then_some(())
+    });
+}
+
+fn message(caller: &mut Caller, id: &str) -> serde_json::Value {
+    let target = format!("/v1/messages/{id}");
+    caller.ask("GET", &target, &[], "").unwrap().assert_status(200).json()
+}
+
+fn posted(caller: &mut Caller, session: &str, key: &str) -> String {
+    let answer = caller.post_message(session, key, key).unwrap().assert_status(202).json();
+    answer["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_message_without_a_thread_for_its_turn_waits_and_loses_no_attempt() {
+    let home = Home::new();
+    let (launch, marker) = starving(&home);
+    let gateway = launch.set("limits.max_attempts", "1").start();
+    let mut caller = Caller::unix(&home.control_socket()).unwrap();
+    message_is_done(&mut caller, "before");
+    File::create(&marker).unwrap();
+    let ids = ["a", "b", "c"].map(|session| posted(&mut caller, session, session));
+    let behind = posted(&mut caller, "a", "behind");
+    refusals(&home, 12);
+    for id in ids.iter().chain([&behind]) {
+        let message = message(&mut caller, id);
+        assert!(message["finished_at"].is_null(), "{message}");
+        assert!(message["attempts"].as_u64().unwrap() <= 1, "{message}");
+    }
+    let ready = caller.ask("GET", "/ready", &[], "").unwrap().assert_status(503).json();
+    assert!(ready["reason"].as_str().unwrap().contains("no thread for a turn"), "{ready}");
+    // Taking one back ends it, and a turn that needs no thread is answered meanwhile.
+    caller.ask("DELETE", &format!("/v1/messages/{}", ids[2]), &[], "").unwrap();
+    let body = util::http::chat("hi", false);
+    caller.ask("POST", "/v1/chat/completions", &[], &body).unwrap().assert_status(200);
+    fs::remove_file(&marker).unwrap();
+    let freed = Instant::now();
+    for id in [&ids[0], &ids[1], &behind] {
+        let target = format!("/v1/messages/{id}?wait=10");
+        let done = caller.ask("GET", &target, &[], "").unwrap().assert_status(200).json();
+        assert_eq!((&done["status"], &done["attempts"]), (&"done".into(), &1.into()), "{done}");
+    }
+    assert!(freed.elapsed() < Duration::from_secs(5), "{:?}", freed.elapsed());
+    assert_eq!(message(&mut caller, &ids[2])["status"], "cancelled");
+    eventually("it is ready again", || {
+        (caller.ask("GET", "/ready", &[], "").unwrap().status() == 200).then_some(())
+    });
+    gateway.signal(libc::SIGINT);
+    gateway.into_process().finish(DEADLINE).assert_code(0);
+}
+
+/// A new message is answered.
+#[track_caller]
+fn message_is_done(caller: &mut Caller, key: &str) {
+    let id = posted(caller, "s", key);
+    let target = format!("/v1/messages/{id}?wait=10");
+    let done = caller.ask("GET", &target, &[], "").unwrap().assert_status(200).json();
+    assert_eq!(done["status"], "done", "{done}");
+}
+
+#[test]
+fn a_reply_without_a_thread_for_its_delivery_waits() {
+    let home = Home::new();
+    let sent = home.path().join("sent");
+    home.configure(&format!(
+        "[deliver.out]\nkind = \"command\"\ncommand = [\"sh\", \"-c\", \"cat > {0}.n; mv {0}.n {0}\"]\n",
+        sent.display()
+    ));
+    let (launch, marker) = starving(&home);
+    // The turn's thread is there already when threads run out.
+    let gate = util::Gate::closed(home.path());
+    let agent = format!("[\"sh\", \"-c\", {:?}]", format!("{}; cat", gate.wait()));
+    let gateway = launch.set("agent.command", &agent).start();
+    let id = gateway.api().deliver("s", "to be sent", "out");
+    gateway.wait_for_turns(1);
+    let mut caller = Caller::unix(&home.control_socket()).unwrap();
+    message(&mut caller, &id);
+    File::create(&marker).unwrap();
+    gate.open();
+    refusals(&home, 4);
+    let ready = caller.ask("GET", "/ready", &[], "").unwrap().assert_status(503).json();
+    assert!(ready["reason"].as_str().unwrap().contains("no thread for a delivery"), "{ready}");
+    fs::remove_file(&marker).unwrap();
+    eventually("the reply", || sent.exists().then_some(()));
+    let message = gateway.api().until_delivery(&id, "delivered");
+    assert_eq!(message["attempts"], 1, "{message}");
+}
+
+#[test]
+fn a_stop_without_threads_waits_for_no_turn_that_has_none() {
+    let home = Home::new();
+    let (launch, marker) = starving(&home);
+    let gateway = launch.set("stop.drain_timeout", "60s").start();
+    let mut caller = Caller::unix(&home.control_socket()).unwrap();
+    message_is_done(&mut caller, "before");
+    File::create(&marker).unwrap();
+    let id = posted(&mut caller, "s", "during");
+    refusals(&home, 2);
+    drop(caller);
+    gateway.signal(libc::SIGINT);
+    gateway.into_process().finish(DEADLINE).assert_code(0);
+    fs::remove_file(&marker).unwrap();
+    let _gateway = home.start();
+    let mut caller = Caller::unix(&home.control_socket()).unwrap();
+    let target = format!("/v1/messages/{id}?wait=10");
+    let done = caller.ask("GET", &target, &[], "").unwrap().assert_status(200).json();
+    assert_eq!(done["status"], "done", "{done}");
+}
+
+#[test]
+fn any_one_thread_that_cannot_be_had_costs_no_message() {
+    for number in 1.. {
+        let home = Home::new();
+        home.configure("[deliver.out]\nkind = \"command\"\ncommand = [\"true\"]\n");
+        let (call, error) = ("pthread_create", libc::EAGAIN);
+        let fault = Fault { call, error, when: When::Once(number), on: "" };
+        let launch = fault.into(home.launch(), &home).set("limits.max_attempts", "1");
+        let gateway = match launch.try_start() {
+            Ok(gateway) => gateway,
+            Err(end) => {
+                assert!([1, 69].contains(&end.code()), "{number}: {}", end.stderr);
+                continue;
+            }
+        };
+        // A connection that got the spare thread ends with its answer.
+        let ask = |method: &str, target: &str, body: &str| {
+            let mut caller = Caller::unix(&home.control_socket()).unwrap();
+            let answer = caller.ask(method, target, &[], body).unwrap();
+            (answer.status() < 300).then(|| answer.json())
+        };
+        for text in [r#"{"text":"one","deliver":"out"}"#, r#"{"text":"two","deliver":"out"}"#] {
+            let post = || ask("POST", "/v1/sessions/s/messages", text);
+            let id = eventually("it is accepted", post)["id"].as_str().unwrap().to_owned();
+            eventually("its delivery", || {
+                let message = ask("GET", &format!("/v1/messages/{id}"), "")?;
+                assert_ne!(message["status"], "failed", "{number}: {message}");
+                (message["deliveries"][0]["status"] == "delivered").then_some(())
+            });
+        }
+        gateway.signal(libc::SIGINT);
+        gateway.into_process().finish(DEADLINE).assert_code(0);
+        if fault::hits(&home).is_empty() {
+            assert!(number > 6, "only {number} threads were asked for");
+            return;
+        }
+    }
+}
+
+// ----------------------------------------------------------------- room in the journal ----
+
+/// Leaves a journal of forgotten messages: too much for a cap of 1 MiB, too little to be worth a
+/// compaction without one.
+fn leave_dead_bytes(gateway: &Gateway) {
+    let mut caller = Caller::unix(&gateway.home().control_socket()).unwrap();
+    for _ in 0..30 {
+        let body = serde_json::json!({ "model": "default", "input": "x".repeat(15_000) });
+        let answer = caller.ask("POST", "/v1/responses", &[], &body.to_string()).unwrap();
+        let answer = answer.assert_status(200).json();
+        let target = format!("/v1/responses/{}", answer["id"].as_str().unwrap());
+        caller.ask("DELETE", &target, &[], "").unwrap().assert_status(200);
+    }
+    let size = gateway.status()["journal"]["bytes"].as_u64().unwrap();
+    assert!(size > 900_000 && size < 1 << 20, "{size}");
+}
+
+/// It takes new work within seconds, and not after the keeper's next minute.
+#[track_caller]
+fn has_room_soon(gateway: &Gateway) {
+    let mut caller = Caller::unix(&gateway.home().control_socket()).unwrap();
+    eventually("there is room", || {
+        let answer = caller.ask("GET", "/ready", &[], "").unwrap();
+        (answer.status() == 200).then_some(())
+    });
+    caller.post_message("s", "after", "after").unwrap().assert_status(202);
+}
+
+#[test]
+fn a_start_with_a_journal_at_its_cap_makes_room_at_once() {
+    let home = Home::new();
+    let gateway = home.start();
+    leave_dead_bytes(&gateway);
+    gateway.signal(libc::SIGINT);
+    gateway.into_process().finish(DEADLINE).assert_code(0);
+    has_room_soon(&home.launch().set("limits.max_journal", "1MiB").start());
+}
+
+#[test]
+fn a_journal_that_gets_to_its_cap_makes_room_at_once() {
+    let home = Home::new();
+    home.configure("");
+    let gateway = home.start();
+    leave_dead_bytes(&gateway);
+    gateway.signal(libc::SIGINT);
+    gateway.into_process().finish(DEADLINE).assert_code(0);
+    // Nothing but the cap wakes this one's keeper.
+    let gateway = home.start();
+    home.configure("[limits]\nmax_journal = \"1MiB\"\n");
+    gateway.signal(libc::SIGHUP);
+    gateway.wait_for_log("the configuration was read again", DEADLINE);
+    has_room_soon(&gateway);
 }

@@ -301,7 +301,7 @@ impl Hub {
             }
             event.raise();
         };
-        let begun = threads::spawn("close", THREAD_STACK, Box::new(sync));
+        let begun = threads::insist("close", THREAD_STACK, sync, CLOSE_PATIENCE);
         if begun.is_err()
             || poll(&mut [Interest::read(done.as_fd())], Some(CLOSE_PATIENCE)).is_ok_and(|n| n == 0)
         {
