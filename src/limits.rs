@@ -212,8 +212,15 @@ pub const STRANGERS_MOMENT: Duration = Duration::from_millis(500);
 /// control socket and a turn or two. Also how many may leave for one that comes.
 pub const SHORTAGE_ROOM: usize = 16;
 
-/// How long fewer are let in after that.
-pub const SHORTAGE_LASTS: Duration = Duration::from_secs(10);
+/// How long a shortage counts, and fewer are let in: accepting is tried again much sooner, so that one
+/// which lasts is seen again within it, and one that has passed keeps nobody out for long.
+pub const SHORTAGE_LASTS: Duration = Duration::from_millis(600);
+
+/// How often it is said that connections cannot be accepted: twenty lines a second would hide all others.
+pub const SHORTAGE_SAID: Duration = Duration::from_secs(10);
+
+/// What a client of the spare thread may take for its request and to read the answer: others wait.
+pub const SPARE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Tasks that connections leave to others: our own threads, control connections, deliveries.
 pub const RESERVED_TASKS: usize = 32;

@@ -5,12 +5,16 @@
 mod util;
 
 use std::fs::{self, File, Permissions};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use util::fault::{self, Fault, When};
-use util::{Caller, DEADLINE, Gateway, Home, Launch, eventually};
+use util::sys::Lease;
+use util::{Caller, DEADLINE, Gateway, Home, Launch, eventually, pause};
 
 // ------------------------------------------------------------- errors at the start ----
 
@@ -296,6 +300,186 @@ fn any_one_thread_that_cannot_be_had_costs_no_message() {
             return;
         }
     }
+}
+
+/// What a new connection over TCP is answered with.
+fn status_of_a_new_client(gateway: &Gateway) -> u16 {
+    let mut caller = Caller::tcp(gateway.address(), &gateway.authorization()).unwrap();
+    caller.ask("GET", "/v1/models", &[], "").map_or(0, |answer| answer.status())
+}
+
+#[test]
+fn one_connection_without_a_thread_costs_nobody_else_anything() {
+    let home = Home::new();
+    let (launch, marker) = starving(&home);
+    let gateway = launch.start();
+    let known = || {
+        let mut caller = Caller::tcp(gateway.address(), &gateway.authorization()).unwrap();
+        caller.ask("GET", "/v1/models", &[], "").unwrap().assert_status(200);
+        caller
+    };
+    let mut idle: Vec<Caller> = (0..4).map(|_| known()).collect();
+    File::create(&marker).unwrap();
+    assert_eq!(status_of_a_new_client(&gateway), 503);
+    fs::remove_file(&marker).unwrap();
+    for caller in &mut idle {
+        caller.ask("GET", "/v1/models", &[], "").unwrap().assert_status(200);
+    }
+    let held: Vec<Caller> = (0..56).map(|_| known()).collect();
+    assert_eq!(gateway.status()["connections"], 60);
+    drop(held);
+}
+
+#[test]
+fn new_clients_are_served_as_soon_as_there_are_threads_again() {
+    let home = Home::new();
+    let (launch, marker) = starving(&home);
+    let gateway = launch.start();
+    let known = || {
+        let mut caller = Caller::tcp(gateway.address(), &gateway.authorization()).unwrap();
+        let answer = caller.ask("GET", "/v1/models", &[], "");
+        (answer.is_ok_and(|answer| answer.status() == 200)).then_some(caller)
+    };
+    let idle: Vec<Caller> = (0..20).map(|_| known().unwrap()).collect();
+    File::create(&marker).unwrap();
+    for _ in 0..10 {
+        assert_ne!(status_of_a_new_client(&gateway), 200);
+    }
+    fs::remove_file(&marker).unwrap();
+    let freed = Instant::now();
+    let held = eventually("fifty new clients are served, and none leaves for another", || {
+        let held = (0..50).map(|_| known()).collect::<Option<Vec<Caller>>>()?;
+        (gateway.status()["connections"].as_u64()? >= 50).then_some(held)
+    });
+    // On a quiet machine within 0.6 s.
+    assert!(freed.elapsed() < Duration::from_secs(3), "{:?}", freed.elapsed());
+    drop((idle, held));
+}
+
+#[test]
+fn idle_control_clients_hold_up_no_command_where_threads_are_short() {
+    let home = Home::new();
+    let (launch, marker) = starving(&home);
+    let gateway = launch.start();
+    File::create(&marker).unwrap();
+    let connect = |first: &[u8]| {
+        let mut stream = UnixStream::connect(home.control_socket()).unwrap();
+        stream.write_all(first).unwrap();
+        stream
+    };
+    let idle: Vec<UnixStream> = (0..5).map(|_| connect(b"")).collect();
+    let slow = connect(b"GET /v1/status HTTP/1.1\r\nHost: lo");
+    // One that would wait is told so, and waits for no other thread.
+    let mut caller = Caller::unix(&home.control_socket()).unwrap();
+    let body = util::http::chat("hi", false);
+    caller.ask("POST", "/v1/chat/completions", &[], &body).unwrap().assert_status(503);
+    for _ in 0..5 {
+        assert_eq!(gateway.status()["state"], "serving");
+    }
+    home.run(&["status"]).assert_code(0);
+    home.run(&["stop"]).assert_code(0);
+    gateway.into_process().finish(DEADLINE).assert_code(0);
+    drop((idle, slow));
+}
+
+// ------------------------------------------------------------------------- reloads ----
+
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn says(word: &str) -> String {
+    format!("[agent]\ncommand = [\"echo\", \"{word}\"]\n")
+}
+
+/// Puts another file in the place of the configuration, as editors do.
+fn replace_configuration(home: &Home, text: &str) {
+    let new = home.config_file().with_extension("new");
+    fs::write(&new, text).unwrap();
+    fs::set_permissions(&new, Permissions::from_mode(0o600)).unwrap();
+    fs::rename(&new, home.config_file()).unwrap();
+}
+
+const READ_AGAIN: &str = "the configuration was read again";
+
+#[test]
+fn of_two_reloads_the_newer_file_counts_however_long_the_older_takes() {
+    let _alone = alone();
+    let home = Home::new();
+    home.configure(&says("first"));
+    let gateway = home.start();
+    replace_configuration(&home, &says("older"));
+    let mut lease = Lease::take(&home.config_file()).unwrap();
+    gateway.signal(libc::SIGHUP);
+    lease.wait_until_asked(DEADLINE).unwrap();
+    // The first reload has the older file open now and cannot read it.
+    replace_configuration(&home, &says("newer"));
+    gateway.signal(libc::SIGHUP);
+    // Time for a second one to overtake it.
+    let asked = Instant::now();
+    while asked.elapsed() < Duration::from_secs(1) && !gateway.stderr().contains(READ_AGAIN) {
+        pause(Duration::from_millis(10));
+    }
+    drop(lease);
+    eventually("both are done", || {
+        (gateway.stderr().matches(READ_AGAIN).count() == 2).then_some(())
+    });
+    assert_eq!(gateway.ask("x").reply(), "newer");
+}
+
+#[test]
+fn a_reload_during_the_start_follows_it() {
+    let _alone = alone();
+    let home = Home::new();
+    home.configure(&says("older"));
+    let mut lease = Lease::take(&home.config_file()).unwrap();
+    let process = home.launch().spawn();
+    lease.wait_until_asked(DEADLINE).unwrap();
+    replace_configuration(&home, &says("newer"));
+    process.signal(libc::SIGHUP);
+    process.wait_for_log("a reload was asked for during the start", DEADLINE);
+    drop(lease);
+    process.wait_for_log(READ_AGAIN, DEADLINE);
+    let mut caller = Caller::unix(&home.control_socket()).unwrap();
+    let body = util::http::chat("hi", false);
+    let answer = caller.ask("POST", "/v1/chat/completions", &[], &body).unwrap();
+    assert_eq!(answer.reply(), "newer");
+}
+
+#[test]
+fn a_reload_without_a_thread_is_tried_again() {
+    let home = Home::new();
+    home.configure(&says("older"));
+    let (launch, marker) = starving(&home);
+    let gateway = launch.start();
+    home.configure(&says("newer"));
+    File::create(&marker).unwrap();
+    gateway.signal(libc::SIGHUP);
+    refusals(&home, 2);
+    fs::remove_file(&marker).unwrap();
+    gateway.wait_for_log(READ_AGAIN, DEADLINE);
+    assert_eq!(gateway.ask("x").reply(), "newer");
+}
+
+#[test]
+fn an_error_at_a_reload_that_may_pass_changes_nothing_and_is_said() {
+    let home = Home::new();
+    home.configure(&says("older"));
+    let marker = home.path().join("broken");
+    let file = home.config_file().display().to_string();
+    let fault = Fault { call: "openat", error: libc::EIO, when: When::While(&marker), on: &file };
+    let gateway = fault.into(home.launch(), &home).start();
+    home.configure(&says("newer"));
+    File::create(&marker).unwrap();
+    gateway.signal(libc::SIGHUP);
+    gateway.wait_for_log("Input/output error", DEADLINE);
+    gateway.wait_for_log("the configuration stays as it was", DEADLINE);
+    assert_eq!(gateway.ask("x").reply(), "older");
+    fs::remove_file(&marker).unwrap();
+    gateway.signal(libc::SIGHUP);
+    gateway.wait_for_log(READ_AGAIN, DEADLINE);
+    assert_eq!(gateway.ask("x").reply(), "newer");
 }
 
 // ----------------------------------------------------------------- room in the journal ----

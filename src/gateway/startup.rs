@@ -82,7 +82,7 @@ pub fn start(
     let hub = Hub::new(journal, book, transcripts, settings, shared)
         .map_err(|e| Failure::cannot("make an event counter", &e))?;
     let service = Arc::new(Service::new(facts, keys, hub, quiet));
-    let doors = Doors::new(tcp, control, &service);
+    let doors = Doors::new(tcp, control);
     let doors = doors.map_err(|e| Failure::cannot("start a thread", &e))?;
     Ok(Started {
         service,
