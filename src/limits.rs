@@ -374,7 +374,7 @@ pub const MAX_STDERR_LOGGED: usize = 64 << 10;
 /// The most that we take of what systemctl prints; `list-jobs` and `show` stay far below.
 pub const MAX_SYSTEMCTL_OUTPUT: usize = 256 << 10;
 
-/// How long a reader of our log that does not read may hold us up for a line; then the line is lost.
+/// How long a reader of our log that does not read may hold us up, once: then lines are lost and counted.
 pub const LOG_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The most bytes of a log line: less than PIPE_BUF (4096, pipe(7)), so that a pipe which takes a
@@ -386,6 +386,9 @@ pub const SYSLOG_RECONNECT: Duration = Duration::from_millis(100);
 
 /// How long a syslog daemon that does not read may hold up the thread that logs.
 pub const SYSLOG_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long it is left alone then; lines go to standard error meanwhile.
+pub const SYSLOG_REST: Duration = Duration::from_secs(5);
 
 // ---- Messages.
 

@@ -5,16 +5,16 @@
 mod util;
 
 use std::fs::{self, File, Permissions};
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::io::{Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use util::fault::{self, Fault, When};
 use util::sys::Lease;
-use util::{Caller, DEADLINE, Gateway, Home, Launch, eventually, pause};
+use util::{Caller, DEADLINE, Gateway, Home, Launch, Private, Tmpfs, eventually, pause};
 
 // ------------------------------------------------------------- errors at the start ----
 
@@ -534,4 +534,81 @@ fn a_journal_that_gets_to_its_cap_makes_room_at_once() {
     gateway.signal(libc::SIGHUP);
     gateway.wait_for_log("the configuration was read again", DEADLINE);
     has_room_soon(&gateway);
+}
+
+// ----------------------------------------------------------------- a log nobody reads ----
+
+/// A full pipe that nobody reads, as standard error.
+const FULL: &str =
+    "mkdir -p \"${0%/*}\"; mkfifo \"$0\"; exec 2<>\"$0\"; head -c 65536 /dev/zero >&2; exec \"$@\"";
+
+/// An agent with forty lines on its stderr; asked to stay, it stays.
+const TALKS: &str = "read -r word; for i in $(seq 40); do echo line $i >&2; done; echo told; \
+                     if [ \"$word\" = stay ]; then exec sleep 600; fi";
+
+fn talking() -> String {
+    format!("[\"sh\", \"-c\", {TALKS:?}]")
+}
+
+#[test]
+fn a_full_log_costs_lines_and_no_time_and_they_are_counted() {
+    let home = Home::new();
+    let fifo = home.path().join("log");
+    let launch = home.launch().through(&["sh", "-c", FULL, fifo.to_str().unwrap()]);
+    let launch = launch.set("agent.command", &talking()).set("stop.drain_timeout", "2s");
+    let gateway = launch.start();
+    let began = Instant::now();
+    assert_eq!(gateway.ask("x\n").reply().trim(), "told");
+    // One wait of half a second, not forty.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let mut log = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).unwrap();
+    let mut read = || {
+        let mut bytes = Vec::new();
+        let _ = log.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).replace('\0', "")
+    };
+    read();
+    gateway.ask("x\n");
+    let said = eventually("the log goes on", || Some(read()).filter(|said| !said.is_empty()));
+    let lost =
+        said.lines().find_map(|line| line.split_once(" lines were lost")?.0.rsplit_once(' '));
+    let lost: u32 = lost.unwrap_or_else(|| panic!("{said}")).1.parse().unwrap();
+    assert!(lost >= 40, "{said}");
+    assert!(said.contains("line 40"), "{said}");
+    // And a stop keeps to its time.
+    let mut turn = gateway.begin("stay\n", true);
+    turn.head();
+    turn.chunk();
+    let mut fill = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(&fifo).unwrap();
+    while fill.write(&[b'x'; 512]).is_ok() {}
+    let began = Instant::now();
+    gateway.signal(libc::SIGTERM);
+    assert_eq!(gateway.wait_for_exit(DEADLINE), 143);
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_syslog_daemon_that_does_not_read_costs_one_wait() {
+    Private::new().run(|| {
+        let home = Home::new();
+        let _mounted = Tmpfs::new(Path::new("/run"), c"size=1m");
+        // Hidden, if there is one: the next place that is looked at is /run.
+        if Path::new("/dev/log").exists() {
+            return util::skip("somebody listens at /dev/log");
+        }
+        let _daemon = UnixDatagram::bind("/run/log").unwrap();
+        let launch = home.launch().set("log.target", "syslog");
+        let gateway = launch.set("agent.command", &talking()).start();
+        // More than the socket's queue has room for (net.unix.max_dgram_qlen).
+        let began = Instant::now();
+        for _ in 0..20 {
+            assert_eq!(gateway.ask("x\n").reply().trim(), "told");
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        // What the daemon does not take is on standard error, and nothing is lost.
+        let said = gateway.stderr();
+        assert!(said.contains("line 40") && !said.contains("were lost"), "{said}");
+        gateway.signal(libc::SIGTERM);
+        assert_eq!(gateway.wait_for_exit(DEADLINE), 143);
+    });
 }
