@@ -140,8 +140,11 @@ impl State {
 
     /// Says how many lines were lost, if there is room for that.
     fn own_up(&mut self) {
+        if self.lost == 0 {
+            return;
+        }
         let words = format!("{} lines were lost: the log could not be written", self.lost);
-        if self.lost > 0 && self.sink.write(Level::Warn, &words, Duration::ZERO) {
+        if self.sink.write(Level::Warn, &words, Duration::ZERO) {
             self.lost = 0;
         }
     }
