@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -21,13 +21,16 @@ pub fn spawn(
 pub fn insist(
     name: &str,
     stack: usize,
-    work: impl Fn() + Send + Sync + 'static,
+    work: Box<dyn FnOnce() + Send>,
     patience: Duration,
 ) -> io::Result<JoinHandle<()>> {
-    let (work, deadline) = (Arc::new(work), Instant::now() + patience);
+    // One that cannot be started drops what it was given.
+    let (work, deadline) = (Arc::new(Mutex::new(Some(work))), Instant::now() + patience);
     loop {
         let work = Arc::clone(&work);
-        match spawn(name, stack, Box::new(move || work())) {
+        let take = move || work.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let run = move || take().into_iter().for_each(|work| work());
+        match spawn(name, stack, Box::new(run)) {
             Err(_) if Instant::now() < deadline => thread::sleep(THREAD_PAUSE),
             spawned => return spawned,
         }

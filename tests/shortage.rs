@@ -294,12 +294,40 @@ fn any_one_thread_that_cannot_be_had_costs_no_message() {
             });
         }
         gateway.signal(libc::SIGINT);
-        gateway.into_process().finish(DEADLINE).assert_code(0);
+        let end = gateway.into_process().finish(DEADLINE).assert_code(0);
+        for words in ["could not be synced", "not told of the drain"] {
+            assert!(!end.stderr.contains(words), "{number}: {}", end.stderr);
+        }
         if fault::hits(&home).is_empty() {
             assert!(number > 6, "only {number} threads were asked for");
             return;
         }
     }
+}
+
+#[test]
+fn a_turn_does_not_run_without_what_was_said_before_because_descriptors_are_short() {
+    let home = Home::new();
+    let gateway = home.start();
+    message_is_done(&mut Caller::unix(&home.control_socket()).unwrap(), "before");
+    gateway.signal(libc::SIGINT);
+    gateway.into_process().finish(DEADLINE).assert_code(0);
+    let marker = home.path().join("no-descriptors");
+    let when = When::While(&marker);
+    let fault = Fault { call: "openat", error: libc::EMFILE, when, on: "sessions/" };
+    let gateway = fault.into(home.launch(), &home).start();
+    File::create(&marker).unwrap();
+    let mut caller = Caller::unix(&home.control_socket()).unwrap();
+    let id = posted(&mut caller, "s", "during");
+    refusals(&home, 4);
+    let waiting = message(&mut caller, &id);
+    assert_eq!((&waiting["status"], &waiting["attempts"]), (&"running".into(), &1.into()));
+    caller.ask("GET", "/ready", &[], "").unwrap().assert_status(503);
+    fs::remove_file(&marker).unwrap();
+    let target = format!("/v1/messages/{id}?wait=10");
+    let done = caller.ask("GET", &target, &[], "").unwrap().assert_status(200).json();
+    assert_eq!((&done["status"], &done["attempts"]), (&"done".into(), &1.into()), "{done}");
+    drop(gateway);
 }
 
 /// What a new connection over TCP is answered with.

@@ -35,11 +35,7 @@ impl Hub {
     /// is no thread for it, as soon as there is.
     pub fn open(self: &Arc<Self>) {
         let keeper = |hub: Arc<Self>| Box::new(move || hub.keep());
-        while let Err(e) = threads::spawn("keeper", THREAD_STACK, keeper(Arc::clone(self))) {
-            let why = format!("no thread for the keeper: {e}");
-            if self.set_shortage(Some(&why)) {
-                log::warn!("{why}; it is tried again until there is one");
-            }
+        while !self.spawn_worker("keeper", keeper(Arc::clone(self))) {
             let cut = poll(&mut [Interest::read(self.cut.as_fd())], Some(THREAD_PAUSE));
             if self.is_draining() || cut.is_ok_and(|ready| ready > 0) {
                 return;

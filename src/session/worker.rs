@@ -20,6 +20,7 @@ use crate::journal::record::{Accepted, Record, Step};
 use crate::journal::{Purpose, Refused};
 use crate::limits::{DISK_PAUSE, MAX_TURN_PAUSE, SHORTAGE_COUNTS, THREAD_PAUSE, WORKER_STACK};
 use crate::sys::poll::{Interest, poll};
+use crate::sys::process::is_shortage;
 use crate::sys::random;
 use crate::threads;
 
@@ -48,7 +49,7 @@ impl Hub {
         }
     }
 
-    /// Starts a thread for a turn or for deliveries; false where the system has none.
+    /// Starts a thread for a turn, for deliveries or the keeper; false where the system has none.
     pub(super) fn spawn_worker(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> bool {
         let spawned = threads::spawn(name, WORKER_STACK, work);
         if let Err(e) = &spawned {
@@ -143,8 +144,12 @@ impl Hub {
                 if entry.attempts > 1 && settled.is_ok() {
                     settled = self.transcripts.take_back(session, id);
                 }
-                // A full disk must not keep accepted work from going on.
+                // A full disk must not keep accepted work from going on; what it lacks of the system it
+                // waits for, and does not run without what was said before.
                 if let Err(e) = settled {
+                    if is_shortage(&e) {
+                        return Err(e);
+                    }
                     self.transcripts.unsettle(session);
                     log::warn!("the transcript for turn {id} is not up to date: {e}");
                 }

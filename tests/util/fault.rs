@@ -49,7 +49,13 @@ impl Fault<'_> {
     /// What a program has to find in its environment for it.
     #[track_caller]
     pub fn variables(self, home: &Home) -> [(&'static str, String); 2] {
-        let _ = fs::remove_file(log(home));
+        self.variables_in(&home.state_dir(), &log(home))
+    }
+
+    /// The same for a gateway elsewhere: with its state directory, and where hits are written down.
+    #[track_caller]
+    pub fn variables_in(self, state_dir: &Path, log: &Path) -> [(&'static str, String); 2] {
+        let _ = fs::remove_file(log);
         let (first, last, marker) = match self.when {
             When::Once(number) => (number, number, Path::new("-")),
             When::From(number) => (number, u32::MAX, Path::new("-")),
@@ -59,8 +65,8 @@ impl Fault<'_> {
             "{} {} {first} {last} {} {} {}",
             self.call,
             self.error,
-            home.state_dir().join(self.on).display(),
-            log(home).display(),
+            state_dir.join(self.on).display(),
+            log.display(),
             marker.display()
         );
         [("LD_PRELOAD", library().display().to_string()), ("HERMES_FAULT", order)]
@@ -77,9 +83,10 @@ fn log(home: &Home) -> PathBuf {
     home.path().join("faults")
 }
 
-/// Built once by each test program, into cargo's directory for such things.
+/// Built once by each test program, into cargo's directory for such things. In a sandbox, where there is
+/// no compiler, what was built outside before.
 #[track_caller]
-fn library() -> &'static Path {
+pub fn library() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/preload/fault.rs");
@@ -89,11 +96,14 @@ fn library() -> &'static Path {
         let built = Command::new(rustc)
             .args(["--edition", "2024", "--crate-type", "cdylib", "-C", "panic=abort", "-o"])
             .args([&made, &source])
-            .output()
-            .expect("rustc");
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+            .output();
         // In one step: another test program may be using the one that is there.
         let path = dir.join("fault.so");
+        if built.is_err() && path.exists() {
+            return path;
+        }
+        let built = built.expect("rustc");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         fs::rename(&made, &path).unwrap();
         path
     })
