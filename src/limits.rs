@@ -217,10 +217,10 @@ pub const SHORTAGE_ROOM: usize = 16;
 pub const SHORTAGE_LASTS: Duration = Duration::from_millis(600);
 
 /// How often it is said that connections cannot be accepted: twenty lines a second would hide all others.
-pub const SHORTAGE_SAID: Duration = Duration::from_secs(10);
+pub const SHORTAGE_LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// What a client of the spare thread may take for its request and to read the answer: others wait.
-pub const SPARE_PATIENCE: Duration = Duration::from_millis(500);
+pub const SPARE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Tasks that connections leave to others: our own threads, control connections, deliveries.
 pub const RESERVED_TASKS: usize = 32;
@@ -388,7 +388,7 @@ pub const SYSLOG_RECONNECT: Duration = Duration::from_millis(100);
 pub const SYSLOG_PATIENCE: Duration = Duration::from_millis(200);
 
 /// How long it is left alone then; lines go to standard error meanwhile.
-pub const SYSLOG_REST: Duration = Duration::from_secs(5);
+pub const SYSLOG_BACK_OFF: Duration = Duration::from_secs(5);
 
 // ---- Messages.
 
@@ -415,7 +415,7 @@ pub const DISK_PAUSE: Duration = Duration::from_millis(500);
 pub const THREAD_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long a shortage is said after work last had to wait for it: some of these pauses.
-pub const SHORTAGE_COUNTS: Duration = Duration::from_secs(2);
+pub const SHORTAGE_VALID: Duration = Duration::from_secs(2);
 
 /// How long a record that nobody waits for may stay unsynced: the next message usually takes it
 /// along, for nothing.

@@ -13,7 +13,9 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, LogFormat, LoggerBackend, Severity};
 
 use crate::config::LogTarget;
-use crate::limits::{LOG_PATIENCE, MAX_LOG_LINE, SYSLOG_PATIENCE, SYSLOG_RECONNECT, SYSLOG_REST};
+use crate::limits::{
+    LOG_PATIENCE, MAX_LOG_LINE, SYSLOG_BACK_OFF, SYSLOG_PATIENCE, SYSLOG_RECONNECT,
+};
 use crate::sys::clock::Utc;
 use crate::sys::fd::device_and_inode;
 use crate::sys::poll::{Interest, poll};
@@ -123,7 +125,7 @@ impl Log for Logger {
 
     /// Says what was lost, where that can be said by now.
     fn flush(&self) {
-        self.lock().own_up();
+        self.lock().report_lost();
     }
 }
 
@@ -132,14 +134,14 @@ impl State {
     /// not read costs lines, and neither turns nor a stop their time.
     fn write(&mut self, level: Level, message: &str) {
         let patience = if self.lost == 0 { LOG_PATIENCE } else { Duration::ZERO };
-        self.own_up();
+        self.report_lost();
         if self.lost > 0 || !self.sink.write(level, message, patience) {
             self.lost += 1;
         }
     }
 
     /// Says how many lines were lost, if there is room for that.
-    fn own_up(&mut self) {
+    fn report_lost(&mut self) {
         if self.lost == 0 {
             return;
         }
@@ -167,13 +169,13 @@ impl Sink {
                 plain()
             }
         };
-        put(io::stderr().lock(), &line, patience)
+        write_within(io::stderr().lock(), &line, patience)
     }
 }
 
 /// One write, so that lines of several processes do not mix. A reader that does not read holds us up for
 /// this long only. Says whether it was written.
-pub fn put(mut out: impl Write + AsFd, text: &str, patience: Duration) -> bool {
+pub fn write_within(mut out: impl Write + AsFd, text: &str, patience: Duration) -> bool {
     let room = poll(&mut [Interest::write(out.as_fd())], Some(patience));
     room.is_ok_and(|ready| ready > 0) && out.write_all(text.as_bytes()).is_ok()
 }
@@ -202,7 +204,7 @@ impl Syslog {
             self.connection = None;
             if matches!(sent, Err(syslog::Error::Write(e)) if e.kind() == ErrorKind::WouldBlock) {
                 // It is there and does not read: the next line does not wait for it again.
-                self.again = Some(Instant::now() + SYSLOG_REST);
+                self.again = Some(Instant::now() + SYSLOG_BACK_OFF);
                 return false;
             }
         }

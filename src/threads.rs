@@ -18,7 +18,7 @@ pub fn spawn(
 }
 
 /// The same for work that has to be done: where there is no thread it tries again for so long.
-pub fn insist(
+pub fn spawn_with_retry(
     name: &str,
     stack: usize,
     work: Box<dyn FnOnce() + Send>,

@@ -380,7 +380,7 @@ fn new_clients_are_served_as_soon_as_there_are_threads_again() {
         (gateway.status()["connections"].as_u64()? >= 50).then_some(held)
     });
     // On a quiet machine within 0.6 s.
-    assert!(freed.elapsed() < Duration::from_secs(3), "{:?}", freed.elapsed());
+    assert!(freed.elapsed() < Duration::from_secs(5), "{:?}", freed.elapsed());
     drop((idle, held));
 }
 

@@ -45,5 +45,5 @@ Ctrl-C stops it.
         key = started.key_file.display(),
     );
     // A greeting that nobody reads is no reason to stop.
-    logger::put(io::stdout().lock(), &text, LOG_PATIENCE);
+    logger::write_within(io::stdout().lock(), &text, LOG_PATIENCE);
 }

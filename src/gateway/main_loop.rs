@@ -4,7 +4,7 @@
 
 mod ending;
 
-use crate::limits::{ACCEPT_BACK_OFF, SHORTAGE_SAID, THREAD_PAUSE, THREAD_STACK};
+use crate::limits::{ACCEPT_BACK_OFF, SHORTAGE_LOG_EVERY, THREAD_PAUSE, THREAD_STACK};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -173,7 +173,7 @@ impl Main {
             && let Err(e) = started.doors.accept(&started.service)
         {
             let now = Instant::now();
-            if self.timers.told_accept.is_none_or(|at| now - at >= SHORTAGE_SAID) {
+            if self.timers.told_accept.is_none_or(|at| now - at >= SHORTAGE_LOG_EVERY) {
                 log::warn!("cannot accept connections: {e}; trying again in a moment");
                 self.timers.told_accept = Some(now);
             }

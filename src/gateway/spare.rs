@@ -13,7 +13,7 @@ use std::time::Instant;
 use super::doors::{Counted, limits};
 use crate::api;
 use crate::http::{Connection, Gate, Limits, Shared};
-use crate::limits::{ACCEPT_BACK_OFF, CONNECTION_STACK, SPARE_PATIENCE};
+use crate::limits::{ACCEPT_BACK_OFF, CONNECTION_STACK, SPARE_TIMEOUT};
 use crate::sys::poll::{Interest, poll};
 use crate::threads::spawn;
 
@@ -31,7 +31,7 @@ impl Spare {
     /// No thread.
     pub fn start() -> io::Result<Spare> {
         let (sender, incoming) = channel();
-        spawn("spare", CONNECTION_STACK, Box::new(move || stand_by(&incoming)))?;
+        spawn("spare", CONNECTION_STACK, Box::new(move || run(&incoming)))?;
         Ok(Spare(sender))
     }
 
@@ -42,7 +42,7 @@ impl Spare {
     }
 }
 
-fn stand_by(incoming: &Receiver<Waiting>) {
+fn run(incoming: &Receiver<Waiting>) {
     let mut waiting = Vec::new();
     loop {
         if waiting.is_empty() {
@@ -67,9 +67,9 @@ fn stand_by(incoming: &Receiver<Waiting>) {
 /// Serves one request, which must come at once.
 fn serve(Waiting { stream, counted, .. }: Waiting) {
     let limits = Limits {
-        head_timeout: SPARE_PATIENCE,
-        body_timeout: SPARE_PATIENCE,
-        write_timeout: SPARE_PATIENCE,
+        head_timeout: SPARE_TIMEOUT,
+        body_timeout: SPARE_TIMEOUT,
+        write_timeout: SPARE_TIMEOUT,
         ..limits(&counted.service)
     };
     let gate = Gate::default();

@@ -22,7 +22,7 @@ use crate::agent::Agent;
 use crate::config::Config;
 use crate::journal::record::{Record, Step};
 use crate::journal::{Condition, Journal, Purpose, Refused};
-use crate::limits::{DISK_PAUSE, SHORTAGE_COUNTS, THREAD_STACK};
+use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_STACK};
 use crate::subprocess::Children;
 use crate::sys::fd::Event;
 use crate::threads;
@@ -68,7 +68,7 @@ pub(super) struct State {
     /// Turns between two attempts.
     pub(super) resting: Vec<(Instant, Id)>,
     /// Begun attempts for which there was no thread, and when to try again.
-    pub(super) unmanned: Vec<(Instant, Id)>,
+    pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
     /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
     pub(super) held: Vec<Id>,
@@ -118,7 +118,7 @@ impl Hub {
             waiting: Vec::new(),
             runs: Runs::default(),
             resting: Vec::new(),
-            unmanned: Vec::new(),
+            without_thread: Vec::new(),
             outboxes: Outboxes::new(&book),
             held: Vec::new(),
             followers: Vec::new(),
@@ -180,7 +180,7 @@ impl Hub {
     pub(super) fn nudge(&self, state: &mut State) {
         state.runs.nudge();
         state.followers.iter().for_each(|follower| follower.raise());
-        for (_, id) in std::mem::take(&mut state.unmanned) {
+        for (_, id) in std::mem::take(&mut state.without_thread) {
             state.runs.end(id);
             self.rest_from_work();
         }
@@ -206,7 +206,7 @@ impl Hub {
         let shortage = self.shortage.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (self.journal.condition(), shortage) {
             // What waits tries again more often: an older one is of work that was taken back.
-            (Condition::Good, Some((at, why))) if at.elapsed() < SHORTAGE_COUNTS => {
+            (Condition::Good, Some((at, why))) if at.elapsed() < SHORTAGE_VALID => {
                 Condition::Degraded(why)
             }
             (condition, _) => condition,

@@ -69,14 +69,14 @@ impl Hub {
             if self.is_draining() {
                 return;
             }
-            let due = due_of(&mut state.resting, Instant::now());
+            let due = take_due(&mut state.resting, Instant::now());
             let ids = due.iter().flat_map(|id| state.dispatch.wake(*id)).collect();
             let begun = self.begin(&mut state, ids);
             let sync = state.sync_at.take_if(|at| *at <= Instant::now()).is_some();
-            let unmanned = due_of(&mut state.unmanned, Instant::now());
+            let without_thread = take_due(&mut state.without_thread, Instant::now());
             drop(state);
             self.employ(begun);
-            self.employ(unmanned);
+            self.employ(without_thread);
             self.send_what_is_due();
             self.settings().agent.rest();
             if sync {
@@ -204,7 +204,7 @@ impl Hub {
 impl State {
     /// When there is something to do for the keeper.
     fn next_due(&self, now: Instant, round: Duration) -> Instant {
-        let resting = self.resting.iter().chain(&self.unmanned).map(|(at, _)| *at);
+        let resting = self.resting.iter().chain(&self.without_thread).map(|(at, _)| *at);
         let sending = self.outboxes.next_due(now);
         let all = resting.chain(self.sync_at).chain(sending);
         all.fold(now + round, Instant::min)
@@ -212,7 +212,7 @@ impl State {
 }
 
 /// Takes what is due out of a list.
-fn due_of(waiting: &mut Vec<(Instant, Id)>, now: Instant) -> Vec<Id> {
+fn take_due(waiting: &mut Vec<(Instant, Id)>, now: Instant) -> Vec<Id> {
     let due = waiting.iter().filter(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
     waiting.retain(|(at, _)| *at > now);
     due

@@ -303,7 +303,8 @@ impl Hub {
             }
             let _ = done.send(());
         };
-        let begun = threads::insist("close", THREAD_STACK, Box::new(sync), CLOSE_PATIENCE);
+        let begun =
+            threads::spawn_with_retry("close", THREAD_STACK, Box::new(sync), CLOSE_PATIENCE);
         if begun.is_err() || ended.recv_timeout(CLOSE_PATIENCE).is_err() {
             log::warn!("the journal could not be synced in time; what was acknowledged is durable");
         }

@@ -18,7 +18,7 @@ use crate::agent::{Agent, Bounds, Context, Outcome, Turn};
 use crate::delivery::backoff;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::journal::{Purpose, Refused};
-use crate::limits::{DISK_PAUSE, MAX_TURN_PAUSE, SHORTAGE_COUNTS, THREAD_PAUSE, WORKER_STACK};
+use crate::limits::{DISK_PAUSE, MAX_TURN_PAUSE, SHORTAGE_VALID, THREAD_PAUSE, WORKER_STACK};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::is_shortage;
 use crate::sys::random;
@@ -41,7 +41,7 @@ impl Hub {
                 ids.extend(self.conclude(id, Outcome::Cancelled));
                 continue;
             }
-            state.unmanned.push((Instant::now() + THREAD_PAUSE, id));
+            state.without_thread.push((Instant::now() + THREAD_PAUSE, id));
             if self.is_draining() {
                 self.nudge(&mut state);
             }
@@ -97,7 +97,7 @@ impl Hub {
     /// Says whether it is news.
     pub(super) fn set_shortage(&self, why: Option<&str>) -> bool {
         let mut shortage = self.shortage.lock().unwrap_or_else(PoisonError::into_inner);
-        let counted = shortage.as_ref().is_some_and(|(at, _)| at.elapsed() < SHORTAGE_COUNTS);
+        let counted = shortage.as_ref().is_some_and(|(at, _)| at.elapsed() < SHORTAGE_VALID);
         *shortage = why.map(|why| (Instant::now(), format!("turns wait: {why}")));
         !counted
     }
