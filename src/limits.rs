@@ -212,8 +212,15 @@ pub const STRANGERS_MOMENT: Duration = Duration::from_millis(500);
 /// control socket and a turn or two. Also how many may leave for one that comes.
 pub const SHORTAGE_ROOM: usize = 16;
 
-/// How long fewer are let in after that.
-pub const SHORTAGE_LASTS: Duration = Duration::from_secs(10);
+/// How long a shortage counts, and fewer are let in: accepting is tried again much sooner, so that one
+/// which lasts is seen again within it, and one that has passed keeps nobody out for long.
+pub const SHORTAGE_LASTS: Duration = Duration::from_millis(600);
+
+/// How often it is said that connections cannot be accepted: twenty lines a second would hide all others.
+pub const SHORTAGE_LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// What a client of the spare thread may take for its request and to read the answer: others wait.
+pub const SPARE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Tasks that connections leave to others: our own threads, control connections, deliveries.
 pub const RESERVED_TASKS: usize = 32;
@@ -374,7 +381,7 @@ pub const MAX_STDERR_LOGGED: usize = 64 << 10;
 /// The most that we take of what systemctl prints; `list-jobs` and `show` stay far below.
 pub const MAX_SYSTEMCTL_OUTPUT: usize = 256 << 10;
 
-/// How long a reader of our log that does not read may hold us up for a line; then the line is lost.
+/// How long a reader of our log that does not read may hold us up, once: then lines are lost and counted.
 pub const LOG_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The most bytes of a log line: less than PIPE_BUF (4096, pipe(7)), so that a pipe which takes a
@@ -386,6 +393,9 @@ pub const SYSLOG_RECONNECT: Duration = Duration::from_millis(100);
 
 /// How long a syslog daemon that does not read may hold up the thread that logs.
 pub const SYSLOG_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long it is left alone then; lines go to standard error meanwhile.
+pub const SYSLOG_BACK_OFF: Duration = Duration::from_secs(5);
 
 // ---- Messages.
 
@@ -408,6 +418,12 @@ pub const RECENT_PARTIES: usize = 64;
 
 /// Between two tries to write a record that a disk has no room for.
 pub const DISK_PAUSE: Duration = Duration::from_millis(500);
+
+/// Between two tries to start a thread that the system did not have: work goes on within a moment.
+pub const THREAD_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long a shortage is said after work last had to wait for it: some of these pauses.
+pub const SHORTAGE_VALID: Duration = Duration::from_secs(2);
 
 /// How long a record that nobody waits for may stay unsynced: the next message usually takes it
 /// along, for nothing.

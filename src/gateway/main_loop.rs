@@ -4,7 +4,7 @@
 
 mod ending;
 
-use crate::limits::{ACCEPT_BACK_OFF, SHORTAGE_LASTS, THREAD_STACK};
+use crate::limits::{ACCEPT_BACK_OFF, SHORTAGE_LOG_EVERY, THREAD_PAUSE, THREAD_STACK};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use super::startup::{self, Started};
 use super::timers::{Timers, due};
-use super::{Plan, greeting, reload};
+use super::{Plan, greeting, reload::Reloads};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, Moment, Place};
@@ -61,6 +61,7 @@ struct Main {
     starter: Option<JoinHandle<()>>,
     started: Option<Started>,
     stop: Option<Stop>,
+    reloads: Arc<Reloads>,
 }
 
 /// Runs the gateway from start to stop; returns the status to exit with.
@@ -102,6 +103,7 @@ impl Main {
             starter: None,
             started: None,
             stop: None,
+            reloads: Arc::default(),
         };
         main.starter = Some(main.spawn_starter(began).map_err(failed)?);
         Ok(main)
@@ -157,7 +159,7 @@ impl Main {
 
     /// Waits for whatever comes first, and accepts connections.
     fn wait(&mut self, signals: &Signals) -> std::io::Result<()> {
-        let timeout = self.timers.until_next(Instant::now());
+        let timeout = self.timers.until_next(Instant::now(), self.started.is_some());
         let doors = self.started.as_ref().filter(|_| self.timers.accept.is_none());
         let door = |fd| Interest::read(fd);
         let mut interests = [
@@ -172,8 +174,7 @@ impl Main {
             && let Err(e) = started.doors.accept(&started.service)
         {
             let now = Instant::now();
-            // Twenty lines a second would hide all others.
-            if self.timers.told_accept.is_none_or(|at| now - at >= SHORTAGE_LASTS) {
+            if self.timers.told_accept.is_none_or(|at| now - at >= SHORTAGE_LOG_EVERY) {
                 log::warn!("cannot accept connections: {e}; trying again in a moment");
                 self.timers.told_accept = Some(now);
             }
@@ -202,16 +203,16 @@ impl Main {
         }
     }
 
-    /// Reads the configuration in a thread of its own: it may be on a disk that hangs.
-    fn reload(&self) {
+    fn reload(&mut self) {
+        let now = Instant::now();
         let Some(started) = &self.started else {
-            log::info!("a reload was asked for during the start: nothing to do");
+            log::info!("a reload was asked for during the start: it follows at its end");
+            self.timers.reload = Some(now);
             return;
         };
-        let (plan, service) = (self.plan.clone(), Arc::clone(&started.service));
-        let work = move || reload::reload(&plan, &service);
-        if let Err(e) = spawn("reload", THREAD_STACK, Box::new(work)) {
-            log::error!("not reloaded: {e}");
+        if let Err(e) = self.reloads.ask(&self.plan, &started.service) {
+            log::warn!("no thread for the reload ({e}): it is tried again");
+            self.timers.reload = Some(now + THREAD_PAUSE);
         }
     }
 
@@ -263,6 +264,9 @@ impl Main {
     fn look_at_clock(&mut self) {
         let now = Instant::now();
         due(&mut self.timers.accept, now);
+        if self.started.is_some() && due(&mut self.timers.reload, now) {
+            self.reload();
+        }
         if let Some((at, interval)) = self.timers.watchdog.filter(|(at, _)| *at <= now) {
             self.notifier.send("WATCHDOG=1");
             // From now, not from `at`: after a suspend there is nothing to catch up with.

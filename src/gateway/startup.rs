@@ -86,7 +86,7 @@ pub fn start(
     let hub = Hub::new(journal, book, transcripts, settings, shared)
         .map_err(|e| Failure::cannot("make an event counter", &e))?;
     let service = Arc::new(Service::new(facts, keys, hub, quiet));
-    let doors = Doors::new(tcp, control, &service);
+    let doors = Doors::new(tcp, control);
     let doors = doors.map_err(|e| Failure::cannot("start a thread", &e))?;
     Ok(Started {
         service,
@@ -132,9 +132,7 @@ fn journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book), Fai
 pub fn settle(plan: &Plan, started: &Service, run: &Run, own: Option<&OwnUnit>) {
     let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
     plan.children.settle(delegated.as_deref());
-    if let Err(e) = started.hub.open() {
-        log::error!("no turn can begin: {e}");
-    }
+    started.hub.open();
     if let Some(line) = run.silent() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
         let (started, reason) = (text("started"), text("reason"));
@@ -151,9 +149,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run, own: Option<&OwnUnit>) 
 
 /// Loads the configuration, with the secrets that it names.
 pub fn load(plan: &Plan) -> Result<Loaded, Failure> {
-    config::load(&plan.sources)
-        .and_then(Loaded::with_secrets)
-        .map_err(|e| Failure::new(Exit::Config, format!("the configuration is wrong\n{e}")))
+    Ok(config::load(&plan.sources).and_then(Loaded::with_secrets)?)
 }
 
 /// A configuration with what is made from it.
@@ -167,21 +163,23 @@ pub fn settings(plan: &Plan, config: Config) -> Settings {
 pub fn keys(plan: &Plan, named: Option<&Path>, loaded: &Loaded) -> Result<Keyring, Failure> {
     let (path, configured) = (named.map_or(plan.dirs.key(), PathBuf::from), named.is_some());
     let path = path.as_path();
-    let wrong = |why: String| {
-        Failure::new(Exit::Config, format!("the key file {} cannot be used: {why}", path.display()))
+    let wrong = |e: io::Error| {
+        let words = format!("the key file {} cannot be used: {e}", path.display());
+        Failure::new(Exit::for_file(&e), words)
     };
     let read = || files::read_secret(path, MAX_KEY_FILE);
     let text = match read() {
         Err(e) if e.kind() == io::ErrorKind::NotFound && !configured => {
-            make_key(path).map_err(|e| wrong(e.to_string()))?;
+            make_key(path).map_err(wrong)?;
             log::info!("a new API key was made: {}", path.display());
             read()
         }
         found => found,
     };
-    let text = text.map_err(|e| wrong(e.to_string()))?;
+    let text = text.map_err(wrong)?;
     let remedy = if configured { "" } else { "; remove the file and a new key is made" };
-    let owner = Secret::client(&text).map_err(|why| wrong(format!("{why}{remedy}")))?;
+    let owner =
+        Secret::client(&text).map_err(|why| wrong(io::Error::other(format!("{why}{remedy}"))))?;
     Keyring::new(&owner, &loaded.config).map_err(|name| {
         let place = loaded.place(&format!("keys.{name}.file")).unwrap_or_default();
         let fault = format!("keys.{name} has the gateway's own key ({})", path.display());

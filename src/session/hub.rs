@@ -22,7 +22,7 @@ use crate::agent::Agent;
 use crate::config::Config;
 use crate::journal::record::{Record, Stamp, Step};
 use crate::journal::{Condition, Journal, Purpose, Refused};
-use crate::limits::{DISK_PAUSE, MARK_AFTER, THREAD_STACK};
+use crate::limits::{DISK_PAUSE, MARK_AFTER, SHORTAGE_VALID, THREAD_STACK};
 use crate::subprocess::Children;
 use crate::sys::fd::Event;
 use crate::threads;
@@ -44,8 +44,8 @@ pub struct Hub {
     pub(super) transcripts: Transcripts,
     pub(super) children: Arc<Children>,
     pub(super) care: Mutex<Care>,
-    /// What the system is short of, while a turn waits for it.
-    pub(super) shortage: Mutex<Option<String>>,
+    /// What the system was short of when work last had to wait for it.
+    pub(super) shortage: Mutex<Option<(Instant, String)>>,
     settings: RwLock<Arc<Settings>>,
     /// Raised once every turn has to end.
     pub cut: Event,
@@ -67,6 +67,8 @@ pub(super) struct State {
     pub(super) runs: Runs,
     /// Turns between two attempts.
     pub(super) resting: Vec<(Instant, Id)>,
+    /// Begun attempts for which there was no thread, and when to try again.
+    pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
     /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
     pub(super) held: Vec<Id>,
@@ -118,6 +120,7 @@ impl Hub {
             waiting: Vec::new(),
             runs: Runs::default(),
             resting: Vec::new(),
+            without_thread: Vec::new(),
             outboxes: Outboxes::new(&book),
             held: Vec::new(),
             followers: Vec::new(),
@@ -158,6 +161,7 @@ impl Hub {
         state.followers.iter().for_each(|follower| follower.raise());
         let ids = state.dispatch.rebound(bounds);
         let begun = self.begin(&mut state, ids);
+        self.alarm.notify_all();
         drop(state);
         self.employ(begun);
     }
@@ -166,15 +170,25 @@ impl Hub {
     pub fn drain(self: &Arc<Self>) {
         self.draining.store(true, Ordering::SeqCst);
         let hub = Arc::clone(self);
-        let nudge = move || {
-            let state = hub.lock();
-            state.runs.nudge();
-            state.followers.iter().for_each(|follower| follower.raise());
-            hub.alarm.notify_all();
-        };
-        if let Err(e) = threads::spawn("drain", THREAD_STACK, Box::new(nudge)) {
-            log::warn!("those who wait are not told of the drain: {e}");
+        let work = move || hub.nudge(&mut hub.lock());
+        if let Err(e) = threads::spawn("drain", THREAD_STACK, Box::new(work)) {
+            // The lock is held for moments, unless the disk hangs.
+            match self.state.try_lock() {
+                Ok(mut state) => self.nudge(&mut state),
+                Err(_) => log::warn!("those who wait are not told of the drain: {e}"),
+            }
         }
+    }
+
+    /// Tells those who wait of the drain. What has begun and has no thread does not go on.
+    pub(super) fn nudge(&self, state: &mut State) {
+        state.runs.nudge();
+        state.followers.iter().for_each(|follower| follower.raise());
+        for (_, id) in std::mem::take(&mut state.without_thread) {
+            state.runs.end(id);
+            self.rest_from_work();
+        }
+        self.alarm.notify_all();
     }
 
     pub fn is_draining(&self) -> bool {
@@ -195,7 +209,10 @@ impl Hub {
     pub fn condition(&self) -> Condition {
         let shortage = self.shortage.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (self.journal.condition(), shortage) {
-            (Condition::Good, Some(why)) => Condition::Degraded(why),
+            // What waits tries again more often: an older one is of work that was taken back.
+            (Condition::Good, Some((at, why))) if at.elapsed() < SHORTAGE_VALID => {
+                Condition::Degraded(why)
+            }
             (condition, _) => condition,
         }
     }
@@ -307,6 +324,9 @@ impl Hub {
         if let Refused::Broken(_) = refused {
             self.broken.store(true, Ordering::SeqCst);
             self.quiet.raise();
+        } else if let Refused::Full(_) = refused {
+            // It may find something to let go.
+            self.alarm.notify_all();
         }
         refused
     }

@@ -15,10 +15,9 @@ use super::message::rfc3339;
 use crate::delivery::{Parcel, Sent, backoff};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Purpose, Refused};
-use crate::limits::{DISK_PAUSE, MAX_DELIVERY_PAUSE, WORKER_STACK};
+use crate::limits::{DISK_PAUSE, MAX_DELIVERY_PAUSE};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::random;
-use crate::threads;
 
 /// What comes of one round of a sender.
 enum Round {
@@ -57,9 +56,7 @@ impl Hub {
         };
         for target in targets {
             let (hub, name) = (Arc::clone(self), target.clone());
-            let work = move || hub.send_all(&name);
-            if let Err(e) = threads::spawn("delivery", WORKER_STACK, Box::new(work)) {
-                log::warn!("no thread for deliveries to {target}: {e}");
+            if !self.spawn_worker("delivery", Box::new(move || hub.send_all(&name))) {
                 self.stop_sending(&target, Some(Instant::now() + DISK_PAUSE));
             }
         }

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use super::book::{Counts, Digest, Entry, Who, session_digest};
@@ -293,19 +294,19 @@ impl Hub {
     /// Makes all that was written durable: the last thing before the process ends. A disk that hangs
     /// is not waited for.
     pub fn close(self: &Arc<Self>) {
-        let Ok(done) = Event::new().map(Arc::new) else { return };
-        let (hub, event) = (Arc::clone(self), Arc::clone(&done));
+        // Takes no descriptor, of which there may be none.
+        let (done, ended) = channel();
+        let hub = Arc::clone(self);
         let sync = move || {
             // For the mark alone a full disk has no room, which costs nothing.
             if let (Err(refused), _) = (hub.sync(hub.journal.last()), hub.mark()) {
                 log::error!("the last records may be lost: {refused}");
             }
-            event.raise();
+            let _ = done.send(());
         };
-        let begun = threads::spawn("close", THREAD_STACK, Box::new(sync));
-        if begun.is_err()
-            || poll(&mut [Interest::read(done.as_fd())], Some(CLOSE_PATIENCE)).is_ok_and(|n| n == 0)
-        {
+        let begun =
+            threads::spawn_with_retry("close", THREAD_STACK, Box::new(sync), CLOSE_PATIENCE);
+        if begun.is_err() || ended.recv_timeout(CLOSE_PATIENCE).is_err() {
             log::warn!("the journal could not be synced in time; what was acknowledged is durable");
         }
     }

@@ -5,6 +5,7 @@
 //! a path that begins with PREFIX or on the directory of that, fail with this errno, and LOG gets a
 //! line for each. Errno 0 is a short write: half of call FIRST, then no space; -1 is a hang: the call goes
 //! on when MARKER is gone. With a MARKER that is not "-", calls fail while that file is there.
+//! "pthread_create" is on no path.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong, c_void};
 use std::io::Write;
@@ -72,7 +73,9 @@ fn judge(call: &str, path: &str) -> Verdict {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let Some(order) = order() else { return Verdict::Go };
     let directory = order.prefix.rsplit_once('/').map_or("", |(directory, _)| directory);
-    if !order.means(call) || !(path.starts_with(&order.prefix) || path == directory) {
+    let anywhere = call == "pthread_create";
+    let there = anywhere || path.starts_with(&order.prefix) || path == directory;
+    if !order.means(call) || !there {
         return Verdict::Go;
     }
     if order.marker.as_deref().is_some_and(|marker| !is_there(marker)) {
@@ -224,3 +227,24 @@ stand_before!(openat(dir: c_int, path: Path, flags: c_int, mode: c_uint) -> c_in
     judge("openat", &path_at(dir, path)));
 stand_before!(openat64(dir: c_int, path: Path, flags: c_int, mode: c_uint) -> c_int,
     judge("openat", &path_at(dir, path)));
+stand_before!(statx(dir: c_int, path: Path, flags: c_int, mask: c_uint, into: *mut c_void) -> c_int,
+    judge("statx", &path_at(dir, path)));
+
+type Work = extern "C" fn(*mut c_void) -> *mut c_void;
+
+/// Returns its error, and leaves errno alone.
+// SAFETY: the C library's function of this name has this type, and asks the same of callers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pthread_create(
+    thread: *mut c_void,
+    how: Bytes,
+    work: Work,
+    argument: *mut c_void,
+) -> c_int {
+    if let Verdict::Fail(error) = judge("pthread_create", "") {
+        return error;
+    }
+    let real = real!(c"pthread_create", fn(*mut c_void, Bytes, Work, *mut c_void) -> c_int);
+    // SAFETY: the arguments are the caller's.
+    unsafe { real(thread, how, work, argument) }
+}
