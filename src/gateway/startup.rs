@@ -24,6 +24,7 @@ use crate::lifecycle::instance::Instance;
 use crate::limits::{BACKLOG, KEY_BYTES, MAX_KEY_FILE, WANTED_DESCRIPTORS};
 use crate::session::book::Book;
 use crate::session::hub::{Hub, Settings};
+use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
 use crate::sys::{fs as files, proc, random, socket};
@@ -79,8 +80,9 @@ pub fn start(
     let transcripts = Transcripts::new(plan.dirs.sessions());
     let settings = settings(plan, config.clone());
     let shared = (Arc::clone(&plan.children), Arc::clone(&quiet));
-    let hub = Hub::new(journal, book, transcripts, settings, shared)
+    let hub = Hub::new(journal, book, transcripts, settings, shared, Box::new(System))
         .map_err(|e| Failure::cannot("make an event counter", &e))?;
+    hub.keep_time();
     let service = Arc::new(Service::new(facts, keys, hub, quiet));
     let doors = Doors::new(tcp, control, &service);
     let doors = doors.map_err(|e| Failure::cannot("start a thread", &e))?;
