@@ -182,7 +182,7 @@ impl Record {
         let kind = members.text("t")?.ok_or("a record has no kind (`t`)")?;
         let lacks = |key: &str| format!("a record of kind {kind:?} has no {key:?}");
         let need = |key: &str| members.text(key)?.ok_or_else(|| lacks(key));
-        let at = || Ok::<Stamp, String>(members.stamp()?.ok_or_else(|| lacks("at"))?);
+        let at = || members.stamp()?.ok_or_else(|| lacks("at"));
         let step = match kind.as_str() {
             "accepted" => {
                 return Ok(Record::Accepted(Box::new(Accepted {

@@ -49,6 +49,7 @@ impl Clock {
                 let since = now.since_boot.saturating_sub(mark.since_boot);
                 Stamp { age: newest.age.max(mark.at.age.saturating_add(since)), ..newest }
             }
+            None if newest == Stamp::default() => newest,
             None => {
                 let off = now.wall.saturating_sub(newest.at).min(millis(MAX_OFF));
                 let (age, off) = (newest.age.saturating_add(off), newest.off.saturating_add(off));
@@ -131,7 +132,7 @@ mod tests {
     #[test]
     fn running_time_goes_on_as_since_boot_says() {
         let start = Reading { wall: NOW, since_boot: HOUR };
-        let clock = Clock::new(None, Stamp::default(), "a".to_owned(), start);
+        let clock = Clock::new(None, Stamp { at: 1, age: 0, off: 0 }, "a".to_owned(), start);
         for wall in [0, NOW - DAY, NOW, NOW + 3652 * DAY] {
             let later = Reading { wall, since_boot: 3 * HOUR };
             let off = DAY;
@@ -139,6 +140,8 @@ mod tests {
             let before = Reading { wall, since_boot: 0 };
             assert_eq!(clock.stamp(before).age, off, "never back");
         }
+        let first = Clock::new(None, Stamp::default(), "a".to_owned(), start);
+        assert_eq!(first.stamp(start), Stamp { at: NOW, age: 0, off: 0 }, "a new journal");
     }
 
     #[test]
