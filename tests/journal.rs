@@ -95,20 +95,21 @@ fn it_is_text_a_record_a_line() {
         {"format": "hermes-gateway journal", "version": 1, "base": 1, "kept": 0}
     );
     assert_eq!(lines[0], (0, header));
-    let words: Vec<(u64, &str, &str)> = lines[1..]
+    assert_eq!((lines[1].0, &lines[1].1["t"]), (1, &"clock".into()));
+    let words: Vec<(u64, &str, &str)> = lines[2..]
         .iter()
         .map(|(n, json)| (*n, json["t"].as_str().unwrap(), json["id"].as_str().unwrap()))
         .collect();
     let steps = ["accepted", "started", "done"];
-    let wanted: Vec<(u64, &str, &str)> = (1..)
+    let wanted: Vec<(u64, &str, &str)> = (2..)
         .zip(ids.iter().flat_map(|id| steps.map(|step| (step, id.as_str()))))
         .map(|(number, (step, id))| (number, step, id))
         .collect();
     assert_eq!(words, wanted);
-    let (_, accepted) = &lines[1];
+    let (_, accepted) = &lines[2];
     assert_eq!((&accepted["principal"], &accepted["session"]), (&"owner".into(), &"s0".into()));
     assert_eq!(accepted["text"], "message 0");
-    assert!(text.lines().nth(1).unwrap().contains("{\"t\":\"accepted\",\"id\":\""), "{text}");
+    assert!(text.lines().nth(2).unwrap().contains("{\"t\":\"accepted\",\"id\":\""), "{text}");
     assert_eq!(fs::metadata(journal(&home)).unwrap().mode() & 0o077, 0, "others may read it");
 }
 

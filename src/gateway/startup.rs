@@ -18,7 +18,7 @@ use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
-use crate::journal::{FileJournal, Journal, MemoryJournal};
+use crate::journal::{FileJournal, Journal, MemoryJournal, Refused};
 use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::instance::Instance;
 use crate::limits::{BACKLOG, KEY_BYTES, MAX_KEY_FILE, WANTED_DESCRIPTORS};
@@ -82,7 +82,12 @@ pub fn start(
     let shared = (Arc::clone(&plan.children), Arc::clone(&quiet));
     let hub = Hub::new(journal, book, transcripts, settings, shared, Box::new(System))
         .map_err(|e| Failure::cannot("make an event counter", &e))?;
-    hub.keep_time();
+    if let Err(Refused::Broken(why)) = hub.keep_time() {
+        let dir = plan.dirs.state.display();
+        return Err(Failure::failed(format!(
+            "the journal in {dir} cannot be written: {why}; the next start reads it anew"
+        )));
+    }
     let service = Arc::new(Service::new(facts, keys, hub, quiet));
     let doors = Doors::new(tcp, control, &service);
     let doors = doors.map_err(|e| Failure::cannot("start a thread", &e))?;

@@ -64,7 +64,8 @@ impl Hub {
             drop(state);
             self.employ(begun);
             self.send_what_is_due();
-            self.keep_time();
+            // One that the disk has no room for is tried again in the next round.
+            let _ = self.keep_time();
             self.settings().agent.rest();
             if sync {
                 // Whether it broke is heard where it breaks.

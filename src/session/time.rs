@@ -5,8 +5,8 @@ use std::fmt;
 
 use super::clock::{Clock, Reading, millis};
 use super::hub::{Hub, now};
-use crate::journal::Purpose;
 use crate::journal::record::Stamp;
+use crate::journal::{Purpose, Refused};
 use crate::sys::{clock, proc};
 
 /// The clocks of a machine.
@@ -46,14 +46,13 @@ impl Hub {
 
     /// Writes a record of the clock where the journal needs one. Nobody waits for it: after a power
     /// cut it would be one of another boot.
-    pub fn keep_time(&self) {
+    ///
+    /// # Errors
+    /// Those of [`crate::journal::Journal::append`].
+    pub fn keep_time(&self) -> Result<(), Refused> {
         let mut state = self.lock();
         let (mark, newest) = (state.book.mark(), state.book.newest());
         let due = self.time.clock.record(mark, newest, self.time.clocks.read());
-        if let Some(record) = due
-            && let Err(refused) = self.write(&mut state, &record, Purpose::Completion)
-        {
-            log::debug!("the journal did not take the time: {refused}");
-        }
+        due.map_or(Ok(()), |due| self.write(&mut state, &due, Purpose::Completion).map(drop))
     }
 }
