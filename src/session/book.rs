@@ -11,7 +11,7 @@ mod who;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::clock::Mark;
+use super::clock::ClockRecord;
 use super::id::Id;
 use super::life::{Delivery, DeliveryEvent, Turn, TurnEvent};
 use crate::digests::Digests;
@@ -53,7 +53,7 @@ pub struct Book {
     bytes: u64,
     last: Option<Id>,
     newest: Stamp,
-    mark: Option<Mark>,
+    clock: Option<ClockRecord>,
 }
 
 impl Book {
@@ -73,7 +73,7 @@ impl Book {
             }
             Record::Clock { boot, since_boot, at } => {
                 let (boot, since_boot, at) = (boot.clone(), *since_boot, self.date(*at));
-                self.mark = Some(Mark { record: number, boot, since_boot, at });
+                self.clock = Some(ClockRecord { record: number, boot, since_boot, at });
             }
             Record::Unknown { id } => self.weigh(id.as_deref().and_then(Id::parse), bytes),
             Record::Step { id, n, at, step } => {
@@ -348,7 +348,7 @@ impl Book {
         match record_id.and_then(Id::parse) {
             Some(id) => self.place(id).is_some(),
             None => {
-                let clock = self.mark.as_ref().is_some_and(|mark| mark.record == number);
+                let clock = self.clock.as_ref().is_some_and(|known| known.record == number);
                 clock || self.resets.values().any(|reset| reset == number.into())
             }
         }

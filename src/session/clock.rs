@@ -22,7 +22,7 @@ pub struct Reading {
 
 /// The newest record of kind "clock": what CLOCK_BOOTTIME said when, and in which boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Mark {
+pub struct ClockRecord {
     /// The record's number.
     pub record: u64,
     pub boot: String,
@@ -42,12 +42,12 @@ pub struct Clock {
 
 impl Clock {
     /// Goes on where a journal ends: with its last record of the clock, and its newest stamp.
-    pub fn new(mark: Option<&Mark>, newest: Stamp, boot: String, now: Reading) -> Clock {
-        let same = mark.filter(|mark| !boot.is_empty() && mark.boot == boot);
+    pub fn new(known: Option<&ClockRecord>, newest: Stamp, boot: String, now: Reading) -> Clock {
+        let same = known.filter(|known| !boot.is_empty() && known.boot == boot);
         let start = match same {
-            Some(mark) => {
-                let since = now.since_boot.saturating_sub(mark.since_boot);
-                Stamp { age: newest.age.max(mark.at.age.saturating_add(since)), ..newest }
+            Some(known) => {
+                let since = now.since_boot.saturating_sub(known.since_boot);
+                Stamp { age: newest.age.max(known.at.age.saturating_add(since)), ..newest }
             }
             None if newest == Stamp::default() => newest,
             None => {
@@ -67,9 +67,14 @@ impl Clock {
 
     /// A record of the clock, where the journal needs one: the next start could not tell the time
     /// that has passed since its newest stamp.
-    pub fn record(&self, mark: Option<&Mark>, newest: Stamp, now: Reading) -> Option<Record> {
+    pub fn record(
+        &self,
+        known: Option<&ClockRecord>,
+        newest: Stamp,
+        now: Reading,
+    ) -> Option<Record> {
         let at = self.stamp(now);
-        let new_boot = !self.boot.is_empty() && mark.is_none_or(|mark| mark.boot != self.boot);
+        let new_boot = !self.boot.is_empty() && known.is_none_or(|known| known.boot != self.boot);
         let silent = at.age.saturating_sub(newest.age) >= millis(CLOCK_ROUND);
         let (boot, since_boot) = (self.boot.clone(), now.since_boot);
         (new_boot || silent).then_some(Record::Clock { boot, since_boot, at })
@@ -88,8 +93,13 @@ mod tests {
     const DAY: u64 = 24 * HOUR;
     const NOW: u64 = 1_795_000_000_000;
 
-    fn mark(boot: &str, since_boot: u64, age: u64) -> Mark {
-        Mark { record: 1, boot: boot.to_owned(), since_boot, at: Stamp { at: NOW, age, off: 0 } }
+    fn known(boot: &str, since_boot: u64, age: u64) -> ClockRecord {
+        ClockRecord {
+            record: 1,
+            boot: boot.to_owned(),
+            since_boot,
+            at: Stamp { at: NOW, age, off: 0 },
+        }
     }
 
     /// Age and off at a start whose journal has a record of the clock, in boot "a", of 1 h since boot
@@ -97,7 +107,7 @@ mod tests {
     fn at_start(boot: &str, wall: u64, since_boot: u64) -> (u64, u64) {
         let newest = Stamp { at: NOW, age: 6 * HOUR, off: HOUR };
         let now = Reading { wall, since_boot };
-        let clock = Clock::new(Some(&mark("a", HOUR, 5 * HOUR)), newest, boot.to_owned(), now);
+        let clock = Clock::new(Some(&known("a", HOUR, 5 * HOUR)), newest, boot.to_owned(), now);
         let Stamp { at, age, off } = clock.stamp(now);
         assert_eq!(at, wall, "people are told what the wall clock says");
         (age, off)
@@ -149,11 +159,11 @@ mod tests {
         let start = Reading { wall: NOW, since_boot: HOUR };
         let newest = Stamp { at: NOW, age: 5 * HOUR, off: 0 };
         let clock = |boot: &str| {
-            Clock::new(Some(&mark("a", HOUR, 5 * HOUR)), newest, boot.to_owned(), start)
+            Clock::new(Some(&known("a", HOUR, 5 * HOUR)), newest, boot.to_owned(), start)
         };
         let due = |boot: &str, since_boot| {
             let now = Reading { wall: NOW, since_boot };
-            clock(boot).record(Some(&mark("a", HOUR, 5 * HOUR)), newest, now)
+            clock(boot).record(Some(&known("a", HOUR, 5 * HOUR)), newest, now)
         };
         assert_eq!(due("a", HOUR), None);
         assert_eq!(due("", HOUR), None, "no boot would know it again");

@@ -111,7 +111,7 @@ impl Hub {
     ) -> std::io::Result<Arc<Hub>> {
         let mut book = book;
         book.requeue();
-        let clock = Clock::new(book.mark(), book.newest(), clocks.boot(), clocks.read());
+        let clock = Clock::new(book.clock(), book.newest(), clocks.boot(), clocks.read());
         let mut dispatch = Dispatch::new(bounds(&settings.config));
         for (id, entry) in book.entries().filter(|(_, entry)| !entry.turn.is_over()) {
             dispatch.restore(id, entry.session());

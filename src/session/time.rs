@@ -51,8 +51,8 @@ impl Hub {
     /// Those of [`crate::journal::Journal::append`].
     pub fn keep_time(&self) -> Result<(), Refused> {
         let mut state = self.lock();
-        let (mark, newest) = (state.book.mark(), state.book.newest());
-        let due = self.time.clock.record(mark, newest, self.time.clocks.read());
+        let (known, newest) = (state.book.clock(), state.book.newest());
+        let due = self.time.clock.record(known, newest, self.time.clocks.read());
         due.map_or(Ok(()), |due| self.write(&mut state, &due, Purpose::Completion).map(drop))
     }
 }

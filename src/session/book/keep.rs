@@ -8,7 +8,7 @@ use crate::journal::record::Stamp;
 use crate::limits::{
     KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, KEEP_UPTIME, MAX_AGE_STEP, MAX_DEAD_LETTERS,
 };
-use crate::session::clock::{Mark, millis};
+use crate::session::clock::{ClockRecord, millis};
 
 impl Book {
     /// Settled messages that need not be known any more: those with a key after a day, those
@@ -53,8 +53,8 @@ impl Book {
     }
 
     /// The newest record of the clock.
-    pub fn mark(&self) -> Option<&Mark> {
-        self.mark.as_ref()
+    pub fn clock(&self) -> Option<&ClockRecord> {
+        self.clock.as_ref()
     }
 
     /// Whether there are so many more than `keep` that they are worth a look.
