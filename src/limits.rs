@@ -405,6 +405,21 @@ pub const KEEP_RESULTS_FOR: Duration = Duration::from_secs(24 * HOUR);
 /// A month: whoever has not looked at a dead letter by then never will.
 pub const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(30 * 24 * HOUR);
 
+/// What was ended for less than this while the machine was on is not old, whatever the clocks say of
+/// the time in between: a wrong clock at one start after the other must not make a client's repeat of
+/// a request a second turn.
+pub const KEEP_UPTIME: Duration = Duration::from_secs(HOUR);
+
+/// What a reboot may add to ages: off every night counts in full, a clock that is years off does not.
+pub const MAX_OFF: Duration = Duration::from_secs(24 * HOUR);
+
+/// How long the journal may go without a record before one says the time: a part of [`MAX_OFF`], so
+/// that with a night behind it no time is lost.
+pub const CLOCK_ROUND: Duration = Duration::from_secs(6 * HOUR);
+
+/// Ages do not differ by more from one record to the next: those of [`CLOCK_ROUND`] are in between.
+pub const MAX_AGE_STEP: Duration = Duration::from_secs(366 * 24 * HOUR);
+
 /// Dead letters at once; beyond them the oldest go.
 pub const MAX_DEAD_LETTERS: usize = 10_000;
 

@@ -18,12 +18,13 @@ use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
-use crate::journal::{FileJournal, Journal, MemoryJournal};
+use crate::journal::{FileJournal, Journal, MemoryJournal, Refused};
 use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::instance::Instance;
 use crate::limits::{BACKLOG, KEY_BYTES, MAX_KEY_FILE, WANTED_DESCRIPTORS};
 use crate::session::book::Book;
 use crate::session::hub::{Hub, Settings};
+use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
 use crate::sys::{fs as files, proc, random, socket};
@@ -83,8 +84,14 @@ pub fn start(
     let transcripts = Transcripts::new(plan.dirs.sessions());
     let settings = settings(plan, config.clone());
     let shared = (Arc::clone(&plan.children), Arc::clone(&quiet));
-    let hub = Hub::new(journal, book, transcripts, settings, shared)
+    let hub = Hub::new(journal, book, transcripts, settings, shared, Box::new(System))
         .map_err(|e| Failure::cannot("make an event counter", &e))?;
+    if let Err(Refused::Broken(why)) = hub.keep_time() {
+        let dir = plan.dirs.state.display();
+        return Err(Failure::failed(format!(
+            "the journal in {dir} cannot be written: {why}; the next start reads it anew"
+        )));
+    }
     let service = Arc::new(Service::new(facts, keys, hub, quiet));
     let doors = Doors::new(tcp, control);
     let doors = doors.map_err(|e| Failure::cannot("start a thread", &e))?;

@@ -11,16 +11,18 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::book::{Book, Digest};
+use super::clock::Clock;
 use super::dispatch::{Bounds, Dispatch};
 use super::id::Id;
 use super::keeper::Care;
 use super::life::Turn;
 use super::outboxes::Outboxes;
 use super::reply::Runs;
+use super::time::{Clocks, Time};
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
-use crate::journal::record::{Record, Stamp, Step};
+use crate::journal::record::{Record, Step};
 use crate::journal::{Condition, Journal, Purpose, Refused};
 use crate::limits::{DISK_PAUSE, MARK_AFTER, SHORTAGE_VALID, THREAD_STACK};
 use crate::subprocess::Children;
@@ -43,6 +45,7 @@ pub struct Hub {
     pub(super) journal: Box<dyn Journal>,
     pub(super) transcripts: Transcripts,
     pub(super) children: Arc<Children>,
+    pub(super) time: Time,
     pub(super) care: Mutex<Care>,
     /// What the system was short of when work last had to wait for it.
     pub(super) shortage: Mutex<Option<(Instant, String)>>,
@@ -108,9 +111,11 @@ impl Hub {
         transcripts: Transcripts,
         settings: Settings,
         (children, quiet): (Arc<Children>, Arc<Event>),
+        clocks: Box<dyn Clocks>,
     ) -> std::io::Result<Arc<Hub>> {
         let mut book = book;
         book.requeue();
+        let clock = Clock::new(book.clock(), book.newest(), clocks.boot(), clocks.read());
         let mut dispatch = Dispatch::new(bounds(&settings.config));
         for (id, entry) in book.entries().filter(|(_, entry)| !entry.turn.is_over()) {
             dispatch.restore(id, entry.session());
@@ -136,6 +141,7 @@ impl Hub {
             journal,
             transcripts,
             children,
+            time: Time { clock, clocks },
             care: Mutex::default(),
             shortage: Mutex::default(),
             settings: RwLock::new(Arc::new(settings)),
@@ -215,11 +221,6 @@ impl Hub {
             }
             (condition, _) => condition,
         }
-    }
-
-    /// The time for a record of now.
-    pub(super) fn stamp(&self) -> Stamp {
-        Stamp { at: now(), age: now(), off: 0 }
     }
 
     /// Appends a record and keeps the book. Follows the journal's order: the lock is held.

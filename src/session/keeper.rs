@@ -79,6 +79,8 @@ impl Hub {
             self.employ(begun);
             self.employ(without_thread);
             self.send_what_is_due();
+            // One that the disk has no room for is tried again in the next round.
+            let _ = self.keep_time();
             self.settings().agent.rest();
             if sync {
                 // Whether it broke is heard where it breaks.
@@ -108,7 +110,7 @@ impl Hub {
         let keep = self.settings().config.limits.keep_results;
         let (ids, sessions) = {
             let state = self.lock();
-            let ids = state.book.overdue(self.stamp().age, keep);
+            let ids = state.book.overdue(self.stamp(), keep);
             let entries = ids.iter().filter_map(|id| state.book.get(*id));
             let of = |entry: &Entry| Some((entry.session()?, Arc::clone(&entry.who)));
             let sessions: Vec<(Digest, Arc<Party>)> = entries.filter_map(of).collect();

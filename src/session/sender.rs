@@ -93,8 +93,9 @@ impl Hub {
             }
         };
         let (since, attempts) =
-            entry.delivery.as_ref().map_or((0, 0), |out| (out.since.age, out.attempts));
-        let age = Duration::from_millis(self.stamp().age.saturating_sub(since));
+            entry.delivery.as_ref().map_or((0, 0), |out| (out.since.uptime(), out.attempts));
+        // What nobody could send while the machine was off does not grow old meanwhile.
+        let age = Duration::from_millis(self.stamp().uptime().saturating_sub(since));
         let target = match settings.config.deliver.get(name) {
             Some(target) if age < target.expire => Ok(target),
             Some(_) => Err(format!("it expired after {attempts} attempts")),

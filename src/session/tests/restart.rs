@@ -34,7 +34,7 @@ fn fates(records: &[(u64, String)]) -> BTreeMap<Id, (u32, Option<Turn>, Option<S
                     _ => {}
                 }
             }
-            Record::Reset { .. } | Record::Unknown { .. } => {}
+            Record::Reset { .. } | Record::Clock { .. } | Record::Unknown { .. } => {}
         }
     }
     fates
@@ -81,7 +81,7 @@ fn survives(records: &[(u64, String)], dir: TempDir) {
 }
 
 /// Copies the transcripts as they are. A name that is just being replaced may be gone already.
-fn copy_sessions(house: &House, to: &TempDir) {
+pub fn copy_sessions(house: &House, to: &TempDir) {
     let sessions = to.path().join("sessions");
     fs::create_dir(&sessions).unwrap();
     for file in fs::read_dir(house.dir.path().join("sessions")).into_iter().flatten() {
