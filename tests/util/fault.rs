@@ -29,7 +29,7 @@ pub const SHORT: i32 = 0;
 #[derive(Clone, Copy, Debug)]
 pub struct Fault<'a> {
     /// "read", "write", "fdatasync", "fsync", "rename", "openat", "statx", "ftruncate", "fallocate",
-    /// "pthread_create", or several with "+" between them.
+    /// "pthread_create", "eventfd", or several with "+" between them.
     pub call: &'static str,
     pub error: i32,
     pub when: When<'a>,
