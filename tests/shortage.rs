@@ -330,6 +330,27 @@ fn a_turn_does_not_run_without_what_was_said_before_because_descriptors_are_shor
     drop(gateway);
 }
 
+#[test]
+fn a_chat_that_is_told_to_come_again_for_lack_of_a_descriptor_was_not_accepted() {
+    let home = Home::new();
+    let marker = home.path().join("no-descriptors");
+    let when = When::While(&marker);
+    let fault = Fault { call: "eventfd", error: libc::EMFILE, when, on: "" };
+    let _gateway = fault.into(home.launch(), &home).start();
+    let mut caller = Caller::unix(&home.control_socket()).unwrap();
+    message_is_done(&mut caller, "before");
+    for stream in [false, true] {
+        File::create(&marker).unwrap();
+        let fields = [("X-Hermes-Session-Id", "s")];
+        let body = util::http::chat("hi", stream);
+        let chat = caller.ask("POST", "/v1/chat/completions", &fields, &body).unwrap();
+        chat.assert_status(503);
+        fs::remove_file(&marker).unwrap();
+        let session = caller.ask("GET", "/v1/sessions/s", &[], "").unwrap().assert_status(200);
+        assert_eq!(session.json()["messages"].as_array().map(Vec::len), Some(1));
+    }
+}
+
 /// What a new connection over TCP is answered with.
 fn status_of_a_new_client(gateway: &Gateway) -> u16 {
     let mut caller = Caller::tcp(gateway.address(), &gateway.authorization()).unwrap();

@@ -110,18 +110,15 @@ impl Hub {
         Held { hub: Arc::clone(self), id }
     }
 
-    /// Watches a message that is not over, or whose agent is not.
-    ///
-    /// # Errors
-    /// No descriptor.
-    pub fn watch(&self, id: Id) -> io::Result<Option<Watch>> {
+    /// Watches a message that is not over, or whose agent is not, by this event.
+    pub fn watch(&self, id: Id, event: Event) -> Option<Watch> {
         let mut state = self.lock();
         let over = state.book.get(id).is_none_or(|entry| entry.turn.is_over());
         // The agent of a message that was taken back may still be ending.
         if over && state.runs.get(id).is_none() {
-            return Ok(None);
+            return None;
         }
-        state.runs.of(id).watch().map(Some)
+        Some(state.runs.of(id).watch(event))
     }
 
     /// Whether the gateway stops before this message runs.
@@ -133,8 +130,19 @@ impl Hub {
 
     /// Waits until a message is over.
     pub fn wait(&self, id: Id, client: BorrowedFd<'_>, patience: Duration) -> io::Result<Waited> {
+        self.wait_by(Event::new()?, id, client, patience)
+    }
+
+    /// The same by an event that is there already.
+    pub fn wait_by(
+        &self,
+        event: Event,
+        id: Id,
+        client: BorrowedFd<'_>,
+        patience: Duration,
+    ) -> io::Result<Waited> {
         let deadline = Instant::now() + patience;
-        let Some(watch) = self.watch(id)? else { return Ok(Waited::Over) };
+        let Some(watch) = self.watch(id, event) else { return Ok(Waited::Over) };
         loop {
             watch.event.clear();
             if watch.run.is_over() {

@@ -405,7 +405,7 @@ fn a_message_that_nobody_knows_is_over() {
     let waited = house.hub.wait(Id::from(1), house.client.0.as_fd(), PATIENCE).unwrap();
     assert_eq!(waited, Waited::Over);
     assert!(house.hub.message(Id::from(1)).unwrap().is_none());
-    assert!(house.hub.watch(Id::from(1)).unwrap().is_none());
+    assert!(house.hub.watch(Id::from(1), Event::new().unwrap()).is_none());
     assert!(house.hub.lock().runs.is_empty());
 }
 
