@@ -362,6 +362,10 @@ pub const LEFTOVERS_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it looks.
 pub const LEFTOVERS_PAUSE: Duration = Duration::from_millis(1);
 
+/// Searches for what turns have left, at once: each is a thread for as long as a process hangs that
+/// it looks at. More than turns end at one time, and no more.
+pub const MAX_SWEEPS: usize = 64;
+
 /// How long one client that reads slowly may keep an agent's deadline from being looked at.
 pub const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 

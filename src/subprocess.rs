@@ -127,9 +127,7 @@ impl Children {
             Ok(born) => born,
             Err(e) => {
                 self.forget(&slot);
-                if let Some(tree) = tree {
-                    tree.end(&|| self.orphans());
-                }
+                self.end_tree(tree);
                 return Err(e);
             }
         };
@@ -176,18 +174,24 @@ impl Children {
 
     /// Kills every group that a child of ours leads, and what children have started: before an exit
     /// that waits for nobody.
-    pub fn end_all(&self) {
-        let known = || -> Vec<Pid> {
-            let known = lock(&self.known);
-            known.iter().filter_map(|slot| Pid::new(slot.load(Ordering::SeqCst))).collect()
-        };
-        for pid in lock(&self.known).iter().filter_map(|slot| Pid::new(slot.load(Ordering::SeqCst)))
-        {
-            // Under the lock: nobody reaps it meanwhile.
-            let _ = process::signal_group(pid, Signal::Kill);
-        }
-        if let Some(run) = self.run.get() {
-            run.end(&|| [known(), self.orphans()].concat());
+    pub fn end_all(self: &Arc<Self>) {
+        let Some(run) = self.run.get() else { return };
+        let all = Arc::clone(self);
+        run.end(move || {
+            // Under the lock: nobody reaps one meanwhile.
+            let known = lock(&all.known);
+            let pids = known.iter().filter_map(|slot| Pid::new(slot.load(Ordering::SeqCst)));
+            let killed = pids.inspect(|pid| drop(process::signal_group(*pid, Signal::Kill)));
+            let killed: Vec<Pid> = killed.collect();
+            drop(known);
+            [killed, all.orphans()].concat()
+        });
+    }
+
+    fn end_tree(self: &Arc<Self>, tree: Option<Tree>) {
+        if let Some(tree) = tree {
+            let all = Arc::clone(self);
+            tree.end(move || all.orphans());
         }
     }
 
@@ -245,14 +249,8 @@ impl Child {
         // One that we may not kill ends by itself, or by having nobody to print for.
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
         let status = self.wait(REAP_PATIENCE);
-        self.end_tree();
+        self.family.end_tree(self.tree.take());
         status
-    }
-
-    fn end_tree(&mut self) {
-        if let Some(tree) = self.tree.take() {
-            tree.end(&|| self.family.orphans());
-        }
     }
 
     /// Reaps the child.
@@ -289,7 +287,7 @@ impl Drop for Child {
                 self.family.forget(&self.slot);
             }
         }
-        self.end_tree();
+        self.family.end_tree(self.tree.take());
     }
 }
 

@@ -32,6 +32,9 @@ fn running_tools(manager: &Manager) -> Vec<i32> {
     })
 }
 
+/// What begins a stop that waits for no turn.
+const QUICK: &str = "[stop]\ndrain_timeout = \"100ms\"\n";
+
 fn forget_tools(manager: &Manager) {
     fs::remove_file(manager.home().join("tools")).unwrap();
 }
@@ -116,8 +119,7 @@ fn a_turn_that_ends_by_itself_ends_what_it_has_started() {
 fn neither_a_stop_nor_a_kill_leaves_anything() {
     Sandbox::user().run(|manager| {
         let config = script(&format!("{}; sleep 600", tools(manager)));
-        let config = format!("{config}[stop]\ndrain_timeout = \"100ms\"\n");
-        let service = Service::start_with(manager, &config, "");
+        let service = Service::start_with(manager, &format!("{config}{QUICK}"), "");
         let mut restarts = 0;
         for signal in [libc::SIGTERM, libc::SIGKILL] {
             let (_open, pids) = begin_tools(manager, &service);
@@ -139,12 +141,41 @@ fn neither_a_stop_nor_a_kill_leaves_anything() {
     });
 }
 
+/// Eight at once, beside another gateway of the same user whose turn runs on.
+#[test]
+fn two_hundred_turns_leave_nothing_and_touch_no_neighbour() {
+    Sandbox::user().run(|manager| {
+        let other = manager.home().join(".config/hermes-gateway/other.toml");
+        let text = script(&format!("{}; sleep 600", tools(manager)));
+        manager.write(&other, &format!("[http]\nlisten = \"127.0.0.1:0\"\n{text}{QUICK}"));
+        manager.gateway(&["-p", "other", "install", "--now"]).assert_code(0);
+        manager.gateway(&["-p", "other", "send", "-s", "a", "--async", "x"]).assert_code(0);
+        let theirs = running_tools(manager);
+
+        let away = "env -i setsid /bin/sleep 600";
+        let config = script(&format!("({away} & {away} &) ; {away} & {away} & echo done"));
+        let config = format!("{config}[limits]\nmax_turns = 8\n");
+        let service = Service::start_with(manager, &config, "");
+        for _ in 0..25 {
+            let turns: Vec<_> = (0..8).map(|_| begin(&service)).collect();
+            for mut turn in turns {
+                turn.response().assert_status(200);
+            }
+        }
+        assert_eq!(service.processes(), [service.pid()]);
+        assert_eq!(groups(&service), Vec::<PathBuf>::new());
+        assert!(theirs.iter().all(|pid| lives(*pid)), "one of the neighbour's is gone");
+        service.systemctl("stop");
+        service.assert_stopped(0);
+    });
+}
+
 #[test]
 fn a_filter_that_knows_no_clone3_hinders_no_group() {
     Sandbox::user().run(|manager| {
         let config = script(&format!("{}; sleep 600", tools(manager)));
         let filter = "[Service]\nRestrictNamespaces=yes\n";
-        let service = Service::start_with(manager, &config, filter);
+        let service = Service::start_with(manager, &format!("{config}{QUICK}"), filter);
         let _turn = begin_tools(manager, &service);
         service.systemctl("stop");
         service.assert_stopped(0);

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,9 +64,7 @@ pub fn start(
         log::warn!("the limit on open descriptors cannot be raised: {e}");
     }
     let instance = Instance::take(&plan.name, &plan.dirs)?;
-    let (device, inode) = instance.identity();
-    let mark = format!("{}-{device:x}-{inode:x}", plan.name);
-    plan.children.serve(&mark).map_err(|e| Failure::cannot("prepare for agents", &e))?;
+    serve(plan).map_err(|e| Failure::cannot("prepare for agents", &e))?;
     let key_file = config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
     let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
     let tcp = listen(config.http.listen, &loaded)?;
@@ -103,6 +102,13 @@ pub fn start(
         key_file,
         config_file: loaded.file,
     })
+}
+
+/// From now on what agents leave is ours. The gateway is known by its state directory, whose lock it
+/// holds: no other that runs on this machine has the same, and its next run has.
+fn serve(plan: &Plan) -> io::Result<()> {
+    let state = fs::metadata(&plan.dirs.state)?;
+    plan.children.serve(&format!("{}-{:x}-{:x}", plan.name, state.dev(), state.ino()))
 }
 
 /// Opens the journal and reads it back.

@@ -7,7 +7,6 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::thread;
 use std::time::Instant;
@@ -18,7 +17,6 @@ use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
 use crate::limits::{CONTROL_PAUSE, LOCK_ORPHANED, MAX_LOCK_FILE};
 use crate::name::Name;
-use crate::sys::fd::device_and_inode;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, lock, proc};
 
@@ -26,7 +24,7 @@ use crate::sys::{fs as files, lock, proc};
 #[derive(Debug)]
 pub struct Instance {
     _runtime: File,
-    state: File,
+    _state: File,
 }
 
 /// Who holds the lock: a process that lives, by pid and start time.
@@ -92,13 +90,7 @@ impl Instance {
             // The lock holds without it; only who holds it cannot be told.
             log::warn!("{} cannot be written: {e}", path.display());
         }
-        Ok(Instance { _runtime: runtime, state })
-    }
-
-    /// Device and inode of the state directory: no other gateway's that runs on this machine, and
-    /// the same after a restart.
-    pub fn identity(&self) -> (u64, u64) {
-        device_and_inode(self.state.as_fd()).unwrap_or_default()
+        Ok(Instance { _runtime: runtime, _state: state })
     }
 }
 

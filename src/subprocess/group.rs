@@ -51,6 +51,8 @@ pub fn usable(own: &str) -> Option<PathBuf> {
     let bases = ROOTS.iter().map(|root| Path::new(root).join(own.trim_start_matches('/')));
     let base = bases.into_iter().find(|base| base.join("cgroup.freeze").exists())?;
     let probe = base.join(format!("{PREFIX}probe"));
+    // One may be left of a gateway that was killed just here.
+    let _ = fs::remove_dir(&probe);
     fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe)).ok().map(|()| base)
 }
 

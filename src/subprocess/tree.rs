@@ -8,18 +8,19 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Instant;
 
 use super::group::{self, Group};
-use crate::limits::{LEFTOVERS_PATIENCE, LEFTOVERS_PAUSE};
+use crate::limits::{CONNECTION_STACK, LEFTOVERS_PATIENCE, LEFTOVERS_PAUSE, MAX_SWEEPS};
 use crate::sys::proc;
 use crate::sys::process::{Pid, PidFd, Signal};
 use crate::sys::random;
+use crate::threads;
 
-/// The variable that a child's mark is in: GATEWAY:RUN:NUMBER.
+/// The variable that a child's mark is in: `GATEWAY:RUN:NUMBER:`.
 const MARK: &str = "HERMES_MARK";
 
 /// What becomes of the processes that a child has left when it ends by itself.
@@ -41,7 +42,7 @@ pub struct Run {
     run: String,
     number: AtomicU64,
     /// Set once it is known whether there is one, and the earlier runs' processes have ended: what is
-    /// to be started waits for that.
+    /// to be started waits for that, as long as a question to the service manager may take.
     base: OnceLock<Option<PathBuf>>,
 }
 
@@ -58,49 +59,51 @@ impl Run {
     /// A place for what one child will start.
     pub fn tree(&self) -> Tree {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let group = self.base.wait().as_ref().and_then(|base| match Group::make(base, number) {
-            Ok(group) => Some(group),
-            Err(e) => {
-                log::debug!("no control group can be made in {}: {e}", base.display());
-                None
-            }
-        });
-        Tree { mark: format!("{}{number}", self.run), group, noted: Vec::new() }
+        // Without a group the other way is gone.
+        let group = self.base.wait().as_ref().and_then(|base| Group::make(base, number).ok());
+        Tree { mark: format!("{}{number}:", self.run), group, noted: Vec::new() }
     }
 
     /// Ends what earlier runs of this gateway have left, which were killed. From now on there is a
     /// control group for each child, below `base`.
     pub fn settle(&self, base: Option<PathBuf>) {
-        let deadline = Instant::now() + LEFTOVERS_PATIENCE;
-        let theirs = |mark: &str| mark.starts_with(&self.gateway) && !mark.starts_with(&self.run);
-        let grouped = base.as_ref().is_none_or(|base| end_groups(base, deadline));
-        if !(sweep(deadline, || find(proc::processes(), &theirs, &[])) && grouped) {
-            let mark = format!("{MARK}={}", self.gateway);
-            log::warn!(
-                "processes of a run before this one could not be ended: {mark} in /proc/PID/environ"
-            );
+        let (theirs, run) = (self.gateway.clone(), self.run.clone());
+        let is_theirs = move |mark: &str| mark.starts_with(&theirs) && !mark.starts_with(&run);
+        let grouped = base.as_deref().is_none_or(end_groups);
+        if !(sweep(move || find(proc::processes(), &is_theirs, &[])) && grouped) {
+            complain(&self.gateway);
         }
         let _ = self.base.set(base);
     }
 
     /// Ends what is left of all children, before the exit; `ours` are our children.
-    pub fn end(&self, ours: &dyn Fn() -> Vec<Pid>) {
-        let deadline = Instant::now() + LEFTOVERS_PATIENCE;
+    pub fn end(&self, ours: impl Fn() -> Vec<Pid> + Send + Sync + 'static) {
         if let Some(Some(base)) = self.base.get() {
-            end_groups(base, deadline);
+            end_groups(base);
         }
-        sweep(deadline, || find(ours(), &|mark: &str| mark.starts_with(&self.run), &[]));
+        let run = self.run.clone();
+        if !ours().is_empty() {
+            sweep(move || find(ours(), &|mark| mark.starts_with(&run), &[]));
+        }
     }
 }
 
-fn end_groups(base: &Path, deadline: Instant) -> bool {
-    let left = group::below(base).into_iter().filter(|path| !group::end(path, deadline));
-    left.count() == 0
+fn end_groups(base: &Path) -> bool {
+    let deadline = Instant::now() + LEFTOVERS_PATIENCE;
+    group::below(base).into_iter().filter(|path| !group::end(path, deadline)).count() == 0
+}
+
+fn complain(mark: &str) {
+    log::warn!(
+        "processes that a turn or delivery has left could not be ended within {LEFTOVERS_PATIENCE:?}; \
+         look for {MARK}={mark} in /proc/PID/environ"
+    );
 }
 
 /// What one child starts.
 #[derive(Debug)]
 pub struct Tree {
+    /// With a `:` at its end, so that none is the beginning of another.
     mark: String,
     group: Option<Group>,
     /// What descended from the child when it was told to end.
@@ -127,26 +130,22 @@ impl Tree {
     /// Notes what descends from the child, while that can be seen.
     pub fn note(&mut self, child: Pid) {
         if self.group.is_none() {
-            let now = find(vec![child], &|_| false, Living::of(child).as_slice());
-            self.noted.extend(now);
+            self.noted.extend(find(vec![child], &|_| false, Living::of(child).as_slice()));
         }
     }
 
     /// Ends all of it, once the child itself is reaped. `orphans`: what was handed to us and lives.
-    pub fn end(&self, orphans: &dyn Fn() -> Vec<Pid>) {
-        let deadline = Instant::now() + LEFTOVERS_PATIENCE;
-        let ended = match &self.group {
-            Some(group) => group.end(deadline),
+    pub fn end(self, orphans: impl Fn() -> Vec<Pid> + Send + Sync + 'static) {
+        let Tree { mark, group, noted } = self;
+        let own = mark.clone();
+        let ended = match group {
+            Some(group) => group.end(Instant::now() + LEFTOVERS_PATIENCE),
             None => {
-                let own = |mark: &str| mark == self.mark;
-                sweep(deadline, || find(orphans(), &own, &self.noted))
+                orphans().is_empty() || sweep(move || find(orphans(), &|mark| mark == own, &noted))
             }
         };
         if !ended {
-            log::warn!(
-                "processes of a turn or delivery could not be ended: they have {MARK}={} in /proc/PID/environ",
-                self.mark
-            );
+            complain(&mark);
         }
     }
 }
@@ -163,9 +162,9 @@ impl Living {
         proc::lives_since(pid).map(|since| Living { pid, since })
     }
 
-    fn kill(self) {
+    fn kill(&self) {
         if let Ok(process) = PidFd::open(self.pid)
-            && Living::of(self.pid) == Some(self)
+            && Living::of(self.pid) == Some(*self)
         {
             let _ = process.send(Signal::Kill);
         }
@@ -189,17 +188,32 @@ fn find(roots: Vec<Pid>, ours: &dyn Fn(&str) -> bool, noted: &[Living]) -> Vec<L
     found
 }
 
-/// Kills what is found until nothing is; false where something outlives the deadline.
-fn sweep(deadline: Instant, mut found: impl FnMut() -> Vec<Living>) -> bool {
-    loop {
-        let found = found();
-        if found.is_empty() {
-            return true;
+/// Kills what is found until nothing is; false where something outlives the deadline. In a thread: to
+/// read the environment of a process that hangs in the kernel may hang too.
+fn sweep(find: impl Fn() -> Vec<Living> + Send + Sync + 'static) -> bool {
+    static RUNNING: AtomicUsize = AtomicUsize::new(0);
+    let deadline = Instant::now() + LEFTOVERS_PATIENCE;
+    let work = Arc::new(move || {
+        loop {
+            let found = find();
+            found.iter().for_each(Living::kill);
+            if found.is_empty() || Instant::now() >= deadline {
+                return found.is_empty();
+            }
+            thread::sleep(LEFTOVERS_PAUSE);
         }
-        found.iter().for_each(|living| living.kill());
-        if Instant::now() >= deadline {
-            return false;
-        }
-        thread::sleep(LEFTOVERS_PAUSE);
+    });
+    if RUNNING.load(Ordering::Relaxed) >= MAX_SWEEPS {
+        return false;
+    }
+    let ((tell, told), there) = (mpsc::channel(), Arc::clone(&work));
+    let counted = move || {
+        RUNNING.fetch_add(1, Ordering::Relaxed);
+        let _ = tell.send(there());
+        RUNNING.fetch_sub(1, Ordering::Relaxed);
+    };
+    match threads::spawn("sweep", CONNECTION_STACK, Box::new(counted)) {
+        Ok(_) => told.recv_timeout(LEFTOVERS_PATIENCE * 2).unwrap_or(false),
+        Err(_) => work(),
     }
 }
