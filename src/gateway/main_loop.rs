@@ -61,6 +61,8 @@ struct Main {
     starter: Option<JoinHandle<()>>,
     started: Option<Started>,
     stop: Option<Stop>,
+    /// The last that was asked of the disk at the end was not done in time.
+    disk_hangs: bool,
 }
 
 /// Runs the gateway from start to stop; returns the status to exit with.
@@ -102,6 +104,7 @@ impl Main {
             starter: None,
             started: None,
             stop: None,
+            disk_hangs: false,
         };
         main.starter = Some(main.spawn_starter(began).map_err(failed)?);
         Ok(main)
@@ -279,7 +282,7 @@ impl Main {
         if due(&mut self.timers.report, now) {
             self.report(now);
         }
-        if due(&mut self.timers.drain, now) {
+        if due(&mut self.timers.drain, now) || self.is_stuck() {
             self.event(Event::Expired);
         }
     }

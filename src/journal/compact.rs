@@ -90,7 +90,11 @@ impl FileJournal {
             middle = end;
         }
 
+        let _call = self.health.call("a compaction of the journal");
         let mut inner = self.lock();
+        if let Some(loss) = self.health.loss() {
+            return Err(io::Error::other(loss.why));
+        }
         if let Condition::Broken(why) = &inner.condition {
             return Err(io::Error::other(why.clone()));
         }
@@ -103,7 +107,7 @@ impl FileJournal {
         let named = files::sync_dir_of(&self.path);
         (inner.file, inner.index, inner.end) = (Arc::new(file), index, end);
         drop(old);
-        match named {
+        let result = match named {
             Ok(()) => {
                 inner.durable = inner.last;
                 inner.probe(self.disk);
@@ -116,6 +120,8 @@ impl FileJournal {
                 self.synced.notify_all();
                 Err(e)
             }
-        }
+        };
+        self.publish(&inner);
+        result
     }
 }

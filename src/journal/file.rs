@@ -7,13 +7,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
+use super::health::Health;
 use super::line::{Header, Lines, parse};
 use super::walk::{Damage, walk};
 use super::writer::{Disk, Inner, note};
-use super::{Condition, Journal, Purpose, Refused, fits, inspect, room};
-use crate::limits::JOURNAL_PROBE;
+use super::{Condition, Journal, Loss, Purpose, Refused, fits, inspect};
 use crate::sys::fs as files;
 
 /// The journal's name in the state directory.
@@ -27,6 +27,9 @@ pub struct FileJournal {
     /// Held by the one compaction that may run.
     pub(super) compacting: Mutex<()>,
     pub(super) disk: Disk,
+    pub(super) health: Health,
+    /// The directory of `path`, also after a move.
+    pub(super) dir: File,
 }
 
 /// What opening a journal has found.
@@ -59,6 +62,7 @@ impl FileJournal {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
             _ => {}
         }
+        let dir = File::open(dir).map_err(io)?;
         let file = open_or_create(&path).map_err(io)?;
         let mut index = Vec::new();
         let found = walk(&path, &file, &mut |number, at, json| {
@@ -82,7 +86,6 @@ impl FileJournal {
             cap,
             wanted: 1,
             condition: Condition::Good,
-            probed: Instant::now(),
         };
         let journal = FileJournal {
             path,
@@ -90,7 +93,10 @@ impl FileJournal {
             synced: Condvar::new(),
             compacting: Mutex::new(()),
             disk: Disk::real(),
+            health: Health::new(),
+            dir,
         };
+        journal.publish(&journal.lock());
         Ok((journal, opened))
     }
 
@@ -121,7 +127,14 @@ impl FileJournal {
 impl Journal for FileJournal {
     fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused> {
         fits(json)?;
-        let result = self.lock().append(self.disk, json, purpose);
+        let _call = self.health.call("a write to the journal");
+        let mut inner = self.lock();
+        if let Some(loss) = self.health.loss() {
+            return Err(Refused::Broken(loss.why));
+        }
+        let result = inner.append(self.disk, json, purpose);
+        self.publish(&inner);
+        drop(inner);
         if let Err(Refused::Broken(_)) = &result {
             self.synced.notify_all();
         }
@@ -147,7 +160,9 @@ impl Journal for FileJournal {
         inner.syncing = true;
         let (file, last) = (Arc::clone(&inner.file), inner.last);
         drop(inner);
+        let call = self.health.call("a sync of the journal");
         let result = (self.disk.sync)(&file);
+        drop(call);
         let mut inner = self.lock();
         inner.syncing = false;
         // A compaction may have put a synced copy in the place of this file meanwhile.
@@ -162,6 +177,7 @@ impl Journal for FileJournal {
         if broken.is_none() {
             inner.durable = inner.durable.max(last);
         }
+        self.publish(&inner);
         self.synced.notify_all();
         drop(inner);
         broken.map_or(Ok(()), |why| Err(Refused::Broken(why)))
@@ -192,29 +208,33 @@ impl Journal for FileJournal {
     }
 
     fn last(&self) -> u64 {
-        self.lock().last
+        self.health.last()
     }
 
     fn size(&self) -> u64 {
-        self.lock().end
+        self.health.size()
     }
 
     fn set_cap(&self, cap: u64) {
-        self.lock().cap = cap;
+        let mut inner = self.lock();
+        inner.cap = cap;
+        self.publish(&inner);
     }
 
     fn condition(&self) -> Condition {
-        let mut inner = self.lock();
-        let degraded = matches!(inner.condition, Condition::Degraded(_));
-        if degraded && inner.probed.elapsed() >= JOURNAL_PROBE {
-            inner.probe(self.disk);
-        }
-        match room(inner.end, inner.wanted, inner.cap, Purpose::NewWork) {
-            Err(full) if inner.condition == Condition::Good => {
-                Condition::Degraded(full.to_string())
-            }
-            _ => inner.condition.clone(),
-        }
+        self.health.condition()
+    }
+
+    fn look(&self) {
+        FileJournal::look(self);
+    }
+
+    fn loss(&self) -> Option<Loss> {
+        self.health.loss()
+    }
+
+    fn stalled(&self, longer_than: Duration) -> Option<String> {
+        self.health.stalled(longer_than)
     }
 }
 

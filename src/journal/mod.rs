@@ -6,6 +6,7 @@
 
 mod compact;
 mod file;
+mod health;
 mod inspect;
 mod line;
 mod memory;
@@ -13,15 +14,18 @@ pub mod record;
 #[cfg(test)]
 mod tests;
 mod walk;
+mod watch;
 mod writer;
 
 use std::fmt;
 use std::io;
+use std::time::{Duration, Instant};
 
 pub use file::{FileJournal, NAME};
 pub use inspect::{inspect, repair};
 pub use memory::MemoryJournal;
 pub use walk::{Damage, Report};
+pub use watch::saved;
 
 use crate::limits::{JOURNAL_AHEAD, JOURNAL_RESERVE, MAX_RECORD};
 
@@ -66,8 +70,34 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// Changes the most bytes that the journal may have.
     fn set_cap(&self, cap: u64);
 
-    /// Whether new work can be taken. Looks again where it could not before.
+    /// Whether new work can be taken. Like the two above, told at once, whatever the disk does.
     fn condition(&self) -> Condition;
+
+    /// Looks whether room has come back, and whether the journal's path still leads to its file. To be
+    /// called every few seconds, by a thread that may hang with the disk.
+    fn look(&self) {}
+
+    /// What happened to the journal's file, where its path does not lead to it any more.
+    fn loss(&self) -> Option<Loss> {
+        None
+    }
+
+    /// That the disk has not answered a call for longer than this, and which.
+    fn stalled(&self, _longer_than: Duration) -> Option<String> {
+        None
+    }
+}
+
+/// The journal's file was removed, replaced or moved while it was open.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// What happened.
+    pub what: String,
+    /// The same with the path, where its records are now, and what to do.
+    pub why: String,
+    /// Its records have a name again.
+    pub saved: bool,
+    pub at: Instant,
 }
 
 /// What a record is for. New work has to leave a reserve to what completes the work there is.

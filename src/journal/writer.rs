@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::line::line;
 use super::{Condition, Purpose, Refused, room};
@@ -52,7 +51,6 @@ pub struct Inner {
     /// The length of the new work that was refused last; 1 where the last was taken.
     pub wanted: u64,
     pub condition: Condition,
-    pub probed: Instant,
 }
 
 impl Inner {
@@ -141,7 +139,6 @@ impl Inner {
     fn degrade(&mut self, e: &io::Error) -> Refused {
         let why = format!("the journal cannot be written: {e}");
         self.condition = Condition::Degraded(why.clone());
-        self.probed = Instant::now();
         match e.kind() {
             io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded

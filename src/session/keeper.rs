@@ -11,7 +11,9 @@ use super::hub::{Hub, State, now};
 use super::id::Id;
 use crate::digests::Digests;
 use crate::journal::{Condition, Refused, record};
-use crate::limits::{COMPACT_FROM, COMPACT_PAUSE, KEEPER_ROUND, KEEPER_SOON, THREAD_STACK};
+use crate::limits::{
+    COMPACT_FROM, COMPACT_PAUSE, JOURNAL_PROBE, KEEPER_ROUND, KEEPER_SOON, LOSS_SHOWN, THREAD_STACK,
+};
 use crate::threads;
 
 /// What is remembered from one compaction to the next.
@@ -33,6 +35,8 @@ impl Hub {
     pub fn open(self: &Arc<Self>) -> io::Result<()> {
         let hub = Arc::clone(self);
         threads::spawn("keeper", THREAD_STACK, Box::new(move || hub.keep()))?;
+        let hub = Arc::clone(self);
+        threads::spawn("watch", THREAD_STACK, Box::new(move || hub.look_after_journal()))?;
         self.forget_what_was_reset();
         self.transcripts.take_back_lent();
         let mut state = self.lock();
@@ -55,7 +59,8 @@ impl Hub {
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
             if self.is_draining() {
-                return;
+                drop(state);
+                return self.sync_to_the_end();
             }
             let due = state.take_due(Instant::now());
             let ids = due.iter().flat_map(|id| state.dispatch.wake(*id)).collect();
@@ -77,6 +82,41 @@ impl Hub {
                     self.compact_beside();
                 }
             }
+        }
+    }
+
+    /// During a drain: ends of turns become durable as they do otherwise.
+    fn sync_to_the_end(&self) {
+        loop {
+            let mut state = self.lock();
+            let now = Instant::now();
+            match state.sync_at {
+                None if self.busy() == 0 => return,
+                Some(at) if at <= now => {
+                    state.sync_at = None;
+                    drop(state);
+                    if self.sync(self.journal.last()).is_err() {
+                        return;
+                    }
+                }
+                due => {
+                    let pause = due.map_or(KEEPER_SOON, |at| at - now);
+                    drop(self.alarm.wait_timeout(state, pause));
+                }
+            }
+        }
+    }
+
+    /// Watches the journal's file, in a thread that may hang with the disk. One that was lost, and saved,
+    /// ends the process once it was said for long enough.
+    pub(super) fn look_after_journal(self: Arc<Self>) {
+        while !self.is_draining() || self.busy() > 0 {
+            self.journal.look();
+            let loss = self.journal.loss().filter(|loss| loss.saved);
+            if loss.is_some_and(|loss| loss.at.elapsed() >= LOSS_SHOWN) {
+                return self.end_process();
+            }
+            std::thread::sleep(JOURNAL_PROBE);
         }
     }
 
