@@ -4,7 +4,7 @@
 //! HERMES_FAULT is "CALL ERRNO FIRST LAST PREFIX LOG MARKER": the calls FIRST to LAST of this kind, on
 //! a path that begins with PREFIX or on the directory of that, fail with this errno, and LOG gets a
 //! line for each. Errno 0 is a short write: half of call FIRST, then no space. With a MARKER that is not "-", calls fail while
-//! that file is there.
+//! that file is there. Errno -1 is a disk that hangs: a call goes on once the MARKER has gone.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::io::Write;
@@ -19,6 +19,7 @@ unsafe extern "C" {
     fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
     fn readlink(path: *const c_char, buffer: *mut c_char, size: usize) -> isize;
     fn access(path: *const c_char, mode: c_int) -> c_int;
+    fn poll(fds: *mut c_void, count: u64, millis: c_int) -> c_int;
     fn __errno_location() -> *mut c_int;
 }
 
@@ -87,6 +88,15 @@ fn judge(call: &str, path: &str) -> Verdict {
     }
     tell(order, &format!("{call} {path}\n"));
     match order.error {
+        -1 => {
+            let marker = order.marker.as_ref();
+            // SAFETY: the path ends in NUL and lives through the call.
+            while marker.is_some_and(|marker| unsafe { access(marker.as_ptr(), 0) } == 0) {
+                // SAFETY: no descriptors: it only waits, as the call on a real disk would.
+                unsafe { poll(std::ptr::null_mut(), 0, 10) };
+            }
+            Verdict::Go
+        }
         0 if number == order.first => Verdict::Half,
         0 => Verdict::Fail(ENOSPC),
         error => Verdict::Fail(error),
@@ -115,6 +125,11 @@ fn path_of(fd: c_int) -> String {
 fn path_at(dir: c_int, path: *const c_char) -> String {
     // SAFETY: callers hand us what they would hand to the C library: a string that ends in NUL.
     let path = unsafe { CStr::from_ptr(path) }.to_string_lossy().into_owned();
+    // A directory that the gateway holds open.
+    let held = path.strip_prefix("/proc/self/fd/").and_then(|rest| rest.split_once('/'));
+    if let Some((Ok(fd), name)) = held.map(|(fd, name)| (fd.parse(), name)) {
+        return format!("{}/{name}", path_of(fd));
+    }
     if path.starts_with('/') || dir < 0 { path } else { format!("{}/{path}", path_of(dir)) }
 }
 
@@ -211,3 +226,6 @@ stand_before!(openat(dir: c_int, path: Path, flags: c_int, mode: c_uint) -> c_in
     judge("openat", &path_at(dir, path)));
 stand_before!(openat64(dir: c_int, path: Path, flags: c_int, mode: c_uint) -> c_int,
     judge("openat", &path_at(dir, path)));
+stand_before!(unlink(path: Path) -> c_int, judge("unlink", &path_at(-1, path)));
+stand_before!(unlinkat(dir: c_int, path: Path, flags: c_int) -> c_int,
+    judge("unlink", &path_at(dir, path)));

@@ -24,12 +24,14 @@ pub enum When<'a> {
 
 /// What the calls fail with.
 pub const SHORT: i32 = 0;
+/// The calls hang, [`When::While`] a file is there, and go on then.
+pub const HANG: i32 = -1;
 
 /// A fault: calls of this kind fail with this error; [`SHORT`] writes half and then finds the disk full.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault<'a> {
-    /// "read", "write", "fdatasync", "fsync", "rename", "openat", "ftruncate", "fallocate", or several
-    /// with "+" between them.
+    /// "read", "write", "fdatasync", "fsync", "rename", "openat", "ftruncate", "fallocate",
+    /// "unlink", or several with "+" between them.
     pub call: &'static str,
     pub error: i32,
     pub when: When<'a>,
