@@ -7,13 +7,12 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use super::health::Health;
 use super::line::{Header, Lines, parse};
 use super::walk::{Damage, walk};
 use super::writer::{Disk, Inner, note};
-use super::{Condition, Journal, Loss, Purpose, Refused, fits, inspect};
+use super::{Condition, Journal, Purpose, Refused, fits, inspect};
 use crate::sys::fs as files;
 
 /// The journal's name in the state directory.
@@ -93,7 +92,7 @@ impl FileJournal {
             synced: Condvar::new(),
             compacting: Mutex::new(()),
             disk: Disk::real(),
-            health: Health::new(),
+            health: Health::default(),
             dir,
         };
         journal.publish(&journal.lock());
@@ -229,12 +228,8 @@ impl Journal for FileJournal {
         FileJournal::look(self);
     }
 
-    fn loss(&self) -> Option<Loss> {
-        self.health.loss()
-    }
-
-    fn stalled(&self, longer_than: Duration) -> Option<String> {
-        self.health.stalled(longer_than)
+    fn health(&self) -> Option<&Health> {
+        Some(&self.health)
     }
 }
 

@@ -11,17 +11,15 @@ use super::{Condition, Loss, Purpose, room};
 use crate::limits::DISK_SLOW;
 
 /// A lock of its own, held for a few instructions and never over a call to the disk.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Health(Mutex<Known>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Known {
+    /// As it was after the last change, with what the cap says.
     condition: Condition,
-    /// As in [`Inner`], when it was last changed.
     end: u64,
     last: u64,
-    cap: u64,
-    wanted: u64,
     loss: Option<Loss>,
     /// The calls to the disk that have not returned: what each is and when it began.
     calls: Vec<(u64, &'static str, Instant)>,
@@ -32,19 +30,6 @@ struct Known {
 pub struct Call<'a>(&'a Health, u64);
 
 impl Health {
-    pub fn new() -> Health {
-        Health(Mutex::new(Known {
-            condition: Condition::Good,
-            end: 0,
-            last: 0,
-            cap: u64::MAX,
-            wanted: 1,
-            loss: None,
-            calls: Vec::new(),
-            last_call: 0,
-        }))
-    }
-
     /// A call to the disk begins.
     pub fn call(&self, what: &'static str) -> Call<'_> {
         let mut known = self.lock();
@@ -54,7 +39,7 @@ impl Health {
         Call(self, number)
     }
 
-    /// See [`super::Journal::stalled`].
+    /// That the disk has not answered a call for longer than this, and which.
     pub fn stalled(&self, longer_than: Duration) -> Option<String> {
         let known = self.lock();
         let (_, what, since) = known.calls.first()?;
@@ -64,21 +49,13 @@ impl Health {
     }
 
     pub fn condition(&self) -> Condition {
-        if let broken @ Condition::Broken(_) = &self.lock().condition {
-            return broken.clone();
-        }
-        if let Some(loss) = self.loss() {
-            return Condition::Degraded(loss.why);
-        }
-        if let Some(why) = self.stalled(DISK_SLOW) {
-            return Condition::Degraded(why);
-        }
-        let known = self.lock();
-        match room(known.end, known.wanted, known.cap, Purpose::NewWork) {
-            Err(full) if known.condition == Condition::Good => {
-                Condition::Degraded(full.to_string())
-            }
-            _ => known.condition.clone(),
+        let (condition, loss) = {
+            let known = self.lock();
+            (known.condition.clone(), known.loss.as_ref().map(|loss| loss.why.clone()))
+        };
+        match (condition, loss.or_else(|| self.stalled(DISK_SLOW))) {
+            (Condition::Good | Condition::Degraded(_), Some(why)) => Condition::Degraded(why),
+            (condition, _) => condition,
         }
     }
 
@@ -90,6 +67,7 @@ impl Health {
         self.lock().end
     }
 
+    /// What happened to the journal's file, where its path does not lead to it any more.
     pub fn loss(&self) -> Option<Loss> {
         self.lock().loss.clone()
     }
@@ -112,9 +90,13 @@ impl Drop for Call<'_> {
 impl FileJournal {
     /// Makes a change known. The journal's lock is held.
     pub(super) fn publish(&self, inner: &Inner) {
+        let condition = match room(inner.end, inner.wanted, inner.cap, Purpose::NewWork) {
+            Err(full) if inner.condition == Condition::Good => {
+                Condition::Degraded(full.to_string())
+            }
+            _ => inner.condition.clone(),
+        };
         let mut known = self.health.lock();
-        known.condition.clone_from(&inner.condition);
-        (known.end, known.last) = (inner.end, inner.last);
-        (known.cap, known.wanted) = (inner.cap, inner.wanted);
+        (known.condition, known.end, known.last) = (condition, inner.end, inner.last);
     }
 }

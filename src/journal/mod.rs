@@ -19,9 +19,10 @@ mod writer;
 
 use std::fmt;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub use file::{FileJournal, NAME};
+pub use health::Health;
 pub use inspect::{inspect, repair};
 pub use memory::MemoryJournal;
 pub use walk::{Damage, Report};
@@ -77,13 +78,8 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// called every few seconds, by a thread that may hang with the disk.
     fn look(&self) {}
 
-    /// What happened to the journal's file, where its path does not lead to it any more.
-    fn loss(&self) -> Option<Loss> {
-        None
-    }
-
-    /// That the disk has not answered a call for longer than this, and which.
-    fn stalled(&self, _longer_than: Duration) -> Option<String> {
+    /// How its disk and its file are; a journal in memory has none.
+    fn health(&self) -> Option<&Health> {
         None
     }
 }
@@ -133,8 +129,9 @@ impl fmt::Display for Refused {
 }
 
 /// How the journal is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Condition {
+    #[default]
     Good,
     /// New work is refused for now; why, in words.
     Degraded(String),

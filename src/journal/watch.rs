@@ -10,13 +10,13 @@ use std::io::{self, Read, Seek};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::file::{FileJournal, NAME};
 use super::writer::Inner;
 use super::{Condition, Loss, inspect};
 use crate::sys::fs as files;
+use crate::sys::process::Pid;
 
 /// What a copy of a lost journal has behind the journal's name.
 const SAVED: &str = "saved";
@@ -27,83 +27,57 @@ impl FileJournal {
         let _call = self.health.call("a look at the journal's path");
         match self.health.loss() {
             None => {}
-            Some(Loss { saved: false, what, .. }) => return self.lose(&self.lock(), &what, false),
+            Some(Loss { saved: false, what, .. }) => return self.lose(&self.lock(), &what),
             Some(_) => return,
         }
-        let file = Arc::clone(&self.lock().file);
-        let mut fate = self.fate_of(&file);
-        if fate.is_some() {
-            // A compaction may just have put another file there, which it does under the lock.
-            let inner = self.lock();
-            fate = self.fate_of(&inner.file);
-            if let Some(what) = fate {
-                self.lose(&inner, what, true);
-            }
-            return;
-        }
+        // Under the lock, as a compaction puts another file there.
         let mut inner = self.lock();
-        if matches!(inner.condition, Condition::Degraded(_)) {
+        if let Some(what) = self.fate_of(&inner.file) {
+            self.lose(&inner, what);
+        } else if matches!(inner.condition, Condition::Degraded(_)) {
             inner.probe(self.disk);
             self.publish(&inner);
         }
     }
 
-    /// What has happened to the name of the open file.
+    /// What has happened to the name of the open file; `None` where nothing has, or it cannot be told.
     fn fate_of(&self, file: &File) -> Option<&'static str> {
-        let ours = file.metadata().ok()?;
         match fs::symlink_metadata(&self.path) {
-            Ok(found) if (found.dev(), found.ino()) == (ours.dev(), ours.ino()) => None,
             Ok(found) if found.is_symlink() => Some("was replaced by a symlink"),
-            Ok(_) => Some("was replaced by another file"),
+            Ok(found) => (!is_same(&found, file)?).then_some("was replaced by another file"),
             Err(e)
-                if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+                if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
             {
-                Some(if self.dir_is_there() {
-                    "was removed"
-                } else {
-                    "was moved or removed with its directory"
-                })
+                None
             }
-            // It cannot be told now.
-            Err(_) => None,
+            // Another directory may have been made in its place by now.
+            Err(_) => match fs::metadata(self.path.parent()?) {
+                Ok(found) if is_same(&found, &self.dir)? => Some("was removed"),
+                Ok(_) | Err(_) => Some("was moved or removed with its directory"),
+            },
         }
-    }
-
-    /// Whether the path of our directory still leads to it; another may have been made there by now.
-    fn dir_is_there(&self) -> bool {
-        let place = self.path.parent().map(fs::metadata);
-        let same = |found: &fs::Metadata, ours: &fs::Metadata| {
-            (found.dev(), found.ino()) == (ours.dev(), ours.ino())
-        };
-        matches!((place, self.dir.metadata()), (Some(Ok(found)), Ok(ours)) if same(&found, &ours))
     }
 
     /// Takes nothing more, and gives what there is a name again. The lock is held, so that a record
     /// is either in the copy or was never taken.
-    fn lose(&self, inner: &Inner, what: &str, first: bool) {
-        let path = self.path.display();
-        let (saved, way) = match self.save(inner) {
-            Ok(copy) => {
-                let copy = copy.display();
-                (
-                    true,
-                    format!(
-                        "what it had is saved as {copy}; to go on with that, stop the gateway, move the copy to {path}, and start it again"
-                    ),
-                )
-            }
-            Err(e) => {
-                let held = format!("/proc/{}/fd/{}", std::process::id(), inner.file.as_raw_fd());
-                (
-                    false,
-                    format!(
-                        "it could not be saved ({e}): copy {held} before you stop the gateway, or it is lost"
-                    ),
-                )
-            }
+    fn lose(&self, inner: &Inner, what: &str) {
+        let (path, fd) = (self.path.display(), inner.file.as_raw_fd());
+        let saved = self.save(inner);
+        let way = match &saved {
+            Ok(copy) => format!(
+                "what it had is saved as {}; to go on with that, stop the gateway, move the copy to \
+                 {path}, and start it again",
+                copy.canonicalize().as_ref().unwrap_or(copy).display()
+            ),
+            Err(e) => format!(
+                "it could not be saved ({e}): copy /proc/{}/fd/{fd} before you stop the gateway, or \
+                 it is lost",
+                Pid::own()
+            ),
         };
+        let saved = saved.is_ok();
         let why = format!("the journal {path} {what} under the running gateway; {way}");
-        if first || saved {
+        if saved || self.health.loss().is_none() {
             log::error!("{why}");
         }
         let (what, at) = (what.to_owned(), Instant::now());
@@ -117,17 +91,16 @@ impl FileJournal {
         let into = |dir: &Path| {
             inspect::keep(&dir.join(NAME), SAVED, &|to| copy(&inner.file, inner.end, to))
         };
-        match into(&held) {
-            Ok(copy) => Ok(match (fs::read_link(&held), copy.file_name()) {
-                (Ok(dir), Some(name)) => dir.join(name),
-                (_, _) => copy,
-            }),
-            Err(first) => {
-                let dir = self.path.parent().unwrap_or(Path::new("/"));
-                files::private_dir(dir).and_then(|()| into(dir)).map_err(|_| first)
-            }
-        }
+        into(&held).or_else(|first| {
+            let dir = self.path.parent().ok_or(io::ErrorKind::NotFound)?;
+            files::private_dir(dir).and_then(|()| into(dir)).map_err(|_| first)
+        })
     }
+}
+
+fn is_same(found: &fs::Metadata, open: &File) -> Option<bool> {
+    let ours = open.metadata().ok()?;
+    Some((found.dev(), found.ino()) == (ours.dev(), ours.ino()))
 }
 
 /// Makes a durable copy; `false` where something has this name already.

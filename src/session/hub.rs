@@ -295,7 +295,7 @@ impl Hub {
     /// A journal that broke is the end of the process. One that was removed is not before operators
     /// could be told: see [`Hub::look_after_journal`].
     pub(super) fn heard(&self, refused: Refused) -> Refused {
-        if matches!(refused, Refused::Broken(_)) && self.journal.loss().is_none() {
+        if matches!(refused, Refused::Broken(_)) && self.loss().is_none() {
             self.end_process();
         }
         refused

@@ -1,11 +1,11 @@
 //! How the main loop ends: the drain, the questions, the record, the exit.
 #![forbid(unsafe_code)]
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use crate::limits::{
 };
 use crate::sys::fd::Event as Wake;
 use crate::sys::fork::apart;
+use crate::sys::fs as files;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::exit_at_once;
 use crate::threads::spawn;
@@ -175,7 +176,7 @@ impl Main {
         let sync = outcome != Outcome::Terminated;
         let write =
             move || line.as_ref().map_or(Ok(()), |line| history::enter(&dirs, begun, line, sync));
-        if let Err(e) = self.at_the_disk(Box::new(write)) {
+        if let Err(e) = self.at_the_disk(&write) {
             log::warn!("the history could not be written: {e}");
         }
         log::info!("Exiting with code {} ({why})", exit.code());
@@ -184,35 +185,25 @@ impl Main {
 
     /// Removes what only makes sense while we live, and writes, in a child that is left behind where the
     /// disk hangs: it has our locks until it is done. The lock file stays: it is never unlinked.
-    fn at_the_disk(&mut self, write: Work) -> Result<(), String> {
+    fn at_the_disk(&mut self, write: &dyn Fn() -> io::Result<()>) -> io::Result<()> {
+        let hangs = || io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer");
         if std::mem::replace(&mut self.disk_hangs, true) {
-            return Err("the disk does not answer".to_owned());
+            return Err(hangs());
         }
         let socket = self.started.is_some().then(|| self.plan.dirs.control_socket());
-        let work = move || {
-            if let Some(socket) = &socket {
-                let _ = fs::remove_file(socket);
-            }
+        let work = || {
+            let _ = socket.as_ref().map(fs::remove_file);
             write().map_or_else(|e| e.to_string(), |()| DONE.to_owned())
         };
         let locks = self.started.as_ref().map(|started| started.instance.descriptors());
-        let words = match apart(locks.as_ref().map_or(&[], |locks| &locks[..]), &work) {
-            Ok(told) => read_within(told, HISTORY_PATIENCE),
-            // No process to be had: a thread may hang as well, and then the exit takes as long.
-            Err(_) => {
-                let told = Arc::new(Mutex::new(None));
-                let words = Arc::clone(&told);
-                let work =
-                    move || *words.lock().unwrap_or_else(PoisonError::into_inner) = Some(work());
-                within(HISTORY_PATIENCE, Box::new(work));
-                told.lock().unwrap_or_else(PoisonError::into_inner).take()
-            }
-        };
-        self.disk_hangs = words.is_none();
-        match words {
-            Some(words) if words == DONE => Ok(()),
-            Some(words) => Err(words),
-            None => Err(format!("the disk did not answer within {} s", HISTORY_PATIENCE.as_secs())),
+        let told = apart(locks.as_ref().map_or(&[], |locks| &locks[..]), &work)?;
+        if poll(&mut [Interest::read(told.as_fd())], Some(HISTORY_PATIENCE))? == 0 {
+            return Err(hangs());
+        }
+        self.disk_hangs = false;
+        match files::read_text(told, MAX_CHILD_WORDS)?.as_str() {
+            DONE => Ok(()),
+            words => Err(io::Error::other(words)),
         }
     }
 
@@ -236,9 +227,6 @@ impl Main {
     }
 }
 
-/// What is written at the end.
-type Work = Box<dyn Fn() -> io::Result<()> + Send>;
-
 /// What it says of itself where it went well.
 const DONE: &str = "done";
 
@@ -252,16 +240,4 @@ fn within(patience: Duration, work: Box<dyn FnOnce() + Send>) -> bool {
     };
     spawn("end", THREAD_STACK, Box::new(work)).is_ok()
         && poll(&mut [Interest::read(done.as_fd())], Some(patience)).is_ok_and(|n| n > 0)
-}
-
-/// What a child says of its work; `None` where it does not say so in time.
-fn read_within(told: File, patience: Duration) -> Option<String> {
-    let ready = poll(&mut [Interest::read(told.as_fd())], Some(patience));
-    ready.is_ok_and(|n| n > 0).then(|| {
-        let mut words = String::new();
-        match told.take(MAX_CHILD_WORDS).read_to_string(&mut words) {
-            Ok(1..) => words,
-            Ok(0) | Err(_) => "the child that writes it has died".to_owned(),
-        }
-    })
 }
