@@ -563,7 +563,7 @@ pub const JOURNAL_STEP: u64 = 16 << 10;
 
 /// How often it is looked whether a journal that lacks room has some again, and whether its path still
 /// leads to it.
-pub const JOURNAL_PROBE: Duration = Duration::from_secs(1);
+pub const JOURNAL_PROBE: Duration = Duration::from_secs(2);
 
 /// A call to the disk that takes longer degrades the gateway: readers of `/ready` wait for some seconds
 /// at most, and a disk that works answers within a few hundred milliseconds.

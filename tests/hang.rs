@@ -213,6 +213,24 @@ fn an_idle_stop_waits_for_no_file_of_its_state() {
 }
 
 #[test]
+fn a_marker_that_cannot_be_removed_holds_up_no_verdict() {
+    let home = Home::new();
+    let hang = Hang::new(&home);
+    let fault =
+        Fault { call: "unlink", error: HANG, when: When::While(&hang.0), on: "planned-stop" };
+    // The marker is on the disk of the state, too.
+    let state = home.path().join("s");
+    let state = state.to_str().unwrap();
+    let gateway = fault.into(home.launch().env("XDG_RUNTIME_DIR", state), &home).spawn();
+    assert!(!gateway.wait_for_end_or("READY=1"), "{}", gateway.stderr());
+    hang.begin();
+    let stopped = home.command(&["stop"]).env("XDG_RUNTIME_DIR", state).output().unwrap();
+    assert_eq!(gateway.wait_for_exit(DEADLINE), 0, "{}", gateway.stderr());
+    assert!(stopped.status.success(), "{stopped:?}");
+    assert!(!fault::hits(&home).is_empty(), "no marker was removed");
+}
+
+#[test]
 fn a_stop_is_in_the_history_before_the_process_has_ended() {
     let home = Home::new();
     let gateway = home.start();

@@ -52,8 +52,8 @@ pub fn consume(path: &Path) -> bool {
         return take(path, &|_| ());
     }
     let announced = told.recv_timeout(MARKER_PATIENCE);
-    let gone = told.recv_timeout(MARKER_PATIENCE);
-    gone.or(announced).unwrap_or(false)
+    // Then it is told once more, when it is gone.
+    announced.is_ok_and(|announced| told.recv_timeout(MARKER_PATIENCE).unwrap_or(announced))
 }
 
 /// Says first whether one counts, and then removes it.
