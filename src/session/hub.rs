@@ -320,16 +320,22 @@ impl Hub {
         }
     }
 
-    /// A journal that broke is the end of the process: the main thread is told.
+    /// A journal that broke is the end of the process. One that was removed is not before operators
+    /// could be told: see [`Hub::look_after_journal`].
     pub(super) fn heard(&self, refused: Refused) -> Refused {
-        if let Refused::Broken(_) = refused {
-            self.broken.store(true, Ordering::SeqCst);
-            self.quiet.raise();
+        if matches!(refused, Refused::Broken(_)) && self.loss().is_none() {
+            self.end_process();
         } else if let Refused::Full(_) = refused {
             // It may find something to let go.
             self.alarm.notify_all();
         }
         refused
+    }
+
+    /// Tells the main thread that only another start can help.
+    pub(super) fn end_process(&self) {
+        self.broken.store(true, Ordering::SeqCst);
+        self.quiet.raise();
     }
 
     /// Waits until a record is durable.
