@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use util::{Disk, Sandbox, TempDir, UNIT};
+use util::{Disk, Sandbox, TempDir, UNIT, eventually};
 
 /// The sandbox has few devices of its own.
 fn make_loop_devices() -> bool {
@@ -47,6 +47,15 @@ fn a_stop_on_a_frozen_disk_gives_the_manager_its_status_at_once() {
         manager.gateway(&["install", "--system", "--user", "tester"]).assert_code(0);
         manager.systemctl(&["start", UNIT]).assert_code(0);
         let unit = manager.unit(UNIT);
+        // What a start writes behind READY=1: a thread of the gateway's that hangs in it cannot end.
+        eventually("the start has written all", || {
+            let text = fs::read_to_string(state.join("hermes-gateway/default/journal")).unwrap();
+            let marked = text.lines().last().is_some_and(|line| line.contains("\"mark\""));
+            let tasks = fs::read_dir(format!("/proc/{}/task", unit.main_pid())).unwrap();
+            let mut names =
+                tasks.flatten().map(|task| fs::read_to_string(task.path().join("comm")));
+            (marked && !names.any(|name| name.is_ok_and(|name| name == "start\n"))).then_some(())
+        });
         let frozen = disk.freeze();
         let began = Instant::now();
         thread::scope(|scope| {
