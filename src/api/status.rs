@@ -71,12 +71,13 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
     };
     let unit = facts.unit.as_deref();
     let (counts, bytes, last) = service.hub.counts();
+    let waits = service.hub.waits();
     let degraded = match service.hub.condition() {
         Condition::Good => None,
         Condition::Degraded(why) | Condition::Broken(why) => Some(why),
     };
     let body = format!(
-        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{sessions},"turns":{{"running":{running},"waiting":{waiting}}},"degraded":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
+        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{sessions},"turns":{{"running":{running},"waiting":{waiting}}},"waiting":{},"degraded":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
         facts.name,
         env!("CARGO_PKG_VERSION"),
         Pid::own(),
@@ -86,6 +87,10 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         unit.map_or_else(|| "null".to_owned(), quoted),
         service.settings().agent.kind(),
         service.connections.load(Ordering::SeqCst),
+        waits.map_or_else(
+            || "null".to_owned(),
+            |(turns, waiting)| { format!(r#"{{"turns":{turns},{}}}"#, waiting.members()) }
+        ),
         degraded.map_or_else(|| "null".to_owned(), |why| quoted(&why)),
         counts.queued,
         counts.running,

@@ -8,13 +8,12 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::book::{Book, Digest};
 use super::dispatch::{Bounds, Dispatch};
 use super::id::Id;
 use super::keeper::Care;
-use super::life::Turn;
 use super::outboxes::Outboxes;
 use super::reply::Runs;
 use super::transcript::Transcripts;
@@ -46,6 +45,8 @@ pub struct Hub {
     pub(super) care: Mutex<Care>,
     /// What the system is short of, while a turn waits for it.
     pub(super) shortage: Mutex<Option<String>>,
+    /// The clock of patience, which stands still while the machine sleeps.
+    began: Instant,
     settings: RwLock<Arc<Settings>>,
     /// Raised once every turn has to end.
     pub cut: Event,
@@ -131,6 +132,7 @@ impl Hub {
             children,
             care: Mutex::default(),
             shortage: Mutex::default(),
+            began: Instant::now(),
             settings: RwLock::new(Arc::new(settings)),
             cut: Event::new()?,
             quiet,
@@ -153,6 +155,8 @@ impl Hub {
         // Whose key was taken away stops following.
         state.followers.iter().for_each(|follower| follower.raise());
         let ids = state.dispatch.rebound(bounds);
+        // It may be what they wait for.
+        state.hurry();
         let begun = self.begin(&mut state, ids);
         drop(state);
         self.employ(begun);
@@ -240,11 +244,11 @@ impl Hub {
             // Counted before the drain is looked for: it must not find nothing at work meanwhile.
             self.begin_work(1);
             let draining = self.is_draining();
-            let worn_out = usize::try_from(entry.attempts).unwrap_or(usize::MAX) >= most;
+            let worn_out = usize::try_from(entry.cuts).unwrap_or(usize::MAX) >= most;
             let result = if draining {
                 Ok(false)
             } else if worn_out {
-                let error = gave_up(entry.attempts, entry.turn == Turn::Queued);
+                let error = gave_up(entry.cuts);
                 self.fail(state, id, entry.attempts, error).map(|()| false)
             } else {
                 let record = Record::step(id, n, self.stamp(), Step::Started);
@@ -276,7 +280,7 @@ impl Hub {
         n: u32,
         error: String,
     ) -> Result<(), Refused> {
-        let record = Record::step(id, n, self.stamp(), Step::Failed(error));
+        let record = Record::step(id, n, self.stamp(), Step::Failed(error, None));
         self.write(state, &record, Purpose::Completion)?;
         self.over(state, id);
         Ok(())
@@ -323,6 +327,15 @@ impl Hub {
         }
     }
 
+    /// How old this process is, without the time for which the machine slept.
+    pub(super) fn age(&self) -> Duration {
+        self.age_at(Instant::now())
+    }
+
+    pub(super) fn age_at(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.began)
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -342,14 +355,11 @@ impl State {
     }
 }
 
-/// Words for the sender of a message that was tried often enough.
-fn gave_up(attempts: u32, cut: bool) -> String {
-    let times = if attempts == 1 { "once".to_owned() } else { format!("{attempts} times") };
-    if cut {
-        format!(
-            "the gateway ended in the middle of the turn {times}; limits.max_attempts allows no more"
-        )
-    } else {
-        format!("the turn was tried {times}; limits.max_attempts allows no more")
-    }
+/// Words for the sender of a message whose turn was cut short often enough.
+fn gave_up(cuts: u32) -> String {
+    let times = if cuts == 1 { "once".to_owned() } else { format!("{cuts} times") };
+    format!(
+        "the gateway or its agent ended in the middle of the turn {times}; limits.max_attempts \
+         allows no more"
+    )
 }

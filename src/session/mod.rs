@@ -18,10 +18,12 @@ pub mod message;
 pub mod outboxes;
 pub mod place;
 pub mod reply;
+mod retry;
 mod sender;
 pub mod submit;
 #[cfg(test)]
 mod tests;
 pub mod transcript;
 pub mod view;
+pub mod waits;
 mod worker;

@@ -110,7 +110,9 @@ impl Hub {
             }
         };
         let text = match self.outcome(&entry) {
-            Ok(Some(Record::Step { step: Step::Done(text, _) | Step::Failed(text), .. })) => text,
+            Ok(Some(Record::Step {
+                step: Step::Done(text, _) | Step::Failed(text, _), ..
+            })) => text,
             other => {
                 // Nothing else than the reply may arrive in its name.
                 log::error!("the reply of message {id} cannot be read for {name}: {other:?}");

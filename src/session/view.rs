@@ -12,8 +12,8 @@ use super::id::Id;
 use super::life::{Delivery, Turn};
 use super::message::{DeliveryView, Message};
 use super::reply::Watch;
-use crate::agent::Report;
-use crate::journal::Refused;
+use crate::agent::{Refused, Report};
+use crate::journal;
 use crate::journal::record::{Record, Step};
 use crate::limits::{CLOSE_PATIENCE, MAX_LISTED, MAX_LISTED_BYTES, THREAD_STACK};
 use crate::named::ByName;
@@ -42,7 +42,7 @@ pub struct Session {
 
 impl Hub {
     /// A message by its id. `Ok(None)`: it is not known, or not any more.
-    pub fn message(&self, id: Id) -> Result<Option<Message>, Refused> {
+    pub fn message(&self, id: Id) -> Result<Option<Message>, journal::Refused> {
         let (entry, position) = {
             let state = self.lock();
             let Some(entry) = state.book.get(id).cloned() else { return Ok(None) };
@@ -52,15 +52,19 @@ impl Hub {
         self.sync(self.newest(&entry))?;
         let unreadable = |e: io::Error| Some(format!("its record cannot be read: {e}"));
         let (mut reply, mut error, mut report) = (None, None, Report::default());
+        let mut refused = None;
         match self.outcome(&entry) {
             Ok(Some(Record::Step { step: Step::Done(text, told), .. })) => {
                 reply = Some(text);
                 report = told.as_deref().map(Report::parse).unwrap_or_default();
             }
-            Ok(Some(Record::Step {
-                step: Step::Failed(why) | Step::Cancelled(why) | Step::Retry(why),
-                ..
-            })) => error = Some(why),
+            Ok(Some(Record::Step { step: Step::Failed(why, detail), .. })) => {
+                (error, refused) = (Some(why), detail);
+            }
+            Ok(Some(Record::Step { step: Step::Retry(retry), .. })) => {
+                (error, refused) = (Some(retry.error), retry.detail);
+            }
+            Ok(Some(Record::Step { step: Step::Cancelled(why), .. })) => error = Some(why),
             Ok(Some(_) | None) => {}
             // Forgotten and compacted away since it was looked up.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -79,6 +83,9 @@ impl Hub {
             },
         });
         let over = entry.turn.is_over();
+        let reason = error.as_deref().unwrap_or_default();
+        let waiting =
+            (entry.turn == Turn::Resting).then(|| self.waiting(&self.lock(), id, reason)).flatten();
         Ok(Some(Message {
             id,
             who: Arc::clone(&entry.who),
@@ -87,6 +94,8 @@ impl Hub {
             reply,
             report,
             error,
+            refused: refused.as_deref().and_then(Refused::parse),
+            waiting,
             created_at: entry.at,
             finished_at: over.then_some(entry.ended.at),
             position: position.filter(|_| !over),
@@ -224,7 +233,7 @@ impl Hub {
     }
 
     /// Messages in the dead-letter list.
-    pub fn dead_letters(&self) -> Result<Vec<Message>, Refused> {
+    pub fn dead_letters(&self) -> Result<Vec<Message>, journal::Refused> {
         let ids: Vec<Id> = self.lock().book.dead_letters().map(|(id, _)| id).collect();
         let mut letters = Vec::new();
         let mut size = 0;

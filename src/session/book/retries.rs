@@ -1,0 +1,69 @@
+//! Turns whose attempts fail: how long for, how often they were cut short, and their new beginning.
+//! Pure.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use super::{Book, Digest, Entry, Failing, Id};
+use crate::journal::record::{Retry, Stamp};
+use crate::session::life::{Delivery, Turn};
+
+impl Book {
+    /// An attempt failed, and the next one waits for its time.
+    pub(super) fn put_off(&mut self, id: Id, retry: &Retry, at: Stamp) {
+        let Some(place) = self.place(id) else { return };
+        let entry = &mut self.entries[place].1;
+        entry.cuts += u32::from(retry.crash);
+        entry.failing = Some(Box::new(Failing::new(retry, at)));
+    }
+
+    /// That attempt failed in this process, when it was so old.
+    pub fn mark_failure(&mut self, id: Id, age: Duration) {
+        let Some(place) = self.place(id) else { return };
+        if let Some(failing) = &mut self.entries[place].1.failing {
+            failing.mark(age);
+        }
+    }
+
+    /// Takes a message off the lists of those to which nothing will happen any more.
+    pub(super) fn unsettle(&mut self, id: Id) {
+        self.plain.retain(|known| *known != id);
+        self.keyed.retain(|known| *known != id);
+    }
+
+    /// Messages between two attempts.
+    pub fn resting(&self) -> impl Iterator<Item = (Id, &Failing)> {
+        let resting = self.entries().filter(|(_, entry)| entry.turn == Turn::Resting);
+        resting.filter_map(|(id, entry)| Some((id, entry.failing.as_deref()?)))
+    }
+
+    /// Messages whose turn failed, the newest first.
+    pub fn failed(&self) -> impl Iterator<Item = (Id, &Entry)> {
+        self.entries().rev().filter(|(_, entry)| entry.turn == Turn::Failed)
+    }
+
+    /// Whether a message of this session that was accepted after this one has its reply already.
+    pub fn is_late(&self, id: Id, session: Digest) -> bool {
+        let mut newer = self.entries().rev().take_while(|(other, _)| *other > id);
+        newer.any(|(_, entry)| entry.session() == Some(session) && entry.turn == Turn::Done)
+    }
+
+    /// Whether a failed turn can run again: not what a reset forgot, nor while the word of its
+    /// failure is on its way to a target.
+    pub fn may_be_requeued(&self, entry: &Entry) -> bool {
+        let is_reset =
+            entry.session().is_some_and(|session| self.is_reset(session, entry.accepted));
+        entry.turn == Turn::Failed && !is_reset && entry.delivery_state() != Some(Delivery::Sending)
+    }
+}
+
+impl Entry {
+    /// Nothing was tried yet; its reply is delivered as if there had been none before.
+    pub(super) fn begin_anew(&mut self) {
+        (self.attempts, self.cuts, self.failing) = (0, 0, None);
+        (self.outcome, self.ended) = (0, Stamp::default());
+        if let Some(outgoing) = &mut self.delivery {
+            (outgoing.state, outgoing.attempts, outgoing.trouble) = (None, 0, 0);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Turns that wait for their agent: what comes after an attempt that failed for now, what is waited
+//! for and until when, and failed turns that an operator has run again.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::book::{Entry, Failing, Who};
+use super::cancel::Denied;
+use super::hub::{Hub, State, now};
+use super::id::Id;
+use super::life::Turn;
+use super::message::{Message, rfc3339};
+use super::reply::Run;
+use super::retry::{Attempt, pause};
+use crate::agent::Refused;
+use crate::delivery::{backoff, retry_after};
+use crate::journal::record::{Record, Retry, Step};
+use crate::journal::{self, Purpose};
+use crate::limits::{AGENT_BACK, MAX_LISTED, MAX_TURN_PAUSE};
+use crate::sys::random;
+use crate::text::quoted;
+
+/// What a turn waits for between two attempts, and until when: milliseconds since 1970, by what the
+/// wall clock says now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Why its last attempt failed.
+    pub reason: String,
+    pub next_attempt_at: u64,
+    /// When its last attempt will be made.
+    pub gives_up_at: u64,
+}
+
+impl Waiting {
+    pub fn to_json(&self) -> String {
+        format!("{{{}}}", self.members())
+    }
+
+    /// The members of its JSON.
+    pub fn members(&self) -> String {
+        format!(
+            r#""reason":{},"next_attempt_at":"{}","gives_up_at":"{}""#,
+            quoted(&self.reason),
+            rfc3339(self.next_attempt_at),
+            rfc3339(self.gives_up_at),
+        )
+    }
+}
+
+/// The failed attempts that hold up a message: its own, or those of the first of its session.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldUp {
+    /// The message whose attempts they are.
+    pub by: Id,
+    /// When the first of them failed.
+    pub since: Instant,
+    /// When the next one is made; `None`: it runs, or waits for a place.
+    pub next: Option<Instant>,
+}
+
+impl Hub {
+    /// What follows an attempt that failed for now: another one, while `agent.retry_for` lasts.
+    pub(super) fn after_failure(
+        &self,
+        entry: &Entry,
+        run: &Run,
+        error: String,
+        refused: Option<&Refused>,
+    ) -> Step {
+        let settings = self.settings();
+        let retry_for = settings.config.agent.retry_for;
+        let asked = refused.and_then(|refused| refused.retry_after.as_deref());
+        let retry_after = asked.and_then(|value| retry_after(value, Duration::from_millis(now())));
+        let began = run.began().map_or(Duration::ZERO, |at| self.age_at(at));
+        let spent = |age| entry.failing.as_ref().map(|failing| failing.spent(age));
+        let attempt = Attempt {
+            began: spent(began),
+            spent: spent(self.age()).unwrap_or_default(),
+            failures: failures(entry),
+            retry_after,
+            random: chance(),
+        };
+        let detail = refused.map(Refused::to_json);
+        match pause(&attempt, retry_for) {
+            Some(pause) => Step::Retry(Box::new(Retry {
+                asked: retry_after.is_some(),
+                detail,
+                ..planned(error, &attempt, pause)
+            })),
+            None if retry_for.is_zero() => Step::Failed(error, detail),
+            None => {
+                let words =
+                    format!("{error} (attempt {}; agent.retry_for is over)", entry.attempts);
+                Step::Failed(words, detail)
+            }
+        }
+    }
+
+    /// The same after a crash of the agent: another one, while `limits.max_attempts` allows it.
+    pub(super) fn after_crash(&self, entry: &Entry, run: &Run, error: String) -> Step {
+        let most = self.settings().config.limits.max_attempts;
+        if usize::try_from(entry.cuts + 1).unwrap_or(usize::MAX) >= most {
+            return Step::Failed(error, None);
+        }
+        let spent = entry.failing.as_ref().map(|failing| failing.spent(self.age()));
+        let attempt = Attempt {
+            began: run.began().map(|at| self.age_at(at)),
+            spent: spent.unwrap_or_default(),
+            failures: failures(entry),
+            retry_after: None,
+            random: chance(),
+        };
+        let pause = backoff::delay(entry.cuts + 1, attempt.random, MAX_TURN_PAUSE);
+        Step::Retry(Box::new(Retry { crash: true, ..planned(error, &attempt, pause) }))
+    }
+
+    /// Lets a turn rest whose attempt has just failed; returns who may start instead.
+    pub(super) fn put_off(&self, state: &mut State, id: Id) -> Vec<Id> {
+        state.book.mark_failure(id, self.age());
+        let Some(entry) = state.book.get(id) else { return state.dispatch.leave(id) };
+        let pause = entry.failing.as_ref().map_or(0, |failing| failing.pause);
+        // Its clients, and those behind it, may have waited long enough.
+        match entry.session() {
+            Some(session) => {
+                state.dispatch.tickets(session).for_each(|id| state.runs.nudge_one(id))
+            }
+            None => state.runs.nudge_one(id),
+        }
+        state.rest(id, Instant::now() + Duration::from_millis(pause))
+    }
+
+    /// At a start: what rested goes on to rest, for what is left of its pause.
+    pub(super) fn rest_again(&self, state: &mut State) {
+        let (now, age) = (Instant::now(), self.stamp().age);
+        let resting: Vec<(Instant, Id)> =
+            state.book.resting().map(|(id, failing)| (now + failing.left(age), id)).collect();
+        resting.iter().for_each(|(_, id)| state.dispatch.hold(*id));
+        state.resting.extend(resting);
+    }
+
+    /// What a message waits for between two attempts.
+    pub(super) fn waiting(&self, state: &State, id: Id, reason: &str) -> Option<Waiting> {
+        let failing = state.book.get(id)?.failing.as_deref()?;
+        let (at, _) = state.resting.iter().find(|(_, resting)| *resting == id)?;
+        let left = at.saturating_duration_since(Instant::now());
+        let rest = self.settings().config.agent.retry_for.saturating_sub(failing.spent(self.age()));
+        let wall = |left: Duration| now() + u64::try_from(left.as_millis()).unwrap_or(0);
+        let (next_attempt_at, gives_up_at) = (wall(left), wall(rest.max(left)));
+        Some(Waiting { reason: reason.to_owned(), next_attempt_at, gives_up_at })
+    }
+
+    /// How many turns wait for the agent, and what the one waits for that is tried next.
+    pub fn waits(&self) -> Option<(usize, Waiting)> {
+        let (count, id, entry) = {
+            let state = self.lock();
+            let resting = |id: Id| state.book.get(id).is_some_and(|e| e.turn == Turn::Resting);
+            let (_, id) = state.resting.iter().filter(|(_, id)| resting(*id)).min()?;
+            (state.book.resting().count(), *id, state.book.get(*id)?.clone())
+        };
+        let reason = match self.outcome(&entry) {
+            Ok(Some(Record::Step { step: Step::Retry(retry), .. })) => retry.error,
+            Ok(_) | Err(_) => "its last attempt failed".to_owned(),
+        };
+        Some((count, self.waiting(&self.lock(), id, &reason)?))
+    }
+
+    /// The failed attempts that hold a message up.
+    pub fn held_up(&self, id: Id) -> Option<HeldUp> {
+        let state = self.lock();
+        let entry = state.book.get(id).filter(|entry| !entry.turn.is_over())?;
+        let first = entry.session().and_then(|session| state.dispatch.tickets(session).next());
+        let by = first.unwrap_or(id);
+        let failing = state.book.get(by)?.failing.as_deref()?;
+        let now = Instant::now();
+        let since = now.checked_sub(failing.spent(self.age())).unwrap_or(now);
+        let next = state.resting.iter().find(|(_, resting)| *resting == by).map(|(at, _)| *at);
+        Some(HeldUp { by, since, next })
+    }
+
+    /// Messages whose turn failed, newest first, of those that `sees` says.
+    pub fn failed(&self, sees: &dyn Fn(&Who) -> bool) -> Result<Vec<Message>, journal::Refused> {
+        let ids: Vec<Id> = {
+            let state = self.lock();
+            let mine = state.book.failed().filter(|(_, entry)| sees(&entry.who));
+            mine.take(MAX_LISTED).map(|(id, _)| id).collect()
+        };
+        let messages: Result<Vec<_>, _> = ids.into_iter().map(|id| self.message(id)).collect();
+        Ok(messages?.into_iter().flatten().collect())
+    }
+
+    /// Has a failed turn run again, behind what waits in its session; of a dead letter, has its reply
+    /// sent again.
+    pub fn retry(self: &Arc<Self>, id: Id) -> Result<(), Denied> {
+        let mut state = self.lock();
+        let entry = state.book.get(id).ok_or(Denied::Unknown)?;
+        if entry.turn != Turn::Failed {
+            drop(state);
+            return self.revive(id);
+        }
+        if !state.book.may_be_requeued(entry) {
+            return Err(Denied::TooLate);
+        }
+        let session = entry.session();
+        let record = Record::step(id, 0, self.stamp(), Step::Requeued);
+        self.write(&mut state, &record, Purpose::NewWork)?;
+        state.dispatch.restore(id, session);
+        let ids = state.dispatch.fill();
+        let begun = self.begin(&mut state, ids);
+        let number = self.journal.last();
+        drop(state);
+        self.employ(begun);
+        Ok(self.sync(number)?)
+    }
+}
+
+impl State {
+    /// The agent may be back: whoever waits for it tries again within [`AGENT_BACK`], but for those
+    /// whom the upstream itself told to wait.
+    pub(super) fn hurry(&mut self) {
+        let asked = |failing: &Failing| failing.asked;
+        for (at, id) in &mut self.resting {
+            let failing = self.book.get(*id).and_then(|entry| entry.failing.as_deref());
+            if !failing.is_some_and(asked) {
+                let share = u32::try_from(chance() % 1000).unwrap_or(0);
+                *at = (*at).min(Instant::now() + AGENT_BACK * share / 1000);
+            }
+        }
+    }
+}
+
+fn failures(entry: &Entry) -> u32 {
+    entry.failing.as_ref().map_or(0, |failing| failing.failures).saturating_add(1)
+}
+
+fn planned(error: String, attempt: &Attempt, pause: Duration) -> Retry {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Retry {
+        failures: attempt.failures,
+        spent: millis(attempt.spent),
+        pause: millis(pause),
+        ..error.into()
+    }
+}
+
+fn chance() -> u64 {
+    let mut chance = [0; 8];
+    let _ = random::fill(&mut chance);
+    u64::from_ne_bytes(chance)
+}
