@@ -80,7 +80,7 @@ pub struct Entry {
     pub turn: Turn,
     /// Attempts that were begun.
     pub attempts: u32,
-    /// Those that a crash or kill cut short.
+    /// How many in a row a crash or kill cut short.
     pub cuts: u32,
     pub failing: Option<Box<Failing>>,
     /// The record that holds the text.

@@ -13,7 +13,8 @@ impl Book {
     pub(super) fn put_off(&mut self, id: Id, retry: &Retry, at: Stamp) {
         let Some(place) = self.place(id) else { return };
         let entry = &mut self.entries[place].1;
-        entry.cuts += u32::from(retry.crash);
+        // One that ended by itself shows that the message is not what ends its agent or us.
+        entry.cuts = if retry.crash { entry.cuts + 1 } else { 0 };
         entry.failing = Some(Box::new(Failing::new(retry, at)));
     }
 

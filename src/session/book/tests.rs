@@ -43,7 +43,7 @@ struct Simple {
     key: Option<(Digest, Digest)>,
     turn: &'static str,
     attempts: u32,
-    /// Attempts that a crash or kill cut short.
+    /// Attempts in a row that a crash or kill cut short.
     cuts: u32,
     accepted: u64,
     outcome: u64,
@@ -70,7 +70,7 @@ impl Simple {
             }
             Step::Retry(retry) if before == "running" => {
                 (self.turn, self.outcome) = ("resting", number);
-                self.cuts += u32::from(retry.crash);
+                self.cuts = if retry.crash { self.cuts + 1 } else { 0 };
             }
             Step::Requeued if before == "failed" => {
                 (self.turn, self.attempts, self.cuts) = ("queued", 0, 0);
