@@ -123,7 +123,7 @@ impl Hub {
         // Its clients, and those behind it, may have waited long enough.
         match entry.session() {
             Some(session) => {
-                state.dispatch.tickets(session).for_each(|id| state.runs.nudge_one(id))
+                state.dispatch.tickets(session).for_each(|id| state.runs.nudge_one(id));
             }
             None => state.runs.nudge_one(id),
         }
