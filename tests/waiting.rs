@@ -70,7 +70,7 @@ fn a_client_gets_its_reply_when_the_agent_is_back_in_time() {
         let session = gateway.api().get(&session_path("s")).json();
         session["messages"][0]["id"].as_str().map(str::to_owned)
     });
-    gateway.api().until(&id, "a second attempt", |m| m["attempts"].as_u64() >= Some(2));
+    gateway.api().until(&id, "a third attempt", |m| m["attempts"].as_u64() >= Some(3));
     outage.end();
     assert_eq!(client.response().reply(), "re x");
     assert_eq!(outage.heard(), ["x"]);

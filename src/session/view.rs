@@ -83,9 +83,8 @@ impl Hub {
             },
         });
         let over = entry.turn.is_over();
-        let reason = error.as_deref().unwrap_or_default();
         let waiting =
-            (entry.turn == Turn::Resting).then(|| self.waiting(&self.lock(), id, reason)).flatten();
+            (entry.turn == Turn::Resting).then(|| self.waiting(&self.lock(), id)).flatten();
         Ok(Some(Message {
             id,
             who: Arc::clone(&entry.who),

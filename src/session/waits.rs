@@ -60,59 +60,51 @@ pub struct HeldUp {
 }
 
 impl Hub {
-    /// What follows an attempt that failed for now: another one, while `agent.retry_for` lasts.
+    /// What follows an attempt that failed for now: another one, while `agent.retry_for` lasts; after
+    /// a crash of the agent, while `limits.max_attempts` allows it.
     pub(super) fn after_failure(
         &self,
         entry: &Entry,
         run: &Run,
         error: String,
-        refused: Option<&Refused>,
+        (crash, refused): (bool, Option<&Refused>),
     ) -> Step {
         let settings = self.settings();
-        let retry_for = settings.config.agent.retry_for;
+        let (limits, retry_for) = (&settings.config.limits, settings.config.agent.retry_for);
         let asked = refused.and_then(|refused| refused.retry_after.as_deref());
-        let retry_after = asked.and_then(|value| retry_after(value, Duration::from_millis(now())));
+        let asked = asked.and_then(|value| retry_after(value, Duration::from_millis(now())));
         let began = run.began().map_or(Duration::ZERO, |at| self.age_at(at));
-        let spent = |age| entry.failing.as_ref().map(|failing| failing.spent(age));
+        let failing = entry.failing.as_deref();
         let attempt = Attempt {
-            began: spent(began),
-            spent: spent(self.age()).unwrap_or_default(),
-            failures: failures(entry),
-            retry_after,
+            began: failing.map(|failing| failing.spent(began)),
+            spent: failing.map_or(Duration::ZERO, |failing| failing.spent(self.age())),
+            failures: failing.map_or(1, |failing| failing.failures.saturating_add(1)),
+            retry_after: asked,
             random: chance(),
+        };
+        let cuts = entry.cuts + 1;
+        let next = if crash {
+            let allowed = usize::try_from(cuts).is_ok_and(|cuts| cuts < limits.max_attempts);
+            allowed.then(|| backoff::delay(cuts, attempt.random, MAX_TURN_PAUSE))
+        } else {
+            pause(&attempt, retry_for)
         };
         let detail = refused.map(Refused::to_json);
-        match pause(&attempt, retry_for) {
-            Some(pause) => Step::Retry(Box::new(Retry {
-                asked: retry_after.is_some(),
-                detail,
-                ..planned(error, &attempt, pause)
-            })),
-            None if retry_for.is_zero() => Step::Failed(error, detail),
-            None => {
-                let words =
-                    format!("{error} (attempt {}; agent.retry_for is over)", entry.attempts);
-                Step::Failed(words, detail)
-            }
-        }
-    }
-
-    /// The same after a crash of the agent: another one, while `limits.max_attempts` allows it.
-    pub(super) fn after_crash(&self, entry: &Entry, run: &Run, error: String) -> Step {
-        let most = self.settings().config.limits.max_attempts;
-        if usize::try_from(entry.cuts + 1).unwrap_or(usize::MAX) >= most {
-            return Step::Failed(error, None);
-        }
-        let spent = entry.failing.as_ref().map(|failing| failing.spent(self.age()));
-        let attempt = Attempt {
-            began: run.began().map(|at| self.age_at(at)),
-            spent: spent.unwrap_or_default(),
-            failures: failures(entry),
-            retry_after: None,
-            random: chance(),
+        let Some(next) = next else {
+            let over = format!("{error} (attempt {}; agent.retry_for is over)", entry.attempts);
+            let waited = !crash && !retry_for.is_zero();
+            return Step::Failed(if waited { over } else { error }, detail);
         };
-        let pause = backoff::delay(entry.cuts + 1, attempt.random, MAX_TURN_PAUSE);
-        Step::Retry(Box::new(Retry { crash: true, ..planned(error, &attempt, pause) }))
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Step::Retry(Box::new(Retry {
+            error,
+            failures: attempt.failures,
+            spent: millis(attempt.spent),
+            pause: millis(next),
+            asked: asked.is_some(),
+            crash,
+            detail,
+        }))
     }
 
     /// Lets a turn rest whose attempt has just failed; returns who may start instead.
@@ -140,29 +132,22 @@ impl Hub {
     }
 
     /// What a message waits for between two attempts.
-    pub(super) fn waiting(&self, state: &State, id: Id, reason: &str) -> Option<Waiting> {
+    pub(super) fn waiting(&self, state: &State, id: Id) -> Option<Waiting> {
         let failing = state.book.get(id)?.failing.as_deref()?;
         let (at, _) = state.resting.iter().find(|(_, resting)| *resting == id)?;
         let left = at.saturating_duration_since(Instant::now());
         let rest = self.settings().config.agent.retry_for.saturating_sub(failing.spent(self.age()));
         let wall = |left: Duration| now() + u64::try_from(left.as_millis()).unwrap_or(0);
         let (next_attempt_at, gives_up_at) = (wall(left), wall(rest.max(left)));
-        Some(Waiting { reason: reason.to_owned(), next_attempt_at, gives_up_at })
+        Some(Waiting { reason: failing.reason.clone(), next_attempt_at, gives_up_at })
     }
 
     /// How many turns wait for the agent, and what the one waits for that is tried next.
     pub fn waits(&self) -> Option<(usize, Waiting)> {
-        let (count, id, entry) = {
-            let state = self.lock();
-            let resting = |id: Id| state.book.get(id).is_some_and(|e| e.turn == Turn::Resting);
-            let (_, id) = state.resting.iter().filter(|(_, id)| resting(*id)).min()?;
-            (state.book.resting().count(), *id, state.book.get(*id)?.clone())
-        };
-        let reason = match self.outcome(&entry) {
-            Ok(Some(Record::Step { step: Step::Retry(retry), .. })) => retry.error,
-            Ok(_) | Err(_) => "its last attempt failed".to_owned(),
-        };
-        Some((count, self.waiting(&self.lock(), id, &reason)?))
+        let state = self.lock();
+        let resting = |id: Id| state.book.get(id).is_some_and(|e| e.turn == Turn::Resting);
+        let (_, id) = state.resting.iter().filter(|(_, id)| resting(*id)).min()?;
+        Some((state.book.resting().count(), self.waiting(&state, *id)?))
     }
 
     /// The failed attempts that hold a message up.
@@ -226,20 +211,6 @@ impl State {
                 *at = (*at).min(Instant::now() + AGENT_BACK * share / 1000);
             }
         }
-    }
-}
-
-fn failures(entry: &Entry) -> u32 {
-    entry.failing.as_ref().map_or(0, |failing| failing.failures).saturating_add(1)
-}
-
-fn planned(error: String, attempt: &Attempt, pause: Duration) -> Retry {
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    Retry {
-        failures: attempt.failures,
-        spent: millis(attempt.spent),
-        pause: millis(pause),
-        ..error.into()
     }
 }
 

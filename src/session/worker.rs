@@ -205,11 +205,11 @@ impl Hub {
                 let record = Record::step(id, n, at, step);
                 return self.settle(id, record).unwrap_or_else(|| self.stop_short(id));
             }
-            Outcome::Temporary(error) => self.after_failure(&entry, &run, error, None),
+            Outcome::Temporary(error) => self.after_failure(&entry, &run, error, (false, None)),
             Outcome::Refused(refused) if refused.passes() => {
-                self.after_failure(&entry, &run, refused.to_string(), Some(&refused))
+                self.after_failure(&entry, &run, refused.to_string(), (false, Some(&refused)))
             }
-            Outcome::Crashed(error) => self.after_crash(&entry, &run, error),
+            Outcome::Crashed(error) => self.after_failure(&entry, &run, error, (true, None)),
             Outcome::Failed(error) => Step::Failed(error, None),
             Outcome::Refused(refused) => Step::Failed(refused.to_string(), Some(refused.to_json())),
             Outcome::TimedOut => {

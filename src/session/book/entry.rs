@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::keep::millis;
 use super::who::{Digest, Party};
 use crate::journal::record::{Retry, Stamp};
+use crate::limits::MAX_QUOTED_ERROR;
 use crate::session::life::{Delivery, Turn};
 
 /// A reply's way to a target of the configuration.
@@ -23,8 +24,10 @@ pub struct Outgoing {
 }
 
 /// The failures of a turn that has not ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failing {
+    /// Why the last attempt failed: its error, or the beginning of that.
+    pub reason: String,
     /// Attempts that failed one after the other.
     pub failures: u32,
     /// How long they had failed by the last of them: milliseconds in which the gateway ran.
@@ -42,7 +45,8 @@ pub struct Failing {
 impl Failing {
     pub(super) fn new(retry: &Retry, since: Stamp) -> Failing {
         let Retry { failures, spent, pause, asked, .. } = *retry;
-        Failing { failures: failures.max(1), spent, mark: 0, since, pause, asked }
+        let reason = retry.error.chars().take(MAX_QUOTED_ERROR).collect();
+        Failing { reason, failures: failures.max(1), spent, mark: 0, since, pause, asked }
     }
 
     /// Its record was written by this process, when it was so old.
