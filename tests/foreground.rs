@@ -8,6 +8,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use util::fault::{self, Fault, HANG, When};
 use util::http::Connection;
 use util::{DEADLINE, Gate, Gateway, Home, eventually, pause, rounds, sys};
 
@@ -54,6 +55,30 @@ fn a_plain_kill() {
     assert!(line.contains(&sender), "{line}");
     let stop = last_stop(gateway.home());
     assert_eq!((&stop["verdict"], &stop["exit"]), (&"external".into(), &143.into()), "{stop}");
+}
+
+/// Between the last question and the exit there is still time for a stop: here while the history,
+/// on a disk that hangs for a moment, gets the line of the kill.
+#[test]
+fn a_stop_in_the_last_moment_of_a_kill_is_a_stop() {
+    let home = Home::new();
+    let hangs = home.path().join("hangs");
+    let fault =
+        Fault { call: "write", error: HANG, when: When::While(&hangs), on: "history.jsonl" };
+    let gateway = fault.into(home.launch(), &home).start();
+    fs::write(&hangs, "").unwrap();
+    gateway.signal(libc::SIGTERM);
+    eventually("it writes the history", || (!fault::hits(&home).is_empty()).then_some(()));
+    gateway.signal(libc::SIGINT);
+    eventually("it has the signal", || {
+        let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+        let waiting = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap();
+        (u64::from_str_radix(waiting.trim(), 16) == Ok(0)).then_some(())
+    });
+    fs::remove_file(&hangs).unwrap();
+    gateway.wait_for_log("Shutdown context: signal=SIGINT", DEADLINE);
+    assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
+    assert_eq!(last_stop(&home)["exit"], 0);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use util::{DEADLINE, Gateway, Home, Outcome, Target, script};
+use util::{DEADLINE, Gateway, Home, Outcome, Target, eventually, script};
 
 /// CRC-32C (Castagnoli), bit by bit: the slow way, and not the gateway's.
 fn crc32c(bytes: &[u8]) -> u32 {
@@ -39,6 +39,28 @@ fn lines(text: &str) -> Vec<(u64, Value)> {
     let wrong = |text: &str| panic!("no line of a journal: {text:?}");
     assert!(text.ends_with('\n'), "the last line is cut short");
     text.lines().map(|text| line(text).unwrap_or_else(|| wrong(text))).collect()
+}
+
+/// A line of a journal.
+fn line(number: u64, json: &str) -> String {
+    let rest = format!("{number} {json}");
+    format!("{:08x} {rest}\n", crc32c(rest.as_bytes()))
+}
+
+fn is_mark(json: &Value) -> bool {
+    json["t"] == "mark"
+}
+
+/// Waits until the journal's last record is a mark; its text.
+#[track_caller]
+fn until_marked(home: &Home) -> String {
+    eventually("the journal ends in a mark", || {
+        let text = fs::read_to_string(journal(home)).unwrap();
+        text.lines()
+            .last()
+            .is_some_and(|line| line.contains(r#" {"t":"mark","d":"#))
+            .then_some(text)
+    })
 }
 
 /// Every file below a directory, with all that a writer would change.
@@ -92,23 +114,28 @@ fn it_is_text_a_record_a_line() {
     let text = fs::read_to_string(journal(&home)).unwrap();
     let lines = lines(&text);
     let header = serde_json::json!(
-        {"format": "hermes-gateway journal", "version": 1, "base": 1, "kept": 0}
+        {"format": "hermes-gateway journal", "version": 2, "base": 1, "kept": 0}
     );
     assert_eq!(lines[0], (0, header));
-    let words: Vec<(u64, &str, &str)> = lines[1..]
-        .iter()
-        .map(|(n, json)| (*n, json["t"].as_str().unwrap(), json["id"].as_str().unwrap()))
+    assert_eq!((lines[1].0, &lines[1].1["t"]), (1, &"clock".into()));
+    let records = lines[2..].iter().filter(|(_, json)| !is_mark(json));
+    let words: Vec<(&str, &str)> = records
+        .map(|(_, json)| (json["t"].as_str().unwrap(), json["id"].as_str().unwrap()))
         .collect();
     let steps = ["accepted", "started", "done"];
-    let wanted: Vec<(u64, &str, &str)> = (1..)
-        .zip(ids.iter().flat_map(|id| steps.map(|step| (step, id.as_str()))))
-        .map(|(number, (step, id))| (number, step, id))
-        .collect();
+    let wanted: Vec<(&str, &str)> =
+        ids.iter().flat_map(|id| steps.map(|step| (step, id.as_str()))).collect();
     assert_eq!(words, wanted);
-    let (_, accepted) = &lines[1];
+    // The numbers have no gaps, and each record says which one before it was durable.
+    for (number, (found, json)) in (1..).zip(&lines[1..]) {
+        assert_eq!(*found, number);
+        assert!(json["d"].as_u64().is_some_and(|durable| durable < number), "{json}");
+    }
+    let accepted = lines.iter().position(|(_, json)| json["t"] == "accepted").unwrap();
+    let (text, (_, accepted)) = (text.lines().nth(accepted).unwrap(), &lines[accepted]);
     assert_eq!((&accepted["principal"], &accepted["session"]), (&"owner".into(), &"s0".into()));
     assert_eq!(accepted["text"], "message 0");
-    assert!(text.lines().nth(1).unwrap().contains("{\"t\":\"accepted\",\"id\":\""), "{text}");
+    assert!(text.contains("{\"t\":\"accepted\",\"id\":\""), "{text}");
     assert_eq!(fs::metadata(journal(&home)).unwrap().mode() & 0o077, 0, "others may read it");
 }
 
@@ -122,13 +149,15 @@ fn whoever_looks_leaves_no_trace() {
     let answer = gateway.api().send_json("s", &body).assert_status(202).json();
     let id = answer["id"].as_str().unwrap().to_owned();
     gateway.api().until_delivery(&id, "dead");
+    until_marked(&home);
     let look = |what: &str| {
         let before = everything(&home.state_dir());
         let summary = home.run(&["journal"]).assert_code(0).stdout;
         assert!(summary.contains(&id), "{what}: {summary}");
         home.run(&["journal", "check"]).assert_code(0);
         let dump = home.run(&["journal", "dump"]).assert_code(0).stdout;
-        let records = lines(&fs::read_to_string(journal(&home)).unwrap()).len() - 1;
+        let text = fs::read_to_string(journal(&home)).unwrap();
+        let records = lines(&text)[1..].iter().filter(|(_, json)| !is_mark(json)).count();
         assert!(dump.lines().count() >= records && dump.contains(&id), "{what}: {dump}");
         let after = everything(&home.state_dir());
         assert!(before == after, "{what}: {:?}", after.keys());
@@ -181,9 +210,12 @@ fn where_there_is_no_journal_nothing_is_made() {
 #[test]
 fn an_incomplete_end_is_cut_off_at_the_start() {
     let (home, ids) = used_home(3);
-    let whole = fs::read(journal(&home)).unwrap();
+    let mut whole = fs::read(journal(&home)).unwrap();
+    let lines_then = lines(&String::from_utf8_lossy(&whole));
     // All the ways in which the last record, the end of the last message, can be cut short.
-    let last = offset_of_line(&whole, lines(&String::from_utf8_lossy(&whole)).len() - 1);
+    let last_record = lines_then.iter().rposition(|(_, json)| !is_mark(json)).unwrap();
+    whole.truncate(offset_of_line(&whole, last_record + 1));
+    let last = offset_of_line(&whole, last_record);
     for length in [last + 1, last + 9, (last + whole.len()) / 2, whole.len() - 1] {
         fs::write(journal(&home), &whole[..length]).unwrap();
         let gateway = home.start();
@@ -201,15 +233,136 @@ fn an_unknown_version_is_refused() {
     let (home, _) = used_home(1);
     let text = fs::read_to_string(journal(&home)).unwrap();
     let (_, rest) = text.split_once('\n').unwrap();
-    let header = "0 {\"format\":\"hermes-gateway journal\",\"version\":2,\"base\":1,\"kept\":0}";
-    let text = format!("{:08x} {header}\n{rest}", crc32c(header.as_bytes()));
+    let header = r#"{"format":"hermes-gateway journal","version":3,"base":1,"kept":0}"#;
+    let text = line(0, header) + rest;
     fs::write(journal(&home), &text).unwrap();
     let said = refused_start(&home).stderr;
     let file = journal(&home).display().to_string();
-    assert!(said.contains(&file) && said.contains('2') && said.contains("version"), "{said}");
+    assert!(said.contains(&file) && said.contains('3') && said.contains("version"), "{said}");
     assert_ne!(home.run(&["journal", "check"]).code(), 0);
     assert_ne!(home.run(&["journal", "repair"]).code(), 0);
     assert_eq!(fs::read_to_string(journal(&home)).unwrap(), text);
+}
+
+#[test]
+fn a_journal_of_version_1_is_taken_over_whole() {
+    let (home, ids) = used_home(5);
+    let records = lines(&fs::read_to_string(journal(&home)).unwrap());
+    let records = records[1..].iter().map(|(_, json)| json).filter(|json| !is_mark(json));
+    let header = r#"{"format":"hermes-gateway journal","version":1,"base":1,"kept":0}"#;
+    let mut text = line(0, header);
+    for (number, json) in (1..).zip(records) {
+        let mut json = json.clone();
+        json.as_object_mut().unwrap().remove("d");
+        // `t` and `id` come first, as a gateway writes them.
+        let (kind, id) = (json["t"].take(), json["id"].take());
+        let rest = json.to_string().replace(r#""id":null"#, "").replace(r#""t":null"#, "");
+        let rest = rest.trim_matches(['{', '}', ',']).replace(",,", ",");
+        text += &line(number, &format!(r#"{{"t":{kind},"id":{id},{rest}}}"#));
+    }
+    fs::write(journal(&home), &text).unwrap();
+    let check = home.run(&["journal", "check"]).assert_code(0).stdout;
+    assert!(check.contains("version 1"), "{check}");
+    let gateway = home.start();
+    for id in &ids {
+        assert_eq!(gateway.api().message(id)["status"], "done");
+    }
+    assert!(fs::read_to_string(journal(&home)).unwrap().contains("\"version\":2,"));
+    let id = gateway.api().accepted("s", "new");
+    gateway.api().reply(&id);
+    let gateway = gateway.reborn_after(libc::SIGKILL);
+    for id in ids.iter().chain([&id]) {
+        assert_eq!(gateway.api().message(id)["status"], "done");
+    }
+}
+
+#[test]
+fn what_was_never_acknowledged_is_cut_off_by_the_start() {
+    let (home, ids) = used_home(3);
+    let whole = fs::read_to_string(journal(&home)).unwrap();
+    let last = lines(&whole).last().unwrap().0;
+    // A power cut has let a later record through and an earlier one not.
+    let later = |durable| {
+        let json = format!(r#"{{"t":"started","id":"{}","n":2,"at":1,"d":{durable}}}"#, ids[0]);
+        format!("{whole}{}\nlost\n{}", "\0".repeat(600), line(last + 3, &json))
+    };
+    fs::write(journal(&home), later(last)).unwrap();
+    let check = home.run(&["journal", "check"]).assert_code(0).stdout;
+    assert!(check.contains(&format!("from {} on", whole.len())), "{check}");
+    let gateway = home.start();
+    for id in &ids {
+        assert_eq!(gateway.api().message(id)["attempts"], 1);
+    }
+    let kept = home.state_dir().join(format!("journal.torn-{}", whole.len()));
+    assert_eq!(fs::read_to_string(kept).unwrap(), later(last)[whole.len()..]);
+    gateway.end(libc::SIGKILL);
+    // The same bytes, but the record behind says that the lost one was durable.
+    fs::write(journal(&home), later(last + 1)).unwrap();
+    let said = refused_start(&home);
+    let place = format!("byte {}", whole.len());
+    assert!(said.code() == 78 && said.stderr.contains(&place), "{said:?}");
+    let check = home.run(&["journal", "check"]);
+    assert!(check.code() == 78 && check.stderr.contains(&place), "{check:?}");
+}
+
+#[test]
+fn the_last_batch_is_marked_in_quiet_and_at_a_stop_and_its_damage_is_found() {
+    for stop in [false, true] {
+        let home = Home::new();
+        let gateway = home.start();
+        let id = gateway.api().accepted("s", "x");
+        gateway.api().reply(&id);
+        let text = if stop {
+            gateway.signal(libc::SIGINT);
+            gateway.into_process().finish(DEADLINE).assert_code(0);
+            fs::read_to_string(journal(&home)).unwrap()
+        } else {
+            let text = until_marked(&home);
+            // Nothing more is written: not while it rests, and not by those who only look.
+            gateway.api().message(&id);
+            gateway.end(libc::SIGKILL);
+            assert_eq!(fs::read_to_string(journal(&home)).unwrap(), text);
+            text
+        };
+        let (number, mark) = lines(&text).pop().unwrap();
+        assert_eq!(mark, serde_json::json!({"t": "mark", "d": number - 1}));
+        let offset = text.find(r#"{"t":"done""#).unwrap();
+        let mut bytes = text.into_bytes();
+        bytes[offset + 50] ^= 1;
+        fs::write(journal(&home), &bytes).unwrap();
+        assert_eq!(refused_start(&home).code(), 78);
+    }
+}
+
+#[test]
+fn a_damaged_record_costs_its_own_message_and_is_named() {
+    let gateway = Gateway::start();
+    let (api, home) = (gateway.api(), gateway.home());
+    let ids: Vec<String> = (0..6).map(|n| api.accepted("s", &format!("message {n}"))).collect();
+    ids.iter().for_each(|id| drop(api.reply(id)));
+    let text = until_marked(home);
+    let done = format!(r#"{{"t":"done","id":"{}""#, ids[2]);
+    let at = text.find(&done).unwrap();
+    let offset = text[..at].rfind('\n').unwrap() + 1;
+    let file = fs::File::options().write(true).open(journal(home)).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"?", at as u64 + 60).unwrap();
+    let place = format!("byte {offset}");
+    for (n, id) in ids.iter().enumerate() {
+        let message = api.message(id);
+        if n == 2 {
+            assert!(message["error"].to_string().contains(&place), "{message}");
+        } else {
+            assert_eq!(message["reply"], format!("message {n}"), "{message}");
+        }
+    }
+    let ready = api.call("GET", "/ready", &[], "").assert_status(503).text();
+    assert!(ready.contains(&place), "{ready}");
+    let id = api.accepted("s", "and on");
+    assert_eq!(api.reply(&id), "and on");
+    // It is still known, so a compaction leaves the record where it is.
+    api.call("POST", "/v1/journal/compact", &[], "").assert_status(200);
+    assert!(api.message(&ids[2])["error"].to_string().contains("damaged at byte"));
+    assert_eq!(api.message(&ids[3])["reply"], "message 3");
 }
 
 #[test]
@@ -228,8 +381,10 @@ fn what_is_no_journal_is_refused_and_left_alone() {
 fn damage_in_the_middle_stops_the_start_until_it_is_repaired() {
     let (home, ids) = used_home(6);
     let whole = fs::read(journal(&home)).unwrap();
-    // The acceptance of the fourth message: three records for each one before it.
-    let damaged_line = 1 + 3 * 3;
+    // The acceptance of the fourth message.
+    let accepted = |json: &Value| json["t"] == "accepted" && json["id"] == ids[3].as_str();
+    let text = String::from_utf8_lossy(&whole);
+    let damaged_line = lines(&text).iter().position(|(_, json)| accepted(json)).unwrap();
     let (offset, next) =
         (offset_of_line(&whole, damaged_line), offset_of_line(&whole, damaged_line + 1));
     let mut damaged = whole.clone();

@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use util::fault::{self, Fault, When};
-use util::{Caller, DEADLINE, Disk, Gateway, Home, Private, eventually, rounds, sys};
+use util::{Caller, DEADLINE, Disk, Gateway, Home, Launch, Private, eventually, rounds, sys};
 
 /// Clients at once, each with a session of its own.
 const CLIENTS: usize = 4;
@@ -348,6 +348,17 @@ fn without_syncs_a_power_cut_on_xfs_loses() {
     }
 }
 
+/// Waits until the journal says that all is durable, or the gateway has ended.
+fn until_quiet(gateway: &Gateway) {
+    let journal = gateway.home().state_dir().join("journal");
+    eventually("the journal is quiet", || {
+        let text = fs::read_to_string(&journal).unwrap_or_default();
+        let last = text.lines().last().unwrap_or_default();
+        let quiet = last.contains(r#""t":"mark""#) || last.contains(r#""version":2"#);
+        (quiet || !gateway.is_running()).then_some(())
+    });
+}
+
 /// A record that reached the file and not the disk is read by the next start. What that shows of it
 /// must not be taken away by the next cut: neither the message nor its end.
 fn what_a_start_shows_is_synced(kind: &'static str) {
@@ -357,19 +368,23 @@ fn what_a_start_shows_is_synced(kind: &'static str) {
     let control = || Caller::unix(&home.control_socket()).unwrap();
     let body = r#"{"text":"text"}"#;
     let mut shown_done = 0;
-    for number in 1..8 {
+    // A start syncs what it finds, the acceptance and the attempt follow, then the end.
+    for (round, number) in [1, 2, 3, 4, 5, 3, 4, 5, 6].into_iter().enumerate() {
         let when = When::Once(number);
         let fault = Fault { call: "fdatasync", error: libc::EIO, when, on: "journal" };
         let gateway = fault.into(home.launch(), &home).start();
-        let key = format!("k{number}");
+        let key = format!("k{round}");
         let fields = [("Idempotency-Key", key.as_str())];
-        let _ = control().ask("POST", "/v1/messages?wait=1", &fields, body);
+        until_quiet(&gateway);
+        if let Ok(mut caller) = Caller::unix(&home.control_socket()) {
+            let _ = caller.ask("POST", "/v1/messages?wait=1", &fields, body);
+        }
         if gateway.is_running() {
             let _ = sys::kill(gateway.pid(), libc::SIGKILL);
         }
         gateway.wait_for_exit(DEADLINE);
         if fault::hits(&home).is_empty() {
-            break;
+            continue;
         }
         let gateway = home.start();
         let shown = control().ask("POST", "/v1/messages", &fields, body).unwrap();
@@ -381,7 +396,7 @@ fn what_a_start_shows_is_synced(kind: &'static str) {
         disk.remount();
         assert!([200, 202].contains(&shown.status()), "{}", shown.text());
         let target = format!("/v1/messages/{}", shown.json()["id"].as_str().unwrap());
-        let _gateway = home.start();
+        let gateway = home.start();
         let found = control().ask("GET", &target, &[], "").unwrap();
         assert_eq!(found.status(), 200, "{kind}: {key} is lost, behind sync {number}");
         if shown.status() == 200 {
@@ -389,6 +404,7 @@ fn what_a_start_shows_is_synced(kind: &'static str) {
             let found = found.json();
             assert_eq!(found, shown.json(), "{kind}: {key}, behind sync {number}");
         }
+        until_quiet(&gateway);
     }
     assert!(shown_done > 0, "no start has shown an end");
 }
@@ -502,42 +518,45 @@ impl Trace {
     /// Recorded once for all tests; `None`, said aloud, without strace.
     fn get() -> Option<&'static Trace> {
         static TRACE: OnceLock<Trace> = OnceLock::new();
-        if Path::new("/usr/bin/strace").exists() {
-            return Some(TRACE.get_or_init(Trace::record));
-        }
-        util::skip("needs the package strace");
-        None
+        has_strace().then(|| TRACE.get_or_init(Trace::record))
     }
 
     fn record() -> Trace {
         let home = Home::new();
+        Trace::of(&home, home.launch(), |gateway| {
+            let key = gateway.authorization();
+            let mut callers: Vec<_> =
+                (0..3).map(|_| Caller::tcp(gateway.address(), &key).unwrap()).collect();
+            let mut post = |from: usize, to: usize| {
+                thread::scope(|scope| {
+                    for (number, caller) in callers.iter_mut().enumerate() {
+                        scope.spawn(move || {
+                            for message in from..to {
+                                let (session, key) =
+                                    (format!("s{number}"), format!("{number}-{message}"));
+                                let answer = caller.post_message(&session, &key, "hi").unwrap();
+                                answer.assert_status(202);
+                            }
+                        });
+                    }
+                });
+            };
+            post(0, 8);
+            let mut control = gateway.control();
+            control.post("/v1/journal/compact", &[], "{}").assert_status(200);
+            post(8, 12);
+        })
+    }
+
+    /// The trace of a start and what is done with it, until it is stopped.
+    fn of(home: &Home, launch: Launch, work: impl FnOnce(&Gateway)) -> Trace {
         let trace = home.path().join("trace");
         let calls = "trace=openat,mkdir,mkdirat,fsync,fdatasync,rename,renameat,renameat2,write,\
-                     writev,pwrite64,sendto,sendmsg";
+                     writev,pwrite64,sendto,sendmsg,link,linkat,ftruncate";
         let strace =
             ["strace", "-f", "-y", "-s", "400", "-e", calls, "-o", trace.to_str().unwrap()];
-        let gateway = home.launch().through(&strace).start();
-        let key = gateway.authorization();
-        let mut callers: Vec<_> =
-            (0..3).map(|_| Caller::tcp(gateway.address(), &key).unwrap()).collect();
-        let mut post = |from: usize, to: usize| {
-            thread::scope(|scope| {
-                for (number, caller) in callers.iter_mut().enumerate() {
-                    scope.spawn(move || {
-                        for message in from..to {
-                            let (session, key) =
-                                (format!("s{number}"), format!("{number}-{message}"));
-                            let answer = caller.post_message(&session, &key, "hi").unwrap();
-                            answer.assert_status(202);
-                        }
-                    });
-                }
-            });
-        };
-        post(0, 8);
-        let mut control = gateway.control();
-        control.post("/v1/journal/compact", &[], "{}").assert_status(200);
-        post(8, 12);
+        let gateway = launch.through(&strace).start();
+        work(&gateway);
         home.run(&["stop"]).assert_code(0);
         assert_eq!(gateway.into_process().finish(DEADLINE).code(), 0);
         Trace {
@@ -550,9 +569,23 @@ impl Trace {
     /// The acknowledgements, each with its message's id.
     fn answers(&self) -> Vec<(&Call, &str)> {
         let sent = self.calls.iter().filter(|call| call.args.contains("HTTP/1.1 202"));
-        let answers: Vec<_> = sent.map(|call| (call, id_in(&call.args))).collect();
-        assert_eq!(answers.len(), 36, "answers in the trace");
-        answers
+        sent.map(|call| (call, id_in(&call.args))).collect()
+    }
+
+    fn assert_answers_synced(&self, count: usize) {
+        let answers = self.answers();
+        assert_eq!(answers.len(), count, "answers in the trace");
+        for (answer, id) in answers {
+            let record = self.calls.iter().find(|call| {
+                call.writes_to(&self.journal)
+                    && [id, "accepted"].iter().all(|word| call.args.contains(word))
+            });
+            let record = record.unwrap_or_else(|| panic!("no record of {id}"));
+            assert!(
+                self.is_synced(&self.journal, record.ended, answer.began),
+                "{id} was acknowledged before a sync: {record:?} {answer:?}"
+            );
+        }
     }
 
     fn first_answer(&self) -> usize {
@@ -572,6 +605,15 @@ impl Trace {
     }
 }
 
+/// Whether there can be traces; said aloud where there cannot.
+fn has_strace() -> bool {
+    let there = Path::new("/usr/bin/strace").exists();
+    if !there {
+        util::skip("needs the package strace");
+    }
+    there
+}
+
 /// The directory of a path.
 fn parent(path: &str) -> &str {
     Path::new(path).parent().unwrap().to_str().unwrap()
@@ -580,17 +622,66 @@ fn parent(path: &str) -> &str {
 #[test]
 fn every_acknowledgement_comes_after_its_sync() {
     let Some(trace) = Trace::get() else { return };
-    for (answer, id) in trace.answers() {
-        let record = trace.calls.iter().find(|call| {
-            call.writes_to(&trace.journal)
-                && [id, "accepted"].iter().all(|word| call.args.contains(word))
-        });
-        let record = record.unwrap_or_else(|| panic!("no record of {id}"));
-        assert!(
-            trace.is_synced(&trace.journal, record.ended, answer.began),
-            "{id} was acknowledged before a sync: {record:?} {answer:?}"
-        );
+    trace.assert_answers_synced(36);
+}
+
+/// All other tests of durability run what cargo has built for them: a debug build.
+#[test]
+fn every_acknowledgement_of_a_release_comes_after_its_sync() {
+    if !has_strace() {
+        return;
     }
+    // `tests/run` builds it before all tests.
+    let debug = Path::new(env!("CARGO_BIN_EXE_hermes-gateway"));
+    let release = debug.ancestors().nth(2).unwrap().join("release/hermes-gateway");
+    if !release.exists() {
+        return util::skip(&format!("needs {} (cargo build --release)", release.display()));
+    }
+    let home = Home::new();
+    let trace = Trace::of(&home, home.launch().program(&release), |gateway| {
+        let mut caller = Caller::unix(&gateway.home().control_socket()).unwrap();
+        for number in 0..4 {
+            caller.post_message("s", &format!("k{number}"), "hi").unwrap().assert_status(202);
+        }
+    });
+    trace.assert_answers_synced(4);
+}
+
+/// A key that was handed out must not be another one after a power cut.
+#[test]
+fn the_name_of_a_new_key_is_synced_before_anything_else_is_named() {
+    let Some(trace) = Trace::get() else { return };
+    let dir = parent(&trace.journal);
+    let key = format!("\"{dir}/api.key\"");
+    let links = |call: &&Call| call.name.starts_with("link") && call.args.contains(&key);
+    let link = trace.calls.iter().find(links).expect("the key's name");
+    let names = ["openat", "link", "rename", "mkdir"];
+    let next = trace.calls.iter().find(|call| {
+        let named = call.name != "openat" || call.args.contains("O_CREAT");
+        let within = call.args.contains(&format!("\"{dir}/"));
+        call.began > link.ended && within && named && names.iter().any(|n| call.name.starts_with(n))
+    });
+    let next = next.expect("the journal is made later");
+    assert!(trace.is_synced(dir, link.ended, next.began), "{dir} was not synced before {next:?}");
+}
+
+/// What was cut off must not come back behind the records that follow.
+#[test]
+fn a_torn_end_is_cut_off_durably_before_the_start_is_over() {
+    if !has_strace() {
+        return;
+    }
+    let home = Home::new();
+    drop(home.start());
+    let journal = home.state_dir().join("journal");
+    File::options().append(true).open(journal).unwrap().write_all(b"0000").unwrap();
+    let trace = Trace::of(&home, home.launch(), |_| {});
+    let journal = &trace.journal;
+    let cut = trace.calls.iter().find(|call| call.name == "ftruncate" && call.path() == journal);
+    let cut = cut.expect("the torn end is cut off");
+    let over = |call: &&Call| call.writes_to(journal) || call.args.contains("READY=1");
+    let next = trace.calls.iter().find(|call| call.began > cut.ended && over(call)).unwrap();
+    assert!(trace.is_synced(journal, cut.ended, next.began), "not synced before {next:?}");
 }
 
 #[test]

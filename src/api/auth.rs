@@ -18,9 +18,11 @@ use crate::session::book::Who;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     Tcp(SocketAddr),
-    /// The control socket, by a process of this uid that was let in.
+    /// The control socket, by a process of this uid that was let in. `spare`: it shares its thread with
+    /// others.
     Control {
         uid: u32,
+        spare: bool,
     },
 }
 
@@ -28,7 +30,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Tcp(address) => address.fmt(f),
-            Origin::Control { uid } => write!(f, "uid {uid} on the control socket"),
+            Origin::Control { uid, .. } => write!(f, "uid {uid} on the control socket"),
         }
     }
 }
@@ -151,6 +153,22 @@ mod tests {
         }
         assert_eq!(Keyring::new(&secret('a'), &config).unwrap_err(), "alice");
         assert_eq!(format!("{keys:?}"), "Keyring(…)");
+    }
+
+    #[test]
+    fn a_key_whose_digest_differs_in_one_bit_is_another() {
+        let shown = "a".repeat(40);
+        let right = sha256(&[shown.as_bytes()]);
+        let finds = |digest| {
+            let keys = Keyring(vec![(digest, Arc::new(ClientKey::new("alice")))]);
+            keys.find(shown.as_bytes()).is_some()
+        };
+        assert!(finds(right));
+        for bit in 0..right.len() * 8 {
+            let mut near = right;
+            near[bit / 8] ^= 1 << (bit % 8);
+            assert!(!finds(near), "bit {bit} is not looked at");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::session::life::Turn as Stage;
 use crate::session::place::NoPlace;
 use crate::session::submit::{Draft, Submitted};
 use crate::session::waits::HeldUp;
+use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
 
 /// Hands a durable message in and passes its reply on. `Err(None)`: nobody is there any more, and
@@ -26,6 +27,9 @@ pub fn carry(
     client: &dyn AsFd,
     answer: &mut Answer<'_>,
 ) -> Result<(), Option<Problem>> {
+    let broken = |e: io::Error| Problem::no_place(&NoPlace::Failed(e));
+    // Before it is accepted: who is told to try again must not find it done twice.
+    let event = Event::new().map_err(broken)?;
     let keyed = draft.key.is_some();
     let (id, replayed) = match submit(service, draft)? {
         Submitted::New { id, .. } => (id, false),
@@ -35,7 +39,7 @@ pub fn carry(
     answer.replayed = replayed;
     answer.id = id.to_string();
     let waiter = Waiter { service, id, keyed, came: Instant::now() };
-    let passed = waiter.wait(client, answer)?;
+    let passed = waiter.wait(event, client, answer)?;
     let message = service.hub.message(id).map_err(|refused| Problem::journal(&refused))?;
     let message = message.ok_or_else(Problem::stopping)?;
     answer.report(message.report);
@@ -80,10 +84,15 @@ struct Waiter<'a> {
 impl Waiter<'_> {
     /// Passes the pieces of a turn on until its end, for a client that wants a stream. Says whether
     /// there were any.
-    fn wait(&self, client: &dyn AsFd, answer: &mut Answer<'_>) -> Result<bool, Option<Problem>> {
+    fn wait(
+        &self,
+        event: Event,
+        client: &dyn AsFd,
+        answer: &mut Answer<'_>,
+    ) -> Result<bool, Option<Problem>> {
         let hub = &self.service.hub;
         let broken = |e: io::Error| Problem::no_place(&NoPlace::Failed(e));
-        let Some(watch) = hub.watch(self.id).map_err(broken)? else { return Ok(false) };
+        let Some(watch) = hub.watch(self.id, event) else { return Ok(false) };
         let (streams, mut attempt, mut offset) = (answer.streams(), 0, 0);
         loop {
             watch.event.clear();

@@ -165,6 +165,17 @@ impl<'a> Route<'a> {
     }
 }
 
+impl Route<'_> {
+    /// Whether its answer may take longer than moments.
+    fn may_wait(self, request: &Request) -> bool {
+        let waits = matches!(
+            self,
+            Route::Chat | Route::Responses | Route::SessionEvents(_) | Route::Compact
+        );
+        waits || (self.is_work(request) && request.query().is_some())
+    }
+}
+
 /// Whether the answer is an event stream without an end.
 pub fn is_stream(request: &Request) -> bool {
     matches!(Route::find(request.path()), Some(Route::SessionEvents(_)))
@@ -280,6 +291,11 @@ fn admit<'r>(
     }
     if !tcp && is_work && service.control_is_busy() {
         let message = "Too many messages wait on the control socket.";
+        return Err(Problem::new(503, "overloaded", message));
+    }
+    let may_wait = route.is_some_and(|route| route.may_wait(request));
+    if may_wait && matches!(origin, Origin::Control { spare: true, .. }) {
+        let message = "The system has no thread for a request that waits; try again in a moment.";
         return Err(Problem::new(503, "overloaded", message));
     }
     match route {

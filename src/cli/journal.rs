@@ -19,6 +19,7 @@ use crate::session::book::{Book, Entry};
 use crate::session::hub::{Hub, Settings};
 use crate::session::life::{Delivery, Turn};
 use crate::session::message::rfc3339;
+use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
 use crate::text::escaped;
@@ -142,12 +143,14 @@ fn failures(context: &Context, book: &Book) -> Result<String, Failure> {
 
 fn check(context: &Context) -> Result<Exit, Failure> {
     let (_, report) = read(context)?;
-    let Report { records, bytes, last, .. } = report;
-    let mut text = format!("good: {records} records up to number {last}, {bytes} bytes\n");
+    let Report { version, records, bytes, last, .. } = report;
+    let mut text = format!(
+        "good: {records} records up to number {last}, {bytes} bytes, format version {version}\n"
+    );
     if let Some((offset, length)) = report.torn {
         text += &format!(
-            "its end is incomplete: {length} bytes from {offset} on, which a running gateway completes \
-             and the next start cuts off\n"
+            "its end is incomplete: {length} bytes from {offset} on were never acknowledged; a running \
+             gateway completes them, the next start cuts them off\n"
         );
     }
     say(&text)
@@ -196,7 +199,8 @@ fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
     let transcripts = Transcripts::new(context.dirs.sessions());
     let quiet = Arc::new(Event::new().map_err(cannot)?);
     // A hub that is not opened begins nothing.
-    let hub = Hub::new(Box::new(journal), book, transcripts, settings, (children, quiet));
+    let shared = (children, quiet);
+    let hub = Hub::new(Box::new(journal), book, transcripts, settings, shared, Box::new(System));
     hub.map_err(cannot)?.compact().map_err(cannot)
 }
 

@@ -35,6 +35,7 @@ pub use url::Url;
 
 use crate::limits;
 use crate::named::ByName;
+use crate::subprocess::Leftovers;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -106,6 +107,8 @@ pub struct Agent {
     pub retry_for: Duration,
     /// How long a client that waits for a reply waits for attempts that fail.
     pub answer_within: Duration,
+    /// What becomes of processes that a command has left when it ends by itself.
+    pub leftovers: Leftovers,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -221,6 +224,7 @@ impl Default for Agent {
             turn_timeout: limits::TURN_TIMEOUT,
             retry_for: limits::RETRY_FOR,
             answer_within: limits::ANSWER_WITHIN,
+            leftovers: Leftovers::default(),
         }
     }
 }

@@ -178,6 +178,13 @@ pub static KEYS: &[Key] = &[
         help: "How long a waiting chat client waits for attempts that fail before it gets an error.",
     },
     Key {
+        section: "agent",
+        name: "leftovers",
+        field: |c| Field::Choice(&mut c.agent.leftovers),
+        example: "\"kill\"",
+        help: "Processes that the command leaves running: \"kill\" or \"keep\" them.",
+    },
+    Key {
         section: "session",
         name: "busy",
         field: |c| Field::Choice(&mut c.session.busy),

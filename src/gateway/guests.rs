@@ -28,8 +28,8 @@ struct House {
     /// In the order in which they came.
     guests: Vec<Guest>,
     last: u64,
-    /// The system had no room for more than so many, and until when that counts.
-    shortage: Option<(usize, Instant)>,
+    /// How many the system had room for (`None`: once it had none for one), and until when that counts.
+    shortage: Option<(Option<usize>, Instant)>,
 }
 
 #[derive(Debug)]
@@ -67,17 +67,19 @@ impl Guests {
         }
     }
 
-    /// The system is short of descriptors or threads: some leave, and fewer are let in for a while, so
-    /// that the control socket and turns have what they need.
+    /// The system is short of descriptors or threads. Once may be by chance; where it is so again, some
+    /// leave, and no more than are left are let in for a while, so that the control socket and turns have
+    /// what they need.
     pub fn tighten(&self, now: Instant) {
         let mut house = self.lock();
-        let most = house.guests.len().saturating_sub(SHORTAGE_ROOM);
-        house.shortage = Some((most, now + SHORTAGE_LASTS));
-        for _ in 0..SHORTAGE_ROOM {
+        let again = house.shortage.is_some_and(|(_, until)| until > now);
+        for _ in 0..if again { SHORTAGE_ROOM } else { 0 } {
             if !house.send_away(None, Duration::ZERO, now) {
                 break;
             }
         }
+        let most = again.then_some(house.guests.len());
+        house.shortage = Some((most, now + SHORTAGE_LASTS));
     }
 
     fn lock(&self) -> MutexGuard<'_, House> {
@@ -88,7 +90,8 @@ impl Guests {
 impl House {
     fn make_room(&mut self, place: IpAddr, room: Room, now: Instant) -> bool {
         self.shortage = self.shortage.filter(|(_, until)| *until > now);
-        let all = self.shortage.map_or(room.all, |(most, _)| most.min(room.all)).max(1);
+        let most = self.shortage.and_then(|(most, _)| most).unwrap_or(room.all);
+        let all = most.min(room.all).max(1);
         let from_one = self.guests.iter().filter(|guest| guest.place == place).count();
         if !place.is_loopback()
             && from_one >= room.from_one
@@ -255,6 +258,8 @@ mod tests {
         for number in &numbers[..2] {
             street.seat(*number).know();
         }
+        street.guests.tighten(street.now);
+        assert!(street.gone().is_empty(), "once is by chance");
         street.guests.tighten(street.now);
         assert_eq!(street.gone(), numbers[2..SHORTAGE_ROOM + 2]);
         let next = || numbers[SHORTAGE_ROOM + 2];

@@ -7,47 +7,99 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Condition;
 use super::file::{FileJournal, invalid};
-use super::line::{Header, Lines, parse};
-use super::writer::note;
-use crate::limits::{COMPACT_ROUNDS, COMPACT_TAIL};
+use super::line::{Header, VERSION, line};
+use super::pieces::Pieces;
+use super::writer::{Index, note};
+use super::{Condition, inspect, record};
+use crate::limits::{COMPACT_ROUNDS, COMPACT_TAIL, MAX_DAMAGED, MAX_RECORD};
 use crate::sys::fs as files;
+
+/// Says whether a record of this number and JSON is kept.
+pub(super) type Keep<'a> = &'a mut dyn FnMut(u64, &str) -> bool;
 
 /// A new journal in the making.
 pub(super) struct Copy {
     to: BufWriter<File>,
-    pub index: Vec<(u64, u64)>,
+    pub index: Index,
     pub end: u64,
     pub header: Header,
+    /// What was damaged: how much, where the first that is kept in its place is now and why, and
+    /// where that which is needed no more was, with its bytes.
+    damaged: usize,
+    pub still: Option<String>,
+    aside: Vec<(u64, Vec<u8>)>,
 }
 
 impl Copy {
     /// Starts a journal at `path` in which all records below `base` are kept ones.
     pub fn start(path: &Path, base: u64) -> io::Result<Copy> {
-        let header = Header { base, kept: 0 };
+        let header = Header { version: VERSION, base, kept: 0 };
         let mut to = BufWriter::new(files::create_new(path, 0o600)?);
         to.write_all(&header.line())?;
-        Ok(Copy { to, index: Vec::new(), end: header.line().len() as u64, header })
+        let (end, aside) = (header.line().len() as u64, Vec::new());
+        Ok(Copy { to, index: Vec::new(), end, header, damaged: 0, still: None, aside })
     }
 
-    /// Copies those lines of a part of a journal that `keep` says yes to.
+    /// Copies those records of a part of a journal that `keep` says yes to. `None`: the part may
+    /// have no gaps, so all.
     pub fn lines(
         &mut self,
         from: &File,
         part: (u64, u64),
-        keep: &mut dyn FnMut(u64, &str) -> bool,
+        mut keep: Option<Keep<'_>>,
     ) -> io::Result<()> {
-        let mut lines = Lines::new(from, part.0, part.1);
-        while let Some((at, line)) = lines.next()? {
-            let (number, json) = parse(line).map_err(|why| invalid(at, why))?;
-            if keep(number, json) {
-                self.to.write_all(line)?;
-                note(&mut self.index, number, self.end);
-                self.end += line.len() as u64;
-                self.header.kept += u64::from(number < self.header.base);
+        let mut pieces = Pieces::new(from, part.0, part.1);
+        while let Some(piece) = pieces.next()? {
+            let (at, end) = (piece.at, piece.end);
+            match (piece.record, &mut keep) {
+                (Ok(entry), keep) => {
+                    let wanted = |keep: &mut Keep<'_>| keep(entry.number, entry.json);
+                    if keep.as_mut().is_none_or(|keep| !entry.is_mark() && wanted(keep)) {
+                        let durable = Some(entry.durable.unwrap_or(0));
+                        let line = line(entry.number, entry.json, durable);
+                        self.to.write_all(&line)?;
+                        note(&mut self.index, entry.number, self.end);
+                        self.end += line.len() as u64;
+                        self.header.kept += u64::from(entry.number < self.header.base);
+                    }
+                }
+                (Err(why), None) => return Err(invalid(at, why)),
+                (Err(why), Some(keep)) => self.damage(from, part, (at, end, why), keep)?,
             }
         }
+        Ok(())
+    }
+
+    /// Damage among old records. Where the message is forgotten, the bytes go to a file beside the
+    /// journal. Else they stay in their place: what the message was can be read nowhere else, and a
+    /// start must not believe that this record never was.
+    fn damage(
+        &mut self,
+        from: &File,
+        part: (u64, u64),
+        (at, end, why): (u64, u64, &str),
+        keep: &mut Keep<'_>,
+    ) -> io::Result<()> {
+        let length = usize::try_from(end - at).unwrap_or(usize::MAX);
+        self.damaged += 1;
+        if self.damaged > MAX_DAMAGED || length > 2 * MAX_RECORD {
+            let words = format!("{why}; more is damaged than one bad record: the disk may fail");
+            return Err(invalid(at, &words));
+        }
+        let mut bytes = vec![0; length];
+        from.read_exact_at(&mut bytes, at)?;
+        if is_forgotten(from, part, &bytes, keep)? {
+            self.aside.push((at, bytes));
+            return Ok(());
+        }
+        if bytes.last() != Some(&b'\n') {
+            bytes.push(b'\n');
+        }
+        self.to.write_all(&bytes)?;
+        self.still.get_or_insert_with(|| invalid(self.end, why).to_string());
+        self.end += bytes.len() as u64;
+        self.header.kept += 1;
         Ok(())
     }
 
@@ -58,17 +110,57 @@ impl Copy {
         self.to.get_ref().sync_all()
     }
 
+    /// Keeps what is left out beside the journal at `path`.
+    fn keep_aside(&mut self, path: &Path) -> io::Result<()> {
+        for (at, bytes) in self.aside.drain(..) {
+            let create = |to: &Path| files::create(to, &bytes, 0o600);
+            let kept = inspect::keep(path, &format!("damaged-{at}"), &create)?;
+            log::warn!(
+                "a damaged record of a message that is forgotten was left out of the journal; its bytes are kept as {}",
+                kept.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Puts it in the place of the journal at `path`; its file, index and end.
+    pub fn put(mut self, temporary: &Path, path: &Path) -> io::Result<(File, Index, u64)> {
+        self.sync()?;
+        fs::rename(temporary, path)?;
+        files::sync_dir_of(path)?;
+        let (index, end) = (std::mem::take(&mut self.index), self.end);
+        Ok((self.into_file()?, index, end))
+    }
+
     fn into_file(self) -> io::Result<File> {
         self.to.into_inner().map_err(io::IntoInnerError::into_error)
     }
 }
 
+/// Whether a damaged record is of a message that `keep` does not know any more. Its id counts only
+/// where another record bears it: it may be damaged itself.
+fn is_forgotten(
+    from: &File,
+    part: (u64, u64),
+    bytes: &[u8],
+    keep: &mut Keep<'_>,
+) -> io::Result<bool> {
+    let text = String::from_utf8_lossy(bytes);
+    let json = &text[text.find('{').unwrap_or(text.len())..];
+    let Some(id) = record::id_of(json) else { return Ok(false) };
+    let mut pieces = Pieces::new(from, part.0, part.1);
+    while let Some(piece) = pieces.next()? {
+        if let Ok(entry) = piece.record
+            && record::id_of(entry.json) == Some(id)
+        {
+            return Ok(!keep(entry.number, entry.json));
+        }
+    }
+    Ok(false)
+}
+
 impl FileJournal {
-    pub(super) fn replace(
-        &self,
-        temporary: &Path,
-        keep: &mut dyn FnMut(u64, &str) -> bool,
-    ) -> io::Result<()> {
+    pub(super) fn replace(&self, temporary: &Path, keep: Keep<'_>) -> io::Result<()> {
         let (old, start, middle, base) = {
             let inner = self.lock();
             let start = inner.index.first().map_or(inner.end, |(_, at)| *at);
@@ -76,7 +168,7 @@ impl FileJournal {
         };
         // What is appended from here on has no gaps, so that only older records count as kept.
         let mut copy = Copy::start(temporary, base)?;
-        copy.lines(&old, (start, middle), keep)?;
+        copy.lines(&old, (start, middle), Some(keep))?;
         copy.sync()?;
         // What came meanwhile, until the rest is so little that writers can wait for it.
         let mut middle = middle;
@@ -85,7 +177,7 @@ impl FileJournal {
             if end - middle < COMPACT_TAIL {
                 break;
             }
-            copy.lines(&old, (middle, end), &mut |_, _| true)?;
+            copy.lines(&old, (middle, end), None)?;
             copy.sync()?;
             middle = end;
         }
@@ -94,14 +186,17 @@ impl FileJournal {
         if let Condition::Broken(why) = &inner.condition {
             return Err(io::Error::other(why.clone()));
         }
-        copy.lines(&old, (middle, inner.end), &mut |_, _| true)?;
+        copy.lines(&old, (middle, inner.end), None)?;
         copy.sync()?;
+        copy.keep_aside(&self.path)?;
         let (index, end) = (std::mem::take(&mut copy.index), copy.end);
+        let still = copy.still.take();
         let file = copy.into_file()?;
         fs::rename(temporary, &self.path)?;
         // The name leads to the new file now, whatever comes of it.
         let named = files::sync_dir_of(&self.path);
         (inner.file, inner.index, inner.end) = (Arc::new(file), index, end);
+        (inner.damaged, inner.marked) = (still, inner.marked.max(base - 1));
         drop(old);
         match named {
             Ok(()) => {

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::line::{Header, Lines, parse};
-use super::walk::{Damage, walk};
-use super::writer::{Disk, Inner, note};
+use super::compact::Copy;
+use super::line::{Header, Lines, MARK, Part, VERSION};
+use super::pieces::Pieces;
+use super::walk::{Damage, Report, walk};
+use super::writer::{Disk, Index, Inner, note};
 use super::{Condition, Journal, Purpose, Refused, fits, inspect, room};
 use crate::limits::JOURNAL_PROBE;
 use crate::sys::fs as files;
@@ -34,8 +36,8 @@ pub struct FileJournal {
 pub struct Opened {
     #[cfg(test)]
     pub records: u64,
-    /// What was cut off from its end, in words for the log.
-    pub dropped: Option<String>,
+    /// What was changed before it was used, in words for the log.
+    pub changed: Vec<String>,
 }
 
 impl FileJournal {
@@ -59,29 +61,42 @@ impl FileJournal {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
             _ => {}
         }
-        let file = open_or_create(&path).map_err(io)?;
+        let mut file = open_or_create(&path).map_err(io)?;
         let mut index = Vec::new();
         let found = walk(&path, &file, &mut |number, at, json| {
             note(&mut index, number, at);
             visit(number, json)
         })?;
-        let dropped = found.torn.map(|torn| drop_torn(&path, &file, torn)).transpose();
+        let mut changed = Vec::new();
+        changed.extend(drop_end(&path, &file, &found).map_err(io)?);
+        let mut end = found.bytes;
+        if found.version < VERSION {
+            let cannot = |e| {
+                io(io::Error::other(format!(
+                    "it cannot be rewritten in format version {VERSION}: {e}"
+                )))
+            };
+            (file, index, end) = upgrade(&path, &file, &found).map_err(cannot)?;
+            changed.push(format!("the journal was rewritten in format version {VERSION}"));
+        }
         let opened = Opened {
             #[cfg(test)]
             records: found.records,
-            dropped: dropped.map_err(io)?,
+            changed,
         };
         let inner = Inner {
             file: Arc::new(file),
             index,
-            end: found.bytes,
+            end,
             last: found.last,
             durable: 0,
+            marked: found.marked,
             syncing: false,
             aside: 0,
             cap,
             wanted: 1,
             condition: Condition::Good,
+            damaged: None,
             probed: Instant::now(),
         };
         let journal = FileJournal {
@@ -99,22 +114,45 @@ impl FileJournal {
     }
 
     /// Shows what is there from `number` on, walking from the nearest place that is remembered, and
-    /// without the lock.
-    fn walk_from(&self, number: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
+    /// without the lock. Returns the damage in the place of `number`, where it may have been.
+    fn walk_from(
+        &self,
+        number: u64,
+        visit: &mut dyn FnMut(u64, &str) -> bool,
+    ) -> io::Result<Option<io::Error>> {
         let (file, from, end) = {
             let inner = self.lock();
             let after = inner.index.partition_point(|(indexed, _)| *indexed <= number);
             let from = inner.index.get(after.saturating_sub(1)).map_or(inner.end, |(_, at)| *at);
             (Arc::clone(&inner.file), from, inner.end)
         };
-        let mut lines = Lines::new(&file, from, end);
-        while let Some((at, line)) = lines.next()? {
-            let (found, json) = parse(line).map_err(|why| invalid(at, why))?;
-            if found >= number && !visit(found, json) {
-                break;
+        let (mut pieces, mut damage) = (Pieces::new(&file, from, end), None);
+        while let Some(piece) = pieces.next()? {
+            match piece.record {
+                Ok(entry) if entry.number < number => damage = None,
+                Ok(entry) if entry.is_mark() || visit(entry.number, entry.json) => {}
+                Ok(_) => break,
+                Err(why) => {
+                    damage = damage.or_else(|| Some(invalid(piece.at, why)));
+                    self.note_damage(&file, piece.at, why);
+                }
             }
         }
-        Ok(())
+        Ok(damage)
+    }
+
+    /// The first damage is said in the log and from then on in the condition.
+    fn note_damage(&self, file: &Arc<File>, at: u64, why: &str) {
+        let mut inner = self.lock();
+        if Arc::ptr_eq(file, &inner.file) && inner.damaged.is_none() {
+            let words = format!(
+                "{}; only the message of that record is lost, but a start would refuse the file: \
+                 `hermes-gateway journal compact` takes the record out once its message is forgotten",
+                invalid(at, why)
+            );
+            log::error!("{words}");
+            inner.damaged = Some(words);
+        }
     }
 }
 
@@ -167,17 +205,32 @@ impl Journal for FileJournal {
         broken.map_or(Ok(()), |why| Err(Refused::Broken(why)))
     }
 
+    fn mark(&self) -> Result<(), Refused> {
+        self.sync(self.last())?;
+        let number = {
+            let mut inner = self.lock();
+            // Who writes on has the next record say it, and rests later.
+            if inner.marked == inner.last || inner.durable < inner.last {
+                return Ok(());
+            }
+            let number = inner.append(self.disk, MARK, Purpose::Completion);
+            inner.marked = number.as_ref().map_or(inner.marked, |number| *number);
+            number
+        };
+        self.sync(number.inspect_err(|_| self.synced.notify_all())?)
+    }
+
     fn read(&self, number: u64) -> io::Result<String> {
         let mut read = None;
-        self.walk_from(number, &mut |found, json| {
+        let damage = self.walk_from(number, &mut |found, json| {
             read = (found == number).then(|| json.to_owned());
             false
         })?;
-        read.ok_or_else(|| io::ErrorKind::NotFound.into())
+        read.ok_or_else(|| damage.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
     }
 
     fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
-        self.walk_from(after.saturating_add(1), visit)
+        self.walk_from(after.saturating_add(1), visit).map(drop)
     }
 
     fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
@@ -213,7 +266,10 @@ impl Journal for FileJournal {
             Err(full) if inner.condition == Condition::Good => {
                 Condition::Degraded(full.to_string())
             }
-            _ => inner.condition.clone(),
+            _ => match (&inner.condition, &inner.damaged) {
+                (Condition::Good, Some(damaged)) => Condition::Degraded(damaged.clone()),
+                (condition, _) => condition.clone(),
+            },
         }
     }
 }
@@ -252,19 +308,48 @@ fn open_or_create(path: &Path) -> io::Result<File> {
     files::open_own_to_write(path)
 }
 
-/// Cuts off a last record that is not whole. One that has its LF may have been more than a write cut
-/// short: it is kept beside the journal first.
-fn drop_torn(path: &Path, file: &File, (at, length): (u64, u64)) -> io::Result<String> {
-    let mut torn = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-    file.read_exact_at(&mut torn, at)?;
+/// Cuts off what is behind the last record. More than one record that a write was cut short of is
+/// kept beside the journal first; NULs are nothing.
+fn drop_end(path: &Path, file: &File, found: &Report) -> io::Result<Option<String>> {
+    let Some((at, length)) = found.torn else {
+        if file.metadata()?.len() > found.bytes {
+            file.set_len(found.bytes)?;
+        }
+        return Ok(None);
+    };
     let mut words =
-        format!("an incomplete last record was dropped: {length} bytes from byte {at} on");
-    if torn.ends_with(b"\n") {
-        let create = |to: &Path| files::create(to, &torn, 0o600);
+        format!("what was never acknowledged was cut off: {length} bytes from byte {at} on");
+    let (mut lines, mut ends) = (Lines::new(file, at, at + length), false);
+    while let Some((_, line)) = lines.next()? {
+        ends |= line.ends_with(b"\n");
+    }
+    if ends {
+        let create = |to: &Path| copy_part(Part { file, at, end: at + length }, to);
         let kept = inspect::keep(path, &format!("torn-{at}"), &create)?;
         words += &format!("; it is kept as {}", kept.display());
     }
     file.set_len(at)?;
     file.sync_all()?;
-    Ok(words)
+    Ok(Some(words))
+}
+
+/// `false`: something has that name.
+fn copy_part(mut part: Part<'_>, to: &Path) -> io::Result<bool> {
+    let mut file = match files::create_new(to, 0o600) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        result => result?,
+    };
+    let copied = io::copy(&mut part, &mut file).and_then(|_| file.sync_all());
+    if copied.is_err() {
+        let _ = fs::remove_file(to);
+    }
+    copied.and_then(|()| files::sync_dir_of(to)).map(|()| true)
+}
+
+/// Rewrites a journal of version 1, with all its records, in the format of today.
+fn upgrade(path: &Path, file: &File, found: &Report) -> io::Result<(File, Index, u64)> {
+    let temporary = temporary(path);
+    let mut copy = Copy::start(&temporary, found.last + 1)?;
+    copy.lines(file, (found.start, found.bytes), Some(&mut |_, _| true))?;
+    copy.put(&temporary, path)
 }

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 
 use super::compact::Copy;
 use super::file::{NAME, temporary};
-use super::line::{Header, Lines, parse};
+use super::line::{Header, Lines};
+use super::pieces::Pieces;
 use super::walk::{Damage, Report, walk};
 use crate::limits::MAX_KEPT_PIECES;
 use crate::sys::fs as files;
 
-/// Reads the journal at `path` and shows every record. Nothing is written.
+/// Reads the journal at `path` and shows every record. Nothing is written. Damage is what keeps a
+/// start from going on by itself.
 ///
 /// # Errors
 /// The first damage, or what `visit` cannot understand.
@@ -66,15 +68,19 @@ fn cut(path: &Path, offset: u64) -> io::Result<(PathBuf, u64, u64)> {
     let mut highest = header.map_or(0, |header| header.base - 1);
     let (mut end, mut whole, mut good) = (start, 0, 0);
     let mut before_damage = true;
-    while let Some((at, line)) = lines.next()? {
-        let number = parse(line).ok().map(|(number, _)| number);
+    let mut pieces = Pieces::new(&file, start, length);
+    while let Some(piece) = pieces.next()? {
+        let (at, next) = (piece.at, piece.end);
+        let entry = piece.record.ok();
+        let number = entry.map(|entry| entry.number);
+        let counts = u64::from(entry.is_some_and(|entry| !entry.is_mark()));
         let follows = if offset == 0 { number > Some(highest) } else { at < offset };
         before_damage &= follows;
         if before_damage {
-            good += 1;
-            end = lines.at;
+            good += counts;
+            end = next;
         }
-        whole += u64::from(number.is_some());
+        whole += counts;
         highest = highest.max(number.unwrap_or(0));
     }
     let kept = keep(path, &format!("damaged-{offset}"), &|to| match fs::hard_link(path, to) {
@@ -88,10 +94,8 @@ fn cut(path: &Path, offset: u64) -> io::Result<(PathBuf, u64, u64)> {
     let temporary = temporary(path);
     let _ = fs::remove_file(&temporary);
     let mut copy = Copy::start(&temporary, highest.saturating_add(1))?;
-    copy.lines(&file, (start, end), &mut |_, _| true)?;
-    copy.sync()?;
-    fs::rename(&temporary, path)?;
-    files::sync_dir_of(path)?;
+    copy.lines(&file, (start, end), Some(&mut |_, _| true))?;
+    copy.put(&temporary, path)?;
     Ok((kept, good, whole - good))
 }
 

@@ -1,4 +1,7 @@
 //! One record, one line: `crc32c SP number SP json LF`, the checksum over `number SP json`.
+//!
+//! The last member of the JSON is the journal's own, `"d"`: the number of the last record that was
+//! durable when this one was written. A start learns from it what may have been acknowledged.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -13,28 +16,57 @@ use crate::limits::{JOURNAL_BUFFER, MAX_RECORD};
 static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
 
 const FORMAT: &str = "hermes-gateway journal";
-const VERSION: u64 = 1;
-/// Checksum, number and separators: no line has more beside its JSON.
-const AROUND: usize = 8 + 1 + 20 + 1 + 1;
+/// Version 1 had no marks, and did not say what was durable.
+pub const VERSION: u64 = 2;
+/// Before the number: checksum and separator.
+const HEAD: usize = 8 + 1;
+/// Checksum, number, separators and the journal's own member: no line has more beside its JSON.
+const AROUND: usize = HEAD + 20 + 1 + DURABLE.len() + 20 + 1;
+/// No text can hold it as it stands: quotes are escaped there.
+const DURABLE: &str = ",\"d\":";
+/// A record of the journal's own: all before it is durable.
+pub const MARK: &str = r#"{"t":"mark"}"#;
 
-/// The line of a record.
-pub fn line(number: u64, json: &str) -> Vec<u8> {
+/// The line of a record. `durable`: what its last member says; the header has none.
+pub fn line(number: u64, json: &str, durable: Option<u64>) -> Vec<u8> {
     let mut line = Vec::with_capacity(json.len() + AROUND);
     line.extend_from_slice(format!("00000000 {number} ").as_bytes());
-    line.extend_from_slice(json.as_bytes());
-    let sum = format!("{:08x}", CRC.checksum(&line[9..]));
+    match durable {
+        None => line.extend_from_slice(json.as_bytes()),
+        Some(durable) => {
+            line.extend_from_slice(json.strip_suffix('}').unwrap_or(json).as_bytes());
+            line.extend_from_slice(format!("{DURABLE}{durable}}}").as_bytes());
+        }
+    }
+    let sum = format!("{:08x}", CRC.checksum(&line[HEAD..]));
     line[..8].copy_from_slice(sum.as_bytes());
     line.push(b'\n');
     line
 }
 
-/// Number and JSON of a line with its LF.
-pub fn parse(line: &[u8]) -> Result<(u64, &str), &'static str> {
+/// What a line says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    pub number: u64,
+    /// `None`: written by version 1.
+    pub durable: Option<u64>,
+    /// Without the journal's own member.
+    pub json: &'a str,
+}
+
+impl Entry<'_> {
+    pub fn is_mark(&self) -> bool {
+        self.json == MARK
+    }
+}
+
+/// The number of a whole line, and where its JSON begins.
+pub fn check(line: &[u8]) -> Result<(u64, usize), &'static str> {
     let Some(line) = line.strip_suffix(b"\n") else {
         let long = line.len() >= MAX_RECORD;
         return Err(if long { "it is longer than a record may be" } else { "it has no end" });
     };
-    let (sum, body) = line.split_at_checked(9).ok_or("it is too short for a record")?;
+    let (sum, body) = line.split_at_checked(HEAD).ok_or("it is too short for a record")?;
     let digit = |sum: Option<u32>, byte: &u8| match byte {
         b'0'..=b'9' | b'a'..=b'f' => Some(sum? << 4 | char::from(*byte).to_digit(16)?),
         _ => None,
@@ -43,69 +75,111 @@ pub fn parse(line: &[u8]) -> Result<(u64, &str), &'static str> {
     if sum.ok_or("it does not begin with a checksum")? != CRC.checksum(body) {
         return Err("its checksum is wrong");
     }
-    let body = str::from_utf8(body).map_err(|_| "it is not UTF-8")?;
-    let (number, json) = body.split_once(' ').ok_or("it has no number")?;
-    let plain =
-        number.bytes().all(|b| b.is_ascii_digit()) && (number == "0" || !number.starts_with('0'));
-    let number = number.parse().ok().filter(|_| plain).ok_or("it has no number")?;
-    Ok((number, json))
+    let space = body.iter().position(|byte| *byte == b' ').ok_or("it has no number")?;
+    let number = number(&body[..space]).ok_or("it has no number")?;
+    Ok((number, HEAD + space + 1))
+}
+
+/// The same of a line that [`check`] has found whole. Its bytes are changed.
+pub fn entry(line: &mut [u8], (number, at): (u64, usize)) -> Result<Entry<'_>, &'static str> {
+    let end = line.len() - 1;
+    let mut json = &mut line[at..end];
+    let durable = durable(json);
+    if let Some((comma, _)) = durable {
+        json[comma] = b'}';
+        json = &mut json[..=comma];
+    }
+    let json = str::from_utf8(json).map_err(|_| "it is not UTF-8")?;
+    Ok(Entry { number, durable: durable.map(|(_, number)| number), json })
+}
+
+/// Where the journal's own member begins, and its number.
+fn durable(json: &[u8]) -> Option<(usize, u64)> {
+    let rest = json.strip_suffix(b"}")?;
+    let digits = rest.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (rest, digits) = rest.split_at(rest.len() - digits);
+    Some((rest.strip_suffix(DURABLE.as_bytes())?.len(), number(digits)?))
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    let plain = digits.iter().all(u8::is_ascii_digit) && (digits == b"0" || digits[..1] != *b"0");
+    str::from_utf8(digits).ok().filter(|_| plain)?.parse().ok()
+}
+
+/// Where in a damaged line a whole one begins: its line feed was damaged, or zeros and junk came
+/// between. No text of a record can look like the beginning of one: its quotes are escaped.
+pub fn whole_within(line: &[u8]) -> Option<usize> {
+    let begins = |four: &[u8]| four.starts_with(b" {\"") && four[3].is_ascii_lowercase();
+    let spaces = line.windows(4).enumerate().filter(|(_, four)| begins(four));
+    let mut starts = spaces.filter_map(|(space, _)| {
+        let digits = line[..space].iter().rev().take(20).take_while(|b| b.is_ascii_digit());
+        space.checked_sub(digits.count() + HEAD).filter(|from| *from > 0)
+    });
+    starts.find(|from| check(&line[*from..]).is_ok())
 }
 
 /// What the first line says: the first `kept` records, all below `base`, are what a compaction
 /// kept, with gaps; from `base` on there are none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
+    pub version: u64,
     pub base: u64,
     pub kept: u64,
 }
 
 impl Header {
-    pub const NEW: Header = Header { base: 1, kept: 0 };
+    pub const NEW: Header = Header { version: VERSION, base: 1, kept: 0 };
 
     /// As long for any `kept` of one `base`: it is written again when they have been counted.
     pub fn line(self) -> Vec<u8> {
-        let Header { base, kept } = self;
+        let Header { version, base, kept } = self;
         let json = format!(
-            r#"{{"format":"{FORMAT}","version":{VERSION},"base":{base},"kept":{kept:<20}}}"#
+            r#"{{"format":"{FORMAT}","version":{version},"base":{base},"kept":{kept:<20}}}"#
         );
-        line(0, &json)
+        line(0, &json, None)
     }
 
     /// Err(true, …): it is whole and not for us; Err(false, …): it is damaged.
     pub fn parse(line: &[u8]) -> Result<Header, (bool, String)> {
         let damaged = |why: &str| (false, format!("the first line is no header: {why}"));
-        let (number, json) = parse(line).map_err(damaged)?;
-        let value: Value = serde_json::from_str(json).map_err(|_| damaged("it is not JSON"))?;
+        let (number, at) = check(line).map_err(damaged)?;
+        let value: Value =
+            serde_json::from_slice(&line[at..]).map_err(|_| damaged("it is not JSON"))?;
         if number != 0 || value["format"] != FORMAT {
             return Err(damaged("it names no journal"));
         }
-        if value["version"] != VERSION {
+        let version = value["version"].as_u64().unwrap_or(0);
+        if !(1..=VERSION).contains(&version) {
             let found = &value["version"];
-            let why = format!("has format version {found}; this gateway reads version {VERSION}");
+            let why = format!(
+                "has format version {found}; this gateway reads versions 1 to {VERSION}: \
+                 use the gateway that wrote it, or a newer one"
+            );
             return Err((true, why));
         }
         match (value["base"].as_u64(), value["kept"].as_u64()) {
             (Some(base), Some(kept)) if base > kept && base <= u64::MAX / 2 => {
-                Ok(Header { base, kept })
+                Ok(Header { version, base, kept })
             }
             _ => Err(damaged("its base and kept make no sense")),
         }
     }
 }
 
-/// The lines of a part of a file, whatever else is done with the file meanwhile. No more than the
-/// longest line is held in memory.
+/// The lines of a part of a file, whatever else is done with the file meanwhile. No more than twice
+/// the longest line is held in memory: two whose line feed was damaged.
 pub struct Lines<'a> {
     from: BufReader<Part<'a>>,
-    line: Vec<u8>,
+    pub line: Vec<u8>,
     /// Where the next line begins.
     pub at: u64,
 }
 
-struct Part<'a> {
-    file: &'a File,
-    at: u64,
-    end: u64,
+/// The bytes of a part of a file.
+pub struct Part<'a> {
+    pub file: &'a File,
+    pub at: u64,
+    pub end: u64,
 }
 
 impl Read for Part<'_> {
@@ -124,13 +198,30 @@ impl<'a> Lines<'a> {
     }
 
     /// Where a line begins, and its bytes with the LF. Without one it is the last of the part, or
-    /// longer than a line may be.
-    pub fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
+    /// longer than a line may be; without any it was NULs, of which there may be any number.
+    pub fn next(&mut self) -> io::Result<Option<(u64, &mut [u8])>> {
         self.line.clear();
-        let cap = (MAX_RECORD + AROUND) as u64;
-        let count = self.from.by_ref().take(cap).read_until(b'\n', &mut self.line)?;
         let at = self.at;
-        self.at += count as u64;
-        Ok((count > 0).then_some((at, &self.line)))
+        self.at += self.nuls()?;
+        if self.at == at {
+            let cap = (2 * (MAX_RECORD + AROUND)) as u64;
+            let count = self.from.by_ref().take(cap).read_until(b'\n', &mut self.line)?;
+            self.at += count as u64;
+        }
+        Ok((self.at > at).then_some((at, &mut self.line)))
+    }
+
+    fn nuls(&mut self) -> io::Result<u64> {
+        let mut count = 0;
+        loop {
+            let buffer = self.from.fill_buf()?;
+            let run = buffer.iter().take_while(|byte| **byte == 0).count();
+            let over = run < buffer.len() || run == 0;
+            self.from.consume(run);
+            count += run as u64;
+            if over {
+                return Ok(count);
+            }
+        }
     }
 }

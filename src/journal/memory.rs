@@ -107,5 +107,5 @@ impl Journal for MemoryJournal {
 
 /// As long as its line in a file would be.
 fn size(number: u64, json: &str) -> u64 {
-    (line(number, "").len() + json.len()) as u64
+    (line(number, "}", Some(number)).len() - 1 + json.len()) as u64
 }

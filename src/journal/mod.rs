@@ -9,6 +9,7 @@ mod file;
 mod inspect;
 mod line;
 mod memory;
+mod pieces;
 pub mod record;
 #[cfg(test)]
 mod tests;
@@ -43,18 +44,30 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// The disk did not keep its word; the journal is broken from now on.
     fn sync(&self, number: u64) -> Result<(), Refused>;
 
+    /// Makes all that was written durable and writes that down, unless it says so already: what a
+    /// start may cut off without an operator begins behind it. Called when no more has come for a
+    /// while, and at the end.
+    ///
+    /// # Errors
+    /// As with [`Journal::sync`]; or there was no room for it, which costs nothing else.
+    fn mark(&self) -> Result<(), Refused> {
+        Ok(())
+    }
+
     /// The JSON of one record.
     ///
     /// # Errors
-    /// NotFound where it was compacted away; InvalidData where its checksum is wrong.
+    /// NotFound where it was compacted away; InvalidData where it is damaged, which is
+    /// [`Condition::Degraded`] from then on. Other records are not affected.
     fn read(&self, number: u64) -> io::Result<String>;
 
     /// Shows every record after number `after` in order, until `visit` says false or the end that
-    /// the journal had when the call began.
+    /// the journal had when the call began. Damaged ones are left out.
     fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()>;
 
     /// Drops the records that `keep` says no to, by replacement; writers go on meanwhile, and what
-    /// they append is kept unseen. A record that was let go once is never asked for again.
+    /// they append is kept unseen. A record that was let go once is never asked for again. A damaged
+    /// one is kept as it is, or in a file beside the journal where nobody needs it any more.
     fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()>;
 
     /// The number of the last record; 0 where there never was one.
@@ -106,7 +119,7 @@ impl fmt::Display for Refused {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
     Good,
-    /// New work is refused for now; why, in words.
+    /// New work is refused for now, or a record is damaged; why, in words.
     Degraded(String),
     /// See [`Refused::Broken`].
     Broken(String),
@@ -114,9 +127,12 @@ pub enum Condition {
 
 /// What a record has to be, whatever is in it.
 fn fits(json: &str) -> Result<(), Refused> {
+    let is_object = json.starts_with("{\"") && json.ends_with('}') && !json.contains('\n');
     match json.len() {
-        0..=MAX_RECORD if !json.contains('\n') => Ok(()),
-        0..=MAX_RECORD => Err(Refused::Unavailable("a record has to be one line".to_owned())),
+        0..=MAX_RECORD if is_object => Ok(()),
+        0..=MAX_RECORD => {
+            Err(Refused::Unavailable("a record has to be one line of a JSON object".to_owned()))
+        }
         _ => Err(Refused::TooLong),
     }
 }

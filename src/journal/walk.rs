@@ -1,4 +1,8 @@
 //! Through a whole journal: every line is looked at, and the first that is wrong ends the walk.
+//!
+//! Whether what is wrong is the trace of a power cut or damage is told by what is whole behind it: a
+//! record says how far the journal was durable when it was written. Only what was durable was ever
+//! acknowledged.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -8,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use crate::exit::Exit;
 
-use super::line::{Header, Lines, parse};
+use super::line::{Entry, Header, Lines};
+use super::pieces::Pieces;
 
 /// Why a journal cannot be used.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,21 +54,25 @@ impl fmt::Display for Damage {
 /// What a journal holds.
 #[derive(Debug)]
 pub struct Report {
+    pub version: u64,
     pub records: u64,
     pub first: Option<u64>,
     /// The number of the last record that there ever was.
     pub last: u64,
-    /// Bytes of whole lines.
+    /// All up to this number is known to have been durable by what the file says.
+    pub marked: u64,
+    /// Where the first record begins, and where the last one ends.
+    pub start: u64,
     pub bytes: u64,
-    /// Offset and length of an incomplete last record behind them: normal while a gateway writes.
+    /// Offset and length of what was never acknowledged behind them: normal while a gateway writes.
     pub torn: Option<(u64, u64)>,
 }
 
-/// Shows every record of a file: its number, its offset, its JSON. What is appended meanwhile is not
-/// looked at.
+/// Shows every record of a file: its number, its offset, its JSON; not the journal's own marks. What
+/// is appended meanwhile is not looked at.
 ///
 /// # Errors
-/// The first thing that is wrong, unless it can be the trace of a write that was cut short; and what
+/// The first thing that is wrong, unless it can be the trace of writes that were cut short; and what
 /// `visit` finds wrong.
 pub fn walk(
     path: &Path,
@@ -78,44 +87,89 @@ pub fn walk(
     };
     let length = file.metadata().map_err(io)?.len();
     let mut lines = Lines::new(file, 0, length);
-    let first = lines.next().map_err(io)?.map_or(&[][..], |(_, line)| line);
+    let first = lines.next().map_err(io)?.map_or(&[][..], |(_, line)| &*line);
     let header = Header::parse(first).map_err(|(foreign, reason)| Damage {
         place: (!foreign).then_some((0, 0)),
         ..damage(0, 0, reason)
     })?;
-    let mut found = Report { records: 0, first: None, last: 0, bytes: lines.at, torn: None };
+    let mut found = Report::of(header, lines.at);
+    let mut pieces = Pieces::new(file, lines.at, length);
     loop {
         let kept = found.records < header.kept;
         if !kept {
             // A compaction may have kept nothing: its base still says how far the numbers got.
             found.last = found.last.max(header.base - 1);
+            found.marked = found.marked.max(header.base - 1);
         }
         let next = found.last + 1;
-        let Some((at, line)) = lines.next().map_err(io)? else { break };
-        match parse(line) {
-            Ok((number, json)) => {
+        let Some(piece) = pieces.next().map_err(io)? else { break };
+        let (at, end) = (piece.at, piece.end);
+        let reason = match piece.record {
+            Ok(entry) => {
+                let number = entry.number;
                 let gap = if kept { number >= header.base } else { number > next };
-                if gap || number < next {
-                    let reason = format!("the record there has the number {number}");
-                    return Err(damage(at, next, reason));
+                if !gap && number >= next {
+                    if entry.is_mark() {
+                        found.marked = entry.durable.map_or(0, |durable| durable + 1);
+                    } else {
+                        let result = visit(number, at, entry.json);
+                        result.map_err(|reason| damage(at, next, reason))?;
+                        found.first.get_or_insert(number);
+                    }
+                    found.records += 1;
+                    found.last = number;
+                    found.bytes = end;
+                    continue;
                 }
-                visit(number, at, json).map_err(|reason| damage(at, next, reason))?;
-                found.records += 1;
-                found.first.get_or_insert(number);
-                found.last = number;
-                found.bytes = at + line.len() as u64;
+                format!("the record there has the number {number}")
             }
-            // What a compaction kept was synced before it got its name: that cannot be torn.
-            Err(_) if !kept && at + line.len() as u64 == length => {
-                found.torn = Some((at, length - at));
-                break;
-            }
-            Err(reason) => return Err(damage(at, next, reason.to_owned())),
+            Err(reason) => reason.to_owned(),
+        };
+        // What a compaction kept was synced before it got its name: that cannot be torn.
+        let behind = behind(file, at, length).map_err(io)?;
+        let durable = if header.version == 1 { behind.lines } else { behind.durable >= next };
+        if kept || durable {
+            return Err(damage(at, next, reason));
         }
+        found.torn = (!behind.nuls).then_some((at, length - at));
+        break;
     }
     if found.records < header.kept {
         let reason = format!("{} records should follow", header.kept - found.records);
         return Err(damage(found.bytes, found.last + 1, reason));
+    }
+    Ok(found)
+}
+
+impl Report {
+    fn of(header: Header, start: u64) -> Report {
+        let version = header.version;
+        let (records, first, last, marked, torn) = (0, None, 0, 0, None);
+        Report { version, records, first, last, marked, start, bytes: start, torn }
+    }
+}
+
+/// What there is from a damaged place on.
+struct Behind {
+    /// The highest number that a whole record says was durable.
+    durable: u64,
+    /// There is more than one line. Records of version 1 do not say what was durable: there only the
+    /// last line can have been cut short.
+    lines: bool,
+    /// There is nothing but NULs: the end of the journal.
+    nuls: bool,
+}
+
+fn behind(file: &File, at: u64, length: u64) -> io::Result<Behind> {
+    let mut found = Behind { durable: 0, lines: false, nuls: true };
+    let mut pieces = Pieces::new(file, at, length);
+    while let Some(piece) = pieces.next()? {
+        if let Ok(Entry { number, durable: Some(durable), .. }) = piece.record {
+            // None is written that says it of itself.
+            found.durable = found.durable.max(if durable < number { durable } else { 0 });
+        }
+        found.lines |= piece.ends_line && piece.end < length;
+        found.nuls &= piece.nuls;
     }
     Ok(found)
 }

@@ -35,16 +35,21 @@ impl Disk {
     }
 }
 
+/// Numbers and offsets of records.
+pub type Index = Vec<(u64, u64)>;
+
 /// The end of the journal: what is guarded by its lock.
 pub struct Inner {
     pub file: Arc<File>,
     /// Number and offset of a record every [`JOURNAL_STEP`] bytes, and of the first.
-    pub index: Vec<(u64, u64)>,
+    pub index: Index,
     /// Where the last record ends, and the next begins.
     pub end: u64,
     pub last: u64,
     /// The last number that is known to be durable.
     pub durable: u64,
+    /// The last number of which the file itself says that it is durable.
+    pub marked: u64,
     pub syncing: bool,
     /// How far room has been set aside; the maximum where the file system cannot.
     pub aside: u64,
@@ -52,6 +57,8 @@ pub struct Inner {
     /// The length of the new work that was refused last; 1 where the last was taken.
     pub wanted: u64,
     pub condition: Condition,
+    /// The first damage that was found since the start, in words.
+    pub damaged: Option<String>,
     pub probed: Instant,
 }
 
@@ -62,7 +69,7 @@ impl Inner {
             return Err(Refused::Broken(why.clone()));
         }
         let number = self.last + 1;
-        let line = line(number, json);
+        let line = line(number, json, Some(self.durable));
         let length = line.len() as u64;
         if purpose == Purpose::NewWork {
             self.wanted = length;
@@ -157,7 +164,7 @@ impl Inner {
 }
 
 /// Remembers the place of a record, if the last that is remembered is far enough before it.
-pub fn note(index: &mut Vec<(u64, u64)>, number: u64, at: u64) {
+pub fn note(index: &mut Index, number: u64, at: u64) {
     if index.last().is_none_or(|(_, before)| at - before >= JOURNAL_STEP) {
         index.push((number, at));
     }

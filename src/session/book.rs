@@ -12,6 +12,7 @@ mod who;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::clock::ClockRecord;
 use super::id::Id;
 use super::life::{Delivery, DeliveryEvent, Turn, TurnEvent};
 use crate::digests::Digests;
@@ -52,6 +53,8 @@ pub struct Book {
     counts: Counts,
     bytes: u64,
     last: Option<Id>,
+    newest: Stamp,
+    clock: Option<ClockRecord>,
 }
 
 impl Book {
@@ -63,21 +66,26 @@ impl Book {
         let bytes = length as u64 + RECORD_OVERHEAD;
         match record {
             Record::Accepted(accepted) => return self.accept(number, accepted, bytes),
-            Record::Reset { principal, session, .. } => {
+            Record::Reset { principal, session, at } => {
+                self.date(*at);
                 let session = session_digest(principal, session);
                 self.resets.insert(session, number.into());
                 self.newest_at_reset.insert(session, self.last.map_or(0, Id::bits));
             }
+            Record::Clock { boot, since_boot, at } => {
+                let (boot, since_boot, at) = (boot.clone(), *since_boot, self.date(*at));
+                self.clock = Some(ClockRecord { record: number, boot, since_boot, at });
+            }
             Record::Unknown { id } => self.weigh(id.as_deref().and_then(Id::parse), bytes),
             Record::Step { id, n, at, step } => {
-                let id = parse(id)?;
+                let (id, at) = (parse(id)?, self.date(*at));
                 match event(step) {
-                    Event::Turn(event) => self.turn(id, event, number, *n, *at)?,
-                    Event::Delivery(event) => self.deliver(id, event, number, *n, *at)?,
+                    Event::Turn(event) => self.turn(id, event, number, *n, at)?,
+                    Event::Delivery(event) => self.deliver(id, event, number, *n, at)?,
                     Event::Forgotten => self.forget(&[id]),
                 }
                 if let Step::Retry(retry) = step {
-                    self.put_off(id, retry, *at);
+                    self.put_off(id, retry, at);
                 }
                 self.weigh(Some(id), bytes);
             }
@@ -96,7 +104,7 @@ impl Book {
                 let newer = self.last < Some(id);
                 if newer { Ok(()) } else { Err(format!("message {id} is not new")) }
             }
-            Record::Reset { .. } | Record::Unknown { .. } => Ok(()),
+            Record::Reset { .. } | Record::Clock { .. } | Record::Unknown { .. } => Ok(()),
             Record::Step { id, step, .. } => {
                 let known = self.get(parse(id)?);
                 let entry = known.ok_or_else(|| format!("message {id} is not known"))?;
@@ -159,6 +167,7 @@ impl Book {
             delivery,
             bytes,
         };
+        self.date(record.at);
         self.last = Some(id);
         self.bytes += bytes;
         self.counts.kept += 1;
@@ -354,7 +363,10 @@ impl Book {
     pub fn keeps(&self, number: u64, record_id: Option<&str>) -> bool {
         match record_id.and_then(Id::parse) {
             Some(id) => self.place(id).is_some(),
-            None => self.resets.values().any(|reset| reset == number.into()),
+            None => {
+                let clock = self.clock.as_ref().is_some_and(|known| known.record == number);
+                clock || self.resets.values().any(|reset| reset == number.into())
+            }
         }
     }
 }

@@ -11,17 +11,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::book::{Book, Digest};
+use super::clock::Clock;
 use super::dispatch::{Bounds, Dispatch};
 use super::id::Id;
 use super::keeper::Care;
 use super::outboxes::Outboxes;
 use super::reply::Runs;
+use super::time::{Clocks, Time};
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
-use crate::journal::record::{Record, Stamp, Step};
+use crate::journal::record::{Record, Step};
 use crate::journal::{Condition, Journal, Purpose, Refused};
-use crate::limits::{DISK_PAUSE, THREAD_STACK};
+use crate::limits::{DISK_PAUSE, MARK_AFTER, SHORTAGE_VALID, THREAD_STACK};
 use crate::subprocess::Children;
 use crate::sys::fd::Event;
 use crate::threads;
@@ -42,9 +44,10 @@ pub struct Hub {
     pub(super) journal: Box<dyn Journal>,
     pub(super) transcripts: Transcripts,
     pub(super) children: Arc<Children>,
+    pub(super) time: Time,
     pub(super) care: Mutex<Care>,
-    /// What the system is short of, while a turn waits for it.
-    pub(super) shortage: Mutex<Option<String>>,
+    /// What the system was short of when work last had to wait for it.
+    pub(super) shortage: Mutex<Option<(Instant, String)>>,
     /// The clock of patience, which stands still while the machine sleeps.
     began: Instant,
     settings: RwLock<Arc<Settings>>,
@@ -68,6 +71,8 @@ pub(super) struct State {
     pub(super) runs: Runs,
     /// Turns between two attempts.
     pub(super) resting: Vec<(Instant, Id)>,
+    /// Begun attempts for which there was no thread, and when to try again.
+    pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
     /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
     pub(super) held: Vec<Id>,
@@ -75,6 +80,8 @@ pub(super) struct State {
     pub(super) followers: Vec<Arc<Event>>,
     /// When records that nobody waits for are synced.
     pub(super) sync_at: Option<Instant>,
+    /// When the journal says that all is durable, unless more is written until then.
+    pub(super) mark_at: Option<Instant>,
     pub(super) last_id: Option<Id>,
 }
 
@@ -105,9 +112,11 @@ impl Hub {
         transcripts: Transcripts,
         settings: Settings,
         (children, quiet): (Arc<Children>, Arc<Event>),
+        clocks: Box<dyn Clocks>,
     ) -> std::io::Result<Arc<Hub>> {
         let mut book = book;
         book.requeue();
+        let clock = Clock::new(book.clock(), book.newest(), clocks.boot(), clocks.read());
         let mut dispatch = Dispatch::new(bounds(&settings.config));
         for (id, entry) in book.entries().filter(|(_, entry)| !entry.turn.is_over()) {
             dispatch.restore(id, entry.session());
@@ -117,10 +126,13 @@ impl Hub {
             waiting: Vec::new(),
             runs: Runs::default(),
             resting: Vec::new(),
+            without_thread: Vec::new(),
             outboxes: Outboxes::new(&book),
             held: Vec::new(),
             followers: Vec::new(),
             sync_at: None,
+            // What a start has read may be in the page cache only.
+            mark_at: Some(Instant::now()),
             last_id: book.last(),
             book,
         };
@@ -130,6 +142,7 @@ impl Hub {
             journal,
             transcripts,
             children,
+            time: Time { clock, clocks },
             care: Mutex::default(),
             shortage: Mutex::default(),
             began: Instant::now(),
@@ -158,6 +171,7 @@ impl Hub {
         // It may be what they wait for.
         state.hurry();
         let begun = self.begin(&mut state, ids);
+        self.alarm.notify_all();
         drop(state);
         self.employ(begun);
     }
@@ -166,15 +180,25 @@ impl Hub {
     pub fn drain(self: &Arc<Self>) {
         self.draining.store(true, Ordering::SeqCst);
         let hub = Arc::clone(self);
-        let nudge = move || {
-            let state = hub.lock();
-            state.runs.nudge();
-            state.followers.iter().for_each(|follower| follower.raise());
-            hub.alarm.notify_all();
-        };
-        if let Err(e) = threads::spawn("drain", THREAD_STACK, Box::new(nudge)) {
-            log::warn!("those who wait are not told of the drain: {e}");
+        let work = move || hub.nudge(&mut hub.lock());
+        if let Err(e) = threads::spawn("drain", THREAD_STACK, Box::new(work)) {
+            // The lock is held for moments, unless the disk hangs.
+            match self.state.try_lock() {
+                Ok(mut state) => self.nudge(&mut state),
+                Err(_) => log::warn!("those who wait are not told of the drain: {e}"),
+            }
         }
+    }
+
+    /// Tells those who wait of the drain. What has begun and has no thread does not go on.
+    pub(super) fn nudge(&self, state: &mut State) {
+        state.runs.nudge();
+        state.followers.iter().for_each(|follower| follower.raise());
+        for (_, id) in std::mem::take(&mut state.without_thread) {
+            state.runs.end(id);
+            self.rest_from_work();
+        }
+        self.alarm.notify_all();
     }
 
     pub fn is_draining(&self) -> bool {
@@ -195,14 +219,12 @@ impl Hub {
     pub fn condition(&self) -> Condition {
         let shortage = self.shortage.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (self.journal.condition(), shortage) {
-            (Condition::Good, Some(why)) => Condition::Degraded(why),
+            // What waits tries again more often: an older one is of work that was taken back.
+            (Condition::Good, Some((at, why))) if at.elapsed() < SHORTAGE_VALID => {
+                Condition::Degraded(why)
+            }
             (condition, _) => condition,
         }
-    }
-
-    /// The time for a record of now.
-    pub(super) fn stamp(&self) -> Stamp {
-        Stamp { at: now(), age: now(), off: 0 }
     }
 
     /// Appends a record and keeps the book. Follows the journal's order: the lock is held.
@@ -223,7 +245,8 @@ impl Hub {
             log::error!("record {number} does not follow: {why}");
         }
         state.followers.iter().for_each(|follower| follower.raise());
-        if state.book.is_crowded(self.settings().config.limits.keep_results) {
+        let rested = state.mark_at.replace(Instant::now() + MARK_AFTER).is_none();
+        if rested || state.book.is_crowded(self.settings().config.limits.keep_results) {
             self.alarm.notify_all();
         }
         Ok(number)
@@ -306,6 +329,9 @@ impl Hub {
         if let Refused::Broken(_) = refused {
             self.broken.store(true, Ordering::SeqCst);
             self.quiet.raise();
+        } else if let Refused::Full(_) = refused {
+            // It may find something to let go.
+            self.alarm.notify_all();
         }
         refused
     }
@@ -313,6 +339,11 @@ impl Hub {
     /// Waits until a record is durable.
     pub(super) fn sync(&self, number: u64) -> Result<(), Refused> {
         self.journal.sync(number).map_err(|refused| self.heard(refused))
+    }
+
+    /// Makes all that was written durable and has the journal say so.
+    pub(super) fn mark(&self) -> Result<(), Refused> {
+        self.journal.mark().map_err(|refused| self.heard(refused))
     }
 
     pub fn is_broken(&self) -> bool {

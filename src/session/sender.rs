@@ -1,6 +1,7 @@
 //! Sending replies to their targets: one thread a target, while there is something for it.
 #![forbid(unsafe_code)]
 
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +15,9 @@ use super::message::rfc3339;
 use crate::delivery::{Parcel, Sent, backoff};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Purpose, Refused};
-use crate::limits::{DISK_PAUSE, MAX_DELIVERY_PAUSE, WORKER_STACK};
+use crate::limits::{DISK_PAUSE, MAX_DELIVERY_PAUSE};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::random;
-use crate::threads;
 
 /// What comes of one round of a sender.
 enum Round {
@@ -56,9 +56,7 @@ impl Hub {
         };
         for target in targets {
             let (hub, name) = (Arc::clone(self), target.clone());
-            let work = move || hub.send_all(&name);
-            if let Err(e) = threads::spawn("delivery", WORKER_STACK, Box::new(work)) {
-                log::warn!("no thread for deliveries to {target}: {e}");
+            if !self.spawn_worker("delivery", Box::new(move || hub.send_all(&name))) {
                 self.stop_sending(&target, Some(Instant::now() + DISK_PAUSE));
             }
         }
@@ -95,8 +93,9 @@ impl Hub {
             }
         };
         let (since, attempts) =
-            entry.delivery.as_ref().map_or((0, 0), |out| (out.since.age, out.attempts));
-        let age = Duration::from_millis(self.stamp().age.saturating_sub(since));
+            entry.delivery.as_ref().map_or((0, 0), |out| (out.since.uptime(), out.attempts));
+        // What nobody could send while the machine was off does not grow old meanwhile.
+        let age = Duration::from_millis(self.stamp().uptime().saturating_sub(since));
         let target = match settings.config.deliver.get(name) {
             Some(target) if age < target.expire => Ok(target),
             Some(_) => Err(format!("it expired after {attempts} attempts")),
@@ -113,6 +112,11 @@ impl Hub {
             Ok(Some(Record::Step {
                 step: Step::Done(text, _) | Step::Failed(text, _), ..
             })) => text,
+            Err(e) if e.kind() == ErrorKind::InvalidData => {
+                let why = format!("the reply cannot be read back: {e}");
+                let record = Record::step(id, attempts, self.stamp(), Step::Dead(why));
+                return self.close_delivery(name, id, &record);
+            }
             other => {
                 // Nothing else than the reply may arrive in its name.
                 log::error!("the reply of message {id} cannot be read for {name}: {other:?}");

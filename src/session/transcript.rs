@@ -100,7 +100,14 @@ impl Transcripts {
             if kept.binary_search_by_key(&id, |(id, _)| *id).is_ok() {
                 continue;
             }
-            let lines = load(id)?.lines();
+            let lines = match load(id) {
+                // What is damaged is lost to this turn alone.
+                Err(e) if e.kind() == ErrorKind::InvalidData => {
+                    log::warn!("turn {id} is missing from its transcript: {e}");
+                    continue;
+                }
+                turn => turn?.lines(),
+            };
             size += lines.len();
             missing.push((id, lines));
             if size > cap {

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use super::book::{Counts, Digest, Entry, Who, session_digest};
@@ -117,31 +118,39 @@ impl Hub {
         Held { hub: Arc::clone(self), id }
     }
 
-    /// Watches a message that is not over, or whose agent is not.
-    ///
-    /// # Errors
-    /// No descriptor.
-    pub fn watch(&self, id: Id) -> io::Result<Option<Watch>> {
+    /// Watches a message that is not over, or whose agent is not, by this event.
+    pub fn watch(&self, id: Id, event: Event) -> Option<Watch> {
         let mut state = self.lock();
         let over = state.book.get(id).is_none_or(|entry| entry.turn.is_over());
         // The agent of a message that was taken back may still be ending.
         if over && state.runs.get(id).is_none() {
-            return Ok(None);
+            return None;
         }
-        state.runs.of(id).watch().map(Some)
+        Some(state.runs.of(id).watch(event))
     }
 
     /// Whether the gateway stops before this message runs.
     pub fn is_put_off(&self, id: Id) -> bool {
         let state = self.lock();
-        let running = state.book.get(id).is_some_and(|entry| entry.turn == Turn::Running);
-        self.is_draining() && !running
+        let goes_on = |entry: &Entry| entry.turn == Turn::Running || entry.turn.is_over();
+        self.is_draining() && !state.book.get(id).is_some_and(goes_on)
     }
 
     /// Waits until a message is over.
     pub fn wait(&self, id: Id, client: BorrowedFd<'_>, patience: Duration) -> io::Result<Waited> {
+        self.wait_by(Event::new()?, id, client, patience)
+    }
+
+    /// The same by an event that is there already.
+    pub fn wait_by(
+        &self,
+        event: Event,
+        id: Id,
+        client: BorrowedFd<'_>,
+        patience: Duration,
+    ) -> io::Result<Waited> {
         let deadline = Instant::now() + patience;
-        let Some(watch) = self.watch(id)? else { return Ok(Waited::Over) };
+        let Some(watch) = self.watch(id, event) else { return Ok(Waited::Over) };
         loop {
             watch.event.clear();
             if watch.run.is_over() {
@@ -301,18 +310,19 @@ impl Hub {
     /// Makes all that was written durable: the last thing before the process ends. A disk that hangs
     /// is not waited for.
     pub fn close(self: &Arc<Self>) {
-        let Ok(done) = Event::new().map(Arc::new) else { return };
-        let (hub, event) = (Arc::clone(self), Arc::clone(&done));
+        // Takes no descriptor, of which there may be none.
+        let (done, ended) = channel();
+        let hub = Arc::clone(self);
         let sync = move || {
-            if let Err(refused) = hub.sync(hub.journal.last()) {
+            // For the mark alone a full disk has no room, which costs nothing.
+            if let (Err(refused), _) = (hub.sync(hub.journal.last()), hub.mark()) {
                 log::error!("the last records may be lost: {refused}");
             }
-            event.raise();
+            let _ = done.send(());
         };
-        let begun = threads::spawn("close", THREAD_STACK, Box::new(sync));
-        if begun.is_err()
-            || poll(&mut [Interest::read(done.as_fd())], Some(CLOSE_PATIENCE)).is_ok_and(|n| n == 0)
-        {
+        let begun =
+            threads::spawn_with_retry("close", THREAD_STACK, Box::new(sync), CLOSE_PATIENCE);
+        if begun.is_err() || ended.recv_timeout(CLOSE_PATIENCE).is_err() {
             log::warn!("the journal could not be synced in time; what was acknowledged is durable");
         }
     }

@@ -3,22 +3,25 @@
 //!
 //! HERMES_FAULT is "CALL ERRNO FIRST LAST PREFIX LOG MARKER": the calls FIRST to LAST of this kind, on
 //! a path that begins with PREFIX or on the directory of that, fail with this errno, and LOG gets a
-//! line for each. Errno 0 is a short write: half of call FIRST, then no space. With a MARKER that is not "-", calls fail while
-//! that file is there.
+//! line for each. Errno 0 is a short write: half of call FIRST, then no space; -1 is a hang: the call goes
+//! on when MARKER is gone. With a MARKER that is not "-", calls fail while that file is there.
+//! "pthread_create" and "eventfd" are on no path.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong, c_void};
 use std::io::Write;
 use std::os::fd::FromRawFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const ENOSPC: c_int = 28;
+const HANG: c_int = -1;
 
 // SAFETY: these are the C library's, as its headers have them on 64-bit Linux.
 unsafe extern "C" {
     fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
     fn readlink(path: *const c_char, buffer: *mut c_char, size: usize) -> isize;
     fn access(path: *const c_char, mode: c_int) -> c_int;
+    fn poll(none: *mut c_void, count: c_ulong, milliseconds: c_int) -> c_int;
     fn __errno_location() -> *mut c_int;
 }
 
@@ -70,14 +73,13 @@ fn judge(call: &str, path: &str) -> Verdict {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let Some(order) = order() else { return Verdict::Go };
     let directory = order.prefix.rsplit_once('/').map_or("", |(directory, _)| directory);
-    if !order.means(call) || !(path.starts_with(&order.prefix) || path == directory) {
+    let anywhere = ["pthread_create", "eventfd"].contains(&call);
+    let there = anywhere || path.starts_with(&order.prefix) || path == directory;
+    if !order.means(call) || !there {
         return Verdict::Go;
     }
-    if let Some(marker) = &order.marker {
-        // SAFETY: the path ends in NUL and lives through the call.
-        if unsafe { access(marker.as_ptr(), 0) } != 0 {
-            return Verdict::Go;
-        }
+    if order.marker.as_deref().is_some_and(|marker| !is_there(marker)) {
+        return Verdict::Go;
     }
     let number = COUNT.fetch_add(1, Ordering::SeqCst) + 1;
     let short = order.error == 0;
@@ -87,10 +89,22 @@ fn judge(call: &str, path: &str) -> Verdict {
     }
     tell(order, &format!("{call} {path}\n"));
     match order.error {
+        HANG => {
+            while order.marker.as_deref().is_some_and(is_there) {
+                // SAFETY: it waits on no descriptors.
+                unsafe { poll(std::ptr::null_mut(), 0, 2) };
+            }
+            Verdict::Go
+        }
         0 if number == order.first => Verdict::Half,
         0 => Verdict::Fail(ENOSPC),
         error => Verdict::Fail(error),
     }
+}
+
+fn is_there(path: &CStr) -> bool {
+    // SAFETY: the path ends in NUL and lives through the call.
+    unsafe { access(path.as_ptr(), 0) == 0 }
 }
 
 fn judge_fd(call: &str, fd: c_int) -> Verdict {
@@ -198,6 +212,8 @@ stand_before!(ftruncate(fd: c_int, size: i64) -> c_int, judge_fd("ftruncate", fd
 stand_before!(ftruncate64(fd: c_int, size: i64) -> c_int, judge_fd("ftruncate", fd));
 stand_before!(fallocate(fd: c_int, mode: c_int, at: i64, size: i64) -> c_int, judge_fd("fallocate", fd));
 stand_before!(fallocate64(fd: c_int, mode: c_int, at: i64, size: i64) -> c_int, judge_fd("fallocate", fd));
+stand_before!(posix_fadvise64(fd: c_int, at: i64, size: i64, advice: c_int) -> c_int,
+    judge_fd("fadvise", fd));
 stand_before!(rename(from: Path, to: Path) -> c_int, judge("rename", &path_at(-1, from)));
 stand_before!(renameat(a: c_int, from: Path, b: c_int, to: Path) -> c_int,
     judge("rename", &path_at(a, from)));
@@ -211,3 +227,26 @@ stand_before!(openat(dir: c_int, path: Path, flags: c_int, mode: c_uint) -> c_in
     judge("openat", &path_at(dir, path)));
 stand_before!(openat64(dir: c_int, path: Path, flags: c_int, mode: c_uint) -> c_int,
     judge("openat", &path_at(dir, path)));
+stand_before!(statx(dir: c_int, path: Path, flags: c_int, mask: c_uint, into: *mut c_void) -> c_int,
+    judge("statx", &path_at(dir, path)));
+
+stand_before!(eventfd(first: c_uint, flags: c_int) -> c_int, judge("eventfd", ""));
+
+type Work = extern "C" fn(*mut c_void) -> *mut c_void;
+
+/// Returns its error, and leaves errno alone.
+// SAFETY: the C library's function of this name has this type, and asks the same of callers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pthread_create(
+    thread: *mut c_void,
+    how: Bytes,
+    work: Work,
+    argument: *mut c_void,
+) -> c_int {
+    if let Verdict::Fail(error) = judge("pthread_create", "") {
+        return error;
+    }
+    let real = real!(c"pthread_create", fn(*mut c_void, Bytes, Work, *mut c_void) -> c_int);
+    // SAFETY: the arguments are the caller's.
+    unsafe { real(thread, how, work, argument) }
+}

@@ -110,6 +110,7 @@ impl Home {
     pub fn launch(&self) -> Launch {
         Launch {
             home: self.clone(),
+            program: binary(),
             through: Vec::new(),
             settings: Vec::new(),
             args: Vec::new(),
@@ -145,6 +146,7 @@ impl Home {
 /// A start in the making.
 pub struct Launch {
     home: Home,
+    program: PathBuf,
     through: Vec<String>,
     settings: Vec<(String, String)>,
     args: Vec<String>,
@@ -167,6 +169,12 @@ impl Launch {
     /// A further environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Launch {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts another build of the gateway.
+    pub fn program(mut self, program: &Path) -> Launch {
+        self.program = program.to_owned();
         self
     }
 
@@ -208,10 +216,10 @@ impl Launch {
             self = self.set("http.listen", "127.0.0.1:0");
         }
         let mut command = match self.through.split_first() {
-            None => Command::new(binary()),
+            None => Command::new(&self.program),
             Some((program, words)) => {
                 let mut command = Command::new(program);
-                command.args(words).arg(binary());
+                command.args(words).arg(&self.program);
                 command
             }
         };

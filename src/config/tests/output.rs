@@ -40,6 +40,7 @@ max_history = "128KiB"                        # default
 turn_timeout = "10m"                          # default
 retry_for = "1h"                              # default
 answer_within = "1m"                          # default
+leftovers = "kill"                            # default
 
 [session]
 busy = "queue"                                # default
@@ -73,6 +74,7 @@ write_timeout = "30s"                         # default
 kind = "command"                              # coder.toml:7
 command = ["notify"]                          # coder.toml:7
 env.TOKEN = "***"                             # --set; value not shown
+leftovers = "kill"                            # default
 timeout = "5s"                                # --set
 expire = "24h"                                # default
 "#;

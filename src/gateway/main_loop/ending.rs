@@ -143,7 +143,7 @@ impl Main {
 
     pub(super) fn clean_up(&mut self) {
         // Turns that did not end in time leave no processes behind, whoever runs us.
-        self.plan.children.kill_groups();
+        self.plan.children.end_all();
         if self.started.is_some() {
             // It sent the news; what it still does is to make the history durable.
             if let Some(Err(_)) = self.starter.take().map(JoinHandle::join) {

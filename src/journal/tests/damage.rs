@@ -1,6 +1,5 @@
 //! Truncated, flipped and foreign journals: a clean prefix or a clean refusal, never anything else.
 
-use std::cmp::Ordering;
 use std::os::unix::fs::FileExt;
 
 use super::*;
@@ -8,17 +7,25 @@ use crate::journal::line::{Header, line};
 
 type Records = Vec<(u64, String)>;
 
-/// A journal of about `size` bytes, in its two forms: as written, and after a compaction.
-fn examples(size: u64) -> [(Vec<u8>, Records); 2] {
+/// A journal of about `size` bytes, in its two forms: as written, and after a compaction. `quiet`:
+/// with a mark at its end.
+fn examples(size: u64, quiet: bool) -> [(Vec<u8>, Records); 2] {
     let dir = TempDir::new("journal");
     let path = dir.path().join(NAME);
     let (journal, _) = open(&dir);
+    let rest = || {
+        if quiet {
+            journal.mark().unwrap();
+        }
+    };
     while journal.size() < size {
         fill(&journal, 1);
     }
+    rest();
     let written = (fs::read(&path).unwrap(), all(&journal));
     journal.compact(&mut |number, _| number % 3 != 1).unwrap();
-    fill(&journal, 12);
+    (0..12).for_each(|_| fill(&journal, 1));
+    rest();
     let compacted = (fs::read(&path).unwrap(), all(&journal));
     [written, compacted]
 }
@@ -36,7 +43,7 @@ fn clean(dir: &TempDir, bytes: &[u8], whole: &[(u64, String)]) -> Option<usize> 
     assert!(whole.starts_with(&seen), "an invented record");
     match opened {
         Ok((journal, opened)) => {
-            let number = journal.append("1", Purpose::NewWork).unwrap();
+            let number = journal.append(ONE, Purpose::NewWork).unwrap();
             drop(journal);
             let (journal, again) = open(dir);
             assert_eq!(again.len(), seen.len() + 1, "{opened:?}");
@@ -56,7 +63,7 @@ fn clean(dir: &TempDir, bytes: &[u8], whole: &[(u64, String)]) -> Option<usize> 
 
 #[test]
 fn cut_off_at_every_byte() {
-    for (bytes, whole) in examples(2 << 10) {
+    for (bytes, whole) in examples(2 << 10, false) {
         let dir = TempDir::new("journal");
         let header = bytes.iter().position(|b| *b == b'\n').unwrap() + 1;
         let kept = Header::parse(&bytes[..header]).unwrap().kept;
@@ -82,7 +89,7 @@ fn every_bit_flipped() {
         (Some(_), true) => 8 << 10,
         (None, _) => 2 << 10,
     };
-    for (bytes, whole) in examples(size) {
+    for (bytes, whole) in examples(size, false).into_iter().chain(examples(size, true)) {
         std::thread::scope(|scope| {
             for half in 0..2 {
                 let (bytes, whole) = (&bytes, &whole);
@@ -113,15 +120,14 @@ fn flip(bytes: &[u8], whole: &[(u64, String)], half: usize) {
                 Ok(())
             };
             let found = inspect(&path, &mut note);
-            // Only the last line may be wrong; without the LF before it, that is two records.
-            let tail = match at.cmp(&last_but_one) {
-                Ordering::Less => None,
-                Ordering::Equal => Some(ends[ends.len() - 3] + 1),
-                Ordering::Greater => Some(last_but_one + 1),
-            };
+            // Only of the last line nothing says that it was durable. Behind a mark that is the mark.
+            let tail = (at > last_but_one).then_some(last_but_one + 1);
             match found {
-                // Also where a byte of the last record became an LF: then it is not the last.
-                Err(damage) => assert!(damage.place.unwrap().0 <= at as u64),
+                Err(damage) => {
+                    assert_eq!(tail, None, "byte {at}, bit {bit}");
+                    let start = ends.iter().rposition(|end| *end < at).map_or(0, |n| ends[n] + 1);
+                    assert_eq!(damage.place.unwrap().0, start as u64, "byte {at}, bit {bit}");
+                }
                 Ok(report) => {
                     let torn = report.torn.map(|(offset, _)| offset);
                     assert_eq!(torn, tail.map(|tail| tail as u64), "byte {at}, bit {bit}");
@@ -149,7 +155,7 @@ fn a_whole_last_record_that_is_wrong_is_kept() {
         fs::write(&path, &bytes).unwrap();
         let (_, opened) = FileJournal::open(dir.path(), CAP, &mut |_, _| Ok(())).unwrap();
         assert_eq!(opened.records, 3);
-        let words = opened.dropped.unwrap();
+        let words = opened.changed.concat();
         assert!(words.contains(expected) && words.contains(&good.len().to_string()), "{words}");
         assert_eq!(fs::read(&path).unwrap(), good);
     }
@@ -165,29 +171,48 @@ fn gaps_and_what_a_file_system_leaves_behind() {
     let good = fs::read(dir.path().join(NAME)).unwrap();
     let with = |more: &[u8]| [&good[..], more].concat();
     let whole: Vec<(u64, String)> = (1..=4).map(|n| (n, json(n))).collect();
-    assert_eq!(clean(&dir, &with(&line(4, &json(4))), &whole), Some(4));
+    let next = |number, durable| line(number, &json(4), Some(durable));
+    assert_eq!(clean(&dir, &with(&next(4, 3)), &whole), Some(4));
     for more in [&b"\0"[..], &[0; 5000], b"junk", b"\xff\xfe", b"12345678 4 {"] {
         assert_eq!(clean(&dir, &with(more), &whole), Some(3));
     }
+    // What follows says whether a fourth record was ever durable.
     for number in [0, 1, 3, 5, u64::MAX] {
-        assert_eq!(clean(&dir, &with(&line(number, "{}")), &whole), None, "{number}");
+        assert_eq!(clean(&dir, &with(&next(number, 3)), &whole), Some(3), "{number}");
+        let durable = if number > 4 { None } else { Some(3) };
+        assert_eq!(clean(&dir, &with(&next(number, 4)), &whole), durable, "{number}");
     }
-    for more in ["a\nb\n", "\n\n", "00000000 4 {}\n00000000 5 {}\n"] {
-        assert_eq!(clean(&dir, &with(more.as_bytes()), &whole), None, "{more}");
+    for more in [&b"a\nb\n"[..], b"\n\n", b"00000000 4 {}\n00000000 5 {}\n", &[0; 70_000], b"junk"]
+    {
+        let with = |durable| [&good[..], more, &next(6, durable), b"\0\0\0", b"more"].concat();
+        assert_eq!(clean(&dir, &with(3), &whole), Some(3), "{more:?}");
+        assert_eq!(clean(&dir, &with(4), &whole), None, "{more:?}");
     }
-    let zeros = [&good[..], &[0; 100], &line(4, &json(4)), &line(5, &json(5))].concat();
-    assert_eq!(clean(&dir, &zeros, &whole), None);
+}
+
+#[test]
+fn nuls_behind_the_last_record_are_the_end() {
+    let dir = TempDir::new("journal");
+    let path = dir.path().join(NAME);
+    fill(&open(&dir).0, 3);
+    let good = fs::read(&path).unwrap();
+    fs::write(&path, [&good[..], &[0; 5000]].concat()).unwrap();
+    let report = inspect(&path, &mut |_, _| Ok(())).unwrap();
+    assert_eq!((report.records, report.torn), (3, None));
+    let (_, opened) = FileJournal::open(dir.path(), CAP, &mut |_, _| Ok(())).unwrap();
+    assert_eq!((opened.records, opened.changed), (3, Vec::new()));
+    assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (good, vec![NAME.to_owned()]));
 }
 
 #[test]
 fn a_foreign_file_is_left_alone() {
     let dir = TempDir::new("journal");
     let path = dir.path().join(NAME);
-    let future = line(0, r#"{"format":"hermes-gateway journal","version":2,"base":1,"kept":0}"#);
+    let future = Header { version: 3, ..Header::NEW }.line();
     fs::write(&path, &future).unwrap();
     let refused = FileJournal::open(dir.path(), CAP, &mut |_, _| Ok(())).unwrap_err();
     let words = refused.to_string();
-    assert!(words.contains("version 2") && !words.contains("repair"), "{words}");
+    assert!(words.contains("version 3") && !words.contains("repair"), "{words}");
     assert!(repair(dir.path(), &mut |_, _| Ok(())).is_err());
     assert_eq!(fs::read(&path).unwrap(), future);
     for text in ["a text\n", "00000000 0 {}\n"] {
@@ -199,7 +224,7 @@ fn a_foreign_file_is_left_alone() {
 
 #[test]
 fn a_repair_cuts_and_keeps() {
-    for (bytes, whole) in examples(4 << 10) {
+    for (bytes, whole) in examples(4 << 10, false) {
         let starts: Vec<usize> =
             bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1).collect();
         // In the header, in the first record, in the middle, in the last but one.

@@ -43,7 +43,7 @@ fn a_short_write_is_taken_back() {
     });
     let size = journal.size();
     for purpose in [Purpose::NewWork, Purpose::Completion] {
-        assert!(matches!(journal.append("1", purpose), Err(Refused::Full(_))));
+        assert!(matches!(journal.append(ONE, purpose), Err(Refused::Full(_))));
         assert_eq!(fs::metadata(dir.path().join(NAME)).unwrap().len(), size);
     }
     assert!(matches!(journal.condition(), Condition::Degraded(_)));
@@ -61,12 +61,12 @@ fn without_room_ahead_only_completions_are_taken() {
         disk.set_aside = |_, _, _| if FULL.load(SeqCst) { Err(full()) } else { Ok(true) };
     });
     journal.lock().aside = 0;
-    assert!(matches!(journal.append("1", Purpose::NewWork), Err(Refused::Full(_))));
-    assert_eq!(journal.append("1", Purpose::Completion), Ok(4));
+    assert!(matches!(journal.append(ONE, Purpose::NewWork), Err(Refused::Full(_))));
+    assert_eq!(journal.append(ONE, Purpose::Completion), Ok(4));
     assert!(matches!(probe(&journal), Condition::Degraded(_)));
     FULL.store(false, SeqCst);
     assert_eq!(probe(&journal), Condition::Good);
-    assert_eq!(journal.append("1", Purpose::NewWork), Ok(5));
+    assert_eq!(journal.append(ONE, Purpose::NewWork), Ok(5));
 }
 
 #[test]
@@ -87,8 +87,8 @@ fn other_errors_are_for_now() {
             _ => file.write_at(bytes, at),
         };
     });
-    assert!(matches!(journal.append("1", Purpose::NewWork), Err(Refused::Unavailable(_))));
-    assert_eq!(journal.append("1", Purpose::NewWork), Ok(4));
+    assert!(matches!(journal.append(ONE, Purpose::NewWork), Err(Refused::Unavailable(_))));
+    assert_eq!(journal.append(ONE, Purpose::NewWork), Ok(4));
     assert_eq!(ASKED.load(SeqCst), 3);
 }
 
@@ -98,8 +98,8 @@ fn a_record_that_cannot_be_taken_back_breaks_it() {
         disk.write = |file, bytes, at| file.write_at(&bytes[..3], at);
         disk.truncate = |_, _| Err(failing());
     });
-    assert!(matches!(journal.append("1", Purpose::NewWork), Err(Refused::Broken(_))));
-    assert!(matches!(journal.append("1", Purpose::Completion), Err(Refused::Broken(_))));
+    assert!(matches!(journal.append(ONE, Purpose::NewWork), Err(Refused::Broken(_))));
+    assert!(matches!(journal.append(ONE, Purpose::Completion), Err(Refused::Broken(_))));
     assert!(matches!(journal.condition(), Condition::Broken(_)));
     assert_eq!(journal.sync(3), Ok(()), "what was durable stays so");
     assert!(journal.compact(&mut |_, _| true).is_err());
@@ -116,15 +116,28 @@ fn a_failed_sync_is_not_tried_again() {
         };
     });
     assert_eq!(journal.sync(3), Ok(()));
-    assert_eq!(journal.append("1", Purpose::NewWork), Ok(4));
+    assert_eq!(journal.append(ONE, Purpose::NewWork), Ok(4));
     for _ in 0..2 {
         assert!(matches!(journal.sync(4), Err(Refused::Broken(_))));
     }
     assert_eq!(SYNCS.load(SeqCst), 1);
     assert!(matches!(journal.condition(), Condition::Broken(why) if why.contains("a bad disk")));
-    assert!(matches!(journal.append("1", Purpose::Completion), Err(Refused::Broken(_))));
+    assert!(matches!(journal.append(ONE, Purpose::Completion), Err(Refused::Broken(_))));
     assert!(journal.compact(&mut |_, _| true).is_err());
     assert_eq!(names(dir.path()), ["journal"]);
+}
+
+/// What a start reads may be in the page cache only.
+#[test]
+fn what_a_start_finds_is_durable_only_when_it_was_synced() {
+    let dir = TempDir::new("journal");
+    let (journal, _) = open(&dir);
+    journal.append(ONE, Purpose::NewWork).unwrap();
+    drop(journal);
+    let (mut journal, seen) = open(&dir);
+    assert_eq!(seen.len(), 1);
+    journal.disk.sync = |_| Err(failing());
+    assert!(matches!(journal.sync(1), Err(Refused::Broken(_))), "it was not synced");
 }
 
 #[test]
@@ -146,7 +159,7 @@ fn one_sync_serves_all_that_wait() {
         .map(|_| {
             let (journal, appended) = (Arc::clone(&journal), appended.clone());
             std::thread::spawn(move || {
-                let number = journal.append("1", Purpose::NewWork).unwrap();
+                let number = journal.append(ONE, Purpose::NewWork).unwrap();
                 appended.send(()).unwrap();
                 journal.sync(number).unwrap();
                 assert!(journal.lock().durable >= number);
@@ -162,22 +175,68 @@ fn one_sync_serves_all_that_wait() {
 #[test]
 fn a_compaction_that_fails_changes_nothing() {
     let (dir, journal) = with(|_| {});
-    let path = dir.path().join(NAME);
-    // Its temporary file cannot be made, then what it reads is damaged.
+    // Its temporary file cannot be made.
     fs::create_dir(dir.path().join("journal.new")).unwrap();
     journal.compact(&mut |_, _| false).unwrap_err();
     fs::remove_dir(dir.path().join("journal.new")).unwrap();
-    let good = fs::read(&path).unwrap();
-    File::options().write(true).open(&path).unwrap().write_at(b"?", 150).unwrap();
-    let error = journal.compact(&mut |_, _| true).unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-    assert_eq!(journal.read(2).unwrap_err().kind(), io::ErrorKind::InvalidData);
-    assert_eq!(names(dir.path()), ["journal"]);
-    File::options().write(true).open(&path).unwrap().write_at(&good, 0).unwrap();
     fill(&journal, 1);
     journal.compact(&mut |number, _| number > 2).unwrap();
     assert_eq!(all(&journal), [(3, json(3)), (4, json(4))]);
     assert_eq!(journal.lock().durable, 4);
+}
+
+#[test]
+fn a_mark_that_finds_no_room_breaks_nothing() {
+    static FULL: AtomicBool = AtomicBool::new(true);
+    let (_dir, journal) = with(|disk| {
+        disk.write = |file, bytes, at| {
+            if FULL.load(SeqCst) { Err(full()) } else { file.write_at(bytes, at) }
+        };
+    });
+    assert!(matches!(journal.mark(), Err(Refused::Full(_))));
+    assert!(matches!(journal.condition(), Condition::Degraded(_)));
+    FULL.store(false, SeqCst);
+    assert_eq!((journal.mark(), journal.last(), journal.mark()), (Ok(()), 4, Ok(())));
+    assert_eq!((journal.last(), journal.lock().durable), (4, 4));
+}
+
+#[test]
+fn a_mark_that_is_not_synced_breaks_the_journal() {
+    let (_dir, journal) = with(|disk| disk.sync = |_| Err(failing()));
+    assert!(matches!(journal.mark(), Err(Refused::Broken(_))));
+    assert!(matches!(journal.condition(), Condition::Broken(_)));
+}
+
+/// What others have appended while a sync is under way is not said to be durable by anybody.
+#[test]
+fn no_record_says_more_than_the_disk_has_kept() {
+    static GATE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    static STARTED: std::sync::Mutex<Option<mpsc::Sender<()>>> = std::sync::Mutex::new(None);
+    let (dir, journal) = with(|disk| {
+        disk.sync = |file: &File| {
+            STARTED.lock().unwrap().take().map(|started| started.send(()));
+            drop(GATE.lock());
+            file.sync_data()
+        };
+    });
+    let (started, begun) = mpsc::channel();
+    *STARTED.lock().unwrap() = Some(started);
+    let held = GATE.lock().unwrap();
+    journal.append(ONE, Purpose::NewWork).unwrap();
+    std::thread::scope(|scope| {
+        let syncing = scope.spawn(|| journal.sync(4));
+        begun.recv().unwrap();
+        journal.append(ONE, Purpose::NewWork).unwrap();
+        drop(held);
+        syncing.join().unwrap().unwrap();
+    });
+    // Record 5 came during the sync of 4, 6 comes after it, and 5 is not durable yet.
+    journal.append(ONE, Purpose::NewWork).unwrap();
+    journal.mark().unwrap();
+    let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
+    let said: Vec<&str> =
+        text.lines().skip(4).filter_map(|line| line.split_once("\"d\":")).map(|l| l.1).collect();
+    assert_eq!(said, ["3}", "3}", "4}", "6}"]);
 }
 
 /// On a file system of some MiB that is full of others' files, work that was begun is completed.
@@ -187,7 +246,7 @@ fn a_full_disk() {
     let disk = std::path::PathBuf::from(std::env::var_os("HERMES_SMALL_DISK").unwrap());
     let open = || FileJournal::open(&disk, 1 << 30, &mut |_, _| Ok(()));
     let journal = open().unwrap().0;
-    let text = format!("\"{}\"", "x".repeat(1000));
+    let text = format!("{{\"x\":\"{}\"}}", "x".repeat(1000));
     fill(&journal, 100);
     let filler = disk.join("filler");
     let mut other = File::create(&filler).unwrap();
@@ -213,7 +272,7 @@ fn a_full_disk() {
     };
     println!("{refused}");
     assert!(matches!(refused, Refused::Full(_)), "{refused:?}");
-    journal.append("1", Purpose::Completion).unwrap();
+    journal.append(ONE, Purpose::Completion).unwrap();
     let (last, size) = (journal.last(), journal.size());
     journal.sync(last).unwrap();
     assert_eq!(fs::metadata(disk.join(NAME)).unwrap().len(), size);
@@ -228,7 +287,7 @@ fn a_full_disk() {
     drop(journal);
     let (journal, opened) = open().unwrap();
     assert_eq!(
-        (journal.last(), opened.records, opened.dropped),
-        (last + 1, last.div_ceil(2), None)
+        (journal.last(), opened.records, opened.changed),
+        (last + 1, last.div_ceil(2), Vec::new())
     );
 }

@@ -1,8 +1,11 @@
 //! What both journals promise, and helpers for what only the file can get wrong.
 
+mod cuts;
 mod damage;
 mod disk;
+mod format;
 mod records;
+mod rot;
 mod threads;
 
 use std::fs;
@@ -10,9 +13,12 @@ use std::io;
 use std::path::Path;
 
 use super::*;
+use crate::limits::COMPACT_TAIL;
 use crate::testing::TempDir;
 
 const CAP: u64 = 64 << 20;
+/// A small record.
+const ONE: &str = r#"{"n":1}"#;
 
 fn open(dir: &TempDir) -> (FileJournal, Vec<(u64, String)>) {
     let mut seen = Vec::new();
@@ -115,6 +121,28 @@ fn compaction_keeps_numbers_and_the_next_one() {
 }
 
 #[test]
+fn what_is_appended_during_a_compaction_is_kept() {
+    for_both(|journal| {
+        // Little comes while writers wait for it, a lot before that.
+        for more in [1, COMPACT_TAIL / 10] {
+            fill(journal, 3);
+            let before = journal.last();
+            journal
+                .compact(&mut |number, _| {
+                    number < before || {
+                        fill(journal, more);
+                        true
+                    }
+                })
+                .unwrap();
+            fill(journal, 1);
+            let expected: Vec<_> = (1..=before + more + 1).map(|n| (n, json(n))).collect();
+            assert_eq!(all(journal), expected);
+        }
+    });
+}
+
+#[test]
 fn new_work_leaves_a_reserve() {
     let cap = 64 << 10;
     let dir = TempDir::new("journal");
@@ -122,12 +150,10 @@ fn new_work_leaves_a_reserve() {
     let memory = MemoryJournal::new(cap);
     for journal in [&file as &dyn Journal, &memory] {
         assert_eq!(journal.condition(), Condition::Good);
-        let text = format!("\"{}\"", "x".repeat(1000));
-        let refused = loop {
-            if let Err(refused) = journal.append(&text, Purpose::NewWork) {
-                break refused;
-            }
-        };
+        let text = format!("{{\"x\":\"{}\"}}", "x".repeat(1000));
+        // Each takes a kilobyte: without a cap none would ever be refused.
+        let refused = (0..cap >> 10).find_map(|_| journal.append(&text, Purpose::NewWork).err());
+        let refused = refused.expect("the cap refuses new work");
         assert!(matches!(&refused, Refused::Full(why) if why.contains("max_journal")), "{refused}");
         assert!((31 << 10..=32 << 10).contains(&journal.size()), "{}", journal.size());
         while journal.size() < 100 << 10 {
@@ -143,10 +169,10 @@ fn new_work_leaves_a_reserve() {
     let last = file.last();
     file.set_cap(1 << 10);
     assert!(matches!(file.condition(), Condition::Degraded(_)));
-    assert!(matches!(file.append("1", Purpose::NewWork), Err(Refused::Full(_))));
+    assert!(matches!(file.append(ONE, Purpose::NewWork), Err(Refused::Full(_))));
     file.set_cap(CAP);
-    assert_eq!(file.append("1", Purpose::NewWork), Ok(last + 1));
-    assert!(file.append("1\n2", Purpose::NewWork).is_err());
+    assert_eq!(file.append(ONE, Purpose::NewWork), Ok(last + 1));
+    assert!(file.append("{\"n\":1\n}", Purpose::NewWork).is_err());
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn nothing_is_lost_while_the_journal_is_compacted() {
     let dir = TempDir::new("journal");
     let (journal, _) = open(&dir);
     let done = AtomicBool::new(false);
-    let dead = |json: &str| json.starts_with("\"dead");
+    let dead = |json: &str| json.starts_with("{\"dead");
     thread::scope(|scope| {
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
@@ -22,8 +22,8 @@ fn nothing_is_lost_while_the_journal_is_compacted() {
                 scope.spawn(move || {
                     for n in 0..EACH {
                         let purpose = Purpose::NewWork;
-                        journal.append(&format!("\"dead {writer} {n}\""), purpose).unwrap();
-                        let text = format!("\"live {writer} {n}\"");
+                        journal.append(&format!("{{\"dead\":\"{writer} {n}\"}}"), purpose).unwrap();
+                        let text = format!("{{\"live\":\"{writer} {n}\"}}");
                         let number = journal.append(&text, purpose).unwrap();
                         journal.sync(number).unwrap();
                         assert_eq!(journal.read(number).unwrap(), text);
@@ -49,8 +49,10 @@ fn nothing_is_lost_while_the_journal_is_compacted() {
                 journal.scan(0, order).unwrap();
             }
         });
-        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        let ended: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+        // Also when a writer has failed: the others go on until they are told.
         done.store(true, SeqCst);
+        assert!(ended.iter().all(Result::is_ok), "a writer has failed");
         assert!(compactor.join().unwrap() > 1);
     });
     assert_eq!(journal.last(), WRITERS * EACH * 2);
@@ -58,10 +60,11 @@ fn nothing_is_lost_while_the_journal_is_compacted() {
     drop(journal);
     assert_eq!(open(&dir).1, seen);
     for writer in 0..WRITERS {
-        let own = format!("\"live {writer} ");
+        let own = format!("{{\"live\":\"{writer} ");
         let own: Vec<&str> =
             seen.iter().map(|(_, json)| json.as_str()).filter(|j| j.starts_with(&own)).collect();
-        let expected: Vec<String> = (0..EACH).map(|n| format!("\"live {writer} {n}\"")).collect();
+        let expected: Vec<String> =
+            (0..EACH).map(|n| format!("{{\"live\":\"{writer} {n}\"}}")).collect();
         assert_eq!(own, expected, "lost, or out of order");
     }
 }
@@ -117,7 +120,7 @@ fn figures() {
     }
     println!("read {:?}", start.elapsed() / 1000);
     for writers in [1, 4, 16, 64] {
-        let (each, text) = (2000 / writers, format!("\"{}\"", "x".repeat(280)));
+        let (each, text) = (2000 / writers, format!("{{\"x\":\"{}\"}}", "x".repeat(280)));
         let start = Instant::now();
         thread::scope(|scope| {
             for _ in 0..writers {

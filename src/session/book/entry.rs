@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::keep::millis;
 use super::who::{Digest, Party};
 use crate::journal::record::{Retry, Stamp};
 use crate::limits::MAX_QUOTED_ERROR;
+use crate::session::clock::millis;
 use crate::session::life::{Delivery, Turn};
 
 /// A reply's way to a target of the configuration.
@@ -112,9 +112,10 @@ impl Entry {
         self.delivery_state() == Some(Delivery::Dead)
     }
 
-    /// When it ended, or its delivery was begun anew, in the journal's own time.
-    pub(super) fn quiet_since(&self) -> u64 {
-        self.ended.age.max(self.delivery.as_ref().map_or(0, |outgoing| outgoing.since.age))
+    /// When it ended, or its delivery was begun anew.
+    pub(super) fn quiet_since(&self) -> Stamp {
+        let begun = self.delivery.as_ref().map_or(self.ended, |outgoing| outgoing.since);
+        if begun.age > self.ended.age { begun } else { self.ended }
     }
 
     /// What its session is known by.

@@ -163,7 +163,7 @@ fn not_delivered_unread(script: Option<&str>, end: &'static str) {
     let mut config = config(&dir, script);
     config.deliver.insert("out".to_owned(), target());
     let house = House::open(dir, Testing::new(), &config);
-    *house.journal.unreadable.lock().unwrap() = Some(end);
+    *house.journal.unreadable.lock().unwrap() = Some((end, std::io::ErrorKind::Other));
     let draft = Draft { deliver: Some("out".to_owned()), ..draft("s", "text") };
     let Ok(Submitted::New { id, .. }) = house.hub.submit(draft) else { panic!("not taken") };
     house.wait(id);
@@ -188,6 +188,46 @@ fn a_failure_that_cannot_be_read_is_not_delivered() {
     not_delivered_unread(Some("exit 3"), "\"failed\"");
 }
 
+/// Damage in a record costs the message that it belongs to, and holds up no other.
+#[test]
+fn a_damaged_reply_becomes_a_dead_letter_and_the_next_is_sent() {
+    let dir = TempDir::new("hub");
+    let mut config = config(&dir, None);
+    config.deliver.insert("out".to_owned(), target());
+    let house = House::open(dir, Testing::new(), &config);
+    let damaged = Some((r#""reply":"first""#, std::io::ErrorKind::InvalidData));
+    *house.journal.unreadable.lock().unwrap() = damaged;
+    let send = |text| {
+        let draft = Draft { deliver: Some("out".to_owned()), ..draft("s", text) };
+        let Ok(Submitted::New { id, .. }) = house.hub.submit(draft) else { panic!("not taken") };
+        id
+    };
+    let (first, second) = (send("first"), send("second"));
+    house.wait(first);
+    house.wait(second);
+    house.until("both are over", || house.hub.counts().0.outbox == 0);
+    let delivery = |id| house.message(id).delivery.unwrap();
+    assert_eq!(delivery(second).state, Some(super::super::life::Delivery::Delivered));
+    assert_eq!(delivery(first).state, Some(super::super::life::Delivery::Dead));
+    assert!(delivery(first).error.unwrap().contains("cannot be read back"));
+    assert!(house.message(first).error.unwrap().contains("cannot be read"));
+}
+
+#[test]
+fn what_builds_upon_a_damaged_message_fails_in_words() {
+    let house = House::new(None);
+    let first = house.send("", "first");
+    house.wait(first);
+    let damaged = Some((r#""reply":"first""#, std::io::ErrorKind::InvalidData));
+    *house.journal.unreadable.lock().unwrap() = damaged;
+    let context = Some(format!(r#"{{"previous":"{first}"}}"#));
+    let next = Draft { context, ..draft("", "next") };
+    let Ok(Submitted::New { id, .. }) = house.hub.submit(next) else { panic!("not taken") };
+    let next = house.wait(id);
+    assert_eq!(next.turn, Turn::Failed);
+    assert!(next.error.unwrap().contains("builds upon cannot be read back"));
+}
+
 /// `journal retry` of a letter that is older than its target's `expire`.
 #[test]
 fn a_revived_letter_is_tried_again_however_old_it_is() {
@@ -195,16 +235,18 @@ fn a_revived_letter_is_tried_again_however_old_it_is() {
     let mut config = config(&dir, None);
     config.deliver.insert("out".to_owned(), target());
     let id = Id::after(None).unwrap();
-    let old = super::super::hub::now() - 48 * 3_600_000;
+    let (old, two_days) = (1_795_000_000_000, 48 * 3_600_000);
+    let old = crate::journal::record::Stamp { at: old, age: 1, off: 0 };
     let accepted = crate::journal::record::Accepted {
         id: id.to_string(),
-        at: old.into(),
+        at: old,
         principal: "owner".to_owned(),
         text: "x".to_owned(),
         deliver: Some("out".to_owned()),
         ..Default::default()
     };
     let records = [
+        Record::Clock { boot: "a".to_owned(), since_boot: 1, at: old },
         Record::Accepted(Box::new(accepted)),
         Record::step(id, 1, old, Step::Started),
         Record::step(id, 1, old, Step::Done("x".to_owned(), None)),
@@ -212,7 +254,9 @@ fn a_revived_letter_is_tried_again_however_old_it_is() {
         Record::step(id, 1, old, Step::Dead("refused".to_owned())),
     ];
     let records: Vec<(u64, String)> = (1..).zip(records.map(|record| record.to_json())).collect();
-    let house = House::open(dir, Testing::of(&records), &config);
+    let clocks = Fake::booted("a", old.at, two_days);
+    let house = House::by(&clocks, dir, Testing::of(&records), &config);
+    house.hub.open();
     house.hub.revive(id).unwrap();
     house.until("it was sent or given up", || house.hub.counts().0.outbox == 0);
     // The keeper may have forgotten the message by now: it ended two days ago.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::journal::{Condition, Journal, MemoryJournal, Purpose, Refused};
@@ -33,7 +33,10 @@ pub struct Testing {
     /// Seen by every record before it is appended.
     hook: Mutex<Option<Hook>>,
     /// Records that cannot be read.
-    pub unreadable: Mutex<Option<&'static str>>,
+    pub unreadable: Mutex<Option<(&'static str, io::ErrorKind)>>,
+    /// The first record that contains this never becomes durable: every sync after its append fails.
+    pub lost_from: Mutex<Option<&'static str>>,
+    loses_syncs: AtomicBool,
 }
 
 impl fmt::Debug for Testing {
@@ -41,6 +44,9 @@ impl fmt::Debug for Testing {
         write!(f, "{:?}", self.fault)
     }
 }
+
+/// In the place of a record that a compaction has let go.
+const GONE: &str = r#"{"t":"gone"}"#;
 
 impl Testing {
     pub fn new() -> Testing {
@@ -57,6 +63,8 @@ impl Testing {
             durable: AtomicU64::new(0),
             hook: Mutex::new(None),
             unreadable: Mutex::new(None),
+            lost_from: Mutex::new(None),
+            loses_syncs: AtomicBool::new(false),
         }
     }
 
@@ -64,8 +72,13 @@ impl Testing {
     pub fn of(records: &[(u64, String)]) -> Testing {
         let journal = Testing::new();
         for (number, json) in records {
+            // What a compaction has let go.
+            while journal.inner.last() + 1 < *number {
+                journal.inner.append(GONE, Purpose::Completion).unwrap();
+            }
             assert_eq!(journal.inner.append(json, Purpose::Completion), Ok(*number));
         }
+        journal.inner.compact(&mut |_, json| json != GONE).unwrap();
         journal.durable.store(journal.inner.last(), Ordering::SeqCst);
         journal
     }
@@ -88,6 +101,12 @@ impl Testing {
 
     pub fn on_append(&self, hook: impl Fn(&str) + Send + 'static) {
         *self.hook.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    fn lose_syncs_from(&self, json: &str) {
+        if self.lost_from.lock().unwrap().is_some_and(|part| json.contains(part)) {
+            self.loses_syncs.store(true, Ordering::SeqCst);
+        }
     }
 
     fn break_down(&self) -> Refused {
@@ -121,7 +140,10 @@ impl Journal for Shared {
                 Err(Refused::Unavailable(why()))
             }
             Fault::Broken(from) if at == from => Err(journal.break_down()),
-            _ => journal.inner.append(json, purpose),
+            _ => {
+                journal.lose_syncs_from(json);
+                journal.inner.append(json, purpose)
+            }
         }
     }
 
@@ -132,7 +154,7 @@ impl Journal for Shared {
         }
         journal.whole()?;
         let at = journal.syncs.fetch_add(1, Ordering::SeqCst) + 1;
-        if journal.fault == Fault::Sync(at) {
+        if journal.fault == Fault::Sync(at) || journal.loses_syncs.load(Ordering::SeqCst) {
             return Err(journal.break_down());
         }
         assert!(number <= journal.inner.last(), "a record that is not there is synced");
@@ -143,7 +165,9 @@ impl Journal for Shared {
     fn read(&self, number: u64) -> io::Result<String> {
         let json = self.0.inner.read(number)?;
         match *self.0.unreadable.lock().unwrap() {
-            Some(part) if json.contains(part) => Err(io::Error::other("a test hides it")),
+            Some((part, kind)) if json.contains(part) => {
+                Err(io::Error::new(kind, "a test hides it"))
+            }
             Some(_) | None => Ok(json),
         }
     }

@@ -321,11 +321,19 @@ fn a_drain_begins_nothing_and_says_when_all_is_quiet() {
     house.hub.drain();
     assert_eq!(put_off.join().unwrap(), Waited::NotYet, "it does not run any more");
     assert_eq!(house.hub.submit(draft("d", "x")), Err(Refusal::Stopping));
-    assert_eq!(house.hub.busy(), 2);
+    // The keeper's last round, and the look for what could begin, count as work for a moment: so
+    // does the main loop look again whenever it is told.
+    house.until("only the two turns are at work", || house.hub.busy() == 2);
+    house.quiet.clear();
     house.open_gate();
-    poll(&mut [Interest::read(house.quiet.as_fd())], Some(PATIENCE)).unwrap();
-    assert!(house.quiet.clear());
-    assert_eq!(house.hub.busy(), 0);
+    loop {
+        let told = poll(&mut [Interest::read(house.quiet.as_fd())], Some(PATIENCE)).unwrap();
+        assert_eq!(told, 1, "nobody says that all is quiet");
+        house.quiet.clear();
+        if house.hub.busy() == 0 {
+            break;
+        }
+    }
     assert_eq!(held.join().unwrap(), Waited::Over);
     running.iter().for_each(|id| assert_eq!(house.turn(*id), Turn::Done));
     for id in queued {
@@ -345,6 +353,16 @@ fn a_drain_begins_nothing_and_says_when_all_is_quiet() {
     }
     next.audit();
     assert!(house.log().is_empty());
+}
+
+/// Who waits for it would be told that it comes later, and a stream would end before its last words.
+#[test]
+fn what_ended_during_a_drain_is_not_put_off() {
+    let house = House::new(None);
+    let id = house.send("s", "x");
+    house.wait(id);
+    house.hub.drain();
+    assert!(!house.hub.is_put_off(id));
 }
 
 /// Whoever sees a drain with nothing at work ends the process: nothing may begin after that.
@@ -391,7 +409,7 @@ fn a_message_that_nobody_knows_is_over() {
     let waited = house.hub.wait(Id::from(1), house.client.0.as_fd(), PATIENCE).unwrap();
     assert_eq!(waited, Waited::Over);
     assert!(house.hub.message(Id::from(1)).unwrap().is_none());
-    assert!(house.hub.watch(Id::from(1)).unwrap().is_none());
+    assert!(house.hub.watch(Id::from(1), Event::new().unwrap()).is_none());
     assert!(house.hub.lock().runs.is_empty());
 }
 

@@ -334,6 +334,19 @@ fn a_start_that_cannot_read_a_turn_is_tried_again() {
 }
 
 #[test]
+fn a_turn_whose_record_is_damaged_is_left_out_and_no_other() {
+    let page = page();
+    let known = || Known { said: [1, 2, 3].map(Id::from).to_vec(), ..Known::default() };
+    let load = |id: Id| match u32::try_from(id.bits()).unwrap() {
+        2 => Err(ErrorKind::InvalidData.into()),
+        number => Ok(turn(number)),
+    };
+    page.transcripts.settle(page.session, &page.who, CAP, &known, &load).unwrap();
+    assert!(page.transcripts.is_settled(page.session));
+    assert_eq!(ids(&page.bytes()), [1, 3]);
+}
+
+#[test]
 fn an_attempt_without_an_end_is_taken_back() {
     let page = page();
     page.transcripts.take_back(page.session, Id::from(1)).unwrap();
