@@ -300,16 +300,6 @@ impl Book {
         }
     }
 
-    /// After a start: what ran when the last process ended waits for another attempt.
-    pub fn requeue(&mut self) {
-        let running = |entry: &&mut (Id, Entry)| entry.1.turn == Turn::Running;
-        for (_, entry) in self.entries.iter_mut().filter(running) {
-            (entry.turn, entry.cuts) = (Turn::Queued, entry.cuts + 1);
-            self.counts.running -= 1;
-            self.counts.queued += 1;
-        }
-    }
-
     pub fn get(&self, id: Id) -> Option<&Entry> {
         Some(&self.entries[self.place(id)?].1)
     }

@@ -15,6 +15,7 @@ use super::clock::Clock;
 use super::dispatch::{Bounds, Dispatch};
 use super::id::Id;
 use super::keeper::Care;
+use super::life::Turn;
 use super::outboxes::Outboxes;
 use super::reply::Runs;
 use super::time::{Clocks, Time};
@@ -120,6 +121,9 @@ impl Hub {
         let mut dispatch = Dispatch::new(bounds(&settings.config));
         for (id, entry) in book.entries().filter(|(_, entry)| !entry.turn.is_over()) {
             dispatch.restore(id, entry.session());
+            if entry.turn == Turn::Resting {
+                dispatch.hold(id);
+            }
         }
         let state = State {
             dispatch,

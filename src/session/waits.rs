@@ -125,10 +125,8 @@ impl Hub {
     /// At a start: what rested goes on to rest, for what is left of its pause.
     pub(super) fn rest_again(&self, state: &mut State) {
         let (now, age) = (Instant::now(), self.stamp().age);
-        let resting: Vec<(Instant, Id)> =
-            state.book.resting().map(|(id, failing)| (now + failing.left(age), id)).collect();
-        resting.iter().for_each(|(_, id)| state.dispatch.hold(*id));
-        state.resting.extend(resting);
+        let resting = state.book.resting();
+        state.resting.extend(resting.map(|(id, failing)| (now + failing.left(age), id)));
     }
 
     /// What a message waits for between two attempts.

@@ -231,14 +231,12 @@ impl Hub {
                 }
             }
         };
-        let n = entry.attempts;
+        let (n, at) = (entry.attempts, self.stamp());
         let step = match outcome {
             Outcome::Done => {
-                let (at, reply) = (self.stamp(), run.text());
+                let reply = run.text();
                 self.say(id, &entry, at.at, &reply);
-                let step = Step::Done(reply, run.report().to_json());
-                let record = Record::step(id, n, at, step);
-                return self.settle(id, record).unwrap_or_else(|| self.stop_short(id));
+                Step::Done(reply, run.report().to_json())
             }
             Outcome::Temporary(error) => self.after_failure(&entry, &run, error, (false, None)),
             Outcome::Refused(refused) if refused.passes() => {
@@ -248,15 +246,14 @@ impl Hub {
             Outcome::Failed(error) => Step::Failed(error, None),
             Outcome::Refused(refused) => Step::Failed(refused.to_string(), Some(refused.to_json())),
             Outcome::TimedOut => {
-                let error = "the agent did not finish within agent.turn_timeout".to_owned();
-                Step::Failed(error, None)
+                Step::Failed("the agent did not finish within agent.turn_timeout".to_owned(), None)
             }
             // The record of its beginning stays the last one: it runs again after the start.
             Outcome::Cut | Outcome::Cancelled | Outcome::ClientGone | Outcome::Short(_) => {
                 return self.stop_short(id);
             }
         };
-        let record = Record::step(id, n, self.stamp(), step);
+        let record = Record::step(id, n, at, step);
         self.settle(id, record).unwrap_or_else(|| self.stop_short(id))
     }
 

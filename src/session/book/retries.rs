@@ -9,6 +9,16 @@ use crate::journal::record::{Retry, Stamp};
 use crate::session::life::{Delivery, Turn};
 
 impl Book {
+    /// After a start: what ran when the last process ended waits for another attempt.
+    pub fn requeue(&mut self) {
+        let running = |entry: &&mut (Id, Entry)| entry.1.turn == Turn::Running;
+        for (_, entry) in self.entries.iter_mut().filter(running) {
+            (entry.turn, entry.cuts) = (Turn::Queued, entry.cuts + 1);
+            self.counts.running -= 1;
+            self.counts.queued += 1;
+        }
+    }
+
     /// An attempt failed, and the next one waits for its time.
     pub(super) fn put_off(&mut self, id: Id, retry: &Retry, at: Stamp) {
         let Some(place) = self.place(id) else { return };
