@@ -188,6 +188,15 @@ pub const STREAM_PATIENCE: Duration = Duration::from_millis(200);
 /// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
 pub const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the exit waits for its line in the history: far above what a busy disk takes for one sync.
+pub const HISTORY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a verdict waits for the planned-stop marker: it is in a memory file system as a rule.
+pub const MARKER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bytes of what a child says of its work: an error of the system with a path.
+pub const MAX_CHILD_WORDS: u64 = 8 << 10;
+
 /// How often STATUS= tells what a drain waits for.
 pub const REPORT_EVERY: Duration = Duration::from_secs(1);
 
@@ -219,6 +228,10 @@ pub const MAX_STRANGERS: usize = 1000;
 /// How long a connection has to show one before it may have to leave for others: many times what a
 /// request takes on a loaded machine, and over a slow line.
 pub const STRANGERS_MOMENT: Duration = Duration::from_millis(500);
+
+/// How long a connection that has to leave may take without counting: its thread needs some
+/// microseconds, unless it hangs.
+pub const LEAVING_MOMENT: Duration = Duration::from_secs(1);
 
 /// How many connections leave when the system is short of descriptors or threads: enough for the
 /// control socket and a turn or two. Also how many may leave for one that comes.
@@ -611,8 +624,28 @@ pub const JOURNAL_AHEAD: u64 = 1 << 20;
 /// the record itself; 16 bytes of memory each.
 pub const JOURNAL_STEP: u64 = 16 << 10;
 
-/// How often a journal that lacks room is looked at again.
-pub const JOURNAL_PROBE: Duration = Duration::from_secs(1);
+/// How often it is looked whether a journal that lacks room has some again, and whether its path still
+/// leads to it.
+pub const JOURNAL_PROBE: Duration = Duration::from_secs(2);
+
+/// A call to the disk that takes longer degrades the gateway: readers of `/ready` wait for some seconds
+/// at most, and a disk that works answers within a few hundred milliseconds.
+pub const DISK_SLOW: Duration = Duration::from_millis(1500);
+
+/// From then on requests are refused that would wait for the disk: until then it may be a slow one, such
+/// as a memory card under load.
+pub const DISK_HANGS: Duration = Duration::from_secs(5);
+
+/// How long `/v1/status` waits for what a hung disk may keep from being told: its readers wait for
+/// [`CONTROL_PATIENCE`].
+pub const STATUS_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Between two tries to take a lock with a deadline; one is held for some microseconds.
+pub const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long a gateway whose journal was removed says so before it ends: a monitor that looks every ten
+/// seconds sees it.
+pub const LOSS_SHOWN: Duration = Duration::from_secs(20);
 
 /// What one read of the journal takes: some steps of the index.
 pub const JOURNAL_BUFFER: usize = 32 * KIB;

@@ -195,6 +195,11 @@ impl Children {
         }
     }
 
+    /// Whether no child of ours runs, as far as that can be told at once.
+    pub fn are_gone(&self) -> bool {
+        self.known.try_lock().is_ok_and(|known| known.is_empty())
+    }
+
     fn forget(&self, slot: &Slot) {
         lock(&self.known).retain(|known| !Arc::ptr_eq(known, slot));
     }

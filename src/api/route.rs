@@ -8,6 +8,7 @@ use super::error::Problem;
 use super::{Service, browser, chat, messages, responses, sessions, status, turn};
 use crate::http::{Closed, Connection, Method, Request, Response};
 use crate::journal::Condition;
+use crate::limits::DISK_HANGS;
 
 /// What a path stands for, with the ids and keys in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,6 +317,11 @@ fn admit<'r>(
              [keys.{principal}]."
         );
         return Err(Problem::new(403, "route_not_allowed", message));
+    }
+    if !matches!(route, Route::Status | Route::Models | Route::Model(_))
+        && let Some(why) = service.hub.stalled(DISK_HANGS)
+    {
+        return Err(Problem::new(503, "journal_unavailable", format!("Try again later: {why}.")));
     }
     Ok(Admitted::Known(route, proof))
 }

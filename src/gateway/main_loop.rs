@@ -62,6 +62,8 @@ struct Main {
     started: Option<Started>,
     stop: Option<Stop>,
     reloads: Arc<Reloads>,
+    /// The last that was asked of the disk at the end was not done in time.
+    disk_hangs: bool,
 }
 
 /// Runs the gateway from start to stop; returns the status to exit with.
@@ -104,6 +106,7 @@ impl Main {
             started: None,
             stop: None,
             reloads: Arc::default(),
+            disk_hangs: false,
         };
         main.starter = Some(main.spawn_starter(began).map_err(failed)?);
         Ok(main)
@@ -275,7 +278,7 @@ impl Main {
         if due(&mut self.timers.report, now) {
             self.report(now);
         }
-        if due(&mut self.timers.drain, now) {
+        if due(&mut self.timers.drain, now) || self.is_stuck() {
             self.event(Event::Expired);
         }
     }

@@ -19,7 +19,7 @@ use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
-use crate::journal::{FileJournal, Journal, MemoryJournal, Refused};
+use crate::journal::{self, FileJournal, Journal, MemoryJournal, Refused};
 use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::instance::Instance;
 use crate::limits::{BACKLOG, KEY_BYTES, MAX_KEY_FILE, WANTED_DESCRIPTORS};
@@ -39,7 +39,7 @@ pub struct Started {
     pub doors: Doors,
     pub run: Arc<Run>,
     /// Held until the process ends.
-    pub _instance: Instance,
+    pub instance: Instance,
     pub key_file: PathBuf,
     pub config_file: Option<PathBuf>,
 }
@@ -79,7 +79,7 @@ pub fn start(
         since: run.started().to_owned(),
         began,
     };
-    let (journal, book) = journal(plan, config)?;
+    let (journal, book) = open_journal(plan, config)?;
     let transcripts = Transcripts::new(plan.dirs.sessions());
     let settings = settings(plan, config.clone());
     let shared = (Arc::clone(&plan.children), Arc::clone(&quiet));
@@ -94,14 +94,7 @@ pub fn start(
     let service = Arc::new(Service::new(facts, keys, hub, quiet));
     let doors = Doors::new(tcp, control);
     let doors = doors.map_err(|e| Failure::cannot("start a thread", &e))?;
-    Ok(Started {
-        service,
-        doors,
-        run: Arc::new(run),
-        _instance: instance,
-        key_file,
-        config_file: loaded.file,
-    })
+    Ok(Started { service, doors, run: Arc::new(run), instance, key_file, config_file: loaded.file })
 }
 
 /// From now on what agents leave is ours. The gateway is known by its state directory, whose lock it
@@ -112,12 +105,13 @@ fn serve(plan: &Plan) -> io::Result<()> {
 }
 
 /// Opens the journal and reads it back.
-fn journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book), Failure> {
+fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book), Failure> {
     let (cap, mut book) = (config.limits.max_journal as u64, Book::default());
     if plan.ephemeral {
         return Ok((Box::new(MemoryJournal::new(cap)), book));
     }
     let dir = &plan.dirs.state;
+    refuse_without_saved(dir)?;
     let began = Instant::now();
     let mut read = |number: u64, json: &str| {
         let record = Record::parse(json)?;
@@ -138,6 +132,21 @@ fn journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book), Fai
         );
     }
     Ok((Box::new(journal), book))
+}
+
+/// What a run saved of a journal that was removed under it was acknowledged: no start goes on without
+/// the operator's word.
+fn refuse_without_saved(dir: &Path) -> Result<(), Failure> {
+    let saved = journal::saved(dir).map_err(|e| Failure::with("read", dir, &e))?;
+    let Some(copy) = saved.last() else { return Ok(()) };
+    let (copy, journal) = (copy.display(), dir.join(journal::NAME));
+    let journal = journal.display();
+    let words = format!(
+        "{journal} was removed or replaced under a running gateway, which saved what it had accepted \
+         as {copy}. To go on with that, `mv {copy} {journal}`; to go on without it, move it to \
+         another directory"
+    );
+    Err(Failure::new(Exit::Config, words))
 }
 
 /// What can wait until READY=1 was said: makes the run's entry durable and looks back at how the
@@ -244,9 +253,4 @@ fn control(path: &Path) -> Result<UnixListener, Failure> {
         Ok(listener)
     });
     bound.map_err(|e| Failure::with("listen on", path, &e))
-}
-
-/// Removes what only makes sense while we live. The lock file stays: it is never unlinked.
-pub fn clean_up(plan: &Plan) {
-    let _ = fs::remove_file(plan.dirs.control_socket());
 }

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::book::{Book, Digest};
 use super::clock::Clock;
@@ -50,7 +50,7 @@ pub struct Hub {
     /// What the system was short of when work last had to wait for it.
     pub(super) shortage: Mutex<Option<(Instant, String)>>,
     /// The clock of patience, which stands still while the machine sleeps.
-    began: Instant,
+    pub(super) began: Instant,
     settings: RwLock<Arc<Settings>>,
     /// Raised once every turn has to end.
     pub cut: Event,
@@ -328,16 +328,22 @@ impl Hub {
         }
     }
 
-    /// A journal that broke is the end of the process: the main thread is told.
+    /// A journal that broke is the end of the process. One that was removed is not before operators
+    /// could be told: see [`Hub::look_after_journal`].
     pub(super) fn heard(&self, refused: Refused) -> Refused {
-        if let Refused::Broken(_) = refused {
-            self.broken.store(true, Ordering::SeqCst);
-            self.quiet.raise();
+        if matches!(refused, Refused::Broken(_)) && self.loss().is_none() {
+            self.end_process();
         } else if let Refused::Full(_) = refused {
             // It may find something to let go.
             self.alarm.notify_all();
         }
         refused
+    }
+
+    /// Tells the main thread that only another start can help.
+    pub(super) fn end_process(&self) {
+        self.broken.store(true, Ordering::SeqCst);
+        self.quiet.raise();
     }
 
     /// Waits until a record is durable.
@@ -360,15 +366,6 @@ impl Hub {
         if last && self.is_draining() {
             self.quiet.raise();
         }
-    }
-
-    /// How old this process is, without the time for which the machine slept.
-    pub(super) fn age(&self) -> Duration {
-        self.age_at(Instant::now())
-    }
-
-    pub(super) fn age_at(&self, at: Instant) -> Duration {
-        at.saturating_duration_since(self.began)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

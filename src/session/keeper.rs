@@ -13,8 +13,8 @@ use super::id::Id;
 use crate::digests::Digests;
 use crate::journal::{Condition, Refused, record};
 use crate::limits::{
-    COMPACT_FROM, COMPACT_PAUSE, JOURNAL_PROBE, KEEPER_ROUND, KEEPER_SOON, THREAD_PAUSE,
-    THREAD_STACK,
+    COMPACT_FROM, COMPACT_PAUSE, JOURNAL_PROBE, KEEPER_ROUND, KEEPER_SOON, LOSS_SHOWN,
+    THREAD_PAUSE, THREAD_STACK,
 };
 use crate::sys::poll::{Interest, poll};
 use crate::threads;
@@ -31,14 +31,20 @@ pub(super) struct Care {
 }
 
 impl Hub {
-    /// Lets turns and deliveries begin, those of earlier runs first, and starts the keeper; where there
-    /// is no thread for it, as soon as there is.
+    /// Lets turns and deliveries begin, those of earlier runs first, and starts the keeper and the watch
+    /// of the journal; where there is no thread for them, as soon as there is.
     pub fn open(self: &Arc<Self>) {
-        let keeper = |hub: Arc<Self>| Box::new(move || hub.keep());
-        while !self.spawn_worker("keeper", keeper(Arc::clone(self))) {
-            let cut = poll(&mut [Interest::read(self.cut.as_fd())], Some(THREAD_PAUSE));
-            if self.is_draining() || cut.is_ok_and(|ready| ready > 0) {
-                return;
+        let threads = [("watch", Hub::look_after_journal as fn(Arc<Hub>)), ("keeper", Hub::keep)];
+        for (name, work) in threads {
+            let start = || {
+                let hub = Arc::clone(self);
+                self.spawn_worker(name, Box::new(move || work(hub)))
+            };
+            while !start() {
+                let cut = poll(&mut [Interest::read(self.cut.as_fd())], Some(THREAD_PAUSE));
+                if self.is_draining() || cut.is_ok_and(|ready| ready > 0) {
+                    return;
+                }
             }
         }
         self.forget_what_was_reset();
@@ -68,7 +74,8 @@ impl Hub {
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
             if self.is_draining() {
-                return;
+                drop(state);
+                return self.sync_to_the_end();
             }
             let due = take_due(&mut state.resting, Instant::now());
             let ids = due.iter().flat_map(|id| state.dispatch.wake(*id)).collect();
@@ -103,6 +110,41 @@ impl Hub {
 
     fn is_short_of_room(&self) -> bool {
         matches!(self.journal.condition(), Condition::Degraded(_))
+    }
+
+    /// During a drain: ends of turns become durable as they do otherwise.
+    fn sync_to_the_end(&self) {
+        loop {
+            let mut state = self.lock();
+            let now = Instant::now();
+            match state.sync_at {
+                None if self.busy() == 0 => return,
+                Some(at) if at <= now => {
+                    state.sync_at = None;
+                    drop(state);
+                    if self.sync(self.journal.last()).is_err() {
+                        return;
+                    }
+                }
+                due => {
+                    let pause = due.map_or(KEEPER_SOON, |at| at - now);
+                    drop(self.alarm.wait_timeout(state, pause));
+                }
+            }
+        }
+    }
+
+    /// Watches the journal's file, in a thread that may hang with the disk. One that was lost, and saved,
+    /// ends the process once it was said for long enough.
+    pub(super) fn look_after_journal(self: Arc<Self>) {
+        while !self.is_draining() || self.busy() > 0 {
+            self.journal.look();
+            let loss = self.loss().filter(|loss| loss.saved);
+            if loss.is_some_and(|loss| loss.at.elapsed() >= LOSS_SHOWN) {
+                return self.end_process();
+            }
+            std::thread::sleep(JOURNAL_PROBE);
+        }
     }
 
     /// Forgets settled messages that are old or too many. Their sessions' transcripts have them by

@@ -162,7 +162,7 @@ impl Hub {
                 log::info!("{name} did not take the reply of message {id} (attempt {n}): {why}");
                 let record = Record::step(id, n, self.stamp(), Step::Deferred(why));
                 if !self.insist(&record) {
-                    return Round::Stop(None);
+                    return Round::Stop(Some(Instant::now() + DISK_PAUSE));
                 }
                 let mut chance = [0; 8];
                 let _ = random::fill(&mut chance);
@@ -176,7 +176,8 @@ impl Hub {
 
     fn close_delivery(&self, name: &str, id: Id, record: &Record) -> Round {
         if !self.insist(record) {
-            return Round::Stop(None);
+            // The gateway may be there for a while, where its journal was removed.
+            return Round::Stop(Some(Instant::now() + DISK_PAUSE));
         }
         let mut state = self.lock();
         if state.outboxes.first(name) == Some(id) {

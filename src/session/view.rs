@@ -3,8 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::{Arc, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::book::{Counts, Digest, Entry, Who, session_digest};
@@ -13,14 +12,14 @@ use super::id::Id;
 use super::life::{Delivery, Turn};
 use super::message::{DeliveryView, Message};
 use super::reply::Watch;
-use crate::agent::{Refused, Report};
-use crate::journal;
+use super::waits::Waits;
+use crate::agent::{self, Report};
 use crate::journal::record::{Record, Step};
-use crate::limits::{CLOSE_PATIENCE, MAX_LISTED, MAX_LISTED_BYTES, THREAD_STACK};
+use crate::journal::{Loss, Refused};
+use crate::limits::{LOCK_PAUSE, MAX_LISTED, MAX_LISTED_BYTES, STATUS_PATIENCE};
 use crate::named::ByName;
 use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
-use crate::threads;
 
 /// How a wait for a message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +30,9 @@ pub enum Waited {
     /// The client went away.
     Gone,
 }
+
+/// How many messages there are; turns that run, that wait, and their sessions; what waits for the agent.
+pub type Glance = (Counts, (usize, usize, usize), Option<Waits>);
 
 /// A session as a whole.
 #[derive(Clone, Debug)]
@@ -43,7 +45,7 @@ pub struct Session {
 
 impl Hub {
     /// A message by its id. `Ok(None)`: it is not known, or not any more.
-    pub fn message(&self, id: Id) -> Result<Option<Message>, journal::Refused> {
+    pub fn message(&self, id: Id) -> Result<Option<Message>, Refused> {
         let (entry, position) = {
             let state = self.lock();
             let Some(entry) = state.book.get(id).cloned() else { return Ok(None) };
@@ -94,7 +96,7 @@ impl Hub {
             reply,
             report,
             error,
-            refused: refused.as_deref().and_then(Refused::parse),
+            refused: refused.as_deref().and_then(agent::Refused::parse),
             waiting,
             created_at: entry.at,
             finished_at: over.then_some(entry.ended.at),
@@ -241,7 +243,7 @@ impl Hub {
     }
 
     /// Messages in the dead-letter list.
-    pub fn dead_letters(&self) -> Result<Vec<Message>, journal::Refused> {
+    pub fn dead_letters(&self) -> Result<Vec<Message>, Refused> {
         let ids: Vec<Id> = self.lock().book.dead_letters().map(|(id, _)| id).collect();
         let mut letters = Vec::new();
         let mut size = 0;
@@ -307,23 +309,44 @@ impl Hub {
         self.journal.last()
     }
 
-    /// Makes all that was written durable: the last thing before the process ends. A disk that hangs
-    /// is not waited for.
-    pub fn close(self: &Arc<Self>) {
-        // Takes no descriptor, of which there may be none.
-        let (done, ended) = channel();
-        let hub = Arc::clone(self);
-        let sync = move || {
-            // For the mark alone a full disk has no room, which costs nothing.
-            if let (Err(refused), _) = (hub.sync(hub.journal.last()), hub.mark()) {
-                log::error!("the last records may be lost: {refused}");
+    /// The same, [`Hub::turns`] and [`Hub::waits`], if the lock is free soon: a hung disk may hold it.
+    pub fn glance_at_counts(&self) -> Option<Glance> {
+        let deadline = Instant::now() + STATUS_PATIENCE;
+        let state = loop {
+            match self.state.try_lock() {
+                Ok(state) => break state,
+                Err(TryLockError::Poisoned(state)) => break state.into_inner(),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return None,
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
             }
-            let _ = done.send(());
         };
-        let begun =
-            threads::spawn_with_retry("close", THREAD_STACK, Box::new(sync), CLOSE_PATIENCE);
-        if begun.is_err() || ended.recv_timeout(CLOSE_PATIENCE).is_err() {
-            log::warn!("the journal could not be synced in time; what was acknowledged is durable");
+        let (running, waiting) = state.dispatch.counts();
+        let turns = (running, waiting, state.dispatch.sessions());
+        Some((state.book.counts(), turns, self.waits(&state)))
+    }
+
+    /// Bytes of the journal and the number of its last record, told without waiting for the disk.
+    pub fn journal_size(&self) -> (u64, u64) {
+        (self.journal.size(), self.journal.last())
+    }
+
+    /// That the disk has not answered for longer than this.
+    pub fn stalled(&self, longer_than: Duration) -> Option<String> {
+        self.journal.health()?.stalled(longer_than)
+    }
+
+    /// What happened to the journal's file while it was open.
+    pub fn loss(&self) -> Option<Loss> {
+        self.journal.health()?.loss()
+    }
+
+    /// Makes all that was written durable, under a name that leads to it: the last thing before the
+    /// process ends.
+    pub fn close(&self) {
+        self.journal.look();
+        // For the mark alone a full disk has no room, which costs nothing.
+        if let (Err(refused), _) = (self.sync(self.journal.last()), self.mark()) {
+            log::error!("the last records may be lost: {refused}");
         }
     }
 }

@@ -32,13 +32,26 @@ pub struct Waiting {
     pub gives_up_at: u64,
 }
 
+/// All turns that wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waits {
+    pub turns: usize,
+    /// What the one waits for that is tried next.
+    pub next: Waiting,
+}
+
+impl Waits {
+    pub fn to_json(&self) -> String {
+        format!(r#"{{"turns":{},{}}}"#, self.turns, self.next.members())
+    }
+}
+
 impl Waiting {
     pub fn to_json(&self) -> String {
         format!("{{{}}}", self.members())
     }
 
-    /// The members of its JSON.
-    pub fn members(&self) -> String {
+    fn members(&self) -> String {
         format!(
             r#""reason":{},"next_attempt_at":"{}","gives_up_at":"{}""#,
             quoted(&self.reason),
@@ -60,6 +73,15 @@ pub struct HeldUp {
 }
 
 impl Hub {
+    /// How old this process is, without the time for which the machine slept.
+    fn age(&self) -> Duration {
+        self.age_at(Instant::now())
+    }
+
+    fn age_at(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.began)
+    }
+
     /// What follows an attempt that failed for now: another one, while `agent.retry_for` lasts; after
     /// a crash of the agent, while `limits.max_attempts` allows it.
     pub(super) fn after_failure(
@@ -140,12 +162,11 @@ impl Hub {
         Some(Waiting { reason: failing.reason.clone(), next_attempt_at, gives_up_at })
     }
 
-    /// How many turns wait for the agent, and what the one waits for that is tried next.
-    pub fn waits(&self) -> Option<(usize, Waiting)> {
-        let state = self.lock();
+    /// The turns that wait for the agent.
+    pub(super) fn waits(&self, state: &State) -> Option<Waits> {
         let resting = |id: Id| state.book.get(id).is_some_and(|e| e.turn == Turn::Resting);
         let (_, id) = state.resting.iter().filter(|(_, id)| resting(*id)).min()?;
-        Some((state.book.resting().count(), self.waiting(&state, *id)?))
+        Some(Waits { turns: state.book.resting().count(), next: self.waiting(state, *id)? })
     }
 
     /// The failed attempts that hold a message up.

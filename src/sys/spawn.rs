@@ -307,7 +307,8 @@ fn c_strings<'a>(texts: impl Iterator<Item = &'a OsStr>) -> io::Result<(Pointers
     Ok((pointers.chain([ptr::null_mut()]).collect(), strings))
 }
 
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+/// A pipe, close-on-exec (pipe2(2)).
+pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
     // SAFETY: pipe2 fills the array with two new descriptors that nobody else owns.
     unsafe {

@@ -129,6 +129,11 @@ fn path_of(fd: c_int) -> String {
 fn path_at(dir: c_int, path: *const c_char) -> String {
     // SAFETY: callers hand us what they would hand to the C library: a string that ends in NUL.
     let path = unsafe { CStr::from_ptr(path) }.to_string_lossy().into_owned();
+    // A directory that the gateway holds open.
+    let held = path.strip_prefix("/proc/self/fd/").and_then(|rest| rest.split_once('/'));
+    if let Some((Ok(fd), name)) = held.map(|(fd, name)| (fd.parse(), name)) {
+        return format!("{}/{name}", path_of(fd));
+    }
     if path.starts_with('/') || dir < 0 { path } else { format!("{}/{path}", path_of(dir)) }
 }
 
@@ -250,3 +255,6 @@ pub unsafe extern "C" fn pthread_create(
     // SAFETY: the arguments are the caller's.
     unsafe { real(thread, how, work, argument) }
 }
+stand_before!(unlink(path: Path) -> c_int, judge("unlink", &path_at(-1, path)));
+stand_before!(unlinkat(dir: c_int, path: Path, flags: c_int) -> c_int,
+    judge("unlink", &path_at(dir, path)));

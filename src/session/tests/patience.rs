@@ -56,7 +56,7 @@ fn what_is_left_of_a_pause_is_waited_for_after_a_restart() {
     let left = waiting.next_attempt_at - now();
     assert!(left > HOUR / 2 - 60_000 && left <= HOUR / 2, "{left}");
     assert_eq!(waiting.reason, "it was away");
-    assert_eq!(house.hub.waits().map(|(turns, _)| turns), Some(1));
+    assert_eq!(house.hub.waits(&house.hub.lock()).map(|waits| waits.turns), Some(1));
     // Order holds meanwhile, and nothing is at work.
     let behind = house.send("later", "x");
     assert_eq!((house.turn(behind), house.hub.busy()), (Turn::Queued, 0));

@@ -462,3 +462,21 @@ fn what_somebody_is_about_to_read_is_not_forgotten() {
     house.hub.compact().unwrap();
     assert!(!known(ids[2]) && known(ids[9]));
 }
+
+#[test]
+fn an_end_during_a_drain_is_durable_while_others_still_run() {
+    let script = r#"until [ -e "$GATE.$m" ]; do sleep 0.01; done; "#;
+    let house = House::with(Some(script), |config| config.limits.max_turns = 2);
+    let open = |name: &str| fs::write(house.dir.path().join(format!("GATE.{name}")), "").unwrap();
+    for session in ["a", "b"] {
+        house.send(session, session);
+    }
+    house.until_logged(2);
+    house.hub.drain();
+    open("a");
+    house.until("one has ended", || house.hub.busy() == 1);
+    house.until("its end is durable", || house.journal.durable() == house.journal.all());
+    assert_eq!(house.hub.busy(), 1);
+    open("b");
+    house.until_idle();
+}
