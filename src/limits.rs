@@ -21,6 +21,18 @@ pub const TURN_TIMEOUT: Duration = Duration::from_secs(600);
 pub const TURN_TIMEOUT_RANGE: RangeInclusive<Duration> =
     SHORTEST_WAIT..=Duration::from_secs(7 * 24 * HOUR);
 
+/// A reboot of the agent's machine, an upgrade, most outages of a provider.
+pub const RETRY_FOR: Duration = Duration::from_secs(HOUR);
+/// A week, as for a turn; 0: a temporary failure is the end.
+pub const RETRY_FOR_RANGE: RangeInclusive<Duration> =
+    Duration::ZERO..=Duration::from_secs(7 * 24 * HOUR);
+
+/// Proxies in front of the gateway give up after a minute or more, client libraries after ten.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// 0: at the first failed attempt. An hour: nobody holds a connection open for longer.
+pub const ANSWER_WITHIN_RANGE: RangeInclusive<Duration> =
+    Duration::ZERO..=Duration::from_secs(HOUR);
+
 /// Well inside systemd's default stop time-out of 90 s, with room for the kill that follows.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// A day: whoever waits longer for a stop has forgotten that it was asked for.
@@ -60,7 +72,7 @@ pub const MAX_REPLY: usize = 8 * MIB;
 /// As for a body.
 pub const MAX_REPLY_RANGE: RangeInclusive<usize> = MAX_BODY_RANGE;
 
-/// A turn that a crash cut short runs once more; one that failed twice has most likely a reason.
+/// A turn that a crash cut short runs once more; one that was cut short twice is likely the reason.
 pub const MAX_ATTEMPTS: usize = 2;
 /// Beyond it the back-off alone takes hours.
 pub const MAX_ATTEMPTS_RANGE: RangeInclusive<usize> = 1..=20;
@@ -467,6 +479,10 @@ pub const MARK_AFTER: Duration = Duration::from_millis(25);
 
 /// The longest pause between two attempts of a turn: its session waits as long.
 pub const MAX_TURN_PAUSE: Duration = Duration::from_secs(30);
+
+/// Within this time all turns that wait for the agent are tried again once it has answered one of
+/// them: not all at the same moment.
+pub const AGENT_BACK: Duration = Duration::from_secs(1);
 
 /// The longest pause between two attempts of a delivery that did not ask for more.
 pub const MAX_DELIVERY_PAUSE: Duration = Duration::from_secs(300);

@@ -28,7 +28,7 @@ impl Served {
         let agent = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/agent.sh");
         let dir = home.path().display();
         home.configure(&format!(
-            "[agent]\ncommand = [\"/bin/sh\", {:?}]\nenv = {{ DIR = \"{dir}\" }}\n",
+            "[agent]\ncommand = [\"/bin/sh\", {:?}]\nanswer_within = \"1s\"\nenv = {{ DIR = \"{dir}\" }}\n",
             agent.display().to_string()
         ));
         Some(Served { gateway: home.start(), clients: clients.into() })
@@ -74,6 +74,12 @@ fn openai_for_python_lists_models_and_chats() {
 fn openai_for_python_hears_of_every_failure() {
     let Some(served) = Served::start() else { return };
     served.python("errors");
+}
+
+#[test]
+fn openai_for_python_sends_again_in_an_outage_and_has_one_turn() {
+    let Some(served) = Served::start() else { return };
+    served.python("outage");
 }
 
 #[test]

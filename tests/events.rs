@@ -183,7 +183,8 @@ fn without_a_number_there_is_only_what_comes() {
 #[test]
 fn failures_retries_and_resets_are_told() {
     let home = Home::new();
-    home.configure(&script("read -r how; echo words >&2; exit $how"));
+    let agent = script("read -r how; echo words >&2; exit $how");
+    home.configure(&(agent + "retry_for = \"100ms\"\n"));
     let gateway = home.start();
     let api = gateway.api();
     let mut events = api.events("s", None);

@@ -61,8 +61,10 @@ const PURE: &[&str] = &[
     "src/session/book.rs",
     "src/session/book/entry.rs",
     "src/session/book/keep.rs",
+    "src/session/book/retries.rs",
     "src/session/book/who.rs",
     "src/session/outboxes.rs",
+    "src/session/retry.rs",
     "src/http/head.rs",
     "src/delivery/backoff.rs",
 ];

@@ -94,6 +94,7 @@ fn a_finished_message_tells_all_of_itself() {
         "reply",
         "session",
         "status",
+        "waiting",
     ];
     assert_eq!(names(&message), wanted, "{message}");
     assert_eq!(message["id"], id);

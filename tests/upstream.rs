@@ -544,7 +544,7 @@ fn a_session_is_told_what_was_said_in_it() {
 #[test]
 fn a_durable_message_is_tried_again_where_that_may_help() {
     let upstream = Upstream::start();
-    let gateway = gateway(&upstream, "");
+    let gateway = gateway(&upstream, "retry_for = \"100ms\"");
     let api = gateway.api();
     let id = api.accepted("s", "x");
     let mut line = upstream.accept();

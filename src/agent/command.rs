@@ -35,7 +35,14 @@ pub fn run(
     let missing = |e: io::Error| {
         let program = agent.command.first().map_or("", String::as_str);
         let words = format!("the agent {program:?} cannot be started: {e}");
-        if is_shortage(&e) { Outcome::Short(words) } else { Outcome::Temporary(words) }
+        match e.kind() {
+            _ if is_shortage(&e) => Outcome::Short(words),
+            // Of this message, or of the configuration: no time will heal it.
+            io::ErrorKind::ArgumentListTooLong | io::ErrorKind::InvalidInput => {
+                Outcome::Failed(words)
+            }
+            _ => Outcome::Temporary(words),
+        }
     };
     if turn.context.is_some_and(|context| context.instructions().len() > MAX_INSTRUCTIONS) {
         let words = format!("the instructions have more than {MAX_INSTRUCTIONS} bytes");
@@ -60,18 +67,22 @@ pub fn run(
     }
 }
 
-/// What an exit status means: 75 and signals pass, anything else but 0 stays.
+/// What an exit status means: 75 and signals may pass, anything else but 0 stays.
 fn classify(status: Status, stderr: &str) -> Outcome {
-    let (how, passes) = match status {
+    let how = match status {
         Status::Exited(0) => return Outcome::Done,
-        Status::Exited(code) => (format!("the agent failed with exit status {code}"), code == 75),
-        Status::Signalled(signal) => (format!("the agent was ended by signal {signal}"), true),
+        Status::Exited(code) => format!("the agent failed with exit status {code}"),
+        Status::Signalled(signal) => format!("the agent was ended by signal {signal}"),
     };
     let words = match stderr {
         "" => how,
         tail => format!("{how}: {}", escaped(tail, false)),
     };
-    if passes { Outcome::Temporary(words) } else { Outcome::Failed(words) }
+    match status {
+        Status::Exited(75) => Outcome::Temporary(words),
+        Status::Exited(_) => Outcome::Failed(words),
+        Status::Signalled(_) => Outcome::Crashed(words),
+    }
 }
 
 fn start(children: &Arc<Children>, agent: &config::Agent, turn: &Turn<'_>) -> io::Result<Process> {

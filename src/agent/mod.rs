@@ -115,6 +115,20 @@ impl Refused {
     pub fn passes(&self) -> bool {
         matches!(self.status, 408 | 425 | 429 | 500..=599)
     }
+
+    /// For the journal.
+    pub fn to_json(&self) -> String {
+        json!({"status": self.status, "error": self.error, "retry_after": self.retry_after})
+            .to_string()
+    }
+
+    pub fn parse(json: &str) -> Option<Refused> {
+        let mut value: Value = serde_json::from_str(json).ok()?;
+        let status = u16::try_from(value["status"].as_u64()?).ok()?;
+        let retry_after = value["retry_after"].as_str().map(str::to_owned);
+        let error = value["error"].take();
+        (400..600).contains(&status).then_some(Refused { status, error, retry_after })
+    }
 }
 
 impl fmt::Display for Refused {
@@ -142,8 +156,10 @@ pub struct Bounds<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done,
-    /// It may go better another time: exit status 75, a signal, an agent that cannot be started.
+    /// It may go better another time: exit status 75, an agent or server that is not there.
     Temporary(String),
+    /// The agent was ended by a signal.
+    Crashed(String),
     /// The system is short of descriptors, processes or memory: nobody's fault, and soon over.
     Short(String),
     /// It will not: any other exit status, or a reply that is too long.
@@ -162,7 +178,10 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Outcome::Done => "done",
-            Outcome::Temporary(words) | Outcome::Short(words) | Outcome::Failed(words) => words,
+            Outcome::Temporary(words)
+            | Outcome::Crashed(words)
+            | Outcome::Short(words)
+            | Outcome::Failed(words) => words,
             Outcome::Refused(refused) => return refused.fmt(f),
             Outcome::TimedOut => "it took longer than agent.turn_timeout",
             Outcome::ClientGone => "the client went away",

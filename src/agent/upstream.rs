@@ -46,6 +46,8 @@ pub struct Asking<'a> {
     agent: &'a Agent,
     url: &'a Url,
     ends: Ends<'a>,
+    /// How often a request is sent again that got nothing back.
+    retries: u32,
 }
 
 pub fn ends<'a>(bounds: &Bounds<'a>) -> Ends<'a> {
@@ -62,14 +64,16 @@ pub fn soon<'a>() -> Ends<'a> {
 impl<'a> Asking<'a> {
     /// `None`: the agent has no upstream.
     pub fn new(agent: &'a Agent, ends: Ends<'a>) -> Option<Asking<'a>> {
-        agent.config.url.as_ref().map(|url| Asking { agent, url, ends })
+        agent.config.url.as_ref().map(|url| Asking { agent, url, ends, retries: UPSTREAM_RETRIES })
     }
 
     pub fn run(&self, turn: &Turn<'_>, reply: &mut dyn Reply, max_reply: usize) -> Outcome {
         let reply = RefCell::new(reply);
         // A client that has gone is noticed by its hang-up.
         let idle = || drop(reply.borrow_mut().idle());
-        let asking = Asking { ends: Ends { idle: Some(&idle), ..self.ends }, ..*self };
+        // Whoever waits for it from attempt to attempt need not insist within one.
+        let retries = if turn.attempt > 1 { 0 } else { self.retries };
+        let asking = Asking { ends: Ends { idle: Some(&idle), ..self.ends }, retries, ..*self };
         asking.turn(turn, &reply, max_reply)
     }
 
@@ -204,7 +208,7 @@ impl<'a> Asking<'a> {
         let body = escaped.as_deref().unwrap_or(body);
         let (url, target, headers) = (self.url, &*self.url.below(path), &headers[..]);
         let call = Call { method, url, target, headers, body };
-        let mut left = UPSTREAM_RETRIES;
+        let mut left = self.retries;
         loop {
             let kept = self.agent.upstream.take();
             let reused = kept.is_some();

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use super::Service;
 use super::answer::Answer;
@@ -14,7 +15,7 @@ use crate::session::id::Id;
 use crate::session::life::Turn as Stage;
 use crate::session::place::NoPlace;
 use crate::session::submit::{Draft, Submitted};
-use crate::session::view::Waited;
+use crate::session::waits::HeldUp;
 use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
 
@@ -37,15 +38,8 @@ pub fn carry(
     let _held = service.hub.hold(id);
     answer.replayed = replayed;
     answer.id = id.to_string();
-    let passed = if answer.streams() {
-        pass_on(service, id, event, client, answer)?
-    } else {
-        let waited = service.hub.wait_by(event, id, client.as_fd(), LONGEST_REPLY);
-        match waited.map_err(broken)? {
-            Waited::Gone => return Err(None),
-            Waited::Over | Waited::NotYet => false,
-        }
-    };
+    let waiter = Waiter { service, id, keyed, came: Instant::now() };
+    let passed = waiter.wait(event, client, answer)?;
     let message = service.hub.message(id).map_err(|refused| Problem::journal(&refused))?;
     let message = message.ok_or_else(Problem::stopping)?;
     answer.report(message.report);
@@ -55,9 +49,13 @@ pub fn carry(
             Some(reply) => answer.piece(&reply).map_err(|_| None),
             None => Err(Some(Problem::new(503, "unavailable", message.error.unwrap_or_default()))),
         },
-        Stage::Failed | Stage::Cancelled => {
-            let code = if message.turn == Stage::Failed { "agent_failed" } else { "cancelled" };
-            Err(Some(Problem::new(502, code, message.error.unwrap_or_default())))
+        Stage::Failed => {
+            let error = message.error.unwrap_or_default();
+            let failed = Problem::new(502, "agent_failed", error);
+            Err(Some(message.refused.map_or(failed, Problem::upstream)))
+        }
+        Stage::Cancelled => {
+            Err(Some(Problem::new(502, "cancelled", message.error.unwrap_or_default())))
         }
         // The same key again finds it.
         Stage::Queued | Stage::Running | Stage::Resting if keyed => Err(Some(Problem::stopping())),
@@ -74,45 +72,107 @@ pub fn carry(
     }
 }
 
-/// Passes the pieces of a turn on until its end. Says whether there were any.
-fn pass_on(
-    service: &Service,
+/// A client that waits for the reply of a message.
+struct Waiter<'a> {
+    service: &'a Service,
     id: Id,
-    event: Event,
-    client: &dyn AsFd,
-    answer: &mut Answer<'_>,
-) -> Result<bool, Option<Problem>> {
-    let broken = |e: io::Error| Problem::no_place(&NoPlace::Failed(e));
-    let Some(watch) = service.hub.watch(id, event) else { return Ok(false) };
-    let (mut attempt, mut offset) = (0, 0);
-    loop {
-        watch.event.clear();
-        let seen = watch.run.see(attempt, offset);
-        if seen.attempt != attempt {
-            if offset > 0 {
-                let message = format!("The turn was cut short; message {id} is tried again.");
-                return Err(Some(Problem::new(503, "agent_unavailable", message)));
+    /// It can find the message again.
+    keyed: bool,
+    came: Instant,
+}
+
+impl Waiter<'_> {
+    /// Passes the pieces of a turn on until its end, for a client that wants a stream. Says whether
+    /// there were any.
+    fn wait(
+        &self,
+        event: Event,
+        client: &dyn AsFd,
+        answer: &mut Answer<'_>,
+    ) -> Result<bool, Option<Problem>> {
+        let hub = &self.service.hub;
+        let broken = |e: io::Error| Problem::no_place(&NoPlace::Failed(e));
+        let Some(watch) = hub.watch(self.id, event) else { return Ok(false) };
+        let (streams, mut attempt, mut offset) = (answer.streams(), 0, 0);
+        loop {
+            watch.event.clear();
+            // Who wants the whole is given what the journal has.
+            let seen = watch.run.see(attempt, if streams { offset } else { usize::MAX });
+            if seen.attempt != attempt {
+                if offset > 0 {
+                    return Err(Some(self.cut_short()));
+                }
+                attempt = seen.attempt;
             }
-            attempt = seen.attempt;
+            if streams && !seen.text.is_empty() {
+                offset += seen.text.len();
+                answer.piece(&seen.text).map_err(|_| None)?;
+            }
+            if seen.over || hub.is_put_off(self.id) || self.came.elapsed() > LONGEST_REPLY {
+                return Ok(offset > 0);
+            }
+            let held = hub.held_up(self.id).filter(|held| held.next.is_some());
+            if let Some(held) = held {
+                self.look_at(&held, offset > 0)?;
+            }
+            let mut interests = [
+                Interest::read(watch.event.as_fd()),
+                Interest::hangup(client.as_fd()),
+                Interest::read(hub.cut.as_fd()),
+            ];
+            let quiet = poll(&mut interests, Some(KEEP_ALIVE)).map_err(broken)? == 0;
+            // A stream that has begun has no status any more, and the next thing may be an error.
+            if quiet && (held.is_none() || offset > 0) {
+                answer.idle().map_err(|_| None)?;
+            }
+            let [_, gone, cut] = interests.map(|interest| interest.ready());
+            if gone {
+                return Err(None);
+            } else if cut {
+                return if offset > 0 { Err(Some(Problem::stopping())) } else { Ok(false) };
+            }
         }
-        if !seen.text.is_empty() {
-            offset += seen.text.len();
-            answer.piece(&seen.text).map_err(|_| None)?;
+    }
+
+    /// Ends the wait where the next attempt comes later than the client waits for, from the first
+    /// one that failed or from its own coming. A message that it cannot find again is cancelled
+    /// before it is told to try again.
+    fn look_at(&self, held: &HeldUp, begun: bool) -> Result<(), Option<Problem>> {
+        let hub = &self.service.hub;
+        let within = self.service.settings().config.agent.answer_within;
+        let until = held.since.max(self.came) + within;
+        let Some(next) = held.next.filter(|next| begun || *next > until) else { return Ok(()) };
+        // Read before it is cancelled, which may be the end of its error.
+        let first = hub.message(held.by).map_err(|refused| Problem::journal(&refused))?;
+        let why = "its sender was told to send it again: the agent is away";
+        if !self.keyed && !hub.withdraw(self.id, why).unwrap_or(false) {
+            // It has just begun or ended, or the journal does not take it: the wait goes on.
+            return Ok(());
         }
-        if seen.over || service.hub.is_put_off(id) {
-            return Ok(offset > 0);
+        if begun {
+            return Err(Some(self.cut_short()));
         }
-        let mut interests = [
-            Interest::read(watch.event.as_fd()),
-            Interest::hangup(client.as_fd()),
-            Interest::read(service.hub.cut.as_fd()),
-        ];
-        if poll(&mut interests, Some(KEEP_ALIVE)).map_err(broken)? == 0 {
-            answer.idle().map_err(|_| None)?;
-        }
-        let [_, gone, cut] = interests.map(|interest| interest.ready());
-        if gone || cut {
-            return Err(cut.then(Problem::stopping));
-        }
+        let left = next.saturating_duration_since(Instant::now()).as_millis();
+        let seconds = u64::try_from(left.div_ceil(1000)).unwrap_or(1).max(1);
+        let (error, refused) = first.map_or((None, None), |first| (first.error, first.refused));
+        let problem = match refused {
+            Some(refused) => Problem::upstream(refused),
+            None => {
+                let mut words = error.unwrap_or_else(|| "the agent is away".to_owned());
+                if self.keyed {
+                    let id = self.id;
+                    words += &format!("; message {id} goes on, and the same key finds its reply");
+                }
+                Problem::new(503, "agent_unavailable", words)
+            }
+        };
+        Err(Some(problem.after(seconds)))
+    }
+
+    fn cut_short(&self) -> Problem {
+        let goes_on = self.service.hub.held_up(self.id).is_some();
+        let what = if goes_on { "is tried again" } else { "was cancelled: send it again" };
+        let message = format!("The turn was cut short; message {} {what}.", self.id);
+        Problem::new(503, "agent_unavailable", message)
     }
 }

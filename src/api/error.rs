@@ -33,15 +33,18 @@ impl Problem {
         Problem { status, code, message: message.into(), again, after: RETRY_AFTER, upstream: None }
     }
 
-    /// The same, with so many seconds before the next try.
-    pub fn after(self, seconds: u64) -> Problem {
+    /// The same, with so many seconds before the next try, where the upstream did not say.
+    pub fn after(mut self, seconds: u64) -> Problem {
+        if let Some(refused) = &mut self.upstream {
+            refused.retry_after.get_or_insert_with(|| seconds.to_string());
+        }
         Problem { after: seconds, ..self }
     }
 
     /// An error of the agent's server: status, words and Retry-After stay as they are.
-    fn upstream(refused: Box<Upstream>) -> Problem {
+    pub fn upstream(refused: Upstream) -> Problem {
         let problem = Problem::new(refused.status, "upstream", refused.to_string());
-        Problem { upstream: Some(refused), ..problem }
+        Problem { upstream: Some(Box::new(refused)), ..problem }
     }
 
     /// 503 while the gateway goes down.
@@ -124,11 +127,11 @@ impl Problem {
     pub fn outcome(outcome: Outcome) -> Option<Problem> {
         match outcome {
             Outcome::Done | Outcome::ClientGone => None,
-            Outcome::Temporary(words) | Outcome::Short(words) => {
+            Outcome::Temporary(words) | Outcome::Crashed(words) | Outcome::Short(words) => {
                 Some(Problem::new(503, "agent_unavailable", words))
             }
             Outcome::Failed(words) => Some(Problem::new(502, "agent_failed", words)),
-            Outcome::Refused(refused) => Some(Problem::upstream(refused)),
+            Outcome::Refused(refused) => Some(Problem::upstream(*refused)),
             Outcome::TimedOut => Some(Problem::new(
                 504,
                 "turn_timeout",

@@ -63,12 +63,12 @@ pub fn post(
     let over = known || matches!(&submitted, Submitted::New { position: 0, .. });
     if wait > Duration::ZERO || over {
         match service.hub.wait(id, connection.as_fd(), wait) {
-            Ok(Waited::Gone) => return gone(),
             Ok(Waited::Over) => return answer(connection, request, service, (id, 200), known),
-            Ok(Waited::NotYet) if known => {
+            Ok(Waited::NotYet | Waited::Gone) if known => {
                 return answer(connection, request, service, (id, 202), known);
             }
-            Ok(Waited::NotYet) => {}
+            // Who closed only its own side still reads.
+            Ok(Waited::NotYet | Waited::Gone) => {}
             // It is accepted, and that is what has to be said.
             Err(e) => log::warn!("message {id} cannot be waited for: {e}"),
         }
@@ -126,8 +126,7 @@ pub fn get(
     let _held = service.hub.hold(message.id);
     if !message.turn.is_over() && wait > Duration::ZERO {
         match service.hub.wait(message.id, connection.as_fd(), wait) {
-            Ok(Waited::Gone) => return gone(),
-            Ok(Waited::Over | Waited::NotYet) => {
+            Ok(Waited::Over | Waited::NotYet | Waited::Gone) => {
                 return answer(connection, request, service, (message.id, 200), false);
             }
             Err(e) => log::warn!("message {id} cannot be waited for: {e}"),
@@ -155,12 +154,31 @@ pub fn cancel(
     };
     let _held = service.hub.hold(id);
     // A running agent has a moment to end; whatever comes of it is shown.
-    match service.hub.wait(id, connection.as_fd(), MAX_WAIT) {
-        Ok(Waited::Gone) => gone(),
-        Ok(Waited::Over | Waited::NotYet) | Err(_) => {
-            answer(connection, request, service, (id, 200), false)
-        }
+    let _ = service.hub.wait(id, connection.as_fd(), MAX_WAIT);
+    answer(connection, request, service, (id, 200), false)
+}
+
+/// `GET /v1/messages?status=failed`: those whose turn failed, newest first.
+pub fn failed(
+    request: &Request,
+    service: &Service,
+    proof: &Authenticated,
+) -> Result<Response, Problem> {
+    if request.query() != Some("status=failed") {
+        let message = "A list of messages takes one parameter: status=failed.";
+        return Err(Problem::new(400, "bad_request", message));
     }
+    let failed = service.hub.failed(&|who| proof.sees(who));
+    let failed = failed.map_err(|refused| Problem::journal(&refused))?;
+    let messages: Vec<String> = failed.iter().map(Message::to_json).collect();
+    Ok(json(200, format!(r#"{{"messages":[{}]}}"#, messages.join(","))))
+}
+
+/// `POST /v1/messages/{id}/retry`: a failed turn runs again, a dead letter is sent again.
+pub fn retry(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, Problem> {
+    let id = find(service, proof, id)?.id;
+    service.hub.retry(id).map_err(|denied| Problem::denied(&denied))?;
+    Ok(json(200, find(service, proof, &id.to_string())?.to_json()))
 }
 
 /// `GET /v1/dead-letters`.
@@ -334,11 +352,6 @@ pub fn respond_with(
     problem: &Problem,
 ) -> Result<(), Closed> {
     connection.respond(request, problem.response())
-}
-
-/// The client has gone; its message has not.
-fn gone() -> Result<(), Closed> {
-    Err(Closed::Io(std::io::ErrorKind::ConnectionAborted.into()))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ enum Route<'a> {
     Status,
     Messages,
     Message(&'a str),
+    MessageRetry(&'a str),
     Sessions,
     Session(&'a str),
     SessionMessages(&'a str),
@@ -48,8 +49,11 @@ impl<'a> Route<'a> {
             "/v1/dead-letters" => Route::DeadLetters,
             "/v1/journal/compact" => Route::Compact,
             _ => {
-                if let Some(id) = path.strip_prefix("/v1/messages/") {
-                    Route::Message(one(id)?)
+                if let Some(rest) = path.strip_prefix("/v1/messages/") {
+                    match rest.strip_suffix("/retry") {
+                        Some(id) => Route::MessageRetry(one(id)?),
+                        None => Route::Message(one(rest)?),
+                    }
                 } else if let Some(id) = path.strip_prefix("/v1/responses/") {
                     Route::Response(one(id)?)
                 } else if let Some(model) = path.strip_prefix("/v1/models/") {
@@ -88,9 +92,10 @@ impl<'a> Route<'a> {
             | Route::Sessions
             | Route::DeadLetters => "GET, HEAD",
             Route::SessionEvents(_) => "GET",
+            Route::Messages => "GET, HEAD, POST",
             Route::Chat
             | Route::Responses
-            | Route::Messages
+            | Route::MessageRetry(_)
             | Route::SessionMessages(_)
             | Route::DeadLetterRetry(_)
             | Route::Compact => "POST",
@@ -122,6 +127,7 @@ impl<'a> Route<'a> {
             | Route::Ready => "chat",
             Route::Messages
             | Route::Message(_)
+            | Route::MessageRetry(_)
             | Route::Sessions
             | Route::Session(_)
             | Route::SessionMessages(_)
@@ -140,12 +146,13 @@ impl<'a> Route<'a> {
         match self {
             Route::Chat
             | Route::Responses
-            | Route::Messages
+            | Route::MessageRetry(_)
             | Route::SessionMessages(_)
             | Route::SessionEvents(_)
             | Route::DeadLetterRetry(_)
             | Route::DeadLetter(_)
             | Route::Compact => true,
+            Route::Messages => request.method == Method::Post,
             Route::Message(_) => request.query().is_some() || request.method == Method::Delete,
             Route::Session(_) | Route::Response(_) => request.method == Method::Delete,
             Route::Health
@@ -215,6 +222,10 @@ fn handle(
                 &|body, session, _| responses::order(service, proof, body, session);
             return turn::serve(connection, request, service, proof, read);
         }
+        Route::Messages if request.method != Method::Post => {
+            messages::failed(request, service, proof)
+        }
+        Route::MessageRetry(id) => messages::retry(service, proof, id),
         Route::Messages => return messages::post(connection, request, service, proof, None),
         Route::SessionMessages(session) => {
             return messages::post(connection, request, service, proof, Some(session));

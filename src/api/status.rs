@@ -11,6 +11,7 @@ use crate::agent::Agent;
 use crate::http::Response;
 use crate::journal::Condition;
 use crate::session::book::Counts;
+use crate::session::waits::Waits;
 use crate::sys::process::Pid;
 use crate::text::quoted;
 
@@ -73,7 +74,9 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
     let unit = facts.unit.as_deref();
     let (bytes, last) = service.hub.journal_size();
     let known = service.hub.glance_at_counts();
-    let (counts, turns) = known.map_or((None, None), |(c, t)| (Some(c), Some(t)));
+    let waits = known.as_ref().and_then(|(_, _, waits)| waits.as_ref());
+    let waits = waits.map_or_else(|| "null".to_owned(), Waits::to_json);
+    let (counts, turns) = known.map_or((None, None), |(c, t, _)| (Some(c), Some(t)));
     let number = |n: Option<usize>| n.map_or_else(|| "null".to_owned(), |n| n.to_string());
     let of = |pick: fn(&Counts) -> usize| number(counts.as_ref().map(pick));
     let degraded = match service.hub.condition() {
@@ -81,7 +84,7 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         Condition::Degraded(why) | Condition::Broken(why) => Some(why),
     };
     let body = format!(
-        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"degraded":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
+        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"waiting":{waits},"degraded":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
         facts.name,
         env!("CARGO_PKG_VERSION"),
         Pid::own(),

@@ -150,6 +150,7 @@ fn run(
     match &outcome {
         Outcome::Done => Ok(()),
         Outcome::Temporary(_)
+        | Outcome::Crashed(_)
         | Outcome::Short(_)
         | Outcome::Failed(_)
         | Outcome::Refused(_)

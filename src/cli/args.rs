@@ -262,6 +262,7 @@ fn journal(args: &mut Arguments) -> Result<Command, Failure> {
         Some("dump") => Action::Dump,
         Some("compact") => Action::Compact,
         Some("repair") => Action::Repair,
+        Some("retry") if args.contains("--all") => Action::RetryAll,
         Some("retry") => Action::Retry(id(args)?),
         Some("drop") => Action::Drop(id(args)?),
         Some(other) => return Err(strange(other, Some("journal"))),
@@ -369,6 +370,7 @@ mod tests {
         assert_eq!(command("run --ephemeral"), Command::Run(true));
         assert_eq!(command("journal"), Command::Journal(Action::Summary));
         assert_eq!(command("journal retry 01J"), Command::Journal(Action::Retry("01J".into())));
+        assert_eq!(command("journal retry --all"), Command::Journal(Action::RetryAll));
         for (words, expected) in [
             ("send --wait 5 x", "--wait goes with --result"),
             ("send --result 01J --wait x", "seconds"),

@@ -171,13 +171,14 @@ Usage: hermes-gateway [-p NAME] journal [COMMAND]
 
 The journal holds every accepted message until its reply is delivered: text, a
 record a line, in the state directory. Without a command: what waits, runs, is
-to be delivered or is a dead letter. Looking never writes.
+to be delivered or is a dead letter, and why turns failed. Looking never writes.
 
   check      whether a start can use it; if not, 78 and the place of the damage
   dump       its records, as JSON
   compact    drop what is not needed any more
   repair     cut off what is damaged, and keep that in a file beside it
-  retry ID   send the reply of a dead letter once more
+  retry ID   run a failed turn again, or send the reply of a dead letter again
+             (--all in place of the ID: every failed turn)
   drop ID    take a dead letter off the list
 ";
 

@@ -11,13 +11,13 @@ use super::table::table;
 use super::{Context, config, moment, print, say};
 use crate::agent::Agent;
 use crate::exit::{Exit, Failure};
-use crate::journal::record::Record;
+use crate::journal::record::{Record, Step};
 use crate::journal::{Damage, FileJournal, NAME, Report, inspect, repair};
 use crate::lifecycle::instance::Instance;
 use crate::limits::{CONTROL_PATIENCE, MAX_JOURNAL_ROWS};
 use crate::session::book::{Book, Entry};
 use crate::session::hub::{Hub, Settings};
-use crate::session::life::Delivery;
+use crate::session::life::{Delivery, Turn};
 use crate::session::message::rfc3339;
 use crate::session::time::System;
 use crate::session::transcript::Transcripts;
@@ -35,6 +35,8 @@ pub enum Action {
     Compact,
     Repair,
     Retry(String),
+    /// Each turn that failed.
+    RetryAll,
     Drop(String),
 }
 
@@ -46,7 +48,8 @@ pub fn journal(context: &Context, action: &Action) -> Result<Exit, Failure> {
         Action::Dump => dump(context),
         Action::Compact => compact(context),
         Action::Repair => mend(context),
-        Action::Retry(id) => letter(context, "POST", &format!("/v1/dead-letters/{id}/retry")),
+        Action::Retry(id) => letter(context, "POST", &format!("/v1/messages/{id}/retry")),
+        Action::RetryAll => retry_all(context),
         Action::Drop(id) => letter(context, "DELETE", &format!("/v1/dead-letters/{id}")),
     }
 }
@@ -80,7 +83,8 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
     let mut rows = Vec::new();
     for (id, entry) in book.entries().filter(|(_, entry)| open(entry)).take(MAX_JOURNAL_ROWS) {
         if rows.is_empty() {
-            let head = ["message", "session", "turn", "attempts", "accepted", "delivery"];
+            let head =
+                ["message", "session", "turn", "attempts", "accepted", "next attempt", "delivery"];
             rows.push(head.map(str::to_owned).to_vec());
         }
         let session = entry.who.session.as_deref().unwrap_or("-");
@@ -88,17 +92,53 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
             let state = outgoing.state.map_or("later", Delivery::word);
             format!("{} {state}", outgoing.target)
         });
+        let rests = entry.failing.as_ref().filter(|_| entry.turn == Turn::Resting);
+        let next = rests.map(|failing| failing.next_attempt_at());
         rows.push(vec![
             id.to_string(),
             escaped(session, false),
             entry.turn.word().to_owned(),
             entry.attempts.to_string(),
             moment::shown(&rfc3339(entry.at)),
+            next.map(|at| moment::shown(&rfc3339(at))).unwrap_or_default(),
             escaped(&delivery.unwrap_or_default(), false),
         ]);
     }
     text += &table(&rows);
+    text += &failures(context, &book)?;
     say(&text)
+}
+
+/// Why turns wait and why others failed: the last error of each.
+fn failures(context: &Context, book: &Book) -> Result<String, Failure> {
+    let resting = book.entries().filter(|(_, entry)| entry.turn == Turn::Resting);
+    let found = resting.take(MAX_JOURNAL_ROWS).chain(book.failed().take(MAX_JOURNAL_ROWS));
+    let mut rows: Vec<(u64, Vec<String>)> = Vec::new();
+    for (id, entry) in found {
+        let word = if entry.turn == Turn::Failed { "failed" } else { "waits" };
+        let ended = entry.failing.as_ref().map_or(entry.ended.at, |failing| failing.since.at);
+        let row = [id.to_string(), word.to_owned(), moment::shown(&rfc3339(ended))];
+        rows.push((entry.outcome, row.to_vec()));
+    }
+    if rows.is_empty() {
+        return Ok(String::new());
+    }
+    rows.sort_unstable();
+    inspect(&context.dirs.state.join(NAME), &mut |number, json| {
+        if let Ok(at) = rows.binary_search_by_key(&number, |(outcome, _)| *outcome) {
+            let error = match Record::parse(json)? {
+                Record::Step { step: Step::Failed(error, _), .. } => error,
+                Record::Step { step: Step::Retry(retry), .. } => retry.error,
+                _ => String::new(),
+            };
+            rows[at].1.push(escaped(&error, false));
+        }
+        Ok(())
+    })
+    .map_err(|damage| damaged(&damage))?;
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(_, row)| row).collect();
+    let head = "turns whose last attempt failed; `journal retry ID` runs a failed one again:";
+    Ok(format!("\n{head}\n{}", table(&rows)))
 }
 
 fn check(context: &Context) -> Result<Exit, Failure> {
@@ -190,5 +230,22 @@ fn letter(context: &Context, method: &str, target: &str) -> Result<Exit, Failure
     let delivery = &message["deliveries"][0];
     let word = |value: &Value| escaped(value.as_str().unwrap_or("?"), false);
     let (target, status) = (word(&delivery["target"]), word(&delivery["status"]));
-    say(&format!("{}: {target} {status}\n", word(&message["id"])))
+    let words = match delivery.is_object() {
+        true if message["status"] == "done" => format!("{target} {status}"),
+        true | false => word(&message["status"]),
+    };
+    say(&format!("{}: {words}\n", word(&message["id"])))
+}
+
+fn retry_all(context: &Context) -> Result<Exit, Failure> {
+    let mut client = open(context)?;
+    let failed = ask(&mut client, "GET", "/v1/messages?status=failed", &[], None)?;
+    let messages = failed["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    // The oldest goes first, as it did before.
+    for message in messages.iter().rev() {
+        let id = message["id"].as_str().unwrap_or_default();
+        ask(&mut client, "POST", &format!("/v1/messages/{id}/retry"), &[], None)?;
+        print(&format!("{id}\n"))?;
+    }
+    say(&format!("turns that run again: {}\n", messages.len()))
 }

@@ -90,7 +90,10 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
                 let status = escaped(status.unwrap_or("?"), false);
                 let place = message["position"].as_u64();
                 let place = place.map(|n| format!(", position {n}")).unwrap_or_default();
-                let words = format!("message {id} has no reply yet: {status}{place}");
+                let waits = message["waiting"]["reason"].as_str().map(lines);
+                let waits = waits.map(|why| format!("; it waits for the agent: {why}"));
+                let waits = waits.unwrap_or_default();
+                let words = format!("message {id} has no reply yet: {status}{place}{waits}");
                 return Err(Failure::new(Exit::Restart, words));
             }
             Some(_) | None => {}

@@ -58,6 +58,7 @@ pub fn to_json(report: &Report) -> Value {
         "agent": answer["agent"],
         "sessions": answer["sessions"],
         "turns": answer["turns"],
+        "waiting": answer["waiting"],
         "degraded": answer["degraded"],
         "journal": answer["journal"],
         "last_stop": report.last_stop,
@@ -101,6 +102,9 @@ pub fn to_text(report: &Report, now: i64) -> String {
     if answer["turns"].is_object() {
         line("turns", &turns(answer));
     }
+    if answer["waiting"].is_object() {
+        line("", &escaped(&waiting(&answer["waiting"], now), false));
+    }
     if answer["journal"].is_object() {
         line("journal", &journal(&answer["journal"]));
     }
@@ -143,6 +147,22 @@ fn journal(journal: &Value) -> String {
     let count = |key: &str| number(&journal[key]);
     let (outbox, dead) = (count("outbox"), count("dead_letters"));
     format!("{} bytes, {outbox} to deliver, {dead} dead letters", count("bytes"))
+}
+
+/// What turns wait for between two attempts.
+fn waiting(waiting: &Value, now: i64) -> String {
+    let turns = match waiting["turns"].as_u64().unwrap_or(0) {
+        1 => "1 turn waits".to_owned(),
+        count => format!("{count} turns wait"),
+    };
+    let time = |key: &str| waiting[key].as_str().unwrap_or("?");
+    let left = moment::parse(time("next_attempt_at")).map_or(0, |next| next - now);
+    format!(
+        "{turns} for the agent ({}); next attempt in {}; gives up {}",
+        waiting["reason"].as_str().unwrap_or("?"),
+        moment::coarse(u64::try_from(left).unwrap_or(0)),
+        moment::shown(time("gives_up_at")),
+    )
 }
 
 fn turns(answer: &Value) -> String {

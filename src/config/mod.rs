@@ -103,6 +103,10 @@ pub struct Agent {
     pub max_history: usize,
     /// From the agent's start to its end.
     pub turn_timeout: Duration,
+    /// How long temporary failures are waited out, from a message's first; 0: not at all.
+    pub retry_for: Duration,
+    /// How long a client that waits for a reply waits for attempts that fail.
+    pub answer_within: Duration,
     /// What becomes of processes that a command has left when it ends by itself.
     pub leftovers: Leftovers,
 }
@@ -218,6 +222,8 @@ impl Default for Agent {
             models: ByName::new(),
             max_history: limits::MAX_HISTORY_SENT,
             turn_timeout: limits::TURN_TIMEOUT,
+            retry_for: limits::RETRY_FOR,
+            answer_within: limits::ANSWER_WITHIN,
             leftovers: Leftovers::default(),
         }
     }
@@ -283,6 +289,8 @@ impl fmt::Debug for Agent {
             .field("model", &self.model)
             .field("models", &self.models)
             .field("turn_timeout", &self.turn_timeout)
+            .field("retry_for", &self.retry_for)
+            .field("answer_within", &self.answer_within)
             .finish_non_exhaustive()
     }
 }

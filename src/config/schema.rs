@@ -165,6 +165,20 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         section: "agent",
+        name: "retry_for",
+        field: |c| Field::Time(&mut c.agent.retry_for, limits::RETRY_FOR_RANGE),
+        example: "\"1h\"",
+        help: "How long a turn is tried again while the agent is away or busy; 0s: not at all.",
+    },
+    Key {
+        section: "agent",
+        name: "answer_within",
+        field: |c| Field::Time(&mut c.agent.answer_within, limits::ANSWER_WITHIN_RANGE),
+        example: "\"60s\"",
+        help: "How long a waiting chat client waits for attempts that fail before it gets an error.",
+    },
+    Key {
+        section: "agent",
         name: "leftovers",
         field: |c| Field::Choice(&mut c.agent.leftovers),
         example: "\"kill\"",
@@ -274,7 +288,7 @@ pub static KEYS: &[Key] = &[
         name: "max_attempts",
         field: |c| Field::Count(&mut c.limits.max_attempts, limits::MAX_ATTEMPTS_RANGE, None),
         example: "2",
-        help: "How often a turn is tried before its message fails.",
+        help: "How often a crash or kill may cut a turn short before its message fails.",
     },
     Key {
         section: "limits",

@@ -46,7 +46,7 @@ pub fn judge(seen: Seen<'_>, now: Duration) -> Sent {
 
 /// The field's value (RFC 9110 section 10.2.3): seconds or a date, not beyond our patience. What is
 /// neither says nothing.
-fn retry_after(value: &str, now: Duration) -> Option<Duration> {
+pub fn retry_after(value: &str, now: Duration) -> Option<Duration> {
     let value = value.trim();
     let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     let wait = if digits {

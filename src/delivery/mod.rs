@@ -19,6 +19,8 @@ use crate::config::{Target, TargetKind};
 use crate::subprocess::Children;
 use crate::sys::poll::{Interest, poll};
 
+pub use judge::retry_after;
+
 /// A reply on its way.
 #[derive(Clone, Copy, Debug)]
 pub struct Parcel<'a> {

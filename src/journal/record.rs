@@ -1,7 +1,11 @@
 //! What the records say, as values and as JSON.
 #![forbid(unsafe_code)]
 
+mod retry;
+
 use crate::text::quoted;
+
+pub use retry::Retry;
 
 /// When something happened, by the clock for people and by the one for ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,10 +80,13 @@ pub struct Accepted {
 pub enum Step {
     Started,
     /// The attempt failed, and there will be another.
-    Retry(String),
+    Retry(Box<Retry>),
     /// With the reply, and what the agent told of the turn beside it: JSON.
     Done(String, Option<String>),
-    Failed(String),
+    /// With the upstream's own error, where it gave one: JSON.
+    Failed(String, Option<String>),
+    /// A failed turn begins anew, by an operator's wish: belongs to no attempt.
+    Requeued,
     /// Belongs to no attempt.
     Cancelled(String),
     Sending,
@@ -144,8 +151,17 @@ impl Record {
                 members.extend(at.members());
                 let (kind, key, text) = step.parts();
                 members.push((key, text.map(|text| quoted(text))));
-                if let Step::Done(_, report) = step {
-                    members.push(("report", report.as_deref().map(quoted)));
+                match step {
+                    Step::Done(_, report) => {
+                        members.push(("report", report.as_deref().map(quoted)));
+                    }
+                    Step::Failed(_, detail) => {
+                        members.push(("detail", detail.as_deref().map(quoted)));
+                    }
+                    Step::Retry(retry) => members.extend(retry.members()),
+                    // Who passes it over takes the turn for one that is over.
+                    Step::Requeued => members.push(("essential", Some("true".to_owned()))),
+                    _ => {}
                 }
                 (kind, Some(id), members)
             }
@@ -208,9 +224,10 @@ impl Record {
                 return Ok(Record::Clock { boot: need("boot")?, since_boot, at: at()? });
             }
             "started" => Step::Started,
-            "retry" => Step::Retry(need("error")?),
+            "retry" => Step::Retry(Box::new(Retry::parse(need("error")?, &members)?)),
             "done" => Step::Done(need("reply")?, members.text("report")?),
-            "failed" => Step::Failed(need("error")?),
+            "failed" => Step::Failed(need("error")?, members.text("detail")?),
+            "requeued" => Step::Requeued,
             "cancelled" => Step::Cancelled(need("error")?),
             "sending" => Step::Sending,
             "deferred" => Step::Deferred(need("error")?),
@@ -260,9 +277,10 @@ impl Step {
     fn parts(&self) -> (&'static str, &'static str, Option<&String>) {
         match self {
             Step::Started => ("started", "", None),
-            Step::Retry(error) => ("retry", "error", Some(error)),
+            Step::Retry(retry) => ("retry", "error", Some(&retry.error)),
             Step::Done(reply, _) => ("done", "reply", Some(reply)),
-            Step::Failed(error) => ("failed", "error", Some(error)),
+            Step::Failed(error, _) => ("failed", "error", Some(error)),
+            Step::Requeued => ("requeued", "", None),
             Step::Cancelled(error) => ("cancelled", "error", Some(error)),
             Step::Sending => ("sending", "", None),
             Step::Deferred(error) => ("deferred", "error", Some(error)),

@@ -6,6 +6,7 @@
 
 mod entry;
 mod keep;
+mod retries;
 mod who;
 
 use std::collections::VecDeque;
@@ -18,7 +19,7 @@ use crate::digests::Digests;
 use crate::journal::record::{Accepted, Record, Stamp, Step};
 use crate::limits::{RECENT_PARTIES, RECORD_OVERHEAD};
 
-pub use entry::{Entry, Key, Outgoing};
+pub use entry::{Entry, Failing, Key, Outgoing};
 pub use who::{Digest, Party, Who, digest_of, session_digest};
 
 /// How many messages there are of each kind.
@@ -82,6 +83,9 @@ impl Book {
                     Event::Turn(event) => self.turn(id, event, number, *n, at)?,
                     Event::Delivery(event) => self.deliver(id, event, number, *n, at)?,
                     Event::Forgotten => self.forget(&[id]),
+                }
+                if let Step::Retry(retry) = step {
+                    self.put_off(id, retry, at);
                 }
                 self.weigh(Some(id), bytes);
             }
@@ -153,6 +157,8 @@ impl Book {
             who: self.party(who),
             turn: Turn::Queued,
             attempts: 0,
+            cuts: 0,
+            failing: None,
             accepted: number,
             outcome: 0,
             at: record.at.at,
@@ -224,13 +230,19 @@ impl Book {
         at: Stamp,
     ) -> Result<(), String> {
         self.change(id, |entry| {
-            let after = entry.turn.after(event);
+            let (before, after) = (entry.turn, entry.turn.after(event));
             entry.turn = after.ok_or_else(|| format!("is {:?}, and {event:?} came", entry.turn))?;
             match event {
-                TurnEvent::Started => entry.attempts = n,
+                TurnEvent::Started => {
+                    entry.attempts = n;
+                    // The process that ran it had ended by then.
+                    entry.cuts += u32::from(before == Turn::Running);
+                }
                 TurnEvent::Retry => entry.outcome = number,
+                TurnEvent::Requeued => entry.begin_anew(),
                 TurnEvent::Done | TurnEvent::Failed | TurnEvent::Cancelled => {
                     (entry.outcome, entry.ended) = (number, at);
+                    (entry.cuts, entry.failing) = (0, None);
                     // Who took a message back wants no word of it.
                     let told = entry.turn != Turn::Cancelled;
                     if let Some(outgoing) = entry.delivery.as_mut().filter(|_| told) {
@@ -239,7 +251,11 @@ impl Book {
                 }
             }
             Ok(())
-        })
+        })?;
+        if event == TurnEvent::Requeued {
+            self.unsettle(id);
+        }
+        Ok(())
     }
 
     fn deliver(
@@ -281,16 +297,6 @@ impl Book {
             Some(Delivery::Pending | Delivery::Sending) => step(outbox),
             Some(Delivery::Dead) => step(dead_letters),
             Some(Delivery::Delivered | Delivery::Dropped) | None => {}
-        }
-    }
-
-    /// After a start: what ran when the last process ended waits for another attempt.
-    pub fn requeue(&mut self) {
-        let running = |entry: &&mut (Id, Entry)| entry.1.turn == Turn::Running;
-        for (_, entry) in self.entries.iter_mut().filter(running) {
-            entry.turn = Turn::Queued;
-            self.counts.running -= 1;
-            self.counts.queued += 1;
         }
     }
 
@@ -367,7 +373,8 @@ fn event(step: &Step) -> Event {
         Step::Started => Event::Turn(TurnEvent::Started),
         Step::Retry(_) => Event::Turn(TurnEvent::Retry),
         Step::Done(..) => Event::Turn(TurnEvent::Done),
-        Step::Failed(_) => Event::Turn(TurnEvent::Failed),
+        Step::Failed(..) => Event::Turn(TurnEvent::Failed),
+        Step::Requeued => Event::Turn(TurnEvent::Requeued),
         Step::Cancelled(_) => Event::Turn(TurnEvent::Cancelled),
         Step::Sending => Event::Delivery(DeliveryEvent::Sending),
         Step::Deferred(_) => Event::Delivery(DeliveryEvent::Deferred),

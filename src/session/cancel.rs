@@ -41,6 +41,21 @@ impl Hub {
         Ok(self.sync(number)?)
     }
 
+    /// Cancels a message unless it runs or is over. Says whether it did, once that is durable.
+    pub fn withdraw(self: &Arc<Self>, id: Id, why: &str) -> Result<bool, Refused> {
+        let mut state = self.lock();
+        let waits = |turn| matches!(turn, Turn::Queued | Turn::Resting);
+        if !state.book.get(id).is_some_and(|entry| waits(entry.turn)) {
+            return Ok(false);
+        }
+        let begun = self.strike(&mut state, id, why)?;
+        let number = self.journal.last();
+        drop(state);
+        self.employ(begun);
+        self.sync(number)?;
+        Ok(true)
+    }
+
     /// Deletes a message; one that is not over is cancelled first.
     pub fn delete(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
         match self.cancel(id, why) {
@@ -68,6 +83,7 @@ impl Hub {
             return Ok(Vec::new());
         }
         state.runs.end(id);
+        state.resting.retain(|(_, resting)| *resting != id);
         let ids = state.dispatch.leave(id);
         Ok(self.begin(state, ids))
     }

@@ -105,9 +105,13 @@ impl Hub {
 
     fn stop_turn(self: &Arc<Self>, who: &Who) -> String {
         let line = self.messages_of(who);
-        match line.iter().find(|(_, turn)| *turn == Turn::Running) {
+        let stops = |turn: &Turn| matches!(turn, Turn::Running | Turn::Resting);
+        match line.iter().find(|(_, turn)| stops(turn)) {
             None => "No turn runs.".to_owned(),
-            Some((id, _)) => match self.cancel(*id, "/stop") {
+            Some((id, turn)) => match self.cancel(*id, "/stop") {
+                Ok(()) if *turn == Turn::Resting => {
+                    format!("The turn of {id} is cancelled; it waited for its next attempt.")
+                }
                 Ok(()) => format!("The turn of {id} is told to end."),
                 Err(denied) => words(&denied),
             },

@@ -141,6 +141,13 @@ impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
         self.fill()
     }
 
+    /// A ticket that was restored, the first of its session, rests until [`Dispatch::wake`].
+    pub fn hold(&mut self, ticket: T) {
+        if let Some(line) = self.headed_by(ticket).filter(|line| line.head == Head::Waits) {
+            line.head = Head::Rests;
+        }
+    }
+
     /// A resting ticket wants to run again. Returns who may start now.
     pub fn wake(&mut self, ticket: T) -> Vec<T> {
         if let Some(line) = self.headed_by(ticket).filter(|line| line.head == Head::Rests) {

@@ -49,6 +49,8 @@ pub struct Hub {
     pub(super) care: Mutex<Care>,
     /// What the system was short of when work last had to wait for it.
     pub(super) shortage: Mutex<Option<(Instant, String)>>,
+    /// The clock of patience, which stands still while the machine sleeps.
+    pub(super) began: Instant,
     settings: RwLock<Arc<Settings>>,
     /// Raised once every turn has to end.
     pub cut: Event,
@@ -119,6 +121,9 @@ impl Hub {
         let mut dispatch = Dispatch::new(bounds(&settings.config));
         for (id, entry) in book.entries().filter(|(_, entry)| !entry.turn.is_over()) {
             dispatch.restore(id, entry.session());
+            if entry.turn == Turn::Resting {
+                dispatch.hold(id);
+            }
         }
         let state = State {
             dispatch,
@@ -144,6 +149,7 @@ impl Hub {
             time: Time { clock, clocks },
             care: Mutex::default(),
             shortage: Mutex::default(),
+            began: Instant::now(),
             settings: RwLock::new(Arc::new(settings)),
             cut: Event::new()?,
             quiet,
@@ -166,6 +172,8 @@ impl Hub {
         // Whose key was taken away stops following.
         state.followers.iter().for_each(|follower| follower.raise());
         let ids = state.dispatch.rebound(bounds);
+        // It may be what they wait for.
+        state.hurry();
         let begun = self.begin(&mut state, ids);
         self.alarm.notify_all();
         drop(state);
@@ -263,11 +271,11 @@ impl Hub {
             // Counted before the drain is looked for: it must not find nothing at work meanwhile.
             self.begin_work(1);
             let draining = self.is_draining();
-            let worn_out = usize::try_from(entry.attempts).unwrap_or(usize::MAX) >= most;
+            let worn_out = usize::try_from(entry.cuts).unwrap_or(usize::MAX) >= most;
             let result = if draining {
                 Ok(false)
             } else if worn_out {
-                let error = gave_up(entry.attempts, entry.turn == Turn::Queued);
+                let error = gave_up(entry.cuts);
                 self.fail(state, id, entry.attempts, error).map(|()| false)
             } else {
                 let record = Record::step(id, n, self.stamp(), Step::Started);
@@ -299,7 +307,7 @@ impl Hub {
         n: u32,
         error: String,
     ) -> Result<(), Refused> {
-        let record = Record::step(id, n, self.stamp(), Step::Failed(error));
+        let record = Record::step(id, n, self.stamp(), Step::Failed(error, None));
         self.write(state, &record, Purpose::Completion)?;
         self.over(state, id);
         Ok(())
@@ -379,14 +387,11 @@ impl State {
     }
 }
 
-/// Words for the sender of a message that was tried often enough.
-fn gave_up(attempts: u32, cut: bool) -> String {
-    let times = if attempts == 1 { "once".to_owned() } else { format!("{attempts} times") };
-    if cut {
-        format!(
-            "the gateway ended in the middle of the turn {times}; limits.max_attempts allows no more"
-        )
-    } else {
-        format!("the turn was tried {times}; limits.max_attempts allows no more")
-    }
+/// Words for the sender of a message whose turn was cut short often enough.
+fn gave_up(cuts: u32) -> String {
+    let times = if cuts == 1 { "once".to_owned() } else { format!("{cuts} times") };
+    format!(
+        "the gateway or its agent ended in the middle of the turn {times}; limits.max_attempts \
+         allows no more"
+    )
 }

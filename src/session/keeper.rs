@@ -50,6 +50,7 @@ impl Hub {
         self.forget_what_was_reset();
         self.transcripts.take_back_lent();
         let mut state = self.lock();
+        self.rest_again(&mut state);
         let ids = state.dispatch.fill();
         let begun = self.begin(&mut state, ids);
         drop(state);

@@ -24,6 +24,8 @@ pub enum TurnEvent {
     Done,
     Failed,
     Cancelled,
+    /// An operator has a failed one run again.
+    Requeued,
 }
 
 impl Turn {
@@ -43,8 +45,13 @@ impl Turn {
             }
             // The gateway answers its own commands without a turn.
             (Turn::Queued, TurnEvent::Done) => Some(Turn::Done),
+            (Turn::Failed, TurnEvent::Requeued) => Some(Turn::Queued),
             (Turn::Resting, TurnEvent::Done)
             | (Turn::Queued | Turn::Resting, TurnEvent::Retry)
+            | (
+                Turn::Queued | Turn::Running | Turn::Resting | Turn::Done | Turn::Cancelled,
+                TurnEvent::Requeued,
+            )
             | (
                 Turn::Done | Turn::Failed | Turn::Cancelled,
                 TurnEvent::Started

@@ -7,7 +7,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::book::Party;
 use super::id::Id;
 use super::life::{Delivery, Turn};
-use crate::agent::Report;
+use super::waits::Waiting;
+use crate::agent::{Refused, Report};
 use crate::sys::clock::Utc;
 use crate::text::quoted;
 
@@ -22,6 +23,10 @@ pub struct Message {
     /// What its agent told beside it.
     pub report: Report,
     pub error: Option<String>,
+    /// That error as the agent's server put it.
+    pub refused: Option<Refused>,
+    /// What it waits for between two attempts.
+    pub waiting: Option<Waiting>,
     pub created_at: u64,
     pub finished_at: Option<u64>,
     /// Its place in its session's line, from 1, while it is not over.
@@ -57,7 +62,7 @@ impl Message {
         });
         let deliveries: Vec<String> = deliveries.collect();
         format!(
-            r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"deliveries":[{}]{}}}"#,
+            r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"waiting":{},"deliveries":[{}]{}}}"#,
             self.id,
             text(self.who.session.as_deref()),
             quoted(&self.who.principal),
@@ -68,6 +73,7 @@ impl Message {
             rfc3339(self.created_at),
             text(time(self.finished_at).as_deref()),
             self.position.map_or_else(|| "null".to_owned(), |position| position.to_string()),
+            self.waiting.as_ref().map_or_else(|| "null".to_owned(), Waiting::to_json),
             deliveries.join(","),
             self.report.usage.as_ref().map_or_else(String::new, |u| format!(r#","usage":{u}"#)),
         )

@@ -19,6 +19,7 @@ pub mod message;
 pub mod outboxes;
 pub mod place;
 pub mod reply;
+mod retry;
 mod sender;
 pub mod submit;
 #[cfg(test)]
@@ -26,4 +27,5 @@ mod tests;
 pub mod time;
 pub mod transcript;
 pub mod view;
+pub mod waits;
 mod worker;

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::id::Id;
 use crate::agent::{Reply, Report};
@@ -19,6 +20,8 @@ pub struct Run {
 #[derive(Debug, Default)]
 struct State {
     attempt: u32,
+    /// When that began.
+    began: Option<Instant>,
     text: String,
     report: Report,
     over: bool,
@@ -43,7 +46,7 @@ impl Run {
     /// An attempt begins: what an earlier one said does not count.
     pub fn begin(&self, attempt: u32) {
         let mut state = self.lock();
-        state.attempt = attempt;
+        (state.attempt, state.began) = (attempt, Some(Instant::now()));
         state.text.clear();
         state.report = Report::default();
         state.news();
@@ -79,6 +82,11 @@ impl Run {
         let mut state = self.lock();
         state.over = true;
         state.news();
+    }
+
+    /// When the attempt began.
+    pub fn began(&self) -> Option<Instant> {
+        self.lock().began
     }
 
     /// Takes the whole text of the attempt.
@@ -181,6 +189,13 @@ impl Runs {
     pub fn end(&mut self, id: Id) {
         if let Some(at) = self.0.iter().position(|(known, _)| *known == id) {
             self.0.swap_remove(at).1.end();
+        }
+    }
+
+    /// Makes the watchers of one look again.
+    pub fn nudge_one(&self, id: Id) {
+        if let Some(run) = self.get(id) {
+            run.nudge();
         }
     }
 

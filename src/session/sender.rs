@@ -109,7 +109,9 @@ impl Hub {
             }
         };
         let text = match self.outcome(&entry) {
-            Ok(Some(Record::Step { step: Step::Done(text, _) | Step::Failed(text), .. })) => text,
+            Ok(Some(Record::Step {
+                step: Step::Done(text, _) | Step::Failed(text, _), ..
+            })) => text,
             Err(e) if e.kind() == ErrorKind::InvalidData => {
                 let why = format!("the reply cannot be read back: {e}");
                 let record = Record::step(id, attempts, self.stamp(), Step::Dead(why));

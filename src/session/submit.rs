@@ -97,11 +97,15 @@ impl Hub {
                 return Err(Refusal::Journal(refused));
             }
         };
-        let begun = if runs { self.begin(&mut state, vec![id]) } else { Vec::new() };
-        let interrupted = match mode {
-            Busy::Interrupt if position > 0 => self.interrupt(&mut state, session, id),
-            Busy::Interrupt | Busy::Queue => None,
-        };
+        let mut begun = if runs { self.begin(&mut state, vec![id]) } else { Vec::new() };
+        let mut interrupted = None;
+        if mode == Busy::Interrupt
+            && position > 0
+            && let Some((first, ids)) = self.interrupt(&mut state, session, id)
+        {
+            interrupted = Some(first);
+            begun.extend(ids);
+        }
         let last = self.journal.last();
         drop(state);
         // What follows at once is durable with it: one sync serves all.
@@ -112,13 +116,20 @@ impl Hub {
         Ok(Submitted::New { id, position: position + 1, interrupted })
     }
 
-    /// Ends the turn that runs in a session.
-    fn interrupt(&self, state: &mut State, session: Option<Digest>, by: Id) -> Option<Id> {
+    /// Ends the turn that runs in a session, or waits for its next attempt. Returns whose it was, and
+    /// those that begin instead.
+    fn interrupt(
+        &self,
+        state: &mut State,
+        session: Option<Digest>,
+        by: Id,
+    ) -> Option<(Id, Vec<Id>)> {
         let first = state.dispatch.tickets(session?).next()?;
-        let running = state.book.get(first).is_some_and(|entry| entry.turn == Turn::Running);
+        let began = |turn| matches!(turn, Turn::Running | Turn::Resting);
+        let begun = state.book.get(first).is_some_and(|entry| began(entry.turn));
         let why = format!("interrupted by message {by}");
-        let struck = running.then(|| self.strike(state, first, &why))?;
-        struck.is_ok().then_some(first)
+        let struck = begun.then(|| self.strike(state, first, &why))?;
+        Some((first, struck.ok()?))
     }
 
     /// Takes a message that the gateway answers itself, with [`Hub::reply`], and no agent.

@@ -6,6 +6,7 @@ mod durable;
 mod faults;
 mod history;
 mod journal;
+mod patience;
 mod restart;
 mod turns;
 
@@ -273,6 +274,9 @@ fn audit(records: &[(u64, String)]) -> BTreeMap<Id, Turn> {
         if let Some(id) = record.id().and_then(Id::parse) {
             sizes += json.len() as u64 + RECORD_OVERHEAD;
             let turn = book.get(id).unwrap().turn;
+            if matches!(record, Record::Step { step: Step::Requeued, .. }) {
+                ends.remove(&id);
+            }
             if turn.is_over() {
                 assert!(ends.insert(id, turn).is_none_or(|earlier| earlier == turn));
             }

@@ -93,10 +93,13 @@ impl Transcripts {
         let (text, length) = read(&self.path(session))?;
         let mut kept: Vec<(Id, &str)> = pairs(&text);
         kept.retain(|(id, _)| !unsaid.contains(id.bits()) && reset.is_none_or(|reset| *id > reset));
-        let last = kept.last().map(|(id, _)| *id);
+        let first = kept.first().map(|(id, _)| *id);
         let (mut missing, mut size) = (Vec::new(), 0);
-        // The newest first, no more than have room.
-        for id in said.into_iter().rev().take_while(|id| last.is_none_or(|last| *id > last)) {
+        // The newest first, no more than have room. Those before the first made room for others.
+        for id in said.into_iter().rev().take_while(|id| first.is_none_or(|first| *id > first)) {
+            if kept.binary_search_by_key(&id, |(id, _)| *id).is_ok() {
+                continue;
+            }
             let lines = match load(id) {
                 // What is damaged is lost to this turn alone.
                 Err(e) if e.kind() == ErrorKind::InvalidData => {
@@ -106,17 +109,17 @@ impl Transcripts {
                 turn => turn?.lines(),
             };
             size += lines.len();
-            missing.push(lines);
+            missing.push((id, lines));
             if size > cap {
                 break;
             }
         }
-        let mut whole: String = kept.iter().map(|(_, lines)| *lines).collect();
         // Agents open it in their first turn too.
         let named = self.find(session).is_some_and(|about| about.who == *who);
-        if !named || !missing.is_empty() || whole.len() as u64 != length {
-            whole.extend(missing.into_iter().rev());
-            self.write(session, who, &rolled(whole, cap))?;
+        let size: usize = kept.iter().map(|(_, lines)| lines.len()).sum();
+        if !named || !missing.is_empty() || size as u64 != length {
+            kept.extend(missing.iter().map(|(id, lines)| (*id, lines.as_str())));
+            self.write(session, who, &rolled(in_order(kept), cap))?;
         }
         if settled.len() >= MAX_SETTLED {
             settled.clear();
@@ -135,14 +138,14 @@ impl Transcripts {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner).remove(session);
     }
 
-    /// Appends a turn; the oldest ones go where more than `cap` bytes would be there. `still`: the
-    /// session was not reset meanwhile.
+    /// Adds a turn; the oldest ones go where more than `cap` bytes would be there. `late`: some that
+    /// were accepted after it are there already. `still`: the session was not reset meanwhile.
     pub fn append(
         &self,
         session: Digest,
         who: &Who,
         turn: &Turn,
-        cap: usize,
+        (cap, late): (usize, bool),
         still: &dyn Fn() -> bool,
     ) -> io::Result<()> {
         let _alone = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -158,8 +161,11 @@ impl Transcripts {
             }
             Err(e) => return Err(e),
         };
-        if size + lines.len() as u64 > cap as u64 {
-            return self.write(session, who, &rolled(read(&path)?.0 + &lines, cap));
+        if late || size + lines.len() as u64 > cap as u64 {
+            let text = read(&path)?.0;
+            let mut turns = pairs(&text);
+            turns.push((turn.id, &lines));
+            return self.write(session, who, &rolled(in_order(turns), cap));
         }
         let mut options = OpenOptions::new();
         let mut file = options.append(true).custom_flags(files::NO_FOLLOW).open(&path)?;
@@ -171,14 +177,22 @@ impl Transcripts {
         written
     }
 
-    /// Takes back the last turns from `id` on: an attempt whose end was never recorded.
+    /// Takes back the turn of `id`: an attempt whose end was never recorded.
     pub fn take_back(&self, session: Digest, id: Id) -> io::Result<()> {
         let _alone = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path(session);
         let (text, length) = read(&path)?;
-        let kept = pairs(&text).into_iter().take_while(|(said, _)| *said < id);
-        let kept: usize = kept.map(|(_, lines)| lines.len()).sum();
-        if (kept as u64) < length {
+        let (before, after): (Vec<_>, Vec<_>) = pairs(&text)
+            .into_iter()
+            .filter(|(said, _)| *said != id)
+            .partition(|(said, _)| *said < id);
+        let kept: usize = before.iter().map(|(_, lines)| lines.len()).sum();
+        if !after.is_empty() {
+            let whole = in_order([before, after].concat());
+            if (whole.len() as u64) < length {
+                files::replace(&path, whole.as_bytes(), 0o600)?;
+            }
+        } else if (kept as u64) < length {
             let file = OpenOptions::new().write(true).custom_flags(files::NO_FOLLOW).open(&path)?;
             file.set_len(kept as u64)?;
         }
@@ -335,6 +349,12 @@ fn pair(text: &str) -> Option<(Id, usize)> {
     };
     let asked = id(&text[..first], "user")?;
     (id(&text[first..second], "assistant")? == asked).then_some((asked, second))
+}
+
+/// Turns in the order of acceptance: one that failed at first may have come to its reply late.
+fn in_order(mut turns: Vec<(Id, &str)>) -> String {
+    turns.sort_by_key(|(id, _)| *id);
+    turns.iter().map(|(_, lines)| *lines).collect()
 }
 
 /// `text` without its oldest turns, so that it has room for some more below `cap`.

@@ -12,7 +12,8 @@ use super::id::Id;
 use super::life::{Delivery, Turn};
 use super::message::{DeliveryView, Message};
 use super::reply::Watch;
-use crate::agent::Report;
+use super::waits::Waits;
+use crate::agent::{self, Report};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Loss, Refused};
 use crate::limits::{LOCK_PAUSE, MAX_LISTED, MAX_LISTED_BYTES, STATUS_PATIENCE};
@@ -29,6 +30,9 @@ pub enum Waited {
     /// The client went away.
     Gone,
 }
+
+/// How many messages there are; turns that run, that wait, and their sessions; what waits for the agent.
+pub type Glance = (Counts, (usize, usize, usize), Option<Waits>);
 
 /// A session as a whole.
 #[derive(Clone, Debug)]
@@ -51,15 +55,19 @@ impl Hub {
         self.sync(self.newest(&entry))?;
         let unreadable = |e: io::Error| Some(format!("its record cannot be read: {e}"));
         let (mut reply, mut error, mut report) = (None, None, Report::default());
+        let mut refused = None;
         match self.outcome(&entry) {
             Ok(Some(Record::Step { step: Step::Done(text, told), .. })) => {
                 reply = Some(text);
                 report = told.as_deref().map(Report::parse).unwrap_or_default();
             }
-            Ok(Some(Record::Step {
-                step: Step::Failed(why) | Step::Cancelled(why) | Step::Retry(why),
-                ..
-            })) => error = Some(why),
+            Ok(Some(Record::Step { step: Step::Failed(why, detail), .. })) => {
+                (error, refused) = (Some(why), detail);
+            }
+            Ok(Some(Record::Step { step: Step::Retry(retry), .. })) => {
+                (error, refused) = (Some(retry.error), retry.detail);
+            }
+            Ok(Some(Record::Step { step: Step::Cancelled(why), .. })) => error = Some(why),
             Ok(Some(_) | None) => {}
             // Forgotten and compacted away since it was looked up.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -78,6 +86,8 @@ impl Hub {
             },
         });
         let over = entry.turn.is_over();
+        let waiting =
+            (entry.turn == Turn::Resting).then(|| self.waiting(&self.lock(), id)).flatten();
         Ok(Some(Message {
             id,
             who: Arc::clone(&entry.who),
@@ -86,6 +96,8 @@ impl Hub {
             reply,
             report,
             error,
+            refused: refused.as_deref().and_then(agent::Refused::parse),
+            waiting,
             created_at: entry.at,
             finished_at: over.then_some(entry.ended.at),
             position: position.filter(|_| !over),
@@ -297,8 +309,8 @@ impl Hub {
         self.journal.last()
     }
 
-    /// The same and [`Hub::turns`], if the lock is free soon: a hung disk may hold it.
-    pub fn glance_at_counts(&self) -> Option<(Counts, (usize, usize, usize))> {
+    /// The same, [`Hub::turns`] and [`Hub::waits`], if the lock is free soon: a hung disk may hold it.
+    pub fn glance_at_counts(&self) -> Option<Glance> {
         let deadline = Instant::now() + STATUS_PATIENCE;
         let state = loop {
             match self.state.try_lock() {
@@ -309,7 +321,8 @@ impl Hub {
             }
         };
         let (running, waiting) = state.dispatch.counts();
-        Some((state.book.counts(), (running, waiting, state.dispatch.sessions())))
+        let turns = (running, waiting, state.dispatch.sessions());
+        Some((state.book.counts(), turns, self.waits(&state)))
     }
 
     /// Bytes of the journal and the number of its last record, told without waiting for the disk.

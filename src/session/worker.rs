@@ -15,13 +15,11 @@ use super::life::Turn as Stage;
 use super::reply::{Pen, Run};
 use super::transcript::{Known, Lent, Turn as Said};
 use crate::agent::{Agent, Bounds, Context, Outcome, Turn};
-use crate::delivery::backoff;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::journal::{Purpose, Refused};
-use crate::limits::{DISK_PAUSE, MAX_TURN_PAUSE, SHORTAGE_VALID, THREAD_PAUSE, WORKER_STACK};
+use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_PAUSE, WORKER_STACK};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::is_shortage;
-use crate::sys::random;
 use crate::threads;
 
 impl Hub {
@@ -209,6 +207,7 @@ impl Hub {
         match &outcome {
             Outcome::Done => {}
             Outcome::Temporary(_)
+            | Outcome::Crashed(_)
             | Outcome::Failed(_)
             | Outcome::Refused(_)
             | Outcome::TimedOut => {
@@ -232,42 +231,35 @@ impl Hub {
                 }
             }
         };
-        let n = entry.attempts;
-        let most = u32::try_from(self.settings().config.limits.max_attempts).unwrap_or(u32::MAX);
-        let record = match outcome {
+        let (n, at) = (entry.attempts, self.stamp());
+        let step = match outcome {
             Outcome::Done => {
-                let (at, reply) = (self.stamp(), run.text());
+                let reply = run.text();
                 self.say(id, &entry, at.at, &reply);
-                Record::step(id, n, at, Step::Done(reply, run.report().to_json()))
+                Step::Done(reply, run.report().to_json())
             }
-            Outcome::Temporary(error) if n < most => {
-                Record::step(id, n, self.stamp(), Step::Retry(error))
+            Outcome::Temporary(error) => self.after_failure(&entry, &run, error, (false, None)),
+            Outcome::Refused(refused) if refused.passes() => {
+                self.after_failure(&entry, &run, refused.to_string(), (false, Some(&refused)))
             }
-            Outcome::Temporary(error) | Outcome::Failed(error) => {
-                Record::step(id, n, self.stamp(), Step::Failed(error))
-            }
-            Outcome::Refused(refused) if refused.passes() && n < most => {
-                Record::step(id, n, self.stamp(), Step::Retry(refused.to_string()))
-            }
-            Outcome::Refused(refused) => {
-                Record::step(id, n, self.stamp(), Step::Failed(refused.to_string()))
-            }
+            Outcome::Crashed(error) => self.after_failure(&entry, &run, error, (true, None)),
+            Outcome::Failed(error) => Step::Failed(error, None),
+            Outcome::Refused(refused) => Step::Failed(refused.to_string(), Some(refused.to_json())),
             Outcome::TimedOut => {
-                let error = "the agent did not finish within agent.turn_timeout".to_owned();
-                Record::step(id, n, self.stamp(), Step::Failed(error))
+                Step::Failed("the agent did not finish within agent.turn_timeout".to_owned(), None)
             }
             // The record of its beginning stays the last one: it runs again after the start.
             Outcome::Cut | Outcome::Cancelled | Outcome::ClientGone | Outcome::Short(_) => {
                 return self.stop_short(id);
             }
         };
+        let record = Record::step(id, n, at, step);
         self.settle(id, record).unwrap_or_else(|| self.stop_short(id))
     }
 
     /// Writes the record of an end, however long the disk has no room. `None`: the gateway ends
     /// before that.
     fn settle(self: &Arc<Self>, id: Id, mut record: Record) -> Option<Vec<Id>> {
-        let retry = matches!(record, Record::Step { step: Step::Retry(_), .. });
         let mut waited = false;
         loop {
             let mut state = self.lock();
@@ -278,9 +270,10 @@ impl Hub {
                 self.rest_from_work();
                 return Some(self.begin(&mut state, ids));
             }
+            let failed = state.book.get(id).is_some_and(|entry| entry.failing.is_some());
             match self.write(&mut state, &record, Purpose::Completion) {
                 Ok(_) => {
-                    let ids = self.after(&mut state, id, retry);
+                    let ids = self.after(&mut state, id, failed);
                     self.rest_from_work();
                     return Some(self.begin(&mut state, ids));
                 }
@@ -295,7 +288,7 @@ impl Hub {
                         let _ = self.transcripts.take_back(session, id);
                     }
                     let error = "the reply is longer than a record of the journal".to_owned();
-                    record = Record::step(id, n, self.stamp(), Step::Failed(error));
+                    record = Record::step(id, n, self.stamp(), Step::Failed(error, None));
                     continue;
                 }
                 Err(Refused::Broken(_)) => return None,
@@ -313,17 +306,18 @@ impl Hub {
         }
     }
 
-    fn after(&self, state: &mut State, id: Id, retry: bool) -> Vec<Id> {
-        if !retry {
-            self.over(state, id);
-            return state.dispatch.leave(id);
+    /// What follows the end of an attempt. `failed`: one before it had failed for now.
+    fn after(&self, state: &mut State, id: Id, failed: bool) -> Vec<Id> {
+        match state.book.get(id).map(|entry| entry.turn) {
+            Some(Stage::Resting) => {
+                self.sync_soon(state);
+                return self.put_off(state, id);
+            }
+            Some(Stage::Done) if failed => state.hurry(),
+            _ => {}
         }
-        let attempts = state.book.get(id).map_or(1, |entry| entry.attempts);
-        let mut chance = [0; 8];
-        let _ = random::fill(&mut chance);
-        let pause = backoff::delay(attempts, u64::from_ne_bytes(chance), MAX_TURN_PAUSE);
-        self.sync_soon(state);
-        state.rest(id, Instant::now() + pause)
+        self.over(state, id);
+        state.dispatch.leave(id)
     }
 
     /// A turn that the gateway's own end cuts short.
@@ -346,7 +340,8 @@ impl Hub {
                 self.settle_transcript(session, &entry.who)?;
             }
             let still = || !self.lock().book.is_reset(session, entry.accepted);
-            self.transcripts.append(session, &entry.who, &turn, cap, &still)
+            let late = self.lock().book.is_late(id, session);
+            self.transcripts.append(session, &entry.who, &turn, (cap, late), &still)
         });
         if let Err(e) = said {
             self.transcripts.unsettle(session);

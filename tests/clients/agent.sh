@@ -4,6 +4,7 @@ text=$(cat)
 case $text in
 fail)  echo 'it cannot be done' >&2; exit 1 ;;
 busy)  echo x >> "$DIR/attempts"; exit 75 ;;
+away)  echo x >> "$DIR/away"; [ "$(wc -l < "$DIR/away")" -ge 4 ] || exit 75; echo x >> "$DIR/ran" ;;
 slow)  echo $$ > "$DIR/slow"; exec sleep 600 ;;
 half)  printf half; exit 1 ;;
 esac

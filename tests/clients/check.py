@@ -96,6 +96,15 @@ def sessions():
     assert [reply.headers.get("idempotent-replayed") for reply in replies] == [None, "true"]
 
 
+def outage():
+    # Its own retries, as they are by default: what it sends again must not run twice.
+    patient = OpenAI(base_url=BASE, api_key=KEY)
+    assert text(chat("away", patient, extra_headers={"X-Hermes-Session-Id": "out"})) == "text=away"
+    assert (DIR / "ran").read_text() == "x\n"
+    said = client.get("/sessions/out", cast_to=object)["messages"]
+    assert [message["status"] for message in said] == ["cancelled", "done"], said
+
+
 def errors():
     raises(openai.AuthenticationError, 401, "key", lambda: chat("hi", client.with_options(api_key="x" * 40)))
     raises(openai.NotFoundError, 404, "", lambda: client.get("/nothing", cast_to=object))

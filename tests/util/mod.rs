@@ -9,6 +9,7 @@
 //! - [`Target`] receives deliveries; [`crowd`] is a lot of clients, and [`ledger`] holds the gateway's
 //!   promises against their books.
 //! - [`Upstream`] is an OpenAI-compatible server that does what the test says.
+//! - [`Outage`] is one that answers by itself, goes away and comes back.
 //! - [`Sandbox`] runs a test's body under a real, freshly booted systemd.
 //! - [`Service`] is the gateway as a unit in there.
 //! - [`Private`] runs a test's body where it may mount, and [`Disk`] is one whose power can be cut.
@@ -29,6 +30,7 @@ mod gateway;
 pub mod http;
 pub mod ledger;
 mod manager;
+pub mod outage;
 mod private;
 mod process;
 mod sandbox;
@@ -52,6 +54,7 @@ pub use disk::{Disk, Tmpfs};
 pub use gate::Gate;
 pub use gateway::{Gateway, Home, Launch};
 pub use manager::{Manager, Unit};
+pub use outage::Outage;
 pub use private::Private;
 pub use process::{Outcome, Process};
 pub use sandbox::Sandbox;

@@ -82,7 +82,7 @@ impl Upstream {
         let stream = self.accepted.recv_timeout(DEADLINE).expect("a connection");
         stream.set_read_timeout(Some(DEADLINE)).expect("a limit");
         stream.set_nodelay(true).expect("TCP_NODELAY");
-        Line { stream, buffer: Vec::new() }
+        Line::of(stream)
     }
 
     /// Fails the test if there was another connection.
@@ -99,14 +99,27 @@ pub struct Line {
 }
 
 impl Line {
+    pub fn of(stream: TcpStream) -> Line {
+        Line { stream, buffer: Vec::new() }
+    }
+
     /// The next request.
     #[track_caller]
     pub fn request(&mut self) -> Asked {
+        let asked = self.next_request();
+        asked.unwrap_or_else(|| panic!("it ends before a request: {:?}", self.buffer))
+    }
+
+    /// The next request; `None` at the end of the connection.
+    #[track_caller]
+    pub fn next_request(&mut self) -> Option<Asked> {
         let end = loop {
             if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at;
             }
-            assert!(self.more(), "it ends before a request: {:?}", self.buffer);
+            if !self.more() {
+                return None;
+            }
         };
         let head = String::from_utf8(self.buffer.drain(..end + 4).collect()).expect("UTF-8");
         let mut lines = head.lines();
@@ -121,7 +134,7 @@ impl Line {
             assert!(self.more(), "it ends before the request does: {asked:?}");
         }
         asked.body = self.buffer.drain(..length).collect();
-        asked
+        Some(asked)
     }
 
     #[track_caller]

@@ -38,6 +38,8 @@ model = ""                                    # default
 models = {}                                   # default
 max_history = "128KiB"                        # default
 turn_timeout = "10m"                          # default
+retry_for = "1h"                              # default
+answer_within = "1m"                          # default
 leftovers = "kill"                            # default
 
 [session]

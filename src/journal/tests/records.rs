@@ -1,6 +1,6 @@
 //! Records as JSON.
 
-use crate::journal::record::{Accepted, Record, Stamp, Step, id_of};
+use crate::journal::record::{Accepted, Record, Retry, Stamp, Step, id_of};
 
 const ID: &str = "01JD0000000000000000000000";
 
@@ -31,6 +31,15 @@ fn examples() -> Vec<(Record, String)> {
         text: "hi".to_owned(),
         ..Accepted::default()
     };
+    let whole = Retry {
+        error: "e".into(),
+        failures: 3,
+        spent: 4,
+        pause: 5,
+        asked: true,
+        crash: true,
+        detail: Some("{}".into()),
+    };
     let text = r#""a \"b\"\n\\ ä 😀 \u0000 [,]}{""#;
     vec![
         (
@@ -44,13 +53,30 @@ fn examples() -> Vec<(Record, String)> {
             with(r#"accepted",ID,"at":1,"principal":"owner","text":"hi""#),
         ),
         (step(1, Step::Started), with(r#"started",ID,"n":1,"at":7"#)),
-        (step(2, Step::Retry("e".into())), with(r#"retry",ID,"n":2,"at":7,"error":"e""#)),
+        (
+            step(2, Step::Retry(Box::new("e".to_owned().into()))),
+            with(r#"retry",ID,"n":2,"at":7,"error":"e""#),
+        ),
         (step(3, Step::Done("".into(), None)), with(r#"done",ID,"n":3,"at":7,"reply":"""#)),
         (
             step(3, Step::Done("r".into(), Some("{}".into()))),
             with(r#"done",ID,"n":3,"at":7,"reply":"r","report":"{}""#),
         ),
-        (step(3, Step::Failed("e\\".into())), with(r#"failed",ID,"n":3,"at":7,"error":"e\\""#)),
+        (
+            step(3, Step::Failed("e\\".into(), None)),
+            with(r#"failed",ID,"n":3,"at":7,"error":"e\\""#),
+        ),
+        (
+            step(3, Step::Failed("e".into(), Some("{}".into()))),
+            with(r#"failed",ID,"n":3,"at":7,"error":"e","detail":"{}""#),
+        ),
+        (
+            step(2, Step::Retry(Box::new(whole))),
+            with(
+                r#"retry",ID,"n":2,"at":7,"error":"e","failures":3,"spent":4,"pause":5,"asked":true,"crash":true,"detail":"{}""#,
+            ),
+        ),
+        (step(0, Step::Requeued), with(r#"requeued",ID,"at":7,"essential":true"#)),
         (step(0, Step::Cancelled("e".into())), with(r#"cancelled",ID,"at":7,"error":"e""#)),
         (step(4, Step::Sending), with(r#"sending",ID,"n":4,"at":7"#)),
         (step(5, Step::Deferred("e".into())), with(r#"deferred",ID,"n":5,"at":7,"error":"e""#)),

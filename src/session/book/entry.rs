@@ -2,9 +2,12 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::who::{Digest, Party};
-use crate::journal::record::Stamp;
+use crate::journal::record::{Retry, Stamp};
+use crate::limits::MAX_QUOTED_ERROR;
+use crate::session::clock::millis;
 use crate::session::life::{Delivery, Turn};
 
 /// A reply's way to a target of the configuration.
@@ -18,6 +21,53 @@ pub struct Outgoing {
     pub since: Stamp,
     /// The record that says why the last attempt failed; 0 where none did.
     pub trouble: u64,
+}
+
+/// The failures of a turn that has not ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failing {
+    /// Why the last attempt failed: its error, or the beginning of that.
+    pub reason: String,
+    /// Attempts that failed one after the other.
+    pub failures: u32,
+    /// How long they had failed by the last of them: milliseconds in which the gateway ran.
+    spent: u64,
+    /// When that was: milliseconds of this process's life, 0 for what an earlier one wrote.
+    mark: u64,
+    /// When its record was written.
+    pub since: Stamp,
+    /// The pause that follows it, in milliseconds.
+    pub pause: u64,
+    /// The upstream asked for that.
+    pub asked: bool,
+}
+
+impl Failing {
+    pub(super) fn new(retry: &Retry, since: Stamp) -> Failing {
+        let Retry { failures, spent, pause, asked, .. } = *retry;
+        let reason = retry.error.chars().take(MAX_QUOTED_ERROR).collect();
+        Failing { reason, failures: failures.max(1), spent, mark: 0, since, pause, asked }
+    }
+
+    /// Its record was written by this process, when it was so old.
+    pub(super) fn mark(&mut self, age: Duration) {
+        self.mark = millis(age);
+    }
+
+    /// For how long its attempts have failed, when this process is so old.
+    pub fn spent(&self, age: Duration) -> Duration {
+        Duration::from_millis(self.spent.saturating_add(millis(age).saturating_sub(self.mark)))
+    }
+
+    /// When the pause is over, by the wall clock of its record.
+    pub fn next_attempt_at(&self) -> u64 {
+        self.since.at.saturating_add(self.pause)
+    }
+
+    /// What is left of the pause. `now`: in the journal's own time.
+    pub fn left(&self, now: u64) -> Duration {
+        Duration::from_millis(self.pause.saturating_sub(now.saturating_sub(self.since.age)))
+    }
 }
 
 /// An idempotency key and what was asked with it.
@@ -34,6 +84,9 @@ pub struct Entry {
     pub turn: Turn,
     /// Attempts that were begun.
     pub attempts: u32,
+    /// How many in a row a crash or kill cut short.
+    pub cuts: u32,
+    pub failing: Option<Box<Failing>>,
     /// The record that holds the text.
     pub accepted: u64,
     /// The record of the end, or of the last failed attempt; 0 where there is none.

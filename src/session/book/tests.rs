@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::journal::record::id_of;
+use crate::journal::record::{Retry, id_of};
 use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
 
 /// A small generator (xorshift), so that a failing seed can be run again.
@@ -43,6 +43,8 @@ struct Simple {
     key: Option<(Digest, Digest)>,
     turn: &'static str,
     attempts: u32,
+    /// Attempts in a row that a crash or kill cut short.
+    cuts: u32,
     accepted: u64,
     outcome: u64,
     at: u64,
@@ -62,12 +64,21 @@ impl Simple {
     fn step(&mut self, number: u64, (n, at): (u32, u64), step: &Step) -> bool {
         let (before, told) = (self.turn, self.target.is_some());
         match step {
-            Step::Started if !self.is_over() => (self.turn, self.attempts) = ("running", n),
-            Step::Retry(_) if before == "running" => {
+            Step::Started if !self.is_over() => {
+                (self.turn, self.attempts) = ("running", n);
+                self.cuts += u32::from(before == "running");
+            }
+            Step::Retry(retry) if before == "running" => {
                 (self.turn, self.outcome) = ("resting", number);
+                self.cuts = if retry.crash { self.cuts + 1 } else { 0 };
+            }
+            Step::Requeued if before == "failed" => {
+                (self.turn, self.attempts, self.cuts) = ("queued", 0, 0);
+                (self.outcome, self.ended) = (0, 0);
+                self.way = ("none", 0, 0);
             }
             Step::Done(..) if before == "running" || before == "queued" => self.turn = "done",
-            Step::Failed(_) if !self.is_over() => self.turn = "failed",
+            Step::Failed(..) if !self.is_over() => self.turn = "failed",
             Step::Cancelled(_) if !self.is_over() => self.turn = "cancelled",
             Step::Sending if ["pending", "sending"].contains(&self.way.0) => {
                 (self.way.0, self.way.1) = ("sending", n);
@@ -84,7 +95,7 @@ impl Simple {
             _ => return false,
         }
         if self.turn != before && self.is_over() {
-            (self.outcome, self.ended) = (number, at);
+            (self.outcome, self.ended, self.cuts) = (number, at, 0);
             if told && self.turn != "cancelled" {
                 self.way.0 = "pending";
             }
@@ -115,6 +126,7 @@ impl Simple {
             key: entry.key.as_ref().map(|key| (key.key, key.body)),
             turn,
             attempts: entry.attempts,
+            cuts: entry.cuts,
             accepted: entry.accepted,
             outcome: entry.outcome,
             at: entry.at,
@@ -230,6 +242,7 @@ impl Model {
                     key: hex(&accepted.key).map(|key| (key, hex(&accepted.body).unwrap_or(0))),
                     turn: "queued",
                     attempts: 0,
+                    cuts: 0,
                     accepted: number,
                     outcome: 0,
                     at: accepted.at.at,
@@ -252,6 +265,11 @@ impl Model {
                     return false;
                 }
                 message.bytes += bytes;
+                if *step == Step::Requeued {
+                    let id = message.id;
+                    self.plain.retain(|known| *known != id);
+                    return true;
+                }
                 let ended = match message.way.0 {
                     "pending" | "sending" | "dead" => false,
                     "none" => !over && message.is_over(),
@@ -307,17 +325,22 @@ fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
             let strange = known.is_empty() || random.one_in(20);
             let id = if strange { last + 1 } else { *random.pick(&known) };
             let n = u32::try_from(random.below(4)).unwrap();
-            let (n, step) = match random.below(11) {
+            let (n, step) = match random.below(12) {
                 0 => (n, Step::Started),
-                1 => (n, Step::Retry(text())),
+                1 => {
+                    let (error, crash, asked) = (text(), random.one_in(2), random.one_in(2));
+                    let pause = random.below(3) as u64;
+                    (n, Step::Retry(Box::new(Retry { crash, asked, pause, ..error.into() })))
+                }
                 2 => (n, Step::Done(text(), None)),
-                3 => (n, Step::Failed(text())),
+                3 => (n, Step::Failed(text(), None)),
                 4 => (0, Step::Cancelled(text())),
                 5 => (n, Step::Sending),
                 6 => (n, Step::Deferred(text())),
                 7 => (n, Step::Delivered),
                 8 => (n, Step::Dead(text())),
                 9 => (0, Step::Revived),
+                10 => (0, Step::Requeued),
                 _ => (0, Step::Dropped),
             };
             Record::step(Id::from(id), n, at, step)
@@ -374,8 +397,10 @@ fn random_records_agree_with_the_model_and_with_every_crash() {
             assert_eq!(after.counts.running, 0);
             assert_eq!(after.counts.queued, state.counts.queued + state.counts.running);
             for (before, after) in state.entries.iter().zip(&after.entries) {
-                let turn = if before.turn == "running" { "queued" } else { before.turn };
-                assert_eq!(after, &Simple { turn, ..before.clone() });
+                let cut = before.turn == "running";
+                let turn = if cut { "queued" } else { before.turn };
+                let cuts = before.cuts + u32::from(cut);
+                assert_eq!(after, &Simple { turn, cuts, ..before.clone() });
             }
         }
     }
@@ -666,7 +691,7 @@ fn nonsense_is_refused_and_changes_nothing() {
         Record::step("", 0, 0, Step::Started),
         Record::step(Id::from(6), 0, 0, Step::Started),
         Record::step(Id::from(5), 0, 0, Step::Sending),
-        Record::step(Id::from(5), 0, 0, Step::Retry(String::new())),
+        Record::step(Id::from(5), 0, 0, Step::Retry(Box::new(String::new().into()))),
     ] {
         assert!(scribe.book.apply(9, &record, 10).is_err(), "{record:?}");
         assert_eq!(seen(&scribe.book, 9), before, "{record:?}");

@@ -163,3 +163,17 @@ fn what_comes_back_from_before_the_start_keeps_its_order() {
     assert_eq!(dispatch.tickets("a").collect::<Vec<_>>(), [1, 2]);
     assert_eq!(dispatch.leave(1), [4], "c has waited for longer than the second of a");
 }
+
+#[test]
+fn what_rested_before_a_start_holds_up_its_session_alone() {
+    let mut dispatch = Dispatch::<Ticket, &str>::new(BOUNDS);
+    for (ticket, session) in [(1, "a"), (2, "a"), (3, "b")] {
+        dispatch.restore(ticket, Some(session));
+    }
+    dispatch.hold(1);
+    dispatch.hold(2);
+    assert_eq!(dispatch.fill(), [3]);
+    assert_eq!(dispatch.counts(), (1, 2));
+    assert_eq!(dispatch.wake(1), [1]);
+    assert_eq!(dispatch.leave(1), [2], "only the first of a session can rest");
+}

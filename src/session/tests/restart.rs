@@ -29,7 +29,7 @@ fn fates(records: &[(u64, String)]) -> BTreeMap<Id, (u32, Option<Turn>, Option<S
                 match step {
                     Step::Started => fate.0 = n,
                     Step::Done(..) => fate.1 = Some(Turn::Done),
-                    Step::Failed(_) => fate.1 = Some(Turn::Failed),
+                    Step::Failed(..) => fate.1 = Some(Turn::Failed),
                     Step::Cancelled(_) => fate.1 = Some(Turn::Cancelled),
                     _ => {}
                 }

@@ -257,16 +257,20 @@ fn a_retry_keeps_the_order() {
 #[test]
 fn attempts_come_to_an_end() {
     let script = "case $m in bad) echo why >&2; exit 3;; killed) kill -9 $$;; esac; exit 75";
-    let house = House::new(Some(script));
+    let house = House::with(Some(script), |config| {
+        config.agent.retry_for = Duration::from_millis(100);
+    });
     let temporary = house.send("a", "busy");
     let killed = house.send("b", "killed");
     let permanent = house.send("c", "bad");
     let message = house.wait(permanent);
     assert_eq!((message.turn, message.attempts, message.reply), (Turn::Failed, 1, None));
     assert!(message.error.unwrap().contains("why"));
-    for id in [temporary, killed] {
+    for (id, why) in [(temporary, "agent.retry_for is over"), (killed, "signal 9")] {
         let message = house.wait(id);
         assert_eq!((message.turn, message.attempts), (Turn::Failed, 2));
+        let error = message.error.unwrap();
+        assert!(error.contains(why), "{error}");
     }
     house.audit();
     assert!(house.said("a").is_empty() && house.said("c").is_empty());

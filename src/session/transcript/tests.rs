@@ -51,7 +51,7 @@ impl Page {
     }
 
     fn append(&self, turn: &Turn, cap: usize) {
-        self.transcripts.append(self.session, &self.who, turn, cap, &|| true).unwrap();
+        self.transcripts.append(self.session, &self.who, turn, (cap, false), &|| true).unwrap();
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -121,7 +121,7 @@ fn turns_are_appended() {
         page.append(&turn(id), CAP);
     }
     assert_eq!(page.ids(), [1, 2, 3]);
-    let gone = page.transcripts.append(page.session, &page.who, &turn(4), CAP, &|| false);
+    let gone = page.transcripts.append(page.session, &page.who, &turn(4), (CAP, false), &|| false);
     gone.unwrap();
     assert_eq!(page.ids(), [1, 2, 3], "its session was reset meanwhile");
 }
@@ -131,7 +131,7 @@ fn files_are_private_and_their_names_say_nothing() {
     let page = page();
     let key = "Sekret../é\0\n";
     let session = session_digest("owner", key);
-    page.transcripts.append(session, &who("owner", key), &turn(1), CAP, &|| true).unwrap();
+    page.transcripts.append(session, &who("owner", key), &turn(1), (CAP, false), &|| true).unwrap();
     let dir = page.dir.path().join("sessions");
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&dir), 0o700);
@@ -145,7 +145,9 @@ fn files_are_private_and_their_names_say_nothing() {
     }
     // Also when it was written anew.
     for id in 2..200 {
-        page.transcripts.append(session, &who("owner", key), &turn(id), 4096, &|| true).unwrap();
+        page.transcripts
+            .append(session, &who("owner", key), &turn(id), (4096, false), &|| true)
+            .unwrap();
     }
     assert_eq!(mode(&page.transcripts.path(session)), 0o600);
     let about = page.transcripts.find(session).unwrap();
@@ -161,7 +163,7 @@ fn a_link_is_not_followed() {
     fs::rename(page.path(), &elsewhere).unwrap();
     symlink(&elsewhere, page.path()).unwrap();
     let before = fs::read(&elsewhere).unwrap();
-    let append = page.transcripts.append(page.session, &page.who, &turn(2), CAP, &|| true);
+    let append = page.transcripts.append(page.session, &page.who, &turn(2), (CAP, false), &|| true);
     append.unwrap_err();
     page.transcripts.take_back(page.session, Id::from(1)).unwrap_err();
     let settle = page.transcripts.settle(
@@ -357,10 +359,30 @@ fn an_attempt_without_an_end_is_taken_back() {
     assert_eq!(page.ids(), [1, 2]);
     page.append(&turn(5), CAP);
     assert_eq!(page.ids(), [1, 2, 5]);
+    // A failed turn may run again when later ones have their replies: those stay.
     page.transcripts.take_back(page.session, Id::from(2)).unwrap();
-    assert_eq!(page.ids(), [1]);
-    page.transcripts.take_back(page.session, Id::from(1)).unwrap();
+    assert_eq!(page.ids(), [1, 5]);
+    for id in [5, 1] {
+        page.transcripts.take_back(page.session, Id::from(id)).unwrap();
+    }
     assert!(page.ids().is_empty());
+}
+
+#[test]
+fn a_late_reply_stands_where_its_message_was_accepted() {
+    let page = page();
+    for id in [2, 5, 7] {
+        page.append(&turn(id), CAP);
+    }
+    let late = |id: u32| {
+        let turn = turn(id);
+        page.transcripts.append(page.session, &page.who, &turn, (CAP, true), &|| true).unwrap();
+    };
+    late(3);
+    assert_eq!(page.ids(), [2, 3, 5, 7]);
+    // Also where a crash took it from the file; what is older than the first made room for others.
+    page.transcripts.take_back(page.session, Id::from(3)).unwrap();
+    assert_eq!(page.settle(&[1, 2, 3, 5, 7], &[], CAP), [2, 3, 5, 7]);
 }
 
 #[test]
@@ -392,7 +414,7 @@ fn principals_do_not_see_each_other() {
     for (at, who) in [&mine, &theirs, &who("b", "bc")].into_iter().enumerate() {
         let id = u32::try_from(at).unwrap() + 1;
         let session = who.digest().unwrap();
-        page.transcripts.append(session, who, &turn(id), CAP, &|| true).unwrap();
+        page.transcripts.append(session, who, &turn(id), (CAP, false), &|| true).unwrap();
         assert_eq!(ids(&fs::read(page.transcripts.path(session)).unwrap()), [id]);
         assert_eq!(page.transcripts.find(session).unwrap().who, *who);
     }
@@ -411,7 +433,7 @@ fn all_sessions_are_listed() {
     let all: Vec<Who> = (0..5).map(|at| who("owner", &format!("s{at}"))).collect();
     for who in &all {
         let session = who.digest().unwrap();
-        page.transcripts.append(session, who, &turn(1), CAP, &|| true).unwrap();
+        page.transcripts.append(session, who, &turn(1), (CAP, false), &|| true).unwrap();
     }
     let dir = page.dir.path().join("sessions");
     for (name, text) in [("junk", "x"), ("zz.json", "{}"), ("1.json", "{}"), (".json", "{}")] {
@@ -457,7 +479,9 @@ fn threads_do_not_mix_their_lines() {
                 let who = who("owner", &format!("t{part}"));
                 let session = who.digest().unwrap();
                 for id in 1..=100 {
-                    page.transcripts.append(session, &who, &turn(id), 4096, &|| true).unwrap();
+                    page.transcripts
+                        .append(session, &who, &turn(id), (4096, false), &|| true)
+                        .unwrap();
                 }
             });
         }

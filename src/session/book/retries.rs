@@ -1,0 +1,105 @@
+//! Turns whose attempts fail: how long for, how often they were cut short, and their new beginning.
+//! Pure.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use super::{Book, Digest, Entry, Failing, Id};
+use crate::journal::record::{Retry, Stamp};
+use crate::session::life::{Delivery, Turn};
+
+impl Book {
+    /// After a start: what ran when the last process ended waits for another attempt.
+    pub fn requeue(&mut self) {
+        let running = |entry: &&mut (Id, Entry)| entry.1.turn == Turn::Running;
+        for (_, entry) in self.entries.iter_mut().filter(running) {
+            (entry.turn, entry.cuts) = (Turn::Queued, entry.cuts + 1);
+            self.counts.running -= 1;
+            self.counts.queued += 1;
+        }
+    }
+
+    /// An attempt failed, and the next one waits for its time.
+    pub(super) fn put_off(&mut self, id: Id, retry: &Retry, at: Stamp) {
+        let Some(place) = self.place(id) else { return };
+        let entry = &mut self.entries[place].1;
+        // One that ended by itself shows that the message is not what ends its agent or us.
+        entry.cuts = if retry.crash { entry.cuts + 1 } else { 0 };
+        entry.failing = Some(Box::new(Failing::new(retry, at)));
+    }
+
+    /// That attempt failed in this process, when it was so old.
+    pub fn mark_failure(&mut self, id: Id, age: Duration) {
+        let Some(place) = self.place(id) else { return };
+        if let Some(failing) = &mut self.entries[place].1.failing {
+            failing.mark(age);
+        }
+    }
+
+    /// Takes a message off the lists of those to which nothing will happen any more.
+    pub(super) fn unsettle(&mut self, id: Id) {
+        self.plain.retain(|known| *known != id);
+        self.keyed.retain(|known| *known != id);
+    }
+
+    /// Messages between two attempts.
+    pub fn resting(&self) -> impl Iterator<Item = (Id, &Failing)> {
+        let resting = self.entries().filter(|(_, entry)| entry.turn == Turn::Resting);
+        resting.filter_map(|(id, entry)| Some((id, entry.failing.as_deref()?)))
+    }
+
+    /// Messages whose turn failed, the newest first.
+    pub fn failed(&self) -> impl Iterator<Item = (Id, &Entry)> {
+        self.entries().rev().filter(|(_, entry)| entry.turn == Turn::Failed)
+    }
+
+    /// Whether a message of this session that was accepted after this one has its reply already.
+    pub fn is_late(&self, id: Id, session: Digest) -> bool {
+        let mut newer = self.entries().rev().take_while(|(other, _)| *other > id);
+        newer.any(|(_, entry)| entry.session() == Some(session) && entry.turn == Turn::Done)
+    }
+
+    /// Whether a failed turn can run again: not what a reset forgot, nor while the word of its
+    /// failure is on its way to a target.
+    pub fn may_be_requeued(&self, entry: &Entry) -> bool {
+        let is_reset =
+            entry.session().is_some_and(|session| self.is_reset(session, entry.accepted));
+        entry.turn == Turn::Failed && !is_reset && entry.delivery_state() != Some(Delivery::Sending)
+    }
+}
+
+impl Entry {
+    /// Nothing was tried yet; its reply is delivered as if there had been none before.
+    pub(super) fn begin_anew(&mut self) {
+        (self.attempts, self.cuts, self.failing) = (0, 0, None);
+        (self.outcome, self.ended) = (0, Stamp::default());
+        if let Some(outgoing) = &mut self.delivery {
+            (outgoing.state, outgoing.attempts, outgoing.trouble) = (None, 0, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The age of a process stands still while its machine sleeps: an evening's failure is no reason
+    /// to give up in the morning.
+    #[test]
+    fn only_the_time_of_running_processes_counts() {
+        let seconds = Duration::from_secs;
+        let retry = Retry { spent: 100_000, pause: 7000, ..Retry::default() };
+        let mut failing = Failing::new(&retry, Stamp::from(50_000));
+        // Read back at a start: this process adds its own age.
+        assert_eq!(failing.spent(seconds(0)), seconds(100));
+        assert_eq!(failing.spent(seconds(30)), seconds(130));
+        // Written by this process, when it was so old.
+        failing.mark(seconds(1000));
+        assert_eq!(failing.spent(seconds(1000)), seconds(100));
+        assert_eq!(failing.spent(seconds(1030)), seconds(130));
+        // Its pause goes by the journal's own time, and never grows.
+        for (now, left) in [(50_000, 7), (54_000, 3), (57_000, 0), (u64::MAX, 0), (0, 7)] {
+            assert_eq!(failing.left(now), seconds(left), "{now}");
+        }
+    }
+}

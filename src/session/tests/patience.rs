@@ -1,0 +1,144 @@
+//! Waiting for an agent over restarts: what was waited already, what is left, and who is woken.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::journal::record::{Accepted, Retry};
+use crate::session::cancel::Denied;
+use crate::session::hub::now;
+
+const HOUR: u64 = 3_600_000;
+
+/// The records of a message in a session of its own whose first attempt failed `ago` milliseconds
+/// before now.
+fn failed_once(session: &str, ago: u64, retry: Retry) -> (Id, Vec<Record>) {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let (id, at) = (Id::from(NEXT.fetch_add(1, Ordering::SeqCst)), now() - ago);
+    let accepted = Accepted {
+        id: id.to_string(),
+        at: at.into(),
+        principal: "owner".to_owned(),
+        session: Some(session.to_owned()),
+        text: session.to_owned(),
+        ..Default::default()
+    };
+    let records = vec![
+        Record::Accepted(Box::new(accepted)),
+        Record::step(id, 1, at, Step::Started),
+        Record::step(id, 1, at, Step::Retry(Box::new(retry))),
+    ];
+    (id, records)
+}
+
+fn retry(pause: u64, spent: u64, asked: bool) -> Retry {
+    let error = "it was away".to_owned();
+    Retry { error, failures: 1, spent, pause, asked, ..Retry::default() }
+}
+
+/// A hub that starts with these messages.
+fn started(messages: Vec<Vec<Record>>, script: Option<&str>) -> House {
+    let records = messages.into_iter().flatten().map(|record| record.to_json());
+    let records: Vec<(u64, String)> = (1..).zip(records).collect();
+    let dir = TempDir::new("hub");
+    let config = config(&dir, script);
+    House::open(dir, Testing::of(&records), &config)
+}
+
+#[test]
+fn what_is_left_of_a_pause_is_waited_for_after_a_restart() {
+    let (due, records) = failed_once("due", HOUR, retry(HOUR, 0, true));
+    let (later, more) = failed_once("later", HOUR / 2, retry(HOUR, 0, true));
+    let house = started(vec![records, more], None);
+    assert_eq!((house.wait(due).turn, house.message(due).attempts), (Turn::Done, 2));
+    let message = house.message(later);
+    assert_eq!((message.turn, message.attempts, message.position), (Turn::Resting, 1, Some(1)));
+    let waiting = message.waiting.unwrap();
+    let left = waiting.next_attempt_at - now();
+    assert!(left > HOUR / 2 - 60_000 && left <= HOUR / 2, "{left}");
+    assert_eq!(waiting.reason, "it was away");
+    assert_eq!(house.hub.waits(&house.hub.lock()).map(|waits| waits.turns), Some(1));
+    // Order holds meanwhile, and nothing is at work.
+    let behind = house.send("later", "x");
+    assert_eq!((house.turn(behind), house.hub.busy()), (Turn::Queued, 0));
+    house.hub.cancel(later, "enough").unwrap();
+    assert_eq!(house.wait(behind).turn, Turn::Done);
+    house.audit();
+}
+
+#[test]
+fn patience_counts_what_earlier_runs_have_waited_and_not_the_time_between_them() {
+    let (over, records) = failed_once("over", 0, retry(0, HOUR, false));
+    let (down, more) = failed_once("down", 10 * HOUR, retry(0, 0, false));
+    let house = started(vec![records, more], Some("exit 75"));
+    let message = house.wait(over);
+    assert_eq!((message.turn, message.attempts), (Turn::Failed, 2));
+    assert!(message.error.unwrap().contains("agent.retry_for is over"));
+    house.until("another attempt", || house.message(down).attempts == 2);
+    house.until("it waits again", || house.turn(down) == Turn::Resting);
+    let text = down.to_string();
+    let again = |json: &str| json.contains(&text) && json.contains(r#""failures":2"#);
+    assert!(house.journal.all().iter().any(|(_, json)| again(json)));
+}
+
+#[test]
+fn an_agent_that_is_back_is_asked_for_all_that_wait_but_not_before_a_retry_after() {
+    let (first, records) = failed_once("first", 0, retry(0, 0, false));
+    let (other, more) = failed_once("other", 0, retry(HOUR, 0, false));
+    let (asked, most) = failed_once("asked", 0, retry(HOUR, 0, true));
+    let house = started(vec![records, more, most], None);
+    assert_eq!(house.wait(first).turn, Turn::Done);
+    assert_eq!(house.wait(other).turn, Turn::Done);
+    assert_eq!(house.turn(asked), Turn::Resting);
+}
+
+#[test]
+fn a_failed_turn_runs_again_behind_what_waits_and_only_then() {
+    let house = House::new(Some(r#"case $m in bad*) [ -e "$GATE" ] || exit 3;; esac; echo "$m""#));
+    let [bad, good] = ["bad", "good"].map(|text| house.send("s", text));
+    assert_eq!((house.wait(bad).turn, house.wait(good).turn), (Turn::Failed, Turn::Done));
+    assert_eq!(house.hub.retry(good), Err(Denied::TooLate));
+    assert_eq!(house.hub.retry(Id::from(1)), Err(Denied::Unknown));
+    house.open_gate();
+    let sees = |who: &Who| who.session.as_deref() == Some("s");
+    assert_eq!(house.hub.failed(&sees).unwrap().len(), 1);
+    assert!(house.hub.failed(&|_| false).unwrap().is_empty());
+    house.hub.retry(bad).unwrap();
+    let json = house.journal.durable().into_iter().any(|(_, json)| json.contains("requeued"));
+    assert!(json, "it is durable when that is said");
+    let message = house.wait(bad);
+    assert_eq!((message.turn, message.attempts), (Turn::Done, 1));
+    assert_eq!(house.said("s"), [bad, good]);
+    assert_eq!(house.hub.retry(bad), Err(Denied::TooLate));
+    // What a reset has forgotten does not come back.
+    fs::remove_file(house.dir.path().join("GATE")).unwrap();
+    let again = house.send("s", "bad again");
+    house.wait(again);
+    house.hub.reset(&who("s"), "anew").unwrap();
+    assert_eq!(house.hub.retry(again), Err(Denied::TooLate));
+    house.audit();
+}
+
+#[test]
+fn only_what_waits_is_withdrawn() {
+    let house = House::new(Some(GATE));
+    let [runs, waits] = ["1", "2"].map(|text| house.send("s", text));
+    house.until_logged(1);
+    assert_eq!(house.hub.withdraw(runs, "no"), Ok(false));
+    assert_eq!(house.hub.withdraw(waits, "no"), Ok(true));
+    let text = waits.to_string();
+    let durable = house.journal.durable();
+    assert!(durable.iter().any(|(_, json)| json.contains(&text) && json.contains("cancelled")));
+    house.open_gate();
+    assert_eq!((house.wait(runs).turn, house.turn(waits)), (Turn::Done, Turn::Cancelled));
+    assert_eq!(house.hub.withdraw(runs, "no"), Ok(false));
+    house.audit();
+}
+
+#[test]
+fn crashes_of_an_agent_count_only_in_a_row() {
+    let script = r#"case $HERMES_ATTEMPT in 1|3) kill -9 $$;; 2) exit 75;; esac; echo done"#;
+    let house = House::new(Some(script));
+    let id = house.send("s", "x");
+    assert_eq!((house.wait(id).turn, house.message(id).attempts), (Turn::Done, 4));
+    house.audit();
+}

@@ -1,0 +1,240 @@
+//! Turns that wait for their agent: what comes after an attempt that failed for now, what is waited
+//! for and until when, and failed turns that an operator has run again.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::book::{Entry, Failing, Who};
+use super::cancel::Denied;
+use super::hub::{Hub, State, now};
+use super::id::Id;
+use super::life::Turn;
+use super::message::{Message, rfc3339};
+use super::reply::Run;
+use super::retry::{Attempt, pause};
+use crate::agent::Refused;
+use crate::delivery::{backoff, retry_after};
+use crate::journal::record::{Record, Retry, Step};
+use crate::journal::{self, Purpose};
+use crate::limits::{AGENT_BACK, MAX_LISTED, MAX_TURN_PAUSE};
+use crate::sys::random;
+use crate::text::quoted;
+
+/// What a turn waits for between two attempts, and until when: milliseconds since 1970, by what the
+/// wall clock says now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Why its last attempt failed.
+    pub reason: String,
+    pub next_attempt_at: u64,
+    /// When its last attempt will be made.
+    pub gives_up_at: u64,
+}
+
+/// All turns that wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waits {
+    pub turns: usize,
+    /// What the one waits for that is tried next.
+    pub next: Waiting,
+}
+
+impl Waits {
+    pub fn to_json(&self) -> String {
+        format!(r#"{{"turns":{},{}}}"#, self.turns, self.next.members())
+    }
+}
+
+impl Waiting {
+    pub fn to_json(&self) -> String {
+        format!("{{{}}}", self.members())
+    }
+
+    fn members(&self) -> String {
+        format!(
+            r#""reason":{},"next_attempt_at":"{}","gives_up_at":"{}""#,
+            quoted(&self.reason),
+            rfc3339(self.next_attempt_at),
+            rfc3339(self.gives_up_at),
+        )
+    }
+}
+
+/// The failed attempts that hold up a message: its own, or those of the first of its session.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldUp {
+    /// The message whose attempts they are.
+    pub by: Id,
+    /// When the first of them failed.
+    pub since: Instant,
+    /// When the next one is made; `None`: it runs, or waits for a place.
+    pub next: Option<Instant>,
+}
+
+impl Hub {
+    /// How old this process is, without the time for which the machine slept.
+    fn age(&self) -> Duration {
+        self.age_at(Instant::now())
+    }
+
+    fn age_at(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.began)
+    }
+
+    /// What follows an attempt that failed for now: another one, while `agent.retry_for` lasts; after
+    /// a crash of the agent, while `limits.max_attempts` allows it.
+    pub(super) fn after_failure(
+        &self,
+        entry: &Entry,
+        run: &Run,
+        error: String,
+        (crash, refused): (bool, Option<&Refused>),
+    ) -> Step {
+        let settings = self.settings();
+        let (limits, retry_for) = (&settings.config.limits, settings.config.agent.retry_for);
+        let asked = refused.and_then(|refused| refused.retry_after.as_deref());
+        let asked = asked.and_then(|value| retry_after(value, Duration::from_millis(now())));
+        let began = run.began().map_or(Duration::ZERO, |at| self.age_at(at));
+        let failing = entry.failing.as_deref();
+        let attempt = Attempt {
+            began: failing.map(|failing| failing.spent(began)),
+            spent: failing.map_or(Duration::ZERO, |failing| failing.spent(self.age())),
+            failures: failing.map_or(1, |failing| failing.failures.saturating_add(1)),
+            retry_after: asked,
+            random: chance(),
+        };
+        let cuts = entry.cuts + 1;
+        let next = if crash {
+            let allowed = usize::try_from(cuts).is_ok_and(|cuts| cuts < limits.max_attempts);
+            allowed.then(|| backoff::delay(cuts, attempt.random, MAX_TURN_PAUSE))
+        } else {
+            pause(&attempt, retry_for)
+        };
+        let detail = refused.map(Refused::to_json);
+        let Some(next) = next else {
+            let over = format!("{error} (attempt {}; agent.retry_for is over)", entry.attempts);
+            let waited = !crash && !retry_for.is_zero();
+            return Step::Failed(if waited { over } else { error }, detail);
+        };
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Step::Retry(Box::new(Retry {
+            error,
+            failures: attempt.failures,
+            spent: millis(attempt.spent),
+            pause: millis(next),
+            asked: asked.is_some(),
+            crash,
+            detail,
+        }))
+    }
+
+    /// Lets a turn rest whose attempt has just failed; returns who may start instead.
+    pub(super) fn put_off(&self, state: &mut State, id: Id) -> Vec<Id> {
+        state.book.mark_failure(id, self.age());
+        let Some(entry) = state.book.get(id) else { return state.dispatch.leave(id) };
+        let pause = entry.failing.as_ref().map_or(0, |failing| failing.pause);
+        // Its clients, and those behind it, may have waited long enough.
+        match entry.session() {
+            Some(session) => {
+                state.dispatch.tickets(session).for_each(|id| state.runs.nudge_one(id));
+            }
+            None => state.runs.nudge_one(id),
+        }
+        state.rest(id, Instant::now() + Duration::from_millis(pause))
+    }
+
+    /// At a start: what rested goes on to rest, for what is left of its pause.
+    pub(super) fn rest_again(&self, state: &mut State) {
+        let (now, age) = (Instant::now(), self.stamp().age);
+        let resting = state.book.resting();
+        state.resting.extend(resting.map(|(id, failing)| (now + failing.left(age), id)));
+    }
+
+    /// What a message waits for between two attempts.
+    pub(super) fn waiting(&self, state: &State, id: Id) -> Option<Waiting> {
+        let failing = state.book.get(id)?.failing.as_deref()?;
+        let (at, _) = state.resting.iter().find(|(_, resting)| *resting == id)?;
+        let left = at.saturating_duration_since(Instant::now());
+        let rest = self.settings().config.agent.retry_for.saturating_sub(failing.spent(self.age()));
+        let wall = |left: Duration| now() + u64::try_from(left.as_millis()).unwrap_or(0);
+        let (next_attempt_at, gives_up_at) = (wall(left), wall(rest.max(left)));
+        Some(Waiting { reason: failing.reason.clone(), next_attempt_at, gives_up_at })
+    }
+
+    /// The turns that wait for the agent.
+    pub(super) fn waits(&self, state: &State) -> Option<Waits> {
+        let resting = |id: Id| state.book.get(id).is_some_and(|e| e.turn == Turn::Resting);
+        let (_, id) = state.resting.iter().filter(|(_, id)| resting(*id)).min()?;
+        Some(Waits { turns: state.book.resting().count(), next: self.waiting(state, *id)? })
+    }
+
+    /// The failed attempts that hold a message up.
+    pub fn held_up(&self, id: Id) -> Option<HeldUp> {
+        let state = self.lock();
+        let entry = state.book.get(id).filter(|entry| !entry.turn.is_over())?;
+        let first = entry.session().and_then(|session| state.dispatch.tickets(session).next());
+        let by = first.unwrap_or(id);
+        let failing = state.book.get(by)?.failing.as_deref()?;
+        let now = Instant::now();
+        let since = now.checked_sub(failing.spent(self.age())).unwrap_or(now);
+        let next = state.resting.iter().find(|(_, resting)| *resting == by).map(|(at, _)| *at);
+        Some(HeldUp { by, since, next })
+    }
+
+    /// Messages whose turn failed, newest first, of those that `sees` says.
+    pub fn failed(&self, sees: &dyn Fn(&Who) -> bool) -> Result<Vec<Message>, journal::Refused> {
+        let ids: Vec<Id> = {
+            let state = self.lock();
+            let mine = state.book.failed().filter(|(_, entry)| sees(&entry.who));
+            mine.take(MAX_LISTED).map(|(id, _)| id).collect()
+        };
+        let messages: Result<Vec<_>, _> = ids.into_iter().map(|id| self.message(id)).collect();
+        Ok(messages?.into_iter().flatten().collect())
+    }
+
+    /// Has a failed turn run again, behind what waits in its session; of a dead letter, has its reply
+    /// sent again.
+    pub fn retry(self: &Arc<Self>, id: Id) -> Result<(), Denied> {
+        let mut state = self.lock();
+        let entry = state.book.get(id).ok_or(Denied::Unknown)?;
+        if entry.turn != Turn::Failed {
+            drop(state);
+            return self.revive(id);
+        }
+        if !state.book.may_be_requeued(entry) {
+            return Err(Denied::TooLate);
+        }
+        let session = entry.session();
+        let record = Record::step(id, 0, self.stamp(), Step::Requeued);
+        self.write(&mut state, &record, Purpose::NewWork)?;
+        state.dispatch.restore(id, session);
+        let ids = state.dispatch.fill();
+        let begun = self.begin(&mut state, ids);
+        let number = self.journal.last();
+        drop(state);
+        self.employ(begun);
+        Ok(self.sync(number)?)
+    }
+}
+
+impl State {
+    /// The agent may be back: whoever waits for it tries again within [`AGENT_BACK`], but for those
+    /// whom the upstream itself told to wait.
+    pub(super) fn hurry(&mut self) {
+        let asked = |failing: &Failing| failing.asked;
+        for (at, id) in &mut self.resting {
+            let failing = self.book.get(*id).and_then(|entry| entry.failing.as_deref());
+            if !failing.is_some_and(asked) {
+                let share = u32::try_from(chance() % 1000).unwrap_or(0);
+                *at = (*at).min(Instant::now() + AGENT_BACK * share / 1000);
+            }
+        }
+    }
+}
+
+fn chance() -> u64 {
+    let mut chance = [0; 8];
+    let _ = random::fill(&mut chance);
+    u64::from_ne_bytes(chance)
+}
