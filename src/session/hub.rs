@@ -64,6 +64,8 @@ pub struct Hub {
 
 #[derive(Debug)]
 pub(super) struct State {
+    /// Turns may begin.
+    pub(super) open: bool,
     pub(super) book: Book,
     pub(super) dispatch: Dispatch<Id, Digest>,
     /// Messages without a record that wait on their connection for a place.
@@ -118,7 +120,8 @@ impl Hub {
         let mut book = book;
         book.requeue();
         let clock = Clock::new(book.clock(), book.newest(), clocks.boot(), clocks.read());
-        let mut dispatch = Dispatch::new(bounds(&settings.config));
+        // What comes before the hub is open waits behind what was there.
+        let mut dispatch = Dispatch::new(Bounds { turns: 0, ..bounds(&settings.config) });
         for (id, entry) in book.entries().filter(|(_, entry)| !entry.turn.is_over()) {
             dispatch.restore(id, entry.session());
             if entry.turn == Turn::Resting {
@@ -126,6 +129,7 @@ impl Hub {
             }
         }
         let state = State {
+            open: false,
             dispatch,
             waiting: Vec::new(),
             runs: Runs::default(),
@@ -171,7 +175,7 @@ impl Hub {
         let mut state = self.lock();
         // Whose key was taken away stops following.
         state.followers.iter().for_each(|follower| follower.raise());
-        let ids = state.dispatch.rebound(bounds);
+        let ids = if state.open { state.dispatch.rebound(bounds) } else { Vec::new() };
         // It may be what they wait for.
         state.hurry();
         let begun = self.begin(&mut state, ids);

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::book::{Digest, Entry, Party};
-use super::hub::{Hub, State};
+use super::hub::{Hub, State, bounds};
 use super::id::Id;
 use crate::digests::Digests;
 use crate::journal::{Condition, Refused, record};
@@ -51,7 +51,8 @@ impl Hub {
         self.transcripts.take_back_lent();
         let mut state = self.lock();
         self.rest_again(&mut state);
-        let ids = state.dispatch.fill();
+        state.open = true;
+        let ids = state.dispatch.rebound(bounds(&self.settings().config));
         let begun = self.begin(&mut state, ids);
         drop(state);
         self.employ(begun);
