@@ -2,8 +2,11 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+
+use crate::sys::fs::may_pass;
 
 /// Why a process of ours ends, as its exit status tells it (sysexits.h where a name exists there).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +25,8 @@ pub enum Exit {
     Unavailable,
     /// 75: a restart was asked for, or try again later (`EX_TEMPFAIL`).
     Restart,
-    /// 78: the configuration is wrong (`EX_CONFIG`); the service manager does not try again.
+    /// 78: the operator must act (`EX_CONFIG`), and the service manager does not try again. Never for
+    /// an error that may pass.
     Config,
     /// 143: terminated by a signal that nobody planned (128 + SIGTERM).
     Terminated,
@@ -42,6 +46,11 @@ impl Exit {
             Exit::Config => 78,
             Exit::Terminated => 143,
         }
+    }
+
+    /// For a file that is needed and cannot be used.
+    pub fn for_file(error: &io::Error) -> Exit {
+        if may_pass(error) { Exit::Unavailable } else { Exit::Config }
     }
 }
 

@@ -176,6 +176,15 @@ pub const STREAM_PATIENCE: Duration = Duration::from_millis(200);
 /// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
 pub const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the exit waits for its line in the history: far above what a busy disk takes for one sync.
+pub const HISTORY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a verdict waits for the planned-stop marker: it is in a memory file system as a rule.
+pub const MARKER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bytes of what a child says of its work: an error of the system with a path.
+pub const MAX_CHILD_WORDS: u64 = 8 << 10;
+
 /// How often STATUS= tells what a drain waits for.
 pub const REPORT_EVERY: Duration = Duration::from_secs(1);
 
@@ -208,12 +217,23 @@ pub const MAX_STRANGERS: usize = 1000;
 /// request takes on a loaded machine, and over a slow line.
 pub const STRANGERS_MOMENT: Duration = Duration::from_millis(500);
 
+/// How long a connection that has to leave may take without counting: its thread needs some
+/// microseconds, unless it hangs.
+pub const LEAVING_MOMENT: Duration = Duration::from_secs(1);
+
 /// How many connections leave when the system is short of descriptors or threads: enough for the
 /// control socket and a turn or two. Also how many may leave for one that comes.
 pub const SHORTAGE_ROOM: usize = 16;
 
-/// How long fewer are let in after that.
-pub const SHORTAGE_LASTS: Duration = Duration::from_secs(10);
+/// How long a shortage counts, and fewer are let in: accepting is tried again much sooner, so that one
+/// which lasts is seen again within it, and one that has passed keeps nobody out for long.
+pub const SHORTAGE_LASTS: Duration = Duration::from_millis(600);
+
+/// How often it is said that connections cannot be accepted: twenty lines a second would hide all others.
+pub const SHORTAGE_LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// What a client of the spare thread may take for its request and to read the answer: others wait.
+pub const SPARE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Tasks that connections leave to others: our own threads, control connections, deliveries.
 pub const RESERVED_TASKS: usize = 32;
@@ -348,7 +368,18 @@ pub const AGENT_READS: usize = (1 << 20) / AGENT_READ + 1;
 /// time for that, unless the child belongs to another user or hangs in a system call.
 pub const REAP_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long the exit waits for a thread that is starting a child, to kill that one too.
+/// How long the end of a turn waits for the end of what was killed with it: time for a storm of new
+/// processes to be put down, and little enough for the stop budget.
+pub const LEFTOVERS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often it looks.
+pub const LEFTOVERS_PAUSE: Duration = Duration::from_millis(1);
+
+/// Searches for what turns have left, at once: each is a thread for as long as a process hangs that
+/// it looks at. More than turns end at one time, and no more.
+pub const MAX_SWEEPS: usize = 64;
+
+/// How long one client that reads slowly may keep an agent's deadline from being looked at.
 pub const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Instructions that an agent gets as a variable: with its name and NUL it stays below the system's
@@ -367,7 +398,7 @@ pub const MAX_STDERR_LOGGED: usize = 64 << 10;
 /// The most that we take of what systemctl prints; `list-jobs` and `show` stay far below.
 pub const MAX_SYSTEMCTL_OUTPUT: usize = 256 << 10;
 
-/// How long a reader of our log that does not read may hold us up for a line; then the line is lost.
+/// How long a reader of our log that does not read may hold us up, once: then lines are lost and counted.
 pub const LOG_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The most bytes of a log line: less than PIPE_BUF (4096, pipe(7)), so that a pipe which takes a
@@ -380,6 +411,9 @@ pub const SYSLOG_RECONNECT: Duration = Duration::from_millis(100);
 /// How long a syslog daemon that does not read may hold up the thread that logs.
 pub const SYSLOG_PATIENCE: Duration = Duration::from_millis(200);
 
+/// How long it is left alone then; lines go to standard error meanwhile.
+pub const SYSLOG_BACK_OFF: Duration = Duration::from_secs(5);
+
 // ---- Messages.
 
 /// How long a settled message is known: idempotency keys hold for a day, as the usual APIs have it.
@@ -387,6 +421,21 @@ pub const KEEP_RESULTS_FOR: Duration = Duration::from_secs(24 * HOUR);
 
 /// A month: whoever has not looked at a dead letter by then never will.
 pub const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(30 * 24 * HOUR);
+
+/// What was ended for less than this while the machine was on is not old, whatever the clocks say of
+/// the time in between: a wrong clock at one start after the other must not make a client's repeat of
+/// a request a second turn.
+pub const KEEP_UPTIME: Duration = Duration::from_secs(HOUR);
+
+/// What a reboot may add to ages: off every night counts in full, a clock that is years off does not.
+pub const MAX_OFF: Duration = Duration::from_secs(24 * HOUR);
+
+/// How long the journal may go without a record before one says the time: a part of [`MAX_OFF`], so
+/// that with a night behind it no time is lost.
+pub const CLOCK_ROUND: Duration = Duration::from_secs(6 * HOUR);
+
+/// Ages do not differ by more from one record to the next: those of [`CLOCK_ROUND`] are in between.
+pub const MAX_AGE_STEP: Duration = Duration::from_secs(366 * 24 * HOUR);
 
 /// Dead letters at once; beyond them the oldest go.
 pub const MAX_DEAD_LETTERS: usize = 10_000;
@@ -401,6 +450,12 @@ pub const RECENT_PARTIES: usize = 64;
 
 /// Between two tries to write a record that a disk has no room for.
 pub const DISK_PAUSE: Duration = Duration::from_millis(500);
+
+/// Between two tries to start a thread that the system did not have: work goes on within a moment.
+pub const THREAD_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long a shortage is said after work last had to wait for it: some of these pauses.
+pub const SHORTAGE_VALID: Duration = Duration::from_secs(2);
 
 /// How long a record that nobody waits for may stay unsynced: the next message usually takes it
 /// along, for nothing.
@@ -553,8 +608,28 @@ pub const JOURNAL_AHEAD: u64 = 1 << 20;
 /// the record itself; 16 bytes of memory each.
 pub const JOURNAL_STEP: u64 = 16 << 10;
 
-/// How often a journal that lacks room is looked at again.
-pub const JOURNAL_PROBE: Duration = Duration::from_secs(1);
+/// How often it is looked whether a journal that lacks room has some again, and whether its path still
+/// leads to it.
+pub const JOURNAL_PROBE: Duration = Duration::from_secs(2);
+
+/// A call to the disk that takes longer degrades the gateway: readers of `/ready` wait for some seconds
+/// at most, and a disk that works answers within a few hundred milliseconds.
+pub const DISK_SLOW: Duration = Duration::from_millis(1500);
+
+/// From then on requests are refused that would wait for the disk: until then it may be a slow one, such
+/// as a memory card under load.
+pub const DISK_HANGS: Duration = Duration::from_secs(5);
+
+/// How long `/v1/status` waits for what a hung disk may keep from being told: its readers wait for
+/// [`CONTROL_PATIENCE`].
+pub const STATUS_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Between two tries to take a lock with a deadline; one is held for some microseconds.
+pub const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long a gateway whose journal was removed says so before it ends: a monitor that looks every ten
+/// seconds sees it.
+pub const LOSS_SHOWN: Duration = Duration::from_secs(20);
 
 /// What one read of the journal takes: some steps of the index.
 pub const JOURNAL_BUFFER: usize = 32 * KIB;

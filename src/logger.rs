@@ -4,16 +4,18 @@
 #![forbid(unsafe_code)]
 
 use std::env;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, LogFormat, LoggerBackend, Severity};
 
 use crate::config::LogTarget;
-use crate::limits::{LOG_PATIENCE, MAX_LOG_LINE, SYSLOG_PATIENCE, SYSLOG_RECONNECT};
+use crate::limits::{
+    LOG_PATIENCE, MAX_LOG_LINE, SYSLOG_BACK_OFF, SYSLOG_PATIENCE, SYSLOG_RECONNECT,
+};
 use crate::sys::clock::Utc;
 use crate::sys::fd::device_and_inode;
 use crate::sys::poll::{Interest, poll};
@@ -22,8 +24,12 @@ use crate::text::escaped;
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-struct Logger {
-    sink: Mutex<Sink>,
+struct Logger(Mutex<State>);
+
+struct State {
+    sink: Sink,
+    /// Lines that nobody took since the last one that was. While there are any, none is waited for.
+    lost: u64,
 }
 
 enum Sink {
@@ -37,7 +43,8 @@ enum Sink {
 struct Syslog {
     process: String,
     connection: Option<syslog::Logger<LoggerBackend, Format>>,
-    tried: Option<Instant>,
+    /// It is left alone until then.
+    again: Option<Instant>,
 }
 
 /// RFC 3164 without the time, which every local syslog daemon adds itself: the crate's own format
@@ -64,16 +71,16 @@ pub fn set(level: LevelFilter, target: LogTarget, name: &str) {
         LogTarget::Journal => Sink::Journal,
         LogTarget::Syslog => {
             let process = name.to_owned();
-            Sink::Syslog(Box::new(Syslog { process, connection: None, tried: None }))
+            Sink::Syslog(Box::new(Syslog { process, connection: None, again: None }))
         }
     };
     let mut sink = Some(sink);
     let logger = LOGGER.get_or_init(|| {
         let first = sink.take().unwrap_or(Sink::Plain);
-        Logger { sink: Mutex::new(first) }
+        Logger(Mutex::new(State { sink: first, lost: 0 }))
     });
     match sink {
-        Some(sink) => *logger.sink.lock().unwrap_or_else(PoisonError::into_inner) = sink,
+        Some(sink) => logger.lock().sink = sink,
         // The first call: an error would mean that somebody else has set a logger, and nobody does.
         None => drop(log::set_logger(logger)),
     }
@@ -96,6 +103,12 @@ fn stderr_is_journal() -> bool {
     stream == format!("{device}:{inode}")
 }
 
+impl Logger {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level()
@@ -107,35 +120,64 @@ impl Log for Logger {
             let end = (0..=MAX_LOG_LINE).rev().find(|at| message.is_char_boundary(*at));
             message.truncate(end.unwrap_or(0));
         }
-        let level = record.level();
-        match &mut *self.sink.lock().unwrap_or_else(PoisonError::into_inner) {
-            Sink::Journal => to_stderr(&format!("<{}>{message}\n", priority(level))),
-            Sink::Plain => plain(level, &message),
-            Sink::Syslog(syslog) => {
-                if syslog.send(level, &message).is_err() {
-                    plain(level, &message);
-                }
-            }
+        self.lock().write(record.level(), &message);
+    }
+
+    /// Says what was lost, where that can be said by now.
+    fn flush(&self) {
+        self.lock().report_lost();
+    }
+}
+
+impl State {
+    /// Writes a line, or counts it as lost. Only the first that is lost is waited for: a reader that does
+    /// not read costs lines, and neither turns nor a stop their time.
+    fn write(&mut self, level: Level, message: &str) {
+        let patience = if self.lost == 0 { LOG_PATIENCE } else { Duration::ZERO };
+        self.report_lost();
+        if self.lost > 0 || !self.sink.write(level, message, patience) {
+            self.lost += 1;
         }
     }
 
-    fn flush(&self) {}
-}
-
-fn plain(level: Level, message: &str) {
-    let time = Utc::new(SystemTime::now()).rfc3339();
-    to_stderr(&format!("{time} {level:<5} {message}\n"));
-}
-
-/// One write a line, so that lines of several processes do not mix. A reader that does not read
-/// costs a line, not the gateway: it may hold us up for `LOG_PATIENCE` only. Nobody could be told of
-/// an error.
-fn to_stderr(line: &str) {
-    let mut stderr = io::stderr().lock();
-    let room = poll(&mut [Interest::write(stderr.as_fd())], Some(LOG_PATIENCE));
-    if room.is_ok_and(|ready| ready > 0) {
-        let _ = stderr.write_all(line.as_bytes());
+    /// Says how many lines were lost, if there is room for that.
+    fn report_lost(&mut self) {
+        if self.lost == 0 {
+            return;
+        }
+        let words = format!("{} lines were lost: the log could not be written", self.lost);
+        if self.sink.write(Level::Warn, &words, Duration::ZERO) {
+            self.lost = 0;
+        }
     }
+}
+
+impl Sink {
+    /// Says whether anybody took it.
+    fn write(&mut self, level: Level, message: &str, patience: Duration) -> bool {
+        let plain = || {
+            let time = Utc::new(SystemTime::now()).rfc3339();
+            format!("{time} {level:<5} {message}\n")
+        };
+        let line = match self {
+            Sink::Journal => format!("<{}>{message}\n", priority(level)),
+            Sink::Plain => plain(),
+            Sink::Syslog(syslog) => {
+                if syslog.send(level, message) {
+                    return true;
+                }
+                plain()
+            }
+        };
+        write_within(io::stderr().lock(), &line, patience)
+    }
+}
+
+/// One write, so that lines of several processes do not mix. A reader that does not read holds us up for
+/// this long only. Says whether it was written.
+pub fn write_within(mut out: impl Write + AsFd, text: &str, patience: Duration) -> bool {
+    let room = poll(&mut [Interest::write(out.as_fd())], Some(patience));
+    room.is_ok_and(|ready| ready > 0) && out.write_all(text.as_bytes()).is_ok()
 }
 
 /// The priorities of syslog(3).
@@ -149,42 +191,53 @@ fn priority(level: Level) -> u8 {
 }
 
 impl Syslog {
-    /// Sends one message; where the daemon has gone, connects once more.
-    fn send(&mut self, level: Level, message: &str) -> Result<(), ()> {
-        if self.connection.is_some() && self.try_send(level, message).is_ok() {
-            return Ok(());
+    /// Sends one message; where the daemon has gone, connects once more. Says whether it was sent.
+    fn send(&mut self, level: Level, message: &str) -> bool {
+        for _ in 0..2 {
+            if self.connection.is_none() && self.connect().is_err() {
+                return false;
+            }
+            let sent = self.try_send(level, message);
+            if sent.is_ok() {
+                return true;
+            }
+            self.connection = None;
+            if matches!(sent, Err(syslog::Error::Write(e)) if e.kind() == ErrorKind::WouldBlock) {
+                // It is there and does not read: the next line does not wait for it again.
+                self.again = Some(Instant::now() + SYSLOG_BACK_OFF);
+                return false;
+            }
         }
-        self.connect()?;
-        self.try_send(level, message)
+        false
     }
 
-    fn try_send(&mut self, level: Level, message: &str) -> Result<(), ()> {
-        let connection = self.connection.as_mut().ok_or(())?;
-        let sent = match level {
+    fn try_send(&mut self, level: Level, message: &str) -> syslog::Result<()> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        match level {
             Level::Error => connection.err(message),
             Level::Warn => connection.warning(message),
             Level::Info => connection.info(message),
             Level::Debug | Level::Trace => connection.debug(message),
-        };
-        if sent.is_err() {
-            self.connection = None;
         }
-        sent.map_err(drop)
     }
 
     fn connect(&mut self) -> Result<(), ()> {
-        if self.tried.is_some_and(|tried| tried.elapsed() < SYSLOG_RECONNECT) {
+        if self.again.is_some_and(|again| Instant::now() < again) {
             return Err(());
         }
-        self.tried = Some(Instant::now());
+        self.again = Some(Instant::now() + SYSLOG_RECONNECT);
         let formatter = Format { process: self.process.clone(), pid: Pid::own() };
         let connection = syslog::unix(formatter).map_err(drop)?;
-        if let LoggerBackend::Unix(socket) = &connection.backend {
-            socket.set_write_timeout(Some(SYSLOG_PATIENCE)).map_err(drop)?;
+        let patience = Some(SYSLOG_PATIENCE);
+        match &connection.backend {
+            LoggerBackend::Unix(socket) => socket.set_write_timeout(patience),
+            LoggerBackend::UnixStream(socket) => socket.get_ref().set_write_timeout(patience),
+            LoggerBackend::Udp(..) | LoggerBackend::Tcp(_) => Ok(()),
         }
+        .map_err(drop)?;
         self.connection = Some(connection);
         // A daemon that took the connection may go away at once: then try again without waiting.
-        self.tried = None;
+        self.again = None;
         Ok(())
     }
 }

@@ -7,201 +7,206 @@
 
 mod converse;
 mod environment;
+mod group;
+mod program;
+mod tree;
 
 pub use converse::{Answer, How, Order, Taken, capture, converse, feed, read_now};
 pub use environment::environment;
+pub use program::{Program, find_program};
+pub use tree::Leftovers;
 
-use std::env;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::limits::{LOCK_PATIENCE, REAP_PATIENCE};
+use crate::limits::REAP_PATIENCE;
 use crate::sys::fd::{limit, set_limit_of};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::proc;
 use crate::sys::process::{self, Pid, PidFd, Signal, Status};
-use crate::sys::spawn::{self, Manner};
+use crate::sys::spawn::{self, Manner, Place};
+use tree::{Run, Tree};
 
-/// Variables that are the service manager's word to one process only (systemd.exec(5)): a child
-/// that had them could speak in our name or take itself for us.
-pub const NOT_FOR_CHILDREN: [&str; 9] = [
-    "INVOCATION_ID",
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "LISTEN_PIDFDID",
-    "SYSTEMD_EXEC_PID",
-];
+/// Where a child's number is: 0 until it has one.
+type Slot = Arc<AtomicI32>;
 
 /// The children that somebody here waits for.
 #[derive(Debug, Default)]
 pub struct Children {
-    known: Mutex<Vec<Pid>>,
-    /// Those that would not end when they were killed (another user's, or deep in the kernel).
-    abandoned: Mutex<Vec<Pid>>,
+    /// With a place for each that is being started: its number is there before it runs, and no lock
+    /// is held while it does (an exec may hang on a dead network file system).
+    known: Mutex<Vec<Slot>>,
+    /// Held by whoever reaps orphans: the kernel's list of them is whole only if none goes meanwhile.
+    reaping: Mutex<()>,
     /// The soft limit on descriptors that we were started with, and that children get.
     descriptors: Option<u64>,
-    /// We are process 1, and reap whatever nobody here waits for.
-    reaper: bool,
-}
-
-/// A program to start: an absolute path, arguments and variables.
-#[derive(Clone, Debug)]
-pub struct Program {
-    path: PathBuf,
-    arguments: Vec<OsString>,
-    environment: Vec<(OsString, OsString)>,
-}
-
-impl Program {
-    /// A program with our own environment, less what is for us alone.
-    pub fn new(path: PathBuf) -> Program {
-        let ours = |(name, _): &(OsString, OsString)| !NOT_FOR_CHILDREN.iter().any(|n| name == n);
-        Program::with_environment(path, env::vars_os().filter(ours).collect())
-    }
-
-    /// The program of a `command` in the configuration: a path, or a name on `PATH`.
-    pub fn configured(
-        command: &[String],
-        environment: Vec<(OsString, OsString)>,
-    ) -> io::Result<Program> {
-        let [program, arguments @ ..] = command else {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "no command is configured"));
-        };
-        let path = if program.contains('/') { program.into() } else { find_program(program)? };
-        Ok(Program::with_environment(path, environment).args(arguments))
-    }
-
-    /// A program with exactly these variables; where a name comes twice, the later one counts.
-    pub fn with_environment(path: PathBuf, environment: Vec<(OsString, OsString)>) -> Program {
-        Program { path, arguments: Vec::new(), environment }
-    }
-
-    #[must_use]
-    pub fn args(mut self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Program {
-        self.arguments.extend(arguments.into_iter().map(Into::into));
-        self
-    }
-
-    #[must_use]
-    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Program {
-        self.environment.push((name.into(), value.into()));
-        self
-    }
-
-    #[must_use]
-    pub fn env_remove(mut self, name: &str) -> Program {
-        self.environment.retain(|(known, _)| known != name);
-        self
-    }
-
-    /// Replaces this process by the program; it keeps our environment. Returns only with why not.
-    pub fn replace_us(&self) -> io::Error {
-        spawn::replace_by(&self.path, &self.arguments)
-    }
-
-    /// `NAME=VALUE`, each name once.
-    fn variables(&self) -> Vec<OsString> {
-        let all = &self.environment;
-        let last = |at: usize| !all[at + 1..].iter().any(|(later, _)| *later == all[at].0);
-        let text = |at: usize| {
-            let (name, value) = &all[at];
-            let mut text = OsString::with_capacity(name.len() + 1 + value.len());
-            text.extend([name.as_os_str(), "=".as_ref(), value]);
-            text
-        };
-        (0..all.len()).filter(|at| last(*at)).map(text).collect()
-    }
+    /// Set where a gateway runs: we inherit what children leave, and end it.
+    run: OnceLock<Run>,
 }
 
 impl Children {
     pub fn new() -> Arc<Children> {
-        let reaper = Pid::own().get() == 1;
-        let descriptors = limit().ok();
-        Arc::new(Children { descriptors, reaper, ..Children::default() })
+        Arc::new(Children { descriptors: limit().ok(), ..Children::default() })
     }
 
-    /// Starts a child. Dropping it kills and reaps it.
+    /// From now on this process is the one of `gateway`: what its children leave becomes ours. To be
+    /// followed by [`Children::settle`].
+    ///
+    /// # Errors
+    /// Those of prctl(2) and getrandom(2).
+    pub fn serve(&self, gateway: &str) -> io::Result<()> {
+        process::become_subreaper()?;
+        let _ = self.run.set(Run::begin(gateway)?);
+        Ok(())
+    }
+
+    /// Ends what a run of this gateway that was killed has left; until then nothing is started but
+    /// helpers. `own`: our control group, where the service manager has delegated it to us.
+    pub fn settle(&self, own: Option<&str>) {
+        if let Some(run) = self.run.get() {
+            run.settle(own.and_then(group::usable));
+        }
+    }
+
+    /// Starts a helper, which has nothing to leave behind. Dropping it kills and reaps it.
     ///
     /// # Errors
     /// Those of [`spawn::spawn`], and of pidfd_open(2) (Linux before 5.3).
     pub fn spawn(self: &Arc<Self>, program: &Program, manner: Manner) -> io::Result<Child> {
-        self.reap_abandoned();
-        let variables = program.variables();
-        // An exec can hang (a program on a dead network file system), and then only this thread may
-        // hang with it. But process 1 must not reap a child before its name is here.
-        let held = self.reaper.then(|| lock(&self.known));
-        let spawned = spawn::spawn(&program.path, &program.arguments, &variables, manner)?;
+        self.start(program, manner, None)
+    }
+
+    /// Starts a child that leads a process group. Whatever it starts ends with it, or as `leftovers`
+    /// has it.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn spawn_tree(
+        self: &Arc<Self>,
+        program: &Program,
+        leftovers: Leftovers,
+        stdin: bool,
+    ) -> io::Result<Child> {
+        let manner = Manner { stdin, own_group: true, shielded: false };
+        match leftovers {
+            Leftovers::Kill => self.start(program, manner, self.run.get().map(Run::tree)),
+            Leftovers::Keep => {
+                let mut child = self.start(program, manner, None)?;
+                child.keep = true;
+                Ok(child)
+            }
+        }
+    }
+
+    fn start(
+        self: &Arc<Self>,
+        program: &Program,
+        manner: Manner,
+        mut tree: Option<Tree>,
+    ) -> io::Result<Child> {
+        let mut variables = program.variables();
+        variables.extend(tree.as_ref().map(Tree::variable));
+        let slot = Slot::default();
+        lock(&self.known).push(Arc::clone(&slot));
+        let group = tree.as_ref().and_then(Tree::group).map(|group| group.dir());
+        let place = Place { number: &slot, group };
+        let born = spawn::spawn(&program.path, &program.arguments, &variables, manner, place)
+            .and_then(|spawned| match PidFd::open(spawned.pid) {
+                Ok(pidfd) => Ok((spawned, pidfd)),
+                Err(e) => {
+                    process::kill(spawned.pid);
+                    let _ = process::wait(spawned.pid);
+                    Err(e)
+                }
+            });
+        let (spawned, pidfd) = match born {
+            Ok(born) => born,
+            Err(e) => {
+                self.forget(&slot);
+                self.end_tree(tree);
+                return Err(e);
+            }
+        };
         let pid = spawned.pid;
         if let Some(soft) = self.descriptors {
             set_limit_of(pid, soft);
         }
-        held.unwrap_or_else(|| lock(&self.known)).push(pid);
-        match PidFd::open(pid) {
-            Ok(pidfd) => Ok(Child {
-                pid,
-                pidfd,
-                stdin: spawned.stdin,
-                stdout: Some(spawned.stdout),
-                stderr: Some(spawned.stderr),
-                reaped: false,
-                family: Arc::clone(self),
-            }),
-            Err(e) => {
-                process::kill(pid);
-                let _ = process::wait(pid);
-                lock(&self.known).retain(|known| *known != pid);
-                Err(e)
-            }
+        if let Some(tree) = tree.as_mut().filter(|_| !spawned.joined) {
+            tree.without_group();
+        }
+        Ok(Child {
+            pid,
+            pidfd,
+            stdin: spawned.stdin,
+            stdout: Some(spawned.stdout),
+            stderr: Some(spawned.stderr),
+            tree,
+            keep: false,
+            reaped: false,
+            slot,
+            family: Arc::clone(self),
+        })
+    }
+
+    /// Reaps what was handed to us and has ended. Children of our own are left to who waits for them.
+    pub fn reap_orphans(&self) {
+        self.orphans();
+    }
+
+    /// What was handed to us and lives; what has ended of it is reaped.
+    fn orphans(&self) -> Vec<Pid> {
+        let _one = lock(&self.reaping);
+        let mut all = proc::children_of_main_thread();
+        all.retain(|pid| {
+            // In this order: a child that has ended has run, and so its number is in its slot.
+            let ended = process::has_ended(*pid);
+            let known = lock(&self.known);
+            let is_known = known.iter().any(|slot| slot.load(Ordering::SeqCst) == pid.get());
+            let is_gone = !is_known && ended && process::reap(*pid);
+            !is_known && !is_gone
+        });
+        all
+    }
+
+    /// Kills every group that a child of ours leads, and what children have started: before an exit
+    /// that waits for nobody.
+    pub fn end_all(self: &Arc<Self>) {
+        let Some(run) = self.run.get() else { return };
+        let all = Arc::clone(self);
+        run.end(move || {
+            // Under the lock: nobody reaps one meanwhile.
+            let known = lock(&all.known);
+            let pids = known.iter().filter_map(|slot| Pid::new(slot.load(Ordering::SeqCst)));
+            let killed = pids.inspect(|pid| drop(process::signal_group(*pid, Signal::Kill)));
+            let killed: Vec<Pid> = killed.collect();
+            drop(known);
+            [killed, all.orphans()].concat()
+        });
+    }
+
+    fn end_tree(self: &Arc<Self>, tree: Option<Tree>) {
+        if let Some(tree) = tree {
+            let all = Arc::clone(self);
+            tree.end(move || all.orphans());
         }
     }
 
-    /// Reaps what was handed to us as process 1. Children of our own are left to who waits for them.
-    /// Says whether it could: not while a child is being started.
-    pub fn reap_orphans(&self) -> bool {
-        let Ok(known) = self.known.try_lock() else {
-            return false;
-        };
-        let orphans = proc::children_of_main_thread();
-        for orphan in orphans.into_iter().filter(|pid| !known.contains(pid)) {
-            process::reap(orphan);
-        }
-        true
+    /// Whether no child of ours runs, as far as that can be told at once.
+    pub fn are_gone(&self) -> bool {
+        self.known.try_lock().is_ok_and(|known| known.is_empty())
     }
 
-    /// Kills every group that a child of ours leads: before an exit that waits for nobody.
-    pub fn kill_groups(&self) {
-        let deadline = Instant::now() + LOCK_PATIENCE;
-        loop {
-            if let Ok(known) = self.known.try_lock() {
-                for pid in known.iter() {
-                    let _ = process::signal_group(*pid, Signal::Kill);
-                }
-                return;
-            }
-            if Instant::now() >= deadline {
-                return;
-            }
-            std::thread::yield_now();
-        }
-    }
-
-    fn reap_abandoned(&self) {
-        lock(&self.abandoned).retain(|pid| !process::reap(*pid));
+    fn forget(&self, slot: &Slot) {
+        lock(&self.known).retain(|known| !Arc::ptr_eq(known, slot));
     }
 }
 
-fn lock(pids: &Mutex<Vec<Pid>>) -> MutexGuard<'_, Vec<Pid>> {
-    pids.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A child of ours that is not reaped yet, and our ends of its pipes until they are taken.
@@ -212,7 +217,12 @@ pub struct Child {
     pub stderr: Option<File>,
     pid: Pid,
     pidfd: PidFd,
+    /// What it starts; `None`: a helper, or it is kept.
+    tree: Option<Tree>,
+    /// Once it has ended by itself, its group lives on.
+    keep: bool,
     reaped: bool,
+    slot: Slot,
     family: Arc<Children>,
 }
 
@@ -225,20 +235,27 @@ impl Child {
     /// Signals the process group that the child leads, or the child itself where it has left that
     /// group; a kill goes to both, while a second SIGTERM would mean more than the first. Whom we
     /// may not signal, or who is gone, is passed over.
-    pub fn signal(&self, signal: Signal) {
+    pub fn signal(&mut self, signal: Signal) {
+        if let Some(tree) = self.tree.as_mut().filter(|_| !process::has_ended(self.pid)) {
+            tree.note(self.pid);
+        }
         let reached = process::signal_group(self.pid, signal).unwrap_or(false);
         if !reached || signal == Signal::Kill {
             let _ = self.pidfd.send(signal);
         }
     }
 
-    /// Ends the group and reaps the child. In this order: while the child is not reaped its number
-    /// belongs to nobody else.
+    /// Ends the group, reaps the child, and ends what else it has started. In this order: while the
+    /// child is not reaped its number belongs to nobody else.
     pub fn end(&mut self) -> io::Result<Status> {
-        self.signal(Signal::Kill);
+        if !(self.keep && process::has_ended(self.pid)) {
+            self.signal(Signal::Kill);
+        }
         // One that we may not kill ends by itself, or by having nobody to print for.
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
-        self.wait(REAP_PATIENCE)
+        let status = self.wait(REAP_PATIENCE);
+        self.family.end_tree(self.tree.take());
+        status
     }
 
     /// Reaps the child.
@@ -256,7 +273,7 @@ impl Child {
         let family = Arc::clone(&self.family);
         let mut known = lock(&family.known);
         let status = process::wait(self.pid);
-        known.retain(|pid| *pid != self.pid);
+        known.retain(|slot| !Arc::ptr_eq(slot, &self.slot));
         self.reaped = true;
         status
     }
@@ -268,31 +285,15 @@ fn left(deadline: Instant) -> Duration {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if self.reaped {
-            return;
+        if !self.reaped {
+            let _ = self.pidfd.send(Signal::Kill);
+            if self.wait(REAP_PATIENCE).is_err() {
+                // Another user's, or deep in the kernel: reaped as an orphan, if it ever ends.
+                self.family.forget(&self.slot);
+            }
         }
-        let _ = self.pidfd.send(Signal::Kill);
-        if self.wait(REAP_PATIENCE).is_err() {
-            lock(&self.family.known).retain(|pid| *pid != self.pid);
-            lock(&self.family.abandoned).push(self.pid);
-        }
+        self.family.end_tree(self.tree.take());
     }
-}
-
-/// Finds a program on `PATH`, else in the places where systemd's own are.
-pub fn find_program(name: &str) -> io::Result<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/bin", "/bin", "/usr/local/bin"].map(PathBuf::from);
-    let mut places = env::split_paths(&path).filter(|dir| dir.is_absolute()).chain(usual);
-    let runs = |file: &PathBuf| {
-        file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    places.find_map(|dir| Some(dir.join(name)).filter(runs)).ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("there is no {name} on PATH or in /usr/bin"),
-        )
-    })
 }
 
 #[cfg(test)]
@@ -342,13 +343,7 @@ mod tests {
         let children = Children::new();
         let mut child = children.spawn(&shell("exit 7"), PLAIN).unwrap();
         poll(&mut [Interest::read(child.ended())], Some(Duration::from_secs(20))).unwrap();
-        assert!(children.reap_orphans());
+        children.reap_orphans();
         assert_eq!(child.wait(REAP_PATIENCE).unwrap(), Status::Exited(7));
-    }
-
-    #[test]
-    fn programs_are_found_without_a_path() {
-        assert!(find_program("sh").is_ok());
-        assert!(find_program("no-such-program-here").is_err());
     }
 }

@@ -2,7 +2,11 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::thread::{Builder, JoinHandle};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::limits::THREAD_PAUSE;
 
 /// Starts a thread with a stack of this many bytes.
 pub fn spawn(
@@ -11,4 +15,24 @@ pub fn spawn(
     work: Box<dyn FnOnce() + Send>,
 ) -> io::Result<JoinHandle<()>> {
     Builder::new().name(name.to_owned()).stack_size(stack).spawn(work)
+}
+
+/// The same for work that has to be done: where there is no thread it tries again for so long.
+pub fn spawn_with_retry(
+    name: &str,
+    stack: usize,
+    work: Box<dyn FnOnce() + Send>,
+    patience: Duration,
+) -> io::Result<JoinHandle<()>> {
+    // One that cannot be started drops what it was given.
+    let (work, deadline) = (Arc::new(Mutex::new(Some(work))), Instant::now() + patience);
+    loop {
+        let work = Arc::clone(&work);
+        let take = move || work.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let run = move || take().into_iter().for_each(|work| work());
+        match spawn(name, stack, Box::new(run)) {
+            Err(_) if Instant::now() < deadline => thread::sleep(THREAD_PAUSE),
+            spawned => return spawned,
+        }
+    }
 }

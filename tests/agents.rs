@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use util::{DEADLINE, Gate, Gateway, Home, eventually, sys};
+use util::{DEADLINE, Gate, Gateway, Home, eventually};
 
 /// What an agent has between SIGTERM and SIGKILL, with a loaded machine's delay.
 const KILLED: Duration = Duration::from_secs(8);
@@ -137,6 +137,7 @@ fn the_environment_is_exactly_the_allow_list() {
     let expected = [
         "EXTRA",
         "HERMES_ATTEMPT",
+        "HERMES_MARK",
         "HERMES_MESSAGE_ID",
         "HERMES_PRINCIPAL",
         "HERMES_SESSION",
@@ -259,9 +260,9 @@ fn a_grandchild_that_left_the_group_holds_nothing_up_either() {
         file.display()
     );
     home.configure(&script(&text));
-    let reply = home.start().ask("x").reply();
-    // It is nobody's to kill but ours.
-    sys::kill(reply.parse().unwrap(), libc::SIGKILL).unwrap();
+    let gateway = home.start();
+    let reply = gateway.ask("x").reply();
+    assert!(!lives(reply.parse().unwrap()), "{reply} outlives its turn");
 }
 
 #[test]

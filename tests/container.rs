@@ -145,7 +145,8 @@ fn orphans_are_reaped() {
     // Each turn leaves five that end after their parent, out of its group.
     let script = "for n in 1 2 3 4 5; do setsid sleep 0.$n & done; \
                   while [ $(ps -o pgid= | sort -u | wc -l) -lt 6 ]; do :; done; echo ok";
-    home.configure(&format!("[agent]\ncommand = [\"sh\", \"-c\", {script:?}]\n"));
+    let keep = "leftovers = \"keep\"\n";
+    home.configure(&format!("[agent]\ncommand = [\"sh\", \"-c\", {script:?}]\n{keep}"));
     let Some(contained) = Contained::start(&home) else {
         return;
     };

@@ -92,6 +92,31 @@ fn a_dropped_child_is_gone_with_its_group() {
     assert!(stat.is_empty() || sys::kill(grandchild, 0).is_err() || !stat.contains(") S "));
 }
 
+/// Against a port where one of its connections comes about, and against one where none does.
+#[test]
+fn a_client_of_the_benchmark_that_cannot_connect_ends_at_once() {
+    let dir = TempDir::new(0o700);
+    let program = dir.path().join("post");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/post.rs");
+    let mut build = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    build.args(["--edition", "2024", "-o"]).arg(&program).arg(source);
+    Process::spawn(&mut build).finish(Duration::from_secs(120)).assert_code(0);
+    let post = |address: String| {
+        let mut post = Command::new(&program);
+        post.args([address.as_str(), "key", "4", "10", "10", ""]);
+        Process::spawn(&mut post).finish(Duration::from_secs(60))
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // Some connections come about and others do not.
+    let one = thread::spawn(move || drop(listener.accept()));
+    let ended = post(address.clone());
+    assert_eq!(ended.code(), 1, "{}", ended.stderr);
+    one.join().unwrap();
+    let ended = post(address);
+    assert!(ended.code() == 1 && ended.stderr.contains("refused"), "{}", ended.stderr);
+}
+
 #[test]
 fn a_temporary_directory_is_removed() {
     let dir = TempDir::new(0o700);

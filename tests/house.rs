@@ -57,6 +57,7 @@ const PURE: &[&str] = &[
     "src/lifecycle/phase.rs",
     "src/session/dispatch.rs",
     "src/session/life.rs",
+    "src/session/clock.rs",
     "src/session/book.rs",
     "src/session/book/entry.rs",
     "src/session/book/keep.rs",

@@ -117,7 +117,8 @@ fn it_is_text_a_record_a_line() {
         {"format": "hermes-gateway journal", "version": 2, "base": 1, "kept": 0}
     );
     assert_eq!(lines[0], (0, header));
-    let records = lines[1..].iter().filter(|(_, json)| !is_mark(json));
+    assert_eq!((lines[1].0, &lines[1].1["t"]), (1, &"clock".into()));
+    let records = lines[2..].iter().filter(|(_, json)| !is_mark(json));
     let words: Vec<(&str, &str)> = records
         .map(|(_, json)| (json["t"].as_str().unwrap(), json["id"].as_str().unwrap()))
         .collect();
@@ -130,10 +131,11 @@ fn it_is_text_a_record_a_line() {
         assert_eq!(*found, number);
         assert!(json["d"].as_u64().is_some_and(|durable| durable < number), "{json}");
     }
-    let (_, accepted) = &lines[1];
+    let accepted = lines.iter().position(|(_, json)| json["t"] == "accepted").unwrap();
+    let (text, (_, accepted)) = (text.lines().nth(accepted).unwrap(), &lines[accepted]);
     assert_eq!((&accepted["principal"], &accepted["session"]), (&"owner".into(), &"s0".into()));
     assert_eq!(accepted["text"], "message 0");
-    assert!(text.lines().nth(1).unwrap().contains("{\"t\":\"accepted\",\"id\":\""), "{text}");
+    assert!(text.contains("{\"t\":\"accepted\",\"id\":\""), "{text}");
     assert_eq!(fs::metadata(journal(&home)).unwrap().mode() & 0o077, 0, "others may read it");
 }
 

@@ -135,10 +135,7 @@ fn a_kill_of_the_main_process_brings_the_turns_back() {
         let service = Service::start_with(manager, &config, DROP_IN);
         let before = service.pid();
         let (running, waiting) = load(&service);
-        let group = service.unit().property("ControlGroup");
-        let group = format!("/sys/fs/cgroup{group}/cgroup.procs");
-        let agents = fs::read_to_string(&group).unwrap();
-        let agents = agents.lines().filter_map(|pid| Pidfd::open(pid.parse().unwrap()).ok());
+        let agents = service.processes().into_iter().filter_map(|pid| Pidfd::open(pid).ok());
         let agents: Vec<Pidfd> = agents.collect();
         assert!(agents.len() > SESSIONS, "{}", agents.len());
         sys::kill(before, libc::SIGKILL).unwrap();

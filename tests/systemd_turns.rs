@@ -43,12 +43,6 @@ fn gated(manager: &Manager, drain: &str) -> (String, Gate) {
     (config, gate)
 }
 
-/// The processes in the unit's control group.
-fn processes(service: &Service) -> String {
-    let group = service.unit().property("ControlGroup");
-    fs::read_to_string(format!("/sys/fs/cgroup{group}/cgroup.procs")).unwrap_or_default()
-}
-
 #[test]
 fn a_stop_lets_twenty_turns_finish() {
     Sandbox::user().run(|manager| {
@@ -86,7 +80,7 @@ fn a_drain_that_takes_too_long_cuts_the_turns() {
             let turns = begin_turns(&service);
             // A turn has its place before its process.
             let agents = eventually("twenty processes", || {
-                Some(processes(&service)).filter(|pids| pids.lines().count() > 20)
+                Some(service.processes()).filter(|pids| pids.len() > 20)
             });
             service.systemctl("stop");
             for mut turn in turns {
@@ -100,8 +94,8 @@ fn a_drain_that_takes_too_long_cuts_the_turns() {
         service.assert_stopped(0);
         let stop = service.stops().pop().unwrap();
         assert_eq!((&stop["in_flight"], &stop["cut"]), (&20.into(), &20.into()), "{stop}");
-        for pid in agents.lines() {
-            assert!(sys::kill(pid.parse().unwrap(), 0).is_err(), "{pid} is left");
+        for pid in agents {
+            assert!(sys::kill(pid, 0).is_err(), "{pid} is left");
         }
     });
 }

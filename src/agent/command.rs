@@ -1,7 +1,7 @@
 //! The `command` agent: a process a turn. The message goes to its stdin, its stdout is the reply.
 //!
-//! It leads a process group of its own, and the group ends with the turn: whatever it left running
-//! there is killed, and a grandchild that holds stdout open holds nothing up.
+//! Whatever it starts ends with the turn, unless `agent.leftovers` keeps it; and a grandchild that
+//! holds stdout open holds nothing up.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -22,7 +22,6 @@ use crate::subprocess::{Child, Children, Program, Taken, feed, read_now};
 use crate::sys::fd::set_nonblocking;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::{Signal, Status, is_shortage};
-use crate::sys::spawn::Manner;
 use crate::text::escaped;
 
 /// Starts the agent, feeds it, passes its reply on, and ends it where it has to be ended.
@@ -77,8 +76,7 @@ fn classify(status: Status, stderr: &str) -> Outcome {
 
 fn start(children: &Arc<Children>, agent: &config::Agent, turn: &Turn<'_>) -> io::Result<Process> {
     let program = Program::configured(&agent.command, environment::of(agent, turn))?;
-    let manner = Manner { stdin: true, own_group: true, shielded: false };
-    let mut child = children.spawn(&program, manner)?;
+    let mut child = children.spawn_tree(&program, agent.leftovers, true)?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     for pipe in [&stdin, &stdout, &stderr].into_iter().flatten() {
         set_nonblocking(pipe.as_fd())?;

@@ -18,9 +18,11 @@ use crate::session::book::Who;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     Tcp(SocketAddr),
-    /// The control socket, by a process of this uid that was let in.
+    /// The control socket, by a process of this uid that was let in. `spare`: it shares its thread with
+    /// others.
     Control {
         uid: u32,
+        spare: bool,
     },
 }
 
@@ -28,7 +30,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Tcp(address) => address.fmt(f),
-            Origin::Control { uid } => write!(f, "uid {uid} on the control socket"),
+            Origin::Control { uid, .. } => write!(f, "uid {uid} on the control socket"),
         }
     }
 }

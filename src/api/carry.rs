@@ -15,6 +15,7 @@ use crate::session::life::Turn as Stage;
 use crate::session::place::NoPlace;
 use crate::session::submit::{Draft, Submitted};
 use crate::session::view::Waited;
+use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
 
 /// Hands a durable message in and passes its reply on. `Err(None)`: nobody is there any more, and
@@ -25,6 +26,9 @@ pub fn carry(
     client: &dyn AsFd,
     answer: &mut Answer<'_>,
 ) -> Result<(), Option<Problem>> {
+    let broken = |e: io::Error| Problem::no_place(&NoPlace::Failed(e));
+    // Before it is accepted: who is told to try again must not find it done twice.
+    let event = Event::new().map_err(broken)?;
     let keyed = draft.key.is_some();
     let (id, replayed) = match submit(service, draft)? {
         Submitted::New { id, .. } => (id, false),
@@ -33,11 +37,11 @@ pub fn carry(
     let _held = service.hub.hold(id);
     answer.replayed = replayed;
     answer.id = id.to_string();
-    let broken = |e: io::Error| Problem::no_place(&NoPlace::Failed(e));
     let passed = if answer.streams() {
-        pass_on(service, id, client, answer)?
+        pass_on(service, id, event, client, answer)?
     } else {
-        match service.hub.wait(id, client.as_fd(), LONGEST_REPLY).map_err(broken)? {
+        let waited = service.hub.wait_by(event, id, client.as_fd(), LONGEST_REPLY);
+        match waited.map_err(broken)? {
             Waited::Gone => return Err(None),
             Waited::Over | Waited::NotYet => false,
         }
@@ -74,11 +78,12 @@ pub fn carry(
 fn pass_on(
     service: &Service,
     id: Id,
+    event: Event,
     client: &dyn AsFd,
     answer: &mut Answer<'_>,
 ) -> Result<bool, Option<Problem>> {
     let broken = |e: io::Error| Problem::no_place(&NoPlace::Failed(e));
-    let Some(watch) = service.hub.watch(id).map_err(broken)? else { return Ok(false) };
+    let Some(watch) = service.hub.watch(id, event) else { return Ok(false) };
     let (mut attempt, mut offset) = (0, 0);
     loop {
         watch.event.clear();

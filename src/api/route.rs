@@ -8,6 +8,7 @@ use super::error::Problem;
 use super::{Service, browser, chat, messages, responses, sessions, status, turn};
 use crate::http::{Closed, Connection, Method, Request, Response};
 use crate::journal::Condition;
+use crate::limits::DISK_HANGS;
 
 /// What a path stands for, with the ids and keys in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +159,17 @@ impl<'a> Route<'a> {
     }
 }
 
+impl Route<'_> {
+    /// Whether its answer may take longer than moments.
+    fn may_wait(self, request: &Request) -> bool {
+        let waits = matches!(
+            self,
+            Route::Chat | Route::Responses | Route::SessionEvents(_) | Route::Compact
+        );
+        waits || (self.is_work(request) && request.query().is_some())
+    }
+}
+
 /// Whether the answer is an event stream without an end.
 pub fn is_stream(request: &Request) -> bool {
     matches!(Route::find(request.path()), Some(Route::SessionEvents(_)))
@@ -271,6 +283,11 @@ fn admit<'r>(
         let message = "Too many messages wait on the control socket.";
         return Err(Problem::new(503, "overloaded", message));
     }
+    let may_wait = route.is_some_and(|route| route.may_wait(request));
+    if may_wait && matches!(origin, Origin::Control { spare: true, .. }) {
+        let message = "The system has no thread for a request that waits; try again in a moment.";
+        return Err(Problem::new(503, "overloaded", message));
+    }
     match route {
         Some(Route::Health) => return Ok(Admitted::Open(status::health())),
         Some(Route::Ready) => return Ok(Admitted::Open(ready(service))),
@@ -289,6 +306,11 @@ fn admit<'r>(
              [keys.{principal}]."
         );
         return Err(Problem::new(403, "route_not_allowed", message));
+    }
+    if !matches!(route, Route::Status | Route::Models | Route::Model(_))
+        && let Some(why) = service.hub.stalled(DISK_HANGS)
+    {
+        return Err(Problem::new(503, "journal_unavailable", format!("Try again later: {why}.")));
     }
     Ok(Admitted::Known(route, proof))
 }

@@ -14,6 +14,7 @@ use crate::session::book::Who;
 use crate::session::id::Id;
 use crate::session::reply::Watch;
 use crate::session::view::Session;
+use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
 use crate::text::quoted;
 
@@ -167,7 +168,10 @@ impl Telling<'_> {
     fn pieces(&mut self, stream: &mut Stream<'_>) -> Result<(), Closed> {
         let now = self.who.digest().and_then(|session| self.service.hub.running_in(session));
         if self.running.as_ref().map(|running| running.id) != now {
-            let watch = now.and_then(|id| Some((id, self.service.hub.watch(id).ok()??)));
+            let watch = now.and_then(|id| {
+                let event = Event::new().ok()?;
+                Some((id, self.service.hub.watch(id, event)?))
+            });
             self.running = watch.map(|(id, watch)| Running { id, watch, attempt: 0, offset: 0 });
         }
         let Some(running) = &mut self.running else { return Ok(()) };

@@ -10,6 +10,7 @@ use super::messages::json;
 use crate::agent::Agent;
 use crate::http::Response;
 use crate::journal::Condition;
+use crate::session::book::Counts;
 use crate::sys::process::Pid;
 use crate::text::quoted;
 
@@ -60,23 +61,27 @@ fn about(agent: &Agent, name: &str) -> String {
     format!(r#"{{"id":{id},"object":"model","created":0,"owned_by":"{by}"}}"#)
 }
 
-/// `GET /v1/status`: state, place, and what is in flight.
+/// `GET /v1/status`: state, place, and what is in flight; `null` where a disk that hangs keeps that from
+/// being told.
 pub fn status(service: &Service, _proof: &Authenticated) -> Response {
     let facts = &service.facts;
-    let (running, waiting, sessions) = service.hub.turns();
     let state = match (service.gate.is_closing(), service.ready.load(Ordering::SeqCst)) {
         (true, _) => "draining",
         (false, true) => "serving",
         (false, false) => "starting",
     };
     let unit = facts.unit.as_deref();
-    let (counts, bytes, last) = service.hub.counts();
+    let (bytes, last) = service.hub.journal_size();
+    let known = service.hub.glance_at_counts();
+    let (counts, turns) = known.map_or((None, None), |(c, t)| (Some(c), Some(t)));
+    let number = |n: Option<usize>| n.map_or_else(|| "null".to_owned(), |n| n.to_string());
+    let of = |pick: fn(&Counts) -> usize| number(counts.as_ref().map(pick));
     let degraded = match service.hub.condition() {
         Condition::Good => None,
         Condition::Degraded(why) | Condition::Broken(why) => Some(why),
     };
     let body = format!(
-        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{sessions},"turns":{{"running":{running},"waiting":{waiting}}},"degraded":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
+        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"degraded":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
         facts.name,
         env!("CARGO_PKG_VERSION"),
         Pid::own(),
@@ -86,12 +91,15 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         unit.map_or_else(|| "null".to_owned(), quoted),
         service.settings().agent.kind(),
         service.connections.load(Ordering::SeqCst),
+        number(turns.map(|(_, _, sessions)| sessions)),
+        number(turns.map(|(running, _, _)| running)),
+        number(turns.map(|(_, waiting, _)| waiting)),
         degraded.map_or_else(|| "null".to_owned(), |why| quoted(&why)),
-        counts.queued,
-        counts.running,
-        counts.kept,
-        counts.outbox,
-        counts.dead_letters,
+        of(|c| c.queued),
+        of(|c| c.running),
+        of(|c| c.kept),
+        of(|c| c.outbox),
+        of(|c| c.dead_letters),
         service.last_stop(),
     );
     Response::new(200, "application/json", body.into_bytes())

@@ -71,8 +71,8 @@ the first start; its file is printed. Ctrl-C stops it when its turns are done,
 a second one at once.
 
 Exits 0 after a planned stop (the service manager's, `stop`, Ctrl-C), 143 after
-any other SIGTERM, 69 when another gateway or program is in the way, 78 when
-the configuration is wrong.
+any other SIGTERM, 69 when another gateway or program is in the way or a file
+cannot be read now, 78 when the configuration is wrong.
 
   --set agent.kind=command --set 'agent.command=[\"my-agent\"]'   another agent
   --set http.listen=127.0.0.1:0                                a free port
@@ -197,7 +197,8 @@ Usage: hermes-gateway [-p NAME] [--config FILE] [--set KEY=VALUE]...
                       config [check]
 
 Prints the effective configuration, each value with where it came from.
-`config check` prints nothing and exits 78 when something is wrong.
+`config check` prints only what is wrong: it exits 78 then, and 69 when a file
+cannot be read now.
 ";
 
 const VERSION: &str = "\

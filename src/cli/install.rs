@@ -9,7 +9,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
-use super::config::wrong;
 use super::owner::Owner;
 use super::unit::Unit;
 use super::{Context, print, say, start, starter};
@@ -116,7 +115,7 @@ fn as_owner<T>(owner: &Owner, act: impl FnOnce() -> T) -> Result<T, Failure> {
 
 /// Checks, with the owner's eyes, what a start would fail on.
 fn checked(owner: &Owner) -> Result<Loaded, Failure> {
-    let loaded = owner.config().map_err(|e| wrong(&e))?;
+    let loaded = owner.config()?;
     let program = env::current_exe().unwrap_or_default();
     match (&owner.user, program.metadata()) {
         (Some(user), Err(e)) if e.kind() == ErrorKind::PermissionDenied => {

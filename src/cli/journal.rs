@@ -19,6 +19,7 @@ use crate::session::book::{Book, Entry};
 use crate::session::hub::{Hub, Settings};
 use crate::session::life::Delivery;
 use crate::session::message::rfc3339;
+use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
 use crate::text::escaped;
@@ -158,7 +159,8 @@ fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
     let transcripts = Transcripts::new(context.dirs.sessions());
     let quiet = Arc::new(Event::new().map_err(cannot)?);
     // A hub that is not opened begins nothing.
-    let hub = Hub::new(Box::new(journal), book, transcripts, settings, (children, quiet));
+    let shared = (children, quiet);
+    let hub = Hub::new(Box::new(journal), book, transcripts, settings, shared, Box::new(System));
     hub.map_err(cannot)?.compact().map_err(cannot)
 }
 

@@ -13,8 +13,7 @@ use crate::systemd::{Scope, cgroup};
 
 /// Installs the signal handlers.
 pub fn catch_signals() -> Result<Signals, Failure> {
-    let reap = Pid::own().get() == 1;
-    Signals::catch(reap).map_err(|e| Failure::cannot("catch signals", &e))
+    Signals::catch().map_err(|e| Failure::cannot("catch signals", &e))
 }
 
 /// Runs until it is stopped. `ephemeral`: messages are kept in memory only.

@@ -140,17 +140,21 @@ fn unit_line(unit: &UnitReport) -> String {
 }
 
 fn journal(journal: &Value) -> String {
-    let count = |key: &str| journal[key].as_u64().unwrap_or(0);
+    let count = |key: &str| number(&journal[key]);
     let (outbox, dead) = (count("outbox"), count("dead_letters"));
     format!("{} bytes, {outbox} to deliver, {dead} dead letters", count("bytes"))
 }
 
 fn turns(answer: &Value) -> String {
-    let count = |value: &Value| value.as_u64().unwrap_or(0);
-    let running = count(&answer["turns"]["running"]);
-    let waiting = count(&answer["turns"]["waiting"]);
-    let sessions = count(&answer["sessions"]);
+    let running = number(&answer["turns"]["running"]);
+    let waiting = number(&answer["turns"]["waiting"]);
+    let sessions = number(&answer["sessions"]);
     format!("{running} running, {waiting} waiting; sessions: {sessions}")
+}
+
+/// `?` for what a gateway whose disk hangs cannot tell.
+fn number(value: &Value) -> String {
+    value.as_u64().map_or_else(|| "?".to_owned(), |number| number.to_string())
 }
 
 #[cfg(test)]

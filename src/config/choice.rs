@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{AgentKind, Busy, LogTarget, Role, TargetKind};
+use crate::subprocess::Leftovers;
 use log::LevelFilter;
 
 /// A setting with a fixed set of words.
@@ -59,6 +60,11 @@ impl Named for Role {
 impl Named for Busy {
     const NAMES: &'static [(&'static str, Self)] =
         &[("queue", Busy::Queue), ("interrupt", Busy::Interrupt)];
+}
+
+impl Named for Leftovers {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("kill", Leftovers::Kill), ("keep", Leftovers::Keep)];
 }
 
 impl Named for LogTarget {

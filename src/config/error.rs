@@ -2,8 +2,11 @@
 //! the whole load, so that one run shows every mistake.
 #![forbid(unsafe_code)]
 
+use crate::exit::{Exit, Failure};
 use crate::limits::{MAX_CONFIG_PROBLEMS, MAX_SHOWN_VALUE};
+use crate::sys::fs::may_pass;
 use std::fmt;
+use std::io;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,9 +27,17 @@ pub enum Origin {
 pub struct Problems {
     kept: Vec<(Origin, String)>,
     over: usize,
+    /// How many of them may pass by themselves.
+    passing: usize,
 }
 
 impl Problems {
+    /// A file that cannot be read now, or not used at all.
+    pub fn push_file(&mut self, origin: Origin, text: impl Into<String>, error: &io::Error) {
+        self.passing += usize::from(may_pass(error));
+        self.push(origin, text);
+    }
+
     pub fn push(&mut self, origin: Origin, text: impl Into<String>) {
         let own = rank(&origin);
         let at = self.kept.partition_point(|(other, _)| rank(other) <= own);
@@ -43,12 +54,13 @@ impl Problems {
 
     /// The error of a load that had these problems with this file.
     pub fn into_error(self, file: &str) -> ConfigError {
+        let may_pass = self.passing == self.kept.len() + self.over;
         let kept = self.kept.iter();
         let mut lines: Vec<_> = kept.map(|(at, text)| place(at, file) + ": " + text).collect();
         if self.over > 0 {
             lines.push(format!("{file}: and {} more", self.over));
         }
-        ConfigError { lines }
+        ConfigError { lines, may_pass }
     }
 }
 
@@ -75,6 +87,18 @@ pub fn place(origin: &Origin, file: &str) -> String {
 pub struct ConfigError {
     /// At least one.
     pub lines: Vec<String>,
+    /// Nothing is wrong but files that cannot be read now: another try may go better.
+    pub may_pass: bool,
+}
+
+impl From<ConfigError> for Failure {
+    fn from(e: ConfigError) -> Failure {
+        let (exit, what) = match e.may_pass {
+            true => (Exit::Unavailable, "the configuration cannot be read now; try again"),
+            false => (Exit::Config, "the configuration is wrong"),
+        };
+        Failure::new(exit, format!("{what}\n{e}"))
+    }
 }
 
 impl fmt::Display for ConfigError {

@@ -122,6 +122,13 @@ pub static TARGET_KEYS: &[Key<Target>] = &[
     },
     Key {
         section: "deliver",
+        name: "leftovers",
+        field: |c| Field::Choice(&mut c.leftovers),
+        example: "\"kill\"",
+        help: "Processes that the command leaves running: \"kill\" or \"keep\" them.",
+    },
+    Key {
+        section: "deliver",
         name: "timeout",
         field: |c| Field::Time(&mut c.timeout, limits::DELIVERY_TIMEOUT_RANGE),
         example: "\"30s\"",

@@ -59,12 +59,12 @@ impl Loaded {
         let origins = &self.origins;
         let mut secret = |file: &Option<PathBuf>, key: &str, parse: Parse| {
             let file = file.as_ref()?;
-            let text = read_secret(file, MAX_KEY_FILE).map_err(|e| e.to_string());
-            text.and_then(|text| parse(&text))
-                .map_err(|why| {
+            let text = read_secret(file, MAX_KEY_FILE);
+            text.and_then(|text| parse(&text).map_err(io::Error::other))
+                .map_err(|e| {
                     let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
                     let file = name(file);
-                    problems.push(origin, format!("{key}: {file} cannot be used: {why}"));
+                    problems.push_file(origin, format!("{key}: {file} cannot be used: {e}"), &e);
                 })
                 .ok()
         };
@@ -94,7 +94,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         Err(error) if !sources.required && is_missing(&error) => from_bytes(None, sources),
         Err(error) => {
             let mut problems = Problems::default();
-            problems.push(Origin::Default, why(&error));
+            problems.push_file(Origin::Default, why(&error), &error);
             Err(problems.into_error(&name(&sources.file)))
         }
     }

@@ -35,6 +35,7 @@ pub use url::Url;
 
 use crate::limits;
 use crate::named::ByName;
+use crate::subprocess::Leftovers;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -102,6 +103,8 @@ pub struct Agent {
     pub max_history: usize,
     /// From the agent's start to its end.
     pub turn_timeout: Duration,
+    /// What becomes of processes that a command has left when it ends by itself.
+    pub leftovers: Leftovers,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -215,6 +218,7 @@ impl Default for Agent {
             models: ByName::new(),
             max_history: limits::MAX_HISTORY_SENT,
             turn_timeout: limits::TURN_TIMEOUT,
+            leftovers: Leftovers::default(),
         }
     }
 }

@@ -124,7 +124,7 @@ pub fn variable(name: &str) -> Result<String, String> {
 }
 
 /// What the gateway tells an agent about its turn, and a target's command about a reply.
-const OWN: [&str; 7] = [
+const OWN: [&str; 8] = [
     "HERMES_SESSION",
     "HERMES_MESSAGE_ID",
     "HERMES_ATTEMPT",
@@ -132,6 +132,7 @@ const OWN: [&str; 7] = [
     "HERMES_TRANSCRIPT",
     "HERMES_ATTACHMENTS",
     "HERMES_INSTRUCTIONS",
+    "HERMES_MARK",
 ];
 
 /// What systemd tells the gateway: a child that has it could speak in the gateway's name, or be
@@ -204,6 +205,7 @@ mod tests {
             "HERMES_TRANSCRIPT",
             "HERMES_ATTACHMENTS",
             "HERMES_DELIVERY_ID",
+            "HERMES_MARK",
         ] {
             assert!(variable(bad).is_err(), "{bad:?}");
         }

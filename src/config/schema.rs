@@ -164,6 +164,13 @@ pub static KEYS: &[Key] = &[
         help: "The longest turn; the agent is killed when it is over.",
     },
     Key {
+        section: "agent",
+        name: "leftovers",
+        field: |c| Field::Choice(&mut c.agent.leftovers),
+        example: "\"kill\"",
+        help: "Processes that the command leaves running: \"kill\" or \"keep\" them.",
+    },
+    Key {
         section: "session",
         name: "busy",
         field: |c| Field::Choice(&mut c.session.busy),

@@ -6,6 +6,7 @@ use super::url::Url;
 use crate::digest;
 use crate::limits;
 use crate::named::ByName;
+use crate::subprocess::Leftovers;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub struct Target {
     pub command: Vec<String>,
     pub env: ByName<String>,
     pub pass_env: Vec<String>,
+    /// As with an agent.
+    pub leftovers: Leftovers,
     /// For one attempt.
     pub timeout: Duration,
     /// The age at which an undelivered reply becomes a dead letter.
@@ -108,6 +111,7 @@ impl Target {
             command: Vec::new(),
             env: ByName::new(),
             pass_env: Vec::new(),
+            leftovers: Leftovers::default(),
             timeout: limits::DELIVERY_TIMEOUT,
             expire: limits::DELIVERY_EXPIRE,
         }

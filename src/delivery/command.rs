@@ -22,7 +22,7 @@ pub fn send(
 ) -> Sent {
     let order = Order {
         input: Some(parcel.text.as_bytes()),
-        own_group: true,
+        leftovers: Some(target.leftovers),
         shielded: false,
         deadline: Instant::now() + target.timeout,
         grace: KILL_AFTER,

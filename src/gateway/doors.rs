@@ -6,10 +6,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
 use super::guests::{Guests, Room};
+use super::spare::Spare;
 use crate::api::{self, Origin, Service, place};
 use crate::config::Config;
 use crate::http::{Connection, Limits, Seat, Shared, Socket};
@@ -34,28 +34,15 @@ pub struct Doors {
     guests: Arc<Guests>,
     /// How many tasks the system lets us have.
     tasks: Option<usize>,
-    /// The way to a thread that is there already, for the control socket when no other can be had.
-    spare: Sender<(Arc<UnixStream>, u32)>,
+    spare: Spare,
 }
 
 impl Doors {
     /// # Errors
     /// No thread.
-    pub fn new(
-        tcp: TcpListener,
-        control: UnixListener,
-        service: &Arc<Service>,
-    ) -> io::Result<Doors> {
-        let (spare, waiting) = channel::<(Arc<UnixStream>, u32)>();
-        let served = Arc::clone(service);
-        let stand_by = move || {
-            for (stream, uid) in waiting {
-                let counted = Counted::new(&served, Origin::Control { uid }, None);
-                attend(Box::new(Shared(stream)), None, &counted);
-            }
-        };
-        spawn("spare", CONNECTION_STACK, Box::new(stand_by))?;
-        Ok(Doors { tcp, control, guests: Arc::default(), tasks: proc::task_limit(), spare })
+    pub fn new(tcp: TcpListener, control: UnixListener) -> io::Result<Doors> {
+        let (tasks, spare) = (proc::task_limit(), Spare::start()?);
+        Ok(Doors { tcp, control, guests: Arc::default(), tasks, spare })
     }
 
     /// Accepts what waits at both doors.
@@ -124,12 +111,11 @@ impl Doors {
             refuse(&mut stream);
             return Ok(());
         }
-        let stream = Arc::new(stream);
-        let counted = Counted::new(service, Origin::Control { uid }, None);
-        if start(Box::new(Shared(Arc::clone(&stream))), None, counted).is_err() {
+        let stream = Shared(Arc::new(stream));
+        let counted = |spare| Counted::new(service, Origin::Control { uid, spare }, None);
+        if start(Box::new(stream.clone()), None, counted(false)).is_err() {
             self.guests.tighten(Instant::now());
-            // It lives as long as we do.
-            let _ = self.spare.send((stream, uid));
+            self.spare.take(stream, counted(true));
         }
         Ok(())
     }
@@ -183,7 +169,7 @@ fn attend(stream: Box<dyn Socket>, seat: Option<Arc<Seat>>, counted: &Counted) {
     }
 }
 
-fn limits(service: &Service) -> Limits {
+pub(super) fn limits(service: &Service) -> Limits {
     let settings = service.settings();
     let limits = &settings.config.limits;
     Limits {
@@ -196,9 +182,9 @@ fn limits(service: &Service) -> Limits {
 }
 
 /// A connection in the count of its kind, for as long as it lives.
-struct Counted {
-    service: Arc<Service>,
-    origin: Origin,
+pub(super) struct Counted {
+    pub(super) service: Arc<Service>,
+    pub(super) origin: Origin,
     place: Option<(Arc<Guests>, u64)>,
 }
 

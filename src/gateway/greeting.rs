@@ -2,10 +2,12 @@
 #![forbid(unsafe_code)]
 
 use std::env;
-use std::io::{self, Write};
+use std::io;
 
 use super::Plan;
 use super::startup::Started;
+use crate::limits::LOG_PATIENCE;
+use crate::logger;
 
 /// Prints the greeting, unless a service manager reads our output.
 pub fn greet(plan: &Plan, started: &Started) {
@@ -43,5 +45,5 @@ Ctrl-C stops it.
         key = started.key_file.display(),
     );
     // A greeting that nobody reads is no reason to stop.
-    let _ = io::stdout().lock().write_all(text.as_bytes());
+    logger::write_within(io::stdout().lock(), &text, LOG_PATIENCE);
 }

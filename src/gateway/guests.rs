@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::http::{Seat, Stage};
-use crate::limits::{MAX_STRANGERS, SHORTAGE_LASTS, SHORTAGE_ROOM, STRANGERS_MOMENT};
+use crate::limits::{
+    LEAVING_MOMENT, MAX_STRANGERS, SHORTAGE_LASTS, SHORTAGE_ROOM, STRANGERS_MOMENT,
+};
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +30,8 @@ struct House {
     /// In the order in which they came.
     guests: Vec<Guest>,
     last: u64,
-    /// The system had no room for more than so many, and until when that counts.
-    shortage: Option<(usize, Instant)>,
+    /// How many the system had room for (`None`: once it had none for one), and until when that counts.
+    shortage: Option<(Option<usize>, Instant)>,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,8 @@ struct Guest {
     stream: Arc<TcpStream>,
     seat: Arc<Seat>,
     place: IpAddr,
+    /// When it was sent away. It stays in the list for as long as its thread is there.
+    left: Option<Instant>,
 }
 
 impl Guests {
@@ -55,7 +59,7 @@ impl Guests {
             house.last += 1;
             let (number, seat) = (house.last, Arc::new(Seat::new(now)));
             let (stream, shared) = (Arc::clone(stream), Arc::clone(&seat));
-            house.guests.push(Guest { number, stream, seat: shared, place });
+            house.guests.push(Guest { number, stream, seat: shared, place, left: None });
             (number, seat)
         })
     }
@@ -67,17 +71,19 @@ impl Guests {
         }
     }
 
-    /// The system is short of descriptors or threads: some leave, and fewer are let in for a while, so
-    /// that the control socket and turns have what they need.
+    /// The system is short of descriptors or threads. Once may be by chance; where it is so again, some
+    /// leave, and no more than are left are let in for a while, so that the control socket and turns have
+    /// what they need.
     pub fn tighten(&self, now: Instant) {
         let mut house = self.lock();
-        let most = house.guests.len().saturating_sub(SHORTAGE_ROOM);
-        house.shortage = Some((most, now + SHORTAGE_LASTS));
-        for _ in 0..SHORTAGE_ROOM {
+        let again = house.shortage.is_some_and(|(_, until)| until > now);
+        for _ in 0..if again { SHORTAGE_ROOM } else { 0 } {
             if !house.send_away(None, Duration::ZERO, now) {
                 break;
             }
         }
+        let most = again.then_some(house.present().count());
+        house.shortage = Some((most, now + SHORTAGE_LASTS));
     }
 
     fn lock(&self) -> MutexGuard<'_, House> {
@@ -88,8 +94,9 @@ impl Guests {
 impl House {
     fn make_room(&mut self, place: IpAddr, room: Room, now: Instant) -> bool {
         self.shortage = self.shortage.filter(|(_, until)| *until > now);
-        let all = self.shortage.map_or(room.all, |(most, _)| most.min(room.all)).max(1);
-        let from_one = self.guests.iter().filter(|guest| guest.place == place).count();
+        let most = self.shortage.and_then(|(most, _)| most).unwrap_or(room.all);
+        let all = most.min(room.all).max(1);
+        let from_one = self.present().filter(|guest| guest.place == place).count();
         if !place.is_loopback()
             && from_one >= room.from_one
             && !self.send_away(Some(place), STRANGERS_MOMENT, now)
@@ -97,7 +104,7 @@ impl House {
             return false;
         }
         let is_stranger = |guest: &&Guest| guest.seat.stage(now) == Stage::Stranger;
-        let strangers = self.guests.iter().filter(is_stranger).count();
+        let strangers = self.present().filter(is_stranger).count();
         // None may go while all have just come: then the whole house is theirs, for that moment.
         for _ in 0..(strangers + 1).saturating_sub(MAX_STRANGERS).min(SHORTAGE_ROOM) {
             if !self.send_stranger_away(None, STRANGERS_MOMENT, now) {
@@ -106,14 +113,28 @@ impl House {
         }
         // The house may have become smaller: then more than one leaves for each that comes.
         for _ in 0..SHORTAGE_ROOM {
-            if self.guests.len() < all {
+            let (taken, leaving) = self.taken(all, now);
+            if taken < all {
                 return true;
             }
-            if !self.send_away(None, STRANGERS_MOMENT, now) {
+            // Somebody else would not make room any faster than those who are leaving.
+            if leaving >= may_leave(all) || !self.send_away(None, STRANGERS_MOMENT, now) {
                 return false;
             }
         }
-        self.guests.len() < all
+        self.taken(all, now).0 < all
+    }
+
+    /// How many places are taken, and how many are just being left. Whoever is sent away is gone within
+    /// moments, and another may come at once; but a thread that hangs keeps its place.
+    fn taken(&self, all: usize, now: Instant) -> (usize, usize) {
+        let leaves = |guest: &&Guest| guest.left.is_some_and(|at| now - at < LEAVING_MOMENT);
+        let leaving = self.guests.iter().filter(leaves).count();
+        (self.guests.len() - leaving.min(may_leave(all)), leaving)
+    }
+
+    fn present(&self) -> impl Iterator<Item = &Guest> {
+        self.guests.iter().filter(|guest| guest.left.is_none())
     }
 
     /// Asks somebody to leave. Says whether anybody could be asked.
@@ -121,12 +142,13 @@ impl House {
         self.send_stranger_away(place, moment, now) || {
             let idle = self.guests.iter().enumerate().filter_map(|(at, guest)| {
                 match guest.seat.stage(now) {
+                    _ if guest.left.is_some() => None,
                     Stage::Idle(time) if place.is_none_or(|p| p == guest.place) => Some((time, at)),
                     Stage::Idle(_) | Stage::Busy | Stage::Stranger => None,
                 }
             });
             let longest = idle.max().map(|(_, at)| at);
-            longest.is_some_and(|at| self.remove(at))
+            longest.is_some_and(|at| self.shut_out(at, now))
         }
     }
 
@@ -137,19 +159,27 @@ impl House {
         now: Instant,
     ) -> bool {
         let goes = |guest: &Guest| {
-            guest.seat.stage(now) == Stage::Stranger
+            guest.left.is_none()
+                && guest.seat.stage(now) == Stage::Stranger
                 && guest.seat.age(now) >= moment
                 && place.is_none_or(|place| place == guest.place)
         };
         let at = self.guests.iter().position(goes);
-        at.is_some_and(|at| self.remove(at))
+        at.is_some_and(|at| self.shut_out(at, now))
     }
 
-    fn remove(&mut self, at: usize) -> bool {
+    fn shut_out(&mut self, at: usize, now: Instant) -> bool {
         // Its thread finds the connection at its end.
-        let _ = self.guests.remove(at).stream.shutdown(Shutdown::Both);
+        let guest = &mut self.guests[at];
+        guest.left = Some(now);
+        let _ = guest.stream.shutdown(Shutdown::Both);
         true
     }
+}
+
+/// How many of those who were sent away need not have gone before others come.
+fn may_leave(all: usize) -> usize {
+    (all / 4).max(1)
 }
 
 #[cfg(test)]
@@ -187,7 +217,7 @@ mod tests {
             Arc::clone(&self.ends.iter().find(|(known, ..)| *known == number).unwrap().2)
         }
 
-        /// Those that were sent away, by what their other ends see.
+        /// Those that were sent away, by what their other ends see; their threads end with that.
         fn gone(&mut self) -> Vec<u64> {
             let is_gone = |end: &mut TcpStream| {
                 end.set_nonblocking(true).unwrap();
@@ -195,7 +225,9 @@ mod tests {
             };
             let gone =
                 self.ends.iter_mut().filter_map(|(number, end, _)| is_gone(end).then_some(*number));
-            gone.collect()
+            let gone: Vec<u64> = gone.collect();
+            gone.iter().for_each(|number| self.guests.leave(*number));
+            gone
         }
     }
 
@@ -256,6 +288,8 @@ mod tests {
             street.seat(*number).know();
         }
         street.guests.tighten(street.now);
+        assert!(street.gone().is_empty(), "once is by chance");
+        street.guests.tighten(street.now);
         assert_eq!(street.gone(), numbers[2..SHORTAGE_ROOM + 2]);
         let next = || numbers[SHORTAGE_ROOM + 2];
         assert_eq!(street.come(FAR[0], room), None, "the others have just come");
@@ -264,6 +298,22 @@ mod tests {
         assert!(street.gone().contains(&next()));
         street.now += SHORTAGE_LASTS;
         assert!((0..20).all(|_| street.come(FAR[0], room).is_some()));
+    }
+
+    #[test]
+    fn a_place_is_free_only_once_its_thread_has_ended() {
+        let mut street = Street::new();
+        let room = Room { all: 8, from_one: 8 };
+        let mut came = 0;
+        // Threads that hang: nobody who is sent away ever leaves.
+        for _ in 0..5 {
+            came += (0..20).filter(|_| street.come("127.0.0.1", room).is_some()).count();
+            street.now += LEAVING_MOMENT;
+        }
+        assert!(came <= room.all + may_leave(room.all), "{came} threads at {} places", room.all);
+        let gone = street.gone();
+        assert!(!gone.is_empty(), "others came for some that were sent away");
+        assert!(street.come("127.0.0.1", room).is_some(), "their threads have ended");
     }
 
     #[test]

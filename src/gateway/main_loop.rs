@@ -4,7 +4,7 @@
 
 mod ending;
 
-use crate::limits::{ACCEPT_BACK_OFF, SHORTAGE_LASTS, THREAD_STACK};
+use crate::limits::{ACCEPT_BACK_OFF, SHORTAGE_LOG_EVERY, THREAD_PAUSE, THREAD_STACK};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use super::startup::{self, Started};
 use super::timers::{Timers, due};
-use super::{Plan, greeting, reload};
+use super::{Plan, greeting, reload::Reloads};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, Moment, Place};
@@ -61,6 +61,9 @@ struct Main {
     starter: Option<JoinHandle<()>>,
     started: Option<Started>,
     stop: Option<Stop>,
+    reloads: Arc<Reloads>,
+    /// The last that was asked of the disk at the end was not done in time.
+    disk_hangs: bool,
 }
 
 /// Runs the gateway from start to stop; returns the status to exit with.
@@ -102,6 +105,8 @@ impl Main {
             starter: None,
             started: None,
             stop: None,
+            reloads: Arc::default(),
+            disk_hangs: false,
         };
         main.starter = Some(main.spawn_starter(began).map_err(failed)?);
         Ok(main)
@@ -111,13 +116,14 @@ impl Main {
     fn spawn_starter(&self, began: Instant) -> std::io::Result<JoinHandle<()>> {
         let (plan, wake) = (self.plan.clone(), Arc::clone(&self.wake));
         let mailbox = Arc::clone(&self.mailbox);
-        let unit = self.place.unit().map(|own| own.unit.clone());
+        let own = self.place.unit().cloned();
         let work = move || {
+            let unit = own.as_ref().map(|own| own.unit.clone());
             let started = startup::start(&plan, unit, began, Arc::clone(&wake));
             let parts = started.as_ref().ok().map(|s| (Arc::clone(&s.service), Arc::clone(&s.run)));
             mailbox.put(News::Started(Box::new(started)));
             if let Some((service, run)) = parts {
-                startup::settle(&plan, &service, &run);
+                startup::settle(&plan, &service, &run, own.as_ref());
             }
         };
         spawn("start", THREAD_STACK, Box::new(work))
@@ -156,7 +162,7 @@ impl Main {
 
     /// Waits for whatever comes first, and accepts connections.
     fn wait(&mut self, signals: &Signals) -> std::io::Result<()> {
-        let timeout = self.timers.until_next(Instant::now());
+        let timeout = self.timers.until_next(Instant::now(), self.started.is_some());
         let doors = self.started.as_ref().filter(|_| self.timers.accept.is_none());
         let door = |fd| Interest::read(fd);
         let mut interests = [
@@ -171,8 +177,7 @@ impl Main {
             && let Err(e) = started.doors.accept(&started.service)
         {
             let now = Instant::now();
-            // Twenty lines a second would hide all others.
-            if self.timers.told_accept.is_none_or(|at| now - at >= SHORTAGE_LASTS) {
+            if self.timers.told_accept.is_none_or(|at| now - at >= SHORTAGE_LOG_EVERY) {
                 log::warn!("cannot accept connections: {e}; trying again in a moment");
                 self.timers.told_accept = Some(now);
             }
@@ -197,26 +202,20 @@ impl Main {
                 self.event(Event::Signal);
             }
             Kind::Reload => self.reload(),
-            Kind::Child => self.reap(),
+            Kind::Child => self.plan.children.reap_orphans(),
         }
     }
 
-    /// Reads the configuration in a thread of its own: it may be on a disk that hangs.
-    fn reload(&self) {
+    fn reload(&mut self) {
+        let now = Instant::now();
         let Some(started) = &self.started else {
-            log::info!("a reload was asked for during the start: nothing to do");
+            log::info!("a reload was asked for during the start: it follows at its end");
+            self.timers.reload = Some(now);
             return;
         };
-        let (plan, service) = (self.plan.clone(), Arc::clone(&started.service));
-        let work = move || reload::reload(&plan, &service);
-        if let Err(e) = spawn("reload", THREAD_STACK, Box::new(work)) {
-            log::error!("not reloaded: {e}");
-        }
-    }
-
-    fn reap(&mut self) {
-        if !self.plan.children.reap_orphans() {
-            self.timers.reap = Some(Instant::now() + ACCEPT_BACK_OFF);
+        if let Err(e) = self.reloads.ask(&self.plan, &started.service) {
+            log::warn!("no thread for the reload ({e}): it is tried again");
+            self.timers.reload = Some(now + THREAD_PAUSE);
         }
     }
 
@@ -268,8 +267,8 @@ impl Main {
     fn look_at_clock(&mut self) {
         let now = Instant::now();
         due(&mut self.timers.accept, now);
-        if due(&mut self.timers.reap, now) {
-            self.reap();
+        if self.started.is_some() && due(&mut self.timers.reload, now) {
+            self.reload();
         }
         if let Some((at, interval)) = self.timers.watchdog.filter(|(at, _)| *at <= now) {
             self.notifier.send("WATCHDOG=1");
@@ -279,7 +278,7 @@ impl Main {
         if due(&mut self.timers.report, now) {
             self.report(now);
         }
-        if due(&mut self.timers.drain, now) {
+        if due(&mut self.timers.drain, now) || self.is_stuck() {
             self.event(Event::Expired);
         }
     }

@@ -8,6 +8,7 @@ mod greeting;
 mod guests;
 mod main_loop;
 mod reload;
+mod spare;
 mod startup;
 mod timers;
 

@@ -1,17 +1,55 @@
 //! SIGHUP: the configuration is read again. All of it counts, or nothing does.
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Plan;
 use super::startup::{keys, load, settings};
 use crate::api::Service;
 use crate::config::Config;
+use crate::limits::THREAD_STACK;
 use crate::logger;
+use crate::threads::spawn;
+
+/// The reloads that were asked for and are not done. One runs at a time, so that a newer file is never
+/// overtaken by an older one that took longer to read.
+#[derive(Debug, Default)]
+pub struct Reloads(AtomicUsize);
+
+impl Reloads {
+    /// Has the configuration read again, in a thread of its own: it may be on a disk that hangs. Where
+    /// one is at it already, that one reads once more.
+    ///
+    /// # Errors
+    /// No thread: nothing was begun.
+    pub fn ask(self: &Arc<Self>, plan: &Plan, service: &Arc<Service>) -> io::Result<()> {
+        if self.0.fetch_add(1, Ordering::SeqCst) > 0 {
+            return Ok(());
+        }
+        let (reloads, plan, service) = (Arc::clone(self), plan.clone(), Arc::clone(service));
+        let work = move || {
+            loop {
+                let asked = reloads.0.load(Ordering::SeqCst);
+                reload(&plan, &service);
+                let done = reloads.0.compare_exchange(asked, 0, Ordering::SeqCst, Ordering::SeqCst);
+                if done.is_ok() {
+                    return;
+                }
+            }
+        };
+        let spawned = spawn("reload", THREAD_STACK, Box::new(work));
+        if spawned.is_err() {
+            self.0.store(0, Ordering::SeqCst);
+        }
+        spawned.map(drop)
+    }
+}
 
 /// Reads the configuration and puts it in force for what begins from now on. A wrong one changes
 /// nothing. What was bound at the start stays: the log says what needs a restart.
-pub fn reload(plan: &Plan, service: &Arc<Service>) {
+fn reload(plan: &Plan, service: &Arc<Service>) {
     let old = service.settings();
     let own = old.config.http.key_file.as_deref();
     let read = load(plan).and_then(|loaded| Ok((keys(plan, own, &loaded)?, loaded)));
@@ -21,6 +59,7 @@ pub fn reload(plan: &Plan, service: &Arc<Service>) {
             for line in failure.message.lines() {
                 log::error!("not reloaded: {line}");
             }
+            log::warn!("the configuration stays as it was");
             return;
         }
     };

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,17 +19,19 @@ use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
-use crate::journal::{FileJournal, Journal, MemoryJournal};
+use crate::journal::{self, FileJournal, Journal, MemoryJournal, Refused};
 use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::instance::Instance;
 use crate::limits::{BACKLOG, KEY_BYTES, MAX_KEY_FILE, WANTED_DESCRIPTORS};
 use crate::session::book::Book;
 use crate::session::hub::{Hub, Settings};
+use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
 use crate::sys::{fs as files, proc, random, socket};
+use crate::systemd::cgroup::OwnUnit;
 use crate::text::escaped;
-use crate::{digest, logger, sys};
+use crate::{digest, logger, sys, systemd};
 
 /// A gateway that can serve.
 pub struct Started {
@@ -36,7 +39,7 @@ pub struct Started {
     pub doors: Doors,
     pub run: Arc<Run>,
     /// Held until the process ends.
-    pub _instance: Instance,
+    pub instance: Instance,
     pub key_file: PathBuf,
     pub config_file: Option<PathBuf>,
 }
@@ -61,6 +64,7 @@ pub fn start(
         log::warn!("the limit on open descriptors cannot be raised: {e}");
     }
     let instance = Instance::take(&plan.name, &plan.dirs)?;
+    serve(plan).map_err(|e| Failure::cannot("prepare for agents", &e))?;
     let key_file = config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
     let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
     let tcp = listen(config.http.listen, &loaded)?;
@@ -75,32 +79,39 @@ pub fn start(
         since: run.started().to_owned(),
         began,
     };
-    let (journal, book) = journal(plan, config)?;
+    let (journal, book) = open_journal(plan, config)?;
     let transcripts = Transcripts::new(plan.dirs.sessions());
     let settings = settings(plan, config.clone());
     let shared = (Arc::clone(&plan.children), Arc::clone(&quiet));
-    let hub = Hub::new(journal, book, transcripts, settings, shared)
+    let hub = Hub::new(journal, book, transcripts, settings, shared, Box::new(System))
         .map_err(|e| Failure::cannot("make an event counter", &e))?;
+    if let Err(Refused::Broken(why)) = hub.keep_time() {
+        let dir = plan.dirs.state.display();
+        return Err(Failure::failed(format!(
+            "the journal in {dir} cannot be written: {why}; the next start reads it anew"
+        )));
+    }
     let service = Arc::new(Service::new(facts, keys, hub, quiet));
-    let doors = Doors::new(tcp, control, &service);
+    let doors = Doors::new(tcp, control);
     let doors = doors.map_err(|e| Failure::cannot("start a thread", &e))?;
-    Ok(Started {
-        service,
-        doors,
-        run: Arc::new(run),
-        _instance: instance,
-        key_file,
-        config_file: loaded.file,
-    })
+    Ok(Started { service, doors, run: Arc::new(run), instance, key_file, config_file: loaded.file })
+}
+
+/// From now on what agents leave is ours. The gateway is known by its state directory, whose lock it
+/// holds: no other that runs on this machine has the same, and its next run has.
+fn serve(plan: &Plan) -> io::Result<()> {
+    let state = fs::metadata(&plan.dirs.state)?;
+    plan.children.serve(&format!("{}-{:x}-{:x}", plan.name, state.dev(), state.ino()))
 }
 
 /// Opens the journal and reads it back.
-fn journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book), Failure> {
+fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book), Failure> {
     let (cap, mut book) = (config.limits.max_journal as u64, Book::default());
     if plan.ephemeral {
         return Ok((Box::new(MemoryJournal::new(cap)), book));
     }
     let dir = &plan.dirs.state;
+    refuse_without_saved(dir)?;
     let began = Instant::now();
     let mut read = |number: u64, json: &str| {
         let record = Record::parse(json)?;
@@ -123,12 +134,27 @@ fn journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book), Fai
     Ok((Box::new(journal), book))
 }
 
+/// What a run saved of a journal that was removed under it was acknowledged: no start goes on without
+/// the operator's word.
+fn refuse_without_saved(dir: &Path) -> Result<(), Failure> {
+    let saved = journal::saved(dir).map_err(|e| Failure::with("read", dir, &e))?;
+    let Some(copy) = saved.last() else { return Ok(()) };
+    let (copy, journal) = (copy.display(), dir.join(journal::NAME));
+    let journal = journal.display();
+    let words = format!(
+        "{journal} was removed or replaced under a running gateway, which saved what it had accepted \
+         as {copy}. To go on with that, `mv {copy} {journal}`; to go on without it, move it to \
+         another directory"
+    );
+    Err(Failure::new(Exit::Config, words))
+}
+
 /// What can wait until READY=1 was said: makes the run's entry durable and looks back at how the
 /// one before it ended.
-pub fn settle(plan: &Plan, started: &Service, run: &Run) {
-    if let Err(e) = started.hub.open() {
-        log::error!("no turn can begin: {e}");
-    }
+pub fn settle(plan: &Plan, started: &Service, run: &Run, own: Option<&OwnUnit>) {
+    let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
+    plan.children.settle(delegated.as_deref());
+    started.hub.open();
     if let Some(line) = run.silent() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
         let (started, reason) = (text("started"), text("reason"));
@@ -145,9 +171,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run) {
 
 /// Loads the configuration, with the secrets that it names.
 pub fn load(plan: &Plan) -> Result<Loaded, Failure> {
-    config::load(&plan.sources)
-        .and_then(Loaded::with_secrets)
-        .map_err(|e| Failure::new(Exit::Config, format!("the configuration is wrong\n{e}")))
+    Ok(config::load(&plan.sources).and_then(Loaded::with_secrets)?)
 }
 
 /// A configuration with what is made from it.
@@ -161,21 +185,23 @@ pub fn settings(plan: &Plan, config: Config) -> Settings {
 pub fn keys(plan: &Plan, named: Option<&Path>, loaded: &Loaded) -> Result<Keyring, Failure> {
     let (path, configured) = (named.map_or(plan.dirs.key(), PathBuf::from), named.is_some());
     let path = path.as_path();
-    let wrong = |why: String| {
-        Failure::new(Exit::Config, format!("the key file {} cannot be used: {why}", path.display()))
+    let wrong = |e: io::Error| {
+        let words = format!("the key file {} cannot be used: {e}", path.display());
+        Failure::new(Exit::for_file(&e), words)
     };
     let read = || files::read_secret(path, MAX_KEY_FILE);
     let text = match read() {
         Err(e) if e.kind() == io::ErrorKind::NotFound && !configured => {
-            make_key(path).map_err(|e| wrong(e.to_string()))?;
+            make_key(path).map_err(wrong)?;
             log::info!("a new API key was made: {}", path.display());
             read()
         }
         found => found,
     };
-    let text = text.map_err(|e| wrong(e.to_string()))?;
+    let text = text.map_err(wrong)?;
     let remedy = if configured { "" } else { "; remove the file and a new key is made" };
-    let owner = Secret::client(&text).map_err(|why| wrong(format!("{why}{remedy}")))?;
+    let owner =
+        Secret::client(&text).map_err(|why| wrong(io::Error::other(format!("{why}{remedy}"))))?;
     Keyring::new(&owner, &loaded.config).map_err(|name| {
         let place = loaded.place(&format!("keys.{name}.file")).unwrap_or_default();
         let fault = format!("keys.{name} has the gateway's own key ({})", path.display());
@@ -227,9 +253,4 @@ fn control(path: &Path) -> Result<UnixListener, Failure> {
         Ok(listener)
     });
     bound.map_err(|e| Failure::with("listen on", path, &e))
-}
-
-/// Removes what only makes sense while we live. The lock file stays: it is never unlinked.
-pub fn clean_up(plan: &Plan) {
-    let _ = fs::remove_file(plan.dirs.control_socket());
 }

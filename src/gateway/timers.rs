@@ -14,17 +14,18 @@ pub struct Timers {
     pub accept: Option<Instant>,
     /// When that it failed was last said: nothing waits for this.
     pub told_accept: Option<Instant>,
-    /// When to look for orphans again.
-    pub reap: Option<Instant>,
+    /// When to read the configuration again, once the start is over.
+    pub reload: Option<Instant>,
     /// The next line about a drain that goes on.
     pub report: Option<Instant>,
 }
 
 impl Timers {
     /// How long until the first of them; `None`: nothing is due ever.
-    pub fn until_next(&self, now: Instant) -> Option<Duration> {
+    pub fn until_next(&self, now: Instant, started: bool) -> Option<Duration> {
         let watchdog = self.watchdog.map(|(at, _)| at);
-        let all = [watchdog, self.drain, self.accept, self.reap, self.report];
+        let reload = self.reload.filter(|_| started);
+        let all = [watchdog, self.drain, self.accept, reload, self.report];
         all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
     }
 }

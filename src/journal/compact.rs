@@ -182,7 +182,15 @@ impl FileJournal {
             middle = end;
         }
 
+        let _call = self.health.call("a compaction of the journal");
         let mut inner = self.lock();
+        if let Some(loss) = self.health.loss() {
+            return Err(io::Error::other(loss.why));
+        }
+        // What somebody has put in its place is not ours to replace; the watch says so.
+        if let Some(what) = self.fate_of(&inner.file) {
+            return Err(io::Error::other(format!("the journal {what}")));
+        }
         if let Condition::Broken(why) = &inner.condition {
             return Err(io::Error::other(why.clone()));
         }
@@ -198,7 +206,7 @@ impl FileJournal {
         (inner.file, inner.index, inner.end) = (Arc::new(file), index, end);
         (inner.damaged, inner.marked) = (still, inner.marked.max(base - 1));
         drop(old);
-        match named {
+        let result = match named {
             Ok(()) => {
                 inner.durable = inner.last;
                 inner.probe(self.disk);
@@ -211,6 +219,8 @@ impl FileJournal {
                 self.synced.notify_all();
                 Err(e)
             }
-        }
+        };
+        self.publish(&inner);
+        result
     }
 }

@@ -7,15 +7,14 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use super::compact::Copy;
+use super::health::Health;
 use super::line::{Header, Lines, MARK, Part, VERSION};
 use super::pieces::Pieces;
 use super::walk::{Damage, Report, walk};
 use super::writer::{Disk, Index, Inner, note};
-use super::{Condition, Journal, Purpose, Refused, fits, inspect, room};
-use crate::limits::JOURNAL_PROBE;
+use super::{Condition, Journal, Purpose, Refused, fits, inspect};
 use crate::sys::fs as files;
 
 /// The journal's name in the state directory.
@@ -29,6 +28,9 @@ pub struct FileJournal {
     /// Held by the one compaction that may run.
     pub(super) compacting: Mutex<()>,
     pub(super) disk: Disk,
+    pub(super) health: Health,
+    /// The directory of `path`, also after a move.
+    pub(super) dir: File,
 }
 
 /// What opening a journal has found.
@@ -61,6 +63,7 @@ impl FileJournal {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
             _ => {}
         }
+        let dir = File::open(dir).map_err(io)?;
         let mut file = open_or_create(&path).map_err(io)?;
         let mut index = Vec::new();
         let found = walk(&path, &file, &mut |number, at, json| {
@@ -97,7 +100,6 @@ impl FileJournal {
             wanted: 1,
             condition: Condition::Good,
             damaged: None,
-            probed: Instant::now(),
         };
         let journal = FileJournal {
             path,
@@ -105,7 +107,10 @@ impl FileJournal {
             synced: Condvar::new(),
             compacting: Mutex::new(()),
             disk: Disk::real(),
+            health: Health::default(),
+            dir,
         };
+        journal.publish(&journal.lock());
         Ok((journal, opened))
     }
 
@@ -152,18 +157,28 @@ impl FileJournal {
             );
             log::error!("{words}");
             inner.damaged = Some(words);
+            self.publish(&inner);
         }
+    }
+
+    fn append_to(&self, inner: &mut Inner, json: &str, purpose: Purpose) -> Result<u64, Refused> {
+        if let Some(loss) = self.health.loss() {
+            return Err(Refused::Broken(loss.why));
+        }
+        let result = inner.append(self.disk, json, purpose);
+        self.publish(inner);
+        if let Err(Refused::Broken(_)) = &result {
+            self.synced.notify_all();
+        }
+        result
     }
 }
 
 impl Journal for FileJournal {
     fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused> {
         fits(json)?;
-        let result = self.lock().append(self.disk, json, purpose);
-        if let Err(Refused::Broken(_)) = &result {
-            self.synced.notify_all();
-        }
-        result
+        let _call = self.health.call("a write to the journal");
+        self.append_to(&mut self.lock(), json, purpose)
     }
 
     fn sync(&self, number: u64) -> Result<(), Refused> {
@@ -185,7 +200,9 @@ impl Journal for FileJournal {
         inner.syncing = true;
         let (file, last) = (Arc::clone(&inner.file), inner.last);
         drop(inner);
+        let call = self.health.call("a sync of the journal");
         let result = (self.disk.sync)(&file);
+        drop(call);
         let mut inner = self.lock();
         inner.syncing = false;
         // A compaction may have put a synced copy in the place of this file meanwhile.
@@ -200,6 +217,7 @@ impl Journal for FileJournal {
         if broken.is_none() {
             inner.durable = inner.durable.max(last);
         }
+        self.publish(&inner);
         self.synced.notify_all();
         drop(inner);
         broken.map_or(Ok(()), |why| Err(Refused::Broken(why)))
@@ -207,17 +225,18 @@ impl Journal for FileJournal {
 
     fn mark(&self) -> Result<(), Refused> {
         self.sync(self.last())?;
+        let _call = self.health.call("a write to the journal");
         let number = {
             let mut inner = self.lock();
             // Who writes on has the next record say it, and rests later.
             if inner.marked == inner.last || inner.durable < inner.last {
                 return Ok(());
             }
-            let number = inner.append(self.disk, MARK, Purpose::Completion);
+            let number = self.append_to(&mut inner, MARK, Purpose::Completion);
             inner.marked = number.as_ref().map_or(inner.marked, |number| *number);
             number
         };
-        self.sync(number.inspect_err(|_| self.synced.notify_all())?)
+        self.sync(number?)
     }
 
     fn read(&self, number: u64) -> io::Result<String> {
@@ -245,32 +264,29 @@ impl Journal for FileJournal {
     }
 
     fn last(&self) -> u64 {
-        self.lock().last
+        self.health.last()
     }
 
     fn size(&self) -> u64 {
-        self.lock().end
+        self.health.size()
     }
 
     fn set_cap(&self, cap: u64) {
-        self.lock().cap = cap;
+        let mut inner = self.lock();
+        inner.cap = cap;
+        self.publish(&inner);
     }
 
     fn condition(&self) -> Condition {
-        let mut inner = self.lock();
-        let degraded = matches!(inner.condition, Condition::Degraded(_));
-        if degraded && inner.probed.elapsed() >= JOURNAL_PROBE {
-            inner.probe(self.disk);
-        }
-        match room(inner.end, inner.wanted, inner.cap, Purpose::NewWork) {
-            Err(full) if inner.condition == Condition::Good => {
-                Condition::Degraded(full.to_string())
-            }
-            _ => match (&inner.condition, &inner.damaged) {
-                (Condition::Good, Some(damaged)) => Condition::Degraded(damaged.clone()),
-                (condition, _) => condition.clone(),
-            },
-        }
+        self.health.condition()
+    }
+
+    fn look(&self) {
+        FileJournal::look(self);
+    }
+
+    fn health(&self) -> Option<&Health> {
+        Some(&self.health)
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod compact;
 mod file;
+mod health;
 mod inspect;
 mod line;
 mod memory;
@@ -14,15 +15,19 @@ pub mod record;
 #[cfg(test)]
 mod tests;
 mod walk;
+mod watch;
 mod writer;
 
 use std::fmt;
 use std::io;
+use std::time::Instant;
 
 pub use file::{FileJournal, NAME};
+pub use health::Health;
 pub use inspect::{inspect, repair};
 pub use memory::MemoryJournal;
 pub use walk::{Damage, Report};
+pub use watch::saved;
 
 use crate::limits::{JOURNAL_AHEAD, JOURNAL_RESERVE, MAX_RECORD};
 
@@ -79,8 +84,29 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// Changes the most bytes that the journal may have.
     fn set_cap(&self, cap: u64);
 
-    /// Whether new work can be taken. Looks again where it could not before.
+    /// Whether new work can be taken. Like the two above, told at once, whatever the disk does.
     fn condition(&self) -> Condition;
+
+    /// Looks whether room has come back, and whether the journal's path still leads to its file. To be
+    /// called every few seconds, by a thread that may hang with the disk.
+    fn look(&self) {}
+
+    /// How its disk and its file are; a journal in memory has none.
+    fn health(&self) -> Option<&Health> {
+        None
+    }
+}
+
+/// The journal's file was removed, replaced or moved while it was open.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// What happened.
+    pub what: String,
+    /// The same with the path, where its records are now, and what to do.
+    pub why: String,
+    /// Its records have a name again.
+    pub saved: bool,
+    pub at: Instant,
 }
 
 /// What a record is for. New work has to leave a reserve to what completes the work there is.
@@ -116,8 +142,9 @@ impl fmt::Display for Refused {
 }
 
 /// How the journal is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Condition {
+    #[default]
     Good,
     /// New work is refused for now, or a record is damaged; why, in words.
     Degraded(String),

@@ -16,6 +16,11 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// Milliseconds of `age` for which the machine was on.
+    pub fn uptime(self) -> u64 {
+        self.age.saturating_sub(self.off)
+    }
+
     fn members(self) -> [(&'static str, Option<String>); 3] {
         let some = |value: u64| (value > 0).then(|| value.to_string());
         [("at", Some(self.at.to_string())), ("age", some(self.age)), ("off", some(self.off))]
@@ -40,6 +45,9 @@ pub enum Record {
     Step { id: String, n: u32, at: Stamp, step: Step },
     /// A session begins anew: what it was is forgotten.
     Reset { principal: String, session: String, at: Stamp },
+    /// What CLOCK_BOOTTIME said in which boot, in milliseconds: by the newest of these a start knows
+    /// how much time has passed.
+    Clock { boot: String, since_boot: u64, at: Stamp },
     /// Written by a newer gateway, which can do without this one understanding it: it is kept as it
     /// is.
     Unknown { id: Option<String> },
@@ -101,6 +109,7 @@ impl Record {
             Record::Accepted(_) => "accepted",
             Record::Step { step, .. } => step.parts().0,
             Record::Reset { .. } => "reset",
+            Record::Clock { .. } => "clock",
             Record::Unknown { .. } => "unknown",
         }
     }
@@ -111,7 +120,7 @@ impl Record {
             Record::Accepted(accepted) => Some(&accepted.id),
             Record::Step { id, .. } => Some(id),
             Record::Unknown { id } => id.as_deref(),
-            Record::Reset { .. } => None,
+            Record::Reset { .. } | Record::Clock { .. } => None,
         }
     }
 
@@ -146,6 +155,12 @@ impl Record {
                 members.extend(at.members());
                 ("reset", None, members)
             }
+            Record::Clock { boot, since_boot, at } => {
+                let since_boot = Some(since_boot.to_string());
+                let mut members = vec![("boot", Some(quoted(boot))), ("since_boot", since_boot)];
+                members.extend(at.members());
+                ("clock", None, members)
+            }
             Record::Unknown { id } => ("unknown", id.as_ref(), Vec::new()),
         };
         let mut json = format!(r#"{{"t":"{kind}""#);
@@ -167,7 +182,7 @@ impl Record {
         let kind = members.text("t")?.ok_or("a record has no kind (`t`)")?;
         let lacks = |key: &str| format!("a record of kind {kind:?} has no {key:?}");
         let need = |key: &str| members.text(key)?.ok_or_else(|| lacks(key));
-        let at = || Ok::<Stamp, String>(members.stamp()?.ok_or_else(|| lacks("at"))?);
+        let at = || members.stamp()?.ok_or_else(|| lacks("at"));
         let step = match kind.as_str() {
             "accepted" => {
                 return Ok(Record::Accepted(Box::new(Accepted {
@@ -187,6 +202,10 @@ impl Record {
             "reset" => {
                 let (principal, session) = (need("principal")?, need("session")?);
                 return Ok(Record::Reset { principal, session, at: at()? });
+            }
+            "clock" => {
+                let since_boot = members.number("since_boot")?.unwrap_or(0);
+                return Ok(Record::Clock { boot: need("boot")?, since_boot, at: at()? });
             }
             "started" => Step::Started,
             "retry" => Step::Retry(need("error")?),

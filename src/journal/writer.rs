@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::line::line;
 use super::{Condition, Purpose, Refused, room};
@@ -59,7 +58,6 @@ pub struct Inner {
     pub condition: Condition,
     /// The first damage that was found since the start, in words.
     pub damaged: Option<String>,
-    pub probed: Instant,
 }
 
 impl Inner {
@@ -148,7 +146,6 @@ impl Inner {
     fn degrade(&mut self, e: &io::Error) -> Refused {
         let why = format!("the journal cannot be written: {e}");
         self.condition = Condition::Degraded(why.clone());
-        self.probed = Instant::now();
         match e.kind() {
             io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded

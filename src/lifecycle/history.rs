@@ -30,9 +30,11 @@ pub struct Run {
 }
 
 /// How a stop went, beside the finding about it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Ending {
     pub exit: Exit,
+    /// What else there is to say, beside the verdict's reason.
+    pub note: Option<String>,
     /// From the signal to the exit.
     pub drain: Duration,
     /// Turns in flight when the signal came, and those of them that were cut.
@@ -102,19 +104,15 @@ fn enter_silent(dirs: &Dirs, left: &Value) -> Option<Value> {
     Some(line)
 }
 
-/// Writes how this process ends; durable when it returns and the stop was planned. After a kill it
-/// is the next start that syncs: the last answer of the service manager must not grow old. `run` is
-/// `None` when it ends before it was ready.
-pub fn enter(
-    dirs: &Dirs,
-    run: Option<&Run>,
-    caught: Caught,
-    found: &Finding,
-    ending: Ending,
-) -> io::Result<()> {
+/// How this process ends, as a line. `run` is `None` when it ends before it was ready.
+pub fn line(run: Option<&Run>, caught: Caught, found: &Finding, ending: &Ending) -> String {
     let sender = &found.sender;
     let text = |value: Option<&String>| value.map_or_else(|| "null".to_owned(), |v| quoted(v));
-    let line = format!(
+    let reason = match &ending.note {
+        Some(note) => format!("{}; {note}", found.verdict.reason),
+        None => found.verdict.reason.to_string(),
+    };
+    format!(
         r#"{{"time":"{}","started":{},"run":{},"pid":{},"signal":"{}","sender":{{"pid":{},"uid":{},"name":{}}},"verdict":"{}","reason":{},"exit":{},"drain_ms":{},"in_flight":{},"cut":{}}}"#,
         Utc::new(SystemTime::now()).rfc3339(),
         text(run.map(|run| &run.started)),
@@ -125,14 +123,36 @@ pub fn enter(
         sender.uid,
         quoted(&sender.name),
         found.verdict.word(),
-        quoted(&found.verdict.reason.to_string()),
+        quoted(&reason),
         ending.exit.code(),
         ending.drain.as_secs() * 1000 + u64::from(ending.drain.subsec_millis()),
         ending.in_flight,
         ending.cut
-    );
-    let entered = append(&dirs.history(), &line, found.verdict.planned);
-    if run.is_some() {
+    )
+}
+
+/// That this process ends by itself, and why, as a line.
+pub fn failure(run: Option<&Run>, exit: Exit, why: &str) -> String {
+    let line = json!({
+        "time": Utc::new(SystemTime::now()).rfc3339(),
+        "started": run.map(|run| &run.started),
+        "run": run.map(|run| &run.id),
+        "pid": Pid::own().get(),
+        "signal": null,
+        "sender": null,
+        "verdict": "failed",
+        "reason": why,
+        "exit": exit.code(),
+    });
+    line.to_string()
+}
+
+/// Writes a line about the end of this process, which had `begun` a run or not; with `sync` it is durable
+/// when this returns. After a kill it is the next start that syncs: the last answer of the service
+/// manager must not grow old.
+pub fn enter(dirs: &Dirs, begun: bool, line: &str, sync: bool) -> io::Result<()> {
+    let entered = append(&dirs.history(), line, sync);
+    if begun {
         // Even without the line: no entry is better than one that says we ended without a word. Not
         // synced: should the name come back after a power cut, the line has its id.
         let _ = fs::remove_file(dirs.run_record());
@@ -225,9 +245,14 @@ mod tests {
         let sender = Origin { pid: 7, uid: 8, name: "systemd".into() };
         let found =
             Finding { verdict, sender, marker: false, may_change: false, context: String::new() };
-        let ending =
-            Ending { exit: Exit::Planned, drain: Duration::from_millis(5), in_flight: 2, cut: 1 };
-        enter(dirs, Some(run), caught, &found, ending).unwrap();
+        let ending = Ending {
+            exit: Exit::Planned,
+            note: None,
+            drain: Duration::from_millis(5),
+            in_flight: 2,
+            cut: 1,
+        };
+        enter(dirs, true, &line(Some(run), caught, &found, &ending), true).unwrap();
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::thread;
 use std::time::Instant;
@@ -23,8 +24,8 @@ use crate::sys::{fs as files, lock, proc};
 /// The locks, held until the process ends.
 #[derive(Debug)]
 pub struct Instance {
-    _runtime: File,
-    _state: File,
+    runtime: File,
+    state: File,
 }
 
 /// Who holds the lock: a process that lives, by pid and start time.
@@ -46,6 +47,11 @@ pub enum Probe {
 }
 
 impl Instance {
+    /// The locks, for a child that must finish before another gateway begins.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.runtime.as_fd(), self.state.as_fd()]
+    }
+
     /// Takes both locks and makes the two directories on the way.
     ///
     /// # Errors
@@ -90,7 +96,7 @@ impl Instance {
             // The lock holds without it; only who holds it cannot be told.
             log::warn!("{} cannot be written: {e}", path.display());
         }
-        Ok(Instance { _runtime: runtime, _state: state })
+        Ok(Instance { runtime, state })
     }
 }
 

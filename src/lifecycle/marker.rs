@@ -7,13 +7,15 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::mpsc;
 
 use serde_json::Value;
 
-use crate::limits::{MARKER_FRESH, MAX_MARKER};
+use crate::limits::{MARKER_FRESH, MARKER_PATIENCE, MAX_MARKER, THREAD_STACK};
 use crate::sys::process::Pid;
 use crate::sys::{clock, fs as files, proc};
 use crate::text::quoted;
+use crate::threads;
 
 /// Announces that `target` will be stopped.
 ///
@@ -35,22 +37,40 @@ pub fn withdraw(path: &Path) {
     let _ = fs::remove_file(path);
 }
 
-/// Whether a stop of this process was announced. Whatever stood there is gone afterwards.
+/// Whether a stop of this process was announced. Whatever stood there is gone afterwards, unless the
+/// disk hangs: that holds up no verdict.
 pub fn consume(path: &Path) -> bool {
+    let (tell, told) = mpsc::channel();
+    let (own, also) = (path.to_owned(), tell.clone());
+    let work = move || {
+        let announced = take(&own, &|announced| {
+            let _ = also.send(announced);
+        });
+        let _ = tell.send(announced);
+    };
+    if threads::spawn("marker", THREAD_STACK, Box::new(work)).is_err() {
+        return take(path, &|_| ());
+    }
+    let announced = told.recv_timeout(MARKER_PATIENCE);
+    // Then it is told once more, when it is gone.
+    announced.is_ok_and(|announced| told.recv_timeout(MARKER_PATIENCE).unwrap_or(announced))
+}
+
+/// Says first whether one counts, and then removes it.
+fn take(path: &Path, tell: &dyn Fn(bool)) -> bool {
     let read = files::read_own(path, MAX_MARKER);
     if let Err(e) = &read
         && e.kind() == io::ErrorKind::NotFound
     {
         return false;
     }
+    let checked = read.and_then(|text| check(&text));
+    tell(checked.is_ok());
     let _ = fs::remove_file(path);
-    match read.and_then(|text| check(&text)) {
-        Ok(()) => true,
-        Err(e) => {
-            log::warn!("the planned-stop marker {} does not count: {e}", path.display());
-            false
-        }
+    if let Err(e) = &checked {
+        log::warn!("the planned-stop marker {} does not count: {e}", path.display());
     }
+    checked.is_ok()
 }
 
 fn check(text: &str) -> io::Result<()> {

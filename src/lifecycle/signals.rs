@@ -21,7 +21,7 @@ pub enum Kind {
     Interrupt,
     /// SIGHUP: read the configuration again.
     Reload,
-    /// SIGCHLD: a child ended; only process 1 listens, to reap orphans.
+    /// SIGCHLD: a child ended, which may be an orphan that nobody else reaps.
     Child,
 }
 
@@ -52,11 +52,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. `reap`: also wake for children that end (process 1).
-    pub fn catch(reap: bool) -> io::Result<Signals> {
+    /// Installs the handlers.
+    pub fn catch() -> io::Result<Signals> {
         let (read, write) = UnixStream::pair()?;
-        let child = reap.then_some(SIGCHLD);
-        let wanted = [SIGTERM, SIGINT, SIGHUP].into_iter().chain(child);
+        let wanted = [SIGTERM, SIGINT, SIGHUP, SIGCHLD];
         Ok(Signals { delivery: SignalDelivery::with_pipe(read, write, WithRawSiginfo, wanted)? })
     }
 

@@ -11,6 +11,7 @@ mod who;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::clock::ClockRecord;
 use super::id::Id;
 use super::life::{Delivery, DeliveryEvent, Turn, TurnEvent};
 use crate::digests::Digests;
@@ -51,6 +52,8 @@ pub struct Book {
     counts: Counts,
     bytes: u64,
     last: Option<Id>,
+    newest: Stamp,
+    clock: Option<ClockRecord>,
 }
 
 impl Book {
@@ -62,17 +65,22 @@ impl Book {
         let bytes = length as u64 + RECORD_OVERHEAD;
         match record {
             Record::Accepted(accepted) => return self.accept(number, accepted, bytes),
-            Record::Reset { principal, session, .. } => {
+            Record::Reset { principal, session, at } => {
+                self.date(*at);
                 let session = session_digest(principal, session);
                 self.resets.insert(session, number.into());
                 self.newest_at_reset.insert(session, self.last.map_or(0, Id::bits));
             }
+            Record::Clock { boot, since_boot, at } => {
+                let (boot, since_boot, at) = (boot.clone(), *since_boot, self.date(*at));
+                self.clock = Some(ClockRecord { record: number, boot, since_boot, at });
+            }
             Record::Unknown { id } => self.weigh(id.as_deref().and_then(Id::parse), bytes),
             Record::Step { id, n, at, step } => {
-                let id = parse(id)?;
+                let (id, at) = (parse(id)?, self.date(*at));
                 match event(step) {
-                    Event::Turn(event) => self.turn(id, event, number, *n, *at)?,
-                    Event::Delivery(event) => self.deliver(id, event, number, *n, *at)?,
+                    Event::Turn(event) => self.turn(id, event, number, *n, at)?,
+                    Event::Delivery(event) => self.deliver(id, event, number, *n, at)?,
                     Event::Forgotten => self.forget(&[id]),
                 }
                 self.weigh(Some(id), bytes);
@@ -92,7 +100,7 @@ impl Book {
                 let newer = self.last < Some(id);
                 if newer { Ok(()) } else { Err(format!("message {id} is not new")) }
             }
-            Record::Reset { .. } | Record::Unknown { .. } => Ok(()),
+            Record::Reset { .. } | Record::Clock { .. } | Record::Unknown { .. } => Ok(()),
             Record::Step { id, step, .. } => {
                 let known = self.get(parse(id)?);
                 let entry = known.ok_or_else(|| format!("message {id} is not known"))?;
@@ -153,6 +161,7 @@ impl Book {
             delivery,
             bytes,
         };
+        self.date(record.at);
         self.last = Some(id);
         self.bytes += bytes;
         self.counts.kept += 1;
@@ -338,7 +347,10 @@ impl Book {
     pub fn keeps(&self, number: u64, record_id: Option<&str>) -> bool {
         match record_id.and_then(Id::parse) {
             Some(id) => self.place(id).is_some(),
-            None => self.resets.values().any(|reset| reset == number.into()),
+            None => {
+                let clock = self.clock.as_ref().is_some_and(|known| known.record == number);
+                clock || self.resets.values().any(|reset| reset == number.into())
+            }
         }
     }
 }

@@ -11,18 +11,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::book::{Book, Digest};
+use super::clock::Clock;
 use super::dispatch::{Bounds, Dispatch};
 use super::id::Id;
 use super::keeper::Care;
 use super::life::Turn;
 use super::outboxes::Outboxes;
 use super::reply::Runs;
+use super::time::{Clocks, Time};
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
-use crate::journal::record::{Record, Stamp, Step};
+use crate::journal::record::{Record, Step};
 use crate::journal::{Condition, Journal, Purpose, Refused};
-use crate::limits::{DISK_PAUSE, MARK_AFTER, THREAD_STACK};
+use crate::limits::{DISK_PAUSE, MARK_AFTER, SHORTAGE_VALID, THREAD_STACK};
 use crate::subprocess::Children;
 use crate::sys::fd::Event;
 use crate::threads;
@@ -43,9 +45,10 @@ pub struct Hub {
     pub(super) journal: Box<dyn Journal>,
     pub(super) transcripts: Transcripts,
     pub(super) children: Arc<Children>,
+    pub(super) time: Time,
     pub(super) care: Mutex<Care>,
-    /// What the system is short of, while a turn waits for it.
-    pub(super) shortage: Mutex<Option<String>>,
+    /// What the system was short of when work last had to wait for it.
+    pub(super) shortage: Mutex<Option<(Instant, String)>>,
     settings: RwLock<Arc<Settings>>,
     /// Raised once every turn has to end.
     pub cut: Event,
@@ -67,6 +70,8 @@ pub(super) struct State {
     pub(super) runs: Runs,
     /// Turns between two attempts.
     pub(super) resting: Vec<(Instant, Id)>,
+    /// Begun attempts for which there was no thread, and when to try again.
+    pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
     /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
     pub(super) held: Vec<Id>,
@@ -106,9 +111,11 @@ impl Hub {
         transcripts: Transcripts,
         settings: Settings,
         (children, quiet): (Arc<Children>, Arc<Event>),
+        clocks: Box<dyn Clocks>,
     ) -> std::io::Result<Arc<Hub>> {
         let mut book = book;
         book.requeue();
+        let clock = Clock::new(book.clock(), book.newest(), clocks.boot(), clocks.read());
         let mut dispatch = Dispatch::new(bounds(&settings.config));
         for (id, entry) in book.entries().filter(|(_, entry)| !entry.turn.is_over()) {
             dispatch.restore(id, entry.session());
@@ -118,6 +125,7 @@ impl Hub {
             waiting: Vec::new(),
             runs: Runs::default(),
             resting: Vec::new(),
+            without_thread: Vec::new(),
             outboxes: Outboxes::new(&book),
             held: Vec::new(),
             followers: Vec::new(),
@@ -133,6 +141,7 @@ impl Hub {
             journal,
             transcripts,
             children,
+            time: Time { clock, clocks },
             care: Mutex::default(),
             shortage: Mutex::default(),
             settings: RwLock::new(Arc::new(settings)),
@@ -158,6 +167,7 @@ impl Hub {
         state.followers.iter().for_each(|follower| follower.raise());
         let ids = state.dispatch.rebound(bounds);
         let begun = self.begin(&mut state, ids);
+        self.alarm.notify_all();
         drop(state);
         self.employ(begun);
     }
@@ -166,15 +176,25 @@ impl Hub {
     pub fn drain(self: &Arc<Self>) {
         self.draining.store(true, Ordering::SeqCst);
         let hub = Arc::clone(self);
-        let nudge = move || {
-            let state = hub.lock();
-            state.runs.nudge();
-            state.followers.iter().for_each(|follower| follower.raise());
-            hub.alarm.notify_all();
-        };
-        if let Err(e) = threads::spawn("drain", THREAD_STACK, Box::new(nudge)) {
-            log::warn!("those who wait are not told of the drain: {e}");
+        let work = move || hub.nudge(&mut hub.lock());
+        if let Err(e) = threads::spawn("drain", THREAD_STACK, Box::new(work)) {
+            // The lock is held for moments, unless the disk hangs.
+            match self.state.try_lock() {
+                Ok(mut state) => self.nudge(&mut state),
+                Err(_) => log::warn!("those who wait are not told of the drain: {e}"),
+            }
         }
+    }
+
+    /// Tells those who wait of the drain. What has begun and has no thread does not go on.
+    pub(super) fn nudge(&self, state: &mut State) {
+        state.runs.nudge();
+        state.followers.iter().for_each(|follower| follower.raise());
+        for (_, id) in std::mem::take(&mut state.without_thread) {
+            state.runs.end(id);
+            self.rest_from_work();
+        }
+        self.alarm.notify_all();
     }
 
     pub fn is_draining(&self) -> bool {
@@ -195,14 +215,12 @@ impl Hub {
     pub fn condition(&self) -> Condition {
         let shortage = self.shortage.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (self.journal.condition(), shortage) {
-            (Condition::Good, Some(why)) => Condition::Degraded(why),
+            // What waits tries again more often: an older one is of work that was taken back.
+            (Condition::Good, Some((at, why))) if at.elapsed() < SHORTAGE_VALID => {
+                Condition::Degraded(why)
+            }
             (condition, _) => condition,
         }
-    }
-
-    /// The time for a record of now.
-    pub(super) fn stamp(&self) -> Stamp {
-        Stamp { at: now(), age: now(), off: 0 }
     }
 
     /// Appends a record and keeps the book. Follows the journal's order: the lock is held.
@@ -302,13 +320,22 @@ impl Hub {
         }
     }
 
-    /// A journal that broke is the end of the process: the main thread is told.
+    /// A journal that broke is the end of the process. One that was removed is not before operators
+    /// could be told: see [`Hub::look_after_journal`].
     pub(super) fn heard(&self, refused: Refused) -> Refused {
-        if let Refused::Broken(_) = refused {
-            self.broken.store(true, Ordering::SeqCst);
-            self.quiet.raise();
+        if matches!(refused, Refused::Broken(_)) && self.loss().is_none() {
+            self.end_process();
+        } else if let Refused::Full(_) = refused {
+            // It may find something to let go.
+            self.alarm.notify_all();
         }
         refused
+    }
+
+    /// Tells the main thread that only another start can help.
+    pub(super) fn end_process(&self) {
+        self.broken.store(true, Ordering::SeqCst);
+        self.quiet.raise();
     }
 
     /// Waits until a record is durable.

@@ -3,15 +3,20 @@
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::book::{Digest, Entry, Party};
 use super::hub::{Hub, State};
 use super::id::Id;
 use crate::digests::Digests;
 use crate::journal::{Condition, Refused, record};
-use crate::limits::{COMPACT_FROM, COMPACT_PAUSE, KEEPER_ROUND, KEEPER_SOON, THREAD_STACK};
+use crate::limits::{
+    COMPACT_FROM, COMPACT_PAUSE, JOURNAL_PROBE, KEEPER_ROUND, KEEPER_SOON, LOSS_SHOWN,
+    THREAD_PAUSE, THREAD_STACK,
+};
+use crate::sys::poll::{Interest, poll};
 use crate::threads;
 
 /// What is remembered from one compaction to the next.
@@ -26,13 +31,22 @@ pub(super) struct Care {
 }
 
 impl Hub {
-    /// Lets turns and deliveries begin, those of earlier runs first, and starts the keeper.
-    ///
-    /// # Errors
-    /// No thread.
-    pub fn open(self: &Arc<Self>) -> io::Result<()> {
-        let hub = Arc::clone(self);
-        threads::spawn("keeper", THREAD_STACK, Box::new(move || hub.keep()))?;
+    /// Lets turns and deliveries begin, those of earlier runs first, and starts the keeper and the watch
+    /// of the journal; where there is no thread for them, as soon as there is.
+    pub fn open(self: &Arc<Self>) {
+        let threads = [("watch", Hub::look_after_journal as fn(Arc<Hub>)), ("keeper", Hub::keep)];
+        for (name, work) in threads {
+            let start = || {
+                let hub = Arc::clone(self);
+                self.spawn_worker(name, Box::new(move || work(hub)))
+            };
+            while !start() {
+                let cut = poll(&mut [Interest::read(self.cut.as_fd())], Some(THREAD_PAUSE));
+                if self.is_draining() || cut.is_ok_and(|ready| ready > 0) {
+                    return;
+                }
+            }
+        }
         self.forget_what_was_reset();
         self.transcripts.take_back_lent();
         let mut state = self.lock();
@@ -41,30 +55,39 @@ impl Hub {
         drop(state);
         self.employ(begun);
         self.send_what_is_due();
-        Ok(())
     }
 
     fn keep(self: Arc<Self>) {
+        let mut opening = true;
         loop {
+            // What the process before this one left may be all that keeps new work out.
+            let short = std::mem::take(&mut opening).then_some(Duration::ZERO);
+            let short = short.or_else(|| self.is_short_of_room().then_some(JOURNAL_PROBE));
             let mut state = self.lock();
             let now = Instant::now();
             let crowded = state.book.is_crowded(self.settings().config.limits.keep_results);
-            let next = state.next_due(now, crowded);
+            let round = if crowded { KEEPER_SOON } else { KEEPER_ROUND };
+            let next = state.next_due(now, short.unwrap_or(round).min(round));
             if next > now {
                 let waited = self.alarm.wait_timeout(state, next - now);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
             if self.is_draining() {
-                return;
+                drop(state);
+                return self.sync_to_the_end();
             }
-            let due = state.take_due(Instant::now());
+            let due = take_due(&mut state.resting, Instant::now());
             let ids = due.iter().flat_map(|id| state.dispatch.wake(*id)).collect();
             let begun = self.begin(&mut state, ids);
             let sync = state.sync_at.take_if(|at| *at <= Instant::now()).is_some();
             let mark = state.mark_at.take_if(|at| *at <= Instant::now()).is_some();
+            let without_thread = take_due(&mut state.without_thread, Instant::now());
             drop(state);
             self.employ(begun);
+            self.employ(without_thread);
             self.send_what_is_due();
+            // One that the disk has no room for is tried again in the next round.
+            let _ = self.keep_time();
             self.settings().agent.rest();
             if sync {
                 // Whether it broke is heard where it breaks.
@@ -84,13 +107,52 @@ impl Hub {
         }
     }
 
+    fn is_short_of_room(&self) -> bool {
+        matches!(self.journal.condition(), Condition::Degraded(_))
+    }
+
+    /// During a drain: ends of turns become durable as they do otherwise.
+    fn sync_to_the_end(&self) {
+        loop {
+            let mut state = self.lock();
+            let now = Instant::now();
+            match state.sync_at {
+                None if self.busy() == 0 => return,
+                Some(at) if at <= now => {
+                    state.sync_at = None;
+                    drop(state);
+                    if self.sync(self.journal.last()).is_err() {
+                        return;
+                    }
+                }
+                due => {
+                    let pause = due.map_or(KEEPER_SOON, |at| at - now);
+                    drop(self.alarm.wait_timeout(state, pause));
+                }
+            }
+        }
+    }
+
+    /// Watches the journal's file, in a thread that may hang with the disk. One that was lost, and saved,
+    /// ends the process once it was said for long enough.
+    pub(super) fn look_after_journal(self: Arc<Self>) {
+        while !self.is_draining() || self.busy() > 0 {
+            self.journal.look();
+            let loss = self.loss().filter(|loss| loss.saved);
+            if loss.is_some_and(|loss| loss.at.elapsed() >= LOSS_SHOWN) {
+                return self.end_process();
+            }
+            std::thread::sleep(JOURNAL_PROBE);
+        }
+    }
+
     /// Forgets settled messages that are old or too many. Their sessions' transcripts have them by
     /// then.
     fn forget(&self, care: &mut Care) {
         let keep = self.settings().config.limits.keep_results;
         let (ids, sessions) = {
             let state = self.lock();
-            let ids = state.book.overdue(self.stamp().age, keep);
+            let ids = state.book.overdue(self.stamp(), keep);
             let entries = ids.iter().filter_map(|id| state.book.get(*id));
             let of = |entry: &Entry| Some((entry.session()?, Arc::clone(&entry.who)));
             let sessions: Vec<(Digest, Arc<Party>)> = entries.filter_map(of).collect();
@@ -153,7 +215,9 @@ impl Hub {
             }
         };
         if let Err(e) = threads::spawn("compaction", THREAD_STACK, Box::new(work)) {
-            log::warn!("no thread to compact the journal: {e}");
+            log::warn!("no thread to compact the journal: {e}; trying again");
+            let mut care = self.care.lock().unwrap_or_else(PoisonError::into_inner);
+            care.compact_after = Some(Instant::now() + JOURNAL_PROBE);
         }
     }
 
@@ -187,17 +251,17 @@ impl Hub {
 
 impl State {
     /// When there is something to do for the keeper.
-    fn next_due(&self, now: Instant, crowded: bool) -> Instant {
-        let resting = self.resting.iter().map(|(at, _)| *at);
+    fn next_due(&self, now: Instant, round: Duration) -> Instant {
+        let resting = self.resting.iter().chain(&self.without_thread).map(|(at, _)| *at);
         let sending = self.outboxes.next_due(now);
         let all = resting.chain(self.sync_at).chain(self.mark_at).chain(sending);
-        let round = if crowded { KEEPER_SOON } else { KEEPER_ROUND };
         all.fold(now + round, Instant::min)
     }
+}
 
-    fn take_due(&mut self, now: Instant) -> Vec<Id> {
-        let due = self.resting.iter().filter(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
-        self.resting.retain(|(at, _)| *at > now);
-        due
-    }
+/// Takes what is due out of a list.
+fn take_due(waiting: &mut Vec<(Instant, Id)>, now: Instant) -> Vec<Id> {
+    let due = waiting.iter().filter(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
+    waiting.retain(|(at, _)| *at > now);
+    due
 }

@@ -7,6 +7,7 @@
 
 pub mod book;
 pub mod cancel;
+pub mod clock;
 pub mod commands;
 pub mod dispatch;
 pub mod history;
@@ -22,6 +23,7 @@ mod sender;
 pub mod submit;
 #[cfg(test)]
 mod tests;
+pub mod time;
 pub mod transcript;
 pub mod view;
 mod worker;

@@ -100,11 +100,11 @@ impl Run {
         Seen { attempt: state.attempt, text, over: state.over }
     }
 
-    /// An event that is raised at every news, for as long as the [`Watch`] lives.
-    pub fn watch(self: &Arc<Self>) -> io::Result<Watch> {
-        let event = Arc::new(Event::new()?);
+    /// Has this event raised at every news, for as long as the [`Watch`] lives.
+    pub fn watch(self: &Arc<Self>, event: Event) -> Watch {
+        let event = Arc::new(event);
         self.lock().watchers.push(Arc::clone(&event));
-        Ok(Watch { run: Arc::clone(self), event })
+        Watch { run: Arc::clone(self), event }
     }
 
     fn nudge(&self) {
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn watchers_see_what_is_new_and_another_attempt_from_its_beginning() {
         let run = Arc::new(Run::default());
-        let watch = run.watch().unwrap();
+        let watch = run.watch(Event::new().unwrap());
         run.begin(1);
         Pen(&run).piece("hä").unwrap();
         assert!(watch.event.clear());

@@ -15,10 +15,9 @@ use super::message::rfc3339;
 use crate::delivery::{Parcel, Sent, backoff};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Purpose, Refused};
-use crate::limits::{DISK_PAUSE, MAX_DELIVERY_PAUSE, WORKER_STACK};
+use crate::limits::{DISK_PAUSE, MAX_DELIVERY_PAUSE};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::random;
-use crate::threads;
 
 /// What comes of one round of a sender.
 enum Round {
@@ -57,9 +56,7 @@ impl Hub {
         };
         for target in targets {
             let (hub, name) = (Arc::clone(self), target.clone());
-            let work = move || hub.send_all(&name);
-            if let Err(e) = threads::spawn("delivery", WORKER_STACK, Box::new(work)) {
-                log::warn!("no thread for deliveries to {target}: {e}");
+            if !self.spawn_worker("delivery", Box::new(move || hub.send_all(&name))) {
                 self.stop_sending(&target, Some(Instant::now() + DISK_PAUSE));
             }
         }
@@ -96,8 +93,9 @@ impl Hub {
             }
         };
         let (since, attempts) =
-            entry.delivery.as_ref().map_or((0, 0), |out| (out.since.age, out.attempts));
-        let age = Duration::from_millis(self.stamp().age.saturating_sub(since));
+            entry.delivery.as_ref().map_or((0, 0), |out| (out.since.uptime(), out.attempts));
+        // What nobody could send while the machine was off does not grow old meanwhile.
+        let age = Duration::from_millis(self.stamp().uptime().saturating_sub(since));
         let target = match settings.config.deliver.get(name) {
             Some(target) if age < target.expire => Ok(target),
             Some(_) => Err(format!("it expired after {attempts} attempts")),
@@ -162,7 +160,7 @@ impl Hub {
                 log::info!("{name} did not take the reply of message {id} (attempt {n}): {why}");
                 let record = Record::step(id, n, self.stamp(), Step::Deferred(why));
                 if !self.insist(&record) {
-                    return Round::Stop(None);
+                    return Round::Stop(Some(Instant::now() + DISK_PAUSE));
                 }
                 let mut chance = [0; 8];
                 let _ = random::fill(&mut chance);
@@ -176,7 +174,8 @@ impl Hub {
 
     fn close_delivery(&self, name: &str, id: Id, record: &Record) -> Round {
         if !self.insist(record) {
-            return Round::Stop(None);
+            // The gateway may be there for a while, where its journal was removed.
+            return Round::Stop(Some(Instant::now() + DISK_PAUSE));
         }
         let mut state = self.lock();
         if state.outboxes.first(name) == Some(id) {

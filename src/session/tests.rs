@@ -1,6 +1,7 @@
 //! The hub at work over a journal in memory: order, one message a key, cancelling, retries, drains,
 //! restarts at any record, and a disk that refuses.
 
+mod clocks;
 mod durable;
 mod faults;
 mod history;
@@ -32,6 +33,7 @@ use crate::subprocess::Children;
 use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
 use crate::testing::TempDir;
+use clocks::Fake;
 use journal::{Fault, Shared, Testing};
 
 /// Far beyond what anything here takes.
@@ -87,6 +89,11 @@ fn read_back(journal: &Testing) -> Book {
 impl House {
     /// A hub that does nothing yet.
     fn closed(dir: TempDir, journal: Testing, config: &Config) -> House {
+        House::by(&Fake::default(), dir, journal, config)
+    }
+
+    /// One that does nothing yet, and takes its time from there.
+    fn by(clocks: &Fake, dir: TempDir, journal: Testing, config: &Config) -> House {
         let (journal, quiet) = (Arc::new(journal), Arc::new(Event::new().unwrap()));
         let (settings, children) = settings(config);
         let hub = Hub::new(
@@ -95,6 +102,7 @@ impl House {
             Transcripts::new(dir.path().join("sessions")),
             settings,
             (children, Arc::clone(&quiet)),
+            Box::new(clocks.clone()),
         );
         let hub = hub.unwrap();
         House { hub, journal, quiet, dir, client: UnixStream::pair().unwrap() }
@@ -102,7 +110,7 @@ impl House {
 
     fn open(dir: TempDir, journal: Testing, config: &Config) -> House {
         let house = House::closed(dir, journal, config);
-        house.hub.open().unwrap();
+        house.hub.open();
         house
     }
 

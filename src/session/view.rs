@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::book::{Counts, Digest, Entry, Who, session_digest};
@@ -13,13 +13,12 @@ use super::life::{Delivery, Turn};
 use super::message::{DeliveryView, Message};
 use super::reply::Watch;
 use crate::agent::Report;
-use crate::journal::Refused;
 use crate::journal::record::{Record, Step};
-use crate::limits::{CLOSE_PATIENCE, MAX_LISTED, MAX_LISTED_BYTES, THREAD_STACK};
+use crate::journal::{Loss, Refused};
+use crate::limits::{LOCK_PAUSE, MAX_LISTED, MAX_LISTED_BYTES, STATUS_PATIENCE};
 use crate::named::ByName;
 use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
-use crate::threads;
 
 /// How a wait for a message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,18 +108,15 @@ impl Hub {
         Held { hub: Arc::clone(self), id }
     }
 
-    /// Watches a message that is not over, or whose agent is not.
-    ///
-    /// # Errors
-    /// No descriptor.
-    pub fn watch(&self, id: Id) -> io::Result<Option<Watch>> {
+    /// Watches a message that is not over, or whose agent is not, by this event.
+    pub fn watch(&self, id: Id, event: Event) -> Option<Watch> {
         let mut state = self.lock();
         let over = state.book.get(id).is_none_or(|entry| entry.turn.is_over());
         // The agent of a message that was taken back may still be ending.
         if over && state.runs.get(id).is_none() {
-            return Ok(None);
+            return None;
         }
-        state.runs.of(id).watch().map(Some)
+        Some(state.runs.of(id).watch(event))
     }
 
     /// Whether the gateway stops before this message runs.
@@ -132,8 +128,19 @@ impl Hub {
 
     /// Waits until a message is over.
     pub fn wait(&self, id: Id, client: BorrowedFd<'_>, patience: Duration) -> io::Result<Waited> {
+        self.wait_by(Event::new()?, id, client, patience)
+    }
+
+    /// The same by an event that is there already.
+    pub fn wait_by(
+        &self,
+        event: Event,
+        id: Id,
+        client: BorrowedFd<'_>,
+        patience: Duration,
+    ) -> io::Result<Waited> {
         let deadline = Instant::now() + patience;
-        let Some(watch) = self.watch(id)? else { return Ok(Waited::Over) };
+        let Some(watch) = self.watch(id, event) else { return Ok(Waited::Over) };
         loop {
             watch.event.clear();
             if watch.run.is_over() {
@@ -290,23 +297,43 @@ impl Hub {
         self.journal.last()
     }
 
-    /// Makes all that was written durable: the last thing before the process ends. A disk that hangs
-    /// is not waited for.
-    pub fn close(self: &Arc<Self>) {
-        let Ok(done) = Event::new().map(Arc::new) else { return };
-        let (hub, event) = (Arc::clone(self), Arc::clone(&done));
-        let sync = move || {
-            // For the mark alone a full disk has no room, which costs nothing.
-            if let (Err(refused), _) = (hub.sync(hub.journal.last()), hub.mark()) {
-                log::error!("the last records may be lost: {refused}");
+    /// The same and [`Hub::turns`], if the lock is free soon: a hung disk may hold it.
+    pub fn glance_at_counts(&self) -> Option<(Counts, (usize, usize, usize))> {
+        let deadline = Instant::now() + STATUS_PATIENCE;
+        let state = loop {
+            match self.state.try_lock() {
+                Ok(state) => break state,
+                Err(TryLockError::Poisoned(state)) => break state.into_inner(),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return None,
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
             }
-            event.raise();
         };
-        let begun = threads::spawn("close", THREAD_STACK, Box::new(sync));
-        if begun.is_err()
-            || poll(&mut [Interest::read(done.as_fd())], Some(CLOSE_PATIENCE)).is_ok_and(|n| n == 0)
-        {
-            log::warn!("the journal could not be synced in time; what was acknowledged is durable");
+        let (running, waiting) = state.dispatch.counts();
+        Some((state.book.counts(), (running, waiting, state.dispatch.sessions())))
+    }
+
+    /// Bytes of the journal and the number of its last record, told without waiting for the disk.
+    pub fn journal_size(&self) -> (u64, u64) {
+        (self.journal.size(), self.journal.last())
+    }
+
+    /// That the disk has not answered for longer than this.
+    pub fn stalled(&self, longer_than: Duration) -> Option<String> {
+        self.journal.health()?.stalled(longer_than)
+    }
+
+    /// What happened to the journal's file while it was open.
+    pub fn loss(&self) -> Option<Loss> {
+        self.journal.health()?.loss()
+    }
+
+    /// Makes all that was written durable, under a name that leads to it: the last thing before the
+    /// process ends.
+    pub fn close(&self) {
+        self.journal.look();
+        // For the mark alone a full disk has no room, which costs nothing.
+        if let (Err(refused), _) = (self.sync(self.journal.last()), self.mark()) {
+            log::error!("the last records may be lost: {refused}");
         }
     }
 }

@@ -18,23 +18,47 @@ use crate::agent::{Agent, Bounds, Context, Outcome, Turn};
 use crate::delivery::backoff;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::journal::{Purpose, Refused};
-use crate::limits::{DISK_PAUSE, MAX_TURN_PAUSE, WORKER_STACK};
+use crate::limits::{DISK_PAUSE, MAX_TURN_PAUSE, SHORTAGE_VALID, THREAD_PAUSE, WORKER_STACK};
 use crate::sys::poll::{Interest, poll};
+use crate::sys::process::is_shortage;
 use crate::sys::random;
 use crate::threads;
 
 impl Hub {
-    /// Gives each of these turns a worker.
+    /// Gives each of these turns a worker. One for which there is no thread keeps its attempt and its
+    /// place, and is tried again by the keeper.
     pub(super) fn employ(self: &Arc<Self>, ids: Vec<Id>) {
         let mut ids = VecDeque::from(ids);
         while let Some(id) = ids.pop_front() {
             let hub = Arc::clone(self);
-            let work = move || hub.work(id);
-            if let Err(e) = threads::spawn("turn", WORKER_STACK, Box::new(work)) {
-                let why = format!("no thread for the turn: {e}");
-                ids.extend(self.conclude(id, Outcome::Temporary(why)));
+            if self.spawn_worker("turn", Box::new(move || hub.work(id))) {
+                continue;
+            }
+            let mut state = self.lock();
+            if state.book.get(id).is_none_or(|entry| entry.turn.is_over()) {
+                // It was taken back meanwhile, and that takes no thread.
+                drop(state);
+                ids.extend(self.conclude(id, Outcome::Cancelled));
+                continue;
+            }
+            state.without_thread.push((Instant::now() + THREAD_PAUSE, id));
+            if self.is_draining() {
+                self.nudge(&mut state);
+            }
+            self.alarm.notify_all();
+        }
+    }
+
+    /// Starts a thread for a turn, for deliveries or the keeper; false where the system has none.
+    pub(super) fn spawn_worker(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> bool {
+        let spawned = threads::spawn(name, WORKER_STACK, work);
+        if let Err(e) = &spawned {
+            let why = format!("no thread for a {name}: {e}");
+            if self.set_shortage(Some(&why)) {
+                log::warn!("{why}; it is tried again until there is one");
             }
         }
+        spawned.is_ok()
     }
 
     fn work(self: Arc<Self>, first: Id) {
@@ -70,9 +94,12 @@ impl Hub {
         }
     }
 
-    fn set_shortage(&self, why: Option<&str>) {
+    /// Says whether it is news.
+    pub(super) fn set_shortage(&self, why: Option<&str>) -> bool {
         let mut shortage = self.shortage.lock().unwrap_or_else(PoisonError::into_inner);
-        *shortage = why.map(|why| format!("turns wait: {why}"));
+        let counted = shortage.as_ref().is_some_and(|(at, _)| at.elapsed() < SHORTAGE_VALID);
+        *shortage = why.map(|why| (Instant::now(), format!("turns wait: {why}")));
+        !counted
     }
 
     /// Runs one attempt of a message's turn, once the record that says so is durable.
@@ -117,8 +144,12 @@ impl Hub {
                 if entry.attempts > 1 && settled.is_ok() {
                     settled = self.transcripts.take_back(session, id);
                 }
-                // A full disk must not keep accepted work from going on.
+                // A full disk must not keep accepted work from going on; what it lacks of the system it
+                // waits for, and does not run without what was said before.
                 if let Err(e) = settled {
+                    if is_shortage(&e) {
+                        return Err(e);
+                    }
                     self.transcripts.unsettle(session);
                     log::warn!("the transcript for turn {id} is not up to date: {e}");
                 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Children, Program, left};
+use super::{Children, Leftovers, Program, left};
 use crate::limits::{AGENT_READ, AGENT_READS};
 use crate::sys::fd::set_nonblocking;
 use crate::sys::poll::{Interest, poll};
@@ -19,7 +19,8 @@ use crate::sys::spawn::Manner;
 pub struct Order<'a> {
     /// For its stdin; it gets none where this is `None`.
     pub input: Option<&'a [u8]>,
-    pub own_group: bool,
+    /// It leads a process group, and this becomes of what it starts; `None`: a helper in ours.
+    pub leftovers: Option<Leftovers>,
     /// SIGTERM to the whole control group passes it by.
     pub shielded: bool,
     pub deadline: Instant,
@@ -54,9 +55,14 @@ pub fn converse(
     program: &Program,
     order: Order<'_>,
 ) -> io::Result<Ended> {
-    let Order { own_group, shielded, .. } = order;
-    let manner = Manner { stdin: order.input.is_some(), own_group, shielded };
-    let mut child = children.spawn(program, manner)?;
+    let stdin = order.input.is_some();
+    let mut child = match order.leftovers {
+        Some(leftovers) => children.spawn_tree(program, leftovers, stdin)?,
+        None => {
+            let manner = Manner { stdin, own_group: false, shielded: order.shielded };
+            children.spawn(program, manner)?
+        }
+    };
     let (mut stdin, mut stdout) = (child.stdin.take(), child.stdout.take());
     let mut stderr = child.stderr.take();
     for pipe in [&stdin, &stdout, &stderr].into_iter().flatten() {
@@ -133,7 +139,7 @@ pub fn capture(
 ) -> io::Result<Answer> {
     let order = Order {
         input: None,
-        own_group: false,
+        leftovers: None,
         shielded: true,
         deadline,
         grace: Duration::ZERO,
@@ -217,7 +223,7 @@ mod tests {
     fn order(input: &[u8]) -> Order<'_> {
         Order {
             input: Some(input),
-            own_group: true,
+            leftovers: Some(Leftovers::Kill),
             shielded: false,
             deadline: Instant::now() + Duration::from_secs(20),
             grace: Duration::from_secs(20),

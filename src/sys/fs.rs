@@ -257,6 +257,27 @@ fn symlink_in_words(path: &Path, e: io::Error) -> io::Error {
     }
 }
 
+/// Whether an error on a file may pass by itself: the disk, the network behind it, or a shortage. What
+/// the file is, where it should be and who may read it changes by somebody's hand only.
+pub fn may_pass(e: &io::Error) -> bool {
+    const LASTING: [i32; 9] = [
+        libc::ENOENT,
+        libc::ENOTDIR,
+        libc::EISDIR,
+        libc::EACCES,
+        libc::EPERM,
+        libc::ELOOP,
+        libc::ENAMETOOLONG,
+        libc::EINVAL,
+        libc::ENXIO,
+    ];
+    match e.raw_os_error() {
+        Some(code) => !LASTING.contains(&code),
+        // Without a number it is our own judgement of the file, or the allocator's.
+        None => e.kind() == io::ErrorKind::OutOfMemory,
+    }
+}
+
 fn refused(path: &Path, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {why}", path.display()))
 }

@@ -8,6 +8,7 @@
 
 pub mod clock;
 pub mod fd;
+pub mod fork;
 pub mod fs;
 pub mod lock;
 pub mod memory;

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::fs::read_bytes;
@@ -57,11 +58,48 @@ pub fn boot_id() -> String {
     text("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// The children of our main thread: where the kernel puts orphans that process 1 inherits.
+/// The children of our main thread: where the kernel puts the orphans that we inherit.
 pub fn children_of_main_thread() -> Vec<Pid> {
     let own = Pid::own();
-    let list = text(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+    children_in(&format!("/proc/{own}/task/{own}"))
+}
+
+/// The children of all threads of a process.
+pub fn children(of: Pid) -> Vec<Pid> {
+    let threads = fs::read_dir(format!("/proc/{of}/task")).into_iter().flatten().flatten();
+    threads.flat_map(|thread| children_in(&thread.path().to_string_lossy())).collect()
+}
+
+fn children_in(thread: &str) -> Vec<Pid> {
+    let list = text(format!("{thread}/children")).unwrap_or_default();
     list.split_whitespace().filter_map(|pid| Pid::new(pid.parse().ok()?)).collect()
+}
+
+/// Every process that we can see.
+pub fn processes() -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| Pid::new(entry.file_name().to_str()?.parse().ok()?)).collect()
+}
+
+/// The value of a variable with which a process of our own user was started.
+pub fn variable(of: Pid, name: &str) -> Option<String> {
+    let path = format!("/proc/{of}/environ");
+    if fs::metadata(&path).ok()?.uid() != super::user::own_uid() {
+        return None;
+    }
+    let all = text(path).ok()?;
+    all.split('\0').find_map(|one| Some(one.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+}
+
+/// When a process started that has not ended: one that is only waited for by its parent has (but a
+/// main thread may end before the others).
+pub fn lives_since(pid: Pid) -> Option<u64> {
+    let stat = text(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    let (state, threads) = (fields.next()?, fields.nth(16)?);
+    (!["Z", "X"].contains(&state) || threads.parse::<u32>().ok()? > 1)
+        .then(|| start_time_in(&stat))?
 }
 
 /// The process that listens on a TCP address, where our rights let us see it.

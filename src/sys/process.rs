@@ -153,8 +153,27 @@ pub fn wait(child: Pid) -> io::Result<Status> {
     }
 }
 
+/// Whether `child`, of whichever thread of ours, has ended and is not reaped yet (waitid(2)).
+pub fn has_ended(child: Pid) -> bool {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: all-zero is a valid siginfo_t, which waitid fills or leaves; a pid of 0 in it means
+    // that there is nothing to tell.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let found = libc::waitid(libc::P_PID, child.0.cast_unsigned(), &raw mut info, options);
+        found == 0 && info.si_pid() != 0
+    }
+}
+
+/// Makes this process the parent of what its descendants leave behind
+/// (PR_SET_CHILD_SUBREAPER, prctl(2)).
+pub fn become_subreaper() -> io::Result<()> {
+    // SAFETY: prctl takes plain numbers here.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
+}
+
 /// Takes the status of `child` if it has ended, and throws it away: for orphans that were handed
-/// to us as process 1. Says whether there was one.
+/// to us. Says whether there was one.
 pub fn reap(child: Pid) -> bool {
     // SAFETY: a null status pointer is allowed; WNOHANG never blocks.
     unsafe { libc::waitpid(child.0, std::ptr::null_mut(), libc::WNOHANG) == child.0 }

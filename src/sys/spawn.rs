@@ -1,18 +1,33 @@
-//! Starting programs: posix_spawn(3), execv(3).
+//! Starting programs: clone(2) in the way of vfork(2), and execve(2).
 //!
-//! Not std's `Command`: that one searches, forks and keeps trees of variables for cases that we
-//! never have, 30 kB of it, and leaves the signal mask to whoever calls.
+//! Not std's `Command`, which searches, keeps trees of variables for cases that we never have, and
+//! leaves the signal mask to whoever calls. And not posix_spawn(3), which tells a child's number only
+//! after its exec, which can hang, and puts no child into a control group before glibc 2.39. What is
+//! done here is what posix_spawn does in glibc: the child shares our memory, on a stack of its own, and
+//! this thread waits until it has executed the program or ended.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, c_int, c_void};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::process::Pid;
+
+/// The stack on which a child comes to its exec, in units of 16 bytes: 64 KiB, of which it uses 2.
+const STACK: usize = 4096;
+
+/// CLONE_INTO_CGROUP (clone3(2)): libc's constant is too narrow for it.
+const INTO_CGROUP: u64 = 1 << 33;
+
+const CLOEXEC: c_int = libc::O_CLOEXEC;
+
+/// The last signal that Linux has on most machines (signal(7)).
+const LAST_SIGNAL: c_int = 64;
 
 /// What a child gets and how it stands to us.
 #[derive(Clone, Copy, Debug)]
@@ -25,26 +40,54 @@ pub struct Manner {
     pub shielded: bool,
 }
 
+/// Where a child comes to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Holds the child's number from before its first instruction until this is overwritten, so
+    /// that nobody takes it for another's orphan while its exec goes on.
+    pub number: &'a AtomicI32,
+    /// The directory of the control group (cgroups(7), version 2) that it is in before its exec.
+    pub group: Option<BorrowedFd<'a>>,
+}
+
 /// A child and our ends of its pipes, close-on-exec.
 #[derive(Debug)]
 pub struct Spawned {
     pub pid: Pid,
+    /// It is in the control group that it was meant for.
+    pub joined: bool,
     pub stdin: Option<File>,
     pub stdout: File,
     pub stderr: File,
+}
+
+/// What the child reads before its exec, and the two answers that it leaves there: it shares our
+/// memory.
+struct Birth {
+    path: *const libc::c_char,
+    argv: *const *mut libc::c_char,
+    envp: *const *mut libc::c_char,
+    /// Its 0, 1 and 2; -1: /dev/null.
+    streams: [c_int; 3],
+    /// The directory of the control group to enter; -1: none, or it was born there.
+    group: c_int,
+    manner: Manner,
+    joined: bool,
+    error: Option<c_int>,
 }
 
 /// Starts `program` (a path, not searched for) with `arguments` behind its name and exactly these
 /// variables (`NAME=VALUE`). It has no descriptors but 0, 1 and 2, and default signal handling.
 ///
 /// # Errors
-/// Those of pipe2(2) and posix_spawn(3), among them what execve(2) says of the program;
-/// InvalidInput for a NUL in any of the strings.
+/// Those of pipe2(2) and clone(2), and what execve(2) says of the program; InvalidInput for a NUL in
+/// any of the strings.
 pub fn spawn(
     program: &Path,
     arguments: &[impl AsRef<OsStr>],
     environment: &[impl AsRef<OsStr>],
     manner: Manner,
+    place: Place<'_>,
 ) -> io::Result<Spawned> {
     let path = c_string(program.as_os_str())?;
     let (argv, _argv) = c_strings([program.as_os_str()].into_iter().chain(os(arguments)))?;
@@ -52,30 +95,182 @@ pub fn spawn(
     let input = if manner.stdin { Some(pipe()?) } else { None };
     let (out_read, out_write) = pipe()?;
     let (err_read, err_write) = pipe()?;
-
-    let mut actions = Actions::new()?;
-    match &input {
-        Some((read, _)) => actions.put(read, 0)?,
-        None => actions.open_null(0)?,
-    }
-    actions.put(&out_write, 1)?;
-    actions.put(&err_write, 2)?;
-    let attributes = Attributes::new(manner)?;
-    let mut pid = 0;
-    // SAFETY: all pointers are to values that live through the call: NUL-terminated strings, arrays
-    // that end with a null pointer, and initialised actions and attributes.
-    let error = unsafe {
-        let (actions, attributes) = (&raw const actions.0, &raw const attributes.0);
-        let (argv, envp) = (argv.as_ptr(), envp.as_ptr());
-        libc::posix_spawn(&raw mut pid, path.as_ptr(), actions, attributes, argv, envp)
+    let stdin = input.as_ref().map_or(-1, |(read, _)| read.as_raw_fd());
+    let mut birth = Birth {
+        path: path.as_ptr(),
+        argv: argv.as_ptr(),
+        envp: envp.as_ptr(),
+        streams: [stdin, out_write.as_raw_fd(), err_write.as_raw_fd()],
+        group: -1,
+        manner,
+        joined: true,
+        error: None,
     };
-    check(error)?;
+    let pid = with_signals_blocked(|| give_birth(&mut birth, place))?;
+    if let Some(error) = birth.error {
+        place.number.store(0, Ordering::SeqCst);
+        let _ = super::process::wait(pid);
+        return Err(io::Error::from_raw_os_error(error));
+    }
     Ok(Spawned {
-        pid: Pid::new(pid).ok_or(io::ErrorKind::InvalidData)?,
+        pid,
+        joined: birth.joined,
         stdin: input.map(|(_, write)| File::from(write)),
         stdout: File::from(out_read),
         stderr: File::from(err_read),
     })
+}
+
+/// No handler of ours may run in the child, where it would act on our memory: blocked here, they
+/// are blocked there until it has put its signals in order.
+fn with_signals_blocked<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: both sets live here; the first is filled before it is read, the second by the call.
+    unsafe {
+        let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+        let result = work();
+        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
+        result
+    }
+}
+
+/// Makes the child, in its control group from the first if the kernel can; else it enters it itself.
+/// Returns once it has executed its program, or ended.
+fn give_birth(birth: &mut Birth, place: Place<'_>) -> io::Result<Pid> {
+    // Kept until the child has left it: CLONE_VFORK.
+    let mut stack = Vec::<MaybeUninit<u128>>::with_capacity(STACK);
+    let (bottom, number) = (stack.as_mut_ptr(), place.number.as_ptr());
+    let data = (&raw mut *birth).cast::<c_void>();
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID;
+    if let Some(group) = place.group {
+        // SAFETY: all-zero is a clone_args that asks for nothing. The stack is as large as it says,
+        // aligned, and used by nobody else; `number` and `data` outlive the call, which ends when the
+        // child is done with them.
+        let born = unsafe {
+            let mut how: libc::clone_args = std::mem::zeroed();
+            how.flags = u64::from(flags.cast_unsigned()) | INTO_CGROUP;
+            (how.parent_tid, how.exit_signal) = (number as u64, libc::SIGCHLD as u64);
+            (how.stack, how.stack_size) = (bottom as u64, (STACK * size_of::<u128>()) as u64);
+            how.cgroup = u64::from(group.as_raw_fd().cast_unsigned());
+            clone3(&how, data)
+        };
+        match Pid::new(born) {
+            Some(pid) => return Ok(pid),
+            // Linux before 5.7, or a filter that knows no clone3 (RestrictNamespaces=): the other way.
+            None => birth.group = group.as_raw_fd(),
+        }
+    }
+    // SAFETY: as above; clone takes the stack's upper end.
+    let born = super::check(unsafe {
+        libc::clone(come_to_be, bottom.add(STACK).cast(), flags | libc::SIGCHLD, data, number)
+    });
+    let born = born.inspect_err(|_| place.number.store(0, Ordering::SeqCst))?;
+    Pid::new(born).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// clone3(2), after which the child runs [`come_to_be`] on its own stack; libc has no wrapper.
+///
+/// # Safety
+/// `how` names a stack that nobody else uses, and with CLONE_VM and CLONE_VFORK what `data` points to
+/// is a [`Birth`] that lives until this returns.
+// SAFETY: it is the caller's, as written above.
+#[cfg(target_arch = "x86_64")]
+unsafe fn clone3(how: &libc::clone_args, data: *mut c_void) -> c_int {
+    let result: libc::c_long;
+    // SAFETY: the kernel keeps all registers of ours but rax, rcx and r11. The child begins behind the
+    // system call with rax = 0 on its own stack, whose end is aligned as the call wants it, and never
+    // comes back: `come_to_be` ends in exec or exit.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, {data}",
+            "call {run}",
+            "ud2",
+            "2:",
+            data = in(reg) data,
+            run = in(reg) come_to_be as extern "C" fn(*mut c_void) -> c_int,
+            inlateout("rax") libc::SYS_clone3 => result,
+            in("rdi") how,
+            in("rsi") size_of::<libc::clone_args>(),
+            out("rcx") _,
+            out("r11") _,
+        );
+    }
+    result as c_int
+}
+
+/// Other machines go the other way.
+// SAFETY: it does nothing.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn clone3(_: &libc::clone_args, _: *mut c_void) -> c_int {
+    -libc::ENOSYS
+}
+
+/// The child, from its first instruction to its exec. It is in our memory, beside our threads: no
+/// allocation, no lock, no panic, nothing but system calls and its own stack. By syscall(2), since a
+/// preloaded library may stand where libc's functions are.
+extern "C" fn come_to_be(birth: *mut c_void) -> c_int {
+    // SAFETY: whoever made this child waits, and lends it the `Birth` with all that it points to.
+    let birth = unsafe { &mut *birth.cast::<Birth>() };
+    // SAFETY: the strings end with NUL, and the arrays of them with a null pointer; _exit may be
+    // called anywhere.
+    unsafe {
+        if prepare(birth) {
+            libc::syscall(libc::SYS_execve, birth.path, birth.argv, birth.envp);
+        }
+        birth.error = io::Error::last_os_error().raw_os_error();
+        libc::_exit(127)
+    }
+}
+
+/// The child's group, streams and signals; false where a call has failed.
+fn prepare(birth: &mut Birth) -> bool {
+    // SAFETY: system calls with plain numbers, static strings and structs that live here. What this
+    // changes is the child's own: its groups, descriptors, handlers and mask are no longer shared.
+    unsafe {
+        if birth.group >= 0 {
+            let file = c"cgroup.procs".as_ptr();
+            let entry =
+                libc::syscall(libc::SYS_openat, birth.group, file, libc::O_WRONLY | CLOEXEC);
+            birth.joined = libc::syscall(libc::SYS_write, entry, c"0".as_ptr(), 1usize) == 1;
+        }
+        if birth.manner.own_group && libc::syscall(libc::SYS_setpgid, 0, 0) != 0 {
+            return false;
+        }
+        for (number, fd) in (0..).zip(birth.streams) {
+            // The copy is not close-on-exec. Rust has something open on 0, 1 and 2: `fd` is none of
+            // them.
+            let fd = match libc::c_long::from(fd) {
+                -1 => {
+                    let (null, flags) = (c"/dev/null".as_ptr(), libc::O_RDONLY | CLOEXEC);
+                    libc::syscall(libc::SYS_openat, libc::AT_FDCWD, null, flags)
+                }
+                fd => fd,
+            };
+            if libc::syscall(libc::SYS_dup3, fd, number, 0) < 0 {
+                return false;
+            }
+        }
+        let mut action: libc::sigaction = std::mem::zeroed();
+        for signal in 1..=LAST_SIGNAL {
+            let known = libc::sigaction(signal, ptr::null(), &raw mut action) == 0;
+            let ignored = action.sa_sigaction == libc::SIG_IGN && signal != libc::SIGPIPE;
+            // Handlers are ours. Rust ignores SIGPIPE at the start, and exec would pass that on.
+            if known && !ignored && action.sa_sigaction != libc::SIG_DFL {
+                action.sa_sigaction = libc::SIG_DFL;
+                libc::sigaction(signal, &raw const action, ptr::null_mut());
+            }
+        }
+        let mut blocked: libc::sigset_t = std::mem::zeroed();
+        if birth.manner.shielded {
+            libc::sigaddset(&raw mut blocked, libc::SIGTERM);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const blocked, ptr::null_mut()) == 0
+    }
 }
 
 /// Replaces this process by `program`, with its environment and descriptors. Returns only with why
@@ -112,98 +307,12 @@ fn c_strings<'a>(texts: impl Iterator<Item = &'a OsStr>) -> io::Result<(Pointers
     Ok((pointers.chain([ptr::null_mut()]).collect(), strings))
 }
 
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+/// A pipe, close-on-exec (pipe2(2)).
+pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
     // SAFETY: pipe2 fills the array with two new descriptors that nobody else owns.
     unsafe {
         super::check(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC))?;
         Ok((OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])))
-    }
-}
-
-/// posix_spawn and its helpers return the error instead of setting errno.
-fn check(error: libc::c_int) -> io::Result<()> {
-    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
-}
-
-/// What the child does with its descriptors before it executes the program.
-struct Actions(libc::posix_spawn_file_actions_t);
-
-impl Actions {
-    fn new() -> io::Result<Actions> {
-        let mut actions = MaybeUninit::uninit();
-        // SAFETY: the call initialises what it is given, or fails.
-        unsafe {
-            check(libc::posix_spawn_file_actions_init(actions.as_mut_ptr()))?;
-            Ok(Actions(actions.assume_init()))
-        }
-    }
-
-    /// Makes `fd` the child's descriptor `number`; the copy is not close-on-exec.
-    fn put(&mut self, fd: &OwnedFd, number: i32) -> io::Result<()> {
-        let fd = fd.as_raw_fd();
-        // SAFETY: the actions are initialised, and the descriptors are open until the spawn.
-        check(unsafe { libc::posix_spawn_file_actions_adddup2(&raw mut self.0, fd, number) })
-    }
-
-    fn open_null(&mut self, number: i32) -> io::Result<()> {
-        let (path, flags) = (c"/dev/null".as_ptr(), libc::O_RDONLY);
-        // SAFETY: the actions are initialised, and the path is a static C string.
-        check(unsafe {
-            libc::posix_spawn_file_actions_addopen(&raw mut self.0, number, path, flags, 0)
-        })
-    }
-}
-
-impl Drop for Actions {
-    fn drop(&mut self) {
-        // SAFETY: initialised, and not used again.
-        unsafe {
-            libc::posix_spawn_file_actions_destroy(&raw mut self.0);
-        }
-    }
-}
-
-/// The child's group and signals.
-struct Attributes(libc::posix_spawnattr_t);
-
-impl Attributes {
-    fn new(manner: Manner) -> io::Result<Attributes> {
-        let mut attributes = MaybeUninit::uninit();
-        // SAFETY: the call initialises what it is given, or fails.
-        let mut this = unsafe {
-            check(libc::posix_spawnattr_init(attributes.as_mut_ptr()))?;
-            Attributes(attributes.assume_init())
-        };
-        let group = if manner.own_group { libc::POSIX_SPAWN_SETPGROUP } else { 0 };
-        let flags = group | libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
-        let flags = libc::c_short::try_from(flags).map_err(io::Error::other)?;
-        // SAFETY: the attributes are initialised, and so are the sets before they are read.
-        unsafe {
-            let at = &raw mut this.0;
-            let mut blocked = MaybeUninit::uninit();
-            libc::sigemptyset(blocked.as_mut_ptr());
-            if manner.shielded {
-                libc::sigaddset(blocked.as_mut_ptr(), libc::SIGTERM);
-            }
-            // Rust ignores SIGPIPE at the start, and exec would pass that on.
-            let mut default = MaybeUninit::uninit();
-            libc::sigemptyset(default.as_mut_ptr());
-            libc::sigaddset(default.as_mut_ptr(), libc::SIGPIPE);
-            check(libc::posix_spawnattr_setsigmask(at, blocked.as_ptr()))?;
-            check(libc::posix_spawnattr_setsigdefault(at, default.as_ptr()))?;
-            check(libc::posix_spawnattr_setpgroup(at, 0))?;
-            check(libc::posix_spawnattr_setflags(at, flags))?;
-        }
-        Ok(this)
-    }
-}
-
-impl Drop for Attributes {
-    fn drop(&mut self) {
-        // SAFETY: initialised, and not used again.
-        unsafe {
-            libc::posix_spawnattr_destroy(&raw mut self.0);
-        }
     }
 }

@@ -17,6 +17,11 @@ pub fn own_unit(cgroup: &str) -> Option<OwnUnit> {
     hierarchies(cgroup).find_map(unit_in)
 }
 
+/// Our place in version 2 of control groups, where it is more than its root.
+pub fn unified(cgroup: &str) -> Option<&str> {
+    cgroup.lines().find_map(|line| line.strip_prefix("0::")).filter(|path| *path != "/")
+}
+
 /// Whether the text of another process's /proc/PID/cgroup puts it into exactly this group.
 pub fn is_in(cgroup: &str, group: &str) -> bool {
     hierarchies(cgroup).any(|path| path == group)

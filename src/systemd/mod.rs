@@ -10,6 +10,8 @@ pub mod notify;
 pub mod systemctl;
 pub mod unit;
 
+pub use systemctl::delegated;
+
 /// Which service manager: a user's own (`systemctl --user`) or the machine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Scope;
-use crate::limits::MAX_SYSTEMCTL_OUTPUT;
+use super::cgroup::{self, OwnUnit};
+use crate::limits::{MAX_SYSTEMCTL_OUTPUT, QUESTION_DEADLINE};
 use crate::subprocess::{Answer, Children, Program, capture, find_program};
-use crate::sys::user;
+use crate::sys::process::Pid;
+use crate::sys::{proc, user};
 
 /// A manager to ask.
 #[derive(Clone, Debug)]
@@ -106,6 +108,24 @@ impl Systemctl {
             .env("SYSTEMD_COLORS", "0")
             .env_remove("SYSTEMD_LOG_LEVEL"))
     }
+}
+
+/// Our own control group, where the manager has delegated it to this process: it is the unit's, the
+/// unit has `Delegate=yes`, and this is the unit's main process. Takes as long as the manager, at
+/// most [`QUESTION_DEADLINE`].
+pub fn delegated(own: &OwnUnit, children: &Arc<Children>) -> Option<String> {
+    let text = proc::cgroup(Pid::own())?;
+    let group = cgroup::unified(&text)?;
+    let systemctl = Systemctl::new(own.scope, Arc::clone(children));
+    let deadline = Instant::now() + QUESTION_DEADLINE;
+    let shown = systemctl.show("Delegate,ControlGroup,MainPID", &own.unit, deadline);
+    let shown = shown
+        .inspect_err(|e| log::warn!("whether the control group is delegated cannot be told: {e}"));
+    let shown = shown.ok()?;
+    let is_ours = shown.get("Delegate") == "yes"
+        && shown.get("ControlGroup") == group
+        && shown.get("MainPID").parse() == Ok(Pid::own().get());
+    is_ours.then(|| group.to_owned())
 }
 
 /// Gives a helper of the user manager the way to it, where a `su` or SSH shell lacks it.

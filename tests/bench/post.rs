@@ -3,8 +3,7 @@
 
 use std::env;
 use std::io::{Error, Read, Result, Write};
-use std::net::TcpStream;
-use std::sync::Barrier;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,28 +18,24 @@ fn main() -> Result<()> {
     };
     let [clients, count, size] =
         [clients, count, size].map(|number| number.parse::<usize>().expect("a number"));
-    let (next, barrier) = (AtomicUsize::new(0), Barrier::new(clients + 1));
-    let client = |number: usize| {
+    // Before any of them asks: one that cannot connect ends it all, and nobody waits for it.
+    let streams = (0..clients).map(|_| connect(address)).collect::<Result<Vec<TcpStream>>>()?;
+    let next = AtomicUsize::new(0);
+    let client = |number: usize, mut stream: TcpStream| {
         let request = request(number, key, size, query);
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        barrier.wait();
         while next.fetch_add(1, Ordering::Relaxed) < count {
             ask(&mut stream, request.as_bytes())?;
         }
         Ok::<(), Error>(())
     };
     let client = &client;
+    let began = Instant::now();
     let took = thread::scope(|scope| {
-        let threads: Vec<_> = (0..clients)
-            .map(|number| {
-                let builder = thread::Builder::new().stack_size(STACK);
-                builder.spawn_scoped(scope, move || client(number)).expect("a thread")
-            })
-            .collect();
-        barrier.wait();
-        let began = Instant::now();
+        let spawn = |(number, stream)| {
+            let builder = thread::Builder::new().stack_size(STACK);
+            builder.spawn_scoped(scope, move || client(number, stream))
+        };
+        let threads = streams.into_iter().enumerate().map(spawn).collect::<Result<Vec<_>>>()?;
         for thread in threads {
             thread.join().expect("a client")?;
         }
@@ -48,6 +43,15 @@ fn main() -> Result<()> {
     })?;
     println!("{}", took.as_secs_f64());
     Ok(())
+}
+
+fn connect(address: &str) -> Result<TcpStream> {
+    let address = address.to_socket_addrs()?.next().ok_or(Error::other("no address"))?;
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
 }
 
 fn request(number: usize, key: &str, size: usize, query: &str) -> String {

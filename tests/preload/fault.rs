@@ -5,6 +5,7 @@
 //! a path that begins with PREFIX or on the directory of that, fail with this errno, and LOG gets a
 //! line for each. Errno 0 is a short write: half of call FIRST, then no space; -1 is a hang: the call goes
 //! on when MARKER is gone. With a MARKER that is not "-", calls fail while that file is there.
+//! "pthread_create" and "eventfd" are on no path.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong, c_void};
 use std::io::Write;
@@ -72,7 +73,9 @@ fn judge(call: &str, path: &str) -> Verdict {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let Some(order) = order() else { return Verdict::Go };
     let directory = order.prefix.rsplit_once('/').map_or("", |(directory, _)| directory);
-    if !order.means(call) || !(path.starts_with(&order.prefix) || path == directory) {
+    let anywhere = ["pthread_create", "eventfd"].contains(&call);
+    let there = anywhere || path.starts_with(&order.prefix) || path == directory;
+    if !order.means(call) || !there {
         return Verdict::Go;
     }
     if order.marker.as_deref().is_some_and(|marker| !is_there(marker)) {
@@ -126,6 +129,11 @@ fn path_of(fd: c_int) -> String {
 fn path_at(dir: c_int, path: *const c_char) -> String {
     // SAFETY: callers hand us what they would hand to the C library: a string that ends in NUL.
     let path = unsafe { CStr::from_ptr(path) }.to_string_lossy().into_owned();
+    // A directory that the gateway holds open.
+    let held = path.strip_prefix("/proc/self/fd/").and_then(|rest| rest.split_once('/'));
+    if let Some((Ok(fd), name)) = held.map(|(fd, name)| (fd.parse(), name)) {
+        return format!("{}/{name}", path_of(fd));
+    }
     if path.starts_with('/') || dir < 0 { path } else { format!("{}/{path}", path_of(dir)) }
 }
 
@@ -224,3 +232,29 @@ stand_before!(openat(dir: c_int, path: Path, flags: c_int, mode: c_uint) -> c_in
     judge("openat", &path_at(dir, path)));
 stand_before!(openat64(dir: c_int, path: Path, flags: c_int, mode: c_uint) -> c_int,
     judge("openat", &path_at(dir, path)));
+stand_before!(statx(dir: c_int, path: Path, flags: c_int, mask: c_uint, into: *mut c_void) -> c_int,
+    judge("statx", &path_at(dir, path)));
+
+stand_before!(eventfd(first: c_uint, flags: c_int) -> c_int, judge("eventfd", ""));
+
+type Work = extern "C" fn(*mut c_void) -> *mut c_void;
+
+/// Returns its error, and leaves errno alone.
+// SAFETY: the C library's function of this name has this type, and asks the same of callers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pthread_create(
+    thread: *mut c_void,
+    how: Bytes,
+    work: Work,
+    argument: *mut c_void,
+) -> c_int {
+    if let Verdict::Fail(error) = judge("pthread_create", "") {
+        return error;
+    }
+    let real = real!(c"pthread_create", fn(*mut c_void, Bytes, Work, *mut c_void) -> c_int);
+    // SAFETY: the arguments are the caller's.
+    unsafe { real(thread, how, work, argument) }
+}
+stand_before!(unlink(path: Path) -> c_int, judge("unlink", &path_at(-1, path)));
+stand_before!(unlinkat(dir: c_int, path: Path, flags: c_int) -> c_int,
+    judge("unlink", &path_at(dir, path)));

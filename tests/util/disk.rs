@@ -51,6 +51,13 @@ impl Disk {
         self.mount();
     }
 
+    /// Lets every write hang until what this returns is dropped.
+    #[track_caller]
+    pub fn freeze(&self) -> Frozen {
+        sys::freeze_file_system(&self.at, true).expect("freeze the file system");
+        Frozen(self.at.clone())
+    }
+
     #[track_caller]
     fn mount(&self) {
         let mut mount = Command::new("mount");
@@ -62,6 +69,15 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         let _ = sys::unmount(&self.at, true);
+    }
+}
+
+/// A file system that is frozen for as long as this lives.
+pub struct Frozen(PathBuf);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = sys::freeze_file_system(&self.0, false);
     }
 }
 

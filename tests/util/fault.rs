@@ -30,35 +30,48 @@ pub const HANG: i32 = -1;
 /// A fault: calls of this kind fail with this error, or as [`SHORT`] and [`HANG`] say.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault<'a> {
-    /// "read", "write", "fdatasync", "fsync", "rename", "openat", "ftruncate", "fallocate", "fadvise", or
-    /// several with "+" between them.
+    /// "read", "write", "fdatasync", "fsync", "rename", "openat", "statx", "ftruncate", "fallocate",
+    /// "fadvise", "unlink", "pthread_create", "eventfd", or several with "+" between them.
     pub call: &'static str,
     pub error: i32,
     pub when: When<'a>,
     /// On which files of the state directory: those whose names begin so, and the directory itself.
-    pub on: &'static str,
+    /// Other files by their absolute paths.
+    pub on: &'a str,
 }
 
 impl Fault<'_> {
     /// Puts it into a start, and forgets what an earlier one has hit.
     #[track_caller]
     pub fn into(self, launch: Launch, home: &Home) -> Launch {
-        let _ = fs::remove_file(log(home));
+        let [(preload, library), (name, order)] = self.variables(home);
+        launch.env(preload, &library).env(name, &order)
+    }
+
+    /// What a program has to find in its environment for it.
+    #[track_caller]
+    pub fn variables(self, home: &Home) -> [(&'static str, String); 2] {
+        self.variables_in(&home.state_dir(), &log(home))
+    }
+
+    /// The same for a gateway elsewhere: with its state directory, and where hits are written down.
+    #[track_caller]
+    pub fn variables_in(self, state_dir: &Path, log: &Path) -> [(&'static str, String); 2] {
+        let _ = fs::remove_file(log);
         let (first, last, marker) = match self.when {
             When::Once(number) => (number, number, Path::new("-")),
             When::From(number) => (number, u32::MAX, Path::new("-")),
             When::While(file) => (1, u32::MAX, file),
         };
         let order = format!(
-            "{} {} {first} {last} {}/{} {} {}",
+            "{} {} {first} {last} {} {} {}",
             self.call,
             self.error,
-            home.state_dir().display(),
-            self.on,
-            log(home).display(),
+            state_dir.join(self.on).display(),
+            log.display(),
             marker.display()
         );
-        launch.env("LD_PRELOAD", library().to_str().unwrap()).env("HERMES_FAULT", &order)
+        [("LD_PRELOAD", library().display().to_string()), ("HERMES_FAULT", order)]
     }
 }
 
@@ -72,9 +85,10 @@ fn log(home: &Home) -> PathBuf {
     home.path().join("faults")
 }
 
-/// Built once by each test program, into cargo's directory for such things.
+/// Built once by each test program, into cargo's directory for such things. In a sandbox, where there is
+/// no compiler, what was built outside before.
 #[track_caller]
-fn library() -> &'static Path {
+pub fn library() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/preload/fault.rs");
@@ -84,11 +98,14 @@ fn library() -> &'static Path {
         let built = Command::new(rustc)
             .args(["--edition", "2024", "--crate-type", "cdylib", "-C", "panic=abort", "-o"])
             .args([&made, &source])
-            .output()
-            .expect("rustc");
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+            .output();
         // In one step: another test program may be using the one that is there.
         let path = dir.join("fault.so");
+        if built.is_err() && path.exists() {
+            return path;
+        }
+        let built = built.expect("rustc");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         fs::rename(&made, &path).unwrap();
         path
     })

@@ -107,6 +107,18 @@ impl<'a> Service<'a> {
         listen.parse().expect("an address")
     }
 
+    /// The processes in the unit's control group and in those below it.
+    #[track_caller]
+    pub fn processes(&self) -> Vec<i32> {
+        let group = format!("/sys/fs/cgroup{}", self.unit.property("ControlGroup"));
+        let below = fs::read_dir(&group).into_iter().flatten().flatten().map(|entry| entry.path());
+        let groups = below.chain([group.into()]);
+        let texts = groups.filter_map(|at| fs::read_to_string(at.join("cgroup.procs")).ok());
+        texts
+            .flat_map(|text| text.lines().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+            .collect()
+    }
+
     /// Waits until so many turns run.
     #[track_caller]
     pub fn wait_for_turns(&self, running: u64) {

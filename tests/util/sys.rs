@@ -123,6 +123,14 @@ pub fn shut_down_file_system(root: &Path) -> io::Result<()> {
     check(unsafe { libc::ioctl(dir.as_raw_fd(), FS_IOC_SHUTDOWN as _, &raw const no_log_flush) })
 }
 
+/// Freezes a file system (FIFREEZE), or thaws it (FITHAW): whoever writes meanwhile waits in the kernel.
+pub fn freeze_file_system(root: &Path, frozen: bool) -> io::Result<()> {
+    let request: u64 = if frozen { 0xc004_5877 } else { 0xc004_5878 };
+    let dir = File::open(root)?;
+    // SAFETY: the descriptor is open, and these take no argument.
+    check(unsafe { libc::ioctl(dir.as_raw_fd(), request as _, 0) })
+}
+
 /// Mounts a tmpfs of this size (mount(2)).
 pub fn mount_tmpfs(at: &Path, options: &CStr) -> io::Result<()> {
     let (at, tmpfs) = (CString::new(at.as_os_str().as_bytes())?, c"tmpfs".as_ptr());

@@ -14,6 +14,7 @@ mod targets;
 use super::load::from_bytes;
 use super::{AgentKind, Busy, Config, Loaded, LogTarget, Sources, TargetKind};
 use crate::limits;
+use crate::subprocess::Leftovers;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -61,6 +62,7 @@ kind = "command"
 command = ["my-agent", "--say", "tab\t\"quote\" \u0007 é\\", 'raw\']
 pass_env = ["LANG"]
 turn_timeout = "1h30m"
+leftovers = "keep"
 [agent.env]
 MODEL = "small"
 TOKEN = """
@@ -97,6 +99,7 @@ kind = "command"
 command = ["notify", "-"]
 env = { ROOM = "x", TOKEN = "secret" }
 pass_env = ["LANG"]
+leftovers = "keep"
 timeout = 5
 expire = "720h"
 "#;
@@ -108,6 +111,7 @@ fn an_empty_file_means_the_defaults() {
     assert_eq!(config.http.listen, "127.0.0.1:8642".parse::<SocketAddr>().unwrap());
     assert_eq!(config.agent.kind, AgentKind::Echo);
     assert_eq!(config.agent.turn_timeout, Duration::from_secs(600));
+    assert_eq!(config.agent.leftovers, Leftovers::Kill);
     assert_eq!(config.log.level, log::LevelFilter::Info);
     assert!(config.limits.max_turns >= 2);
     assert_eq!((config.session.busy, config.limits.max_attempts), (Busy::Queue, 2));
@@ -127,6 +131,7 @@ fn every_key_is_read() {
     assert_eq!(config.agent.env.get("TOKEN").unwrap(), "secret");
     assert_eq!(config.agent.pass_env, ["LANG"]);
     assert_eq!(config.agent.turn_timeout, Duration::from_secs(5400));
+    assert_eq!(config.agent.leftovers, Leftovers::Keep);
     assert_eq!(config.stop.drain_timeout, Duration::from_secs(45));
     assert_eq!(config.log.level, log::LevelFilter::Debug);
     assert_eq!(config.log.target, LogTarget::Syslog);
@@ -165,6 +170,7 @@ fn targets_are_read() {
     assert_eq!((ops.kind, ops.url.as_ref()), (TargetKind::Command, None));
     assert_eq!((ops.command.len(), ops.pass_env.len()), (2, 1));
     assert_eq!(ops.env.get("TOKEN").unwrap(), "secret");
+    assert_eq!((hook.leftovers, ops.leftovers), (Leftovers::Kill, Leftovers::Keep));
     let times = (ops.timeout, ops.expire);
     assert_eq!(times, (Duration::from_secs(5), Duration::from_secs(30 * 24 * 3600)));
 }

@@ -38,6 +38,7 @@ model = ""                                    # default
 models = {}                                   # default
 max_history = "128KiB"                        # default
 turn_timeout = "10m"                          # default
+leftovers = "kill"                            # default
 
 [session]
 busy = "queue"                                # default
@@ -71,6 +72,7 @@ write_timeout = "30s"                         # default
 kind = "command"                              # coder.toml:7
 command = ["notify"]                          # coder.toml:7
 env.TOKEN = "***"                             # --set; value not shown
+leftovers = "kill"                            # default
 timeout = "5s"                                # --set
 expire = "24h"                                # default
 "#;

@@ -19,7 +19,7 @@ fn names_and_keys() {
     error(
         "[deliver.x]\nurl = 'http://a'\nsecret = 1",
         "3:1: unknown key \"secret\" in [deliver.x]; its keys are kind, url, secret_file, command, \
-         env, pass_env, timeout, expire",
+         env, pass_env, leftovers, timeout, expire",
     );
     error(
         "[deliver.x]\nurl = 'http://a'\ntimout = 1",

@@ -1,21 +1,30 @@
 //! How the main loop ends: the drain, the questions, the record, the exit.
 #![forbid(unsafe_code)]
 
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::super::startup;
 use super::{Main, News};
 use crate::exit::Exit;
 use crate::lifecycle::evidence::{Finding, Moment};
 use crate::lifecycle::history::{self, Ending};
-use crate::lifecycle::phase::Outcome;
+use crate::lifecycle::phase::{Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
-use crate::limits::{CUT_PATIENCE, KILL_AFTER, REPORT_EVERY, THREAD_STACK};
+use crate::limits::{
+    CLOSE_PATIENCE, CUT_PATIENCE, DISK_SLOW, HISTORY_PATIENCE, KILL_AFTER, MAX_CHILD_WORDS,
+    REPORT_EVERY, THREAD_STACK,
+};
+use crate::sys::fork::apart;
+use crate::sys::fs as files;
+use crate::sys::poll::{Interest, poll};
 use crate::sys::process::exit_at_once;
-use crate::threads::spawn;
+use crate::threads::{spawn, spawn_with_retry};
 
 /// The stop that is going on.
 pub(super) struct Stop {
@@ -76,7 +85,9 @@ impl Main {
             }
             started.service.hub.cut.raise();
         }
-        self.timers.drain = Some(Instant::now() + KILL_AFTER + CUT_PATIENCE);
+        // Only agents need time to put their things in order.
+        let agents = if self.plan.children.are_gone() { Duration::ZERO } else { KILL_AFTER };
+        self.timers.drain = Some(Instant::now() + agents + CUT_PATIENCE);
     }
 
     /// Tells the service manager what is waited for.
@@ -88,14 +99,31 @@ impl Main {
         self.timers.report = Some(now + REPORT_EVERY);
     }
 
+    /// Whether all that a cut drain still waits for hangs in the disk.
+    pub(super) fn is_stuck(&self) -> bool {
+        let cutting = match self.phase {
+            Phase::Draining(drain) => drain.cutting,
+            Phase::Failing => true,
+            Phase::Starting | Phase::Serving | Phase::Confirming { .. } | Phase::Stopped(_) => {
+                false
+            }
+        };
+        cutting && self.plan.children.are_gone() && self.is_stalled()
+    }
+
+    fn is_stalled(&self) -> bool {
+        self.started.as_ref().is_some_and(|s| s.service.hub.stalled(DISK_SLOW).is_some())
+    }
+
     /// Ends the process. Between the manager's last answer and the exit somebody may still stop
     /// what was killed, and an exit of 143 inside that stop would leave the unit `failed`: so all
-    /// that takes time comes first, and the last look at the signals just before the end.
+    /// that takes time comes first, and the last look at the signals just before the end. Nothing is
+    /// dropped on the way out: to close a file may take as long as its disk likes.
     pub(super) fn finish(&mut self, outcome: Outcome, signals: &mut Signals) -> Exit {
         self.clean_up();
         let exit = self.write_down(outcome);
         if outcome != Outcome::Terminated {
-            return exit;
+            exit_at_once(exit.code());
         }
         let missed = |caught: &Caught| matches!(caught.kind, Kind::Terminate | Kind::Interrupt);
         let Some(caught) = signals.take().into_iter().find(missed) else {
@@ -104,56 +132,112 @@ impl Main {
         let finding = self.place.examine(caught, Moment::Exit { marker: false });
         log::info!("Shutdown context: {}", finding.context);
         if !finding.verdict.planned {
-            return exit;
+            exit_at_once(exit.code());
         }
         if let Some((_, last)) = self.stop.as_mut().and_then(|stop| stop.findings.as_mut()) {
             *last = finding;
         }
-        self.write_down(Outcome::Planned)
+        let exit = self.write_down(Outcome::Planned);
+        exit_at_once(exit.code())
     }
 
     /// Writes down how it ends; returns the status to exit with.
     fn write_down(&mut self, outcome: Outcome) -> Exit {
+        let loss = self.started.as_ref().and_then(|started| started.service.hub.loss());
         let exit = match outcome {
             Outcome::Planned => Exit::Planned,
             Outcome::Terminated => Exit::Terminated,
+            // Another start would not find what was accepted: only the operator can help.
+            Outcome::Failed if loss.is_some() => Exit::Config,
             Outcome::Failed => Exit::Failed,
         };
-        let mut why = match outcome {
-            Outcome::Failed => "the journal is broken; the next start reads it anew".to_owned(),
-            Outcome::Planned | Outcome::Terminated => "stopped".to_owned(),
-        };
-        if outcome != Outcome::Failed
-            && let Some(stop) = &self.stop
-            && let Some((first, last)) = &stop.findings
-        {
-            why = format!("{}: {}", last.verdict.word(), last.verdict.reason);
-            let found = Finding { sender: first.sender.clone(), ..last.clone() };
-            let drain = stop.at.elapsed();
-            let ending = Ending { exit, drain, in_flight: stop.in_flight, cut: stop.cut };
-            let run = self.started.as_ref().map(|started| started.run.as_ref());
-            let entered = history::enter(&self.plan.dirs, run, stop.first, &found, ending);
-            if let Err(e) = entered {
-                log::warn!("the history could not be written: {e}");
+        let note = loss.map(|loss| loss.why);
+        let run = self.started.as_ref().map(|started| started.run.as_ref());
+        let found = self.stop.as_ref().and_then(|stop| Some((stop, stop.findings.as_ref()?)));
+        // The line is made here: the child that writes it is another process.
+        let (why, line) = match (outcome, found) {
+            (Outcome::Planned | Outcome::Terminated, Some((stop, (first, last)))) => {
+                let mut why = format!("{}: {}", last.verdict.word(), last.verdict.reason);
+                why.extend(note.iter().flat_map(|note| ["; ", note]));
+                let found = Finding { sender: first.sender.clone(), ..last.clone() };
+                let (drain, in_flight, cut) = (stop.at.elapsed(), stop.in_flight, stop.cut);
+                let ending = Ending { exit, note, drain, in_flight, cut };
+                (why, Some(history::line(run, stop.first, &found, &ending)))
             }
+            (Outcome::Planned | Outcome::Terminated, None) => ("stopped".to_owned(), None),
+            (Outcome::Failed, _) => {
+                let broken = || "the journal is broken; the next start reads it anew".to_owned();
+                let why = note.unwrap_or_else(broken);
+                let line = history::failure(run, exit, &why);
+                (why, Some(line))
+            }
+        };
+        let (dirs, begun) = (self.plan.dirs.clone(), run.is_some());
+        let sync = outcome != Outcome::Terminated;
+        let write =
+            move || line.as_ref().map_or(Ok(()), |line| history::enter(&dirs, begun, line, sync));
+        if let Err(e) = self.at_the_disk(&write) {
+            log::warn!("the history could not be written: {e}");
         }
         log::info!("Exiting with code {} ({why})", exit.code());
         exit
     }
 
-    pub(super) fn clean_up(&mut self) {
-        // Turns that did not end in time leave no processes behind, whoever runs us.
-        self.plan.children.kill_groups();
-        if self.started.is_some() {
-            // It sent the news; what it still does is to make the history durable.
-            if let Some(Err(_)) = self.starter.take().map(JoinHandle::join) {
-                log::warn!("the thread that started us had died");
-            }
-            startup::clean_up(&self.plan);
+    /// Removes what only makes sense while we live, and writes, in a child that is left behind where the
+    /// disk hangs: it has our locks until it is done. The lock file stays: it is never unlinked.
+    fn at_the_disk(&mut self, write: &dyn Fn() -> io::Result<()>) -> io::Result<()> {
+        let hangs = || io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer");
+        if std::mem::replace(&mut self.disk_hangs, true) {
+            return Err(hangs());
         }
-        if let Some(started) = &self.started {
-            started.service.await_streams();
-            started.service.hub.close();
+        let socket = self.started.is_some().then(|| self.plan.dirs.control_socket());
+        let work = || {
+            let _ = socket.as_ref().map(fs::remove_file);
+            write().map_or_else(|e| e.to_string(), |()| DONE.to_owned())
+        };
+        let locks = self.started.as_ref().map(|started| started.instance.descriptors());
+        let told = apart(locks.as_ref().map_or(&[], |locks| &locks[..]), &work)?;
+        if poll(&mut [Interest::read(told.as_fd())], Some(HISTORY_PATIENCE))? == 0 {
+            return Err(hangs());
+        }
+        self.disk_hangs = false;
+        match files::read_text(told, MAX_CHILD_WORDS)?.as_str() {
+            DONE => Ok(()),
+            words => Err(io::Error::other(words)),
         }
     }
+
+    pub(super) fn clean_up(&mut self) {
+        // Turns that did not end in time leave no processes behind, whoever runs us.
+        self.plan.children.end_all();
+        let Some(started) = &self.started else { return };
+        started.service.await_streams();
+        let (hub, starter) = (Arc::clone(&started.service.hub), self.starter.take());
+        let work = move || {
+            // It sent the news; what it still does is to make the history durable.
+            if let Some(Err(_)) = starter.map(JoinHandle::join) {
+                log::warn!("the thread that started us had died");
+            }
+            hub.close();
+        };
+        // One more thread in a disk that hangs would help nobody.
+        if self.is_stalled() || !within(CLOSE_PATIENCE, Box::new(work)) {
+            log::warn!("the journal could not be synced in time; what was acknowledged is durable");
+        }
+    }
+}
+
+/// What it says of itself where it went well.
+const DONE: &str = "done";
+
+/// Does this in a thread, and waits for it so long. Says whether it is done. Takes no descriptor, of which
+/// there may be none.
+fn within(patience: Duration, work: Box<dyn FnOnce() + Send>) -> bool {
+    let (done, ended) = channel();
+    let work = move || {
+        work();
+        let _ = done.send(());
+    };
+    spawn_with_retry("end", THREAD_STACK, Box::new(work), patience).is_ok()
+        && ended.recv_timeout(patience).is_ok()
 }

@@ -26,9 +26,9 @@ fn with(change: impl FnOnce(&mut Disk)) -> (TempDir, FileJournal) {
     (dir, journal)
 }
 
-/// As [`FileJournal::condition`] says once its pause is over.
+/// As [`FileJournal::condition`] says once it was looked at again.
 fn probe(journal: &FileJournal) -> Condition {
-    journal.lock().probe(journal.disk);
+    journal.look();
     journal.condition()
 }
 

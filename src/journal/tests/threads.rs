@@ -69,6 +69,33 @@ fn nothing_is_lost_while_the_journal_is_compacted() {
     }
 }
 
+#[test]
+fn a_compaction_is_not_taken_for_a_replacement_of_the_file() {
+    let dir = TempDir::new("journal");
+    let (journal, _) = open(&dir);
+    fill(&journal, 3);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (journal, done) = (&journal, &done);
+        let watch = scope.spawn(move || {
+            while !done.load(SeqCst) {
+                journal.look();
+            }
+        });
+        for _ in 0..50 {
+            journal.compact(&mut |_, _| true).unwrap();
+        }
+        done.store(true, SeqCst);
+        watch.join().unwrap();
+    });
+    assert_eq!(journal.condition(), Condition::Good);
+    fs::remove_file(dir.path().join(NAME)).unwrap();
+    journal.look();
+    assert!(matches!(journal.condition(), Condition::Degraded(why) if why.contains("removed")));
+    assert!(matches!(journal.append(r#"{"n":1}"#, Purpose::Completion), Err(Refused::Broken(_))));
+    assert!(journal.compact(&mut |_, _| true).is_err(), "nothing takes the lost file's place");
+}
+
 /// Not a test of right or wrong: what it costs, with `--ignored --nocapture`, for release builds.
 #[test]
 #[ignore = "a measurement"]

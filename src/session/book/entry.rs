@@ -59,9 +59,10 @@ impl Entry {
         self.delivery_state() == Some(Delivery::Dead)
     }
 
-    /// When it ended, or its delivery was begun anew, in the journal's own time.
-    pub(super) fn quiet_since(&self) -> u64 {
-        self.ended.age.max(self.delivery.as_ref().map_or(0, |outgoing| outgoing.since.age))
+    /// When it ended, or its delivery was begun anew.
+    pub(super) fn quiet_since(&self) -> Stamp {
+        let begun = self.delivery.as_ref().map_or(self.ended, |outgoing| outgoing.since);
+        if begun.age > self.ended.age { begun } else { self.ended }
     }
 
     /// What its session is known by.

@@ -4,26 +4,57 @@
 use std::time::Duration;
 
 use super::{Book, Id};
-use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
+use crate::journal::record::Stamp;
+use crate::limits::{
+    KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, KEEP_UPTIME, MAX_AGE_STEP, MAX_DEAD_LETTERS,
+};
+use crate::session::clock::{ClockRecord, millis};
 
 impl Book {
     /// Settled messages that need not be known any more: those with a key after a day, those
-    /// without also where there are more than `keep`. `now`: in the journal's own time.
-    pub fn overdue(&self, now: u64, keep: usize) -> Vec<Id> {
+    /// without also where there are more than `keep`.
+    pub fn overdue(&self, now: Stamp, keep: usize) -> Vec<Id> {
         let old = |id: Id, most: Duration| {
-            self.get(id).is_none_or(|entry| entry.quiet_since().saturating_add(millis(most)) <= now)
+            self.get(id).is_none_or(|entry| {
+                let since = entry.quiet_since();
+                since.age.saturating_add(millis(most)) <= now.age
+                    && since.uptime().saturating_add(millis(KEEP_UPTIME)) <= now.uptime()
+            })
         };
         let day = KEEP_RESULTS_FOR;
         let mut ids = Vec::new();
+        // In the order in which they settled: `date` lets no age go back.
         let too_many = self.plain.len().saturating_sub(keep);
         let plain = self.plain.iter().copied().enumerate();
         ids.extend(plain.take_while(|(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id));
         ids.extend(self.keyed.iter().copied().take_while(|id| old(*id, day)));
         let too_many = self.dead.len().saturating_sub(MAX_DEAD_LETTERS);
         let dead = self.dead.keys().map(Id::from_bits).enumerate();
+        // By id: one that was revived is younger than those behind it.
         let overdue = |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
-        ids.extend(dead.take_while(overdue).map(|(_, id)| id));
+        ids.extend(dead.filter(overdue).map(|(_, id)| id));
         ids
+    }
+
+    /// The stamp that a record counts with. Ages only grow, and by steps that can be: one that is
+    /// odd, or none, as older gateways wrote, counts as that of the record before it.
+    pub(super) fn date(&mut self, at: Stamp) -> Stamp {
+        let last = Stamp { at: at.at, ..self.newest };
+        let most = last.age.saturating_add(millis(MAX_AGE_STEP));
+        let first = self.newest == Stamp::default();
+        let sound = at.age >= last.age && at.off >= last.off && at.uptime() >= last.uptime();
+        self.newest = if sound && (at.age <= most || first) { at } else { last };
+        self.newest
+    }
+
+    /// The stamp of the newest record.
+    pub fn newest(&self) -> Stamp {
+        self.newest
+    }
+
+    /// The newest record of the clock.
+    pub fn clock(&self) -> Option<&ClockRecord> {
+        self.clock.as_ref()
     }
 
     /// Whether there are so many more than `keep` that they are worth a look.
@@ -69,8 +100,4 @@ impl Book {
             self.newest_at_reset.remove(session);
         }
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -168,7 +168,7 @@ fn seen(book: &Book, numbers: u64) -> Seen {
         bytes: book.bytes(),
         last: book.last().map(number_of),
         resets: resets.collect(),
-        overdue: (0..6).map(|keep| book.overdue(0, keep)).collect(),
+        overdue: (0..6).map(|keep| book.overdue(0.into(), keep)).collect(),
     }
 }
 
@@ -239,7 +239,7 @@ impl Model {
                     bytes,
                 });
             }
-            Record::Unknown { .. } => {}
+            Record::Clock { .. } | Record::Unknown { .. } => {}
             Record::Reset { principal, session, .. } => {
                 let who = sessions().find(|who| *who == (principal.as_str(), session.as_str()));
                 self.resets.insert(who.unwrap(), number);
@@ -421,7 +421,7 @@ fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
         // Ends are at 1 to 120: all that has ended is old, all of it new, or a part of it.
         let now = *random.pick(&[0, day + 60, day + 1000]);
         let before = states.last().unwrap();
-        let gone = book.overdue(now, keep);
+        let gone = book.overdue(now.into(), keep);
         let unique: BTreeSet<Id> = gone.iter().copied().collect();
         assert_eq!(unique.len(), gone.len(), "seed {seed}");
         for id in &gone {
@@ -431,7 +431,7 @@ fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
             assert!(m.key.is_none() || m.ended + day <= now, "seed {seed}: {m:?}");
         }
         book.forget(&gone);
-        assert!(book.overdue(now, keep).is_empty(), "seed {seed}");
+        assert!(book.overdue(now.into(), keep).is_empty(), "seed {seed}");
         book.forget(&gone);
         let numbers = written.len() as u64;
         let after = seen(&book, numbers);
@@ -504,7 +504,11 @@ impl Scribe {
     }
 
     fn overdue(&self, now: u64, keep: usize) -> Vec<u32> {
-        self.book.overdue(now, keep).into_iter().map(number_of).collect()
+        self.book.overdue(now.into(), keep).into_iter().map(number_of).collect()
+    }
+
+    fn last(&self) -> u32 {
+        self.book.last().map_or(0, number_of)
     }
 
     fn reset(&mut self, session: &str) {
@@ -516,13 +520,12 @@ impl Scribe {
 #[test]
 fn results_are_kept_by_age_and_by_number() {
     let mut scribe = Scribe::default();
-    for id in 1..=6 {
-        scribe.accept(id, None, None, false);
-        scribe.done(id, u64::from(id) * 1000);
+    for id in 1..=8 {
+        scribe.accept(id, None, (id == 7).then_some(1), false);
     }
-    scribe.accept(7, None, Some(1), false);
-    scribe.done(7, 2000);
-    scribe.accept(8, None, None, false);
+    for (id, at) in [(1, 1000), (2, 2000), (7, 2000), (3, 3000), (4, 4000), (5, 5000), (6, 6000)] {
+        scribe.done(id, at);
+    }
     assert!(scribe.overdue(0, 6).is_empty());
     assert_eq!(scribe.overdue(0, 4), [1, 2]);
     assert_eq!(scribe.overdue(0, 0), [1, 2, 3, 4, 5, 6], "the one with a key is not counted");
@@ -530,12 +533,12 @@ fn results_are_kept_by_age_and_by_number() {
     assert_eq!(scribe.overdue(day() + 2000, 100), [1, 2, 7]);
     assert_eq!(scribe.overdue(day() + 2000, 3), [1, 2, 3, 7]);
     assert_eq!(scribe.overdue(u64::MAX, 100), [1, 2, 3, 4, 5, 6, 7], "8 has not ended");
-    let gone = scribe.book.overdue(u64::MAX, 100);
+    let gone = scribe.book.overdue(u64::MAX.into(), 100);
     scribe.book.forget(&gone);
     assert_eq!(scribe.book.counts(), Counts { queued: 1, kept: 1, ..Counts::default() });
     assert!(scribe.book.by_key(1).is_none(), "a key goes with its message");
     assert!(!scribe.book.keeps(1, Some(&Id::from(1).to_string())));
-    assert!(scribe.book.keeps(22, Some(&Id::from(8).to_string())));
+    assert!(scribe.book.keeps(8, Some(&Id::from(8).to_string())));
     assert!(!scribe.book.keeps(22, Some("nonsense")) && !scribe.book.keeps(22, None));
     assert_eq!(scribe.book.last(), Some(Id::from(8)));
 }
@@ -561,6 +564,8 @@ fn dead_letters_are_kept_for_a_month() {
     for id in 1..=3 {
         scribe.accept(id, None, None, true);
         scribe.done(id, u64::from(id));
+    }
+    for id in 1..=3 {
         scribe.step(id, 5, Step::Dead("why".to_owned()));
     }
     assert!(scribe.overdue(month, 0).is_empty());
@@ -588,7 +593,7 @@ fn dead_letters_are_bounded() {
         assert_eq!(scribe.book.is_crowded(0), id > most);
     }
     assert_eq!(scribe.overdue(0, 0), [1, 2, 3]);
-    let gone = scribe.book.overdue(0, 0);
+    let gone = scribe.book.overdue(0.into(), 0);
     scribe.book.forget(&gone);
     assert_eq!(scribe.book.counts().dead_letters, MAX_DEAD_LETTERS);
     assert!(!scribe.book.is_crowded(0));
@@ -667,6 +672,58 @@ fn nonsense_is_refused_and_changes_nothing() {
         assert_eq!(seen(&scribe.book, 9), before, "{record:?}");
     }
     scribe.accept(6, None, None, false);
+}
+
+/// A record whose age goes back, or ahead by ages, stands for no more than the one before it.
+#[test]
+fn one_odd_age_blocks_none_behind_it_and_lets_none_expire() {
+    let mut scribe = Scribe::default();
+    let ages = [1000, 2000, 1 << 50, 0, 500, u64::MAX, 3000];
+    for (id, age) in (1..).zip(ages) {
+        scribe.accept(id, None, (id % 2 == 0).then_some(id.into()), false);
+        scribe.done(id, age);
+    }
+    assert_eq!(scribe.book.newest().age, 3000);
+    assert_eq!(scribe.overdue(day() + 999, 100), [0u32; 0]);
+    assert_eq!(scribe.overdue(day() + 1000, 100), [1]);
+    assert_eq!(scribe.overdue(day() + 2000, 100), [1, 3, 5, 2, 4, 6], "all but the last");
+    assert_eq!(scribe.overdue(day() + 3000, 100).len(), ages.len());
+    // A part of the age for which the machine was off cannot shrink, or be more than the age.
+    for off in [7000, u64::MAX] {
+        let odd = Stamp { at: 0, age: 6000, off };
+        scribe.accept(scribe.last() + 1, None, None, false);
+        scribe.write(&Record::step(Id::from(scribe.last()), 1, odd, Step::Started));
+        assert_eq!(scribe.book.newest().age, 3000, "{off}");
+    }
+}
+
+#[test]
+fn a_letter_that_was_revived_blocks_none_behind_it() {
+    let month = u64::try_from(KEEP_DEAD_LETTERS.as_millis()).unwrap();
+    let mut scribe = Scribe::default();
+    for id in 1..=3 {
+        scribe.accept(id, None, None, true);
+        scribe.done(id, 5);
+        scribe.step(id, 5, Step::Dead("why".to_owned()));
+    }
+    scribe.step(1, month, Step::Revived);
+    scribe.step(1, month, Step::Dead("again".to_owned()));
+    assert_eq!(scribe.overdue(month + 5, 0), [2, 3]);
+    assert_eq!(scribe.overdue(2 * month, 0), [1, 2, 3]);
+}
+
+/// What only a wrong clock says was long ago is not.
+#[test]
+fn nothing_expires_before_the_machine_was_on_for_a_while() {
+    let hour = day() / 24;
+    let mut scribe = Scribe::default();
+    scribe.accept(1, None, Some(1), false);
+    scribe.done(1, 1000);
+    let overdue = |age, off| scribe.book.overdue(Stamp { at: 0, age, off }, 9);
+    assert!(overdue(40 * day(), 40 * day() - 1000).is_empty());
+    assert!(overdue(40 * day(), 40 * day() - 999 - hour).is_empty());
+    assert_eq!(overdue(40 * day(), 40 * day() - 1000 - hour), [Id::from(1)]);
+    assert!(overdue(day() + 999, 0).is_empty());
 }
 
 // ------------------------------------------------------------ the tables of life ----

@@ -235,16 +235,18 @@ fn a_revived_letter_is_tried_again_however_old_it_is() {
     let mut config = config(&dir, None);
     config.deliver.insert("out".to_owned(), target());
     let id = Id::after(None).unwrap();
-    let old = super::super::hub::now() - 48 * 3_600_000;
+    let (old, two_days) = (1_795_000_000_000, 48 * 3_600_000);
+    let old = crate::journal::record::Stamp { at: old, age: 1, off: 0 };
     let accepted = crate::journal::record::Accepted {
         id: id.to_string(),
-        at: old.into(),
+        at: old,
         principal: "owner".to_owned(),
         text: "x".to_owned(),
         deliver: Some("out".to_owned()),
         ..Default::default()
     };
     let records = [
+        Record::Clock { boot: "a".to_owned(), since_boot: 1, at: old },
         Record::Accepted(Box::new(accepted)),
         Record::step(id, 1, old, Step::Started),
         Record::step(id, 1, old, Step::Done("x".to_owned(), None)),
@@ -252,7 +254,9 @@ fn a_revived_letter_is_tried_again_however_old_it_is() {
         Record::step(id, 1, old, Step::Dead("refused".to_owned())),
     ];
     let records: Vec<(u64, String)> = (1..).zip(records.map(|record| record.to_json())).collect();
-    let house = House::open(dir, Testing::of(&records), &config);
+    let clocks = Fake::booted("a", old.at, two_days);
+    let house = House::by(&clocks, dir, Testing::of(&records), &config);
+    house.hub.open();
     house.hub.revive(id).unwrap();
     house.until("it was sent or given up", || house.hub.counts().0.outbox == 0);
     // The keeper may have forgotten the message by now: it ended two days ago.

@@ -45,6 +45,9 @@ impl fmt::Debug for Testing {
     }
 }
 
+/// In the place of a record that a compaction has let go.
+const GONE: &str = r#"{"t":"gone"}"#;
+
 impl Testing {
     pub fn new() -> Testing {
         Testing::failing(Fault::None)
@@ -69,8 +72,13 @@ impl Testing {
     pub fn of(records: &[(u64, String)]) -> Testing {
         let journal = Testing::new();
         for (number, json) in records {
+            // What a compaction has let go.
+            while journal.inner.last() + 1 < *number {
+                journal.inner.append(GONE, Purpose::Completion).unwrap();
+            }
             assert_eq!(journal.inner.append(json, Purpose::Completion), Ok(*number));
         }
+        journal.inner.compact(&mut |_, json| json != GONE).unwrap();
         journal.durable.store(journal.inner.last(), Ordering::SeqCst);
         journal
     }

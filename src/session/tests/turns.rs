@@ -405,7 +405,7 @@ fn a_message_that_nobody_knows_is_over() {
     let waited = house.hub.wait(Id::from(1), house.client.0.as_fd(), PATIENCE).unwrap();
     assert_eq!(waited, Waited::Over);
     assert!(house.hub.message(Id::from(1)).unwrap().is_none());
-    assert!(house.hub.watch(Id::from(1)).unwrap().is_none());
+    assert!(house.hub.watch(Id::from(1), Event::new().unwrap()).is_none());
     assert!(house.hub.lock().runs.is_empty());
 }
 
@@ -457,4 +457,22 @@ fn what_somebody_is_about_to_read_is_not_forgotten() {
     drop(held);
     house.hub.compact().unwrap();
     assert!(!known(ids[2]) && known(ids[9]));
+}
+
+#[test]
+fn an_end_during_a_drain_is_durable_while_others_still_run() {
+    let script = r#"until [ -e "$GATE.$m" ]; do sleep 0.01; done; "#;
+    let house = House::with(Some(script), |config| config.limits.max_turns = 2);
+    let open = |name: &str| fs::write(house.dir.path().join(format!("GATE.{name}")), "").unwrap();
+    for session in ["a", "b"] {
+        house.send(session, session);
+    }
+    house.until_logged(2);
+    house.hub.drain();
+    open("a");
+    house.until("one has ended", || house.hub.busy() == 1);
+    house.until("its end is durable", || house.journal.durable() == house.journal.all());
+    assert_eq!(house.hub.busy(), 1);
+    open("b");
+    house.until_idle();
 }

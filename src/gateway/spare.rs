@@ -1,0 +1,81 @@
+//! The spare thread: serves the control socket when no other thread can be had, so that `status` and
+//! `stop` work then too. It serves who has something to say, one request each, and nothing that waits.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Instant;
+
+use super::doors::{Counted, limits};
+use crate::api;
+use crate::http::{Connection, Gate, Limits, Shared};
+use crate::limits::{ACCEPT_BACK_OFF, CONNECTION_STACK, SPARE_TIMEOUT};
+use crate::sys::poll::{Interest, poll};
+use crate::threads::spawn;
+
+/// A connection that waits for its request.
+struct Waiting {
+    stream: Shared<UnixStream>,
+    counted: Counted,
+    since: Instant,
+}
+
+pub struct Spare(Sender<Waiting>);
+
+impl Spare {
+    /// # Errors
+    /// No thread.
+    pub fn start() -> io::Result<Spare> {
+        let (sender, incoming) = channel();
+        spawn("spare", CONNECTION_STACK, Box::new(move || run(&incoming)))?;
+        Ok(Spare(sender))
+    }
+
+    /// Hands a connection over. There are [`crate::limits::MAX_CONTROL_CONNECTIONS`] at the most.
+    pub fn take(&self, stream: Shared<UnixStream>, counted: Counted) {
+        // The thread lives as long as we do.
+        let _ = self.0.send(Waiting { stream, counted, since: Instant::now() });
+    }
+}
+
+fn run(incoming: &Receiver<Waiting>) {
+    let mut waiting = Vec::new();
+    loop {
+        if waiting.is_empty() {
+            let Ok(first) = incoming.recv() else { return };
+            waiting.push(first);
+        }
+        waiting.extend(incoming.try_iter());
+        waiting.retain(|w: &Waiting| w.since.elapsed() < limits(&w.counted.service).head_timeout);
+        let mut interests: Vec<Interest<'_>> =
+            waiting.iter().map(|w| Interest::read(w.stream.as_fd())).collect();
+        // Not for longer: others may come.
+        if poll(&mut interests, Some(ACCEPT_BACK_OFF)).is_err() {
+            thread::sleep(ACCEPT_BACK_OFF);
+        }
+        let speaks = interests.iter().position(Interest::ready);
+        if let Some(at) = speaks {
+            serve(waiting.remove(at));
+        }
+    }
+}
+
+/// Serves one request, which must come at once.
+fn serve(Waiting { stream, counted, .. }: Waiting) {
+    let limits = Limits {
+        head_timeout: SPARE_TIMEOUT,
+        body_timeout: SPARE_TIMEOUT,
+        write_timeout: SPARE_TIMEOUT,
+        ..limits(&counted.service)
+    };
+    let gate = Gate::default();
+    gate.close();
+    match Connection::new(Box::new(stream), limits, Arc::new(gate)) {
+        Ok(connection) => api::serve(connection, counted.origin, &counted.service),
+        Err(e) => log::debug!("a connection from {} could not be set up: {e}", counted.origin),
+    }
+}

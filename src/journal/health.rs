@@ -1,0 +1,104 @@
+//! How the journal and its disk are. Told without the journal's lock, which a call holds that the
+//! disk does not answer.
+#![forbid(unsafe_code)]
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::file::FileJournal;
+use super::writer::Inner;
+use super::{Condition, Loss, Purpose, room};
+use crate::limits::DISK_SLOW;
+
+/// A lock of its own, held for a few instructions and never over a call to the disk.
+#[derive(Debug, Default)]
+pub struct Health(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// As it was after the last change, with what the cap says.
+    condition: Condition,
+    end: u64,
+    last: u64,
+    loss: Option<Loss>,
+    /// The calls to the disk that have not returned: what each is and when it began.
+    calls: Vec<(u64, &'static str, Instant)>,
+    last_call: u64,
+}
+
+/// A call to the disk, until it is dropped.
+pub struct Call<'a>(&'a Health, u64);
+
+impl Health {
+    /// A call to the disk begins.
+    pub fn call(&self, what: &'static str) -> Call<'_> {
+        let mut known = self.lock();
+        known.last_call += 1;
+        let number = known.last_call;
+        known.calls.push((number, what, Instant::now()));
+        Call(self, number)
+    }
+
+    /// That the disk has not answered a call for longer than this, and which.
+    pub fn stalled(&self, longer_than: Duration) -> Option<String> {
+        let known = self.lock();
+        let (_, what, since) = known.calls.first()?;
+        let time = since.elapsed();
+        (time >= longer_than)
+            .then(|| format!("the disk has not answered for {} s ({what})", time.as_secs()))
+    }
+
+    pub fn condition(&self) -> Condition {
+        let (condition, loss) = {
+            let known = self.lock();
+            (known.condition.clone(), known.loss.as_ref().map(|loss| loss.why.clone()))
+        };
+        match (condition, loss.or_else(|| self.stalled(DISK_SLOW))) {
+            (Condition::Good | Condition::Degraded(_), Some(why)) => Condition::Degraded(why),
+            (condition, _) => condition,
+        }
+    }
+
+    pub fn last(&self) -> u64 {
+        self.lock().last
+    }
+
+    pub fn size(&self) -> u64 {
+        self.lock().end
+    }
+
+    /// What happened to the journal's file, where its path does not lead to it any more.
+    pub fn loss(&self) -> Option<Loss> {
+        self.lock().loss.clone()
+    }
+
+    pub fn set_loss(&self, loss: Loss) {
+        self.lock().loss = Some(loss);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.lock().calls.retain(|(number, ..)| *number != self.1);
+    }
+}
+
+impl FileJournal {
+    /// Makes a change known. The journal's lock is held.
+    pub(super) fn publish(&self, inner: &Inner) {
+        let condition = match (&inner.condition, &inner.damaged) {
+            (Condition::Good, damaged) => {
+                let full = room(inner.end, inner.wanted, inner.cap, Purpose::NewWork).err();
+                let why = full.map(|full| full.to_string()).or_else(|| damaged.clone());
+                why.map_or(Condition::Good, Condition::Degraded)
+            }
+            (condition, _) => condition.clone(),
+        };
+        let mut known = self.health.lock();
+        (known.condition, known.end, known.last) = (condition, inner.end, inner.last);
+    }
+}

@@ -1,0 +1,141 @@
+//! Whether the journal's path still leads to the file that is written, and what becomes of that file
+//! where it does not.
+//!
+//! Somebody may remove, replace or move it. The open descriptor takes records all the same, and the
+//! next start would find none of them: so nothing more is taken, and what there is gets a name again.
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::file::{FileJournal, NAME};
+use super::writer::Inner;
+use super::{Condition, Loss, inspect};
+use crate::sys::fs as files;
+use crate::sys::process::Pid;
+
+/// What a copy of a lost journal has behind the journal's name.
+const SAVED: &str = "saved";
+
+impl FileJournal {
+    /// One round of the watch. It may hang with the disk.
+    pub(super) fn look(&self) {
+        let _call = self.health.call("a look at the journal's path");
+        match self.health.loss() {
+            None => {}
+            Some(Loss { saved: false, what, .. }) => return self.lose(&self.lock(), &what),
+            Some(_) => return,
+        }
+        // Under the lock, as a compaction puts another file there.
+        let mut inner = self.lock();
+        if let Some(what) = self.fate_of(&inner.file) {
+            self.lose(&inner, what);
+        } else if matches!(inner.condition, Condition::Degraded(_)) {
+            inner.probe(self.disk);
+            self.publish(&inner);
+        }
+    }
+
+    /// What has happened to the name of the open file; `None` where nothing has, or it cannot be told.
+    pub(super) fn fate_of(&self, file: &File) -> Option<&'static str> {
+        match fs::symlink_metadata(&self.path) {
+            Ok(found) if found.is_symlink() => Some("was replaced by a symlink"),
+            Ok(found) => (!is_same(&found, file)?).then_some("was replaced by another file"),
+            Err(e)
+                if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                None
+            }
+            // Another directory may have been made in its place by now.
+            Err(_) => match fs::metadata(self.path.parent()?) {
+                Ok(found) if is_same(&found, &self.dir)? => Some("was removed"),
+                Ok(_) | Err(_) => Some("was moved or removed with its directory"),
+            },
+        }
+    }
+
+    /// Takes nothing more, and gives what there is a name again. The lock is held, so that a record
+    /// is either in the copy or was never taken.
+    fn lose(&self, inner: &Inner, what: &str) {
+        let (path, fd) = (self.path.display(), inner.file.as_raw_fd());
+        let saved = self.save(inner);
+        let way = match &saved {
+            Ok(copy) => format!(
+                "what it had is saved as {}; to go on with that, stop the gateway, move the copy to \
+                 {path}, and start it again",
+                copy.canonicalize().as_ref().unwrap_or(copy).display()
+            ),
+            Err(e) => format!(
+                "it could not be saved ({e}): copy /proc/{}/fd/{fd} before you stop the gateway, or \
+                 it is lost",
+                Pid::own()
+            ),
+        };
+        let saved = saved.is_ok();
+        let why = format!("the journal {path} {what} under the running gateway; {way}");
+        if saved || self.health.loss().is_none() {
+            log::error!("{why}");
+        }
+        let (what, at) = (what.to_owned(), Instant::now());
+        self.health.set_loss(Loss { what, why, saved, at });
+    }
+
+    /// Copies the open file into its directory, wherever that is by now; where it is gone, into a new
+    /// one in its old place.
+    fn save(&self, inner: &Inner) -> io::Result<PathBuf> {
+        let held = PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()));
+        let into = |dir: &Path| {
+            inspect::keep(&dir.join(NAME), SAVED, &|to| copy(&inner.file, inner.end, to))
+        };
+        into(&held).or_else(|first| {
+            let dir = self.path.parent().ok_or(io::ErrorKind::NotFound)?;
+            files::private_dir(dir).and_then(|()| into(dir)).map_err(|_| first)
+        })
+    }
+}
+
+fn is_same(found: &fs::Metadata, open: &File) -> Option<bool> {
+    let ours = open.metadata().ok()?;
+    Some((found.dev(), found.ino()) == (ours.dev(), ours.ino()))
+}
+
+/// Makes a durable copy; `false` where something has this name already.
+fn copy(from: &File, length: u64, to: &Path) -> io::Result<bool> {
+    let mut target = match files::create_new(to, 0o600) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        target => target?,
+    };
+    // The journal is read and written at offsets: its own place in the file is nobody's.
+    let mut source = from;
+    let copied = source
+        .rewind()
+        .and_then(|()| io::copy(&mut source.take(length), &mut target))
+        .and_then(|_| target.sync_all())
+        .and_then(|()| files::sync_dir_of(to));
+    if copied.is_err() {
+        let _ = fs::remove_file(to);
+    }
+    copied.map(|()| true)
+}
+
+/// The copies of lost journals in a state directory. While there is one, a start would go on without
+/// what it has.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn saved(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let prefix = format!("{NAME}.{SAVED}");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix)) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,191 @@
+//! A control group for each turn (cgroups(7), version 2), below our unit's own: what is born in it
+//! stays in it, whatever it forks and however it detaches, and is ended with it.
+//!
+//! The kernel lets us do so with any directory that we may write to. Ours to use is only what the
+//! service manager has delegated to us: whoever calls [`usable`] has asked it.
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
+
+use crate::limits::LEFTOVERS_PAUSE;
+use crate::sys::process::{Pid, PidFd, Signal};
+
+/// Where version 2 is: alone, or beside version 1 (systemd's hybrid hierarchy).
+const ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+
+const PREFIX: &str = "turn-";
+
+/// A group, and the directory by which a child is put into it.
+#[derive(Debug)]
+pub struct Group {
+    path: PathBuf,
+    dir: File,
+}
+
+impl Group {
+    /// Makes the group with this number below `base`.
+    pub fn make(base: &Path, number: u64) -> io::Result<Group> {
+        let path = base.join(format!("{PREFIX}{number}"));
+        fs::create_dir(&path)?;
+        let dir = File::open(&path).inspect_err(|_| drop(fs::remove_dir(&path)))?;
+        Ok(Group { path, dir })
+    }
+
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// See [`end`].
+    pub fn end(&self, deadline: Instant) -> bool {
+        end(&self.path, deadline)
+    }
+}
+
+/// The directory of our own group, where it is in version 2 and groups can be made below it.
+pub fn usable(own: &str) -> Option<PathBuf> {
+    let bases = ROOTS.iter().map(|root| Path::new(root).join(own.trim_start_matches('/')));
+    let base = bases.into_iter().find(|base| base.join("cgroup.freeze").exists())?;
+    let probe = base.join(format!("{PREFIX}probe"));
+    // One may be left of a gateway that was killed just here.
+    let _ = fs::remove_dir(&probe);
+    fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe)).ok().map(|()| base)
+}
+
+/// The groups below `base`: those of turns that run, and what a killed predecessor left.
+pub fn below(base: &Path) -> Vec<PathBuf> {
+    let ours = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX))
+    };
+    nested(base).into_iter().filter(ours).collect()
+}
+
+/// Kills all that is in a group and removes it; false where something outlives the deadline.
+pub fn end(path: &Path, deadline: Instant) -> bool {
+    while !remove(path) {
+        kill(path);
+        if Instant::now() >= deadline {
+            // Whoever cannot be killed shall not be stopped either.
+            let _ = write(path, "cgroup.freeze", "0");
+            return false;
+        }
+        thread::sleep(LEFTOVERS_PAUSE);
+    }
+    true
+}
+
+/// Removes a group with those that an agent has made in it; false while a process is in one of them.
+fn remove(path: &Path) -> bool {
+    match fs::remove_dir(path) {
+        Ok(()) => true,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => true,
+        Err(_) => {
+            let nested = nested(path);
+            !nested.is_empty()
+                && nested.iter().all(|group| remove(group))
+                && fs::remove_dir(path).is_ok()
+        }
+    }
+}
+
+fn kill(path: &Path) {
+    if write(path, "cgroup.kill", "1").is_err() {
+        kill_frozen(path);
+    }
+}
+
+/// Before Linux 5.14: what is frozen forks no more, and dies of SIGKILL all the same.
+fn kill_frozen(path: &Path) {
+    let _ = write(path, "cgroup.freeze", "1");
+    let mut groups = vec![path.to_owned()];
+    while let Some(group) = groups.pop() {
+        let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        for pid in list.lines().filter_map(|pid| Pid::new(pid.parse().ok()?)) {
+            let _ = PidFd::open(pid).and_then(|process| process.send(Signal::Kill));
+        }
+        groups.extend(nested(&group));
+    }
+}
+
+fn nested(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    entries.filter(is_dir).map(|entry| entry.path()).collect()
+}
+
+fn write(path: &Path, file: &str, word: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path.join(file))?.write_all(word.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::process::wait;
+    use crate::sys::spawn::{Manner, Place, Spawned, spawn};
+    use std::sync::atomic::AtomicI32;
+    use std::time::Duration;
+
+    /// A group of the test's own; `None` where it may make none.
+    fn base(name: &str) -> Option<PathBuf> {
+        let version_2 = |root: &&Path| root.join("cgroup.subtree_control").exists();
+        let root = ROOTS.iter().map(Path::new).find(version_2)?;
+        let base = root.join(format!("hermes-test-{name}-{}", Pid::own()));
+        fs::create_dir(&base).ok().map(|()| base)
+    }
+
+    #[track_caller]
+    fn eventually(what: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !what() {
+            assert!(Instant::now() < deadline);
+            thread::yield_now();
+        }
+    }
+
+    /// Three processes in the group: one, one in a session of its own, and one with no parent left.
+    fn family(group: &Group) -> Spawned {
+        let script = "(setsid sleep 600 &); setsid sleep 600 & wait";
+        let manner = Manner { stdin: false, own_group: true, shielded: false };
+        let place = Place { number: &AtomicI32::new(0), group: Some(group.dir()) };
+        let (shell, path) = (Path::new("/bin/sh"), ["PATH=/usr/bin:/bin"]);
+        let born = spawn(shell, &["-c", script], &path, manner, place).unwrap();
+        assert!(born.joined);
+        let procs = || fs::read_to_string(group.path.join("cgroup.procs")).unwrap();
+        eventually(|| procs().lines().count() == 3);
+        born
+    }
+
+    #[test]
+    fn what_is_born_in_a_group_ends_with_it() {
+        let Some(base) = base("kill") else { return };
+        let group = Group::make(&base, 1).unwrap();
+        let born = family(&group);
+        fs::create_dir_all(group.path.join("nested/deeper")).unwrap();
+        assert_eq!(below(&base), std::slice::from_ref(&group.path));
+        assert!(group.end(Instant::now() + Duration::from_secs(20)));
+        assert!(below(&base).is_empty());
+        wait(born.pid).unwrap();
+        fs::remove_dir(base).unwrap();
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_kill_a_group_freezes_it_first() {
+        let Some(base) = base("freeze") else { return };
+        let group = Group::make(&base, 1).unwrap();
+        let born = family(&group);
+        kill_frozen(&group.path);
+        eventually(|| remove(&group.path));
+        wait(born.pid).unwrap();
+        fs::remove_dir(base).unwrap();
+    }
+
+    #[test]
+    fn nobodys_group_is_ours() {
+        assert_eq!(usable("/"), None);
+        assert_eq!(usable("/no/such.service"), None);
+    }
+}

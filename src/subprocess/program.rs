@@ -1,0 +1,120 @@
+//! A program to start, with its arguments and variables.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use crate::sys::spawn;
+
+/// Variables that are the service manager's word to one process only (systemd.exec(5)): a child
+/// that had them could speak in our name or take itself for us.
+pub const NOT_FOR_CHILDREN: [&str; 9] = [
+    "INVOCATION_ID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
+    "SYSTEMD_EXEC_PID",
+];
+
+/// A program to start: an absolute path, arguments and variables.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub(super) path: PathBuf,
+    pub(super) arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl Program {
+    /// A program with our own environment, less what is for us alone.
+    pub fn new(path: PathBuf) -> Program {
+        let ours = |(name, _): &(OsString, OsString)| !NOT_FOR_CHILDREN.iter().any(|n| name == n);
+        Program::with_environment(path, env::vars_os().filter(ours).collect())
+    }
+
+    /// The program of a `command` in the configuration: a path, or a name on `PATH`.
+    pub fn configured(
+        command: &[String],
+        environment: Vec<(OsString, OsString)>,
+    ) -> io::Result<Program> {
+        let [program, arguments @ ..] = command else {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no command is configured"));
+        };
+        let path = if program.contains('/') { program.into() } else { find_program(program)? };
+        Ok(Program::with_environment(path, environment).args(arguments))
+    }
+
+    /// A program with exactly these variables; where a name comes twice, the later one counts.
+    pub fn with_environment(path: PathBuf, environment: Vec<(OsString, OsString)>) -> Program {
+        Program { path, arguments: Vec::new(), environment }
+    }
+
+    #[must_use]
+    pub fn args(mut self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Program {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Program {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn env_remove(mut self, name: &str) -> Program {
+        self.environment.retain(|(known, _)| known != name);
+        self
+    }
+
+    /// Replaces this process by the program; it keeps our environment. Returns only with why not.
+    pub fn replace_us(&self) -> io::Error {
+        spawn::replace_by(&self.path, &self.arguments)
+    }
+
+    /// `NAME=VALUE`, each name once.
+    pub(super) fn variables(&self) -> Vec<OsString> {
+        let all = &self.environment;
+        let last = |at: usize| !all[at + 1..].iter().any(|(later, _)| *later == all[at].0);
+        let text = |at: usize| {
+            let (name, value) = &all[at];
+            let mut text = OsString::with_capacity(name.len() + 1 + value.len());
+            text.extend([name.as_os_str(), "=".as_ref(), value]);
+            text
+        };
+        (0..all.len()).filter(|at| last(*at)).map(text).collect()
+    }
+}
+
+/// Finds a program on `PATH`, else in the places where systemd's own are.
+pub fn find_program(name: &str) -> io::Result<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/bin", "/bin", "/usr/local/bin"].map(PathBuf::from);
+    let mut places = env::split_paths(&path).filter(|dir| dir.is_absolute()).chain(usual);
+    let runs = |file: &PathBuf| {
+        file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    places.find_map(|dir| Some(dir.join(name)).filter(runs)).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("there is no {name} on PATH or in /usr/bin"),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_without_a_path() {
+        assert!(find_program("sh").is_ok());
+        assert!(find_program("no-such-program-here").is_err());
+    }
+}

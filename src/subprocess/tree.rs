@@ -1,0 +1,219 @@
+//! What one child starts, to be ended with it: its control group where we may make one, and else what
+//! the process tree and a variable in the environment show.
+//!
+//! We are a subreaper: whatever a child leaves behind becomes ours, or descends from what did. So
+//! nothing of a turn is left where no orphan is; among orphans, the mark and the descent tell whose.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
+use std::time::Instant;
+
+use super::group::{self, Group};
+use crate::limits::{CONNECTION_STACK, LEFTOVERS_PATIENCE, LEFTOVERS_PAUSE, MAX_SWEEPS};
+use crate::sys::proc;
+use crate::sys::process::{Pid, PidFd, Signal};
+use crate::sys::random;
+use crate::threads;
+
+/// The variable that a child's mark is in: `GATEWAY:RUN:NUMBER:`.
+const MARK: &str = "HERMES_MARK";
+
+/// What becomes of the processes that a child has left when it ends by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Leftovers {
+    /// They end with it.
+    #[default]
+    Kill,
+    /// They live on.
+    Keep,
+}
+
+/// One run of one gateway: the beginning of its marks, and where its control groups are.
+#[derive(Debug)]
+pub struct Run {
+    /// `GATEWAY:`, the same for every run.
+    gateway: String,
+    /// `GATEWAY:RUN:`.
+    run: String,
+    number: AtomicU64,
+    /// Set once it is known whether there is one, and the earlier runs' processes have ended: what is
+    /// to be started waits for that, as long as a question to the service manager may take.
+    base: OnceLock<Option<PathBuf>>,
+}
+
+impl Run {
+    /// `gateway` must be nobody else's on this machine, and the same after a restart.
+    pub fn begin(gateway: &str) -> io::Result<Run> {
+        let mut chance = [0; 8];
+        random::fill(&mut chance)?;
+        let gateway = format!("{gateway}:");
+        let run = format!("{gateway}{:x}:", u64::from_ne_bytes(chance));
+        Ok(Run { gateway, run, number: AtomicU64::new(0), base: OnceLock::new() })
+    }
+
+    /// A place for what one child will start.
+    pub fn tree(&self) -> Tree {
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        // Without a group the other way is gone.
+        let group = self.base.wait().as_ref().and_then(|base| Group::make(base, number).ok());
+        Tree { mark: format!("{}{number}:", self.run), group, noted: Vec::new() }
+    }
+
+    /// Ends what earlier runs of this gateway have left, which were killed. From now on there is a
+    /// control group for each child, below `base`.
+    pub fn settle(&self, base: Option<PathBuf>) {
+        let (theirs, run) = (self.gateway.clone(), self.run.clone());
+        let is_theirs = move |mark: &str| mark.starts_with(&theirs) && !mark.starts_with(&run);
+        let grouped = base.as_deref().is_none_or(end_groups);
+        if !(sweep(move || find(proc::processes(), &is_theirs, &[])) && grouped) {
+            complain(&self.gateway);
+        }
+        let _ = self.base.set(base);
+    }
+
+    /// Ends what is left of all children, before the exit; `ours` are our children.
+    pub fn end(&self, ours: impl Fn() -> Vec<Pid> + Send + Sync + 'static) {
+        if let Some(Some(base)) = self.base.get() {
+            end_groups(base);
+        }
+        let run = self.run.clone();
+        if !ours().is_empty() {
+            sweep(move || find(ours(), &|mark| mark.starts_with(&run), &[]));
+        }
+    }
+}
+
+fn end_groups(base: &Path) -> bool {
+    let deadline = Instant::now() + LEFTOVERS_PATIENCE;
+    group::below(base).into_iter().filter(|path| !group::end(path, deadline)).count() == 0
+}
+
+fn complain(mark: &str) {
+    log::warn!(
+        "processes that a turn or delivery has left could not be ended within {LEFTOVERS_PATIENCE:?}; \
+         look for {MARK}={mark} in /proc/PID/environ"
+    );
+}
+
+/// What one child starts.
+#[derive(Debug)]
+pub struct Tree {
+    /// With a `:` at its end, so that none is the beginning of another.
+    mark: String,
+    group: Option<Group>,
+    /// What descended from the child when it was told to end.
+    noted: Vec<Living>,
+}
+
+impl Tree {
+    /// For the child's environment.
+    pub fn variable(&self) -> OsString {
+        format!("{MARK}={}", self.mark).into()
+    }
+
+    pub fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
+    }
+
+    /// The child could not enter the control group.
+    pub fn without_group(&mut self) {
+        if let Some(group) = self.group.take() {
+            group.end(Instant::now());
+        }
+    }
+
+    /// Notes what descends from the child, while that can be seen.
+    pub fn note(&mut self, child: Pid) {
+        if self.group.is_none() {
+            self.noted.extend(find(vec![child], &|_| false, Living::of(child).as_slice()));
+        }
+    }
+
+    /// Ends all of it, once the child itself is reaped. `orphans`: what was handed to us and lives.
+    pub fn end(self, orphans: impl Fn() -> Vec<Pid> + Send + Sync + 'static) {
+        let Tree { mark, group, noted } = self;
+        let own = mark.clone();
+        let ended = match group {
+            Some(group) => group.end(Instant::now() + LEFTOVERS_PATIENCE),
+            None => {
+                orphans().is_empty() || sweep(move || find(orphans(), &|mark| mark == own, &noted))
+            }
+        };
+        if !ended {
+            complain(&mark);
+        }
+    }
+}
+
+/// A process that has not ended: its number, and when it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Living {
+    pid: Pid,
+    since: u64,
+}
+
+impl Living {
+    fn of(pid: Pid) -> Option<Living> {
+        proc::lives_since(pid).map(|since| Living { pid, since })
+    }
+
+    fn kill(&self) {
+        if let Ok(process) = PidFd::open(self.pid)
+            && Living::of(self.pid) == Some(*self)
+        {
+            let _ = process.send(Signal::Kill);
+        }
+    }
+}
+
+/// Of these processes those with a mark that is `ours` and those in `noted`, and what descends from
+/// either: a child has its parent's mark, unless it has cleared its environment.
+fn find(roots: Vec<Pid>, ours: &dyn Fn(&str) -> bool, noted: &[Living]) -> Vec<Living> {
+    let own = Pid::own();
+    let mut found = Vec::new();
+    let mut open: Vec<(Pid, bool)> = roots.into_iter().map(|pid| (pid, false)).collect();
+    while let Some((pid, inherited)) = open.pop() {
+        let Some(living) = Living::of(pid).filter(|_| pid != own) else { continue };
+        let marked = || proc::variable(pid, MARK).is_some_and(|mark| ours(&mark));
+        if inherited || noted.contains(&living) || marked() {
+            found.push(living);
+            open.extend(proc::children(pid).into_iter().map(|child| (child, true)));
+        }
+    }
+    found
+}
+
+/// Kills what is found until nothing is; false where something outlives the deadline. In a thread: to
+/// read the environment of a process that hangs in the kernel may hang too.
+fn sweep(find: impl Fn() -> Vec<Living> + Send + Sync + 'static) -> bool {
+    static RUNNING: AtomicUsize = AtomicUsize::new(0);
+    let deadline = Instant::now() + LEFTOVERS_PATIENCE;
+    let work = Arc::new(move || {
+        loop {
+            let found = find();
+            found.iter().for_each(Living::kill);
+            if found.is_empty() || Instant::now() >= deadline {
+                return found.is_empty();
+            }
+            thread::sleep(LEFTOVERS_PAUSE);
+        }
+    });
+    if RUNNING.load(Ordering::Relaxed) >= MAX_SWEEPS {
+        return false;
+    }
+    let ((tell, told), there) = (mpsc::channel(), Arc::clone(&work));
+    let counted = move || {
+        RUNNING.fetch_add(1, Ordering::Relaxed);
+        let _ = tell.send(there());
+        RUNNING.fetch_sub(1, Ordering::Relaxed);
+    };
+    match threads::spawn("sweep", CONNECTION_STACK, Box::new(counted)) {
+        Ok(_) => told.recv_timeout(LEFTOVERS_PATIENCE * 2).unwrap_or(false),
+        Err(_) => work(),
+    }
+}

@@ -1,0 +1,69 @@
+//! Work that may hang in the kernel for good, in a process of its own (fork(2)).
+//!
+//! A thread that waits for a frozen file system cannot be killed, and while it is there its process is
+//! not gone for whoever waits for that. A child can be left behind.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr;
+
+use super::check;
+use super::process::exit_at_once;
+use super::spawn::pipe;
+
+/// Runs `work` in a copy of this process that has no other descriptors than `keep`. What `work` returns
+/// can be read from the file, which is at its end without it where the child has died.
+///
+/// `work` must take no lock that another thread may hold here: it may use files and memory.
+///
+/// # Errors
+/// Those of pipe2(2) and fork(2).
+pub fn apart(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::Result<File> {
+    let (read, write) = pipe()?;
+    let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    keep.push(write.as_raw_fd());
+    keep.sort_unstable();
+    // SAFETY: the sets live here and sigfillset fills the first. In the child there is only this
+    // thread; the C library keeps its memory usable over a fork, and the child runs nothing but
+    // `work`, which takes no lock of ours, and ends without a destructor or exit handler. Signals are
+    // blocked in it from its first moment: their handler would write to a pipe that it shares.
+    let pid = unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        let pid = libc::fork();
+        if pid == 0 {
+            let _end = End;
+            close_others(&keep);
+            let _ = File::from(write).write_all(work().as_bytes());
+            exit_at_once(0);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
+        pid
+    };
+    check(pid)?;
+    Ok(File::from(read))
+}
+
+/// The child ends where it is, also where its work panics.
+struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        exit_at_once(1);
+    }
+}
+
+/// Closes all descriptors but these, which are sorted (close_range(2)).
+fn close_others(keep: &[RawFd]) {
+    let mut from = 0;
+    for to in keep.iter().map(|fd| fd.cast_unsigned()).chain([u32::MAX]) {
+        if from < to {
+            // SAFETY: in the child of a fork nobody uses the descriptors that are closed here.
+            unsafe { libc::syscall(libc::SYS_close_range, from, to - 1, 0) };
+        }
+        from = to.saturating_add(1);
+    }
+}
