@@ -266,6 +266,11 @@ fn an_idle_gateway_ends_at_once_on_a_frozen_disk() {
             let (disk, home) = on_a_disk();
             let gateway = home.launch().set("stop.drain_timeout", "1s").start();
             gateway.ask("hello").reply();
+            let journal = home.state_dir().join("journal");
+            eventually("all is durable, and said to be", || {
+                let text = fs::read_to_string(&journal).unwrap();
+                text.lines().last().is_some_and(|line| line.contains("\"mark\"")).then_some(())
+            });
             let frozen = disk.freeze();
             assert_eq!(ready(gateway.address()).status(), 200);
             assert_stops(&gateway, signal, code);

@@ -197,8 +197,13 @@ impl Main {
         };
         let locks = self.started.as_ref().map(|started| started.instance.descriptors());
         let told = apart(locks.as_ref().map_or(&[], |locks| &locks[..]), &work)?;
-        if poll(&mut [Interest::read(told.as_fd())], Some(HISTORY_PATIENCE))? == 0 {
-            return Err(hangs());
+        let deadline = Instant::now() + HISTORY_PATIENCE;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        // A signal ends a wait early.
+        while poll(&mut [Interest::read(told.as_fd())], Some(left()))? == 0 {
+            if left() == Duration::ZERO {
+                return Err(hangs());
+            }
         }
         self.disk_hangs = false;
         match files::read_text(told, MAX_CHILD_WORDS)?.as_str() {
