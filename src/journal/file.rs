@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::compact::Copy;
 use super::health::Health;
-use super::line::{Header, Lines, MARK, Part, VERSION};
+use super::line::{Header, MARK, VERSION};
 use super::pieces::Pieces;
 use super::walk::{Damage, Report, walk};
 use super::writer::{Disk, Index, Inner, note};
@@ -335,31 +335,16 @@ fn drop_end(path: &Path, file: &File, found: &Report) -> io::Result<Option<Strin
     };
     let mut words =
         format!("what was never acknowledged was cut off: {length} bytes from byte {at} on");
-    let (mut lines, mut ends) = (Lines::new(file, at, at + length), false);
-    while let Some((_, line)) = lines.next()? {
-        ends |= line.ends_with(b"\n");
-    }
-    if ends {
-        let create = |to: &Path| copy_part(Part { file, at, end: at + length }, to);
+    let mut torn = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut torn, at)?;
+    if torn.contains(&b'\n') {
+        let create = |to: &Path| files::create(to, &torn, 0o600);
         let kept = inspect::keep(path, &format!("torn-{at}"), &create)?;
         words += &format!("; it is kept as {}", kept.display());
     }
     file.set_len(at)?;
     file.sync_all()?;
     Ok(Some(words))
-}
-
-/// `false`: something has that name.
-fn copy_part(mut part: Part<'_>, to: &Path) -> io::Result<bool> {
-    let mut file = match files::create_new(to, 0o600) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
-        result => result?,
-    };
-    let copied = io::copy(&mut part, &mut file).and_then(|_| file.sync_all());
-    if copied.is_err() {
-        let _ = fs::remove_file(to);
-    }
-    copied.and_then(|()| files::sync_dir_of(to)).map(|()| true)
 }
 
 /// Rewrites a journal of version 1, with all its records, in the format of today.

@@ -175,11 +175,10 @@ pub struct Lines<'a> {
     pub at: u64,
 }
 
-/// The bytes of a part of a file.
-pub struct Part<'a> {
-    pub file: &'a File,
-    pub at: u64,
-    pub end: u64,
+struct Part<'a> {
+    file: &'a File,
+    at: u64,
+    end: u64,
 }
 
 impl Read for Part<'_> {

@@ -162,13 +162,9 @@ impl Hub {
         let context = context.map(|it| self.context(principal, in_session, &message.text, it));
         let context = match context.transpose() {
             Ok(context) => context,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let words = "a message that this one builds upon is not known any more";
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
+                let words = "a message that this one builds upon is not known any more, or damaged";
                 return Ok(Outcome::Failed(words.to_owned()));
-            }
-            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-                let words = format!("a message that this one builds upon cannot be read back: {e}");
-                return Ok(Outcome::Failed(words));
             }
             Err(e) => return Err(e),
         };

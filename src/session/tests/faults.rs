@@ -225,7 +225,7 @@ fn what_builds_upon_a_damaged_message_fails_in_words() {
     let Ok(Submitted::New { id, .. }) = house.hub.submit(next) else { panic!("not taken") };
     let next = house.wait(id);
     assert_eq!(next.turn, Turn::Failed);
-    assert!(next.error.unwrap().contains("builds upon cannot be read back"));
+    assert!(next.error.unwrap().contains("builds upon is not known any more, or damaged"));
 }
 
 /// `journal retry` of a letter that is older than its target's `expire`.
