@@ -2,7 +2,6 @@
 //!
 //! Whatever it starts ends with the turn, unless `agent.leftovers` keeps it; and a grandchild that
 //! holds stdout open holds nothing up.
-#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io;

@@ -1,7 +1,6 @@
 //! What a request says beside the text of its turn: the conversation so far, and how to answer.
 //! Written down with a durable message, and as text also while a turn waits: values of JSON take up
 //! to fifty times the room.
-#![forbid(unsafe_code)]
 
 use serde_json::{Map, Value};
 

@@ -1,5 +1,4 @@
 //! The environment that an agent gets: what any child of ours may have, and the facts of its turn.
-#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 

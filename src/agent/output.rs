@@ -1,6 +1,5 @@
 //! What an agent prints, made into text: UTF-8 across the borders of reads, and no line feeds at
 //! the end, as a shell's `$(…)` has it.
-#![forbid(unsafe_code)]
 
 use crate::limits::{MAX_STDERR_LINE, MAX_STDERR_LOGGED, MAX_STDERR_TAIL};
 use crate::text::one_line;

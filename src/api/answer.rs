@@ -1,6 +1,5 @@
 //! The way of a reply to its client: collected, or event by event, in the words of one API or the
 //! other.
-#![forbid(unsafe_code)]
 
 use std::io;
 

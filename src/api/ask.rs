@@ -1,6 +1,5 @@
 //! What a request asks an agent for, read from its JSON and judged: what the two APIs have in common,
 //! and the messages of chat completions.
-#![forbid(unsafe_code)]
 
 use serde_json::{Map, Value, json};
 

@@ -1,6 +1,5 @@
 //! Who may come in: one function that looks at a request and returns a proof, which every handler
 //! that does something asks for. What the proof opens is the server's word (`[keys.NAME]`).
-#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -1,7 +1,6 @@
 //! What keeps web pages of other sites out: a name that was rebound to our address shows in Host, a
 //! foreign page in Origin (Fetch standard, section 3.3). Pages of `http.allowed_origins` come in, with
 //! a key.
-#![forbid(unsafe_code)]
 
 use std::net::IpAddr;
 

@@ -1,5 +1,4 @@
 //! What goes wrong, in the shape that OpenAI's clients read: status, code and words.
-#![forbid(unsafe_code)]
 
 use crate::agent::{Outcome, Refused as Upstream};
 use crate::http::Response;

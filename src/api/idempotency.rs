@@ -1,5 +1,4 @@
 //! `Idempotency-Key`: the same key from the same principal begins no second turn.
-#![forbid(unsafe_code)]
 
 use super::auth::Authenticated;
 use super::error::Problem;

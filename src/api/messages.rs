@@ -1,5 +1,4 @@
 //! Messages: accepted durably, asked after, waited for, cancelled; and the dead-letter list.
-#![forbid(unsafe_code)]
 
 use std::os::fd::AsFd;
 use std::time::Duration;

@@ -1,6 +1,5 @@
 //! `POST /v1/responses` and `/v1/responses/{id}`: OpenAI's Responses API, text in and text out. A
 //! response that is stored is a durable message; one that builds upon another has its conversation.
-#![forbid(unsafe_code)]
 
 use std::io;
 

@@ -1,5 +1,4 @@
 //! Paths and methods, and the order of judgement before a handler runs.
-#![forbid(unsafe_code)]
 
 use std::sync::atomic::Ordering;
 

@@ -1,5 +1,4 @@
 //! Sessions: listed, looked at, reset, and followed as server-sent events.
-#![forbid(unsafe_code)]
 
 use std::os::fd::AsFd;
 

@@ -1,5 +1,4 @@
 //! What the gateway says of itself.
-#![forbid(unsafe_code)]
 
 use std::sync::atomic::Ordering;
 

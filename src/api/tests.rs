@@ -1,4 +1,3 @@
 //! What holds for any body that clients send.
-#![forbid(unsafe_code)]
 
 pub mod properties;

@@ -1,5 +1,4 @@
 //! One turn for a request that waits for its reply, whichever API it came by.
-#![forbid(unsafe_code)]
 
 use std::io;
 use std::os::fd::AsFd;

@@ -1,5 +1,4 @@
 //! `config`: the effective configuration, or a check of it.
-#![forbid(unsafe_code)]
 
 use super::{Context, say};
 use crate::config;

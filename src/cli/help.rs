@@ -1,5 +1,4 @@
 //! `--help`: what each command does, in a screen at most.
-#![forbid(unsafe_code)]
 
 use super::say;
 use crate::exit::{Exit, Failure};

@@ -1,5 +1,4 @@
 //! `history`: how the runs of the gateway ended.
-#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
 //! The unit file of a gateway: where it is.
-#![forbid(unsafe_code)]
 
 use std::fs;
 use std::path::PathBuf;

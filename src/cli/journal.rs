@@ -1,6 +1,5 @@
 //! `journal`: what is in it, whether it is whole, and the operator's deliberate ways on. What only
 //! looks never writes, and works beside a running gateway.
-#![forbid(unsafe_code)]
 
 use serde_json::Value;
 

@@ -1,5 +1,4 @@
 //! `list`: all gateways of this user.
-#![forbid(unsafe_code)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

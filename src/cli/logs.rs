@@ -1,5 +1,4 @@
 //! `logs`: hands over to journalctl, or says where else the log is.
-#![forbid(unsafe_code)]
 
 use super::{Context, config, unit};
 use crate::config::LogTarget;

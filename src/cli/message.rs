@@ -1,6 +1,5 @@
 //! `send --async`, `send --result` and what else is about a durable message rather than its reply
 //! as it comes.
-#![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
 

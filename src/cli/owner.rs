@@ -1,6 +1,5 @@
 //! Whose gateway a unit runs: the user, that user's places, and the unit text that follows from
 //! them. For `install`, which writes it, and `status`, which compares.
-#![forbid(unsafe_code)]
 
 use std::env;
 use std::path::{Path, PathBuf};

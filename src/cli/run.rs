@@ -1,5 +1,4 @@
 //! `run`: the gateway itself.
-#![forbid(unsafe_code)]
 
 use std::env;
 

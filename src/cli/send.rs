@@ -1,5 +1,4 @@
 //! `send`: one message to the running gateway, its reply printed as it comes.
-#![forbid(unsafe_code)]
 
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::time::Instant;

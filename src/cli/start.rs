@@ -1,5 +1,4 @@
 //! `start` and `restart`: through the service manager, to READY and not before.
-#![forbid(unsafe_code)]
 
 use std::time::{Instant, SystemTime};
 

@@ -1,5 +1,4 @@
 //! The configuration that a new gateway starts with: commented, and on a port of its own.
-#![forbid(unsafe_code)]
 
 use std::fs;
 use std::io;

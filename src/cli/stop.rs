@@ -1,6 +1,5 @@
 //! `stop`: through the service manager where the unit runs, else directly: announced by the marker,
 //! signalled through a pidfd, waited for, and what came of it read from the history.
-#![forbid(unsafe_code)]
 
 use std::io;
 use std::os::fd::AsFd;

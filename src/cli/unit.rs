@@ -1,6 +1,5 @@
 //! The installed unit, for the commands that act on it: which one it is, what its manager says of
 //! it, and a verb with a deadline.
-#![forbid(unsafe_code)]
 
 use std::io;
 use std::path::PathBuf;

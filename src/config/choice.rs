@@ -1,5 +1,4 @@
 //! Settings with a fixed set of words.
-#![forbid(unsafe_code)]
 
 use super::{AgentKind, Busy, LogTarget, Role, TargetKind};
 use crate::subprocess::Leftovers;

@@ -1,5 +1,4 @@
 //! A configuration in the making: sections and keys found by name, and the checks between keys.
-#![forbid(unsafe_code)]
 
 use super::choice::Choice;
 use super::error::{Origin, place, quoted};

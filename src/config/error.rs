@@ -1,6 +1,5 @@
 //! Where a value came from, and what is wrong with the ones that cannot be used: collected over
 //! the whole load, so that one run shows every mistake.
-#![forbid(unsafe_code)]
 
 use crate::exit::{Exit, Failure};
 use crate::limits::{MAX_CONFIG_PROBLEMS, MAX_SHOWN_VALUE};

@@ -1,5 +1,4 @@
 //! The sections that operators name themselves, `[deliver.NAME]` and `[keys.NAME]`, and their keys.
-#![forbid(unsafe_code)]
 
 use super::schema::{Field, Key};
 use super::{ClientKey, Target, names};

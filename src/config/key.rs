@@ -1,5 +1,4 @@
 //! `[keys.NAME]`: a client's key, and what it opens.
-#![forbid(unsafe_code)]
 
 use super::error::{Origin, Problems, place};
 use super::target::Secret;

@@ -1,5 +1,4 @@
 //! Loading: the file is read here, everything after that works on its bytes.
-#![forbid(unsafe_code)]
 
 use super::draft::Draft;
 use super::error::{ConfigError, Origin, Problems, place};

@@ -1,6 +1,5 @@
 //! Checks of single strings: hosts, arguments, environment variables. Pure; each returns the
 //! string in its final form, or the reason against it as the end of "… has VALUE; it …".
-#![forbid(unsafe_code)]
 
 use super::key::{OPERATOR_ROUTES, USER_ROUTES};
 use crate::limits::{

@@ -1,5 +1,4 @@
 //! The file's sections and keys, each handed to its place or reported with what was meant.
-#![forbid(unsafe_code)]
 
 use super::draft::{Draft, Section};
 use super::error::{Origin, quoted, shown};

@@ -1,6 +1,5 @@
 //! The configuration as text: the effective one with where each value came from, and the
 //! commented file that a new gateway starts with.
-#![forbid(unsafe_code)]
 
 use super::error::{Origin, shown};
 use super::family::{CLIENT_KEYS, Family, TARGET_KEYS};

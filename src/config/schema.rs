@@ -1,6 +1,5 @@
 //! The keys of the configuration, each defined once: its place in [`Config`], type, range, an
 //! example and a line of help. Reading, suggestions, `config` and the starter file follow from it.
-#![forbid(unsafe_code)]
 
 use super::choice::Choice;
 use super::{Config, Url, names};

@@ -1,6 +1,5 @@
 //! `--set section.key=value`: the value is TOML or, where it is none, plain text, so that nobody
 //! needs quotes inside of quotes.
-#![forbid(unsafe_code)]
 
 use super::draft::{Draft, Section};
 use super::error::{Origin, shown};

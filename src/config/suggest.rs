@@ -1,5 +1,4 @@
 //! "Did you mean …": the nearest of some known words. Pure.
-#![forbid(unsafe_code)]
 
 use crate::limits::MAX_COMPARED_WORD;
 

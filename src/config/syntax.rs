@@ -1,6 +1,5 @@
 //! The step from bytes to TOML values: positions people can use, and the parser's complaints in
 //! words. The parser (toml-span) limits nesting itself, so input cannot exhaust the stack.
-#![forbid(unsafe_code)]
 
 use super::error::{Origin, Problems};
 use toml_span::value::Key;

@@ -1,5 +1,4 @@
 //! `[deliver.NAME]`: a place where replies can be sent, and what its keys mean together.
-#![forbid(unsafe_code)]
 
 use super::error::{Origin, Problems, place};
 use super::url::Url;

@@ -1,5 +1,4 @@
 //! Times and sizes as people write them, there and back. Pure.
-#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

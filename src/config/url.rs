@@ -1,6 +1,5 @@
 //! The URLs of callbacks and upstreams: http or https, without anything that two readers could take differently
 //! (RFC 3986, less userinfo, fragments and everything that should have been percent-encoded). Pure.
-#![forbid(unsafe_code)]
 
 use super::names;
 use crate::limits::{MAX_TARGET, MAX_URL};

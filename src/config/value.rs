@@ -1,6 +1,5 @@
 //! From a TOML value to its field: type, range and the checks that one key needs. Faults are
 //! collected, never returned early.
-#![forbid(unsafe_code)]
 
 use super::error::{Origin, Problems, quoted};
 use super::schema::Field;

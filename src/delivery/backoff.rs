@@ -1,5 +1,4 @@
 //! How long to wait before the next attempt, at a turn or a delivery. Pure.
-#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

@@ -1,6 +1,5 @@
 //! A target that is a URL: what is posted to it, signed as Standard Webhooks have it
 //! (standardwebhooks.com), whichever way it goes.
-#![forbid(unsafe_code)]
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! A target that is a command: the reply on its stdin, the facts in its environment.
-#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::os::fd::BorrowedFd;

@@ -1,5 +1,4 @@
 //! What came of an attempt, and what it means: decided here, for all kinds of targets. Pure.
-#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

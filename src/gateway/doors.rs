@@ -1,5 +1,4 @@
 //! The doors: accepting connections and giving each a thread.
-#![forbid(unsafe_code)]
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};

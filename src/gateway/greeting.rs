@@ -1,5 +1,4 @@
 //! What a user in the foreground sees first: where it listens and what to try next.
-#![forbid(unsafe_code)]
 
 use std::env;
 use std::io;

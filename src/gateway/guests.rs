@@ -3,7 +3,6 @@
 //! Whoever has shown no key goes first, the one that came first before the others, but each has a
 //! moment to show one. Then go those that are known and ask for nothing, the longest idle first. A
 //! request that is being answered is never cut off for another.
-#![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

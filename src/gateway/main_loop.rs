@@ -1,6 +1,5 @@
 //! The main thread: waits for signals, connections, answers and points in time, and carries out
 //! what the phases decide. Nothing in it blocks but the one poll.
-#![forbid(unsafe_code)]
 
 mod ending;
 

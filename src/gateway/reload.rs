@@ -1,5 +1,4 @@
 //! SIGHUP: the configuration is read again. All of it counts, or nothing does.
-#![forbid(unsafe_code)]
 
 use std::io;
 use std::sync::Arc;

@@ -1,6 +1,5 @@
 //! The spare thread: serves the control socket when no other thread can be had, so that `status` and
 //! `stop` work then too. It serves who has something to say, one request each, and nothing that waits.
-#![forbid(unsafe_code)]
 
 use std::io;
 use std::os::fd::AsFd;

@@ -1,6 +1,5 @@
 //! From nothing to ready, in a thread of its own: whatever blocks here, the main loop goes on
 //! judging signals.
-#![forbid(unsafe_code)]
 
 use std::fs;
 use std::io;

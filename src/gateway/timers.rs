@@ -1,5 +1,4 @@
 //! What the main loop has to do at a certain time.
-#![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
 

@@ -3,7 +3,6 @@
 //! Stricter than the grammar where readers are known to differ: no white space around sizes and
 //! extensions (BWS), a bounded number of digits. Extensions and trailers must be well-formed and
 //! are thrown away.
-#![forbid(unsafe_code)]
 
 use super::{Refusal, is_token_byte, is_value_byte, target};
 use crate::limits::{MAX_EXTENSIONS, MAX_SIZE_DIGITS, MAX_TRAILERS};

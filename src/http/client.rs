@@ -1,7 +1,6 @@
 //! A small client: for our own control socket, and for plain HTTP servers on TCP.
 //!
 //! As strict as the server: a response that two readers could take differently is an error.
-#![forbid(unsafe_code)]
 
 use crate::limits::MAX_INTERIM;
 use std::fmt;

@@ -2,7 +2,6 @@
 //!
 //! It answers what it refuses, keeps every deadline, and leaves the connection only where the next
 //! request's first byte is certain. One read and one write serve an ordinary request.
-#![forbid(unsafe_code)]
 
 use crate::limits::{
     KEPT_RESPONSE_BUFFER, LINGER_TIMEOUT, MAX_LINGER, MAX_SKIPPED_BODY, MIN_BODY_RATE,

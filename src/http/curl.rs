@@ -1,7 +1,6 @@
 //! https, by the system's curl: no TLS is linked. What could be secret, the URL, the headers and the
 //! body, goes to its stdin as a configuration (curl(1), `--config`), nothing to its arguments, which
 //! all users can read. Its stdout is the response as it came, which [`Client`] reads like any other.
-#![forbid(unsafe_code)]
 
 use std::cell::Cell;
 use std::ffi::OsString;

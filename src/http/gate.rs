@@ -1,5 +1,4 @@
 //! What a connection is told from outside: its limits, and when to end.
-#![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -2,7 +2,6 @@
 //!
 //! `httparse` reads lines and fields; what it tolerates and what frames the body is judged here
 //! (RFC 9112; shared facts: every bug named there was a parser that was kinder than its neighbour).
-#![forbid(unsafe_code)]
 
 use std::mem::MaybeUninit;
 

@@ -1,7 +1,6 @@
 //! Requests to the servers that the configuration names: over a socket of our own, or through curl
 //! ([`super::curl`]). Every wait also ends with whatever ends the sender; only the look-up of a name
 //! takes as long as the system's resolver does.
-#![forbid(unsafe_code)]
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};

@@ -1,5 +1,4 @@
 //! A request whose head has been read and found acceptable.
-#![forbid(unsafe_code)]
 
 /// RFC 9110 section 9; names are case-sensitive, so `get` is `Other`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,4 @@
 //! Responses: what a handler says → the bytes that go out.
-#![forbid(unsafe_code)]
 
 use std::borrow::Cow;
 use std::io::Write;

@@ -2,7 +2,6 @@
 //!
 //! The scan remembers where it stopped, so a head that trickles in is looked at once. It refuses at
 //! the first bad byte, which makes its verdict a function of the bytes and not of their packets.
-#![forbid(unsafe_code)]
 
 use super::Refusal;
 use crate::limits::{MAX_FIELDS, MAX_FIRST_LINE, MAX_HEAD};

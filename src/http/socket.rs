@@ -1,5 +1,4 @@
 //! What a connection needs of a socket, for TCP and unix ones alike.
-#![forbid(unsafe_code)]
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -1,5 +1,4 @@
 //! Server-sent events (WHATWG HTML, section 9.2): their text, written and read. Pure.
-#![forbid(unsafe_code)]
 
 use crate::limits::MAX_EVENT;
 

@@ -1,5 +1,4 @@
 //! A response that is written as it comes into being.
-#![forbid(unsafe_code)]
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};

@@ -2,7 +2,6 @@
 //!
 //! Refused rather than interpreted: an encoded slash or backslash and `.` or `..` segments, since
 //! a proxy in front and a route behind could read them differently.
-#![forbid(unsafe_code)]
 
 use std::net::Ipv6Addr;
 

@@ -1,5 +1,4 @@
 //! The framing rules, held by raw bytes; and both sides over real sockets.
-#![forbid(unsafe_code)]
 
 mod bodies;
 mod clients;

@@ -1,5 +1,4 @@
 //! A socket with a buffer in front and a deadline on every wait. Server and client stand on it.
-#![forbid(unsafe_code)]
 
 use crate::limits::{LARGE_READ, SMALL_BUFFER, TIMEOUT_SLACK, WRITE_PIECE};
 use std::io::{self, ErrorKind};

@@ -1,5 +1,4 @@
 //! The journal on disk.
-#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::fs::{self, File};

@@ -1,5 +1,4 @@
 //! The journal that lives as long as the process: for tests and `--ephemeral`.
-#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,6 +1,5 @@
 //! A part of a journal, piece by piece: whole records, and what is damaged between them. Behind damage
 //! it goes on at the next place where a whole record begins.
-#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io;

@@ -1,5 +1,4 @@
 //! What the records say, as values and as JSON.
-#![forbid(unsafe_code)]
 
 mod retry;
 

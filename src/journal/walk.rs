@@ -3,7 +3,6 @@
 //! Whether what is wrong is the trace of a power cut or damage is told by what is whole behind it: a
 //! record says how far the journal was durable when it was written. Only what was durable was ever
 //! acknowledged.
-#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::fs::File;

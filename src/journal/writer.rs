@@ -1,5 +1,4 @@
 //! The end of the journal, where records are written.
-#![forbid(unsafe_code)]
 
 use std::env;
 use std::fs::File;

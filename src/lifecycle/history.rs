@@ -1,6 +1,5 @@
 //! How earlier runs ended: a line of JSON each in `history.jsonl`, and `run.json` for the run that
 //! has not ended yet. A run that left `run.json` behind and no line ended without a word.
-#![forbid(unsafe_code)]
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};

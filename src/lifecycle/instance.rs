@@ -3,7 +3,6 @@
 //!
 //! The lock is in the runtime directory. The state directory is locked as well, since two gateways
 //! with different runtime directories (a system unit at boot, a login shell) must not share it.
-#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};

@@ -7,7 +7,6 @@
 //! ```
 //! A drain ends when nothing is in flight *and* the first question is answered. Confirming is the
 //! second question, asked only where a service manager could meanwhile say something else.
-#![forbid(unsafe_code)]
 
 /// Where the process is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

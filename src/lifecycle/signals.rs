@@ -1,7 +1,6 @@
 //! The self-pipe: signals become bytes that the main loop polls for, each with its whole siginfo.
 //!
 //! Nothing is judged here and nothing is done in the handler but storing (signal-hook).
-#![forbid(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

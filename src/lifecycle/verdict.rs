@@ -1,6 +1,5 @@
 //! Is this signal a planned stop? A pure function over the evidence; `verdict/tests.rs` holds a row
 //! for every case that was measured on real service managers.
-#![forbid(unsafe_code)]
 
 use std::fmt;
 

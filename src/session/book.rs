@@ -2,7 +2,6 @@
 //! or read back at a start, so that both ways lead to the same state.
 //!
 //! Texts and replies stay in the journal; here are the numbers of the records that hold them.
-#![forbid(unsafe_code)]
 
 mod entry;
 mod keep;

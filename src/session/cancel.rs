@@ -1,5 +1,4 @@
 //! Taking messages back: one, or all that a session has.
-#![forbid(unsafe_code)]
 
 use std::io;
 use std::sync::Arc;

@@ -4,7 +4,6 @@
 //! Within a boot it goes on with CLOCK_BOOTTIME, also while no gateway runs. Over a reboot nothing
 //! but the wall clock says how long the machine was off, and that may be wrong: no more than
 //! [`MAX_OFF`] counts.
-#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

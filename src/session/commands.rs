@@ -1,5 +1,4 @@
 //! Commands in messages: what an operator may tell the gateway from within a session.
-#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 

@@ -4,7 +4,6 @@
 //! run at once, and free places go round the sessions that wait, so that a long queue in one of
 //! them holds up no other. A turn that rests until its next attempt gives its place away and still
 //! holds up its session: order holds across attempts.
-#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 

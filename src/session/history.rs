@@ -1,5 +1,4 @@
 //! What a message builds upon: the messages that it names as the ones before it, and their replies.
-#![forbid(unsafe_code)]
 
 use std::io;
 

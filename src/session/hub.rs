@@ -3,7 +3,6 @@
 //!
 //! Nothing waits for the disk under the lock: a record is appended there and synced outside, by whoever
 //! is about to show its effect to somebody.
-#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

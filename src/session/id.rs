@@ -1,5 +1,4 @@
 //! Message ids: 26 characters that sort by time and are safe in file names and URLs.
-#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::io;

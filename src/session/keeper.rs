@@ -1,6 +1,5 @@
 //! The keeper: one thread for what comes due by time. It wakes turns that rest, syncs what nobody
 //! waits for, forgets old results and has the journal compacted.
-#![forbid(unsafe_code)]
 
 use std::io;
 use std::os::fd::AsFd;

@@ -1,6 +1,5 @@
 //! What may become of a message and of its delivery. Pure: every pair of a state and an event has
 //! its answer here, and the same tables judge what happens now and what is read back at a start.
-#![forbid(unsafe_code)]
 
 /// How far the turn of a message has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,4 @@
 //! A message as its sender may see it, and its JSON.
-#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};

@@ -2,7 +2,6 @@
 //!
 //! Replies to one target go out in the order in which they were recorded. One that is put off holds
 //! up those behind it, and no other target.
-#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::time::Instant;

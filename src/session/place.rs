@@ -1,6 +1,5 @@
 //! Places for messages that are not written down: one without a session and without an idempotency
 //! key waits on its connection, in the same queue and within the same limits as all others.
-#![forbid(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -1,7 +1,6 @@
 //! The reply buffer of one message: its turn writes into it, and whoever waits reads from it.
 //!
 //! The buffer is bounded by `limits.max_reply`, which the agent's reader keeps.
-#![forbid(unsafe_code)]
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

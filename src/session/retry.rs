@@ -1,5 +1,4 @@
 //! When a turn that failed for now is tried again, and when no more. Pure: times come in.
-#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
 //! Sending replies to their targets: one thread a target, while there is something for it.
-#![forbid(unsafe_code)]
 
 use std::io::ErrorKind;
 use std::os::fd::AsFd;

@@ -1,5 +1,4 @@
 //! Taking messages: durable when their sender is told so, and once for each idempotency key.
-#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::sync::Arc;

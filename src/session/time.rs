@@ -1,5 +1,4 @@
 //! Where the time of a hub comes from, and the records by which the next start goes on with it.
-#![forbid(unsafe_code)]
 
 use std::fmt;
 

@@ -3,7 +3,6 @@
 //! The files follow the journal: a turn is appended before its end is recorded there, without a sync
 //! of its own, and [`Transcripts::settle`] puts back from the journal what a power cut has taken.
 //! Names come from digests, never from keys that somebody chose.
-#![forbid(unsafe_code)]
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};

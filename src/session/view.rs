@@ -1,5 +1,4 @@
 //! What a message, a session and the journal look like from outside. What is shown here is durable.
-#![forbid(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

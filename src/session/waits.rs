@@ -1,6 +1,5 @@
 //! Turns that wait for their agent: what comes after an attempt that failed for now, what is waited
 //! for and until when, and failed turns that an operator has run again.
-#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

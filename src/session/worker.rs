@@ -1,5 +1,4 @@
 //! Running turns: a worker is a thread that exists while there is a turn for it.
-#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::io;

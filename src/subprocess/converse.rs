@@ -1,5 +1,4 @@
 //! A child from its start to its end: fed, listened to, and ended where it has to be ended.
-#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io::{self, Read, Write};

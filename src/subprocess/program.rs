@@ -1,5 +1,4 @@
 //! A program to start, with its arguments and variables.
-#![forbid(unsafe_code)]
 
 use std::env;
 use std::ffi::OsString;

@@ -3,7 +3,6 @@
 //!
 //! We are a subreaper: whatever a child leaves behind becomes ours, or descends from what did. So
 //! nothing of a turn is left where no orphan is; among orphans, the mark and the descent tell whose.
-#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::io;

@@ -1,5 +1,4 @@
 //! Who am I: the unit and the manager that a control group's path names. Pure.
-#![forbid(unsafe_code)]
 
 use super::Scope;
 

@@ -1,5 +1,4 @@
 //! What we tell the service manager: sd_notify(3), a datagram to `NOTIFY_SOCKET`.
-#![forbid(unsafe_code)]
 
 use std::env;
 use std::ffi::OsString;

@@ -2,7 +2,6 @@
 //!
 //! A subprocess, and not the bus: it uses the manager's private socket, which answers until the
 //! very end while the manager goes down, and it is there wherever systemd is.
-#![forbid(unsafe_code)]
 
 use std::env;
 use std::io;

@@ -2,7 +2,6 @@
 //!
 //! The template's language: a line that begins with `@user `, `@system `, `@254 ` or
 //! `@before-254 ` is only there for that manager or version of systemd; `{word}` is replaced.
-#![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

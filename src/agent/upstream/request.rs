@@ -1,5 +1,4 @@
 //! What the upstream is asked: the body of a chat completion.
-#![forbid(unsafe_code)]
 
 use std::fmt::Write;
 use std::io::{self, ErrorKind};

@@ -1,5 +1,4 @@
 //! Mistakes in keys and values, by their exact text.
-#![forbid(unsafe_code)]
 
 use super::{error, errors_of, good};
 use crate::config::AgentKind;

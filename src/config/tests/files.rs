@@ -1,5 +1,4 @@
 //! Reading files: what is missing, too large, or no file.
-#![forbid(unsafe_code)]
 
 use crate::config::{Config, Sources, load};
 use crate::limits;

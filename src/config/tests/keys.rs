@@ -1,5 +1,4 @@
 //! Clients' keys: mistakes by their exact text, and the files that hold them.
-#![forbid(unsafe_code)]
 
 use super::{error, errors_of, good, set_error};
 use crate::config::Role;

@@ -1,5 +1,4 @@
 //! What the configuration looks like written out.
-#![forbid(unsafe_code)]
 
 use super::{FULL, good};
 use crate::config::family::TARGET_KEYS;

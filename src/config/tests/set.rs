@@ -1,5 +1,4 @@
 //! `--set` arguments.
-#![forbid(unsafe_code)]
 
 use super::{FULL, good, set_error, sources};
 use crate::config::load::from_bytes;

@@ -1,5 +1,4 @@
 //! Text that is not TOML, places, and input that is out to break the reader.
-#![forbid(unsafe_code)]
 
 use super::{FULL, error, errors_of, good, set_error, sources};
 use crate::config::load::from_bytes;

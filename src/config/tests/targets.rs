@@ -1,5 +1,4 @@
 //! Targets of deliveries: mistakes by their exact text, and `--set`.
-#![forbid(unsafe_code)]
 
 use super::{error, errors_of, good, set_error, sources};
 use crate::config::TargetKind;

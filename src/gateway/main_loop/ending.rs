@@ -1,5 +1,4 @@
 //! How the main loop ends: the drain, the questions, the record, the exit.
-#![forbid(unsafe_code)]
 
 use std::fs;
 use std::io;

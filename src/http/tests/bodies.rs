@@ -1,5 +1,4 @@
 //! Bodies: which framing is accepted, and what each makes of the bytes that follow.
-#![forbid(unsafe_code)]
 
 use super::{Case, hold};
 

@@ -1,5 +1,4 @@
 //! The corpus of raw bytes (tests/http-corpus), held whole, byte by byte and cut in two everywhere.
-#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 use std::thread;

@@ -1,6 +1,5 @@
 //! Whatever we accept, others frame in the same way: `httparse` with a plain reader on top, and
 //! Python's h11. They may refuse more than we do, for reasons that are listed; never read otherwise.
-#![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::env;

@@ -1,5 +1,4 @@
 //! Heads: the request line, the fields, what they say about framing.
-#![forbid(unsafe_code)]
 
 use super::{Case, hold};
 

@@ -1,5 +1,4 @@
 //! Lengths at and beyond their limits, the same however the bytes are cut; and the fast path.
-#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 

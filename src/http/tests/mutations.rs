@@ -1,5 +1,4 @@
 //! Thousands of damaged requests: none may panic, none may depend on how it is cut.
-#![forbid(unsafe_code)]
 
 use super::{bodies, fake, heads};
 

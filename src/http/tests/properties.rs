@@ -1,6 +1,5 @@
 //! What must hold for any bytes at all: asked by the fuzzer (tests/fuzz), and here of what it found
 //! worth to keep.
-#![forbid(unsafe_code)]
 
 use super::super::body::Decoder;
 use super::super::head::{self, Verdict};

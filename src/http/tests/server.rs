@@ -1,5 +1,4 @@
 //! The server's side over real sockets: time-outs, closing, draining.
-#![forbid(unsafe_code)]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,4 @@
 //! Responses in pieces: framing, ends, broken ends.
-#![forbid(unsafe_code)]
 
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};

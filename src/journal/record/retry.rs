@@ -1,5 +1,4 @@
 //! What the record of a failed attempt says that will be followed by another.
-#![forbid(unsafe_code)]
 
 use super::{List, Members};
 use crate::text::quoted;

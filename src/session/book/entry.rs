@@ -1,5 +1,4 @@
 //! What is known of one message. Pure.
-#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 use std::time::Duration;

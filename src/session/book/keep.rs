@@ -1,5 +1,4 @@
 //! How long messages are known: what is settled is kept for a while, and within bounds. Pure.
-#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

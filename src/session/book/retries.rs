@@ -1,6 +1,5 @@
 //! Turns whose attempts fail: how long for, how often they were cut short, and their new beginning.
 //! Pure.
-#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
 //! Whose a message is, and the digests by which sessions, keys and bodies are told apart. Pure.
-#![forbid(unsafe_code)]
 
 use std::ops::Deref;
 
