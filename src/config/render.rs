@@ -4,7 +4,7 @@
 use super::error::{Origin, shown};
 use super::family::{CLIENT_KEYS, Family, TARGET_KEYS};
 use super::load::Loaded;
-use super::schema::{self, Field, Key};
+use super::schema::{Field, Key, SECTIONS};
 use super::{Config, Url, units};
 use std::path::Path;
 
@@ -19,11 +19,12 @@ impl Loaded {
         // The schema's way to a field is a mutable one.
         let mut config = self.config.clone();
         let mut text = String::new();
-        for section in schema::sections() {
+        for (section, keys) in SECTIONS {
             let blank = if text.is_empty() { "" } else { "\n" };
             text.push_str(&format!("{blank}[{section}]\n"));
-            for key in schema::keys_of(section) {
-                self.setting(&key.full_name(), (key.field)(&mut config), false, &mut text);
+            for key in *keys {
+                let field = (key.field)(&mut config);
+                self.setting(&format!("{section}.{}", key.name), field, false, &mut text);
             }
         }
         for target in config.deliver.values_mut() {
@@ -144,10 +145,10 @@ pub fn starter(listen_port: u16, name: &str) -> String {
          # To see what holds: hermes-gateway {profile}config\n\
          # Times: \"500ms\", \"30s\", \"10m\", \"1h30m\", or seconds. Sizes: \"64KiB\", \"1MiB\", or bytes.\n"
     );
-    for section in schema::sections() {
+    for (section, keys) in SECTIONS {
         text.push_str(&format!("\n[{section}]\n"));
-        for key in schema::keys_of(section) {
-            let active = key.full_name() == "http.listen";
+        for key in *keys {
+            let active = (*section, key.name) == ("http", "listen");
             let setting = match (key.field)(&mut config) {
                 // The starter may move to another machine: what stands for its cores, not a number.
                 Field::Count(_, _, Some(_)) => "0".to_owned(),

@@ -24,12 +24,7 @@ pub struct Notes {
     pub home: Option<PathBuf>,
 }
 
-/// A key's field, with what errors say about it.
-pub struct Slot<'a> {
-    pub field: Field<'a>,
-    pub label: Label,
-}
-
+/// What errors say about a key.
 pub struct Label {
     /// `section.name`, `deliver.NAME.name`.
     pub name: String,
@@ -44,23 +39,20 @@ impl Notes {
     /// Puts a value in its place; `origin` is where its key stands.
     pub fn assign(
         &mut self,
-        Slot { field, label }: Slot<'_>,
+        field: Field<'_>,
+        label: Label,
         origin: Origin,
         value: &Value<'_>,
         source: &Source<'_>,
     ) {
-        let result = match field {
-            Field::Env(env) => self.variables(env, &label, value, source),
-            field => self.convert(field, &label, value, source),
-        };
-        match result {
+        match self.convert(field, &label, value, source) {
             Ok(()) => self.origins.insert(label.name, origin),
             Err(fault) => self.problems.push(source.value(value), fault),
         }
     }
 
-    /// Everything but variables. A list's items report their own places and leave the list as it
-    /// was.
+    /// A list's items and a table's variables report their own places. The list is left as it was
+    /// then; variables take the place of all that were given before.
     fn convert(
         &mut self,
         field: Field<'_>,
@@ -120,25 +112,13 @@ impl Notes {
                     Some(_) | None => number,
                 };
             }
-            Field::Env(_) => {}
-        }
-        Ok(())
-    }
-
-    /// A table of variables takes the place of all that were given before.
-    fn variables(
-        &mut self,
-        env: &mut ByName<String>,
-        key: &Label,
-        value: &Value<'_>,
-        source: &Source<'_>,
-    ) -> Result<(), String> {
-        let Some(table) = value.as_table() else {
-            return Err(wrong_type(key, &Field::Env(env), type_of(value)));
-        };
-        env.clear();
-        for (name, value) in table {
-            self.variable(env, key, &name.name, source.key(name), value, source);
+            Field::Env(env) => {
+                let table = value.as_table().ok_or(wrong)?;
+                env.clear();
+                for (name, value) in table {
+                    self.variable(env, key, &name.name, source.key(name), value, source);
+                }
+            }
         }
         Ok(())
     }
