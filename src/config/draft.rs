@@ -89,10 +89,10 @@ impl Draft {
         let Draft { config, notes } = self;
         agent(&mut config.agent, notes, file);
         for target in config.deliver.values_mut() {
-            target::settle(target, &mut notes.origins, &mut notes.problems, file);
+            target::settle(target, notes, file);
         }
         for (_, key) in config.keys.iter() {
-            key::settle(key, &notes.origins, &mut notes.problems);
+            key::settle(key, notes);
         }
     }
 }
