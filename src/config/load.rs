@@ -39,10 +39,8 @@ impl Loaded {
     /// `FILE:LINE:COLUMN`, `--set …`; `None` for a default.
     pub fn place(&self, full_name: &str) -> Option<String> {
         let file = self.file.as_deref().map(name).unwrap_or_default();
-        match self.origins.get(full_name) {
-            None | Some(Origin::Default) => None,
-            Some(given) => Some(place(given, &file)),
-        }
+        let given = self.origins.get(full_name).filter(|origin| **origin != Origin::Default)?;
+        Some(place(given, &file))
     }
 }
 
