@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::control::{Contact, contact, contact_foreign};
 use super::installed::installed_unit;
 use super::moment;
-use super::state::{Facts, Found, PROPERTIES, State, Unit, Word, conclude};
+use super::state::{Facts, Found, PROPERTIES, State, Unit, conclude};
 use crate::dirs::{Base, Dirs};
 use crate::lifecycle::history;
 use crate::lifecycle::instance::{Probe, probe};
@@ -85,7 +85,7 @@ fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Rep
         }
         None => look_at_own(&own_dirs),
     };
-    if let (None, Contact::Answers { status, .. }) = (&unit, &contact) {
+    if let (None, Contact::Answers { with: status, .. }) = (&unit, &contact) {
         unit = unit_of(status, &ask);
     }
     let dirs = foreign.as_ref().unwrap_or(&own_dirs);
@@ -109,7 +109,7 @@ fn foreign_dirs(unit: &UnitReport, name: &Name) -> Option<Dirs> {
 }
 
 /// The gateway's answer and the record of the run that has not ended, or that left it behind.
-fn look_at_own(dirs: &Dirs) -> (Contact, Value) {
+fn look_at_own(dirs: &Dirs) -> (Contact<Value>, Value) {
     let asked = contact(dirs, Instant::now() + CONTROL_PATIENCE);
     let run = run_record(dirs);
     // Only between two looks at a free lock does the record belong to nobody.
@@ -150,7 +150,7 @@ fn unit_of(
 
 fn assemble(
     name: &Name,
-    contact: &Contact,
+    contact: &Contact<Value>,
     run: &Value,
     unit: Option<UnitReport>,
     dirs: &Dirs,
@@ -166,11 +166,11 @@ fn assemble(
             let pid = holder.map(|holder| i64::from(holder.pid.get()));
             (Found::Silent, pid, Value::Null)
         }
-        Contact::Answers { holder, status } => {
-            let word = status["state"].as_str().and_then(Word::read);
+        Contact::Answers { holder, with: status } => {
+            let state = status["state"].as_str().and_then(State::answered);
             let pid = status["pid"].as_i64();
             let pid = pid.or(holder.map(|holder| i64::from(holder.pid.get())));
-            let found = word.map_or(Found::Silent, Found::Answers);
+            let found = state.map_or(Found::Silent, Found::Answers);
             (found, pid, status.clone())
         }
         Contact::Hidden(_) if foreign => (Found::Foreign, None, Value::Null),
@@ -210,7 +210,7 @@ fn last_of(dirs: &Dirs) -> Value {
 /// What a reader has to know beyond the state.
 fn note(
     state: State,
-    contact: &Contact,
+    contact: &Contact<Value>,
     run: &Value,
     facts: Option<&Facts>,
     pid: Option<i64>,
@@ -269,7 +269,7 @@ mod tests {
         })
     }
 
-    fn report(contact: &Contact, run: &Value, unit: Option<UnitReport>) -> Report {
+    fn report(contact: &Contact<Value>, run: &Value, unit: Option<UnitReport>) -> Report {
         let root = TempDir::new("report");
         let dirs = Dirs {
             config_file: root.path().join("c"),
@@ -282,9 +282,9 @@ mod tests {
         assemble(&name, contact, run, unit, &dirs, false)
     }
 
-    fn answers() -> Contact {
+    fn answers() -> Contact<Value> {
         let status = json!({ "state": "serving", "pid": 7, "since": "s", "last_stop": { "n": 1 } });
-        Contact::Answers { holder: None, status }
+        Contact::Answers { holder: None, with: status }
     }
 
     #[test]
