@@ -44,20 +44,13 @@ pub enum Moment {
 #[derive(Clone, Debug)]
 pub struct Finding {
     pub verdict: Verdict,
-    pub sender: Origin,
+    /// Who sent the signal, for people.
+    pub sender: String,
     pub marker: bool,
     /// Whether the service manager might say something else a moment later.
     pub may_change: bool,
     /// The fields of the `Shutdown context` line, in order.
     pub context: String,
-}
-
-/// Who sent the signal, for people.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    pub pid: i32,
-    pub uid: u32,
-    pub name: String,
 }
 
 /// What the manager said, beside its meaning: for the log.
@@ -85,7 +78,7 @@ impl Place {
     pub fn examine(&self, caught: Caught, moment: Moment) -> Finding {
         // The sender first: it may be gone by the time the manager has answered.
         let sender = self.sender(caught);
-        let origin = origin(caught);
+        let name = name_of(caught);
         let mut shown = Shown::default();
         let supervision = self.supervision(moment, &mut shown);
         let marker = match moment {
@@ -96,8 +89,8 @@ impl Place {
         let verdict = verdict::judge(&evidence);
         let may_change = !verdict.planned
             && matches!(evidence.supervision, Supervision::Unit(_) | Supervision::Silent);
-        let context = self.context(caught, &origin, &shown, verdict);
-        Finding { verdict, sender: origin, marker, may_change, context }
+        let context = self.context(caught, &name, &shown, verdict);
+        Finding { verdict, sender: name, marker, may_change, context }
     }
 
     fn supervision(&self, moment: Moment, shown: &mut Shown) -> Supervision {
@@ -147,7 +140,7 @@ impl Place {
         }
     }
 
-    fn context(&self, caught: Caught, from: &Origin, shown: &Shown, verdict: Verdict) -> String {
+    fn context(&self, caught: Caught, sender: &str, shown: &Shown, verdict: Verdict) -> String {
         let unit = self.own.as_ref().map_or("-", |own| &own.unit);
         let under = if self.invocation.is_some() { "yes" } else { "no" };
         let (parent, parent_name) = match Pid::parent() {
@@ -163,7 +156,7 @@ impl Place {
         add("active_state", shown.properties.get("ActiveState"));
         add("job", shown.properties.get("Job"));
         add("sender_pid", &caught.pid.to_string());
-        add("sender_name", &from.name);
+        add("sender_name", sender);
         add("sender_uid", &caught.uid.to_string());
         add("parent_pid", &parent.to_string());
         add("parent_name", &parent_name);
@@ -227,12 +220,11 @@ fn job_kind(word: &str) -> Job {
 }
 
 /// Names the sender where the kernel vouches for its pid.
-fn origin(caught: Caught) -> Origin {
-    let name = match (caught.code, Pid::new(caught.pid)) {
+fn name_of(caught: Caught) -> String {
+    match (caught.code, Pid::new(caught.pid)) {
         (signal::SI_KERNEL, _) => "(terminal)".to_owned(),
         (signal::SI_USER, None) => "(outside)".to_owned(),
         (signal::SI_USER, Some(pid)) => proc::name(pid).unwrap_or_else(|| "(gone)".to_owned()),
         (_, _) => "(forged)".to_owned(),
-    };
-    Origin { pid: caught.pid, uid: caught.uid, name }
+    }
 }

@@ -105,7 +105,6 @@ fn enter_silent(dirs: &Dirs, left: &Value) -> Option<Value> {
 
 /// How this process ends, as a line. `run` is `None` when it ends before it was ready.
 pub fn line(run: Option<&Run>, caught: Caught, found: &Finding, ending: &Ending) -> String {
-    let sender = &found.sender;
     let text = |value: Option<&String>| value.map_or_else(|| "null".to_owned(), |v| quoted(v));
     let reason = match &ending.note {
         Some(note) => format!("{}; {note}", found.verdict.reason),
@@ -118,9 +117,9 @@ pub fn line(run: Option<&Run>, caught: Caught, found: &Finding, ending: &Ending)
         text(run.map(|run| &run.id)),
         Pid::own(),
         caught.kind.name(),
-        sender.pid,
-        sender.uid,
-        quoted(&sender.name),
+        caught.pid,
+        caught.uid,
+        quoted(&found.sender),
         found.verdict.word(),
         quoted(&reason),
         ending.exit.code(),
@@ -228,7 +227,6 @@ fn parse(line: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::evidence::Origin;
     use crate::lifecycle::signals::Kind;
     use crate::lifecycle::verdict::{Reason, Verdict};
     use crate::testing::TempDir;
@@ -241,7 +239,7 @@ mod tests {
     fn end(run: &Run, dirs: &Dirs) {
         let caught = Caught { kind: Kind::Terminate, code: 0, pid: 7, uid: 8 };
         let verdict = Verdict { planned: true, reason: Reason::StopJob };
-        let sender = Origin { pid: 7, uid: 8, name: "systemd".into() };
+        let sender = "systemd".into();
         let found =
             Finding { verdict, sender, marker: false, may_change: false, context: String::new() };
         let ending = Ending {
