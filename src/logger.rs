@@ -6,7 +6,7 @@
 use std::env;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -22,7 +22,7 @@ use crate::sys::poll::{Interest, poll};
 use crate::sys::process::Pid;
 use crate::text::escaped;
 
-static LOGGER: OnceLock<Logger> = OnceLock::new();
+static LOGGER: Logger = Logger(Mutex::new(State { sink: Sink::Plain, lost: 0 }));
 
 struct Logger(Mutex<State>);
 
@@ -74,21 +74,9 @@ pub fn set(level: LevelFilter, target: LogTarget, name: &str) {
             Sink::Syslog(Box::new(Syslog { process, connection: None, again: None }))
         }
     };
-    let mut sink = Some(sink);
-    let logger = LOGGER.get_or_init(|| {
-        let first = sink.take().unwrap_or(Sink::Plain);
-        Logger(Mutex::new(State { sink: first, lost: 0 }))
-    });
-    match sink {
-        Some(sink) => logger.lock().sink = sink,
-        // The first call: an error would mean that somebody else has set a logger, and nobody does.
-        None => drop(log::set_logger(logger)),
-    }
-    log::set_max_level(level);
-}
-
-/// Changes what is written down.
-pub fn set_level(level: LevelFilter) {
+    LOGGER.lock().sink = sink;
+    // An error means that this is not the first call: nobody else sets a logger.
+    let _ = log::set_logger(&LOGGER);
     log::set_max_level(level);
 }
 
