@@ -147,15 +147,11 @@ fn report_process(context: &Context, holder: Holder) -> Result<Exit, Failure> {
     let (name, pid) = (&context.name, holder.pid);
     let run = format!("{}/{pid}/{}", proc::boot_id(), holder.start);
     let stops = history::stops(&context.dirs).unwrap_or_default();
-    let word = |key: &str| {
-        let stop = stops.iter().rev().find(|stop| stop["run"] == run.as_str())?;
-        Some(stop[key].clone())
-    };
-    match word("exit").and_then(|exit| exit.as_u64()) {
+    let stop = stops.iter().rev().find(|stop| stop["run"] == run.as_str()).unwrap_or(&Value::Null);
+    match stop["exit"].as_u64() {
         Some(0) => say(&format!("{name} has stopped (pid {pid})\n")),
         Some(exit) => {
-            let reason = word("reason").unwrap_or(Value::Null);
-            let reason = escaped(reason.as_str().unwrap_or("no reason given"), false);
+            let reason = escaped(stop["reason"].as_str().unwrap_or("no reason given"), false);
             Err(Failure::failed(format!(
                 "{name} (pid {pid}) has ended with exit status {exit}: {reason}"
             )))

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
 use std::time::Instant;
 
 use super::owner::Owner;
@@ -73,7 +72,9 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
         ("configuration", &owner.dirs.config_file),
         ("state (key, history)", &owner.dirs.state),
     ] {
-        print_kept(what, path)?;
+        if path.symlink_metadata().is_ok() {
+            print(&format!("kept the {what}: {}\n", path.display()))?;
+        }
     }
     Ok(Exit::Planned)
 }
@@ -85,12 +86,5 @@ fn report_stop(context: &Context, unit: &Unit, done: Result<(), Failure>) -> Res
             print(&format!("{failure}\n"))
         }
         other => other,
-    }
-}
-
-fn print_kept(what: &str, path: &Path) -> Result<(), Failure> {
-    match path.symlink_metadata() {
-        Ok(_) => print(&format!("kept the {what}: {}\n", path.display())),
-        Err(_) => Ok(()),
     }
 }
