@@ -88,7 +88,7 @@ fn turns(stop: &Value) -> Option<String> {
 }
 
 /// Text or a number, safe to print; `-` for nothing.
-fn word(value: &Value) -> String {
+pub fn word(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => escaped(text, false),

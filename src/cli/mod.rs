@@ -8,7 +8,6 @@ mod control;
 mod help;
 mod history;
 mod install;
-mod installed;
 mod journal;
 mod list;
 mod logs;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Context;
-use super::installed::unit_dir;
+use super::unit::unit_dir;
 use crate::config::{self, ConfigError, Loaded, Sources};
 use crate::dirs::{Base, Dirs};
 use crate::exit::{Exit, Failure};
@@ -47,9 +47,8 @@ impl Owner {
     pub fn config(&self) -> Result<Loaded, ConfigError> {
         config::load(&Sources {
             file: self.dirs.config_file.clone(),
-            required: false,
-            set: Vec::new(),
             home: Some(self.base.home.clone()),
+            ..Sources::default()
         })
     }
 

@@ -6,9 +6,9 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::control::{Contact, contact, contact_foreign};
-use super::installed::installed_unit;
 use super::moment;
 use super::state::{Facts, Found, PROPERTIES, State, Unit, conclude};
+use super::unit::installed_file;
 use crate::dirs::{Base, Dirs};
 use crate::lifecycle::history;
 use crate::lifecycle::instance::{Probe, probe};
@@ -66,12 +66,12 @@ fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Rep
         let shown = systemctl.show(PROPERTIES, unit, Instant::now() + CONTROL_PATIENCE);
         shown.map(|shown| Facts::read(&shown))
     };
-    let mut unit = installed_unit(base, name, system).map(|installed| UnitReport {
+    let mut unit = installed_file(base, name, system).map(|(scope, path)| UnitReport {
         name: name.unit(),
-        scope: installed.scope,
-        path: Some(installed.path.display().to_string()),
+        scope,
+        path: Some(path.display().to_string()),
         current: None,
-        facts: ask(installed.scope, &name.unit()),
+        facts: ask(scope, &name.unit()),
     });
     let mut foreign = unit.as_ref().and_then(|unit| foreign_dirs(unit, name));
     // A gateway of our own counts for more than another user's of the same name.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::control::{Contact, knock};
-use super::installed::installed_unit;
+use super::unit::installed_file;
 use super::{Context, owner, printed};
 use crate::config;
 use crate::exit::{Exit, Failure};
@@ -90,7 +90,7 @@ pub fn open(context: &Context) -> Result<Client<'static>, Failure> {
             if let Some(user) = owner::somebody_else(context) {
                 return Err(owner::as_that_user(context, &user, "send …"));
             }
-            let unit = installed_unit(&context.base, name, false);
+            let unit = installed_file(&context.base, name, false);
             let verb = if unit.is_some() { "start" } else { "run" };
             let command = name.command();
             unavailable(format!("gateway {name} is not running; start it with `{command} {verb}`"))
