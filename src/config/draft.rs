@@ -5,7 +5,9 @@ use super::error::{Origin, place, quoted};
 use super::family::{CLIENT_KEYS, Family, TARGET_KEYS};
 use super::schema::{self, Field, Key};
 use super::value::{Label, Notes};
-use super::{Agent, AgentKind, ClientKey, Config, OWNER, Target, key, names, target};
+use super::{
+    Agent, AgentKind, ClientKey, Config, OWNER, Target, key, names, target, turns_for_this_machine,
+};
 use crate::limits::{MAX_CLIENT_KEYS, MAX_TARGETS};
 use std::fmt;
 
@@ -87,6 +89,9 @@ impl Draft {
     /// The checks between keys; each key has passed its own.
     pub fn settle(&mut self, file: &str) {
         let Draft { config, notes } = self;
+        if config.limits.max_turns == 0 {
+            config.limits.max_turns = turns_for_this_machine();
+        }
         agent(&mut config.agent, notes, file);
         for target in config.deliver.values_mut() {
             target::settle(target, notes, file);

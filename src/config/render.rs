@@ -20,30 +20,25 @@ impl Loaded {
         let mut config = self.config.clone();
         let mut text = String::new();
         for (section, keys) in SECTIONS {
-            let blank = if text.is_empty() { "" } else { "\n" };
-            text.push_str(&format!("{blank}[{section}]\n"));
-            for key in *keys {
-                let field = (key.field)(&mut config);
-                self.setting(&format!("{section}.{}", key.name), field, false, &mut text);
-            }
+            self.section(section, keys, &mut config, false, &mut text);
         }
         for target in config.deliver.values_mut() {
-            let name = target.name.clone();
-            self.named(Family::Targets, &name, TARGET_KEYS, target, &mut text);
+            let section = format!("{}.{}", Family::Targets.section(), target.name);
+            self.section(&section, TARGET_KEYS, target, true, &mut text);
         }
         for own in config.keys.values_mut() {
-            let name = own.name.clone();
-            self.named(Family::Keys, &name, CLIENT_KEYS, own, &mut text);
+            let section = format!("{}.{}", Family::Keys.section(), own.name);
+            self.section(&section, CLIENT_KEYS, own, true, &mut text);
         }
         text
     }
 
-    /// A section with a name of the operator's.
-    fn named<C>(&self, of: Family, name: &str, keys: &[Key<C>], own: &mut C, text: &mut String) {
-        let section = format!("{}.{name}", of.section());
-        text.push_str(&format!("\n[{section}]\n"));
+    /// A section's head and its keys.
+    fn section<C>(&self, name: &str, keys: &[Key<C>], of: &mut C, terse: bool, text: &mut String) {
+        let blank = if text.is_empty() { "" } else { "\n" };
+        text.push_str(&format!("{blank}[{name}]\n"));
         for key in keys {
-            self.setting(&format!("{section}.{}", key.name), (key.field)(own), true, text);
+            self.setting(&format!("{name}.{}", key.name), (key.field)(of), terse, text);
         }
     }
 
@@ -149,10 +144,10 @@ pub fn starter(listen_port: u16, name: &str) -> String {
         text.push_str(&format!("\n[{section}]\n"));
         for key in *keys {
             let active = (*section, key.name) == ("http", "listen");
-            let setting = match (key.field)(&mut config) {
-                // The starter may move to another machine: what stands for its cores, not a number.
-                Field::Count(_, _, Some(_)) => "0".to_owned(),
-                field => value(field),
+            // The starter may move to another machine: what stands for its cores, not a number.
+            let setting = match key.name {
+                "max_turns" => "0".to_owned(),
+                _ => value((key.field)(&mut config)),
             };
             let mark = if active { "" } else { "# " };
             text.push_str(&format!("## {}\n{mark}{} = {setting}\n", key.help, key.name));

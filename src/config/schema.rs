@@ -39,8 +39,7 @@ pub enum Field<'a> {
     Time(&'a mut Duration, RangeInclusive<Duration>),
     /// A number of bytes.
     Size(&'a mut usize, RangeInclusive<usize>),
-    /// A number; where there is a function, 0 stands for what it returns.
-    Count(&'a mut usize, RangeInclusive<usize>, Option<fn() -> usize>),
+    Count(&'a mut usize, RangeInclusive<usize>),
 }
 
 /// The sections in their order, each with its keys; without the families.
@@ -206,7 +205,7 @@ static LOG: &[Key] = &[
 static LIMITS: &[Key] = &[
     Key {
         name: "max_connections",
-        field: |c| Field::Count(&mut c.limits.max_connections, limits::MAX_CONNECTIONS_RANGE, None),
+        field: |c| Field::Count(&mut c.limits.max_connections, limits::MAX_CONNECTIONS_RANGE),
         example: "10000",
         help: "Connections at once, if the system allows them; what is over is answered with 503.",
     },
@@ -214,37 +213,28 @@ static LIMITS: &[Key] = &[
         name: "max_connections_per_address",
         field: |c| {
             let field = &mut c.limits.max_connections_per_address;
-            Field::Count(field, limits::MAX_CONNECTIONS_RANGE, None)
+            Field::Count(field, limits::MAX_CONNECTIONS_RANGE)
         },
         example: "500",
         help: "Of these from one address (IPv6: one /64); loopback is not counted.",
     },
     Key {
         name: "max_turns",
-        field: |c| {
-            Field::Count(
-                &mut c.limits.max_turns,
-                limits::MAX_TURNS_RANGE,
-                Some(super::turns_for_this_machine),
-            )
-        },
+        field: |c| Field::Count(&mut c.limits.max_turns, limits::MAX_TURNS_RANGE),
         example: "8",
         help: "Turns at once; 0 takes twice the number of cores.",
     },
     Key {
         name: "max_queue",
-        field: |c| Field::Count(&mut c.limits.max_queue, limits::MAX_QUEUE_RANGE, None),
+        field: |c| Field::Count(&mut c.limits.max_queue, limits::MAX_QUEUE_RANGE),
         example: "1000",
         help: "Turns that may wait, all sessions together.",
     },
     Key {
         name: "max_queue_per_session",
         field: |c| {
-            Field::Count(
-                &mut c.limits.max_queue_per_session,
-                limits::MAX_QUEUE_PER_SESSION_RANGE,
-                None,
-            )
+            let field = &mut c.limits.max_queue_per_session;
+            Field::Count(field, limits::MAX_QUEUE_PER_SESSION_RANGE)
         },
         example: "32",
         help: "Turns that may wait in one session.",
@@ -263,7 +253,7 @@ static LIMITS: &[Key] = &[
     },
     Key {
         name: "max_attempts",
-        field: |c| Field::Count(&mut c.limits.max_attempts, limits::MAX_ATTEMPTS_RANGE, None),
+        field: |c| Field::Count(&mut c.limits.max_attempts, limits::MAX_ATTEMPTS_RANGE),
         example: "2",
         help: "How often a crash or kill may cut a turn short before its message fails.",
     },
@@ -281,7 +271,7 @@ static LIMITS: &[Key] = &[
     },
     Key {
         name: "keep_results",
-        field: |c| Field::Count(&mut c.limits.keep_results, limits::KEEP_RESULTS_RANGE, None),
+        field: |c| Field::Count(&mut c.limits.keep_results, limits::KEEP_RESULTS_RANGE),
         example: "10000",
         help: "Finished messages that can still be asked for; none is older than a day.",
     },

@@ -98,19 +98,13 @@ impl Notes {
             }
             Field::Time(at, range) => *at = measured(key, value, &range, &wrong, &TIME)?,
             Field::Size(at, range) => *at = measured(key, value, &range, &wrong, &SIZE)?,
-            Field::Count(at, range, zero) => {
+            Field::Count(at, range) => {
                 let number = value.as_integer().ok_or(wrong)?;
-                let number = usize::try_from(number)
-                    .ok()
-                    .filter(|number| range.contains(number))
-                    .ok_or_else(|| {
+                let found = usize::try_from(number).ok().filter(|number| range.contains(number));
+                *at = found.ok_or_else(|| {
                     let (low, high) = (range.start(), range.end());
                     outside(key, &number.to_string(), &low.to_string(), &high.to_string())
                 })?;
-                *at = match zero {
-                    Some(resolve) if number == 0 => resolve(),
-                    Some(_) | None => number,
-                };
             }
             Field::Env(env) => {
                 let table = value.as_table().ok_or(wrong)?;
