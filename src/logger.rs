@@ -40,9 +40,11 @@ enum Sink {
     Syslog(Box<Syslog>),
 }
 
+type Connection = syslog::Logger<LoggerBackend, Format>;
+
 struct Syslog {
     process: String,
-    connection: Option<syslog::Logger<LoggerBackend, Format>>,
+    connection: Option<Connection>,
     /// It is left alone until then.
     again: Option<Instant>,
 }
@@ -182,10 +184,15 @@ impl Syslog {
     /// Sends one message; where the daemon has gone, connects once more. Says whether it was sent.
     fn send(&mut self, level: Level, message: &str) -> bool {
         for _ in 0..2 {
-            if self.connection.is_none() && self.connect().is_err() {
+            let Ok(connection) = self.connected() else {
                 return false;
-            }
-            let sent = self.try_send(level, message);
+            };
+            let sent = match level {
+                Level::Error => connection.err(message),
+                Level::Warn => connection.warning(message),
+                Level::Info => connection.info(message),
+                Level::Debug | Level::Trace => connection.debug(message),
+            };
             if sent.is_ok() {
                 return true;
             }
@@ -199,17 +206,11 @@ impl Syslog {
         false
     }
 
-    fn try_send(&mut self, level: Level, message: &str) -> syslog::Result<()> {
-        let Some(connection) = &mut self.connection else { return Ok(()) };
-        match level {
-            Level::Error => connection.err(message),
-            Level::Warn => connection.warning(message),
-            Level::Info => connection.info(message),
-            Level::Debug | Level::Trace => connection.debug(message),
+    /// The connection, made anew where there is none.
+    fn connected(&mut self) -> Result<&mut Connection, ()> {
+        if self.connection.is_some() {
+            return self.connection.as_mut().ok_or(());
         }
-    }
-
-    fn connect(&mut self) -> Result<(), ()> {
         if self.again.is_some_and(|again| Instant::now() < again) {
             return Err(());
         }
@@ -223,9 +224,8 @@ impl Syslog {
             LoggerBackend::Udp(..) | LoggerBackend::Tcp(_) => Ok(()),
         }
         .map_err(drop)?;
-        self.connection = Some(connection);
         // A daemon that took the connection may go away at once: then try again without waiting.
         self.again = None;
-        Ok(())
+        Ok(self.connection.insert(connection))
     }
 }

@@ -125,42 +125,29 @@ fn converse<W: Write>(
     }
     let mut events = answer.events();
     while let Some(event) = events.next(deadline).map_err(|e| broken(&e))? {
-        match read_event(&event.data)? {
-            Piece::Text(text) => {
-                if let Err(e) = printer.print(&text) {
-                    return printed(Err(e));
-                }
-            }
-            Piece::Nothing => {}
-            Piece::End => return Ok(Exit::Planned),
+        let Some(text) = read_event(&event.data)? else {
+            return Ok(Exit::Planned);
+        };
+        if let Err(e) = printer.print(&text) {
+            return printed(Err(e));
         }
     }
     Err(broken(&Error::CutShort))
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Piece {
-    Text(String),
-    /// The role, the reason for the end.
-    Nothing,
-    End,
-}
-
-/// Reads an event of a streamed completion, or the error that ends it.
-fn read_event(data: &str) -> Result<Piece, Failure> {
+/// Reads an event of a streamed completion, or the error that ends it. `None`: the end; some events
+/// have no text (the role, the reason for the end).
+fn read_event(data: &str) -> Result<Option<String>, Failure> {
     if data == "[DONE]" {
-        return Ok(Piece::End);
+        return Ok(None);
     }
-    let mut value: Value = serde_json::from_slice(data.as_bytes())
+    let value: Value = serde_json::from_slice(data.as_bytes())
         .map_err(|e| Failure::failed(format!("the gateway's answer is not JSON: {e}")))?;
     if value["error"].is_object() {
         return Err(problem(None, &value["error"]));
     }
-    let piece = value.pointer_mut("/choices/0/delta/content");
-    Ok(match piece.map(Value::take) {
-        Some(Value::String(text)) => Piece::Text(text),
-        Some(_) | None => Piece::Nothing,
-    })
+    let text = value.pointer("/choices/0/delta/content").and_then(Value::as_str);
+    Ok(Some(text.unwrap_or_default().to_owned()))
 }
 
 /// The words of an answer that is no success.
