@@ -80,12 +80,8 @@ impl Unit {
 
     /// Whether its file is there, or the manager has it from elsewhere.
     fn exists(&self) -> bool {
-        let known = || {
-            let deadline = Instant::now() + ASK_PATIENCE;
-            let shown = self.systemctl.show("LoadState", &self.name, deadline);
-            shown.is_ok_and(|shown| shown.get("LoadState") != "not-found")
-        };
-        self.file.symlink_metadata().is_ok() || known()
+        let known = |shown: Properties| shown.get("LoadState") != "not-found";
+        self.file.symlink_metadata().is_ok() || self.show("LoadState").is_ok_and(known)
     }
 
     /// The word and flag for `systemctl` lines that people shall type.
@@ -105,7 +101,7 @@ impl Unit {
 
     /// Runs a verb that acts on the manager alone, and passes its warnings on.
     pub fn act(&self, arguments: &[&str]) -> Result<(), Failure> {
-        self.act_until(arguments, Instant::now() + ACT_PATIENCE).map(drop)
+        self.act_until(arguments, Instant::now() + ACT_PATIENCE)
     }
 
     /// The same, with a deadline for a verb that waits for the gateway.
@@ -191,19 +187,14 @@ impl Unit {
 /// exit status for a command that wanted it to run.
 pub fn how_it_ended(shown: &Properties) -> (String, Exit) {
     let status = shown.get("ExecMainStatus");
-    let meaning = match status {
-        "69" => " (something that it needs is held by another process)",
-        "78" => " (the configuration is wrong)",
-        "143" => " (a signal that nobody planned)",
-        "200" => " (systemd could not enter its working directory)",
-        "203" => " (systemd could not execute the program)",
-        "217" => " (systemd found no such user)",
-        _ => "",
-    };
-    let exit = match status {
-        "69" => Exit::Unavailable,
-        "78" => Exit::Config,
-        _ => Exit::Failed,
+    let (meaning, exit) = match status {
+        "69" => (" (something that it needs is held by another process)", Exit::Unavailable),
+        "78" => (" (the configuration is wrong)", Exit::Config),
+        "143" => (" (a signal that nobody planned)", Exit::Failed),
+        "200" => (" (systemd could not enter its working directory)", Exit::Failed),
+        "203" => (" (systemd could not execute the program)", Exit::Failed),
+        "217" => (" (systemd found no such user)", Exit::Failed),
+        _ => ("", Exit::Failed),
     };
     match (shown.get("Result"), shown.get("ExecMainCode")) {
         ("timeout", _) => ("it took longer than its time-out".into(), Exit::Failed),
