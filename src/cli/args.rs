@@ -78,14 +78,8 @@ fn parse(
     profile: Option<&OsStr>,
 ) -> Result<Parsed, Failure> {
     // What follows `--` is text, whatever it looks like.
-    let literal = match words.iter().position(|word| word == "--") {
-        Some(at) => {
-            let rest = words.split_off(at + 1);
-            words.pop();
-            rest
-        }
-        None => Vec::new(),
-    };
+    let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
+    let literal: Vec<OsString> = words.split_off(end).into_iter().skip(1).collect();
     let mut args = Arguments::from_vec(words);
     let helped = args.contains(["-h", "--help"]);
     let version = args.contains(["-V", "--version"]);

@@ -115,10 +115,7 @@ pub struct Facts {
 impl Facts {
     /// Reads the answer to a question for [`PROPERTIES`]. `None`: the manager knows no such unit.
     pub fn read(shown: &Properties) -> Option<Facts> {
-        Facts::from(&|key| shown.get(key).to_owned())
-    }
-
-    fn from(text: &dyn Fn(&str) -> String) -> Option<Facts> {
+        let text = |key: &str| shown.get(key).to_owned();
         let (active, sub) = (text("ActiveState"), text("SubState"));
         if active.is_empty() || (text("LoadState") == "not-found" && active == "inactive") {
             return None;
@@ -184,10 +181,8 @@ mod tests {
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> Option<Facts> {
-        Facts::from(&|key| {
-            let pair = pairs.iter().find(|pair| pair.0 == key);
-            pair.map(|pair| pair.1.to_owned()).unwrap_or_default()
-        })
+        let line = |(key, value): &(&str, &str)| format!("{key}={value}\n");
+        Facts::read(&Properties(pairs.iter().map(line).collect()))
     }
 
     #[test]

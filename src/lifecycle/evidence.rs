@@ -143,10 +143,8 @@ impl Place {
     fn context(&self, caught: Caught, sender: &str, shown: &Shown, verdict: Verdict) -> String {
         let unit = self.own.as_ref().map_or("-", |own| &own.unit);
         let under = if self.invocation.is_some() { "yes" } else { "no" };
-        let (parent, parent_name) = match Pid::parent() {
-            Some(pid) => (pid.get(), proc::name(pid).unwrap_or_default()),
-            None => (0, String::new()),
-        };
+        let parent = Pid::parent();
+        let parent_name = parent.and_then(proc::name).unwrap_or_default();
         let mut line = format!("signal={} under_systemd={under}", caught.kind.name());
         let mut add = |key: &str, value: &str| {
             let value = if value.is_empty() { "-" } else { value };
@@ -158,7 +156,7 @@ impl Place {
         add("sender_pid", &caught.pid.to_string());
         add("sender_name", sender);
         add("sender_uid", &caught.uid.to_string());
-        add("parent_pid", &parent.to_string());
+        add("parent_pid", &parent.map_or(0, Pid::get).to_string());
         add("parent_name", &parent_name);
         add("verdict", verdict.word());
         add("job_type", &shown.job_type);
