@@ -87,9 +87,7 @@ pub fn open(context: &Context) -> Result<Client<'static>, Failure> {
     match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
         Contact::Answers { with: client, .. } => Ok(client),
         Contact::Free => {
-            if let Some(user) = owner::somebody_else(context) {
-                return Err(owner::as_that_user(context, &user, "send …"));
-            }
+            owner::refuse_foreign(context, "send …")?;
             let unit = installed_file(&context.base, name, false);
             let verb = if unit.is_some() { "start" } else { "run" };
             let command = name.command();

@@ -44,9 +44,8 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
     let probe = if system {
         Probe::Free
     } else {
-        instance::probe(&context.dirs).map_err(|e| {
-            Failure::failed(format!("cannot tell whether {} runs: {e}", context.name))
-        })?
+        let what = format!("tell whether {} runs", context.name);
+        instance::probe(&context.dirs).map_err(|e| Failure::cannot(&what, &e))?
     };
     match probe {
         Probe::Held { dirs, holder: Some(holder) } => stop_process(context, &dirs, holder),
