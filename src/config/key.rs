@@ -1,9 +1,9 @@
 //! `[keys.NAME]`: a client's key, and what it opens.
 
 use super::error::{Origin, Problems, place};
+use super::load::Loaded;
 use super::target::Secret;
 use super::value::Notes;
-use crate::named::ByName;
 use std::path::PathBuf;
 
 /// A key of its own for the principal of this name.
@@ -87,16 +87,12 @@ pub fn settle(key: &ClientKey, notes: &mut Notes) {
 }
 
 /// Two principals must not share a key: which of them came would be a guess.
-pub fn check_twins(
-    keys: &ByName<ClientKey>,
-    origins: &ByName<Origin>,
-    problems: &mut Problems,
-    file: &str,
-) {
+pub fn check_twins(loaded: &Loaded, problems: &mut Problems, file: &str) {
     let of = |key: &ClientKey| {
-        origins.get(&format!("keys.{}.file", key.name)).cloned().unwrap_or(Origin::Default)
+        let origin = loaded.origins.get(&format!("keys.{}.file", key.name));
+        origin.cloned().unwrap_or(Origin::Default)
     };
-    let keys: Vec<&ClientKey> = keys.iter().map(|(_, key)| key).collect();
+    let keys: Vec<&ClientKey> = loaded.config.keys.iter().map(|(_, key)| key).collect();
     for (at, key) in keys.iter().enumerate() {
         let twin = keys[..at].iter().find(|other| other.key.is_some() && other.key == key.key);
         if let Some(twin) = twin {

@@ -22,10 +22,9 @@ pub fn read(argument: &str, draft: &mut Draft) {
     let Some((name, text)) = argument.split_once('=') else {
         return fault(format!("there is no = in it; {way}"));
     };
-    let Some((section, name)) = name.trim().split_once('.') else {
+    let Some((section, mut name)) = name.trim().split_once('.') else {
         return fault(format!("there is no section in it; {way}"));
     };
-    let mut name = name;
     let place = if let Some(family) = Family::of(section) {
         let (word, like) = match family {
             Family::Targets => ("target", "--set deliver.ops.timeout=10s"),
