@@ -84,13 +84,9 @@ pub fn set(level: LevelFilter, target: LogTarget, name: &str) {
 
 /// Whether stderr goes to the journal: `JOURNAL_STREAM` names its device and inode (systemd.exec(5)).
 fn stderr_is_journal() -> bool {
-    let Ok(stream) = env::var("JOURNAL_STREAM") else {
-        return false;
-    };
-    let Ok((device, inode)) = device_and_inode(io::stderr().as_fd()) else {
-        return false;
-    };
-    stream == format!("{device}:{inode}")
+    let stream = |(device, inode)| format!("{device}:{inode}");
+    let stderr = device_and_inode(io::stderr().as_fd()).map(stream);
+    stderr.is_ok_and(|stderr| env::var("JOURNAL_STREAM") == Ok(stderr))
 }
 
 impl Logger {

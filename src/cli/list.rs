@@ -37,11 +37,7 @@ pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
 }
 
 fn some_keys(mut status: Value) -> Value {
-    let mut some = serde_json::Map::new();
-    for key in KEYS {
-        some.insert(key.to_owned(), status[key].take());
-    }
-    Value::Object(some)
+    KEYS.into_iter().map(|key| (key, status[key].take())).collect()
 }
 
 fn as_table(gateways: &[Value]) -> String {

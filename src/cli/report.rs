@@ -51,12 +51,9 @@ pub struct UnitReport {
 /// Looks at the lock, the service manager and the gateway. Takes some milliseconds, and a few
 /// seconds where one of them does not answer.
 pub fn gather(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Report {
-    let mut report = look(base, name, children, system);
+    let report = look(base, name, children, system);
     // The lock and the unit are looked at one after the other: between them it may have started.
-    if report.state == State::Unknown {
-        report = look(base, name, children, system);
-    }
-    report
+    if report.state == State::Unknown { look(base, name, children, system) } else { report }
 }
 
 fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Report {
@@ -79,10 +76,7 @@ fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Rep
         (unit, foreign) = (None, None);
     }
     let (contact, run) = match &foreign {
-        Some(dirs) => {
-            let contact = contact_foreign(dirs, Instant::now() + CONTROL_PATIENCE);
-            (contact, Value::Null)
-        }
+        Some(dirs) => (contact_foreign(dirs, Instant::now() + CONTROL_PATIENCE), Value::Null),
         None => look_at_own(&own_dirs),
     };
     if let (None, Contact::Answers { with: status, .. }) = (&unit, &contact) {
@@ -158,10 +152,7 @@ fn assemble(
 ) -> Report {
     let facts = unit.as_ref().and_then(|u| u.facts.as_ref().ok()?.as_ref());
     let (found, mut pid, answer) = match contact {
-        Contact::Free => {
-            let left = !run.is_null();
-            (Found::Free { left }, None, Value::Null)
-        }
+        Contact::Free => (Found::Free { left: !run.is_null() }, None, Value::Null),
         Contact::Silent { holder, .. } => {
             let pid = holder.map(|holder| i64::from(holder.pid.get()));
             (Found::Silent, pid, Value::Null)
@@ -184,7 +175,9 @@ fn assemble(
         pid = pid.or(facts.and_then(|facts| facts.main_pid));
     }
     let last_stop = match &answer["last_stop"] {
-        Value::Null if !foreign => last_of(dirs),
+        Value::Null if !foreign => {
+            history::stops(dirs).unwrap_or_default().pop().unwrap_or_default()
+        }
         told => told.clone(),
     };
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -200,11 +193,6 @@ fn assemble(
     };
     let note = note(state, contact, run, facts, pid);
     Report { name: name.to_string(), state, pid, since, answer, unit, last_stop, note }
-}
-
-fn last_of(dirs: &Dirs) -> Value {
-    let stops = history::stops(dirs).unwrap_or_default();
-    stops.into_iter().next_back().unwrap_or_default()
 }
 
 /// What a reader has to know beyond the state.
