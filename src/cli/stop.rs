@@ -31,7 +31,9 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
                 "inactive" => {}
                 "failed" => left = format!(" (its unit failed: {})", unit::how_it_ended(&shown).0),
                 _ => {
-                    stop_unit(context, &unit, Unit::patience(&shown, &["TimeoutStopUSec"]))?;
+                    let patience = Unit::patience(&shown, &["TimeoutStopUSec"]);
+                    let stop = ["stop", "--", &unit.name];
+                    report_unit(context, &unit, unit.act_until(&stop, Instant::now() + patience))?;
                     done = true;
                 }
             },
@@ -58,12 +60,6 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
         Probe::Free if done => Ok(Exit::Planned),
         Probe::Free => say(&format!("{} is not running{left}\n", context.name)),
     }
-}
-
-/// Stops a unit and prints how that went.
-pub fn stop_unit(context: &Context, unit: &Unit, patience: Duration) -> Result<(), Failure> {
-    let done = unit.act_until(&["stop", "--", &unit.name], Instant::now() + patience);
-    report_unit(context, unit, done)
 }
 
 /// Says what has become of a unit that was to stop.

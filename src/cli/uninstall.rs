@@ -57,10 +57,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     unit.act(&["daemon-reload"])?;
     // A unit that failed would haunt the manager's lists without a file. It may not be there.
     let _ = unit.act(&["reset-failed", "--", &unit.name]);
-    let edited = match origin {
-        Origin::Edited => " (it had been changed by hand)",
-        Origin::Ours | Origin::Foreign => "",
-    };
+    let edited = if origin == Origin::Edited { " (it had been changed by hand)" } else { "" };
     print(&format!("removed {file}{edited}\n"))?;
     let owner = match text::user_in(&installed).and_then(|name| user::by_name(&name)) {
         Some(user) if system => Owner::of(context, user),

@@ -26,7 +26,8 @@ const PROPERTIES: &str = "ActiveState,Job,MainPID,InvocationID,Result";
 #[derive(Clone, Debug)]
 pub struct Place {
     invocation: Option<String>,
-    own: Option<OwnUnit>,
+    /// The unit that we run in.
+    pub own: Option<OwnUnit>,
     marker: PathBuf,
     children: Arc<Children>,
 }
@@ -68,10 +69,6 @@ impl Place {
         let invocation = env::var("INVOCATION_ID").ok().filter(|id| !id.is_empty());
         let own = invocation.as_ref().and_then(|_| cgroup::own_unit(&proc::cgroup(Pid::own())?));
         Place { invocation, own, marker, children }
-    }
-
-    pub fn unit(&self) -> Option<&OwnUnit> {
-        self.own.as_ref()
     }
 
     /// Gathers and judges. Takes as long as the manager, at most `QUESTION_DEADLINE`.

@@ -23,9 +23,10 @@ use crate::text::quoted;
 #[derive(Debug)]
 pub struct Run {
     id: String,
-    started: String,
-    /// What was entered about the run before us, if it ended without a word.
-    silent: Option<Value>,
+    /// When this run started, in RFC 3339.
+    pub started: String,
+    /// The line that was entered about the run before us, if that ended without a word.
+    pub silent: Option<Value>,
 }
 
 /// How a stop went, beside the finding about it.
@@ -60,16 +61,6 @@ impl Run {
             log::warn!("{} cannot be written: {e}", path.display());
         }
         Run { id, started, silent }
-    }
-
-    /// When this run started, in RFC 3339.
-    pub fn started(&self) -> &str {
-        &self.started
-    }
-
-    /// The line about the run before this one, if that ended without a word.
-    pub fn silent(&self) -> Option<&Value> {
-        self.silent.as_ref()
     }
 
     /// Makes the entry and the history durable, and prunes the history.
@@ -258,11 +249,11 @@ mod tests {
         let dirs = dirs(&root);
         let run = Run::begin(&dirs);
         run.settle(&dirs).unwrap();
-        assert_eq!(run.silent(), None);
+        assert_eq!(run.silent, None);
         end(&run, &dirs);
         let next = Run::begin(&dirs);
         next.settle(&dirs).unwrap();
-        assert_eq!(next.silent(), None);
+        assert_eq!(next.silent, None);
         let stops = stops(&dirs).unwrap();
         assert_eq!(stops.len(), 1);
         assert_eq!((&stops[0]["exit"], &stops[0]["in_flight"]), (&json!(0), &json!(2)));
@@ -287,7 +278,7 @@ mod tests {
         let root = TempDir::new("history");
         let dirs = dirs(&root);
         Run::begin(&dirs);
-        let line = Run::begin(&dirs).silent().cloned().unwrap();
+        let line = Run::begin(&dirs).silent.unwrap();
         assert_eq!(line["verdict"], "ended without a word");
         assert_eq!(line["rebooted"], false);
         assert_eq!(stops(&dirs).unwrap(), [line]);
@@ -299,7 +290,7 @@ mod tests {
         let dirs = dirs(&root);
         let left = r#"{"id":"x/1/2","pid":1,"boot":"x","started":"2026-01-01T00:00:00.000Z"}"#;
         fs::write(dirs.run_record(), left).unwrap();
-        let line = Run::begin(&dirs).silent().cloned().unwrap();
+        let line = Run::begin(&dirs).silent.unwrap();
         assert_eq!(line["rebooted"], true);
     }
 
@@ -311,7 +302,7 @@ mod tests {
         let left = fs::read(dirs.run_record()).unwrap();
         end(&run, &dirs);
         fs::write(dirs.run_record(), left).unwrap();
-        assert_eq!(Run::begin(&dirs).silent(), None);
+        assert_eq!(Run::begin(&dirs).silent, None);
     }
 
     #[test]
