@@ -75,7 +75,7 @@ pub fn start(
         name: plan.name.to_string(),
         listen: listen.to_string(),
         unit,
-        since: run.started().to_owned(),
+        since: run.started.clone(),
         began,
     };
     let (journal, book) = open_journal(plan, config)?;
@@ -154,7 +154,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run, own: Option<&OwnUnit>) 
     let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
     plan.children.settle(delegated.as_deref());
     started.hub.open();
-    if let Some(line) = run.silent() {
+    if let Some(line) = &run.silent {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
         let (started, reason) = (text("started"), text("reason"));
         log::warn!("the run before this one (started {started}) ended without a word: {reason}");

@@ -23,9 +23,10 @@ use crate::text::quoted;
 #[derive(Debug)]
 pub struct Run {
     id: String,
-    started: String,
-    /// What was entered about the run before us, if it ended without a word.
-    silent: Option<Value>,
+    /// When this run started, in RFC 3339.
+    pub started: String,
+    /// The line that was entered about the run before us, if that ended without a word.
+    pub silent: Option<Value>,
 }
 
 /// How a stop went, beside the finding about it.
@@ -62,16 +63,6 @@ impl Run {
         Run { id, started, silent }
     }
 
-    /// When this run started, in RFC 3339.
-    pub fn started(&self) -> &str {
-        &self.started
-    }
-
-    /// The line about the run before this one, if that ended without a word.
-    pub fn silent(&self) -> Option<&Value> {
-        self.silent.as_ref()
-    }
-
     /// Makes the entry and the history durable, and prunes the history.
     pub fn settle(&self, dirs: &Dirs) -> io::Result<()> {
         files::sync(&dirs.run_record())?;
@@ -105,7 +96,6 @@ fn enter_silent(dirs: &Dirs, left: &Value) -> Option<Value> {
 
 /// How this process ends, as a line. `run` is `None` when it ends before it was ready.
 pub fn line(run: Option<&Run>, caught: Caught, found: &Finding, ending: &Ending) -> String {
-    let sender = &found.sender;
     let text = |value: Option<&String>| value.map_or_else(|| "null".to_owned(), |v| quoted(v));
     let reason = match &ending.note {
         Some(note) => format!("{}; {note}", found.verdict.reason),
@@ -118,9 +108,9 @@ pub fn line(run: Option<&Run>, caught: Caught, found: &Finding, ending: &Ending)
         text(run.map(|run| &run.id)),
         Pid::own(),
         caught.kind.name(),
-        sender.pid,
-        sender.uid,
-        quoted(&sender.name),
+        caught.pid,
+        caught.uid,
+        quoted(&found.sender),
         found.verdict.word(),
         quoted(&reason),
         ending.exit.code(),
@@ -228,7 +218,6 @@ fn parse(line: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::evidence::Origin;
     use crate::lifecycle::signals::Kind;
     use crate::lifecycle::verdict::{Reason, Verdict};
     use crate::testing::TempDir;
@@ -241,7 +230,7 @@ mod tests {
     fn end(run: &Run, dirs: &Dirs) {
         let caught = Caught { kind: Kind::Terminate, code: 0, pid: 7, uid: 8 };
         let verdict = Verdict { planned: true, reason: Reason::StopJob };
-        let sender = Origin { pid: 7, uid: 8, name: "systemd".into() };
+        let sender = "systemd".into();
         let found =
             Finding { verdict, sender, marker: false, may_change: false, context: String::new() };
         let ending = Ending {
@@ -260,11 +249,11 @@ mod tests {
         let dirs = dirs(&root);
         let run = Run::begin(&dirs);
         run.settle(&dirs).unwrap();
-        assert_eq!(run.silent(), None);
+        assert_eq!(run.silent, None);
         end(&run, &dirs);
         let next = Run::begin(&dirs);
         next.settle(&dirs).unwrap();
-        assert_eq!(next.silent(), None);
+        assert_eq!(next.silent, None);
         let stops = stops(&dirs).unwrap();
         assert_eq!(stops.len(), 1);
         assert_eq!((&stops[0]["exit"], &stops[0]["in_flight"]), (&json!(0), &json!(2)));
@@ -289,7 +278,7 @@ mod tests {
         let root = TempDir::new("history");
         let dirs = dirs(&root);
         Run::begin(&dirs);
-        let line = Run::begin(&dirs).silent().cloned().unwrap();
+        let line = Run::begin(&dirs).silent.unwrap();
         assert_eq!(line["verdict"], "ended without a word");
         assert_eq!(line["rebooted"], false);
         assert_eq!(stops(&dirs).unwrap(), [line]);
@@ -301,7 +290,7 @@ mod tests {
         let dirs = dirs(&root);
         let left = r#"{"id":"x/1/2","pid":1,"boot":"x","started":"2026-01-01T00:00:00.000Z"}"#;
         fs::write(dirs.run_record(), left).unwrap();
-        let line = Run::begin(&dirs).silent().cloned().unwrap();
+        let line = Run::begin(&dirs).silent.unwrap();
         assert_eq!(line["rebooted"], true);
     }
 
@@ -313,7 +302,7 @@ mod tests {
         let left = fs::read(dirs.run_record()).unwrap();
         end(&run, &dirs);
         fs::write(dirs.run_record(), left).unwrap();
-        assert_eq!(Run::begin(&dirs).silent(), None);
+        assert_eq!(Run::begin(&dirs).silent, None);
     }
 
     #[test]
