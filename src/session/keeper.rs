@@ -2,7 +2,6 @@
 //! waits for, forgets old results and has the journal compacted.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,6 @@ use crate::limits::{
     COMPACT_FROM, COMPACT_PAUSE, JOURNAL_PROBE, KEEPER_ROUND, KEEPER_SOON, LOSS_SHOWN,
     THREAD_PAUSE, THREAD_STACK,
 };
-use crate::sys::poll::{Interest, poll};
 use crate::threads;
 
 /// What is remembered from one compaction to the next.
@@ -40,8 +38,7 @@ impl Hub {
                 self.spawn_worker(name, Box::new(move || work(hub)))
             };
             while !start() {
-                let cut = poll(&mut [Interest::read(self.cut.as_fd())], Some(THREAD_PAUSE));
-                if self.is_draining() || cut.is_ok_and(|ready| ready > 0) {
+                if self.cut_within(THREAD_PAUSE) || self.is_draining() {
                     return;
                 }
             }
@@ -52,9 +49,7 @@ impl Hub {
         self.rest_again(&mut state);
         state.open = true;
         let ids = state.dispatch.rebound(bounds(&self.settings().config));
-        let begun = self.begin(&mut state, ids);
-        drop(state);
-        self.employ(begun);
+        self.go_on(state, ids);
         self.send_what_is_due();
     }
 
