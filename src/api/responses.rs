@@ -9,12 +9,12 @@ use super::Service;
 use super::answer::Shape;
 use super::ask::{Ask, bad, check_part, object, take, take_bool, take_common, take_text};
 use super::auth::Authenticated;
-use super::chat::seconds;
 use super::error::Problem;
 use super::messages::{find, json as answer_json};
 use super::turn::Order;
 use crate::agent::{Report, own, text_of};
 use crate::http::{Response, sse};
+use crate::session::hub::now;
 use crate::session::id::Id;
 use crate::session::life::Turn;
 use crate::session::message::Message;
@@ -33,7 +33,7 @@ pub fn order(
     let (ask, about) = read(body)?;
     check_previous(service, proof, session, &about)?;
     let stored = about.stored;
-    let shape = Words { about, number: 0, text: String::new(), created: seconds() };
+    let shape = Words { about, number: 0, text: String::new(), created: now() / 1000 };
     Ok(Order { ask, stored, shape: Box::new(shape) })
 }
 

@@ -1,5 +1,6 @@
 //! Paths and methods, and the order of judgement before a handler runs.
 
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use super::auth::{Authenticated, Origin, authenticate};
@@ -232,10 +233,8 @@ fn handle(
         Route::SessionEvents(session) => {
             return sessions::events(connection, request, service, proof, session);
         }
-        Route::Message(id) if deletes => {
-            return messages::cancel(connection, request, service, proof, id);
-        }
-        Route::Message(id) => return messages::get(connection, request, service, proof, id),
+        Route::Message(id) if deletes => messages::cancel(connection.as_fd(), service, proof, id),
+        Route::Message(id) => messages::get(connection.as_fd(), request, service, proof, id),
         Route::Models => Ok(status::models(service, proof)),
         Route::Model(name) => status::model(service, proof, name),
         Route::Response(id) if deletes => responses::delete(service, proof, id),

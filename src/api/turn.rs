@@ -9,7 +9,7 @@ use super::ask::{Ask, Manner};
 use super::auth::Authenticated;
 use super::carry::carry;
 use super::error::Problem;
-use super::messages::{check_session, must_be_json};
+use super::messages::{check_session, json_body};
 use super::{Service, idempotency};
 use crate::agent::{Bounds, Outcome, Turn};
 use crate::http::{Closed, Connection, Request};
@@ -55,11 +55,11 @@ pub fn serve(
     proof: &Authenticated,
     read: Read<'_>,
 ) -> Result<(), Closed> {
-    if let Err(problem) = must_be_json(request) {
-        return connection.respond(request, problem.response());
-    }
+    let body = match json_body(connection, request, service)? {
+        Ok(body) => body,
+        Err(problem) => return connection.respond(request, problem.response()),
+    };
     let settings = service.settings();
-    let body = connection.read_body(request, settings.config.limits.max_body)?;
     let understood = session(request, proof).and_then(|session| {
         let key = idempotency::key(request, proof, &body)?;
         let in_session = session.is_some();

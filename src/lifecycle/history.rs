@@ -75,10 +75,7 @@ impl Run {
     /// Makes the entry and the history durable, and prunes the history.
     pub fn settle(&self, dirs: &Dirs) -> io::Result<()> {
         files::sync(&dirs.run_record())?;
-        match files::sync(&dirs.history()) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+        files::if_there(files::sync(&dirs.history()))?;
         let text = read(&dirs.history()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().filter(|l| parse(l).is_some()).collect();
         if lines.len() > KEPT_STOPS || lines.len() != text.lines().count() {

@@ -180,6 +180,14 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
 /// A symlink at the end of a path fails with ELOOP (open(2)).
 pub const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
 
+/// `None` for a file that is not there.
+pub fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
+
 /// Puts `content` at `path` in one step: a temporary file beside it, sync, rename, sync of the
 /// directory. Readers see the old file or the new one; after a power cut too.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
