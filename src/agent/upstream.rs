@@ -147,14 +147,13 @@ impl<'a> Asking<'a> {
         if map.is_empty() {
             models.extend(self.listed().unwrap_or_default());
         }
-        let mut seen = Vec::new();
-        models.retain(|model| {
-            !seen.contains(model) && {
-                seen.push(model.clone());
-                true
+        let mut all = Vec::new();
+        for model in models {
+            if !all.contains(&model) {
+                all.push(model);
             }
-        });
-        models
+        }
+        all
     }
 
     /// The upstream's own list, if it tells it soon.

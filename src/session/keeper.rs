@@ -222,11 +222,6 @@ impl Hub {
         let mut care = self.care.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.journal.size();
         self.forget(&mut care);
-        self.compact_with(&mut care)?;
-        Ok((before, self.journal.size()))
-    }
-
-    fn compact_with(&self, care: &mut Care) -> io::Result<()> {
         // The journal is about to let go of turns: their transcripts must be durable.
         while let Some(session) = care.forgotten.first() {
             self.transcripts.sync(session)?;
@@ -241,7 +236,7 @@ impl Hub {
         if let (Err(_), Condition::Broken(why)) = (&result, self.journal.condition()) {
             self.heard(Refused::Broken(why));
         }
-        result
+        result.map(|()| (before, self.journal.size()))
     }
 }
 

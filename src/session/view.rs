@@ -139,19 +139,8 @@ impl Hub {
 
     /// Waits until a message is over.
     pub fn wait(&self, id: Id, client: BorrowedFd<'_>, patience: Duration) -> io::Result<Waited> {
-        self.wait_by(Event::new()?, id, client, patience)
-    }
-
-    /// The same by an event that is there already.
-    pub fn wait_by(
-        &self,
-        event: Event,
-        id: Id,
-        client: BorrowedFd<'_>,
-        patience: Duration,
-    ) -> io::Result<Waited> {
         let deadline = Instant::now() + patience;
-        let Some(watch) = self.watch(id, event) else { return Ok(Waited::Over) };
+        let Some(watch) = self.watch(id, Event::new()?) else { return Ok(Waited::Over) };
         loop {
             watch.event.clear();
             if watch.run.is_over() {

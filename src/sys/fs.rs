@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{check, user};
@@ -23,9 +23,7 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
         return Err(refused(path, &format!("belongs to uid {}", meta.uid())));
     }
     if meta.mode() & 0o077 != 0 {
-        let mut narrow = meta.permissions();
-        std::os::unix::fs::PermissionsExt::set_mode(&mut narrow, 0o700);
-        fs::set_permissions(path, narrow)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
     }
     Ok(())
 }
@@ -53,7 +51,7 @@ pub fn open_own(path: &Path) -> io::Result<File> {
 pub fn open_own_to_write(path: &Path) -> io::Result<File> {
     let file = open_private(path, true)?;
     if file.metadata()?.mode() & 0o077 != 0 {
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
     }
     Ok(file)
 }
