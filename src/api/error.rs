@@ -134,11 +134,7 @@ impl Problem {
             }
             Outcome::Failed(words) => Some(Problem::new(502, "agent_failed", words)),
             Outcome::Refused(refused) => Some(Problem::upstream(*refused)),
-            Outcome::TimedOut => Some(Problem::new(
-                504,
-                "turn_timeout",
-                "The agent did not finish within agent.turn_timeout.",
-            )),
+            Outcome::TimedOut => Some(Problem::upstream(Upstream::timed_out())),
             Outcome::Cut | Outcome::Cancelled => Some(Problem::stopping()),
         }
     }

@@ -132,7 +132,7 @@ impl Main {
         loop {
             if let Err(e) = self.wait(signals) {
                 // EBADF or EINVAL: a bug of ours. To go on would be to spin.
-                self.clean_up();
+                self.clean_up(false);
                 log::error!("Exiting with code {} (poll failed: {e})", Exit::Failed.code());
                 return Exit::Failed;
             }

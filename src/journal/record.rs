@@ -86,6 +86,8 @@ pub enum Step {
     Failed(String, Option<String>),
     /// A failed turn begins anew, by an operator's wish: belongs to no attempt.
     Requeued,
+    /// The gateway's own stop has ended the attempt.
+    Released,
     /// Belongs to no attempt.
     Cancelled(String),
     Sending,
@@ -227,6 +229,7 @@ impl Record {
             "done" => Step::Done(need("reply")?, members.text("report")?),
             "failed" => Step::Failed(need("error")?, members.text("detail")?),
             "requeued" => Step::Requeued,
+            "released" => Step::Released,
             "cancelled" => Step::Cancelled(need("error")?),
             "sending" => Step::Sending,
             "deferred" => Step::Deferred(need("error")?),
@@ -280,6 +283,7 @@ impl Step {
             Step::Done(reply, _) => ("done", "reply", Some(reply)),
             Step::Failed(error, _) => ("failed", "error", Some(error)),
             Step::Requeued => ("requeued", "", None),
+            Step::Released => ("released", "", None),
             Step::Cancelled(error) => ("cancelled", "error", Some(error)),
             Step::Sending => ("sending", "", None),
             Step::Deferred(error) => ("deferred", "error", Some(error)),

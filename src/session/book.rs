@@ -239,6 +239,7 @@ impl Book {
                 }
                 TurnEvent::Retry => entry.outcome = number,
                 TurnEvent::Requeued => entry.begin_anew(),
+                TurnEvent::Released => {}
                 TurnEvent::Done | TurnEvent::Failed | TurnEvent::Cancelled => {
                     (entry.outcome, entry.ended) = (number, at);
                     (entry.cuts, entry.failing) = (0, None);
@@ -374,6 +375,7 @@ fn event(step: &Step) -> Event {
         Step::Done(..) => Event::Turn(TurnEvent::Done),
         Step::Failed(..) => Event::Turn(TurnEvent::Failed),
         Step::Requeued => Event::Turn(TurnEvent::Requeued),
+        Step::Released => Event::Turn(TurnEvent::Released),
         Step::Cancelled(_) => Event::Turn(TurnEvent::Cancelled),
         Step::Sending => Event::Delivery(DeliveryEvent::Sending),
         Step::Deferred(_) => Event::Delivery(DeliveryEvent::Deferred),

@@ -13,7 +13,7 @@ use super::id::Id;
 use super::life::Turn as Stage;
 use super::reply::{Pen, Run};
 use super::transcript::{Known, Lent, Turn as Said};
-use crate::agent::{Agent, Bounds, Context, Outcome, Turn};
+use crate::agent::{self, Agent, Bounds, Context, Outcome, Turn};
 use crate::journal::Refused;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_PAUSE, WORKER_STACK};
@@ -236,7 +236,8 @@ impl Hub {
             Outcome::Failed(error) => Step::Failed(error, None),
             Outcome::Refused(refused) => Step::Failed(refused.to_string(), Some(refused.to_json())),
             Outcome::TimedOut => {
-                Step::Failed("the agent did not finish within agent.turn_timeout".to_owned(), None)
+                let why = "the agent did not finish within agent.turn_timeout";
+                Step::Failed(why.to_owned(), Some(agent::Refused::timed_out().to_json()))
             }
             // The record of its beginning stays the last one: it runs again after the start.
             Outcome::Cut | Outcome::Cancelled | Outcome::ClientGone | Outcome::Short(_) => {

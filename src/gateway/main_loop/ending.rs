@@ -119,7 +119,7 @@ impl Main {
     /// that takes time comes first, and the last look at the signals just before the end. Nothing is
     /// dropped on the way out: to close a file may take as long as its disk likes.
     pub(super) fn finish(&mut self, outcome: Outcome, signals: &mut Signals) -> Exit {
-        self.clean_up();
+        self.clean_up(outcome == Outcome::Planned);
         let exit = self.write_down(outcome);
         if outcome != Outcome::Terminated {
             exit_at_once(exit.code());
@@ -211,7 +211,7 @@ impl Main {
         }
     }
 
-    pub(super) fn clean_up(&mut self) {
+    pub(super) fn clean_up(&mut self, planned: bool) {
         // Turns that did not end in time leave no processes behind, whoever runs us.
         self.plan.children.end_all();
         let Some(started) = &self.started else { return };
@@ -222,7 +222,7 @@ impl Main {
             if let Some(Err(_)) = starter.map(JoinHandle::join) {
                 log::warn!("the thread that started us had died");
             }
-            hub.close();
+            hub.close(planned);
         };
         // One more thread in a disk that hangs would help nobody.
         if self.is_stalled() || !within(CLOSE_PATIENCE, Box::new(work)) {

@@ -103,8 +103,6 @@ fn a_failed_turn_runs_again_behind_what_waits_and_only_then() {
     assert_eq!(house.hub.failed(&sees).unwrap().len(), 1);
     assert!(house.hub.failed(&|_| false).unwrap().is_empty());
     house.hub.retry(bad).unwrap();
-    let json = house.journal.durable().into_iter().any(|(_, json)| json.contains("requeued"));
-    assert!(json, "it is durable when that is said");
     let message = house.wait(bad);
     assert_eq!((message.turn, message.attempts), (Turn::Done, 1));
     assert_eq!(house.said("s"), [bad, good]);
@@ -115,6 +113,23 @@ fn a_failed_turn_runs_again_behind_what_waits_and_only_then() {
     house.wait(again);
     house.hub.reset(&who("s"), "anew").unwrap();
     assert_eq!(house.hub.retry(again), Err(Denied::TooLate));
+    house.audit();
+}
+
+#[test]
+fn a_failed_turn_is_said_to_run_again_when_that_is_durable() {
+    let script = format!("[ \"$m\" != bad ] || exit 3; {GATE}");
+    let house = House::with(Some(&script), |config| config.limits.max_turns = 1);
+    let bad = house.send("s", "bad");
+    house.wait(bad);
+    house.send("t", "holds the only place");
+    house.until_logged(2);
+    house.hub.retry(bad).unwrap();
+    let durable = house.journal.durable();
+    assert!(durable.iter().any(|(_, json)| json.contains("requeued")));
+    assert_eq!(house.turn(bad), Turn::Queued);
+    house.open_gate();
+    assert_eq!(house.wait(bad).turn, Turn::Failed);
     house.audit();
 }
 
