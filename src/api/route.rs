@@ -106,14 +106,7 @@ impl<'a> Route<'a> {
     }
 
     fn allows(self, method: Method) -> bool {
-        let name = match method {
-            Method::Get => "GET",
-            Method::Head => "HEAD",
-            Method::Post => "POST",
-            Method::Delete => "DELETE",
-            Method::Put | Method::Patch | Method::Options | Method::Other => return false,
-        };
-        self.allowed().split(", ").any(|allowed| allowed == name)
+        self.allowed().split(", ").any(|allowed| Method::new(allowed) == method)
     }
 
     /// Whether it begins something, or may wait for it: not during a drain, and not on the last

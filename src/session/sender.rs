@@ -101,10 +101,7 @@ impl Hub {
         };
         let target = match target {
             Ok(target) => target,
-            Err(why) => {
-                let record = Record::step(id, attempts, self.stamp(), Step::Dead(why));
-                return self.close_delivery(name, id, &record);
-            }
+            Err(why) => return self.close_delivery(name, (id, attempts), Step::Dead(why)),
         };
         let text = match self.outcome(&entry) {
             Ok(Some(Record::Step {
@@ -112,8 +109,7 @@ impl Hub {
             })) => text,
             Err(e) if e.kind() == ErrorKind::InvalidData => {
                 let why = format!("the reply cannot be read back: {e}");
-                let record = Record::step(id, attempts, self.stamp(), Step::Dead(why));
-                return self.close_delivery(name, id, &record);
+                return self.close_delivery(name, (id, attempts), Step::Dead(why));
             }
             other => {
                 // Nothing else than the reply may arrive in its name.
@@ -147,19 +143,14 @@ impl Hub {
     /// Writes down what came of an attempt.
     fn sent(&self, name: &str, id: Id, n: u32, sent: Sent) -> Round {
         match sent {
-            Sent::Delivered => {
-                let record = Record::step(id, n, self.stamp(), Step::Delivered);
-                self.close_delivery(name, id, &record)
-            }
+            Sent::Delivered => self.close_delivery(name, (id, n), Step::Delivered),
             Sent::Refused { why } => {
                 log::warn!("{name} refused the reply of message {id}: {why}");
-                let record = Record::step(id, n, self.stamp(), Step::Dead(why));
-                self.close_delivery(name, id, &record)
+                self.close_delivery(name, (id, n), Step::Dead(why))
             }
             Sent::Deferred { why, retry_after } => {
                 log::info!("{name} did not take the reply of message {id} (attempt {n}): {why}");
-                let record = Record::step(id, n, self.stamp(), Step::Deferred(why));
-                if !self.put_down(id, &record) {
+                if !self.put_down((id, n), Step::Deferred(why)) {
                     return Round::Stop(Some(Instant::now() + DISK_PAUSE));
                 }
                 let pause = backoff::delay(n, random::number(), MAX_DELIVERY_PAUSE);
@@ -170,8 +161,8 @@ impl Hub {
         }
     }
 
-    fn close_delivery(&self, name: &str, id: Id, record: &Record) -> Round {
-        if !self.put_down(id, record) {
+    fn close_delivery(&self, name: &str, (id, n): (Id, u32), step: Step) -> Round {
+        if !self.put_down((id, n), step) {
             // The gateway may be there for a while, where its journal was removed.
             return Round::Stop(Some(Instant::now() + DISK_PAUSE));
         }
@@ -182,9 +173,11 @@ impl Hub {
         Round::Next
     }
 
-    /// Writes a record, however long that takes; false when the gateway ends before.
-    fn put_down(&self, id: Id, record: &Record) -> bool {
-        match self.insist(&format!("the delivery of {id}"), record) {
+    /// Writes down what came of attempt `n`, however long that takes; false when the gateway ends
+    /// before.
+    fn put_down(&self, (id, n): (Id, u32), step: Step) -> bool {
+        let record = Record::step(id, n, self.stamp(), step);
+        match self.insist(&format!("the delivery of {id}"), &record) {
             Ok(mut state) => self.sync_soon(&mut state),
             // It was left out.
             Err(Refused::Unavailable(_)) => {}
