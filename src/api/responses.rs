@@ -110,7 +110,7 @@ pub(super) struct About {
 
 impl About {
     /// Reads back what [`read`] has put into a message's context.
-    fn read(context: &str) -> Option<About> {
+    pub(super) fn read(context: &str) -> Option<About> {
         let mut context: Value = serde_json::from_str(context).ok()?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
         Some(About {
@@ -181,12 +181,6 @@ pub(super) fn read(body: &[u8]) -> Result<(Ask, About), Problem> {
     let context = Some(context.to_string());
     let ask = Ask { model: model.clone(), text, stream, include_usage: true, context };
     Ok((ask, About { model, previous, instructions, metadata, stored }))
-}
-
-/// Whether a stored response can be told from its context alone.
-#[cfg(any(test, fuzzing))]
-pub(super) fn reads_back(context: &str, about: &About) -> bool {
-    About::read(context).as_ref() == Some(about)
 }
 
 /// An item of the input as a chat message.

@@ -40,12 +40,6 @@ impl Response {
         response
     }
 
-    #[cfg(any(test, fuzzing))]
-    pub fn text(status: u16, text: impl Into<String>) -> Response {
-        let body = text.into().into_bytes();
-        Response::new(status, "text/plain; charset=utf-8", body)
-    }
-
     /// An error of OpenAI's shape, `{"error":{"message","type","param","code"}}`. Its type follows
     /// from the status.
     pub fn error(status: u16, code: Option<&str>, message: &str) -> Response {
