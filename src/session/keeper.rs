@@ -58,7 +58,8 @@ impl Hub {
         loop {
             // What the process before this one left may be all that keeps new work out.
             let short = std::mem::take(&mut opening).then_some(Duration::ZERO);
-            let short = short.or_else(|| self.is_short_of_room().then_some(JOURNAL_PROBE));
+            let full = matches!(self.journal.condition(), Condition::Degraded(_));
+            let short = short.or(full.then_some(JOURNAL_PROBE));
             let mut state = self.lock();
             let now = Instant::now();
             let crowded = state.book.is_crowded(self.settings().config.limits.keep_results);
@@ -101,10 +102,6 @@ impl Hub {
                 }
             }
         }
-    }
-
-    fn is_short_of_room(&self) -> bool {
-        matches!(self.journal.condition(), Condition::Degraded(_))
     }
 
     /// During a drain: ends of turns become durable as they do otherwise.
