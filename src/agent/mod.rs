@@ -185,6 +185,23 @@ pub enum Outcome {
     Cut,
 }
 
+impl Outcome {
+    /// Says in the log how a turn ended that is not done.
+    pub fn log(&self, message_id: &str) {
+        match self {
+            Outcome::Done => {}
+            Outcome::Temporary(_)
+            | Outcome::Crashed(_)
+            | Outcome::Failed(_)
+            | Outcome::Refused(_)
+            | Outcome::TimedOut => log::warn!("turn {message_id} did not end well: {self}"),
+            Outcome::ClientGone | Outcome::Cancelled | Outcome::Cut | Outcome::Short(_) => {
+                log::info!("turn {message_id} was ended: {self}");
+            }
+        }
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -62,12 +62,15 @@ impl Problem {
             NoPlace::Full(full) => Problem::full(*full),
             NoPlace::TimedOut => Problem::new(503, "no_turn", "No turn came free in time."),
             NoPlace::Cut => Problem::stopping(),
-            NoPlace::Failed(e) => {
-                Problem::new(503, "no_turn", format!("The gateway is short of resources: {e}."))
-            }
+            NoPlace::Failed(e) => Problem::short(e),
             NoPlace::Gone => return None,
         };
         Some(problem)
+    }
+
+    /// The system refuses what a turn needs.
+    pub fn short(e: &std::io::Error) -> Problem {
+        Problem::new(503, "no_turn", format!("The gateway is short of resources: {e}."))
     }
 
     fn full(full: Full) -> Problem {

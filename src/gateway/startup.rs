@@ -247,9 +247,7 @@ fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> 
 }
 
 fn control(path: &Path) -> Result<UnixListener, Failure> {
-    let bound = socket::bind_unix(path).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
+    let bound = socket::bind_unix(path)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
     bound.map_err(|e| Failure::with("listen on", path, &e))
 }

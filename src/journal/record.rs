@@ -30,14 +30,6 @@ impl Stamp {
     }
 }
 
-/// Tests need one number for both clocks.
-#[cfg(test)]
-impl From<u64> for Stamp {
-    fn from(at: u64) -> Stamp {
-        Stamp { at, age: at, off: 0 }
-    }
-}
-
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {

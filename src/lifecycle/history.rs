@@ -66,10 +66,7 @@ impl Run {
     /// Makes the entry and the history durable, and prunes the history.
     pub fn settle(&self, dirs: &Dirs) -> io::Result<()> {
         files::sync(&dirs.run_record())?;
-        match files::sync(&dirs.history()) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+        files::if_there(files::sync(&dirs.history()))?;
         let text = read(&dirs.history()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().filter(|l| parse(l).is_some()).collect();
         if lines.len() > KEPT_STOPS || lines.len() != text.lines().count() {
@@ -151,14 +148,13 @@ pub fn enter(dirs: &Dirs, begun: bool, line: &str, sync: bool) -> io::Result<()>
 
 /// The stops that are on record, oldest first, at most `KEPT_STOPS`. What is no record is passed over.
 pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
-    let text = match fs::metadata(dirs.history()) {
-        Ok(_) => read(&dirs.history()).ok_or_else(|| {
-            let path = dirs.history();
-            io::Error::new(io::ErrorKind::InvalidData, format!("{} cannot be read", path.display()))
-        })?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(e),
-    };
+    let path = dirs.history();
+    if files::if_there(fs::metadata(&path))?.is_none() {
+        return Ok(Vec::new());
+    }
+    let unreadable = || format!("{} cannot be read", path.display());
+    let text =
+        read(&path).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, unreadable()))?;
     let mut stops: Vec<Value> = text.lines().filter_map(parse).collect();
     // A run that learned better at the last moment wrote twice: the later line counts.
     stops.reverse();

@@ -108,11 +108,8 @@ impl Instance {
 pub fn probe(dirs: &Dirs) -> io::Result<Probe> {
     for place in [dirs.clone(), dirs.without_runtime()] {
         let path = place.lock();
-        let file = match files::open_own(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(named(&path, &e)),
-        };
+        let found = files::if_there(files::open_own(&path)).map_err(|e| named(&path, &e))?;
+        let Some(file) = found else { continue };
         if lock::is_held(&file).map_err(|e| named(&path, &e))? {
             return Ok(Probe::Held { dirs: place, holder: read_word(file) });
         }

@@ -34,10 +34,7 @@ impl Hub {
             return Err(Denied::TooLate);
         }
         let begun = self.strike(&mut state, id, why)?;
-        let number = self.journal.last();
-        drop(state);
-        self.employ(begun);
-        Ok(self.sync(number)?)
+        Ok(self.confirm(state, begun)?)
     }
 
     /// Cancels a message unless it runs or is over. Says whether it did, once that is durable.
@@ -48,10 +45,7 @@ impl Hub {
             return Ok(false);
         }
         let begun = self.strike(&mut state, id, why)?;
-        let number = self.journal.last();
-        drop(state);
-        self.employ(begun);
-        self.sync(number)?;
+        self.confirm(state, begun)?;
         Ok(true)
     }
 
@@ -65,9 +59,8 @@ impl Hub {
         let record = Record::step(id, 0, self.stamp(), Step::Forgotten);
         // A reply that is still to be delivered.
         state.book.check(&record).map_err(|_| Denied::TooLate)?;
-        let number = self.write(&mut state, &record, Purpose::Completion)?;
-        drop(state);
-        Ok(self.sync(number)?)
+        self.write(&mut state, &record, Purpose::Completion)?;
+        Ok(self.confirm(state, Vec::new())?)
     }
 
     /// Records that a message is cancelled. An agent that runs for it is told to end, and keeps its

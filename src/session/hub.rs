@@ -177,10 +177,8 @@ impl Hub {
         let ids = if state.open { state.dispatch.rebound(bounds) } else { Vec::new() };
         // It may be what they wait for.
         state.hurry();
-        let begun = self.begin(&mut state, ids);
         self.alarm.notify_all();
-        drop(state);
-        self.employ(begun);
+        self.go_on(state, ids);
     }
 
     /// No turn begins any more; what waits stays in the journal. Does not wait for anything.

@@ -186,9 +186,7 @@ impl Hub {
     }
 
     fn session_of(&self, digest: Digest, who: Who, transcript_bytes: u64) -> Session {
-        let state = self.lock();
-        let line = state.dispatch.tickets(digest).count();
-        drop(state);
+        let line = self.lock().dispatch.tickets(digest).count();
         let running = self.running_in(digest);
         let queued = line - usize::from(running.is_some()).min(line);
         Session { who, running, queued, transcript_bytes }
