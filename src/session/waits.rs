@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::book::{Entry, Failing, Who};
 use super::cancel::Denied;
+use super::dispatch::Admission;
 use super::hub::{Hub, State, now};
 use super::id::Id;
 use super::life::Turn;
@@ -205,14 +206,22 @@ impl Hub {
             return Err(Denied::TooLate);
         }
         let session = entry.session();
+        let admission = state.dispatch.submit(id, session);
+        if let Admission::Refused(full) = admission {
+            return Err(Denied::Full(full));
+        }
         let record = Record::step(id, 0, self.stamp(), Step::Requeued);
-        self.write(&mut state, &record, Purpose::NewWork)?;
-        state.dispatch.restore(id, session);
-        let ids = state.dispatch.fill();
+        let written = self.write(&mut state, &record, Purpose::NewWork);
+        let ids = match (&written, admission) {
+            (Err(_), _) => state.dispatch.leave(id),
+            (Ok(_), Admission::Runs) => vec![id],
+            (Ok(_), _) => Vec::new(),
+        };
         let begun = self.begin(&mut state, ids);
         let number = self.journal.last();
         drop(state);
         self.employ(begun);
+        written?;
         Ok(self.sync(number)?)
     }
 }

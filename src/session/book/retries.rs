@@ -69,7 +69,8 @@ impl Book {
 
 impl Entry {
     /// Nothing was tried yet; its reply is delivered as if there had been none before.
-    pub(super) fn begin_anew(&mut self) {
+    pub(super) fn begin_anew(&mut self, number: u64) {
+        self.queued = number;
         (self.attempts, self.cuts, self.failing) = (0, 0, None);
         (self.outcome, self.ended) = (0, Stamp::default());
         if let Some(outgoing) = &mut self.delivery {
