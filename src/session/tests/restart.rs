@@ -224,3 +224,23 @@ fn a_crash_in_the_middle_of_a_reset_does_not_bring_back_what_was_said() {
     next.wait(new);
     assert_eq!(next.said("s"), [new], "the agent sees what was to be forgotten");
 }
+
+#[test]
+fn a_failed_turn_that_runs_again_is_said_once() {
+    let house = House::new(None);
+    let id = house.send("s", "x");
+    house.wait(id);
+    // It was killed after it had written the transcript, and before its end was recorded.
+    let records: Vec<(u64, String)> =
+        house.journal.all().into_iter().filter(|(_, json)| !json.contains("done")).collect();
+    let dir = TempDir::new("hub");
+    copy_sessions(&house, &dir);
+    let mut config = Config::default();
+    config.limits.max_attempts = 1;
+    let house = House::open(dir, Testing::of(&records), &config);
+    assert_eq!(house.wait(id).turn, Turn::Failed);
+    house.hub.retry(id).unwrap();
+    assert_eq!(house.wait(id).turn, Turn::Done);
+    assert_eq!(house.said("s"), [id]);
+    house.audit();
+}
