@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::book::{Book, Digest, Entry};
+use super::book::{Book, Digest};
 use super::clock::Clock;
 use super::dispatch::{Bounds, Dispatch};
 use super::id::Id;
@@ -121,10 +121,7 @@ impl Hub {
         let clock = Clock::new(book.clock(), book.newest(), clocks.boot(), clocks.read());
         // What comes before the hub is open waits behind what was there.
         let mut dispatch = Dispatch::new(Bounds { turns: 0, ..bounds(&settings.config) });
-        let open = book.entries().filter(|(_, entry)| !entry.turn.is_over());
-        let mut open: Vec<(Id, &Entry)> = open.collect();
-        open.sort_by_key(|(_, entry)| entry.queued);
-        for (id, entry) in open {
+        for (id, entry) in book.unfinished() {
             dispatch.restore(id, entry.session());
             if entry.turn == Turn::Resting {
                 dispatch.hold(id);

@@ -18,6 +18,13 @@ impl Book {
         }
     }
 
+    /// Messages whose turn is not over, in the order in which they took their places.
+    pub fn unfinished(&self) -> Vec<(Id, &Entry)> {
+        let mut all: Vec<_> = self.entries().filter(|(_, entry)| !entry.turn.is_over()).collect();
+        all.sort_by_key(|(_, entry)| entry.queued);
+        all
+    }
+
     /// An attempt failed, and the next one waits for its time.
     pub(super) fn put_off(&mut self, id: Id, retry: &Retry, at: Stamp) {
         let Some(place) = self.place(id) else { return };
