@@ -230,12 +230,13 @@ impl State {
     /// The agent may be back: whoever waits for it tries again within [`AGENT_BACK`], but for those
     /// whom the upstream itself told to wait.
     pub(super) fn hurry(&mut self) {
-        let asked = |failing: &Failing| failing.asked;
-        for (at, id) in &mut self.resting {
+        let (asked, now) = (|failing: &Failing| failing.asked, Instant::now());
+        // Once each: drawn again at every answer, all would come at the same moment.
+        for (at, id) in self.resting.iter_mut().filter(|(at, _)| *at > now + AGENT_BACK) {
             let failing = self.book.get(*id).and_then(|entry| entry.failing.as_deref());
             if !failing.is_some_and(asked) {
                 let share = u32::try_from(chance() % 1000).unwrap_or(0);
-                *at = (*at).min(Instant::now() + AGENT_BACK * share / 1000);
+                *at = now + AGENT_BACK * share / 1000;
             }
         }
     }
