@@ -121,6 +121,7 @@ impl Problem {
                 "already_finished",
                 "It is over, or not where this needs it to be.",
             ),
+            Denied::Full(full) => Problem::full(*full),
             Denied::Journal(refused) => Problem::journal(refused),
         }
     }

@@ -233,7 +233,7 @@ impl Record {
             _ if members.raw("essential") == Some("true") => {
                 return Err(format!(
                     "a record of kind {kind:?} is needed to understand what follows, and this \
-                     version does not know it: use the version that wrote it"
+                     version does not know it: {NEWER}"
                 ));
             }
             _ => return Ok(Record::Unknown { id: members.text("id")? }),
@@ -299,6 +299,13 @@ pub fn id_of(json: &str) -> Option<&str> {
 pub fn is_unknown(json: &str) -> bool {
     matches!(Record::parse(json), Ok(Record::Unknown { .. }))
 }
+
+/// Whether nobody but a newer gateway understands a record, and what follows it.
+pub fn is_essential(json: &str) -> bool {
+    Record::parse(json).is_err_and(|why| why.ends_with(NEWER))
+}
+
+const NEWER: &str = "use the version that wrote it";
 
 /// The members of a record as they stand: a start reads a hundred thousand records, and values of
 /// `serde_json` would take most of its time.

@@ -159,6 +159,7 @@ impl Book {
             cuts: 0,
             failing: None,
             accepted: number,
+            queued: number,
             outcome: 0,
             at: record.at.at,
             ended: Stamp::default(),
@@ -238,7 +239,7 @@ impl Book {
                     entry.cuts += u32::from(before == Turn::Running);
                 }
                 TurnEvent::Retry => entry.outcome = number,
-                TurnEvent::Requeued => entry.begin_anew(),
+                TurnEvent::Requeued => entry.begin_anew(number),
                 TurnEvent::Released => {}
                 TurnEvent::Done | TurnEvent::Failed | TurnEvent::Cancelled => {
                     (entry.outcome, entry.ended) = (number, at);

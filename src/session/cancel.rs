@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::book::{Digest, Who};
+use super::dispatch::Full;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::life::Turn;
@@ -16,6 +17,8 @@ pub enum Denied {
     Unknown,
     /// It is over, or not in the state that this needs.
     TooLate,
+    /// Too many wait for a turn.
+    Full(Full),
     Journal(Refused),
 }
 

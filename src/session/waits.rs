@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::book::{Entry, Failing, Who};
 use super::cancel::Denied;
 use super::clock::millis;
+use super::dispatch::Admission;
 use super::hub::{Hub, State, now};
 use super::id::Id;
 use super::life::Turn;
@@ -205,12 +206,20 @@ impl Hub {
             return Err(Denied::TooLate);
         }
         let session = entry.session();
+        let admission = state.dispatch.submit(id, session);
+        if let Admission::Refused(full) = admission {
+            return Err(Denied::Full(full));
+        }
         let record = Record::step(id, 0, self.stamp(), Step::Requeued);
-        self.write(&mut state, &record, Purpose::NewWork)?;
-        state.dispatch.restore(id, session);
-        let ids = state.dispatch.fill();
+        let written = self.write(&mut state, &record, Purpose::NewWork);
+        let ids = match (&written, admission) {
+            (Err(_), _) => state.dispatch.leave(id),
+            (Ok(_), Admission::Runs) => vec![id],
+            (Ok(_), _) => Vec::new(),
+        };
         let begun = self.begin(&mut state, ids);
-        Ok(self.confirm(state, begun)?)
+        self.confirm(state, begun)?;
+        Ok(written.map(drop)?)
     }
 }
 
@@ -218,12 +227,13 @@ impl State {
     /// The agent may be back: whoever waits for it tries again within [`AGENT_BACK`], but for those
     /// whom the upstream itself told to wait.
     pub(super) fn hurry(&mut self) {
-        let asked = |failing: &Failing| failing.asked;
-        for (at, id) in &mut self.resting {
+        let (asked, now) = (|failing: &Failing| failing.asked, Instant::now());
+        // Once each: drawn again at every answer, all would come at the same moment.
+        for (at, id) in self.resting.iter_mut().filter(|(at, _)| *at > now + AGENT_BACK) {
             let failing = self.book.get(*id).and_then(|entry| entry.failing.as_deref());
             if !failing.is_some_and(asked) {
                 let share = u32::try_from(random::number() % 1000).unwrap_or(0);
-                *at = (*at).min(Instant::now() + AGENT_BACK * share / 1000);
+                *at = now + AGENT_BACK * share / 1000;
             }
         }
     }

@@ -150,7 +150,8 @@ impl Hub {
         let transcript = match entry.session() {
             Some(session) => {
                 let mut settled = self.settle_transcript(session, &entry.who);
-                if entry.attempts > 1 && settled.is_ok() {
+                let again = entry.attempts > 1 || entry.queued != entry.accepted;
+                if again && settled.is_ok() {
                     settled = self.transcripts.take_back(session, id);
                 }
                 // A full disk must not keep accepted work from going on; what it lacks of the system it

@@ -243,3 +243,23 @@ fn nothing_runs_before_the_hub_is_open() {
         started.map(|(_, json)| json.contains(&old.to_string())).skip(1).collect();
     assert_eq!(order, [true, false], "those of earlier runs go first");
 }
+
+#[test]
+fn a_failed_turn_that_runs_again_is_said_once() {
+    let house = House::new(None);
+    let id = house.send("s", "x");
+    house.wait(id);
+    // It was killed after it had written the transcript, and before its end was recorded.
+    let records: Vec<(u64, String)> =
+        house.journal.all().into_iter().filter(|(_, json)| !json.contains("done")).collect();
+    let dir = TempDir::new("hub");
+    copy_sessions(&house, &dir);
+    let mut config = Config::default();
+    config.limits.max_attempts = 1;
+    let house = House::open(dir, Testing::of(&records), &config);
+    assert_eq!(house.wait(id).turn, Turn::Failed);
+    house.hub.retry(id).unwrap();
+    assert_eq!(house.wait(id).turn, Turn::Done);
+    assert_eq!(house.said("s"), [id]);
+    house.audit();
+}
