@@ -203,20 +203,25 @@ impl Journal for FileJournal {
         inner.syncing = false;
         // A compaction may have put a synced copy in the place of this file meanwhile.
         let replaced = !Arc::ptr_eq(&file, &inner.file);
-        let broken = match result {
-            Err(e) if !replaced => {
+        match result {
+            Ok(()) => inner.durable = inner.durable.max(last),
+            // Whether the copy is durable, whoever put it there has said.
+            Err(_) if replaced => {}
+            Err(e) => {
                 files::forget_cached(&file);
-                Some(inner.break_off(&format!("the disk did not keep the journal: {e}")))
+                inner.break_off(&format!("the disk did not keep the journal: {e}"));
             }
-            _ => None,
-        };
-        if broken.is_none() {
-            inner.durable = inner.durable.max(last);
         }
         self.publish(&inner);
         self.synced.notify_all();
-        drop(inner);
-        broken.map_or(Ok(()), |why| Err(Refused::Broken(why)))
+        match &inner.condition {
+            _ if inner.durable >= number => Ok(()),
+            Condition::Broken(why) => Err(Refused::Broken(why.clone())),
+            Condition::Good | Condition::Degraded(_) => {
+                drop(inner);
+                self.sync(number)
+            }
+        }
     }
 
     fn mark(&self) -> Result<(), Refused> {

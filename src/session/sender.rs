@@ -118,7 +118,14 @@ impl Hub {
             }
         };
         let record = Record::step(id, attempts + 1, self.stamp(), Step::Sending);
-        let written = self.write(&mut self.lock(), &record, Purpose::Completion);
+        let written = {
+            let mut state = self.lock();
+            // An operator may have had a failed turn run again: that text is not its reply any more.
+            if state.book.get(id).is_none_or(|now| now.outcome != entry.outcome) {
+                return Round::Next;
+            }
+            self.write(&mut state, &record, Purpose::Completion)
+        };
         let Ok(number) = written else {
             return Round::Stop(Some(Instant::now() + DISK_PAUSE));
         };

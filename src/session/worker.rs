@@ -131,7 +131,12 @@ impl Hub {
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                 return Outcome::Failed(format!("the message cannot be read back: {e}"));
             }
-            Err(e) => return Outcome::Short(format!("the message cannot be read now: {e}")),
+            Err(e) => {
+                let why = format!("the message cannot be read now: {e}");
+                // A disk may stay like this, and others want the place meanwhile.
+                let short = is_shortage(&e);
+                return if short { Outcome::Short(why) } else { Outcome::Temporary(why) };
+            }
         };
         if entry.who.session.is_some() && Command::read(&message.text).is_some() {
             // An operator's word to the gateway is none for the agent.

@@ -188,6 +188,24 @@ fn a_failure_that_cannot_be_read_is_not_delivered() {
     not_delivered_unread(Some("exit 3"), "\"failed\"");
 }
 
+/// A place of the disk that cannot be read keeps no place of a turn from others, and nothing is lost
+/// where it can be read again.
+#[test]
+fn a_message_that_cannot_be_read_for_a_while_waits_without_a_place() {
+    let dir = TempDir::new("hub");
+    let mut config = config(&dir, None);
+    config.limits.max_turns = 1;
+    let house = House::open(dir, Testing::new(), &config);
+    let bad = Some((r#""text":"first""#, std::io::ErrorKind::Other));
+    *house.journal.unreadable.lock().unwrap() = bad;
+    let (first, second) = (house.send("s", "first"), house.send("t", "second"));
+    assert_eq!(house.wait(second).turn, Turn::Done);
+    assert!(!house.message(first).turn.is_over());
+    *house.journal.unreadable.lock().unwrap() = None;
+    let first = house.wait(first);
+    assert_eq!((first.turn, first.reply.as_deref()), (Turn::Done, Some("first")));
+}
+
 /// Damage in a record costs the message that it belongs to, and holds up no other.
 #[test]
 fn a_damaged_reply_becomes_a_dead_letter_and_the_next_is_sent() {
