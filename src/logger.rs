@@ -6,7 +6,7 @@
 use std::env;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -22,7 +22,7 @@ use crate::sys::poll::{Interest, poll};
 use crate::sys::process::Pid;
 use crate::text::escaped;
 
-static LOGGER: OnceLock<Logger> = OnceLock::new();
+static LOGGER: Logger = Logger(Mutex::new(State { sink: Sink::Plain, lost: 0 }));
 
 struct Logger(Mutex<State>);
 
@@ -40,9 +40,11 @@ enum Sink {
     Syslog(Box<Syslog>),
 }
 
+type Connection = syslog::Logger<LoggerBackend, Format>;
+
 struct Syslog {
     process: String,
-    connection: Option<syslog::Logger<LoggerBackend, Format>>,
+    connection: Option<Connection>,
     /// It is left alone until then.
     again: Option<Instant>,
 }
@@ -74,33 +76,17 @@ pub fn set(level: LevelFilter, target: LogTarget, name: &str) {
             Sink::Syslog(Box::new(Syslog { process, connection: None, again: None }))
         }
     };
-    let mut sink = Some(sink);
-    let logger = LOGGER.get_or_init(|| {
-        let first = sink.take().unwrap_or(Sink::Plain);
-        Logger(Mutex::new(State { sink: first, lost: 0 }))
-    });
-    match sink {
-        Some(sink) => logger.lock().sink = sink,
-        // The first call: an error would mean that somebody else has set a logger, and nobody does.
-        None => drop(log::set_logger(logger)),
-    }
-    log::set_max_level(level);
-}
-
-/// Changes what is written down.
-pub fn set_level(level: LevelFilter) {
+    LOGGER.lock().sink = sink;
+    // An error means that this is not the first call: nobody else sets a logger.
+    let _ = log::set_logger(&LOGGER);
     log::set_max_level(level);
 }
 
 /// Whether stderr goes to the journal: `JOURNAL_STREAM` names its device and inode (systemd.exec(5)).
 fn stderr_is_journal() -> bool {
-    let Ok(stream) = env::var("JOURNAL_STREAM") else {
-        return false;
-    };
-    let Ok((device, inode)) = device_and_inode(io::stderr().as_fd()) else {
-        return false;
-    };
-    stream == format!("{device}:{inode}")
+    let stream = |(device, inode)| format!("{device}:{inode}");
+    let stderr = device_and_inode(io::stderr().as_fd()).map(stream);
+    stderr.is_ok_and(|stderr| env::var("JOURNAL_STREAM") == Ok(stderr))
 }
 
 impl Logger {
@@ -194,10 +180,15 @@ impl Syslog {
     /// Sends one message; where the daemon has gone, connects once more. Says whether it was sent.
     fn send(&mut self, level: Level, message: &str) -> bool {
         for _ in 0..2 {
-            if self.connection.is_none() && self.connect().is_err() {
+            let Ok(connection) = self.connected() else {
                 return false;
-            }
-            let sent = self.try_send(level, message);
+            };
+            let sent = match level {
+                Level::Error => connection.err(message),
+                Level::Warn => connection.warning(message),
+                Level::Info => connection.info(message),
+                Level::Debug | Level::Trace => connection.debug(message),
+            };
             if sent.is_ok() {
                 return true;
             }
@@ -211,17 +202,11 @@ impl Syslog {
         false
     }
 
-    fn try_send(&mut self, level: Level, message: &str) -> syslog::Result<()> {
-        let Some(connection) = &mut self.connection else { return Ok(()) };
-        match level {
-            Level::Error => connection.err(message),
-            Level::Warn => connection.warning(message),
-            Level::Info => connection.info(message),
-            Level::Debug | Level::Trace => connection.debug(message),
+    /// The connection, made anew where there is none.
+    fn connected(&mut self) -> Result<&mut Connection, ()> {
+        if self.connection.is_some() {
+            return self.connection.as_mut().ok_or(());
         }
-    }
-
-    fn connect(&mut self) -> Result<(), ()> {
         if self.again.is_some_and(|again| Instant::now() < again) {
             return Err(());
         }
@@ -235,9 +220,8 @@ impl Syslog {
             LoggerBackend::Udp(..) | LoggerBackend::Tcp(_) => Ok(()),
         }
         .map_err(drop)?;
-        self.connection = Some(connection);
         // A daemon that took the connection may go away at once: then try again without waiting.
         self.again = None;
-        Ok(())
+        Ok(self.connection.insert(connection))
     }
 }

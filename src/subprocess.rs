@@ -11,7 +11,7 @@ mod group;
 mod program;
 mod tree;
 
-pub use converse::{Answer, How, Order, Taken, capture, converse, feed, read_now};
+pub use converse::{Answer, How, Order, Taken, capture, converse, feed, read_now, take};
 pub use environment::environment;
 pub use program::{Program, find_program};
 pub use tree::Leftovers;
@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::limits::REAP_PATIENCE;
-use crate::sys::fd::{limit, set_limit_of};
+use crate::sys::fd::{limit, set_limit_of, set_nonblocking};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::proc;
 use crate::sys::process::{self, Pid, PidFd, Signal, Status};
@@ -138,7 +138,7 @@ impl Children {
         if let Some(tree) = tree.as_mut().filter(|_| !spawned.joined) {
             tree.without_group();
         }
-        Ok(Child {
+        let child = Child {
             pid,
             pidfd,
             stdin: spawned.stdin,
@@ -149,7 +149,11 @@ impl Children {
             reaped: false,
             slot,
             family: Arc::clone(self),
-        })
+        };
+        for pipe in [&child.stdin, &child.stdout, &child.stderr].into_iter().flatten() {
+            set_nonblocking(pipe.as_fd())?;
+        }
+        Ok(child)
     }
 
     /// Reaps what was handed to us and has ended. Children of our own are left to who waits for them.
@@ -209,7 +213,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A child of ours that is not reaped yet, and our ends of its pipes until they are taken.
+/// A child of ours that is not reaped yet, and our ends of its pipes, which do not block, until they
+/// are taken.
 #[derive(Debug)]
 pub struct Child {
     pub stdin: Option<File>,

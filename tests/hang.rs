@@ -233,11 +233,26 @@ fn a_marker_that_cannot_be_removed_holds_up_no_verdict() {
 #[test]
 fn a_stop_is_in_the_history_before_the_process_has_ended() {
     let home = Home::new();
-    let gateway = home.start();
+    assert_in_history(&home, &home.start());
+}
+
+#[test]
+fn a_stop_is_in_the_history_also_where_the_system_has_no_process_for_it() {
+    for error in [libc::EAGAIN, libc::ENOMEM] {
+        let home = Home::new();
+        let fault = Fault { call: "fork", error, when: When::From(1), on: "" };
+        let gateway = fault.into(home.launch(), &home).start();
+        assert_in_history(&home, &gateway);
+        assert!(!fault::hits(&home).is_empty(), "nothing was forked");
+    }
+}
+
+#[track_caller]
+fn assert_in_history(home: &Home, gateway: &Gateway) {
     let pid = gateway.pid();
     gateway.signal(libc::SIGINT);
     assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
-    let text = fs::read_to_string(home.state_dir().join("history.jsonl")).unwrap();
+    let text = fs::read_to_string(home.state_dir().join("history.jsonl")).unwrap_or_default();
     let line: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!((&line["exit"], &line["pid"]), (&0.into(), &pid.into()), "{line}");
     assert!(!home.control_socket().exists());

@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 
 use util::fault::{self, Fault, When};
 use util::sys::Lease;
-use util::{Caller, DEADLINE, Gateway, Home, Launch, Private, Tmpfs, eventually, pause};
+use util::{
+    Caller, DEADLINE, Gateway, Home, Launch, Private, Sandbox, Service, Tmpfs, UNIT, eventually,
+    pause,
+};
 
 // ------------------------------------------------------------- errors at the start ----
 
@@ -137,6 +140,30 @@ fn what_the_operator_must_mend_still_ends_a_start_with_78() {
     let fault = Fault { call: "read", error: libc::EIO, when: When::From(1), on: &upstream };
     fault.into(home.launch(), &home).spawn().finish(DEADLINE).assert_code(78);
     ends_with_78("client.key");
+}
+
+#[test]
+fn a_disk_that_fails_for_a_while_is_waited_for() {
+    fault::library();
+    Sandbox::user().run(|manager| {
+        let service = Service::install(manager, "", "");
+        let (home, config) = (manager.home(), service.config_file().display().to_string());
+        let marker = home.join("broken");
+        manager.write(&marker, "");
+        let when = When::While(&marker);
+        let fault = Fault { call: "openat", error: libc::EIO, when, on: &config };
+        let [(preload, library), (name, order)] =
+            fault.variables_in(&service.state_dir(), &home.join("faults"));
+        let text = format!(
+            "[Service]\nEnvironment=\"{preload}={library}\"\nEnvironment=\"{name}={order}\"\n"
+        );
+        manager.write_unit(&format!("{UNIT}.d/30-fault.conf"), &text);
+        assert_ne!(manager.systemctl(&["start", UNIT]).code(), 0);
+        service.unit().wait_for_journal("status=69");
+        service.unit().wait_for(&[("NRestarts", "2")]);
+        fs::remove_file(&marker).unwrap();
+        service.unit().wait_for(&[("ActiveState", "active")]);
+    });
 }
 
 // --------------------------------------------------------------------------- threads ----

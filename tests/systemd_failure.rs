@@ -8,7 +8,6 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
-use util::fault::{self, Fault, When};
 use util::{Sandbox, Service, UNIT, sys};
 
 #[test]
@@ -73,29 +72,5 @@ fn a_port_that_is_taken_is_waited_for() {
         drop(holder);
         service.unit().wait_for(&[("ActiveState", "active")]);
         assert_eq!(service.address(), address);
-    });
-}
-
-#[test]
-fn a_disk_that_fails_for_a_while_is_waited_for() {
-    fault::library();
-    Sandbox::user().run(|manager| {
-        let service = Service::install(manager, "", "");
-        let (home, config) = (manager.home(), service.config_file().display().to_string());
-        let marker = home.join("broken");
-        manager.write(&marker, "");
-        let when = When::While(&marker);
-        let fault = Fault { call: "openat", error: libc::EIO, when, on: &config };
-        let [(preload, library), (name, order)] =
-            fault.variables_in(&service.state_dir(), &home.join("faults"));
-        let text = format!(
-            "[Service]\nEnvironment=\"{preload}={library}\"\nEnvironment=\"{name}={order}\"\n"
-        );
-        manager.write_unit(&format!("{UNIT}.d/30-fault.conf"), &text);
-        assert_ne!(manager.systemctl(&["start", UNIT]).code(), 0);
-        service.unit().wait_for_journal("status=69");
-        service.unit().wait_for(&[("NRestarts", "2")]);
-        fs::remove_file(&marker).unwrap();
-        service.unit().wait_for(&[("ActiveState", "active")]);
     });
 }

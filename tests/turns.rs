@@ -47,6 +47,22 @@ fn second_time_lucky(home: &Home, gate: &Gate) -> (String, PathBuf) {
 
 // -------------------------------------------------------------------- kills ----
 
+/// An operator may restart the gateway as often as it takes: only crashes and kills count.
+#[test]
+fn stops_that_were_asked_for_wear_no_turn_out() {
+    let text = "echo x >> NOTES; [ $HERMES_ATTEMPT -gt 3 ] || exec sleep 600; echo made";
+    let more = "[limits]\nmax_attempts = 1\n[stop]\ndrain_timeout = \"10ms\"\n";
+    let (home, notes) = with_notes(text, more);
+    let mut gateway = home.start();
+    let id = gateway.api().accepted("work", "hello");
+    for stop in 1..=3 {
+        wait_for_lines(&notes, stop);
+        gateway = gateway.reborn_after(libc::SIGINT);
+    }
+    let message = gateway.api().finished(&id);
+    assert_eq!((&message["reply"], &message["attempts"]), (&json!("made"), &json!(4)), "{message}");
+}
+
 #[test]
 fn a_turn_that_a_kill_cut_short_runs_again() {
     let home = Home::new();

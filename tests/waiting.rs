@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use util::api::{code_of, id_of, session_path};
 use util::http::{Connection, Response, chat};
 use util::upstream::Line;
-use util::{Gateway, Home, Outage, Upstream};
+use util::{Gateway, Home, Outage, Upstream, script};
 
 const SESSION: (&str, &str) = ("X-Hermes-Session-Id", "s");
 
@@ -187,6 +187,16 @@ fn the_upstreams_words_reach_session_chats_and_responses() {
                 assert_eq!(answer.assert_status(status).json(), wanted, "{status} {target}");
             }
         }
+    }
+}
+
+#[test]
+fn a_turn_that_takes_too_long_is_the_same_error_with_and_without_a_session() {
+    let gateway = gateway(&format!("{}turn_timeout = \"200ms\"\n", script("exec sleep 600")));
+    for fields in [&[][..], &[SESSION]] {
+        let chat = chat("x", false);
+        let answer = gateway.api().begin("POST", "/v1/chat/completions", fields, &chat).response();
+        assert_eq!(code_of(answer, 504), "turn_timeout", "{fields:?}");
     }
 }
 

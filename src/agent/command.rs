@@ -3,7 +3,6 @@
 //! Whatever it starts ends with the turn, unless `agent.leftovers` keeps it; and a grandchild that
 //! holds stdout open holds nothing up.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -14,11 +13,8 @@ use serde_json::Value;
 use super::output::{Complaints, Text};
 use super::{Bounds, Outcome, Reply, Report, Turn, environment};
 use crate::config;
-use crate::limits::{
-    AGENT_READ, AGENT_READS, KEEP_ALIVE, KILL_AFTER, LOCK_PATIENCE, MAX_INSTRUCTIONS,
-};
-use crate::subprocess::{Child, Children, Program, Taken, feed, read_now};
-use crate::sys::fd::set_nonblocking;
+use crate::limits::{KEEP_ALIVE, KILL_AFTER, LOCK_PATIENCE, MAX_INSTRUCTIONS};
+use crate::subprocess::{Child, Children, Program, feed, take};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::{Signal, Status, is_shortage};
 use crate::text::escaped;
@@ -52,7 +48,7 @@ pub fn run(
         Err(e) => return missing(e),
     };
     let result = process.attend(turn, reply, bounds);
-    let status = process.end();
+    let status = process.child.end();
     process.complaints.finish(&mut |line| hear_line(turn, line, &mut process.usage));
     match (result, status) {
         (Err(e), _) | (Ok(None), Err(e)) => {
@@ -86,16 +82,8 @@ fn classify(status: Status, stderr: &str) -> Outcome {
 
 fn start(children: &Arc<Children>, agent: &config::Agent, turn: &Turn<'_>) -> io::Result<Process> {
     let program = Program::configured(&agent.command, environment::of(agent, turn))?;
-    let mut child = children.spawn_tree(&program, agent.leftovers, true)?;
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    for pipe in [&stdin, &stdout, &stderr].into_iter().flatten() {
-        set_nonblocking(pipe.as_fd())?;
-    }
     Ok(Process {
-        child,
-        stdin,
-        stdout,
-        stderr,
+        child: children.spawn_tree(&program, agent.leftovers, true)?,
         text: Text::default(),
         complaints: Complaints::default(),
         usage: None,
@@ -105,12 +93,9 @@ fn start(children: &Arc<Children>, agent: &config::Agent, turn: &Turn<'_>) -> io
     })
 }
 
-/// A running agent. The pipes are `None` once they have ended.
+/// A running agent.
 struct Process {
     child: Child,
-    stdin: Option<File>,
-    stdout: Option<File>,
-    stderr: Option<File>,
     text: Text,
     complaints: Complaints,
     /// What the agent says that it used.
@@ -133,7 +118,7 @@ impl Process {
             let keep_alive = bounds.deadline.min(self.quiet_since + KEEP_ALIVE);
             let until = ending.as_ref().map_or(keep_alive, |(_, kill_at)| *kill_at);
             let ready = self.wait(until, bounds, ending.is_some())?;
-            feed(&mut self.stdin, turn.text.as_bytes(), &mut self.written)?;
+            feed(&mut self.child.stdin, turn.text.as_bytes(), &mut self.written)?;
             let passed_on = self.pass_on(reply, bounds.max_reply, (ending.is_some(), ready.ended));
             self.hear(turn)?;
             if ready.ended {
@@ -187,9 +172,9 @@ impl Process {
             watched(Interest::read(bounds.cut)),
             watched(bounds.client.map_or_else(Interest::none, Interest::hangup)),
             watched(bounds.cancel.map_or_else(Interest::none, Interest::read)),
-            self.stdin.as_ref().map_or_else(Interest::none, |fd| Interest::write(fd.as_fd())),
-            self.stdout.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
-            self.stderr.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
+            self.child.stdin.as_ref().map_or_else(Interest::none, |fd| Interest::write(fd.as_fd())),
+            self.child.stdout.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
+            self.child.stderr.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
         ];
         poll(&mut interests, Some(timeout))?;
         let [ended, cut, client_gone, cancelled, ..] = interests.map(|interest| interest.ready());
@@ -204,41 +189,25 @@ impl Process {
         max_reply: usize,
         (ending, ended): (bool, bool),
     ) -> io::Result<Option<Outcome>> {
-        let Some(stdout) = &mut self.stdout else {
-            return Ok(None);
-        };
-        let mut chunk = [0; AGENT_READ];
-        let began = Instant::now();
-        for _ in 0..AGENT_READS {
+        let (began, mut outcome) = (Instant::now(), None);
+        take(&mut self.child.stdout, |bytes| {
+            if !ending {
+                self.replied += bytes.len();
+                self.quiet_since = Instant::now();
+                let text = self.text.push(bytes);
+                if self.replied > max_reply {
+                    let words =
+                        format!("the agent's reply is over limits.max_reply ({max_reply} bytes)");
+                    outcome = Some(Outcome::Failed(words));
+                } else if !text.is_empty() && reply.piece(&text).is_err() {
+                    outcome = Some(Outcome::ClientGone);
+                }
+            }
             // A client that reads slowly must not keep the deadline from being looked at. Once the
             // agent has ended, all that it has left is taken.
-            if !ended && began.elapsed() > LOCK_PATIENCE {
-                break;
-            }
-            match read_now(stdout, &mut chunk)? {
-                Taken::Nothing => break,
-                Taken::End => {
-                    self.stdout = None;
-                    break;
-                }
-                Taken::Bytes(_) if ending => {}
-                Taken::Bytes(n) => {
-                    self.replied += n;
-                    if self.replied > max_reply {
-                        let words = format!(
-                            "the agent's reply is over limits.max_reply ({max_reply} bytes)"
-                        );
-                        return Ok(Some(Outcome::Failed(words)));
-                    }
-                    self.quiet_since = Instant::now();
-                    let text = self.text.push(&chunk[..n]);
-                    if !text.is_empty() && reply.piece(&text).is_err() {
-                        return Ok(Some(Outcome::ClientGone));
-                    }
-                }
-            }
-        }
-        Ok(None)
+            outcome.is_none() && (ended || began.elapsed() <= LOCK_PATIENCE)
+        })?;
+        Ok(outcome)
     }
 
     fn last_piece(&mut self, reply: &mut dyn Reply, ending: bool) -> Option<Outcome> {
@@ -249,30 +218,11 @@ impl Process {
 
     /// Takes what came on stderr, line by line into the log.
     fn hear(&mut self, turn: &Turn<'_>) -> io::Result<()> {
-        let Some(stderr) = &mut self.stderr else {
-            return Ok(());
-        };
-        let mut chunk = [0; AGENT_READ / 4];
-        for _ in 0..AGENT_READS {
-            match read_now(stderr, &mut chunk)? {
-                Taken::Nothing => break,
-                Taken::End => {
-                    self.stderr = None;
-                    break;
-                }
-                Taken::Bytes(n) => {
-                    let usage = &mut self.usage;
-                    self.complaints.push(&chunk[..n], &mut |line| hear_line(turn, line, usage));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the group and reaps the leader.
-    fn end(&mut self) -> io::Result<Status> {
-        (self.stdin, self.stdout, self.stderr) = (None, None, None);
-        self.child.end()
+        take(&mut self.child.stderr, |bytes| {
+            let usage = &mut self.usage;
+            self.complaints.push(bytes, &mut |line| hear_line(turn, line, usage));
+            true
+        })
     }
 }
 

@@ -122,6 +122,17 @@ impl Refused {
             .to_string()
     }
 
+    /// What an agent says that did not answer in time (RFC 9110 section 15.6.5).
+    pub fn timed_out() -> Refused {
+        let error = json!({
+            "message": "The agent did not finish within agent.turn_timeout.",
+            "type": "server_error",
+            "param": null,
+            "code": "turn_timeout",
+        });
+        Refused { status: 504, error, retry_after: None }
+    }
+
     pub fn parse(json: &str) -> Option<Refused> {
         let mut value: Value = serde_json::from_str(json).ok()?;
         let status = u16::try_from(value["status"].as_u64()?).ok()?;
@@ -172,6 +183,23 @@ pub enum Outcome {
     Cancelled,
     /// The gateway is stopping.
     Cut,
+}
+
+impl Outcome {
+    /// Says in the log how a turn ended that is not done.
+    pub fn log(&self, message_id: &str) {
+        match self {
+            Outcome::Done => {}
+            Outcome::Temporary(_)
+            | Outcome::Crashed(_)
+            | Outcome::Failed(_)
+            | Outcome::Refused(_)
+            | Outcome::TimedOut => log::warn!("turn {message_id} did not end well: {self}"),
+            Outcome::ClientGone | Outcome::Cancelled | Outcome::Cut | Outcome::Short(_) => {
+                log::info!("turn {message_id} was ended: {self}");
+            }
+        }
+    }
 }
 
 impl fmt::Display for Outcome {

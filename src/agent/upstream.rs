@@ -95,10 +95,10 @@ impl<'a> Asking<'a> {
             };
             let mut begun = false;
             let outcome = self.exchange("POST", "/chat/completions", &body, &mut |answer| {
-                let reading = answer::Reading { asking: self, asked, max_reply };
+                let reading = answer::Reading { asking: self, reply, asked, max_reply };
                 match answer.status {
-                    200..=299 if streams => reading.stream(answer, reply, &mut begun),
-                    200..=299 => reading.whole(answer, reply, &mut begun),
+                    200..=299 if streams => reading.stream(answer, &mut begun),
+                    200..=299 => reading.whole(answer, &mut begun),
                     _ => reading.error(answer),
                 }
             });
@@ -147,14 +147,13 @@ impl<'a> Asking<'a> {
         if map.is_empty() {
             models.extend(self.listed().unwrap_or_default());
         }
-        let mut seen = Vec::new();
-        models.retain(|model| {
-            !seen.contains(model) && {
-                seen.push(model.clone());
-                true
+        let mut all = Vec::new();
+        for model in models {
+            if !all.contains(&model) {
+                all.push(model);
             }
-        });
-        models
+        }
+        all
     }
 
     /// The upstream's own list, if it tells it soon.

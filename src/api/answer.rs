@@ -181,7 +181,7 @@ impl Native for Answer<'_> {
 }
 
 /// A response, which may be the repetition of an earlier one.
-fn marked(response: Response, replayed: bool) -> Response {
+pub fn marked(response: Response, replayed: bool) -> Response {
     if replayed { response.header(idempotency::REPLAYED, "true") } else { response }
 }
 

@@ -1,6 +1,5 @@
 //! Chat over a durable message: its reply is passed on while somebody is there to take it.
 
-use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -12,7 +11,6 @@ use crate::agent::Reply;
 use crate::limits::{KEEP_ALIVE, LONGEST_REPLY};
 use crate::session::id::Id;
 use crate::session::life::Turn as Stage;
-use crate::session::place::NoPlace;
 use crate::session::submit::{Draft, Submitted};
 use crate::session::waits::HeldUp;
 use crate::sys::fd::Event;
@@ -26,9 +24,8 @@ pub fn carry(
     client: &dyn AsFd,
     answer: &mut Answer<'_>,
 ) -> Result<(), Option<Problem>> {
-    let broken = |e: io::Error| Problem::no_place(&NoPlace::Failed(e));
     // Before it is accepted: who is told to try again must not find it done twice.
-    let event = Event::new().map_err(broken)?;
+    let event = Event::new().map_err(|e| Problem::short(&e))?;
     let keyed = draft.key.is_some();
     let (id, replayed) = match submit(service, draft)? {
         Submitted::New { id, .. } => (id, false),
@@ -90,7 +87,6 @@ impl Waiter<'_> {
         answer: &mut Answer<'_>,
     ) -> Result<bool, Option<Problem>> {
         let hub = &self.service.hub;
-        let broken = |e: io::Error| Problem::no_place(&NoPlace::Failed(e));
         let Some(watch) = hub.watch(self.id, event) else { return Ok(false) };
         let (streams, mut attempt, mut offset) = (answer.streams(), 0, 0);
         loop {
@@ -119,7 +115,8 @@ impl Waiter<'_> {
                 Interest::hangup(client.as_fd()),
                 Interest::read(hub.cut.as_fd()),
             ];
-            let quiet = poll(&mut interests, Some(KEEP_ALIVE)).map_err(broken)? == 0;
+            let quiet =
+                poll(&mut interests, Some(KEEP_ALIVE)).map_err(|e| Problem::short(&e))? == 0;
             // A stream that has begun has no status any more, and the next thing may be an error.
             if quiet && (held.is_none() || offset > 0) {
                 answer.idle().map_err(|_| None)?;

@@ -1,20 +1,19 @@
 //! `POST /v1/chat/completions`: OpenAI's chat, whole or streamed. The last user message is the turn.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use super::answer::Shape;
 use super::ask::{self, Manner};
 use super::error::Problem;
 use super::turn::Order;
 use crate::agent::Report;
 use crate::http::sse;
+use crate::session::hub::now;
 use crate::text::quoted;
 
 /// Reads the body of a chat completion.
 pub fn read(body: &[u8], manner: Manner) -> Result<Order, Problem> {
     let ask = ask::chat(body, manner)?;
     let (model, include_usage) = (ask.model.clone(), ask.include_usage);
-    let shape = Box::new(Words { model, include_usage, created: seconds() });
+    let shape = Box::new(Words { model, include_usage, created: now() / 1000 });
     Ok(Order { ask, stored: false, shape })
 }
 
@@ -83,9 +82,4 @@ impl Shape for Words {
     fn is_native(&self) -> bool {
         true
     }
-}
-
-/// Seconds since 1970.
-pub fn seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

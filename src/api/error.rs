@@ -62,12 +62,15 @@ impl Problem {
             NoPlace::Full(full) => Problem::full(*full),
             NoPlace::TimedOut => Problem::new(503, "no_turn", "No turn came free in time."),
             NoPlace::Cut => Problem::stopping(),
-            NoPlace::Failed(e) => {
-                Problem::new(503, "no_turn", format!("The gateway is short of resources: {e}."))
-            }
+            NoPlace::Failed(e) => Problem::short(e),
             NoPlace::Gone => return None,
         };
         Some(problem)
+    }
+
+    /// The system refuses what a turn needs.
+    pub fn short(e: &std::io::Error) -> Problem {
+        Problem::new(503, "no_turn", format!("The gateway is short of resources: {e}."))
     }
 
     fn full(full: Full) -> Problem {
@@ -119,6 +122,7 @@ impl Problem {
                 "The message's state does not allow that: only what waits or runs can be cancelled, only \
                  a failed turn or a dead letter tried again, only a dead letter dropped.",
             ),
+            Denied::Full(full) => Problem::full(*full),
             Denied::Journal(refused) => Problem::journal(refused),
         }
     }
@@ -132,11 +136,7 @@ impl Problem {
             }
             Outcome::Failed(words) => Some(Problem::new(502, "agent_failed", words)),
             Outcome::Refused(refused) => Some(Problem::upstream(*refused)),
-            Outcome::TimedOut => Some(Problem::new(
-                504,
-                "turn_timeout",
-                "The agent did not finish within agent.turn_timeout.",
-            )),
+            Outcome::TimedOut => Some(Problem::upstream(Upstream::timed_out())),
             Outcome::Cut | Outcome::Cancelled => Some(Problem::stopping()),
         }
     }

@@ -29,26 +29,17 @@ impl Failures {
     /// Counts one more wrong key from an address.
     pub fn count(&mut self, address: IpAddr, now: Instant) -> Told {
         let place = place(address);
-        let over = |record: &Record| now.saturating_duration_since(record.since) >= FAILURE_WINDOW;
-        let at = match self.0.iter().position(|record| record.place == place) {
-            Some(at) if !over(&self.0[at]) => at,
-            known => {
-                let record = Record { place, since: now, count: 0 };
-                // The oldest makes room: it is the nearest to being forgotten anyway.
-                let oldest = || self.0.iter().enumerate().min_by_key(|(_, record)| record.since);
-                let full = self.0.len() >= MAX_FAILING_ADDRESSES;
-                match known.or(oldest().filter(|_| full).map(|(at, _)| at)) {
-                    Some(at) => {
-                        self.0[at] = record;
-                        at
-                    }
-                    None => {
-                        self.0.push(record);
-                        self.0.len() - 1
-                    }
-                }
+        let age = |record: &Record| now.saturating_duration_since(record.since);
+        self.0.retain(|record| age(record) < FAILURE_WINDOW);
+        let known = self.0.iter().position(|record| record.place == place);
+        let at = known.unwrap_or_else(|| {
+            // The oldest makes room: it is the nearest to being forgotten anyway.
+            if self.0.len() >= MAX_FAILING_ADDRESSES {
+                self.0.remove(0);
             }
-        };
+            self.0.push(Record { place, since: now, count: 0 });
+            self.0.len() - 1
+        });
         let record = &mut self.0[at];
         record.count = record.count.saturating_add(1);
         if record.count <= MAX_FAILURES {

@@ -1,11 +1,13 @@
 //! Messages: accepted durably, asked after, waited for, cancelled; and the dead-letter list.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use super::Service;
+use super::answer::marked;
+use super::ask::{bad, object, take, take_text};
 use super::auth::Authenticated;
 use super::error::Problem;
 use super::idempotency;
@@ -32,39 +34,41 @@ pub fn post(
     proof: &Authenticated,
     session: Option<&str>,
 ) -> Result<(), Closed> {
-    if let Err(problem) = must_be_json(request) {
-        return connection.respond(request, problem.response());
-    }
-    let settings = service.settings();
-    let body = connection.read_body(request, settings.config.limits.max_body)?;
-    let taken = service.parsing(body.len(), || {
+    let response = match json_body(connection, request, service)? {
+        Ok(body) => take_in(connection.as_fd(), request, service, proof, (session, body)),
+        Err(problem) => Err(problem),
+    };
+    connection.respond(request, response.unwrap_or_else(|problem| problem.response()))
+}
+
+fn take_in(
+    client: BorrowedFd<'_>,
+    request: &Request,
+    service: &Service,
+    proof: &Authenticated,
+    (session, body): (Option<&str>, Vec<u8>),
+) -> Result<Response, Problem> {
+    let busy = service.settings().config.session.busy;
+    let (draft, wait) = service.parsing(body.len(), || {
         let wait = wait_of(request)?;
-        let mut draft = read(&body, session, proof.principal(), settings.config.session.busy)?;
+        let mut draft = read(&body, session, proof.principal(), busy)?;
         draft.who.session.as_deref().map_or(Ok(()), |session| proof.check_session(session))?;
         draft.key = idempotency::key(request, proof, &body)?;
         Ok((draft, wait))
-    });
+    })?;
     drop(body);
-    let (draft, wait) = match taken {
-        Ok(taken) => taken,
-        Err(problem) => return respond_with(connection, request, &problem),
-    };
     let (session, mode) = (draft.who.session.clone(), draft.mode);
-    let submitted = match submit(service, draft) {
-        Ok(submitted) => submitted,
-        Err(problem) => return respond_with(connection, request, &problem),
-    };
-    let (id, interrupted, known) = match submitted {
-        Submitted::New { id, interrupted, .. } => (id, interrupted, false),
-        Submitted::Known(id) => (id, None, true),
+    let submitted = submit(service, draft)?;
+    let (id, position, interrupted, known) = match submitted {
+        Submitted::New { id, position, interrupted } => (id, position, interrupted, false),
+        Submitted::Known(id) => (id, 1, None, true),
     };
     let _held = service.hub.hold(id);
-    let over = known || matches!(&submitted, Submitted::New { position: 0, .. });
-    if wait > Duration::ZERO || over {
-        match service.hub.wait(id, connection.as_fd(), wait) {
-            Ok(Waited::Over) => return answer(connection, request, service, (id, 200), known),
+    if wait > Duration::ZERO || known || position == 0 {
+        match service.hub.wait(id, client, wait) {
+            Ok(Waited::Over) => return Ok(shown(service, (id, 200), known)),
             Ok(Waited::NotYet | Waited::Gone) if known => {
-                return answer(connection, request, service, (id, 202), known);
+                return Ok(shown(service, (id, 202), known));
             }
             // Who closed only its own side still reads.
             Ok(Waited::NotYet | Waited::Gone) => {}
@@ -72,10 +76,6 @@ pub fn post(
             Err(e) => log::warn!("message {id} cannot be waited for: {e}"),
         }
     }
-    let position = match submitted {
-        Submitted::New { position, .. } => position,
-        Submitted::Known(_) => 1,
-    };
     let (begun, at) = service.hub.glance(id).unwrap_or((true, now()));
     let status = if begun { "running" } else { "queued" };
     let mode = match mode {
@@ -88,7 +88,7 @@ pub fn post(
         interrupted.map_or_else(|| "null".to_owned(), |id| format!("\"{id}\"")),
         rfc3339(at),
     );
-    connection.respond(request, json(202, body))
+    Ok(json(202, body))
 }
 
 /// Hands a message in, or carries out the command that it is.
@@ -111,50 +111,40 @@ pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, Problem> {
 
 /// `GET /v1/messages/{id}`.
 pub fn get(
-    connection: &mut Connection,
+    client: BorrowedFd<'_>,
     request: &Request,
     service: &Service,
     proof: &Authenticated,
     id: &str,
-) -> Result<(), Closed> {
-    let found = wait_of(request).and_then(|wait| Ok((wait, find(service, proof, id)?)));
-    let (wait, message) = match found {
-        Ok(found) => found,
-        Err(problem) => return respond_with(connection, request, &problem),
-    };
+) -> Result<Response, Problem> {
+    let wait = wait_of(request)?;
+    let message = find(service, proof, id)?;
     let _held = service.hub.hold(message.id);
     if !message.turn.is_over() && wait > Duration::ZERO {
-        match service.hub.wait(message.id, connection.as_fd(), wait) {
+        match service.hub.wait(message.id, client, wait) {
             Ok(Waited::Over | Waited::NotYet | Waited::Gone) => {
-                return answer(connection, request, service, (message.id, 200), false);
+                return Ok(shown(service, (message.id, 200), false));
             }
             Err(e) => log::warn!("message {id} cannot be waited for: {e}"),
         }
     }
-    connection.respond(request, json(200, message.to_json()))
+    Ok(json(200, message.to_json()))
 }
 
 /// `DELETE /v1/messages/{id}`: cancels it.
 pub fn cancel(
-    connection: &mut Connection,
-    request: &Request,
+    client: BorrowedFd<'_>,
     service: &Service,
     proof: &Authenticated,
     id: &str,
-) -> Result<(), Closed> {
-    let cancelled = find(service, proof, id).and_then(|message| {
-        let why = format!("cancelled by {}", proof.principal());
-        let cancelled = service.hub.cancel(message.id, &why);
-        cancelled.map(|()| message.id).map_err(|denied| Problem::denied(&denied))
-    });
-    let id = match cancelled {
-        Ok(id) => id,
-        Err(problem) => return respond_with(connection, request, &problem),
-    };
+) -> Result<Response, Problem> {
+    let id = find(service, proof, id)?.id;
+    let why = format!("cancelled by {}", proof.principal());
+    service.hub.cancel(id, &why).map_err(|denied| Problem::denied(&denied))?;
     let _held = service.hub.hold(id);
     // A running agent has a moment to end; whatever comes of it is shown.
-    let _ = service.hub.wait(id, connection.as_fd(), MAX_WAIT);
-    answer(connection, request, service, (id, 200), false)
+    let _ = service.hub.wait(id, client, MAX_WAIT);
+    Ok(shown(service, (id, 200), false))
 }
 
 /// `GET /v1/messages?status=failed`: those whose turn failed, newest first.
@@ -164,8 +154,7 @@ pub fn failed(
     proof: &Authenticated,
 ) -> Result<Response, Problem> {
     if request.query() != Some("status=failed") {
-        let message = "A list of messages takes one parameter: status=failed.";
-        return Err(Problem::new(400, "bad_request", message));
+        return Err(bad("A list of messages takes one parameter: status=failed."));
     }
     let failed = service.hub.failed(&|who| proof.sees(who));
     let failed = failed.map_err(|refused| Problem::journal(&refused))?;
@@ -209,36 +198,34 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
     found.filter(|message| proof.sees(&message.who)).ok_or_else(unknown)
 }
 
-/// Answers with a message as it is now. `known`: its idempotency key was.
-fn answer(
-    connection: &mut Connection,
-    request: &Request,
-    service: &Service,
-    (id, status): (Id, u16),
-    known: bool,
-) -> Result<(), Closed> {
+/// A message as it is now. `known`: its idempotency key was.
+fn shown(service: &Service, (id, status): (Id, u16), known: bool) -> Response {
     let response = match service.hub.message(id) {
         Ok(Some(message)) => json(status, message.to_json()),
         Ok(None) => Problem::new(404, "not_found", "The message is not known any more.").response(),
         Err(refused) => Problem::journal(&refused).response(),
     };
-    let replayed = if known { response.header(idempotency::REPLAYED, "true") } else { response };
-    connection.respond(request, replayed)
+    marked(response, known)
 }
 
-pub fn must_be_json(request: &Request) -> Result<(), Problem> {
+/// The body of a request, which must be JSON.
+pub fn json_body(
+    connection: &mut Connection,
+    request: &Request,
+    service: &Service,
+) -> Result<Result<Vec<u8>, Problem>, Closed> {
     let kind = request.header_text("Content-Type").unwrap_or("");
     let essence = kind.split(';').next().unwrap_or("").trim();
     if essence.eq_ignore_ascii_case("application/json") {
-        return Ok(());
+        let most = service.settings().config.limits.max_body;
+        return connection.read_body(request, most).map(Ok);
     }
     let message = "The body must be JSON, and say so: Content-Type: application/json.";
-    Err(Problem::new(415, "not_json", message))
+    Ok(Err(Problem::new(415, "not_json", message)))
 }
 
 /// `?wait=SECONDS`.
 fn wait_of(request: &Request) -> Result<Duration, Problem> {
-    let bad = |what: String| Err(Problem::new(400, "bad_request", what));
     let most = MAX_WAIT.as_secs();
     let mut wait = Duration::ZERO;
     for pair in request.query().unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
@@ -246,10 +233,10 @@ fn wait_of(request: &Request) -> Result<Duration, Problem> {
         let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
         match value.parse::<u64>() {
             _ if name != "wait" => {
-                return bad("The only parameter here is wait=SECONDS.".to_owned());
+                return Err(bad("The only parameter here is wait=SECONDS."));
             }
             Ok(seconds) if digits && seconds <= most => wait = Duration::from_secs(seconds),
-            Ok(_) | Err(_) => return bad(format!("wait takes 0 to {most} whole seconds.")),
+            Ok(_) | Err(_) => return Err(bad(format!("wait takes 0 to {most} whole seconds."))),
         }
     }
     Ok(wait)
@@ -261,65 +248,48 @@ pub(super) fn read(
     principal: &str,
     busy: Busy,
 ) -> Result<Draft, Problem> {
-    let bad = |message: String| Problem::new(400, "bad_request", message);
-    let value: Value =
-        serde_json::from_slice(body).map_err(|e| bad(format!("The body is not JSON: {e}.")))?;
-    let Value::Object(fields) = value else {
-        return Err(bad("The body must be a JSON object with \"text\".".to_owned()));
-    };
-    for name in fields.keys() {
-        if !FIELDS.split(", ").any(|known| known == name) {
-            return Err(bad(format!("There is no field {name:?}; there are {FIELDS}.")));
-        }
+    let mut fields = object(body)?;
+    if let Some(name) = fields.keys().find(|name| !FIELDS.split(", ").any(|known| known == *name)) {
+        return Err(bad(format!("There is no field {name:?}; there are {FIELDS}.")));
     }
-    let text = text_of(&fields, "text")?;
-    let text = text.filter(|text| !text.is_empty());
-    let text = text.ok_or_else(|| bad("\"text\" must be text, and not empty.".to_owned()))?;
-    let session = match (session, text_of(&fields, "session")?) {
-        (Some(_), Some(_)) => return Err(bad("The session is in the path already.".to_owned())),
+    let text = take_text(&mut fields, "text")?.filter(|text| !text.is_empty());
+    let text = text.ok_or_else(|| bad("\"text\" must be text, and not empty."))?;
+    let session = match (session, take_text(&mut fields, "session")?) {
+        (Some(_), Some(_)) => return Err(bad("The session is in the path already.")),
         (Some(session), None) => Some(session.to_owned()),
         (None, session) => session,
     };
     if let Some(session) = &session {
         check_session(session)?;
     }
-    let mode = match text_of(&fields, "mode")?.as_deref() {
+    let mode = match take_text(&mut fields, "mode")?.as_deref() {
         None => busy,
         Some("queue") => Busy::Queue,
         Some("interrupt") => Busy::Interrupt,
-        Some(_) => return Err(bad("\"mode\" must be \"queue\" or \"interrupt\".".to_owned())),
+        Some(_) => return Err(bad("\"mode\" must be \"queue\" or \"interrupt\".")),
     };
     Ok(Draft {
         who: Who { principal: principal.to_owned(), session },
         text,
         context: None,
-        attachments: attachments(&fields)?,
-        deliver: text_of(&fields, "deliver")?,
+        attachments: attachments(&mut fields)?,
+        deliver: take_text(&mut fields, "deliver")?,
         mode,
         key: None,
     })
 }
 
-fn text_of(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, Problem> {
-    match fields.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(Problem::new(400, "bad_request", format!("{name:?} must be text."))),
-    }
-}
-
-fn attachments(fields: &Map<String, Value>) -> Result<Vec<String>, Problem> {
-    let bad = || {
-        let message = format!(
+fn attachments(fields: &mut Map<String, Value>) -> Result<Vec<String>, Problem> {
+    let wrong = || {
+        bad(format!(
             "\"attachments\" must be a list of at most {MAX_ATTACHMENTS} references of at most \
              {MAX_ATTACHMENT} bytes of text each."
-        );
-        Problem::new(400, "bad_request", message)
+        ))
     };
-    let list = match fields.get("attachments") {
-        None | Some(Value::Null) => return Ok(Vec::new()),
+    let list = match take(fields, "attachments") {
+        None => return Ok(Vec::new()),
         Some(Value::Array(list)) if list.len() <= MAX_ATTACHMENTS => list,
-        Some(_) => return Err(bad()),
+        Some(_) => return Err(wrong()),
     };
     let reference = |item: &Value| match item.as_str() {
         Some(text)
@@ -327,7 +297,7 @@ fn attachments(fields: &Map<String, Value>) -> Result<Vec<String>, Problem> {
         {
             Ok(text.to_owned())
         }
-        Some(_) | None => Err(bad()),
+        Some(_) | None => Err(wrong()),
     };
     list.iter().map(reference).collect()
 }
@@ -343,14 +313,6 @@ pub fn check_session(session: &str) -> Result<(), Problem> {
 
 pub fn json(status: u16, body: String) -> Response {
     Response::new(status, "application/json", body.into_bytes())
-}
-
-pub fn respond_with(
-    connection: &mut Connection,
-    request: &Request,
-    problem: &Problem,
-) -> Result<(), Closed> {
-    connection.respond(request, problem.response())
 }
 
 #[cfg(test)]

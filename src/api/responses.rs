@@ -9,12 +9,12 @@ use super::Service;
 use super::answer::Shape;
 use super::ask::{Ask, bad, check_part, object, take, take_bool, take_common, take_text};
 use super::auth::Authenticated;
-use super::chat::seconds;
 use super::error::Problem;
 use super::messages::{find, json as answer_json};
 use super::turn::Order;
 use crate::agent::{Report, own, text_of};
 use crate::http::{Response, sse};
+use crate::session::hub::now;
 use crate::session::id::Id;
 use crate::session::life::Turn;
 use crate::session::message::Message;
@@ -33,7 +33,7 @@ pub fn order(
     let (ask, about) = read(body)?;
     check_previous(service, proof, session, &about)?;
     let stored = about.stored;
-    let shape = Words { about, number: 0, text: String::new(), created: seconds() };
+    let shape = Words { about, number: 0, text: String::new(), created: now() / 1000 };
     Ok(Order { ask, stored, shape: Box::new(shape) })
 }
 
@@ -110,7 +110,7 @@ pub(super) struct About {
 
 impl About {
     /// Reads back what [`read`] has put into a message's context.
-    fn read(context: &str) -> Option<About> {
+    pub(super) fn read(context: &str) -> Option<About> {
         let mut context: Value = serde_json::from_str(context).ok()?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
         Some(About {
@@ -181,12 +181,6 @@ pub(super) fn read(body: &[u8]) -> Result<(Ask, About), Problem> {
     let context = Some(context.to_string());
     let ask = Ask { model: model.clone(), text, stream, include_usage: true, context };
     Ok((ask, About { model, previous, instructions, metadata, stored }))
-}
-
-/// Whether a stored response can be told from its context alone.
-#[cfg(any(test, fuzzing))]
-pub(super) fn reads_back(context: &str, about: &About) -> bool {
-    About::read(context).as_ref() == Some(about)
 }
 
 /// An item of the input as a chat message.

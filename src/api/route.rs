@@ -1,5 +1,6 @@
 //! Paths and methods, and the order of judgement before a handler runs.
 
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use super::auth::{Authenticated, Origin, authenticate};
@@ -81,62 +82,31 @@ impl<'a> Route<'a> {
         (!rest.is_empty()).then_some(route)
     }
 
-    fn allowed(self) -> &'static str {
+    /// The methods that it takes, and what `[keys.NAME] routes` calls its group.
+    fn about(self) -> (&'static str, &'static str) {
         match self {
-            Route::Health
-            | Route::Ready
-            | Route::Models
-            | Route::Model(_)
-            | Route::Status
-            | Route::Sessions
-            | Route::DeadLetters => "GET, HEAD",
-            Route::SessionEvents(_) => "GET",
-            Route::Messages => "GET, HEAD, POST",
-            Route::Chat
-            | Route::Responses
-            | Route::MessageRetry(_)
-            | Route::SessionMessages(_)
-            | Route::DeadLetterRetry(_)
-            | Route::Compact => "POST",
-            Route::Message(_) | Route::Response(_) | Route::Session(_) => "GET, HEAD, DELETE",
-            Route::DeadLetter(_) => "DELETE",
+            Route::Health | Route::Ready | Route::Models | Route::Model(_) => ("GET, HEAD", "chat"),
+            Route::Chat | Route::Responses => ("POST", "chat"),
+            Route::Response(_) => ("GET, HEAD, DELETE", "chat"),
+            Route::Messages => ("GET, HEAD, POST", "messages"),
+            Route::Message(_) | Route::Session(_) => ("GET, HEAD, DELETE", "messages"),
+            Route::Sessions | Route::DeadLetters => ("GET, HEAD", "messages"),
+            Route::MessageRetry(_) | Route::SessionMessages(_) | Route::DeadLetterRetry(_) => {
+                ("POST", "messages")
+            }
+            Route::SessionEvents(_) => ("GET", "messages"),
+            Route::DeadLetter(_) => ("DELETE", "messages"),
+            Route::Status => ("GET, HEAD", "status"),
+            Route::Compact => ("POST", "journal"),
         }
+    }
+
+    fn allowed(self) -> &'static str {
+        self.about().0
     }
 
     fn allows(self, method: Method) -> bool {
-        let name = match method {
-            Method::Get => "GET",
-            Method::Head => "HEAD",
-            Method::Post => "POST",
-            Method::Delete => "DELETE",
-            Method::Put | Method::Patch | Method::Options | Method::Other => return false,
-        };
-        self.allowed().split(", ").any(|allowed| allowed == name)
-    }
-
-    /// What `[keys.NAME] routes` calls it.
-    fn group(self) -> &'static str {
-        match self {
-            Route::Chat
-            | Route::Responses
-            | Route::Response(_)
-            | Route::Models
-            | Route::Model(_)
-            | Route::Health
-            | Route::Ready => "chat",
-            Route::Messages
-            | Route::Message(_)
-            | Route::MessageRetry(_)
-            | Route::Sessions
-            | Route::Session(_)
-            | Route::SessionMessages(_)
-            | Route::SessionEvents(_)
-            | Route::DeadLetters
-            | Route::DeadLetter(_)
-            | Route::DeadLetterRetry(_) => "messages",
-            Route::Status => "status",
-            Route::Compact => "journal",
-        }
+        self.allowed().split(", ").any(|allowed| Method::new(allowed) == method)
     }
 
     /// Whether it begins something, or may wait for it: not during a drain, and not on the last
@@ -232,10 +202,8 @@ fn handle(
         Route::SessionEvents(session) => {
             return sessions::events(connection, request, service, proof, session);
         }
-        Route::Message(id) if deletes => {
-            return messages::cancel(connection, request, service, proof, id);
-        }
-        Route::Message(id) => return messages::get(connection, request, service, proof, id),
+        Route::Message(id) if deletes => messages::cancel(connection.as_fd(), service, proof, id),
+        Route::Message(id) => messages::get(connection.as_fd(), request, service, proof, id),
         Route::Models => Ok(status::models(service, proof)),
         Route::Model(name) => status::model(service, proof, name),
         Route::Response(id) if deletes => responses::delete(service, proof, id),
@@ -309,8 +277,9 @@ fn admit<'r>(
     let Some(route) = route else {
         return Err(Problem::new(404, "not_found", "There is nothing at this path."));
     };
-    if !proof.opens(route.group()) {
-        let (group, principal) = (route.group(), proof.principal());
+    let (_, group) = route.about();
+    if !proof.opens(group) {
+        let principal = proof.principal();
         let message = format!(
             "The key of {principal} does not open {group:?}; its role and routes stand in \
              [keys.{principal}]."

@@ -4,9 +4,10 @@ use std::os::fd::AsFd;
 
 use super::Service;
 use super::answer::sse_head;
+use super::ask::bad;
 use super::auth::Authenticated;
 use super::error::Problem;
-use super::messages::{check_session, json, respond_with};
+use super::messages::{check_session, json};
 use crate::http::{Closed, Connection, Request, Response, Stream, sse};
 use crate::limits::{KEEP_ALIVE, MAX_PIECE};
 use crate::session::book::Who;
@@ -76,17 +77,14 @@ pub fn events(
     proof: &Authenticated,
     session: &str,
 ) -> Result<(), Closed> {
-    let begun = who(proof, session).and_then(|who| Ok((who, last_event(request)?)));
-    let (who, last) = match begun {
+    let begun = who(proof, session).and_then(|who| {
+        let last = last_event(request)?;
+        let short = |e| Problem::new(503, "unavailable", format!("No descriptor: {e}."));
+        Ok((who, last, service.hub.follow().map_err(short)?))
+    });
+    let (who, last, follow) = match begun {
         Ok(begun) => begun,
-        Err(problem) => return respond_with(connection, request, &problem),
-    };
-    let follow = match service.hub.follow() {
-        Ok(follow) => follow,
-        Err(e) => {
-            let problem = Problem::new(503, "unavailable", format!("No descriptor: {e}."));
-            return respond_with(connection, request, &problem);
-        }
+        Err(problem) => return connection.respond(request, problem.response()),
     };
     // An id from a journal that is no more would mean silence.
     let newest = service.hub.last_record();
@@ -128,8 +126,7 @@ fn last_event(request: &Request) -> Result<Option<u64>, Problem> {
     };
     let text = std::str::from_utf8(id).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
     let number = text.and_then(|text| text.parse().ok());
-    let bad = || Problem::new(400, "bad_request", "Last-Event-ID takes the id of an event.");
-    number.map(Some).ok_or_else(bad)
+    number.map(Some).ok_or_else(|| bad("Last-Event-ID takes the id of an event."))
 }
 
 /// One event stream.

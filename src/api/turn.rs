@@ -9,12 +9,11 @@ use super::ask::{Ask, Manner};
 use super::auth::Authenticated;
 use super::carry::carry;
 use super::error::Problem;
-use super::messages::{check_session, must_be_json};
+use super::messages::{check_session, json_body};
 use super::{Service, idempotency};
 use crate::agent::{Bounds, Outcome, Turn};
 use crate::http::{Closed, Connection, Request};
 use crate::session::book::Who;
-use crate::session::place::NoPlace;
 use crate::session::submit::Draft;
 
 /// The header that puts a request into a session.
@@ -56,11 +55,11 @@ pub fn serve(
     proof: &Authenticated,
     read: Read<'_>,
 ) -> Result<(), Closed> {
-    if let Err(problem) = must_be_json(request) {
-        return connection.respond(request, problem.response());
-    }
+    let body = match json_body(connection, request, service)? {
+        Ok(body) => body,
+        Err(problem) => return connection.respond(request, problem.response()),
+    };
     let settings = service.settings();
-    let body = connection.read_body(request, settings.config.limits.max_body)?;
     let understood = session(request, proof).and_then(|session| {
         let key = idempotency::key(request, proof, &body)?;
         let in_session = session.is_some();
@@ -79,11 +78,7 @@ pub fn serve(
     // The connection is lent to the reply, and its socket watched meanwhile.
     let client = match connection.watch() {
         Ok(client) => client,
-        Err(e) => {
-            let problem = Problem::no_place(&NoPlace::Failed(e));
-            let problem = problem.unwrap_or_else(Problem::stopping);
-            return connection.respond(request, problem.response());
-        }
+        Err(e) => return connection.respond(request, Problem::short(&e).response()),
     };
     let mut answer = Answer::new(connection, request, &mut *shape, ask.stream);
     let outcome = if durable {
@@ -124,8 +119,8 @@ fn run(
     answer.id = place.id.to_string();
     let message_id = answer.id.clone();
     let failed = |e: io::Error| match e.kind() {
-        io::ErrorKind::NotFound => Some(Problem::previous_not_found()),
-        _ => Problem::no_place(&NoPlace::Failed(e)),
+        io::ErrorKind::NotFound => Problem::previous_not_found(),
+        _ => Problem::short(&e),
     };
     let context =
         ask.context.as_ref().map(|json| service.hub.context(principal, false, &ask.text, json));
@@ -146,20 +141,9 @@ fn run(
     let (deadline, cut) = (Instant::now() + patience, service.hub.cut.as_fd());
     let bounds = Bounds { deadline, max_reply, client, cut, cancel: None };
     let outcome = settings.agent.run(&turn, answer, &bounds);
-    match &outcome {
+    outcome.log(&message_id);
+    match outcome {
         Outcome::Done => Ok(()),
-        Outcome::Temporary(_)
-        | Outcome::Crashed(_)
-        | Outcome::Short(_)
-        | Outcome::Failed(_)
-        | Outcome::Refused(_)
-        | Outcome::TimedOut => {
-            log::warn!("turn {message_id} did not end well: {outcome}");
-            Err(Problem::outcome(outcome))
-        }
-        Outcome::ClientGone | Outcome::Cancelled | Outcome::Cut => {
-            log::info!("turn {message_id} was ended: {outcome}");
-            Err(Problem::outcome(outcome))
-        }
+        outcome => Err(Problem::outcome(outcome)),
     }
 }

@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use pico_args::Arguments;
 
@@ -77,14 +78,8 @@ fn parse(
     profile: Option<&OsStr>,
 ) -> Result<Parsed, Failure> {
     // What follows `--` is text, whatever it looks like.
-    let literal = match words.iter().position(|word| word == "--") {
-        Some(at) => {
-            let rest = words.split_off(at + 1);
-            words.pop();
-            rest
-        }
-        None => Vec::new(),
-    };
+    let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
+    let literal: Vec<OsString> = words.split_off(end).into_iter().skip(1).collect();
     let mut args = Arguments::from_vec(words);
     let helped = args.contains(["-h", "--help"]);
     let version = args.contains(["-V", "--version"]);
@@ -108,9 +103,8 @@ fn parse(
         _ if version => Command::Version,
         _ if helped => Command::Help(topic),
         None => Command::Run(args.contains("--ephemeral")),
-        Some(topic) => command(topic, &mut args, &literal)?,
+        Some(topic) => command(topic, &mut args, &literal, config.is_some() || !set.is_empty())?,
     };
-    refuse_unused(&command, topic, config.is_some() || !set.is_empty())?;
     let rest = args.finish();
     let takes_text = matches!(command, Command::Send { .. });
     let extra = rest.first().or(literal.first().filter(|_| !takes_text));
@@ -124,6 +118,7 @@ fn command(
     topic: &'static str,
     args: &mut Arguments,
     literal: &[OsString],
+    settings: bool,
 ) -> Result<Command, Failure> {
     let json = args.contains("--json");
     let system = args.contains("--system");
@@ -144,7 +139,10 @@ fn command(
         "logs" => Command::Logs { follow: args.contains(["-f", "--follow"]), system },
         "send" => send(args, literal)?,
         "journal" => journal(args)?,
-        "history" => Command::History { json, count: count(args)? },
+        "history" => {
+            let count = number(args, ["-n", "--lines"], "-n takes a number", "history")?;
+            Command::History { json, count }
+        }
         "config" => match word(args)?.as_deref() {
             None => Command::Config(false),
             Some("check") => Command::Config(true),
@@ -153,75 +151,58 @@ fn command(
         "version" => Command::Version,
         _ => Command::Help(topic_of(word(args)?)?),
     };
-    refuse_leftovers(topic, &command, (json, system))?;
+    refuse_flags(topic, &command, json, system, settings)?;
     Ok(command)
 }
 
-/// `--json` and `--system` were taken for every command: refuses them where they mean nothing.
-fn refuse_leftovers(
+/// The commands that know `--json`, those that know `--system`, and those that `--config` and `--set`
+/// go with: `install` says itself that they hold for one run only.
+const WITH_JSON: [&str; 3] = ["status", "list", "history"];
+const WITH_SYSTEM: [&str; 7] =
+    ["install", "uninstall", "start", "stop", "restart", "status", "logs"];
+const WITH_SETTINGS: [&str; 8] =
+    ["run", "install", "config", "journal", "stop", "logs", "help", "version"];
+
+/// These flags were taken for every command: refuses them where they mean nothing.
+fn refuse_flags(
     topic: &'static str,
     command: &Command,
-    (json, system): (bool, bool),
+    json: bool,
+    system: bool,
+    settings: bool,
 ) -> Result<(), Failure> {
-    use Command::{History, Install, List, Logs, Restart, Start, Status, Stop, Uninstall};
-    let knows_json = matches!(command, Status { .. } | List(_) | History { .. });
-    let knows_system = matches!(
-        command,
-        Install(_) | Uninstall(_) | Start(_) | Stop(_) | Restart(_) | Status { .. } | Logs { .. }
-    );
-    let refused = |flag: &str| Err(usage(&format!("{flag} means nothing here"), Some(topic)));
-    match command {
-        _ if json && !knows_json => refused("--json"),
-        _ if system && !knows_system => refused("--system"),
-        Install(Options { system: false, user: Some(_), .. }) => Err(usage(
-            "--user names the user that a system unit runs as: it goes with --system",
-            Some(topic),
-        )),
-        _ => Ok(()),
+    let refused = |what: &str| Err(usage(what, Some(topic)));
+    if json && !WITH_JSON.contains(&topic) {
+        return refused("--json means nothing here");
     }
+    if system && !WITH_SYSTEM.contains(&topic) {
+        return refused("--system means nothing here");
+    }
+    if let Command::Install(Options { system: false, user: Some(_), .. }) = command {
+        return refused("--user names the user that a system unit runs as: it goes with --system");
+    }
+    if settings && !WITH_SETTINGS.contains(&topic) {
+        return refused("--config and --set are for `run` and `config`: they change nothing here");
+    }
+    Ok(())
 }
 
-/// Refuses `--config` and `--set` where they would change nothing. `install` says so itself.
-fn refuse_unused(
-    command: &Command,
-    topic: Option<&'static str>,
-    configured: bool,
-) -> Result<(), Failure> {
-    use Command::{Config, Help, Install, Journal, Logs, Run, Stop, Version};
-    match command {
-        Run(_)
-        | Install(_)
-        | Config(_)
-        | Journal(_)
-        | Stop(_)
-        | Logs { .. }
-        | Help(_)
-        | Version => Ok(()),
-        _ if !configured => Ok(()),
-        _ => {
-            let what = "--config and --set are for `run` and `config`: they change nothing here";
-            Err(usage(what, topic))
-        }
-    }
-}
-
-/// How many stops to show.
-fn count(args: &mut Arguments) -> Result<Option<usize>, Failure> {
-    let given: Option<String> = args.opt_value_from_str(["-n", "--lines"])?;
-    let number = |word: String| {
-        let what = format!("-n takes a number, not {word:?}");
-        word.parse().map_err(|_| usage(&what, Some("history")))
+/// A number that an option gives; `what`: the words for what it takes.
+fn number<T: FromStr>(
+    args: &mut Arguments,
+    option: [&'static str; 2],
+    what: &str,
+    topic: &'static str,
+) -> Result<Option<T>, Failure> {
+    let given: Option<String> = args.opt_value_from_str(option)?;
+    let parse = |word: String| {
+        word.parse().map_err(|_| usage(&format!("{what}, not {word:?}"), Some(topic)))
     };
-    given.map(number).transpose()
+    given.map(parse).transpose()
 }
 
 fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> {
-    let given: Option<String> = args.opt_value_from_str(["-w", "--wait"])?;
-    let number = |word: String| {
-        let what = format!("--wait takes a number of seconds, not {word:?}");
-        word.parse().map_err(|_| usage(&what, Some("send")))
-    };
-    let wait = given.map(number).transpose()?;
+    let wait = number(args, ["-w", "--wait"], "--wait takes a number of seconds", "send")?;
     if let Some(id) = args.opt_value_from_str("--result")? {
         return Ok(Command::Result { id, wait: wait.unwrap_or(0) });
     }

@@ -14,72 +14,51 @@ use crate::lifecycle::instance::{Holder, Probe, probe};
 use crate::limits::{CONTROL_PAUSE, CONTROL_WRITE_PATIENCE, MAX_STATUS};
 use crate::sys::socket::connect_unix;
 
-/// What knocking found.
-pub enum Door {
+/// What came of talking to a gateway.
+#[derive(Debug)]
+pub enum Contact<T> {
     /// Nobody holds the lock: no gateway of this name runs.
     Free,
-    /// It runs and does not let us in; why, in words.
-    Shut {
-        holder: Option<Holder>,
-        why: String,
-    },
-    Open {
-        holder: Option<Holder>,
-        client: Client<'static>,
-    },
+    /// It runs and does not answer; why, in words.
+    Silent { holder: Option<Holder>, why: String },
+    /// It gave this.
+    Answers { holder: Option<Holder>, with: T },
     /// It cannot be told whether one runs; why, in words.
-    Hidden(String),
-}
-
-/// What asking a gateway for its status found.
-#[derive(Debug)]
-pub enum Contact {
-    Free,
-    /// It runs and does not answer.
-    Silent {
-        holder: Option<Holder>,
-        why: String,
-    },
-    /// An object, as `GET /v1/status` gives it.
-    Answers {
-        holder: Option<Holder>,
-        status: Value,
-    },
     Hidden(String),
 }
 
 /// Connects to the gateway of these directories, until `deadline`. A gateway that is about to listen
 /// is waited for.
-pub fn knock(dirs: &Dirs, deadline: Instant) -> Door {
+pub fn knock(dirs: &Dirs, deadline: Instant) -> Contact<Client<'static>> {
     loop {
         let (place, holder) = match probe(dirs) {
-            Ok(Probe::Free) => return Door::Free,
+            Ok(Probe::Free) => return Contact::Free,
             Ok(Probe::Held { dirs, holder }) => (dirs, holder),
-            Err(e) => return Door::Hidden(e.to_string()),
+            Err(e) => return Contact::Hidden(e.to_string()),
         };
         let why = match open(&place.control_socket()) {
-            Ok(client) => return Door::Open { holder, client },
+            Ok(client) => return Contact::Answers { holder, with: client },
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => "it accepts no connections".into(),
             Err(e) => format!("{}: {e}", place.control_socket().display()),
         };
         if Instant::now() + CONTROL_PAUSE >= deadline {
-            return Door::Shut { holder, why };
+            return Contact::Silent { holder, why };
         }
         thread::sleep(CONTROL_PAUSE);
     }
 }
 
-/// Asks the gateway of these directories what it is doing.
-pub fn contact(dirs: &Dirs, deadline: Instant) -> Contact {
+/// Asks the gateway of these directories what it is doing: an object, as `GET /v1/status` gives it.
+pub fn contact(dirs: &Dirs, deadline: Instant) -> Contact<Value> {
     loop {
         let (holder, mut client) = match knock(dirs, deadline) {
-            Door::Free => return Contact::Free,
-            Door::Hidden(why) => return Contact::Hidden(why),
-            Door::Shut { holder, why } => return Contact::Silent { holder, why },
-            Door::Open { holder, client } => (holder, client),
+            Contact::Free => return Contact::Free,
+            Contact::Hidden(why) => return Contact::Hidden(why),
+            Contact::Silent { holder, why } => return Contact::Silent { holder, why },
+            Contact::Answers { holder, with } => (holder, with),
         };
         match status(&mut client, deadline) {
-            Ok(status) => return Contact::Answers { holder, status },
+            Ok(status) => return Contact::Answers { holder, with: status },
             // One that ends while we ask hangs up: the lock tells what came of it.
             Err(_) if Instant::now() + CONTROL_PAUSE < deadline => thread::sleep(CONTROL_PAUSE),
             Err(why) => return Contact::Silent { holder, why },
@@ -88,18 +67,14 @@ pub fn contact(dirs: &Dirs, deadline: Instant) -> Contact {
 }
 
 /// Asks a gateway of another user, whose lock is not for us to look at: its socket or nothing.
-pub fn contact_foreign(dirs: &Dirs, deadline: Instant) -> Contact {
+pub fn contact_foreign(dirs: &Dirs, deadline: Instant) -> Contact<Value> {
     let mut why = String::new();
     for place in [dirs.clone(), dirs.without_runtime()] {
         let path = place.control_socket();
-        match open(&path) {
-            Ok(mut client) => match status(&mut client, deadline) {
-                Ok(status) => {
-                    return Contact::Answers { holder: None, status };
-                }
-                Err(e) => why = e,
-            },
-            Err(e) => why = format!("{}: {e}", path.display()),
+        let opened = open(&path).map_err(|e| format!("{}: {e}", path.display()));
+        match opened.and_then(|mut client| status(&mut client, deadline)) {
+            Ok(status) => return Contact::Answers { holder: None, with: status },
+            Err(e) => why = e,
         }
     }
     Contact::Hidden(why)
@@ -202,7 +177,7 @@ pub mod tests {
         drop(hold(&dirs));
         drop(UnixListener::bind(dirs.control_socket()).unwrap());
         assert!(matches!(contact(&dirs, soon()), Contact::Free));
-        assert!(matches!(knock(&dirs, soon()), Door::Free));
+        assert!(matches!(knock(&dirs, soon()), Contact::Free));
     }
 
     #[test]
@@ -211,7 +186,7 @@ pub mod tests {
         let dirs = dirs(&root);
         let _held = hold(&dirs);
         let server = fake(&dirs, &[&json("200 OK", r#"{"state":"serving"}"#)]);
-        let Contact::Answers { holder, status } = contact(&dirs, soon()) else {
+        let Contact::Answers { holder, with: status } = contact(&dirs, soon()) else {
             panic!();
         };
         assert_eq!(status["state"], "serving");

@@ -71,8 +71,8 @@ a second one at once.
 
 Exits 0 after a planned stop (the service manager's, `stop`, Ctrl-C), 143 after
 any other SIGTERM, 69 when another gateway or program is in the way or a file
-cannot be read now, 78 when you must act: the configuration is wrong, or the
-journal is damaged or was removed.
+cannot be read now, 78 when you must act: a wrong configuration, a damaged
+journal.
 
   --set agent.kind=command --set 'agent.command=[\"my-agent\"]'   another agent
   --set http.listen=127.0.0.1:0                                a free port

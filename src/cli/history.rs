@@ -16,9 +16,7 @@ pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit,
         history::stops(&context.dirs).map_err(|e| Failure::cannot("read the history", &e))?;
     let name = &context.name;
     if stops.is_empty() {
-        if let Some(user) = owner::somebody_else(context) {
-            return Err(owner::as_that_user(context, &user, "history"));
-        }
+        owner::refuse_foreign(context, "history")?;
         eprintln!("hermes-gateway: no run of gateway {name} has ended yet");
         return Ok(Exit::Planned);
     }
@@ -88,7 +86,7 @@ fn turns(stop: &Value) -> Option<String> {
 }
 
 /// Text or a number, safe to print; `-` for nothing.
-fn word(value: &Value) -> String {
+pub fn word(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => escaped(text, false),

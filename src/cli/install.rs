@@ -132,24 +132,20 @@ fn checked(owner: &Owner) -> Result<Loaded, Failure> {
 fn compare(unit: &Unit, wanted: &str, force: bool) -> Result<Change, Failure> {
     let file = unit.file.display();
     let words = unit.systemctl_words();
-    let link = match fs::read_link(&unit.file) {
-        Ok(target) if target == Path::new("/dev/null") => {
-            let name = &unit.name;
-            let words = format!("{name} is masked: `{words} unmask {name}` first");
-            return Err(Failure::failed(words));
-        }
-        Ok(_) => true,
-        Err(_) => false,
-    };
+    let link = fs::read_link(&unit.file).ok();
+    if link.as_deref() == Some(Path::new("/dev/null")) {
+        let name = &unit.name;
+        return Err(Failure::failed(format!("{name} is masked: `{words} unmask {name}` first")));
+    }
     let why = match read_any(&unit.file, MAX_UNIT_FILE) {
         Ok(installed) if installed == wanted => return Ok(Change::Unchanged),
         Ok(installed) => match text::inspect(&installed) {
-            Origin::Ours if link => "is a symlink",
+            Origin::Ours if link.is_some() => "is a symlink",
             Origin::Ours => return Ok(Change::Updated),
             Origin::Edited => "was changed by hand",
             Origin::Foreign => "was not written by hermes-gateway",
         },
-        Err(e) if e.kind() == ErrorKind::NotFound && !link => return Ok(Change::Written),
+        Err(e) if e.kind() == ErrorKind::NotFound && link.is_none() => return Ok(Change::Written),
         Err(e) if e.kind() == ErrorKind::InvalidData => "was not written by hermes-gateway",
         Err(e) => return Err(Failure::with("read", &unit.file, &e)),
     };
@@ -173,34 +169,28 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
 /// Whether the manager reads the file that was written; says whether its gateway runs.
 fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
     let shown = unit.show("LoadState,LoadError,FragmentPath,ActiveState")?;
-    let file = unit.file.display();
     let fragment = shown.get("FragmentPath");
     let same = || {
         let (ours, theirs) = (fs::metadata(&unit.file).ok()?, fs::metadata(fragment).ok()?);
         Some((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()))
     };
     let words = unit.systemctl_words();
-    match shown.get("LoadState") {
+    let why = match shown.get("LoadState") {
         "loaded" if same() == Some(true) => {
-            Ok(matches!(shown.get("ActiveState"), "active" | "reloading"))
+            return Ok(matches!(shown.get("ActiveState"), "active" | "reloading"));
         }
-        "loaded" => Err(Failure::failed(format!(
-            "{file} is written, but the service manager reads {fragment} in its place: remove that"
-        ))),
-        "masked" => Err(Failure::failed(format!(
-            "{file} is written, but masked: `{words} unmask {}`",
-            unit.name
-        ))),
-        "not-found" => Err(Failure::failed(format!(
-            "{file} is written, but the service manager does not look there: it was started with \
-             another HOME or XDG_CONFIG_HOME than this shell (`{words} show -p UnitPath` tells where \
-             it looks)"
-        ))),
-        state => Err(Failure::failed(format!(
-            "{file} is written, but the service manager does not take it ({state}): {}",
-            shown.get("LoadError")
-        ))),
-    }
+        "loaded" => format!("the service manager reads {fragment} in its place: remove that"),
+        "masked" => format!("masked: `{words} unmask {}`", unit.name),
+        "not-found" => format!(
+            "the service manager does not look there: it was started with another HOME or \
+             XDG_CONFIG_HOME than this shell (`{words} show -p UnitPath` tells where it looks)"
+        ),
+        state => {
+            let error = shown.get("LoadError");
+            format!("the service manager does not take it ({state}): {error}")
+        }
+    };
+    Err(Failure::failed(format!("{} is written, but {why}", unit.file.display())))
 }
 
 fn report(

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::control::{Door, knock};
+use super::control::{Contact, knock};
 use super::message::ask;
 use super::send::open;
 use super::table::table;
@@ -53,17 +53,21 @@ pub fn journal(context: &Context, action: &Action) -> Result<Exit, Failure> {
     }
 }
 
-fn damaged(damage: &Damage) -> Failure {
-    Failure::new(damage.exit(), damage.to_string())
+impl From<Damage> for Failure {
+    fn from(damage: Damage) -> Failure {
+        Failure::new(damage.exit(), damage.to_string())
+    }
+}
+
+/// Takes each record that is read into the book.
+fn into_book(book: &mut Book) -> impl FnMut(u64, &str) -> Result<(), String> {
+    |number, json| book.apply(number, &Record::parse(json)?, json.len())
 }
 
 /// What the records add up to.
 fn read(context: &Context) -> Result<(Book, Report), Failure> {
     let mut book = Book::default();
-    let report = inspect(&context.dirs.state.join(NAME), &mut |number, json| {
-        book.apply(number, &Record::parse(json)?, json.len())
-    })
-    .map_err(|damage| damaged(&damage))?;
+    let report = inspect(&context.dirs.state.join(NAME), &mut into_book(&mut book))?;
     Ok((book, report))
 }
 
@@ -130,8 +134,7 @@ fn failures(context: &Context, book: &Book) -> Result<String, Failure> {
             rows[at].1 += &format!("    {}\n", escaped(&error, false));
         }
         Ok(())
-    })
-    .map_err(|damage| damaged(&damage))?;
+    })?;
     let rows: String = rows.into_iter().map(|(_, row)| row).collect();
     let head = "turns whose last attempt failed; `journal retry ID` runs a failed one again:";
     Ok(format!("\n{head}\n{rows}"))
@@ -159,19 +162,19 @@ fn dump(context: &Context) -> Result<Exit, Failure> {
         if printed.is_ok() { Ok(()) } else { Err("its reader went away".to_owned()) }
     });
     printed?;
-    result.map_err(|damage| damaged(&damage))?;
+    result?;
     Ok(Exit::Planned)
 }
 
 /// By the gateway where it runs, else here under its lock.
 fn compact(context: &Context) -> Result<Exit, Failure> {
     let (before, after) = match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
-        Door::Open { mut client, .. } => {
+        Contact::Answers { with: mut client, .. } => {
             let sizes = ask(&mut client, "POST", "/v1/journal/compact", &[], None)?;
             (sizes["before"].as_u64().unwrap_or(0), sizes["after"].as_u64().unwrap_or(0))
         }
-        Door::Free => compact_here(context)?,
-        Door::Shut { why, .. } | Door::Hidden(why) => {
+        Contact::Free => compact_here(context)?,
+        Contact::Silent { why, .. } | Contact::Hidden(why) => {
             let words = format!("gateway {} cannot be asked: {why}", context.name);
             return Err(Failure::new(Exit::Unavailable, words));
         }
@@ -184,10 +187,7 @@ fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
     let loaded = config::load(context)?;
     let cap = loaded.config.limits.max_journal as u64;
     let mut book = Book::default();
-    let (journal, _) = FileJournal::open(&context.dirs.state, cap, &mut |number, json| {
-        book.apply(number, &Record::parse(json)?, json.len())
-    })
-    .map_err(|damage| damaged(&damage))?;
+    let (journal, _) = FileJournal::open(&context.dirs.state, cap, &mut into_book(&mut book))?;
     let cannot = |e: std::io::Error| Failure::cannot("compact the journal", &e);
     let children = Arc::clone(&context.children);
     let agent = Agent::new(loaded.config.agent.clone(), Arc::clone(&children));
@@ -203,10 +203,7 @@ fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
 fn mend(context: &Context) -> Result<Exit, Failure> {
     let _held = Instance::take(&context.name, &context.dirs)?;
     let mut book = Book::default();
-    let repaired = repair(&context.dirs.state, &mut |number, json| {
-        book.apply(number, &Record::parse(json)?, json.len())
-    })
-    .map_err(|damage| damaged(&damage))?;
+    let repaired = repair(&context.dirs.state, &mut into_book(&mut book))?;
     let text = match repaired {
         None => "nothing is damaged\n".to_owned(),
         Some(repaired) => format!(

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::installed::unit_dir;
+use super::history::word;
 use super::report::gather;
 use super::table::table;
+use super::unit::unit_dir;
 use super::{Context, say, status};
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
 use crate::name::Name;
 use crate::systemd::Scope;
-use crate::text::escaped;
 
 /// The keys of `status --json` that `list --json` has too.
 const KEYS: [&str; 9] =
@@ -37,22 +37,13 @@ pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
 }
 
 fn some_keys(mut status: Value) -> Value {
-    let mut some = serde_json::Map::new();
-    for key in KEYS {
-        some.insert(key.to_owned(), status[key].take());
-    }
-    Value::Object(some)
+    KEYS.into_iter().map(|key| (key, status[key].take())).collect()
 }
 
 fn as_table(gateways: &[Value]) -> String {
     let mut rows = vec![["NAME", "STATE", "PID", "LISTEN", "UNIT"].map(str::to_owned).to_vec()];
     rows.extend(gateways.iter().map(|gateway| {
-        let cell = |key: &str| match &gateway[key] {
-            Value::Null => "-".to_owned(),
-            Value::String(text) => escaped(text, false),
-            other => other.to_string(),
-        };
-        ["name", "state", "pid", "listen", "unit"].map(cell).to_vec()
+        ["name", "state", "pid", "listen", "unit"].map(|key| word(&gateway[key])).to_vec()
     }));
     table(&rows)
 }

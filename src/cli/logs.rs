@@ -10,11 +10,8 @@ pub fn logs(context: &Context, follow: bool, system: bool) -> Result<Exit, Failu
         return Err(Failure::failed(elsewhere(context)));
     };
     let failed = |e: std::io::Error| Failure::cannot("run journalctl", &e);
-    let mut journalctl = unit.journalctl().map_err(failed)?.args(["--unit", &unit.name]);
-    if follow {
-        journalctl = journalctl.args(["--follow"]);
-    }
-    Err(failed(journalctl.replace_us()))
+    let journalctl = unit.journalctl().map_err(failed)?.args(["--unit", &unit.name]);
+    Err(failed(journalctl.args(follow.then_some("--follow")).replace_us()))
 }
 
 fn elsewhere(context: &Context) -> String {

@@ -76,15 +76,14 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
         let target = format!("/v1/messages/{id}?wait={seconds}");
         let message = ask(client, "GET", &target, &[], None)?;
         let error = lines(message["error"].as_str().unwrap_or("no reason is known"));
+        let failed = |how| Err(Failure::failed(format!("message {id}{how}: {error}")));
         match message["status"].as_str() {
             Some("done") => match message["reply"].as_str() {
                 Some(reply) => return print_reply(reply),
-                None => return Err(Failure::failed(format!("message {id}: {error}"))),
+                None => return failed(""),
             },
-            Some("failed") => return Err(Failure::failed(format!("message {id} failed: {error}"))),
-            Some("cancelled") => {
-                return Err(Failure::failed(format!("message {id} was cancelled: {error}")));
-            }
+            Some("failed") => return failed(" failed"),
+            Some("cancelled") => return failed(" was cancelled"),
             status if left.is_zero() => {
                 let status = escaped(status.unwrap_or("?"), false);
                 let place = message["position"].as_u64();

@@ -8,7 +8,6 @@ mod control;
 mod help;
 mod history;
 mod install;
-mod installed;
 mod journal;
 mod list;
 mod logs;
@@ -27,6 +26,7 @@ mod table;
 mod uninstall;
 mod unit;
 
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +34,7 @@ use std::time::Duration;
 use crate::config::Sources;
 use crate::dirs::{Base, Dirs};
 use crate::exit::{Exit, Failure};
+use crate::lifecycle::signals::Signals;
 use crate::name::Name;
 use crate::subprocess::Children;
 use crate::sys;
@@ -80,10 +81,8 @@ pub fn main() -> Exit {
 fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
     let args::Parsed { name, config, set, command } = parsed;
     // Before anything else can take time: from here on a signal is judged, not fatal.
-    let signals = match command {
-        Command::Run(_) => Some(run::catch_signals()?),
-        _ => None,
-    };
+    let signals = matches!(command, Command::Run(_)).then(Signals::catch).transpose();
+    let signals = signals.map_err(|e| Failure::cannot("catch signals", &e))?;
     if let Command::Help(topic) = command {
         return help::print_page(topic);
     }
@@ -122,17 +121,21 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
 
 /// Prints the last words of a command that did what it says.
 pub fn say(text: &str) -> Result<Exit, Failure> {
-    print(text).map(|()| Exit::Planned)
+    let mut out = io::stdout().lock();
+    printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
-/// Prints to stdout. A reader that went away is no failure of ours.
+/// Prints to stdout.
 pub fn print(text: &str) -> Result<(), Failure> {
-    use std::io::{ErrorKind, Write};
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    say(text).map(drop)
+}
+
+/// What comes of printing to stdout. A reader that went away has what it wanted.
+pub fn printed(result: io::Result<()>) -> Result<Exit, Failure> {
+    match result {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => {
             Err(Failure::cannot("write to standard output", &e))
         }
-        _ => Ok(()),
+        _ => Ok(Exit::Planned),
     }
 }

@@ -56,13 +56,11 @@ pub fn shown(text: &str) -> String {
 
 /// `2026-11-22 18:54:55 UTC, 2 min ago`.
 pub fn with_age(text: &str, now: i64) -> String {
-    match parse(text).map(|then| now - then) {
+    match parse(text).map(|then| u64::try_from(now - then)) {
         None => shown(text),
-        Some(age) => match u64::try_from(age) {
-            Ok(age) => format!("{}, {} ago", shown(text), coarse(age)),
-            // Clocks are set back now and then.
-            Err(_) => format!("{}, in the future", shown(text)),
-        },
+        Some(Ok(age)) => format!("{}, {} ago", shown(text), coarse(age)),
+        // Clocks are set back now and then.
+        Some(Err(_)) => format!("{}, in the future", shown(text)),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Context;
-use super::installed::unit_dir;
+use super::unit::unit_dir;
 use crate::config::{self, ConfigError, Loaded, Sources};
 use crate::dirs::{Base, Dirs};
 use crate::exit::{Exit, Failure};
@@ -47,9 +47,8 @@ impl Owner {
     pub fn config(&self) -> Result<Loaded, ConfigError> {
         config::load(&Sources {
             file: self.dirs.config_file.clone(),
-            required: false,
-            set: Vec::new(),
             home: Some(self.base.home.clone()),
+            ..Sources::default()
         })
     }
 
@@ -119,9 +118,21 @@ pub fn is_current(
     Ok(text == installed)
 }
 
-/// The user that the machine's unit of this name runs as, where this gateway is not our own: its
-/// files and its socket are that user's.
-pub fn somebody_else(context: &Context) -> Option<String> {
+/// Refuses a verb where this gateway is not our own but that of the user whom the machine's unit of
+/// this name runs as: its files and its socket are that user's.
+///
+/// # Errors
+/// `Unavailable`, with `sudo -u USER hermes-gateway …`: how such a gateway is talked to.
+pub fn refuse_foreign(context: &Context, verb: &str) -> Result<(), Failure> {
+    let Some(user) = somebody_else(context) else {
+        return Ok(());
+    };
+    let (name, command) = (&context.name, context.name.command());
+    let words = format!("gateway {name} runs as {user}: `sudo -u {user} {command} {verb}`");
+    Err(Failure::new(Exit::Unavailable, words))
+}
+
+fn somebody_else(context: &Context) -> Option<String> {
     if context.dirs.state.exists() {
         return None;
     }
@@ -129,16 +140,6 @@ pub fn somebody_else(context: &Context) -> Option<String> {
     let user = unit::user_in(&read_any(file, MAX_UNIT_FILE).ok()?)?;
     user::by_name(&user).filter(|user| user.uid != user::own_uid())?;
     Some(user)
-}
-
-/// `sudo -u USER hermes-gateway …`: how such a gateway is talked to.
-pub fn as_that_user(context: &Context, user: &str, verb: &str) -> Failure {
-    let words = format!(
-        "gateway {} runs as {user}: `sudo -u {user} {} {verb}`",
-        context.name,
-        context.name.command()
-    );
-    Failure::new(Exit::Unavailable, words)
 }
 
 /// This program's file.

@@ -6,9 +6,9 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::control::{Contact, contact, contact_foreign};
-use super::installed::installed_unit;
 use super::moment;
-use super::state::{Facts, Found, PROPERTIES, State, Unit, Word, conclude};
+use super::state::{Facts, Found, PROPERTIES, State, Unit, conclude};
+use super::unit::installed_file;
 use crate::dirs::{Base, Dirs};
 use crate::lifecycle::history;
 use crate::lifecycle::instance::{Probe, probe};
@@ -51,12 +51,9 @@ pub struct UnitReport {
 /// Looks at the lock, the service manager and the gateway. Takes some milliseconds, and a few
 /// seconds where one of them does not answer.
 pub fn gather(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Report {
-    let mut report = look(base, name, children, system);
+    let report = look(base, name, children, system);
     // The lock and the unit are looked at one after the other: between them it may have started.
-    if report.state == State::Unknown {
-        report = look(base, name, children, system);
-    }
-    report
+    if report.state == State::Unknown { look(base, name, children, system) } else { report }
 }
 
 fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Report {
@@ -66,12 +63,12 @@ fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Rep
         let shown = systemctl.show(PROPERTIES, unit, Instant::now() + CONTROL_PATIENCE);
         shown.map(|shown| Facts::read(&shown))
     };
-    let mut unit = installed_unit(base, name, system).map(|installed| UnitReport {
+    let mut unit = installed_file(base, name, system).map(|(scope, path)| UnitReport {
         name: name.unit(),
-        scope: installed.scope,
-        path: Some(installed.path.display().to_string()),
+        scope,
+        path: Some(path.display().to_string()),
         current: None,
-        facts: ask(installed.scope, &name.unit()),
+        facts: ask(scope, &name.unit()),
     });
     let mut foreign = unit.as_ref().and_then(|unit| foreign_dirs(unit, name));
     // A gateway of our own counts for more than another user's of the same name.
@@ -79,13 +76,10 @@ fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Rep
         (unit, foreign) = (None, None);
     }
     let (contact, run) = match &foreign {
-        Some(dirs) => {
-            let contact = contact_foreign(dirs, Instant::now() + CONTROL_PATIENCE);
-            (contact, Value::Null)
-        }
+        Some(dirs) => (contact_foreign(dirs, Instant::now() + CONTROL_PATIENCE), Value::Null),
         None => look_at_own(&own_dirs),
     };
-    if let (None, Contact::Answers { status, .. }) = (&unit, &contact) {
+    if let (None, Contact::Answers { with: status, .. }) = (&unit, &contact) {
         unit = unit_of(status, &ask);
     }
     let dirs = foreign.as_ref().unwrap_or(&own_dirs);
@@ -109,7 +103,7 @@ fn foreign_dirs(unit: &UnitReport, name: &Name) -> Option<Dirs> {
 }
 
 /// The gateway's answer and the record of the run that has not ended, or that left it behind.
-fn look_at_own(dirs: &Dirs) -> (Contact, Value) {
+fn look_at_own(dirs: &Dirs) -> (Contact<Value>, Value) {
     let asked = contact(dirs, Instant::now() + CONTROL_PATIENCE);
     let run = run_record(dirs);
     // Only between two looks at a free lock does the record belong to nobody.
@@ -150,7 +144,7 @@ fn unit_of(
 
 fn assemble(
     name: &Name,
-    contact: &Contact,
+    contact: &Contact<Value>,
     run: &Value,
     unit: Option<UnitReport>,
     dirs: &Dirs,
@@ -158,19 +152,16 @@ fn assemble(
 ) -> Report {
     let facts = unit.as_ref().and_then(|u| u.facts.as_ref().ok()?.as_ref());
     let (found, mut pid, answer) = match contact {
-        Contact::Free => {
-            let left = !run.is_null();
-            (Found::Free { left }, None, Value::Null)
-        }
+        Contact::Free => (Found::Free { left: !run.is_null() }, None, Value::Null),
         Contact::Silent { holder, .. } => {
             let pid = holder.map(|holder| i64::from(holder.pid.get()));
             (Found::Silent, pid, Value::Null)
         }
-        Contact::Answers { holder, status } => {
-            let word = status["state"].as_str().and_then(Word::read);
+        Contact::Answers { holder, with: status } => {
+            let state = status["state"].as_str().and_then(State::answered);
             let pid = status["pid"].as_i64();
             let pid = pid.or(holder.map(|holder| i64::from(holder.pid.get())));
-            let found = word.map_or(Found::Silent, Found::Answers);
+            let found = state.map_or(Found::Silent, Found::Answers);
             (found, pid, status.clone())
         }
         Contact::Hidden(_) if foreign => (Found::Foreign, None, Value::Null),
@@ -184,7 +175,9 @@ fn assemble(
         pid = pid.or(facts.and_then(|facts| facts.main_pid));
     }
     let last_stop = match &answer["last_stop"] {
-        Value::Null if !foreign => last_of(dirs),
+        Value::Null if !foreign => {
+            history::stops(dirs).unwrap_or_default().pop().unwrap_or_default()
+        }
         told => told.clone(),
     };
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -202,15 +195,10 @@ fn assemble(
     Report { name: name.to_string(), state, pid, since, answer, unit, last_stop, note }
 }
 
-fn last_of(dirs: &Dirs) -> Value {
-    let stops = history::stops(dirs).unwrap_or_default();
-    stops.into_iter().next_back().unwrap_or_default()
-}
-
 /// What a reader has to know beyond the state.
 fn note(
     state: State,
-    contact: &Contact,
+    contact: &Contact<Value>,
     run: &Value,
     facts: Option<&Facts>,
     pid: Option<i64>,
@@ -269,7 +257,7 @@ mod tests {
         })
     }
 
-    fn report(contact: &Contact, run: &Value, unit: Option<UnitReport>) -> Report {
+    fn report(contact: &Contact<Value>, run: &Value, unit: Option<UnitReport>) -> Report {
         let root = TempDir::new("report");
         let dirs = Dirs {
             config_file: root.path().join("c"),
@@ -282,9 +270,9 @@ mod tests {
         assemble(&name, contact, run, unit, &dirs, false)
     }
 
-    fn answers() -> Contact {
+    fn answers() -> Contact<Value> {
         let status = json!({ "state": "serving", "pid": 7, "since": "s", "last_stop": { "n": 1 } });
-        Contact::Answers { holder: None, status }
+        Contact::Answers { holder: None, with: status }
     }
 
     #[test]

@@ -3,17 +3,12 @@
 use std::env;
 
 use super::Context;
-use crate::exit::{Exit, Failure};
+use crate::exit::Exit;
 use crate::gateway::{self, Plan};
 use crate::lifecycle::signals::Signals;
 use crate::sys::proc;
 use crate::sys::process::Pid;
 use crate::systemd::{Scope, cgroup};
-
-/// Installs the signal handlers.
-pub fn catch_signals() -> Result<Signals, Failure> {
-    Signals::catch().map_err(|e| Failure::cannot("catch signals", &e))
-}
 
 /// Runs until it is stopped. `ephemeral`: messages are kept in memory only.
 pub fn run(context: Context, signals: Signals, ephemeral: bool) -> Exit {

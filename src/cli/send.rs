@@ -1,13 +1,13 @@
 //! `send`: one message to the running gateway, its reply printed as it comes.
 
-use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::time::Instant;
 
 use serde_json::Value;
 
-use super::control::{Door, knock};
-use super::installed::installed_unit;
-use super::{Context, owner};
+use super::control::{Contact, knock};
+use super::unit::installed_file;
+use super::{Context, owner, printed};
 use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::http::client::{Answer, Client, Error};
@@ -31,11 +31,7 @@ pub fn send(
     let result = converse(&mut client, session, &text, &mut printer);
     // The error's line must not begin in the middle of the reply's last one.
     let ended = printer.end();
-    match result {
-        Err(Stop::Failed(failure)) => Err(failure),
-        Err(Stop::Output(e)) => output_failed(&e),
-        Ok(()) => ended.map_or_else(|e| output_failed(&e), |()| Ok(Exit::Planned)),
-    }
+    result.and_then(|_| printed(ended))
 }
 
 /// The text of a message: the one that was given, or what standard input has.
@@ -49,17 +45,7 @@ pub fn read_text(context: &Context, text: Option<String>) -> Result<String, Fail
 pub fn print_reply(text: &str) -> Result<Exit, Failure> {
     let terminal = io::stdout().is_terminal();
     let mut printer = Printer::new(io::stdout().lock(), terminal);
-    let printed = printer.print(text).and_then(|()| printer.end());
-    printed.map_or_else(|e| output_failed(&e), |()| Ok(Exit::Planned))
-}
-
-/// A reader that went away has what it wanted.
-fn output_failed(e: &io::Error) -> Result<Exit, Failure> {
-    if e.kind() == ErrorKind::BrokenPipe {
-        return Ok(Exit::Planned);
-    }
-    let words = format!("cannot write to standard output: {e}");
-    Err(Failure::failed(words))
+    printed(printer.print(text).and_then(|()| printer.end()))
 }
 
 pub fn check_session(session: Option<&str>) -> Result<(), Failure> {
@@ -99,46 +85,30 @@ pub fn open(context: &Context) -> Result<Client<'static>, Failure> {
     let name = &context.name;
     let unavailable = |words: String| Err(Failure::new(Exit::Unavailable, words));
     match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
-        Door::Open { client, .. } => Ok(client),
-        Door::Free => {
-            if let Some(user) = owner::somebody_else(context) {
-                return Err(owner::as_that_user(context, &user, "send …"));
-            }
-            let unit = installed_unit(&context.base, name, false);
+        Contact::Answers { with: client, .. } => Ok(client),
+        Contact::Free => {
+            owner::refuse_foreign(context, "send …")?;
+            let unit = installed_file(&context.base, name, false);
             let verb = if unit.is_some() { "start" } else { "run" };
             let command = name.command();
             unavailable(format!("gateway {name} is not running; start it with `{command} {verb}`"))
         }
-        Door::Shut { holder, why } => {
+        Contact::Silent { holder, why } => {
             let pid = holder.map(|holder| format!(" (pid {})", holder.pid));
             let pid = pid.unwrap_or_default();
             unavailable(format!("gateway {name}{pid} does not answer: {why}"))
         }
-        Door::Hidden(why) => unavailable(format!("gateway {name} cannot be reached: {why}")),
+        Contact::Hidden(why) => unavailable(format!("gateway {name} cannot be reached: {why}")),
     }
 }
 
-/// Why a reply was not printed to its end.
-#[derive(Debug)]
-enum Stop {
-    Failed(Failure),
-    /// Nobody takes our output.
-    Output(io::Error),
-}
-
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Stop {
-        Stop::Failed(failure)
-    }
-}
-
-/// Sends the message and prints the pieces of the reply.
+/// Sends the message and prints the pieces of the reply, until it ends or nobody takes them.
 fn converse<W: Write>(
     client: &mut Client,
     session: Option<&str>,
     text: &str,
     printer: &mut Printer<W>,
-) -> Result<(), Stop> {
+) -> Result<Exit, Failure> {
     let deadline = Instant::now() + LONGEST_REPLY;
     let text = quoted(text);
     let body = format!(r#"{{"stream":true,"messages":[{{"role":"user","content":{text}}}]}}"#);
@@ -149,42 +119,33 @@ fn converse<W: Write>(
         .send("POST", path, &headers, Some(body.as_bytes()), deadline)
         .map_err(|e| broken(&e))?;
     if answer.status != 200 {
-        return Err(refused(answer, Instant::now() + CONTROL_PATIENCE).into());
+        return Err(refused(answer, Instant::now() + CONTROL_PATIENCE));
     }
     let mut events = answer.events();
     while let Some(event) = events.next(deadline).map_err(|e| broken(&e))? {
-        match read_event(&event.data)? {
-            Piece::Text(text) => printer.print(&text).map_err(Stop::Output)?,
-            Piece::Nothing => {}
-            Piece::End => return Ok(()),
+        let Some(text) = read_event(&event.data)? else {
+            return Ok(Exit::Planned);
+        };
+        if let Err(e) = printer.print(&text) {
+            return printed(Err(e));
         }
     }
-    Err(broken(&Error::CutShort).into())
+    Err(broken(&Error::CutShort))
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Piece {
-    Text(String),
-    /// The role, the reason for the end.
-    Nothing,
-    End,
-}
-
-/// Reads an event of a streamed completion, or the error that ends it.
-fn read_event(data: &str) -> Result<Piece, Failure> {
+/// Reads an event of a streamed completion, or the error that ends it. `None`: the end; some events
+/// have no text (the role, the reason for the end).
+fn read_event(data: &str) -> Result<Option<String>, Failure> {
     if data == "[DONE]" {
-        return Ok(Piece::End);
+        return Ok(None);
     }
-    let mut value: Value = serde_json::from_slice(data.as_bytes())
+    let value: Value = serde_json::from_slice(data.as_bytes())
         .map_err(|e| Failure::failed(format!("the gateway's answer is not JSON: {e}")))?;
     if value["error"].is_object() {
         return Err(problem(None, &value["error"]));
     }
-    let piece = value.pointer_mut("/choices/0/delta/content");
-    Ok(match piece.map(Value::take) {
-        Some(Value::String(text)) => Piece::Text(text),
-        Some(_) | None => Piece::Nothing,
-    })
+    let text = value.pointer("/choices/0/delta/content").and_then(Value::as_str);
+    Ok(Some(text.unwrap_or_default().to_owned()))
 }
 
 /// The words of an answer that is no success.
@@ -285,13 +246,13 @@ mod tests {
     }
 
     /// What is printed, what came of it, and the request.
-    fn talk(reply: &str, terminal: bool) -> (String, Result<(), Stop>, String) {
+    fn talk(reply: &str, terminal: bool) -> (String, Result<Exit, Failure>, String) {
         let root = TempDir::new("send");
         let dirs = dirs(&root);
         let _held = hold(&dirs);
         let server = fake(&dirs, &[reply]);
         let deadline = Instant::now() + Duration::from_secs(20);
-        let Door::Open { mut client, .. } = knock(&dirs, deadline) else {
+        let Contact::Answers { with: mut client, .. } = knock(&dirs, deadline) else {
             panic!();
         };
         let mut printer = Printer::new(Vec::new(), terminal);
@@ -302,11 +263,9 @@ mod tests {
         (String::from_utf8(printer.out).unwrap(), result, request)
     }
 
-    fn failure(result: Result<(), Stop>) -> (u8, String) {
-        match result {
-            Err(Stop::Failed(failure)) => (failure.exit.code(), failure.message),
-            other => panic!("{other:?}"),
-        }
+    fn failure(result: Result<Exit, Failure>) -> (u8, String) {
+        let failure = result.unwrap_err();
+        (failure.exit.code(), failure.message)
     }
 
     #[test]

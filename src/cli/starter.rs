@@ -25,12 +25,9 @@ pub fn write(owner: &Owner, name: &Name) -> Result<Option<u16>, String> {
     let text = config::starter(port, name.as_str());
     let written = files::private_dir(&owner.base.config_dir())
         .and_then(|()| files::create(file, text.as_bytes(), 0o600));
-    match written {
-        Ok(true) => Ok(Some(port)),
-        // Somebody was faster: theirs counts.
-        Ok(false) => Ok(None),
-        Err(e) => Err(format!("cannot write {}: {e}", file.display())),
-    }
+    // Where somebody was faster, theirs counts.
+    let own = written.map(|new| new.then_some(port));
+    own.map_err(|e| format!("cannot write {}: {e}", file.display()))
 }
 
 /// The ports in the configurations of this user's other gateways, whether they run or not.

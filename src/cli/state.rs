@@ -51,12 +51,18 @@ impl State {
 
     /// Whether there is a process.
     pub fn is_alive(self) -> bool {
-        match self {
-            State::Running | State::Draining | State::Starting | State::Unresponsive => true,
-            State::Restarting | State::Failed | State::Dead | State::Stopped | State::Unknown => {
-                false
-            }
-        }
+        use State::{Draining, Running, Starting, Unresponsive};
+        matches!(self, Running | Draining | Starting | Unresponsive)
+    }
+
+    /// What a gateway's own word for its state stands for.
+    pub fn answered(word: &str) -> Option<State> {
+        Some(match word {
+            "starting" => State::Starting,
+            "serving" => State::Running,
+            "draining" => State::Draining,
+            _ => return None,
+        })
     }
 }
 
@@ -68,30 +74,11 @@ pub enum Found {
     /// Somebody holds it and does not answer.
     Silent,
     /// It says that it is this.
-    Answers(Word),
+    Answers(State),
     /// The lock cannot be looked at.
     Hidden,
     /// It is another user's: the service manager alone can tell.
     Foreign,
-}
-
-/// What a gateway says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
-    Starting,
-    Serving,
-    Draining,
-}
-
-impl Word {
-    pub fn read(text: &str) -> Option<Word> {
-        Some(match text {
-            "starting" => Word::Starting,
-            "serving" => Word::Serving,
-            "draining" => Word::Draining,
-            _ => return None,
-        })
-    }
 }
 
 /// What the service manager says of a unit.
@@ -128,10 +115,7 @@ pub struct Facts {
 impl Facts {
     /// Reads the answer to a question for [`PROPERTIES`]. `None`: the manager knows no such unit.
     pub fn read(shown: &Properties) -> Option<Facts> {
-        Facts::from(&|key| shown.get(key).to_owned())
-    }
-
-    fn from(text: &dyn Fn(&str) -> String) -> Option<Facts> {
+        let text = |key: &str| shown.get(key).to_owned();
         let (active, sub) = (text("ActiveState"), text("SubState"));
         if active.is_empty() || (text("LoadState") == "not-found" && active == "inactive") {
             return None;
@@ -172,11 +156,9 @@ fn rfc3339(timestamp: &str) -> Option<String> {
 /// gateway's own answer over both.
 pub fn conclude(found: Found, unit: Option<Unit>) -> State {
     match (found, unit) {
-        (Found::Answers(Word::Serving), _) => State::Running,
-        (Found::Answers(Word::Draining), _) => State::Draining,
-        (Found::Answers(Word::Starting), _) => State::Starting,
-        (Found::Silent, Some(Unit::Activating)) => State::Starting,
-        (Found::Silent, Some(Unit::Deactivating)) => State::Draining,
+        (Found::Answers(state), _) => state,
+        (_, Some(Unit::Activating)) => State::Starting,
+        (_, Some(Unit::Deactivating)) => State::Draining,
         (
             Found::Silent,
             None | Some(Unit::Active | Unit::AutoRestart | Unit::Failed | Unit::Inactive),
@@ -184,15 +166,7 @@ pub fn conclude(found: Found, unit: Option<Unit>) -> State {
         // Its process holds a lock somewhere else, and is no gateway of these directories.
         (Found::Free { .. }, Some(Unit::Active)) => State::Unknown,
         (Found::Hidden | Found::Foreign, Some(Unit::Active)) => State::Running,
-        (Found::Free { .. } | Found::Hidden | Found::Foreign, Some(Unit::Activating)) => {
-            State::Starting
-        }
-        (Found::Free { .. } | Found::Hidden | Found::Foreign, Some(Unit::AutoRestart)) => {
-            State::Restarting
-        }
-        (Found::Free { .. } | Found::Hidden | Found::Foreign, Some(Unit::Deactivating)) => {
-            State::Draining
-        }
+        (_, Some(Unit::AutoRestart)) => State::Restarting,
         (Found::Free { .. } | Found::Foreign, Some(Unit::Failed)) => State::Failed,
         (Found::Free { left: true }, None | Some(Unit::Inactive)) => State::Dead,
         (Found::Free { left: false }, None | Some(Unit::Inactive)) => State::Stopped,
@@ -207,10 +181,8 @@ mod tests {
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> Option<Facts> {
-        Facts::from(&|key| {
-            let pair = pairs.iter().find(|pair| pair.0 == key);
-            pair.map(|pair| pair.1.to_owned()).unwrap_or_default()
-        })
+        let line = |(key, value): &(&str, &str)| format!("{key}={value}\n");
+        Facts::read(&Properties(pairs.iter().map(line).collect()))
     }
 
     #[test]
@@ -243,8 +215,8 @@ mod tests {
     fn the_lock_rules_over_the_manager() {
         let (free, left) = (Found::Free { left: false }, Found::Free { left: true });
         for (found, unit, state, code) in [
-            (Found::Answers(Word::Serving), Some(Unit::Failed), "running", 0),
-            (Found::Answers(Word::Draining), None, "draining", 0),
+            (Found::Answers(State::Running), Some(Unit::Failed), "running", 0),
+            (Found::Answers(State::Draining), None, "draining", 0),
             (Found::Silent, None, "unresponsive", 4),
             (Found::Silent, Some(Unit::Active), "unresponsive", 4),
             (Found::Silent, Some(Unit::Activating), "starting", 0),

@@ -74,52 +74,31 @@ pub fn to_json(report: &Report) -> Value {
 /// The report for people. `now`: seconds since 1970.
 pub fn to_text(report: &Report, now: i64) -> String {
     let mut text = String::new();
-    let mut line = |label: &str, value: &str| text += &format!("{label:>9}  {value}\n");
-    line("gateway", &report.name);
+    let mut line = |label: &str, value: Option<String>| {
+        text.extend(value.map(|value| format!("{label:>9}  {value}\n")));
+    };
+    let safe = |text: &str| escaped(text, false);
+    let (answer, unit) = (&report.answer, report.unit.as_ref());
+    line("gateway", Some(report.name.clone()));
     let since = report.since.as_deref();
     let since = since.map(|since| format!(" since {}", moment::with_age(since, now)));
-    line("state", &(report.state.word().to_owned() + &since.unwrap_or_default()));
-    if let Some(why) = report.answer["degraded"].as_str() {
-        line("degraded", &escaped(why, false));
+    line("state", Some(report.state.word().to_owned() + &since.unwrap_or_default()));
+    line("degraded", answer["degraded"].as_str().map(safe));
+    line("", report.note.as_deref().map(safe));
+    line("pid", report.pid.map(|pid| pid.to_string()));
+    line("listen", answer["listen"].as_str().map(safe));
+    line("unit", unit.map(|unit| safe(&unit_line(unit))));
+    line("", unit.and_then(|unit| unit.path.as_deref()).map(safe));
+    line("turns", answer["turns"].is_object().then(|| turns(answer)));
+    for words in waiting(&answer["waiting"], now) {
+        line("", answer["waiting"].is_object().then(|| safe(&words)));
     }
-    if let Some(note) = &report.note {
-        line("", &escaped(note, false));
-    }
-    if let Some(pid) = report.pid {
-        line("pid", &pid.to_string());
-    }
-    let answer = &report.answer;
-    if let Some(listen) = answer["listen"].as_str() {
-        line("listen", &escaped(listen, false));
-    }
-    if let Some(unit) = &report.unit {
-        line("unit", &escaped(&unit_line(unit), false));
-        if let Some(path) = &unit.path {
-            line("", &escaped(path, false));
-        }
-    }
-    if answer["turns"].is_object() {
-        line("turns", &turns(answer));
-    }
-    if answer["waiting"].is_object() {
-        for words in waiting(&answer["waiting"], now) {
-            line("", &escaped(&words, false));
-        }
-    }
-    if answer["journal"].is_object() {
-        line("journal", &journal(&answer["journal"]));
-    }
-    if let Some(version) = answer["version"].as_str() {
-        let version = escaped(version, false);
-        if version == VERSION {
-            line("version", &version);
-        } else {
-            line("version", &format!("{version} (this program is {VERSION})"));
-        }
-    }
-    if report.last_stop.is_object() {
-        line("last stop", &history::in_a_line(&report.last_stop, now));
-    }
+    line("journal", answer["journal"].is_object().then(|| journal(&answer["journal"])));
+    let other = format!(" (this program is {VERSION})");
+    let other = if answer["version"] == VERSION { "" } else { &other };
+    line("version", answer["version"].as_str().map(|version| safe(version) + other));
+    let stop = &report.last_stop;
+    line("last stop", stop.is_object().then(|| history::in_a_line(stop, now)));
     text
 }
 

@@ -31,7 +31,9 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
                 "inactive" => {}
                 "failed" => left = format!(" (its unit failed: {})", unit::how_it_ended(&shown).0),
                 _ => {
-                    stop_unit(context, &unit, Unit::patience(&shown, &["TimeoutStopUSec"]))?;
+                    let patience = Unit::patience(&shown, &["TimeoutStopUSec"]);
+                    let stop = ["stop", "--", &unit.name];
+                    report_unit(context, &unit, unit.act_until(&stop, Instant::now() + patience))?;
                     done = true;
                 }
             },
@@ -44,9 +46,8 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
     let probe = if system {
         Probe::Free
     } else {
-        instance::probe(&context.dirs).map_err(|e| {
-            Failure::failed(format!("cannot tell whether {} runs: {e}", context.name))
-        })?
+        let what = format!("tell whether {} runs", context.name);
+        instance::probe(&context.dirs).map_err(|e| Failure::cannot(&what, &e))?
     };
     match probe {
         Probe::Held { dirs, holder: Some(holder) } => stop_process(context, &dirs, holder),
@@ -59,12 +60,6 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
         Probe::Free if done => Ok(Exit::Planned),
         Probe::Free => say(&format!("{} is not running{left}\n", context.name)),
     }
-}
-
-/// Stops a unit and prints how that went.
-pub fn stop_unit(context: &Context, unit: &Unit, patience: Duration) -> Result<(), Failure> {
-    let done = unit.act_until(&["stop", "--", &unit.name], Instant::now() + patience);
-    report_unit(context, unit, done)
 }
 
 /// Says what has become of a unit that was to stop.
@@ -147,15 +142,11 @@ fn report_process(context: &Context, holder: Holder) -> Result<Exit, Failure> {
     let (name, pid) = (&context.name, holder.pid);
     let run = format!("{}/{pid}/{}", proc::boot_id(), holder.start);
     let stops = history::stops(&context.dirs).unwrap_or_default();
-    let word = |key: &str| {
-        let stop = stops.iter().rev().find(|stop| stop["run"] == run.as_str())?;
-        Some(stop[key].clone())
-    };
-    match word("exit").and_then(|exit| exit.as_u64()) {
+    let stop = stops.iter().rev().find(|stop| stop["run"] == run.as_str()).unwrap_or(&Value::Null);
+    match stop["exit"].as_u64() {
         Some(0) => say(&format!("{name} has stopped (pid {pid})\n")),
         Some(exit) => {
-            let reason = word("reason").unwrap_or(Value::Null);
-            let reason = escaped(reason.as_str().unwrap_or("no reason given"), false);
+            let reason = escaped(stop["reason"].as_str().unwrap_or("no reason given"), false);
             Err(Failure::failed(format!(
                 "{name} (pid {pid}) has ended with exit status {exit}: {reason}"
             )))

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
 use std::time::Instant;
 
 use super::owner::Owner;
@@ -58,10 +57,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     unit.act(&["daemon-reload"])?;
     // A unit that failed would haunt the manager's lists without a file. It may not be there.
     let _ = unit.act(&["reset-failed", "--", &unit.name]);
-    let edited = match origin {
-        Origin::Edited => " (it had been changed by hand)",
-        Origin::Ours | Origin::Foreign => "",
-    };
+    let edited = if origin == Origin::Edited { " (it had been changed by hand)" } else { "" };
     print(&format!("removed {file}{edited}\n"))?;
     let owner = match text::user_in(&installed).and_then(|name| user::by_name(&name)) {
         Some(user) if system => Owner::of(context, user),
@@ -73,7 +69,9 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
         ("configuration", &owner.dirs.config_file),
         ("state (key, history)", &owner.dirs.state),
     ] {
-        print_kept(what, path)?;
+        if path.symlink_metadata().is_ok() {
+            print(&format!("kept the {what}: {}\n", path.display()))?;
+        }
     }
     Ok(Exit::Planned)
 }
@@ -85,12 +83,5 @@ fn report_stop(context: &Context, unit: &Unit, done: Result<(), Failure>) -> Res
             print(&format!("{failure}\n"))
         }
         other => other,
-    }
-}
-
-fn print_kept(what: &str, path: &Path) -> Result<(), Failure> {
-    match path.symlink_metadata() {
-        Ok(_) => print(&format!("kept the {what}: {}\n", path.display())),
-        Err(_) => Ok(()),
     }
 }

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Context;
-use super::installed::unit_dir;
+use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
 use crate::limits::{
     ACT_PATIENCE, ASK_PATIENCE, JOURNAL_LAG, LOG_LINES, LONGEST_VERB, MANAGER_MARGIN, MAX_LOG,
 };
+use crate::name::Name;
 use crate::subprocess::{Answer, Program, capture, find_program};
 use crate::systemd::Scope;
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
@@ -27,12 +28,30 @@ pub struct Unit {
     pub systemctl: Systemctl,
 }
 
+/// Where units that an administrator installs are (systemd.unit(5)).
+pub fn unit_dir(base: &Base, scope: Scope) -> PathBuf {
+    match scope {
+        Scope::User => base.config.join("systemd/user"),
+        Scope::System => PathBuf::from("/etc/systemd/system"),
+    }
+}
+
+/// The service managers in the order in which a unit is looked for; with `system` only the machine's.
+fn scopes(system: bool) -> &'static [Scope] {
+    &[Scope::User, Scope::System][usize::from(system)..]
+}
+
+/// The unit file of this gateway: the user's, or with `system` the machine's.
+pub fn installed_file(base: &Base, name: &Name, system: bool) -> Option<(Scope, PathBuf)> {
+    let file = |scope: &Scope| (*scope, unit_dir(base, *scope).join(name.unit()));
+    scopes(system).iter().map(file).find(|(_, path)| path.symlink_metadata().is_ok())
+}
+
 /// The unit that the commands act on: the user's where there is one, else the machine's; with
 /// `system` only that.
 pub fn find(context: &Context, system: bool) -> Option<Unit> {
-    let scopes = [Scope::User, Scope::System];
     let unit = |scope: &Scope| Unit::new(context, *scope);
-    scopes[usize::from(system)..].iter().map(unit).find(Unit::exists)
+    scopes(system).iter().map(unit).find(Unit::exists)
 }
 
 /// The same for a command that cannot do without.
@@ -61,20 +80,13 @@ impl Unit {
 
     /// Whether its file is there, or the manager has it from elsewhere.
     fn exists(&self) -> bool {
-        let known = || {
-            let deadline = Instant::now() + ASK_PATIENCE;
-            let shown = self.systemctl.show("LoadState", &self.name, deadline);
-            shown.is_ok_and(|shown| shown.get("LoadState") != "not-found")
-        };
-        self.file.symlink_metadata().is_ok() || known()
+        let known = |shown: Properties| shown.get("LoadState") != "not-found";
+        self.file.symlink_metadata().is_ok() || self.show("LoadState").is_ok_and(known)
     }
 
     /// The word and flag for `systemctl` lines that people shall type.
-    pub fn systemctl_words(&self) -> &'static str {
-        match self.systemctl.scope() {
-            Scope::User => "systemctl --user",
-            Scope::System => "systemctl",
-        }
+    pub fn systemctl_words(&self) -> String {
+        format!("systemctl{}", self.systemctl.scope.flag())
     }
 
     /// Asks the manager for properties.
@@ -89,7 +101,7 @@ impl Unit {
 
     /// Runs a verb that acts on the manager alone, and passes its warnings on.
     pub fn act(&self, arguments: &[&str]) -> Result<(), Failure> {
-        self.act_until(arguments, Instant::now() + ACT_PATIENCE).map(drop)
+        self.act_until(arguments, Instant::now() + ACT_PATIENCE)
     }
 
     /// The same, with a deadline for a verb that waits for the gateway.
@@ -111,7 +123,7 @@ impl Unit {
     pub fn refused(&self, why: &str) -> Failure {
         let why = escaped(why.trim(), false);
         let no_manager = why.contains("Failed to connect") || why.contains("not been booted");
-        let way = match self.systemctl.scope() {
+        let way = match self.systemctl.scope {
             _ if why.contains("uthentication") || why.contains("Access denied") => {
                 "; units of the machine are root's: try it with sudo"
             }
@@ -137,7 +149,7 @@ impl Unit {
             log = self.log_since(context, start, &format!("_PID={pid}"));
         }
         if log.is_empty() {
-            let field = match self.systemctl.scope() {
+            let field = match self.systemctl.scope {
                 Scope::User => "USER_UNIT",
                 Scope::System => "UNIT",
             };
@@ -166,7 +178,7 @@ impl Unit {
     /// `journalctl` for the journal that this unit's log is in.
     pub fn journalctl(&self) -> io::Result<Program> {
         let program = Program::new(find_program("journalctl")?);
-        let user = (self.systemctl.scope() == Scope::User).then_some("--user");
+        let user = (self.systemctl.scope == Scope::User).then_some("--user");
         Ok(program.args(user))
     }
 }
@@ -175,19 +187,14 @@ impl Unit {
 /// exit status for a command that wanted it to run.
 pub fn how_it_ended(shown: &Properties) -> (String, Exit) {
     let status = shown.get("ExecMainStatus");
-    let meaning = match status {
-        "69" => " (something that it needs is unavailable: `logs` says what)",
-        "78" => " (something that only you can put right: `logs` says what)",
-        "143" => " (a signal that nobody planned)",
-        "200" => " (systemd could not enter its working directory)",
-        "203" => " (systemd could not execute the program)",
-        "217" => " (systemd found no such user)",
-        _ => "",
-    };
-    let exit = match status {
-        "69" => Exit::Unavailable,
-        "78" => Exit::Config,
-        _ => Exit::Failed,
+    let (meaning, exit) = match status {
+        "69" => (" (something that it needs is unavailable: `logs` says what)", Exit::Unavailable),
+        "78" => (" (something that only you can put right: `logs` says what)", Exit::Config),
+        "143" => (" (a signal that nobody planned)", Exit::Failed),
+        "200" => (" (systemd could not enter its working directory)", Exit::Failed),
+        "203" => (" (systemd could not execute the program)", Exit::Failed),
+        "217" => (" (systemd found no such user)", Exit::Failed),
+        _ => ("", Exit::Failed),
     };
     match (shown.get("Result"), shown.get("ExecMainCode")) {
         ("timeout", _) => ("it took longer than its time-out".into(), Exit::Failed),
@@ -210,10 +217,31 @@ fn first_line(answer: &Answer) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TempDir;
+    use std::fs;
+
+    #[test]
+    fn unit_files_of_both_scopes() {
+        let root = TempDir::new("report");
+        let base = Base {
+            home: root.path().into(),
+            config: root.path().into(),
+            state: root.path().into(),
+            runtime: None,
+        };
+        let name = Name::parse("no-such-gateway-here").unwrap();
+        assert!(installed_file(&base, &name, false).is_none());
+        let dir = unit_dir(&base, Scope::User);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join(name.unit()), "").unwrap();
+        let (scope, _) = installed_file(&base, &name, false).unwrap();
+        assert_eq!(scope, Scope::User);
+        assert!(installed_file(&base, &name, true).is_none());
+    }
 
     fn shown(pairs: &[(&str, &str)]) -> Properties {
         let line = |(key, value): &(&str, &str)| format!("{key}={value}\n");
-        pairs.iter().map(line).collect::<String>().into()
+        Properties(pairs.iter().map(line).collect())
     }
 
     #[test]

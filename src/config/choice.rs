@@ -28,13 +28,8 @@ impl<T: Named> Choice for T {
     }
 
     fn choose(&mut self, word: &str) -> bool {
-        match T::NAMES.iter().find(|(name, _)| *name == word) {
-            Some((_, value)) => {
-                *self = *value;
-                true
-            }
-            None => false,
-        }
+        let named = T::NAMES.iter().find(|(name, _)| *name == word);
+        named.map(|(_, value)| *self = *value).is_some()
     }
 }
 

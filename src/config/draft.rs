@@ -3,9 +3,11 @@
 use super::choice::Choice;
 use super::error::{Origin, place, quoted};
 use super::family::{CLIENT_KEYS, Family, TARGET_KEYS};
-use super::schema::{self};
-use super::value::{Label, Notes, Slot};
-use super::{Agent, AgentKind, ClientKey, Config, OWNER, Target, key, names, target};
+use super::schema::{self, Field, Key};
+use super::value::{Label, Notes};
+use super::{
+    Agent, AgentKind, ClientKey, Config, OWNER, Target, key, names, target, turns_for_this_machine,
+};
 use crate::limits::{MAX_CLIENT_KEYS, MAX_TARGETS};
 use std::fmt;
 
@@ -34,29 +36,22 @@ impl fmt::Display for Section<'_> {
 
 impl Draft {
     /// A key's field, if the section has that key, and the notes to take about it.
-    pub fn find(&mut self, section: Section<'_>, name: &str) -> Option<(Slot<'_>, &mut Notes)> {
-        let slot = match section {
-            Section::Plain(section) => {
-                let key = schema::keys_of(section).find(|key| key.name == name)?;
-                let label = Label { name: key.full_name(), example: key.example };
-                Slot { field: (key.field)(&mut self.config), label }
+    pub fn find(
+        &mut self,
+        section: Section<'_>,
+        name: &str,
+    ) -> Option<(Field<'_>, Label, &mut Notes)> {
+        let config = &mut self.config;
+        let (field, example) = match section {
+            Section::Named(Family::Targets, own) => {
+                field_of(TARGET_KEYS, name, config.deliver.get_mut(own)?)?
             }
-            Section::Named(family, own) => {
-                let full_name = format!("{section}.{name}");
-                let (field, example) = match family {
-                    Family::Targets => {
-                        let key = TARGET_KEYS.iter().find(|key| key.name == name)?;
-                        ((key.field)(self.config.deliver.get_mut(own)?), key.example)
-                    }
-                    Family::Keys => {
-                        let key = CLIENT_KEYS.iter().find(|key| key.name == name)?;
-                        ((key.field)(self.config.keys.get_mut(own)?), key.example)
-                    }
-                };
-                Slot { field, label: Label { name: full_name, example } }
+            Section::Named(Family::Keys, own) => {
+                field_of(CLIENT_KEYS, name, config.keys.get_mut(own)?)?
             }
+            Section::Plain(own) => field_of(schema::keys_of(own)?, name, config)?,
         };
-        Some((slot, &mut self.notes))
+        Some((field, Label { name: format!("{section}.{name}"), example }, &mut self.notes))
     }
 
     /// Makes a section of a family, if there is none of that name. Says whether there is one now.
@@ -94,14 +89,27 @@ impl Draft {
     /// The checks between keys; each key has passed its own.
     pub fn settle(&mut self, file: &str) {
         let Draft { config, notes } = self;
+        if config.limits.max_turns == 0 {
+            config.limits.max_turns = turns_for_this_machine();
+        }
         agent(&mut config.agent, notes, file);
         for target in config.deliver.values_mut() {
-            target::settle(target, &mut notes.origins, &mut notes.problems, file);
+            target::settle(target, notes, file);
         }
         for (_, key) in config.keys.iter() {
-            key::settle(key, &notes.origins, &mut notes.problems);
+            key::settle(key, notes);
         }
     }
+}
+
+/// The field of the key with this name, and the key's example.
+fn field_of<'c, C>(
+    keys: &[Key<C>],
+    name: &str,
+    config: &'c mut C,
+) -> Option<(Field<'c>, &'static str)> {
+    let key = keys.iter().find(|key| key.name == name)?;
+    Some(((key.field)(config), key.example))
 }
 
 /// What the agent's keys mean together. A url or a command alone chooses the kind.

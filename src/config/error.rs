@@ -106,8 +106,6 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl std::error::Error for ConfigError {}
-
 /// Text from outside in quotes: escaped, and cut where it is long.
 pub fn quoted(text: &str) -> String {
     format!("\"{}\"", shown(text))

@@ -46,28 +46,24 @@ impl Family {
 /// The keys of each `[keys.NAME]`.
 pub static CLIENT_KEYS: &[Key<ClientKey>] = &[
     Key {
-        section: "keys",
         name: "file",
         field: |c| Field::Path(&mut c.file),
         example: "\"~/.config/hermes-gateway/alice.key\"",
         help: "The key, on one line of a file that is yours alone to read.",
     },
     Key {
-        section: "keys",
         name: "role",
         field: |c| Field::Choice(&mut c.role),
         example: "\"user\"",
         help: "\"user\", or \"operator\", who also sees status, compacts, and steers by commands.",
     },
     Key {
-        section: "keys",
         name: "sessions",
         field: |c| Field::List(&mut c.sessions, names::argument),
         example: "[\"support-*\"]",
         help: "Sessions that it may touch, * at the end for all that begin so; empty: any.",
     },
     Key {
-        section: "keys",
         name: "routes",
         field: |c| Field::List(&mut c.routes, names::route),
         example: "[\"chat\"]",
@@ -78,63 +74,54 @@ pub static CLIENT_KEYS: &[Key<ClientKey>] = &[
 /// The keys of each `[deliver.NAME]`.
 pub static TARGET_KEYS: &[Key<Target>] = &[
     Key {
-        section: "deliver",
         name: "kind",
         field: |c| Field::Choice(&mut c.kind),
         example: "\"callback\"",
         help: "\"callback\" or \"command\"; url or command alone says it too.",
     },
     Key {
-        section: "deliver",
         name: "url",
         field: |c| Field::Url(&mut c.url),
         example: "\"https://example.org/hook\"",
         help: "A callback: where each reply is posted to.",
     },
     Key {
-        section: "deliver",
         name: "secret_file",
         field: |c| Field::Path(&mut c.secret_file),
         example: "\"~/.config/hook.secret\"",
         help: "What callbacks are signed with (Standard Webhooks): whsec_BASE64, or plain text.",
     },
     Key {
-        section: "deliver",
         name: "command",
         field: |c| Field::List(&mut c.command, names::argument),
         example: "[\"my-notifier\", \"--flag\"]",
         help: "Program and arguments, no shell; the reply is on its stdin.",
     },
     Key {
-        section: "deliver",
         name: "env",
         field: |c| Field::Env(&mut c.env),
         example: "{ ROOM = \"ops\" }",
         help: "Environment variables for the command.",
     },
     Key {
-        section: "deliver",
         name: "pass_env",
         field: |c| Field::List(&mut c.pass_env, names::variable),
         example: "[\"LANG\", \"TZ\"]",
         help: "Variables of the gateway's own environment that the command may see.",
     },
     Key {
-        section: "deliver",
         name: "leftovers",
         field: |c| Field::Choice(&mut c.leftovers),
         example: "\"kill\"",
         help: "Processes that the command leaves running: \"kill\" or \"keep\" them.",
     },
     Key {
-        section: "deliver",
         name: "timeout",
         field: |c| Field::Time(&mut c.timeout, limits::DELIVERY_TIMEOUT_RANGE),
         example: "\"30s\"",
         help: "For one attempt.",
     },
     Key {
-        section: "deliver",
         name: "expire",
         field: |c| Field::Time(&mut c.expire, limits::DELIVERY_EXPIRE_RANGE),
         example: "\"24h\"",

@@ -1,12 +1,13 @@
 //! `[keys.NAME]`: a client's key, and what it opens.
 
 use super::error::{Origin, Problems, place};
+use super::load::Loaded;
 use super::target::Secret;
-use crate::named::ByName;
+use super::value::Notes;
 use std::path::PathBuf;
 
 /// A key of its own for the principal of this name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClientKey {
     pub name: String,
     /// Absolute; always there once the configuration has been loaded.
@@ -39,14 +40,7 @@ pub const OWNER: &str = "owner";
 
 impl ClientKey {
     pub fn new(name: &str) -> ClientKey {
-        ClientKey {
-            name: name.to_owned(),
-            file: None,
-            key: None,
-            role: Role::default(),
-            sessions: Vec::new(),
-            routes: Vec::new(),
-        }
+        ClientKey { name: name.to_owned(), ..ClientKey::default() }
     }
 
     /// What the gateway's own key opens: everything.
@@ -71,16 +65,15 @@ impl ClientKey {
 }
 
 /// The checks between the keys of a section, each of which has passed its own.
-pub fn settle(key: &ClientKey, origins: &ByName<Origin>, problems: &mut Problems) {
+pub fn settle(key: &ClientKey, notes: &mut Notes) {
     let name = format!("keys.{}", key.name);
-    let of = |full_name: &str| origins.get(full_name).cloned().unwrap_or(Origin::Default);
     if key.file.is_none() {
         let fault = format!(
             "{name} has no file; make one, `openssl rand -hex 32 > FILE; chmod 600 FILE`, and name \
              it: file = \"~/.config/hermes-gateway/{}.key\"",
             key.name
         );
-        problems.push(of(&name), fault);
+        notes.problems.push(notes.of(&name).clone(), fault);
     }
     let beyond = key.routes.iter().find(|route| OPERATOR_ROUTES.contains(&route.as_str()));
     if let Some(route) = beyond.filter(|_| key.role == Role::User) {
@@ -88,21 +81,18 @@ pub fn settle(key: &ClientKey, origins: &ByName<Origin>, problems: &mut Problems
             "{name}.routes has \"{route}\", which is for operators; take it away, or write \
              role = \"operator\""
         );
-        problems.push(of(&format!("{name}.routes")), fault);
+        let origin = notes.of(&format!("{name}.routes")).clone();
+        notes.problems.push(origin, fault);
     }
 }
 
 /// Two principals must not share a key: which of them came would be a guess.
-pub fn check_twins(
-    keys: &ByName<ClientKey>,
-    origins: &ByName<Origin>,
-    problems: &mut Problems,
-    file: &str,
-) {
+pub fn check_twins(loaded: &Loaded, problems: &mut Problems, file: &str) {
     let of = |key: &ClientKey| {
-        origins.get(&format!("keys.{}.file", key.name)).cloned().unwrap_or(Origin::Default)
+        let origin = loaded.origins.get(&format!("keys.{}.file", key.name));
+        origin.cloned().unwrap_or(Origin::Default)
     };
-    let keys: Vec<&ClientKey> = keys.iter().map(|(_, key)| key).collect();
+    let keys: Vec<&ClientKey> = loaded.config.keys.iter().map(|(_, key)| key).collect();
     for (at, key) in keys.iter().enumerate() {
         let twin = keys[..at].iter().find(|other| other.key.is_some() && other.key == key.key);
         if let Some(twin) = twin {

@@ -39,10 +39,8 @@ impl Loaded {
     /// `FILE:LINE:COLUMN`, `--set …`; `None` for a default.
     pub fn place(&self, full_name: &str) -> Option<String> {
         let file = self.file.as_deref().map(name).unwrap_or_default();
-        match self.origins.get(full_name) {
-            None | Some(Origin::Default) => None,
-            Some(given) => Some(place(given, &file)),
-        }
+        let given = self.origins.get(full_name).filter(|origin| **origin != Origin::Default)?;
+        Some(place(given, &file))
     }
 }
 
@@ -77,7 +75,7 @@ impl Loaded {
             own.key = secret(&own.file, &format!("keys.{}.file", own.name), Secret::client);
         }
         let file = self.file.as_deref().map(name).unwrap_or_default();
-        key::check_twins(&self.config.keys, &self.origins, &mut problems, &file);
+        key::check_twins(&self, &mut problems, &file);
         if problems.is_empty() { Ok(self) } else { Err(problems.into_error(&file)) }
     }
 }
@@ -152,13 +150,9 @@ fn why(error: &io::Error) -> String {
 
 /// The file's name, safe to print and never cut: people copy it.
 fn name(path: &Path) -> String {
-    let mut out = String::new();
-    for c in path.to_string_lossy().chars() {
-        if c.is_control() {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    let safe = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    path.to_string_lossy().chars().map(safe).collect()
 }

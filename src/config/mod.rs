@@ -36,7 +36,6 @@ pub use url::Url;
 use crate::limits;
 use crate::named::ByName;
 use crate::subprocess::Leftovers;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -79,7 +78,7 @@ pub struct Http {
 }
 
 /// `[agent]`: who answers.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agent {
     pub kind: AgentKind,
     /// Program and arguments; not empty, and without NUL, when `kind` is [`AgentKind::Command`].
@@ -274,23 +273,4 @@ fn turns_for_this_machine() -> usize {
     crate::sys::process::cores()
         .saturating_mul(limits::TURNS_PER_CORE)
         .min(*limits::MAX_TURNS_RANGE.end())
-}
-
-/// By hand, so that a `{:?}` in a log line never shows the values of `env`: they may be secrets.
-impl fmt::Debug for Agent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Agent")
-            .field("kind", &self.kind)
-            .field("command", &self.command)
-            .field("env", &self.env.names())
-            .field("pass_env", &self.pass_env)
-            .field("url", &self.url)
-            .field("key_file", &self.key_file)
-            .field("model", &self.model)
-            .field("models", &self.models)
-            .field("turn_timeout", &self.turn_timeout)
-            .field("retry_for", &self.retry_for)
-            .field("answer_within", &self.answer_within)
-            .finish_non_exhaustive()
-    }
 }

@@ -3,7 +3,7 @@
 use super::draft::{Draft, Section};
 use super::error::{Origin, quoted, shown};
 use super::family::Family;
-use super::schema::{self, KEYS};
+use super::schema::{self, Key, SECTIONS};
 use super::suggest;
 use super::syntax::{self, Lines, Source};
 use super::value::type_of;
@@ -24,7 +24,7 @@ pub fn read(bytes: &[u8], draft: &mut Draft) {
         let name = section.name.as_ref();
         if let Some(family) = Family::of(name) {
             read_family(family, content, at, draft, &source);
-        } else if schema::keys_of(name).next().is_some() {
+        } else if schema::keys_of(name).is_some() {
             read_keys(Section::Plain(name), content, at, draft, &source);
         } else {
             draft.notes.problems.push(at, unknown_section(name, content));
@@ -72,7 +72,7 @@ fn read_keys(
     for (name, value) in keys {
         let at = source.key(name);
         match draft.find(section, &name.name) {
-            Some((slot, notes)) => notes.assign(slot, at, value, source),
+            Some((field, label, notes)) => notes.assign(field, label, at, value, source),
             None => draft.notes.problems.push(at, unknown_key(section, &name.name)),
         }
     }
@@ -80,7 +80,7 @@ fn read_keys(
 
 fn unknown_section(name: &str, content: &Value<'_>) -> String {
     if content.as_table().is_none() {
-        let way = home(name).map_or_else(known_sections, |home| format!("it belongs in [{home}]"));
+        let way = home(name).unwrap_or_else(known_sections);
         return format!("unknown key {} outside of a section; {way}", quoted(name));
     }
     format!("unknown section [{}]; {}", shown(name), meant_section(name))
@@ -88,7 +88,8 @@ fn unknown_section(name: &str, content: &Value<'_>) -> String {
 
 /// What to do about a section that does not exist.
 pub fn meant_section(name: &str) -> String {
-    let known = schema::sections().into_iter().chain(Family::ALL.map(Family::section));
+    let sections = SECTIONS.iter().map(|(section, _)| *section);
+    let known = sections.chain(Family::ALL.map(Family::section));
     match suggest::nearest(name, known) {
         Some(near) if Family::of(near).is_some() => format!("did you mean [{near}.NAME]?"),
         Some(near) => format!("did you mean [{near}]?"),
@@ -97,7 +98,7 @@ pub fn meant_section(name: &str) -> String {
 }
 
 fn known_sections() -> String {
-    let mut known: Vec<_> = schema::sections().iter().map(|name| format!("[{name}]")).collect();
+    let mut known: Vec<_> = SECTIONS.iter().map(|(name, _)| format!("[{name}]")).collect();
     known.extend(Family::ALL.map(|family| format!("[{}.NAME]", family.section())));
     format!("the sections are {}", known.join(", "))
 }
@@ -105,23 +106,25 @@ fn known_sections() -> String {
 /// The text about a key that its section does not have.
 pub fn unknown_key(section: Section<'_>, name: &str) -> String {
     let known: Vec<_> = match section {
-        Section::Plain(section) => schema::keys_of(section).map(|key| key.name).collect(),
+        Section::Plain(section) => {
+            schema::keys_of(section).into_iter().flatten().map(|key| key.name).collect()
+        }
         Section::Named(family, _) => family.key_names(),
     };
     let way = match (suggest::nearest(name, known.iter().copied()), home(name)) {
-        (_, Some(home)) => format!("it belongs in [{home}]"),
+        (_, Some(home)) => home,
         (Some(near), None) => format!("did you mean {}?", quoted(near)),
         (None, None) => format!("its keys are {}", known.join(", ")),
     };
     format!("unknown key {} in [{section}]; {way}", quoted(name))
 }
 
-/// The section of a key.
-fn home(name: &str) -> Option<&'static str> {
-    let key = KEYS.iter().find(|key| key.name == name).map(|key| key.section);
-    let family = Family::ALL.into_iter().find(|family| family.key_names().contains(&name));
-    key.or(family.map(|family| match family {
-        Family::Targets => "deliver.NAME",
-        Family::Keys => "keys.NAME",
-    }))
+/// The text about a key that another section has.
+fn home(name: &str) -> Option<String> {
+    let has = |(_, keys): &&(_, &[Key])| keys.iter().any(|key| key.name == name);
+    if let Some((section, _)) = SECTIONS.iter().find(has) {
+        return Some(format!("it belongs in [{section}]"));
+    }
+    let family = Family::ALL.into_iter().find(|family| family.key_names().contains(&name))?;
+    Some(format!("it belongs in [{}.NAME]", family.section()))
 }

@@ -4,7 +4,7 @@
 use super::error::{Origin, shown};
 use super::family::{CLIENT_KEYS, Family, TARGET_KEYS};
 use super::load::Loaded;
-use super::schema::{self, Field, Key};
+use super::schema::{Field, Key, SECTIONS};
 use super::{Config, Url, units};
 use std::path::Path;
 
@@ -19,30 +19,26 @@ impl Loaded {
         // The schema's way to a field is a mutable one.
         let mut config = self.config.clone();
         let mut text = String::new();
-        for section in schema::sections() {
-            let blank = if text.is_empty() { "" } else { "\n" };
-            text.push_str(&format!("{blank}[{section}]\n"));
-            for key in schema::keys_of(section) {
-                self.setting(&key.full_name(), (key.field)(&mut config), false, &mut text);
-            }
+        for (section, keys) in SECTIONS {
+            self.section(section, keys, &mut config, false, &mut text);
         }
         for target in config.deliver.values_mut() {
-            let name = target.name.clone();
-            self.named(Family::Targets, &name, TARGET_KEYS, target, &mut text);
+            let section = format!("{}.{}", Family::Targets.section(), target.name);
+            self.section(&section, TARGET_KEYS, target, true, &mut text);
         }
         for own in config.keys.values_mut() {
-            let name = own.name.clone();
-            self.named(Family::Keys, &name, CLIENT_KEYS, own, &mut text);
+            let section = format!("{}.{}", Family::Keys.section(), own.name);
+            self.section(&section, CLIENT_KEYS, own, true, &mut text);
         }
         text
     }
 
-    /// A section with a name of the operator's.
-    fn named<C>(&self, of: Family, name: &str, keys: &[Key<C>], own: &mut C, text: &mut String) {
-        let section = format!("{}.{name}", of.section());
-        text.push_str(&format!("\n[{section}]\n"));
+    /// A section's head and its keys.
+    fn section<C>(&self, name: &str, keys: &[Key<C>], of: &mut C, terse: bool, text: &mut String) {
+        let blank = if text.is_empty() { "" } else { "\n" };
+        text.push_str(&format!("{blank}[{name}]\n"));
         for key in keys {
-            self.setting(&format!("{section}.{}", key.name), (key.field)(own), true, text);
+            self.setting(&format!("{name}.{}", key.name), (key.field)(of), terse, text);
         }
     }
 
@@ -144,14 +140,14 @@ pub fn starter(listen_port: u16, name: &str) -> String {
          # To see what holds: hermes-gateway {profile}config\n\
          # Times: \"500ms\", \"30s\", \"10m\", \"1h30m\", or seconds. Sizes: \"64KiB\", \"1MiB\", or bytes.\n"
     );
-    for section in schema::sections() {
+    for (section, keys) in SECTIONS {
         text.push_str(&format!("\n[{section}]\n"));
-        for key in schema::keys_of(section) {
-            let active = key.full_name() == "http.listen";
-            let setting = match (key.field)(&mut config) {
-                // The starter may move to another machine: what stands for its cores, not a number.
-                Field::Count(_, _, Some(_)) => "0".to_owned(),
-                field => value(field),
+        for key in *keys {
+            let active = (*section, key.name) == ("http", "listen");
+            // The starter may move to another machine: what stands for its cores, not a number.
+            let setting = match key.name {
+                "max_turns" => "0".to_owned(),
+                _ => value((key.field)(&mut config)),
             };
             let mark = if active { "" } else { "# " };
             text.push_str(&format!("## {}\n{mark}{} = {setting}\n", key.help, key.name));

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 /// One key of the configuration, or of one of its targets.
 pub struct Key<C: 'static = Config> {
-    pub section: &'static str,
     pub name: &'static str,
     pub field: fn(&mut C) -> Field<'_>,
     /// A good value in TOML, for error texts.
@@ -40,299 +39,261 @@ pub enum Field<'a> {
     Time(&'a mut Duration, RangeInclusive<Duration>),
     /// A number of bytes.
     Size(&'a mut usize, RangeInclusive<usize>),
-    /// A number; where there is a function, 0 stands for what it returns.
-    Count(&'a mut usize, RangeInclusive<usize>, Option<fn() -> usize>),
+    Count(&'a mut usize, RangeInclusive<usize>),
 }
 
-impl<C> Key<C> {
-    /// `section.name`.
-    pub fn full_name(&self) -> String {
-        format!("{}.{}", self.section, self.name)
-    }
+/// The sections in their order, each with its keys; without the families.
+pub static SECTIONS: &[(&str, &[Key])] = &[
+    ("http", HTTP),
+    ("agent", AGENT),
+    ("session", SESSION),
+    ("stop", STOP),
+    ("log", LOG),
+    ("limits", LIMITS),
+];
+
+/// The keys of a section, if there is one of that name.
+pub fn keys_of(section: &str) -> Option<&'static [Key]> {
+    SECTIONS.iter().find(|(name, _)| *name == section).map(|(_, keys)| *keys)
 }
 
-/// The sections in the order of [`KEYS`], without the families.
-pub fn sections() -> Vec<&'static str> {
-    let mut sections: Vec<_> = KEYS.iter().map(|key| key.section).collect();
-    sections.dedup();
-    sections
-}
-
-/// The keys of a section; none if there is no such section.
-pub fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().filter(move |key| key.section == section)
-}
-
-pub static KEYS: &[Key] = &[
+static HTTP: &[Key] = &[
     Key {
-        section: "http",
         name: "listen",
         field: |c| Field::Address(&mut c.http.listen),
         example: "\"127.0.0.1:8642\"",
         help: "Address and port; port 0 takes a free one.",
     },
     Key {
-        section: "http",
         name: "key_file",
         field: |c| Field::Path(&mut c.http.key_file),
         example: "\"~/.config/my.key\"",
         help: "Absolute or from ~/; empty: api.key in the state directory, made at first start.",
     },
     Key {
-        section: "http",
         name: "allowed_hosts",
         field: |c| Field::List(&mut c.http.allowed_hosts, names::host),
         example: "[\"gateway.example.org\"]",
         help: "Further names that clients may call this gateway by, for one behind a proxy.",
     },
     Key {
-        section: "http",
         name: "allowed_origins",
         field: |c| Field::List(&mut c.http.allowed_origins, names::origin),
         example: "[\"https://chat.example.org\"]",
         help: "Web pages that may use this gateway from a browser, with a key; none by default.",
     },
+];
+
+static AGENT: &[Key] = &[
     Key {
-        section: "agent",
         name: "kind",
         field: |c| Field::Choice(&mut c.agent.kind),
         example: "\"command\"",
         help: "Who answers: \"echo\" (built in), \"command\" or \"upstream\".",
     },
     Key {
-        section: "agent",
         name: "command",
         field: |c| Field::List(&mut c.agent.command, names::argument),
         example: "[\"my-agent\", \"--flag\"]",
         help: "Program and arguments, no shell; alone it means kind = \"command\".",
     },
     Key {
-        section: "agent",
         name: "env",
         field: |c| Field::Env(&mut c.agent.env),
         example: "{ MODEL = \"small\" }",
         help: "Environment variables for the agent, like { MODEL = \"small\" }.",
     },
     Key {
-        section: "agent",
         name: "pass_env",
         field: |c| Field::List(&mut c.agent.pass_env, names::variable),
         example: "[\"LANG\", \"TZ\"]",
         help: "Variables of the gateway's own environment that the agent may see.",
     },
     Key {
-        section: "agent",
         name: "url",
         field: |c| Field::Url(&mut c.agent.url),
         example: "\"http://127.0.0.1:11434/v1\"",
         help: "Base of an OpenAI-compatible server; alone it means kind = \"upstream\".",
     },
     Key {
-        section: "agent",
         name: "key_file",
         field: |c| Field::Path(&mut c.agent.key_file),
         example: "\"~/.config/upstream.key\"",
         help: "The upstream's key; empty: it asks for none.",
     },
     Key {
-        section: "agent",
         name: "model",
         field: |c| Field::Text(&mut c.agent.model, names::model),
         example: "\"qwen2.5:3b\"",
         help: "The upstream's name for the model \"default\"; empty: the first that it lists.",
     },
     Key {
-        section: "agent",
         name: "models",
         field: |c| Field::Models(&mut c.agent.models),
         example: "{ fast = \"qwen2.5:3b\" }",
         help: "Names that clients may say, and the upstream's for them; empty: any name passes.",
     },
     Key {
-        section: "agent",
         name: "max_history",
         field: |c| Field::Size(&mut c.agent.max_history, limits::MAX_HISTORY_SENT_RANGE),
         example: "\"128KiB\"",
         help: "Of a session's earlier messages, what goes to the upstream; the oldest are left out.",
     },
     Key {
-        section: "agent",
         name: "turn_timeout",
         field: |c| Field::Time(&mut c.agent.turn_timeout, limits::TURN_TIMEOUT_RANGE),
         example: "\"10m\"",
         help: "The longest turn; the agent is killed when it is over.",
     },
     Key {
-        section: "agent",
         name: "retry_for",
         field: |c| Field::Time(&mut c.agent.retry_for, limits::RETRY_FOR_RANGE),
         example: "\"1h\"",
         help: "How long a turn is tried again while the agent is away or busy; 0s: not at all.",
     },
     Key {
-        section: "agent",
         name: "answer_within",
         field: |c| Field::Time(&mut c.agent.answer_within, limits::ANSWER_WITHIN_RANGE),
         example: "\"60s\"",
         help: "How long a waiting chat client waits for attempts that fail before it gets an error.",
     },
     Key {
-        section: "agent",
         name: "leftovers",
         field: |c| Field::Choice(&mut c.agent.leftovers),
         example: "\"kill\"",
         help: "Processes that the command leaves running: \"kill\" or \"keep\" them.",
     },
+];
+
+static SESSION: &[Key] = &[
     Key {
-        section: "session",
         name: "busy",
         field: |c| Field::Choice(&mut c.session.busy),
         example: "\"queue\"",
         help: "What a message for a busy session does: \"queue\", or \"interrupt\" the turn.",
     },
     Key {
-        section: "session",
         name: "operators",
         field: |c| Field::List(&mut c.session.operators, names::principal),
         example: "[\"owner\"]",
         help: "Who may steer the gateway with slash commands.",
     },
+];
+
+static STOP: &[Key] = &[Key {
+    name: "drain_timeout",
+    field: |c| Field::Time(&mut c.stop.drain_timeout, limits::DRAIN_TIMEOUT_RANGE),
+    example: "\"30s\"",
+    help: "How long a stop waits for turns in flight.",
+}];
+
+static LOG: &[Key] = &[
     Key {
-        section: "stop",
-        name: "drain_timeout",
-        field: |c| Field::Time(&mut c.stop.drain_timeout, limits::DRAIN_TIMEOUT_RANGE),
-        example: "\"30s\"",
-        help: "How long a stop waits for turns in flight.",
-    },
-    Key {
-        section: "log",
         name: "level",
         field: |c| Field::Choice(&mut c.log.level),
         example: "\"info\"",
         help: "The least that is logged: off, error, warn, info, debug or trace.",
     },
     Key {
-        section: "log",
         name: "target",
         field: |c| Field::Choice(&mut c.log.target),
         example: "\"auto\"",
         help: "Where to: auto (the journal where there is one, else stderr), stderr, journal, syslog.",
     },
+];
+
+static LIMITS: &[Key] = &[
     Key {
-        section: "limits",
         name: "max_connections",
-        field: |c| Field::Count(&mut c.limits.max_connections, limits::MAX_CONNECTIONS_RANGE, None),
+        field: |c| Field::Count(&mut c.limits.max_connections, limits::MAX_CONNECTIONS_RANGE),
         example: "10000",
         help: "Connections at once, if the system allows them; what is over is answered with 503.",
     },
     Key {
-        section: "limits",
         name: "max_connections_per_address",
         field: |c| {
             let field = &mut c.limits.max_connections_per_address;
-            Field::Count(field, limits::MAX_CONNECTIONS_RANGE, None)
+            Field::Count(field, limits::MAX_CONNECTIONS_RANGE)
         },
         example: "500",
         help: "Of these from one address (IPv6: one /64); loopback is not counted.",
     },
     Key {
-        section: "limits",
         name: "max_turns",
-        field: |c| {
-            Field::Count(
-                &mut c.limits.max_turns,
-                limits::MAX_TURNS_RANGE,
-                Some(super::turns_for_this_machine),
-            )
-        },
+        field: |c| Field::Count(&mut c.limits.max_turns, limits::MAX_TURNS_RANGE),
         example: "8",
         help: "Turns at once; 0 takes twice the number of cores.",
     },
     Key {
-        section: "limits",
         name: "max_queue",
-        field: |c| Field::Count(&mut c.limits.max_queue, limits::MAX_QUEUE_RANGE, None),
+        field: |c| Field::Count(&mut c.limits.max_queue, limits::MAX_QUEUE_RANGE),
         example: "1000",
         help: "Turns that may wait, all sessions together.",
     },
     Key {
-        section: "limits",
         name: "max_queue_per_session",
         field: |c| {
-            Field::Count(
-                &mut c.limits.max_queue_per_session,
-                limits::MAX_QUEUE_PER_SESSION_RANGE,
-                None,
-            )
+            let field = &mut c.limits.max_queue_per_session;
+            Field::Count(field, limits::MAX_QUEUE_PER_SESSION_RANGE)
         },
         example: "32",
         help: "Turns that may wait in one session.",
     },
     Key {
-        section: "limits",
         name: "max_body",
         field: |c| Field::Size(&mut c.limits.max_body, limits::MAX_BODY_RANGE),
         example: "\"1MiB\"",
         help: "The largest request body.",
     },
     Key {
-        section: "limits",
         name: "max_reply",
         field: |c| Field::Size(&mut c.limits.max_reply, limits::MAX_REPLY_RANGE),
         example: "\"8MiB\"",
         help: "The longest reply of an agent.",
     },
     Key {
-        section: "limits",
         name: "max_attempts",
-        field: |c| Field::Count(&mut c.limits.max_attempts, limits::MAX_ATTEMPTS_RANGE, None),
+        field: |c| Field::Count(&mut c.limits.max_attempts, limits::MAX_ATTEMPTS_RANGE),
         example: "2",
         help: "How often a crash or kill may cut a turn short before its message fails.",
     },
     Key {
-        section: "limits",
         name: "max_journal",
         field: |c| Field::Size(&mut c.limits.max_journal, limits::MAX_JOURNAL_RANGE),
         example: "\"256MiB\"",
         help: "The journal takes no new message beyond it.",
     },
     Key {
-        section: "limits",
         name: "max_transcript",
         field: |c| Field::Size(&mut c.limits.max_transcript, limits::MAX_TRANSCRIPT_RANGE),
         example: "\"256KiB\"",
         help: "Of a session's transcript, the oldest turns go first.",
     },
     Key {
-        section: "limits",
         name: "keep_results",
-        field: |c| Field::Count(&mut c.limits.keep_results, limits::KEEP_RESULTS_RANGE, None),
+        field: |c| Field::Count(&mut c.limits.keep_results, limits::KEEP_RESULTS_RANGE),
         example: "10000",
         help: "Finished messages that can still be asked for; none is older than a day.",
     },
     Key {
-        section: "limits",
         name: "head_timeout",
         field: |c| Field::Time(&mut c.limits.head_timeout, limits::CONNECTION_TIMEOUT_RANGE),
         example: "\"10s\"",
         help: "For a whole request head.",
     },
     Key {
-        section: "limits",
         name: "idle_timeout",
         field: |c| Field::Time(&mut c.limits.idle_timeout, limits::CONNECTION_TIMEOUT_RANGE),
         example: "\"60s\"",
         help: "Between two requests of one connection.",
     },
     Key {
-        section: "limits",
         name: "body_timeout",
         field: |c| Field::Time(&mut c.limits.body_timeout, limits::CONNECTION_TIMEOUT_RANGE),
         example: "\"30s\"",
         help: "For a whole request body.",
     },
     Key {
-        section: "limits",
         name: "write_timeout",
         field: |c| Field::Time(&mut c.limits.write_timeout, limits::CONNECTION_TIMEOUT_RANGE),
         example: "\"30s\"",

@@ -6,7 +6,7 @@ use super::error::{Origin, shown};
 use super::family::Family;
 use super::schema::{self, Field};
 use super::syntax::Source;
-use super::value::{Slot, wrong_type};
+use super::value::wrong_type;
 use super::{parse, suggest};
 use std::borrow::Cow;
 use toml_span::Value;
@@ -22,10 +22,9 @@ pub fn read(argument: &str, draft: &mut Draft) {
     let Some((name, text)) = argument.split_once('=') else {
         return fault(format!("there is no = in it; {way}"));
     };
-    let Some((section, name)) = name.trim().split_once('.') else {
+    let Some((section, mut name)) = name.trim().split_once('.') else {
         return fault(format!("there is no section in it; {way}"));
     };
-    let mut name = name;
     let place = if let Some(family) = Family::of(section) {
         let (word, like) = match family {
             Family::Targets => ("target", "--set deliver.ops.timeout=10s"),
@@ -41,31 +40,30 @@ pub fn read(argument: &str, draft: &mut Draft) {
         }
         Section::Named(family, own)
     } else {
-        if schema::keys_of(section).next().is_none() {
+        if schema::keys_of(section).is_none() {
             let meant = parse::meant_section(section);
             return fault(format!("unknown section [{}]; {meant}", shown(section)));
         }
         Section::Plain(section)
     };
     if let Some(variable) = name.strip_prefix("env.")
-        && let Some((Slot { field: Env(env), label }, notes)) = draft.find(place, "env")
+        && let Some((Env(env), label, notes)) = draft.find(place, "env")
     {
         return with_value(text, true, |value, _| {
             notes.variable(env, &label, variable, origin.clone(), value, &source);
         });
     }
-    let Some((slot, notes)) = draft.find(place, name) else {
+    let Some((field, label, notes)) = draft.find(place, name) else {
         return draft.notes.problems.push(origin, parse::unknown_key(place, name));
     };
-    let field = &slot.field;
     let plain = matches!(field, Address(_) | Path(_) | Url(_) | Text(..) | Choice(_));
     let no_text = matches!(field, List(..) | Env(_) | Models(_) | Count(..));
     with_value(text, plain, |value, is_toml| {
         if no_text && !is_toml {
-            let fault = wrong_type(&slot.label, &slot.field, "text that is not TOML");
+            let fault = wrong_type(&label, &field, "text that is not TOML");
             notes.problems.push(origin.clone(), fault);
         } else {
-            notes.assign(slot, origin.clone(), value, &source);
+            notes.assign(field, label, origin.clone(), value, &source);
         }
     });
 }

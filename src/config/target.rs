@@ -1,7 +1,8 @@
 //! `[deliver.NAME]`: a place where replies can be sent, and what its keys mean together.
 
-use super::error::{Origin, Problems, place};
+use super::error::{Origin, place};
 use super::url::Url;
+use super::value::Notes;
 use crate::digest;
 use crate::limits;
 use crate::named::ByName;
@@ -10,7 +11,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub name: String,
     pub kind: TargetKind,
@@ -117,32 +118,14 @@ impl Target {
     }
 }
 
-/// By hand: values of `env`, and what is behind the host of a URL, may be secrets.
-impl fmt::Debug for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target")
-            .field("name", &self.name)
-            .field("kind", &self.kind)
-            .field("url", &self.url.as_ref().map(Url::origin))
-            .field("secret_file", &self.secret_file)
-            .field("command", &self.command)
-            .field("env", &self.env.names())
-            .finish_non_exhaustive()
-    }
-}
-
 /// The checks between a target's keys, each of which has passed its own. A url or a command alone
 /// chooses the kind.
-pub fn settle(
-    target: &mut Target,
-    origins: &mut ByName<Origin>,
-    problems: &mut Problems,
-    file: &str,
-) {
+pub fn settle(target: &mut Target, notes: &mut Notes, file: &str) {
     let name = format!("deliver.{}", target.name);
-    let of = |full_name: &str| origins.get(full_name).cloned().unwrap_or(Origin::Default);
-    let at = |key: &str| of(&format!("{name}.{key}"));
-    let (kind, url, command) = (at("kind"), at("url"), at("command"));
+    let section = notes.of(&name).clone();
+    let at = |key: &str| notes.of(&format!("{name}.{key}")).clone();
+    let (kind, url, command, secret) = (at("kind"), at("url"), at("command"), at("secret_file"));
+    let problems = &mut notes.problems;
     let has_command = !target.command.is_empty();
     if kind == Origin::Default && has_command {
         target.kind = TargetKind::Command;
@@ -162,21 +145,21 @@ pub fn settle(
             ),
         ),
         (TargetKind::Callback, None, None) => problems.push(
-            of(&name),
+            section,
             format!(
                 "{name} has no address; give it a url, like \"https://example.org/hook\", \
                  or a command, like [\"my-notifier\", \"--flag\"]"
             ),
         ),
         (TargetKind::Command, _, program) if program.is_none_or(String::is_empty) => problems.push(
-            of(&name),
+            section,
             format!(
                 "{name} is a command but {name}.command names no program; \
                  write one like [\"my-notifier\", \"--flag\"]"
             ),
         ),
         (TargetKind::Command, None, _) if target.secret_file.is_some() => problems.push(
-            at("secret_file"),
+            secret,
             format!(
                 "{name}.secret_file is given but {name} is a command, and only callbacks are \
                  signed; take it away"
@@ -185,6 +168,6 @@ pub fn settle(
         (TargetKind::Callback | TargetKind::Command, _, _) => {}
     }
     if kind == Origin::Default {
-        origins.insert(format!("{name}.kind"), if has_command { command } else { url });
+        notes.origins.insert(format!("{name}.kind"), if has_command { command } else { url });
     }
 }

@@ -42,22 +42,16 @@ impl Url {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
             _ => (authority, None),
         };
+        let usual = if secure { 443 } else { 80 };
         let digits = |port: &&str| port.bytes().all(|b| b.is_ascii_digit());
         let port = match port {
-            None => {
-                if secure {
-                    443
-                } else {
-                    80
-                }
-            }
+            None => usual,
             Some(port) => Some(port)
                 .filter(digits)
                 .and_then(|port| port.parse().ok())
                 .filter(|port| *port > 0)
                 .ok_or("its port must be a number from 1 to 65535")?,
         };
-        let usual = port == if secure { 443 } else { 80 };
         let (host, shown) = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
             Some(inside) => {
                 let address: Ipv6Addr =
@@ -83,7 +77,7 @@ impl Url {
             host,
             port,
             target: format!("{slash}{target}"),
-            authority: if usual { shown } else { format!("{shown}:{port}") },
+            authority: if port == usual { shown } else { format!("{shown}:{port}") },
         })
     }
 

@@ -24,12 +24,7 @@ pub struct Notes {
     pub home: Option<PathBuf>,
 }
 
-/// A key's field, with what errors say about it.
-pub struct Slot<'a> {
-    pub field: Field<'a>,
-    pub label: Label,
-}
-
+/// What errors say about a key.
 pub struct Label {
     /// `section.name`, `deliver.NAME.name`.
     pub name: String,
@@ -44,23 +39,20 @@ impl Notes {
     /// Puts a value in its place; `origin` is where its key stands.
     pub fn assign(
         &mut self,
-        Slot { field, label }: Slot<'_>,
+        field: Field<'_>,
+        label: Label,
         origin: Origin,
         value: &Value<'_>,
         source: &Source<'_>,
     ) {
-        let result = match field {
-            Field::Env(env) => self.variables(env, &label, value, source),
-            field => self.convert(field, &label, value, source),
-        };
-        match result {
+        match self.convert(field, &label, value, source) {
             Ok(()) => self.origins.insert(label.name, origin),
             Err(fault) => self.problems.push(source.value(value), fault),
         }
     }
 
-    /// Everything but variables. A list's items report their own places and leave the list as it
-    /// was.
+    /// A list's items and a table's variables report their own places. The list is left as it was
+    /// then; variables take the place of all that were given before.
     fn convert(
         &mut self,
         field: Field<'_>,
@@ -106,39 +98,21 @@ impl Notes {
             }
             Field::Time(at, range) => *at = measured(key, value, &range, &wrong, &TIME)?,
             Field::Size(at, range) => *at = measured(key, value, &range, &wrong, &SIZE)?,
-            Field::Count(at, range, zero) => {
+            Field::Count(at, range) => {
                 let number = value.as_integer().ok_or(wrong)?;
-                let number = usize::try_from(number)
-                    .ok()
-                    .filter(|number| range.contains(number))
-                    .ok_or_else(|| {
+                let found = usize::try_from(number).ok().filter(|number| range.contains(number));
+                *at = found.ok_or_else(|| {
                     let (low, high) = (range.start(), range.end());
                     outside(key, &number.to_string(), &low.to_string(), &high.to_string())
                 })?;
-                *at = match zero {
-                    Some(resolve) if number == 0 => resolve(),
-                    Some(_) | None => number,
-                };
             }
-            Field::Env(_) => {}
-        }
-        Ok(())
-    }
-
-    /// A table of variables takes the place of all that were given before.
-    fn variables(
-        &mut self,
-        env: &mut ByName<String>,
-        key: &Label,
-        value: &Value<'_>,
-        source: &Source<'_>,
-    ) -> Result<(), String> {
-        let Some(table) = value.as_table() else {
-            return Err(wrong_type(key, &Field::Env(env), type_of(value)));
-        };
-        env.clear();
-        for (name, value) in table {
-            self.variable(env, key, &name.name, source.key(name), value, source);
+            Field::Env(env) => {
+                let table = value.as_table().ok_or(wrong)?;
+                env.clear();
+                for (name, value) in table {
+                    self.variable(env, key, &name.name, source.key(name), value, source);
+                }
+            }
         }
         Ok(())
     }

@@ -115,7 +115,7 @@ impl Main {
     fn spawn_starter(&self, began: Instant) -> std::io::Result<JoinHandle<()>> {
         let (plan, wake) = (self.plan.clone(), Arc::clone(&self.wake));
         let mailbox = Arc::clone(&self.mailbox);
-        let own = self.place.unit().cloned();
+        let own = self.place.own.clone();
         let work = move || {
             let unit = own.as_ref().map(|own| own.unit.clone());
             let started = startup::start(&plan, unit, began, Arc::clone(&wake));
@@ -132,7 +132,7 @@ impl Main {
         loop {
             if let Err(e) = self.wait(signals) {
                 // EBADF or EINVAL: a bug of ours. To go on would be to spin.
-                self.clean_up();
+                self.clean_up(false);
                 log::error!("Exiting with code {} (poll failed: {e})", Exit::Failed.code());
                 return Exit::Failed;
             }

@@ -9,7 +9,6 @@ use super::startup::{keys, load, settings};
 use crate::api::Service;
 use crate::config::Config;
 use crate::limits::THREAD_STACK;
-use crate::logger;
 use crate::threads::spawn;
 
 /// The reloads that were asked for and are not done. One runs at a time, so that a newer file is never
@@ -71,7 +70,7 @@ fn reload(plan: &Plan, service: &Arc<Service>) {
     new.http.listen = old.config.http.listen;
     new.http.key_file.clone_from(&old.config.http.key_file);
     new.log.target = old.config.log.target;
-    logger::set_level(new.log.level);
+    log::set_max_level(new.log.level);
     // First: no old key is to wait for a lock that a hung disk holds.
     service.set_keys(keys);
     service.hub.change(settings(plan, new));

@@ -97,7 +97,7 @@ fn service(
         name: plan.name.to_string(),
         listen: listen.to_string(),
         unit,
-        since: run.started().to_owned(),
+        since: run.started.clone(),
         began,
     };
     let (journal, book) = open_journal(plan, config)?;
@@ -173,7 +173,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run, own: Option<&OwnUnit>) 
     let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
     plan.children.settle(delegated.as_deref());
     started.hub.open();
-    if let Some(line) = run.silent() {
+    if let Some(line) = &run.silent {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
         let (started, reason) = (text("started"), text("reason"));
         log::warn!("the run before this one (started {started}) ended without a word: {reason}");
@@ -266,9 +266,7 @@ fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> 
 }
 
 fn control(path: &Path) -> Result<UnixListener, Failure> {
-    let bound = socket::bind_unix(path).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
+    let bound = socket::bind_unix(path)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
     bound.map_err(|e| Failure::with("listen on", path, &e))
 }

@@ -7,44 +7,24 @@
 use super::{Refusal, is_token_byte, is_value_byte, target};
 use crate::limits::{MAX_EXTENSIONS, MAX_SIZE_DIGITS, MAX_TRAILERS};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     /// Before the first digit of a size.
+    #[default]
     SizeStart,
-    Size {
-        digits: u8,
-        size: u64,
-    },
+    Size,
     /// After the `;` of an extension, before its name.
-    ExtensionStart {
-        size: u64,
-    },
-    ExtensionName {
-        size: u64,
-    },
+    ExtensionStart,
+    ExtensionName,
     /// After the `=`.
-    ExtensionValueStart {
-        size: u64,
-    },
-    ExtensionToken {
-        size: u64,
-    },
-    ExtensionQuoted {
-        size: u64,
-    },
-    ExtensionEscape {
-        size: u64,
-    },
-    ExtensionQuotedEnd {
-        size: u64,
-    },
+    ExtensionValueStart,
+    ExtensionToken,
+    ExtensionQuoted,
+    ExtensionEscape,
+    ExtensionQuotedEnd,
     /// After the CR of a size line.
-    SizeLf {
-        size: u64,
-    },
-    Data {
-        left: u64,
-    },
+    SizeLf,
+    Data,
     DataCr,
     DataLf,
     /// At the start of a line after the last chunk: a trailer or the end.
@@ -57,17 +37,15 @@ enum State {
 }
 
 /// Takes the chunked coding off a body. What is after the body is left alone.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Decoder {
     state: State,
+    /// The digits of the present size.
+    digits: u8,
+    /// What the size line says, and then what is left of its chunk.
+    size: u64,
     extensions: usize,
     trailers: usize,
-}
-
-impl Default for Decoder {
-    fn default() -> Decoder {
-        Decoder { state: State::SizeStart, extensions: 0, trailers: 0 }
-    }
 }
 
 impl Decoder {
@@ -87,19 +65,20 @@ impl Decoder {
         while at < input.len() {
             match self.state {
                 State::Done => break,
-                State::Data { left } => {
+                State::Data => {
                     let available = input.len() - at;
-                    let taken = usize::try_from(left).map_or(available, |l| l.min(available));
+                    let taken = usize::try_from(self.size).map_or(available, |l| l.min(available));
                     out.extend_from_slice(&input[at..at + taken]);
                     at += taken;
-                    let left = left - taken as u64;
-                    self.state = if left == 0 { State::DataCr } else { State::Data { left } };
+                    self.size -= taken as u64;
+                    if self.size == 0 {
+                        self.state = State::DataCr;
+                    }
                 }
                 state => {
                     self.state = self.step(state, input[at])?;
-                    if let State::Data { left } = self.state
-                        && left > cap.saturating_sub(out.len()) as u64
-                    {
+                    let room = cap.saturating_sub(out.len()) as u64;
+                    if self.state == State::Data && self.size > room {
                         return Err(TOO_LARGE);
                     }
                     at += 1;
@@ -117,46 +96,42 @@ impl Decoder {
     /// What `byte` makes of `state`. `Data` and `Done` never get here and stay what they are.
     fn step(&mut self, state: State, byte: u8) -> Result<State, Refusal> {
         match state {
-            State::SizeStart => add_digit(0, 0, byte),
-            State::Size { digits, size } => match byte {
-                b'\r' | b';' => self.extension(size, byte),
-                _ => add_digit(digits, size, byte),
+            State::SizeStart => {
+                (self.digits, self.size) = (0, 0);
+                self.add_digit(byte)
+            }
+            State::Size => match byte {
+                b'\r' | b';' => self.extension(byte),
+                _ => self.add_digit(byte),
             },
-            State::ExtensionStart { size } if is_token_byte(byte) => {
-                self.count_extension(State::ExtensionName { size })
+            State::ExtensionStart | State::ExtensionName if is_token_byte(byte) => {
+                self.count_extension(State::ExtensionName)
             }
-            State::ExtensionName { .. } if is_token_byte(byte) => self.count_extension(state),
-            State::ExtensionName { size } if byte == b'=' => {
-                self.count_extension(State::ExtensionValueStart { size })
+            State::ExtensionName if byte == b'=' => {
+                self.count_extension(State::ExtensionValueStart)
             }
-            State::ExtensionValueStart { size } if byte == b'"' => {
-                self.count_extension(State::ExtensionQuoted { size })
+            State::ExtensionValueStart if byte == b'"' => {
+                self.count_extension(State::ExtensionQuoted)
             }
-            State::ExtensionValueStart { size } | State::ExtensionToken { size }
-                if is_token_byte(byte) =>
-            {
-                self.count_extension(State::ExtensionToken { size })
+            State::ExtensionValueStart | State::ExtensionToken if is_token_byte(byte) => {
+                self.count_extension(State::ExtensionToken)
             }
-            State::ExtensionQuoted { size } if byte == b'"' => {
-                self.count_extension(State::ExtensionQuotedEnd { size })
+            State::ExtensionQuoted if byte == b'"' => {
+                self.count_extension(State::ExtensionQuotedEnd)
             }
-            State::ExtensionQuoted { size } if byte == b'\\' => {
-                self.count_extension(State::ExtensionEscape { size })
+            State::ExtensionQuoted if byte == b'\\' => self.count_extension(State::ExtensionEscape),
+            State::ExtensionQuoted | State::ExtensionEscape if is_value_byte(byte) => {
+                self.count_extension(State::ExtensionQuoted)
             }
-            State::ExtensionQuoted { size } | State::ExtensionEscape { size }
-                if is_value_byte(byte) =>
-            {
-                self.count_extension(State::ExtensionQuoted { size })
+            State::ExtensionName | State::ExtensionToken | State::ExtensionQuotedEnd => {
+                self.extension(byte)
             }
-            State::ExtensionName { size }
-            | State::ExtensionToken { size }
-            | State::ExtensionQuotedEnd { size } => self.extension(size, byte),
-            State::ExtensionStart { .. }
-            | State::ExtensionValueStart { .. }
-            | State::ExtensionQuoted { .. }
-            | State::ExtensionEscape { .. } => Err(BAD_EXTENSION),
-            State::SizeLf { size: 0 } => expect(byte, b'\n', State::TrailerStart),
-            State::SizeLf { size } => expect(byte, b'\n', State::Data { left: size }),
+            State::ExtensionStart
+            | State::ExtensionValueStart
+            | State::ExtensionQuoted
+            | State::ExtensionEscape => Err(BAD_EXTENSION),
+            State::SizeLf if self.size == 0 => expect(byte, b'\n', State::TrailerStart),
+            State::SizeLf => expect(byte, b'\n', State::Data),
             State::DataCr => expect(byte, b'\r', State::DataLf),
             State::DataLf => expect(byte, b'\n', State::SizeStart),
             State::TrailerStart if byte == b'\r' => Ok(State::EndLf),
@@ -170,15 +145,26 @@ impl Decoder {
             State::TrailerValue => Err(BAD_TRAILER),
             State::TrailerLf => expect(byte, b'\n', State::TrailerStart),
             State::EndLf => expect(byte, b'\n', State::Done),
-            State::Data { .. } | State::Done => Ok(state),
+            State::Data | State::Done => Ok(state),
+        }
+    }
+
+    fn add_digit(&mut self, byte: u8) -> Result<State, Refusal> {
+        match target::hex(&byte) {
+            Some(digit) if self.digits < MAX_SIZE_DIGITS => {
+                self.digits += 1;
+                self.size = self.size << 4 | u64::from(digit);
+                Ok(State::Size)
+            }
+            _ => Err(Refusal::new(400, "A chunk's size is not a hexadecimal number.")),
         }
     }
 
     /// Where a size or an extension may end: the line ends or another extension begins.
-    fn extension(&mut self, size: u64, byte: u8) -> Result<State, Refusal> {
+    fn extension(&mut self, byte: u8) -> Result<State, Refusal> {
         match byte {
-            b'\r' => Ok(State::SizeLf { size }),
-            b';' => self.count_extension(State::ExtensionStart { size }),
+            b'\r' => Ok(State::SizeLf),
+            b';' => self.count_extension(State::ExtensionStart),
             _ => Err(BAD_EXTENSION),
         }
     }
@@ -203,15 +189,6 @@ impl Decoder {
 const BAD_EXTENSION: Refusal = Refusal::new(400, "A chunk's size line is malformed.");
 const BAD_TRAILER: Refusal = Refusal::new(400, "A trailer field is malformed.");
 pub(super) const TOO_LARGE: Refusal = Refusal::new(413, "The body is too large.");
-
-fn add_digit(digits: u8, size: u64, byte: u8) -> Result<State, Refusal> {
-    match target::hex(&byte) {
-        Some(digit) if digits < MAX_SIZE_DIGITS => {
-            Ok(State::Size { digits: digits + 1, size: size << 4 | u64::from(digit) })
-        }
-        _ => Err(Refusal::new(400, "A chunk's size is not a hexadecimal number.")),
-    }
-}
 
 fn expect(byte: u8, wanted: u8, next: State) -> Result<State, Refusal> {
     if byte == wanted {

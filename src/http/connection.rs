@@ -128,7 +128,11 @@ impl Connection {
             }
             // Who connects has something to say: only between requests a client may take its time.
             let fill = if self.wire.data().is_empty() && !self.new {
-                self.wait_idle()?
+                self.wire.shrink();
+                if self.out.capacity() > KEPT_RESPONSE_BUFFER {
+                    self.out = Vec::new();
+                }
+                self.wire.fill(Instant::now() + self.limits.idle_timeout)?
             } else {
                 let latest = || Instant::now() + self.limits.head_timeout;
                 let deadline = *deadline.get_or_insert_with(latest);
@@ -145,15 +149,6 @@ impl Connection {
                 Fill::TimedOut => return Err(self.refuse(HEAD_TOO_SLOW)),
             }
         }
-    }
-
-    /// Waits for the first byte of a request.
-    fn wait_idle(&mut self) -> io::Result<Fill> {
-        self.wire.shrink();
-        if self.out.capacity() > KEPT_RESPONSE_BUFFER {
-            self.out = Vec::new();
-        }
-        self.wire.fill(Instant::now() + self.limits.idle_timeout)
     }
 
     /// Reads the body of `request`, at most `cap` bytes (and never more than `max_body`).

@@ -16,7 +16,6 @@ use crate::limits::{
     CONNECT_PATIENCE, CURL_MARGIN, CURL_PIECE, MAX_STDERR_TAIL, REAP_PATIENCE, WRITE_TIMEOUT,
 };
 use crate::subprocess::{Child, Children, Program, Taken, feed, find_program, read_now};
-use crate::sys::fd::set_nonblocking;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::Status;
 use crate::sys::spawn::Manner;
@@ -48,9 +47,6 @@ fn start<'s>(
     let child = children.spawn(curl, manner)?;
     let mut tunnel = Tunnel { child, ended: false, ends, until: Cell::new(ends.deadline) };
     let (mut stdin, mut fed) = (tunnel.child.stdin.take(), 0);
-    for pipe in [&stdin, &tunnel.child.stdout, &tunnel.child.stderr].into_iter().flatten() {
-        set_nonblocking(pipe.as_fd())?;
-    }
     loop {
         feed(&mut stdin, input, &mut fed)?;
         let Some(pipe) = &stdin else { break };

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 
 use super::request::{BodyFraming, Method, Path, Request, Span, Version};
 use super::scan::{Found, Scan};
-use super::{Refusal, is_token, target};
+use super::{Refusal, bad, is_token, target};
 use crate::limits::{MAX_FIELDS, MAX_TARGET};
 
 /// What the bytes so far amount to.
@@ -230,8 +230,4 @@ fn names_other_version(head: &[u8]) -> bool {
         }
         _ => false,
     }
-}
-
-fn bad<T>(reason: &'static str) -> Result<T, Refusal> {
-    Err(Refusal::new(400, reason))
 }

@@ -50,26 +50,14 @@ impl Refusal {
     }
 }
 
+/// What is malformed.
+fn bad<T>(reason: &'static str) -> Result<T, Refusal> {
+    Err(Refusal::new(400, reason))
+}
+
 /// tchar, RFC 9110 section 5.6.2.
-const fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn is_token(bytes: &[u8]) -> bool {

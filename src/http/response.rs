@@ -40,12 +40,6 @@ impl Response {
         response
     }
 
-    #[cfg(any(test, fuzzing))]
-    pub fn text(status: u16, text: impl Into<String>) -> Response {
-        let body = text.into().into_bytes();
-        Response::new(status, "text/plain; charset=utf-8", body)
-    }
-
     /// An error of OpenAI's shape, `{"error":{"message","type","param","code"}}`. Its type follows
     /// from the status.
     pub fn error(status: u16, code: Option<&str>, message: &str) -> Response {
@@ -109,16 +103,16 @@ impl Response {
     ) {
         let safe = self.headers.iter().all(is_safe);
         let status = if safe { self.status } else { 500 };
-        write_status_line(out, status, date);
+        // Writing into a Vec cannot fail.
+        let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: {}\r\n", phrase(status), date.text());
         match end {
             End::Known if matches!(status, 204 | 304) => {}
-            // Writing into a Vec cannot fail.
             End::Known => drop(write!(out, "Content-Length: {}\r\n", self.body.len())),
             End::LastChunk => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             End::Close => {}
         }
         for (name, value) in self.headers.iter().filter(|_| safe) {
-            write_field(out, name, value);
+            let _ = write!(out, "{name}: {value}\r\n");
         }
         out.extend_from_slice(SECURITY_FIELDS);
         out.extend_from_slice(persist.field());
@@ -130,19 +124,6 @@ impl From<Refusal> for Response {
     fn from(refusal: Refusal) -> Response {
         Response::error(refusal.status, None, refusal.reason).close()
     }
-}
-
-fn write_status_line(out: &mut Vec<u8>, status: u16, date: &mut Date) {
-    let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: ", phrase(status));
-    out.extend_from_slice(date.text().as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-fn write_field(out: &mut Vec<u8>, name: &str, value: &str) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value.as_bytes());
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Whether a field stays within its line.

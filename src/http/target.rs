@@ -5,7 +5,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::Refusal;
+use super::{Refusal, bad};
 
 /// A target, taken apart; the path is still encoded, and empty for an absolute form without one.
 #[derive(Debug, PartialEq, Eq)]
@@ -117,27 +117,7 @@ fn is_port(port: &str) -> bool {
 
 /// pchar without the percent sign, and the slash (RFC 3986 section 3.3).
 fn is_path_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'/' | b'-'
-                | b'.'
-                | b'_'
-                | b'~'
-                | b':'
-                | b'@'
-                | b'!'
-                | b'$'
-                | b'&'
-                | b'\''
-                | b'('
-                | b')'
-                | b'*'
-                | b'+'
-                | b','
-                | b';'
-                | b'='
-        )
+    byte.is_ascii_alphanumeric() || b"/-._~:@!$&'()*+,;=".contains(&byte)
 }
 
 /// The value of a hexadecimal digit.
@@ -148,8 +128,4 @@ pub fn hex(digit: &u8) -> Option<u8> {
         b'A'..=b'F' => Some(digit - b'A' + 10),
         _ => None,
     }
-}
-
-fn bad<T>(reason: &'static str) -> Result<T, Refusal> {
-    Err(Refusal::new(400, reason))
 }

@@ -14,7 +14,7 @@ mod streams;
 
 use std::time::Duration;
 
-use super::Limits;
+use super::{Limits, Response};
 
 /// Short enough that a test which runs into one still ends soon, long enough for a busy machine.
 const LIMITS: Limits = Limits {
@@ -52,4 +52,11 @@ fn hold(cases: &[Case]) {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+impl Response {
+    pub fn text(status: u16, text: impl Into<String>) -> Response {
+        let body = text.into().into_bytes();
+        Response::new(status, "text/plain; charset=utf-8", body)
+    }
 }

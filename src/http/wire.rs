@@ -91,14 +91,9 @@ impl<'s> Wire<'s> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let result = self.read(&mut buffer[self.end..], deadline);
         self.buffer = buffer;
-        Ok(match result? {
-            Got::Bytes(count) => {
-                self.end += count;
-                Fill::Data
-            }
-            Got::End => Fill::End,
-            Got::Nothing => Fill::TimedOut,
-        })
+        let (fill, count) = result?;
+        self.end += count;
+        Ok(fill)
     }
 
     /// Waits for up to `most` bytes and appends them to `out`; for bodies, past the buffer.
@@ -113,31 +108,24 @@ impl<'s> Wire<'s> {
         let room = most.min(before.clamp(SMALL_BUFFER, LARGE_READ));
         out.resize(before + room, 0);
         let result = self.read(&mut out[before..], deadline);
-        let count = match result {
-            Ok(Got::Bytes(count)) => count,
-            Ok(Got::End | Got::Nothing) | Err(_) => 0,
-        };
-        out.truncate(before + count);
-        Ok(match result? {
-            Got::Bytes(_) => Fill::Data,
-            Got::End => Fill::End,
-            Got::Nothing => Fill::TimedOut,
-        })
+        out.truncate(before + result.as_ref().map_or(0, |(_, count)| *count));
+        result.map(|(fill, _)| fill)
     }
 
-    fn read(&mut self, room: &mut [u8], deadline: Instant) -> io::Result<Got> {
+    /// Waits for bytes. Says how many have come.
+    fn read(&mut self, room: &mut [u8], deadline: Instant) -> io::Result<(Fill, usize)> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Ok(Got::Nothing);
+                return Ok((Fill::TimedOut, 0));
             }
             // A shorter time-out than what is left only wakes us early; a longer one is wrong.
             if self.read_timeout.is_none_or(|set| set > left + TIMEOUT_SLACK) {
                 self.set_read_timeout(left)?;
             }
             match self.socket.read(room) {
-                Ok(0) => return Ok(Got::End),
-                Ok(count) => return Ok(Got::Bytes(count)),
+                Ok(0) => return Ok((Fill::End, 0)),
+                Ok(count) => return Ok((Fill::Data, count)),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -224,12 +212,6 @@ impl AsFd for Wire<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-enum Got {
-    Bytes(usize),
-    End,
-    Nothing,
 }
 
 #[cfg(test)]

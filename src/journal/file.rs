@@ -58,10 +58,7 @@ impl FileJournal {
         let path = dir.join(NAME);
         let io = |e: io::Error| Damage::io(&path, &e);
         // Left by a compaction that was cut short: the journal itself is still the old one.
-        match fs::remove_file(temporary(&path)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
-            _ => {}
-        }
+        files::if_there(fs::remove_file(temporary(&path))).map_err(io)?;
         let dir = File::open(dir).map_err(io)?;
         let mut file = open_or_create(&path).map_err(io)?;
         let mut index = Vec::new();
@@ -312,17 +309,13 @@ pub(super) fn one_lost(at: u64, why: &str) -> String {
 
 fn open_or_create(path: &Path) -> io::Result<File> {
     let new = Header::NEW.line();
-    match files::open_own_to_write(path) {
-        Ok(file) => {
-            // A beginning of the header of a new journal can never have had a record behind it.
-            let mut start = vec![0; new.len()];
-            let read = file.read_at(&mut start, 0)?;
-            if read == new.len() || !new.starts_with(&start[..read]) {
-                return Ok(file);
-            }
+    if let Some(file) = files::if_there(files::open_own_to_write(path))? {
+        // A beginning of the header of a new journal can never have had a record behind it.
+        let mut start = vec![0; new.len()];
+        let read = file.read_at(&mut start, 0)?;
+        if read == new.len() || !new.starts_with(&start[..read]) {
+            return Ok(file);
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
     }
     files::replace(path, &new, 0o600)?;
     files::open_own_to_write(path)

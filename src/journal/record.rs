@@ -30,14 +30,6 @@ impl Stamp {
     }
 }
 
-/// Tests need one number for both clocks.
-#[cfg(test)]
-impl From<u64> for Stamp {
-    fn from(at: u64) -> Stamp {
-        Stamp { at, age: at, off: 0 }
-    }
-}
-
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -86,6 +78,8 @@ pub enum Step {
     Failed(String, Option<String>),
     /// A failed turn begins anew, by an operator's wish: belongs to no attempt.
     Requeued,
+    /// The gateway's own stop has ended the attempt.
+    Released,
     /// Belongs to no attempt.
     Cancelled(String),
     Sending,
@@ -227,6 +221,7 @@ impl Record {
             "done" => Step::Done(need("reply")?, members.text("report")?),
             "failed" => Step::Failed(need("error")?, members.text("detail")?),
             "requeued" => Step::Requeued,
+            "released" => Step::Released,
             "cancelled" => Step::Cancelled(need("error")?),
             "sending" => Step::Sending,
             "deferred" => Step::Deferred(need("error")?),
@@ -238,7 +233,7 @@ impl Record {
             _ if members.raw("essential") == Some("true") => {
                 return Err(format!(
                     "a record of kind {kind:?} is needed to understand what follows, and this \
-                     version does not know it: use the version that wrote it"
+                     version does not know it: {NEWER}"
                 ));
             }
             _ => return Ok(Record::Unknown { id: members.text("id")? }),
@@ -280,6 +275,7 @@ impl Step {
             Step::Done(reply, _) => ("done", "reply", Some(reply)),
             Step::Failed(error, _) => ("failed", "error", Some(error)),
             Step::Requeued => ("requeued", "", None),
+            Step::Released => ("released", "", None),
             Step::Cancelled(error) => ("cancelled", "error", Some(error)),
             Step::Sending => ("sending", "", None),
             Step::Deferred(error) => ("deferred", "error", Some(error)),
@@ -303,6 +299,13 @@ pub fn id_of(json: &str) -> Option<&str> {
 pub fn is_unknown(json: &str) -> bool {
     matches!(Record::parse(json), Ok(Record::Unknown { .. }))
 }
+
+/// Whether nobody but a newer gateway understands a record, and what follows it.
+pub fn is_essential(json: &str) -> bool {
+    Record::parse(json).is_err_and(|why| why.ends_with(NEWER))
+}
+
+const NEWER: &str = "use the version that wrote it";
 
 /// The members of a record as they stand: a start reads a hundred thousand records, and values of
 /// `serde_json` would take most of its time.

@@ -13,6 +13,7 @@ use crate::exit::Exit;
 
 use super::line::{Entry, Header, Lines};
 use super::pieces::Pieces;
+use super::record;
 
 /// Why a journal cannot be used.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,16 +23,24 @@ pub struct Damage {
     /// `None` where nothing is wrong inside the file.
     pub place: Option<(u64, u64)>,
     pub reason: String,
+    /// A newer gateway wrote it.
+    newer: bool,
 }
 
 impl Damage {
-    /// What a process ends with for it: a damaged file needs an operator and no other start.
+    /// What a process ends with for it: a damaged file needs an operator and no other start, and so
+    /// does one that is not for us.
     pub fn exit(&self) -> Exit {
-        if self.place.is_some() { Exit::Config } else { Exit::Failed }
+        if self.place.is_some() || self.newer { Exit::Config } else { Exit::Failed }
+    }
+
+    /// What only a newer gateway understands is good, and nothing to cut off.
+    fn by_newer(self, newer: bool) -> Damage {
+        Damage { place: self.place.filter(|_| !newer), newer, ..self }
     }
 
     pub fn io(path: &Path, e: &io::Error) -> Damage {
-        Damage { path: path.to_owned(), place: None, reason: e.to_string() }
+        Damage { path: path.to_owned(), place: None, reason: e.to_string(), newer: false }
     }
 }
 
@@ -83,14 +92,13 @@ pub fn walk(
         path: path.to_owned(),
         place: Some((offset, number)),
         reason,
+        newer: false,
     };
     let length = file.metadata().map_err(io)?.len();
     let mut lines = Lines::new(file, 0, length);
     let first = lines.next().map_err(io)?.map_or(&[][..], |(_, line)| &*line);
-    let header = Header::parse(first).map_err(|(foreign, reason)| Damage {
-        place: (!foreign).then_some((0, 0)),
-        ..damage(0, 0, reason)
-    })?;
+    let header =
+        Header::parse(first).map_err(|(foreign, reason)| damage(0, 0, reason).by_newer(foreign))?;
     let mut found = Report::of(header, lines.at);
     let mut pieces = Pieces::new(file, lines.at, length);
     loop {
@@ -112,7 +120,8 @@ pub fn walk(
                         found.marked = entry.durable.map_or(0, |durable| durable + 1);
                     } else {
                         let result = visit(number, at, entry.json);
-                        result.map_err(|reason| damage(at, next, reason))?;
+                        let newer = || record::is_essential(entry.json);
+                        result.map_err(|why| damage(at, next, why).by_newer(newer()))?;
                         found.first.get_or_insert(number);
                     }
                     found.records += 1;

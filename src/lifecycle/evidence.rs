@@ -26,7 +26,8 @@ const PROPERTIES: &str = "ActiveState,Job,MainPID,InvocationID,Result";
 #[derive(Clone, Debug)]
 pub struct Place {
     invocation: Option<String>,
-    own: Option<OwnUnit>,
+    /// The unit that we run in.
+    pub own: Option<OwnUnit>,
     marker: PathBuf,
     children: Arc<Children>,
 }
@@ -44,20 +45,13 @@ pub enum Moment {
 #[derive(Clone, Debug)]
 pub struct Finding {
     pub verdict: Verdict,
-    pub sender: Origin,
+    /// Who sent the signal, for people.
+    pub sender: String,
     pub marker: bool,
     /// Whether the service manager might say something else a moment later.
     pub may_change: bool,
     /// The fields of the `Shutdown context` line, in order.
     pub context: String,
-}
-
-/// Who sent the signal, for people.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    pub pid: i32,
-    pub uid: u32,
-    pub name: String,
 }
 
 /// What the manager said, beside its meaning: for the log.
@@ -77,15 +71,11 @@ impl Place {
         Place { invocation, own, marker, children }
     }
 
-    pub fn unit(&self) -> Option<&OwnUnit> {
-        self.own.as_ref()
-    }
-
     /// Gathers and judges. Takes as long as the manager, at most `QUESTION_DEADLINE`.
     pub fn examine(&self, caught: Caught, moment: Moment) -> Finding {
         // The sender first: it may be gone by the time the manager has answered.
         let sender = self.sender(caught);
-        let origin = origin(caught);
+        let name = name_of(caught);
         let mut shown = Shown::default();
         let supervision = self.supervision(moment, &mut shown);
         let marker = match moment {
@@ -96,8 +86,8 @@ impl Place {
         let verdict = verdict::judge(&evidence);
         let may_change = !verdict.planned
             && matches!(evidence.supervision, Supervision::Unit(_) | Supervision::Silent);
-        let context = self.context(caught, &origin, &shown, verdict);
-        Finding { verdict, sender: origin, marker, may_change, context }
+        let context = self.context(caught, &name, &shown, verdict);
+        Finding { verdict, sender: name, marker, may_change, context }
     }
 
     fn supervision(&self, moment: Moment, shown: &mut Shown) -> Supervision {
@@ -147,13 +137,11 @@ impl Place {
         }
     }
 
-    fn context(&self, caught: Caught, from: &Origin, shown: &Shown, verdict: Verdict) -> String {
+    fn context(&self, caught: Caught, sender: &str, shown: &Shown, verdict: Verdict) -> String {
         let unit = self.own.as_ref().map_or("-", |own| &own.unit);
         let under = if self.invocation.is_some() { "yes" } else { "no" };
-        let (parent, parent_name) = match Pid::parent() {
-            Some(pid) => (pid.get(), proc::name(pid).unwrap_or_default()),
-            None => (0, String::new()),
-        };
+        let parent = Pid::parent();
+        let parent_name = parent.and_then(proc::name).unwrap_or_default();
         let mut line = format!("signal={} under_systemd={under}", caught.kind.name());
         let mut add = |key: &str, value: &str| {
             let value = if value.is_empty() { "-" } else { value };
@@ -163,9 +151,9 @@ impl Place {
         add("active_state", shown.properties.get("ActiveState"));
         add("job", shown.properties.get("Job"));
         add("sender_pid", &caught.pid.to_string());
-        add("sender_name", &from.name);
+        add("sender_name", sender);
         add("sender_uid", &caught.uid.to_string());
-        add("parent_pid", &parent.to_string());
+        add("parent_pid", &parent.map_or(0, Pid::get).to_string());
         add("parent_name", &parent_name);
         add("verdict", verdict.word());
         add("job_type", &shown.job_type);
@@ -227,12 +215,11 @@ fn job_kind(word: &str) -> Job {
 }
 
 /// Names the sender where the kernel vouches for its pid.
-fn origin(caught: Caught) -> Origin {
-    let name = match (caught.code, Pid::new(caught.pid)) {
+fn name_of(caught: Caught) -> String {
+    match (caught.code, Pid::new(caught.pid)) {
         (signal::SI_KERNEL, _) => "(terminal)".to_owned(),
         (signal::SI_USER, None) => "(outside)".to_owned(),
         (signal::SI_USER, Some(pid)) => proc::name(pid).unwrap_or_else(|| "(gone)".to_owned()),
         (_, _) => "(forged)".to_owned(),
-    };
-    Origin { pid: caught.pid, uid: caught.uid, name }
+    }
 }

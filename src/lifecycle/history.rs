@@ -23,9 +23,10 @@ use crate::text::quoted;
 #[derive(Debug)]
 pub struct Run {
     id: String,
-    started: String,
-    /// What was entered about the run before us, if it ended without a word.
-    silent: Option<Value>,
+    /// When this run started, in RFC 3339.
+    pub started: String,
+    /// The line that was entered about the run before us, if that ended without a word.
+    pub silent: Option<Value>,
 }
 
 /// How a stop went, beside the finding about it.
@@ -62,23 +63,10 @@ impl Run {
         Run { id, started, silent }
     }
 
-    /// When this run started, in RFC 3339.
-    pub fn started(&self) -> &str {
-        &self.started
-    }
-
-    /// The line about the run before this one, if that ended without a word.
-    pub fn silent(&self) -> Option<&Value> {
-        self.silent.as_ref()
-    }
-
     /// Makes the entry and the history durable, and prunes the history.
     pub fn settle(&self, dirs: &Dirs) -> io::Result<()> {
         files::sync(&dirs.run_record())?;
-        match files::sync(&dirs.history()) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+        files::if_there(files::sync(&dirs.history()))?;
         let text = read(&dirs.history()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().filter(|l| parse(l).is_some()).collect();
         if lines.len() > KEPT_STOPS || lines.len() != text.lines().count() {
@@ -105,7 +93,6 @@ fn enter_silent(dirs: &Dirs, left: &Value) -> Option<Value> {
 
 /// How this process ends, as a line. `run` is `None` when it ends before it was ready.
 pub fn line(run: Option<&Run>, caught: Caught, found: &Finding, ending: &Ending) -> String {
-    let sender = &found.sender;
     let text = |value: Option<&String>| value.map_or_else(|| "null".to_owned(), |v| quoted(v));
     let reason = match &ending.note {
         Some(note) => format!("{}; {note}", found.verdict.reason),
@@ -118,9 +105,9 @@ pub fn line(run: Option<&Run>, caught: Caught, found: &Finding, ending: &Ending)
         text(run.map(|run| &run.id)),
         Pid::own(),
         caught.kind.name(),
-        sender.pid,
-        sender.uid,
-        quoted(&sender.name),
+        caught.pid,
+        caught.uid,
+        quoted(&found.sender),
         found.verdict.word(),
         quoted(&reason),
         ending.exit.code(),
@@ -161,14 +148,13 @@ pub fn enter(dirs: &Dirs, begun: bool, line: &str, sync: bool) -> io::Result<()>
 
 /// The stops that are on record, oldest first, at most `KEPT_STOPS`. What is no record is passed over.
 pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
-    let text = match fs::metadata(dirs.history()) {
-        Ok(_) => read(&dirs.history()).ok_or_else(|| {
-            let path = dirs.history();
-            io::Error::new(io::ErrorKind::InvalidData, format!("{} cannot be read", path.display()))
-        })?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(e),
-    };
+    let path = dirs.history();
+    if files::if_there(fs::metadata(&path))?.is_none() {
+        return Ok(Vec::new());
+    }
+    let unreadable = || format!("{} cannot be read", path.display());
+    let text =
+        read(&path).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, unreadable()))?;
     let mut stops: Vec<Value> = text.lines().filter_map(parse).collect();
     // A run that learned better at the last moment wrote twice: the later line counts.
     stops.reverse();
@@ -228,7 +214,6 @@ fn parse(line: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::evidence::Origin;
     use crate::lifecycle::signals::Kind;
     use crate::lifecycle::verdict::{Reason, Verdict};
     use crate::testing::TempDir;
@@ -241,7 +226,7 @@ mod tests {
     fn end(run: &Run, dirs: &Dirs) {
         let caught = Caught { kind: Kind::Terminate, code: 0, pid: 7, uid: 8 };
         let verdict = Verdict { planned: true, reason: Reason::StopJob };
-        let sender = Origin { pid: 7, uid: 8, name: "systemd".into() };
+        let sender = "systemd".into();
         let found =
             Finding { verdict, sender, marker: false, may_change: false, context: String::new() };
         let ending = Ending {
@@ -260,11 +245,11 @@ mod tests {
         let dirs = dirs(&root);
         let run = Run::begin(&dirs);
         run.settle(&dirs).unwrap();
-        assert_eq!(run.silent(), None);
+        assert_eq!(run.silent, None);
         end(&run, &dirs);
         let next = Run::begin(&dirs);
         next.settle(&dirs).unwrap();
-        assert_eq!(next.silent(), None);
+        assert_eq!(next.silent, None);
         let stops = stops(&dirs).unwrap();
         assert_eq!(stops.len(), 1);
         assert_eq!((&stops[0]["exit"], &stops[0]["in_flight"]), (&json!(0), &json!(2)));
@@ -289,7 +274,7 @@ mod tests {
         let root = TempDir::new("history");
         let dirs = dirs(&root);
         Run::begin(&dirs);
-        let line = Run::begin(&dirs).silent().cloned().unwrap();
+        let line = Run::begin(&dirs).silent.unwrap();
         assert_eq!(line["verdict"], "ended without a word");
         assert_eq!(line["rebooted"], false);
         assert_eq!(stops(&dirs).unwrap(), [line]);
@@ -301,7 +286,7 @@ mod tests {
         let dirs = dirs(&root);
         let left = r#"{"id":"x/1/2","pid":1,"boot":"x","started":"2026-01-01T00:00:00.000Z"}"#;
         fs::write(dirs.run_record(), left).unwrap();
-        let line = Run::begin(&dirs).silent().cloned().unwrap();
+        let line = Run::begin(&dirs).silent.unwrap();
         assert_eq!(line["rebooted"], true);
     }
 
@@ -313,7 +298,7 @@ mod tests {
         let left = fs::read(dirs.run_record()).unwrap();
         end(&run, &dirs);
         fs::write(dirs.run_record(), left).unwrap();
-        assert_eq!(Run::begin(&dirs).silent(), None);
+        assert_eq!(Run::begin(&dirs).silent, None);
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! with different runtime directories (a system unit at boot, a login shell) must not share it.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
 use std::time::Instant;
@@ -72,7 +73,7 @@ impl Instance {
         private(&dirs.runtime).map_err(|e| failed(&dirs.runtime, e))?;
 
         let path = dirs.lock();
-        let mut runtime = files::open_or_create(&path).map_err(|e| failed(&path, e))?;
+        let runtime = files::open_or_create(&path).map_err(|e| failed(&path, e))?;
         let state = File::open(&dirs.state).map_err(|e| failed(&dirs.state, e))?;
         let try_hold = || -> Result<bool, Failure> {
             let free = lock::try_hold_visibly(&runtime).map_err(|e| failed(&path, e))?;
@@ -90,8 +91,9 @@ impl Instance {
         }
         let own = Pid::own();
         let start = proc::start_time(own).unwrap_or(0);
-        let word = format!(r#"{{"pid":{own},"start":{start}}}"#);
-        if let Err(e) = write_word(&mut runtime, &format!("{word}\n")) {
+        let word = format!("{{\"pid\":{own},\"start\":{start}}}\n");
+        let written = runtime.set_len(0).and_then(|()| runtime.write_all_at(word.as_bytes(), 0));
+        if let Err(e) = written {
             // The lock holds without it; only who holds it cannot be told.
             log::warn!("{} cannot be written: {e}", path.display());
         }
@@ -106,11 +108,8 @@ impl Instance {
 pub fn probe(dirs: &Dirs) -> io::Result<Probe> {
     for place in [dirs.clone(), dirs.without_runtime()] {
         let path = place.lock();
-        let file = match files::open_own(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(named(&path, &e)),
-        };
+        let found = files::if_there(files::open_own(&path)).map_err(|e| named(&path, &e))?;
+        let Some(file) = found else { continue };
         if lock::is_held(&file).map_err(|e| named(&path, &e))? {
             return Ok(Probe::Held { dirs: place, holder: read_word(file) });
         }
@@ -132,12 +131,6 @@ fn held_by(name: &Name, dirs: &Dirs) -> String {
         name.command(),
         name.command()
     )
-}
-
-fn write_word(file: &mut File, word: &str) -> io::Result<()> {
-    file.seek(SeekFrom::Start(0))?;
-    file.set_len(0)?;
-    file.write_all(word.as_bytes())
 }
 
 /// Who the lock file names, if that process lives. What a dead one left behind names nobody.

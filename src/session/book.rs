@@ -159,6 +159,7 @@ impl Book {
             cuts: 0,
             failing: None,
             accepted: number,
+            queued: number,
             outcome: 0,
             at: record.at.at,
             ended: Stamp::default(),
@@ -238,7 +239,8 @@ impl Book {
                     entry.cuts += u32::from(before == Turn::Running);
                 }
                 TurnEvent::Retry => entry.outcome = number,
-                TurnEvent::Requeued => entry.begin_anew(),
+                TurnEvent::Requeued => entry.begin_anew(number),
+                TurnEvent::Released => {}
                 TurnEvent::Done | TurnEvent::Failed | TurnEvent::Cancelled => {
                     (entry.outcome, entry.ended) = (number, at);
                     (entry.cuts, entry.failing) = (0, None);
@@ -374,6 +376,7 @@ fn event(step: &Step) -> Event {
         Step::Done(..) => Event::Turn(TurnEvent::Done),
         Step::Failed(..) => Event::Turn(TurnEvent::Failed),
         Step::Requeued => Event::Turn(TurnEvent::Requeued),
+        Step::Released => Event::Turn(TurnEvent::Released),
         Step::Cancelled(_) => Event::Turn(TurnEvent::Cancelled),
         Step::Sending => Event::Delivery(DeliveryEvent::Sending),
         Step::Deferred(_) => Event::Delivery(DeliveryEvent::Deferred),

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::book::{Digest, Who};
+use super::dispatch::Full;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::life::Turn;
@@ -16,6 +17,8 @@ pub enum Denied {
     Unknown,
     /// It is over, or not in the state that this needs.
     TooLate,
+    /// Too many wait for a turn.
+    Full(Full),
     Journal(Refused),
 }
 
@@ -34,10 +37,7 @@ impl Hub {
             return Err(Denied::TooLate);
         }
         let begun = self.strike(&mut state, id, why)?;
-        let number = self.journal.last();
-        drop(state);
-        self.employ(begun);
-        Ok(self.sync(number)?)
+        Ok(self.confirm(state, begun)?)
     }
 
     /// Cancels a message unless it runs or is over. Says whether it did, once that is durable.
@@ -48,10 +48,7 @@ impl Hub {
             return Ok(false);
         }
         let begun = self.strike(&mut state, id, why)?;
-        let number = self.journal.last();
-        drop(state);
-        self.employ(begun);
-        self.sync(number)?;
+        self.confirm(state, begun)?;
         Ok(true)
     }
 
@@ -65,9 +62,8 @@ impl Hub {
         let record = Record::step(id, 0, self.stamp(), Step::Forgotten);
         // A reply that is still to be delivered.
         state.book.check(&record).map_err(|_| Denied::TooLate)?;
-        let number = self.write(&mut state, &record, Purpose::Completion)?;
-        drop(state);
-        Ok(self.sync(number)?)
+        self.write(&mut state, &record, Purpose::Completion)?;
+        Ok(self.confirm(state, Vec::new())?)
     }
 
     /// Records that a message is cancelled. An agent that runs for it is told to end, and keeps its

@@ -159,6 +159,7 @@ fn words(denied: &Denied) -> String {
     match denied {
         Denied::Unknown => "There is nothing of that kind.".to_owned(),
         Denied::TooLate => "It is over already.".to_owned(),
+        Denied::Full(_) => "Too many messages wait for a turn.".to_owned(),
         Denied::Journal(refused) => {
             format!("The journal refused: {}.", escaped(&refused.to_string(), false))
         }

@@ -121,7 +121,7 @@ impl Hub {
         let clock = Clock::new(book.clock(), book.newest(), clocks.boot(), clocks.read());
         // What comes before the hub is open waits behind what was there.
         let mut dispatch = Dispatch::new(Bounds { turns: 0, ..bounds(&settings.config) });
-        for (id, entry) in book.entries().filter(|(_, entry)| !entry.turn.is_over()) {
+        for (id, entry) in book.unfinished() {
             dispatch.restore(id, entry.session());
             if entry.turn == Turn::Resting {
                 dispatch.hold(id);
@@ -177,10 +177,8 @@ impl Hub {
         let ids = if state.open { state.dispatch.rebound(bounds) } else { Vec::new() };
         // It may be what they wait for.
         state.hurry();
-        let begun = self.begin(&mut state, ids);
         self.alarm.notify_all();
-        drop(state);
-        self.employ(begun);
+        self.go_on(state, ids);
     }
 
     /// No turn begins any more; what waits stays in the journal. Does not wait for anything.

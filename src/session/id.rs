@@ -73,15 +73,14 @@ impl fmt::Debug for Id {
 }
 
 #[cfg(test)]
-impl From<u32> for Id {
-    fn from(number: u32) -> Id {
-        Id(u128::from(number))
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
+
+    impl From<u32> for Id {
+        fn from(number: u32) -> Id {
+            Id(u128::from(number))
+        }
+    }
 
     #[test]
     fn ids_sort_by_time_and_have_26_characters() {

@@ -2,7 +2,6 @@
 //! waits for, forgets old results and has the journal compacted.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,6 @@ use crate::limits::{
     COMPACT_FROM, COMPACT_PAUSE, JOURNAL_PROBE, KEEPER_ROUND, KEEPER_SOON, LOSS_SHOWN,
     THREAD_PAUSE, THREAD_STACK,
 };
-use crate::sys::poll::{Interest, poll};
 use crate::threads;
 
 /// What is remembered from one compaction to the next.
@@ -40,8 +38,7 @@ impl Hub {
                 self.spawn_worker(name, Box::new(move || work(hub)))
             };
             while !start() {
-                let cut = poll(&mut [Interest::read(self.cut.as_fd())], Some(THREAD_PAUSE));
-                if self.is_draining() || cut.is_ok_and(|ready| ready > 0) {
+                if self.cut_within(THREAD_PAUSE) || self.is_draining() {
                     return;
                 }
             }
@@ -52,9 +49,7 @@ impl Hub {
         self.rest_again(&mut state);
         state.open = true;
         let ids = state.dispatch.rebound(bounds(&self.settings().config));
-        let begun = self.begin(&mut state, ids);
-        drop(state);
-        self.employ(begun);
+        self.go_on(state, ids);
         self.send_what_is_due();
     }
 
@@ -63,7 +58,8 @@ impl Hub {
         loop {
             // What the process before this one left may be all that keeps new work out.
             let short = std::mem::take(&mut opening).then_some(Duration::ZERO);
-            let short = short.or_else(|| self.is_short_of_room().then_some(JOURNAL_PROBE));
+            let full = matches!(self.journal.condition(), Condition::Degraded(_));
+            let short = short.or(full.then_some(JOURNAL_PROBE));
             let mut state = self.lock();
             let now = Instant::now();
             let crowded = state.book.is_crowded(self.settings().config.limits.keep_results);
@@ -106,10 +102,6 @@ impl Hub {
                 }
             }
         }
-    }
-
-    fn is_short_of_room(&self) -> bool {
-        matches!(self.journal.condition(), Condition::Degraded(_))
     }
 
     /// During a drain: ends of turns become durable as they do otherwise.
@@ -227,11 +219,6 @@ impl Hub {
         let mut care = self.care.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.journal.size();
         self.forget(&mut care);
-        self.compact_with(&mut care)?;
-        Ok((before, self.journal.size()))
-    }
-
-    fn compact_with(&self, care: &mut Care) -> io::Result<()> {
         // The journal is about to let go of turns: their transcripts must be durable.
         while let Some(session) = care.forgotten.first() {
             self.transcripts.sync(session)?;
@@ -246,7 +233,7 @@ impl Hub {
         if let (Err(_), Condition::Broken(why)) = (&result, self.journal.condition()) {
             self.heard(Refused::Broken(why));
         }
-        result
+        result.map(|()| (before, self.journal.size()))
     }
 }
 

@@ -25,6 +25,8 @@ pub enum TurnEvent {
     Cancelled,
     /// An operator has a failed one run again.
     Requeued,
+    /// The gateway's own stop has ended the attempt: it runs again, and that counts as no cut.
+    Released,
 }
 
 impl Turn {
@@ -44,20 +46,24 @@ impl Turn {
             }
             // The gateway answers its own commands without a turn.
             (Turn::Queued, TurnEvent::Done) => Some(Turn::Done),
-            (Turn::Failed, TurnEvent::Requeued) => Some(Turn::Queued),
+            (Turn::Failed, TurnEvent::Requeued) | (Turn::Running, TurnEvent::Released) => {
+                Some(Turn::Queued)
+            }
             (Turn::Resting, TurnEvent::Done)
             | (Turn::Queued | Turn::Resting, TurnEvent::Retry)
             | (
                 Turn::Queued | Turn::Running | Turn::Resting | Turn::Done | Turn::Cancelled,
                 TurnEvent::Requeued,
             )
+            | (Turn::Queued | Turn::Resting, TurnEvent::Released)
             | (
                 Turn::Done | Turn::Failed | Turn::Cancelled,
                 TurnEvent::Started
                 | TurnEvent::Retry
                 | TurnEvent::Done
                 | TurnEvent::Failed
-                | TurnEvent::Cancelled,
+                | TurnEvent::Cancelled
+                | TurnEvent::Released,
             ) => None,
         }
     }

@@ -116,8 +116,6 @@ impl Drop for Place {
         let mut state = self.hub.lock();
         state.waiting.retain(|(waiting, _)| *waiting != self.id);
         let ids = state.dispatch.leave(self.id);
-        let begun = self.hub.begin(&mut state, ids);
-        drop(state);
-        self.hub.employ(begun);
+        self.hub.go_on(state, ids);
     }
 }

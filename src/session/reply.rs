@@ -179,11 +179,6 @@ impl Runs {
         run
     }
 
-    #[cfg(test)]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Ends a message's run: who watches it is told.
     pub fn end(&mut self, id: Id) {
         if let Some(at) = self.0.iter().position(|(known, _)| *known == id) {
@@ -207,6 +202,12 @@ impl Runs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Runs {
+        pub fn is_empty(&self) -> bool {
+            self.0.is_empty()
+        }
+    }
 
     #[test]
     fn watchers_see_what_is_new_and_another_attempt_from_its_beginning() {

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::book::Entry;
@@ -15,7 +15,6 @@ use crate::delivery::{Parcel, Sent, backoff};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Purpose, Refused};
 use crate::limits::{DISK_PAUSE, MAX_DELIVERY_PAUSE};
-use crate::sys::poll::{Interest, poll};
 use crate::sys::random;
 
 /// What comes of one round of a sender.
@@ -102,10 +101,7 @@ impl Hub {
         };
         let target = match target {
             Ok(target) => target,
-            Err(why) => {
-                let record = Record::step(id, attempts, self.stamp(), Step::Dead(why));
-                return self.close_delivery(name, id, &record);
-            }
+            Err(why) => return self.close_delivery(name, (id, attempts), Step::Dead(why)),
         };
         let text = match self.outcome(&entry) {
             Ok(Some(Record::Step {
@@ -113,8 +109,7 @@ impl Hub {
             })) => text,
             Err(e) if e.kind() == ErrorKind::InvalidData => {
                 let why = format!("the reply cannot be read back: {e}");
-                let record = Record::step(id, attempts, self.stamp(), Step::Dead(why));
-                return self.close_delivery(name, id, &record);
+                return self.close_delivery(name, (id, attempts), Step::Dead(why));
             }
             other => {
                 // Nothing else than the reply may arrive in its name.
@@ -148,24 +143,17 @@ impl Hub {
     /// Writes down what came of an attempt.
     fn sent(&self, name: &str, id: Id, n: u32, sent: Sent) -> Round {
         match sent {
-            Sent::Delivered => {
-                let record = Record::step(id, n, self.stamp(), Step::Delivered);
-                self.close_delivery(name, id, &record)
-            }
+            Sent::Delivered => self.close_delivery(name, (id, n), Step::Delivered),
             Sent::Refused { why } => {
                 log::warn!("{name} refused the reply of message {id}: {why}");
-                let record = Record::step(id, n, self.stamp(), Step::Dead(why));
-                self.close_delivery(name, id, &record)
+                self.close_delivery(name, (id, n), Step::Dead(why))
             }
             Sent::Deferred { why, retry_after } => {
                 log::info!("{name} did not take the reply of message {id} (attempt {n}): {why}");
-                let record = Record::step(id, n, self.stamp(), Step::Deferred(why));
-                if !self.insist(&record) {
+                if !self.put_down((id, n), Step::Deferred(why)) {
                     return Round::Stop(Some(Instant::now() + DISK_PAUSE));
                 }
-                let mut chance = [0; 8];
-                let _ = random::fill(&mut chance);
-                let pause = backoff::delay(n, u64::from_ne_bytes(chance), MAX_DELIVERY_PAUSE);
+                let pause = backoff::delay(n, random::number(), MAX_DELIVERY_PAUSE);
                 Round::Stop(Some(Instant::now() + pause.max(retry_after.unwrap_or_default())))
             }
             // Its record says that it may have arrived: it is sent again after the start.
@@ -173,8 +161,8 @@ impl Hub {
         }
     }
 
-    fn close_delivery(&self, name: &str, id: Id, record: &Record) -> Round {
-        if !self.insist(record) {
+    fn close_delivery(&self, name: &str, (id, n): (Id, u32), step: Step) -> Round {
+        if !self.put_down((id, n), step) {
             // The gateway may be there for a while, where its journal was removed.
             return Round::Stop(Some(Instant::now() + DISK_PAUSE));
         }
@@ -185,25 +173,47 @@ impl Hub {
         Round::Next
     }
 
-    /// Writes a record, however long the disk has no room; false when the gateway ends before that.
-    fn insist(&self, record: &Record) -> bool {
+    /// Writes down what came of attempt `n`, however long that takes; false when the gateway ends
+    /// before.
+    fn put_down(&self, (id, n): (Id, u32), step: Step) -> bool {
+        let record = Record::step(id, n, self.stamp(), step);
+        match self.insist(&format!("the delivery of {id}"), &record) {
+            Ok(mut state) => self.sync_soon(&mut state),
+            // It was left out.
+            Err(Refused::Unavailable(_)) => {}
+            Err(Refused::Broken(_) | Refused::Full(_) | Refused::TooLong) => return false,
+        }
+        true
+    }
+
+    /// Writes a record, however long the disk has no room.
+    ///
+    /// # Errors
+    /// Unavailable: it does not follow, and was left out; TooLong; Broken, also where the gateway ends
+    /// before that.
+    pub(super) fn insist(
+        &self,
+        what: &str,
+        record: &Record,
+    ) -> Result<MutexGuard<'_, State>, Refused> {
+        let mut told = false;
         loop {
             let mut state = self.lock();
             if let Err(why) = state.book.check(record) {
                 log::error!("a record was left out: {why}");
-                return true;
+                return Err(Refused::Unavailable(why));
             }
-            match self.write(&mut state, record, Purpose::Completion) {
-                Ok(_) => {
-                    self.sync_soon(&mut state);
-                    return true;
-                }
-                Err(Refused::Broken(_) | Refused::TooLong) => return false,
-                Err(Refused::Full(_) | Refused::Unavailable(_)) => drop(state),
+            let refused = match self.write(&mut state, record, Purpose::Completion) {
+                Ok(_) => return Ok(state),
+                Err(refused @ (Refused::Broken(_) | Refused::TooLong)) => return Err(refused),
+                Err(refused @ (Refused::Full(_) | Refused::Unavailable(_))) => refused,
+            };
+            drop(state);
+            if !std::mem::replace(&mut told, true) {
+                log::warn!("{what} waits for the disk: {refused}");
             }
-            let cut = poll(&mut [Interest::read(self.cut.as_fd())], Some(DISK_PAUSE));
-            if cut.is_ok_and(|ready| ready > 0) {
-                return false;
+            if self.cut_within(DISK_PAUSE) {
+                return Err(Refused::Broken("the gateway ends".to_owned()));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Taking messages: durable when their sender is told so, and once for each idempotency key.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use super::book::{Digest, Who};
 use super::dispatch::{Admission, Full};
@@ -90,9 +90,7 @@ impl Hub {
                 // There may be something to forget.
                 self.alarm.notify_all();
                 let ids = state.dispatch.leave(id);
-                let begun = self.begin(&mut state, ids);
-                drop(state);
-                self.employ(begun);
+                self.go_on(state, ids);
                 return Err(Refusal::Journal(refused));
             }
         };
@@ -159,10 +157,19 @@ impl Hub {
             let ids = state.dispatch.fill();
             begun = self.begin(&mut state, ids);
         }
+        self.confirm(state, begun).map_err(Refusal::Journal)
+    }
+
+    /// Gives those that have begun a worker, and waits until all that was written is durable.
+    pub(super) fn confirm(
+        self: &Arc<Self>,
+        state: MutexGuard<'_, State>,
+        begun: Vec<Id>,
+    ) -> Result<(), Refused> {
         let number = self.journal.last();
         drop(state);
         self.employ(begun);
-        self.sync(number).map_err(Refusal::Journal)
+        self.sync(number)
     }
 
     /// The message of the draft's idempotency key, and the number of its record.

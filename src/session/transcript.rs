@@ -16,7 +16,7 @@ use super::book::{Digest, Who};
 use super::id::Id;
 use crate::digests::Digests;
 use crate::limits::{MAX_ABOUT_FILE, MAX_SETTLED, MAX_TRANSCRIPT_RANGE};
-use crate::sys::fs::{self as files, private_dir, replace_unsynced};
+use crate::sys::fs::{self as files, if_there, private_dir, replace_unsynced};
 use crate::text::quoted;
 
 /// One turn as the transcript has it.
@@ -153,13 +153,10 @@ impl Transcripts {
         }
         let path = self.path(session);
         let lines = turn.lines();
-        let size = match fs::metadata(&path) {
-            Ok(meta) => meta.len(),
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                return self.write(session, who, &rolled(lines, cap));
-            }
-            Err(e) => return Err(e),
+        let Some(meta) = if_there(fs::metadata(&path))? else {
+            return self.write(session, who, &rolled(lines, cap));
         };
+        let size = meta.len();
         if late || size + lines.len() as u64 > cap as u64 {
             let text = read(&path)?.0;
             let mut turns = pairs(&text);
@@ -219,10 +216,8 @@ impl Transcripts {
         let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
         settled.remove(session);
         for path in [self.path(session), self.about(session)] {
-            match fs::remove_file(path) {
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-                Ok(()) => files::sync_dir_of(&self.path(session))?,
-                Err(_) => {}
+            if if_there(fs::remove_file(path))?.is_some() {
+                files::sync_dir_of(&self.path(session))?;
             }
         }
         Ok(())
@@ -231,10 +226,7 @@ impl Transcripts {
     /// Makes the transcript durable, where there is one.
     pub fn sync(&self, session: Digest) -> io::Result<()> {
         for path in [self.about(session), self.path(session)] {
-            match files::sync(&path) {
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-                Ok(()) | Err(_) => {}
-            }
+            if_there(files::sync(&path))?;
         }
         Ok(())
     }
@@ -250,11 +242,7 @@ impl Transcripts {
 
     /// The sessions of a principal that have a transcript, at most `most` of them.
     pub fn list(&self, principal: &str, most: usize) -> io::Result<Vec<About>> {
-        let names = match fs::read_dir(&self.dir) {
-            Ok(names) => names,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(e),
-        };
+        let Some(names) = if_there(fs::read_dir(&self.dir))? else { return Ok(Vec::new()) };
         let digest = |name: &Path| {
             let stem = name.file_name()?.to_str()?.strip_suffix(".json")?.to_owned();
             Digest::from_str_radix(&stem, 16).ok()
@@ -313,11 +301,7 @@ pub struct Known {
 /// last lines, and what is no text there is no turn either.
 fn read(path: &Path) -> io::Result<(String, u64)> {
     let cap = *MAX_TRANSCRIPT_RANGE.end() as u64 * 2;
-    let file = match files::open_own(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok((String::new(), 0)),
-        Err(e) => return Err(e),
-    };
+    let Some(file) = if_there(files::open_own(path))? else { return Ok((String::new(), 0)) };
     let length = file.metadata()?.len();
     let mut bytes = files::read_bytes(file, cap)?;
     if let Err(e) = std::str::from_utf8(&bytes) {

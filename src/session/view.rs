@@ -14,7 +14,7 @@ use super::reply::Watch;
 use super::waits::Waits;
 use crate::agent::{self, Report};
 use crate::journal::record::{Record, Step};
-use crate::journal::{Loss, Refused};
+use crate::journal::{Loss, Purpose, Refused};
 use crate::limits::{LOCK_PAUSE, MAX_LISTED, MAX_LISTED_BYTES, STATUS_PATIENCE};
 use crate::named::ByName;
 use crate::sys::fd::Event;
@@ -139,19 +139,8 @@ impl Hub {
 
     /// Waits until a message is over.
     pub fn wait(&self, id: Id, client: BorrowedFd<'_>, patience: Duration) -> io::Result<Waited> {
-        self.wait_by(Event::new()?, id, client, patience)
-    }
-
-    /// The same by an event that is there already.
-    pub fn wait_by(
-        &self,
-        event: Event,
-        id: Id,
-        client: BorrowedFd<'_>,
-        patience: Duration,
-    ) -> io::Result<Waited> {
         let deadline = Instant::now() + patience;
-        let Some(watch) = self.watch(id, event) else { return Ok(Waited::Over) };
+        let Some(watch) = self.watch(id, Event::new()?) else { return Ok(Waited::Over) };
         loop {
             watch.event.clear();
             if watch.run.is_over() {
@@ -197,9 +186,7 @@ impl Hub {
     }
 
     fn session_of(&self, digest: Digest, who: Who, transcript_bytes: u64) -> Session {
-        let state = self.lock();
-        let line = state.dispatch.tickets(digest).count();
-        drop(state);
+        let line = self.lock().dispatch.tickets(digest).count();
         let running = self.running_in(digest);
         let queued = line - usize::from(running.is_some()).min(line);
         Session { who, running, queued, transcript_bytes }
@@ -340,9 +327,19 @@ impl Hub {
     }
 
     /// Makes all that was written durable, under a name that leads to it: the last thing before the
-    /// process ends.
-    pub fn close(&self) {
+    /// process ends. What it ends by a stop that was `planned` is no attempt that a crash cut short.
+    pub fn close(&self, planned: bool) {
         self.journal.look();
+        if planned {
+            let mut state = self.lock();
+            let running = state.book.entries().filter(|(_, entry)| entry.turn == Turn::Running);
+            let running: Vec<(Id, u32)> = running.map(|(id, entry)| (id, entry.attempts)).collect();
+            for (id, n) in running {
+                let record = Record::step(id, n, self.stamp(), Step::Released);
+                // Without it the attempt counts, and runs again all the same.
+                let _ = self.write(&mut state, &record, Purpose::Completion);
+            }
+        }
         // For the mark alone a full disk has no room, which costs nothing.
         if let (Err(refused), _) = (self.sync(self.journal.last()), self.mark()) {
             log::error!("the last records may be lost: {refused}");

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::book::{Entry, Failing, Who};
 use super::cancel::Denied;
+use super::clock::millis;
+use super::dispatch::Admission;
 use super::hub::{Hub, State, now};
 use super::id::Id;
 use super::life::Turn;
@@ -101,7 +103,7 @@ impl Hub {
             spent: failing.map_or(Duration::ZERO, |failing| failing.spent(self.age())),
             failures: failing.map_or(1, |failing| failing.failures.saturating_add(1)),
             retry_after: asked,
-            random: chance(),
+            random: random::number(),
         };
         let cuts = entry.cuts + 1;
         let next = if crash {
@@ -116,7 +118,6 @@ impl Hub {
             let waited = !crash && !retry_for.is_zero();
             return Step::Failed(if waited { over } else { error }, detail);
         };
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Step::Retry(Box::new(Retry {
             error,
             failures: attempt.failures,
@@ -156,7 +157,7 @@ impl Hub {
         let (at, _) = state.resting.iter().find(|(_, resting)| *resting == id)?;
         let left = at.saturating_duration_since(Instant::now());
         let rest = self.settings().config.agent.retry_for.saturating_sub(failing.spent(self.age()));
-        let wall = |left: Duration| now() + u64::try_from(left.as_millis()).unwrap_or(0);
+        let wall = |left: Duration| now().saturating_add(millis(left));
         let (next_attempt_at, gives_up_at) = (wall(left), wall(rest.max(left)));
         Some(Waiting { reason: failing.reason.clone(), next_attempt_at, gives_up_at })
     }
@@ -205,15 +206,20 @@ impl Hub {
             return Err(Denied::TooLate);
         }
         let session = entry.session();
+        let admission = state.dispatch.submit(id, session);
+        if let Admission::Refused(full) = admission {
+            return Err(Denied::Full(full));
+        }
         let record = Record::step(id, 0, self.stamp(), Step::Requeued);
-        self.write(&mut state, &record, Purpose::NewWork)?;
-        state.dispatch.restore(id, session);
-        let ids = state.dispatch.fill();
+        let written = self.write(&mut state, &record, Purpose::NewWork);
+        let ids = match (&written, admission) {
+            (Err(_), _) => state.dispatch.leave(id),
+            (Ok(_), Admission::Runs) => vec![id],
+            (Ok(_), _) => Vec::new(),
+        };
         let begun = self.begin(&mut state, ids);
-        let number = self.journal.last();
-        drop(state);
-        self.employ(begun);
-        Ok(self.sync(number)?)
+        self.confirm(state, begun)?;
+        Ok(written.map(drop)?)
     }
 }
 
@@ -221,19 +227,14 @@ impl State {
     /// The agent may be back: whoever waits for it tries again within [`AGENT_BACK`], but for those
     /// whom the upstream itself told to wait.
     pub(super) fn hurry(&mut self) {
-        let asked = |failing: &Failing| failing.asked;
-        for (at, id) in &mut self.resting {
+        let (asked, now) = (|failing: &Failing| failing.asked, Instant::now());
+        // Once each: drawn again at every answer, all would come at the same moment.
+        for (at, id) in self.resting.iter_mut().filter(|(at, _)| *at > now + AGENT_BACK) {
             let failing = self.book.get(*id).and_then(|entry| entry.failing.as_deref());
             if !failing.is_some_and(asked) {
-                let share = u32::try_from(chance() % 1000).unwrap_or(0);
-                *at = (*at).min(Instant::now() + AGENT_BACK * share / 1000);
+                let share = u32::try_from(random::number() % 1000).unwrap_or(0);
+                *at = now + AGENT_BACK * share / 1000;
             }
         }
     }
-}
-
-fn chance() -> u64 {
-    let mut chance = [0; 8];
-    let _ = random::fill(&mut chance);
-    u64::from_ne_bytes(chance)
 }

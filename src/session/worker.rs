@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::book::{Digest, Entry, Who};
 use super::commands::Command;
@@ -13,9 +13,9 @@ use super::id::Id;
 use super::life::Turn as Stage;
 use super::reply::{Pen, Run};
 use super::transcript::{Known, Lent, Turn as Said};
-use crate::agent::{Agent, Bounds, Context, Outcome, Turn};
+use crate::agent::{self, Agent, Bounds, Context, Outcome, Turn};
+use crate::journal::Refused;
 use crate::journal::record::{Accepted, Record, Step};
-use crate::journal::{Purpose, Refused};
 use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_PAUSE, WORKER_STACK};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::is_shortage;
@@ -44,6 +44,18 @@ impl Hub {
             }
             self.alarm.notify_all();
         }
+    }
+
+    /// Begins these, and gives each a worker.
+    pub(super) fn go_on(self: &Arc<Self>, mut state: MutexGuard<'_, State>, ids: Vec<Id>) {
+        let begun = self.begin(&mut state, ids);
+        drop(state);
+        self.employ(begun);
+    }
+
+    /// Waits for so long; says whether every turn has to end.
+    pub(super) fn cut_within(&self, pause: Duration) -> bool {
+        poll(&mut [Interest::read(self.cut.as_fd())], Some(pause)).is_ok_and(|ready| ready > 0)
     }
 
     /// Starts a thread for a turn, for deliveries or the keeper; false where the system has none.
@@ -83,9 +95,9 @@ impl Hub {
             if !std::mem::replace(&mut told, true) {
                 log::warn!("turn {id} waits: {why}");
             }
-            let cut = poll(&mut [Interest::read(self.cut.as_fd())], Some(DISK_PAUSE));
+            let cut = self.cut_within(DISK_PAUSE);
             let over = self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over());
-            if over || cut.is_ok_and(|ready| ready > 0) {
+            if over || cut {
                 return Outcome::Cut;
             }
         }
@@ -138,7 +150,8 @@ impl Hub {
         let transcript = match entry.session() {
             Some(session) => {
                 let mut settled = self.settle_transcript(session, &entry.who);
-                if entry.attempts > 1 && settled.is_ok() {
+                let again = entry.attempts > 1 || entry.queued != entry.accepted;
+                if again && settled.is_ok() {
                     settled = self.transcripts.take_back(session, id);
                 }
                 // A full disk must not keep accepted work from going on; what it lacks of the system it
@@ -199,31 +212,14 @@ impl Hub {
 
     /// Writes down how an attempt ended; returns whose turn it is now.
     pub(super) fn conclude(self: &Arc<Self>, id: Id, outcome: Outcome) -> Vec<Id> {
-        match &outcome {
-            Outcome::Done => {}
-            Outcome::Temporary(_)
-            | Outcome::Crashed(_)
-            | Outcome::Failed(_)
-            | Outcome::Refused(_)
-            | Outcome::TimedOut => {
-                log::warn!("turn {id} did not end well: {outcome}");
-            }
-            Outcome::ClientGone | Outcome::Cancelled | Outcome::Cut | Outcome::Short(_) => {
-                log::info!("turn {id} was ended: {outcome}");
-            }
-        }
+        outcome.log(&id.to_string());
         let (entry, run) = {
             let mut state = self.lock();
             let run = state.runs.of(id);
             match state.book.get(id).filter(|entry| !entry.turn.is_over()) {
                 Some(entry) => (entry.clone(), run),
                 // It was taken back while it ran, and its agent has ended by now.
-                None => {
-                    state.runs.end(id);
-                    let ids = state.dispatch.leave(id);
-                    self.rest_from_work();
-                    return self.begin(&mut state, ids);
-                }
+                None => return self.let_go(&mut state, id),
             }
         };
         let (n, at) = (entry.attempts, self.stamp());
@@ -241,7 +237,8 @@ impl Hub {
             Outcome::Failed(error) => Step::Failed(error, None),
             Outcome::Refused(refused) => Step::Failed(refused.to_string(), Some(refused.to_json())),
             Outcome::TimedOut => {
-                Step::Failed("the agent did not finish within agent.turn_timeout".to_owned(), None)
+                let why = "the agent did not finish within agent.turn_timeout";
+                Step::Failed(why.to_owned(), Some(agent::Refused::timed_out().to_json()))
             }
             // The record of its beginning stays the last one: it runs again after the start.
             Outcome::Cut | Outcome::Cancelled | Outcome::ClientGone | Outcome::Short(_) => {
@@ -249,56 +246,41 @@ impl Hub {
             }
         };
         let record = Record::step(id, n, at, step);
-        self.settle(id, record).unwrap_or_else(|| self.stop_short(id))
+        self.settle(id, &entry, &record).unwrap_or_else(|| self.stop_short(id))
     }
 
-    /// Writes the record of an end, however long the disk has no room. `None`: the gateway ends
-    /// before that.
-    fn settle(self: &Arc<Self>, id: Id, mut record: Record) -> Option<Vec<Id>> {
-        let mut waited = false;
-        loop {
-            let mut state = self.lock();
-            if let Err(why) = state.book.check(&record) {
-                log::error!("a record was left out: {why}");
-                state.runs.end(id);
-                let ids = state.dispatch.leave(id);
-                self.rest_from_work();
-                return Some(self.begin(&mut state, ids));
+    /// Writes the record of an end; returns whose turn it is now. `None`: the gateway ends before
+    /// that.
+    fn settle(&self, id: Id, entry: &Entry, record: &Record) -> Option<Vec<Id>> {
+        let what = format!("the end of turn {id}");
+        let mut written = self.insist(&what, record);
+        if let Err(Refused::TooLong) = written {
+            if let Some(session) = entry.session() {
+                // What was said there already is not what the sender gets.
+                let _ = self.transcripts.take_back(session, id);
             }
-            let failed = state.book.get(id).is_some_and(|entry| entry.failing.is_some());
-            match self.write(&mut state, &record, Purpose::Completion) {
-                Ok(_) => {
-                    let ids = self.after(&mut state, id, failed);
-                    self.rest_from_work();
-                    return Some(self.begin(&mut state, ids));
-                }
-                Err(Refused::TooLong) => {
-                    let entry = state.book.get(id);
-                    let n = entry.map_or(0, |entry| entry.attempts);
-                    let session = entry.and_then(Entry::session);
-                    // Transcripts are locked before the hub, never after it.
-                    drop(state);
-                    if let Some(session) = session {
-                        // What was said there already is not what the sender gets.
-                        let _ = self.transcripts.take_back(session, id);
-                    }
-                    let error = "the reply is longer than a record of the journal".to_owned();
-                    record = Record::step(id, n, self.stamp(), Step::Failed(error, None));
-                    continue;
-                }
-                Err(Refused::Broken(_)) => return None,
-                Err(refused @ (Refused::Full(_) | Refused::Unavailable(_))) => {
-                    if !std::mem::replace(&mut waited, true) {
-                        log::warn!("the end of turn {id} waits for the disk: {refused}");
-                    }
-                }
-            }
-            drop(state);
-            let ready = poll(&mut [Interest::read(self.cut.as_fd())], Some(DISK_PAUSE));
-            if ready.is_ok_and(|ready| ready > 0) {
-                return None;
-            }
+            let error = "the reply is longer than a record of the journal".to_owned();
+            let failed = Step::Failed(error, None);
+            written = self.insist(&what, &Record::step(id, entry.attempts, self.stamp(), failed));
         }
+        match written {
+            Ok(mut state) => {
+                let ids = self.after(&mut state, id, entry.failing.is_some());
+                self.rest_from_work();
+                Some(self.begin(&mut state, ids))
+            }
+            // It was left out: somebody else has ended the message.
+            Err(Refused::Unavailable(_)) => Some(self.let_go(&mut self.lock(), id)),
+            Err(Refused::Broken(_) | Refused::Full(_) | Refused::TooLong) => None,
+        }
+    }
+
+    /// Gives the place of a turn away that needs no more record.
+    fn let_go(&self, state: &mut State, id: Id) -> Vec<Id> {
+        state.runs.end(id);
+        let ids = state.dispatch.leave(id);
+        self.rest_from_work();
+        self.begin(state, ids)
     }
 
     /// What follows the end of an attempt. `failed`: one before it had failed for now.

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use super::{Children, Leftovers, Program, left};
 use crate::limits::{AGENT_READ, AGENT_READS};
-use crate::sys::fd::set_nonblocking;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::{Signal, Status};
 use crate::sys::spawn::Manner;
@@ -62,11 +61,6 @@ pub fn converse(
             children.spawn(program, manner)?
         }
     };
-    let (mut stdin, mut stdout) = (child.stdin.take(), child.stdout.take());
-    let mut stderr = child.stderr.take();
-    for pipe in [&stdin, &stdout, &stderr].into_iter().flatten() {
-        set_nonblocking(pipe.as_fd())?;
-    }
     let (input, mut fed) = (order.input.unwrap_or_default(), 0);
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut ending: Option<(How, Instant)> = None;
@@ -76,20 +70,22 @@ pub fn converse(
         let mut interests = [
             Interest::read(child.ended()),
             cut.map_or_else(Interest::none, Interest::read),
-            stdin.as_ref().map_or_else(Interest::none, |pipe| Interest::write(pipe.as_fd())),
-            stdout.as_ref().map_or_else(Interest::none, |pipe| Interest::read(pipe.as_fd())),
-            stderr.as_ref().map_or_else(Interest::none, |pipe| Interest::read(pipe.as_fd())),
+            child.stdin.as_ref().map_or_else(Interest::none, |fd| Interest::write(fd.as_fd())),
+            child.stdout.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
+            child.stderr.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
         ];
         poll(&mut interests, Some(left(until)))?;
         let [ended, cut, ..] = interests.map(|interest| interest.ready());
-        feed(&mut stdin, input, &mut fed)?;
-        take(&mut stdout, |bytes| {
+        feed(&mut child.stdin, input, &mut fed)?;
+        take(&mut child.stdout, |bytes| {
             let room = order.limits.0.saturating_sub(out.len());
             out.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            true
         })?;
-        take(&mut stderr, |bytes| {
+        take(&mut child.stderr, |bytes| {
             err.extend_from_slice(bytes);
             err.drain(..err.len().saturating_sub(order.limits.1));
+            true
         })?;
         let late = Instant::now() >= until;
         match ending {
@@ -107,7 +103,6 @@ pub fn converse(
             Some(_) | None => {}
         }
     };
-    drop((stdin, stdout, stderr));
     let status = child.end();
     let how = match ending {
         Some((how, _)) => how,
@@ -194,8 +189,9 @@ pub fn read_now(from: &mut impl Read, chunk: &mut [u8]) -> io::Result<Taken> {
     }
 }
 
-/// Hands over what a pipe has now. One at its end is closed: it would be readable for ever.
-fn take(pipe: &mut Option<File>, mut hand_over: impl FnMut(&[u8])) -> io::Result<()> {
+/// Hands over what a pipe has now, while whoever takes it says so. One at its end is closed: it would
+/// be readable for ever.
+pub fn take(pipe: &mut Option<File>, mut hand_over: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
     let mut chunk = [0; AGENT_READ];
     for _ in 0..AGENT_READS {
         let Some(from) = pipe else {
@@ -204,7 +200,8 @@ fn take(pipe: &mut Option<File>, mut hand_over: impl FnMut(&[u8])) -> io::Result
         match read_now(from, &mut chunk)? {
             Taken::Nothing => return Ok(()),
             Taken::End => *pipe = None,
-            Taken::Bytes(n) => hand_over(&chunk[..n]),
+            Taken::Bytes(n) if hand_over(&chunk[..n]) => {}
+            Taken::Bytes(_) => return Ok(()),
         }
     }
     Ok(())

@@ -6,11 +6,10 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::ptr;
 
 use super::check;
 use super::process::exit_at_once;
-use super::spawn::pipe;
+use super::spawn::{pipe, with_signals_blocked};
 
 /// Runs `work` in a copy of this process that has no other descriptors than `keep`. What `work` returns
 /// can be read from the file, which is at its end without it where the child has died.
@@ -24,15 +23,10 @@ pub fn apart(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::Result<F
     let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
     keep.push(write.as_raw_fd());
     keep.sort_unstable();
-    // SAFETY: the sets live here and sigfillset fills the first. In the child there is only this
-    // thread; the C library keeps its memory usable over a fork, and the child runs nothing but
+    // SAFETY: in the child there is only this thread; the C library keeps its memory usable over a fork, and the child runs nothing but
     // `work`, which takes no lock of ours, and ends without a destructor or exit handler. Signals are
     // blocked in it from its first moment: their handler would write to a pipe that it shares.
-    let pid = unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        let mut before: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+    let pid = with_signals_blocked(|| unsafe {
         let pid = libc::fork();
         if pid == 0 {
             let _end = End;
@@ -40,9 +34,8 @@ pub fn apart(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::Result<F
             let _ = File::from(write).write_all(work().as_bytes());
             exit_at_once(0);
         }
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
         pid
-    };
+    });
     check(pid)?;
     Ok(File::from(read))
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{check, user};
@@ -23,9 +23,7 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
         return Err(refused(path, &format!("belongs to uid {}", meta.uid())));
     }
     if meta.mode() & 0o077 != 0 {
-        let mut narrow = meta.permissions();
-        std::os::unix::fs::PermissionsExt::set_mode(&mut narrow, 0o700);
-        fs::set_permissions(path, narrow)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
     }
     Ok(())
 }
@@ -53,7 +51,7 @@ pub fn open_own(path: &Path) -> io::Result<File> {
 pub fn open_own_to_write(path: &Path) -> io::Result<File> {
     let file = open_private(path, true)?;
     if file.metadata()?.mode() & 0o077 != 0 {
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
     }
     Ok(file)
 }
@@ -179,6 +177,14 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
 
 /// A symlink at the end of a path fails with ELOOP (open(2)).
 pub const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
+
+/// `None` for a file that is not there.
+pub fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
 
 /// Puts `content` at `path` in one step: a temporary file beside it, sync, rename, sync of the
 /// directory. Readers see the old file or the new one; after a power cut too.

@@ -108,12 +108,10 @@ pub fn listener(address: SocketAddr) -> Option<Pid> {
     let table = text(table).ok()?;
     let inode = table.lines().skip(1).find_map(|row| listening_inode(row, address.port()))?;
     let wanted = format!("socket:[{inode}]");
-    let processes = fs::read_dir("/proc").ok()?;
-    processes.flatten().find_map(|entry| {
-        let pid = Pid::new(entry.file_name().to_str()?.parse().ok()?)?;
-        let open = fs::read_dir(entry.path().join("fd")).ok()?;
-        let target = |fd: fs::DirEntry| fs::read_link(fd.path()).ok();
-        open.flatten().filter_map(target).any(|t| t.as_os_str() == wanted.as_str()).then_some(pid)
+    let target = |fd: fs::DirEntry| fs::read_link(fd.path()).ok();
+    processes().into_iter().find(|pid| {
+        let mut open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        open.any(|fd| target(fd).is_some_and(|target| target.as_os_str() == wanted.as_str()))
     })
 }
 

@@ -2,6 +2,13 @@
 
 use std::io;
 
+/// A number for pauses and the like; 0 where the kernel has none.
+pub fn number() -> u64 {
+    let mut bytes = [0; 8];
+    let _ = fill(&mut bytes);
+    u64::from_ne_bytes(bytes)
+}
+
 /// Fills `bytes` with unpredictable ones. Blocks only before the kernel's pool is initialised.
 pub fn fill(bytes: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;

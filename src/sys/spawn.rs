@@ -123,7 +123,7 @@ pub fn spawn(
 
 /// No handler of ours may run in the child, where it would act on our memory: blocked here, they
 /// are blocked there until it has put its signals in order.
-fn with_signals_blocked<T>(work: impl FnOnce() -> T) -> T {
+pub(super) fn with_signals_blocked<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: both sets live here; the first is filled before it is read, the second by the call.
     unsafe {
         let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());

@@ -27,4 +27,12 @@ impl Scope {
             Scope::System => "system",
         }
     }
+
+    /// What follows `systemctl` for it.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Scope::User => " --user",
+            Scope::System => "",
+        }
+    }
 }

@@ -20,12 +20,11 @@ pub struct Notifier {
 impl Notifier {
     /// Connects to `NOTIFY_SOCKET`; an abstract name starts with `@`.
     pub fn from_environment() -> Notifier {
-        let socket = env::var_os("NOTIFY_SOCKET").and_then(|address| match connect(&address) {
-            Ok(socket) => Some(socket),
-            Err(e) => {
+        let socket = env::var_os("NOTIFY_SOCKET").and_then(|address| {
+            let warn = |e: &io::Error| {
                 log::warn!("NOTIFY_SOCKET={} cannot be reached: {e}", address.display());
-                None
-            }
+            };
+            connect(&address).inspect_err(warn).ok()
         });
         Notifier { socket }
     }

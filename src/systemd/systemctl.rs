@@ -20,13 +20,13 @@ use crate::sys::{proc, user};
 /// A manager to ask.
 #[derive(Clone, Debug)]
 pub struct Systemctl {
-    scope: Scope,
+    pub scope: Scope,
     children: Arc<Children>,
 }
 
 /// What `systemctl show` printed, by name: its order is its own.
 #[derive(Clone, Debug, Default)]
-pub struct Properties(String);
+pub struct Properties(pub String);
 
 impl Properties {
     /// The value of a property; empty where systemctl did not print it.
@@ -36,19 +36,9 @@ impl Properties {
     }
 }
 
-impl From<String> for Properties {
-    fn from(shown: String) -> Properties {
-        Properties(shown)
-    }
-}
-
 impl Systemctl {
     pub fn new(scope: Scope, children: Arc<Children>) -> Systemctl {
         Systemctl { scope, children }
-    }
-
-    pub fn scope(&self) -> Scope {
-        self.scope
     }
 
     /// `systemctl show -p PROPERTIES UNIT`. A unit that does not exist gives `LoadState=not-found`
@@ -59,7 +49,7 @@ impl Systemctl {
         unit: &str,
         deadline: Instant,
     ) -> Result<Properties, String> {
-        self.run(&["show", "-p", properties, "--", unit], deadline).map(Properties::from)
+        self.run(&["show", "-p", properties, "--", unit], deadline).map(Properties)
     }
 
     /// The type of the job with this id (`start`, `stop`, `restart`, …), `None` when it is gone.

@@ -53,7 +53,7 @@ pub enum Origin {
 /// One line when a path cannot be written into a unit file.
 pub fn expected(spec: &Spec<'_>) -> Result<String, String> {
     let body = body(spec)?;
-    let edit = format!("systemctl{} edit {}", flag(spec.scope), spec.name.unit());
+    let edit = format!("systemctl{} edit {}", spec.scope.flag(), spec.name.unit());
     let below =
         format!("# Put changes into a drop-in (`{edit}`): here they would be lost.\n{body}");
     Ok(format!(
@@ -66,20 +66,15 @@ pub fn expected(spec: &Spec<'_>) -> Result<String, String> {
 
 /// Tells by the first two lines and the checksum who wrote a unit file.
 pub fn inspect(text: &str) -> Origin {
-    let Some((first, rest)) = text.split_once('\n') else {
+    let first = text.split_once('\n').filter(|(first, _)| first.starts_with(SIGNATURE));
+    let Some((_, rest)) = first else {
         return Origin::Foreign;
     };
-    if !first.starts_with(SIGNATURE) {
-        return Origin::Foreign;
-    }
     let sum = rest.split_once('\n').and_then(|(second, below)| {
         let sum = u64::from_str_radix(second.strip_prefix(CHECKSUM)?, 16).ok()?;
-        Some(sum == fnv1a(below.as_bytes()))
+        (sum == fnv1a(below.as_bytes())).then_some(Origin::Ours)
     });
-    match sum {
-        Some(true) => Origin::Ours,
-        Some(false) | None => Origin::Edited,
-    }
+    sum.unwrap_or(Origin::Edited)
 }
 
 /// The user that a unit file of ours names: a system unit is compared as one for the same user.
@@ -150,19 +145,12 @@ fn value(word: &str, spec: &Spec<'_>) -> Result<String, String> {
         "unit" => spec.name.unit(),
         "program" => program(spec.program)?,
         "user" => spec.user.unwrap_or("root").replace('%', "%%"),
-        "--user" => flag(spec.scope).to_owned(),
+        "--user" => spec.scope.flag().to_owned(),
         "drain" => seconds(stop_timeout(spec.drain_timeout) - STOP_HEADROOM),
         "headroom" => seconds(STOP_HEADROOM),
         "stop" => seconds(stop_timeout(spec.drain_timeout)),
         _ => return Err(format!("the unit template has no value for {{{word}}}")),
     })
-}
-
-fn flag(scope: Scope) -> &'static str {
-    match scope {
-        Scope::User => " --user",
-        Scope::System => "",
-    }
 }
 
 /// The program of `ExecStart=`. systemd.service(5) expands no variable in its path, but specifiers.

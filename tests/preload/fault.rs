@@ -5,7 +5,7 @@
 //! a path that begins with PREFIX or on the directory of that, fail with this errno, and LOG gets a
 //! line for each. Errno 0 is a short write: half of call FIRST, then no space; -1 is a hang: the call goes
 //! on when MARKER is gone. With a MARKER that is not "-", calls fail while that file is there.
-//! "pthread_create" and "eventfd" are on no path.
+//! "pthread_create", "eventfd" and "fork" are on no path.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong, c_void};
 use std::io::Write;
@@ -73,7 +73,7 @@ fn judge(call: &str, path: &str) -> Verdict {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let Some(order) = order() else { return Verdict::Go };
     let directory = order.prefix.rsplit_once('/').map_or("", |(directory, _)| directory);
-    let anywhere = ["pthread_create", "eventfd"].contains(&call);
+    let anywhere = ["pthread_create", "eventfd", "fork"].contains(&call);
     let there = anywhere || path.starts_with(&order.prefix) || path == directory;
     if !order.means(call) || !there {
         return Verdict::Go;
@@ -236,6 +236,7 @@ stand_before!(statx(dir: c_int, path: Path, flags: c_int, mask: c_uint, into: *m
     judge("statx", &path_at(dir, path)));
 
 stand_before!(eventfd(first: c_uint, flags: c_int) -> c_int, judge("eventfd", ""));
+stand_before!(fork() -> c_int, judge("fork", ""));
 
 type Work = extern "C" fn(*mut c_void) -> *mut c_void;
 

@@ -31,7 +31,7 @@ pub const HANG: i32 = -1;
 #[derive(Clone, Copy, Debug)]
 pub struct Fault<'a> {
     /// "read", "write", "fdatasync", "fsync", "rename", "openat", "statx", "ftruncate", "fallocate",
-    /// "fadvise", "unlink", "pthread_create", "eventfd", or several with "+" between them.
+    /// "fadvise", "unlink", "pthread_create", "eventfd", "fork", or several with "+" between them.
     pub call: &'static str,
     pub error: i32,
     pub when: When<'a>,

@@ -14,8 +14,9 @@ use crate::limits::{MAX_ERROR_BODY, MAX_QUOTED_ERROR, UPSTREAM_TAIL};
 use crate::text::{escaped, one_line};
 
 /// An answer to a turn.
-pub struct Reading<'a> {
+pub struct Reading<'a, 'r> {
     pub asking: &'a Asking<'a>,
+    pub reply: &'a RefCell<&'r mut dyn Reply>,
     /// The model, as the client called it.
     pub asked: &'a str,
     pub max_reply: usize,
@@ -31,14 +32,9 @@ struct SoFar {
     tools: bool,
 }
 
-impl Reading<'_> {
+impl Reading<'_, '_> {
     /// Passes a stream on, event by event. `begun` is set at the first.
-    pub fn stream(
-        &self,
-        answer: Answer<'_, '_>,
-        reply: &RefCell<&mut dyn Reply>,
-        begun: &mut bool,
-    ) -> Outcome {
+    pub fn stream(&self, answer: Answer<'_, '_>, begun: &mut bool) -> Outcome {
         let kind = answer.header("content-type").unwrap_or("text/event-stream");
         if !kind.starts_with("text/event-stream") {
             let words = format!("the upstream answered with {kind} instead of a stream");
@@ -60,12 +56,12 @@ impl Reading<'_> {
                 let _ = events.next(deadline.min(Instant::now() + UPSTREAM_TAIL));
                 break;
             }
-            match self.pass_on(&event, &mut so_far, &mut **reply.borrow_mut()) {
+            match self.pass_on(&event, &mut so_far, &mut **self.reply.borrow_mut()) {
                 Outcome::Done => {}
                 outcome => return outcome,
             }
         }
-        let mut reply = reply.borrow_mut();
+        let mut reply = self.reply.borrow_mut();
         if reply.native().is_some() {
             return Outcome::Done;
         }
@@ -112,12 +108,7 @@ impl Reading<'_> {
     }
 
     /// Takes a whole completion, for a client of the API.
-    pub fn whole(
-        &self,
-        answer: Answer<'_, '_>,
-        reply: &RefCell<&mut dyn Reply>,
-        begun: &mut bool,
-    ) -> Outcome {
+    pub fn whole(&self, answer: Answer<'_, '_>, begun: &mut bool) -> Outcome {
         *begun = true;
         let body = match answer.body(self.max_reply, self.asking.ends.deadline) {
             Ok(body) => body,
@@ -132,7 +123,7 @@ impl Reading<'_> {
             return trouble("the upstream's answer is no chat completion", None);
         }
         self.rename(&mut completion);
-        match reply.borrow_mut().native().map(|native| native.object(completion)) {
+        match self.reply.borrow_mut().native().map(|native| native.object(completion)) {
             Some(Ok(())) => Outcome::Done,
             Some(Err(_)) | None => Outcome::ClientGone,
         }

@@ -1,14 +1,14 @@
 //! What the upstream is asked: the body of a chat completion.
 
 use std::fmt::Write;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::super::{Turn, is_instruction};
 use crate::limits::MAX_TRANSCRIPT_RANGE;
-use crate::sys::fs::{open_own, read_bytes};
+use crate::sys::fs::{if_there, open_own, read_bytes};
 use crate::text::quoted;
 
 /// Fields of a request that are ours to set.
@@ -66,11 +66,8 @@ fn message(role: &str, content: &str) -> String {
 
 fn read(transcript: &Path) -> io::Result<String> {
     let cap = *MAX_TRANSCRIPT_RANGE.end() as u64 * 2;
-    match open_own(transcript).and_then(|file| read_bytes(file, cap)) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(String::new()),
-        Err(e) => Err(e),
-    }
+    let bytes = if_there(open_own(transcript).and_then(|file| read_bytes(file, cap)))?;
+    Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
 }
 
 /// The newest turns of a transcript that fit, question and answer together.

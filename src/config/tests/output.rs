@@ -2,7 +2,7 @@
 
 use super::{FULL, good};
 use crate::config::family::TARGET_KEYS;
-use crate::config::schema::{Field, KEYS};
+use crate::config::schema::{Field, Key, SECTIONS};
 use crate::config::{Config, render, starter};
 use crate::named::ByName;
 
@@ -120,18 +120,26 @@ fn the_starter_changes_nothing_but_the_port() {
     assert!(text.lines().all(|line| line.len() <= 100), "{text}");
 }
 
+/// Each key that is not of a family, with its full name.
+fn every_key() -> impl Iterator<Item = (String, &'static Key)> {
+    SECTIONS.iter().flat_map(|(section, keys)| {
+        keys.iter().map(move |key| (format!("{section}.{}", key.name), key))
+    })
+}
+
 #[test]
 fn the_starter_loads_with_everything_switched_on() {
     let mut on = 0;
     let lines = starter(8642, "default");
     let lines = lines.lines().map(|line| {
-        let setting = KEYS.iter().any(|key| line.starts_with(&format!("# {} = ", key.name)));
+        let mut keys = every_key();
+        let setting = keys.any(|(_, key)| line.starts_with(&format!("# {} = ", key.name)));
         on += usize::from(setting);
         if setting { &line[2..] } else { line }
     });
     let text = lines.collect::<Vec<_>>().join("\n");
     assert_eq!(good(&text, &[]).config, Config::default(), "{text}");
-    assert_eq!(on, KEYS.len() - 1);
+    assert_eq!(on, every_key().count() - 1);
 }
 
 #[test]
@@ -152,12 +160,13 @@ fn the_example_of_a_target_loads() {
 
 #[test]
 fn the_table_of_keys_is_sound() {
-    for (number, key) in KEYS.iter().enumerate() {
-        let twin = KEYS[..number].iter().find(|k| k.full_name() == key.full_name());
-        assert!(twin.is_none(), "{}", key.full_name());
+    for (number, (full_name, key)) in every_key().enumerate() {
+        let twin = every_key().take(number).find(|(name, _)| *name == full_name);
+        assert!(twin.is_none(), "{full_name}");
         // The example is good, and goes where it should.
-        let text = format!("[{}]\n{} = {}\n", key.section, key.name, key.example);
-        let set: &[&str] = match key.full_name().as_str() {
+        let (section, name) = full_name.split_once('.').unwrap();
+        let text = format!("[{section}]\n{name} = {}\n", key.example);
+        let set: &[&str] = match full_name.as_str() {
             "agent.kind" => &["agent.command=['x']"],
             "agent.key_file" | "agent.model" | "agent.models" => &["agent.url=http://a/v1"],
             _ => &[],

@@ -119,7 +119,7 @@ impl Main {
     /// that takes time comes first, and the last look at the signals just before the end. Nothing is
     /// dropped on the way out: to close a file may take as long as its disk likes.
     pub(super) fn finish(&mut self, outcome: Outcome, signals: &mut Signals) -> Exit {
-        self.clean_up();
+        self.clean_up(outcome == Outcome::Planned);
         let exit = self.write_down(outcome);
         if outcome != Outcome::Terminated {
             exit_at_once(exit.code());
@@ -175,7 +175,7 @@ impl Main {
         let sync = outcome != Outcome::Terminated;
         let write =
             move || line.as_ref().map_or(Ok(()), |line| history::enter(&dirs, begun, line, sync));
-        if let Err(e) = self.at_the_disk(&write) {
+        if let Err(e) = self.at_the_disk(write) {
             log::warn!("the history could not be written: {e}");
         }
         log::info!("Exiting with code {} ({why})", exit.code());
@@ -183,35 +183,45 @@ impl Main {
     }
 
     /// Removes what only makes sense while we live, and writes, in a child that is left behind where the
-    /// disk hangs: it has our locks until it is done. The lock file stays: it is never unlinked.
-    fn at_the_disk(&mut self, write: &dyn Fn() -> io::Result<()>) -> io::Result<()> {
+    /// disk hangs: it has our locks until it is done. In a thread where the system has no child for us.
+    /// The lock file stays: it is never unlinked.
+    fn at_the_disk(
+        &mut self,
+        write: impl Fn() -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
         let hangs = || io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer");
         if std::mem::replace(&mut self.disk_hangs, true) {
             return Err(hangs());
         }
         let socket = self.started.is_some().then(|| self.plan.dirs.control_socket());
-        let work = || {
+        let work = move || {
             let _ = socket.as_ref().map(fs::remove_file);
             write().map_or_else(|e| e.to_string(), |()| DONE.to_owned())
         };
         let locks = self.started.as_ref().map(|started| started.instance.descriptors());
-        let told = apart(locks.as_ref().map_or(&[], |locks| &locks[..]), &work)?;
-        let deadline = Instant::now() + HISTORY_PATIENCE;
-        let left = || deadline.saturating_duration_since(Instant::now());
-        // A signal ends a wait early.
-        while poll(&mut [Interest::read(told.as_fd())], Some(left()))? == 0 {
-            if left() == Duration::ZERO {
-                return Err(hangs());
+        let said = match apart(locks.as_ref().map_or(&[], |locks| &locks[..]), &work) {
+            Ok(told) => {
+                let deadline = Instant::now() + HISTORY_PATIENCE;
+                let left = || deadline.saturating_duration_since(Instant::now());
+                // A signal ends a wait early.
+                while poll(&mut [Interest::read(told.as_fd())], Some(left()))? == 0 {
+                    if left() == Duration::ZERO {
+                        return Err(hangs());
+                    }
+                }
+                files::read_text(told, MAX_CHILD_WORDS)?
             }
-        }
+            Err(e) => {
+                let (tell, said) = channel();
+                within(HISTORY_PATIENCE, Box::new(move || drop(tell.send(work()))));
+                said.try_recv().map_err(|_| e)?
+            }
+        };
         self.disk_hangs = false;
-        match files::read_text(told, MAX_CHILD_WORDS)?.as_str() {
-            DONE => Ok(()),
-            words => Err(io::Error::other(words)),
-        }
+        if said == DONE { Ok(()) } else { Err(io::Error::other(said)) }
     }
 
-    pub(super) fn clean_up(&mut self) {
+    pub(super) fn clean_up(&mut self, planned: bool) {
         // Turns that did not end in time leave no processes behind, whoever runs us.
         self.plan.children.end_all();
         let Some(started) = &self.started else { return };
@@ -222,7 +232,7 @@ impl Main {
             if let Some(Err(_)) = starter.map(JoinHandle::join) {
                 log::warn!("the thread that started us had died");
             }
-            hub.close();
+            hub.close(planned);
         };
         // One more thread in a disk that hangs would help nobody.
         if self.is_stalled() || !within(CLOSE_PATIENCE, Box::new(work)) {

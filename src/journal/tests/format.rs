@@ -1,7 +1,9 @@
 //! The versions of the format: what an older gateway wrote is taken over whole.
 
 use super::*;
+use crate::exit::Exit;
 use crate::journal::line::{Header, VERSION, line};
+use crate::journal::record::Record;
 
 /// A journal of version 1: a header, then these records.
 fn old(base: u64, kept: u64, records: &[(u64, String)]) -> Vec<u8> {
@@ -112,4 +114,31 @@ fn a_text_that_looks_like_a_record_is_a_text() {
     bytes[middle] ^= 1;
     fs::write(&path, &bytes).unwrap();
     assert_eq!(open(&dir).1, [], "the only record was never durable");
+}
+
+/// A repair would throw away what is good.
+#[test]
+fn what_only_a_newer_gateway_understands_is_no_damage() {
+    let dir = TempDir::new("journal");
+    let path = dir.path().join(NAME);
+    let (journal, _) = open(&dir);
+    for json in [r#"{"t":"clock","boot":"","at":1}"#, r#"{"t":"novel","essential":true}"#] {
+        journal.append(json, Purpose::NewWork).unwrap();
+    }
+    journal.mark().unwrap();
+    drop(journal);
+    let newer = Header { version: VERSION + 1, base: 1, kept: 0 }.line();
+    for bytes in [fs::read(&path).unwrap(), newer] {
+        fs::write(&path, &bytes).unwrap();
+        let mut read = |_: u64, json: &str| Record::parse(json).map(drop);
+        for damage in [
+            FileJournal::open(dir.path(), CAP, &mut read).unwrap_err(),
+            repair(dir.path(), &mut read).unwrap_err(),
+        ] {
+            let words = damage.to_string();
+            assert_eq!((damage.exit(), damage.place), (Exit::Config, None), "{words}");
+            assert!(words.contains("that wrote it") && !words.contains("repair"), "{words}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
 }

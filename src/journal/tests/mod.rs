@@ -234,3 +234,10 @@ fn only_a_file_of_ours_is_opened() {
     drop(open(&dir));
     assert_eq!(mode(), 0o600);
 }
+
+/// Tests need one number for both clocks.
+impl From<u64> for record::Stamp {
+    fn from(at: u64) -> record::Stamp {
+        record::Stamp { at, age: at, off: 0 }
+    }
+}

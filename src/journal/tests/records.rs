@@ -76,6 +76,7 @@ fn examples() -> Vec<(Record, String)> {
                 r#"retry",ID,"n":2,"at":7,"error":"e","failures":3,"spent":4,"pause":5,"asked":true,"crash":true,"detail":"{}""#,
             ),
         ),
+        (step(2, Step::Released), with(r#"released",ID,"n":2,"at":7"#)),
         (step(0, Step::Requeued), with(r#"requeued",ID,"at":7,"essential":true"#)),
         (step(0, Step::Cancelled("e".into())), with(r#"cancelled",ID,"at":7,"error":"e""#)),
         (step(4, Step::Sending), with(r#"sending",ID,"n":4,"at":7"#)),

@@ -18,6 +18,13 @@ impl Book {
         }
     }
 
+    /// Messages whose turn is not over, in the order in which they took their places.
+    pub fn unfinished(&self) -> Vec<(Id, &Entry)> {
+        let mut all: Vec<_> = self.entries().filter(|(_, entry)| !entry.turn.is_over()).collect();
+        all.sort_by_key(|(_, entry)| entry.queued);
+        all
+    }
+
     /// An attempt failed, and the next one waits for its time.
     pub(super) fn put_off(&mut self, id: Id, retry: &Retry, at: Stamp) {
         let Some(place) = self.place(id) else { return };
@@ -69,7 +76,8 @@ impl Book {
 
 impl Entry {
     /// Nothing was tried yet; its reply is delivered as if there had been none before.
-    pub(super) fn begin_anew(&mut self) {
+    pub(super) fn begin_anew(&mut self, number: u64) {
+        self.queued = number;
         (self.attempts, self.cuts, self.failing) = (0, 0, None);
         (self.outcome, self.ended) = (0, Stamp::default());
         if let Some(outgoing) = &mut self.delivery {

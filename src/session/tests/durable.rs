@@ -98,6 +98,16 @@ fn a_cancellation_is_confirmed_when_it_is_durable() {
 }
 
 #[test]
+fn a_message_is_withdrawn_when_that_is_durable() {
+    let house = losing_from("\"cancelled\"", Some(GATE), "true");
+    let ids = ["1", "2"].map(|text| house.send("s", text));
+    house.until_logged(1);
+    let result = house.hub.withdraw(ids[1], "no more");
+    let broken = matches!(result, Err(Refused::Broken(_)));
+    assert!(broken, "its client is told to send it again: {result:?}");
+}
+
+#[test]
 fn a_deletion_is_confirmed_when_it_is_durable() {
     let house = losing_from("\"forgotten\"", None, "true");
     let id = house.send("s", "1");

@@ -103,8 +103,6 @@ fn a_failed_turn_runs_again_behind_what_waits_and_only_then() {
     assert_eq!(house.hub.failed(&sees).unwrap().len(), 1);
     assert!(house.hub.failed(&|_| false).unwrap().is_empty());
     house.hub.retry(bad).unwrap();
-    let json = house.journal.durable().into_iter().any(|(_, json)| json.contains("requeued"));
-    assert!(json, "it is durable when that is said");
     let message = house.wait(bad);
     assert_eq!((message.turn, message.attempts), (Turn::Done, 1));
     assert_eq!(house.said("s"), [bad, good]);
@@ -115,6 +113,23 @@ fn a_failed_turn_runs_again_behind_what_waits_and_only_then() {
     house.wait(again);
     house.hub.reset(&who("s"), "anew").unwrap();
     assert_eq!(house.hub.retry(again), Err(Denied::TooLate));
+    house.audit();
+}
+
+#[test]
+fn a_failed_turn_is_said_to_run_again_when_that_is_durable() {
+    let script = format!("[ \"$m\" != bad ] || exit 3; {GATE}");
+    let house = House::with(Some(&script), |config| config.limits.max_turns = 1);
+    let bad = house.send("s", "bad");
+    house.wait(bad);
+    house.send("t", "holds the only place");
+    house.until_logged(2);
+    house.hub.retry(bad).unwrap();
+    let durable = house.journal.durable();
+    assert!(durable.iter().any(|(_, json)| json.contains("requeued")));
+    assert_eq!(house.turn(bad), Turn::Queued);
+    house.open_gate();
+    assert_eq!(house.wait(bad).turn, Turn::Failed);
     house.audit();
 }
 
@@ -141,4 +156,59 @@ fn crashes_of_an_agent_count_only_in_a_row() {
     let id = house.send("s", "x");
     assert_eq!((house.wait(id).turn, house.message(id).attempts), (Turn::Done, 4));
     house.audit();
+}
+
+#[test]
+fn a_failed_turn_that_runs_again_stays_behind_what_waits_over_a_restart() {
+    let (bad, mut records) = failed_once("s", HOUR, retry(0, 0, false));
+    let (asked, more) = failed_once("s", 0, retry(HOUR, 0, true));
+    records.pop();
+    let step = |n, step| Record::step(bad, n, now(), step);
+    records.push(step(1, Step::Failed("why".to_owned(), None)));
+    records.extend(more);
+    records.push(step(0, Step::Requeued));
+    let house = started(vec![records], None);
+    let other = house.send("other", "x");
+    house.wait(other);
+    assert_eq!(house.turn(asked), Turn::Resting, "it waits for what its upstream has asked");
+    assert_eq!((house.message(asked).position, house.message(bad).position), (Some(1), Some(2)));
+    house.hub.cancel(asked, "enough").unwrap();
+    assert_eq!(house.wait(bad).turn, Turn::Done);
+    house.audit();
+}
+
+#[test]
+fn failed_turns_that_run_again_are_bounded_as_new_ones_are() {
+    let house = House::with(Some(&format!(r#"[ "$m" = bad ] && exit 3; {GATE}"#)), |config| {
+        (config.limits.max_turns, config.limits.max_queue) = (1, 1);
+    });
+    let bad = ["1", "2", "3"].map(|session| {
+        let id = house.send(session, "bad");
+        house.wait(id);
+        id
+    });
+    let runs = house.send("4", "x");
+    house.hub.retry(bad[0]).unwrap();
+    for id in &bad[1..] {
+        assert!(house.hub.retry(*id).is_err(), "the queue is full");
+        assert_eq!(house.turn(*id), Turn::Failed);
+    }
+    assert_eq!(house.hub.lock().dispatch.counts(), (1, 1));
+    house.open_gate();
+    assert_eq!((house.wait(runs).turn, house.wait(bad[0]).turn), (Turn::Done, Turn::Failed));
+    house.hub.retry(bad[1]).unwrap();
+    house.wait(bad[1]);
+    house.audit();
+}
+
+#[test]
+fn those_who_are_hurried_stay_spread_however_many_are_answered_meanwhile() {
+    let waiting = (0..20).map(|n| failed_once(&n.to_string(), 0, retry(HOUR, 0, false)).1);
+    let house = started(waiting.collect(), None);
+    let mut state = house.hub.lock();
+    state.hurry();
+    let hurried = state.resting.clone();
+    assert_eq!(hurried.len(), 20);
+    (0..20).for_each(|_| state.hurry());
+    assert_eq!(state.resting, hurried);
 }

@@ -224,3 +224,42 @@ fn a_crash_in_the_middle_of_a_reset_does_not_bring_back_what_was_said() {
     next.wait(new);
     assert_eq!(next.said("s"), [new], "the agent sees what was to be forgotten");
 }
+
+/// What a killed process has left of a turn ends first; a reload meanwhile changes nothing about that.
+#[test]
+fn nothing_runs_before_the_hub_is_open() {
+    let first = House::new(Some(GATE));
+    let old = first.send("s", "old");
+    let records = first.journal.durable();
+    let config = config(&first.dir, None);
+    let next = House::closed(TempDir::new("hub"), Testing::of(&records), &config);
+    next.hub.change(settings(&config).0);
+    let new = next.send("t", "new");
+    assert_eq!((next.turn(old), next.turn(new), next.hub.busy()), (Turn::Queued, Turn::Queued, 0));
+    next.hub.open();
+    assert_eq!((next.wait(old).turn, next.wait(new).turn), (Turn::Done, Turn::Done));
+    let started = next.journal.all().into_iter().filter(|(_, json)| json.contains("started"));
+    let order: Vec<bool> =
+        started.map(|(_, json)| json.contains(&old.to_string())).skip(1).collect();
+    assert_eq!(order, [true, false], "those of earlier runs go first");
+}
+
+#[test]
+fn a_failed_turn_that_runs_again_is_said_once() {
+    let house = House::new(None);
+    let id = house.send("s", "x");
+    house.wait(id);
+    // It was killed after it had written the transcript, and before its end was recorded.
+    let records: Vec<(u64, String)> =
+        house.journal.all().into_iter().filter(|(_, json)| !json.contains("done")).collect();
+    let dir = TempDir::new("hub");
+    copy_sessions(&house, &dir);
+    let mut config = Config::default();
+    config.limits.max_attempts = 1;
+    let house = House::open(dir, Testing::of(&records), &config);
+    assert_eq!(house.wait(id).turn, Turn::Failed);
+    house.hub.retry(id).unwrap();
+    assert_eq!(house.wait(id).turn, Turn::Done);
+    assert_eq!(house.said("s"), [id]);
+    house.audit();
+}

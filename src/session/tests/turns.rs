@@ -341,7 +341,7 @@ fn a_drain_begins_nothing_and_says_when_all_is_quiet() {
     }
     let ends = audit(&house.journal.all());
     assert_eq!(ends.len(), 2);
-    house.hub.close();
+    house.hub.close(false);
     assert_eq!(house.journal.durable(), house.journal.all());
     // The next process has them.
     fs::remove_file(house.dir.path().join("LOG")).unwrap();
