@@ -119,7 +119,8 @@ impl Problem {
             Denied::TooLate => Problem::new(
                 409,
                 "already_finished",
-                "It is over, or not where this needs it to be.",
+                "The message's state does not allow that: only what waits or runs can be cancelled, only \
+                 a failed turn or a dead letter tried again, only a dead letter dropped.",
             ),
             Denied::Full(full) => Problem::full(*full),
             Denied::Journal(refused) => Problem::journal(refused),

@@ -86,8 +86,7 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
     let mut rows = Vec::new();
     for (id, entry) in book.entries().filter(|(_, entry)| open(entry)).take(MAX_JOURNAL_ROWS) {
         if rows.is_empty() {
-            let head =
-                ["message", "session", "turn", "attempts", "accepted", "next attempt", "delivery"];
+            let head = ["message", "session", "turn", "accepted", "delivery"];
             rows.push(head.map(str::to_owned).to_vec());
         }
         let session = entry.who.session.as_deref().unwrap_or("-");
@@ -95,15 +94,11 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
             let state = outgoing.state.map_or("later", Delivery::word);
             format!("{} {state}", outgoing.target)
         });
-        let rests = entry.failing.as_ref().filter(|_| entry.turn == Turn::Resting);
-        let next = rests.map(|failing| failing.next_attempt_at());
         rows.push(vec![
             id.to_string(),
             escaped(session, false),
             entry.turn.word().to_owned(),
-            entry.attempts.to_string(),
             moment::shown(&rfc3339(entry.at)),
-            next.map(|at| moment::shown(&rfc3339(at))).unwrap_or_default(),
             escaped(&delivery.unwrap_or_default(), false),
         ]);
     }
@@ -112,16 +107,18 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
     say(&text)
 }
 
-/// Why turns wait and why others failed: the last error of each.
+/// Why turns wait and why others failed: the last error of each, in a line of its own.
 fn failures(context: &Context, book: &Book) -> Result<String, Failure> {
     let resting = book.entries().filter(|(_, entry)| entry.turn == Turn::Resting);
     let found = resting.take(MAX_JOURNAL_ROWS).chain(book.failed().take(MAX_JOURNAL_ROWS));
-    let mut rows: Vec<(u64, Vec<String>)> = Vec::new();
+    let mut rows: Vec<(u64, String)> = Vec::new();
     for (id, entry) in found {
-        let word = if entry.turn == Turn::Failed { "failed" } else { "waits" };
-        let ended = entry.failing.as_ref().map_or(entry.ended.at, |failing| failing.since.at);
-        let row = [id.to_string(), word.to_owned(), moment::shown(&rfc3339(ended))];
-        rows.push((entry.outcome, row.to_vec()));
+        let n = entry.attempts;
+        let (what, at) = match entry.failing.as_ref().filter(|_| entry.turn == Turn::Resting) {
+            Some(failing) => (format!("waits, attempt {} at", n + 1), failing.next_attempt_at()),
+            None => (format!("failed, attempt {n}, at"), entry.ended.at),
+        };
+        rows.push((entry.outcome, format!("{id}  {what} {}\n", moment::shown(&rfc3339(at)))));
     }
     if rows.is_empty() {
         return Ok(String::new());
@@ -134,13 +131,13 @@ fn failures(context: &Context, book: &Book) -> Result<String, Failure> {
                 Record::Step { step: Step::Retry(retry), .. } => retry.error,
                 _ => String::new(),
             };
-            rows[at].1.push(escaped(&error, false));
+            rows[at].1 += &format!("    {}\n", escaped(&error, false));
         }
         Ok(())
     })?;
-    let rows: Vec<Vec<String>> = rows.into_iter().map(|(_, row)| row).collect();
+    let rows: String = rows.into_iter().map(|(_, row)| row).collect();
     let head = "turns whose last attempt failed; `journal retry ID` runs a failed one again:";
-    Ok(format!("\n{head}\n{}", table(&rows)))
+    Ok(format!("\n{head}\n{rows}"))
 }
 
 fn check(context: &Context) -> Result<Exit, Failure> {

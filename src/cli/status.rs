@@ -90,8 +90,9 @@ pub fn to_text(report: &Report, now: i64) -> String {
     line("unit", unit.map(|unit| safe(&unit_line(unit))));
     line("", unit.and_then(|unit| unit.path.as_deref()).map(safe));
     line("turns", answer["turns"].is_object().then(|| turns(answer)));
-    let waits = answer["waiting"].is_object();
-    line("", waits.then(|| safe(&waiting(&answer["waiting"], now))));
+    for words in waiting(&answer["waiting"], now) {
+        line("", answer["waiting"].is_object().then(|| safe(&words)));
+    }
     line("journal", answer["journal"].is_object().then(|| journal(&answer["journal"])));
     let other = format!(" (this program is {VERSION})");
     let other = if answer["version"] == VERSION { "" } else { &other };
@@ -128,20 +129,20 @@ fn journal(journal: &Value) -> String {
     format!("{} bytes, {outbox} to deliver, {dead} dead letters", count("bytes"))
 }
 
-/// What turns wait for between two attempts.
-fn waiting(waiting: &Value, now: i64) -> String {
+/// What turns wait for between two attempts, in lines that fit a terminal but for the error.
+fn waiting(waiting: &Value, now: i64) -> [String; 3] {
     let turns = match waiting["turns"].as_u64().unwrap_or(0) {
         1 => "1 turn waits".to_owned(),
         count => format!("{count} turns wait"),
     };
     let time = |key: &str| waiting[key].as_str().unwrap_or("?");
     let left = moment::parse(time("next_attempt_at")).map_or(0, |next| next - now);
-    format!(
-        "{turns} for the agent ({}); next attempt in {}; gives up {}",
-        waiting["reason"].as_str().unwrap_or("?"),
-        moment::coarse(u64::try_from(left).unwrap_or(0)),
-        moment::shown(time("gives_up_at")),
-    )
+    let left = moment::coarse(u64::try_from(left).unwrap_or(0));
+    [
+        format!("{turns} for the agent; next attempt in {left}"),
+        format!("the next to be tried gives up at {}", moment::shown(time("gives_up_at"))),
+        format!("last error: {}", time("reason")),
+    ]
 }
 
 fn turns(answer: &Value) -> String {

@@ -188,8 +188,8 @@ impl Unit {
 pub fn how_it_ended(shown: &Properties) -> (String, Exit) {
     let status = shown.get("ExecMainStatus");
     let (meaning, exit) = match status {
-        "69" => (" (something that it needs is held by another process)", Exit::Unavailable),
-        "78" => (" (the configuration is wrong)", Exit::Config),
+        "69" => (" (something that it needs is unavailable: `logs` says what)", Exit::Unavailable),
+        "78" => (" (something that only you can put right: `logs` says what)", Exit::Config),
         "143" => (" (a signal that nobody planned)", Exit::Failed),
         "200" => (" (systemd could not enter its working directory)", Exit::Failed),
         "203" => (" (systemd could not execute the program)", Exit::Failed),
@@ -254,7 +254,10 @@ mod tests {
             ]))
         };
         let (words, exit) = end("exit-code", "1", "78");
-        assert_eq!(words, "exit status 78 (the configuration is wrong)");
+        assert_eq!(
+            words,
+            "exit status 78 (something that only you can put right: `logs` says what)"
+        );
         assert_eq!(exit, Exit::Config);
         assert_eq!(end("exit-code", "1", "69").1, Exit::Unavailable);
         assert_eq!(end("signal", "2", "9").0, "killed by signal 9");

@@ -69,7 +69,29 @@ pub fn start(
     let tcp = listen(config.http.listen, &loaded)?;
     let control = control(&plan.dirs.control_socket())?;
     let run = Run::begin(&plan.dirs);
+    let service = service(plan, unit, began, quiet, (&loaded, &tcp, keys, &run));
+    let service = service.and_then(|service| {
+        let doors = Doors::new(tcp, control);
+        Ok((service, doors.map_err(|e| Failure::cannot("start a thread", &e))?))
+    });
+    let (service, doors) = service.inspect_err(|failure| {
+        let line = history::failure(Some(&run), failure.exit, &failure.message);
+        if let Err(e) = history::enter(&plan.dirs, true, &line, false) {
+            log::warn!("the history could not be written: {e}");
+        }
+    })?;
+    Ok(Started { service, doors, run: Arc::new(run), instance, key_file, config_file: loaded.file })
+}
 
+/// The journal read back, and what serves it.
+fn service(
+    plan: &Plan,
+    unit: Option<String>,
+    began: Instant,
+    quiet: Arc<Event>,
+    (loaded, tcp, keys, run): (&Loaded, &TcpListener, Keyring, &Run),
+) -> Result<Arc<Service>, Failure> {
+    let config = &loaded.config;
     let listen = tcp.local_addr().unwrap_or(config.http.listen);
     let facts = Facts {
         name: plan.name.to_string(),
@@ -90,10 +112,7 @@ pub fn start(
             "the journal in {dir} cannot be written: {why}; the next start reads it anew"
         )));
     }
-    let service = Arc::new(Service::new(facts, keys, hub, quiet));
-    let doors = Doors::new(tcp, control);
-    let doors = doors.map_err(|e| Failure::cannot("start a thread", &e))?;
-    Ok(Started { service, doors, run: Arc::new(run), instance, key_file, config_file: loaded.file })
+    Ok(Arc::new(Service::new(facts, keys, hub, quiet)))
 }
 
 /// From now on what agents leave is ours. The gateway is known by its state directory, whose lock it

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::file::{FileJournal, invalid};
+use super::file::{FileJournal, invalid, one_lost};
 use super::line::{Header, VERSION, line};
 use super::pieces::Pieces;
 use super::writer::{Index, note};
@@ -96,7 +96,7 @@ impl Copy {
             bytes.push(b'\n');
         }
         self.to.write_all(&bytes)?;
-        self.still.get_or_insert_with(|| invalid(self.end, why).to_string());
+        self.still.get_or_insert_with(|| one_lost(self.end, why));
         self.end += bytes.len() as u64;
         self.header.kept += 1;
         Ok(())

@@ -146,11 +146,7 @@ impl FileJournal {
     fn note_damage(&self, file: &Arc<File>, at: u64, why: &str) {
         let mut inner = self.lock();
         if Arc::ptr_eq(file, &inner.file) && inner.damaged.is_none() {
-            let words = format!(
-                "{}; only the message of that record is lost, but a start would refuse the file: \
-                 `hermes-gateway journal compact` takes the record out once its message is forgotten",
-                invalid(at, why)
-            );
+            let words = one_lost(at, why);
             log::error!("{words}");
             inner.damaged = Some(words);
             self.publish(&inner);
@@ -305,6 +301,15 @@ pub(super) fn temporary(path: &Path) -> PathBuf {
 pub(super) fn invalid(at: u64, why: &str) -> io::Error {
     let why = format!("the journal is damaged at byte {at}: {why}");
     io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+/// What is said of one damaged record while all else goes on.
+pub(super) fn one_lost(at: u64, why: &str) -> String {
+    format!(
+        "{}; only the message of that record is lost, but a start would refuse the file: \
+         `hermes-gateway journal compact` takes the record out once its message is forgotten",
+        invalid(at, why)
+    )
 }
 
 fn open_or_create(path: &Path) -> io::Result<File> {

@@ -83,16 +83,16 @@ impl FileJournal {
         self.health.set_loss(Loss { what, why, saved, at });
     }
 
-    /// Copies the open file into its directory, wherever that is by now; where it is gone, into a new
-    /// one in its old place.
+    /// Copies the open file beside its path, where the next start looks, in a new directory if need be;
+    /// where that cannot be, into the directory that it was in, wherever that is by now.
     fn save(&self, inner: &Inner) -> io::Result<PathBuf> {
-        let held = PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()));
         let into = |dir: &Path| {
             inspect::keep(&dir.join(NAME), SAVED, &|to| copy(&inner.file, inner.end, to))
         };
-        into(&held).or_else(|first| {
-            let dir = self.path.parent().ok_or(io::ErrorKind::NotFound)?;
-            files::private_dir(dir).and_then(|()| into(dir)).map_err(|_| first)
+        let dir = self.path.parent().ok_or(io::ErrorKind::NotFound)?;
+        files::private_dir(dir).and_then(|()| into(dir)).or_else(|first| {
+            let held = PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()));
+            into(&held).map_err(|_| first)
         })
     }
 }
