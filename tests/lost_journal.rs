@@ -89,6 +89,10 @@ fn comes_back(home: &Home, ids: &[String]) {
     // What refused to start is known as that, and not as a run that was killed.
     let status = home.run(&["status"]).assert_code(3).stdout;
     assert!(status.contains("failed") && status.contains(&remedy), "{status}");
+    // However often it is tried: it pushes out nothing else.
+    home.launch().try_start().err().expect("another start without it").assert_code(78);
+    let history = home.run(&["history", "--json"]).stdout;
+    assert_eq!(history.matches(&remedy).count(), 1, "{history}");
     fs::rename(copy, journal).unwrap();
     knows(home, ids);
     let history = home.run(&["history", "--json"]).stdout;

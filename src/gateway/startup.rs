@@ -75,8 +75,8 @@ pub fn start(
         Ok((service, doors.map_err(|e| Failure::cannot("start a thread", &e))?))
     });
     let (service, doors) = service.inspect_err(|failure| {
-        let line = history::failure(Some(&run), failure.exit, &failure.message);
-        if let Err(e) = history::enter(&plan.dirs, true, &line, false) {
+        let entered = history::enter_failed_start(&plan.dirs, &run, failure.exit, &failure.message);
+        if let Err(e) = entered {
             log::warn!("the history could not be written: {e}");
         }
     })?;

@@ -146,6 +146,19 @@ pub fn enter(dirs: &Dirs, begun: bool, line: &str, sync: bool) -> io::Result<()>
     entered
 }
 
+/// Enters that the start of `run` has failed, unless the last entry says the same: where the service
+/// manager tries again every second, all others would soon be gone.
+pub fn enter_failed_start(dirs: &Dirs, run: &Run, exit: Exit, why: &str) -> io::Result<()> {
+    let line = failure(Some(run), exit, why);
+    let entry = parse(&line).unwrap_or_default();
+    let same =
+        |last: &Value| ["verdict", "reason", "exit"].iter().all(|key| last[key] == entry[key]);
+    if stops(dirs).is_ok_and(|stops| stops.last().is_some_and(same)) {
+        return fs::remove_file(dirs.run_record());
+    }
+    enter(dirs, true, &line, false)
+}
+
 /// The stops that are on record, oldest first, at most `KEPT_STOPS`. What is no record is passed over.
 pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
     let path = dirs.history();
