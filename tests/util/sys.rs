@@ -159,15 +159,23 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Takes the lease on a file of our own that nobody has open.
+    /// Takes the lease on a file of our own that nobody has open for long: a child that another test
+    /// starts just now has all that we have open, until its exec.
     pub fn take(path: &Path) -> io::Result<Lease> {
         let (asked, tell) = UnixStream::pair()?;
         // The kernel's word that somebody waits; without a handler it would kill us.
         signal_hook::low_level::pipe::register(libc::SIGIO, tell)?;
         let file = File::options().read(true).write(true).open(path)?;
-        // SAFETY: the descriptor is open, and the argument is a plain number.
-        check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) })?;
-        Ok(Lease { _file: file, asked })
+        let deadline = Instant::now() + super::DEADLINE;
+        loop {
+            // SAFETY: the descriptor is open, and the argument is a plain number.
+            match check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) }) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                    super::pause(Duration::from_millis(2));
+                }
+                result => return result.map(|()| Lease { _file: file, asked }),
+            }
+        }
     }
 
     /// Waits until somebody wants to open the file.
