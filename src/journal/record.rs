@@ -358,9 +358,11 @@ fn wrong(there: &str) -> String {
 
 /// The first member: its key, its value, and what follows.
 fn member(rest: &str) -> Option<(&str, &str, &str)> {
-    let (key, value) = rest.strip_prefix(['{', ','])?.strip_prefix('"')?.split_once("\":")?;
+    let rest = rest.strip_prefix(['{', ','])?.strip_prefix('"')?;
+    let (key, rest) = rest.split_at(rest.find('"')?);
+    let value = rest.strip_prefix("\":")?;
     let (raw, after) = value.split_at(length(value.as_bytes()));
-    (!key.contains(['"', '\\']) && !raw.is_empty()).then_some((key, raw, after))
+    (!key.contains('\\') && !raw.is_empty()).then_some((key, raw, after))
 }
 
 /// The length of the value at the start; it may be wrong inside.
