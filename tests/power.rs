@@ -16,7 +16,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use util::fault::{self, Fault, When};
-use util::{Caller, DEADLINE, Disk, Gateway, Home, Launch, Private, eventually, rounds, sys};
+use util::{
+    Caller, DEADLINE, Disk, Gateway, Home, Launch, Private, Process, eventually, rounds, sys,
+};
 
 /// Clients at once, each with a session of its own.
 const CLIENTS: usize = 4;
@@ -349,8 +351,8 @@ fn without_syncs_a_power_cut_on_xfs_loses() {
 }
 
 /// Waits until the journal says that all is durable, or the gateway has ended.
-fn until_quiet(gateway: &Gateway) {
-    let journal = gateway.home().state_dir().join("journal");
+fn until_quiet(home: &Home, gateway: &Process) {
+    let journal = home.state_dir().join("journal");
     eventually("the journal is quiet", || {
         let text = fs::read_to_string(&journal).unwrap_or_default();
         let last = text.lines().last().unwrap_or_default();
@@ -372,10 +374,12 @@ fn what_a_start_shows_is_synced(kind: &'static str) {
     for (round, number) in [1, 2, 3, 4, 5, 3, 4, 5, 6].into_iter().enumerate() {
         let when = When::Once(number);
         let fault = Fault { call: "fdatasync", error: libc::EIO, when, on: "journal" };
-        let gateway = fault.into(home.launch(), &home).start();
+        // One that breaks at its first sync answers nobody.
+        let gateway = fault.into(home.launch(), &home).spawn();
+        gateway.wait_for_end_or("READY=1");
         let key = format!("k{round}");
         let fields = [("Idempotency-Key", key.as_str())];
-        until_quiet(&gateway);
+        until_quiet(&home, &gateway);
         if let Ok(mut caller) = Caller::unix(&home.control_socket()) {
             let _ = caller.ask("POST", "/v1/messages?wait=1", &fields, body);
         }
@@ -404,7 +408,7 @@ fn what_a_start_shows_is_synced(kind: &'static str) {
             let found = found.json();
             assert_eq!(found, shown.json(), "{kind}: {key}, behind sync {number}");
         }
-        until_quiet(&gateway);
+        until_quiet(&home, &gateway);
     }
     assert!(shown_done > 0, "no start has shown an end");
 }
