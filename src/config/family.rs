@@ -1,6 +1,6 @@
 //! The sections that operators name themselves, `[deliver.NAME]` and `[keys.NAME]`, and their keys.
 
-use super::schema::{Field, Key};
+use super::schema::{Field, Key, keys};
 use super::{ClientKey, Target, names};
 use crate::limits;
 
@@ -44,87 +44,35 @@ impl Family {
 }
 
 /// The keys of each `[keys.NAME]`.
-pub static CLIENT_KEYS: &[Key<ClientKey>] = &[
-    Key {
-        name: "file",
-        field: |c| Field::Path(&mut c.file),
-        example: "\"~/.config/hermes-gateway/alice.key\"",
-        help: "The key, on one line of a file that is yours alone to read.",
-    },
-    Key {
-        name: "role",
-        field: |c| Field::Choice(&mut c.role),
-        example: "\"user\"",
-        help: "\"user\", or \"operator\", who also sees status, compacts, and steers by commands.",
-    },
-    Key {
-        name: "sessions",
-        field: |c| Field::List(&mut c.sessions, names::argument),
-        example: "[\"support-*\"]",
-        help: "Sessions that it may touch, * at the end for all that begin so; empty: any.",
-    },
-    Key {
-        name: "routes",
-        field: |c| Field::List(&mut c.routes, names::route),
-        example: "[\"chat\"]",
-        help: "What it opens: chat, messages, and for operators status, journal; empty: all of these.",
-    },
-];
+pub static CLIENT_KEYS: &[Key<ClientKey>] = keys! { |c| c;
+    file: Path, "\"~/.config/hermes-gateway/alice.key\"",
+        "The key, on one line of a file that is yours alone to read.";
+    role: Choice, "\"user\"",
+        "\"user\", or \"operator\", who also sees status, compacts, and steers by commands.";
+    sessions: List(names::argument), "[\"support-*\"]",
+        "Sessions that it may touch, * at the end for all that begin so; empty: any.";
+    routes: List(names::route), "[\"chat\"]",
+        "What it opens: chat, messages, and for operators status, journal; empty: all of these.";
+};
 
 /// The keys of each `[deliver.NAME]`.
-pub static TARGET_KEYS: &[Key<Target>] = &[
-    Key {
-        name: "kind",
-        field: |c| Field::Choice(&mut c.kind),
-        example: "\"callback\"",
-        help: "\"callback\" or \"command\"; url or command alone says it too.",
-    },
-    Key {
-        name: "url",
-        field: |c| Field::Url(&mut c.url),
-        example: "\"https://example.org/hook\"",
-        help: "A callback: where each reply is posted to.",
-    },
-    Key {
-        name: "secret_file",
-        field: |c| Field::Path(&mut c.secret_file),
-        example: "\"~/.config/hook.secret\"",
-        help: "What callbacks are signed with (Standard Webhooks): whsec_BASE64, or plain text.",
-    },
-    Key {
-        name: "command",
-        field: |c| Field::List(&mut c.command, names::argument),
-        example: "[\"my-notifier\", \"--flag\"]",
-        help: "Program and arguments, no shell; the reply is on its stdin.",
-    },
-    Key {
-        name: "env",
-        field: |c| Field::Env(&mut c.env),
-        example: "{ ROOM = \"ops\" }",
-        help: "Environment variables for the command.",
-    },
-    Key {
-        name: "pass_env",
-        field: |c| Field::List(&mut c.pass_env, names::variable),
-        example: "[\"LANG\", \"TZ\"]",
-        help: "Variables of the gateway's own environment that the command may see.",
-    },
-    Key {
-        name: "leftovers",
-        field: |c| Field::Choice(&mut c.leftovers),
-        example: "\"kill\"",
-        help: "Processes that the command leaves running: \"kill\" or \"keep\" them.",
-    },
-    Key {
-        name: "timeout",
-        field: |c| Field::Time(&mut c.timeout, limits::DELIVERY_TIMEOUT_RANGE),
-        example: "\"30s\"",
-        help: "For one attempt.",
-    },
-    Key {
-        name: "expire",
-        field: |c| Field::Time(&mut c.expire, limits::DELIVERY_EXPIRE_RANGE),
-        example: "\"24h\"",
-        help: "Tried for so long; then the reply is a dead letter.",
-    },
-];
+pub static TARGET_KEYS: &[Key<Target>] = keys! { |c| c;
+    kind: Choice, "\"callback\"",
+        "\"callback\" or \"command\"; url or command alone says it too.";
+    url: Url, "\"https://example.org/hook\"",
+        "A callback: where each reply is posted to.";
+    secret_file: Path, "\"~/.config/hook.secret\"",
+        "What callbacks are signed with (Standard Webhooks): whsec_BASE64, or plain text.";
+    command: List(names::argument), "[\"my-notifier\", \"--flag\"]",
+        "Program and arguments, no shell; the reply is on its stdin.";
+    env: Env, "{ ROOM = \"ops\" }",
+        "Environment variables for the command.";
+    pass_env: List(names::variable), "[\"LANG\", \"TZ\"]",
+        "Variables of the gateway's own environment that the command may see.";
+    leftovers: Choice, "\"kill\"",
+        "Processes that the command leaves running: \"kill\" or \"keep\" them.";
+    timeout: Time(limits::DELIVERY_TIMEOUT_RANGE), "\"30s\"",
+        "For one attempt.";
+    expire: Time(limits::DELIVERY_EXPIRE_RANGE), "\"24h\"",
+        "Tried for so long; then the reply is a dead letter.";
+};
