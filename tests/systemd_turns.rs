@@ -157,3 +157,30 @@ fn a_kill_drains_too_and_comes_back() {
         assert_eq!((&stop["in_flight"], &stop["cut"]), (&20.into(), &0.into()), "{stop}");
     });
 }
+
+#[test]
+fn a_turn_that_asks_for_the_restart_and_waits_for_it_ends_within_the_drain() {
+    Sandbox::user().run(|manager| {
+        let script = format!("systemctl --user restart {}; echo asked; cat", util::UNIT);
+        let config = format!(
+            "[agent]\ncommand = [\"sh\", \"-c\", {script:?}]\npass_env = [\"XDG_RUNTIME_DIR\"]\n\
+             [stop]\ndrain_timeout = \"60s\"\n"
+        );
+        let service = Service::start_with(manager, &config, "[Service]\nTimeoutStopSec=90\n");
+        let before = service.pid();
+        let sent = manager.gateway(&["send", "-s", "s", "--async", "restart"]).assert_code(0);
+        let mut words = sent.stdout.split(|c: char| !c.is_ascii_alphanumeric());
+        let id = words.find(|word| word.len() == 26).unwrap().to_owned();
+        service.unit().wait_for_journal("a turn waited for this stop");
+        eventually("the restart", || (service.unit().main_pid() > 0).then_some(()));
+        eventually("another process", || (service.unit().main_pid() != before).then_some(()));
+        service.unit().wait_for(&[("ActiveState", "active")]);
+        let after = service.pid();
+        let shown = manager.gateway(&["send", "--result", &id, "--wait", "20"]).assert_code(0);
+        assert!(shown.stdout.contains("asked"), "{}", shown.stdout);
+        let stop = service.stops().pop().unwrap();
+        assert_eq!((&stop["verdict"], &stop["cut"]), (&"planned".into(), &0.into()), "{stop}");
+        assert!(stop["drain_ms"].as_u64().unwrap() < 30_000, "{stop}");
+        assert_eq!((service.pid(), service.stops().len()), (after, 1), "it was restarted once");
+    });
+}

@@ -252,6 +252,7 @@ impl Main {
         // A guess at the signal is asked about again before the exit; there it counts.
         let is_last = matches!(self.phase, Phase::Confirming { .. });
         let judged = if finding.verdict.planned && (is_last || !finding.verdict.is_guess()) {
+            self.end_waits();
             Judged::Planned
         } else {
             Judged::External { may_change: finding.may_change || finding.verdict.is_guess() }

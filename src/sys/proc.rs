@@ -36,6 +36,12 @@ pub fn name(pid: Pid) -> Option<String> {
     Some(comm.strip_suffix('\n').unwrap_or(&comm).to_owned())
 }
 
+/// What the process was started with, its name first; it may have written something else there.
+pub fn arguments(pid: Pid) -> Vec<String> {
+    let line = text(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split_terminator('\0').map(str::to_owned).collect()
+}
+
 /// The text of `/proc/PID/cgroup` (cgroups(7)).
 pub fn cgroup(pid: Pid) -> Option<String> {
     text(format!("/proc/{pid}/cgroup")).ok()

@@ -16,13 +16,14 @@ use crate::lifecycle::history::{self, Ending};
 use crate::lifecycle::phase::{Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{
-    CLOSE_PATIENCE, CUT_PATIENCE, DISK_SLOW, HISTORY_PATIENCE, KILL_AFTER, MAX_CHILD_WORDS,
-    REPORT_EVERY, THREAD_STACK,
+    CLOSE_PATIENCE, CONNECTION_STACK, CUT_PATIENCE, DISK_SLOW, HISTORY_PATIENCE, KILL_AFTER,
+    MAX_CHILD_WORDS, REPORT_EVERY, THREAD_STACK,
 };
 use crate::sys::fork::apart;
 use crate::sys::fs as files;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::exit_at_once;
+use crate::text::escaped;
 use crate::threads::{spawn, spawn_with_retry};
 
 /// The stop that is going on.
@@ -68,6 +69,24 @@ impl Main {
             log::warn!("no thread for the question ({e}): the main one asks");
             let finding = self.place.examine(caught, moment);
             self.found(finding);
+        }
+    }
+
+    /// A turn may have asked for this stop and wait for its end, which waits for the turn.
+    pub(super) fn end_waits(&self) {
+        let unit = self.place.own.as_ref().map(|own| own.unit.clone());
+        let Some(unit) = unit.filter(|_| self.turns() > 0) else { return };
+        let children = Arc::clone(&self.plan.children);
+        let work = move || {
+            for line in children.end_waits(&unit) {
+                let line = escaped(&line, false);
+                log::warn!(
+                    "a turn waited for this stop ({line}): its wait was ended, the stop goes on"
+                );
+            }
+        };
+        if let Err(e) = spawn("waits", CONNECTION_STACK, Box::new(work)) {
+            log::warn!("no thread to look for turns that wait for this stop: {e}");
         }
     }
 
