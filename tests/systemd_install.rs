@@ -96,7 +96,10 @@ fn installed_from_three_shells_the_gateway_keeps_its_places() {
                 (&["stop"], "has stopped"),
                 (&["start"], "is ready"),
             ] {
-                assert_words(&shell(command).assert_code(0).stdout, &[word]);
+                let outcome = shell(command).assert_code(0);
+                assert_words(&outcome.stdout, &[word]);
+                let told = ["history", "config"].contains(&command[0]);
+                assert_eq!(outcome.stderr.contains("kept: "), told, "{command:?}");
             }
             assert!(!elsewhere.exists(), "nothing is made in the places of that shell");
         }
@@ -123,7 +126,7 @@ fn install_move_changes_the_places_and_says_what_stays_in_the_old_ones() {
         );
         let line = format!("Environment=\"XDG_STATE_HOME={}\"\n", elsewhere.display());
         assert_words(&unit_text(manager), &[&line]);
-        type_in(manager, printed_command(&outcome.stdout, "to take it along: "));
+        type_in(manager, printed_command(&outcome.stdout, "before it runs again: "));
         let moved = elsewhere.join("hermes-gateway/default");
         assert_eq!(fs::read(moved.join("api.key")).unwrap(), secret);
         assert!(moved.join("run.json").exists() && !old.exists(), "it runs there");

@@ -21,6 +21,9 @@ pub fn of_command(own: Base, name: &Name, command: &Command) -> Base {
         Command::Install(options) if options.moves => return Base { units: kept.units, ..own },
         // One runs with this shell's variables, one stops what does, one asks for each gateway.
         Command::Run(_) | Command::Stop(_) | Command::List(_) => return own,
+        // They find the manager and the control socket from any shell.
+        Command::Start(_) | Command::Restart(_) | Command::Logs { .. } => return kept,
+        Command::Send { .. } | Command::Result { .. } => return kept,
         _ => {}
     }
     let (here, there, command) = (own.gateway(name), kept.gateway(name), name.command());
@@ -41,21 +44,17 @@ pub fn of_command(own: Base, name: &Name, command: &Command) -> Base {
 /// The places that the user's unit names, where `install` wrote it; else this shell's. The unit may
 /// be where this shell's `XDG_CONFIG_HOME` does not lead.
 pub fn of_unit(own: &Base, name: &Name) -> Base {
-    let found =
-        [own.units.clone(), own.home.join(".config").join(UNITS)].into_iter().find_map(|units| {
-            let file = units.join(name.unit());
-            let text = read_any(&file, MAX_UNIT_FILE).ok()?;
-            (unit::inspect(&text) != Origin::Foreign).then_some((
-                units,
-                text,
-                file.metadata().ok()?.uid(),
-            ))
-        });
-    let Some((units, text, owner)) = found else {
+    let usual = own.home.join(".config").join(UNITS);
+    let written = [&own.units, &usual].into_iter().find_map(|units| {
+        let text = read_any(units.join(name.unit()), MAX_UNIT_FILE).ok()?;
+        (unit::inspect(&text) != Origin::Foreign).then(|| (units.clone(), text))
+    });
+    let Some((units, text)) = written else {
         return own.clone();
     };
     // What the unit is silent about is where its manager's HOME says.
-    let home = user::by_uid(owner).map_or(own.home.clone(), |user| user.home);
+    let owner = units.metadata().ok().and_then(|meta| user::by_uid(meta.uid()));
+    let home = owner.map_or(own.home.clone(), |user| user.home);
     let place = |variable, usual| unit::place_in(&text, variable).unwrap_or(home.join(usual));
     let config = place("XDG_CONFIG_HOME", ".config");
     Base { units, config, state: place("XDG_STATE_HOME", ".local/state"), ..own.clone() }
@@ -66,21 +65,23 @@ pub fn of_unit(own: &Base, name: &Name) -> Base {
 /// # Errors
 /// `Failed` where only the old place has a configuration: a new one would answer with echo.
 pub fn left_behind(old: &Dirs, new: &Dirs, command: &str) -> Result<String, Failure> {
-    let word = |path: &Path| shell_word(path);
+    let [old_config, new_config, old_state, new_state] =
+        [&old.config_file, &new.config_file, &old.state, &new.state].map(|path| shell_word(path));
     if old.config_file.exists() && !new.config_file.exists() {
-        let (old, new) = (word(&old.config_file), word(&new.config_file));
-        let copy = format!("copy it first: `install -D -m 600 {old} {new}`");
-        return Err(Failure::failed(format!("--move: {new} is not there yet: {copy}")));
+        return Err(Failure::failed(format!(
+            "--move: {new_config} is not there yet: copy it first: \
+             `install -D -m 600 {old_config} {new_config}`"
+        )));
     }
     let mut text = String::new();
-    if old.config_file != new.config_file && old.config_file.exists() {
-        text += &format!("the old configuration stays: {}\n", word(&old.config_file));
+    if old_config != new_config && old.config_file.exists() {
+        text += &format!("the old configuration stays: {old_config}\n");
     }
-    if old.state != new.state && old.state.exists() {
-        let (old, new) = (word(&old.state), word(&new.state));
+    if old_state != new_state && old.state.exists() {
         text += &format!(
-            "the old state (key, journal, history) stays: {old}; to take it along: `{command} stop; \
-             mkdir -p {new} && mv -T {old} {new}; {command} start`\n"
+            "the old state (key, journal, history) stays: {old_state}; to take it along before it \
+             runs again: `{command} stop; mkdir -p {new_state} && mv -T {old_state} {new_state}; \
+             {command} start`\n"
         );
     }
     Ok(text)

@@ -34,12 +34,12 @@ fn links(
     on_path: impl Fn(&OsStr) -> Option<PathBuf>,
 ) -> [Option<PathBuf>; 3] {
     let same_name = exe.file_name().and_then(&on_path).filter(|path| path != exe);
-    let called_by = if called_by.as_encoded_bytes().contains(&b'/') {
+    let called_by = match called_by.to_str() {
         // With `..` in it, it is not what one wants to read in a unit.
-        let path = std::path::absolute(called_by).ok();
-        path.filter(|path| !path.components().any(|part| part.as_os_str() == ".."))
-    } else {
-        on_path(called_by)
+        Some(path) if path.contains('/') => {
+            std::path::absolute(path).ok().filter(|path| !path.to_string_lossy().contains("/../"))
+        }
+        _ => on_path(called_by),
     };
     [on_path("hermes-gateway".as_ref()), same_name, called_by]
 }

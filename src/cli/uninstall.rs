@@ -33,7 +33,8 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
                 )));
             }
             print(&format!("there is no {file}: nothing to remove\n"))?;
-            return say(&what_stays(context, &Owner::own(context), &unit));
+            let stays = what_stays(context, &Owner::own(context), &unit);
+            return say(if system { "" } else { &stays });
         }
         Err(e) => return Err(Failure::with("read", &unit.file, &e)),
     };

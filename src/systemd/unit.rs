@@ -204,15 +204,9 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// The text of which [`quoted`] made this word.
+/// The text of which [`quoted`] made this word: what it escapes, JSON escapes alike.
 fn unquoted(word: &str) -> String {
-    let inner = word.strip_prefix('"').and_then(|word| word.strip_suffix('"')).unwrap_or(word);
-    let mut text = String::with_capacity(inner.len());
-    let mut chars = inner.chars();
-    while let Some(c) = chars.next() {
-        text.push(if c == '\\' { chars.next().unwrap_or(c) } else { c });
-    }
-    text.replace("%%", "%")
+    serde_json::from_str(word).unwrap_or_else(|_| word.to_owned()).replace("%%", "%")
 }
 
 /// FNV-1a, 64 bits: finds edits that were made by hand; nothing here defends against a forger.
