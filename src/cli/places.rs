@@ -45,7 +45,9 @@ pub fn of_command(own: Base, name: &Name, command: &Command) -> Base {
 /// be where this shell's `XDG_CONFIG_HOME` does not lead.
 pub fn of_unit(own: &Base, name: &Name) -> Base {
     let usual = own.home.join(".config").join(UNITS);
-    let written = [&own.units, &usual].into_iter().find_map(|units| {
+    // Without a home there is no usual place.
+    let places = [&own.units, &usual].into_iter().filter(|units| units.is_absolute());
+    let written = { places }.find_map(|units| {
         let text = read_any(units.join(name.unit()), MAX_UNIT_FILE).ok()?;
         (unit::inspect(&text) != Origin::Foreign).then(|| (units.clone(), text))
     });
