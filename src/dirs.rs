@@ -13,6 +13,8 @@ use crate::name::Name;
 use crate::sys::user::{self, User};
 
 const OURS: &str = "hermes-gateway";
+/// Below the configuration directory (systemd.unit(5)).
+pub const UNITS: &str = "systemd/user";
 
 /// The places that do not depend on the gateway's name.
 #[derive(Clone, Debug)]
@@ -20,6 +22,8 @@ pub struct Base {
     pub home: PathBuf,
     pub config: PathBuf,
     pub state: PathBuf,
+    /// Where the user's unit files are, `.../systemd/user`.
+    pub units: PathBuf,
     /// The user's runtime directory; `None` where there is none (containers, some `su` shells).
     pub runtime: Option<PathBuf>,
 }
@@ -47,7 +51,9 @@ impl Base {
             .ok_or_else(|| format!("HOME is not set and uid {uid} has no home directory"))?;
         let config = absolute("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
         let state = absolute("XDG_STATE_HOME").unwrap_or_else(|| home.join(".local/state"));
-        Ok(Base { home, config, state, runtime: runtime_dir(absolute("XDG_RUNTIME_DIR"), uid) })
+        let units = config.join(UNITS);
+        let runtime = runtime_dir(absolute("XDG_RUNTIME_DIR"), uid);
+        Ok(Base { home, config, state, units, runtime })
     }
 
     /// Another user's places, as a service that runs as that user sees them.
@@ -56,6 +62,7 @@ impl Base {
             home: user.home.clone(),
             config: user.home.join(".config"),
             state: user.home.join(".local/state"),
+            units: user.home.join(".config").join(UNITS),
             runtime: runtime_dir(None, user.uid),
         }
     }
@@ -146,6 +153,7 @@ mod tests {
             home: "/h".into(),
             config: "/h/.config".into(),
             state: "/h/.local/state".into(),
+            units: "/h/.config/systemd/user".into(),
             runtime: Some("/run/user/7".into()),
         };
         let dirs = base.gateway(&Name::parse("coder").unwrap());

@@ -127,6 +127,7 @@ fn command(
         "install" => Command::Install(Options {
             now: args.contains("--now"),
             force: args.contains("--force"),
+            moves: args.contains("--move"),
             user: args.opt_value_from_str(["-u", "--user"])?,
             system,
         }),
@@ -180,6 +181,9 @@ fn refuse_flags(
     }
     if let Command::Install(Options { system: false, user: Some(_), .. }) = command {
         return refused("--user names the user that a system unit runs as: it goes with --system");
+    }
+    if let Command::Install(Options { system: true, moves: true, .. }) = command {
+        return refused("--move is for a user's unit: the places of a system unit are its user's");
     }
     if settings && !WITH_SETTINGS.contains(&topic) {
         return refused("--config and --set are for `run` and `config`: they change nothing here");
@@ -311,6 +315,7 @@ mod tests {
             system: true,
             user: Some("bob".into()),
             force: false,
+            moves: false,
         });
         assert_eq!(command("gateway install --now --system --user bob"), install);
         assert_eq!(command("history -n 3"), Command::History { json: false, count: Some(3) });
@@ -380,6 +385,7 @@ mod tests {
             ("stop --json", "--json means nothing"),
             ("send --system x", "--system means nothing"),
             ("install --user bob", "--system"),
+            ("install --system --move", "--move is for"),
             ("-p", "-p"),
             ("-p Bad stop", "not a gateway's name"),
             ("history -n x", "-n takes a number"),

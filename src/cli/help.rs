@@ -80,15 +80,18 @@ journal.
 ";
 
 const INSTALL: &str = "\
-Usage: hermes-gateway [-p NAME] install [--now] [--force]
+Usage: hermes-gateway [-p NAME] install [--now] [--move] [--force]
                       [--system [--user USER]]
 
 Writes the systemd unit of this gateway (hermes-gateway-NAME.service), enables
 it and, where there is none, writes a commented configuration with a free port.
 Running it again updates the unit. Drop-ins are never touched: make changes
-there, with `systemctl --user edit UNIT`.
+there, with `systemctl --user edit UNIT`. Configuration and state stay where
+the unit has them, whatever XDG_CONFIG_HOME and XDG_STATE_HOME this shell has.
 
   --now         also start it, and wait until it is ready
+  --move        take this shell's places for them; it moves no files, and says
+                what stays in the old ones
   --system      a unit of the machine instead of this user's (needs root)
   --user USER   the user that a system unit runs as (default: who called sudo)
   --force       overwrite a unit that was written or changed by somebody else
@@ -98,7 +101,8 @@ const UNINSTALL: &str = "\
 Usage: hermes-gateway [-p NAME] uninstall [--system]
 
 Stops the gateway, disables it and removes the unit that `install` wrote.
-Configuration, key, history and drop-ins stay; it says where they are.
+Configuration, state (key, journal, history), drop-ins and lingering stay; it
+says where they are and which commands remove them.
 ";
 
 const START: &str = "\

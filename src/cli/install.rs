@@ -8,9 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
-use super::owner::Owner;
+use super::owner::{Owner, lingers};
 use super::unit::Unit;
-use super::{Context, print, say, start, starter};
+use super::{Context, places, print, program, say, start, starter};
 use crate::config::Loaded;
 use crate::exit::{Exit, Failure};
 use crate::limits::{ACT_PATIENCE, MAX_UNIT_FILE};
@@ -25,6 +25,8 @@ pub struct Options {
     pub system: bool,
     pub user: Option<String>,
     pub force: bool,
+    /// The places of this shell, not those of the unit that is there.
+    pub moves: bool,
 }
 
 /// What became of the unit file.
@@ -53,10 +55,18 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     let deadline = Instant::now() + ACT_PATIENCE;
     let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e))?;
     // A question that needs the manager and no unit.
-    unit.show("LoadState")?;
-    let wanted = owner
-        .unit_text(context, version, loaded.config.stop.drain_timeout)
-        .map_err(Failure::failed)?;
+    let shown = unit.show("MainPID")?;
+    let beside =
+        as_owner(&owner, || start::beside_unit(context, &owner.dirs, shown.get("MainPID")))?;
+    if let (Some(words), true) = (&beside, options.now) {
+        return Err(Failure::new(Exit::Unavailable, words.clone()));
+    }
+    let drain = loaded.config.stop.drain_timeout;
+    let wanted = as_owner(&owner, || owner.unit_text(context, version, drain))?;
+    let wanted = wanted.map_err(Failure::failed)?;
+    // Without --move these places are the unit's already.
+    let old = places::of_unit(&context.base, &context.name).gateway(&context.name);
+    let left = places::left_behind(&old, &context.dirs, &context.name.command())?;
     let change = compare(&unit, &wanted, options.force)?;
     let port =
         as_owner(&owner, || starter::write(&owner, &context.name))?.map_err(Failure::failed)?;
@@ -76,6 +86,10 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
         )));
     }
     report(context, &unit, &owner, (change, port))?;
+    print(&left)?;
+    for words in beside.into_iter().chain(program::warning()) {
+        eprintln!("hermes-gateway: {words}");
+    }
     if options.now {
         start::start_unit(context, &unit)?;
     }
@@ -216,9 +230,7 @@ fn report(
         out += &format!("{} runs as {}\n", context.name, user.name.display());
     } else if let Some(own) = user::by_uid(user::own_uid()) {
         let name = own.name.display();
-        // Where logind keeps it (loginctl(1), enable-linger): asking it would need the bus.
-        let on = Path::new("/var/lib/systemd/linger").join(&own.name).exists();
-        out += &if on {
+        out += &if lingers(&own.name) {
             format!("lingering is on: it runs while {name} is logged out, too\n")
         } else {
             format!(

@@ -9,7 +9,7 @@ use super::history::word;
 use super::report::gather;
 use super::table::table;
 use super::unit::unit_dir;
-use super::{Context, say, status};
+use super::{Context, places, say, status};
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
 use crate::name::Name;
@@ -23,7 +23,8 @@ const KEYS: [&str; 9] =
 pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
     let gateways: Vec<Value> = names(&context.base, &unit_dir(&context.base, Scope::System))
         .iter()
-        .map(|name| gather(&context.base, name, &context.children, false))
+        .map(|name| (places::of_unit(&context.base, name), name))
+        .map(|(base, name)| gather(&base, name, &context.children, false))
         .map(|report| some_keys(status::to_json(&report)))
         .collect();
     if json {
@@ -89,6 +90,7 @@ mod tests {
             home: root.path().join("h"),
             config: root.path().join("c"),
             state: root.path().join("s"),
+            units: root.path().join("c/systemd/user"),
             runtime: Some(root.path().join("r")),
         };
         let units = root.path().join("etc");

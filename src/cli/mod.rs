@@ -14,6 +14,8 @@ mod logs;
 mod message;
 mod moment;
 mod owner;
+mod places;
+mod program;
 mod report;
 mod run;
 mod send;
@@ -89,7 +91,7 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
     if let Command::Version = command {
         return say(concat!("hermes-gateway ", env!("CARGO_PKG_VERSION"), "\n"));
     }
-    let base = Base::own().map_err(Failure::failed)?;
+    let base = places::of_command(Base::own().map_err(Failure::failed)?, &name, &command);
     let dirs = base.gateway(&name);
     let context = Context { name, base, dirs, config, set, children: Children::new() };
     match (command, signals) {

@@ -1,11 +1,12 @@
 //! Whose gateway a unit runs: the user, that user's places, and the unit text that follows from
 //! them. For `install`, which writes it, and `status`, which compares.
 
-use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Context;
+use super::program;
 use super::unit::unit_dir;
 use crate::config::{self, ConfigError, Loaded, Sources};
 use crate::dirs::{Base, Dirs};
@@ -66,11 +67,15 @@ impl Owner {
             None => None,
             Some(user) => Some(user.name.to_str().ok_or("a user's name is not UTF-8")?),
         };
+        let file = unit_dir(&self.base, self.scope).join(context.name.unit());
+        let installed = read_any(file, MAX_UNIT_FILE).unwrap_or_default();
+        let installed = unit::program_in(&installed, &context.name);
+        let uid = self.user.as_ref().map_or_else(user::own_uid, |user| user.uid);
         unit::expected(&Spec {
             name: &context.name,
             scope: self.scope,
             version,
-            program: &program()?,
+            program: &program::for_unit(installed, uid)?,
             user,
             environment: &self.environment(),
             drain_timeout,
@@ -142,13 +147,8 @@ fn somebody_else(context: &Context) -> Option<String> {
     Some(user)
 }
 
-/// This program's file.
-fn program() -> Result<PathBuf, String> {
-    let path = env::current_exe().map_err(|e| format!("cannot tell where this program is: {e}"))?;
-    // So says the kernel when the file was removed or replaced (proc(5), /proc/PID/exe).
-    let removed = path.to_string_lossy().ends_with(" (deleted)");
-    if removed && !Path::new(&path).exists() {
-        return Err("this program was removed or replaced while it runs: call it again".to_owned());
-    }
-    Ok(path)
+/// Whether this user's service manager runs without a login: where logind keeps it (loginctl(1),
+/// enable-linger), since asking it would need the bus.
+pub fn lingers(user: &OsStr) -> bool {
+    Path::new("/var/lib/systemd/linger").join(user).exists()
 }

@@ -4,6 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use super::unit::{self, Unit, installed};
 use super::{Context, say};
+use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{Probe, probe};
 
@@ -32,17 +33,24 @@ pub fn start_unit(context: &Context, unit: &Unit) -> Result<Exit, Failure> {
     bring_up(context, unit, "start")
 }
 
+/// Says that a gateway runs which its unit did not start: beside that one the unit cannot.
+pub fn beside_unit(context: &Context, dirs: &Dirs, main_pid: &str) -> Option<String> {
+    let Ok(Probe::Held { holder: Some(holder), .. }) = probe(dirs) else {
+        return None;
+    };
+    let (name, pid) = (&context.name, holder.pid.to_string());
+    (pid != main_pid).then(|| {
+        let command = name.command();
+        format!(
+            "{name} is already running, but not as its unit: pid {pid}; `{command} stop` ends it"
+        )
+    })
+}
+
 /// Runs a verb that ends in a running unit, and waits until it is ready.
 pub fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Failure> {
     let shown = unit.show(BEFORE)?;
-    if let Ok(Probe::Held { holder: Some(holder), .. }) = probe(&context.dirs)
-        && shown.get("MainPID") != holder.pid.to_string()
-    {
-        let (name, pid) = (&context.name, holder.pid);
-        let words = format!(
-            "{name} is already running, but not as its unit: pid {pid}; `{} stop` ends it",
-            name.command()
-        );
+    if let Some(words) = beside_unit(context, &context.dirs, shown.get("MainPID")) {
         return Err(Failure::new(Exit::Unavailable, words));
     }
     // Both: a start may have to wait for a stop that is under way.

@@ -4,7 +4,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::time::Instant;
 
-use super::owner::Owner;
+use super::owner::{Owner, lingers};
+use super::places::shell_word;
+use super::start::beside_unit;
 use super::unit::Unit;
 use super::{Context, print, say, stop};
 use crate::exit::{Exit, Failure};
@@ -30,7 +32,9 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
                     context.name.command()
                 )));
             }
-            return say(&format!("there is no {file}: nothing to remove\n"));
+            print(&format!("there is no {file}: nothing to remove\n"))?;
+            let stays = what_stays(context, &Owner::own(context), &unit);
+            return say(if system { "" } else { &stays });
         }
         Err(e) => return Err(Failure::with("read", &unit.file, &e)),
     };
@@ -63,17 +67,42 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
         Some(user) if system => Owner::of(context, user),
         Some(_) | None => Owner::own(context),
     };
+    print(&what_stays(context, &owner, &unit))?;
+    Ok(Exit::Planned)
+}
+
+/// What was made with the unit or for it and stays, and the command that removes it.
+fn what_stays(context: &Context, owner: &Owner, unit: &Unit) -> String {
+    let dirs = &owner.dirs;
     let drop_ins = unit.file.with_file_name(format!("{}.d", unit.name));
+    let (mut text, mut paths) = (String::new(), String::new());
     for (what, path) in [
-        ("drop-ins", drop_ins.as_path()),
-        ("configuration", &owner.dirs.config_file),
-        ("state (key, history)", &owner.dirs.state),
+        ("drop-ins", &drop_ins),
+        ("configuration", &dirs.config_file),
+        ("state (key, journal, history)", &dirs.state),
+        ("runtime directory (lock, socket)", &dirs.runtime),
     ] {
-        if path.symlink_metadata().is_ok() {
-            print(&format!("kept the {what}: {}\n", path.display()))?;
+        let inside = path == &dirs.runtime && path.starts_with(&dirs.state);
+        if path.symlink_metadata().is_ok() && !inside {
+            text += &format!("kept the {what}: {}\n", path.display());
+            paths += &format!(" {}", shell_word(path));
         }
     }
-    Ok(Exit::Planned)
+    if let Some(words) = beside_unit(context, dirs, "") {
+        text += &format!("{words}\n");
+    }
+    if !paths.is_empty() {
+        text += &format!("to remove all of these: `rm -r{paths}`\n");
+    }
+    let own =
+        user::by_uid(user::own_uid()).filter(|own| owner.user.is_none() && lingers(&own.name));
+    if let Some(own) = own {
+        let name = own.name.display();
+        text += &format!(
+            "lingering stays on for {name}; `loginctl disable-linger {name}` turns it off\n"
+        );
+    }
+    text
 }
 
 /// Goes on where the gateway has ended, well or not; stops where it still runs.

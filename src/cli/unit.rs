@@ -31,7 +31,7 @@ pub struct Unit {
 /// Where units that an administrator installs are (systemd.unit(5)).
 pub fn unit_dir(base: &Base, scope: Scope) -> PathBuf {
     match scope {
-        Scope::User => base.config.join("systemd/user"),
+        Scope::User => base.units.clone(),
         Scope::System => PathBuf::from("/etc/systemd/system"),
     }
 }
@@ -227,6 +227,7 @@ mod tests {
             home: root.path().into(),
             config: root.path().into(),
             state: root.path().into(),
+            units: root.path().join("systemd/user"),
             runtime: None,
         };
         let name = Name::parse("no-such-gateway-here").unwrap();

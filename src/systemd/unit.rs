@@ -27,7 +27,7 @@ pub struct Spec<'a> {
     pub scope: Scope,
     /// systemd's version, `252`.
     pub version: u32,
-    /// This program, absolute, no symlink.
+    /// This program, absolute: by the link that an upgrade moves, where there is one.
     pub program: &'a Path,
     /// Who a system unit runs as.
     pub user: Option<&'a str>,
@@ -81,6 +81,19 @@ pub fn inspect(text: &str) -> Origin {
 pub fn user_in(text: &str) -> Option<String> {
     let user = text.lines().find_map(|line| line.strip_prefix("User="))?;
     Some(user.replace("%%", "%"))
+}
+
+/// The directory that a unit file of ours hands to the gateway in this variable.
+pub fn place_in(text: &str, variable: &str) -> Option<PathBuf> {
+    let words = text.lines().filter_map(|line| line.strip_prefix("Environment="));
+    let mut settings = words.map(unquoted);
+    settings.find_map(|word| Some(word.strip_prefix(variable)?.strip_prefix('=')?.into()))
+}
+
+/// The program that a unit file of ours runs.
+pub fn program_in(text: &str, name: &Name) -> Option<PathBuf> {
+    let command = text.lines().find_map(|line| line.strip_prefix("ExecStart="))?;
+    Some(unquoted(command.strip_suffix(&format!(" -p {name} run"))?).into())
 }
 
 /// The time after which the service manager kills: the drain, rounded up, and what follows it.
@@ -191,6 +204,11 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
+/// The text of which [`quoted`] made this word: what it escapes, JSON escapes alike.
+fn unquoted(word: &str) -> String {
+    serde_json::from_str(word).unwrap_or_else(|_| word.to_owned()).replace("%%", "%")
+}
+
 /// FNV-1a, 64 bits: finds edits that were made by hand; nothing here defends against a forger.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -271,6 +289,10 @@ mod tests {
         let text = render(Scope::User, 252, "/opt/50% of $x {unit}/hg").unwrap();
         assert!(has(&text, "ExecStart=\"/opt/50%% of $x {unit}/hg\" -p coder run"), "{text}");
         assert!(has(&text, r#"Environment="XDG_CONFIG_HOME=/a b/\"c\\%%h""#));
+        let name = Name::parse("coder").unwrap();
+        assert_eq!(program_in(&text, &name), Some("/opt/50% of $x {unit}/hg".into()));
+        assert_eq!(place_in(&text, "XDG_CONFIG_HOME"), Some("/a b/\"c\\%h".into()));
+        assert_eq!(place_in(&text, "XDG_STATE_HOME"), None);
         for bad in ["/a\"b", "/a\\b", "/a\nb", "/it's"] {
             assert!(render(Scope::User, 252, bad).is_err(), "{bad:?}");
         }

@@ -1,0 +1,165 @@
+//! The places of an installed gateway. Its unit hands them on (`Environment=`): they, and not the
+//! variables of whatever shell a command is typed in, say where its files are. Only
+//! `install --move` changes them.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::args::Command;
+use crate::dirs::{Base, Dirs, UNITS};
+use crate::exit::Failure;
+use crate::limits::MAX_UNIT_FILE;
+use crate::name::Name;
+use crate::sys::fs::read_any;
+use crate::sys::user;
+use crate::systemd::unit::{self, Origin};
+
+/// The places that a command works on; says so where they are not this shell's.
+pub fn of_command(own: Base, name: &Name, command: &Command) -> Base {
+    let kept = of_unit(&own, name);
+    match command {
+        Command::Install(options) if options.moves => return Base { units: kept.units, ..own },
+        // One runs with this shell's variables, one stops what does, one asks for each gateway.
+        Command::Run(_) | Command::Stop(_) | Command::List(_) => return own,
+        // They find the manager and the control socket from any shell.
+        Command::Start(_) | Command::Restart(_) | Command::Logs { .. } => return kept,
+        Command::Send { .. } | Command::Result { .. } => return kept,
+        _ => {}
+    }
+    let (here, there, command) = (own.gateway(name), kept.gateway(name), name.command());
+    let places = [(here.config_file, there.config_file), (here.state, there.state)];
+    for ((here, there), what) in places.iter().zip(["configuration", "state"]) {
+        if here != there {
+            eprintln!(
+                "hermes-gateway: kept: the {what} of its unit stays in {}; this shell has {}; \
+                 `{command} install --move` changes it",
+                there.display(),
+                here.display()
+            );
+        }
+    }
+    kept
+}
+
+/// The places that the user's unit names, where `install` wrote it; else this shell's. The unit may
+/// be where this shell's `XDG_CONFIG_HOME` does not lead.
+pub fn of_unit(own: &Base, name: &Name) -> Base {
+    let usual = own.home.join(".config").join(UNITS);
+    // Without a home there is no usual place.
+    let places = [&own.units, &usual].into_iter().filter(|units| units.is_absolute());
+    let written = { places }.find_map(|units| {
+        let text = read_any(units.join(name.unit()), MAX_UNIT_FILE).ok()?;
+        (unit::inspect(&text) != Origin::Foreign).then(|| (units.clone(), text))
+    });
+    let Some((units, text)) = written else {
+        return own.clone();
+    };
+    // What the unit is silent about is where its manager's HOME says.
+    let owner = units.metadata().ok().and_then(|meta| user::by_uid(meta.uid()));
+    let home = owner.map_or(own.home.clone(), |user| user.home);
+    let place = |variable, usual| unit::place_in(&text, variable).unwrap_or(home.join(usual));
+    let config = place("XDG_CONFIG_HOME", ".config");
+    Base { units, config, state: place("XDG_STATE_HOME", ".local/state"), ..own.clone() }
+}
+
+/// What a move leaves in the old places, and how to take it along: it moves no files itself.
+///
+/// # Errors
+/// `Failed` where only the old place has a configuration: a new one would answer with echo.
+pub fn left_behind(old: &Dirs, new: &Dirs, command: &str) -> Result<String, Failure> {
+    let [old_config, new_config, old_state, new_state] =
+        [&old.config_file, &new.config_file, &old.state, &new.state].map(|path| shell_word(path));
+    if old.config_file.exists() && !new.config_file.exists() {
+        return Err(Failure::failed(format!(
+            "--move: {new_config} is not there yet: copy it first: \
+             `install -D -m 600 {old_config} {new_config}`"
+        )));
+    }
+    let mut text = String::new();
+    if old_config != new_config && old.config_file.exists() {
+        text += &format!("the old configuration stays: {old_config}\n");
+    }
+    if old_state != new_state && old.state.exists() {
+        text += &format!(
+            "the old state (key, journal, history) stays: {old_state}; to take it along before it \
+             runs again: `{command} stop; mkdir -p {new_state} && mv -T {old_state} {new_state}; \
+             {command} start`\n"
+        );
+    }
+    Ok(text)
+}
+
+/// A path as one word for a shell.
+pub fn shell_word(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::install::Options;
+    use super::*;
+    use crate::testing::TempDir;
+    use std::fs;
+
+    const UNIT: &str = "# Written by hermes-gateway 0.1.0; x\n\
+        Environment=XDG_CONFIG_HOME=/c%%1\nEnvironment=\"XDG_STATE_HOME=/a b\"\n";
+
+    fn shell(root: &TempDir) -> Base {
+        let home = root.path().to_owned();
+        let config = home.join("c");
+        let units = config.join(UNITS);
+        Base { state: home.join("s"), home, config, units, runtime: None }
+    }
+
+    #[test]
+    fn the_units_places_count_wherever_this_shell_would_put_it() {
+        let root = TempDir::new("places");
+        let (own, name) = (shell(&root), Name::parse("coder").unwrap());
+        assert_eq!(of_unit(&own, &name).state, own.state);
+        let usual = own.home.join(".config").join(UNITS);
+        for units in [&usual, &own.units] {
+            fs::create_dir_all(units).unwrap();
+            fs::write(units.join(name.unit()), UNIT).unwrap();
+            let kept = of_unit(&own, &name);
+            assert_eq!(kept.units, *units);
+            assert_eq!((kept.config.to_str(), kept.state.to_str()), (Some("/c%1"), Some("/a b")));
+            assert_eq!(of_unit(&kept, &name).units, *units, "and stay");
+        }
+        let other = Name::parse("other").unwrap();
+        assert_eq!(of_unit(&own, &other).units, own.units);
+        // A unit that somebody else wrote tells nothing.
+        fs::remove_file(usual.join(name.unit())).unwrap();
+        fs::write(own.units.join(name.unit()), UNIT.replace('#', ";")).unwrap();
+        assert_eq!(of_unit(&own, &name).state, own.state);
+    }
+
+    #[test]
+    fn a_run_and_a_move_take_the_shells_places() {
+        let root = TempDir::new("places");
+        let (own, name) = (shell(&root), Name::parse("coder").unwrap());
+        let usual = own.home.join(".config").join(UNITS);
+        fs::create_dir_all(&usual).unwrap();
+        fs::write(usual.join(name.unit()), UNIT).unwrap();
+        let options =
+            |moves| Options { now: false, system: false, user: None, force: false, moves };
+        for (command, kept) in [
+            (Command::Run(false), false),
+            (Command::Stop(false), false),
+            (Command::Install(options(true)), false),
+            (Command::Install(options(false)), true),
+            (Command::Uninstall(false), true),
+            (Command::History { json: false, count: None }, true),
+        ] {
+            let base = of_command(own.clone(), &name, &command);
+            assert_eq!(base.state != own.state, kept, "{command:?}");
+            // A move leaves the unit where its manager reads it.
+            let install = matches!(command, Command::Install(_)) || kept;
+            assert_eq!(base.units == usual, install, "{command:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_one_word_for_a_shell() {
+        assert_eq!(shell_word(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
+}
