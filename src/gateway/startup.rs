@@ -27,7 +27,7 @@ use crate::session::hub::{Hub, Settings};
 use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
-use crate::sys::{fs as files, proc, random, socket};
+use crate::sys::{fs as files, proc, random, socket, trusted};
 use crate::systemd::cgroup::OwnUnit;
 use crate::text::escaped;
 use crate::{digest, logger, sys, systemd};
@@ -204,10 +204,14 @@ pub fn keys(plan: &Plan, named: Option<&Path>, loaded: &Loaded) -> Result<Keyrin
     let (path, configured) = (named.map_or(plan.dirs.key(), PathBuf::from), named.is_some());
     let path = path.as_path();
     let wrong = |e: io::Error| {
-        let words = format!("the key file {} cannot be used: {e}", path.display());
+        let fix = if configured { config::fix(&e, path) } else { String::new() };
+        let words = format!("the key file {} cannot be used: {e}{fix}", path.display());
         Failure::new(Exit::for_file(&e), words)
     };
-    let read = || files::read_secret(path, MAX_KEY_FILE);
+    let read = || match configured {
+        true => trusted::read_secret(path, MAX_KEY_FILE),
+        false => files::read_own_secret(path, MAX_KEY_FILE),
+    };
     let text = match read() {
         Err(e) if e.kind() == io::ErrorKind::NotFound && !configured => {
             make_key(path).map_err(wrong)?;
