@@ -134,10 +134,18 @@ fn a_secret_that_all_may_read_is_used_on_a_mount_of_its_own_only() {
             let line = gateway.wait_for_log("can be read by other users", DEADLINE);
             assert!(line.contains(" WARN ") && line.contains(text(file)), "{line}");
         }
-        // Others may put files there.
+        // Not where others may put files.
         fs::set_permissions(&dir, Permissions::from_mode(0o1777)).unwrap();
         ends(&plain, "is open to other users");
         ends(&dated, "is open to other users");
+        // Nobody puts anything where the mount is read-only, whatever its mode says.
+        let remount = |how: &str| {
+            let mut mount = std::process::Command::new("mount");
+            assert!(mount.args(["-o", how, text(&dir)]).status().unwrap().success());
+        };
+        remount("remount,ro");
+        drop(as_user(&home, "").set("http.key_file", text(&dated)).start());
+        remount("remount,rw");
         // Nor is it a mount of its own for what is deeper in it.
         fs::set_permissions(&dir, Permissions::from_mode(0o755)).unwrap();
         ends(&write(&dir.join("deep/key"), &key(), 0o444), "is open to other users");
@@ -164,4 +172,83 @@ fn a_key_file_that_is_missing_is_said_how_to_make() {
     let words = format!("make it: `openssl rand -hex 32 > {0}; chmod 600 {0}`", file.display());
     let end = end.assert_code(78);
     assert!(end.stderr.contains(&words), "{}", end.stderr);
+}
+
+// ------------------------------------------------------- no home, no state directory ----
+
+#[test]
+fn a_home_is_not_needed_where_all_places_are_named() {
+    if sys::uid() != 0 {
+        return skip("it takes root to be a user without a password entry");
+    }
+    for home_of in ["-u HOME", "HOME=/"] {
+        let home = Home::new();
+        home.configure("");
+        hand_over(&home);
+        let gateway = as_user(&home, &format!("env {home_of}")).start();
+        assert_eq!(gateway.ask("hi").reply(), "hi");
+    }
+    // What is missing is said where it is needed.
+    let home = Home::new();
+    let script = format!("env -u HOME -u XDG_STATE_HOME setpriv --reuid={UID} --clear-groups");
+    let words: Vec<&str> = script.split(' ').collect();
+    let end = home.launch().through(&words).spawn().finish(DEADLINE).assert_code(1);
+    assert!(end.stderr.contains("neither XDG_STATE_HOME nor HOME is set"), "{}", end.stderr);
+}
+
+#[test]
+fn an_ephemeral_gateway_needs_no_state_directory() {
+    Private::new().run(|| {
+        let home = Home::new();
+        home.configure("");
+        hand_over(&home);
+        let state = home.path().join("s");
+        let _mount = Tmpfs::new(&state, c"ro");
+        let gateway = as_user(&home, "").arg("--ephemeral").start();
+        let line = gateway.wait_for_log("the state directory cannot be written", DEADLINE);
+        assert!(line.contains(text(&home.runtime_dir())), "{line}");
+        let key = fs::read_to_string(home.runtime_dir().join("api.key")).unwrap();
+        let bearer = format!("Bearer {}", key.trim());
+        let fields = [("Authorization", bearer.as_str())];
+        gateway.connect().get("/v1/models", &fields).assert_status(200);
+        drop(gateway);
+        // A key that the configuration names is used, and the other is not made.
+        fs::remove_file(home.runtime_dir().join("api.key")).unwrap();
+        let named = write(&home.path().join("key"), &key, 0o440);
+        chown(&named, Some(0), Some(UID)).unwrap();
+        let launch = as_user(&home, "").arg("--ephemeral").set("http.key_file", text(&named));
+        drop(launch.start());
+        assert!(!home.runtime_dir().join("api.key").exists());
+        // Nor a runtime directory: commands find the place that stands for both.
+        let places = format!("env -u XDG_RUNTIME_DIR TMPDIR={}", home.path().display());
+        let gateway = as_user(&home, &places).arg("--ephemeral").spawn();
+        gateway.wait_for_notification("READY=1", DEADLINE);
+        let place = home.path().join(format!("hermes-gateway-{UID}/hermes-gateway/default"));
+        assert!(place.join("api.key").exists() && place.join("control.sock").exists());
+        let id = format!("--reuid={UID}");
+        let mut command = std::process::Command::new("setpriv");
+        command
+            .args([id.as_str(), "--regid=0", "--clear-groups"])
+            .arg(util::binary())
+            .arg("status");
+        for (name, value) in home.command(&[]).get_envs() {
+            command.env(name, value.unwrap());
+        }
+        let asked = command.env_remove("XDG_RUNTIME_DIR").env("TMPDIR", home.path()).output();
+        let asked = asked.unwrap();
+        assert_eq!(asked.status.code(), Some(0), "{}", String::from_utf8_lossy(&asked.stdout));
+        // Without --ephemeral it is the mistake that it was.
+        let end = as_user(&home, "").spawn().finish(DEADLINE);
+        assert!(end.code() != 0 && end.stderr.contains(text(&state)), "{}", end.stderr);
+    });
+}
+
+#[test]
+fn an_agent_in_the_home_directory_is_named_by_its_tilde() {
+    let home = Home::new();
+    let agent = "#!/bin/sh\ncat \"$1\"; cat > /dev/null\n";
+    write(&home.path().join("h/bin/agent"), agent, 0o755);
+    write(&home.path().join("h/words"), "from home", 0o600);
+    home.configure("[agent]\ncommand = [\"~/bin/agent\", \"~/words\"]\n");
+    assert_eq!(home.start().ask("x").reply(), "from home");
 }

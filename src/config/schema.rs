@@ -95,7 +95,7 @@ static AGENT: &[Key] = &[
         name: "command",
         field: |c| Field::List(&mut c.agent.command, names::argument),
         example: "[\"my-agent\", \"--flag\"]",
-        help: "Program and arguments, no shell; alone it means kind = \"command\".",
+        help: "Program and arguments (also from ~/), no shell; alone it means kind = \"command\".",
     },
     Key {
         name: "env",

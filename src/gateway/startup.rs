@@ -63,6 +63,10 @@ pub fn start(
         log::warn!("the limit on open descriptors cannot be raised: {e}");
     }
     let instance = Instance::take(&plan.name, &plan.dirs)?;
+    if plan.ephemeral && plan.dirs.state == plan.dirs.runtime {
+        let place = plan.dirs.state.display();
+        log::warn!("the state directory cannot be written: key and history are in {place} instead");
+    }
     serve(plan).map_err(|e| Failure::cannot("prepare for agents", &e))?;
     let key_file = config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
     let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;

@@ -213,6 +213,14 @@ pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)
 }
 
+/// Whether a file can be made in this directory, which is made where it is missing.
+pub fn can_write_in(dir: &Path) -> bool {
+    let probe = beside(&dir.join("probe"));
+    let made = make_dirs(dir, 0o700).and_then(|()| create_new(&probe, 0o600));
+    let _ = fs::remove_file(&probe);
+    made.is_ok()
+}
+
 /// A name in the same directory that no other process of ours uses at the same time.
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
