@@ -174,6 +174,69 @@ fn a_key_file_that_is_missing_is_said_how_to_make() {
     assert!(end.stderr.contains(&words), "{}", end.stderr);
 }
 
+// ------------------------------------------------------------------- few descriptors ----
+
+#[test]
+fn with_64_descriptors_40_clients_at_once_are_served_and_the_limit_is_said() {
+    let home = Home::new();
+    home.configure(&util::script("sleep 0.05; cat"));
+    let few = ["prlimit", "--nofile=64:64"];
+    let launch = || home.launch().through(&few).set("limits.max_turns", "8");
+    let mut gateway = launch().start();
+    let words = "the limit of 64 open descriptors allows 16 connections and 2 turns at once";
+    let line = gateway.wait_for_log(words, DEADLINE);
+    for part in [" WARN ", "max_connections is 10000", "max_turns 8", "LimitNOFILE="] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    for round in 0..2 {
+        let mut clients: Vec<_> = (0..40)
+            .map(|client| {
+                let mut connection = gateway.connect();
+                let session = format!("{round}-{client}");
+                let (body, key) = (util::http::chat("hi", false), gateway.authorization());
+                let mut fields = vec![("Authorization", key.as_str())];
+                fields.push(("Content-Type", "application/json"));
+                // Every other one is durable.
+                fields.extend((client % 2 == 0).then_some(("X-Hermes-Session-Id", &*session)));
+                let target = "/v1/chat/completions";
+                connection.send(&util::http::request("POST", target, &fields, body.as_bytes()));
+                connection
+            })
+            .collect();
+        let status = home.run(&["status"]).assert_code(0).stdout;
+        assert!(status.contains(words), "{status}");
+        let limits = &gateway.status()["limits"];
+        assert_eq!((&limits["max_connections"], &limits["max_turns"]), (&16.into(), &2.into()));
+        assert_eq!(limits["descriptors"], 64);
+        for (number, client) in clients.iter_mut().enumerate() {
+            let response = client.response();
+            assert_eq!(response.status(), 200, "{number}: {response:?}: {}", gateway.stderr());
+        }
+        drop(clients);
+        gateway.signal(libc::SIGINT);
+        assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
+        gateway = launch().start();
+    }
+    drop(gateway);
+    let mut config = std::process::Command::new(few[0]);
+    let shown = config.args(&few[1..]).arg(util::binary()).arg("config");
+    for (name, value) in home.command(&[]).get_envs() {
+        shown.env(name, value.unwrap());
+    }
+    let shown = String::from_utf8(shown.output().unwrap().stdout).unwrap();
+    assert!(shown.contains("max_connections = 10000"), "{shown}");
+    assert!(shown.contains("\n# Here the limit of 64 open descriptors allows "), "{shown}");
+}
+
+#[test]
+fn enough_descriptors_are_not_spoken_of() {
+    let home = Home::new();
+    let gateway = home.start();
+    assert_eq!(gateway.status()["limits"]["shortage"], serde_json::Value::Null);
+    assert!(!home.run(&["status"]).stdout.contains("descriptors"));
+    assert!(!gateway.stderr().contains("descriptors"), "{}", gateway.stderr());
+}
+
 // ------------------------------------------------------- no home, no state directory ----
 
 #[test]

@@ -196,8 +196,16 @@ pub fn load(plan: &Plan) -> Result<Loaded, Failure> {
     Ok(config::load(&plan.sources).and_then(Loaded::with_secrets)?)
 }
 
-/// A configuration with what is made from it.
-pub fn settings(plan: &Plan, config: Config) -> Settings {
+/// A configuration, as far as there are descriptors for it, with what is made from it.
+pub fn settings(plan: &Plan, mut config: Config) -> Settings {
+    let wanted = (config.limits.max_connections, config.limits.max_turns);
+    config.limits = config.limits.within(sys::fd::most_open());
+    if let Some(words) = config.limits.shortage() {
+        let (connections, turns) = wanted;
+        log::warn!(
+            "limits.max_connections is {connections} and limits.max_turns {turns}, but {words}"
+        );
+    }
     let agent = Agent::new(config.agent.clone(), Arc::clone(&plan.children));
     Settings { config, agent }
 }
