@@ -315,3 +315,44 @@ fn an_agent_in_the_home_directory_is_named_by_its_tilde() {
     home.configure("[agent]\ncommand = [\"~/bin/agent\", \"~/words\"]\n");
     assert_eq!(home.start().ask("x").reply(), "from home");
 }
+
+/// As Kubernetes runs it: a user without an entry, HOME=/, a root that cannot be written, secrets of root's
+/// for the group behind `..data`, and 64 descriptors.
+#[test]
+fn a_container_without_anything_starts_serves_and_restarts() {
+    Private::new().run(|| {
+        let home = Home::new();
+        hand_over(&home);
+        let secrets = home.path().join("secrets");
+        fs::create_dir(&secrets).unwrap();
+        let _mount = Tmpfs::new(&secrets, c"mode=1777");
+        let _state = Tmpfs::new(&home.path().join("s"), c"mode=755,uid=12345,gid=12345");
+        let file = projected(&secrets, "key", &key(), 0o440);
+        let config = projected(&secrets, "gw.toml", "[limits]\nmax_queue = 77\n", 0o440);
+        let inner = format!(
+            "mount -o remount,bind,ro / && ! touch / 2> /dev/null && exec setpriv --reuid={UID} \
+             --regid={UID} --clear-groups env -u XDG_RUNTIME_DIR HOME=/ prlimit --nofile=64:64 \"$@\""
+        );
+        let script = format!("chown {UID} $NOTIFY_SOCKET; exec unshare --mount sh -c '{inner}' sh \"$@\"");
+        let bearer = format!("Bearer {}", key().trim());
+        let fields = [("Authorization", bearer.as_str())];
+        for _ in 0..2 {
+            let launch = home.launch().through(&["sh", "-c", &script, "sh"]);
+            let launch = launch.set("http.key_file", text(&file)).arg("--config");
+            let gateway = launch.arg(text(&config)).spawn();
+            gateway.wait_for_notification("READY=1", DEADLINE);
+            let line = gateway.wait_for_log(" serves on ", DEADLINE);
+            let address = line.split_whitespace().last().unwrap();
+            let connect = |_| util::http::Connection::tcp(address);
+            let mut clients: Vec<_> = (0..40).map(connect).collect();
+            for client in &mut clients {
+                client.send(&util::http::request("GET", "/v1/models", &fields, b""));
+            }
+            for client in &mut clients {
+                client.response().assert_status(200);
+            }
+            gateway.signal(libc::SIGINT);
+            assert_eq!(gateway.wait_for_exit(DEADLINE), 0, "{}", gateway.stderr());
+        }
+    });
+}
