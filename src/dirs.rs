@@ -147,8 +147,9 @@ impl Dirs {
 /// the variable is missing (SSH without PAM) or another user's (`su` without `-`).
 fn runtime_dir(from_environment: Option<PathBuf>, uid: u32) -> Option<PathBuf> {
     let usual = PathBuf::from(format!("/run/user/{uid}"));
-    let made = Some(temporary_dir(uid)).filter(|dir| !dir.is_symlink());
-    from_environment.into_iter().chain([usual]).chain(made).find(|dir| is_owned_dir(dir, uid))
+    let known = from_environment.into_iter().chain([usual]).find(|dir| is_owned_dir(dir, uid));
+    let is_made = |dir: &PathBuf| !dir.is_symlink() && is_owned_dir(dir, uid);
+    known.or_else(|| Some(temporary_dir(uid)).filter(is_made))
 }
 
 /// What stands for the runtime directory where a gateway had none, nor a state directory that it could

@@ -114,6 +114,23 @@ fn a_secret_of_root_that_our_group_may_read_is_used() {
 }
 
 #[test]
+fn a_configuration_may_be_written_by_the_private_group_of_its_owner() {
+    if sys::uid() != 0 {
+        return skip("it takes root to be another user");
+    }
+    let home = Home::new();
+    home.configure("");
+    hand_over(&home);
+    let file = home.config_file();
+    fs::set_permissions(&file, Permissions::from_mode(0o664)).unwrap();
+    drop(as_user(&home, "").start());
+    chown(&file, None, Some(UID + 1)).unwrap();
+    let end = as_user(&home, "").spawn().finish(DEADLINE).assert_code(78);
+    let words = format!("chmod go-w {}", file.display());
+    assert!(end.stderr.contains(&words), "{}", end.stderr);
+}
+
+#[test]
 fn a_secret_that_all_may_read_is_used_on_a_mount_of_its_own_only() {
     Private::new().run(|| {
         let home = Home::new();
@@ -232,7 +249,8 @@ fn with_64_descriptors_40_clients_at_once_are_served_and_the_limit_is_said() {
 fn enough_descriptors_are_not_spoken_of() {
     let home = Home::new();
     let gateway = home.start();
-    assert_eq!(gateway.status()["limits"]["shortage"], serde_json::Value::Null);
+    let limits = &gateway.status()["limits"];
+    assert!(limits["max_turns"].is_u64() && limits["shortage"].is_null(), "{limits}");
     assert!(!home.run(&["status"]).stdout.contains("descriptors"));
     assert!(!gateway.stderr().contains("descriptors"), "{}", gateway.stderr());
 }
