@@ -6,10 +6,12 @@
 
 use std::env;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::name::Name;
+use crate::sys::fs::private_dir;
 use crate::sys::user::{self, User};
 
 const OURS: &str = "hermes-gateway";
@@ -19,6 +21,7 @@ pub const UNITS: &str = "systemd/user";
 /// The places that do not depend on the gateway's name.
 #[derive(Clone, Debug)]
 pub struct Base {
+    /// Empty where there is none.
     pub home: PathBuf,
     pub config: PathBuf,
     pub state: PathBuf,
@@ -43,17 +46,20 @@ impl Base {
     /// Our own user's places, from the environment and, where it is silent, the password database.
     ///
     /// # Errors
-    /// One line when there is no home directory to be found.
+    /// One line when there is no home directory, and it is needed.
     pub fn own() -> Result<Base, String> {
         let uid = user::own_uid();
-        let home = absolute("HOME")
-            .or_else(|| user::by_uid(uid).map(|u| u.home))
-            .ok_or_else(|| format!("HOME is not set and uid {uid} has no home directory"))?;
-        let config = absolute("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
-        let state = absolute("XDG_STATE_HOME").unwrap_or_else(|| home.join(".local/state"));
-        let units = config.join(UNITS);
+        let home = absolute("HOME").or_else(|| user::by_uid(uid).map(|user| user.home));
+        let place = |variable: &str, usual: &str| {
+            let own = absolute(variable).or_else(|| Some(home.as_ref()?.join(usual)));
+            let fault = "is set, and there is no home directory of uid";
+            own.ok_or_else(|| format!("neither {variable} nor HOME {fault} {uid}: set one of them"))
+        };
+        let config = place("XDG_CONFIG_HOME", ".config")?;
+        let state = place("XDG_STATE_HOME", ".local/state")?;
         let runtime = runtime_dir(absolute("XDG_RUNTIME_DIR"), uid);
-        Ok(Base { home, config, state, units, runtime })
+        let units = config.join(UNITS);
+        Ok(Base { home: home.unwrap_or_default(), config, state, units, runtime })
     }
 
     /// Another user's places, as a service that runs as that user sees them.
@@ -74,6 +80,22 @@ impl Base {
             None => state.join("run"),
         };
         Dirs { config_file: self.config_dir().join(format!("{name}.toml")), state, runtime }
+    }
+
+    /// Where a gateway that keeps nothing has all its files if the state directory cannot be written: the
+    /// runtime directory, or else a private one among temporary files.
+    ///
+    /// # Errors
+    /// That of making it.
+    pub fn without_state(&self, name: &Name) -> io::Result<Dirs> {
+        let mut base = self.clone();
+        if base.runtime.is_none() {
+            let temporary = temporary_dir(user::own_uid());
+            private_dir(&temporary)?;
+            base.runtime = Some(temporary);
+        }
+        let dirs = base.gateway(name);
+        Ok(Dirs { state: dirs.runtime.clone(), ..dirs })
     }
 
     pub fn config_dir(&self) -> PathBuf {
@@ -131,7 +153,15 @@ impl Dirs {
 /// the variable is missing (SSH without PAM) or another user's (`su` without `-`).
 fn runtime_dir(from_environment: Option<PathBuf>, uid: u32) -> Option<PathBuf> {
     let usual = PathBuf::from(format!("/run/user/{uid}"));
-    from_environment.into_iter().chain([usual]).find(|dir| is_owned_dir(dir, uid))
+    let known = from_environment.into_iter().chain([usual]).find(|dir| is_owned_dir(dir, uid));
+    let is_made = |dir: &PathBuf| !dir.is_symlink() && is_owned_dir(dir, uid);
+    known.or_else(|| Some(temporary_dir(uid)).filter(is_made))
+}
+
+/// What stands for the runtime directory where a gateway had none, nor a state directory that it could
+/// write: other commands find that gateway by it.
+fn temporary_dir(uid: u32) -> PathBuf {
+    env::temp_dir().join(format!("{OURS}-{uid}"))
 }
 
 fn is_owned_dir(dir: &Path, uid: u32) -> bool {

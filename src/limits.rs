@@ -256,14 +256,29 @@ pub const TASKS_PER_TURN: usize = 4;
 /// How many of those may be messages that wait for their reply: the rest is for `status`.
 pub const MAX_CONTROL_TURNS: usize = 48;
 
-/// Listeners, journal, log, a helper's pipes, the control socket's clients, senders to targets.
-pub const RESERVED_DESCRIPTORS: usize = 128;
+/// What an idle gateway has open: 14 were measured (signals, wake-ups, listeners, locks, journal,
+/// log), and one or two for the service manager.
+pub const OWN_DESCRIPTORS: usize = 16;
 
-/// The pipes of a command's turn, its pidfd, what cancels it, and a file that it opens.
+/// The control socket's clients, helpers' pipes, senders to targets, files that are read or written.
+pub const RESERVED_DESCRIPTORS: usize = 112;
+
+/// A command's turn: its pidfd and pipes (4 were measured, 7 while it is being started), what cancels it.
 pub const DESCRIPTORS_PER_TURN: usize = 7;
 
 /// A connection's socket, and an event while it waits for a turn.
 pub const DESCRIPTORS_PER_CONNECTION: usize = 2;
+
+/// Where descriptors are few, the reserve for turns and the rest is this part of them, one in so many:
+/// at 64 two turns run, and 16 connections at once are served.
+pub const DESCRIPTORS_SHARED: usize = 3;
+
+/// Fewer connections than these are said to be few, though nobody configured more.
+pub const FEW_CONNECTIONS: usize = 1000;
+
+/// How long a connection waits for another to end where descriptors are few, before it and those after
+/// it are told that there is no room: most clients wait for as long to be connected.
+pub const ROOM_PATIENCE: Duration = Duration::from_secs(30);
 
 /// As far as the soft limit on descriptors is raised at the start, if the hard one allows it.
 pub const WANTED_DESCRIPTORS: u64 = 65_536;

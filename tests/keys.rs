@@ -192,7 +192,7 @@ fn a_key_that_is_no_secret_is_an_error_at_the_start() {
     let own = home.api_key();
     for (text, mode, why) in [
         ("", 0o600, "the key has 0 characters"),
-        (&*key("a"), 0o640, "others may read it (mode 640)"),
+        (&*key("a"), 0o644, "is open to other users (mode 644)"),
         (&own, 0o600, "default.toml:2:1: keys.alice has the gateway's own key ("),
     ] {
         write_key(&home, "alice", text);

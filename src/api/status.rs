@@ -11,6 +11,7 @@ use crate::http::Response;
 use crate::journal::Condition;
 use crate::session::book::Counts;
 use crate::session::waits::Waits;
+use crate::sys::fd::most_open;
 use crate::sys::process::Pid;
 use crate::text::quoted;
 
@@ -71,6 +72,7 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         (false, false) => "starting",
     };
     let unit = facts.unit.as_deref();
+    let limits = service.settings().config.limits.within(most_open());
     let (bytes, last) = service.hub.journal_size();
     let known = service.hub.glance_at_counts();
     let waits = known.as_ref().and_then(|(_, _, waits)| waits.as_ref());
@@ -83,7 +85,7 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         Condition::Degraded(why) | Condition::Broken(why) => Some(why),
     };
     let body = format!(
-        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"waiting":{waits},"degraded":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
+        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"waiting":{waits},"limits":{{"max_connections":{},"max_turns":{},"descriptors":{},"shortage":{}}},"degraded":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
         facts.name,
         env!("CARGO_PKG_VERSION"),
         Pid::own(),
@@ -96,6 +98,10 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         number(turns.map(|(_, _, sessions)| sessions)),
         number(turns.map(|(running, _, _)| running)),
         number(turns.map(|(_, waiting, _)| waiting)),
+        limits.max_connections,
+        limits.max_turns,
+        most_open(),
+        limits.shortage().map_or_else(|| "null".to_owned(), |words| quoted(&words)),
         degraded.map_or_else(|| "null".to_owned(), |why| quoted(&why)),
         of(|c| c.queued),
         of(|c| c.running),

@@ -76,7 +76,8 @@ journal.
 
   --set agent.kind=command --set 'agent.command=[\"my-agent\"]'   another agent
   --set http.listen=127.0.0.1:0                                a free port
-  --ephemeral                messages are kept in memory, and end with the run
+  --ephemeral                messages are kept in memory, and end with the run;
+                             the state directory need not be writable
 ";
 
 const INSTALL: &str = "\

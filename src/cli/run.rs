@@ -6,6 +6,7 @@ use super::Context;
 use crate::exit::Exit;
 use crate::gateway::{self, Plan};
 use crate::lifecycle::signals::Signals;
+use crate::sys::fs::can_write_in;
 use crate::sys::proc;
 use crate::sys::process::Pid;
 use crate::systemd::{Scope, cgroup};
@@ -13,10 +14,14 @@ use crate::systemd::{Scope, cgroup};
 /// Runs until it is stopped. `ephemeral`: messages are kept in memory only.
 pub fn run(context: Context, signals: Signals, ephemeral: bool) -> Exit {
     let sources = context.sources();
-    let Context { name, mut dirs, children, .. } = context;
+    let Context { name, base, mut dirs, children, .. } = context;
     if is_system_service() {
         // The user's runtime directory goes when that user logs out; the machine's service stays.
         dirs = dirs.without_runtime();
+    }
+    if ephemeral && !can_write_in(&dirs.state) {
+        // Where that fails too, the start says what is wrong with the state directory.
+        dirs = base.without_state(&name).unwrap_or(dirs);
     }
     let plan = Plan { name, dirs, sources, children, ephemeral };
     gateway::run(plan, signals)

@@ -58,6 +58,7 @@ pub fn to_json(report: &Report) -> Value {
         "sessions": answer["sessions"],
         "turns": answer["turns"],
         "waiting": answer["waiting"],
+        "limits": answer["limits"],
         "degraded": answer["degraded"],
         "journal": answer["journal"],
         "last_stop": report.last_stop,
@@ -93,6 +94,7 @@ pub fn to_text(report: &Report, now: i64) -> String {
     for words in waiting(&answer["waiting"], now) {
         line("", answer["waiting"].is_object().then(|| safe(&words)));
     }
+    line("limits", answer["limits"]["shortage"].as_str().map(safe));
     line("journal", answer["journal"].is_object().then(|| journal(&answer["journal"])));
     let other = format!(" (this program is {VERSION})");
     let other = if answer["version"] == VERSION { "" } else { &other };

@@ -11,7 +11,8 @@ use crate::named::ByName;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use crate::sys::fs::{open_trusted, read_bytes, read_secret};
+use crate::sys::fs::read_bytes;
+use crate::sys::trusted::{open_trusted, read_secret};
 
 /// What to load.
 #[derive(Debug, Clone, Default)]
@@ -60,8 +61,12 @@ impl Loaded {
             text.and_then(|text| parse(&text).map_err(io::Error::other))
                 .map_err(|e| {
                     let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
-                    let file = name(file);
-                    problems.push_file(origin, format!("{key}: {file} cannot be used: {e}"), &e);
+                    let (own, fix) = (name(file), fix(&e, file));
+                    problems.push_file(
+                        origin,
+                        format!("{key}: {own} cannot be used: {e}{fix}"),
+                        &e,
+                    );
                 })
                 .ok()
         };
@@ -122,16 +127,21 @@ pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Load
     })
 }
 
-/// Reads the file up to the cap, if nobody else may write it: whoever does chooses the agent. A
-/// symbolic link is followed where the command line names the file.
+/// Reads the file up to the cap, if nobody else may write it: whoever does chooses the agent.
 fn read(sources: &Sources) -> io::Result<Vec<u8>> {
-    let file = open_trusted(&sources.file, sources.required)?;
+    let file = open_trusted(&sources.file)?;
     let bytes = read_bytes(file, MAX_CONFIG_BYTES as u64 + 1)?;
     if bytes.len() > MAX_CONFIG_BYTES {
         let cap = MAX_CONFIG_BYTES / 1024;
         return Err(io::Error::other(format!("it is larger than {cap} KiB")));
     }
     Ok(bytes)
+}
+
+/// What to do about a secret's file that is not there.
+pub fn fix(error: &io::Error, file: &Path) -> String {
+    let fix = |file| format!("; make it: `openssl rand -hex 32 > {file}; chmod 600 {file}`");
+    if error.kind() == ErrorKind::NotFound { fix(name(file)) } else { String::new() }
 }
 
 fn is_missing(error: &io::Error) -> bool {

@@ -27,7 +27,7 @@ mod value;
 
 pub use error::ConfigError;
 pub use key::{ClientKey, OWNER, Role};
-pub use load::{Loaded, Sources, load};
+pub use load::{Loaded, Sources, fix, load};
 pub use render::starter;
 pub use suggest::nearest;
 pub use target::{Secret, Target, TargetKind};
@@ -194,6 +194,9 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// One write that makes no progress.
     pub write_timeout: Duration,
+    /// How many descriptors there are, where they allow fewer connections or turns than wanted:
+    /// [`Limits::within`]. No setting.
+    pub short_of: Option<usize>,
 }
 
 impl Default for Http {
@@ -264,7 +267,40 @@ impl Default for Limits {
             idle_timeout: limits::IDLE_TIMEOUT,
             body_timeout: limits::BODY_TIMEOUT,
             write_timeout: limits::WRITE_TIMEOUT,
+            short_of: None,
         }
+    }
+}
+
+impl Limits {
+    /// What of it so many descriptors allow. The reserve keeps files, helpers, turns and the control socket
+    /// usable.
+    #[must_use]
+    pub fn within(&self, descriptors: usize) -> Limits {
+        let each = limits::DESCRIPTORS_PER_CONNECTION;
+        let free = descriptors.saturating_sub(limits::OWN_DESCRIPTORS);
+        let spare = free.saturating_sub(each.saturating_mul(self.max_connections));
+        let wanted = limits::RESERVED_DESCRIPTORS + limits::DESCRIPTORS_PER_TURN * self.max_turns;
+        let reserve = wanted.min(spare.max(free / limits::DESCRIPTORS_SHARED));
+        let max_connections = self.max_connections.min((free - reserve) / each).max(1);
+        let max_turns = self.max_turns.min(reserve / limits::DESCRIPTORS_PER_TURN).max(1);
+        let few = max_connections < self.max_connections
+            && (self.max_connections != limits::MAX_CONNECTIONS
+                || max_connections < limits::FEW_CONNECTIONS);
+        let short_of = (few || max_turns < self.max_turns).then_some(descriptors);
+        Limits { max_connections, max_turns, short_of: short_of.or(self.short_of), ..self.clone() }
+    }
+
+    /// What there is to say of limits that are lower than wanted.
+    pub fn shortage(&self) -> Option<String> {
+        let (connections, turns) = (self.max_connections, self.max_turns);
+        let allowed = |descriptors| {
+            format!(
+                "the limit of {descriptors} open descriptors allows {connections} connections and \
+                 {turns} turns at once; LimitNOFILE= in the unit raises it, or ulimit -n"
+            )
+        };
+        self.short_of.map(allowed)
     }
 }
 

@@ -86,7 +86,7 @@ static AGENT: &[Key] = keys! { |c| c.agent;
     kind: Choice, "\"command\"",
         "Who answers: \"echo\" (built in), \"command\" or \"upstream\".";
     command: List(names::argument), "[\"my-agent\", \"--flag\"]",
-        "Program and arguments, no shell; alone it means kind = \"command\".";
+        "Program and arguments (also from ~/), no shell; alone it means kind = \"command\".";
     env: Env, "{ MODEL = \"small\" }",
         "Environment variables for the agent, like { MODEL = \"small\" }.";
     pass_env: List(names::variable), "[\"LANG\", \"TZ\"]",

@@ -84,6 +84,12 @@ impl Notes {
                 if let Some(list) = list(key, array, check, source, &mut self.problems) {
                     *at = list;
                 }
+                let is_command = key.name.ends_with(".command");
+                for word in at.iter_mut().filter(|word| is_command && word.starts_with("~/")) {
+                    let path = path(key, word, self.home.as_ref())?.unwrap_or_default();
+                    let text = path.into_os_string().into_string();
+                    *word = text.map_err(|_| bad(key, word, "HOME is not UTF-8"))?;
+                }
             }
             Field::Choice(choice) => {
                 let text = text?;

@@ -1,5 +1,6 @@
 //! The doors: accepting connections and giving each a thread.
 
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,10 +14,10 @@ use crate::api::{self, Origin, Service, place};
 use crate::config::Config;
 use crate::http::{Connection, Limits, Seat, Shared, Socket};
 use crate::limits::{
-    ACCEPT_BATCH, CONNECTION_STACK, DESCRIPTORS_PER_CONNECTION, DESCRIPTORS_PER_TURN,
-    MAX_CONTROL_CONNECTIONS, RESERVED_DESCRIPTORS, RESERVED_TASKS, TASKS_PER_TURN,
+    ACCEPT_BATCH, CONNECTION_STACK, MAX_CONTROL_CONNECTIONS, RESERVED_TASKS, ROOM_PATIENCE,
+    TASKS_PER_TURN,
 };
-use crate::sys::fd::{limit, set_nonblocking};
+use crate::sys::fd::{most_open, set_nonblocking};
 use crate::sys::process::is_shortage;
 use crate::sys::{proc, socket, user};
 use crate::threads::spawn;
@@ -34,6 +35,10 @@ pub struct Doors {
     /// How many tasks the system lets us have.
     tasks: Option<usize>,
     spare: Spare,
+    /// Who waits for another to end, where descriptors are few.
+    next: RefCell<Option<(Shared<TcpStream>, SocketAddr)>>,
+    /// Since when there has been no room for it.
+    full: Cell<Option<Instant>>,
 }
 
 impl Doors {
@@ -41,7 +46,13 @@ impl Doors {
     /// No thread.
     pub fn new(tcp: TcpListener, control: UnixListener) -> io::Result<Doors> {
         let (tasks, spare) = (proc::task_limit(), Spare::start()?);
-        Ok(Doors { tcp, control, guests: Arc::default(), tasks, spare })
+        let (guests, next, full) = Default::default();
+        Ok(Doors { tcp, control, guests, tasks, spare, next, full })
+    }
+
+    /// Whether an accepted connection waits for another to end.
+    pub fn has_next(&self) -> bool {
+        self.next.borrow().is_some()
     }
 
     /// Accepts what waits at both doors.
@@ -67,8 +78,9 @@ impl Doors {
             }
         }
         let room = room(&service.settings().config, self.tasks);
+        let accept = || self.tcp.accept().map(|(stream, peer)| (Shared(Arc::new(stream)), peer));
         for _ in 0..ACCEPT_BATCH {
-            match self.tcp.accept() {
+            match self.next.take().map_or_else(accept, Ok) {
                 Ok((stream, peer)) => self.admit(stream, peer, room, service)?,
                 Err(e) if passes(&e) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
@@ -80,17 +92,24 @@ impl Doors {
 
     fn admit(
         &self,
-        stream: TcpStream,
+        mut stream: Shared<TcpStream>,
         peer: SocketAddr,
         room: Room,
         service: &Arc<Service>,
     ) -> io::Result<()> {
-        let mut stream = Shared(Arc::new(stream));
         let now = Instant::now();
         let Some((number, seat)) = self.guests.enter(&stream.0, place(peer.ip()), room, now) else {
+            let full = self.full.get().unwrap_or(now);
+            self.full.set(Some(full));
+            if room.few && now - full < ROOM_PATIENCE {
+                self.next.replace(Some((stream, peer)));
+                let words = "descriptors are few, and all connections are busy (see `status`)";
+                return Err(io::Error::other(words));
+            }
             refuse(&mut stream);
             return Ok(());
         };
+        self.full.set(None);
         let place = Some((Arc::clone(&self.guests), number));
         let counted = Counted::new(service, Origin::Tcp(peer), place);
         start(Box::new(stream.clone()), Some(seat), counted).inspect_err(|_| refuse(&mut stream))
@@ -134,19 +153,13 @@ fn refuse(stream: &mut dyn Socket) {
     let _ = stream.read(&mut [0; 2048]);
 }
 
-/// The most connections that the configuration, descriptors and tasks allow: each needs one of both,
-/// and some more descriptors while it waits; the reserve keeps files, helpers, turns and the control
-/// socket usable.
+/// The most connections that the configuration, descriptors and tasks allow: each needs some of both.
 fn room(config: &Config, tasks: Option<usize>) -> Room {
-    let limits = &config.limits;
-    let descriptors = limit().ok().and_then(|n| usize::try_from(n).ok());
-    let taken = RESERVED_DESCRIPTORS + DESCRIPTORS_PER_TURN * limits.max_turns;
-    let by_descriptors = descriptors.unwrap_or(1024).saturating_sub(taken);
-    let by_descriptors = by_descriptors / DESCRIPTORS_PER_CONNECTION;
+    let (few, limits) = (config.limits.short_of.is_some(), config.limits.within(most_open()));
     let taken = RESERVED_TASKS + TASKS_PER_TURN * limits.max_turns;
     let by_tasks = tasks.map_or(usize::MAX, |tasks| tasks.saturating_sub(taken));
-    let all = limits.max_connections.min(by_descriptors).min(by_tasks).max(1);
-    Room { all, from_one: limits.max_connections_per_address }
+    let all = limits.max_connections.min(by_tasks).max(1);
+    Room { all, from_one: limits.max_connections_per_address, few }
 }
 
 /// Gives a connection its thread.

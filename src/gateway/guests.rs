@@ -19,6 +19,8 @@ pub struct Room {
     pub all: usize,
     /// From one address; loopback ones are not counted, since a proxy there speaks for many.
     pub from_one: usize,
+    /// Descriptors are few: others may wait for a while, rather than be refused.
+    pub few: bool,
 }
 
 #[derive(Debug, Default)]
@@ -230,7 +232,7 @@ mod tests {
         }
     }
 
-    const ROOM: Room = Room { all: 3, from_one: 2 };
+    const ROOM: Room = Room { all: 3, from_one: 2, few: false };
     const FAR: [&str; 4] = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"];
 
     #[test]
@@ -263,7 +265,7 @@ mod tests {
     #[test]
     fn one_address_takes_only_its_share() {
         let mut street = Street::new();
-        let room = Room { all: 100, from_one: 2 };
+        let room = Room { all: 100, from_one: 2, few: false };
         let numbers: Vec<u64> = (0..2).map(|_| street.come(FAR[0], room).unwrap()).collect();
         assert_eq!(street.come(FAR[0], room), None);
         let other = street.come(FAR[1], room).unwrap();
@@ -280,7 +282,7 @@ mod tests {
     #[test]
     fn a_shortage_makes_the_house_smaller_for_a_while() {
         let mut street = Street::new();
-        let room = Room { all: 1000, from_one: 1000 };
+        let room = Room { all: 1000, from_one: 1000, few: false };
         let count = SHORTAGE_ROOM + 4;
         let numbers: Vec<u64> = (0..count).map(|_| street.come(FAR[0], room).unwrap()).collect();
         for number in &numbers[..2] {
@@ -302,7 +304,7 @@ mod tests {
     #[test]
     fn a_place_is_free_only_once_its_thread_has_ended() {
         let mut street = Street::new();
-        let room = Room { all: 8, from_one: 8 };
+        let room = Room { all: 8, from_one: 8, few: false };
         let mut came = 0;
         // Threads that hang: nobody who is sent away ever leaves.
         for _ in 0..5 {

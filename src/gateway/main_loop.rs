@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::startup::{self, Started};
 use super::timers::{Timers, due};
@@ -170,9 +170,10 @@ impl Main {
             doors.map_or_else(Interest::none, |s| door(s.doors.tcp.as_fd())),
             doors.map_or_else(Interest::none, |s| door(s.doors.control.as_fd())),
         ];
-        poll(&mut interests, timeout)?;
+        let next = doors.is_some_and(|s| s.doors.has_next());
+        poll(&mut interests, if next { Some(Duration::ZERO) } else { timeout })?;
         let [_, _, tcp, control] = interests.map(|interest| interest.ready());
-        if let Some(started) = doors.filter(|_| tcp || control)
+        if let Some(started) = doors.filter(|_| tcp || control || next)
             && let Err(e) = started.doors.accept(&started.service)
         {
             let now = Instant::now();

@@ -27,7 +27,7 @@ use crate::session::hub::{Hub, Settings};
 use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
-use crate::sys::{fs as files, proc, random, socket};
+use crate::sys::{fs as files, proc, random, socket, trusted};
 use crate::systemd::cgroup::OwnUnit;
 use crate::text::escaped;
 use crate::{digest, logger, sys, systemd};
@@ -63,6 +63,10 @@ pub fn start(
         log::warn!("the limit on open descriptors cannot be raised: {e}");
     }
     let instance = Instance::take(&plan.name, &plan.dirs)?;
+    if plan.ephemeral && plan.dirs.state == plan.dirs.runtime {
+        let place = plan.dirs.state.display();
+        log::warn!("the state directory cannot be written: key and history are in {place} instead");
+    }
     serve(plan).map_err(|e| Failure::cannot("prepare for agents", &e))?;
     let key_file = config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
     let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
@@ -192,8 +196,16 @@ pub fn load(plan: &Plan) -> Result<Loaded, Failure> {
     Ok(config::load(&plan.sources).and_then(Loaded::with_secrets)?)
 }
 
-/// A configuration with what is made from it.
-pub fn settings(plan: &Plan, config: Config) -> Settings {
+/// A configuration, as far as there are descriptors for it, with what is made from it.
+pub fn settings(plan: &Plan, mut config: Config) -> Settings {
+    let wanted = (config.limits.max_connections, config.limits.max_turns);
+    config.limits = config.limits.within(sys::fd::most_open());
+    if let Some(words) = config.limits.shortage() {
+        let (connections, turns) = wanted;
+        log::warn!(
+            "limits.max_connections is {connections} and limits.max_turns {turns}, but {words}"
+        );
+    }
     let agent = Agent::new(config.agent.clone(), Arc::clone(&plan.children));
     Settings { config, agent }
 }
@@ -204,10 +216,14 @@ pub fn keys(plan: &Plan, named: Option<&Path>, loaded: &Loaded) -> Result<Keyrin
     let (path, configured) = (named.map_or(plan.dirs.key(), PathBuf::from), named.is_some());
     let path = path.as_path();
     let wrong = |e: io::Error| {
-        let words = format!("the key file {} cannot be used: {e}", path.display());
+        let fix = if configured { config::fix(&e, path) } else { String::new() };
+        let words = format!("the key file {} cannot be used: {e}{fix}", path.display());
         Failure::new(Exit::for_file(&e), words)
     };
-    let read = || files::read_secret(path, MAX_KEY_FILE);
+    let read = || match configured {
+        true => trusted::read_secret(path, MAX_KEY_FILE),
+        false => files::read_own_secret(path, MAX_KEY_FILE),
+    };
     let text = match read() {
         Err(e) if e.kind() == io::ErrorKind::NotFound && !configured => {
             make_key(path).map_err(wrong)?;

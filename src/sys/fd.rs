@@ -66,6 +66,11 @@ pub fn limit() -> io::Result<u64> {
     Ok(limits()?.rlim_cur)
 }
 
+/// The same as a count; what is usual where it cannot be told.
+pub fn most_open() -> usize {
+    limit().ok().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(1024)
+}
+
 /// Raises the soft limit on open descriptors to `wanted`, as far as the hard one allows.
 pub fn raise_limit(wanted: u64) -> io::Result<()> {
     let mut limits = limits()?;

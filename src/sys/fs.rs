@@ -101,50 +101,18 @@ pub fn forget_cached(file: &File) {
     }
 }
 
-/// Opens a regular file that nobody else may change: our own or root's, and not writable by a
-/// group or others. `follow`: a symlink may lead to it.
-pub fn open_trusted(path: &Path, follow: bool) -> io::Result<File> {
-    // Looked at before it is opened too: opening a fifo waits for a writer. Not O_NONBLOCK, which
-    // fails on a file that somebody has a lease on (fcntl(2)) instead of waiting for it.
-    let irregular = |meta: &fs::Metadata| {
-        let what = if meta.is_dir() { "a directory" } else { "not a regular file" };
-        io::Error::other(format!("it is {what}"))
-    };
-    let before = fs::metadata(path)?;
-    if !before.is_file() {
-        return Err(irregular(&before));
-    }
-    let flags = if follow { 0 } else { libc::O_NOFOLLOW };
-    let mut options = OpenOptions::new();
-    let opened = options.read(true).custom_flags(flags).open(path);
-    let file = opened.map_err(|e| symlink_in_words(path, e))?;
-    let meta = file.metadata()?;
-    let mode = meta.mode() & 0o777;
-    if !meta.is_file() {
-        Err(irregular(&meta))
-    } else if meta.uid() != user::own_uid() && meta.uid() != 0 {
-        let uid = meta.uid();
-        Err(io::Error::other(format!(
-            "it belongs to uid {uid}: whoever writes it chooses the agent"
-        )))
-    } else if mode & 0o022 != 0 {
-        Err(io::Error::other(format!("others may write it (mode {mode:o}): chmod go-w")))
-    } else {
-        Ok(file)
-    }
-}
-
 /// The text of a file that [`open_own`] takes, at most `cap` bytes of it.
 pub fn read_own(path: &Path, cap: u64) -> io::Result<String> {
     read_text(open_own(path)?, cap)
 }
 
-/// The same of a file that nobody else may read.
-pub fn read_secret(path: &Path, cap: u64) -> io::Result<String> {
+/// The same of a file that nobody else may read, as the gateway makes it.
+pub fn read_own_secret(path: &Path, cap: u64) -> io::Result<String> {
     let file = open_own(path)?;
     let mode = file.metadata()?.mode() & 0o777;
     if mode & 0o077 != 0 {
-        let words = format!("others may read it (mode {mode:o}); chmod 600 it");
+        let path = path.display();
+        let words = format!("others may read it (mode {mode:o}); chmod 600 {path}");
         return Err(io::Error::other(words));
     }
     read_text(file, cap)
@@ -243,6 +211,14 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<File> {
 /// Creates a file for reading and writing where there is none.
 pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)
+}
+
+/// Whether a file can be made in this directory, which is made where it is missing.
+pub fn can_write_in(dir: &Path) -> bool {
+    let probe = beside(&dir.join("probe"));
+    let made = make_dirs(dir, 0o700).and_then(|()| create_new(&probe, 0o600));
+    let _ = fs::remove_file(&probe);
+    made.is_ok()
 }
 
 /// A name in the same directory that no other process of ours uses at the same time.

@@ -19,6 +19,7 @@ pub mod random;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+pub mod trusted;
 #[cfg(not(any(test, debug_assertions, target_feature = "crt-static")))]
 mod unwind;
 pub mod user;

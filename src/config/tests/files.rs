@@ -74,18 +74,26 @@ fn what_others_may_write_or_lay_in_its_place() {
     let dir = Dir::new("trust");
     let file = dir.0.join("x.toml");
     fs::write(&file, "").unwrap();
-    for (mode, trusted) in [(0o600, true), (0o644, true), (0o664, false), (0o602, false)] {
+    for (mode, trusted) in [(0o600, true), (0o644, true), (0o666, false), (0o602, false)] {
         fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
         let loaded = load_file(&file, false);
         assert_eq!(loaded.is_ok(), trusted, "{mode:o}: {loaded:?}");
     }
-    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     let link = dir.0.join("link.toml");
     symlink(&file, &link).unwrap();
+    let expected = format!(
+        "{}: its target {} may be written by other users (mode 602): chmod go-w {1}; {WAY_OUT}",
+        link.display(),
+        file.display()
+    );
+    assert_eq!(load_file(&link, false), Err(expected));
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    // Whether or not the command line names it.
+    assert!(load_file(&link, true).is_ok() && load_file(&link, false).is_ok());
+    fs::remove_file(&file).unwrap();
     let error = load_file(&link, false).unwrap_err();
-    assert!(error.contains("is a symlink"), "{error}");
-    // One that the command line names is what the user means.
-    assert!(load_file(&link, true).is_ok());
+    let words = format!("it is a symlink to {}, and there: No such file", file.display());
+    assert!(error.contains(&words), "a link that leads nowhere means no defaults: {error}");
 }
 
 #[test]

@@ -99,12 +99,16 @@ fn files_are_held_to_the_rules_of_secrets() {
         assert!(!error.contains("hidden"), "{error}");
     };
     refused("/etc/coder.toml:2:1: keys.a.file: ");
+    refused(&format!(
+        "; make it: `openssl rand -hex 32 > {0}; chmod 600 {0}`",
+        path("a").display()
+    ));
     create(&path("a"), &[b'a'; 40], 0o600).unwrap();
     for (content, mode, why) in [
         ("hidden", 0o600, "the key has 6 characters, it needs 32"),
         ("", 0o600, "the key has 0 characters"),
         (&format!("hidden {}", "b".repeat(40)), 0o600, "one word of visible ASCII"),
-        (&"b".repeat(40), 0o644, "others may read it"),
+        (&"b".repeat(40), 0o644, "is open to other users"),
         (
             &"a".repeat(40),
             0o600,

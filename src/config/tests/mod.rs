@@ -117,6 +117,20 @@ fn an_empty_file_means_the_defaults() {
 }
 
 #[test]
+fn the_words_of_a_command_may_begin_at_home() {
+    let text = "[agent]\ncommand = ['~/bin/agent', '~', 'a~/b', '~/c d']\n\
+                [deliver.x]\ncommand = ['~/bin/tell']\n";
+    let config = good(text, &["agent.pass_env=[]"]).config;
+    assert_eq!(config.agent.command, ["/home/x/bin/agent", "~", "a~/b", "/home/x/c d"]);
+    assert_eq!(config.deliver.get("x").unwrap().command, ["/home/x/bin/tell"]);
+    let homeless = Sources { home: None, ..Sources::default() };
+    let error = from_bytes(Some(text.as_bytes()), &homeless).unwrap_err().to_string();
+    let words =
+        ":2:11: agent.command is \"~/bin/agent\", but HOME is not set; write the path from /";
+    assert!(error.contains(words), "{error}");
+}
+
+#[test]
 fn every_key_is_read() {
     let config = good(FULL, &[]).config;
     assert_eq!(config.http.listen, "[::1]:0".parse::<SocketAddr>().unwrap());

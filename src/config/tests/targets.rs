@@ -7,7 +7,7 @@ use crate::limits::MAX_TARGETS;
 use crate::sys::fs::create;
 use crate::testing::TempDir;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 #[test]
 fn names_and_keys() {
@@ -135,7 +135,7 @@ fn secrets_are_read_apart_and_as_strictly_as_the_key() {
     };
     refused("No such file");
     for (content, mode, why) in [
-        ("hidden", 0o640, "others may read it (mode 640); chmod 600 it"),
+        ("hidden", 0o644, "it is open to other users (mode 644): chmod 600 "),
         ("\n", 0o600, "it is empty"),
         ("whsec_hidden!", 0o600, "not base64"),
     ] {
@@ -150,7 +150,10 @@ fn secrets_are_read_apart_and_as_strictly_as_the_key() {
     let link = path.with_extension("link");
     fs::rename(&path, &link).unwrap();
     symlink(&link, &path).unwrap();
-    refused("symlink");
+    assert!(load().is_ok());
+    fs::set_permissions(&link, fs::Permissions::from_mode(0o604)).unwrap();
+    let target = link.display();
+    refused(&format!("its target {target} is open to other users (mode 604): chmod 600 {target}"));
 }
 
 #[test]
@@ -160,7 +163,7 @@ fn the_key_of_an_upstream_is_one_word() {
     let text = format!("[agent]\nurl = 'http://a'\nkey_file = '{}'\n", path.display());
     let load = || good(&text, &[]).with_secrets();
     for (content, mode, why) in [
-        ("hidden", 0o640, "others may read it"),
+        ("hidden", 0o644, "it is open to other users"),
         ("\n", 0o600, "it is empty"),
         ("hidden key", 0o600, "one word"),
         ("hidden\nX: y", 0o600, "one word"),
