@@ -34,6 +34,14 @@ pub fn nearest(word: &str) -> Option<&'static str> {
     crate::config::nearest(word, PAGES.iter().map(|page| page.0))
 }
 
+/// The option that a mistyped one may have meant: one of the command's page, or of every command.
+pub fn nearest_option(word: &str, topic: Option<&str>) -> Option<&'static str> {
+    let page = PAGES.iter().find(|page| Some(page.0) == topic).map_or("", |page| page.2);
+    let words = page.split(|c: char| c.is_whitespace() || "[](),".contains(c));
+    let all = ["--profile", "--config", "--set", "--help", "--version"];
+    crate::config::nearest(word, words.filter(|word| word.starts_with("--")).chain(all))
+}
+
 /// Prints the overview or a command's page.
 pub fn print_page(topic: Option<&'static str>) -> Result<Exit, Failure> {
     match topic.and_then(|topic| PAGES.iter().find(|page| page.0 == topic)) {
@@ -140,11 +148,13 @@ All gateways of this user that have a configuration, a unit or state.
 ";
 
 const LOGS: &str = "\
-Usage: hermes-gateway [-p NAME] logs [-f] [--system]
+Usage: hermes-gateway [-p NAME] logs [-f] [-n N] [--since TIME] [--system]
 
 Shows the log of the gateway's unit with journalctl.
 
   -f, --follow   go on as it grows
+  -n, --lines N  only the last N lines
+  --since TIME   only what is newer, as in \"2026-11-22 18:54\", \"-1h\" or \"today\"
 ";
 
 const SEND: &str = "\
@@ -156,7 +166,7 @@ Messages of one session are answered one after the other, and are kept until
 they are: a kill or a power cut does not lose them.
 
   -s, --session KEY   the session (free text up to 256 bytes)
-  --async             print the message's id when it is accepted, and return
+  --async             return when it is accepted; only its id goes to stdout
   --result ID         print the reply of such a message; 75: not there yet
   -w, --wait SECONDS  wait for it
   --deliver NAME      send the reply to [deliver.NAME] of the configuration
@@ -213,6 +223,12 @@ Usage: hermes-gateway help [COMMAND]
 
 Prints the overview, or the page of a command.
 ";
+
+/// Every command.
+#[cfg(test)]
+pub fn topics() -> impl Iterator<Item = &'static str> {
+    PAGES.iter().map(|page| page.0)
+}
 
 #[cfg(test)]
 mod tests {

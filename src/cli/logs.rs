@@ -5,13 +5,23 @@ use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
 
 /// Replaces this process by journalctl.
-pub fn logs(context: &Context, follow: bool, system: bool) -> Result<Exit, Failure> {
+pub fn logs(
+    context: &Context,
+    system: bool,
+    follow: bool,
+    count: Option<usize>,
+    since: Option<String>,
+) -> Result<Exit, Failure> {
     let Some(unit) = unit::find(context, system) else {
         return Err(Failure::failed(elsewhere(context)));
     };
     let failed = |e: std::io::Error| Failure::cannot("run journalctl", &e);
     let journalctl = unit.journalctl().map_err(failed)?.args(["--unit", &unit.name]);
-    Err(failed(journalctl.args(follow.then_some("--follow")).replace_us()))
+    let which =
+        [count.map(|n| format!("--lines={n}")), since.map(|time| format!("--since={time}"))];
+    let journalctl =
+        journalctl.args(follow.then_some("--follow")).args(which.into_iter().flatten());
+    Err(failed(journalctl.replace_us()))
 }
 
 fn elsewhere(context: &Context) -> String {

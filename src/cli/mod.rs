@@ -26,7 +26,7 @@ mod table;
 mod uninstall;
 mod unit;
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,7 +102,9 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
         (Command::Restart(system), _) => start::restart(&context, system),
         (Command::Status { json, system }, _) => status::show(&context, json, system),
         (Command::List(json), _) => list::show(&context, json),
-        (Command::Logs { follow, system }, _) => logs::logs(&context, follow, system),
+        (Command::Logs { follow, system, count, since }, _) => {
+            logs::logs(&context, system, follow, count, since)
+        }
         (Command::Send { session, text, sending: None }, _) => {
             send::send(&context, session.as_deref(), text)
         }
@@ -123,6 +125,12 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
 pub fn say(text: &str) -> Result<Exit, Failure> {
     let mut out = io::stdout().lock();
     printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// The same; on a terminal lines that are too long for it are broken, and indented by so much.
+pub fn say_wrapped(text: &str, indent: usize) -> Result<Exit, Failure> {
+    let terminal = io::stdout().is_terminal();
+    if terminal { say(&table::wrapped(text, indent)) } else { say(text) }
 }
 
 /// Prints to stdout.
