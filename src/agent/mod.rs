@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use crate::config;
 use crate::subprocess::Children;
+use crate::text::quoted;
 
 pub use context::{Context, is_instruction, own, text_of};
 
@@ -133,6 +134,13 @@ impl Refused {
         Refused { status: 504, error, retry_after: None }
     }
 
+    /// A temporary failure without a server's own words for it.
+    pub fn unavailable(why: &str) -> Refused {
+        let code = "agent_unavailable";
+        let error = json!({"message": why, "type": "server_error", "param": null, "code": code});
+        Refused { status: 503, error, retry_after: None }
+    }
+
     pub fn parse(json: &str) -> Option<Refused> {
         let mut value: Value = serde_json::from_str(json).ok()?;
         let status = u16::try_from(value["status"].as_u64()?).ok()?;
@@ -186,19 +194,43 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Says in the log how a turn ended that is not done.
-    pub fn log(&self, message_id: &str) {
+    /// Says in the log how a turn ended: a line each, without what was said.
+    pub fn log(&self, ended: &Ended<'_>) {
         match self {
-            Outcome::Done => {}
+            // It takes no time, so that there may be thousands a second.
+            Outcome::Done if ended.echoed => log::debug!("turn {ended}: done"),
+            Outcome::Done => log::info!("turn {ended}: done"),
             Outcome::Temporary(_)
             | Outcome::Crashed(_)
             | Outcome::Failed(_)
             | Outcome::Refused(_)
-            | Outcome::TimedOut => log::warn!("turn {message_id} did not end well: {self}"),
+            | Outcome::TimedOut => log::warn!("turn {ended}: failed: {self}"),
             Outcome::ClientGone | Outcome::Cancelled | Outcome::Cut | Outcome::Short(_) => {
-                log::info!("turn {message_id} was ended: {self}");
+                log::info!("turn {ended}: was ended: {self}");
             }
         }
+    }
+}
+
+/// A turn that has ended, for the log.
+#[derive(Debug)]
+pub struct Ended<'a> {
+    pub id: &'a str,
+    pub session: Option<&'a str>,
+    pub attempt: u32,
+    pub began: Instant,
+    /// Of the reply.
+    pub bytes: usize,
+    /// A message that is not written down, answered by the gateway itself.
+    pub echoed: bool,
+}
+
+impl fmt::Display for Ended<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let session = self.session.map_or_else(|| "none".to_owned(), quoted);
+        let (id, attempt, bytes) = (self.id, self.attempt, self.bytes);
+        let millis = self.began.elapsed().as_millis();
+        write!(f, "{id} (session {session}, attempt {attempt}, {millis} ms, {bytes} bytes)")
     }
 }
 

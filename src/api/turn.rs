@@ -11,7 +11,7 @@ use super::carry::carry;
 use super::error::Problem;
 use super::messages::{check_session, json_body};
 use super::{Service, idempotency};
-use crate::agent::{Bounds, Outcome, Turn};
+use crate::agent::{Bounds, Ended, Outcome, Turn};
 use crate::http::{Closed, Connection, Request};
 use crate::session::book::Who;
 use crate::session::submit::Draft;
@@ -138,10 +138,12 @@ fn run(
         attachments: &[],
     };
     let max_reply = settings.config.limits.max_reply;
-    let (deadline, cut) = (Instant::now() + patience, service.hub.cut.as_fd());
+    let began = Instant::now();
+    let (deadline, cut) = (began + patience, service.hub.cut.as_fd());
     let bounds = Bounds { deadline, max_reply, client, cut, cancel: None };
     let outcome = settings.agent.run(&turn, answer, &bounds);
-    outcome.log(&message_id);
+    let (bytes, echoed) = (answer.bytes, settings.agent.kind() == "echo");
+    outcome.log(&Ended { id: &message_id, session: None, attempt: 1, began, bytes, echoed });
     match outcome {
         Outcome::Done => Ok(()),
         outcome => Err(Problem::outcome(outcome)),
