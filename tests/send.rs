@@ -62,7 +62,10 @@ fn the_same_failure_exits_alike_whichever_way_it_was_sent() {
     ] {
         let home = Home::new();
         home.configure(&config);
-        let _gateway = home.start();
+        let gateway = home.start();
+        // Turns run by then, which is a moment after READY=1: none waits for as long as it may take.
+        let first = gateway.api().accepted("first", "x");
+        gateway.api().finished(&first);
         assert_alike(&home, code, word, what);
     }
     // Nobody is there at all.
@@ -96,8 +99,9 @@ fn a_full_queue_exits_alike_whichever_way_it_was_sent() {
     let home = Home::new();
     let gate = Gate::closed(home.path());
     home.configure(&format!("{}[limits]\nmax_turns = 1\nmax_queue = 1\n", gate.agent()));
-    let _gateway = home.start();
+    let gateway = home.start();
     send(&home, &["-sa", "runs"]);
+    gateway.wait_for_turns(1);
     send(&home, &["-sb", "waits"]);
     assert_alike(&home, 75, "Too many messages", "a full queue");
 }

@@ -194,43 +194,23 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Says in the log how a turn ended: a line each, without what was said.
-    pub fn log(&self, ended: &Ended<'_>) {
+    /// Says in the log how an attempt at a turn ended: a line each, without what was said.
+    pub fn log(&self, id: &str, session: Option<&str>, attempt: u32, began: Instant, bytes: usize) {
+        let (session, millis) =
+            (session.map_or("none".to_owned(), quoted), began.elapsed().as_millis());
+        let turn =
+            format!("turn {id} (session {session}, attempt {attempt}, {millis} ms, {bytes} bytes)");
         match self {
-            // It takes no time, so that there may be thousands a second.
-            Outcome::Done if ended.echoed => log::debug!("turn {ended}: done"),
-            Outcome::Done => log::info!("turn {ended}: done"),
+            Outcome::Done => log::info!("{turn} is done"),
             Outcome::Temporary(_)
             | Outcome::Crashed(_)
             | Outcome::Failed(_)
             | Outcome::Refused(_)
-            | Outcome::TimedOut => log::warn!("turn {ended}: failed: {self}"),
+            | Outcome::TimedOut => log::warn!("{turn} failed: {self}"),
             Outcome::ClientGone | Outcome::Cancelled | Outcome::Cut | Outcome::Short(_) => {
-                log::info!("turn {ended}: was ended: {self}");
+                log::info!("{turn} was ended: {self}");
             }
         }
-    }
-}
-
-/// A turn that has ended, for the log.
-#[derive(Debug)]
-pub struct Ended<'a> {
-    pub id: &'a str,
-    pub session: Option<&'a str>,
-    pub attempt: u32,
-    pub began: Instant,
-    /// Of the reply.
-    pub bytes: usize,
-    /// A message that is not written down, answered by the gateway itself.
-    pub echoed: bool,
-}
-
-impl fmt::Display for Ended<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let session = self.session.map_or_else(|| "none".to_owned(), quoted);
-        let (id, attempt, bytes) = (self.id, self.attempt, self.bytes);
-        let millis = self.began.elapsed().as_millis();
-        write!(f, "{id} (session {session}, attempt {attempt}, {millis} ms, {bytes} bytes)")
     }
 }
 

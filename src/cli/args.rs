@@ -38,13 +38,8 @@ pub enum Command {
         system: bool,
     },
     List(bool),
-    Logs {
-        follow: bool,
-        system: bool,
-        count: Option<usize>,
-        /// A time in journalctl's words.
-        since: Option<String>,
-    },
+    /// With arguments for journalctl.
+    Logs(bool, Vec<String>),
     /// `text`: `None` reads standard input.
     Send {
         session: Option<String>,
@@ -84,13 +79,15 @@ fn parse(
     // What follows `--` is text, whatever it looks like.
     let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
     let literal: Vec<OsString> = words.split_off(end).into_iter().skip(1).collect();
-    let mut args = Arguments::from_vec(separated(words)?);
+    let mut args = Arguments::from_vec(words);
     let helped = args.contains(["-h", "--help"]);
     let version = args.contains(["-V", "--version"]);
     let given: Option<String> = args.opt_value_from_str(["-p", "--profile"])?;
-    let config: Option<PathBuf> = args
-        .opt_value_from_os_str("--config", |path| std::path::absolute(path))
-        .map_err(|_| usage("--config takes a file, and got nothing", None))?;
+    let config = match args.opt_value_from_os_str("--config", |path| std::path::absolute(path)) {
+        Ok(None) => args.opt_value_from_fn("--config", |path| std::path::absolute(path)),
+        config => config,
+    };
+    let config = config.map_err(|_| usage("--config takes a file, and got nothing", None))?;
     let set: Vec<String> = args.values_from_str("--set")?;
     if let Some(word) = set.iter().find(|word| !word.contains('=')) {
         let what = format!("--set {word:?} sets nothing: it takes section.key=value");
@@ -141,16 +138,18 @@ fn command(
         "restart" => Command::Restart(system),
         "status" => Command::Status { json, system },
         "list" => Command::List(json),
-        "logs" => Command::Logs {
-            follow: args.contains(["-f", "--follow"]),
-            system,
-            count: number(args, ["-n", "--lines"], "-n takes a number", "logs")?,
-            since: args.opt_value_from_str("--since")?,
-        },
+        "logs" => {
+            let count: Option<usize> = number(args, LINES, "-n takes a number", "logs")?;
+            let since: Option<String> = args.opt_value_from_str("--since")?;
+            let which =
+                [count.map(|n| format!("-n{n}")), since.map(|time| format!("--since={time}"))];
+            let follow = args.contains(["-f", "--follow"]).then(|| "-f".to_owned());
+            Command::Logs(system, which.into_iter().flatten().chain(follow).collect())
+        }
         "send" => send(args, literal)?,
         "journal" => journal(args)?,
         "history" => {
-            let count = number(args, ["-n", "--lines"], "-n takes a number", "history")?;
+            let count = number(args, LINES, "-n takes a number", "history")?;
             Command::History { json, count }
         }
         "config" => match word(args, topic)?.as_deref() {
@@ -164,6 +163,8 @@ fn command(
     refuse_flags(topic, &command, json, system, settings)?;
     Ok(command)
 }
+
+const LINES: [&str; 2] = ["-n", "--lines"];
 
 /// The commands that know `--json`, those that know `--system`, and those that `--config` and `--set`
 /// go with: `install` says itself that they hold for one run only.
@@ -258,51 +259,6 @@ fn journal(args: &mut Arguments) -> Result<Command, Failure> {
         Some("drop") => Action::Drop(id(args)?),
         Some(other) => return Err(strange(other, Some("journal"))),
     }))
-}
-
-/// The options that take a value.
-const VALUED: [&str; 17] = [
-    "-p",
-    "--profile",
-    "--config",
-    "--set",
-    "-u",
-    "--user",
-    "-n",
-    "--lines",
-    "--since",
-    "-s",
-    "--session",
-    "--result",
-    "-w",
-    "--wait",
-    "--deliver",
-    "--mode",
-    "--idempotency-key",
-];
-
-/// Separates `--wait=5`, `-n1` and `-n=1` into option and value.
-fn separated(words: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
-    let mut all = Vec::with_capacity(words.len());
-    let mut words = words.into_iter().peekable();
-    while let Some(word) = words.next() {
-        let text = word.to_str().unwrap_or_default();
-        let short = (!text.starts_with("--")).then(|| text.split_at_checked(2)).flatten();
-        let (option, value) = match (short, text.split_once('=')) {
-            (Some((option, "")), _) => (option, None),
-            (Some((option, value)), _) => (option, Some(value.strip_prefix('=').unwrap_or(value))),
-            (None, Some((option, value))) => (option, Some(value)),
-            (None, None) => (text, None),
-        };
-        if !VALUED.contains(&option) {
-            all.push(word);
-            continue;
-        }
-        all.push(option.into());
-        let value = value.map(OsString::from).or_else(|| words.next());
-        all.push(value.ok_or_else(|| usage(&format!("{option} takes a value"), None))?);
-    }
-    Ok(all)
 }
 
 /// The next free word, if there is one. A `-` alone is one.
@@ -433,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_word_that_looks_like_an_option_is_one() {
-        for topic in help::topics() {
+        for (topic, ..) in help::PAGES {
             for option in ["--asnyc", "-x", "--no-such"] {
                 for words in [format!("{topic} {option}"), format!("{topic} {option} hi")] {
                     let error = parse_words(&words).unwrap_err();
@@ -474,19 +430,21 @@ mod tests {
             assert_eq!(session.as_deref(), Some("work"), "{words}");
         }
         let logs = |words| match command(words) {
-            Command::Logs { follow: true, system: false, count, since } => (count, since),
+            Command::Logs(false, words) => words.join(" "),
             other => panic!("{other:?}"),
         };
-        assert_eq!(logs("logs -f -n3 --since=-1h"), (Some(3), Some("-1h".to_owned())));
-        assert_eq!(logs("logs --follow --since today"), (None, Some("today".to_owned())));
+        assert_eq!(logs("logs -f -n3 --since=-1h"), "-n3 --since=-1h -f");
+        assert_eq!(logs("logs --follow --since today"), "--since=today -f");
+        assert_eq!(logs("logs"), "");
         let parsed = parse_words("--set=a.b=c=d -pcoder config --config=x=y").unwrap();
         assert_eq!((parsed.name.as_str(), &parsed.set[0][..]), ("coder", "a.b=c=d"));
         assert!(parsed.config.unwrap().ends_with("x=y"));
         for (words, expected) in [
-            ("send -s", "-s takes a value"),
-            ("history --lines", "--lines takes a value"),
+            ("send -s", "'-s' option doesn't have"),
+            ("history --lines", "'--lines' option doesn't have"),
             ("logs -n x", "-n takes a number"),
             ("--config= config", "--config takes a file"),
+            ("config --config", "--config takes a file"),
         ] {
             let error = parse_words(words).unwrap_err();
             assert!(error.contains(expected), "{words:?}: {error}");

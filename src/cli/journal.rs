@@ -69,7 +69,7 @@ fn file(context: &Context) -> Result<PathBuf, Failure> {
     let (dir, path) = (&context.dirs.state, context.dirs.state.join(NAME));
     let missing = path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
     // One that was removed, and has a copy that was saved, is no new one.
-    if missing && saved(dir).is_ok_and(|copies| copies.is_empty()) {
+    if missing && saved(dir).unwrap_or_default().is_empty() {
         owner::refuse_foreign(context, "journal")?;
         let path = path.display();
         let words =

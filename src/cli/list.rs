@@ -43,11 +43,7 @@ fn some_keys(mut status: Value) -> Value {
 fn as_table(gateways: &[Value]) -> String {
     let mut rows = vec![["NAME", "STATE", "PID", "LISTEN", "UNIT"].map(str::to_owned).to_vec()];
     rows.extend(gateways.iter().map(|gateway| {
-        let own = gateway["name"].as_str().and_then(|name| Name::parse(name).ok());
-        // A unit that is called as it must be is known by whose it is.
-        let own = own.is_some_and(|own| gateway["unit"] == own.unit());
-        let unit = if own { "unit_scope" } else { "unit" };
-        ["name", "state", "pid", "listen", unit].map(|key| word(&gateway[key])).to_vec()
+        ["name", "state", "pid", "listen", "unit_scope"].map(|key| word(&gateway[key])).to_vec()
     }));
     table(&rows)
 }
@@ -126,16 +122,13 @@ mod tests {
             as_table(&gateways),
             "NAME  STATE    PID  LISTEN       UNIT\na     running  7    127.0.0.1:1  -\n"
         );
-        let units = [("hermes-gateway-a-long-name.service", "user"), ("x.service", "x.service")];
-        for (unit, shown) in units {
-            let gateway = json!({
-                "name": "a-long-name", "state": "unresponsive", "pid": 4194304, "unit": unit,
-                "listen": "127.0.0.1:18642", "unit_scope": "user",
-            });
-            let table = as_table(&[gateway]);
-            assert!(table.ends_with(&format!("  {shown}\n")), "{table}");
-            assert!(table.lines().all(|line| line.len() <= 80), "{table}");
-        }
+        let longest = json!({
+            "name": "a-long-name-of-a-gateway", "state": "unresponsive", "pid": 4194304,
+            "listen": "127.0.0.1:18642", "unit_scope": "system",
+        });
+        let table = as_table(&[longest]);
+        assert!(table.ends_with("  system\n"), "{table}");
+        assert!(table.lines().all(|line| line.len() <= 80), "{table}");
         let status = json!({ "name": "a", "last_stop": {}, "pid": null });
         let some = some_keys(status);
         assert_eq!(some["name"], "a");

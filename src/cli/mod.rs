@@ -102,9 +102,7 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
         (Command::Restart(system), _) => start::restart(&context, system),
         (Command::Status { json, system }, _) => status::show(&context, json, system),
         (Command::List(json), _) => list::show(&context, json),
-        (Command::Logs { follow, system, count, since }, _) => {
-            logs::logs(&context, system, follow, count, since)
-        }
+        (Command::Logs(system, which), _) => logs::logs(&context, system, which),
         (Command::Send { session, text, sending: None }, _) => {
             send::send(&context, session.as_deref(), text)
         }
@@ -129,8 +127,7 @@ pub fn say(text: &str) -> Result<Exit, Failure> {
 
 /// The same; on a terminal lines that are too long for it are broken, and indented by so much.
 pub fn say_wrapped(text: &str, indent: usize) -> Result<Exit, Failure> {
-    let terminal = io::stdout().is_terminal();
-    if terminal { say(&table::wrapped(text, indent)) } else { say(text) }
+    if io::stdout().is_terminal() { say(&table::wrapped(text, indent)) } else { say(text) }
 }
 
 /// Prints to stdout.

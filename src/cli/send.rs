@@ -29,11 +29,7 @@ pub fn send(
     let terminal = io::stdout().is_terminal();
     let mut printer = Printer::new(io::stdout().lock(), terminal);
     let result = converse(&mut client, session, &text, &mut printer);
-    // The error's line must not begin in the middle of the reply's last one.
-    let ended = printer.end();
-    let exit = result.and_then(|_| printed(ended))?;
-    printer.say_if_empty();
-    Ok(exit)
+    printer.finish(result)
 }
 
 /// The text of a message: the one that was given, or what standard input has.
@@ -47,9 +43,8 @@ pub fn read_text(context: &Context, text: Option<String>) -> Result<String, Fail
 pub fn print_reply(text: &str) -> Result<Exit, Failure> {
     let terminal = io::stdout().is_terminal();
     let mut printer = Printer::new(io::stdout().lock(), terminal);
-    let exit = printed(printer.print(text).and_then(|()| printer.end()))?;
-    printer.say_if_empty();
-    Ok(exit)
+    let result = printed(printer.print(text));
+    printer.finish(result)
 }
 
 pub fn check_session(session: Option<&str>) -> Result<(), Failure> {
@@ -222,10 +217,14 @@ impl<W: Write> Printer<W> {
         self.out.flush()
     }
 
-    fn say_if_empty(&self) {
+    fn finish(mut self, result: Result<Exit, Failure>) -> Result<Exit, Failure> {
+        // The error's line must not begin in the middle of the reply's last one.
+        let ended = self.end();
+        let exit = result.and_then(|_| printed(ended))?;
         if self.empty {
             eprintln!("hermes-gateway: the agent gave an empty reply");
         }
+        Ok(exit)
     }
 
     /// Ends the last line if the reply did not.

@@ -8,7 +8,6 @@ use super::Plan;
 use super::startup::Started;
 use crate::limits::LOG_PATIENCE;
 use crate::logger;
-use crate::subprocess::find_program;
 use crate::text::escaped;
 
 /// Prints the greeting on a terminal. Elsewhere nobody reads it, and the log has what counts.
@@ -21,8 +20,10 @@ pub fn greet(plan: &Plan, started: &Started) {
         Some(file) => file.display().to_string(),
         None => format!("{} (not there: defaults)", plan.sources.file.display()),
     };
-    let called = env::args_os().next().and_then(|word| callable(Path::new(&word)));
-    let called = called.map_or_else(|| "hermes-gateway".to_owned(), |path| shell_word(&path));
+    // By a name `PATH` leads to it; any other place holds from every directory if it is absolute.
+    let called = PathBuf::from(env::args_os().next().unwrap_or_else(|| "hermes-gateway".into()));
+    let place = std::path::absolute(&called).ok().filter(|_| called.components().count() > 1);
+    let called = shell_word(&place.unwrap_or(called));
     let key = shell_word(&started.key_file);
     let profile = match plan.name.as_str() {
         "default" => String::new(),
@@ -48,19 +49,6 @@ Ctrl-C stops it.
     );
     // A greeting that nobody reads is no reason to stop.
     logger::write_within(io::stdout().lock(), &text, LOG_PATIENCE);
-}
-
-/// How to call this program again from any directory: by its name where `PATH` leads to it, else by
-/// its place. `None`: its name says no place, and is not on `PATH`.
-fn callable(called: &Path) -> Option<PathBuf> {
-    let name = called.file_name()?;
-    let on_path = find_program(name.to_str()?).ok().and_then(|path| path.canonicalize().ok());
-    if name == called {
-        return on_path.map(|_| called.to_owned()).or_else(|| env::current_exe().ok());
-    }
-    let place = std::path::absolute(called).ok()?;
-    let same = on_path.is_some_and(|path| place.canonicalize().is_ok_and(|own| own == path));
-    Some(if same { name.into() } else { place })
 }
 
 /// A path as a shell reads it.

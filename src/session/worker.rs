@@ -13,7 +13,7 @@ use super::id::Id;
 use super::life::Turn as Stage;
 use super::reply::{Pen, Run};
 use super::transcript::{Known, Lent, Turn as Said};
-use crate::agent::{self, Agent, Bounds, Context, Ended, Outcome, Turn};
+use crate::agent::{self, Agent, Bounds, Context, Outcome, Turn};
 use crate::journal::Refused;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_PAUSE, WORKER_STACK};
@@ -221,14 +221,10 @@ impl Hub {
             let mut state = self.lock();
             (state.book.get(id).cloned(), state.runs.of(id))
         };
-        outcome.log(&Ended {
-            id: &id.to_string(),
-            session: entry.as_ref().and_then(|entry| entry.who.session.as_deref()),
-            attempt: entry.as_ref().map_or(0, |entry| entry.attempts),
-            began: run.began().unwrap_or_else(Instant::now),
-            bytes: run.bytes(),
-            echoed: false,
-        });
+        let session = entry.as_ref().and_then(|entry| entry.who.session.as_deref());
+        let attempt = entry.as_ref().map_or(0, |entry| entry.attempts);
+        let began = run.began().unwrap_or_else(Instant::now);
+        outcome.log(&id.to_string(), session, attempt, began, run.bytes());
         let Some(entry) = entry.filter(|entry| !entry.turn.is_over()) else {
             // It was taken back while it ran, and its agent has ended by now.
             return self.let_go(&mut self.lock(), id);
