@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::limits::MAX_NAME;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 
 /// What the default gateway's files are called.
@@ -10,20 +10,24 @@ const DEFAULT: &str = "default";
 /// Names of the binary that stand for no name of a gateway.
 const OWN_NAMES: [&str; 2] = ["hermes-gateway", "hermes"];
 
+/// The variable by which a gateway's children know it. `HERMES_PROFILE` is Hermes Agent's own too, and
+/// may say something else to an agent.
+pub const OWN_VARIABLE: &str = "HERMES_GATEWAY_PROFILE";
+
 /// A gateway's name, `^[a-z0-9][a-z0-9_-]{0,63}$`, or the default one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(Option<String>);
 
 impl Name {
-    /// Settles the name: `-p NAME`, else what the binary was called by (an alias or symlink), else
-    /// `HERMES_PROFILE`, else the default one.
+    /// Settles the name: `-p NAME`, else what the binary was called by (an alias or symlink), else the
+    /// first of these variables that says something, else the default one.
     ///
     /// # Errors
-    /// One line that says which of the three is no name, and the rule.
+    /// One line that says which of them is no name, and the rule.
     pub fn resolve(
         profile: Option<&str>,
         called_by: Option<&OsStr>,
-        environment: Option<&OsStr>,
+        environment: &[(&str, OsString)],
     ) -> Result<Name, String> {
         if let Some(name) = profile {
             return Name::parse(name).map_err(|e| format!("--profile {e}"));
@@ -34,9 +38,9 @@ impl Name {
             return Name::parse(&name)
                 .map_err(|e| format!("called by the name {e}; or name the gateway with -p NAME"));
         }
-        match environment.filter(|n| !n.is_empty()) {
-            Some(name) => Name::parse(&name.to_string_lossy())
-                .map_err(|e| format!("environment variable HERMES_PROFILE={e}")),
+        match environment.iter().find(|(_, name)| !name.is_empty()) {
+            Some((variable, name)) => Name::parse(&name.to_string_lossy())
+                .map_err(|e| format!("environment variable {variable}={e}")),
             None => Ok(Name(None)),
         }
     }
@@ -98,7 +102,9 @@ mod tests {
     use super::*;
 
     fn resolve(profile: Option<&str>, argv0: &str, env: Option<&str>) -> Result<String, String> {
-        Name::resolve(profile, Some(OsStr::new(argv0)), env.map(OsStr::new)).map(|n| n.to_string())
+        let env = ["", env.unwrap_or_default()].map(OsString::from);
+        let env = [OWN_VARIABLE, "HERMES_PROFILE"].into_iter().zip(env).collect::<Vec<_>>();
+        Name::resolve(profile, Some(OsStr::new(argv0)), &env).map(|n| n.to_string())
     }
 
     #[test]
@@ -108,6 +114,15 @@ mod tests {
         assert_eq!(resolve(None, "/bin/hermes-gateway", Some("c")).unwrap(), "c");
         assert_eq!(resolve(None, "hermes", Some("")).unwrap(), "default");
         assert_eq!(resolve(None, "hermes", None).unwrap(), "default");
+    }
+
+    #[test]
+    fn a_childs_own_variable_goes_before_the_one_of_hermes_agent() {
+        let both = [(OWN_VARIABLE, "a".into()), ("HERMES_PROFILE", "b".into())];
+        let name = |argv0| Name::resolve(None, Some(OsStr::new(argv0)), &both).unwrap().to_string();
+        assert_eq!((name("hermes-gateway"), name("/bin/c")), ("a".to_owned(), "c".to_owned()));
+        let bad = [(OWN_VARIABLE, "..".into())];
+        assert!(Name::resolve(None, None, &bad).unwrap_err().contains(OWN_VARIABLE));
     }
 
     #[test]

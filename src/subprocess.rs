@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::limits::REAP_PATIENCE;
+use crate::name::OWN_VARIABLE;
 use crate::sys::fd::{limit, set_limit_of, set_nonblocking};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::proc;
@@ -44,6 +45,8 @@ pub struct Children {
     reaping: Mutex<()>,
     /// The soft limit on descriptors that we were started with, and that children get.
     descriptors: Option<u64>,
+    /// The gateway's name, by which its children find it.
+    name: OnceLock<String>,
     /// Set where a gateway runs: we inherit what children leave, and end it.
     run: OnceLock<Run>,
 }
@@ -53,13 +56,14 @@ impl Children {
         Arc::new(Children { descriptors: limit().ok(), ..Children::default() })
     }
 
-    /// From now on this process is the one of `gateway`: what its children leave becomes ours. To be
-    /// followed by [`Children::settle`].
+    /// From now on this process is the one of `gateway`, called `name`: what its children leave becomes
+    /// ours. To be followed by [`Children::settle`].
     ///
     /// # Errors
     /// Those of prctl(2) and getrandom(2).
-    pub fn serve(&self, gateway: &str) -> io::Result<()> {
+    pub fn serve(&self, name: &str, gateway: &str) -> io::Result<()> {
         process::become_subreaper()?;
+        let _ = self.name.set(name.to_owned());
         let _ = self.run.set(Run::begin(gateway)?);
         Ok(())
     }
@@ -92,6 +96,8 @@ impl Children {
         stdin: bool,
     ) -> io::Result<Child> {
         let manner = Manner { stdin, own_group: true, shielded: false };
+        let named = self.name.get().map(|name| program.clone().env(OWN_VARIABLE, name));
+        let program = named.as_ref().unwrap_or(program);
         match leftovers {
             Leftovers::Kill => self.start(program, manner, self.run.get().map(Run::tree)),
             Leftovers::Keep => {

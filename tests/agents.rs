@@ -137,18 +137,37 @@ fn the_environment_is_exactly_the_allow_list() {
     let expected = [
         "EXTRA",
         "HERMES_ATTEMPT",
+        "HERMES_GATEWAY_PROFILE",
         "HERMES_MARK",
         "HERMES_MESSAGE_ID",
         "HERMES_PRINCIPAL",
         "HERMES_SESSION",
+        "HERMES_TRANSCRIPT",
         "HOME",
         "LANG",
         "MODEL",
         "PATH",
         "TZ",
+        "XDG_CONFIG_HOME",
+        "XDG_RUNTIME_DIR",
+        "XDG_STATE_HOME",
     ];
     assert_eq!(names, expected, "{reply}");
     assert!(lines.contains(&"HERMES_ATTEMPT=1") && lines.contains(&"LANG=C"), "{reply}");
+}
+
+#[test]
+fn an_agent_reaches_its_own_gateway_whatever_hermes_agent_is_told() {
+    let (home, other) = (Home::named("coder"), Home::named("writer"));
+    let _other = other.start();
+    let nested = "read -r text; case $text in ask) exec \"$0\" send nested;; *) echo \"at coder: $text\";; esac";
+    let program = util::binary();
+    home.configure(&format!(
+        "[agent]\ncommand = {}\nenv = {{ HERMES_PROFILE = \"writer\" }}\n",
+        serde_json::json!(["sh", "-c", nested, program])
+    ));
+    let gateway = home.start();
+    assert_eq!(gateway.ask("ask\n").reply().trim_end(), "at coder: nested");
 }
 
 #[test]

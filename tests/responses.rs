@@ -14,7 +14,7 @@ use util::{Api, Gate, Gateway, Home, script};
 
 /// Prints the text, the instructions, and what was said before.
 const TELLER: &str = r#"printf 'text=%s told=%s' "$(cat)" "$HERMES_INSTRUCTIONS"
-    [ -z "$HERMES_TRANSCRIPT" ] || ! [ -e "$HERMES_TRANSCRIPT" ] || { echo; cat "$HERMES_TRANSCRIPT"; }"#;
+    ! [ -s "$HERMES_TRANSCRIPT" ] || { echo; cat "$HERMES_TRANSCRIPT"; }"#;
 
 #[track_caller]
 fn teller(more: &str) -> Gateway {

@@ -3,27 +3,132 @@
 
 mod util;
 
+use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use util::{DEADLINE, Gate, Gateway, Home, Process, Target, script};
+use util::{DEADLINE, Gate, Gateway, Home, Outcome, Process, Target, Upstream, script};
 
-/// The id and the position in `accepted ID, position N`; 0 in `accepted ID, done`.
-#[track_caller]
-fn accepted(printed: &str) -> (String, usize) {
-    let words = printed.strip_prefix("accepted ").and_then(|rest| rest.strip_suffix('\n'));
-    let position = words.map(|words| words.replace(", done", ", position 0"));
-    let parts = position.as_deref().and_then(|words| words.split_once(", position "));
-    let (id, position) = parts.unwrap_or_else(|| panic!("no acceptance: {printed:?}"));
-    assert!(id.len() == 26 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{printed:?}");
-    (id.to_owned(), position.parse().unwrap())
-}
-
-/// `send --async` with these arguments, which must be accepted.
+/// `send --async` with these arguments, which must be accepted: the id, alone on stdout, and the
+/// position that stderr tells; 0 where it is done already.
 #[track_caller]
 fn send(home: &Home, args: &[&str]) -> (String, usize) {
     let outcome = home.run(&[&["send", "--async"], args].concat()).assert_code(0);
-    assert_eq!(outcome.stderr, "");
-    accepted(&outcome.stdout)
+    let id = outcome.stdout.strip_suffix('\n').unwrap_or_default();
+    let is_id = id.len() == 26 && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    assert!(is_id, "not an id alone: {outcome:?}");
+    let place = outcome.stderr.strip_prefix("hermes-gateway: accepted, ").unwrap_or_default();
+    let place = place.replace("done", "position 0");
+    let place = place.trim_end().strip_prefix("position ").and_then(|place| place.parse().ok());
+    (id.to_owned(), place.unwrap_or_else(|| panic!("no acceptance: {outcome:?}")))
+}
+
+/// The three ways to one reply: on a connection, in a session, and asked for later.
+#[track_caller]
+fn three_ways(home: &Home, text: &str) -> [Outcome; 3] {
+    let alone = home.run(&["send", text]);
+    let in_session = home.run(&["send", "-s", "one", text]);
+    let accepted = home.run(&["send", "--async", "--session=two", text]);
+    if accepted.code() != 0 {
+        return [alone, in_session, accepted];
+    }
+    let later = home.run(&["send", "--result", accepted.stdout.trim_end(), "-w20"]);
+    [alone, in_session, later]
+}
+
+#[track_caller]
+fn assert_alike(home: &Home, code: i32, word: &str, what: &str) {
+    for (way, outcome) in ["alone", "in a session", "later"].iter().zip(three_ways(home, "x")) {
+        assert_eq!(outcome.code(), code, "{what}, {way}: {outcome:#?}");
+        assert!(outcome.stderr.contains(word), "{what}, {way}: {outcome:#?}");
+    }
+}
+
+#[test]
+fn the_same_failure_exits_alike_whichever_way_it_was_sent() {
+    let run = |more: &str, agent: &str| format!("{}{more}\n", script(agent));
+    let once = "retry_for = 0\n[limits]\nmax_attempts = 1";
+    let missing = "[agent]\ncommand = [\"/no/such/agent\"]\nretry_for = 0\n";
+    let away = "[agent]\nurl = \"http://127.0.0.1:1/v1\"\nmodel = \"m\"\nretry_for = 0\n";
+    let slow = "turn_timeout = \"50ms\"";
+    for (what, config, code, word) in [
+        ("exit status 3", run("", "echo why >&2; exit 3"), 1, "why"),
+        ("exit status 75", run(once, "echo why >&2; exit 75"), 75, "why"),
+        ("a signal", run(once, "kill -9 $$"), 75, "signal 9"),
+        ("no program", missing.to_owned(), 75, "/no/such/agent"),
+        ("upstream away", away.to_owned(), 75, "127.0.0.1"),
+        ("too slow", run(slow, "exec sleep 60"), 1, "turn_timeout"),
+        ("nothing said", run("", "exit 0"), 0, "the agent gave an empty reply"),
+    ] {
+        let home = Home::new();
+        home.configure(&config);
+        let gateway = home.start();
+        // Turns run by then, which is a moment after READY=1: none waits for as long as it may take.
+        let first = gateway.api().accepted("first", "x");
+        gateway.api().finished(&first);
+        assert_alike(&home, code, word, what);
+    }
+    // Nobody is there at all.
+    let home = Home::new();
+    assert_alike(&home, 69, "is not running", "no gateway");
+    assert_eq!(home.run(&["send", "--result", "01J00000000000000000000000"]).code(), 69);
+}
+
+#[test]
+fn what_the_upstream_refuses_exits_alike_whichever_way_it_was_sent() {
+    for (status, code) in [(429, 75), (503, 75), (404, 1), (500, 1)] {
+        let upstream = Upstream::start();
+        let home = Home::new();
+        home.configure(&upstream.config("retry_for = 0"));
+        let _gateway = home.start();
+        let server = thread::spawn(move || {
+            for _ in 0..3 {
+                let mut line = upstream.accept();
+                line.request();
+                let body = r#"{"error":{"message":"not now","type":"x","code":"own"}}"#;
+                line.answer(status, "Connection: close\r\n", body);
+            }
+        });
+        assert_alike(&home, code, "not now", &format!("status {status}"));
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn a_full_queue_exits_alike_whichever_way_it_was_sent() {
+    let home = Home::new();
+    let gate = Gate::closed(home.path());
+    home.configure(&format!("{}[limits]\nmax_turns = 1\nmax_queue = 1\n", gate.agent()));
+    let gateway = home.start();
+    send(&home, &["-sa", "runs"]);
+    gateway.wait_for_turns(1);
+    send(&home, &["-sb", "waits"]);
+    assert_alike(&home, 75, "Too many messages", "a full queue");
+}
+
+#[test]
+fn the_id_goes_from_one_command_to_the_other() {
+    let gateway = Gateway::start();
+    let ours = gateway.home().command(&[]);
+    let line = "exec \"$0\" send --wait=20 --result \"$(\"$0\" send --async hi)\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", line]).arg(ours.get_program()).env_clear();
+    command.envs(ours.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    assert_eq!(Process::spawn(&mut command).finish(DEADLINE).assert_code(0).stdout, "hi\n");
+}
+
+#[test]
+fn an_unknown_option_is_sent_to_nobody() {
+    let gateway = Gateway::start();
+    let home = gateway.home();
+    for args in [&["send", "--asnyc"][..], &["send", "--asnyc", "x"], &["send", "x", "-z"]] {
+        let outcome = home.run(args).assert_code(64);
+        assert!(
+            outcome.stdout.is_empty() && outcome.stderr.contains("unknown option"),
+            "{outcome:?}"
+        );
+    }
+    assert_eq!(home.run(&["send", "--", "--asnyc"]).assert_code(0).stdout, "--asnyc\n");
 }
 
 #[test]

@@ -35,10 +35,22 @@ fn an_agent_knows_what_it_works_on() {
     let body = json!({"text": "x"});
     let id = id_of(&gateway.api().post("/v1/messages", &body).assert_status(202).json());
     let reply = gateway.api().reply(&id);
-    assert!(
-        !reply.contains("HERMES_TRANSCRIPT") && !reply.contains("HERMES_ATTACHMENTS"),
-        "{reply}"
-    );
+    assert!(reply.contains("HERMES_TRANSCRIPT=/dev/null\n"), "{reply}");
+    assert!(!reply.contains("HERMES_ATTACHMENTS"), "{reply}");
+}
+
+#[test]
+fn an_agent_can_always_read_its_transcript() {
+    let home = Home::new();
+    home.configure(&script("cat \"$HERMES_TRANSCRIPT\" && echo read"));
+    let gateway = home.start();
+    assert_eq!(gateway.ask("x").reply().trim_end(), "read");
+    let api = gateway.api();
+    let first = api.accepted("s", "x");
+    assert_eq!(api.reply(&first), "read");
+    let body = json!({"text": "x"});
+    let id = id_of(&api.post("/v1/messages", &body).assert_status(202).json());
+    assert_eq!(api.reply(&id), "read");
 }
 
 /// What an agent finds in its transcript, a value a line.

@@ -1,6 +1,7 @@
 //! The environment that an agent gets: what any child of ours may have, and the facts of its turn.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -17,7 +18,9 @@ pub fn of(agent: &config::Agent, turn: &Turn<'_>) -> Vec<(OsString, OsString)> {
         ("HERMES_MESSAGE_ID", turn.message_id.to_owned()),
         ("HERMES_ATTEMPT", turn.attempt.to_string()),
     ];
-    let transcript = turn.transcript.map(|path| ("HERMES_TRANSCRIPT".into(), path.into()));
+    // An agent can always read it: where nothing was said before there is nothing in it.
+    let transcript = turn.transcript.filter(|path| path.exists()).unwrap_or(Path::new("/dev/null"));
+    let transcript = Some(("HERMES_TRANSCRIPT".into(), transcript.into()));
     let instructions = turn.context.map(Context::instructions).filter(|text| !text.is_empty());
     let instructions = instructions.map(|text| ("HERMES_INSTRUCTIONS".into(), text.into()));
     let list = |list: &[String]| Value::from(list).to_string().into();

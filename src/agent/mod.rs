@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use crate::config;
 use crate::subprocess::Children;
+use crate::text::quoted;
 
 pub use context::{Context, is_instruction, own, text_of};
 
@@ -133,6 +134,13 @@ impl Refused {
         Refused { status: 504, error, retry_after: None }
     }
 
+    /// A temporary failure without a server's own words for it.
+    pub fn unavailable(why: &str) -> Refused {
+        let code = "agent_unavailable";
+        let error = json!({"message": why, "type": "server_error", "param": null, "code": code});
+        Refused { status: 503, error, retry_after: None }
+    }
+
     pub fn parse(json: &str) -> Option<Refused> {
         let mut value: Value = serde_json::from_str(json).ok()?;
         let status = u16::try_from(value["status"].as_u64()?).ok()?;
@@ -186,17 +194,21 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Says in the log how a turn ended that is not done.
-    pub fn log(&self, message_id: &str) {
+    /// Says in the log how an attempt at a turn ended: a line each, without what was said.
+    pub fn log(&self, id: &str, session: Option<&str>, attempt: u32, began: Instant, bytes: usize) {
+        let (session, millis) =
+            (session.map_or("none".to_owned(), quoted), began.elapsed().as_millis());
+        let turn =
+            format!("turn {id} (session {session}, attempt {attempt}, {millis} ms, {bytes} bytes)");
         match self {
-            Outcome::Done => {}
+            Outcome::Done => log::info!("{turn} is done"),
             Outcome::Temporary(_)
             | Outcome::Crashed(_)
             | Outcome::Failed(_)
             | Outcome::Refused(_)
-            | Outcome::TimedOut => log::warn!("turn {message_id} did not end well: {self}"),
+            | Outcome::TimedOut => log::warn!("{turn} failed: {self}"),
             Outcome::ClientGone | Outcome::Cancelled | Outcome::Cut | Outcome::Short(_) => {
-                log::info!("turn {message_id} was ended: {self}");
+                log::info!("{turn} was ended: {self}");
             }
         }
     }

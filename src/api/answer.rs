@@ -39,6 +39,8 @@ pub struct Answer<'c> {
     begun: bool,
     /// What was sent are the words of the agent's own server.
     native: bool,
+    /// How many of the reply there were.
+    pub bytes: usize,
     way: Way<'c>,
 }
 
@@ -63,7 +65,7 @@ impl<'c> Answer<'c> {
             Way::Collecting(connection, request, String::new())
         };
         let (id, report) = (String::new(), Report::default());
-        Answer { shape, id, replayed: false, report, begun: false, native: false, way }
+        Answer { shape, id, replayed: false, report, begun: false, native: false, bytes: 0, way }
     }
 
     /// Whether pieces go out as they come.
@@ -138,6 +140,7 @@ impl<'c> Answer<'c> {
 
 impl Reply for Answer<'_> {
     fn piece(&mut self, text: &str) -> io::Result<()> {
+        self.bytes += text.len();
         if let Way::Collecting(_, _, whole) = &mut self.way {
             whole.push_str(text);
             return Ok(());
@@ -170,6 +173,9 @@ impl Native for Answer<'_> {
 
     fn object(&mut self, object: Value) -> io::Result<()> {
         self.native = true;
+        let text = ["/choices/0/delta/content", "/choices/0/message/content"];
+        let text = text.iter().find_map(|place| object.pointer(place)?.as_str());
+        self.bytes += text.map_or(0, str::len);
         if let Way::Collecting(_, _, whole) = &mut self.way {
             *whole = object.to_string();
             return Ok(());

@@ -154,15 +154,16 @@ impl Problem {
         if self.again { response.header("Retry-After", self.after.to_string()) } else { response }
     }
 
-    /// The same in the middle of a stream.
+    /// The same in the middle of a stream, which has no status any more.
     pub fn event(&self) -> String {
         if let Some(refused) = &self.upstream {
-            return format!(r#"{{"error":{}}}"#, refused.error);
+            return format!(r#"{{"error":{},"status":{}}}"#, refused.error, refused.status);
         }
         format!(
-            r#"{{"error":{{"message":{},"type":"server_error","param":null,"code":"{}"}}}}"#,
+            r#"{{"error":{{"message":{},"type":"server_error","param":null,"code":"{}"}},"status":{}}}"#,
             quoted(&self.message),
-            self.code
+            self.code,
+            self.status
         )
     }
 }

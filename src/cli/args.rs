@@ -12,7 +12,7 @@ use super::install::Options;
 use super::journal::Action;
 use super::message::Sending;
 use crate::exit::{Exit, Failure};
-use crate::name::Name;
+use crate::name::{Name, OWN_VARIABLE};
 
 /// A command line that makes sense.
 #[derive(Debug)]
@@ -38,10 +38,8 @@ pub enum Command {
         system: bool,
     },
     List(bool),
-    Logs {
-        follow: bool,
-        system: bool,
-    },
+    /// With arguments for journalctl.
+    Logs(bool, Vec<String>),
     /// `text`: `None` reads standard input.
     Send {
         session: Option<String>,
@@ -68,14 +66,15 @@ pub enum Command {
 pub fn from_environment() -> Result<Parsed, Failure> {
     let mut words = env::args_os();
     let called_by = words.next();
-    let profile = env::var_os("HERMES_PROFILE");
-    parse(called_by.as_deref(), words.collect(), profile.as_deref())
+    let variables = [OWN_VARIABLE, "HERMES_PROFILE"];
+    let profile = variables.map(|name| (name, env::var_os(name).unwrap_or_default()));
+    parse(called_by.as_deref(), words.collect(), &profile)
 }
 
 fn parse(
     called_by: Option<&OsStr>,
     mut words: Vec<OsString>,
-    profile: Option<&OsStr>,
+    profile: &[(&str, OsString)],
 ) -> Result<Parsed, Failure> {
     // What follows `--` is text, whatever it looks like.
     let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
@@ -84,8 +83,11 @@ fn parse(
     let helped = args.contains(["-h", "--help"]);
     let version = args.contains(["-V", "--version"]);
     let given: Option<String> = args.opt_value_from_str(["-p", "--profile"])?;
-    let config: Option<PathBuf> =
-        args.opt_value_from_os_str("--config", |path| std::path::absolute(path))?;
+    let config = match args.opt_value_from_os_str("--config", |path| std::path::absolute(path)) {
+        Ok(None) => args.opt_value_from_fn("--config", |path| std::path::absolute(path)),
+        config => config,
+    };
+    let config = config.map_err(|_| usage("--config takes a file, and got nothing", None))?;
     let set: Vec<String> = args.values_from_str("--set")?;
     if let Some(word) = set.iter().find(|word| !word.contains('=')) {
         let what = format!("--set {word:?} sets nothing: it takes section.key=value");
@@ -137,24 +139,33 @@ fn command(
         "restart" => Command::Restart(system),
         "status" => Command::Status { json, system },
         "list" => Command::List(json),
-        "logs" => Command::Logs { follow: args.contains(["-f", "--follow"]), system },
+        "logs" => {
+            let count: Option<usize> = number(args, LINES, "-n takes a number", "logs")?;
+            let since: Option<String> = args.opt_value_from_str("--since")?;
+            let which =
+                [count.map(|n| format!("-n{n}")), since.map(|time| format!("--since={time}"))];
+            let follow = args.contains(["-f", "--follow"]).then(|| "-f".to_owned());
+            Command::Logs(system, which.into_iter().flatten().chain(follow).collect())
+        }
         "send" => send(args, literal)?,
         "journal" => journal(args)?,
         "history" => {
-            let count = number(args, ["-n", "--lines"], "-n takes a number", "history")?;
+            let count = number(args, LINES, "-n takes a number", "history")?;
             Command::History { json, count }
         }
-        "config" => match word(args)?.as_deref() {
+        "config" => match word(args, topic)?.as_deref() {
             None => Command::Config(false),
             Some("check") => Command::Config(true),
             Some(other) => return Err(strange(other, Some(topic))),
         },
         "version" => Command::Version,
-        _ => Command::Help(topic_of(word(args)?)?),
+        _ => Command::Help(topic_of(word(args, topic)?)?),
     };
     refuse_flags(topic, &command, json, system, settings)?;
     Ok(command)
 }
+
+const LINES: [&str; 2] = ["-n", "--lines"];
 
 /// The commands that know `--json`, those that know `--system`, and those that `--config` and `--set`
 /// go with: `install` says itself that they hold for one run only.
@@ -222,7 +233,7 @@ fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> 
     };
     let sending = (sending != Sending::default()).then_some(sending);
     let text = match literal {
-        [] => word(args)?,
+        [] => word(args, "send")?,
         [text] => Some(text.to_string_lossy().into_owned()),
         _ => None,
     };
@@ -237,10 +248,11 @@ fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> 
 
 fn journal(args: &mut Arguments) -> Result<Command, Failure> {
     let id = |args: &mut Arguments| {
-        let id = word(args)?.filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        let id =
+            word(args, "journal")?.filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric()));
         id.ok_or_else(|| usage("it takes the id of a message", Some("journal")))
     };
-    Ok(Command::Journal(match word(args)?.as_deref() {
+    Ok(Command::Journal(match word(args, "journal")?.as_deref() {
         None => Action::Summary,
         Some("check") => Action::Check,
         Some("dump") => Action::Dump,
@@ -253,9 +265,17 @@ fn journal(args: &mut Arguments) -> Result<Command, Failure> {
     }))
 }
 
-/// The next free word, if there is one.
-fn word(args: &mut Arguments) -> Result<Option<String>, Failure> {
-    Ok(args.opt_free_from_str()?)
+/// The next free word, if there is one. A `-` alone is one.
+fn word(args: &mut Arguments, topic: &'static str) -> Result<Option<String>, Failure> {
+    let word: Option<String> = args.opt_free_from_str()?;
+    match word {
+        Some(option) if is_option(&option) => Err(strange(&option, Some(topic))),
+        word => Ok(word),
+    }
+}
+
+fn is_option(word: &str) -> bool {
+    word.starts_with('-') && word != "-"
 }
 
 /// The command that a word names, if one was given.
@@ -270,7 +290,12 @@ fn topic_of(word: Option<String>) -> Result<Option<&'static str>, Failure> {
 }
 
 fn strange(word: &str, topic: Option<&'static str>) -> Failure {
-    usage(&format!("{word:?} is not understood here"), topic)
+    if !is_option(word) {
+        return usage(&format!("{word:?} is not understood here"), topic);
+    }
+    let near = help::nearest_option(word, topic).map(|near| format!("; did you mean {near:?}?"));
+    let text = if topic == Some("send") { "; after -- it is text" } else { "" };
+    usage(&format!("unknown option {word:?}{}{text}", near.unwrap_or_default()), topic)
 }
 
 impl From<pico_args::Error> for Failure {
@@ -292,7 +317,7 @@ mod tests {
 
     fn parse_words(words: &str) -> Result<Parsed, String> {
         let words = words.split_whitespace().map(OsString::from).collect();
-        parse(Some(OsStr::new("hermes-gateway")), words, None).map_err(|failure| {
+        parse(Some(OsStr::new("hermes-gateway")), words, &[]).map_err(|failure| {
             assert_eq!(failure.exit, Exit::Usage);
             assert!(!failure.message.contains('\n'), "one line: {failure}");
             failure.message
@@ -364,6 +389,70 @@ mod tests {
             ("journal chek", "chek"),
         ] {
             assert!(parse_words(words).unwrap_err().contains(expected), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_word_that_looks_like_an_option_is_one() {
+        for (topic, ..) in help::PAGES {
+            for option in ["--asnyc", "-x", "--no-such"] {
+                for words in [format!("{topic} {option}"), format!("{topic} {option} hi")] {
+                    let error = parse_words(&words).unwrap_err();
+                    let unknown = format!("unknown option {option:?}");
+                    assert!(error.contains(&unknown), "{words:?}: {error}");
+                }
+            }
+        }
+        for (words, expected) in [
+            ("send --asnyc hi", "did you mean \"--async\"?; after -- it is text"),
+            ("send hi --async --sesion s", "did you mean \"--session\""),
+            ("send --follow", "unknown option \"--follow\""),
+            ("send --result 01J --wiat", "did you mean \"--wait\""),
+            ("send -1", "unknown option \"-1\""),
+            ("journal --al retry", "unknown option \"--al\""),
+            ("journal retry --al", "unknown option \"--al\""),
+            ("status --jsno", "did you mean \"--json\""),
+            ("--asnyc send hi", "unknown option \"--asnyc\""),
+            ("stop --porfile a", "did you mean \"--profile\""),
+        ] {
+            let error = parse_words(words).unwrap_err();
+            assert!(error.contains(expected), "{words:?}: {error}");
+        }
+        let Command::Send { text, .. } = command("send -s a -- --asnyc") else { panic!() };
+        assert_eq!(text.as_deref(), Some("--asnyc"));
+        let Command::Send { text, .. } = command("send --async -") else { panic!() };
+        assert_eq!(text, None);
+    }
+
+    #[test]
+    fn a_value_stands_behind_its_option_or_in_the_same_word() {
+        let history = Command::History { json: false, count: Some(1) };
+        for words in ["history -n 1", "history -n1", "history -n=1", "history --lines=1"] {
+            assert_eq!(command(words), history, "{words}");
+        }
+        for words in ["send -s work hi", "send -swork hi", "send --session=work hi"] {
+            let Command::Send { session, .. } = command(words) else { panic!() };
+            assert_eq!(session.as_deref(), Some("work"), "{words}");
+        }
+        let logs = |words| match command(words) {
+            Command::Logs(false, words) => words.join(" "),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(logs("logs -f -n3 --since=-1h"), "-n3 --since=-1h -f");
+        assert_eq!(logs("logs --follow --since today"), "--since=today -f");
+        assert_eq!(logs("logs"), "");
+        let parsed = parse_words("--set=a.b=c=d -pcoder config --config=x=y").unwrap();
+        assert_eq!((parsed.name.as_str(), &parsed.set[0][..]), ("coder", "a.b=c=d"));
+        assert!(parsed.config.unwrap().ends_with("x=y"));
+        for (words, expected) in [
+            ("send -s", "'-s' option doesn't have"),
+            ("history --lines", "'--lines' option doesn't have"),
+            ("logs -n x", "-n takes a number"),
+            ("--config= config", "--config takes a file"),
+            ("config --config", "--config takes a file"),
+        ] {
+            let error = parse_words(words).unwrap_err();
+            assert!(error.contains(expected), "{words:?}: {error}");
         }
     }
 

@@ -6,7 +6,7 @@ use crate::exit::{Exit, Failure};
 /// Name, one line for the overview, and the page.
 type Page = (&'static str, &'static str, &'static str);
 
-const PAGES: [Page; 15] = [
+pub const PAGES: [Page; 15] = [
     ("run", "run the gateway in the foreground (also what no command means)", RUN),
     ("install", "write and enable its systemd unit", INSTALL),
     ("uninstall", "stop it and remove its unit", UNINSTALL),
@@ -32,6 +32,14 @@ pub fn topic(word: &str) -> Option<&'static str> {
 /// The command that a mistyped word may have meant.
 pub fn nearest(word: &str) -> Option<&'static str> {
     crate::config::nearest(word, PAGES.iter().map(|page| page.0))
+}
+
+/// The option that a mistyped one may have meant: one of the command's page, or of every command.
+pub fn nearest_option(word: &str, topic: Option<&str>) -> Option<&'static str> {
+    let page = PAGES.iter().find(|page| Some(page.0) == topic).map_or("", |page| page.2);
+    let words = page.split(|c: char| c.is_whitespace() || "[](),".contains(c));
+    let all = ["--profile", "--config", "--set", "--help", "--version"];
+    crate::config::nearest(word, words.filter(|word| word.starts_with("--")).chain(all))
 }
 
 /// Prints the overview or a command's page.
@@ -145,11 +153,13 @@ All gateways of this user that have a configuration, a unit or state.
 ";
 
 const LOGS: &str = "\
-Usage: hermes-gateway [-p NAME] logs [-f] [--system]
+Usage: hermes-gateway [-p NAME] logs [-f] [-n N] [--since TIME] [--system]
 
 Shows the log of the gateway's unit with journalctl.
 
   -f, --follow   go on as it grows
+  -n, --lines N  only the last N lines
+  --since TIME   only what is newer, as in \"2026-11-22 18:54\", \"-1h\" or \"today\"
 ";
 
 const SEND: &str = "\
@@ -161,7 +171,7 @@ Messages of one session are answered one after the other, and are kept until
 they are: a kill or a power cut does not lose them.
 
   -s, --session KEY   the session (free text up to 256 bytes)
-  --async             print the message's id when it is accepted, and return
+  --async             return when it is accepted; only its id goes to stdout
   --result ID         print the reply of such a message; 75: not there yet
   -w, --wait SECONDS  wait for it
   --deliver NAME      send the reply to [deliver.NAME] of the configuration

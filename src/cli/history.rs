@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::table::table;
-use super::{Context, moment, owner, say};
+use super::{Context, moment, owner, say, say_wrapped};
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
 use crate::text::escaped;
@@ -21,30 +21,37 @@ pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit,
         return Ok(Exit::Planned);
     }
     let shown = &stops[stops.len().saturating_sub(count.unwrap_or(stops.len()))..];
-    let lines = || shown.iter().map(|stop| format!("{stop}\n")).collect();
-    say(&if json { lines() } else { as_table(shown) })
+    let lines = || shown.iter().map(|stop| format!("{stop}\n")).collect::<String>();
+    if json { say(&lines()) } else { say_wrapped(&as_table(shown), 4) }
 }
 
+/// A row a run, with who sent the signal and the reason in a line below.
 fn as_table(stops: &[Value]) -> String {
     if stops.is_empty() {
         return String::new();
     }
-    let head = ["TIME", "VERDICT", "SIGNAL", "SENDER", "EXIT", "DRAIN", "TURNS", "REASON"];
+    let head = ["TIME (UTC)", "VERDICT", "SIGNAL", "EXIT", "DRAIN", "TURNS"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(stops.iter().map(|stop| {
         let drain = stop["drain_ms"].as_u64().map(Duration::from_millis);
         vec![
-            moment::shown(stop["time"].as_str().unwrap_or("-")),
+            moment::shown(stop["time"].as_str().unwrap_or("-")).trim_end_matches(" UTC").to_owned(),
             word(&stop["verdict"]),
             word(&stop["signal"]),
-            sender(stop).unwrap_or_else(|| "-".to_owned()),
             word(&stop["exit"]),
             drain.map_or_else(|| "-".to_owned(), moment::fine),
             turns(stop).unwrap_or_else(|| "-".to_owned()),
-            word(&stop["reason"]),
         ]
     }));
-    table(&rows)
+    let why = |stop: &Value| {
+        let sender = sender(stop).map(|sender| sender + ": ").unwrap_or_default();
+        format!("    {sender}{}\n", word(&stop["reason"]))
+    };
+    let rows = table(&rows);
+    let lines = rows.split_inclusive('\n').map(str::to_owned);
+    // The head has none.
+    let below = std::iter::once(String::new()).chain(stops.iter().map(why));
+    lines.zip(below).map(|(row, below)| row + &below).collect()
 }
 
 /// One record: `2026-11-22 18:54:55 UTC, 2 min ago: planned, SIGTERM from systemd[7] uid 0, exit 0`.
@@ -116,15 +123,14 @@ mod tests {
     #[test]
     fn lines_up() {
         let expected = "\
-TIME                     VERDICT               SIGNAL   SENDER               EXIT  DRAIN  TURNS      REASON
-1994-11-06 08:49:37 UTC  ended without a word  -        -                    -     -      -          SIGKILL
-1994-11-06 08:50:37 UTC  external              SIGTERM  ba\\u{a}sh[7] uid 1000  143   2.4 s  2 (1 cut)  a signal
+TIME (UTC)           VERDICT               SIGNAL   EXIT  DRAIN  TURNS
+1994-11-06 08:49:37  ended without a word  -        -     -      -
+    SIGKILL
+1994-11-06 08:50:37  external              SIGTERM  143   2.4 s  2 (1 cut)
+    ba\\u{a}sh[7] uid 1000: a signal
 ";
-        let unpadded = |text: &str| -> Vec<String> {
-            let lines = text.lines();
-            lines.map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
-        };
-        assert_eq!(unpadded(&as_table(&stops())), unpadded(expected));
+        assert_eq!(as_table(&stops()), expected);
+        assert!(expected.lines().all(|line| line.len() <= 80));
         assert_eq!(as_table(&[]), "");
     }
 

@@ -7,11 +7,11 @@ use super::control::{Contact, knock};
 use super::message::ask;
 use super::send::open;
 use super::table::table;
-use super::{Context, config, moment, print, say};
+use super::{Context, config, moment, owner, print, say, say_wrapped};
 use crate::agent::Agent;
 use crate::exit::{Exit, Failure};
 use crate::journal::record::{Record, Step};
-use crate::journal::{Damage, FileJournal, NAME, Report, inspect, repair};
+use crate::journal::{Damage, FileJournal, NAME, Report, inspect, repair, saved};
 use crate::lifecycle::instance::Instance;
 use crate::limits::{CONTROL_PATIENCE, MAX_JOURNAL_ROWS};
 use crate::session::book::{Book, Entry};
@@ -22,6 +22,8 @@ use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
 use crate::text::escaped;
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -59,6 +61,24 @@ impl From<Damage> for Failure {
     }
 }
 
+/// The journal's file.
+///
+/// # Errors
+/// `Failed` before the first run, which makes it.
+fn file(context: &Context) -> Result<PathBuf, Failure> {
+    let (dir, path) = (&context.dirs.state, context.dirs.state.join(NAME));
+    let missing = path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
+    // One that was removed, and has a copy that was saved, is no new one.
+    if missing && saved(dir).unwrap_or_default().is_empty() {
+        owner::refuse_foreign(context, "journal")?;
+        let path = path.display();
+        let words =
+            format!("there is no journal at {path} yet: the gateway makes it when it starts");
+        return Err(Failure::failed(words));
+    }
+    Ok(path)
+}
+
 /// Takes each record that is read into the book.
 fn into_book(book: &mut Book) -> impl FnMut(u64, &str) -> Result<(), String> {
     |number, json| book.apply(number, &Record::parse(json)?, json.len())
@@ -67,7 +87,7 @@ fn into_book(book: &mut Book) -> impl FnMut(u64, &str) -> Result<(), String> {
 /// What the records add up to.
 fn read(context: &Context) -> Result<(Book, Report), Failure> {
     let mut book = Book::default();
-    let report = inspect(&context.dirs.state.join(NAME), &mut into_book(&mut book))?;
+    let report = inspect(&file(context)?, &mut into_book(&mut book))?;
     Ok((book, report))
 }
 
@@ -86,7 +106,7 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
     let mut rows = Vec::new();
     for (id, entry) in book.entries().filter(|(_, entry)| open(entry)).take(MAX_JOURNAL_ROWS) {
         if rows.is_empty() {
-            let head = ["message", "session", "turn", "accepted", "delivery"];
+            let head = ["message", "session", "turn", "accepted (UTC)", "delivery"];
             rows.push(head.map(str::to_owned).to_vec());
         }
         let session = entry.who.session.as_deref().unwrap_or("-");
@@ -98,13 +118,13 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
             id.to_string(),
             escaped(session, false),
             entry.turn.word().to_owned(),
-            moment::shown(&rfc3339(entry.at)),
+            moment::shown(&rfc3339(entry.at)).trim_end_matches(" UTC").to_owned(),
             escaped(&delivery.unwrap_or_default(), false),
         ]);
     }
     text += &table(&rows);
     text += &failures(context, &book)?;
-    say(&text)
+    say_wrapped(&text, 4)
 }
 
 /// Why turns wait and why others failed: the last error of each, in a line of its own.
@@ -124,7 +144,7 @@ fn failures(context: &Context, book: &Book) -> Result<String, Failure> {
         return Ok(String::new());
     }
     rows.sort_unstable();
-    inspect(&context.dirs.state.join(NAME), &mut |number, json| {
+    inspect(&file(context)?, &mut |number, json| {
         if let Ok(at) = rows.binary_search_by_key(&number, |(outcome, _)| *outcome) {
             let error = match Record::parse(json)? {
                 Record::Step { step: Step::Failed(error, _), .. } => error,
@@ -157,7 +177,7 @@ fn check(context: &Context) -> Result<Exit, Failure> {
 
 fn dump(context: &Context) -> Result<Exit, Failure> {
     let mut printed = Ok(());
-    let result = inspect(&context.dirs.state.join(NAME), &mut |number, json| {
+    let result = inspect(&file(context)?, &mut |number, json| {
         printed = print(&format!("{number} {}\n", escaped(json, false)));
         if printed.is_ok() { Ok(()) } else { Err("its reader went away".to_owned()) }
     });
@@ -183,6 +203,7 @@ fn compact(context: &Context) -> Result<Exit, Failure> {
 }
 
 fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
+    file(context)?;
     let _held = Instance::take(&context.name, &context.dirs)?;
     let loaded = config::load(context)?;
     let cap = loaded.config.limits.max_journal as u64;
@@ -201,6 +222,7 @@ fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
 }
 
 fn mend(context: &Context) -> Result<Exit, Failure> {
+    file(context)?;
     let _held = Instance::take(&context.name, &context.dirs)?;
     let mut book = Book::default();
     let repaired = repair(&context.dirs.state, &mut into_book(&mut book))?;

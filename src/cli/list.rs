@@ -44,7 +44,7 @@ fn some_keys(mut status: Value) -> Value {
 fn as_table(gateways: &[Value]) -> String {
     let mut rows = vec![["NAME", "STATE", "PID", "LISTEN", "UNIT"].map(str::to_owned).to_vec()];
     rows.extend(gateways.iter().map(|gateway| {
-        ["name", "state", "pid", "listen", "unit"].map(|key| word(&gateway[key])).to_vec()
+        ["name", "state", "pid", "listen", "unit_scope"].map(|key| word(&gateway[key])).to_vec()
     }));
     table(&rows)
 }
@@ -124,6 +124,13 @@ mod tests {
             as_table(&gateways),
             "NAME  STATE    PID  LISTEN       UNIT\na     running  7    127.0.0.1:1  -\n"
         );
+        let longest = json!({
+            "name": "a-long-name-of-a-gateway", "state": "unresponsive", "pid": 4194304,
+            "listen": "127.0.0.1:18642", "unit_scope": "system",
+        });
+        let table = as_table(&[longest]);
+        assert!(table.ends_with("  system\n"), "{table}");
+        assert!(table.lines().all(|line| line.len() <= 80), "{table}");
         let status = json!({ "name": "a", "last_stop": {}, "pid": null });
         let some = some_keys(status);
         assert_eq!(some["name"], "a");

@@ -3,15 +3,17 @@
 use super::{Context, config, unit};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
+use crate::lifecycle::instance::{Probe, probe};
+use crate::text::escaped;
 
-/// Replaces this process by journalctl.
-pub fn logs(context: &Context, follow: bool, system: bool) -> Result<Exit, Failure> {
+/// Replaces this process by journalctl. `which`: further arguments for it.
+pub fn logs(context: &Context, system: bool, which: Vec<String>) -> Result<Exit, Failure> {
     let Some(unit) = unit::find(context, system) else {
         return Err(Failure::failed(elsewhere(context)));
     };
     let failed = |e: std::io::Error| Failure::cannot("run journalctl", &e);
     let journalctl = unit.journalctl().map_err(failed)?.args(["--unit", &unit.name]);
-    Err(failed(journalctl.args(follow.then_some("--follow")).replace_us()))
+    Err(failed(journalctl.args(which).replace_us()))
 }
 
 fn elsewhere(context: &Context) -> String {
@@ -22,9 +24,20 @@ fn elsewhere(context: &Context) -> String {
             "{unit} is not installed; log.target is \"syslog\": the log is with the other system \
              logs, /var/log/syslog or `journalctl -t hermes-gateway`"
         ),
-        Ok(LogTarget::Auto | LogTarget::Stderr | LogTarget::Journal) | Err(_) => format!(
-            "{unit} is not installed; a gateway in the foreground writes its log to its standard \
-             error: look where it was started"
-        ),
+        Ok(LogTarget::Auto | LogTarget::Stderr | LogTarget::Journal) | Err(_) => {
+            let place = stderr_of_ours(context).unwrap_or("look where it was started".to_owned());
+            format!(
+                "{unit} is not installed; a gateway in the foreground writes its log to its standard \
+                 error: {place}"
+            )
+        }
     }
+}
+
+/// Where the running gateway's standard error goes.
+fn stderr_of_ours(context: &Context) -> Option<String> {
+    let Probe::Held { holder, .. } = probe(&context.dirs).ok()? else { return None };
+    let pid = holder?.pid;
+    let file = std::fs::read_link(format!("/proc/{pid}/fd/2")).ok()?;
+    Some(format!("that of pid {pid} is {}", escaped(&file.display().to_string(), false)))
 }

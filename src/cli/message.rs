@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::send::{broken, lines, open, print_reply, read_text, refused};
+use super::send::{broken, exit_for, lines, open, print_reply, read_text, refused};
 use super::{Context, say};
 use crate::exit::{Exit, Failure};
 use crate::http::Client;
@@ -51,11 +51,13 @@ pub fn send(
     if !sending.detached {
         return result(&mut client, &id, LONGEST_REPLY);
     }
-    let words = match (sent["position"].as_u64(), sent["status"].as_str()) {
-        (Some(position), _) => format!("accepted {id}, position {position}"),
-        (None, status) => format!("accepted {id}, {}", status.unwrap_or("known")),
+    let place = match (sent["position"].as_u64(), sent["status"].as_str()) {
+        (Some(position), _) => format!("position {position}"),
+        (None, status) => escaped(status.unwrap_or("known"), false),
     };
-    say(&format!("{}\n", escaped(&words, false)))
+    // The id alone goes where `--result "$(…)"` reads it.
+    eprintln!("hermes-gateway: accepted, {place}");
+    say(&format!("{}\n", escaped(&id, false)))
 }
 
 /// Prints the reply of a message, waiting for it at most so long.
@@ -76,7 +78,8 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
         let target = format!("/v1/messages/{id}?wait={seconds}");
         let message = ask(client, "GET", &target, &[], None)?;
         let error = lines(message["error"].as_str().unwrap_or("no reason is known"));
-        let failed = |how| Err(Failure::failed(format!("message {id}{how}: {error}")));
+        let exit = exit_for(message["error_status"].as_u64());
+        let failed = |how| Err(Failure::new(exit, format!("message {id}{how}: {error}")));
         match message["status"].as_str() {
             Some("done") => match message["reply"].as_str() {
                 Some(reply) => return print_reply(reply),

@@ -28,7 +28,7 @@ mod table;
 mod uninstall;
 mod unit;
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,7 +104,7 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
         (Command::Restart(system), _) => start::restart(&context, system),
         (Command::Status { json, system }, _) => status::show(&context, json, system),
         (Command::List(json), _) => list::show(&context, json),
-        (Command::Logs { follow, system }, _) => logs::logs(&context, follow, system),
+        (Command::Logs(system, which), _) => logs::logs(&context, system, which),
         (Command::Send { session, text, sending: None }, _) => {
             send::send(&context, session.as_deref(), text)
         }
@@ -125,6 +125,11 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
 pub fn say(text: &str) -> Result<Exit, Failure> {
     let mut out = io::stdout().lock();
     printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// The same; on a terminal lines that are too long for it are broken, and indented by so much.
+pub fn say_wrapped(text: &str, indent: usize) -> Result<Exit, Failure> {
+    if io::stdout().is_terminal() { say(&table::wrapped(text, indent)) } else { say(text) }
 }
 
 /// Prints to stdout.

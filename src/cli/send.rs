@@ -29,9 +29,7 @@ pub fn send(
     let terminal = io::stdout().is_terminal();
     let mut printer = Printer::new(io::stdout().lock(), terminal);
     let result = converse(&mut client, session, &text, &mut printer);
-    // The error's line must not begin in the middle of the reply's last one.
-    let ended = printer.end();
-    result.and_then(|_| printed(ended))
+    printer.finish(result)
 }
 
 /// The text of a message: the one that was given, or what standard input has.
@@ -45,7 +43,8 @@ pub fn read_text(context: &Context, text: Option<String>) -> Result<String, Fail
 pub fn print_reply(text: &str) -> Result<Exit, Failure> {
     let terminal = io::stdout().is_terminal();
     let mut printer = Printer::new(io::stdout().lock(), terminal);
-    printed(printer.print(text).and_then(|()| printer.end()))
+    let result = printed(printer.print(text));
+    printer.finish(result)
 }
 
 pub fn check_session(session: Option<&str>) -> Result<(), Failure> {
@@ -142,7 +141,7 @@ fn read_event(data: &str) -> Result<Option<String>, Failure> {
     let value: Value = serde_json::from_slice(data.as_bytes())
         .map_err(|e| Failure::failed(format!("the gateway's answer is not JSON: {e}")))?;
     if value["error"].is_object() {
-        return Err(problem(None, &value["error"]));
+        return Err(problem(value["status"].as_u64(), &value["error"]));
     }
     let text = value.pointer("/choices/0/delta/content").and_then(Value::as_str);
     Ok(Some(text.unwrap_or_default().to_owned()))
@@ -154,28 +153,25 @@ pub fn refused(answer: Answer<'_, '_>, deadline: Instant) -> Failure {
     let seconds = answer.header("Retry-After").map(lines);
     let body = answer.body(MAX_ERROR_BODY, deadline).unwrap_or_default();
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let mut failure = problem(Some(status), &value["error"]);
+    let mut failure = problem(Some(status.into()), &value["error"]);
     if let Some(seconds) = seconds {
         failure.message += &format!(" (it suggests to wait {seconds} s)");
     }
     failure
 }
 
-/// 75 where the same may succeed later, as EX_TEMPFAIL has it.
-fn problem(status: Option<u16>, error: &Value) -> Failure {
-    let code = error["code"].as_str().unwrap_or("");
-    // In the middle of a stream there is no status, and the code tells.
-    let again = match status {
-        Some(status) => matches!(status, 429 | 503 | 507),
-        None => matches!(code, "gateway_stopping" | "agent_unavailable" | "no_turn"),
-    };
-    let exit = if again { Exit::Restart } else { Exit::Failed };
+/// 75 where the same may succeed later, as EX_TEMPFAIL has it; alike for every way to send a message.
+pub fn exit_for(status: Option<u64>) -> Exit {
+    if matches!(status, Some(429 | 503 | 507)) { Exit::Restart } else { Exit::Failed }
+}
+
+fn problem(status: Option<u64>, error: &Value) -> Failure {
     let message = match (error["message"].as_str(), status) {
         (Some(message), _) => lines(message),
         (None, Some(status)) => format!("the gateway answered with status {status}"),
         (None, None) => "the gateway ended the reply with an error".to_owned(),
     };
-    Failure::new(exit, message)
+    Failure::new(exit_for(status), message)
 }
 
 pub fn broken(error: &Error) -> Failure {
@@ -203,20 +199,32 @@ struct Printer<W: Write> {
     terminal: bool,
     /// What was printed last ended its line.
     at_line_start: bool,
+    empty: bool,
 }
 
 impl<W: Write> Printer<W> {
     fn new(out: W, terminal: bool) -> Printer<W> {
-        Printer { out, terminal, at_line_start: true }
+        Printer { out, terminal, at_line_start: true, empty: true }
     }
 
     fn print(&mut self, text: &str) -> io::Result<()> {
         let safe = if self.terminal { &lines(text) } else { text };
         if let Some(last) = safe.chars().next_back() {
             self.at_line_start = last == '\n';
+            self.empty = false;
         }
         self.out.write_all(safe.as_bytes())?;
         self.out.flush()
+    }
+
+    fn finish(mut self, result: Result<Exit, Failure>) -> Result<Exit, Failure> {
+        // The error's line must not begin in the middle of the reply's last one.
+        let ended = self.end();
+        let exit = result.and_then(|_| printed(ended))?;
+        if self.empty {
+            eprintln!("hermes-gateway: the agent gave an empty reply");
+        }
+        Ok(exit)
     }
 
     /// Ends the last line if the reply did not.
@@ -302,7 +310,8 @@ mod tests {
     #[test]
     fn errors_in_the_middle() {
         let event = |code: &str| {
-            let error = json!({ "error": { "message": "No.", "code": code } });
+            let status = if code == "agent_failed" { 502 } else { 503 };
+            let error = json!({ "error": { "message": "No.", "code": code }, "status": status });
             format!("{HEAD}{}data: {error}\n\n", delta("half"))
         };
         let (printed, result, _) = talk(&event("agent_failed"), true);
@@ -310,6 +319,10 @@ mod tests {
         assert_eq!(failure(result), (1, "No.".to_owned()));
         let (_, result, _) = talk(&event("gateway_stopping"), true);
         assert_eq!(failure(result).0, 75);
+        // The words are the upstream's own, and the status says what they mean.
+        let error = r#"data: {"error":{"message":"slow down","code":"own"},"status":429}"#;
+        let (_, result, _) = talk(&format!("{HEAD}{error}\n\n"), true);
+        assert_eq!(failure(result), (75, "slow down".to_owned()));
         // The end without [DONE], and nothing at all.
         for cut in [format!("{HEAD}{}", delta("half")), String::new()] {
             let (_, result, _) = talk(&cut, true);

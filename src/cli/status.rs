@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::report::{Report, UnitReport, gather};
 use super::state::Facts;
-use super::{Context, history, moment, owner, print};
+use super::{Context, history, moment, owner, say, say_wrapped};
 use crate::exit::{Exit, Failure};
 use crate::limits::{CONTROL_PATIENCE, MAX_UNIT_FILE};
 use crate::sys::fs::read_any;
@@ -16,6 +16,8 @@ use crate::systemd::systemctl::Systemctl;
 use crate::text::escaped;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Where values begin: behind a label of at most nine letters and two spaces.
+const INDENT: usize = 11;
 
 /// Prints it, and exits as LSB has it.
 pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure> {
@@ -23,7 +25,11 @@ pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure
     if let Some(unit) = &mut report.unit {
         unit.current = is_current(context, unit);
     }
-    print(&if json { format!("{}\n", to_json(&report)) } else { to_text(&report, moment::now()) })?;
+    if json {
+        say(&format!("{}\n", to_json(&report)))?;
+    } else {
+        say_wrapped(&to_text(&report, moment::now()), INDENT)?;
+    }
     Ok(report.state.exit())
 }
 

@@ -21,9 +21,47 @@ pub fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// How wide a terminal is that nobody has made wider.
+const WIDTH: usize = 80;
+
+/// Breaks lines that are too long between two words; what follows is indented by so much.
+pub fn wrapped(text: &str, indent: usize) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        let mut at = 0;
+        for (n, word) in line.split(' ').enumerate() {
+            let length = word.chars().count();
+            if at > indent && at + 1 + length > WIDTH {
+                out += "\n";
+                out += &" ".repeat(indent);
+                at = indent;
+            } else if n > 0 {
+                out += " ";
+                at += 1;
+            }
+            out += word;
+            at += length;
+        }
+        out += "\n";
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_lines_are_broken_between_words() {
+        let long = "x".repeat(100);
+        assert_eq!(wrapped("  a  b\n\n", 4), "  a  b\n\n");
+        assert_eq!(wrapped(&format!("    {long} a"), 4), format!("    {long}\n    a\n"));
+        let words = format!("  label  {}", "word ".repeat(40));
+        let text = wrapped(words.trim_end(), 9);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.lines().skip(1).all(|line| line.starts_with("         word")), "{text}");
+        assert_eq!(text.split_whitespace().count(), 41);
+    }
 
     #[test]
     fn columns_line_up() {

@@ -123,7 +123,7 @@ pub fn variable(name: &str) -> Result<String, String> {
 }
 
 /// What the gateway tells an agent about its turn, and a target's command about a reply.
-const OWN: [&str; 8] = [
+const OWN: [&str; 9] = [
     "HERMES_SESSION",
     "HERMES_MESSAGE_ID",
     "HERMES_ATTEMPT",
@@ -132,6 +132,7 @@ const OWN: [&str; 8] = [
     "HERMES_ATTACHMENTS",
     "HERMES_INSTRUCTIONS",
     "HERMES_MARK",
+    "HERMES_GATEWAY_PROFILE",
 ];
 
 /// What systemd tells the gateway: a child that has it could speak in the gateway's name, or be
@@ -205,6 +206,7 @@ mod tests {
             "HERMES_ATTACHMENTS",
             "HERMES_DELIVERY_ID",
             "HERMES_MARK",
+            "HERMES_GATEWAY_PROFILE",
         ] {
             assert!(variable(bad).is_err(), "{bad:?}");
         }

@@ -1,16 +1,18 @@
 //! What a user in the foreground sees first: where it listens and what to try next.
 
 use std::env;
-use std::io;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
 
 use super::Plan;
 use super::startup::Started;
 use crate::limits::LOG_PATIENCE;
 use crate::logger;
+use crate::text::escaped;
 
-/// Prints the greeting, unless a service manager reads our output.
+/// Prints the greeting on a terminal. Elsewhere nobody reads it, and the log has what counts.
 pub fn greet(plan: &Plan, started: &Started) {
-    if env::var_os("NOTIFY_SOCKET").is_some() || env::var_os("JOURNAL_STREAM").is_some() {
+    if !io::stdout().is_terminal() {
         return;
     }
     let facts = &started.service.facts;
@@ -18,8 +20,11 @@ pub fn greet(plan: &Plan, started: &Started) {
         Some(file) => file.display().to_string(),
         None => format!("{} (not there: defaults)", plan.sources.file.display()),
     };
-    let called = env::args_os().next().map(|word| word.to_string_lossy().into_owned());
-    let called = called.unwrap_or_else(|| plan.name.command());
+    // By a name `PATH` leads to it; any other place holds from every directory if it is absolute.
+    let called = PathBuf::from(env::args_os().next().unwrap_or_else(|| "hermes-gateway".into()));
+    let place = std::path::absolute(&called).ok().filter(|_| called.components().count() > 1);
+    let called = shell_word(&place.unwrap_or(called));
+    let key = shell_word(&started.key_file);
     let profile = match plan.name.as_str() {
         "default" => String::new(),
         name => format!(" -p {name}"),
@@ -41,8 +46,14 @@ Ctrl-C stops it.
         name = facts.name,
         listen = facts.listen,
         agent = started.service.settings().agent.kind(),
-        key = started.key_file.display(),
     );
     // A greeting that nobody reads is no reason to stop.
     logger::write_within(io::stdout().lock(), &text, LOG_PATIENCE);
+}
+
+/// A path as a shell reads it.
+fn shell_word(path: &Path) -> String {
+    let text = escaped(&path.display().to_string(), false);
+    let plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

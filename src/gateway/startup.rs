@@ -123,7 +123,8 @@ fn service(
 /// holds: no other that runs on this machine has the same, and its next run has.
 fn serve(plan: &Plan) -> io::Result<()> {
     let state = fs::metadata(&plan.dirs.state)?;
-    plan.children.serve(&format!("{}-{:x}-{:x}", plan.name, state.dev(), state.ino()))
+    let mark = format!("{}-{:x}-{:x}", plan.name, state.dev(), state.ino());
+    plan.children.serve(plan.name.as_str(), &mark)
 }
 
 /// Opens the journal and reads it back.

@@ -22,7 +22,7 @@ pub struct Message {
     /// What its agent told beside it.
     pub report: Report,
     pub error: Option<String>,
-    /// That error as the agent's server put it.
+    /// That error as the agent's server put it, or as one whose turn may succeed another time.
     pub refused: Option<Refused>,
     /// What it waits for between two attempts.
     pub waiting: Option<Waiting>,
@@ -61,13 +61,14 @@ impl Message {
         });
         let deliveries: Vec<String> = deliveries.collect();
         format!(
-            r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"waiting":{},"deliveries":[{}]{}}}"#,
+            r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"error_status":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"waiting":{},"deliveries":[{}]{}}}"#,
             self.id,
             text(self.who.session.as_deref()),
             quoted(&self.who.principal),
             self.turn.word(),
             text(self.reply.as_deref()),
             text(self.error.as_deref()),
+            self.refused.as_ref().map_or_else(|| "null".to_owned(), |it| it.status.to_string()),
             self.attempts,
             rfc3339(self.created_at),
             text(time(self.finished_at).as_deref()),

@@ -93,6 +93,11 @@ impl Run {
         self.lock().text.clone()
     }
 
+    /// How many bytes of it there are.
+    pub fn bytes(&self) -> usize {
+        self.lock().text.len()
+    }
+
     /// What the agent has told of the attempt beside its text.
     pub fn report(&self) -> Report {
         self.lock().report.clone()

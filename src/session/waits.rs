@@ -116,7 +116,10 @@ impl Hub {
         let Some(next) = next else {
             let over = format!("{error} (attempt {}; agent.retry_for is over)", entry.attempts);
             let waited = !crash && !retry_for.is_zero();
-            return Step::Failed(if waited { over } else { error }, detail);
+            let error = if waited { over } else { error };
+            // Its sender is told the same as one whose message is not written down.
+            let detail = detail.unwrap_or_else(|| Refused::unavailable(&error).to_json());
+            return Step::Failed(error, Some(detail));
         };
         Step::Retry(Box::new(Retry {
             error,

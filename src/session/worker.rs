@@ -217,15 +217,17 @@ impl Hub {
 
     /// Writes down how an attempt ended; returns whose turn it is now.
     pub(super) fn conclude(self: &Arc<Self>, id: Id, outcome: Outcome) -> Vec<Id> {
-        outcome.log(&id.to_string());
         let (entry, run) = {
             let mut state = self.lock();
-            let run = state.runs.of(id);
-            match state.book.get(id).filter(|entry| !entry.turn.is_over()) {
-                Some(entry) => (entry.clone(), run),
-                // It was taken back while it ran, and its agent has ended by now.
-                None => return self.let_go(&mut state, id),
-            }
+            (state.book.get(id).cloned(), state.runs.of(id))
+        };
+        let session = entry.as_ref().and_then(|entry| entry.who.session.as_deref());
+        let attempt = entry.as_ref().map_or(0, |entry| entry.attempts);
+        let began = run.began().unwrap_or_else(Instant::now);
+        outcome.log(&id.to_string(), session, attempt, began, run.bytes());
+        let Some(entry) = entry.filter(|entry| !entry.turn.is_over()) else {
+            // It was taken back while it ran, and its agent has ended by now.
+            return self.let_go(&mut self.lock(), id);
         };
         let (n, at) = (entry.attempts, self.stamp());
         let step = match outcome {

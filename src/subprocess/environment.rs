@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use crate::named::ByName;
 
 /// What any program may need to find its files, its language and its time zone; none of it secret.
-const ALLOWED: [&str; 13] = [
+const ALLOWED: [&str; 16] = [
     "HOME",
     "USER",
     "LOGNAME",
@@ -21,6 +21,9 @@ const ALLOWED: [&str; 13] = [
     "LC_COLLATE",
     "TZ",
     "TMPDIR",
+    "XDG_CONFIG_HOME",
+    "XDG_STATE_HOME",
+    "XDG_RUNTIME_DIR",
 ];
 
 /// The allow list, `pass_env` and `env`. Later ones win where a name comes twice.

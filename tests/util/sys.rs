@@ -201,3 +201,21 @@ pub fn raise_descriptors() {
     }
     assert!(limits.rlim_max >= 18_000, "the hard limit on descriptors is {}", limits.rlim_max);
 }
+
+/// A terminal: our end of it, and the one for a program (pty(7)).
+pub fn terminal() -> io::Result<(File, File)> {
+    let (mut ours, mut theirs) = (0, 0);
+    let (name, settings, size) = (std::ptr::null_mut(), std::ptr::null(), std::ptr::null());
+    // SAFETY: both numbers are ours to be written, and the rest may be null.
+    check(unsafe { libc::openpty(&raw mut ours, &raw mut theirs, name, settings, size) })?;
+    let file = |number| {
+        // SAFETY: openpty has just made both, and nobody else has them.
+        File::from(unsafe { OwnedFd::from_raw_fd(number) })
+    };
+    let files = (file(ours), file(theirs));
+    for end in [&files.0, &files.1] {
+        // SAFETY: fcntl with F_SETFD takes plain numbers.
+        check(unsafe { libc::fcntl(end.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    }
+    Ok(files)
+}
