@@ -1,7 +1,7 @@
 //! The sections that operators name themselves, `[deliver.NAME]` and `[keys.NAME]`, and their keys.
 
 use super::schema::{Field, Key};
-use super::{ClientKey, Target, names};
+use super::{ClientKey, Target, Url, names};
 use crate::limits;
 
 /// A section of sections, each with a name of the operator's.
@@ -81,7 +81,7 @@ pub static TARGET_KEYS: &[Key<Target>] = &[
     },
     Key {
         name: "url",
-        field: |c| Field::Url(&mut c.url),
+        field: |c| Field::Url(&mut c.url, Url::parse),
         example: "\"https://example.org/hook\"",
         help: "A callback: where each reply is posted to.",
     },

@@ -25,8 +25,8 @@ pub enum Field<'a> {
     Address(&'a mut SocketAddr),
     /// A path; the empty string stands for `None`.
     Path(&'a mut Option<PathBuf>),
-    /// The same for a URL.
-    Url(&'a mut Option<Url>),
+    /// The same for a URL, as this reads it.
+    Url(&'a mut Option<Url>, fn(&str) -> Result<Url, String>),
     /// A list of strings, each put into its final form, or refused with a reason, by the check.
     List(&'a mut Vec<String>, fn(&str) -> Result<String, String>),
     /// A string that the check takes; the empty one is always good.
@@ -111,9 +111,9 @@ static AGENT: &[Key] = &[
     },
     Key {
         name: "url",
-        field: |c| Field::Url(&mut c.agent.url),
+        field: |c| Field::Url(&mut c.agent.url, Url::base),
         example: "\"http://127.0.0.1:11434/v1\"",
-        help: "Base of an OpenAI-compatible server; alone it means kind = \"upstream\".",
+        help: "Base of an OpenAI-compatible server, \"/v1\" if no path is given; alone: kind = \"upstream\".",
     },
     Key {
         name: "key_file",
