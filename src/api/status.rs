@@ -83,7 +83,7 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         Condition::Degraded(why) | Condition::Broken(why) => Some(why),
     };
     let body = format!(
-        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"waiting":{waits},"degraded":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
+        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"waiting":{waits},"degraded":{},"warnings":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
         facts.name,
         env!("CARGO_PKG_VERSION"),
         Pid::own(),
@@ -97,6 +97,7 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         number(turns.map(|(running, _, _)| running)),
         number(turns.map(|(_, waiting, _)| waiting)),
         degraded.map_or_else(|| "null".to_owned(), |why| quoted(&why)),
+        serde_json::Value::from(service.warnings().clone()),
         of(|c| c.queued),
         of(|c| c.running),
         of(|c| c.kept),

@@ -91,10 +91,8 @@ impl Url {
         let (path, query) = url.target.split_at(url.target.find('?').unwrap_or(url.target.len()));
         for endpoint in ["/chat/completions", "/completions", "/responses"] {
             if let Some(base) = path.trim_end_matches('/').strip_suffix(endpoint) {
-                let (origin, slash) = (url.origin(), if base.is_empty() { "/" } else { base });
-                return Err(format!(
-                    "it must end before {endpoint} (write \"{origin}{slash}{query}\")"
-                ));
+                let (at, base) = (url.origin(), if base.is_empty() { "/" } else { base });
+                return Err(format!("it must end before {endpoint} (write \"{at}{base}{query}\")"));
             }
         }
         let given = text.split_once("://").map_or(text, |(_, given)| given);

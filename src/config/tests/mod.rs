@@ -8,6 +8,7 @@ mod output;
 mod set;
 mod syntax;
 mod targets;
+mod warnings;
 
 use super::load::from_bytes;
 use super::{AgentKind, Busy, Config, Loaded, LogTarget, Sources, TargetKind};
