@@ -419,6 +419,13 @@ pub const MAX_STDERR_LINE: usize = 2048;
 /// How much of the end an error message quotes.
 pub const MAX_STDERR_TAIL: usize = 1024;
 
+/// What the kernel reads of a program to find its interpreter (BINPRM_BUF_SIZE).
+pub const MAX_SCRIPT_HEAD: u64 = 256;
+
+/// How long a start waits for what the files of agents' programs tell, which is only warned of: they
+/// may be on a disk that hangs.
+pub const PROGRAM_PATIENCE: Duration = Duration::from_millis(500);
+
 /// How much one turn may put into the log.
 pub const MAX_STDERR_LOGGED: usize = 64 << 10;
 

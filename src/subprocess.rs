@@ -7,13 +7,15 @@
 
 mod converse;
 mod environment;
+mod executable;
 mod group;
 mod program;
 mod tree;
 
 pub use converse::{Answer, How, Order, Taken, capture, converse, feed, read_now, take};
 pub use environment::environment;
-pub use program::{Program, find_program};
+pub use executable::{explained, why_not_executable};
+pub use program::{Program, find_on, find_program};
 pub use tree::Leftovers;
 
 use std::fs::File;

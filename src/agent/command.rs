@@ -14,7 +14,7 @@ use super::output::{Complaints, Text};
 use super::{Bounds, Outcome, Reply, Report, Turn, environment};
 use crate::config;
 use crate::limits::{KEEP_ALIVE, KILL_AFTER, LOCK_PATIENCE, MAX_INSTRUCTIONS};
-use crate::subprocess::{Child, Children, Program, feed, take};
+use crate::subprocess::{Child, Children, Program, explained, feed, take};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::{Signal, Status, is_shortage};
 use crate::text::escaped;
@@ -29,7 +29,8 @@ pub fn run(
 ) -> Outcome {
     let missing = |e: io::Error| {
         let program = agent.command.first().map_or("", String::as_str);
-        let words = format!("the agent {program:?} cannot be started: {e}");
+        let why = explained(&agent.command, &e);
+        let words = format!("the agent {program:?} cannot be started: {why}");
         match e.kind() {
             _ if is_shortage(&e) => Outcome::Short(words),
             // Of this message, or of the configuration: no time will heal it.

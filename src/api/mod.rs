@@ -23,7 +23,7 @@ pub mod tests;
 mod turn;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -66,6 +66,7 @@ pub struct Service {
     pub connections: AtomicUsize,
     pub control_connections: AtomicUsize,
     last_stop: Mutex<Value>,
+    warnings: Mutex<Vec<String>>,
     parser: Mutex<()>,
     busy: AtomicUsize,
     quiet: Arc<Event>,
@@ -87,6 +88,7 @@ impl Service {
             connections: AtomicUsize::new(0),
             control_connections: AtomicUsize::new(0),
             last_stop: Mutex::new(Value::Null),
+            warnings: Mutex::default(),
             parser: Mutex::new(()),
             busy: AtomicUsize::new(0),
             quiet,
@@ -115,6 +117,18 @@ impl Service {
 
     fn last_stop(&self) -> Value {
         self.last_stop.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the configuration in force is warned of.
+    pub fn warnings(&self) -> MutexGuard<'_, Vec<String>> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the service manager shows (`STATUS=`, sd_notify(3)).
+    pub fn status_line(&self) -> String {
+        let (listen, all) = (&self.facts.listen, self.warnings());
+        let first = all.first().map(|first| format!("; warnings: {}; {first}", all.len()));
+        format!("Serving on {listen}{}", first.unwrap_or_default())
     }
 
     /// The count that a connection of this origin belongs to.

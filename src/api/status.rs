@@ -85,7 +85,7 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         Condition::Degraded(why) | Condition::Broken(why) => Some(why),
     };
     let body = format!(
-        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"waiting":{waits},"limits":{{"max_connections":{},"max_turns":{},"descriptors":{},"shortage":{}}},"degraded":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
+        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"waiting":{waits},"limits":{{"max_connections":{},"max_turns":{},"descriptors":{},"shortage":{}}},"degraded":{},"warnings":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
         facts.name,
         env!("CARGO_PKG_VERSION"),
         Pid::own(),
@@ -103,6 +103,7 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         most_open(),
         limits.shortage().map_or_else(|| "null".to_owned(), |words| quoted(&words)),
         degraded.map_or_else(|| "null".to_owned(), |why| quoted(&why)),
+        serde_json::Value::from(service.warnings().clone()),
         of(|c| c.queued),
         of(|c| c.running),
         of(|c| c.kept),

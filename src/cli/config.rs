@@ -1,15 +1,20 @@
 //! `config`: the effective configuration, or a check of it.
 
+use std::env;
+use std::ffi::OsStr;
+
+use super::unit::{Unit, installed_file};
 use super::{Context, say};
-use crate::config;
+use crate::config::{self, Loaded};
 use crate::exit::{Exit, Failure};
+use crate::gateway::{self, Plan};
 use crate::limits::WANTED_DESCRIPTORS;
 use crate::sys::fd::{most_open, raise_limit};
 
 /// Prints the configuration with where each value came from; with `check` only what is wrong.
 pub fn show(context: &Context, check: bool) -> Result<Exit, Failure> {
-    let loaded = load(context)?;
     if !check {
+        let loaded = load(context)?;
         let mut text = loaded.render();
         // As the gateway does, so that the same limit counts.
         let _ = raise_limit(WANTED_DESCRIPTORS);
@@ -17,11 +22,30 @@ pub fn show(context: &Context, check: bool) -> Result<Exit, Failure> {
         text.extend(shortage.map(|words| format!("\n# Here {words}.\n")));
         return say(&text);
     }
-    loaded.with_secrets()?;
+    let loaded = gateway::check(&plan(context))?;
+    let unit = installed_file(&context.base, &context.name, false);
+    let unit =
+        unit.filter(|_| context.config.is_none()).map(|(scope, _)| Unit::new(context, scope));
+    let path = unit.and_then(|unit| unit.search_path());
+    warn(&loaded, path.as_deref());
     Ok(Exit::Planned)
 }
 
 /// Loads the configuration.
-pub fn load(context: &Context) -> Result<config::Loaded, Failure> {
+pub fn load(context: &Context) -> Result<Loaded, Failure> {
     Ok(config::load(&context.sources())?)
+}
+
+/// What a start of this gateway would go by.
+pub fn plan(context: &Context) -> Plan {
+    let Context { name, dirs, children, .. } = context.clone();
+    Plan { name, dirs, sources: context.sources(), children, ephemeral: false }
+}
+
+/// Prints the warnings. `path`: where the unit would look for programs, if there is one.
+pub fn warn(loaded: &Loaded, path: Option<&OsStr>) {
+    let here = env::var_os("PATH").unwrap_or_default();
+    for warning in loaded.warnings(path.unwrap_or(&here), &here) {
+        eprintln!("hermes-gateway: warning: {warning}");
+    }
 }

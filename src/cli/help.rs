@@ -213,8 +213,9 @@ Usage: hermes-gateway [-p NAME] [--config FILE] [--set KEY=VALUE]...
                       config [check]
 
 Prints the effective configuration, each value with where it came from.
-`config check` prints only what is wrong: it exits 78 then, and 69 when a file
-cannot be read now.
+`config check` prints what a start would refuse and exits as that would: 78 for
+a wrong configuration, 69 when a file cannot be read now. It warns of what will
+hardly work, such as a program that is not on the PATH of the installed unit.
 ";
 
 const VERSION: &str = "\

@@ -10,9 +10,10 @@ use std::time::Instant;
 
 use super::owner::{Owner, lingers};
 use super::unit::Unit;
-use super::{Context, places, print, program, say, start, starter};
+use super::{Context, config, places, print, program, say, start, starter};
 use crate::config::Loaded;
 use crate::exit::{Exit, Failure};
+use crate::gateway::{self, Plan};
 use crate::limits::{ACT_PATIENCE, MAX_UNIT_FILE};
 use crate::sys::fs::read_any;
 use crate::sys::{fs as files, user};
@@ -51,7 +52,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     let owner = owner(context, options)?;
     let unit = Unit::new(context, owner.scope);
     // Everything that may refuse comes first, so that a refusal changes nothing.
-    let loaded = as_owner(&owner, || checked(&owner))??;
+    let loaded = as_owner(&owner, || checked(context, &owner))??;
     let deadline = Instant::now() + ACT_PATIENCE;
     let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e))?;
     // A question that needs the manager and no unit.
@@ -90,6 +91,8 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     for words in beside.into_iter().chain(program::warning()) {
         eprintln!("hermes-gateway: {words}");
     }
+    let path = unit.search_path();
+    as_owner(&owner, || config::warn(&loaded, path.as_deref()))?;
     if options.now {
         start::start_unit(context, &unit)?;
     }
@@ -127,8 +130,9 @@ fn as_owner<T>(owner: &Owner, act: impl FnOnce() -> T) -> Result<T, Failure> {
 }
 
 /// Checks, with the owner's eyes, what a start would fail on.
-fn checked(owner: &Owner) -> Result<Loaded, Failure> {
-    let loaded = owner.config()?;
+fn checked(context: &Context, owner: &Owner) -> Result<Loaded, Failure> {
+    let (dirs, sources) = (owner.dirs.clone(), owner.sources());
+    let loaded = gateway::check(&Plan { dirs, sources, ..config::plan(context) })?;
     let program = env::current_exe().unwrap_or_default();
     match (&owner.user, program.metadata()) {
         (Some(user), Err(e)) if e.kind() == ErrorKind::PermissionDenied => {

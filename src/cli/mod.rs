@@ -43,7 +43,7 @@ use crate::sys;
 use args::Command;
 
 /// What every command knows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Context {
     pub name: Name,
     pub base: Base,

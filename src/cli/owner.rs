@@ -46,11 +46,12 @@ impl Owner {
 
     /// The configuration that the unit's gateway will read.
     pub fn config(&self) -> Result<Loaded, ConfigError> {
-        config::load(&Sources {
-            file: self.dirs.config_file.clone(),
-            home: Some(self.base.home.clone()),
-            ..Sources::default()
-        })
+        config::load(&self.sources())
+    }
+
+    pub fn sources(&self) -> Sources {
+        let (file, home) = (self.dirs.config_file.clone(), Some(self.base.home.clone()));
+        Sources { file, home, ..Sources::default() }
     }
 
     /// The unit that this program writes for this owner, on this version of systemd.

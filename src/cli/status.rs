@@ -66,6 +66,7 @@ pub fn to_json(report: &Report) -> Value {
         "waiting": answer["waiting"],
         "limits": answer["limits"],
         "degraded": answer["degraded"],
+        "warnings": answer["warnings"],
         "journal": answer["journal"],
         "last_stop": report.last_stop,
         "note": report.note,
@@ -91,6 +92,9 @@ pub fn to_text(report: &Report, now: i64) -> String {
     let since = since.map(|since| format!(" since {}", moment::with_age(since, now)));
     line("state", Some(report.state.word().to_owned() + &since.unwrap_or_default()));
     line("degraded", answer["degraded"].as_str().map(safe));
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        line("warning", warning.as_str().map(safe));
+    }
     line("", report.note.as_deref().map(safe));
     line("pid", report.pid.map(|pid| pid.to_string()));
     line("listen", answer["listen"].as_str().map(safe));

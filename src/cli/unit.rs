@@ -1,6 +1,7 @@
 //! The installed unit, for the commands that act on it: which one it is, what its manager says of
 //! it, and a verb with a deadline.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -97,6 +98,17 @@ impl Unit {
         self.systemctl
             .show(properties, &self.name, Instant::now() + ASK_PATIENCE)
             .map_err(|e| self.refused(&e))
+    }
+
+    /// Where the unit's process looks for programs: by its own settings, else its manager's (systemd.exec(5),
+    /// "Environment variables in spawned processes"). `None`: that cannot be asked.
+    pub fn search_path(&self) -> Option<OsString> {
+        let deadline = Instant::now() + ASK_PATIENCE;
+        let theirs = self.systemctl.run(&["show-environment"], deadline).ok()?;
+        let own = self.show("Environment").ok()?;
+        let settings = own.get("Environment").split([' ', '"']);
+        let path = |word: &str| word.strip_prefix("PATH=").map(OsString::from);
+        settings.filter_map(path).next_back().or_else(|| theirs.lines().find_map(path))
     }
 
     /// Runs a verb that acts on the manager alone, and passes its warnings on.

@@ -1,7 +1,7 @@
 //! The sections that operators name themselves, `[deliver.NAME]` and `[keys.NAME]`, and their keys.
 
 use super::schema::{Field, Key, keys};
-use super::{ClientKey, Target, names};
+use super::{ClientKey, Target, Url, names};
 use crate::limits;
 
 /// A section of sections, each with a name of the operator's.
@@ -59,7 +59,7 @@ pub static CLIENT_KEYS: &[Key<ClientKey>] = keys! { |c| c;
 pub static TARGET_KEYS: &[Key<Target>] = keys! { |c| c;
     kind: Choice, "\"callback\"",
         "\"callback\" or \"command\"; url or command alone says it too.";
-    url: Url, "\"https://example.org/hook\"",
+    url: Url(Url::parse), "\"https://example.org/hook\"",
         "A callback: where each reply is posted to.";
     secret_file: Path, "\"~/.config/hook.secret\"",
         "What callbacks are signed with (Standard Webhooks): whsec_BASE64, or plain text.";

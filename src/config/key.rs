@@ -1,9 +1,10 @@
 //! `[keys.NAME]`: a client's key, and what it opens.
 
-use super::error::{Origin, Problems, place};
+use super::error::{Origin, Problems, place, quoted};
 use super::load::Loaded;
 use super::target::Secret;
 use super::value::Notes;
+use super::{Config, suggest};
 use std::path::PathBuf;
 
 /// A key of its own for the principal of this name.
@@ -83,6 +84,17 @@ pub fn settle(key: &ClientKey, notes: &mut Notes) {
         );
         let origin = notes.of(&format!("{name}.routes")).clone();
         notes.problems.push(origin, fault);
+    }
+}
+
+/// Operators must exist: a misspelt name would take somebody's commands away without a word.
+pub fn operators(config: &Config, notes: &mut Notes) {
+    let known = || [OWNER].into_iter().chain(config.keys.names());
+    for name in config.session.operators.iter().filter(|name| known().all(|key| key != *name)) {
+        let hint = suggest::nearest(name, known()).map(|key| format!("; did you mean \"{key}\"?"));
+        let (name, hint) = (quoted(name), hint.unwrap_or_default());
+        let fault = format!("session.operators has {name}, of whom there is no [keys.NAME]{hint}");
+        notes.problems.push(notes.of("session.operators").clone(), fault);
     }
 }
 

@@ -159,7 +159,7 @@ fn why(error: &io::Error) -> String {
 }
 
 /// The file's name, safe to print and never cut: people copy it.
-fn name(path: &Path) -> String {
+pub(super) fn name(path: &Path) -> String {
     let safe = |c: char| match c.is_control() {
         true => c.escape_default().to_string(),
         false => c.to_string(),

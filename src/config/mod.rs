@@ -24,6 +24,7 @@ mod tests;
 mod units;
 mod url;
 mod value;
+mod warnings;
 
 pub use error::ConfigError;
 pub use key::{ClientKey, OWNER, Role};

@@ -85,7 +85,7 @@ pub(super) fn value(field: Field<'_>) -> String {
     match field {
         Field::Address(at) => string(&at.to_string()),
         Field::Path(at) => string(&at.as_deref().unwrap_or(Path::new("")).to_string_lossy()),
-        Field::Url(at) => string(&at.as_ref().map_or(String::new(), Url::to_string)),
+        Field::Url(at, _) => string(&at.as_ref().map_or(String::new(), Url::to_string)),
         Field::List(at, _) => {
             let items: Vec<_> = at.iter().map(|item| string(item)).collect();
             format!("[{}]", items.join(", "))

@@ -25,8 +25,8 @@ pub enum Field<'a> {
     Address(&'a mut SocketAddr),
     /// A path; the empty string stands for `None`.
     Path(&'a mut Option<PathBuf>),
-    /// The same for a URL.
-    Url(&'a mut Option<Url>),
+    /// The same for a URL, as this reads it.
+    Url(&'a mut Option<Url>, fn(&str) -> Result<Url, String>),
     /// A list of strings, each put into its final form, or refused with a reason, by the check.
     List(&'a mut Vec<String>, fn(&str) -> Result<String, String>),
     /// A string that the check takes; the empty one is always good.
@@ -91,8 +91,8 @@ static AGENT: &[Key] = keys! { |c| c.agent;
         "Environment variables for the agent, like { MODEL = \"small\" }.";
     pass_env: List(names::variable), "[\"LANG\", \"TZ\"]",
         "Variables of the gateway's own environment that the agent may see.";
-    url: Url, "\"http://127.0.0.1:11434/v1\"",
-        "Base of an OpenAI-compatible server; alone it means kind = \"upstream\".";
+    url: Url(Url::base), "\"http://127.0.0.1:11434/v1\"",
+        "Base of an OpenAI-compatible server, \"/v1\" if no path is given; alone: kind = \"upstream\".";
     key_file: Path, "\"~/.config/upstream.key\"",
         "The upstream's key; empty: it asks for none.";
     model: Text(names::model), "\"qwen2.5:3b\"",

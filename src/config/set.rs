@@ -56,7 +56,7 @@ pub fn read(argument: &str, draft: &mut Draft) {
     let Some((field, label, notes)) = draft.find(place, name) else {
         return draft.notes.problems.push(origin, parse::unknown_key(place, name));
     };
-    let plain = matches!(field, Address(_) | Path(_) | Url(_) | Text(..) | Choice(_));
+    let plain = matches!(field, Address(_) | Path(_) | Url(..) | Text(..) | Choice(_));
     let no_text = matches!(field, List(..) | Env(_) | Models(_) | Count(..));
     with_value(text, plain, |value, is_toml| {
         if no_text && !is_toml {

@@ -81,6 +81,27 @@ impl Url {
         })
     }
 
+    /// The base of an OpenAI-compatible server. An origin alone means its `/v1`; one with a `/` at its
+    /// end means that there is no such path.
+    ///
+    /// # Errors
+    /// As above, and for the full URL of an endpoint, with its base.
+    pub fn base(text: &str) -> Result<Url, String> {
+        let mut url = Url::parse(text)?;
+        let (path, query) = url.target.split_at(url.target.find('?').unwrap_or(url.target.len()));
+        for endpoint in ["/chat/completions", "/completions", "/responses"] {
+            if let Some(base) = path.trim_end_matches('/').strip_suffix(endpoint) {
+                let (at, base) = (url.origin(), if base.is_empty() { "/" } else { base });
+                return Err(format!("it must end before {endpoint} (write \"{at}{base}{query}\")"));
+            }
+        }
+        let given = text.split_once("://").map_or(text, |(_, given)| given);
+        if !given.split('?').next().unwrap_or_default().contains('/') {
+            url.target = format!("/v1{query}");
+        }
+        Ok(url)
+    }
+
     /// The target of a request to what is below this URL; a query stays at the end.
     pub fn below(&self, path: &str) -> String {
         let at = self.target.find('?').unwrap_or(self.target.len());
@@ -166,6 +187,40 @@ mod tests {
         }
         assert_eq!(Url::parse("https://[::1]:1/").unwrap().host, "::1");
         assert_eq!(format!("{:?}", Url::parse("http://a/secret").unwrap()), "http://a");
+    }
+
+    #[test]
+    fn a_base_is_completed_or_refused_where_it_is_the_url_of_an_endpoint() {
+        for (text, base) in [
+            ("http://a", "http://a/v1"),
+            ("http://a:11434", "http://a:11434/v1"),
+            ("https://a?x=/", "https://a/v1?x=/"),
+            ("http://[::1]:1", "http://[::1]:1/v1"),
+            // A slash says that there is no path, and what has one is known to whoever wrote it.
+            ("https://a/", "https://a/"),
+            ("https://a/?x=1", "https://a/?x=1"),
+            ("http://a/v1", "http://a/v1"),
+            ("http://a/v1/", "http://a/v1/"),
+            (
+                "https://a/openai/deployments/b?api-version=1",
+                "https://a/openai/deployments/b?api-version=1",
+            ),
+            ("https://a/models", "https://a/models"),
+        ] {
+            let url = Url::base(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(url.to_string(), base);
+            assert_eq!(Url::base(base).unwrap(), url);
+        }
+        for (text, endpoint, base) in [
+            ("http://a/v1/chat/completions", "/chat/completions", "http://a/v1"),
+            ("http://a/v1/chat/completions/?x=1", "/chat/completions", "http://a/v1?x=1"),
+            ("http://a:1/chat/completions", "/chat/completions", "http://a:1/"),
+            ("https://a/v1/completions", "/completions", "https://a/v1"),
+            ("https://a/v1/responses", "/responses", "https://a/v1"),
+        ] {
+            let expected = format!("it must end before {endpoint} (write \"{base}\")");
+            assert_eq!(Url::base(text).unwrap_err(), expected);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use super::error::{Origin, Problems, quoted};
 use super::schema::Field;
 use super::syntax::Source;
-use super::{Url, names, suggest, units};
+use super::{names, suggest, units};
 use crate::limits::MAX_EXEC_STRING;
 use crate::named::ByName;
 use std::ops::RangeInclusive;
@@ -68,9 +68,9 @@ impl Notes {
                 *at = text?.parse().map_err(|_| bad(key, text.unwrap_or_default(), reason))?;
             }
             Field::Path(at) => *at = path(key, text?, self.home.as_ref())?,
-            Field::Url(at) => {
+            Field::Url(at, parse) => {
                 let text = text?;
-                let url = || Url::parse(text).map_err(|reason| bad(key, text, &reason));
+                let url = || parse(text).map_err(|reason| bad(key, text, &reason));
                 *at = if text.is_empty() { None } else { Some(url()?) };
             }
             Field::Text(at, check) => {
@@ -264,7 +264,7 @@ pub fn wrong_type(key: &Label, field: &Field<'_>, got: &str) -> String {
     let wanted = match field {
         Field::Address(_) => "an address and port in quotes",
         Field::Path(_) => "a path in quotes",
-        Field::Url(_) => "a URL in quotes",
+        Field::Url(..) => "a URL in quotes",
         Field::List(..) => "a list of strings",
         Field::Text(..) => "a string",
         Field::Env(_) | Field::Models(_) => "a table of strings",

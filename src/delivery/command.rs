@@ -9,7 +9,7 @@ use super::judge::{Seen, judge};
 use super::{Parcel, Sent};
 use crate::config::Target;
 use crate::limits::{KILL_AFTER, MAX_STDERR_TAIL};
-use crate::subprocess::{Children, How, Order, Program, converse, environment};
+use crate::subprocess::{Children, How, Order, Program, converse, environment, explained};
 use crate::text::escaped;
 use crate::text::quoting;
 
@@ -33,7 +33,8 @@ pub fn send(
         Ok(ended) => ended,
         Err(e) => {
             let name = target.command.first().map_or("", String::as_str);
-            let why = format!("{} cannot be run: {e}", escaped(name, false));
+            let why = explained(&target.command, &e);
+            let why = format!("{} cannot be run: {why}", escaped(name, false));
             return judge(Seen::Trouble(&why), Duration::ZERO);
         }
     };

@@ -305,7 +305,7 @@ impl Main {
         let Some(started) = &self.started else { return };
         let facts = &started.service.facts;
         started.service.ready.store(true, Ordering::SeqCst);
-        self.notifier.send(&format!("READY=1\nSTATUS=Serving on {}", facts.listen));
+        self.notifier.send(&format!("READY=1\nSTATUS={}", started.service.status_line()));
         log::info!("gateway {} serves on {}", facts.name, facts.listen);
         greeting::greet(&self.plan, started);
     }

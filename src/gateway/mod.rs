@@ -13,6 +13,7 @@ mod startup;
 mod timers;
 
 pub use main_loop::run;
+pub use startup::check;
 
 use std::sync::Arc;
 

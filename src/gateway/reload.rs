@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Plan;
-use super::startup::{keys, load, settings};
+use super::startup::{check, keys, settings, warnings};
 use crate::api::Service;
 use crate::config::Config;
 use crate::limits::THREAD_STACK;
@@ -50,7 +50,7 @@ impl Reloads {
 fn reload(plan: &Plan, service: &Arc<Service>) {
     let old = service.settings();
     let own = old.config.http.key_file.as_deref();
-    let read = load(plan).and_then(|loaded| Ok((keys(plan, own, &loaded)?, loaded)));
+    let read = check(plan).and_then(|loaded| Ok((keys(plan, own, &loaded)?, loaded)));
     let (keys, loaded) = match read {
         Ok(read) => read,
         Err(failure) => {
@@ -61,6 +61,7 @@ fn reload(plan: &Plan, service: &Arc<Service>) {
             return;
         }
     };
+    *service.warnings() = warnings(&loaded);
     let mut new = loaded.config;
     for (name, changed) in fixed(&old.config, &new) {
         if changed {

@@ -1,6 +1,7 @@
 //! From nothing to ready, in a thread of its own: whatever blocks here, the main loop goes on
 //! judging signals.
 
+use std::env;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -9,19 +10,22 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use super::Plan;
 use super::doors::Doors;
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
-use crate::config::{self, Config, Loaded, Secret};
+use crate::config::{self, AgentKind, Config, Loaded, Secret};
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
 use crate::journal::{self, FileJournal, Journal, MemoryJournal, Refused};
 use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::instance::Instance;
-use crate::limits::{BACKLOG, KEY_BYTES, MAX_KEY_FILE, WANTED_DESCRIPTORS};
+use crate::limits::{
+    BACKLOG, KEY_BYTES, MAX_KEY_FILE, PROGRAM_PATIENCE, THREAD_STACK, WANTED_DESCRIPTORS,
+};
 use crate::session::book::Book;
 use crate::session::hub::{Hub, Settings};
 use crate::session::time::System;
@@ -30,6 +34,7 @@ use crate::sys::fd::Event;
 use crate::sys::{fs as files, proc, random, socket, trusted};
 use crate::systemd::cgroup::OwnUnit;
 use crate::text::escaped;
+use crate::threads::spawn;
 use crate::{digest, logger, sys, systemd};
 
 /// A gateway that can serve.
@@ -54,7 +59,7 @@ pub fn start(
     began: Instant,
     quiet: Arc<Event>,
 ) -> Result<Started, Failure> {
-    let loaded = load(plan)?;
+    let loaded = check(plan)?;
     let config = &loaded.config;
     let log_name = plan.name.unit().trim_end_matches(".service").to_owned();
     logger::set(config.log.level, config.log.target, &log_name);
@@ -116,7 +121,9 @@ fn service(
             "the journal in {dir} cannot be written: {why}; the next start reads it anew"
         )));
     }
-    Ok(Arc::new(Service::new(facts, keys, hub, quiet)))
+    let service = Service::new(facts, keys, hub, quiet);
+    *service.warnings() = warnings(loaded);
+    Ok(Arc::new(service))
 }
 
 /// From now on what agents leave is ours. The gateway is known by its state directory, whose lock it
@@ -192,9 +199,31 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run, own: Option<&OwnUnit>) 
     sys::memory::release_program();
 }
 
-/// Loads the configuration, with the secrets that it names.
-pub fn load(plan: &Plan) -> Result<Loaded, Failure> {
-    Ok(config::load(&plan.sources).and_then(Loaded::with_secrets)?)
+/// Loads the configuration with the secrets that it names, and checks all that a start would refuse it
+/// for; changes nothing.
+pub fn check(plan: &Plan) -> Result<Loaded, Failure> {
+    let loaded = config::load(&plan.sources).and_then(Loaded::with_secrets)?;
+    let named = loaded.config.http.key_file.as_deref();
+    // The gateway's own key is made at its first start.
+    if named.is_some() || plan.dirs.key().symlink_metadata().is_ok() {
+        keys(plan, named, &loaded)?;
+    }
+    Ok(loaded)
+}
+
+/// What the configuration is warned of, said in the log. A disk that hangs is not waited for long.
+pub fn warnings(loaded: &Loaded) -> Vec<String> {
+    let (tell, told) = channel();
+    let (copy, path) = (loaded.clone(), env::var_os("PATH").unwrap_or_default());
+    let look = move || drop(tell.send(copy.warnings(&path, &path)));
+    match loaded.config.agent.kind == AgentKind::Echo && loaded.config.deliver.is_empty() {
+        true => look(),
+        false => drop(spawn("warnings", THREAD_STACK, Box::new(look))),
+    }
+    let unknown = |_| vec!["the disk with the configured programs does not answer".to_owned()];
+    let found = told.recv_timeout(PROGRAM_PATIENCE).unwrap_or_else(unknown);
+    found.iter().for_each(|warning| log::warn!("{warning}"));
+    found
 }
 
 /// A configuration, as far as there are descriptors for it, with what is made from it.

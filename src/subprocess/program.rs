@@ -1,7 +1,7 @@
 //! A program to start, with its arguments and variables.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -93,9 +93,13 @@ impl Program {
 
 /// Finds a program on `PATH`, else in the places where systemd's own are.
 pub fn find_program(name: &str) -> io::Result<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
+    find_on(name, &env::var_os("PATH").unwrap_or_default())
+}
+
+/// The same with another `PATH`.
+pub fn find_on(name: &str, path: &OsStr) -> io::Result<PathBuf> {
     let usual = ["/usr/bin", "/bin", "/usr/local/bin"].map(PathBuf::from);
-    let mut places = env::split_paths(&path).filter(|dir| dir.is_absolute()).chain(usual);
+    let mut places = env::split_paths(path).filter(|dir| dir.is_absolute()).chain(usual);
     let runs = |file: &PathBuf| {
         file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };

@@ -241,6 +241,23 @@ fn kind_and_url_must_agree() {
 }
 
 #[test]
+fn the_url_of_an_endpoint_is_no_base() {
+    error(
+        "[agent]\nurl = \"http://a:1/v1/chat/completions\"",
+        "2:7: agent.url is \"http://a:1/v1/chat/completions\"; it must end before /chat/completions \
+         (write \"http://a:1/v1\"), like \"http://127.0.0.1:11434/v1\"",
+    );
+    // What is added where only an origin is given is shown.
+    let text = good("[agent]\nurl = \"http://127.0.0.1:11434\"", &[]).render();
+    assert!(text.contains("\nurl = \"http://127.0.0.1:11434/v1\" "), "{text}");
+    // A callback is whatever its receiver made it.
+    let hook =
+        "[deliver.a]\nurl = \"https://a/chat/completions\"\n[deliver.b]\nurl = \"https://b\"";
+    let text = good(hook, &[]).render();
+    assert!(text.contains("\"https://a/chat/completions\"") && text.contains("\"https://b/\""));
+}
+
+#[test]
 fn models_are_named_in_text() {
     error(
         "[agent]\nurl = \"http://a\"\nmodel = \"a\\n\"",

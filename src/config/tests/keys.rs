@@ -85,6 +85,19 @@ fn operators_are_those_of_the_role_and_those_named() {
 }
 
 #[test]
+fn operators_that_do_not_exist_are_refused() {
+    let keys = "[keys.alice]\nfile = '/a'\n[session]\n";
+    error(
+        &format!("{keys}operators = ['owner', 'alise']"),
+        "4:1: session.operators has \"alise\", of whom there is no [keys.NAME]; did you mean \"alice\"?",
+    );
+    error(
+        &format!("{keys}\noperators = ['telegram:1', 'alice']"),
+        "5:1: session.operators has \"telegram:1\", of whom there is no [keys.NAME]",
+    );
+}
+
+#[test]
 fn files_are_held_to_the_rules_of_secrets() {
     let dir = TempDir::new("keys");
     let path = |name: &str| dir.path().join(name);

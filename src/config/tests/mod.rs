@@ -8,6 +8,7 @@ mod output;
 mod set;
 mod syntax;
 mod targets;
+mod warnings;
 
 use super::load::from_bytes;
 use super::{AgentKind, Busy, Config, Loaded, LogTarget, Sources, TargetKind};
@@ -68,7 +69,7 @@ secret"""
 
 [session]
 busy = "interrupt"
-operators = ["owner", "telegram:1"]
+operators = ["owner", "alice"]
 [stop]
 drain_timeout = 45
 [log]
@@ -100,6 +101,8 @@ pass_env = ["LANG"]
 leftovers = "keep"
 timeout = 5
 expire = "720h"
+[keys.alice]
+file = "/alice.key"
 "#;
 
 #[test]
@@ -162,7 +165,7 @@ fn every_key_is_read() {
     ];
     assert_eq!(numbers, [10, 3, 1000, 4, 65536, 2048, 20, 4 << 30, 4096, 0]);
     assert_eq!(config.session.busy, Busy::Interrupt);
-    assert_eq!(config.session.operators, ["owner", "telegram:1"]);
+    assert_eq!(config.session.operators, ["owner", "alice"]);
     let times =
         [limits.head_timeout, limits.idle_timeout, limits.body_timeout, limits.write_timeout];
     assert_eq!(times.map(|time| time.as_millis()), [500, 1000, 120_000, 30_000]);
