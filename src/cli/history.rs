@@ -103,7 +103,7 @@ mod tests {
         [
             json!({
                 "time": "1994-11-06T08:49:37.042Z", "signal": null, "sender": null,
-                "verdict": "ended without a word", "reason": "SIGKILL", "exit": null,
+                "verdict": "unclean exit", "reason": "SIGKILL", "exit": null,
             }),
             json!({
                 "time": "1994-11-06T08:50:37.042Z", "signal": "SIGTERM", "verdict": "external",
@@ -117,7 +117,7 @@ mod tests {
     fn lines_up() {
         let expected = "\
 TIME                     VERDICT               SIGNAL   SENDER               EXIT  DRAIN  TURNS      REASON
-1994-11-06 08:49:37 UTC  ended without a word  -        -                    -     -      -          SIGKILL
+1994-11-06 08:49:37 UTC  unclean exit  -        -                    -     -      -          SIGKILL
 1994-11-06 08:50:37 UTC  external              SIGTERM  ba\\u{a}sh[7] uid 1000  143   2.4 s  2 (1 cut)  a signal
 ";
         let unpadded = |text: &str| -> Vec<String> {
@@ -134,7 +134,7 @@ TIME                     VERDICT               SIGNAL   SENDER               EXI
         let [silent, signal] = stops();
         assert_eq!(
             in_a_line(&silent, now),
-            "1994-11-06 08:49:37 UTC, 2 min ago: ended without a word (SIGKILL)"
+            "1994-11-06 08:49:37 UTC, 2 min ago: unclean exit (SIGKILL)"
         );
         assert_eq!(
             in_a_line(&signal, now),

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::Plan;
@@ -19,16 +19,16 @@ use crate::config::{self, Config, Loaded, Secret};
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
 use crate::journal::{self, FileJournal, Journal, MemoryJournal, Refused};
+use crate::lifecycle::evidence::Place;
 use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::instance::Instance;
-use crate::limits::{BACKLOG, KEY_BYTES, MAX_KEY_FILE, WANTED_DESCRIPTORS};
+use crate::limits::{BACKLOG, KEY_BYTES, MAX_KEY_FILE, QUESTION_DEADLINE, WANTED_DESCRIPTORS};
 use crate::session::book::Book;
 use crate::session::hub::{Hub, Settings};
 use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
 use crate::sys::{fs as files, proc, random, socket};
-use crate::systemd::cgroup::OwnUnit;
 use crate::text::escaped;
 use crate::{digest, logger, sys, systemd};
 
@@ -50,7 +50,7 @@ pub struct Started {
 /// the way, `Failed` for what the system refuses.
 pub fn start(
     plan: &Plan,
-    unit: Option<String>,
+    place: &Place,
     began: Instant,
     quiet: Arc<Event>,
 ) -> Result<Started, Failure> {
@@ -69,7 +69,7 @@ pub fn start(
     let tcp = listen(config.http.listen, &loaded)?;
     let control = control(&plan.dirs.control_socket())?;
     let run = Run::begin(&plan.dirs);
-    let service = service(plan, unit, began, quiet, (&loaded, &tcp, keys, &run));
+    let service = service(plan, place, began, quiet, (&loaded, &tcp, keys, &run));
     let service = service.and_then(|service| {
         let doors = Doors::new(tcp, control);
         Ok((service, doors.map_err(|e| Failure::cannot("start a thread", &e))?))
@@ -86,7 +86,7 @@ pub fn start(
 /// The journal read back, and what serves it.
 fn service(
     plan: &Plan,
-    unit: Option<String>,
+    place: &Place,
     began: Instant,
     quiet: Arc<Event>,
     (loaded, tcp, keys, run): (&Loaded, &TcpListener, Keyring, &Run),
@@ -96,7 +96,7 @@ fn service(
     let facts = Facts {
         name: plan.name.to_string(),
         listen: listen.to_string(),
-        unit,
+        unit: place.known().map_or_else(OnceLock::new, |own| OnceLock::from(own.unit.clone())),
         since: run.started.clone(),
         began,
     };
@@ -169,14 +169,18 @@ fn refuse_without_saved(dir: &Path) -> Result<(), Failure> {
 
 /// What can wait until READY=1 was said: makes the run's entry durable and looks back at how the
 /// one before it ended.
-pub fn settle(plan: &Plan, started: &Service, run: &Run, own: Option<&OwnUnit>) {
+pub fn settle(plan: &Plan, started: &Service, run: &Run, place: &Place) {
+    let own = place.locate(Instant::now() + QUESTION_DEADLINE);
+    if let Some(own) = own {
+        let _ = started.facts.unit.set(own.unit.clone());
+    }
     let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
     plan.children.settle(delegated.as_deref());
     started.hub.open();
     if let Some(line) = &run.silent {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
         let (started, reason) = (text("started"), text("reason"));
-        log::warn!("the run before this one (started {started}) ended without a word: {reason}");
+        log::warn!("the run before this one (started {started}) had an unclean exit: {reason}");
     }
     if let Err(e) = run.settle(&plan.dirs) {
         log::warn!("the history in {} cannot be kept: {e}", plan.dirs.state.display());

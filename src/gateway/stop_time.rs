@@ -1,0 +1,38 @@
+//! The time that our unit gives a stop, and whether a stop fits into it.
+
+use std::time::Duration;
+
+use crate::api::Service;
+use crate::lifecycle::evidence::Place;
+use crate::limits::STOP_HEADROOM;
+
+/// Asks the service manager for the unit's own time-out, and says whether a stop fits into it: `can_extend`
+/// where one that does not can be given more. Takes as long as the manager.
+pub fn read(place: &Place, service: &Service, can_extend: bool) {
+    let Some(limit) = place.stop_timeout() else { return };
+    service.set_stop_timeout(limit);
+    let (seconds, needed) = (limit.as_secs_f64(), needed(service).as_secs_f64());
+    if !is_short(service) {
+        log::info!("a stop fits into the time that the unit gives it ({needed} s)");
+        return;
+    }
+    let then = if can_extend {
+        "a drain that takes longer asks for more (EXTEND_TIMEOUT_USEC)"
+    } else {
+        "the drain is cut to fit, since the unit has no Type=notify"
+    };
+    log::warn!(
+        "the unit gives a stop {seconds} s (TimeoutStopSec=), and stop.drain_timeout with what follows \
+         it takes up to {needed} s: {then}. `install` writes a unit that fits"
+    );
+}
+
+/// Whether a stop may take longer than the unit's own time-out.
+pub fn is_short(service: &Service) -> bool {
+    service.stop_timeout().is_some_and(|limit| limit < needed(service))
+}
+
+/// What a stop takes at most: the drain, and what follows it.
+fn needed(service: &Service) -> Duration {
+    service.settings().config.stop.drain_timeout + STOP_HEADROOM
+}
