@@ -117,14 +117,14 @@ impl Main {
     fn spawn_starter(&self, began: Instant) -> std::io::Result<JoinHandle<()>> {
         let (plan, wake) = (self.plan.clone(), Arc::clone(&self.wake));
         let mailbox = Arc::clone(&self.mailbox);
-        let (place, can_extend) = (self.place.clone(), self.notifier.is_heard());
+        let place = self.place.clone();
         let work = move || {
             let started = startup::start(&plan, &place, began, Arc::clone(&wake));
             let parts = started.as_ref().ok().map(|s| (Arc::clone(&s.service), Arc::clone(&s.run)));
             mailbox.put(News::Started(Box::new(started)));
             if let Some((service, run)) = parts {
                 startup::settle(&plan, &service, &run, &place);
-                stop_time::read(&place, &service, can_extend);
+                stop_time::read(&place, &service);
             }
         };
         spawn("start", THREAD_STACK, Box::new(work))
@@ -219,8 +219,7 @@ impl Main {
             return;
         };
         let (place, service) = (self.place.clone(), Arc::clone(&started.service));
-        let can_extend = self.notifier.is_heard();
-        let after = move || stop_time::read(&place, &service, can_extend);
+        let after = move || stop_time::read(&place, &service);
         if let Err(e) = self.reloads.ask(&self.plan, &started.service, after) {
             log::warn!("no thread for the reload ({e}): it is tried again");
             self.timers.reload = Some(now + THREAD_PAUSE);
@@ -270,6 +269,8 @@ impl Main {
             stop.findings = Some((first, finding));
         }
         self.event(Event::Judged(judged));
+        // A stop that has begun with our own STOPPING=1 has a time, too.
+        self.extend_timeout();
     }
 
     fn look_at_clock(&mut self) {
@@ -298,10 +299,7 @@ impl Main {
             Action::Nothing | Action::Exit => {}
             Action::AnnounceReady => self.announce_ready(),
             Action::BeginDrain => self.begin_drain(),
-            Action::AnnounceStopping => {
-                self.notifier.send("STOPPING=1");
-                self.extend_timeout();
-            }
+            Action::AnnounceStopping => self.notifier.send("STOPPING=1"),
             Action::CutTurns => self.cut_turns(),
             Action::AskAgain => {
                 let marker = self.stop.as_ref().and_then(|s| s.findings.as_ref());

@@ -96,7 +96,7 @@ fn service(
     let facts = Facts {
         name: plan.name.to_string(),
         listen: listen.to_string(),
-        unit: place.known().map_or_else(OnceLock::new, |own| OnceLock::from(own.unit.clone())),
+        unit: place.own.get().map_or_else(OnceLock::new, |own| OnceLock::from(own.unit.clone())),
         since: run.started.clone(),
         began,
     };
@@ -171,9 +171,7 @@ fn refuse_without_saved(dir: &Path) -> Result<(), Failure> {
 /// one before it ended.
 pub fn settle(plan: &Plan, started: &Service, run: &Run, place: &Place) {
     let own = place.locate(Instant::now() + QUESTION_DEADLINE);
-    if let Some(own) = own {
-        let _ = started.facts.unit.set(own.unit.clone());
-    }
+    let _ = own.map(|own| started.facts.unit.set(own.unit.clone()));
     let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
     plan.children.settle(delegated.as_deref());
     started.hub.open();

@@ -26,8 +26,8 @@ const PROPERTIES: &str = "ActiveState,Job,MainPID,InvocationID,Result,TimeoutSto
 #[derive(Clone, Debug)]
 pub struct Place {
     invocation: Option<String>,
-    /// The unit that we run in, once it is known.
-    own: Arc<OnceLock<OwnUnit>>,
+    /// The unit that we run in, as far as our control group tells, or [`Place::locate`] did.
+    pub own: Arc<OnceLock<OwnUnit>>,
     /// The unit that `install` makes for a gateway of this name.
     installed: String,
     marker: PathBuf,
@@ -76,11 +76,6 @@ impl Place {
         Place { invocation, own, installed, marker, children }
     }
 
-    /// The unit that we run in, as far as our control group tells, or [`Place::locate`] did.
-    pub fn known(&self) -> Option<&OwnUnit> {
-        self.own.get()
-    }
-
     /// The unit that we run in. Where our control group names none (`ProtectControlGroups=strict` or
     /// `private`) the service managers are asked: one that they name, or that has the installed unit's
     /// name, is ours if its invocation is. Takes as long as they, at most until `deadline`.
@@ -114,10 +109,14 @@ impl Place {
         let deadline = Instant::now() + QUESTION_DEADLINE;
         let own = self.locate(deadline)?;
         let systemctl = Systemctl::new(own.scope, Arc::clone(&self.children));
-        let shown = systemctl.show(PROPERTIES, &own.unit, deadline).ok()?;
-        (shown.get("InvocationID") == self.invocation.as_deref()?)
-            .then(|| stop_timeout(&shown))
-            .flatten()
+        self.stop_timeout_in(&systemctl.show(PROPERTIES, &own.unit, deadline).ok()?)
+    }
+
+    fn stop_timeout_in(&self, shown: &Properties) -> Option<Duration> {
+        let text = shown.get("TimeoutStopUSec");
+        let is_ours = shown.get("InvocationID") == self.invocation.as_deref()?;
+        let known = is_ours && is_main(shown.get("MainPID")) && !text.is_empty();
+        known.then(|| systemctl::time_span(text).unwrap_or(Duration::MAX))
     }
 
     /// Gathers and judges. Takes as long as the manager, at most `QUESTION_DEADLINE`.
@@ -136,8 +135,7 @@ impl Place {
         let may_change = !verdict.planned
             && matches!(evidence.supervision, Supervision::Unit(_) | Supervision::Silent);
         let context = self.context(caught, &name, &shown, verdict);
-        let is_unit = matches!(evidence.supervision, Supervision::Unit(_));
-        let stop_timeout = is_unit.then(|| stop_timeout(&shown.properties)).flatten();
+        let stop_timeout = self.stop_timeout_in(&shown.properties);
         Finding { verdict, sender: name, marker, may_change, stop_timeout, context }
     }
 
@@ -216,12 +214,6 @@ impl Place {
         }
         line
     }
-}
-
-fn stop_timeout(shown: &Properties) -> Option<Duration> {
-    let text = shown.get("TimeoutStopUSec");
-    let known = !text.is_empty() && is_main(shown.get("MainPID"));
-    known.then(|| systemctl::time_span(text).unwrap_or(Duration::MAX))
 }
 
 fn unit(

@@ -38,14 +38,6 @@ impl Kind {
             Kind::Child => "SIGCHLD",
         }
     }
-
-    /// Whether it asks the process to end.
-    pub fn ends(self) -> bool {
-        match self {
-            Kind::Terminate | Kind::Interrupt | Kind::HangUp | Kind::Other(_) => true,
-            Kind::Reload | Kind::Child => false,
-        }
-    }
 }
 
 /// A signal as it arrived. `pid` and `uid` are the sender's by its siginfo: the kernel's word only
@@ -70,8 +62,7 @@ impl Signals {
     pub fn catch() -> io::Result<Signals> {
         let (read, write) = UnixStream::pair()?;
         let outlives_terminal = signal::is_ignored(SIGHUP);
-        let others = OTHERS.iter().map(|(signal, _)| *signal);
-        let others = others.filter(|signal| !signal::is_ignored(*signal));
+        let others = OTHERS.iter().map(|(other, _)| *other).filter(|s| !signal::is_ignored(*s));
         let wanted: Vec<i32> =
             [SIGTERM, SIGINT, SIGHUP, SIGCHLD].into_iter().chain(others).collect();
         let delivery = SignalDelivery::with_pipe(read, write, WithRawSiginfo, &wanted)?;

@@ -13,21 +13,15 @@ pub const SIGTERM: i32 = libc::SIGTERM;
 pub const SIGHUP: i32 = libc::SIGHUP;
 pub const SIGCHLD: i32 = libc::SIGCHLD;
 
+macro_rules! named {
+    ($($signal:ident)*) => { &[$((libc::$signal, stringify!($signal))),*] };
+}
+
 /// The other signals whose default is to end a process and that say nothing of its own faults
 /// (signal(7)).
-pub const OTHERS: [(i32, &str); 11] = [
-    (libc::SIGQUIT, "SIGQUIT"),
-    (libc::SIGUSR1, "SIGUSR1"),
-    (libc::SIGUSR2, "SIGUSR2"),
-    (libc::SIGALRM, "SIGALRM"),
-    (libc::SIGVTALRM, "SIGVTALRM"),
-    (libc::SIGPROF, "SIGPROF"),
-    (libc::SIGIO, "SIGIO"),
-    (libc::SIGPWR, "SIGPWR"),
-    (libc::SIGSTKFLT, "SIGSTKFLT"),
-    (libc::SIGXCPU, "SIGXCPU"),
-    (libc::SIGXFSZ, "SIGXFSZ"),
-];
+pub const OTHERS: &[(i32, &str)] = named!(
+    SIGQUIT SIGUSR1 SIGUSR2 SIGALRM SIGVTALRM SIGPROF SIGIO SIGPWR SIGSTKFLT SIGXCPU SIGXFSZ
+);
 
 /// `si_code` of a plain kill(2) (sigaction(2)): only then are pid and uid the kernel's word.
 pub const SI_USER: i32 = libc::SI_USER;
@@ -63,13 +57,11 @@ pub fn end_by_sent_faults() -> io::Result<()> {
         // SAFETY: all-zero is a valid sigaction; `on_fault` has the signature that SA_SIGINFO asks for
         // and does only what signal-safety(7) allows.
         unsafe {
-            let mut old: libc::sigaction = std::mem::zeroed();
-            check(libc::sigaction(signal, std::ptr::null(), &raw mut old))?;
-            before.store(old.sa_sigaction, Ordering::SeqCst);
-            let mut new = old;
+            let [mut new, mut old]: [libc::sigaction; 2] = std::mem::zeroed();
             new.sa_sigaction = on_fault as *const () as usize;
             new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-            check(libc::sigaction(signal, &raw const new, std::ptr::null_mut()))?;
+            check(libc::sigaction(signal, &raw const new, &raw mut old))?;
+            before.store(old.sa_sigaction, Ordering::SeqCst);
         }
     }
     Ok(())

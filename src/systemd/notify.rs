@@ -37,11 +37,6 @@ impl Notifier {
         }
     }
 
-    /// Whether there is a service manager that listens.
-    pub fn is_heard(&self) -> bool {
-        self.socket.is_some()
-    }
-
     /// `STATUS=`, for `systemctl status`: one line, no controls.
     pub fn status(&self, status: &str) {
         self.send(&format!("STATUS={status}"));

@@ -81,16 +81,11 @@ impl Systemctl {
     pub fn answer(&self, arguments: &[&str], deadline: Instant) -> io::Result<Answer> {
         let ask = |program| capture(&self.children, &program, deadline, MAX_SYSTEMCTL_OUTPUT);
         let answer = ask(self.program()?.args(arguments))?;
-        let bus = self.bus().filter(|_| !answer.success && answer.stderr.contains(NO_PEER));
-        let Some(bus) = bus else { return Ok(answer) };
+        let lost = !answer.success && answer.stderr.contains(NO_PEER);
+        let dir = env::var("XDG_RUNTIME_DIR").ok().filter(|_| lost && self.scope == Scope::User);
+        let Some(dir) = dir else { return Ok(answer) };
         let program = self.program()?.args(arguments).env_remove("XDG_RUNTIME_DIR");
-        ask(program.env("DBUS_SESSION_BUS_ADDRESS", bus))
-    }
-
-    /// The address of the user's bus.
-    fn bus(&self) -> Option<String> {
-        let dir = env::var_os("XDG_RUNTIME_DIR").filter(|_| self.scope == Scope::User)?;
-        Some(format!("unix:path={}/bus", dir.to_str()?))
+        ask(program.env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={dir}/bus")))
     }
 
     /// systemctl up to the verb, its environment repaired where it is poor.

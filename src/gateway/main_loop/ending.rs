@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::lifecycle::evidence::{Finding, Moment};
 use crate::lifecycle::history::{self, Ending};
 use crate::lifecycle::phase::{Outcome, Phase};
-use crate::lifecycle::signals::{Caught, Signals};
+use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{
     CLOSE_PATIENCE, CUT_PATIENCE, DISK_SLOW, HISTORY_PATIENCE, KILL_AFTER, MAX_CHILD_WORDS,
     REPORT_EVERY, STOP_HEADROOM, THREAD_STACK,
@@ -48,12 +48,8 @@ impl Main {
         let drain = self
             .started
             .as_ref()
-            .map_or(Duration::ZERO, |started| started.service.settings().config.stop.drain_timeout);
-        // Where the manager gives no more time, the drain ends in time for what follows it.
-        let limit = self.started.as_ref().and_then(|started| started.service.stop_timeout());
-        let limit = limit.filter(|_| !self.notifier.is_heard()).unwrap_or(Duration::MAX);
-        let rest = KILL_AFTER + CUT_PATIENCE + HISTORY_PATIENCE;
-        self.timers.drain = Some(now + drain.min(limit.saturating_sub(rest)));
+            .map_or(Duration::ZERO, |started| stop_time::drain(&started.service));
+        self.timers.drain = Some(now + drain);
         self.ask(Moment::Signal { started: was_started });
         if self.in_flight() > 0 {
             self.report(now);
@@ -150,7 +146,7 @@ impl Main {
         if outcome != Outcome::Terminated {
             exit_at_once(exit.code());
         }
-        let missed = |caught: &Caught| caught.kind.ends();
+        let missed = |caught: &Caught| !matches!(caught.kind, Kind::Reload | Kind::Child);
         let Some(caught) = signals.take().into_iter().find(missed) else {
             exit_at_once(exit.code());
         };
