@@ -27,7 +27,7 @@ fn last_stop(home: &Home) -> serde_json::Value {
 }
 
 #[test]
-fn ctrl_c() {
+fn an_interrupt() {
     let gateway = Gateway::start();
     let mut connection = gateway.connect();
     connection.get("/health", &[]).assert_status(200);
@@ -35,7 +35,10 @@ fn ctrl_c() {
     assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
     let line = gateway.wait_for_log("Shutdown context: signal=SIGINT", DEADLINE);
     assert!(line.contains(" under_systemd=no "), "{line}");
-    gateway.wait_for_log("Exiting with code 0 (planned: Ctrl-C)", DEADLINE);
+    gateway.wait_for_log(
+        "Exiting with code 0 (planned: an interrupt (SIGINT) that a process sent)",
+        DEADLINE,
+    );
     assert_eq!(last_stop(gateway.home())["exit"], 0);
     // The whole of a name's files are its own and nobody else's.
     for dir in [gateway.home().state_dir(), gateway.home().runtime_dir()] {

@@ -261,10 +261,10 @@ fn a_full_disk_stops_nothing_and_leaves_no_wrong_word() {
         assert!(told.contains("could not be written"), "it was full: {told}");
         fs::remove_file(disk.file("fill")).unwrap();
         let told = interrupt(disk.start());
-        assert!(!told.contains("without a word"), "{told}");
+        assert!(!told.contains("unclean exit"), "{told}");
         let history = fs::read_to_string(disk.file("history.jsonl")).unwrap();
         assert!(history.contains("\"planned\""), "{history}");
-        assert!(!history.contains("without a word"), "{history}");
+        assert!(!history.contains("unclean exit"), "{history}");
     }
 }
 

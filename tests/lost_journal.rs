@@ -96,7 +96,7 @@ fn comes_back(home: &Home, ids: &[String]) {
     fs::rename(copy, journal).unwrap();
     knows(home, ids);
     let history = home.run(&["history", "--json"]).stdout;
-    assert!(!history.contains("ended without a word"), "{history}");
+    assert!(!history.contains("unclean exit"), "{history}");
 }
 
 #[track_caller]

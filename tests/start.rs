@@ -44,7 +44,7 @@ fn the_second_of_a_name_is_told_who_is_first() {
     let second = first.home().start();
     // Entered when READY=1 was said already.
     eventually("the entry", || {
-        (second.status()["last_stop"]["verdict"] == "ended without a word").then_some(())
+        (second.status()["last_stop"]["verdict"] == "unclean exit").then_some(())
     });
 }
 

@@ -225,7 +225,7 @@ fn sigkill_ends_it_without_a_word() {
         service.wait_for_return(before, 1);
         // Written when READY=1 was said already.
         let stop = eventually("the entry", || service.stops().pop());
-        assert_eq!(stop["verdict"], "ended without a word", "{stop}");
+        assert_eq!(stop["verdict"], "unclean exit", "{stop}");
         assert_eq!(stop["pid"], before, "{stop}");
         assert_eq!(stop["rebooted"], false, "{stop}");
         service.systemctl("stop");
@@ -247,7 +247,7 @@ fn a_gateway_that_hangs_is_replaced() {
         assert_ne!(service.pid(), before);
         service.unit().wait_for_journal("Watchdog timeout");
         let stop = eventually("the entry", || service.stops().pop());
-        assert_eq!(stop["verdict"], "ended without a word", "{stop}");
+        assert_eq!(stop["verdict"], "unclean exit", "{stop}");
     });
 }
 

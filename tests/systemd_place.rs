@@ -88,7 +88,7 @@ fn in_a_shell_of_another_unit() {
         sys::kill(gateway.pid, libc::SIGINT).unwrap();
         let stop = gateway.last_stop();
         assert_eq!((&stop["verdict"], &stop["exit"]), (&"planned".into(), &0.into()), "{stop}");
-        assert_eq!(stop["reason"], "Ctrl-C", "{stop}");
+        assert_eq!(stop["reason"], "an interrupt (SIGINT) that a process sent", "{stop}");
         assert_eq!(gateway.status(), "0\n");
     });
 }

@@ -23,8 +23,8 @@ pub mod tests;
 mod turn;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -46,8 +46,8 @@ pub struct Facts {
     pub name: String,
     /// The address that clients connect to, with the port that was really bound.
     pub listen: String,
-    /// The unit that we run in.
-    pub unit: Option<String>,
+    /// The unit that we run in, once it is known.
+    pub unit: OnceLock<String>,
     /// RFC 3339.
     pub since: String,
     pub began: Instant,
@@ -67,6 +67,7 @@ pub struct Service {
     pub control_connections: AtomicUsize,
     last_stop: Mutex<Value>,
     warnings: Mutex<Vec<String>>,
+    stop_timeout: Mutex<Option<Duration>>,
     parser: Mutex<()>,
     busy: AtomicUsize,
     quiet: Arc<Event>,
@@ -89,6 +90,7 @@ impl Service {
             control_connections: AtomicUsize::new(0),
             last_stop: Mutex::new(Value::Null),
             warnings: Mutex::default(),
+            stop_timeout: Mutex::default(),
             parser: Mutex::new(()),
             busy: AtomicUsize::new(0),
             quiet,
@@ -129,6 +131,15 @@ impl Service {
         let (listen, all) = (&self.facts.listen, self.warnings());
         let first = all.first().map(|first| format!("; warnings: {}; {first}", all.len()));
         format!("Serving on {listen}{}", first.unwrap_or_default())
+    }
+
+    /// The time that our unit gives a stop, as far as it is known; `Duration::MAX` for infinity.
+    pub fn set_stop_timeout(&self, timeout: Duration) {
+        *self.stop_timeout.lock().unwrap_or_else(PoisonError::into_inner) = Some(timeout);
+    }
+
+    pub fn stop_timeout(&self) -> Option<Duration> {
+        *self.stop_timeout.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The count that a connection of this origin belongs to.

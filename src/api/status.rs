@@ -1,6 +1,7 @@
 //! What the gateway says of itself.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Service;
 use super::auth::Authenticated;
@@ -71,7 +72,8 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         (false, true) => "serving",
         (false, false) => "starting",
     };
-    let unit = facts.unit.as_deref();
+    let unit = facts.unit.get();
+    let limit = service.stop_timeout().filter(|limit| *limit < Duration::MAX);
     let limits = service.settings().config.limits.within(most_open());
     let (bytes, last) = service.hub.journal_size();
     let known = service.hub.glance_at_counts();
@@ -85,14 +87,15 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         Condition::Degraded(why) | Condition::Broken(why) => Some(why),
     };
     let body = format!(
-        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"waiting":{waits},"limits":{{"max_connections":{},"max_turns":{},"descriptors":{},"shortage":{}}},"degraded":{},"warnings":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
+        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"stop_timeout_seconds":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"waiting":{waits},"limits":{{"max_connections":{},"max_turns":{},"descriptors":{},"shortage":{}}},"degraded":{},"warnings":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
         facts.name,
         env!("CARGO_PKG_VERSION"),
         Pid::own(),
         facts.since,
         facts.began.elapsed().as_secs(),
         facts.listen,
-        unit.map_or_else(|| "null".to_owned(), quoted),
+        unit.map_or_else(|| "null".to_owned(), |unit| quoted(unit)),
+        limit.map_or_else(|| "null".to_owned(), |limit| limit.as_secs_f64().to_string()),
         service.settings().agent.kind(),
         service.connections.load(Ordering::SeqCst),
         number(turns.map(|(_, _, sessions)| sessions)),

@@ -110,7 +110,7 @@ mod tests {
         [
             json!({
                 "time": "1994-11-06T08:49:37.042Z", "signal": null, "sender": null,
-                "verdict": "ended without a word", "reason": "SIGKILL", "exit": null,
+                "verdict": "unclean exit", "reason": "SIGKILL", "exit": null,
             }),
             json!({
                 "time": "1994-11-06T08:50:37.042Z", "signal": "SIGTERM", "verdict": "external",
@@ -123,10 +123,10 @@ mod tests {
     #[test]
     fn lines_up() {
         let expected = "\
-TIME (UTC)           VERDICT               SIGNAL   EXIT  DRAIN  TURNS
-1994-11-06 08:49:37  ended without a word  -        -     -      -
+TIME (UTC)           VERDICT       SIGNAL   EXIT  DRAIN  TURNS
+1994-11-06 08:49:37  unclean exit  -        -     -      -
     SIGKILL
-1994-11-06 08:50:37  external              SIGTERM  143   2.4 s  2 (1 cut)
+1994-11-06 08:50:37  external      SIGTERM  143   2.4 s  2 (1 cut)
     ba\\u{a}sh[7] uid 1000: a signal
 ";
         assert_eq!(as_table(&stops()), expected);
@@ -140,7 +140,7 @@ TIME (UTC)           VERDICT               SIGNAL   EXIT  DRAIN  TURNS
         let [silent, signal] = stops();
         assert_eq!(
             in_a_line(&silent, now),
-            "1994-11-06 08:49:37 UTC, 2 min ago: ended without a word (SIGKILL)"
+            "1994-11-06 08:49:37 UTC, 2 min ago: unclean exit (SIGKILL)"
         );
         assert_eq!(
             in_a_line(&signal, now),

@@ -209,7 +209,7 @@ fn note(
         (State::Dead, ..) => {
             let started = run["started"].as_str().unwrap_or("an unknown time");
             let started = moment::shown(started);
-            Some(format!("its run since {started} ended without a word"))
+            Some(format!("its run since {started} had an unclean exit"))
         }
         (State::Unknown, Contact::Free, Some(Facts { main_pid, .. })) => Some(format!(
             "its unit is active with pid {}, which does not hold the lock: does it have other directories?",

@@ -16,7 +16,7 @@ pub enum State {
     Restarting,
     /// Its unit failed.
     Failed,
-    /// Its last run ended without a word.
+    /// Its last run had an unclean exit.
     Dead,
     Stopped,
     /// It holds its lock and does not answer.

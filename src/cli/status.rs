@@ -58,6 +58,7 @@ pub fn to_json(report: &Report) -> Value {
         "unit_path": unit.and_then(|unit| unit.path.as_ref()),
         "unit_current": unit.and_then(|unit| unit.current),
         "unit_state": facts.map(|facts| &facts.active),
+        "stop_timeout_seconds": answer["stop_timeout_seconds"],
         "unit_restarts": facts.map(|facts| facts.restarts),
         "version": answer["version"],
         "agent": answer["agent"],
@@ -100,6 +101,8 @@ pub fn to_text(report: &Report, now: i64) -> String {
     line("listen", answer["listen"].as_str().map(safe));
     line("unit", unit.map(|unit| safe(&unit_line(unit))));
     line("", unit.and_then(|unit| unit.path.as_deref()).map(safe));
+    let limit = answer["stop_timeout_seconds"].as_f64();
+    line("", limit.map(|seconds| format!("its unit gives a stop {seconds} s")));
     line("turns", answer["turns"].is_object().then(|| turns(answer)));
     for words in waiting(&answer["waiting"], now) {
         line("", answer["waiting"].is_object().then(|| safe(&words)));

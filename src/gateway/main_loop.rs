@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::startup::{self, Started};
 use super::timers::{Timers, due};
-use super::{Plan, greeting, reload::Reloads};
+use super::{Plan, greeting, reload::Reloads, stop_time};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, Moment, Place};
@@ -22,6 +22,7 @@ use crate::logger;
 use crate::sys::fd::Event as Wake;
 use crate::sys::poll::{Interest, poll};
 use crate::systemd::notify::{Notifier, watchdog_interval};
+use crate::text::escaped;
 use crate::threads::spawn;
 use ending::Stop;
 
@@ -90,7 +91,8 @@ impl Main {
     fn begin(plan: Plan, began: Instant) -> Result<Main, Failure> {
         let failed = |e: std::io::Error| Failure::cannot("start", &e);
         let wake = Arc::new(Wake::new().map_err(failed)?);
-        let place = Place::find(plan.dirs.planned_stop(), Arc::clone(&plan.children));
+        let place =
+            Place::find(plan.dirs.planned_stop(), plan.name.unit(), Arc::clone(&plan.children));
         let watchdog = watchdog_interval().map(|interval| (began + interval, interval));
         let timers = Timers { watchdog, ..Timers::default() };
         let mut main = Main {
@@ -115,14 +117,14 @@ impl Main {
     fn spawn_starter(&self, began: Instant) -> std::io::Result<JoinHandle<()>> {
         let (plan, wake) = (self.plan.clone(), Arc::clone(&self.wake));
         let mailbox = Arc::clone(&self.mailbox);
-        let own = self.place.own.clone();
+        let place = self.place.clone();
         let work = move || {
-            let unit = own.as_ref().map(|own| own.unit.clone());
-            let started = startup::start(&plan, unit, began, Arc::clone(&wake));
+            let started = startup::start(&plan, &place, began, Arc::clone(&wake));
             let parts = started.as_ref().ok().map(|s| (Arc::clone(&s.service), Arc::clone(&s.run)));
             mailbox.put(News::Started(Box::new(started)));
             if let Some((service, run)) = parts {
-                startup::settle(&plan, &service, &run, own.as_ref());
+                startup::settle(&plan, &service, &run, &place);
+                stop_time::read(&place, &service);
             }
         };
         spawn("start", THREAD_STACK, Box::new(work))
@@ -143,7 +145,10 @@ impl Main {
             for news in self.mailbox.empty() {
                 match self.hear(news) {
                     None => {}
-                    Some(failure) => return end_early(&failure),
+                    Some(failure) => {
+                        self.notifier.status(&escaped(&format!("Failed: {failure}"), false));
+                        return end_early(&failure);
+                    }
                 }
             }
             self.look_at_clock();
@@ -188,7 +193,7 @@ impl Main {
 
     fn signal(&mut self, caught: Caught) {
         match caught.kind {
-            Kind::Terminate | Kind::Interrupt => {
+            Kind::Terminate | Kind::Interrupt | Kind::HangUp | Kind::Other(_) => {
                 match &mut self.stop {
                     Some(stop) => stop.latest = caught,
                     None => {
@@ -199,6 +204,7 @@ impl Main {
                         self.stop = Some(stop);
                     }
                 }
+                self.extend_timeout();
                 self.event(Event::Signal);
             }
             Kind::Reload => self.reload(),
@@ -213,7 +219,9 @@ impl Main {
             self.timers.reload = Some(now);
             return;
         };
-        if let Err(e) = self.reloads.ask(&self.plan, &started.service) {
+        let (place, service) = (self.place.clone(), Arc::clone(&started.service));
+        let after = move || stop_time::read(&place, &service);
+        if let Err(e) = self.reloads.ask(&self.plan, &started.service, after) {
             log::warn!("no thread for the reload ({e}): it is tried again");
             self.timers.reload = Some(now + THREAD_PAUSE);
         }
@@ -245,8 +253,8 @@ impl Main {
         }
     }
 
-    fn found(&mut self, finding: Finding) {
-        log::info!("Shutdown context: {}", finding.context);
+    fn found(&mut self, mut finding: Finding) {
+        self.weigh(&mut finding);
         if finding.verdict.is_guess() {
             log::warn!("the verdict is a guess: the service manager did not answer");
         }
@@ -263,6 +271,8 @@ impl Main {
             stop.findings = Some((first, finding));
         }
         self.event(Event::Judged(judged));
+        // A stop that has begun with our own STOPPING=1 has a time, too.
+        self.extend_timeout();
     }
 
     fn look_at_clock(&mut self) {

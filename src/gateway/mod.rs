@@ -10,6 +10,7 @@ mod main_loop;
 mod reload;
 mod spare;
 mod startup;
+mod stop_time;
 mod timers;
 
 pub use main_loop::run;

@@ -18,11 +18,16 @@ pub struct Reloads(AtomicUsize);
 
 impl Reloads {
     /// Has the configuration read again, in a thread of its own: it may be on a disk that hangs. Where
-    /// one is at it already, that one reads once more.
+    /// one is at it already, that one reads once more. `after` follows each.
     ///
     /// # Errors
     /// No thread: nothing was begun.
-    pub fn ask(self: &Arc<Self>, plan: &Plan, service: &Arc<Service>) -> io::Result<()> {
+    pub fn ask(
+        self: &Arc<Self>,
+        plan: &Plan,
+        service: &Arc<Service>,
+        after: impl Fn() + Send + 'static,
+    ) -> io::Result<()> {
         if self.0.fetch_add(1, Ordering::SeqCst) > 0 {
             return Ok(());
         }
@@ -31,6 +36,7 @@ impl Reloads {
             loop {
                 let asked = reloads.0.load(Ordering::SeqCst);
                 reload(&plan, &service);
+                after();
                 let done = reloads.0.compare_exchange(asked, 0, Ordering::SeqCst, Ordering::SeqCst);
                 if done.is_ok() {
                     return;

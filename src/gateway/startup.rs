@@ -9,8 +9,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::Plan;
@@ -21,10 +21,12 @@ use crate::config::{self, AgentKind, Config, Loaded, Secret};
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
 use crate::journal::{self, FileJournal, Journal, MemoryJournal, Refused};
+use crate::lifecycle::evidence::Place;
 use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::instance::Instance;
 use crate::limits::{
-    BACKLOG, KEY_BYTES, MAX_KEY_FILE, PROGRAM_PATIENCE, THREAD_STACK, WANTED_DESCRIPTORS,
+    BACKLOG, KEY_BYTES, MAX_KEY_FILE, PROGRAM_PATIENCE, QUESTION_DEADLINE, THREAD_STACK,
+    WANTED_DESCRIPTORS,
 };
 use crate::session::book::Book;
 use crate::session::hub::{Hub, Settings};
@@ -32,7 +34,6 @@ use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
 use crate::sys::{fs as files, proc, random, socket, trusted};
-use crate::systemd::cgroup::OwnUnit;
 use crate::text::escaped;
 use crate::threads::spawn;
 use crate::{digest, logger, sys, systemd};
@@ -55,7 +56,7 @@ pub struct Started {
 /// the way, `Failed` for what the system refuses.
 pub fn start(
     plan: &Plan,
-    unit: Option<String>,
+    place: &Place,
     began: Instant,
     quiet: Arc<Event>,
 ) -> Result<Started, Failure> {
@@ -78,7 +79,7 @@ pub fn start(
     let tcp = listen(config.http.listen, &loaded)?;
     let control = control(&plan.dirs.control_socket())?;
     let run = Run::begin(&plan.dirs);
-    let service = service(plan, unit, began, quiet, (&loaded, &tcp, keys, &run));
+    let service = service(plan, place, began, quiet, (&loaded, &tcp, keys, &run));
     let service = service.and_then(|service| {
         let doors = Doors::new(tcp, control);
         Ok((service, doors.map_err(|e| Failure::cannot("start a thread", &e))?))
@@ -95,7 +96,7 @@ pub fn start(
 /// The journal read back, and what serves it.
 fn service(
     plan: &Plan,
-    unit: Option<String>,
+    place: &Place,
     began: Instant,
     quiet: Arc<Event>,
     (loaded, tcp, keys, run): (&Loaded, &TcpListener, Keyring, &Run),
@@ -105,7 +106,7 @@ fn service(
     let facts = Facts {
         name: plan.name.to_string(),
         listen: listen.to_string(),
-        unit,
+        unit: place.own.get().map_or_else(OnceLock::new, |own| OnceLock::from(own.unit.clone())),
         since: run.started.clone(),
         began,
     };
@@ -181,14 +182,16 @@ fn refuse_without_saved(dir: &Path) -> Result<(), Failure> {
 
 /// What can wait until READY=1 was said: makes the run's entry durable and looks back at how the
 /// one before it ended.
-pub fn settle(plan: &Plan, started: &Service, run: &Run, own: Option<&OwnUnit>) {
+pub fn settle(plan: &Plan, started: &Service, run: &Run, place: &Place) {
+    let own = place.locate(Instant::now() + QUESTION_DEADLINE);
+    let _ = own.map(|own| started.facts.unit.set(own.unit.clone()));
     let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
     plan.children.settle(delegated.as_deref());
     started.hub.open();
     if let Some(line) = &run.silent {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
         let (started, reason) = (text("started"), text("reason"));
-        log::warn!("the run before this one (started {started}) ended without a word: {reason}");
+        log::warn!("the run before this one (started {started}) had an unclean exit: {reason}");
     }
     if let Err(e) = run.settle(&plan.dirs) {
         log::warn!("the history in {} cannot be kept: {e}", plan.dirs.state.display());

@@ -4,12 +4,12 @@
 use std::env;
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::marker;
-use super::signals::Caught;
+use super::signals::{Caught, Kind};
 use super::verdict::{self, ActiveState, Evidence, Job, Sender, Supervision, Unit, Verdict};
 use crate::limits::{QUESTION_DEADLINE, QUESTION_RETRY};
 use crate::subprocess::Children;
@@ -17,17 +17,19 @@ use crate::sys::process::Pid;
 use crate::sys::{proc, signal};
 use crate::systemd::Scope;
 use crate::systemd::cgroup::{self, OwnUnit};
-use crate::systemd::systemctl::{Properties, Systemctl};
+use crate::systemd::systemctl::{self, Properties, Systemctl, is_main};
 use crate::text::escaped;
 
-const PROPERTIES: &str = "ActiveState,Job,MainPID,InvocationID,Result";
+const PROPERTIES: &str = "ActiveState,Job,MainPID,InvocationID,Result,TimeoutStopUSec";
 
 /// What is known of our place from the start on.
 #[derive(Clone, Debug)]
 pub struct Place {
     invocation: Option<String>,
-    /// The unit that we run in.
-    pub own: Option<OwnUnit>,
+    /// The unit that we run in, as far as our control group tells, or [`Place::locate`] did.
+    pub own: Arc<OnceLock<OwnUnit>>,
+    /// The unit that `install` makes for a gateway of this name.
+    installed: String,
     marker: PathBuf,
     children: Arc<Children>,
 }
@@ -50,7 +52,9 @@ pub struct Finding {
     pub marker: bool,
     /// Whether the service manager might say something else a moment later.
     pub may_change: bool,
-    /// The fields of the `Shutdown context` line, in order.
+    /// The time that the unit gives a stop, where this is its main process.
+    pub stop_timeout: Option<Duration>,
+    /// The fields of the `Shutdown context` line, in order, but for the reason.
     pub context: String,
 }
 
@@ -65,10 +69,54 @@ struct Shown {
 impl Place {
     /// Finds out where this process stands. `INVOCATION_ID` is a gate only: every child of any
     /// unit inherits it, so which unit is ours is read from our own control group.
-    pub fn find(marker: PathBuf, children: Arc<Children>) -> Place {
+    pub fn find(marker: PathBuf, installed: String, children: Arc<Children>) -> Place {
         let invocation = env::var("INVOCATION_ID").ok().filter(|id| !id.is_empty());
         let own = invocation.as_ref().and_then(|_| cgroup::own_unit(&proc::cgroup(Pid::own())?));
-        Place { invocation, own, marker, children }
+        let own = Arc::new(own.map_or_else(OnceLock::new, OnceLock::from));
+        Place { invocation, own, installed, marker, children }
+    }
+
+    /// The unit that we run in. Where our control group names none (`ProtectControlGroups=strict` or
+    /// `private`) the service managers are asked: one that they name, or that has the installed unit's
+    /// name, is ours if its invocation is. Takes as long as they, at most until `deadline`.
+    pub fn locate(&self, deadline: Instant) -> Option<&OwnUnit> {
+        let invocation = self.invocation.as_deref()?;
+        if let Some(own) = self.own.get() {
+            return Some(own);
+        }
+        let mut scopes = [Scope::System, Scope::User];
+        // A user's manager gives it to its units; the machine's does not as a rule.
+        if env::var_os("XDG_RUNTIME_DIR").is_some() {
+            scopes.reverse();
+        }
+        let found = scopes.into_iter().find_map(|scope| {
+            let systemctl = Systemctl::new(scope, Arc::clone(&self.children));
+            let is_ours = |unit: &String| {
+                let shown = systemctl.show("InvocationID", unit, deadline);
+                shown.is_ok_and(|shown| shown.get("InvocationID") == invocation)
+            };
+            let named =
+                systemctl.run(&["whoami"], deadline).ok().map(|unit| unit.trim().to_owned());
+            let unit = named.into_iter().chain([self.installed.clone()]).find(is_ours)?;
+            Some(OwnUnit { unit, scope, manager_cgroup: None })
+        });
+        found.map(|own| self.own.get_or_init(|| own))
+    }
+
+    /// The time that our unit gives a stop, drop-ins included; `Duration::MAX` for infinity. `None` where
+    /// we are no unit's main process, or its manager does not say.
+    pub fn stop_timeout(&self) -> Option<Duration> {
+        let deadline = Instant::now() + QUESTION_DEADLINE;
+        let own = self.locate(deadline)?;
+        let systemctl = Systemctl::new(own.scope, Arc::clone(&self.children));
+        self.stop_timeout_in(&systemctl.show(PROPERTIES, &own.unit, deadline).ok()?)
+    }
+
+    fn stop_timeout_in(&self, shown: &Properties) -> Option<Duration> {
+        let text = shown.get("TimeoutStopUSec");
+        let is_ours = shown.get("InvocationID") == self.invocation.as_deref()?;
+        let known = is_ours && is_main(shown.get("MainPID")) && !text.is_empty();
+        known.then(|| systemctl::time_span(text).unwrap_or(Duration::MAX))
     }
 
     /// Gathers and judges. Takes as long as the manager, at most `QUESTION_DEADLINE`.
@@ -87,17 +135,18 @@ impl Place {
         let may_change = !verdict.planned
             && matches!(evidence.supervision, Supervision::Unit(_) | Supervision::Silent);
         let context = self.context(caught, &name, &shown, verdict);
-        Finding { verdict, sender: name, marker, may_change, context }
+        let stop_timeout = self.stop_timeout_in(&shown.properties);
+        Finding { verdict, sender: name, marker, may_change, stop_timeout, context }
     }
 
     fn supervision(&self, moment: Moment, shown: &mut Shown) -> Supervision {
         let Some(invocation) = &self.invocation else {
             return Supervision::None;
         };
-        let Some(own) = &self.own else {
+        let deadline = Instant::now() + QUESTION_DEADLINE;
+        let Some(own) = self.locate(deadline) else {
             return Supervision::NotOurs;
         };
-        let deadline = Instant::now() + QUESTION_DEADLINE;
         let systemctl = Systemctl::new(own.scope, Arc::clone(&self.children));
         let mut answer = systemctl.show(PROPERTIES, &own.unit, deadline);
         if answer.is_err() && Instant::now() + QUESTION_RETRY < deadline {
@@ -128,7 +177,7 @@ impl Place {
     }
 
     fn is_our_manager(&self, pid: Pid) -> bool {
-        let Some(own) = &self.own else { return false };
+        let Some(own) = self.own.get() else { return false };
         match (own.scope, &own.manager_cgroup) {
             (Scope::System, _) | (_, None) => pid.get() == 1,
             (Scope::User, Some(group)) => {
@@ -138,7 +187,7 @@ impl Place {
     }
 
     fn context(&self, caught: Caught, sender: &str, shown: &Shown, verdict: Verdict) -> String {
-        let unit = self.own.as_ref().map_or("-", |own| &own.unit);
+        let unit = self.own.get().map_or("-", |own| &own.unit);
         let under = if self.invocation.is_some() { "yes" } else { "no" };
         let parent = Pid::parent();
         let parent_name = parent.and_then(proc::name).unwrap_or_default();
@@ -163,7 +212,6 @@ impl Place {
         if !shown.failure.is_empty() {
             add("no_answer", &shown.failure);
         }
-        let _ = write!(line, " reason={:?}", verdict.reason.to_string());
         line
     }
 }
@@ -175,7 +223,7 @@ fn unit(
     shown: &mut Shown,
 ) -> Supervision {
     let get = |key: &str| shown.properties.get(key);
-    let main = get("MainPID").parse() == Ok(Pid::own().get());
+    let main = is_main(get("MainPID"));
     let active = match get("ActiveState") {
         "deactivating" => ActiveState::Deactivating,
         _ => ActiveState::Other,
@@ -217,6 +265,9 @@ fn job_kind(word: &str) -> Job {
 /// Names the sender where the kernel vouches for its pid.
 fn name_of(caught: Caught) -> String {
     match (caught.code, Pid::new(caught.pid)) {
+        (signal::SI_KERNEL, _) if matches!(caught.kind, Kind::Other(name) if name != "SIGQUIT") => {
+            "(kernel)".to_owned()
+        }
         (signal::SI_KERNEL, _) => "(terminal)".to_owned(),
         (signal::SI_USER, None) => "(outside)".to_owned(),
         (signal::SI_USER, Some(pid)) => proc::name(pid).unwrap_or_else(|| "(gone)".to_owned()),

@@ -1,5 +1,5 @@
 //! How earlier runs ended: a line of JSON each in `history.jsonl`, and `run.json` for the run that
-//! has not ended yet. A run that left `run.json` behind and no line ended without a word.
+//! has not ended yet. A run that left `run.json` behind and no line had an unclean exit.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -25,7 +25,7 @@ pub struct Run {
     id: String,
     /// When this run started, in RFC 3339.
     pub started: String,
-    /// The line that was entered about the run before us, if that ended without a word.
+    /// The line that was entered about the run before us, if that had an unclean exit.
     pub silent: Option<Value>,
 }
 
@@ -139,7 +139,7 @@ pub fn failure(run: Option<&Run>, exit: Exit, why: &str) -> String {
 pub fn enter(dirs: &Dirs, begun: bool, line: &str, sync: bool) -> io::Result<()> {
     let entered = append(&dirs.history(), line, sync);
     if begun {
-        // Even without the line: no entry is better than one that says we ended without a word. Not
+        // Even without the line: no entry is better than one that calls it unclean. Not
         // synced: should the name come back after a power cut, the line has its id.
         let _ = fs::remove_file(dirs.run_record());
     }
@@ -181,7 +181,7 @@ fn without_a_word(left: &Value) -> Value {
     let cause = if rebooted {
         "the machine was restarted or lost its power"
     } else {
-        "SIGKILL, the OOM killer, or a crash"
+        "it was killed (SIGKILL, the OOM killer, a watchdog) or crashed"
     };
     json!({
         "time": Utc::new(SystemTime::now()).rfc3339(),
@@ -190,7 +190,7 @@ fn without_a_word(left: &Value) -> Value {
         "pid": left["pid"],
         "signal": null,
         "sender": null,
-        "verdict": "ended without a word",
+        "verdict": "unclean exit",
         "reason": cause,
         "exit": null,
         "rebooted": rebooted,
@@ -240,8 +240,14 @@ mod tests {
         let caught = Caught { kind: Kind::Terminate, code: 0, pid: 7, uid: 8 };
         let verdict = Verdict { planned: true, reason: Reason::StopJob };
         let sender = "systemd".into();
-        let found =
-            Finding { verdict, sender, marker: false, may_change: false, context: String::new() };
+        let found = Finding {
+            verdict,
+            sender,
+            marker: false,
+            may_change: false,
+            stop_timeout: None,
+            context: String::new(),
+        };
         let ending = Ending {
             exit: Exit::Planned,
             note: None,
@@ -288,7 +294,7 @@ mod tests {
         let dirs = dirs(&root);
         Run::begin(&dirs);
         let line = Run::begin(&dirs).silent.unwrap();
-        assert_eq!(line["verdict"], "ended without a word");
+        assert_eq!(line["verdict"], "unclean exit");
         assert_eq!(line["rebooted"], false);
         assert_eq!(stops(&dirs).unwrap(), [line]);
     }

@@ -9,16 +9,20 @@ use std::os::unix::net::UnixStream;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::raw::WithRawSiginfo;
 
-use crate::sys::signal::{self, SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use crate::sys::signal::{self, OTHERS, SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 /// The signals that mean something to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// SIGTERM: a stop, or somebody's kill.
     Terminate,
-    /// SIGINT: Ctrl-C at the terminal.
+    /// SIGINT: Ctrl-C at the terminal, or sent by a process.
     Interrupt,
-    /// SIGHUP: read the configuration again.
+    /// SIGHUP by the kernel: the terminal was closed.
+    HangUp,
+    /// Another signal that would end the process: as good as SIGTERM.
+    Other(&'static str),
+    /// SIGHUP by a process: read the configuration again.
     Reload,
     /// SIGCHLD: a child ended, which may be an orphan that nobody else reaps.
     Child,
@@ -29,7 +33,8 @@ impl Kind {
         match self {
             Kind::Terminate => "SIGTERM",
             Kind::Interrupt => "SIGINT",
-            Kind::Reload => "SIGHUP",
+            Kind::Reload | Kind::HangUp => "SIGHUP",
+            Kind::Other(name) => name,
             Kind::Child => "SIGCHLD",
         }
     }
@@ -48,25 +53,35 @@ pub struct Caught {
 /// The handlers and the read end of their pipe.
 pub struct Signals {
     delivery: SignalDelivery<UnixStream, WithRawSiginfo>,
+    /// Whether a closed terminal is no reason to end: nohup(1) started us.
+    outlives_terminal: bool,
 }
 
 impl Signals {
     /// Installs the handlers.
     pub fn catch() -> io::Result<Signals> {
         let (read, write) = UnixStream::pair()?;
-        let wanted = [SIGTERM, SIGINT, SIGHUP, SIGCHLD];
-        Ok(Signals { delivery: SignalDelivery::with_pipe(read, write, WithRawSiginfo, wanted)? })
+        let outlives_terminal = signal::is_ignored(SIGHUP);
+        let others = OTHERS.iter().map(|(other, _)| *other).filter(|s| !signal::is_ignored(*s));
+        let wanted: Vec<i32> =
+            [SIGTERM, SIGINT, SIGHUP, SIGCHLD].into_iter().chain(others).collect();
+        let delivery = SignalDelivery::with_pipe(read, write, WithRawSiginfo, &wanted)?;
+        signal::end_by_sent_faults()?;
+        Ok(Signals { delivery, outlives_terminal })
     }
 
     /// What has arrived since the last call. Never blocks.
     pub fn take(&mut self) -> Vec<Caught> {
+        let stays = self.outlives_terminal;
         let caught = |info: signal::RawInfo| {
             let kind = match info.si_signo {
                 SIGTERM => Kind::Terminate,
                 SIGINT => Kind::Interrupt,
-                SIGHUP => Kind::Reload,
+                SIGHUP if info.si_code != signal::SI_KERNEL => Kind::Reload,
+                SIGHUP if stays => return None,
+                SIGHUP => Kind::HangUp,
                 SIGCHLD => Kind::Child,
-                _ => return None,
+                other => Kind::Other(OTHERS.iter().find(|(signal, _)| *signal == other)?.1),
             };
             let (pid, uid) = signal::sender(&info);
             Some(Caught { kind, code: info.si_code, pid, uid })

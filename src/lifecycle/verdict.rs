@@ -95,6 +95,8 @@ pub enum Reason {
     UnitNotOurs,
     Marker,
     Interrupt,
+    InterruptByProcess,
+    TerminalClosed,
     GuessByManager,
     GuessByOther,
 }
@@ -105,7 +107,11 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     // Ctrl-C is the user in front of us. For a unit's main process SIGINT is no key but a signal
     // like any other (`systemctl kill -s INT`, KillSignal=SIGINT).
     if evidence.signal == Kind::Interrupt && !main {
-        return planned(Reason::Interrupt);
+        let by_key = evidence.sender == Sender::Terminal;
+        return planned(if by_key { Reason::Interrupt } else { Reason::InterruptByProcess });
+    }
+    if evidence.signal == Kind::HangUp && !main {
+        return external(Reason::TerminalClosed);
     }
     // Where our exit status drives a unit, its manager knows best and no file overrules it.
     if evidence.marker && !main {
@@ -153,6 +159,12 @@ const fn external(reason: Reason) -> Verdict {
 }
 
 impl Verdict {
+    /// This verdict after an `earlier` one about the same stop: while it is the same, the earlier reason
+    /// stays, since our own STOPPING=1 colours later answers. A guess gives way to an answer.
+    pub fn after(self, earlier: Verdict) -> Verdict {
+        if self.planned == earlier.planned && !earlier.is_guess() { earlier } else { self }
+    }
+
     /// Whether the verdict was made without an answer from the manager.
     pub fn is_guess(self) -> bool {
         matches!(self.reason, Reason::GuessByManager | Reason::GuessByOther)
@@ -177,6 +189,8 @@ impl fmt::Display for Reason {
             Reason::UnitNotOurs => "a signal that nobody announced, outside of any unit of ours",
             Reason::Marker => "a stop that was announced",
             Reason::Interrupt => "Ctrl-C",
+            Reason::InterruptByProcess => "an interrupt (SIGINT) that a process sent",
+            Reason::TerminalClosed => "the terminal was closed",
             Reason::GuessByManager => {
                 "a guess: the service manager did not answer, but the signal is its own"
             }

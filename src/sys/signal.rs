@@ -1,11 +1,27 @@
-//! Signals: what siginfo says.
+//! Signals: what siginfo says, and which of them are ours to catch.
+
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use libc::siginfo_t as RawInfo;
+
+use super::check;
 
 pub const SIGINT: i32 = libc::SIGINT;
 pub const SIGTERM: i32 = libc::SIGTERM;
 pub const SIGHUP: i32 = libc::SIGHUP;
 pub const SIGCHLD: i32 = libc::SIGCHLD;
+
+macro_rules! named {
+    ($($signal:ident)*) => { &[$((libc::$signal, stringify!($signal))),*] };
+}
+
+/// The other signals whose default is to end a process and that say nothing of its own faults
+/// (signal(7)).
+pub const OTHERS: &[(i32, &str)] = named!(
+    SIGQUIT SIGUSR1 SIGUSR2 SIGALRM SIGVTALRM SIGPROF SIGIO SIGPWR SIGSTKFLT SIGXCPU SIGXFSZ
+);
 
 /// `si_code` of a plain kill(2) (sigaction(2)): only then are pid and uid the kernel's word.
 pub const SI_USER: i32 = libc::SI_USER;
@@ -19,4 +35,74 @@ pub fn sender(info: &RawInfo) -> (i32, u32) {
     // SAFETY: the kernel fills the whole siginfo; for the signals that we catch, kill's and the
     // queue's members share the place of si_pid and si_uid, and any bits are valid integers.
     unsafe { (info.si_pid(), info.si_uid()) }
+}
+
+/// Whether whoever started us has this signal ignored, as nohup(1) does with SIGHUP.
+pub fn is_ignored(signal: i32) -> bool {
+    // SAFETY: all-zero is a valid sigaction, which the call fills; a null pointer changes nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// The handlers of SIGSEGV and SIGBUS before ours.
+static BEFORE: [AtomicUsize; 2] = [const { AtomicUsize::new(libc::SIG_DFL) }; 2];
+
+/// Has a SIGSEGV or SIGBUS that a process sent end this one. Rust's own handler, which reports an
+/// overflow of the stack, expects that a fault comes again when it returns: it loses the first of those.
+pub fn end_by_sent_faults() -> io::Result<()> {
+    for (signal, before) in [libc::SIGSEGV, libc::SIGBUS].into_iter().zip(&BEFORE) {
+        // SAFETY: all-zero is a valid sigaction; `on_fault` has the signature that SA_SIGINFO asks for
+        // and does only what signal-safety(7) allows.
+        unsafe {
+            let [mut new, mut old]: [libc::sigaction; 2] = std::mem::zeroed();
+            new.sa_sigaction = on_fault as *const () as usize;
+            new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            check(libc::sigaction(signal, &raw const new, &raw mut old))?;
+            before.store(old.sa_sigaction, Ordering::SeqCst);
+        }
+    }
+    Ok(())
+}
+
+extern "C" fn on_fault(signal: c_int, info: *mut RawInfo, context: *mut c_void) {
+    let before = BEFORE[usize::from(signal == libc::SIGBUS)].load(Ordering::SeqCst);
+    // SAFETY: the kernel gives a valid siginfo. What stood there before and is no constant is a handler;
+    // Rust's takes SA_SIGINFO's arguments. The signal is blocked until this returns, and then ends us.
+    unsafe {
+        if (*info).si_code > 0 && before != libc::SIG_DFL && before != libc::SIG_IGN {
+            let before: extern "C" fn(c_int, *mut RawInfo, *mut c_void) =
+                std::mem::transmute(before);
+            return before(signal, info, context);
+        }
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    #[test]
+    fn a_real_overflow_of_the_stack_is_still_reported() {
+        fn deeper(depth: u64) -> u64 {
+            let below = if depth == u64::MAX { 0 } else { deeper(depth + 1) };
+            below ^ std::hint::black_box([depth; 512])[1]
+        }
+        if std::env::var_os("OVERFLOW").is_some() {
+            end_by_sent_faults().unwrap();
+            deeper(0);
+        }
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        let name = "sys::signal::tests::a_real_overflow_of_the_stack_is_still_reported";
+        let ended = again.args(["--exact", name]).env("OVERFLOW", "1").output().unwrap();
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.signal(), Some(libc::SIGABRT), "{told}");
+        assert!(told.contains("has overflowed its stack"), "{told}");
+    }
 }

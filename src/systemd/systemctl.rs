@@ -79,8 +79,13 @@ impl Systemctl {
 
     /// Runs a verb and returns what came of it, success or not.
     pub fn answer(&self, arguments: &[&str], deadline: Instant) -> io::Result<Answer> {
-        let program = self.program()?.args(arguments);
-        capture(&self.children, &program, deadline, MAX_SYSTEMCTL_OUTPUT)
+        let ask = |program| capture(&self.children, &program, deadline, MAX_SYSTEMCTL_OUTPUT);
+        let answer = ask(self.program()?.args(arguments))?;
+        let lost = !answer.success && answer.stderr.contains(NO_PEER);
+        let dir = env::var("XDG_RUNTIME_DIR").ok().filter(|_| lost && self.scope == Scope::User);
+        let Some(dir) = dir else { return Ok(answer) };
+        let program = self.program()?.args(arguments).env_remove("XDG_RUNTIME_DIR");
+        ask(program.env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={dir}/bus")))
     }
 
     /// systemctl up to the verb, its environment repaired where it is poor.
@@ -99,6 +104,17 @@ impl Systemctl {
     }
 }
 
+/// What systemctl says in a pid namespace of its own (`PrivatePIDs=yes`), where the manager that it has
+/// reached has no pid. A bus needs none.
+const NO_PEER: &str = "No data available";
+
+/// Whether a unit's `MainPID=` is this process. In a pid namespace of its own (`PrivatePIDs=yes`) the
+/// manager knows it by another number, but there a unit's main process is the first one.
+pub fn is_main(main_pid: &str) -> bool {
+    let own = Pid::own().get();
+    main_pid.parse::<i32>().is_ok_and(|main| main == own || (own == 1 && main > 0))
+}
+
 /// Our own control group, where the manager has delegated it to this process: it is the unit's, the
 /// unit has `Delegate=yes`, and this is the unit's main process. Takes as long as the manager, at
 /// most [`QUESTION_DEADLINE`].
@@ -113,7 +129,7 @@ pub fn delegated(own: &OwnUnit, children: &Arc<Children>) -> Option<String> {
     let shown = shown.ok()?;
     let is_ours = shown.get("Delegate") == "yes"
         && shown.get("ControlGroup") == group
-        && shown.get("MainPID").parse() == Ok(Pid::own().get());
+        && is_main(shown.get("MainPID"));
     is_ours.then(|| group.to_owned())
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Manager, Process, TempDir, binary, skip, sys};
+use super::{Manager, Process, TempDir, binary, report, skip, sys};
 
 /// Set inside of the sandbox.
 const INSIDE: &str = "HERMES_SANDBOX";
@@ -85,6 +85,9 @@ impl Sandbox {
             indented(&outcome.stdout),
             indented(&outcome.stderr)
         );
+        for line in outcome.stderr.lines().filter(|line| line.contains("SKIPPED: ")) {
+            report(line);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Main, News};
+use super::{Main, News, stop_time};
 use crate::exit::Exit;
 use crate::lifecycle::evidence::{Finding, Moment};
 use crate::lifecycle::history::{self, Ending};
@@ -17,7 +17,7 @@ use crate::lifecycle::phase::{Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{
     CLOSE_PATIENCE, CONNECTION_STACK, CUT_PATIENCE, DISK_SLOW, HISTORY_PATIENCE, KILL_AFTER,
-    MAX_CHILD_WORDS, REPORT_EVERY, THREAD_STACK,
+    MAX_CHILD_WORDS, REPORT_EVERY, STOP_HEADROOM, THREAD_STACK,
 };
 use crate::sys::fork::apart;
 use crate::sys::fs as files;
@@ -48,11 +48,30 @@ impl Main {
         let drain = self
             .started
             .as_ref()
-            .map_or(Duration::ZERO, |started| started.service.settings().config.stop.drain_timeout);
+            .map_or(Duration::ZERO, |started| stop_time::drain(&started.service));
         self.timers.drain = Some(now + drain);
         self.ask(Moment::Signal { started: was_started });
         if self.in_flight() > 0 {
             self.report(now);
+        }
+    }
+
+    /// Asks the service manager for more time, where the unit's own is shorter than what a stop may take:
+    /// enough for all that follows a drain, again and again while it goes on.
+    pub(super) fn extend_timeout(&self) {
+        if self.started.as_ref().is_some_and(|started| stop_time::is_short(&started.service)) {
+            self.notifier.send(&format!("EXTEND_TIMEOUT_USEC={}", STOP_HEADROOM.as_micros()));
+        }
+    }
+
+    /// Puts a finding beside the ones before it, logs it, and learns from it.
+    pub(super) fn weigh(&mut self, finding: &mut Finding) {
+        if let Some((_, last)) = self.stop.as_ref().and_then(|stop| stop.findings.as_ref()) {
+            finding.verdict = finding.verdict.after(last.verdict);
+        }
+        log::info!("Shutdown context: {} reason=\"{}\"", finding.context, finding.verdict.reason);
+        if let (Some(started), Some(limit)) = (&self.started, finding.stop_timeout) {
+            started.service.set_stop_timeout(limit);
         }
     }
 
@@ -74,7 +93,7 @@ impl Main {
 
     /// A turn may have asked for this stop and wait for its end, which waits for the turn.
     pub(super) fn end_waits(&self) {
-        let unit = self.place.own.as_ref().map(|own| own.unit.clone());
+        let unit = self.place.own.get().map(|own| own.unit.clone());
         let Some(unit) = unit.filter(|_| self.turns() > 0) else { return };
         let children = Arc::clone(&self.plan.children);
         let work = move || {
@@ -114,6 +133,7 @@ impl Main {
         let left = self.timers.drain.map_or(0, |at| at.saturating_duration_since(now).as_secs());
         let what = format!("Draining: turns in flight {turns}, requests {requests}, {left} s left");
         self.notifier.status(&what);
+        self.extend_timeout();
         self.timers.report = Some(now + REPORT_EVERY);
     }
 
@@ -138,17 +158,18 @@ impl Main {
     /// that takes time comes first, and the last look at the signals just before the end. Nothing is
     /// dropped on the way out: to close a file may take as long as its disk likes.
     pub(super) fn finish(&mut self, outcome: Outcome, signals: &mut Signals) -> Exit {
+        self.extend_timeout();
         self.clean_up(outcome == Outcome::Planned);
         let exit = self.write_down(outcome);
         if outcome != Outcome::Terminated {
             exit_at_once(exit.code());
         }
-        let missed = |caught: &Caught| matches!(caught.kind, Kind::Terminate | Kind::Interrupt);
+        let missed = |caught: &Caught| !matches!(caught.kind, Kind::Reload | Kind::Child);
         let Some(caught) = signals.take().into_iter().find(missed) else {
             exit_at_once(exit.code());
         };
-        let finding = self.place.examine(caught, Moment::Exit { marker: false });
-        log::info!("Shutdown context: {}", finding.context);
+        let mut finding = self.place.examine(caught, Moment::Exit { marker: false });
+        self.weigh(&mut finding);
         if !finding.verdict.planned {
             exit_at_once(exit.code());
         }
@@ -197,6 +218,8 @@ impl Main {
         if let Err(e) = self.at_the_disk(write) {
             log::warn!("the history could not be written: {e}");
         }
+        // Else an inactive unit would go on showing what the gateway last said of itself.
+        self.notifier.status(&escaped(&format!("Stopped ({why})"), false));
         log::info!("Exiting with code {} ({why})", exit.code());
         exit
     }

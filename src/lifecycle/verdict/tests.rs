@@ -172,3 +172,43 @@ fn the_type_is_asked_for_only_where_the_job_does_not_settle_it() {
     assert!(needs_job_type(Active, true, true, false));
     assert!(!needs_job_type(Active, false, false, true));
 }
+
+#[test]
+fn an_interrupt_that_a_process_sent_is_not_called_a_key() {
+    let interrupt = |sender| verdict(Kind::Interrupt, sender, Supervision::None, false).reason;
+    assert_eq!(interrupt(Terminal), Reason::Interrupt);
+    for sender in [OurManager, FROM_OTHER, Outside, Forged] {
+        assert_eq!(interrupt(sender), Reason::InterruptByProcess);
+    }
+}
+
+#[test]
+fn a_closed_terminal_plans_nothing_and_is_no_reason_for_a_unit() {
+    let closed = |supervision| verdict(Kind::HangUp, Terminal, supervision, false);
+    let expected = Verdict { planned: false, reason: Reason::TerminalClosed };
+    for supervision in [Supervision::None, Supervision::NotOurs, unit(Active, Job::None, false)] {
+        assert_eq!(closed(supervision), expected);
+    }
+    assert_eq!(closed(unit(Active, Job::None, true)).reason, Reason::NoJob);
+    assert!(closed(unit(Deactivating, Job::Stop, true)).planned);
+}
+
+#[test]
+fn every_other_signal_is_judged_like_sigterm() {
+    let quit = |supervision| verdict(Kind::Other("SIGQUIT"), OurManager, supervision, false);
+    assert!(quit(unit(Deactivating, Job::Stop, true)).planned);
+    assert!(!quit(unit(Active, Job::None, true)).planned);
+    assert!(!quit(Supervision::None).planned);
+}
+
+#[test]
+fn the_first_reason_stays_unless_the_verdict_changes_or_it_was_a_guess() {
+    let found = |planned, reason| Verdict { planned, reason };
+    let (kill, stop) = (found(false, Reason::NoJob), found(true, Reason::StopJob));
+    let coloured = found(false, Reason::ManagerWithoutJob);
+    assert_eq!(coloured.after(kill), kill);
+    assert_eq!(stop.after(kill), stop);
+    assert_eq!(kill.after(stop), kill);
+    assert_eq!(kill.after(found(false, Reason::GuessByOther)), kill);
+    assert_eq!(found(false, Reason::GuessByOther).after(kill), kill);
+}

@@ -1,0 +1,47 @@
+//! The time that our unit gives a stop, and whether a stop fits into it.
+
+use std::env;
+use std::time::Duration;
+
+use crate::api::Service;
+use crate::lifecycle::evidence::Place;
+use crate::limits::{CUT_PATIENCE, HISTORY_PATIENCE, KILL_AFTER, STOP_HEADROOM};
+
+/// Asks the service manager for the unit's own time-out, and says whether a stop fits into it. Takes as
+/// long as the manager.
+pub fn read(place: &Place, service: &Service) {
+    let Some(limit) = place.stop_timeout() else { return };
+    service.set_stop_timeout(limit);
+    let (seconds, needed) = (limit.as_secs_f64(), needed(service).as_secs_f64());
+    if !is_short(service) {
+        log::info!("a stop fits into the time that the unit gives it ({needed} s)");
+        return;
+    }
+    let then = if can_extend() { "more is asked for" } else { "the drain is cut to fit" };
+    log::warn!(
+        "the unit gives a stop {seconds} s (TimeoutStopSec=), and stop.drain_timeout with what follows \
+         it takes up to {needed} s: {then}. `install` writes a unit that fits"
+    );
+}
+
+/// Whether a stop may take longer than the unit's own time-out.
+pub fn is_short(service: &Service) -> bool {
+    service.stop_timeout().is_some_and(|limit| limit < needed(service))
+}
+
+/// How long a drain may take: where the manager gives no more time, it ends in time for what follows.
+pub fn drain(service: &Service) -> Duration {
+    let wanted = service.settings().config.stop.drain_timeout;
+    let limit = service.stop_timeout().filter(|_| !can_extend()).unwrap_or(Duration::MAX);
+    wanted.min(limit.saturating_sub(KILL_AFTER + CUT_PATIENCE + HISTORY_PATIENCE))
+}
+
+/// Whether the service manager hears us.
+fn can_extend() -> bool {
+    env::var_os("NOTIFY_SOCKET").is_some()
+}
+
+/// What a stop takes at most: the drain, and what follows it.
+fn needed(service: &Service) -> Duration {
+    service.settings().config.stop.drain_timeout + STOP_HEADROOM
+}

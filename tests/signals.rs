@@ -1,0 +1,137 @@
+//! Which signal ended it, and who sent it: the history and the log name both.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod util;
+
+use std::fs;
+
+use util::{DEADLINE, Gateway, Home, eventually};
+
+/// Runs a program at a terminal of its own. SIGUSR1 closes that, SIGUSR2 presses Ctrl-C.
+const TERMINAL: &str = r#"
+import os, pty, signal, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[1], sys.argv[1:])
+signal.signal(signal.SIGUSR1, lambda *_: os.close(terminal))
+signal.signal(signal.SIGUSR2, lambda *_: os.write(terminal, b"\x03"))
+try:
+    while data := os.read(terminal, 4096):
+        os.write(2, data)
+except OSError:
+    pass
+end = os.waitpid(pid, 0)[1]
+sys.exit(os.WEXITSTATUS(end) if os.WIFEXITED(end) else 128 + os.WTERMSIG(end))
+"#;
+
+/// The last line of its history.
+#[track_caller]
+fn last_stop(home: &Home) -> serde_json::Value {
+    let text = fs::read_to_string(home.state_dir().join("history.jsonl")).unwrap_or_default();
+    serde_json::from_str(text.lines().last().unwrap_or("null")).unwrap()
+}
+
+#[test]
+fn ctrl_c_is_a_key_at_the_terminal() {
+    let home = Home::new();
+    let terminal = home.launch().through(&["python3", "-c", TERMINAL]).start();
+    terminal.signal(libc::SIGUSR2);
+    assert_eq!(terminal.wait_for_exit(DEADLINE), 0);
+    let stop = last_stop(&home);
+    assert_eq!((&stop["verdict"], &stop["reason"]), (&"planned".into(), &"Ctrl-C".into()));
+}
+
+#[test]
+fn a_closed_terminal_ends_a_foreground_run() {
+    let home = Home::new();
+    let terminal = home.launch().through(&["python3", "-c", TERMINAL]).start();
+    terminal.signal(libc::SIGUSR1);
+    assert_eq!(terminal.wait_for_exit(DEADLINE), 143);
+    let stop = last_stop(&home);
+    assert_eq!((&stop["signal"], &stop["verdict"]), (&"SIGHUP".into(), &"external".into()));
+    assert_eq!(stop["reason"], "the terminal was closed", "{stop}");
+}
+
+#[test]
+fn under_nohup_it_outlives_its_terminal() {
+    let home = Home::new();
+    let nohup = ["python3", "-c", TERMINAL, "sh", "-c", "trap '' HUP; exec \"$@\"", "sh"];
+    let terminal = home.launch().through(&nohup).start();
+    terminal.signal(libc::SIGUSR1);
+    let terminals = || {
+        let open = fs::read_dir(format!("/proc/{}/fd", terminal.pid())).unwrap().flatten();
+        let open = open.filter_map(|fd| fs::read_link(fd.path()).ok());
+        open.filter(|to| to.ends_with("ptmx")).count()
+    };
+    eventually("the terminal is closed", || (terminals() == 0).then_some(()));
+    home.run(&["stop"]).assert_code(0);
+    assert_eq!(terminal.wait_for_exit(DEADLINE), 0);
+    assert_eq!(last_stop(&home)["verdict"], "planned");
+}
+
+#[test]
+fn sighup_by_a_process_is_a_reload() {
+    let gateway = Gateway::start();
+    gateway.signal(libc::SIGHUP);
+    gateway.wait_for_log("the configuration was read again", DEADLINE);
+    gateway.signal(libc::SIGTERM);
+    assert_eq!(gateway.wait_for_exit(DEADLINE), 143);
+}
+
+#[test]
+fn sigint_by_a_process_is_not_called_ctrl_c() {
+    let gateway = Gateway::start();
+    gateway.signal(libc::SIGINT);
+    assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
+    let stop = last_stop(gateway.home());
+    assert_eq!(stop["verdict"], "planned", "{stop}");
+    assert_eq!(stop["sender"]["pid"], std::process::id(), "{stop}");
+    assert!(!stop["reason"].as_str().unwrap().contains("Ctrl-C"), "{stop}");
+}
+
+#[test]
+fn every_other_signal_that_ends_it_is_named_with_its_sender() {
+    let signals = [
+        (libc::SIGQUIT, "SIGQUIT"),
+        (libc::SIGUSR1, "SIGUSR1"),
+        (libc::SIGUSR2, "SIGUSR2"),
+        (libc::SIGALRM, "SIGALRM"),
+        (libc::SIGVTALRM, "SIGVTALRM"),
+        (libc::SIGPROF, "SIGPROF"),
+        (libc::SIGIO, "SIGIO"),
+        (libc::SIGPWR, "SIGPWR"),
+        (libc::SIGSTKFLT, "SIGSTKFLT"),
+        (libc::SIGXCPU, "SIGXCPU"),
+        (libc::SIGXFSZ, "SIGXFSZ"),
+    ];
+    let home = Home::new();
+    for (signal, name) in signals {
+        let gateway = home.start();
+        gateway.signal(signal);
+        assert_eq!(gateway.wait_for_exit(DEADLINE), 143, "{name}");
+        let stop = last_stop(&home);
+        assert_eq!((&stop["signal"], &stop["exit"]), (&name.into(), &143.into()), "{stop}");
+        assert_eq!(stop["sender"]["pid"], std::process::id(), "{stop}");
+        assert_eq!(stop["verdict"], "external", "{stop}");
+    }
+}
+
+#[test]
+fn the_first_sigsegv_or_sigbus_from_outside_ends_it() {
+    let home = Home::new();
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        let gateway = home.start();
+        gateway.signal(signal);
+        assert_eq!(gateway.wait_for_exit(DEADLINE), 128 + signal);
+        let next = home.start();
+        let stop = eventually("the entry", || {
+            Some(last_stop(&home)).filter(|stop| stop["pid"] == gateway.pid())
+        });
+        assert_eq!(stop["verdict"], "unclean exit", "{stop}");
+        // Which of them it was cannot be known.
+        let reason = stop["reason"].as_str().unwrap();
+        assert!(reason.contains("killed") && reason.contains("crashed"), "{stop}");
+        next.signal(libc::SIGINT);
+        assert_eq!(next.wait_for_exit(DEADLINE), 0);
+    }
+}

@@ -1,0 +1,227 @@
+//! The gateway in a unit that is locked up: it still knows a stop from a kill. A row for each setting; one
+//! that the manager of this machine does not know is left out, and says so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod util;
+
+use std::fs;
+
+use util::{Manager, Sandbox, Service, UNIT, Unit, eventually, report, script, sys};
+
+/// A setting, the version of systemd that brought it, and the namespace that shows it in force.
+struct Setting {
+    text: &'static str,
+    since: u32,
+    namespace: Option<&'static str>,
+}
+
+/// Starts the unit anew until systemd knows that it is its child. 257 takes the first process of a pid
+/// namespace for a stranger now and then (any program: 4 of 60 starts of one that does nothing), sends it SIGKILL in place of SIGTERM
+/// and does not hear of its end.
+#[track_caller]
+fn ensure_supervised(manager: &Manager, unit: Unit) {
+    for _ in 0..30 {
+        let stranger = format!("Supervising process {} which is not our child", unit.main_pid());
+        if !unit.journal().contains(&stranger) {
+            return;
+        }
+        manager.systemctl(&["stop", UNIT]);
+        manager.systemctl(&["reset-failed", UNIT]);
+        manager.systemctl(&["start", UNIT]).assert_code(0);
+    }
+    panic!("systemd takes each of its children for a stranger\n{}", unit.journal());
+}
+
+/// The stop, the kill and the restart of a unit with this setting, and a turn in it. Nothing in the unit
+/// forgives an exit status of 143, as nothing does in one that was written by hand.
+#[track_caller]
+fn holds(manager: &Manager, setting: &Setting) {
+    let version = manager.version();
+    if version < setting.since {
+        return report(&format!(
+            "SKIPPED: systemd {version} has no {} for a user unit",
+            setting.text
+        ));
+    }
+    let text = setting.text;
+    let bare = "[Service]\nSuccessExitStatus=\nRestartForceExitStatus=\n";
+    let agent = script("cat; sleep 600 & true");
+    let service = Service::start_with(manager, &agent, &format!("{bare}{text}\n"));
+    let pid = service.pid();
+    if let Some(namespace) = setting.namespace {
+        let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{namespace}"));
+        // Where it may not be read, it is another user namespace already.
+        let theirs = of(&pid.to_string());
+        assert!(
+            theirs.is_err() || theirs.unwrap() != of("self").unwrap(),
+            "{text} is not in force"
+        );
+    }
+    eventually("it knows its unit", || (service.status()["unit"] == UNIT).then_some(()));
+    turn(manager);
+    ensure_supervised(manager, service.unit());
+    service.systemctl("stop");
+    service.assert_stopped(0);
+    service.assert_last_stop("planned", 0, "the service manager is stopping the unit");
+
+    service.systemctl("start");
+    // SIGINT is no Ctrl-C in a unit.
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        ensure_supervised(manager, service.unit());
+        let before = service.pid();
+        let restarts: u32 = service.unit().property("NRestarts").parse().unwrap();
+        sys::kill(before, signal).unwrap();
+        service.assert_killed(before, restarts + 1);
+        service.assert_last_stop("external", 143, "the unit is not being stopped");
+    }
+
+    ensure_supervised(manager, service.unit());
+    let before = service.pid();
+    service.systemctl("restart");
+    service.wait_for_return(before, 0);
+    service.assert_last_stop("planned", 0, "the service manager is stopping the unit");
+    turn(manager);
+    ensure_supervised(manager, service.unit());
+    service.systemctl("stop");
+    service.assert_inactive(0);
+    assert_status_text(service.unit());
+}
+
+/// A turn of an agent that leaves a process behind.
+#[track_caller]
+fn turn(manager: &Manager) {
+    let said = manager.gateway(&["send", "hello"]).assert_code(0);
+    assert_eq!(said.stdout.trim(), "hello", "{said:?}");
+}
+
+#[track_caller]
+fn assert_status_text(unit: Unit) {
+    let text = unit.property("StatusText");
+    assert!(text.starts_with("Stopped (planned: "), "{text}");
+}
+
+#[test]
+fn protect_control_groups() {
+    Sandbox::user().run(|manager| {
+        let text = "ProtectControlGroups=yes\nPrivateUsers=yes";
+        // 247 cannot set it up without privileges (226/NAMESPACE).
+        holds(manager, &Setting { text, since: 252, namespace: Some("mnt") });
+    });
+}
+
+#[test]
+fn protect_control_groups_strict() {
+    Sandbox::user().run(|manager| {
+        let text = "ProtectControlGroups=strict\nPrivateUsers=yes";
+        holds(manager, &Setting { text, since: 257, namespace: Some("cgroup") });
+    });
+}
+
+#[test]
+fn protect_control_groups_private() {
+    Sandbox::user().run(|manager| {
+        let text = "ProtectControlGroups=private\nPrivateUsers=yes";
+        holds(manager, &Setting { text, since: 257, namespace: Some("cgroup") });
+    });
+}
+
+#[test]
+fn private_pids() {
+    Sandbox::user().run(|manager| {
+        let text = "PrivatePIDs=yes\nPrivateUsers=yes";
+        holds(manager, &Setting { text, since: 257, namespace: Some("pid") });
+    });
+}
+
+#[test]
+fn private_users() {
+    Sandbox::user().run(|manager| {
+        holds(manager, &Setting { text: "PrivateUsers=yes", since: 0, namespace: Some("user") });
+    });
+}
+
+#[test]
+fn protect_system_strict() {
+    Sandbox::user().run(|manager| {
+        let text = "ProtectSystem=strict\nReadWritePaths=%h %t\nPrivateUsers=yes";
+        holds(manager, &Setting { text, since: 0, namespace: Some("mnt") });
+    });
+}
+
+#[test]
+fn no_new_privileges() {
+    Sandbox::user().run(|manager| {
+        holds(manager, &Setting { text: "NoNewPrivileges=yes", since: 0, namespace: None });
+    });
+}
+
+/// A unit of the machine with this setting, that runs as this user, started; `None` where systemd has no
+/// such setting.
+#[track_caller]
+fn start_for_the_machine<'a>(manager: &'a Manager, user: &str, text: &str) -> Option<Unit<'a>> {
+    let version = manager.version();
+    if version < 257 {
+        report(&format!("SKIPPED: systemd {version} has no {text}"));
+        return None;
+    }
+    let owner = if user == "root" { manager } else { &manager.user() };
+    let config = owner.home().join(".config/hermes-gateway/default.toml");
+    owner.write(&config, "[http]\nlisten = \"127.0.0.1:0\"\n");
+    manager.gateway(&["install", "--system", "--user", user]).assert_code(0);
+    let fast = format!("[Service]\nRestartSec=50ms\nRestartSteps=0\n{text}\n");
+    manager.write_unit(&format!("{UNIT}.d/10-case.conf"), &fast);
+    manager.systemctl(&["start", UNIT]).assert_code(0);
+    Some(manager.unit(UNIT))
+}
+
+/// The stop, the kill and the restart of such a unit, where nothing forgives an exit status of 143.
+#[track_caller]
+fn holds_for_the_machine(manager: &Manager, user: &str, text: &str) {
+    let bare = format!("{text}\nSuccessExitStatus=\nRestartForceExitStatus=");
+    let Some(unit) = start_for_the_machine(manager, user, &bare) else { return };
+    ensure_supervised(manager, unit);
+    sys::kill(unit.main_pid(), libc::SIGTERM).unwrap();
+    unit.wait_for(&[("ActiveState", "active"), ("NRestarts", "1")]);
+    unit.wait_for_journal("the unit is not being stopped");
+    ensure_supervised(manager, unit);
+    manager.systemctl(&["restart", UNIT]).assert_code(0);
+    ensure_supervised(manager, unit);
+    manager.systemctl(&["stop", UNIT]).assert_code(0);
+    unit.assert(&[("ActiveState", "inactive"), ("Result", "success")]);
+    unit.wait_for_journal("verdict=planned");
+    let journal = unit.journal();
+    assert_eq!(journal.matches("Exiting with code 143").count(), 1, "{journal}");
+}
+
+#[test]
+fn protect_control_groups_strict_for_the_machine() {
+    Sandbox::system().run(|manager| {
+        holds_for_the_machine(manager, "tester", "ProtectControlGroups=strict");
+    });
+}
+
+#[test]
+fn protect_control_groups_private_for_root() {
+    Sandbox::system().run(|manager| {
+        holds_for_the_machine(manager, "root", "ProtectControlGroups=private");
+    });
+}
+
+#[test]
+fn private_pids_for_the_machine() {
+    Sandbox::system().run(|manager| {
+        holds_for_the_machine(manager, "tester", "PrivatePIDs=yes");
+    });
+}
+
+/// What cannot be helped: root's systemctl knows only the manager's own socket.
+#[test]
+fn private_pids_for_root_is_a_guess_that_the_installed_unit_forgives() {
+    Sandbox::system().run(|manager| {
+        let Some(unit) = start_for_the_machine(manager, "root", "PrivatePIDs=yes") else { return };
+        ensure_supervised(manager, unit);
+        manager.systemctl(&["stop", UNIT]).assert_code(0);
+        unit.assert(&[("ActiveState", "inactive"), ("Result", "success")]);
+        unit.wait_for_journal("the verdict is a guess");
+    });
+}
