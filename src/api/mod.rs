@@ -14,6 +14,7 @@ mod error;
 mod failures;
 mod idempotency;
 mod messages;
+pub mod reload;
 mod responses;
 mod route;
 mod sessions;
@@ -23,7 +24,7 @@ pub mod tests;
 mod turn;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -66,6 +67,9 @@ pub struct Service {
     pub connections: AtomicUsize,
     pub control_connections: AtomicUsize,
     last_stop: Mutex<Value>,
+    pub reloads: reload::Reloads,
+    /// When the drain began, RFC 3339.
+    pub draining_since: OnceLock<String>,
     parser: Mutex<()>,
     busy: AtomicUsize,
     quiet: Arc<Event>,
@@ -87,6 +91,8 @@ impl Service {
             connections: AtomicUsize::new(0),
             control_connections: AtomicUsize::new(0),
             last_stop: Mutex::new(Value::Null),
+            reloads: reload::Reloads::default(),
+            draining_since: OnceLock::new(),
             parser: Mutex::new(()),
             busy: AtomicUsize::new(0),
             quiet,
@@ -216,9 +222,9 @@ pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
             Err(e) => return log_end(&e, origin),
         };
         // What comes during a drain is turned away, or asks how it goes: no drain waits for that.
-        // Nor for event streams, which end when it begins.
+        // Nor for event streams, which end when it begins, and for a file that is being read.
         let streams = route::is_stream(&request);
-        let counts = !service.gate.is_closing() && !streams;
+        let counts = !service.gate.is_closing() && !streams && !route::is_reload(&request);
         let _in_flight = counts.then(|| service.begin());
         let _following = streams.then(|| service.begin_stream());
         if let Err(e) = route::answer(&mut connection, &request, origin, service) {

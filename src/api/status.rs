@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::Service;
 use super::auth::Authenticated;
 use super::error::Problem;
-use super::messages::json;
+use super::{messages::json, reload};
 use crate::agent::Agent;
 use crate::http::Response;
 use crate::journal::Condition;
@@ -83,11 +83,12 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         Condition::Degraded(why) | Condition::Broken(why) => Some(why),
     };
     let body = format!(
-        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"waiting":{waits},"degraded":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
+        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","state_since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"waiting":{waits},"degraded":{},"reload_error":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
         facts.name,
         env!("CARGO_PKG_VERSION"),
         Pid::own(),
         facts.since,
+        service.draining_since.get().unwrap_or(&facts.since),
         facts.began.elapsed().as_secs(),
         facts.listen,
         unit.map_or_else(|| "null".to_owned(), quoted),
@@ -97,6 +98,7 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         number(turns.map(|(running, _, _)| running)),
         number(turns.map(|(_, waiting, _)| waiting)),
         degraded.map_or_else(|| "null".to_owned(), |why| quoted(&why)),
+        reload::error(service),
         of(|c| c.queued),
         of(|c| c.running),
         of(|c| c.kept),

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Context;
-use super::unit::unit_dir;
+use super::unit::{installed_file, unit_dir};
 use crate::config::{self, ConfigError, Loaded, Sources};
 use crate::dirs::{Base, Dirs};
 use crate::exit::{Exit, Failure};
 use crate::limits::MAX_UNIT_FILE;
+use crate::name::Name;
 use crate::sys::fs::read_any;
 use crate::sys::user::{self, User};
 use crate::systemd::Scope;
@@ -47,6 +48,8 @@ impl Owner {
     pub fn config(&self) -> Result<Loaded, ConfigError> {
         config::load(&Sources {
             file: self.dirs.config_file.clone(),
+            // Where there is none, `install` writes one.
+            demanded: self.dirs.config_file.symlink_metadata().is_ok(),
             home: Some(self.base.home.clone()),
             ..Sources::default()
         })
@@ -130,6 +133,17 @@ pub fn refuse_foreign(context: &Context, verb: &str) -> Result<(), Failure> {
     let (name, command) = (&context.name, context.name.command());
     let words = format!("gateway {name} runs as {user}: `sudo -u {user} {command} {verb}`");
     Err(Failure::new(Exit::Unavailable, words))
+}
+
+/// Whether a unit of this gateway is installed that runs as ourselves: `install` gives each of them a
+/// configuration.
+pub fn has_unit(base: &Base, name: &Name) -> bool {
+    let Some((scope, file)) = installed_file(base, name, false) else { return false };
+    let own = user::by_uid(user::own_uid());
+    let runs_as = |text: String| unit::user_in(&text).unwrap_or_else(|| "root".to_owned());
+    let named =
+        |own: User| read_any(file, MAX_UNIT_FILE).is_ok_and(|text| *own.name == *runs_as(text));
+    scope == Scope::User || own.is_some_and(named)
 }
 
 fn somebody_else(context: &Context) -> Option<String> {

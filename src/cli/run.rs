@@ -1,6 +1,7 @@
 //! `run`: the gateway itself.
 
 use std::env;
+use std::sync::Arc;
 
 use super::Context;
 use crate::exit::Exit;
@@ -18,7 +19,7 @@ pub fn run(context: Context, signals: Signals, ephemeral: bool) -> Exit {
         // The user's runtime directory goes when that user logs out; the machine's service stays.
         dirs = dirs.without_runtime();
     }
-    let plan = Plan { name, dirs, sources, children, ephemeral };
+    let plan = Plan { name, dirs, sources, had_file: Arc::default(), children, ephemeral };
     gateway::run(plan, signals)
 }
 

@@ -156,7 +156,7 @@ pub fn refused(answer: Answer<'_, '_>, deadline: Instant) -> Failure {
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut failure = problem(Some(status), &value["error"]);
     if let Some(seconds) = seconds {
-        failure.message += &format!(" (it suggests to wait {seconds} s)");
+        failure.message += &format!(" (try again in {seconds} s)");
     }
     failure
 }

@@ -13,6 +13,7 @@ use crate::limits::{CONTROL_PATIENCE, MAX_UNIT_FILE};
 use crate::sys::fs::read_any;
 use crate::systemd::Scope;
 use crate::systemd::systemctl::Systemctl;
+use crate::systemd::unit::{Origin, inspect};
 use crate::text::escaped;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -21,18 +22,20 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure> {
     let mut report = gather(&context.base, &context.name, &context.children, system);
     if let Some(unit) = &mut report.unit {
-        unit.current = is_current(context, unit);
+        (unit.current, unit.origin) = compare(context, unit).unzip();
     }
     print(&if json { format!("{}\n", to_json(&report)) } else { to_text(&report, moment::now()) })?;
     Ok(report.state.exit())
 }
 
-/// Whether the installed unit is what this program would write; `None` where that cannot be told.
-fn is_current(context: &Context, unit: &UnitReport) -> Option<bool> {
+/// Whether the installed unit is what this program would write, and who wrote it; `None` where that
+/// cannot be told.
+fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Origin)> {
     let installed = read_any(unit.path.as_ref()?, MAX_UNIT_FILE).ok()?;
     let systemctl = Systemctl::new(unit.scope, Arc::clone(&context.children));
     let version = systemctl.version(Instant::now() + CONTROL_PATIENCE).ok()?;
-    owner::is_current(context, unit.scope, version, &installed).ok()
+    let current = owner::is_current(context, unit.scope, version, &installed).ok()?;
+    Some((current, inspect(&installed)))
 }
 
 /// The report for programs. Keys are added, never renamed.
@@ -59,6 +62,7 @@ pub fn to_json(report: &Report) -> Value {
         "turns": answer["turns"],
         "waiting": answer["waiting"],
         "degraded": answer["degraded"],
+        "reload_error": answer["reload_error"],
         "journal": answer["journal"],
         "last_stop": report.last_stop,
         "note": report.note,
@@ -85,6 +89,17 @@ pub fn to_text(report: &Report, now: i64) -> String {
     line("state", Some(report.state.word().to_owned() + &since.unwrap_or_default()));
     line("degraded", answer["degraded"].as_str().map(safe));
     line("", report.note.as_deref().map(safe));
+    if let Some(why) = answer["reload_error"]["message"].as_str() {
+        let time = answer["reload_error"]["time"].as_str().unwrap_or("?");
+        line(
+            "reload",
+            Some(format!(
+                "refused {}; the one before stays in force:",
+                moment::with_age(time, now)
+            )),
+        );
+        why.lines().for_each(|words| line("", Some(safe(words))));
+    }
     line("pid", report.pid.map(|pid| pid.to_string()));
     line("listen", answer["listen"].as_str().map(safe));
     line("unit", unit.map(|unit| safe(&unit_line(unit))));
@@ -115,10 +130,12 @@ fn unit_line(unit: &UnitReport) -> String {
         Ok(None) => "not loaded".to_owned(),
         Err(why) => format!("systemd cannot be asked: {why}"),
     };
-    let current = match unit.current {
-        None => "",
-        Some(true) => ", up to date",
-        Some(false) => ", not what this program would write: `install` updates it",
+    let current = match (unit.current, unit.origin) {
+        (None, _) | (_, None) => "",
+        (Some(true), _) => ", up to date",
+        (_, Some(Origin::Ours)) => ", not what this program would write: `install` updates it",
+        (_, Some(Origin::Edited)) => ", changed by hand: `install --force` would overwrite that",
+        (_, Some(Origin::Foreign)) => ", not written by hermes-gateway",
     };
     format!("{}: {scope}{state}{current}", unit.name)
 }
@@ -182,8 +199,7 @@ mod tests {
             active: "active".into(),
             sub: "running".into(),
             main_pid: Some(12),
-            result: "success".into(),
-            exit_status: "0".into(),
+            ended: String::new(),
             restarts: 2,
             path: None,
             user: String::new(),
@@ -200,6 +216,7 @@ mod tests {
                 scope: Scope::User,
                 path: Some("/h/x\n.service".into()),
                 current: Some(true),
+                origin: Some(Origin::Ours),
                 facts: Ok(Some(facts)),
             }),
             last_stop: stop(),

@@ -12,16 +12,18 @@ use std::time::Instant;
 
 use super::startup::{self, Started};
 use super::timers::{Timers, due};
-use super::{Plan, greeting, reload::Reloads};
+use super::{Plan, greeting, reload};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, Moment, Place};
+use crate::lifecycle::history::Begun;
 use crate::lifecycle::phase::{self, Action, Event, Judged, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::logger;
 use crate::sys::fd::Event as Wake;
 use crate::sys::poll::{Interest, poll};
 use crate::systemd::notify::{Notifier, watchdog_interval};
+use crate::text::escaped;
 use crate::threads::spawn;
 use ending::Stop;
 
@@ -58,9 +60,11 @@ struct Main {
     phase: Phase,
     timers: Timers,
     starter: Option<JoinHandle<()>>,
+    begun: Begun,
     started: Option<Started>,
     stop: Option<Stop>,
-    reloads: Arc<Reloads>,
+    /// The last reading of the configuration that the service manager was told of.
+    told_reload: u64,
     /// The last that was asked of the disk at the end was not done in time.
     disk_hangs: bool,
 }
@@ -102,9 +106,10 @@ impl Main {
             phase: Phase::Starting,
             timers,
             starter: None,
+            begun: Begun::default(),
             started: None,
             stop: None,
-            reloads: Arc::default(),
+            told_reload: 0,
             disk_hangs: false,
         };
         main.starter = Some(main.spawn_starter(began).map_err(failed)?);
@@ -115,10 +120,10 @@ impl Main {
     fn spawn_starter(&self, began: Instant) -> std::io::Result<JoinHandle<()>> {
         let (plan, wake) = (self.plan.clone(), Arc::clone(&self.wake));
         let mailbox = Arc::clone(&self.mailbox);
-        let own = self.place.own.clone();
+        let (own, begun) = (self.place.own.clone(), Arc::clone(&self.begun));
         let work = move || {
             let unit = own.as_ref().map(|own| own.unit.clone());
-            let started = startup::start(&plan, unit, began, Arc::clone(&wake));
+            let started = startup::start(&plan, unit, began, Arc::clone(&wake), &begun);
             let parts = started.as_ref().ok().map(|s| (Arc::clone(&s.service), Arc::clone(&s.run)));
             mailbox.put(News::Started(Box::new(started)));
             if let Some((service, run)) = parts {
@@ -212,9 +217,28 @@ impl Main {
             self.timers.reload = Some(now);
             return;
         };
-        if let Err(e) = self.reloads.ask(&self.plan, &started.service) {
+        started.service.reloads.request();
+    }
+
+    /// Begins what was asked for, and tells the service manager what came of it.
+    fn look_at_reloads(&mut self, now: Instant) {
+        let Some(started) = &self.started else { return };
+        let reloads = &started.service.reloads;
+        if self.timers.reload.is_none()
+            && reloads.begin()
+            && let Err(e) = reload::read(&self.plan, &started.service, &self.wake)
+        {
             log::warn!("no thread for the reload ({e}): it is tried again");
             self.timers.reload = Some(now + THREAD_PAUSE);
+        }
+        let (number, refused) = reloads.refusal();
+        if number != self.told_reload && self.phase == Phase::Serving {
+            self.told_reload = number;
+            let wrong = refused.map_or_else(String::new, |refused| {
+                let words = refused.message.replace('\n', "; ");
+                format!("; the changed configuration is not in force: {}", escaped(&words, false))
+            });
+            self.notifier.status(&format!("Serving on {}{wrong}", started.service.facts.listen));
         }
     }
 
@@ -269,6 +293,7 @@ impl Main {
         if self.started.is_some() && due(&mut self.timers.reload, now) {
             self.reload();
         }
+        self.look_at_reloads(now);
         if let Some((at, interval)) = self.timers.watchdog.filter(|(at, _)| *at <= now) {
             self.notifier.send("WATCHDOG=1");
             // From now, not from `at`: after a suspend there is nothing to catch up with.

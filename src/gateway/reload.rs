@@ -2,52 +2,40 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use super::Plan;
 use super::startup::{keys, load, settings};
 use crate::api::Service;
+use crate::api::reload::{Outcome, Refusal};
 use crate::config::Config;
 use crate::limits::THREAD_STACK;
+use crate::sys::clock::Utc;
+use crate::sys::fd::Event;
 use crate::threads::spawn;
 
-/// The reloads that were asked for and are not done. One runs at a time, so that a newer file is never
-/// overtaken by an older one that took longer to read.
-#[derive(Debug, Default)]
-pub struct Reloads(AtomicUsize);
-
-impl Reloads {
-    /// Has the configuration read again, in a thread of its own: it may be on a disk that hangs. Where
-    /// one is at it already, that one reads once more.
-    ///
-    /// # Errors
-    /// No thread: nothing was begun.
-    pub fn ask(self: &Arc<Self>, plan: &Plan, service: &Arc<Service>) -> io::Result<()> {
-        if self.0.fetch_add(1, Ordering::SeqCst) > 0 {
-            return Ok(());
+/// Has the configuration read for what was asked for, in a thread of its own: it may be on a disk that
+/// hangs. What is asked for meanwhile is read after that. `told` is raised after each reading.
+///
+/// # Errors
+/// No thread: nothing was begun.
+pub fn read(plan: &Plan, service: &Arc<Service>, told: &Arc<Event>) -> io::Result<()> {
+    let (plan, service, told) = (plan.clone(), Arc::clone(service), Arc::clone(told));
+    let reading = Arc::clone(&service);
+    let work = move || {
+        while let Some(number) = reading.reloads.next() {
+            let outcome = reload(&plan, &reading);
+            reading.reloads.finish(number, outcome);
+            told.raise();
         }
-        let (reloads, plan, service) = (Arc::clone(self), plan.clone(), Arc::clone(service));
-        let work = move || {
-            loop {
-                let asked = reloads.0.load(Ordering::SeqCst);
-                reload(&plan, &service);
-                let done = reloads.0.compare_exchange(asked, 0, Ordering::SeqCst, Ordering::SeqCst);
-                if done.is_ok() {
-                    return;
-                }
-            }
-        };
-        let spawned = spawn("reload", THREAD_STACK, Box::new(work));
-        if spawned.is_err() {
-            self.0.store(0, Ordering::SeqCst);
-        }
-        spawned.map(drop)
-    }
+    };
+    let spawned = spawn("reload", THREAD_STACK, Box::new(work));
+    spawned.map(drop).inspect_err(|_| service.reloads.give_up())
 }
 
 /// Reads the configuration and puts it in force for what begins from now on. A wrong one changes
 /// nothing. What was bound at the start stays: the log says what needs a restart.
-fn reload(plan: &Plan, service: &Arc<Service>) {
+fn reload(plan: &Plan, service: &Service) -> Outcome {
     let old = service.settings();
     let own = old.config.http.key_file.as_deref();
     let read = load(plan).and_then(|loaded| Ok((keys(plan, own, &loaded)?, loaded)));
@@ -58,14 +46,16 @@ fn reload(plan: &Plan, service: &Arc<Service>) {
                 log::error!("not reloaded: {line}");
             }
             log::warn!("the configuration stays as it was");
-            return;
+            let time = Utc::new(SystemTime::now()).rfc3339();
+            let refused = Some(Refusal { time, exit: failure.exit, message: failure.message });
+            return Outcome { refused, restart: Vec::new() };
         }
     };
     let mut new = loaded.config;
-    for (name, changed) in fixed(&old.config, &new) {
-        if changed {
-            log::warn!("{name} has changed: that takes a restart");
-        }
+    let changed = fixed(&old.config, &new).into_iter().filter(|(_, changed)| *changed);
+    let restart: Vec<_> = changed.map(|(name, _)| name).collect();
+    for name in &restart {
+        log::warn!("{name} has changed: that takes a restart");
     }
     new.http.listen = old.config.http.listen;
     new.http.key_file.clone_from(&old.config.http.key_file);
@@ -75,6 +65,7 @@ fn reload(plan: &Plan, service: &Arc<Service>) {
     service.set_keys(keys);
     service.hub.change(settings(plan, new));
     log::info!("the configuration was read again");
+    Outcome { refused: None, restart }
 }
 
 /// What is settled at the start only.

@@ -1,7 +1,7 @@
 //! From nothing to ready, in a thread of its own: whatever blocks here, the main loop goes on
 //! judging signals.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Plan;
@@ -19,7 +20,7 @@ use crate::config::{self, Config, Loaded, Secret};
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
 use crate::journal::{self, FileJournal, Journal, MemoryJournal, Refused};
-use crate::lifecycle::history::{self, Run};
+use crate::lifecycle::history::{self, Begun, Run};
 use crate::lifecycle::instance::Instance;
 use crate::limits::{BACKLOG, KEY_BYTES, MAX_KEY_FILE, WANTED_DESCRIPTORS};
 use crate::session::book::Book;
@@ -53,6 +54,37 @@ pub fn start(
     unit: Option<String>,
     began: Instant,
     quiet: Arc<Event>,
+    begun: &Begun,
+) -> Result<Started, Failure> {
+    let failed = |run: Option<&Run>, failure: &Failure| {
+        let Failure { exit, message } = failure;
+        if let Err(e) = history::enter_failed_start(&plan.dirs, run, *exit, message) {
+            log::warn!("the history could not be written: {e}");
+        }
+    };
+    let instance = Instance::take(&plan.name, &plan.dirs).inspect_err(|failure| {
+        // What another gateway holds is its own.
+        let state = File::open(&plan.dirs.state);
+        let held = state.and_then(|dir| Ok(sys::lock::try_hold(&dir)?.then_some(dir)));
+        if let (true, Ok(Some(_held))) = (failure.exit != Exit::Unavailable, held) {
+            failed(None, failure);
+        }
+    })?;
+    let run = Arc::new(Run::new());
+    if begun.set(Some(Arc::clone(&run))).is_err() {
+        return Err(Failure::failed("it was stopped before"));
+    }
+    run.begin(&plan.dirs);
+    open(plan, unit, (began, quiet), instance, &run).inspect_err(|e| failed(Some(&run), e))
+}
+
+/// All that the start does once it holds the lock.
+fn open(
+    plan: &Plan,
+    unit: Option<String>,
+    (began, quiet): (Instant, Arc<Event>),
+    instance: Instance,
+    run: &Arc<Run>,
 ) -> Result<Started, Failure> {
     let loaded = load(plan)?;
     let config = &loaded.config;
@@ -62,25 +94,15 @@ pub fn start(
     if let Err(e) = sys::fd::raise_limit(WANTED_DESCRIPTORS) {
         log::warn!("the limit on open descriptors cannot be raised: {e}");
     }
-    let instance = Instance::take(&plan.name, &plan.dirs)?;
     serve(plan).map_err(|e| Failure::cannot("prepare for agents", &e))?;
     let key_file = config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
     let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
     let tcp = listen(config.http.listen, &loaded)?;
     let control = control(&plan.dirs.control_socket())?;
-    let run = Run::begin(&plan.dirs);
-    let service = service(plan, unit, began, quiet, (&loaded, &tcp, keys, &run));
-    let service = service.and_then(|service| {
-        let doors = Doors::new(tcp, control);
-        Ok((service, doors.map_err(|e| Failure::cannot("start a thread", &e))?))
-    });
-    let (service, doors) = service.inspect_err(|failure| {
-        let entered = history::enter_failed_start(&plan.dirs, &run, failure.exit, &failure.message);
-        if let Err(e) = entered {
-            log::warn!("the history could not be written: {e}");
-        }
-    })?;
-    Ok(Started { service, doors, run: Arc::new(run), instance, key_file, config_file: loaded.file })
+    let service = service(plan, unit, began, quiet, (&loaded, &tcp, keys, run))?;
+    let doors = Doors::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
+    let run = Arc::clone(run);
+    Ok(Started { service, doors, run, instance, key_file, config_file: loaded.file })
 }
 
 /// The journal read back, and what serves it.
@@ -173,7 +195,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run, own: Option<&OwnUnit>) 
     let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
     plan.children.settle(delegated.as_deref());
     started.hub.open();
-    if let Some(line) = &run.silent {
+    if let Some(line) = run.silent.get() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
         let (started, reason) = (text("started"), text("reason"));
         log::warn!("the run before this one (started {started}) ended without a word: {reason}");
@@ -189,7 +211,11 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run, own: Option<&OwnUnit>) 
 
 /// Loads the configuration, with the secrets that it names.
 pub fn load(plan: &Plan) -> Result<Loaded, Failure> {
-    Ok(config::load(&plan.sources).and_then(Loaded::with_secrets)?)
+    let mut sources = plan.sources.clone();
+    sources.demanded |= plan.had_file.load(Ordering::SeqCst);
+    let loaded = config::load(&sources).and_then(Loaded::with_secrets)?;
+    plan.had_file.fetch_or(loaded.from_file, Ordering::SeqCst);
+    Ok(loaded)
 }
 
 /// A configuration with what is made from it.
