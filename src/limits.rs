@@ -662,9 +662,6 @@ pub const MAX_KEPT_PIECES: u32 = 100;
 /// than the 60 s that the unit's `TimeoutStartSec=` gives `ExecReload=`.
 pub const RELOAD_PATIENCE: Duration = Duration::from_secs(40);
 
-/// What the command waits for beyond that: for a gateway that is still starting, too.
-pub const RELOAD_MARGIN: Duration = Duration::from_secs(5);
-
 /// A gateway that lives answers in a few milliseconds; this is how long a loaded machine may need.
 pub const CONTROL_PATIENCE: Duration = Duration::from_secs(2);
 

@@ -45,7 +45,7 @@ fn reload_returns_when_the_new_configuration_is_in_force_and_says_what_takes_a_r
     let (home, gateway) = old();
     home.configure(&says("new"));
     let outcome = home.run(&["reload"]).assert_code(0);
-    has(&outcome.stdout, &["in force"]);
+    has(&outcome.stdout, &["was read again"]);
     assert!(!outcome.stdout.contains("restart"), "{}", outcome.stdout);
     assert_eq!(gateway.ask("x").reply(), "new");
     home.configure(&format!("{}[log]\ntarget = \"syslog\"\n", says("newer")));
@@ -111,7 +111,7 @@ fn a_reload_that_is_under_way_holds_up_no_stop() {
     lease.wait_until_asked(DEADLINE).unwrap();
     gateway.signal(libc::SIGINT);
     assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
-    refused(command.finish(DEADLINE), 69, &["no answer to the reload"]);
+    refused(command.finish(DEADLINE), 1, &["went away"]);
     drop(lease);
 }
 
@@ -151,7 +151,7 @@ fn a_stop_that_meets_the_units_reload_command_is_no_failure_of_it() {
 #[test]
 fn without_a_gateway_reload_says_so() {
     let home = Home::new();
-    refused(home.run(&["reload"]), 3, &["is not running", "start"]);
+    refused(home.run(&["reload"]), 69, &["is not running", "start"]);
     refused(home.run(&["reload", "--json"]), 64, &["--json"]);
 }
 

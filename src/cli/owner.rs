@@ -139,11 +139,9 @@ pub fn refuse_foreign(context: &Context, verb: &str) -> Result<(), Failure> {
 /// configuration.
 pub fn has_unit(base: &Base, name: &Name) -> bool {
     let Some((scope, file)) = installed_file(base, name, false) else { return false };
-    let own = user::by_uid(user::own_uid());
-    let runs_as = |text: String| unit::user_in(&text).unwrap_or_else(|| "root".to_owned());
-    let named =
-        |own: User| read_any(file, MAX_UNIT_FILE).is_ok_and(|text| *own.name == *runs_as(text));
-    scope == Scope::User || own.is_some_and(named)
+    let user = || unit::user_in(&read_any(file, MAX_UNIT_FILE).ok()?);
+    let uid = || user().map_or(Some(0), |name| Some(user::by_name(&name)?.uid));
+    scope == Scope::User || uid() == Some(user::own_uid())
 }
 
 fn somebody_else(context: &Context) -> Option<String> {

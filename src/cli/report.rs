@@ -43,10 +43,8 @@ pub struct UnitReport {
     pub name: String,
     pub scope: Scope,
     pub path: Option<String>,
-    /// Whether the installed file is what this program would write, where that was looked at.
-    pub current: Option<bool>,
-    /// Who wrote that file.
-    pub origin: Option<Origin>,
+    /// Whether the installed file is what this program would write, and who wrote it, where that was looked at.
+    pub current: Option<(bool, Origin)>,
     /// What the service manager says; an error in words. `None`: it knows no such unit.
     pub facts: Result<Option<Facts>, String>,
 }
@@ -71,7 +69,6 @@ fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Rep
         scope,
         path: Some(path.display().to_string()),
         current: None,
-        origin: None,
         facts: ask(scope, &name.unit()),
     });
     let mut foreign = unit.as_ref().and_then(|unit| foreign_dirs(unit, name));
@@ -142,7 +139,6 @@ fn unit_of(
         scope,
         path: known.and_then(|facts| facts.path.clone()),
         current: None,
-        origin: None,
         facts,
     })
 }
@@ -258,7 +254,6 @@ mod tests {
             scope: Scope::User,
             path: None,
             current: None,
-            origin: None,
             facts: Ok(Some(facts)),
         })
     }

@@ -22,7 +22,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure> {
     let mut report = gather(&context.base, &context.name, &context.children, system);
     if let Some(unit) = &mut report.unit {
-        (unit.current, unit.origin) = compare(context, unit).unzip();
+        unit.current = compare(context, unit);
     }
     print(&if json { format!("{}\n", to_json(&report)) } else { to_text(&report, moment::now()) })?;
     Ok(report.state.exit())
@@ -53,7 +53,7 @@ pub fn to_json(report: &Report) -> Value {
         "unit": unit.map(|unit| &unit.name),
         "unit_scope": unit.map(|unit| unit.scope.as_str()),
         "unit_path": unit.and_then(|unit| unit.path.as_ref()),
-        "unit_current": unit.and_then(|unit| unit.current),
+        "unit_current": unit.and_then(|unit| unit.current).map(|(current, _)| current),
         "unit_state": facts.map(|facts| &facts.active),
         "unit_restarts": facts.map(|facts| facts.restarts),
         "version": answer["version"],
@@ -89,17 +89,13 @@ pub fn to_text(report: &Report, now: i64) -> String {
     line("state", Some(report.state.word().to_owned() + &since.unwrap_or_default()));
     line("degraded", answer["degraded"].as_str().map(safe));
     line("", report.note.as_deref().map(safe));
-    if let Some(why) = answer["reload_error"]["message"].as_str() {
-        let time = answer["reload_error"]["time"].as_str().unwrap_or("?");
-        line(
-            "reload",
-            Some(format!(
-                "refused {}; the one before stays in force:",
-                moment::with_age(time, now)
-            )),
-        );
-        why.lines().for_each(|words| line("", Some(safe(words))));
-    }
+    let refused = &answer["reload_error"];
+    line(
+        "reload",
+        refused["time"].as_str().map(|at| format!("refused {}", moment::with_age(at, now))),
+    );
+    let why = refused["message"].as_str().unwrap_or_default();
+    why.lines().for_each(|words| line("", Some(safe(words))));
     line("pid", report.pid.map(|pid| pid.to_string()));
     line("listen", answer["listen"].as_str().map(safe));
     line("unit", unit.map(|unit| safe(&unit_line(unit))));
@@ -130,12 +126,12 @@ fn unit_line(unit: &UnitReport) -> String {
         Ok(None) => "not loaded".to_owned(),
         Err(why) => format!("systemd cannot be asked: {why}"),
     };
-    let current = match (unit.current, unit.origin) {
-        (None, _) | (_, None) => "",
-        (Some(true), _) => ", up to date",
-        (_, Some(Origin::Ours)) => ", not what this program would write: `install` updates it",
-        (_, Some(Origin::Edited)) => ", changed by hand: `install --force` would overwrite that",
-        (_, Some(Origin::Foreign)) => ", not written by hermes-gateway",
+    let current = match unit.current {
+        None => "",
+        Some((true, _)) => ", up to date",
+        Some((_, Origin::Ours)) => ", not what this program would write: `install` updates it",
+        Some((_, Origin::Edited)) => ", changed by hand: `install --force` would overwrite that",
+        Some((_, Origin::Foreign)) => ", not written by hermes-gateway",
     };
     format!("{}: {scope}{state}{current}", unit.name)
 }
@@ -215,8 +211,7 @@ mod tests {
                 name: "hermes-gateway-coder.service".into(),
                 scope: Scope::User,
                 path: Some("/h/x\n.service".into()),
-                current: Some(true),
-                origin: Some(Origin::Ours),
+                current: Some((true, Origin::Ours)),
                 facts: Ok(Some(facts)),
             }),
             last_stop: stop(),

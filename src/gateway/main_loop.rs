@@ -225,20 +225,22 @@ impl Main {
         let Some(started) = &self.started else { return };
         let reloads = &started.service.reloads;
         if self.timers.reload.is_none()
-            && reloads.begin()
-            && let Err(e) = reload::read(&self.plan, &started.service, &self.wake)
+            && let Some(number) = reloads.begin()
+            && let Err(e) = reload::read(&self.plan, &started.service, number, &self.wake)
         {
             log::warn!("no thread for the reload ({e}): it is tried again");
+            reloads.end(None);
             self.timers.reload = Some(now + THREAD_PAUSE);
         }
-        let (number, refused) = reloads.refusal();
+        let (number, refused) = reloads.refused();
         if number != self.told_reload && self.phase == Phase::Serving {
             self.told_reload = number;
-            let wrong = refused.map_or_else(String::new, |refused| {
-                let words = refused.message.replace('\n', "; ");
-                format!("; the changed configuration is not in force: {}", escaped(&words, false))
-            });
-            self.notifier.status(&format!("Serving on {}{wrong}", started.service.facts.listen));
+            let mut status = format!("Serving on {}", started.service.facts.listen);
+            if let Some(wrong) = refused {
+                status += "; not in force: ";
+                status += &escaped(&wrong.message.replace('\n', "; "), false);
+            }
+            self.notifier.status(&status);
         }
     }
 

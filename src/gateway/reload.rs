@@ -7,35 +7,35 @@ use std::time::SystemTime;
 use super::Plan;
 use super::startup::{keys, load, settings};
 use crate::api::Service;
-use crate::api::reload::{Outcome, Refusal};
+use crate::api::reload::Outcome;
 use crate::config::Config;
+use crate::exit::Exit;
 use crate::limits::THREAD_STACK;
 use crate::sys::clock::Utc;
 use crate::sys::fd::Event;
 use crate::threads::spawn;
 
-/// Has the configuration read for what was asked for, in a thread of its own: it may be on a disk that
-/// hangs. What is asked for meanwhile is read after that. `told` is raised after each reading.
+const READ_AGAIN: &str = "the configuration was read again";
+
+/// Has the configuration read for what was asked for up to `number`, in a thread of its own: it may be
+/// on a disk that hangs. `told` is raised after that.
 ///
 /// # Errors
 /// No thread: nothing was begun.
-pub fn read(plan: &Plan, service: &Arc<Service>, told: &Arc<Event>) -> io::Result<()> {
+pub fn read(plan: &Plan, service: &Arc<Service>, number: u64, told: &Arc<Event>) -> io::Result<()> {
     let (plan, service, told) = (plan.clone(), Arc::clone(service), Arc::clone(told));
-    let reading = Arc::clone(&service);
     let work = move || {
-        while let Some(number) = reading.reloads.next() {
-            let outcome = reload(&plan, &reading);
-            reading.reloads.finish(number, outcome);
-            told.raise();
-        }
+        let (exit, message) = reload(&plan, &service);
+        let time = Utc::new(SystemTime::now()).rfc3339();
+        service.reloads.end(Some((number, Outcome { time, exit, message })));
+        told.raise();
     };
-    let spawned = spawn("reload", THREAD_STACK, Box::new(work));
-    spawned.map(drop).inspect_err(|_| service.reloads.give_up())
+    spawn("reload", THREAD_STACK, Box::new(work)).map(drop)
 }
 
 /// Reads the configuration and puts it in force for what begins from now on. A wrong one changes
-/// nothing. What was bound at the start stays: the log says what needs a restart.
-fn reload(plan: &Plan, service: &Service) -> Outcome {
+/// nothing. What was bound at the start stays: it is said what needs a restart.
+fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     let old = service.settings();
     let own = old.config.http.key_file.as_deref();
     let read = load(plan).and_then(|loaded| Ok((keys(plan, own, &loaded)?, loaded)));
@@ -46,16 +46,15 @@ fn reload(plan: &Plan, service: &Service) -> Outcome {
                 log::error!("not reloaded: {line}");
             }
             log::warn!("the configuration stays as it was");
-            let time = Utc::new(SystemTime::now()).rfc3339();
-            let refused = Some(Refusal { time, exit: failure.exit, message: failure.message });
-            return Outcome { refused, restart: Vec::new() };
+            return (failure.exit, failure.message);
         }
     };
     let mut new = loaded.config;
-    let changed = fixed(&old.config, &new).into_iter().filter(|(_, changed)| *changed);
-    let restart: Vec<_> = changed.map(|(name, _)| name).collect();
-    for name in &restart {
-        log::warn!("{name} has changed: that takes a restart");
+    let mut said = READ_AGAIN.to_owned();
+    for (name, _) in fixed(&old.config, &new).into_iter().filter(|(_, changed)| *changed) {
+        let words = format!("{name} has changed: that takes a restart");
+        log::warn!("{words}");
+        said = format!("{said}\n{words}");
     }
     new.http.listen = old.config.http.listen;
     new.http.key_file.clone_from(&old.config.http.key_file);
@@ -64,8 +63,8 @@ fn reload(plan: &Plan, service: &Service) -> Outcome {
     // First: no old key is to wait for a lock that a hung disk holds.
     service.set_keys(keys);
     service.hub.change(settings(plan, new));
-    log::info!("the configuration was read again");
-    Outcome { refused: None, restart }
+    log::info!("{READ_AGAIN}");
+    (Exit::Planned, said)
 }
 
 /// What is settled at the start only.

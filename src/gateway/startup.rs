@@ -28,6 +28,7 @@ use crate::session::hub::{Hub, Settings};
 use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
+use crate::sys::lock::try_hold;
 use crate::sys::{fs as files, proc, random, socket};
 use crate::systemd::cgroup::OwnUnit;
 use crate::text::escaped;
@@ -64,9 +65,9 @@ pub fn start(
     };
     let instance = Instance::take(&plan.name, &plan.dirs).inspect_err(|failure| {
         // What another gateway holds is its own.
-        let state = File::open(&plan.dirs.state);
-        let held = state.and_then(|dir| Ok(sys::lock::try_hold(&dir)?.then_some(dir)));
-        if let (true, Ok(Some(_held))) = (failure.exit != Exit::Unavailable, held) {
+        let state = &plan.dirs.state;
+        let held = || files::private_dir(state).and_then(|()| try_hold(&File::open(state)?));
+        if failure.exit != Exit::Unavailable && matches!(held(), Ok(true)) {
             failed(None, failure);
         }
     })?;
