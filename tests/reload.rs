@@ -75,7 +75,7 @@ fn a_refused_reload_returns_every_error_and_status_keeps_it_until_the_next_good_
     }
     let told = format!("STATUS=Serving on {}", gateway.address());
     let line = gateway.wait_for_notification(&format!("{told}; "), DEADLINE);
-    has(&line, &["not in force", "kindd", "never"]);
+    has(&line, &["reload refused", "kindd", "never"]);
     home.configure(&says("new"));
     gateway.signal(libc::SIGHUP);
     gateway.wait_for_log("was read again", DEADLINE);

@@ -27,7 +27,7 @@ fn a_refused_reload_fails_and_is_said_until_the_next_good_one() {
         assert_ne!(refused.code(), 0, "{refused:?}");
         service.unit().wait_for_journal("kindd");
         service.unit().assert(&[("ActiveState", "active"), ("SubState", "running")]);
-        has(&service.unit().property("StatusText"), &["Serving on", "not in force", "kindd"]);
+        has(&service.unit().property("StatusText"), &["Serving on", "reload refused", "kindd"]);
         let status = manager.gateway(&["status"]).assert_code(0).stdout;
         has(&status, &["reload  refused", "default.toml:4:1", "kindd"]);
         // Nor does a truncated file make an echo of it.
@@ -40,7 +40,7 @@ fn a_refused_reload_fails_and_is_said_until_the_next_good_one() {
         let status = manager.gateway(&["status"]).assert_code(0).stdout;
         assert!(!status.contains("refused"), "{status}");
         let told = service.unit().property("StatusText");
-        assert!(told.starts_with("Serving on") && !told.contains("force"), "{told}");
+        assert!(told.starts_with("Serving on") && !told.contains("refused"), "{told}");
         assert_eq!((service.status()["agent"].as_str(), service.pid()), (Some("echo"), before));
     });
 }
@@ -104,7 +104,9 @@ fn starts_that_fail_are_failed_starts_with_their_exit_status_and_reason() {
         for (text, bytes, code, reason, way) in cases {
             fs::write(service.config_file(), text).unwrap();
             fs::write(&journal, bytes).unwrap();
-            let outcome = manager.gateway(&["start"]).assert_code(code);
+            let outcome = manager.gateway(&["start"]);
+            // Where systemd tries again, it may have begun to by the time that it is asked.
+            assert!(outcome.code() == code || (code == 69 && outcome.code() == 1), "{outcome:?}");
             has(&outcome.stderr, &[reason, way]);
             manager.systemctl(&["stop", UNIT]);
             service.assert_last_stop("failed start", code.into(), reason);

@@ -237,7 +237,7 @@ impl Main {
             self.told_reload = number;
             let mut status = format!("Serving on {}", started.service.facts.listen);
             if let Some(wrong) = refused {
-                status += "; not in force: ";
+                status += "; reload refused: ";
                 status += &escaped(&wrong.message.replace('\n', "; "), false);
             }
             self.notifier.status(&status);

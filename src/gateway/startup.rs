@@ -76,17 +76,22 @@ pub fn start(
         return Err(Failure::failed("it was stopped before"));
     }
     run.begin(&plan.dirs);
-    open(plan, unit, (began, quiet), instance, &run).inspect_err(|e| failed(Some(&run), e))
+    let opened = open(plan, unit, began, quiet, &run).inspect_err(|e| failed(Some(&run), e));
+    let (service, doors, key_file, config_file) = opened?;
+    Ok(Started { service, doors, run, instance, key_file, config_file })
 }
 
-/// All that the start does once it holds the lock.
+/// What serves, with the files of its key and configuration.
+type Opened = (Arc<Service>, Doors, PathBuf, Option<PathBuf>);
+
+/// All that the start does while it holds the lock.
 fn open(
     plan: &Plan,
     unit: Option<String>,
-    (began, quiet): (Instant, Arc<Event>),
-    instance: Instance,
-    run: &Arc<Run>,
-) -> Result<Started, Failure> {
+    began: Instant,
+    quiet: Arc<Event>,
+    run: &Run,
+) -> Result<Opened, Failure> {
     let loaded = load(plan)?;
     let config = &loaded.config;
     let log_name = plan.name.unit().trim_end_matches(".service").to_owned();
@@ -102,8 +107,7 @@ fn open(
     let control = control(&plan.dirs.control_socket())?;
     let service = service(plan, unit, began, quiet, (&loaded, &tcp, keys, run))?;
     let doors = Doors::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
-    let run = Arc::clone(run);
-    Ok(Started { service, doors, run, instance, key_file, config_file: loaded.file })
+    Ok((service, doors, key_file, loaded.file))
 }
 
 /// The journal read back, and what serves it.
