@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use util::sys::Lease;
-use util::{DEADLINE, Process, Sandbox, Service, UNIT, rounds};
+use util::{DEADLINE, Process, Sandbox, Service, UNIT, eventually, rounds};
 
 #[track_caller]
 fn has(text: &str, words: &[&str]) {
@@ -65,6 +65,27 @@ fn a_stop_during_a_reload_that_is_under_way_is_a_stop() {
                 service.systemctl("stop");
             }
             service.assert_stopped(0);
+        }
+    });
+}
+
+#[test]
+fn a_kill_during_a_reload_that_is_under_way_is_a_kill_and_it_comes_back() {
+    Sandbox::user().run(|manager| {
+        let service = Service::start(manager);
+        for (restarts, all) in [(1, false), (2, true)] {
+            let mut lease = Lease::take(&service.config_file()).unwrap();
+            manager.systemctl(&["reload", "--no-block", UNIT]).assert_code(0);
+            lease.wait_until_asked(DEADLINE).unwrap();
+            let before = service.pid();
+            if all {
+                manager.systemctl(&["kill", UNIT]).assert_code(0);
+            } else {
+                util::sys::kill(before, libc::SIGTERM).unwrap();
+            }
+            eventually("its end", || (service.stops().len() == restarts).then_some(()));
+            drop(lease);
+            service.assert_killed(before, u32::try_from(restarts).unwrap());
         }
     });
 }
