@@ -145,13 +145,9 @@ impl Route<'_> {
     fn may_wait(self, request: &Request) -> bool {
         let waits = matches!(
             self,
-            Route::Chat
-                | Route::Responses
-                | Route::SessionEvents(_)
-                | Route::Compact
-                | Route::Reload
+            Route::Chat | Route::Responses | Route::SessionEvents(_) | Route::Compact
         );
-        waits || (self.is_work(request) && request.query().is_some())
+        waits || self == Route::Reload || (self.is_work(request) && request.query().is_some())
     }
 }
 

@@ -90,26 +90,25 @@ impl Loaded {
 /// All that is wrong with the file and the arguments, one line each; or why the file cannot be
 /// read.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
-    let (loaded, missing) = match read(sources) {
-        Ok(bytes) => (from_bytes(Some(&bytes), sources)?, false),
-        Err(error) if !sources.required && is_missing(&error) => (from_bytes(None, sources)?, true),
-        Err(error) => return Err(unusable(sources, why(&error), &error)),
+    let (why, error) = match read(sources) {
+        Err(e) if sources.required || !is_missing(&e) => (why(&e), e),
+        read => {
+            let loaded = from_bytes(read.ok().as_deref(), sources)?;
+            if loaded.from_file || !sources.demanded {
+                return Ok(loaded);
+            }
+            let there = loaded.file.is_some();
+            let what = if there { "it is empty: it sets nothing" } else { "there is no such file" };
+            let words = format!(
+                "{what}, and the built-in echo agent is not put in the place of yours unasked; \
+                 restore the file, or write `[agent]` and below it `kind = \"echo\"`"
+            );
+            (words, ErrorKind::InvalidData.into())
+        }
     };
-    if sources.demanded && !loaded.from_file {
-        let what = if missing { "there is no such file" } else { "it is empty: it sets nothing" };
-        let words = format!(
-            "{what}, and the built-in echo agent is not put in the place of yours unasked; restore \
-             the file, or write `[agent]` and below it `kind = \"echo\"`"
-        );
-        return Err(unusable(sources, words, &ErrorKind::InvalidData.into()));
-    }
-    Ok(loaded)
-}
-
-fn unusable(sources: &Sources, words: String, error: &io::Error) -> ConfigError {
     let mut problems = Problems::default();
-    problems.push_file(Origin::Default, words, error);
-    problems.into_error(&name(&sources.file))
+    problems.push_file(Origin::Default, why, &error);
+    Err(problems.into_error(&name(&sources.file)))
 }
 
 /// The pure half of [`load`]: the file's bytes, or `None` where there is no file.

@@ -235,12 +235,10 @@ impl Main {
         let (number, refused) = reloads.refused();
         if number != self.told_reload && self.phase == Phase::Serving {
             self.told_reload = number;
-            let mut status = format!("Serving on {}", started.service.facts.listen);
-            if let Some(wrong) = refused {
-                status += "; reload refused: ";
-                status += &escaped(&wrong.message.replace('\n', "; "), false);
-            }
-            self.notifier.status(&status);
+            let wrong = refused.map(|wrong| wrong.message.replace('\n', "; "));
+            let wrong = wrong.map(|wrong| format!("; reload refused: {}", escaped(&wrong, false)));
+            let (at, wrong) = (&started.service.facts.listen, wrong.unwrap_or_default());
+            self.notifier.status(&format!("Serving on {at}{wrong}"));
         }
     }
 
