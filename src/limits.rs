@@ -680,6 +680,10 @@ pub const MAX_KEPT_PIECES: u32 = 100;
 
 // ---- Commands.
 
+/// For a reload that somebody waits for, from the request to its outcome: a slow disk's time, and less
+/// than the 60 s that the unit's `TimeoutStartSec=` gives `ExecReload=`.
+pub const RELOAD_PATIENCE: Duration = Duration::from_secs(40);
+
 /// A gateway that lives answers in a few milliseconds; this is how long a loaded machine may need.
 pub const CONTROL_PATIENCE: Duration = Duration::from_secs(2);
 

@@ -350,8 +350,10 @@ fn a_kill_at_every_moment_of_a_start_ends_with_143() {
         process.signal(libc::SIGTERM);
         assert_eq!(process.wait_for_exit(DEADLINE), 143, "round {round}");
     }
-    // None of them is in the way of the next.
+    // None of them is in the way of the next, nor taken for one that a SIGKILL ended.
     home.start();
+    let history = fs::read_to_string(home.state_dir().join("history.jsonl")).unwrap();
+    assert!(!history.contains("without a word"), "{history}");
 }
 
 #[test]

@@ -55,6 +55,8 @@ fn lose(home: &Home, what: &str, lose: impl Fn(&Path)) -> (Gateway, Vec<String>)
         assert!(words.contains(&journal), "{words}");
         assert!(words.contains(what), "{words}");
         assert!(words.contains("is saved as"), "{words}");
+        let whole_words = words.split([' ', ',', ';', '"']).filter(|word| **word == journal);
+        assert_eq!(whole_words.count(), 1, "once is enough: {words}");
     }
     (gateway, ids)
 }

@@ -151,6 +151,82 @@ fn a_key_file_of_the_configuration_must_be_there() {
     gateway.connect().get("/v1/models", &fields).assert_status(200);
 }
 
+// ---------------------------------------------------------- what a failed start leaves ----
+
+/// The history, as the command tells it.
+#[track_caller]
+fn history(home: &Home) -> String {
+    home.run(&["history", "--json"]).assert_code(0).stdout
+}
+
+#[test]
+fn a_start_that_fails_is_recorded_as_one_with_its_exit_status_and_reason() {
+    let home = Home::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    fs::create_dir_all(home.state_dir()).unwrap();
+    let journal = home.state_dir().join("journal");
+    let cases: [(&str, &str, i32, &str); 5] = [
+        ("[agent]\nkindd = 1\n", "127.0.0.1:0", 78, "kindd"),
+        ("", &address, 69, "is taken by"),
+        ("[http]\nkey_file = \"/nowhere\"\n", "127.0.0.1:0", 78, "/nowhere"),
+        ("# journal\n", "127.0.0.1:0", 78, "/journal"),
+        ("# runtime\n", "127.0.0.1:0", 78, "symlink"),
+    ];
+    for (config, listen, code, reason) in cases {
+        home.configure(config);
+        if config.contains("journal") {
+            fs::write(&journal, "what is this\n").unwrap();
+        } else if config.contains("runtime") {
+            fs::remove_file(&journal).unwrap();
+            fs::remove_dir_all(home.runtime_dir()).unwrap();
+            symlink(home.path(), home.runtime_dir()).unwrap();
+        }
+        refused(&home, &[("http.listen", listen)], code, &[reason]);
+        let last = history(&home).lines().last().unwrap_or_default().to_owned();
+        assert!(last.contains("\"failed start\"") && last.contains(reason), "{last}");
+        assert!(last.contains(&format!("\"exit\":{code}")), "{last}");
+        if !config.contains("runtime") {
+            let status = home.run(&["status"]).assert_code(3).stdout;
+            assert!(status.contains("failed start") && status.contains(reason), "{status}");
+        }
+    }
+    fs::remove_file(home.runtime_dir()).unwrap();
+    home.configure("");
+    let gateway = home.start();
+    assert!(!history(&home).contains("without a word"), "{}", history(&home));
+    assert!(!gateway.stderr().contains("without a word"));
+}
+
+#[test]
+fn a_start_that_another_gateway_refuses_writes_nothing_into_its_history() {
+    let first = Gateway::start();
+    let home = first.home();
+    refused(home, &[], 69, &["already running"]);
+    home.configure("[agent]\nkindd = 1\n");
+    refused(home, &[], 69, &["already running"]);
+    assert!(!home.state_dir().join("history.jsonl").exists());
+    let run = fs::read_to_string(home.state_dir().join("run.json")).unwrap();
+    assert!(run.contains(&format!("\"pid\":{}", first.pid())), "{run}");
+}
+
+#[test]
+fn a_start_that_is_stopped_leaves_no_unclean_exit_behind() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let home = Home::new();
+        home.configure("");
+        let mut lease = sys::Lease::take(&home.config_file()).unwrap();
+        let process = home.launch().spawn();
+        lease.wait_until_asked(DEADLINE).unwrap();
+        assert!(home.state_dir().join("run.json").exists());
+        process.signal(signal);
+        process.wait_for_exit(DEADLINE);
+        drop(lease);
+        home.start();
+        assert!(!history(&home).contains("without a word"), "{}", history(&home));
+    }
+}
+
 // ------------------------------------------------------------------ directories ----
 
 #[test]

@@ -14,6 +14,7 @@ mod error;
 mod failures;
 mod idempotency;
 mod messages;
+pub mod reload;
 mod responses;
 mod route;
 mod sessions;
@@ -68,6 +69,9 @@ pub struct Service {
     last_stop: Mutex<Value>,
     warnings: Mutex<Vec<String>>,
     stop_timeout: Mutex<Option<Duration>>,
+    pub reloads: reload::Reloads,
+    /// When the drain began, RFC 3339.
+    pub draining_since: OnceLock<String>,
     parser: Mutex<()>,
     busy: AtomicUsize,
     quiet: Arc<Event>,
@@ -91,6 +95,8 @@ impl Service {
             last_stop: Mutex::new(Value::Null),
             warnings: Mutex::default(),
             stop_timeout: Mutex::default(),
+            reloads: reload::Reloads::default(),
+            draining_since: OnceLock::new(),
             parser: Mutex::new(()),
             busy: AtomicUsize::new(0),
             quiet,
@@ -241,9 +247,9 @@ pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
             Err(e) => return log_end(&e, origin),
         };
         // What comes during a drain is turned away, or asks how it goes: no drain waits for that.
-        // Nor for event streams, which end when it begins.
+        // Nor for event streams, which end when it begins, and for a file that is being read.
         let streams = route::is_stream(&request);
-        let counts = !service.gate.is_closing() && !streams;
+        let counts = !service.gate.is_closing() && !streams && !route::is_reload(&request);
         let _in_flight = counts.then(|| service.begin());
         let _following = streams.then(|| service.begin_stream());
         if let Err(e) = route::answer(&mut connection, &request, origin, service) {

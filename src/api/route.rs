@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::auth::{Authenticated, Origin, authenticate};
 use super::error::Problem;
-use super::{Service, browser, chat, messages, responses, sessions, status, turn};
+use super::{Service, browser, chat, messages, reload, responses, sessions, status, turn};
 use crate::http::{Closed, Connection, Method, Request, Response};
 use crate::journal::Condition;
 use crate::limits::DISK_HANGS;
@@ -32,6 +32,8 @@ enum Route<'a> {
     DeadLetter(&'a str),
     DeadLetterRetry(&'a str),
     Compact,
+    /// On the control socket only.
+    Reload,
 }
 
 impl<'a> Route<'a> {
@@ -48,6 +50,7 @@ impl<'a> Route<'a> {
             "/v1/sessions" => Route::Sessions,
             "/v1/dead-letters" => Route::DeadLetters,
             "/v1/journal/compact" => Route::Compact,
+            "/v1/reload" => Route::Reload,
             _ => {
                 if let Some(rest) = path.strip_prefix("/v1/messages/") {
                     match rest.strip_suffix("/retry") {
@@ -98,6 +101,7 @@ impl<'a> Route<'a> {
             Route::DeadLetter(_) => ("DELETE", "messages"),
             Route::Status => ("GET, HEAD", "status"),
             Route::Compact => ("POST", "journal"),
+            Route::Reload => ("POST", "status"),
         }
     }
 
@@ -130,6 +134,7 @@ impl<'a> Route<'a> {
             | Route::Model(_)
             | Route::Status
             | Route::Sessions
+            | Route::Reload
             | Route::DeadLetters => false,
         }
     }
@@ -142,13 +147,18 @@ impl Route<'_> {
             self,
             Route::Chat | Route::Responses | Route::SessionEvents(_) | Route::Compact
         );
-        waits || (self.is_work(request) && request.query().is_some())
+        waits || self == Route::Reload || (self.is_work(request) && request.query().is_some())
     }
 }
 
 /// Whether the answer is an event stream without an end.
 pub fn is_stream(request: &Request) -> bool {
     matches!(Route::find(request.path()), Some(Route::SessionEvents(_)))
+}
+
+/// Whether the answer waits for the configuration to be read.
+pub fn is_reload(request: &Request) -> bool {
+    matches!(Route::find(request.path()), Some(Route::Reload))
 }
 
 /// Answers one request.
@@ -215,6 +225,7 @@ fn handle(
         Route::DeadLetter(id) => messages::dead_letter(service, proof, id, false),
         Route::DeadLetterRetry(id) => messages::dead_letter(service, proof, id, true),
         Route::Compact => status::compact(service, proof),
+        Route::Reload => reload::reload(service),
         Route::Health | Route::Ready | Route::Status => Ok(status::status(service, proof)),
     };
     connection.respond(request, result.unwrap_or_else(|problem| problem.response()))
@@ -234,12 +245,12 @@ fn admit<'r>(
     origin: Origin,
     service: &Service,
 ) -> Result<Admitted<'r>, Problem> {
-    let route = Route::find(request.path());
+    let tcp = matches!(origin, Origin::Tcp(_));
+    let route = Route::find(request.path()).filter(|route| !tcp || *route != Route::Reload);
     let asks_methods = request.method == Method::Options;
     if let Some(route) = route.filter(|route| !asks_methods && !route.allows(request.method)) {
         return Ok(Admitted::Open(Response::method_not_allowed(route.allowed())));
     }
-    let tcp = matches!(origin, Origin::Tcp(_));
     let page = if tcp { browser::check(request, &service.settings().config.http)? } else { None };
     let from_page = page.is_some();
     connection.add_fields(page.into_iter().flat_map(browser::fields));
@@ -286,7 +297,7 @@ fn admit<'r>(
         );
         return Err(Problem::new(403, "route_not_allowed", message));
     }
-    if !matches!(route, Route::Status | Route::Models | Route::Model(_))
+    if !matches!(route, Route::Status | Route::Models | Route::Model(_) | Route::Reload)
         && let Some(why) = service.hub.stalled(DISK_HANGS)
     {
         return Err(Problem::new(503, "journal_unavailable", format!("Try again later: {why}.")));

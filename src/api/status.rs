@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Service;
 use super::auth::Authenticated;
 use super::error::Problem;
-use super::messages::json;
+use super::{messages::json, reload};
 use crate::agent::Agent;
 use crate::http::Response;
 use crate::journal::Condition;
@@ -87,11 +87,12 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         Condition::Degraded(why) | Condition::Broken(why) => Some(why),
     };
     let body = format!(
-        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"stop_timeout_seconds":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"waiting":{waits},"limits":{{"max_connections":{},"max_turns":{},"descriptors":{},"shortage":{}}},"degraded":{},"warnings":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
+        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","state_since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"stop_timeout_seconds":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"waiting":{waits},"limits":{{"max_connections":{},"max_turns":{},"descriptors":{},"shortage":{}}},"degraded":{},"warnings":{},"reload_error":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
         facts.name,
         env!("CARGO_PKG_VERSION"),
         Pid::own(),
         facts.since,
+        service.draining_since.get().unwrap_or(&facts.since),
         facts.began.elapsed().as_secs(),
         facts.listen,
         unit.map_or_else(|| "null".to_owned(), |unit| quoted(unit)),
@@ -107,6 +108,7 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         limits.shortage().map_or_else(|| "null".to_owned(), |words| quoted(&words)),
         degraded.map_or_else(|| "null".to_owned(), |why| quoted(&why)),
         serde_json::Value::from(service.warnings().clone()),
+        reload::error(service),
         of(|c| c.queued),
         of(|c| c.running),
         of(|c| c.kept),

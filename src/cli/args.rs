@@ -33,6 +33,7 @@ pub enum Command {
     Start(bool),
     Stop(bool),
     Restart(bool),
+    Reload,
     Status {
         json: bool,
         system: bool,
@@ -137,6 +138,7 @@ fn command(
         "start" => Command::Start(system),
         "stop" => Command::Stop(system),
         "restart" => Command::Restart(system),
+        "reload" => Command::Reload,
         "status" => Command::Status { json, system },
         "list" => Command::List(json),
         "logs" => {
@@ -334,6 +336,7 @@ mod tests {
         assert_eq!(command("gateway"), Command::Run(false));
         assert_eq!(command("gateway run -p x"), Command::Run(false));
         assert_eq!(command("stop"), Command::Stop(false));
+        assert_eq!(command("-p x reload"), Command::Reload);
         assert_eq!(command("status --json"), Command::Status { json: true, system: false });
         let install = Command::Install(Options {
             now: true,

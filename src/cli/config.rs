@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::sync::Arc;
 
 use super::unit::{Unit, installed_file};
 use super::{Context, say};
@@ -39,7 +40,14 @@ pub fn load(context: &Context) -> Result<Loaded, Failure> {
 /// What a start of this gateway would go by.
 pub fn plan(context: &Context) -> Plan {
     let Context { name, dirs, children, .. } = context.clone();
-    Plan { name, dirs, sources: context.sources(), children, ephemeral: false }
+    Plan {
+        name,
+        dirs,
+        sources: context.sources(),
+        had_file: Arc::default(),
+        children,
+        ephemeral: false,
+    }
 }
 
 /// Prints the warnings. `path`: where the unit would look for programs, if there is one.

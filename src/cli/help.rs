@@ -6,13 +6,14 @@ use crate::exit::{Exit, Failure};
 /// Name, one line for the overview, and the page.
 type Page = (&'static str, &'static str, &'static str);
 
-pub const PAGES: [Page; 15] = [
+pub const PAGES: [Page; 16] = [
     ("run", "run the gateway in the foreground (also what no command means)", RUN),
     ("install", "write and enable its systemd unit", INSTALL),
     ("uninstall", "stop it and remove its unit", UNINSTALL),
     ("start", "start its unit; returns when it is ready", START),
     ("stop", "stop it, with or without a unit", STOP),
     ("restart", "stop and start its unit; returns when it is ready", RESTART),
+    ("reload", "have it read its configuration again; returns when that holds", RELOAD),
     ("status", "what it is doing, and how it last stopped", STATUS),
     ("list", "all gateways of this user", LIST),
     ("logs", "its log", LOGS),
@@ -134,6 +135,15 @@ Usage: hermes-gateway [-p NAME] restart [--system]
 
 Restarts the unit that `install` wrote. Returns when the new process is ready,
 or says why it is not.
+";
+
+const RELOAD: &str = "\
+Usage: hermes-gateway [-p NAME] reload
+
+Has the running gateway read its configuration and keys again, all of it or
+nothing. Returns when it is in force, and says which changes take a restart.
+A wrong configuration changes nothing: exits 78 with all that is wrong, 69 when
+a file cannot be read now, 3 when no gateway runs. The unit's ExecReload=.
 ";
 
 const STATUS: &str = "\

@@ -16,6 +16,7 @@ mod moment;
 mod owner;
 mod places;
 mod program;
+mod reload;
 mod report;
 mod run;
 mod send;
@@ -28,6 +29,7 @@ mod table;
 mod uninstall;
 mod unit;
 
+use std::env;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,10 +38,11 @@ use std::time::Duration;
 use crate::config::Sources;
 use crate::dirs::{Base, Dirs};
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::signals::Signals;
+use crate::lifecycle::signals::{Signals, end_on_terminate};
 use crate::name::Name;
 use crate::subprocess::Children;
 use crate::sys;
+use crate::sys::process::Pid;
 use args::Command;
 
 /// What every command knows.
@@ -58,8 +61,14 @@ pub struct Context {
 impl Context {
     /// Where the configuration is read from.
     pub fn sources(&self) -> Sources {
+        let file = self.config.clone().unwrap_or_else(|| self.dirs.config_file.clone());
+        // Of a unit of another name, only an empty file is a mistake: it may do without one.
+        let is_unit = env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == Pid::own().to_string());
+        let agent_is_set = self.set.iter().any(|setting| setting.starts_with("agent."));
+        let has_unit = || (is_unit && file.exists()) || owner::has_unit(&self.base, &self.name);
         Sources {
-            file: self.config.clone().unwrap_or_else(|| self.dirs.config_file.clone()),
+            demanded: self.config.is_some() || (!agent_is_set && has_unit()),
+            file,
             required: self.config.is_some(),
             set: self.set.clone(),
             home: Some(self.base.home.clone()),
@@ -82,6 +91,10 @@ pub fn main() -> Exit {
 
 fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
     let args::Parsed { name, config, set, command } = parsed;
+    // What a stop sends to an `ExecReload=` that is under way must not look like a failure of the unit.
+    if command == Command::Reload && env::var_os("MAINPID").is_some() {
+        end_on_terminate().map_err(|e| Failure::cannot("catch signals", &e))?;
+    }
     // Before anything else can take time: from here on a signal is judged, not fatal.
     let signals = matches!(command, Command::Run(_)).then(Signals::catch).transpose();
     let signals = signals.map_err(|e| Failure::cannot("catch signals", &e))?;
@@ -102,6 +115,7 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
         (Command::Start(system), _) => start::start(&context, system),
         (Command::Stop(system), _) => stop::stop(&context, system),
         (Command::Restart(system), _) => start::restart(&context, system),
+        (Command::Reload, _) => reload::reload(&context),
         (Command::Status { json, system }, _) => status::show(&context, json, system),
         (Command::List(json), _) => list::show(&context, json),
         (Command::Logs(system, which), _) => logs::logs(&context, system, which),

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use super::Context;
 use super::program;
-use super::unit::unit_dir;
+use super::unit::{installed_file, unit_dir};
 use crate::config::{self, ConfigError, Loaded, Sources};
 use crate::dirs::{Base, Dirs};
 use crate::exit::{Exit, Failure};
 use crate::limits::MAX_UNIT_FILE;
+use crate::name::Name;
 use crate::sys::fs::read_any;
 use crate::sys::user::{self, User};
 use crate::systemd::Scope;
@@ -51,7 +52,9 @@ impl Owner {
 
     pub fn sources(&self) -> Sources {
         let (file, home) = (self.dirs.config_file.clone(), Some(self.base.home.clone()));
-        Sources { file, home, ..Sources::default() }
+        // Where there is none, `install` writes one.
+        let demanded = file.symlink_metadata().is_ok();
+        Sources { file, home, demanded, ..Sources::default() }
     }
 
     /// The unit that this program writes for this owner, on this version of systemd.
@@ -136,6 +139,15 @@ pub fn refuse_foreign(context: &Context, verb: &str) -> Result<(), Failure> {
     let (name, command) = (&context.name, context.name.command());
     let words = format!("gateway {name} runs as {user}: `sudo -u {user} {command} {verb}`");
     Err(Failure::new(Exit::Unavailable, words))
+}
+
+/// Whether a unit of this gateway is installed that runs as ourselves: `install` gives each of them a
+/// configuration.
+pub fn has_unit(base: &Base, name: &Name) -> bool {
+    let Some((scope, file)) = installed_file(base, name, false) else { return false };
+    let user = || unit::user_in(&read_any(file, MAX_UNIT_FILE).ok()?);
+    let uid = || user().map_or(Some(0), |name| Some(user::by_name(&name)?.uid));
+    scope == Scope::User || uid() == Some(user::own_uid())
 }
 
 fn somebody_else(context: &Context) -> Option<String> {

@@ -18,6 +18,7 @@ use crate::subprocess::Children;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc, user};
 use crate::systemd::systemctl::Systemctl;
+use crate::systemd::unit::Origin;
 use crate::systemd::{Scope, cgroup};
 
 /// What is known of one gateway at one moment.
@@ -42,8 +43,8 @@ pub struct UnitReport {
     pub name: String,
     pub scope: Scope,
     pub path: Option<String>,
-    /// Whether the installed file is what this program would write, where that was looked at.
-    pub current: Option<bool>,
+    /// Whether the installed file is what this program would write, and who wrote it, where that was looked at.
+    pub current: Option<(bool, Origin)>,
     /// What the service manager says; an error in words. `None`: it knows no such unit.
     pub facts: Result<Option<Facts>, String>,
 }
@@ -182,7 +183,8 @@ fn assemble(
     };
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let since = match (found, state) {
-        (Found::Answers(_), _) => text(&answer["since"]),
+        // An older gateway knows its start only.
+        (Found::Answers(_), _) => text(&answer["state_since"]).or_else(|| text(&answer["since"])),
         (Found::Silent, _) if run["pid"].as_i64() == pid => text(&run["started"]),
         (Found::Silent, _) => None,
         // A start that failed left no record of ours.
@@ -216,7 +218,7 @@ fn note(
             main_pid.unwrap_or(0)
         )),
         (State::Failed | State::Restarting, _, Some(facts)) => {
-            Some(format!("result of its unit: {}, exit status {}", facts.result, facts.exit_status))
+            Some(format!("its unit: {}", facts.ended))
         }
         (_, Contact::Answers { .. }, Some(facts)) if pid.is_some() && facts.main_pid != pid => {
             Some(match (facts.main_pid, facts.unit) {
@@ -241,8 +243,7 @@ mod tests {
             active: "x".into(),
             sub: "y".into(),
             main_pid,
-            result: "exit-code".into(),
-            exit_status: "78".into(),
+            ended: "exit status 78".into(),
             restarts: 0,
             path: None,
             user: String::new(),
@@ -317,7 +318,7 @@ mod tests {
         let failed = report(&Contact::Free, &Value::Null, unit(Unit::Failed, None));
         assert_eq!(failed.state, State::Failed);
         assert_eq!(failed.since.as_deref(), Some("t"));
-        assert!(failed.note.unwrap().contains("exit-code, exit status 78"));
+        assert!(failed.note.unwrap().contains("its unit: exit status 78"));
         let elsewhere = report(&Contact::Free, &Value::Null, unit(Unit::Active, Some(9)));
         assert_eq!((elsewhere.state, elsewhere.pid), (State::Unknown, None));
         assert!(elsewhere.note.unwrap().contains("pid 9"));

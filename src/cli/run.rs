@@ -1,6 +1,7 @@
 //! `run`: the gateway itself.
 
 use std::env;
+use std::sync::Arc;
 
 use super::Context;
 use crate::exit::Exit;
@@ -23,7 +24,7 @@ pub fn run(context: Context, signals: Signals, ephemeral: bool) -> Exit {
         // Where that fails too, the start says what is wrong with the state directory.
         dirs = base.without_state(&name).unwrap_or(dirs);
     }
-    let plan = Plan { name, dirs, sources, children, ephemeral };
+    let plan = Plan { name, dirs, sources, had_file: Arc::default(), children, ephemeral };
     gateway::run(plan, signals)
 }
 

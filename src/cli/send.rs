@@ -155,7 +155,7 @@ pub fn refused(answer: Answer<'_, '_>, deadline: Instant) -> Failure {
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut failure = problem(Some(status.into()), &value["error"]);
     if let Some(seconds) = seconds {
-        failure.message += &format!(" (it suggests to wait {seconds} s)");
+        failure.message += &format!(" (try again in {seconds} s)");
     }
     failure
 }
@@ -299,6 +299,9 @@ mod tests {
         let (printed, result, _) = talk(&answer("429 Too Many Requests", body), true);
         assert_eq!(printed, "");
         assert_eq!(failure(result), (75, "Too many.".to_owned()));
+        let later = answer("503 Busy\r\nRetry-After: 5", body);
+        let (_, result, _) = talk(&later, true);
+        assert_eq!(failure(result), (75, "Too many. (try again in 5 s)".to_owned()));
         let body =
             "{\"error\":{\"message\":\"exit 1:\\n\\u001b[31mno\",\"code\":\"agent_failed\"}}";
         let (_, result, _) = talk(&answer("502 Bad Gateway", body), true);

@@ -79,9 +79,13 @@ pub fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Fail
             if matches!(state, "activating" | "active") {
                 text += &format!("\n  the service manager tries again; `{command} stop` ends that");
             }
-            text += &format!(
-                "\n  `{command} logs` tells more, `{command} config check` checks the configuration"
-            );
+            // The words of a damaged or lost journal name its file.
+            let check = match text.contains("/journal") {
+                true => "`journal check` looks at the journal",
+                false => "`config check` checks the configuration",
+            };
+            let check = check.replacen('`', &format!("`{command} "), 1);
+            text += &format!("\n  `{command} logs` tells more, {check}");
             let exit = if never_ran { Exit::Failed } else { exit };
             Err(Failure::new(exit, text))
         }

@@ -1,10 +1,11 @@
 //! What a gateway is doing, concluded from its lock, its own answer and the service manager. Pure.
 
+use super::unit::how_it_ended;
 use crate::exit::Exit;
 use crate::systemd::systemctl::Properties;
 
 /// What to ask the service manager for.
-pub const PROPERTIES: &str = "LoadState,ActiveState,SubState,MainPID,Result,ExecMainStatus,NRestarts,FragmentPath,User,StateChangeTimestamp";
+pub const PROPERTIES: &str = "LoadState,ActiveState,SubState,MainPID,Result,ExecMainCode,ExecMainStatus,NRestarts,FragmentPath,User,StateChangeTimestamp";
 
 /// The state in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,9 +102,8 @@ pub struct Facts {
     pub sub: String,
     /// The main process, while there is one.
     pub main_pid: Option<i64>,
-    pub result: String,
-    /// The status that the last main process ended with.
-    pub exit_status: String,
+    /// How it ended, in words.
+    pub ended: String,
     pub restarts: u64,
     pub path: Option<String>,
     /// `User=`; empty in a user's own manager, and for root.
@@ -133,8 +133,7 @@ impl Facts {
             active,
             sub,
             main_pid: text("MainPID").parse().ok().filter(|pid| *pid != 0),
-            result: text("Result"),
-            exit_status: text("ExecMainStatus"),
+            ended: how_it_ended(shown).0,
             restarts: text("NRestarts").parse().unwrap_or(0),
             path: Some(text("FragmentPath")).filter(|path| !path.is_empty()),
             user: text("User"),

@@ -13,6 +13,7 @@ use crate::limits::{CONTROL_PATIENCE, MAX_UNIT_FILE};
 use crate::sys::fs::read_any;
 use crate::systemd::Scope;
 use crate::systemd::systemctl::Systemctl;
+use crate::systemd::unit::{Origin, inspect};
 use crate::text::escaped;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -23,7 +24,7 @@ const INDENT: usize = 11;
 pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure> {
     let mut report = gather(&context.base, &context.name, &context.children, system);
     if let Some(unit) = &mut report.unit {
-        unit.current = is_current(context, unit);
+        unit.current = compare(context, unit);
     }
     if json {
         say(&format!("{}\n", to_json(&report)))?;
@@ -33,12 +34,14 @@ pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure
     Ok(report.state.exit())
 }
 
-/// Whether the installed unit is what this program would write; `None` where that cannot be told.
-fn is_current(context: &Context, unit: &UnitReport) -> Option<bool> {
+/// Whether the installed unit is what this program would write, and who wrote it; `None` where that
+/// cannot be told.
+fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Origin)> {
     let installed = read_any(unit.path.as_ref()?, MAX_UNIT_FILE).ok()?;
     let systemctl = Systemctl::new(unit.scope, Arc::clone(&context.children));
     let version = systemctl.version(Instant::now() + CONTROL_PATIENCE).ok()?;
-    owner::is_current(context, unit.scope, version, &installed).ok()
+    let current = owner::is_current(context, unit.scope, version, &installed).ok()?;
+    Some((current, inspect(&installed)))
 }
 
 /// The report for programs. Keys are added, never renamed.
@@ -56,7 +59,7 @@ pub fn to_json(report: &Report) -> Value {
         "unit": unit.map(|unit| &unit.name),
         "unit_scope": unit.map(|unit| unit.scope.as_str()),
         "unit_path": unit.and_then(|unit| unit.path.as_ref()),
-        "unit_current": unit.and_then(|unit| unit.current),
+        "unit_current": unit.and_then(|unit| unit.current).map(|(current, _)| current),
         "unit_state": facts.map(|facts| &facts.active),
         "stop_timeout_seconds": answer["stop_timeout_seconds"],
         "unit_restarts": facts.map(|facts| facts.restarts),
@@ -68,6 +71,7 @@ pub fn to_json(report: &Report) -> Value {
         "limits": answer["limits"],
         "degraded": answer["degraded"],
         "warnings": answer["warnings"],
+        "reload_error": answer["reload_error"],
         "journal": answer["journal"],
         "last_stop": report.last_stop,
         "note": report.note,
@@ -97,6 +101,13 @@ pub fn to_text(report: &Report, now: i64) -> String {
         line("warning", warning.as_str().map(safe));
     }
     line("", report.note.as_deref().map(safe));
+    let refused = &answer["reload_error"];
+    line(
+        "reload",
+        refused["time"].as_str().map(|at| format!("refused {}", moment::with_age(at, now))),
+    );
+    let why = refused["message"].as_str().unwrap_or_default();
+    why.lines().for_each(|words| line("", Some(safe(words))));
     line("pid", report.pid.map(|pid| pid.to_string()));
     line("listen", answer["listen"].as_str().map(safe));
     line("unit", unit.map(|unit| safe(&unit_line(unit))));
@@ -132,8 +143,10 @@ fn unit_line(unit: &UnitReport) -> String {
     };
     let current = match unit.current {
         None => "",
-        Some(true) => ", up to date",
-        Some(false) => ", not what this program would write: `install` updates it",
+        Some((true, _)) => ", up to date",
+        Some((_, Origin::Ours)) => ", not what this program would write: `install` updates it",
+        Some((_, Origin::Edited)) => ", changed by hand: `install --force` would overwrite that",
+        Some((_, Origin::Foreign)) => ", not written by hermes-gateway",
     };
     format!("{}: {scope}{state}{current}", unit.name)
 }
@@ -197,8 +210,7 @@ mod tests {
             active: "active".into(),
             sub: "running".into(),
             main_pid: Some(12),
-            result: "success".into(),
-            exit_status: "0".into(),
+            ended: String::new(),
             restarts: 2,
             path: None,
             user: String::new(),
@@ -214,7 +226,7 @@ mod tests {
                 name: "hermes-gateway-coder.service".into(),
                 scope: Scope::User,
                 path: Some("/h/x\n.service".into()),
-                current: Some(true),
+                current: Some((true, Origin::Ours)),
                 facts: Ok(Some(facts)),
             }),
             last_stop: stop(),

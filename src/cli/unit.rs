@@ -214,11 +214,24 @@ pub fn how_it_ended(shown: &Properties) -> (String, Exit) {
         ("protocol", _) => ("it ended before it was ready".into(), Exit::Failed),
         ("start-limit-hit", _) => ("it was started too often".into(), Exit::Failed),
         ("oom-kill", _) => ("the machine ran out of memory".into(), Exit::Failed),
+        // The main process ended well: another command of the unit has failed.
+        ("exit-code" | "signal" | "core-dump", "1") if status == "0" => (
+            "the gateway ended with exit status 0, but another command of its unit failed \
+             (ExecStopPost=, ExecReload= or the like: `systemctl status` names it)"
+                .into(),
+            Exit::Failed,
+        ),
         // CLD_EXITED, CLD_KILLED, CLD_DUMPED (sigaction(2)).
         (_, "1") => (format!("exit status {status}{meaning}"), exit),
-        (_, "2" | "3") => (format!("killed by signal {status}"), Exit::Failed),
+        (_, "2" | "3") => (format!("killed by {}", signal(status)), Exit::Failed),
         (result, _) => (format!("result {result}"), Exit::Failed),
     }
+}
+
+/// `SIGABRT (signal 6)`.
+fn signal(number: &str) -> String {
+    let name = number.parse().ok().and_then(signal_hook::low_level::signal_name);
+    name.map_or_else(|| format!("signal {number}"), |name| format!("{name} (signal {number})"))
 }
 
 fn first_line(answer: &Answer) -> String {
@@ -273,7 +286,10 @@ mod tests {
         );
         assert_eq!(exit, Exit::Config);
         assert_eq!(end("exit-code", "1", "69").1, Exit::Unavailable);
-        assert_eq!(end("signal", "2", "9").0, "killed by signal 9");
+        assert_eq!(end("signal", "2", "9").0, "killed by SIGKILL (signal 9)");
+        assert_eq!(end("core-dump", "3", "6").0, "killed by SIGABRT (signal 6)");
+        assert_eq!(end("signal", "2", "40").0, "killed by signal 40");
+        assert!(end("exit-code", "1", "0").0.contains("another command of its unit failed"));
         assert!(end("timeout", "2", "15").0.contains("time-out"));
         assert_eq!(end("resources", "0", "0").0, "result resources");
     }

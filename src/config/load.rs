@@ -20,6 +20,8 @@ pub struct Sources {
     pub file: PathBuf,
     /// Set with `--config`: a missing file is an error; otherwise it means the defaults.
     pub required: bool,
+    /// A missing or empty file is an error, too: what ran with one would become `echo` without a word.
+    pub demanded: bool,
     /// The `--set` arguments, `section.key=value`; later ones win.
     pub set: Vec<String>,
     /// For paths from `~/`.
@@ -32,6 +34,8 @@ pub struct Loaded {
     pub config: Config,
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
+    /// Whether the file set anything.
+    pub from_file: bool,
     pub(super) origins: ByName<Origin>,
 }
 
@@ -91,15 +95,25 @@ impl Loaded {
 /// All that is wrong with the file and the arguments, one line each; or why the file cannot be
 /// read.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
-    match read(sources) {
-        Ok(bytes) => from_bytes(Some(&bytes), sources),
-        Err(error) if !sources.required && is_missing(&error) => from_bytes(None, sources),
-        Err(error) => {
-            let mut problems = Problems::default();
-            problems.push_file(Origin::Default, why(&error), &error);
-            Err(problems.into_error(&name(&sources.file)))
+    let (why, error) = match read(sources) {
+        Err(e) if sources.required || !is_missing(&e) => (why(&e), e),
+        read => {
+            let loaded = from_bytes(read.ok().as_deref(), sources)?;
+            if loaded.from_file || !sources.demanded {
+                return Ok(loaded);
+            }
+            let there = loaded.file.is_some();
+            let what = if there { "it is empty: it sets nothing" } else { "there is no such file" };
+            let words = format!(
+                "{what}, and the built-in echo agent is not put in the place of yours unasked; \
+                 restore the file, or write `[agent]` and below it `kind = \"echo\"`"
+            );
+            (words, ErrorKind::InvalidData.into())
         }
-    }
+    };
+    let mut problems = Problems::default();
+    problems.push_file(Origin::Default, why, &error);
+    Err(problems.into_error(&name(&sources.file)))
 }
 
 /// The pure half of [`load`]: the file's bytes, or `None` where there is no file.
@@ -110,6 +124,7 @@ pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Load
     if let Some(bytes) = bytes {
         parse::read(bytes, &mut draft);
     }
+    let from_file = draft.notes.origins.iter().next().is_some();
     for argument in &sources.set {
         set::read(argument, &mut draft);
     }
@@ -123,6 +138,7 @@ pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Load
     Ok(Loaded {
         config: draft.config,
         file: bytes.map(|_| sources.file.clone()),
+        from_file,
         origins: draft.notes.origins,
     })
 }

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use super::startup::{self, Started};
 use super::timers::{Timers, due};
-use super::{Plan, greeting, reload::Reloads, stop_time};
+use super::{Plan, greeting, reload, stop_time};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, Moment, Place};
+use crate::lifecycle::history::Begun;
 use crate::lifecycle::phase::{self, Action, Event, Judged, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::logger;
@@ -59,9 +60,11 @@ struct Main {
     phase: Phase,
     timers: Timers,
     starter: Option<JoinHandle<()>>,
+    begun: Begun,
     started: Option<Started>,
     stop: Option<Stop>,
-    reloads: Arc<Reloads>,
+    /// The last reading of the configuration that the service manager was told of.
+    told_reload: u64,
     /// The last that was asked of the disk at the end was not done in time.
     disk_hangs: bool,
 }
@@ -104,9 +107,10 @@ impl Main {
             phase: Phase::Starting,
             timers,
             starter: None,
+            begun: Begun::default(),
             started: None,
             stop: None,
-            reloads: Arc::default(),
+            told_reload: 0,
             disk_hangs: false,
         };
         main.starter = Some(main.spawn_starter(began).map_err(failed)?);
@@ -117,9 +121,9 @@ impl Main {
     fn spawn_starter(&self, began: Instant) -> std::io::Result<JoinHandle<()>> {
         let (plan, wake) = (self.plan.clone(), Arc::clone(&self.wake));
         let mailbox = Arc::clone(&self.mailbox);
-        let place = self.place.clone();
+        let (place, begun) = (self.place.clone(), Arc::clone(&self.begun));
         let work = move || {
-            let started = startup::start(&plan, &place, began, Arc::clone(&wake));
+            let started = startup::start(&plan, &place, began, Arc::clone(&wake), &begun);
             let parts = started.as_ref().ok().map(|s| (Arc::clone(&s.service), Arc::clone(&s.run)));
             mailbox.put(News::Started(Box::new(started)));
             if let Some((service, run)) = parts {
@@ -219,11 +223,29 @@ impl Main {
             self.timers.reload = Some(now);
             return;
         };
-        let (place, service) = (self.place.clone(), Arc::clone(&started.service));
-        let after = move || stop_time::read(&place, &service);
-        if let Err(e) = self.reloads.ask(&self.plan, &started.service, after) {
+        started.service.reloads.request();
+    }
+
+    /// Begins what was asked for, and tells the service manager what came of it.
+    fn look_at_reloads(&mut self, now: Instant) {
+        let Some(started) = &self.started else { return };
+        let reloads = &started.service.reloads;
+        if self.timers.reload.is_none()
+            && let Some(number) = reloads.begin()
+            && let Err(e) =
+                reload::read(&self.plan, &self.place, &started.service, number, &self.wake)
+        {
             log::warn!("no thread for the reload ({e}): it is tried again");
+            reloads.end(None);
             self.timers.reload = Some(now + THREAD_PAUSE);
+        }
+        let (number, refused) = reloads.refused();
+        if number != self.told_reload && self.phase == Phase::Serving {
+            self.told_reload = number;
+            let wrong = refused.map(|wrong| wrong.message.replace('\n', "; "));
+            let wrong = wrong.map(|wrong| format!("; reload refused: {}", escaped(&wrong, false)));
+            let line = started.service.status_line();
+            self.notifier.status(&format!("{line}{}", wrong.unwrap_or_default()));
         }
     }
 
@@ -281,6 +303,7 @@ impl Main {
         if self.started.is_some() && due(&mut self.timers.reload, now) {
             self.reload();
         }
+        self.look_at_reloads(now);
         if let Some((at, interval)) = self.timers.watchdog.filter(|(at, _)| *at <= now) {
             self.notifier.send("WATCHDOG=1");
             // From now, not from `at`: after a suspend there is nothing to catch up with.

@@ -17,6 +17,7 @@ pub use main_loop::run;
 pub use startup::check;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::config::Sources;
 use crate::dirs::Dirs;
@@ -29,6 +30,8 @@ pub struct Plan {
     pub name: Name,
     pub dirs: Dirs,
     pub sources: Sources,
+    /// This run's configuration came from a file, so that a missing or empty one is a mistake.
+    pub had_file: Arc<AtomicBool>,
     pub children: Arc<Children>,
     /// Messages are kept in memory only (`run --ephemeral`).
     pub ephemeral: bool,

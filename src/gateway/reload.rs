@@ -2,58 +2,49 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
-use super::Plan;
 use super::startup::{check, keys, settings, warnings};
+use super::{Plan, stop_time};
 use crate::api::Service;
+use crate::api::reload::Outcome;
 use crate::config::Config;
+use crate::exit::Exit;
+use crate::lifecycle::evidence::Place;
 use crate::limits::THREAD_STACK;
+use crate::sys::clock::Utc;
+use crate::sys::fd::Event;
 use crate::threads::spawn;
 
-/// The reloads that were asked for and are not done. One runs at a time, so that a newer file is never
-/// overtaken by an older one that took longer to read.
-#[derive(Debug, Default)]
-pub struct Reloads(AtomicUsize);
+const READ_AGAIN: &str = "the configuration was read again";
 
-impl Reloads {
-    /// Has the configuration read again, in a thread of its own: it may be on a disk that hangs. Where
-    /// one is at it already, that one reads once more. `after` follows each.
-    ///
-    /// # Errors
-    /// No thread: nothing was begun.
-    pub fn ask(
-        self: &Arc<Self>,
-        plan: &Plan,
-        service: &Arc<Service>,
-        after: impl Fn() + Send + 'static,
-    ) -> io::Result<()> {
-        if self.0.fetch_add(1, Ordering::SeqCst) > 0 {
-            return Ok(());
-        }
-        let (reloads, plan, service) = (Arc::clone(self), plan.clone(), Arc::clone(service));
-        let work = move || {
-            loop {
-                let asked = reloads.0.load(Ordering::SeqCst);
-                reload(&plan, &service);
-                after();
-                let done = reloads.0.compare_exchange(asked, 0, Ordering::SeqCst, Ordering::SeqCst);
-                if done.is_ok() {
-                    return;
-                }
-            }
-        };
-        let spawned = spawn("reload", THREAD_STACK, Box::new(work));
-        if spawned.is_err() {
-            self.0.store(0, Ordering::SeqCst);
-        }
-        spawned.map(drop)
-    }
+/// Has the configuration read for what was asked for up to `number`, in a thread of its own: it may be
+/// on a disk that hangs. `told` is raised after that.
+///
+/// # Errors
+/// No thread: nothing was begun.
+pub fn read(
+    plan: &Plan,
+    place: &Place,
+    service: &Arc<Service>,
+    number: u64,
+    told: &Arc<Event>,
+) -> io::Result<()> {
+    let (plan, place, told) = (plan.clone(), place.clone(), Arc::clone(told));
+    let service = Arc::clone(service);
+    let work = move || {
+        let (exit, message) = reload(&plan, &service);
+        let time = Utc::new(SystemTime::now()).rfc3339();
+        service.reloads.end(Some((number, Outcome { time, exit, message })));
+        told.raise();
+        stop_time::read(&place, &service);
+    };
+    spawn("reload", THREAD_STACK, Box::new(work)).map(drop)
 }
 
 /// Reads the configuration and puts it in force for what begins from now on. A wrong one changes
-/// nothing. What was bound at the start stays: the log says what needs a restart.
-fn reload(plan: &Plan, service: &Arc<Service>) {
+/// nothing. What was bound at the start stays: it is said what needs a restart.
+fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     let old = service.settings();
     let own = old.config.http.key_file.as_deref();
     let read = check(plan).and_then(|loaded| Ok((keys(plan, own, &loaded)?, loaded)));
@@ -64,15 +55,16 @@ fn reload(plan: &Plan, service: &Arc<Service>) {
                 log::error!("not reloaded: {line}");
             }
             log::warn!("the configuration stays as it was");
-            return;
+            return (failure.exit, failure.message);
         }
     };
     *service.warnings() = warnings(&loaded);
     let mut new = loaded.config;
-    for (name, changed) in fixed(&old.config, &new) {
-        if changed {
-            log::warn!("{name} has changed: that takes a restart");
-        }
+    let mut said = READ_AGAIN.to_owned();
+    for (name, _) in fixed(&old.config, &new).into_iter().filter(|(_, changed)| *changed) {
+        let words = format!("{name} has changed: that takes a restart");
+        log::warn!("{words}");
+        said = format!("{said}\n{words}");
     }
     new.http.listen = old.config.http.listen;
     new.http.key_file.clone_from(&old.config.http.key_file);
@@ -81,7 +73,8 @@ fn reload(plan: &Plan, service: &Arc<Service>) {
     // First: no old key is to wait for a lock that a hung disk holds.
     service.set_keys(keys);
     service.hub.change(settings(plan, new));
-    log::info!("the configuration was read again");
+    log::info!("{READ_AGAIN}");
+    (Exit::Planned, said)
 }
 
 /// What is settled at the start only.

@@ -2,13 +2,14 @@
 //! judging signals.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -22,7 +23,7 @@ use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
 use crate::journal::{self, FileJournal, Journal, MemoryJournal, Refused};
 use crate::lifecycle::evidence::Place;
-use crate::lifecycle::history::{self, Run};
+use crate::lifecycle::history::{self, Begun, Run};
 use crate::lifecycle::instance::Instance;
 use crate::limits::{
     BACKLOG, KEY_BYTES, MAX_KEY_FILE, PROGRAM_PATIENCE, QUESTION_DEADLINE, THREAD_STACK,
@@ -33,6 +34,7 @@ use crate::session::hub::{Hub, Settings};
 use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
+use crate::sys::lock::try_hold;
 use crate::sys::{fs as files, proc, random, socket, trusted};
 use crate::text::escaped;
 use crate::threads::spawn;
@@ -59,7 +61,43 @@ pub fn start(
     place: &Place,
     began: Instant,
     quiet: Arc<Event>,
+    begun: &Begun,
 ) -> Result<Started, Failure> {
+    let failed = |run: Option<&Run>, failure: &Failure| {
+        let Failure { exit, message } = failure;
+        if let Err(e) = history::enter_failed_start(&plan.dirs, run, *exit, message) {
+            log::warn!("the history could not be written: {e}");
+        }
+    };
+    let instance = Instance::take(&plan.name, &plan.dirs).inspect_err(|failure| {
+        // What another gateway holds is its own.
+        let state = &plan.dirs.state;
+        let held = || files::private_dir(state).and_then(|()| try_hold(&File::open(state)?));
+        if failure.exit != Exit::Unavailable && matches!(held(), Ok(true)) {
+            failed(None, failure);
+        }
+    })?;
+    let run = Arc::new(Run::new());
+    if begun.set(Some(Arc::clone(&run))).is_err() {
+        return Err(Failure::failed("it was stopped before"));
+    }
+    run.begin(&plan.dirs);
+    let opened = open(plan, place, began, quiet, &run).inspect_err(|e| failed(Some(&run), e));
+    let (service, doors, key_file, config_file) = opened?;
+    Ok(Started { service, doors, run, instance, key_file, config_file })
+}
+
+/// What serves, with the files of its key and configuration.
+type Opened = (Arc<Service>, Doors, PathBuf, Option<PathBuf>);
+
+/// All that the start does while it holds the lock.
+fn open(
+    plan: &Plan,
+    place: &Place,
+    began: Instant,
+    quiet: Arc<Event>,
+    run: &Run,
+) -> Result<Opened, Failure> {
     let loaded = check(plan)?;
     let config = &loaded.config;
     let log_name = plan.name.unit().trim_end_matches(".service").to_owned();
@@ -68,7 +106,6 @@ pub fn start(
     if let Err(e) = sys::fd::raise_limit(WANTED_DESCRIPTORS) {
         log::warn!("the limit on open descriptors cannot be raised: {e}");
     }
-    let instance = Instance::take(&plan.name, &plan.dirs)?;
     if plan.ephemeral && plan.dirs.state == plan.dirs.runtime {
         let place = plan.dirs.state.display();
         log::warn!("the state directory cannot be written: key and history are in {place} instead");
@@ -78,19 +115,9 @@ pub fn start(
     let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
     let tcp = listen(config.http.listen, &loaded)?;
     let control = control(&plan.dirs.control_socket())?;
-    let run = Run::begin(&plan.dirs);
-    let service = service(plan, place, began, quiet, (&loaded, &tcp, keys, &run));
-    let service = service.and_then(|service| {
-        let doors = Doors::new(tcp, control);
-        Ok((service, doors.map_err(|e| Failure::cannot("start a thread", &e))?))
-    });
-    let (service, doors) = service.inspect_err(|failure| {
-        let entered = history::enter_failed_start(&plan.dirs, &run, failure.exit, &failure.message);
-        if let Err(e) = entered {
-            log::warn!("the history could not be written: {e}");
-        }
-    })?;
-    Ok(Started { service, doors, run: Arc::new(run), instance, key_file, config_file: loaded.file })
+    let service = service(plan, place, began, quiet, (&loaded, &tcp, keys, run))?;
+    let doors = Doors::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
+    Ok((service, doors, key_file, loaded.file))
 }
 
 /// The journal read back, and what serves it.
@@ -188,7 +215,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run, place: &Place) {
     let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
     plan.children.settle(delegated.as_deref());
     started.hub.open();
-    if let Some(line) = &run.silent {
+    if let Some(line) = run.silent.get() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
         let (started, reason) = (text("started"), text("reason"));
         log::warn!("the run before this one (started {started}) had an unclean exit: {reason}");
@@ -205,7 +232,10 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run, place: &Place) {
 /// Loads the configuration with the secrets that it names, and checks all that a start would refuse it
 /// for; changes nothing.
 pub fn check(plan: &Plan) -> Result<Loaded, Failure> {
-    let loaded = config::load(&plan.sources).and_then(Loaded::with_secrets)?;
+    let mut sources = plan.sources.clone();
+    sources.demanded |= plan.had_file.load(Ordering::SeqCst);
+    let loaded = config::load(&sources).and_then(Loaded::with_secrets)?;
+    plan.had_file.fetch_or(loaded.from_file, Ordering::SeqCst);
     let named = loaded.config.http.key_file.as_deref();
     // The gateway's own key is made at its first start.
     if named.is_some() || plan.dirs.key().symlink_metadata().is_ok() {

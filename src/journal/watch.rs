@@ -64,8 +64,8 @@ impl FileJournal {
         let saved = self.save(inner);
         let way = match &saved {
             Ok(copy) => format!(
-                "what it had is saved as {}; to go on with that, stop the gateway, move the copy to \
-                 {path}, and start it again",
+                "what it had is saved as {}; to go on with that, stop the gateway, give the copy its \
+                 old name, and start it again",
                 copy.canonicalize().as_ref().unwrap_or(copy).display()
             ),
             Err(e) => format!(

@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -26,8 +27,11 @@ pub struct Run {
     /// When this run started, in RFC 3339.
     pub started: String,
     /// The line that was entered about the run before us, if that had an unclean exit.
-    pub silent: Option<Value>,
+    pub silent: OnceLock<Value>,
 }
+
+/// The run of this process, once its start has begun one; `None` in it: it ends before that.
+pub type Begun = Arc<OnceLock<Option<Arc<Run>>>>;
 
 /// How a stop went, beside the finding about it.
 #[derive(Clone, Debug)]
@@ -43,24 +47,29 @@ pub struct Ending {
 }
 
 impl Run {
+    /// The run that begins now; nobody has entered it yet.
+    pub fn new() -> Run {
+        let own = Pid::own();
+        let start = proc::start_time(own).unwrap_or(0);
+        let id = format!("{}/{own}/{start}", proc::boot_id());
+        Run { id, started: Utc::new(SystemTime::now()).rfc3339(), silent: OnceLock::new() }
+    }
+
     /// Enters this run, after what the run before it left unsaid. Not durable before
     /// [`Run::settle`], which comes after READY=1. A full disk is no reason not to start.
-    pub fn begin(dirs: &Dirs) -> Run {
+    pub fn begin(&self, dirs: &Dirs) {
         let path = dirs.run_record();
         let left = read(&path).and_then(|text| serde_json::from_slice(text.as_bytes()).ok());
-        let own = Pid::own();
-        let boot = proc::boot_id();
-        let start = proc::start_time(own).unwrap_or(0);
-        let id = format!("{boot}/{own}/{start}");
-        let started = Utc::new(SystemTime::now()).rfc3339();
-        let silent = left.and_then(|left: Value| enter_silent(dirs, &left));
+        if let Some(line) = left.and_then(|left: Value| enter_silent(dirs, &left)) {
+            self.silent.get_or_init(|| line);
+        }
+        let (id, own, boot, started) = (&self.id, Pid::own(), proc::boot_id(), &self.started);
         let record = format!(
             "{{\"id\":\"{id}\",\"pid\":{own},\"boot\":\"{boot}\",\"started\":\"{started}\"}}\n"
         );
         if let Err(e) = files::replace_unsynced(&path, record.as_bytes(), 0o600) {
             log::warn!("{} cannot be written: {e}", path.display());
         }
-        Run { id, started, silent }
     }
 
     /// Makes the entry and the history durable, and prunes the history.
@@ -117,8 +126,8 @@ pub fn line(run: Option<&Run>, caught: Caught, found: &Finding, ending: &Ending)
     )
 }
 
-/// That this process ends by itself, and why, as a line.
-pub fn failure(run: Option<&Run>, exit: Exit, why: &str) -> String {
+/// That this process ends by itself, and why, as a line. `verdict`: whether it ran, or failed to start.
+pub fn failure(run: Option<&Run>, verdict: &str, exit: Exit, why: &str) -> String {
     let line = json!({
         "time": Utc::new(SystemTime::now()).rfc3339(),
         "started": run.map(|run| &run.started),
@@ -126,8 +135,8 @@ pub fn failure(run: Option<&Run>, exit: Exit, why: &str) -> String {
         "pid": Pid::own().get(),
         "signal": null,
         "sender": null,
-        "verdict": "failed",
-        "reason": why,
+        "verdict": verdict,
+        "reason": why.replace('\n', "; "),
         "exit": exit.code(),
     });
     line.to_string()
@@ -148,15 +157,15 @@ pub fn enter(dirs: &Dirs, begun: bool, line: &str, sync: bool) -> io::Result<()>
 
 /// Enters that the start of `run` has failed, unless the last entry says the same: where the service
 /// manager tries again every second, all others would soon be gone.
-pub fn enter_failed_start(dirs: &Dirs, run: &Run, exit: Exit, why: &str) -> io::Result<()> {
-    let line = failure(Some(run), exit, why);
+pub fn enter_failed_start(dirs: &Dirs, run: Option<&Run>, exit: Exit, why: &str) -> io::Result<()> {
+    let line = failure(run, "failed start", exit, why);
     let entry = parse(&line).unwrap_or_default();
     let same =
         |last: &Value| ["verdict", "reason", "exit"].iter().all(|key| last[key] == entry[key]);
     if stops(dirs).is_ok_and(|stops| stops.last().is_some_and(same)) {
-        return fs::remove_file(dirs.run_record());
+        return if run.is_some() { fs::remove_file(dirs.run_record()) } else { Ok(()) };
     }
-    enter(dirs, true, &line, false)
+    enter(dirs, run.is_some(), &line, false)
 }
 
 /// The stops that are on record, oldest first, at most `KEPT_STOPS`. What is no record is passed over.
@@ -236,6 +245,12 @@ mod tests {
         Dirs { config_file: root.join("c"), state: root.clone(), runtime: root }
     }
 
+    fn begin(dirs: &Dirs) -> Run {
+        let run = Run::new();
+        run.begin(dirs);
+        run
+    }
+
     fn end(run: &Run, dirs: &Dirs) {
         let caught = Caught { kind: Kind::Terminate, code: 0, pid: 7, uid: 8 };
         let verdict = Verdict { planned: true, reason: Reason::StopJob };
@@ -262,13 +277,13 @@ mod tests {
     fn a_run_that_ends_properly_leaves_one_line() {
         let root = TempDir::new("history");
         let dirs = dirs(&root);
-        let run = Run::begin(&dirs);
+        let run = begin(&dirs);
         run.settle(&dirs).unwrap();
-        assert_eq!(run.silent, None);
+        assert_eq!(run.silent.get(), None);
         end(&run, &dirs);
-        let next = Run::begin(&dirs);
+        let next = begin(&dirs);
         next.settle(&dirs).unwrap();
-        assert_eq!(next.silent, None);
+        assert_eq!(next.silent.get(), None);
         let stops = stops(&dirs).unwrap();
         assert_eq!(stops.len(), 1);
         assert_eq!((&stops[0]["exit"], &stops[0]["in_flight"]), (&json!(0), &json!(2)));
@@ -292,8 +307,8 @@ mod tests {
     fn a_run_that_was_killed_is_entered_by_the_next() {
         let root = TempDir::new("history");
         let dirs = dirs(&root);
-        Run::begin(&dirs);
-        let line = Run::begin(&dirs).silent.unwrap();
+        begin(&dirs);
+        let line = begin(&dirs).silent.into_inner().unwrap();
         assert_eq!(line["verdict"], "unclean exit");
         assert_eq!(line["rebooted"], false);
         assert_eq!(stops(&dirs).unwrap(), [line]);
@@ -305,7 +320,7 @@ mod tests {
         let dirs = dirs(&root);
         let left = r#"{"id":"x/1/2","pid":1,"boot":"x","started":"2026-01-01T00:00:00.000Z"}"#;
         fs::write(dirs.run_record(), left).unwrap();
-        let line = Run::begin(&dirs).silent.unwrap();
+        let line = begin(&dirs).silent.into_inner().unwrap();
         assert_eq!(line["rebooted"], true);
     }
 
@@ -313,11 +328,11 @@ mod tests {
     fn a_record_that_came_back_after_its_end_is_not_entered_twice() {
         let root = TempDir::new("history");
         let dirs = dirs(&root);
-        let run = Run::begin(&dirs);
+        let run = begin(&dirs);
         let left = fs::read(dirs.run_record()).unwrap();
         end(&run, &dirs);
         fs::write(dirs.run_record(), left).unwrap();
-        assert_eq!(Run::begin(&dirs).silent, None);
+        assert_eq!(begin(&dirs).silent.get(), None);
     }
 
     #[test]
@@ -327,7 +342,7 @@ mod tests {
         let lines: String = (0..300).map(|n| format!("{{\"n\":{n}}}\n")).collect();
         fs::write(dirs.history(), lines + "{\"torn\":").unwrap();
         assert_eq!(stops(&dirs).unwrap().len(), KEPT_STOPS);
-        Run::begin(&dirs).settle(&dirs).unwrap();
+        begin(&dirs).settle(&dirs).unwrap();
         let stops = stops(&dirs).unwrap();
         assert_eq!((&stops[0]["n"], &stops[KEPT_STOPS - 1]["n"]), (&json!(100), &json!(299)));
         assert!(fs::read_to_string(dirs.history()).unwrap().ends_with("}\n"));

@@ -5,6 +5,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::raw::WithRawSiginfo;
@@ -88,6 +90,13 @@ impl Signals {
         };
         self.delivery.pending().filter_map(caught).collect()
     }
+}
+
+/// From now on SIGTERM ends this process at once with status 0. For a command of the unit beside the
+/// gateway: systemd 252 calls the unit failed where its stop kills one.
+pub fn end_on_terminate() -> io::Result<()> {
+    let always = Arc::new(AtomicBool::new(true));
+    signal_hook::flag::register_conditional_shutdown(SIGTERM, 0, always).map(drop)
 }
 
 impl AsFd for Signals {

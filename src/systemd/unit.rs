@@ -269,6 +269,7 @@ mod tests {
         assert_eq!(user_in(&system).as_deref(), Some("b%b"));
         assert_eq!(user_in(&user), None);
         assert!(has(&user, "ExecStart=/bin/hg -p coder run"));
+        assert!(has(&user, "ExecReload=/bin/hg -p coder reload"));
         assert!(has(&user, "TimeoutStopSec=45s"));
     }
 

@@ -53,6 +53,33 @@ fn a_missing_file() {
 }
 
 #[test]
+fn a_file_that_sets_nothing_where_one_is_demanded() {
+    let dir = Dir::new("demanded");
+    let file = dir.0.join("x.toml");
+    let demanded = || {
+        let set = vec!["http.listen=127.0.0.1:1".into()];
+        let sources = Sources { file: file.clone(), demanded: true, set, ..Sources::default() };
+        load(&sources).map(drop).map_err(|error| (error.to_string(), error.may_pass))
+    };
+    let refused = |what: &str| {
+        let (words, may_pass) = demanded().unwrap_err();
+        assert!(words.starts_with(&format!("{}: {what}", file.display())), "{words}");
+        assert!(words.contains("restore the file") && words.contains("kind = \"echo\""), "{words}");
+        assert!(!may_pass);
+    };
+    refused("there is no such file");
+    for empty in ["", "\n \n", "# kind = \"command\"\n", "[agent]\n# kind = \"x\"\n"] {
+        fs::write(&file, empty).unwrap();
+        refused("it is empty");
+        assert_eq!(load_file(&file, false), Ok(Config::default()));
+    }
+    for enough in ["[agent]\nkind = \"echo\"\n", &crate::config::starter(8642, "default")] {
+        fs::write(&file, enough).unwrap();
+        assert_eq!(demanded(), Ok(()), "{enough}");
+    }
+}
+
+#[test]
 fn what_is_no_small_regular_file() {
     let dir = Dir::new("irregular");
     let expected = format!("{}: it is a directory; {WAY_OUT}", dir.0.display());

@@ -21,6 +21,7 @@ use std::time::Duration;
 fn sources(set: &[&str]) -> Sources {
     Sources {
         file: PathBuf::from("/etc/coder.toml"),
+        demanded: false,
         required: true,
         set: set.iter().map(|s| (*s).to_owned()).collect(),
         home: Some(PathBuf::from("/home/x")),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{Main, News, stop_time};
 use crate::exit::Exit;
@@ -19,6 +19,7 @@ use crate::limits::{
     CLOSE_PATIENCE, CONNECTION_STACK, CUT_PATIENCE, DISK_SLOW, HISTORY_PATIENCE, KILL_AFTER,
     MAX_CHILD_WORDS, REPORT_EVERY, STOP_HEADROOM, THREAD_STACK,
 };
+use crate::sys::clock::Utc;
 use crate::sys::fork::apart;
 use crate::sys::fs as files;
 use crate::sys::poll::{Interest, poll};
@@ -40,6 +41,8 @@ pub(super) struct Stop {
 impl Main {
     pub(super) fn begin_drain(&mut self) {
         let was_started = self.started.as_ref().is_some_and(|s| {
+            let now = || Utc::new(SystemTime::now()).rfc3339();
+            s.service.draining_since.get_or_init(now);
             s.service.gate.close();
             s.service.hub.drain();
             s.service.ready.load(Ordering::SeqCst)
@@ -191,7 +194,8 @@ impl Main {
             Outcome::Failed => Exit::Failed,
         };
         let note = loss.map(|loss| loss.why);
-        let run = self.started.as_ref().map(|started| started.run.as_ref());
+        // A start that has not begun its run by now begins none.
+        let run = self.begun.get_or_init(|| None).as_deref();
         let found = self.stop.as_ref().and_then(|stop| Some((stop, stop.findings.as_ref()?)));
         // The line is made here: the child that writes it is another process.
         let (why, line) = match (outcome, found) {
@@ -207,7 +211,7 @@ impl Main {
             (Outcome::Failed, _) => {
                 let broken = || "the journal is broken; the next start reads it anew".to_owned();
                 let why = note.unwrap_or_else(broken);
-                let line = history::failure(run, exit, &why);
+                let line = history::failure(run, "failed", exit, &why);
                 (why, Some(line))
             }
         };
