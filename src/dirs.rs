@@ -88,6 +88,11 @@ impl Dirs {
         self.runtime.join("lock")
     }
 
+    /// Held as well; it also tells which runtime directory its gateway has.
+    pub fn state_lock(&self) -> PathBuf {
+        self.state.join("lock")
+    }
+
     pub fn control_socket(&self) -> PathBuf {
         self.runtime.join("control.sock")
     }

@@ -2,16 +2,21 @@
 //! them. For `install`, which writes it, and `status`, which compares.
 
 use std::env;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Context;
-use super::unit::unit_dir;
+use super::unit::{Unit, unit_dir};
+use super::{Context, args, config as config_command};
 use crate::config::{self, ConfigError, Loaded, Sources};
 use crate::dirs::{Base, Dirs};
 use crate::exit::{Exit, Failure};
+use crate::lifecycle::instance::Holder;
 use crate::limits::MAX_UNIT_FILE;
+use crate::name::Name;
 use crate::sys::fs::read_any;
+use crate::sys::proc;
 use crate::sys::user::{self, User};
 use crate::systemd::Scope;
 use crate::systemd::unit::{self, Spec};
@@ -118,28 +123,89 @@ pub fn is_current(
     Ok(text == installed)
 }
 
-/// Refuses a verb where this gateway is not our own but that of the user whom the machine's unit of
-/// this name runs as: its files and its socket are that user's.
+/// Refuses a verb where this gateway is another user's: its files and its socket are that user's.
 ///
 /// # Errors
 /// `Unavailable`, with `sudo -u USER hermes-gateway …`: how such a gateway is talked to.
 pub fn refuse_foreign(context: &Context, verb: &str) -> Result<(), Failure> {
-    let Some(user) = somebody_else(context) else {
+    let Some((user, _)) = somebody_else(&context.base, &context.name) else {
         return Ok(());
     };
-    let (name, command) = (&context.name, context.name.command());
-    let words = format!("gateway {name} runs as {user}: `sudo -u {user} {command} {verb}`");
+    let words = foreign_words(&user, &context.name, verb);
     Err(Failure::new(Exit::Unavailable, words))
 }
 
-fn somebody_else(context: &Context) -> Option<String> {
-    if context.dirs.state.exists() {
-        return None;
+pub fn foreign_words(user: &User, name: &Name, verb: &str) -> String {
+    let user = user.name.display();
+    format!("gateway {name} belongs to {user}: `sudo -u '{user}' {} {verb}`", name.command())
+}
+
+/// Whose gateway is meant, where it is not our own, and where that one is: the state directory is
+/// another user's (sudo with HOME kept); or there is none, and the machine's unit of this name runs as
+/// another user, or the user who called sudo has one.
+pub fn somebody_else(base: &Base, name: &Name) -> Option<(User, Dirs)> {
+    let (own, dirs) = (user::own_uid(), base.gateway(name));
+    if let Ok(meta) = fs::metadata(&dirs.state) {
+        let (uid, gid, home) = (meta.uid(), meta.gid(), base.home.clone());
+        let user = User { name: user::named(uid).into(), uid, gid, home };
+        return (uid != own).then_some((user, dirs));
     }
-    let file = unit_dir(&context.base, Scope::System).join(context.name.unit());
-    let user = unit::user_in(&read_any(file, MAX_UNIT_FILE).ok()?)?;
-    user::by_name(&user).filter(|user| user.uid != user::own_uid())?;
-    Some(user)
+    let file = unit_dir(base, Scope::System).join(name.unit());
+    let by_unit = read_any(file, MAX_UNIT_FILE).ok().and_then(|text| unit::user_in(&text));
+    let by_sudo = env::var("SUDO_USER").ok().filter(|_| own == 0);
+    let located = |user: User| (Base::of(&user).gateway(name), user);
+    let of = |user: String| user::by_name(&user).filter(|user| user.uid != own).map(located);
+    let by_sudo = || by_sudo.and_then(of).filter(|(dirs, _)| dirs.state.exists());
+    by_unit.and_then(of).or_else(by_sudo).map(|(dirs, user)| (user, dirs))
+}
+
+/// Checks the configuration that a unit's gateway will find at its next start: with the arguments and
+/// places of the process that runs, where there is one of ours, else what its user has.
+///
+/// # Errors
+/// What `config check` says.
+pub fn check_config(
+    context: &Context,
+    unit: &Unit,
+    running: Option<Holder>,
+) -> Result<(), Failure> {
+    if let Some(sources) = running.and_then(|holder| sources_of(context, holder)) {
+        return config_command::check(&sources);
+    }
+    let installed = read_any(&unit.file, MAX_UNIT_FILE).unwrap_or_default();
+    let user = unit::user_in(&installed).and_then(|name| user::by_name(&name));
+    match user.filter(|_| unit.systemctl.scope == Scope::System) {
+        None if unit.systemctl.scope == Scope::System => Ok(()),
+        None => config_command::check(&context.sources()),
+        Some(user) => {
+            let owner = Owner::of(context, user.clone());
+            let sources = || Sources {
+                file: owner.dirs.config_file.clone(),
+                home: Some(owner.base.home.clone()),
+                ..Sources::default()
+            };
+            // Who may not look there may not restart the machine's unit either: systemd says so.
+            user::acting_as(&user, || config_command::check(&sources())).unwrap_or(Ok(()))
+        }
+    }
+}
+
+/// Where a process of our own user that runs a gateway has its configuration from.
+fn sources_of(context: &Context, holder: Holder) -> Option<Sources> {
+    let home = PathBuf::from(proc::variable(holder.pid, "HOME")?);
+    let config = proc::variable(holder.pid, "XDG_CONFIG_HOME").map(PathBuf::from);
+    let config = config.filter(|path| path.is_absolute()).unwrap_or(home.join(".config"));
+    let base = Base { home: home.clone(), config, ..context.base.clone() };
+    // A relative `--config` is relative to where that process is.
+    let _ = env::set_current_dir(format!("/proc/{}/cwd", holder.pid));
+    let words = proc::arguments(holder.pid)?.into_iter().skip(1).collect();
+    let parsed = args::parse(None, words, None).ok()?;
+    Some(Sources {
+        required: parsed.config.is_some(),
+        file: parsed.config.unwrap_or(base.gateway(&context.name).config_file),
+        set: parsed.set,
+        home: Some(home),
+    })
 }
 
 /// This program's file.

@@ -3,23 +3,62 @@
 use std::time::{Instant, SystemTime};
 
 use super::unit::{self, Unit, installed};
-use super::{Context, say};
+use super::{Context, owner, say};
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::{Probe, probe};
+use crate::lifecycle::instance::{Holder, Probe, probe};
+use crate::systemd::Scope;
 
 /// What is asked before: is it up, and how long may it take.
-const BEFORE: &str = "ActiveState,SubState,MainPID,TimeoutStartUSec,TimeoutStopUSec";
+const BEFORE: &str = "ActiveState,SubState,MainPID,InvocationID,TimeoutStartUSec,TimeoutStopUSec";
 /// What is asked after: did it come up, and if not, why.
-const AFTER: &str = "ActiveState,SubState,MainPID,Result,ExecMainPID,ExecMainCode,ExecMainStatus";
+const AFTER: &str =
+    "Type,ActiveState,SubState,MainPID,Result,ExecMainPID,ExecMainCode,ExecMainStatus";
 
 /// Starts the installed unit and waits until it is ready.
 pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
-    start_unit(context, &installed(context, system)?)
+    let unit = meant(context, system, "start");
+    match (unit, unit::running(context)) {
+        (Err(_), Some((other, holder))) => Err(runs_as(context, Some(other), holder)),
+        (unit, _) => start_unit(context, &unit?),
+    }
 }
 
-/// Restarts the installed unit, or starts it where it does not run, and waits until it is ready.
+/// Restarts the unit that runs it, else the installed one, which need not run, and waits until it is
+/// ready. A configuration that is wrong leaves what runs alone.
 pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
-    bring_up(context, &installed(context, system)?, "restart")
+    let running = if system { None } else { unit::running(context) };
+    let (unit, holder) = match running {
+        Some((unit, holder)) => (unit, Some(holder)),
+        None => (meant(context, system, "restart")?, None),
+    };
+    owner::check_config(context, &unit, holder).map_err(|mut failure| {
+        failure.message += &format!("\n{} is not restarted", unit.label(context));
+        failure
+    })?;
+    let shown = unit.show(BEFORE)?;
+    if unit.is_around_us(&shown) {
+        return unit.ask(context, &shown, "restart");
+    }
+    bring_up(context, &unit, "restart")
+}
+
+/// The installed unit, unless it would be another user's gateway that a user's manager runs.
+fn meant(context: &Context, system: bool, verb: &str) -> Result<Unit, Failure> {
+    let unit = installed(context, system);
+    let of_machine = unit.as_ref().is_ok_and(|unit| unit.systemctl.scope == Scope::System);
+    if !system && !of_machine {
+        owner::refuse_foreign(context, verb)?;
+    }
+    unit
+}
+
+fn runs_as(context: &Context, unit: Option<Unit>, holder: Holder) -> Failure {
+    let (name, pid) = (&context.name, holder.pid);
+    let how = unit.map_or_else(|| "not as its unit".to_owned(), |unit| format!("as {}", unit.name));
+    let command = name.command();
+    let words =
+        format!("{name} is already running, but {how}: pid {pid}; `{command} stop` ends it");
+    Failure::new(Exit::Unavailable, words)
 }
 
 /// Starts this unit, if it does not run yet.
@@ -38,12 +77,7 @@ pub fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Fail
     if let Ok(Probe::Held { holder: Some(holder), .. }) = probe(&context.dirs)
         && shown.get("MainPID") != holder.pid.to_string()
     {
-        let (name, pid) = (&context.name, holder.pid);
-        let words = format!(
-            "{name} is already running, but not as its unit: pid {pid}; `{} stop` ends it",
-            name.command()
-        );
-        return Err(Failure::new(Exit::Unavailable, words));
+        return Err(runs_as(context, Unit::of(context, holder), holder));
     }
     // Both: a start may have to wait for a stop that is under way.
     let patience = Unit::patience(&shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
@@ -53,8 +87,10 @@ pub fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Fail
     let shown = unit.show(AFTER)?;
     match (done, shown.get("ActiveState")) {
         (Ok(()), "active") => {
-            let pid = shown.get("MainPID");
-            say(&format!("{} is ready: pid {pid}\n", context.name))
+            let (label, pid) = (unit.label(context), shown.get("MainPID"));
+            let ready =
+                if shown.get("Type").starts_with("notify") { "is ready" } else { "is started" };
+            say(&format!("{label} {ready}: pid {pid}\n"))
         }
         (done, state) => {
             let (how, exit) = unit::how_it_ended(&shown);

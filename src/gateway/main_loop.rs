@@ -5,6 +5,7 @@ mod ending;
 
 use crate::limits::{ACCEPT_BACK_OFF, SHORTAGE_LOG_EVERY, THREAD_PAUSE, THREAD_STACK};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -12,7 +13,7 @@ use std::time::Instant;
 
 use super::startup::{self, Started};
 use super::timers::{Timers, due};
-use super::{Plan, greeting, reload::Reloads};
+use super::{Plan, control, greeting, reload::Reloads};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, Moment, Place};
@@ -29,6 +30,8 @@ use ending::Stop;
 enum News {
     Started(Box<Result<Started, Failure>>),
     Found(Box<Finding>),
+    /// The control socket was made again.
+    Control(UnixListener),
 }
 
 /// Where other threads leave their news.
@@ -123,6 +126,12 @@ impl Main {
             mailbox.put(News::Started(Box::new(started)));
             if let Some((service, run)) = parts {
                 startup::settle(&plan, &service, &run, own.as_ref());
+                let path = plan.dirs.control_socket();
+                let replace = move |listener| mailbox.put(News::Control(listener));
+                let watch = move || control::watch(&path, &service, &replace);
+                if let Err(e) = spawn("control", THREAD_STACK, Box::new(watch)) {
+                    log::warn!("no thread for the watch of the control socket: {e}");
+                }
             }
         };
         spawn("start", THREAD_STACK, Box::new(work))
@@ -239,6 +248,12 @@ impl Main {
             },
             News::Found(finding) => {
                 self.found(*finding);
+                None
+            }
+            News::Control(listener) => {
+                if let Some(started) = &mut self.started {
+                    started.doors.control = listener;
+                }
                 None
             }
         }

@@ -6,13 +6,12 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Plan;
 use super::doors::Doors;
+use super::{Plan, control};
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
@@ -67,7 +66,7 @@ pub fn start(
     let key_file = config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
     let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
     let tcp = listen(config.http.listen, &loaded)?;
-    let control = control(&plan.dirs.control_socket())?;
+    let control = control::listen(&plan.dirs.control_socket())?;
     let run = Run::begin(&plan.dirs);
     let service = service(plan, unit, began, quiet, (&loaded, &tcp, keys, &run));
     let service = service.and_then(|service| {
@@ -263,10 +262,4 @@ fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> 
             _ => Failure::failed(format!("cannot listen on {address} ({place}): {e}")),
         }
     })
-}
-
-fn control(path: &Path) -> Result<UnixListener, Failure> {
-    let bound = socket::bind_unix(path)
-        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-    bound.map_err(|e| Failure::with("listen on", path, &e))
 }
