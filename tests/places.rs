@@ -8,9 +8,10 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use serde_json::Value;
-use util::{DEADLINE, Gateway, Home, Outcome, Process, eventually, sys};
+use util::{DEADLINE, Gateway, Home, Outcome, Process, eventually, script, sys};
 
 /// Runs a command of this home's gateway with another environment.
 #[track_caller]
@@ -117,6 +118,26 @@ fn root_is_told_whose_gateway_it_is_and_never_that_none_runs() {
     assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
     let stopped = run(&home, &["stop"], as_root).assert_code(0);
     assert!(stopped.stdout.contains("is not running"), "{}", stopped.stdout);
+}
+
+/// It would wait for its own turn, for the whole drain.
+#[test]
+fn an_agent_that_stops_its_own_gateway_in_the_foreground_replies_and_it_is_stopped() {
+    let home = Home::new();
+    let agent = script(&format!("{} stop && echo so be it", util::binary().display()));
+    home.configure(&format!(
+        "{agent}pass_env = [\"XDG_STATE_HOME\", \"XDG_RUNTIME_DIR\"]\n\
+         [stop]\ndrain_timeout = \"100s\"\n"
+    ));
+    let gateway = home.start();
+    let began = Instant::now();
+    let reply = gateway.ask("go").assert_status(200).reply();
+    assert!(reply.contains("inside the gateway\nso be it"), "{reply}");
+    assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
+    assert!(began.elapsed() < DEADLINE);
+    let history = fs::read_to_string(home.state_dir().join("history.jsonl")).unwrap();
+    let stop: Value = serde_json::from_str(history.lines().last().unwrap()).unwrap();
+    assert_eq!((&stop["reason"], &stop["cut"]), (&"a stop that was announced".into(), &0.into()));
 }
 
 #[test]

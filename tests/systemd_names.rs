@@ -232,6 +232,16 @@ fn an_agent_that_restarts_its_own_gateway_does_it_once_and_replies() {
 }
 
 #[test]
+fn an_agent_that_has_systemctl_restart_its_own_gateway_does_it_once_and_replies() {
+    Sandbox::user().run(|manager| {
+        let command = "export XDG_RUNTIME_DIR=/run/user/4242
+            systemctl --user restart hermes-gateway; echo so be it";
+        assert_restarts_once(manager, command, "so be it");
+        manager.unit(util::UNIT).wait_for_journal("its call is ended, the stop goes on");
+    });
+}
+
+#[test]
 fn an_agent_that_stops_its_own_gateway_replies_and_it_is_stopped() {
     Sandbox::user().run(|manager| {
         let config = script(&format!("{} stop && echo so be it", binary().display()));

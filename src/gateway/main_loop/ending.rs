@@ -23,6 +23,7 @@ use crate::sys::fork::apart;
 use crate::sys::fs as files;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::exit_at_once;
+use crate::systemd::waiting;
 use crate::threads::{spawn, spawn_with_retry};
 
 /// The stop that is going on.
@@ -62,7 +63,11 @@ impl Main {
         let mailbox = Arc::clone(&self.mailbox);
         let question = move || {
             let finding = place.examine(caught, moment);
+            let planned = finding.verdict.planned;
             mailbox.put(News::Found(Box::new(finding)));
+            if let (true, Some(own)) = (planned, &place.own) {
+                waiting::end(own);
+            }
         };
         if let Err(e) = spawn("question", THREAD_STACK, Box::new(question)) {
             log::warn!("no thread for the question ({e}): the main one asks");
