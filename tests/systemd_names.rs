@@ -171,6 +171,25 @@ fn a_unit_of_the_machine_with_another_name_is_stopped_by_root_and_its_user_is_to
     });
 }
 
+#[test]
+fn root_restarts_the_machines_unit_only_into_a_configuration_that_its_user_can_use() {
+    Sandbox::system().run(|manager| {
+        let user = manager.user();
+        let config = user.home().join(".config/hermes-gateway/default.toml");
+        user.write(&config, "[http]\nlisten = \"127.0.0.1:0\"\n");
+        manager.gateway(&["install", "--system", "--user", "tester", "--now"]).assert_code(0);
+        let unit = manager.unit(util::UNIT);
+        let pid = unit.main_pid();
+        user.write(&config, "[htp]\n");
+        let refused = manager.gateway(&["restart"]).assert_code(78);
+        assert_says(&refused, &["default.toml:1", "is not restarted"]);
+        assert_eq!(unit.main_pid(), pid);
+        user.write(&config, "");
+        manager.gateway(&["restart"]).assert_code(0);
+        assert_ne!(unit.main_pid(), pid);
+    });
+}
+
 // ------------------------------------------------------- from inside of it ----
 
 /// A message in a session of the running gateway; its id.
@@ -237,7 +256,7 @@ fn an_agent_that_has_systemctl_restart_its_own_gateway_does_it_once_and_replies(
         let command = "export XDG_RUNTIME_DIR=/run/user/4242
             systemctl --user restart hermes-gateway; echo so be it";
         assert_restarts_once(manager, command, "so be it");
-        manager.unit(util::UNIT).wait_for_journal("its call is ended, the stop goes on");
+        manager.unit(util::UNIT).wait_for_journal("a turn waits for this stop (systemctl --user restart hermes-gateway): that call is ended");
     });
 }
 

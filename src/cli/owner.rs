@@ -7,18 +7,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::unit::{Unit, unit_dir};
-use super::{Context, args, config as config_command};
+use super::unit::unit_dir;
+use super::{Context, args};
 use crate::config::{self, ConfigError, Loaded, Sources};
 use crate::dirs::{Base, Dirs};
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::Holder;
 use crate::limits::MAX_UNIT_FILE;
 use crate::name::Name;
 use crate::sys::fs::read_any;
 use crate::sys::proc;
+use crate::sys::process::Pid;
 use crate::sys::user::{self, User};
 use crate::systemd::Scope;
+use crate::systemd::systemctl::Properties;
 use crate::systemd::unit::{self, Spec};
 
 /// Who a unit's gateway belongs to.
@@ -146,9 +147,7 @@ pub fn foreign_words(user: &User, name: &Name, verb: &str) -> String {
 pub fn somebody_else(base: &Base, name: &Name) -> Option<(User, Dirs)> {
     let (own, dirs) = (user::own_uid(), base.gateway(name));
     if let Ok(meta) = fs::metadata(&dirs.state) {
-        let (uid, gid, home) = (meta.uid(), meta.gid(), base.home.clone());
-        let user = User { name: user::named(uid).into(), uid, gid, home };
-        return (uid != own).then_some((user, dirs));
+        return (meta.uid() != own).then(|| (owner_of(&meta, base), dirs));
     }
     let file = unit_dir(base, Scope::System).join(name.unit());
     let by_unit = read_any(file, MAX_UNIT_FILE).ok().and_then(|text| unit::user_in(&text));
@@ -159,53 +158,44 @@ pub fn somebody_else(base: &Base, name: &Name) -> Option<(User, Dirs)> {
     by_unit.and_then(of).or_else(by_sudo).map(|(dirs, user)| (user, dirs))
 }
 
-/// Checks the configuration that a unit's gateway will find at its next start: with the arguments and
-/// places of the process that runs, where there is one of ours, else what its user has.
+/// Checks what the main process of a unit, `MainPID` of `shown`, would read at its next start: with its
+/// own arguments and places. Where none runs there is nothing to lose, and where it is neither ours nor
+/// are we root, systemd refuses anyway.
 ///
 /// # Errors
 /// What `config check` says.
-pub fn check_config(
-    context: &Context,
-    unit: &Unit,
-    running: Option<Holder>,
-) -> Result<(), Failure> {
-    if let Some(sources) = running.and_then(|holder| sources_of(context, holder)) {
-        return config_command::check(&sources);
-    }
-    let installed = read_any(&unit.file, MAX_UNIT_FILE).unwrap_or_default();
-    let user = unit::user_in(&installed).and_then(|name| user::by_name(&name));
-    match user.filter(|_| unit.systemctl.scope == Scope::System) {
-        None if unit.systemctl.scope == Scope::System => Ok(()),
-        None => config_command::check(&context.sources()),
-        Some(user) => {
-            let owner = Owner::of(context, user.clone());
-            let sources = || Sources {
-                file: owner.dirs.config_file.clone(),
-                home: Some(owner.base.home.clone()),
-                ..Sources::default()
-            };
-            // Who may not look there may not restart the machine's unit either: systemd says so.
-            user::acting_as(&user, || config_command::check(&sources())).unwrap_or(Ok(()))
+pub fn check_config(context: &Context, shown: &Properties) -> Result<(), Failure> {
+    let Some(pid) = shown.get("MainPID").parse().ok().and_then(Pid::new) else {
+        return Ok(());
+    };
+    let check =
+        || sources_of(context, pid).map_or(Ok(()), |sources| super::config::check(&sources));
+    match fs::metadata(format!("/proc/{pid}")) {
+        Ok(meta) if meta.uid() != user::own_uid() => {
+            user::acting_as(&owner_of(&meta, &context.base), check).unwrap_or(Ok(()))
         }
+        Ok(_) | Err(_) => check(),
     }
 }
 
-/// Where a process of our own user that runs a gateway has its configuration from.
-fn sources_of(context: &Context, holder: Holder) -> Option<Sources> {
-    let home = PathBuf::from(proc::variable(holder.pid, "HOME")?);
-    let config = proc::variable(holder.pid, "XDG_CONFIG_HOME").map(PathBuf::from);
+/// Where a process that runs a gateway has its configuration from.
+fn sources_of(context: &Context, pid: Pid) -> Option<Sources> {
+    let home = PathBuf::from(proc::variable(pid, "HOME")?);
+    let config = proc::variable(pid, "XDG_CONFIG_HOME").map(PathBuf::from);
     let config = config.filter(|path| path.is_absolute()).unwrap_or(home.join(".config"));
     let base = Base { home: home.clone(), config, ..context.base.clone() };
     // A relative `--config` is relative to where that process is.
-    let _ = env::set_current_dir(format!("/proc/{}/cwd", holder.pid));
-    let words = proc::arguments(holder.pid)?.into_iter().skip(1).collect();
+    let _ = env::set_current_dir(format!("/proc/{pid}/cwd"));
+    let words = proc::arguments(pid)?.into_iter().skip(1).collect();
     let parsed = args::parse(None, words, None).ok()?;
-    Some(Sources {
-        required: parsed.config.is_some(),
-        file: parsed.config.unwrap_or(base.gateway(&context.name).config_file),
-        set: parsed.set,
-        home: Some(home),
-    })
+    let (required, set) = (parsed.config.is_some(), parsed.set);
+    let file = parsed.config.unwrap_or(base.gateway(&context.name).config_file);
+    Some(Sources { file, required, set, home: Some(home) })
+}
+
+fn owner_of(meta: &fs::Metadata, base: &Base) -> User {
+    let (uid, gid, home) = (meta.uid(), meta.gid(), base.home.clone());
+    User { name: user::named(uid).into(), uid, gid, home }
 }
 
 /// This program's file.

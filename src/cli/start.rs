@@ -24,18 +24,15 @@ pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
 }
 
 /// Restarts the unit that runs it, else the installed one, which need not run, and waits until it is
-/// ready. A configuration that is wrong leaves what runs alone.
+/// ready. With a configuration that is wrong, what runs goes on.
 pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     let running = if system { None } else { unit::running(context) };
-    let (unit, holder) = match running {
-        Some((unit, holder)) => (unit, Some(holder)),
-        None => (meant(context, system, "restart")?, None),
-    };
-    owner::check_config(context, &unit, holder).map_err(|mut failure| {
+    let unit = running.map_or_else(|| meant(context, system, "restart"), |(unit, _)| Ok(unit))?;
+    let shown = unit.show(BEFORE)?;
+    owner::check_config(context, &shown).map_err(|mut failure| {
         failure.message += &format!("\n{} is not restarted", unit.label(context));
         failure
     })?;
-    let shown = unit.show(BEFORE)?;
     if unit.is_around_us(&shown) {
         return unit.ask(context, &shown, "restart");
     }

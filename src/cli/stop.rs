@@ -50,7 +50,9 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
     // Another one may run beside the unit, which then only tried to: that one is meant as well.
     let foreign = owner::somebody_else(&context.base, &context.name);
     let asked = match &foreign {
-        Some((user, dirs)) => user::acting_as(user, || instance::probe(dirs)).flatten(),
+        Some((user, dirs)) => {
+            user::acting_as(user, || instance::probe(dirs)).and_then(|asked| asked)
+        }
         None => instance::probe(&context.dirs),
     };
     let (dirs, holder) = match asked {

@@ -25,6 +25,9 @@ use crate::text::escaped;
 /// The gateway's last line, however it ends.
 const LAST_WORD: &str = "Exiting with code";
 
+/// What takes the place of these words where it is known what was tried.
+const WITH_SUDO: &str = "try it with sudo";
+
 /// A unit of this gateway and the manager that it belongs to.
 #[derive(Debug)]
 pub struct Unit {
@@ -170,11 +173,9 @@ impl Unit {
         match self.systemctl.answer(arguments, deadline) {
             Ok(answer) if answer.success => Ok(()),
             Ok(answer) => {
-                let why = first_line(&answer);
-                let denied = why.contains("uthentication") || why.contains("Access denied");
-                let verb = format!("; `sudo systemctl {}`", arguments.join(" "));
-                let mut failure = self.refused(&why);
-                failure.message += if denied { &verb } else { "" };
+                let mut failure = self.refused(&first_line(&answer));
+                let exactly = format!("`sudo systemctl {}`", arguments.join(" "));
+                failure.message = failure.message.replace(WITH_SUDO, &exactly);
                 Err(failure)
             }
             Err(e) => Err(self.refused(&e.to_string())),
@@ -193,7 +194,7 @@ impl Unit {
         let no_manager = why.contains("Failed to connect") || why.contains("not been booted");
         let way = match self.systemctl.scope {
             _ if why.contains("uthentication") || why.contains("Access denied") => {
-                "; units of the machine are root's"
+                "; units of the machine are root's: try it with sudo"
             }
             Scope::User if no_manager => {
                 "\n  This user has no service manager now. A login starts one; as root, \

@@ -19,44 +19,33 @@ pub fn listen(path: &Path) -> Result<UnixListener, Failure> {
     bind(path).map_err(|e| Failure::with("listen on", path, &e))
 }
 
-/// Looks now and then whether `path` still leads to the socket, until the gateway ends its work, and
-/// hands over one that was made in its place. Not on the main thread: the disk may hang.
+/// Looks now and then whether `path` still leads to the socket, until the gateway drains, and hands over
+/// one that was made in its place. Not on the main thread: the disk may hang.
 pub fn watch(path: &Path, service: &Arc<Service>, replace: &dyn Fn(UnixListener)) {
-    let mut told = false;
-    // At the start it was bound just now.
-    let mut bound = identity(path).ok();
+    let (mut bound, mut told) = (identity(path), false);
     loop {
         thread::sleep(CONTROL_PROBE);
-        let found = match identity(path) {
-            Ok(found) => Some(found),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(_) => continue,
-        };
         if service.gate.is_closing() {
             return;
         }
+        let found = identity(path);
         if found.is_some() && found == bound {
             continue;
         }
         let dir = path.parent().unwrap_or(path);
         let made = dir.parent().map_or(Ok(()), files::private_dir);
-        match made.and_then(|()| files::private_dir(dir)).and_then(|()| bind(path)) {
+        let made = made.and_then(|()| files::private_dir(dir)).and_then(|()| bind(path));
+        let (shown, failed) = (path.display(), made.is_err());
+        match made {
             Ok(listener) => {
-                log::warn!("the control socket {} was removed: it is made again", path.display());
-                (bound, told) = (identity(path).ok(), false);
+                log::warn!("the control socket {shown} was removed: it is made again");
+                bound = identity(path);
                 replace(listener);
             }
-            Err(e) if !std::mem::replace(&mut told, true) => {
-                let path = path.display();
-                log::warn!("the control socket {path} was removed and cannot be made again: {e}");
-            }
+            Err(e) if !told => log::warn!("the control socket {shown} cannot be made again: {e}"),
             Err(_) => {}
         }
-        // The end has removed it, and found nothing to remove.
-        if service.gate.is_closing() {
-            let _ = fs::remove_file(path);
-            return;
-        }
+        told = failed;
     }
 }
 
@@ -66,7 +55,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let meta = fs::symlink_metadata(path)?;
-    Ok((meta.dev(), meta.ino()))
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    Some((meta.dev(), meta.ino()))
 }
