@@ -112,15 +112,36 @@ fn a_unit_that_hides_its_processes_is_stopped_through_its_manager() {
         if manager.version() < 257 {
             return util::report("PrivatePIDs= needs systemd 257");
         }
-        let unit =
-            foreign(manager, "hidden.service", "hidden", "PrivateUsers=yes\nPrivatePIDs=yes");
-        let pid = unit.main_pid();
-        let told = manager.gateway(&["-p", "hidden", "status", "--json"]).assert_code(0);
-        let told: Value = serde_json::from_str(&told.stdout).unwrap();
-        assert_eq!((&told["pid"], &told["note"]), (&pid.into(), &Value::Null));
-        let stopped = manager.gateway(&["-p", "hidden", "stop"]).assert_code(0);
-        assert_says(&stopped, &["hidden (hidden.service) has stopped"]);
-        unit.assert(&[("ActiveState", "inactive")]);
+        for (number, hiding) in
+            ["PrivatePIDs=yes", "ProtectControlGroups=strict"].iter().enumerate()
+        {
+            let (name, file) = (format!("hidden{number}"), format!("any{number}.service"));
+            // What is hidden from the gateway may make a stop look like a kill to it: the installed unit
+            // has this line, too.
+            let hidden = format!("PrivateUsers=yes\n{hiding}\nSuccessExitStatus=143");
+            let unit = foreign(manager, &file, &name, &hidden);
+            let pid = unit.main_pid();
+            let told = manager.gateway(&["-p", &name, "status", "--json"]).assert_code(0);
+            let told: Value = serde_json::from_str(&told.stdout).unwrap();
+            assert_eq!((&told["pid"], &told["note"]), (&pid.into(), &Value::Null));
+            let stopped = manager.gateway(&["-p", &name, "stop"]).assert_code(0);
+            assert_says(&stopped, &[&format!("{name} ({file}) has stopped")]);
+            unit.assert(&[("ActiveState", "inactive")]);
+
+            if *hiding == "PrivatePIDs=yes" {
+                // From in there nobody reaches the manager.
+                continue;
+            }
+            // Nor does it wait for itself in there.
+            let file = format!("hermes-gateway-{name}.service");
+            let stop = format!("{hidden}\nExecStop={} -p {name} stop", binary().display());
+            let unit = foreign(manager, &file, &name, &stop);
+            let began = Instant::now();
+            manager.systemctl(&["stop", unit.name]).assert_code(0);
+            assert!(began.elapsed() < Duration::from_secs(30), "it waited for itself");
+            unit.wait_for_journal("nothing is asked for");
+            unit.assert(&[("ActiveState", "inactive")]);
+        }
     });
 }
 
