@@ -28,7 +28,7 @@ fn assert_says(outcome: &Outcome, words: &[&str]) {
 /// A unit of another name, as somebody writes it by hand, that runs the gateway of this name.
 #[track_caller]
 fn foreign<'a>(manager: &'a Manager, unit: &'a str, name: &str, more: &str) -> Unit<'a> {
-    let config = manager.home().join(format!(".config/hermes-gateway/{name}.toml"));
+    let config = manager.user().home().join(format!(".config/hermes-gateway/{name}.toml"));
     if !config.exists() {
         manager.user().write(&config, "[http]\nlisten = \"127.0.0.1:0\"\n");
     }
@@ -166,10 +166,13 @@ fn a_unit_of_the_machine_with_another_name_is_stopped_by_root_and_its_user_is_to
             command.args(args).env("SUDO_USER", "tester").env("HOME", home);
             Process::spawn(&mut command).finish(DEADLINE)
         };
-        for home in [manager.home(), user.home()] {
+        for (home, stop) in
+            [(manager.home(), "stop"), (user.home(), "stop"), (user.home(), "stop --system")]
+        {
             let told = sudo(&home, &["-p", "mybot", "status"]).assert_code(4);
             assert_says(&told, &["belongs to tester", "sudo -u 'tester'"]);
-            let stopped = sudo(&home, &["-p", "mybot", "stop"]).assert_code(0);
+            let stop: Vec<&str> = ["-p", "mybot"].into_iter().chain(stop.split(' ')).collect();
+            let stopped = sudo(&home, &stop).assert_code(0);
             assert_says(&stopped, &["mybot (mybot.service) has stopped"]);
             unit.assert(&STOPPED);
             let stopped = sudo(&home, &["-p", "mybot", "stop"]).assert_code(0);

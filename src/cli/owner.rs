@@ -143,7 +143,7 @@ pub fn foreign_words(user: &User, name: &Name, verb: &str) -> String {
 
 /// Whose gateway is meant, where it is not our own, and where that one is: the state directory is
 /// another user's (sudo with HOME kept); or there is none, and the machine's unit of this name runs as
-/// another user, or the user who called sudo has one.
+/// another user, or the user who called sudo has one and root has no configuration for it.
 pub fn somebody_else(base: &Base, name: &Name) -> Option<(User, Dirs)> {
     let (own, dirs) = (user::own_uid(), base.gateway(name));
     if let Ok(meta) = fs::metadata(&dirs.state) {
@@ -151,7 +151,7 @@ pub fn somebody_else(base: &Base, name: &Name) -> Option<(User, Dirs)> {
     }
     let file = unit_dir(base, Scope::System).join(name.unit());
     let by_unit = read_any(file, MAX_UNIT_FILE).ok().and_then(|text| unit::user_in(&text));
-    let by_sudo = env::var("SUDO_USER").ok().filter(|_| own == 0);
+    let by_sudo = env::var("SUDO_USER").ok().filter(|_| own == 0 && !dirs.config_file.exists());
     let located = |user: User| (Base::of(&user).gateway(name), user);
     let of = |user: String| user::by_name(&user).filter(|user| user.uid != own).map(located);
     let by_sudo = || by_sudo.and_then(of).filter(|(dirs, _)| dirs.state.exists());

@@ -28,14 +28,15 @@ const STATE: &str =
 pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
     let mut left = String::new();
     let mut done = false;
-    if let Some(unit) = unit::find(context, system) {
+    let installed = unit::find(context, system);
+    if let Some(unit) = &installed {
         match unit.show(STATE) {
             Ok(shown) => match shown.get("ActiveState") {
                 "inactive" => {}
                 "failed" => left = format!(" (its unit failed: {})", unit::how_it_ended(&shown).0),
                 _ if unit.is_around_us(&shown) => return unit.ask(context, &shown, "stop"),
                 _ => {
-                    stop_unit(context, &unit, &shown)?;
+                    stop_unit(context, unit, &shown)?;
                     done = true;
                 }
             },
@@ -44,7 +45,7 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
             Err(_) => {}
         }
     }
-    if system {
+    if system && installed.is_some() {
         return not_running(context, done, &left);
     }
     // Another one may run beside the unit, which then only tried to: that one is meant as well.
@@ -66,13 +67,16 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
     let unit = holder.and_then(|holder| Unit::of(context, holder));
     match (unit, holder) {
         // Root reaches the machine's units, and no user's.
-        (Some(unit), _) if foreign.is_none() || unit.systemctl.scope == Scope::System => {
+        (Some(unit), _)
+            if unit.systemctl.scope == Scope::System || !system && foreign.is_none() =>
+        {
             let shown = unit.show(STATE)?;
             if unit.is_around_us(&shown) {
                 return unit.ask(context, &shown, "stop");
             }
             stop_unit(context, &unit, &shown).map(|()| Exit::Planned)
         }
+        _ if system => not_running(context, done, &left),
         _ if foreign.is_some() => owner::refuse_foreign(context, "stop").map(|()| Exit::Planned),
         (_, Some(holder)) => stop_process(context, &dirs, holder),
         (_, None) => Err(Failure::failed(format!(
