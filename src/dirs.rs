@@ -117,6 +117,11 @@ impl Dirs {
         self.runtime.join("lock")
     }
 
+    /// Held as well; it also tells which runtime directory its gateway has. Both may be one directory.
+    pub fn state_lock(&self) -> PathBuf {
+        self.state.join("state.lock")
+    }
+
     pub fn control_socket(&self) -> PathBuf {
         self.runtime.join("control.sock")
     }

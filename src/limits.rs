@@ -614,8 +614,8 @@ pub const MAX_HISTORY: u64 = 16 << 20;
 /// How long a start waits for a lock whose holder is dead: for as long as an exec may take.
 pub const LOCK_ORPHANED: Duration = Duration::from_secs(2);
 
-/// What the holder writes is about 50 bytes.
-pub const MAX_LOCK_FILE: u64 = 1024;
+/// What the holder writes is about 50 bytes and a path, of 4,096 bytes at most.
+pub const MAX_LOCK_FILE: u64 = 8 << 10;
 
 /// A marker is about 100 bytes; what is larger was not written by us.
 pub const MAX_MARKER: u64 = 4096;
@@ -649,6 +649,10 @@ pub const JOURNAL_STEP: u64 = 16 << 10;
 /// How often it is looked whether a journal that lacks room has some again, and whether its path still
 /// leads to it.
 pub const JOURNAL_PROBE: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether the control socket's path still leads to it: a command waits for
+/// [`CONTROL_PATIENCE`].
+pub const CONTROL_PROBE: Duration = Duration::from_millis(1500);
 
 /// A call to the disk that takes longer degrades the gateway: readers of `/ready` wait for some seconds
 /// at most, and a disk that works answers within a few hundred milliseconds.

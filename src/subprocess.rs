@@ -164,12 +164,6 @@ impl Children {
         Ok(child)
     }
 
-    /// Ends each `systemctl` of ours that waits until `unit`, which is ours, has stopped; returns their
-    /// command lines.
-    pub fn end_waits(&self, unit: &str) -> Vec<String> {
-        self.run.get().map(|run| run.end_waits(unit)).unwrap_or_default()
-    }
-
     /// Reaps what was handed to us and has ended. Children of our own are left to who waits for them.
     pub fn reap_orphans(&self) {
         self.orphans();

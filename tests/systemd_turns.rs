@@ -171,7 +171,7 @@ fn a_turn_that_asks_for_the_restart_and_waits_for_it_ends_within_the_drain() {
         let sent = manager.gateway(&["send", "-s", "s", "--async", "restart"]).assert_code(0);
         let mut words = sent.stdout.split(|c: char| !c.is_ascii_alphanumeric());
         let id = words.find(|word| word.len() == 26).unwrap().to_owned();
-        service.unit().wait_for_journal("a turn waited for this stop");
+        service.unit().wait_for_journal("a turn waits for this stop");
         eventually("the restart", || (service.unit().main_pid() > 0).then_some(()));
         eventually("another process", || (service.unit().main_pid() != before).then_some(()));
         service.unit().wait_for(&[("ActiveState", "active")]);

@@ -296,7 +296,8 @@ fn a_start_that_fails_says_why() {
         let config = manager.home().join(".config/hermes-gateway/default.toml");
         let good = fs::read_to_string(&config).unwrap();
         fs::write(&config, "[http]\nlissten = \"x\"\n").unwrap();
-        let outcome = manager.gateway(&["restart"]);
+        manager.gateway(&["stop"]).assert_code(0);
+        let outcome = manager.gateway(&["start"]);
         assert_refused(outcome, 78, &["did not become ready", "exit status 78", "lissten"]);
         manager.unit(UNIT).assert(&[("ActiveState", "failed")]);
         let outcome = manager.gateway(&["stop"]).assert_code(0);

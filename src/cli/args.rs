@@ -72,7 +72,8 @@ pub fn from_environment() -> Result<Parsed, Failure> {
     parse(called_by.as_deref(), words.collect(), &profile)
 }
 
-fn parse(
+/// Reads arguments, those of another process for example.
+pub fn parse(
     called_by: Option<&OsStr>,
     mut words: Vec<OsString>,
     profile: &[(&str, OsString)],

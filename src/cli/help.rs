@@ -125,16 +125,19 @@ says why it is not.
 const STOP: &str = "\
 Usage: hermes-gateway [-p NAME] stop [--system]
 
-Stops the gateway: through systemd where its unit is installed, else directly.
-Turns in flight have stop.drain_timeout to finish. Returns when it has ended
-and says how.
+Stops the gateway: through systemd where a unit runs it, whatever that is
+called, else directly. Turns in flight have stop.drain_timeout to finish.
+Returns when it has ended and says how; inside of the gateway (called by its
+agent, or as ExecStop=) at once, since it would wait for itself.
 ";
 
 const RESTART: &str = "\
 Usage: hermes-gateway [-p NAME] restart [--system]
 
-Restarts the unit that `install` wrote. Returns when the new process is ready,
-or says why it is not.
+Restarts the unit that runs the gateway, else the one that `install` wrote.
+With a wrong configuration (78) the process that runs is left alone. Returns
+when the new one is ready, or says why it is not; called by the gateway's agent
+at once, and the restart comes when that turn is done.
 ";
 
 const RELOAD: &str = "\

@@ -1,21 +1,27 @@
 //! Whose gateway a unit runs: the user, that user's places, and the unit text that follows from
 //! them. For `install`, which writes it, and `status`, which compares.
 
+use std::env;
 use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Context;
-use super::program;
 use super::unit::{installed_file, unit_dir};
+use super::{Context, args, program};
 use crate::config::{self, ConfigError, Loaded, Sources};
 use crate::dirs::{Base, Dirs};
 use crate::exit::{Exit, Failure};
+use crate::gateway;
 use crate::limits::MAX_UNIT_FILE;
 use crate::name::Name;
 use crate::sys::fs::read_any;
+use crate::sys::proc;
+use crate::sys::process::Pid;
 use crate::sys::user::{self, User};
 use crate::systemd::Scope;
+use crate::systemd::systemctl::Properties;
 use crate::systemd::unit::{self, Spec};
 
 /// Who a unit's gateway belongs to.
@@ -127,17 +133,15 @@ pub fn is_current(
     Ok(text == installed)
 }
 
-/// Refuses a verb where this gateway is not our own but that of the user whom the machine's unit of
-/// this name runs as: its files and its socket are that user's.
+/// Refuses a verb where this gateway is another user's: its files and its socket are that user's.
 ///
 /// # Errors
 /// `Unavailable`, with `sudo -u USER hermes-gateway …`: how such a gateway is talked to.
 pub fn refuse_foreign(context: &Context, verb: &str) -> Result<(), Failure> {
-    let Some(user) = somebody_else(context) else {
+    let Some((user, _)) = somebody_else(&context.base, &context.name) else {
         return Ok(());
     };
-    let (name, command) = (&context.name, context.name.command());
-    let words = format!("gateway {name} runs as {user}: `sudo -u {user} {command} {verb}`");
+    let words = foreign_words(&user, &context.name, verb);
     Err(Failure::new(Exit::Unavailable, words))
 }
 
@@ -150,14 +154,67 @@ pub fn has_unit(base: &Base, name: &Name) -> bool {
     scope == Scope::User || uid() == Some(user::own_uid())
 }
 
-fn somebody_else(context: &Context) -> Option<String> {
-    if context.dirs.state.exists() {
-        return None;
+pub fn foreign_words(user: &User, name: &Name, verb: &str) -> String {
+    let user = user.name.display();
+    format!("gateway {name} belongs to {user}: `sudo -u '{user}' {} {verb}`", name.command())
+}
+
+/// Whose gateway is meant, where it is not our own, and where that one is: the state directory is
+/// another user's (sudo with HOME kept); or there is none, and the machine's unit of this name runs as
+/// another user, or the user who called sudo has one and root has no configuration for it.
+pub fn somebody_else(base: &Base, name: &Name) -> Option<(User, Dirs)> {
+    let (own, dirs) = (user::own_uid(), base.gateway(name));
+    if let Ok(meta) = fs::metadata(&dirs.state) {
+        return (meta.uid() != own).then(|| (owner_of(&meta, base), dirs));
     }
-    let file = unit_dir(&context.base, Scope::System).join(context.name.unit());
-    let user = unit::user_in(&read_any(file, MAX_UNIT_FILE).ok()?)?;
-    user::by_name(&user).filter(|user| user.uid != user::own_uid())?;
-    Some(user)
+    let file = unit_dir(base, Scope::System).join(name.unit());
+    let by_unit = read_any(file, MAX_UNIT_FILE).ok().and_then(|text| unit::user_in(&text));
+    let by_sudo = env::var("SUDO_USER").ok().filter(|_| own == 0 && !dirs.config_file.exists());
+    let located = |user: User| (Base::of(&user).gateway(name), user);
+    let of = |user: String| user::by_name(&user).filter(|user| user.uid != own).map(located);
+    let by_sudo = || by_sudo.and_then(of).filter(|(dirs, _)| dirs.state.exists());
+    by_unit.and_then(of).or_else(by_sudo).map(|(dirs, user)| (user, dirs))
+}
+
+/// Checks what the main process of a unit, `MainPID` of `shown`, would read at its next start: with its
+/// own arguments and places. Where none runs there is nothing to lose, and where it is neither ours nor
+/// are we root, systemd refuses anyway.
+///
+/// # Errors
+/// What `config check` says.
+pub fn check_config(context: &Context, shown: &Properties) -> Result<(), Failure> {
+    let Some(pid) = shown.get("MainPID").parse().ok().and_then(Pid::new) else {
+        return Ok(());
+    };
+    let check = || {
+        let context = context_of(context, pid);
+        context.map_or(Ok(()), |context| gateway::check(&super::config::plan(&context)).map(drop))
+    };
+    match fs::metadata(format!("/proc/{pid}")) {
+        Ok(meta) if meta.uid() != user::own_uid() => {
+            user::acting_as(&owner_of(&meta, &context.base), check).unwrap_or(Ok(()))
+        }
+        Ok(_) | Err(_) => check(),
+    }
+}
+
+/// What a process that runs a gateway goes by.
+fn context_of(context: &Context, pid: Pid) -> Option<Context> {
+    let home = PathBuf::from(proc::variable(pid, "HOME")?);
+    let config = proc::variable(pid, "XDG_CONFIG_HOME").map(PathBuf::from);
+    let config = config.filter(|path| path.is_absolute()).unwrap_or(home.join(".config"));
+    let base = Base { home, config, ..context.base.clone() };
+    // A relative `--config` is relative to where that process is.
+    let _ = env::set_current_dir(format!("/proc/{pid}/cwd"));
+    let words = proc::arguments(pid)?.into_iter().skip(1).collect();
+    let args::Parsed { config, set, .. } = args::parse(None, words, &[]).ok()?;
+    let dirs = base.gateway(&context.name);
+    Some(Context { base, dirs, config, set, ..context.clone() })
+}
+
+fn owner_of(meta: &fs::Metadata, base: &Base) -> User {
+    let (uid, gid, home) = (meta.uid(), meta.gid(), base.home.clone());
+    User { name: user::named(uid).into(), uid, gid, home }
 }
 
 /// Whether this user's service manager runs without a login: where logind keeps it (loginctl(1),

@@ -1,17 +1,19 @@
 //! What is known of one gateway, gathered for `status` and `list`, and its two forms.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::control::{Contact, contact, contact_foreign};
-use super::moment;
 use super::state::{Facts, Found, PROPERTIES, State, Unit, conclude};
 use super::unit::installed_file;
+use super::{moment, owner};
 use crate::dirs::{Base, Dirs};
 use crate::lifecycle::history;
-use crate::lifecycle::instance::{Probe, probe};
+use crate::lifecycle::instance::{Holder, Probe, probe};
 use crate::limits::{CONTROL_PATIENCE, MAX_RUN_RECORD};
 use crate::name::Name;
 use crate::subprocess::Children;
@@ -73,15 +75,21 @@ fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Rep
     });
     let mut foreign = unit.as_ref().and_then(|unit| foreign_dirs(unit, name));
     // A gateway of our own counts for more than another user's of the same name.
-    if foreign.is_some() && !system && own_dirs.state.exists() {
+    let of_us = |meta: fs::Metadata| meta.uid() == user::own_uid();
+    if foreign.is_some() && !system && fs::metadata(&own_dirs.state).is_ok_and(of_us) {
         (unit, foreign) = (None, None);
     }
-    let (contact, run) = match &foreign {
+    let (mut contact, run) = match &foreign {
         Some(dirs) => (contact_foreign(dirs, Instant::now() + CONTROL_PATIENCE), Value::Null),
         None => look_at_own(&own_dirs),
     };
-    if let (None, Contact::Answers { with: status, .. }) = (&unit, &contact) {
-        unit = unit_of(status, &ask);
+    if let (None, Contact::Answers { with: status, holder }) = (&unit, &contact) {
+        unit = unit_of(status, *holder, &ask);
+    } else if let (None, Contact::Free, Some((user, dirs))) =
+        (&unit, &contact, owner::somebody_else(base, name))
+        && !matches!(user::acting_as(&user, || probe(&dirs)), Ok(Ok(Probe::Free)))
+    {
+        contact = Contact::Hidden(owner::foreign_words(&user, name, "status"));
     }
     let dirs = foreign.as_ref().unwrap_or(&own_dirs);
     let mut report = assemble(name, &contact, &run, unit, dirs, foreign.is_some());
@@ -126,10 +134,12 @@ fn run_record(dirs: &Dirs) -> Value {
 /// The unit that a gateway says it runs in, where it is not ours by name.
 fn unit_of(
     status: &Value,
+    holder: Option<Holder>,
     ask: &impl Fn(Scope, &str) -> Result<Option<Facts>, String>,
 ) -> Option<UnitReport> {
     let name = status["unit"].as_str().filter(|n| n.ends_with(".service"))?;
-    let pid = Pid::new(i32::try_from(status["pid"].as_i64()?).ok()?)?;
+    let told = || Pid::new(i32::try_from(status["pid"].as_i64()?).ok()?);
+    let pid = holder.map(|holder| holder.pid).or_else(told)?;
     let own = proc::cgroup(pid).and_then(|text| cgroup::own_unit(&text));
     let scope = own.filter(|own| own.unit == name)?.scope;
     let facts = ask(scope, name);
@@ -160,8 +170,9 @@ fn assemble(
         }
         Contact::Answers { holder, with: status } => {
             let state = status["state"].as_str().and_then(State::answered);
-            let pid = status["pid"].as_i64();
-            let pid = pid.or(holder.map(|holder| i64::from(holder.pid.get())));
+            // What it says of itself may be a number of another pid namespace.
+            let pid = holder.map(|holder| i64::from(holder.pid.get()));
+            let pid = pid.or(status["pid"].as_i64());
             let found = state.map_or(Found::Silent, Found::Answers);
             (found, pid, status.clone())
         }
@@ -233,9 +244,7 @@ fn note(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::instance::Holder;
     use crate::testing::TempDir;
-    use std::fs;
 
     fn unit(unit: Unit, main_pid: Option<i64>) -> Option<UnitReport> {
         let facts = Facts {
@@ -292,7 +301,7 @@ mod tests {
 
     #[test]
     fn one_that_is_silent() {
-        let holder = Pid::new(7).map(|pid| Holder { pid, start: 1 });
+        let holder = Pid::new(7).map(|pid| Holder { pid, start: 1, own: pid });
         let why = "no answer in time".to_owned();
         let silent = Contact::Silent { holder, why };
         let run = json!({ "pid": 7, "started": "s" });

@@ -3,24 +3,60 @@
 use std::time::{Instant, SystemTime};
 
 use super::unit::{self, Unit, installed};
-use super::{Context, say};
+use super::{Context, owner, say};
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::{Probe, probe};
+use crate::lifecycle::instance::{Holder, Probe, probe};
+use crate::systemd::Scope;
 
 /// What is asked before: is it up, and how long may it take.
-const BEFORE: &str = "ActiveState,SubState,MainPID,TimeoutStartUSec,TimeoutStopUSec";
+const BEFORE: &str = "ActiveState,SubState,MainPID,InvocationID,TimeoutStartUSec,TimeoutStopUSec";
 /// What is asked after: did it come up, and if not, why.
-const AFTER: &str = "ActiveState,SubState,MainPID,Result,ExecMainPID,ExecMainCode,ExecMainStatus";
+const AFTER: &str =
+    "Type,ActiveState,SubState,MainPID,Result,ExecMainPID,ExecMainCode,ExecMainStatus";
 
 /// Starts the installed unit and waits until it is ready.
 pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
-    start_unit(context, &installed(context, system)?)
+    let unit = meant(context, system, "start");
+    match (unit, unit::running(context)) {
+        (Err(_), Some((other, holder))) => {
+            Err(Failure::new(Exit::Unavailable, runs_as(context, Some(other), holder)))
+        }
+        (unit, _) => start_unit(context, &unit?),
+    }
 }
 
-/// Restarts the installed unit, or starts it where it does not run, and waits until it is ready.
+/// Restarts the unit that runs it, else the installed one, which need not run, and waits until it is
+/// ready. With a configuration that is wrong, what runs goes on.
 pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
-    bring_up(context, &installed(context, system)?, "restart")
+    let running = if system { None } else { unit::running(context) };
+    let unit = running.map_or_else(|| meant(context, system, "restart"), |(unit, _)| Ok(unit))?;
+    let shown = unit.show(BEFORE)?;
+    owner::check_config(context, &shown).map_err(|mut failure| {
+        failure.message += &format!("\n{} is not restarted", unit.label(context));
+        failure
+    })?;
+    if unit.is_around_us(&shown) {
+        return unit.ask(context, &shown, "restart");
+    }
+    bring_up(context, &unit, "restart")
+}
+
+/// The installed unit, unless it would be another user's gateway that a user's manager runs.
+fn meant(context: &Context, system: bool, verb: &str) -> Result<Unit, Failure> {
+    let unit = installed(context, system);
+    let of_machine = unit.as_ref().is_ok_and(|unit| unit.systemctl.scope == Scope::System);
+    if !system && !of_machine {
+        owner::refuse_foreign(context, verb)?;
+    }
+    unit
+}
+
+fn runs_as(context: &Context, unit: Option<Unit>, holder: Holder) -> String {
+    let (name, pid) = (&context.name, holder.pid);
+    let how = unit.map_or_else(|| "not as its unit".to_owned(), |unit| format!("as {}", unit.name));
+    let command = name.command();
+    format!("{name} is already running, but {how}: pid {pid}; `{command} stop` ends it")
 }
 
 /// Starts this unit, if it does not run yet.
@@ -38,13 +74,8 @@ pub fn beside_unit(context: &Context, dirs: &Dirs, main_pid: &str) -> Option<Str
     let Ok(Probe::Held { holder: Some(holder), .. }) = probe(dirs) else {
         return None;
     };
-    let (name, pid) = (&context.name, holder.pid.to_string());
-    (pid != main_pid).then(|| {
-        let command = name.command();
-        format!(
-            "{name} is already running, but not as its unit: pid {pid}; `{command} stop` ends it"
-        )
-    })
+    let is_other = holder.pid.to_string() != main_pid;
+    is_other.then(|| runs_as(context, Unit::of(context, holder), holder))
 }
 
 /// Runs a verb that ends in a running unit, and waits until it is ready.
@@ -61,8 +92,10 @@ pub fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Fail
     let shown = unit.show(AFTER)?;
     match (done, shown.get("ActiveState")) {
         (Ok(()), "active") => {
-            let pid = shown.get("MainPID");
-            say(&format!("{} is ready: pid {pid}\n", context.name))
+            let (label, pid) = (unit.label(context), shown.get("MainPID"));
+            let ready =
+                if shown.get("Type").starts_with("notify") { "is ready" } else { "is started" };
+            say(&format!("{label} {ready}: pid {pid}\n"))
         }
         (done, state) => {
             let (how, exit) = unit::how_it_ended(&shown);

@@ -1,5 +1,5 @@
-//! `stop`: through the service manager where the unit runs, else directly: announced by the marker,
-//! signalled through a pidfd, waited for, and what came of it read from the history.
+//! `stop`: through the service manager where a unit runs it, whatever its name, else directly: announced
+//! by the marker, signalled through a pidfd, waited for, and what came of it read from the history.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::unit::{self, Unit};
-use super::{Context, config, print, say};
+use super::{Context, config, owner, print, say};
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{self, Holder, Probe};
@@ -16,24 +16,27 @@ use crate::lifecycle::{history, marker};
 use crate::limits::{self, STOP_HEADROOM};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::{PidFd, Signal, is_gone};
-use crate::sys::{proc, user};
+use crate::sys::{fs as files, proc, user};
+use crate::systemd::Scope;
+use crate::systemd::systemctl::Properties;
 use crate::text::escaped;
 
-const STATE: &str = "ActiveState,SubState,Result,ExecMainCode,ExecMainStatus,TimeoutStopUSec";
+const STATE: &str =
+    "ActiveState,SubState,Result,ExecMainCode,ExecMainStatus,TimeoutStopUSec,MainPID,InvocationID";
 
 /// Stops the gateway, however it was started, and says what came of it.
 pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
     let mut left = String::new();
     let mut done = false;
-    if let Some(unit) = unit::find(context, system) {
+    let installed = unit::find(context, system);
+    if let Some(unit) = &installed {
         match unit.show(STATE) {
             Ok(shown) => match shown.get("ActiveState") {
                 "inactive" => {}
                 "failed" => left = format!(" (its unit failed: {})", unit::how_it_ended(&shown).0),
+                _ if unit.is_around_us(&shown) => return unit.ask(context, &shown, "stop"),
                 _ => {
-                    let patience = Unit::patience(&shown, &["TimeoutStopUSec"]);
-                    let stop = ["stop", "--", &unit.name];
-                    report_unit(context, &unit, unit.act_until(&stop, Instant::now() + patience))?;
+                    stop_unit(context, unit, &shown)?;
                     done = true;
                 }
             },
@@ -42,24 +45,57 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
             Err(_) => {}
         }
     }
+    if system && installed.is_some() {
+        return not_running(context, done, &left);
+    }
     // Another one may run beside the unit, which then only tried to: that one is meant as well.
-    let probe = if system {
-        Probe::Free
-    } else {
-        let what = format!("tell whether {} runs", context.name);
-        instance::probe(&context.dirs).map_err(|e| Failure::cannot(&what, &e))?
+    let foreign = owner::somebody_else(&context.base, &context.name);
+    let asked = match &foreign {
+        Some((user, dirs)) => {
+            user::acting_as(user, || instance::probe(dirs)).and_then(|asked| asked)
+        }
+        None => instance::probe(&context.dirs),
     };
-    match probe {
-        Probe::Held { dirs, holder: Some(holder) } => stop_process(context, &dirs, holder),
-        Probe::Held { dirs, holder: None } => Err(Failure::failed(format!(
+    let (dirs, holder) = match asked {
+        Ok(Probe::Free) => return not_running(context, done, &left),
+        Ok(Probe::Held { dirs, holder }) => (dirs, holder),
+        Err(_) if foreign.is_some() => (context.dirs.clone(), None),
+        Err(e) => {
+            return Err(Failure::cannot(&format!("tell whether {} runs", context.name), &e));
+        }
+    };
+    let unit = holder.and_then(|holder| Unit::of(context, holder));
+    match (unit, holder) {
+        // Root reaches the machine's units, and no user's.
+        (Some(unit), _)
+            if unit.systemctl.scope == Scope::System || !system && foreign.is_none() =>
+        {
+            let shown = unit.show(STATE)?;
+            if unit.is_around_us(&shown) {
+                return unit.ask(context, &shown, "stop");
+            }
+            stop_unit(context, &unit, &shown).map(|()| Exit::Planned)
+        }
+        _ if system => not_running(context, done, &left),
+        _ if foreign.is_some() => owner::refuse_foreign(context, "stop").map(|()| Exit::Planned),
+        (_, Some(holder)) => stop_process(context, &dirs, holder),
+        (_, None) => Err(Failure::failed(format!(
             "{} runs, but not where it can be seen from here: whoever holds {} is in another \
              container, or starting just now; stop it from there, or try again",
             context.name,
             dirs.lock().display()
         ))),
-        Probe::Free if done => Ok(Exit::Planned),
-        Probe::Free => say(&format!("{} is not running{left}\n", context.name)),
     }
+}
+
+fn not_running(context: &Context, done: bool, left: &str) -> Result<Exit, Failure> {
+    if done { Ok(Exit::Planned) } else { say(&format!("{} is not running{left}\n", context.name)) }
+}
+
+fn stop_unit(context: &Context, unit: &Unit, shown: &Properties) -> Result<(), Failure> {
+    let patience = Unit::patience(shown, &["TimeoutStopUSec"]);
+    let stop = ["stop", "--", &unit.name];
+    report_unit(context, unit, unit.act_until(&stop, Instant::now() + patience))
 }
 
 /// Says what has become of a unit that was to stop.
@@ -68,14 +104,13 @@ pub fn report_unit(
     unit: &Unit,
     done: Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let name = &context.name;
+    let (name, command) = (unit.label(context), context.name.command());
     let shown = unit.show(STATE)?;
     match (shown.get("ActiveState"), done) {
         ("inactive", _) => print(&format!("{name} has stopped\n")),
         ("failed", _) => Err(Failure::failed(format!(
-            "{name} has stopped, but its unit failed: {}; `{} logs` tells more",
-            unit::how_it_ended(&shown).0,
-            name.command()
+            "{name} has stopped, but its unit failed: {}; `{command} logs` tells more",
+            unit::how_it_ended(&shown).0
         ))),
         (state, Err(failure)) => {
             Err(Failure::failed(format!("{name} has not stopped (its unit is {state}): {failure}")))
@@ -99,8 +134,10 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
     if proc::start_time(pid) != Some(holder.start) {
         return gone();
     }
+    // Somebody may have removed it; the process makes its socket anew, the marker is ours.
+    let _ = files::private_dir(&dirs.runtime);
     let requester = format!("{} stop, uid {}", name.command(), user::own_uid());
-    marker::announce(&dirs.planned_stop(), pid, &requester)
+    marker::announce(&dirs.planned_stop(), holder, &requester)
         .map_err(|e| failed("announce the stop of process", e))?;
     if let Err(e) = pidfd.send(Signal::Term) {
         marker::withdraw(&dirs.planned_stop());
@@ -109,6 +146,12 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
             return report_process(context, holder);
         }
         return Err(failed("signal process", e));
+    }
+    if proc::is_ancestor(pid) {
+        return say(&format!(
+            "the stop of {name} is asked for; it is not waited for, since this command runs inside the \
+             gateway\n"
+        ));
     }
     let loaded = config::load(context).map(|loaded| loaded.config.stop.drain_timeout);
     let patience = loaded.unwrap_or(limits::DRAIN_TIMEOUT) + STOP_HEADROOM;
@@ -140,7 +183,7 @@ fn wait_for_end(process: &PidFd, patience: Duration) -> io::Result<bool> {
 /// Its exit status is its parent's to know; to us it has left a line in its history.
 fn report_process(context: &Context, holder: Holder) -> Result<Exit, Failure> {
     let (name, pid) = (&context.name, holder.pid);
-    let run = format!("{}/{pid}/{}", proc::boot_id(), holder.start);
+    let run = format!("{}/{}/{}", proc::boot_id(), holder.own, holder.start);
     let stops = history::stops(&context.dirs).unwrap_or_default();
     let stop = stops.iter().rev().find(|stop| stop["run"] == run.as_str()).unwrap_or(&Value::Null);
     match stop["exit"].as_u64() {

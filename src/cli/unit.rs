@@ -1,25 +1,33 @@
 //! The installed unit, for the commands that act on it: which one it is, what its manager says of
 //! it, and a verb with a deadline.
 
+use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::Context;
+use super::{Context, say};
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
+use crate::lifecycle::instance::{Holder, Probe, probe};
 use crate::limits::{
     ACT_PATIENCE, ASK_PATIENCE, JOURNAL_LAG, LOG_LINES, LONGEST_VERB, MANAGER_MARGIN, MAX_LOG,
 };
 use crate::name::Name;
 use crate::subprocess::{Answer, Program, capture, find_program};
+use crate::sys::proc;
+use crate::sys::process::Pid;
 use crate::systemd::Scope;
+use crate::systemd::cgroup::{self, OwnUnit};
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
 use crate::text::escaped;
 
 /// The gateway's last line, however it ends.
 const LAST_WORD: &str = "Exiting with code";
+
+/// What takes the place of these words where it is known what was tried.
+const WITH_SUDO: &str = "try it with sudo";
 
 /// A unit of this gateway and the manager that it belongs to.
 #[derive(Debug)]
@@ -69,7 +77,63 @@ pub fn installed(context: &Context, system: bool) -> Result<Unit, Failure> {
     })
 }
 
+/// The gateway that runs, and the unit that runs it.
+pub fn running(context: &Context) -> Option<(Unit, Holder)> {
+    let Ok(Probe::Held { holder: Some(holder), .. }) = probe(&context.dirs) else {
+        return None;
+    };
+    Some((Unit::of(context, holder)?, holder))
+}
+
 impl Unit {
+    /// The unit that runs this process, whatever its name: the one that its control group names, where
+    /// it is that unit's main process.
+    pub fn of(context: &Context, holder: Holder) -> Option<Unit> {
+        let own = cgroup::own_unit(&proc::cgroup(holder.pid)?)?;
+        let systemctl = Systemctl::new(own.scope, context.children.clone());
+        let file = unit_dir(&context.base, own.scope).join(&own.unit);
+        let unit = Unit { name: own.unit, file, systemctl };
+        let main = unit.show("MainPID").ok()?;
+        (main.get("MainPID") == holder.pid.to_string()).then_some(unit)
+    }
+
+    /// What the gateway is called where its unit matters.
+    pub fn label(&self, context: &Context) -> String {
+        let name = &context.name;
+        let own = self.name == name.unit();
+        if own { name.to_string() } else { format!("{name} ({})", self.name) }
+    }
+
+    /// Whether this command runs inside of the unit, as an agent's or as its `ExecStop=`: it would wait
+    /// for itself. By our control group, or where that is hidden, by what a unit gives its processes.
+    /// `shown`: `MainPID` and `InvocationID`.
+    pub fn is_around_us(&self, shown: &Properties) -> bool {
+        let own = proc::cgroup(Pid::own()).and_then(|text| cgroup::own_unit(&text));
+        let ours = |own: OwnUnit| own.unit == self.name && own.scope == self.systemctl.scope;
+        let invocation = shown.get("InvocationID");
+        let main = shown.get("MainPID").parse().ok().and_then(Pid::new);
+        own.is_some_and(ours)
+            || env::var("INVOCATION_ID").is_ok_and(|id| !id.is_empty() && id == invocation)
+            || main.is_some_and(proc::is_ancestor)
+    }
+
+    /// Asks for a stop or restart from inside of the unit.
+    pub fn ask(&self, context: &Context, shown: &Properties, verb: &str) -> Result<Exit, Failure> {
+        let label = self.label(context);
+        // Its `ExecStop=`, or an agent of one that ends: another job would change what follows.
+        if shown.get("ActiveState") == "deactivating" {
+            return say(&format!(
+                "{label} is ending already; nothing is asked for, since this command runs inside the \
+                 gateway\n"
+            ));
+        }
+        self.act(&["--no-block", verb, "--", &self.name])?;
+        say(&format!(
+            "the {verb} of {label} is asked for; it is not waited for, since this command runs inside \
+             the gateway\n"
+        ))
+    }
+
     pub fn new(context: &Context, scope: Scope) -> Unit {
         let name = context.name.unit();
         Unit {
@@ -120,7 +184,12 @@ impl Unit {
     pub fn act_until(&self, arguments: &[&str], deadline: Instant) -> Result<(), Failure> {
         match self.systemctl.answer(arguments, deadline) {
             Ok(answer) if answer.success => Ok(()),
-            Ok(answer) => Err(self.refused(&first_line(&answer))),
+            Ok(answer) => {
+                let mut failure = self.refused(&first_line(&answer));
+                let exactly = format!("`sudo systemctl {}`", arguments.join(" "));
+                failure.message = failure.message.replace(WITH_SUDO, &exactly);
+                Err(failure)
+            }
             Err(e) => Err(self.refused(&e.to_string())),
         }
     }

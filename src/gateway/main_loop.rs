@@ -5,6 +5,7 @@ mod ending;
 
 use crate::limits::{ACCEPT_BACK_OFF, SHORTAGE_LOG_EVERY, THREAD_PAUSE, THREAD_STACK};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::startup::{self, Started};
 use super::timers::{Timers, due};
-use super::{Plan, greeting, reload, stop_time};
+use super::{Plan, control, greeting, reload, stop_time};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, Moment, Place};
@@ -31,6 +32,8 @@ use ending::Stop;
 enum News {
     Started(Box<Result<Started, Failure>>),
     Found(Box<Finding>),
+    /// The control socket was made again.
+    Control(UnixListener),
 }
 
 /// Where other threads leave their news.
@@ -129,6 +132,12 @@ impl Main {
             if let Some((service, run)) = parts {
                 startup::settle(&plan, &service, &run, &place);
                 stop_time::read(&place, &service);
+                let path = plan.dirs.control_socket();
+                let replace = move |listener| mailbox.put(News::Control(listener));
+                let watch = move || control::watch(&path, &service, &replace);
+                if let Err(e) = spawn("control", THREAD_STACK, Box::new(watch)) {
+                    log::warn!("no thread for the watch of the control socket: {e}");
+                }
             }
         };
         spawn("start", THREAD_STACK, Box::new(work))
@@ -272,6 +281,12 @@ impl Main {
                 self.found(*finding);
                 None
             }
+            News::Control(listener) => {
+                if let Some(started) = &mut self.started {
+                    started.doors.control = listener;
+                }
+                None
+            }
         }
     }
 
@@ -283,7 +298,6 @@ impl Main {
         // A guess at the signal is asked about again before the exit; there it counts.
         let is_last = matches!(self.phase, Phase::Confirming { .. });
         let judged = if finding.verdict.planned && (is_last || !finding.verdict.is_guess()) {
-            self.end_waits();
             Judged::Planned
         } else {
             Judged::External { may_change: finding.may_change || finding.verdict.is_guess() }

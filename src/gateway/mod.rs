@@ -3,6 +3,7 @@
 //! What may enter: who owns what, what the main thread waits for, and the order of start and stop.
 #![forbid(unsafe_code)]
 
+mod control;
 mod doors;
 mod greeting;
 mod guests;

@@ -7,15 +7,14 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use super::Plan;
 use super::doors::Doors;
+use super::{Plan, control};
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, AgentKind, Config, Loaded, Secret};
@@ -114,7 +113,7 @@ fn open(
     let key_file = config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
     let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
     let tcp = listen(config.http.listen, &loaded)?;
-    let control = control(&plan.dirs.control_socket())?;
+    let control = control::listen(&plan.dirs.control_socket())?;
     let service = service(plan, place, began, quiet, (&loaded, &tcp, keys, run))?;
     let doors = Doors::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
     Ok((service, doors, key_file, loaded.file))
@@ -342,10 +341,4 @@ fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> 
             _ => Failure::failed(format!("cannot listen on {address} ({place}): {e}")),
         }
     })
-}
-
-fn control(path: &Path) -> Result<UnixListener, Failure> {
-    let bound = socket::bind_unix(path)
-        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-    bound.map_err(|e| Failure::with("listen on", path, &e))
 }

@@ -2,13 +2,14 @@
 //! to ask who holds it without taking it.
 //!
 //! The lock is in the runtime directory. The state directory is locked as well, since two gateways
-//! with different runtime directories (a system unit at boot, a login shell) must not share it.
+//! with different runtime directories (a system unit at boot, a login shell) must not share it; its
+//! lock file tells where the runtime directory is, for a command that would look elsewhere.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
@@ -19,13 +20,15 @@ use crate::exit::{Exit, Failure};
 use crate::limits::{CONTROL_PAUSE, LOCK_ORPHANED, MAX_LOCK_FILE};
 use crate::name::Name;
 use crate::sys::process::Pid;
-use crate::sys::{fs as files, lock, proc};
+use crate::sys::{fs as files, lock, proc, socket, user};
+use crate::text::quoted;
 
 /// The locks, held until the process ends.
 #[derive(Debug)]
 pub struct Instance {
     runtime: File,
     state: File,
+    state_lock: File,
 }
 
 /// Who holds the lock: a process that lives, by pid and start time.
@@ -34,6 +37,8 @@ pub struct Holder {
     pub pid: Pid,
     /// Clock ticks since boot.
     pub start: u64,
+    /// Its number in its own pid namespace: what it calls itself.
+    pub own: Pid,
 }
 
 /// What asking found.
@@ -42,17 +47,17 @@ pub enum Probe {
     /// Nobody holds the lock.
     Free,
     /// A gateway runs. `dirs`: where its socket is. `holder` is `None` in the instant before it has
-    /// written who it is, or when it lives in another pid namespace.
+    /// written who it is, or when neither its lock nor its socket tells which process of ours it is.
     Held { dirs: Dirs, holder: Option<Holder> },
 }
 
 impl Instance {
     /// The locks, for a child that must finish before another gateway begins.
-    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
-        [self.runtime.as_fd(), self.state.as_fd()]
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
+        [self.runtime.as_fd(), self.state.as_fd(), self.state_lock.as_fd()]
     }
 
-    /// Takes both locks and makes the two directories on the way.
+    /// Takes the locks and makes the two directories on the way.
     ///
     /// # Errors
     /// `Unavailable`, naming the holder, when another gateway of this name runs; `Failed` for
@@ -72,12 +77,15 @@ impl Instance {
         private(&dirs.state).map_err(|e| failed(&dirs.state, e))?;
         private(&dirs.runtime).map_err(|e| failed(&dirs.runtime, e))?;
 
-        let path = dirs.lock();
-        let runtime = files::open_or_create(&path).map_err(|e| failed(&path, e))?;
+        let create = |path: &Path| files::open_or_create(path).map_err(|e| failed(path, e));
+        let (path, state_path) = (dirs.lock(), dirs.state_lock());
+        let (runtime, state_lock) = (create(&path)?, create(&state_path)?);
         let state = File::open(&dirs.state).map_err(|e| failed(&dirs.state, e))?;
+        // The one that is shared first: who gets no further must not seem to be the holder.
         let try_hold = || -> Result<bool, Failure> {
-            let free = lock::try_hold_visibly(&runtime).map_err(|e| failed(&path, e))?;
-            Ok(free && lock::try_hold(&state).map_err(|e| failed(&dirs.state, e))?)
+            let free = lock::try_hold(&state).map_err(|e| failed(&dirs.state, e))?
+                && lock::try_hold_visibly(&state_lock).map_err(|e| failed(&state_path, e))?;
+            Ok(free && lock::try_hold_visibly(&runtime).map_err(|e| failed(&path, e))?)
         };
         let deadline = Instant::now() + LOCK_ORPHANED;
         while !try_hold()? {
@@ -91,27 +99,48 @@ impl Instance {
         }
         let own = Pid::own();
         let start = proc::start_time(own).unwrap_or(0);
-        let word = format!("{{\"pid\":{own},\"start\":{start}}}\n");
-        let written = runtime.set_len(0).and_then(|()| runtime.write_all_at(word.as_bytes(), 0));
-        if let Err(e) = written {
-            // The lock holds without it; only who holds it cannot be told.
-            log::warn!("{} cannot be written: {e}", path.display());
+        let place = quoted(&dirs.runtime.to_string_lossy());
+        let word = format!("{{\"pid\":{own},\"start\":{start},\"runtime\":{place}}}\n");
+        for (file, path) in [(&state_lock, state_path), (&runtime, path)] {
+            let written = file.set_len(0).and_then(|()| file.write_all_at(word.as_bytes(), 0));
+            if let Err(e) = written {
+                // The lock holds without it; only who holds it cannot be told.
+                log::warn!("{} cannot be written: {e}", path.display());
+            }
         }
-        Ok(Instance { runtime, state })
+        Ok(Instance { runtime, state, state_lock })
     }
 }
 
-/// Asks whether a gateway runs, here or where it would be without a runtime directory.
+/// Asks whether a gateway runs: here, where it would be without a runtime directory, or where the
+/// state directory's lock says.
 ///
 /// # Errors
-/// When the lock file cannot be read: the state cannot be told.
+/// When the lock file cannot be read, or the gateway is another user's: the state cannot be told.
 pub fn probe(dirs: &Dirs) -> io::Result<Probe> {
-    for place in [dirs.clone(), dirs.without_runtime()] {
-        let path = place.lock();
+    let state = files::if_there(fs::metadata(&dirs.state)).map_err(|e| named(&dirs.state, &e))?;
+    if let Some(uid) = state.map(|meta| meta.uid()).filter(|uid| *uid != user::own_uid()) {
+        let (state, user) = (dirs.state.display(), user::named(uid));
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{state} belongs to {user}: `sudo -u '{user}'` in front of this command asks"),
+        ));
+    }
+    let bare = dirs.without_runtime();
+    for (path, runtime) in [
+        (dirs.lock(), Some(&dirs.runtime)),
+        (bare.lock(), Some(&bare.runtime)),
+        (dirs.state_lock(), None),
+    ] {
         let found = files::if_there(files::open_own(&path)).map_err(|e| named(&path, &e))?;
         let Some(file) = found else { continue };
         if lock::is_held(&file).map_err(|e| named(&path, &e))? {
-            return Ok(Probe::Held { dirs: place, holder: read_word(file) });
+            let word = read_word(file);
+            let told = || Some(PathBuf::from(word.as_ref()?["runtime"].as_str()?));
+            let runtime = runtime.cloned().or_else(told).unwrap_or_else(|| dirs.runtime.clone());
+            let dirs = Dirs { runtime, ..dirs.clone() };
+            let holder = word.and_then(|word| holder(&word, &dirs));
+            return Ok(Probe::Held { dirs, holder });
         }
     }
     Ok(Probe::Free)
@@ -133,13 +162,20 @@ fn held_by(name: &Name, dirs: &Dirs) -> String {
     )
 }
 
-/// Who the lock file names, if that process lives. What a dead one left behind names nobody.
-fn read_word(file: File) -> Option<Holder> {
+fn read_word(file: File) -> Option<Value> {
     let text = files::read_text(file, MAX_LOCK_FILE).ok()?;
-    let word: Value = serde_json::from_slice(text.as_bytes()).ok()?;
-    let pid = Pid::new(i32::try_from(word.get("pid")?.as_i64()?).ok()?)?;
-    let start = word.get("start")?.as_u64()?;
-    (proc::start_time(pid) == Some(start)).then_some(Holder { pid, start })
+    serde_json::from_slice(text.as_bytes()).ok()
+}
+
+/// Who the lock file names, if that process lives: what a dead one left behind names nobody. Where it
+/// lives in another pid namespace, the kernel tells which of ours it is (SO_PEERCRED, unix(7)).
+fn holder(word: &Value, dirs: &Dirs) -> Option<Holder> {
+    let start = word["start"].as_u64()?;
+    let own = Pid::new(i32::try_from(word["pid"].as_i64()?).ok()?)?;
+    let peer = || socket::peer(&socket::connect_unix(&dirs.control_socket()).ok()?).ok()?.pid;
+    let is_it = |pid: &Pid| proc::start_time(*pid) == Some(start);
+    let pid = Some(own).filter(is_it).or_else(|| peer().filter(is_it))?;
+    Some(Holder { pid, start, own })
 }
 
 fn named(path: &Path, e: &io::Error) -> io::Error {
@@ -191,6 +227,21 @@ mod tests {
         let second = take(&here).unwrap_err();
         assert_eq!(second.exit, Exit::Unavailable);
         assert!(matches!(probe(&here).unwrap(), Probe::Held { dirs, .. } if dirs == elsewhere));
+    }
+
+    #[test]
+    fn the_lock_of_the_state_directory_tells_where_the_gateway_is() {
+        let root = TempDir::new("instance");
+        let here = dirs(root.path());
+        let _held = take(&here).unwrap();
+        let elsewhere = Dirs { runtime: root.path().join("other/gw/coder"), ..here.clone() };
+        let (pid, start) = (Pid::own(), proc::start_time(Pid::own()).unwrap());
+        let holder = Some(Holder { pid, start, own: pid });
+        let found = Probe::Held { dirs: here.clone(), holder };
+        assert_eq!(probe(&elsewhere).unwrap(), found);
+        fs::remove_dir_all(&here.runtime).unwrap();
+        assert_eq!(probe(&here).unwrap(), found);
+        assert!(take(&here).unwrap_err().message.contains(&format!("pid {}", Pid::own())));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::mpsc;
 
 use serde_json::Value;
 
+use super::instance::Holder;
 use crate::limits::{MARKER_FRESH, MARKER_PATIENCE, MAX_MARKER, THREAD_STACK};
 use crate::sys::process::Pid;
 use crate::sys::{clock, fs as files, proc};
@@ -19,12 +20,12 @@ use crate::threads;
 /// Announces that `target` will be stopped.
 ///
 /// # Errors
-/// Those of the file system; NotFound when the process is gone.
-pub fn announce(path: &Path, target: Pid, requester: &str) -> io::Result<()> {
-    let start = proc::start_time(target).ok_or(io::ErrorKind::NotFound)?;
+/// Those of the file system.
+pub fn announce(path: &Path, target: Holder, requester: &str) -> io::Result<()> {
+    let Holder { own: pid, start, .. } = target;
     let (at, boot) = (clock::since_boot().as_secs(), proc::boot_id());
     let marker = format!(
-        r#"{{"pid":{target},"start":{start},"at":{at},"boot":"{boot}","requester":{}}}"#,
+        r#"{{"pid":{pid},"start":{start},"at":{at},"boot":"{boot}","requester":{}}}"#,
         quoted(requester)
     );
     // Readable for the gateway when root announces; the directory lets nobody else in.
@@ -101,10 +102,15 @@ mod tests {
     use serde_json::json;
     use std::os::unix::fs::symlink;
 
+    fn own() -> Holder {
+        let (pid, start) = (Pid::own(), proc::start_time(Pid::own()).unwrap());
+        Holder { pid, start, own: pid }
+    }
+
     fn marker_with(change: impl Fn(&mut Value)) -> bool {
         let dir = TempDir::new("marker");
         let path = dir.path().join("planned-stop");
-        announce(&path, Pid::own(), "a test").unwrap();
+        announce(&path, own(), "a test").unwrap();
         let mut marker: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         change(&mut marker);
         fs::write(&path, marker.to_string()).unwrap();
@@ -118,7 +124,7 @@ mod tests {
         let dir = TempDir::new("marker");
         let path = dir.path().join("planned-stop");
         assert!(!consume(&path));
-        announce(&path, Pid::own(), "a test").unwrap();
+        announce(&path, own(), "a test").unwrap();
         assert!(consume(&path));
         assert!(!consume(&path));
     }
@@ -153,7 +159,7 @@ mod tests {
     fn a_symlink_does_not_count_and_its_target_stays() {
         let dir = TempDir::new("marker");
         let (real, link) = (dir.path().join("real"), dir.path().join("planned-stop"));
-        announce(&real, Pid::own(), "a test").unwrap();
+        announce(&real, own(), "a test").unwrap();
         symlink(&real, &link).unwrap();
         assert!(!consume(&link));
         assert!(real.exists());

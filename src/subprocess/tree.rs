@@ -75,16 +75,6 @@ impl Run {
         let _ = self.base.set(base);
     }
 
-    /// Ends each `systemctl` that a child has started to stop or restart `unit`, which is ours: it waits
-    /// for us, and we for its turn. Returns their command lines: what they asked for goes on.
-    pub fn end_waits(&self, unit: &str) -> Vec<String> {
-        let of_ours = |pid: &Pid| waits_for(&proc::arguments(*pid), unit);
-        let waiting = proc::processes().into_iter().filter(of_ours).collect();
-        let waiting = find(waiting, &|mark| mark.starts_with(&self.run), &[]);
-        let ended = waiting.into_iter().filter(|living| living.signal(Signal::Term));
-        ended.map(|living| proc::arguments(living.pid).join(" ")).collect()
-    }
-
     /// Ends what is left of all children, before the exit; `ours` are our children.
     pub fn end(&self, ours: impl Fn() -> Vec<Pid> + Send + Sync + 'static) {
         if let Some(Some(base)) = self.base.get() {
@@ -107,18 +97,6 @@ fn complain(mark: &str) {
         "processes that a turn or delivery has left could not be ended within {LEFTOVERS_PATIENCE:?}; \
          look for {MARK}={mark} in /proc/PID/environ"
     );
-}
-
-/// Whether this command line is a `systemctl` that returns only once the unit has stopped.
-fn waits_for(arguments: &[String], unit: &str) -> bool {
-    const VERBS: [&str; 5] =
-        ["stop", "restart", "try-restart", "reload-or-restart", "try-reload-or-restart"];
-    let Some((program, rest)) = arguments.split_first() else { return false };
-    let is_unit = |word: &String| word == unit || unit.strip_suffix(".service") == Some(word);
-    program.rsplit('/').next() == Some("systemctl")
-        && rest.iter().any(|word| VERBS.contains(&word.as_str()))
-        && rest.iter().any(is_unit)
-        && !rest.iter().any(|word| word == "--no-block")
 }
 
 /// What one child starts.
@@ -183,11 +161,12 @@ impl Living {
         proc::lives_since(pid).map(|since| Living { pid, since })
     }
 
-    /// Says whether it was there to be signalled.
-    fn signal(&self, signal: Signal) -> bool {
-        PidFd::open(self.pid).is_ok_and(|process| {
-            Living::of(self.pid) == Some(*self) && process.send(signal).is_ok()
-        })
+    fn kill(&self) {
+        if let Ok(process) = PidFd::open(self.pid)
+            && Living::of(self.pid) == Some(*self)
+        {
+            let _ = process.send(Signal::Kill);
+        }
     }
 }
 
@@ -216,9 +195,7 @@ fn sweep(find: impl Fn() -> Vec<Living> + Send + Sync + 'static) -> bool {
     let work = Arc::new(move || {
         loop {
             let found = find();
-            for living in &found {
-                living.signal(Signal::Kill);
-            }
+            found.iter().for_each(Living::kill);
             if found.is_empty() || Instant::now() >= deadline {
                 return found.is_empty();
             }
@@ -237,35 +214,5 @@ fn sweep(find: impl Fn() -> Vec<Living> + Send + Sync + 'static) -> bool {
     match threads::spawn("sweep", CONNECTION_STACK, Box::new(counted)) {
         Ok(_) => told.recv_timeout(LEFTOVERS_PATIENCE * 2).unwrap_or(false),
         Err(_) => work(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_waits_for_the_stop_of_a_unit() {
-        let waits = |line: &str| {
-            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            waits_for(&words, "a.service")
-        };
-        for line in [
-            "systemctl --user restart a.service",
-            "/usr/bin/systemctl stop a",
-            "systemctl --user try-restart b a.service",
-        ] {
-            assert!(waits(line), "{line}");
-        }
-        for line in [
-            "",
-            "systemctl --user restart b.service",
-            "systemctl --user --no-block restart a.service",
-            "systemctl --user start a.service",
-            "systemctl --user show a.service",
-            "sh -c systemctl restart a",
-        ] {
-            assert!(!waits(line), "{line}");
-        }
     }
 }

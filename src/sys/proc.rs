@@ -1,9 +1,11 @@
 //! What /proc says of processes and sockets (proc(5)). Reading only, parsed by hand, no panics on
 //! whatever stands there: other users choose their process names.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -36,12 +38,6 @@ pub fn name(pid: Pid) -> Option<String> {
     Some(comm.strip_suffix('\n').unwrap_or(&comm).to_owned())
 }
 
-/// What the process was started with, its name first; it may have written something else there.
-pub fn arguments(pid: Pid) -> Vec<String> {
-    let line = text(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.split_terminator('\0').map(str::to_owned).collect()
-}
-
 /// The text of `/proc/PID/cgroup` (cgroups(7)).
 pub fn cgroup(pid: Pid) -> Option<String> {
     text(format!("/proc/{pid}/cgroup")).ok()
@@ -68,6 +64,24 @@ pub fn boot_id() -> String {
 pub fn children_of_main_thread() -> Vec<Pid> {
     let own = Pid::own();
     children_in(&format!("/proc/{own}/task/{own}"))
+}
+
+/// Whether a process is among those that we descend from.
+pub fn is_ancestor(pid: Pid) -> bool {
+    let parent = |of: &Pid| {
+        let stat = text(format!("/proc/{of}/stat")).ok()?;
+        let (_, fields) = stat.rsplit_once(')')?;
+        Pid::new(fields.split_whitespace().nth(1)?.parse().ok()?)
+    };
+    // Ancestors come and go while they are read: no tree is as deep as that.
+    std::iter::successors(Pid::parent(), parent).take(1000).any(|ancestor| ancestor == pid)
+}
+
+/// The words of a process's command line.
+pub fn arguments(pid: Pid) -> Option<Vec<OsString>> {
+    let bytes = read_bytes(fs::File::open(format!("/proc/{pid}/cmdline")).ok()?, MAX_PROC).ok()?;
+    let words = bytes.strip_suffix(b"\0")?.split(|byte| *byte == 0);
+    Some(words.map(|word| OsString::from_vec(word.to_vec())).collect())
 }
 
 /// The children of all threads of a process.
@@ -142,6 +156,13 @@ mod tests {
         assert_eq!(start_time_in("42 (sh"), None);
         assert_eq!(start_time_in(""), None);
         assert!(start_time(Pid::own()).is_some());
+    }
+
+    #[test]
+    fn ancestors_and_arguments_of_a_process() {
+        assert!(Pid::parent().is_none_or(is_ancestor));
+        assert!(!is_ancestor(Pid::own()));
+        assert_eq!(arguments(Pid::own()), Some(std::env::args_os().collect()));
     }
 
     #[test]

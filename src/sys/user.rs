@@ -50,6 +50,11 @@ pub fn by_uid(uid: u32) -> Option<User> {
     })
 }
 
+/// What a user is called, for people and for `sudo -u`: the name, or `#UID` where there is none.
+pub fn named(uid: u32) -> String {
+    by_uid(uid).map_or_else(|| format!("#{uid}"), |user| user.name.to_string_lossy().into_owned())
+}
+
 /// Does something with the rights of `user`, as root: files that it makes belong to that user, and
 /// no symlink that the user has laid leads it where the user could not go. Supplementary groups
 /// are put aside meanwhile. For a process with one thread.

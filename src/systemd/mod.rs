@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod notify;
 pub mod systemctl;
 pub mod unit;
+pub mod waiting;
 
 pub use systemctl::delegated;
 

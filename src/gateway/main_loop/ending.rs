@@ -16,14 +16,15 @@ use crate::lifecycle::history::{self, Ending};
 use crate::lifecycle::phase::{Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{
-    CLOSE_PATIENCE, CONNECTION_STACK, CUT_PATIENCE, DISK_SLOW, HISTORY_PATIENCE, KILL_AFTER,
-    MAX_CHILD_WORDS, REPORT_EVERY, STOP_HEADROOM, THREAD_STACK,
+    CLOSE_PATIENCE, CUT_PATIENCE, DISK_SLOW, HISTORY_PATIENCE, KILL_AFTER, MAX_CHILD_WORDS,
+    REPORT_EVERY, STOP_HEADROOM, THREAD_STACK,
 };
 use crate::sys::clock::Utc;
 use crate::sys::fork::apart;
 use crate::sys::fs as files;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::exit_at_once;
+use crate::systemd::waiting;
 use crate::text::escaped;
 use crate::threads::{spawn, spawn_with_retry};
 
@@ -85,30 +86,16 @@ impl Main {
         let mailbox = Arc::clone(&self.mailbox);
         let question = move || {
             let finding = place.examine(caught, moment);
+            let planned = finding.verdict.planned;
             mailbox.put(News::Found(Box::new(finding)));
+            if let (true, Some(own)) = (planned, place.own.get()) {
+                waiting::end(own);
+            }
         };
         if let Err(e) = spawn("question", THREAD_STACK, Box::new(question)) {
             log::warn!("no thread for the question ({e}): the main one asks");
             let finding = self.place.examine(caught, moment);
             self.found(finding);
-        }
-    }
-
-    /// A turn may have asked for this stop and wait for its end, which waits for the turn.
-    pub(super) fn end_waits(&self) {
-        let unit = self.place.own.get().map(|own| own.unit.clone());
-        let Some(unit) = unit.filter(|_| self.turns() > 0) else { return };
-        let children = Arc::clone(&self.plan.children);
-        let work = move || {
-            for line in children.end_waits(&unit) {
-                let line = escaped(&line, false);
-                log::warn!(
-                    "a turn waited for this stop ({line}): its wait was ended, the stop goes on"
-                );
-            }
-        };
-        if let Err(e) = spawn("waits", CONNECTION_STACK, Box::new(work)) {
-            log::warn!("no thread to look for turns that wait for this stop: {e}");
         }
     }
 

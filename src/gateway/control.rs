@@ -1,0 +1,61 @@
+//! The control socket: bound at the start, and made again where somebody removes it, or the runtime
+//! directory with it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use crate::api::Service;
+use crate::exit::Failure;
+use crate::limits::CONTROL_PROBE;
+use crate::sys::{fs as files, socket};
+
+/// Listens at `path`, whose directory is there.
+pub fn listen(path: &Path) -> Result<UnixListener, Failure> {
+    bind(path).map_err(|e| Failure::with("listen on", path, &e))
+}
+
+/// Looks now and then whether `path` still leads to the socket, until the gateway drains, and hands over
+/// one that was made in its place. Not on the main thread: the disk may hang.
+pub fn watch(path: &Path, service: &Arc<Service>, replace: &dyn Fn(UnixListener)) {
+    let (mut bound, mut told) = (identity(path), false);
+    loop {
+        thread::sleep(CONTROL_PROBE);
+        if service.gate.is_closing() {
+            return;
+        }
+        let found = identity(path);
+        if found.is_some() && found == bound {
+            continue;
+        }
+        let dir = path.parent().unwrap_or(path);
+        let made = dir.parent().map_or(Ok(()), files::private_dir);
+        let made = made.and_then(|()| files::private_dir(dir)).and_then(|()| bind(path));
+        let (shown, failed) = (path.display(), made.is_err());
+        match made {
+            Ok(listener) => {
+                log::warn!("the control socket {shown} was removed: it is made again");
+                bound = identity(path);
+                replace(listener);
+            }
+            Err(e) if !told => log::warn!("the control socket {shown} cannot be made again: {e}"),
+            Err(_) => {}
+        }
+        told = failed;
+    }
+}
+
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let listener = socket::bind_unix(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    Some((meta.dev(), meta.ino()))
+}
