@@ -170,8 +170,8 @@ fn kill_during_the_start() {
         manager.systemctl(&args).assert_code(0);
         lease.wait_until_asked(DEADLINE).unwrap();
         let before = service.pid();
-        sys::kill(before, libc::SIGTERM).unwrap();
         let first = Pidfd::open(before).unwrap();
+        sys::kill(before, libc::SIGTERM).unwrap();
         assert!(first.wait(DEADLINE).unwrap());
         drop(lease);
         service.wait_for_return(before, 1);

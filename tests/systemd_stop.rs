@@ -201,9 +201,9 @@ fn restart_during_the_start() {
         manager.systemctl(&args).assert_code(0);
         lease.wait_until_asked(DEADLINE).unwrap();
         let before = service.pid();
+        let first = Pidfd::open(before).unwrap();
         let args = ["restart", "--no-block", UNIT];
         manager.systemctl(&args).assert_code(0);
-        let first = Pidfd::open(before).unwrap();
         assert!(first.wait(DEADLINE).unwrap());
         drop(lease);
         service.wait_for_return(before, 0);
