@@ -32,6 +32,13 @@ fn start_time_in(stat: &str) -> Option<u64> {
     fields.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// The user that a process acts as.
+pub fn uid(pid: Pid) -> Option<u32> {
+    let status = text(format!("/proc/{pid}/status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    ids.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// The process's name (at most 15 bytes, chosen by itself: escape before printing).
 pub fn name(pid: Pid) -> Option<String> {
     let comm = text(format!("/proc/{pid}/comm")).ok()?;
