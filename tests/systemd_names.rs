@@ -200,7 +200,8 @@ fn a_unit_of_the_machine_with_another_name_is_stopped_by_root_and_its_user_is_to
 fn a_lock_that_names_another_users_process_has_root_stop_nothing() {
     Sandbox::system().run(|manager| {
         let user = manager.user();
-        let service = "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n";
+        let service =
+            "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n";
         manager.write_unit("victim.service", service);
         manager.systemctl(&["enable", "--now", "victim.service"]).assert_code(0);
         let victim = manager.unit("victim.service");
@@ -209,7 +210,8 @@ fn a_lock_that_names_another_users_process_has_root_stop_nothing() {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         let start = stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap();
         let state = user.home().join(".local/state/hermes-gateway/mybot");
-        fs::write(state.join("state.lock"), format!("{{\"pid\":{pid},\"start\":{start}}}\n")).unwrap();
+        fs::write(state.join("state.lock"), format!("{{\"pid\":{pid},\"start\":{start}}}\n"))
+            .unwrap();
         for home in [manager.home(), user.home()] {
             let mut command = manager.command(&binary());
             command.args(["-p", "mybot", "stop"]).env("SUDO_USER", "tester").env("HOME", home);

@@ -2,7 +2,7 @@
 //! judging signals.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
@@ -33,7 +33,6 @@ use crate::session::hub::{Hub, Settings};
 use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
-use crate::sys::lock::try_hold;
 use crate::sys::{fs as files, proc, random, socket, trusted};
 use crate::text::escaped;
 use crate::threads::spawn;
@@ -69,10 +68,7 @@ pub fn start(
         }
     };
     let instance = Instance::take(&plan.name, &plan.dirs).inspect_err(|failure| {
-        // What another gateway holds is its own.
-        let state = &plan.dirs.state;
-        let held = || files::private_dir(state).and_then(|()| try_hold(&File::open(state)?));
-        if failure.exit != Exit::Unavailable && matches!(held(), Ok(true)) {
+        if failure.exit != Exit::Unavailable && files::private_dir(&plan.dirs.state).is_ok() {
             failed(None, failure);
         }
     })?;

@@ -1,7 +1,7 @@
 //! How earlier runs ended: a line of JSON each in `history.jsonl`, and `run.json` for the run that
 //! has not ended yet. A run that left `run.json` behind and no line had an unclean exit.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -16,6 +16,7 @@ use crate::dirs::Dirs;
 use crate::exit::Exit;
 use crate::limits::{KEPT_STOPS, MAX_HISTORY};
 use crate::sys::clock::Utc;
+use crate::sys::lock::try_hold;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc};
 use crate::text::quoted;
@@ -58,6 +59,8 @@ impl Run {
     /// Enters this run, after what the run before it left unsaid. Not durable before
     /// [`Run::settle`], which comes after READY=1. A full disk is no reason not to start.
     pub fn begin(&self, dirs: &Dirs) {
+        // Starts that fail, one after the other, never come to settle it.
+        let _ = prune(dirs, 2 * KEPT_STOPS);
         let path = dirs.run_record();
         let left = read(&path).and_then(|text| serde_json::from_slice(text.as_bytes()).ok());
         if let Some(line) = left.and_then(|left: Value| enter_silent(dirs, &left)) {
@@ -76,14 +79,19 @@ impl Run {
     pub fn settle(&self, dirs: &Dirs) -> io::Result<()> {
         files::sync(&dirs.run_record())?;
         files::if_there(files::sync(&dirs.history()))?;
-        let text = read(&dirs.history()).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().filter(|l| parse(l).is_some()).collect();
-        if lines.len() > KEPT_STOPS || lines.len() != text.lines().count() {
-            let kept = lines[lines.len().saturating_sub(KEPT_STOPS)..].join("\n") + "\n";
-            files::replace(&dirs.history(), kept.as_bytes(), 0o600)?;
-        }
-        Ok(())
+        prune(dirs, KEPT_STOPS)
     }
+}
+
+/// Keeps the last lines where there are more than `most`.
+fn prune(dirs: &Dirs, most: usize) -> io::Result<()> {
+    let text = read(&dirs.history()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().filter(|l| parse(l).is_some()).collect();
+    if lines.len() <= most && lines.len() == text.lines().count() {
+        return Ok(());
+    }
+    let kept = lines[lines.len().saturating_sub(KEPT_STOPS)..].join("\n") + "\n";
+    files::replace(&dirs.history(), kept.as_bytes(), 0o600)
 }
 
 /// Enters a run that left its record behind, unless it did say how it ended.
@@ -142,12 +150,20 @@ pub fn failure(run: Option<&Run>, verdict: &str, exit: Exit, why: &str) -> Strin
     line.to_string()
 }
 
-/// Writes a line about the end of this process, which had `begun` a run or not; with `sync` it is durable
-/// when this returns. After a kill it is the next start that syncs: the last answer of the service
-/// manager must not grow old.
-pub fn enter(dirs: &Dirs, begun: bool, line: &str, sync: bool) -> io::Result<()> {
+/// Writes a line about the end of this process; with `sync` it is durable when this returns. After a kill
+/// it is the next start that syncs: the last answer of the service manager must not grow old.
+pub fn enter(dirs: &Dirs, line: &str, sync: bool) -> io::Result<()> {
+    let run = parse(line).unwrap_or_default()["run"].take();
+    // Before its run has begun, a start may not have the lock: what another gateway holds is its own.
+    let state = if run.is_null() { Some(File::open(&dirs.state)?) } else { None };
+    if let Some(state) = &state
+        && !try_hold(state)?
+    {
+        return Ok(());
+    }
     let entered = append(&dirs.history(), line, sync);
-    if begun {
+    let left = read(&dirs.run_record()).and_then(|text| parse(&text));
+    if left.is_some_and(|left| !run.is_null() && left["id"] == run) {
         // Even without the line: no entry is better than one that calls it unclean. Not
         // synced: should the name come back after a power cut, the line has its id.
         let _ = fs::remove_file(dirs.run_record());
@@ -165,7 +181,7 @@ pub fn enter_failed_start(dirs: &Dirs, run: Option<&Run>, exit: Exit, why: &str)
     if stops(dirs).is_ok_and(|stops| stops.last().is_some_and(same)) {
         return if run.is_some() { fs::remove_file(dirs.run_record()) } else { Ok(()) };
     }
-    enter(dirs, run.is_some(), &line, false)
+    enter(dirs, &line, false)
 }
 
 /// The stops that are on record, oldest first, at most `KEPT_STOPS`. What is no record is passed over.
@@ -270,7 +286,7 @@ mod tests {
             in_flight: 2,
             cut: 1,
         };
-        enter(dirs, true, &line(Some(run), caught, &found, &ending), true).unwrap();
+        enter(dirs, &line(Some(run), caught, &found, &ending), true).unwrap();
     }
 
     #[test]
@@ -301,6 +317,31 @@ mod tests {
         fs::write(dirs.history(), lines).unwrap();
         let numbers: Vec<Value> = stops(&dirs).unwrap().iter().map(|s| s["n"].clone()).collect();
         assert_eq!(numbers, [1, 3, 4, 5]);
+    }
+
+    #[test]
+    fn an_end_takes_away_only_its_own_runs_record() {
+        let root = TempDir::new("history");
+        let dirs = dirs(&root);
+        let run = begin(&dirs);
+        enter_failed_start(&dirs, Some(&run), Exit::Config, "wrong").unwrap();
+        assert!(!dirs.run_record().exists());
+        // The lock was given back, and another gateway has begun since.
+        fs::write(dirs.run_record(), r#"{"id":"x/1/2"}"#).unwrap();
+        end(&run, &dirs);
+        assert!(dirs.run_record().exists());
+    }
+
+    #[test]
+    fn starts_that_fail_for_ever_fill_no_disk() {
+        let root = TempDir::new("history");
+        let dirs = dirs(&root);
+        for n in 0..3 * KEPT_STOPS {
+            let why = format!("the port is taken by pid {n}");
+            enter_failed_start(&dirs, Some(&begin(&dirs)), Exit::Unavailable, &why).unwrap();
+        }
+        let lines = fs::read_to_string(dirs.history()).unwrap().lines().count();
+        assert!(lines <= 2 * KEPT_STOPS + 1, "{lines}");
     }
 
     #[test]
