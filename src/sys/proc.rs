@@ -39,6 +39,14 @@ pub fn uid(pid: Pid) -> Option<u32> {
     ids.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// The leader of our session, where that has a terminal.
+pub fn terminal_leader() -> Option<i32> {
+    let stat = text(format!("/proc/{}/stat", Pid::own())).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(3);
+    let (leader, terminal) = (fields.next()?, fields.next()?);
+    leader.parse().ok().filter(|_| terminal != "0")
+}
+
 /// The process's name (at most 15 bytes, chosen by itself: escape before printing).
 pub fn name(pid: Pid) -> Option<String> {
     let comm = text(format!("/proc/{pid}/comm")).ok()?;
