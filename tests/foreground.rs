@@ -340,6 +340,23 @@ fn a_stop_before_it_is_ready() {
     }
 }
 
+/// Whether there is one decides what an empty configuration means.
+#[test]
+fn a_stop_while_the_disk_with_its_unit_hangs() {
+    let home = Home::new();
+    let hangs = home.path().join("hangs");
+    fs::write(&hangs, "").unwrap();
+    let unit = home.path().join("c/systemd/user/hermes-gateway.service");
+    let on = unit.to_str().unwrap();
+    let fault = Fault { call: "statx", error: HANG, when: When::While(&hangs), on };
+    let process = fault.into(home.launch(), &home).spawn();
+    let tasks = || fs::read_dir(format!("/proc/{}/task", process.pid())).unwrap().flatten();
+    let names = || tasks().filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+    eventually("it starts", || names().any(|name| name.trim() == "start").then_some(()));
+    process.signal(libc::SIGTERM);
+    assert_eq!(process.wait_for_exit(DEADLINE), 143);
+}
+
 #[test]
 fn a_kill_at_every_moment_of_a_start_ends_with_143() {
     let home = Home::new();

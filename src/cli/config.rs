@@ -44,6 +44,7 @@ pub fn plan(context: &Context) -> Plan {
         name,
         dirs,
         sources: context.sources(),
+        demanded: Arc::new(|| false),
         had_file: Arc::default(),
         children,
         ephemeral: false,

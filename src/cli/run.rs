@@ -14,7 +14,8 @@ use crate::systemd::{Scope, cgroup};
 
 /// Runs until it is stopped. `ephemeral`: messages are kept in memory only.
 pub fn run(context: Context, signals: Signals, ephemeral: bool) -> Exit {
-    let sources = context.sources();
+    let (sources, asked) = (context.named_sources(), context.clone());
+    let demanded = Arc::new(move || asked.demands_file());
     let Context { name, base, mut dirs, children, .. } = context;
     if is_system_service() {
         // The user's runtime directory goes when that user logs out; the machine's service stays.
@@ -24,7 +25,8 @@ pub fn run(context: Context, signals: Signals, ephemeral: bool) -> Exit {
         // Where that fails too, the start says what is wrong with the state directory.
         dirs = base.without_state(&name).unwrap_or(dirs);
     }
-    let plan = Plan { name, dirs, sources, had_file: Arc::default(), children, ephemeral };
+    let plan =
+        Plan { name, dirs, sources, demanded, had_file: Arc::default(), children, ephemeral };
     gateway::run(plan, signals)
 }
 

@@ -228,7 +228,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run, place: &Place) {
 /// for; changes nothing.
 pub fn check(plan: &Plan) -> Result<Loaded, Failure> {
     let mut sources = plan.sources.clone();
-    sources.demanded |= plan.had_file.load(Ordering::SeqCst);
+    sources.demanded |= plan.had_file.load(Ordering::SeqCst) || (plan.demanded)();
     let loaded = config::load(&sources).and_then(Loaded::with_secrets)?;
     plan.had_file.fetch_or(loaded.from_file, Ordering::SeqCst);
     let named = loaded.config.http.key_file.as_deref();
