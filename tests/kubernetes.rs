@@ -259,7 +259,7 @@ fn live(places: Places, first: bool) {
     let pod = Pod::make(places, first, CONFIG);
     let gateway = pod.start();
     assert_eq!(gateway.status()["state"], "serving");
-    assert_eq!(gateway.turn("one"), "one after 0\n");
+    assert_eq!(gateway.turn("one"), "one after 0");
 
     // One after the other: each at the first try.
     for _ in 0..CLIENTS {
@@ -275,16 +275,16 @@ fn live(places: Places, first: bool) {
             });
         }
     });
-    assert_eq!(gateway.turn("two"), "two after 2\n");
+    assert_eq!(gateway.turn("two"), "two after 2");
     gateway.terminate();
 
     let gateway = pod.start();
-    assert_eq!(gateway.turn("three"), "three after 4\n");
+    assert_eq!(gateway.turn("three"), "three after 4");
 
     // A new version of the ConfigMap.
     pod.apply("2026_11_29", &CONFIG.replace(" after ", " behind "));
     gateway.exec(&["reload"]).assert_code(0);
-    assert_eq!(gateway.turn("four"), "four behind 6\n");
+    assert_eq!(gateway.turn("four"), "four behind 6");
     gateway.terminate();
     pod.start().terminate();
 }
