@@ -138,7 +138,7 @@ impl Pod {
         // An emptyDir each for state and run; a ConfigMap, and Secrets.
         bind(&volume("state", 0o2777), places.state, false);
         bind(&volume("runtime", 0o2777), "/runtime", false);
-        let (map, secrets) = (volume("config", 0o2755), volume("secrets", 0o3777));
+        let (map, secrets) = (volume("config", 0o2777), volume("secrets", 0o3777));
         project(&map, "2026_11_28", 0o644, &[("default.toml", config)]);
         bind(&map, places.config, true);
         project(&secrets, "2026_11_28", 0o440, &[("alice.key", KEY)]);
