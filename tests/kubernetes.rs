@@ -259,6 +259,13 @@ fn live(places: Places, first: bool) {
     let pod = Pod::make(places, first, CONFIG);
     let gateway = pod.start();
     assert_eq!(gateway.status()["state"], "running");
+    // The limit on descriptors is told wherever somebody may look for it.
+    let [status, config] = ["status", "config"].map(|command| gateway.exec(&[command]).stdout);
+    for (place, text) in [("log", gateway.process.stderr()), ("status", status), ("config", config)]
+    {
+        let told = text.lines().any(|line| line.contains("64") && line.contains("descriptors"));
+        assert!(told, "not a word about 64 descriptors in {place}:\n{text}");
+    }
     assert_eq!(gateway.turn("one"), "one after 0");
 
     // One after the other: each at the first try.
