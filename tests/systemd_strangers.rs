@@ -84,14 +84,14 @@ impl<'a> Bot<'a> {
                 manager.gateway(&["-p", NAME, "install", "--now"]).assert_code(0);
             }
         }
-        manager.unit(&unit).wait_for_journal("serves on");
+        let pid = manager.unit(&unit).main_pid();
+        manager.unit(&unit).wait_for_journal(&format!("[{pid}]: gateway {NAME} serves on"));
         if matches!(stranger, Removed | RemovedAndReloaded | OwnRemoved) {
             fs::remove_file(manager.unit_dir().join(&unit)).unwrap();
         }
         if matches!(stranger, RemovedAndReloaded | OwnRemoved) {
             manager.systemctl(&["daemon-reload"]).assert_code(0);
         }
-        let pid = manager.unit(&unit).main_pid();
         Bot { manager, stranger, unit, pid }
     }
 
