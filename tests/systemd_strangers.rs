@@ -6,8 +6,10 @@ mod util;
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use util::{Manager, Outcome, Sandbox, binary, eventually};
+use util::sys::{self, Pidfd};
+use util::{Manager, Outcome, Process, Sandbox, binary, eventually};
 
 const NAME: &str = "mybot";
 
@@ -243,5 +245,55 @@ fn a_system_unit_of_another_name_is_stopped_by_root_and_by_nobody_else() {
         let outcome = util::Process::spawn(&mut command).finish(util::DEADLINE).assert_code(0);
         unit.assert(&[("ActiveState", "inactive"), ("Result", "success"), ("NRestarts", "0")]);
         assert!(outcome.stdout.contains("stopped"), "{}", outcome.stdout);
+    });
+}
+
+/// Starts the gateway as a child of a shell by `systemd-run` with these options; the shell has another
+/// child and outlives the gateway. Returns both pids, the gateway's first.
+#[track_caller]
+fn start_as_a_child(manager: &Manager, options: &[&str]) -> (Process, [i32; 2]) {
+    let config = manager.home().join(format!(".config/hermes-gateway/{NAME}.toml"));
+    manager.write(&config, "[http]\nlisten = \"127.0.0.1:0\"\n");
+    let pids = manager.home().join("pids");
+    let script = format!(
+        "{} -p {NAME} run & gateway=$!; sleep 1000 & echo $gateway $! > {1}.new
+        mv {1}.new {1}; wait $gateway; wait",
+        binary().display(),
+        pids.display()
+    );
+    let mut command = manager.command("systemd-run".as_ref());
+    command.args(["--user", "--quiet"]).args(options).args(["sh", "-c", &script]);
+    let shell = Process::spawn(&mut command);
+    let both = eventually("the pids", || {
+        let text = fs::read_to_string(&pids).ok()?;
+        let mut both = text.split_whitespace().map(|pid| pid.parse::<i32>().unwrap());
+        Some([both.next()?, both.next()?])
+    });
+    fs::remove_file(&pids).unwrap();
+    let runs = || manager.gateway(&["-p", NAME, "status"]).code() == 0;
+    eventually("the gateway runs", || runs().then_some(()));
+    (shell, both)
+}
+
+#[test]
+fn stop_of_a_gateway_that_is_a_mere_child_leaves_the_rest_of_its_unit_alone() {
+    Sandbox::user().run(|manager| {
+        // A terminal's scope, and the service of a supervisor.
+        for options in [&["--scope", "--unit=term"][..], &["--unit=supervisor"]] {
+            let (_shell, [gateway, other]) = start_as_a_child(manager, options);
+            let process = Pidfd::open(gateway).unwrap();
+            let outcome = manager.gateway(&["-p", NAME, "stop"]).assert_code(0);
+            assert!(outcome.stdout.contains("has stopped"), "{options:?}: {outcome:?}");
+            assert!(process.wait(Duration::ZERO).unwrap(), "{options:?}: {outcome:?}");
+            sys::kill(other, 0).expect("the other process must live");
+            let unit = if options.len() > 1 { "term.scope" } else { "supervisor.service" };
+            manager.unit(unit).assert(&[("ActiveState", "active")]);
+            let history = ".local/state/hermes-gateway/mybot/history.jsonl";
+            let text = fs::read_to_string(manager.home().join(history)).unwrap();
+            let last: serde_json::Value =
+                serde_json::from_str(text.lines().last().unwrap()).unwrap();
+            assert_eq!((&last["verdict"], &last["exit"]), (&"planned".into(), &0.into()), "{last}");
+            manager.systemctl(&["stop", unit]).assert_code(0);
+        }
     });
 }
