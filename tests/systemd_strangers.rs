@@ -242,7 +242,7 @@ fn a_system_unit_of_another_name_is_stopped_by_root_and_by_nobody_else() {
         // With sudo, in the user's HOME, it is stopped or said why not.
         let mut command = std::process::Command::new(binary());
         command.args(["-p", NAME, "stop"]).env("HOME", user.home()).env("SUDO_UID", "4242");
-        let outcome = util::Process::spawn(&mut command).finish(util::DEADLINE).assert_code(0);
+        let outcome = Process::spawn(&mut command).finish(util::DEADLINE).assert_code(0);
         unit.assert(&[("ActiveState", "inactive"), ("Result", "success"), ("NRestarts", "0")]);
         assert!(outcome.stdout.contains("stopped"), "{}", outcome.stdout);
     });
