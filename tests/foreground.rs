@@ -340,6 +340,33 @@ fn a_stop_before_it_is_ready() {
     }
 }
 
+/// In a control group that names no unit the managers are asked which one is ours.
+#[test]
+fn a_kill_while_no_manager_answers_is_called_a_guess() {
+    let home = Home::new();
+    let bin = home.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    fs::write(bin.join("systemctl"), "#!/bin/sh\nexec sleep 60\n").unwrap();
+    fs::set_permissions(bin.join("systemctl"), Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let hidden = ["unshare", "--map-root-user", "--cgroup", "--"];
+    if !std::process::Command::new("unshare")
+        .args(&hidden[1..])
+        .arg("true")
+        .status()
+        .unwrap()
+        .success()
+    {
+        return util::report("SKIPPED: no control group namespace can be made here");
+    }
+    let launch = home.launch().env("PATH", &path).env("INVOCATION_ID", "x");
+    let process = launch.through(&hidden).start();
+    process.signal(libc::SIGTERM);
+    assert_eq!(process.wait_for_exit(DEADLINE), 143);
+    let stop = last_stop(&home);
+    assert!(stop["reason"].as_str().unwrap().starts_with("a guess: "), "{stop}");
+}
+
 /// Whether there is one decides what an empty configuration means.
 #[test]
 fn a_stop_while_the_disk_with_its_unit_hangs() {
