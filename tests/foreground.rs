@@ -397,7 +397,7 @@ fn a_kill_at_every_moment_of_a_start_ends_with_143() {
     // None of them is in the way of the next, nor taken for one that a SIGKILL ended.
     home.start();
     let history = fs::read_to_string(home.state_dir().join("history.jsonl")).unwrap();
-    assert!(!history.contains("without a word"), "{history}");
+    assert!(!history.contains("unclean exit"), "{history}");
 }
 
 #[test]

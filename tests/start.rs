@@ -194,8 +194,8 @@ fn a_start_that_fails_is_recorded_as_one_with_its_exit_status_and_reason() {
     fs::remove_file(home.runtime_dir()).unwrap();
     home.configure("");
     let gateway = home.start();
-    assert!(!history(&home).contains("without a word"), "{}", history(&home));
-    assert!(!gateway.stderr().contains("without a word"));
+    assert!(!history(&home).contains("unclean exit"), "{}", history(&home));
+    assert!(!gateway.stderr().contains("unclean exit"));
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn a_start_that_is_stopped_leaves_no_unclean_exit_behind() {
         process.wait_for_exit(DEADLINE);
         drop(lease);
         home.start();
-        assert!(!history(&home).contains("without a word"), "{}", history(&home));
+        assert!(!history(&home).contains("unclean exit"), "{}", history(&home));
     }
 }
 

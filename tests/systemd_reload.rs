@@ -35,7 +35,7 @@ fn a_refused_reload_fails_and_is_said_until_the_next_good_one() {
         assert_ne!(manager.systemctl(&["reload", UNIT]).code(), 0);
         assert_eq!(service.status()["agent"], "command");
 
-        service.configure("");
+        service.configure("[agent]\nkind = \"echo\"\n");
         service.systemctl("reload");
         let status = manager.gateway(&["status"]).assert_code(0).stdout;
         assert!(!status.contains("refused"), "{status}");
@@ -139,8 +139,8 @@ fn starts_that_fail_are_failed_starts_with_their_exit_status_and_reason() {
         manager.systemctl(&["reset-failed", UNIT]);
         service.systemctl("start");
         let history = manager.gateway(&["history"]).assert_code(0).stdout;
-        assert!(!history.contains("without a word"), "{history}");
-        assert!(!service.unit().journal().contains("without a word"));
+        assert!(!history.contains("unclean exit"), "{history}");
+        assert!(!service.unit().journal().contains("unclean exit"));
     });
 }
 
