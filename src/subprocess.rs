@@ -22,7 +22,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::limits::REAP_PATIENCE;
@@ -32,6 +32,7 @@ use crate::sys::poll::{Interest, poll};
 use crate::sys::proc;
 use crate::sys::process::{self, Pid, PidFd, Signal, Status};
 use crate::sys::spawn::{self, Manner, Place};
+use crate::threads::lock;
 use tree::{Run, Tree};
 
 /// Where a child's number is: 0 until it has one.
@@ -215,10 +216,6 @@ impl Children {
     fn forget(&self, slot: &Slot) {
         lock(&self.known).retain(|known| !Arc::ptr_eq(known, slot));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A child of ours that is not reaped yet, and our ends of its pipes, which do not block, until they

@@ -9,8 +9,8 @@ mod request;
 use std::cell::RefCell;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -28,6 +28,7 @@ use crate::subprocess::environment;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::is_shortage;
 use crate::text::{escaped, quoted};
+use crate::threads::lock;
 
 /// What is kept of the server between turns.
 #[derive(Debug, Default)]
@@ -323,8 +324,4 @@ impl Memory {
     pub fn rest(&self) {
         lock(&self.idle).retain(|(since, _)| since.elapsed() < UPSTREAM_IDLE);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

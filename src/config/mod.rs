@@ -26,6 +26,7 @@ mod url;
 mod value;
 mod warnings;
 
+pub use choice::Choice;
 pub use error::ConfigError;
 pub use key::{ClientKey, OWNER, Role};
 pub use load::{Loaded, Sources, fix, load};

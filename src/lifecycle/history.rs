@@ -18,7 +18,6 @@ use crate::limits::{KEPT_STOPS, MAX_HISTORY};
 use crate::sys::clock::Utc;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc};
-use crate::text::quoted;
 
 /// The run that this process is.
 #[derive(Debug)]
@@ -102,33 +101,27 @@ fn enter_silent(dirs: &Dirs, left: &Value) -> Option<Value> {
 
 /// How this process ends, as a line. `run` is `None` when it ends before it was ready.
 pub fn line(run: Option<&Run>, caught: Caught, found: &Finding, ending: &Ending) -> String {
-    let text = |value: Option<&String>| value.map_or_else(|| "null".to_owned(), |v| quoted(v));
     let reason = match &ending.note {
         Some(note) => format!("{}; {note}", found.verdict.reason),
         None => found.verdict.reason.to_string(),
     };
-    format!(
-        r#"{{"time":"{}","started":{},"run":{},"pid":{},"signal":"{}","sender":{{"pid":{},"uid":{},"name":{}}},"verdict":"{}","reason":{},"exit":{},"drain_ms":{},"in_flight":{},"cut":{}}}"#,
-        Utc::new(SystemTime::now()).rfc3339(),
-        text(run.map(|run| &run.started)),
-        text(run.map(|run| &run.id)),
-        Pid::own(),
-        caught.kind.name(),
-        caught.pid,
-        caught.uid,
-        quoted(&found.sender),
-        found.verdict.word(),
-        quoted(&reason),
-        ending.exit.code(),
-        ending.drain.as_secs() * 1000 + u64::from(ending.drain.subsec_millis()),
-        ending.in_flight,
-        ending.cut
-    )
+    let mut line = entry(run, found.verdict.word(), &reason, Some(ending.exit));
+    line["signal"] = caught.kind.name().into();
+    line["sender"] = json!({ "pid": caught.pid, "uid": caught.uid, "name": found.sender });
+    line["drain_ms"] = u64::try_from(ending.drain.as_millis()).unwrap_or(u64::MAX).into();
+    line["in_flight"] = ending.in_flight.into();
+    line["cut"] = ending.cut.into();
+    line.to_string()
 }
 
 /// That this process ends by itself, and why, as a line. `verdict`: whether it ran, or failed to start.
 pub fn failure(run: Option<&Run>, verdict: &str, exit: Exit, why: &str) -> String {
-    let line = json!({
+    entry(run, verdict, &why.replace('\n', "; "), Some(exit)).to_string()
+}
+
+/// What all entries have. `exit`: `None` for a run whose end nobody saw.
+fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>) -> Value {
+    json!({
         "time": Utc::new(SystemTime::now()).rfc3339(),
         "started": run.map(|run| &run.started),
         "run": run.map(|run| &run.id),
@@ -136,10 +129,9 @@ pub fn failure(run: Option<&Run>, verdict: &str, exit: Exit, why: &str) -> Strin
         "signal": null,
         "sender": null,
         "verdict": verdict,
-        "reason": why.replace('\n', "; "),
-        "exit": exit.code(),
-    });
-    line.to_string()
+        "reason": reason,
+        "exit": exit.map(Exit::code),
+    })
 }
 
 /// Writes a line about the end of this process, which had `begun` a run or not; with `sync` it is durable
@@ -192,18 +184,12 @@ fn without_a_word(left: &Value) -> Value {
     } else {
         "it was killed (SIGKILL, the OOM killer, a watchdog) or crashed"
     };
-    json!({
-        "time": Utc::new(SystemTime::now()).rfc3339(),
-        "started": left["started"],
-        "run": left["id"],
-        "pid": left["pid"],
-        "signal": null,
-        "sender": null,
-        "verdict": "unclean exit",
-        "reason": cause,
-        "exit": null,
-        "rebooted": rebooted,
-    })
+    let mut line = entry(None, "unclean exit", cause, None);
+    for (key, of) in [("started", "started"), ("run", "id"), ("pid", "pid")] {
+        line[key] = left[of].clone();
+    }
+    line["rebooted"] = rebooted.into();
+    line
 }
 
 fn append(path: &Path, line: &str, sync: bool) -> io::Result<()> {

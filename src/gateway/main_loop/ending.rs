@@ -26,7 +26,7 @@ use crate::sys::poll::{Interest, poll};
 use crate::sys::process::exit_at_once;
 use crate::systemd::waiting;
 use crate::text::escaped;
-use crate::threads::{spawn, spawn_with_retry};
+use crate::threads::{lock, spawn, spawn_with_retry};
 
 /// The stop that is going on.
 pub(super) struct Stop {
@@ -75,7 +75,7 @@ impl Main {
         }
         log::info!("Shutdown context: {} reason=\"{}\"", finding.context, finding.verdict.reason);
         if let (Some(started), Some(limit)) = (&self.started, finding.stop_timeout) {
-            started.service.set_stop_timeout(limit);
+            *lock(&started.service.stop_timeout) = Some(limit);
         }
     }
 
