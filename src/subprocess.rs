@@ -15,7 +15,7 @@ mod tree;
 pub use converse::{Answer, How, Order, Taken, capture, converse, feed, read_now, take};
 pub use environment::environment;
 pub use executable::{explained, why_not_executable};
-pub use program::{Program, find_on, find_program};
+pub use program::{Environment, Program, find_on, find_program, is_for_us_alone};
 pub use tree::Leftovers;
 
 use std::fs::File;
@@ -165,13 +165,9 @@ impl Children {
         Ok(child)
     }
 
-    /// Reaps what was handed to us and has ended. Children of our own are left to who waits for them.
-    pub fn reap_orphans(&self) {
-        self.orphans();
-    }
-
-    /// What was handed to us and lives; what has ended of it is reaped.
-    fn orphans(&self) -> Vec<Pid> {
+    /// Reaps what was handed to us and has ended, and returns what of it lives. Children of our own are
+    /// left to who waits for them.
+    pub fn reap_orphans(&self) -> Vec<Pid> {
         let _one = lock(&self.reaping);
         let mut all = proc::children_of_main_thread();
         all.retain(|pid| {
@@ -197,14 +193,14 @@ impl Children {
             let killed = pids.inspect(|pid| drop(process::signal_group(*pid, Signal::Kill)));
             let killed: Vec<Pid> = killed.collect();
             drop(known);
-            [killed, all.orphans()].concat()
+            [killed, all.reap_orphans()].concat()
         });
     }
 
     fn end_tree(self: &Arc<Self>, tree: Option<Tree>) {
         if let Some(tree) = tree {
             let all = Arc::clone(self);
-            tree.end(move || all.orphans());
+            tree.end(move || all.reap_orphans());
         }
     }
 

@@ -13,12 +13,11 @@ pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a thread does.
+pub type Work = Box<dyn FnOnce() + Send>;
+
 /// Starts a thread with a stack of this many bytes.
-pub fn spawn(
-    name: &str,
-    stack: usize,
-    work: Box<dyn FnOnce() + Send>,
-) -> io::Result<JoinHandle<()>> {
+pub fn spawn(name: &str, stack: usize, work: Work) -> io::Result<JoinHandle<()>> {
     Builder::new().name(name.to_owned()).stack_size(stack).spawn(work)
 }
 
@@ -26,7 +25,7 @@ pub fn spawn(
 pub fn spawn_with_retry(
     name: &str,
     stack: usize,
-    work: Box<dyn FnOnce() + Send>,
+    work: Work,
     patience: Duration,
 ) -> io::Result<JoinHandle<()>> {
     // One that cannot be started drops what it was given.

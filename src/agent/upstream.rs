@@ -227,11 +227,9 @@ impl<'a> Asking<'a> {
             match &error {
                 Error::Io(e) if is_shortage(e) => return trouble(&words, Some(e)),
                 Error::Io(_) | Error::CutShort if !heard && left > 0 => {}
-                Error::Io(_)
-                | Error::CutShort
-                | Error::TimedOut
-                | Error::Malformed(_)
-                | Error::TooLarge => return trouble(&words, None),
+                Error::Io(_) | Error::CutShort | Error::TimedOut | Error::Refused(_) => {
+                    return trouble(&words, None);
+                }
             }
             left -= 1;
             // It ends early where the turn does, which the next try finds out.

@@ -212,7 +212,7 @@ impl Main {
                 self.event(Event::Signal);
             }
             Kind::Reload => self.reload(),
-            Kind::Child => self.plan.children.reap_orphans(),
+            Kind::Child => drop(self.plan.children.reap_orphans()),
         }
     }
 

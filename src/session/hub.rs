@@ -301,13 +301,7 @@ impl Hub {
     }
 
     /// Records that a message has failed for good.
-    pub(super) fn fail(
-        &self,
-        state: &mut State,
-        id: Id,
-        n: u32,
-        error: String,
-    ) -> Result<(), Refused> {
+    fn fail(&self, state: &mut State, id: Id, n: u32, error: String) -> Result<(), Refused> {
         let record = Record::step(id, n, self.stamp(), Step::Failed(error, None));
         self.write(state, &record, Purpose::Completion)?;
         self.over(state, id);

@@ -19,7 +19,7 @@ use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_PAUSE, WORKER_STACK};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::is_shortage;
-use crate::threads::{self, lock};
+use crate::threads::{self, Work, lock};
 
 impl Hub {
     /// Gives each of these turns a worker. One for which there is no thread keeps its attempt and its
@@ -59,7 +59,7 @@ impl Hub {
     }
 
     /// Starts a thread for a turn, for deliveries or the keeper; false where the system has none.
-    pub(super) fn spawn_worker(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> bool {
+    pub(super) fn spawn_worker(&self, name: &str, work: Work) -> bool {
         let spawned = threads::spawn(name, WORKER_STACK, work);
         if let Err(e) = &spawned {
             let why = format!("no thread for a {name}: {e}");
