@@ -71,8 +71,11 @@ pub fn start(
     let instance = Instance::take(&plan.name, &plan.dirs).inspect_err(|failure| {
         // What another gateway holds is its own.
         let state = &plan.dirs.state;
-        let held = || files::private_dir(state).and_then(|()| try_hold(&File::open(state)?));
-        if failure.exit != Exit::Unavailable && matches!(held(), Ok(true)) {
+        let dir = || files::private_dir(state).and_then(|()| File::open(state));
+        if failure.exit != Exit::Unavailable
+            && let Ok(dir) = dir()
+            && let Ok(true) = try_hold(&dir)
+        {
             failed(None, failure);
         }
     })?;

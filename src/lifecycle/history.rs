@@ -75,14 +75,19 @@ impl Run {
     pub fn settle(&self, dirs: &Dirs) -> io::Result<()> {
         files::sync(&dirs.run_record())?;
         files::if_there(files::sync(&dirs.history()))?;
-        let text = read(&dirs.history()).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().filter(|l| parse(l).is_some()).collect();
-        if lines.len() > KEPT_STOPS || lines.len() != text.lines().count() {
-            let kept = lines[lines.len().saturating_sub(KEPT_STOPS)..].join("\n") + "\n";
-            files::replace(&dirs.history(), kept.as_bytes(), 0o600)?;
-        }
-        Ok(())
+        prune(dirs, KEPT_STOPS)
     }
+}
+
+/// Leaves `KEPT_STOPS` lines of a history that has more than `most`, or what is none.
+fn prune(dirs: &Dirs, most: usize) -> io::Result<()> {
+    let text = read(&dirs.history()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().filter(|l| parse(l).is_some()).collect();
+    if lines.len() > most || lines.len() != text.lines().count() {
+        let kept = lines[lines.len().saturating_sub(KEPT_STOPS)..].join("\n") + "\n";
+        files::replace(&dirs.history(), kept.as_bytes(), 0o600)?;
+    }
+    Ok(())
 }
 
 /// Enters a run that left its record behind, unless it did say how it ended.
@@ -157,7 +162,9 @@ pub fn enter_failed_start(dirs: &Dirs, run: Option<&Run>, exit: Exit, why: &str)
     if stops(dirs).is_ok_and(|stops| stops.last().is_some_and(same)) {
         return if run.is_some() { fs::remove_file(dirs.run_record()) } else { Ok(()) };
     }
-    enter(dirs, run.is_some(), &line, false)
+    enter(dirs, run.is_some(), &line, false)?;
+    // Starts that fail for one reason after another may do so for months, and no good one prunes.
+    prune(dirs, 2 * KEPT_STOPS)
 }
 
 /// The stops that are on record, oldest first, at most `KEPT_STOPS`. What is no record is passed over.
@@ -319,6 +326,19 @@ mod tests {
         end(&run, &dirs);
         fs::write(dirs.run_record(), left).unwrap();
         assert_eq!(begin(&dirs).silent.get(), None);
+    }
+
+    #[test]
+    fn starts_that_fail_for_changing_reasons_do_not_fill_the_disk() {
+        let root = TempDir::new("history");
+        let dirs = dirs(&root);
+        for n in 0..2 * KEPT_STOPS + 2 {
+            enter_failed_start(&dirs, None, Exit::Failed, &format!("reason {n}")).unwrap();
+        }
+        let text = fs::read_to_string(dirs.history()).unwrap();
+        assert_eq!(text.lines().count(), KEPT_STOPS + 1);
+        let last = stops(&dirs).unwrap().pop().unwrap();
+        assert_eq!(last["reason"], format!("reason {}", 2 * KEPT_STOPS + 1));
     }
 
     #[test]
