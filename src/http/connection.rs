@@ -260,7 +260,7 @@ impl Connection {
         let mut pace = Pace::default();
         self.wire.write(&self.out, &mut pace)?;
         let silent = request.method == Method::Head;
-        Ok(Stream::new(self, pace, end, silent, persist))
+        Ok(Stream { connection: self, pace, end, silent, persist, finished: false })
     }
 
     /// Whether another request may follow, in the words of the Connection field.
