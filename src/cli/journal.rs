@@ -16,6 +16,7 @@ use crate::lifecycle::instance::Instance;
 use crate::limits::{CONTROL_PATIENCE, MAX_JOURNAL_ROWS};
 use crate::session::book::{Book, Entry};
 use crate::session::hub::{Hub, Settings};
+use crate::session::id::Id;
 use crate::session::life::{Delivery, Turn};
 use crate::session::message::rfc3339;
 use crate::session::time::System;
@@ -103,26 +104,23 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
             matches!(entry.delivery_state(), None | Some(Delivery::Delivered | Delivery::Dropped));
         !entry.turn.is_over() || !sent
     };
-    let mut rows = Vec::new();
-    for (id, entry) in book.entries().filter(|(_, entry)| open(entry)).take(MAX_JOURNAL_ROWS) {
-        if rows.is_empty() {
-            let head = ["message", "session", "turn", "accepted (UTC)", "delivery"];
-            rows.push(head.map(str::to_owned).to_vec());
-        }
+    let row = |(id, entry): (Id, &Entry)| {
         let session = entry.who.session.as_deref().unwrap_or("-");
         let delivery = entry.delivery.as_ref().map(|outgoing| {
             let state = outgoing.state.map_or("later", Delivery::word);
             format!("{} {state}", outgoing.target)
         });
-        rows.push(vec![
+        [
             id.to_string(),
             escaped(session, false),
             entry.turn.word().to_owned(),
             moment::shown(&rfc3339(entry.at)).trim_end_matches(" UTC").to_owned(),
             escaped(&delivery.unwrap_or_default(), false),
-        ]);
-    }
-    text += &table(&rows);
+        ]
+    };
+    let rows = book.entries().filter(|(_, entry)| open(entry)).take(MAX_JOURNAL_ROWS).map(row);
+    let titles = ["message", "session", "turn", "accepted (UTC)", "delivery"];
+    text += &table(titles, rows.collect());
     text += &failures(context, &book)?;
     say_wrapped(&text, 4)
 }
