@@ -17,6 +17,9 @@ use crate::systemd::unit::{Origin, inspect};
 use crate::text::escaped;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// What the report has as the gateway answered it; null without an answer.
+const ANSWERED: &str = "uptime_seconds listen stop_timeout_seconds version agent sessions turns \
+    waiting limits degraded warnings reload_error journal";
 /// Where values begin: behind a label of at most nine letters and two spaces.
 const INDENT: usize = 11;
 
@@ -48,38 +51,25 @@ fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Origin)> {
 pub fn to_json(report: &Report) -> Value {
     let unit = report.unit.as_ref();
     let facts = unit.and_then(|unit| unit.facts.as_ref().ok()?.as_ref());
-    let answer = &report.answer;
     let mut value = json!({
         "name": report.name,
         "state": report.state.word(),
         "pid": report.pid,
         "since": report.since,
-        "uptime_seconds": answer["uptime_seconds"],
-        "listen": answer["listen"],
         "unit": unit.map(|unit| &unit.name),
         "unit_scope": unit.map(|unit| unit.scope.as_str()),
         "unit_path": unit.and_then(|unit| unit.path.as_ref()),
         "unit_current": unit.and_then(|unit| unit.current).map(|(current, _)| current),
         "unit_state": facts.map(|facts| &facts.active),
-        "stop_timeout_seconds": answer["stop_timeout_seconds"],
         "unit_restarts": facts.map(|facts| facts.restarts),
-        "version": answer["version"],
-        "agent": answer["agent"],
-        "sessions": answer["sessions"],
-        "turns": answer["turns"],
-        "waiting": answer["waiting"],
-        "limits": answer["limits"],
-        "degraded": answer["degraded"],
-        "warnings": answer["warnings"],
-        "reload_error": answer["reload_error"],
-        "journal": answer["journal"],
         "last_stop": report.last_stop,
         "note": report.note,
     });
-    if answer["version"] != VERSION
-        && let Some(object) = value.as_object_mut()
-    {
-        object.insert("client_version".to_owned(), VERSION.into());
+    for key in ANSWERED.split(' ') {
+        value[key] = report.answer[key].clone();
+    }
+    if value["version"] != VERSION {
+        value["client_version"] = VERSION.into();
     }
     value
 }
