@@ -108,7 +108,7 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
     let dirs = base.gateway(&name);
     let context = Context { name, base, dirs, config, set, children: Children::new() };
     match (command, signals) {
-        (Command::Run(ephemeral), Some(signals)) => Ok(run::run(context, signals, ephemeral)),
+        (Command::Run(ephemeral), Some(signals)) => Ok(run::run(&context, signals, ephemeral)),
         (Command::Config(check), _) => config::show(&context, check),
         (Command::Install(options), _) => install::install(&context, &options),
         (Command::Uninstall(system), _) => uninstall::uninstall(&context, system),
@@ -119,12 +119,8 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
         (Command::Status { json, system }, _) => status::show(&context, json, system),
         (Command::List(json), _) => list::show(&context, json),
         (Command::Logs(system, which), _) => logs::logs(&context, system, which),
-        (Command::Send { session, text, sending: None }, _) => {
-            send::send(&context, session.as_deref(), text)
-        }
-        (Command::Send { session, text, sending: Some(sending) }, _) => {
-            send::check_session(session.as_deref())?;
-            message::send(&context, session.as_deref(), text, &sending)
+        (Command::Send { session, text, sending }, _) => {
+            send::send(&context, session.as_deref(), text, sending)
         }
         (Command::Result { id, wait }, _) => {
             message::show(&context, &id, Duration::from_secs(wait))
