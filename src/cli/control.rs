@@ -30,6 +30,12 @@ pub enum Contact<T> {
     Hidden(String),
 }
 
+/// The process that holds the lock, as far as that can be told.
+pub fn holder(dirs: &Dirs) -> Option<Holder> {
+    let Ok(Probe::Held { holder, .. }) = probe(dirs) else { return None };
+    holder
+}
+
 /// Connects to the gateway of these directories, until `deadline`. A gateway that is about to listen
 /// is waited for.
 pub fn knock(dirs: &Dirs, deadline: Instant) -> Contact<Client<'static>> {

@@ -1,9 +1,9 @@
 //! `logs`: hands over to journalctl, or says where else the log is.
 
+use super::control::holder;
 use super::{Context, config, unit};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::{Probe, probe};
 use crate::text::escaped;
 
 /// Replaces this process by journalctl. `which`: further arguments for it.
@@ -36,8 +36,7 @@ fn elsewhere(context: &Context) -> String {
 
 /// Where the running gateway's standard error goes.
 fn stderr_of_ours(context: &Context) -> Option<String> {
-    let Probe::Held { holder, .. } = probe(&context.dirs).ok()? else { return None };
-    let pid = holder?.pid;
+    let pid = holder(&context.dirs)?.pid;
     let file = std::fs::read_link(format!("/proc/{pid}/fd/2")).ok()?;
     Some(format!("that of pid {pid} is {}", escaped(&file.display().to_string(), false)))
 }

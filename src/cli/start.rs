@@ -2,11 +2,12 @@
 
 use std::time::{Instant, SystemTime};
 
+use super::control::holder;
 use super::unit::{self, Unit, installed};
 use super::{Context, owner, say};
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::{Holder, Probe, probe};
+use crate::lifecycle::instance::Holder;
 use crate::systemd::Scope;
 
 /// What is asked before: is it up, and how long may it take.
@@ -17,13 +18,13 @@ const AFTER: &str =
 
 /// Starts the installed unit and waits until it is ready.
 pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
-    let unit = meant(context, system, "start");
-    match (unit, unit::running(context)) {
-        (Err(_), Some((other, holder))) => {
-            Err(Failure::new(Exit::Unavailable, runs_as(context, Some(other), holder)))
+    let unit = meant(context, system, "start").map_err(|failure| match unit::running(context) {
+        Some((unit, holder)) => {
+            Failure::new(Exit::Unavailable, runs_as(context, Some(unit), holder))
         }
-        (unit, _) => start_unit(context, &unit?),
-    }
+        None => failure,
+    })?;
+    start_unit(context, &unit)
 }
 
 /// Restarts the unit that runs it, else the installed one, which need not run, and waits until it is
@@ -71,9 +72,7 @@ pub fn start_unit(context: &Context, unit: &Unit) -> Result<Exit, Failure> {
 
 /// Says that a gateway runs which its unit did not start: beside that one the unit cannot.
 pub fn beside_unit(context: &Context, dirs: &Dirs, main_pid: &str) -> Option<String> {
-    let Ok(Probe::Held { holder: Some(holder), .. }) = probe(dirs) else {
-        return None;
-    };
+    let holder = holder(dirs)?;
     let is_other = holder.pid.to_string() != main_pid;
     is_other.then(|| runs_as(context, Unit::of(context, holder), holder))
 }
@@ -113,12 +112,13 @@ pub fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Fail
                 text += &format!("\n  the service manager tries again; `{command} stop` ends that");
             }
             // The words of a damaged or lost journal name its file.
-            let check = match text.contains("/journal") {
-                true => "`journal check` looks at the journal",
-                false => "`config check` checks the configuration",
+            let is_journal = text.contains("/journal");
+            text += &format!("\n  `{command} logs` tells more, `{command} ");
+            text += if is_journal {
+                "journal check` looks at the journal"
+            } else {
+                "config check` checks the configuration"
             };
-            let check = check.replacen('`', &format!("`{command} "), 1);
-            text += &format!("\n  `{command} logs` tells more, {check}");
             let exit = if never_ran { Exit::Failed } else { exit };
             Err(Failure::new(exit, text))
         }

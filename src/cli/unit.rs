@@ -7,10 +7,11 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::control::holder;
 use super::{Context, say};
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::{Holder, Probe, probe};
+use crate::lifecycle::instance::Holder;
 use crate::limits::{
     ACT_PATIENCE, ASK_PATIENCE, JOURNAL_LAG, LOG_LINES, LONGEST_VERB, MANAGER_MARGIN, MAX_LOG,
 };
@@ -79,9 +80,7 @@ pub fn installed(context: &Context, system: bool) -> Result<Unit, Failure> {
 
 /// The gateway that runs, and the unit that runs it.
 pub fn running(context: &Context) -> Option<(Unit, Holder)> {
-    let Ok(Probe::Held { holder: Some(holder), .. }) = probe(&context.dirs) else {
-        return None;
-    };
+    let holder = holder(&context.dirs)?;
     Some((Unit::of(context, holder)?, holder))
 }
 
