@@ -9,13 +9,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::owner::{Owner, lingers};
-use super::unit::Unit;
+use super::unit::{self, Unit};
 use super::{Context, config, places, print, program, say, start, starter};
 use crate::config::Loaded;
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
-use crate::limits::{ACT_PATIENCE, MAX_UNIT_FILE};
-use crate::sys::fs::read_any;
+use crate::limits::ACT_PATIENCE;
 use crate::sys::{fs as files, user};
 use crate::systemd::unit::{self as text, Origin};
 
@@ -56,7 +55,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     let deadline = Instant::now() + ACT_PATIENCE;
     let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e))?;
     // A question that needs the manager and no unit.
-    let shown = unit.show("MainPID")?;
+    let shown = unit.show()?;
     let beside =
         as_owner(&owner, || start::beside_unit(context, &owner.dirs, shown.get("MainPID")))?;
     if let (Some(words), true) = (&beside, options.now) {
@@ -78,7 +77,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     unit.act(&["daemon-reload"])?;
     let running = seen_by_manager(&unit)?;
     unit.act(&["enable", "--", &unit.name])?;
-    let state = unit.show("UnitFileState")?;
+    let state = unit.show()?;
     let enabled = state.get("UnitFileState");
     if enabled != "enabled" {
         return Err(Failure::failed(format!(
@@ -155,7 +154,7 @@ fn compare(unit: &Unit, wanted: &str, force: bool) -> Result<Change, Failure> {
         let name = &unit.name;
         return Err(Failure::failed(format!("{name} is masked: `{words} unmask {name}` first")));
     }
-    let why = match read_any(&unit.file, MAX_UNIT_FILE) {
+    let why = match unit::read(&unit.file) {
         Ok(installed) if installed == wanted => return Ok(Change::Unchanged),
         Ok(installed) => match text::inspect(&installed) {
             Origin::Ours if link.is_some() => "is a symlink",
@@ -186,7 +185,7 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
 
 /// Whether the manager reads the file that was written; says whether its gateway runs.
 fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
-    let shown = unit.show("LoadState,LoadError,FragmentPath,ActiveState")?;
+    let shown = unit.show()?;
     let fragment = shown.get("FragmentPath");
     let same = || {
         let (ours, theirs) = (fs::metadata(&unit.file).ok()?, fs::metadata(fragment).ok()?);

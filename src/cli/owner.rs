@@ -8,15 +8,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::unit::{installed_file, unit_dir};
+use super::unit::{installed_file, read, unit_file};
 use super::{Context, args, program};
-use crate::config::{self, ConfigError, Loaded, Sources};
+use crate::config::{self, Sources};
 use crate::dirs::{Base, Dirs};
 use crate::exit::{Exit, Failure};
 use crate::gateway;
-use crate::limits::MAX_UNIT_FILE;
 use crate::name::Name;
-use crate::sys::fs::read_any;
 use crate::sys::proc;
 use crate::sys::process::Pid;
 use crate::sys::user::{self, User};
@@ -51,11 +49,7 @@ impl Owner {
         Owner { scope: Scope::System, dirs: base.gateway(&context.name), user: Some(user), base }
     }
 
-    /// The configuration that the unit's gateway will read.
-    pub fn config(&self) -> Result<Loaded, ConfigError> {
-        config::load(&self.sources())
-    }
-
+    /// Where the unit's gateway will read its configuration from.
     pub fn sources(&self) -> Sources {
         let (file, home) = (self.dirs.config_file.clone(), Some(self.base.home.clone()));
         // Where there is none, `install` writes one.
@@ -77,8 +71,8 @@ impl Owner {
             None => None,
             Some(user) => Some(user.name.to_str().ok_or("a user's name is not UTF-8")?),
         };
-        let file = unit_dir(&self.base, self.scope).join(context.name.unit());
-        let installed = read_any(file, MAX_UNIT_FILE).unwrap_or_default();
+        let file = unit_file(&self.base, &context.name, self.scope);
+        let installed = read(file).unwrap_or_default();
         let installed = unit::program_in(&installed, &context.name);
         let uid = self.user.as_ref().map_or_else(user::own_uid, |user| user.uid);
         unit::expected(&Spec {
@@ -128,7 +122,7 @@ pub fn is_current(
             Owner::of(context, user)
         }
     };
-    let loaded = owner.config().map_err(|e| e.to_string())?;
+    let loaded = config::load(&owner.sources()).map_err(|e| e.to_string())?;
     let text = owner.unit_text(context, version, loaded.config.stop.drain_timeout)?;
     Ok(text == installed)
 }
@@ -149,7 +143,7 @@ pub fn refuse_foreign(context: &Context, verb: &str) -> Result<(), Failure> {
 /// configuration.
 pub fn has_unit(base: &Base, name: &Name) -> bool {
     let Some((scope, file)) = installed_file(base, name, false) else { return false };
-    let user = || unit::user_in(&read_any(file, MAX_UNIT_FILE).ok()?);
+    let user = || unit::user_in(&read(file).ok()?);
     let uid = || user().map_or(Some(0), |name| Some(user::by_name(&name)?.uid));
     scope == Scope::User || uid() == Some(user::own_uid())
 }
@@ -167,8 +161,8 @@ pub fn somebody_else(base: &Base, name: &Name) -> Option<(User, Dirs)> {
     if let Ok(meta) = fs::metadata(&dirs.state) {
         return (meta.uid() != own).then(|| (owner_of(&meta, base), dirs));
     }
-    let file = unit_dir(base, Scope::System).join(name.unit());
-    let by_unit = read_any(file, MAX_UNIT_FILE).ok().and_then(|text| unit::user_in(&text));
+    let by_unit =
+        read(unit_file(base, name, Scope::System)).ok().and_then(|text| unit::user_in(&text));
     let by_sudo = env::var("SUDO_USER").ok().filter(|_| own == 0 && !dirs.config_file.exists());
     let located = |user: User| (Base::of(&user).gateway(name), user);
     let of = |user: String| user::by_name(&user).filter(|user| user.uid != own).map(located);

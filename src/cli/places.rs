@@ -8,9 +8,7 @@ use std::path::Path;
 use super::args::Command;
 use crate::dirs::{Base, Dirs, UNITS};
 use crate::exit::Failure;
-use crate::limits::MAX_UNIT_FILE;
 use crate::name::Name;
-use crate::sys::fs::read_any;
 use crate::sys::user;
 use crate::systemd::unit::{self, Origin};
 
@@ -48,7 +46,7 @@ pub fn of_unit(own: &Base, name: &Name) -> Base {
     // Without a home there is no usual place.
     let places = [&own.units, &usual].into_iter().filter(|units| units.is_absolute());
     let written = { places }.find_map(|units| {
-        let text = read_any(units.join(name.unit()), MAX_UNIT_FILE).ok()?;
+        let text = super::unit::read(units.join(name.unit())).ok()?;
         (unit::inspect(&text) != Origin::Foreign).then(|| (units.clone(), text))
     });
     let Some((units, text)) = written else {

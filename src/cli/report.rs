@@ -8,8 +8,8 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::control::{Contact, contact, contact_foreign};
-use super::state::{Facts, Found, PROPERTIES, State, Unit, conclude};
-use super::unit::installed_file;
+use super::state::{Facts, Found, State, Unit, conclude};
+use super::unit::{PROPERTIES, installed_file};
 use super::{moment, owner};
 use crate::dirs::{Base, Dirs};
 use crate::lifecycle::history;

@@ -9,12 +9,7 @@ use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::Holder;
 use crate::systemd::Scope;
-
-/// What is asked before: is it up, and how long may it take.
-const BEFORE: &str = "ActiveState,SubState,MainPID,InvocationID,TimeoutStartUSec,TimeoutStopUSec";
-/// What is asked after: did it come up, and if not, why.
-const AFTER: &str =
-    "Type,ActiveState,SubState,MainPID,Result,ExecMainPID,ExecMainCode,ExecMainStatus";
+use crate::systemd::systemctl::Properties;
 
 /// Starts the installed unit and waits until it is ready.
 pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
@@ -32,7 +27,7 @@ pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
 pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     let running = if system { None } else { unit::running(context) };
     let unit = running.map_or_else(|| meant(context, system, "restart"), |(unit, _)| Ok(unit))?;
-    let shown = unit.show(BEFORE)?;
+    let shown = unit.show()?;
     owner::check_config(context, &shown).map_err(|mut failure| {
         failure.message += &format!("\n{} is not restarted", unit.label(context));
         failure
@@ -40,7 +35,7 @@ pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     if unit.is_around_us(&shown) {
         return unit.ask(context, &shown, "restart");
     }
-    bring_up(context, &unit, "restart")
+    bring_up(context, &unit, &shown, "restart")
 }
 
 /// The installed unit, unless it would be another user's gateway that a user's manager runs.
@@ -62,12 +57,12 @@ fn runs_as(context: &Context, unit: Option<Unit>, holder: Holder) -> String {
 
 /// Starts this unit, if it does not run yet.
 pub fn start_unit(context: &Context, unit: &Unit) -> Result<Exit, Failure> {
-    let shown = unit.show(BEFORE)?;
+    let shown = unit.show()?;
     if matches!(shown.get("ActiveState"), "active" | "reloading") {
         let pid = shown.get("MainPID");
         return say(&format!("{} runs already: pid {pid}\n", context.name));
     }
-    bring_up(context, unit, "start")
+    bring_up(context, unit, &shown, "start")
 }
 
 /// Says that a gateway runs which its unit did not start: beside that one the unit cannot.
@@ -77,18 +72,22 @@ pub fn beside_unit(context: &Context, dirs: &Dirs, main_pid: &str) -> Option<Str
     is_other.then(|| runs_as(context, Unit::of(context, holder), holder))
 }
 
-/// Runs a verb that ends in a running unit, and waits until it is ready.
-pub fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Failure> {
-    let shown = unit.show(BEFORE)?;
+/// Runs a verb that ends in a running unit, and waits until it is ready. `shown`: the unit before.
+fn bring_up(
+    context: &Context,
+    unit: &Unit,
+    shown: &Properties,
+    verb: &str,
+) -> Result<Exit, Failure> {
     if let Some(words) = beside_unit(context, &context.dirs, shown.get("MainPID")) {
         return Err(Failure::new(Exit::Unavailable, words));
     }
     // Both: a start may have to wait for a stop that is under way.
-    let patience = Unit::patience(&shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
+    let patience = Unit::patience(shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
     let began = SystemTime::now();
     let done = unit.act_until(&[verb, "--", &unit.name], Instant::now() + patience);
     // Asked in any case: systemctl's word is about its job, this one about the gateway.
-    let shown = unit.show(AFTER)?;
+    let shown = unit.show()?;
     match (done, shown.get("ActiveState")) {
         (Ok(()), "active") => {
             let (label, pid) = (unit.label(context), shown.get("MainPID"));

@@ -4,9 +4,6 @@ use super::unit::how_it_ended;
 use crate::exit::Exit;
 use crate::systemd::systemctl::Properties;
 
-/// What to ask the service manager for.
-pub const PROPERTIES: &str = "LoadState,ActiveState,SubState,MainPID,Result,ExecMainCode,ExecMainStatus,NRestarts,FragmentPath,User,StateChangeTimestamp";
-
 /// The state in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -113,7 +110,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Reads the answer to a question for [`PROPERTIES`]. `None`: the manager knows no such unit.
+    /// Reads what the manager showed. `None`: the manager knows no such unit.
     pub fn read(shown: &Properties) -> Option<Facts> {
         let text = |key: &str| shown.get(key).to_owned();
         let (active, sub) = (text("ActiveState"), text("SubState"));

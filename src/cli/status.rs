@@ -9,8 +9,7 @@ use super::report::{Report, UnitReport, gather};
 use super::state::Facts;
 use super::{Context, history, moment, owner, say, say_wrapped};
 use crate::exit::{Exit, Failure};
-use crate::limits::{CONTROL_PATIENCE, MAX_UNIT_FILE};
-use crate::sys::fs::read_any;
+use crate::limits::CONTROL_PATIENCE;
 use crate::systemd::Scope;
 use crate::systemd::systemctl::Systemctl;
 use crate::systemd::unit::{Origin, inspect};
@@ -40,7 +39,7 @@ pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure
 /// Whether the installed unit is what this program would write, and who wrote it; `None` where that
 /// cannot be told.
 fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Origin)> {
-    let installed = read_any(unit.path.as_ref()?, MAX_UNIT_FILE).ok()?;
+    let installed = super::unit::read(unit.path.as_ref()?).ok()?;
     let systemctl = Systemctl::new(unit.scope, Arc::clone(&context.children));
     let version = systemctl.version(Instant::now() + CONTROL_PATIENCE).ok()?;
     let current = owner::is_current(context, unit.scope, version, &installed).ok()?;

@@ -21,16 +21,13 @@ use crate::systemd::Scope;
 use crate::systemd::systemctl::Properties;
 use crate::text::escaped;
 
-const STATE: &str =
-    "ActiveState,SubState,Result,ExecMainCode,ExecMainStatus,TimeoutStopUSec,MainPID,InvocationID";
-
 /// Stops the gateway, however it was started, and says what came of it.
 pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
     let mut left = String::new();
     let mut done = false;
     let installed = unit::find(context, system);
     if let Some(unit) = &installed {
-        match unit.show(STATE) {
+        match unit.show() {
             Ok(shown) => match shown.get("ActiveState") {
                 "inactive" => {}
                 "failed" => left = format!(" (its unit failed: {})", unit::how_it_ended(&shown).0),
@@ -70,7 +67,7 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
         (Some(unit), _)
             if unit.systemctl.scope == Scope::System || !system && foreign.is_none() =>
         {
-            let shown = unit.show(STATE)?;
+            let shown = unit.show()?;
             if unit.is_around_us(&shown) {
                 return unit.ask(context, &shown, "stop");
             }
@@ -105,7 +102,7 @@ pub fn report_unit(
     done: Result<(), Failure>,
 ) -> Result<(), Failure> {
     let (name, command) = (unit.label(context), context.name.command());
-    let shown = unit.show(STATE)?;
+    let shown = unit.show()?;
     match (shown.get("ActiveState"), done) {
         ("inactive", _) => print(&format!("{name} has stopped\n")),
         ("failed", _) => Err(Failure::failed(format!(

@@ -7,11 +7,10 @@ use std::time::Instant;
 use super::owner::{Owner, lingers};
 use super::places::shell_word;
 use super::start::beside_unit;
-use super::unit::Unit;
+use super::unit::{self, Unit};
 use super::{Context, print, say, stop};
 use crate::exit::{Exit, Failure};
-use crate::limits::{ACT_PATIENCE, MAX_UNIT_FILE};
-use crate::sys::fs::read_any;
+use crate::limits::ACT_PATIENCE;
 use crate::sys::{fs as files, user};
 use crate::systemd::Scope;
 use crate::systemd::unit::{self as text, Origin};
@@ -21,7 +20,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     let scope = if system { Scope::System } else { Scope::User };
     let unit = Unit::new(context, scope);
     let file = unit.file.display();
-    let installed = match read_any(&unit.file, MAX_UNIT_FILE) {
+    let installed = match unit::read(&unit.file) {
         Ok(installed) => installed,
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let machine = Unit::new(context, Scope::System);
@@ -44,7 +43,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
             "{file} was not written by hermes-gateway: remove it yourself if you mean it"
         )));
     }
-    let shown = unit.show("LoadState,ActiveState,TimeoutStopUSec")?;
+    let shown = unit.show()?;
     let patience = Unit::patience(&shown, &["TimeoutStopUSec"]) + ACT_PATIENCE;
     let disable = ["disable", "--now", "--", &unit.name];
     let done = unit.act_until(&disable, Instant::now() + patience);
@@ -108,7 +107,7 @@ fn what_stays(context: &Context, owner: &Owner, unit: &Unit) -> String {
 /// Goes on where the gateway has ended, well or not; stops where it still runs.
 fn report_stop(context: &Context, unit: &Unit, done: Result<(), Failure>) -> Result<(), Failure> {
     match stop::report_unit(context, unit, done) {
-        Err(failure) if unit.show("ActiveState")?.get("ActiveState") == "failed" => {
+        Err(failure) if unit.show()?.get("ActiveState") == "failed" => {
             print(&format!("{failure}\n"))
         }
         other => other,

@@ -26,7 +26,6 @@ mod url;
 mod value;
 mod warnings;
 
-pub use error::ConfigError;
 pub use key::{ClientKey, OWNER, Role};
 pub use load::{Loaded, Sources, fix, load};
 pub use render::starter;
