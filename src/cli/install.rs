@@ -51,25 +51,23 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     let owner = owner(context, options)?;
     let unit = Unit::new(context, owner.scope);
     // Everything that may refuse comes first, so that a refusal changes nothing.
-    let loaded = as_owner(&owner, || checked(context, &owner))??;
+    let loaded = as_owner(&owner, || checked(&owner))??;
     let deadline = Instant::now() + ACT_PATIENCE;
     let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e))?;
     // A question that needs the manager and no unit.
     let shown = unit.show()?;
-    let beside =
-        as_owner(&owner, || start::beside_unit(context, &owner.dirs, shown.get("MainPID")))?;
+    let beside = as_owner(&owner, || start::beside_unit(&owner.context, shown.get("MainPID")))?;
     if let (Some(words), true) = (&beside, options.now) {
         return Err(Failure::new(Exit::Unavailable, words.clone()));
     }
     let drain = loaded.config.stop.drain_timeout;
-    let wanted = as_owner(&owner, || owner.unit_text(context, version, drain))?;
+    let wanted = as_owner(&owner, || owner.unit_text(version, drain))?;
     let wanted = wanted.map_err(Failure::failed)?;
     // Without --move these places are the unit's already.
     let old = places::of_unit(&context.base, &context.name).gateway(&context.name);
     let left = places::left_behind(&old, &context.dirs, &context.name.command())?;
     let change = compare(&unit, &wanted, options.force)?;
-    let port =
-        as_owner(&owner, || starter::write(&owner, &context.name))?.map_err(Failure::failed)?;
+    let port = as_owner(&owner, || starter::write(&owner.context))?.map_err(Failure::failed)?;
 
     if change != Change::Unchanged {
         write(&unit.file, &wanted).map_err(|e| Failure::with("write", &unit.file, &e))?;
@@ -85,7 +83,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
             unit.file.display()
         )));
     }
-    report(context, &unit, &owner, (change, port))?;
+    report(&unit, &owner, (change, port))?;
     print(&left)?;
     for words in beside.into_iter().chain(program::warning()) {
         eprintln!("hermes-gateway: {words}");
@@ -129,9 +127,9 @@ fn as_owner<T>(owner: &Owner, act: impl FnOnce() -> T) -> Result<T, Failure> {
 }
 
 /// Checks, with the owner's eyes, what a start would fail on.
-fn checked(context: &Context, owner: &Owner) -> Result<Loaded, Failure> {
-    let (dirs, sources) = (owner.dirs.clone(), owner.sources());
-    let loaded = gateway::check(&Plan { dirs, sources, ..config::plan(context) })?;
+fn checked(owner: &Owner) -> Result<Loaded, Failure> {
+    let plan = Plan { sources: owner.sources(), ..config::plan(&owner.context) };
+    let loaded = gateway::check(&plan)?;
     let program = env::current_exe().unwrap_or_default();
     match (&owner.user, program.metadata()) {
         (Some(user), Err(e)) if e.kind() == ErrorKind::PermissionDenied => {
@@ -211,7 +209,6 @@ fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
 }
 
 fn report(
-    context: &Context,
     unit: &Unit,
     owner: &Owner,
     (change, port): (Change, Option<u16>),
@@ -222,7 +219,7 @@ fn report(
         Change::Unchanged => "unchanged:",
     };
     let mut out = format!("{what} {}, enabled\n", unit.file.display());
-    let config = owner.dirs.config_file.display();
+    let config = owner.context.dirs.config_file.display();
     match port {
         Some(port) => {
             out += &format!("wrote {config}: listens on 127.0.0.1:{port}, answers with echo\n");
@@ -230,7 +227,7 @@ fn report(
         None => out += &format!("configuration: {config}\n"),
     }
     if let Some(user) = &owner.user {
-        out += &format!("{} runs as {}\n", context.name, user.name.display());
+        out += &format!("{} runs as {}\n", owner.context.name, user.name.display());
     } else if let Some(own) = user::by_uid(user::own_uid()) {
         let name = own.name.display();
         out += &if lingers(&own.name) {

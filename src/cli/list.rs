@@ -24,8 +24,8 @@ const KEYS: [&str; 9] =
 pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
     let gateways: Vec<Value> = names(&context.base, &unit_dir(&context.base, Scope::System))
         .iter()
-        .map(|name| (places::of_unit(&context.base, name), name))
-        .map(|(base, name)| gather(&base, name, &context.children, false))
+        .map(|name| Context { name: name.clone(), ..context.clone() })
+        .map(|named| gather(&named.at(places::of_unit(&named.base, &named.name)), false))
         .map(|report| some_keys(status::to_json(&report)))
         .collect();
     if json {

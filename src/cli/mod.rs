@@ -59,13 +59,18 @@ pub struct Context {
 }
 
 impl Context {
+    /// The same gateway in other places.
+    pub fn at(&self, base: Base) -> Context {
+        Context { dirs: base.gateway(&self.name), base, ..self.clone() }
+    }
+
     /// Where the configuration is read from.
     pub fn sources(&self) -> Sources {
         let file = self.config.clone().unwrap_or_else(|| self.dirs.config_file.clone());
         // Of a unit of another name, only an empty file is a mistake: it may do without one.
         let is_unit = env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == Pid::own().to_string());
         let agent_is_set = self.set.iter().any(|setting| setting.starts_with("agent."));
-        let has_unit = || (is_unit && file.exists()) || owner::has_unit(&self.base, &self.name);
+        let has_unit = || (is_unit && file.exists()) || owner::has_unit(self);
         Sources {
             demanded: self.config.is_some() || (!agent_is_set && has_unit()),
             file,

@@ -28,30 +28,39 @@ pub struct Owner {
     pub scope: Scope,
     /// For a system unit.
     pub user: Option<User>,
-    pub base: Base,
-    pub dirs: Dirs,
+    /// That user's places.
+    pub context: Context,
 }
 
 impl Owner {
     /// Ourselves, by our own service manager.
     pub fn own(context: &Context) -> Owner {
-        Owner {
-            scope: Scope::User,
-            user: None,
-            base: context.base.clone(),
-            dirs: context.dirs.clone(),
-        }
+        Owner { scope: Scope::User, user: None, context: context.clone() }
     }
 
     /// A user for whom the machine's service manager runs it.
     pub fn of(context: &Context, user: User) -> Owner {
-        let base = Base::of(&user);
-        Owner { scope: Scope::System, dirs: base.gateway(&context.name), user: Some(user), base }
+        let context = context.at(Base::of(&user));
+        Owner { scope: Scope::System, user: Some(user), context }
+    }
+
+    /// Who an installed unit of this text is for.
+    ///
+    /// # Errors
+    /// One line when its user cannot be told.
+    pub fn of_unit(context: &Context, scope: Scope, installed: &str) -> Result<Owner, String> {
+        if scope == Scope::User {
+            return Ok(Owner::own(context));
+        }
+        let name = unit::user_in(installed).ok_or("it names no user")?;
+        let user = user::by_name(&name).ok_or(format!("there is no user {name:?}"))?;
+        Ok(Owner::of(context, user))
     }
 
     /// Where the unit's gateway will read its configuration from.
     pub fn sources(&self) -> Sources {
-        let (file, home) = (self.dirs.config_file.clone(), Some(self.base.home.clone()));
+        let Context { base, dirs, .. } = &self.context;
+        let (file, home) = (dirs.config_file.clone(), Some(base.home.clone()));
         // Where there is none, `install` writes one.
         let demanded = file.symlink_metadata().is_ok();
         Sources { file, home, demanded, ..Sources::default() }
@@ -61,22 +70,17 @@ impl Owner {
     ///
     /// # Errors
     /// One line when there is a path in it that systemd would not take.
-    pub fn unit_text(
-        &self,
-        context: &Context,
-        version: u32,
-        drain_timeout: Duration,
-    ) -> Result<String, String> {
+    pub fn unit_text(&self, version: u32, drain_timeout: Duration) -> Result<String, String> {
         let user = match &self.user {
             None => None,
             Some(user) => Some(user.name.to_str().ok_or("a user's name is not UTF-8")?),
         };
-        let file = unit_file(&self.base, &context.name, self.scope);
-        let installed = read(file).unwrap_or_default();
-        let installed = unit::program_in(&installed, &context.name);
+        let Context { base, name, .. } = &self.context;
+        let installed = read(unit_file(base, name, self.scope)).unwrap_or_default();
+        let installed = unit::program_in(&installed, name);
         let uid = self.user.as_ref().map_or_else(user::own_uid, |user| user.uid);
         unit::expected(&Spec {
-            name: &context.name,
+            name,
             scope: self.scope,
             version,
             program: &program::for_unit(installed, uid)?,
@@ -91,10 +95,11 @@ impl Owner {
         if self.user.is_some() {
             return Vec::new();
         }
-        let home = user::by_uid(user::own_uid()).map_or(self.base.home.clone(), |user| user.home);
+        let base = &self.context.base;
+        let home = user::by_uid(user::own_uid()).map_or(base.home.clone(), |user| user.home);
         let given = [
-            ("XDG_CONFIG_HOME", &self.base.config, ".config"),
-            ("XDG_STATE_HOME", &self.base.state, ".local/state"),
+            ("XDG_CONFIG_HOME", &base.config, ".config"),
+            ("XDG_STATE_HOME", &base.state, ".local/state"),
         ];
         given
             .into_iter()
@@ -114,16 +119,9 @@ pub fn is_current(
     version: u32,
     installed: &str,
 ) -> Result<bool, String> {
-    let owner = match scope {
-        Scope::User => Owner::own(context),
-        Scope::System => {
-            let name = unit::user_in(installed).ok_or("it names no user")?;
-            let user = user::by_name(&name).ok_or(format!("there is no user {name:?}"))?;
-            Owner::of(context, user)
-        }
-    };
+    let owner = Owner::of_unit(context, scope, installed)?;
     let loaded = config::load(&owner.sources()).map_err(|e| e.to_string())?;
-    let text = owner.unit_text(context, version, loaded.config.stop.drain_timeout)?;
+    let text = owner.unit_text(version, loaded.config.stop.drain_timeout)?;
     Ok(text == installed)
 }
 
@@ -132,7 +130,7 @@ pub fn is_current(
 /// # Errors
 /// `Unavailable`, with `sudo -u USER hermes-gateway …`: how such a gateway is talked to.
 pub fn refuse_foreign(context: &Context, verb: &str) -> Result<(), Failure> {
-    let Some((user, _)) = somebody_else(&context.base, &context.name) else {
+    let Some((user, _)) = somebody_else(context) else {
         return Ok(());
     };
     let words = foreign_words(&user, &context.name, verb);
@@ -141,8 +139,9 @@ pub fn refuse_foreign(context: &Context, verb: &str) -> Result<(), Failure> {
 
 /// Whether a unit of this gateway is installed that runs as ourselves: `install` gives each of them a
 /// configuration.
-pub fn has_unit(base: &Base, name: &Name) -> bool {
-    let Some((scope, file)) = installed_file(base, name, false) else { return false };
+pub fn has_unit(context: &Context) -> bool {
+    let installed = installed_file(&context.base, &context.name, false);
+    let Some((scope, file)) = installed else { return false };
     let user = || unit::user_in(&read(file).ok()?);
     let uid = || user().map_or(Some(0), |name| Some(user::by_name(&name)?.uid));
     scope == Scope::User || uid() == Some(user::own_uid())
@@ -156,10 +155,11 @@ pub fn foreign_words(user: &User, name: &Name, verb: &str) -> String {
 /// Whose gateway is meant, where it is not our own, and where that one is: the state directory is
 /// another user's (sudo with HOME kept); or there is none, and the machine's unit of this name runs as
 /// another user, or the user who called sudo has one and root has no configuration for it.
-pub fn somebody_else(base: &Base, name: &Name) -> Option<(User, Dirs)> {
-    let (own, dirs) = (user::own_uid(), base.gateway(name));
+pub fn somebody_else(context: &Context) -> Option<(User, Dirs)> {
+    let Context { base, dirs, name, .. } = context;
+    let own = user::own_uid();
     if let Ok(meta) = fs::metadata(&dirs.state) {
-        return (meta.uid() != own).then(|| (owner_of(&meta, base), dirs));
+        return (meta.uid() != own).then(|| (owner_of(&meta, base), dirs.clone()));
     }
     let by_unit =
         read(unit_file(base, name, Scope::System)).ok().and_then(|text| unit::user_in(&text));
@@ -202,8 +202,7 @@ fn context_of(context: &Context, pid: Pid) -> Option<Context> {
     let _ = env::set_current_dir(format!("/proc/{pid}/cwd"));
     let words = proc::arguments(pid)?.into_iter().skip(1).collect();
     let args::Parsed { config, set, .. } = args::parse(None, words, &[]).ok()?;
-    let dirs = base.gateway(&context.name);
-    Some(Context { base, dirs, config, set, ..context.clone() })
+    Some(Context { config, set, ..context.at(base) })
 }
 
 fn owner_of(meta: &fs::Metadata, base: &Base) -> User {

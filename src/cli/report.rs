@@ -10,13 +10,12 @@ use serde_json::{Value, json};
 use super::control::{Contact, contact, contact_foreign};
 use super::state::{Facts, Found, State, Unit, conclude};
 use super::unit::{PROPERTIES, installed_file};
-use super::{moment, owner};
+use super::{Context, moment, owner};
 use crate::dirs::{Base, Dirs};
 use crate::lifecycle::history;
 use crate::lifecycle::instance::{Holder, Probe, probe};
 use crate::limits::{CONTROL_PATIENCE, MAX_RUN_RECORD};
 use crate::name::Name;
-use crate::subprocess::Children;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc, user};
 use crate::systemd::systemctl::Systemctl;
@@ -53,16 +52,16 @@ pub struct UnitReport {
 
 /// Looks at the lock, the service manager and the gateway. Takes some milliseconds, and a few
 /// seconds where one of them does not answer.
-pub fn gather(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Report {
-    let report = look(base, name, children, system);
+pub fn gather(context: &Context, system: bool) -> Report {
+    let report = look(context, system);
     // The lock and the unit are looked at one after the other: between them it may have started.
-    if report.state == State::Unknown { look(base, name, children, system) } else { report }
+    if report.state == State::Unknown { look(context, system) } else { report }
 }
 
-fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Report {
-    let own_dirs = base.gateway(name);
+fn look(context: &Context, system: bool) -> Report {
+    let Context { base, name, dirs: own_dirs, .. } = context;
     let ask = |scope: Scope, unit: &str| {
-        let systemctl = Systemctl::new(scope, Arc::clone(children));
+        let systemctl = Systemctl::new(scope, Arc::clone(&context.children));
         let shown = systemctl.show(PROPERTIES, unit, Instant::now() + CONTROL_PATIENCE);
         shown.map(|shown| Facts::read(&shown))
     };
@@ -81,17 +80,17 @@ fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Rep
     }
     let (mut contact, run) = match &foreign {
         Some(dirs) => (contact_foreign(dirs, Instant::now() + CONTROL_PATIENCE), Value::Null),
-        None => look_at_own(&own_dirs),
+        None => look_at_own(own_dirs),
     };
     if let (None, Contact::Answers { with: status, holder }) = (&unit, &contact) {
         unit = unit_of(status, *holder, &ask);
     } else if let (None, Contact::Free, Some((user, dirs))) =
-        (&unit, &contact, owner::somebody_else(base, name))
+        (&unit, &contact, owner::somebody_else(context))
         && !matches!(user::acting_as(&user, || probe(&dirs)), Ok(Ok(Probe::Free)))
     {
         contact = Contact::Hidden(owner::foreign_words(&user, name, "status"));
     }
-    let dirs = foreign.as_ref().unwrap_or(&own_dirs);
+    let dirs = foreign.as_ref().unwrap_or(own_dirs);
     let mut report = assemble(name, &contact, &run, unit, dirs, foreign.is_some());
     if system && report.unit.is_none() {
         report.note = Some(format!("there is no system unit {}", name.unit()));
@@ -114,20 +113,16 @@ fn foreign_dirs(unit: &UnitReport, name: &Name) -> Option<Dirs> {
 /// The gateway's answer and the record of the run that has not ended, or that left it behind.
 fn look_at_own(dirs: &Dirs) -> (Contact<Value>, Value) {
     let asked = contact(dirs, Instant::now() + CONTROL_PATIENCE);
-    let run = run_record(dirs);
+    let run = match files::read_own(&dirs.run_record(), MAX_RUN_RECORD) {
+        Ok(text) => serde_json::from_slice(text.as_bytes()).unwrap_or_else(|_| json!({})),
+        Err(_) => Value::Null,
+    };
     // Only between two looks at a free lock does the record belong to nobody.
     let started = matches!(asked, Contact::Free) && !matches!(probe(dirs), Ok(Probe::Free));
     if started {
         (contact(dirs, Instant::now() + CONTROL_PATIENCE), Value::Null)
     } else {
         (asked, run)
-    }
-}
-
-fn run_record(dirs: &Dirs) -> Value {
-    match files::read_own(&dirs.run_record(), MAX_RUN_RECORD) {
-        Ok(text) => serde_json::from_slice(text.as_bytes()).unwrap_or_else(|_| json!({})),
-        Err(_) => Value::Null,
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::{Instant, SystemTime};
 use super::control::holder;
 use super::unit::{self, Unit, installed};
 use super::{Context, owner, say};
-use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::Holder;
 use crate::systemd::Scope;
@@ -66,8 +65,8 @@ pub fn start_unit(context: &Context, unit: &Unit) -> Result<Exit, Failure> {
 }
 
 /// Says that a gateway runs which its unit did not start: beside that one the unit cannot.
-pub fn beside_unit(context: &Context, dirs: &Dirs, main_pid: &str) -> Option<String> {
-    let holder = holder(dirs)?;
+pub fn beside_unit(context: &Context, main_pid: &str) -> Option<String> {
+    let holder = holder(&context.dirs)?;
     let is_other = holder.pid.to_string() != main_pid;
     is_other.then(|| runs_as(context, Unit::of(context, holder), holder))
 }
@@ -79,7 +78,7 @@ fn bring_up(
     shown: &Properties,
     verb: &str,
 ) -> Result<Exit, Failure> {
-    if let Some(words) = beside_unit(context, &context.dirs, shown.get("MainPID")) {
+    if let Some(words) = beside_unit(context, shown.get("MainPID")) {
         return Err(Failure::new(Exit::Unavailable, words));
     }
     // Both: a start may have to wait for a stop that is under way.

@@ -24,7 +24,7 @@ const INDENT: usize = 11;
 
 /// Prints it, and exits as LSB has it.
 pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure> {
-    let mut report = gather(&context.base, &context.name, &context.children, system);
+    let mut report = gather(context, system);
     if let Some(unit) = &mut report.unit {
         unit.current = compare(context, unit);
     }

@@ -46,7 +46,7 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
         return not_running(context, done, &left);
     }
     // Another one may run beside the unit, which then only tried to: that one is meant as well.
-    let foreign = owner::somebody_else(&context.base, &context.name);
+    let foreign = owner::somebody_else(context);
     let asked = match &foreign {
         Some((user, dirs)) => {
             user::acting_as(user, || instance::probe(dirs)).and_then(|asked| asked)

@@ -32,7 +32,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
                 )));
             }
             print(&format!("there is no {file}: nothing to remove\n"))?;
-            let stays = what_stays(context, &Owner::own(context), &unit);
+            let stays = what_stays(&Owner::own(context), &unit);
             return say(if system { "" } else { &stays });
         }
         Err(e) => return Err(Failure::with("read", &unit.file, &e)),
@@ -62,17 +62,13 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     let _ = unit.act(&["reset-failed", "--", &unit.name]);
     let edited = if origin == Origin::Edited { " (it had been changed by hand)" } else { "" };
     print(&format!("removed {file}{edited}\n"))?;
-    let owner = match text::user_in(&installed).and_then(|name| user::by_name(&name)) {
-        Some(user) if system => Owner::of(context, user),
-        Some(_) | None => Owner::own(context),
-    };
-    print(&what_stays(context, &owner, &unit))?;
-    Ok(Exit::Planned)
+    let owner = Owner::of_unit(context, scope, &installed);
+    say(&what_stays(&owner.unwrap_or_else(|_| Owner::own(context)), &unit))
 }
 
 /// What was made with the unit or for it and stays, and the command that removes it.
-fn what_stays(context: &Context, owner: &Owner, unit: &Unit) -> String {
-    let dirs = &owner.dirs;
+fn what_stays(owner: &Owner, unit: &Unit) -> String {
+    let dirs = &owner.context.dirs;
     let drop_ins = unit.file.with_file_name(format!("{}.d", unit.name));
     let (mut text, mut paths) = (String::new(), String::new());
     for (what, path) in [
@@ -87,7 +83,7 @@ fn what_stays(context: &Context, owner: &Owner, unit: &Unit) -> String {
             paths += &format!(" {}", shell_word(path));
         }
     }
-    if let Some(words) = beside_unit(context, dirs, "") {
+    if let Some(words) = beside_unit(&owner.context, "") {
         text += &format!("{words}\n");
     }
     if !paths.is_empty() {
