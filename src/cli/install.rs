@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
@@ -70,7 +70,11 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     let port = as_owner(&owner, || starter::write(&owner.context))?.map_err(Failure::failed)?;
 
     if change != Change::Unchanged {
-        write(&unit.file, &wanted).map_err(|e| Failure::with("write", &unit.file, &e))?;
+        unit.file
+            .parent()
+            .map_or(Ok(()), |dir| files::make_dirs(dir, 0o755))
+            .and_then(|()| files::replace(&unit.file, wanted.as_bytes(), 0o644))
+            .map_err(|e| Failure::with("write", &unit.file, &e))?;
     }
     unit.act(&["daemon-reload"])?;
     let running = seen_by_manager(&unit)?;
@@ -83,8 +87,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
             unit.file.display()
         )));
     }
-    report(&unit, &owner, (change, port))?;
-    print(&left)?;
+    print(&(report(&unit, &owner, change, port) + &left))?;
     for words in beside.into_iter().chain(program::warning()) {
         eprintln!("hermes-gateway: {words}");
     }
@@ -174,13 +177,6 @@ fn compare(unit: &Unit, wanted: &str, force: bool) -> Result<Change, Failure> {
     )))
 }
 
-fn write(file: &Path, text: &str) -> io::Result<()> {
-    if let Some(dir) = file.parent() {
-        files::make_dirs(dir, 0o755)?;
-    }
-    files::replace(file, text.as_bytes(), 0o644)
-}
-
 /// Whether the manager reads the file that was written; says whether its gateway runs.
 fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
     let shown = unit.show()?;
@@ -208,11 +204,7 @@ fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
     Err(Failure::failed(format!("{} is written, but {why}", unit.file.display())))
 }
 
-fn report(
-    unit: &Unit,
-    owner: &Owner,
-    (change, port): (Change, Option<u16>),
-) -> Result<(), Failure> {
+fn report(unit: &Unit, owner: &Owner, change: Change, port: Option<u16>) -> String {
     let what = match change {
         Change::Written => "wrote",
         Change::Updated => "updated",
@@ -220,12 +212,10 @@ fn report(
     };
     let mut out = format!("{what} {}, enabled\n", unit.file.display());
     let config = owner.context.dirs.config_file.display();
-    match port {
-        Some(port) => {
-            out += &format!("wrote {config}: listens on 127.0.0.1:{port}, answers with echo\n");
-        }
-        None => out += &format!("configuration: {config}\n"),
-    }
+    out += &match port {
+        None => format!("configuration: {config}\n"),
+        Some(port) => format!("wrote {config}: listens on 127.0.0.1:{port}, answers with echo\n"),
+    };
     if let Some(user) = &owner.user {
         out += &format!("{} runs as {}\n", owner.context.name, user.name.display());
     } else if let Some(own) = user::by_uid(user::own_uid()) {
@@ -239,7 +229,7 @@ fn report(
             )
         };
     }
-    print(&out)
+    out
 }
 
 fn next_step(

@@ -17,21 +17,19 @@ pub fn logs(context: &Context, system: bool, which: Vec<String>) -> Result<Exit,
 }
 
 fn elsewhere(context: &Context) -> String {
-    let unit = context.name.unit();
     let target = config::load(context).map(|loaded| loaded.config.log.target);
-    match target {
-        Ok(LogTarget::Syslog) => format!(
-            "{unit} is not installed; log.target is \"syslog\": the log is with the other system \
-             logs, /var/log/syslog or `journalctl -t hermes-gateway`"
-        ),
+    let place = match target {
+        Ok(LogTarget::Syslog) => {
+            "log.target is \"syslog\": the log is with the other system logs, /var/log/syslog or \
+             `journalctl -t hermes-gateway`"
+                .to_owned()
+        }
         Ok(LogTarget::Auto | LogTarget::Stderr | LogTarget::Journal) | Err(_) => {
             let place = stderr_of_ours(context).unwrap_or("look where it was started".to_owned());
-            format!(
-                "{unit} is not installed; a gateway in the foreground writes its log to its standard \
-                 error: {place}"
-            )
+            format!("a gateway in the foreground writes its log to its standard error: {place}")
         }
-    }
+    };
+    format!("{} is not installed; {place}", context.name.unit())
 }
 
 /// Where the running gateway's standard error goes.

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::unit::{installed_file, read, unit_file};
-use super::{Context, args, program};
-use crate::config::{self, Sources};
+use super::{Context, args, config, program};
+use crate::config::Sources;
 use crate::dirs::{Base, Dirs};
 use crate::exit::{Exit, Failure};
 use crate::gateway;
@@ -44,17 +44,12 @@ impl Owner {
         Owner { scope: Scope::System, user: Some(user), context }
     }
 
-    /// Who an installed unit of this text is for.
-    ///
-    /// # Errors
-    /// One line when its user cannot be told.
-    pub fn of_unit(context: &Context, scope: Scope, installed: &str) -> Result<Owner, String> {
-        if scope == Scope::User {
-            return Ok(Owner::own(context));
+    /// Who an installed unit of this text is for; `None` where its user cannot be told.
+    pub fn of_unit(context: &Context, scope: Scope, installed: &str) -> Option<Owner> {
+        match scope {
+            Scope::User => Some(Owner::own(context)),
+            Scope::System => Some(Owner::of(context, user::by_name(&unit::user_in(installed)?)?)),
         }
-        let name = unit::user_in(installed).ok_or("it names no user")?;
-        let user = user::by_name(&name).ok_or(format!("there is no user {name:?}"))?;
-        Ok(Owner::of(context, user))
     }
 
     /// Where the unit's gateway will read its configuration from.
@@ -107,22 +102,6 @@ impl Owner {
             .map(|(name, dir, _)| (name, dir.clone()))
             .collect()
     }
-}
-
-/// Whether an installed unit of this text is what this program would write. For `status`.
-///
-/// # Errors
-/// One line when that cannot be told.
-pub fn is_current(
-    context: &Context,
-    scope: Scope,
-    version: u32,
-    installed: &str,
-) -> Result<bool, String> {
-    let owner = Owner::of_unit(context, scope, installed)?;
-    let loaded = config::load(&owner.sources()).map_err(|e| e.to_string())?;
-    let text = owner.unit_text(version, loaded.config.stop.drain_timeout)?;
-    Ok(text == installed)
 }
 
 /// Refuses a verb where this gateway is another user's: its files and its socket are that user's.
@@ -182,7 +161,7 @@ pub fn check_config(context: &Context, shown: &Properties) -> Result<(), Failure
     };
     let check = || {
         let context = context_of(context, pid);
-        context.map_or(Ok(()), |context| gateway::check(&super::config::plan(&context)).map(drop))
+        context.map_or(Ok(()), |context| gateway::check(&config::plan(&context)).map(drop))
     };
     match fs::metadata(format!("/proc/{pid}")) {
         Ok(meta) if meta.uid() != user::own_uid() => {

@@ -1,17 +1,18 @@
 //! `status`: what the gateway is doing, and how it last stopped.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::owner::Owner;
 use super::report::{Report, UnitReport, gather};
 use super::state::Facts;
-use super::{Context, history, moment, owner, say, say_wrapped};
+use super::unit::{self, Unit};
+use super::{Context, history, moment, say, say_wrapped};
+use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_PATIENCE;
 use crate::systemd::Scope;
-use crate::systemd::systemctl::Systemctl;
 use crate::systemd::unit::{Origin, inspect};
 use crate::text::escaped;
 
@@ -39,11 +40,12 @@ pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure
 /// Whether the installed unit is what this program would write, and who wrote it; `None` where that
 /// cannot be told.
 fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Origin)> {
-    let installed = super::unit::read(unit.path.as_ref()?).ok()?;
-    let systemctl = Systemctl::new(unit.scope, Arc::clone(&context.children));
+    let installed = unit::read(unit.path.as_ref()?).ok()?;
+    let owner = Owner::of_unit(context, unit.scope, &installed)?;
+    let drain = config::load(&owner.sources()).ok()?.config.stop.drain_timeout;
+    let systemctl = Unit::new(context, unit.scope).systemctl;
     let version = systemctl.version(Instant::now() + CONTROL_PATIENCE).ok()?;
-    let current = owner::is_current(context, unit.scope, version, &installed).ok()?;
-    Some((current, inspect(&installed)))
+    Some((owner.unit_text(version, drain).ok()? == installed, inspect(&installed)))
 }
 
 /// The report for programs. Keys are added, never renamed.

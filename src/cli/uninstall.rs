@@ -63,7 +63,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     let edited = if origin == Origin::Edited { " (it had been changed by hand)" } else { "" };
     print(&format!("removed {file}{edited}\n"))?;
     let owner = Owner::of_unit(context, scope, &installed);
-    say(&what_stays(&owner.unwrap_or_else(|_| Owner::own(context)), &unit))
+    say(&what_stays(&owner.unwrap_or_else(|| Owner::own(context)), &unit))
 }
 
 /// What was made with the unit or for it and stays, and the command that removes it.
