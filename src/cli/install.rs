@@ -96,7 +96,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     if options.now {
         start::start_unit(context, &unit)?;
     }
-    next_step(context, options, change, running)
+    next_step(context, options, running.then_some(change))
 }
 
 /// Who it is for. A system unit never runs as root because nobody thought of another user.
@@ -232,19 +232,15 @@ fn report(unit: &Unit, owner: &Owner, change: Change, port: Option<u16>) -> Stri
     out
 }
 
-fn next_step(
-    context: &Context,
-    options: &Options,
-    change: Change,
-    running: bool,
-) -> Result<Exit, Failure> {
+/// `run`: what became of the unit of a gateway that runs.
+fn next_step(context: &Context, options: &Options, run: Option<Change>) -> Result<Exit, Failure> {
     let command = context.name.command();
     let flag = if options.system { " --system" } else { "" };
-    match (running, change) {
-        (false, _) if options.now => Ok(Exit::Planned),
-        (false, _) => say(&format!("next: {command} start{flag}\n")),
-        (true, Change::Unchanged) => Ok(Exit::Planned),
-        (true, Change::Written | Change::Updated) => {
+    match run {
+        None if options.now => Ok(Exit::Planned),
+        None => say(&format!("next: {command} start{flag}\n")),
+        Some(Change::Unchanged) => Ok(Exit::Planned),
+        Some(Change::Written | Change::Updated) => {
             say(&format!("it runs with the unit as it was: {command} restart{flag}\n"))
         }
     }

@@ -157,23 +157,19 @@ fn assemble(
     foreign: bool,
 ) -> Report {
     let facts = unit.as_ref().and_then(|u| u.facts.as_ref().ok()?.as_ref());
-    let (found, mut pid, answer) = match contact {
+    let (found, holder, answer) = match contact {
         Contact::Free => (Found::Free { left: !run.is_null() }, None, Value::Null),
-        Contact::Silent { holder, .. } => {
-            let pid = holder.map(|holder| i64::from(holder.pid.get()));
-            (Found::Silent, pid, Value::Null)
-        }
+        Contact::Silent { holder, .. } => (Found::Silent, *holder, Value::Null),
         Contact::Answers { holder, with: status } => {
             let state = status["state"].as_str().and_then(State::answered);
-            // What it says of itself may be a number of another pid namespace.
-            let pid = holder.map(|holder| i64::from(holder.pid.get()));
-            let pid = pid.or(status["pid"].as_i64());
-            let found = state.map_or(Found::Silent, Found::Answers);
-            (found, pid, status.clone())
+            (state.map_or(Found::Silent, Found::Answers), *holder, status.clone())
         }
         Contact::Hidden(_) if foreign => (Found::Foreign, None, Value::Null),
         Contact::Hidden(_) => (Found::Hidden, None, Value::Null),
     };
+    // What it says of itself may be a number of another pid namespace.
+    let held_by = holder.map(|holder| i64::from(holder.pid.get()));
+    let mut pid = held_by.or(answer["pid"].as_i64());
     // A unit whose main process is another one says nothing of this gateway.
     let of_this =
         |facts: &&Facts| pid.is_none() || facts.main_pid.is_none() || facts.main_pid == pid;
