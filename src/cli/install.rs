@@ -51,6 +51,9 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     let owner = owner(context, options)?;
     let unit = Unit::new(context, owner.scope);
     // Everything that may refuse comes first, so that a refusal changes nothing.
+    // Without --move these places are the unit's already.
+    let old = places::of_unit(&context.base, &context.name).gateway(&context.name);
+    let left = places::left_behind(&old, &context.dirs, &context.name.command())?;
     let loaded = as_owner(&owner, || checked(&owner))??;
     let deadline = Instant::now() + ACT_PATIENCE;
     let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e))?;
@@ -63,9 +66,6 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     let drain = loaded.config.stop.drain_timeout;
     let wanted = as_owner(&owner, || owner.unit_text(version, drain))?;
     let wanted = wanted.map_err(Failure::failed)?;
-    // Without --move these places are the unit's already.
-    let old = places::of_unit(&context.base, &context.name).gateway(&context.name);
-    let left = places::left_behind(&old, &context.dirs, &context.name.command())?;
     let change = compare(&unit, &wanted, options.force)?;
     let port = as_owner(&owner, || starter::write(&owner.context))?.map_err(Failure::failed)?;
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::unit::{installed_file, read, unit_file};
+use super::unit::{Unit, installed_file, read, unit_file};
 use super::{Context, args, config, program};
 use crate::config::Sources;
 use crate::dirs::{Base, Dirs};
@@ -52,12 +52,12 @@ impl Owner {
         }
     }
 
-    /// Where the unit's gateway will read its configuration from.
+    /// Where the unit's gateway will read its configuration. Without any, the first `install` writes one.
     pub fn sources(&self) -> Sources {
-        let Context { base, dirs, .. } = &self.context;
+        let Context { base, dirs, name, .. } = &self.context;
         let (file, home) = (dirs.config_file.clone(), Some(base.home.clone()));
-        // Where there is none, `install` writes one.
-        let demanded = file.symlink_metadata().is_ok();
+        let unit = unit_file(base, name, self.scope);
+        let demanded = [&file, &unit].iter().any(|path| path.symlink_metadata().is_ok());
         Sources { file, home, demanded, ..Sources::default() }
     }
 
@@ -155,12 +155,12 @@ pub fn somebody_else(context: &Context) -> Option<(User, Dirs)> {
 ///
 /// # Errors
 /// What `config check` says.
-pub fn check_config(context: &Context, shown: &Properties) -> Result<(), Failure> {
+pub fn check_config(context: &Context, unit: &Unit, shown: &Properties) -> Result<(), Failure> {
     let Some(pid) = shown.get("MainPID").parse().ok().and_then(Pid::new) else {
         return Ok(());
     };
     let check = || {
-        let context = context_of(context, pid);
+        let context = context_of(context, unit, pid);
         context.map_or(Ok(()), |context| gateway::check(&config::plan(&context)).map(drop))
     };
     match fs::metadata(format!("/proc/{pid}")) {
@@ -172,11 +172,14 @@ pub fn check_config(context: &Context, shown: &Properties) -> Result<(), Failure
 }
 
 /// What a process that runs a gateway goes by.
-fn context_of(context: &Context, pid: Pid) -> Option<Context> {
+fn context_of(context: &Context, unit: &Unit, pid: Pid) -> Option<Context> {
     let home = PathBuf::from(proc::variable(pid, "HOME")?);
     let config = proc::variable(pid, "XDG_CONFIG_HOME").map(PathBuf::from);
     let config = config.filter(|path| path.is_absolute()).unwrap_or(home.join(".config"));
-    let base = Base { home, config, ..context.base.clone() };
+    // The installed unit may have been written anew since: its places are those of this command.
+    let installed = unit.systemctl.scope == Scope::User && unit.name == context.name.unit();
+    let theirs = Base { home, config, ..context.base.clone() };
+    let base = if installed { context.base.clone() } else { theirs };
     // A relative `--config` is relative to where that process is.
     let _ = env::set_current_dir(format!("/proc/{pid}/cwd"));
     let words = proc::arguments(pid)?.into_iter().skip(1).collect();
