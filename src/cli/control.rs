@@ -17,15 +17,16 @@ use crate::sys::socket::connect_unix;
 #[cfg(test)]
 pub mod tests;
 
-/// What came of talking to a gateway.
+/// What a gateway gave, and who it is; or why it gave nothing.
+pub type Contact<T> = Result<(Option<Holder>, T), Silence>;
+
+/// Why a gateway says nothing.
 #[derive(Debug)]
-pub enum Contact<T> {
+pub enum Silence {
     /// Nobody holds the lock: no gateway of this name runs.
     Free,
     /// It runs and does not answer; why, in words.
     Silent { holder: Option<Holder>, why: String },
-    /// It gave this.
-    Answers { holder: Option<Holder>, with: T },
     /// It cannot be told whether one runs; why, in words.
     Hidden(String),
 }
@@ -41,17 +42,17 @@ pub fn holder(dirs: &Dirs) -> Option<Holder> {
 pub fn knock(dirs: &Dirs, deadline: Instant) -> Contact<Client<'static>> {
     loop {
         let (place, holder) = match probe(dirs) {
-            Ok(Probe::Free) => return Contact::Free,
+            Ok(Probe::Free) => return Err(Silence::Free),
             Ok(Probe::Held { dirs, holder }) => (dirs, holder),
-            Err(e) => return Contact::Hidden(e.to_string()),
+            Err(e) => return Err(Silence::Hidden(e.to_string())),
         };
         let why = match open(&place.control_socket()) {
-            Ok(client) => return Contact::Answers { holder, with: client },
+            Ok(client) => return Ok((holder, client)),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => "it accepts no connections".into(),
             Err(e) => format!("{}: {e}", place.control_socket().display()),
         };
         if Instant::now() + CONTROL_PAUSE >= deadline {
-            return Contact::Silent { holder, why };
+            return Err(Silence::Silent { holder, why });
         }
         thread::sleep(CONTROL_PAUSE);
     }
@@ -60,17 +61,12 @@ pub fn knock(dirs: &Dirs, deadline: Instant) -> Contact<Client<'static>> {
 /// Asks the gateway of these directories what it is doing: an object, as `GET /v1/status` gives it.
 pub fn contact(dirs: &Dirs, deadline: Instant) -> Contact<Value> {
     loop {
-        let (holder, mut client) = match knock(dirs, deadline) {
-            Contact::Free => return Contact::Free,
-            Contact::Hidden(why) => return Contact::Hidden(why),
-            Contact::Silent { holder, why } => return Contact::Silent { holder, why },
-            Contact::Answers { holder, with } => (holder, with),
-        };
+        let (holder, mut client) = knock(dirs, deadline)?;
         match status(&mut client, deadline) {
-            Ok(status) => return Contact::Answers { holder, with: status },
+            Ok(status) => return Ok((holder, status)),
             // One that ends while we ask hangs up: the lock tells what came of it.
             Err(_) if Instant::now() + CONTROL_PAUSE < deadline => thread::sleep(CONTROL_PAUSE),
-            Err(why) => return Contact::Silent { holder, why },
+            Err(why) => return Err(Silence::Silent { holder, why }),
         }
     }
 }
@@ -82,11 +78,11 @@ pub fn contact_foreign(dirs: &Dirs, deadline: Instant) -> Contact<Value> {
         let path = place.control_socket();
         let opened = open(&path).map_err(|e| format!("{}: {e}", path.display()));
         match opened.and_then(|mut client| status(&mut client, deadline)) {
-            Ok(status) => return Contact::Answers { holder: None, with: status },
+            Ok(status) => return Ok((None, status)),
             Err(e) => why = e,
         }
     }
-    Contact::Hidden(why)
+    Err(Silence::Hidden(why))
 }
 
 fn open(path: &Path) -> io::Result<Client<'static>> {

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::control::{Contact, knock};
+use super::control::{Silence, knock};
 use super::message::ask;
 use super::send::open;
 use super::table::table;
@@ -187,12 +187,12 @@ fn dump(context: &Context) -> Result<Exit, Failure> {
 /// By the gateway where it runs, else here under its lock.
 fn compact(context: &Context) -> Result<Exit, Failure> {
     let (before, after) = match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
-        Contact::Answers { with: mut client, .. } => {
+        Ok((_, mut client)) => {
             let sizes = ask(&mut client, "POST", "/v1/journal/compact", &[], None)?;
             (sizes["before"].as_u64().unwrap_or(0), sizes["after"].as_u64().unwrap_or(0))
         }
-        Contact::Free => compact_here(context)?,
-        Contact::Silent { why, .. } | Contact::Hidden(why) => {
+        Err(Silence::Free) => compact_here(context)?,
+        Err(Silence::Silent { why, .. } | Silence::Hidden(why)) => {
             let words = format!("gateway {} cannot be asked: {why}", context.name);
             return Err(Failure::new(Exit::Unavailable, words));
         }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::control::{Contact, knock};
+use super::control::{Silence, knock};
 use super::message::Sending;
 use super::unit::installed_file;
 use super::{Context, config, message, owner, printed};
@@ -89,20 +89,22 @@ pub fn open(context: &Context) -> Result<Client<'static>, Failure> {
     let name = &context.name;
     let unavailable = |words: String| Err(Failure::new(Exit::Unavailable, words));
     match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
-        Contact::Answers { with: client, .. } => Ok(client),
-        Contact::Free => {
+        Ok((_, client)) => Ok(client),
+        Err(Silence::Free) => {
             owner::refuse_foreign(context, "send …")?;
             let unit = installed_file(&context.base, name, false);
             let verb = if unit.is_some() { "start" } else { "run" };
             let command = name.command();
             unavailable(format!("gateway {name} is not running; start it with `{command} {verb}`"))
         }
-        Contact::Silent { holder, why } => {
+        Err(Silence::Silent { holder, why }) => {
             let pid = holder.map(|holder| format!(" (pid {})", holder.pid));
             let pid = pid.unwrap_or_default();
             unavailable(format!("gateway {name}{pid} does not answer: {why}"))
         }
-        Contact::Hidden(why) => unavailable(format!("gateway {name} cannot be reached: {why}")),
+        Err(Silence::Hidden(why)) => {
+            unavailable(format!("gateway {name} cannot be reached: {why}"))
+        }
     }
 }
 
@@ -265,9 +267,7 @@ mod tests {
         let _held = hold(&dirs);
         let server = fake(&dirs, &[reply]);
         let deadline = Instant::now() + Duration::from_secs(20);
-        let Contact::Answers { with: mut client, .. } = knock(&dirs, deadline) else {
-            panic!();
-        };
+        let (_, mut client) = knock(&dirs, deadline).unwrap();
         let mut printer = Printer::new(Vec::new(), terminal);
         let result = converse(&mut client, Some("kä se"), "hi\n", &mut printer);
         printer.end().unwrap();

@@ -8,7 +8,6 @@ use super::{Context, owner, say};
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::Holder;
 use crate::systemd::Scope;
-use crate::systemd::systemctl::Properties;
 
 /// Starts the installed unit and waits until it is ready.
 pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
@@ -34,7 +33,7 @@ pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     if unit.is_around_us(&shown) {
         return unit.ask(context, &shown, "restart");
     }
-    bring_up(context, &unit, &shown, "restart")
+    bring_up(context, &unit, "restart")
 }
 
 /// The installed unit, unless it would be another user's gateway that a user's manager runs.
@@ -61,7 +60,7 @@ pub fn start_unit(context: &Context, unit: &Unit) -> Result<Exit, Failure> {
         let pid = shown.get("MainPID");
         return say(&format!("{} runs already: pid {pid}\n", context.name));
     }
-    bring_up(context, unit, &shown, "start")
+    bring_up(context, unit, "start")
 }
 
 /// Says that a gateway runs which its unit did not start: beside that one the unit cannot.
@@ -71,18 +70,14 @@ pub fn beside_unit(context: &Context, main_pid: &str) -> Option<String> {
     is_other.then(|| runs_as(context, Unit::of(context, holder), holder))
 }
 
-/// Runs a verb that ends in a running unit, and waits until it is ready. `shown`: the unit before.
-fn bring_up(
-    context: &Context,
-    unit: &Unit,
-    shown: &Properties,
-    verb: &str,
-) -> Result<Exit, Failure> {
+/// Runs a verb that ends in a running unit, and waits until it is ready.
+fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Failure> {
+    let shown = unit.show()?;
     if let Some(words) = beside_unit(context, shown.get("MainPID")) {
         return Err(Failure::new(Exit::Unavailable, words));
     }
     // Both: a start may have to wait for a stop that is under way.
-    let patience = Unit::patience(shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
+    let patience = Unit::patience(&shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
     let began = SystemTime::now();
     let done = unit.act_until(&[verb, "--", &unit.name], Instant::now() + patience);
     // Asked in any case: systemctl's word is about its job, this one about the gateway.
