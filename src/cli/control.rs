@@ -18,11 +18,11 @@ use crate::sys::socket::connect_unix;
 pub mod tests;
 
 /// What a gateway gave, and who it is; or why it gave nothing.
-pub type Contact<T> = Result<(Option<Holder>, T), Silence>;
+pub type Contact<T> = Result<(Option<Holder>, T), NoAnswer>;
 
-/// Why a gateway says nothing.
+/// Why there is no answer.
 #[derive(Debug)]
-pub enum Silence {
+pub enum NoAnswer {
     /// Nobody holds the lock: no gateway of this name runs.
     Free,
     /// It runs and does not answer; why, in words.
@@ -42,9 +42,9 @@ pub fn holder(dirs: &Dirs) -> Option<Holder> {
 pub fn knock(dirs: &Dirs, deadline: Instant) -> Contact<Client<'static>> {
     loop {
         let (place, holder) = match probe(dirs) {
-            Ok(Probe::Free) => return Err(Silence::Free),
+            Ok(Probe::Free) => return Err(NoAnswer::Free),
             Ok(Probe::Held { dirs, holder }) => (dirs, holder),
-            Err(e) => return Err(Silence::Hidden(e.to_string())),
+            Err(e) => return Err(NoAnswer::Hidden(e.to_string())),
         };
         let why = match open(&place.control_socket()) {
             Ok(client) => return Ok((holder, client)),
@@ -52,7 +52,7 @@ pub fn knock(dirs: &Dirs, deadline: Instant) -> Contact<Client<'static>> {
             Err(e) => format!("{}: {e}", place.control_socket().display()),
         };
         if Instant::now() + CONTROL_PAUSE >= deadline {
-            return Err(Silence::Silent { holder, why });
+            return Err(NoAnswer::Silent { holder, why });
         }
         thread::sleep(CONTROL_PAUSE);
     }
@@ -66,7 +66,7 @@ pub fn contact(dirs: &Dirs, deadline: Instant) -> Contact<Value> {
             Ok(status) => return Ok((holder, status)),
             // One that ends while we ask hangs up: the lock tells what came of it.
             Err(_) if Instant::now() + CONTROL_PAUSE < deadline => thread::sleep(CONTROL_PAUSE),
-            Err(why) => return Err(Silence::Silent { holder, why }),
+            Err(why) => return Err(NoAnswer::Silent { holder, why }),
         }
     }
 }
@@ -82,7 +82,7 @@ pub fn contact_foreign(dirs: &Dirs, deadline: Instant) -> Contact<Value> {
             Err(e) => why = e,
         }
     }
-    Err(Silence::Hidden(why))
+    Err(NoAnswer::Hidden(why))
 }
 
 fn open(path: &Path) -> io::Result<Client<'static>> {

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::control::{Silence, knock};
+use super::control::{NoAnswer, knock};
 use super::message::ask;
 use super::send::open;
 use super::table::table;
@@ -191,8 +191,8 @@ fn compact(context: &Context) -> Result<Exit, Failure> {
             let sizes = ask(&mut client, "POST", "/v1/journal/compact", &[], None)?;
             (sizes["before"].as_u64().unwrap_or(0), sizes["after"].as_u64().unwrap_or(0))
         }
-        Err(Silence::Free) => compact_here(context)?,
-        Err(Silence::Silent { why, .. } | Silence::Hidden(why)) => {
+        Err(NoAnswer::Free) => compact_here(context)?,
+        Err(NoAnswer::Silent { why, .. } | NoAnswer::Hidden(why)) => {
             let words = format!("gateway {} cannot be asked: {why}", context.name);
             return Err(Failure::new(Exit::Unavailable, words));
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::control::{Contact, Silence, contact, contact_foreign};
+use super::control::{Contact, NoAnswer, contact, contact_foreign};
 use super::state::{Facts, Found, State, Unit, conclude};
 use super::unit::{PROPERTIES, installed_file};
 use super::{Context, moment, owner};
@@ -84,11 +84,11 @@ fn look(context: &Context, system: bool) -> Report {
     };
     if let (None, Ok((holder, status))) = (&unit, &contact) {
         unit = unit_of(status, *holder, &ask);
-    } else if let (None, Err(Silence::Free), Some((user, dirs))) =
+    } else if let (None, Err(NoAnswer::Free), Some((user, dirs))) =
         (&unit, &contact, owner::somebody_else(context))
         && !matches!(user::acting_as(&user, || probe(&dirs)), Ok(Ok(Probe::Free)))
     {
-        contact = Err(Silence::Hidden(owner::foreign_words(&user, name, "status")));
+        contact = Err(NoAnswer::Hidden(owner::foreign_words(&user, name, "status")));
     }
     let own = foreign.is_none().then_some(own_dirs);
     let mut report = assemble(name, &contact, &run, unit, own);
@@ -118,7 +118,7 @@ fn look_at_own(dirs: &Dirs) -> (Contact<Value>, Value) {
         Err(_) => Value::Null,
     };
     // Only between two looks at a free lock does the record belong to nobody.
-    let started = matches!(asked, Err(Silence::Free)) && !matches!(probe(dirs), Ok(Probe::Free));
+    let started = matches!(asked, Err(NoAnswer::Free)) && !matches!(probe(dirs), Ok(Probe::Free));
     if started {
         (contact(dirs, Instant::now() + CONTROL_PATIENCE), Value::Null)
     } else {
@@ -158,14 +158,14 @@ fn assemble(
 ) -> Report {
     let facts = unit.as_ref().and_then(|u| u.facts.as_ref().ok()?.as_ref());
     let (found, holder, answer) = match contact {
-        Err(Silence::Free) => (Found::Free { left: !run.is_null() }, None, Value::Null),
-        Err(Silence::Silent { holder, .. }) => (Found::Silent, *holder, Value::Null),
+        Err(NoAnswer::Free) => (Found::Free { left: !run.is_null() }, None, Value::Null),
+        Err(NoAnswer::Silent { holder, .. }) => (Found::Silent, *holder, Value::Null),
         Ok((holder, status)) => {
             let state = status["state"].as_str().and_then(State::answered);
             (state.map_or(Found::Silent, Found::Answers), *holder, status.clone())
         }
-        Err(Silence::Hidden(_)) if own.is_none() => (Found::Foreign, None, Value::Null),
-        Err(Silence::Hidden(_)) => (Found::Hidden, None, Value::Null),
+        Err(NoAnswer::Hidden(_)) if own.is_none() => (Found::Foreign, None, Value::Null),
+        Err(NoAnswer::Hidden(_)) => (Found::Hidden, None, Value::Null),
     };
     // What it says of itself may be a number of another pid namespace.
     let held_by = holder.map(|holder| i64::from(holder.pid.get()));
@@ -207,14 +207,14 @@ fn note(
     pid: Option<i64>,
 ) -> Option<String> {
     match (state, contact, facts) {
-        (_, Err(Silence::Silent { why, .. }), _) => Some(format!("it does not answer: {why}")),
-        (_, Err(Silence::Hidden(why)), None) => Some(format!("it cannot be asked: {why}")),
+        (_, Err(NoAnswer::Silent { why, .. }), _) => Some(format!("it does not answer: {why}")),
+        (_, Err(NoAnswer::Hidden(why)), None) => Some(format!("it cannot be asked: {why}")),
         (State::Dead, ..) => {
             let started = run["started"].as_str().unwrap_or("an unknown time");
             let started = moment::shown(started);
             Some(format!("its run since {started} had an unclean exit"))
         }
-        (State::Unknown, Err(Silence::Free), Some(Facts { main_pid, .. })) => Some(format!(
+        (State::Unknown, Err(NoAnswer::Free), Some(Facts { main_pid, .. })) => Some(format!(
             "its unit is active with pid {}, which does not hold the lock: does it have other directories?",
             main_pid.unwrap_or(0)
         )),
@@ -293,7 +293,7 @@ mod tests {
     fn one_that_is_silent() {
         let holder = Pid::new(7).map(|pid| Holder { pid, start: 1, own: pid });
         let why = "no answer in time".to_owned();
-        let silent = Err(Silence::Silent { holder, why });
+        let silent = Err(NoAnswer::Silent { holder, why });
         let run = json!({ "pid": 7, "started": "s" });
         let found = report(&silent, &run, None);
         assert_eq!((found.state, found.pid), (State::Unresponsive, Some(7)));
@@ -308,17 +308,17 @@ mod tests {
 
     #[test]
     fn none_that_runs() {
-        let stopped = report(&Err(Silence::Free), &Value::Null, None);
+        let stopped = report(&Err(NoAnswer::Free), &Value::Null, None);
         assert_eq!((stopped.state, stopped.pid), (State::Stopped, None));
         assert_eq!(stopped.since.as_deref(), Some("2026-01-01T00:00:00.000Z"));
-        let dead = report(&Err(Silence::Free), &json!({ "pid": 7, "started": "s" }), None);
+        let dead = report(&Err(NoAnswer::Free), &json!({ "pid": 7, "started": "s" }), None);
         assert_eq!((dead.state, dead.pid, dead.since), (State::Dead, None, None));
         assert!(dead.note.unwrap().contains("since s"));
-        let failed = report(&Err(Silence::Free), &Value::Null, unit(Unit::Failed, None));
+        let failed = report(&Err(NoAnswer::Free), &Value::Null, unit(Unit::Failed, None));
         assert_eq!(failed.state, State::Failed);
         assert_eq!(failed.since.as_deref(), Some("t"));
         assert!(failed.note.unwrap().contains("its unit: exit status 78"));
-        let elsewhere = report(&Err(Silence::Free), &Value::Null, unit(Unit::Active, Some(9)));
+        let elsewhere = report(&Err(NoAnswer::Free), &Value::Null, unit(Unit::Active, Some(9)));
         assert_eq!((elsewhere.state, elsewhere.pid), (State::Unknown, None));
         assert!(elsewhere.note.unwrap().contains("pid 9"));
     }

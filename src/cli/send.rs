@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::control::{Silence, knock};
+use super::control::{NoAnswer, knock};
 use super::message::Sending;
 use super::unit::installed_file;
 use super::{Context, config, message, owner, printed};
@@ -90,19 +90,19 @@ pub fn open(context: &Context) -> Result<Client<'static>, Failure> {
     let unavailable = |words: String| Err(Failure::new(Exit::Unavailable, words));
     match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
         Ok((_, client)) => Ok(client),
-        Err(Silence::Free) => {
+        Err(NoAnswer::Free) => {
             owner::refuse_foreign(context, "send …")?;
             let unit = installed_file(&context.base, name, false);
             let verb = if unit.is_some() { "start" } else { "run" };
             let command = name.command();
             unavailable(format!("gateway {name} is not running; start it with `{command} {verb}`"))
         }
-        Err(Silence::Silent { holder, why }) => {
+        Err(NoAnswer::Silent { holder, why }) => {
             let pid = holder.map(|holder| format!(" (pid {})", holder.pid));
             let pid = pid.unwrap_or_default();
             unavailable(format!("gateway {name}{pid} does not answer: {why}"))
         }
-        Err(Silence::Hidden(why)) => {
+        Err(NoAnswer::Hidden(why)) => {
             unavailable(format!("gateway {name} cannot be reached: {why}"))
         }
     }

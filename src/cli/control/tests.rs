@@ -70,12 +70,12 @@ fn soon() -> Instant {
 fn nobody_there() {
     let root = TempDir::new("control");
     let dirs = dirs(&root);
-    assert!(matches!(contact(&dirs, soon()), Err(Silence::Free)));
+    assert!(matches!(contact(&dirs, soon()), Err(NoAnswer::Free)));
     // What a dead gateway left behind is no gateway.
     drop(hold(&dirs));
     drop(UnixListener::bind(dirs.control_socket()).unwrap());
-    assert!(matches!(contact(&dirs, soon()), Err(Silence::Free)));
-    assert!(matches!(knock(&dirs, soon()), Err(Silence::Free)));
+    assert!(matches!(contact(&dirs, soon()), Err(NoAnswer::Free)));
+    assert!(matches!(knock(&dirs, soon()), Err(NoAnswer::Free)));
 }
 
 #[test]
@@ -111,9 +111,9 @@ fn one_that_does_not_answer() {
     let dirs = dirs(&root);
     let _held = hold(&dirs);
     let short = || Instant::now() + Duration::from_millis(60);
-    assert!(matches!(contact(&dirs, short()), Err(Silence::Silent { .. })));
+    assert!(matches!(contact(&dirs, short()), Err(NoAnswer::Silent { .. })));
     let _listener = UnixListener::bind(dirs.control_socket()).unwrap();
-    let Err(Silence::Silent { why, holder }) = contact(&dirs, short()) else {
+    let Err(NoAnswer::Silent { why, holder }) = contact(&dirs, short()) else {
         panic!();
     };
     assert!(why.contains("no answer in time"), "{why}");
@@ -128,6 +128,6 @@ fn answers_that_say_nothing() {
         let _held = hold(&dirs);
         let _server = fake(&dirs, &[&answer]);
         let deadline = Instant::now() + Duration::from_millis(60);
-        assert!(matches!(contact(&dirs, deadline), Err(Silence::Silent { .. })));
+        assert!(matches!(contact(&dirs, deadline), Err(NoAnswer::Silent { .. })));
     }
 }
