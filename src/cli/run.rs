@@ -13,7 +13,7 @@ use crate::systemd::{Scope, cgroup};
 
 /// Runs until it is stopped. `ephemeral`: messages are kept in memory only.
 pub fn run(context: &Context, signals: Signals, ephemeral: bool) -> Exit {
-    let mut plan = Plan { ephemeral, ..config::plan(&context) };
+    let mut plan = Plan { ephemeral, ..config::plan(context) };
     if is_system_service() {
         // The user's runtime directory goes when that user logs out; the machine's service stays.
         plan.dirs = plan.dirs.without_runtime();
