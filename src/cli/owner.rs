@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::unit::{Unit, installed_file, read, unit_file};
+use super::unit::{Unit, installed_file, read, read_ours, unit_file};
 use super::{Context, args, config, program};
 use crate::config::Sources;
 use crate::dirs::{Base, Dirs};
@@ -56,8 +56,9 @@ impl Owner {
     pub fn sources(&self) -> Sources {
         let Context { base, dirs, name, .. } = &self.context;
         let (file, home) = (dirs.config_file.clone(), Some(base.home.clone()));
-        let unit = unit_file(base, name, self.scope);
-        let demanded = [&file, &unit].iter().any(|path| path.symlink_metadata().is_ok());
+        // A unit of somebody else's has had none of ours to read.
+        let has_unit = read_ours(unit_file(base, name, self.scope)).is_some();
+        let demanded = has_unit || file.symlink_metadata().is_ok();
         Sources { file, home, demanded, ..Sources::default() }
     }
 

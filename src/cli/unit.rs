@@ -24,6 +24,7 @@ use crate::sys::process::Pid;
 use crate::systemd::Scope;
 use crate::systemd::cgroup::{self, OwnUnit};
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
+use crate::systemd::unit::{Origin, inspect};
 use crate::text::escaped;
 
 /// The gateway's last line, however it ends.
@@ -66,6 +67,11 @@ pub fn unit_file(base: &Base, name: &Name, scope: Scope) -> PathBuf {
 /// The text of a unit file.
 pub fn read(file: impl AsRef<Path>) -> io::Result<String> {
     read_any(file, MAX_UNIT_FILE)
+}
+
+/// The text of a unit file that `install` wrote, whoever has edited it since.
+pub fn read_ours(file: impl AsRef<Path>) -> Option<String> {
+    read(file).ok().filter(|text| inspect(text) != Origin::Foreign)
 }
 
 /// The unit file of this gateway: the user's, or with `system` the machine's.
