@@ -146,7 +146,7 @@ Usage: hermes-gateway [-p NAME] reload
 Has the running gateway read its configuration and keys again, all of it or
 nothing. Returns when it is in force, and says which changes take a restart.
 A wrong configuration changes nothing: exits 78 with all that is wrong, 69 when
-a file cannot be read now, 3 when no gateway runs. The unit's ExecReload=.
+a file cannot be read now or no gateway runs. The unit's ExecReload=.
 ";
 
 const STATUS: &str = "\

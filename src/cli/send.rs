@@ -86,7 +86,7 @@ pub fn open(context: &Context) -> Result<Client<'static>, Failure> {
     match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
         Contact::Answers { with: client, .. } => Ok(client),
         Contact::Free => {
-            owner::refuse_foreign(context, "send …")?;
+            owner::refuse_foreign(context, "…")?;
             let unit = installed_file(&context.base, name, false);
             let verb = if unit.is_some() { "start" } else { "run" };
             let command = name.command();
