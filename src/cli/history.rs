@@ -56,7 +56,7 @@ fn as_table(stops: &[Value]) -> String {
 
 /// One record: `2026-11-22 18:54:55 UTC, 2 min ago: planned, SIGTERM from systemd[7] uid 0, exit 0`.
 pub fn in_a_line(stop: &Value, now: i64) -> String {
-    let time = moment::with_age(stop["time"].as_str().unwrap_or("-"), now);
+    let time = moment::with_age(stop["time"].as_str().unwrap_or("at an unknown time"), now);
     let mut line = format!("{time}: {}", word(&stop["verdict"]));
     match (&stop["signal"], sender(stop)) {
         // What nobody announced says why itself.

@@ -65,7 +65,9 @@ impl Loaded {
             text.and_then(|text| parse(&text).map_err(io::Error::other))
                 .map_err(|e| {
                     let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
-                    let (own, fix) = (name(file), fix(&e, file));
+                    // A server's key is not for us to make.
+                    let fix = if key == "agent.key_file" { String::new() } else { fix(&e, file) };
+                    let own = name(file);
                     problems.push_file(
                         origin,
                         format!("{key}: {own} cannot be used: {e}{fix}"),

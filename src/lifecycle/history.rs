@@ -93,7 +93,7 @@ fn enter_silent(dirs: &Dirs, left: &Value) -> Option<Value> {
     if ended.into_iter().any(|line| line["run"] == left["id"]) {
         return None;
     }
-    let line = without_a_word(left);
+    let line = unclean(left, Some(Utc::new(SystemTime::now()).rfc3339()));
     if let Err(e) = append(&dirs.history(), &line.to_string(), false) {
         log::warn!("{} cannot be written: {e}", dirs.history().display());
     }
@@ -185,7 +185,8 @@ pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
     Ok(stops[stops.len().saturating_sub(KEPT_STOPS)..].to_vec())
 }
 
-fn without_a_word(left: &Value) -> Value {
+/// The line about a run that left its record and said nothing. `time`: when that was found.
+pub fn unclean(left: &Value, time: Option<String>) -> Value {
     let rebooted = left["boot"] != json!(proc::boot_id());
     let cause = if rebooted {
         "the machine was restarted or lost its power"
@@ -193,7 +194,7 @@ fn without_a_word(left: &Value) -> Value {
         "it was killed (SIGKILL, the OOM killer, a watchdog) or crashed"
     };
     json!({
-        "time": Utc::new(SystemTime::now()).rfc3339(),
+        "time": time,
         "started": left["started"],
         "run": left["id"],
         "pid": left["pid"],
