@@ -276,6 +276,10 @@ pub const DESCRIPTORS_SHARED: usize = 3;
 /// Fewer connections than these are said to be few, though nobody configured more.
 pub const FEW_CONNECTIONS: usize = 1000;
 
+/// Where descriptors allow fewer connections than these, one that is over them waits for its turn: a
+/// handful of clients at once is no overload.
+pub const FEW_SEATS: usize = 64;
+
 /// How long a connection waits for another to end where descriptors are few, before it and those after
 /// it are told that there is no room: most clients wait for as long to be connected.
 pub const ROOM_PATIENCE: Duration = Duration::from_secs(30);

@@ -45,7 +45,7 @@ fn refused(home: &Home, code: i32, words: &[&str]) {
 fn what_a_start_refuses_a_check_refuses_in_the_same_words() {
     // What of DIR/key is wrong, by its content and mode, and what is said of that.
     let short = ("short\n", 0o600, "needs 32");
-    let open = (KEY, 0o644, "others may read it");
+    let open = (KEY, 0o644, "is open to other users");
     let missing = ("", 0, "");
     for (name, toml, keys) in [
         ("http.key_file", "[http]\nkey_file = 'DIR/key'\n", &[missing, short, open][..]),
@@ -102,7 +102,7 @@ fn mistakes_in_the_configuration_are_refused_with_their_place() {
         ),
         (
             "[agent]\nurl = 'https://a/v1/chat/completions'\n",
-            ":2:7: agent.url is \"https://a/v1/chat/completions\"; it must end before \
+            ":2:7: agent.url is \"https://a/v1/chat/completions\"; it must be a base, without \
              /chat/completions (write \"https://a/v1\")",
         ),
     ] {
@@ -181,7 +181,9 @@ fn warnings_are_told_by_the_check_the_log_the_status_and_the_service_manager() {
 #[test]
 fn a_disk_that_hangs_under_an_agents_program_holds_up_no_start() {
     let home = Home::new();
-    let (program, hang) = (home.path().join("agent"), home.path().join("hang"));
+    // In a directory of its own: looking at that hangs as well.
+    let (program, hang) = (home.path().join("bin/agent"), home.path().join("hang"));
+    fs::create_dir(home.path().join("bin")).unwrap();
     write(&program, "#!/bin/sh\ncat\n", 0o755);
     fs::write(&hang, "").unwrap();
     home.configure(&format!("[agent]\ncommand = [{program:?}]\n"));

@@ -177,6 +177,10 @@ fn an_empty_or_missing_file_does_not_put_echo_in_the_place_of_an_agent() {
     refused(home.run(&["reload"]), 78, &[&file, "there is no such file"]);
     assert_eq!(gateway.ask("x").reply(), "old");
     has(&gateway.status()["reload_error"].to_string(), &["there is no such file"]);
+    // One that has lost its agent alone.
+    home.configure("[stop]\ndrain_timeout = \"5s\"\n");
+    refused(home.run(&["reload"]), 78, &[&file, "it names no agent", "kind = \"echo\""]);
+    assert_eq!(gateway.ask("x").reply(), "old");
     // Who means echo says so.
     home.configure("[agent]\nkind = \"echo\"\n");
     home.run(&["reload"]).assert_code(0);

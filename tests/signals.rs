@@ -9,17 +9,27 @@ use util::{DEADLINE, Gateway, Home, eventually};
 
 /// Runs a program at a terminal of its own. SIGUSR1 closes that, SIGUSR2 presses Ctrl-C.
 const TERMINAL: &str = r#"
-import os, pty, signal, sys
+import os, pty, select, signal, sys
+wake, raised = os.pipe()
+os.set_blocking(raised, False)
+signal.set_wakeup_fd(raised)
+for number in signal.SIGUSR1, signal.SIGUSR2:
+    signal.signal(number, lambda *_: None)
 pid, terminal = pty.fork()
 if pid == 0:
     os.execvp(sys.argv[1], sys.argv[1:])
-signal.signal(signal.SIGUSR1, lambda *_: os.close(terminal))
-signal.signal(signal.SIGUSR2, lambda *_: os.write(terminal, b"\x03"))
-try:
-    while data := os.read(terminal, 4096):
-        os.write(2, data)
-except OSError:
-    pass
+while True:
+    ready = select.select([terminal, wake], [], [])[0]
+    if wake in ready:
+        if os.read(wake, 1)[0] == signal.SIGUSR1:
+            os.close(terminal)
+            break
+        os.write(terminal, b"\x03")
+    elif terminal in ready:
+        try:
+            os.write(2, os.read(terminal, 4096))
+        except OSError:
+            break
 end = os.waitpid(pid, 0)[1]
 sys.exit(os.WEXITSTATUS(end) if os.WIFEXITED(end) else 128 + os.WTERMSIG(end))
 "#;

@@ -37,7 +37,8 @@ fn a_program_that_only_the_shell_finds_is_warned_of_by_all_and_installed_all_the
         assert_eq!(check.stderr, "", "there is no unit that would look elsewhere");
 
         let outcome = with_path(manager, &dir, &["install"]).assert_code(0);
-        assert_eq!(outcome.stderr, warning);
+        // Behind what it says of a program in a build directory.
+        assert!(outcome.stderr.ends_with(&warning), "{}", outcome.stderr);
         let check = with_path(manager, &dir, &["config", "check"]).assert_code(0);
         assert_eq!(check.stderr, warning);
 
@@ -51,7 +52,8 @@ fn a_program_that_only_the_shell_finds_is_warned_of_by_all_and_installed_all_the
 
         // As the warning says.
         manager.write(&config, &text.replace("my-agent", program.to_str().unwrap()));
-        assert_eq!(with_path(manager, &dir, &["install"]).assert_code(0).stderr, "");
+        let outcome = with_path(manager, &dir, &["install"]).assert_code(0);
+        assert!(!outcome.stderr.contains("agent.command"), "{}", outcome.stderr);
         // Or by a PATH of the unit's own.
         manager.write(&config, text);
         manager.write_unit(

@@ -53,6 +53,19 @@ fn copy_to(path: &Path) -> PathBuf {
 // ------------------------------------------------------------------- places ----
 
 #[test]
+fn an_install_does_not_put_echo_in_the_place_of_a_configuration_that_is_gone() {
+    Sandbox::user().run(|manager| {
+        let service = Service::start(manager);
+        let (text, before) = (unit_text(manager), service.pid());
+        fs::remove_file(service.config_file()).unwrap();
+        let refused = manager.gateway(&["install"]).assert_code(78);
+        assert_words(&refused.stderr, &["default.toml", "there is no such file", "restore"]);
+        assert!(!service.config_file().exists());
+        assert_eq!((unit_text(manager), service.pid()), (text, before));
+    });
+}
+
+#[test]
 fn installed_from_three_shells_the_gateway_keeps_its_places() {
     Sandbox::user().run(|manager| {
         let service = Service::start(manager);

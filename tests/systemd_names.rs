@@ -213,7 +213,7 @@ fn root_restarts_the_machines_unit_only_into_a_configuration_that_its_user_can_u
         let refused = manager.gateway(&["restart"]).assert_code(78);
         assert_says(&refused, &["default.toml:1", "is not restarted"]);
         assert_eq!(unit.main_pid(), pid);
-        user.write(&config, "");
+        user.write(&config, "[http]\nlisten = \"127.0.0.1:0\"\n[stop]\ndrain_timeout = \"1s\"\n");
         manager.gateway(&["restart"]).assert_code(0);
         assert_ne!(unit.main_pid(), pid);
     });

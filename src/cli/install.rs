@@ -52,6 +52,9 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     let owner = owner(context, options)?;
     let unit = Unit::new(context, owner.scope);
     // Everything that may refuse comes first, so that a refusal changes nothing.
+    // Without --move these places are the unit's already.
+    let old = places::of_unit(&context.base, &context.name).gateway(&context.name);
+    let left = places::left_behind(&old, &context.dirs, &context.name.command())?;
     let loaded = as_owner(&owner, || checked(context, &owner))??;
     let deadline = Instant::now() + ACT_PATIENCE;
     let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e))?;
@@ -65,9 +68,6 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     let drain = loaded.config.stop.drain_timeout;
     let wanted = as_owner(&owner, || owner.unit_text(context, version, drain))?;
     let wanted = wanted.map_err(Failure::failed)?;
-    // Without --move these places are the unit's already.
-    let old = places::of_unit(&context.base, &context.name).gateway(&context.name);
-    let left = places::left_behind(&old, &context.dirs, &context.name.command())?;
     let change = compare(&unit, &wanted, options.force)?;
     let port =
         as_owner(&owner, || starter::write(&owner, &context.name))?.map_err(Failure::failed)?;
@@ -131,7 +131,7 @@ fn as_owner<T>(owner: &Owner, act: impl FnOnce() -> T) -> Result<T, Failure> {
 
 /// Checks, with the owner's eyes, what a start would fail on.
 fn checked(context: &Context, owner: &Owner) -> Result<Loaded, Failure> {
-    let (dirs, sources) = (owner.dirs.clone(), owner.sources());
+    let (dirs, sources) = (owner.dirs.clone(), owner.sources(&context.name));
     let loaded = gateway::check(&Plan { dirs, sources, ..config::plan(context) })?;
     let program = env::current_exe().unwrap_or_default();
     match (&owner.user, program.metadata()) {

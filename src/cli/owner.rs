@@ -8,9 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::unit::{installed_file, unit_dir};
+use super::unit::{Unit, installed_file, unit_dir};
 use super::{Context, args, program};
-use crate::config::{self, ConfigError, Loaded, Sources};
+use crate::config::{self, Sources};
 use crate::dirs::{Base, Dirs};
 use crate::exit::{Exit, Failure};
 use crate::gateway;
@@ -51,15 +51,11 @@ impl Owner {
         Owner { scope: Scope::System, dirs: base.gateway(&context.name), user: Some(user), base }
     }
 
-    /// The configuration that the unit's gateway will read.
-    pub fn config(&self) -> Result<Loaded, ConfigError> {
-        config::load(&self.sources())
-    }
-
-    pub fn sources(&self) -> Sources {
+    /// Where the unit's gateway will read its configuration. Without any, the first `install` writes one.
+    pub fn sources(&self, name: &Name) -> Sources {
         let (file, home) = (self.dirs.config_file.clone(), Some(self.base.home.clone()));
-        // Where there is none, `install` writes one.
-        let demanded = file.symlink_metadata().is_ok();
+        let unit = unit_dir(&self.base, self.scope).join(name.unit());
+        let demanded = [&file, &unit].iter().any(|path| path.symlink_metadata().is_ok());
         Sources { file, home, demanded, ..Sources::default() }
     }
 
@@ -128,7 +124,7 @@ pub fn is_current(
             Owner::of(context, user)
         }
     };
-    let loaded = owner.config().map_err(|e| e.to_string())?;
+    let loaded = config::load(&owner.sources(&context.name)).map_err(|e| e.to_string())?;
     let text = owner.unit_text(context, version, loaded.config.stop.drain_timeout)?;
     Ok(text == installed)
 }
@@ -182,12 +178,12 @@ pub fn somebody_else(base: &Base, name: &Name) -> Option<(User, Dirs)> {
 ///
 /// # Errors
 /// What `config check` says.
-pub fn check_config(context: &Context, shown: &Properties) -> Result<(), Failure> {
+pub fn check_config(context: &Context, unit: &Unit, shown: &Properties) -> Result<(), Failure> {
     let Some(pid) = shown.get("MainPID").parse().ok().and_then(Pid::new) else {
         return Ok(());
     };
     let check = || {
-        let context = context_of(context, pid);
+        let context = context_of(context, unit, pid);
         context.map_or(Ok(()), |context| gateway::check(&super::config::plan(&context)).map(drop))
     };
     match fs::metadata(format!("/proc/{pid}")) {
@@ -199,11 +195,14 @@ pub fn check_config(context: &Context, shown: &Properties) -> Result<(), Failure
 }
 
 /// What a process that runs a gateway goes by.
-fn context_of(context: &Context, pid: Pid) -> Option<Context> {
+fn context_of(context: &Context, unit: &Unit, pid: Pid) -> Option<Context> {
     let home = PathBuf::from(proc::variable(pid, "HOME")?);
     let config = proc::variable(pid, "XDG_CONFIG_HOME").map(PathBuf::from);
     let config = config.filter(|path| path.is_absolute()).unwrap_or(home.join(".config"));
-    let base = Base { home, config, ..context.base.clone() };
+    // The installed unit may have been written anew since: its places are those of this command.
+    let installed = unit.systemctl.scope == Scope::User && unit.name == context.name.unit();
+    let theirs = Base { home, config, ..context.base.clone() };
+    let base = if installed { context.base.clone() } else { theirs };
     // A relative `--config` is relative to where that process is.
     let _ = env::set_current_dir(format!("/proc/{pid}/cwd"));
     let words = proc::arguments(pid)?.into_iter().skip(1).collect();

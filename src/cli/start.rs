@@ -26,7 +26,7 @@ pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     let running = if system { None } else { unit::running(context) };
     let unit = running.map_or_else(|| meant(context, system, "restart"), |(unit, _)| Ok(unit))?;
     let shown = unit.show(BEFORE)?;
-    owner::check_config(context, &shown).map_err(|mut failure| {
+    owner::check_config(context, &unit, &shown).map_err(|mut failure| {
         failure.message += &format!("\n{} is not restarted", unit.label(context));
         failure
     })?;

@@ -91,6 +91,10 @@ impl Loaded {
     }
 }
 
+/// Why a file that names no agent is refused.
+pub const ECHO_UNASKED: &str = "the built-in echo agent is not put in the place of yours unasked; \
+    restore the file, or write `[agent]` and below it `kind = \"echo\"`";
+
 /// Loads the file and the `--set` arguments over it.
 ///
 /// # Errors
@@ -106,11 +110,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
             }
             let there = loaded.file.is_some();
             let what = if there { "it is empty: it sets nothing" } else { "there is no such file" };
-            let words = format!(
-                "{what}, and the built-in echo agent is not put in the place of yours unasked; \
-                 restore the file, or write `[agent]` and below it `kind = \"echo\"`"
-            );
-            (words, ErrorKind::InvalidData.into())
+            (format!("{what}, and {ECHO_UNASKED}"), ErrorKind::InvalidData.into())
         }
     };
     let mut problems = Problems::default();
@@ -170,7 +170,7 @@ fn why(error: &io::Error) -> String {
     if is_missing(error) {
         "there is no such file; create it, or leave --config out for the defaults".to_owned()
     } else if error.kind() == ErrorKind::Other {
-        format!("{error}; give a TOML file that is yours alone to write")
+        error.to_string()
     } else {
         format!("cannot read it: {error}")
     }

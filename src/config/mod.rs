@@ -26,9 +26,8 @@ mod url;
 mod value;
 mod warnings;
 
-pub use error::ConfigError;
 pub use key::{ClientKey, OWNER, Role};
-pub use load::{Loaded, Sources, fix, load};
+pub use load::{ECHO_UNASKED, Loaded, Sources, fix, load};
 pub use render::starter;
 pub use suggest::nearest;
 pub use target::{Secret, Target, TargetKind};

@@ -89,10 +89,13 @@ impl Url {
     pub fn base(text: &str) -> Result<Url, String> {
         let mut url = Url::parse(text)?;
         let (path, query) = url.target.split_at(url.target.find('?').unwrap_or(url.target.len()));
-        for endpoint in ["/chat/completions", "/completions", "/responses"] {
+        for (endpoint, instead) in ENDPOINTS {
             if let Some(base) = path.trim_end_matches('/').strip_suffix(endpoint) {
-                let (at, base) = (url.origin(), if base.is_empty() { "/" } else { base });
-                return Err(format!("it must end before {endpoint} (write \"{at}{base}{query}\")"));
+                let base = format!("{base}{instead}");
+                let (at, base) = (url.origin(), if base.is_empty() { "/" } else { &base });
+                let words =
+                    format!("it must be a base, without {endpoint} (write \"{at}{base}{query}\")");
+                return Err(words);
             }
         }
         let given = text.split_once("://").map_or(text, |(_, given)| given);
@@ -121,6 +124,17 @@ impl Url {
         format!("{scheme}://{}", self.authority)
     }
 }
+
+/// What is no base but an endpoint, of OpenAI's API or Ollama's own, and what stands in its place in the
+/// base that was meant.
+const ENDPOINTS: [(&str, &str); 6] = [
+    ("/chat/completions", ""),
+    ("/completions", ""),
+    ("/responses", ""),
+    ("/v1/models", "/v1"),
+    ("/api/chat", "/v1"),
+    ("/api/generate", "/v1"),
+];
 
 /// What a path or a query may hold as it is (RFC 3986 sections 3.3 and 3.4).
 fn allowed(rest: &str, c: char) -> bool {
@@ -217,8 +231,10 @@ mod tests {
             ("http://a:1/chat/completions", "/chat/completions", "http://a:1/"),
             ("https://a/v1/completions", "/completions", "https://a/v1"),
             ("https://a/v1/responses", "/responses", "https://a/v1"),
+            ("https://a/v1/models", "/v1/models", "https://a/v1"),
+            ("http://a:1/api/chat", "/api/chat", "http://a:1/v1"),
         ] {
-            let expected = format!("it must end before {endpoint} (write \"{base}\")");
+            let expected = format!("it must be a base, without {endpoint} (write \"{base}\")");
             assert_eq!(Url::base(text).unwrap_err(), expected);
         }
     }

@@ -14,8 +14,8 @@ use crate::api::{self, Origin, Service, place};
 use crate::config::Config;
 use crate::http::{Connection, Limits, Seat, Shared, Socket};
 use crate::limits::{
-    ACCEPT_BATCH, CONNECTION_STACK, MAX_CONTROL_CONNECTIONS, RESERVED_TASKS, ROOM_PATIENCE,
-    TASKS_PER_TURN,
+    ACCEPT_BATCH, CONNECTION_STACK, FEW_SEATS, MAX_CONTROL_CONNECTIONS, RESERVED_TASKS,
+    ROOM_PATIENCE, TASKS_PER_TURN,
 };
 use crate::sys::fd::{most_open, set_nonblocking};
 use crate::sys::process::is_shortage;
@@ -155,10 +155,11 @@ fn refuse(stream: &mut dyn Socket) {
 
 /// The most connections that the configuration, descriptors and tasks allow: each needs some of both.
 fn room(config: &Config, tasks: Option<usize>) -> Room {
-    let (few, limits) = (config.limits.short_of.is_some(), config.limits.within(most_open()));
+    let limits = config.limits.within(most_open());
     let taken = RESERVED_TASKS + TASKS_PER_TURN * limits.max_turns;
     let by_tasks = tasks.map_or(usize::MAX, |tasks| tasks.saturating_sub(taken));
     let all = limits.max_connections.min(by_tasks).max(1);
+    let few = limits.short_of.is_some() && all < FEW_SEATS;
     Room { all, from_one: limits.max_connections_per_address, few }
 }
 

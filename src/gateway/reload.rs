@@ -1,6 +1,7 @@
 //! SIGHUP: the configuration is read again. All of it counts, or nothing does.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -8,8 +9,8 @@ use super::startup::{check, keys, settings, warnings};
 use super::{Plan, stop_time};
 use crate::api::Service;
 use crate::api::reload::Outcome;
-use crate::config::Config;
-use crate::exit::Exit;
+use crate::config::{self, AgentKind, Config, Loaded};
+use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::Place;
 use crate::limits::THREAD_STACK;
 use crate::sys::clock::Utc;
@@ -47,7 +48,10 @@ pub fn read(
 fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     let old = service.settings();
     let own = old.config.http.key_file.as_deref();
-    let read = check(plan).and_then(|loaded| Ok((keys(plan, own, &loaded)?, loaded)));
+    let read = check(plan).and_then(|loaded| {
+        refuse_echo_unasked(&old.config, &loaded)?;
+        Ok((keys(plan, own, &loaded)?, loaded))
+    });
     let (keys, loaded) = match read {
         Ok(read) => read,
         Err(failure) => {
@@ -75,6 +79,20 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     service.hub.change(settings(plan, new));
     log::info!("{READ_AGAIN}");
     (Exit::Planned, said)
+}
+
+/// A file that names no agent any more must not have echo answer what is queued for the one before.
+fn refuse_echo_unasked(old: &Config, new: &Loaded) -> Result<(), Failure> {
+    let is_echo = |config: &Config| config.agent.kind == AgentKind::Echo;
+    if is_echo(old) || !is_echo(&new.config) || new.place("agent.kind").is_some() {
+        return Ok(());
+    }
+    let file = new.file.as_deref().unwrap_or(Path::new("the configuration"));
+    let (file, echo) = (file.display(), config::ECHO_UNASKED);
+    Err(Failure::new(
+        Exit::Config,
+        format!("the configuration is wrong\n{file}: it names no agent, and {echo}"),
+    ))
 }
 
 /// What is settled at the start only.

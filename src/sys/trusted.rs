@@ -157,7 +157,8 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
 fn check_link(link: &Path, dir: &Path) -> io::Result<()> {
     let (own, meta) = (fs::symlink_metadata(link)?, fs::symlink_metadata(dir)?);
     let sticky = meta.mode() & 0o1000 != 0;
-    if is_ours(&meta) && (!others_may_write(&meta) || (sticky && is_ours(&own))) {
+    let closed = !others_may_write(&meta) || is_read_only(dir);
+    if is_ours(&meta) && (closed || (sticky && is_ours(&own))) {
         return Ok(());
     }
     let (link, dir) = (link.display(), dir.display());

@@ -138,7 +138,7 @@ fn repaired(program: Program) -> Program {
     let usual = PathBuf::from(format!("/run/user/{}", user::own_uid()));
     let ours = |dir: &Path| dir.metadata().is_ok_and(|meta| meta.uid() == user::own_uid());
     let given = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    if given.is_some_and(|dir| ours(&dir)) || !ours(&usual) {
+    if given.is_some_and(|dir| ours(&dir.join("systemd/private"))) || !ours(&usual) {
         return program;
     }
     program.env("XDG_RUNTIME_DIR", usual).env_remove("DBUS_SESSION_BUS_ADDRESS")

@@ -127,6 +127,10 @@ fn path_of(fd: c_int) -> String {
 
 /// An absolute path, from what openat(2) and its like take.
 fn path_at(dir: c_int, path: *const c_char) -> String {
+    // The standard library asks without one whether the kernel has such a call.
+    if path.is_null() {
+        return String::new();
+    }
     // SAFETY: callers hand us what they would hand to the C library: a string that ends in NUL.
     let path = unsafe { CStr::from_ptr(path) }.to_string_lossy().into_owned();
     // A directory that the gateway holds open.

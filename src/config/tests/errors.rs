@@ -244,8 +244,8 @@ fn kind_and_url_must_agree() {
 fn the_url_of_an_endpoint_is_no_base() {
     error(
         "[agent]\nurl = \"http://a:1/v1/chat/completions\"",
-        "2:7: agent.url is \"http://a:1/v1/chat/completions\"; it must end before /chat/completions \
-         (write \"http://a:1/v1\"), like \"http://127.0.0.1:11434/v1\"",
+        "2:7: agent.url is \"http://a:1/v1/chat/completions\"; it must be a base, without \
+         /chat/completions (write \"http://a:1/v1\"), like \"http://127.0.0.1:11434/v1\"",
     );
     // What is added where only an origin is given is shown.
     let text = good("[agent]\nurl = \"http://127.0.0.1:11434\"", &[]).render();

@@ -30,8 +30,6 @@ fn load_file(file: &Path, required: bool) -> Result<Config, String> {
     load(&sources).map(|loaded| loaded.config).map_err(|error| error.to_string())
 }
 
-const WAY_OUT: &str = "give a TOML file that is yours alone to write";
-
 #[test]
 fn a_missing_file() {
     let dir = Dir::new("missing");
@@ -82,17 +80,17 @@ fn a_file_that_sets_nothing_where_one_is_demanded() {
 #[test]
 fn what_is_no_small_regular_file() {
     let dir = Dir::new("irregular");
-    let expected = format!("{}: it is a directory; {WAY_OUT}", dir.0.display());
+    let expected = format!("{}: it is a directory", dir.0.display());
     assert_eq!(load_file(&dir.0, false), Err(expected));
     let device = Path::new("/dev/zero");
-    let expected = format!("/dev/zero: it is not a regular file; {WAY_OUT}");
+    let expected = "/dev/zero: it is not a regular file".to_owned();
     assert_eq!(load_file(device, false), Err(expected));
 
     let large = dir.0.join("large.toml");
     fs::write(&large, "#".repeat(limits::MAX_CONFIG_BYTES)).unwrap();
     assert_eq!(load_file(&large, false), Ok(Config::default()));
     fs::write(&large, "#".repeat(limits::MAX_CONFIG_BYTES + 1)).unwrap();
-    let expected = format!("{}: it is larger than 256 KiB; {WAY_OUT}", large.display());
+    let expected = format!("{}: it is larger than 256 KiB", large.display());
     assert_eq!(load_file(&large, false), Err(expected));
 }
 
@@ -109,7 +107,7 @@ fn what_others_may_write_or_lay_in_its_place() {
     let link = dir.0.join("link.toml");
     symlink(&file, &link).unwrap();
     let expected = format!(
-        "{}: its target {} may be written by other users (mode 602): chmod go-w {1}; {WAY_OUT}",
+        "{}: its target {} may be written by other users (mode 602): chmod go-w {1}",
         link.display(),
         file.display()
     );
