@@ -40,7 +40,8 @@ pub fn nearest_option(word: &str, topic: Option<&str>) -> Option<&'static str> {
     let page = PAGES.iter().find(|page| Some(page.0) == topic).map_or("", |page| page.2);
     let words = page.split(|c: char| c.is_whitespace() || "[](),".contains(c));
     let all = ["--profile", "--config", "--set", "--help", "--version"];
-    crate::config::nearest(word, words.filter(|word| word.starts_with("--")).chain(all))
+    let options = words.filter(|near| near.starts_with("--") && *near != "--" && *near != word);
+    crate::config::nearest(word, options.chain(all))
 }
 
 /// Prints the overview or a command's page.
@@ -171,7 +172,7 @@ Usage: hermes-gateway [-p NAME] logs [-f] [-n N] [--since TIME] [--system]
 Shows the log of the gateway's unit with journalctl.
 
   -f, --follow   go on as it grows
-  -n, --lines N  only the last N lines
+  -n, --lines N  only the last N lines (the first with --since and systemd < 258)
   --since TIME   only what is newer, as in \"2026-11-22 18:54\", \"-1h\" or \"today\"
 ";
 
