@@ -172,7 +172,7 @@ Usage: hermes-gateway [-p NAME] logs [-f] [-n N] [--since TIME] [--system]
 Shows the log of the gateway's unit with journalctl.
 
   -f, --follow   go on as it grows
-  -n, --lines N  only the last N lines (the first with --since and systemd < 258)
+  -n, --lines N  the last N lines (with --since, older systemd: the first N)
   --since TIME   only what is newer, as in \"2026-11-22 18:54\", \"-1h\" or \"today\"
 ";
 

@@ -234,10 +234,13 @@ fn note(
         (State::Failed | State::Restarting, _, Some(facts)) => {
             Some(format!("its unit: {}", facts.ended))
         }
-        (_, Contact::Answers { .. }, Some(facts)) if pid.is_some() && facts.main_pid != pid => {
-            Some(match (facts.main_pid, facts.unit) {
-                (Some(main), Unit::Active) => format!("its unit runs pid {main}, not this one"),
-                _ => "its unit did not start it".to_owned(),
+        (_, Contact::Answers { with: status, .. }, Some(facts))
+            if pid.is_some() && facts.main_pid != pid =>
+        {
+            Some(match (facts.main_pid, facts.unit, status["unit"].as_str()) {
+                (Some(main), Unit::Active, _) => format!("its unit runs pid {main}, not this one"),
+                (.., Some(other)) => format!("it runs in {other}, and not as its own unit"),
+                (.., None) => "its unit did not start it".to_owned(),
             })
         }
         _ => None,
@@ -300,6 +303,10 @@ mod tests {
         let beside = report(&answers(), &Value::Null, unit(Unit::Inactive, None));
         assert_eq!(beside.state, State::Running);
         assert!(beside.note.unwrap().contains("did not start it"));
+        let status = json!({ "state": "serving", "pid": 7, "unit": "my.service" });
+        let other = Contact::Answers { holder: None, with: status };
+        let other = report(&other, &Value::Null, unit(Unit::Inactive, None));
+        assert!(other.note.unwrap().contains("it runs in my.service"));
     }
 
     #[test]
