@@ -169,7 +169,7 @@ All gateways of this user that have a configuration, a unit or state.
 const LOGS: &str = "\
 Usage: hermes-gateway [-p NAME] logs [-f] [-n N] [--since TIME] [--system]
 
-Shows the log of the gateway's unit with journalctl.
+Shows the log of the unit that runs the gateway, else of its own, by journalctl.
 
   -f, --follow   go on as it grows
   -n, --lines N  the last N lines (with --since, older systemd: the first N)
