@@ -189,9 +189,11 @@ fn assemble(
     let last_stop = match &answer["last_stop"] {
         Value::Null if !foreign => {
             let last = history::stops(dirs).unwrap_or_default().pop().unwrap_or_default();
-            // What the next start will enter.
-            let unsaid = matches!(contact, Contact::Free) && run["id"] != last["run"];
-            if unsaid && !run.is_null() { history::unclean(run, None) } else { last }
+            // What the next start will enter, unless one has failed since.
+            let unsaid =
+                run["id"] != last["run"] && run["started"].as_str() > last["time"].as_str();
+            let unsaid = unsaid && matches!(contact, Contact::Free);
+            if unsaid { history::unclean(run, None) } else { last }
         }
         told => told.clone(),
     };
@@ -334,8 +336,11 @@ mod tests {
         let dead = report(&Contact::Free, &json!({ "pid": 7, "started": "s" }), None);
         assert_eq!((dead.state, dead.pid, dead.since), (State::Dead, None, None));
         assert!(dead.note.unwrap().contains("since s"));
-        let killed = report(&Contact::Free, &json!({ "id": "b/7/1" }), unit(Unit::Failed, None));
-        assert_eq!(killed.last_stop["verdict"], "unclean exit", "not the run before it");
+        for (started, verdict) in [("2026-01-02", "unclean exit"), ("2025-12-31", "planned")] {
+            let run = json!({ "id": "b/7/1", "started": started });
+            let killed = report(&Contact::Free, &run, unit(Unit::Failed, None));
+            assert_eq!(killed.last_stop["verdict"], verdict, "how the last one ended");
+        }
         let failed = report(&Contact::Free, &Value::Null, unit(Unit::Failed, None));
         assert_eq!(failed.state, State::Failed);
         assert_eq!(failed.since.as_deref(), Some("t"));
