@@ -35,7 +35,7 @@ fn a_refused_reload_fails_and_is_said_until_the_next_good_one() {
         assert_ne!(manager.systemctl(&["reload", UNIT]).code(), 0);
         assert_eq!(service.status()["agent"], "command");
 
-        service.configure("");
+        service.configure("[agent]\nkind = \"echo\"\n");
         service.systemctl("reload");
         let status = manager.gateway(&["status"]).assert_code(0).stdout;
         assert!(!status.contains("refused"), "{status}");

@@ -54,8 +54,9 @@ impl Owner {
     /// Where the unit's gateway will read its configuration. Without any, the first `install` writes one.
     pub fn sources(&self, name: &Name) -> Sources {
         let (file, home) = (self.dirs.config_file.clone(), Some(self.base.home.clone()));
-        let unit = unit_dir(&self.base, self.scope).join(name.unit());
-        let demanded = [&file, &unit].iter().any(|path| path.symlink_metadata().is_ok());
+        let unit = read_any(unit_dir(&self.base, self.scope).join(name.unit()), MAX_UNIT_FILE);
+        let installed = unit.is_ok_and(|text| unit::inspect(&text) != unit::Origin::Foreign);
+        let demanded = installed || file.symlink_metadata().is_ok();
         Sources { file, home, demanded, ..Sources::default() }
     }
 
