@@ -93,7 +93,7 @@ fn enter_silent(dirs: &Dirs, left: &Value) -> Option<Value> {
     if ended.into_iter().any(|line| line["run"] == left["id"]) {
         return None;
     }
-    let line = unclean(left, Some(Utc::new(SystemTime::now()).rfc3339()));
+    let line = unclean(left, Some(&Utc::new(SystemTime::now()).rfc3339()));
     if let Err(e) = append(&dirs.history(), &line.to_string(), false) {
         log::warn!("{} cannot be written: {e}", dirs.history().display());
     }
@@ -192,7 +192,7 @@ pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
 }
 
 /// The line about a run that left its record and said nothing. `time`: when that was found.
-pub fn unclean(left: &Value, time: Option<String>) -> Value {
+pub fn unclean(left: &Value, time: Option<&str>) -> Value {
     let rebooted = left["boot"] != json!(proc::boot_id());
     let cause = if rebooted {
         "the machine was restarted or lost its power"
