@@ -27,14 +27,9 @@ pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit,
 
 /// A row a run, with who sent the signal and the reason in a line below.
 fn as_table(stops: &[Value]) -> String {
-    if stops.is_empty() {
-        return String::new();
-    }
-    let head = ["TIME (UTC)", "VERDICT", "SIGNAL", "EXIT", "DRAIN", "TURNS"];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    rows.extend(stops.iter().map(|stop| {
+    let row = |stop: &Value| {
         let drain = stop["drain_ms"].as_u64().map(Duration::from_millis);
-        vec![
+        [
             moment::shown(stop["time"].as_str().unwrap_or("-")).trim_end_matches(" UTC").to_owned(),
             word(&stop["verdict"]),
             word(&stop["signal"]),
@@ -42,12 +37,13 @@ fn as_table(stops: &[Value]) -> String {
             drain.map_or_else(|| "-".to_owned(), moment::fine),
             turns(stop).unwrap_or_else(|| "-".to_owned()),
         ]
-    }));
+    };
     let why = |stop: &Value| {
         let sender = sender(stop).map(|sender| sender + ": ").unwrap_or_default();
         format!("    {sender}{}\n", word(&stop["reason"]))
     };
-    let rows = table(&rows);
+    let titles = ["TIME (UTC)", "VERDICT", "SIGNAL", "EXIT", "DRAIN", "TURNS"];
+    let rows = table(titles, stops.iter().map(row).collect());
     let lines = rows.split_inclusive('\n').map(str::to_owned);
     // The head has none.
     let below = std::iter::once(String::new()).chain(stops.iter().map(why));

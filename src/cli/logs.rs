@@ -1,9 +1,9 @@
 //! `logs`: hands over to journalctl, or says where else the log is.
 
+use super::control::holder;
 use super::{Context, config, owner, unit};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::{Probe, probe};
 use crate::systemd::Scope;
 use crate::text::escaped;
 
@@ -24,27 +24,24 @@ pub fn logs(context: &Context, system: bool, which: Vec<String>) -> Result<Exit,
 }
 
 fn elsewhere(context: &Context) -> String {
-    let unit = context.name.unit();
     let target = config::load(context).map(|loaded| loaded.config.log.target);
-    match target {
-        Ok(LogTarget::Syslog) => format!(
-            "{unit} is not installed; log.target is \"syslog\": the log is with the other system \
-             logs, /var/log/syslog or `journalctl -t hermes-gateway`"
-        ),
+    let place = match target {
+        Ok(LogTarget::Syslog) => {
+            "log.target is \"syslog\": the log is with the other system logs, /var/log/syslog or \
+             `journalctl -t hermes-gateway`"
+                .to_owned()
+        }
         Ok(LogTarget::Auto | LogTarget::Stderr | LogTarget::Journal) | Err(_) => {
             let place = stderr_of_ours(context).unwrap_or("look where it was started".to_owned());
-            format!(
-                "{unit} is not installed; a gateway in the foreground writes its log to its standard \
-                 error: {place}"
-            )
+            format!("a gateway in the foreground writes its log to its standard error: {place}")
         }
-    }
+    };
+    format!("{} is not installed; {place}", context.name.unit())
 }
 
 /// Where the running gateway's standard error goes.
 fn stderr_of_ours(context: &Context) -> Option<String> {
-    let Probe::Held { holder, .. } = probe(&context.dirs).ok()? else { return None };
-    let pid = holder?.pid;
+    let pid = holder(&context.dirs)?.pid;
     let file = std::fs::read_link(format!("/proc/{pid}/fd/2")).ok()?;
     Some(format!("that of pid {pid} is {}", escaped(&file.display().to_string(), false)))
 }
