@@ -417,6 +417,11 @@ mod tests {
             let error = parse_words(words).unwrap_err();
             assert!(error.contains(expected), "{words:?}: {error}");
         }
+        // One that is right at another place, and what is near to `--` alone.
+        for words in ["send --result 01J --async", "send -x hi"] {
+            let error = parse_words(words).unwrap_err();
+            assert!(!error.contains("did you mean"), "{words:?}: {error}");
+        }
         let Command::Send { text, .. } = command("send -s a -- --asnyc") else { panic!() };
         assert_eq!(text.as_deref(), Some("--asnyc"));
         let Command::Send { text, .. } = command("send --async -") else { panic!() };

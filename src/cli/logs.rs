@@ -1,14 +1,21 @@
 //! `logs`: hands over to journalctl, or says where else the log is.
 
 use super::control::holder;
-use super::{Context, config, unit};
+use super::{Context, config, owner, unit};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
+use crate::systemd::Scope;
 use crate::text::escaped;
 
-/// Replaces this process by journalctl. `which`: further arguments for it.
+/// Replaces this process by journalctl, for the unit that runs it, else the installed one. `which`:
+/// further arguments for it.
 pub fn logs(context: &Context, system: bool, which: Vec<String>) -> Result<Exit, Failure> {
-    let Some(unit) = unit::find(context, system) else {
+    let running = if system { None } else { unit::running(context).map(|(unit, _)| unit) };
+    let unit = running.or_else(|| unit::find(context, system));
+    if unit.as_ref().is_none_or(|unit| unit.systemctl.scope == Scope::User) {
+        owner::refuse_foreign(context, "logs")?;
+    }
+    let Some(unit) = unit else {
         return Err(Failure::failed(elsewhere(context)));
     };
     let failed = |e: std::io::Error| Failure::cannot("run journalctl", &e);

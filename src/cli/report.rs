@@ -178,10 +178,16 @@ fn assemble(
         pid = pid.or(facts.and_then(|facts| facts.main_pid));
     }
     let last_stop = match (&answer["last_stop"], own) {
-        (Value::Null, Some(dirs)) => history::stops(dirs).unwrap_or_default().pop(),
-        (told, _) => Some(told.clone()),
+        (Value::Null, Some(dirs)) => {
+            let last = history::stops(dirs).unwrap_or_default().pop().unwrap_or_default();
+            // What the next start will enter, unless one has failed since.
+            let unsaid =
+                run["id"] != last["run"] && run["started"].as_str() > last["time"].as_str();
+            let unsaid = unsaid && matches!(contact, Err(NoAnswer::Free));
+            if unsaid { history::unclean(run, None) } else { last }
+        }
+        (told, _) => told.clone(),
     };
-    let last_stop = last_stop.unwrap_or_default();
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let since = match (found, state) {
         // An older gateway knows its start only.
@@ -221,10 +227,11 @@ fn note(
         (State::Failed | State::Restarting, _, Some(facts)) => {
             Some(format!("its unit: {}", facts.ended))
         }
-        (_, Ok(_), Some(facts)) if pid.is_some() && facts.main_pid != pid => {
-            Some(match (facts.main_pid, facts.unit) {
-                (Some(main), Unit::Active) => format!("its unit runs pid {main}, not this one"),
-                _ => "its unit did not start it".to_owned(),
+        (_, Ok((_, status)), Some(facts)) if pid.is_some() && facts.main_pid != pid => {
+            Some(match (facts.main_pid, facts.unit, status["unit"].as_str()) {
+                (Some(main), Unit::Active, _) => format!("its unit runs pid {main}, not this one"),
+                (.., Some(other)) => format!("it runs in {other}, and not as its own unit"),
+                (.., None) => "its unit did not start it".to_owned(),
             })
         }
         _ => None,
@@ -287,6 +294,10 @@ mod tests {
         let beside = report(&answers(), &Value::Null, unit(Unit::Inactive, None));
         assert_eq!(beside.state, State::Running);
         assert!(beside.note.unwrap().contains("did not start it"));
+        let status = json!({ "state": "serving", "pid": 7, "unit": "my.service" });
+        let other = Ok((None, status));
+        let other = report(&other, &Value::Null, unit(Unit::Inactive, None));
+        assert!(other.note.unwrap().contains("it runs in my.service"));
     }
 
     #[test]
@@ -314,6 +325,11 @@ mod tests {
         let dead = report(&Err(NoAnswer::Free), &json!({ "pid": 7, "started": "s" }), None);
         assert_eq!((dead.state, dead.pid, dead.since), (State::Dead, None, None));
         assert!(dead.note.unwrap().contains("since s"));
+        for (started, verdict) in [("2026-01-02", "unclean exit"), ("2025-12-31", "planned")] {
+            let run = json!({ "id": "b/7/1", "started": started });
+            let killed = report(&Err(NoAnswer::Free), &run, unit(Unit::Failed, None));
+            assert_eq!(killed.last_stop["verdict"], verdict, "how the last one ended");
+        }
         let failed = report(&Err(NoAnswer::Free), &Value::Null, unit(Unit::Failed, None));
         assert_eq!(failed.state, State::Failed);
         assert_eq!(failed.since.as_deref(), Some("t"));

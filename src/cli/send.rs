@@ -91,7 +91,7 @@ pub fn open(context: &Context) -> Result<Client<'static>, Failure> {
     match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
         Ok((_, client)) => Ok(client),
         Err(NoAnswer::Free) => {
-            owner::refuse_foreign(context, "send …")?;
+            owner::refuse_foreign(context, "…")?;
             let unit = installed_file(&context.base, name, false);
             let verb = if unit.is_some() { "start" } else { "run" };
             let command = name.command();

@@ -11,13 +11,7 @@ use crate::systemd::Scope;
 
 /// Starts the installed unit and waits until it is ready.
 pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
-    let unit = meant(context, system, "start").map_err(|failure| match unit::running(context) {
-        Some((unit, holder)) => {
-            Failure::new(Exit::Unavailable, runs_as(context, Some(unit), holder))
-        }
-        None => failure,
-    })?;
-    start_unit(context, &unit)
+    start_unit(context, &meant(context, system, "start")?)
 }
 
 /// Restarts the unit that runs it, else the installed one, which need not run, and waits until it is
@@ -36,14 +30,18 @@ pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     bring_up(context, &unit, "restart")
 }
 
-/// The installed unit, unless it would be another user's gateway that a user's manager runs.
+/// The installed unit, unless it would be another user's gateway that a user's manager runs. Where there
+/// is none, one that runs all the same is named.
 fn meant(context: &Context, system: bool, verb: &str) -> Result<Unit, Failure> {
     let unit = installed(context, system);
     let of_machine = unit.as_ref().is_ok_and(|unit| unit.systemctl.scope == Scope::System);
     if !system && !of_machine {
         owner::refuse_foreign(context, verb)?;
     }
-    unit
+    unit.map_err(|failure| match beside_unit(context, "") {
+        Some(words) => Failure::new(Exit::Unavailable, words),
+        None => failure,
+    })
 }
 
 fn runs_as(context: &Context, unit: Option<Unit>, holder: Holder) -> String {
@@ -79,6 +77,7 @@ fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Failure>
     // Both: a start may have to wait for a stop that is under way.
     let patience = Unit::patience(&shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
     let began = SystemTime::now();
+    let before = shown.get("MainPID").to_owned();
     let done = unit.act_until(&[verb, "--", &unit.name], Instant::now() + patience);
     // Asked in any case: systemctl's word is about its job, this one about the gateway.
     let shown = unit.show()?;
@@ -88,6 +87,10 @@ fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Failure>
             let ready =
                 if shown.get("Type").starts_with("notify") { "is ready" } else { "is started" };
             say(&format!("{label} {ready}: pid {pid}\n"))
+        }
+        (Err(failure), "active") if shown.get("MainPID") == before => {
+            let words = format!("{} goes on as pid {before}: {failure}", unit.label(context));
+            Err(Failure::failed(words))
         }
         (done, state) => {
             let (how, exit) = unit::how_it_ended(&shown);

@@ -8,7 +8,7 @@ use super::owner::{Owner, lingers};
 use super::places::shell_word;
 use super::start::beside_unit;
 use super::unit::{self, Unit};
-use super::{Context, print, say, stop};
+use super::{Context, owner, print, say, stop};
 use crate::exit::{Exit, Failure};
 use crate::limits::ACT_PATIENCE;
 use crate::sys::{fs as files, user};
@@ -43,7 +43,15 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
             "{file} was not written by hermes-gateway: remove it yourself if you mean it"
         )));
     }
+    if !system {
+        owner::refuse_foreign(context, "uninstall")?;
+    }
     let shown = unit.show()?;
+    if unit.is_around_us(&shown) {
+        let words =
+            "this command runs inside the gateway, which it would end: run it from elsewhere";
+        return Err(Failure::failed(words.to_owned()));
+    }
     let patience = Unit::patience(&shown, &["TimeoutStopUSec"]) + ACT_PATIENCE;
     let disable = ["disable", "--now", "--", &unit.name];
     let done = unit.act_until(&disable, Instant::now() + patience);

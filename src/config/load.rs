@@ -65,7 +65,9 @@ impl Loaded {
             let secret = text.and_then(|text| parse(&text).map_err(io::Error::other));
             let report = |e: &io::Error| {
                 let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
-                let (own, fix) = (name(file), fix(e, file));
+                // A server's key is not for us to make.
+                let fix = if key == "agent.key_file" { String::new() } else { fix(e, file) };
+                let own = name(file);
                 problems.push_file(origin, format!("{key}: {own} cannot be used: {e}{fix}"), e);
             };
             secret.inspect_err(report).ok()

@@ -97,7 +97,7 @@ fn enter_silent(dirs: &Dirs, left: &Value) -> Option<Value> {
     if ended.into_iter().any(|line| line["run"] == left["id"]) {
         return None;
     }
-    let line = without_a_word(left);
+    let line = unclean(left, Some(&Utc::new(SystemTime::now()).rfc3339()));
     if let Err(e) = append(&dirs.history(), &line.to_string(), false) {
         log::warn!("{} cannot be written: {e}", dirs.history().display());
     }
@@ -170,13 +170,19 @@ pub fn enter_failed_start(dirs: &Dirs, run: Option<&Run>, exit: Exit, why: &str)
 /// The stops that are on record, oldest first, at most `KEPT_STOPS`. What is no record is passed over.
 pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
     let path = dirs.history();
-    if files::if_there(fs::metadata(&path))?.is_none() {
-        return Ok(Vec::new());
-    }
-    let unreadable = || format!("{} cannot be read", path.display());
-    let text =
-        read(&path).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, unreadable()))?;
+    let unreadable =
+        || io::Error::new(io::ErrorKind::InvalidData, format!("{} cannot be read", path.display()));
+    let text = match files::if_there(fs::metadata(&path))? {
+        Some(_) => read(&path).ok_or_else(unreadable)?,
+        None => String::new(),
+    };
     let mut stops: Vec<Value> = text.lines().filter_map(parse).collect();
+    // Of runs that kept nothing and could not write the state directory.
+    let aside = Dirs { state: dirs.runtime.clone(), ..dirs.clone() }.history();
+    if let Some(text) = read(&aside).filter(|_| aside != path) {
+        stops.extend(text.lines().filter_map(parse));
+        stops.sort_by(|a, b| a["time"].as_str().cmp(&b["time"].as_str()));
+    }
     // A run that learned better at the last moment wrote twice: the later line counts.
     stops.reverse();
     stops.dedup_by(|earlier, later| later["run"].is_string() && earlier["run"] == later["run"]);
@@ -184,7 +190,8 @@ pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
     Ok(stops[stops.len().saturating_sub(KEPT_STOPS)..].to_vec())
 }
 
-fn without_a_word(left: &Value) -> Value {
+/// The line about a run that left its record and said nothing. `time`: when that was found.
+pub fn unclean(left: &Value, time: Option<&str>) -> Value {
     let rebooted = left["boot"] != json!(proc::boot_id());
     let cause = if rebooted {
         "the machine was restarted or lost its power"
@@ -195,6 +202,7 @@ fn without_a_word(left: &Value) -> Value {
     for (key, of) in [("started", "started"), ("run", "id"), ("pid", "pid")] {
         line[key] = left[of].clone();
     }
+    line["time"] = time.map_or(Value::Null, Value::from);
     line["rebooted"] = rebooted.into();
     line
 }
