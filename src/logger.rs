@@ -6,7 +6,7 @@
 use std::env;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -21,6 +21,7 @@ use crate::sys::fd::device_and_inode;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::Pid;
 use crate::text::escaped;
+use crate::threads::lock;
 
 static LOGGER: Logger = Logger(Mutex::new(State { sink: Sink::Plain, lost: 0 }));
 
@@ -76,7 +77,7 @@ pub fn set(level: LevelFilter, target: LogTarget, name: &str) {
             Sink::Syslog(Box::new(Syslog { process, connection: None, again: None }))
         }
     };
-    LOGGER.lock().sink = sink;
+    lock(&LOGGER.0).sink = sink;
     // An error means that this is not the first call: nobody else sets a logger.
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(level);
@@ -87,12 +88,6 @@ fn stderr_is_journal() -> bool {
     let stream = |(device, inode)| format!("{device}:{inode}");
     let stderr = device_and_inode(io::stderr().as_fd()).map(stream);
     stderr.is_ok_and(|stderr| env::var("JOURNAL_STREAM") == Ok(stderr))
-}
-
-impl Logger {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Log for Logger {
@@ -106,12 +101,12 @@ impl Log for Logger {
             let end = (0..=MAX_LOG_LINE).rev().find(|at| message.is_char_boundary(*at));
             message.truncate(end.unwrap_or(0));
         }
-        self.lock().write(record.level(), &message);
+        lock(&self.0).write(record.level(), &message);
     }
 
     /// Says what was lost, where that can be said by now.
     fn flush(&self) {
-        self.lock().report_lost();
+        lock(&self.0).report_lost();
     }
 }
 

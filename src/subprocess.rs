@@ -15,14 +15,14 @@ mod tree;
 pub use converse::{Answer, How, Order, Taken, capture, converse, feed, read_now, take};
 pub use environment::environment;
 pub use executable::{explained, why_not_executable};
-pub use program::{Program, find_on, find_program};
+pub use program::{Environment, Program, find_on, find_program, is_for_us_alone};
 pub use tree::Leftovers;
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::limits::REAP_PATIENCE;
@@ -32,6 +32,7 @@ use crate::sys::poll::{Interest, poll};
 use crate::sys::proc;
 use crate::sys::process::{self, Pid, PidFd, Signal, Status};
 use crate::sys::spawn::{self, Manner, Place};
+use crate::threads::lock;
 use tree::{Run, Tree};
 
 /// Where a child's number is: 0 until it has one.
@@ -164,13 +165,9 @@ impl Children {
         Ok(child)
     }
 
-    /// Reaps what was handed to us and has ended. Children of our own are left to who waits for them.
-    pub fn reap_orphans(&self) {
-        self.orphans();
-    }
-
-    /// What was handed to us and lives; what has ended of it is reaped.
-    fn orphans(&self) -> Vec<Pid> {
+    /// Reaps what was handed to us and has ended, and returns what of it lives. Children of our own are
+    /// left to who waits for them.
+    pub fn reap_orphans(&self) -> Vec<Pid> {
         let _one = lock(&self.reaping);
         let mut all = proc::children_of_main_thread();
         all.retain(|pid| {
@@ -196,14 +193,14 @@ impl Children {
             let killed = pids.inspect(|pid| drop(process::signal_group(*pid, Signal::Kill)));
             let killed: Vec<Pid> = killed.collect();
             drop(known);
-            [killed, all.orphans()].concat()
+            [killed, all.reap_orphans()].concat()
         });
     }
 
     fn end_tree(self: &Arc<Self>, tree: Option<Tree>) {
         if let Some(tree) = tree {
             let all = Arc::clone(self);
-            tree.end(move || all.orphans());
+            tree.end(move || all.reap_orphans());
         }
     }
 
@@ -215,10 +212,6 @@ impl Children {
     fn forget(&self, slot: &Slot) {
         lock(&self.known).retain(|known| !Arc::ptr_eq(known, slot));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A child of ours that is not reaped yet, and our ends of its pipes, which do not block, until they

@@ -1,19 +1,23 @@
-//! Starting threads: one way, so that its machinery is in the binary once.
+//! Starting threads: one way, so that its machinery is in the binary once; and what they share.
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::limits::THREAD_PAUSE;
 
+/// Waits for a mutex, and takes it also where a thread has died with it: nothing here leaves half a change.
+pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a thread does.
+pub type Work = Box<dyn FnOnce() + Send>;
+
 /// Starts a thread with a stack of this many bytes.
-pub fn spawn(
-    name: &str,
-    stack: usize,
-    work: Box<dyn FnOnce() + Send>,
-) -> io::Result<JoinHandle<()>> {
+pub fn spawn(name: &str, stack: usize, work: Work) -> io::Result<JoinHandle<()>> {
     Builder::new().name(name.to_owned()).stack_size(stack).spawn(work)
 }
 
@@ -21,14 +25,14 @@ pub fn spawn(
 pub fn spawn_with_retry(
     name: &str,
     stack: usize,
-    work: Box<dyn FnOnce() + Send>,
+    work: Work,
     patience: Duration,
 ) -> io::Result<JoinHandle<()>> {
     // One that cannot be started drops what it was given.
     let (work, deadline) = (Arc::new(Mutex::new(Some(work))), Instant::now() + patience);
     loop {
         let work = Arc::clone(&work);
-        let take = move || work.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let take = move || lock(&work).take();
         let run = move || take().into_iter().for_each(|work| work());
         match spawn(name, stack, Box::new(run)) {
             Err(_) if Instant::now() < deadline => thread::sleep(THREAD_PAUSE),

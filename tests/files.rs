@@ -307,17 +307,21 @@ fn an_ephemeral_gateway_needs_no_state_directory() {
         let place = home.path().join(format!("hermes-gateway-{UID}/hermes-gateway/default"));
         assert!(place.join("api.key").exists() && place.join("control.sock").exists());
         let id = format!("--reuid={UID}");
-        let mut command = std::process::Command::new("setpriv");
-        command
-            .args([id.as_str(), "--regid=0", "--clear-groups"])
-            .arg(util::binary())
-            .arg("status");
-        for (name, value) in home.command(&[]).get_envs() {
-            command.env(name, value.unwrap());
-        }
-        let asked = command.env_remove("XDG_RUNTIME_DIR").env("TMPDIR", home.path()).output();
-        let asked = asked.unwrap();
-        assert_eq!(asked.status.code(), Some(0), "{}", String::from_utf8_lossy(&asked.stdout));
+        let ask = |verb: &str| {
+            let mut command = std::process::Command::new("setpriv");
+            command.args([id.as_str(), "--regid=0", "--clear-groups"]);
+            command.arg(util::binary()).arg(verb);
+            for (name, value) in home.command(&[]).get_envs() {
+                command.env(name, value.unwrap());
+            }
+            command.env_remove("XDG_RUNTIME_DIR").env("TMPDIR", home.path());
+            util::Process::spawn(&mut command).finish(DEADLINE)
+        };
+        ask("status").assert_code(0);
+        let stopped = ask("stop").assert_code(0);
+        assert!(stopped.stdout.contains("has stopped"), "{}", stopped.stdout);
+        let history = ask("history").assert_code(0);
+        assert!(history.stdout.contains("a stop that was announced"), "{}", history.stdout);
         // Without --ephemeral it is the mistake that it was.
         let end = as_user(&home, "").spawn().finish(DEADLINE);
         assert!(end.code() != 0 && end.stderr.contains(text(&state)), "{}", end.stderr);

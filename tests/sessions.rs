@@ -280,8 +280,11 @@ fn queues_are_bounded() {
 #[test]
 fn queues_stay_bounded_and_whole_across_a_restart() {
     let (gateway, gate) = gated("[limits]\nmax_turns = 1\nmax_queue = 3\nmax_attempts = 5\n");
-    let ids: Vec<String> = (0..4).map(|n| gateway.api().accepted(&format!("s{n}"), "x")).collect();
+    let accepted = |n: usize| gateway.api().accepted(&format!("s{n}"), "x");
+    let mut ids = vec![accepted(0)];
+    // Until turns may begin, which is a moment after READY, it waits like the others.
     until_running(&gateway.api(), &ids[0]);
+    ids.extend((1..4).map(accepted));
     assert_eq!(gateway.api().send("t", "x").status(), 429);
     let gateway = gateway.reborn_after(libc::SIGKILL);
     assert_eq!(gateway.api().send("t", "x").status(), 429);

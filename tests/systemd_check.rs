@@ -81,5 +81,12 @@ fn install_refuses_what_a_start_would_refuse_and_changes_nothing() {
             assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
             assert!(!manager.unit_dir().join(UNIT).exists());
         }
+        // The sandbox's root is an overlay over two file systems: that makes no file a container's secret.
+        let key = manager.home().join("key");
+        manager.write(&key, &"k".repeat(40));
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        manager.write(&config, &format!("[keys.alice]\nfile = {key:?}\n"));
+        let outcome = manager.gateway(&["config", "check"]).assert_code(78);
+        assert!(outcome.stderr.contains("is open to other users (mode 644)"), "{}", outcome.stderr);
     });
 }

@@ -56,6 +56,8 @@ fn a_unit_of_another_name_is_stopped_and_restarted_through_its_manager() {
         let second = unit.main_pid();
         assert_ne!(first, second);
         assert_says(&restarted, &["mybot (mybot.service) is ready", &format!("pid {second}")]);
+        let logs = manager.gateway(&["-p", "mybot", "logs"]).assert_code(0);
+        assert_says(&logs, &[&format!("[{second}]: gateway mybot serves on")]);
 
         let stopped = manager.gateway(&["-p", "mybot", "stop"]).assert_code(0);
         assert_says(&stopped, &["mybot (mybot.service) has stopped"]);
@@ -98,6 +100,9 @@ fn a_transient_unit_and_one_whose_file_was_removed_are_stopped_through_their_man
         fs::remove_file(manager.unit_dir().join(util::UNIT)).unwrap();
         manager.systemctl(&["daemon-reload"]).assert_code(0);
         service.unit().assert(&[("ActiveState", "active")]);
+        // What has no file cannot be started again; nothing was ended for it.
+        let refused = manager.gateway(&["restart"]).assert_code(1);
+        assert_says(&refused, &["not found", &format!("default goes on as pid {}", service.pid())]);
         let stopped = manager.gateway(&["stop"]).assert_code(0);
         assert_says(&stopped, &["default has stopped"]);
         service.unit().assert(&[("ActiveState", "inactive")]);
@@ -321,6 +326,19 @@ fn an_agent_that_stops_its_own_gateway_replies_and_it_is_stopped() {
         service.assert_stopped(0);
         let stop = service.stops().pop().unwrap();
         assert_eq!(stop["cut"], 0, "{stop}");
+    });
+}
+
+#[test]
+fn an_agent_that_uninstalls_its_own_gateway_is_refused_and_nothing_ends() {
+    Sandbox::user().run(|manager| {
+        let config = script(&format!("{} uninstall 2>&1 || true", binary().display()));
+        let service = Service::start_with(manager, &config, "");
+        let (pid, id) = (service.pid(), send(&service));
+        let message = finished(&id);
+        assert!(message["reply"].as_str().unwrap().contains("run it from elsewhere"), "{message}");
+        assert_eq!(service.pid(), pid);
+        assert!(manager.unit_dir().join(util::UNIT).exists());
     });
 }
 

@@ -1,16 +1,15 @@
 //! The environment that an agent gets: what any child of ours may have, and the facts of its turn.
 
-use std::ffi::OsString;
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::{Context, Turn};
 use crate::config;
-use crate::subprocess::environment;
+use crate::subprocess::{Environment, environment};
 
 /// The variables of one turn: the allow list, `pass_env`, `env`, and the turn's own.
-pub fn of(agent: &config::Agent, turn: &Turn<'_>) -> Vec<(OsString, OsString)> {
+pub fn of(agent: &config::Agent, turn: &Turn<'_>) -> Environment {
     let mut all = environment(&agent.env, &agent.pass_env);
     let own = [
         ("HERMES_SESSION", turn.session.to_owned()),

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::config;
+use crate::config::{self, Choice};
 use crate::subprocess::Children;
 use crate::text::quoted;
 
@@ -125,20 +125,19 @@ impl Refused {
 
     /// What an agent says that did not answer in time (RFC 9110 section 15.6.5).
     pub fn timed_out() -> Refused {
-        let error = json!({
-            "message": "The agent did not finish within agent.turn_timeout.",
-            "type": "server_error",
-            "param": null,
-            "code": "turn_timeout",
-        });
-        Refused { status: 504, error, retry_after: None }
+        let message = "The agent did not finish within agent.turn_timeout.";
+        Refused::server_error(504, "turn_timeout", message)
     }
 
     /// A temporary failure without a server's own words for it.
     pub fn unavailable(why: &str) -> Refused {
-        let code = "agent_unavailable";
-        let error = json!({"message": why, "type": "server_error", "param": null, "code": code});
-        Refused { status: 503, error, retry_after: None }
+        Refused::server_error(503, "agent_unavailable", why)
+    }
+
+    fn server_error(status: u16, code: &str, message: &str) -> Refused {
+        let error =
+            json!({"message": message, "type": "server_error", "param": null, "code": code});
+        Refused { status, error, retry_after: None }
     }
 
     pub fn parse(json: &str) -> Option<Refused> {
@@ -291,10 +290,6 @@ impl Agent {
 
     /// What `/v1/models` calls it.
     pub fn kind(&self) -> &'static str {
-        match self.config.kind {
-            config::AgentKind::Echo => "echo",
-            config::AgentKind::Command => "command",
-            config::AgentKind::Upstream => "upstream",
-        }
+        self.config.kind.word()
     }
 }

@@ -19,23 +19,15 @@ impl Text {
         let mut all = std::mem::take(&mut self.partial);
         all.extend_from_slice(bytes);
         let mut text = "\n".repeat(self.line_feeds);
-        let mut rest = all.as_slice();
-        loop {
-            match std::str::from_utf8(rest) {
-                Ok(valid) => {
-                    text.push_str(valid);
-                    break;
+        let mut chunks = all.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            text.push_str(chunk.valid());
+            match std::str::from_utf8(chunk.invalid()) {
+                Ok(_) => {}
+                Err(e) if e.error_len().is_none() && chunks.peek().is_none() => {
+                    self.partial = chunk.invalid().to_vec();
                 }
-                Err(e) => {
-                    let (valid, after) = rest.split_at(e.valid_up_to());
-                    text.push_str(&String::from_utf8_lossy(valid));
-                    let Some(bad) = e.error_len() else {
-                        self.partial = after.to_vec();
-                        break;
-                    };
-                    text.push(char::REPLACEMENT_CHARACTER);
-                    rest = &after[bad..];
-                }
+                Err(_) => text.push(char::REPLACEMENT_CHARACTER),
             }
         }
         let kept = text.trim_end_matches('\n').len();

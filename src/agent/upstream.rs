@@ -9,8 +9,8 @@ mod request;
 use std::cell::RefCell;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -28,6 +28,7 @@ use crate::subprocess::environment;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::is_shortage;
 use crate::text::{escaped, quoted};
+use crate::threads::lock;
 
 /// What is kept of the server between turns.
 #[derive(Debug, Default)]
@@ -226,11 +227,9 @@ impl<'a> Asking<'a> {
             match &error {
                 Error::Io(e) if is_shortage(e) => return trouble(&words, Some(e)),
                 Error::Io(_) | Error::CutShort if !heard && left > 0 => {}
-                Error::Io(_)
-                | Error::CutShort
-                | Error::TimedOut
-                | Error::Malformed(_)
-                | Error::TooLarge => return trouble(&words, None),
+                Error::Io(_) | Error::CutShort | Error::TimedOut | Error::Refused(_) => {
+                    return trouble(&words, None);
+                }
             }
             left -= 1;
             // It ends early where the turn does, which the next try finds out.
@@ -323,8 +322,4 @@ impl Memory {
     pub fn rest(&self) {
         lock(&self.idle).retain(|(since, _)| since.elapsed() < UPSTREAM_IDLE);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

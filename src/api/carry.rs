@@ -39,20 +39,18 @@ pub fn carry(
     let message = service.hub.message(id).map_err(|refused| Problem::journal(&refused))?;
     let message = message.ok_or_else(Problem::stopping)?;
     answer.report(message.report);
+    let error = message.error.unwrap_or_default();
     match message.turn {
         Stage::Done if passed => Ok(()),
         Stage::Done => match message.reply {
             Some(reply) => answer.piece(&reply).map_err(|_| None),
-            None => Err(Some(Problem::new(503, "unavailable", message.error.unwrap_or_default()))),
+            None => Err(Some(Problem::new(503, "unavailable", error))),
         },
         Stage::Failed => {
-            let error = message.error.unwrap_or_default();
             let failed = Problem::new(502, "agent_failed", error);
             Err(Some(message.refused.map_or(failed, Problem::upstream)))
         }
-        Stage::Cancelled => {
-            Err(Some(Problem::new(502, "cancelled", message.error.unwrap_or_default())))
-        }
+        Stage::Cancelled => Err(Some(Problem::new(502, "cancelled", error))),
         // The same key again finds it.
         Stage::Queued | Stage::Running | Stage::Resting if keyed => Err(Some(Problem::stopping())),
         Stage::Queued | Stage::Resting => {

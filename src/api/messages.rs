@@ -1,18 +1,18 @@
 //! Messages: accepted durably, asked after, waited for, cancelled; and the dead-letter list.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::Service;
 use super::answer::marked;
 use super::ask::{bad, object, take, take_text};
 use super::auth::Authenticated;
 use super::error::Problem;
 use super::idempotency;
-use crate::config::Busy;
-use crate::http::{Closed, Connection, Request, Response};
+use super::{Exchange, Service};
+use crate::config::{Busy, Choice};
+use crate::http::{Closed, Request, Response};
 use crate::limits::{MAX_ATTACHMENT, MAX_ATTACHMENTS, MAX_SESSION, MAX_WAIT};
 use crate::session::book::Who;
 use crate::session::commands::Command;
@@ -27,27 +27,18 @@ use crate::text::quoted;
 const FIELDS: &str = "text, session, mode, deliver, attachments";
 
 /// `POST /v1/messages` and `POST /v1/sessions/{session}/messages`.
-pub fn post(
-    connection: &mut Connection,
-    request: &Request,
-    service: &Service,
-    proof: &Authenticated,
-    session: Option<&str>,
-) -> Result<(), Closed> {
-    let response = match json_body(connection, request, service)? {
-        Ok(body) => take_in(connection.as_fd(), request, service, proof, (session, body)),
-        Err(problem) => Err(problem),
-    };
-    connection.respond(request, response.unwrap_or_else(|problem| problem.response()))
+pub fn post(mut exchange: Exchange<'_>, session: Option<&str>) -> Result<(), Closed> {
+    let body = json_body(&mut exchange)?;
+    let result = body.and_then(|body| take_in(&exchange, session, body));
+    exchange.respond(result)
 }
 
 fn take_in(
-    client: BorrowedFd<'_>,
-    request: &Request,
-    service: &Service,
-    proof: &Authenticated,
-    (session, body): (Option<&str>, Vec<u8>),
+    exchange: &Exchange<'_>,
+    session: Option<&str>,
+    body: Vec<u8>,
 ) -> Result<Response, Problem> {
+    let Exchange { connection, request, service, proof } = exchange;
     let busy = service.settings().config.session.busy;
     let (draft, wait) = service.parsing(body.len(), || {
         let wait = wait_of(request)?;
@@ -65,7 +56,7 @@ fn take_in(
     };
     let _held = service.hub.hold(id);
     if wait > Duration::ZERO || known || position == 0 {
-        match service.hub.wait(id, client, wait) {
+        match service.hub.wait(id, connection.as_fd(), wait) {
             Ok(Waited::Over) => return Ok(shown(service, (id, 200), known)),
             Ok(Waited::NotYet | Waited::Gone) if known => {
                 return Ok(shown(service, (id, 202), known));
@@ -78,10 +69,7 @@ fn take_in(
     }
     let (begun, at) = service.hub.glance(id).unwrap_or((true, now()));
     let status = if begun { "running" } else { "queued" };
-    let mode = match mode {
-        Busy::Queue => "queue",
-        Busy::Interrupt => "interrupt",
-    };
+    let mode = mode.word();
     let body = format!(
         r#"{{"id":"{id}","session":{},"status":"{status}","position":{position},"mode":"{mode}","interrupted":{},"created_at":"{}"}}"#,
         session.map_or_else(|| "null".to_owned(), |session| quoted(&session)),
@@ -110,18 +98,13 @@ pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, Problem> {
 }
 
 /// `GET /v1/messages/{id}`.
-pub fn get(
-    client: BorrowedFd<'_>,
-    request: &Request,
-    service: &Service,
-    proof: &Authenticated,
-    id: &str,
-) -> Result<Response, Problem> {
+pub fn get(exchange: &Exchange<'_>, id: &str) -> Result<Response, Problem> {
+    let Exchange { connection, request, service, proof } = exchange;
     let wait = wait_of(request)?;
     let message = find(service, proof, id)?;
     let _held = service.hub.hold(message.id);
     if !message.turn.is_over() && wait > Duration::ZERO {
-        match service.hub.wait(message.id, client, wait) {
+        match service.hub.wait(message.id, connection.as_fd(), wait) {
             Ok(Waited::Over | Waited::NotYet | Waited::Gone) => {
                 return Ok(shown(service, (message.id, 200), false));
             }
@@ -132,27 +115,20 @@ pub fn get(
 }
 
 /// `DELETE /v1/messages/{id}`: cancels it.
-pub fn cancel(
-    client: BorrowedFd<'_>,
-    service: &Service,
-    proof: &Authenticated,
-    id: &str,
-) -> Result<Response, Problem> {
+pub fn cancel(exchange: &Exchange<'_>, id: &str) -> Result<Response, Problem> {
+    let Exchange { connection, service, proof, .. } = exchange;
     let id = find(service, proof, id)?.id;
     let why = format!("cancelled by {}", proof.principal());
     service.hub.cancel(id, &why).map_err(|denied| Problem::denied(&denied))?;
     let _held = service.hub.hold(id);
     // A running agent has a moment to end; whatever comes of it is shown.
-    let _ = service.hub.wait(id, client, MAX_WAIT);
+    let _ = service.hub.wait(id, connection.as_fd(), MAX_WAIT);
     Ok(shown(service, (id, 200), false))
 }
 
 /// `GET /v1/messages?status=failed`: those whose turn failed, newest first.
-pub fn failed(
-    request: &Request,
-    service: &Service,
-    proof: &Authenticated,
-) -> Result<Response, Problem> {
+pub fn failed(exchange: &Exchange<'_>) -> Result<Response, Problem> {
+    let Exchange { request, service, proof, .. } = exchange;
     if request.query() != Some("status=failed") {
         return Err(bad("A list of messages takes one parameter: status=failed."));
     }
@@ -178,12 +154,8 @@ pub fn dead_letters(service: &Service, proof: &Authenticated) -> Result<Response
 }
 
 /// `POST /v1/dead-letters/{id}/retry` and `DELETE /v1/dead-letters/{id}`.
-pub fn dead_letter(
-    service: &Service,
-    proof: &Authenticated,
-    id: &str,
-    again: bool,
-) -> Result<Response, Problem> {
+pub fn dead_letter(exchange: &Exchange<'_>, id: &str, again: bool) -> Result<Response, Problem> {
+    let Exchange { service, proof, .. } = exchange;
     let id = find(service, proof, id)?.id;
     let done = if again { service.hub.revive(id) } else { service.hub.drop_letter(id) };
     done.map_err(|denied| Problem::denied(&denied))?;
@@ -209,11 +181,8 @@ fn shown(service: &Service, (id, status): (Id, u16), known: bool) -> Response {
 }
 
 /// The body of a request, which must be JSON.
-pub fn json_body(
-    connection: &mut Connection,
-    request: &Request,
-    service: &Service,
-) -> Result<Result<Vec<u8>, Problem>, Closed> {
+pub fn json_body(exchange: &mut Exchange<'_>) -> Result<Result<Vec<u8>, Problem>, Closed> {
+    let Exchange { connection, request, service, .. } = exchange;
     let kind = request.header_text("Content-Type").unwrap_or("");
     let essence = kind.split(';').next().unwrap_or("").trim();
     if essence.eq_ignore_ascii_case("application/json") {
@@ -262,12 +231,10 @@ pub(super) fn read(
     if let Some(session) = &session {
         check_session(session)?;
     }
-    let mode = match take_text(&mut fields, "mode")?.as_deref() {
-        None => busy,
-        Some("queue") => Busy::Queue,
-        Some("interrupt") => Busy::Interrupt,
-        Some(_) => return Err(bad("\"mode\" must be \"queue\" or \"interrupt\".")),
-    };
+    let mut mode = busy;
+    if take_text(&mut fields, "mode")?.is_some_and(|word| !mode.choose(&word)) {
+        return Err(bad("\"mode\" must be \"queue\" or \"interrupt\"."));
+    }
     Ok(Draft {
         who: Who { principal: principal.to_owned(), session },
         text,

@@ -24,19 +24,21 @@ pub mod tests;
 mod turn;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use auth::Authenticated;
 use error::Problem;
 use failures::{Failures, Told};
 
 use crate::http::Gate;
-use crate::http::{Closed, Connection, Request};
+use crate::http::{Closed, Connection, Request, Response};
 use crate::limits::{LARGE_JSON, MAX_CONTROL_TURNS, STREAM_PATIENCE};
 use crate::session::hub::{Hub, Settings};
 use crate::sys::fd::Event;
+use crate::threads::lock;
 
 pub use auth::{Keyring, Origin};
 pub use failures::place;
@@ -66,9 +68,12 @@ pub struct Service {
     pub ready: AtomicBool,
     pub connections: AtomicUsize,
     pub control_connections: AtomicUsize,
-    last_stop: Mutex<Value>,
-    warnings: Mutex<Vec<String>>,
-    stop_timeout: Mutex<Option<Duration>>,
+    /// How the run before this one ended, as `/v1/status` tells it.
+    pub last_stop: Mutex<Value>,
+    /// What the configuration in force is warned of.
+    pub warnings: Mutex<Vec<String>>,
+    /// The time that our unit gives a stop, as far as it is known; `Duration::MAX` for infinity.
+    pub stop_timeout: Mutex<Option<Duration>>,
     pub reloads: reload::Reloads,
     /// When the drain began, RFC 3339.
     pub draining_since: OnceLock<String>,
@@ -92,7 +97,7 @@ impl Service {
             ready: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             control_connections: AtomicUsize::new(0),
-            last_stop: Mutex::new(Value::Null),
+            last_stop: Mutex::default(),
             warnings: Mutex::default(),
             stop_timeout: Mutex::default(),
             reloads: reload::Reloads::default(),
@@ -110,42 +115,19 @@ impl Service {
     }
 
     fn keys(&self) -> Arc<Keyring> {
-        Arc::clone(&self.keys.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&lock(&self.keys))
     }
 
     /// Puts other keys in force: those that are not among them are dead with the next request.
     pub fn set_keys(&self, keys: Keyring) {
-        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
-    }
-
-    /// How the run before this one ended, as `/v1/status` tells it.
-    pub fn set_last_stop(&self, stop: Value) {
-        *self.last_stop.lock().unwrap_or_else(PoisonError::into_inner) = stop;
-    }
-
-    fn last_stop(&self) -> Value {
-        self.last_stop.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// What the configuration in force is warned of.
-    pub fn warnings(&self) -> MutexGuard<'_, Vec<String>> {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.keys) = Arc::new(keys);
     }
 
     /// What the service manager shows (`STATUS=`, sd_notify(3)).
     pub fn status_line(&self) -> String {
-        let (listen, all) = (&self.facts.listen, self.warnings());
+        let (listen, all) = (&self.facts.listen, lock(&self.warnings));
         let first = all.first().map(|first| format!("; warnings: {}; {first}", all.len()));
         format!("Serving on {listen}{}", first.unwrap_or_default())
-    }
-
-    /// The time that our unit gives a stop, as far as it is known; `Duration::MAX` for infinity.
-    pub fn set_stop_timeout(&self, timeout: Duration) {
-        *self.stop_timeout.lock().unwrap_or_else(PoisonError::into_inner) = Some(timeout);
-    }
-
-    pub fn stop_timeout(&self) -> Option<Duration> {
-        *self.stop_timeout.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The count that a connection of this origin belongs to.
@@ -164,7 +146,7 @@ impl Service {
     /// Turns a body into what it says, a large one at a time.
     fn parsing<T>(&self, size: usize, parse: impl FnOnce() -> T) -> T {
         let large = size > LARGE_JSON;
-        let _alone = large.then(|| self.parser.lock().unwrap_or_else(PoisonError::into_inner));
+        let _alone = large.then(|| lock(&self.parser));
         parse()
     }
 
@@ -179,7 +161,7 @@ impl Service {
         if !shown {
             return wrong;
         }
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = lock(&self.failures);
         match failures.count(address.ip(), Instant::now()) {
             Told::Wrong => wrong,
             Told::TooMany { first, wait } => {
@@ -204,14 +186,14 @@ impl Service {
     }
 
     fn begin_stream(&self) -> Following<'_> {
-        *self.streams.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        *lock(&self.streams) += 1;
         Following(self)
     }
 
     /// Waits for event streams to say that they end, which they do as soon as a drain begins; for
     /// those whose clients take nothing no longer than [`STREAM_PATIENCE`].
     pub fn await_streams(&self) {
-        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let streams = lock(&self.streams);
         drop(self.stream_ended.wait_timeout_while(streams, STREAM_PATIENCE, |count| *count > 0));
     }
 }
@@ -233,8 +215,23 @@ struct Following<'a>(&'a Service);
 
 impl Drop for Following<'_> {
     fn drop(&mut self) {
-        *self.0.streams.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *lock(&self.0.streams) -= 1;
         self.0.stream_ended.notify_all();
+    }
+}
+
+/// A request that was let in, and the connection for its answer.
+struct Exchange<'a> {
+    connection: &'a mut Connection,
+    request: &'a Request,
+    service: &'a Service,
+    proof: &'a Authenticated,
+}
+
+impl Exchange<'_> {
+    fn respond(self, result: Result<Response, Problem>) -> Result<(), Closed> {
+        let response = result.unwrap_or_else(|problem| problem.response());
+        self.connection.respond(self.request, response)
     }
 }
 

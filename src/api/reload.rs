@@ -1,7 +1,7 @@
 //! Reloads as requests see them: asked for here, carried out by the gateway, and answered when a
 //! reading that began after the question has its outcome.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -10,6 +10,7 @@ use super::error::Problem;
 use crate::exit::Exit;
 use crate::http::Response;
 use crate::limits::RELOAD_PATIENCE;
+use crate::threads::lock;
 
 /// What became of one reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,14 +42,14 @@ struct Tally {
 impl Reloads {
     /// Asks for a reading that begins from now on; its number.
     pub fn request(&self) -> u64 {
-        let mut tally = self.lock();
+        let mut tally = lock(&self.tally);
         tally.wanted += 1;
         tally.wanted
     }
 
     /// Where a reading has to begin now, the last request that it answers. It counts as running.
     pub fn begin(&self) -> Option<u64> {
-        let mut tally = self.lock();
+        let mut tally = lock(&self.tally);
         let open = !tally.running && tally.wanted > tally.finished;
         tally.running |= open;
         open.then_some(tally.wanted)
@@ -56,7 +57,7 @@ impl Reloads {
 
     /// A reading is over, with the request that it answers; `None`: there was no thread for it.
     pub fn end(&self, read: Option<(u64, Outcome)>) {
-        let mut tally = self.lock();
+        let mut tally = lock(&self.tally);
         tally.running = false;
         if let Some((number, outcome)) = read {
             (tally.finished, tally.last) = (number, Some(outcome));
@@ -66,12 +67,8 @@ impl Reloads {
 
     /// The number of the last reading, and its outcome if its configuration is not in force.
     pub fn refused(&self) -> (u64, Option<Outcome>) {
-        let tally = self.lock();
+        let tally = lock(&self.tally);
         (tally.finished, tally.last.clone().filter(|last| last.exit != Exit::Planned))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -82,7 +79,7 @@ pub fn reload(service: &Service) -> Result<Response, Problem> {
     let number = reloads.request();
     service.quiet.raise();
     let open = |tally: &mut Tally| tally.finished < number;
-    let waited = reloads.done.wait_timeout_while(reloads.lock(), RELOAD_PATIENCE, open);
+    let waited = reloads.done.wait_timeout_while(lock(&reloads.tally), RELOAD_PATIENCE, open);
     let (tally, late) = waited.unwrap_or_else(PoisonError::into_inner);
     match &tally.last {
         Some(last) if !late.timed_out() => {

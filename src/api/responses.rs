@@ -83,7 +83,7 @@ pub fn get(service: &Service, proof: &Authenticated, id: &str) -> Result<Respons
         Turn::Queued | Turn::Resting => words.object(&id, "queued", &report, None),
         Turn::Running => words.object(&id, "in_progress", &report, None),
         Turn::Done => words.object(&id, "completed", &report, None),
-        Turn::Failed => words.object(&id, "failed", &report, Some(("server_error", &error))),
+        Turn::Failed => words.object(&id, "failed", &report, Some(&error)),
         Turn::Cancelled => words.object(&id, "cancelled", &report, None),
     };
     Ok(answer_json(200, body))
@@ -218,14 +218,8 @@ struct Words {
 }
 
 impl Words {
-    /// The response in this state. `error`: its code and words.
-    fn object(
-        &self,
-        id: &str,
-        status: &str,
-        report: &Report,
-        error: Option<(&str, &str)>,
-    ) -> String {
+    /// The response in this state. `error`: in words.
+    fn object(&self, id: &str, status: &str, report: &Report, error: Option<&str>) -> String {
         let About { model, previous, instructions, metadata, stored } = &self.about;
         let text =
             |text: &Option<String>| text.as_deref().map_or_else(|| "null".to_owned(), quoted);
@@ -236,10 +230,8 @@ impl Words {
         } else {
             (status, "null")
         };
-        let error = error.map_or_else(
-            || "null".to_owned(),
-            |(code, words)| format!(r#"{{"code":"{code}","message":{}}}"#, quoted(words)),
-        );
+        let error = error.map(|words| json!({ "code": "server_error", "message": words }));
+        let error = error.unwrap_or_default();
         let done = matches!(status, "completed" | "incomplete");
         let output = if done { self.item(id, status, true) } else { String::new() };
         let usage =
@@ -319,7 +311,7 @@ impl Shape for Words {
         let (code, words) = (problem.code, &problem.message);
         let error = format!(r#""code":"{code}","message":{},"param":null"#, quoted(words));
         self.event("error", &error, out);
-        let response = self.object(id, "failed", &Report::default(), Some(("server_error", words)));
+        let response = self.object(id, "failed", &Report::default(), Some(words));
         self.event("response.failed", &format!(r#""response":{response}"#), out);
     }
 

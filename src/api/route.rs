@@ -1,11 +1,12 @@
 //! Paths and methods, and the order of judgement before a handler runs.
 
-use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use super::auth::{Authenticated, Origin, authenticate};
 use super::error::Problem;
-use super::{Service, browser, chat, messages, reload, responses, sessions, status, turn};
+use super::{
+    Exchange, Service, browser, chat, messages, reload, responses, sessions, status, turn,
+};
 use crate::http::{Closed, Connection, Method, Request, Response};
 use crate::journal::Condition;
 use crate::limits::DISK_HANGS;
@@ -138,9 +139,7 @@ impl<'a> Route<'a> {
             | Route::DeadLetters => false,
         }
     }
-}
 
-impl Route<'_> {
     /// Whether its answer may take longer than moments.
     fn may_wait(self, request: &Request) -> bool {
         let waits = matches!(
@@ -170,7 +169,9 @@ pub fn answer(
 ) -> Result<(), Closed> {
     match admit(connection, request, origin, service) {
         Ok(Admitted::Open(response)) => connection.respond(request, response),
-        Ok(Admitted::Known(route, proof)) => handle(connection, request, service, route, &proof),
+        Ok(Admitted::Known(route, proof)) => {
+            handle(Exchange { connection, request, service, proof: &proof }, route)
+        }
         Err(problem) => {
             let response = problem.response();
             let close = problem.status == 429 || service.gate.is_closing();
@@ -183,37 +184,25 @@ pub fn answer(
     }
 }
 
-fn handle(
-    connection: &mut Connection,
-    request: &Request,
-    service: &Service,
-    route: Route<'_>,
-    proof: &Authenticated,
-) -> Result<(), Closed> {
+fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
+    let Exchange { request, service, proof, .. } = exchange;
     let deletes = request.method == Method::Delete;
     let result = match route {
         Route::Chat => {
-            let read: turn::Read<'_> = &|body, _, manner| chat::read(body, manner);
-            return turn::serve(connection, request, service, proof, read);
+            return turn::serve(exchange, &|body, _, manner| chat::read(body, manner));
         }
         Route::Responses => {
             let read: turn::Read<'_> =
                 &|body, session, _| responses::order(service, proof, body, session);
-            return turn::serve(connection, request, service, proof, read);
+            return turn::serve(exchange, read);
         }
-        Route::Messages if request.method != Method::Post => {
-            messages::failed(request, service, proof)
-        }
+        Route::Messages if request.method != Method::Post => messages::failed(&exchange),
         Route::MessageRetry(id) => messages::retry(service, proof, id),
-        Route::Messages => return messages::post(connection, request, service, proof, None),
-        Route::SessionMessages(session) => {
-            return messages::post(connection, request, service, proof, Some(session));
-        }
-        Route::SessionEvents(session) => {
-            return sessions::events(connection, request, service, proof, session);
-        }
-        Route::Message(id) if deletes => messages::cancel(connection.as_fd(), service, proof, id),
-        Route::Message(id) => messages::get(connection.as_fd(), request, service, proof, id),
+        Route::Messages => return messages::post(exchange, None),
+        Route::SessionMessages(session) => return messages::post(exchange, Some(session)),
+        Route::SessionEvents(session) => return sessions::events(exchange, session),
+        Route::Message(id) if deletes => messages::cancel(&exchange, id),
+        Route::Message(id) => messages::get(&exchange, id),
         Route::Models => Ok(status::models(service, proof)),
         Route::Model(name) => status::model(service, proof, name),
         Route::Response(id) if deletes => responses::delete(service, proof, id),
@@ -222,13 +211,13 @@ fn handle(
         Route::Session(session) if deletes => sessions::reset(service, proof, session),
         Route::Session(session) => sessions::get(service, proof, session),
         Route::DeadLetters => messages::dead_letters(service, proof),
-        Route::DeadLetter(id) => messages::dead_letter(service, proof, id, false),
-        Route::DeadLetterRetry(id) => messages::dead_letter(service, proof, id, true),
+        Route::DeadLetter(id) => messages::dead_letter(&exchange, id, false),
+        Route::DeadLetterRetry(id) => messages::dead_letter(&exchange, id, true),
         Route::Compact => status::compact(service, proof),
         Route::Reload => reload::reload(service),
         Route::Health | Route::Ready | Route::Status => Ok(status::status(service, proof)),
     };
-    connection.respond(request, result.unwrap_or_else(|problem| problem.response()))
+    exchange.respond(result)
 }
 
 enum Admitted<'a> {

@@ -2,13 +2,13 @@
 
 use std::os::fd::AsFd;
 
-use super::Service;
 use super::answer::sse_head;
 use super::ask::bad;
 use super::auth::Authenticated;
 use super::error::Problem;
 use super::messages::{check_session, json};
-use crate::http::{Closed, Connection, Request, Response, Stream, sse};
+use super::{Exchange, Service};
+use crate::http::{Closed, Request, Response, Stream, sse};
 use crate::limits::{KEEP_ALIVE, MAX_PIECE};
 use crate::session::book::Who;
 use crate::session::id::Id;
@@ -70,13 +70,8 @@ fn fields(session: &Session) -> String {
 /// `GET /v1/sessions/{session}/events`. What is durable has the number of its record as id, so that
 /// `Last-Event-ID` goes on behind it, in this process or a later one; the pieces of a running turn
 /// have none.
-pub fn events(
-    connection: &mut Connection,
-    request: &Request,
-    service: &Service,
-    proof: &Authenticated,
-    session: &str,
-) -> Result<(), Closed> {
+pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
+    let Exchange { connection, request, service, proof } = exchange;
     let begun = who(proof, session).and_then(|who| {
         let last = last_event(request)?;
         let short = |e| Problem::new(503, "unavailable", format!("No descriptor: {e}."));

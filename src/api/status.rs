@@ -15,6 +15,7 @@ use crate::session::waits::Waits;
 use crate::sys::fd::most_open;
 use crate::sys::process::Pid;
 use crate::text::quoted;
+use crate::threads::lock;
 
 /// The process answers.
 pub fn health() -> Response {
@@ -73,7 +74,7 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         (false, false) => "starting",
     };
     let unit = facts.unit.get();
-    let limit = service.stop_timeout().filter(|limit| *limit < Duration::MAX);
+    let limit = lock(&service.stop_timeout).filter(|limit| *limit < Duration::MAX);
     let limits = service.settings().config.limits.within(most_open());
     let (bytes, last) = service.hub.journal_size();
     let known = service.hub.glance_at_counts();
@@ -107,14 +108,14 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         most_open(),
         limits.shortage().map_or_else(|| "null".to_owned(), |words| quoted(&words)),
         degraded.map_or_else(|| "null".to_owned(), |why| quoted(&why)),
-        serde_json::Value::from(service.warnings().clone()),
+        serde_json::Value::from(lock(&service.warnings).clone()),
         reload::error(service),
         of(|c| c.queued),
         of(|c| c.running),
         of(|c| c.kept),
         of(|c| c.outbox),
         of(|c| c.dead_letters),
-        service.last_stop(),
+        lock(&service.last_stop),
     );
     Response::new(200, "application/json", body.into_bytes())
 }

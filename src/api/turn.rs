@@ -10,9 +10,9 @@ use super::auth::Authenticated;
 use super::carry::carry;
 use super::error::Problem;
 use super::messages::{check_session, json_body};
-use super::{Service, idempotency};
+use super::{Exchange, Service, idempotency};
 use crate::agent::{Bounds, Outcome, Turn};
-use crate::http::{Closed, Connection, Request};
+use crate::http::{Closed, Request};
 use crate::session::book::Who;
 use crate::session::submit::Draft;
 
@@ -48,17 +48,12 @@ pub type Read<'a> = &'a dyn Fn(&[u8], Option<&str>, Manner) -> Result<Order, Pro
 
 /// Reads what a request asks for, runs the turn and answers with its reply. A message that is durable
 /// is carried on whatever becomes of its connection.
-pub fn serve(
-    connection: &mut Connection,
-    request: &Request,
-    service: &Service,
-    proof: &Authenticated,
-    read: Read<'_>,
-) -> Result<(), Closed> {
-    let body = match json_body(connection, request, service)? {
+pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
+    let body = match json_body(&mut exchange)? {
         Ok(body) => body,
-        Err(problem) => return connection.respond(request, problem.response()),
+        Err(problem) => return exchange.respond(Err(problem)),
     };
+    let Exchange { connection, request, service, proof } = exchange;
     let settings = service.settings();
     let understood = session(request, proof).and_then(|session| {
         let key = idempotency::key(request, proof, &body)?;

@@ -144,11 +144,11 @@ fn command(
         "list" => Command::List(json),
         "logs" => {
             let count: Option<usize> = number(args, LINES, "-n takes a number", "logs")?;
+            let count = count.map(|n| format!("-n{n}"));
             let since: Option<String> = args.opt_value_from_str("--since")?;
-            let which =
-                [count.map(|n| format!("-n{n}")), since.map(|time| format!("--since={time}"))];
+            let since = since.map(|time| format!("--since={time}"));
             let follow = args.contains(["-f", "--follow"]).then(|| "-f".to_owned());
-            Command::Logs(system, which.into_iter().flatten().chain(follow).collect())
+            Command::Logs(system, [count, since, follow].into_iter().flatten().collect())
         }
         "send" => send(args, literal)?,
         "journal" => journal(args)?,
@@ -186,23 +186,21 @@ fn refuse_flags(
     system: bool,
     settings: bool,
 ) -> Result<(), Failure> {
-    let refused = |what: &str| Err(usage(what, Some(topic)));
-    if json && !WITH_JSON.contains(&topic) {
-        return refused("--json means nothing here");
-    }
-    if system && !WITH_SYSTEM.contains(&topic) {
-        return refused("--system means nothing here");
-    }
-    if let Command::Install(Options { system: false, user: Some(_), .. }) = command {
-        return refused("--user names the user that a system unit runs as: it goes with --system");
-    }
-    if let Command::Install(Options { system: true, moves: true, .. }) = command {
-        return refused("--move is for a user's unit: the places of a system unit are its user's");
-    }
-    if settings && !WITH_SETTINGS.contains(&topic) {
-        return refused("--config and --set are for `run` and `config`: they change nothing here");
-    }
-    Ok(())
+    let what = match command {
+        _ if json && !WITH_JSON.contains(&topic) => "--json means nothing here",
+        _ if system && !WITH_SYSTEM.contains(&topic) => "--system means nothing here",
+        _ if settings && !WITH_SETTINGS.contains(&topic) => {
+            "--config and --set are for `run` and `config`: they change nothing here"
+        }
+        Command::Install(Options { system: false, user: Some(_), .. }) => {
+            "--user names the user that a system unit runs as: it goes with --system"
+        }
+        Command::Install(Options { system: true, moves: true, .. }) => {
+            "--move is for a user's unit: the places of a system unit are its user's"
+        }
+        _ => return Ok(()),
+    };
+    Err(usage(what, Some(topic)))
 }
 
 /// A number that an option gives; `what`: the words for what it takes.
@@ -240,13 +238,10 @@ fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> 
         [text] => Some(text.to_string_lossy().into_owned()),
         _ => None,
     };
-    match text {
-        None => Err(usage("there is one text to send: quote it, or - for stdin", Some("send"))),
-        Some(text) if text == "-" && literal.is_empty() => {
-            Ok(Command::Send { session, text: None, sending })
-        }
-        Some(text) => Ok(Command::Send { session, text: Some(text), sending }),
-    }
+    let one = "there is one text to send: quote it, or - for stdin";
+    let text = text.ok_or_else(|| usage(one, Some("send")))?;
+    let is_given = text != "-" || !literal.is_empty();
+    Ok(Command::Send { session, text: is_given.then_some(text), sending })
 }
 
 fn journal(args: &mut Arguments) -> Result<Command, Failure> {
@@ -421,6 +416,11 @@ mod tests {
         ] {
             let error = parse_words(words).unwrap_err();
             assert!(error.contains(expected), "{words:?}: {error}");
+        }
+        // One that is right at another place, and what is near to `--` alone.
+        for words in ["send --result 01J --async", "send -x hi"] {
+            let error = parse_words(words).unwrap_err();
+            assert!(!error.contains("did you mean"), "{words:?}: {error}");
         }
         let Command::Send { text, .. } = command("send -s a -- --asnyc") else { panic!() };
         assert_eq!(text.as_deref(), Some("--asnyc"));

@@ -40,7 +40,8 @@ pub fn nearest_option(word: &str, topic: Option<&str>) -> Option<&'static str> {
     let page = PAGES.iter().find(|page| Some(page.0) == topic).map_or("", |page| page.2);
     let words = page.split(|c: char| c.is_whitespace() || "[](),".contains(c));
     let all = ["--profile", "--config", "--set", "--help", "--version"];
-    crate::config::nearest(word, words.filter(|word| word.starts_with("--")).chain(all))
+    let options = words.filter(|near| near.starts_with("--") && *near != "--" && *near != word);
+    crate::config::nearest(word, options.chain(all))
 }
 
 /// Prints the overview or a command's page.
@@ -146,7 +147,7 @@ Usage: hermes-gateway [-p NAME] reload
 Has the running gateway read its configuration and keys again, all of it or
 nothing. Returns when it is in force, and says which changes take a restart.
 A wrong configuration changes nothing: exits 78 with all that is wrong, 69 when
-a file cannot be read now, 3 when no gateway runs. The unit's ExecReload=.
+a file cannot be read now or no gateway runs. The unit's ExecReload=.
 ";
 
 const STATUS: &str = "\
@@ -168,10 +169,10 @@ All gateways of this user that have a configuration, a unit or state.
 const LOGS: &str = "\
 Usage: hermes-gateway [-p NAME] logs [-f] [-n N] [--since TIME] [--system]
 
-Shows the log of the gateway's unit with journalctl.
+Shows the log of the unit that runs the gateway, else of its own, by journalctl.
 
   -f, --follow   go on as it grows
-  -n, --lines N  only the last N lines
+  -n, --lines N  the last N lines (with --since, older systemd: the first N)
   --since TIME   only what is newer, as in \"2026-11-22 18:54\", \"-1h\" or \"today\"
 ";
 

@@ -17,7 +17,7 @@ pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit,
     let name = &context.name;
     if stops.is_empty() {
         owner::refuse_foreign(context, "history")?;
-        eprintln!("hermes-gateway: no run of gateway {name} has ended yet");
+        eprintln!("hermes-gateway: no end of a run of gateway {name} is on record");
         return Ok(Exit::Planned);
     }
     let shown = &stops[stops.len().saturating_sub(count.unwrap_or(stops.len()))..];
@@ -27,14 +27,9 @@ pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit,
 
 /// A row a run, with who sent the signal and the reason in a line below.
 fn as_table(stops: &[Value]) -> String {
-    if stops.is_empty() {
-        return String::new();
-    }
-    let head = ["TIME (UTC)", "VERDICT", "SIGNAL", "EXIT", "DRAIN", "TURNS"];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    rows.extend(stops.iter().map(|stop| {
+    let row = |stop: &Value| {
         let drain = stop["drain_ms"].as_u64().map(Duration::from_millis);
-        vec![
+        [
             moment::shown(stop["time"].as_str().unwrap_or("-")).trim_end_matches(" UTC").to_owned(),
             word(&stop["verdict"]),
             word(&stop["signal"]),
@@ -42,12 +37,13 @@ fn as_table(stops: &[Value]) -> String {
             drain.map_or_else(|| "-".to_owned(), moment::fine),
             turns(stop).unwrap_or_else(|| "-".to_owned()),
         ]
-    }));
+    };
     let why = |stop: &Value| {
         let sender = sender(stop).map(|sender| sender + ": ").unwrap_or_default();
         format!("    {sender}{}\n", word(&stop["reason"]))
     };
-    let rows = table(&rows);
+    let titles = ["TIME (UTC)", "VERDICT", "SIGNAL", "EXIT", "DRAIN", "TURNS"];
+    let rows = table(titles, stops.iter().map(row).collect());
     let lines = rows.split_inclusive('\n').map(str::to_owned);
     // The head has none.
     let below = std::iter::once(String::new()).chain(stops.iter().map(why));
@@ -56,7 +52,7 @@ fn as_table(stops: &[Value]) -> String {
 
 /// One record: `2026-11-22 18:54:55 UTC, 2 min ago: planned, SIGTERM from systemd[7] uid 0, exit 0`.
 pub fn in_a_line(stop: &Value, now: i64) -> String {
-    let time = moment::with_age(stop["time"].as_str().unwrap_or("-"), now);
+    let time = moment::with_age(stop["time"].as_str().unwrap_or("at an unknown time"), now);
     let mut line = format!("{time}: {}", word(&stop["verdict"]));
     match (&stop["signal"], sender(stop)) {
         // What nobody announced says why itself.
@@ -148,7 +144,7 @@ TIME (UTC)           VERDICT       SIGNAL   EXIT  DRAIN  TURNS
              exit 143, turns in flight: 2 (1 cut)"
         );
         // Whatever stands in the file.
-        assert_eq!(in_a_line(&json!({}), 0), "-: - (-)");
+        assert_eq!(in_a_line(&json!({}), 0), "at an unknown time: - (-)");
         assert!(as_table(&[json!({ "time": 5, "sender": [] })]).contains('-'));
     }
 }

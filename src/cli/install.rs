@@ -3,19 +3,19 @@
 
 use std::env;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::owner::{Owner, lingers};
-use super::unit::Unit;
+use super::unit::{self, Unit};
 use super::{Context, config, places, print, program, say, start, starter};
 use crate::config::Loaded;
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
-use crate::limits::{ACT_PATIENCE, MAX_UNIT_FILE};
-use crate::sys::fs::read_any;
+use crate::limits::ACT_PATIENCE;
 use crate::sys::{fs as files, user};
 use crate::systemd::unit::{self as text, Origin};
 
@@ -55,30 +55,32 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     // Without --move these places are the unit's already.
     let old = places::of_unit(&context.base, &context.name).gateway(&context.name);
     let left = places::left_behind(&old, &context.dirs, &context.name.command())?;
-    let loaded = as_owner(&owner, || checked(context, &owner))??;
+    let loaded = as_owner(&owner, || checked(&owner))??;
     let deadline = Instant::now() + ACT_PATIENCE;
     let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e))?;
     // A question that needs the manager and no unit.
-    let shown = unit.show("MainPID")?;
-    let beside =
-        as_owner(&owner, || start::beside_unit(context, &owner.dirs, shown.get("MainPID")))?;
+    let shown = unit.show()?;
+    let beside = as_owner(&owner, || start::beside_unit(&owner.context, shown.get("MainPID")))?;
     if let (Some(words), true) = (&beside, options.now) {
         return Err(Failure::new(Exit::Unavailable, words.clone()));
     }
     let drain = loaded.config.stop.drain_timeout;
-    let wanted = as_owner(&owner, || owner.unit_text(context, version, drain))?;
+    let wanted = as_owner(&owner, || owner.unit_text(version, drain))?;
     let wanted = wanted.map_err(Failure::failed)?;
     let change = compare(&unit, &wanted, options.force)?;
-    let port =
-        as_owner(&owner, || starter::write(&owner, &context.name))?.map_err(Failure::failed)?;
+    let port = as_owner(&owner, || starter::write(&owner.context))?.map_err(Failure::failed)?;
 
     if change != Change::Unchanged {
-        write(&unit.file, &wanted).map_err(|e| Failure::with("write", &unit.file, &e))?;
+        unit.file
+            .parent()
+            .map_or(Ok(()), |dir| files::make_dirs(dir, 0o755))
+            .and_then(|()| files::replace(&unit.file, wanted.as_bytes(), 0o644))
+            .map_err(|e| Failure::with("write", &unit.file, &e))?;
     }
     unit.act(&["daemon-reload"])?;
     let running = seen_by_manager(&unit)?;
     unit.act(&["enable", "--", &unit.name])?;
-    let state = unit.show("UnitFileState")?;
+    let state = unit.show()?;
     let enabled = state.get("UnitFileState");
     if enabled != "enabled" {
         return Err(Failure::failed(format!(
@@ -86,8 +88,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
             unit.file.display()
         )));
     }
-    report(context, &unit, &owner, (change, port))?;
-    print(&left)?;
+    print(&(report(&unit, &owner, change, port) + &left))?;
     for words in beside.into_iter().chain(program::warning()) {
         eprintln!("hermes-gateway: {words}");
     }
@@ -96,7 +97,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     if options.now {
         start::start_unit(context, &unit)?;
     }
-    next_step(context, options, change, running)
+    next_step(context, options, running.then_some(change))
 }
 
 /// Who it is for. A system unit never runs as root because nobody thought of another user.
@@ -130,9 +131,10 @@ fn as_owner<T>(owner: &Owner, act: impl FnOnce() -> T) -> Result<T, Failure> {
 }
 
 /// Checks, with the owner's eyes, what a start would fail on.
-fn checked(context: &Context, owner: &Owner) -> Result<Loaded, Failure> {
-    let (dirs, sources) = (owner.dirs.clone(), owner.sources(&context.name));
-    let loaded = gateway::check(&Plan { dirs, sources, ..config::plan(context) })?;
+fn checked(owner: &Owner) -> Result<Loaded, Failure> {
+    let (sources, demanded) = (owner.sources(), Arc::new(|| false));
+    let plan = Plan { sources, demanded, ..config::plan(&owner.context) };
+    let loaded = gateway::check(&plan)?;
     let program = env::current_exe().unwrap_or_default();
     match (&owner.user, program.metadata()) {
         (Some(user), Err(e)) if e.kind() == ErrorKind::PermissionDenied => {
@@ -155,7 +157,7 @@ fn compare(unit: &Unit, wanted: &str, force: bool) -> Result<Change, Failure> {
         let name = &unit.name;
         return Err(Failure::failed(format!("{name} is masked: `{words} unmask {name}` first")));
     }
-    let why = match read_any(&unit.file, MAX_UNIT_FILE) {
+    let why = match unit::read(&unit.file) {
         Ok(installed) if installed == wanted => return Ok(Change::Unchanged),
         Ok(installed) => match text::inspect(&installed) {
             Origin::Ours if link.is_some() => "is a symlink",
@@ -177,16 +179,9 @@ fn compare(unit: &Unit, wanted: &str, force: bool) -> Result<Change, Failure> {
     )))
 }
 
-fn write(file: &Path, text: &str) -> io::Result<()> {
-    if let Some(dir) = file.parent() {
-        files::make_dirs(dir, 0o755)?;
-    }
-    files::replace(file, text.as_bytes(), 0o644)
-}
-
 /// Whether the manager reads the file that was written; says whether its gateway runs.
 fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
-    let shown = unit.show("LoadState,LoadError,FragmentPath,ActiveState")?;
+    let shown = unit.show()?;
     let fragment = shown.get("FragmentPath");
     let same = || {
         let (ours, theirs) = (fs::metadata(&unit.file).ok()?, fs::metadata(fragment).ok()?);
@@ -211,27 +206,20 @@ fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
     Err(Failure::failed(format!("{} is written, but {why}", unit.file.display())))
 }
 
-fn report(
-    context: &Context,
-    unit: &Unit,
-    owner: &Owner,
-    (change, port): (Change, Option<u16>),
-) -> Result<(), Failure> {
+fn report(unit: &Unit, owner: &Owner, change: Change, port: Option<u16>) -> String {
     let what = match change {
         Change::Written => "wrote",
         Change::Updated => "updated",
         Change::Unchanged => "unchanged:",
     };
     let mut out = format!("{what} {}, enabled\n", unit.file.display());
-    let config = owner.dirs.config_file.display();
-    match port {
-        Some(port) => {
-            out += &format!("wrote {config}: listens on 127.0.0.1:{port}, answers with echo\n");
-        }
-        None => out += &format!("configuration: {config}\n"),
-    }
+    let config = owner.context.dirs.config_file.display();
+    out += &match port {
+        None => format!("configuration: {config}\n"),
+        Some(port) => format!("wrote {config}: listens on 127.0.0.1:{port}, answers with echo\n"),
+    };
     if let Some(user) = &owner.user {
-        out += &format!("{} runs as {}\n", context.name, user.name.display());
+        out += &format!("{} runs as {}\n", owner.context.name, user.name.display());
     } else if let Some(own) = user::by_uid(user::own_uid()) {
         let name = own.name.display();
         out += &if lingers(&own.name) {
@@ -243,22 +231,18 @@ fn report(
             )
         };
     }
-    print(&out)
+    out
 }
 
-fn next_step(
-    context: &Context,
-    options: &Options,
-    change: Change,
-    running: bool,
-) -> Result<Exit, Failure> {
+/// `run`: what became of the unit of a gateway that runs.
+fn next_step(context: &Context, options: &Options, run: Option<Change>) -> Result<Exit, Failure> {
     let command = context.name.command();
     let flag = if options.system { " --system" } else { "" };
-    match (running, change) {
-        (false, _) if options.now => Ok(Exit::Planned),
-        (false, _) => say(&format!("next: {command} start{flag}\n")),
-        (true, Change::Unchanged) => Ok(Exit::Planned),
-        (true, Change::Written | Change::Updated) => {
+    match run {
+        None if options.now => Ok(Exit::Planned),
+        None => say(&format!("next: {command} start{flag}\n")),
+        Some(Change::Unchanged) => Ok(Exit::Planned),
+        Some(Change::Written | Change::Updated) => {
             say(&format!("it runs with the unit as it was: {command} restart{flag}\n"))
         }
     }

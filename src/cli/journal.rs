@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::control::{Contact, knock};
+use super::control::{NoAnswer, knock};
 use super::message::ask;
 use super::send::open;
 use super::table::table;
@@ -16,6 +16,7 @@ use crate::lifecycle::instance::Instance;
 use crate::limits::{CONTROL_PATIENCE, MAX_JOURNAL_ROWS};
 use crate::session::book::{Book, Entry};
 use crate::session::hub::{Hub, Settings};
+use crate::session::id::Id;
 use crate::session::life::{Delivery, Turn};
 use crate::session::message::rfc3339;
 use crate::session::time::System;
@@ -103,26 +104,23 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
             matches!(entry.delivery_state(), None | Some(Delivery::Delivered | Delivery::Dropped));
         !entry.turn.is_over() || !sent
     };
-    let mut rows = Vec::new();
-    for (id, entry) in book.entries().filter(|(_, entry)| open(entry)).take(MAX_JOURNAL_ROWS) {
-        if rows.is_empty() {
-            let head = ["message", "session", "turn", "accepted (UTC)", "delivery"];
-            rows.push(head.map(str::to_owned).to_vec());
-        }
+    let row = |(id, entry): (Id, &Entry)| {
         let session = entry.who.session.as_deref().unwrap_or("-");
         let delivery = entry.delivery.as_ref().map(|outgoing| {
             let state = outgoing.state.map_or("later", Delivery::word);
             format!("{} {state}", outgoing.target)
         });
-        rows.push(vec![
+        [
             id.to_string(),
             escaped(session, false),
             entry.turn.word().to_owned(),
             moment::shown(&rfc3339(entry.at)).trim_end_matches(" UTC").to_owned(),
             escaped(&delivery.unwrap_or_default(), false),
-        ]);
-    }
-    text += &table(&rows);
+        ]
+    };
+    let rows = book.entries().filter(|(_, entry)| open(entry)).take(MAX_JOURNAL_ROWS).map(row);
+    let titles = ["message", "session", "turn", "accepted (UTC)", "delivery"];
+    text += &table(titles, rows.collect());
     text += &failures(context, &book)?;
     say_wrapped(&text, 4)
 }
@@ -189,12 +187,12 @@ fn dump(context: &Context) -> Result<Exit, Failure> {
 /// By the gateway where it runs, else here under its lock.
 fn compact(context: &Context) -> Result<Exit, Failure> {
     let (before, after) = match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
-        Contact::Answers { with: mut client, .. } => {
+        Ok((_, mut client)) => {
             let sizes = ask(&mut client, "POST", "/v1/journal/compact", &[], None)?;
             (sizes["before"].as_u64().unwrap_or(0), sizes["after"].as_u64().unwrap_or(0))
         }
-        Contact::Free => compact_here(context)?,
-        Contact::Silent { why, .. } | Contact::Hidden(why) => {
+        Err(NoAnswer::Free) => compact_here(context)?,
+        Err(NoAnswer::Silent { why, .. } | NoAnswer::Hidden(why)) => {
             let words = format!("gateway {} cannot be asked: {why}", context.name);
             return Err(Failure::new(Exit::Unavailable, words));
         }

@@ -1,7 +1,8 @@
 //! `list`: all gateways of this user.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -23,8 +24,8 @@ const KEYS: [&str; 9] =
 pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
     let gateways: Vec<Value> = names(&context.base, &unit_dir(&context.base, Scope::System))
         .iter()
-        .map(|name| (places::of_unit(&context.base, name), name))
-        .map(|(base, name)| gather(&base, name, &context.children, false))
+        .map(|name| Context { name: name.clone(), ..context.clone() })
+        .map(|named| gather(&named.at(places::of_unit(&named.base, &named.name)), false))
         .map(|report| some_keys(status::to_json(&report)))
         .collect();
     if json {
@@ -42,39 +43,30 @@ fn some_keys(mut status: Value) -> Value {
 }
 
 fn as_table(gateways: &[Value]) -> String {
-    let mut rows = vec![["NAME", "STATE", "PID", "LISTEN", "UNIT"].map(str::to_owned).to_vec()];
-    rows.extend(gateways.iter().map(|gateway| {
-        ["name", "state", "pid", "listen", "unit_scope"].map(|key| word(&gateway[key])).to_vec()
-    }));
-    table(&rows)
+    let keys = ["name", "state", "pid", "listen", "unit_scope"];
+    let rows = gateways.iter().map(|gateway| keys.map(|key| word(&gateway[key]))).collect();
+    table(["NAME", "STATE", "PID", "LISTEN", "UNIT"], rows)
 }
 
 /// Every gateway that left a trace, the default one first. What has no gateway's name is passed
 /// over, and so is a place that cannot be read: it is no place of this user's gateways.
-fn names(base: &Base, system_units: &Path) -> Vec<Name> {
-    let config = |name: &str| Name::parse(name.strip_suffix(".toml")?).ok();
-    let dir = |name: &str| Name::parse(name).ok();
-    let mut names = Vec::new();
-    take(&mut names, Some(base.state_dir()), dir);
-    take(&mut names, base.run_dir(), dir);
-    take(&mut names, Some(base.config_dir()), config);
-    take(&mut names, Some(unit_dir(base, Scope::User)), Name::of_unit);
-    take(&mut names, Some(system_units.to_owned()), Name::of_unit);
-    names
-}
-
-/// Adds the names in a directory that are not known yet, in order.
-fn take(names: &mut Vec<Name>, dir: Option<PathBuf>, read: fn(&str) -> Option<Name>) {
-    let Some(Ok(entries)) = dir.map(fs::read_dir) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        if let Some(name) = entry.file_name().to_str().and_then(read)
-            && let Err(at) = names.binary_search(&name)
-        {
-            names.insert(at, name);
+fn names(base: &Base, system_units: &Path) -> BTreeSet<Name> {
+    type Read = fn(&str) -> Option<Name>;
+    let config: Read = |name| Name::parse(name.strip_suffix(".toml")?).ok();
+    let dir: Read = |name| Name::parse(name).ok();
+    let mut names = BTreeSet::new();
+    for (place, read) in [
+        (Some(base.state_dir()), dir),
+        (base.run_dir(), dir),
+        (Some(base.config_dir()), config),
+        (Some(unit_dir(base, Scope::User)), Name::of_unit),
+        (Some(system_units.to_owned()), Name::of_unit),
+    ] {
+        if let Some(Ok(entries)) = place.map(fs::read_dir) {
+            names.extend(entries.flatten().filter_map(|entry| read(entry.file_name().to_str()?)));
         }
     }
+    names
 }
 
 #[cfg(test)]

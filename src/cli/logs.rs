@@ -1,14 +1,21 @@
 //! `logs`: hands over to journalctl, or says where else the log is.
 
-use super::{Context, config, unit};
+use super::control::holder;
+use super::{Context, config, owner, unit};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::{Probe, probe};
+use crate::systemd::Scope;
 use crate::text::escaped;
 
-/// Replaces this process by journalctl. `which`: further arguments for it.
+/// Replaces this process by journalctl, for the unit that runs it, else the installed one. `which`:
+/// further arguments for it.
 pub fn logs(context: &Context, system: bool, which: Vec<String>) -> Result<Exit, Failure> {
-    let Some(unit) = unit::find(context, system) else {
+    let running = if system { None } else { unit::running(context).map(|(unit, _)| unit) };
+    let unit = running.or_else(|| unit::find(context, system));
+    if unit.as_ref().is_none_or(|unit| unit.systemctl.scope == Scope::User) {
+        owner::refuse_foreign(context, "logs")?;
+    }
+    let Some(unit) = unit else {
         return Err(Failure::failed(elsewhere(context)));
     };
     let failed = |e: std::io::Error| Failure::cannot("run journalctl", &e);
@@ -17,27 +24,24 @@ pub fn logs(context: &Context, system: bool, which: Vec<String>) -> Result<Exit,
 }
 
 fn elsewhere(context: &Context) -> String {
-    let unit = context.name.unit();
     let target = config::load(context).map(|loaded| loaded.config.log.target);
-    match target {
-        Ok(LogTarget::Syslog) => format!(
-            "{unit} is not installed; log.target is \"syslog\": the log is with the other system \
-             logs, /var/log/syslog or `journalctl -t hermes-gateway`"
-        ),
+    let place = match target {
+        Ok(LogTarget::Syslog) => {
+            "log.target is \"syslog\": the log is with the other system logs, /var/log/syslog or \
+             `journalctl -t hermes-gateway`"
+                .to_owned()
+        }
         Ok(LogTarget::Auto | LogTarget::Stderr | LogTarget::Journal) | Err(_) => {
             let place = stderr_of_ours(context).unwrap_or("look where it was started".to_owned());
-            format!(
-                "{unit} is not installed; a gateway in the foreground writes its log to its standard \
-                 error: {place}"
-            )
+            format!("a gateway in the foreground writes its log to its standard error: {place}")
         }
-    }
+    };
+    format!("{} is not installed; {place}", context.name.unit())
 }
 
 /// Where the running gateway's standard error goes.
 fn stderr_of_ours(context: &Context) -> Option<String> {
-    let Probe::Held { holder, .. } = probe(&context.dirs).ok()? else { return None };
-    let pid = holder?.pid;
+    let pid = holder(&context.dirs)?.pid;
     let file = std::fs::read_link(format!("/proc/{pid}/fd/2")).ok()?;
     Some(format!("that of pid {pid} is {}", escaped(&file.display().to_string(), false)))
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::send::{broken, exit_for, lines, open, print_reply, read_text, refused};
+use super::send::{broken, exit_for, lines, open, print_reply, refused};
 use super::{Context, say};
 use crate::exit::{Exit, Failure};
 use crate::http::Client;
@@ -22,34 +22,28 @@ pub struct Sending {
     pub key: Option<String>,
 }
 
-/// Sends `text`, or with `None` what standard input has, as a durable message. Prints its id, or
-/// waits for the reply and prints that.
+/// Sends `text` as a durable message. Prints its id, or waits for the reply and prints that.
 pub fn send(
-    context: &Context,
+    client: &mut Client,
     session: Option<&str>,
-    text: Option<String>,
+    text: &str,
     sending: &Sending,
 ) -> Result<Exit, Failure> {
-    let mut fields = Map::new();
-    fields.insert("text".to_owned(), read_text(context, text)?.into());
-    let optional = [
+    let fields = [
+        ("text", Some(text)),
         ("session", session),
         ("deliver", sending.deliver.as_deref()),
         ("mode", sending.mode.as_deref()),
     ];
-    for (name, value) in optional {
-        if let Some(value) = value {
-            fields.insert(name.to_owned(), value.into());
-        }
-    }
-    let body = Value::Object(fields).to_string();
+    let given: Map<_, _> =
+        fields.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into()))).collect();
+    let body = Value::Object(given).to_string();
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(sending.key.as_deref().map(|key| ("Idempotency-Key", key)));
-    let mut client = open(context)?;
-    let sent = ask(&mut client, "POST", "/v1/messages", &headers, Some(body.as_bytes()))?;
+    let sent = ask(client, "POST", "/v1/messages", &headers, Some(body.as_bytes()))?;
     let id = sent["id"].as_str().unwrap_or("").to_owned();
     if !sending.detached {
-        return result(&mut client, &id, LONGEST_REPLY);
+        return result(client, &id, LONGEST_REPLY);
     }
     let place = match (sent["position"].as_u64(), sent["status"].as_str()) {
         (Some(position), _) => format!("position {position}"),

@@ -59,6 +59,11 @@ pub struct Context {
 }
 
 impl Context {
+    /// The same gateway in other places.
+    pub fn at(&self, base: Base) -> Context {
+        Context { dirs: base.gateway(&self.name), base, ..self.clone() }
+    }
+
     /// Where the configuration is read from.
     pub fn sources(&self) -> Sources {
         Sources { demanded: self.demands_file(), ..self.named_sources() }
@@ -80,9 +85,7 @@ impl Context {
         // Of a unit of another name, only an empty file is a mistake: it may do without one.
         let is_unit = env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == Pid::own().to_string());
         let agent_is_set = self.set.iter().any(|setting| setting.starts_with("agent."));
-        let has_unit = || {
-            (is_unit && self.dirs.config_file.exists()) || owner::has_unit(&self.base, &self.name)
-        };
+        let has_unit = || (is_unit && self.dirs.config_file.exists()) || owner::has_unit(self);
         self.config.is_some() || (!agent_is_set && has_unit())
     }
 }
@@ -119,7 +122,7 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
     let dirs = base.gateway(&name);
     let context = Context { name, base, dirs, config, set, children: Children::new() };
     match (command, signals) {
-        (Command::Run(ephemeral), Some(signals)) => Ok(run::run(context, signals, ephemeral)),
+        (Command::Run(ephemeral), Some(signals)) => Ok(run::run(&context, signals, ephemeral)),
         (Command::Config(check), _) => config::show(&context, check),
         (Command::Install(options), _) => install::install(&context, &options),
         (Command::Uninstall(system), _) => uninstall::uninstall(&context, system),
@@ -130,12 +133,8 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
         (Command::Status { json, system }, _) => status::show(&context, json, system),
         (Command::List(json), _) => list::show(&context, json),
         (Command::Logs(system, which), _) => logs::logs(&context, system, which),
-        (Command::Send { session, text, sending: None }, _) => {
-            send::send(&context, session.as_deref(), text)
-        }
-        (Command::Send { session, text, sending: Some(sending) }, _) => {
-            send::check_session(session.as_deref())?;
-            message::send(&context, session.as_deref(), text, &sending)
+        (Command::Send { session, text, sending }, _) => {
+            send::send(&context, session.as_deref(), text, sending)
         }
         (Command::Result { id, wait }, _) => {
             message::show(&context, &id, Duration::from_secs(wait))

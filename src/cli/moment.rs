@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::sys::clock::since_1970;
+
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
@@ -20,21 +22,7 @@ pub fn parse(text: &str) -> Option<i64> {
     if (date.len(), time.len()) != (10, 8) {
         return None;
     }
-    let [year, month, day] = three(date, '-')?;
-    let [hour, minute, second] = three(time, ':')?;
-    let in_calendar = (1..=12).contains(&month) && (1..=31).contains(&day);
-    if !in_calendar || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    // Years begin in March, so that the leap day is the last: 719 468 days lie before 1970.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = year * 365 + year.div_euclid(4) - year.div_euclid(100)
-        + year.div_euclid(400)
-        + (153 * month + 2) / 5
-        + day
-        - 1
-        - 719_468;
-    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
+    since_1970(three(date, '-')?, three(time, ':')?)
 }
 
 fn three(text: &str, separator: char) -> Option<[i64; 3]> {

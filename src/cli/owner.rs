@@ -8,15 +8,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::unit::{Unit, installed_file, unit_dir};
-use super::{Context, args, program};
-use crate::config::{self, Sources};
+use super::unit::{Unit, installed_file, read, read_ours, unit_file};
+use super::{Context, args, config, program};
+use crate::config::Sources;
 use crate::dirs::{Base, Dirs};
 use crate::exit::{Exit, Failure};
 use crate::gateway;
-use crate::limits::MAX_UNIT_FILE;
 use crate::name::Name;
-use crate::sys::fs::read_any;
 use crate::sys::proc;
 use crate::sys::process::Pid;
 use crate::sys::user::{self, User};
@@ -30,32 +28,37 @@ pub struct Owner {
     pub scope: Scope,
     /// For a system unit.
     pub user: Option<User>,
-    pub base: Base,
-    pub dirs: Dirs,
+    /// That user's places.
+    pub context: Context,
 }
 
 impl Owner {
     /// Ourselves, by our own service manager.
     pub fn own(context: &Context) -> Owner {
-        Owner {
-            scope: Scope::User,
-            user: None,
-            base: context.base.clone(),
-            dirs: context.dirs.clone(),
-        }
+        Owner { scope: Scope::User, user: None, context: context.clone() }
     }
 
     /// A user for whom the machine's service manager runs it.
     pub fn of(context: &Context, user: User) -> Owner {
-        let base = Base::of(&user);
-        Owner { scope: Scope::System, dirs: base.gateway(&context.name), user: Some(user), base }
+        let context = context.at(Base::of(&user));
+        Owner { scope: Scope::System, user: Some(user), context }
+    }
+
+    /// Who an installed unit of this text is for; `None` where its user cannot be told.
+    pub fn of_unit(context: &Context, scope: Scope, installed: &str) -> Option<Owner> {
+        match scope {
+            Scope::User => Some(Owner::own(context)),
+            Scope::System => Some(Owner::of(context, user::by_name(&unit::user_in(installed)?)?)),
+        }
     }
 
     /// Where the unit's gateway will read its configuration. Without any, the first `install` writes one.
-    pub fn sources(&self, name: &Name) -> Sources {
-        let (file, home) = (self.dirs.config_file.clone(), Some(self.base.home.clone()));
-        let unit = unit_dir(&self.base, self.scope).join(name.unit());
-        let demanded = [&file, &unit].iter().any(|path| path.symlink_metadata().is_ok());
+    pub fn sources(&self) -> Sources {
+        let Context { base, dirs, name, .. } = &self.context;
+        let (file, home) = (dirs.config_file.clone(), Some(base.home.clone()));
+        // A unit of somebody else's has had none of ours to read.
+        let has_unit = read_ours(unit_file(base, name, self.scope)).is_some();
+        let demanded = has_unit || file.symlink_metadata().is_ok();
         Sources { file, home, demanded, ..Sources::default() }
     }
 
@@ -63,22 +66,17 @@ impl Owner {
     ///
     /// # Errors
     /// One line when there is a path in it that systemd would not take.
-    pub fn unit_text(
-        &self,
-        context: &Context,
-        version: u32,
-        drain_timeout: Duration,
-    ) -> Result<String, String> {
+    pub fn unit_text(&self, version: u32, drain_timeout: Duration) -> Result<String, String> {
         let user = match &self.user {
             None => None,
             Some(user) => Some(user.name.to_str().ok_or("a user's name is not UTF-8")?),
         };
-        let file = unit_dir(&self.base, self.scope).join(context.name.unit());
-        let installed = read_any(file, MAX_UNIT_FILE).unwrap_or_default();
-        let installed = unit::program_in(&installed, &context.name);
+        let Context { base, name, .. } = &self.context;
+        let installed = read(unit_file(base, name, self.scope)).unwrap_or_default();
+        let installed = unit::program_in(&installed, name);
         let uid = self.user.as_ref().map_or_else(user::own_uid, |user| user.uid);
         unit::expected(&Spec {
-            name: &context.name,
+            name,
             scope: self.scope,
             version,
             program: &program::for_unit(installed, uid)?,
@@ -93,10 +91,11 @@ impl Owner {
         if self.user.is_some() {
             return Vec::new();
         }
-        let home = user::by_uid(user::own_uid()).map_or(self.base.home.clone(), |user| user.home);
+        let base = &self.context.base;
+        let home = user::by_uid(user::own_uid()).map_or(base.home.clone(), |user| user.home);
         let given = [
-            ("XDG_CONFIG_HOME", &self.base.config, ".config"),
-            ("XDG_STATE_HOME", &self.base.state, ".local/state"),
+            ("XDG_CONFIG_HOME", &base.config, ".config"),
+            ("XDG_STATE_HOME", &base.state, ".local/state"),
         ];
         given
             .into_iter()
@@ -106,35 +105,12 @@ impl Owner {
     }
 }
 
-/// Whether an installed unit of this text is what this program would write. For `status`.
-///
-/// # Errors
-/// One line when that cannot be told.
-pub fn is_current(
-    context: &Context,
-    scope: Scope,
-    version: u32,
-    installed: &str,
-) -> Result<bool, String> {
-    let owner = match scope {
-        Scope::User => Owner::own(context),
-        Scope::System => {
-            let name = unit::user_in(installed).ok_or("it names no user")?;
-            let user = user::by_name(&name).ok_or(format!("there is no user {name:?}"))?;
-            Owner::of(context, user)
-        }
-    };
-    let loaded = config::load(&owner.sources(&context.name)).map_err(|e| e.to_string())?;
-    let text = owner.unit_text(context, version, loaded.config.stop.drain_timeout)?;
-    Ok(text == installed)
-}
-
 /// Refuses a verb where this gateway is another user's: its files and its socket are that user's.
 ///
 /// # Errors
 /// `Unavailable`, with `sudo -u USER hermes-gateway …`: how such a gateway is talked to.
 pub fn refuse_foreign(context: &Context, verb: &str) -> Result<(), Failure> {
-    let Some((user, _)) = somebody_else(&context.base, &context.name) else {
+    let Some((user, _)) = somebody_else(context) else {
         return Ok(());
     };
     let words = foreign_words(&user, &context.name, verb);
@@ -143,9 +119,10 @@ pub fn refuse_foreign(context: &Context, verb: &str) -> Result<(), Failure> {
 
 /// Whether a unit of this gateway is installed that runs as ourselves: `install` gives each of them a
 /// configuration.
-pub fn has_unit(base: &Base, name: &Name) -> bool {
-    let Some((scope, file)) = installed_file(base, name, false) else { return false };
-    let user = || unit::user_in(&read_any(file, MAX_UNIT_FILE).ok()?);
+pub fn has_unit(context: &Context) -> bool {
+    let installed = installed_file(&context.base, &context.name, false);
+    let Some((scope, file)) = installed else { return false };
+    let user = || unit::user_in(&read(file).ok()?);
     let uid = || user().map_or(Some(0), |name| Some(user::by_name(&name)?.uid));
     scope == Scope::User || uid() == Some(user::own_uid())
 }
@@ -158,13 +135,14 @@ pub fn foreign_words(user: &User, name: &Name, verb: &str) -> String {
 /// Whose gateway is meant, where it is not our own, and where that one is: the state directory is
 /// another user's (sudo with HOME kept); or there is none, and the machine's unit of this name runs as
 /// another user, or the user who called sudo has one and root has no configuration for it.
-pub fn somebody_else(base: &Base, name: &Name) -> Option<(User, Dirs)> {
-    let (own, dirs) = (user::own_uid(), base.gateway(name));
+pub fn somebody_else(context: &Context) -> Option<(User, Dirs)> {
+    let Context { base, dirs, name, .. } = context;
+    let own = user::own_uid();
     if let Ok(meta) = fs::metadata(&dirs.state) {
-        return (meta.uid() != own).then(|| (owner_of(&meta, base), dirs));
+        return (meta.uid() != own).then(|| (owner_of(&meta, base), dirs.clone()));
     }
-    let file = unit_dir(base, Scope::System).join(name.unit());
-    let by_unit = read_any(file, MAX_UNIT_FILE).ok().and_then(|text| unit::user_in(&text));
+    let by_unit =
+        read(unit_file(base, name, Scope::System)).ok().and_then(|text| unit::user_in(&text));
     let by_sudo = env::var("SUDO_USER").ok().filter(|_| own == 0 && !dirs.config_file.exists());
     let located = |user: User| (Base::of(&user).gateway(name), user);
     let of = |user: String| user::by_name(&user).filter(|user| user.uid != own).map(located);
@@ -184,7 +162,7 @@ pub fn check_config(context: &Context, unit: &Unit, shown: &Properties) -> Resul
     };
     let check = || {
         let context = context_of(context, unit, pid);
-        context.map_or(Ok(()), |context| gateway::check(&super::config::plan(&context)).map(drop))
+        context.map_or(Ok(()), |context| gateway::check(&config::plan(&context)).map(drop))
     };
     match fs::metadata(format!("/proc/{pid}")) {
         Ok(meta) if meta.uid() != user::own_uid() => {
@@ -207,8 +185,7 @@ fn context_of(context: &Context, unit: &Unit, pid: Pid) -> Option<Context> {
     let _ = env::set_current_dir(format!("/proc/{pid}/cwd"));
     let words = proc::arguments(pid)?.into_iter().skip(1).collect();
     let args::Parsed { config, set, .. } = args::parse(None, words, &[]).ok()?;
-    let dirs = base.gateway(&context.name);
-    Some(Context { base, dirs, config, set, ..context.clone() })
+    Some(Context { config, set, ..context.at(base) })
 }
 
 fn owner_of(meta: &fs::Metadata, base: &Base) -> User {

@@ -6,13 +6,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::args::Command;
+use super::unit::read_ours;
 use crate::dirs::{Base, Dirs, UNITS};
 use crate::exit::Failure;
-use crate::limits::MAX_UNIT_FILE;
 use crate::name::Name;
-use crate::sys::fs::read_any;
 use crate::sys::user;
-use crate::systemd::unit::{self, Origin};
+use crate::systemd::unit;
 
 /// The places that a command works on; says so where they are not this shell's.
 pub fn of_command(own: Base, name: &Name, command: &Command) -> Base {
@@ -50,10 +49,8 @@ pub fn of_unit(own: &Base, name: &Name) -> Base {
     let usual = own.home.join(".config").join(UNITS);
     // Without a home there is no usual place.
     let places = [&own.units, &usual].into_iter().filter(|units| units.is_absolute());
-    let written = { places }.find_map(|units| {
-        let text = read_any(units.join(name.unit()), MAX_UNIT_FILE).ok()?;
-        (unit::inspect(&text) != Origin::Foreign).then(|| (units.clone(), text))
-    });
+    let written =
+        { places }.find_map(|units| Some((units.clone(), read_ours(units.join(name.unit()))?)));
     let Some((units, text)) = written else {
         return own.clone();
     };

@@ -7,16 +7,15 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::control::{Contact, contact, contact_foreign};
-use super::state::{Facts, Found, PROPERTIES, State, Unit, conclude};
-use super::unit::installed_file;
-use super::{moment, owner};
+use super::control::{Contact, NoAnswer, contact, contact_foreign};
+use super::state::{Facts, Found, State, Unit, conclude};
+use super::unit::{PROPERTIES, installed_file};
+use super::{Context, moment, owner};
 use crate::dirs::{Base, Dirs};
 use crate::lifecycle::history;
 use crate::lifecycle::instance::{Holder, Probe, probe};
 use crate::limits::{CONTROL_PATIENCE, MAX_RUN_RECORD};
 use crate::name::Name;
-use crate::subprocess::Children;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc, user};
 use crate::systemd::systemctl::Systemctl;
@@ -53,16 +52,16 @@ pub struct UnitReport {
 
 /// Looks at the lock, the service manager and the gateway. Takes some milliseconds, and a few
 /// seconds where one of them does not answer.
-pub fn gather(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Report {
-    let report = look(base, name, children, system);
+pub fn gather(context: &Context, system: bool) -> Report {
+    let report = look(context, system);
     // The lock and the unit are looked at one after the other: between them it may have started.
-    if report.state == State::Unknown { look(base, name, children, system) } else { report }
+    if report.state == State::Unknown { look(context, system) } else { report }
 }
 
-fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Report {
-    let own_dirs = base.gateway(name);
+fn look(context: &Context, system: bool) -> Report {
+    let Context { base, name, dirs: own_dirs, .. } = context;
     let ask = |scope: Scope, unit: &str| {
-        let systemctl = Systemctl::new(scope, Arc::clone(children));
+        let systemctl = Systemctl::new(scope, Arc::clone(&context.children));
         let shown = systemctl.show(PROPERTIES, unit, Instant::now() + CONTROL_PATIENCE);
         shown.map(|shown| Facts::read(&shown))
     };
@@ -81,18 +80,18 @@ fn look(base: &Base, name: &Name, children: &Arc<Children>, system: bool) -> Rep
     }
     let (mut contact, run) = match &foreign {
         Some(dirs) => (contact_foreign(dirs, Instant::now() + CONTROL_PATIENCE), Value::Null),
-        None => look_at_own(&own_dirs),
+        None => look_at_own(own_dirs),
     };
-    if let (None, Contact::Answers { with: status, holder }) = (&unit, &contact) {
+    if let (None, Ok((holder, status))) = (&unit, &contact) {
         unit = unit_of(status, *holder, &ask);
-    } else if let (None, Contact::Free, Some((user, dirs))) =
-        (&unit, &contact, owner::somebody_else(base, name))
+    } else if let (None, Err(NoAnswer::Free), Some((user, dirs))) =
+        (&unit, &contact, owner::somebody_else(context))
         && !matches!(user::acting_as(&user, || probe(&dirs)), Ok(Ok(Probe::Free)))
     {
-        contact = Contact::Hidden(owner::foreign_words(&user, name, "status"));
+        contact = Err(NoAnswer::Hidden(owner::foreign_words(&user, name, "status")));
     }
-    let dirs = foreign.as_ref().unwrap_or(&own_dirs);
-    let mut report = assemble(name, &contact, &run, unit, dirs, foreign.is_some());
+    let own = foreign.is_none().then_some(own_dirs);
+    let mut report = assemble(name, &contact, &run, unit, own);
     if system && report.unit.is_none() {
         report.note = Some(format!("there is no system unit {}", name.unit()));
     }
@@ -114,20 +113,16 @@ fn foreign_dirs(unit: &UnitReport, name: &Name) -> Option<Dirs> {
 /// The gateway's answer and the record of the run that has not ended, or that left it behind.
 fn look_at_own(dirs: &Dirs) -> (Contact<Value>, Value) {
     let asked = contact(dirs, Instant::now() + CONTROL_PATIENCE);
-    let run = run_record(dirs);
+    let run = match files::read_own(&dirs.run_record(), MAX_RUN_RECORD) {
+        Ok(text) => serde_json::from_slice(text.as_bytes()).unwrap_or_else(|_| json!({})),
+        Err(_) => Value::Null,
+    };
     // Only between two looks at a free lock does the record belong to nobody.
-    let started = matches!(asked, Contact::Free) && !matches!(probe(dirs), Ok(Probe::Free));
+    let started = matches!(asked, Err(NoAnswer::Free)) && !matches!(probe(dirs), Ok(Probe::Free));
     if started {
         (contact(dirs, Instant::now() + CONTROL_PATIENCE), Value::Null)
     } else {
         (asked, run)
-    }
-}
-
-fn run_record(dirs: &Dirs) -> Value {
-    match files::read_own(&dirs.run_record(), MAX_RUN_RECORD) {
-        Ok(text) => serde_json::from_slice(text.as_bytes()).unwrap_or_else(|_| json!({})),
-        Err(_) => Value::Null,
     }
 }
 
@@ -153,32 +148,28 @@ fn unit_of(
     })
 }
 
+/// `own`: where the history is, if it is ours to read.
 fn assemble(
     name: &Name,
     contact: &Contact<Value>,
     run: &Value,
     unit: Option<UnitReport>,
-    dirs: &Dirs,
-    foreign: bool,
+    own: Option<&Dirs>,
 ) -> Report {
     let facts = unit.as_ref().and_then(|u| u.facts.as_ref().ok()?.as_ref());
-    let (found, mut pid, answer) = match contact {
-        Contact::Free => (Found::Free { left: !run.is_null() }, None, Value::Null),
-        Contact::Silent { holder, .. } => {
-            let pid = holder.map(|holder| i64::from(holder.pid.get()));
-            (Found::Silent, pid, Value::Null)
-        }
-        Contact::Answers { holder, with: status } => {
+    let (found, holder, answer) = match contact {
+        Err(NoAnswer::Free) => (Found::Free { left: !run.is_null() }, None, Value::Null),
+        Err(NoAnswer::Silent { holder, .. }) => (Found::Silent, *holder, Value::Null),
+        Ok((holder, status)) => {
             let state = status["state"].as_str().and_then(State::answered);
-            // What it says of itself may be a number of another pid namespace.
-            let pid = holder.map(|holder| i64::from(holder.pid.get()));
-            let pid = pid.or(status["pid"].as_i64());
-            let found = state.map_or(Found::Silent, Found::Answers);
-            (found, pid, status.clone())
+            (state.map_or(Found::Silent, Found::Answers), *holder, status.clone())
         }
-        Contact::Hidden(_) if foreign => (Found::Foreign, None, Value::Null),
-        Contact::Hidden(_) => (Found::Hidden, None, Value::Null),
+        Err(NoAnswer::Hidden(_)) if own.is_none() => (Found::Foreign, None, Value::Null),
+        Err(NoAnswer::Hidden(_)) => (Found::Hidden, None, Value::Null),
     };
+    // What it says of itself may be a number of another pid namespace.
+    let held_by = holder.map(|holder| i64::from(holder.pid.get()));
+    let mut pid = held_by.or(answer["pid"].as_i64());
     // A unit whose main process is another one says nothing of this gateway.
     let of_this =
         |facts: &&Facts| pid.is_none() || facts.main_pid.is_none() || facts.main_pid == pid;
@@ -186,11 +177,16 @@ fn assemble(
     if state.is_alive() {
         pid = pid.or(facts.and_then(|facts| facts.main_pid));
     }
-    let last_stop = match &answer["last_stop"] {
-        Value::Null if !foreign => {
-            history::stops(dirs).unwrap_or_default().pop().unwrap_or_default()
+    let last_stop = match (&answer["last_stop"], own) {
+        (Value::Null, Some(dirs)) => {
+            let last = history::stops(dirs).unwrap_or_default().pop().unwrap_or_default();
+            // What the next start will enter, unless one has failed since.
+            let unsaid =
+                run["id"] != last["run"] && run["started"].as_str() > last["time"].as_str();
+            let unsaid = unsaid && matches!(contact, Err(NoAnswer::Free));
+            if unsaid { history::unclean(run, None) } else { last }
         }
-        told => told.clone(),
+        (told, _) => told.clone(),
     };
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let since = match (found, state) {
@@ -217,24 +213,25 @@ fn note(
     pid: Option<i64>,
 ) -> Option<String> {
     match (state, contact, facts) {
-        (_, Contact::Silent { why, .. }, _) => Some(format!("it does not answer: {why}")),
-        (_, Contact::Hidden(why), None) => Some(format!("it cannot be asked: {why}")),
+        (_, Err(NoAnswer::Silent { why, .. }), _) => Some(format!("it does not answer: {why}")),
+        (_, Err(NoAnswer::Hidden(why)), None) => Some(format!("it cannot be asked: {why}")),
         (State::Dead, ..) => {
             let started = run["started"].as_str().unwrap_or("an unknown time");
             let started = moment::shown(started);
             Some(format!("its run since {started} had an unclean exit"))
         }
-        (State::Unknown, Contact::Free, Some(Facts { main_pid, .. })) => Some(format!(
+        (State::Unknown, Err(NoAnswer::Free), Some(Facts { main_pid, .. })) => Some(format!(
             "its unit is active with pid {}, which does not hold the lock: does it have other directories?",
             main_pid.unwrap_or(0)
         )),
         (State::Failed | State::Restarting, _, Some(facts)) => {
             Some(format!("its unit: {}", facts.ended))
         }
-        (_, Contact::Answers { .. }, Some(facts)) if pid.is_some() && facts.main_pid != pid => {
-            Some(match (facts.main_pid, facts.unit) {
-                (Some(main), Unit::Active) => format!("its unit runs pid {main}, not this one"),
-                _ => "its unit did not start it".to_owned(),
+        (_, Ok((_, status)), Some(facts)) if pid.is_some() && facts.main_pid != pid => {
+            Some(match (facts.main_pid, facts.unit, status["unit"].as_str()) {
+                (Some(main), Unit::Active, _) => format!("its unit runs pid {main}, not this one"),
+                (.., Some(other)) => format!("it runs in {other}, and not as its own unit"),
+                (.., None) => "its unit did not start it".to_owned(),
             })
         }
         _ => None,
@@ -277,12 +274,12 @@ mod tests {
         let stop = "{\"time\":\"2026-01-01T00:00:00.000Z\",\"verdict\":\"planned\"}\n";
         fs::write(dirs.history(), stop).unwrap();
         let name = Name::parse("coder").unwrap();
-        assemble(&name, contact, run, unit, &dirs, false)
+        assemble(&name, contact, run, unit, Some(&dirs))
     }
 
     fn answers() -> Contact<Value> {
         let status = json!({ "state": "serving", "pid": 7, "since": "s", "last_stop": { "n": 1 } });
-        Contact::Answers { holder: None, with: status }
+        Ok((None, status))
     }
 
     #[test]
@@ -297,13 +294,17 @@ mod tests {
         let beside = report(&answers(), &Value::Null, unit(Unit::Inactive, None));
         assert_eq!(beside.state, State::Running);
         assert!(beside.note.unwrap().contains("did not start it"));
+        let status = json!({ "state": "serving", "pid": 7, "unit": "my.service" });
+        let other = Ok((None, status));
+        let other = report(&other, &Value::Null, unit(Unit::Inactive, None));
+        assert!(other.note.unwrap().contains("it runs in my.service"));
     }
 
     #[test]
     fn one_that_is_silent() {
         let holder = Pid::new(7).map(|pid| Holder { pid, start: 1, own: pid });
         let why = "no answer in time".to_owned();
-        let silent = Contact::Silent { holder, why };
+        let silent = Err(NoAnswer::Silent { holder, why });
         let run = json!({ "pid": 7, "started": "s" });
         let found = report(&silent, &run, None);
         assert_eq!((found.state, found.pid), (State::Unresponsive, Some(7)));
@@ -318,17 +319,22 @@ mod tests {
 
     #[test]
     fn none_that_runs() {
-        let stopped = report(&Contact::Free, &Value::Null, None);
+        let stopped = report(&Err(NoAnswer::Free), &Value::Null, None);
         assert_eq!((stopped.state, stopped.pid), (State::Stopped, None));
         assert_eq!(stopped.since.as_deref(), Some("2026-01-01T00:00:00.000Z"));
-        let dead = report(&Contact::Free, &json!({ "pid": 7, "started": "s" }), None);
+        let dead = report(&Err(NoAnswer::Free), &json!({ "pid": 7, "started": "s" }), None);
         assert_eq!((dead.state, dead.pid, dead.since), (State::Dead, None, None));
         assert!(dead.note.unwrap().contains("since s"));
-        let failed = report(&Contact::Free, &Value::Null, unit(Unit::Failed, None));
+        for (started, verdict) in [("2026-01-02", "unclean exit"), ("2025-12-31", "planned")] {
+            let run = json!({ "id": "b/7/1", "started": started });
+            let killed = report(&Err(NoAnswer::Free), &run, unit(Unit::Failed, None));
+            assert_eq!(killed.last_stop["verdict"], verdict, "how the last one ended");
+        }
+        let failed = report(&Err(NoAnswer::Free), &Value::Null, unit(Unit::Failed, None));
         assert_eq!(failed.state, State::Failed);
         assert_eq!(failed.since.as_deref(), Some("t"));
         assert!(failed.note.unwrap().contains("its unit: exit status 78"));
-        let elsewhere = report(&Contact::Free, &Value::Null, unit(Unit::Active, Some(9)));
+        let elsewhere = report(&Err(NoAnswer::Free), &Value::Null, unit(Unit::Active, Some(9)));
         assert_eq!((elsewhere.state, elsewhere.pid), (State::Unknown, None));
         assert!(elsewhere.note.unwrap().contains("pid 9"));
     }

@@ -1,9 +1,8 @@
 //! `run`: the gateway itself.
 
 use std::env;
-use std::sync::Arc;
 
-use super::Context;
+use super::{Context, config};
 use crate::exit::Exit;
 use crate::gateway::{self, Plan};
 use crate::lifecycle::signals::Signals;
@@ -13,20 +12,16 @@ use crate::sys::process::Pid;
 use crate::systemd::{Scope, cgroup};
 
 /// Runs until it is stopped. `ephemeral`: messages are kept in memory only.
-pub fn run(context: Context, signals: Signals, ephemeral: bool) -> Exit {
-    let (sources, asked) = (context.named_sources(), context.clone());
-    let demanded = Arc::new(move || asked.demands_file());
-    let Context { name, base, mut dirs, children, .. } = context;
+pub fn run(context: &Context, signals: Signals, ephemeral: bool) -> Exit {
+    let mut plan = Plan { ephemeral, ..config::plan(context) };
     if is_system_service() {
         // The user's runtime directory goes when that user logs out; the machine's service stays.
-        dirs = dirs.without_runtime();
+        plan.dirs = plan.dirs.without_runtime();
     }
-    if ephemeral && !can_write_in(&dirs.state) {
+    if ephemeral && !can_write_in(&plan.dirs.state) {
         // Where that fails too, the start says what is wrong with the state directory.
-        dirs = base.without_state(&name).unwrap_or(dirs);
+        plan.dirs = context.base.without_state(&plan.name).unwrap_or(plan.dirs);
     }
-    let plan =
-        Plan { name, dirs, sources, demanded, had_file: Arc::default(), children, ephemeral };
     gateway::run(plan, signals)
 }
 

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::control::{Contact, knock};
+use super::control::{NoAnswer, knock};
+use super::message::Sending;
 use super::unit::installed_file;
-use super::{Context, owner, printed};
-use crate::config;
+use super::{Context, config, message, owner, printed};
 use crate::exit::{Exit, Failure};
 use crate::http::client::{Answer, Client, Error};
 use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_BODY_RANGE, MAX_ERROR_BODY, MAX_SESSION};
@@ -17,15 +17,20 @@ use crate::text::{escaped, quoted};
 /// The header that puts a message into a session.
 const SESSION: &str = "X-Hermes-Session-Id";
 
-/// Sends `text`, or with `None` what standard input has, and prints the reply.
+/// Sends `text`, or with `None` what standard input has: as a durable message, or else to print the
+/// reply as it comes.
 pub fn send(
     context: &Context,
     session: Option<&str>,
     text: Option<String>,
+    sending: Option<Sending>,
 ) -> Result<Exit, Failure> {
     check_session(session)?;
     let text = read_text(context, text)?;
     let mut client = open(context)?;
+    if let Some(sending) = sending {
+        return message::send(&mut client, session, &text, &sending);
+    }
     let terminal = io::stdout().is_terminal();
     let mut printer = Printer::new(io::stdout().lock(), terminal);
     let result = converse(&mut client, session, &text, &mut printer);
@@ -33,9 +38,9 @@ pub fn send(
 }
 
 /// The text of a message: the one that was given, or what standard input has.
-pub fn read_text(context: &Context, text: Option<String>) -> Result<String, Failure> {
-    let limit = config::load(&context.sources())
-        .map_or(*MAX_BODY_RANGE.end(), |loaded| loaded.config.limits.max_body);
+fn read_text(context: &Context, text: Option<String>) -> Result<String, Failure> {
+    let limit =
+        config::load(context).map_or(*MAX_BODY_RANGE.end(), |loaded| loaded.config.limits.max_body);
     text.map_or_else(|| read_all(io::stdin().lock(), limit), Ok)
 }
 
@@ -47,7 +52,7 @@ pub fn print_reply(text: &str) -> Result<Exit, Failure> {
     printer.finish(result)
 }
 
-pub fn check_session(session: Option<&str>) -> Result<(), Failure> {
+fn check_session(session: Option<&str>) -> Result<(), Failure> {
     let wrong = |what: &str| {
         let words = format!("--session: {what}; it takes 1 to {MAX_SESSION} bytes of text");
         Err(Failure::new(Exit::Usage, words))
@@ -84,20 +89,22 @@ pub fn open(context: &Context) -> Result<Client<'static>, Failure> {
     let name = &context.name;
     let unavailable = |words: String| Err(Failure::new(Exit::Unavailable, words));
     match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
-        Contact::Answers { with: client, .. } => Ok(client),
-        Contact::Free => {
-            owner::refuse_foreign(context, "send …")?;
+        Ok((_, client)) => Ok(client),
+        Err(NoAnswer::Free) => {
+            owner::refuse_foreign(context, "…")?;
             let unit = installed_file(&context.base, name, false);
             let verb = if unit.is_some() { "start" } else { "run" };
             let command = name.command();
             unavailable(format!("gateway {name} is not running; start it with `{command} {verb}`"))
         }
-        Contact::Silent { holder, why } => {
+        Err(NoAnswer::Silent { holder, why }) => {
             let pid = holder.map(|holder| format!(" (pid {})", holder.pid));
             let pid = pid.unwrap_or_default();
             unavailable(format!("gateway {name}{pid} does not answer: {why}"))
         }
-        Contact::Hidden(why) => unavailable(format!("gateway {name} cannot be reached: {why}")),
+        Err(NoAnswer::Hidden(why)) => {
+            unavailable(format!("gateway {name} cannot be reached: {why}"))
+        }
     }
 }
 
@@ -260,9 +267,7 @@ mod tests {
         let _held = hold(&dirs);
         let server = fake(&dirs, &[reply]);
         let deadline = Instant::now() + Duration::from_secs(20);
-        let Contact::Answers { with: mut client, .. } = knock(&dirs, deadline) else {
-            panic!();
-        };
+        let (_, mut client) = knock(&dirs, deadline).unwrap();
         let mut printer = Printer::new(Vec::new(), terminal);
         let result = converse(&mut client, Some("kä se"), "hi\n", &mut printer);
         printer.end().unwrap();

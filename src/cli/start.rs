@@ -2,28 +2,16 @@
 
 use std::time::{Instant, SystemTime};
 
+use super::control::holder;
 use super::unit::{self, Unit, installed};
 use super::{Context, owner, say};
-use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::{Holder, Probe, probe};
+use crate::lifecycle::instance::Holder;
 use crate::systemd::Scope;
-
-/// What is asked before: is it up, and how long may it take.
-const BEFORE: &str = "ActiveState,SubState,MainPID,InvocationID,TimeoutStartUSec,TimeoutStopUSec";
-/// What is asked after: did it come up, and if not, why.
-const AFTER: &str =
-    "Type,ActiveState,SubState,MainPID,Result,ExecMainPID,ExecMainCode,ExecMainStatus";
 
 /// Starts the installed unit and waits until it is ready.
 pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
-    let unit = meant(context, system, "start");
-    match (unit, unit::running(context)) {
-        (Err(_), Some((other, holder))) => {
-            Err(Failure::new(Exit::Unavailable, runs_as(context, Some(other), holder)))
-        }
-        (unit, _) => start_unit(context, &unit?),
-    }
+    start_unit(context, &meant(context, system, "start")?)
 }
 
 /// Restarts the unit that runs it, else the installed one, which need not run, and waits until it is
@@ -31,7 +19,7 @@ pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
 pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     let running = if system { None } else { unit::running(context) };
     let unit = running.map_or_else(|| meant(context, system, "restart"), |(unit, _)| Ok(unit))?;
-    let shown = unit.show(BEFORE)?;
+    let shown = unit.show()?;
     owner::check_config(context, &unit, &shown).map_err(|mut failure| {
         failure.message += &format!("\n{} is not restarted", unit.label(context));
         failure
@@ -42,14 +30,18 @@ pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     bring_up(context, &unit, "restart")
 }
 
-/// The installed unit, unless it would be another user's gateway that a user's manager runs.
+/// The installed unit, unless it would be another user's gateway that a user's manager runs. Where there
+/// is none, one that runs all the same is named.
 fn meant(context: &Context, system: bool, verb: &str) -> Result<Unit, Failure> {
     let unit = installed(context, system);
     let of_machine = unit.as_ref().is_ok_and(|unit| unit.systemctl.scope == Scope::System);
     if !system && !of_machine {
         owner::refuse_foreign(context, verb)?;
     }
-    unit
+    unit.map_err(|failure| match beside_unit(context, "") {
+        Some(words) => Failure::new(Exit::Unavailable, words),
+        None => failure,
+    })
 }
 
 fn runs_as(context: &Context, unit: Option<Unit>, holder: Holder) -> String {
@@ -61,7 +53,7 @@ fn runs_as(context: &Context, unit: Option<Unit>, holder: Holder) -> String {
 
 /// Starts this unit, if it does not run yet.
 pub fn start_unit(context: &Context, unit: &Unit) -> Result<Exit, Failure> {
-    let shown = unit.show(BEFORE)?;
+    let shown = unit.show()?;
     if matches!(shown.get("ActiveState"), "active" | "reloading") {
         let pid = shown.get("MainPID");
         return say(&format!("{} runs already: pid {pid}\n", context.name));
@@ -70,32 +62,35 @@ pub fn start_unit(context: &Context, unit: &Unit) -> Result<Exit, Failure> {
 }
 
 /// Says that a gateway runs which its unit did not start: beside that one the unit cannot.
-pub fn beside_unit(context: &Context, dirs: &Dirs, main_pid: &str) -> Option<String> {
-    let Ok(Probe::Held { holder: Some(holder), .. }) = probe(dirs) else {
-        return None;
-    };
+pub fn beside_unit(context: &Context, main_pid: &str) -> Option<String> {
+    let holder = holder(&context.dirs)?;
     let is_other = holder.pid.to_string() != main_pid;
     is_other.then(|| runs_as(context, Unit::of(context, holder), holder))
 }
 
 /// Runs a verb that ends in a running unit, and waits until it is ready.
-pub fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Failure> {
-    let shown = unit.show(BEFORE)?;
-    if let Some(words) = beside_unit(context, &context.dirs, shown.get("MainPID")) {
+fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Failure> {
+    let shown = unit.show()?;
+    if let Some(words) = beside_unit(context, shown.get("MainPID")) {
         return Err(Failure::new(Exit::Unavailable, words));
     }
     // Both: a start may have to wait for a stop that is under way.
     let patience = Unit::patience(&shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
     let began = SystemTime::now();
+    let before = shown.get("MainPID").to_owned();
     let done = unit.act_until(&[verb, "--", &unit.name], Instant::now() + patience);
     // Asked in any case: systemctl's word is about its job, this one about the gateway.
-    let shown = unit.show(AFTER)?;
+    let shown = unit.show()?;
     match (done, shown.get("ActiveState")) {
         (Ok(()), "active") => {
             let (label, pid) = (unit.label(context), shown.get("MainPID"));
             let ready =
                 if shown.get("Type").starts_with("notify") { "is ready" } else { "is started" };
             say(&format!("{label} {ready}: pid {pid}\n"))
+        }
+        (Err(failure), "active") if shown.get("MainPID") == before => {
+            let words = format!("{} goes on as pid {before}: {failure}", unit.label(context));
+            Err(Failure::failed(words))
         }
         (done, state) => {
             let (how, exit) = unit::how_it_ended(&shown);
@@ -113,12 +108,13 @@ pub fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Fail
                 text += &format!("\n  the service manager tries again; `{command} stop` ends that");
             }
             // The words of a damaged or lost journal name its file.
-            let check = match text.contains("/journal") {
-                true => "`journal check` looks at the journal",
-                false => "`config check` checks the configuration",
+            let is_journal = text.contains("/journal");
+            text += &format!("\n  `{command} logs` tells more, `{command} ");
+            text += if is_journal {
+                "journal check` looks at the journal"
+            } else {
+                "config check` checks the configuration"
             };
-            let check = check.replacen('`', &format!("`{command} "), 1);
-            text += &format!("\n  `{command} logs` tells more, {check}");
             let exit = if never_ran { Exit::Failed } else { exit };
             Err(Failure::new(exit, text))
         }

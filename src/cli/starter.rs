@@ -4,26 +4,25 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 
-use super::owner::Owner;
+use super::Context;
 use crate::config::{self, Sources};
 use crate::limits::STARTER_PORTS;
-use crate::name::Name;
 use crate::sys::fs as files;
 
 /// Writes a starter configuration where there is none. Returns its port.
 ///
 /// # Errors
 /// One line that names the file or directory.
-pub fn write(owner: &Owner, name: &Name) -> Result<Option<u16>, String> {
-    let file = &owner.dirs.config_file;
+pub fn write(context: &Context) -> Result<Option<u16>, String> {
+    let file = &context.dirs.config_file;
     match file.symlink_metadata() {
         Ok(_) => return Ok(None),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(format!("cannot look at {}: {e}", file.display())),
     }
-    let port = free_port(&claimed(owner))?;
-    let text = config::starter(port, name.as_str());
-    let written = files::private_dir(&owner.base.config_dir())
+    let port = free_port(&claimed(context))?;
+    let text = config::starter(port, context.name.as_str());
+    let written = files::private_dir(&context.base.config_dir())
         .and_then(|()| files::create(file, text.as_bytes(), 0o600));
     // Where somebody was faster, theirs counts.
     let own = written.map(|new| new.then_some(port));
@@ -31,8 +30,8 @@ pub fn write(owner: &Owner, name: &Name) -> Result<Option<u16>, String> {
 }
 
 /// The ports in the configurations of this user's other gateways, whether they run or not.
-fn claimed(owner: &Owner) -> Vec<u16> {
-    let Ok(entries) = fs::read_dir(owner.base.config_dir()) else {
+fn claimed(context: &Context) -> Vec<u16> {
+    let Ok(entries) = fs::read_dir(context.base.config_dir()) else {
         return Vec::new();
     };
     entries
@@ -43,7 +42,7 @@ fn claimed(owner: &Owner) -> Vec<u16> {
             let sources = Sources {
                 file,
                 required: true,
-                home: Some(owner.base.home.clone()),
+                home: Some(context.base.home.clone()),
                 ..Sources::default()
             };
             // One that does not load claims nothing that could be known.

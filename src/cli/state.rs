@@ -4,9 +4,6 @@ use super::unit::how_it_ended;
 use crate::exit::Exit;
 use crate::systemd::systemctl::Properties;
 
-/// What to ask the service manager for.
-pub const PROPERTIES: &str = "LoadState,ActiveState,SubState,MainPID,Result,ExecMainCode,ExecMainStatus,NRestarts,FragmentPath,User,StateChangeTimestamp";
-
 /// The state in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -27,26 +24,25 @@ pub enum State {
 
 impl State {
     pub fn word(self) -> &'static str {
-        match self {
-            State::Running => "running",
-            State::Draining => "draining",
-            State::Starting => "starting",
-            State::Restarting => "restarting",
-            State::Failed => "failed",
-            State::Dead => "dead",
-            State::Stopped => "stopped",
-            State::Unresponsive => "unresponsive",
-            State::Unknown => "unknown",
-        }
+        self.told().0
     }
 
     /// The exit status of `status`, as LSB has it.
     pub fn exit(self) -> Exit {
+        self.told().1
+    }
+
+    fn told(self) -> (&'static str, Exit) {
         match self {
-            State::Running | State::Draining | State::Starting => Exit::Planned,
-            State::Failed | State::Dead => Exit::Failed,
-            State::Restarting | State::Stopped => Exit::NotRunning,
-            State::Unresponsive | State::Unknown => Exit::Unknown,
+            State::Running => ("running", Exit::Planned),
+            State::Draining => ("draining", Exit::Planned),
+            State::Starting => ("starting", Exit::Planned),
+            State::Restarting => ("restarting", Exit::NotRunning),
+            State::Failed => ("failed", Exit::Failed),
+            State::Dead => ("dead", Exit::Failed),
+            State::Stopped => ("stopped", Exit::NotRunning),
+            State::Unresponsive => ("unresponsive", Exit::Unknown),
+            State::Unknown => ("unknown", Exit::Unknown),
         }
     }
 
@@ -113,7 +109,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Reads the answer to a question for [`PROPERTIES`]. `None`: the manager knows no such unit.
+    /// Reads what the manager showed. `None`: the manager knows no such unit.
     pub fn read(shown: &Properties) -> Option<Facts> {
         let text = |key: &str| shown.get(key).to_owned();
         let (active, sub) = (text("ActiveState"), text("SubState"));

@@ -1,28 +1,31 @@
 //! `status`: what the gateway is doing, and how it last stopped.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::owner::Owner;
 use super::report::{Report, UnitReport, gather};
 use super::state::Facts;
-use super::{Context, history, moment, owner, say, say_wrapped};
+use super::unit::{self, Unit};
+use super::{Context, history, moment, say, say_wrapped};
+use crate::config;
 use crate::exit::{Exit, Failure};
-use crate::limits::{CONTROL_PATIENCE, MAX_UNIT_FILE};
-use crate::sys::fs::read_any;
+use crate::limits::CONTROL_PATIENCE;
 use crate::systemd::Scope;
-use crate::systemd::systemctl::Systemctl;
 use crate::systemd::unit::{Origin, inspect};
 use crate::text::escaped;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// What the report has as the gateway answered it; null without an answer.
+const ANSWERED: &str = "uptime_seconds listen stop_timeout_seconds version agent sessions turns \
+    waiting limits degraded warnings reload_error journal";
 /// Where values begin: behind a label of at most nine letters and two spaces.
 const INDENT: usize = 11;
 
 /// Prints it, and exits as LSB has it.
 pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure> {
-    let mut report = gather(&context.base, &context.name, &context.children, system);
+    let mut report = gather(context, system);
     if let Some(unit) = &mut report.unit {
         unit.current = compare(context, unit);
     }
@@ -37,49 +40,37 @@ pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure
 /// Whether the installed unit is what this program would write, and who wrote it; `None` where that
 /// cannot be told.
 fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Origin)> {
-    let installed = read_any(unit.path.as_ref()?, MAX_UNIT_FILE).ok()?;
-    let systemctl = Systemctl::new(unit.scope, Arc::clone(&context.children));
+    let installed = unit::read(unit.path.as_ref()?).ok()?;
+    let owner = Owner::of_unit(context, unit.scope, &installed)?;
+    let drain = config::load(&owner.sources()).ok()?.config.stop.drain_timeout;
+    let systemctl = Unit::new(context, unit.scope).systemctl;
     let version = systemctl.version(Instant::now() + CONTROL_PATIENCE).ok()?;
-    let current = owner::is_current(context, unit.scope, version, &installed).ok()?;
-    Some((current, inspect(&installed)))
+    Some((owner.unit_text(version, drain).ok()? == installed, inspect(&installed)))
 }
 
 /// The report for programs. Keys are added, never renamed.
 pub fn to_json(report: &Report) -> Value {
     let unit = report.unit.as_ref();
     let facts = unit.and_then(|unit| unit.facts.as_ref().ok()?.as_ref());
-    let answer = &report.answer;
     let mut value = json!({
         "name": report.name,
         "state": report.state.word(),
         "pid": report.pid,
         "since": report.since,
-        "uptime_seconds": answer["uptime_seconds"],
-        "listen": answer["listen"],
         "unit": unit.map(|unit| &unit.name),
         "unit_scope": unit.map(|unit| unit.scope.as_str()),
         "unit_path": unit.and_then(|unit| unit.path.as_ref()),
         "unit_current": unit.and_then(|unit| unit.current).map(|(current, _)| current),
         "unit_state": facts.map(|facts| &facts.active),
-        "stop_timeout_seconds": answer["stop_timeout_seconds"],
         "unit_restarts": facts.map(|facts| facts.restarts),
-        "version": answer["version"],
-        "agent": answer["agent"],
-        "sessions": answer["sessions"],
-        "turns": answer["turns"],
-        "waiting": answer["waiting"],
-        "limits": answer["limits"],
-        "degraded": answer["degraded"],
-        "warnings": answer["warnings"],
-        "reload_error": answer["reload_error"],
-        "journal": answer["journal"],
         "last_stop": report.last_stop,
         "note": report.note,
     });
-    if answer["version"] != VERSION
-        && let Some(object) = value.as_object_mut()
-    {
-        object.insert("client_version".to_owned(), VERSION.into());
+    for key in ANSWERED.split(' ') {
+        value[key] = report.answer[key].clone();
+    }
+    if value["version"] != VERSION {
+        value["client_version"] = VERSION.into();
     }
     value
 }

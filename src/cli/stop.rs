@@ -21,23 +21,24 @@ use crate::systemd::Scope;
 use crate::systemd::systemctl::Properties;
 use crate::text::escaped;
 
-const STATE: &str =
-    "ActiveState,SubState,Result,ExecMainCode,ExecMainStatus,TimeoutStopUSec,MainPID,InvocationID";
-
 /// Stops the gateway, however it was started, and says what came of it.
 pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
-    let mut left = String::new();
-    let mut done = false;
+    let name = &context.name;
+    // What is left to say where nothing else runs.
+    let mut rest = format!("{name} is not running\n");
     let installed = unit::find(context, system);
     if let Some(unit) = &installed {
-        match unit.show(STATE) {
+        match unit.show() {
             Ok(shown) => match shown.get("ActiveState") {
                 "inactive" => {}
-                "failed" => left = format!(" (its unit failed: {})", unit::how_it_ended(&shown).0),
+                "failed" => {
+                    let how = unit::how_it_ended(&shown).0;
+                    rest = format!("{name} is not running (its unit failed: {how})\n");
+                }
                 _ if unit.is_around_us(&shown) => return unit.ask(context, &shown, "stop"),
                 _ => {
                     stop_unit(context, unit, &shown)?;
-                    done = true;
+                    rest.clear();
                 }
             },
             // Without a manager nothing runs as its unit; but a gateway in the foreground may.
@@ -46,10 +47,10 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
         }
     }
     if system && installed.is_some() {
-        return not_running(context, done, &left);
+        return say(&rest);
     }
     // Another one may run beside the unit, which then only tried to: that one is meant as well.
-    let foreign = owner::somebody_else(&context.base, &context.name);
+    let foreign = owner::somebody_else(context);
     let asked = match &foreign {
         Some((user, dirs)) => {
             user::acting_as(user, || instance::probe(dirs)).and_then(|asked| asked)
@@ -57,12 +58,10 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
         None => instance::probe(&context.dirs),
     };
     let (dirs, holder) = match asked {
-        Ok(Probe::Free) => return not_running(context, done, &left),
+        Ok(Probe::Free) => return say(&rest),
         Ok(Probe::Held { dirs, holder }) => (dirs, holder),
         Err(_) if foreign.is_some() => (context.dirs.clone(), None),
-        Err(e) => {
-            return Err(Failure::cannot(&format!("tell whether {} runs", context.name), &e));
-        }
+        Err(e) => return Err(Failure::cannot(&format!("tell whether {name} runs"), &e)),
     };
     let unit = holder.and_then(|holder| Unit::of(context, holder));
     match (unit, holder) {
@@ -70,26 +69,21 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
         (Some(unit), _)
             if unit.systemctl.scope == Scope::System || !system && foreign.is_none() =>
         {
-            let shown = unit.show(STATE)?;
+            let shown = unit.show()?;
             if unit.is_around_us(&shown) {
                 return unit.ask(context, &shown, "stop");
             }
             stop_unit(context, &unit, &shown).map(|()| Exit::Planned)
         }
-        _ if system => not_running(context, done, &left),
+        _ if system => say(&rest),
         _ if foreign.is_some() => owner::refuse_foreign(context, "stop").map(|()| Exit::Planned),
         (_, Some(holder)) => stop_process(context, &dirs, holder),
         (_, None) => Err(Failure::failed(format!(
-            "{} runs, but not where it can be seen from here: whoever holds {} is in another \
+            "{name} runs, but not where it can be seen from here: whoever holds {} is in another \
              container, or starting just now; stop it from there, or try again",
-            context.name,
             dirs.lock().display()
         ))),
     }
-}
-
-fn not_running(context: &Context, done: bool, left: &str) -> Result<Exit, Failure> {
-    if done { Ok(Exit::Planned) } else { say(&format!("{} is not running{left}\n", context.name)) }
 }
 
 fn stop_unit(context: &Context, unit: &Unit, shown: &Properties) -> Result<(), Failure> {
@@ -105,7 +99,7 @@ pub fn report_unit(
     done: Result<(), Failure>,
 ) -> Result<(), Failure> {
     let (name, command) = (unit.label(context), context.name.command());
-    let shown = unit.show(STATE)?;
+    let shown = unit.show()?;
     match (shown.get("ActiveState"), done) {
         ("inactive", _) => print(&format!("{name} has stopped\n")),
         ("failed", _) => Err(Failure::failed(format!(

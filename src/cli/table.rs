@@ -1,19 +1,20 @@
 //! Columns for people. Pure.
 
-/// Lines up `rows`, two spaces between the columns and none at the ends of lines.
-pub fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+/// Lines up `rows` below their titles, two spaces between the columns and none at the ends of lines.
+/// Without rows there is nothing to say.
+pub fn table<const N: usize>(titles: [&str; N], rows: Vec<[String; N]>) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<_> = [titles.map(str::to_owned)].into_iter().chain(rows).collect();
     let width = |cell: &String| cell.chars().count();
-    let widths: Vec<usize> = (0..columns)
-        .map(|n| rows.iter().filter_map(|row| row.get(n)).map(width).max())
-        .map(Option::unwrap_or_default)
-        .collect();
+    let widest = |n| rows.iter().map(|row: &[String; N]| width(&row[n])).max().unwrap_or(0);
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
-        for (cell, widest) in row.iter().zip(&widths) {
+        for (n, cell) in row.iter().enumerate() {
             line += cell;
-            line += &" ".repeat(widest - width(cell) + 2);
+            line += &" ".repeat(widest(n) - width(cell) + 2);
         }
         text += line.trim_end();
         text.push('\n');
@@ -65,9 +66,8 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let row = |cells: &[&str]| cells.iter().map(|&c| c.to_owned()).collect();
-        let rows = [row(&["A", "B", "C"]), row(&["äää", "b", ""]), row(&["x"])];
-        assert_eq!(table(&rows), "A    B  C\näää  b\nx\n");
-        assert_eq!(table(&[]), "");
+        let rows = [["äää", "b", ""], ["x", "", ""]].map(|row| row.map(str::to_owned));
+        assert_eq!(table(["A", "B", "C"], rows.to_vec()), "A    B  C\näää  b\nx\n");
+        assert_eq!(table(["A"], Vec::new()), "");
     }
 }

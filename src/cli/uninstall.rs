@@ -7,11 +7,10 @@ use std::time::Instant;
 use super::owner::{Owner, lingers};
 use super::places::shell_word;
 use super::start::beside_unit;
-use super::unit::Unit;
-use super::{Context, print, say, stop};
+use super::unit::{self, Unit};
+use super::{Context, owner, print, say, stop};
 use crate::exit::{Exit, Failure};
-use crate::limits::{ACT_PATIENCE, MAX_UNIT_FILE};
-use crate::sys::fs::read_any;
+use crate::limits::ACT_PATIENCE;
 use crate::sys::{fs as files, user};
 use crate::systemd::Scope;
 use crate::systemd::unit::{self as text, Origin};
@@ -21,7 +20,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     let scope = if system { Scope::System } else { Scope::User };
     let unit = Unit::new(context, scope);
     let file = unit.file.display();
-    let installed = match read_any(&unit.file, MAX_UNIT_FILE) {
+    let installed = match unit::read(&unit.file) {
         Ok(installed) => installed,
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let machine = Unit::new(context, Scope::System);
@@ -33,7 +32,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
                 )));
             }
             print(&format!("there is no {file}: nothing to remove\n"))?;
-            let stays = what_stays(context, &Owner::own(context), &unit);
+            let stays = what_stays(&Owner::own(context), &unit);
             return say(if system { "" } else { &stays });
         }
         Err(e) => return Err(Failure::with("read", &unit.file, &e)),
@@ -44,7 +43,15 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
             "{file} was not written by hermes-gateway: remove it yourself if you mean it"
         )));
     }
-    let shown = unit.show("LoadState,ActiveState,TimeoutStopUSec")?;
+    if !system {
+        owner::refuse_foreign(context, "uninstall")?;
+    }
+    let shown = unit.show()?;
+    if unit.is_around_us(&shown) {
+        let words =
+            "this command runs inside the gateway, which it would end: run it from elsewhere";
+        return Err(Failure::failed(words.to_owned()));
+    }
     let patience = Unit::patience(&shown, &["TimeoutStopUSec"]) + ACT_PATIENCE;
     let disable = ["disable", "--now", "--", &unit.name];
     let done = unit.act_until(&disable, Instant::now() + patience);
@@ -63,17 +70,13 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     let _ = unit.act(&["reset-failed", "--", &unit.name]);
     let edited = if origin == Origin::Edited { " (it had been changed by hand)" } else { "" };
     print(&format!("removed {file}{edited}\n"))?;
-    let owner = match text::user_in(&installed).and_then(|name| user::by_name(&name)) {
-        Some(user) if system => Owner::of(context, user),
-        Some(_) | None => Owner::own(context),
-    };
-    print(&what_stays(context, &owner, &unit))?;
-    Ok(Exit::Planned)
+    let owner = Owner::of_unit(context, scope, &installed);
+    say(&what_stays(&owner.unwrap_or_else(|| Owner::own(context)), &unit))
 }
 
 /// What was made with the unit or for it and stays, and the command that removes it.
-fn what_stays(context: &Context, owner: &Owner, unit: &Unit) -> String {
-    let dirs = &owner.dirs;
+fn what_stays(owner: &Owner, unit: &Unit) -> String {
+    let dirs = &owner.context.dirs;
     let drop_ins = unit.file.with_file_name(format!("{}.d", unit.name));
     let (mut text, mut paths) = (String::new(), String::new());
     for (what, path) in [
@@ -88,7 +91,7 @@ fn what_stays(context: &Context, owner: &Owner, unit: &Unit) -> String {
             paths += &format!(" {}", shell_word(path));
         }
     }
-    if let Some(words) = beside_unit(context, dirs, "") {
+    if let Some(words) = beside_unit(&owner.context, "") {
         text += &format!("{words}\n");
     }
     if !paths.is_empty() {
@@ -108,7 +111,7 @@ fn what_stays(context: &Context, owner: &Owner, unit: &Unit) -> String {
 /// Goes on where the gateway has ended, well or not; stops where it still runs.
 fn report_stop(context: &Context, unit: &Unit, done: Result<(), Failure>) -> Result<(), Failure> {
     match stop::report_unit(context, unit, done) {
-        Err(failure) if unit.show("ActiveState")?.get("ActiveState") == "failed" => {
+        Err(failure) if unit.show()?.get("ActiveState") == "failed" => {
             print(&format!("{failure}\n"))
         }
         other => other,

@@ -4,23 +4,27 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::control::holder;
 use super::{Context, say};
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::{Holder, Probe, probe};
+use crate::lifecycle::instance::Holder;
 use crate::limits::{
     ACT_PATIENCE, ASK_PATIENCE, JOURNAL_LAG, LOG_LINES, LONGEST_VERB, MANAGER_MARGIN, MAX_LOG,
+    MAX_UNIT_FILE,
 };
 use crate::name::Name;
-use crate::subprocess::{Answer, Program, capture, find_program};
+use crate::subprocess::{Program, capture, find_program};
+use crate::sys::fs::read_any;
 use crate::sys::proc;
 use crate::sys::process::Pid;
 use crate::systemd::Scope;
 use crate::systemd::cgroup::{self, OwnUnit};
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
+use crate::systemd::unit::{Origin, inspect};
 use crate::text::escaped;
 
 /// The gateway's last line, however it ends.
@@ -28,6 +32,11 @@ const LAST_WORD: &str = "Exiting with code";
 
 /// What takes the place of these words where it is known what was tried.
 const WITH_SUDO: &str = "try it with sudo";
+
+/// What its manager is asked about a unit, by all commands alike.
+pub const PROPERTIES: &str = "LoadState,LoadError,FragmentPath,UnitFileState,Type,User,Environment,\
+    ActiveState,SubState,Result,StateChangeTimestamp,NRestarts,MainPID,InvocationID,ExecMainPID,\
+    ExecMainCode,ExecMainStatus,TimeoutStartUSec,TimeoutStopUSec";
 
 /// A unit of this gateway and the manager that it belongs to.
 #[derive(Debug)]
@@ -50,9 +59,24 @@ fn scopes(system: bool) -> &'static [Scope] {
     &[Scope::User, Scope::System][usize::from(system)..]
 }
 
+/// Where the unit of this gateway is, if it is installed.
+pub fn unit_file(base: &Base, name: &Name, scope: Scope) -> PathBuf {
+    unit_dir(base, scope).join(name.unit())
+}
+
+/// The text of a unit file.
+pub fn read(file: impl AsRef<Path>) -> io::Result<String> {
+    read_any(file, MAX_UNIT_FILE)
+}
+
+/// The text of a unit file that `install` wrote, whoever has edited it since.
+pub fn read_ours(file: impl AsRef<Path>) -> Option<String> {
+    read(file).ok().filter(|text| inspect(text) != Origin::Foreign)
+}
+
 /// The unit file of this gateway: the user's, or with `system` the machine's.
 pub fn installed_file(base: &Base, name: &Name, system: bool) -> Option<(Scope, PathBuf)> {
-    let file = |scope: &Scope| (*scope, unit_dir(base, *scope).join(name.unit()));
+    let file = |scope: &Scope| (*scope, unit_file(base, name, *scope));
     scopes(system).iter().map(file).find(|(_, path)| path.symlink_metadata().is_ok())
 }
 
@@ -79,9 +103,7 @@ pub fn installed(context: &Context, system: bool) -> Result<Unit, Failure> {
 
 /// The gateway that runs, and the unit that runs it.
 pub fn running(context: &Context) -> Option<(Unit, Holder)> {
-    let Ok(Probe::Held { holder: Some(holder), .. }) = probe(&context.dirs) else {
-        return None;
-    };
+    let holder = holder(&context.dirs)?;
     Some((Unit::of(context, holder)?, holder))
 }
 
@@ -93,7 +115,7 @@ impl Unit {
         let systemctl = Systemctl::new(own.scope, context.children.clone());
         let file = unit_dir(&context.base, own.scope).join(&own.unit);
         let unit = Unit { name: own.unit, file, systemctl };
-        let main = unit.show("MainPID").ok()?;
+        let main = unit.show().ok()?;
         (main.get("MainPID") == holder.pid.to_string()).then_some(unit)
     }
 
@@ -135,10 +157,9 @@ impl Unit {
     }
 
     pub fn new(context: &Context, scope: Scope) -> Unit {
-        let name = context.name.unit();
         Unit {
-            file: unit_dir(&context.base, scope).join(&name),
-            name,
+            name: context.name.unit(),
+            file: unit_file(&context.base, &context.name, scope),
             systemctl: Systemctl::new(scope, context.children.clone()),
         }
     }
@@ -146,7 +167,7 @@ impl Unit {
     /// Whether its file is there, or the manager has it from elsewhere.
     fn exists(&self) -> bool {
         let known = |shown: Properties| shown.get("LoadState") != "not-found";
-        self.file.symlink_metadata().is_ok() || self.show("LoadState").is_ok_and(known)
+        self.file.symlink_metadata().is_ok() || self.show().is_ok_and(known)
     }
 
     /// The word and flag for `systemctl` lines that people shall type.
@@ -154,13 +175,13 @@ impl Unit {
         format!("systemctl{}", self.systemctl.scope.flag())
     }
 
-    /// Asks the manager for properties.
+    /// Asks the manager for [`PROPERTIES`].
     ///
     /// # Errors
     /// `Failed`, with the ways on where there is no manager.
-    pub fn show(&self, properties: &str) -> Result<Properties, Failure> {
+    pub fn show(&self) -> Result<Properties, Failure> {
         self.systemctl
-            .show(properties, &self.name, Instant::now() + ASK_PATIENCE)
+            .show(PROPERTIES, &self.name, Instant::now() + ASK_PATIENCE)
             .map_err(|e| self.refused(&e))
     }
 
@@ -169,29 +190,25 @@ impl Unit {
     pub fn search_path(&self) -> Option<OsString> {
         let deadline = Instant::now() + ASK_PATIENCE;
         let theirs = self.systemctl.run(&["show-environment"], deadline).ok()?;
-        let own = self.show("Environment").ok()?;
+        let own = self.show().ok()?;
         let settings = own.get("Environment").split([' ', '"']);
         let path = |word: &str| word.strip_prefix("PATH=").map(OsString::from);
         settings.filter_map(path).next_back().or_else(|| theirs.lines().find_map(path))
     }
 
-    /// Runs a verb that acts on the manager alone, and passes its warnings on.
+    /// Runs a verb that acts on the manager alone.
     pub fn act(&self, arguments: &[&str]) -> Result<(), Failure> {
         self.act_until(arguments, Instant::now() + ACT_PATIENCE)
     }
 
     /// The same, with a deadline for a verb that waits for the gateway.
     pub fn act_until(&self, arguments: &[&str], deadline: Instant) -> Result<(), Failure> {
-        match self.systemctl.answer(arguments, deadline) {
-            Ok(answer) if answer.success => Ok(()),
-            Ok(answer) => {
-                let mut failure = self.refused(&first_line(&answer));
-                let exactly = format!("`sudo systemctl {}`", arguments.join(" "));
-                failure.message = failure.message.replace(WITH_SUDO, &exactly);
-                Err(failure)
-            }
-            Err(e) => Err(self.refused(&e.to_string())),
-        }
+        self.systemctl.run(arguments, deadline).map(drop).map_err(|e| {
+            let mut failure = self.refused(&e);
+            let exactly = format!("`sudo systemctl {}`", arguments.join(" "));
+            failure.message = failure.message.replace(WITH_SUDO, &exactly);
+            failure
+        })
     }
 
     /// How long a start or stop may take by the manager's own time-outs, with a margin.
@@ -301,11 +318,6 @@ pub fn how_it_ended(shown: &Properties) -> (String, Exit) {
 fn signal(number: &str) -> String {
     let name = number.parse().ok().and_then(signal_hook::low_level::signal_name);
     name.map_or_else(|| format!("signal {number}"), |name| format!("{name} (signal {number})"))
-}
-
-fn first_line(answer: &Answer) -> String {
-    let line = answer.stderr.lines().find(|line| !line.trim().is_empty());
-    line.unwrap_or("it failed and gave no reason").to_owned()
 }
 
 #[cfg(test)]

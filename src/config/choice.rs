@@ -33,50 +33,21 @@ impl<T: Named> Choice for T {
     }
 }
 
-impl Named for AgentKind {
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("echo", AgentKind::Echo),
-        ("command", AgentKind::Command),
-        ("upstream", AgentKind::Upstream),
-    ];
+macro_rules! named {
+    ($($kind:ident: $($name:literal = $value:ident),*;)*) => {
+        $(impl Named for $kind {
+            const NAMES: &'static [(&'static str, Self)] = &[$(($name, $kind::$value)),*];
+        })*
+    };
 }
 
-impl Named for TargetKind {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("callback", TargetKind::Callback), ("command", TargetKind::Command)];
-}
-
-impl Named for Role {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("user", Role::User), ("operator", Role::Operator)];
-}
-
-impl Named for Busy {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("queue", Busy::Queue), ("interrupt", Busy::Interrupt)];
-}
-
-impl Named for Leftovers {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("kill", Leftovers::Kill), ("keep", Leftovers::Keep)];
-}
-
-impl Named for LogTarget {
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("auto", LogTarget::Auto),
-        ("stderr", LogTarget::Stderr),
-        ("journal", LogTarget::Journal),
-        ("syslog", LogTarget::Syslog),
-    ];
-}
-
-impl Named for LevelFilter {
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("off", LevelFilter::Off),
-        ("error", LevelFilter::Error),
-        ("warn", LevelFilter::Warn),
-        ("info", LevelFilter::Info),
-        ("debug", LevelFilter::Debug),
-        ("trace", LevelFilter::Trace),
-    ];
+named! {
+    AgentKind: "echo" = Echo, "command" = Command, "upstream" = Upstream;
+    TargetKind: "callback" = Callback, "command" = Command;
+    Role: "user" = User, "operator" = Operator;
+    Busy: "queue" = Queue, "interrupt" = Interrupt;
+    Leftovers: "kill" = Kill, "keep" = Keep;
+    LogTarget: "auto" = Auto, "stderr" = Stderr, "journal" = Journal, "syslog" = Syslog;
+    LevelFilter: "off" = Off, "error" = Error, "warn" = Warn, "info" = Info, "debug" = Debug,
+        "trace" = Trace;
 }

@@ -62,17 +62,15 @@ impl Loaded {
         let mut secret = |file: &Option<PathBuf>, key: &str, parse: Parse| {
             let file = file.as_ref()?;
             let text = read_secret(file, MAX_KEY_FILE);
-            text.and_then(|text| parse(&text).map_err(io::Error::other))
-                .map_err(|e| {
-                    let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
-                    let (own, fix) = (name(file), fix(&e, file));
-                    problems.push_file(
-                        origin,
-                        format!("{key}: {own} cannot be used: {e}{fix}"),
-                        &e,
-                    );
-                })
-                .ok()
+            let secret = text.and_then(|text| parse(&text).map_err(io::Error::other));
+            let report = |e: &io::Error| {
+                let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
+                // A server's key is not for us to make.
+                let fix = if key == "agent.key_file" { String::new() } else { fix(e, file) };
+                let own = name(file);
+                problems.push_file(origin, format!("{key}: {own} cannot be used: {e}{fix}"), e);
+            };
+            secret.inspect_err(report).ok()
         };
         let agent = &mut self.config.agent;
         agent.key = secret(&agent.key_file, "agent.key_file", Secret::key);

@@ -26,6 +26,7 @@ mod url;
 mod value;
 mod warnings;
 
+pub use choice::Choice;
 pub use key::{ClientKey, OWNER, Role};
 pub use load::{ECHO_UNASKED, Loaded, Sources, fix, load};
 pub use render::starter;

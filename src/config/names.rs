@@ -5,6 +5,7 @@ use super::key::{OPERATOR_ROUTES, USER_ROUTES};
 use crate::limits::{
     MAX_EXEC_STRING, MAX_HOST_LABEL, MAX_HOST_NAME, MAX_MODEL, MAX_PRINCIPAL, MAX_TARGET_NAME,
 };
+use crate::subprocess::is_for_us_alone;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// A host name or IP address as a `Host` header has it, without port; lower case.
@@ -54,13 +55,16 @@ pub fn origin(text: &str) -> Result<String, String> {
     })
 }
 
+/// A text that is good as it is, or what is wrong with it.
+fn checked(text: &str, good: bool, wrong: impl FnOnce() -> String) -> Result<String, String> {
+    if good { Ok(text.to_owned()) } else { Err(wrong()) }
+}
+
 /// A group of routes.
 pub fn route(text: &str) -> Result<String, String> {
-    let mut known = USER_ROUTES.iter().chain(&OPERATOR_ROUTES);
-    if known.any(|route| *route == text) {
-        return Ok(text.to_owned());
-    }
-    Err(format!("there are {}, {}", USER_ROUTES.join(", "), OPERATOR_ROUTES.join(", ")))
+    let known = USER_ROUTES.iter().chain(&OPERATOR_ROUTES).any(|route| *route == text);
+    let all = || format!("there are {}, {}", USER_ROUTES.join(", "), OPERATOR_ROUTES.join(", "));
+    checked(text, known, all)
 }
 
 /// A string that exec(3) can pass on.
@@ -77,34 +81,25 @@ pub fn argument(text: &str) -> Result<String, String> {
 /// The name of a section of the operator's; `word`: what it is the name of.
 pub fn section(name: &str, word: &str) -> Result<String, String> {
     let good = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-    if (1..=MAX_TARGET_NAME).contains(&name.len()) && name.bytes().all(good) {
-        Ok(name.to_owned())
-    } else {
-        Err(format!(
-            "a {word}'s name must be of letters, digits, _ and -, at most {MAX_TARGET_NAME}"
-        ))
-    }
+    let good = (1..=MAX_TARGET_NAME).contains(&name.len()) && name.bytes().all(good);
+    let rule = format!("must be of letters, digits, _ and -, at most {MAX_TARGET_NAME}");
+    checked(name, good, || format!("a {word}'s name {rule}"))
 }
 
 /// The name of somebody who sends messages.
 pub fn principal(name: &str) -> Result<String, String> {
-    if (1..=MAX_PRINCIPAL).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic()) {
-        Ok(name.to_owned())
-    } else {
-        Err(format!(
-            "a principal's name must be of visible ASCII characters, at most {MAX_PRINCIPAL}, \
-             like \"owner\""
-        ))
-    }
+    let visible = name.bytes().all(|b| b.is_ascii_graphic());
+    let rule = "must be of visible ASCII characters, at most";
+    checked(name, visible && (1..=MAX_PRINCIPAL).contains(&name.len()), || {
+        format!("a principal's name {rule} {MAX_PRINCIPAL}, like \"owner\"")
+    })
 }
 
 /// The name of a model.
 pub fn model(name: &str) -> Result<String, String> {
-    if (1..=MAX_MODEL).contains(&name.len()) && !name.contains(char::is_control) {
-        Ok(name.to_owned())
-    } else {
-        Err(format!("a model's name has 1 to {MAX_MODEL} bytes and no control characters"))
-    }
+    let good = (1..=MAX_MODEL).contains(&name.len()) && !name.contains(char::is_control);
+    let rule = "bytes and no control characters";
+    checked(name, good, || format!("a model's name has 1 to {MAX_MODEL} {rule}"))
 }
 
 /// The name of a variable that an agent may be given.
@@ -115,7 +110,7 @@ pub fn variable(name: &str) -> Result<String, String> {
         Err("a variable's name must be of letters, digits and _, and not begin with a digit".into())
     } else if OWN.contains(&name) || name.starts_with("HERMES_DELIVERY_") {
         Err("the gateway sets that variable itself; remove it".into())
-    } else if kept(name) {
+    } else if is_for_us_alone(name) {
         Err("the gateway keeps that variable of its service manager from agents; remove it".into())
     } else {
         Ok(name.to_owned())
@@ -134,14 +129,6 @@ const OWN: [&str; 9] = [
     "HERMES_MARK",
     "HERMES_GATEWAY_PROFILE",
 ];
-
-/// What systemd tells the gateway: a child that has it could speak in the gateway's name, or be
-/// taken for it (systemd.exec(5), sd_notify(3), sd_listen_fds(3)).
-fn kept(name: &str) -> bool {
-    ["INVOCATION_ID", "NOTIFY_SOCKET", "SYSTEMD_EXEC_PID"].contains(&name)
-        || name.starts_with("WATCHDOG_")
-        || name.starts_with("LISTEN_")
-}
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use super::family::Family;
 use super::schema::{self, Key, SECTIONS};
 use super::suggest;
 use super::syntax::{self, Lines, Source};
-use super::value::type_of;
+use super::value::{Given, type_of};
 use toml_span::Value;
 
 /// Reads a file's bytes into the draft.
@@ -19,61 +19,57 @@ pub fn read(bytes: &[u8], draft: &mut Draft) {
         return;
     };
     let source = Source::File(lines);
+    let mut reader = Reader { draft, source: &source };
     for (section, content) in root.as_table().into_iter().flatten() {
         let at = source.key(section);
         let name = section.name.as_ref();
         if let Some(family) = Family::of(name) {
-            read_family(family, content, at, draft, &source);
+            reader.family(family, content, at);
         } else if schema::keys_of(name).is_some() {
-            read_keys(Section::Plain(name), content, at, draft, &source);
+            reader.keys(Section::Plain(name), content, at);
         } else {
-            draft.notes.problems.push(at, unknown_section(name, content));
+            reader.draft.notes.problems.push(at, unknown_section(name, content));
         }
     }
 }
 
-fn read_family(
-    family: Family,
-    content: &Value<'_>,
-    at: Origin,
-    draft: &mut Draft,
-    source: &Source<'_>,
-) {
-    let (section, word) = (family.section(), family.word());
-    let Some(all) = content.as_table() else {
-        let fault =
-            format!("{word}s are sections, written [{section}.NAME]; got {}", type_of(content));
-        return draft.notes.problems.push(at, fault);
-    };
-    for (own, content) in all {
-        let at = source.key(own);
-        let name = own.name.as_ref();
-        if content.as_table().is_none() && family.key_names().contains(&name) {
-            let fault = format!("{name} belongs to a {word}: write it in [{section}.NAME]");
-            draft.notes.problems.push(at, fault);
-        } else if draft.named(family, name, at.clone()) {
-            read_keys(Section::Named(family, name), content, at, draft, source);
-        }
-    }
+struct Reader<'a> {
+    draft: &'a mut Draft,
+    source: &'a Source<'a>,
 }
 
-fn read_keys(
-    section: Section<'_>,
-    content: &Value<'_>,
-    at: Origin,
-    draft: &mut Draft,
-    source: &Source<'_>,
-) {
-    let Some(keys) = content.as_table() else {
-        let got = type_of(content);
-        let fault = format!("{section} must be a section, written [{section}]; got {got}");
-        return draft.notes.problems.push(at, fault);
-    };
-    for (name, value) in keys {
-        let at = source.key(name);
-        match draft.find(section, &name.name) {
-            Some((field, label, notes)) => notes.assign(field, label, at, value, source),
-            None => draft.notes.problems.push(at, unknown_key(section, &name.name)),
+impl Reader<'_> {
+    fn family(&mut self, family: Family, content: &Value<'_>, at: Origin) {
+        let (section, word) = (family.section(), family.word());
+        let Some(all) = content.as_table() else {
+            let fault =
+                format!("{word}s are sections, written [{section}.NAME]; got {}", type_of(content));
+            return self.draft.notes.problems.push(at, fault);
+        };
+        for (own, content) in all {
+            let at = self.source.key(own);
+            let name = own.name.as_ref();
+            if content.as_table().is_none() && family.key_names().contains(&name) {
+                let fault = format!("{name} belongs to a {word}: write it in [{section}.NAME]");
+                self.draft.notes.problems.push(at, fault);
+            } else if self.draft.named(family, name, at.clone()) {
+                self.keys(Section::Named(family, name), content, at);
+            }
+        }
+    }
+
+    fn keys(&mut self, section: Section<'_>, content: &Value<'_>, at: Origin) {
+        let Some(keys) = content.as_table() else {
+            let got = type_of(content);
+            let fault = format!("{section} must be a section, written [{section}]; got {got}");
+            return self.draft.notes.problems.push(at, fault);
+        };
+        for (name, value) in keys {
+            let (at, given) = (self.source.key(name), Given { value, source: self.source });
+            match self.draft.find(section, &name.name) {
+                Some((field, label, notes)) => notes.assign(field, label, at, given),
+                None => self.draft.notes.problems.push(at, unknown_key(section, &name.name)),
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use super::error::{Origin, shown};
 use super::family::Family;
 use super::schema::{self, Field};
 use super::syntax::Source;
-use super::value::wrong_type;
+use super::value::{Given, wrong_type};
 use super::{parse, suggest};
 use std::borrow::Cow;
 use toml_span::Value;
@@ -50,7 +50,8 @@ pub fn read(argument: &str, draft: &mut Draft) {
         && let Some((Env(env), label, notes)) = draft.find(place, "env")
     {
         return with_value(text, true, |value, _| {
-            notes.variable(env, &label, variable, origin.clone(), value, &source);
+            let given = Given { value, source: &source };
+            notes.variable(env, &label, (variable, origin.clone()), given);
         });
     }
     let Some((field, label, notes)) = draft.find(place, name) else {
@@ -63,7 +64,7 @@ pub fn read(argument: &str, draft: &mut Draft) {
             let fault = wrong_type(&label, &field, "text that is not TOML");
             notes.problems.push(origin.clone(), fault);
         } else {
-            notes.assign(field, label, origin.clone(), value, &source);
+            notes.assign(field, label, origin.clone(), Given { value, source: &source });
         }
     });
 }

@@ -24,6 +24,13 @@ pub struct Notes {
     pub home: Option<PathBuf>,
 }
 
+/// A value as it was given, and where it is read from.
+#[derive(Clone, Copy)]
+pub struct Given<'a> {
+    pub value: &'a Value<'a>,
+    pub source: &'a Source<'a>,
+}
+
 /// What errors say about a key.
 pub struct Label {
     /// `section.name`, `deliver.NAME.name`.
@@ -37,29 +44,17 @@ impl Notes {
     }
 
     /// Puts a value in its place; `origin` is where its key stands.
-    pub fn assign(
-        &mut self,
-        field: Field<'_>,
-        label: Label,
-        origin: Origin,
-        value: &Value<'_>,
-        source: &Source<'_>,
-    ) {
-        match self.convert(field, &label, value, source) {
+    pub fn assign(&mut self, field: Field<'_>, label: Label, origin: Origin, given: Given<'_>) {
+        match self.convert(field, &label, given) {
             Ok(()) => self.origins.insert(label.name, origin),
-            Err(fault) => self.problems.push(source.value(value), fault),
+            Err(fault) => self.problems.push(given.source.value(given.value), fault),
         }
     }
 
     /// A list's items and a table's variables report their own places. The list is left as it was
     /// then; variables take the place of all that were given before.
-    fn convert(
-        &mut self,
-        field: Field<'_>,
-        key: &Label,
-        value: &Value<'_>,
-        source: &Source<'_>,
-    ) -> Result<(), String> {
+    fn convert(&mut self, field: Field<'_>, key: &Label, given: Given<'_>) -> Result<(), String> {
+        let Given { value, source } = given;
         let wrong = wrong_type(key, &field, type_of(value));
         let text = value.as_str().ok_or(&wrong);
         match field {
@@ -116,7 +111,8 @@ impl Notes {
                 let table = value.as_table().ok_or(wrong)?;
                 env.clear();
                 for (name, value) in table {
-                    self.variable(env, key, &name.name, source.key(name), value, source);
+                    let given = Given { value, source };
+                    self.variable(env, key, (&name.name, source.key(name)), given);
                 }
             }
         }
@@ -128,10 +124,8 @@ impl Notes {
         &mut self,
         env: &mut ByName<String>,
         key: &Label,
-        name: &str,
-        origin: Origin,
-        value: &Value<'_>,
-        source: &Source<'_>,
+        (name, origin): (&str, Origin),
+        Given { value, source }: Given<'_>,
     ) {
         let full_name = format!("{}.{name}", key.name);
         if let Err(reason) = names::variable(name) {

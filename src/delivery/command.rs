@@ -1,6 +1,5 @@
 //! A target that is a command: the reply on its stdin, the facts in its environment.
 
-use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +8,9 @@ use super::judge::{Seen, judge};
 use super::{Parcel, Sent};
 use crate::config::Target;
 use crate::limits::{KILL_AFTER, MAX_STDERR_TAIL};
-use crate::subprocess::{Children, How, Order, Program, converse, environment, explained};
+use crate::subprocess::{
+    Children, Environment, How, Order, Program, converse, environment, explained,
+};
 use crate::text::escaped;
 use crate::text::quoting;
 
@@ -48,7 +49,7 @@ pub fn send(
     }
 }
 
-fn variables(target: &Target, parcel: &Parcel<'_>) -> Vec<(OsString, OsString)> {
+fn variables(target: &Target, parcel: &Parcel<'_>) -> Environment {
     let mut all = environment(&target.env, &target.pass_env);
     let attempt = parcel.attempt.to_string();
     let own = [

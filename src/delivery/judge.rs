@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Sent;
 use crate::limits::MAX_RETRY_AFTER;
+use crate::sys::clock::since_1970;
 use crate::sys::process::Status;
 use crate::text::quoting;
 
@@ -63,25 +64,15 @@ fn http_date(value: &str) -> Option<Duration> {
     let mut parts = value.split_once(", ")?.1.split(' ');
     let mut next = || parts.next();
     let (day, month, year, time, zone) = (next()?, next()?, next()?, next()?, next()?);
-    let number = |text: &str| text.parse::<u32>().ok().map(u64::from);
+    let number = |text: &str| text.parse::<u32>().ok().map(i64::from);
     let mut clock = time.split(':').map(number);
-    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    let time = [clock.next()??, clock.next()??, clock.next()??];
     let (day, year) = (number(day)?, number(year)?);
-    let month = MONTHS.find(month).filter(|at| at % 3 == 0 && month.len() == 3)? as u64 / 3;
-    let sound = (1970..=9999).contains(&year)
-        && (1..=31).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second <= 60
-        && zone == "GMT";
-    if !sound {
-        return None;
-    }
-    // Days since 1970, in years that begin in March: the leap day is their last.
-    let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
-    let leap_days = year / 4 - year / 100 + year / 400;
-    let days = 365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468;
-    Some(Duration::from_secs(((days * 24 + hour) * 60 + minute) * 60 + second))
+    let month = MONTHS.find(month).filter(|at| at % 3 == 0 && month.len() == 3)?;
+    let date = [year, i64::try_from(month / 3 + 1).ok()?, day];
+    let sound = (1970..=9999).contains(&year) && zone == "GMT";
+    let seconds = since_1970(date, time).filter(|_| sound)?;
+    Some(Duration::from_secs(u64::try_from(seconds).ok()?))
 }
 
 #[cfg(test)]

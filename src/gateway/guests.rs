@@ -5,13 +5,14 @@
 //! request that is being answered is never cut off for another.
 
 use std::net::{IpAddr, Shutdown, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::http::{Seat, Stage};
 use crate::limits::{
     LEAVING_MOMENT, MAX_STRANGERS, SHORTAGE_LASTS, SHORTAGE_ROOM, STRANGERS_MOMENT,
 };
+use crate::threads::lock;
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +56,7 @@ impl Guests {
         room: Room,
         now: Instant,
     ) -> Option<(u64, Arc<Seat>)> {
-        let mut house = self.lock();
+        let mut house = lock(&self.0);
         house.make_room(place, room, now).then(|| {
             house.last += 1;
             let (number, seat) = (house.last, Arc::new(Seat::new(now)));
@@ -66,7 +67,7 @@ impl Guests {
     }
 
     pub fn leave(&self, number: u64) {
-        let mut house = self.lock();
+        let mut house = lock(&self.0);
         if let Ok(at) = house.guests.binary_search_by_key(&number, |guest| guest.number) {
             house.guests.remove(at);
         }
@@ -76,7 +77,7 @@ impl Guests {
     /// leave, and no more than are left are let in for a while, so that the control socket and turns have
     /// what they need.
     pub fn tighten(&self, now: Instant) {
-        let mut house = self.lock();
+        let mut house = lock(&self.0);
         let again = house.shortage.is_some_and(|(_, until)| until > now);
         for _ in 0..if again { SHORTAGE_ROOM } else { 0 } {
             if !house.send_away(None, Duration::ZERO, now) {
@@ -85,10 +86,6 @@ impl Guests {
         }
         let most = again.then_some(house.present().count());
         house.shortage = Some((most, now + SHORTAGE_LASTS));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, House> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::limits::{ACCEPT_BACK_OFF, SHORTAGE_LOG_EVERY, THREAD_PAUSE, THREAD_ST
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use crate::sys::fd::Event as Wake;
 use crate::sys::poll::{Interest, poll};
 use crate::systemd::notify::{Notifier, watchdog_interval};
 use crate::text::escaped;
-use crate::threads::spawn;
+use crate::threads::{lock, spawn};
 use ending::Stop;
 
 /// What other threads tell the main one.
@@ -44,13 +44,13 @@ struct Mailbox {
 
 impl Mailbox {
     fn put(&self, news: News) {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner).push(news);
+        lock(&self.news).push(news);
         self.wake.raise();
     }
 
     fn empty(&self) -> Vec<News> {
         self.wake.clear();
-        std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.news))
     }
 }
 
@@ -155,12 +155,9 @@ impl Main {
                 self.signal(caught);
             }
             for news in self.mailbox.empty() {
-                match self.hear(news) {
-                    None => {}
-                    Some(failure) => {
-                        self.notifier.status(&escaped(&format!("Failed: {failure}"), false));
-                        return end_early(&failure);
-                    }
+                if let Some(failure) = self.hear(news) {
+                    self.notifier.status(&escaped(&format!("Failed: {failure}"), false));
+                    return end_early(&failure);
                 }
             }
             self.look_at_clock();
@@ -206,21 +203,15 @@ impl Main {
     fn signal(&mut self, caught: Caught) {
         match caught.kind {
             Kind::Terminate | Kind::Interrupt | Kind::HangUp | Kind::Other(_) => {
-                match &mut self.stop {
-                    Some(stop) => stop.latest = caught,
-                    None => {
-                        let at = Instant::now();
-                        let in_flight = self.turns();
-                        let (first, latest) = (caught, caught);
-                        let stop = Stop { first, latest, at, findings: None, in_flight, cut: 0 };
-                        self.stop = Some(stop);
-                    }
-                }
+                let (at, in_flight) = (Instant::now(), self.turns());
+                let (first, latest) = (caught, caught);
+                let new = Stop { first, latest, at, findings: None, in_flight, cut: 0 };
+                self.stop.get_or_insert(new).latest = caught;
                 self.extend_timeout();
                 self.event(Event::Signal);
             }
             Kind::Reload => self.reload(),
-            Kind::Child => self.plan.children.reap_orphans(),
+            Kind::Child => drop(self.plan.children.reap_orphans()),
         }
     }
 
@@ -268,25 +259,18 @@ impl Main {
                     }
                     self.started = Some(started);
                     self.event(Event::Started);
-                    None
                 }
-                Err(failure) if self.phase == Phase::Starting => Some(failure),
-                Err(failure) => {
-                    log::warn!("the start had failed already: {failure}");
-                    None
-                }
+                Err(failure) if self.phase == Phase::Starting => return Some(failure),
+                Err(failure) => log::warn!("the start had failed already: {failure}"),
             },
-            News::Found(finding) => {
-                self.found(*finding);
-                None
-            }
+            News::Found(finding) => self.found(*finding),
             News::Control(listener) => {
                 if let Some(started) = &mut self.started {
                     started.doors.control = listener;
                 }
-                None
             }
         }
+        None
     }
 
     fn found(&mut self, mut finding: Finding) {

@@ -15,7 +15,7 @@ use crate::lifecycle::evidence::Place;
 use crate::limits::THREAD_STACK;
 use crate::sys::clock::Utc;
 use crate::sys::fd::Event;
-use crate::threads::spawn;
+use crate::threads::{lock, spawn};
 
 const READ_AGAIN: &str = "the configuration was read again";
 
@@ -62,7 +62,7 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
             return (failure.exit, failure.message);
         }
     };
-    *service.warnings() = warnings(&loaded);
+    *lock(&service.warnings) = warnings(&loaded);
     let mut new = loaded.config;
     let mut said = READ_AGAIN.to_owned();
     for (name, _) in fixed(&old.config, &new).into_iter().filter(|(_, changed)| *changed) {

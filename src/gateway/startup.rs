@@ -35,7 +35,7 @@ use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
 use crate::sys::{fs as files, proc, random, socket, trusted};
 use crate::text::escaped;
-use crate::threads::spawn;
+use crate::threads::{lock, spawn};
 use crate::{digest, logger, sys, systemd};
 
 /// A gateway that can serve.
@@ -145,7 +145,7 @@ fn service(
         )));
     }
     let service = Service::new(facts, keys, hub, quiet);
-    *service.warnings() = warnings(loaded);
+    *lock(&service.warnings) = warnings(loaded);
     Ok(Arc::new(service))
 }
 
@@ -219,7 +219,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run, place: &Place) {
         log::warn!("the history in {} cannot be kept: {e}", plan.dirs.state.display());
     }
     if let Ok(mut stops) = history::stops(&plan.dirs) {
-        started.set_last_stop(stops.pop().unwrap_or_default());
+        *lock(&started.last_stop) = stops.pop().unwrap_or_default();
     }
     sys::memory::release_program();
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 use crate::api::Service;
 use crate::lifecycle::evidence::Place;
 use crate::limits::{CUT_PATIENCE, HISTORY_PATIENCE, KILL_AFTER, STOP_HEADROOM};
+use crate::threads::lock;
 
 /// Asks the service manager for the unit's own time-out, and says whether a stop fits into it. Takes as
 /// long as the manager.
 pub fn read(place: &Place, service: &Service) {
     let Some(limit) = place.stop_timeout() else { return };
-    service.set_stop_timeout(limit);
+    *lock(&service.stop_timeout) = Some(limit);
     let (seconds, needed) = (limit.as_secs_f64(), needed(service).as_secs_f64());
     if !is_short(service) {
         log::info!("a stop fits into the time that the unit gives it ({needed} s)");
@@ -26,13 +27,13 @@ pub fn read(place: &Place, service: &Service) {
 
 /// Whether a stop may take longer than the unit's own time-out.
 pub fn is_short(service: &Service) -> bool {
-    service.stop_timeout().is_some_and(|limit| limit < needed(service))
+    lock(&service.stop_timeout).is_some_and(|limit| limit < needed(service))
 }
 
 /// How long a drain may take: where the manager gives no more time, it ends in time for what follows.
 pub fn drain(service: &Service) -> Duration {
     let wanted = service.settings().config.stop.drain_timeout;
-    let limit = service.stop_timeout().filter(|_| !can_extend()).unwrap_or(Duration::MAX);
+    let limit = lock(&service.stop_timeout).filter(|_| !can_extend()).unwrap_or(Duration::MAX);
     wanted.min(limit.saturating_sub(KILL_AFTER + CUT_PATIENCE + HISTORY_PATIENCE))
 }
 

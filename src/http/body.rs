@@ -188,7 +188,7 @@ impl Decoder {
 
 const BAD_EXTENSION: Refusal = Refusal::new(400, "A chunk's size line is malformed.");
 const BAD_TRAILER: Refusal = Refusal::new(400, "A trailer field is malformed.");
-pub(super) const TOO_LARGE: Refusal = Refusal::new(413, "The body is too large.");
+pub const TOO_LARGE: Refusal = Refusal::new(413, "The body is too large.");
 
 fn expect(byte: u8, wanted: u8, next: State) -> Result<State, Refusal> {
     if byte == wanted {

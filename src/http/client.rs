@@ -3,63 +3,20 @@
 //! As strict as the server: a response that two readers could take differently is an error.
 
 use crate::limits::MAX_INTERIM;
-use std::fmt;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
 use super::body::{Decoder, TOO_LARGE};
-use super::framed::{BodyError, read_framed};
+pub use super::framed::Error;
+use super::framed::read_framed;
 use super::request::BodyFraming;
 use super::scan::{Found, Scan};
 use super::socket::Socket;
 use super::sse;
 use super::wire::{Fill, Pace, Wire};
-use super::{head, is_token, is_value_byte};
+use super::{bad, head, is_token, is_value_byte};
 use crate::limits::MAX_FIELDS;
-
-/// Why there is no (whole) response.
-#[derive(Debug)]
-pub enum Error {
-    Io(io::Error),
-    TimedOut,
-    /// The server ended the connection before its response was whole.
-    CutShort,
-    /// What came is not a response that we accept.
-    Malformed(&'static str),
-    /// It is larger than asked for.
-    TooLarge,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Io(error) => error.fmt(f),
-            Error::TimedOut => f.write_str("no answer in time"),
-            Error::CutShort => f.write_str("the answer was cut short"),
-            Error::Malformed(why) => write!(f, "not an acceptable answer: {why}"),
-            Error::TooLarge => f.write_str("the answer is too large"),
-        }
-    }
-}
-
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Error {
-        Error::Io(error)
-    }
-}
-
-impl From<BodyError> for Error {
-    fn from(error: BodyError) -> Error {
-        match error {
-            BodyError::Io(error) => Error::Io(error),
-            BodyError::CutShort => Error::CutShort,
-            BodyError::TimedOut => Error::TimedOut,
-            BodyError::Refused(TOO_LARGE) => Error::TooLarge,
-            BodyError::Refused(refusal) => Error::Malformed(refusal.reason),
-        }
-    }
-}
 
 /// The client's side of a connection.
 pub struct Client<'s> {
@@ -153,7 +110,7 @@ impl<'s> Client<'s> {
             let length = loop {
                 match scan.advance(self.wire.data()) {
                     Found::End(length) => break length,
-                    Found::Refused(refusal) => return Err(Error::Malformed(refusal.reason)),
+                    Found::Refused(refusal) => return Err(refusal.into()),
                     Found::Partial => match self.wire.fill(deadline)? {
                         Fill::Data => {}
                         Fill::End => return Err(Error::CutShort),
@@ -167,7 +124,7 @@ impl<'s> Client<'s> {
                 return Ok(head);
             }
         }
-        Err(Error::Malformed("too many interim responses"))
+        malformed("too many interim responses")
     }
 }
 
@@ -181,17 +138,22 @@ enum Framing {
     UntilClose,
 }
 
+/// What came is no response that we accept.
+fn malformed<T>(what: &'static str) -> Result<T, Error> {
+    Ok(bad(what)?)
+}
+
 fn parse(bytes: &[u8], method: &str) -> Result<Head, Error> {
     let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut slots) {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-        Ok(_) | Err(_) => return Err(Error::Malformed("the head")),
+        Ok(_) | Err(_) => return malformed("the head"),
     }
     let status = parsed.code.unwrap_or(0);
     if !(100..=599).contains(&status) {
-        return Err(Error::Malformed("the status"));
+        return malformed("the status");
     }
     let (mut length, mut coding) = (None, None);
     // HTTP/1.0 would have to ask for more; it is not worth the trouble.
@@ -206,7 +168,7 @@ fn parse(bytes: &[u8], method: &str) -> Result<Head, Error> {
             None
         };
         if slot.is_some_and(|slot| slot.replace(field.value).is_some()) {
-            return Err(Error::Malformed("a framing field occurs twice"));
+            return malformed("a framing field occurs twice");
         }
         let value = String::from_utf8_lossy(field.value).into_owned();
         if field.name.eq_ignore_ascii_case("connection") {
@@ -215,17 +177,13 @@ fn parse(bytes: &[u8], method: &str) -> Result<Head, Error> {
         headers.push((field.name.to_owned(), value));
     }
     let bodiless = method == "HEAD" || status < 200 || matches!(status, 204 | 304);
-    let malformed = |refusal: super::Refusal| Error::Malformed(refusal.reason);
     let framing = match (length, coding) {
-        (Some(_), Some(_)) => return Err(Error::Malformed("two framings")),
+        (Some(_), Some(_)) => return malformed("two framings"),
         _ if bodiless => Framing::Known(BodyFraming::None),
         (None, None) => Framing::UntilClose,
-        (Some(length), None) => {
-            let length = head::content_length(length).map_err(malformed)?;
-            Framing::Known(BodyFraming::Length(length))
-        }
+        (Some(length), None) => Framing::Known(BodyFraming::Length(head::content_length(length)?)),
         (None, Some(coding)) => {
-            head::transfer_coding(coding).map_err(malformed)?;
+            head::transfer_coding(coding)?;
             Framing::Known(BodyFraming::Chunked)
         }
     };
@@ -260,7 +218,7 @@ impl<'c, 's> Answer<'c, 's> {
                 body.extend_from_slice(wire.data());
                 wire.consume(usize::MAX);
                 if body.len() > cap {
-                    return Err(Error::TooLarge);
+                    return Err(TOO_LARGE.into());
                 }
                 wire.expect_more();
                 match wire.fill(deadline)? {
@@ -310,10 +268,8 @@ impl Events<'_, '_> {
     pub fn next(&mut self, deadline: Instant) -> Result<Option<sse::Event>, Error> {
         loop {
             let rest = &self.decoded[self.used..];
-            let (used, event) = self
-                .reader
-                .read(rest)
-                .map_err(|sse::TooLong| Error::Malformed("an event is too long"))?;
+            let read = self.reader.read(rest);
+            let (used, event) = read.or_else(|sse::TooLong| malformed("an event is too long"))?;
             self.used += used;
             if event.is_some() {
                 return Ok(event);
@@ -346,10 +302,9 @@ impl Events<'_, '_> {
         let data = self.client.wire.data();
         let used = match self.framing {
             Framing::Known(BodyFraming::None) => 0,
-            Framing::Known(BodyFraming::Chunked) => self
-                .decoder
-                .decode(data, &mut self.decoded, usize::MAX)
-                .map_err(|refusal| Error::Malformed(refusal.reason))?,
+            Framing::Known(BodyFraming::Chunked) => {
+                self.decoder.decode(data, &mut self.decoded, usize::MAX)?
+            }
             Framing::Known(BodyFraming::Length(_)) | Framing::UntilClose => {
                 let used = usize::try_from(self.left).map_or(data.len(), |l| l.min(data.len()));
                 self.decoded.extend_from_slice(&data[..used]);

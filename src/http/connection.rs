@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::Refusal;
 use super::body::TOO_LARGE;
-use super::framed::{BodyError, read_framed};
+use super::framed::{Error, read_framed};
 use super::gate::{Gate, Limits};
 use super::head::{self, Verdict};
 use super::request::{BodyFraming, Method, Request, Version};
@@ -179,10 +179,10 @@ impl Connection {
                 self.unread = BodyFraming::None;
                 Ok(body)
             }
-            Err(BodyError::Refused(refusal)) => Err(self.refuse(refusal)),
-            Err(BodyError::CutShort) => Err(self.refuse(BODY_CUT_SHORT)),
-            Err(BodyError::TimedOut) => Err(self.refuse(BODY_TOO_SLOW)),
-            Err(BodyError::Io(error)) => {
+            Err(Error::Refused(refusal)) => Err(self.refuse(refusal)),
+            Err(Error::CutShort) => Err(self.refuse(BODY_CUT_SHORT)),
+            Err(Error::TimedOut) => Err(self.refuse(BODY_TOO_SLOW)),
+            Err(Error::Io(error)) => {
                 self.open = false;
                 Err(error.into())
             }
@@ -260,7 +260,7 @@ impl Connection {
         let mut pace = Pace::default();
         self.wire.write(&self.out, &mut pace)?;
         let silent = request.method == Method::Head;
-        Ok(Stream::new(self, pace, end, silent, persist))
+        Ok(Stream { connection: self, pace, end, silent, persist, finished: false })
     }
 
     /// Whether another request may follow, in the words of the Connection field.

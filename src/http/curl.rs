@@ -3,7 +3,6 @@
 //! all users can read. Its stdout is the response as it came, which [`Client`] reads like any other.
 
 use std::cell::Cell;
-use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -15,7 +14,9 @@ use super::socket::Socket;
 use crate::limits::{
     CONNECT_PATIENCE, CURL_MARGIN, CURL_PIECE, MAX_STDERR_TAIL, REAP_PATIENCE, WRITE_TIMEOUT,
 };
-use crate::subprocess::{Child, Children, Program, Taken, feed, find_program, read_now};
+use crate::subprocess::{
+    Child, Children, Environment, Program, Taken, feed, find_program, read_now,
+};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::Status;
 use crate::sys::spawn::Manner;
@@ -25,7 +26,7 @@ use crate::text::quoting;
 /// [`Client::call`]; curl ends with the client.
 pub fn client<'s>(
     children: &Arc<Children>,
-    environment: Vec<(OsString, OsString)>,
+    environment: Environment,
     call: &Call<'_>,
     ends: &'s Ends<'s>,
 ) -> io::Result<Client<'s>> {

@@ -1,5 +1,6 @@
 //! Reads a body whose framing is known off the wire.
 
+use std::fmt;
 use std::io;
 use std::time::Instant;
 
@@ -8,18 +9,38 @@ use super::body::{Decoder, TOO_LARGE};
 use super::request::BodyFraming;
 use super::wire::{Fill, Wire};
 
-/// Why a body could not be read.
-pub(super) enum BodyError {
-    Refused(Refusal),
-    /// The sender ended the connection before the body was whole.
-    CutShort,
-    TimedOut,
+/// Why there is no (whole) message.
+#[derive(Debug)]
+pub enum Error {
     Io(io::Error),
+    TimedOut,
+    /// The other side ended the connection before its message was whole.
+    CutShort,
+    /// What came is not a message that we accept, or larger than asked for.
+    Refused(Refusal),
 }
 
-impl From<io::Error> for BodyError {
-    fn from(error: io::Error) -> BodyError {
-        BodyError::Io(error)
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Io(error) => error.fmt(f),
+            Error::TimedOut => f.write_str("no answer in time"),
+            Error::CutShort => f.write_str("the answer was cut short"),
+            Error::Refused(TOO_LARGE) => f.write_str("the answer is too large"),
+            Error::Refused(refusal) => write!(f, "not an acceptable answer: {}", refusal.reason),
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        Error::Io(error)
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Error {
+        Error::Refused(refusal)
     }
 }
 
@@ -30,7 +51,7 @@ pub(super) fn read_framed(
     out: &mut Vec<u8>,
     cap: usize,
     latest: impl Fn(usize) -> Instant,
-) -> Result<(), BodyError> {
+) -> Result<(), Error> {
     let mut decoder = Decoder::default();
     let length = match framing {
         BodyFraming::None => return Ok(()),
@@ -38,7 +59,7 @@ pub(super) fn read_framed(
         BodyFraming::Chunked => None,
     };
     if length.is_some_and(|length| length > cap) {
-        return Err(BodyError::Refused(TOO_LARGE));
+        return Err(TOO_LARGE.into());
     }
     loop {
         let data = wire.data();
@@ -53,7 +74,7 @@ pub(super) fn read_framed(
             let deadline = latest(out.len());
             wire.fill_into(out, most, deadline)?
         } else {
-            let used = decoder.decode(data, out, cap).map_err(BodyError::Refused)?;
+            let used = decoder.decode(data, out, cap)?;
             wire.consume(used);
             if decoder.is_done() {
                 return Ok(());
@@ -63,8 +84,8 @@ pub(super) fn read_framed(
         };
         match filled {
             Fill::Data => {}
-            Fill::End => return Err(BodyError::CutShort),
-            Fill::TimedOut => return Err(BodyError::TimedOut),
+            Fill::End => return Err(Error::CutShort),
+            Fill::TimedOut => return Err(Error::TimedOut),
         }
     }
 }

@@ -28,6 +28,7 @@ mod target;
 pub mod tests;
 mod wire;
 
+pub use body::TOO_LARGE;
 pub use client::Client;
 pub use connection::{Closed, Connection};
 pub use gate::{Gate, Limits};

@@ -10,26 +10,16 @@ use super::wire::Pace;
 /// A response in pieces. Dropped without [`Stream::finish`] it ends the connection in a way that
 /// the client can tell from a whole response.
 pub struct Stream<'c> {
-    connection: &'c mut Connection,
-    pace: Pace,
-    end: End,
+    pub(super) connection: &'c mut Connection,
+    pub(super) pace: Pace,
+    pub(super) end: End,
     /// The request was HEAD: the head is all there is.
-    silent: bool,
-    persist: Persist,
-    finished: bool,
+    pub(super) silent: bool,
+    pub(super) persist: Persist,
+    pub(super) finished: bool,
 }
 
-impl<'c> Stream<'c> {
-    pub(super) fn new(
-        connection: &'c mut Connection,
-        pace: Pace,
-        end: End,
-        silent: bool,
-        persist: Persist,
-    ) -> Stream<'c> {
-        Stream { connection, pace, end, silent, persist, finished: false }
-    }
-
+impl Stream<'_> {
     /// Sends `piece` at once, in one write where it is small. An empty piece sends nothing: in the
     /// chunked coding it would mean the end.
     ///

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::line::line;
 use super::{Condition, Journal, Purpose, Refused, fits, room};
+use crate::threads::lock;
 
 #[derive(Debug)]
 pub struct MemoryJournal(Mutex<Inner>);
@@ -23,16 +24,12 @@ impl MemoryJournal {
     pub fn new(cap: u64) -> MemoryJournal {
         MemoryJournal(Mutex::new(Inner { records: VecDeque::new(), last: 0, size: 0, cap }))
     }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Journal for MemoryJournal {
     fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused> {
         fits(json)?;
-        let mut inner = self.lock();
+        let mut inner = lock(&self.0);
         let number = inner.last + 1;
         let length = size(number, json);
         room(inner.size, length, inner.cap, purpose)?;
@@ -47,7 +44,7 @@ impl Journal for MemoryJournal {
     }
 
     fn read(&self, number: u64) -> io::Result<String> {
-        let inner = self.lock();
+        let inner = lock(&self.0);
         let place = inner.records.binary_search_by_key(&number, |(number, _)| *number);
         let place = place.map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
         Ok(inner.records[place].1.as_ref().to_owned())
@@ -57,7 +54,7 @@ impl Journal for MemoryJournal {
         let (last, mut from) = (self.last(), after.saturating_add(1));
         while from <= last {
             let next = {
-                let inner = self.lock();
+                let inner = lock(&self.0);
                 let place = inner.records.partition_point(|(number, _)| *number < from);
                 inner.records.get(place).cloned().filter(|(number, _)| *number <= last)
             };
@@ -77,26 +74,26 @@ impl Journal for MemoryJournal {
             }
             true
         })?;
-        let mut inner = self.lock();
+        let mut inner = lock(&self.0);
         inner.records.retain(|(number, _)| gone.binary_search(number).is_err());
         inner.size = inner.records.iter().map(|(number, json)| size(*number, json)).sum();
         Ok(())
     }
 
     fn last(&self) -> u64 {
-        self.lock().last
+        lock(&self.0).last
     }
 
     fn size(&self) -> u64 {
-        self.lock().size
+        lock(&self.0).size
     }
 
     fn set_cap(&self, cap: u64) {
-        self.lock().cap = cap;
+        lock(&self.0).cap = cap;
     }
 
     fn condition(&self) -> Condition {
-        let inner = self.lock();
+        let inner = lock(&self.0);
         match room(inner.size, 1, inner.cap, Purpose::NewWork) {
             Err(full) => Condition::Degraded(full.to_string()),
             Ok(()) => Condition::Good,

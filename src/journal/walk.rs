@@ -52,8 +52,8 @@ impl fmt::Display for Damage {
             Some((offset, number)) => write!(
                 f,
                 "{path} is damaged at byte {offset}, where record {number} should be: {reason}. \
-                 Nothing was changed. `hermes-gateway journal check` looks at it; \
-                 `hermes-gateway journal repair` goes on with what is before that byte, and keeps the file"
+                 Nothing was changed. `journal check` looks at it; \
+                 `journal repair` goes on with what is before that byte, and keeps the file"
             ),
         }
     }

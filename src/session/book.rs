@@ -78,9 +78,10 @@ impl Book {
             Record::Unknown { id } => self.weigh(id.as_deref().and_then(Id::parse), bytes),
             Record::Step { id, n, at, step } => {
                 let (id, at) = (parse(id)?, self.date(*at));
+                let by = Cause { number, n: *n, at };
                 match event(step) {
-                    Event::Turn(event) => self.turn(id, event, number, *n, at)?,
-                    Event::Delivery(event) => self.deliver(id, event, number, *n, at)?,
+                    Event::Turn(event) => self.turn(id, event, by)?,
+                    Event::Delivery(event) => self.deliver(id, event, by)?,
                     Event::Forgotten => self.forget(&[id]),
                 }
                 if let Step::Retry(retry) = step {
@@ -139,16 +140,10 @@ impl Book {
         let hex = |text: &Option<String>| text.as_ref().map(|text| from_hex(text)).transpose();
         let body = hex(&record.body)?.unwrap_or(0);
         let key = hex(&record.key)?.map(|key| Box::new(Key { key, body }));
-        let delivery = record.deliver.as_ref().map(|target| {
-            let target = target.clone();
-            Box::new(Outgoing {
-                target,
-                state: None,
-                attempts: 0,
-                since: Stamp::default(),
-                trouble: 0,
-            })
-        });
+        let delivery = record
+            .deliver
+            .as_ref()
+            .map(|target| Box::new(Outgoing { target: target.clone(), ..Outgoing::default() }));
         if let Some(key) = &key {
             self.keys.insert(key.key, id.bits());
         }
@@ -221,14 +216,8 @@ impl Book {
         Ok(())
     }
 
-    fn turn(
-        &mut self,
-        id: Id,
-        event: TurnEvent,
-        number: u64,
-        n: u32,
-        at: Stamp,
-    ) -> Result<(), String> {
+    fn turn(&mut self, id: Id, event: TurnEvent, by: Cause) -> Result<(), String> {
+        let Cause { number, n, at } = by;
         self.change(id, |entry| {
             let (before, after) = (entry.turn, entry.turn.after(event));
             entry.turn = after.ok_or_else(|| format!("is {:?}, and {event:?} came", entry.turn))?;
@@ -259,14 +248,8 @@ impl Book {
         Ok(())
     }
 
-    fn deliver(
-        &mut self,
-        id: Id,
-        event: DeliveryEvent,
-        number: u64,
-        n: u32,
-        at: Stamp,
-    ) -> Result<(), String> {
+    fn deliver(&mut self, id: Id, event: DeliveryEvent, by: Cause) -> Result<(), String> {
+        let Cause { number, n, at } = by;
         self.change(id, |entry| {
             let wrong = |state| format!("has the delivery {state:?}, and {event:?} came");
             let Some(outgoing) = &mut entry.delivery else {
@@ -360,6 +343,14 @@ impl Book {
             }
         }
     }
+}
+
+/// The record of a step: its number, of which attempt it tells, and when it was written.
+#[derive(Clone, Copy)]
+struct Cause {
+    number: u64,
+    n: u32,
+    at: Stamp,
 }
 
 /// What a step means to the tables of `life`.

@@ -26,7 +26,7 @@ use crate::journal::{Condition, Journal, Purpose, Refused};
 use crate::limits::{DISK_PAUSE, MARK_AFTER, SHORTAGE_VALID, THREAD_STACK};
 use crate::subprocess::Children;
 use crate::sys::fd::Event;
-use crate::threads;
+use crate::threads::{self, lock};
 
 /// What can be changed by a reload: taken once a turn or request, so that each sees one state.
 #[derive(Clone, Debug)]
@@ -222,7 +222,7 @@ impl Hub {
 
     /// Whether work can be taken and done.
     pub fn condition(&self) -> Condition {
-        let shortage = self.shortage.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let shortage = lock(&self.shortage).clone();
         match (self.journal.condition(), shortage) {
             // What waits tries again more often: an older one is of work that was taken back.
             (Condition::Good, Some((at, why))) if at.elapsed() < SHORTAGE_VALID => {
@@ -301,13 +301,7 @@ impl Hub {
     }
 
     /// Records that a message has failed for good.
-    pub(super) fn fail(
-        &self,
-        state: &mut State,
-        id: Id,
-        n: u32,
-        error: String,
-    ) -> Result<(), Refused> {
+    fn fail(&self, state: &mut State, id: Id, n: u32, error: String) -> Result<(), Refused> {
         let record = Record::step(id, n, self.stamp(), Step::Failed(error, None));
         self.write(state, &record, Purpose::Completion)?;
         self.over(state, id);
@@ -370,7 +364,7 @@ impl Hub {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::limits::{
     COMPACT_FROM, COMPACT_PAUSE, JOURNAL_PROBE, KEEPER_ROUND, KEEPER_SOON, LOSS_SHOWN,
     THREAD_PAUSE, THREAD_STACK,
 };
-use crate::threads;
+use crate::threads::{self, lock};
 
 /// What is remembered from one compaction to the next.
 #[derive(Debug, Default)]
@@ -203,20 +203,18 @@ impl Hub {
             }
             Err(e) => {
                 log::warn!("the journal could not be compacted: {e}");
-                let mut care = hub.care.lock().unwrap_or_else(PoisonError::into_inner);
-                care.compact_after = Some(Instant::now() + COMPACT_PAUSE);
+                lock(&hub.care).compact_after = Some(Instant::now() + COMPACT_PAUSE);
             }
         };
         if let Err(e) = threads::spawn("compaction", THREAD_STACK, Box::new(work)) {
             log::warn!("no thread to compact the journal: {e}; trying again");
-            let mut care = self.care.lock().unwrap_or_else(PoisonError::into_inner);
-            care.compact_after = Some(Instant::now() + JOURNAL_PROBE);
+            lock(&self.care).compact_after = Some(Instant::now() + JOURNAL_PROBE);
         }
     }
 
     /// Drops all that is not needed any more from the journal. Returns its size before and after.
     pub fn compact(&self) -> io::Result<(u64, u64)> {
-        let mut care = self.care.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut care = lock(&self.care);
         let before = self.journal.size();
         self.forget(&mut care);
         // The journal is about to let go of turns: their transcripts must be durable.

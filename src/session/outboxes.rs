@@ -65,7 +65,7 @@ impl Outboxes {
     pub fn take_due(&mut self, now: Instant) -> Vec<String> {
         let mut due = Vec::new();
         for outbox in &mut self.0 {
-            if outbox.is_due(now) {
+            if outbox.due(now).is_some_and(|at| at <= now) {
                 outbox.state = State::Sending;
                 due.push(outbox.target.clone());
             }
@@ -75,13 +75,7 @@ impl Outboxes {
 
     /// When the next target can be sent to. `now` where that is possible already.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
-        let due = self.0.iter().filter(|outbox| !outbox.queue.is_empty());
-        let due = due.filter_map(|outbox| match outbox.state {
-            State::Idle => Some(now),
-            State::Sending => None,
-            State::Resting(until) => Some(until),
-        });
-        due.min()
+        self.0.iter().filter_map(|outbox| outbox.due(now)).min()
     }
 
     /// What a sender is to send next.
@@ -103,20 +97,20 @@ impl Outboxes {
         }
         self.0.retain(|outbox| outbox.target != target || !outbox.queue.is_empty());
     }
-}
 
-impl Outboxes {
     fn find(&mut self, target: &str) -> Option<&mut Outbox> {
         self.0.iter_mut().find(|outbox| outbox.target == target)
     }
 }
 
 impl Outbox {
-    fn is_due(&self, now: Instant) -> bool {
+    /// When it can be sent to; `None`: not before something else happens.
+    fn due(&self, now: Instant) -> Option<Instant> {
         match self.state {
-            State::Idle => !self.queue.is_empty(),
-            State::Sending => false,
-            State::Resting(until) => !self.queue.is_empty() && until <= now,
+            _ if self.queue.is_empty() => None,
+            State::Idle => Some(now),
+            State::Sending => None,
+            State::Resting(until) => Some(until),
         }
     }
 }

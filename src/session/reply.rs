@@ -3,12 +3,13 @@
 //! The buffer is bounded by `limits.max_reply`, which the agent's reader keeps.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::id::Id;
 use crate::agent::{Reply, Report};
 use crate::sys::fd::Event;
+use crate::threads::lock;
 
 /// What happens to a message while somebody runs it or waits for it.
 #[derive(Debug, Default)]
@@ -44,7 +45,7 @@ pub struct Seen {
 impl Run {
     /// An attempt begins: what an earlier one said does not count.
     pub fn begin(&self, attempt: u32) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         (state.attempt, state.began) = (attempt, Some(Instant::now()));
         state.text.clear();
         state.report = Report::default();
@@ -53,7 +54,7 @@ impl Run {
 
     /// Asks the turn to end.
     pub fn cancel(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.cancelled = true;
         if let Some(cancel) = &state.cancel {
             cancel.raise();
@@ -63,7 +64,7 @@ impl Run {
     /// The descriptor that becomes readable when the turn is to end.
     pub fn cancelled(&self) -> io::Result<Arc<Event>> {
         let event = Arc::new(Event::new()?);
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if state.cancelled {
             event.raise();
         }
@@ -73,40 +74,40 @@ impl Run {
 
     /// Whether nothing more will come.
     pub fn is_over(&self) -> bool {
-        self.lock().over
+        lock(&self.state).over
     }
 
     /// Nothing more will come.
     fn end(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.over = true;
         state.news();
     }
 
     /// When the attempt began.
     pub fn began(&self) -> Option<Instant> {
-        self.lock().began
+        lock(&self.state).began
     }
 
     /// Takes the whole text of the attempt.
     pub fn text(&self) -> String {
-        self.lock().text.clone()
+        lock(&self.state).text.clone()
     }
 
     /// How many bytes of it there are.
     pub fn bytes(&self) -> usize {
-        self.lock().text.len()
+        lock(&self.state).text.len()
     }
 
     /// What the agent has told of the attempt beside its text.
     pub fn report(&self) -> Report {
-        self.lock().report.clone()
+        lock(&self.state).report.clone()
     }
 
     /// What there is after `offset` bytes of attempt `attempt`; from the beginning where another
     /// attempt is on by now.
     pub fn see(&self, attempt: u32, offset: usize) -> Seen {
-        let state = self.lock();
+        let state = lock(&self.state);
         let from = if attempt == state.attempt { offset } else { 0 };
         let text = state.text.get(from..).unwrap_or("").to_owned();
         Seen { attempt: state.attempt, text, over: state.over }
@@ -115,16 +116,12 @@ impl Run {
     /// Has this event raised at every news, for as long as the [`Watch`] lives.
     pub fn watch(self: &Arc<Self>, event: Event) -> Watch {
         let event = Arc::new(event);
-        self.lock().watchers.push(Arc::clone(&event));
+        lock(&self.state).watchers.push(Arc::clone(&event));
         Watch { run: Arc::clone(self), event }
     }
 
     fn nudge(&self) {
-        self.lock().news();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state).news();
     }
 }
 
@@ -141,14 +138,14 @@ pub struct Pen<'a>(pub &'a Run);
 
 impl Reply for Pen<'_> {
     fn piece(&mut self, text: &str) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = lock(&self.0.state);
         state.text.push_str(text);
         state.news();
         Ok(())
     }
 
     fn report(&mut self, report: Report) {
-        self.0.lock().report = report;
+        lock(&self.0.state).report = report;
     }
 }
 
@@ -161,7 +158,7 @@ pub struct Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.run.lock().watchers.retain(|known| !Arc::ptr_eq(known, &self.event));
+        lock(&self.run.state).watchers.retain(|known| !Arc::ptr_eq(known, &self.event));
     }
 }
 
@@ -229,6 +226,6 @@ mod tests {
         run.end();
         assert_eq!(run.see(1, 3), Seen { attempt: 2, text: "x".into(), over: true });
         drop(watch);
-        assert!(run.lock().watchers.is_empty());
+        assert!(lock(&run.state).watchers.is_empty());
     }
 }

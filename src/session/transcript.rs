@@ -8,7 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ use crate::digests::Digests;
 use crate::limits::{MAX_ABOUT_FILE, MAX_SETTLED, MAX_TRANSCRIPT_RANGE};
 use crate::sys::fs::{self as files, if_there, private_dir, replace_unsynced};
 use crate::text::quoted;
+use crate::threads::lock;
 
 /// One turn as the transcript has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +85,7 @@ impl Transcripts {
         known: &dyn Fn() -> Known,
         load: &dyn Fn(Id) -> io::Result<Turn>,
     ) -> io::Result<()> {
-        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut settled = lock(&self.settled);
         if settled.contains(session) {
             return Ok(());
         }
@@ -129,12 +130,12 @@ impl Transcripts {
 
     /// Whether [`Transcripts::settle`] has nothing to do.
     pub fn is_settled(&self, session: Digest) -> bool {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner).contains(session)
+        lock(&self.settled).contains(session)
     }
 
     /// The file may lack a turn: it is looked at again before the next one.
     pub fn unsettle(&self, session: Digest) {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner).remove(session);
+        lock(&self.settled).remove(session);
     }
 
     /// Adds a turn; the oldest ones go where more than `cap` bytes would be there. `late`: some that
@@ -147,7 +148,7 @@ impl Transcripts {
         (cap, late): (usize, bool),
         still: &dyn Fn() -> bool,
     ) -> io::Result<()> {
-        let _alone = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = lock(&self.settled);
         if !still() {
             return Ok(());
         }
@@ -175,7 +176,7 @@ impl Transcripts {
 
     /// Takes back the turn of `id`: an attempt whose end was never recorded.
     pub fn take_back(&self, session: Digest, id: Id) -> io::Result<()> {
-        let _alone = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = lock(&self.settled);
         let path = self.path(session);
         let (text, length) = read(&path)?;
         let (before, after): (Vec<_>, Vec<_>) = pairs(&text)
@@ -213,7 +214,7 @@ impl Transcripts {
 
     /// Forgets what was said.
     pub fn remove(&self, session: Digest) -> io::Result<()> {
-        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut settled = lock(&self.settled);
         settled.remove(session);
         for path in [self.path(session), self.about(session)] {
             if if_there(fs::remove_file(path))?.is_some() {

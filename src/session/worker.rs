@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::book::{Digest, Entry, Who};
@@ -19,7 +19,7 @@ use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_PAUSE, WORKER_STACK};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::is_shortage;
-use crate::threads;
+use crate::threads::{self, Work, lock};
 
 impl Hub {
     /// Gives each of these turns a worker. One for which there is no thread keeps its attempt and its
@@ -59,7 +59,7 @@ impl Hub {
     }
 
     /// Starts a thread for a turn, for deliveries or the keeper; false where the system has none.
-    pub(super) fn spawn_worker(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> bool {
+    pub(super) fn spawn_worker(&self, name: &str, work: Work) -> bool {
         let spawned = threads::spawn(name, WORKER_STACK, work);
         if let Err(e) = &spawned {
             let why = format!("no thread for a {name}: {e}");
@@ -105,7 +105,7 @@ impl Hub {
 
     /// Says whether it is news.
     pub(super) fn set_shortage(&self, why: Option<&str>) -> bool {
-        let mut shortage = self.shortage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shortage = lock(&self.shortage);
         let counted = shortage.as_ref().is_some_and(|(at, _)| at.elapsed() < SHORTAGE_VALID);
         *shortage = why.map(|why| (Instant::now(), format!("turns wait: {why}")));
         !counted

@@ -2,8 +2,8 @@
 //! configured.
 
 use std::env;
-use std::ffi::OsString;
 
+use super::program::Environment;
 use crate::named::ByName;
 
 /// What any program may need to find its files, its language and its time zone; none of it secret.
@@ -27,7 +27,7 @@ const ALLOWED: [&str; 16] = [
 ];
 
 /// The allow list, `pass_env` and `env`. Later ones win where a name comes twice.
-pub fn environment(env: &ByName<String>, pass_env: &[String]) -> Vec<(OsString, OsString)> {
+pub fn environment(env: &ByName<String>, pass_env: &[String]) -> Environment {
     let inherited = ALLOWED.iter().copied().chain(pass_env.iter().map(String::as_str));
     let inherited = inherited.filter_map(|name| Some((name.into(), env::var_os(name)?)));
     let configured = env.iter().map(|(name, value)| (name.into(), value.into()));

@@ -8,40 +8,35 @@ use std::path::PathBuf;
 
 use crate::sys::spawn;
 
-/// Variables that are the service manager's word to one process only (systemd.exec(5)): a child
-/// that had them could speak in our name or take itself for us.
-pub const NOT_FOR_CHILDREN: [&str; 9] = [
-    "INVOCATION_ID",
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "LISTEN_PIDFDID",
-    "SYSTEMD_EXEC_PID",
-];
+/// Whether a variable is the service manager's word to one process only (systemd.exec(5), sd_notify(3),
+/// sd_listen_fds(3)): a child that had it could speak in our name or take itself for us.
+pub fn is_for_us_alone(name: &str) -> bool {
+    ["INVOCATION_ID", "NOTIFY_SOCKET", "SYSTEMD_EXEC_PID"].contains(&name)
+        || name.starts_with("WATCHDOG_")
+        || name.starts_with("LISTEN_")
+}
+
+/// Variables by their names.
+pub type Environment = Vec<(OsString, OsString)>;
 
 /// A program to start: an absolute path, arguments and variables.
 #[derive(Clone, Debug)]
 pub struct Program {
     pub(super) path: PathBuf,
     pub(super) arguments: Vec<OsString>,
-    environment: Vec<(OsString, OsString)>,
+    environment: Environment,
 }
 
 impl Program {
     /// A program with our own environment, less what is for us alone.
     pub fn new(path: PathBuf) -> Program {
-        let ours = |(name, _): &(OsString, OsString)| !NOT_FOR_CHILDREN.iter().any(|n| name == n);
-        Program::with_environment(path, env::vars_os().filter(ours).collect())
+        let alone = |name: &OsString| name.to_str().is_some_and(is_for_us_alone);
+        let all = env::vars_os().filter(|(name, _)| !alone(name));
+        Program::with_environment(path, all.collect())
     }
 
     /// The program of a `command` in the configuration: a path, or a name on `PATH`.
-    pub fn configured(
-        command: &[String],
-        environment: Vec<(OsString, OsString)>,
-    ) -> io::Result<Program> {
+    pub fn configured(command: &[String], environment: Environment) -> io::Result<Program> {
         let [program, arguments @ ..] = command else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no command is configured"));
         };
@@ -50,7 +45,7 @@ impl Program {
     }
 
     /// A program with exactly these variables; where a name comes twice, the later one counts.
-    pub fn with_environment(path: PathBuf, environment: Vec<(OsString, OsString)>) -> Program {
+    pub fn with_environment(path: PathBuf, environment: Environment) -> Program {
         Program { path, arguments: Vec::new(), environment }
     }
 

@@ -15,6 +15,20 @@ pub fn since_boot() -> Duration {
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
+/// Seconds since 1970 of a moment in UTC, or `None` where no calendar or clock has it.
+pub fn since_1970([year, month, day]: [i64; 3], [hour, minute, second]: [i64; 3]) -> Option<i64> {
+    let in_calendar = (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !in_calendar || !(0..24).contains(&hour) || !(0..60).contains(&minute) {
+        return None;
+    }
+    // Years begin in March, so that the leap day is the last: 719 468 days lie before 1970.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    let days = 365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468;
+    // A leap second is the sixtieth.
+    (0..=60).contains(&second).then_some(((days * 24 + hour) * 60 + minute) * 60 + second)
+}
+
 /// A moment in UTC. `month` and `day` count from 1, `weekday` from 0 = Sunday.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Utc {

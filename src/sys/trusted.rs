@@ -51,7 +51,7 @@ pub fn read_secret(path: &Path, cap: u64) -> io::Result<String> {
     if !is_ours(&meta) {
         let words = format!("belongs to uid {uid}: chown it to uid {} or root", user::own_uid());
         return Err(about(path, &target, &words));
-    } else if exposed & 0o022 != 0 || (exposed != 0 && !is_apart(&target, meta.dev())) {
+    } else if exposed & 0o022 != 0 || (exposed != 0 && !is_apart(&target)) {
         let words = format!("is open to other users (mode {mode:o}): {}", remedy(&target, uid));
         return Err(about(path, &target, &words));
     } else if exposed != 0 {
@@ -104,9 +104,11 @@ fn remedy(target: &Path, uid: u32) -> String {
 }
 
 /// Whether a file is on a mount of its own that others cannot write: one that Docker has mounted, or one
-/// in a directory that was mounted for it and its like.
-fn is_apart(target: &Path, own: u64) -> bool {
-    let device = |path: &Path| fs::symlink_metadata(path).map_or(own, |meta| meta.dev());
+/// in a directory that was mounted for it and its like. By mounts and not by devices: an overlay whose
+/// layers are on several file systems shows another device for a file than for its directory.
+fn is_apart(target: &Path) -> bool {
+    let Some(own) = mount_of(target) else { return false };
+    let differs = |path: &Path| mount_of(path).is_some_and(|mount| mount != own);
     let closed = |dir: &Path| {
         fs::symlink_metadata(dir).is_ok_and(|meta| is_ours(&meta) && meta.mode() & 0o022 == 0)
     };
@@ -114,8 +116,22 @@ fn is_apart(target: &Path, own: u64) -> bool {
     // Kubernetes keeps the files of a mount in a directory of it, `..DATE`.
     let dated = dir.file_name().is_some_and(|name| name.as_bytes().starts_with(b".."));
     let top = dir.parent().filter(|_| dated).unwrap_or(dir);
-    let mounted = top.parent().is_some_and(|above| device(above) != own);
-    device(dir) != own || (mounted && (is_read_only(top) || (closed(dir) && closed(top))))
+    let mounted = top.parent().is_some_and(differs);
+    differs(dir) || (mounted && (is_read_only(top) || (closed(dir) && closed(top))))
+}
+
+/// Which mount a path is on (statx(2)); `None`: that cannot be told.
+fn mount_of(path: &Path) -> Option<u64> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let (at, flags, mask) = (libc::AT_FDCWD, libc::AT_SYMLINK_NOFOLLOW, libc::STATX_MNT_ID);
+    // SAFETY: all-zero is a valid statx; the call reads a C string and fills the struct, which both
+    // live here.
+    let about = unsafe {
+        let mut about: libc::statx = std::mem::zeroed();
+        check(libc::statx(at, path.as_ptr(), flags, mask, &raw mut about)).ok()?;
+        about
+    };
+    (about.stx_mask & mask != 0).then_some(about.stx_mnt_id)
 }
 
 /// The path without symlinks. Each on the way must be one that nobody else can redirect: it might lead

@@ -78,7 +78,7 @@ impl Systemctl {
     }
 
     /// Runs a verb and returns what came of it, success or not.
-    pub fn answer(&self, arguments: &[&str], deadline: Instant) -> io::Result<Answer> {
+    fn answer(&self, arguments: &[&str], deadline: Instant) -> io::Result<Answer> {
         let ask = |program| capture(&self.children, &program, deadline, MAX_SYSTEMCTL_OUTPUT);
         let answer = ask(self.program()?.args(arguments))?;
         let lost = !answer.success && answer.stderr.contains(NO_PEER);

@@ -111,7 +111,7 @@ fn body(spec: &Spec<'_>) -> Result<String, String> {
                 text += &environment(name, value)?;
             }
         } else {
-            replace(line, &mut text, |word| value(word, spec))?;
+            text += &filled(line, spec)?;
             text.push('\n');
         }
     }
@@ -133,22 +133,16 @@ fn meant<'l>(line: &'l str, spec: &Spec<'_>) -> Option<&'l str> {
     holds.then_some(rest)
 }
 
-/// Copies a line with each `{word}` replaced, in one pass: what a value holds is never a word.
-fn replace(
-    line: &str,
-    into: &mut String,
-    value: impl Fn(&str) -> Result<String, String>,
-) -> Result<(), String> {
-    let mut rest = line;
-    while let Some((before, (word, after))) =
-        rest.split_once('{').and_then(|(before, after)| Some((before, after.split_once('}')?)))
-    {
-        *into += before;
-        *into += &value(word)?;
-        rest = after;
+/// The line with each `{word}` replaced, in one pass: what a value holds is never a word.
+fn filled(line: &str, spec: &Spec<'_>) -> Result<String, String> {
+    let mut pieces = line.split('{');
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (word, after) = piece.split_once('}').unwrap_or((piece, ""));
+        text += &value(word, spec)?;
+        text += after;
     }
-    *into += rest;
-    Ok(())
+    Ok(text)
 }
 
 fn value(word: &str, spec: &Spec<'_>) -> Result<String, String> {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::{Outcome, Refused, Reply, Report};
 use super::{Asking, trouble};
+use crate::http::TOO_LARGE;
 use crate::http::client::{Answer, Error};
 use crate::http::sse::Event;
 use crate::limits::{MAX_ERROR_BODY, MAX_QUOTED_ERROR, UPSTREAM_TAIL};
@@ -112,7 +113,7 @@ impl Reading<'_, '_> {
         *begun = true;
         let body = match answer.body(self.max_reply, self.asking.ends.deadline) {
             Ok(body) => body,
-            Err(Error::TooLarge) => return self.too_long(),
+            Err(Error::Refused(TOO_LARGE)) => return self.too_long(),
             Err(error) => return self.asking.broken(&error),
         };
         let mut completion: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -139,7 +140,7 @@ impl Reading<'_, '_> {
         let after = answer.header("retry-after").map(str::to_owned);
         let body = match answer.body(MAX_ERROR_BODY, self.asking.ends.deadline) {
             Ok(body) => body,
-            Err(Error::TooLarge) => Vec::new(),
+            Err(Error::Refused(TOO_LARGE)) => Vec::new(),
             Err(error) => return self.asking.broken(&error),
         };
         let value = serde_json::from_slice(&body).unwrap_or_else(|_| {

@@ -26,7 +26,7 @@ use crate::sys::poll::{Interest, poll};
 use crate::sys::process::exit_at_once;
 use crate::systemd::waiting;
 use crate::text::escaped;
-use crate::threads::{spawn, spawn_with_retry};
+use crate::threads::{Work, lock, spawn, spawn_with_retry};
 
 /// The stop that is going on.
 pub(super) struct Stop {
@@ -75,7 +75,7 @@ impl Main {
         }
         log::info!("Shutdown context: {} reason=\"{}\"", finding.context, finding.verdict.reason);
         if let (Some(started), Some(limit)) = (&self.started, finding.stop_timeout) {
-            started.service.set_stop_timeout(limit);
+            *lock(&started.service.stop_timeout) = Some(limit);
         }
     }
 
@@ -151,22 +151,19 @@ impl Main {
         self.extend_timeout();
         self.clean_up(outcome == Outcome::Planned);
         let exit = self.write_down(outcome);
-        if outcome != Outcome::Terminated {
-            exit_at_once(exit.code());
-        }
         let missed = |caught: &Caught| !matches!(caught.kind, Kind::Reload | Kind::Child);
-        let Some(caught) = signals.take().into_iter().find(missed) else {
-            exit_at_once(exit.code());
-        };
-        let mut finding = self.place.examine(caught, Moment::Exit { marker: false });
-        self.weigh(&mut finding);
-        if !finding.verdict.planned {
-            exit_at_once(exit.code());
+        if outcome == Outcome::Terminated
+            && let Some(caught) = signals.take().into_iter().find(missed)
+        {
+            let mut finding = self.place.examine(caught, Moment::Exit { marker: false });
+            self.weigh(&mut finding);
+            if finding.verdict.planned {
+                if let Some((_, last)) = self.stop.as_mut().and_then(|s| s.findings.as_mut()) {
+                    *last = finding;
+                }
+                exit_at_once(self.write_down(Outcome::Planned).code());
+            }
         }
-        if let Some((_, last)) = self.stop.as_mut().and_then(|stop| stop.findings.as_mut()) {
-            *last = finding;
-        }
-        let exit = self.write_down(Outcome::Planned);
         exit_at_once(exit.code())
     }
 
@@ -277,7 +274,7 @@ const DONE: &str = "done";
 
 /// Does this in a thread, and waits for it so long. Says whether it is done. Takes no descriptor, of which
 /// there may be none.
-fn within(patience: Duration, work: Box<dyn FnOnce() + Send>) -> bool {
+fn within(patience: Duration, work: Work) -> bool {
     let (done, ended) = channel();
     let work = move || {
         work();

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::Client;
+use super::super::TOO_LARGE;
 use super::super::client::Error;
 use super::LIMITS;
 use super::fake::Fake;
@@ -75,8 +76,8 @@ fn reads(method: &str, bytes: &[u8]) -> String {
         let answer = client.send(method, "/", &[], None, soon());
         match answer.and_then(|answer| answer.body(20, soon())) {
             Ok(body) => String::from_utf8(body).unwrap(),
-            Err(Error::Malformed(_)) => "malformed".to_owned(),
-            Err(Error::TooLarge) => "too large".to_owned(),
+            Err(Error::Refused(TOO_LARGE)) => "too large".to_owned(),
+            Err(Error::Refused(_)) => "malformed".to_owned(),
             Err(Error::CutShort) => "cut short".to_owned(),
             Err(other) => panic!("{other}"),
         }

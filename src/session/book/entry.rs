@@ -10,7 +10,7 @@ use crate::session::clock::millis;
 use crate::session::life::{Delivery, Turn};
 
 /// A reply's way to a target of the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outgoing {
     pub target: String,
     /// `None`: there is no reply yet, or never will be.

@@ -1,0 +1,133 @@
+//! A gateway that is not there, one that is silent, and one that answers; also for the tests of `send`.
+use super::*;
+use crate::lifecycle::instance::Instance;
+use crate::name::Name;
+use crate::testing::TempDir;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+pub fn dirs(root: &TempDir) -> Dirs {
+    Dirs {
+        config_file: root.path().join("c.toml"),
+        state: root.path().join("state/gw/coder"),
+        runtime: root.path().join("run/gw/coder"),
+    }
+}
+
+pub fn hold(dirs: &Dirs) -> Instance {
+    Instance::take(&Name::parse("coder").unwrap(), dirs).unwrap()
+}
+
+/// A gateway that answers one request after the other with these bytes and hangs up; gives the
+/// requests.
+pub fn fake(dirs: &Dirs, answers: &[&str]) -> JoinHandle<Vec<String>> {
+    let listener = UnixListener::bind(dirs.control_socket()).unwrap();
+    let answers: Vec<String> = answers.iter().map(|&a| a.to_owned()).collect();
+    thread::spawn(move || {
+        let mut seen = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            seen.push(request(&mut stream));
+            let _ = stream.write_all(answer.as_bytes());
+        }
+        seen
+    })
+}
+
+fn request(stream: &mut impl Read) -> String {
+    let mut bytes = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let count = stream.read(&mut piece).unwrap();
+        bytes.extend_from_slice(&piece[..count]);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            assert!(count > 0, "{text}");
+            continue;
+        };
+        let length = head
+            .lines()
+            .find_map(|l| l.strip_prefix("Content-Length: "))
+            .map_or(0, |l| l.parse().unwrap());
+        if body.len() >= length || count == 0 {
+            return text;
+        }
+    }
+}
+
+pub fn json(status: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+#[test]
+fn nobody_there() {
+    let root = TempDir::new("control");
+    let dirs = dirs(&root);
+    assert!(matches!(contact(&dirs, soon()), Err(NoAnswer::Free)));
+    // What a dead gateway left behind is no gateway.
+    drop(hold(&dirs));
+    drop(UnixListener::bind(dirs.control_socket()).unwrap());
+    assert!(matches!(contact(&dirs, soon()), Err(NoAnswer::Free)));
+    assert!(matches!(knock(&dirs, soon()), Err(NoAnswer::Free)));
+}
+
+#[test]
+fn one_that_answers() {
+    let root = TempDir::new("control");
+    let dirs = dirs(&root);
+    let _held = hold(&dirs);
+    let server = fake(&dirs, &[&json("200 OK", r#"{"state":"serving"}"#)]);
+    let Ok((holder, status)) = contact(&dirs, soon()) else {
+        panic!();
+    };
+    assert_eq!(status["state"], "serving");
+    assert!(holder.is_some());
+    let seen = server.join().unwrap();
+    assert!(seen[0].starts_with("GET /v1/status HTTP/1.1\r\nHost: localhost\r\n"));
+}
+
+#[test]
+fn one_that_is_not_listening_yet_is_waited_for() {
+    let root = TempDir::new("control");
+    let dirs = dirs(&root);
+    let _held = hold(&dirs);
+    let place = dirs.clone();
+    let asking = thread::spawn(move || contact(&place, soon()));
+    let server = fake(&dirs, &["", &json("200 OK", "{}")]);
+    assert!(asking.join().unwrap().is_ok());
+    assert_eq!(server.join().unwrap().len(), 2, "hung up on once");
+}
+
+#[test]
+fn one_that_does_not_answer() {
+    let root = TempDir::new("control");
+    let dirs = dirs(&root);
+    let _held = hold(&dirs);
+    let short = || Instant::now() + Duration::from_millis(60);
+    assert!(matches!(contact(&dirs, short()), Err(NoAnswer::Silent { .. })));
+    let _listener = UnixListener::bind(dirs.control_socket()).unwrap();
+    let Err(NoAnswer::Silent { why, holder }) = contact(&dirs, short()) else {
+        panic!();
+    };
+    assert!(why.contains("no answer in time"), "{why}");
+    assert!(holder.is_some());
+}
+
+#[test]
+fn answers_that_say_nothing() {
+    for answer in [json("200 OK", "[]"), json("500 No", "{}"), "x".into()] {
+        let root = TempDir::new("control");
+        let dirs = dirs(&root);
+        let _held = hold(&dirs);
+        let _server = fake(&dirs, &[&answer]);
+        let deadline = Instant::now() + Duration::from_millis(60);
+        assert!(matches!(contact(&dirs, deadline), Err(NoAnswer::Silent { .. })));
+    }
+}
