@@ -340,6 +340,50 @@ fn a_stop_before_it_is_ready() {
     }
 }
 
+/// In a control group that names no unit the managers are asked which one is ours.
+#[test]
+fn a_kill_while_no_manager_answers_is_called_a_guess() {
+    let home = Home::new();
+    let bin = home.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    fs::write(bin.join("systemctl"), "#!/bin/sh\nexec sleep 60\n").unwrap();
+    fs::set_permissions(bin.join("systemctl"), Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let hidden = ["unshare", "--map-root-user", "--cgroup", "--"];
+    if !std::process::Command::new("unshare")
+        .args(&hidden[1..])
+        .arg("true")
+        .status()
+        .unwrap()
+        .success()
+    {
+        return util::report("SKIPPED: no control group namespace can be made here");
+    }
+    let launch = home.launch().env("PATH", &path).env("INVOCATION_ID", "x");
+    let process = launch.through(&hidden).start();
+    process.signal(libc::SIGTERM);
+    assert_eq!(process.wait_for_exit(DEADLINE), 143);
+    let stop = last_stop(&home);
+    assert!(stop["reason"].as_str().unwrap().starts_with("a guess: "), "{stop}");
+}
+
+/// Whether there is one decides what an empty configuration means.
+#[test]
+fn a_stop_while_the_disk_with_its_unit_hangs() {
+    let home = Home::new();
+    let hangs = home.path().join("hangs");
+    fs::write(&hangs, "").unwrap();
+    let unit = home.path().join("c/systemd/user/hermes-gateway.service");
+    let on = unit.to_str().unwrap();
+    let fault = Fault { call: "statx", error: HANG, when: When::While(&hangs), on };
+    let process = fault.into(home.launch(), &home).spawn();
+    let tasks = || fs::read_dir(format!("/proc/{}/task", process.pid())).unwrap().flatten();
+    let names = || tasks().filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+    eventually("it starts", || names().any(|name| name.trim() == "start").then_some(()));
+    process.signal(libc::SIGTERM);
+    assert_eq!(process.wait_for_exit(DEADLINE), 143);
+}
+
 #[test]
 fn a_kill_at_every_moment_of_a_start_ends_with_143() {
     let home = Home::new();
@@ -353,7 +397,7 @@ fn a_kill_at_every_moment_of_a_start_ends_with_143() {
     // None of them is in the way of the next, nor taken for one that a SIGKILL ended.
     home.start();
     let history = fs::read_to_string(home.state_dir().join("history.jsonl")).unwrap();
-    assert!(!history.contains("without a word"), "{history}");
+    assert!(!history.contains("unclean exit"), "{history}");
 }
 
 #[test]

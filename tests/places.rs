@@ -73,6 +73,29 @@ fn a_removed_control_socket_is_made_again() {
     assert!(!home.control_socket().exists());
 }
 
+/// Both have the name and the runtime directory in common, whose lock went with it.
+#[test]
+fn who_comes_first_after_the_runtime_directory_was_removed_has_the_socket_alone() {
+    let first = Gateway::start();
+    let home = first.home();
+    let second =
+        || home.launch().env("XDG_STATE_HOME", home.path().join("other").to_str().unwrap());
+    fs::remove_dir_all(home.runtime_dir()).unwrap();
+    first.wait_for_log("was removed: it is made again", DEADLINE);
+    let refused = second().spawn().finish(DEADLINE).assert_code(69);
+    assert!(refused.stderr.contains(&format!("pid {}", first.pid())), "{}", refused.stderr);
+
+    // So that it comes too late.
+    first.signal(libc::SIGSTOP);
+    fs::remove_dir_all(home.runtime_dir()).unwrap();
+    let second = second().start();
+    first.signal(libc::SIGCONT);
+    first.wait_for_log("another gateway", DEADLINE);
+    assert!(!second.stderr().contains("was removed"), "{}", second.stderr());
+    let told = status(home.run(&["status", "--json"]), 0);
+    assert_eq!(told["pid"], second.pid());
+}
+
 #[test]
 fn a_stop_reaches_a_gateway_whose_runtime_directory_was_just_removed() {
     let gateway = Gateway::start();

@@ -62,6 +62,23 @@ fn a_closed_terminal_ends_a_foreground_run() {
     assert_eq!(stop["reason"], "the terminal was closed", "{stop}");
 }
 
+/// The shell passes the signal on: to a job in the foreground beside the kernel's own, to one in the
+/// background alone. That it comes twice cuts no drain short.
+#[test]
+fn a_closed_terminal_ends_a_run_under_a_shell() {
+    for job in [r#""$@"; true"#, r#""$@" & wait"#] {
+        for _ in 0..8 {
+            let home = Home::new();
+            let shell = ["python3", "-c", TERMINAL, "bash", "--norc", "-ic", job, "bash"];
+            let terminal = home.launch().through(&shell).start();
+            terminal.signal(libc::SIGUSR1);
+            terminal.wait_for_exit(DEADLINE);
+            let stop = eventually("it ends", || Some(last_stop(&home)).filter(|s| !s.is_null()));
+            assert_eq!(stop["reason"], "the terminal was closed", "{job}: {stop}");
+        }
+    }
+}
+
 #[test]
 fn under_nohup_it_outlives_its_terminal() {
     let home = Home::new();

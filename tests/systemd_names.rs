@@ -200,6 +200,33 @@ fn a_unit_of_the_machine_with_another_name_is_stopped_by_root_and_its_user_is_to
     });
 }
 
+/// The words in a lock are its user's, and so may name any process.
+#[test]
+fn a_lock_that_names_another_users_process_has_root_stop_nothing() {
+    Sandbox::system().run(|manager| {
+        let user = manager.user();
+        let service =
+            "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n";
+        manager.write_unit("victim.service", service);
+        manager.systemctl(&["enable", "--now", "victim.service"]).assert_code(0);
+        let victim = manager.unit("victim.service");
+        let pid = victim.main_pid();
+        foreign(&user, "own.service", "mybot", "");
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let start = stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap();
+        let state = user.home().join(".local/state/hermes-gateway/mybot");
+        fs::write(state.join("state.lock"), format!("{{\"pid\":{pid},\"start\":{start}}}\n"))
+            .unwrap();
+        for home in [manager.home(), user.home()] {
+            let mut command = manager.command(&binary());
+            command.args(["-p", "mybot", "stop"]).env("SUDO_USER", "tester").env("HOME", home);
+            let refused = Process::spawn(&mut command).finish(DEADLINE).assert_code(69);
+            assert_says(&refused, &["belongs to tester"]);
+            assert_eq!(victim.main_pid(), pid);
+        }
+    });
+}
+
 #[test]
 fn root_restarts_the_machines_unit_only_into_a_configuration_that_its_user_can_use() {
     Sandbox::system().run(|manager| {

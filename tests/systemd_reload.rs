@@ -139,8 +139,8 @@ fn starts_that_fail_are_failed_starts_with_their_exit_status_and_reason() {
         manager.systemctl(&["reset-failed", UNIT]);
         service.systemctl("start");
         let history = manager.gateway(&["history"]).assert_code(0).stdout;
-        assert!(!history.contains("without a word"), "{history}");
-        assert!(!service.unit().journal().contains("without a word"));
+        assert!(!history.contains("unclean exit"), "{history}");
+        assert!(!service.unit().journal().contains("unclean exit"));
     });
 }
 

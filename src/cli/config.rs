@@ -40,10 +40,12 @@ pub fn load(context: &Context) -> Result<Loaded, Failure> {
 /// What a start of this gateway would go by.
 pub fn plan(context: &Context) -> Plan {
     let Context { name, dirs, children, .. } = context.clone();
+    let asked = context.clone();
     Plan {
         name,
         dirs,
-        sources: context.sources(),
+        sources: context.named_sources(),
+        demanded: Arc::new(move || asked.demands_file()),
         had_file: Arc::default(),
         children,
         ephemeral: false,

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::owner::{Owner, lingers};
@@ -131,7 +132,8 @@ fn as_owner<T>(owner: &Owner, act: impl FnOnce() -> T) -> Result<T, Failure> {
 
 /// Checks, with the owner's eyes, what a start would fail on.
 fn checked(owner: &Owner) -> Result<Loaded, Failure> {
-    let plan = Plan { sources: owner.sources(), ..config::plan(&owner.context) };
+    let (sources, demanded) = (owner.sources(), Arc::new(|| false));
+    let plan = Plan { sources, demanded, ..config::plan(&owner.context) };
     let loaded = gateway::check(&plan)?;
     let program = env::current_exe().unwrap_or_default();
     match (&owner.user, program.metadata()) {

@@ -66,18 +66,27 @@ impl Context {
 
     /// Where the configuration is read from.
     pub fn sources(&self) -> Sources {
-        let file = self.config.clone().unwrap_or_else(|| self.dirs.config_file.clone());
-        // Of a unit of another name, only an empty file is a mistake: it may do without one.
-        let is_unit = env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == Pid::own().to_string());
-        let agent_is_set = self.set.iter().any(|setting| setting.starts_with("agent."));
-        let has_unit = || (is_unit && file.exists()) || owner::has_unit(self);
+        Sources { demanded: self.demands_file(), ..self.named_sources() }
+    }
+
+    /// The same as far as the command line tells.
+    pub fn named_sources(&self) -> Sources {
         Sources {
-            demanded: self.config.is_some() || (!agent_is_set && has_unit()),
-            file,
+            file: self.config.clone().unwrap_or_else(|| self.dirs.config_file.clone()),
             required: self.config.is_some(),
+            demanded: false,
             set: self.set.clone(),
             home: Some(self.base.home.clone()),
         }
+    }
+
+    /// Whether a missing or empty file is a mistake. Looks at files, whose disk may hang.
+    pub fn demands_file(&self) -> bool {
+        // Of a unit of another name, only an empty file is a mistake: it may do without one.
+        let is_unit = env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == Pid::own().to_string());
+        let agent_is_set = self.set.iter().any(|setting| setting.starts_with("agent."));
+        let has_unit = || (is_unit && self.dirs.config_file.exists()) || owner::has_unit(self);
+        self.config.is_some() || (!agent_is_set && has_unit())
     }
 }
 

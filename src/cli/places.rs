@@ -15,11 +15,14 @@ use crate::systemd::unit;
 
 /// The places that a command works on; says so where they are not this shell's.
 pub fn of_command(own: Base, name: &Name, command: &Command) -> Base {
+    // One runs with this shell's variables, and looks at no disk before signals are judged; one stops
+    // what does, one asks for each gateway.
+    if matches!(command, Command::Run(_) | Command::Stop(_) | Command::List(_)) {
+        return own;
+    }
     let kept = of_unit(&own, name);
     match command {
         Command::Install(options) if options.moves => return Base { units: kept.units, ..own },
-        // One runs with this shell's variables, one stops what does, one asks for each gateway.
-        Command::Run(_) | Command::Stop(_) | Command::List(_) => return own,
         // They find the manager and the control socket from any shell.
         Command::Start(_) | Command::Restart(_) | Command::Logs { .. } => return kept,
         Command::Send { .. } | Command::Result { .. } => return kept,

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::thread;
 
 use crate::api::Service;
+use crate::dirs::Dirs;
 use crate::exit::Failure;
+use crate::lifecycle::instance::retake;
 use crate::limits::CONTROL_PROBE;
 use crate::sys::{fs as files, socket};
 
@@ -19,10 +21,11 @@ pub fn listen(path: &Path) -> Result<UnixListener, Failure> {
     bind(path).map_err(|e| Failure::with("listen on", path, &e))
 }
 
-/// Looks now and then whether `path` still leads to the socket, until the gateway drains, and hands over
-/// one that was made in its place. Not on the main thread: the disk may hang.
-pub fn watch(path: &Path, service: &Arc<Service>, replace: &dyn Fn(UnixListener)) {
-    let (mut bound, mut told) = (identity(path), false);
+/// Looks now and then whether its path still leads to the socket, until the gateway drains, and hands over
+/// one that was made in its place, with its lock. Not on the main thread: the disk may hang.
+pub fn watch(dirs: &Dirs, service: &Arc<Service>, replace: &dyn Fn(UnixListener)) {
+    let path = &*dirs.control_socket();
+    let (mut bound, mut told, mut lock) = (identity(path), false, None);
     loop {
         thread::sleep(CONTROL_PROBE);
         if service.gate.is_closing() {
@@ -34,7 +37,11 @@ pub fn watch(path: &Path, service: &Arc<Service>, replace: &dyn Fn(UnixListener)
         }
         let dir = path.parent().unwrap_or(path);
         let made = dir.parent().map_or(Ok(()), files::private_dir);
-        let made = made.and_then(|()| files::private_dir(dir)).and_then(|()| bind(path));
+        let held = made.and_then(|()| files::private_dir(dir)).and_then(|()| retake(dirs));
+        let made = held.and_then(|held| {
+            lock = held.or(lock.take());
+            bind(path)
+        });
         let (shown, failed) = (path.display(), made.is_err());
         match made {
             Ok(listener) => {

@@ -132,9 +132,8 @@ impl Main {
             if let Some((service, run)) = parts {
                 startup::settle(&plan, &service, &run, &place);
                 stop_time::read(&place, &service);
-                let path = plan.dirs.control_socket();
                 let replace = move |listener| mailbox.put(News::Control(listener));
-                let watch = move || control::watch(&path, &service, &replace);
+                let watch = move || control::watch(&plan.dirs, &service, &replace);
                 if let Err(e) = spawn("control", THREAD_STACK, Box::new(watch)) {
                     log::warn!("no thread for the watch of the control socket: {e}");
                 }

@@ -26,11 +26,13 @@ use crate::name::Name;
 use crate::subprocess::Children;
 
 /// What the command line settled.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Plan {
     pub name: Name,
     pub dirs: Dirs,
     pub sources: Sources,
+    /// Whether a missing or empty file is a mistake for another reason. Not for the main thread.
+    pub demanded: Arc<dyn Fn() -> bool + Send + Sync>,
     /// This run's configuration came from a file, so that a missing or empty one is a mistake.
     pub had_file: Arc<AtomicBool>,
     pub children: Arc<Children>,

@@ -2,7 +2,7 @@
 //! judging signals.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
@@ -33,7 +33,6 @@ use crate::session::hub::{Hub, Settings};
 use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
-use crate::sys::lock::try_hold;
 use crate::sys::{fs as files, proc, random, socket, trusted};
 use crate::text::escaped;
 use crate::threads::{lock, spawn};
@@ -69,13 +68,7 @@ pub fn start(
         }
     };
     let instance = Instance::take(&plan.name, &plan.dirs).inspect_err(|failure| {
-        // What another gateway holds is its own.
-        let state = &plan.dirs.state;
-        let dir = || files::private_dir(state).and_then(|()| File::open(state));
-        if failure.exit != Exit::Unavailable
-            && let Ok(dir) = dir()
-            && let Ok(true) = try_hold(&dir)
-        {
+        if failure.exit != Exit::Unavailable && files::private_dir(&plan.dirs.state).is_ok() {
             failed(None, failure);
         }
     })?;
@@ -235,7 +228,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run, place: &Place) {
 /// for; changes nothing.
 pub fn check(plan: &Plan) -> Result<Loaded, Failure> {
     let mut sources = plan.sources.clone();
-    sources.demanded |= plan.had_file.load(Ordering::SeqCst);
+    sources.demanded |= plan.had_file.load(Ordering::SeqCst) || (plan.demanded)();
     let loaded = config::load(&sources).and_then(Loaded::with_secrets)?;
     plan.had_file.fetch_or(loaded.from_file, Ordering::SeqCst);
     let named = loaded.config.http.key_file.as_deref();

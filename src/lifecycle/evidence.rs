@@ -145,7 +145,8 @@ impl Place {
         };
         let deadline = Instant::now() + QUESTION_DEADLINE;
         let Some(own) = self.locate(deadline) else {
-            return Supervision::NotOurs;
+            let silent = Instant::now() >= deadline;
+            return if silent { Supervision::Silent } else { Supervision::NotOurs };
         };
         let systemctl = Systemctl::new(own.scope, Arc::clone(&self.children));
         let mut answer = systemctl.show(PROPERTIES, &own.unit, deadline);

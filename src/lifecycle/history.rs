@@ -1,7 +1,7 @@
 //! How earlier runs ended: a line of JSON each in `history.jsonl`, and `run.json` for the run that
 //! has not ended yet. A run that left `run.json` behind and no line had an unclean exit.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -16,6 +16,7 @@ use crate::dirs::Dirs;
 use crate::exit::Exit;
 use crate::limits::{KEPT_STOPS, MAX_HISTORY};
 use crate::sys::clock::Utc;
+use crate::sys::lock::try_hold;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc};
 
@@ -98,7 +99,7 @@ fn enter_silent(dirs: &Dirs, left: &Value) -> Option<Value> {
         return None;
     }
     let line = unclean(left, Some(&Utc::new(SystemTime::now()).rfc3339()));
-    if let Err(e) = append(&dirs.history(), &line.to_string(), false) {
+    if let Err(e) = append(dirs, &line.to_string(), false) {
         log::warn!("{} cannot be written: {e}", dirs.history().display());
     }
     Some(line)
@@ -139,12 +140,20 @@ fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>) -> 
     })
 }
 
-/// Writes a line about the end of this process, which had `begun` a run or not; with `sync` it is durable
-/// when this returns. After a kill it is the next start that syncs: the last answer of the service
-/// manager must not grow old.
-pub fn enter(dirs: &Dirs, begun: bool, line: &str, sync: bool) -> io::Result<()> {
-    let entered = append(&dirs.history(), line, sync);
-    if begun {
+/// Writes a line about the end of this process; with `sync` it is durable when this returns. After a kill
+/// it is the next start that syncs: the last answer of the service manager must not grow old.
+pub fn enter(dirs: &Dirs, line: &str, sync: bool) -> io::Result<()> {
+    let run = parse(line).unwrap_or_default()["run"].take();
+    // Before its run has begun, a start may not have the lock: what another gateway holds is its own.
+    let state = if run.is_null() { Some(File::open(&dirs.state)?) } else { None };
+    if let Some(state) = &state
+        && !try_hold(state)?
+    {
+        return Ok(());
+    }
+    let entered = append(dirs, line, sync);
+    let left = read(&dirs.run_record()).and_then(|text| parse(&text));
+    if left.is_some_and(|left| !run.is_null() && left["id"] == run) {
         // Even without the line: no entry is better than one that calls it unclean. Not
         // synced: should the name come back after a power cut, the line has its id.
         let _ = fs::remove_file(dirs.run_record());
@@ -162,9 +171,7 @@ pub fn enter_failed_start(dirs: &Dirs, run: Option<&Run>, exit: Exit, why: &str)
     if stops(dirs).is_ok_and(|stops| stops.last().is_some_and(same)) {
         return if run.is_some() { fs::remove_file(dirs.run_record()) } else { Ok(()) };
     }
-    enter(dirs, run.is_some(), &line, false)?;
-    // Starts that fail for one reason after another may do so for months, and no good one prunes.
-    prune(dirs, 2 * KEPT_STOPS)
+    enter(dirs, &line, false)
 }
 
 /// The stops that are on record, oldest first, at most `KEPT_STOPS`. What is no record is passed over.
@@ -207,7 +214,10 @@ pub fn unclean(left: &Value, time: Option<&str>) -> Value {
     line
 }
 
-fn append(path: &Path, line: &str, sync: bool) -> io::Result<()> {
+fn append(dirs: &Dirs, line: &str, sync: bool) -> io::Result<()> {
+    // Starts that fail, one after the other for months, never come to settle it.
+    let _ = prune(dirs, 2 * KEPT_STOPS);
+    let path = &dirs.history();
     let mut options = OpenOptions::new();
     let mut file = options.read(true).append(true).create(true).mode(0o600).open(path)?;
     let length = file.metadata()?.len();
@@ -271,7 +281,7 @@ mod tests {
             in_flight: 2,
             cut: 1,
         };
-        enter(dirs, true, &line(Some(run), caught, &found, &ending), true).unwrap();
+        enter(dirs, &line(Some(run), caught, &found, &ending), true).unwrap();
     }
 
     #[test]
@@ -302,6 +312,19 @@ mod tests {
         fs::write(dirs.history(), lines).unwrap();
         let numbers: Vec<Value> = stops(&dirs).unwrap().iter().map(|s| s["n"].clone()).collect();
         assert_eq!(numbers, [1, 3, 4, 5]);
+    }
+
+    #[test]
+    fn an_end_takes_away_only_its_own_runs_record() {
+        let root = TempDir::new("history");
+        let dirs = dirs(&root);
+        let run = begin(&dirs);
+        enter_failed_start(&dirs, Some(&run), Exit::Config, "wrong").unwrap();
+        assert!(!dirs.run_record().exists());
+        // The lock was given back, and another gateway has begun since.
+        fs::write(dirs.run_record(), r#"{"id":"x/1/2"}"#).unwrap();
+        end(&run, &dirs);
+        assert!(dirs.run_record().exists());
     }
 
     #[test]

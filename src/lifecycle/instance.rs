@@ -97,19 +97,42 @@ impl Instance {
             }
             thread::sleep(CONTROL_PAUSE);
         }
-        let own = Pid::own();
-        let start = proc::start_time(own).unwrap_or(0);
-        let place = quoted(&dirs.runtime.to_string_lossy());
-        let word = format!("{{\"pid\":{own},\"start\":{start},\"runtime\":{place}}}\n");
         for (file, path) in [(&state_lock, state_path), (&runtime, path)] {
-            let written = file.set_len(0).and_then(|()| file.write_all_at(word.as_bytes(), 0));
-            if let Err(e) = written {
+            if let Err(e) = write_word(file, dirs) {
                 // The lock holds without it; only who holds it cannot be told.
                 log::warn!("{} cannot be written: {e}", path.display());
             }
         }
         Ok(Instance { runtime, state, state_lock })
     }
+}
+
+/// Takes the lock in the runtime directory again where it was removed, or the directory with it; `None`:
+/// it is there.
+///
+/// # Errors
+/// AddrInUse where another gateway has it by now: the place is that one's.
+pub fn retake(dirs: &Dirs) -> io::Result<Option<File>> {
+    let file = files::open_or_create(&dirs.lock())?;
+    if lock::try_hold_visibly(&file)? {
+        return write_word(&file, dirs).map(|()| Some(file));
+    }
+    match probe(dirs)? {
+        Probe::Held { holder: Some(other), .. } if other.pid != Pid::own() => {
+            let words = format!("another gateway, pid {}, is there now", other.pid);
+            Err(io::Error::new(io::ErrorKind::AddrInUse, words))
+        }
+        Probe::Held { .. } | Probe::Free => Ok(None),
+    }
+}
+
+/// Writes who holds it, and where its runtime directory is.
+fn write_word(file: &File, dirs: &Dirs) -> io::Result<()> {
+    let own = Pid::own();
+    let start = proc::start_time(own).unwrap_or(0);
+    let place = quoted(&dirs.runtime.to_string_lossy());
+    let word = format!("{{\"pid\":{own},\"start\":{start},\"runtime\":{place}}}\n");
+    file.set_len(0).and_then(|()| file.write_all_at(word.as_bytes(), 0))
 }
 
 /// Asks whether a gateway runs: here, where it would be without a runtime directory, or where the
@@ -173,7 +196,9 @@ fn holder(word: &Value, dirs: &Dirs) -> Option<Holder> {
     let start = word["start"].as_u64()?;
     let own = Pid::new(i32::try_from(word["pid"].as_i64()?).ok()?)?;
     let peer = || socket::peer(&socket::connect_unix(&dirs.control_socket()).ok()?).ok()?.pid;
-    let is_it = |pid: &Pid| proc::start_time(*pid) == Some(start);
+    // The word is its user's, who could name anybody's process: root would stop that.
+    let ours = |pid: Pid| proc::uid(pid) == Some(user::own_uid());
+    let is_it = |pid: &Pid| proc::start_time(*pid) == Some(start) && ours(*pid);
     let pid = Some(own).filter(is_it).or_else(|| peer().filter(is_it))?;
     Some(Holder { pid, start, own })
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::raw::WithRawSiginfo;
 
+use crate::sys::proc::terminal_leader;
 use crate::sys::signal::{self, OTHERS, SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 /// The signals that mean something to us.
@@ -20,7 +21,7 @@ pub enum Kind {
     Terminate,
     /// SIGINT: Ctrl-C at the terminal, or sent by a process.
     Interrupt,
-    /// SIGHUP by the kernel: the terminal was closed.
+    /// SIGHUP by the kernel, or by the shell that it told: the terminal was closed.
     HangUp,
     /// Another signal that would end the process: as good as SIGTERM.
     Other(&'static str),
@@ -55,8 +56,10 @@ pub struct Caught {
 /// The handlers and the read end of their pipe.
 pub struct Signals {
     delivery: SignalDelivery<UnixStream, WithRawSiginfo>,
-    /// Whether a closed terminal is no reason to end: nohup(1) started us.
+    /// Whether a closed terminal is no reason to end: nohup(1) started us, or it was one already.
     outlives_terminal: bool,
+    /// The shell of the terminal that we were started at.
+    shell: Option<i32>,
 }
 
 impl Signals {
@@ -69,23 +72,29 @@ impl Signals {
             [SIGTERM, SIGINT, SIGHUP, SIGCHLD].into_iter().chain(others).collect();
         let delivery = SignalDelivery::with_pipe(read, write, WithRawSiginfo, &wanted)?;
         signal::end_by_sent_faults()?;
-        Ok(Signals { delivery, outlives_terminal })
+        Ok(Signals { delivery, outlives_terminal, shell: terminal_leader() })
     }
 
     /// What has arrived since the last call. Never blocks.
     pub fn take(&mut self) -> Vec<Caught> {
-        let stays = self.outlives_terminal;
+        let (stays, shell) = (&mut self.outlives_terminal, self.shell);
+        // A shell passes on what the kernel told it: to a job in the background alone, to one in the
+        // foreground beside the kernel's own, which is lost where the other still waits.
+        let closed = |sender: i32| shell == Some(sender) && terminal_leader().is_none();
         let caught = |info: signal::RawInfo| {
+            let (pid, uid) = signal::sender(&info);
             let kind = match info.si_signo {
                 SIGTERM => Kind::Terminate,
                 SIGINT => Kind::Interrupt,
-                SIGHUP if info.si_code != signal::SI_KERNEL => Kind::Reload,
-                SIGHUP if stays => return None,
-                SIGHUP => Kind::HangUp,
+                SIGHUP if info.si_code == signal::SI_KERNEL && *stays => return None,
+                SIGHUP if info.si_code == signal::SI_KERNEL || (!*stays && closed(pid)) => {
+                    *stays = true;
+                    Kind::HangUp
+                }
+                SIGHUP => Kind::Reload,
                 SIGCHLD => Kind::Child,
                 other => Kind::Other(OTHERS.iter().find(|(signal, _)| *signal == other)?.1),
             };
-            let (pid, uid) = signal::sender(&info);
             Some(Caught { kind, code: info.si_code, pid, uid })
         };
         self.delivery.pending().filter_map(caught).collect()

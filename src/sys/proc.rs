@@ -32,6 +32,21 @@ fn start_time_in(stat: &str) -> Option<u64> {
     fields.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// The user that a process acts as.
+pub fn uid(pid: Pid) -> Option<u32> {
+    let status = text(format!("/proc/{pid}/status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    ids.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The leader of our session, where that has a terminal.
+pub fn terminal_leader() -> Option<i32> {
+    let stat = text(format!("/proc/{}/stat", Pid::own())).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(3);
+    let (leader, terminal) = (fields.next()?, fields.next()?);
+    leader.parse().ok().filter(|_| terminal != "0")
+}
+
 /// The process's name (at most 15 bytes, chosen by itself: escape before printing).
 pub fn name(pid: Pid) -> Option<String> {
     let comm = text(format!("/proc/{pid}/comm")).ok()?;

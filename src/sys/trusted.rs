@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::ptr;
 
 use super::fs::{NO_FOLLOW, may_pass, read_any, read_text};
 use super::{check, user};
@@ -29,7 +30,7 @@ pub fn open_trusted(path: &Path) -> io::Result<File> {
     let (file, meta, target) = open(path)?;
     let fault = if !is_ours(&meta) {
         format!("belongs to uid {}: whoever writes it chooses the agent", meta.uid())
-    } else if others_may_write(&meta) {
+    } else if others_may_write(&target, &meta) {
         let (mode, target) = (meta.mode() & 0o777, target.display());
         format!("may be written by other users (mode {mode:o}): chmod go-w {target}")
     } else {
@@ -157,7 +158,7 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
 fn check_link(link: &Path, dir: &Path) -> io::Result<()> {
     let (own, meta) = (fs::symlink_metadata(link)?, fs::symlink_metadata(dir)?);
     let sticky = meta.mode() & 0o1000 != 0;
-    let closed = !others_may_write(&meta) || is_read_only(dir);
+    let closed = !others_may_write(dir, &meta) || is_read_only(dir);
     if is_ours(&meta) && (closed || (sticky && is_ours(&own))) {
         return Ok(());
     }
@@ -170,23 +171,40 @@ fn is_ours(meta: &Metadata) -> bool {
     meta.uid() == user::own_uid() || meta.uid() == 0
 }
 
-fn others_may_write(meta: &Metadata) -> bool {
+fn others_may_write(path: &Path, meta: &Metadata) -> bool {
     let mode = meta.mode();
-    mode & 0o002 != 0 || (mode & 0o020 != 0 && !is_private_group(meta.uid(), meta.gid()))
+    let by_group = || has_acl(path) || !is_private_group(meta.uid(), meta.gid());
+    mode & 0o002 != 0 || (mode & 0o020 != 0 && by_group())
+}
+
+/// Whether an access control list lets others in, whose rights the mode shows as the group's (acl(5)).
+fn has_acl(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return true };
+    let name = c"system.posix_acl_access";
+    // SAFETY: getxattr reads two C strings that live here, and with a size of 0 writes nothing.
+    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), ptr::null_mut(), 0) > 0 }
 }
 
 /// Whether the group is this user's alone, as where umask is 002: the user's first one, by its name or
-/// number, with no other member.
+/// number, that no other user has.
 fn is_private_group(uid: u32, gid: u32) -> bool {
     let owner = user::by_uid(uid).map(|owner| (owner.name.into_string(), owner.gid));
     let (Ok(name), first) = owner.unwrap_or((Ok(String::new()), uid)) else { return false };
-    let (groups, number) = (read_any("/etc/group", MAX_GROUP_FILE), gid.to_string());
-    let groups = groups.unwrap_or_default();
-    let groups = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let own: Vec<_> = groups.filter(|fields| fields.get(2) == Some(&&*number)).collect();
+    let read = |file| read_any(file, MAX_GROUP_FILE).unwrap_or_default();
+    first == gid && is_private(&name, (uid, gid), &read("/etc/group"), &read("/etc/passwd"))
+}
+
+fn is_private(name: &str, (uid, gid): (u32, u32), groups: &str, users: &str) -> bool {
+    let (uid_word, gid_word) = (uid.to_string(), gid.to_string());
+    let rows = |text: &'_ str, at: usize| -> Vec<Vec<String>> {
+        let rows = text.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>());
+        rows.filter(|fields| fields.get(at) == Some(&gid_word)).collect()
+    };
+    let own = rows(groups, 2);
     let members = own.iter().flat_map(|fields| fields.iter().skip(3).flat_map(|m| m.split(',')));
-    let shared = members.filter(|member| !member.is_empty()).any(|member| member != name);
-    first == gid && !shared && (gid == uid || own.iter().any(|fields| fields[0] == name))
+    let shared = members.filter(|member| !member.is_empty()).any(|member| member != name)
+        || rows(users, 3).iter().any(|fields| fields[2] != uid_word);
+    !shared && (gid == uid || own.iter().any(|fields| fields[0] == name))
 }
 
 /// Whether the mount that a path is on cannot be written (statvfs(3)).
@@ -270,6 +288,50 @@ mod tests {
         chown(&path, Some(0), OTHER).unwrap();
         let words = "it may be written by other users (mode 664): chmod go-w ";
         assert_eq!(fault(open_trusted(&path)), format!("{words}{}", path.display()));
+    }
+
+    #[test]
+    fn a_group_that_another_user_has_too_is_not_private() {
+        let users = "root:x:0:0::/:/bin/sh\nbot:x:7:7::/:/bin/sh\n";
+        let is = |group: &str, users: &str| is_private("bot", (7, 7), group, users);
+        assert!(is("bot:x:7:\n", users) && is("bot:x:7:bot\n", users) && is("", users));
+        assert!(!is("bot:x:7:eve\n", users), "a member");
+        assert!(
+            !is("bot:x:7:\n", &format!("{users}eve:x:8:7::/:/bin/sh\n")),
+            "the first of another"
+        );
+        assert!(!is_private("bot", (7, 9), "staff:x:9:\n", users), "of another name");
+    }
+
+    #[test]
+    fn an_access_control_list_is_not_taken_for_a_private_group() {
+        let dir = TempDir::new("trusted");
+        let path = dir.path().join("c.toml");
+        file(&path, 0o660);
+        assert!(open_trusted(&path).is_ok());
+        // Version 2: the owner, uid 54321, the group, the mask, others (linux/posix_acl_xattr.h).
+        let mut list = 2_u32.to_le_bytes().to_vec();
+        for (tag, rights, id) in [
+            (1_u16, 6_u16, u32::MAX),
+            (2, 6, 54_321),
+            (4, 0, u32::MAX),
+            (16, 6, u32::MAX),
+            (32, 0, u32::MAX),
+        ] {
+            list.extend([tag.to_le_bytes(), rights.to_le_bytes()].concat());
+            list.extend(id.to_le_bytes());
+        }
+        let (target, name) =
+            (CString::new(path.as_os_str().as_bytes()).unwrap(), c"system.posix_acl_access");
+        // SAFETY: setxattr reads two C strings and a list of this length, which live here.
+        let set = unsafe {
+            libc::setxattr(target.as_ptr(), name.as_ptr(), list.as_ptr().cast(), list.len(), 0)
+        };
+        if let Err(e) = check(set) {
+            assert_eq!(e.raw_os_error(), Some(libc::EOPNOTSUPP));
+            return;
+        }
+        assert!(fault(open_trusted(&path)).contains("may be written by other users (mode 660)"));
     }
 
     #[test]

@@ -199,10 +199,8 @@ impl Main {
                 (why, Some(line))
             }
         };
-        let (dirs, begun) = (self.plan.dirs.clone(), run.is_some());
-        let sync = outcome != Outcome::Terminated;
-        let write =
-            move || line.as_ref().map_or(Ok(()), |line| history::enter(&dirs, begun, line, sync));
+        let (dirs, sync) = (self.plan.dirs.clone(), outcome != Outcome::Terminated);
+        let write = move || line.as_ref().map_or(Ok(()), |line| history::enter(&dirs, line, sync));
         if let Err(e) = self.at_the_disk(write) {
             log::warn!("the history could not be written: {e}");
         }
