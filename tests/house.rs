@@ -111,7 +111,7 @@ const MAX_FILE: usize = 400;
 const MAX_MEDIAN: usize = 200;
 const MAX_FUNCTION: usize = 70;
 const MAX_TOTAL: usize = 23_000;
-const MAX_BINARY: u64 = 1_200_000;
+const MAX_BINARY: u64 = 1_250_000;
 
 // ------------------------------------------------------------------- the rules ----
 

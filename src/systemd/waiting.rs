@@ -21,10 +21,10 @@ pub fn end(own: &OwnUnit) {
         let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
         if inside.as_ref() == Some(own) && waits(&words, own) {
             let line = escaped(&words.join(" "), false);
-            // Said first: with that call the turn ends, and the process may before this thread goes on.
-            log::info!("a turn waits for this stop ({line}): that call is ended");
+            // Said first: the turn that goes on may be the last that this process waits for.
+            log::info!("a turn waits for this stop ({line}): that call is ended now");
             if let Err(e) = held.and_then(|held| held.send(Signal::Term)) {
-                log::warn!("it cannot be ended: {e}");
+                log::warn!("that call cannot be ended: {e}");
             }
         }
     }
