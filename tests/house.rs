@@ -119,9 +119,10 @@ fn in_sys(source: &Source) -> bool {
     source.path.starts_with("src/sys/") || source.path == "src/sys.rs"
 }
 
-/// A file of unit tests, beside the file that it tests.
+/// A file of unit tests, beside the file that it tests, or what only they use.
 fn is_test(source: &Source) -> bool {
-    source.path.ends_with("/tests.rs") || source.path.contains("/tests/")
+    let path = &source.path;
+    path.ends_with("/tests.rs") || path.contains("/tests/") || path == "src/testing.rs"
 }
 
 fn unsafe_only_in_sys(sources: &[Source]) -> Vec<String> {

@@ -8,12 +8,18 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use super::fs::read_bytes;
 use super::process::Pid;
 
 /// What is read of a file in /proc: a table of ten thousand sockets fits.
 const MAX_PROC: u64 = 2 << 20;
+
+/// How often the environment of a process is looked at that has none, and how long after another: most
+/// are only being executed.
+const EXEC_LOOKS: (u32, Duration) = (20, Duration::from_millis(1));
 
 /// The text of a file; what is not UTF-8 in it (a process's name may hold anything) is replaced.
 fn text(path: impl AsRef<Path>) -> io::Result<String> {
@@ -122,7 +128,15 @@ pub fn variable(of: Pid, name: &str) -> Option<String> {
     if fs::metadata(&path).ok()?.uid() != super::user::own_uid() {
         return None;
     }
-    let all = text(path).ok()?;
+    // Empty, too, while the process becomes another program (execve(2)).
+    let (most, pause) = EXEC_LOOKS;
+    let mut looks = 0..most;
+    let all = loop {
+        match text(&path).ok()? {
+            all if !all.is_empty() || looks.next().is_none() => break all,
+            _ => thread::sleep(pause),
+        }
+    };
     all.split('\0').find_map(|one| Some(one.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
 }
 
