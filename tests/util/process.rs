@@ -114,6 +114,7 @@ impl Process {
 
     #[track_caller]
     fn start(command: &mut Command, notify: Option<UnixDatagram>) -> Process {
+        sys::stop_ignoring_signals();
         let what = format!("{command:?}");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child =

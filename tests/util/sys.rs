@@ -17,6 +17,15 @@ pub fn uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// What is started from now on begins with signals that are not ignored: under nohup(1) and in the
+/// background of a shell, some are.
+pub fn stop_ignoring_signals() {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: the default action needs no handler of ours.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Sends a signal (kill(2)); 0 asks only whether the process is there.
 pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: kill takes plain numbers and touches no memory of ours.
