@@ -85,9 +85,6 @@ impl Sandbox {
             indented(&outcome.stdout),
             indented(&outcome.stderr)
         );
-        for line in outcome.stderr.lines().filter(|line| line.contains("SKIPPED: ")) {
-            report(line);
-        }
     }
 }
 
