@@ -104,6 +104,21 @@ fn a_stop_reaches_a_gateway_whose_runtime_directory_was_just_removed() {
     assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
 }
 
+/// What the locks say of their holder is lost: that they are held is not.
+#[test]
+fn a_stop_of_a_gateway_that_cannot_be_seen_is_no_success() {
+    let gateway = Gateway::start();
+    let home = gateway.home();
+    for lock in [home.runtime_dir().join("lock"), home.state_dir().join("state.lock")] {
+        fs::OpenOptions::new().write(true).truncate(true).open(lock).unwrap();
+    }
+    let refused = home.run(&["stop"]).assert_code(1);
+    let words = "runs, but not where it can be seen from here";
+    assert!(refused.stderr.contains(words), "{}", refused.stderr);
+    assert_eq!(refused.stdout, "");
+    assert_eq!(gateway.status()["state"], "serving");
+}
+
 /// As `sudo` with HOME kept has it: root's eyes on another user's files.
 #[test]
 fn root_is_told_whose_gateway_it_is_and_never_that_none_runs() {
