@@ -146,7 +146,7 @@ fn root_is_told_whose_gateway_it_is_and_never_that_none_runs() {
     assert!(note.contains("belongs to #4243") && note.contains("sudo -u '#4243'"), "{note}");
     let listed = run(&home, &["list", "--json"], as_root).assert_code(0);
     assert_eq!(serde_json::from_str::<Value>(&listed.stdout).unwrap()[0]["state"], "unknown");
-    for verb in ["stop", "restart", "start", "logs"] {
+    for verb in ["stop", "restart", "start", "logs", "install"] {
         let refused = run(&home, &[verb], as_root).assert_code(69);
         let words = format!("sudo -u '#4243' hermes-gateway {verb}");
         assert!(refused.stderr.contains(&words), "{}", refused.stderr);

@@ -240,7 +240,14 @@ fn root_restarts_the_machines_unit_only_into_a_configuration_that_its_user_can_u
         let refused = manager.gateway(&["restart"]).assert_code(78);
         assert_says(&refused, &["default.toml:1", "is not restarted"]);
         assert_eq!(unit.main_pid(), pid);
-        user.write(&config, "[http]\nlisten = \"127.0.0.1:0\"\n[stop]\ndrain_timeout = \"1s\"\n");
+        // Its user reads this key by a supplementary group, as the unit does.
+        let key = Path::new("/etc/hermes.key");
+        let made = "groupadd keepers && usermod -aG keepers tester && openssl rand -hex 32 > /etc/hermes.key \
+                    && chgrp keepers /etc/hermes.key && chmod 440 /etc/hermes.key";
+        Process::spawn(manager.command(Path::new("sh")).args(["-ec", made]))
+            .finish(DEADLINE)
+            .assert_code(0);
+        user.write(&config, &format!("[http]\nlisten = \"127.0.0.1:0\"\nkey_file = {key:?}\n"));
         manager.gateway(&["restart"]).assert_code(0);
         assert_ne!(unit.main_pid(), pid);
     });

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::owner::{Owner, lingers};
+use super::owner::{self, Owner, lingers};
 use super::unit::{self, Unit};
 use super::{Context, config, places, print, program, say, start, starter};
 use crate::config::Loaded;
@@ -48,6 +48,9 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
                 context.dirs.config_file.display()
             ),
         ));
+    }
+    if !options.system && context.dirs.state.exists() {
+        owner::refuse_foreign(context, "install")?;
     }
     let owner = owner(context, options)?;
     let unit = Unit::new(context, owner.scope);

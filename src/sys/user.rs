@@ -56,8 +56,8 @@ pub fn named(uid: u32) -> String {
 }
 
 /// Does something with the rights of `user`, as root: files that it makes belong to that user, and
-/// no symlink that the user has laid leads it where the user could not go. Supplementary groups
-/// are put aside meanwhile. For a process with one thread.
+/// no symlink that the user has laid leads it where the user could not go. With the user's supplementary
+/// groups (initgroups(3)), ours are put aside meanwhile. For a process with one thread.
 ///
 /// # Errors
 /// EPERM when we are not root. What cannot be taken back ends the process.
@@ -71,9 +71,10 @@ pub fn acting_as<T>(user: &User, act: impl FnOnce() -> T) -> io::Result<T> {
     };
     // SAFETY: as above.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-    // SAFETY: as above; groups first, since only root may set them.
+    let name = CString::new(user.name.as_bytes())?;
+    // SAFETY: as above, and the name lives through the call; groups first, since only root may set them.
     let taken = unsafe {
-        check(libc::setgroups(1, &raw const user.gid))?;
+        check(libc::initgroups(name.as_ptr(), user.gid))?;
         check(libc::setegid(user.gid)).and_then(|_| check(libc::seteuid(user.uid)))
     };
     let result = taken.map(|_| act());

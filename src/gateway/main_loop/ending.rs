@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -255,15 +255,17 @@ impl Main {
         let Some(started) = &self.started else { return };
         started.service.await_streams();
         let (hub, starter) = (Arc::clone(&started.service.hub), self.starter.take());
+        let closed = Arc::new(AtomicBool::new(false));
+        let is_closed = Arc::clone(&closed);
         let work = move || {
-            // It sent the news; what it still does is to make the history durable.
-            if let Some(Err(_)) = starter.map(JoinHandle::join) {
-                log::warn!("the thread that started us had died");
-            }
             hub.close(planned);
+            is_closed.store(true, Ordering::SeqCst);
+            // It may still ask the service manager, and prune the history that the end is written to.
+            drop(starter.map(JoinHandle::join));
         };
         // One more thread in a disk that hangs would help nobody.
-        if self.is_stalled() || !within(CLOSE_PATIENCE, Box::new(work)) {
+        let done = !self.is_stalled() && within(CLOSE_PATIENCE, Box::new(work));
+        if !done && !closed.load(Ordering::SeqCst) {
             log::warn!("the journal could not be synced in time; what was acknowledged is durable");
         }
     }
