@@ -150,6 +150,10 @@ fn a_secret_that_all_may_read_is_used_on_a_mount_of_its_own_only() {
             let gateway = as_user(&home, "").set("http.key_file", text(file)).start();
             let line = gateway.wait_for_log("can be read by other users", DEADLINE);
             assert!(line.contains(" WARN ") && line.contains(text(file)), "{line}");
+            // A check warns of what a start warns of.
+            let given = format!("http.key_file={}", text(file));
+            let check = Home::new().run(&["config", "check", "--set", &given]).assert_code(0);
+            assert!(check.stderr.contains("can be read by other users"), "{}", check.stderr);
         }
         // Not where others may put files.
         fs::set_permissions(&dir, Permissions::from_mode(0o1777)).unwrap();

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::unit::{Unit, installed_file};
 use super::{Context, say};
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, LogTarget};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
 use crate::limits::WANTED_DESCRIPTORS;
+use crate::logger;
 use crate::sys::fd::{most_open, raise_limit};
 
 /// Prints the configuration with where each value came from; with `check` only what is wrong.
@@ -23,6 +24,8 @@ pub fn show(context: &Context, check: bool) -> Result<Exit, Failure> {
         text.extend(shortage.map(|words| format!("\n# Here {words}.\n")));
         return say(&text);
     }
+    // What a start says in its log while it reads files.
+    logger::set(log::LevelFilter::Warn, LogTarget::Stderr, "hermes-gateway");
     let loaded = gateway::check(&plan(context))?;
     let unit = installed_file(&context.base, &context.name, false);
     let unit =
