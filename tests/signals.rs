@@ -91,9 +91,12 @@ fn under_nohup_it_outlives_its_terminal() {
         open.filter(|to| to.ends_with("ptmx")).count()
     };
     eventually("the terminal is closed", || (terminals() == 0).then_some(()));
+    assert_eq!(terminal.ask("still there?").assert_status(200).reply(), "still there?");
     home.run(&["stop"]).assert_code(0);
     assert_eq!(terminal.wait_for_exit(DEADLINE), 0);
-    assert_eq!(last_stop(&home)["verdict"], "planned");
+    // Had it begun to end before, a stop that comes in time would be planned all the same.
+    let stop = last_stop(&home);
+    assert_eq!((&stop["verdict"], &stop["signal"]), (&"planned".into(), &"SIGTERM".into()));
 }
 
 #[test]

@@ -318,9 +318,14 @@ mod tests {
     fn an_end_takes_away_only_its_own_runs_record() {
         let root = TempDir::new("history");
         let dirs = dirs(&root);
-        let run = begin(&dirs);
-        enter_failed_start(&dirs, Some(&run), Exit::Config, "wrong").unwrap();
-        assert!(!dirs.run_record().exists());
+        let mut run = begin(&dirs);
+        for _ in 0..2 {
+            // Of the second nothing is entered, and no run must seem to be left of it.
+            enter_failed_start(&dirs, Some(&run), Exit::Config, "wrong").unwrap();
+            assert!(!dirs.run_record().exists());
+            run = begin(&dirs);
+        }
+        assert_eq!(stops(&dirs).unwrap().len(), 1);
         // The lock was given back, and another gateway has begun since.
         fs::write(dirs.run_record(), r#"{"id":"x/1/2"}"#).unwrap();
         end(&run, &dirs);
