@@ -14,7 +14,7 @@ use crate::dirs::Dirs;
 use crate::exit::Failure;
 use crate::lifecycle::instance::retake;
 use crate::limits::CONTROL_PROBE;
-use crate::sys::{fs as files, socket};
+use crate::sys::{fs as files, memory, socket};
 
 /// Listens at `path`, whose directory is there.
 pub fn listen(path: &Path) -> Result<UnixListener, Failure> {
@@ -26,12 +26,17 @@ pub fn listen(path: &Path) -> Result<UnixListener, Failure> {
 pub fn watch(dirs: &Dirs, service: &Arc<Service>, replace: &dyn Fn(UnixListener)) {
     let path = &*dirs.control_socket();
     let (mut bound, mut told, mut lock) = (identity(path), false, None);
+    let mut is_new = true;
     loop {
         thread::sleep(CONTROL_PROBE);
         if service.gate.is_closing() {
             return;
         }
         let found = identity(path);
+        // Now the start is over, in all threads.
+        if std::mem::take(&mut is_new) {
+            memory::release_program();
+        }
         if found.is_some() && found == bound {
             continue;
         }
