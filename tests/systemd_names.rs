@@ -5,6 +5,7 @@
 mod util;
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -241,12 +242,12 @@ fn root_restarts_the_machines_unit_only_into_a_configuration_that_its_user_can_u
         assert_says(&refused, &["default.toml:1", "is not restarted"]);
         assert_eq!(unit.main_pid(), pid);
         // Its user reads this key by a supplementary group, as the unit does.
-        let key = Path::new("/etc/hermes.key");
-        let made = "groupadd keepers && usermod -aG keepers tester && openssl rand -hex 32 > /etc/hermes.key \
-                    && chgrp keepers /etc/hermes.key && chmod 440 /etc/hermes.key";
-        Process::spawn(manager.command(Path::new("sh")).args(["-ec", made]))
-            .finish(DEADLINE)
-            .assert_code(0);
+        let (key, group) = (Path::new("/etc/hermes.key"), 7000);
+        let groups = fs::read_to_string("/etc/group").unwrap();
+        fs::write("/etc/group", format!("{groups}keepers:x:{group}:tester\n")).unwrap();
+        fs::write(key, "0123456789abcdef".repeat(4)).unwrap();
+        chown(key, None, Some(group)).unwrap();
+        fs::set_permissions(key, fs::Permissions::from_mode(0o440)).unwrap();
         user.write(&config, &format!("[http]\nlisten = \"127.0.0.1:0\"\nkey_file = {key:?}\n"));
         manager.gateway(&["restart"]).assert_code(0);
         assert_ne!(unit.main_pid(), pid);
