@@ -673,6 +673,9 @@ pub const STATUS_PATIENCE: Duration = Duration::from_millis(500);
 /// Between two tries to take a lock with a deadline; one is held for some microseconds.
 pub const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
+/// How long the main thread tries, for a figure in the status line or the history.
+pub const HINT_PATIENCE: Duration = Duration::from_millis(20);
+
 /// How long a gateway whose journal was removed says so before it ends: a monitor that looks every ten
 /// seconds sees it.
 pub const LOSS_SHOWN: Duration = Duration::from_secs(20);

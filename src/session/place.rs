@@ -10,7 +10,7 @@ use super::dispatch::{Admission, Full};
 use super::hub::Hub;
 use super::id::Id;
 use crate::agent::Reply;
-use crate::limits::KEEP_ALIVE;
+use crate::limits::{HINT_PATIENCE, KEEP_ALIVE};
 use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
 
@@ -78,9 +78,10 @@ impl Hub {
         (running, waiting, state.dispatch.sessions())
     }
 
-    /// How many turns run, told without waiting for the lock, which a hung disk may hold.
+    /// How many turns run, told without waiting long for the lock.
     pub fn turns_hint(&self) -> usize {
-        self.state.try_lock().map_or(self.busy(), |state| state.dispatch.counts().0)
+        let state = self.lock_within(HINT_PATIENCE);
+        state.map_or_else(|| self.busy(), |state| state.dispatch.counts().0)
     }
 }
 

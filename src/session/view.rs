@@ -2,11 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, TryLockError};
+use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::book::{Counts, Digest, Entry, Who, session_digest};
-use super::hub::Hub;
+use super::hub::{Hub, State};
 use super::id::Id;
 use super::life::{Delivery, Turn};
 use super::message::{DeliveryView, Message};
@@ -295,17 +295,22 @@ impl Hub {
         self.journal.last()
     }
 
-    /// The same, [`Hub::turns`] and [`Hub::waits`], if the lock is free soon: a hung disk may hold it.
-    pub fn glance_at_counts(&self) -> Option<Glance> {
-        let deadline = Instant::now() + STATUS_PATIENCE;
-        let state = loop {
+    /// The state, if its lock is free within `patience`: a hung disk may hold it.
+    pub(super) fn lock_within(&self, patience: Duration) -> Option<MutexGuard<'_, State>> {
+        let deadline = Instant::now() + patience;
+        loop {
             match self.state.try_lock() {
-                Ok(state) => break state,
-                Err(TryLockError::Poisoned(state)) => break state.into_inner(),
+                Ok(state) => return Some(state),
+                Err(TryLockError::Poisoned(state)) => return Some(state.into_inner()),
                 Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return None,
                 Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
             }
-        };
+        }
+    }
+
+    /// The same, [`Hub::turns`] and [`Hub::waits`], if the lock is free soon: a hung disk may hold it.
+    pub fn glance_at_counts(&self) -> Option<Glance> {
+        let state = self.lock_within(STATUS_PATIENCE)?;
         let (running, waiting) = state.dispatch.counts();
         let turns = (running, waiting, state.dispatch.sessions());
         Some((state.book.counts(), turns, self.waits(&state)))
