@@ -57,6 +57,28 @@ pub const MAX_QUEUE: usize = 1000;
 /// Longer queues answer later than anybody waits.
 pub const MAX_QUEUE_RANGE: RangeInclusive<usize> = 1..=100_000;
 
+/// Of a limit that principals share, in percent: as much again is left for the others.
+pub const MAX_SHARE: usize = 50;
+/// With 100 one principal may take everything.
+pub const MAX_SHARE_RANGE: RangeInclusive<usize> = 1..=100;
+
+/// Bodies and answers in flight, over all connections: a constrained host has 128 MiB to give.
+pub const MAX_BUFFERED: usize = 64 * MIB;
+/// One request and its answer must fit.
+pub const MAX_BUFFERED_RANGE: RangeInclusive<usize> = MIB..=64 * (MIB << 10);
+
+/// What all sessions keep on disk: four thousand transcripts of the default length.
+pub const MAX_TRANSCRIPTS: usize = 1024 * MIB;
+/// At least a few whole transcripts.
+pub const MAX_TRANSCRIPTS_RANGE: RangeInclusive<usize> =
+    MIB..=if usize::BITS < 64 { usize::MAX } else { 1024 * (MIB << 10) };
+
+/// A conversation that nobody has gone on with for a month is over.
+pub const SESSION_KEEP: Duration = Duration::from_secs(30 * 24 * HOUR);
+/// Shorter than a minute forgets what its client is about to go on with.
+pub const SESSION_KEEP_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(60)..=Duration::from_secs(10 * 366 * 24 * HOUR);
+
 /// One chatty session must not fill the queue of all the others.
 pub const MAX_QUEUE_PER_SESSION: usize = 32;
 /// No session may have more than the longest queue of all.

@@ -25,6 +25,7 @@ mod logger;
 mod name;
 mod named;
 mod session;
+mod shares;
 mod subprocess;
 mod sys;
 mod systemd;

@@ -73,6 +73,6 @@ pub static TARGET_KEYS: &[Key<Target>] = keys! { |c| c;
         "Processes that the command leaves running: \"kill\" or \"keep\" them.";
     timeout: Time(limits::DELIVERY_TIMEOUT_RANGE), "\"30s\"",
         "For one attempt.";
-    expire: Time(limits::DELIVERY_EXPIRE_RANGE), "\"24h\"",
+    expire: Time(limits::DELIVERY_EXPIRE_RANGE), "\"1d\"",
         "Tried for so long; then the reply is a dead letter.";
 };

@@ -129,6 +129,8 @@ pub struct Session {
     pub busy: Busy,
     /// The principals that may use slash commands.
     pub operators: Vec<String>,
+    /// How long an idle session is known.
+    pub keep: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -175,6 +177,10 @@ pub struct Limits {
     /// Turns that may wait in all.
     pub max_queue: usize,
     pub max_queue_per_session: usize,
+    /// Percent of a shared limit that one principal may hold: see [`crate::shares`].
+    pub max_share: usize,
+    /// Bytes of bodies and answers in flight.
+    pub max_buffered: usize,
     /// Bytes of a request's body.
     pub max_body: usize,
     /// Bytes of one reply.
@@ -185,6 +191,8 @@ pub struct Limits {
     pub max_journal: usize,
     /// Bytes of one session's transcript.
     pub max_transcript: usize,
+    /// Bytes that all sessions keep on disk.
+    pub max_transcripts: usize,
     /// Finished messages that are remembered.
     pub keep_results: usize,
     /// A whole request head, from its first byte.
@@ -234,7 +242,8 @@ impl Default for Agent {
 
 impl Default for Session {
     fn default() -> Self {
-        Session { busy: Busy::default(), operators: vec![OWNER.to_owned()] }
+        let operators = vec![OWNER.to_owned()];
+        Session { busy: Busy::default(), operators, keep: limits::SESSION_KEEP }
     }
 }
 
@@ -258,11 +267,14 @@ impl Default for Limits {
             max_turns: turns_for_this_machine(),
             max_queue: limits::MAX_QUEUE,
             max_queue_per_session: limits::MAX_QUEUE_PER_SESSION,
+            max_share: limits::MAX_SHARE,
+            max_buffered: limits::MAX_BUFFERED,
             max_body: limits::MAX_BODY,
             max_reply: limits::MAX_REPLY,
             max_attempts: limits::MAX_ATTEMPTS,
             max_journal: limits::MAX_JOURNAL,
             max_transcript: limits::MAX_TRANSCRIPT,
+            max_transcripts: limits::MAX_TRANSCRIPTS,
             keep_results: limits::KEEP_RESULTS,
             head_timeout: limits::HEAD_TIMEOUT,
             idle_timeout: limits::IDLE_TIMEOUT,

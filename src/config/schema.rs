@@ -116,6 +116,8 @@ static SESSION: &[Key] = keys! { |c| c.session;
         "What a message for a busy session does: \"queue\", or \"interrupt\" the turn.";
     operators: List(names::principal), "[\"owner\"]",
         "Who may steer the gateway with slash commands.";
+    keep: Time(limits::SESSION_KEEP_RANGE), "\"30d\"",
+        "A session that is idle for longer is forgotten.";
 };
 
 static STOP: &[Key] = keys! { |c| c.stop;
@@ -141,6 +143,10 @@ static LIMITS: &[Key] = keys! { |c| c.limits;
         "Turns that may wait, all sessions together.";
     max_queue_per_session: Count(limits::MAX_QUEUE_PER_SESSION_RANGE), "32",
         "Turns that may wait in one session.";
+    max_share: Count(limits::MAX_SHARE_RANGE), "50",
+        "Percent of connections, queue, journal and the like that one client key may hold.";
+    max_buffered: Size(limits::MAX_BUFFERED_RANGE), "\"64MiB\"",
+        "Bodies and answers in flight, all connections together.";
     max_body: Size(limits::MAX_BODY_RANGE), "\"1MiB\"",
         "The largest request body.";
     max_reply: Size(limits::MAX_REPLY_RANGE), "\"8MiB\"",
@@ -151,6 +157,8 @@ static LIMITS: &[Key] = keys! { |c| c.limits;
         "The journal takes no new message beyond it.";
     max_transcript: Size(limits::MAX_TRANSCRIPT_RANGE), "\"256KiB\"",
         "Of a session's transcript, the oldest turns go first.";
+    max_transcripts: Size(limits::MAX_TRANSCRIPTS_RANGE), "\"1GiB\"",
+        "What all sessions keep on disk; the longest idle are forgotten first.";
     keep_results: Count(limits::KEEP_RESULTS_RANGE), "10000",
         "Finished messages that can still be asked for; none is older than a day.";
     head_timeout: Time(limits::CONNECTION_TIMEOUT_RANGE), "\"10s\"",

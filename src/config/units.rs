@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 /// Units of time in milliseconds, longest first.
-const TIMES: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const TIMES: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 /// Units of size in bytes, largest first.
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-/// `500ms`, `30s`, `10m`, `1h`, `1h30m`: whole numbers, units from long to short.
+/// `500ms`, `30s`, `10m`, `1h`, `1h30m`, `30d`: whole numbers, units from long to short.
 pub fn parse_time(text: &str) -> Option<Duration> {
     let mut units = TIMES.as_slice();
     let mut total: u64 = 0;
@@ -90,7 +91,7 @@ mod tests {
             "-1s",
             "+1s",
             "1 s",
-            "1d",
+            "1w",
             "1s1h",
             "1s1s",
             "1h30",

@@ -223,7 +223,7 @@ const TIME: Measure<Duration> = Measure {
     whole: |seconds| Some(Duration::from_secs(seconds)),
     parse: units::parse_time,
     show: units::show_time,
-    reason: "it must be a number of seconds, or one with a unit (ms, s, m, h)",
+    reason: "it must be a number of seconds, or one with a unit (ms, s, m, h, d)",
 };
 
 const SIZE: Measure<usize> = Measure {

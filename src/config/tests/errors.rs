@@ -109,15 +109,15 @@ fn wrong_values() {
     error(
         "[agent]\nturn_timeout = \"30\"",
         "2:16: agent.turn_timeout is \"30\"; it must be a number of seconds, or one with a unit \
-         (ms, s, m, h), like \"10m\"",
+         (ms, s, m, h, d), like \"10m\"",
     );
     error(
         "[stop]\ndrain_timeout = 0",
-        "2:17: stop.drain_timeout is 0; it must be between 10ms and 24h, like \"30s\"",
+        "2:17: stop.drain_timeout is 0; it must be between 10ms and 1d, like \"30s\"",
     );
     error(
         "[agent]\nturn_timeout = \"169h\"",
-        "2:16: agent.turn_timeout is \"169h\"; it must be between 10ms and 168h, like \"10m\"",
+        "2:16: agent.turn_timeout is \"169h\"; it must be between 10ms and 7d, like \"10m\"",
     );
     error(
         "[limits]\nmax_body = \"1MB\"",

@@ -44,6 +44,7 @@ leftovers = "kill"                            # default
 [session]
 busy = "queue"                                # default
 operators = ["owner"]                         # default
+keep = "30d"                                  # default
 
 [stop]
 drain_timeout = "1m30s"                       # --set
@@ -58,11 +59,14 @@ max_connections_per_address = 500             # default
 max_turns = 3                                 # --set
 max_queue = 1000                              # default
 max_queue_per_session = 32                    # default
+max_share = 50                                # default
+max_buffered = "64MiB"                        # default
 max_body = "1MiB"                             # default
 max_reply = "8MiB"                            # default
 max_attempts = 2                              # default
 max_journal = "256MiB"                        # default
 max_transcript = "256KiB"                     # default
+max_transcripts = "1GiB"                      # default
 keep_results = 10000                          # default
 head_timeout = "10s"                          # default
 idle_timeout = "1m"                           # default
@@ -75,7 +79,7 @@ command = ["notify"]                          # coder.toml:7
 env.TOKEN = "***"                             # --set; value not shown
 leftovers = "kill"                            # default
 timeout = "5s"                                # --set
-expire = "24h"                                # default
+expire = "1d"                                 # default
 "#;
     assert_eq!(loaded.render(), expected);
 }

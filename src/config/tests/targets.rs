@@ -57,7 +57,7 @@ fn values() {
     );
     error(
         "[deliver.x]\nurl = 'http://a'\nexpire = 0",
-        "3:10: deliver.x.expire is 0; it must be between 1s and 720h, like \"24h\"",
+        "3:10: deliver.x.expire is 0; it must be between 1s and 30d, like \"1d\"",
     );
     error(
         "[deliver.x]\ncommand = ['a']\nenv.HERMES_DELIVERY_ID = ''",
