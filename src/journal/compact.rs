@@ -4,12 +4,12 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::file::{FileJournal, invalid, one_lost};
 use super::line::{Header, VERSION, line};
 use super::pieces::Pieces;
-use super::writer::{Index, note};
+use super::writer::{Index, Place, note};
 use super::{Condition, inspect, record};
 use crate::limits::{COMPACT_ROUNDS, COMPACT_TAIL, MAX_DAMAGED, MAX_RECORD};
 use crate::sys::fs as files;
@@ -102,24 +102,16 @@ impl Copy {
         Ok(())
     }
 
-    /// Completes the header and makes all of it durable.
+    /// Writes out what there is so far.
     pub fn sync(&mut self) -> io::Result<()> {
-        self.to.flush()?;
-        self.to.get_ref().write_all_at(&self.header.line(), 0)?;
-        self.to.get_ref().sync_all()
+        self.finish()?.sync_all()
     }
 
-    /// Keeps what is left out beside the journal at `path`.
-    fn keep_aside(&mut self, path: &Path) -> io::Result<()> {
-        for (at, bytes) in self.aside.drain(..) {
-            let create = |to: &Path| files::create(to, &bytes, 0o600);
-            let kept = inspect::keep(path, &format!("damaged-{at}"), &create)?;
-            log::warn!(
-                "a damaged record of a message that is forgotten was left out of the journal; its bytes are kept as {}",
-                kept.display()
-            );
-        }
-        Ok(())
+    /// Completes the header, so that all can be read; its file.
+    fn finish(&mut self) -> io::Result<File> {
+        self.to.flush()?;
+        self.to.get_ref().write_all_at(&self.header.line(), 0)?;
+        self.to.get_ref().try_clone()
     }
 
     /// Puts it in the place of the journal at `path`; its file, index and end.
@@ -127,12 +119,7 @@ impl Copy {
         self.sync()?;
         fs::rename(temporary, path)?;
         files::sync_dir_of(path)?;
-        let (index, end) = (std::mem::take(&mut self.index), self.end);
-        Ok((self.into_file()?, index, end))
-    }
-
-    fn into_file(self) -> io::Result<File> {
-        self.to.into_inner().map_err(io::IntoInnerError::into_error)
+        Ok((self.finish()?, self.index, self.end))
     }
 }
 
@@ -181,8 +168,17 @@ impl FileJournal {
             middle = end;
         }
 
+        self.put(copy, temporary, (&old, middle))
+    }
+
+    /// Puts a copy of the journal in its place, with what has come behind `middle` of the old file.
+    fn put(&self, mut copy: Copy, temporary: &Path, (old, middle): (&File, u64)) -> io::Result<()> {
         let _call = self.health.call("a compaction of the journal");
         let mut inner = self.lock();
+        // Whoever waits for a sync from here on waits for that of the new file.
+        while inner.syncing {
+            inner = self.synced.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
         if let Some(loss) = self.health.loss() {
             return Err(io::Error::other(loss.why));
         }
@@ -193,33 +189,54 @@ impl FileJournal {
         if let Condition::Broken(why) = &inner.condition {
             return Err(io::Error::other(why.clone()));
         }
-        copy.lines(&old, (middle, inner.end), None)?;
-        copy.sync()?;
-        copy.keep_aside(&self.path)?;
-        let (index, end) = (std::mem::take(&mut copy.index), copy.end);
-        let still = copy.still.take();
-        let file = copy.into_file()?;
-        fs::rename(temporary, &self.path)?;
+        copy.lines(old, (middle, inner.end), None)?;
+        let place = Place { file: Arc::new(copy.finish()?), index: copy.index, end: copy.end };
+        let (file, from, last) = (Arc::clone(&place.file), place.end, inner.last);
+        // Writers go on, in the new file: what they wait for is its sync, and not this lock.
+        let before = inner.move_to(place);
+        (inner.syncing, inner.unnamed) = (true, true);
+        drop(inner);
+        let named = (self.disk.sync)(&file).and_then(|()| keep_aside(&self.path, copy.aside));
+        let named = named.and_then(|()| fs::rename(temporary, &self.path));
         // The name leads to the new file now, whatever comes of it.
-        let named = files::sync_dir_of(&self.path);
-        (inner.file, inner.index, inner.end) = (Arc::new(file), index, end);
-        (inner.damaged, inner.marked) = (still, inner.marked.max(base - 1));
-        drop(old);
-        let result = match named {
-            Ok(()) => {
-                inner.durable = inner.last;
-                inner.probe(self.disk);
-                self.synced.notify_all();
+        let durable = named.is_ok().then(|| files::sync_dir_of(&self.path));
+        let mut inner = self.lock();
+        (inner.syncing, inner.unnamed) = (false, false);
+        let result = match (named, durable.transpose()) {
+            (Err(e), _) => {
+                inner.move_back(before, from);
+                Err(e)
+            }
+            (Ok(()), Ok(_)) => {
+                (inner.damaged, inner.marked) =
+                    (copy.still, inner.marked.max(copy.header.base - 1));
+                inner.durable = last;
+                if !matches!(inner.condition, Condition::Broken(_)) {
+                    inner.probe(self.disk);
+                }
                 Ok(())
             }
             // After a power cut the name may lead to the old file, which gets no records any more.
-            Err(e) => {
+            (Ok(()), Err(e)) => {
                 inner.break_off(&format!("the journal's new name may not last: {e}"));
-                self.synced.notify_all();
                 Err(e)
             }
         };
+        self.synced.notify_all();
         self.publish(&inner);
         result
     }
+}
+
+/// Keeps what was left out beside the journal at `path`.
+fn keep_aside(path: &Path, aside: Vec<(u64, Vec<u8>)>) -> io::Result<()> {
+    for (at, bytes) in aside {
+        let create = |to: &Path| files::create(to, &bytes, 0o600);
+        let kept = inspect::keep(path, &format!("damaged-{at}"), &create)?;
+        log::warn!(
+            "a damaged record of a message that is forgotten was left out of the journal; its bytes are kept as {}",
+            kept.display()
+        );
+    }
+    Ok(())
 }

@@ -31,6 +31,9 @@ impl FileJournal {
         }
         // Under the lock, as a compaction puts another file there.
         let mut inner = self.lock();
+        if inner.unnamed {
+            return;
+        }
         if let Some(what) = self.fate_of(&inner.file) {
             self.lose(&inner, what);
         } else if matches!(inner.condition, Condition::Degraded(_)) {
