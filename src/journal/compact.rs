@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 use super::file::{FileJournal, invalid, one_lost};
 use super::line::{Header, VERSION, line};
 use super::pieces::Pieces;
-use super::writer::{Index, Place, note};
+use super::writer::{Index, note};
 use super::{Condition, inspect, record};
 use crate::limits::{COMPACT_ROUNDS, COMPACT_TAIL, MAX_DAMAGED, MAX_RECORD};
 use crate::sys::fs as files;
@@ -107,6 +107,19 @@ impl Copy {
         self.finish()?.sync_all()
     }
 
+    /// Keeps what is left out beside the journal at `path`.
+    fn keep_aside(&mut self, path: &Path) -> io::Result<()> {
+        for (at, bytes) in self.aside.drain(..) {
+            let create = |to: &Path| files::create(to, &bytes, 0o600);
+            let kept = inspect::keep(path, &format!("damaged-{at}"), &create)?;
+            log::warn!(
+                "a damaged record of a message that is forgotten was left out of the journal; its bytes are kept as {}",
+                kept.display()
+            );
+        }
+        Ok(())
+    }
+
     /// Completes the header, so that all can be read; its file.
     fn finish(&mut self) -> io::Result<File> {
         self.to.flush()?;
@@ -155,6 +168,7 @@ impl FileJournal {
         // What is appended from here on has no gaps, so that only older records count as kept.
         let mut copy = Copy::start(temporary, base)?;
         copy.lines(&old, (start, middle), Some(keep))?;
+        copy.keep_aside(&self.path)?;
         copy.sync()?;
         // What came meanwhile, until the rest is so little that writers can wait for it.
         let mut middle = middle;
@@ -190,53 +204,27 @@ impl FileJournal {
             return Err(io::Error::other(why.clone()));
         }
         copy.lines(old, (middle, inner.end), None)?;
-        let place = Place { file: Arc::new(copy.finish()?), index: copy.index, end: copy.end };
-        let (file, from, last) = (Arc::clone(&place.file), place.end, inner.last);
+        let (file, last) = (Arc::new(copy.finish()?), inner.last);
         // Writers go on, in the new file: what they wait for is its sync, and not this lock.
-        let before = inner.move_to(place);
-        (inner.syncing, inner.unnamed) = (true, true);
+        (inner.file, inner.index, inner.end) = (Arc::clone(&file), copy.index, copy.end);
+        (inner.aside, inner.syncing) = (0, true);
         drop(inner);
-        let named = (self.disk.sync)(&file).and_then(|()| keep_aside(&self.path, copy.aside));
-        let named = named.and_then(|()| fs::rename(temporary, &self.path));
-        // The name leads to the new file now, whatever comes of it.
-        let durable = named.is_ok().then(|| files::sync_dir_of(&self.path));
+        let named = (self.disk.sync)(&file).and_then(|()| fs::rename(temporary, &self.path));
+        let named = named.and_then(|()| files::sync_dir_of(&self.path));
         let mut inner = self.lock();
-        (inner.syncing, inner.unnamed) = (false, false);
-        let result = match (named, durable.transpose()) {
-            (Err(e), _) => {
-                inner.move_back(before, from);
-                Err(e)
+        inner.syncing = false;
+        if let Err(e) = &named {
+            // The next start may find the old file, which has all that was ever durable.
+            inner.break_off(&format!("the journal could not be replaced: {e}"));
+        } else {
+            (inner.damaged, inner.marked) = (copy.still, inner.marked.max(copy.header.base - 1));
+            inner.durable = last;
+            if !matches!(inner.condition, Condition::Broken(_)) {
+                inner.probe(self.disk);
             }
-            (Ok(()), Ok(_)) => {
-                (inner.damaged, inner.marked) =
-                    (copy.still, inner.marked.max(copy.header.base - 1));
-                inner.durable = last;
-                if !matches!(inner.condition, Condition::Broken(_)) {
-                    inner.probe(self.disk);
-                }
-                Ok(())
-            }
-            // After a power cut the name may lead to the old file, which gets no records any more.
-            (Ok(()), Err(e)) => {
-                inner.break_off(&format!("the journal's new name may not last: {e}"));
-                Err(e)
-            }
-        };
+        }
         self.synced.notify_all();
         self.publish(&inner);
-        result
+        named
     }
-}
-
-/// Keeps what was left out beside the journal at `path`.
-fn keep_aside(path: &Path, aside: Vec<(u64, Vec<u8>)>) -> io::Result<()> {
-    for (at, bytes) in aside {
-        let create = |to: &Path| files::create(to, &bytes, 0o600);
-        let kept = inspect::keep(path, &format!("damaged-{at}"), &create)?;
-        log::warn!(
-            "a damaged record of a message that is forgotten was left out of the journal; its bytes are kept as {}",
-            kept.display()
-        );
-    }
-    Ok(())
 }

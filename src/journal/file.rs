@@ -91,7 +91,6 @@ impl FileJournal {
             durable: 0,
             marked: found.marked,
             syncing: false,
-            unnamed: false,
             aside: 0,
             cap,
             wanted: 1,

@@ -29,11 +29,9 @@ impl FileJournal {
             Some(Loss { saved: false, what, .. }) => return self.lose(&self.lock(), &what),
             Some(_) => return,
         }
-        // Under the lock, as a compaction puts another file there.
+        // A compaction looks by itself, before it puts another file there.
+        let Ok(_only) = self.compacting.try_lock() else { return };
         let mut inner = self.lock();
-        if inner.unnamed {
-            return;
-        }
         if let Some(what) = self.fate_of(&inner.file) {
             self.lose(&inner, what);
         } else if matches!(inner.condition, Condition::Degraded(_)) {

@@ -36,13 +36,6 @@ impl Disk {
 /// Numbers and offsets of records.
 pub type Index = Vec<(u64, u64)>;
 
-/// Where a journal is.
-pub struct Place {
-    pub file: Arc<File>,
-    pub index: Index,
-    pub end: u64,
-}
-
 /// The end of the journal: what is guarded by its lock.
 pub struct Inner {
     pub file: Arc<File>,
@@ -56,8 +49,6 @@ pub struct Inner {
     /// The last number of which the file itself says that it is durable.
     pub marked: u64,
     pub syncing: bool,
-    /// A compaction has the name of the file still to be given.
-    pub unnamed: bool,
     /// How far room has been set aside; the maximum where the file system cannot.
     pub aside: u64,
     pub cap: u64,
@@ -140,34 +131,6 @@ impl Inner {
             }
         }
         result
-    }
-
-    /// Goes on in another file; what it leaves.
-    pub fn move_to(&mut self, to: Place) -> Place {
-        self.aside = 0;
-        let Place { file, index, end } = to;
-        Place {
-            file: std::mem::replace(&mut self.file, file),
-            index: std::mem::replace(&mut self.index, index),
-            end: std::mem::replace(&mut self.end, end),
-        }
-    }
-
-    /// Goes back to the file of before, with what was written since, from that place on. None of it was
-    /// ever durable.
-    pub fn move_back(&mut self, before: Place, from: u64) {
-        let to = before.end;
-        let left = self.move_to(before);
-        let mut since = vec![0; usize::try_from(left.end - from).unwrap_or(0)];
-        let read = left.file.read_exact_at(&mut since, from);
-        if let Err(e) = read.and_then(|()| self.file.write_all_at(&since, to)) {
-            self.break_off(&format!("what was written during a compaction is lost: {e}"));
-            return;
-        }
-        self.end += since.len() as u64;
-        for (number, at) in left.index.into_iter().filter(|(_, at)| *at >= from) {
-            note(&mut self.index, number, at - from + to);
-        }
     }
 
     /// Asks the disk again whether it has room.
