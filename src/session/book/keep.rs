@@ -11,8 +11,14 @@ use crate::session::clock::{ClockRecord, millis};
 
 impl Book {
     /// Settled messages that need not be known any more: those with a key after a day, those
-    /// without also where there are more than `keep`.
-    pub fn overdue(&self, now: Stamp, keep: usize) -> Vec<Id> {
+    /// without also where there are more than `keep`. Of each list no more than `most` of those that
+    /// `goes` says yes to.
+    pub fn overdue(
+        &self,
+        now: Stamp,
+        keep: usize,
+        (most, goes): (usize, &dyn Fn(Id) -> bool),
+    ) -> Vec<Id> {
         let old = |id: Id, most: Duration| {
             self.get(id).is_none_or(|entry| {
                 let since = entry.quiet_since();
@@ -25,13 +31,17 @@ impl Book {
         // In the order in which they settled: `date` lets no age go back.
         let too_many = self.plain.len().saturating_sub(keep);
         let plain = self.plain.iter().copied().enumerate();
-        ids.extend(plain.take_while(|(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id));
-        ids.extend(self.keyed.iter().copied().take_while(|id| old(*id, day)));
+        // What was forgotten from the middle is still listed.
+        let goes = |id: &Id| self.get(*id).is_some() && goes(*id);
+        let plain = plain.take_while(|(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id);
+        ids.extend(plain.filter(goes).take(most));
+        let keyed = self.keyed.iter().copied().take_while(|id| old(*id, day));
+        ids.extend(keyed.filter(goes).take(most));
         let too_many = self.dead.len().saturating_sub(MAX_DEAD_LETTERS);
         let dead = self.dead.keys().map(Id::from_bits).enumerate();
         // By id: one that was revived is younger than those behind it.
         let overdue = |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
-        ids.extend(dead.filter(overdue).map(|(_, id)| id));
+        ids.extend(dead.filter(overdue).map(|(_, id)| id).filter(goes).take(most));
         ids
     }
 
