@@ -381,6 +381,10 @@ pub const MAX_PIECE: usize = 32 << 10;
 /// The most bytes in a name; with its fixed parts a unit's name stays far below systemd's 255.
 pub const MAX_NAME: usize = 64;
 
+/// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at
+/// most. Each event of its stream repeats them.
+pub const MAX_METADATA: usize = 40 * KIB;
+
 /// Lists and objects in a body that may be open at once. A body is read without values being made of
 /// it, but who gets its parts may read no more than 128, serde_json among them, with some of ours around.
 pub const MAX_JSON_DEPTH: usize = 100;

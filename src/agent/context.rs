@@ -49,23 +49,12 @@ impl Context {
 }
 
 /// What the gateway reads of a chat message.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub struct Said<'a> {
     #[serde(borrow)]
     pub role: Raw<'a>,
     #[serde(borrow)]
     pub content: Raw<'a>,
-}
-
-/// What the gateway reads of a part of a content.
-#[derive(Debug, Default, Deserialize)]
-pub struct Part<'a> {
-    #[serde(borrow, rename = "type")]
-    pub kind: Raw<'a>,
-    #[serde(borrow)]
-    pub text: Raw<'a>,
-    #[serde(borrow)]
-    pub refusal: Raw<'a>,
 }
 
 impl<'a> Said<'a> {
@@ -76,6 +65,10 @@ impl<'a> Said<'a> {
 
     pub fn role(&self) -> Cow<'a, str> {
         self.role.and_then(|role| text(role).ok()).unwrap_or_default()
+    }
+
+    pub fn is_user(&self) -> bool {
+        self.role() == "user"
     }
 
     /// Whether it tells the agent what to be, and is no part of the conversation.
@@ -91,8 +84,8 @@ impl<'a> Said<'a> {
         }
         let mut all: Option<String> = None;
         for part in elements(content.get()) {
-            let Part { text: said, refusal, .. } = object(part.get()).unwrap_or_default();
-            if let Some(said) = said.or(refusal).and_then(|said| text(said).ok()) {
+            let said = member(part.get(), "text").or_else(|| member(part.get(), "refusal"));
+            if let Some(said) = said.and_then(|said| text(said).ok()) {
                 match &mut all {
                     None => all = Some(said.into_owned()),
                     Some(all) => {
@@ -118,7 +111,7 @@ pub fn own<'a>(messages: impl Iterator<Item = &'a RawValue>) -> usize {
     let (mut own, mut last) = (None, 0);
     for (at, message) in messages.enumerate() {
         last = at;
-        own = (Said::of(message).role() == "user").then_some(at).or(own);
+        own = Said::of(message).is_user().then_some(at).or(own);
     }
     own.unwrap_or(last)
 }

@@ -25,7 +25,7 @@ use crate::json::{member, one_line, text};
 use crate::subprocess::Children;
 use crate::text::quoted;
 
-pub use context::{Context, Part, Said, instructions, own};
+pub use context::{Context, Said, instructions, own};
 
 /// What clients call the model that is meant where none is named.
 pub const DEFAULT_MODEL: &str = "default";

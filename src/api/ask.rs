@@ -2,13 +2,13 @@
 //! and the messages of chat completions.
 
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::Problem;
-use crate::agent::{DEFAULT_MODEL, Part, Said, instructions, own};
+use crate::agent::{DEFAULT_MODEL, Said, instructions};
 use crate::json::{self, Raw, elements, member, members};
 use crate::limits::{MAX_INSTRUCTIONS, MAX_JSON_DEPTH, MAX_SHOWN_VALUE};
 use crate::text::quoted;
@@ -52,26 +52,26 @@ pub fn bad(message: impl Into<String>) -> Problem {
     Problem::new(400, "bad_request", message)
 }
 
-/// The text of a body that is an object in JSON.
-pub fn checked(body: &[u8]) -> Result<&str, Problem> {
+/// Reads a body, which must be an object in JSON; with its text.
+pub fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<(&'a str, T), Problem> {
     let json = std::str::from_utf8(body)
         .map_err(|e| bad(format!("The body is not JSON: it is not UTF-8: {e}.")))?;
-    let whole: &RawValue =
-        serde_json::from_str(json).map_err(|e| bad(format!("The body is not JSON: {e}.")))?;
-    if !whole.get().starts_with('{') {
+    let faulty = |e| bad(format!("The body is not JSON: {e}."));
+    if !json.trim_start().starts_with('{') {
+        serde_json::from_str::<&RawValue>(json).map_err(faulty)?;
         return Err(bad("The body must be a JSON object."));
     }
-    match json::depth(json) {
-        0..=MAX_JSON_DEPTH => Ok(json),
-        deep => Err(bad(format!(
-            "The body is nested {deep} levels deep; send at most {MAX_JSON_DEPTH}."
-        ))),
+    let depth = json::depth(json);
+    if depth > MAX_JSON_DEPTH {
+        let words =
+            format!("The body is nested {depth} levels deep; send at most {MAX_JSON_DEPTH}.");
+        return Err(bad(words));
     }
-}
-
-/// A body that was checked, as its type has it.
-pub fn typed<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Problem> {
-    serde_json::from_str(json).map_err(|e| bad(format!("The body is JSON that is not taken: {e}.")))
+    match serde_json::from_str(json) {
+        Ok(typed) => Ok((json, typed)),
+        Err(e) if e.is_data() => Err(bad(format!("The body is JSON that is not taken: {e}."))),
+        Err(e) => Err(faulty(e)),
+    }
 }
 
 /// So much of a faulty value that an error can repeat it.
@@ -123,8 +123,7 @@ const READ: [&str; 4] = ["model", "messages", "stream", "n"];
 
 /// Reads the body of a chat completion.
 pub fn chat(body: &[u8], manner: Manner) -> Result<Ask, Problem> {
-    let json = checked(body)?;
-    let chat: Chat<'_> = typed(json)?;
+    let (json, chat): (_, Chat<'_>) = object(body)?;
     let (model, stream) = common(chat.model, chat.stream, chat.user)?;
     if chat.n.is_some_and(|n| n.get() != "1") {
         return Err(bad("\"n\" must be 1: a turn has one reply."));
@@ -138,29 +137,33 @@ pub fn chat(body: &[u8], manner: Manner) -> Result<Ask, Problem> {
     };
     let messages = list(chat.messages)
         .ok_or_else(|| bad("\"messages\" must be a list of messages, and not empty."))?;
+    // The last one of a user, else the last one; and how many there are.
+    let (mut own, mut of_user, mut count) = ((0, Said::default()), false, 0);
     for (at, message) in elements(messages).enumerate() {
-        check(message, &format!("messages[{at}]"))?;
-    }
-    let own = own(elements(messages));
-    let text = elements(messages).nth(own).map(|own| Said::of(own).text()).unwrap_or_default();
-    let mut context = String::with_capacity(if manner.upstream { json.len() } else { 0 });
-    context += r#"{"messages":["#;
-    let mut count = 0;
-    for (at, message) in elements(messages).enumerate() {
-        // In a session the transcript has what was said.
-        if !manner.in_session || at == own || Said::of(message).is_instruction() {
-            add(&mut context, "", message.get());
-            count += 1;
+        let said = check(message, &format_args!("messages[{at}]"))?;
+        if said.is_user() || !of_user {
+            (own, of_user) = ((at, said), said.is_user());
         }
+        count = at + 1;
     }
-    let _ = write!(context, r#"],"model":{},"options":{{"#, quoted(&model));
-    for (name, value) in members(json).filter(|(name, _)| !READ.contains(&&**name)) {
-        if !manner.durable || !(TOOLS.contains(&&*name) || name == "stream_options") {
-            add(&mut context, &name, value.get());
+    let context = (manner.upstream || count > 1).then(|| {
+        let mut context = String::with_capacity(json.len() + 64);
+        let _ = write!(context, r#"{{"model":{},"messages":["#, quoted(&model));
+        for (at, message) in elements(messages).enumerate() {
+            // In a session the transcript has what was said.
+            if !manner.in_session || at == own.0 || Said::of(message).is_instruction() {
+                add(&mut context, "", message.get());
+            }
         }
-    }
-    context += "}}";
-    let context = (manner.upstream || count > 1).then_some(context);
+        context += r#"],"options":{"#;
+        for (name, value) in members(json).filter(|(name, _)| !READ.contains(&&**name)) {
+            if !manner.durable || !(TOOLS.contains(&&*name) || name == "stream_options") {
+                add(&mut context, &name, value.get());
+            }
+        }
+        context + "}}"
+    });
+    let text = own.1.text();
     Ok(Ask { model, text, stream, include_usage, context })
 }
 
@@ -177,20 +180,20 @@ pub fn add(json: &mut String, name: &str, value: &str) {
 }
 
 /// Whether a message has a known role, and content that is text.
-fn check(message: &RawValue, place: &str) -> Result<(), Problem> {
+fn check<'a>(message: &'a RawValue, place: &dyn Display) -> Result<Said<'a>, Problem> {
     let said = Said::of(message);
     if !ROLES.split(", ").any(|known| known == said.role()) {
         return Err(bad(format!("\"{place}.role\" must be one of {ROLES}.")));
     }
     // What it called stands in the place of its words.
     if said.content.is_none() && said.role() == "assistant" {
-        return Ok(());
+        return Ok(said);
     }
-    check_content(said.content, &["text", "refusal"], place)
+    check_content(said.content, &["text", "refusal"], place).map(|()| said)
 }
 
 /// Whether a content is text, or parts of these types with their text.
-pub fn check_content(content: Raw<'_>, kinds: &[&str], place: &str) -> Result<(), Problem> {
+pub fn check_content(content: Raw<'_>, kinds: &[&str], place: &dyn Display) -> Result<(), Problem> {
     match content.map(RawValue::get) {
         Some(json) if json.starts_with('"') => {
             text(content, &format!("{place}.content")).map(|_| ())
@@ -205,10 +208,10 @@ pub fn check_content(content: Raw<'_>, kinds: &[&str], place: &str) -> Result<()
     }
 }
 
-fn check_part(part: &RawValue, kinds: &[&str], place: &str) -> Result<(), Problem> {
-    let part: Part<'_> = json::object(part.get()).unwrap_or_default();
-    let kind = text(part.kind, "type")?.unwrap_or("(none)".into());
-    let words = if kind == "refusal" { part.refusal } else { part.text };
+fn check_part(part: &RawValue, kinds: &[&str], place: &dyn Display) -> Result<(), Problem> {
+    let named = |name| member(part.get(), name);
+    let kind = text(named("type"), "type")?.unwrap_or("(none)".into());
+    let words = named(if kind == "refusal" { "refusal" } else { "text" });
     if kinds.contains(&&*kind) && text(words, &format!("{place}.content"))?.is_some() {
         return Ok(());
     }

@@ -7,14 +7,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::marked;
-use super::ask::{bad, checked, short, text, typed};
+use super::ask::{bad, object, short, text};
 use super::auth::Authenticated;
 use super::error::Problem;
 use super::idempotency;
 use super::{Exchange, Service};
 use crate::config::{Busy, Choice};
 use crate::http::{Closed, Request, Response};
-use crate::json::{Raw, elements, members};
+use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_ATTACHMENT, MAX_ATTACHMENTS, MAX_SESSION, MAX_WAIT};
 use crate::session::book::Who;
 use crate::session::commands::Command;
@@ -237,8 +237,7 @@ pub(super) fn read(
     principal: &str,
     busy: Busy,
 ) -> Result<Draft, Problem> {
-    let json = checked(body)?;
-    let body: Body<'_> = typed(json)?;
+    let (json, body): (_, Body<'_>) = object(body)?;
     let unknown = |(name, _): &(_, _)| !FIELDS.split(", ").any(|known| known == *name);
     if let Some((name, _)) = members(json).find(unknown) {
         return Err(bad(format!("There is no field {:?}; there are {FIELDS}.", short(&name))));
@@ -279,11 +278,13 @@ fn attachments(list: Raw<'_>) -> Result<Vec<String>, Problem> {
     if !list.starts_with('[') || elements(list).nth(MAX_ATTACHMENTS).is_some() {
         return Err(wrong());
     }
-    let reference = |item| match text(Some(item), "attachments")?.unwrap_or_default() {
-        text if (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control) => {
+    let reference = |item| match json::text(item) {
+        Ok(text)
+            if (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control) =>
+        {
             Ok(text.into_owned())
         }
-        _ => Err(wrong()),
+        Ok(_) | Err(_) => Err(wrong()),
     };
     elements(list).map(reference).collect()
 }

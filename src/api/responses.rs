@@ -1,6 +1,7 @@
 //! `POST /v1/responses` and `/v1/responses/{id}`: OpenAI's Responses API, text in and text out. A
 //! response that is stored is a durable message; one that builds upon another has its conversation.
 
+use std::fmt::Write;
 use std::io;
 
 use serde::Deserialize;
@@ -8,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::Service;
 use super::answer::Shape;
-use super::ask::{Ask, add, bad, boolean, check_content, checked, common, list, text, typed};
+use super::ask::{Ask, add, bad, boolean, check_content, common, list, object, text};
 use super::auth::Authenticated;
 use super::error::Problem;
 use super::messages::{find, json as answer_json};
@@ -16,11 +17,12 @@ use super::turn::Order;
 use crate::agent::{Report, Said, own};
 use crate::http::{Response, sse};
 use crate::json::{self, Raw, elements, member};
+use crate::limits::MAX_METADATA;
 use crate::session::hub::now;
 use crate::session::id::Id;
 use crate::session::life::Turn;
 use crate::session::message::Message;
-use crate::text::quoted;
+use crate::text::{quote, quoted};
 
 /// Before the id of a message that is a response.
 const PREFIX: &str = "resp_";
@@ -159,7 +161,7 @@ struct Body<'a> {
 }
 
 pub(super) fn read(body: &[u8]) -> Result<(Ask, About), Problem> {
-    let body: Body<'_> = typed(checked(body)?)?;
+    let (_, body): (_, Body<'_>) = object(body)?;
     let (model, stream) = common(body.model, body.stream, body.user)?;
     let instructions = text(body.instructions, "instructions")?;
     let stored = boolean(body.store, "store")?.unwrap_or(true);
@@ -179,6 +181,11 @@ pub(super) fn read(body: &[u8]) -> Result<(Ask, About), Problem> {
     if !metadata.starts_with('{') {
         return Err(bad("\"metadata\" must be an object."));
     }
+    if metadata.len() > MAX_METADATA {
+        let words =
+            format!("\"metadata\" has {} bytes; at most {MAX_METADATA} are taken.", metadata.len());
+        return Err(bad(words));
+    }
     let metadata = json::one_line(metadata).into_owned();
     let (text, more) = read_input(body.input)?;
     let mut context = format!(r#"{{"model":{},"options":{{"#, quoted(&model));
@@ -192,11 +199,11 @@ pub(super) fn read(body: &[u8]) -> Result<(Ask, About), Problem> {
             add(&mut context, name, value.get());
         }
     }
-    context += &format!(r#"}},"response":{{"stored":{stored},"metadata":{metadata}}}"#);
+    let _ = write!(context, r#"}},"response":{{"stored":{stored},"metadata":{metadata}}}"#);
     let members = [
         ("messages", more),
         ("previous", id.map(|id| quoted(&id.to_string()))),
-        ("instructions", instructions.as_deref().map(quoted)),
+        ("instructions", body.instructions.map(|raw| raw.get().to_owned())),
     ];
     for (name, value) in members {
         if let Some(value) = value {
@@ -244,7 +251,9 @@ fn message(item: &RawValue, at: usize) -> Result<String, Problem> {
         return Err(bad(format!("\"{place}.role\" must be user, assistant, system or developer.")));
     }
     check_content(said.content, &["input_text", "output_text", "text", "refusal"], &place)?;
-    Ok(format!(r#"{{"role":"{role}","content":{}}}"#, quoted(&said.text())))
+    let mut message = format!(r#"{{"role":"{role}","content":"#);
+    quote(&mut message, &said.text());
+    Ok(message + "}")
 }
 
 /// The words of a response.

@@ -64,8 +64,10 @@ impl Hub {
         if let Some(previous) = links.previous.filter(|_| !in_session) {
             said.extend(self.history(principal, previous)?);
         }
-        said.push(messages(&context.messages, text));
-        context.messages = format!("[{}]", said.join(","));
+        if !said.is_empty() || elements(&context.messages).next().is_none() {
+            said.push(messages(&context.messages, text));
+            context.messages = format!("[{}]", said.join(","));
+        }
         Ok(context)
     }
 
