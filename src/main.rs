@@ -19,6 +19,7 @@ mod exit;
 mod gateway;
 mod http;
 mod journal;
+mod json;
 mod lifecycle;
 mod limits;
 mod logger;
