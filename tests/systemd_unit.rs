@@ -55,6 +55,7 @@ fn install_writes_a_unit_that_systemd_finds_nothing_wrong_with() {
             ("Restart", "always"),
             ("KillMode", "mixed"),
             ("OOMPolicy", "continue"),
+            ("LimitCORE", "0"),
             ("TimeoutStopUSec", "45s"),
             ("TimeoutStartUSec", "1min"),
             ("StartLimitIntervalUSec", "0"),

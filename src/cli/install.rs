@@ -16,7 +16,7 @@ use crate::config::Loaded;
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
 use crate::limits::ACT_PATIENCE;
-use crate::sys::{fs as files, user};
+use crate::sys::{fs as files, trusted, user};
 use crate::systemd::unit::{self as text, Origin};
 
 /// The flags of the command.
@@ -70,6 +70,15 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     let drain = loaded.config.stop.drain_timeout;
     let wanted = as_owner(&owner, || owner.unit_text(version, drain))?;
     let wanted = wanted.map_err(Failure::failed)?;
+    if let Some(program) = text::program_in(&wanted, &context.name).filter(|_| options.system) {
+        as_owner(&owner, || trusted::check_program(&program))?.map_err(|e| {
+            let program = program.display();
+            Failure::failed(format!(
+                "a unit of the machine must not run {program}, which others could replace: {e}, or \
+                 move the program to /usr/local/bin"
+            ))
+        })?;
+    }
     let change = compare(&unit, &wanted, options.force)?;
     let port = as_owner(&owner, || starter::write(&owner.context))?.map_err(Failure::failed)?;
 
@@ -95,7 +104,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     for words in beside.into_iter().chain(program::warning()) {
         eprintln!("hermes-gateway: {words}");
     }
-    let path = unit.search_path();
+    let path = unit.variable("PATH");
     as_owner(&owner, || config::warn(&loaded, path.as_deref()))?;
     if options.now {
         start::start_unit(context, &unit)?;

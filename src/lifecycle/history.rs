@@ -219,7 +219,10 @@ fn append(dirs: &Dirs, line: &str, sync: bool) -> io::Result<()> {
     let _ = prune(dirs, 2 * KEPT_STOPS);
     let path = &dirs.history();
     let mut options = OpenOptions::new();
-    let mut file = options.read(true).append(true).create(true).mode(0o600).open(path)?;
+    options.read(true).append(true).create(true).mode(0o600);
+    // Not through a symlink: whatever it leads to is no history.
+    let opened = options.custom_flags(files::NO_FOLLOW).open(path);
+    let mut file = opened.map_err(|e| files::symlink_in_words(path, e))?;
     let length = file.metadata()?.len();
     let new = length == 0;
     let mut last = [b'\n'];
