@@ -12,7 +12,7 @@ use super::error::Problem;
 use super::idempotency;
 use super::{Exchange, Service};
 use crate::config::{Busy, Choice};
-use crate::http::{Closed, Request, Response};
+use crate::http::{Closed, Request, Response, has_dot_segment};
 use crate::limits::{MAX_ATTACHMENT, MAX_ATTACHMENTS, MAX_SESSION, MAX_WAIT};
 use crate::session::book::Who;
 use crate::session::commands::Command;
@@ -271,6 +271,10 @@ fn attachments(fields: &mut Map<String, Value>) -> Result<Vec<String>, Problem> 
 
 /// A session's key is free text of 1 to 256 bytes. It is no file name and goes into none.
 pub fn check_session(session: &str) -> Result<(), Problem> {
+    if has_dot_segment(session) {
+        let message = "A session's key has no . or .. between slashes: a path cannot name it.";
+        return Err(Problem::new(400, "bad_session", message));
+    }
     if (1..=MAX_SESSION).contains(&session.len()) && !session.contains(char::is_control) {
         return Ok(());
     }

@@ -5,11 +5,15 @@ use std::sync::atomic::Ordering;
 use super::auth::{Authenticated, Origin, authenticate};
 use super::error::Problem;
 use super::{
-    Exchange, Service, browser, chat, messages, reload, responses, sessions, status, turn,
+    Exchange, Service, browser, chat, idempotency, messages, reload, responses, sessions, status,
+    turn,
 };
-use crate::http::{Closed, Connection, Method, Request, Response};
+use crate::http::{Closed, Connection, Method, Request, Response, SLASH};
 use crate::journal::Condition;
 use crate::limits::DISK_HANGS;
+
+/// Header fields that we read and that may occur once; http/ has those that frame or let in.
+const ONCE: [&str; 3] = [turn::SESSION, idempotency::HEADER, "Last-Event-ID"];
 
 /// What a path stands for, with the ids and keys in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +191,15 @@ pub fn answer(
 fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
     let Exchange { request, service, proof, .. } = exchange;
     let deletes = request.method == Method::Delete;
+    let name = if let Route::Model(name)
+    | Route::Session(name)
+    | Route::SessionMessages(name)
+    | Route::SessionEvents(name) = route
+    {
+        name.replace(SLASH, "/")
+    } else {
+        String::new()
+    };
     let result = match route {
         Route::Chat => {
             return turn::serve(exchange, &|body, _, manner| chat::read(body, manner));
@@ -199,17 +212,17 @@ fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
         Route::Messages if request.method != Method::Post => messages::failed(&exchange),
         Route::MessageRetry(id) => messages::retry(service, proof, id),
         Route::Messages => return messages::post(exchange, None),
-        Route::SessionMessages(session) => return messages::post(exchange, Some(session)),
-        Route::SessionEvents(session) => return sessions::events(exchange, session),
+        Route::SessionMessages(_) => return messages::post(exchange, Some(&name)),
+        Route::SessionEvents(_) => return sessions::events(exchange, &name),
         Route::Message(id) if deletes => messages::cancel(&exchange, id),
         Route::Message(id) => messages::get(&exchange, id),
         Route::Models => Ok(status::models(service, proof)),
-        Route::Model(name) => status::model(service, proof, name),
+        Route::Model(_) => status::model(service, proof, &name),
         Route::Response(id) if deletes => responses::delete(service, proof, id),
         Route::Response(id) => responses::get(service, proof, id),
-        Route::Sessions => sessions::list(service, proof),
-        Route::Session(session) if deletes => sessions::reset(service, proof, session),
-        Route::Session(session) => sessions::get(service, proof, session),
+        Route::Sessions => sessions::list(&exchange),
+        Route::Session(_) if deletes => sessions::reset(service, proof, &name),
+        Route::Session(_) => sessions::get(service, proof, &name),
         Route::DeadLetters => messages::dead_letters(service, proof),
         Route::DeadLetter(id) => messages::dead_letter(&exchange, id, false),
         Route::DeadLetterRetry(id) => messages::dead_letter(&exchange, id, true),
@@ -274,6 +287,14 @@ fn admit<'r>(
     let proof = authenticate(request, origin, &service.keys());
     let proof = proof.ok_or_else(|| service.turned_away(request, origin))?;
     connection.know();
+    // Somebody in front may go by the first and we by the last, or the other way round.
+    let twice = ONCE.iter().find(|name| {
+        request.headers().filter(|(known, _)| known.eq_ignore_ascii_case(name)).count() > 1
+    });
+    if let Some(name) = twice {
+        let message = format!("The header field {name} occurs more than once: send it once.");
+        return Err(Problem::new(400, "repeated_header", message));
+    }
     let Some(route) = route else {
         return Err(Problem::new(404, "not_found", "There is nothing at this path."));
     };
