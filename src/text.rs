@@ -84,9 +84,9 @@ mod tests {
 
     #[test]
     fn of_a_traceback_the_last_line_is_told_without_paths() {
-        let python = "Traceback (most recent call last):\n  File \"/home/op/agent.py\", line 3, in \
-                      <module>\n    open('/home/op/x')\nFileNotFoundError: [Errno 2] No such file: \
-                      '/home/op/.secret/x.db'\n\n";
+        let python = "Traceback (most recent call last):\n  File \"/srv/op/agent.py\", line 3, in \
+                      <module>\n    open('/srv/op/x')\nFileNotFoundError: [Errno 2] No such file: \
+                      '/srv/op/.secret/x.db'\n\n";
         let node = "/srv/app/x.js:3\nthrow new Error('boom')\n^\n\nError: boom\n    at \
                     Object.<anonymous> (/srv/app/x.js:3:7)\n\nNode.js v22.1.0\n";
         let rust =
@@ -103,7 +103,7 @@ mod tests {
                 "cannot open y.toml: z/ is a directory",
             ),
             (
-                "see https://a.example/b/c and/or file:///home/op/x 1/2 /",
+                "see https://a.example/b/c and/or file:///srv/op/x 1/2 /",
                 "see https://a.example/b/c and/or file:x 1/2 /",
             ),
             ("key=/run/secrets/k,(/a/b.c:3)", "key=k,(b.c:3)"),

@@ -99,9 +99,9 @@ fn what_an_exit_status_means() {
 fn an_error_has_what_the_agent_printed_and_of_a_traceback_the_last_line_without_paths() {
     let traceback = r#"printf 'I looked into /srv/x\nand gave up'; cat >&2 <<'END'
 Traceback (most recent call last):
-  File "/home/op/agent.py", line 7, in <module>
-    open("/home/op/.secret/db")
-PermissionError: [Errno 13] Permission denied: '/home/op/.secret/db'
+  File "/srv/op/agent.py", line 7, in <module>
+    open("/srv/op/.secret/db")
+PermissionError: [Errno 13] Permission denied: '/srv/op/.secret/db'
 
 END
 exit 1"#;
@@ -112,12 +112,12 @@ exit 1"#;
          it had printed: I looked into /srv/x / and gave up"
     );
     // The operator's log has all of it.
-    gateway.wait_for_log("/home/op/agent.py", DEADLINE);
+    gateway.wait_for_log("/srv/op/agent.py", DEADLINE);
     let api = gateway.api();
     let id = id_of(&api.send("s", "x").json());
     let message = api.finished(&id);
     assert!(message["error"].as_str().unwrap().ends_with("/ and gave up"), "{message}");
-    assert!(!message.to_string().contains("/home/op"), "{message}");
+    assert!(!message.to_string().contains("/srv/op"), "{message}");
 }
 
 #[test]

@@ -90,6 +90,17 @@ impl<'a> Route<'a> {
         (!rest.is_empty()).then_some(route)
     }
 
+    /// What somebody has chosen freely, still with its encoded slashes.
+    fn name(self) -> &'a str {
+        match self {
+            Route::Model(name)
+            | Route::Session(name)
+            | Route::SessionMessages(name)
+            | Route::SessionEvents(name) => name,
+            _ => "",
+        }
+    }
+
     /// The methods that it takes, and what `[keys.NAME] routes` calls its group.
     fn about(self) -> (&'static str, &'static str) {
         match self {
@@ -191,15 +202,7 @@ pub fn answer(
 fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
     let Exchange { request, service, proof, .. } = exchange;
     let deletes = request.method == Method::Delete;
-    let name = if let Route::Model(name)
-    | Route::Session(name)
-    | Route::SessionMessages(name)
-    | Route::SessionEvents(name) = route
-    {
-        name.replace(SLASH, "/")
-    } else {
-        String::new()
-    };
+    let name = route.name().replace(SLASH, "/");
     let result = match route {
         Route::Chat => {
             return turn::serve(exchange, &|body, _, manner| chat::read(body, manner));
@@ -287,14 +290,7 @@ fn admit<'r>(
     let proof = authenticate(request, origin, &service.keys());
     let proof = proof.ok_or_else(|| service.turned_away(request, origin))?;
     connection.know();
-    // Somebody in front may go by the first and we by the last, or the other way round.
-    let twice = ONCE.iter().find(|name| {
-        request.headers().filter(|(known, _)| known.eq_ignore_ascii_case(name)).count() > 1
-    });
-    if let Some(name) = twice {
-        let message = format!("The header field {name} occurs more than once: send it once.");
-        return Err(Problem::new(400, "repeated_header", message));
-    }
+    check_once(request)?;
     let Some(route) = route else {
         return Err(Problem::new(404, "not_found", "There is nothing at this path."));
     };
@@ -313,6 +309,16 @@ fn admit<'r>(
         return Err(Problem::new(503, "journal_unavailable", format!("Try again later: {why}.")));
     }
     Ok(Admitted::Known(route, proof))
+}
+
+/// Somebody in front may go by the first of two fields and we by the last, or the other way round.
+fn check_once(request: &Request) -> Result<(), Problem> {
+    let count = |name: &str| {
+        request.headers().filter(|(known, _)| known.eq_ignore_ascii_case(name)).count()
+    };
+    let Some(name) = ONCE.iter().find(|name| count(name) > 1) else { return Ok(()) };
+    let message = format!("The header field {name} occurs more than once: send it once.");
+    Err(Problem::new(400, "repeated_header", message))
 }
 
 fn ready(service: &Service) -> Response {
