@@ -64,6 +64,8 @@ fn an_agent_of_the_same_user_reads_neither_memory_nor_environment_of_its_gateway
     assert_eq!(gateway.status()["state"], "serving");
     let outcome = command_as_user(&home, &["status"]).assert_code(0);
     assert!(outcome.stdout.contains(&format!("pid  {}", gateway.pid())), "{outcome:?}");
+    let outcome = command_as_user(&home, &["logs"]).assert_code(1);
+    assert!(outcome.stderr.contains(&format!("that of pid {} is ", gateway.pid())), "{outcome:?}");
     let outcome = command_as_user(&home, &["stop"]).assert_code(0);
     assert!(outcome.stdout.contains("has stopped"), "{outcome:?}");
 }

@@ -4,8 +4,6 @@
 
 mod util;
 
-use std::path::Path;
-
 use util::{Manager, Sandbox, UNIT, binary};
 
 /// Starts a unit that somebody wrote by hand, with a configuration in `file`; breaks that, and asks for
@@ -44,10 +42,10 @@ fn restart_checks_the_configuration_of_a_process_whose_environment_is_closed() {
 /// Installed for root, with this agent; what the agent says.
 #[track_caller]
 fn ask_root(manager: &Manager, command: &[&str]) -> String {
-    let config = Path::new("/root/.config/hermes-gateway/default.toml");
+    let config = manager.home().join(".config/hermes-gateway/default.toml");
     let command = serde_json::json!(command);
     manager.write(
-        config,
+        &config,
         &format!("[http]\nlisten = \"127.0.0.1:0\"\n[agent]\ncommand = {command}\n"),
     );
     manager.gateway(&["install", "--system", "--user", "root"]).assert_code(0);
@@ -63,7 +61,7 @@ fn an_agent_of_another_user_by_systemd_run_or_setpriv_reaches_nothing_of_the_gat
     Sandbox::system().run(|manager| {
         let look = "id -u; cat; echo; for pid in $(pgrep -x hermes-gateway); do cat /proc/$pid/environ; \
                     done 2>/dev/null | tr '\\0' '\\n' | grep -c SECRET_OF_OURS; \
-                    cat /root/.local/state/hermes-gateway/default/api.key 2>&1 | grep -c denied";
+                    cat ~root/.local/state/hermes-gateway/default/api.key 2>&1 | grep -c denied";
         let shell = ["--", "sh", "-c", look];
         let setpriv = ["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups", "--no-new-privs"];
         let unit = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--uid=tester"];
