@@ -662,8 +662,9 @@ pub const MAX_KEY_FILE: u64 = 4096;
 /// A unit file of ours has 4 kB; one that is larger is somebody else's.
 pub const MAX_UNIT_FILE: u64 = 1 << 20;
 
-/// The record of a run is about 150 bytes.
-pub const MAX_RUN_RECORD: u64 = 4096;
+/// The record of a run is about 250 bytes, and names the file of its log by a path of 4,096 at most, each of
+/// which JSON may write as six.
+pub const MAX_RUN_RECORD: u64 = 32 << 10;
 
 // ---- The journal.
 

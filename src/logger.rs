@@ -126,7 +126,8 @@ impl State {
         if self.lost == 0 {
             return;
         }
-        let words = format!("{} lines were lost: the log could not be written", self.lost);
+        let were = if self.lost == 1 { "line was" } else { "lines were" };
+        let words = format!("{} {were} lost: the log could not be written", self.lost);
         if self.sink.write(Level::Warn, &words, Duration::ZERO) {
             self.lost = 0;
         }

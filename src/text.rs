@@ -1,6 +1,8 @@
 //! Text that outsiders had a hand in, made safe for logs and terminals. Pure.
 #![forbid(unsafe_code)]
 
+use std::fmt::Display;
+
 use crate::limits::MAX_STDERR_TAIL;
 
 /// `text` with every control character written as `\u{…}` (line feed, escape sequences, the C1
@@ -21,18 +23,44 @@ pub fn escaped(text: &str, one_word: bool) -> String {
     safe
 }
 
+/// The last line of what a program said that is no frame of a traceback (those are indented), with file
+/// names in place of absolute paths: a client's business is what went wrong, and not where.
+pub fn last_line(said: &[u8]) -> String {
+    const ENDS: &[char] =
+        &[' ', '\t', '"', '\'', '`', '(', ')', '[', ']', '<', '>', ',', ';', ':', '='];
+    let text = String::from_utf8_lossy(said);
+    let lines = || text.lines().rev().filter(|line| !line.trim().is_empty());
+    let frame = |line: &str| line.starts_with([' ', '\t']) || line.starts_with("Node.js v");
+    let line = lines().find(|line| !frame(line) && !line.starts_with("note: "));
+    let line = line.or_else(|| lines().next()).unwrap_or_default();
+    let named = |word: &'_ str| {
+        let absolute =
+            word.starts_with('/') && (!word.starts_with("//") || word.starts_with("///"));
+        let path = word.trim_end_matches(ENDS).trim_end_matches('/');
+        let name = path.rfind('/').filter(|_| absolute || word.starts_with("~/"));
+        word[name.map_or(0, |slash| slash + 1)..].to_owned()
+    };
+    line.trim().split_inclusive(ENDS).map(named).collect()
+}
+
 /// What a program said, on one line: its lines that are not empty.
 pub fn one_line(said: &[u8]) -> String {
     let text = String::from_utf8_lossy(said);
     text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" / ")
 }
 
-/// Words with the end of what a program said.
+/// Words with the last line of what a program said.
 pub fn quoting(words: &str, said: &[u8]) -> String {
-    let end = &said[said.len().saturating_sub(MAX_STDERR_TAIL)..];
-    let said = one_line(end);
+    let said = last_line(&said[said.len().saturating_sub(MAX_STDERR_TAIL)..]);
     let colon = if said.is_empty() { "" } else { ": " };
     escaped(&format!("{words}{colon}{said}"), false)
+}
+
+/// `1 message`, `2 messages`.
+pub fn counted(count: &dyn Display, noun: &str) -> String {
+    let count = count.to_string();
+    let ending = if count == "1" { "" } else { "s" };
+    format!("{count} {noun}{ending}")
 }
 
 /// `text` as a JSON string, quotes included.
@@ -96,5 +124,41 @@ mod tests {
                 (json.len(), &serde_json::Value::from(text).to_string())
             );
         }
+    }
+
+    #[test]
+    fn of_a_traceback_the_last_line_is_told_without_paths() {
+        let python = "Traceback (most recent call last):\n  File \"/srv/op/agent.py\", line 3, in \
+                      <module>\n    open('/srv/op/x')\nFileNotFoundError: [Errno 2] No such file: \
+                      '/srv/op/.secret/x.db'\n\n";
+        let node = "/srv/app/x.js:3\nthrow new Error('boom')\n^\n\nError: boom\n    at \
+                    Object.<anonymous> (/srv/app/x.js:3:7)\n\nNode.js v22.1.0\n";
+        let rust =
+            "thread 'main' panicked at src/main.rs:2:5:\nboom\nnote: run with RUST_BACKTRACE=1\n";
+        for (said, told) in [
+            (python, "FileNotFoundError: [Errno 2] No such file: 'x.db'"),
+            (node, "Error: boom"),
+            (rust, "boom"),
+            ("", ""),
+            ("\n \n", ""),
+            ("  indented /a/b alone\n", "indented b alone"),
+            (
+                "cannot open ~/.config/x/y.toml: /etc/z/ is a directory",
+                "cannot open y.toml: z/ is a directory",
+            ),
+            (
+                "see https://a.example/b/c and/or file:///srv/op/x 1/2 /",
+                "see https://a.example/b/c and/or file:x 1/2 /",
+            ),
+            ("key=/run/secrets/k,(/a/b.c:3)", "key=k,(b.c:3)"),
+        ] {
+            assert_eq!(last_line(said.as_bytes()), told);
+        }
+    }
+
+    #[test]
+    fn one_is_singular() {
+        assert_eq!(counted(&1, "connection"), "1 connection");
+        assert_eq!(counted(&0, "turn") + &counted(&11, "turn"), "0 turns11 turns");
     }
 }

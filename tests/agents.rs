@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use util::api::id_of;
 use util::{DEADLINE, Gate, Gateway, Home, eventually};
 
 /// What an agent has between SIGTERM and SIGKILL, with a loaded machine's delay.
@@ -92,6 +93,31 @@ fn what_an_exit_status_means() {
     let failed = gateway.ask("143\n").error(502);
     assert!(failed.contains("exit status 143"), "{failed}");
     assert_eq!(gateway.ask("0\n").reply(), "half a reply");
+}
+
+#[test]
+fn an_error_has_what_the_agent_printed_and_of_a_traceback_the_last_line_without_paths() {
+    let traceback = r#"printf 'I looked into /srv/x\nand gave up'; cat >&2 <<'END'
+Traceback (most recent call last):
+  File "/srv/op/agent.py", line 7, in <module>
+    open("/srv/op/.secret/db")
+PermissionError: [Errno 13] Permission denied: '/srv/op/.secret/db'
+
+END
+exit 1"#;
+    let gateway = gateway(traceback);
+    assert_eq!(
+        gateway.ask("x").error(502),
+        "the agent failed with exit status 1: PermissionError: [Errno 13] Permission denied: 'db'; \
+         it had printed: I looked into /srv/x / and gave up"
+    );
+    // The operator's log has all of it.
+    gateway.wait_for_log("/srv/op/agent.py", DEADLINE);
+    let api = gateway.api();
+    let id = id_of(&api.send("s", "x").json());
+    let message = api.finished(&id);
+    assert!(message["error"].as_str().unwrap().ends_with("/ and gave up"), "{message}");
+    assert!(!message.to_string().contains("/srv/op"), "{message}");
 }
 
 #[test]

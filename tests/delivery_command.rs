@@ -62,6 +62,16 @@ fn how_a_command_ends_decides() {
 }
 
 #[test]
+fn of_a_commands_traceback_a_client_gets_the_last_line_without_paths() {
+    let text = "cat >/dev/null; printf 'Traceback:\\n  File \"/srv/op/send.py\", line 3\\n' >&2; \
+                echo 'KeyError: /srv/op/token' >&2; exit 3";
+    let home = with_command(text, "");
+    let gateway = home.start();
+    let delivery = gateway.api().until_delivery(&gateway.api().deliver("s", "x", "out"), "dead");
+    assert_eq!(delivery["error"], "exit status 3: KeyError: token");
+}
+
+#[test]
 fn a_command_that_is_not_there_may_come() {
     let home = Home::new();
     let file = home.path().join("command");

@@ -165,7 +165,7 @@ fn turns_of_one_session_take_their_turn() {
     let key = gateway.authorization();
     let fields = [
         ("Authorization", key.as_str()),
-        ("X-Hermes-Session-Id", "a/../b c"),
+        ("X-Hermes-Session-Id", "a/..b/c d"),
         ("Content-Type", "application/json"),
     ];
     let turns: Vec<Connection> = (0..8)
@@ -177,7 +177,7 @@ fn turns_of_one_session_take_their_turn() {
         })
         .collect();
     for mut turn in turns {
-        assert_eq!(turn.response().reply(), "a/../b c");
+        assert_eq!(turn.response().reply(), "a/..b/c d");
     }
     let text = fs::read_to_string(&log).unwrap();
     let lines: Vec<&str> = text.lines().collect();

@@ -229,6 +229,17 @@ fn a_failure_is_told_in_words() {
 }
 
 #[test]
+fn a_mode_that_there_is_not_is_wrong_usage_before_anybody_is_asked() {
+    let home = Home::new();
+    for args in [&["send", "--mode", "foo", "x"][..], &["send", "-s", "s", "--mode=foo", "x"]] {
+        let outcome = home.run(args).assert_code(64);
+        for word in ["--mode", "queue", "interrupt", "\"foo\""] {
+            assert!(outcome.stderr.contains(word), "{outcome:?}");
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_meant_is_refused() {
     let gateway = Gateway::start();
     let home = gateway.home();

@@ -56,8 +56,7 @@ fn a_key_is_free_text() {
         "a/b",
         "/",
         "//a//",
-        "../../etc/passwd",
-        ".",
+        "...",
         "%",
         "%2F",
         "a?b#c",
@@ -110,8 +109,95 @@ fn a_key_in_the_path_is_decoded() {
     }
     // Another way to write the same.
     assert_eq!(session(&api, "a b"), api.get("/v1/sessions/%61%20b").assert_status(200).json());
-    // But not a slash: a proxy on the way may take it for what it is not.
-    api.get("/v1/sessions/a%2Fb").assert_status(400);
+    // As encodeURIComponent() writes a slash; one that is encoded separates nothing.
+    assert_eq!(session(&api, "a/b"), api.get("/v1/sessions/a%2Fb").assert_status(200).json());
+    for path in ["a%2Fmessages", "a%2fevents", "x%2F%2F"] {
+        let body = "{\"text\":\"x\"}";
+        let target = format!("/v1/sessions/{path}/messages");
+        let answer = api.call("POST", &target, &[], body).assert_status(202).json();
+        let key = path.replace("%2F", "/").replace("%2f", "/");
+        assert_eq!(answer["session"], key);
+        let found = api.get(&format!("/v1/sessions/{path}")).assert_status(200).json();
+        assert_eq!(found["session"], key);
+        api.delete(&format!("/v1/sessions/{path}")).assert_status(200);
+    }
+    api.get("/v1%2Fsessions").assert_status(404);
+    api.get("/v1/status%2F").assert_status(404);
+}
+
+#[test]
+fn dots_between_slashes_are_refused_wherever_a_session_is_named() {
+    let gateway = Gateway::start();
+    let api = gateway.api();
+    for key in [".", "..", "a/../b", "../../etc/passwd", "a/."] {
+        let body = json!({"text": "x", "session": key});
+        assert_eq!(code_of(api.post("/v1/messages", &body), 400), "bad_session", "{key}");
+        let chat = json!({"messages": [{"role": "user", "content": "x"}]}).to_string();
+        let field = [("X-Hermes-Session-Id", key)];
+        let answer = api.call("POST", "/v1/chat/completions", &field, &chat);
+        assert_eq!(code_of(answer, 400), "bad_session", "{key}");
+        for path in [key.to_owned(), key.replace('/', "%2F").replace('.', "%2E")] {
+            let answer = api.get(&format!("/v1/sessions/{path}"));
+            assert_eq!(answer.status(), 400, "{path}: {answer:?}");
+        }
+    }
+    // Dots elsewhere are as good as any letter.
+    for key in ["...", "a..b", ".a", "v1.2"] {
+        api.send(key, "x").assert_status(202);
+        assert_eq!(session(&api, key)["session"], key);
+    }
+}
+
+#[test]
+fn a_header_field_that_names_something_comes_once() {
+    let gateway = Gateway::start();
+    let api = gateway.api();
+    let chat = json!({"messages": [{"role": "user", "content": "x"}]}).to_string();
+    for name in ["X-Hermes-Session-Id", "Idempotency-Key", "Last-Event-ID"] {
+        for (first, second) in [("1", "2"), ("1", "1")] {
+            let fields = [(name, first), (name, second)];
+            for (method, path, body) in [
+                ("POST", "/v1/chat/completions", chat.as_str()),
+                ("POST", "/v1/messages", "{\"text\":\"x\"}"),
+                ("GET", "/v1/sessions/s/events", ""),
+                ("GET", "/v1/sessions", ""),
+            ] {
+                let answer = api.call(method, path, &fields, body).assert_status(400);
+                assert_eq!(answer.json()["error"]["code"], "repeated_header", "{name} {path}");
+                assert!(answer.text().contains(name), "{answer:?}");
+            }
+        }
+    }
+    let twice = [("Authorization", "Bearer x"), ("Authorization", "Bearer y")];
+    api.call("GET", "/v1/sessions", &twice, "").assert_status(400);
+    assert_eq!(api.get("/v1/sessions").assert_status(200).json()["sessions"], json!([]));
+}
+
+#[test]
+fn the_list_of_sessions_comes_in_pages() {
+    let home = Home::new();
+    home.configure("[limits]\nmax_queue = 5000\n");
+    let gateway = home.start();
+    let api = gateway.api();
+    let mut keys: Vec<String> = (0..1001).map(|n| format!("s{n:04}")).collect();
+    keys.push("t/x +y".to_owned());
+    for key in &keys {
+        api.send(key, "x").assert_status(202);
+    }
+    let page = |query: &str| {
+        let page = api.get(&format!("/v1/sessions{query}")).assert_status(200).json();
+        let listed = page["sessions"].as_array().unwrap().iter();
+        let listed: Vec<String> =
+            listed.map(|one| one["session"].as_str().unwrap().to_owned()).collect();
+        (listed, page["has_more"].as_bool().unwrap())
+    };
+    assert_eq!(page(""), (keys[..1000].to_vec(), true));
+    assert_eq!(page("?after=s0999"), (keys[1000..].to_vec(), false));
+    assert_eq!(page("?after=s0500").0, keys[501..]);
+    assert_eq!(page("?after=t%2Fx%20%2By"), (vec![], false));
+    for query in ["?before=a", "?after=%zz", "?after=a&after=b"] {
+        assert_eq!(code_of(api.get(&format!("/v1/sessions{query}")), 400), "bad_request");
+    }
 }
 
 #[test]

@@ -191,7 +191,7 @@ fn an_upgrade_behind_a_link_is_what_the_next_restart_runs() {
         assert_words(&outcome.stdout, &["unchanged"]);
         manager.gateway(&["start"]).assert_code(0);
         assert_words(&manager.run(&first, &["status"]).stdout, &["up to date"]);
-        assert_eq!(fs::read_link(format!("/proc/{}/exe", service.pid())).unwrap(), first);
+        assert_eq!(manager.program_of(service.pid()), first);
 
         let second = copy_to(&version("2.0"));
         fs::remove_file(&link).unwrap();
@@ -199,7 +199,7 @@ fn an_upgrade_behind_a_link_is_what_the_next_restart_runs() {
         fs::remove_dir_all(home.join("opt/1.0")).unwrap();
         service.systemctl("restart");
         service.unit().assert(&[("ActiveState", "active")]);
-        assert_eq!(fs::read_link(format!("/proc/{}/exe", service.pid())).unwrap(), second);
+        assert_eq!(manager.program_of(service.pid()), second);
         for program in [Path::new("hermes-gateway"), &second] {
             assert_words(&by_name(program, &["status"]).stdout, &["up to date"]);
         }

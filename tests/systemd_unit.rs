@@ -4,7 +4,7 @@
 mod util;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
 use util::{DEADLINE, Gateway, Home, Manager, Outcome, Process, Sandbox, binary, sys};
@@ -55,6 +55,7 @@ fn install_writes_a_unit_that_systemd_finds_nothing_wrong_with() {
             ("Restart", "always"),
             ("KillMode", "mixed"),
             ("OOMPolicy", "continue"),
+            ("LimitCORE", "0"),
             ("TimeoutStopUSec", "45s"),
             ("TimeoutStartUSec", "1min"),
             ("StartLimitIntervalUSec", "0"),
@@ -187,7 +188,7 @@ fn paths_with_strange_characters_reach_the_daemon() {
         command.args(["install", "--now"]).env("XDG_STATE_HOME", &state);
         Process::spawn(&mut command).finish(DEADLINE).assert_code(0);
         let pid = manager.unit(UNIT).main_pid();
-        assert_eq!(fs::read_link(format!("/proc/{pid}/exe")).unwrap(), program);
+        assert_eq!(manager.program_of(pid), program);
         assert!(state.join("hermes-gateway/default/api.key").exists());
         let file = manager.unit_dir().join(UNIT);
         let verify = ["--user", "verify", file.to_str().unwrap()];
@@ -207,6 +208,45 @@ fn without_a_manager_the_ways_on_are_named() {
     assert_refused(home.run(&["logs"]), 1, &["not installed", "standard error"]);
     assert_says(&home.run(&["stop"]).assert_code(0), &["is not running"]);
     assert_says(&home.run(&["uninstall"]).assert_code(0), &["nothing to remove"]);
+}
+
+#[test]
+fn a_unit_of_the_machine_runs_no_program_that_others_could_replace() {
+    Sandbox::system().run(|manager| {
+        let args = ["install", "--system", "--user", "tester"];
+        let copy = |dir: &str| {
+            let program = Path::new(dir).join("hermes-gateway");
+            fs::create_dir_all(dir).unwrap();
+            fs::copy(binary(), &program).unwrap();
+            program
+        };
+        let refused = |program: &Path, part: &str, words: &[&str]| {
+            let outcome = manager.run(program, &args).assert_code(1);
+            let words = [words, &[part, "others could replace", "/usr/local/bin"]].concat();
+            assert_refused(outcome, 1, &words);
+            assert!(!manager.unit_dir().join(UNIT).exists(), "{part}");
+        };
+        // A directory above it, its own, the file, and a link in a directory that anybody may write.
+        let program = copy("/srv/open/deep/bin");
+        chmod("/srv/open", 0o777);
+        refused(&program, "/srv/open ", &["777", "chmod go-w"]);
+        chmod("/srv/open", 0o755);
+        chmod("/srv/open/deep/bin", 0o1777);
+        refused(&program, "/srv/open/deep/bin ", &["1777"]);
+        chmod("/srv/open/deep/bin", 0o755);
+        chmod(program.to_str().unwrap(), 0o757);
+        refused(&program, "/srv/open/deep/bin/hermes-gateway ", &["757"]);
+        chmod(program.to_str().unwrap(), 0o755);
+        chown("/srv/open/deep", Some(4343), None).unwrap();
+        refused(&program, "/srv/open/deep ", &["uid 4343", "chown"]);
+        // The target user's is that user's own affair.
+        chown("/srv/open/deep", Some(4242), None).unwrap();
+        manager.run(&program, &args).assert_code(0);
+    });
+}
+
+fn chmod(path: &str, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 #[test]

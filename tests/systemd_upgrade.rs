@@ -59,11 +59,6 @@ impl Package {
     }
 }
 
-/// The program that a process runs.
-fn running(pid: i32) -> PathBuf {
-    fs::read_link(format!("/proc/{pid}/exe")).unwrap()
-}
-
 /// A shell of the user's with these variables instead of the usual ones.
 #[track_caller]
 fn shell(manager: &Manager, program: &str, args: &[&str], env: &[(&str, &str)]) -> Outcome {
@@ -82,23 +77,24 @@ fn survives_upgrades(manager: &Manager, package: &Package, program: &str) {
     package.upgrade("1.0", None);
     shell(manager, program, &["install", "--now"], &[SESSION]).assert_code(0);
     let unit = manager.unit(UNIT);
-    assert_eq!(running(unit.main_pid()), package.program("1.0"));
+    assert_eq!(manager.program_of(unit.main_pid()), package.program("1.0"));
 
     package.upgrade("1.1", Some("1.0"));
     shell(manager, program, &["restart"], &[SESSION]).assert_code(0);
     unit.assert(&[("ActiveState", "active")]);
-    assert_eq!(running(unit.main_pid()), package.program("1.1"));
+    assert_eq!(manager.program_of(unit.main_pid()), package.program("1.1"));
 
     package.upgrade("1.2", Some("1.1"));
     manager.systemctl(&["restart", UNIT]).assert_code(0);
-    assert_eq!(running(unit.main_pid()), package.program("1.2"));
+    assert_eq!(manager.program_of(unit.main_pid()), package.program("1.2"));
 
     // It comes back by itself as well, which is where nobody looks on.
     package.upgrade("1.3", Some("1.2"));
-    util::sys::kill(unit.main_pid(), libc::SIGKILL).unwrap();
+    let before = unit.main_pid();
+    util::sys::kill(before, libc::SIGKILL).unwrap();
     eventually("the new version", || {
         let pid = unit.main_pid();
-        (pid > 0 && fs::read_link(format!("/proc/{pid}/exe")).ok()? == package.program("1.3"))
+        (pid > 0 && pid != before && manager.program_of(pid) == package.program("1.3"))
             .then_some(())
     });
     unit.wait_for(&[("ActiveState", "active"), ("SubState", "running")]);

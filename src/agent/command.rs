@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
-use super::output::{Complaints, Text};
+use super::output::{Complaints, Text, keep_end};
 use super::{Bounds, Outcome, Reply, Report, Turn, environment};
 use crate::config;
 use crate::limits::{KEEP_ALIVE, KILL_AFTER, LOCK_PATIENCE, MAX_INSTRUCTIONS};
 use crate::subprocess::{Child, Children, Program, explained, feed, take};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::{Signal, Status, is_shortage};
-use crate::text::escaped;
+use crate::text::{escaped, one_line};
 
 /// Starts the agent, feeds it, passes its reply on, and ends it where it has to be ended.
 pub fn run(
@@ -58,22 +58,21 @@ pub fn run(
         (Ok(Some(outcome)), _) => outcome,
         (Ok(None), Ok(status)) => {
             reply.report(Report { usage: process.usage.take(), finish: None });
-            classify(status, &process.complaints.tail())
+            classify(status, &process.complaints.tail(), &one_line(&process.printed))
         }
     }
 }
 
 /// What an exit status means: 75 and signals may pass, anything else but 0 stays.
-fn classify(status: Status, stderr: &str) -> Outcome {
+fn classify(status: Status, stderr: &str, stdout: &str) -> Outcome {
     let how = match status {
         Status::Exited(0) => return Outcome::Done,
         Status::Exited(code) => format!("the agent failed with exit status {code}"),
         Status::Signalled(signal) => format!("the agent was ended by signal {signal}"),
     };
-    let words = match stderr {
-        "" => how,
-        tail => format!("{how}: {}", escaped(tail, false)),
-    };
+    let printed = if stdout.is_empty() { "" } else { "; it had printed: " };
+    let colon = if stderr.is_empty() { "" } else { ": " };
+    let words = escaped(&format!("{how}{colon}{stderr}{printed}{stdout}"), false);
     match status {
         Status::Exited(75) => Outcome::Temporary(words),
         Status::Exited(_) => Outcome::Failed(words),
@@ -87,6 +86,7 @@ fn start(children: &Arc<Children>, agent: &config::Agent, turn: &Turn<'_>) -> io
         child: children.spawn_tree(&program, agent.leftovers, true)?,
         text: Text::default(),
         complaints: Complaints::default(),
+        printed: Vec::new(),
         usage: None,
         written: 0,
         replied: 0,
@@ -99,6 +99,8 @@ struct Process {
     child: Child,
     text: Text,
     complaints: Complaints,
+    /// The end of what it has printed on stdout.
+    printed: Vec<u8>,
     /// What the agent says that it used.
     usage: Option<String>,
     written: usize,
@@ -194,6 +196,7 @@ impl Process {
         take(&mut self.child.stdout, |bytes| {
             if !ending {
                 self.replied += bytes.len();
+                keep_end(&mut self.printed, bytes);
                 self.quiet_since = Instant::now();
                 let text = self.text.push(bytes);
                 if self.replied > max_reply {

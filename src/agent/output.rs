@@ -2,7 +2,7 @@
 //! the end, as a shell's `$(…)` has it.
 
 use crate::limits::{MAX_STDERR_LINE, MAX_STDERR_LOGGED, MAX_STDERR_TAIL};
-use crate::text::one_line;
+use crate::text::last_line;
 
 /// Turns bytes into text piece by piece. What is no UTF-8 becomes U+FFFD.
 #[derive(Debug, Default)]
@@ -46,6 +46,12 @@ impl Text {
     }
 }
 
+/// Keeps the end of what an agent writes, for error messages.
+pub fn keep_end(end: &mut Vec<u8>, bytes: &[u8]) {
+    end.extend_from_slice(&bytes[bytes.len().saturating_sub(MAX_STDERR_TAIL)..]);
+    end.drain(..end.len().saturating_sub(MAX_STDERR_TAIL));
+}
+
 /// The end of what an agent wrote on stderr, for error messages, and its lines for the log.
 #[derive(Debug, Default)]
 pub struct Complaints {
@@ -57,9 +63,7 @@ pub struct Complaints {
 impl Complaints {
     /// Takes bytes and hands every whole line to `log`.
     pub fn push(&mut self, bytes: &[u8], log: &mut dyn FnMut(&str)) {
-        self.tail.extend_from_slice(bytes);
-        let excess = self.tail.len().saturating_sub(MAX_STDERR_TAIL);
-        self.tail.drain(..excess);
+        keep_end(&mut self.tail, bytes);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (text, ended) = match piece.strip_suffix(b"\n") {
                 Some(text) => (text, true),
@@ -80,9 +84,9 @@ impl Complaints {
         }
     }
 
-    /// The tail as one line of text; empty when nothing was written.
+    /// The last line; empty when nothing was written.
     pub fn tail(&self) -> String {
-        one_line(&self.tail)
+        last_line(&self.tail)
     }
 
     fn end_line(&mut self, log: &mut dyn FnMut(&str)) {
@@ -132,7 +136,7 @@ mod tests {
         complaints.push(&vec![b'x'; 10_000], &mut log);
         complaints.push(b"\nlast", &mut log);
         complaints.finish(&mut log);
-        assert_eq!(complaints.tail().len(), MAX_STDERR_TAIL + 2);
+        assert_eq!((complaints.tail.len(), complaints.tail().as_str()), (MAX_STDERR_TAIL, "last"));
         assert_eq!((lines[0].as_str(), lines[1].as_str()), ("one", "two"));
         assert_eq!((lines[2].len(), lines[3].as_str()), (MAX_STDERR_LINE, "last"));
     }

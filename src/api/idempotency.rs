@@ -2,11 +2,11 @@
 
 use super::auth::Authenticated;
 use super::error::Problem;
-use crate::http::Request;
+use crate::http::{Request, SLASH};
 use crate::limits::MAX_IDEMPOTENCY_KEY;
 use crate::session::book::{Digest, digest_of};
 
-const HEADER: &str = "Idempotency-Key";
+pub const HEADER: &str = "Idempotency-Key";
 
 /// Set on an answer that an earlier request began.
 pub const REPLAYED: &str = "Idempotent-Replayed";
@@ -21,13 +21,12 @@ pub fn key(
     let Some(key) = request.header(HEADER) else {
         return Ok(None);
     };
-    let once = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case(HEADER)).count() == 1;
     let visible = key.iter().all(|byte| byte.is_ascii_graphic());
-    if !once || !visible || !(1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) {
-        let message = format!("{HEADER} takes 1 to {MAX_IDEMPOTENCY_KEY} visible bytes, once.");
+    if !visible || !(1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) {
+        let message = format!("{HEADER} takes 1 to {MAX_IDEMPOTENCY_KEY} visible bytes.");
         return Err(Problem::new(400, "bad_idempotency_key", message));
     }
     let session = request.header(super::turn::SESSION).unwrap_or_default();
-    let asked = digest_of(&[request.path().as_bytes(), session, body]);
+    let asked = digest_of(&[request.path().replace(SLASH, "/").as_bytes(), session, body]);
     Ok(Some((digest_of(&[b"key", proof.principal().as_bytes(), key]), asked)))
 }

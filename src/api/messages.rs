@@ -13,7 +13,7 @@ use super::error::Problem;
 use super::idempotency;
 use super::{Exchange, Service};
 use crate::config::{Busy, Choice};
-use crate::http::{Closed, Request, Response};
+use crate::http::{Closed, Request, Response, has_dot_segment};
 use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_ATTACHMENT, MAX_ATTACHMENTS, MAX_SESSION, MAX_WAIT};
 use crate::session::book::Who;
@@ -291,6 +291,10 @@ fn attachments(list: Raw<'_>) -> Result<Vec<String>, Problem> {
 
 /// A session's key is free text of 1 to 256 bytes. It is no file name and goes into none.
 pub fn check_session(session: &str) -> Result<(), Problem> {
+    if has_dot_segment(session) {
+        let message = "A session's key has no . or .. between slashes: a path cannot name it.";
+        return Err(Problem::new(400, "bad_session", message));
+    }
     let wrong = match session.chars().find(|c| c.is_control()) {
         _ if !(1..=MAX_SESSION).contains(&session.len()) => format!("this has {}", session.len()),
         Some(control) => format!("this has the control character U+{:04X}", u32::from(control)),

@@ -5,11 +5,15 @@ use std::sync::atomic::Ordering;
 use super::auth::{Authenticated, Origin, authenticate};
 use super::error::Problem;
 use super::{
-    Exchange, Service, browser, chat, messages, reload, responses, sessions, status, turn,
+    Exchange, Service, browser, chat, idempotency, messages, reload, responses, sessions, status,
+    turn,
 };
-use crate::http::{Closed, Connection, Method, Request, Response};
+use crate::http::{Closed, Connection, Method, Request, Response, SLASH};
 use crate::journal::Condition;
 use crate::limits::DISK_HANGS;
+
+/// Header fields that we read and that may occur once; http/ has those that frame or let in.
+const ONCE: [&str; 3] = [turn::SESSION, idempotency::HEADER, "Last-Event-ID"];
 
 /// What a path stands for, with the ids and keys in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +88,17 @@ impl<'a> Route<'a> {
             Route::Session(rest)
         };
         (!rest.is_empty()).then_some(route)
+    }
+
+    /// What somebody has chosen freely, still with its encoded slashes.
+    fn name(self) -> &'a str {
+        match self {
+            Route::Model(name)
+            | Route::Session(name)
+            | Route::SessionMessages(name)
+            | Route::SessionEvents(name) => name,
+            _ => "",
+        }
     }
 
     /// The methods that it takes, and what `[keys.NAME] routes` calls its group.
@@ -187,6 +202,7 @@ pub fn answer(
 fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
     let Exchange { request, service, proof, .. } = exchange;
     let deletes = request.method == Method::Delete;
+    let name = route.name().replace(SLASH, "/");
     let result = match route {
         Route::Chat => {
             return turn::serve(exchange, &|body, _, manner| chat::read(body, manner));
@@ -199,17 +215,17 @@ fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
         Route::Messages if request.method != Method::Post => messages::failed(&exchange),
         Route::MessageRetry(id) => messages::retry(service, proof, id),
         Route::Messages => return messages::post(exchange, None),
-        Route::SessionMessages(session) => return messages::post(exchange, Some(session)),
-        Route::SessionEvents(session) => return sessions::events(exchange, session),
+        Route::SessionMessages(_) => return messages::post(exchange, Some(&name)),
+        Route::SessionEvents(_) => return sessions::events(exchange, &name),
         Route::Message(id) if deletes => messages::cancel(&exchange, id),
         Route::Message(id) => messages::get(&exchange, id),
         Route::Models => Ok(status::models(service, proof)),
-        Route::Model(name) => status::model(service, proof, name),
+        Route::Model(_) => status::model(service, proof, &name),
         Route::Response(id) if deletes => responses::delete(service, proof, id),
         Route::Response(id) => responses::get(service, proof, id),
-        Route::Sessions => sessions::list(service, proof),
-        Route::Session(session) if deletes => sessions::reset(service, proof, session),
-        Route::Session(session) => sessions::get(service, proof, session),
+        Route::Sessions => sessions::list(&exchange),
+        Route::Session(_) if deletes => sessions::reset(service, proof, &name),
+        Route::Session(_) => sessions::get(service, proof, &name),
         Route::DeadLetters => messages::dead_letters(service, proof),
         Route::DeadLetter(id) => messages::dead_letter(&exchange, id, false),
         Route::DeadLetterRetry(id) => messages::dead_letter(&exchange, id, true),
@@ -274,6 +290,7 @@ fn admit<'r>(
     let proof = authenticate(request, origin, &service.keys());
     let proof = proof.ok_or_else(|| service.turned_away(request, origin))?;
     connection.know();
+    check_once(request)?;
     let Some(route) = route else {
         return Err(Problem::new(404, "not_found", "There is nothing at this path."));
     };
@@ -292,6 +309,16 @@ fn admit<'r>(
         return Err(Problem::new(503, "journal_unavailable", format!("Try again later: {why}.")));
     }
     Ok(Admitted::Known(route, proof))
+}
+
+/// Somebody in front may go by the first of two fields and we by the last, or the other way round.
+fn check_once(request: &Request) -> Result<(), Problem> {
+    let count = |name: &str| {
+        request.headers().filter(|(known, _)| known.eq_ignore_ascii_case(name)).count()
+    };
+    let Some(name) = ONCE.iter().find(|name| count(name) > 1) else { return Ok(()) };
+    let message = format!("The header field {name} occurs more than once: send it once.");
+    Err(Problem::new(400, "repeated_header", message))
 }
 
 fn ready(service: &Service) -> Response {

@@ -8,7 +8,7 @@ use super::auth::Authenticated;
 use super::error::Problem;
 use super::messages::{check_session, json};
 use super::{Exchange, Service};
-use crate::http::{Closed, Request, Response, Stream, sse};
+use crate::http::{Closed, Request, Response, SLASH, Stream, decode, sse};
 use crate::limits::{KEEP_ALIVE, MAX_PIECE};
 use crate::session::book::{Digest, Who, session_digest};
 use crate::session::id::Id;
@@ -25,14 +25,26 @@ fn who(proof: &Authenticated, session: &str) -> Result<Who, Problem> {
     Ok(Who { principal, session: Some(session.to_owned()) })
 }
 
-/// `GET /v1/sessions`.
-pub fn list(service: &Service, proof: &Authenticated) -> Result<Response, Problem> {
-    let sessions = service.hub.sessions(proof.principal()).map_err(|e| {
+/// `GET /v1/sessions[?after=SESSION]`: a page, in the order of their keys.
+pub fn list(exchange: &Exchange<'_>) -> Result<Response, Problem> {
+    let Exchange { request, service, proof, .. } = exchange;
+    let after = after(request.query().unwrap_or_default())?;
+    let wanted = |session: &str| session > after.as_str() && proof.check_session(session).is_ok();
+    let (sessions, more) = service.hub.sessions(proof.principal(), &wanted).map_err(|e| {
         Problem::new(503, "unavailable", format!("The sessions cannot be listed: {e}."))
     })?;
-    let sessions = sessions.iter().filter(|session| proof.sees(&session.who));
-    let sessions: Vec<String> = sessions.map(|s| format!("{{{}}}", fields(s))).collect();
-    Ok(json(200, format!(r#"{{"sessions":[{}]}}"#, sessions.join(","))))
+    let sessions: Vec<String> = sessions.iter().map(|s| format!("{{{}}}", fields(s))).collect();
+    Ok(json(200, format!(r#"{{"sessions":[{}],"has_more":{more}}}"#, sessions.join(","))))
+}
+
+/// The key of the session behind which a page begins; empty for the first page.
+fn after(query: &str) -> Result<String, Problem> {
+    let words = "A list of sessions takes one parameter: after=SESSION, percent-encoded.";
+    let text = query.strip_prefix("after=").or(query.is_empty().then_some(""));
+    let text = text.filter(|text| !text.contains('&')).ok_or_else(|| bad(words))?;
+    let text = text.replace('+', "%20");
+    let decoded = decode(&text).map_err(|_| bad(words))?;
+    Ok(decoded.unwrap_or(text).replace(SLASH, "/"))
 }
 
 /// `GET /v1/sessions/{session}`.

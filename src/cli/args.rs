@@ -11,6 +11,7 @@ use super::help;
 use super::install::Options;
 use super::journal::Action;
 use super::message::Sending;
+use crate::config::{Busy, Choice};
 use crate::exit::{Exit, Failure};
 use crate::name::{Name, OWN_VARIABLE};
 
@@ -226,10 +227,14 @@ fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> 
         return Err(usage("--wait goes with --result", Some("send")));
     }
     let session: Option<String> = args.opt_value_from_str(["-s", "--session"])?;
+    let mode: Option<String> = args.opt_value_from_str("--mode")?;
+    if let Some(word) = mode.as_ref().filter(|word| !Busy::default().choose(word)) {
+        return Err(usage(&format!("--mode takes queue or interrupt, not {word:?}"), Some("send")));
+    }
     let sending = Sending {
         detached: args.contains("--async"),
         deliver: args.opt_value_from_str("--deliver")?,
-        mode: args.opt_value_from_str("--mode")?,
+        mode,
         key: args.opt_value_from_str("--idempotency-key")?,
     };
     let sending = (sending != Sending::default()).then_some(sending);

@@ -30,7 +30,7 @@ pub fn show(context: &Context, check: bool) -> Result<Exit, Failure> {
     let unit = installed_file(&context.base, &context.name, false);
     let unit =
         unit.filter(|_| context.config.is_none()).map(|(scope, _)| Unit::new(context, scope));
-    let path = unit.and_then(|unit| unit.search_path());
+    let path = unit.and_then(|unit| unit.variable("PATH"));
     warn(&loaded, path.as_deref());
     Ok(Exit::Planned)
 }

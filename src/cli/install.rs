@@ -16,7 +16,7 @@ use crate::config::Loaded;
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
 use crate::limits::ACT_PATIENCE;
-use crate::sys::{fs as files, user};
+use crate::sys::{fs as files, trusted, user};
 use crate::systemd::unit::{self as text, Origin};
 
 /// The flags of the command.
@@ -70,6 +70,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     let drain = loaded.config.stop.drain_timeout;
     let wanted = as_owner(&owner, || owner.unit_text(version, drain))?;
     let wanted = wanted.map_err(Failure::failed)?;
+    check_program(&owner, &wanted)?;
     let change = compare(&unit, &wanted, options.force)?;
     let port = as_owner(&owner, || starter::write(&owner.context))?.map_err(Failure::failed)?;
 
@@ -95,7 +96,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     for words in beside.into_iter().chain(program::warning()) {
         eprintln!("hermes-gateway: {words}");
     }
-    let path = unit.search_path();
+    let path = unit.variable("PATH");
     as_owner(&owner, || config::warn(&loaded, path.as_deref()))?;
     if options.now {
         start::start_unit(context, &unit)?;
@@ -149,6 +150,19 @@ fn checked(owner: &Owner) -> Result<Loaded, Failure> {
         }
         _ => Ok(loaded),
     }
+}
+
+/// What a unit of the machine runs must be nobody else's to replace.
+fn check_program(owner: &Owner, unit: &str) -> Result<(), Failure> {
+    let program = text::program_in(unit, &owner.context.name).filter(|_| owner.user.is_some());
+    let Some(program) = program else { return Ok(()) };
+    as_owner(owner, || trusted::check_program(&program))?.map_err(|e| {
+        Failure::failed(format!(
+            "a unit of the machine must not run {}, which others could replace: {e}, or move the \
+             program to /usr/local/bin",
+            program.display()
+        ))
+    })
 }
 
 /// Compares what is there with what is wanted; refuses to overwrite another's work.

@@ -112,6 +112,10 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
     // Before anything else can take time: from here on a signal is judged, not fatal.
     let signals = matches!(command, Command::Run(_)).then(Signals::catch).transpose();
     let signals = signals.map_err(|e| Failure::cannot("catch signals", &e))?;
+    if signals.is_some() {
+        let protected = sys::process::protect_memory();
+        protected.map_err(|e| Failure::cannot("keep other processes out of the memory", &e))?;
+    }
     if let Command::Help(topic) = command {
         return help::print_page(topic);
     }

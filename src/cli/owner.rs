@@ -2,7 +2,7 @@
 //! them. For `install`, which writes it, and `status`, which compares.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -160,29 +160,40 @@ pub fn check_config(context: &Context, unit: &Unit, shown: &Properties) -> Resul
     let Some(pid) = shown.get("MainPID").parse().ok().and_then(Pid::new) else {
         return Ok(());
     };
-    let check = || {
-        let context = context_of(context, unit, pid);
-        context.map_or(Ok(()), |context| gateway::check(&config::plan(&context)).map(drop))
+    // Whose it is says `status`: its directory in /proc is root's (PR_SET_DUMPABLE).
+    let other = proc::uid(pid).filter(|uid| *uid != user::own_uid()).and_then(user::by_uid);
+    let Some(context) = context_of(context, unit, (pid, other.as_ref()), shown) else {
+        return Ok(());
     };
-    match fs::metadata(format!("/proc/{pid}")) {
-        Ok(meta) if meta.uid() != user::own_uid() => {
-            user::acting_as(&owner_of(&meta, &context.base), check).unwrap_or(Ok(()))
-        }
-        Ok(_) | Err(_) => check(),
+    let check = || gateway::check(&config::plan(&context)).map(drop);
+    match other {
+        Some(user) => user::acting_as(&user, check).unwrap_or(Ok(())),
+        None => check(),
     }
 }
 
-/// What a process that runs a gateway goes by.
-fn context_of(context: &Context, unit: &Unit, pid: Pid) -> Option<Context> {
-    let home = PathBuf::from(proc::variable(pid, "HOME")?);
-    let config = proc::variable(pid, "XDG_CONFIG_HOME").map(PathBuf::from);
+/// What a process that runs a gateway goes by: what it was started with, where we may read that, else
+/// what its service manager starts it with.
+fn context_of(
+    context: &Context,
+    unit: &Unit,
+    (pid, other): (Pid, Option<&User>),
+    shown: &Properties,
+) -> Option<Context> {
+    let started_with = |name| proc::variable(pid, name).map(OsString::from);
+    let variable = |name| started_with(name).or_else(|| unit.variable(name));
+    let home = variable("HOME").map(PathBuf::from);
+    let home = home.or_else(|| other.map(|user| user.home.clone()))?;
+    let config = variable("XDG_CONFIG_HOME").map(PathBuf::from);
     let config = config.filter(|path| path.is_absolute()).unwrap_or(home.join(".config"));
     // The installed unit may have been written anew since: its places are those of this command.
     let installed = unit.systemctl.scope == Scope::User && unit.name == context.name.unit();
+    // A relative `--config` is relative to where that process is.
+    let start = home.join(shown.get("WorkingDirectory").trim_start_matches(['!', '~']));
+    let _ =
+        env::set_current_dir(format!("/proc/{pid}/cwd")).or_else(|_| env::set_current_dir(start));
     let theirs = Base { home, config, ..context.base.clone() };
     let base = if installed { context.base.clone() } else { theirs };
-    // A relative `--config` is relative to where that process is.
-    let _ = env::set_current_dir(format!("/proc/{pid}/cwd"));
     let words = proc::arguments(pid)?.into_iter().skip(1).collect();
     let args::Parsed { config, set, .. } = args::parse(None, words, &[]).ok()?;
     Some(Context { config, set, ..context.at(base) })

@@ -14,7 +14,7 @@ use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_PATIENCE;
 use crate::systemd::Scope;
 use crate::systemd::unit::{Origin, inspect};
-use crate::text::escaped;
+use crate::text::{counted, escaped};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What the report has as the gateway answered it; null without an answer.
@@ -145,7 +145,8 @@ fn unit_line(unit: &UnitReport) -> String {
 fn journal(journal: &Value) -> String {
     let count = |key: &str| number(&journal[key]);
     let (outbox, dead) = (count("outbox"), count("dead_letters"));
-    format!("{} bytes, {outbox} to deliver, {dead} dead letters", count("bytes"))
+    let dead = counted(&dead, "dead letter");
+    format!("{} bytes, {outbox} to deliver, {dead}", count("bytes"))
 }
 
 /// What turns wait for between two attempts, in lines that fit a terminal but for the error.

@@ -36,7 +36,7 @@ const WITH_SUDO: &str = "try it with sudo";
 /// What its manager is asked about a unit, by all commands alike.
 pub const PROPERTIES: &str = "LoadState,LoadError,FragmentPath,UnitFileState,Type,User,Environment,\
     ActiveState,SubState,Result,StateChangeTimestamp,NRestarts,MainPID,InvocationID,ExecMainPID,\
-    ExecMainCode,ExecMainStatus,TimeoutStartUSec,TimeoutStopUSec";
+    ExecMainCode,ExecMainStatus,TimeoutStartUSec,TimeoutStopUSec,WorkingDirectory";
 
 /// A unit of this gateway and the manager that it belongs to.
 #[derive(Debug)]
@@ -185,15 +185,15 @@ impl Unit {
             .map_err(|e| self.refused(&e))
     }
 
-    /// Where the unit's process looks for programs: by its own settings, else its manager's (systemd.exec(5),
-    /// "Environment variables in spawned processes"). `None`: that cannot be asked.
-    pub fn search_path(&self) -> Option<OsString> {
+    /// A variable of the unit's process, PATH for one: by its own settings, else its manager's
+    /// (systemd.exec(5), "Environment variables in spawned processes"). `None`: that cannot be asked.
+    pub fn variable(&self, name: &str) -> Option<OsString> {
         let deadline = Instant::now() + ASK_PATIENCE;
         let theirs = self.systemctl.run(&["show-environment"], deadline).ok()?;
         let own = self.show().ok()?;
         let settings = own.get("Environment").split([' ', '"']);
-        let path = |word: &str| word.strip_prefix("PATH=").map(OsString::from);
-        settings.filter_map(path).next_back().or_else(|| theirs.lines().find_map(path))
+        let value = |word: &str| Some(OsString::from(word.strip_prefix(name)?.strip_prefix('=')?));
+        settings.filter_map(value).next_back().or_else(|| theirs.lines().find_map(value))
     }
 
     /// Runs a verb that acts on the manager alone.

@@ -37,6 +37,7 @@ pub use url::Url;
 use crate::limits;
 use crate::named::ByName;
 use crate::subprocess::Leftovers;
+use crate::text::counted;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -309,8 +310,10 @@ impl Limits {
         let (connections, turns) = (self.max_connections, self.max_turns);
         let allowed = |descriptors| {
             format!(
-                "the limit of {descriptors} open descriptors allows {connections} connections and \
-                 {turns} turns at once; LimitNOFILE= in the unit raises it, or ulimit -n"
+                "the limit of {descriptors} open descriptors allows {} and {} at once; LimitNOFILE= in \
+                 the unit raises it, or ulimit -n",
+                counted(&connections, "connection"),
+                counted(&turns, "turn")
             )
         };
         self.short_of.map(allowed)

@@ -34,7 +34,7 @@ use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
 use crate::sys::{fs as files, proc, random, socket, trusted};
-use crate::text::escaped;
+use crate::text::{counted, escaped};
 use crate::threads::{lock, spawn};
 use crate::{digest, logger, sys, systemd};
 
@@ -179,8 +179,8 @@ fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book)
     if counts.kept > 0 {
         let (queued, took) = (counts.queued + counts.running, began.elapsed().as_millis());
         log::info!(
-            "the journal has {} messages, {queued} of them to run, {} replies to deliver (read in {took} ms)",
-            counts.kept,
+            "the journal has {}, {queued} of them to run, replies to deliver: {} (read in {took} ms)",
+            counted(&counts.kept, "message"),
             counts.outbox
         );
     }

@@ -20,7 +20,7 @@ use crate::subprocess::{
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::Status;
 use crate::sys::spawn::Manner;
-use crate::text::quoting;
+use crate::text::{one_line, quoting};
 
 /// Starts curl with these variables and hands it the request. Its answer is received by
 /// [`Client::call`]; curl ends with the client.
@@ -138,7 +138,7 @@ impl Read for Tunnel<'_> {
             Some(Ok(Taken::Bytes(count))) => &said[..count.min(MAX_STDERR_TAIL)],
             Some(_) | None => &[],
         };
-        Err(io::Error::other(quoting(&words, said)))
+        Err(io::Error::other(quoting(&words, one_line(said).as_bytes())))
     }
 }
 

@@ -37,6 +37,7 @@ pub use response::Response;
 pub use seat::{Seat, Stage};
 pub use socket::{Shared, Socket};
 pub use stream::Stream;
+pub use target::{SLASH, decode, has_dot_segment};
 
 /// Why bytes are no acceptable message: the status that says so, and a sentence for the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

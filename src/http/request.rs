@@ -96,7 +96,7 @@ pub struct Request {
 
 impl Request {
     /// The path, percent-decoded once; `*` for `OPTIONS *`. It has no `.` or `..` segment, no
-    /// encoded slash or backslash and no control character: such targets were refused.
+    /// encoded backslash and no control character but [`SLASH`](super::SLASH), an encoded slash.
     pub fn path(&self) -> &str {
         match &self.path {
             Path::AsSent(span) => span.text(&self.head),

@@ -1,11 +1,15 @@
 //! The request target (RFC 9112 section 3.2): its forms, its authority, its path decoded once.
 //!
-//! Refused rather than interpreted: an encoded slash or backslash and `.` or `..` segments, since
-//! a proxy in front and a route behind could read them differently.
+//! Refused rather than interpreted: an encoded backslash and `.` or `..` segments, since a proxy in
+//! front and a route behind could read them differently. An encoded slash separates nothing: it is
+//! [`SLASH`] in what is decoded.
 
 use std::net::Ipv6Addr;
 
 use super::{Refusal, bad};
+
+/// An encoded slash (`%2F`), which belongs to a name in the path; no other control character is in one.
+pub const SLASH: char = '\0';
 
 /// A target, taken apart; the path is still encoded, and empty for an absolute form without one.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,10 +57,15 @@ pub fn decode(path: &str) -> Result<Option<String>, Refusal> {
     }
     let decoded = if path.contains('%') { Some(decode_percent(path.as_bytes())?) } else { None };
     let segments = decoded.as_deref().unwrap_or(path);
-    if segments.contains("/.") && segments.split('/').any(|s| s == "." || s == "..") {
+    if has_dot_segment(segments) {
         return bad("The path has . or .. segments.");
     }
     Ok(decoded)
+}
+
+/// Whether a part between slashes is `.` or `..`, which clients and proxies take out of a path.
+pub fn has_dot_segment(path: &str) -> bool {
+    path.contains('.') && path.split(['/', SLASH]).any(|part| part == "." || part == "..")
 }
 
 fn decode_percent(path: &[u8]) -> Result<String, Refusal> {
@@ -72,13 +81,15 @@ fn decode_percent(path: &[u8]) -> Result<String, Refusal> {
             return bad("A % in the path is not followed by two hexadecimal digits.");
         };
         match high << 4 | low {
-            b'/' | b'\\' => return bad("The path has an encoded slash or backslash."),
+            b'\\' => return bad("The path has an encoded backslash."),
+            0 => return bad("The decoded path has control characters."),
+            b'/' => out.push(SLASH as u8),
             byte => out.push(byte),
         }
     }
     let refusal = Refusal::new(400, "The decoded path is not UTF-8 text.");
     let text = String::from_utf8(out).map_err(|_| refusal)?;
-    if text.contains(char::is_control) {
+    if text.contains(|c: char| c.is_control() && c != SLASH) {
         return bad("The decoded path has control characters.");
     }
     Ok(text)

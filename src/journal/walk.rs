@@ -143,7 +143,7 @@ pub fn walk(
         break;
     }
     if found.records < header.kept {
-        let reason = format!("{} records should follow", header.kept - found.records);
+        let reason = format!("records that should follow: {}", header.kept - found.records);
         return Err(damage(found.bytes, found.last + 1, reason));
     }
     Ok(found)

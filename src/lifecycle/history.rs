@@ -63,10 +63,16 @@ impl Run {
         if let Some(line) = left.and_then(|left: Value| enter_silent(dirs, &left)) {
             self.silent.get_or_init(|| line);
         }
-        let (id, own, boot, started) = (&self.id, Pid::own(), proc::boot_id(), &self.started);
-        let record = format!(
-            "{{\"id\":\"{id}\",\"pid\":{own},\"boot\":\"{boot}\",\"started\":\"{started}\"}}\n"
-        );
+        // For `logs`: nobody else may look where our descriptors lead.
+        let log = fs::read_link("/proc/self/fd/2").unwrap_or_default();
+        let record = json!({
+            "id": self.id,
+            "pid": Pid::own().get(),
+            "boot": proc::boot_id(),
+            "started": self.started,
+            "log": log.to_string_lossy(),
+        });
+        let record = format!("{record}\n");
         if let Err(e) = files::replace_unsynced(&path, record.as_bytes(), 0o600) {
             log::warn!("{} cannot be written: {e}", path.display());
         }
@@ -219,7 +225,10 @@ fn append(dirs: &Dirs, line: &str, sync: bool) -> io::Result<()> {
     let _ = prune(dirs, 2 * KEPT_STOPS);
     let path = &dirs.history();
     let mut options = OpenOptions::new();
-    let mut file = options.read(true).append(true).create(true).mode(0o600).open(path)?;
+    options.read(true).append(true).create(true).mode(0o600);
+    // Not through a symlink: whatever it leads to is no history.
+    let opened = options.custom_flags(files::NO_FOLLOW).open(path);
+    let mut file = opened.map_err(|e| files::symlink_in_words(path, e))?;
     let length = file.metadata()?.len();
     let new = length == 0;
     let mut last = [b'\n'];

@@ -16,7 +16,6 @@ use crate::agent::{self, Report};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Loss, Purpose, Refused};
 use crate::limits::{LOCK_BATCH, LOCK_PAUSE, MAX_LISTED, MAX_LISTED_BYTES, STATUS_PATIENCE};
-use crate::named::ByName;
 use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
 
@@ -243,24 +242,32 @@ impl Hub {
         Some((!matches!(entry.turn, Turn::Queued | Turn::Resting), entry.at))
     }
 
-    /// All sessions of a principal, at most [`MAX_LISTED`].
-    pub fn sessions(&self, principal: &str) -> io::Result<Vec<Session>> {
-        let mut found: ByName<u64> = ByName::new();
+    /// The sessions of a principal with `wanted` keys, in the order of these, at most [`MAX_LISTED`];
+    /// and whether there are more.
+    pub fn sessions(
+        &self,
+        principal: &str,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> io::Result<(Vec<Session>, bool)> {
+        let mut found: Vec<(String, u64)> = Vec::new();
         self.each(&mut |_, entry| {
-            let session = entry.who.session.as_ref().filter(|_| entry.who.principal == principal);
-            if let Some(session) = session.filter(|session| found.get(session).is_none()) {
-                found.insert(session.clone(), 0);
-            }
+            let key = entry.who.session.as_ref().filter(|_| entry.who.principal == principal);
+            found.extend(key.filter(|key| wanted(key)).map(|key| (key.clone(), 0)));
             true
         });
-        for about in self.transcripts.list(principal, MAX_LISTED)? {
-            found.insert(about.who.session.unwrap_or_default(), about.bytes);
-        }
-        let session = |(key, bytes): (&str, &u64)| {
-            let who = Who { principal: principal.to_owned(), session: Some(key.to_owned()) };
-            self.session_of(session_digest(principal, key), who, *bytes)
+        let told = self.transcripts.list(principal, usize::MAX)?.into_iter();
+        let told = told.map(|about| (about.who.session.unwrap_or_default(), about.bytes));
+        found.extend(told.filter(|(key, _)| wanted(key)));
+        // The one with a transcript's bytes comes first of its name, and stays.
+        found.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+        found.dedup_by(|later, first| later.0 == first.0);
+        let more = found.len() > MAX_LISTED;
+        let session = |(key, bytes): (String, u64)| {
+            let digest = session_digest(principal, &key);
+            let who = Who { principal: principal.to_owned(), session: Some(key) };
+            self.session_of(digest, who, bytes)
         };
-        Ok(found.iter().take(MAX_LISTED).map(session).collect())
+        Ok((found.into_iter().take(MAX_LISTED).map(session).collect(), more))
     }
 
     /// Messages in the dead-letter list.

@@ -7,11 +7,18 @@ use super::check;
 use super::process::Pid;
 
 /// Marks every inherited descriptor from 3 up close-on-exec, so that no child of ours can get
-/// what our parent left open (close_range(2); before Linux 5.11 the call fails and nothing changes).
+/// what our parent left open (close_range(2); one by one where Linux before 5.11 refuses the flag).
 pub fn close_inherited_on_exec() {
+    let (all, flag) = (u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
     // SAFETY: close_range with CLOSE_RANGE_CLOEXEC only sets descriptor flags.
-    unsafe {
-        libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+    if unsafe { libc::syscall(libc::SYS_close_range, 3u32, all, flag) } == 0 {
+        return;
+    }
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for fd in numbers.filter(|fd: &libc::c_int| *fd > 2) {
+        // SAFETY: F_SETFD with FD_CLOEXEC only sets a flag, of a descriptor that is open or not.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
 }
 

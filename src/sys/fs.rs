@@ -169,7 +169,7 @@ pub fn replace_unsynced(path: &Path, content: &[u8], mode: u32) -> io::Result<()
 
 /// Makes a file and its name durable.
 pub fn sync(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()?;
+    open_own(path)?.sync_all()?;
     sync_dir_of(path)
 }
 
@@ -232,7 +232,7 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 /// "Too many levels of symbolic links" is what the kernel calls one that we do not follow.
-fn symlink_in_words(path: &Path, e: io::Error) -> io::Error {
+pub fn symlink_in_words(path: &Path, e: io::Error) -> io::Error {
     match e.raw_os_error() {
         Some(libc::ELOOP) => refused(path, "is a symlink, and those are not followed"),
         _ => e,

@@ -172,6 +172,19 @@ pub fn become_subreaper() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
 }
 
+/// Keeps the other processes of our user, agents among them, out of our memory, environment and
+/// descriptors (PR_SET_DUMPABLE, prctl(2)), and has no core file written, of those that we start
+/// neither (RLIMIT_CORE, getrlimit(2)). What /proc says of us belongs to root from here on; we still
+/// read `/proc/self/fd`, and everybody `stat`, `status`, `cmdline` and `cgroup`.
+pub fn protect_memory() -> io::Result<()> {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: prctl takes plain numbers here; setrlimit reads the struct that lives here.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0))?;
+        check(libc::setrlimit(libc::RLIMIT_CORE, &raw const none)).map(drop)
+    }
+}
+
 /// Takes the status of `child` if it has ended, and throws it away: for orphans that were handed
 /// to us. Says whether there was one.
 pub fn reap(child: Pid) -> bool {

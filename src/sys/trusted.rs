@@ -61,6 +61,27 @@ pub fn read_secret(path: &Path, cap: u64) -> io::Result<String> {
     read_text(file, cap)
 }
 
+/// Makes sure that nobody but root and we can put another program at this path: that the file, every
+/// directory on the way to it and every symlink there is ours or root's, and not writable by others.
+///
+/// # Errors
+/// Which part is not, and how it is fixed.
+pub fn check_program(path: &Path) -> io::Result<()> {
+    let target = resolve(path)?;
+    for part in path.ancestors().chain(target.ancestors()) {
+        let (meta, part_words) = (fs::metadata(part)?, part.display());
+        if !is_ours(&meta) {
+            let words = format!("{part_words} belongs to uid {}: chown root it", meta.uid());
+            return Err(io::Error::other(words));
+        } else if others_may_write(part, &meta) {
+            let mode = meta.mode() & 0o7777;
+            let words = format!("{part_words} may be written by other users (mode {mode:o})");
+            return Err(io::Error::other(format!("{words}: chmod go-w it")));
+        }
+    }
+    Ok(())
+}
+
 /// Opens the regular file at the end of a path, which is returned without its symlinks.
 fn open(path: &Path) -> io::Result<(File, Metadata, PathBuf)> {
     let once = || -> io::Result<_> {

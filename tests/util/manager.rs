@@ -66,6 +66,19 @@ impl Manager {
         command
     }
 
+    /// The file that a process runs, as journald has seen it: a gateway's /proc/PID/exe is closed to others.
+    #[track_caller]
+    pub fn program_of(&self, pid: i32) -> PathBuf {
+        let process = format!("_PID={pid}");
+        super::eventually("a line of the process in the journal", || {
+            let mut command = self.command(Path::new("journalctl"));
+            command.args([&process, "--quiet", "--lines=1", "--output=json"]);
+            let said = Process::spawn(&mut command).finish(DEADLINE).stdout;
+            let line: serde_json::Value = serde_json::from_str(said.trim()).ok()?;
+            Some(PathBuf::from(line["_EXE"].as_str()?))
+        })
+    }
+
     /// The unit of this name, which need not exist yet.
     pub fn unit<'a>(&'a self, name: &'a str) -> Unit<'a> {
         Unit { manager: self, name }

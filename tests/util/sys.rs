@@ -228,3 +228,28 @@ pub fn terminal() -> io::Result<(File, File)> {
     }
     Ok(files)
 }
+
+/// Has this thread, and what it starts, be told by the kernel that close_range(2) does not know the flag
+/// CLOSE_RANGE_CLOEXEC (EINVAL), as Linux 5.9 and 5.10 say (seccomp(2)).
+pub fn refuse_close_range_cloexec() -> io::Result<()> {
+    let step =
+        |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+    let (load, equal, end) =
+        (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, libc::BPF_JMP | libc::BPF_JEQ, libc::BPF_RET);
+    let number = u32::try_from(libc::SYS_close_range).unwrap();
+    // In `seccomp_data` the number of the call is at 0, the low half of its third argument at 32.
+    let mut steps = [
+        step(load, 0, 0, 0),
+        step(equal, 0, 3, number),
+        step(load, 0, 0, 32),
+        step(equal, 0, 1, libc::CLOSE_RANGE_CLOEXEC),
+        step(end, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EINVAL.cast_unsigned()),
+        step(end, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 6, filter: steps.as_mut_ptr() };
+    // SAFETY: plain numbers, and a program that lives here, of the length that it says.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+        check(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program))
+    }
+}
