@@ -19,6 +19,18 @@ pub enum Over {
     Gateway,
 }
 
+impl Over {
+    /// What the principal is told that holds `own` of `limit`, which `key` sets.
+    pub fn message(self, principal: &str, key: &str, (own, limit): (u64, u64)) -> String {
+        match self {
+            Over::Principal => {
+                format!("{principal} holds its share of {key} ({own} of {limit}); try again later.")
+            }
+            Over::Gateway => format!("The gateway's {key} ({limit}) is reached; try again later."),
+        }
+    }
+}
+
 /// How limits are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
@@ -27,6 +39,11 @@ pub struct Shares {
 }
 
 impl Shares {
+    #[cfg(test)]
+    pub const fn new(percent: u64) -> Shares {
+        Shares { percent }
+    }
+
     /// `limits.max_share`, or the whole where the owner is the only principal.
     pub fn of(config: &Config) -> Shares {
         let alone = config.keys.iter().next().is_none();

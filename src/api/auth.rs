@@ -61,9 +61,9 @@ impl Keyring {
         Ok(Keyring(keys))
     }
 
-    /// Whether a proof still stands: its key is there, and opens what it opened.
-    pub fn holds(&self, proof: &Authenticated) -> bool {
-        self.0.iter().any(|(_, key)| *key == proof.0)
+    /// Whether what a key was shown for still stands: it is there, and opens what it opened.
+    pub fn holds(&self, shown: &ClientKey) -> bool {
+        self.0.iter().any(|(_, key)| **key == *shown)
     }
 
     /// Whose key this is. All keys are looked at, by digests of one length, so that the time tells
@@ -84,6 +84,11 @@ impl Keyring {
 pub struct Authenticated(Arc<ClientKey>);
 
 impl Authenticated {
+    /// The key that was shown.
+    pub(super) fn key(&self) -> &Arc<ClientKey> {
+        &self.0
+    }
+
     /// Sessions and messages belong to a principal.
     pub fn principal(&self) -> &str {
         &self.0.name
@@ -179,7 +184,7 @@ mod tests {
         };
         let alice = ClientKey { key: Some(secret('a')), ..ClientKey::new("alice") };
         let keys = with('o', alice.clone());
-        let [owner, client] = [0, 1].map(|at| Authenticated(Arc::clone(&keys.0[at].1)));
+        let [owner, client] = [0, 1].map(|at| Arc::clone(&keys.0[at].1));
         let held = |keys: &Keyring| [keys.holds(&owner), keys.holds(&client)];
         assert_eq!(held(&with('o', alice.clone())), [true, true]);
         assert_eq!(held(&with('w', alice.clone())), [false, true]);

@@ -99,9 +99,14 @@ impl Connection {
         self.wire.watch()
     }
 
-    /// The present request is from somebody who is known.
-    pub fn know(&self) {
-        self.seat.iter().for_each(|seat| seat.know());
+    /// What the door sees of it; `None` on the control socket.
+    pub fn seat(&self) -> Option<&Seat> {
+        self.seat.as_deref()
+    }
+
+    /// Whether the key of the present request was taken away: nothing more is to be sent.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.seat().is_some_and(Seat::is_revoked)
     }
 
     /// Waits for the next request. `None`: the connection has ended as it should, by either side,
@@ -231,6 +236,7 @@ impl Connection {
     /// # Errors
     /// The client has gone or reads too slowly; the connection has ended.
     pub fn respond(&mut self, request: &Request, response: Response) -> Result<(), Closed> {
+        let response = if self.is_revoked() { key_is_gone() } else { response };
         let response = response.fields(self.extra.drain(..));
         let persist = self.persist(request, response.wants_close());
         self.send(&response, request.method == Method::Head, persist)?;
@@ -247,6 +253,10 @@ impl Connection {
         request: &Request,
         head: Response,
     ) -> Result<Stream<'_>, Closed> {
+        if self.is_revoked() {
+            self.respond(request, head)?;
+            return Err(Closed::Io(io::ErrorKind::PermissionDenied.into()));
+        }
         let head = head.fields(self.extra.drain(..));
         let end = match request.version {
             Version::Http11 => End::LastChunk,
@@ -287,9 +297,19 @@ impl Connection {
         self.out.extend_from_slice(&body[..together]);
         let mut pace = Pace::default();
         let sent = self.wire.write(&self.out, &mut pace);
-        let sent = sent.and_then(|()| self.wire.write(&body[together..], &mut pace));
+        let sent = sent.and_then(|()| self.write(&body[together..], &mut pace));
         self.open &= sent.is_ok();
         sent
+    }
+
+    /// Writes what only the key of the present request opens: it is looked at before each piece.
+    pub(super) fn write(&mut self, bytes: &[u8], pace: &mut Pace) -> io::Result<()> {
+        bytes.chunks(WRITE_PIECE).try_for_each(|piece| {
+            if self.is_revoked() {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            self.wire.write(piece, pace)
+        })
     }
 
     /// Answers a broken rule and ends the connection.
@@ -315,6 +335,13 @@ impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.wire.as_fd()
     }
+}
+
+/// For who had a key when the request came, and has none now.
+fn key_is_gone() -> Response {
+    let message = "The key of this request was taken away or changed before its answer came.";
+    let response = Response::error(401, Some("invalid_api_key"), message);
+    response.header("WWW-Authenticate", "Bearer").close()
 }
 
 const HEAD_CUT_SHORT: Refusal = Refusal::new(400, "The request ended within its head.");

@@ -1,0 +1,311 @@
+//! Who is in the house: the connections on TCP, and which of them has to leave when there is no room.
+//!
+//! Whoever has shown no key goes first, the one that came first before the others, but each has a
+//! moment to show one. Then go those that are known and ask for nothing, of the principal that holds
+//! most beyond its share, the longest idle first. A request that is being answered is never cut off for
+//! another; event streams of a principal beyond its share are, for one of a principal that holds less.
+
+use std::cmp::Reverse;
+use std::net::{IpAddr, Shutdown, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::error::Problem;
+use crate::config::ClientKey;
+use crate::http::{Seat, Stage};
+use crate::limits::{
+    KEPT_CONNECTIONS, LEAVING_MOMENT, MAX_STRANGERS, SHORTAGE_LASTS, SHORTAGE_ROOM,
+    STRANGERS_MOMENT,
+};
+use crate::shares::{Over, Shares};
+use crate::threads::lock;
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    pub all: usize,
+    /// From one address; loopback ones are not counted, since a proxy there speaks for many.
+    pub from_one: usize,
+    /// Descriptors are few: others may wait for a while, rather than be refused.
+    pub few: bool,
+    pub shares: Shares,
+}
+
+impl Room {
+    /// How many may have shown a key: the rest is for those that need none or are about to show one.
+    fn known(self) -> u64 {
+        let kept = if self.few { 0 } else { (self.all / 16).clamp(1, KEPT_CONNECTIONS) };
+        self.all.saturating_sub(kept).max(1) as u64
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Guests(Mutex<House>);
+
+#[derive(Debug, Default)]
+struct House {
+    /// In the order in which they came.
+    guests: Vec<Guest>,
+    last: u64,
+    /// What the last one that came found.
+    room: Option<Room>,
+    /// Each with the number of connections that it holds.
+    principals: Vec<(String, u64)>,
+    /// How many the system had room for (`None`: once it had none for one), and until when that counts.
+    shortage: Option<(Option<usize>, Instant)>,
+}
+
+#[derive(Debug)]
+struct Guest {
+    stream: Arc<TcpStream>,
+    seat: Arc<Seat>,
+    place: IpAddr,
+    /// What it has shown, and the place of its principal in the list.
+    known: Option<(usize, Arc<ClientKey>)>,
+    /// When it was sent away. It stays in the list for as long as its thread is there.
+    left: Option<Instant>,
+}
+
+impl Guests {
+    /// Lets a connection in, if there is room or somebody can leave for it; `place` stands for its
+    /// address.
+    pub fn enter(
+        &self,
+        stream: &Arc<TcpStream>,
+        place: IpAddr,
+        room: Room,
+        now: Instant,
+    ) -> Option<Arc<Seat>> {
+        let mut house = lock(&self.0);
+        house.room = Some(room);
+        house.make_room(place, room, now).then(|| {
+            house.last += 1;
+            let seat = Arc::new(Seat::new(house.last, now));
+            let (stream, shared) = (Arc::clone(stream), Arc::clone(&seat));
+            house.guests.push(Guest { stream, seat: shared, place, known: None, left: None });
+            seat
+        })
+    }
+
+    pub fn leave(&self, seat: &Seat) {
+        let mut house = lock(&self.0);
+        if let Some(at) = house.find(seat) {
+            house.release(at);
+            house.guests.remove(at);
+        }
+    }
+
+    /// Counts a connection among those of the principal whose key it has shown, if there is room among
+    /// them or another can be closed for it.
+    pub(super) fn know(
+        &self,
+        seat: &Seat,
+        key: &Arc<ClientKey>,
+        now: Instant,
+    ) -> Result<(), Problem> {
+        let token = Arc::as_ptr(key).addr();
+        if seat.know_again(token) {
+            return Ok(());
+        }
+        let mut house = lock(&self.0);
+        let Some(at) = house.find(seat) else { return Ok(()) };
+        house.release(at);
+        let (of, room) = (house.place_of(&key.name), house.room);
+        room.map_or(Ok(()), |room| house.find_share(of, room, now))?;
+        house.principals[of].1 += 1;
+        house.guests[at].known = Some((of, Arc::clone(key)));
+        seat.know(token);
+        Ok(())
+    }
+
+    /// Has the answers end that are on their way to whoever showed a key that `holds` says no to.
+    pub(super) fn revoke(&self, holds: &dyn Fn(&ClientKey) -> bool) {
+        let house = lock(&self.0);
+        for guest in &house.guests {
+            if guest.known.as_ref().is_some_and(|(_, key)| !holds(key)) {
+                guest.seat.revoke();
+            }
+        }
+    }
+
+    /// How many connections each principal holds.
+    #[cfg_attr(not(test), allow(dead_code))]
+    pub fn held(&self) -> Vec<(String, u64)> {
+        lock(&self.0).principals.iter().filter(|(_, held)| *held > 0).cloned().collect()
+    }
+
+    /// The system is short of descriptors or threads. Once may be by chance; where it is so again, some
+    /// leave, and no more than are left are let in for a while, so that the control socket and turns have
+    /// what they need.
+    pub fn tighten(&self, now: Instant) {
+        let mut house = lock(&self.0);
+        let again = house.shortage.is_some_and(|(_, until)| until > now);
+        for _ in 0..if again { SHORTAGE_ROOM } else { 0 } {
+            if !house.send_away(None, Duration::ZERO, now) {
+                break;
+            }
+        }
+        let most = again.then_some(house.present().count());
+        house.shortage = Some((most, now + SHORTAGE_LASTS));
+    }
+}
+
+impl House {
+    fn make_room(&mut self, place: IpAddr, room: Room, now: Instant) -> bool {
+        self.shortage = self.shortage.filter(|(_, until)| *until > now);
+        let most = self.shortage.and_then(|(most, _)| most).unwrap_or(room.all);
+        let all = most.min(room.all).max(1);
+        let from_one = self.present().filter(|guest| guest.place == place).count();
+        if !place.is_loopback()
+            && from_one >= room.from_one
+            && !self.send_away(Some(place), STRANGERS_MOMENT, now)
+        {
+            return false;
+        }
+        let is_stranger = |guest: &&Guest| guest.seat.stage(now) == Stage::Stranger;
+        let strangers = self.present().filter(is_stranger).count();
+        // None may go while all have just come: then the whole house is theirs, for that moment.
+        for _ in 0..(strangers + 1).saturating_sub(MAX_STRANGERS).min(SHORTAGE_ROOM) {
+            if !self.send_stranger_away(None, STRANGERS_MOMENT, now) {
+                break;
+            }
+        }
+        // The house may have become smaller: then more than one leaves for each that comes.
+        for _ in 0..SHORTAGE_ROOM {
+            let (taken, leaving) = self.taken(all, now);
+            if taken < all {
+                return true;
+            }
+            // Somebody else would not make room any faster than those who are leaving.
+            if leaving >= may_leave(all) || !self.send_away(None, STRANGERS_MOMENT, now) {
+                return false;
+            }
+        }
+        self.taken(all, now).0 < all
+    }
+
+    /// How many places are taken, and how many are just being left. Whoever is sent away is gone within
+    /// moments, and another may come at once; but a thread that hangs keeps its place.
+    fn taken(&self, all: usize, now: Instant) -> (usize, usize) {
+        let leaves = |guest: &&Guest| guest.left.is_some_and(|at| now - at < LEAVING_MOMENT);
+        let leaving = self.guests.iter().filter(leaves).count();
+        (self.guests.len() - leaving.min(may_leave(all)), leaving)
+    }
+
+    fn present(&self) -> impl Iterator<Item = &Guest> {
+        self.guests.iter().filter(|guest| guest.left.is_none())
+    }
+
+    fn find(&self, seat: &Seat) -> Option<usize> {
+        self.guests.binary_search_by_key(&seat.number, |guest| guest.seat.number).ok()
+    }
+
+    fn place_of(&mut self, name: &str) -> usize {
+        self.principals.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+            self.principals.push((name.to_owned(), 0));
+            self.principals.len() - 1
+        })
+    }
+
+    /// A connection is not its principal's any more.
+    fn release(&mut self, at: usize) {
+        if let Some((of, _)) = self.guests[at].known.take() {
+            self.principals[of].1 -= 1;
+        }
+    }
+
+    /// How many connections are known.
+    fn known(&self) -> u64 {
+        self.principals.iter().map(|(_, held)| held).sum()
+    }
+
+    /// Finds one more connection room among those of its principal.
+    fn find_share(&mut self, of: usize, room: Room, now: Instant) -> Result<(), Problem> {
+        let ((name, held), all) = (self.principals[of].clone(), self.known());
+        let Err(over) = room.shares.check(&name, (held, all), 1, room.known()) else {
+            return Ok(());
+        };
+        let gives = |_: &Guest, other: (usize, u64)| {
+            other.0 == of || (over == Over::Gateway && other.1 > held)
+        };
+        if self.send_known_away(&gives, over == Over::Gateway, now) {
+            return Ok(());
+        }
+        let message = over.message(&name, "limits.max_connections", (held, room.all as u64));
+        let code = if over == Over::Principal { "share_reached" } else { "overloaded" };
+        Err(Problem::new(503, code, message).after(1))
+    }
+
+    /// What each principal holds that holds more than its share, and 0 for the others.
+    fn over(&self) -> Vec<u64> {
+        let all = self.known();
+        let over = |(name, held): &(String, u64)| {
+            let before = (held.saturating_sub(1), all.saturating_sub(1));
+            let beyond =
+                |room: Room| room.shares.check(name, before, 1, room.known()).is_err() && *held > 1;
+            if self.room.is_some_and(beyond) { *held } else { 0 }
+        };
+        self.principals.iter().map(over).collect()
+    }
+
+    /// Asks somebody to leave. Says whether anybody could be asked.
+    fn send_away(&mut self, place: Option<IpAddr>, moment: Duration, now: Instant) -> bool {
+        let goes = |guest: &Guest, _| place.is_none_or(|place| place == guest.place);
+        self.send_stranger_away(place, moment, now) || self.send_known_away(&goes, false, now)
+    }
+
+    /// The same for one that is known, of those that `goes` says by their principal and what it holds:
+    /// idle, or an event stream beyond its principal's share.
+    fn send_known_away(
+        &mut self,
+        goes: &dyn Fn(&Guest, (usize, u64)) -> bool,
+        streams: bool,
+        now: Instant,
+    ) -> bool {
+        let over = self.over();
+        let rank = |(at, guest): (usize, &Guest)| {
+            let of = guest.known.as_ref()?.0;
+            let (idle, time) = match guest.seat.stage(now) {
+                Stage::Idle(time) => (true, time),
+                Stage::Streaming(time) if streams && over[of] > 0 => (false, time),
+                Stage::Streaming(_) | Stage::Busy | Stage::Stranger => return None,
+            };
+            goes(guest, (of, self.principals[of].1)).then_some((over[of], idle, time, Reverse(at)))
+        };
+        let first = self.guests.iter().enumerate().filter_map(rank).max();
+        first.is_some_and(|(.., Reverse(at))| self.shut_out(at, now))
+    }
+
+    fn send_stranger_away(
+        &mut self,
+        place: Option<IpAddr>,
+        moment: Duration,
+        now: Instant,
+    ) -> bool {
+        let goes = |guest: &Guest| {
+            guest.left.is_none()
+                && guest.seat.stage(now) == Stage::Stranger
+                && guest.seat.age(now) >= moment
+                && place.is_none_or(|place| place == guest.place)
+        };
+        let at = self.guests.iter().position(goes);
+        at.is_some_and(|at| self.shut_out(at, now))
+    }
+
+    fn shut_out(&mut self, at: usize, now: Instant) -> bool {
+        self.release(at);
+        // Its thread finds the connection at its end.
+        let guest = &mut self.guests[at];
+        guest.left = Some(now);
+        let _ = guest.stream.shutdown(Shutdown::Both);
+        true
+    }
+}
+
+/// How many of those who were sent away need not have gone before others come.
+fn may_leave(all: usize) -> usize {
+    (all / 4).max(1)
+}
+
+#[cfg(test)]
+mod tests;
