@@ -39,11 +39,6 @@ pub struct Shares {
 }
 
 impl Shares {
-    #[cfg(test)]
-    pub const fn new(percent: u64) -> Shares {
-        Shares { percent }
-    }
-
     /// `limits.max_share`, or the whole where the owner is the only principal.
     pub fn of(config: &Config) -> Shares {
         let alone = config.keys.iter().next().is_none();

@@ -2,8 +2,8 @@
 //!
 //! Whoever has shown no key goes first, the one that came first before the others, but each has a
 //! moment to show one. Then go those that are known and ask for nothing, of the principal that holds
-//! most beyond its share, the longest idle first. A request that is being answered is never cut off for
-//! another; event streams of a principal beyond its share are, for one of a principal that holds less.
+//! most, the longest idle first. A request that is being answered is never cut off for another; event
+//! streams of the principal that holds most are, for those that hold less.
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, Shutdown, TcpStream};
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::error::Problem;
-use crate::config::ClientKey;
+use crate::config::{ClientKey, OWNER};
 use crate::http::{Seat, Stage};
 use crate::limits::{
     KEPT_CONNECTIONS, LEAVING_MOMENT, MAX_STRANGERS, SHORTAGE_LASTS, SHORTAGE_ROOM,
@@ -110,8 +110,12 @@ impl Guests {
         let mut house = lock(&self.0);
         let Some(at) = house.find(seat) else { return Ok(()) };
         house.release(at);
-        let (of, room) = (house.place_of(&key.name), house.room);
-        room.map_or(Ok(()), |room| house.find_share(of, room, now))?;
+        let listed = house.principals.iter().position(|(name, _)| *name == key.name);
+        let of = listed.unwrap_or_else(|| {
+            house.principals.push((key.name.clone(), 0));
+            house.principals.len() - 1
+        });
+        house.find_share(of, now)?;
         house.principals[of].1 += 1;
         house.guests[at].known = Some((of, Arc::clone(key)));
         seat.know(token);
@@ -121,11 +125,8 @@ impl Guests {
     /// Has the answers end that are on their way to whoever showed a key that `holds` says no to.
     pub(super) fn revoke(&self, holds: &dyn Fn(&ClientKey) -> bool) {
         let house = lock(&self.0);
-        for guest in &house.guests {
-            if guest.known.as_ref().is_some_and(|(_, key)| !holds(key)) {
-                guest.seat.revoke();
-            }
-        }
+        let gone = |guest: &&Guest| guest.known.as_ref().is_some_and(|(_, key)| !holds(key));
+        house.guests.iter().filter(gone).for_each(|guest| guest.seat.revoke());
     }
 
     /// How many connections each principal holds.
@@ -141,7 +142,7 @@ impl Guests {
         let mut house = lock(&self.0);
         let again = house.shortage.is_some_and(|(_, until)| until > now);
         for _ in 0..if again { SHORTAGE_ROOM } else { 0 } {
-            if !house.send_away(None, Duration::ZERO, now) {
+            if !house.send_away(&|_, stage| may_go(stage, Duration::ZERO), now) {
                 break;
             }
         }
@@ -156,17 +157,16 @@ impl House {
         let most = self.shortage.and_then(|(most, _)| most).unwrap_or(room.all);
         let all = most.min(room.all).max(1);
         let from_one = self.present().filter(|guest| guest.place == place).count();
-        if !place.is_loopback()
-            && from_one >= room.from_one
-            && !self.send_away(Some(place), STRANGERS_MOMENT, now)
-        {
+        let here = |guest: &Guest, stage| guest.place == place && may_go(stage, STRANGERS_MOMENT);
+        if !place.is_loopback() && from_one >= room.from_one && !self.send_away(&here, now) {
             return false;
         }
-        let is_stranger = |guest: &&Guest| guest.seat.stage(now) == Stage::Stranger;
-        let strangers = self.present().filter(is_stranger).count();
+        let is_stranger = |stage| matches!(stage, Stage::Stranger(_));
+        let strangers = self.present().filter(|guest| is_stranger(guest.seat.stage(now))).count();
         // None may go while all have just come: then the whole house is theirs, for that moment.
         for _ in 0..(strangers + 1).saturating_sub(MAX_STRANGERS).min(SHORTAGE_ROOM) {
-            if !self.send_stranger_away(None, STRANGERS_MOMENT, now) {
+            let goes = |_: &Guest, stage| is_stranger(stage) && may_go(stage, STRANGERS_MOMENT);
+            if !self.send_away(&goes, now) {
                 break;
             }
         }
@@ -177,7 +177,8 @@ impl House {
                 return true;
             }
             // Somebody else would not make room any faster than those who are leaving.
-            if leaving >= may_leave(all) || !self.send_away(None, STRANGERS_MOMENT, now) {
+            let goes = |_: &Guest, stage| may_go(stage, STRANGERS_MOMENT);
+            if leaving >= may_leave(all) || !self.send_away(&goes, now) {
                 return false;
             }
         }
@@ -200,13 +201,6 @@ impl House {
         self.guests.binary_search_by_key(&seat.number, |guest| guest.seat.number).ok()
     }
 
-    fn place_of(&mut self, name: &str) -> usize {
-        self.principals.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
-            self.principals.push((name.to_owned(), 0));
-            self.principals.len() - 1
-        })
-    }
-
     /// A connection is not its principal's any more.
     fn release(&mut self, at: usize) {
         if let Some((of, _)) = self.guests[at].known.take() {
@@ -214,82 +208,47 @@ impl House {
         }
     }
 
-    /// How many connections are known.
-    fn known(&self) -> u64 {
-        self.principals.iter().map(|(_, held)| held).sum()
-    }
-
     /// Finds one more connection room among those of its principal.
-    fn find_share(&mut self, of: usize, room: Room, now: Instant) -> Result<(), Problem> {
-        let ((name, held), all) = (self.principals[of].clone(), self.known());
-        let Err(over) = room.shares.check(&name, (held, all), 1, room.known()) else {
+    fn find_share(&mut self, of: usize, now: Instant) -> Result<(), Problem> {
+        let (Some(room), (name, own)) = (self.room, self.principals[of].clone()) else {
             return Ok(());
         };
-        let gives = |_: &Guest, other: (usize, u64)| {
-            other.0 == of || (over == Over::Gateway && other.1 > held)
+        let held: Vec<u64> = self.principals.iter().map(|(_, held)| *held).collect();
+        let checked = room.shares.check(&name, (own, held.iter().sum()), 1, room.known());
+        let Err(over) = checked else { return Ok(()) };
+        let gives = |guest: &Guest, stage| {
+            let Some((other, key)) = &guest.known else { return false };
+            let for_others = over == Over::Gateway && held[*other] > own + 1;
+            match stage {
+                Stage::Idle(_) => *other == of || for_others,
+                Stage::Streaming(_) => for_others && key.name != OWNER,
+                Stage::Stranger(_) | Stage::Busy => false,
+            }
         };
-        if self.send_known_away(&gives, over == Over::Gateway, now) {
+        if self.send_away(&gives, now) {
             return Ok(());
         }
-        let message = over.message(&name, "limits.max_connections", (held, room.all as u64));
+        let message = over.message(&name, "limits.max_connections", (own, room.all as u64));
         let code = if over == Over::Principal { "share_reached" } else { "overloaded" };
         Err(Problem::new(503, code, message).after(1))
     }
 
-    /// What each principal holds that holds more than its share, and 0 for the others.
-    fn over(&self) -> Vec<u64> {
-        let all = self.known();
-        let over = |(name, held): &(String, u64)| {
-            let before = (held.saturating_sub(1), all.saturating_sub(1));
-            let beyond =
-                |room: Room| room.shares.check(name, before, 1, room.known()).is_err() && *held > 1;
-            if self.room.is_some_and(beyond) { *held } else { 0 }
-        };
-        self.principals.iter().map(over).collect()
-    }
-
-    /// Asks somebody to leave. Says whether anybody could be asked.
-    fn send_away(&mut self, place: Option<IpAddr>, moment: Duration, now: Instant) -> bool {
-        let goes = |guest: &Guest, _| place.is_none_or(|place| place == guest.place);
-        self.send_stranger_away(place, moment, now) || self.send_known_away(&goes, false, now)
-    }
-
-    /// The same for one that is known, of those that `goes` says by their principal and what it holds:
-    /// idle, or an event stream beyond its principal's share.
-    fn send_known_away(
-        &mut self,
-        goes: &dyn Fn(&Guest, (usize, u64)) -> bool,
-        streams: bool,
-        now: Instant,
-    ) -> bool {
-        let over = self.over();
+    /// Asks one of those to leave that `goes` says. Says whether anybody could be asked.
+    fn send_away(&mut self, goes: &dyn Fn(&Guest, Stage) -> bool, now: Instant) -> bool {
         let rank = |(at, guest): (usize, &Guest)| {
-            let of = guest.known.as_ref()?.0;
-            let (idle, time) = match guest.seat.stage(now) {
+            let stage = guest.seat.stage(now);
+            let (kind, time) = match stage {
+                Stage::Stranger(time) | Stage::Streaming(time) => (false, time),
                 Stage::Idle(time) => (true, time),
-                Stage::Streaming(time) if streams && over[of] > 0 => (false, time),
-                Stage::Streaming(_) | Stage::Busy | Stage::Stranger => return None,
+                Stage::Busy => return None,
             };
-            goes(guest, (of, self.principals[of].1)).then_some((over[of], idle, time, Reverse(at)))
+            // Who is known by nobody goes before all others.
+            let held = guest.known.as_ref().map_or(u64::MAX, |(of, _)| self.principals[*of].1);
+            let may_go = guest.left.is_none() && goes(guest, stage);
+            may_go.then_some((held, kind, time, Reverse(at)))
         };
         let first = self.guests.iter().enumerate().filter_map(rank).max();
         first.is_some_and(|(.., Reverse(at))| self.shut_out(at, now))
-    }
-
-    fn send_stranger_away(
-        &mut self,
-        place: Option<IpAddr>,
-        moment: Duration,
-        now: Instant,
-    ) -> bool {
-        let goes = |guest: &Guest| {
-            guest.left.is_none()
-                && guest.seat.stage(now) == Stage::Stranger
-                && guest.seat.age(now) >= moment
-                && place.is_none_or(|place| place == guest.place)
-        };
-        let at = self.guests.iter().position(goes);
-        at.is_some_and(|at| self.shut_out(at, now))
     }
 
     fn shut_out(&mut self, at: usize, now: Instant) -> bool {
@@ -299,6 +258,15 @@ impl House {
         guest.left = Some(now);
         let _ = guest.stream.shutdown(Shutdown::Both);
         true
+    }
+}
+
+/// Whether it may be asked to leave for one that has shown no key, which has a moment for that.
+fn may_go(stage: Stage, moment: Duration) -> bool {
+    match stage {
+        Stage::Stranger(age) => age >= moment,
+        Stage::Idle(_) => true,
+        Stage::Streaming(_) | Stage::Busy => false,
     }
 }
 

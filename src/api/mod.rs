@@ -36,7 +36,7 @@ use failures::{Failures, Told};
 use guests::Guests;
 
 use crate::http::Gate;
-use crate::http::{Closed, Connection, Request, Response};
+use crate::http::{Closed, Connection, Request, Response, Seat};
 use crate::limits::{LARGE_JSON, MAX_CONTROL_TURNS, STREAM_PATIENCE};
 use crate::session::hub::{Hub, Settings};
 use crate::sys::fd::Event;
@@ -133,20 +133,20 @@ impl Service {
     /// Judges by its key whether a request may enter, and counts its connection for its principal.
     fn let_in(
         &self,
-        connection: &Connection,
         request: &Request,
         origin: Origin,
+        seat: Option<&Seat>,
     ) -> Result<Authenticated, Problem> {
+        let mut keys = self.keys();
         loop {
-            let keys = self.keys();
             let proof = auth::authenticate(request, origin, &keys);
             let proof = proof.ok_or_else(|| self.turned_away(request, origin))?;
-            let Some(seat) = connection.seat() else { return Ok(proof) };
-            self.guests.know(seat, proof.key(), Instant::now())?;
+            seat.map_or(Ok(()), |seat| self.guests.know(seat, proof.key(), Instant::now()))?;
             // Where other keys have come meanwhile, nobody told its connection.
             if Arc::ptr_eq(&keys, &self.keys()) {
                 return Ok(proof);
             }
+            keys = self.keys();
         }
     }
 

@@ -270,7 +270,7 @@ fn admit<'r>(
         }
         Some(_) | None => {}
     }
-    let proof = service.let_in(connection, request, origin)?;
+    let proof = service.let_in(request, origin, connection.seat())?;
     let Some(route) = route else {
         return Err(Problem::new(404, "not_found", "There is nothing at this path."));
     };

@@ -235,8 +235,12 @@ impl Connection {
     ///
     /// # Errors
     /// The client has gone or reads too slowly; the connection has ended.
-    pub fn respond(&mut self, request: &Request, response: Response) -> Result<(), Closed> {
-        let response = if self.is_revoked() { key_is_gone() } else { response };
+    pub fn respond(&mut self, request: &Request, mut response: Response) -> Result<(), Closed> {
+        if self.is_revoked() {
+            response = Response::error(401, Some("invalid_api_key"), KEY_IS_GONE)
+                .header("WWW-Authenticate", "Bearer")
+                .close();
+        }
         let response = response.fields(self.extra.drain(..));
         let persist = self.persist(request, response.wants_close());
         self.send(&response, request.method == Method::Head, persist)?;
@@ -304,11 +308,9 @@ impl Connection {
 
     /// Writes what only the key of the present request opens: it is looked at before each piece.
     pub(super) fn write(&mut self, bytes: &[u8], pace: &mut Pace) -> io::Result<()> {
-        bytes.chunks(WRITE_PIECE).try_for_each(|piece| {
-            if self.is_revoked() {
-                return Err(io::ErrorKind::PermissionDenied.into());
-            }
-            self.wire.write(piece, pace)
+        bytes.chunks(WRITE_PIECE).try_for_each(|piece| match self.is_revoked() {
+            true => Err(io::ErrorKind::PermissionDenied.into()),
+            false => self.wire.write(piece, pace),
         })
     }
 
@@ -337,13 +339,8 @@ impl AsFd for Connection {
     }
 }
 
-/// For who had a key when the request came, and has none now.
-fn key_is_gone() -> Response {
-    let message = "The key of this request was taken away or changed before its answer came.";
-    let response = Response::error(401, Some("invalid_api_key"), message);
-    response.header("WWW-Authenticate", "Bearer").close()
-}
-
+/// For who had a key when the request came.
+const KEY_IS_GONE: &str = "The key of this request has been taken away or changed.";
 const HEAD_CUT_SHORT: Refusal = Refusal::new(400, "The request ended within its head.");
 const HEAD_TOO_SLOW: Refusal = Refusal::new(408, "The request head took too long.");
 const BODY_CUT_SHORT: Refusal = Refusal::new(400, "The message ended within its body.");

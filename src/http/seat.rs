@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// No request of it had a key that opens something.
-    Stranger,
+    /// For so long no request of it had a key that opens something.
+    Stranger(Duration),
     /// A request of one who is known is being answered.
     Busy,
     /// An event stream of one who is known goes on for so long.
@@ -44,16 +44,12 @@ impl Seat {
         Seat { number, began, stage, since, token }
     }
 
-    pub fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.began)
-    }
-
     pub fn stage(&self, now: Instant) -> Stage {
         let stage = self.stage.load(Ordering::Acquire);
         let since = Duration::from_millis(self.since.load(Ordering::Relaxed).into());
-        let time = self.age(now).saturating_sub(since);
+        let time = now.saturating_duration_since(self.began).saturating_sub(since);
         match stage {
-            STRANGER => Stage::Stranger,
+            STRANGER => Stage::Stranger(time),
             STREAMING => Stage::Streaming(time),
             IDLE => Stage::Idle(time),
             _ => Stage::Busy,
@@ -68,8 +64,7 @@ impl Seat {
 
     /// The same, where it is the key of the request before; false where it is not.
     pub fn know_again(&self, token: usize) -> bool {
-        let again = self.token.load(Ordering::Relaxed) == token;
-        again && self.pass(ASKING, BUSY)
+        self.token.load(Ordering::Relaxed) == token && self.pass(ASKING, BUSY)
     }
 
     /// The key was taken away: what was let in by it ends.

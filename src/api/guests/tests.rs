@@ -1,7 +1,7 @@
 //! The table of connections: who has to leave, and who gets a place.
 
 use super::*;
-use crate::config::OWNER;
+use crate::config::Config;
 use std::io::Read;
 use std::net::TcpListener;
 
@@ -60,40 +60,48 @@ impl Street {
     }
 }
 
-const ALONE: Shares = Shares::new(100);
-const ROOM: Room = Room { all: 3, from_one: 2, few: true, shares: ALONE };
+/// With the gateway's own key alone, or also with others.
+fn room(all: usize, from_one: usize, shared: bool) -> Room {
+    let mut config = Config::default();
+    if shared {
+        config.keys.insert("a".to_owned(), ClientKey::new("a"));
+    }
+    Room { all, from_one, few: all < 16, shares: Shares::of(&config) }
+}
+
 const FAR: [&str; 4] = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"];
 
 #[test]
 fn strangers_go_first_and_have_a_moment() {
     let mut street = Street::new();
-    let numbers = FAR[..3].iter().map(|from| street.come(from, ROOM).unwrap());
+    let numbers = FAR[..3].iter().map(|from| street.come(from, room(3, 2, false)).unwrap());
     let numbers: Vec<u64> = numbers.collect();
-    assert_eq!(street.come(FAR[3], ROOM), None, "all have just come");
+    assert_eq!(street.come(FAR[3], room(3, 2, false)), None, "all have just come");
     street.now += STRANGERS_MOMENT;
     street.know(numbers[0], OWNER).unwrap();
-    assert!(street.come(FAR[3], ROOM).is_some());
+    assert!(street.come(FAR[3], room(3, 2, false)).is_some());
     assert_eq!(street.gone(), [numbers[1]]);
 }
 
 #[test]
 fn then_go_the_idle_and_never_the_busy() {
     let mut street = Street::new();
-    let numbers: Vec<u64> = FAR[..3].iter().map(|from| street.come(from, ROOM).unwrap()).collect();
+    let numbers: Vec<u64> =
+        FAR[..3].iter().map(|from| street.come(from, room(3, 2, false)).unwrap()).collect();
     for number in &numbers {
         street.know(*number, OWNER).unwrap();
     }
     street.now += Duration::from_secs(60);
-    assert_eq!(street.come(FAR[3], ROOM), None);
+    assert_eq!(street.come(FAR[3], room(3, 2, false)), None);
     street.seat(numbers[1]).rest();
-    assert!(street.come(FAR[3], ROOM).is_some());
+    assert!(street.come(FAR[3], room(3, 2, false)).is_some());
     assert_eq!(street.gone(), [numbers[1]]);
 }
 
 #[test]
 fn one_address_takes_only_its_share() {
     let mut street = Street::new();
-    let room = Room { all: 100, from_one: 2, few: false, shares: ALONE };
+    let room = room(100, 2, false);
     let numbers: Vec<u64> = (0..2).map(|_| street.come(FAR[0], room).unwrap()).collect();
     assert_eq!(street.come(FAR[0], room), None);
     let other = street.come(FAR[1], room).unwrap();
@@ -110,7 +118,7 @@ fn one_address_takes_only_its_share() {
 #[test]
 fn a_shortage_makes_the_house_smaller_for_a_while() {
     let mut street = Street::new();
-    let room = Room { all: 1000, from_one: 1000, few: false, shares: ALONE };
+    let room = room(1000, 1000, false);
     let count = SHORTAGE_ROOM + 4;
     let numbers: Vec<u64> = (0..count).map(|_| street.come(FAR[0], room).unwrap()).collect();
     for number in &numbers[..2] {
@@ -132,7 +140,7 @@ fn a_shortage_makes_the_house_smaller_for_a_while() {
 #[test]
 fn a_place_is_free_only_once_its_thread_has_ended() {
     let mut street = Street::new();
-    let room = Room { all: 8, from_one: 8, few: false, shares: ALONE };
+    let room = room(8, 8, false);
     let mut came = 0;
     // Threads that hang: nobody who is sent away ever leaves.
     for _ in 0..5 {
@@ -148,20 +156,19 @@ fn a_place_is_free_only_once_its_thread_has_ended() {
 #[test]
 fn who_has_left_makes_room() {
     let mut street = Street::new();
-    let numbers: Vec<u64> = FAR[..3].iter().map(|from| street.come(from, ROOM).unwrap()).collect();
+    let numbers: Vec<u64> =
+        FAR[..3].iter().map(|from| street.come(from, room(3, 2, false)).unwrap()).collect();
     street.guests.leave(&street.seat(numbers[1]));
     street.guests.leave(&street.seat(numbers[1]));
-    assert!(street.come(FAR[3], ROOM).is_some());
-    assert_eq!(street.come(FAR[3], ROOM), None);
+    assert!(street.come(FAR[3], room(3, 2, false)).is_some());
+    assert_eq!(street.come(FAR[3], room(3, 2, false)), None);
 }
-
-const SHARED: Room = Room { all: 32, from_one: 99, few: false, shares: Shares::new(50) };
 
 /// Connections of this principal, until it is told that there is no room for more: how many, and that.
 fn fill(street: &mut Street, principal: &str) -> (Vec<u64>, String) {
     let mut numbers = Vec::new();
     loop {
-        let number = street.come("127.0.0.1", SHARED).unwrap();
+        let number = street.come("127.0.0.1", room(32, 99, true)).unwrap();
         if let Err(told) = street.know(number, principal) {
             street.guests.leave(&street.seat(number));
             street.ends.retain(|(known, ..)| *known != number);
@@ -183,7 +190,7 @@ fn no_principal_holds_more_than_its_share_and_the_owner_always_finds_room() {
     let (owners, told) = fill(&mut street, OWNER);
     assert_eq!(owners.len(), 30 - 25, "the rest but for two");
     assert_eq!(told, "The gateway's limits.max_connections (32) is reached; try again later.");
-    assert!(street.come("127.0.0.1", SHARED).is_some(), "who needs no key finds room");
+    assert!(street.come("127.0.0.1", room(32, 99, true)).is_some(), "who needs no key finds room");
     let held = [("a", 14), ("b", 7), ("c", 4), (OWNER, 5)];
     assert_eq!(street.guests.held(), held.map(|(name, held)| (name.to_owned(), held)));
     street.guests.leave(&street.seat(first[0]));
@@ -193,7 +200,7 @@ fn no_principal_holds_more_than_its_share_and_the_owner_always_finds_room() {
 #[test]
 fn at_its_share_a_principals_own_longest_idle_connection_goes_for_its_new_one() {
     let mut street = Street::new();
-    let other = street.come("127.0.0.1", SHARED).unwrap();
+    let other = street.come("127.0.0.1", room(32, 99, true)).unwrap();
     street.know(other, "b").unwrap();
     street.seat(other).rest();
     let (first, _) = fill(&mut street, "a");
@@ -201,7 +208,7 @@ fn at_its_share_a_principals_own_longest_idle_connection_goes_for_its_new_one() 
         street.seat(*number).rest();
         street.now += Duration::from_secs(1);
     }
-    let next = street.come("127.0.0.1", SHARED).unwrap();
+    let next = street.come("127.0.0.1", room(32, 99, true)).unwrap();
     street.know(next, "a").unwrap();
     assert_eq!(street.gone(), [first[3]]);
 }
@@ -220,7 +227,7 @@ fn who_holds_most_gives_its_idle_connections_and_streams_first() {
     street.seat(a[5]).rest();
     for (name, gives) in [("x", a[5]), ("y", a[0]), (OWNER, 0), ("z", a[1]), ("w", b[0])] {
         street.now += Duration::from_millis(1);
-        let number = street.come("127.0.0.1", SHARED).unwrap();
+        let number = street.come("127.0.0.1", room(32, 99, true)).unwrap();
         street.know(number, name).unwrap();
         // The owner takes what is kept for it before.
         let gives = if name == OWNER { Vec::new() } else { vec![gives] };
@@ -231,7 +238,7 @@ fn who_holds_most_gives_its_idle_connections_and_streams_first() {
 #[test]
 fn a_connection_counts_for_who_has_used_it_last() {
     let mut street = Street::new();
-    let number = street.come("127.0.0.1", SHARED).unwrap();
+    let number = street.come("127.0.0.1", room(32, 99, true)).unwrap();
     for name in ["a", "b", "b", "a"] {
         street.seat(number).rest();
         street.seat(number).work();
@@ -245,7 +252,7 @@ fn a_key_that_was_taken_away_ends_what_is_being_answered_and_nothing_else() {
     let mut street = Street::new();
     let numbers: Vec<u64> = ["a", "a", "a", "b"]
         .map(|name| {
-            let number = street.come("127.0.0.1", SHARED).unwrap();
+            let number = street.come("127.0.0.1", room(32, 99, true)).unwrap();
             street.know(number, name).unwrap();
             number
         })
