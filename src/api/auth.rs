@@ -81,14 +81,9 @@ impl Keyring {
 
 /// The proof that a request was let in, and who it is from. Only [`authenticate`] makes one.
 #[derive(Debug)]
-pub struct Authenticated(Arc<ClientKey>);
+pub struct Authenticated(pub(super) Arc<ClientKey>);
 
 impl Authenticated {
-    /// The key that was shown.
-    pub(super) fn key(&self) -> &Arc<ClientKey> {
-        &self.0
-    }
-
     /// Sessions and messages belong to a principal.
     pub fn principal(&self) -> &str {
         &self.0.name

@@ -141,11 +141,8 @@ impl Guests {
     pub fn tighten(&self, now: Instant) {
         let mut house = lock(&self.0);
         let again = house.shortage.is_some_and(|(_, until)| until > now);
-        for _ in 0..if again { SHORTAGE_ROOM } else { 0 } {
-            if !house.send_away(&|_, stage| may_go(stage, Duration::ZERO), now) {
-                break;
-            }
-        }
+        let goes = |_: &Guest, stage| may_go(stage, Duration::ZERO);
+        let _ = again && (0..SHORTAGE_ROOM).all(|_| house.send_away(&goes, now));
         let most = again.then_some(house.present().count());
         house.shortage = Some((most, now + SHORTAGE_LASTS));
     }
@@ -164,12 +161,9 @@ impl House {
         let is_stranger = |stage| matches!(stage, Stage::Stranger(_));
         let strangers = self.present().filter(|guest| is_stranger(guest.seat.stage(now))).count();
         // None may go while all have just come: then the whole house is theirs, for that moment.
-        for _ in 0..(strangers + 1).saturating_sub(MAX_STRANGERS).min(SHORTAGE_ROOM) {
-            let goes = |_: &Guest, stage| is_stranger(stage) && may_go(stage, STRANGERS_MOMENT);
-            if !self.send_away(&goes, now) {
-                break;
-            }
-        }
+        let goes = |_: &Guest, stage| is_stranger(stage) && may_go(stage, STRANGERS_MOMENT);
+        let many = (strangers + 1).saturating_sub(MAX_STRANGERS).min(SHORTAGE_ROOM);
+        let _ = (0..many).all(|_| self.send_away(&goes, now));
         // The house may have become smaller: then more than one leaves for each that comes.
         for _ in 0..SHORTAGE_ROOM {
             let (taken, leaving) = self.taken(all, now);
@@ -218,10 +212,10 @@ impl House {
         let Err(over) = checked else { return Ok(()) };
         let gives = |guest: &Guest, stage| {
             let Some((other, key)) = &guest.known else { return false };
-            let for_others = over == Over::Gateway && held[*other] > own + 1;
+            let holds_more = over == Over::Gateway && held[*other] > own + 1;
             match stage {
-                Stage::Idle(_) => *other == of || for_others,
-                Stage::Streaming(_) => for_others && key.name != OWNER,
+                Stage::Idle(_) => *other == of || holds_more,
+                Stage::Streaming(_) => holds_more && key.name != OWNER,
                 Stage::Stranger(_) | Stage::Busy => false,
             }
         };

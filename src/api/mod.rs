@@ -126,8 +126,7 @@ impl Service {
     /// what is being answered.
     pub fn set_keys(&self, keys: Keyring) {
         *lock(&self.keys) = Arc::new(keys);
-        let keys = self.keys();
-        self.guests.revoke(&|key| keys.holds(key));
+        self.guests.revoke(&|key| self.keys().holds(key));
     }
 
     /// Judges by its key whether a request may enter, and counts its connection for its principal.
@@ -137,17 +136,13 @@ impl Service {
         origin: Origin,
         seat: Option<&Seat>,
     ) -> Result<Authenticated, Problem> {
-        let mut keys = self.keys();
-        loop {
-            let proof = auth::authenticate(request, origin, &keys);
-            let proof = proof.ok_or_else(|| self.turned_away(request, origin))?;
-            seat.map_or(Ok(()), |seat| self.guests.know(seat, proof.key(), Instant::now()))?;
-            // Where other keys have come meanwhile, nobody told its connection.
-            if Arc::ptr_eq(&keys, &self.keys()) {
-                return Ok(proof);
-            }
-            keys = self.keys();
-        }
+        let keys = self.keys();
+        let proof = auth::authenticate(request, origin, &keys);
+        let proof = proof.ok_or_else(|| self.turned_away(request, origin))?;
+        seat.map_or(Ok(()), |seat| self.guests.know(seat, &proof.0, Instant::now()))?;
+        // Where other keys have come meanwhile, nobody told its connection.
+        let same = Arc::ptr_eq(&keys, &self.keys());
+        if same { Ok(proof) } else { self.let_in(request, origin, seat) }
     }
 
     /// What the service manager shows (`STATUS=`, sd_notify(3)).

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::auth::{Authenticated, Origin, authenticate};
+use super::auth::{Authenticated, Origin};
 use super::error::Problem;
 use super::{
     Exchange, Service, browser, chat, messages, reload, responses, sessions, status, turn,
@@ -266,7 +266,9 @@ fn admit<'r>(
     match route.filter(|route| route.allows(request.method)) {
         Some(Route::Health) => return Ok(Admitted::Open(status::health())),
         Some(Route::Ready) => {
-            return Ok(Admitted::Open(ready(service, may_know(request, origin, service))));
+            let shown = service.let_in(request, origin, None);
+            let may_know = shown.is_ok_and(|proof| proof.opens("status"));
+            return Ok(Admitted::Open(ready(service, may_know)));
         }
         Some(_) | None => {}
     }
@@ -292,14 +294,6 @@ fn admit<'r>(
         return Err(Problem::new(503, "journal_unavailable", format!("Try again later: {why}.")));
     }
     Ok(Admitted::Known(route, proof))
-}
-
-/// Whether a request shows a key that opens the status. It needs none, and wrong ones are counted.
-fn may_know(request: &Request, origin: Origin, service: &Service) -> bool {
-    let proof = authenticate(request, origin, &service.keys());
-    proof
-        .ok_or_else(|| service.turned_away(request, origin))
-        .is_ok_and(|proof| proof.opens("status"))
 }
 
 /// The reason names programs and files, which are no concern of everybody.
