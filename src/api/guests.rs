@@ -115,7 +115,11 @@ impl Guests {
             house.principals.push((key.name.clone(), 0));
             house.principals.len() - 1
         });
-        house.find_share(of, now)?;
+        if let Err(full) = house.find_share(of, now) {
+            // It is told so, and leaves.
+            house.guests[at].left = Some(now);
+            return Err(full);
+        }
         house.principals[of].1 += 1;
         house.guests[at].known = Some((of, Arc::clone(key)));
         seat.know(token);
