@@ -5,7 +5,6 @@ mod util;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -207,13 +206,18 @@ fn the_rest_of_a_long_reply_is_not_sent_for_a_key_that_was_taken_away() {
         alice.begin("GET", &format!("/v1/messages/{id}"), &[], ""),
         alice.begin("POST", "/v1/chat/completions", &[], &chat("x", false)),
         alice.begin("POST", "/v1/chat/completions", &[], &streamed),
-        alice.begin("GET", "/v1/sessions/s/events", &[("Last-Event-ID", "0")], ""),
+        alice.begin(
+            "GET",
+            "/v1/sessions/s/events",
+            &[("Last-Event-ID", "0"), ("Connection", "close")],
+            "",
+        ),
     ];
     let heads = readers.each_mut().map(|reader| reader.head().status);
     assert_eq!(heads, [200; 4]);
     take_away(&gateway, &agent);
     for (number, reader) in readers.iter_mut().enumerate() {
-        reader.set_read_limit(Duration::from_secs(10));
+        reader.set_read_limit(DEADLINE);
         let rest = reader.until_close();
         let (last, end) = (&rest[rest.len().saturating_sub(2000)..], b"the-end");
         assert!(!last.windows(end.len()).any(|part| part == end), "{number}: {} bytes", rest.len());

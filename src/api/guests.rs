@@ -87,6 +87,11 @@ impl Guests {
         })
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        lock(&self.0).guests.len()
+    }
+
     pub fn leave(&self, seat: &Seat) {
         let mut house = lock(&self.0);
         if let Some(at) = house.find(seat) {
@@ -97,12 +102,7 @@ impl Guests {
 
     /// Counts a connection among those of the principal whose key it has shown, if there is room among
     /// them or another can be closed for it.
-    pub(super) fn know(
-        &self,
-        seat: &Seat,
-        key: &Arc<ClientKey>,
-        now: Instant,
-    ) -> Result<(), Problem> {
+    pub(super) fn know(&self, seat: &Seat, key: &Arc<ClientKey>) -> Result<(), Problem> {
         let token = Arc::as_ptr(key).addr();
         if seat.know_again(token) {
             return Ok(());
@@ -115,7 +115,7 @@ impl Guests {
             house.principals.push((key.name.clone(), 0));
             house.principals.len() - 1
         });
-        house.find_share(of, now)?;
+        house.find_share(at, of)?;
         house.principals[of].1 += 1;
         house.guests[at].known = Some((of, Arc::clone(key)));
         seat.know(token);
@@ -202,11 +202,10 @@ impl House {
         }
     }
 
-    /// Finds one more connection room among those of its principal.
-    fn find_share(&mut self, of: usize, now: Instant) -> Result<(), Problem> {
-        let (Some(room), (name, own)) = (self.room, self.principals[of].clone()) else {
-            return Ok(());
-        };
+    /// Finds a connection room among those of its principal.
+    fn find_share(&mut self, at: usize, of: usize) -> Result<(), Problem> {
+        let (name, own) = self.principals[of].clone();
+        let Some(room) = self.room else { return Ok(()) };
         let held: Vec<u64> = self.principals.iter().map(|(_, held)| *held).collect();
         let checked = room.shares.check(&name, (own, held.iter().sum()), 1, room.known());
         let Err(over) = checked else { return Ok(()) };
@@ -219,9 +218,11 @@ impl House {
                 Stage::Stranger(_) | Stage::Busy => false,
             }
         };
-        if self.send_away(&gives, now) {
+        if self.send_away(&gives, Instant::now()) {
             return Ok(());
         }
+        // It is told so, and leaves.
+        self.guests[at].left = Some(Instant::now());
         let message = over.message(&name, "limits.max_connections", (own, room.all as u64));
         let code = if over == Over::Principal { "share_reached" } else { "overloaded" };
         Err(Problem::new(503, code, message).after(1))

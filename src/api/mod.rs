@@ -69,7 +69,6 @@ pub struct Service {
     pub gate: Arc<Gate>,
     pub ready: AtomicBool,
     pub guests: Guests,
-    pub connections: AtomicUsize,
     pub control_connections: AtomicUsize,
     /// How the run before this one ended, as `/v1/status` tells it.
     pub last_stop: Mutex<Value>,
@@ -98,7 +97,6 @@ impl Service {
             gate: Arc::default(),
             ready: AtomicBool::new(false),
             guests: Guests::default(),
-            connections: AtomicUsize::new(0),
             control_connections: AtomicUsize::new(0),
             last_stop: Mutex::default(),
             warnings: Mutex::default(),
@@ -137,7 +135,7 @@ impl Service {
         let keys = self.keys();
         let proof = auth::authenticate(request, origin, &keys);
         let proof = proof.ok_or_else(|| self.turned_away(request, origin))?;
-        seat.map_or(Ok(()), |seat| self.guests.know(seat, &proof.0, Instant::now()))?;
+        seat.map_or(Ok(()), |seat| self.guests.know(seat, &proof.0))?;
         // Where other keys have come meanwhile, nobody told its connection.
         let same = Arc::ptr_eq(&keys, &self.keys());
         if same { Ok(proof) } else { self.let_in(request, origin, seat) }
@@ -148,14 +146,6 @@ impl Service {
         let (listen, all) = (&self.facts.listen, lock(&self.warnings));
         let first = all.first().map(|first| format!("; warnings: {}; {first}", all.len()));
         format!("Serving on {listen}{}", first.unwrap_or_default())
-    }
-
-    /// The count that a connection of this origin belongs to.
-    pub fn count(&self, origin: Origin) -> &AtomicUsize {
-        match origin {
-            Origin::Tcp(_) => &self.connections,
-            Origin::Control { .. } => &self.control_connections,
-        }
     }
 
     /// Whether the control socket has no room for another message.

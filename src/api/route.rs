@@ -132,27 +132,9 @@ impl<'a> Route<'a> {
     /// Whether it begins something, or may wait for it: not during a drain, and not on the last
     /// connections of the control socket.
     fn is_work(self, request: &Request) -> bool {
-        match self {
-            Route::Chat
-            | Route::Responses
-            | Route::MessageRetry(_)
-            | Route::SessionMessages(_)
-            | Route::SessionEvents(_)
-            | Route::DeadLetterRetry(_)
-            | Route::DeadLetter(_)
-            | Route::Compact => true,
-            Route::Messages => request.method == Method::Post,
-            Route::Message(_) => request.query().is_some() || request.method == Method::Delete,
-            Route::Session(_) | Route::Response(_) => request.method == Method::Delete,
-            Route::Health
-            | Route::Ready
-            | Route::Models
-            | Route::Model(_)
-            | Route::Status
-            | Route::Sessions
-            | Route::Reload
-            | Route::DeadLetters => false,
-        }
+        let changes = matches!(request.method, Method::Post | Method::Delete);
+        let waits = matches!(self, Route::Message(_)) && request.query().is_some();
+        (changes && self != Route::Reload) || waits || matches!(self, Route::SessionEvents(_))
     }
 
     /// Whether its answer may take longer than moments.

@@ -103,12 +103,12 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
     let mut telling = Telling { service, session, after, running: None };
     loop {
         follow.event.clear();
+        let told = telling.records(&mut stream).and_then(|()| telling.pieces(&mut stream));
         // A key that was taken away is told nothing more.
         if stream.is_revoked() {
             return Ok(stream.finish()?);
         }
-        telling.records(&mut stream)?;
-        telling.pieces(&mut stream)?;
+        told?;
         if service.hub.is_draining() {
             return Ok(stream.finish()?);
         }

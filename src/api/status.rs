@@ -99,7 +99,7 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         unit.map_or_else(|| "null".to_owned(), |unit| quoted(unit)),
         limit.map_or_else(|| "null".to_owned(), |limit| limit.as_secs_f64().to_string()),
         service.settings().agent.kind(),
-        service.connections.load(Ordering::SeqCst),
+        service.guests.count(),
         number(turns.map(|(_, _, sessions)| sessions)),
         number(turns.map(|(running, _, _)| running)),
         number(turns.map(|(_, waiting, _)| waiting)),

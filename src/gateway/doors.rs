@@ -190,7 +190,7 @@ pub(super) fn limits(service: &Service) -> Limits {
     }
 }
 
-/// A connection in the count of its kind, for as long as it lives.
+/// A connection in the count of its kind (those on TCP have seats), for as long as it lives.
 pub(super) struct Counted {
     pub(super) service: Arc<Service>,
     pub(super) origin: Origin,
@@ -199,14 +199,14 @@ pub(super) struct Counted {
 
 impl Counted {
     fn new(service: &Arc<Service>, origin: Origin, seat: Option<Arc<Seat>>) -> Counted {
-        service.count(origin).fetch_add(1, Ordering::SeqCst);
+        service.control_connections.fetch_add(seat.is_none().into(), Ordering::SeqCst);
         Counted { service: Arc::clone(service), origin, seat }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.service.count(self.origin).fetch_sub(1, Ordering::SeqCst);
+        self.service.control_connections.fetch_sub(self.seat.is_none().into(), Ordering::SeqCst);
         self.seat.iter().for_each(|seat| self.service.guests.leave(seat));
     }
 }

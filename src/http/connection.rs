@@ -308,10 +308,17 @@ impl Connection {
 
     /// Writes what only the key of the present request opens: it is looked at before each piece.
     pub(super) fn write(&mut self, bytes: &[u8], pace: &mut Pace) -> io::Result<()> {
-        bytes.chunks(WRITE_PIECE).try_for_each(|piece| match self.is_revoked() {
-            true => Err(io::ErrorKind::PermissionDenied.into()),
-            false => self.wire.write(piece, pace),
-        })
+        for (number, piece) in bytes.chunks(WRITE_PIECE).enumerate() {
+            if self.is_revoked() {
+                // What ends within must not look whole, nor have anything behind it.
+                if number > 0 {
+                    self.wire.end_writing();
+                }
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            self.wire.write(piece, pace)?;
+        }
+        Ok(())
     }
 
     /// Answers a broken rule and ends the connection.

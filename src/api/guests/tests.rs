@@ -37,7 +37,7 @@ impl Street {
         let known = self.keys.iter().find(|key| key.name == principal).cloned();
         let key = known.unwrap_or_else(|| Arc::new(ClientKey::new(principal)));
         self.keys.push(Arc::clone(&key));
-        let told = self.guests.know(&self.seat(number), &key, self.now);
+        let told = self.guests.know(&self.seat(number), &key);
         told.map_err(|problem| problem.message)
     }
 
