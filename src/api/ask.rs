@@ -132,21 +132,19 @@ pub fn chat(body: &[u8], manner: Manner) -> Result<Ask, Problem> {
     };
     let messages = list(chat.messages)
         .ok_or_else(|| bad("\"messages\" must be a list of messages, and not empty."))?;
-    let mut count = 0;
     for (at, message) in elements(messages).enumerate() {
         check(message, &format_args!("messages[{at}]"))?;
-        count = at + 1;
     }
     let own = own(elements(messages));
-    let context = (manner.upstream || count > 1).then(|| {
+    // In a session the transcript has what was said.
+    let stays = |(at, message): &(usize, &RawValue)| {
+        !manner.in_session || *at == own || Said::of(message).is_instruction()
+    };
+    let kept = || elements(messages).enumerate().filter(stays);
+    let context = (manner.upstream || kept().nth(1).is_some()).then(|| {
         let mut context = String::with_capacity(json.len() + 64);
         let _ = write!(context, r#"{{"model":{},"messages":["#, quoted(&model));
-        for (at, message) in elements(messages).enumerate() {
-            // In a session the transcript has what was said.
-            if !manner.in_session || at == own || Said::of(message).is_instruction() {
-                add(&mut context, "", message.get());
-            }
-        }
+        kept().for_each(|(_, message)| add(&mut context, "", message.get()));
         context += r#"],"options":{"#;
         for (name, value) in members(json).filter(|(name, _)| !READ.contains(&&**name)) {
             if !manner.durable || !(TOOLS.contains(&&*name) || name == "stream_options") {

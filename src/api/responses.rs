@@ -375,3 +375,15 @@ fn usage(usage: &str) -> String {
     }
     all + "}"
 }
+
+#[cfg(test)]
+mod tests {
+    use super::About;
+
+    #[test]
+    fn metadata_that_an_older_gateway_stored_too_deep_are_read_all_the_same() {
+        let deep = format!("{}1{}", "{\"a\":".repeat(125), "}".repeat(125));
+        let context = format!(r#"{{"model":"m","response":{{"stored":true,"metadata":{deep}}}}}"#);
+        assert_eq!(About::read(&context).unwrap().metadata, deep);
+    }
+}
