@@ -4,18 +4,11 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
 use serde_json::Deserializer;
 use serde_json::value::RawValue;
 
 /// The text of a value, checked and not read. As a member of a struct: `null` is as good as absent.
 pub type Raw<'a> = Option<&'a RawValue>;
-
-/// An object as its type has it. `None`: it is no object, or has a known member twice.
-pub fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
-    // A derived type takes a list too, by the places of its members.
-    serde_json::from_str(json).ok().filter(|_| json.trim_start().starts_with('{'))
-}
 
 /// The text of a string, borrowed where it has no escapes.
 ///
@@ -25,12 +18,11 @@ pub fn text(raw: &RawValue) -> Result<Cow<'_, str>, &'static str> {
     let inner = raw.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     match inner.ok_or("must be text")? {
         plain if !plain.contains('\\') => Ok(Cow::Borrowed(plain)),
-        _ => serde_json::from_str(raw.get()).map(Cow::Owned).map_err(|_| {
-            "has half of a surrogate pair (an escape of \\uD800 to \\uDFFF without the other half), \
-             which is no Unicode text"
-        }),
+        _ => serde_json::from_str(raw.get()).map(Cow::Owned).map_err(|_| HALF),
     }
 }
+
+const HALF: &str = "has half of a surrogate pair (\\uD800 to \\uDFFF), which is no Unicode text";
 
 /// The elements of a list; of an object its names and values by turns. Nothing for any other value.
 pub fn elements(json: &str) -> impl Iterator<Item = &RawValue> {
@@ -57,21 +49,18 @@ pub fn member<'a>(json: &'a str, name: &str) -> Raw<'a> {
 }
 
 /// The same on one line: outside of its strings a line end is white space, and inside there is none.
-pub fn one_line(json: &str) -> Cow<'_, str> {
-    match json.contains(['\n', '\r']) {
-        true => Cow::Owned(json.replace(['\n', '\r'], " ")),
-        false => Cow::Borrowed(json),
-    }
+pub fn one_line(json: &str) -> String {
+    json.replace(['\n', '\r'], " ")
 }
 
 /// How many lists and objects are open at most at once.
 pub fn depth(json: &str) -> usize {
     let (mut quote, mut escape, mut open, mut most) = (false, false, 0_usize, 0);
     for byte in json.bytes() {
-        let escaped = std::mem::replace(&mut escape, false);
+        let escaped = escape;
+        escape = byte == b'\\' && !escaped;
         match byte {
             b'"' if !escaped => quote = !quote,
-            b'\\' => escape = !escaped,
             b'[' | b'{' if !quote => open += 1,
             b']' | b'}' if !quote => open = open.saturating_sub(1),
             _ => {}

@@ -3,10 +3,9 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::json::{Raw, elements, member, object, text};
+use crate::json::{Raw, elements, member, text};
 use crate::text::quoted;
 
 /// A chat request, as a turn is given it.
@@ -49,18 +48,17 @@ impl Context {
 }
 
 /// What the gateway reads of a chat message.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 pub struct Said<'a> {
-    #[serde(borrow)]
     pub role: Raw<'a>,
-    #[serde(borrow)]
     pub content: Raw<'a>,
 }
 
 impl<'a> Said<'a> {
     /// Nothing at all where it is no object.
     pub fn of(message: &'a RawValue) -> Said<'a> {
-        object(message.get()).unwrap_or_default()
+        let named = |name| member(message.get(), name);
+        Said { role: named("role"), content: named("content") }
     }
 
     pub fn role(&self) -> Cow<'a, str> {
@@ -78,24 +76,20 @@ impl<'a> Said<'a> {
 
     /// Its text, whose content is text or a list of parts.
     pub fn text(&self) -> String {
-        let Some(content) = self.content else { return String::new() };
-        if let Ok(text) = text(content) {
+        let content = self.content.map_or("", RawValue::get);
+        if let Some(text) = self.content.and_then(|content| text(content).ok()) {
             return text.into_owned();
         }
-        let mut all: Option<String> = None;
-        for part in elements(content.get()) {
+        let mut all = String::new();
+        let part = |part: &'a RawValue| {
             let said = member(part.get(), "text").or_else(|| member(part.get(), "refusal"));
-            if let Some(said) = said.and_then(|said| text(said).ok()) {
-                match &mut all {
-                    None => all = Some(said.into_owned()),
-                    Some(all) => {
-                        all.push('\n');
-                        all.push_str(&said);
-                    }
-                }
-            }
+            text(said?).ok()
+        };
+        for (at, said) in elements(content).filter_map(part).enumerate() {
+            all += if at > 0 { "\n" } else { "" };
+            all += &said;
         }
-        all.unwrap_or_default()
+        all
     }
 }
 

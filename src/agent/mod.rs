@@ -104,7 +104,7 @@ impl Report {
 
 /// A usage as it is kept: an object on one line.
 fn usage(given: &RawValue) -> Option<String> {
-    given.get().starts_with('{').then(|| one_line(given.get()).into_owned())
+    given.get().starts_with('{').then(|| one_line(given.get()))
 }
 
 /// An error that the agent's server answered with.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::Problem;
-use crate::agent::{DEFAULT_MODEL, Said, instructions};
+use crate::agent::{DEFAULT_MODEL, Said, instructions, own};
 use crate::json::{self, Raw, elements, member, members};
 use crate::limits::{MAX_INSTRUCTIONS, MAX_JSON_DEPTH, MAX_SHOWN_VALUE};
 use crate::text::quoted;
@@ -103,18 +103,13 @@ pub fn common(model: Raw<'_>, stream: Raw<'_>, user: Raw<'_>) -> Result<(String,
 
 /// The body of a chat completion, as far as the gateway reads it.
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 struct Chat<'a> {
-    #[serde(borrow)]
     model: Raw<'a>,
-    #[serde(borrow)]
     messages: Raw<'a>,
-    #[serde(borrow)]
     stream: Raw<'a>,
-    #[serde(borrow)]
     stream_options: Raw<'a>,
-    #[serde(borrow)]
     user: Raw<'a>,
-    #[serde(borrow)]
     n: Raw<'a>,
 }
 
@@ -137,24 +132,19 @@ pub fn chat(body: &[u8], manner: Manner) -> Result<Ask, Problem> {
     };
     let messages = list(chat.messages)
         .ok_or_else(|| bad("\"messages\" must be a list of messages, and not empty."))?;
-    // The last one of a user, else the last one; and how many there are.
-    let (mut own, mut of_user, mut count) = ((0, Said::default()), false, 0);
     for (at, message) in elements(messages).enumerate() {
-        let said = check(message, &format_args!("messages[{at}]"))?;
-        if said.is_user() || !of_user {
-            (own, of_user) = ((at, said), said.is_user());
-        }
-        count = at + 1;
+        check(message, &format_args!("messages[{at}]"))?;
     }
-    let context = (manner.upstream || count > 1).then(|| {
+    let own = own(elements(messages));
+    // In a session the transcript has what was said.
+    let stays = |(at, message): &(usize, &RawValue)| {
+        !manner.in_session || *at == own || Said::of(message).is_instruction()
+    };
+    let kept = || elements(messages).enumerate().filter(stays);
+    let context = (manner.upstream || kept().nth(1).is_some()).then(|| {
         let mut context = String::with_capacity(json.len() + 64);
         let _ = write!(context, r#"{{"model":{},"messages":["#, quoted(&model));
-        for (at, message) in elements(messages).enumerate() {
-            // In a session the transcript has what was said.
-            if !manner.in_session || at == own.0 || Said::of(message).is_instruction() {
-                add(&mut context, "", message.get());
-            }
-        }
+        kept().for_each(|(_, message)| add(&mut context, "", message.get()));
         context += r#"],"options":{"#;
         for (name, value) in members(json).filter(|(name, _)| !READ.contains(&&**name)) {
             if !manner.durable || !(TOOLS.contains(&&*name) || name == "stream_options") {
@@ -163,7 +153,7 @@ pub fn chat(body: &[u8], manner: Manner) -> Result<Ask, Problem> {
         }
         context + "}}"
     });
-    let text = own.1.text();
+    let text = elements(messages).nth(own).map_or(String::new(), |own| Said::of(own).text());
     Ok(Ask { model, text, stream, include_usage, context })
 }
 
@@ -180,16 +170,16 @@ pub fn add(json: &mut String, name: &str, value: &str) {
 }
 
 /// Whether a message has a known role, and content that is text.
-fn check<'a>(message: &'a RawValue, place: &dyn Display) -> Result<Said<'a>, Problem> {
+fn check(message: &RawValue, place: &dyn Display) -> Result<(), Problem> {
     let said = Said::of(message);
     if !ROLES.split(", ").any(|known| known == said.role()) {
         return Err(bad(format!("\"{place}.role\" must be one of {ROLES}.")));
     }
     // What it called stands in the place of its words.
     if said.content.is_none() && said.role() == "assistant" {
-        return Ok(said);
+        return Ok(());
     }
-    check_content(said.content, &["text", "refusal"], place).map(|()| said)
+    check_content(said.content, &["text", "refusal"], place)
 }
 
 /// Whether a content is text, or parts of these types with their text.
@@ -198,11 +188,9 @@ pub fn check_content(content: Raw<'_>, kinds: &[&str], place: &dyn Display) -> R
         Some(json) if json.starts_with('"') => {
             text(content, &format!("{place}.content")).map(|_| ())
         }
+        Some("[]") => Err(bad(format!("\"{place}.content\" is an empty list: give it text."))),
         Some(json) if list(content).is_some() => {
             elements(json).try_for_each(|part| check_part(part, kinds, place))
-        }
-        Some(json) if json.starts_with('[') => {
-            Err(bad(format!("\"{place}.content\" is an empty list: give it a part, or text.")))
         }
         _ => Err(bad(format!("\"{place}.content\" must be text or a list of parts."))),
     }
@@ -227,17 +215,14 @@ fn check_part(part: &RawValue, kinds: &[&str], place: &dyn Display) -> Result<()
 pub fn check_instructions(context: &str) -> Result<(), Problem> {
     let mut all = member(context, "messages").map_or(String::new(), |it| instructions(it.get()));
     all += &text(member(context, "instructions"), "instructions")?.unwrap_or_default();
-    if all.len() > MAX_INSTRUCTIONS {
-        let message = format!(
-            "The system messages have {} bytes together; this agent takes {MAX_INSTRUCTIONS}.",
-            all.len()
-        );
-        return Err(Problem::new(413, "too_long", message));
+    let (most, length) = (MAX_INSTRUCTIONS, all.len());
+    if length > most {
+        let words =
+            format!("The system messages have {length} bytes together; this agent takes {most}.");
+        return Err(Problem::new(413, "too_long", words));
     }
-    if all.contains('\0') {
-        return Err(bad("A system message has U+0000 in it, which this agent cannot be given."));
-    }
-    Ok(())
+    let nul = || bad("A system message has U+0000 in it, which this agent cannot be given.");
+    all.find('\0').map_or(Ok(()), |_| Err(nul()))
 }
 
 #[cfg(test)]

@@ -30,16 +30,12 @@ const FIELDS: &str = "text, session, mode, deliver, attachments";
 
 /// A message as its sender words it.
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 struct Body<'a> {
-    #[serde(borrow)]
     text: Raw<'a>,
-    #[serde(borrow)]
     session: Raw<'a>,
-    #[serde(borrow)]
     mode: Raw<'a>,
-    #[serde(borrow)]
     deliver: Raw<'a>,
-    #[serde(borrow)]
     attachments: Raw<'a>,
 }
 

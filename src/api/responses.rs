@@ -16,13 +16,13 @@ use super::messages::{find, json as answer_json};
 use super::turn::Order;
 use crate::agent::{Report, Said, own};
 use crate::http::{Response, sse};
-use crate::json::{self, Raw, elements, member};
+use crate::json::{self, Raw, elements, member, one_line};
 use crate::limits::MAX_METADATA;
 use crate::session::hub::now;
 use crate::session::id::Id;
 use crate::session::life::Turn;
 use crate::session::message::Message;
-use crate::text::{quote, quoted};
+use crate::text::quoted;
 
 /// Before the id of a message that is a response.
 const PREFIX: &str = "resp_";
@@ -131,32 +131,20 @@ impl About {
 
 /// The body of a request for a response, as far as the gateway reads it.
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 struct Body<'a> {
-    #[serde(borrow)]
     model: Raw<'a>,
-    #[serde(borrow)]
     stream: Raw<'a>,
-    #[serde(borrow)]
     user: Raw<'a>,
-    #[serde(borrow)]
     instructions: Raw<'a>,
-    #[serde(borrow)]
     store: Raw<'a>,
-    #[serde(borrow)]
     background: Raw<'a>,
-    #[serde(borrow)]
     conversation: Raw<'a>,
-    #[serde(borrow)]
     previous_response_id: Raw<'a>,
-    #[serde(borrow)]
     metadata: Raw<'a>,
-    #[serde(borrow)]
     input: Raw<'a>,
-    #[serde(borrow)]
     temperature: Raw<'a>,
-    #[serde(borrow)]
     top_p: Raw<'a>,
-    #[serde(borrow)]
     max_output_tokens: Raw<'a>,
 }
 
@@ -186,7 +174,7 @@ pub(super) fn read(body: &[u8]) -> Result<(Ask, About), Problem> {
             format!("\"metadata\" has {} bytes; at most {MAX_METADATA} are taken.", metadata.len());
         return Err(bad(words));
     }
-    let metadata = json::one_line(metadata).into_owned();
+    let metadata = one_line(metadata);
     let (text, more) = read_input(body.input)?;
     let mut context = format!(r#"{{"model":{},"options":{{"#, quoted(&model));
     let options = [
@@ -251,9 +239,7 @@ fn message(item: &RawValue, at: usize) -> Result<String, Problem> {
         return Err(bad(format!("\"{place}.role\" must be user, assistant, system or developer.")));
     }
     check_content(said.content, &["input_text", "output_text", "text", "refusal"], &place)?;
-    let mut message = format!(r#"{{"role":"{role}","content":"#);
-    quote(&mut message, &said.text());
-    Ok(message + "}")
+    Ok(format!(r#"{{"role":"{role}","content":{}}}"#, quoted(&said.text())))
 }
 
 /// The words of a response.
@@ -388,4 +374,16 @@ fn usage(usage: &str) -> String {
         }
     }
     all + "}"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::About;
+
+    #[test]
+    fn metadata_that_an_older_gateway_stored_too_deep_are_read_all_the_same() {
+        let deep = format!("{}1{}", "{\"a\":".repeat(125), "}".repeat(125));
+        let context = format!(r#"{{"model":"m","response":{{"stored":true,"metadata":{deep}}}}}"#);
+        assert_eq!(About::read(&context).unwrap().metadata, deep);
+    }
 }

@@ -61,11 +61,8 @@ pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
         let upstream = settings.agent.kind() == "upstream";
         let manner = Manner { in_session, durable: in_session || key.is_some(), upstream };
         let order = read(&body, session.as_deref(), manner)?;
-        if settings.agent.reads_files()
-            && let Some(context) = &order.ask.context
-        {
-            check_instructions(context)?;
-        }
+        let context = order.ask.context.as_deref().filter(|_| settings.agent.reads_files());
+        context.map_or(Ok(()), check_instructions)?;
         let durable = manner.durable || order.stored;
         Ok((order, durable, session, key))
     });

@@ -2,7 +2,7 @@
 
 mod retry;
 
-use crate::text::{quote, quoted};
+use crate::text::quoted;
 
 pub use retry::Retry;
 
@@ -175,16 +175,8 @@ impl Record {
         let mut json = format!(r#"{{"t":"{kind}""#);
         for (key, value) in [("id", id.map(|id| quoted(id)))].into_iter().chain(members) {
             if let Some(value) = value {
-                for part in [",\"", key, "\":", &value] {
-                    json.push_str(part);
-                }
+                [",\"", key, "\":", &value].iter().for_each(|part| json += part);
             }
-        }
-        if let Record::Accepted(accepted) = self
-            && let Some(context) = &accepted.context
-        {
-            json.push_str(",\"context\":");
-            quote(&mut json, context);
         }
         json + "}"
     }
@@ -255,7 +247,6 @@ impl Record {
 type List = Vec<(&'static str, Option<String>)>;
 
 impl Accepted {
-    /// All but its context, which may be long.
     fn members(&self) -> List {
         let some = |text: &Option<String>| text.as_deref().map(quoted);
         let list: Vec<String> = self.attachments.iter().map(|text| quoted(text)).collect();
@@ -269,6 +260,7 @@ impl Accepted {
             ("body", some(&self.body)),
             ("mode", self.interrupt.then(|| quoted("interrupt"))),
             ("attachments", (!list.is_empty()).then(|| format!("[{}]", list.join(",")))),
+            ("context", some(&self.context)),
         ]);
         members
     }

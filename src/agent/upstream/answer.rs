@@ -2,10 +2,8 @@
 //! never passes for the whole.
 
 use std::cell::RefCell;
-use std::fmt::Write;
 use std::time::Instant;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::super::{Outcome, Refused, Reply, Report, usage};
@@ -38,22 +36,9 @@ struct SoFar {
     tools: bool,
 }
 
-/// What the gateway reads of a completion, or of a chunk of one.
-#[derive(Deserialize)]
-struct Completion<'a> {
-    #[serde(borrow)]
-    error: Raw<'a>,
-    #[serde(borrow)]
-    choices: Raw<'a>,
-    #[serde(borrow)]
-    usage: Raw<'a>,
-}
-
-impl<'a> Completion<'a> {
-    /// A member of its first choice.
-    fn first(&self, name: &str) -> Raw<'a> {
-        member(elements(self.choices?.get()).next()?.get(), name)
-    }
+/// A member of a completion's first choice.
+fn first<'a>(json: &'a str, name: &str) -> Raw<'a> {
+    member(elements(member(json, "choices")?.get()).next()?.get(), name)
 }
 
 /// The text of a member, where it is one.
@@ -103,19 +88,21 @@ impl Reading<'_, '_> {
     }
 
     fn pass_on(&self, event: &Event, so_far: &mut SoFar, reply: &mut dyn Reply) -> Outcome {
-        let Some(chunk) = json::object::<Completion<'_>>(&event.data) else {
+        let chunk = &*event.data;
+        let read = serde_json::from_str::<&RawValue>(chunk);
+        if !read.is_ok_and(|object| object.get().starts_with('{')) {
             return trouble("the upstream sent an event that is no JSON", None);
-        };
-        if event.name == "error" || chunk.error.is_some() {
-            return refused(502, &event.data, None);
         }
-        if let Some(finish) = chunk.first("finish_reason") {
+        if event.name == "error" || member(chunk, "error").is_some() {
+            return refused(502, chunk, None);
+        }
+        if let Some(finish) = first(chunk, "finish_reason") {
             so_far.report.finish = Some(text(Some(finish)));
         }
-        let delta = chunk.first("delta").map_or("", RawValue::get);
+        let delta = first(chunk, "delta").map_or("", RawValue::get);
         let content = text(member(delta, "content"));
         so_far.text += content.len();
-        so_far.size += content.len() + event.data.len().saturating_sub(delta.len() + EVENT_FRAME);
+        so_far.size += content.len() + chunk.len().saturating_sub(delta.len() + EVENT_FRAME);
         for (name, value) in members(delta).filter(|(_, value)| value.get() != "null") {
             so_far.tools |= name == "tool_calls" || name == "function_call";
             if name != "content" && name != "role" {
@@ -126,10 +113,10 @@ impl Reading<'_, '_> {
             return self.too_long();
         }
         let passed = match reply.native() {
-            Some(native) => native.object(self.renamed(&event.data), content.len()),
+            Some(native) => native.object(self.renamed(chunk), content.len()),
             None => {
                 let passed = if content.is_empty() { Ok(()) } else { reply.piece(&content) };
-                let usage = chunk.usage.and_then(usage);
+                let usage = member(chunk, "usage").and_then(usage);
                 so_far.report.usage = usage.or(so_far.report.usage.take());
                 passed
             }
@@ -145,17 +132,14 @@ impl Reading<'_, '_> {
             Err(Error::Refused(TOO_LARGE)) => return self.too_long(),
             Err(error) => return self.asking.broken(&error),
         };
-        let completion = std::str::from_utf8(&body).unwrap_or_default();
-        let Some(known) = json::object::<Completion<'_>>(completion) else {
-            return trouble("the upstream's answer is no chat completion", None);
-        };
-        if known.error.is_some() {
+        let completion = serde_json::from_slice::<&RawValue>(&body).map_or("", RawValue::get);
+        if member(completion, "error").is_some() {
             return refused(502, completion, None);
         }
-        if !known.choices.is_some_and(|choices| choices.get().starts_with('[')) {
+        if !member(completion, "choices").is_some_and(|it| it.get().starts_with('[')) {
             return trouble("the upstream's answer is no chat completion", None);
         }
-        let said = known.first("message").map_or("", RawValue::get);
+        let said = first(completion, "message").map_or("", RawValue::get);
         let (said, renamed) = (text(member(said, "content")).len(), self.renamed(completion));
         match self.reply.borrow_mut().native().map(|native| native.object(renamed, said)) {
             Some(Ok(())) => Outcome::Done,
@@ -176,28 +160,22 @@ impl Reading<'_, '_> {
             Err(Error::Refused(TOO_LARGE)) => Vec::new(),
             Err(error) => return self.asking.broken(&error),
         };
-        let given = std::str::from_utf8(&body).ok();
-        let given = given.filter(|json| serde_json::from_str::<&RawValue>(json).is_ok());
-        match given {
-            Some(json) => refused(status, json, after),
-            None => {
-                let words: String = one_line(&body).chars().take(MAX_QUOTED_ERROR).collect();
-                refused(status, &quoted(&escaped(&words, false)), after)
-            }
-        }
+        let words = || {
+            let words: String = one_line(&body).chars().take(MAX_QUOTED_ERROR).collect();
+            quoted(&escaped(&words, false))
+        };
+        let json = serde_json::from_slice::<&RawValue>(&body);
+        refused(status, &json.map_or_else(|_| words(), |json| json.get().to_owned()), after)
     }
 
     /// An object on one line, with the model as the client called it.
     fn renamed(&self, object: &str) -> String {
         let mut all = String::with_capacity(object.len() + self.asked.len());
         for (name, value) in members(object) {
-            all.push(if all.is_empty() { '{' } else { ',' });
-            let value = json::one_line(value.get());
-            // Writing to a string does not fail.
-            let _ = match &*name {
-                "model" => write!(all, "{}:{}", quoted(&name), quoted(self.asked)),
-                _ => write!(all, "{}:{value}", quoted(&name)),
-            };
+            let begin = if all.is_empty() { "{" } else { "," };
+            let model = (name == "model").then(|| quoted(self.asked));
+            let value = model.unwrap_or_else(|| json::one_line(value.get()));
+            [begin, &quoted(&name), ":", &value].iter().for_each(|part| all += part);
         }
         all + "}"
     }
@@ -215,12 +193,11 @@ fn refused(status: u16, json: &str, retry_after: Option<String>) -> Outcome {
     let said = said.map_or(given, RawValue::get);
     let message = match serde_json::from_str::<String>(said) {
         Ok(words) if !words.is_empty() => words,
-        Ok(_) => "it did not say why".to_owned(),
-        Err(_) if said == "null" => "it did not say why".to_owned(),
-        Err(_) => said.to_owned(),
+        Err(_) if said != "null" => said.to_owned(),
+        Ok(_) | Err(_) => "it did not say why".to_owned(),
     };
     let or_null =
-        |name: &str| member(given, name).map_or("null".into(), |it| json::one_line(it.get()));
+        |name: &str| member(given, name).map_or("null".to_owned(), |it| json::one_line(it.get()));
     let kind = if status < 500 { "invalid_request_error" } else { "server_error" };
     let own = member(given, "type").filter(|kind| kind.get().starts_with('"'));
     let kind = own.map_or_else(|| quoted(kind), |kind| kind.get().to_owned());
