@@ -15,7 +15,7 @@ use super::waits::Waits;
 use crate::agent::{self, Report};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Loss, Purpose, Refused};
-use crate::limits::{LOCK_BATCH, LOCK_PAUSE, MAX_LISTED, MAX_LISTED_BYTES, STATUS_PATIENCE};
+use crate::limits::{LOCK_PAUSE, MAX_LISTED, MAX_LISTED_BYTES, STATUS_PATIENCE};
 use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
 
@@ -171,41 +171,6 @@ impl Hub {
             self.each_of(session, 0, &mut |id, entry| messages.push((id, entry.turn)));
         }
         messages
-    }
-
-    /// Shows a session's messages that began after this record, in order. The lock is given back after
-    /// every few.
-    pub(super) fn each_of(
-        &self,
-        session: Digest,
-        mut after: u64,
-        visit: &mut dyn FnMut(Id, &Entry),
-    ) {
-        let mut count = LOCK_BATCH;
-        while count == LOCK_BATCH {
-            count = 0;
-            let state = self.lock();
-            for (id, entry) in state.book.messages_of(session, after).take(LOCK_BATCH) {
-                visit(id, entry);
-                (after, count) = (entry.accepted, count + 1);
-            }
-        }
-    }
-
-    /// Shows all messages, the newest first, until `visit` says false. The lock is given back after
-    /// every few.
-    pub(super) fn each(&self, visit: &mut dyn FnMut(Id, &Entry) -> bool) {
-        let (mut before, mut count) = (None, LOCK_BATCH);
-        while count == LOCK_BATCH {
-            count = 0;
-            let state = self.lock();
-            for (id, entry) in state.book.before(before).take(LOCK_BATCH) {
-                if !visit(id, entry) {
-                    return;
-                }
-                (before, count) = (Some(id), count + 1);
-            }
-        }
     }
 
     /// A session that has messages or a transcript.
