@@ -338,6 +338,17 @@ pub const MAX_TRAILERS: usize = 8 << 10;
 /// it, and a body of 1 MiB cannot hold a thread for more than 17 minutes.
 pub const MIN_BODY_RATE: u64 = 1 << 10;
 
+/// How long a body or reply waits for its part of `max_buffered`: who holds much and stands still is
+/// cut off sooner ([`HURRY`]).
+pub const BUFFER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Requests of one principal that wait for it: each is woken whenever some comes free.
+pub const MAX_BUFFER_WAITS: usize = 64;
+
+/// How much less patience a client has whose principal holds more than a quarter of `max_buffered`:
+/// 7.5 s for a body and for each 64 KiB of a reply, and 16 KiB/s.
+pub const HURRY: u32 = 4;
+
 /// A body that its handler did not want is read and dropped up to here, so that the connection can
 /// go on; a longer one costs more than a new connection.
 pub const MAX_SKIPPED_BODY: u64 = 64 << 10;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::answer::marked;
 use super::ask::{bad, object, take, take_text};
 use super::auth::Authenticated;
+use super::buffers::{Body, read_body};
 use super::error::Problem;
 use super::idempotency;
 use super::{Exchange, Service};
@@ -36,7 +37,7 @@ pub fn post(mut exchange: Exchange<'_>, session: Option<&str>) -> Result<(), Clo
 fn take_in(
     exchange: &Exchange<'_>,
     session: Option<&str>,
-    body: Vec<u8>,
+    body: Body,
 ) -> Result<Response, Problem> {
     let Exchange { connection, request, service, proof } = exchange;
     let busy = service.settings().config.session.busy;
@@ -181,13 +182,11 @@ fn shown(service: &Service, (id, status): (Id, u16), known: bool) -> Response {
 }
 
 /// The body of a request, which must be JSON.
-pub fn json_body(exchange: &mut Exchange<'_>) -> Result<Result<Vec<u8>, Problem>, Closed> {
-    let Exchange { connection, request, service, .. } = exchange;
-    let kind = request.header_text("Content-Type").unwrap_or("");
+pub fn json_body(exchange: &mut Exchange<'_>) -> Result<Result<Body, Problem>, Closed> {
+    let kind = exchange.request.header_text("Content-Type").unwrap_or("");
     let essence = kind.split(';').next().unwrap_or("").trim();
     if essence.eq_ignore_ascii_case("application/json") {
-        let most = service.settings().config.limits.max_body;
-        return connection.read_body(request, most).map(Ok);
+        return read_body(exchange);
     }
     let message = "The body must be JSON, and say so: Content-Type: application/json.";
     Ok(Err(Problem::new(415, "not_json", message)))

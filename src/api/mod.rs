@@ -8,6 +8,7 @@ mod answer;
 mod ask;
 pub mod auth;
 mod browser;
+mod buffers;
 mod carry;
 mod chat;
 mod error;
@@ -77,6 +78,7 @@ pub struct Service {
     pub reloads: reload::Reloads,
     /// When the drain began, RFC 3339.
     pub draining_since: OnceLock<String>,
+    pub buffers: Arc<buffers::Buffers>,
     parser: Mutex<()>,
     busy: AtomicUsize,
     quiet: Arc<Event>,
@@ -102,6 +104,7 @@ impl Service {
             stop_timeout: Mutex::default(),
             reloads: reload::Reloads::default(),
             draining_since: OnceLock::new(),
+            buffers: Arc::default(),
             parser: Mutex::new(()),
             busy: AtomicUsize::new(0),
             quiet,

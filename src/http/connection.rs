@@ -4,7 +4,7 @@
 //! request's first byte is certain. One read and one write serve an ordinary request.
 
 use crate::limits::{
-    KEPT_RESPONSE_BUFFER, LINGER_TIMEOUT, MAX_LINGER, MAX_SKIPPED_BODY, MIN_BODY_RATE,
+    HURRY, KEPT_RESPONSE_BUFFER, LINGER_TIMEOUT, MAX_LINGER, MAX_SKIPPED_BODY, MIN_BODY_RATE,
     SKIP_TIMEOUT, WRITE_PIECE,
 };
 use std::fmt;
@@ -65,6 +65,8 @@ pub struct Connection {
     /// No request has come yet.
     new: bool,
     pub(super) open: bool,
+    /// Its client has so much less patience now.
+    hurry: u32,
 }
 
 impl Connection {
@@ -82,6 +84,7 @@ impl Connection {
             seat: None,
             new: true,
             open: true,
+            hurry: 1,
         })
     }
 
@@ -104,6 +107,15 @@ impl Connection {
         self.seat.iter().for_each(|seat| seat.know());
     }
 
+    /// Whether the client has to be quick from now on: it holds much that others want.
+    pub fn hurry(&mut self, hurry: bool) {
+        let hurry = if hurry { HURRY } else { 1 };
+        if hurry != self.hurry {
+            self.hurry = hurry;
+            self.wire.set_write_timeout(self.limits.write_timeout / hurry);
+        }
+    }
+
     /// Waits for the next request. `None`: the connection has ended as it should, by either side,
     /// by the idle time-out or by its [`Gate`].
     pub fn next_request(&mut self) -> Result<Option<Request>, Closed> {
@@ -111,6 +123,7 @@ impl Connection {
             return Ok(None);
         }
         self.seat.iter().for_each(|seat| seat.rest());
+        self.hurry(false);
         let mut scan = Scan::default();
         let mut deadline = None;
         loop {
@@ -170,9 +183,10 @@ impl Connection {
             let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
             self.wire.write(go_on, &mut Pace::default())?;
         }
-        let timeout = self.limits.body_timeout;
+        let timeout = self.limits.body_timeout / self.hurry;
+        let rate = MIN_BODY_RATE * u64::from(self.hurry.pow(2));
         let latest = |received: usize| {
-            begun + timeout + Duration::from_millis(received as u64 * 1000 / MIN_BODY_RATE)
+            begun + timeout + Duration::from_millis(received as u64 * 1000 / rate)
         };
         match read_framed(&mut self.wire, self.unread, &mut body, cap, latest) {
             Ok(()) => {

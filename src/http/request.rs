@@ -105,6 +105,17 @@ impl Request {
         }
     }
 
+    /// How long its body may be where it may have so many bytes.
+    pub fn announced(&self, most: usize) -> usize {
+        match self.framing {
+            BodyFraming::None => 0,
+            BodyFraming::Length(length) => {
+                usize::try_from(length).map_or(0, |l| if l > most { 0 } else { l })
+            }
+            BodyFraming::Chunked => most,
+        }
+    }
+
     /// What follows the `?`, as it was sent.
     pub fn query(&self) -> Option<&str> {
         self.query.map(|span| span.text(&self.head))

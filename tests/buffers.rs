@@ -1,0 +1,152 @@
+//! What clients have the gateway hold in memory: bodies that do not end, replies that nobody reads. It
+//! stays within `limits.max_buffered`, and one principal leaves room for the others.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod util;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use util::api::code_of;
+use util::{Api, Gateway, Home, eventually, http};
+
+const MIB: usize = 1 << 20;
+
+/// A gateway for alice, bob and its owner, with an agent whose reply has as many bytes as its message
+/// says, some of which JSON escapes.
+#[track_caller]
+fn start(more: &str) -> Gateway {
+    let home = Home::new();
+    let agent = r#"command = ["sh", "-c", "read -r n; yes 'ä\"\\' | head -c $n"]"#;
+    let mut text = format!("[agent]\n{agent}\n{more}\n");
+    for name in ["alice", "bob"] {
+        let path = home.path().join(format!("{name}.key"));
+        fs::write(&path, name[..1].repeat(40)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        text += &format!("[keys.{name}]\nfile = {path:?}\nrole = \"operator\"\n");
+    }
+    home.configure(&text);
+    home.start()
+}
+
+fn api(gateway: &Gateway, name: &str) -> Api {
+    Api::new(gateway.address(), &name[..1].repeat(40))
+}
+
+/// What the agent of [`start`] says.
+fn said(bytes: usize) -> String {
+    let mut text = "ä\"\\\n".repeat(bytes / 5 + 1);
+    text.truncate(bytes);
+    text.trim_end().to_owned()
+}
+
+/// Resident memory in bytes.
+fn rss(gateway: &Gateway) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+/// Bob and the owner are served at once, whatever alice does.
+fn others_are_served(gateway: &Gateway) {
+    let began = Instant::now();
+    let body = "x".repeat(MIB / 2);
+    for other in [api(gateway, "bob"), gateway.api()] {
+        let id = other.accepted("theirs", &format!("7\n{body}"));
+        assert_eq!(other.reply(&id), said(7));
+        other.get("/v1/status").assert_status(200);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
+fn bodies_that_stall_before_their_end_hold_a_share_of_the_memory_and_others_are_served() {
+    let gateway = start("[limits]\nmax_buffered = \"16MiB\"");
+    let alice = api(&gateway, "alice");
+    let before = rss(&gateway);
+    let authorization = format!("Bearer {}", "a".repeat(40));
+    let fields = [
+        ("Authorization", authorization.as_str()),
+        ("Content-Type", "application/json"),
+        ("Content-Length", &MIB.to_string()),
+    ];
+    let head = http::request("POST", "/v1/messages", &fields, b"");
+    let mut bytes = head.clone();
+    bytes.extend(vec![b' '; MIB - 1]);
+    let bytes = Arc::new(bytes);
+    let stalled: Vec<_> = (0..100)
+        .map(|_| {
+            let (mut connection, bytes) = (gateway.connect(), Arc::clone(&bytes));
+            // One that the gateway does not read from blocks until it is refused.
+            thread::spawn(move || {
+                connection.offer(&bytes);
+                connection
+            })
+        })
+        .collect();
+    eventually("some bodies are held", || (rss(&gateway) > before + 6 * MIB).then_some(()));
+    others_are_served(&gateway);
+    let held = rss(&gateway).saturating_sub(before);
+    assert!(held < 24 * MIB, "{held} bytes are held");
+    // What finds no room is told whose limit it was.
+    let mut refused = gateway.connect();
+    refused.send(&head);
+    let refused = refused.response();
+    assert!(refused.text().contains("alice holds its share of limits.max_buffered"), "{refused:?}");
+    assert_eq!(code_of(refused, 429), "share_reached");
+    let held = rss(&gateway).saturating_sub(before);
+    assert!(held < 24 * MIB, "{held} bytes are held");
+    stalled.into_iter().for_each(|thread| drop(thread.join()));
+    eventually("alice is served again", || {
+        (alice.send("s", &"3".repeat(MIB / 2)).status() == 202).then_some(())
+    });
+    eventually("memory is given back", || (rss(&gateway) < before + 4 * MIB).then_some(()));
+}
+
+#[test]
+fn replies_that_nobody_reads_are_not_held_in_memory() {
+    let gateway = start("");
+    let alice = api(&gateway, "alice");
+    let (large, reply) = (8_000_000, said(8_000_000));
+    let id = alice.accepted("s", &large.to_string());
+    let message = alice.get(&format!("/v1/messages/{id}?wait=60")).assert_status(200).json();
+    assert!(message["reply"] == reply.as_str(), "the reply differs");
+    let keyed = |key: &str| {
+        alice.begin(
+            "POST",
+            "/v1/chat/completions",
+            &[("Idempotency-Key", key)],
+            &http::chat(&large.to_string(), false),
+        )
+    };
+    let chat = keyed("k").response();
+    assert!(chat.reply() == reply, "the reply of a chat differs");
+    let input = json!({"input": large.to_string()});
+    let response = alice.post("/v1/responses", &input).assert_status(200).json();
+    let text =
+        |response: &Value| response["output"][0]["content"][0]["text"].as_str() == Some(&reply);
+    assert!(text(&response), "the reply of a response differs");
+    let response = format!("/v1/responses/{}", response["id"].as_str().unwrap());
+    assert!(text(&alice.get(&response).json()), "the reply of a stored response differs");
+    eventually("memory is given back", || (rss(&gateway) < 12 * MIB).then_some(()));
+
+    let before = rss(&gateway);
+    let mut unread = Vec::new();
+    for _ in 0..12 {
+        unread.push(alice.begin("GET", &format!("/v1/messages/{id}"), &[], ""));
+        unread.push(alice.begin("GET", &format!("/v1/messages/{id}?wait=1"), &[], ""));
+        unread.push(alice.begin("GET", &response, &[], ""));
+        unread.push(keyed("k"));
+    }
+    for connection in &mut unread {
+        connection.head();
+    }
+    others_are_served(&gateway);
+    let held = rss(&gateway).saturating_sub(before);
+    assert!(held < 12 * MIB, "{held} bytes are held");
+}
