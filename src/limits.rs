@@ -683,6 +683,10 @@ pub const JOURNAL_AHEAD: u64 = 1 << 20;
 /// the record itself; 16 bytes of memory each.
 pub const JOURNAL_STEP: u64 = 16 << 10;
 
+/// Where records take more, a reply is not loaded but sent from the file: as much as a connection that
+/// sends one holds for it.
+pub const LONG_RECORD: u64 = 64 << 10;
+
 /// How often it is looked whether a journal that lacks room has some again, and whether its path still
 /// leads to it.
 pub const JOURNAL_PROBE: Duration = Duration::from_secs(2);

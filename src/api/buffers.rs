@@ -75,6 +75,10 @@ impl Lease {
         Lease { buffers: Arc::clone(&service.buffers), principal, bytes: 0 }
     }
 
+    pub fn bytes(&self) -> usize {
+        usize::try_from(self.bytes).unwrap_or(usize::MAX)
+    }
+
     /// Takes the budget for so many bytes in all, and waits for it for a while. Says whether the
     /// principal holds so much by now that it should be quick.
     ///
@@ -85,6 +89,9 @@ impl Lease {
         let (shares, limit) = (Shares::of(config), config.limits.max_buffered as u64);
         // What no budget has room for at all takes what one may have.
         let more = (bytes as u64).min(limit / 2).saturating_sub(self.bytes);
+        if more == 0 {
+            return Ok(false);
+        }
         let until = Instant::now() + BUFFER_PATIENCE;
         let mut used = lock(&self.buffers.used);
         while let Err(over) = {

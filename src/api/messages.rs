@@ -13,6 +13,7 @@ use super::error::Problem;
 use super::idempotency;
 use super::{Exchange, Service};
 use crate::config::{Busy, Choice};
+use crate::extent::Extent;
 use crate::http::{Closed, Request, Response};
 use crate::limits::{MAX_ATTACHMENT, MAX_ATTACHMENTS, MAX_SESSION, MAX_WAIT};
 use crate::session::book::Who;
@@ -112,7 +113,7 @@ pub fn get(exchange: &Exchange<'_>, id: &str) -> Result<Response, Problem> {
             Err(e) => log::warn!("message {id} cannot be waited for: {e}"),
         }
     }
-    Ok(json(200, message.to_json()))
+    Ok(whole(200, message))
 }
 
 /// `DELETE /v1/messages/{id}`: cancels it.
@@ -143,15 +144,16 @@ pub fn failed(exchange: &Exchange<'_>) -> Result<Response, Problem> {
 pub fn retry(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, Problem> {
     let id = find(service, proof, id)?.id;
     service.hub.retry(id).map_err(|denied| Problem::denied(&denied))?;
-    Ok(json(200, find(service, proof, &id.to_string())?.to_json()))
+    find(service, proof, &id.to_string()).map(|message| whole(200, message))
 }
 
 /// `GET /v1/dead-letters`.
 pub fn dead_letters(service: &Service, proof: &Authenticated) -> Result<Response, Problem> {
     let letters = service.hub.dead_letters().map_err(|refused| Problem::journal(&refused))?;
     let mine = letters.iter().filter(|message| proof.sees(&message.who));
+    let long: Vec<Extent> = mine.clone().filter_map(|letter| letter.long.clone()).collect();
     let letters: Vec<String> = mine.map(Message::to_json).collect();
-    Ok(json(200, format!(r#"{{"dead_letters":[{}]}}"#, letters.join(","))))
+    Ok(json(200, format!(r#"{{"dead_letters":[{}]}}"#, letters.join(","))).extents(long))
 }
 
 /// `POST /v1/dead-letters/{id}/retry` and `DELETE /v1/dead-letters/{id}`.
@@ -160,7 +162,7 @@ pub fn dead_letter(exchange: &Exchange<'_>, id: &str, again: bool) -> Result<Res
     let id = find(service, proof, id)?.id;
     let done = if again { service.hub.revive(id) } else { service.hub.drop_letter(id) };
     done.map_err(|denied| Problem::denied(&denied))?;
-    Ok(json(200, find(service, proof, &id.to_string())?.to_json()))
+    find(service, proof, &id.to_string()).map(|message| whole(200, message))
 }
 
 /// The message of this id, if it is the principal's: others learn nothing of it.
@@ -174,7 +176,7 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
 /// A message as it is now. `known`: its idempotency key was.
 fn shown(service: &Service, (id, status): (Id, u16), known: bool) -> Response {
     let response = match service.hub.message(id) {
-        Ok(Some(message)) => json(status, message.to_json()),
+        Ok(Some(message)) => whole(status, message),
         Ok(None) => Problem::new(404, "not_found", "The message is not known any more.").response(),
         Err(refused) => Problem::journal(&refused).response(),
     };
@@ -275,6 +277,11 @@ pub fn check_session(session: &str) -> Result<(), Problem> {
     }
     let message = format!("A session's key takes 1 to {MAX_SESSION} bytes of text.");
     Err(Problem::new(400, "bad_session", message))
+}
+
+/// A message, its long reply from where it lies.
+fn whole(status: u16, message: Message) -> Response {
+    json(status, message.to_json()).extents(message.long)
 }
 
 pub fn json(status: u16, body: String) -> Response {

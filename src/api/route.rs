@@ -3,13 +3,14 @@
 use std::sync::atomic::Ordering;
 
 use super::auth::{Authenticated, Origin, authenticate};
+use super::buffers::Lease;
 use super::error::Problem;
 use super::{
     Exchange, Service, browser, chat, messages, reload, responses, sessions, status, turn,
 };
 use crate::http::{Closed, Connection, Method, Request, Response};
 use crate::journal::Condition;
-use crate::limits::DISK_HANGS;
+use crate::limits::{DISK_HANGS, MAX_LISTED_BYTES};
 
 /// What a path stands for, with the ids and keys in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +141,17 @@ impl<'a> Route<'a> {
         }
     }
 
+    /// Memory in which a list is put together before it goes out.
+    fn gathers(self, method: Method) -> usize {
+        match self {
+            Route::DeadLetters => MAX_LISTED_BYTES,
+            Route::Messages | Route::Sessions | Route::Session(_) if method != Method::Post => {
+                MAX_LISTED_BYTES / 16
+            }
+            _ => 0,
+        }
+    }
+
     /// Whether its answer may take longer than moments.
     fn may_wait(self, request: &Request) -> bool {
         let waits = matches!(
@@ -187,6 +199,10 @@ pub fn answer(
 fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
     let Exchange { request, service, proof, .. } = exchange;
     let deletes = request.method == Method::Delete;
+    let mut lease = Lease::of(service, proof);
+    if let Err(problem) = lease.grow(service, route.gathers(request.method)) {
+        return exchange.respond(Err(problem));
+    }
     let result = match route {
         Route::Chat => {
             return turn::serve(exchange, &|body, _, manner| chat::read(body, manner));
@@ -215,9 +231,12 @@ fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
         Route::DeadLetterRetry(id) => messages::dead_letter(&exchange, id, true),
         Route::Compact => status::compact(service, proof),
         Route::Reload => reload::reload(service),
-        Route::Health | Route::Ready | Route::Status => Ok(status::status(service, proof)),
+        Route::Health | Route::Ready | Route::Status => {
+            let Exchange { connection, request, .. } = exchange;
+            return connection.respond(request, status::status(service, proof));
+        }
     };
-    exchange.respond(result)
+    exchange.respond_with(result, lease)
 }
 
 enum Admitted<'a> {

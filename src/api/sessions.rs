@@ -167,25 +167,29 @@ impl Telling<'_> {
         }
         let Some(running) = &mut self.running else { return Ok(()) };
         running.watch.event.clear();
-        let seen = running.watch.run.see(running.attempt, running.offset);
-        if seen.attempt != running.attempt {
-            (running.attempt, running.offset) = (seen.attempt, 0);
-        }
         let mut out = Vec::new();
-        for piece in pieces(&seen.text) {
-            out.clear();
-            let data = format!(
-                r#"{{"id":"{}","attempt":{},"offset":{},"text":{}}}"#,
-                running.id,
-                running.attempt,
-                running.offset,
-                quoted(piece)
-            );
-            sse::write_event(&mut out, "delta", "", &data);
-            stream.send(&out)?;
-            running.offset += piece.len();
+        loop {
+            let seen = running.watch.run.see(running.attempt, running.offset);
+            if seen.attempt != running.attempt {
+                (running.attempt, running.offset) = (seen.attempt, 0);
+            }
+            for piece in pieces(&seen.text) {
+                out.clear();
+                let data = format!(
+                    r#"{{"id":"{}","attempt":{},"offset":{},"text":{}}}"#,
+                    running.id,
+                    running.attempt,
+                    running.offset,
+                    quoted(piece)
+                );
+                sse::write_event(&mut out, "delta", "", &data);
+                stream.send(&out)?;
+                running.offset += piece.len();
+            }
+            if !seen.more {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }
 

@@ -75,7 +75,8 @@ pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
         Ok(client) => client,
         Err(e) => return connection.respond(request, Problem::short(&e).response()),
     };
-    let mut answer = Answer::new(connection, request, &mut *shape, ask.stream);
+    let exchange = Exchange { connection, request, service, proof };
+    let mut answer = Answer::new(exchange, &mut *shape, ask.stream);
     let outcome = if durable {
         let draft = Draft {
             who: Who { principal: proof.principal().to_owned(), session },
@@ -92,8 +93,10 @@ pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
     };
     match outcome {
         Ok(()) => answer.finish(),
-        Err(Some(problem)) => answer.fail(&problem),
-        Err(None) => Err(Closed::Io(io::ErrorKind::ConnectionAborted.into())),
+        Err(why) => match why.or_else(|| answer.refused.take()) {
+            Some(problem) => answer.fail(&problem),
+            None => Err(Closed::Io(io::ErrorKind::ConnectionAborted.into())),
+        },
     }
 }
 

@@ -25,6 +25,7 @@ use super::seat::Seat;
 use super::socket::Socket;
 use super::stream::Stream;
 use super::wire::{Fill, Pace, Wire};
+use crate::extent::Extent;
 
 /// Why a connection ended in the middle. It can only be dropped.
 #[derive(Debug)]
@@ -296,14 +297,45 @@ impl Connection {
     fn send(&mut self, response: &Response, head_only: bool, persist: Persist) -> io::Result<()> {
         self.out.clear();
         response.write_head(&mut self.out, &mut self.date, End::Known, persist);
-        let body = response.body(head_only);
-        let together = WRITE_PIECE.saturating_sub(self.out.len()).min(body.len());
-        self.out.extend_from_slice(&body[..together]);
         let mut pace = Pace::default();
-        let sent = self.wire.write(&self.out, &mut pace);
-        let sent = sent.and_then(|()| self.wire.write(&body[together..], &mut pace));
+        let mut out = std::mem::take(&mut self.out);
+        let sent = response
+            .parts(head_only)
+            .try_for_each(|(extent, part)| self.send_part(&mut out, extent, part, &mut pace));
+        let sent = sent.and_then(|()| self.wire.write(&out, &mut pace));
+        self.out = out;
         self.open &= sent.is_ok();
         sent
+    }
+
+    /// Sends as much of what `out` has, the extent and the part as fills pieces; the rest is in `out`.
+    fn send_part(
+        &mut self,
+        out: &mut Vec<u8>,
+        extent: Option<&Extent>,
+        part: &[u8],
+        pace: &mut Pace,
+    ) -> io::Result<()> {
+        if let Some(extent) = extent {
+            let mut at = 0;
+            while at < extent.len() {
+                let room = WRITE_PIECE.saturating_sub(out.len());
+                extent.read(at, room, out)?;
+                at += room as u64;
+                if out.len() >= WRITE_PIECE {
+                    self.wire.write(out, pace)?;
+                    out.clear();
+                }
+            }
+        }
+        let together = WRITE_PIECE.saturating_sub(out.len()).min(part.len());
+        out.extend_from_slice(&part[..together]);
+        if together < part.len() {
+            self.wire.write(out, pace)?;
+            out.clear();
+            self.wire.write(&part[together..], pace)?;
+        }
+        Ok(())
     }
 
     /// Answers a broken rule and ends the connection.

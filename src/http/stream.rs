@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::connection::Connection;
 use super::response::{End, Persist};
 use super::wire::Pace;
+use crate::extent::{Extent, PLACE};
+use crate::limits::MAX_PIECE;
 
 /// A response in pieces. Dropped without [`Stream::finish`] it ends the connection in a way that
 /// the client can tell from a whole response.
@@ -38,6 +40,25 @@ impl Stream<'_> {
         out.extend_from_slice(piece);
         out.extend_from_slice(b"\r\n");
         wire.write(out, &mut self.pace)
+    }
+
+    /// Sends `text` with this in each of its places, piece by piece.
+    ///
+    /// # Errors
+    /// As above, or what reading it says.
+    pub fn send_with(&mut self, text: &[u8], extent: &Extent) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        for (part, text) in text.split(|byte| *byte == PLACE as u8).enumerate() {
+            let mut at = if part == 0 { extent.len() } else { 0 };
+            while at < extent.len() {
+                buffer.clear();
+                extent.read(at, MAX_PIECE, &mut buffer)?;
+                at += buffer.len() as u64;
+                self.send(&buffer)?;
+            }
+            self.send(text)?;
+        }
+        Ok(())
     }
 
     /// Ends the response; the connection is ready for the next request where it may go on.

@@ -12,13 +12,13 @@ use serde_json::Value;
 
 use crate::limits::{JOURNAL_BUFFER, MAX_RECORD};
 
-static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
+pub static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
 
 const FORMAT: &str = "hermes-gateway journal";
 /// Version 1 had no marks, and did not say what was durable.
 pub const VERSION: u64 = 2;
 /// Before the number: checksum and separator.
-const HEAD: usize = 8 + 1;
+pub const HEAD: usize = 8 + 1;
 /// Checksum, number, separators and the journal's own member: no line has more beside its JSON.
 const AROUND: usize = HEAD + 20 + 1 + DURABLE.len() + 20 + 1;
 /// No text can hold it as it stands: quotes are escaped there.
@@ -93,15 +93,16 @@ pub fn entry(line: &mut [u8], (number, at): (u64, usize)) -> Result<Entry<'_>, &
 }
 
 /// Where the journal's own member begins, and its number.
-fn durable(json: &[u8]) -> Option<(usize, u64)> {
+pub fn durable(json: &[u8]) -> Option<(usize, u64)> {
     let rest = json.strip_suffix(b"}")?;
     let digits = rest.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     let (rest, digits) = rest.split_at(rest.len() - digits);
     Some((rest.strip_suffix(DURABLE.as_bytes())?.len(), number(digits)?))
 }
 
-fn number(digits: &[u8]) -> Option<u64> {
-    let plain = digits.iter().all(u8::is_ascii_digit) && (digits == b"0" || digits[..1] != *b"0");
+pub fn number(digits: &[u8]) -> Option<u64> {
+    let plain =
+        digits.iter().all(u8::is_ascii_digit) && (digits == b"0" || !digits.starts_with(b"0"));
     str::from_utf8(digits).ok().filter(|_| plain)?.parse().ok()
 }
 
@@ -174,10 +175,11 @@ pub struct Lines<'a> {
     pub at: u64,
 }
 
-struct Part<'a> {
-    file: &'a File,
-    at: u64,
-    end: u64,
+/// A part of a file, to be read.
+pub struct Part<'a> {
+    pub file: &'a File,
+    pub at: u64,
+    pub end: u64,
 }
 
 impl Read for Part<'_> {
