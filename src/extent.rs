@@ -39,40 +39,57 @@ impl Extent {
     /// # Errors
     /// The file cannot be read, or is shorter than it was.
     pub fn read(&self, at: u64, most: usize, out: &mut Vec<u8>) -> io::Result<()> {
-        let left = usize::try_from(self.len() - at).unwrap_or(usize::MAX).min(most);
+        let (start, left) = (out.len(), (self.len() - at).min(most as u64) as usize);
+        out.resize(start + left, 0);
         match self {
-            Extent::File(file, range) => {
-                let before = out.len();
-                out.resize(before + left, 0);
-                file.read_exact_at(&mut out[before..], range.start + at)
-            }
+            Extent::File(file, range) => file.read_exact_at(&mut out[start..], range.start + at),
             Extent::Memory(text) => {
-                let from = usize::try_from(at).unwrap_or(usize::MAX);
-                out.extend_from_slice(&text.as_bytes()[from..from + left]);
+                let from = at as usize;
+                out[start..].copy_from_slice(&text.as_bytes()[from..from + left]);
                 Ok(())
             }
         }
     }
 
-    /// Its text in pieces, as it was before it was escaped.
+    /// Shows all of it in pieces.
     ///
     /// # Errors
     /// As above, and what `visit` says.
-    pub fn texts(&self, visit: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<()> {
-        let (mut at, mut json) = (0, Vec::new());
+    pub fn pieces(
+        &self,
+        most: usize,
+        visit: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let (mut at, mut piece) = (0, Vec::new());
         while at < self.len() {
-            json.clear();
-            json.push(b'"');
+            piece.clear();
+            self.read(at, most, &mut piece)?;
+            at += piece.len() as u64;
+            visit(&piece)?;
+        }
+        Ok(())
+    }
+
+    /// The same as the text that it was before it was escaped.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn texts(&self, visit: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<()> {
+        let mut at = 0;
+        while at < self.len() {
+            let mut json = vec![b'"'];
             self.read(at, MAX_PIECE, &mut json)?;
-            // A cut within a character or an escape, of twelve bytes at most, leaves no JSON.
-            let text = (0..12).find_map(|_| {
+            // What is cut within a character or an escape is no JSON.
+            let text = loop {
                 json.push(b'"');
-                let text = serde_json::from_slice::<String>(&json).ok();
-                json.truncate(json.len() - if text.is_some() { 1 } else { 2 });
-                text
-            });
-            at += json.len() as u64 - 1;
-            visit(&text.ok_or(io::ErrorKind::InvalidData)?)?;
+                match serde_json::from_slice::<String>(&json) {
+                    Ok(text) => break text,
+                    Err(_) if json.len() > 3 => json.truncate(json.len() - 2),
+                    Err(e) => return Err(e.into()),
+                }
+            };
+            at += json.len() as u64 - 2;
+            visit(&text)?;
         }
         Ok(())
     }

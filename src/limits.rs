@@ -345,9 +345,9 @@ pub const BUFFER_PATIENCE: Duration = Duration::from_secs(10);
 /// Requests of one principal that wait for it: each is woken whenever some comes free.
 pub const MAX_BUFFER_WAITS: usize = 64;
 
-/// How much less patience a client has whose principal holds more than a quarter of `max_buffered`:
-/// 7.5 s for a body and for each 64 KiB of a reply, and 16 KiB/s.
-pub const HURRY: u32 = 4;
+/// How much quicker a client has to be whose principal holds more than a quarter of `max_buffered`: a
+/// body of 1 MiB is cut off after a minute and a half.
+pub const HURRY: u32 = 16;
 
 /// A body that its handler did not want is read and dropped up to here, so that the connection can
 /// go on; a longer one costs more than a new connection.

@@ -19,6 +19,18 @@ pub enum Over {
     Gateway,
 }
 
+impl Over {
+    /// What the principal is told that holds `own` of `limit`, which `key` sets.
+    pub fn message(self, principal: &str, key: &str, (own, limit): (u64, u64)) -> String {
+        match self {
+            Over::Principal => {
+                format!("{principal} holds its share of {key} ({own} of {limit}); try again later.")
+            }
+            Over::Gateway => format!("The gateway's {key} ({limit}) is reached; try again later."),
+        }
+    }
+}
+
 /// How limits are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {

@@ -103,8 +103,10 @@ impl<'c> Answer<'c> {
     }
 
     /// The whole text as the journal has it: nothing is gathered from now on.
-    pub fn store(&mut self, text: Extent) {
+    pub fn store(&mut self, text: Extent) -> io::Result<()> {
+        let buffers = usize::try_from(text.len()).unwrap_or(usize::MAX).min(2 * WRITE_PIECE);
         self.stored = Some(text);
+        self.grow(buffers)
     }
 
     /// Whether pieces go out as they come.
@@ -114,19 +116,14 @@ impl<'c> Answer<'c> {
 
     pub fn finish(mut self) -> Result<(), Closed> {
         let text = std::mem::take(&mut self.text);
-        if let Way::Collecting(..) = self.way {
-            let (whole, text) = if self.native {
-                (text, None)
+        if let Way::Collecting(connection, request) = self.way {
+            let json = |body: String| Response::new(200, "application/json", body.into_bytes());
+            let response = if self.native {
+                json(text)
             } else {
-                let text = self.stored.take().unwrap_or_else(|| Extent::Memory(Arc::new(text)));
-                (self.shape.whole(&self.id, &self.report), Some(text))
+                let text = self.stored.unwrap_or_else(|| Extent::Memory(Arc::new(text)));
+                json(self.shape.whole(&self.id, &self.report)).extents([text])
             };
-            let response = Response::new(200, "application/json", whole.into_bytes()).extents(text);
-            if self.bytes > SMALL_BUFFER && self.grow(self.lease.bytes() + WRITE_PIECE).is_err() {
-                let problem = self.refused.take().unwrap_or_else(Problem::stopping);
-                return self.fail(&problem);
-            }
-            let Way::Collecting(connection, request) = self.way else { return Ok(()) };
             return connection.respond(request, marked(response, self.replayed));
         }
         let mut out = Vec::new();
@@ -202,7 +199,7 @@ impl Reply for Answer<'_> {
         if self.stored.is_none() && (collects || self.shape.repeats()) {
             self.text += &inside(text);
             if self.text.len() > SMALL_BUFFER {
-                self.grow(self.text.len().next_multiple_of(WRITE_PIECE))?;
+                self.grow((self.text.len() + WRITE_PIECE).next_multiple_of(WRITE_PIECE))?;
             }
         }
         if collects {

@@ -9,7 +9,6 @@ use super::{Exchange, Service};
 use crate::http::Closed;
 use crate::limits::{BUFFER_PATIENCE, MAX_BUFFER_WAITS, SMALL_BUFFER};
 use crate::shares::{Over, Shares};
-use crate::sys::memory;
 use crate::threads::lock;
 
 /// What is taken of the budget.
@@ -43,11 +42,10 @@ impl Used {
         &mut self.by[at].1
     }
 
-    fn add(&mut self, principal: &str, more: u64) -> u64 {
-        self.all += more;
+    fn change(&mut self, principal: &str, change: impl Fn(u64) -> u64) {
+        self.all = change(self.all);
         let account = self.of(principal);
-        account.bytes += more;
-        account.bytes
+        account.bytes = change(account.bytes);
     }
 }
 
@@ -75,10 +73,6 @@ impl Lease {
         Lease { buffers: Arc::clone(&service.buffers), principal, bytes: 0 }
     }
 
-    pub fn bytes(&self) -> usize {
-        usize::try_from(self.bytes).unwrap_or(usize::MAX)
-    }
-
     /// Takes the budget for so many bytes in all, and waits for it for a while. Says whether the
     /// principal holds so much by now that it should be quick.
     ///
@@ -89,99 +83,61 @@ impl Lease {
         let (shares, limit) = (Shares::of(config), config.limits.max_buffered as u64);
         // What no budget has room for at all takes what one may have.
         let more = (bytes as u64).min(limit / 2).saturating_sub(self.bytes);
-        if more == 0 {
+        if bytes <= SMALL_BUFFER || more == 0 {
             return Ok(false);
         }
         let until = Instant::now() + BUFFER_PATIENCE;
         let mut used = lock(&self.buffers.used);
-        while let Err(over) = {
-            let all = used.all;
-            shares.check(&self.principal, (used.of(&self.principal).bytes, all), more, limit)
-        } {
+        loop {
+            let (all, account) = (used.all, used.of(&self.principal));
+            let Err(over) = shares.check(&self.principal, (account.bytes, all), more, limit) else {
+                let much = account.bytes + more > limit / 4;
+                used.change(&self.principal, |held| held + more);
+                self.bytes += more;
+                return Ok(much);
+            };
             let left = until.saturating_duration_since(Instant::now());
-            let account = used.of(&self.principal);
             if left.is_zero() || account.waiting >= MAX_BUFFER_WAITS {
-                return Err(self.refusal(over, account.bytes, limit));
+                let own = over == Over::Principal;
+                let code = if own { "share_reached" } else { "buffers_full" };
+                let held = (account.bytes, limit);
+                let message = over.message(&self.principal, "limits.max_buffered", held);
+                return Err(Problem::new(429, code, message));
             }
             account.waiting += 1;
             let woken = self.buffers.freed.wait_timeout(used, left);
             used = woken.unwrap_or_else(PoisonError::into_inner).0;
             used.of(&self.principal).waiting -= 1;
         }
-        self.bytes += more;
-        Ok(used.add(&self.principal, more) > limit / 4)
     }
 
     /// Gives back what is over so many bytes.
-    fn shrink(&mut self, bytes: usize) {
+    pub fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes as u64);
         if less > 0 {
-            let mut used = lock(&self.buffers.used);
-            used.all -= less;
-            used.of(&self.principal).bytes -= less;
-            drop(used);
+            lock(&self.buffers.used).change(&self.principal, |held| held - less);
             self.bytes -= less;
             self.buffers.freed.notify_all();
         }
     }
-
-    fn refusal(&self, over: Over, own: u64, limit: u64) -> Problem {
-        let name = &self.principal;
-        match over {
-            Over::Principal => Problem::new(
-                429,
-                "share_reached",
-                format!(
-                    "{name} holds its share of limits.max_buffered ({own} of {limit} bytes); read \
-                     replies and send bodies faster, or try again later."
-                ),
-            ),
-            Over::Gateway => Problem::new(
-                429,
-                "buffers_full",
-                format!(
-                    "The gateway's limits.max_buffered ({limit} bytes) is reached; try again later."
-                ),
-            ),
-        }
-    }
-}
-
-/// A request's body, and its part of the budget.
-pub struct Body {
-    bytes: Vec<u8>,
-    _lease: Lease,
-}
-
-impl std::ops::Deref for Body {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
-    }
 }
 
 /// Reads the body of a request, once there is budget for as much as it may be.
-pub fn read_body(exchange: &mut Exchange<'_>) -> Result<Result<Body, Problem>, Closed> {
+pub fn read_body(exchange: &mut Exchange<'_>) -> Result<Result<(Vec<u8>, Lease), Problem>, Closed> {
     let Exchange { connection, request, service, proof } = exchange;
     let most = service.settings().config.limits.max_body;
     let mut lease = Lease::of(service, proof);
-    let announced = request.announced(most);
-    if announced > SMALL_BUFFER {
-        match lease.grow(service, announced) {
-            Ok(much) => connection.hurry(much),
-            Err(problem) => return Ok(Err(problem)),
-        }
+    match lease.grow(service, request.announced(most)) {
+        Ok(much) => connection.hurry |= much,
+        Err(problem) => return Ok(Err(problem)),
     }
-    let bytes = connection.read_body(request, most)?;
-    lease.shrink(bytes.len());
-    Ok(Ok(Body { bytes, _lease: lease }))
+    let body = connection.read_body(request, most)?;
+    lease.shrink(body.len());
+    Ok(Ok((body, lease)))
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let bytes = self.bytes;
         self.shrink(0);
-        memory::give_back(bytes);
     }
 }

@@ -46,7 +46,7 @@ pub fn carry(
         }
         Stage::Done => {
             let text = message.extent();
-            answer.store(text.clone());
+            answer.store(text.clone()).map_err(|_| None)?;
             let again = answer.streams() && !passed;
             let told = again.then(|| text.texts(&mut |piece| answer.piece(piece)));
             told.unwrap_or(Ok(())).map_err(|_| None)

@@ -8,14 +8,14 @@ use serde_json::{Map, Value};
 use super::answer::marked;
 use super::ask::{bad, object, take, take_text};
 use super::auth::Authenticated;
-use super::buffers::{Body, read_body};
+use super::buffers::{Lease, read_body};
 use super::error::Problem;
 use super::idempotency;
 use super::{Exchange, Service};
 use crate::config::{Busy, Choice};
 use crate::extent::Extent;
 use crate::http::{Closed, Request, Response};
-use crate::limits::{MAX_ATTACHMENT, MAX_ATTACHMENTS, MAX_SESSION, MAX_WAIT};
+use crate::limits::{MAX_ATTACHMENT, MAX_ATTACHMENTS, MAX_LISTED_BYTES, MAX_SESSION, MAX_WAIT};
 use crate::session::book::Who;
 use crate::session::commands::Command;
 use crate::session::hub::now;
@@ -38,7 +38,7 @@ pub fn post(mut exchange: Exchange<'_>, session: Option<&str>) -> Result<(), Clo
 fn take_in(
     exchange: &Exchange<'_>,
     session: Option<&str>,
-    body: Body,
+    (body, lease): (Vec<u8>, Lease),
 ) -> Result<Response, Problem> {
     let Exchange { connection, request, service, proof } = exchange;
     let busy = service.settings().config.session.busy;
@@ -49,7 +49,7 @@ fn take_in(
         draft.key = idempotency::key(request, proof, &body)?;
         Ok((draft, wait))
     })?;
-    drop(body);
+    drop((body, lease));
     let (session, mode) = (draft.who.session.clone(), draft.mode);
     let submitted = submit(service, draft)?;
     let (id, position, interrupted, known) = match submitted {
@@ -149,6 +149,9 @@ pub fn retry(service: &Service, proof: &Authenticated, id: &str) -> Result<Respo
 
 /// `GET /v1/dead-letters`.
 pub fn dead_letters(service: &Service, proof: &Authenticated) -> Result<Response, Problem> {
+    // While it is put together.
+    let mut lease = Lease::of(service, proof);
+    lease.grow(service, MAX_LISTED_BYTES)?;
     let letters = service.hub.dead_letters().map_err(|refused| Problem::journal(&refused))?;
     let mine = letters.iter().filter(|message| proof.sees(&message.who));
     let long: Vec<Extent> = mine.clone().filter_map(|letter| letter.long.clone()).collect();
@@ -184,7 +187,7 @@ fn shown(service: &Service, (id, status): (Id, u16), known: bool) -> Response {
 }
 
 /// The body of a request, which must be JSON.
-pub fn json_body(exchange: &mut Exchange<'_>) -> Result<Result<Body, Problem>, Closed> {
+pub fn json_body(exchange: &mut Exchange<'_>) -> Result<Result<(Vec<u8>, Lease), Problem>, Closed> {
     let kind = exchange.request.header_text("Content-Type").unwrap_or("");
     let essence = kind.split(';').next().unwrap_or("").trim();
     if essence.eq_ignore_ascii_case("application/json") {

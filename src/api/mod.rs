@@ -37,7 +37,7 @@ use failures::{Failures, Told};
 
 use crate::http::Gate;
 use crate::http::{Closed, Connection, Request, Response};
-use crate::limits::{LARGE_JSON, MAX_CONTROL_TURNS, SMALL_BUFFER, STREAM_PATIENCE};
+use crate::limits::{LARGE_JSON, MAX_CONTROL_TURNS, STREAM_PATIENCE};
 use crate::session::hub::{Hub, Settings};
 use crate::sys::fd::Event;
 use crate::threads::lock;
@@ -234,24 +234,11 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     fn respond(self, result: Result<Response, Problem>) -> Result<(), Closed> {
-        let lease = Lease::of(self.service, self.proof);
-        self.respond_with(result, lease)
-    }
-
-    /// The same, with what is taken of the memory for it already.
-    fn respond_with(
-        self,
-        result: Result<Response, Problem>,
-        mut lease: Lease,
-    ) -> Result<(), Closed> {
-        let mut response = result.unwrap_or_else(|problem| problem.response());
-        if response.held() > SMALL_BUFFER {
-            match lease.grow(self.service, response.held()) {
-                Ok(much) => self.connection.hurry(much),
-                Err(problem) => response = problem.response(),
-            }
-        }
-        self.connection.respond(self.request, response)
+        let Exchange { connection, request, service, proof } = self;
+        let (response, mut lease) =
+            (result.unwrap_or_else(|p| p.response()), Lease::of(service, proof));
+        let grown = lease.grow(service, response.held());
+        connection.respond(request, grown.map_or_else(|p| p.response(), |_| response))
     }
 }
 

@@ -3,14 +3,13 @@
 use std::sync::atomic::Ordering;
 
 use super::auth::{Authenticated, Origin, authenticate};
-use super::buffers::Lease;
 use super::error::Problem;
 use super::{
     Exchange, Service, browser, chat, messages, reload, responses, sessions, status, turn,
 };
 use crate::http::{Closed, Connection, Method, Request, Response};
 use crate::journal::Condition;
-use crate::limits::{DISK_HANGS, MAX_LISTED_BYTES};
+use crate::limits::DISK_HANGS;
 
 /// What a path stands for, with the ids and keys in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,17 +140,6 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// Memory in which a list is put together before it goes out.
-    fn gathers(self, method: Method) -> usize {
-        match self {
-            Route::DeadLetters => MAX_LISTED_BYTES,
-            Route::Messages | Route::Sessions | Route::Session(_) if method != Method::Post => {
-                MAX_LISTED_BYTES / 16
-            }
-            _ => 0,
-        }
-    }
-
     /// Whether its answer may take longer than moments.
     fn may_wait(self, request: &Request) -> bool {
         let waits = matches!(
@@ -199,10 +187,6 @@ pub fn answer(
 fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
     let Exchange { request, service, proof, .. } = exchange;
     let deletes = request.method == Method::Delete;
-    let mut lease = Lease::of(service, proof);
-    if let Err(problem) = lease.grow(service, route.gathers(request.method)) {
-        return exchange.respond(Err(problem));
-    }
     let result = match route {
         Route::Chat => {
             return turn::serve(exchange, &|body, _, manner| chat::read(body, manner));
@@ -236,7 +220,7 @@ fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
             return connection.respond(request, status::status(service, proof));
         }
     };
-    exchange.respond_with(result, lease)
+    exchange.respond(result)
 }
 
 enum Admitted<'a> {

@@ -49,7 +49,7 @@ pub type Read<'a> = &'a dyn Fn(&[u8], Option<&str>, Manner) -> Result<Order, Pro
 /// Reads what a request asks for, runs the turn and answers with its reply. A message that is durable
 /// is carried on whatever becomes of its connection.
 pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
-    let body = match json_body(&mut exchange)? {
+    let (body, lease) = match json_body(&mut exchange)? {
         Ok(body) => body,
         Err(problem) => return exchange.respond(Err(problem)),
     };
@@ -64,7 +64,7 @@ pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
         let durable = manner.durable || order.stored;
         Ok((order, durable, session, key))
     });
-    drop(body);
+    drop((body, lease));
     let (order, durable, session, key) = match understood {
         Ok(understood) => understood,
         Err(problem) => return connection.respond(request, problem.response()),

@@ -66,8 +66,8 @@ pub struct Connection {
     /// No request has come yet.
     new: bool,
     pub(super) open: bool,
-    /// Its client has so much less patience now.
-    hurry: u32,
+    /// Its client has to be quick: its principal holds much that others want.
+    pub hurry: bool,
 }
 
 impl Connection {
@@ -85,7 +85,7 @@ impl Connection {
             seat: None,
             new: true,
             open: true,
-            hurry: 1,
+            hurry: false,
         })
     }
 
@@ -108,15 +108,6 @@ impl Connection {
         self.seat.iter().for_each(|seat| seat.know());
     }
 
-    /// Whether the client has to be quick from now on: it holds much that others want.
-    pub fn hurry(&mut self, hurry: bool) {
-        let hurry = if hurry { HURRY } else { 1 };
-        if hurry != self.hurry {
-            self.hurry = hurry;
-            self.wire.set_write_timeout(self.limits.write_timeout / hurry);
-        }
-    }
-
     /// Waits for the next request. `None`: the connection has ended as it should, by either side,
     /// by the idle time-out or by its [`Gate`].
     pub fn next_request(&mut self) -> Result<Option<Request>, Closed> {
@@ -124,7 +115,6 @@ impl Connection {
             return Ok(None);
         }
         self.seat.iter().for_each(|seat| seat.rest());
-        self.hurry(false);
         let mut scan = Scan::default();
         let mut deadline = None;
         loop {
@@ -184,8 +174,8 @@ impl Connection {
             let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
             self.wire.write(go_on, &mut Pace::default())?;
         }
-        let timeout = self.limits.body_timeout / self.hurry;
-        let rate = MIN_BODY_RATE * u64::from(self.hurry.pow(2));
+        let hurry = if self.hurry { HURRY } else { 1 };
+        let (timeout, rate) = (self.limits.body_timeout / hurry, MIN_BODY_RATE * u64::from(hurry));
         let latest = |received: usize| {
             begun + timeout + Duration::from_millis(received as u64 * 1000 / rate)
         };

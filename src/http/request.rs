@@ -105,13 +105,11 @@ impl Request {
         }
     }
 
-    /// How long its body may be where it may have so many bytes.
+    /// How long its body may be, at most so many bytes.
     pub fn announced(&self, most: usize) -> usize {
         match self.framing {
             BodyFraming::None => 0,
-            BodyFraming::Length(length) => {
-                usize::try_from(length).map_or(0, |l| if l > most { 0 } else { l })
-            }
+            BodyFraming::Length(length) => usize::try_from(length).unwrap_or(most).min(most),
             BodyFraming::Chunked => most,
         }
     }

@@ -47,14 +47,9 @@ impl Stream<'_> {
     /// # Errors
     /// As above, or what reading it says.
     pub fn send_with(&mut self, text: &[u8], extent: &Extent) -> io::Result<()> {
-        let mut buffer = Vec::new();
         for (part, text) in text.split(|byte| *byte == PLACE as u8).enumerate() {
-            let mut at = if part == 0 { extent.len() } else { 0 };
-            while at < extent.len() {
-                buffer.clear();
-                extent.read(at, MAX_PIECE, &mut buffer)?;
-                at += buffer.len() as u64;
-                self.send(&buffer)?;
+            if part > 0 {
+                extent.pieces(MAX_PIECE, &mut |piece| self.send(piece))?;
             }
             self.send(text)?;
         }

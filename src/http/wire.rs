@@ -50,14 +50,6 @@ impl<'s> Wire<'s> {
         })
     }
 
-    /// From now on.
-    pub fn set_write_timeout(&mut self, timeout: Duration) {
-        // Where the socket does not take it, the old one holds.
-        if self.socket.set_write_timeout(timeout).is_ok() {
-            self.write_timeout = timeout;
-        }
-    }
-
     /// What has arrived and is not used yet.
     pub fn data(&self) -> &[u8] {
         &self.buffer[self.start..self.end]

@@ -15,7 +15,6 @@ use super::walk::{Damage, Report, walk};
 use super::writer::{Disk, Index, Inner, note};
 use super::{Condition, Journal, Purpose, Refused, fits, inspect, large};
 use crate::extent::Extent;
-use crate::limits::LONG_RECORD;
 use crate::sys::fs as files;
 
 /// The journal's name in the state directory.
@@ -253,12 +252,10 @@ impl Journal for FileJournal {
     fn read_around(&self, number: u64) -> io::Result<(String, Option<Extent>)> {
         let (file, from, next, _) = self.place(number);
         // Behind a long record there always is a place that is remembered.
-        if next - from > LONG_RECORD
-            && let Some((json, extent)) = large::read(&file, (from, next), number)?
-        {
-            return Ok((json, Some(extent)));
+        match large::read(&file, (from, next), number)? {
+            Some((json, text)) => Ok((json, Some(text))),
+            None => self.read(number).map(|json| (json, None)),
         }
-        self.read(number).map(|json| (json, None))
     }
 
     fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {

@@ -1,91 +1,55 @@
-//! A record with a long reply, read without the reply: that stays in the file, and is sent from there.
+//! A record with a long text, read without that: it stays in the file, and is sent from there.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::line::{CRC, HEAD, Part, durable, number};
+use super::line::{CRC, HEAD, durable};
 use crate::extent::Extent;
-use crate::limits::JOURNAL_BUFFER;
+use crate::limits::{JOURNAL_BUFFER, LONG_RECORD};
 
-/// The JSON of record `wanted`, with nothing in its reply, and what is in it. `None`: it is not there,
-/// damaged, or has none, as a read of the whole finds out.
+/// The JSON of record `wanted`, with nothing in its reply, and what is in that. `from` and `end` are
+/// places that follow each other in the index: less than a step is before a long record and behind it.
+/// `None`: it is not there, damaged, or has no reply, as a read of the whole finds out.
 pub fn read(
     file: &Arc<File>,
-    (mut at, end): (u64, u64),
+    (from, end): (u64, u64),
     wanted: u64,
 ) -> io::Result<Option<(String, Extent)>> {
-    let mut from = BufReader::with_capacity(JOURNAL_BUFFER, Part { file, at, end });
-    let mut head = Vec::new();
-    loop {
-        head.clear();
-        // The checksum, and the number.
-        for word in [HEAD as u64, 21] {
-            from.by_ref().take(word).read_until(b' ', &mut head)?;
-        }
-        at += head.len() as u64;
-        let found = head.get(HEAD..head.len().saturating_sub(1)).and_then(number);
-        if found.is_none_or(|found| found > wanted) {
-            return Ok(None);
-        } else if found == Some(wanted) {
-            break;
-        }
-        at += from.skip_until(b'\n')? as u64;
-    }
-    let mut sum = CRC.digest();
-    sum.update(&head[HEAD..]);
-    let (mut json, mut text) = (Vec::new(), Text::default());
-    loop {
-        let buffer = from.fill_buf()?;
-        let length = buffer.iter().position(|byte| *byte == b'\n');
-        let piece = &buffer[..length.unwrap_or(buffer.len())];
-        sum.update(piece);
-        piece.iter().for_each(|byte| text.push(*byte, &mut json));
-        let count = piece.len();
-        from.consume(count);
-        match (length, count) {
-            (Some(_), _) => break,
-            (None, 0) => return Ok(None),
-            (None, _) => {}
-        }
-    }
-    let (Some((comma, _)), Some((start, end))) = (durable(&json), text.found) else {
+    if end - from < LONG_RECORD {
         return Ok(None);
-    };
-    json.truncate(comma);
-    json.push(b'}');
-    let whole = format!("{:08x} ", sum.finalize()).as_bytes() == &head[..HEAD];
-    let json = String::from_utf8(json).ok().filter(|_| whole);
-    Ok(json.map(|json| (json, Extent::File(Arc::clone(file), at + start..at + end))))
-}
-
-/// Where the inside of the reply is.
-#[derive(Default)]
-struct Text {
-    at: u64,
-    quote: bool,
-    escape: bool,
-    start: Option<u64>,
-    found: Option<(u64, u64)>,
-}
-
-impl Text {
-    /// Appends what is not inside of it to `json`.
-    fn push(&mut self, byte: u8, json: &mut Vec<u8>) {
-        let escaped = std::mem::take(&mut self.escape);
-        self.escape = byte == b'\\' && !escaped;
-        let ends = byte == b'"' && !escaped;
-        self.quote ^= ends;
-        if let Some(start) = self.start.take_if(|_| ends) {
-            self.found = Some((start, self.at));
-        }
-        if self.start.is_none() {
-            json.push(byte);
-        }
-        self.at += 1;
-        // Within a text the quotes are escaped.
-        if ends && self.quote && self.found.is_none() && json.ends_with(br#","reply":""#) {
-            self.start = Some(self.at);
-        }
     }
+    let [mut head, mut tail] = [const { [0; JOURNAL_BUFFER] }; 2].map(Vec::from);
+    file.read_exact_at(&mut head, from)?;
+    let tail_at = end - JOURNAL_BUFFER as u64;
+    file.read_exact_at(&mut tail, tail_at)?;
+    let found = || {
+        let number = format!(" {wanted} {{");
+        let mut starts = (0..head.len()).filter(|at| *at == 0 || head[at - 1] == b'\n');
+        let start = starts.find(|at| head[at + HEAD - 1..].starts_with(number.as_bytes()))?;
+        // Quotes within a text are escaped: there is only one such place.
+        let begin = start + place(&head[start..], br#","reply":""#)? + br#","reply":""#.len();
+        let line = place(&tail, b"\n")?;
+        let json = &tail[..line];
+        let (comma, _) = durable(json)?;
+        let ends = place(json, br#"","report":""#).unwrap_or(comma - 1);
+        let json = [&head[start + HEAD + number.len() - 2..begin], &json[ends..comma], b"}"];
+        let text = from + begin as u64..tail_at + ends as u64;
+        let body = from + (start + HEAD) as u64..tail_at + line as u64;
+        Some((start, String::from_utf8(json.concat()).ok()?, text, body))
+    };
+    let Some((start, json, text, body)) = found() else { return Ok(None) };
+    let body = Extent::File(Arc::clone(file), body);
+    let mut sum = CRC.digest();
+    body.pieces(JOURNAL_BUFFER, &mut |piece| {
+        sum.update(piece);
+        Ok(())
+    })?;
+    let whole = format!("{:08x}", sum.finalize()).as_bytes() == &head[start..start + HEAD - 1];
+    Ok(whole.then(|| (json, Extent::File(Arc::clone(file), text))))
+}
+
+fn place(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
 }

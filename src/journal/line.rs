@@ -100,9 +100,8 @@ pub fn durable(json: &[u8]) -> Option<(usize, u64)> {
     Some((rest.strip_suffix(DURABLE.as_bytes())?.len(), number(digits)?))
 }
 
-pub fn number(digits: &[u8]) -> Option<u64> {
-    let plain =
-        digits.iter().all(u8::is_ascii_digit) && (digits == b"0" || !digits.starts_with(b"0"));
+fn number(digits: &[u8]) -> Option<u64> {
+    let plain = digits.iter().all(u8::is_ascii_digit) && (digits == b"0" || digits[..1] != *b"0");
     str::from_utf8(digits).ok().filter(|_| plain)?.parse().ok()
 }
 
@@ -175,11 +174,10 @@ pub struct Lines<'a> {
     pub at: u64,
 }
 
-/// A part of a file, to be read.
-pub struct Part<'a> {
-    pub file: &'a File,
-    pub at: u64,
-    pub end: u64,
+struct Part<'a> {
+    file: &'a File,
+    at: u64,
+    end: u64,
 }
 
 impl Read for Part<'_> {

@@ -1,10 +1,5 @@
 //! Memory: the allocator's settings, mallopt(3), and pages that are not needed, madvise(2).
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// A trim takes some 100 µs: after so many bytes it is worth that.
-const TRIM_AFTER: u64 = 1 << 20;
-
 /// Keeps glibc's malloc small: one arena for all threads instead of eight a core, since our
 /// threads mostly wait, and an arena each would cost every idle connection its own pages. Large blocks
 /// (bodies, replies) are mappings of their own, which go back when they are freed; by itself glibc stops
@@ -15,23 +10,6 @@ pub fn keep_small() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
-    }
-}
-
-/// Tells the allocator that so many bytes were freed: now and then it gives free pages in the middle of
-/// its heap back to the system, which it does by itself only at the end (malloc_trim(3)).
-pub fn give_back(freed: u64) {
-    static FREED: AtomicU64 = AtomicU64::new(0);
-    if FREED.fetch_add(freed, Ordering::Relaxed) + freed < TRIM_AFTER {
-        return;
-    }
-    // Of those that come here at once only one trims.
-    if FREED.swap(0, Ordering::Relaxed) >= TRIM_AFTER {
-        #[cfg(target_env = "gnu")]
-        // SAFETY: malloc_trim takes the heap's own locks and touches only what is free.
-        unsafe {
-            libc::malloc_trim(0);
-        }
     }
 }
 
