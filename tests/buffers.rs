@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use util::api::code_of;
-use util::{Api, Gateway, Home, eventually, http};
+use util::{Api, Gateway, Home, eventually, http, rounds};
 
 const MIB: usize = 1 << 20;
 
@@ -108,44 +108,77 @@ fn bodies_that_stall_before_their_end_hold_a_share_of_the_memory_and_others_are_
     eventually("memory is given back", || (rss(&gateway) < before + 4 * MIB).then_some(()));
 }
 
+/// What a stream of chunks says, as the data of its events.
+fn events_of(connection: &mut http::Connection) -> Vec<Value> {
+    connection.head();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = connection.chunk() {
+        bytes.extend(chunk);
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.filter(|data| *data != "[DONE]").map(|data| serde_json::from_str(data).unwrap()).collect()
+}
+
 #[test]
-fn replies_that_nobody_reads_are_not_held_in_memory() {
+fn long_replies_are_whole_by_every_route_and_not_held_in_memory_when_nobody_reads_them() {
     let gateway = start("");
     let alice = api(&gateway, "alice");
-    let (large, reply) = (8_000_000, said(8_000_000));
-    let id = alice.accepted("s", &large.to_string());
-    let message = alice.get(&format!("/v1/messages/{id}?wait=60")).assert_status(200).json();
-    assert!(message["reply"] == reply.as_str(), "the reply differs");
-    let keyed = |key: &str| {
-        alice.begin(
-            "POST",
-            "/v1/chat/completions",
-            &[("Idempotency-Key", key)],
-            &http::chat(&large.to_string(), false),
-        )
+    let size = rounds(2_000_000, 8_000_000);
+    let reply = said(size);
+    let is_whole = |text: &Value| assert!(text.as_str() == Some(&reply), "the reply differs");
+    let id = alice.accepted("s", &size.to_string());
+    let message = format!("/v1/messages/{id}");
+    is_whole(&alice.get(&format!("{message}?wait=60")).assert_status(200).json()["reply"]);
+    let keyed = |target: &str, body: &Value| {
+        let fields = [("Idempotency-Key", target)];
+        alice.begin("POST", target, &fields, &body.to_string())
     };
-    let chat = keyed("k").response();
-    assert!(chat.reply() == reply, "the reply of a chat differs");
-    let input = json!({"input": large.to_string()});
-    let response = alice.post("/v1/responses", &input).assert_status(200).json();
-    let text =
-        |response: &Value| response["output"][0]["content"][0]["text"].as_str() == Some(&reply);
-    assert!(text(&response), "the reply of a response differs");
-    let response = format!("/v1/responses/{}", response["id"].as_str().unwrap());
-    assert!(text(&alice.get(&response).json()), "the reply of a stored response differs");
+    let chat = |stream: bool| {
+        let body: Value = serde_json::from_str(&http::chat(&size.to_string(), stream)).unwrap();
+        let fields = [("Idempotency-Key", if stream { "stream" } else { "whole" })];
+        alice.begin("POST", "/v1/chat/completions", &fields, &body.to_string())
+    };
+    let respond = || keyed("/v1/responses", &json!({"input": size.to_string(), "stream": true}));
+    let follow = || alice.begin("GET", "/v1/sessions/s/events", &[("Last-Event-ID", "0")], "");
+    let mut response = String::new();
+    // The first runs a turn, the second finds its reply.
+    for _ in 0..2 {
+        is_whole(&chat(false).response().json()["choices"][0]["message"]["content"]);
+        let pieces = events_of(&mut chat(true));
+        let pieces = pieces.iter().map(|event| &event["choices"][0]["delta"]["content"]);
+        is_whole(&pieces.filter_map(Value::as_str).collect::<String>().into());
+        let events = events_of(&mut respond());
+        let deltas = events.iter().filter_map(|event| event["delta"].as_str());
+        is_whole(&deltas.collect::<String>().into());
+        let [.., text, part, item, last] = &events[..] else { panic!("few events") };
+        is_whole(&text["text"]);
+        is_whole(&part["part"]["text"]);
+        is_whole(&item["item"]["content"][0]["text"]);
+        is_whole(&last["response"]["output"][0]["content"][0]["text"]);
+        response = format!("/v1/responses/{}", last["response"]["id"].as_str().unwrap());
+    }
+    is_whole(&alice.get(&response).json()["output"][0]["content"][0]["text"]);
+    let (mut events, mut bytes) = (follow(), Vec::new());
+    events.head();
+    while !(bytes.len() > reply.len() && bytes.ends_with(b"\n\n")) {
+        bytes.extend(events.chunk().unwrap());
+    }
+    let (_, done) = std::str::from_utf8(&bytes).unwrap().split_once("event: done\n").unwrap();
+    let (_, done) = done.split_once("data: ").unwrap();
+    is_whole(&serde_json::from_str::<Value>(done).unwrap()["reply"]);
+    drop(events);
     eventually("memory is given back", || (rss(&gateway) < 12 * MIB).then_some(()));
 
     let before = rss(&gateway);
     let mut unread = Vec::new();
-    for _ in 0..12 {
-        unread.push(alice.begin("GET", &format!("/v1/messages/{id}"), &[], ""));
-        unread.push(alice.begin("GET", &format!("/v1/messages/{id}?wait=1"), &[], ""));
+    for _ in 0..6 {
+        unread.push(alice.begin("GET", &message, &[], ""));
+        unread.push(alice.begin("GET", &format!("{message}?wait=1"), &[], ""));
         unread.push(alice.begin("GET", &response, &[], ""));
-        unread.push(keyed("k"));
+        unread.extend([chat(false), chat(true), respond(), follow()]);
     }
-    for connection in &mut unread {
-        connection.head();
-    }
+    unread.iter_mut().for_each(|connection| drop(connection.head()));
     others_are_served(&gateway);
     let held = rss(&gateway).saturating_sub(before);
     assert!(held < 12 * MIB, "{held} bytes are held");

@@ -1,15 +1,18 @@
 //! Sessions: listed, looked at, reset, and followed as server-sent events.
 
+use std::io;
 use std::os::fd::AsFd;
 
 use super::answer::sse_head;
 use super::ask::bad;
 use super::auth::Authenticated;
+use super::buffers::Lease;
 use super::error::Problem;
 use super::messages::{check_session, json};
 use super::{Exchange, Service};
+use crate::extent::PLACE;
 use crate::http::{Closed, Request, Response, Stream, sse};
-use crate::limits::{KEEP_ALIVE, MAX_PIECE};
+use crate::limits::{KEEP_ALIVE, MAX_PIECE, WRITE_PIECE};
 use crate::session::book::{Digest, Who, session_digest};
 use crate::session::id::Id;
 use crate::session::reply::Watch;
@@ -87,7 +90,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
     let after = last.unwrap_or(newest).min(newest);
     let mut stream = connection.start_stream(request, sse_head())?;
     stream.send(b": hello\n\n")?;
-    let mut telling = Telling { service, session, after, running: None };
+    let mut telling = Telling { service, proof, session, after, running: None };
     loop {
         follow.event.clear();
         // A key that was taken away is told nothing more.
@@ -108,7 +111,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
         let ready = poll(&mut interests, Some(KEEP_ALIVE))?;
         let [_, _, gone] = interests.map(|interest| interest.ready());
         if gone {
-            return Err(Closed::Io(std::io::ErrorKind::ConnectionAborted.into()));
+            return Err(Closed::Io(io::ErrorKind::ConnectionAborted.into()));
         }
         if ready == 0 {
             stream.send(b": still here\n\n")?;
@@ -128,6 +131,7 @@ fn last_event(request: &Request) -> Result<Option<u64>, Problem> {
 /// One event stream.
 struct Telling<'a> {
     service: &'a Service,
+    proof: &'a Authenticated,
     session: Digest,
     /// The last record that was told.
     after: u64,
@@ -145,15 +149,28 @@ struct Running {
 impl Telling<'_> {
     fn records(&mut self, stream: &mut Stream<'_>) -> Result<(), Closed> {
         let mut sent = Ok(());
-        let mut out = Vec::new();
-        self.after =
-            self.service.hub.records_of(self.session, self.after, &mut |number, record| {
+        let (mut out, mut lease) = (Vec::new(), Lease::of(self.service, self.proof));
+        self.after = self.service.hub.records_of(
+            self.session,
+            self.after,
+            &mut |number, record, text| {
                 out.clear();
-                let (word, data) = (record.word(), record.without_digests().to_json());
+                let (word, mut data) = (record.word(), record.without_digests().to_json());
+                if text.is_some() {
+                    data = data.replacen(r#""reply":"""#, &format!(r#""reply":"{PLACE}""#), 1);
+                }
                 sse::write_event(&mut out, word, &number.to_string(), &data);
-                sent = stream.send(&out);
+                // The record, its JSON, the event, a chunk with it.
+                let buffers = text.as_ref().map_or(4 * out.len(), |_| 2 * WRITE_PIECE);
+                let room = lease.grow(self.service, buffers);
+                let room = room.map_err(|problem| io::Error::other(problem.message));
+                sent = room.and_then(|_| match &text {
+                    Some(text) => stream.send_with(&out, text),
+                    None => stream.send(&out),
+                });
                 sent.is_ok()
-            })?;
+            },
+        )?;
         Ok(sent?)
     }
 

@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::response::{End, Persist};
 use super::wire::Pace;
 use crate::extent::{Extent, PLACE};
-use crate::limits::MAX_PIECE;
+use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_PIECE};
 
 /// A response in pieces. Dropped without [`Stream::finish`] it ends the connection in a way that
 /// the client can tell from a whole response.
@@ -39,7 +39,11 @@ impl Stream<'_> {
         write!(out, "{:X}\r\n", piece.len())?;
         out.extend_from_slice(piece);
         out.extend_from_slice(b"\r\n");
-        wire.write(out, &mut self.pace)
+        let sent = wire.write(out, &mut self.pace);
+        // A stream may have nothing more to say for hours.
+        out.clear();
+        out.shrink_to(KEPT_RESPONSE_BUFFER);
+        sent
     }
 
     /// Sends `text` with this in each of its places, piece by piece.

@@ -15,6 +15,7 @@ use super::walk::{Damage, Report, walk};
 use super::writer::{Disk, Index, Inner, note};
 use super::{Condition, Journal, Purpose, Refused, fits, inspect, large};
 use crate::extent::Extent;
+use crate::limits::LONG_RECORD;
 use crate::sys::fs as files;
 
 /// The journal's name in the state directory.
@@ -256,6 +257,11 @@ impl Journal for FileJournal {
             Some((json, text)) => Ok((json, Some(text))),
             None => self.read(number).map(|json| (json, None)),
         }
+    }
+
+    fn is_long(&self, number: u64) -> bool {
+        let (_, from, next, _) = self.place(number);
+        next - from >= LONG_RECORD
     }
 
     fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {

@@ -20,7 +20,7 @@ pub fn read(
     if end - from < LONG_RECORD {
         return Ok(None);
     }
-    let [mut head, mut tail] = [const { [0; JOURNAL_BUFFER] }; 2].map(Vec::from);
+    let (mut head, mut tail) = (vec![0; JOURNAL_BUFFER], vec![0; JOURNAL_BUFFER]);
     file.read_exact_at(&mut head, from)?;
     let tail_at = end - JOURNAL_BUFFER as u64;
     file.read_exact_at(&mut tail, tail_at)?;

@@ -76,6 +76,11 @@ pub trait Journal: Send + Sync + fmt::Debug {
         self.read(number).map(|json| (json, None))
     }
 
+    /// Whether this record may be one whose reply is left out there.
+    fn is_long(&self, _number: u64) -> bool {
+        false
+    }
+
     /// Shows every record after number `after` in order, until `visit` says false or the end that
     /// the journal had when the call began. Damaged ones are left out.
     fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()>;
