@@ -247,6 +247,10 @@ pub const MAX_CONTROL_CONNECTIONS: usize = 64;
 /// Connections that have shown no key. Each may be one of an attack; 1,000 of them are some 12 MB.
 pub const MAX_STRANGERS: usize = 1000;
 
+/// Connections kept for requests without a key (`/health`, `/ready`) and for those that are about to show
+/// one: each takes moments.
+pub const KEPT_CONNECTIONS: usize = 16;
+
 /// How long a connection has to show one before it may have to leave for others: many times what a
 /// request takes on a loaded machine, and over a slow line.
 pub const STRANGERS_MOMENT: Duration = Duration::from_millis(500);

@@ -91,13 +91,13 @@ fn ready(address: SocketAddr) -> Response {
 fn assert_said(gateway: &Gateway) {
     let began = Instant::now();
     // A 503 of a gateway that is full is another one.
+    let authorization = gateway.authorization();
+    let fields = [("Authorization", authorization.as_str())];
     eventually("/ready is 503 for the disk", || {
-        let answer = ready(gateway.address());
+        let answer = told(&mut gateway.connect(), "/ready", &fields);
         (answer.status() == 503 && answer.text().contains("disk")).then_some(())
     });
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    let authorization = gateway.authorization();
-    let fields = [("Authorization", authorization.as_str())];
     for mut connection in [gateway.connect(), gateway.control()] {
         let status = told(&mut connection, "/v1/status", &fields).assert_status(200).json();
         assert!(status["degraded"].as_str().unwrap().contains("disk"), "{status}");

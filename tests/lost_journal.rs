@@ -9,7 +9,6 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use util::http::Connection;
 use util::{Caller, DEADLINE, Gateway, Home, eventually};
 
 const NOTICED_WITHIN: Duration = Duration::from_secs(5);
@@ -48,7 +47,7 @@ fn lose(home: &Home, what: &str, lose: impl Fn(&Path)) -> (Gateway, Vec<String>)
         Err(refusal) => Some(refusal),
     });
     assert!(began.elapsed() < NOTICED_WITHIN, "{:?}", began.elapsed());
-    let ready = Connection::tcp(gateway.address()).get("/ready", &[]).assert_status(503).text();
+    let ready = gateway.control().get("/ready", &[]).assert_status(503).text();
     let status = gateway.status()["degraded"].as_str().unwrap().to_owned();
     let journal = home.state_dir().join("journal").display().to_string();
     for words in [&refusal, &ready, &status] {
@@ -202,7 +201,7 @@ fn a_copy_that_cannot_be_made_is_said_plainly_and_made_when_it_can() {
     fs::write(home.path().join("full"), "").unwrap();
     fs::remove_file(home.state_dir().join("journal")).unwrap();
     let said = |words: &str| {
-        let ready = Connection::tcp(gateway.address()).get("/ready", &[]);
+        let ready = gateway.control().get("/ready", &[]);
         (ready.status() == 503 && ready.text().contains(words)).then_some(())
     };
     eventually("it says that the copy fails", || said("it could not be saved"));

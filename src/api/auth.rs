@@ -61,9 +61,9 @@ impl Keyring {
         Ok(Keyring(keys))
     }
 
-    /// Whether a proof still stands: its key is there, and opens what it opened.
-    pub fn holds(&self, proof: &Authenticated) -> bool {
-        self.0.iter().any(|(_, key)| *key == proof.0)
+    /// Whether what a key was shown for still stands: it is there, and opens what it opened.
+    pub fn holds(&self, shown: &ClientKey) -> bool {
+        self.0.iter().any(|(_, key)| **key == *shown)
     }
 
     /// Whose key this is. All keys are looked at, by digests of one length, so that the time tells
@@ -81,7 +81,7 @@ impl Keyring {
 
 /// The proof that a request was let in, and who it is from. Only [`authenticate`] makes one.
 #[derive(Debug)]
-pub struct Authenticated(Arc<ClientKey>);
+pub struct Authenticated(pub(super) Arc<ClientKey>);
 
 impl Authenticated {
     /// Sessions and messages belong to a principal.
@@ -179,7 +179,7 @@ mod tests {
         };
         let alice = ClientKey { key: Some(secret('a')), ..ClientKey::new("alice") };
         let keys = with('o', alice.clone());
-        let [owner, client] = [0, 1].map(|at| Authenticated(Arc::clone(&keys.0[at].1)));
+        let [owner, client] = [0, 1].map(|at| Arc::clone(&keys.0[at].1));
         let held = |keys: &Keyring| [keys.holds(&owner), keys.holds(&client)];
         assert_eq!(held(&with('o', alice.clone())), [true, true]);
         assert_eq!(held(&with('w', alice.clone())), [false, true]);

@@ -1,7 +1,7 @@
 //! What the gateway offers over HTTP: routes, who may use them, and what they answer.
 //!
 //! What may enter: requests that are framed already, and the order in which they are judged:
-//! method, then Host and Origin, then the key, then the body. How a turn runs is known below.
+//! Host and Origin, then the key, then path and method, then the body. How a turn runs is known below.
 #![forbid(unsafe_code)]
 
 mod answer;
@@ -13,6 +13,7 @@ mod carry;
 mod chat;
 mod error;
 mod failures;
+pub mod guests;
 mod idempotency;
 mod messages;
 pub mod reload;
@@ -34,9 +35,10 @@ use auth::Authenticated;
 use buffers::Lease;
 use error::Problem;
 use failures::{Failures, Told};
+use guests::Guests;
 
 use crate::http::Gate;
-use crate::http::{Closed, Connection, Request, Response};
+use crate::http::{Closed, Connection, Request, Response, Seat};
 use crate::limits::{LARGE_JSON, MAX_CONTROL_TURNS, STREAM_PATIENCE};
 use crate::session::hub::{Hub, Settings};
 use crate::sys::fd::Event;
@@ -68,6 +70,7 @@ pub struct Service {
     /// Closed when no new work is taken.
     pub gate: Arc<Gate>,
     pub ready: AtomicBool,
+    pub guests: Guests,
     pub connections: AtomicUsize,
     pub control_connections: AtomicUsize,
     /// How the run before this one ended, as `/v1/status` tells it.
@@ -98,6 +101,7 @@ impl Service {
             hub,
             gate: Arc::default(),
             ready: AtomicBool::new(false),
+            guests: Guests::default(),
             connections: AtomicUsize::new(0),
             control_connections: AtomicUsize::new(0),
             last_stop: Mutex::default(),
@@ -122,9 +126,27 @@ impl Service {
         Arc::clone(&lock(&self.keys))
     }
 
-    /// Puts other keys in force: those that are not among them are dead with the next request.
+    /// Puts other keys in force: those that are not among them are dead at once, also for the rest of
+    /// what is being answered.
     pub fn set_keys(&self, keys: Keyring) {
         *lock(&self.keys) = Arc::new(keys);
+        self.guests.revoke(&|key| self.keys().holds(key));
+    }
+
+    /// Judges by its key whether a request may enter, and counts its connection for its principal.
+    fn let_in(
+        &self,
+        request: &Request,
+        origin: Origin,
+        seat: Option<&Seat>,
+    ) -> Result<Authenticated, Problem> {
+        let keys = self.keys();
+        let proof = auth::authenticate(request, origin, &keys);
+        let proof = proof.ok_or_else(|| self.turned_away(request, origin))?;
+        seat.map_or(Ok(()), |seat| self.guests.know(seat, &proof.0, Instant::now()))?;
+        // Where other keys have come meanwhile, nobody told its connection.
+        let same = Arc::ptr_eq(&keys, &self.keys());
+        if same { Ok(proof) } else { self.let_in(request, origin, seat) }
     }
 
     /// What the service manager shows (`STATUS=`, sd_notify(3)).

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::auth::{Authenticated, Origin, authenticate};
+use super::auth::{Authenticated, Origin};
 use super::error::Problem;
 use super::{
     Exchange, Service, browser, chat, messages, reload, responses, sessions, status, turn,
@@ -174,7 +174,8 @@ pub fn answer(
         }
         Err(problem) => {
             let response = problem.response();
-            let close = problem.status == 429 || service.gate.is_closing();
+            let full = matches!(problem.code, "share_reached" | "overloaded");
+            let close = full || problem.status == 429 || service.gate.is_closing();
             let response = match problem.status {
                 401 => response.header("WWW-Authenticate", "Bearer"),
                 _ => response,
@@ -229,8 +230,8 @@ enum Admitted<'a> {
     Known(Route<'a>, Authenticated),
 }
 
-/// Judges what can be judged without the body. Unknown paths are told apart from known ones only
-/// to those who have a key.
+/// Judges what can be judged without the body. What there is at a path is told only to those who
+/// have a key, but for the two paths that need none.
 fn admit<'r>(
     connection: &mut Connection,
     request: &'r Request,
@@ -240,15 +241,11 @@ fn admit<'r>(
     let tcp = matches!(origin, Origin::Tcp(_));
     let route = Route::find(request.path()).filter(|route| !tcp || *route != Route::Reload);
     let asks_methods = request.method == Method::Options;
-    if let Some(route) = route.filter(|route| !asks_methods && !route.allows(request.method)) {
-        return Ok(Admitted::Open(Response::method_not_allowed(route.allowed())));
-    }
     let page = if tcp { browser::check(request, &service.settings().config.http)? } else { None };
     let from_page = page.is_some();
     connection.add_fields(page.into_iter().flat_map(browser::fields));
-    if asks_methods && (route.is_some() || request.path() == "*") {
-        let allowed = route.map_or("GET, HEAD, POST, DELETE", Route::allowed);
-        return Ok(Admitted::Open(browser::options(allowed, from_page)));
+    if asks_methods {
+        return Ok(Admitted::Open(browser::options("GET, HEAD, POST, DELETE", from_page)));
     }
     if tcp && request.query().is_some_and(browser::has_key) {
         let message = "Keys do not belong into URLs, which end up in logs: send it as \
@@ -269,17 +266,22 @@ fn admit<'r>(
         let message = "The system has no thread for a request that waits; try again in a moment.";
         return Err(Problem::new(503, "overloaded", message));
     }
-    match route {
+    match route.filter(|route| route.allows(request.method)) {
         Some(Route::Health) => return Ok(Admitted::Open(status::health())),
-        Some(Route::Ready) => return Ok(Admitted::Open(ready(service))),
+        Some(Route::Ready) => {
+            let shown = service.let_in(request, origin, None);
+            let may_know = shown.is_ok_and(|proof| proof.opens("status"));
+            return Ok(Admitted::Open(ready(service, may_know)));
+        }
         Some(_) | None => {}
     }
-    let proof = authenticate(request, origin, &service.keys());
-    let proof = proof.ok_or_else(|| service.turned_away(request, origin))?;
-    connection.know();
+    let proof = service.let_in(request, origin, connection.seat())?;
     let Some(route) = route else {
         return Err(Problem::new(404, "not_found", "There is nothing at this path."));
     };
+    if !route.allows(request.method) {
+        return Ok(Admitted::Open(Response::method_not_allowed(route.allowed())));
+    }
     let (_, group) = route.about();
     if !proof.opens(group) {
         let principal = proof.principal();
@@ -297,12 +299,16 @@ fn admit<'r>(
     Ok(Admitted::Known(route, proof))
 }
 
-fn ready(service: &Service) -> Response {
+/// The reason names programs and files, which are no concern of everybody.
+fn ready(service: &Service, may_know: bool) -> Response {
     if !service.ready.load(Ordering::SeqCst) || service.gate.is_closing() {
         return Problem::stopping().response();
     }
     match service.hub.condition() {
         Condition::Good => status::ready(),
+        Condition::Degraded(_) | Condition::Broken(_) if !may_know => {
+            status::degraded("a key that opens /v1/status is told the reason here and there")
+        }
         Condition::Degraded(why) | Condition::Broken(why) => status::degraded(&why),
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::guests::{Guests, Room};
 use super::spare::Spare;
+use crate::api::guests::Room;
 use crate::api::{self, Origin, Service, place};
 use crate::config::Config;
 use crate::http::{Connection, Limits, Seat, Shared, Socket};
@@ -17,6 +17,7 @@ use crate::limits::{
     ACCEPT_BATCH, CONNECTION_STACK, FEW_SEATS, MAX_CONTROL_CONNECTIONS, RESERVED_TASKS,
     ROOM_PATIENCE, TASKS_PER_TURN,
 };
+use crate::shares::Shares;
 use crate::sys::fd::{most_open, set_nonblocking};
 use crate::sys::process::is_shortage;
 use crate::sys::{proc, socket, user};
@@ -31,7 +32,6 @@ Content-Length: 120\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
 pub struct Doors {
     pub tcp: TcpListener,
     pub control: UnixListener,
-    guests: Arc<Guests>,
     /// How many tasks the system lets us have.
     tasks: Option<usize>,
     spare: Spare,
@@ -46,8 +46,8 @@ impl Doors {
     /// No thread.
     pub fn new(tcp: TcpListener, control: UnixListener) -> io::Result<Doors> {
         let (tasks, spare) = (proc::task_limit(), Spare::start()?);
-        let (guests, next, full) = Default::default();
-        Ok(Doors { tcp, control, guests, tasks, spare, next, full })
+        let (next, full) = Default::default();
+        Ok(Doors { tcp, control, tasks, spare, next, full })
     }
 
     /// Whether an accepted connection waits for another to end.
@@ -62,7 +62,7 @@ impl Doors {
     pub fn accept(&self, service: &Arc<Service>) -> io::Result<()> {
         self.accept_all(service).inspect_err(|e| {
             if is_shortage(e) {
-                self.guests.tighten(Instant::now());
+                service.guests.tighten(Instant::now());
             }
         })
     }
@@ -98,7 +98,7 @@ impl Doors {
         service: &Arc<Service>,
     ) -> io::Result<()> {
         let now = Instant::now();
-        let Some((number, seat)) = self.guests.enter(&stream.0, place(peer.ip()), room, now) else {
+        let Some(seat) = service.guests.enter(&stream.0, place(peer.ip()), room, now) else {
             let full = self.full.get().unwrap_or(now);
             self.full.set(Some(full));
             if room.few && now - full < ROOM_PATIENCE {
@@ -110,9 +110,8 @@ impl Doors {
             return Ok(());
         };
         self.full.set(None);
-        let place = Some((Arc::clone(&self.guests), number));
-        let counted = Counted::new(service, Origin::Tcp(peer), place);
-        start(Box::new(stream.clone()), Some(seat), counted).inspect_err(|_| refuse(&mut stream))
+        let counted = Counted::new(service, Origin::Tcp(peer), Some(seat));
+        start(Box::new(stream.clone()), counted).inspect_err(|_| refuse(&mut stream))
     }
 
     /// Lets in our own uid and root, by the kernel's word.
@@ -131,8 +130,8 @@ impl Doors {
         }
         let stream = Shared(Arc::new(stream));
         let counted = |spare| Counted::new(service, Origin::Control { uid, spare }, None);
-        if start(Box::new(stream.clone()), None, counted(false)).is_err() {
-            self.guests.tighten(Instant::now());
+        if start(Box::new(stream.clone()), counted(false)).is_err() {
+            service.guests.tighten(Instant::now());
             self.spare.take(stream, counted(true));
         }
         Ok(())
@@ -160,22 +159,19 @@ fn room(config: &Config, tasks: Option<usize>) -> Room {
     let by_tasks = tasks.map_or(usize::MAX, |tasks| tasks.saturating_sub(taken));
     let all = limits.max_connections.min(by_tasks).max(1);
     let few = limits.short_of.is_some() && all < FEW_SEATS;
-    Room { all, from_one: limits.max_connections_per_address, few }
+    let shares = Shares::of(config);
+    Room { all, from_one: limits.max_connections_per_address, few, shares }
 }
 
 /// Gives a connection its thread.
-fn start(
-    stream: Box<dyn Socket + Send>,
-    seat: Option<Arc<Seat>>,
-    counted: Counted,
-) -> io::Result<()> {
-    let run = move || attend(stream, seat, &counted);
+fn start(stream: Box<dyn Socket + Send>, counted: Counted) -> io::Result<()> {
+    let run = move || attend(stream, &counted);
     spawn("connection", CONNECTION_STACK, Box::new(run)).map(drop)
 }
 
 /// Serves a connection to its end.
-fn attend(stream: Box<dyn Socket>, seat: Option<Arc<Seat>>, counted: &Counted) {
-    let (service, origin) = (&counted.service, counted.origin);
+fn attend(stream: Box<dyn Socket>, counted: &Counted) {
+    let (service, origin, seat) = (&counted.service, counted.origin, counted.seat.clone());
     match Connection::new(stream, limits(service), Arc::clone(&service.gate)) {
         Ok(connection) => api::serve(connection.seated(seat), origin, service),
         Err(e) => log::debug!("a connection from {origin} could not be set up: {e}"),
@@ -198,22 +194,20 @@ pub(super) fn limits(service: &Service) -> Limits {
 pub(super) struct Counted {
     pub(super) service: Arc<Service>,
     pub(super) origin: Origin,
-    place: Option<(Arc<Guests>, u64)>,
+    seat: Option<Arc<Seat>>,
 }
 
 impl Counted {
-    fn new(service: &Arc<Service>, origin: Origin, place: Option<(Arc<Guests>, u64)>) -> Counted {
+    fn new(service: &Arc<Service>, origin: Origin, seat: Option<Arc<Seat>>) -> Counted {
         service.count(origin).fetch_add(1, Ordering::SeqCst);
-        Counted { service: Arc::clone(service), origin, place }
+        Counted { service: Arc::clone(service), origin, seat }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         self.service.count(self.origin).fetch_sub(1, Ordering::SeqCst);
-        if let Some((guests, number)) = &self.place {
-            guests.leave(*number);
-        }
+        self.seat.iter().for_each(|seat| self.service.guests.leave(seat));
     }
 }
 

@@ -6,7 +6,6 @@
 mod control;
 mod doors;
 mod greeting;
-mod guests;
 mod main_loop;
 mod reload;
 mod spare;

@@ -103,9 +103,14 @@ impl Connection {
         self.wire.watch()
     }
 
-    /// The present request is from somebody who is known.
-    pub fn know(&self) {
-        self.seat.iter().for_each(|seat| seat.know());
+    /// What the door sees of it; `None` on the control socket.
+    pub fn seat(&self) -> Option<&Seat> {
+        self.seat.as_deref()
+    }
+
+    /// Whether the key of the present request was taken away: nothing more is to be sent.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.seat().is_some_and(Seat::is_revoked)
     }
 
     /// Waits for the next request. `None`: the connection has ended as it should, by either side,
@@ -235,7 +240,12 @@ impl Connection {
     ///
     /// # Errors
     /// The client has gone or reads too slowly; the connection has ended.
-    pub fn respond(&mut self, request: &Request, response: Response) -> Result<(), Closed> {
+    pub fn respond(&mut self, request: &Request, mut response: Response) -> Result<(), Closed> {
+        if self.is_revoked() {
+            response = Response::error(401, Some("invalid_api_key"), KEY_IS_GONE)
+                .header("WWW-Authenticate", "Bearer")
+                .close();
+        }
         let response = response.fields(self.extra.drain(..));
         let persist = self.persist(request, response.wants_close());
         self.send(&response, request.method == Method::Head, persist)?;
@@ -252,6 +262,10 @@ impl Connection {
         request: &Request,
         head: Response,
     ) -> Result<Stream<'_>, Closed> {
+        if self.is_revoked() {
+            self.respond(request, head)?;
+            return Err(Closed::Io(io::ErrorKind::PermissionDenied.into()));
+        }
         let head = head.fields(self.extra.drain(..));
         let end = match request.version {
             Version::Http11 => End::LastChunk,
@@ -292,7 +306,10 @@ impl Connection {
         let sent = response
             .parts(head_only)
             .try_for_each(|(extent, part)| self.send_part(&mut out, extent, part, &mut pace));
-        let sent = sent.and_then(|()| self.wire.write(&out, &mut pace));
+        let sent = sent.and_then(|()| match response.parts(head_only).nth(1) {
+            Some(_) => self.write(&out, &mut pace),
+            None => self.wire.write(&out, &mut pace),
+        });
         self.out = out;
         self.open &= sent.is_ok();
         sent
@@ -313,7 +330,7 @@ impl Connection {
                 extent.read(at, room, out)?;
                 at += room as u64;
                 if out.len() >= WRITE_PIECE {
-                    self.wire.write(out, pace)?;
+                    self.write(out, pace)?;
                     out.clear();
                 }
             }
@@ -321,11 +338,19 @@ impl Connection {
         let together = WRITE_PIECE.saturating_sub(out.len()).min(part.len());
         out.extend_from_slice(&part[..together]);
         if together < part.len() {
-            self.wire.write(out, pace)?;
+            self.write(out, pace)?;
             out.clear();
-            self.wire.write(&part[together..], pace)?;
+            self.write(&part[together..], pace)?;
         }
         Ok(())
+    }
+
+    /// Writes what only the key of the present request opens: it is looked at before each piece.
+    pub(super) fn write(&mut self, bytes: &[u8], pace: &mut Pace) -> io::Result<()> {
+        bytes.chunks(WRITE_PIECE).try_for_each(|piece| match self.is_revoked() {
+            true => Err(io::ErrorKind::PermissionDenied.into()),
+            false => self.wire.write(piece, pace),
+        })
     }
 
     /// Answers a broken rule and ends the connection.
@@ -353,6 +378,8 @@ impl AsFd for Connection {
     }
 }
 
+/// For who had a key when the request came.
+const KEY_IS_GONE: &str = "The key of this request has been taken away or changed.";
 const HEAD_CUT_SHORT: Refusal = Refusal::new(400, "The request ended within its head.");
 const HEAD_TOO_SLOW: Refusal = Refusal::new(408, "The request head took too long.");
 const BODY_CUT_SHORT: Refusal = Refusal::new(400, "The message ended within its body.");

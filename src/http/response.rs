@@ -98,8 +98,8 @@ impl Response {
     }
 
     fn length(&self) -> u64 {
-        let more = |extent: &Extent| extent.len() - 1;
-        self.body.len() as u64 + self.extents.iter().map(more).sum::<u64>()
+        let around = self.body.len() - self.extents.len();
+        around as u64 + self.extents.iter().map(Extent::len).sum::<u64>()
     }
 
     pub(super) fn fields(mut self, more: impl Iterator<Item = (&'static str, String)>) -> Response {

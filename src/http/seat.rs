@@ -1,16 +1,18 @@
 //! What the door sees of a connection from outside: whether it has shown a key yet, and since when
 //! it asks for nothing. By that it decides whom it asks to leave when the house is full.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// No request of it had a key that opens something.
-    Stranger,
+    /// For so long no request of it had a key that opens something.
+    Stranger(Duration),
     /// A request of one who is known is being answered.
     Busy,
+    /// An event stream of one who is known goes on for so long.
+    Streaming(Duration),
     /// Known, and between two requests for so long.
     Idle(Duration),
 }
@@ -18,54 +20,87 @@ pub enum Stage {
 /// Shared by a connection's thread and the door.
 #[derive(Debug)]
 pub struct Seat {
+    pub number: u64,
     began: Instant,
     stage: AtomicU8,
-    /// Milliseconds after `began`.
-    idle_since: AtomicU32,
+    /// When it began to be idle or a stream, in milliseconds after `began`.
+    since: AtomicU32,
+    /// Stands for the key that it has shown; 0: none.
+    token: AtomicUsize,
 }
 
 const STRANGER: u8 = 0;
-const BUSY: u8 = 1;
-const IDLE: u8 = 2;
+/// A request has come, and is not judged yet.
+const ASKING: u8 = 1;
+const BUSY: u8 = 2;
+const STREAMING: u8 = 3;
+/// The key was taken away of the request that is being answered.
+const REVOKED: u8 = 4;
+const IDLE: u8 = 5;
 
 impl Seat {
-    pub fn new(began: Instant) -> Seat {
-        Seat { began, stage: AtomicU8::new(STRANGER), idle_since: AtomicU32::new(0) }
-    }
-
-    pub fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.began)
+    pub fn new(number: u64, began: Instant) -> Seat {
+        let (stage, since, token) = Default::default();
+        Seat { number, began, stage, since, token }
     }
 
     pub fn stage(&self, now: Instant) -> Stage {
-        match self.stage.load(Ordering::Acquire) {
-            IDLE => {
-                let since = Duration::from_millis(self.idle_since.load(Ordering::Relaxed).into());
-                Stage::Idle(self.age(now).saturating_sub(since))
-            }
-            BUSY => Stage::Busy,
-            _ => Stage::Stranger,
+        let stage = self.stage.load(Ordering::Acquire);
+        let since = Duration::from_millis(self.since.load(Ordering::Relaxed).into());
+        let time = now.saturating_duration_since(self.began).saturating_sub(since);
+        match stage {
+            STRANGER => Stage::Stranger(time),
+            STREAMING => Stage::Streaming(time),
+            IDLE => Stage::Idle(time),
+            _ => Stage::Busy,
         }
     }
 
-    /// The request that is being answered has a key.
-    pub fn know(&self) {
+    /// The request that is being answered has the key that this token stands for.
+    pub fn know(&self, token: usize) {
+        self.token.store(token, Ordering::Relaxed);
         self.stage.store(BUSY, Ordering::Release);
+    }
+
+    /// The same, where it is the key of the request before; false where it is not.
+    pub fn know_again(&self, token: usize) -> bool {
+        self.token.load(Ordering::Relaxed) == token && self.pass(ASKING, BUSY)
+    }
+
+    /// The key was taken away: what was let in by it ends.
+    pub fn revoke(&self) {
+        let _ = self.pass(BUSY, REVOKED) || self.pass(STREAMING, REVOKED);
+    }
+
+    pub fn is_revoked(&self) -> bool {
+        self.stage.load(Ordering::Acquire) == REVOKED
+    }
+
+    /// The answer is an event stream.
+    pub fn stream(&self) {
+        self.note_time();
+        self.pass(BUSY, STREAMING);
     }
 
     /// The next request is waited for.
     pub fn rest(&self) {
-        if self.stage.load(Ordering::Relaxed) == BUSY {
-            let age = u32::try_from(self.began.elapsed().as_millis()).unwrap_or(u32::MAX);
-            self.idle_since.store(age, Ordering::Relaxed);
+        if self.stage.load(Ordering::Relaxed) != STRANGER {
+            self.note_time();
             self.stage.store(IDLE, Ordering::Release);
         }
     }
 
     /// It has come.
     pub fn work(&self) {
-        if self.stage.load(Ordering::Relaxed) == IDLE {
-            self.know();
-        }
+        self.pass(IDLE, ASKING);
+    }
+
+    fn pass(&self, from: u8, to: u8) -> bool {
+        self.stage.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    fn note_time(&self) {
+        let age = u32::try_from(self.began.elapsed().as_millis()).unwrap_or(u32::MAX);
+        self.since.store(age, Ordering::Relaxed);
     }
 }

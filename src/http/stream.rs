@@ -31,18 +31,19 @@ impl Stream<'_> {
         if piece.is_empty() || self.silent {
             return Ok(());
         }
-        let Connection { wire, out, .. } = &mut *self.connection;
         if self.end != End::LastChunk {
-            return wire.write(piece, &mut self.pace);
+            return self.connection.write(piece, &mut self.pace);
         }
+        let mut out = std::mem::take(&mut self.connection.out);
         out.clear();
         write!(out, "{:X}\r\n", piece.len())?;
         out.extend_from_slice(piece);
         out.extend_from_slice(b"\r\n");
-        let sent = wire.write(out, &mut self.pace);
+        let sent = self.connection.write(&out, &mut self.pace);
         // A stream may have nothing more to say for hours.
         out.clear();
         out.shrink_to(KEPT_RESPONSE_BUFFER);
+        self.connection.out = out;
         sent
     }
 
@@ -58,6 +59,11 @@ impl Stream<'_> {
             self.send(text)?;
         }
         Ok(())
+    }
+
+    /// Whether the key of its request was taken away: nothing more can be sent.
+    pub fn is_revoked(&self) -> bool {
+        self.connection.is_revoked()
     }
 
     /// Ends the response; the connection is ready for the next request where it may go on.

@@ -1,0 +1,273 @@
+//! Who is in the house: the connections on TCP, and which of them has to leave when there is no room.
+//!
+//! Whoever has shown no key goes first, the one that came first before the others, but each has a
+//! moment to show one. Then go those that are known and ask for nothing, of the principal that holds
+//! most, the longest idle first. A request that is being answered is never cut off for another; event
+//! streams of the principal that holds most are, for those that hold less.
+
+use std::cmp::Reverse;
+use std::net::{IpAddr, Shutdown, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::error::Problem;
+use crate::config::{ClientKey, OWNER};
+use crate::http::{Seat, Stage};
+use crate::limits::{
+    KEPT_CONNECTIONS, LEAVING_MOMENT, MAX_STRANGERS, SHORTAGE_LASTS, SHORTAGE_ROOM,
+    STRANGERS_MOMENT,
+};
+use crate::shares::{Over, Shares};
+use crate::threads::lock;
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    pub all: usize,
+    /// From one address; loopback ones are not counted, since a proxy there speaks for many.
+    pub from_one: usize,
+    /// Descriptors are few: others may wait for a while, rather than be refused.
+    pub few: bool,
+    pub shares: Shares,
+}
+
+impl Room {
+    /// How many may have shown a key: the rest is for those that need none or are about to show one.
+    fn known(self) -> u64 {
+        let kept = if self.few { 0 } else { (self.all / 16).clamp(1, KEPT_CONNECTIONS) };
+        self.all.saturating_sub(kept).max(1) as u64
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Guests(Mutex<House>);
+
+#[derive(Debug, Default)]
+struct House {
+    /// In the order in which they came.
+    guests: Vec<Guest>,
+    last: u64,
+    /// What the last one that came found.
+    room: Option<Room>,
+    /// Each with the number of connections that it holds.
+    principals: Vec<(String, u64)>,
+    /// How many the system had room for (`None`: once it had none for one), and until when that counts.
+    shortage: Option<(Option<usize>, Instant)>,
+}
+
+#[derive(Debug)]
+struct Guest {
+    stream: Arc<TcpStream>,
+    seat: Arc<Seat>,
+    place: IpAddr,
+    /// What it has shown, and the place of its principal in the list.
+    known: Option<(usize, Arc<ClientKey>)>,
+    /// When it was sent away. It stays in the list for as long as its thread is there.
+    left: Option<Instant>,
+}
+
+impl Guests {
+    /// Lets a connection in, if there is room or somebody can leave for it; `place` stands for its
+    /// address.
+    pub fn enter(
+        &self,
+        stream: &Arc<TcpStream>,
+        place: IpAddr,
+        room: Room,
+        now: Instant,
+    ) -> Option<Arc<Seat>> {
+        let mut house = lock(&self.0);
+        house.room = Some(room);
+        house.make_room(place, room, now).then(|| {
+            house.last += 1;
+            let seat = Arc::new(Seat::new(house.last, now));
+            let (stream, shared) = (Arc::clone(stream), Arc::clone(&seat));
+            house.guests.push(Guest { stream, seat: shared, place, known: None, left: None });
+            seat
+        })
+    }
+
+    pub fn leave(&self, seat: &Seat) {
+        let mut house = lock(&self.0);
+        if let Some(at) = house.find(seat) {
+            house.release(at);
+            house.guests.remove(at);
+        }
+    }
+
+    /// Counts a connection among those of the principal whose key it has shown, if there is room among
+    /// them or another can be closed for it.
+    pub(super) fn know(
+        &self,
+        seat: &Seat,
+        key: &Arc<ClientKey>,
+        now: Instant,
+    ) -> Result<(), Problem> {
+        let token = Arc::as_ptr(key).addr();
+        if seat.know_again(token) {
+            return Ok(());
+        }
+        let mut house = lock(&self.0);
+        let Some(at) = house.find(seat) else { return Ok(()) };
+        house.release(at);
+        let listed = house.principals.iter().position(|(name, _)| *name == key.name);
+        let of = listed.unwrap_or_else(|| {
+            house.principals.push((key.name.clone(), 0));
+            house.principals.len() - 1
+        });
+        house.find_share(of, now)?;
+        house.principals[of].1 += 1;
+        house.guests[at].known = Some((of, Arc::clone(key)));
+        seat.know(token);
+        Ok(())
+    }
+
+    /// Has the answers end that are on their way to whoever showed a key that `holds` says no to.
+    pub(super) fn revoke(&self, holds: &dyn Fn(&ClientKey) -> bool) {
+        let house = lock(&self.0);
+        let gone = |guest: &&Guest| guest.known.as_ref().is_some_and(|(_, key)| !holds(key));
+        house.guests.iter().filter(gone).for_each(|guest| guest.seat.revoke());
+    }
+
+    /// How many connections each principal holds.
+    #[cfg_attr(not(test), allow(dead_code))]
+    pub fn held(&self) -> Vec<(String, u64)> {
+        lock(&self.0).principals.iter().filter(|(_, held)| *held > 0).cloned().collect()
+    }
+
+    /// The system is short of descriptors or threads. Once may be by chance; where it is so again, some
+    /// leave, and no more than are left are let in for a while, so that the control socket and turns have
+    /// what they need.
+    pub fn tighten(&self, now: Instant) {
+        let mut house = lock(&self.0);
+        let again = house.shortage.is_some_and(|(_, until)| until > now);
+        let goes = |_: &Guest, stage| may_go(stage, Duration::ZERO);
+        let _ = again && (0..SHORTAGE_ROOM).all(|_| house.send_away(&goes, now));
+        let most = again.then_some(house.present().count());
+        house.shortage = Some((most, now + SHORTAGE_LASTS));
+    }
+}
+
+impl House {
+    fn make_room(&mut self, place: IpAddr, room: Room, now: Instant) -> bool {
+        self.shortage = self.shortage.filter(|(_, until)| *until > now);
+        let most = self.shortage.and_then(|(most, _)| most).unwrap_or(room.all);
+        let all = most.min(room.all).max(1);
+        let from_one = self.present().filter(|guest| guest.place == place).count();
+        let here = |guest: &Guest, stage| guest.place == place && may_go(stage, STRANGERS_MOMENT);
+        if !place.is_loopback() && from_one >= room.from_one && !self.send_away(&here, now) {
+            return false;
+        }
+        let is_stranger = |stage| matches!(stage, Stage::Stranger(_));
+        let strangers = self.present().filter(|guest| is_stranger(guest.seat.stage(now))).count();
+        // None may go while all have just come: then the whole house is theirs, for that moment.
+        let goes = |_: &Guest, stage| is_stranger(stage) && may_go(stage, STRANGERS_MOMENT);
+        let many = (strangers + 1).saturating_sub(MAX_STRANGERS).min(SHORTAGE_ROOM);
+        let _ = (0..many).all(|_| self.send_away(&goes, now));
+        // The house may have become smaller: then more than one leaves for each that comes.
+        for _ in 0..SHORTAGE_ROOM {
+            let (taken, leaving) = self.taken(all, now);
+            if taken < all {
+                return true;
+            }
+            // Somebody else would not make room any faster than those who are leaving.
+            let goes = |_: &Guest, stage| may_go(stage, STRANGERS_MOMENT);
+            if leaving >= may_leave(all) || !self.send_away(&goes, now) {
+                return false;
+            }
+        }
+        self.taken(all, now).0 < all
+    }
+
+    /// How many places are taken, and how many are just being left. Whoever is sent away is gone within
+    /// moments, and another may come at once; but a thread that hangs keeps its place.
+    fn taken(&self, all: usize, now: Instant) -> (usize, usize) {
+        let leaves = |guest: &&Guest| guest.left.is_some_and(|at| now - at < LEAVING_MOMENT);
+        let leaving = self.guests.iter().filter(leaves).count();
+        (self.guests.len() - leaving.min(may_leave(all)), leaving)
+    }
+
+    fn present(&self) -> impl Iterator<Item = &Guest> {
+        self.guests.iter().filter(|guest| guest.left.is_none())
+    }
+
+    fn find(&self, seat: &Seat) -> Option<usize> {
+        self.guests.binary_search_by_key(&seat.number, |guest| guest.seat.number).ok()
+    }
+
+    /// A connection is not its principal's any more.
+    fn release(&mut self, at: usize) {
+        if let Some((of, _)) = self.guests[at].known.take() {
+            self.principals[of].1 -= 1;
+        }
+    }
+
+    /// Finds one more connection room among those of its principal.
+    fn find_share(&mut self, of: usize, now: Instant) -> Result<(), Problem> {
+        let (Some(room), (name, own)) = (self.room, self.principals[of].clone()) else {
+            return Ok(());
+        };
+        let held: Vec<u64> = self.principals.iter().map(|(_, held)| *held).collect();
+        let checked = room.shares.check(&name, (own, held.iter().sum()), 1, room.known());
+        let Err(over) = checked else { return Ok(()) };
+        let gives = |guest: &Guest, stage| {
+            let Some((other, key)) = &guest.known else { return false };
+            let holds_more = over == Over::Gateway && held[*other] > own + 1;
+            match stage {
+                Stage::Idle(_) => *other == of || holds_more,
+                Stage::Streaming(_) => holds_more && key.name != OWNER,
+                Stage::Stranger(_) | Stage::Busy => false,
+            }
+        };
+        if self.send_away(&gives, now) {
+            return Ok(());
+        }
+        let message = over.message(&name, "limits.max_connections", (own, room.all as u64));
+        let code = if over == Over::Principal { "share_reached" } else { "overloaded" };
+        Err(Problem::new(503, code, message).after(1))
+    }
+
+    /// Asks one of those to leave that `goes` says. Says whether anybody could be asked.
+    fn send_away(&mut self, goes: &dyn Fn(&Guest, Stage) -> bool, now: Instant) -> bool {
+        let rank = |(at, guest): (usize, &Guest)| {
+            let stage = guest.seat.stage(now);
+            let (kind, time) = match stage {
+                Stage::Stranger(time) | Stage::Streaming(time) => (false, time),
+                Stage::Idle(time) => (true, time),
+                Stage::Busy => return None,
+            };
+            // Who is known by nobody goes before all others.
+            let held = guest.known.as_ref().map_or(u64::MAX, |(of, _)| self.principals[*of].1);
+            let may_go = guest.left.is_none() && goes(guest, stage);
+            may_go.then_some((held, kind, time, Reverse(at)))
+        };
+        let first = self.guests.iter().enumerate().filter_map(rank).max();
+        first.is_some_and(|(.., Reverse(at))| self.shut_out(at, now))
+    }
+
+    fn shut_out(&mut self, at: usize, now: Instant) -> bool {
+        self.release(at);
+        // Its thread finds the connection at its end.
+        let guest = &mut self.guests[at];
+        guest.left = Some(now);
+        let _ = guest.stream.shutdown(Shutdown::Both);
+        true
+    }
+}
+
+/// Whether it may be asked to leave for one that has shown no key, which has a moment for that.
+fn may_go(stage: Stage, moment: Duration) -> bool {
+    match stage {
+        Stage::Stranger(age) => age >= moment,
+        Stage::Idle(_) => true,
+        Stage::Streaming(_) | Stage::Busy => false,
+    }
+}
+
+/// How many of those who were sent away need not have gone before others come.
+fn may_leave(all: usize) -> usize {
+    (all / 4).max(1)
+}
+
+#[cfg(test)]
+mod tests;
