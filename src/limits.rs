@@ -224,8 +224,8 @@ pub const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 // ---- Connections and threads.
 
-/// A connection's stack: nested JSON (128 levels) takes 40 kB of it, and 140 kB in a debug build;
-/// only what is touched takes memory.
+/// A connection's stack: reading and answering took 40 kB of it, and 140 kB in a debug build; only what
+/// is touched takes memory.
 pub const CONNECTION_STACK: usize = 256 << 10;
 
 /// The stack of a thread that there is one of: only what is touched takes memory.
@@ -396,9 +396,13 @@ pub const MAX_PIECE: usize = 32 << 10;
 /// The most bytes in a name; with its fixed parts a unit's name stays far below systemd's 255.
 pub const MAX_NAME: usize = 64;
 
-/// A body of more than this is turned into values by one thread at a time: JSON takes up to fifty
-/// times its size in memory while it is read.
-pub const LARGE_JSON: usize = 16 << 10;
+/// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at
+/// most. Each event of its stream repeats them.
+pub const MAX_METADATA: usize = 40 * KIB;
+
+/// Lists and objects in a body that may be open at once. A body is read without values being made of
+/// it, but who gets its parts may read no more than 128, serde_json among them, with some of ours around.
+pub const MAX_JSON_DEPTH: usize = 100;
 
 /// Bytes of chance in a key that we make.
 pub const KEY_BYTES: usize = 32;
@@ -640,6 +644,12 @@ pub const MODELS_KEPT: Duration = Duration::from_secs(60);
 
 /// The list itself: some hundred bytes a model, and the largest traders have hundreds.
 pub const MAX_MODELS_BODY: usize = 1 << 20;
+
+/// The models of it that are told: a server that lists more means no choice.
+pub const MAX_MODELS: usize = 2000;
+
+/// What an event of a stream has beside its delta without counting as reply: ids, model and usage.
+pub const EVENT_FRAME: usize = 1 << 10;
 
 /// What is quoted of an error that is not in JSON: a page of HTML says nothing further down.
 pub const MAX_QUOTED_ERROR: usize = 500;

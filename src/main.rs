@@ -20,6 +20,7 @@ mod extent;
 mod gateway;
 mod http;
 mod journal;
+mod json;
 mod lifecycle;
 mod limits;
 mod logger;

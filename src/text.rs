@@ -37,7 +37,38 @@ pub fn quoting(words: &str, said: &[u8]) -> String {
 
 /// `text` as a JSON string, quotes included.
 pub fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let mut json = String::new();
+    quote(&mut json, text);
+    json
+}
+
+/// Appends `text` as a JSON string; takes memory once, and no more than that needs.
+pub fn quote(json: &mut String, text: &str) {
+    let escape = |c: char| match c {
+        '"' => "\\\"",
+        '\\' => "\\\\",
+        '\n' => "\\n",
+        '\r' => "\\r",
+        '\t' => "\\t",
+        '\u{8}' => "\\b",
+        '\u{c}' => "\\f",
+        _ => "\\u00",
+    };
+    let acts = |c: char| c < ' ' || c == '"' || c == '\\';
+    let more: usize = text.chars().filter(|c| acts(*c)).map(|c| 2 * escape(c).len() - 3).sum();
+    json.reserve_exact(text.len() + more + 2);
+    json.push('"');
+    for piece in text.split_inclusive(acts) {
+        let plain = piece.trim_end_matches(acts);
+        json.push_str(plain);
+        if let Some(c) = piece[plain.len()..].chars().next() {
+            json.push_str(escape(c));
+            if escape(c).len() > 2 {
+                json.push_str(&format!("{:02x}", u32::from(c)));
+            }
+        }
+    }
+    json.push('"');
 }
 
 #[cfg(test)]
@@ -52,5 +83,18 @@ mod tests {
         let once = escaped("a\nb", false);
         assert_eq!(escaped(&once, false), once);
         assert_eq!(escaped("\u{202e}", false), "\\u{202e}");
+    }
+
+    #[test]
+    fn a_text_as_json_is_read_back_as_it_was_and_fits_its_memory() {
+        let all: String = (0..0x300).filter_map(char::from_u32).collect();
+        for text in [all.as_str(), "", "\"", "\\\\\n\n\u{1}\u{1f}", "a\"b"] {
+            let json = quoted(text);
+            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+            assert_eq!(
+                (json.capacity(), &json),
+                (json.len(), &serde_json::Value::from(text).to_string())
+            );
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::output::{Complaints, Text};
 use super::{Bounds, Outcome, Reply, Report, Turn, environment};
@@ -100,7 +100,7 @@ struct Process {
     text: Text,
     complaints: Complaints,
     /// What the agent says that it used.
-    usage: Option<Value>,
+    usage: Option<String>,
     written: usize,
     replied: usize,
     quiet_since: Instant,
@@ -235,11 +235,12 @@ struct Ready {
 }
 
 /// A line on stderr: what the agent says that it used, or words for the log.
-fn hear_line(turn: &Turn<'_>, line: &str, usage: &mut Option<Value>) {
+fn hear_line(turn: &Turn<'_>, line: &str, usage: &mut Option<String>) {
     if let Some(json) = line.strip_prefix("hermes-usage:")
-        && let Ok(value @ Value::Object(_)) = serde_json::from_str(json)
+        && let Ok(value) = serde_json::from_str::<&RawValue>(json)
+        && let Some(said) = super::usage(value)
     {
-        *usage = Some(value);
+        *usage = Some(said);
         return;
     }
     log::info!("agent {}: {}", turn.message_id, escaped(line, false));

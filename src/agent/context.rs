@@ -1,79 +1,119 @@
 //! What a request says beside the text of its turn: the conversation so far, and how to answer.
-//! Written down with a durable message, and as text also while a turn waits: values of JSON take up
-//! to fifty times the room.
+//! Written down with a durable message; it stays the text that it came as.
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::json::{Raw, elements, member, object, text};
+use crate::text::quoted;
 
 /// A chat request, as a turn is given it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Context {
-    /// OpenAI's messages, each with `role` and `content`, the turn's own included.
-    pub messages: Vec<Value>,
+    /// A list of OpenAI's messages, each with `role` and `content`, the turn's own included.
+    pub messages: String,
     /// The model that was asked for; empty: any.
     pub model: String,
-    /// Further fields of the request, such as `temperature`, for a server that knows them.
-    pub options: Map<String, Value>,
+    /// An object: further fields of the request, such as `temperature`, for a server that knows them.
+    pub options: String,
 }
 
 impl Context {
     /// Reads `{"messages","model","options"}`, each of which may be missing.
     pub fn parse(json: &str) -> Context {
-        let mut value: Value = serde_json::from_str(json).unwrap_or_default();
-        let messages = match value["messages"].take() {
-            Value::Array(messages) => messages,
-            _ => Vec::new(),
-        };
-        let options = match value["options"].take() {
-            Value::Object(options) => options,
-            _ => Map::new(),
-        };
-        let model = value["model"].as_str().unwrap_or_default().to_owned();
-        Context { messages, model, options }
+        let part = |name: &str| member(json, name).map_or("", RawValue::get).to_owned();
+        let model = member(json, "model").and_then(|model| text(model).ok());
+        let model = model.unwrap_or_default().into_owned();
+        Context { messages: part("messages"), model, options: part("options") }
     }
 
     /// What the client has laid down for the agent: the texts of `system` and `developer`.
     pub fn instructions(&self) -> String {
-        let texts: Vec<String> =
-            self.messages.iter().filter(|m| is_instruction(m)).map(text_of).collect();
-        texts.join("\n\n")
+        instructions(&self.messages)
     }
 
     /// What was said before the turn's own message, and after it, as JSON lines with `role` and
     /// `content`; the form of a session's transcript.
     pub fn lines(&self) -> String {
-        let own = own(&self.messages);
-        let others = self.messages.iter().enumerate().filter(|(at, _)| Some(*at) != own);
-        let line = |(_, message): (usize, &Value)| {
-            let content = Value::from(text_of(message));
-            format!("{{\"role\":{},\"content\":{content}}}\n", message["role"])
-        };
-        others.map(line).collect()
+        let own = own(elements(&self.messages));
+        let mut lines = String::new();
+        for (_, message) in elements(&self.messages).enumerate().filter(|(at, _)| *at != own) {
+            let said = Said::of(message);
+            let (role, content) = (said.role.map_or("null", RawValue::get), quoted(&said.text()));
+            lines += &format!("{{\"role\":{role},\"content\":{content}}}\n");
+        }
+        lines
     }
 }
 
-/// Whether a message tells the agent what to be, and is no part of the conversation.
-pub fn is_instruction(message: &Value) -> bool {
-    matches!(message["role"].as_str(), Some("system" | "developer"))
+/// What the gateway reads of a chat message.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct Said<'a> {
+    #[serde(borrow)]
+    pub role: Raw<'a>,
+    #[serde(borrow)]
+    pub content: Raw<'a>,
+}
+
+impl<'a> Said<'a> {
+    /// Nothing at all where it is no object.
+    pub fn of(message: &'a RawValue) -> Said<'a> {
+        object(message.get()).unwrap_or_default()
+    }
+
+    pub fn role(&self) -> Cow<'a, str> {
+        self.role.and_then(|role| text(role).ok()).unwrap_or_default()
+    }
+
+    pub fn is_user(&self) -> bool {
+        self.role() == "user"
+    }
+
+    /// Whether it tells the agent what to be, and is no part of the conversation.
+    pub fn is_instruction(&self) -> bool {
+        matches!(&*self.role(), "system" | "developer")
+    }
+
+    /// Its text, whose content is text or a list of parts.
+    pub fn text(&self) -> String {
+        let Some(content) = self.content else { return String::new() };
+        if let Ok(text) = text(content) {
+            return text.into_owned();
+        }
+        let mut all: Option<String> = None;
+        for part in elements(content.get()) {
+            let said = member(part.get(), "text").or_else(|| member(part.get(), "refusal"));
+            if let Some(said) = said.and_then(|said| text(said).ok()) {
+                match &mut all {
+                    None => all = Some(said.into_owned()),
+                    Some(all) => {
+                        all.push('\n');
+                        all.push_str(&said);
+                    }
+                }
+            }
+        }
+        all.unwrap_or_default()
+    }
+}
+
+/// The texts of `system` and `developer` in a list of messages.
+pub fn instructions(messages: &str) -> String {
+    let all = elements(messages).map(Said::of);
+    let texts: Vec<String> = all.filter(Said::is_instruction).map(|it| it.text()).collect();
+    texts.join("\n\n")
 }
 
 /// The place of the message that a turn is about: the last one of a user, else the last one.
-pub fn own(messages: &[Value]) -> Option<usize> {
-    let of_user = messages.iter().rposition(|message| message["role"] == "user");
-    of_user.or_else(|| messages.len().checked_sub(1))
-}
-
-/// The text of a message, whose content is text or a list of parts.
-pub fn text_of(message: &Value) -> String {
-    match &message["content"] {
-        Value::String(text) => text.clone(),
-        Value::Array(parts) => {
-            let text = |part: &Value| {
-                part["text"].as_str().or(part["refusal"].as_str()).map(str::to_owned)
-            };
-            parts.iter().filter_map(text).collect::<Vec<String>>().join("\n")
-        }
-        _ => String::new(),
+pub fn own<'a>(messages: impl Iterator<Item = &'a RawValue>) -> usize {
+    let (mut own, mut last) = (None, 0);
+    for (at, message) in messages.enumerate() {
+        last = at;
+        own = Said::of(message).is_user().then_some(at).or(own);
     }
+    own.unwrap_or(last)
 }
 
 #[cfg(test)]
@@ -88,7 +128,7 @@ mod tests {
             {"role":"user","content":"d\n"},{"role":"tool","content":"e"}],"model":"m"}"#,
         );
         assert_eq!(context.instructions(), "be brief");
-        assert_eq!(own(&context.messages), Some(3));
+        assert_eq!(own(elements(&context.messages)), 3);
         assert_eq!(
             context.lines(),
             "{\"role\":\"system\",\"content\":\"be brief\"}\n{\"role\":\"user\",\"content\":\"a\"}\n\

@@ -18,13 +18,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::value::RawValue;
 
 use crate::config::{self, Choice};
+use crate::json::{member, one_line, text};
 use crate::subprocess::Children;
 use crate::text::quoted;
 
-pub use context::{Context, is_instruction, own, text_of};
+pub use context::{Context, Said, instructions, own};
 
 /// What clients call the model that is meant where none is named.
 pub const DEFAULT_MODEL: &str = "default";
@@ -72,16 +73,16 @@ pub trait Reply {
 pub trait Native {
     /// Whether it wants chunks, and not one whole completion.
     fn streams(&self) -> bool;
-    /// A `chat.completion.chunk`, or the `chat.completion`.
-    fn object(&mut self, object: Value) -> io::Result<()>;
+    /// A `chat.completion.chunk`, or the `chat.completion`; with so many bytes of text in it.
+    fn object(&mut self, json: String, bytes: usize) -> io::Result<()>;
 }
 
 /// What is known of a turn beside its text. Nothing here is made up: what the agent does not say is
 /// absent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// OpenAI's `usage` object of a chat completion.
-    pub usage: Option<Value>,
+    /// OpenAI's `usage` object of a chat completion, as JSON.
+    pub usage: Option<String>,
     /// OpenAI's `finish_reason`, such as `length`.
     pub finish: Option<String>,
 }
@@ -90,14 +91,20 @@ impl Report {
     /// For the journal; `None` where nothing is known.
     pub fn to_json(&self) -> Option<String> {
         let known = self.usage.is_some() || self.finish.is_some();
-        known.then(|| json!({"usage": self.usage, "finish": self.finish}).to_string())
+        let usage = self.usage.as_deref().unwrap_or("null");
+        let finish = self.finish.as_deref().map_or("null".to_owned(), quoted);
+        known.then(|| format!(r#"{{"usage":{usage},"finish":{finish}}}"#))
     }
 
     pub fn parse(json: &str) -> Report {
-        let mut value: Value = serde_json::from_str(json).unwrap_or_default();
-        let finish = value["finish"].as_str().map(str::to_owned);
-        Report { usage: Some(value["usage"].take()).filter(Value::is_object), finish }
+        let finish = member(json, "finish").and_then(|finish| text(finish).ok());
+        Report { usage: member(json, "usage").and_then(usage), finish: finish.map(Into::into) }
     }
+}
+
+/// A usage as it is kept: an object on one line.
+fn usage(given: &RawValue) -> Option<String> {
+    given.get().starts_with('{').then(|| one_line(given.get()).into_owned())
 }
 
 /// An error that the agent's server answered with.
@@ -105,8 +112,8 @@ impl Report {
 pub struct Refused {
     /// 400 to 599.
     pub status: u16,
-    /// OpenAI's error object: `message`, `type`, `param`, `code`.
-    pub error: Value,
+    /// OpenAI's error object as JSON: `message`, `type`, `param`, `code`.
+    pub error: String,
     /// Its Retry-After, as it came.
     pub retry_after: Option<String>,
 }
@@ -119,8 +126,8 @@ impl Refused {
 
     /// For the journal.
     pub fn to_json(&self) -> String {
-        json!({"status": self.status, "error": self.error, "retry_after": self.retry_after})
-            .to_string()
+        let after = self.retry_after.as_deref().map_or("null".to_owned(), quoted);
+        format!(r#"{{"status":{},"error":{},"retry_after":{after}}}"#, self.status, self.error)
     }
 
     /// What an agent says that did not answer in time (RFC 9110 section 15.6.5).
@@ -135,23 +142,30 @@ impl Refused {
     }
 
     fn server_error(status: u16, code: &str, message: &str) -> Refused {
+        Refused::new(status, message, (&quoted("server_error"), "null", &quoted(code)))
+    }
+
+    /// `type`, `param` and `code` as JSON.
+    fn new(status: u16, message: &str, (kind, param, code): (&str, &str, &str)) -> Refused {
+        let message = quoted(message);
         let error =
-            json!({"message": message, "type": "server_error", "param": null, "code": code});
+            format!(r#"{{"message":{message},"type":{kind},"param":{param},"code":{code}}}"#);
         Refused { status, error, retry_after: None }
     }
 
     pub fn parse(json: &str) -> Option<Refused> {
-        let mut value: Value = serde_json::from_str(json).ok()?;
-        let status = u16::try_from(value["status"].as_u64()?).ok()?;
-        let retry_after = value["retry_after"].as_str().map(str::to_owned);
-        let error = value["error"].take();
-        (400..600).contains(&status).then_some(Refused { status, error, retry_after })
+        let status = member(json, "status")?.get().parse().ok()?;
+        let retry_after = member(json, "retry_after").and_then(|after| text(after).ok());
+        let error = member(json, "error").map_or("null", RawValue::get).to_owned();
+        let refused = Refused { status, error, retry_after: retry_after.map(Into::into) };
+        (400..600).contains(&status).then_some(refused)
     }
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let message = self.error["message"].as_str().unwrap_or("it did not say why");
+        let message = member(&self.error, "message").and_then(|message| text(message).ok());
+        let message = message.as_deref().unwrap_or("it did not say why");
         write!(f, "the upstream answered {}: {message}", self.status)
     }
 }

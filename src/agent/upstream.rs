@@ -6,6 +6,7 @@
 mod answer;
 mod request;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
@@ -13,16 +14,19 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::value::RawValue;
 
 use super::{Agent, Bounds, DEFAULT_MODEL, Outcome, Refused, Reply, Turn};
 use crate::config::Url;
+use crate::digest::sha256;
+use crate::digests::Digests;
 use crate::http::client::{Answer, Error};
 use crate::http::curl;
 use crate::http::outward::{Call, End, Ends, client, connect};
+use crate::json::{elements, member, text};
 use crate::limits::{
-    MAX_MODELS_BODY, MODELS_KEPT, MODELS_PATIENCE, UPSTREAM_IDLE, UPSTREAM_KEPT, UPSTREAM_PAUSE,
-    UPSTREAM_RETRIES,
+    MAX_MODELS, MAX_MODELS_BODY, MODELS_KEPT, MODELS_PATIENCE, UPSTREAM_IDLE, UPSTREAM_KEPT,
+    UPSTREAM_PAUSE, UPSTREAM_RETRIES,
 };
 use crate::subprocess::environment;
 use crate::sys::poll::{Interest, poll};
@@ -131,30 +135,22 @@ impl<'a> Asking<'a> {
         if config.models.is_empty() {
             return Ok(asked.to_owned());
         }
-        let error = json!({
-            "message": format!("There is no model {} here.", quoted(asked)),
-            "type": "invalid_request_error",
-            "param": "model",
-            "code": "model_not_found",
-        });
-        Err(Outcome::Refused(Box::new(Refused { status: 404, error, retry_after: None })))
+        let words = format!("There is no model {} here.", quoted(asked));
+        let kind = (&*quoted("invalid_request_error"), "\"model\"", "\"model_not_found\"");
+        Err(Outcome::Refused(Box::new(Refused::new(404, &words, kind))))
     }
 
     /// What a client may call a model.
     pub fn models(&self) -> Vec<String> {
         let map = &self.agent.config.models;
-        let mut models = vec![DEFAULT_MODEL.to_owned()];
-        models.extend(map.names().into_iter().map(str::to_owned));
-        if map.is_empty() {
-            models.extend(self.listed().unwrap_or_default());
-        }
-        let mut all = Vec::new();
-        for model in models {
-            if !all.contains(&model) {
-                all.push(model);
-            }
-        }
-        all
+        let mut models = if map.is_empty() {
+            self.listed().unwrap_or_default()
+        } else {
+            map.names().into_iter().map(str::to_owned).collect()
+        };
+        models.retain(|model| model != DEFAULT_MODEL);
+        models.insert(0, DEFAULT_MODEL.to_owned());
+        models
     }
 
     /// The upstream's own list, if it tells it soon.
@@ -172,11 +168,8 @@ impl<'a> Asking<'a> {
             let status = answer.status;
             if let Ok(body) = answer.body(MAX_MODELS_BODY, deadline) {
                 // One that lists none is not asked again for each turn.
-                let list = serde_json::from_slice(&body).ok().filter(|_| status == 200);
-                let list: Value = list.unwrap_or_default();
-                let names = list["data"].as_array().into_iter().flatten();
-                let names = names.filter_map(|model| model["id"].as_str());
-                models = Some(names.map(str::to_owned).collect::<Vec<_>>());
+                let list = std::str::from_utf8(&body).ok().filter(|_| status == 200);
+                models = Some(named(list.unwrap_or_default()));
             }
             Outcome::Done
         });
@@ -286,6 +279,21 @@ impl<'a> Asking<'a> {
         let words = || trouble(&format!("the upstream's answer broke off: {error}"), None);
         self.over().unwrap_or_else(words)
     }
+}
+
+/// The models of a list, each once, in its order.
+fn named(list: &str) -> Vec<String> {
+    let mut known = Digests::default();
+    let data = member(list, "data").map_or("", RawValue::get);
+    let ids = elements(data).filter_map(|model| text(member(model.get(), "id")?).ok());
+    let new = ids.filter(|id| {
+        let digest = sha256(&[id.as_bytes()]);
+        let digest = digest[..16].iter().fold(0, |bits, byte| bits << 8 | u128::from(*byte));
+        let new = !known.contains(digest);
+        known.add(digest);
+        new
+    });
+    new.take(MAX_MODELS).map(Cow::into_owned).collect()
 }
 
 /// Statuses of servers that do not take a field that they do not know.

@@ -4,8 +4,6 @@
 use std::io;
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::buffers::Lease;
 use super::error::Problem;
 use super::{Exchange, Service, idempotency};
@@ -232,17 +230,15 @@ impl Native for Answer<'_> {
         Answer::streams(self)
     }
 
-    fn object(&mut self, object: Value) -> io::Result<()> {
+    fn object(&mut self, json: String, bytes: usize) -> io::Result<()> {
         self.native = true;
-        let text = ["/choices/0/delta/content", "/choices/0/message/content"];
-        let text = text.iter().find_map(|place| object.pointer(place)?.as_str());
-        self.bytes += text.map_or(0, str::len);
+        self.bytes += bytes;
         if let Way::Collecting(..) = self.way {
-            self.text = object.to_string();
+            self.text = json;
             return self.grow(self.text.len());
         }
         let mut out = Vec::new();
-        sse::write_data(&mut out, &object.to_string());
+        sse::write_data(&mut out, &json);
         self.send(&out, None)
     }
 }

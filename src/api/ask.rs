@@ -1,10 +1,17 @@
 //! What a request asks an agent for, read from its JSON and judged: what the two APIs have in common,
 //! and the messages of chat completions.
 
-use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::fmt::{Display, Write};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::error::Problem;
-use crate::agent::{DEFAULT_MODEL, is_instruction, own, text_of};
+use crate::agent::{DEFAULT_MODEL, Said, instructions};
+use crate::json::{self, Raw, elements, member, members};
+use crate::limits::{MAX_INSTRUCTIONS, MAX_JSON_DEPTH, MAX_SHOWN_VALUE};
+use crate::text::quoted;
 
 /// A request that is understood.
 #[derive(Debug)]
@@ -45,112 +52,192 @@ pub fn bad(message: impl Into<String>) -> Problem {
     Problem::new(400, "bad_request", message)
 }
 
-pub fn object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
-    match serde_json::from_slice(body) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(_) => Err(bad("The body must be a JSON object.")),
-        Err(e) => Err(bad(format!("The body is not JSON: {e}."))),
+/// Reads a body, which must be an object in JSON; with its text.
+pub fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<(&'a str, T), Problem> {
+    let json = std::str::from_utf8(body)
+        .map_err(|e| bad(format!("The body is not JSON: it is not UTF-8: {e}.")))?;
+    let faulty = |e| bad(format!("The body is not JSON: {e}."));
+    if !json.trim_start().starts_with('{') {
+        serde_json::from_str::<&RawValue>(json).map_err(faulty)?;
+        return Err(bad("The body must be a JSON object."));
+    }
+    let depth = json::depth(json);
+    if depth > MAX_JSON_DEPTH {
+        let words =
+            format!("The body is nested {depth} levels deep; send at most {MAX_JSON_DEPTH}.");
+        return Err(bad(words));
+    }
+    match serde_json::from_str(json) {
+        Ok(typed) => Ok((json, typed)),
+        Err(e) if e.is_data() => Err(bad(format!("The body is JSON that is not taken: {e}."))),
+        Err(e) => Err(faulty(e)),
     }
 }
 
-/// Takes a field out; `null` is as good as absent.
-pub fn take(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {
-    fields.remove(name).filter(|value| !value.is_null())
+/// So much of a faulty value that an error can repeat it.
+pub fn short(value: &str) -> String {
+    value.chars().take(MAX_SHOWN_VALUE).collect()
 }
 
-pub fn take_text(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, Problem> {
-    match take(fields, name) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(bad(format!("{name:?} must be text."))),
-    }
+/// The text of a member.
+pub fn text<'a>(raw: Raw<'a>, name: &str) -> Result<Option<Cow<'a, str>>, Problem> {
+    raw.map(json::text).transpose().map_err(|why| bad(format!("{name:?} {why}.")))
 }
 
-pub fn take_bool(fields: &mut Map<String, Value>, name: &str) -> Result<Option<bool>, Problem> {
-    match take(fields, name) {
-        None => Ok(None),
-        Some(Value::Bool(value)) => Ok(Some(value)),
-        Some(_) => Err(bad(format!("{name:?} must be true or false."))),
-    }
+pub fn boolean(raw: Raw<'_>, name: &str) -> Result<Option<bool>, Problem> {
+    let read = |raw: &RawValue| raw.get().parse();
+    raw.map(read).transpose().map_err(|_| bad(format!("{name:?} must be true or false.")))
+}
+
+/// A list with something in it.
+pub fn list<'a>(raw: Raw<'a>) -> Option<&'a str> {
+    raw.map(RawValue::get).filter(|json| json.starts_with('[') && elements(json).next().is_some())
 }
 
 /// The model that is asked for, and whether the reply is streamed.
-pub fn take_common(fields: &mut Map<String, Value>) -> Result<(String, bool), Problem> {
-    let model = take_text(fields, "model")?.unwrap_or_else(|| DEFAULT_MODEL.to_owned());
-    if !fields.get("user").is_none_or(|user| user.is_string() || user.is_null()) {
-        return Err(bad("\"user\" must be text."));
-    }
-    Ok((model, take_bool(fields, "stream")?.unwrap_or(false)))
+pub fn common(model: Raw<'_>, stream: Raw<'_>, user: Raw<'_>) -> Result<(String, bool), Problem> {
+    let model = text(model, "model")?.map_or_else(|| DEFAULT_MODEL.to_owned(), Cow::into_owned);
+    text(user, "user")?;
+    Ok((model, boolean(stream, "stream")?.unwrap_or(false)))
 }
+
+/// The body of a chat completion, as far as the gateway reads it.
+#[derive(Deserialize)]
+struct Chat<'a> {
+    #[serde(borrow)]
+    model: Raw<'a>,
+    #[serde(borrow)]
+    messages: Raw<'a>,
+    #[serde(borrow)]
+    stream: Raw<'a>,
+    #[serde(borrow)]
+    stream_options: Raw<'a>,
+    #[serde(borrow)]
+    user: Raw<'a>,
+    #[serde(borrow)]
+    n: Raw<'a>,
+}
+
+/// The members of a chat completion that stay out of a context's options.
+const READ: [&str; 4] = ["model", "messages", "stream", "n"];
 
 /// Reads the body of a chat completion.
 pub fn chat(body: &[u8], manner: Manner) -> Result<Ask, Problem> {
-    let mut fields = object(body)?;
-    let (model, stream) = take_common(&mut fields)?;
-    if take(&mut fields, "n").is_some_and(|n| n != 1) {
+    let (json, chat): (_, Chat<'_>) = object(body)?;
+    let (model, stream) = common(chat.model, chat.stream, chat.user)?;
+    if chat.n.is_some_and(|n| n.get() != "1") {
         return Err(bad("\"n\" must be 1: a turn has one reply."));
     }
-    let include_usage = match fields.get("stream_options") {
-        None | Some(Value::Null) => false,
-        Some(Value::Object(options)) if stream => {
-            options.get("include_usage") == Some(&json!(true))
+    let include_usage = match chat.stream_options.map(RawValue::get) {
+        None => false,
+        Some(options) if stream && options.starts_with('{') => {
+            member(options, "include_usage").is_some_and(|usage| usage.get() == "true")
         }
         Some(_) => return Err(bad("\"stream_options\" takes an object, and \"stream\": true.")),
     };
-    let mut messages = match take(&mut fields, "messages") {
-        Some(Value::Array(messages)) if !messages.is_empty() => messages,
-        _ => return Err(bad("\"messages\" must be a list of messages, and not empty.")),
-    };
-    for (at, message) in messages.iter().enumerate() {
-        check(message, &format!("messages[{at}]"))?;
+    let messages = list(chat.messages)
+        .ok_or_else(|| bad("\"messages\" must be a list of messages, and not empty."))?;
+    // The last one of a user, else the last one; and how many there are.
+    let (mut own, mut of_user, mut count) = ((0, Said::default()), false, 0);
+    for (at, message) in elements(messages).enumerate() {
+        let said = check(message, &format_args!("messages[{at}]"))?;
+        if said.is_user() || !of_user {
+            (own, of_user) = ((at, said), said.is_user());
+        }
+        count = at + 1;
     }
-    let own = own(&messages).unwrap_or(0);
-    let text = text_of(&messages[own]);
-    if manner.in_session {
-        // The transcript has what was said.
-        let mut at = 0;
-        messages.retain(|message| {
-            at += 1;
-            is_instruction(message) || at == own + 1
-        });
-    }
-    if manner.durable {
-        fields.retain(|name, _| !TOOLS.contains(&name.as_str()) && name != "stream_options");
-    }
-    let context = (manner.upstream || messages.len() > 1)
-        .then(|| json!({"messages": messages, "model": model, "options": fields}).to_string());
+    let context = (manner.upstream || count > 1).then(|| {
+        let mut context = String::with_capacity(json.len() + 64);
+        let _ = write!(context, r#"{{"model":{},"messages":["#, quoted(&model));
+        for (at, message) in elements(messages).enumerate() {
+            // In a session the transcript has what was said.
+            if !manner.in_session || at == own.0 || Said::of(message).is_instruction() {
+                add(&mut context, "", message.get());
+            }
+        }
+        context += r#"],"options":{"#;
+        for (name, value) in members(json).filter(|(name, _)| !READ.contains(&&**name)) {
+            if !manner.durable || !(TOOLS.contains(&&*name) || name == "stream_options") {
+                add(&mut context, &name, value.get());
+            }
+        }
+        context + "}}"
+    });
+    let text = own.1.text();
     Ok(Ask { model, text, stream, include_usage, context })
 }
 
+/// Appends an element to a list, or a member with its name to an object.
+pub fn add(json: &mut String, name: &str, value: &str) {
+    if !json.ends_with(['[', '{']) {
+        json.push(',');
+    }
+    if !name.is_empty() {
+        json.push_str(&quoted(name));
+        json.push(':');
+    }
+    json.push_str(value);
+}
+
 /// Whether a message has a known role, and content that is text.
-fn check(message: &Value, place: &str) -> Result<(), Problem> {
-    let role = message["role"].as_str().unwrap_or_default();
-    if !ROLES.split(", ").any(|known| known == role) {
+fn check<'a>(message: &'a RawValue, place: &dyn Display) -> Result<Said<'a>, Problem> {
+    let said = Said::of(message);
+    if !ROLES.split(", ").any(|known| known == said.role()) {
         return Err(bad(format!("\"{place}.role\" must be one of {ROLES}.")));
     }
-    match &message["content"] {
-        Value::String(_) => Ok(()),
-        // What it called stands in the place of its words.
-        Value::Null if role == "assistant" => Ok(()),
-        Value::Array(parts) if !parts.is_empty() => {
-            let kinds = [("text", "text"), ("refusal", "refusal")];
-            parts.iter().try_for_each(|part| check_part(part, &kinds, place))
+    // What it called stands in the place of its words.
+    if said.content.is_none() && said.role() == "assistant" {
+        return Ok(said);
+    }
+    check_content(said.content, &["text", "refusal"], place).map(|()| said)
+}
+
+/// Whether a content is text, or parts of these types with their text.
+pub fn check_content(content: Raw<'_>, kinds: &[&str], place: &dyn Display) -> Result<(), Problem> {
+    match content.map(RawValue::get) {
+        Some(json) if json.starts_with('"') => {
+            text(content, &format!("{place}.content")).map(|_| ())
+        }
+        Some(json) if list(content).is_some() => {
+            elements(json).try_for_each(|part| check_part(part, kinds, place))
+        }
+        Some(json) if json.starts_with('[') => {
+            Err(bad(format!("\"{place}.content\" is an empty list: give it a part, or text.")))
         }
         _ => Err(bad(format!("\"{place}.content\" must be text or a list of parts."))),
     }
 }
 
-/// Whether a part of a content is one of these types, each with the member that holds its text.
-pub fn check_part(part: &Value, kinds: &[(&str, &str)], place: &str) -> Result<(), Problem> {
-    let kind = part["type"].as_str().unwrap_or("(none)");
-    if kinds.iter().any(|(known, member)| *known == kind && part[*member].is_string()) {
+fn check_part(part: &RawValue, kinds: &[&str], place: &dyn Display) -> Result<(), Problem> {
+    let named = |name| member(part.get(), name);
+    let kind = text(named("type"), "type")?.unwrap_or("(none)".into());
+    let words = named(if kind == "refusal" { "refusal" } else { "text" });
+    if kinds.contains(&&*kind) && text(words, &format!("{place}.content"))?.is_some() {
         return Ok(());
     }
-    let wanted = kinds[0].0;
+    let wanted = kinds[0];
     let message = format!(
-        "Only parts of \"type\": {wanted:?} are taken, with their text; {place} has {kind:?}."
+        "Only parts of \"type\": {wanted:?} are taken, with their text; {place} has {:?}.",
+        short(&kind)
     );
     Err(Problem::new(400, "unsupported_content", message))
+}
+
+/// Whether an agent that is a program can be given the instructions of a context: as a variable.
+pub fn check_instructions(context: &str) -> Result<(), Problem> {
+    let mut all = member(context, "messages").map_or(String::new(), |it| instructions(it.get()));
+    all += &text(member(context, "instructions"), "instructions")?.unwrap_or_default();
+    if all.len() > MAX_INSTRUCTIONS {
+        let message = format!(
+            "The system messages have {} bytes together; this agent takes {MAX_INSTRUCTIONS}.",
+            all.len()
+        );
+        return Err(Problem::new(413, "too_long", message));
+    }
+    if all.contains('\0') {
+        return Err(bad("A system message has U+0000 in it, which this agent cannot be given."));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -182,7 +269,7 @@ mod tests {
         let body = br#"{"messages":[{"role":"system","content":"s"},{"role":"user","content":"a"},
             {"role":"assistant","content":"b"},{"role":"user","content":"c"}],
             "temperature":1,"tools":[],"stream":true,"stream_options":{"include_usage":true}}"#;
-        let context = |manner| -> Value {
+        let context = |manner| -> serde_json::Value {
             let ask = chat(body, manner).unwrap();
             assert!(ask.include_usage && ask.stream);
             serde_json::from_str(&ask.context.unwrap()).unwrap()
@@ -196,7 +283,7 @@ mod tests {
         assert_eq!(durable["messages"][0]["content"], "s");
         assert_eq!(durable["messages"][1]["content"], "c");
         assert_eq!(durable["messages"].as_array().unwrap().len(), 2);
-        assert_eq!(durable["options"], json!({"temperature": 1}));
+        assert_eq!(durable["options"], serde_json::json!({"temperature": 1}));
         let alone = br#"{"messages":[{"role":"user","content":"a"}],"temperature":1}"#;
         assert_eq!(chat(alone, PLAIN).unwrap().context, None);
     }

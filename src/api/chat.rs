@@ -1,7 +1,5 @@
 //! `POST /v1/chat/completions`: OpenAI's chat, whole or streamed. The last user message is the turn.
 
-use serde_json::Value;
-
 use super::answer::Shape;
 use super::ask::{self, Manner};
 use super::error::Problem;
@@ -30,7 +28,7 @@ struct Words {
 
 impl Words {
     /// What OpenAI wraps around its choices.
-    fn object(&self, id: &str, kind: &str, choices: &str, usage: Option<&Value>) -> String {
+    fn object(&self, id: &str, kind: &str, choices: &str, usage: Option<&String>) -> String {
         let (created, model) = (self.created, quoted(&self.model));
         let usage = usage.map_or_else(String::new, |usage| format!(r#","usage":{usage}"#));
         format!(

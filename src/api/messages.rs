@@ -3,10 +3,11 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::answer::marked;
-use super::ask::{bad, object, take, take_text};
+use super::ask::{bad, object, short, text};
 use super::auth::Authenticated;
 use super::buffers::{Lease, read_body};
 use super::error::Problem;
@@ -15,6 +16,7 @@ use super::{Exchange, Service};
 use crate::config::{Busy, Choice};
 use crate::extent::Extent;
 use crate::http::{Closed, Request, Response};
+use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_ATTACHMENT, MAX_ATTACHMENTS, MAX_LISTED_BYTES, MAX_SESSION, MAX_WAIT};
 use crate::session::book::Who;
 use crate::session::commands::Command;
@@ -27,6 +29,21 @@ use crate::text::quoted;
 
 /// The fields of a message, for words on what is none.
 const FIELDS: &str = "text, session, mode, deliver, attachments";
+
+/// A message as its sender words it.
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    text: Raw<'a>,
+    #[serde(borrow)]
+    session: Raw<'a>,
+    #[serde(borrow)]
+    mode: Raw<'a>,
+    #[serde(borrow)]
+    deliver: Raw<'a>,
+    #[serde(borrow)]
+    attachments: Raw<'a>,
+}
 
 /// `POST /v1/messages` and `POST /v1/sessions/{session}/messages`.
 pub fn post(mut exchange: Exchange<'_>, session: Option<&str>) -> Result<(), Closed> {
@@ -42,13 +59,10 @@ fn take_in(
 ) -> Result<Response, Problem> {
     let Exchange { connection, request, service, proof } = exchange;
     let busy = service.settings().config.session.busy;
-    let (draft, wait) = service.parsing(body.len(), || {
-        let wait = wait_of(request)?;
-        let mut draft = read(&body, session, proof.principal(), busy)?;
-        draft.who.session.as_deref().map_or(Ok(()), |session| proof.check_session(session))?;
-        draft.key = idempotency::key(request, proof, &body)?;
-        Ok((draft, wait))
-    })?;
+    let wait = wait_of(request)?;
+    let mut draft = read(&body, session, proof.principal(), busy)?;
+    draft.who.session.as_deref().map_or(Ok(()), |session| proof.check_session(session))?;
+    draft.key = idempotency::key(request, proof, &body)?;
     drop((body, lease));
     let (session, mode) = (draft.who.session.clone(), draft.mode);
     let submitted = submit(service, draft)?;
@@ -190,6 +204,12 @@ fn shown(service: &Service, (id, status): (Id, u16), known: bool) -> Response {
 pub fn json_body(exchange: &mut Exchange<'_>) -> Result<Result<(Vec<u8>, Lease), Problem>, Closed> {
     let kind = exchange.request.header_text("Content-Type").unwrap_or("");
     let essence = kind.split(';').next().unwrap_or("").trim();
+    let coding = exchange.request.header_text("Content-Encoding").unwrap_or("identity");
+    if !coding.eq_ignore_ascii_case("identity") {
+        let message =
+            format!("Content-Encoding: {coding} is not supported: send the body as plain JSON.");
+        return Ok(Err(Problem::new(415, "unsupported_encoding", message)));
+    }
     if essence.eq_ignore_ascii_case("application/json") {
         return read_body(exchange);
     }
@@ -221,64 +241,66 @@ pub(super) fn read(
     principal: &str,
     busy: Busy,
 ) -> Result<Draft, Problem> {
-    let mut fields = object(body)?;
-    if let Some(name) = fields.keys().find(|name| !FIELDS.split(", ").any(|known| known == *name)) {
-        return Err(bad(format!("There is no field {name:?}; there are {FIELDS}.")));
+    let (json, body): (_, Body<'_>) = object(body)?;
+    let unknown = |(name, _): &(_, _)| !FIELDS.split(", ").any(|known| known == *name);
+    if let Some((name, _)) = members(json).find(unknown) {
+        return Err(bad(format!("There is no field {:?}; there are {FIELDS}.", short(&name))));
     }
-    let text = take_text(&mut fields, "text")?.filter(|text| !text.is_empty());
-    let text = text.ok_or_else(|| bad("\"text\" must be text, and not empty."))?;
-    let session = match (session, take_text(&mut fields, "session")?) {
+    let said = text(body.text, "text")?.filter(|text| !text.is_empty());
+    let said = said.ok_or_else(|| bad("\"text\" must be text, and not empty."))?.into_owned();
+    let session = match (session, text(body.session, "session")?) {
         (Some(_), Some(_)) => return Err(bad("The session is in the path already.")),
         (Some(session), None) => Some(session.to_owned()),
-        (None, session) => session,
+        (None, session) => session.map(Into::into),
     };
     if let Some(session) = &session {
         check_session(session)?;
     }
     let mut mode = busy;
-    if take_text(&mut fields, "mode")?.is_some_and(|word| !mode.choose(&word)) {
+    if text(body.mode, "mode")?.is_some_and(|word| !mode.choose(&word)) {
         return Err(bad("\"mode\" must be \"queue\" or \"interrupt\"."));
     }
     Ok(Draft {
         who: Who { principal: principal.to_owned(), session },
-        text,
+        text: said,
         context: None,
-        attachments: attachments(&mut fields)?,
-        deliver: take_text(&mut fields, "deliver")?,
+        attachments: attachments(body.attachments)?,
+        deliver: text(body.deliver, "deliver")?.map(Into::into),
         mode,
         key: None,
     })
 }
 
-fn attachments(fields: &mut Map<String, Value>) -> Result<Vec<String>, Problem> {
+fn attachments(list: Raw<'_>) -> Result<Vec<String>, Problem> {
     let wrong = || {
         bad(format!(
             "\"attachments\" must be a list of at most {MAX_ATTACHMENTS} references of at most \
              {MAX_ATTACHMENT} bytes of text each."
         ))
     };
-    let list = match take(fields, "attachments") {
-        None => return Ok(Vec::new()),
-        Some(Value::Array(list)) if list.len() <= MAX_ATTACHMENTS => list,
-        Some(_) => return Err(wrong()),
-    };
-    let reference = |item: &Value| match item.as_str() {
-        Some(text)
+    let list = list.map_or("[]", RawValue::get);
+    if !list.starts_with('[') || elements(list).nth(MAX_ATTACHMENTS).is_some() {
+        return Err(wrong());
+    }
+    let reference = |item| match json::text(item) {
+        Ok(text)
             if (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control) =>
         {
-            Ok(text.to_owned())
+            Ok(text.into_owned())
         }
-        Some(_) | None => Err(wrong()),
+        Ok(_) | Err(_) => Err(wrong()),
     };
-    list.iter().map(reference).collect()
+    elements(list).map(reference).collect()
 }
 
 /// A session's key is free text of 1 to 256 bytes. It is no file name and goes into none.
 pub fn check_session(session: &str) -> Result<(), Problem> {
-    if (1..=MAX_SESSION).contains(&session.len()) && !session.contains(char::is_control) {
-        return Ok(());
-    }
-    let message = format!("A session's key takes 1 to {MAX_SESSION} bytes of text.");
+    let wrong = match session.chars().find(|c| c.is_control()) {
+        _ if !(1..=MAX_SESSION).contains(&session.len()) => format!("this has {}", session.len()),
+        Some(control) => format!("this has the control character U+{:04X}", u32::from(control)),
+        None => return Ok(()),
+    };
+    let message = format!("A session's key takes 1 to {MAX_SESSION} bytes of text; {wrong}.");
     Err(Problem::new(400, "bad_session", message))
 }
 

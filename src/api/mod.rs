@@ -39,7 +39,7 @@ use guests::Guests;
 
 use crate::http::Gate;
 use crate::http::{Closed, Connection, Request, Response, Seat};
-use crate::limits::{LARGE_JSON, MAX_CONTROL_TURNS, STREAM_PATIENCE};
+use crate::limits::{MAX_CONTROL_TURNS, STREAM_PATIENCE};
 use crate::session::hub::{Hub, Settings};
 use crate::sys::fd::Event;
 use crate::threads::lock;
@@ -83,7 +83,6 @@ pub struct Service {
     /// When the drain began, RFC 3339.
     pub draining_since: OnceLock<String>,
     pub buffers: Arc<buffers::Buffers>,
-    parser: Mutex<()>,
     busy: AtomicUsize,
     quiet: Arc<Event>,
     /// Event streams, and what tells when one has ended.
@@ -110,7 +109,6 @@ impl Service {
             reloads: reload::Reloads::default(),
             draining_since: OnceLock::new(),
             buffers: Arc::default(),
-            parser: Mutex::new(()),
             busy: AtomicUsize::new(0),
             quiet,
             streams: Mutex::new(0),
@@ -167,13 +165,6 @@ impl Service {
     /// Whether the control socket has no room for another message.
     fn control_is_busy(&self) -> bool {
         self.control_connections.load(Ordering::SeqCst) > MAX_CONTROL_TURNS
-    }
-
-    /// Turns a body into what it says, a large one at a time.
-    fn parsing<T>(&self, size: usize, parse: impl FnOnce() -> T) -> T {
-        let large = size > LARGE_JSON;
-        let _alone = large.then(|| lock(&self.parser));
-        parse()
     }
 
     /// Counts a request without a key that we know, and says what it is told.

@@ -1,25 +1,29 @@
 //! `POST /v1/responses` and `/v1/responses/{id}`: OpenAI's Responses API, text in and text out. A
 //! response that is stored is a durable message; one that builds upon another has its conversation.
 
+use std::fmt::Write;
 use std::io;
 
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::Service;
 use super::answer::Shape;
-use super::ask::{Ask, bad, check_part, object, take, take_bool, take_common, take_text};
+use super::ask::{Ask, add, bad, boolean, check_content, common, list, object, text};
 use super::auth::Authenticated;
 use super::error::Problem;
 use super::messages::{find, json as answer_json};
 use super::turn::Order;
-use crate::agent::{Report, own, text_of};
+use crate::agent::{Report, Said, own};
 use crate::extent::PLACE;
 use crate::http::{Response, sse};
+use crate::json::{self, Raw, elements, member};
+use crate::limits::MAX_METADATA;
 use crate::session::hub::now;
 use crate::session::id::Id;
 use crate::session::life::Turn;
 use crate::session::message::Message;
-use crate::text::quoted;
+use crate::text::{quote, quoted};
 
 /// Before the id of a message that is a response.
 const PREFIX: &str = "resp_";
@@ -106,106 +110,152 @@ pub(super) struct About {
     /// As the client names it.
     previous: Option<String>,
     instructions: Option<String>,
-    metadata: Value,
+    /// An object as JSON.
+    metadata: String,
     stored: bool,
 }
 
 impl About {
     /// Reads back what [`read`] has put into a message's context.
     pub(super) fn read(context: &str) -> Option<About> {
-        let mut context: Value = serde_json::from_str(context).ok()?;
-        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let words = |name: &str| member(context, name).and_then(|it| json::text(it).ok());
+        let response = member(context, "response")?.get();
+        let metadata = member(response, "metadata").map_or("null", RawValue::get);
         Some(About {
-            model: text(&context["model"])?,
-            previous: text(&context["previous"]).map(|id| PREFIX.to_owned() + &id),
-            instructions: text(&context["instructions"]),
-            stored: context["response"]["stored"].as_bool()?,
-            metadata: context["response"]["metadata"].take(),
+            model: words("model")?.into(),
+            previous: words("previous").map(|id| PREFIX.to_owned() + &id),
+            instructions: words("instructions").map(Into::into),
+            stored: member(response, "stored")?.get().parse().ok()?,
+            metadata: metadata.to_owned(),
         })
     }
 }
 
+/// The body of a request for a response, as far as the gateway reads it.
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    model: Raw<'a>,
+    #[serde(borrow)]
+    stream: Raw<'a>,
+    #[serde(borrow)]
+    user: Raw<'a>,
+    #[serde(borrow)]
+    instructions: Raw<'a>,
+    #[serde(borrow)]
+    store: Raw<'a>,
+    #[serde(borrow)]
+    background: Raw<'a>,
+    #[serde(borrow)]
+    conversation: Raw<'a>,
+    #[serde(borrow)]
+    previous_response_id: Raw<'a>,
+    #[serde(borrow)]
+    metadata: Raw<'a>,
+    #[serde(borrow)]
+    input: Raw<'a>,
+    #[serde(borrow)]
+    temperature: Raw<'a>,
+    #[serde(borrow)]
+    top_p: Raw<'a>,
+    #[serde(borrow)]
+    max_output_tokens: Raw<'a>,
+}
+
 pub(super) fn read(body: &[u8]) -> Result<(Ask, About), Problem> {
-    let mut fields = object(body)?;
-    let (model, stream) = take_common(&mut fields)?;
-    let instructions = take_text(&mut fields, "instructions")?;
-    let stored = take_bool(&mut fields, "store")?.unwrap_or(true);
-    if take_bool(&mut fields, "background")? == Some(true) {
+    let (_, body): (_, Body<'_>) = object(body)?;
+    let (model, stream) = common(body.model, body.stream, body.user)?;
+    let instructions = text(body.instructions, "instructions")?;
+    let stored = boolean(body.store, "store")?.unwrap_or(true);
+    if boolean(body.background, "background")? == Some(true) {
         return Err(bad(
             "\"background\" is not offered: POST /v1/messages accepts and answers at once.",
         ));
     }
-    if take(&mut fields, "conversation").is_some() {
+    if body.conversation.is_some() {
         let words = "\"conversation\" is not offered: use previous_response_id, or a session.";
         return Err(bad(words));
     }
-    let previous = take_text(&mut fields, "previous_response_id")?;
+    let previous = text(body.previous_response_id, "previous_response_id")?;
     let id = previous.as_ref().map(|id| id.strip_prefix(PREFIX).and_then(Id::parse));
     let id = id.map(|id| id.ok_or_else(Problem::previous_not_found)).transpose()?;
-    let metadata = match take(&mut fields, "metadata") {
-        None => json!({}),
-        Some(metadata) if metadata.is_object() => metadata,
-        Some(_) => return Err(bad("\"metadata\" must be an object.")),
-    };
-    let messages = match take(&mut fields, "input") {
-        Some(Value::String(text)) if !text.is_empty() => {
-            vec![json!({"role": "user", "content": text})]
+    let metadata = body.metadata.map_or("{}", RawValue::get);
+    if !metadata.starts_with('{') {
+        return Err(bad("\"metadata\" must be an object."));
+    }
+    if metadata.len() > MAX_METADATA {
+        let words =
+            format!("\"metadata\" has {} bytes; at most {MAX_METADATA} are taken.", metadata.len());
+        return Err(bad(words));
+    }
+    let metadata = json::one_line(metadata).into_owned();
+    let (text, more) = read_input(body.input)?;
+    let mut context = format!(r#"{{"model":{},"options":{{"#, quoted(&model));
+    let options = [
+        ("temperature", body.temperature),
+        ("top_p", body.top_p),
+        ("max_tokens", body.max_output_tokens),
+    ];
+    for (name, value) in options {
+        if let Some(value) = value {
+            add(&mut context, name, value.get());
         }
-        Some(Value::Array(items)) if !items.is_empty() => items
-            .iter()
-            .enumerate()
-            .map(|(at, item)| message(item, at))
-            .collect::<Result<_, _>>()?,
-        _ => return Err(bad("\"input\" must be text or a list of items, and not empty.")),
-    };
-    let text = own(&messages).map(|own| text_of(&messages[own])).unwrap_or_default();
-    let names =
-        [("temperature", "temperature"), ("top_p", "top_p"), ("max_output_tokens", "max_tokens")];
-    let options = names.iter().filter_map(|(name, chat)| Some((*chat, take(&mut fields, name)?)));
-    let options: Map<String, Value> = options.map(|(name, it)| (name.to_owned(), it)).collect();
-    let mut context = json!({
-        "model": model,
-        "options": options,
-        "response": {"stored": stored, "metadata": metadata},
-    });
-    // The text of a message is written down once.
-    let more = (messages.len() > 1 || messages[0]["role"] != "user").then_some(messages);
+    }
+    let _ = write!(context, r#"}},"response":{{"stored":{stored},"metadata":{metadata}}}"#);
     let members = [
-        ("messages", more.map(Value::Array)),
-        ("previous", id.map(|id| id.to_string().into())),
-        ("instructions", instructions.clone().map(Value::String)),
+        ("messages", more),
+        ("previous", id.map(|id| quoted(&id.to_string()))),
+        ("instructions", body.instructions.map(|raw| raw.get().to_owned())),
     ];
     for (name, value) in members {
         if let Some(value) = value {
-            context[name] = value;
+            add(&mut context, name, &value);
         }
     }
-    let context = Some(context.to_string());
+    let context = Some(context + "}");
     let ask = Ask { model: model.clone(), text, stream, include_usage: true, context };
+    let (previous, instructions) = (previous.map(Into::into), instructions.map(Into::into));
     Ok((ask, About { model, previous, instructions, metadata, stored }))
 }
 
+/// The text of a turn, and the chat messages where there is more than that: the text of a message is
+/// written down once.
+fn read_input(input: Raw<'_>) -> Result<(String, Option<String>), Problem> {
+    let wrong = || bad("\"input\" must be text or a list of items, and not empty.");
+    let Some(items) = list(input) else {
+        let plain = input.filter(|raw| raw.get().starts_with('"')).ok_or_else(wrong)?;
+        let text = text(Some(plain), "input")?.filter(|text| !text.is_empty());
+        return Ok((text.ok_or_else(wrong)?.into(), None));
+    };
+    let mut messages = "[".to_owned();
+    for (at, item) in elements(items).enumerate() {
+        add(&mut messages, "", &message(item, at)?);
+    }
+    messages.push(']');
+    let own = own(elements(&messages));
+    let said = elements(&messages).nth(own).map(Said::of).unwrap_or_default();
+    let alone = own == 0 && elements(&messages).nth(1).is_none() && said.role() == "user";
+    let text = said.text();
+    Ok((text, (!alone).then_some(messages)))
+}
+
 /// An item of the input as a chat message.
-fn message(item: &Value, at: usize) -> Result<Value, Problem> {
+fn message(item: &RawValue, at: usize) -> Result<String, Problem> {
     let place = format!("input[{at}]");
-    if !matches!(item["type"].as_str(), None | Some("message")) {
-        let message = format!("{place} is {}; only messages are taken.", item["type"]);
+    let kind = member(item.get(), "type").map_or("\"message\"", RawValue::get);
+    if kind != "\"message\"" {
+        let message = format!("{place} is {kind:.40}; only messages are taken.");
         return Err(Problem::new(400, "unsupported_content", message));
     }
-    let role = item["role"].as_str().unwrap_or_default();
-    if !matches!(role, "user" | "assistant" | "system" | "developer") {
+    let said = Said::of(item);
+    let role = said.role();
+    if !matches!(&*role, "user" | "assistant" | "system" | "developer") {
         return Err(bad(format!("\"{place}.role\" must be user, assistant, system or developer.")));
     }
-    let kinds =
-        [("input_text", "text"), ("output_text", "text"), ("text", "text"), ("refusal", "refusal")];
-    match &item["content"] {
-        Value::String(_) => {}
-        Value::Array(parts) => {
-            parts.iter().try_for_each(|part| check_part(part, &kinds, &place))?;
-        }
-        _ => return Err(bad(format!("\"{place}.content\" must be text or a list of parts."))),
-    }
-    Ok(json!({"role": role, "content": text_of(item)}))
+    check_content(said.content, &["input_text", "output_text", "text", "refusal"], &place)?;
+    let mut message = format!(r#"{{"role":"{role}","content":"#);
+    quote(&mut message, &said.text());
+    Ok(message + "}")
 }
 
 /// The words of a response.
@@ -230,8 +280,9 @@ impl Words {
         } else {
             (status, "null")
         };
-        let error = error.map(|words| json!({ "code": "server_error", "message": words }));
-        let error = error.unwrap_or_default();
+        let error = error.map_or("null".to_owned(), |words| {
+            format!(r#"{{"code":"server_error","message":{}}}"#, quoted(words))
+        });
         let done = matches!(status, "completed" | "incomplete");
         let output = if done { Words::item(id, status, true) } else { String::new() };
         let usage =
@@ -325,7 +376,7 @@ impl Shape for Words {
 }
 
 /// A chat completion's usage under the names that responses have for it.
-fn usage(usage: &Value) -> Value {
+fn usage(usage: &str) -> String {
     let names = [
         ("prompt_tokens", "input_tokens"),
         ("prompt_tokens_details", "input_tokens_details"),
@@ -333,8 +384,11 @@ fn usage(usage: &Value) -> Value {
         ("completion_tokens_details", "output_tokens_details"),
         ("total_tokens", "total_tokens"),
     ];
-    let known = names
-        .iter()
-        .filter_map(|(chat, name)| Some(((*name).to_owned(), usage.get(chat)?.clone())));
-    Value::Object(known.collect())
+    let mut all = "{".to_owned();
+    for (chat, name) in names {
+        if let Some(value) = member(usage, chat) {
+            add(&mut all, name, value.get());
+        }
+    }
+    all + "}"
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::answer::{Answer, Shape};
-use super::ask::{Ask, Manner};
+use super::ask::{Ask, Manner, check_instructions};
 use super::auth::Authenticated;
 use super::carry::carry;
 use super::error::Problem;
@@ -60,7 +60,12 @@ pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
         let in_session = session.is_some();
         let upstream = settings.agent.kind() == "upstream";
         let manner = Manner { in_session, durable: in_session || key.is_some(), upstream };
-        let order = service.parsing(body.len(), || read(&body, session.as_deref(), manner))?;
+        let order = read(&body, session.as_deref(), manner)?;
+        if settings.agent.reads_files()
+            && let Some(context) = &order.ask.context
+        {
+            check_instructions(context)?;
+        }
         let durable = manner.durable || order.stored;
         Ok((order, durable, session, key))
     });

@@ -2,7 +2,7 @@
 
 mod retry;
 
-use crate::text::quoted;
+use crate::text::{quote, quoted};
 
 pub use retry::Retry;
 
@@ -175,8 +175,16 @@ impl Record {
         let mut json = format!(r#"{{"t":"{kind}""#);
         for (key, value) in [("id", id.map(|id| quoted(id)))].into_iter().chain(members) {
             if let Some(value) = value {
-                json += &format!(r#","{key}":{value}"#);
+                for part in [",\"", key, "\":", &value] {
+                    json.push_str(part);
+                }
             }
+        }
+        if let Record::Accepted(accepted) = self
+            && let Some(context) = &accepted.context
+        {
+            json.push_str(",\"context\":");
+            quote(&mut json, context);
         }
         json + "}"
     }
@@ -247,6 +255,7 @@ impl Record {
 type List = Vec<(&'static str, Option<String>)>;
 
 impl Accepted {
+    /// All but its context, which may be long.
     fn members(&self) -> List {
         let some = |text: &Option<String>| text.as_deref().map(quoted);
         let list: Vec<String> = self.attachments.iter().map(|text| quoted(text)).collect();
@@ -260,7 +269,6 @@ impl Accepted {
             ("body", some(&self.body)),
             ("mode", self.interrupt.then(|| quoted("interrupt"))),
             ("attachments", (!list.is_empty()).then(|| format!("[{}]", list.join(",")))),
-            ("context", some(&self.context)),
         ]);
         members
     }

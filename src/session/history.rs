@@ -2,7 +2,7 @@
 
 use std::io;
 
-use serde_json::{Value, json};
+use serde_json::value::RawValue;
 
 use super::book::Entry;
 use super::hub::Hub;
@@ -10,7 +10,9 @@ use super::id::Id;
 use crate::agent::Context;
 use crate::extent::Extent;
 use crate::journal::record::{Accepted, Record, Step};
+use crate::json::{elements, member, text};
 use crate::limits::MAX_CHAIN;
+use crate::text::quoted;
 
 /// The members of a context that the gateway reads itself.
 #[derive(Debug, Default)]
@@ -22,13 +24,25 @@ pub struct Links {
 }
 
 impl Links {
-    fn of(context: &Value) -> Links {
-        let text = |key: &str| context[key].as_str();
+    fn of(context: &str) -> Links {
+        let text = |name: &str| member(context, name).and_then(|it| text(it).ok());
         Links {
-            previous: text("previous").and_then(Id::parse),
-            instructions: text("instructions").map(str::to_owned),
+            previous: text("previous").and_then(|id| Id::parse(&id)),
+            instructions: text("instructions").map(Into::into),
         }
     }
+}
+
+/// What stands between the brackets of a context's messages; the text alone where there are none.
+fn messages(list: &str, text: &str) -> String {
+    match elements(list).next() {
+        Some(_) => list.trim().trim_start_matches('[').trim_end_matches(']').to_owned(),
+        None => message("user", text),
+    }
+}
+
+fn message(role: &str, text: &str) -> String {
+    format!(r#"{{"role":"{role}","content":{}}}"#, quoted(text))
 }
 
 impl Hub {
@@ -45,25 +59,25 @@ impl Hub {
         json: &str,
     ) -> io::Result<Context> {
         let mut context = Context::parse(json);
-        if context.messages.is_empty() {
-            context.messages.push(json!({"role": "user", "content": text}));
-        }
-        let links = Links::of(&serde_json::from_str(json).unwrap_or_default());
-        let mut messages = Vec::new();
-        messages.extend(links.instructions.map(|text| json!({"role": "system", "content": text})));
+        let links = Links::of(json);
+        let mut said: Vec<String> =
+            links.instructions.iter().map(|text| message("system", text)).collect();
         if let Some(previous) = links.previous.filter(|_| !in_session) {
-            messages.extend(self.history(principal, previous)?);
+            said.extend(self.history(principal, previous)?);
         }
-        messages.append(&mut context.messages);
-        context.messages = messages;
+        if !said.is_empty() || elements(&context.messages).next().is_none() {
+            said.push(messages(&context.messages, text));
+            context.messages = format!("[{}]", said.join(","));
+        }
         Ok(context)
     }
 
-    /// What was said up to the end of message `last`, oldest first; no more than a transcript holds.
+    /// What was said up to the end of message `last`, oldest first: chat messages as JSON, with commas
+    /// between those of a turn; no more than a transcript holds.
     ///
     /// # Errors
     /// NotFound: a message of the chain is not the principal's, has no reply, or is not known any more.
-    pub fn history(&self, principal: &str, last: Id) -> io::Result<Vec<Value>> {
+    pub fn history(&self, principal: &str, last: Id) -> io::Result<Vec<String>> {
         let room = self.settings().config.limits.max_transcript;
         let (mut turns, mut size, mut next) = (Vec::new(), 0, Some(last));
         while let Some(id) = next.filter(|_| turns.len() < MAX_CHAIN) {
@@ -75,17 +89,14 @@ impl Hub {
             if size > room {
                 break;
             }
-            let context: Value =
-                message.context.and_then(|c| serde_json::from_str(&c).ok()).unwrap_or_default();
-            let mut turn = match context["messages"].as_array() {
-                Some(messages) if !messages.is_empty() => messages.clone(),
-                Some(_) | None => vec![json!({"role": "user", "content": message.text})],
-            };
-            turn.push(json!({"role": "assistant", "content": reply}));
-            turns.push(turn);
+            let context = message.context.unwrap_or_default();
+            let list = member(&context, "messages").map_or("", RawValue::get);
+            let said = messages(list, &message.text);
+            turns.push(format!("{said},{}", self::message("assistant", &reply)));
             next = Links::of(&context).previous;
         }
-        Ok(turns.into_iter().rev().flatten().collect())
+        turns.reverse();
+        Ok(turns)
     }
 
     /// The record of a message's end, without the reply where that is long, which stays in the journal.

@@ -2,17 +2,20 @@
 //! never passes for the whole.
 
 use std::cell::RefCell;
+use std::fmt::Write;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use super::super::{Outcome, Refused, Reply, Report};
+use super::super::{Outcome, Refused, Reply, Report, usage};
 use super::{Asking, trouble};
 use crate::http::TOO_LARGE;
 use crate::http::client::{Answer, Error};
 use crate::http::sse::Event;
-use crate::limits::{MAX_ERROR_BODY, MAX_QUOTED_ERROR, UPSTREAM_TAIL};
-use crate::text::{escaped, one_line};
+use crate::json::{self, Raw, elements, member, members};
+use crate::limits::{EVENT_FRAME, MAX_ERROR_BODY, MAX_QUOTED_ERROR, UPSTREAM_TAIL};
+use crate::text::{escaped, one_line, quoted};
 
 /// An answer to a turn.
 pub struct Reading<'a, 'r> {
@@ -28,9 +31,34 @@ pub struct Reading<'a, 'r> {
 struct SoFar {
     report: Report,
     /// Bytes of text.
+    text: usize,
+    /// Bytes of text and of all else that the model says.
     size: usize,
     /// The model wants something to be done for it.
     tools: bool,
+}
+
+/// What the gateway reads of a completion, or of a chunk of one.
+#[derive(Deserialize)]
+struct Completion<'a> {
+    #[serde(borrow)]
+    error: Raw<'a>,
+    #[serde(borrow)]
+    choices: Raw<'a>,
+    #[serde(borrow)]
+    usage: Raw<'a>,
+}
+
+impl<'a> Completion<'a> {
+    /// A member of its first choice.
+    fn first(&self, name: &str) -> Raw<'a> {
+        member(elements(self.choices?.get()).next()?.get(), name)
+    }
+}
+
+/// The text of a member, where it is one.
+fn text(raw: Raw<'_>) -> String {
+    raw.and_then(|raw| json::text(raw).ok()).unwrap_or_default().into_owned()
 }
 
 impl Reading<'_, '_> {
@@ -66,7 +94,7 @@ impl Reading<'_, '_> {
         if reply.native().is_some() {
             return Outcome::Done;
         }
-        if so_far.size == 0 && so_far.tools {
+        if so_far.text == 0 && so_far.tools {
             let words = "the model asked for tools, which nobody here can offer it";
             return Outcome::Failed(words.to_owned());
         }
@@ -75,32 +103,33 @@ impl Reading<'_, '_> {
     }
 
     fn pass_on(&self, event: &Event, so_far: &mut SoFar, reply: &mut dyn Reply) -> Outcome {
-        let mut chunk: Value = match serde_json::from_str(&event.data) {
-            Ok(chunk @ Value::Object(_)) => chunk,
-            Ok(_) | Err(_) => return trouble("the upstream sent an event that is no JSON", None),
+        let Some(chunk) = json::object::<Completion<'_>>(&event.data) else {
+            return trouble("the upstream sent an event that is no JSON", None);
         };
-        if event.name == "error" || !chunk["error"].is_null() {
-            return refused(502, &chunk, None);
+        if event.name == "error" || chunk.error.is_some() {
+            return refused(502, &event.data, None);
         }
-        let choice = &chunk["choices"][0];
-        if let Some(finish) = choice["finish_reason"].as_str() {
-            so_far.report.finish = Some(finish.to_owned());
+        if let Some(finish) = chunk.first("finish_reason") {
+            so_far.report.finish = Some(text(Some(finish)));
         }
-        let delta = &choice["delta"];
-        so_far.tools |= !delta["tool_calls"].is_null() || !delta["function_call"].is_null();
-        let text = delta["content"].as_str().unwrap_or_default();
-        so_far.size += text.len();
+        let delta = chunk.first("delta").map_or("", RawValue::get);
+        let content = text(member(delta, "content"));
+        so_far.text += content.len();
+        so_far.size += content.len() + event.data.len().saturating_sub(delta.len() + EVENT_FRAME);
+        for (name, value) in members(delta).filter(|(_, value)| value.get() != "null") {
+            so_far.tools |= name == "tool_calls" || name == "function_call";
+            if name != "content" && name != "role" {
+                so_far.size += name.len() + value.get().len();
+            }
+        }
         if so_far.size > self.max_reply {
             return self.too_long();
         }
         let passed = match reply.native() {
-            Some(native) => {
-                self.rename(&mut chunk);
-                native.object(chunk)
-            }
+            Some(native) => native.object(self.renamed(&event.data), content.len()),
             None => {
-                let passed = if text.is_empty() { Ok(()) } else { reply.piece(text) };
-                let usage = Some(chunk["usage"].take()).filter(Value::is_object);
+                let passed = if content.is_empty() { Ok(()) } else { reply.piece(&content) };
+                let usage = chunk.usage.and_then(usage);
                 so_far.report.usage = usage.or(so_far.report.usage.take());
                 passed
             }
@@ -116,15 +145,19 @@ impl Reading<'_, '_> {
             Err(Error::Refused(TOO_LARGE)) => return self.too_long(),
             Err(error) => return self.asking.broken(&error),
         };
-        let mut completion: Value = serde_json::from_slice(&body).unwrap_or_default();
-        if !completion["error"].is_null() {
-            return refused(502, &completion, None);
+        let completion = std::str::from_utf8(&body).unwrap_or_default();
+        let Some(known) = json::object::<Completion<'_>>(completion) else {
+            return trouble("the upstream's answer is no chat completion", None);
+        };
+        if known.error.is_some() {
+            return refused(502, completion, None);
         }
-        if !completion["choices"].is_array() {
+        if !known.choices.is_some_and(|choices| choices.get().starts_with('[')) {
             return trouble("the upstream's answer is no chat completion", None);
         }
-        self.rename(&mut completion);
-        match self.reply.borrow_mut().native().map(|native| native.object(completion)) {
+        let said = known.first("message").map_or("", RawValue::get);
+        let (said, renamed) = (text(member(said, "content")).len(), self.renamed(completion));
+        match self.reply.borrow_mut().native().map(|native| native.object(renamed, said)) {
             Some(Ok(())) => Outcome::Done,
             Some(Err(_)) | None => Outcome::ClientGone,
         }
@@ -143,17 +176,30 @@ impl Reading<'_, '_> {
             Err(Error::Refused(TOO_LARGE)) => Vec::new(),
             Err(error) => return self.asking.broken(&error),
         };
-        let value = serde_json::from_slice(&body).unwrap_or_else(|_| {
-            let text: String = one_line(&body).chars().take(MAX_QUOTED_ERROR).collect();
-            escaped(&text, false).into()
-        });
-        refused(status, &value, after)
+        let given = std::str::from_utf8(&body).ok();
+        let given = given.filter(|json| serde_json::from_str::<&RawValue>(json).is_ok());
+        match given {
+            Some(json) => refused(status, json, after),
+            None => {
+                let words: String = one_line(&body).chars().take(MAX_QUOTED_ERROR).collect();
+                refused(status, &quoted(&escaped(&words, false)), after)
+            }
+        }
     }
 
-    fn rename(&self, object: &mut Value) {
-        if let Some(model) = object.get_mut("model") {
-            *model = self.asked.into();
+    /// An object on one line, with the model as the client called it.
+    fn renamed(&self, object: &str) -> String {
+        let mut all = String::with_capacity(object.len() + self.asked.len());
+        for (name, value) in members(object) {
+            all.push(if all.is_empty() { '{' } else { ',' });
+            let value = json::one_line(value.get());
+            // Writing to a string does not fail.
+            let _ = match &*name {
+                "model" => write!(all, "{}:{}", quoted(&name), quoted(self.asked)),
+                _ => write!(all, "{}:{value}", quoted(&name)),
+            };
         }
+        all + "}"
     }
 
     fn too_long(&self) -> Outcome {
@@ -162,23 +208,24 @@ impl Reading<'_, '_> {
     }
 }
 
-/// An error in whatever shape the server has: OpenAI's, Ollama's, FastAPI's, or a text.
-fn refused(status: u16, value: &Value, retry_after: Option<String>) -> Outcome {
-    let given = if value["error"].is_null() { value } else { &value["error"] };
-    let words = ["message", "detail"].map(|name| &given[name]);
-    let said = words.into_iter().find(|words| !words.is_null()).unwrap_or(given);
-    let message = match said {
-        Value::String(text) if !text.is_empty() => text.clone(),
-        Value::String(_) | Value::Null => "it did not say why".to_owned(),
-        other => other.to_string(),
+/// An error in whatever shape the server has, as JSON: OpenAI's, Ollama's, FastAPI's, or a text.
+fn refused(status: u16, json: &str, retry_after: Option<String>) -> Outcome {
+    let given = member(json, "error").map_or(json.trim(), RawValue::get);
+    let said = member(given, "message").or_else(|| member(given, "detail"));
+    let said = said.map_or(given, RawValue::get);
+    let message = match serde_json::from_str::<String>(said) {
+        Ok(words) if !words.is_empty() => words,
+        Ok(_) => "it did not say why".to_owned(),
+        Err(_) if said == "null" => "it did not say why".to_owned(),
+        Err(_) => said.to_owned(),
     };
-    let or_null = |name: &str| given.get(name).cloned().unwrap_or_default();
+    let or_null =
+        |name: &str| member(given, name).map_or("null".into(), |it| json::one_line(it.get()));
     let kind = if status < 500 { "invalid_request_error" } else { "server_error" };
-    let kind = given["type"].as_str().unwrap_or(kind);
-    let error = json!({
-        "message": message, "type": kind, "param": or_null("param"), "code": or_null("code"),
-    });
-    Outcome::Refused(Box::new(Refused { status, error, retry_after }))
+    let own = member(given, "type").filter(|kind| kind.get().starts_with('"'));
+    let kind = own.map_or_else(|| quoted(kind), |kind| kind.get().to_owned());
+    let refused = Refused::new(status, &message, (&kind, &or_null("param"), &or_null("code")));
+    Outcome::Refused(Box::new(Refused { retry_after, ..refused }))
 }
 
 #[cfg(test)]
@@ -210,11 +257,10 @@ mod tests {
             (503, "\"\"", "it did not say why", "server_error", "null"),
             (503, "null", "it did not say why", "server_error", "null"),
         ] {
-            let value = serde_json::from_str(body).unwrap();
-            let Outcome::Refused(refused) = refused(status, &value, None) else {
+            let Outcome::Refused(refused) = refused(status, body, None) else {
                 panic!("{body}");
             };
-            let error = &refused.error;
+            let error: serde_json::Value = serde_json::from_str(&refused.error).unwrap();
             assert_eq!((refused.status, &error["message"]), (status, &message.into()), "{body}");
             assert_eq!(
                 (&error["type"], error["code"].to_string()),

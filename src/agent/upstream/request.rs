@@ -4,9 +4,11 @@ use std::fmt::Write;
 use std::io;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::super::{Turn, is_instruction};
+use super::super::{Said, Turn};
+use crate::json::{elements, members};
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{if_there, open_own, read_bytes};
 use crate::text::quoted;
@@ -23,45 +25,48 @@ pub fn body(
     max_history: usize,
 ) -> io::Result<String> {
     let mut body = format!(r#"{{"model":{},"stream":{streams}"#, quoted(model));
-    let options = turn.context.map(|context| &context.options);
+    let options = turn.context.map_or("", |context| &context.options);
     // Writing to a string does not fail.
-    for (name, value) in options.into_iter().flatten() {
-        let streaming = name == "stream_options" && streams && !for_text && !value.is_null();
-        if streaming || !OURS.contains(&name.as_str()) {
-            let _ = write!(body, ",{}:{value}", quoted(name));
+    for (name, value) in members(options) {
+        let wanted = streams && !for_text && value.get() != "null";
+        if (name == "stream_options" && wanted) || !OURS.contains(&&*name) {
+            let _ = write!(body, ",{}:{}", quoted(&name), value.get());
         }
     }
     if usage {
         body += r#","stream_options":{"include_usage":true}"#;
     }
     body += r#","messages":["#;
-    for message in messages(turn, max_history)? {
-        body += &message;
-        body.push(',');
-    }
+    add_messages(&mut body, turn, max_history)?;
+    // The last comma.
     body.pop();
     body += "]}";
     Ok(body)
 }
 
-/// The messages as JSON: of a session what was said in it, else those of the request.
-fn messages(turn: &Turn<'_>, max_history: usize) -> io::Result<Vec<String>> {
-    let given = turn.context.map_or(&[][..], |context| &context.messages);
-    let Some(transcript) = turn.transcript else {
-        return Ok(match given {
-            [] => vec![message("user", turn.text)],
-            given => given.iter().map(Value::to_string).collect(),
-        });
+/// The messages as JSON, a comma behind each: of a session what was said in it, else those of the
+/// request.
+fn add_messages(body: &mut String, turn: &Turn<'_>, max_history: usize) -> io::Result<()> {
+    let mut add = |message: &str| {
+        body.push_str(message);
+        body.push(',');
     };
-    let mut all: Vec<String> =
-        given.iter().filter(|it| is_instruction(it)).map(Value::to_string).collect();
-    all.extend(history(&read(transcript)?, max_history));
-    all.push(message("user", turn.text));
-    Ok(all)
+    let given = turn.context.map_or("", |context| &context.messages);
+    let (mut given, in_session) = (elements(given).peekable(), turn.transcript.is_some());
+    let alone = given.peek().is_none();
+    let said = given.filter(|message| !in_session || Said::of(message).is_instruction());
+    said.map(RawValue::get).for_each(&mut add);
+    if let Some(transcript) = turn.transcript {
+        history(&read(transcript)?, max_history).iter().for_each(|message| add(message));
+    }
+    if in_session || alone {
+        add(&message("user", turn.text));
+    }
+    Ok(())
 }
 
 fn message(role: &str, content: &str) -> String {
-    json!({ "role": role, "content": content }).to_string()
+    format!(r#"{{"role":"{role}","content":{}}}"#, quoted(content))
 }
 
 fn read(transcript: &Path) -> io::Result<String> {
@@ -99,6 +104,7 @@ mod tests {
     use super::*;
     use crate::agent::Context;
     use crate::testing::TempDir;
+    use serde_json::json;
 
     const TURN: Turn<'_> = Turn {
         message_id: "m",
@@ -112,10 +118,7 @@ mod tests {
     };
 
     fn context(json: &str) -> Context {
-        let mut request: Value = serde_json::from_str(json).unwrap();
-        let messages = request["messages"].take().as_array().unwrap().clone();
-        let options = request["options"].as_object().cloned().unwrap_or_default();
-        Context { messages, model: String::new(), options }
+        Context::parse(json)
     }
 
     fn asked(turn: &Turn<'_>, how: (bool, bool, bool), room: usize) -> Value {
@@ -143,7 +146,7 @@ mod tests {
         let turn = Turn { context: Some(&context), ..TURN };
         let mut wanted = json!({
             "model": "m\"1", "stream": true, "temperature": 0.5, "user": "me", "tools": [{ "a": 1 }],
-            "stream_options": { "include_usage": false }, "messages": context.messages,
+            "stream_options": { "include_usage": false }, "messages": serde_json::from_str::<Value>(&context.messages).unwrap(),
         });
         assert_eq!(asked(&turn, (true, false, false), 0), wanted);
         wanted["stream_options"] = json!({ "include_usage": true });

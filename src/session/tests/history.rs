@@ -8,7 +8,8 @@ fn what_was_said_is_told_to_its_own_principal_alone() {
     let id = house.send("", "one");
     house.wait(id);
     let said = house.hub.history("owner", id).unwrap();
-    assert_eq!(said.iter().map(|part| &part["content"]).collect::<Vec<_>>(), ["one", "one"]);
+    let wanted = r#"{"role":"user","content":"one"},{"role":"assistant","content":"one"}"#;
+    assert_eq!(said, [wanted]);
     let denied = house.hub.history("other", id).unwrap_err();
     assert_eq!(denied.kind(), std::io::ErrorKind::NotFound);
 }
