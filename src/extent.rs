@@ -39,13 +39,16 @@ impl Extent {
     /// # Errors
     /// The file cannot be read, or is shorter than it was.
     pub fn read(&self, at: u64, most: usize, out: &mut Vec<u8>) -> io::Result<()> {
-        let (start, left) = (out.len(), (self.len() - at).min(most as u64) as usize);
-        out.resize(start + left, 0);
+        let start = out.len();
         match self {
-            Extent::File(file, range) => file.read_exact_at(&mut out[start..], range.start + at),
+            Extent::File(file, range) => {
+                let left = usize::try_from(self.len() - at).map_or(most, |left| left.min(most));
+                out.resize(start + left, 0);
+                file.read_exact_at(&mut out[start..], range.start + at)
+            }
             Extent::Memory(text) => {
-                let from = at as usize;
-                out[start..].copy_from_slice(&text.as_bytes()[from..from + left]);
+                let rest = usize::try_from(at).ok().and_then(|at| text.as_bytes().get(at..));
+                out.extend(rest.unwrap_or_default().iter().take(most));
                 Ok(())
             }
         }
