@@ -342,6 +342,17 @@ pub const MAX_TRAILERS: usize = 8 << 10;
 /// it, and a body of 1 MiB cannot hold a thread for more than 17 minutes.
 pub const MIN_BODY_RATE: u64 = 1 << 10;
 
+/// How long a body or reply waits for its part of `max_buffered`: who holds much and stands still is
+/// cut off sooner ([`HURRY`]).
+pub const BUFFER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Requests of one principal that wait for it: each is woken whenever some comes free.
+pub const MAX_BUFFER_WAITS: usize = 64;
+
+/// How much quicker a client has to be whose principal holds more than a quarter of `max_buffered`: a
+/// body of 1 MiB is cut off after a minute and a half.
+pub const HURRY: u32 = 16;
+
 /// A body that its handler did not want is read and dropped up to here, so that the connection can
 /// go on; a longer one costs more than a new connection.
 pub const MAX_SKIPPED_BODY: u64 = 64 << 10;
@@ -686,6 +697,10 @@ pub const JOURNAL_AHEAD: u64 = 1 << 20;
 /// Bytes of journal between two places that are remembered: what a read has to walk at most, beside
 /// the record itself; 16 bytes of memory each.
 pub const JOURNAL_STEP: u64 = 16 << 10;
+
+/// Where records take more, a reply is not loaded but sent from the file: as much as a connection that
+/// sends one holds for it.
+pub const LONG_RECORD: u64 = 64 << 10;
 
 /// How often it is looked whether a journal that lacks room has some again, and whether its path still
 /// leads to it.

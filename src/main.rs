@@ -16,6 +16,7 @@ mod digest;
 mod digests;
 mod dirs;
 mod exit;
+mod extent;
 mod gateway;
 mod http;
 mod journal;

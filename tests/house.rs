@@ -24,6 +24,7 @@ const BASE: &[&str] = &[
     "digests",
     "dirs",
     "exit",
+    "extent",
     "json",
     "limits",
     "logger",

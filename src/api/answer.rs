@@ -2,23 +2,31 @@
 //! other.
 
 use std::io;
+use std::sync::Arc;
 
+use super::buffers::Lease;
 use super::error::Problem;
-use super::idempotency;
+use super::{Exchange, Service, idempotency};
 use crate::agent::{Native, Reply, Report};
+use crate::extent::{Extent, inside};
 use crate::http::{Closed, Connection, Request, Response, Stream, sse};
+use crate::limits::{SMALL_BUFFER, WRITE_PIECE};
 
 /// How an API words a reply. `id`: the message's.
 pub trait Shape {
     /// The events before the first piece.
     fn begin(&mut self, id: &str, out: &mut Vec<u8>);
     fn piece(&mut self, id: &str, text: &str, out: &mut Vec<u8>);
-    /// The events after the last piece.
+    /// The events after the last piece, with [`crate::extent::PLACE`] for all of the text.
     fn end(&mut self, id: &str, report: &Report, out: &mut Vec<u8>);
     /// What takes their place where the turn has failed.
     fn fail(&mut self, id: &str, problem: &Problem, out: &mut Vec<u8>);
-    /// A reply that is not streamed.
-    fn whole(&mut self, id: &str, text: &str, report: &Report) -> String;
+    /// A reply that is not streamed, with [`crate::extent::PLACE`] for its text.
+    fn whole(&mut self, id: &str, report: &Report) -> String;
+    /// Whether the end of a stream says all of it again.
+    fn repeats(&self) -> bool {
+        false
+    }
     /// Whether chat completions of the agent's own server can be passed on as they are.
     fn is_native(&self) -> bool {
         false
@@ -39,31 +47,64 @@ pub struct Answer<'c> {
     native: bool,
     /// How many of the reply there were.
     pub bytes: usize,
+    /// Why it was given up, where that was not the client's doing.
+    pub refused: Option<Problem>,
+    service: &'c Service,
+    lease: Lease,
+    /// The inside of the text, as far as it is gathered; or all of what is native.
+    text: String,
+    /// All of the text, where a journal has it.
+    stored: Option<Extent>,
     way: Way<'c>,
 }
 
 enum Way<'c> {
     Waiting(&'c mut Connection, &'c Request),
-    Collecting(&'c mut Connection, &'c Request, String),
+    Collecting(&'c mut Connection, &'c Request),
     Streaming(Stream<'c>),
     /// The client went away.
     Gone,
 }
 
 impl<'c> Answer<'c> {
-    pub fn new(
-        connection: &'c mut Connection,
-        request: &'c Request,
-        shape: &'c mut dyn Shape,
-        stream: bool,
-    ) -> Answer<'c> {
+    pub fn new(exchange: Exchange<'c>, shape: &'c mut dyn Shape, stream: bool) -> Answer<'c> {
+        let Exchange { connection, request, service, proof } = exchange;
         let way = if stream {
             Way::Waiting(connection, request)
         } else {
-            Way::Collecting(connection, request, String::new())
+            Way::Collecting(connection, request)
         };
-        let (id, report) = (String::new(), Report::default());
-        Answer { shape, id, replayed: false, report, begun: false, native: false, bytes: 0, way }
+        Answer {
+            shape,
+            id: String::new(),
+            replayed: false,
+            report: Report::default(),
+            begun: false,
+            native: false,
+            bytes: 0,
+            refused: None,
+            service,
+            lease: Lease::of(service, proof),
+            text: String::new(),
+            stored: None,
+            way,
+        }
+    }
+
+    /// Takes budget for so many bytes in all.
+    fn grow(&mut self, bytes: usize) -> io::Result<()> {
+        let grown = self.lease.grow(self.service, bytes);
+        grown.map(drop).map_err(|problem| {
+            self.refused = Some(problem);
+            io::ErrorKind::OutOfMemory.into()
+        })
+    }
+
+    /// The whole text as the journal has it: nothing is gathered from now on.
+    pub fn store(&mut self, text: Extent) -> io::Result<()> {
+        let buffers = usize::try_from(text.len()).unwrap_or(usize::MAX).min(2 * WRITE_PIECE);
+        self.stored = Some(text);
+        self.grow(buffers)
     }
 
     /// Whether pieces go out as they come.
@@ -72,10 +113,15 @@ impl<'c> Answer<'c> {
     }
 
     pub fn finish(mut self) -> Result<(), Closed> {
-        if let Way::Collecting(connection, request, text) = self.way {
-            let whole =
-                if self.native { text } else { self.shape.whole(&self.id, &text, &self.report) };
-            let response = Response::new(200, "application/json", whole.into_bytes());
+        let text = std::mem::take(&mut self.text);
+        if let Way::Collecting(connection, request) = self.way {
+            let json = |body: String| Response::new(200, "application/json", body.into_bytes());
+            let response = if self.native {
+                json(text)
+            } else {
+                let text = self.stored.unwrap_or_else(|| Extent::Memory(Arc::new(text)));
+                json(self.shape.whole(&self.id, &self.report)).extents([text])
+            };
             return connection.respond(request, marked(response, self.replayed));
         }
         let mut out = Vec::new();
@@ -85,13 +131,14 @@ impl<'c> Answer<'c> {
             self.begin(&mut out);
             self.shape.end(&self.id, &self.report, &mut out);
         }
-        self.send(&out)?;
+        let text = self.stored.take().unwrap_or_else(|| Extent::Memory(Arc::new(text)));
+        self.send(&out, Some(&text))?;
         self.end_stream()
     }
 
     pub fn fail(mut self, problem: &Problem) -> Result<(), Closed> {
         match self.way {
-            Way::Waiting(connection, request) | Way::Collecting(connection, request, _) => {
+            Way::Waiting(connection, request) | Way::Collecting(connection, request) => {
                 connection.respond(request, marked(problem.response(), self.replayed))
             }
             Way::Streaming(_) => {
@@ -100,7 +147,7 @@ impl<'c> Answer<'c> {
                     self.begin(&mut out);
                 }
                 self.shape.fail(&self.id, problem, &mut out);
-                self.send(&out)?;
+                self.send(&out, None)?;
                 self.end_stream()
             }
             Way::Gone => Ok(()),
@@ -121,7 +168,11 @@ impl<'c> Answer<'c> {
     }
 
     /// Sends events, after the head of the stream where it has not begun.
-    fn send(&mut self, events: &[u8]) -> io::Result<()> {
+    fn send(&mut self, events: &[u8], text: Option<&Extent>) -> io::Result<()> {
+        if events.len() > SMALL_BUFFER || text.is_some_and(|text| text.len() > SMALL_BUFFER as u64)
+        {
+            self.grow(self.text.len() + WRITE_PIECE)?;
+        }
         if let Way::Waiting(..) = self.way
             && let Way::Waiting(connection, request) = std::mem::replace(&mut self.way, Way::Gone)
         {
@@ -130,7 +181,10 @@ impl<'c> Answer<'c> {
             self.way = Way::Streaming(stream.map_err(gone)?);
         }
         match &mut self.way {
-            Way::Streaming(stream) => stream.send(events),
+            Way::Streaming(stream) => match text {
+                Some(text) => stream.send_with(events, text),
+                None => stream.send(events),
+            },
             Way::Waiting(..) | Way::Collecting(..) | Way::Gone => Ok(()),
         }
     }
@@ -139,20 +193,27 @@ impl<'c> Answer<'c> {
 impl Reply for Answer<'_> {
     fn piece(&mut self, text: &str) -> io::Result<()> {
         self.bytes += text.len();
-        if let Way::Collecting(_, _, whole) = &mut self.way {
-            whole.push_str(text);
+        let collects = matches!(self.way, Way::Collecting(..));
+        if self.stored.is_none() && (collects || self.shape.repeats()) {
+            self.text += &inside(text);
+            if self.text.len() > SMALL_BUFFER {
+                self.grow((self.text.len() + WRITE_PIECE).next_multiple_of(WRITE_PIECE))?;
+            }
+        }
+        if collects {
             return Ok(());
         }
-        let mut out = Vec::new();
-        self.begin(&mut out);
         for piece in super::sessions::pieces(text) {
+            let mut out = Vec::new();
+            self.begin(&mut out);
             self.shape.piece(&self.id, piece, &mut out);
+            self.send(&out, None)?;
         }
-        self.send(&out)
+        Ok(())
     }
 
     fn idle(&mut self) -> io::Result<()> {
-        if self.streams() { self.send(b": still here\n\n") } else { Ok(()) }
+        if self.streams() { self.send(b": still here\n\n", None) } else { Ok(()) }
     }
 
     fn report(&mut self, report: Report) {
@@ -172,13 +233,13 @@ impl Native for Answer<'_> {
     fn object(&mut self, json: String, bytes: usize) -> io::Result<()> {
         self.native = true;
         self.bytes += bytes;
-        if let Way::Collecting(_, _, whole) = &mut self.way {
-            *whole = json;
-            return Ok(());
+        if let Way::Collecting(..) = self.way {
+            self.text = json;
+            return self.grow(self.text.len());
         }
         let mut out = Vec::new();
         sse::write_data(&mut out, &json);
-        self.send(&out)
+        self.send(&out, None)
     }
 }
 

@@ -38,14 +38,19 @@ pub fn carry(
     let passed = waiter.wait(event, client, answer)?;
     let message = service.hub.message(id).map_err(|refused| Problem::journal(&refused))?;
     let message = message.ok_or_else(Problem::stopping)?;
-    answer.report(message.report);
-    let error = message.error.unwrap_or_default();
+    answer.report(message.report.clone());
+    let error = message.error.clone().unwrap_or_default();
     match message.turn {
-        Stage::Done if passed => Ok(()),
-        Stage::Done => match message.reply {
-            Some(reply) => answer.piece(&reply).map_err(|_| None),
-            None => Err(Some(Problem::new(503, "unavailable", error))),
-        },
+        Stage::Done if message.reply.is_none() && !passed => {
+            Err(Some(Problem::new(503, "unavailable", error)))
+        }
+        Stage::Done => {
+            let text = message.extent();
+            answer.store(text.clone()).map_err(|_| None)?;
+            let again = answer.streams() && !passed;
+            let told = again.then(|| text.texts(&mut |piece| answer.piece(piece)));
+            told.unwrap_or(Ok(())).map_err(|_| None)
+        }
         Stage::Failed => {
             let failed = Problem::new(502, "agent_failed", error);
             Err(Some(message.refused.map_or(failed, Problem::upstream)))
@@ -100,6 +105,9 @@ impl Waiter<'_> {
             if streams && !seen.text.is_empty() {
                 offset += seen.text.len();
                 answer.piece(&seen.text).map_err(|_| None)?;
+            }
+            if seen.more && streams {
+                continue;
             }
             if seen.over || hub.is_put_off(self.id) || self.came.elapsed() > LONGEST_REPLY {
                 return Ok(offset > 0);

@@ -5,6 +5,7 @@ use super::ask::{self, Manner};
 use super::error::Problem;
 use super::turn::Order;
 use crate::agent::Report;
+use crate::extent::PLACE;
 use crate::http::sse;
 use crate::session::hub::now;
 use crate::text::quoted;
@@ -66,8 +67,8 @@ impl Shape for Words {
         sse::write_data(out, &problem.event());
     }
 
-    fn whole(&mut self, id: &str, text: &str, report: &Report) -> String {
-        let message = format!(r#"{{"role":"assistant","content":{}}}"#, quoted(text));
+    fn whole(&mut self, id: &str, report: &Report) -> String {
+        let message = format!(r#"{{"role":"assistant","content":"{PLACE}"}}"#);
         let finish = finish_reason(report);
         let choice = format!(r#"{{"index":0,"message":{message},"finish_reason":{finish}}}"#);
         self.object(id, "chat.completion", &choice, report.usage.as_ref())

@@ -9,13 +9,15 @@ use serde_json::value::RawValue;
 use super::answer::marked;
 use super::ask::{bad, object, short, text};
 use super::auth::Authenticated;
+use super::buffers::{Lease, read_body};
 use super::error::Problem;
 use super::idempotency;
 use super::{Exchange, Service};
 use crate::config::{Busy, Choice};
+use crate::extent::Extent;
 use crate::http::{Closed, Request, Response, has_dot_segment};
 use crate::json::{self, Raw, elements, members};
-use crate::limits::{MAX_ATTACHMENT, MAX_ATTACHMENTS, MAX_SESSION, MAX_WAIT};
+use crate::limits::{MAX_ATTACHMENT, MAX_ATTACHMENTS, MAX_LISTED_BYTES, MAX_SESSION, MAX_WAIT};
 use crate::session::book::Who;
 use crate::session::commands::Command;
 use crate::session::hub::now;
@@ -49,7 +51,7 @@ pub fn post(mut exchange: Exchange<'_>, session: Option<&str>) -> Result<(), Clo
 fn take_in(
     exchange: &Exchange<'_>,
     session: Option<&str>,
-    body: Vec<u8>,
+    (body, lease): (Vec<u8>, Lease),
 ) -> Result<Response, Problem> {
     let Exchange { connection, request, service, proof } = exchange;
     let busy = service.settings().config.session.busy;
@@ -57,7 +59,7 @@ fn take_in(
     let mut draft = read(&body, session, proof.principal(), busy)?;
     draft.who.session.as_deref().map_or(Ok(()), |session| proof.check_session(session))?;
     draft.key = idempotency::key(request, proof, &body)?;
-    drop(body);
+    drop((body, lease));
     let (session, mode) = (draft.who.session.clone(), draft.mode);
     let submitted = submit(service, draft)?;
     let (id, position, interrupted, known) = match submitted {
@@ -121,7 +123,7 @@ pub fn get(exchange: &Exchange<'_>, id: &str) -> Result<Response, Problem> {
             Err(e) => log::warn!("message {id} cannot be waited for: {e}"),
         }
     }
-    Ok(json(200, message.to_json()))
+    Ok(whole(200, message))
 }
 
 /// `DELETE /v1/messages/{id}`: cancels it.
@@ -152,15 +154,19 @@ pub fn failed(exchange: &Exchange<'_>) -> Result<Response, Problem> {
 pub fn retry(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, Problem> {
     let id = find(service, proof, id)?.id;
     service.hub.retry(id).map_err(|denied| Problem::denied(&denied))?;
-    Ok(json(200, find(service, proof, &id.to_string())?.to_json()))
+    find(service, proof, &id.to_string()).map(|message| whole(200, message))
 }
 
 /// `GET /v1/dead-letters`.
 pub fn dead_letters(service: &Service, proof: &Authenticated) -> Result<Response, Problem> {
+    // While it is put together.
+    let mut lease = Lease::of(service, proof);
+    lease.grow(service, MAX_LISTED_BYTES)?;
     let letters = service.hub.dead_letters().map_err(|refused| Problem::journal(&refused))?;
     let mine = letters.iter().filter(|message| proof.sees(&message.who));
+    let long: Vec<Extent> = mine.clone().filter_map(|letter| letter.long.clone()).collect();
     let letters: Vec<String> = mine.map(Message::to_json).collect();
-    Ok(json(200, format!(r#"{{"dead_letters":[{}]}}"#, letters.join(","))))
+    Ok(json(200, format!(r#"{{"dead_letters":[{}]}}"#, letters.join(","))).extents(long))
 }
 
 /// `POST /v1/dead-letters/{id}/retry` and `DELETE /v1/dead-letters/{id}`.
@@ -169,7 +175,7 @@ pub fn dead_letter(exchange: &Exchange<'_>, id: &str, again: bool) -> Result<Res
     let id = find(service, proof, id)?.id;
     let done = if again { service.hub.revive(id) } else { service.hub.drop_letter(id) };
     done.map_err(|denied| Problem::denied(&denied))?;
-    Ok(json(200, find(service, proof, &id.to_string())?.to_json()))
+    find(service, proof, &id.to_string()).map(|message| whole(200, message))
 }
 
 /// The message of this id, if it is the principal's: others learn nothing of it.
@@ -183,7 +189,7 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
 /// A message as it is now. `known`: its idempotency key was.
 fn shown(service: &Service, (id, status): (Id, u16), known: bool) -> Response {
     let response = match service.hub.message(id) {
-        Ok(Some(message)) => json(status, message.to_json()),
+        Ok(Some(message)) => whole(status, message),
         Ok(None) => Problem::new(404, "not_found", "The message is not known any more.").response(),
         Err(refused) => Problem::journal(&refused).response(),
     };
@@ -191,19 +197,17 @@ fn shown(service: &Service, (id, status): (Id, u16), known: bool) -> Response {
 }
 
 /// The body of a request, which must be JSON.
-pub fn json_body(exchange: &mut Exchange<'_>) -> Result<Result<Vec<u8>, Problem>, Closed> {
-    let Exchange { connection, request, service, .. } = exchange;
-    let kind = request.header_text("Content-Type").unwrap_or("");
+pub fn json_body(exchange: &mut Exchange<'_>) -> Result<Result<(Vec<u8>, Lease), Problem>, Closed> {
+    let kind = exchange.request.header_text("Content-Type").unwrap_or("");
     let essence = kind.split(';').next().unwrap_or("").trim();
-    let coding = request.header_text("Content-Encoding").unwrap_or("identity");
+    let coding = exchange.request.header_text("Content-Encoding").unwrap_or("identity");
     if !coding.eq_ignore_ascii_case("identity") {
         let message =
             format!("Content-Encoding: {coding} is not supported: send the body as plain JSON.");
         return Ok(Err(Problem::new(415, "unsupported_encoding", message)));
     }
     if essence.eq_ignore_ascii_case("application/json") {
-        let most = service.settings().config.limits.max_body;
-        return connection.read_body(request, most).map(Ok);
+        return read_body(exchange);
     }
     let message = "The body must be JSON, and say so: Content-Type: application/json.";
     Ok(Err(Problem::new(415, "not_json", message)))
@@ -298,6 +302,11 @@ pub fn check_session(session: &str) -> Result<(), Problem> {
     };
     let message = format!("A session's key takes 1 to {MAX_SESSION} bytes of text; {wrong}.");
     Err(Problem::new(400, "bad_session", message))
+}
+
+/// A message, its long reply from where it lies.
+fn whole(status: u16, message: Message) -> Response {
+    json(status, message.to_json()).extents(message.long)
 }
 
 pub fn json(status: u16, body: String) -> Response {

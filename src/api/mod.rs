@@ -8,6 +8,7 @@ mod answer;
 mod ask;
 pub mod auth;
 mod browser;
+mod buffers;
 mod carry;
 mod chat;
 mod error;
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use auth::Authenticated;
+use buffers::Lease;
 use error::Problem;
 use failures::{Failures, Told};
 use guests::Guests;
@@ -79,6 +81,7 @@ pub struct Service {
     pub reloads: reload::Reloads,
     /// When the drain began, RFC 3339.
     pub draining_since: OnceLock<String>,
+    pub buffers: Arc<buffers::Buffers>,
     busy: AtomicUsize,
     quiet: Arc<Event>,
     /// Event streams, and what tells when one has ended.
@@ -103,6 +106,7 @@ impl Service {
             stop_timeout: Mutex::default(),
             reloads: reload::Reloads::default(),
             draining_since: OnceLock::new(),
+            buffers: Arc::default(),
             busy: AtomicUsize::new(0),
             quiet,
             streams: Mutex::new(0),
@@ -233,8 +237,11 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     fn respond(self, result: Result<Response, Problem>) -> Result<(), Closed> {
-        let response = result.unwrap_or_else(|problem| problem.response());
-        self.connection.respond(self.request, response)
+        let Exchange { connection, request, service, proof } = self;
+        let (response, mut lease) =
+            (result.unwrap_or_else(|p| p.response()), Lease::of(service, proof));
+        let grown = lease.grow(service, response.held());
+        connection.respond(request, grown.map_or_else(|p| p.response(), |_| response))
     }
 }
 

@@ -15,6 +15,7 @@ use super::error::Problem;
 use super::messages::{find, json as answer_json};
 use super::turn::Order;
 use crate::agent::{Report, Said, own};
+use crate::extent::PLACE;
 use crate::http::{Response, sse};
 use crate::json::{self, Raw, elements, member, one_line};
 use crate::limits::MAX_METADATA;
@@ -37,7 +38,7 @@ pub fn order(
     let (ask, about) = read(body)?;
     check_previous(service, proof, session, &about)?;
     let stored = about.stored;
-    let shape = Words { about, number: 0, text: String::new(), created: now() / 1000 };
+    let shape = Words { about, number: 0, created: now() / 1000 };
     Ok(Order { ask, stored, shape: Box::new(shape) })
 }
 
@@ -79,7 +80,8 @@ fn stored(service: &Service, proof: &Authenticated, id: &str) -> Result<(Message
 pub fn get(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, Problem> {
     let (message, about) = stored(service, proof, id)?;
     let created = message.created_at / 1000;
-    let words = Words { about, number: 0, text: message.reply.unwrap_or_default(), created };
+    let words = Words { about, number: 0, created };
+    let text = message.extent();
     let id = message.id.to_string();
     let error = message.error.unwrap_or_default();
     let report = message.report;
@@ -90,7 +92,7 @@ pub fn get(service: &Service, proof: &Authenticated, id: &str) -> Result<Respons
         Turn::Failed => words.object(&id, "failed", &report, Some(&error)),
         Turn::Cancelled => words.object(&id, "cancelled", &report, None),
     };
-    Ok(answer_json(200, body))
+    Ok(answer_json(200, body).extents([text]))
 }
 
 /// `DELETE /v1/responses/{id}`: one that is not over is cancelled.
@@ -247,8 +249,6 @@ struct Words {
     about: About,
     /// Of the next event.
     number: u64,
-    /// All of the reply so far.
-    text: String,
     /// Seconds since 1970.
     created: u64,
 }
@@ -270,7 +270,7 @@ impl Words {
             format!(r#"{{"code":"server_error","message":{}}}"#, quoted(words))
         });
         let done = matches!(status, "completed" | "incomplete");
-        let output = if done { self.item(id, status, true) } else { String::new() };
+        let output = if done { Words::item(id, status, true) } else { String::new() };
         let usage =
             report.usage.as_ref().map_or_else(String::new, |u| format!(r#","usage":{}"#, usage(u)));
         format!(
@@ -283,15 +283,11 @@ impl Words {
     }
 
     /// The message that is the output.
-    fn item(&self, id: &str, status: &str, full: bool) -> String {
-        let content = if full { self.part() } else { String::new() };
+    fn item(id: &str, status: &str, full: bool) -> String {
+        let content = if full { part(&PLACE.to_string()) } else { String::new() };
         format!(
             r#"{{"id":"msg_{id}","type":"message","status":"{status}","role":"assistant","content":[{content}]}}"#
         )
-    }
-
-    fn part(&self) -> String {
-        format!(r#"{{"type":"output_text","text":{},"annotations":[]}}"#, quoted(&self.text))
     }
 
     /// An event; `members`: what it has beside its type and number.
@@ -309,37 +305,41 @@ impl Words {
     }
 }
 
+/// The content of that message; `inside`: of its text.
+fn part(inside: &str) -> String {
+    format!(r#"{{"type":"output_text","text":"{inside}","annotations":[]}}"#)
+}
+
 impl Shape for Words {
     fn begin(&mut self, id: &str, out: &mut Vec<u8>) {
         let response = self.object(id, "in_progress", &Report::default(), None);
         for name in ["response.created", "response.in_progress"] {
             self.event(name, &format!(r#""response":{response}"#), out);
         }
-        let item = self.item(id, "in_progress", false);
+        let item = Words::item(id, "in_progress", false);
         self.event(
             "response.output_item.added",
             &format!(r#""output_index":0,"item":{item}"#),
             out,
         );
-        let part = format!(r#""part":{}"#, self.part());
+        let part = format!(r#""part":{}"#, part(""));
         self.text_event("response.content_part.added", id, &part, out);
     }
 
     fn piece(&mut self, id: &str, text: &str, out: &mut Vec<u8>) {
-        self.text.push_str(text);
         let delta = format!(r#""delta":{},"logprobs":[]"#, quoted(text));
         self.text_event("response.output_text.delta", id, &delta, out);
     }
 
     fn end(&mut self, id: &str, report: &Report, out: &mut Vec<u8>) {
-        let text = format!(r#""text":{},"logprobs":[]"#, quoted(&self.text));
+        let text = format!(r#""text":"{PLACE}","logprobs":[]"#);
         self.text_event("response.output_text.done", id, &text, out);
-        let part = format!(r#""part":{}"#, self.part());
+        let part = format!(r#""part":{}"#, part(&PLACE.to_string()));
         self.text_event("response.content_part.done", id, &part, out);
         let response = self.object(id, "completed", report, None);
         let cut = report.finish.as_deref() == Some("length");
         let status = if cut { "incomplete" } else { "completed" };
-        let item = self.item(id, status, true);
+        let item = Words::item(id, status, true);
         self.event("response.output_item.done", &format!(r#""output_index":0,"item":{item}"#), out);
         self.event(&format!("response.{status}"), &format!(r#""response":{response}"#), out);
     }
@@ -352,9 +352,12 @@ impl Shape for Words {
         self.event("response.failed", &format!(r#""response":{response}"#), out);
     }
 
-    fn whole(&mut self, id: &str, text: &str, report: &Report) -> String {
-        text.clone_into(&mut self.text);
+    fn whole(&mut self, id: &str, report: &Report) -> String {
         self.object(id, "completed", report, None)
+    }
+
+    fn repeats(&self) -> bool {
+        true
     }
 }
 

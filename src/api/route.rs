@@ -214,7 +214,10 @@ fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
         Route::DeadLetterRetry(id) => messages::dead_letter(&exchange, id, true),
         Route::Compact => status::compact(service, proof),
         Route::Reload => reload::reload(service),
-        Route::Health | Route::Ready | Route::Status => Ok(status::status(service, proof)),
+        Route::Health | Route::Ready | Route::Status => {
+            let Exchange { connection, request, .. } = exchange;
+            return connection.respond(request, status::status(service, proof));
+        }
     };
     exchange.respond(result)
 }

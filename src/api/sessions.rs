@@ -1,15 +1,18 @@
 //! Sessions: listed, looked at, reset, and followed as server-sent events.
 
+use std::io;
 use std::os::fd::AsFd;
 
 use super::answer::sse_head;
 use super::ask::bad;
 use super::auth::Authenticated;
+use super::buffers::Lease;
 use super::error::Problem;
 use super::messages::{check_session, json};
 use super::{Exchange, Service};
+use crate::extent::PLACE;
 use crate::http::{Closed, Request, Response, SLASH, Stream, decode, sse};
-use crate::limits::{KEEP_ALIVE, MAX_PIECE};
+use crate::limits::{KEEP_ALIVE, MAX_PIECE, WRITE_PIECE};
 use crate::session::book::{Digest, Who, session_digest};
 use crate::session::id::Id;
 use crate::session::reply::Watch;
@@ -100,7 +103,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
     connection.seat().iter().for_each(|seat| seat.stream());
     let mut stream = connection.start_stream(request, sse_head())?;
     stream.send(b": hello\n\n")?;
-    let mut telling = Telling { service, session, after, running: None };
+    let mut telling = Telling { service, proof, session, after, running: None };
     loop {
         follow.event.clear();
         let told = telling.records(&mut stream).and_then(|()| telling.pieces(&mut stream));
@@ -121,7 +124,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
         let ready = poll(&mut interests, Some(KEEP_ALIVE))?;
         let [_, _, gone] = interests.map(|interest| interest.ready());
         if gone {
-            return Err(Closed::Io(std::io::ErrorKind::ConnectionAborted.into()));
+            return Err(Closed::Io(io::ErrorKind::ConnectionAborted.into()));
         }
         if ready == 0 {
             stream.send(b": still here\n\n")?;
@@ -141,6 +144,7 @@ fn last_event(request: &Request) -> Result<Option<u64>, Problem> {
 /// One event stream.
 struct Telling<'a> {
     service: &'a Service,
+    proof: &'a Authenticated,
     session: Digest,
     /// The last record that was told.
     after: u64,
@@ -158,15 +162,28 @@ struct Running {
 impl Telling<'_> {
     fn records(&mut self, stream: &mut Stream<'_>) -> Result<(), Closed> {
         let mut sent = Ok(());
-        let mut out = Vec::new();
-        self.after =
-            self.service.hub.records_of(self.session, self.after, &mut |number, record| {
+        let (mut out, mut lease) = (Vec::new(), Lease::of(self.service, self.proof));
+        self.after = self.service.hub.records_of(
+            self.session,
+            self.after,
+            &mut |number, record, text| {
                 out.clear();
-                let (word, data) = (record.word(), record.without_digests().to_json());
+                let (word, mut data) = (record.word(), record.without_digests().to_json());
+                if text.is_some() {
+                    data = data.replacen(r#""reply":"""#, &format!(r#""reply":"{PLACE}""#), 1);
+                }
                 sse::write_event(&mut out, word, &number.to_string(), &data);
-                sent = stream.send(&out);
+                // The record, its JSON, the event, a chunk with it.
+                let buffers = text.as_ref().map_or(4 * out.len(), |_| 2 * WRITE_PIECE);
+                let room = lease.grow(self.service, buffers);
+                let room = room.map_err(|problem| io::Error::other(problem.message));
+                sent = room.and_then(|_| match &text {
+                    Some(text) => stream.send_with(&out, text),
+                    None => stream.send(&out),
+                });
                 sent.is_ok()
-            })?;
+            },
+        )?;
         Ok(sent?)
     }
 
@@ -181,25 +198,29 @@ impl Telling<'_> {
         }
         let Some(running) = &mut self.running else { return Ok(()) };
         running.watch.event.clear();
-        let seen = running.watch.run.see(running.attempt, running.offset);
-        if seen.attempt != running.attempt {
-            (running.attempt, running.offset) = (seen.attempt, 0);
-        }
         let mut out = Vec::new();
-        for piece in pieces(&seen.text) {
-            out.clear();
-            let data = format!(
-                r#"{{"id":"{}","attempt":{},"offset":{},"text":{}}}"#,
-                running.id,
-                running.attempt,
-                running.offset,
-                quoted(piece)
-            );
-            sse::write_event(&mut out, "delta", "", &data);
-            stream.send(&out)?;
-            running.offset += piece.len();
+        loop {
+            let seen = running.watch.run.see(running.attempt, running.offset);
+            if seen.attempt != running.attempt {
+                (running.attempt, running.offset) = (seen.attempt, 0);
+            }
+            for piece in pieces(&seen.text) {
+                out.clear();
+                let data = format!(
+                    r#"{{"id":"{}","attempt":{},"offset":{},"text":{}}}"#,
+                    running.id,
+                    running.attempt,
+                    running.offset,
+                    quoted(piece)
+                );
+                sse::write_event(&mut out, "delta", "", &data);
+                stream.send(&out)?;
+                running.offset += piece.len();
+            }
+            if !seen.more {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }
 

@@ -49,7 +49,7 @@ pub type Read<'a> = &'a dyn Fn(&[u8], Option<&str>, Manner) -> Result<Order, Pro
 /// Reads what a request asks for, runs the turn and answers with its reply. A message that is durable
 /// is carried on whatever becomes of its connection.
 pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
-    let body = match json_body(&mut exchange)? {
+    let (body, lease) = match json_body(&mut exchange)? {
         Ok(body) => body,
         Err(problem) => return exchange.respond(Err(problem)),
     };
@@ -66,7 +66,7 @@ pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
         let durable = manner.durable || order.stored;
         Ok((order, durable, session, key))
     });
-    drop(body);
+    drop((body, lease));
     let (order, durable, session, key) = match understood {
         Ok(understood) => understood,
         Err(problem) => return connection.respond(request, problem.response()),
@@ -77,7 +77,8 @@ pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
         Ok(client) => client,
         Err(e) => return connection.respond(request, Problem::short(&e).response()),
     };
-    let mut answer = Answer::new(connection, request, &mut *shape, ask.stream);
+    let exchange = Exchange { connection, request, service, proof };
+    let mut answer = Answer::new(exchange, &mut *shape, ask.stream);
     let outcome = if durable {
         let draft = Draft {
             who: Who { principal: proof.principal().to_owned(), session },
@@ -94,8 +95,10 @@ pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
     };
     match outcome {
         Ok(()) => answer.finish(),
-        Err(Some(problem)) => answer.fail(&problem),
-        Err(None) => Err(Closed::Io(io::ErrorKind::ConnectionAborted.into())),
+        Err(why) => match why.or_else(|| answer.refused.take()) {
+            Some(problem) => answer.fail(&problem),
+            None => Err(Closed::Io(io::ErrorKind::ConnectionAborted.into())),
+        },
     }
 }
 

@@ -4,7 +4,7 @@
 //! request's first byte is certain. One read and one write serve an ordinary request.
 
 use crate::limits::{
-    KEPT_RESPONSE_BUFFER, LINGER_TIMEOUT, MAX_LINGER, MAX_SKIPPED_BODY, MIN_BODY_RATE,
+    HURRY, KEPT_RESPONSE_BUFFER, LINGER_TIMEOUT, MAX_LINGER, MAX_SKIPPED_BODY, MIN_BODY_RATE,
     SKIP_TIMEOUT, WRITE_PIECE,
 };
 use std::fmt;
@@ -25,6 +25,7 @@ use super::seat::Seat;
 use super::socket::Socket;
 use super::stream::Stream;
 use super::wire::{Fill, Pace, Wire};
+use crate::extent::Extent;
 
 /// Why a connection ended in the middle. It can only be dropped.
 #[derive(Debug)]
@@ -65,6 +66,8 @@ pub struct Connection {
     /// No request has come yet.
     new: bool,
     pub(super) open: bool,
+    /// Its client has to be quick: its principal holds much that others want.
+    pub hurry: bool,
 }
 
 impl Connection {
@@ -82,6 +85,7 @@ impl Connection {
             seat: None,
             new: true,
             open: true,
+            hurry: false,
         })
     }
 
@@ -175,9 +179,10 @@ impl Connection {
             let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
             self.wire.write(go_on, &mut Pace::default())?;
         }
-        let timeout = self.limits.body_timeout;
+        let hurry = if self.hurry { HURRY } else { 1 };
+        let (timeout, rate) = (self.limits.body_timeout / hurry, MIN_BODY_RATE * u64::from(hurry));
         let latest = |received: usize| {
-            begun + timeout + Duration::from_millis(received as u64 * 1000 / MIN_BODY_RATE)
+            begun + timeout + Duration::from_millis(received as u64 * 1000 / rate)
         };
         match read_framed(&mut self.wire, self.unread, &mut body, cap, latest) {
             Ok(()) => {
@@ -296,14 +301,48 @@ impl Connection {
     fn send(&mut self, response: &Response, head_only: bool, persist: Persist) -> io::Result<()> {
         self.out.clear();
         response.write_head(&mut self.out, &mut self.date, End::Known, persist);
-        let body = response.body(head_only);
-        let together = WRITE_PIECE.saturating_sub(self.out.len()).min(body.len());
-        self.out.extend_from_slice(&body[..together]);
         let mut pace = Pace::default();
-        let sent = self.wire.write(&self.out, &mut pace);
-        let sent = sent.and_then(|()| self.write(&body[together..], &mut pace));
+        let mut out = std::mem::take(&mut self.out);
+        let sent = response
+            .parts(head_only)
+            .try_for_each(|(extent, part)| self.send_part(&mut out, extent, part, &mut pace));
+        let sent = sent.and_then(|()| match response.parts(head_only).nth(1) {
+            Some(_) => self.write(&out, &mut pace),
+            None => self.wire.write(&out, &mut pace),
+        });
+        self.out = out;
         self.open &= sent.is_ok();
         sent
+    }
+
+    /// Sends as much of what `out` has, the extent and the part as fills pieces; the rest is in `out`.
+    fn send_part(
+        &mut self,
+        out: &mut Vec<u8>,
+        extent: Option<&Extent>,
+        part: &[u8],
+        pace: &mut Pace,
+    ) -> io::Result<()> {
+        if let Some(extent) = extent {
+            let mut at = 0;
+            while at < extent.len() {
+                let room = WRITE_PIECE.saturating_sub(out.len());
+                extent.read(at, room, out)?;
+                at += room as u64;
+                if out.len() >= WRITE_PIECE {
+                    self.write(out, pace)?;
+                    out.clear();
+                }
+            }
+        }
+        let together = WRITE_PIECE.saturating_sub(out.len()).min(part.len());
+        out.extend_from_slice(&part[..together]);
+        if together < part.len() {
+            self.write(out, pace)?;
+            out.clear();
+            self.write(&part[together..], pace)?;
+        }
+        Ok(())
     }
 
     /// Writes what only the key of the present request opens: it is looked at before each piece.

@@ -105,6 +105,15 @@ impl Request {
         }
     }
 
+    /// How long its body may be, at most so many bytes.
+    pub fn announced(&self, most: usize) -> usize {
+        match self.framing {
+            BodyFraming::None => 0,
+            BodyFraming::Length(length) => usize::try_from(length).unwrap_or(most).min(most),
+            BodyFraming::Chunked => most,
+        }
+    }
+
     /// What follows the `?`, as it was sent.
     pub fn query(&self) -> Option<&str> {
         self.query.map(|span| span.text(&self.head))

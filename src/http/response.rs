@@ -5,6 +5,8 @@ use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Refusal, is_token, is_value_byte};
+use crate::extent::{Extent, PLACE};
+use crate::limits::WRITE_PIECE;
 use crate::sys::clock::Utc;
 use crate::text::quoted;
 
@@ -16,18 +18,21 @@ const SECURITY_FIELDS: &[u8] = b"X-Content-Type-Options: nosniff\r\nCache-Contro
 
 /// A whole response. Date, Content-Length, Connection and the security fields are added when it is
 /// written; a field that could break out of its line turns the response into a bare 500.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Response {
     pub status: u16,
     headers: Vec<(&'static str, Cow<'static, str>)>,
     body: Cow<'static, [u8]>,
+    /// For each [`PLACE`] in the body, where there are any.
+    extents: Vec<Extent>,
     close: bool,
 }
 
 impl Response {
     /// Without body and type.
     pub fn empty(status: u16) -> Response {
-        Response { status, headers: Vec::new(), body: Cow::Borrowed(b""), close: false }
+        let (headers, body, extents) = (Vec::new(), Cow::Borrowed(&b""[..]), Vec::new());
+        Response { status, headers, body, extents, close: false }
     }
 
     pub fn new(
@@ -72,6 +77,31 @@ impl Response {
         self
     }
 
+    /// Puts these in the places of the body, as far as there are places.
+    #[must_use]
+    pub fn extents(self, extents: impl IntoIterator<Item = Extent>) -> Response {
+        let places = self.body.iter().filter(|byte| **byte == PLACE as u8).count();
+        Response { extents: extents.into_iter().take(places).collect(), ..self }
+    }
+
+    /// Memory that it takes until it is sent: what it holds, or a buffer for what it does not.
+    pub fn held(&self) -> usize {
+        self.body.len() + if self.extents.is_empty() { 0 } else { WRITE_PIECE }
+    }
+
+    /// The parts of the body, and the extent in front of each but the first.
+    pub(super) fn parts(&self, head_only: bool) -> impl Iterator<Item = (Option<&Extent>, &[u8])> {
+        let spliced = !self.extents.is_empty();
+        let parts = self.body(head_only).split(move |byte| spliced && *byte == PLACE as u8);
+        let extents = self.extents.iter().map(Some);
+        std::iter::once(None).chain(extents).zip(parts)
+    }
+
+    fn length(&self) -> u64 {
+        let around = self.body.len() - self.extents.len();
+        around as u64 + self.extents.iter().map(Extent::len).sum::<u64>()
+    }
+
     pub(super) fn fields(mut self, more: impl Iterator<Item = (&'static str, String)>) -> Response {
         self.headers.extend(more.map(|(name, value)| (name, value.into())));
         self
@@ -107,7 +137,7 @@ impl Response {
         let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: {}\r\n", phrase(status), date.text());
         match end {
             End::Known if matches!(status, 204 | 304) => {}
-            End::Known => drop(write!(out, "Content-Length: {}\r\n", self.body.len())),
+            End::Known => drop(write!(out, "Content-Length: {}\r\n", self.length())),
             End::LastChunk => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             End::Close => {}
         }

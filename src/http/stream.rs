@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::connection::Connection;
 use super::response::{End, Persist};
 use super::wire::Pace;
+use crate::extent::{Extent, PLACE};
+use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_PIECE};
 
 /// A response in pieces. Dropped without [`Stream::finish`] it ends the connection in a way that
 /// the client can tell from a whole response.
@@ -38,8 +40,25 @@ impl Stream<'_> {
         out.extend_from_slice(piece);
         out.extend_from_slice(b"\r\n");
         let sent = self.connection.write(&out, &mut self.pace);
+        // A stream may have nothing more to say for hours.
+        out.clear();
+        out.shrink_to(KEPT_RESPONSE_BUFFER);
         self.connection.out = out;
         sent
+    }
+
+    /// Sends `text` with this in each of its places, piece by piece.
+    ///
+    /// # Errors
+    /// As above, or what reading it says.
+    pub fn send_with(&mut self, text: &[u8], extent: &Extent) -> io::Result<()> {
+        for (part, text) in text.split(|byte| *byte == PLACE as u8).enumerate() {
+            if part > 0 {
+                extent.pieces(MAX_PIECE, &mut |piece| self.send(piece))?;
+            }
+            self.send(text)?;
+        }
+        Ok(())
     }
 
     /// Whether the key of its request was taken away: nothing more can be sent.

@@ -13,7 +13,9 @@ use super::line::{Header, MARK, VERSION};
 use super::pieces::Pieces;
 use super::walk::{Damage, Report, walk};
 use super::writer::{Disk, Index, Inner, note};
-use super::{Condition, Journal, Purpose, Refused, fits, inspect};
+use super::{Condition, Journal, Purpose, Refused, fits, inspect, large};
+use crate::extent::Extent;
+use crate::limits::LONG_RECORD;
 use crate::sys::fs as files;
 
 /// The journal's name in the state directory.
@@ -114,6 +116,14 @@ impl FileJournal {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The nearest place before a record that is remembered, the next one behind it, and the end.
+    fn place(&self, number: u64) -> (Arc<File>, u64, u64, u64) {
+        let inner = self.lock();
+        let after = inner.index.partition_point(|(indexed, _)| *indexed <= number);
+        let at = |place: usize| inner.index.get(place).map_or(inner.end, |(_, at)| *at);
+        (Arc::clone(&inner.file), at(after.saturating_sub(1)), at(after), inner.end)
+    }
+
     /// Shows what is there from `number` on, walking from the nearest place that is remembered, and
     /// without the lock. Returns the damage in the place of `number`, where it may have been.
     fn walk_from(
@@ -121,12 +131,7 @@ impl FileJournal {
         number: u64,
         visit: &mut dyn FnMut(u64, &str) -> bool,
     ) -> io::Result<Option<io::Error>> {
-        let (file, from, end) = {
-            let inner = self.lock();
-            let after = inner.index.partition_point(|(indexed, _)| *indexed <= number);
-            let from = inner.index.get(after.saturating_sub(1)).map_or(inner.end, |(_, at)| *at);
-            (Arc::clone(&inner.file), from, inner.end)
-        };
+        let (file, from, _, end) = self.place(number);
         let (mut pieces, mut damage) = (Pieces::new(&file, from, end), None);
         while let Some(piece) = pieces.next()? {
             match piece.record {
@@ -243,6 +248,20 @@ impl Journal for FileJournal {
             false
         })?;
         read.ok_or_else(|| damage.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
+    }
+
+    fn read_around(&self, number: u64) -> io::Result<(String, Option<Extent>)> {
+        let (file, from, next, _) = self.place(number);
+        // Behind a long record there always is a place that is remembered.
+        match large::read(&file, (from, next), number)? {
+            Some((json, text)) => Ok((json, Some(text))),
+            None => self.read(number).map(|json| (json, None)),
+        }
+    }
+
+    fn is_long(&self, number: u64) -> bool {
+        let (_, from, next, _) = self.place(number);
+        next - from >= LONG_RECORD
     }
 
     fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {

@@ -12,13 +12,13 @@ use serde_json::Value;
 
 use crate::limits::{JOURNAL_BUFFER, MAX_RECORD};
 
-static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
+pub static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
 
 const FORMAT: &str = "hermes-gateway journal";
 /// Version 1 had no marks, and did not say what was durable.
 pub const VERSION: u64 = 2;
 /// Before the number: checksum and separator.
-const HEAD: usize = 8 + 1;
+pub const HEAD: usize = 8 + 1;
 /// Checksum, number, separators and the journal's own member: no line has more beside its JSON.
 const AROUND: usize = HEAD + 20 + 1 + DURABLE.len() + 20 + 1;
 /// No text can hold it as it stands: quotes are escaped there.
@@ -93,7 +93,7 @@ pub fn entry(line: &mut [u8], (number, at): (u64, usize)) -> Result<Entry<'_>, &
 }
 
 /// Where the journal's own member begins, and its number.
-fn durable(json: &[u8]) -> Option<(usize, u64)> {
+pub fn durable(json: &[u8]) -> Option<(usize, u64)> {
     let rest = json.strip_suffix(b"}")?;
     let digits = rest.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     let (rest, digits) = rest.split_at(rest.len() - digits);

@@ -8,6 +8,7 @@ mod compact;
 mod file;
 mod health;
 mod inspect;
+mod large;
 mod line;
 mod memory;
 mod pieces;
@@ -29,6 +30,7 @@ pub use memory::MemoryJournal;
 pub use walk::{Damage, Report};
 pub use watch::saved;
 
+use crate::extent::Extent;
 use crate::limits::{JOURNAL_AHEAD, JOURNAL_RESERVE, MAX_RECORD};
 
 /// A log of records. Records have numbers that only grow; each is one line of JSON.
@@ -65,6 +67,19 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// NotFound where it was compacted away; InvalidData where it is damaged, which is
     /// [`Condition::Degraded`] from then on. Other records are not affected.
     fn read(&self, number: u64) -> io::Result<String>;
+
+    /// The same, where the reply in it may be left out because it is long: what is in it then.
+    ///
+    /// # Errors
+    /// As with [`Journal::read`].
+    fn read_around(&self, number: u64) -> io::Result<(String, Option<Extent>)> {
+        self.read(number).map(|json| (json, None))
+    }
+
+    /// Whether this record may be one whose reply is left out there.
+    fn is_long(&self, _number: u64) -> bool {
+        false
+    }
 
     /// Shows every record after number `after` in order, until `visit` says false or the end that
     /// the journal had when the call began. Damaged ones are left out.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::book::Digest;
 use super::hub::Hub;
+use crate::extent::Extent;
 use crate::journal::record::Record;
 use crate::limits::{LOCK_BATCH, NEAR_RECORDS};
 use crate::sys::fd::Event;
@@ -23,7 +24,7 @@ impl Hub {
         &self,
         session: Digest,
         after: u64,
-        visit: &mut dyn FnMut(u64, Record) -> bool,
+        visit: &mut dyn FnMut(u64, Record, Option<Extent>) -> bool,
     ) -> io::Result<u64> {
         let last = self.journal.last();
         self.sync(last).map_err(|refused| io::Error::other(refused.to_string()))?;
@@ -38,14 +39,27 @@ impl Hub {
             let mut at = 0;
             while let Some(first) = numbers.get(at).copied() {
                 let (mut goes_on, next) = (true, at + 1);
+                if self.journal.is_long(first) {
+                    // One that is damaged, or was compacted away meanwhile, is missing.
+                    let record = self.journal.read_around(first);
+                    if !record.map_or(true, |(json, text)| {
+                        self.show(session, (first, &json), text, visit)
+                    }) {
+                        return Ok(first);
+                    }
+                    at = next;
+                    continue;
+                }
                 self.journal.scan(first - 1, &mut |number, json| {
                     // What is missing was compacted away meanwhile.
                     at += numbers[at..].iter().take_while(|wanted| **wanted < number).count();
                     if numbers.get(at) == Some(&number) {
                         (seen, at) = (number, at + 1);
-                        goes_on = self.show(session, (number, json), visit);
+                        goes_on = self.show(session, (number, json), None, visit);
                     }
-                    goes_on && numbers.get(at).is_some_and(|next| next - number <= NEAR_RECORDS)
+                    let near =
+                        |next: &u64| next - number <= NEAR_RECORDS && !self.journal.is_long(*next);
+                    goes_on && numbers.get(at).is_some_and(near)
                 })?;
                 if !goes_on {
                     return Ok(seen);
@@ -60,12 +74,13 @@ impl Hub {
         &self,
         session: Digest,
         (number, json): (u64, &str),
-        visit: &mut dyn FnMut(u64, Record) -> bool,
+        text: Option<Extent>,
+        visit: &mut dyn FnMut(u64, Record, Option<Extent>) -> bool,
     ) -> bool {
         let Ok(record) = Record::parse(json) else { return true };
         // It may have been forgotten meanwhile.
         let mine = self.lock().book.session_of(&record) == Some(session);
-        !mine || visit(number, record)
+        !mine || visit(number, record, text)
     }
 }
 

@@ -8,6 +8,7 @@ use super::book::Entry;
 use super::hub::Hub;
 use super::id::Id;
 use crate::agent::Context;
+use crate::extent::Extent;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::json::{elements, member, text};
 use crate::limits::MAX_CHAIN;
@@ -96,6 +97,19 @@ impl Hub {
         }
         turns.reverse();
         Ok(turns)
+    }
+
+    /// The record of a message's end, without the reply where that is long, which stays in the journal.
+    pub(super) fn outcome_around(
+        &self,
+        entry: &Entry,
+    ) -> io::Result<(Option<Record>, Option<Extent>)> {
+        if entry.outcome == 0 {
+            return Ok((None, None));
+        }
+        let (json, reply) = self.journal.read_around(entry.outcome)?;
+        let record = Record::parse(&json);
+        Ok((Some(record.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?), reply))
     }
 
     fn said(&self, entry: &Entry) -> io::Result<(Accepted, String)> {

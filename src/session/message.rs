@@ -8,6 +8,7 @@ use super::id::Id;
 use super::life::{Delivery, Turn};
 use super::waits::Waiting;
 use crate::agent::{Refused, Report};
+use crate::extent::{Extent, PLACE};
 use crate::sys::clock::Utc;
 use crate::text::quoted;
 
@@ -19,6 +20,8 @@ pub struct Message {
     pub turn: Turn,
     pub attempts: u32,
     pub reply: Option<String>,
+    /// The inside of the reply where it is so long that it was not loaded; `reply` is empty then.
+    pub long: Option<Extent>,
     /// What its agent told beside it.
     pub report: Report,
     pub error: Option<String>,
@@ -44,7 +47,13 @@ pub struct DeliveryView {
 }
 
 impl Message {
-    /// The message as JSON, as `GET /v1/messages/{id}` gives it.
+    /// The inside of its reply.
+    pub fn extent(&self) -> Extent {
+        let short = || Extent::escaping(self.reply.as_deref().unwrap_or_default());
+        self.long.clone().unwrap_or_else(short)
+    }
+
+    /// The message as JSON, as `GET /v1/messages/{id}` gives it, with [`PLACE`] for a long reply.
     pub fn to_json(&self) -> String {
         let text = |text: Option<&str>| text.map_or_else(|| "null".to_owned(), quoted);
         let time = |millis: Option<u64>| millis.map(rfc3339);
@@ -66,7 +75,10 @@ impl Message {
             text(self.who.session.as_deref()),
             quoted(&self.who.principal),
             self.turn.word(),
-            text(self.reply.as_deref()),
+            match &self.long {
+                Some(_) => format!("\"{PLACE}\""),
+                None => text(self.reply.as_deref()),
+            },
             text(self.error.as_deref()),
             self.refused.as_ref().map_or_else(|| "null".to_owned(), |it| it.status.to_string()),
             self.attempts,

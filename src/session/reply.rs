@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::id::Id;
 use crate::agent::{Reply, Report};
+use crate::limits::WRITE_PIECE;
 use crate::sys::fd::Event;
 use crate::threads::lock;
 
@@ -38,6 +39,8 @@ pub struct Seen {
     pub attempt: u32,
     /// What follows the offset that was asked for.
     pub text: String,
+    /// There is more already.
+    pub more: bool,
     /// The message has come to its end, or the gateway to its own.
     pub over: bool,
 }
@@ -104,13 +107,18 @@ impl Run {
         lock(&self.state).report.clone()
     }
 
-    /// What there is after `offset` bytes of attempt `attempt`; from the beginning where another
-    /// attempt is on by now.
+    /// What there is after `offset` bytes of attempt `attempt`, or the first of it; from the beginning
+    /// where another attempt is on by now.
     pub fn see(&self, attempt: u32, offset: usize) -> Seen {
         let state = lock(&self.state);
         let from = if attempt == state.attempt { offset } else { 0 };
-        let text = state.text.get(from..).unwrap_or("").to_owned();
-        Seen { attempt: state.attempt, text, over: state.over }
+        let rest = state.text.get(from..).unwrap_or("");
+        let most = WRITE_PIECE.min(rest.len());
+        let border = (0..=most).rev().find(|at| rest.is_char_boundary(*at));
+        let text = &rest[..border.unwrap_or(0)];
+        let over = state.over && text.len() == rest.len();
+        let more = text.len() < rest.len();
+        Seen { attempt: state.attempt, text: text.to_owned(), more, over }
     }
 
     /// Has this event raised at every news, for as long as the [`Watch`] lives.
@@ -222,13 +230,13 @@ mod tests {
         run.begin(1);
         Pen(&run).piece("hä").unwrap();
         assert!(watch.event.clear());
-        assert_eq!(run.see(0, 0), Seen { attempt: 1, text: "hä".into(), over: false });
+        assert_eq!(run.see(0, 0), Seen { attempt: 1, text: "hä".into(), more: false, over: false });
         assert_eq!(run.see(1, 1).text, "ä");
         assert_eq!(run.see(1, 3).text, "");
         run.begin(2);
         Pen(&run).piece("x").unwrap();
         run.end();
-        assert_eq!(run.see(1, 3), Seen { attempt: 2, text: "x".into(), over: true });
+        assert_eq!(run.see(1, 3), Seen { attempt: 2, text: "x".into(), more: false, over: true });
         drop(watch);
         assert!(lock(&run.state).watchers.is_empty());
     }

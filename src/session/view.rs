@@ -52,9 +52,13 @@ impl Hub {
         };
         self.sync(self.newest(&entry))?;
         let unreadable = |e: io::Error| Some(format!("its record cannot be read: {e}"));
-        let (mut reply, mut error, mut report) = (None, None, Report::default());
+        let (mut reply, mut long, mut error, mut report) = (None, None, None, Report::default());
         let mut refused = None;
-        match self.outcome(&entry) {
+        let outcome = self.outcome_around(&entry).map(|(record, extent)| {
+            long = extent;
+            record
+        });
+        match outcome {
             Ok(Some(Record::Step { step: Step::Done(text, told), .. })) => {
                 reply = Some(text);
                 report = told.as_deref().map(Report::parse).unwrap_or_default();
@@ -92,6 +96,7 @@ impl Hub {
             turn: entry.turn,
             attempts: entry.attempts,
             reply,
+            long,
             report,
             error,
             refused: refused.as_deref().and_then(agent::Refused::parse),
@@ -243,6 +248,8 @@ impl Hub {
         for id in ids.into_iter().take(MAX_LISTED) {
             let letter = self.message(id)?;
             size += letter.as_ref().and_then(|l| l.reply.as_ref()).map_or(0, String::len);
+            let long = letter.as_ref().and_then(|letter| letter.long.as_ref());
+            size += long.map_or(0, |long| usize::try_from(long.len()).unwrap_or(usize::MAX));
             letters.extend(letter);
             if size > MAX_LISTED_BYTES {
                 break;

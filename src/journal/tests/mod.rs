@@ -4,6 +4,7 @@ mod cuts;
 mod damage;
 mod disk;
 mod format;
+mod long;
 mod records;
 mod rot;
 mod threads;

@@ -1,0 +1,143 @@
+//! Memory for bodies and replies in flight: one budget (`limits.max_buffered`), shared by principals.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::auth::Authenticated;
+use super::error::Problem;
+use super::{Exchange, Service};
+use crate::http::Closed;
+use crate::limits::{BUFFER_PATIENCE, MAX_BUFFER_WAITS, SMALL_BUFFER};
+use crate::shares::{Over, Shares};
+use crate::threads::lock;
+
+/// What is taken of the budget.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    used: Mutex<Used>,
+    freed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    all: u64,
+    /// By principal, of which there are few.
+    by: Vec<(String, Account)>,
+}
+
+/// One principal's: bytes, and how many requests wait for more.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    bytes: u64,
+    waiting: usize,
+}
+
+impl Used {
+    fn of(&mut self, principal: &str) -> &mut Account {
+        let known = self.by.iter().position(|(name, _)| name == principal);
+        let at = known.unwrap_or_else(|| {
+            self.by.push((principal.to_owned(), Account::default()));
+            self.by.len() - 1
+        });
+        &mut self.by[at].1
+    }
+
+    fn change(&mut self, principal: &str, change: impl Fn(u64) -> u64) {
+        self.all = change(self.all);
+        let account = self.of(principal);
+        account.bytes = change(account.bytes);
+    }
+}
+
+impl Buffers {
+    /// The bytes that each principal holds.
+    #[allow(dead_code, reason = "for the principals in /v1/status")]
+    pub fn by_principal(&self) -> Vec<(String, u64)> {
+        let used = lock(&self.used);
+        used.by.iter().map(|(name, account)| (name.clone(), account.bytes)).collect()
+    }
+}
+
+/// What one request holds of the budget; it goes back with it.
+#[derive(Debug)]
+pub struct Lease {
+    buffers: Arc<Buffers>,
+    principal: String,
+    bytes: u64,
+}
+
+impl Lease {
+    /// One of nothing so far.
+    pub fn of(service: &Service, proof: &Authenticated) -> Lease {
+        let principal = proof.principal().to_owned();
+        Lease { buffers: Arc::clone(&service.buffers), principal, bytes: 0 }
+    }
+
+    /// Takes the budget for so many bytes in all, and waits for it for a while. Says whether the
+    /// principal holds so much by now that it should be quick.
+    ///
+    /// # Errors
+    /// Whose limit is reached.
+    pub fn grow(&mut self, service: &Service, bytes: usize) -> Result<bool, Problem> {
+        let config = &service.settings().config;
+        let (shares, limit) = (Shares::of(config), config.limits.max_buffered as u64);
+        // What no budget has room for at all takes what one may have.
+        let more = (bytes as u64).min(limit / 2).saturating_sub(self.bytes);
+        if bytes <= SMALL_BUFFER || more == 0 {
+            return Ok(false);
+        }
+        let until = Instant::now() + BUFFER_PATIENCE;
+        let mut used = lock(&self.buffers.used);
+        loop {
+            let (all, account) = (used.all, used.of(&self.principal));
+            let Err(over) = shares.check(&self.principal, (account.bytes, all), more, limit) else {
+                let much = account.bytes + more > limit / 4;
+                used.change(&self.principal, |held| held + more);
+                self.bytes += more;
+                return Ok(much);
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || account.waiting >= MAX_BUFFER_WAITS {
+                let own = over == Over::Principal;
+                let code = if own { "share_reached" } else { "buffers_full" };
+                let held = (account.bytes, limit);
+                let message = over.message(&self.principal, "limits.max_buffered", held);
+                return Err(Problem::new(429, code, message));
+            }
+            account.waiting += 1;
+            let woken = self.buffers.freed.wait_timeout(used, left);
+            used = woken.unwrap_or_else(PoisonError::into_inner).0;
+            used.of(&self.principal).waiting -= 1;
+        }
+    }
+
+    /// Gives back what is over so many bytes.
+    pub fn shrink(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes as u64);
+        if less > 0 {
+            lock(&self.buffers.used).change(&self.principal, |held| held - less);
+            self.bytes -= less;
+            self.buffers.freed.notify_all();
+        }
+    }
+}
+
+/// Reads the body of a request, once there is budget for as much as it may be.
+pub fn read_body(exchange: &mut Exchange<'_>) -> Result<Result<(Vec<u8>, Lease), Problem>, Closed> {
+    let Exchange { connection, request, service, proof } = exchange;
+    let most = service.settings().config.limits.max_body;
+    let mut lease = Lease::of(service, proof);
+    match lease.grow(service, request.announced(most)) {
+        Ok(much) => connection.hurry |= much,
+        Err(problem) => return Ok(Err(problem)),
+    }
+    let body = connection.read_body(request, most)?;
+    lease.shrink(body.len());
+    Ok(Ok((body, lease)))
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.shrink(0);
+    }
+}

@@ -1,0 +1,132 @@
+//! A long piece of JSON text that is sent from where it lies, a buffer at a time, instead of being
+//! loaded: the inside of a string, escaped already.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use crate::limits::MAX_PIECE;
+use crate::text::quoted;
+
+/// What stands for an extent in a text around it: JSON has it only escaped.
+pub const PLACE: char = '\0';
+
+/// Where it lies. A file stays what it is, also when another has taken its name.
+#[derive(Clone, Debug)]
+pub enum Extent {
+    File(Arc<File>, Range<u64>),
+    Memory(Arc<String>),
+}
+
+impl Extent {
+    /// The inside of a text as JSON has it.
+    pub fn escaping(text: &str) -> Extent {
+        Extent::Memory(Arc::new(inside(text)))
+    }
+
+    pub fn len(&self) -> u64 {
+        match self {
+            Extent::File(_, range) => range.end - range.start,
+            Extent::Memory(text) => text.len() as u64,
+        }
+    }
+
+    /// Appends at most `most` bytes from `at` on to `out`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is shorter than it was.
+    pub fn read(&self, at: u64, most: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        let start = out.len();
+        match self {
+            Extent::File(file, range) => {
+                let left = usize::try_from(self.len() - at).map_or(most, |left| left.min(most));
+                out.resize(start + left, 0);
+                file.read_exact_at(&mut out[start..], range.start + at)
+            }
+            Extent::Memory(text) => {
+                let rest = usize::try_from(at).ok().and_then(|at| text.as_bytes().get(at..));
+                out.extend(rest.unwrap_or_default().iter().take(most));
+                Ok(())
+            }
+        }
+    }
+
+    /// Shows all of it in pieces.
+    ///
+    /// # Errors
+    /// As above, and what `visit` says.
+    pub fn pieces(
+        &self,
+        most: usize,
+        visit: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let (mut at, mut piece) = (0, Vec::new());
+        while at < self.len() {
+            piece.clear();
+            self.read(at, most, &mut piece)?;
+            at += piece.len() as u64;
+            visit(&piece)?;
+        }
+        Ok(())
+    }
+
+    /// The same as the text that it was before it was escaped.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn texts(&self, visit: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<()> {
+        let mut at = 0;
+        while at < self.len() {
+            let mut json = vec![b'"'];
+            self.read(at, MAX_PIECE, &mut json)?;
+            // What is cut within a character or an escape is no JSON.
+            let text = loop {
+                json.push(b'"');
+                match serde_json::from_slice::<String>(&json) {
+                    Ok(text) => break text,
+                    Err(_) if json.len() > 3 => json.truncate(json.len() - 2),
+                    Err(e) => return Err(e.into()),
+                }
+            };
+            at += json.len() as u64 - 2;
+            visit(&text)?;
+        }
+        Ok(())
+    }
+}
+
+/// A text as JSON has it, without the quotes.
+pub fn inside(text: &str) -> String {
+    let mut json = quoted(text);
+    json.pop();
+    json.remove(0);
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_cut_within_no_character_and_no_escape() {
+        for shift in 0..14 {
+            let text = "x".repeat(shift) + &"ä\"\\\u{1}\u{1f600}\n".repeat(4 * MAX_PIECE / 10);
+            let json = quoted(&text);
+            let surrogates = json.replace('\u{1f600}', r"\ud83d\ude00");
+            for json in [json, surrogates] {
+                let inside = json[1..json.len() - 1].to_owned();
+                let (extent, mut whole) = (Extent::Memory(Arc::new(inside)), String::new());
+                let mut add = |piece: &str| {
+                    assert!(!piece.is_empty() && piece.len() <= MAX_PIECE);
+                    whole += piece;
+                    Ok(())
+                };
+                extent.texts(&mut add).unwrap();
+                assert!(whole == text, "{shift}");
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A record with a long text, read without that: it stays in the file, and is sent from there.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::line::{CRC, HEAD, durable};
+use crate::extent::Extent;
+use crate::limits::{JOURNAL_BUFFER, LONG_RECORD};
+
+/// The JSON of record `wanted`, with nothing in its reply, and what is in that. `from` and `end` are
+/// places that follow each other in the index: less than a step is before a long record and behind it.
+/// `None`: it is not there, damaged, or has no reply, as a read of the whole finds out.
+pub fn read(
+    file: &Arc<File>,
+    (from, end): (u64, u64),
+    wanted: u64,
+) -> io::Result<Option<(String, Extent)>> {
+    if end - from < LONG_RECORD {
+        return Ok(None);
+    }
+    let (mut head, mut tail) = (vec![0; JOURNAL_BUFFER], vec![0; JOURNAL_BUFFER]);
+    file.read_exact_at(&mut head, from)?;
+    let tail_at = end - JOURNAL_BUFFER as u64;
+    file.read_exact_at(&mut tail, tail_at)?;
+    let found = || {
+        let number = format!(" {wanted} {{");
+        let mut starts = (0..head.len()).filter(|at| *at == 0 || head[at - 1] == b'\n');
+        let start = starts.find(|at| head[at + HEAD - 1..].starts_with(number.as_bytes()))?;
+        // Quotes within a text are escaped: there is only one such place.
+        let begin = start + place(&head[start..], br#","reply":""#)? + br#","reply":""#.len();
+        let line = place(&tail, b"\n")?;
+        let json = &tail[..line];
+        let (comma, _) = durable(json)?;
+        let ends = place(json, br#"","report":""#).unwrap_or(comma - 1);
+        let json = [&head[start + HEAD + number.len() - 2..begin], &json[ends..comma], b"}"];
+        let text = from + begin as u64..tail_at + ends as u64;
+        let body = from + (start + HEAD) as u64..tail_at + line as u64;
+        Some((start, String::from_utf8(json.concat()).ok()?, text, body))
+    };
+    let Some((start, json, text, body)) = found() else { return Ok(None) };
+    let body = Extent::File(Arc::clone(file), body);
+    let (mut sum, mut quotes) = (CRC.digest(), Quotes::default());
+    body.pieces(JOURNAL_BUFFER, &mut |piece| {
+        sum.update(piece);
+        quotes.count(piece);
+        Ok(())
+    })?;
+    // A report so long that it was not seen has more than those of the journal's own member.
+    let mut around = Quotes::default();
+    around.count(json.as_bytes());
+    let whole = format!("{:08x}", sum.finalize()).as_bytes() == &head[start..start + HEAD - 1];
+    Ok((whole && quotes.count == around.count + 2)
+        .then(|| (json, Extent::File(Arc::clone(file), text))))
+}
+
+/// Quotes that are not escaped.
+#[derive(Default)]
+struct Quotes {
+    count: usize,
+    escape: bool,
+}
+
+impl Quotes {
+    fn count(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.count += usize::from(*byte == b'"' && !self.escape);
+            self.escape = *byte == b'\\' && !self.escape;
+        }
+    }
+}
+
+fn place(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
