@@ -44,6 +44,7 @@ fn take_in(
         let wait = wait_of(request)?;
         let mut draft = read(&body, session, proof.principal(), busy)?;
         draft.who.session.as_deref().map_or(Ok(()), |session| proof.check_session(session))?;
+        draft.deliver.as_deref().map_or(Ok(()), |target| proof.check_target(target))?;
         draft.key = idempotency::key(request, proof, &body)?;
         Ok((draft, wait))
     })?;
