@@ -54,7 +54,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refusal::Full(Full::Session) => f.write_str("too many messages wait in this session"),
-            Refusal::Full(Full::Gateway) => f.write_str("too many messages wait"),
+            Refusal::Full(Full::Queue(reached)) => f.write_str(&reached.message),
             Refusal::Conflict => f.write_str("its idempotency key was used for another message"),
             Refusal::Journal(refused) => refused.fmt(f),
             Refusal::Stopping => f.write_str("the gateway is stopping"),
@@ -78,7 +78,7 @@ impl Hub {
         }
         let (session, mode) = (draft.who.digest(), draft.mode);
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
-        let (position, runs) = match state.dispatch.submit(id, session) {
+        let (position, runs) = match state.dispatch.submit(id, &draft.who.principal, session) {
             Admission::Refused(full) => return Err(Refusal::Full(full)),
             Admission::Runs => (0, true),
             Admission::Waits { position } => (position, false),
@@ -152,8 +152,8 @@ impl Hub {
             self.over(&mut state, id);
         } else if let Some(entry) = state.book.get(id).filter(|entry| !entry.turn.is_over()) {
             // Without it the message is accepted all the same, and gets its end as a turn.
-            let session = entry.session();
-            state.dispatch.restore(id, session);
+            let (who, session) = (Arc::clone(&entry.who), entry.session());
+            state.dispatch.restore(id, &who.principal, session);
             let ids = state.dispatch.fill();
             begun = self.begin(&mut state, ids);
         }
