@@ -9,9 +9,9 @@ use super::book::{Digest, Entry, Party};
 use super::hub::{Hub, State, bounds};
 use super::id::Id;
 use crate::digests::Digests;
-use crate::journal::{Condition, Refused, record};
+use crate::journal::{Condition, Refused};
 use crate::limits::{
-    COMPACT_FROM, COMPACT_PAUSE, JOURNAL_PROBE, KEEPER_ROUND, KEEPER_SOON, LOSS_SHOWN,
+    COMPACT_FROM, COMPACT_PAUSE, JOURNAL_PROBE, KEEPER_ROUND, KEEPER_SOON, LOCK_BATCH, LOSS_SHOWN,
     THREAD_PAUSE, THREAD_STACK,
 };
 use crate::threads::{self, lock};
@@ -178,7 +178,8 @@ impl Hub {
         };
         // New ids come after the newest, also where the clock was set back over a restart.
         let newest = state.book.last();
-        let goes = |id: &Id| !is_behind(id) && Some(*id) != newest && !state.held.contains(id);
+        let goes =
+            |id: &Id| !is_behind(id) && Some(*id) != newest && !state.held.contains(id.bits());
         let ids: Vec<Id> = ids.into_iter().filter(goes).collect();
         state.book.forget(&ids);
     }
@@ -222,11 +223,11 @@ impl Hub {
             self.transcripts.sync(session)?;
             care.forgotten.remove(session);
         }
-        self.lock().book.forget_resets();
-        let mut keep = |number: u64, json: &str| {
-            let id = record::id_of(json);
-            self.lock().book.keeps(number, id) || (id.is_none() && record::is_unknown(json))
-        };
+        let mut from = Some(0);
+        while let Some(session) = from {
+            from = self.lock().book.forget_resets(session, LOCK_BATCH);
+        }
+        let mut keep = |number: u64, json: &str| self.lock().book.keeps(number, json);
         let result = self.journal.compact(&mut keep);
         if let (Err(_), Condition::Broken(why)) = (&result, self.journal.condition()) {
             self.heard(Refused::Broken(why));

@@ -10,6 +10,7 @@ pub mod cancel;
 pub mod clock;
 pub mod commands;
 pub mod dispatch;
+mod events;
 pub mod history;
 pub mod hub;
 pub mod id;

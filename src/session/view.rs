@@ -15,7 +15,7 @@ use super::waits::Waits;
 use crate::agent::{self, Report};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Loss, Purpose, Refused};
-use crate::limits::{LOCK_PAUSE, MAX_LISTED, MAX_LISTED_BYTES, STATUS_PATIENCE};
+use crate::limits::{LOCK_BATCH, LOCK_PAUSE, MAX_LISTED, MAX_LISTED_BYTES, STATUS_PATIENCE};
 use crate::named::ByName;
 use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
@@ -115,7 +115,8 @@ impl Hub {
 
     /// Keeps a message from being forgotten, however few results are kept, until its end was read.
     pub fn hold(self: &Arc<Self>, id: Id) -> Held {
-        self.lock().held.push(id);
+        let held = &mut self.lock().held;
+        held.insert(id.bits(), held.get(id.bits()).unwrap_or(0) + 1);
         Held { hub: Arc::clone(self), id }
     }
 
@@ -166,10 +167,46 @@ impl Hub {
 
     /// The messages that are known of a session, in order.
     pub fn messages_of(&self, who: &Who) -> Vec<(Id, Turn)> {
-        let state = self.lock();
-        let session = who.digest();
-        let mine = state.book.entries().filter(|(_, entry)| entry.session() == session);
-        mine.map(|(id, entry)| (id, entry.turn)).collect()
+        let mut messages = Vec::new();
+        if let Some(session) = who.digest() {
+            self.each_of(session, 0, &mut |id, entry| messages.push((id, entry.turn)));
+        }
+        messages
+    }
+
+    /// Shows a session's messages that began after this record, in order. The lock is given back after
+    /// every few.
+    pub(super) fn each_of(
+        &self,
+        session: Digest,
+        mut after: u64,
+        visit: &mut dyn FnMut(Id, &Entry),
+    ) {
+        let mut count = LOCK_BATCH;
+        while count == LOCK_BATCH {
+            count = 0;
+            let state = self.lock();
+            for (id, entry) in state.book.messages_of(session, after).take(LOCK_BATCH) {
+                visit(id, entry);
+                (after, count) = (entry.accepted, count + 1);
+            }
+        }
+    }
+
+    /// Shows all messages, the newest first, until `visit` says false. The lock is given back after
+    /// every few.
+    pub(super) fn each(&self, visit: &mut dyn FnMut(Id, &Entry) -> bool) {
+        let (mut before, mut count) = (None, LOCK_BATCH);
+        while count == LOCK_BATCH {
+            count = 0;
+            let state = self.lock();
+            for (id, entry) in state.book.before(before).take(LOCK_BATCH) {
+                if !visit(id, entry) {
+                    return;
+                }
+                (before, count) = (Some(id), count + 1);
+            }
+        }
     }
 
     /// A session that has messages or a transcript.
@@ -177,7 +214,7 @@ impl Hub {
         let digest = who.digest()?;
         // Nobody is shown what a power cut could still take; a journal that broke takes no more.
         let _ = self.sync(self.journal.last());
-        let known = !self.messages_of(who).is_empty();
+        let known = self.lock().book.messages_of(digest, 0).next().is_some();
         let about = self.transcripts.find(digest);
         (known || about.is_some()).then(|| {
             let bytes = about.map_or(0, |about| about.bytes);
@@ -209,15 +246,13 @@ impl Hub {
     /// All sessions of a principal, at most [`MAX_LISTED`].
     pub fn sessions(&self, principal: &str) -> io::Result<Vec<Session>> {
         let mut found: ByName<u64> = ByName::new();
-        {
-            let state = self.lock();
-            let mine = state.book.entries().filter(|(_, e)| e.who.principal == principal);
-            for session in mine.filter_map(|(_, entry)| entry.who.session.as_ref()) {
-                if found.get(session).is_none() {
-                    found.insert(session.clone(), 0);
-                }
+        self.each(&mut |_, entry| {
+            let session = entry.who.session.as_ref().filter(|_| entry.who.principal == principal);
+            if let Some(session) = session.filter(|session| found.get(session).is_none()) {
+                found.insert(session.clone(), 0);
             }
-        }
+            true
+        });
         for about in self.transcripts.list(principal, MAX_LISTED)? {
             found.insert(about.who.session.unwrap_or_default(), about.bytes);
         }
@@ -248,46 +283,6 @@ impl Hub {
     pub fn counts(&self) -> (Counts, u64, u64) {
         let counts = self.lock().book.counts();
         (counts, self.journal.size(), self.journal.last())
-    }
-
-    /// Follows what happens: the event is raised at every record.
-    pub fn follow(self: &Arc<Self>) -> io::Result<Follow> {
-        let event = Arc::new(Event::new()?);
-        self.lock().followers.push(Arc::clone(&event));
-        Ok(Follow { hub: Arc::clone(self), event })
-    }
-
-    /// Shows the durable records of a session after number `after`, until `visit` says false.
-    /// Returns the number of the last record that was looked at.
-    pub fn records_of(
-        &self,
-        session: Digest,
-        after: u64,
-        visit: &mut dyn FnMut(u64, Record) -> bool,
-    ) -> io::Result<u64> {
-        let last = self.journal.last();
-        self.sync(last).map_err(|refused| io::Error::other(refused.to_string()))?;
-        let mut seen = after;
-        self.journal.scan(after, &mut |number, json| {
-            if number > last {
-                return false;
-            }
-            seen = number;
-            let Ok(record) = Record::parse(json) else { return true };
-            let mine = match &record {
-                Record::Reset { principal, session: key, .. } => {
-                    session_digest(principal, key) == session
-                }
-                other => {
-                    let id = other.id().and_then(Id::parse);
-                    let state = self.lock();
-                    id.and_then(|id| state.book.get(id))
-                        .is_some_and(|e| e.session() == Some(session))
-                }
-            };
-            !mine || visit(number, record)
-        })?;
-        Ok(seen)
     }
 
     /// The number of the last record.
@@ -352,19 +347,6 @@ impl Hub {
     }
 }
 
-/// Somebody who follows the journal.
-#[derive(Debug)]
-pub struct Follow {
-    hub: Arc<Hub>,
-    pub event: Arc<Event>,
-}
-
-impl Drop for Follow {
-    fn drop(&mut self) {
-        self.hub.lock().followers.retain(|known| !Arc::ptr_eq(known, &self.event));
-    }
-}
-
 /// A message that is held.
 #[derive(Debug)]
 pub struct Held {
@@ -374,9 +356,10 @@ pub struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let held = &mut self.hub.lock().held;
-        if let Some(at) = held.iter().position(|known| *known == self.id) {
-            held.swap_remove(at);
+        let (held, id) = (&mut self.hub.lock().held, self.id.bits());
+        match held.get(id) {
+            Some(others @ 2..) => held.insert(id, others - 1),
+            Some(_) | None => held.remove(id),
         }
     }
 }

@@ -187,11 +187,13 @@ impl Hub {
 
     /// Messages whose turn failed, newest first, of those that `sees` says.
     pub fn failed(&self, sees: &dyn Fn(&Who) -> bool) -> Result<Vec<Message>, journal::Refused> {
-        let ids: Vec<Id> = {
-            let state = self.lock();
-            let mine = state.book.failed().filter(|(_, entry)| sees(&entry.who));
-            mine.take(MAX_LISTED).map(|(id, _)| id).collect()
-        };
+        let mut ids = Vec::new();
+        self.each(&mut |id, entry| {
+            if entry.turn == Turn::Failed && sees(&entry.who) {
+                ids.push(id);
+            }
+            ids.len() < MAX_LISTED
+        });
         let messages: Result<Vec<_>, _> = ids.into_iter().map(|id| self.message(id)).collect();
         Ok(messages?.into_iter().flatten().collect())
     }

@@ -64,39 +64,27 @@ impl Book {
     /// Forgets messages that were [`Book::overdue`].
     pub fn forget(&mut self, ids: &[Id]) {
         for id in ids {
-            let Some(at) = self.place(*id) else { continue };
             // It may have been revived since it was looked at.
-            if !self.entries[at].1.is_settled() {
+            let Some(entry) = self.entries.get(*id).filter(|entry| entry.is_settled()) else {
                 continue;
-            }
-            let Some((_, entry)) = self.entries.remove(at) else { continue };
-            self.count(entry.turn, entry.delivery_state(), false);
-            self.counts.kept -= 1;
-            self.bytes -= entry.bytes;
-            self.dead.remove(id.bits());
-            if let Some(key) = entry.key.filter(|k| self.keys.get(k.key) == Some(id.bits())) {
+            };
+            let (turn, delivery, key) = (entry.turn, entry.delivery_state(), &entry.key);
+            if let Some(key) = key.as_ref().filter(|k| self.keys.get(k.key) == Some(id.bits())) {
                 self.keys.remove(key.key);
             }
+            if let Some(session) = entry.session() {
+                self.records.remove(session, entry.latest);
+            }
+            self.bytes -= entry.bytes;
+            self.count(turn, delivery, false);
+            self.counts.kept -= 1;
+            self.dead.remove(id.bits());
+            self.entries.remove(*id);
         }
         for list in [&mut self.plain, &mut self.keyed] {
-            let known = |id: Id| self.entries.binary_search_by_key(&id, |(id, _)| *id).is_ok();
-            while list.front().is_some_and(|id| !known(*id)) {
+            while list.front().is_some_and(|id| self.entries.get(*id).is_none()) {
                 list.pop_front();
             }
-        }
-    }
-
-    /// Drops the resets of sessions that nothing is known of any more.
-    pub fn forget_resets(&mut self) {
-        let mut gone = Vec::new();
-        for session in self.resets.keys() {
-            if !self.entries.iter().any(|(_, entry)| entry.session() == Some(session)) {
-                gone.push(session);
-            }
-        }
-        for session in gone {
-            self.resets.remove(session);
-            self.newest_at_reset.remove(session);
         }
     }
 }
