@@ -26,12 +26,28 @@ impl<T> ByName<T> {
         self.0.iter_mut().map(|(_, value)| value)
     }
 
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut T)> {
+        self.0.iter_mut().map(|(name, value)| (name.as_str(), value))
+    }
+
     /// Puts a value in, in the place of an earlier one of that name.
     pub fn insert(&mut self, name: String, value: T) {
         match self.place(&name) {
             Ok(at) => self.0[at].1 = value,
             Err(at) => self.0.insert(at, (name, value)),
         }
+    }
+
+    /// The value of this name, a new one where there is none.
+    pub fn of(&mut self, name: &str) -> &mut T
+    where
+        T: Default,
+    {
+        let at = self.place(name).unwrap_or_else(|at| {
+            self.0.insert(at, (name.to_owned(), T::default()));
+            at
+        });
+        &mut self.0[at].1
     }
 
     pub fn is_empty(&self) -> bool {

@@ -90,6 +90,11 @@ impl Shares {
         })
     }
 
+    /// What a principal may hold of a limit when nobody else holds anything.
+    pub fn most(self, limit: u64) -> u64 {
+        limit / 100 * self.percent + limit % 100 * self.percent / 100
+    }
+
     /// Shares of so many percent.
     #[cfg(test)]
     pub const fn new(percent: u64) -> Shares {

@@ -99,6 +99,7 @@ impl Problem {
                 "This idempotency key was used for another request; take a new one.",
             ),
             Refusal::Journal(refused) => Problem::journal(refused),
+            Refusal::Share(reached) => Problem::reached(507, "journal_full", reached),
             Refusal::Stopping => Problem::stopping(),
             Refusal::Failed(why) => Problem::new(
                 503,

@@ -9,7 +9,7 @@ use super::report::{Report, UnitReport, gather};
 use super::state::Facts;
 use super::unit::{self, Unit};
 use super::{Context, history, moment, say, say_wrapped};
-use crate::config;
+use crate::config::{self, OWNER};
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_PATIENCE;
 use crate::systemd::Scope;
@@ -19,7 +19,7 @@ use crate::text::escaped;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What the report has as the gateway answered it; null without an answer.
 const ANSWERED: &str = "uptime_seconds listen stop_timeout_seconds version agent sessions turns \
-    waiting limits degraded warnings reload_error journal";
+    waiting limits degraded warnings reload_error journal principals";
 /// Where values begin: behind a label of at most nine letters and two spaces.
 const INDENT: usize = 11;
 
@@ -111,6 +111,9 @@ pub fn to_text(report: &Report, now: i64) -> String {
     }
     line("limits", answer["limits"]["shortage"].as_str().map(safe));
     line("journal", answer["journal"].is_object().then(|| journal(&answer["journal"])));
+    for principal in principals(&answer["principals"]) {
+        line("principal", Some(safe(&principal)));
+    }
     let other = format!(" (this program is {VERSION})");
     let other = if answer["version"] == VERSION { "" } else { &other };
     line("version", answer["version"].as_str().map(|version| safe(version) + other));
@@ -146,6 +149,20 @@ fn journal(journal: &Value) -> String {
     let count = |key: &str| number(&journal[key]);
     let (outbox, dead) = (count("outbox"), count("dead_letters"));
     format!("{} bytes, {outbox} to deliver, {dead} dead letters", count("bytes"))
+}
+
+/// What each principal holds, where the owner is not the only one.
+fn principals(principals: &Value) -> Vec<String> {
+    let all = principals.as_array().map_or(&[][..], Vec::as_slice);
+    let others = all.iter().any(|one| one["name"] != OWNER);
+    let about = |one: &Value| {
+        let held = one.as_object().into_iter().flatten();
+        let held = held.filter(|(_, value)| value.as_u64().is_some_and(|value| value > 0));
+        let held: Vec<String> =
+            held.map(|(what, value)| format!("{} {value}", what.replace('_', " "))).collect();
+        format!("{}: {}", one["name"].as_str().unwrap_or("?"), held.join(", "))
+    };
+    all.iter().filter(|_| others).map(about).collect()
 }
 
 /// What turns wait for between two attempts, in lines that fit a terminal but for the error.
@@ -255,6 +272,21 @@ last stop  1994-11-06 08:40:00 UTC, 11 min ago: planned, SIGTERM from sys\\u{1b}
             to_text(&stopped(), 0),
             "  gateway  coder\n    state  stopped\n           odd\\u{1b}\n"
         );
+    }
+
+    #[test]
+    fn what_principals_hold_is_shown_where_there_are_several() {
+        let mut report = running();
+        let owner = json!({ "name": "owner", "queued": 1 });
+        report.answer["principals"] = json!([owner]);
+        assert!(!to_text(&report, 0).contains("principal"));
+        let alice = json!({ "name": "al\u{1b}", "journal_bytes": 12, "queued": 3, "results": 0 });
+        report.answer["principals"] = json!([alice, owner]);
+        let text = to_text(&report, 0);
+        let lines =
+            "principal  al\\u{1b}: journal bytes 12, queued 3\nprincipal  owner: queued 1\n";
+        assert!(text.contains(lines), "{text}");
+        assert_eq!(to_json(&report)["principals"][1], owner);
     }
 
     #[test]

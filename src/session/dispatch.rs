@@ -139,12 +139,7 @@ impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
         let mut line = self.lines.remove(at);
         line.tickets.remove(place);
         let ran = line.head == Head::Runs && place == 0;
-        let party = &mut self.parties[line.party];
-        if ran {
-            (self.running, party.running) = (self.running - 1, party.running - 1);
-        } else {
-            (self.waiting, party.waiting) = (self.waiting - 1, party.waiting - 1);
-        }
+        self.count(line.party, -isize::from(ran), -isize::from(!ran));
         if place == 0 {
             line.head = Head::Waits;
         }
@@ -165,10 +160,8 @@ impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
     pub fn rest(&mut self, ticket: T) -> Vec<T> {
         if let Some(line) = self.headed_by(ticket).filter(|line| line.head == Head::Runs) {
             line.head = Head::Rests;
-            let at = line.party;
-            let party = &mut self.parties[at];
-            (self.running, party.running) = (self.running - 1, party.running - 1);
-            (self.waiting, party.waiting) = (self.waiting + 1, party.waiting + 1);
+            let party = line.party;
+            self.count(party, -1, 1);
         }
         self.fill()
     }
@@ -204,6 +197,11 @@ impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
         line.into_iter().flat_map(|line| line.tickets.iter().copied())
     }
 
+    /// How many tickets of each principal wait.
+    pub fn waiting(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.parties.iter().map(|party| (party.name.as_str(), party.waiting as u64))
+    }
+
     /// Gives free places to the lines whose turn it is.
     pub fn fill(&mut self) -> Vec<T> {
         let mut started = Vec::new();
@@ -231,16 +229,25 @@ impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
     fn start(&mut self, line: usize) {
         let line = &mut self.lines[line];
         line.head = Head::Runs;
-        let party = &mut self.parties[line.party];
-        (self.running, party.running) = (self.running + 1, party.running + 1);
-        (self.waiting, party.waiting) = (self.waiting - 1, party.waiting - 1);
+        let party = line.party;
+        self.count(party, 1, -1);
         self.started += 1;
-        party.served = self.started;
+        self.parties[party].served = self.started;
+    }
+
+    /// So many more of a principal run and wait.
+    fn count(&mut self, party: usize, running: isize, waiting: isize) {
+        let party = &mut self.parties[party];
+        for count in [&mut self.running, &mut party.running] {
+            *count = count.saturating_add_signed(running);
+        }
+        for count in [&mut self.waiting, &mut party.waiting] {
+            *count = count.saturating_add_signed(waiting);
+        }
     }
 
     fn append(&mut self, ticket: T, party: usize, session: Option<K>) {
-        (self.waiting, self.parties[party].waiting) =
-            (self.waiting + 1, self.parties[party].waiting + 1);
+        self.count(party, 0, 1);
         let tickets = VecDeque::from([ticket]);
         match self.line_of(session) {
             Some(at) => self.lines[at].tickets.push_back(ticket),

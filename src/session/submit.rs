@@ -8,9 +8,10 @@ use super::dispatch::{Admission, Full};
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::life::Turn;
-use crate::config::Busy;
+use crate::config::{Busy, OWNER};
 use crate::journal::record::{Accepted, Record, Stamp, Step};
-use crate::journal::{Purpose, Refused};
+use crate::journal::{self, Purpose, Refused};
+use crate::shares::{Reached, Shares};
 
 /// A message as its sender gives it.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub enum Refusal {
     /// The idempotency key is known with another body.
     Conflict,
     Journal(Refused),
+    /// The principal's share of the journal is full.
+    Share(Reached),
     Stopping,
     /// The system is short of something.
     Failed(String),
@@ -57,6 +60,7 @@ impl fmt::Display for Refusal {
             Refusal::Full(Full::Queue(reached)) => f.write_str(&reached.message),
             Refusal::Conflict => f.write_str("its idempotency key was used for another message"),
             Refusal::Journal(refused) => refused.fmt(f),
+            Refusal::Share(reached) => f.write_str(&reached.message),
             Refusal::Stopping => f.write_str("the gateway is stopping"),
             Refusal::Failed(why) => f.write_str(why),
         }
@@ -76,6 +80,7 @@ impl Hub {
             self.sync(number).map_err(Refusal::Journal)?;
             return Ok(Submitted::Known(id));
         }
+        self.check_share(&state, &draft)?;
         let (session, mode) = (draft.who.digest(), draft.mode);
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
         let (position, runs) = match state.dispatch.submit(id, &draft.who.principal, session) {
@@ -137,6 +142,7 @@ impl Hub {
             self.sync(number).map_err(Refusal::Journal)?;
             return Ok(Submitted::Known(id));
         }
+        self.check_share(&state, &draft)?;
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
         let record = accepted(id, self.stamp(), draft);
         self.write(&mut state, &record, Purpose::NewWork).map_err(Refusal::Journal)?;
@@ -170,6 +176,41 @@ impl Hub {
         drop(state);
         self.employ(begun);
         self.sync(number)
+    }
+
+    /// What a principal holds of the journal, what all do, the limit and its shares; `None` for the
+    /// owner, whom the journal itself refuses.
+    fn share(&self, state: &State, principal: &str) -> Option<((u64, u64), u64, Shares)> {
+        let config = &self.settings().config;
+        let held = (state.book.bytes_of(principal), self.journal.size());
+        let limit = config.limits.max_journal as u64;
+        (principal != OWNER).then(|| (held, limit, Shares::of(config)))
+    }
+
+    /// Whether the journal has room for one more message of its principal.
+    fn check_share(&self, state: &State, draft: &Draft) -> Result<(), Refusal> {
+        let principal = &draft.who.principal;
+        let Some((held, limit, shares)) = self.share(state, principal) else { return Ok(()) };
+        let limit = ("limits.max_journal", journal::for_new_work(limit));
+        let more = draft.text.len() + draft.context.as_ref().map_or(0, String::len);
+        shares.admit(principal, held, more as u64, limit).map_err(|reached| {
+            // There may be something to forget.
+            self.alarm.notify_all();
+            Refusal::Share(reached)
+        })
+    }
+
+    /// That a reply does not fit into what its principal may hold of the journal.
+    pub(super) fn beyond_share(&self, principal: &str, record: &Record) -> Option<String> {
+        let Record::Step { step: Step::Done(reply, _), .. } = record else { return None };
+        let ((held, _), limit, shares) = self.share(&self.lock(), principal)?;
+        let length = reply.len() as u64;
+        (held + length > shares.most(limit)).then(|| {
+            format!(
+                "the reply of {length} bytes does not fit: {principal} may hold its share of \
+                 limits.max_journal, and holds {held} of {limit}; try again later"
+            )
+        })
     }
 
     /// The message of the draft's idempotency key, and the number of its record.

@@ -8,6 +8,7 @@ mod history;
 mod journal;
 mod patience;
 mod restart;
+mod shares;
 mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::accounts::excess;
 use super::{Book, Id};
 use crate::journal::record::Stamp;
 use crate::limits::{
@@ -23,15 +24,21 @@ impl Book {
         let day = KEEP_RESULTS_FOR;
         let mut ids = Vec::new();
         // In the order in which they settled: `date` lets no age go back.
-        let too_many = self.plain.len().saturating_sub(keep);
-        let plain = self.plain.iter().copied().enumerate();
-        ids.extend(plain.take_while(|(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id));
+        let surplus = excess(&self.accounts, keep, |account| account.plain.len());
+        for (name, account) in self.accounts.iter() {
+            let too_many = surplus.get(name).copied().unwrap_or(0);
+            let plain = account.plain.iter().copied().enumerate();
+            let overdue = plain.take_while(|(at, id)| *at < too_many || old(*id, day));
+            ids.extend(overdue.map(|(_, id)| id));
+        }
         ids.extend(self.keyed.iter().copied().take_while(|id| old(*id, day)));
-        let too_many = self.dead.len().saturating_sub(MAX_DEAD_LETTERS);
-        let dead = self.dead.keys().map(Id::from_bits).enumerate();
-        // By id: one that was revived is younger than those behind it.
-        let overdue = |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
-        ids.extend(dead.filter(overdue).map(|(_, id)| id));
+        let mut surplus = excess(&self.accounts, MAX_DEAD_LETTERS, |own| own.counts.dead_letters);
+        let dead = self.dead_letters().filter(|(id, entry)| {
+            let left = surplus.get_mut(&entry.who.principal).filter(|left| **left > 0);
+            // By id: one that was revived is younger than those behind it.
+            left.map(|left| *left -= 1).is_some() || old(*id, KEEP_DEAD_LETTERS)
+        });
+        ids.extend(dead.map(|(id, _)| id));
         ids
     }
 
@@ -58,7 +65,8 @@ impl Book {
 
     /// Whether there are so many more than `keep` that they are worth a look.
     pub fn is_crowded(&self, keep: usize) -> bool {
-        self.plain.len() > keep + keep / 8 + 64 || self.dead.len() > MAX_DEAD_LETTERS
+        let plain: usize = self.accounts.iter().map(|(_, account)| account.plain.len()).sum();
+        plain > keep + keep / 8 + 64 || self.dead.len() > MAX_DEAD_LETTERS
     }
 
     /// Forgets messages that were [`Book::overdue`].
@@ -75,13 +83,18 @@ impl Book {
             if let Some(session) = entry.session() {
                 self.records.remove(session, entry.latest);
             }
+            let account = self.accounts.of(&entry.who.principal);
+            for counts in [&mut self.counts, &mut account.counts] {
+                counts.count(turn, delivery, false);
+                counts.kept -= 1;
+            }
             self.bytes -= entry.bytes;
-            self.count(turn, delivery, false);
-            self.counts.kept -= 1;
+            account.bytes -= entry.bytes;
             self.dead.remove(id.bits());
             self.entries.remove(*id);
         }
-        for list in [&mut self.plain, &mut self.keyed] {
+        let plain = self.accounts.values_mut().map(|account| &mut account.plain);
+        for list in plain.chain([&mut self.keyed]) {
             while list.front().is_some_and(|id| self.entries.get(*id).is_none()) {
                 list.pop_front();
             }

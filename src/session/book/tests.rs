@@ -196,6 +196,25 @@ struct Model {
 }
 
 impl Model {
+    /// Settled ones without a key beyond those that are kept: again and again the oldest of the
+    /// principal that has the most.
+    fn too_many(&self, keep: usize) -> Vec<Id> {
+        let of = |principal| {
+            let is = |m: &Simple, id| m.id == id && m.principal == principal;
+            let mine = |id: &&u32| self.list.iter().any(|m| is(m, **id));
+            self.plain.iter().filter(mine).copied().collect::<Vec<u32>>()
+        };
+        let names = BTreeSet::from(PRINCIPALS);
+        let mut lists: Vec<VecDeque<u32>> = names.into_iter().map(|name| of(name).into()).collect();
+        let mut gone = vec![Vec::new(); lists.len()];
+        while lists.iter().map(VecDeque::len).sum::<usize>() > keep {
+            // Of equals the first by name.
+            let at = (0..lists.len()).rev().max_by_key(|at| lists[*at].len()).unwrap();
+            gone[at].extend(lists[at].pop_front());
+        }
+        gone.concat().into_iter().map(Id::from).collect()
+    }
+
     fn seen(&self) -> Seen {
         let count = |test: &dyn Fn(&Simple) -> bool| self.list.iter().filter(|m| test(m)).count();
         let is = |m: &Simple, ways: &[&str]| ways.contains(&m.way.0);
@@ -214,12 +233,7 @@ impl Model {
             bytes: self.list.iter().map(|m| m.bytes).sum(),
             last: self.last,
             resets: sessions().map(|who| self.resets.get(&who).copied().unwrap_or(0)).collect(),
-            overdue: (0..6)
-                .map(|keep| {
-                    let more = self.plain.len().saturating_sub(keep);
-                    self.plain[..more].iter().map(|id| Id::from(*id)).collect()
-                })
-                .collect(),
+            overdue: (0..6).map(|keep| self.too_many(keep)).collect(),
         }
     }
 
