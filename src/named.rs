@@ -26,10 +26,6 @@ impl<T> ByName<T> {
         self.0.iter_mut().map(|(_, value)| value)
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut T)> {
-        self.0.iter_mut().map(|(name, value)| (name.as_str(), value))
-    }
-
     /// Puts a value in, in the place of an earlier one of that name.
     pub fn insert(&mut self, name: String, value: T) {
         match self.place(&name) {

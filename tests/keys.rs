@@ -378,7 +378,7 @@ fn a_key_names_only_the_targets_of_its_list() {
     let error = send(&bob, "ops").json();
     let message = error["error"]["message"].as_str().unwrap();
     assert!(message.contains("\"ops\"") && message.contains("keys.bob.targets"), "{message}");
-    assert!(message.ends_with("may: chat."), "{message}");
+    assert!(message.ends_with("may: [\"chat\"]."), "{message}");
     for (who, target) in [(&bob, "chat"), (&carol, "ops"), (&gateway.api(), "chat")] {
         send(who, target).assert_status(202);
     }

@@ -118,10 +118,9 @@ impl Authenticated {
             return Ok(());
         }
         let ClientKey { name, targets, .. } = &*self.0;
-        let names = if targets.is_empty() { "none".to_owned() } else { targets.join(", ") };
         let message = format!(
             "The key of {name} may not name the target {target:?}; keys.{name}.targets in the \
-             configuration lists those that it may: {names}."
+             configuration lists those that it may: {targets:?}."
         );
         Err(Problem::new(403, "target_not_allowed", message))
     }

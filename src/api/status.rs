@@ -10,8 +10,7 @@ use super::{messages::json, reload};
 use crate::agent::Agent;
 use crate::http::Response;
 use crate::journal::Condition;
-use crate::named::ByName;
-use crate::session::book::{Column, Counts};
+use crate::session::book::{Counts, Usage};
 use crate::session::waits::Waits;
 use crate::sys::fd::most_open;
 use crate::sys::process::Pid;
@@ -65,22 +64,13 @@ fn about(agent: &Agent, name: &str) -> String {
     format!(r#"{{"id":{id},"object":"model","created":0,"owned_by":"{by}"}}"#)
 }
 
-/// What each principal holds: a JSON object for each that is in one of the columns with more than 0.
-fn table(columns: &[Column]) -> String {
-    let mut rows: ByName<String> = ByName::new();
-    for (name, value) in columns.iter().flat_map(|(_, cells)| cells) {
-        if *value > 0 {
-            *rows.of(name) = format!(r#""name":{}"#, quoted(name));
-        }
-    }
-    for (column, cells) in columns {
-        for (name, row) in rows.iter_mut() {
-            let value = cells.iter().find(|(of, _)| of == name).map_or(0, |(_, value)| *value);
-            *row += &format!(r#","{column}":{value}"#);
-        }
-    }
-    let rows: Vec<String> = rows.iter().map(|(_, row)| format!("{{{row}}}")).collect();
-    format!("[{}]", rows.join(","))
+/// A JSON object for each principal that holds something.
+fn principals(usage: &Usage) -> String {
+    let row = |(name, held): (&str, &Vec<(&str, u64)>)| {
+        let held = held.iter().map(|(what, count)| format!(r#","{what}":{count}"#));
+        format!(r#"{{"name":{}{}}}"#, quoted(name), held.collect::<String>())
+    };
+    format!("[{}]", usage.iter().map(row).collect::<Vec<_>>().join(","))
 }
 
 /// `GET /v1/status`: state, place, and what is in flight; `null` where a disk that hangs keeps that from
@@ -99,7 +89,8 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
     let known = service.hub.glance_at_counts();
     let waits = known.as_ref().and_then(|(_, _, waits, _)| waits.as_ref());
     let waits = waits.map_or_else(|| "null".to_owned(), Waits::to_json);
-    let principals = known.as_ref().map_or_else(|| "null".to_owned(), |(.., usage)| table(usage));
+    let principals =
+        known.as_ref().map_or_else(|| "null".to_owned(), |(.., usage)| principals(usage));
     let (counts, turns) = known.map_or((None, None), |(c, t, ..)| (Some(c), Some(t)));
     let number = |n: Option<usize>| n.map_or_else(|| "null".to_owned(), |n| n.to_string());
     let of = |pick: fn(&Counts) -> usize| number(counts.as_ref().map(pick));
@@ -146,14 +137,11 @@ mod tests {
 
     #[test]
     fn each_principal_that_holds_something_has_a_row() {
-        let cells = |cells: &[(&str, u64)]| {
-            cells.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect::<Vec<_>>()
-        };
-        let columns =
-            [("queued", cells(&[("b", 1), ("c", 0)])), ("results", cells(&[("a", 2), ("b", 3)]))];
-        let expected =
-            r#"[{"name":"a","queued":0,"results":2},{"name":"b","queued":1,"results":3}]"#;
-        assert_eq!(table(&columns), expected);
-        assert_eq!(table(&[]), "[]");
+        let mut usage = Usage::new();
+        assert_eq!(principals(&usage), "[]");
+        *usage.of("b") = vec![("queued", 1), ("results", 3)];
+        usage.of("a\"").push(("queued", 0));
+        let expected = r#"[{"name":"a\"","queued":0},{"name":"b","queued":1,"results":3}]"#;
+        assert_eq!(principals(&usage), expected);
     }
 }

@@ -9,7 +9,7 @@ use super::report::{Report, UnitReport, gather};
 use super::state::Facts;
 use super::unit::{self, Unit};
 use super::{Context, history, moment, say, say_wrapped};
-use crate::config::{self, OWNER};
+use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_PATIENCE;
 use crate::systemd::Scope;
@@ -111,8 +111,8 @@ pub fn to_text(report: &Report, now: i64) -> String {
     }
     line("limits", answer["limits"]["shortage"].as_str().map(safe));
     line("journal", answer["journal"].is_object().then(|| journal(&answer["journal"])));
-    for principal in principals(&answer["principals"]) {
-        line("principal", Some(safe(&principal)));
+    for one in answer["principals"].as_array().into_iter().flatten() {
+        line("principal", Some(safe(&principal(one))));
     }
     let other = format!(" (this program is {VERSION})");
     let other = if answer["version"] == VERSION { "" } else { &other };
@@ -151,18 +151,13 @@ fn journal(journal: &Value) -> String {
     format!("{} bytes, {outbox} to deliver, {dead} dead letters", count("bytes"))
 }
 
-/// What each principal holds, where the owner is not the only one.
-fn principals(principals: &Value) -> Vec<String> {
-    let all = principals.as_array().map_or(&[][..], Vec::as_slice);
-    let others = all.iter().any(|one| one["name"] != OWNER);
-    let about = |one: &Value| {
-        let held = one.as_object().into_iter().flatten();
-        let held = held.filter(|(_, value)| value.as_u64().is_some_and(|value| value > 0));
-        let held: Vec<String> =
-            held.map(|(what, value)| format!("{} {value}", what.replace('_', " "))).collect();
-        format!("{}: {}", one["name"].as_str().unwrap_or("?"), held.join(", "))
-    };
-    all.iter().filter(|_| others).map(about).collect()
+/// What a principal holds.
+fn principal(one: &Value) -> String {
+    let held = one.as_object().into_iter().flatten();
+    let held = held.filter(|(_, value)| value.as_u64().is_some_and(|value| value > 0));
+    let held = held.map(|(what, value)| format!("{} {value}", what.replace('_', " ")));
+    let held: Vec<String> = held.collect();
+    format!("{}: {}", one["name"].as_str().unwrap_or("?"), held.join(", "))
 }
 
 /// What turns wait for between two attempts, in lines that fit a terminal but for the error.
@@ -275,11 +270,9 @@ last stop  1994-11-06 08:40:00 UTC, 11 min ago: planned, SIGTERM from sys\\u{1b}
     }
 
     #[test]
-    fn what_principals_hold_is_shown_where_there_are_several() {
+    fn what_principals_hold_is_shown() {
         let mut report = running();
         let owner = json!({ "name": "owner", "queued": 1 });
-        report.answer["principals"] = json!([owner]);
-        assert!(!to_text(&report, 0).contains("principal"));
         let alice = json!({ "name": "al\u{1b}", "journal_bytes": 12, "queued": 3, "results": 0 });
         report.answer["principals"] = json!([alice, owner]);
         let text = to_text(&report, 0);

@@ -25,7 +25,7 @@ use accounts::Account;
 use entries::Entries;
 use sessions::Records;
 
-pub use accounts::Column;
+pub use accounts::Usage;
 pub use entry::{Entry, Failing, Key, Outgoing};
 pub use who::{Digest, Party, Who, digest_of, session_digest};
 
@@ -79,9 +79,7 @@ pub struct Book {
     accounts: ByName<Account>,
     /// Settled messages with a key in the order in which they got there.
     keyed: VecDeque<Id>,
-    dead: Digests,
     counts: Counts,
-    bytes: u64,
     last: Option<Id>,
     newest: Stamp,
     clock: Option<ClockRecord>,
@@ -156,7 +154,6 @@ impl Book {
     fn weigh(&mut self, id: Option<Id>, number: u64, bytes: u64) {
         let Some(entry) = id.and_then(|id| self.entries.get_mut(id)) else { return };
         entry.bytes += bytes;
-        self.bytes += bytes;
         self.accounts.of(&entry.who.principal).bytes += bytes;
         if let Some(session) = entry.session() {
             self.records.add(session, number, std::mem::replace(&mut entry.latest, number));
@@ -240,9 +237,9 @@ impl Book {
             counts.count(after.0, after.1, true);
         }
         if dead {
-            self.dead.add(id.bits());
+            account.dead.add(id.bits());
         } else if was_dead {
-            self.dead.remove(id.bits());
+            account.dead.remove(id.bits());
         }
         if settled && !dead && (!was_settled || was_dead) {
             let list = if keyed { &mut self.keyed } else { &mut account.plain };
@@ -317,7 +314,7 @@ impl Book {
     }
 
     pub fn dead_letters(&self) -> impl Iterator<Item = (Id, &Entry)> {
-        let ids = self.dead.keys().map(Id::from_bits);
+        let ids = self.accounts.iter().flat_map(|(_, own)| own.dead.keys().map(Id::from_bits));
         ids.filter_map(|id| Some((id, self.get(id)?)))
     }
 
@@ -333,7 +330,7 @@ impl Book {
 
     /// What the records of known messages take in the journal.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.accounts.iter().map(|(_, own)| own.bytes).sum()
     }
 
     /// The newest id.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
-use super::book::{Column, Counts, Digest, Entry, Who, session_digest};
+use super::book::{Counts, Digest, Entry, Usage, Who, session_digest};
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::life::{Delivery, Turn};
@@ -32,7 +32,7 @@ pub enum Waited {
 
 /// How many messages there are; turns that run, that wait, and their sessions; what waits for the agent;
 /// what each principal holds.
-pub type Glance = (Counts, (usize, usize, usize), Option<Waits>, Vec<Column>);
+pub type Glance = (Counts, (usize, usize, usize), Option<Waits>, Usage);
 
 /// A session as a whole.
 #[derive(Clone, Debug)]
@@ -249,9 +249,7 @@ impl Hub {
         let mut found: ByName<u64> = ByName::new();
         self.each(&mut |_, entry| {
             let session = entry.who.session.as_ref().filter(|_| entry.who.principal == principal);
-            if let Some(session) = session.filter(|session| found.get(session).is_none()) {
-                found.insert(session.clone(), 0);
-            }
+            session.map(|session| found.of(session));
             true
         });
         for about in self.transcripts.list(principal, MAX_LISTED)? {
@@ -313,9 +311,10 @@ impl Hub {
         let state = self.lock_within(STATUS_PATIENCE)?;
         let (running, waiting) = state.dispatch.counts();
         let turns = (running, waiting, state.dispatch.sessions());
-        let queued = state.dispatch.waiting().map(|(name, count)| (name.to_owned(), count));
-        let mut usage = vec![("queued", queued.collect())];
-        usage.extend(state.book.usage());
+        let mut usage = state.book.usage();
+        for (name, count) in state.dispatch.waiting() {
+            usage.of(name).push(("queued", count));
+        }
         Some((state.book.counts(), turns, self.waits(&state), usage))
     }
 

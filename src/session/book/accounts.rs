@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{Book, Counts, Id};
+use crate::digests::Digests;
 use crate::named::ByName;
 
 /// What one principal has.
@@ -13,38 +14,25 @@ pub(super) struct Account {
     pub bytes: u64,
     /// Settled messages without a key, in the order in which they settled.
     pub plain: VecDeque<Id>,
+    pub dead: Digests,
 }
 
-/// How many of something each principal has to let go, so that all together keep no more than
-/// `most`: those with the most go first.
-pub(super) fn excess(
-    accounts: &ByName<Account>,
-    most: usize,
-    of: fn(&Account) -> usize,
-) -> ByName<usize> {
-    let counts = || accounts.iter().map(|(_, account)| of(account));
-    let mut over = counts().sum::<usize>().saturating_sub(most);
-    let mut excess = ByName::new();
-    if over == 0 {
-        return excess;
-    }
-    // The highest level to which all can be cut down.
+/// The most of something that each principal may keep, so that all together keep no more than `most`.
+pub(super) fn level(accounts: &ByName<Account>, most: usize, of: fn(&Account) -> usize) -> usize {
+    let kept = |level| accounts.iter().map(|(_, own)| of(own).min(level)).sum::<usize>();
     let (mut level, mut above) = (0, most + 1);
+    if kept(usize::MAX) <= most {
+        return most;
+    }
     while level + 1 < above {
         let middle = usize::midpoint(level, above);
-        let fits = counts().map(|count| count.min(middle)).sum::<usize>() <= most;
-        *(if fits { &mut level } else { &mut above }) = middle;
+        *(if kept(middle) <= most { &mut level } else { &mut above }) = middle;
     }
-    for (name, account) in accounts.iter() {
-        let count = of(account).saturating_sub(level).min(over);
-        over -= count;
-        excess.insert(name.to_owned(), count);
-    }
-    excess
+    level
 }
 
-/// Something that each principal holds, by name: a column of a table.
-pub type Column = (&'static str, Vec<(String, u64)>);
+/// What each principal holds of something, by name.
+pub type Usage = ByName<Vec<(&'static str, u64)>>;
 
 impl Book {
     /// What the records of a principal's messages take in the journal.
@@ -53,16 +41,18 @@ impl Book {
     }
 
     /// What each principal holds.
-    pub fn usage(&self) -> Vec<Column> {
-        let column = |of: fn(&Account) -> u64| {
-            self.accounts.iter().map(|(who, own)| (who.to_owned(), of(own))).collect()
-        };
-        vec![
-            ("running", column(|own| own.counts.running as u64)),
-            ("journal_bytes", column(|own| own.bytes)),
-            ("results", column(|own| own.plain.len() as u64)),
-            ("outbox", column(|own| own.counts.outbox as u64)),
-            ("dead_letters", column(|own| own.counts.dead_letters as u64)),
-        ]
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::new();
+        for (name, own) in self.accounts.iter().filter(|(_, own)| own.counts.kept > 0) {
+            let count = |count: usize| count as u64;
+            *usage.of(name) = vec![
+                ("running", count(own.counts.running)),
+                ("journal_bytes", own.bytes),
+                ("results", count(own.plain.len())),
+                ("outbox", count(own.counts.outbox)),
+                ("dead_letters", count(own.dead.len())),
+            ];
+        }
+        usage
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::accounts::excess;
+use super::accounts::level;
 use super::{Book, Id};
 use crate::journal::record::Stamp;
 use crate::limits::{
@@ -24,21 +24,22 @@ impl Book {
         let day = KEEP_RESULTS_FOR;
         let mut ids = Vec::new();
         // In the order in which they settled: `date` lets no age go back.
-        let surplus = excess(&self.accounts, keep, |account| account.plain.len());
-        for (name, account) in self.accounts.iter() {
-            let too_many = surplus.get(name).copied().unwrap_or(0);
-            let plain = account.plain.iter().copied().enumerate();
+        let most = level(&self.accounts, keep, |own| own.plain.len());
+        for (_, own) in self.accounts.iter() {
+            let too_many = own.plain.len().saturating_sub(most);
+            let plain = own.plain.iter().copied().enumerate();
             let overdue = plain.take_while(|(at, id)| *at < too_many || old(*id, day));
             ids.extend(overdue.map(|(_, id)| id));
         }
         ids.extend(self.keyed.iter().copied().take_while(|id| old(*id, day)));
-        let mut surplus = excess(&self.accounts, MAX_DEAD_LETTERS, |own| own.counts.dead_letters);
-        let dead = self.dead_letters().filter(|(id, entry)| {
-            let left = surplus.get_mut(&entry.who.principal).filter(|left| **left > 0);
+        let most = level(&self.accounts, MAX_DEAD_LETTERS, |own| own.dead.len());
+        for (_, own) in self.accounts.iter() {
+            let too_many = own.dead.len().saturating_sub(most);
+            let dead = own.dead.keys().map(Id::from_bits).enumerate();
             // By id: one that was revived is younger than those behind it.
-            left.map(|left| *left -= 1).is_some() || old(*id, KEEP_DEAD_LETTERS)
-        });
-        ids.extend(dead.map(|(id, _)| id));
+            let overdue = |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
+            ids.extend(dead.filter(overdue).map(|(_, id)| id));
+        }
         ids
     }
 
@@ -66,7 +67,7 @@ impl Book {
     /// Whether there are so many more than `keep` that they are worth a look.
     pub fn is_crowded(&self, keep: usize) -> bool {
         let plain: usize = self.accounts.iter().map(|(_, account)| account.plain.len()).sum();
-        plain > keep + keep / 8 + 64 || self.dead.len() > MAX_DEAD_LETTERS
+        plain > keep + keep / 8 + 64 || self.counts.dead_letters > MAX_DEAD_LETTERS
     }
 
     /// Forgets messages that were [`Book::overdue`].
@@ -88,9 +89,8 @@ impl Book {
                 counts.count(turn, delivery, false);
                 counts.kept -= 1;
             }
-            self.bytes -= entry.bytes;
             account.bytes -= entry.bytes;
-            self.dead.remove(id.bits());
+            account.dead.remove(id.bits());
             self.entries.remove(*id);
         }
         let plain = self.accounts.values_mut().map(|account| &mut account.plain);

@@ -145,7 +145,7 @@ struct Seen {
     entries: Vec<Simple>,
     counts: Counts,
     keys: Vec<(Digest, Option<u32>)>,
-    dead: Vec<u32>,
+    dead: BTreeSet<u32>,
     bytes: u64,
     last: Option<u32>,
     /// Of each session, the record numbers up to which all was reset.
@@ -177,7 +177,7 @@ fn seen(book: &Book, numbers: u64) -> Seen {
         entries,
         counts: book.counts(),
         keys: KEYS.map(|key| (key, book.by_key(key).map(|(id, _)| number_of(id)))).to_vec(),
-        dead: book.dead_letters().map(|(id, _)| number_of(id)).collect(),
+        dead: BTreeSet::from_iter(book.dead_letters().map(|(id, _)| number_of(id))),
         bytes: book.bytes(),
         last: book.last().map(number_of),
         resets: resets.collect(),
@@ -196,23 +196,19 @@ struct Model {
 }
 
 impl Model {
-    /// Settled ones without a key beyond those that are kept: again and again the oldest of the
-    /// principal that has the most.
+    /// Settled ones without a key beyond those that are kept: of each principal the oldest, down to the
+    /// highest level at which all together are few enough.
     fn too_many(&self, keep: usize) -> Vec<Id> {
         let of = |principal| {
             let is = |m: &Simple, id| m.id == id && m.principal == principal;
             let mine = |id: &&u32| self.list.iter().any(|m| is(m, **id));
             self.plain.iter().filter(mine).copied().collect::<Vec<u32>>()
         };
-        let names = BTreeSet::from(PRINCIPALS);
-        let mut lists: Vec<VecDeque<u32>> = names.into_iter().map(|name| of(name).into()).collect();
-        let mut gone = vec![Vec::new(); lists.len()];
-        while lists.iter().map(VecDeque::len).sum::<usize>() > keep {
-            // Of equals the first by name.
-            let at = (0..lists.len()).rev().max_by_key(|at| lists[*at].len()).unwrap();
-            gone[at].extend(lists[at].pop_front());
-        }
-        gone.concat().into_iter().map(Id::from).collect()
+        let lists: Vec<Vec<u32>> = BTreeSet::from(PRINCIPALS).into_iter().map(of).collect();
+        let fits = |most: &usize| lists.iter().map(|l| l.len().min(*most)).sum::<usize>() <= keep;
+        let most = (0..=self.plain.len()).rev().find(fits).unwrap();
+        let gone = |list: &Vec<u32>| list[..list.len().saturating_sub(most)].to_vec();
+        lists.iter().flat_map(gone).map(Id::from).collect()
     }
 
     fn seen(&self) -> Seen {
