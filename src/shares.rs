@@ -19,11 +19,23 @@ pub enum Over {
     Gateway,
 }
 
+impl Over {
+    /// What the principal is told that holds `own` of `limit`, which `key` sets.
+    pub fn message(self, principal: &str, key: &str, (own, limit): (u64, u64)) -> String {
+        match self {
+            Over::Principal => {
+                format!("{principal} holds its share of {key} ({own} of {limit}); try again later.")
+            }
+            Over::Gateway => format!("The gateway's {key} ({limit}) is reached; try again later."),
+        }
+    }
+}
+
 /// A limit that was reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reached {
     pub over: Over,
-    /// Whose limit it was, and which key of the configuration has it: without a full stop.
+    /// Whose limit it was, and which key of the configuration has it.
     pub message: String,
 }
 
@@ -74,20 +86,11 @@ impl Shares {
         more: u64,
         (key, limit): (&str, u64),
     ) -> Result<(), Reached> {
-        self.check(principal, held, more, limit).map_err(|over| {
-            let message = match over {
-                Over::Principal => {
-                    let own = held.0;
-                    format!(
-                        "{principal} holds its share of {key} ({own} of {limit}); try again later"
-                    )
-                }
-                Over::Gateway => {
-                    format!("The gateway's {key} ({limit}) is reached; try again later")
-                }
-            };
+        let reached = |over: Over| {
+            let message = over.message(principal, key, (held.0, limit));
             Reached { over, message }
-        })
+        };
+        self.check(principal, held, more, limit).map_err(reached)
     }
 
     /// What a principal may hold of a limit when nobody else holds anything.
@@ -137,7 +140,7 @@ mod tests {
         assert_eq!(shares.check("a", (0, 0), 1, 1), Ok(()), "a small limit keeps nothing back");
         assert_eq!(shares.check("a", (u64::MAX, 3), 1, 16), Err(Over::Principal));
         let message = |held| shares.admit("a", held, 1, ("limits.x", 16)).unwrap_err().message;
-        assert_eq!(message((8, 8)), "a holds its share of limits.x (8 of 16); try again later");
-        assert_eq!(message((0, 15)), "The gateway's limits.x (16) is reached; try again later");
+        assert_eq!(message((8, 8)), "a holds its share of limits.x (8 of 16); try again later.");
+        assert_eq!(message((0, 15)), "The gateway's limits.x (16) is reached; try again later.");
     }
 }

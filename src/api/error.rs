@@ -86,7 +86,7 @@ impl Problem {
     /// A limit that was reached; `code`: where it is the gateway's and no principal's share.
     pub fn reached(status: u16, code: &'static str, reached: &Reached) -> Problem {
         let code = if reached.over == Over::Principal { "share_reached" } else { code };
-        Problem::new(status, code, format!("{}.", reached.message))
+        Problem::new(status, code, reached.message.clone())
     }
 
     /// A message that was not accepted.

@@ -57,10 +57,11 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refusal::Full(Full::Session) => f.write_str("too many messages wait in this session"),
-            Refusal::Full(Full::Queue(reached)) => f.write_str(&reached.message),
+            Refusal::Full(Full::Queue(reached)) | Refusal::Share(reached) => {
+                f.write_str(reached.message.trim_end_matches('.'))
+            }
             Refusal::Conflict => f.write_str("its idempotency key was used for another message"),
             Refusal::Journal(refused) => refused.fmt(f),
-            Refusal::Share(reached) => f.write_str(&reached.message),
             Refusal::Stopping => f.write_str("the gateway is stopping"),
             Refusal::Failed(why) => f.write_str(why),
         }

@@ -58,7 +58,7 @@ fn queues_are_bounded_and_say_which() {
         panic!("there was no room");
     };
     assert_eq!(reached.over, Over::Gateway);
-    assert_eq!(reached.message, "The gateway's limits.max_queue (8) is reached; try again later");
+    assert_eq!(reached.message, "The gateway's limits.max_queue (8) is reached; try again later.");
     assert!(dispatch.leave(5).is_empty(), "a refused ticket is not known");
 }
 
