@@ -6,6 +6,7 @@ mod durable;
 mod faults;
 mod history;
 mod journal;
+mod large;
 mod patience;
 mod restart;
 mod shares;

@@ -168,8 +168,8 @@ impl Hub {
     /// The turns that wait for the agent.
     pub(super) fn waits(&self, state: &State) -> Option<Waits> {
         let resting = |id: Id| state.book.get(id).is_some_and(|e| e.turn == Turn::Resting);
-        let (_, id) = state.resting.iter().filter(|(_, id)| resting(*id)).min()?;
-        Some(Waits { turns: state.book.resting().count(), next: self.waiting(state, *id)? })
+        let waiting = || state.resting.iter().filter(|(_, id)| resting(*id));
+        Some(Waits { turns: waiting().count(), next: self.waiting(state, waiting().min()?.1)? })
     }
 
     /// The failed attempts that hold a message up.

@@ -12,9 +12,15 @@ use crate::session::clock::{ClockRecord, millis};
 
 impl Book {
     /// Settled messages that need not be known any more: those with a key after a day, those
-    /// without also where there are more than `keep`.
-    pub fn overdue(&self, now: Stamp, keep: usize) -> Vec<Id> {
-        let old = |id: Id, most: Duration| {
+    /// without also where there are more than `keep`. Of each list no more than `most` of those that
+    /// `goes` says yes to.
+    pub fn overdue(
+        &self,
+        now: Stamp,
+        keep: usize,
+        (most, goes): (usize, &dyn Fn(Id) -> bool),
+    ) -> Vec<Id> {
+        let old = &|id: Id, most: Duration| {
             self.get(id).is_none_or(|entry| {
                 let since = entry.quiet_since();
                 since.age.saturating_add(millis(most)) <= now.age
@@ -24,22 +30,27 @@ impl Book {
         let day = KEEP_RESULTS_FOR;
         let mut ids = Vec::new();
         // In the order in which they settled: `date` lets no age go back.
-        let most = level(&self.accounts, keep, |own| own.plain.len());
-        for (_, own) in self.accounts.iter() {
-            let too_many = own.plain.len().saturating_sub(most);
-            let plain = own.plain.iter().copied().enumerate();
-            let overdue = plain.take_while(|(at, id)| *at < too_many || old(*id, day));
-            ids.extend(overdue.map(|(_, id)| id));
-        }
-        ids.extend(self.keyed.iter().copied().take_while(|id| old(*id, day)));
-        let most = level(&self.accounts, MAX_DEAD_LETTERS, |own| own.dead.len());
-        for (_, own) in self.accounts.iter() {
-            let too_many = own.dead.len().saturating_sub(most);
+        let kept = level(&self.accounts, keep, |own| own.plain.len());
+        let plain = self.accounts.iter().flat_map(|(_, own)| {
+            let (plain, too_many) = (own.plain.iter(), own.plain.len().saturating_sub(kept));
+            let plain = plain.copied().enumerate();
+            plain.take_while(move |(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id)
+        });
+        // What was forgotten from the middle is still listed.
+        let goes = |id: &Id| self.get(*id).is_some() && goes(*id);
+        ids.extend(plain.filter(goes).take(most));
+        let keyed = self.keyed.iter().copied().take_while(|id| old(*id, day));
+        ids.extend(keyed.filter(goes).take(most));
+        let kept = level(&self.accounts, MAX_DEAD_LETTERS, |own| own.dead.len());
+        let dead = self.accounts.iter().flat_map(|(_, own)| {
+            let too_many = own.dead.len().saturating_sub(kept);
             let dead = own.dead.keys().map(Id::from_bits).enumerate();
             // By id: one that was revived is younger than those behind it.
-            let overdue = |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
-            ids.extend(dead.filter(overdue).map(|(_, id)| id));
-        }
+            let overdue =
+                move |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
+            dead.filter(overdue).map(|(_, id)| id)
+        });
+        ids.extend(dead.filter(goes).take(most));
         ids
     }
 

@@ -30,6 +30,9 @@ impl Random {
     }
 }
 
+/// Whatever is overdue.
+const ALL: (usize, &dyn Fn(Id) -> bool) = (usize::MAX, &|_| true);
+
 const PRINCIPALS: [&str; 2] = ["owner", "guest"];
 const SESSIONS: [&str; 3] = ["work", "home", "ä/\"\n"];
 const KEYS: [Digest; 4] = [0, 1, 2, u128::MAX];
@@ -181,7 +184,7 @@ fn seen(book: &Book, numbers: u64) -> Seen {
         bytes: book.bytes(),
         last: book.last().map(number_of),
         resets: resets.collect(),
-        overdue: (0..6).map(|keep| book.overdue(0.into(), keep)).collect(),
+        overdue: (0..6).map(|keep| book.overdue(0.into(), keep, ALL)).collect(),
     }
 }
 
@@ -458,7 +461,7 @@ fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
         // Ends are at 1 to 120: all that has ended is old, all of it new, or a part of it.
         let now = *random.pick(&[0, day + 60, day + 1000]);
         let before = states.last().unwrap();
-        let gone = book.overdue(now.into(), keep);
+        let gone = book.overdue(now.into(), keep, ALL);
         let unique: BTreeSet<Id> = gone.iter().copied().collect();
         assert_eq!(unique.len(), gone.len(), "seed {seed}");
         for id in &gone {
@@ -468,7 +471,7 @@ fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
             assert!(m.key.is_none() || m.ended + day <= now, "seed {seed}: {m:?}");
         }
         book.forget(&gone);
-        assert!(book.overdue(now.into(), keep).is_empty(), "seed {seed}");
+        assert!(book.overdue(now.into(), keep, ALL).is_empty(), "seed {seed}");
         book.forget(&gone);
         let numbers = written.len() as u64;
         let after = seen(&book, numbers);
@@ -565,7 +568,7 @@ impl Scribe {
     }
 
     fn overdue(&self, now: u64, keep: usize) -> Vec<u32> {
-        self.book.overdue(now.into(), keep).into_iter().map(number_of).collect()
+        self.book.overdue(now.into(), keep, ALL).into_iter().map(number_of).collect()
     }
 
     fn last(&self) -> u32 {
@@ -598,7 +601,7 @@ fn results_are_kept_by_age_and_by_number() {
     assert_eq!(scribe.overdue(day() + 2000, 100), [1, 2, 7]);
     assert_eq!(scribe.overdue(day() + 2000, 3), [1, 2, 3, 7]);
     assert_eq!(scribe.overdue(u64::MAX, 100), [1, 2, 3, 4, 5, 6, 7], "8 has not ended");
-    let gone = scribe.book.overdue(u64::MAX.into(), 100);
+    let gone = scribe.book.overdue(u64::MAX.into(), 100, ALL);
     scribe.book.forget(&gone);
     assert_eq!(scribe.book.counts(), Counts { queued: 1, kept: 1, ..Counts::default() });
     assert!(scribe.book.by_key(1).is_none(), "a key goes with its message");
@@ -659,7 +662,7 @@ fn dead_letters_are_bounded() {
         assert_eq!(scribe.book.is_crowded(0), id > most);
     }
     assert_eq!(scribe.overdue(0, 0), [1, 2, 3]);
-    let gone = scribe.book.overdue(0.into(), 0);
+    let gone = scribe.book.overdue(0.into(), 0, ALL);
     scribe.book.forget(&gone);
     assert_eq!(scribe.book.counts().dead_letters, MAX_DEAD_LETTERS);
     assert!(!scribe.book.is_crowded(0));
@@ -786,7 +789,7 @@ fn nothing_expires_before_the_machine_was_on_for_a_while() {
     let mut scribe = Scribe::default();
     scribe.accept(1, None, Some(1), false);
     scribe.done(1, 1000);
-    let overdue = |age, off| scribe.book.overdue(Stamp { at: 0, age, off }, 9);
+    let overdue = |age, off| scribe.book.overdue(Stamp { at: 0, age, off }, 9, ALL);
     assert!(overdue(40 * day(), 40 * day() - 1000).is_empty());
     assert!(overdue(40 * day(), 40 * day() - 999 - hour).is_empty());
     assert_eq!(overdue(40 * day(), 40 * day() - 1000 - hour), [Id::from(1)]);
