@@ -11,7 +11,7 @@ use super::life::Turn;
 use crate::config::{Busy, OWNER};
 use crate::journal::record::{Accepted, Record, Stamp, Step};
 use crate::journal::{self, Purpose, Refused};
-use crate::shares::{Reached, Shares};
+use crate::shares::{Over, Reached, Shares};
 
 /// A message as its sender gives it.
 #[derive(Clone, Debug)]
@@ -207,10 +207,8 @@ impl Hub {
         let ((held, _), limit, shares) = self.share(&self.lock(), principal)?;
         let length = reply.len() as u64;
         (held + length > shares.most(limit)).then(|| {
-            format!(
-                "the reply of {length} bytes does not fit: {principal} may hold its share of \
-                 limits.max_journal, and holds {held} of {limit}; try again later"
-            )
+            let whose = Over::Principal.message(principal, "limits.max_journal", (held, limit));
+            format!("the reply of {length} bytes does not fit: {whose}")
         })
     }
 

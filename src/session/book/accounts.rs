@@ -21,9 +21,6 @@ pub(super) struct Account {
 pub(super) fn level(accounts: &ByName<Account>, most: usize, of: fn(&Account) -> usize) -> usize {
     let kept = |level| accounts.iter().map(|(_, own)| of(own).min(level)).sum::<usize>();
     let (mut level, mut above) = (0, most + 1);
-    if kept(usize::MAX) <= most {
-        return most;
-    }
     while level + 1 < above {
         let middle = usize::midpoint(level, above);
         *(if kept(middle) <= most { &mut level } else { &mut above }) = middle;

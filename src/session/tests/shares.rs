@@ -63,7 +63,7 @@ fn a_reply_beyond_its_principals_share_of_the_journal_fails_and_says_so() {
     let [first, second, third] = ids.map(|id| house.wait(id));
     assert_eq!((first.turn, second.turn, third.turn), (Turn::Done, Turn::Done, Turn::Failed));
     let error = third.error.unwrap();
-    assert!(error.contains("alice may hold its share of limits.max_journal"), "{error}");
+    assert!(error.contains("alice holds its share of limits.max_journal"), "{error}");
     assert_eq!(house.wait(send("bob")).turn, Turn::Done);
     for _ in 0..3 {
         assert_eq!(house.wait(send("owner")).turn, Turn::Done, "the owner is bound by nothing");
