@@ -152,7 +152,7 @@ impl Hub {
     fn forget_some(&self, care: &mut Care, behind: &mut Digests) -> bool {
         let keep = self.settings().config.limits.keep_results;
         let (ids, sessions) = {
-            let state = self.lock();
+            let state = self.lock_in_turn();
             let goes = |id| state.lets_go(id, behind);
             let ids = state.book.overdue(self.stamp(), keep, (LOCK_BATCH, &goes));
             let entries = ids.iter().filter_map(|id| state.book.get(*id));
@@ -222,7 +222,7 @@ impl Hub {
         }
         let mut from = Some(0);
         while let Some(session) = from {
-            from = self.lock().book.forget_resets(session, LOCK_BATCH);
+            from = self.lock_in_turn().book.forget_resets(session, LOCK_BATCH);
         }
         let mut keep = |number: u64, json: &str| self.lock().book.keeps(number, json);
         let result = self.journal.compact(&mut keep);
