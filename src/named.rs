@@ -34,6 +34,18 @@ impl<T> ByName<T> {
         }
     }
 
+    /// The value of this name, a new one where there is none.
+    pub fn of(&mut self, name: &str) -> &mut T
+    where
+        T: Default,
+    {
+        let at = self.place(name).unwrap_or_else(|at| {
+            self.0.insert(at, (name.to_owned(), T::default()));
+            at
+        });
+        &mut self.0[at].1
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -31,6 +31,14 @@ impl Over {
     }
 }
 
+/// A limit that was reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    pub over: Over,
+    /// Whose limit it was, and which key of the configuration has it.
+    pub message: String,
+}
+
 /// How limits are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
@@ -65,6 +73,35 @@ impl Shares {
             || own == 0
             || mine.saturating_mul(100 - self.percent) <= free.saturating_mul(self.percent);
         fits.then_some(()).ok_or(Over::Principal)
+    }
+
+    /// [`Shares::check`] for the limit that the configuration calls `key`.
+    ///
+    /// # Errors
+    /// The same, for an error message.
+    pub fn admit(
+        self,
+        principal: &str,
+        held: (u64, u64),
+        more: u64,
+        (key, limit): (&str, u64),
+    ) -> Result<(), Reached> {
+        let reached = |over: Over| {
+            let message = over.message(principal, key, (held.0, limit));
+            Reached { over, message }
+        };
+        self.check(principal, held, more, limit).map_err(reached)
+    }
+
+    /// What a principal may hold of a limit when nobody else holds anything.
+    pub fn most(self, limit: u64) -> u64 {
+        limit / 100 * self.percent + limit % 100 * self.percent / 100
+    }
+
+    /// Shares of so many percent.
+    #[cfg(test)]
+    pub const fn new(percent: u64) -> Shares {
+        Shares { percent }
     }
 }
 
@@ -102,5 +139,8 @@ mod tests {
         assert_eq!(shares.check("owner", (1, 16), 1, 16), Err(Over::Gateway));
         assert_eq!(shares.check("a", (0, 0), 1, 1), Ok(()), "a small limit keeps nothing back");
         assert_eq!(shares.check("a", (u64::MAX, 3), 1, 16), Err(Over::Principal));
+        let message = |held| shares.admit("a", held, 1, ("limits.x", 16)).unwrap_err().message;
+        assert_eq!(message((8, 8)), "a holds its share of limits.x (8 of 16); try again later.");
+        assert_eq!(message((0, 15)), "The gateway's limits.x (16) is reached; try again later.");
     }
 }

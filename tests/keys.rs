@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use util::api::code_of;
-use util::{Api, DEADLINE, Gateway, Home};
+use util::{Api, DEADLINE, Gateway, Home, Target};
 
 /// A key of one letter.
 fn key(letter: &str) -> String {
@@ -359,4 +359,33 @@ fn without_a_key_known_and_unknown_paths_answer_alike() {
     {
         assert!(nobody.get("/health").field(field).is_some(), "{field}");
     }
+}
+
+#[test]
+fn a_key_names_only_the_targets_of_its_list() {
+    let (target, home) = (Target::start(), Home::new());
+    let mut text = target.config("chat", "") + "\n" + &target.config("ops", "") + "\n";
+    let more = [("alice", ""), ("bob", "targets = [\"chat\"]"), ("carol", "role = \"operator\"")];
+    for (name, more) in more {
+        let file = write_key(&home, name, &key(&name[..1]));
+        text += &format!("[keys.{name}]\nfile = \"{file}\"\n{more}\n");
+    }
+    home.configure(&text);
+    let gateway = home.start();
+    let send =
+        |api: &Api, target: &str| api.send_json("s", &json!({"text": "x", "deliver": target}));
+    let (alice, bob, carol) =
+        (api(&gateway, "alice"), api(&gateway, "bob"), api(&gateway, "carol"));
+    // What a user may not name it does not learn about either.
+    for (who, target) in [(&alice, "chat"), (&alice, "none"), (&bob, "ops"), (&bob, "none")] {
+        assert_eq!(code_of(send(who, target), 403), "target_not_allowed", "{target}");
+    }
+    let error = send(&bob, "ops").json();
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.contains("\"ops\"") && message.contains("keys.bob.targets"), "{message}");
+    assert!(message.ends_with("may: [\"chat\"]."), "{message}");
+    for (who, target) in [(&bob, "chat"), (&carol, "ops"), (&gateway.api(), "chat")] {
+        send(who, target).assert_status(202);
+    }
+    assert_eq!(code_of(send(&carol, "none"), 400), "unknown_target");
 }

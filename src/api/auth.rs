@@ -111,6 +111,19 @@ impl Authenticated {
         );
         Err(Problem::new(403, "session_not_allowed", message))
     }
+
+    /// Lets only delivery targets pass that the principal may name.
+    pub fn check_target(&self, target: &str) -> Result<(), Problem> {
+        if self.0.may_name(target) {
+            return Ok(());
+        }
+        let ClientKey { name, targets, .. } = &*self.0;
+        let message = format!(
+            "The key of {name} may not name the target {target:?}; keys.{name}.targets in the \
+             configuration lists those that it may: {targets:?}."
+        );
+        Err(Problem::new(403, "target_not_allowed", message))
+    }
 }
 
 /// Lets in whoever shows a key, and whoever the kernel has vouched for on the control socket.

@@ -7,6 +7,7 @@ use crate::session::cancel::Denied;
 use crate::session::dispatch::Full;
 use crate::session::place::NoPlace;
 use crate::session::submit::Refusal;
+use crate::shares::{Over, Reached};
 use crate::text::quoted;
 
 /// Seconds after which a client may try again: a turn's usual length, and a restart's.
@@ -59,7 +60,7 @@ impl Problem {
 
     pub fn no_place(why: &NoPlace) -> Option<Problem> {
         let problem = match why {
-            NoPlace::Full(full) => Problem::full(*full),
+            NoPlace::Full(full) => Problem::full(full),
             NoPlace::TimedOut => Problem::new(503, "no_turn", "No turn came free in time."),
             NoPlace::Cut => Problem::stopping(),
             NoPlace::Failed(e) => Problem::short(e),
@@ -73,25 +74,32 @@ impl Problem {
         Problem::new(503, "no_turn", format!("The gateway is short of resources: {e}."))
     }
 
-    fn full(full: Full) -> Problem {
+    fn full(full: &Full) -> Problem {
         match full {
             Full::Session => {
                 Problem::new(429, "session_queue_full", "Too many messages wait in this session.")
             }
-            Full::Gateway => Problem::new(429, "queue_full", "Too many messages wait for a turn."),
+            Full::Queue(reached) => Problem::reached(429, "queue_full", reached),
         }
+    }
+
+    /// A limit that was reached; `code`: where it is the gateway's and no principal's share.
+    pub fn reached(status: u16, code: &'static str, reached: &Reached) -> Problem {
+        let code = if reached.over == Over::Principal { "share_reached" } else { code };
+        Problem::new(status, code, reached.message.clone())
     }
 
     /// A message that was not accepted.
     pub fn refusal(refusal: &Refusal) -> Problem {
         match refusal {
-            Refusal::Full(full) => Problem::full(*full),
+            Refusal::Full(full) => Problem::full(full),
             Refusal::Conflict => Problem::new(
                 409,
                 "idempotency_conflict",
                 "This idempotency key was used for another request; take a new one.",
             ),
             Refusal::Journal(refused) => Problem::journal(refused),
+            Refusal::Share(reached) => Problem::reached(507, "journal_full", reached),
             Refusal::Stopping => Problem::stopping(),
             Refusal::Failed(why) => Problem::new(
                 503,
@@ -122,7 +130,7 @@ impl Problem {
                 "The message's state does not allow that: only what waits or runs can be cancelled, only \
                  a failed turn or a dead letter tried again, only a dead letter dropped.",
             ),
-            Denied::Full(full) => Problem::full(*full),
+            Denied::Full(full) => Problem::full(full),
             Denied::Journal(refused) => Problem::journal(refused),
         }
     }

@@ -58,6 +58,7 @@ fn take_in(
     let wait = wait_of(request)?;
     let mut draft = read(&body, session, proof.principal(), busy)?;
     draft.who.session.as_deref().map_or(Ok(()), |session| proof.check_session(session))?;
+    draft.deliver.as_deref().map_or(Ok(()), |target| proof.check_target(target))?;
     draft.key = idempotency::key(request, proof, &body)?;
     drop((body, lease));
     let (session, mode) = (draft.who.session.clone(), draft.mode);
@@ -162,10 +163,10 @@ pub fn dead_letters(service: &Service, proof: &Authenticated) -> Result<Response
     // While it is put together.
     let mut lease = Lease::of(service, proof);
     lease.grow(service, MAX_LISTED_BYTES)?;
-    let letters = service.hub.dead_letters().map_err(|refused| Problem::journal(&refused))?;
-    let mine = letters.iter().filter(|message| proof.sees(&message.who));
-    let long: Vec<Extent> = mine.clone().filter_map(|letter| letter.long.clone()).collect();
-    let letters: Vec<String> = mine.map(Message::to_json).collect();
+    let letters = service.hub.dead_letters(&|who| proof.sees(who));
+    let letters = letters.map_err(|refused| Problem::journal(&refused))?;
+    let long: Vec<Extent> = letters.iter().filter_map(|letter| letter.long.clone()).collect();
+    let letters: Vec<String> = letters.iter().map(Message::to_json).collect();
     Ok(json(200, format!(r#"{{"dead_letters":[{}]}}"#, letters.join(","))).extents(long))
 }
 

@@ -10,7 +10,7 @@ use super::{messages::json, reload};
 use crate::agent::Agent;
 use crate::http::Response;
 use crate::journal::Condition;
-use crate::session::book::Counts;
+use crate::session::book::{Counts, Usage};
 use crate::session::waits::Waits;
 use crate::sys::fd::most_open;
 use crate::sys::process::Pid;
@@ -64,6 +64,15 @@ fn about(agent: &Agent, name: &str) -> String {
     format!(r#"{{"id":{id},"object":"model","created":0,"owned_by":"{by}"}}"#)
 }
 
+/// A JSON object for each principal that holds something.
+fn principals(usage: &Usage) -> String {
+    let row = |(name, held): (&str, &Vec<(&str, u64)>)| {
+        let held = held.iter().map(|(what, count)| format!(r#","{what}":{count}"#));
+        format!(r#"{{"name":{}{}}}"#, quoted(name), held.collect::<String>())
+    };
+    format!("[{}]", usage.iter().map(row).collect::<Vec<_>>().join(","))
+}
+
 /// `GET /v1/status`: state, place, and what is in flight; `null` where a disk that hangs keeps that from
 /// being told.
 pub fn status(service: &Service, _proof: &Authenticated) -> Response {
@@ -78,9 +87,11 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
     let limits = service.settings().config.limits.within(most_open());
     let (bytes, last) = service.hub.journal_size();
     let known = service.hub.glance_at_counts();
-    let waits = known.as_ref().and_then(|(_, _, waits)| waits.as_ref());
+    let waits = known.as_ref().and_then(|(_, _, waits, _)| waits.as_ref());
     let waits = waits.map_or_else(|| "null".to_owned(), Waits::to_json);
-    let (counts, turns) = known.map_or((None, None), |(c, t, _)| (Some(c), Some(t)));
+    let principals =
+        known.as_ref().map_or_else(|| "null".to_owned(), |(.., usage)| principals(usage));
+    let (counts, turns) = known.map_or((None, None), |(c, t, ..)| (Some(c), Some(t)));
     let number = |n: Option<usize>| n.map_or_else(|| "null".to_owned(), |n| n.to_string());
     let of = |pick: fn(&Counts) -> usize| number(counts.as_ref().map(pick));
     let degraded = match service.hub.condition() {
@@ -88,7 +99,7 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         Condition::Degraded(why) | Condition::Broken(why) => Some(why),
     };
     let body = format!(
-        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","state_since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"stop_timeout_seconds":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"waiting":{waits},"limits":{{"max_connections":{},"max_turns":{},"descriptors":{},"shortage":{}}},"degraded":{},"warnings":{},"reload_error":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"last_stop":{}}}"#,
+        r#"{{"name":"{}","version":"{}","state":"{state}","pid":{},"since":"{}","state_since":"{}","uptime_seconds":{},"listen":"{}","unit":{},"stop_timeout_seconds":{},"agent":"{}","connections":{},"sessions":{},"turns":{{"running":{},"waiting":{}}},"waiting":{waits},"limits":{{"max_connections":{},"max_turns":{},"descriptors":{},"shortage":{}}},"degraded":{},"warnings":{},"reload_error":{},"journal":{{"bytes":{bytes},"last":{last},"queued":{},"running":{},"kept":{},"outbox":{},"dead_letters":{}}},"principals":{principals},"last_stop":{}}}"#,
         facts.name,
         env!("CARGO_PKG_VERSION"),
         Pid::own(),
@@ -118,4 +129,19 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         lock(&service.last_stop),
     );
     Response::new(200, "application/json", body.into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_principal_that_holds_something_has_a_row() {
+        let mut usage = Usage::new();
+        assert_eq!(principals(&usage), "[]");
+        *usage.of("b") = vec![("queued", 1), ("results", 3)];
+        usage.of("a\"").push(("queued", 0));
+        let expected = r#"[{"name":"a\"","queued":0},{"name":"b","queued":1,"results":3}]"#;
+        assert_eq!(principals(&usage), expected);
+    }
 }

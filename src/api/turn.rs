@@ -114,7 +114,7 @@ fn run(
     let settings = service.settings();
     let patience = settings.config.agent.turn_timeout;
     let client = Some(client.as_fd());
-    let place = service.hub.take_place(client, patience, answer);
+    let place = service.hub.take_place(principal, client, patience, answer);
     let place = place.map_err(|why| Problem::no_place(&why))?;
     answer.id = place.id.to_string();
     let message_id = answer.id.clone();

@@ -19,7 +19,7 @@ use crate::text::{counted, escaped};
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What the report has as the gateway answered it; null without an answer.
 const ANSWERED: &str = "uptime_seconds listen stop_timeout_seconds version agent sessions turns \
-    waiting limits degraded warnings reload_error journal";
+    waiting limits degraded warnings reload_error journal principals";
 /// Where values begin: behind a label of at most nine letters and two spaces.
 const INDENT: usize = 11;
 
@@ -111,6 +111,9 @@ pub fn to_text(report: &Report, now: i64) -> String {
     }
     line("limits", answer["limits"]["shortage"].as_str().map(safe));
     line("journal", answer["journal"].is_object().then(|| journal(&answer["journal"])));
+    for one in answer["principals"].as_array().into_iter().flatten() {
+        line("principal", Some(safe(&principal(one))));
+    }
     let other = format!(" (this program is {VERSION})");
     let other = if answer["version"] == VERSION { "" } else { &other };
     line("version", answer["version"].as_str().map(|version| safe(version) + other));
@@ -147,6 +150,15 @@ fn journal(journal: &Value) -> String {
     let (outbox, dead) = (count("outbox"), count("dead_letters"));
     let dead = counted(&dead, "dead letter");
     format!("{} bytes, {outbox} to deliver, {dead}", count("bytes"))
+}
+
+/// What a principal holds.
+fn principal(one: &Value) -> String {
+    let held = one.as_object().into_iter().flatten();
+    let held = held.filter(|(_, value)| value.as_u64().is_some_and(|value| value > 0));
+    let held = held.map(|(what, value)| format!("{} {value}", what.replace('_', " ")));
+    let held: Vec<String> = held.collect();
+    format!("{}: {}", one["name"].as_str().unwrap_or("?"), held.join(", "))
 }
 
 /// What turns wait for between two attempts, in lines that fit a terminal but for the error.
@@ -256,6 +268,19 @@ last stop  1994-11-06 08:40:00 UTC, 11 min ago: planned, SIGTERM from sys\\u{1b}
             to_text(&stopped(), 0),
             "  gateway  coder\n    state  stopped\n           odd\\u{1b}\n"
         );
+    }
+
+    #[test]
+    fn what_principals_hold_is_shown() {
+        let mut report = running();
+        let owner = json!({ "name": "owner", "queued": 1 });
+        let alice = json!({ "name": "al\u{1b}", "journal_bytes": 12, "queued": 3, "results": 0 });
+        report.answer["principals"] = json!([alice, owner]);
+        let text = to_text(&report, 0);
+        let lines =
+            "principal  al\\u{1b}: journal bytes 12, queued 3\nprincipal  owner: queued 1\n";
+        assert!(text.contains(lines), "{text}");
+        assert_eq!(to_json(&report)["principals"][1], owner);
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Draft {
         for (_, key) in config.keys.iter() {
             key::settle(key, notes);
         }
-        key::operators(config, notes);
+        key::references(config, notes);
     }
 }
 

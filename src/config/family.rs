@@ -53,6 +53,8 @@ pub static CLIENT_KEYS: &[Key<ClientKey>] = keys! { |c| c;
         "Sessions that it may touch, * at the end for all that begin so; empty: any.";
     routes: List(names::route), "[\"chat\"]",
         "What it opens: chat, messages, and for operators status, journal; empty: all of these.";
+    targets: List(names::argument), "[\"example\"]",
+        "Delivery targets that it may name; empty: none for a user, any for an operator.";
 };
 
 /// The keys of each `[deliver.NAME]`.

@@ -20,6 +20,8 @@ pub struct ClientKey {
     pub sessions: Vec<String>,
     /// Routes that it may use, by their groups. Empty: all of its role.
     pub routes: Vec<String>,
+    /// Delivery targets that it may name. Empty: none for a user, any for an operator.
+    pub targets: Vec<String>,
 }
 
 /// What a principal is to the gateway.
@@ -63,6 +65,12 @@ impl ClientKey {
         };
         self.sessions.is_empty() || self.sessions.iter().any(covers)
     }
+
+    /// Whether it may have replies sent to the delivery target of this name.
+    pub fn may_name(&self, target: &str) -> bool {
+        let any = self.targets.is_empty() && self.role == Role::Operator;
+        any || self.targets.iter().any(|known| known == target)
+    }
 }
 
 /// The checks between the keys of a section, each of which has passed its own.
@@ -87,14 +95,30 @@ pub fn settle(key: &ClientKey, notes: &mut Notes) {
     }
 }
 
-/// Operators must exist: a misspelt name would take somebody's commands away without a word.
-pub fn operators(config: &Config, notes: &mut Notes) {
-    let known = || [OWNER].into_iter().chain(config.keys.names());
-    for name in config.session.operators.iter().filter(|name| known().all(|key| key != *name)) {
-        let hint = suggest::nearest(name, known()).map(|key| format!("; did you mean \"{key}\"?"));
-        let (name, hint) = (quoted(name), hint.unwrap_or_default());
-        let fault = format!("session.operators has {name}, of whom there is no [keys.NAME]{hint}");
-        notes.problems.push(notes.of("session.operators").clone(), fault);
+/// Operators must exist: a misspelt name would take somebody's commands away without a word. So must
+/// the targets that keys name.
+pub fn references(config: &Config, notes: &mut Notes) {
+    let keys: Vec<&str> = [OWNER].into_iter().chain(config.keys.names()).collect();
+    check(&config.session.operators, ("session.operators", "of whom", "keys"), &keys, notes);
+    for (name, key) in config.keys.iter() {
+        let place = format!("keys.{name}.targets");
+        check(&key.targets, (&place, "for which", "deliver"), &config.deliver.names(), notes);
+    }
+}
+
+/// Notes each name of a list of which there is no section.
+fn check(
+    names: &[String],
+    (place, of, section): (&str, &str, &str),
+    known: &[&str],
+    notes: &mut Notes,
+) {
+    for name in names.iter().filter(|name| !known.contains(&name.as_str())) {
+        let hint = suggest::nearest(name, known.iter().copied());
+        let hint = hint.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
+        let fault =
+            format!("{place} has {}, {of} there is no [{section}.NAME]{hint}", quoted(name));
+        notes.problems.push(notes.of(place).clone(), fault);
     }
 }
 

@@ -179,11 +179,15 @@ fn fits(json: &str) -> Result<(), Refused> {
     }
 }
 
+/// The part of a cap that new work may fill.
+pub fn for_new_work(cap: u64) -> u64 {
+    cap - (cap / JOURNAL_RESERVE).max(JOURNAL_AHEAD).min(cap / 2)
+}
+
 /// The rule of the cap: new work leaves a reserve below it; what completes work is refused by
 /// nothing but the disk.
 fn room(size: u64, more: u64, cap: u64, purpose: Purpose) -> Result<(), Refused> {
-    let free = cap - (cap / JOURNAL_RESERVE).max(JOURNAL_AHEAD).min(cap / 2);
-    if purpose == Purpose::Completion || size.saturating_add(more) <= free {
+    if purpose == Purpose::Completion || size.saturating_add(more) <= for_new_work(cap) {
         return Ok(());
     }
     let why = format!("the journal has {size} bytes: no room for new work (max_journal = {cap})");

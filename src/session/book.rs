@@ -3,6 +3,7 @@
 //!
 //! Texts and replies stay in the journal; here are the numbers of the records that hold them.
 
+mod accounts;
 mod entries;
 mod entry;
 mod keep;
@@ -19,9 +20,12 @@ use super::life::{Delivery, DeliveryEvent, Turn, TurnEvent};
 use crate::digests::Digests;
 use crate::journal::record::{Accepted, Record, Stamp, Step};
 use crate::limits::{RECENT_PARTIES, RECORD_OVERHEAD};
+use crate::named::ByName;
+use accounts::Account;
 use entries::Entries;
 use sessions::Records;
 
+pub use accounts::Usage;
 pub use entry::{Entry, Failing, Key, Outgoing};
 pub use who::{Digest, Party, Who, digest_of, session_digest};
 
@@ -35,6 +39,26 @@ pub struct Counts {
     pub dead_letters: usize,
     /// All that are known.
     pub kept: usize,
+}
+
+impl Counts {
+    /// Counts a message in that state, or no longer.
+    fn count(&mut self, turn: Turn, delivery: Option<Delivery>, add: bool) {
+        let Counts { queued, running, outbox, dead_letters, .. } = self;
+        let step = |count: &mut usize| {
+            *count = if add { *count + 1 } else { count.saturating_sub(1) };
+        };
+        match turn {
+            Turn::Queued | Turn::Resting => step(queued),
+            Turn::Running => step(running),
+            Turn::Done | Turn::Failed | Turn::Cancelled => {}
+        }
+        match delivery {
+            Some(Delivery::Pending | Delivery::Sending) => step(outbox),
+            Some(Delivery::Dead) => step(dead_letters),
+            Some(Delivery::Delivered | Delivery::Dropped) | None => {}
+        }
+    }
 }
 
 /// All messages that are known.
@@ -51,12 +75,11 @@ pub struct Book {
     /// The last reset of each session, by its record, and the newest message that there was then.
     resets: Digests,
     newest_at_reset: Digests,
-    /// Settled messages in the order in which they got there, without and with a key.
-    plain: VecDeque<Id>,
+    /// What each principal has.
+    accounts: ByName<Account>,
+    /// Settled messages with a key in the order in which they got there.
     keyed: VecDeque<Id>,
-    dead: Digests,
     counts: Counts,
-    bytes: u64,
     last: Option<Id>,
     newest: Stamp,
     clock: Option<ClockRecord>,
@@ -131,7 +154,7 @@ impl Book {
     fn weigh(&mut self, id: Option<Id>, number: u64, bytes: u64) {
         let Some(entry) = id.and_then(|id| self.entries.get_mut(id)) else { return };
         entry.bytes += bytes;
-        self.bytes += bytes;
+        self.accounts.of(&entry.who.principal).bytes += bytes;
         if let Some(session) = entry.session() {
             self.records.add(session, number, std::mem::replace(&mut entry.latest, number));
         }
@@ -171,8 +194,11 @@ impl Book {
         };
         self.date(record.at);
         self.last = Some(id);
-        self.counts.kept += 1;
-        self.count(Turn::Queued, None, true);
+        let account = self.accounts.of(&record.principal);
+        for counts in [&mut self.counts, &mut account.counts] {
+            counts.kept += 1;
+            counts.count(Turn::Queued, None, true);
+        }
         self.entries.push(id, entry);
         self.weigh(Some(id), number, bytes);
         Ok(())
@@ -205,15 +231,18 @@ impl Book {
         change(entry).map_err(|e| format!("message {id} {e}"))?;
         let after = (entry.turn, entry.delivery_state());
         let (settled, dead, keyed) = (entry.is_settled(), entry.is_dead(), entry.key.is_some());
-        self.count(before.0, before.1, false);
-        self.count(after.0, after.1, true);
+        let account = self.accounts.of(&entry.who.principal);
+        for counts in [&mut self.counts, &mut account.counts] {
+            counts.count(before.0, before.1, false);
+            counts.count(after.0, after.1, true);
+        }
         if dead {
-            self.dead.add(id.bits());
+            account.dead.add(id.bits());
         } else if was_dead {
-            self.dead.remove(id.bits());
+            account.dead.remove(id.bits());
         }
         if settled && !dead && (!was_settled || was_dead) {
-            let list = if keyed { &mut self.keyed } else { &mut self.plain };
+            let list = if keyed { &mut self.keyed } else { &mut account.plain };
             list.push_back(id);
         }
         Ok(())
@@ -270,23 +299,6 @@ impl Book {
         })
     }
 
-    fn count(&mut self, turn: Turn, delivery: Option<Delivery>, add: bool) {
-        let Counts { queued, running, outbox, dead_letters, .. } = &mut self.counts;
-        let step = |count: &mut usize| {
-            *count = if add { *count + 1 } else { count.saturating_sub(1) };
-        };
-        match turn {
-            Turn::Queued | Turn::Resting => step(queued),
-            Turn::Running => step(running),
-            Turn::Done | Turn::Failed | Turn::Cancelled => {}
-        }
-        match delivery {
-            Some(Delivery::Pending | Delivery::Sending) => step(outbox),
-            Some(Delivery::Dead) => step(dead_letters),
-            Some(Delivery::Delivered | Delivery::Dropped) | None => {}
-        }
-    }
-
     pub fn get(&self, id: Id) -> Option<&Entry> {
         self.entries.get(id)
     }
@@ -302,7 +314,7 @@ impl Book {
     }
 
     pub fn dead_letters(&self) -> impl Iterator<Item = (Id, &Entry)> {
-        let ids = self.dead.keys().map(Id::from_bits);
+        let ids = self.accounts.iter().flat_map(|(_, own)| own.dead.keys().map(Id::from_bits));
         ids.filter_map(|id| Some((id, self.get(id)?)))
     }
 
@@ -318,7 +330,7 @@ impl Book {
 
     /// What the records of known messages take in the journal.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.accounts.iter().map(|(_, own)| own.bytes).sum()
     }
 
     /// The newest id.

@@ -1,11 +1,14 @@
 //! Who runs next. Pure: tickets come in, the tickets that may start come out.
 //!
 //! Within a session one turn runs at a time, in order of arrival. Across sessions up to `max_turns`
-//! run at once, and free places go round the sessions that wait, so that a long queue in one of
-//! them holds up no other. A turn that rests until its next attempt gives its place away and still
+//! run at once. A free place goes to the principal with the fewest turns, in rotation where they
+//! are equal, and goes round that principal's sessions: no queue holds up another, however long
+//! and in however many sessions. Places and queue are shared: see [`crate::shares`]. A turn that rests until its next attempt gives its place away and still
 //! holds up its session: order holds across attempts.
 
 use std::collections::VecDeque;
+
+use crate::shares::{Reached, Shares};
 
 /// How much may run and wait.
 #[derive(Clone, Copy, Debug)]
@@ -13,23 +16,25 @@ pub struct Bounds {
     pub turns: usize,
     pub queue: usize,
     pub queue_per_session: usize,
+    pub shares: Shares,
 }
 
 /// What became of a ticket that was handed in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// It runs now.
     Runs,
     /// It waits; so many of its session are before it, the running one included.
     Waits { position: usize },
-    /// No room: too many wait in its session, or in all.
+    /// No room: too many wait in its session, of its principal, or in all.
     Refused(Full),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Full {
     Session,
-    Gateway,
+    /// The queue, or the principal's share of it.
+    Queue(Reached),
 }
 
 /// What the first ticket of a line does.
@@ -46,8 +51,20 @@ enum Head {
 struct Line<T, K> {
     /// `None`: a ticket without a session, which has a line to itself.
     session: Option<K>,
+    /// Its principal's place in [`Dispatch::parties`].
+    party: usize,
     head: Head,
     tickets: VecDeque<T>,
+}
+
+/// A principal.
+#[derive(Debug)]
+struct Party {
+    name: String,
+    running: usize,
+    waiting: usize,
+    /// When it last got a place, by [`Dispatch::started`].
+    served: u64,
 }
 
 /// The whole state; `T` is a ticket, never handed in twice, and `K` tells sessions apart. The lines are as many as may run and wait at the most,
@@ -57,13 +74,18 @@ pub struct Dispatch<T, K> {
     bounds: Bounds,
     /// Those that do not run stand in the order of their turn.
     lines: Vec<Line<T, K>>,
+    /// Forgotten when there are no lines: a key of the configuration each.
+    parties: Vec<Party>,
     running: usize,
     waiting: usize,
+    /// Turns that have started.
+    started: u64,
 }
 
 impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
     pub fn new(bounds: Bounds) -> Dispatch<T, K> {
-        Dispatch { bounds, lines: Vec::new(), running: 0, waiting: 0 }
+        let (lines, parties) = (Vec::new(), Vec::new());
+        Dispatch { bounds, lines, parties, running: 0, waiting: 0, started: 0 }
     }
 
     /// Changes the bounds. What runs or waits already stays; returns who may start now.
@@ -72,34 +94,39 @@ impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
         self.fill()
     }
 
-    /// A new ticket arrives.
-    pub fn submit(&mut self, ticket: T, session: Option<K>) -> Admission {
+    /// A new ticket arrives, of this principal.
+    pub fn submit(&mut self, ticket: T, principal: &str, session: Option<K>) -> Admission {
         let line = self.line_of(session);
         let (before, waiting) = line.map_or((0, 0), |at| {
             let line = &self.lines[at];
             (line.tickets.len(), line.tickets.len() - usize::from(line.head == Head::Runs))
         });
-        let runs = before == 0 && self.running < self.bounds.turns;
-        if !runs && self.waiting >= self.bounds.queue {
-            return Admission::Refused(Full::Gateway);
+        let party = self.party(principal);
+        let runs = before == 0 && self.may_run(party);
+        if !runs {
+            let held = (self.parties[party].waiting as u64, self.waiting as u64);
+            let limit = ("limits.max_queue", self.bounds.queue as u64);
+            if let Err(reached) = self.bounds.shares.admit(principal, held, 1, limit) {
+                return Admission::Refused(Full::Queue(reached));
+            }
+            if waiting >= self.bounds.queue_per_session {
+                return Admission::Refused(Full::Session);
+            }
         }
-        if !runs && waiting >= self.bounds.queue_per_session {
-            return Admission::Refused(Full::Session);
-        }
-        self.append(ticket, session, if runs { Head::Runs } else { Head::Waits });
+        self.append(ticket, party, session);
         if runs {
-            self.running += 1;
+            let last = self.lines.len() - 1;
+            self.start(last);
             return Admission::Runs;
         }
-        self.waiting += 1;
         Admission::Waits { position: before }
     }
 
     /// A ticket from before the start comes back, whatever the bounds say. It starts with the next
     /// [`Dispatch::fill`].
-    pub fn restore(&mut self, ticket: T, session: Option<K>) {
-        self.append(ticket, session, Head::Waits);
-        self.waiting += 1;
+    pub fn restore(&mut self, ticket: T, principal: &str, session: Option<K>) {
+        let party = self.party(principal);
+        self.append(ticket, party, session);
     }
 
     /// A ticket is done, or does not want to wait any more. Returns who may start now.
@@ -112,11 +139,7 @@ impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
         let mut line = self.lines.remove(at);
         line.tickets.remove(place);
         let ran = line.head == Head::Runs && place == 0;
-        if ran {
-            self.running -= 1;
-        } else {
-            self.waiting -= 1;
-        }
+        self.count(line.party, -isize::from(ran), -isize::from(!ran));
         if place == 0 {
             line.head = Head::Waits;
         }
@@ -126,6 +149,9 @@ impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
             (false, true) => self.lines.push(line),
             (false, false) => self.lines.insert(at, line),
         }
+        if self.lines.is_empty() {
+            self.parties.clear();
+        }
         self.fill()
     }
 
@@ -134,8 +160,8 @@ impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
     pub fn rest(&mut self, ticket: T) -> Vec<T> {
         if let Some(line) = self.headed_by(ticket).filter(|line| line.head == Head::Runs) {
             line.head = Head::Rests;
-            self.running -= 1;
-            self.waiting += 1;
+            let party = line.party;
+            self.count(party, -1, 1);
         }
         self.fill()
     }
@@ -171,29 +197,70 @@ impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
         line.into_iter().flat_map(|line| line.tickets.iter().copied())
     }
 
+    /// How many tickets of each principal wait.
+    pub fn waiting(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.parties.iter().map(|party| (party.name.as_str(), party.waiting as u64))
+    }
+
     /// Gives free places to the lines whose turn it is.
     pub fn fill(&mut self) -> Vec<T> {
         let mut started = Vec::new();
-        while self.running < self.bounds.turns {
-            let Some(line) = self.lines.iter_mut().find(|line| line.head == Head::Waits) else {
-                break;
+        loop {
+            let waits = |line: &Line<T, K>| line.head == Head::Waits && self.may_run(line.party);
+            let order = |at: &usize| {
+                let party = &self.parties[self.lines[*at].party];
+                (party.running, party.served)
             };
-            let Some(ticket) = line.tickets.front() else {
-                break;
-            };
-            started.push(*ticket);
-            line.head = Head::Runs;
-            self.running += 1;
-            self.waiting -= 1;
+            let lines = (0..self.lines.len()).filter(|at| waits(&self.lines[*at]));
+            let Some(at) = lines.min_by_key(order) else { return started };
+            started.extend(self.lines[at].tickets.front());
+            self.start(at);
         }
-        started
     }
 
-    fn append(&mut self, ticket: T, session: Option<K>, head: Head) {
+    /// Whether there is a place for one more turn of this principal.
+    fn may_run(&self, party: usize) -> bool {
+        let (party, Bounds { shares, turns, .. }) = (&self.parties[party], self.bounds);
+        let held = (party.running as u64, self.running as u64);
+        shares.check(&party.name, held, 1, turns as u64).is_ok()
+    }
+
+    /// The first of a line takes a place.
+    fn start(&mut self, line: usize) {
+        let line = &mut self.lines[line];
+        line.head = Head::Runs;
+        let party = line.party;
+        self.count(party, 1, -1);
+        self.started += 1;
+        self.parties[party].served = self.started;
+    }
+
+    /// So many more of a principal run and wait.
+    fn count(&mut self, party: usize, running: isize, waiting: isize) {
+        let party = &mut self.parties[party];
+        for count in [&mut self.running, &mut party.running] {
+            *count = count.saturating_add_signed(running);
+        }
+        for count in [&mut self.waiting, &mut party.waiting] {
+            *count = count.saturating_add_signed(waiting);
+        }
+    }
+
+    fn append(&mut self, ticket: T, party: usize, session: Option<K>) {
+        self.count(party, 0, 1);
+        let tickets = VecDeque::from([ticket]);
         match self.line_of(session) {
             Some(at) => self.lines[at].tickets.push_back(ticket),
-            None => self.lines.push(Line { session, head, tickets: VecDeque::from([ticket]) }),
+            None => self.lines.push(Line { session, party, head: Head::Waits, tickets }),
         }
+    }
+
+    fn party(&mut self, name: &str) -> usize {
+        let known = self.parties.iter().position(|party| party.name == name);
+        known.unwrap_or_else(|| {
+            self.parties.push(Party { name: name.to_owned(), running: 0, waiting: 0, served: 0 });
+            self.parties.len() - 1
+        })
     }
 
     fn line_of(&self, session: Option<K>) -> Option<usize> {

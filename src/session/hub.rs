@@ -25,6 +25,7 @@ use crate::digests::Digests;
 use crate::journal::record::{Record, Step};
 use crate::journal::{Condition, Journal, Purpose, Refused};
 use crate::limits::{DISK_PAUSE, MARK_AFTER, SHORTAGE_VALID, THREAD_STACK};
+use crate::shares::Shares;
 use crate::subprocess::Children;
 use crate::sys::fd::Event;
 use crate::threads::{self, lock};
@@ -100,6 +101,7 @@ pub(super) fn bounds(config: &Config) -> Bounds {
         turns: limits.max_turns,
         queue: limits.max_queue,
         queue_per_session: limits.max_queue_per_session,
+        shares: Shares::of(config),
     }
 }
 
@@ -123,7 +125,7 @@ impl Hub {
         // What comes before the hub is open waits behind what was there.
         let mut dispatch = Dispatch::new(Bounds { turns: 0, ..bounds(&settings.config) });
         for (id, entry) in book.unfinished() {
-            dispatch.restore(id, entry.session());
+            dispatch.restore(id, &entry.who.principal, entry.session());
             if entry.turn == Turn::Resting {
                 dispatch.hold(id);
             }

@@ -1,7 +1,8 @@
 //! What has to be sent where, target by target. Pure: times come in.
 //!
-//! Replies to one target go out in the order in which they were recorded. One that is put off holds
-//! up those behind it, and no other target.
+//! One reply is sent to a target at a time, from the principals that wait in rotation. Those of one
+//! principal go out in the order in which they were recorded: one that is put off holds up those
+//! behind it, but no other principal and no other target.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -17,17 +18,27 @@ pub struct Outboxes(Vec<Outbox>);
 #[derive(Debug)]
 struct Outbox {
     target: String,
-    queue: VecDeque<Id>,
+    /// Those that wait, in the order of their turn.
+    lines: VecDeque<Line>,
     state: State,
+}
+
+/// The replies of one principal; never empty.
+#[derive(Debug)]
+struct Line {
+    principal: String,
+    queue: VecDeque<Id>,
+    /// The first one is not tried again before then.
+    until: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     #[default]
     Idle,
-    /// A sender works on the first of the queue.
+    /// A sender works on it.
     Sending,
-    /// The first of the queue is not tried again before then.
+    /// The target is left alone until then.
     Resting(Instant),
 }
 
@@ -45,18 +56,23 @@ impl Outboxes {
         let mut outboxes = Outboxes::default();
         for (id, entry) in replies {
             if let Some(outgoing) = &entry.delivery {
-                outboxes.push(&outgoing.target, id);
+                outboxes.push(&outgoing.target, &entry.who.principal, id);
             }
         }
         outboxes
     }
 
-    pub fn push(&mut self, target: &str, id: Id) {
-        match self.find(target) {
-            Some(outbox) => outbox.queue.push_back(id),
+    pub fn push(&mut self, target: &str, principal: &str, id: Id) {
+        if self.find(target).is_none() {
+            let (target, lines) = (target.to_owned(), VecDeque::new());
+            self.0.push(Outbox { target, lines, state: State::Idle });
+        }
+        let Some(outbox) = self.find(target) else { return };
+        match outbox.lines.iter_mut().find(|line| line.principal == principal) {
+            Some(line) => line.queue.push_back(id),
             None => {
-                let (target, queue) = (target.to_owned(), VecDeque::from([id]));
-                self.0.push(Outbox { target, queue, state: State::Idle });
+                let (principal, queue) = (principal.to_owned(), VecDeque::from([id]));
+                outbox.lines.push_back(Line { principal, queue, until: None });
             }
         }
     }
@@ -79,23 +95,43 @@ impl Outboxes {
     }
 
     /// What a sender is to send next.
-    pub fn first(&mut self, target: &str) -> Option<Id> {
-        self.find(target)?.queue.front().copied()
+    pub fn first(&mut self, target: &str, now: Instant) -> Option<Id> {
+        let lines = &self.find(target)?.lines;
+        let line = lines.iter().find(|line| line.until.is_none_or(|until| until <= now))?;
+        line.queue.front().copied()
     }
 
-    /// The first one is settled.
-    pub fn pop(&mut self, target: &str) {
-        if let Some(outbox) = self.find(target) {
-            outbox.queue.pop_front();
+    /// The first reply of a principal is settled.
+    pub fn pop(&mut self, target: &str, id: Id) {
+        self.pass(target, id, |line| {
+            line.queue.pop_front();
+            None
+        });
+    }
+
+    /// The first reply of a principal is not tried again before then.
+    pub fn defer(&mut self, target: &str, id: Id, until: Instant) {
+        self.pass(target, id, |_| Some(until));
+    }
+
+    /// The principal whose first reply this is had its turn: the others come first now.
+    fn pass(&mut self, target: &str, id: Id, change: impl FnOnce(&mut Line) -> Option<Instant>) {
+        let Some(Outbox { lines, .. }) = self.find(target) else { return };
+        let at = lines.iter().position(|line| line.queue.front() == Some(&id));
+        if let Some(mut line) = at.and_then(|at| lines.remove(at)) {
+            line.until = change(&mut line);
+            if !line.queue.is_empty() {
+                lines.push_back(line);
+            }
         }
     }
 
-    /// A sender stops. `until`: the first one is not tried again before then.
+    /// A sender stops. `until`: the target is left alone until then.
     pub fn rest(&mut self, target: &str, until: Option<Instant>) {
         if let Some(outbox) = self.find(target) {
             outbox.state = until.map_or(State::Idle, State::Resting);
         }
-        self.0.retain(|outbox| outbox.target != target || !outbox.queue.is_empty());
+        self.0.retain(|outbox| outbox.target != target || !outbox.lines.is_empty());
     }
 
     fn find(&mut self, target: &str) -> Option<&mut Outbox> {
@@ -106,11 +142,11 @@ impl Outboxes {
 impl Outbox {
     /// When it can be sent to; `None`: not before something else happens.
     fn due(&self, now: Instant) -> Option<Instant> {
+        let line = self.lines.iter().map(|line| line.until.unwrap_or(now)).min()?;
         match self.state {
-            _ if self.queue.is_empty() => None,
-            State::Idle => Some(now),
+            State::Idle => Some(line),
             State::Sending => None,
-            State::Resting(until) => Some(until),
+            State::Resting(until) => Some(until.max(line)),
         }
     }
 }
@@ -120,24 +156,65 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    /// What a sender sends that is never refused, from what is there.
+    fn sent(outboxes: &mut Outboxes, target: &str, now: Instant) -> Vec<Id> {
+        let next = || {
+            let id = outboxes.first(target, now)?;
+            outboxes.pop(target, id);
+            Some(id)
+        };
+        std::iter::from_fn(next).collect()
+    }
+
     #[test]
     fn a_target_that_rests_holds_up_no_other() {
         let (now, mut outboxes) = (Instant::now(), Outboxes::default());
         let later = now + Duration::from_secs(1);
         for (target, id) in [("a", 1), ("b", 2), ("a", 3)] {
-            outboxes.push(target, Id::from(id));
+            outboxes.push(target, "owner", Id::from(id));
         }
         assert_eq!(outboxes.next_due(now), Some(now));
         assert_eq!(outboxes.take_due(now), ["a", "b"]);
         assert!(outboxes.take_due(now).is_empty() && outboxes.next_due(now).is_none());
         outboxes.rest("a", Some(later));
-        outboxes.pop("b");
-        assert_eq!(outboxes.first("b"), None);
+        outboxes.pop("b", Id::from(2));
+        assert_eq!(outboxes.first("b", now), None);
         assert_eq!(outboxes.next_due(now), Some(later));
         assert!(outboxes.take_due(now).is_empty());
         assert_eq!(outboxes.take_due(later), ["a"]);
-        assert_eq!(outboxes.first("a"), Some(Id::from(1)), "the one that was put off is the first");
-        outboxes.pop("a");
-        assert_eq!(outboxes.first("a"), Some(Id::from(3)));
+        assert_eq!(outboxes.first("a", now), Some(Id::from(1)), "what was put off is the first");
+        outboxes.pop("a", Id::from(1));
+        assert_eq!(outboxes.first("a", now), Some(Id::from(3)));
+    }
+
+    #[test]
+    fn a_principal_with_a_thousand_replies_does_not_hold_up_one_with_one() {
+        let (now, mut outboxes) = (Instant::now(), Outboxes::default());
+        for id in 1..=1000 {
+            outboxes.push("t", "a", Id::from(id));
+        }
+        outboxes.push("t", "b", Id::from(2000));
+        outboxes.push("t", "b", Id::from(2001));
+        let sent = sent(&mut outboxes, "t", now);
+        assert_eq!(sent[..5], [1, 2000, 2, 2001, 3].map(Id::from), "in rotation");
+        assert!(sent.len() == 1002 && sent[4..].is_sorted(), "and each in its own order");
+    }
+
+    #[test]
+    fn a_reply_that_is_put_off_holds_up_its_principal_alone() {
+        let (now, mut outboxes) = (Instant::now(), Outboxes::default());
+        let later = now + Duration::from_secs(1);
+        for (principal, id) in [("a", 1), ("a", 2), ("b", 3), ("b", 4)] {
+            outboxes.push("t", principal, Id::from(id));
+        }
+        outboxes.take_due(now);
+        outboxes.defer("t", Id::from(1), later);
+        assert_eq!(sent(&mut outboxes, "t", now), [3, 4].map(Id::from));
+        outboxes.rest("t", None);
+        assert_eq!((outboxes.next_due(now), outboxes.take_due(now).len()), (Some(later), 0));
+        outboxes.push("t", "b", Id::from(5));
+        assert_eq!(outboxes.take_due(now), ["t"], "somebody else need not wait");
+        assert_eq!(sent(&mut outboxes, "t", now), [Id::from(5)]);
+        assert_eq!(sent(&mut outboxes, "t", later), [1, 2].map(Id::from));
     }
 }

@@ -41,6 +41,7 @@ impl Hub {
     /// `reply`: who is told now and then that it goes on.
     pub fn take_place(
         self: &Arc<Self>,
+        principal: &str,
         client: Option<BorrowedFd<'_>>,
         patience: Duration,
         reply: &mut dyn Reply,
@@ -48,7 +49,7 @@ impl Hub {
         let (place, event) = {
             let mut state = self.lock();
             let id = state.next_id().map_err(NoPlace::Failed)?;
-            match state.dispatch.submit(id, None) {
+            match state.dispatch.submit(id, principal, None) {
                 Admission::Refused(full) => return Err(NoPlace::Full(full)),
                 Admission::Runs => return Ok(Place { hub: Arc::clone(self), id }),
                 Admission::Waits { .. } => match Event::new() {

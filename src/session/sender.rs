@@ -27,12 +27,11 @@ enum Round {
 impl Hub {
     /// Puts the reply of a message that is over on its way.
     pub(super) fn post(&self, state: &mut State, id: Id) {
-        let Some(outgoing) = state.book.get(id).and_then(|entry| entry.delivery.as_ref()) else {
-            return;
-        };
+        let Some(entry) = state.book.get(id) else { return };
+        let Some(outgoing) = &entry.delivery else { return };
         if outgoing.state == Some(Delivery::Pending) {
-            let target = outgoing.target.clone();
-            state.outboxes.push(&target, id);
+            let (target, who) = (outgoing.target.clone(), Arc::clone(&entry.who));
+            state.outboxes.push(&target, &who.principal, id);
             self.alarm.notify_all();
         }
     }
@@ -75,17 +74,17 @@ impl Hub {
         self.alarm.notify_all();
     }
 
-    /// Sends the first reply in a target's queue.
+    /// Sends the reply whose turn it is in a target's queue.
     fn send_first(&self, name: &str) -> Round {
         let settings = self.settings();
         let (id, entry) = {
             let mut state = self.lock();
-            let first = state.outboxes.first(name).filter(|_| !self.is_draining());
-            let Some(id) = first else { return Round::Stop(None) };
+            let first = state.outboxes.first(name, Instant::now());
+            let Some(id) = first.filter(|_| !self.is_draining()) else { return Round::Stop(None) };
             match state.book.get(id) {
                 Some(entry) if may_be_sent(entry) => (id, entry.clone()),
                 Some(_) | None => {
-                    state.outboxes.pop(name);
+                    state.outboxes.pop(name, id);
                     return Round::Next;
                 }
             }
@@ -160,8 +159,11 @@ impl Hub {
                 if !self.put_down((id, n), Step::Deferred(why)) {
                     return Round::Stop(Some(Instant::now() + DISK_PAUSE));
                 }
-                let pause = backoff::delay(n, random::number(), MAX_DELIVERY_PAUSE);
-                Round::Stop(Some(Instant::now() + pause.max(retry_after.unwrap_or_default())))
+                let (now, pause) =
+                    (Instant::now(), backoff::delay(n, random::number(), MAX_DELIVERY_PAUSE));
+                self.lock().outboxes.defer(name, id, now + pause);
+                // What the target asks for holds for whatever it would be sent.
+                retry_after.map_or(Round::Next, |asked| Round::Stop(Some(now + asked.max(pause))))
             }
             // Its record says that it may have arrived: it is sent again after the start.
             Sent::Cut => Round::Stop(None),
@@ -173,10 +175,7 @@ impl Hub {
             // The gateway may be there for a while, where its journal was removed.
             return Round::Stop(Some(Instant::now() + DISK_PAUSE));
         }
-        let mut state = self.lock();
-        if state.outboxes.first(name) == Some(id) {
-            state.outboxes.pop(name);
-        }
+        self.lock().outboxes.pop(name, id);
         Round::Next
     }
 

@@ -8,9 +8,10 @@ use super::dispatch::{Admission, Full};
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::life::Turn;
-use crate::config::Busy;
+use crate::config::{Busy, OWNER};
 use crate::journal::record::{Accepted, Record, Stamp, Step};
-use crate::journal::{Purpose, Refused};
+use crate::journal::{self, Purpose, Refused};
+use crate::shares::{Over, Reached, Shares};
 
 /// A message as its sender gives it.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub enum Refusal {
     /// The idempotency key is known with another body.
     Conflict,
     Journal(Refused),
+    /// The principal's share of the journal is full.
+    Share(Reached),
     Stopping,
     /// The system is short of something.
     Failed(String),
@@ -54,7 +57,9 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refusal::Full(Full::Session) => f.write_str("too many messages wait in this session"),
-            Refusal::Full(Full::Gateway) => f.write_str("too many messages wait"),
+            Refusal::Full(Full::Queue(reached)) | Refusal::Share(reached) => {
+                f.write_str(reached.message.trim_end_matches('.'))
+            }
             Refusal::Conflict => f.write_str("its idempotency key was used for another message"),
             Refusal::Journal(refused) => refused.fmt(f),
             Refusal::Stopping => f.write_str("the gateway is stopping"),
@@ -76,9 +81,10 @@ impl Hub {
             self.sync(number).map_err(Refusal::Journal)?;
             return Ok(Submitted::Known(id));
         }
+        self.check_share(&state, &draft)?;
         let (session, mode) = (draft.who.digest(), draft.mode);
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
-        let (position, runs) = match state.dispatch.submit(id, session) {
+        let (position, runs) = match state.dispatch.submit(id, &draft.who.principal, session) {
             Admission::Refused(full) => return Err(Refusal::Full(full)),
             Admission::Runs => (0, true),
             Admission::Waits { position } => (position, false),
@@ -137,6 +143,7 @@ impl Hub {
             self.sync(number).map_err(Refusal::Journal)?;
             return Ok(Submitted::Known(id));
         }
+        self.check_share(&state, &draft)?;
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
         let record = accepted(id, self.stamp(), draft);
         self.write(&mut state, &record, Purpose::NewWork).map_err(Refusal::Journal)?;
@@ -152,8 +159,8 @@ impl Hub {
             self.over(&mut state, id);
         } else if let Some(entry) = state.book.get(id).filter(|entry| !entry.turn.is_over()) {
             // Without it the message is accepted all the same, and gets its end as a turn.
-            let session = entry.session();
-            state.dispatch.restore(id, session);
+            let (who, session) = (Arc::clone(&entry.who), entry.session());
+            state.dispatch.restore(id, &who.principal, session);
             let ids = state.dispatch.fill();
             begun = self.begin(&mut state, ids);
         }
@@ -170,6 +177,39 @@ impl Hub {
         drop(state);
         self.employ(begun);
         self.sync(number)
+    }
+
+    /// What a principal holds of the journal, what all do, the limit and its shares; `None` for the
+    /// owner, whom the journal itself refuses.
+    fn share(&self, state: &State, principal: &str) -> Option<((u64, u64), u64, Shares)> {
+        let config = &self.settings().config;
+        let held = (state.book.bytes_of(principal), self.journal.size());
+        let limit = config.limits.max_journal as u64;
+        (principal != OWNER).then(|| (held, limit, Shares::of(config)))
+    }
+
+    /// Whether the journal has room for one more message of its principal.
+    fn check_share(&self, state: &State, draft: &Draft) -> Result<(), Refusal> {
+        let principal = &draft.who.principal;
+        let Some((held, limit, shares)) = self.share(state, principal) else { return Ok(()) };
+        let limit = ("limits.max_journal", journal::for_new_work(limit));
+        let more = draft.text.len() + draft.context.as_ref().map_or(0, String::len);
+        shares.admit(principal, held, more as u64, limit).map_err(|reached| {
+            // There may be something to forget.
+            self.alarm.notify_all();
+            Refusal::Share(reached)
+        })
+    }
+
+    /// That a reply does not fit into what its principal may hold of the journal.
+    pub(super) fn beyond_share(&self, principal: &str, record: &Record) -> Option<String> {
+        let Record::Step { step: Step::Done(reply, _), .. } = record else { return None };
+        let ((held, _), limit, shares) = self.share(&self.lock(), principal)?;
+        let length = reply.len() as u64;
+        (held + length > shares.most(limit)).then(|| {
+            let whose = Over::Principal.message(principal, "limits.max_journal", (held, limit));
+            format!("the reply of {length} bytes does not fit: {whose}")
+        })
     }
 
     /// The message of the draft's idempotency key, and the number of its record.

@@ -9,6 +9,7 @@ mod journal;
 mod large;
 mod patience;
 mod restart;
+mod shares;
 mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
-use super::book::{Counts, Digest, Entry, Who, session_digest};
+use super::book::{Counts, Digest, Entry, Usage, Who, session_digest};
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::life::{Delivery, Turn};
@@ -29,8 +29,9 @@ pub enum Waited {
     Gone,
 }
 
-/// How many messages there are; turns that run, that wait, and their sessions; what waits for the agent.
-pub type Glance = (Counts, (usize, usize, usize), Option<Waits>);
+/// How many messages there are; turns that run, that wait, and their sessions; what waits for the agent;
+/// what each principal holds.
+pub type Glance = (Counts, (usize, usize, usize), Option<Waits>, Usage);
 
 /// A session as a whole.
 #[derive(Clone, Debug)]
@@ -240,9 +241,13 @@ impl Hub {
         Ok((found.into_iter().take(MAX_LISTED).map(session).collect(), more))
     }
 
-    /// Messages in the dead-letter list.
-    pub fn dead_letters(&self) -> Result<Vec<Message>, Refused> {
-        let ids: Vec<Id> = self.lock().book.dead_letters().map(|(id, _)| id).collect();
+    /// Messages in the dead-letter list, of those that `sees` says.
+    pub fn dead_letters(&self, sees: &dyn Fn(&Who) -> bool) -> Result<Vec<Message>, Refused> {
+        let ids: Vec<Id> = {
+            let state = self.lock();
+            let mine = state.book.dead_letters().filter(|(_, entry)| sees(&entry.who));
+            mine.map(|(id, _)| id).collect()
+        };
         let mut letters = Vec::new();
         let mut size = 0;
         for id in ids.into_iter().take(MAX_LISTED) {
@@ -287,7 +292,11 @@ impl Hub {
         let state = self.lock_within(STATUS_PATIENCE)?;
         let (running, waiting) = state.dispatch.counts();
         let turns = (running, waiting, state.dispatch.sessions());
-        Some((state.book.counts(), turns, self.waits(&state)))
+        let mut usage = state.book.usage();
+        for (name, count) in state.dispatch.waiting() {
+            usage.of(name).push(("queued", count));
+        }
+        Some((state.book.counts(), turns, self.waits(&state), usage))
     }
 
     /// Bytes of the journal and the number of its last record, told without waiting for the disk.

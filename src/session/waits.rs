@@ -210,8 +210,8 @@ impl Hub {
         if !state.book.may_be_requeued(entry) {
             return Err(Denied::TooLate);
         }
-        let session = entry.session();
-        let admission = state.dispatch.submit(id, session);
+        let (who, session) = (Arc::clone(&entry.who), entry.session());
+        let admission = state.dispatch.submit(id, &who.principal, session);
         if let Admission::Refused(full) = admission {
             return Err(Denied::Full(full));
         }

@@ -260,13 +260,16 @@ impl Hub {
     /// that.
     fn settle(&self, id: Id, entry: &Entry, record: &Record) -> Option<Vec<Id>> {
         let what = format!("the end of turn {id}");
-        let mut written = self.insist(&what, record);
+        let beyond = self.beyond_share(&entry.who.principal, record);
+        let mut written =
+            if beyond.is_some() { Err(Refused::TooLong) } else { self.insist(&what, record) };
         if let Err(Refused::TooLong) = written {
             if let Some(session) = entry.session() {
                 // What was said there already is not what the sender gets.
                 let _ = self.transcripts.take_back(session, id);
             }
-            let error = "the reply is longer than a record of the journal".to_owned();
+            let too_long = || "the reply is longer than a record of the journal".to_owned();
+            let error = beyond.unwrap_or_else(too_long);
             let failed = Step::Failed(error, None);
             written = self.insist(&what, &Record::step(id, entry.attempts, self.stamp(), failed));
         }

@@ -98,6 +98,20 @@ fn operators_that_do_not_exist_are_refused() {
 }
 
 #[test]
+fn targets_that_do_not_exist_are_refused() {
+    let target = "[deliver.chat]\nurl = 'http://127.0.0.1/'\n";
+    let key = |targets: &str| format!("{target}[keys.alice]\nfile = '/a'\ntargets = {targets}");
+    error(
+        &key("['chat', 'chatt']"),
+        "5:1: keys.alice.targets has \"chatt\", for which there is no [deliver.NAME]; \
+         did you mean \"chat\"?",
+    );
+    error(&key("['*']"), "5:1: keys.alice.targets has \"*\", for which there is no [deliver.NAME]");
+    let config = good(&key("['chat']"), &[]).config;
+    assert_eq!(config.keys.get("alice").unwrap().targets, ["chat"]);
+}
+
+#[test]
 fn files_are_held_to_the_rules_of_secrets() {
     let dir = TempDir::new("keys");
     let path = |name: &str| dir.path().join(name);

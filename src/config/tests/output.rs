@@ -158,8 +158,13 @@ fn the_example_of_a_target_loads() {
         good(&format!("[deliver.example]\n{}", lines.collect::<Vec<_>>().join("\n")), &[]).config;
     assert!(config.deliver.get("example").unwrap().secret_file.is_some());
     let lines = keys.lines().filter_map(|line| line.strip_prefix("#   ")).collect::<Vec<_>>();
-    let config = good(&format!("[keys.alice]\n{}", lines.join("\n")), &[]).config;
-    assert_eq!(config.keys.get("alice").unwrap().sessions, ["support-*"]);
+    let target = "[deliver.example]\nurl = 'http://127.0.0.1/'";
+    let config = good(&format!("{target}\n[keys.alice]\n{}", lines.join("\n")), &[]).config;
+    let alice = config.keys.get("alice").unwrap();
+    assert_eq!(
+        (&*alice.sessions, &*alice.targets),
+        (&["support-*".into()][..], &["example".into()][..])
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::accounts::level;
 use super::{Book, Id};
 use crate::journal::record::Stamp;
 use crate::limits::{
@@ -19,7 +20,7 @@ impl Book {
         keep: usize,
         (most, goes): (usize, &dyn Fn(Id) -> bool),
     ) -> Vec<Id> {
-        let old = |id: Id, most: Duration| {
+        let old = &|id: Id, most: Duration| {
             self.get(id).is_none_or(|entry| {
                 let since = entry.quiet_since();
                 since.age.saturating_add(millis(most)) <= now.age
@@ -29,19 +30,27 @@ impl Book {
         let day = KEEP_RESULTS_FOR;
         let mut ids = Vec::new();
         // In the order in which they settled: `date` lets no age go back.
-        let too_many = self.plain.len().saturating_sub(keep);
-        let plain = self.plain.iter().copied().enumerate();
+        let kept = level(&self.accounts, keep, |own| own.plain.len());
+        let plain = self.accounts.iter().flat_map(|(_, own)| {
+            let (plain, too_many) = (own.plain.iter(), own.plain.len().saturating_sub(kept));
+            let plain = plain.copied().enumerate();
+            plain.take_while(move |(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id)
+        });
         // What was forgotten from the middle is still listed.
         let goes = |id: &Id| self.get(*id).is_some() && goes(*id);
-        let plain = plain.take_while(|(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id);
         ids.extend(plain.filter(goes).take(most));
         let keyed = self.keyed.iter().copied().take_while(|id| old(*id, day));
         ids.extend(keyed.filter(goes).take(most));
-        let too_many = self.dead.len().saturating_sub(MAX_DEAD_LETTERS);
-        let dead = self.dead.keys().map(Id::from_bits).enumerate();
-        // By id: one that was revived is younger than those behind it.
-        let overdue = |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
-        ids.extend(dead.filter(overdue).map(|(_, id)| id).filter(goes).take(most));
+        let kept = level(&self.accounts, MAX_DEAD_LETTERS, |own| own.dead.len());
+        let dead = self.accounts.iter().flat_map(|(_, own)| {
+            let too_many = own.dead.len().saturating_sub(kept);
+            let dead = own.dead.keys().map(Id::from_bits).enumerate();
+            // By id: one that was revived is younger than those behind it.
+            let overdue =
+                move |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
+            dead.filter(overdue).map(|(_, id)| id)
+        });
+        ids.extend(dead.filter(goes).take(most));
         ids
     }
 
@@ -68,7 +77,8 @@ impl Book {
 
     /// Whether there are so many more than `keep` that they are worth a look.
     pub fn is_crowded(&self, keep: usize) -> bool {
-        self.plain.len() > keep + keep / 8 + 64 || self.dead.len() > MAX_DEAD_LETTERS
+        let plain: usize = self.accounts.iter().map(|(_, account)| account.plain.len()).sum();
+        plain > keep + keep / 8 + 64 || self.counts.dead_letters > MAX_DEAD_LETTERS
     }
 
     /// Forgets messages that were [`Book::overdue`].
@@ -85,13 +95,17 @@ impl Book {
             if let Some(session) = entry.session() {
                 self.records.remove(session, entry.latest);
             }
-            self.bytes -= entry.bytes;
-            self.count(turn, delivery, false);
-            self.counts.kept -= 1;
-            self.dead.remove(id.bits());
+            let account = self.accounts.of(&entry.who.principal);
+            for counts in [&mut self.counts, &mut account.counts] {
+                counts.count(turn, delivery, false);
+                counts.kept -= 1;
+            }
+            account.bytes -= entry.bytes;
+            account.dead.remove(id.bits());
             self.entries.remove(*id);
         }
-        for list in [&mut self.plain, &mut self.keyed] {
+        let plain = self.accounts.values_mut().map(|account| &mut account.plain);
+        for list in plain.chain([&mut self.keyed]) {
             while list.front().is_some_and(|id| self.entries.get(*id).is_none()) {
                 list.pop_front();
             }

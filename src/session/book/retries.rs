@@ -12,8 +12,10 @@ impl Book {
     pub fn requeue(&mut self) {
         for entry in self.entries.iter_mut().filter(|entry| entry.turn == Turn::Running) {
             (entry.turn, entry.cuts) = (Turn::Queued, entry.cuts + 1);
-            self.counts.running -= 1;
-            self.counts.queued += 1;
+            let account = self.accounts.of(&entry.who.principal);
+            for counts in [&mut self.counts, &mut account.counts] {
+                (counts.running, counts.queued) = (counts.running - 1, counts.queued + 1);
+            }
         }
     }
 
@@ -41,7 +43,8 @@ impl Book {
 
     /// Takes a message off the lists of those to which nothing will happen any more.
     pub(super) fn unsettle(&mut self, id: Id) {
-        self.plain.retain(|known| *known != id);
+        let Some(entry) = self.entries.get(id) else { return };
+        self.accounts.of(&entry.who.principal).plain.retain(|known| *known != id);
         self.keyed.retain(|known| *known != id);
     }
 

@@ -148,7 +148,7 @@ struct Seen {
     entries: Vec<Simple>,
     counts: Counts,
     keys: Vec<(Digest, Option<u32>)>,
-    dead: Vec<u32>,
+    dead: BTreeSet<u32>,
     bytes: u64,
     last: Option<u32>,
     /// Of each session, the record numbers up to which all was reset.
@@ -180,7 +180,7 @@ fn seen(book: &Book, numbers: u64) -> Seen {
         entries,
         counts: book.counts(),
         keys: KEYS.map(|key| (key, book.by_key(key).map(|(id, _)| number_of(id)))).to_vec(),
-        dead: book.dead_letters().map(|(id, _)| number_of(id)).collect(),
+        dead: BTreeSet::from_iter(book.dead_letters().map(|(id, _)| number_of(id))),
         bytes: book.bytes(),
         last: book.last().map(number_of),
         resets: resets.collect(),
@@ -199,6 +199,21 @@ struct Model {
 }
 
 impl Model {
+    /// Settled ones without a key beyond those that are kept: of each principal the oldest, down to the
+    /// highest level at which all together are few enough.
+    fn too_many(&self, keep: usize) -> Vec<Id> {
+        let of = |principal| {
+            let is = |m: &Simple, id| m.id == id && m.principal == principal;
+            let mine = |id: &&u32| self.list.iter().any(|m| is(m, **id));
+            self.plain.iter().filter(mine).copied().collect::<Vec<u32>>()
+        };
+        let lists: Vec<Vec<u32>> = BTreeSet::from(PRINCIPALS).into_iter().map(of).collect();
+        let fits = |most: &usize| lists.iter().map(|l| l.len().min(*most)).sum::<usize>() <= keep;
+        let most = (0..=self.plain.len()).rev().find(fits).unwrap();
+        let gone = |list: &Vec<u32>| list[..list.len().saturating_sub(most)].to_vec();
+        lists.iter().flat_map(gone).map(Id::from).collect()
+    }
+
     fn seen(&self) -> Seen {
         let count = |test: &dyn Fn(&Simple) -> bool| self.list.iter().filter(|m| test(m)).count();
         let is = |m: &Simple, ways: &[&str]| ways.contains(&m.way.0);
@@ -217,12 +232,7 @@ impl Model {
             bytes: self.list.iter().map(|m| m.bytes).sum(),
             last: self.last,
             resets: sessions().map(|who| self.resets.get(&who).copied().unwrap_or(0)).collect(),
-            overdue: (0..6)
-                .map(|keep| {
-                    let more = self.plain.len().saturating_sub(keep);
-                    self.plain[..more].iter().map(|id| Id::from(*id)).collect()
-                })
-                .collect(),
+            overdue: (0..6).map(|keep| self.too_many(keep)).collect(),
         }
     }
 

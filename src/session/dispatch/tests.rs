@@ -1,17 +1,20 @@
 //! The dispatch against a model: random arrivals and departures, checked after every step.
 
 use super::*;
+use crate::config::OWNER;
+use crate::shares::Over;
 
 type Ticket = u64;
 
-const BOUNDS: Bounds = Bounds { turns: 3, queue: 8, queue_per_session: 4 };
+const BOUNDS: Bounds =
+    Bounds { turns: 3, queue: 8, queue_per_session: 4, shares: Shares::new(100) };
 
 #[test]
 fn one_session_runs_in_order() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(BOUNDS);
-    assert_eq!(dispatch.submit(1, Some("a")), Admission::Runs);
-    assert_eq!(dispatch.submit(2, Some("a")), Admission::Waits { position: 1 });
-    assert_eq!(dispatch.submit(3, Some("a")), Admission::Waits { position: 2 });
+    assert_eq!(dispatch.submit(1, OWNER, Some("a")), Admission::Runs);
+    assert_eq!(dispatch.submit(2, OWNER, Some("a")), Admission::Waits { position: 1 });
+    assert_eq!(dispatch.submit(3, OWNER, Some("a")), Admission::Waits { position: 2 });
     assert_eq!(dispatch.leave(1), [2]);
     assert_eq!(dispatch.leave(2), [3]);
     assert!(dispatch.leave(3).is_empty());
@@ -22,7 +25,7 @@ fn one_session_runs_in_order() {
 fn places_go_round_the_sessions() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 1, ..BOUNDS });
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "c")] {
-        dispatch.submit(ticket, Some(session));
+        dispatch.submit(ticket, OWNER, Some(session));
     }
     let mut order = vec![1];
     while let [next] = dispatch.leave(order[order.len() - 1])[..] {
@@ -34,8 +37,8 @@ fn places_go_round_the_sessions() {
 #[test]
 fn what_has_no_session_waits_for_nobody_but_a_place() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 1, ..BOUNDS });
-    assert_eq!(dispatch.submit(1, None), Admission::Runs);
-    assert_eq!(dispatch.submit(2, None), Admission::Waits { position: 0 });
+    assert_eq!(dispatch.submit(1, OWNER, None), Admission::Runs);
+    assert_eq!(dispatch.submit(2, OWNER, None), Admission::Waits { position: 0 });
     assert_eq!(dispatch.leave(1), [2]);
 }
 
@@ -43,15 +46,19 @@ fn what_has_no_session_waits_for_nobody_but_a_place() {
 fn queues_are_bounded_and_say_which() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(BOUNDS);
     for ticket in 0..5 {
-        dispatch.submit(ticket, Some("a"));
+        dispatch.submit(ticket, OWNER, Some("a"));
     }
-    assert_eq!(dispatch.submit(5, Some("a")), Admission::Refused(Full::Session));
-    assert_eq!(dispatch.submit(6, Some("b")), Admission::Runs);
+    assert_eq!(dispatch.submit(5, OWNER, Some("a")), Admission::Refused(Full::Session));
+    assert_eq!(dispatch.submit(6, OWNER, Some("b")), Admission::Runs);
     for ticket in 7..11 {
-        assert!(matches!(dispatch.submit(ticket, Some("b")), Admission::Waits { .. }));
+        assert!(matches!(dispatch.submit(ticket, OWNER, Some("b")), Admission::Waits { .. }));
     }
-    assert_eq!(dispatch.submit(11, Some("c")), Admission::Runs);
-    assert_eq!(dispatch.submit(12, None), Admission::Refused(Full::Gateway));
+    assert_eq!(dispatch.submit(11, OWNER, Some("c")), Admission::Runs);
+    let Admission::Refused(Full::Queue(reached)) = dispatch.submit(12, OWNER, None) else {
+        panic!("there was no room");
+    };
+    assert_eq!(reached.over, Over::Gateway);
+    assert_eq!(reached.message, "The gateway's limits.max_queue (8) is reached; try again later.");
     assert!(dispatch.leave(5).is_empty(), "a refused ticket is not known");
 }
 
@@ -59,7 +66,7 @@ fn queues_are_bounded_and_say_which() {
 fn more_places_start_those_who_wait() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 1, ..BOUNDS });
     for ticket in 1..4 {
-        dispatch.submit(ticket, None);
+        dispatch.submit(ticket, OWNER, None);
     }
     assert_eq!(dispatch.rebound(BOUNDS), [2, 3]);
 }
@@ -113,7 +120,7 @@ fn random_arrivals_and_departures_agree_with_the_model() {
         for ticket in 0..400 {
             if random.below(2) == 0 || model.0.is_empty() {
                 let session = Some(random.below(5)).filter(|s| *s > 0);
-                match dispatch.submit(ticket, session) {
+                match dispatch.submit(ticket, OWNER, session) {
                     Admission::Runs => {
                         model.0.push((ticket, session, false));
                         model.start(&[ticket]);
@@ -139,7 +146,7 @@ fn random_arrivals_and_departures_agree_with_the_model() {
 fn a_turn_that_rests_holds_up_its_session_and_nobody_else() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 1, ..BOUNDS });
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "b")] {
-        dispatch.submit(ticket, Some(session));
+        dispatch.submit(ticket, OWNER, Some(session));
     }
     assert_eq!(dispatch.rest(1), [3]);
     assert_eq!(dispatch.counts(), (1, 2));
@@ -148,7 +155,7 @@ fn a_turn_that_rests_holds_up_its_session_and_nobody_else() {
     assert_eq!(dispatch.leave(1), [2]);
     // One that leaves while it rests makes room for the next of its session.
     assert!(dispatch.rest(2).is_empty());
-    dispatch.submit(4, Some("a"));
+    dispatch.submit(4, OWNER, Some("a"));
     assert_eq!(dispatch.leave(2), [4]);
 }
 
@@ -156,7 +163,7 @@ fn a_turn_that_rests_holds_up_its_session_and_nobody_else() {
 fn what_comes_back_from_before_the_start_keeps_its_order() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 2, queue: 1, ..BOUNDS });
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "b"), (4, "c")] {
-        dispatch.restore(ticket, Some(session));
+        dispatch.restore(ticket, OWNER, Some(session));
     }
     assert_eq!(dispatch.counts(), (0, 4));
     assert_eq!(dispatch.fill(), [1, 3]);
@@ -168,7 +175,7 @@ fn what_comes_back_from_before_the_start_keeps_its_order() {
 fn what_rested_before_a_start_holds_up_its_session_alone() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(BOUNDS);
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "b")] {
-        dispatch.restore(ticket, Some(session));
+        dispatch.restore(ticket, OWNER, Some(session));
     }
     dispatch.hold(1);
     dispatch.hold(2);
@@ -176,4 +183,66 @@ fn what_rested_before_a_start_holds_up_its_session_alone() {
     assert_eq!(dispatch.counts(), (1, 2));
     assert_eq!(dispatch.wake(1), [1]);
     assert_eq!(dispatch.leave(1), [2], "only the first of a session can rest");
+}
+
+/// Those that start when each that runs leaves at once, in the order in which they start.
+fn drained(dispatch: &mut Dispatch<Ticket, u64>, running: Ticket) -> Vec<Ticket> {
+    let mut order = vec![running];
+    let mut at = 0;
+    while at < order.len() {
+        order.extend(dispatch.leave(order[at]));
+        at += 1;
+    }
+    order
+}
+
+const SHARED: Bounds =
+    Bounds { turns: 1, queue: 1600, queue_per_session: 32, shares: Shares::new(50) };
+
+#[test]
+fn a_principal_with_a_thousand_sessions_does_not_hold_up_one_with_one() {
+    let mut dispatch = Dispatch::<Ticket, u64>::new(SHARED);
+    for ticket in 0..500 {
+        dispatch.submit(ticket, "a", Some(ticket));
+    }
+    dispatch.submit(1000, "b", Some(1000));
+    dispatch.submit(1001, "b", Some(1000));
+    dispatch.submit(2000, "c", None);
+    let order = drained(&mut dispatch, 0);
+    assert_eq!(order[..7], [0, 1000, 2000, 1, 1001, 2, 3], "principals in rotation, then sessions");
+    assert_eq!(order.len(), 503);
+    assert!(dispatch.parties.is_empty());
+}
+
+#[test]
+fn a_free_place_goes_to_the_principal_with_the_fewest_turns() {
+    let mut dispatch = Dispatch::<Ticket, u64>::new(Bounds { turns: 16, ..SHARED });
+    let runs = |admission| admission == Admission::Runs;
+    let a = (0..20).filter(|ticket| runs(dispatch.submit(*ticket, "a", None))).count();
+    let b = (20..40).filter(|ticket| runs(dispatch.submit(*ticket, "b", None))).count();
+    let owner = (40..60).filter(|ticket| runs(dispatch.submit(*ticket, OWNER, None))).count();
+    assert_eq!((a, b, owner), (7, 4, 5), "nobody has all, and the owner what is left");
+    assert_eq!(dispatch.leave(0), [45], "what a had goes to the owner, which is bound by nothing");
+    dispatch.leave(45);
+    assert_eq!(dispatch.counts().0, 16);
+}
+
+#[test]
+fn a_principal_fills_its_share_of_the_queue_and_no_more() {
+    let mut dispatch = Dispatch::<Ticket, u64>::new(SHARED);
+    let mut taken = |principal: &str, from: u64| {
+        let took = |ticket: &u64| {
+            let admission = dispatch.submit(*ticket, principal, Some(*ticket));
+            if let Admission::Refused(full) = &admission {
+                let Full::Queue(reached) = full else { panic!("{full:?}") };
+                assert_eq!(reached.over, Over::Principal);
+                let words = format!("{principal} holds its share of limits.max_queue (");
+                assert!(reached.message.starts_with(&words), "{}", reached.message);
+            }
+            matches!(admission, Admission::Waits { .. })
+        };
+        (from..from + 2000).take_while(took).count()
+    };
+    assert_eq!(taken("a", 0), 0, "the first one runs");
+    assert_eq!([taken("a", 10_000), taken("b", 20_000)], [750, 375]);
 }

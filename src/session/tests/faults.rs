@@ -286,11 +286,11 @@ fn a_revived_letter_is_tried_again_however_old_it_is() {
 #[test]
 fn a_target_never_has_two_senders() {
     let (now, mut outboxes) = (Instant::now(), Outboxes::default());
-    outboxes.push("a", Id::from(1));
+    outboxes.push("a", "owner", Id::from(1));
     assert_eq!(outboxes.take_due(now), ["a"]);
-    outboxes.pop("a");
-    assert_eq!(outboxes.first("a"), None, "the first sender is about to stop");
-    outboxes.push("a", Id::from(2));
+    outboxes.pop("a", Id::from(1));
+    assert_eq!(outboxes.first("a", now), None, "the first sender is about to stop");
+    outboxes.push("a", "owner", Id::from(2));
     let second = outboxes.take_due(now);
     outboxes.rest("a", None);
     let third = outboxes.take_due(now);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::session::cancel::Denied;
 use crate::session::dispatch::Full;
+use crate::shares::Over;
 
 #[test]
 fn sessions_keep_their_order_whoever_sends() {
@@ -116,8 +117,9 @@ fn queues_are_bounded_in_all() {
         (config.limits.max_turns, config.limits.max_queue) = (1, 2);
     });
     let ids = ["a", "b", ""].map(|session| house.send(session, "x"));
-    let refused = house.hub.submit(draft("c", "x"));
-    assert_eq!(refused, Err(Refusal::Full(Full::Gateway)));
+    let refused = house.hub.submit(draft("c", "x")).unwrap_err();
+    let Refusal::Full(Full::Queue(reached)) = refused else { panic!("{refused:?}") };
+    assert_eq!(reached.over, Over::Gateway);
     assert_eq!(house.journal.all().len(), 4, "what is refused leaves no trace");
     house.open_gate();
     ids.iter().for_each(|id| drop(house.wait(*id)));
