@@ -101,7 +101,7 @@ mod tests {
     fn ends_of_commands() {
         let of = |status| judge(Seen::Exit(status, b"a\n\x1b[2J\n"), NOW);
         assert_eq!(of(Status::Exited(0)), Sent::Delivered);
-        let said = "a / \\u{1b}[2J";
+        let said = "\\u{1b}[2J";
         let why = format!("exit status 75: {said}");
         assert_eq!(of(Status::Exited(75)), Sent::Deferred { why, retry_after: None });
         let why = format!("it was ended by signal 9: {said}");
