@@ -40,8 +40,9 @@ impl Digests {
         self.0.keys().copied()
     }
 
-    pub fn values(&self) -> impl Iterator<Item = u128> {
-        self.0.values().copied()
+    /// What there is from one key to another that is not less, in order.
+    pub fn range(&self, from: u128, to: u128) -> impl DoubleEndedIterator<Item = (u128, u128)> {
+        self.0.range(from..=to).map(|(key, value)| (*key, *value))
     }
 
     pub fn len(&self) -> usize {

@@ -10,7 +10,7 @@ use super::messages::{check_session, json};
 use super::{Exchange, Service};
 use crate::http::{Closed, Request, Response, SLASH, Stream, decode, sse};
 use crate::limits::{KEEP_ALIVE, MAX_PIECE};
-use crate::session::book::Who;
+use crate::session::book::{Digest, Who, session_digest};
 use crate::session::id::Id;
 use crate::session::reply::Watch;
 use crate::session::view::Session;
@@ -87,9 +87,10 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
     let begun = who(proof, session).and_then(|who| {
         let last = last_event(request)?;
         let short = |e| Problem::new(503, "unavailable", format!("No descriptor: {e}."));
-        Ok((who, last, service.hub.follow().map_err(short)?))
+        let session = session_digest(&who.principal, session);
+        Ok((session, last, service.hub.follow(session).map_err(short)?))
     });
-    let (who, last, follow) = match begun {
+    let (session, last, follow) = match begun {
         Ok(begun) => begun,
         Err(problem) => return connection.respond(request, problem.response()),
     };
@@ -98,7 +99,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
     let after = last.unwrap_or(newest).min(newest);
     let mut stream = connection.start_stream(request, sse_head())?;
     stream.send(b": hello\n\n")?;
-    let mut telling = Telling { service, who, after, running: None };
+    let mut telling = Telling { service, session, after, running: None };
     loop {
         follow.event.clear();
         // A key that was taken away is told nothing more.
@@ -139,7 +140,7 @@ fn last_event(request: &Request) -> Result<Option<u64>, Problem> {
 /// One event stream.
 struct Telling<'a> {
     service: &'a Service,
-    who: Who,
+    session: Digest,
     /// The last record that was told.
     after: u64,
     running: Option<Running>,
@@ -155,21 +156,21 @@ struct Running {
 
 impl Telling<'_> {
     fn records(&mut self, stream: &mut Stream<'_>) -> Result<(), Closed> {
-        let Some(session) = self.who.digest() else { return Ok(()) };
         let mut sent = Ok(());
         let mut out = Vec::new();
-        self.after = self.service.hub.records_of(session, self.after, &mut |number, record| {
-            out.clear();
-            let (word, data) = (record.word(), record.without_digests().to_json());
-            sse::write_event(&mut out, word, &number.to_string(), &data);
-            sent = stream.send(&out);
-            sent.is_ok()
-        })?;
+        self.after =
+            self.service.hub.records_of(self.session, self.after, &mut |number, record| {
+                out.clear();
+                let (word, data) = (record.word(), record.without_digests().to_json());
+                sse::write_event(&mut out, word, &number.to_string(), &data);
+                sent = stream.send(&out);
+                sent.is_ok()
+            })?;
         Ok(sent?)
     }
 
     fn pieces(&mut self, stream: &mut Stream<'_>) -> Result<(), Closed> {
-        let now = self.who.digest().and_then(|session| self.service.hub.running_in(session));
+        let now = self.service.hub.running_in(self.session);
         if self.running.as_ref().map(|running| running.id) != now {
             let watch = now.and_then(|id| {
                 let event = Event::new().ok()?;

@@ -128,7 +128,8 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
 /// Why turns wait and why others failed: the last error of each, in a line of its own.
 fn failures(context: &Context, book: &Book) -> Result<String, Failure> {
     let resting = book.entries().filter(|(_, entry)| entry.turn == Turn::Resting);
-    let found = resting.take(MAX_JOURNAL_ROWS).chain(book.failed().take(MAX_JOURNAL_ROWS));
+    let failed = book.before(None).filter(|(_, entry)| entry.turn == Turn::Failed);
+    let found = resting.take(MAX_JOURNAL_ROWS).chain(failed.take(MAX_JOURNAL_ROWS));
     let mut rows: Vec<(u64, String)> = Vec::new();
     for (id, entry) in found {
         let n = entry.attempts;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::file::{FileJournal, invalid, one_lost};
 use super::line::{Header, VERSION, line};
@@ -102,11 +102,9 @@ impl Copy {
         Ok(())
     }
 
-    /// Completes the header and makes all of it durable.
+    /// Writes out what there is so far.
     pub fn sync(&mut self) -> io::Result<()> {
-        self.to.flush()?;
-        self.to.get_ref().write_all_at(&self.header.line(), 0)?;
-        self.to.get_ref().sync_all()
+        self.finish()?.sync_all()
     }
 
     /// Keeps what is left out beside the journal at `path`.
@@ -122,17 +120,19 @@ impl Copy {
         Ok(())
     }
 
+    /// Completes the header, so that all can be read; its file.
+    fn finish(&mut self) -> io::Result<File> {
+        self.to.flush()?;
+        self.to.get_ref().write_all_at(&self.header.line(), 0)?;
+        self.to.get_ref().try_clone()
+    }
+
     /// Puts it in the place of the journal at `path`; its file, index and end.
     pub fn put(mut self, temporary: &Path, path: &Path) -> io::Result<(File, Index, u64)> {
         self.sync()?;
         fs::rename(temporary, path)?;
         files::sync_dir_of(path)?;
-        let (index, end) = (std::mem::take(&mut self.index), self.end);
-        Ok((self.into_file()?, index, end))
-    }
-
-    fn into_file(self) -> io::Result<File> {
-        self.to.into_inner().map_err(io::IntoInnerError::into_error)
+        Ok((self.finish()?, self.index, self.end))
     }
 }
 
@@ -168,6 +168,7 @@ impl FileJournal {
         // What is appended from here on has no gaps, so that only older records count as kept.
         let mut copy = Copy::start(temporary, base)?;
         copy.lines(&old, (start, middle), Some(keep))?;
+        copy.keep_aside(&self.path)?;
         copy.sync()?;
         // What came meanwhile, until the rest is so little that writers can wait for it.
         let mut middle = middle;
@@ -181,8 +182,17 @@ impl FileJournal {
             middle = end;
         }
 
+        self.put(copy, temporary, (&old, middle))
+    }
+
+    /// Puts a copy of the journal in its place, with what has come behind `middle` of the old file.
+    fn put(&self, mut copy: Copy, temporary: &Path, (old, middle): (&File, u64)) -> io::Result<()> {
         let _call = self.health.call("a compaction of the journal");
         let mut inner = self.lock();
+        // Whoever waits for a sync from here on waits for that of the new file.
+        while inner.syncing {
+            inner = self.synced.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
         if let Some(loss) = self.health.loss() {
             return Err(io::Error::other(loss.why));
         }
@@ -193,33 +203,28 @@ impl FileJournal {
         if let Condition::Broken(why) = &inner.condition {
             return Err(io::Error::other(why.clone()));
         }
-        copy.lines(&old, (middle, inner.end), None)?;
-        copy.sync()?;
-        copy.keep_aside(&self.path)?;
-        let (index, end) = (std::mem::take(&mut copy.index), copy.end);
-        let still = copy.still.take();
-        let file = copy.into_file()?;
-        fs::rename(temporary, &self.path)?;
-        // The name leads to the new file now, whatever comes of it.
-        let named = files::sync_dir_of(&self.path);
-        (inner.file, inner.index, inner.end) = (Arc::new(file), index, end);
-        (inner.damaged, inner.marked) = (still, inner.marked.max(base - 1));
-        drop(old);
-        let result = match named {
-            Ok(()) => {
-                inner.durable = inner.last;
+        copy.lines(old, (middle, inner.end), None)?;
+        let (file, last) = (Arc::new(copy.finish()?), inner.last);
+        // Writers go on, in the new file: what they wait for is its sync, and not this lock.
+        (inner.file, inner.index, inner.end) = (Arc::clone(&file), copy.index, copy.end);
+        (inner.aside, inner.syncing) = (0, true);
+        drop(inner);
+        let named = (self.disk.sync)(&file).and_then(|()| fs::rename(temporary, &self.path));
+        let named = named.and_then(|()| files::sync_dir_of(&self.path));
+        let mut inner = self.lock();
+        inner.syncing = false;
+        if let Err(e) = &named {
+            // The next start may find the old file, which has all that was ever durable.
+            inner.break_off(&format!("the journal could not be replaced: {e}"));
+        } else {
+            (inner.damaged, inner.marked) = (copy.still, inner.marked.max(copy.header.base - 1));
+            inner.durable = last;
+            if !matches!(inner.condition, Condition::Broken(_)) {
                 inner.probe(self.disk);
-                self.synced.notify_all();
-                Ok(())
             }
-            // After a power cut the name may lead to the old file, which gets no records any more.
-            Err(e) => {
-                inner.break_off(&format!("the journal's new name may not last: {e}"));
-                self.synced.notify_all();
-                Err(e)
-            }
-        };
+        }
+        self.synced.notify_all();
         self.publish(&inner);
-        result
+        named
     }
 }

@@ -35,8 +35,8 @@ use crate::limits::{JOURNAL_AHEAD, JOURNAL_RESERVE, MAX_RECORD};
 ///
 /// Two implementations stand behind it: a file, and memory for tests and `--ephemeral`.
 pub trait Journal: Send + Sync + fmt::Debug {
-    /// Appends a record and returns its number. It then survives the end of this process; a power
-    /// cut only once [`Journal::sync`] has returned for its number.
+    /// Appends a record and returns its number. It survives a power cut, or the end of this process in
+    /// the last moment of a compaction, only once [`Journal::sync`] has returned for its number.
     ///
     /// # Errors
     /// Nothing was appended, or it was taken back: see [`Refused`].

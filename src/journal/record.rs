@@ -295,11 +295,6 @@ pub fn id_of(json: &str) -> Option<&str> {
     Some(id)
 }
 
-/// Whether a record is of a kind that only a newer gateway knows.
-pub fn is_unknown(json: &str) -> bool {
-    matches!(Record::parse(json), Ok(Record::Unknown { .. }))
-}
-
 /// Whether nobody but a newer gateway understands a record, and what follows it.
 pub fn is_essential(json: &str) -> bool {
     Record::parse(json).is_err_and(|why| why.ends_with(NEWER))

@@ -29,7 +29,8 @@ impl FileJournal {
             Some(Loss { saved: false, what, .. }) => return self.lose(&self.lock(), &what),
             Some(_) => return,
         }
-        // Under the lock, as a compaction puts another file there.
+        // A compaction looks by itself, before it puts another file there.
+        let Ok(_only) = self.compacting.try_lock() else { return };
         let mut inner = self.lock();
         if let Some(what) = self.fate_of(&inner.file) {
             self.lose(&inner, what);

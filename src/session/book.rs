@@ -3,9 +3,11 @@
 //!
 //! Texts and replies stay in the journal; here are the numbers of the records that hold them.
 
+mod entries;
 mod entry;
 mod keep;
 mod retries;
+mod sessions;
 mod who;
 
 use std::collections::VecDeque;
@@ -17,6 +19,8 @@ use super::life::{Delivery, DeliveryEvent, Turn, TurnEvent};
 use crate::digests::Digests;
 use crate::journal::record::{Accepted, Record, Stamp, Step};
 use crate::limits::{RECENT_PARTIES, RECORD_OVERHEAD};
+use entries::Entries;
+use sessions::Records;
 
 pub use entry::{Entry, Failing, Key, Outgoing};
 pub use who::{Digest, Party, Who, digest_of, session_digest};
@@ -37,7 +41,9 @@ pub struct Counts {
 #[derive(Debug, Default)]
 pub struct Book {
     /// In the order of their ids, which is that of acceptance.
-    entries: VecDeque<(Id, Entry)>,
+    entries: Entries,
+    /// What each session has in the journal.
+    records: Records,
     /// Senders that came lately, newest last.
     recent: Vec<Arc<Party>>,
     /// Messages by the digest of principal and idempotency key.
@@ -67,15 +73,13 @@ impl Book {
             Record::Accepted(accepted) => return self.accept(number, accepted, bytes),
             Record::Reset { principal, session, at } => {
                 self.date(*at);
-                let session = session_digest(principal, session);
-                self.resets.insert(session, number.into());
-                self.newest_at_reset.insert(session, self.last.map_or(0, Id::bits));
+                self.reset(session_digest(principal, session), number);
             }
             Record::Clock { boot, since_boot, at } => {
                 let (boot, since_boot, at) = (boot.clone(), *since_boot, self.date(*at));
                 self.clock = Some(ClockRecord { record: number, boot, since_boot, at });
             }
-            Record::Unknown { id } => self.weigh(id.as_deref().and_then(Id::parse), bytes),
+            Record::Unknown { id } => self.weigh(id.as_deref().and_then(Id::parse), number, bytes),
             Record::Step { id, n, at, step } => {
                 let (id, at) = (parse(id)?, self.date(*at));
                 let by = Cause { number, n: *n, at };
@@ -87,7 +91,7 @@ impl Book {
                 if let Step::Retry(retry) = step {
                     self.put_off(id, retry, at);
                 }
-                self.weigh(Some(id), bytes);
+                self.weigh(Some(id), number, bytes);
             }
         }
         Ok(())
@@ -123,11 +127,13 @@ impl Book {
         }
     }
 
-    /// Counts what a record of a message takes in the journal.
-    fn weigh(&mut self, id: Option<Id>, bytes: u64) {
-        if let Some(at) = id.and_then(|id| self.place(id)) {
-            self.entries[at].1.bytes += bytes;
-            self.bytes += bytes;
+    /// Counts what a record of a message takes in the journal, and that it is there.
+    fn weigh(&mut self, id: Option<Id>, number: u64, bytes: u64) {
+        let Some(entry) = id.and_then(|id| self.entries.get_mut(id)) else { return };
+        entry.bytes += bytes;
+        self.bytes += bytes;
+        if let Some(session) = entry.session() {
+            self.records.add(session, number, std::mem::replace(&mut entry.latest, number));
         }
     }
 
@@ -155,19 +161,20 @@ impl Book {
             failing: None,
             accepted: number,
             queued: number,
+            latest: 0,
             outcome: 0,
             at: record.at.at,
             ended: Stamp::default(),
             key,
             delivery,
-            bytes,
+            bytes: 0,
         };
         self.date(record.at);
         self.last = Some(id);
-        self.bytes += bytes;
         self.counts.kept += 1;
         self.count(Turn::Queued, None, true);
-        self.entries.push_back((id, entry));
+        self.entries.push(id, entry);
+        self.weigh(Some(id), number, bytes);
         Ok(())
     }
 
@@ -185,18 +192,14 @@ impl Book {
         party
     }
 
-    fn place(&self, id: Id) -> Option<usize> {
-        self.entries.binary_search_by_key(&id, |(id, _)| *id).ok()
-    }
-
     /// Changes an entry and keeps count of it.
     fn change(
         &mut self,
         id: Id,
         change: impl FnOnce(&mut Entry) -> Result<(), String>,
     ) -> Result<(), String> {
-        let at = self.place(id).ok_or_else(|| format!("message {id} is not known"))?;
-        let entry = &mut self.entries[at].1;
+        let unknown = || format!("message {id} is not known");
+        let entry = self.entries.get_mut(id).ok_or_else(unknown)?;
         let before = (entry.turn, entry.delivery_state());
         let (was_settled, was_dead) = (entry.is_settled(), entry.is_dead());
         change(entry).map_err(|e| format!("message {id} {e}"))?;
@@ -285,12 +288,17 @@ impl Book {
     }
 
     pub fn get(&self, id: Id) -> Option<&Entry> {
-        Some(&self.entries[self.place(id)?].1)
+        self.entries.get(id)
     }
 
     /// All messages in the order of acceptance.
     pub fn entries(&self) -> impl DoubleEndedIterator<Item = (Id, &Entry)> {
-        self.entries.iter().map(|(id, entry)| (*id, entry))
+        self.entries.iter()
+    }
+
+    /// Messages older than this one, or all; the newest first.
+    pub fn before(&self, id: Option<Id>) -> impl Iterator<Item = (Id, &Entry)> {
+        self.entries.before(id)
     }
 
     pub fn dead_letters(&self) -> impl Iterator<Item = (Id, &Entry)> {
@@ -302,21 +310,6 @@ impl Book {
     pub fn by_key(&self, key: Digest) -> Option<(Id, &Entry)> {
         let id = Id::from_bits(self.keys.get(key)?);
         Some((id, self.get(id)?))
-    }
-
-    /// Whether a message of this session belongs to a time before its last reset.
-    pub fn is_reset(&self, session: Digest, accepted: u64) -> bool {
-        self.resets.get(session).is_some_and(|reset| reset > accepted.into())
-    }
-
-    /// The sessions that were reset.
-    pub fn reset_sessions(&self) -> impl Iterator<Item = Digest> {
-        self.resets.keys()
-    }
-
-    /// The newest message that there was at a session's last reset.
-    pub fn reset_of(&self, session: Digest) -> Option<Id> {
-        self.newest_at_reset.get(session).map(Id::from_bits)
     }
 
     pub fn counts(&self) -> Counts {
@@ -331,17 +324,6 @@ impl Book {
     /// The newest id.
     pub fn last(&self) -> Option<Id> {
         self.last
-    }
-
-    /// Whether a record is still needed.
-    pub fn keeps(&self, number: u64, record_id: Option<&str>) -> bool {
-        match record_id.and_then(Id::parse) {
-            Some(id) => self.place(id).is_some(),
-            None => {
-                let clock = self.clock.as_ref().is_some_and(|known| known.record == number);
-                clock || self.resets.values().any(|reset| reset == number.into())
-            }
-        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::book::{Book, Digest};
@@ -21,6 +21,7 @@ use super::time::{Clocks, Time};
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
+use crate::digests::Digests;
 use crate::journal::record::{Record, Step};
 use crate::journal::{Condition, Journal, Purpose, Refused};
 use crate::limits::{DISK_PAUSE, MARK_AFTER, SHORTAGE_VALID, THREAD_STACK};
@@ -76,10 +77,10 @@ pub(super) struct State {
     /// Begun attempts for which there was no thread, and when to try again.
     pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
-    /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
-    pub(super) held: Vec<Id>,
-    /// Event streams.
-    pub(super) followers: Vec<Arc<Event>>,
+    /// Messages whose end somebody is about to read, and how many do: they are not forgotten meanwhile.
+    pub(super) held: Digests,
+    /// Event streams, and the session of each.
+    pub(super) followers: Vec<(Digest, Arc<Event>)>,
     /// When records that nobody waits for are synced.
     pub(super) sync_at: Option<Instant>,
     /// When the journal says that all is durable, unless more is written until then.
@@ -135,7 +136,7 @@ impl Hub {
             resting: Vec::new(),
             without_thread: Vec::new(),
             outboxes: Outboxes::new(&book),
-            held: Vec::new(),
+            held: Digests::default(),
             followers: Vec::new(),
             sync_at: None,
             // What a start has read may be in the page cache only.
@@ -173,7 +174,7 @@ impl Hub {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         let mut state = self.lock();
         // Whose key was taken away stops following.
-        state.followers.iter().for_each(|follower| follower.raise());
+        state.followers.iter().for_each(|(_, follower)| follower.raise());
         let ids = if state.open { state.dispatch.rebound(bounds) } else { Vec::new() };
         // It may be what they wait for.
         state.hurry();
@@ -198,7 +199,7 @@ impl Hub {
     /// Tells those who wait of the drain. What has begun and has no thread does not go on.
     pub(super) fn nudge(&self, state: &mut State) {
         state.runs.nudge();
-        state.followers.iter().for_each(|follower| follower.raise());
+        state.followers.iter().for_each(|(_, follower)| follower.raise());
         for (_, id) in std::mem::take(&mut state.without_thread) {
             state.runs.end(id);
             self.rest_from_work();
@@ -249,7 +250,10 @@ impl Hub {
         if let Err(why) = state.book.apply(number, record, json.len()) {
             log::error!("record {number} does not follow: {why}");
         }
-        state.followers.iter().for_each(|follower| follower.raise());
+        if let Some(session) = state.book.session_of(record) {
+            let mine = state.followers.iter().filter(|(of, _)| *of == session);
+            mine.for_each(|(_, follower)| follower.raise());
+        }
         let rested = state.mark_at.replace(Instant::now() + MARK_AFTER).is_none();
         if rested || state.book.is_crowded(self.settings().config.limits.keep_results) {
             self.alarm.notify_all();
@@ -361,10 +365,6 @@ impl Hub {
         if last && self.is_draining() {
             self.quiet.raise();
         }
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
     }
 }
 

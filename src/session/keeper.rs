@@ -9,9 +9,9 @@ use super::book::{Digest, Entry, Party};
 use super::hub::{Hub, State, bounds};
 use super::id::Id;
 use crate::digests::Digests;
-use crate::journal::{Condition, Refused, record};
+use crate::journal::{Condition, Refused};
 use crate::limits::{
-    COMPACT_FROM, COMPACT_PAUSE, JOURNAL_PROBE, KEEPER_ROUND, KEEPER_SOON, LOSS_SHOWN,
+    COMPACT_FROM, COMPACT_PAUSE, JOURNAL_PROBE, KEEPER_ROUND, KEEPER_SOON, LOCK_BATCH, LOSS_SHOWN,
     THREAD_PAUSE, THREAD_STACK,
 };
 use crate::threads::{self, lock};
@@ -142,19 +142,24 @@ impl Hub {
     /// Forgets settled messages that are old or too many. Their sessions' transcripts have them by
     /// then.
     fn forget(&self, care: &mut Care) {
+        let mut behind = Digests::default();
+        while self.forget_some(care, &mut behind) {}
+        care.told &= behind.first().is_some();
+    }
+
+    /// Does so with some of them; says whether there may be more. `behind`: sessions whose transcripts
+    /// cannot be brought up to date.
+    fn forget_some(&self, care: &mut Care, behind: &mut Digests) -> bool {
         let keep = self.settings().config.limits.keep_results;
         let (ids, sessions) = {
-            let state = self.lock();
-            let ids = state.book.overdue(self.stamp(), keep);
+            let state = self.lock_in_turn();
+            let goes = |id| state.lets_go(id, behind);
+            let ids = state.book.overdue(self.stamp(), keep, (LOCK_BATCH, &goes));
             let entries = ids.iter().filter_map(|id| state.book.get(*id));
             let of = |entry: &Entry| Some((entry.session()?, Arc::clone(&entry.who)));
             let sessions: Vec<(Digest, Arc<Party>)> = entries.filter_map(of).collect();
             (ids, sessions)
         };
-        if ids.is_empty() {
-            return;
-        }
-        let mut behind = Digests::default();
         for (session, who) in sessions {
             if behind.contains(session) {
                 continue;
@@ -170,17 +175,10 @@ impl Hub {
                 Some(Ok(())) | None => care.forgotten.add(session),
             }
         }
-        care.told &= behind.first().is_some();
         let mut state = self.lock();
-        let is_behind = |id: &Id| {
-            let session = state.book.get(*id).and_then(Entry::session);
-            session.is_some_and(|session| behind.contains(session))
-        };
-        // New ids come after the newest, also where the clock was set back over a restart.
-        let newest = state.book.last();
-        let goes = |id: &Id| !is_behind(id) && Some(*id) != newest && !state.held.contains(id);
-        let ids: Vec<Id> = ids.into_iter().filter(goes).collect();
-        state.book.forget(&ids);
+        let go: Vec<Id> = ids.iter().copied().filter(|id| state.lets_go(*id, behind)).collect();
+        state.book.forget(&go);
+        !ids.is_empty()
     }
 
     /// Whether more than half of the journal is dead.
@@ -222,11 +220,11 @@ impl Hub {
             self.transcripts.sync(session)?;
             care.forgotten.remove(session);
         }
-        self.lock().book.forget_resets();
-        let mut keep = |number: u64, json: &str| {
-            let id = record::id_of(json);
-            self.lock().book.keeps(number, id) || (id.is_none() && record::is_unknown(json))
-        };
+        let mut from = Some(0);
+        while let Some(session) = from {
+            from = self.lock_in_turn().book.forget_resets(session, LOCK_BATCH);
+        }
+        let mut keep = |number: u64, json: &str| self.lock().book.keeps(number, json);
         let result = self.journal.compact(&mut keep);
         if let (Err(_), Condition::Broken(why)) = (&result, self.journal.condition()) {
             self.heard(Refused::Broken(why));
@@ -236,6 +234,14 @@ impl Hub {
 }
 
 impl State {
+    /// Whether a message may be forgotten: nobody is about to read it, and its transcript has it. New
+    /// ids come after the newest, also where the clock was set back over a restart.
+    fn lets_go(&self, id: Id, behind: &Digests) -> bool {
+        let session = self.book.get(id).and_then(Entry::session);
+        let is_behind = session.is_some_and(|session| behind.contains(session));
+        !is_behind && Some(id) != self.book.last() && !self.held.contains(id.bits())
+    }
+
     /// When there is something to do for the keeper.
     fn next_due(&self, now: Instant, round: Duration) -> Instant {
         let resting = self.resting.iter().chain(&self.without_thread).map(|(at, _)| *at);

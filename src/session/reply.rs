@@ -163,28 +163,32 @@ impl Drop for Watch {
 }
 
 /// The runs of the messages that have one: those that run, and those that somebody waits for.
+/// In the order of their ids.
 #[derive(Debug, Default)]
 pub struct Runs(Vec<(Id, Arc<Run>)>);
 
 impl Runs {
     pub fn get(&self, id: Id) -> Option<&Arc<Run>> {
-        self.0.iter().find(|(known, _)| *known == id).map(|(_, run)| run)
+        self.place(id).ok().map(|at| &self.0[at].1)
     }
 
     /// The run of a message, made where there is none.
     pub fn of(&mut self, id: Id) -> Arc<Run> {
-        if let Some(run) = self.get(id) {
-            return Arc::clone(run);
-        }
-        let run = Arc::new(Run::default());
-        self.0.push((id, Arc::clone(&run)));
-        run
+        let at = self.place(id).unwrap_or_else(|at| {
+            self.0.insert(at, (id, Arc::default()));
+            at
+        });
+        Arc::clone(&self.0[at].1)
+    }
+
+    fn place(&self, id: Id) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&id, |(known, _)| *known)
     }
 
     /// Ends a message's run: who watches it is told.
     pub fn end(&mut self, id: Id) {
-        if let Some(at) = self.0.iter().position(|(known, _)| *known == id) {
-            self.0.swap_remove(at).1.end();
+        if let Ok(at) = self.place(id) {
+            self.0.remove(at).1.end();
         }
     }
 

@@ -114,7 +114,8 @@ impl Hub {
 
     /// Keeps a message from being forgotten, however few results are kept, until its end was read.
     pub fn hold(self: &Arc<Self>, id: Id) -> Held {
-        self.lock().held.push(id);
+        let held = &mut self.lock().held;
+        held.insert(id.bits(), held.get(id.bits()).unwrap_or(0) + 1);
         Held { hub: Arc::clone(self), id }
     }
 
@@ -165,10 +166,11 @@ impl Hub {
 
     /// The messages that are known of a session, in order.
     pub fn messages_of(&self, who: &Who) -> Vec<(Id, Turn)> {
-        let state = self.lock();
-        let session = who.digest();
-        let mine = state.book.entries().filter(|(_, entry)| entry.session() == session);
-        mine.map(|(id, entry)| (id, entry.turn)).collect()
+        let mut messages = Vec::new();
+        if let Some(session) = who.digest() {
+            self.each_of(session, 0, &mut |id, entry| messages.push((id, entry.turn)));
+        }
+        messages
     }
 
     /// A session that has messages or a transcript.
@@ -176,7 +178,7 @@ impl Hub {
         let digest = who.digest()?;
         // Nobody is shown what a power cut could still take; a journal that broke takes no more.
         let _ = self.sync(self.journal.last());
-        let known = !self.messages_of(who).is_empty();
+        let known = self.lock().book.messages_of(digest, 0).next().is_some();
         let about = self.transcripts.find(digest);
         (known || about.is_some()).then(|| {
             let bytes = about.map_or(0, |about| about.bytes);
@@ -212,12 +214,13 @@ impl Hub {
         principal: &str,
         wanted: &dyn Fn(&str) -> bool,
     ) -> io::Result<(Vec<Session>, bool)> {
-        let mut found: Vec<(String, u64)> = {
-            let state = self.lock();
-            let mine = state.book.entries().filter(|(_, e)| e.who.principal == principal);
-            let keys = mine.filter_map(|(_, entry)| entry.who.session.as_ref());
-            keys.filter(|key| wanted(key)).map(|key| (key.clone(), 0)).collect()
-        };
+        let mut found: Vec<(String, u64)> = Vec::new();
+        self.each(&mut |_, entry| {
+            let key = entry.who.session.as_ref().filter(|_| entry.who.principal == principal);
+            let key = key.filter(|key| found.last().is_none_or(|last| last.0 != **key));
+            found.extend(key.filter(|key| wanted(key)).map(|key| (key.clone(), 0)));
+            true
+        });
         let told = self.transcripts.list(principal, usize::MAX)?.into_iter();
         let told = told.map(|about| (about.who.session.unwrap_or_default(), about.bytes));
         found.extend(told.filter(|(key, _)| wanted(key)));
@@ -253,46 +256,6 @@ impl Hub {
     pub fn counts(&self) -> (Counts, u64, u64) {
         let counts = self.lock().book.counts();
         (counts, self.journal.size(), self.journal.last())
-    }
-
-    /// Follows what happens: the event is raised at every record.
-    pub fn follow(self: &Arc<Self>) -> io::Result<Follow> {
-        let event = Arc::new(Event::new()?);
-        self.lock().followers.push(Arc::clone(&event));
-        Ok(Follow { hub: Arc::clone(self), event })
-    }
-
-    /// Shows the durable records of a session after number `after`, until `visit` says false.
-    /// Returns the number of the last record that was looked at.
-    pub fn records_of(
-        &self,
-        session: Digest,
-        after: u64,
-        visit: &mut dyn FnMut(u64, Record) -> bool,
-    ) -> io::Result<u64> {
-        let last = self.journal.last();
-        self.sync(last).map_err(|refused| io::Error::other(refused.to_string()))?;
-        let mut seen = after;
-        self.journal.scan(after, &mut |number, json| {
-            if number > last {
-                return false;
-            }
-            seen = number;
-            let Ok(record) = Record::parse(json) else { return true };
-            let mine = match &record {
-                Record::Reset { principal, session: key, .. } => {
-                    session_digest(principal, key) == session
-                }
-                other => {
-                    let id = other.id().and_then(Id::parse);
-                    let state = self.lock();
-                    id.and_then(|id| state.book.get(id))
-                        .is_some_and(|e| e.session() == Some(session))
-                }
-            };
-            !mine || visit(number, record)
-        })?;
-        Ok(seen)
     }
 
     /// The number of the last record.
@@ -357,19 +320,6 @@ impl Hub {
     }
 }
 
-/// Somebody who follows the journal.
-#[derive(Debug)]
-pub struct Follow {
-    hub: Arc<Hub>,
-    pub event: Arc<Event>,
-}
-
-impl Drop for Follow {
-    fn drop(&mut self) {
-        self.hub.lock().followers.retain(|known| !Arc::ptr_eq(known, &self.event));
-    }
-}
-
 /// A message that is held.
 #[derive(Debug)]
 pub struct Held {
@@ -379,9 +329,10 @@ pub struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let held = &mut self.hub.lock().held;
-        if let Some(at) = held.iter().position(|known| *known == self.id) {
-            held.swap_remove(at);
+        let (held, id) = (&mut self.hub.lock().held, self.id.bits());
+        match held.get(id) {
+            Some(others @ 2..) => held.insert(id, others - 1),
+            Some(_) | None => held.remove(id),
         }
     }
 }

@@ -168,8 +168,8 @@ impl Hub {
     /// The turns that wait for the agent.
     pub(super) fn waits(&self, state: &State) -> Option<Waits> {
         let resting = |id: Id| state.book.get(id).is_some_and(|e| e.turn == Turn::Resting);
-        let (_, id) = state.resting.iter().filter(|(_, id)| resting(*id)).min()?;
-        Some(Waits { turns: state.book.resting().count(), next: self.waiting(state, *id)? })
+        let waiting = || state.resting.iter().filter(|(_, id)| resting(*id));
+        Some(Waits { turns: waiting().count(), next: self.waiting(state, waiting().min()?.1)? })
     }
 
     /// The failed attempts that hold a message up.
@@ -187,11 +187,13 @@ impl Hub {
 
     /// Messages whose turn failed, newest first, of those that `sees` says.
     pub fn failed(&self, sees: &dyn Fn(&Who) -> bool) -> Result<Vec<Message>, journal::Refused> {
-        let ids: Vec<Id> = {
-            let state = self.lock();
-            let mine = state.book.failed().filter(|(_, entry)| sees(&entry.who));
-            mine.take(MAX_LISTED).map(|(id, _)| id).collect()
-        };
+        let mut ids = Vec::new();
+        self.each(&mut |id, entry| {
+            if entry.turn == Turn::Failed && sees(&entry.who) {
+                ids.push(id);
+            }
+            ids.len() < MAX_LISTED
+        });
         let messages: Result<Vec<_>, _> = ids.into_iter().map(|id| self.message(id)).collect();
         Ok(messages?.into_iter().flatten().collect())
     }

@@ -336,19 +336,15 @@ impl Hub {
     /// See [`super::transcript::Transcripts::settle`].
     pub(super) fn settle_transcript(&self, session: Digest, who: &Who) -> io::Result<()> {
         let known = || {
-            let (state, mut known) = (self.lock(), Known::default());
-            known.reset = state.book.reset_of(session);
-            for (id, entry) in state.book.entries().filter(|(_, e)| e.session() == Some(session)) {
-                match entry.turn {
-                    Stage::Done if state.book.is_reset(session, entry.accepted) => {}
-                    // What the gateway answered itself had no turn.
-                    Stage::Done if entry.attempts > 0 => known.said.push(id),
-                    Stage::Done | Stage::Failed | Stage::Cancelled => {
-                        known.unsaid.add(id.bits());
-                    }
-                    Stage::Queued | Stage::Running | Stage::Resting => {}
-                }
-            }
+            let (mut known, reset) = (Known::default(), self.lock().book.reset_of(session));
+            known.reset = reset.map(|(newest, _)| newest);
+            let after = reset.map_or(0, |(_, number)| number);
+            self.each_of(session, after, &mut |id, entry| match entry.turn {
+                // What the gateway answered itself had no turn.
+                Stage::Done if entry.attempts > 0 => known.said.push(id),
+                Stage::Done | Stage::Failed | Stage::Cancelled => known.unsaid.add(id.bits()),
+                Stage::Queued | Stage::Running | Stage::Resting => {}
+            });
             known
         };
         let load = |id: Id| {

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use super::*;
 use crate::journal::writer::Disk;
@@ -143,7 +144,7 @@ fn what_a_start_finds_is_durable_only_when_it_was_synced() {
 #[test]
 fn one_sync_serves_all_that_wait() {
     static SYNCS: AtomicU32 = AtomicU32::new(0);
-    static GATE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    static GATE: Mutex<()> = Mutex::new(());
     let (_dir, journal) = with(|disk| {
         disk.sync = |file: &File| {
             SYNCS.fetch_add(1, SeqCst);
@@ -185,6 +186,79 @@ fn a_compaction_that_fails_changes_nothing() {
     assert_eq!(journal.lock().durable, 4);
 }
 
+/// Gates for the sync of one file: it was reached, and may go on.
+struct Gates(Mutex<mpsc::Receiver<io::Result<()>>>, Mutex<mpsc::Sender<()>>);
+
+/// A compaction whose sync does not come back before something was appended, and then does so with this.
+fn appended_meanwhile(gates: &'static OnceLock<Gates>, result: io::Result<()>, sync: SyncOf) {
+    let (dir, journal) = with(|disk| disk.sync = sync);
+    journal.sync(3).unwrap();
+    let ((go_on, wait), (tell, reached)) = (mpsc::channel(), mpsc::channel());
+    assert!(gates.set(Gates(Mutex::new(wait), Mutex::new(tell))).is_ok());
+    let fails = result.is_err();
+    let written = std::thread::scope(|scope| {
+        let compaction = scope.spawn(|| journal.compact(&mut |number, _| number != 2));
+        reached.recv_timeout(DEADLINE).expect("a sync of the new file");
+        // In a thread of its own: it must not wait for that sync.
+        let (journal, (done, appended)) = (&journal, mpsc::channel());
+        scope.spawn(move || {
+            done.send(
+                (4..=40).map(|n| journal.append(&json(n), Purpose::NewWork)).collect::<Vec<_>>(),
+            )
+        });
+        let written = appended.recv_timeout(DEADLINE);
+        // A round of the watch finds nothing wrong meanwhile.
+        journal.look();
+        let seen = all(journal).len();
+        go_on.send(result).unwrap();
+        assert_eq!(compaction.join().unwrap().is_err(), fails);
+        (written, seen)
+    });
+    assert_eq!(written.0.unwrap(), (4..=40).map(Ok).collect::<Vec<_>>());
+    assert_eq!(written.1, 2 + 37, "read while the file has no name");
+    assert!(journal.health.loss().is_none());
+    let numbers = |found: Vec<(u64, String)>| found.into_iter().map(|found| found.0).collect();
+    let mut kept: Vec<u64> = (1..=40).filter(|number| *number != 2).collect();
+    if fails {
+        // None of what came since was ever durable.
+        assert!(matches!(journal.condition(), Condition::Broken(_)));
+        assert!(matches!(journal.sync(4), Err(Refused::Broken(_))) && journal.sync(3).is_ok());
+        kept = vec![1, 2, 3];
+    } else {
+        assert_eq!(journal.condition(), Condition::Good);
+        assert_eq!(numbers(all(&journal)), kept);
+        assert!((4..=40).all(|number| journal.read(number).unwrap() == json(number)));
+        assert_eq!(journal.sync(40), Ok(()));
+    }
+    drop(journal);
+    let again: Vec<u64> = numbers(open(&dir).1);
+    assert_eq!(again, kept);
+    assert_eq!(names(dir.path()), [NAME]);
+}
+
+/// How long anything may take.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+type SyncOf = fn(&File) -> io::Result<()>;
+
+fn gated(gates: &OnceLock<Gates>, file: &File) -> io::Result<()> {
+    let Some(Gates(wait, tell)) = gates.get() else { return file.sync_data() };
+    tell.lock().unwrap().send(()).unwrap();
+    wait.lock().unwrap().recv_timeout(DEADLINE).unwrap_or(Ok(()))
+}
+
+#[test]
+fn nobody_who_writes_waits_for_the_sync_of_a_compaction() {
+    static GATES: OnceLock<Gates> = OnceLock::new();
+    appended_meanwhile(&GATES, Ok(()), |file| gated(&GATES, file));
+}
+
+#[test]
+fn a_compaction_whose_last_sync_fails_leaves_the_old_file_and_nothing_that_anybody_was_told_of() {
+    static GATES: OnceLock<Gates> = OnceLock::new();
+    appended_meanwhile(&GATES, Err(failing()), |file| gated(&GATES, file));
+}
+
 #[test]
 fn a_mark_that_finds_no_room_breaks_nothing() {
     static FULL: AtomicBool = AtomicBool::new(true);
@@ -210,8 +284,8 @@ fn a_mark_that_is_not_synced_breaks_the_journal() {
 /// What others have appended while a sync is under way is not said to be durable by anybody.
 #[test]
 fn no_record_says_more_than_the_disk_has_kept() {
-    static GATE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    static STARTED: std::sync::Mutex<Option<mpsc::Sender<()>>> = std::sync::Mutex::new(None);
+    static GATE: Mutex<()> = Mutex::new(());
+    static STARTED: Mutex<Option<mpsc::Sender<()>>> = Mutex::new(None);
     let (dir, journal) = with(|disk| {
         disk.sync = |file: &File| {
             STARTED.lock().unwrap().take().map(|started| started.send(()));

@@ -90,6 +90,8 @@ pub struct Entry {
     pub accepted: u64,
     /// The record by which it took its place in the line: that one, or that of its new beginning.
     pub queued: u64,
+    /// Its newest record; kept where there is a session.
+    pub(super) latest: u64,
     /// The record of the end, or of the last failed attempt; 0 where there is none.
     pub outcome: u64,
     /// When it was accepted: milliseconds since 1970.

@@ -11,8 +11,14 @@ use crate::session::clock::{ClockRecord, millis};
 
 impl Book {
     /// Settled messages that need not be known any more: those with a key after a day, those
-    /// without also where there are more than `keep`.
-    pub fn overdue(&self, now: Stamp, keep: usize) -> Vec<Id> {
+    /// without also where there are more than `keep`. Of each list no more than `most` of those that
+    /// `goes` says yes to.
+    pub fn overdue(
+        &self,
+        now: Stamp,
+        keep: usize,
+        (most, goes): (usize, &dyn Fn(Id) -> bool),
+    ) -> Vec<Id> {
         let old = |id: Id, most: Duration| {
             self.get(id).is_none_or(|entry| {
                 let since = entry.quiet_since();
@@ -25,13 +31,17 @@ impl Book {
         // In the order in which they settled: `date` lets no age go back.
         let too_many = self.plain.len().saturating_sub(keep);
         let plain = self.plain.iter().copied().enumerate();
-        ids.extend(plain.take_while(|(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id));
-        ids.extend(self.keyed.iter().copied().take_while(|id| old(*id, day)));
+        // What was forgotten from the middle is still listed.
+        let goes = |id: &Id| self.get(*id).is_some() && goes(*id);
+        let plain = plain.take_while(|(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id);
+        ids.extend(plain.filter(goes).take(most));
+        let keyed = self.keyed.iter().copied().take_while(|id| old(*id, day));
+        ids.extend(keyed.filter(goes).take(most));
         let too_many = self.dead.len().saturating_sub(MAX_DEAD_LETTERS);
         let dead = self.dead.keys().map(Id::from_bits).enumerate();
         // By id: one that was revived is younger than those behind it.
         let overdue = |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
-        ids.extend(dead.filter(overdue).map(|(_, id)| id));
+        ids.extend(dead.filter(overdue).map(|(_, id)| id).filter(goes).take(most));
         ids
     }
 
@@ -64,39 +74,27 @@ impl Book {
     /// Forgets messages that were [`Book::overdue`].
     pub fn forget(&mut self, ids: &[Id]) {
         for id in ids {
-            let Some(at) = self.place(*id) else { continue };
             // It may have been revived since it was looked at.
-            if !self.entries[at].1.is_settled() {
+            let Some(entry) = self.entries.get(*id).filter(|entry| entry.is_settled()) else {
                 continue;
-            }
-            let Some((_, entry)) = self.entries.remove(at) else { continue };
-            self.count(entry.turn, entry.delivery_state(), false);
-            self.counts.kept -= 1;
-            self.bytes -= entry.bytes;
-            self.dead.remove(id.bits());
-            if let Some(key) = entry.key.filter(|k| self.keys.get(k.key) == Some(id.bits())) {
+            };
+            let (turn, delivery, key) = (entry.turn, entry.delivery_state(), &entry.key);
+            if let Some(key) = key.as_ref().filter(|k| self.keys.get(k.key) == Some(id.bits())) {
                 self.keys.remove(key.key);
             }
+            if let Some(session) = entry.session() {
+                self.records.remove(session, entry.latest);
+            }
+            self.bytes -= entry.bytes;
+            self.count(turn, delivery, false);
+            self.counts.kept -= 1;
+            self.dead.remove(id.bits());
+            self.entries.remove(*id);
         }
         for list in [&mut self.plain, &mut self.keyed] {
-            let known = |id: Id| self.entries.binary_search_by_key(&id, |(id, _)| *id).is_ok();
-            while list.front().is_some_and(|id| !known(*id)) {
+            while list.front().is_some_and(|id| self.entries.get(*id).is_none()) {
                 list.pop_front();
             }
-        }
-    }
-
-    /// Drops the resets of sessions that nothing is known of any more.
-    pub fn forget_resets(&mut self) {
-        let mut gone = Vec::new();
-        for session in self.resets.keys() {
-            if !self.entries.iter().any(|(_, entry)| entry.session() == Some(session)) {
-                gone.push(session);
-            }
-        }
-        for session in gone {
-            self.resets.remove(session);
-            self.newest_at_reset.remove(session);
         }
     }
 }

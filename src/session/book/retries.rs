@@ -10,8 +10,7 @@ use crate::session::life::{Delivery, Turn};
 impl Book {
     /// After a start: what ran when the last process ended waits for another attempt.
     pub fn requeue(&mut self) {
-        let running = |entry: &&mut (Id, Entry)| entry.1.turn == Turn::Running;
-        for (_, entry) in self.entries.iter_mut().filter(running) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.turn == Turn::Running) {
             (entry.turn, entry.cuts) = (Turn::Queued, entry.cuts + 1);
             self.counts.running -= 1;
             self.counts.queued += 1;
@@ -27,8 +26,7 @@ impl Book {
 
     /// An attempt failed, and the next one waits for its time.
     pub(super) fn put_off(&mut self, id: Id, retry: &Retry, at: Stamp) {
-        let Some(place) = self.place(id) else { return };
-        let entry = &mut self.entries[place].1;
+        let Some(entry) = self.entries.get_mut(id) else { return };
         // One that ended by itself shows that the message is not what ends its agent or us.
         entry.cuts = if retry.crash { entry.cuts + 1 } else { 0 };
         entry.failing = Some(Box::new(Failing::new(retry, at)));
@@ -36,8 +34,7 @@ impl Book {
 
     /// That attempt failed in this process, when it was so old.
     pub fn mark_failure(&mut self, id: Id, age: Duration) {
-        let Some(place) = self.place(id) else { return };
-        if let Some(failing) = &mut self.entries[place].1.failing {
+        if let Some(failing) = self.entries.get_mut(id).and_then(|e| e.failing.as_mut()) {
             failing.mark(age);
         }
     }
@@ -54,15 +51,10 @@ impl Book {
         resting.filter_map(|(id, entry)| Some((id, entry.failing.as_deref()?)))
     }
 
-    /// Messages whose turn failed, the newest first.
-    pub fn failed(&self) -> impl Iterator<Item = (Id, &Entry)> {
-        self.entries().rev().filter(|(_, entry)| entry.turn == Turn::Failed)
-    }
-
     /// Whether a message of this session that was accepted after this one has its reply already.
     pub fn is_late(&self, id: Id, session: Digest) -> bool {
-        let mut newer = self.entries().rev().take_while(|(other, _)| *other > id);
-        newer.any(|(_, entry)| entry.session() == Some(session) && entry.turn == Turn::Done)
+        let after = self.get(id).map_or(0, |entry| entry.accepted);
+        self.messages_of(session, after).rev().any(|(_, entry)| entry.turn == Turn::Done)
     }
 
     /// Whether a failed turn can run again: not what a reset forgot, nor while the word of its

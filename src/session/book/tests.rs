@@ -30,6 +30,9 @@ impl Random {
     }
 }
 
+/// Whatever is overdue.
+const ALL: (usize, &dyn Fn(Id) -> bool) = (usize::MAX, &|_| true);
+
 const PRINCIPALS: [&str; 2] = ["owner", "guest"];
 const SESSIONS: [&str; 3] = ["work", "home", "ä/\"\n"];
 const KEYS: [Digest; 4] = [0, 1, 2, u128::MAX];
@@ -181,7 +184,7 @@ fn seen(book: &Book, numbers: u64) -> Seen {
         bytes: book.bytes(),
         last: book.last().map(number_of),
         resets: resets.collect(),
-        overdue: (0..6).map(|keep| book.overdue(0.into(), keep)).collect(),
+        overdue: (0..6).map(|keep| book.overdue(0.into(), keep, ALL)).collect(),
     }
 }
 
@@ -448,7 +451,7 @@ fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
         // Ends are at 1 to 120: all that has ended is old, all of it new, or a part of it.
         let now = *random.pick(&[0, day + 60, day + 1000]);
         let before = states.last().unwrap();
-        let gone = book.overdue(now.into(), keep);
+        let gone = book.overdue(now.into(), keep, ALL);
         let unique: BTreeSet<Id> = gone.iter().copied().collect();
         assert_eq!(unique.len(), gone.len(), "seed {seed}");
         for id in &gone {
@@ -458,7 +461,7 @@ fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
             assert!(m.key.is_none() || m.ended + day <= now, "seed {seed}: {m:?}");
         }
         book.forget(&gone);
-        assert!(book.overdue(now.into(), keep).is_empty(), "seed {seed}");
+        assert!(book.overdue(now.into(), keep, ALL).is_empty(), "seed {seed}");
         book.forget(&gone);
         let numbers = written.len() as u64;
         let after = seen(&book, numbers);
@@ -470,12 +473,12 @@ fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
         assert_eq!(after.entries, left.cloned().collect::<Vec<_>>(), "seed {seed}");
         assert_eq!(after.bytes, after.entries.iter().map(|m| m.bytes).sum::<u64>());
         // What a compaction leaves, and the start after it.
-        book.forget_resets();
-        let kept: Vec<(u64, String)> = written
-            .iter()
-            .filter(|(number, json)| book.keeps(*number, id_of(json)))
-            .cloned()
-            .collect();
+        book.forget_resets(0, 10);
+        let kept: Vec<(u64, String)> =
+            written.iter().filter(|(number, json)| book.keeps(*number, json)).cloned().collect();
+        for who in sessions() {
+            check_session(&book, session_digest(who.0, who.1), &kept, numbers / 2);
+        }
         let again = replayed(&kept);
         let (mut one, mut two) = (seen(&book, numbers), seen(&again, numbers));
         (one.last, two.last) = (None, None);
@@ -485,6 +488,30 @@ fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
         let resets: u64 = resets.map(|(_, json)| json.len() as u64 + RECORD_OVERHEAD).sum();
         assert_eq!(again.bytes(), sizes - resets, "seed {seed}");
         assert_eq!(again.bytes(), book.bytes(), "seed {seed}");
+    }
+}
+
+/// What the book knows of a session is what its messages and records say.
+fn check_session(book: &Book, session: Digest, kept: &[(u64, String)], half: u64) {
+    let mine: Vec<Id> =
+        book.entries().filter(|(_, e)| e.session() == Some(session)).map(|e| e.0).collect();
+    assert_eq!(book.messages_of(session, 0).map(|(id, _)| id).collect::<Vec<_>>(), mine);
+    let of = |json: &str| book.session_of(&Record::parse(json).unwrap()) == Some(session);
+    let numbers = kept.iter().filter(|(_, json)| of(json)).map(|(number, _)| *number);
+    assert_eq!(
+        book.records_of(session, 0).collect::<Vec<_>>(),
+        numbers.clone().collect::<Vec<_>>()
+    );
+    let later: Vec<u64> = numbers.filter(|number| *number > half).collect();
+    assert_eq!(book.records_of(session, half).collect::<Vec<_>>(), later);
+    for (id, _) in book.messages_of(session, 0) {
+        let newer = mine.iter().filter(|other| **other > id).filter_map(|other| book.get(*other));
+        assert_eq!(book.is_late(id, session), newer.into_iter().any(|e| e.turn == Turn::Done));
+    }
+    let older: Vec<Id> = book.entries().rev().map(|(id, _)| id).collect();
+    for (at, id) in older.iter().enumerate() {
+        let before: Vec<Id> = book.before(Some(*id)).map(|(id, _)| id).collect();
+        assert_eq!(before, older[at + 1..]);
     }
 }
 
@@ -531,7 +558,7 @@ impl Scribe {
     }
 
     fn overdue(&self, now: u64, keep: usize) -> Vec<u32> {
-        self.book.overdue(now.into(), keep).into_iter().map(number_of).collect()
+        self.book.overdue(now.into(), keep, ALL).into_iter().map(number_of).collect()
     }
 
     fn last(&self) -> u32 {
@@ -539,9 +566,13 @@ impl Scribe {
     }
 
     fn reset(&mut self, session: &str) {
-        let (principal, session) = ("owner".to_owned(), session.to_owned());
-        self.write(&Record::Reset { principal, session, at: 0.into() });
+        self.write(&reset(session));
     }
+}
+
+fn reset(session: &str) -> Record {
+    let (principal, session) = ("owner".to_owned(), session.to_owned());
+    Record::Reset { principal, session, at: 0.into() }
 }
 
 #[test]
@@ -560,13 +591,14 @@ fn results_are_kept_by_age_and_by_number() {
     assert_eq!(scribe.overdue(day() + 2000, 100), [1, 2, 7]);
     assert_eq!(scribe.overdue(day() + 2000, 3), [1, 2, 3, 7]);
     assert_eq!(scribe.overdue(u64::MAX, 100), [1, 2, 3, 4, 5, 6, 7], "8 has not ended");
-    let gone = scribe.book.overdue(u64::MAX.into(), 100);
+    let gone = scribe.book.overdue(u64::MAX.into(), 100, ALL);
     scribe.book.forget(&gone);
     assert_eq!(scribe.book.counts(), Counts { queued: 1, kept: 1, ..Counts::default() });
     assert!(scribe.book.by_key(1).is_none(), "a key goes with its message");
-    assert!(!scribe.book.keeps(1, Some(&Id::from(1).to_string())));
-    assert!(scribe.book.keeps(8, Some(&Id::from(8).to_string())));
-    assert!(!scribe.book.keeps(22, Some("nonsense")) && !scribe.book.keeps(22, None));
+    let step = |id: u32| Record::step(Id::from(id), 1, 0, Step::Started).to_json();
+    assert!(!scribe.book.keeps(1, &step(1)) && scribe.book.keeps(8, &step(8)));
+    let nonsense = step(8).replace(&Id::from(8).to_string(), "nonsense");
+    assert!(!scribe.book.keeps(22, &nonsense) && !scribe.book.keeps(22, "{}"));
     assert_eq!(scribe.book.last(), Some(Id::from(8)));
 }
 
@@ -620,7 +652,7 @@ fn dead_letters_are_bounded() {
         assert_eq!(scribe.book.is_crowded(0), id > most);
     }
     assert_eq!(scribe.overdue(0, 0), [1, 2, 3]);
-    let gone = scribe.book.overdue(0.into(), 0);
+    let gone = scribe.book.overdue(0.into(), 0, ALL);
     scribe.book.forget(&gone);
     assert_eq!(scribe.book.counts().dead_letters, MAX_DEAD_LETTERS);
     assert!(!scribe.book.is_crowded(0));
@@ -652,18 +684,19 @@ fn a_reset_holds_for_what_came_before_it_in_its_session() {
     let all = |book: &Book| [1, 2, 3].map(|id| is_reset(book, id));
     assert_eq!(all(&scribe.book), [true, false, false]);
     assert!(!scribe.book.is_reset(session_digest("guest", "work"), 1), "another's session");
-    assert!(scribe.book.keeps(3, None) && !scribe.book.keeps(2, None));
-    scribe.book.forget_resets();
-    assert!(scribe.book.keeps(3, None), "messages of its session are known");
+    let reset = reset("work").to_json();
+    assert!(scribe.book.keeps(3, &reset) && !scribe.book.keeps(2, &reset));
+    scribe.book.forget_resets(0, 10);
+    assert!(scribe.book.keeps(3, &reset), "messages of its session are known");
     scribe.reset("work");
     assert_eq!(all(&scribe.book), [true, false, true]);
-    assert!(scribe.book.keeps(5, None) && !scribe.book.keeps(3, None), "the last one counts");
+    assert!(scribe.book.keeps(5, &reset) && !scribe.book.keeps(3, &reset), "the last one counts");
     for id in [1, 3] {
         scribe.done(id, 0);
     }
     scribe.book.forget(&[Id::from(1), Id::from(3)]);
-    scribe.book.forget_resets();
-    assert!(!scribe.book.keeps(5, None));
+    scribe.book.forget_resets(0, 10);
+    assert!(!scribe.book.keeps(5, &reset));
 }
 
 #[test]
@@ -746,7 +779,7 @@ fn nothing_expires_before_the_machine_was_on_for_a_while() {
     let mut scribe = Scribe::default();
     scribe.accept(1, None, Some(1), false);
     scribe.done(1, 1000);
-    let overdue = |age, off| scribe.book.overdue(Stamp { at: 0, age, off }, 9);
+    let overdue = |age, off| scribe.book.overdue(Stamp { at: 0, age, off }, 9, ALL);
     assert!(overdue(40 * day(), 40 * day() - 1000).is_empty());
     assert!(overdue(40 * day(), 40 * day() - 999 - hour).is_empty());
     assert_eq!(overdue(40 * day(), 40 * day() - 1000 - hour), [Id::from(1)]);

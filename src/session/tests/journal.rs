@@ -37,6 +37,8 @@ pub struct Testing {
     /// The first record that contains this never becomes durable: every sync after its append fails.
     pub lost_from: Mutex<Option<&'static str>>,
     loses_syncs: AtomicBool,
+    /// How many records were shown to somebody who looked through some.
+    pub scanned: AtomicU64,
 }
 
 impl fmt::Debug for Testing {
@@ -65,6 +67,7 @@ impl Testing {
             unreadable: Mutex::new(None),
             lost_from: Mutex::new(None),
             loses_syncs: AtomicBool::new(false),
+            scanned: AtomicU64::new(0),
         }
     }
 
@@ -173,7 +176,10 @@ impl Journal for Shared {
     }
 
     fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
-        self.0.inner.scan(after, visit)
+        self.0.inner.scan(after, &mut |number, json| {
+            self.0.scanned.fetch_add(1, Ordering::SeqCst);
+            visit(number, json)
+        })
     }
 
     fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {

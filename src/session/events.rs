@@ -1,0 +1,83 @@
+//! What happens in a session, for those who follow it: its records, and a sign that there are more.
+
+use std::io;
+use std::sync::Arc;
+
+use super::book::Digest;
+use super::hub::Hub;
+use crate::journal::record::Record;
+use crate::limits::{LOCK_BATCH, NEAR_RECORDS};
+use crate::sys::fd::Event;
+
+impl Hub {
+    /// Follows what happens in a session: the event is raised at every record of it.
+    pub fn follow(self: &Arc<Self>, session: Digest) -> io::Result<Follow> {
+        let event = Arc::new(Event::new()?);
+        self.lock().followers.push((session, Arc::clone(&event)));
+        Ok(Follow { hub: Arc::clone(self), event })
+    }
+
+    /// Shows the durable records of a session after number `after`, until `visit` says false.
+    /// Returns the number of the last record that was looked at.
+    pub fn records_of(
+        &self,
+        session: Digest,
+        after: u64,
+        visit: &mut dyn FnMut(u64, Record) -> bool,
+    ) -> io::Result<u64> {
+        let last = self.journal.last();
+        self.sync(last).map_err(|refused| io::Error::other(refused.to_string()))?;
+        let mut seen = after;
+        loop {
+            let numbers: Vec<u64> = {
+                let state = self.lock();
+                let numbers = state.book.records_of(session, seen).take_while(|n| *n <= last);
+                numbers.take(LOCK_BATCH).collect()
+            };
+            let Some(newest) = numbers.last().copied() else { return Ok(last.max(after)) };
+            let mut at = 0;
+            while let Some(first) = numbers.get(at).copied() {
+                let (mut goes_on, next) = (true, at + 1);
+                self.journal.scan(first - 1, &mut |number, json| {
+                    // What is missing was compacted away meanwhile.
+                    at += numbers[at..].iter().take_while(|wanted| **wanted < number).count();
+                    if numbers.get(at) == Some(&number) {
+                        (seen, at) = (number, at + 1);
+                        goes_on = self.show(session, (number, json), visit);
+                    }
+                    goes_on && numbers.get(at).is_some_and(|next| next - number <= NEAR_RECORDS)
+                })?;
+                if !goes_on {
+                    return Ok(seen);
+                }
+                at = at.max(next);
+            }
+            seen = newest;
+        }
+    }
+
+    fn show(
+        &self,
+        session: Digest,
+        (number, json): (u64, &str),
+        visit: &mut dyn FnMut(u64, Record) -> bool,
+    ) -> bool {
+        let Ok(record) = Record::parse(json) else { return true };
+        // It may have been forgotten meanwhile.
+        let mine = self.lock().book.session_of(&record) == Some(session);
+        !mine || visit(number, record)
+    }
+}
+
+/// Somebody who follows the journal.
+#[derive(Debug)]
+pub struct Follow {
+    hub: Arc<Hub>,
+    pub event: Arc<Event>,
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        self.hub.lock().followers.retain(|(_, known)| !Arc::ptr_eq(known, &self.event));
+    }
+}
