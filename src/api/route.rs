@@ -90,17 +90,6 @@ impl<'a> Route<'a> {
         (!rest.is_empty()).then_some(route)
     }
 
-    /// What somebody has chosen freely, still with its encoded slashes.
-    fn name(self) -> &'a str {
-        match self {
-            Route::Model(name)
-            | Route::Session(name)
-            | Route::SessionMessages(name)
-            | Route::SessionEvents(name) => name,
-            _ => "",
-        }
-    }
-
     /// The methods that it takes, and what `[keys.NAME] routes` calls its group.
     fn about(self) -> (&'static str, &'static str) {
         match self {
@@ -185,7 +174,8 @@ pub fn answer(
 fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
     let Exchange { request, service, proof, .. } = exchange;
     let deletes = request.method == Method::Delete;
-    let name = route.name().replace(SLASH, "/");
+    // A slash of the name itself came encoded.
+    let plain = |name: &str| name.replace(SLASH, "/");
     let result = match route {
         Route::Chat => {
             return turn::serve(exchange, &|body, _, manner| chat::read(body, manner));
@@ -198,17 +188,17 @@ fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
         Route::Messages if request.method != Method::Post => messages::failed(&exchange),
         Route::MessageRetry(id) => messages::retry(service, proof, id),
         Route::Messages => return messages::post(exchange, None),
-        Route::SessionMessages(_) => return messages::post(exchange, Some(&name)),
-        Route::SessionEvents(_) => return sessions::events(exchange, &name),
+        Route::SessionMessages(name) => return messages::post(exchange, Some(&plain(name))),
+        Route::SessionEvents(name) => return sessions::events(exchange, &plain(name)),
         Route::Message(id) if deletes => messages::cancel(&exchange, id),
         Route::Message(id) => messages::get(&exchange, id),
         Route::Models => Ok(status::models(service, proof)),
-        Route::Model(_) => status::model(service, proof, &name),
+        Route::Model(name) => status::model(service, proof, &plain(name)),
         Route::Response(id) if deletes => responses::delete(service, proof, id),
         Route::Response(id) => responses::get(service, proof, id),
         Route::Sessions => sessions::list(&exchange),
-        Route::Session(_) if deletes => sessions::reset(service, proof, &name),
-        Route::Session(_) => sessions::get(service, proof, &name),
+        Route::Session(name) if deletes => sessions::reset(service, proof, &plain(name)),
+        Route::Session(name) => sessions::get(service, proof, &plain(name)),
         Route::DeadLetters => messages::dead_letters(service, proof),
         Route::DeadLetter(id) => messages::dead_letter(&exchange, id, false),
         Route::DeadLetterRetry(id) => messages::dead_letter(&exchange, id, true),

@@ -157,11 +157,10 @@ fn check_program(owner: &Owner, unit: &str) -> Result<(), Failure> {
     let program = text::program_in(unit, &owner.context.name).filter(|_| owner.user.is_some());
     let Some(program) = program else { return Ok(()) };
     as_owner(owner, || trusted::check_program(&program))?.map_err(|e| {
-        Failure::failed(format!(
-            "a unit of the machine must not run {}, which others could replace: {e}, or move the \
-             program to /usr/local/bin",
-            program.display()
-        ))
+        let program = program.display();
+        let words =
+            format!("a unit of the machine must not run {program}, which others could replace");
+        Failure::failed(format!("{words}: {e}, or move the program to /usr/local/bin"))
     })
 }
 

@@ -22,7 +22,7 @@ use crate::session::message::rfc3339;
 use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::Event;
-use crate::text::{counted, escaped};
+use crate::text::escaped;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -96,12 +96,8 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
     let (book, _) = read(context)?;
     let counts = book.counts();
     let mut text = format!(
-        "{} queued, {} running, {} to deliver, {}; {} known\n",
-        counts.queued,
-        counts.running,
-        counts.outbox,
-        counted(&counts.dead_letters, "dead letter"),
-        counted(&counts.kept, "message")
+        "{} queued, {} running, {} to deliver; dead letters: {}; messages known: {}\n",
+        counts.queued, counts.running, counts.outbox, counts.dead_letters, counts.kept
     );
     let open = |entry: &&Entry| {
         let sent =
@@ -167,8 +163,7 @@ fn check(context: &Context) -> Result<Exit, Failure> {
     let (_, report) = read(context)?;
     let Report { version, records, bytes, last, .. } = report;
     let mut text = format!(
-        "good: {} up to number {last}, {bytes} bytes, format version {version}\n",
-        counted(&records, "record")
+        "good: records: {records}, up to number {last}, {bytes} bytes, format version {version}\n"
     );
     if let Some((offset, length)) = report.torn {
         text += &format!(

@@ -113,8 +113,7 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
     let signals = matches!(command, Command::Run(_)).then(Signals::catch).transpose();
     let signals = signals.map_err(|e| Failure::cannot("catch signals", &e))?;
     if signals.is_some() {
-        let protected = sys::process::protect_memory();
-        protected.map_err(|e| Failure::cannot("keep other processes out of the memory", &e))?;
+        sys::process::protect_memory().map_err(|e| Failure::cannot("protect its memory", &e))?;
     }
     if let Command::Help(topic) = command {
         return help::print_page(topic);

@@ -182,8 +182,8 @@ fn context_of(
 ) -> Option<Context> {
     let started_with = |name| proc::variable(pid, name).map(OsString::from);
     let variable = |name| started_with(name).or_else(|| unit.variable(name));
-    let home = variable("HOME").map(PathBuf::from);
-    let home = home.or_else(|| other.map(|user| user.home.clone()))?;
+    let home = other.map(|user| user.home.clone());
+    let home = home.or_else(|| variable("HOME").map(PathBuf::from))?;
     let config = variable("XDG_CONFIG_HOME").map(PathBuf::from);
     let config = config.filter(|path| path.is_absolute()).unwrap_or(home.join(".config"));
     // The installed unit may have been written anew since: its places are those of this command.

@@ -19,6 +19,7 @@ use crate::sys::clock::Utc;
 use crate::sys::lock::try_hold;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc};
+use crate::text::quoted;
 
 /// The run that this process is.
 #[derive(Debug)]
@@ -63,16 +64,13 @@ impl Run {
         if let Some(line) = left.and_then(|left: Value| enter_silent(dirs, &left)) {
             self.silent.get_or_init(|| line);
         }
-        // For `logs`: nobody else may look where our descriptors lead.
+        // The log is for `logs`: nobody else may look where our descriptors lead.
         let log = fs::read_link("/proc/self/fd/2").unwrap_or_default();
-        let record = json!({
-            "id": self.id,
-            "pid": Pid::own().get(),
-            "boot": proc::boot_id(),
-            "started": self.started,
-            "log": log.to_string_lossy(),
-        });
-        let record = format!("{record}\n");
+        let (id, own, boot, started) = (&self.id, Pid::own(), proc::boot_id(), &self.started);
+        let record = format!(
+            "{{\"id\":\"{id}\",\"pid\":{own},\"boot\":\"{boot}\",\"started\":\"{started}\",\"log\":{}}}\n",
+            quoted(&log.to_string_lossy())
+        );
         if let Err(e) = files::replace_unsynced(&path, record.as_bytes(), 0o600) {
             log::warn!("{} cannot be written: {e}", path.display());
         }

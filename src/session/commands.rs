@@ -9,7 +9,7 @@ use super::id::Id;
 use super::life::Turn;
 use super::submit::{Draft, Refusal, Submitted};
 use crate::config::Busy;
-use crate::text::{counted, escaped};
+use crate::text::escaped;
 
 /// A message that is a command. What is none goes to the agent, whatever it begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,11 +86,9 @@ impl Hub {
             None => "Here: nothing yet.".to_owned(),
         };
         format!(
-            "{here}\nGateway: turns: {running} running, {waiting} waiting, in {}; replies: {} to \
-             deliver, {}; journal: {bytes} bytes.",
-            counted(&sessions, "session"),
-            counts.outbox,
-            counted(&counts.dead_letters, "dead letter")
+            "{here}\nGateway: turns: {running} running, {waiting} waiting, sessions: {sessions}; replies to deliver: \
+             {}, dead letters: {}; journal: {bytes} bytes.",
+            counts.outbox, counts.dead_letters
         )
     }
 

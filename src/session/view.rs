@@ -223,6 +223,7 @@ impl Hub {
         let mut found: Vec<(String, u64)> = Vec::new();
         self.each(&mut |_, entry| {
             let key = entry.who.session.as_ref().filter(|_| entry.who.principal == principal);
+            let key = key.filter(|key| found.last().is_none_or(|last| last.0 != **key));
             found.extend(key.filter(|key| wanted(key)).map(|key| (key.clone(), 0)));
             true
         });

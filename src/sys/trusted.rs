@@ -69,14 +69,11 @@ pub fn read_secret(path: &Path, cap: u64) -> io::Result<String> {
 pub fn check_program(path: &Path) -> io::Result<()> {
     let target = resolve(path)?;
     for part in path.ancestors().chain(target.ancestors()) {
-        let (meta, part_words) = (fs::metadata(part)?, part.display());
-        if !is_ours(&meta) {
-            let words = format!("{part_words} belongs to uid {}: chown root it", meta.uid());
-            return Err(io::Error::other(words));
-        } else if others_may_write(part, &meta) {
-            let mode = meta.mode() & 0o7777;
-            let words = format!("{part_words} may be written by other users (mode {mode:o})");
-            return Err(io::Error::other(format!("{words}: chmod go-w it")));
+        let meta = fs::metadata(part)?;
+        if !is_ours(&meta) || others_may_write(part, &meta) {
+            let (part, uid, mode) = (part.display(), meta.uid(), meta.mode() & 0o7777);
+            let words = format!("{part} has mode {mode:o} and belongs to uid {uid}");
+            return Err(io::Error::other(format!("{words}: chmod go-w it and chown it to root")));
         }
     }
     Ok(())

@@ -232,8 +232,12 @@ pub fn terminal() -> io::Result<(File, File)> {
 /// Has this thread, and what it starts, be told by the kernel that close_range(2) does not know the flag
 /// CLOSE_RANGE_CLOEXEC (EINVAL), as Linux 5.9 and 5.10 say (seccomp(2)).
 pub fn refuse_close_range_cloexec() -> io::Result<()> {
-    let step =
-        |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+    let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
+        code: u16::try_from(code).unwrap(),
+        jt,
+        jf,
+        k,
+    };
     let (load, equal, end) =
         (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, libc::BPF_JMP | libc::BPF_JEQ, libc::BPF_RET);
     let number = u32::try_from(libc::SYS_close_range).unwrap();
