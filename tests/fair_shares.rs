@@ -116,12 +116,21 @@ fn messages_of_one_principal_fill_no_more_than_its_share_of_the_queue() {
 fn chats_of_one_principal_fill_no_more_than_its_share_of_the_queue() {
     let (gate, gateway) = waiting();
     let chat = util::http::chat("x", false);
-    let chats: Vec<_> = (0..150)
+    let mut chats: Vec<_> = (0..150)
         .filter_map(|_| offer(&gateway, "alice", "POST /v1/chat/completions", &[], &chat))
         .collect();
     // Those beyond the limit are answered at once: then all that may wait do.
-    let told: Vec<_> =
-        chats.into_iter().rev().take(30).filter_map(|mut chat| first_words(&mut chat)).collect();
+    let has_answer = |chat: &&TcpStream| {
+        chat.set_nonblocking(true).unwrap();
+        let is_there = chat.peek(&mut [0]).is_ok();
+        chat.set_nonblocking(false).unwrap();
+        is_there
+    };
+    eventually("what is beyond the limit is answered", || {
+        (chats.iter().filter(has_answer).count() >= 40).then_some(())
+    });
+    let told = chats.iter_mut().filter(|chat| has_answer(&&**chat)).filter_map(first_words);
+    let told: Vec<_> = told.collect();
     assert!(told.iter().all(|(status, _)| *status == 429), "{told:?}");
     let mut bobs = offer(&gateway, "bob", "POST /v1/chat/completions", &[], &chat).unwrap();
     api(&gateway, "bob").send("s", "x").assert_status(202);
