@@ -4,13 +4,15 @@
 
 mod util;
 
+use std::path::Path;
+use std::process::Command;
+
 use serde_json::json;
 
 use util::api::{code_of, id_of};
-use util::fault::{Fault, When};
 use util::http::{Connection, Response, chat};
 use util::principals::{api, at_once, launch};
-use util::{Api, Gateway, Home, Target, script};
+use util::{Api, DEADLINE, Gateway, Home, Process, Target, script};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -280,10 +282,15 @@ fn without_a_key_nobody_learns_what_the_agent_is() {
     let program = home.path().join("secret-agent");
     std::os::unix::fs::symlink("/bin/cat", &program).unwrap();
     home.configure(&format!("[agent]\ncommand = [\"{}\"]\n", program.display()));
-    let marker = home.path().join("no-processes");
-    let fault = Fault { call: "fork", error: libc::EAGAIN, when: When::While(&marker), on: "" };
-    let gateway = fault.into(home.launch(), &home).start();
-    std::fs::write(&marker, "").unwrap();
+    let gateway = home.start();
+    assert_eq!(gateway.ask("hi").reply(), "hi");
+    // Room for two connections, and not for what a turn needs.
+    let is_free = |fd: &u32| !Path::new(&format!("/proc/{}/fd/{fd}", gateway.pid())).exists();
+    let lowest = (0..).find(is_free).unwrap();
+    let limit = format!("--nofile={}:20000", lowest + 4);
+    let mut prlimit = Command::new("prlimit");
+    prlimit.args(["--pid", &gateway.pid().to_string(), &limit]);
+    Process::spawn(&mut prlimit).finish(DEADLINE).assert_code(0);
     gateway.api().accepted("s", "hi");
     let ready = |api: &Api| api.get("/ready");
     let nobody = Api::new(gateway.address(), "");
