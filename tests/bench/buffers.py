@@ -46,6 +46,7 @@ class Measured:
         gateway.start()
         self.address, self.key = gateway.address(), gateway.key()
         self.ask("GET", "/v1/models")
+        self.idle = self.resident()
 
     def resident(self, name="VmRSS"):
         status = Path(f"/proc/{self.gateway.pid}/status").read_text()
@@ -95,16 +96,17 @@ class Measured:
         """The peak while so many ask for a long reply and read nothing."""
         posted = self.ask("POST", "/v1/sessions/s/messages?wait=60", b'{"text":"x"}')
         message = json.loads(posted[posted.index(b"\r\n\r\n") :])["id"]
-        before = self.reset_peak()
+        self.reset_peak()
         open_ones = [self.send("GET", f"/v1/messages/{message}") for _ in range(count)]
         time.sleep(SECONDS)
         for stream in open_ones:
             stream.close()
-        return self.resident("VmHWM") - before
+        return self.resident("VmHWM") - self.idle
 
     def stalled(self, count):
         """The peak while so many bodies of 1 MiB lack their end."""
-        before, open_ones = self.reset_peak(), []
+        self.reset_peak()
+        open_ones = []
 
         def send():
             open_ones.append(self.send("POST", "/v1/chat/completions", BOMBS[0], short_by=10))
@@ -118,7 +120,7 @@ class Measured:
             thread.join(max(0, deadline - time.monotonic()))
         for stream in list(open_ones):
             stream.close()
-        return self.resident("VmHWM") - before
+        return self.resident("VmHWM") - self.idle
 
 
 def measure(table, binary, place, kind):
