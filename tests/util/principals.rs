@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -160,7 +160,7 @@ pub fn files_with(dir: &Path, texts: &[&str]) -> Vec<String> {
     found
 }
 
-/// The number and the bytes of all files below a directory.
+/// The number of all files below a directory, and what they take on the disk in bytes.
 pub fn files_of(dir: &Path) -> (usize, u64) {
     let (mut count, mut bytes, mut places) = (0, 0, vec![dir.to_owned()]);
     while let Some(place) = places.pop() {
@@ -168,7 +168,7 @@ pub fn files_of(dir: &Path) -> (usize, u64) {
             let entries = fs::read_dir(&place).into_iter().flatten().flatten();
             places.extend(entries.map(|entry| entry.path()));
         } else if let Ok(data) = fs::metadata(&place) {
-            (count, bytes) = (count + 1, bytes + data.len());
+            (count, bytes) = (count + 1, bytes + data.blocks() * 512);
         }
     }
     (count, bytes)
