@@ -350,22 +350,26 @@ fn where_no_session_is_idle_a_message_that_has_no_room_is_refused_and_nothing_qu
     let gateway = launch.set("limits.max_turns", "100").start();
     let alice = api(&gateway, "alice");
     let (mut waits, mut refused) = (Vec::new(), None);
-    for number in 0..30 {
-        let answer = alice.send(&format!("s{number}"), "x\n");
-        if answer.status() == 507 {
-            refused = Some(answer.text());
-            break;
-        }
-        alice.finished(&id_of(&answer.assert_status(202).json()));
-        // A session with something that runs or waits is not idle.
-        for text in ["wait\n", "wait, too\n"] {
+    'full: for number in 0..30 {
+        // A session with something that runs or waits is not idle; one with nothing makes way.
+        for text in ["x\n", "wait\n", "wait, too\n"] {
             let answer = alice.send(&format!("s{number}"), text);
-            if answer.status() == 202 {
-                waits.push(id_of(&answer.json()));
+            if answer.status() == 507 {
+                refused = Some(answer.text());
+                break 'full;
+            }
+            let id = id_of(&answer.assert_status(202).json());
+            if text == "x\n" {
+                alice.finished(&id);
+            } else {
+                waits.push(id);
             }
         }
     }
-    let refused = refused.expect("her share has an end");
+    let refused = refused.unwrap_or_else(|| {
+        let status = gateway.status();
+        panic!("her share has no end: {:?}, {} wait, {status}", on_disk(&gateway), waits.len())
+    });
     let is_told = refused.contains("limits.max_transcripts") && refused.contains("alice");
     assert!(is_told && refused.contains("share_reached"), "{refused}");
     for other in ["bob", "owner"] {
