@@ -235,7 +235,10 @@ impl Events {
     /// The next event; `None` at the end of the stream. Comments are passed over.
     #[track_caller]
     pub fn next_event(&mut self) -> Option<Event> {
+        // Comments alone keep a read from running into its limit.
+        let deadline = Instant::now() + 3 * DEADLINE;
         loop {
+            assert!(Instant::now() < deadline, "comments come, and no event");
             while let Some((event, rest)) = self.text.split_once("\n\n") {
                 let (event, rest) = (event.to_owned(), rest.to_owned());
                 self.text = rest;

@@ -13,6 +13,7 @@
 //! - [`Sandbox`] runs a test's body under a real, freshly booted systemd.
 //! - [`Service`] is the gateway as a unit in there.
 //! - [`Private`] runs a test's body where it may mount, and [`Disk`] is one whose power can be cut.
+//! - [`principals`] has a gateway with several keys, and what one principal costs the others.
 //! - [`fault`] makes single system calls of the gateway fail.
 //!
 //! Nothing in here waits for a time to pass: every wait is for an event, and has a deadline.
@@ -31,6 +32,7 @@ pub mod http;
 pub mod ledger;
 mod manager;
 pub mod outage;
+pub mod principals;
 mod private;
 mod process;
 mod sandbox;
