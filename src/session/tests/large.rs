@@ -57,7 +57,7 @@ fn a_replay_reads_the_records_of_its_session_and_few_others() {
     let (house, mine) = crowd(4000);
     let session = who("mine").digest().unwrap();
     let mut told = Vec::new();
-    let mut note = |_: u64, record: Record| {
+    let mut note = |_: u64, record: Record, _| {
         told.push((record.id().map(str::to_owned), record.word()));
         true
     };
@@ -78,7 +78,7 @@ fn a_replay_that_is_stopped_goes_on_where_it_was() {
     let (mut after, mut told) = (0, 0);
     loop {
         let mut one = 0;
-        let mut note = |_: u64, _: Record| {
+        let mut note = |_: u64, _: Record, _| {
             one += 1;
             false
         };
