@@ -5,6 +5,7 @@
 
 mod entries;
 mod entry;
+mod erase;
 mod keep;
 mod retries;
 mod sessions;
@@ -20,6 +21,7 @@ use crate::digests::Digests;
 use crate::journal::record::{Accepted, Record, Stamp, Step};
 use crate::limits::{RECENT_PARTIES, RECORD_OVERHEAD};
 use entries::Entries;
+use erase::Erasing;
 use sessions::Records;
 
 pub use entry::{Entry, Failing, Key, Outgoing};
@@ -55,6 +57,9 @@ pub struct Book {
     plain: VecDeque<Id>,
     keyed: VecDeque<Id>,
     dead: Digests,
+    /// Of each session that is not idle, the messages that keep it from that.
+    busy: Digests,
+    erasing: Erasing,
     counts: Counts,
     bytes: u64,
     last: Option<Id>,
@@ -71,9 +76,9 @@ impl Book {
         let bytes = length as u64 + RECORD_OVERHEAD;
         match record {
             Record::Accepted(accepted) => return self.accept(number, accepted, bytes),
-            Record::Reset { principal, session, at } => {
+            Record::Reset { principal, session, at, transcript_only } => {
                 self.date(*at);
-                self.reset(session_digest(principal, session), number);
+                self.reset(session_digest(principal, session), number, !transcript_only);
             }
             Record::Clock { boot, since_boot, at } => {
                 let (boot, since_boot, at) = (boot.clone(), *since_boot, self.date(*at));
@@ -84,9 +89,14 @@ impl Book {
                 let (id, at) = (parse(id)?, self.date(*at));
                 let by = Cause { number, n: *n, at };
                 match event(step) {
+                    // An older gateway went on with its delivery; its end is what a compaction leaves.
+                    Event::Turn(_) | Event::Delivery(_) if self.is_void(id) => {
+                        self.end_erased(id, step, by, bytes);
+                        return Ok(());
+                    }
                     Event::Turn(event) => self.turn(id, event, by)?,
                     Event::Delivery(event) => self.deliver(id, event, by)?,
-                    Event::Forgotten => self.forget(&[id]),
+                    Event::Forgotten => self.delete(id),
                 }
                 if let Step::Retry(retry) = step {
                     self.put_off(id, retry, at);
@@ -113,6 +123,7 @@ impl Book {
                 let known = self.get(parse(id)?);
                 let entry = known.ok_or_else(|| format!("message {id} is not known"))?;
                 let follows = match event(step) {
+                    Event::Turn(_) | Event::Delivery(_) if self.is_erased(entry) => false,
                     Event::Turn(event) => entry.turn.after(event).is_some(),
                     Event::Delivery(event) => {
                         entry.delivery_state().is_some_and(|state| state.after(event).is_some())
@@ -168,13 +179,23 @@ impl Book {
             key,
             delivery,
             bytes: 0,
+            erased: false,
         };
-        self.date(record.at);
+        let session = entry.session();
+        let at = self.date(record.at);
         self.last = Some(id);
         self.counts.kept += 1;
         self.count(Turn::Queued, None, true);
         self.entries.push(id, entry);
         self.weigh(Some(id), number, bytes);
+        self.keep_busy(session, true);
+        if record.erased {
+            self.change(id, |entry| {
+                (entry.turn, entry.ended) = (Turn::Cancelled, at);
+                Ok(())
+            })?;
+            self.erase(id);
+        }
         Ok(())
     }
 
@@ -205,6 +226,11 @@ impl Book {
         change(entry).map_err(|e| format!("message {id} {e}"))?;
         let after = (entry.turn, entry.delivery_state());
         let (settled, dead, keyed) = (entry.is_settled(), entry.is_dead(), entry.key.is_some());
+        let (was_busy, busy, session) =
+            (!was_settled || was_dead, !settled || dead, entry.session());
+        if was_busy != busy {
+            self.keep_busy(session, busy);
+        }
         self.count(before.0, before.1, false);
         self.count(after.0, after.1, true);
         if dead {
@@ -212,7 +238,7 @@ impl Book {
         } else if was_dead {
             self.dead.remove(id.bits());
         }
-        if settled && !dead && (!was_settled || was_dead) {
+        if !busy && was_busy {
             let list = if keyed { &mut self.keyed } else { &mut self.plain };
             list.push_back(id);
         }

@@ -11,6 +11,7 @@ use super::life::Turn;
 use crate::config::Busy;
 use crate::journal::record::{Accepted, Record, Stamp, Step};
 use crate::journal::{Purpose, Refused};
+use crate::shares::Over;
 
 /// A message as its sender gives it.
 #[derive(Clone, Debug)]
@@ -44,6 +45,10 @@ pub enum Refusal {
     Full(Full),
     /// The idempotency key is known with another body.
     Conflict,
+    /// The idempotency key is that of a message whose session was reset.
+    Erased,
+    /// Sessions keep as much on disk as they may, and none is idle. In words.
+    Transcripts(Over, String),
     Journal(Refused),
     Stopping,
     /// The system is short of something.
@@ -56,6 +61,8 @@ impl fmt::Display for Refusal {
             Refusal::Full(Full::Session) => f.write_str("too many messages wait in this session"),
             Refusal::Full(Full::Gateway) => f.write_str("too many messages wait"),
             Refusal::Conflict => f.write_str("its idempotency key was used for another message"),
+            Refusal::Erased => f.write_str("the session of its first sending was reset"),
+            Refusal::Transcripts(_, why) => f.write_str(why),
             Refusal::Journal(refused) => refused.fmt(f),
             Refusal::Stopping => f.write_str("the gateway is stopping"),
             Refusal::Failed(why) => f.write_str(why),
@@ -66,16 +73,28 @@ impl fmt::Display for Refusal {
 impl Hub {
     /// Takes a message. When this returns [`Submitted`] it is durable.
     pub fn submit(self: &Arc<Self>, draft: Draft) -> Result<Submitted, Refusal> {
-        let mut state = self.lock();
-        if self.is_draining() {
-            return Err(Refusal::Stopping);
-        }
-        if let Some(known) = self.known(&state, &draft)? {
-            let (id, number) = known;
-            drop(state);
-            self.sync(number).map_err(Refusal::Journal)?;
-            return Ok(Submitted::Known(id));
-        }
+        let mut full = None;
+        let mut state = loop {
+            let state = self.lock();
+            if self.is_draining() {
+                return Err(Refusal::Stopping);
+            }
+            if let Some(known) = self.known(&state, &draft)? {
+                let (id, number) = known;
+                drop(state);
+                self.sync(number).map_err(Refusal::Journal)?;
+                return Ok(Submitted::Known(id));
+            }
+            match (self.reserve_session(&draft.who), full) {
+                (Ok(()), _) => break state,
+                (Err(over), None) => {
+                    drop(state);
+                    self.make_room(&draft.who, over);
+                    full = Some(over);
+                }
+                (Err(over), Some(_)) => return Err(self.too_many_sessions(&draft.who, over)),
+            }
+        };
         let (session, mode) = (draft.who.digest(), draft.mode);
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
         let (position, runs) = match state.dispatch.submit(id, session) {
@@ -176,6 +195,7 @@ impl Hub {
     fn known(&self, state: &State, draft: &Draft) -> Result<Option<(Id, u64)>, Refusal> {
         match draft.key.and_then(|(key, body)| Some((state.book.by_key(key)?, body))) {
             None => Ok(None),
+            Some(((_, entry), _)) if state.book.is_erased(entry) => Err(Refusal::Erased),
             Some(((_, entry), body)) if entry.key.as_ref().is_none_or(|key| key.body != body) => {
                 Err(Refusal::Conflict)
             }
@@ -198,5 +218,6 @@ fn accepted(id: Id, at: Stamp, draft: Draft) -> Record {
         interrupt: draft.mode == Busy::Interrupt,
         attachments: draft.attachments,
         context: draft.context,
+        erased: false,
     }))
 }

@@ -85,7 +85,11 @@ impl Book {
             if let Some(session) = entry.session() {
                 self.records.remove(session, entry.latest);
             }
+            let session = entry.session();
+            let (dead, erased) = (entry.is_dead(), session.filter(|_| entry.erased));
             self.bytes -= entry.bytes;
+            self.keep_busy(session.filter(|_| dead), false);
+            erased.into_iter().for_each(|session| self.forget_erased(session));
             self.count(turn, delivery, false);
             self.counts.kept -= 1;
             self.dead.remove(id.bits());
