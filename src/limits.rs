@@ -721,6 +721,9 @@ pub const STATUS_PATIENCE: Duration = Duration::from_millis(500);
 /// microseconds.
 pub const LOCK_BATCH: usize = 1000;
 
+/// For how long the lock is left to those who wait for it, between two such batches.
+pub const LOCK_TURN: Duration = Duration::from_micros(100);
+
 /// A session's next record that is no further behind the last one is read in the same walk: others of
 /// so many are passed over sooner than a walk from a remembered place takes.
 pub const NEAR_RECORDS: u64 = 16;

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::book::{Book, Digest};
@@ -368,10 +368,6 @@ impl Hub {
         if last && self.is_draining() {
             self.quiet.raise();
         }
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
     }
 }
 

@@ -103,7 +103,7 @@ impl Hub {
                 let _ = self.mark();
             }
             // Not while a compaction is under way.
-            while self.lock().book.erase_some() {}
+            while self.lock_in_turn().book.erase_some() {}
             if let Ok(mut care) = self.care.try_lock() {
                 self.forget(&mut care);
                 if care.looked.is_none_or(|at| at.elapsed() >= KEEPER_ROUND) {
@@ -166,7 +166,7 @@ impl Hub {
     fn forget_some(&self, care: &mut Care, behind: &mut Digests) -> bool {
         let keep = self.settings().config.limits.keep_results;
         let (ids, sessions) = {
-            let state = self.lock();
+            let state = self.lock_in_turn();
             let goes = |id| state.lets_go(id, behind);
             let ids = state.book.overdue(self.stamp(), keep, (LOCK_BATCH, &goes));
             let entries = ids.iter().filter_map(|id| state.book.get(*id));
@@ -246,12 +246,12 @@ impl Hub {
             self.transcripts.sync(session)?;
             care.forgotten.remove(session);
         }
-        while self.lock().book.erase_some() {}
+        while self.lock_in_turn().book.erase_some() {}
         // A transcript of before a reset must be gone before the record of that.
         self.forget_what_was_reset();
         let mut from = Some(0);
         while let Some(session) = from {
-            from = self.lock().book.forget_resets(session, LOCK_BATCH);
+            from = self.lock_in_turn().book.forget_resets(session, LOCK_BATCH);
         }
         let erases = self.lock().book.set_must_erase(false);
         let mut fate = |number: u64, json: &str| self.lock().book.fate(number, json);

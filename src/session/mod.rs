@@ -16,6 +16,7 @@ pub mod hub;
 pub mod id;
 mod keeper;
 pub mod life;
+mod lock;
 pub mod message;
 pub mod outboxes;
 pub mod place;

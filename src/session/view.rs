@@ -15,7 +15,7 @@ use super::waits::Waits;
 use crate::agent::{self, Report};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Loss, Purpose, Refused};
-use crate::limits::{LOCK_BATCH, LOCK_PAUSE, MAX_LISTED, MAX_LISTED_BYTES, STATUS_PATIENCE};
+use crate::limits::{LOCK_PAUSE, MAX_LISTED, MAX_LISTED_BYTES, STATUS_PATIENCE};
 use crate::named::ByName;
 use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
@@ -176,43 +176,6 @@ impl Hub {
         messages
     }
 
-    /// Shows a session's messages that began after this record, in order. The lock is given back after
-    /// every few.
-    pub(super) fn each_of(
-        &self,
-        session: Digest,
-        mut after: u64,
-        visit: &mut dyn FnMut(Id, &Entry),
-    ) {
-        let mut count = LOCK_BATCH;
-        while count == LOCK_BATCH {
-            count = 0;
-            let state = self.lock();
-            for (id, entry) in state.book.messages_of(session, after).take(LOCK_BATCH) {
-                if !state.book.is_erased(entry) {
-                    visit(id, entry);
-                }
-                (after, count) = (entry.accepted, count + 1);
-            }
-        }
-    }
-
-    /// Shows all messages, the newest first, until `visit` says false. The lock is given back after
-    /// every few.
-    pub(super) fn each(&self, visit: &mut dyn FnMut(Id, &Entry) -> bool) {
-        let (mut before, mut count) = (None, LOCK_BATCH);
-        while count == LOCK_BATCH {
-            count = 0;
-            let state = self.lock();
-            for (id, entry) in state.book.before(before).take(LOCK_BATCH) {
-                if !state.book.is_erased(entry) && !visit(id, entry) {
-                    return;
-                }
-                (before, count) = (Some(id), count + 1);
-            }
-        }
-    }
-
     /// A session that has messages or a transcript.
     pub fn session(&self, who: &Who) -> Option<Session> {
         let digest = who.digest()?;
@@ -252,14 +215,16 @@ impl Hub {
 
     /// All sessions of a principal, at most [`MAX_LISTED`].
     pub fn sessions(&self, principal: &str) -> io::Result<Vec<Session>> {
-        let mut found: ByName<u64> = ByName::new();
+        let mut names: Vec<String> = Vec::new();
         self.each(&mut |_, entry| {
             let session = entry.who.session.as_ref().filter(|_| entry.who.principal == principal);
-            if let Some(session) = session.filter(|session| found.get(session).is_none()) {
-                found.insert(session.clone(), 0);
-            }
+            names.extend(session.filter(|session| names.last() != Some(session)).cloned());
             true
         });
+        // In their order each goes in at the end.
+        names.sort_unstable();
+        let mut found: ByName<u64> = ByName::new();
+        names.into_iter().for_each(|name| found.insert(name, 0));
         for about in self.transcripts.list(principal, MAX_LISTED)? {
             found.insert(about.who.session.unwrap_or_default(), about.bytes);
         }
