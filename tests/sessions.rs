@@ -356,7 +356,7 @@ fn an_operator_may_command() {
     assert_eq!(api.finished(&ids[0])["status"], "cancelled");
     until_running(&api, &ids[1]);
     command(&api, "s", "/new");
-    assert_eq!(api.finished(&ids[1])["status"], "cancelled");
+    assert_eq!(code_of(api.get(&format!("/v1/messages/{}", ids[1])), 410), "session_reset");
     gate.open();
     let id = api.accepted("s", "once");
     assert_eq!(api.reply(&id), "begun\nonce");
