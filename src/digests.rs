@@ -27,6 +27,15 @@ impl Digests {
         self.insert(key, 0);
     }
 
+    /// Counts one more of a key, or one less; a key of none is not there.
+    pub fn count(&mut self, key: u128, more: bool) {
+        match (self.get(key).unwrap_or(0), more) {
+            (count, true) => self.insert(key, count + 1),
+            (0 | 1, false) => self.remove(key),
+            (count, false) => self.insert(key, count - 1),
+        }
+    }
+
     pub fn remove(&mut self, key: u128) {
         self.0.remove(&key);
     }

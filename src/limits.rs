@@ -600,6 +600,31 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Sessions whose transcripts are known to be right; the list begins anew beyond that.
 pub const MAX_SETTLED: usize = 10_000;
 
+/// What a small file takes on a disk: each session has two, and one of them grows.
+pub const SESSION_PAGE: u64 = 4 << 10;
+
+/// How far the time at which a session was last used may be off after a restart: that of each turn
+/// would cost a file.
+pub const SESSION_USE: Duration = Duration::from_secs(60);
+
+/// One session may take this part of what all may: many have room.
+pub const SESSIONS_PART: usize = 16;
+
+/// Where sessions have to go for others, this part of what their principal has goes at once: who
+/// fills the disk pays with a look at all sessions for each so many.
+pub const EVICTED_PART: u64 = 16;
+
+/// Between the compactions that resets ask for, at the least; and so many times what the last took,
+/// so that resets keep no disk busy.
+pub const ERASE_PAUSE: Duration = Duration::from_secs(5);
+pub const ERASE_FACTOR: u32 = 20;
+
+/// Messages that are erased before the hub's lock is given back: a millisecond.
+pub const ERASED_AT_ONCE: usize = 256;
+
+/// What is left in the journal of a message whose session was reset: ids, digests, stamps.
+pub const ERASED_BYTES: u64 = 400;
+
 /// A session's key and principal in JSON are some hundred bytes.
 pub const MAX_ABOUT_FILE: u64 = 8 << 10;
 

@@ -272,14 +272,14 @@ fn a_reset_ends_what_runs_and_forgets_what_was_said() {
     let answer = api.delete("/v1/sessions/s").assert_status(200).json();
     assert_eq!(answer, json!({"session": "s", "cancelled": 3}));
     for id in &ids {
-        assert_eq!(api.finished(id)["status"], "cancelled");
+        assert_eq!(code_of(api.get(&format!("/v1/messages/{id}?wait=5")), 410), "session_reset");
     }
     gate.open();
     let reply = api.reply(&api.accepted("s", "what was said?\n"));
     assert!(!reply.contains("remember me"), "{reply}");
-    // It is nobody else's end, and what was done stays done.
+    // It is nobody else's end.
     assert_eq!(api.finished(&elsewhere)["status"], "done");
-    assert_eq!(api.message(&before)["status"], "done");
+    assert_eq!(code_of(api.get(&format!("/v1/messages/{before}")), 410), "session_reset");
     let gateway = gateway.reborn_after(libc::SIGKILL);
     let reply = gateway.api().reply(&gateway.api().accepted("s", "and now?\n"));
     assert!(!reply.contains("remember me") && reply.contains("what was said?"), "{reply}");
@@ -442,7 +442,7 @@ fn an_operator_may_command() {
     assert_eq!(api.finished(&ids[0])["status"], "cancelled");
     until_running(&api, &ids[1]);
     command(&api, "s", "/new");
-    assert_eq!(api.finished(&ids[1])["status"], "cancelled");
+    assert_eq!(code_of(api.get(&format!("/v1/messages/{}", ids[1])), 410), "session_reset");
     gate.open();
     let id = api.accepted("s", "once");
     assert_eq!(api.reply(&id), "begun\nonce");

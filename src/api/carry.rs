@@ -38,6 +38,9 @@ pub fn carry(
     let passed = waiter.wait(event, client, answer)?;
     let message = service.hub.message(id).map_err(|refused| Problem::journal(&refused))?;
     let message = message.ok_or_else(Problem::stopping)?;
+    if message.erased {
+        return Err(Some(Problem::erased()));
+    }
     answer.report(message.report.clone());
     let error = message.error.clone().unwrap_or_default();
     match message.turn {

@@ -58,6 +58,12 @@ impl Problem {
         Problem::new(404, "previous_response_not_found", message)
     }
 
+    /// 410 for a message whose session was reset.
+    pub fn erased() -> Problem {
+        let message = "The session of this message was reset: what it said is forgotten.";
+        Problem::new(410, "session_reset", message)
+    }
+
     pub fn no_place(why: &NoPlace) -> Option<Problem> {
         let problem = match why {
             NoPlace::Full(full) => Problem::full(full),
@@ -98,6 +104,11 @@ impl Problem {
                 "idempotency_conflict",
                 "This idempotency key was used for another request; take a new one.",
             ),
+            Refusal::Erased => Problem::erased(),
+            Refusal::Transcripts(over, why) => {
+                let shared = *over == Over::Principal;
+                Problem::new(507, if shared { "share_reached" } else { "transcripts_full" }, why)
+            }
             Refusal::Journal(refused) => Problem::journal(refused),
             Refusal::Share(reached) => Problem::reached(507, "journal_full", reached),
             Refusal::Stopping => Problem::stopping(),

@@ -184,12 +184,14 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
     let unknown = || Problem::new(404, "not_found", "There is no message of this id (any more).");
     let id = Id::parse(id).ok_or_else(unknown)?;
     let found = service.hub.message(id).map_err(|refused| Problem::journal(&refused))?;
-    found.filter(|message| proof.sees(&message.who)).ok_or_else(unknown)
+    let message = found.filter(|message| proof.sees(&message.who)).ok_or_else(unknown)?;
+    if message.erased { Err(Problem::erased()) } else { Ok(message) }
 }
 
 /// A message as it is now. `known`: its idempotency key was.
 fn shown(service: &Service, (id, status): (Id, u16), known: bool) -> Response {
     let response = match service.hub.message(id) {
+        Ok(Some(message)) if message.erased => Problem::erased().response(),
         Ok(Some(message)) => whole(status, message),
         Ok(None) => Problem::new(404, "not_found", "The message is not known any more.").response(),
         Err(refused) => Problem::journal(&refused).response(),

@@ -50,8 +50,9 @@ fn check_previous(
     about: &About,
 ) -> Result<(), Problem> {
     let Some(previous) = &about.previous else { return Ok(()) };
-    let (message, _) = stored(service, proof, previous)
-        .map_err(|p| if p.status == 404 { Problem::previous_not_found() } else { p })?;
+    let (message, _) = stored(service, proof, previous).map_err(|p| {
+        if matches!(p.status, 404 | 410) { Problem::previous_not_found() } else { p }
+    })?;
     if session.is_some() && message.who.session.as_deref() != session {
         return Err(bad("previous_response_id is of another session than this request."));
     }

@@ -11,7 +11,7 @@ use super::{Context, config, moment, owner, print, say, say_wrapped};
 use crate::agent::Agent;
 use crate::exit::{Exit, Failure};
 use crate::journal::record::{Record, Step};
-use crate::journal::{Damage, FileJournal, NAME, Report, inspect, repair, saved};
+use crate::journal::{Damage, Fate, FileJournal, NAME, Report, inspect, repair, saved};
 use crate::lifecycle::instance::Instance;
 use crate::limits::{CONTROL_PATIENCE, MAX_JOURNAL_ROWS};
 use crate::session::book::{Book, Entry};
@@ -128,7 +128,8 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
 /// Why turns wait and why others failed: the last error of each, in a line of its own.
 fn failures(context: &Context, book: &Book) -> Result<String, Failure> {
     let resting = book.entries().filter(|(_, entry)| entry.turn == Turn::Resting);
-    let failed = book.before(None).filter(|(_, entry)| entry.turn == Turn::Failed);
+    let failed =
+        book.before(None).filter(|(_, entry)| entry.turn == Turn::Failed && !book.is_erased(entry));
     let found = resting.take(MAX_JOURNAL_ROWS).chain(failed.take(MAX_JOURNAL_ROWS));
     let mut rows: Vec<(u64, String)> = Vec::new();
     for (id, entry) in found {
@@ -176,8 +177,18 @@ fn check(context: &Context) -> Result<Exit, Failure> {
 
 fn dump(context: &Context) -> Result<Exit, Failure> {
     let mut printed = Ok(());
+    // What was reset stands there until the next compaction, and is nobody's to read. Damage is told
+    // below, behind what is before it.
+    let mut book = Book::default();
+    let _ = inspect(&file(context)?, &mut into_book(&mut book));
+    while book.erase_some() {}
     let result = inspect(&file(context)?, &mut |number, json| {
-        printed = print(&format!("{number} {}\n", escaped(json, false)));
+        let left = match book.fate(number, json) {
+            Fate::Erase => return Ok(()),
+            Fate::Replace(left) => left,
+            Fate::Keep | Fate::Drop => json.to_owned(),
+        };
+        printed = print(&format!("{number} {}\n", escaped(&left, false)));
         if printed.is_ok() { Ok(()) } else { Err("its reader went away".to_owned()) }
     });
     printed?;

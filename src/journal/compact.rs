@@ -10,12 +10,12 @@ use super::file::{FileJournal, invalid, one_lost};
 use super::line::{Header, VERSION, line};
 use super::pieces::Pieces;
 use super::writer::{Index, note};
-use super::{Condition, inspect, record};
+use super::{Condition, Fate, inspect, record};
 use crate::limits::{COMPACT_ROUNDS, COMPACT_TAIL, MAX_DAMAGED, MAX_RECORD};
 use crate::sys::fs as files;
 
-/// Says whether a record of this number and JSON is kept.
-pub(super) type Keep<'a> = &'a mut dyn FnMut(u64, &str) -> bool;
+/// Says what is done with a record of this number and JSON.
+pub(super) type Fates<'a> = &'a mut dyn FnMut(u64, &str) -> Fate;
 
 /// A new journal in the making.
 pub(super) struct Copy {
@@ -40,45 +40,51 @@ impl Copy {
         Ok(Copy { to, index: Vec::new(), end, header, damaged: 0, still: None, aside })
     }
 
-    /// Copies those records of a part of a journal that `keep` says yes to. `None`: the part may
+    /// Copies those records of a part of a journal that `fates` keeps or replaces. `None`: the part may
     /// have no gaps, so all.
     pub fn lines(
         &mut self,
         from: &File,
         part: (u64, u64),
-        mut keep: Option<Keep<'_>>,
+        mut fates: Option<Fates<'_>>,
     ) -> io::Result<()> {
         let mut pieces = Pieces::new(from, part.0, part.1);
         while let Some(piece) = pieces.next()? {
             let (at, end) = (piece.at, piece.end);
-            match (piece.record, &mut keep) {
-                (Ok(entry), keep) => {
-                    let wanted = |keep: &mut Keep<'_>| keep(entry.number, entry.json);
-                    if keep.as_mut().is_none_or(|keep| !entry.is_mark() && wanted(keep)) {
-                        let durable = Some(entry.durable.unwrap_or(0));
-                        let line = line(entry.number, entry.json, durable);
-                        self.to.write_all(&line)?;
-                        note(&mut self.index, entry.number, self.end);
-                        self.end += line.len() as u64;
-                        self.header.kept += u64::from(entry.number < self.header.base);
-                    }
+            match (piece.record, &mut fates) {
+                (Ok(entry), fates) => {
+                    let fate = match fates {
+                        None => Fate::Keep,
+                        Some(_) if entry.is_mark() => Fate::Drop,
+                        Some(fates) => fates(entry.number, entry.json),
+                    };
+                    let json = match &fate {
+                        Fate::Keep => entry.json,
+                        Fate::Replace(json) => json,
+                        Fate::Drop | Fate::Erase => continue,
+                    };
+                    let line = line(entry.number, json, Some(entry.durable.unwrap_or(0)));
+                    self.to.write_all(&line)?;
+                    note(&mut self.index, entry.number, self.end);
+                    self.end += line.len() as u64;
+                    self.header.kept += u64::from(entry.number < self.header.base);
                 }
                 (Err(why), None) => return Err(invalid(at, why)),
-                (Err(why), Some(keep)) => self.damage(from, part, (at, end, why), keep)?,
+                (Err(why), Some(fates)) => self.damage(from, part, (at, end, why), fates)?,
             }
         }
         Ok(())
     }
 
     /// Damage among old records. Where the message is forgotten, the bytes go to a file beside the
-    /// journal. Else they stay in their place: what the message was can be read nowhere else, and a
+    /// journal, or nowhere if they were to be erased. Else they stay in their place: what the message was can be read nowhere else, and a
     /// start must not believe that this record never was.
     fn damage(
         &mut self,
         from: &File,
         part: (u64, u64),
         (at, end, why): (u64, u64, &str),
-        keep: &mut Keep<'_>,
+        fates: &mut Fates<'_>,
     ) -> io::Result<()> {
         let length = usize::try_from(end - at).unwrap_or(usize::MAX);
         self.damaged += 1;
@@ -88,9 +94,13 @@ impl Copy {
         }
         let mut bytes = vec![0; length];
         from.read_exact_at(&mut bytes, at)?;
-        if is_forgotten(from, part, &bytes, keep)? {
-            self.aside.push((at, bytes));
-            return Ok(());
+        match fate_of_message(from, part, &bytes, fates)? {
+            Fate::Keep => {}
+            Fate::Drop => {
+                self.aside.push((at, bytes));
+                return Ok(());
+            }
+            Fate::Erase | Fate::Replace(_) => return Ok(()),
         }
         if bytes.last() != Some(&b'\n') {
             bytes.push(b'\n');
@@ -136,30 +146,30 @@ impl Copy {
     }
 }
 
-/// Whether a damaged record is of a message that `keep` does not know any more. Its id counts only
-/// where another record bears it: it may be damaged itself.
-fn is_forgotten(
+/// What is done with the message of a damaged record. Its id counts only where another record bears
+/// it: it may be damaged itself.
+fn fate_of_message(
     from: &File,
     part: (u64, u64),
     bytes: &[u8],
-    keep: &mut Keep<'_>,
-) -> io::Result<bool> {
+    fates: &mut Fates<'_>,
+) -> io::Result<Fate> {
     let text = String::from_utf8_lossy(bytes);
     let json = &text[text.find('{').unwrap_or(text.len())..];
-    let Some(id) = record::id_of(json) else { return Ok(false) };
+    let Some(id) = record::id_of(json) else { return Ok(Fate::Keep) };
     let mut pieces = Pieces::new(from, part.0, part.1);
     while let Some(piece) = pieces.next()? {
         if let Ok(entry) = piece.record
             && record::id_of(entry.json) == Some(id)
         {
-            return Ok(!keep(entry.number, entry.json));
+            return Ok(fates(entry.number, entry.json));
         }
     }
-    Ok(false)
+    Ok(Fate::Keep)
 }
 
 impl FileJournal {
-    pub(super) fn replace(&self, temporary: &Path, keep: Keep<'_>) -> io::Result<()> {
+    pub(super) fn replace(&self, temporary: &Path, fates: Fates<'_>) -> io::Result<()> {
         let (old, start, middle, base) = {
             let inner = self.lock();
             let start = inner.index.first().map_or(inner.end, |(_, at)| *at);
@@ -167,7 +177,7 @@ impl FileJournal {
         };
         // What is appended from here on has no gaps, so that only older records count as kept.
         let mut copy = Copy::start(temporary, base)?;
-        copy.lines(&old, (start, middle), Some(keep))?;
+        copy.lines(&old, (start, middle), Some(fates))?;
         copy.keep_aside(&self.path)?;
         copy.sync()?;
         // What came meanwhile, until the rest is so little that writers can wait for it.

@@ -13,7 +13,7 @@ use super::line::{Header, MARK, VERSION};
 use super::pieces::Pieces;
 use super::walk::{Damage, Report, walk};
 use super::writer::{Disk, Index, Inner, note};
-use super::{Condition, Journal, Purpose, Refused, fits, inspect, large};
+use super::{Condition, Fate, Journal, Purpose, Refused, fits, inspect, large};
 use crate::extent::Extent;
 use crate::limits::LONG_RECORD;
 use crate::sys::fs as files;
@@ -268,10 +268,10 @@ impl Journal for FileJournal {
         self.walk_from(after.saturating_add(1), visit).map(drop)
     }
 
-    fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
+    fn rewrite(&self, fate: &mut dyn FnMut(u64, &str) -> Fate) -> io::Result<()> {
         let _only = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
         let temporary = temporary(&self.path);
-        let result = self.replace(&temporary, keep);
+        let result = self.replace(&temporary, fate);
         if result.is_err() {
             // The error that counts is the first; the next start removes what is left.
             let _ = fs::remove_file(&temporary);
@@ -372,6 +372,6 @@ fn drop_end(path: &Path, file: &File, found: &Report) -> io::Result<Option<Strin
 fn upgrade(path: &Path, file: &File, found: &Report) -> io::Result<(File, Index, u64)> {
     let temporary = temporary(path);
     let mut copy = Copy::start(&temporary, found.last + 1)?;
-    copy.lines(file, (found.start, found.bytes), Some(&mut |_, _| true))?;
+    copy.lines(file, (found.start, found.bytes), Some(&mut |_, _| Fate::Keep))?;
     copy.put(&temporary, path)
 }

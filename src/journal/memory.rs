@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::line::line;
-use super::{Condition, Journal, Purpose, Refused, fits, room};
+use super::{Condition, Fate, Journal, Purpose, Refused, fits, room};
 use crate::threads::lock;
 
 #[derive(Debug)]
@@ -66,16 +66,22 @@ impl Journal for MemoryJournal {
         Ok(())
     }
 
-    fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
-        let mut gone = Vec::new();
+    fn rewrite(&self, fate: &mut dyn FnMut(u64, &str) -> Fate) -> io::Result<()> {
+        let mut changed = Vec::new();
         self.scan(0, &mut |number, json| {
-            if !keep(number, json) {
-                gone.push(number);
+            match fate(number, json) {
+                Fate::Keep => {}
+                Fate::Drop | Fate::Erase => changed.push((number, None)),
+                Fate::Replace(json) => changed.push((number, Some(json))),
             }
             true
         })?;
         let mut inner = lock(&self.0);
-        inner.records.retain(|(number, _)| gone.binary_search(number).is_err());
+        let mut changed = changed.into_iter().peekable();
+        inner.records.retain_mut(|(number, json)| {
+            let Some((_, new)) = changed.next_if(|(other, _)| other == number) else { return true };
+            new.map(|new| *json = new.into()).is_some()
+        });
         inner.size = inner.records.iter().map(|(number, json)| size(*number, json)).sum();
         Ok(())
     }

@@ -85,10 +85,16 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// the journal had when the call began. Damaged ones are left out.
     fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()>;
 
-    /// Drops the records that `keep` says no to, by replacement; writers go on meanwhile, and what
-    /// they append is kept unseen. A record that was let go once is never asked for again. A damaged
+    /// Does with each record what `fate` says, by replacement of the whole; writers go on meanwhile, and
+    /// what they append is kept unseen. A record that was let go once is never asked for again. A damaged
     /// one is kept as it is, or in a file beside the journal where nobody needs it any more.
-    fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()>;
+    fn rewrite(&self, fate: &mut dyn FnMut(u64, &str) -> Fate) -> io::Result<()>;
+
+    /// Drops the records that `keep` says no to.
+    #[cfg(test)]
+    fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
+        self.rewrite(&mut |number, json| if keep(number, json) { Fate::Keep } else { Fate::Drop })
+    }
 
     /// The number of the last record; 0 where there never was one.
     fn last(&self) -> u64;
@@ -122,6 +128,17 @@ pub struct Loss {
     /// Its records have a name again.
     pub saved: bool,
     pub at: Instant,
+}
+
+/// What a compaction does with a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Keep,
+    Drop,
+    /// Drops it, and leaves no copy of it anywhere.
+    Erase,
+    /// Erases it and puts this in its place.
+    Replace(String),
 }
 
 /// What a record is for. New work has to leave a reserve to what completes the work there is.

@@ -38,8 +38,9 @@ pub enum Record {
     /// Something became of it. `n`: the attempt, from 1; 0, and absent in JSON, for a step that
     /// belongs to none.
     Step { id: String, n: u32, at: Stamp, step: Step },
-    /// A session begins anew: what it was is forgotten.
-    Reset { principal: String, session: String, at: Stamp },
+    /// A session begins anew: what it was is forgotten; where there was no room for it, what was said
+    /// there, and not its results.
+    Reset { principal: String, session: String, at: Stamp, transcript_only: bool },
     /// What CLOCK_BOOTTIME said in which boot, in milliseconds: by the newest of these a start knows
     /// how much time has passed.
     Clock { boot: String, since_boot: u64, at: Stamp },
@@ -64,6 +65,8 @@ pub struct Accepted {
     pub attachments: Vec<String>,
     /// What the request said beside its text, as JSON.
     pub context: Option<String>,
+    /// Its session was reset, and a compaction has taken out what it said.
+    pub erased: bool,
 }
 
 /// What can become of a message: first its turn, with the reply or the error, then its delivery.
@@ -158,10 +161,11 @@ impl Record {
                 }
                 (kind, Some(id), members)
             }
-            Record::Reset { principal, session, at } => {
+            Record::Reset { principal, session, at, transcript_only } => {
                 let (principal, session) = (Some(quoted(principal)), Some(quoted(session)));
                 let mut members = vec![("principal", principal), ("session", session)];
                 members.extend(at.members());
+                members.push(("transcript_only", transcript_only.then(|| "true".to_owned())));
                 ("reset", None, members)
             }
             Record::Clock { boot, since_boot, at } => {
@@ -206,11 +210,13 @@ impl Record {
                     interrupt: members.text("mode")?.is_some_and(|mode| mode == "interrupt"),
                     attachments: members.list("attachments")?,
                     context: members.text("context")?,
+                    erased: members.raw("erased") == Some("true"),
                 })));
             }
             "reset" => {
                 let (principal, session) = (need("principal")?, need("session")?);
-                return Ok(Record::Reset { principal, session, at: at()? });
+                let transcript_only = members.raw("transcript_only") == Some("true");
+                return Ok(Record::Reset { principal, session, at: at()?, transcript_only });
             }
             "clock" => {
                 let since_boot = members.number("since_boot")?.unwrap_or(0);
@@ -261,6 +267,7 @@ impl Accepted {
             ("mode", self.interrupt.then(|| quoted("interrupt"))),
             ("attachments", (!list.is_empty()).then(|| format!("[{}]", list.join(",")))),
             ("context", some(&self.context)),
+            ("erased", self.erased.then(|| "true".to_owned())),
         ]);
         members
     }

@@ -6,6 +6,7 @@
 mod accounts;
 mod entries;
 mod entry;
+mod erase;
 mod keep;
 mod retries;
 mod sessions;
@@ -23,6 +24,7 @@ use crate::limits::{RECENT_PARTIES, RECORD_OVERHEAD};
 use crate::named::ByName;
 use accounts::Account;
 use entries::Entries;
+use erase::Erasing;
 use sessions::Records;
 
 pub use accounts::Usage;
@@ -79,6 +81,9 @@ pub struct Book {
     accounts: ByName<Account>,
     /// Settled messages with a key in the order in which they got there.
     keyed: VecDeque<Id>,
+    /// Of each session that is not idle, the messages that keep it from that.
+    busy: Digests,
+    erasing: Erasing,
     counts: Counts,
     last: Option<Id>,
     newest: Stamp,
@@ -94,9 +99,9 @@ impl Book {
         let bytes = length as u64 + RECORD_OVERHEAD;
         match record {
             Record::Accepted(accepted) => return self.accept(number, accepted, bytes),
-            Record::Reset { principal, session, at } => {
+            Record::Reset { principal, session, at, transcript_only } => {
                 self.date(*at);
-                self.reset(session_digest(principal, session), number);
+                self.reset(session_digest(principal, session), number, !transcript_only);
             }
             Record::Clock { boot, since_boot, at } => {
                 let (boot, since_boot, at) = (boot.clone(), *since_boot, self.date(*at));
@@ -107,9 +112,14 @@ impl Book {
                 let (id, at) = (parse(id)?, self.date(*at));
                 let by = Cause { number, n: *n, at };
                 match event(step) {
+                    // An older gateway went on with its delivery; its end is what a compaction leaves.
+                    Event::Turn(_) | Event::Delivery(_) if self.is_void(id) => {
+                        self.end_erased(id, step, by, bytes);
+                        return Ok(());
+                    }
                     Event::Turn(event) => self.turn(id, event, by)?,
                     Event::Delivery(event) => self.deliver(id, event, by)?,
-                    Event::Forgotten => self.forget(&[id]),
+                    Event::Forgotten => self.delete(id),
                 }
                 if let Step::Retry(retry) = step {
                     self.put_off(id, retry, at);
@@ -136,6 +146,7 @@ impl Book {
                 let known = self.get(parse(id)?);
                 let entry = known.ok_or_else(|| format!("message {id} is not known"))?;
                 let follows = match event(step) {
+                    Event::Turn(_) | Event::Delivery(_) if self.is_erased(entry) => false,
                     Event::Turn(event) => entry.turn.after(event).is_some(),
                     Event::Delivery(event) => {
                         entry.delivery_state().is_some_and(|state| state.after(event).is_some())
@@ -191,8 +202,10 @@ impl Book {
             key,
             delivery,
             bytes: 0,
+            erased: false,
         };
-        self.date(record.at);
+        let session = entry.session();
+        let at = self.date(record.at);
         self.last = Some(id);
         let account = self.accounts.of(&record.principal);
         for counts in [&mut self.counts, &mut account.counts] {
@@ -201,6 +214,14 @@ impl Book {
         }
         self.entries.push(id, entry);
         self.weigh(Some(id), number, bytes);
+        self.keep_busy(session, true);
+        if record.erased {
+            self.change(id, |entry| {
+                (entry.turn, entry.ended) = (Turn::Cancelled, at);
+                Ok(())
+            })?;
+            self.erase(id);
+        }
         Ok(())
     }
 
@@ -231,6 +252,8 @@ impl Book {
         change(entry).map_err(|e| format!("message {id} {e}"))?;
         let after = (entry.turn, entry.delivery_state());
         let (settled, dead, keyed) = (entry.is_settled(), entry.is_dead(), entry.key.is_some());
+        let (was_busy, busy) = (!was_settled || was_dead, !settled || dead);
+        let session = entry.session();
         let account = self.accounts.of(&entry.who.principal);
         for counts in [&mut self.counts, &mut account.counts] {
             counts.count(before.0, before.1, false);
@@ -241,9 +264,12 @@ impl Book {
         } else if was_dead {
             account.dead.remove(id.bits());
         }
-        if settled && !dead && (!was_settled || was_dead) {
+        if !busy && was_busy {
             let list = if keyed { &mut self.keyed } else { &mut account.plain };
             list.push_back(id);
+        }
+        if was_busy != busy {
+            self.keep_busy(session, busy);
         }
         Ok(())
     }

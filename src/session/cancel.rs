@@ -90,6 +90,7 @@ impl Hub {
             return Err(Denied::Unknown);
         };
         let known = self.session(who).is_some();
+        let (principal, session_key) = (who.principal.clone(), key.clone());
         let mut state = self.lock();
         let open = |id: &Id| state.book.get(*id).is_some_and(|entry| !entry.turn.is_over());
         let ids: Vec<Id> = state.dispatch.tickets(session).filter(open).collect();
@@ -106,9 +107,12 @@ impl Hub {
             }
         }
         if result.is_ok() {
-            let (principal, session) = (who.principal.clone(), key.clone());
-            let record = Record::Reset { principal, session, at: self.stamp() };
+            let (at, transcript_only) = (self.stamp(), false);
+            let record = Record::Reset { principal, session: session_key, at, transcript_only };
             result = self.write(&mut state, &record, Purpose::Completion);
+            // Who waits for one of them need not wait for its agent.
+            ids.iter().for_each(|id| state.runs.forget(*id));
+            self.alarm.notify_all();
         }
         drop(state);
         self.employ(begun);
@@ -123,7 +127,7 @@ impl Hub {
     fn forget_said(&self, session: Digest, who: &Who) -> io::Result<()> {
         // Somebody may already work with the file for a new message.
         if self.lock().dispatch.tickets(session).next().is_none() {
-            return self.transcripts.remove(session);
+            return self.transcripts.remove(session, true, &|| true).map(drop);
         }
         self.transcripts.unsettle(session);
         self.settle_transcript(session, who)

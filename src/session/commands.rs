@@ -119,7 +119,7 @@ impl Hub {
 
     fn again(self: &Arc<Self>, who: &Who, command: Id, key: Option<(Digest, Digest)>) -> String {
         let is_said = |id: &Id| {
-            let entry = self.lock().book.get(*id).cloned()?;
+            let entry = self.lock().book.copy(*id)?;
             // An answer to a command had no attempt.
             let ran = entry.attempts > 0 || entry.turn != Turn::Done;
             (entry.turn.is_over() && ran).then(|| self.accepted(&entry))

@@ -81,7 +81,7 @@ impl Hub {
         let room = self.settings().config.limits.max_transcript;
         let (mut turns, mut size, mut next) = (Vec::new(), 0, Some(last));
         while let Some(id) = next.filter(|_| turns.len() < MAX_CHAIN) {
-            let entry = self.lock().book.get(id).cloned();
+            let entry = self.lock().book.copy(id);
             let entry = entry.filter(|entry| entry.who.principal == principal);
             let (message, reply) = self.said(&entry.ok_or(io::ErrorKind::NotFound)?)?;
             size +=
@@ -123,7 +123,7 @@ impl Hub {
 
     /// The context that a message came with.
     pub fn context_of(&self, id: Id) -> io::Result<Option<String>> {
-        let entry = self.lock().book.get(id).cloned().ok_or(io::ErrorKind::NotFound)?;
+        let entry = self.lock().book.copy(id).ok_or(io::ErrorKind::NotFound)?;
         Ok(self.accepted(&entry)?.context)
     }
 }

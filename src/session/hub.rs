@@ -317,6 +317,9 @@ impl Hub {
     /// What follows the last record of a turn.
     pub(super) fn over(&self, state: &mut State, id: Id) {
         state.runs.end(id);
+        if let Some(entry) = state.book.get(id) {
+            self.use_session(entry);
+        }
         self.post(state, id);
         self.sync_soon(state);
     }

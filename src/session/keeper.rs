@@ -11,8 +11,8 @@ use super::id::Id;
 use crate::digests::Digests;
 use crate::journal::{Condition, Refused};
 use crate::limits::{
-    COMPACT_FROM, COMPACT_PAUSE, JOURNAL_PROBE, KEEPER_ROUND, KEEPER_SOON, LOCK_BATCH, LOSS_SHOWN,
-    THREAD_PAUSE, THREAD_STACK,
+    COMPACT_FROM, COMPACT_PAUSE, ERASE_FACTOR, ERASE_PAUSE, JOURNAL_PROBE, KEEPER_ROUND,
+    KEEPER_SOON, LOCK_BATCH, LOSS_SHOWN, THREAD_PAUSE, THREAD_STACK,
 };
 use crate::threads::{self, lock};
 
@@ -25,13 +25,21 @@ pub(super) struct Care {
     told: bool,
     /// Not before then: the last compaction failed.
     compact_after: Option<Instant>,
+    /// Nor before then only because sessions were reset.
+    erase_after: Option<Instant>,
+    /// When it was last looked for idle sessions.
+    looked: Option<Instant>,
 }
 
 impl Hub {
     /// Lets turns and deliveries begin, those of earlier runs first, and starts the keeper and the watch
     /// of the journal; where there is no thread for them, as soon as there is.
     pub fn open(self: &Arc<Self>) {
-        let threads = [("watch", Hub::look_after_journal as fn(Arc<Hub>)), ("keeper", Hub::keep)];
+        let threads = [
+            ("watch", Hub::look_after_journal as fn(Arc<Hub>)),
+            ("keeper", Hub::keep),
+            ("sessions", Hub::count_sessions),
+        ];
         for (name, work) in threads {
             let start = || {
                 let hub = Arc::clone(self);
@@ -63,7 +71,8 @@ impl Hub {
             let mut state = self.lock();
             let now = Instant::now();
             let crowded = state.book.is_crowded(self.settings().config.limits.keep_results);
-            let round = if crowded { KEEPER_SOON } else { KEEPER_ROUND };
+            let soon = crowded || state.book.must_erase();
+            let round = if soon { KEEPER_SOON } else { KEEPER_ROUND };
             let next = state.next_due(now, short.unwrap_or(round).min(round));
             if next > now {
                 let waited = self.alarm.wait_timeout(state, next - now);
@@ -94,8 +103,13 @@ impl Hub {
                 let _ = self.mark();
             }
             // Not while a compaction is under way.
+            while self.lock_in_turn().book.erase_some() {}
             if let Ok(mut care) = self.care.try_lock() {
                 self.forget(&mut care);
+                if care.looked.is_none_or(|at| at.elapsed() >= KEEPER_ROUND) {
+                    care.looked = Some(Instant::now());
+                    self.forget_idle();
+                }
                 if self.is_worth_compacting(&care) {
                     drop(care);
                     self.compact_beside();
@@ -156,7 +170,12 @@ impl Hub {
             let goes = |id| state.lets_go(id, behind);
             let ids = state.book.overdue(self.stamp(), keep, (LOCK_BATCH, &goes));
             let entries = ids.iter().filter_map(|id| state.book.get(*id));
-            let of = |entry: &Entry| Some((entry.session()?, Arc::clone(&entry.who)));
+            // What was forgotten there must not come back.
+            let of = |entry: &Entry| {
+                let session = entry.session()?;
+                let reset = state.book.is_reset(session, entry.accepted);
+                (!reset).then(|| (session, Arc::clone(&entry.who)))
+            };
             let sessions: Vec<(Digest, Arc<Party>)> = entries.filter_map(of).collect();
             (ids, sessions)
         };
@@ -183,8 +202,15 @@ impl Hub {
 
     /// Whether more than half of the journal is dead.
     fn is_worth_compacting(&self, care: &Care) -> bool {
-        let (size, live) = (self.journal.size(), self.lock().book.bytes());
-        let rests = care.compact_after.is_some_and(|after| Instant::now() < after);
+        let (size, live, must_erase) = {
+            let state = self.lock();
+            (self.journal.size(), state.book.bytes(), state.book.must_erase())
+        };
+        let not_yet = |after: Option<Instant>| after.is_some_and(|after| Instant::now() < after);
+        let rests = not_yet(care.compact_after);
+        if must_erase && !not_yet(care.erase_after) {
+            return !rests;
+        }
         // Near its cap less is worth it: new work is about to be refused.
         let cap = self.settings().config.limits.max_journal as u64;
         let dead = size.saturating_sub(live);
@@ -213,19 +239,27 @@ impl Hub {
     /// Drops all that is not needed any more from the journal. Returns its size before and after.
     pub fn compact(&self) -> io::Result<(u64, u64)> {
         let mut care = lock(&self.care);
-        let before = self.journal.size();
+        let (before, began) = (self.journal.size(), Instant::now());
         self.forget(&mut care);
         // The journal is about to let go of turns: their transcripts must be durable.
         while let Some(session) = care.forgotten.first() {
             self.transcripts.sync(session)?;
             care.forgotten.remove(session);
         }
+        while self.lock_in_turn().book.erase_some() {}
+        // A transcript of before a reset must be gone before the record of that.
+        self.forget_what_was_reset();
         let mut from = Some(0);
         while let Some(session) = from {
             from = self.lock_in_turn().book.forget_resets(session, LOCK_BATCH);
         }
-        let mut keep = |number: u64, json: &str| self.lock().book.keeps(number, json);
-        let result = self.journal.compact(&mut keep);
+        let erases = self.lock().book.set_must_erase(false);
+        let mut fate = |number: u64, json: &str| self.lock().book.fate(number, json);
+        let result = self.journal.rewrite(&mut fate);
+        care.erase_after = Some(Instant::now() + ERASE_PAUSE.max(began.elapsed() * ERASE_FACTOR));
+        if erases && result.is_err() {
+            self.lock().book.set_must_erase(true);
+        }
         if let (Err(_), Condition::Broken(why)) = (&result, self.journal.condition()) {
             self.heard(Refused::Broken(why));
         }

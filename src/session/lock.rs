@@ -42,7 +42,9 @@ impl Hub {
             count = 0;
             let state = self.lock_in_turn();
             for (id, entry) in state.book.messages_of(session, after).take(LOCK_BATCH) {
-                visit(id, entry);
+                if !state.book.is_erased(entry) {
+                    visit(id, entry);
+                }
                 (after, count) = (entry.accepted, count + 1);
             }
         }
@@ -56,7 +58,7 @@ impl Hub {
             count = 0;
             let state = self.lock_in_turn();
             for (id, entry) in state.book.before(before).take(LOCK_BATCH) {
-                if !visit(id, entry) {
+                if !state.book.is_erased(entry) && !visit(id, entry) {
                     return;
                 }
                 (before, count) = (Some(id), count + 1);

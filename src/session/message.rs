@@ -34,6 +34,8 @@ pub struct Message {
     /// Its place in its session's line, from 1, while it is not over.
     pub position: Option<usize>,
     pub delivery: Option<DeliveryView>,
+    /// Its session was reset: all of this is forgotten.
+    pub erased: bool,
 }
 
 /// A message's way to its target.

@@ -147,7 +147,9 @@ pub struct Pen<'a>(pub &'a Run);
 impl Reply for Pen<'_> {
     fn piece(&mut self, text: &str) -> io::Result<()> {
         let mut state = lock(&self.0.state);
-        state.text.push_str(text);
+        if !state.over {
+            state.text.push_str(text);
+        }
         state.news();
         Ok(())
     }
@@ -191,6 +193,15 @@ impl Runs {
 
     fn place(&self, id: Id) -> Result<usize, usize> {
         self.0.binary_search_by_key(&id, |(known, _)| *known)
+    }
+
+    /// Ends a run whose text nobody may read any more.
+    pub fn forget(&mut self, id: Id) {
+        if let Some(run) = self.get(id) {
+            let mut state = lock(&run.state);
+            (state.text, state.report) = Default::default();
+        }
+        self.end(id);
     }
 
     /// Ends a message's run: who watches it is told.

@@ -81,13 +81,11 @@ impl Hub {
             let mut state = self.lock();
             let first = state.outboxes.first(name, Instant::now());
             let Some(id) = first.filter(|_| !self.is_draining()) else { return Round::Stop(None) };
-            match state.book.get(id) {
-                Some(entry) if may_be_sent(entry) => (id, entry.clone()),
-                Some(_) | None => {
-                    state.outboxes.pop(name, id);
-                    return Round::Next;
-                }
-            }
+            let Some(entry) = state.book.copy(id).filter(may_be_sent) else {
+                state.outboxes.pop(name, id);
+                return Round::Next;
+            };
+            (id, entry)
         };
         let (since, attempts) =
             entry.delivery.as_ref().map_or((0, 0), |out| (out.since.uptime(), out.attempts));
@@ -119,8 +117,10 @@ impl Hub {
         let record = Record::step(id, attempts + 1, self.stamp(), Step::Sending);
         let written = {
             let mut state = self.lock();
-            // An operator may have had a failed turn run again: that text is not its reply any more.
-            if state.book.get(id).is_none_or(|now| now.outcome != entry.outcome) {
+            // An operator may have had a failed turn run again: that text is not its reply any more. Or
+            // its session was reset.
+            let same = |now: Entry| now.outcome == entry.outcome && may_be_sent(&now);
+            if !state.book.copy(id).is_some_and(same) {
                 return Round::Next;
             }
             self.write(&mut state, &record, Purpose::Completion)
@@ -182,6 +182,9 @@ impl Hub {
     /// Writes down what came of attempt `n`, however long that takes; false when the gateway ends
     /// before.
     fn put_down(&self, (id, n): (Id, u32), step: Step) -> bool {
+        if self.lock().book.copy(id).is_none_or(|entry| entry.erased) {
+            return true;
+        }
         let record = Record::step(id, n, self.stamp(), step);
         match self.insist(&format!("the delivery of {id}"), &record) {
             Ok(mut state) => self.sync_soon(&mut state),
@@ -249,5 +252,6 @@ impl Hub {
 }
 
 fn may_be_sent(entry: &Entry) -> bool {
-    entry.delivery_state().is_some_and(|state| state.after(DeliveryEvent::Sending).is_some())
+    !entry.erased
+        && entry.delivery_state().is_some_and(|state| state.after(DeliveryEvent::Sending).is_some())
 }

@@ -45,6 +45,10 @@ pub enum Refusal {
     Full(Full),
     /// The idempotency key is known with another body.
     Conflict,
+    /// The idempotency key is that of a message whose session was reset.
+    Erased,
+    /// Sessions keep as much on disk as they may, and none is idle. In words.
+    Transcripts(Over, String),
     Journal(Refused),
     /// The principal's share of the journal is full.
     Share(Reached),
@@ -61,6 +65,8 @@ impl fmt::Display for Refusal {
                 f.write_str(reached.message.trim_end_matches('.'))
             }
             Refusal::Conflict => f.write_str("its idempotency key was used for another message"),
+            Refusal::Erased => f.write_str("the session of its first sending was reset"),
+            Refusal::Transcripts(_, why) => f.write_str(why),
             Refusal::Journal(refused) => refused.fmt(f),
             Refusal::Stopping => f.write_str("the gateway is stopping"),
             Refusal::Failed(why) => f.write_str(why),
@@ -71,16 +77,28 @@ impl fmt::Display for Refusal {
 impl Hub {
     /// Takes a message. When this returns [`Submitted`] it is durable.
     pub fn submit(self: &Arc<Self>, draft: Draft) -> Result<Submitted, Refusal> {
-        let mut state = self.lock();
-        if self.is_draining() {
-            return Err(Refusal::Stopping);
-        }
-        if let Some(known) = self.known(&state, &draft)? {
-            let (id, number) = known;
-            drop(state);
-            self.sync(number).map_err(Refusal::Journal)?;
-            return Ok(Submitted::Known(id));
-        }
+        let mut full = None;
+        let mut state = loop {
+            let state = self.lock();
+            if self.is_draining() {
+                return Err(Refusal::Stopping);
+            }
+            if let Some(known) = self.known(&state, &draft)? {
+                let (id, number) = known;
+                drop(state);
+                self.sync(number).map_err(Refusal::Journal)?;
+                return Ok(Submitted::Known(id));
+            }
+            match (self.reserve_session(&draft.who), full) {
+                (Ok(()), _) => break state,
+                (Err(over), None) => {
+                    drop(state);
+                    self.make_room(&draft.who, over);
+                    full = Some(over);
+                }
+                (Err(over), Some(_)) => return Err(self.too_many_sessions(&draft.who, over)),
+            }
+        };
         self.check_share(&state, &draft)?;
         let (session, mode) = (draft.who.digest(), draft.mode);
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
@@ -216,6 +234,7 @@ impl Hub {
     fn known(&self, state: &State, draft: &Draft) -> Result<Option<(Id, u64)>, Refusal> {
         match draft.key.and_then(|(key, body)| Some((state.book.by_key(key)?, body))) {
             None => Ok(None),
+            Some(((_, entry), _)) if state.book.is_erased(entry) => Err(Refusal::Erased),
             Some(((_, entry), body)) if entry.key.as_ref().is_none_or(|key| key.body != body) => {
                 Err(Refusal::Conflict)
             }
@@ -238,5 +257,6 @@ fn accepted(id: Id, at: Stamp, draft: Draft) -> Record {
         interrupt: draft.mode == Busy::Interrupt,
         attachments: draft.attachments,
         context: draft.context,
+        erased: false,
     }))
 }

@@ -4,18 +4,22 @@
 //! of its own, and [`Transcripts::settle`] puts back from the journal what a power cut has taken.
 //! Names come from digests, never from keys that somebody chose.
 
+mod about;
+
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::book::{Digest, Who};
 use super::id::Id;
+use super::usage::Usage;
 use crate::digests::Digests;
-use crate::limits::{MAX_ABOUT_FILE, MAX_SETTLED, MAX_TRANSCRIPT_RANGE};
+use crate::limits::{MAX_SETTLED, MAX_TRANSCRIPT_RANGE};
 use crate::sys::fs::{self as files, if_there, private_dir, replace_unsynced};
 use crate::text::quoted;
 use crate::threads::lock;
@@ -51,18 +55,16 @@ pub struct Transcripts {
     dir: PathBuf,
     /// Sessions whose file agrees with the journal, as far as this process knows.
     settled: Mutex<Digests>,
-}
-
-/// A session that has a transcript.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct About {
-    pub who: Who,
-    pub bytes: u64,
+    /// What there is of all sessions. Held for moments.
+    pub(super) usage: Mutex<Usage>,
+    /// What the journal's time was when it was last told, in milliseconds.
+    pub(super) now: AtomicU64,
 }
 
 impl Transcripts {
     pub fn new(dir: PathBuf) -> Transcripts {
-        Transcripts { dir, settled: Mutex::default() }
+        let (settled, usage, now) = Default::default();
+        Transcripts { dir, settled, usage, now }
     }
 
     /// Where the transcript of a session is. It need not exist.
@@ -171,7 +173,10 @@ impl Transcripts {
             // Half a line would spoil the next one.
             file.set_len(size)?;
         }
-        written
+        written?;
+        self.name(session, who)?;
+        self.count(session, &who.principal);
+        Ok(())
     }
 
     /// Takes back the turn of `id`: an attempt whose end was never recorded.
@@ -212,18 +217,6 @@ impl Transcripts {
         }
     }
 
-    /// Forgets what was said.
-    pub fn remove(&self, session: Digest) -> io::Result<()> {
-        let mut settled = lock(&self.settled);
-        settled.remove(session);
-        for path in [self.path(session), self.about(session)] {
-            if if_there(fs::remove_file(path))?.is_some() {
-                files::sync_dir_of(&self.path(session))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Makes the transcript durable, where there is one.
     pub fn sync(&self, session: Digest) -> io::Result<()> {
         for path in [self.about(session), self.path(session)] {
@@ -232,39 +225,16 @@ impl Transcripts {
         Ok(())
     }
 
-    /// The session of this digest, if it has a transcript.
-    pub fn find(&self, session: Digest) -> Option<About> {
-        let bytes = fs::metadata(self.path(session)).ok()?.len();
-        let text = files::read_own(&self.about(session), MAX_ABOUT_FILE).ok()?;
-        let about: Value = serde_json::from_str(&text).ok()?;
-        let word = |key: &str| about[key].as_str().map(str::to_owned);
-        Some(About { who: Who { principal: word("principal")?, session: word("session") }, bytes })
-    }
-
-    /// The sessions of a principal that have a transcript, at most `most` of them.
-    pub fn list(&self, principal: &str, most: usize) -> io::Result<Vec<About>> {
-        let Some(names) = if_there(fs::read_dir(&self.dir))? else { return Ok(Vec::new()) };
-        let digest = |name: &Path| {
-            let stem = name.file_name()?.to_str()?.strip_suffix(".json")?.to_owned();
-            Digest::from_str_radix(&stem, 16).ok()
-        };
-        let names = names.filter_map(|name| digest(&name.ok()?.path()));
-        let mine = |about: &About| about.who.principal == principal;
-        Ok(names.filter_map(|session| self.find(session)).filter(mine).take(most).collect())
-    }
-
     fn write(&self, session: Digest, who: &Who, text: &str) -> io::Result<()> {
         private_dir(&self.dir)?;
-        if self.find(session).is_none_or(|about| about.who != *who) {
-            let about = json!({ "principal": who.principal, "session": who.session }).to_string();
-            replace_unsynced(&self.about(session), about.as_bytes(), 0o600)?;
-        }
+        self.name(session, who)?;
         let path = self.path(session);
         // One that has something in it may be durable: its successor must be so too.
-        if fs::metadata(&path).is_ok_and(|meta| meta.len() > 0) {
-            return files::replace(&path, text.as_bytes(), 0o600);
-        }
-        replace_unsynced(&path, text.as_bytes(), 0o600)
+        let durable = fs::metadata(&path).is_ok_and(|meta| meta.len() > 0);
+        let replace = if durable { files::replace } else { replace_unsynced };
+        replace(&path, text.as_bytes(), 0o600)?;
+        self.count(session, &who.principal);
+        Ok(())
     }
 }
 

@@ -47,7 +47,7 @@ impl Hub {
     pub fn message(&self, id: Id) -> Result<Option<Message>, Refused> {
         let (entry, position) = {
             let state = self.lock();
-            let Some(entry) = state.book.get(id).cloned() else { return Ok(None) };
+            let Some(entry) = state.book.copy(id) else { return Ok(None) };
             let place = |session| state.dispatch.tickets(session).position(|other| other == id);
             (entry.clone(), entry.session().map_or(Some(0), place).map(|place| place + 1))
         };
@@ -106,6 +106,7 @@ impl Hub {
             finished_at: over.then_some(entry.ended.at),
             position: position.filter(|_| !over),
             delivery,
+            erased: entry.erased,
         }))
     }
 
@@ -113,6 +114,7 @@ impl Hub {
     fn newest(&self, entry: &Entry) -> u64 {
         let trouble = entry.delivery.as_ref().map_or(0, |outgoing| outgoing.trouble);
         match entry.delivery_state() {
+            _ if entry.erased => self.journal.last(),
             Some(Delivery::Delivered | Delivery::Dropped) => self.journal.last(),
             Some(_) | None => entry.outcome.max(entry.accepted).max(trouble),
         }
@@ -184,7 +186,10 @@ impl Hub {
         let digest = who.digest()?;
         // Nobody is shown what a power cut could still take; a journal that broke takes no more.
         let _ = self.sync(self.journal.last());
-        let known = self.lock().book.messages_of(digest, 0).next().is_some();
+        let known = {
+            let state = self.lock();
+            state.book.messages_of(digest, 0).any(|(_, entry)| !state.book.is_erased(entry))
+        };
         let about = self.transcripts.find(digest);
         (known || about.is_some()).then(|| {
             let bytes = about.map_or(0, |about| about.bytes);
@@ -246,8 +251,9 @@ impl Hub {
     pub fn dead_letters(&self, sees: &dyn Fn(&Who) -> bool) -> Result<Vec<Message>, Refused> {
         let ids: Vec<Id> = {
             let state = self.lock();
-            let mine = state.book.dead_letters().filter(|(_, entry)| sees(&entry.who));
-            mine.map(|(id, _)| id).collect()
+            let shown = |entry: &Entry| sees(&entry.who) && !state.book.is_erased(entry);
+            let letters = state.book.dead_letters().filter(|(_, entry)| shown(entry));
+            letters.map(|(id, _)| id).collect()
         };
         let mut letters = Vec::new();
         let mut size = 0;

@@ -219,7 +219,7 @@ impl Hub {
     pub(super) fn conclude(self: &Arc<Self>, id: Id, outcome: Outcome) -> Vec<Id> {
         let (entry, run) = {
             let mut state = self.lock();
-            (state.book.get(id).cloned(), state.runs.of(id))
+            (state.book.copy(id), state.runs.of(id))
         };
         let session = entry.as_ref().and_then(|entry| entry.who.session.as_deref());
         let attempt = entry.as_ref().map_or(0, |entry| entry.attempts);
@@ -321,12 +321,16 @@ impl Hub {
         let said = self.accepted(entry).and_then(|message| {
             let (reply, text) = (reply.to_owned(), message.text);
             let turn = Said { id, asked_at: entry.at, text, answered_at: at, reply };
-            let cap = self.settings().config.limits.max_transcript;
+            let cap = self.transcript_cap();
             if !self.transcripts.is_settled(session) {
                 // A hole in it could never be filled again.
                 self.settle_transcript(session, &entry.who)?;
             }
-            let still = || !self.lock().book.is_reset(session, entry.accepted);
+            let still = || {
+                let state = self.lock();
+                let reset = state.book.is_reset(session, entry.accepted);
+                !reset && state.book.get(id).is_some_and(|entry| !state.book.is_erased(entry))
+            };
             let late = self.lock().book.is_late(id, session);
             self.transcripts.append(session, &entry.who, &turn, (cap, late), &still)
         });
@@ -351,7 +355,7 @@ impl Hub {
             known
         };
         let load = |id: Id| {
-            let entry = self.lock().book.get(id).cloned().ok_or(io::ErrorKind::NotFound)?;
+            let entry = self.lock().book.copy(id).ok_or(io::ErrorKind::NotFound)?;
             let text = self.accepted(&entry)?.text;
             let reply = match self.outcome(&entry)? {
                 Some(Record::Step { step: Step::Done(reply, _), .. }) => reply,
@@ -359,12 +363,15 @@ impl Hub {
             };
             Ok(Said { id, asked_at: entry.at, text, answered_at: entry.ended.at, reply })
         };
-        let cap = self.settings().config.limits.max_transcript;
+        let cap = self.transcript_cap();
         self.transcripts.settle(session, who, cap, &known, &load)
     }
 
     /// The record that began a message.
     pub(super) fn accepted(&self, entry: &Entry) -> io::Result<Accepted> {
+        if entry.erased {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         match self.record(entry.accepted)? {
             Record::Accepted(accepted) => Ok(*accepted),
             _ => Err(io::ErrorKind::InvalidData.into()),
@@ -373,7 +380,7 @@ impl Hub {
 
     /// The record of its end or of its last failed attempt.
     pub(super) fn outcome(&self, entry: &Entry) -> io::Result<Option<Record>> {
-        (entry.outcome > 0).then(|| self.record(entry.outcome)).transpose()
+        (entry.outcome > 0 && !entry.erased).then(|| self.record(entry.outcome)).transpose()
     }
 
     pub(super) fn record(&self, number: u64) -> io::Result<Record> {

@@ -23,6 +23,7 @@ fn examples() -> Vec<(Record, String)> {
         interrupt: true,
         attachments: vec!["a]\"".to_owned(), String::new()],
         context: Some(r#"{"a":[1]}"#.to_owned()),
+        erased: true,
     };
     let least = Accepted {
         id: ID.to_owned(),
@@ -45,7 +46,7 @@ fn examples() -> Vec<(Record, String)> {
         (
             Record::Accepted(Box::new(full)),
             with(&format!(
-                r#"accepted",ID,"at":18446744073709551615,"age":5,"off":3,"principal":"owner","session":{text},"text":{text},"deliver":"home","key":"ab","body":"cd","mode":"interrupt","attachments":["a]\"",""],"context":"{{\"a\":[1]}}""#
+                r#"accepted",ID,"at":18446744073709551615,"age":5,"off":3,"principal":"owner","session":{text},"text":{text},"deliver":"home","key":"ab","body":"cd","mode":"interrupt","attachments":["a]\"",""],"context":"{{\"a\":[1]}}","erased":true"#
             )),
         ),
         (
@@ -94,8 +95,11 @@ fn examples() -> Vec<(Record, String)> {
                 principal: "p".into(),
                 session: nasty.into(),
                 at: Stamp { at: 9, age: 8, off: 0 },
+                transcript_only: true,
             },
-            with(&format!(r#"reset","principal":"p","session":{text},"at":9,"age":8"#)),
+            with(&format!(
+                r#"reset","principal":"p","session":{text},"at":9,"age":8,"transcript_only":true"#
+            )),
         ),
         (
             Record::Clock { boot: "b".into(), since_boot: 5, at: Stamp { at: 9, age: 8, off: 1 } },

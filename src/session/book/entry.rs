@@ -102,6 +102,8 @@ pub struct Entry {
     pub delivery: Option<Box<Outgoing>>,
     /// What its records take in the journal.
     pub(super) bytes: u64,
+    /// Its session was reset: what it said is gone, or about to go. See [`super::Book::is_erased`].
+    pub erased: bool,
 }
 
 impl Entry {

@@ -95,6 +95,8 @@ impl Book {
             if let Some(session) = entry.session() {
                 self.records.remove(session, entry.latest);
             }
+            let session = entry.session();
+            let (was_dead, erased) = (entry.is_dead(), session.filter(|_| entry.erased));
             let account = self.accounts.of(&entry.who.principal);
             for counts in [&mut self.counts, &mut account.counts] {
                 counts.count(turn, delivery, false);
@@ -102,6 +104,8 @@ impl Book {
             }
             account.bytes -= entry.bytes;
             account.dead.remove(id.bits());
+            self.keep_busy(session.filter(|_| was_dead), false);
+            erased.into_iter().for_each(|session| self.forget_erased(session));
             self.entries.remove(*id);
         }
         let plain = self.accounts.values_mut().map(|account| &mut account.plain);

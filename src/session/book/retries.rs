@@ -63,9 +63,9 @@ impl Book {
     /// Whether a failed turn can run again: not what a reset forgot, nor while the word of its
     /// failure is on its way to a target.
     pub fn may_be_requeued(&self, entry: &Entry) -> bool {
-        let is_reset =
-            entry.session().is_some_and(|session| self.is_reset(session, entry.accepted));
-        entry.turn == Turn::Failed && !is_reset && entry.delivery_state() != Some(Delivery::Sending)
+        entry.turn == Turn::Failed
+            && !self.is_erased(entry)
+            && entry.delivery_state() != Some(Delivery::Sending)
     }
 }
 

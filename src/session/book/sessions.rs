@@ -61,28 +61,41 @@ impl Book {
         self.records.after(session, after).map(|(number, _)| number)
     }
 
-    /// The session that a record is about.
+    /// The session that a record is about, unless what it says was erased.
     pub fn session_of(&self, record: &Record) -> Option<Digest> {
         match record {
             Record::Reset { principal, session, .. } => Some(session_digest(principal, session)),
-            other => self.get(other.id().and_then(Id::parse)?)?.session(),
+            other => {
+                let entry = self.get(other.id().and_then(Id::parse)?)?;
+                entry.session().filter(|_| !self.is_erased(entry))
+            }
         }
     }
 
     /// Everything up to this record of a session is void.
-    pub(super) fn reset(&mut self, session: Digest, number: u64) {
-        self.forget_reset(session);
+    pub(super) fn reset(&mut self, session: Digest, number: u64, erases: bool) {
+        let erasure = self.erased_by(session);
+        for old in [self.resets.get(session), erasure].into_iter().flatten() {
+            // One that erases counts until the next that does.
+            if erases || Some(old) != erasure {
+                self.records.remove(session, number_of(old));
+            }
+        }
         self.records.add(session, number, 0);
         self.resets.insert(session, number.into());
         self.newest_at_reset.insert(session, self.last.map_or(0, Id::bits));
+        if erases {
+            self.begin_to_erase(session, number);
+        }
     }
 
     fn forget_reset(&mut self, session: Digest) {
-        if let Some(reset) = self.resets.get(session) {
+        for reset in [self.resets.get(session), self.erased_by(session)].into_iter().flatten() {
             self.records.remove(session, number_of(reset));
-            self.resets.remove(session);
-            self.newest_at_reset.remove(session);
         }
+        self.resets.remove(session);
+        self.forget_erasure(session);
+        self.newest_at_reset.remove(session);
     }
 
     /// Whether a message of this session belongs to a time before its last reset.
@@ -107,7 +120,8 @@ impl Book {
         let sessions: Vec<Digest> =
             self.resets.range(from, Digest::MAX).map(|(session, _)| session).take(most).collect();
         for session in &sessions {
-            if self.messages_of(*session, 0).next().is_none() {
+            let known = self.messages_of(*session, 0).next().is_some();
+            if !known && !self.has_erased(*session) {
                 self.forget_reset(*session);
             }
         }
@@ -122,7 +136,9 @@ impl Book {
         }
         match Record::parse(json) {
             Ok(Record::Reset { principal, session, .. }) => {
-                self.resets.get(session_digest(&principal, &session)) == Some(number.into())
+                let session = session_digest(&principal, &session);
+                let needed = [self.resets.get(session), self.erased_by(session)];
+                needed.contains(&Some(number.into()))
             }
             Ok(Record::Clock { .. }) => {
                 self.clock.as_ref().is_some_and(|known| known.record == number)

@@ -31,11 +31,11 @@ impl Fake {
     }
 
     /// Somebody sets the wall clock.
-    fn set(&self, wall: u64) {
+    pub fn set(&self, wall: u64) {
         self.0.lock().unwrap().as_mut().unwrap().1.wall = wall;
     }
 
-    fn pass(&self, time: u64) {
+    pub fn pass(&self, time: u64) {
         let mut set = self.0.lock().unwrap();
         let (_, now) = set.as_mut().unwrap();
         (now.wall, now.since_boot) = (now.wall + time, now.since_boot + time);

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::journal::{Condition, Journal, MemoryJournal, Purpose, Refused};
+use crate::journal::{Condition, Fate, Journal, MemoryJournal, Purpose, Refused};
 
 /// What goes wrong, and at which call, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,8 +182,8 @@ impl Journal for Shared {
         })
     }
 
-    fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
-        self.0.inner.compact(keep)
+    fn rewrite(&self, fate: &mut dyn FnMut(u64, &str) -> Fate) -> io::Result<()> {
+        self.0.inner.rewrite(fate)
     }
 
     fn last(&self) -> u64 {

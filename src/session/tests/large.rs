@@ -141,7 +141,8 @@ fn many_resets_and_many_messages_are_no_work_for_each_pair() {
         let session = format!("session {n}");
         written.answered(Some(session.clone()));
         let principal = "owner".to_owned();
-        written.write(&Record::Reset { principal, session, at: now().into() });
+        let (at, transcript_only) = (now().into(), false);
+        written.write(&Record::Reset { principal, session, at, transcript_only });
     }
     let house = written.house(|_| {});
     let spent = work(|| assert!(house.hub.compact().is_ok()));

@@ -399,11 +399,11 @@ fn taking_back_leaves_whole_turns_also_where_the_last_line_is_torn() {
 fn a_reset_forgets_what_was_said() {
     let page = page();
     page.settle(&[1, 2], &[], CAP);
-    page.transcripts.remove(page.session).unwrap();
+    page.transcripts.remove(page.session, true, &|| true).unwrap();
     assert!(page.transcripts.find(page.session).is_none());
     assert!(!page.transcripts.is_settled(page.session));
     assert_eq!(fs::read_dir(page.dir.path().join("sessions")).unwrap().count(), 0);
-    page.transcripts.remove(page.session).unwrap();
+    page.transcripts.remove(page.session, true, &|| true).unwrap();
     assert_eq!(page.settle(&[3], &[], CAP), [3]);
 }
 
@@ -418,7 +418,7 @@ fn principals_do_not_see_each_other() {
         assert_eq!(ids(&fs::read(page.transcripts.path(session)).unwrap()), [id]);
         assert_eq!(page.transcripts.find(session).unwrap().who, *who);
     }
-    page.transcripts.remove(mine.digest().unwrap()).unwrap();
+    page.transcripts.remove(mine.digest().unwrap(), true, &|| true).unwrap();
     assert!(page.transcripts.find(mine.digest().unwrap()).is_none());
     assert!(page.transcripts.find(theirs.digest().unwrap()).is_some());
 }

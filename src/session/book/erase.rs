@@ -1,0 +1,174 @@
+//! What is left of messages whose session was reset: ids and idempotency keys, so that a repeat is told
+//! so and becomes no second turn. Pure.
+
+use std::collections::VecDeque;
+
+use super::{Book, Cause, Digest, Entry, Id};
+use crate::digests::Digests;
+use crate::journal::Fate;
+use crate::journal::record::{Accepted, Record, Step, id_of};
+use crate::limits::{ERASED_AT_ONCE, ERASED_BYTES};
+
+/// Messages that are on their way out.
+#[derive(Debug, Default)]
+pub(super) struct Erasing {
+    /// Sessions that were reset, and may have messages of before that.
+    sessions: VecDeque<Digest>,
+    /// The last reset of each, by its record.
+    resets: Digests,
+    /// How many erased messages are known of each: as long the reset is told to who follows it.
+    left: Digests,
+    /// The journal says more of some than has to stay.
+    due: bool,
+}
+
+impl Book {
+    /// Whether a message was over when its session was reset.
+    pub fn is_erased(&self, entry: &Entry) -> bool {
+        let reset = entry.session().and_then(|session| self.erasing.resets.get(session));
+        let newest = u128::from(entry.outcome.max(entry.accepted));
+        entry.erased || (entry.turn.is_over() && reset.is_some_and(|reset| reset > newest))
+    }
+
+    /// A message as it is now, with or without what it said.
+    pub fn copy(&self, id: Id) -> Option<Entry> {
+        let entry = self.get(id)?;
+        Some(Entry { erased: self.is_erased(entry), ..entry.clone() })
+    }
+
+    /// Whether nothing of a session is queued, runs, is to be delivered or could not be.
+    pub fn is_idle(&self, session: Digest) -> bool {
+        self.busy.get(session).is_none()
+    }
+
+    /// The same of a message by its id.
+    pub(super) fn is_void(&self, id: Id) -> bool {
+        self.get(id).is_some_and(|entry| self.is_erased(entry))
+    }
+
+    /// Takes a step of a message that was erased.
+    pub(super) fn end_erased(&mut self, id: Id, step: &Step, by: Cause, bytes: u64) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        if let Step::Cancelled(_) = step {
+            (entry.outcome, entry.ended) = (by.number, by.at);
+            entry.bytes += bytes;
+            self.accounts.of(&entry.who.principal).bytes += bytes;
+        }
+    }
+
+    /// Its sender had a message deleted.
+    pub(super) fn delete(&mut self, id: Id) {
+        self.forget(&[id]);
+        self.erasing.due = true;
+    }
+
+    /// Counts a message that keeps its session from being idle, or one that does so no more.
+    pub(super) fn keep_busy(&mut self, session: Option<Digest>, more: bool) {
+        session.into_iter().for_each(|session| self.busy.count(session, more));
+    }
+
+    /// The messages of a session are erased, the first of them at once.
+    pub(super) fn begin_to_erase(&mut self, session: Digest, reset: u64) {
+        self.erasing.resets.insert(session, reset.into());
+        self.erasing.sessions.push_back(session);
+        self.erase_some();
+    }
+
+    /// Erases some messages of sessions that were reset; says whether there are more.
+    pub fn erase_some(&mut self) -> bool {
+        let Some(session) = self.erasing.sessions.front().copied() else { return false };
+        let reset = self.erasing.resets.get(session).unwrap_or(0);
+        let old = |entry: &Entry| u128::from(entry.accepted) < reset;
+        let before = self.messages_of(session, 0).take_while(|(_, entry)| old(entry));
+        let erased = before.filter(|(_, entry)| self.is_erased(entry));
+        let ids: Vec<Id> = erased.map(|(id, _)| id).take(ERASED_AT_ONCE).collect();
+        self.erasing.due |= !ids.is_empty();
+        ids.iter().for_each(|id| self.erase(*id));
+        if ids.len() < ERASED_AT_ONCE {
+            self.erasing.sessions.pop_front();
+        }
+        !self.erasing.sessions.is_empty()
+    }
+
+    /// Forgets all of a message but its id and idempotency key.
+    pub(super) fn erase(&mut self, id: Id) {
+        let forget = |entry: &mut Entry| {
+            (entry.delivery, entry.failing, entry.erased) = (None, None, true);
+            Ok(())
+        };
+        // It is known, and nothing of this can fail.
+        let _ = self.change(id, forget);
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let names = entry.who.principal.len() + entry.who.session.as_ref().map_or(0, String::len);
+        // Of one without a key nothing stays: it is known until it is overdue, or the next start.
+        let left =
+            if entry.key.is_none() { 0 } else { entry.bytes.min(ERASED_BYTES + names as u64) };
+        self.accounts.of(&entry.who.principal).bytes -= entry.bytes - left;
+        entry.bytes = left;
+        let latest = std::mem::take(&mut entry.latest);
+        if let Some(session) = entry.session() {
+            self.records.remove(session, latest);
+            self.erasing.left.count(session, true);
+        }
+    }
+
+    /// The journal says more of some messages than has to stay.
+    pub fn must_erase(&self) -> bool {
+        self.erasing.due
+    }
+
+    /// A compaction begins to do so, or has failed. Returns what it was.
+    pub fn set_must_erase(&mut self, due: bool) -> bool {
+        std::mem::replace(&mut self.erasing.due, due)
+    }
+
+    /// A session's last reset that erases, by its record.
+    pub(super) fn erased_by(&self, session: Digest) -> Option<u128> {
+        self.erasing.resets.get(session)
+    }
+
+    /// Nothing is known of a session any more.
+    pub(super) fn forget_erasure(&mut self, session: Digest) {
+        self.erasing.resets.remove(session);
+    }
+
+    /// An erased message is forgotten.
+    pub(super) fn forget_erased(&mut self, session: Digest) {
+        self.erasing.left.count(session, false);
+    }
+
+    pub(super) fn has_erased(&self, session: Digest) -> bool {
+        self.erasing.left.contains(session)
+    }
+
+    /// What a compaction does with a record.
+    pub fn fate(&self, number: u64, json: &str) -> Fate {
+        let id = id_of(json).and_then(Id::parse);
+        let entry = id.and_then(|id| self.get(id)).filter(|entry| self.is_erased(entry));
+        let Some(entry) = entry else {
+            return if self.keeps(number, json) { Fate::Keep } else { Fate::Drop };
+        };
+        // New ids come after the newest.
+        let stays = entry.key.is_some() || self.last == id;
+        match Record::parse(json) {
+            Ok(record) if stays && [entry.accepted, entry.outcome].contains(&number) => {
+                Fate::Replace(left_of(record).to_json())
+            }
+            Ok(_) | Err(_) => Fate::Erase,
+        }
+    }
+}
+
+/// What stays of a record: of the beginning, which knows the idempotency key, and of the end, so that an
+/// older gateway does not take the message for one that waits.
+fn left_of(record: Record) -> Record {
+    match record {
+        Record::Accepted(accepted) => {
+            let Accepted { id, at, principal, session, key, body, .. } = *accepted;
+            let left = Accepted { id, at, principal, session, key, body, ..Accepted::default() };
+            Record::Accepted(Box::new(Accepted { erased: true, ..left }))
+        }
+        Record::Step { id, at, .. } => Record::step(id, 0, at, Step::Cancelled(String::new())),
+        other => other,
+    }
+}

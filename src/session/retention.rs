@@ -1,0 +1,137 @@
+//! Sessions that are forgotten: those idle for longer than `session.keep`, and the longest idle where
+//! all, or those of one principal, take too much of the disk.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::book::{Digest, Entry, Who};
+use super::clock::millis;
+use super::hub::Hub;
+use super::submit::Refusal;
+use crate::journal::Purpose;
+use crate::journal::record::Record;
+use crate::limits::{EVICTED_PART, SESSION_PAGE, SESSIONS_PART};
+use crate::shares::{Over, Shares};
+use crate::threads::lock;
+
+impl Hub {
+    /// The most bytes of one transcript.
+    pub(super) fn transcript_cap(&self) -> usize {
+        let limits = &self.settings().config.limits;
+        limits.max_transcript.min(limits.max_transcripts / SESSIONS_PART)
+    }
+
+    /// Bytes that sessions keep on disk, by principal.
+    #[expect(dead_code, reason = "the list of principals in the status is to show it")]
+    pub fn transcript_bytes(&self) -> Vec<(String, u64)> {
+        lock(&self.transcripts.usage).by_principal().to_vec()
+    }
+
+    /// Sets room aside for what will be said in this session.
+    ///
+    /// # Errors
+    /// Whose limit is reached: see [`Hub::make_room`].
+    pub(super) fn reserve_session(&self, who: &Who) -> Result<(), Over> {
+        let Some(session) = who.digest() else { return Ok(()) };
+        let config = &self.settings().config;
+        let (shares, limit) = (Shares::of(config), config.limits.max_transcripts as u64);
+        let mut usage = lock(&self.transcripts.usage);
+        usage.check((session, &who.principal), shares, limit)?;
+        let now = self.stamp().age;
+        self.transcripts.now.store(now, Ordering::Relaxed);
+        usage.touch(session, &who.principal, now);
+        Ok(())
+    }
+
+    /// A session was used now.
+    pub(super) fn use_session(&self, entry: &Entry) {
+        if let Some(session) = entry.session() {
+            let (mut usage, now) = (lock(&self.transcripts.usage), self.stamp().age);
+            self.transcripts.now.store(now, Ordering::Relaxed);
+            usage.touch(session, &entry.who.principal, now);
+        }
+    }
+
+    /// Counts what earlier processes have left, and forgets what is too old.
+    pub(super) fn count_sessions(self: Arc<Self>) {
+        self.transcripts.now.store(self.stamp().age, Ordering::Relaxed);
+        if let Err(e) = self.transcripts.count_all() {
+            log::warn!("the transcripts cannot be counted, so not all have a limit: {e}");
+        }
+        self.forget_idle();
+    }
+
+    pub(super) fn too_many_sessions(&self, who: &Who, over: Over) -> Refusal {
+        let limit = self.settings().config.limits.max_transcripts;
+        let whose = match over {
+            Over::Principal => format!("{} holds its share of", who.principal),
+            Over::Gateway => "The sessions of all principals hold".to_owned(),
+        };
+        let words = "and no session is idle; try again when a turn has ended.";
+        Refusal::Transcripts(
+            over,
+            format!("{whose} limits.max_transcripts ({limit} bytes), {words}"),
+        )
+    }
+
+    /// Forgets idle sessions, the longest idle first, so that this one has room: of the principal where
+    /// that holds its share, else of the one that holds most. Not under the hub's lock.
+    pub(super) fn make_room(&self, who: &Who, over: Over) {
+        let (oldest, goal) = {
+            let usage = lock(&self.transcripts.usage);
+            let holders = usage.by_principal().iter();
+            let holds =
+                |(name, _): &&(String, u64)| over == Over::Gateway || *name == who.principal;
+            let most = holders.filter(holds).max_by_key(|(_, bytes)| *bytes);
+            let Some((name, bytes)) = most else { return };
+            (usage.oldest(Some(name), u64::MAX), bytes / EVICTED_PART + 2 * SESSION_PAGE)
+        };
+        let mut freed = 0;
+        for session in oldest.into_iter().filter(|session| Some(*session) != who.digest()) {
+            if freed >= goal && self.reserve_session(who).is_ok() {
+                return;
+            }
+            match self.forget_session(session, false) {
+                Ok(bytes) => freed += bytes,
+                Err(e) => return log::warn!("an idle session cannot be removed: {e}"),
+            }
+        }
+    }
+
+    /// Forgets what was idle for too long.
+    pub(super) fn forget_idle(&self) {
+        let keep = millis(self.settings().config.session.keep);
+        let now = self.stamp().age;
+        self.transcripts.now.store(now, Ordering::Relaxed);
+        let Some(before) = now.checked_sub(keep) else { return };
+        let old = lock(&self.transcripts.usage).oldest(None, before);
+        for session in old {
+            if let Err(e) = self.forget_session(session, true) {
+                return log::warn!("a session of before session.keep is still there: {e}");
+            }
+        }
+    }
+
+    /// Forgets a session if it is idle: what was said there, so that it does not come back from the
+    /// journal, and where `all` is to go the results too. Returns how many bytes it had.
+    fn forget_session(&self, session: Digest, all: bool) -> io::Result<u64> {
+        {
+            let mut state = self.lock();
+            let known =
+                state.book.messages_of(session, 0).next().map(|(_, entry)| entry.who.clone());
+            let known = known.filter(|_| state.book.is_idle(session));
+            if let Some((who, key)) =
+                known.as_ref().and_then(|who| Some((who, who.session.as_ref()?)))
+            {
+                let (principal, session) = (who.principal.clone(), key.clone());
+                let (at, transcript_only) = (self.stamp(), !all);
+                let reset = Record::Reset { principal, session, at, transcript_only };
+                let written = self.write(&mut state, &reset, Purpose::Completion);
+                written.map_err(|refused| io::Error::other(refused.to_string()))?;
+            }
+        }
+        let idle = || self.lock().book.is_idle(session);
+        Ok(self.transcripts.remove(session, false, &idle)?.unwrap_or(0))
+    }
+}

@@ -1,0 +1,113 @@
+//! Whose transcripts there are, what they take on disk, and when each was last used.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use super::super::book::{Digest, Who};
+use super::super::clock::millis;
+use super::Transcripts;
+use crate::limits::{MAX_ABOUT_FILE, SESSION_USE};
+use crate::sys::fs::{self as files, if_there, replace_unsynced};
+use crate::threads::lock;
+
+/// A session that has a transcript.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    pub who: Who,
+    pub bytes: u64,
+    /// When it was last used, in milliseconds of the journal's time; an older gateway did not say.
+    pub used: Option<u64>,
+}
+
+impl Transcripts {
+    /// Forgets what was said, if the session is still idle; durably only where asked to. Returns how
+    /// many bytes it had.
+    pub fn remove(
+        &self,
+        session: Digest,
+        durably: bool,
+        still: &dyn Fn() -> bool,
+    ) -> io::Result<Option<u64>> {
+        let mut settled = lock(&self.settled);
+        if !still() {
+            return Ok(None);
+        }
+        settled.remove(session);
+        for path in [self.path(session), self.about(session)] {
+            if if_there(fs::remove_file(path))?.is_some() && durably {
+                files::sync_dir_of(&self.path(session))?;
+            }
+        }
+        Ok(Some(lock(&self.usage).remove(session)))
+    }
+
+    /// Counts what earlier processes have left, unless it was counted already.
+    pub fn count_all(&self) -> io::Result<()> {
+        for name in if_there(fs::read_dir(&self.dir))?.into_iter().flatten() {
+            let path = name?.path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let Ok(session) = Digest::from_str_radix(stem, 16) else { continue };
+            let _alone = lock(&self.settled);
+            if lock(&self.usage).contains(session) {
+                continue;
+            }
+            let about = self.find(session);
+            let used = about.as_ref().and_then(|about| about.used);
+            if let (None, Some(about)) = (used, &about) {
+                self.name(session, &about.who)?;
+            }
+            let now = self.now.load(Ordering::Relaxed);
+            let used = used.map_or(now, |used| now.min(used + millis(SESSION_USE)));
+            let principal = about.as_ref().map_or("", |about| about.who.principal.as_str());
+            let bytes = fs::metadata(self.path(session)).map_or(0, |meta| meta.len());
+            lock(&self.usage).set(session, principal, bytes, used);
+        }
+        Ok(())
+    }
+
+    /// Counts what a session has now that it is used.
+    pub(super) fn count(&self, session: Digest, principal: &str) {
+        let bytes = fs::metadata(self.path(session)).map_or(0, |meta| meta.len());
+        let now = self.now.load(Ordering::Relaxed);
+        lock(&self.usage).set(session, principal, bytes, now);
+    }
+
+    /// Writes down whose a session is and that it is used, unless that was said a moment ago.
+    pub(super) fn name(&self, session: Digest, who: &Who) -> io::Result<()> {
+        let now = self.now.load(Ordering::Relaxed);
+        let recent = |used: u64| used <= now && now - used < millis(SESSION_USE);
+        let said = |about: &About| about.who == *who && about.used.is_some_and(recent);
+        if self.find(session).as_ref().is_some_and(said) {
+            return Ok(());
+        }
+        let Who { principal, session: key } = who;
+        let about = json!({ "principal": principal, "session": key, "used": now }).to_string();
+        replace_unsynced(&self.about(session), about.as_bytes(), 0o600)
+    }
+
+    /// The session of this digest, if it has a transcript.
+    pub fn find(&self, session: Digest) -> Option<About> {
+        let bytes = fs::metadata(self.path(session)).ok()?.len();
+        let text = files::read_own(&self.about(session), MAX_ABOUT_FILE).ok()?;
+        let about: Value = serde_json::from_str(&text).ok()?;
+        let word = |key: &str| about[key].as_str().map(str::to_owned);
+        let who = Who { principal: word("principal")?, session: word("session") };
+        Some(About { who, bytes, used: about["used"].as_u64() })
+    }
+
+    /// The sessions of a principal that have a transcript, at most `most` of them.
+    pub fn list(&self, principal: &str, most: usize) -> io::Result<Vec<About>> {
+        let Some(names) = if_there(fs::read_dir(&self.dir))? else { return Ok(Vec::new()) };
+        let digest = |name: &Path| {
+            let stem = name.file_name()?.to_str()?.strip_suffix(".json")?.to_owned();
+            Digest::from_str_radix(&stem, 16).ok()
+        };
+        let names = names.filter_map(|name| digest(&name.ok()?.path()));
+        let mine = |about: &About| about.who.principal == principal;
+        Ok(names.filter_map(|session| self.find(session)).filter(mine).take(most).collect())
+    }
+}
