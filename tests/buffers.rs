@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -179,4 +180,22 @@ fn long_replies_are_whole_by_every_route_and_not_held_in_memory_when_nobody_read
     others_are_served(&gateway);
     let held = rss(&gateway).saturating_sub(before);
     assert!(held < 12 * MIB, "{held} bytes are held");
+}
+
+#[test]
+fn a_body_that_takes_a_large_part_of_the_memory_must_come_quickly() {
+    let gateway = start("[limits]\nmax_buffered = \"1MiB\"\nbody_timeout = \"4s\"");
+    let authorization = format!("Bearer {}", "a".repeat(40));
+    let length = (MIB / 3).to_string();
+    let fields = [
+        ("Authorization", authorization.as_str()),
+        ("Content-Type", "application/json"),
+        ("Content-Length", &length),
+    ];
+    let mut connection = gateway.connect();
+    // By the least rate that all have, these 16 KiB would give it 20 s.
+    connection.set_read_limit(Duration::from_secs(12));
+    connection.send(&http::request("POST", "/v1/messages", &fields, b""));
+    connection.send(&[b' '; 16 << 10]);
+    connection.response().assert_status(408);
 }

@@ -18,7 +18,7 @@ use util::{Gateway, Home};
 fn is_accepted(response: &Response, has_body: bool) -> bool {
     match response.status() {
         200 | 204 | 401 | 403 | 404 | 405 | 421 | 429 => true,
-        400 => has_body && response.json()["error"]["code"].is_string(),
+        400 | 415 => has_body && response.json()["error"]["code"].is_string(),
         _ => false,
     }
 }

@@ -43,24 +43,32 @@ fn caller(gateway: &Gateway, name: &str) -> Caller {
 
 /// Bob and the owner ask for this and that as long as `more` says so; none of it may be refused. How long
 /// each took.
+#[track_caller]
 fn others(gateway: &Gateway, mut more: impl FnMut(usize) -> bool) -> Vec<Duration> {
-    let mut times = Vec::new();
+    let (mut times, mut refused) = (Vec::new(), Vec::new());
+    let message = r#"{"text":"hi"}"#;
     while more(times.len()) {
-        for name in ["bob", "owner"] {
-            let began = Instant::now();
-            let api = api(gateway, name);
-            let id = api.accepted(&format!("s{}", times.len() % 50), "hi");
-            times.push(began.elapsed());
-            for path in
-                [format!("/v1/messages/{id}"), "/v1/models".to_owned(), "/health".to_owned()]
-            {
+        let session = format!("/v1/sessions/s{}/messages", times.len() % 50);
+        for (method, path, body) in [
+            ("POST", session.as_str(), message),
+            ("GET", "/v1/sessions", ""),
+            ("GET", "/v1/models", ""),
+            ("GET", "/health", ""),
+        ] {
+            for name in ["bob", "owner"] {
                 let began = Instant::now();
-                api.get(&path).assert_status(200);
+                let answer = api(gateway, name).call(method, path, &[], body);
                 times.push(began.elapsed());
+                if answer.status() >= 300 {
+                    refused.push(format!("{name}: {method} {path}: {}", answer.text()));
+                }
             }
         }
         pause(Duration::from_millis(5));
     }
+    let count = refused.len();
+    refused.truncate(5);
+    assert!(refused.is_empty(), "{count} of {} were refused: {refused:#?}", times.len());
     times
 }
 
