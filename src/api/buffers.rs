@@ -51,7 +51,6 @@ impl Used {
 
 impl Buffers {
     /// The bytes that each principal holds.
-    #[allow(dead_code, reason = "for the principals in /v1/status")]
     pub fn by_principal(&self) -> Vec<(String, u64)> {
         let used = lock(&self.used);
         used.by.iter().map(|(name, account)| (name.clone(), account.bytes)).collect()

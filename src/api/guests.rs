@@ -130,7 +130,6 @@ impl Guests {
     }
 
     /// How many connections each principal holds.
-    #[cfg_attr(not(test), allow(dead_code))]
     pub fn held(&self) -> Vec<(String, u64)> {
         lock(&self.0).principals.iter().filter(|(_, held)| *held > 0).cloned().collect()
     }

@@ -65,7 +65,18 @@ fn about(agent: &Agent, name: &str) -> String {
 }
 
 /// A JSON object for each principal that holds something.
-fn principals(usage: &Usage) -> String {
+fn principals(service: &Service, mut usage: Usage) -> String {
+    for (what, held) in [
+        ("connections", service.guests.held()),
+        ("buffered_bytes", service.buffers.by_principal()),
+        ("transcript_bytes", service.hub.transcript_bytes()),
+    ] {
+        held.iter().for_each(|(name, count)| usage.of(name).push((what, *count)));
+    }
+    to_json(&usage)
+}
+
+fn to_json(usage: &Usage) -> String {
     let row = |(name, held): (&str, &Vec<(&str, u64)>)| {
         let held = held.iter().map(|(what, count)| format!(r#","{what}":{count}"#));
         format!(r#"{{"name":{}{}}}"#, quoted(name), held.collect::<String>())
@@ -87,12 +98,12 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
     let limits = service.settings().config.limits.within(most_open());
     let (bytes, last) = service.hub.journal_size();
     let known = service.hub.glance_at_counts();
+    let null = || "null".to_owned();
     let waits = known.as_ref().and_then(|(_, _, waits, _)| waits.as_ref());
-    let waits = waits.map_or_else(|| "null".to_owned(), Waits::to_json);
-    let principals =
-        known.as_ref().map_or_else(|| "null".to_owned(), |(.., usage)| principals(usage));
-    let (counts, turns) = known.map_or((None, None), |(c, t, ..)| (Some(c), Some(t)));
-    let number = |n: Option<usize>| n.map_or_else(|| "null".to_owned(), |n| n.to_string());
+    let waits = waits.map_or_else(null, Waits::to_json);
+    let (counts, turns) = known.as_ref().map_or((None, None), |(c, t, ..)| (Some(*c), Some(*t)));
+    let principals = known.map_or_else(null, |(.., usage)| principals(service, usage));
+    let number = |n: Option<usize>| n.map_or_else(null, |n| n.to_string());
     let of = |pick: fn(&Counts) -> usize| number(counts.as_ref().map(pick));
     let degraded = match service.hub.condition() {
         Condition::Good => None,
@@ -107,8 +118,8 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         service.draining_since.get().unwrap_or(&facts.since),
         facts.began.elapsed().as_secs(),
         facts.listen,
-        unit.map_or_else(|| "null".to_owned(), |unit| quoted(unit)),
-        limit.map_or_else(|| "null".to_owned(), |limit| limit.as_secs_f64().to_string()),
+        unit.map_or_else(null, |unit| quoted(unit)),
+        limit.map_or_else(null, |limit| limit.as_secs_f64().to_string()),
         service.settings().agent.kind(),
         service.guests.count(),
         number(turns.map(|(_, _, sessions)| sessions)),
@@ -117,8 +128,8 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         limits.max_connections,
         limits.max_turns,
         most_open(),
-        limits.shortage().map_or_else(|| "null".to_owned(), |words| quoted(&words)),
-        degraded.map_or_else(|| "null".to_owned(), |why| quoted(&why)),
+        limits.shortage().map_or_else(null, |words| quoted(&words)),
+        degraded.map_or_else(null, |why| quoted(&why)),
         serde_json::Value::from(lock(&service.warnings).clone()),
         reload::error(service),
         of(|c| c.queued),
@@ -138,10 +149,10 @@ mod tests {
     #[test]
     fn each_principal_that_holds_something_has_a_row() {
         let mut usage = Usage::new();
-        assert_eq!(principals(&usage), "[]");
+        assert_eq!(to_json(&usage), "[]");
         *usage.of("b") = vec![("queued", 1), ("results", 3)];
         usage.of("a\"").push(("queued", 0));
         let expected = r#"[{"name":"a\"","queued":0},{"name":"b","queued":1,"results":3}]"#;
-        assert_eq!(principals(&usage), expected);
+        assert_eq!(to_json(&usage), expected);
     }
 }

@@ -23,7 +23,6 @@ impl Hub {
     }
 
     /// Bytes that sessions keep on disk, by principal.
-    #[expect(dead_code, reason = "the list of principals in the status is to show it")]
     pub fn transcript_bytes(&self) -> Vec<(String, u64)> {
         lock(&self.transcripts.usage).by_principal().to_vec()
     }
