@@ -2,14 +2,9 @@
 
 use super::choice::Choice;
 use super::error::{Origin, place, quoted};
-use super::family::{CLIENT_KEYS, Family, TARGET_KEYS};
-use super::schema::{self, Field, Key};
+use super::schema::{Family, Field, Section};
 use super::value::{Label, Notes};
-use super::{
-    Agent, AgentKind, ClientKey, Config, OWNER, Target, key, names, target, turns_for_this_machine,
-};
-use crate::limits::{MAX_CLIENT_KEYS, MAX_TARGETS};
-use std::fmt;
+use super::{Agent, AgentKind, Config, OWNER, key, names, target, turns_for_this_machine};
 
 /// A configuration in the making.
 #[derive(Debug, Default)]
@@ -18,67 +13,37 @@ pub struct Draft {
     pub notes: Notes,
 }
 
-/// Where keys stand: in a section, or in one of a family, by its name.
-#[derive(Clone, Copy)]
-pub enum Section<'a> {
-    Plain(&'a str),
-    Named(Family, &'a str),
-}
-
-impl fmt::Display for Section<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Section::Plain(name) => f.write_str(name),
-            Section::Named(family, name) => write!(f, "{}.{name}", family.section()),
-        }
-    }
-}
-
 impl Draft {
     /// A key's field, if the section has that key, and the notes to take about it.
     pub fn find(
         &mut self,
-        section: Section<'_>,
+        section: &Section,
+        own: &str,
         name: &str,
     ) -> Option<(Field<'_>, Label, &mut Notes)> {
-        let config = &mut self.config;
-        let (field, example) = match section {
-            Section::Named(Family::Targets, own) => {
-                field_of(TARGET_KEYS, name, config.deliver.get_mut(own)?)?
-            }
-            Section::Named(Family::Keys, own) => {
-                field_of(CLIENT_KEYS, name, config.keys.get_mut(own)?)?
-            }
-            Section::Plain(own) => field_of(schema::keys_of(own)?, name, config)?,
-        };
-        Some((field, Label { name: format!("{section}.{name}"), example }, &mut self.notes))
+        let key = section.keys.iter().find(|key| key.name == name)?;
+        let label = Label { name: format!("{}.{name}", section.full(own)), example: key.example };
+        Some(((key.field)(&mut self.config, own)?, label, &mut self.notes))
     }
 
     /// Makes a section of a family, if there is none of that name. Says whether there is one now.
-    pub fn named(&mut self, family: Family, name: &str, origin: Origin) -> bool {
-        let Config { deliver, keys, .. } = &mut self.config;
-        let (known, count, most) = match family {
-            Family::Targets => (deliver.get(name).is_some(), deliver.iter().count(), MAX_TARGETS),
-            Family::Keys => (keys.get(name).is_some(), keys.iter().count(), MAX_CLIENT_KEYS),
-        };
-        if known {
+    pub fn named(&mut self, section: &Section, family: &Family, own: &str, origin: Origin) -> bool {
+        let known = (family.names)(&self.config);
+        if known.contains(&own) {
             return true;
         }
-        let (section, word) = (family.section(), family.word());
-        let fault = match names::section(name, word) {
-            Err(reason) => format!("{section} has {}; {reason}", quoted(name)),
-            Ok(_) if family == Family::Keys && name == OWNER => {
-                format!("{section}.{OWNER} is the gateway's own key: it is in http.key_file")
+        let (name, word, most) = (section.name, family.word, family.most);
+        let fault = match names::section(own, word) {
+            Err(reason) => format!("{name} has {}; {reason}", quoted(own)),
+            Ok(_) if name == "keys" && own == OWNER => {
+                format!("{name}.{OWNER} is the gateway's own key: it is in http.key_file")
             }
-            Ok(_) if count >= most => {
+            Ok(_) if known.len() >= most => {
                 format!("there are more than {most} {word}s; take some away")
             }
-            Ok(own) => {
-                match family {
-                    Family::Targets => deliver.insert(own, Target::new(name)),
-                    Family::Keys => keys.insert(own, ClientKey::new(name)),
-                }
-                self.notes.origins.insert(format!("{section}.{name}"), origin);
+            Ok(_) => {
+                (family.add)(&mut self.config, own);
+                self.notes.origins.insert(section.full(own), origin);
                 return true;
             }
         };
@@ -101,16 +66,6 @@ impl Draft {
         }
         key::references(config, notes);
     }
-}
-
-/// The field of the key with this name, and the key's example.
-fn field_of<'c, C>(
-    keys: &[Key<C>],
-    name: &str,
-    config: &'c mut C,
-) -> Option<(Field<'c>, &'static str)> {
-    let key = keys.iter().find(|key| key.name == name)?;
-    Some(((key.field)(config), key.example))
 }
 
 /// What the agent's keys mean together. A url or a command alone chooses the kind.

@@ -2,26 +2,35 @@
 
 use super::error::{Origin, Problems, place, quoted};
 use super::load::Loaded;
+use super::schema::{Field, Key, section};
 use super::target::Secret;
 use super::value::Notes;
-use super::{Config, suggest};
+use super::{Config, names, suggest};
 use std::path::PathBuf;
 
-/// A key of its own for the principal of this name.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ClientKey {
-    pub name: String,
-    /// Absolute; always there once the configuration has been loaded.
-    pub file: Option<PathBuf>,
-    /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
-    pub key: Option<Secret>,
-    pub role: Role,
-    /// Sessions that it may touch, `*` at the end for all that begin so. Empty: any of its own.
-    pub sessions: Vec<String>,
-    /// Routes that it may use, by their groups. Empty: all of its role.
-    pub routes: Vec<String>,
-    /// Delivery targets that it may name. Empty: none for a user, any for an operator.
-    pub targets: Vec<String>,
+section! {CLIENT_KEY: |c, own| c.keys.get_mut(own)?;
+    /// A key of its own for the principal of this name.
+    pub struct ClientKey {
+        /// Absolute; always there once the configuration has been loaded.
+        file: Option<PathBuf> = None, Path, "\"~/.config/hermes-gateway/alice.key\"",
+            "The key, on one line of a file that is yours alone to read.";
+        role: Role = Role::default(), Choice, "\"user\"",
+            "\"user\", or \"operator\", who also sees status, compacts, and steers by commands.";
+        /// Sessions that it may touch, `*` at the end for all that begin so. Empty: any of its own.
+        sessions: Vec<String> = Vec::new(), List(names::argument), "[\"support-*\"]",
+            "Sessions that it may touch, * at the end for all that begin so; empty: any.";
+        /// Routes that it may use, by their groups. Empty: all of its role.
+        routes: Vec<String> = Vec::new(), List(names::route), "[\"chat\"]",
+            "What it opens: chat, messages, and for operators status, journal; empty: all of these.";
+        /// Delivery targets that it may name. Empty: none for a user, any for an operator.
+        targets: Vec<String> = Vec::new(), List(names::argument), "[\"example\"]",
+            "Delivery targets that it may name; empty: none for a user, any for an operator.";
+    }
+    beside {
+        name: String,
+        /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
+        key: Option<Secret>,
+    }
 }
 
 /// What a principal is to the gateway.

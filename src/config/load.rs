@@ -2,7 +2,6 @@
 
 use super::draft::Draft;
 use super::error::{ConfigError, Origin, Problems, place};
-use super::family::Family;
 use super::target::Secret;
 use super::value::Notes;
 use super::{Config, key, parse, set};
@@ -75,7 +74,7 @@ impl Loaded {
         let agent = &mut self.config.agent;
         agent.key = secret(&agent.key_file, "agent.key_file", Secret::key);
         for target in self.config.deliver.values_mut() {
-            let key = format!("{}.{}.secret_file", Family::Targets.section(), target.name);
+            let key = format!("deliver.{}.secret_file", target.name);
             target.secret = secret(&target.secret_file, &key, Secret::parse);
         }
         for own in self.config.keys.values_mut() {
