@@ -246,9 +246,8 @@ section! {
     /// `[stop]`: how the gateway ends.
     pub struct Stop {
         /// How long turns in flight may take to finish.
-        drain_timeout: Duration = limits::DRAIN_TIMEOUT,
-            Time(limits::DRAIN_TIMEOUT_RANGE), "\"30s\"",
-            "How long a stop waits for turns in flight.";
+        drain_timeout: Duration = limits::DRAIN_TIMEOUT, Time(limits::DRAIN_TIMEOUT_RANGE),
+            "\"30s\"", "How long a stop waits for turns in flight.";
     }
 }
 
@@ -301,13 +300,11 @@ section! {
         max_journal: usize = limits::MAX_JOURNAL, Size(limits::MAX_JOURNAL_RANGE), "\"256MiB\"",
             "The journal takes no new message beyond it.";
         /// Bytes of one session's transcript.
-        max_transcript: usize = limits::MAX_TRANSCRIPT,
-            Size(limits::MAX_TRANSCRIPT_RANGE), "\"256KiB\"",
-            "Of a session's transcript, the oldest turns go first.";
+        max_transcript: usize = limits::MAX_TRANSCRIPT, Size(limits::MAX_TRANSCRIPT_RANGE),
+            "\"256KiB\"", "Of a session's transcript, the oldest turns go first.";
         /// Bytes that all sessions keep on disk.
-        max_transcripts: usize = limits::MAX_TRANSCRIPTS,
-            Size(limits::MAX_TRANSCRIPTS_RANGE), "\"1GiB\"",
-            "What all sessions keep on disk; the longest idle are forgotten first.";
+        max_transcripts: usize = limits::MAX_TRANSCRIPTS, Size(limits::MAX_TRANSCRIPTS_RANGE),
+            "\"1GiB\"", "What all sessions keep on disk; the longest idle are forgotten first.";
         /// Finished messages that are remembered.
         keep_results: usize = limits::KEEP_RESULTS, Count(limits::KEEP_RESULTS_RANGE), "10000",
             "Finished messages that can still be asked for; none is older than a day.";
@@ -315,16 +312,14 @@ section! {
         head_timeout: Duration = limits::HEAD_TIMEOUT,
             Time(limits::CONNECTION_TIMEOUT_RANGE), "\"10s\"", "For a whole request head.";
         /// Between two requests of a kept connection.
-        idle_timeout: Duration = limits::IDLE_TIMEOUT,
-            Time(limits::CONNECTION_TIMEOUT_RANGE), "\"60s\"",
-            "Between two requests of one connection.";
+        idle_timeout: Duration = limits::IDLE_TIMEOUT, Time(limits::CONNECTION_TIMEOUT_RANGE),
+            "\"60s\"", "Between two requests of one connection.";
         /// A whole request body.
         body_timeout: Duration = limits::BODY_TIMEOUT,
             Time(limits::CONNECTION_TIMEOUT_RANGE), "\"30s\"", "For a whole request body.";
         /// One write that makes no progress.
-        write_timeout: Duration = limits::WRITE_TIMEOUT,
-            Time(limits::CONNECTION_TIMEOUT_RANGE), "\"30s\"",
-            "For a client that takes nothing of its answer.";
+        write_timeout: Duration = limits::WRITE_TIMEOUT, Time(limits::CONNECTION_TIMEOUT_RANGE),
+            "\"30s\"", "For a client that takes nothing of its answer.";
     }
     beside {
         /// How many descriptors there are, where they allow fewer connections or turns than wanted:

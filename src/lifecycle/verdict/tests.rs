@@ -132,7 +132,7 @@ fn without_a_manager_only_a_marker_plans() {
         for sender in [OurManager, FROM_OTHER, Outside, Forged] {
             let kill = |marker| verdict(Kind::Terminate, sender, supervision.clone(), marker);
             assert!(!kill(false).planned, "{supervision:?} {sender:?}");
-            assert_eq!(kill(true), Verdict { planned: true, reason: Reason::Marker });
+            assert_eq!(kill(true), Verdict { planned: true, reason: reason::MARKER });
         }
     }
 }
@@ -176,20 +176,20 @@ fn the_type_is_asked_for_only_where_the_job_does_not_settle_it() {
 #[test]
 fn an_interrupt_that_a_process_sent_is_not_called_a_key() {
     let interrupt = |sender| verdict(Kind::Interrupt, sender, Supervision::None, false).reason;
-    assert_eq!(interrupt(Terminal), Reason::Interrupt);
+    assert_eq!(interrupt(Terminal), reason::INTERRUPT);
     for sender in [OurManager, FROM_OTHER, Outside, Forged] {
-        assert_eq!(interrupt(sender), Reason::InterruptByProcess);
+        assert_eq!(interrupt(sender), reason::INTERRUPT_BY_PROCESS);
     }
 }
 
 #[test]
 fn a_closed_terminal_plans_nothing_and_is_no_reason_for_a_unit() {
     let closed = |supervision| verdict(Kind::HangUp, Terminal, supervision, false);
-    let expected = Verdict { planned: false, reason: Reason::TerminalClosed };
+    let expected = Verdict { planned: false, reason: reason::TERMINAL_CLOSED };
     for supervision in [Supervision::None, Supervision::NotOurs, unit(Active, Job::None, false)] {
         assert_eq!(closed(supervision), expected);
     }
-    assert_eq!(closed(unit(Active, Job::None, true)).reason, Reason::NoJob);
+    assert_eq!(closed(unit(Active, Job::None, true)).reason, reason::NO_JOB);
     assert!(closed(unit(Deactivating, Job::Stop, true)).planned);
 }
 
@@ -204,11 +204,11 @@ fn every_other_signal_is_judged_like_sigterm() {
 #[test]
 fn the_first_reason_stays_unless_the_verdict_changes_or_it_was_a_guess() {
     let found = |planned, reason| Verdict { planned, reason };
-    let (kill, stop) = (found(false, Reason::NoJob), found(true, Reason::StopJob));
-    let coloured = found(false, Reason::ManagerWithoutJob);
+    let (kill, stop) = (found(false, reason::NO_JOB), found(true, reason::STOP_JOB));
+    let coloured = found(false, reason::MANAGER_WITHOUT_JOB);
     assert_eq!(coloured.after(kill), kill);
     assert_eq!(stop.after(kill), stop);
     assert_eq!(kill.after(stop), kill);
-    assert_eq!(kill.after(found(false, Reason::GuessByOther)), kill);
-    assert_eq!(found(false, Reason::GuessByOther).after(kill), kill);
+    assert_eq!(kill.after(found(false, reason::GUESS_BY_OTHER)), kill);
+    assert_eq!(found(false, reason::GUESS_BY_OTHER).after(kill), kill);
 }
