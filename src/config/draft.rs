@@ -72,64 +72,52 @@ impl Draft {
 fn agent(agent: &mut Agent, notes: &mut Notes, file: &str) {
     let of = |name: &str| notes.of(&format!("agent.{name}")).clone();
     let (kind, command, url) = (of("kind"), of("command"), of("url"));
-    let for_upstreams = ["key_file", "model", "models"];
+    let for_upstreams = ["agent.key_file", "agent.model", "agent.models"];
     let given = [agent.key_file.is_some(), !agent.model.is_empty(), !agent.models.is_empty()];
     let stray = for_upstreams.into_iter().zip(given).find(|(_, given)| *given);
-    let stray = stray.map(|(name, _)| (name, of(name)));
     if kind == Origin::Default {
         let (chosen, origin) = match (&agent.url, agent.command.is_empty()) {
             (Some(_), _) => (AgentKind::Upstream, url.clone()),
-            (None, false) => (AgentKind::Command, command.clone()),
+            (None, false) => (AgentKind::Command, command),
             (None, true) => (AgentKind::Echo, Origin::Default),
         };
         agent.kind = chosen;
         notes.origins.insert("agent.kind".to_owned(), origin);
     }
-    let (word, from) = (agent.kind.word(), place(&kind, file));
+    let beside = format!("agent.kind is \"{}\" ({})", agent.kind.word(), place(&kind, file));
     let way = "take one of the two away, or write kind = ";
-    let fault = match (agent.kind, &agent.url, agent.command.first()) {
+    match (agent.kind, &agent.url, agent.command.first()) {
         (_, Some(_), Some(_)) => {
-            let url = place(&url, file);
-            let fault = "is given beside agent.url";
-            (command, format!("agent.command {fault} ({url}); take one of the two away"))
+            let fault = format!("is given beside agent.url ({})", place(&url, file));
+            notes.fault("agent.command", &format!("{fault}; take one of the two away"));
         }
-        (AgentKind::Command, None, Some(program)) if program.is_empty() => (
-            command,
-            "agent.command names no program: its first string is empty; \
-             write one like [\"my-agent\", \"--flag\"]"
-                .to_owned(),
+        (AgentKind::Command, None, Some(program)) if program.is_empty() => notes.fault(
+            "agent.command",
+            "names no program: its first string is empty; \
+             write one like [\"my-agent\", \"--flag\"]",
         ),
-        (AgentKind::Command, None, None) => (
-            kind,
-            "agent.kind is \"command\" but agent.command is empty; \
-             say what to run, like command = [\"my-agent\", \"--flag\"]"
-                .to_owned(),
+        (AgentKind::Command, None, None) => notes.fault(
+            "agent.kind",
+            "is \"command\" but agent.command is empty; \
+             say what to run, like command = [\"my-agent\", \"--flag\"]",
         ),
-        (AgentKind::Upstream, None, None) => (
-            kind,
-            "agent.kind is \"upstream\" but agent.url is empty; \
-             say where it is, like url = \"http://127.0.0.1:11434/v1\""
-                .to_owned(),
+        (AgentKind::Upstream, None, None) => notes.fault(
+            "agent.kind",
+            "is \"upstream\" but agent.url is empty; \
+             say where it is, like url = \"http://127.0.0.1:11434/v1\"",
         ),
-        (AgentKind::Echo | AgentKind::Upstream, None, Some(_)) => (
-            command,
-            format!(
-                "agent.command is given but agent.kind is \"{word}\" ({from}); {way}\"command\""
-            ),
-        ),
-        (AgentKind::Echo | AgentKind::Command, Some(_), None) => (
-            url,
-            format!("agent.url is given but agent.kind is \"{word}\" ({from}); {way}\"upstream\""),
-        ),
+        (AgentKind::Echo | AgentKind::Upstream, None, Some(_)) => {
+            notes.fault("agent.command", &format!("is given but {beside}; {way}\"command\""));
+        }
+        (AgentKind::Echo | AgentKind::Command, Some(_), None) => {
+            notes.fault("agent.url", &format!("is given but {beside}; {way}\"upstream\""));
+        }
         (AgentKind::Echo, None, None)
         | (AgentKind::Command, None, Some(_))
-        | (AgentKind::Upstream, Some(_), None) => match stray {
-            Some((name, origin)) if agent.url.is_none() => (
-                origin,
-                format!("agent.{name} is given but no agent.url that it could belong to; add one"),
-            ),
-            Some(_) | None => return,
-        },
-    };
-    notes.problems.push(fault.0, fault.1);
+        | (AgentKind::Upstream, Some(_), None) => {
+            if let Some((name, _)) = stray.filter(|_| agent.url.is_none()) {
+                notes.fault(name, "is given but no agent.url that it could belong to; add one");
+            }
+        }
+    }
 }

@@ -87,20 +87,17 @@ pub fn settle(key: &ClientKey, notes: &mut Notes) {
     let name = format!("keys.{}", key.name);
     if key.file.is_none() {
         let fault = format!(
-            "{name} has no file; make one, `openssl rand -hex 32 > FILE; chmod 600 FILE`, and name \
+            "has no file; make one, `openssl rand -hex 32 > FILE; chmod 600 FILE`, and name \
              it: file = \"~/.config/hermes-gateway/{}.key\"",
             key.name
         );
-        notes.problems.push(notes.of(&name).clone(), fault);
+        notes.fault(&name, &fault);
     }
     let beyond = key.routes.iter().find(|route| OPERATOR_ROUTES.contains(&route.as_str()));
     if let Some(route) = beyond.filter(|_| key.role == Role::User) {
-        let fault = format!(
-            "{name}.routes has \"{route}\", which is for operators; take it away, or write \
-             role = \"operator\""
-        );
-        let origin = notes.of(&format!("{name}.routes")).clone();
-        notes.problems.push(origin, fault);
+        let way = "take it away, or write role = \"operator\"";
+        let fault = format!("has \"{route}\", which is for operators; {way}");
+        notes.fault(&format!("{name}.routes"), &fault);
     }
 }
 
@@ -125,9 +122,8 @@ fn check(
     for name in names.iter().filter(|name| !known.contains(&name.as_str())) {
         let hint = suggest::nearest(name, known.iter().copied());
         let hint = hint.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
-        let fault =
-            format!("{place} has {}, {of} there is no [{section}.NAME]{hint}", quoted(name));
-        notes.problems.push(notes.of(place).clone(), fault);
+        let fault = format!("has {}, {of} there is no [{section}.NAME]{hint}", quoted(name));
+        notes.fault(place, &fault);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::draft::Draft;
 use super::error::{ConfigError, Origin, Problems, place};
+use super::schema::Check;
 use super::target::Secret;
 use super::value::Notes;
 use super::{Config, key, parse, set};
@@ -48,8 +49,6 @@ impl Loaded {
     }
 }
 
-type Parse = fn(&str) -> Result<Secret, String>;
-
 impl Loaded {
     /// Reads the secrets that the agent and targets name; what only looks at settings does without.
     ///
@@ -58,7 +57,7 @@ impl Loaded {
     pub fn with_secrets(mut self) -> Result<Loaded, ConfigError> {
         let mut problems = Problems::default();
         let origins = &self.origins;
-        let mut secret = |file: &Option<PathBuf>, key: &str, parse: Parse| {
+        let mut secret = |file: &Option<PathBuf>, key: &str, parse: Check<Secret>| {
             let file = file.as_ref()?;
             let text = read_secret(file, MAX_KEY_FILE);
             let secret = text.and_then(|text| parse(&text).map_err(io::Error::other));

@@ -66,17 +66,20 @@ impl Section {
     }
 }
 
+/// Puts a text into its final form, or says what is wrong with it.
+pub type Check<T> = fn(&str) -> Result<T, String>;
+
 /// A key's field, by the type of its value.
 pub enum Field<'a> {
     Address(&'a mut SocketAddr),
     /// A path; the empty string stands for `None`.
     Path(&'a mut Option<PathBuf>),
     /// The same for a URL, as this reads it.
-    Url(&'a mut Option<Url>, fn(&str) -> Result<Url, String>),
+    Url(&'a mut Option<Url>, Check<Url>),
     /// A list of strings, each put into its final form, or refused with a reason, by the check.
-    List(&'a mut Vec<String>, fn(&str) -> Result<String, String>),
+    List(&'a mut Vec<String>, Check<String>),
     /// A string that the check takes; the empty one is always good.
-    Text(&'a mut String, fn(&str) -> Result<String, String>),
+    Text(&'a mut String, Check<String>),
     /// Variables by name.
     Env(&'a mut ByName<String>),
     /// Models by name.

@@ -124,52 +124,40 @@ impl Target {
 /// chooses the kind.
 pub fn settle(target: &mut Target, notes: &mut Notes, file: &str) {
     let name = format!("deliver.{}", target.name);
-    let section = notes.of(&name).clone();
     let at = |key: &str| notes.of(&format!("{name}.{key}")).clone();
-    let (kind, url, command, secret) = (at("kind"), at("url"), at("command"), at("secret_file"));
-    let problems = &mut notes.problems;
-    let has_command = !target.command.is_empty();
+    let (kind, url, has_command) = (at("kind"), at("url"), !target.command.is_empty());
+    let chosen = if has_command { at("command") } else { url.clone() };
     if kind == Origin::Default && has_command {
         target.kind = TargetKind::Command;
     }
-    match (target.kind, &target.url, target.command.first()) {
+    let like = "like [\"my-notifier\", \"--flag\"]";
+    let (key, fault) = match (target.kind, &target.url, target.command.first()) {
         (_, Some(_), Some(_)) => {
-            let other = place(&url, file);
-            let fault = format!("is given beside {name}.url ({other}); take one of the two away");
-            problems.push(command.clone(), format!("{name}.command {fault}"));
+            let url = place(&url, file);
+            (".command", format!("is given beside {name}.url ({url}); take one of the two away"))
         }
-        (TargetKind::Callback, None, Some(_)) => problems.push(
-            command.clone(),
-            format!(
-                "{name}.command is given but {name}.kind is \"callback\" ({}); \
-                 take one of the two away, or write kind = \"command\"",
-                place(&kind, file)
-            ),
-        ),
-        (TargetKind::Callback, None, None) => problems.push(
-            section,
-            format!(
-                "{name} has no address; give it a url, like \"https://example.org/hook\", \
-                 or a command, like [\"my-notifier\", \"--flag\"]"
-            ),
-        ),
-        (TargetKind::Command, _, program) if program.is_none_or(String::is_empty) => problems.push(
-            section,
-            format!(
-                "{name} is a command but {name}.command names no program; \
-                 write one like [\"my-notifier\", \"--flag\"]"
-            ),
-        ),
-        (TargetKind::Command, None, _) if target.secret_file.is_some() => problems.push(
-            secret,
-            format!(
-                "{name}.secret_file is given but {name} is a command, and only callbacks are \
-                 signed; take it away"
-            ),
-        ),
-        (TargetKind::Callback | TargetKind::Command, _, _) => {}
+        (TargetKind::Callback, None, Some(_)) => {
+            let (kind, way) = (place(&kind, file), "or write kind = \"command\"");
+            let is = format!("is given but {name}.kind is \"callback\" ({kind})");
+            (".command", format!("{is}; take one of the two away, {way}"))
+        }
+        (TargetKind::Callback, None, None) => {
+            let way = "give it a url, like \"https://example.org/hook\", or a command,";
+            ("", format!("has no address; {way} {like}"))
+        }
+        (TargetKind::Command, _, program) if program.is_none_or(String::is_empty) => {
+            ("", format!("is a command but {name}.command names no program; write one {like}"))
+        }
+        (TargetKind::Command, None, _) if target.secret_file.is_some() => {
+            let why = "and only callbacks are signed; take it away";
+            (".secret_file", format!("is given but {name} is a command, {why}"))
+        }
+        (TargetKind::Callback | TargetKind::Command, _, _) => ("", String::new()),
+    };
+    if !fault.is_empty() {
+        notes.fault(&format!("{name}{key}"), &fault);
     }
     if kind == Origin::Default {
-        notes.origins.insert(format!("{name}.kind"), if has_command { command } else { url });
+        notes.origins.insert(format!("{name}.kind"), chosen);
     }
 }
