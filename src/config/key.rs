@@ -105,25 +105,20 @@ pub fn settle(key: &ClientKey, notes: &mut Notes) {
 /// the targets that keys name.
 pub fn references(config: &Config, notes: &mut Notes) {
     let keys: Vec<&str> = [OWNER].into_iter().chain(config.keys.names()).collect();
-    check(&config.session.operators, ("session.operators", "of whom", "keys"), &keys, notes);
+    let (at, why) = ("session.operators", "of whom there is no [keys.NAME]");
+    check(&config.session.operators, at, why, &keys, notes);
     for (name, key) in config.keys.iter() {
-        let place = format!("keys.{name}.targets");
-        check(&key.targets, (&place, "for which", "deliver"), &config.deliver.names(), notes);
+        let (at, why) = (format!("keys.{name}.targets"), "for which there is no [deliver.NAME]");
+        check(&key.targets, &at, why, &config.deliver.names(), notes);
     }
 }
 
 /// Notes each name of a list of which there is no section.
-fn check(
-    names: &[String],
-    (place, of, section): (&str, &str, &str),
-    known: &[&str],
-    notes: &mut Notes,
-) {
+fn check(names: &[String], at: &str, why: &str, known: &[&str], notes: &mut Notes) {
     for name in names.iter().filter(|name| !known.contains(&name.as_str())) {
         let hint = suggest::nearest(name, known.iter().copied());
         let hint = hint.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
-        let fault = format!("has {}, {of} there is no [{section}.NAME]{hint}", quoted(name));
-        notes.fault(place, &fault);
+        notes.fault(at, &format!("has {}, {why}{hint}", quoted(name)));
     }
 }
 

@@ -112,16 +112,13 @@ impl Limits {
 
     /// What there is to say of limits that are lower than wanted.
     pub fn shortage(&self) -> Option<String> {
-        let (connections, turns) = (self.max_connections, self.max_turns);
-        let allowed = |descriptors| {
-            format!(
-                "the limit of {descriptors} open descriptors allows {} and {} at once; LimitNOFILE= in \
-                 the unit raises it, or ulimit -n",
-                counted(&connections, "connection"),
-                counted(&turns, "turn")
-            )
-        };
-        self.short_of.map(allowed)
+        let descriptors = self.short_of?;
+        let connections = counted(&self.max_connections, "connection");
+        let turns = counted(&self.max_turns, "turn");
+        Some(format!(
+            "the limit of {descriptors} open descriptors allows {connections} and {turns} at once; \
+             LimitNOFILE= in the unit raises it, or ulimit -n"
+        ))
     }
 }
 

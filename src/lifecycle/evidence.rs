@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::marker;
 use super::signals::{Caught, Kind};
-use super::verdict::{self, ActiveState, Evidence, Job, Sender, Supervision, Unit, Verdict};
+use super::verdict::{self, Evidence, Job, Sender, Supervision, Unit, Verdict};
 use crate::limits::{QUESTION_DEADLINE, QUESTION_RETRY};
 use crate::subprocess::Children;
 use crate::sys::process::Pid;
@@ -232,10 +232,7 @@ fn unit(
 ) -> Supervision {
     let get = |key: &str| shown.properties.get(key);
     let main = is_main(get("MainPID"));
-    let active = match get("ActiveState") {
-        "deactivating" => ActiveState::Deactivating,
-        _ => ActiveState::Other,
-    };
+    let deactivating = get("ActiveState") == "deactivating";
     let (started, again) = match moment {
         Moment::Signal { started } => (started, false),
         Moment::Exit { .. } => (true, true),
@@ -243,7 +240,7 @@ fn unit(
     let id: Option<u32> = get("Job").parse().ok();
     let job = match id {
         None => Job::None,
-        Some(id) if verdict::needs_job_type(active, true, started, again) => {
+        Some(id) if verdict::needs_job_type(deactivating, true, started, again) => {
             match systemctl.job_type(id, deadline) {
                 Ok(kind) => {
                     shown.job_type = kind.unwrap_or_default();
@@ -257,7 +254,7 @@ fn unit(
         }
         Some(_) => Job::Untyped,
     };
-    Supervision::Unit(Unit { active, job, main })
+    Supervision::Unit(Unit { deactivating, job, main })
 }
 
 /// The words of list-jobs (systemd's `job_type`). An empty one is a job that has ended meanwhile.

@@ -99,8 +99,7 @@ fn prune(dirs: &Dirs, most: usize) -> io::Result<()> {
 /// Enters a run that left its record behind, unless it did say how it ended.
 fn enter_silent(dirs: &Dirs, left: &Value) -> Option<Value> {
     let text = read(&dirs.history()).unwrap_or_default();
-    let ended = text.lines().rev().filter_map(parse);
-    if ended.into_iter().any(|line| line["run"] == left["id"]) {
+    if text.lines().rev().filter_map(parse).any(|line| line["run"] == left["id"]) {
         return None;
     }
     let line = unclean(left, Some(&Utc::new(SystemTime::now()).rfc3339()));

@@ -44,18 +44,11 @@ pub enum Supervision {
 /// The unit that we run in, as `systemctl show` and `list-jobs` describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
-    pub active: ActiveState,
+    /// By its `ActiveState=`: all other states, known or to come, end the same way for us.
+    pub deactivating: bool,
     pub job: Job,
     /// Whether we are its `MainPID`: only then does our exit status drive `Restart=`.
     pub main: bool,
-}
-
-/// `ActiveState=`; what is neither of the two ends the same way for us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ActiveState {
-    Deactivating,
-    /// active, activating, reloading, and whatever comes with newer versions.
-    Other,
 }
 
 /// `Job=` and, where it was needed, the job's type.
@@ -118,7 +111,7 @@ pub fn judge(evidence: &Evidence) -> Verdict {
         return planned(reason::MARKER);
     }
     match &evidence.supervision {
-        Supervision::Unit(unit) => judge_unit(unit.active, unit.job),
+        Supervision::Unit(unit) => judge_unit(unit.deactivating, unit.job),
         Supervision::Silent => match evidence.sender {
             Sender::OurManager => planned(reason::GUESS_BY_MANAGER),
             Sender::Other | Sender::Outside | Sender::Forged | Sender::Terminal => {
@@ -130,24 +123,22 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     }
 }
 
-fn judge_unit(active: ActiveState, job: Job) -> Verdict {
-    match (active, job) {
-        (ActiveState::Deactivating, Job::Stop | Job::Untyped | Job::Other) => {
-            planned(reason::STOP_JOB)
-        }
-        (ActiveState::Deactivating, Job::Start) => external(reason::START_TIMED_OUT),
-        (ActiveState::Deactivating, Job::None) => external(reason::MANAGER_WITHOUT_JOB),
-        (ActiveState::Other, Job::Stop) => planned(reason::STOP_JOB_WAITING),
-        (ActiveState::Other, Job::Untyped | Job::Start | Job::Other) => external(reason::OTHER_JOB),
-        (ActiveState::Other, Job::None) => external(reason::NO_JOB),
+fn judge_unit(deactivating: bool, job: Job) -> Verdict {
+    match (deactivating, job) {
+        (true, Job::Stop | Job::Untyped | Job::Other) => planned(reason::STOP_JOB),
+        (true, Job::Start) => external(reason::START_TIMED_OUT),
+        (true, Job::None) => external(reason::MANAGER_WITHOUT_JOB),
+        (false, Job::Stop) => planned(reason::STOP_JOB_WAITING),
+        (false, Job::Untyped | Job::Start | Job::Other) => external(reason::OTHER_JOB),
+        (false, Job::None) => external(reason::NO_JOB),
     }
 }
 
 /// Whether the job's type has to be asked for: only where the job alone does not settle it. While
 /// the unit goes down its job is the stop, unless it never finished starting (`TimeoutStartSec=`) or
 /// we ask for the second time, when somebody may have queued a start behind a kill.
-pub fn needs_job_type(active: ActiveState, job: bool, started: bool, again: bool) -> bool {
-    job && (active == ActiveState::Other || !started || again)
+pub fn needs_job_type(deactivating: bool, job: bool, started: bool, again: bool) -> bool {
+    job && (!deactivating || !started || again)
 }
 
 const fn planned(reason: &'static str) -> Verdict {
