@@ -124,13 +124,9 @@ pub fn line(run: Option<&Run>, caught: Caught, found: &Finding, ending: &Ending)
     line
 }
 
-/// That this process ends by itself, and why, as a line. `verdict`: whether it ran, or failed to start.
-pub fn failure(run: Option<&Run>, verdict: &str, exit: Exit, why: &str) -> Value {
-    entry(run, verdict, &why.replace('\n', "; "), Some(exit))
-}
-
-/// What all entries have. `exit`: `None` for a run whose end nobody saw.
-fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>) -> Value {
+/// What all lines have, and all that there is to say of a process that ends by itself. `verdict`: whether
+/// it ran, or failed to start. `exit`: `None` for a run whose end nobody saw.
+pub fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>) -> Value {
     json!({
         "time": Utc::new(SystemTime::now()).rfc3339(),
         "started": run.map(|run| &run.started),
@@ -139,7 +135,7 @@ fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>) -> 
         "signal": null,
         "sender": null,
         "verdict": verdict,
-        "reason": reason,
+        "reason": reason.replace('\n', "; "),
         "exit": exit.map(Exit::code),
     })
 }
@@ -168,7 +164,7 @@ pub fn enter(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
 /// Enters that the start of `run` has failed, unless the last entry says the same: where the service
 /// manager tries again every second, all others would soon be gone.
 pub fn enter_failed_start(dirs: &Dirs, run: Option<&Run>, exit: Exit, why: &str) -> io::Result<()> {
-    let line = failure(run, "failed start", exit, why);
+    let line = entry(run, "failed start", why, Some(exit));
     let same =
         |last: &Value| ["verdict", "reason", "exit"].iter().all(|key| last[key] == line[key]);
     if stops(dirs).is_ok_and(|stops| stops.last().is_some_and(same)) {
