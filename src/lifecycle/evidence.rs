@@ -238,26 +238,19 @@ fn unit(
         Moment::Exit { .. } => (true, true),
     };
     let id: Option<u32> = get("Job").parse().ok();
-    let job = match id {
-        None => Job::None,
-        Some(id) if verdict::needs_job_type(deactivating, true, started, again) => {
-            match systemctl.job_type(id, deadline) {
-                Ok(kind) => {
-                    shown.job_type = kind.unwrap_or_default();
-                    job_kind(&shown.job_type)
-                }
-                Err(e) => {
-                    shown.failure = e;
-                    Job::Untyped
-                }
-            }
+    let typed = verdict::needs_job_type(deactivating, id.is_some(), started, again);
+    if let Some(id) = id.filter(|_| typed) {
+        match systemctl.job_type(id, deadline) {
+            Ok(kind) => shown.job_type = kind.unwrap_or_default(),
+            Err(e) => shown.failure = e,
         }
-        Some(_) => Job::Untyped,
-    };
+    }
+    let job = if id.is_some() { job_kind(&shown.job_type) } else { Job::None };
     Supervision::Unit(Unit { deactivating, job, main })
 }
 
-/// The words of list-jobs (systemd's `job_type`). An empty one is a job that has ended meanwhile.
+/// The words of list-jobs (systemd's `job_type`). An empty one was not asked for, or is a job that has ended
+/// meanwhile.
 fn job_kind(word: &str) -> Job {
     match word {
         "stop" | "restart" | "try-restart" => Job::Stop,
