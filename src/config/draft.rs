@@ -2,14 +2,9 @@
 
 use super::choice::Choice;
 use super::error::{Origin, place, quoted};
-use super::family::{CLIENT_KEYS, Family, TARGET_KEYS};
-use super::schema::{self, Field, Key};
+use super::schema::{Family, Field, Section};
 use super::value::{Label, Notes};
-use super::{
-    Agent, AgentKind, ClientKey, Config, OWNER, Target, key, names, target, turns_for_this_machine,
-};
-use crate::limits::{MAX_CLIENT_KEYS, MAX_TARGETS};
-use std::fmt;
+use super::{Agent, AgentKind, Config, OWNER, key, names, target, turns_for_this_machine};
 
 /// A configuration in the making.
 #[derive(Debug, Default)]
@@ -18,67 +13,37 @@ pub struct Draft {
     pub notes: Notes,
 }
 
-/// Where keys stand: in a section, or in one of a family, by its name.
-#[derive(Clone, Copy)]
-pub enum Section<'a> {
-    Plain(&'a str),
-    Named(Family, &'a str),
-}
-
-impl fmt::Display for Section<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Section::Plain(name) => f.write_str(name),
-            Section::Named(family, name) => write!(f, "{}.{name}", family.section()),
-        }
-    }
-}
-
 impl Draft {
     /// A key's field, if the section has that key, and the notes to take about it.
     pub fn find(
         &mut self,
-        section: Section<'_>,
+        section: &Section,
+        own: &str,
         name: &str,
     ) -> Option<(Field<'_>, Label, &mut Notes)> {
-        let config = &mut self.config;
-        let (field, example) = match section {
-            Section::Named(Family::Targets, own) => {
-                field_of(TARGET_KEYS, name, config.deliver.get_mut(own)?)?
-            }
-            Section::Named(Family::Keys, own) => {
-                field_of(CLIENT_KEYS, name, config.keys.get_mut(own)?)?
-            }
-            Section::Plain(own) => field_of(schema::keys_of(own)?, name, config)?,
-        };
-        Some((field, Label { name: format!("{section}.{name}"), example }, &mut self.notes))
+        let key = section.keys.iter().find(|key| key.name == name)?;
+        let label = Label { name: format!("{}.{name}", section.full(own)), example: key.example };
+        Some(((key.field)(&mut self.config, own)?, label, &mut self.notes))
     }
 
     /// Makes a section of a family, if there is none of that name. Says whether there is one now.
-    pub fn named(&mut self, family: Family, name: &str, origin: Origin) -> bool {
-        let Config { deliver, keys, .. } = &mut self.config;
-        let (known, count, most) = match family {
-            Family::Targets => (deliver.get(name).is_some(), deliver.iter().count(), MAX_TARGETS),
-            Family::Keys => (keys.get(name).is_some(), keys.iter().count(), MAX_CLIENT_KEYS),
-        };
-        if known {
+    pub fn named(&mut self, section: &Section, family: &Family, own: &str, origin: Origin) -> bool {
+        let known = (family.names)(&self.config);
+        if known.contains(&own) {
             return true;
         }
-        let (section, word) = (family.section(), family.word());
-        let fault = match names::section(name, word) {
-            Err(reason) => format!("{section} has {}; {reason}", quoted(name)),
-            Ok(_) if family == Family::Keys && name == OWNER => {
-                format!("{section}.{OWNER} is the gateway's own key: it is in http.key_file")
+        let (name, word, most) = (section.name, family.word, family.most);
+        let fault = match names::section(own, word) {
+            Err(reason) => format!("{name} has {}; {reason}", quoted(own)),
+            Ok(_) if name == "keys" && own == OWNER => {
+                format!("{name}.{OWNER} is the gateway's own key: it is in http.key_file")
             }
-            Ok(_) if count >= most => {
+            Ok(_) if known.len() >= most => {
                 format!("there are more than {most} {word}s; take some away")
             }
-            Ok(own) => {
-                match family {
-                    Family::Targets => deliver.insert(own, Target::new(name)),
-                    Family::Keys => keys.insert(own, ClientKey::new(name)),
-                }
-                self.notes.origins.insert(format!("{section}.{name}"), origin);
+            Ok(_) => {
+                (family.add)(&mut self.config, own);
+                self.notes.origins.insert(section.full(own), origin);
                 return true;
             }
         };
@@ -103,78 +68,56 @@ impl Draft {
     }
 }
 
-/// The field of the key with this name, and the key's example.
-fn field_of<'c, C>(
-    keys: &[Key<C>],
-    name: &str,
-    config: &'c mut C,
-) -> Option<(Field<'c>, &'static str)> {
-    let key = keys.iter().find(|key| key.name == name)?;
-    Some(((key.field)(config), key.example))
-}
-
 /// What the agent's keys mean together. A url or a command alone chooses the kind.
 fn agent(agent: &mut Agent, notes: &mut Notes, file: &str) {
     let of = |name: &str| notes.of(&format!("agent.{name}")).clone();
     let (kind, command, url) = (of("kind"), of("command"), of("url"));
-    let for_upstreams = ["key_file", "model", "models"];
+    let for_upstreams = ["agent.key_file", "agent.model", "agent.models"];
     let given = [agent.key_file.is_some(), !agent.model.is_empty(), !agent.models.is_empty()];
     let stray = for_upstreams.into_iter().zip(given).find(|(_, given)| *given);
-    let stray = stray.map(|(name, _)| (name, of(name)));
     if kind == Origin::Default {
         let (chosen, origin) = match (&agent.url, agent.command.is_empty()) {
             (Some(_), _) => (AgentKind::Upstream, url.clone()),
-            (None, false) => (AgentKind::Command, command.clone()),
+            (None, false) => (AgentKind::Command, command),
             (None, true) => (AgentKind::Echo, Origin::Default),
         };
         agent.kind = chosen;
         notes.origins.insert("agent.kind".to_owned(), origin);
     }
-    let (word, from) = (agent.kind.word(), place(&kind, file));
+    let beside = format!("agent.kind is \"{}\" ({})", agent.kind.word(), place(&kind, file));
     let way = "take one of the two away, or write kind = ";
-    let fault = match (agent.kind, &agent.url, agent.command.first()) {
+    match (agent.kind, &agent.url, agent.command.first()) {
         (_, Some(_), Some(_)) => {
-            let url = place(&url, file);
-            let fault = "is given beside agent.url";
-            (command, format!("agent.command {fault} ({url}); take one of the two away"))
+            let fault = format!("is given beside agent.url ({})", place(&url, file));
+            notes.fault("agent.command", &format!("{fault}; take one of the two away"));
         }
-        (AgentKind::Command, None, Some(program)) if program.is_empty() => (
-            command,
-            "agent.command names no program: its first string is empty; \
-             write one like [\"my-agent\", \"--flag\"]"
-                .to_owned(),
+        (AgentKind::Command, None, Some(program)) if program.is_empty() => notes.fault(
+            "agent.command",
+            "names no program: its first string is empty; \
+             write one like [\"my-agent\", \"--flag\"]",
         ),
-        (AgentKind::Command, None, None) => (
-            kind,
-            "agent.kind is \"command\" but agent.command is empty; \
-             say what to run, like command = [\"my-agent\", \"--flag\"]"
-                .to_owned(),
+        (AgentKind::Command, None, None) => notes.fault(
+            "agent.kind",
+            "is \"command\" but agent.command is empty; \
+             say what to run, like command = [\"my-agent\", \"--flag\"]",
         ),
-        (AgentKind::Upstream, None, None) => (
-            kind,
-            "agent.kind is \"upstream\" but agent.url is empty; \
-             say where it is, like url = \"http://127.0.0.1:11434/v1\""
-                .to_owned(),
+        (AgentKind::Upstream, None, None) => notes.fault(
+            "agent.kind",
+            "is \"upstream\" but agent.url is empty; \
+             say where it is, like url = \"http://127.0.0.1:11434/v1\"",
         ),
-        (AgentKind::Echo | AgentKind::Upstream, None, Some(_)) => (
-            command,
-            format!(
-                "agent.command is given but agent.kind is \"{word}\" ({from}); {way}\"command\""
-            ),
-        ),
-        (AgentKind::Echo | AgentKind::Command, Some(_), None) => (
-            url,
-            format!("agent.url is given but agent.kind is \"{word}\" ({from}); {way}\"upstream\""),
-        ),
+        (AgentKind::Echo | AgentKind::Upstream, None, Some(_)) => {
+            notes.fault("agent.command", &format!("is given but {beside}; {way}\"command\""));
+        }
+        (AgentKind::Echo | AgentKind::Command, Some(_), None) => {
+            notes.fault("agent.url", &format!("is given but {beside}; {way}\"upstream\""));
+        }
         (AgentKind::Echo, None, None)
         | (AgentKind::Command, None, Some(_))
-        | (AgentKind::Upstream, Some(_), None) => match stray {
-            Some((name, origin)) if agent.url.is_none() => (
-                origin,
-                format!("agent.{name} is given but no agent.url that it could belong to; add one"),
-            ),
-            Some(_) | None => return,
-        },
-    };
-    notes.problems.push(fault.0, fault.1);
+        | (AgentKind::Upstream, Some(_), None) => {
+            if let Some((name, _)) = stray.filter(|_| agent.url.is_none()) {
+                notes.fault(name, "is given but no agent.url that it could belong to; add one");
+            }
+        }
+    }
 }

@@ -2,26 +2,35 @@
 
 use super::error::{Origin, Problems, place, quoted};
 use super::load::Loaded;
+use super::schema::{Field, Key, section};
 use super::target::Secret;
 use super::value::Notes;
-use super::{Config, suggest};
+use super::{Config, names, suggest};
 use std::path::PathBuf;
 
-/// A key of its own for the principal of this name.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ClientKey {
-    pub name: String,
-    /// Absolute; always there once the configuration has been loaded.
-    pub file: Option<PathBuf>,
-    /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
-    pub key: Option<Secret>,
-    pub role: Role,
-    /// Sessions that it may touch, `*` at the end for all that begin so. Empty: any of its own.
-    pub sessions: Vec<String>,
-    /// Routes that it may use, by their groups. Empty: all of its role.
-    pub routes: Vec<String>,
-    /// Delivery targets that it may name. Empty: none for a user, any for an operator.
-    pub targets: Vec<String>,
+section! {CLIENT_KEY: |c, own| c.keys.get_mut(own)?;
+    /// A key of its own for the principal of this name.
+    pub struct ClientKey {
+        /// Absolute; always there once the configuration has been loaded.
+        file: Option<PathBuf> = None, Path, "\"~/.config/hermes-gateway/alice.key\"",
+            "The key, on one line of a file that is yours alone to read.";
+        role: Role = Role::default(), Choice, "\"user\"",
+            "\"user\", or \"operator\", who also sees status, compacts, and steers by commands.";
+        /// Sessions that it may touch, `*` at the end for all that begin so. Empty: any of its own.
+        sessions: Vec<String> = Vec::new(), List(names::argument), "[\"support-*\"]",
+            "Sessions that it may touch, * at the end for all that begin so; empty: any.";
+        /// Routes that it may use, by their groups. Empty: all of its role.
+        routes: Vec<String> = Vec::new(), List(names::route), "[\"chat\"]",
+            "What it opens: chat, messages, and for operators status, journal; empty: all of these.";
+        /// Delivery targets that it may name. Empty: none for a user, any for an operator.
+        targets: Vec<String> = Vec::new(), List(names::argument), "[\"example\"]",
+            "Delivery targets that it may name; empty: none for a user, any for an operator.";
+    }
+    beside {
+        name: String,
+        /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
+        key: Option<Secret>,
+    }
 }
 
 /// What a principal is to the gateway.
@@ -78,20 +87,17 @@ pub fn settle(key: &ClientKey, notes: &mut Notes) {
     let name = format!("keys.{}", key.name);
     if key.file.is_none() {
         let fault = format!(
-            "{name} has no file; make one, `openssl rand -hex 32 > FILE; chmod 600 FILE`, and name \
+            "has no file; make one, `openssl rand -hex 32 > FILE; chmod 600 FILE`, and name \
              it: file = \"~/.config/hermes-gateway/{}.key\"",
             key.name
         );
-        notes.problems.push(notes.of(&name).clone(), fault);
+        notes.fault(&name, &fault);
     }
     let beyond = key.routes.iter().find(|route| OPERATOR_ROUTES.contains(&route.as_str()));
     if let Some(route) = beyond.filter(|_| key.role == Role::User) {
-        let fault = format!(
-            "{name}.routes has \"{route}\", which is for operators; take it away, or write \
-             role = \"operator\""
-        );
-        let origin = notes.of(&format!("{name}.routes")).clone();
-        notes.problems.push(origin, fault);
+        let way = "take it away, or write role = \"operator\"";
+        let fault = format!("has \"{route}\", which is for operators; {way}");
+        notes.fault(&format!("{name}.routes"), &fault);
     }
 }
 
@@ -99,26 +105,20 @@ pub fn settle(key: &ClientKey, notes: &mut Notes) {
 /// the targets that keys name.
 pub fn references(config: &Config, notes: &mut Notes) {
     let keys: Vec<&str> = [OWNER].into_iter().chain(config.keys.names()).collect();
-    check(&config.session.operators, ("session.operators", "of whom", "keys"), &keys, notes);
+    let (at, why) = ("session.operators", "of whom there is no [keys.NAME]");
+    check(&config.session.operators, at, why, &keys, notes);
     for (name, key) in config.keys.iter() {
-        let place = format!("keys.{name}.targets");
-        check(&key.targets, (&place, "for which", "deliver"), &config.deliver.names(), notes);
+        let (at, why) = (format!("keys.{name}.targets"), "for which there is no [deliver.NAME]");
+        check(&key.targets, &at, why, &config.deliver.names(), notes);
     }
 }
 
 /// Notes each name of a list of which there is no section.
-fn check(
-    names: &[String],
-    (place, of, section): (&str, &str, &str),
-    known: &[&str],
-    notes: &mut Notes,
-) {
+fn check(names: &[String], at: &str, why: &str, known: &[&str], notes: &mut Notes) {
     for name in names.iter().filter(|name| !known.contains(&name.as_str())) {
         let hint = suggest::nearest(name, known.iter().copied());
         let hint = hint.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
-        let fault =
-            format!("{place} has {}, {of} there is no [{section}.NAME]{hint}", quoted(name));
-        notes.problems.push(notes.of(place).clone(), fault);
+        notes.fault(at, &format!("has {}, {why}{hint}", quoted(name)));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use super::error::{ConfigError, Origin, Problems, place};
-use super::family::Family;
+use super::schema::Check;
 use super::target::Secret;
 use super::value::Notes;
 use super::{Config, key, parse, set};
@@ -49,8 +49,6 @@ impl Loaded {
     }
 }
 
-type Parse = fn(&str) -> Result<Secret, String>;
-
 impl Loaded {
     /// Reads the secrets that the agent and targets name; what only looks at settings does without.
     ///
@@ -59,7 +57,7 @@ impl Loaded {
     pub fn with_secrets(mut self) -> Result<Loaded, ConfigError> {
         let mut problems = Problems::default();
         let origins = &self.origins;
-        let mut secret = |file: &Option<PathBuf>, key: &str, parse: Parse| {
+        let mut secret = |file: &Option<PathBuf>, key: &str, parse: Check<Secret>| {
             let file = file.as_ref()?;
             let text = read_secret(file, MAX_KEY_FILE);
             let secret = text.and_then(|text| parse(&text).map_err(io::Error::other));
@@ -75,7 +73,7 @@ impl Loaded {
         let agent = &mut self.config.agent;
         agent.key = secret(&agent.key_file, "agent.key_file", Secret::key);
         for target in self.config.deliver.values_mut() {
-            let key = format!("{}.{}.secret_file", Family::Targets.section(), target.name);
+            let key = format!("deliver.{}.secret_file", target.name);
             target.secret = secret(&target.secret_file, &key, Secret::parse);
         }
         for own in self.config.keys.values_mut() {

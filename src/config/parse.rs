@@ -1,9 +1,8 @@
 //! The file's sections and keys, each handed to its place or reported with what was meant.
 
-use super::draft::{Draft, Section};
+use super::draft::Draft;
 use super::error::{Origin, quoted, shown};
-use super::family::Family;
-use super::schema::{self, Key, SECTIONS};
+use super::schema::{Family, SECTIONS, Section};
 use super::suggest;
 use super::syntax::{self, Lines, Source};
 use super::value::{Given, type_of};
@@ -23,12 +22,13 @@ pub fn read(bytes: &[u8], draft: &mut Draft) {
     for (section, content) in root.as_table().into_iter().flatten() {
         let at = source.key(section);
         let name = section.name.as_ref();
-        if let Some(family) = Family::of(name) {
-            reader.family(family, content, at);
-        } else if schema::keys_of(name).is_some() {
-            reader.keys(Section::Plain(name), content, at);
-        } else {
+        let Some(section) = Section::of(name) else {
             reader.draft.notes.problems.push(at, unknown_section(name, content));
+            continue;
+        };
+        match &section.family {
+            Some(family) => reader.family(section, family, content, at),
+            None => reader.keys(section, "", content, at),
         }
     }
 }
@@ -39,36 +39,35 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn family(&mut self, family: Family, content: &Value<'_>, at: Origin) {
-        let (section, word) = (family.section(), family.word());
+    fn family(&mut self, section: &Section, family: &Family, content: &Value<'_>, at: Origin) {
+        let (head, word) = (section.head(), family.word);
         let Some(all) = content.as_table() else {
-            let fault =
-                format!("{word}s are sections, written [{section}.NAME]; got {}", type_of(content));
+            let fault = format!("{word}s are sections, written {head}; got {}", type_of(content));
             return self.draft.notes.problems.push(at, fault);
         };
         for (own, content) in all {
             let at = self.source.key(own);
             let name = own.name.as_ref();
-            if content.as_table().is_none() && family.key_names().contains(&name) {
-                let fault = format!("{name} belongs to a {word}: write it in [{section}.NAME]");
+            if content.as_table().is_none() && section.key_names().contains(&name) {
+                let fault = format!("{name} belongs to a {word}: write it in {head}");
                 self.draft.notes.problems.push(at, fault);
-            } else if self.draft.named(family, name, at.clone()) {
-                self.keys(Section::Named(family, name), content, at);
+            } else if self.draft.named(section, family, name, at.clone()) {
+                self.keys(section, name, content, at);
             }
         }
     }
 
-    fn keys(&mut self, section: Section<'_>, content: &Value<'_>, at: Origin) {
+    fn keys(&mut self, section: &Section, own: &str, content: &Value<'_>, at: Origin) {
         let Some(keys) = content.as_table() else {
-            let got = type_of(content);
-            let fault = format!("{section} must be a section, written [{section}]; got {got}");
+            let (full, got) = (section.full(own), type_of(content));
+            let fault = format!("{full} must be a section, written [{full}]; got {got}");
             return self.draft.notes.problems.push(at, fault);
         };
         for (name, value) in keys {
             let (at, given) = (self.source.key(name), Given { value, source: self.source });
-            match self.draft.find(section, &name.name) {
+            match self.draft.find(section, own, &name.name) {
                 Some((field, label, notes)) => notes.assign(field, label, at, given),
-                None => self.draft.notes.problems.push(at, unknown_key(section, &name.name)),
+                None => self.draft.notes.problems.push(at, unknown_key(section, own, &name.name)),
             }
         }
     }
@@ -84,43 +83,30 @@ fn unknown_section(name: &str, content: &Value<'_>) -> String {
 
 /// What to do about a section that does not exist.
 pub fn meant_section(name: &str) -> String {
-    let sections = SECTIONS.iter().map(|(section, _)| *section);
-    let known = sections.chain(Family::ALL.map(Family::section));
-    match suggest::nearest(name, known) {
-        Some(near) if Family::of(near).is_some() => format!("did you mean [{near}.NAME]?"),
-        Some(near) => format!("did you mean [{near}]?"),
+    let near = suggest::nearest(name, SECTIONS.iter().map(|section| section.name));
+    match near.and_then(Section::of) {
+        Some(near) => format!("did you mean {}?", near.head()),
         None => known_sections(),
     }
 }
 
 fn known_sections() -> String {
-    let mut known: Vec<_> = SECTIONS.iter().map(|(name, _)| format!("[{name}]")).collect();
-    known.extend(Family::ALL.map(|family| format!("[{}.NAME]", family.section())));
-    format!("the sections are {}", known.join(", "))
+    format!("the sections are {}", SECTIONS.each_ref().map(Section::head).join(", "))
 }
 
 /// The text about a key that its section does not have.
-pub fn unknown_key(section: Section<'_>, name: &str) -> String {
-    let known: Vec<_> = match section {
-        Section::Plain(section) => {
-            schema::keys_of(section).into_iter().flatten().map(|key| key.name).collect()
-        }
-        Section::Named(family, _) => family.key_names(),
-    };
+pub fn unknown_key(section: &Section, own: &str, name: &str) -> String {
+    let known = section.key_names();
     let way = match (suggest::nearest(name, known.iter().copied()), home(name)) {
         (_, Some(home)) => home,
         (Some(near), None) => format!("did you mean {}?", quoted(near)),
         (None, None) => format!("its keys are {}", known.join(", ")),
     };
-    format!("unknown key {} in [{section}]; {way}", quoted(name))
+    format!("unknown key {} in [{}]; {way}", quoted(name), section.full(own))
 }
 
 /// The text about a key that another section has.
 fn home(name: &str) -> Option<String> {
-    let has = |(_, keys): &&(_, &[Key])| keys.iter().any(|key| key.name == name);
-    if let Some((section, _)) = SECTIONS.iter().find(has) {
-        return Some(format!("it belongs in [{section}]"));
-    }
-    let family = Family::ALL.into_iter().find(|family| family.key_names().contains(&name))?;
-    Some(format!("it belongs in [{}.NAME]", family.section()))
+    let home = SECTIONS.iter().find(|section| section.key_names().contains(&name))?;
+    Some(format!("it belongs in {}", home.head()))
 }

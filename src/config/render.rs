@@ -2,9 +2,10 @@
 //! commented file that a new gateway starts with.
 
 use super::error::{Origin, shown};
-use super::family::{CLIENT_KEYS, Family, TARGET_KEYS};
+use super::key::CLIENT_KEY;
 use super::load::Loaded;
 use super::schema::{Field, Key, SECTIONS};
+use super::target::TARGET;
 use super::{Config, Url, units};
 use std::path::Path;
 
@@ -19,27 +20,20 @@ impl Loaded {
         // The schema's way to a field is a mutable one.
         let mut config = self.config.clone();
         let mut text = String::new();
-        for (section, keys) in SECTIONS {
-            self.section(section, keys, &mut config, false, &mut text);
-        }
-        for target in config.deliver.values_mut() {
-            let section = format!("{}.{}", Family::Targets.section(), target.name);
-            self.section(&section, TARGET_KEYS, target, true, &mut text);
-        }
-        for own in config.keys.values_mut() {
-            let section = format!("{}.{}", Family::Keys.section(), own.name);
-            self.section(&section, CLIENT_KEYS, own, true, &mut text);
+        for section in &SECTIONS {
+            let family = section.family.as_ref();
+            for own in family.map_or(vec![""], |family| (family.names)(&self.config)) {
+                let (blank, full) = (if text.is_empty() { "" } else { "\n" }, section.full(own));
+                text.push_str(&format!("{blank}[{full}]\n"));
+                for key in section.keys {
+                    if let Some(field) = (key.field)(&mut config, own) {
+                        let name = format!("{full}.{}", key.name);
+                        self.setting(&name, field, family.is_some(), &mut text);
+                    }
+                }
+            }
         }
         text
-    }
-
-    /// A section's head and its keys.
-    fn section<C>(&self, name: &str, keys: &[Key<C>], of: &mut C, terse: bool, text: &mut String) {
-        let blank = if text.is_empty() { "" } else { "\n" };
-        text.push_str(&format!("{blank}[{name}]\n"));
-        for key in keys {
-            self.setting(&format!("{name}.{}", key.name), (key.field)(of), terse, text);
-        }
     }
 
     /// The lines of one key. `terse`: none where nothing was given and the default is nothing.
@@ -113,11 +107,7 @@ fn string(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
+            '"' | '\\' | '\n' | '\r' | '\t' => out.extend(c.escape_default()),
             c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
             c => out.push(c),
         }
@@ -140,14 +130,14 @@ pub fn starter(listen_port: u16, name: &str) -> String {
          # To see what holds: hermes-gateway {profile}config\n\
          # Times: \"500ms\", \"30s\", \"10m\", \"1h30m\", or seconds. Sizes: \"64KiB\", \"1MiB\", or bytes.\n"
     );
-    for (section, keys) in SECTIONS {
-        text.push_str(&format!("\n[{section}]\n"));
-        for key in *keys {
-            let active = (*section, key.name) == ("http", "listen");
+    for section in SECTIONS.iter().filter(|section| section.family.is_none()) {
+        text.push_str(&format!("\n{}\n", section.head()));
+        for key in section.keys {
+            let active = (section.name, key.name) == ("http", "listen");
             // The starter may move to another machine: what stands for its cores, not a number.
-            let setting = match key.name {
-                "max_turns" => "0".to_owned(),
-                _ => value((key.field)(&mut config)),
+            let setting = match (key.field)(&mut config, "") {
+                Some(field) if key.name != "max_turns" => value(field),
+                _ => "0".to_owned(),
             };
             let mark = if active { "" } else { "# " };
             text.push_str(&format!("## {}\n{mark}{} = {setting}\n", key.help, key.name));
@@ -156,13 +146,13 @@ pub fn starter(listen_port: u16, name: &str) -> String {
     text.push_str(
         "\n## Where replies can be sent: a section for each target, by a name of your own.\n",
     );
-    example("deliver.example", TARGET_KEYS, &mut text);
+    example("deliver.example", TARGET, &mut text);
     text.push_str("\n## Further keys than the gateway's own: a section for each principal.\n");
-    example("keys.alice", CLIENT_KEYS, &mut text);
+    example("keys.alice", CLIENT_KEY, &mut text);
     text
 }
 
-fn example<C>(section: &str, keys: &[Key<C>], text: &mut String) {
+fn example(section: &str, keys: &[Key], text: &mut String) {
     text.push_str(&format!("# [{section}]\n"));
     for key in keys {
         text.push_str(&format!("##   {}\n#   {} = {}\n", key.help, key.name, key.example));

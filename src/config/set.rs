@@ -1,10 +1,9 @@
 //! `--set section.key=value`: the value is TOML or, where it is none, plain text, so that nobody
 //! needs quotes inside of quotes.
 
-use super::draft::{Draft, Section};
+use super::draft::Draft;
 use super::error::{Origin, shown};
-use super::family::Family;
-use super::schema::{self, Field};
+use super::schema::{Field, Section};
 use super::syntax::Source;
 use super::value::{Given, wrong_type};
 use super::{parse, suggest};
@@ -25,37 +24,30 @@ pub fn read(argument: &str, draft: &mut Draft) {
     let Some((section, mut name)) = name.trim().split_once('.') else {
         return fault(format!("there is no section in it; {way}"));
     };
-    let place = if let Some(family) = Family::of(section) {
-        let (word, like) = match family {
-            Family::Targets => ("target", "--set deliver.ops.timeout=10s"),
-            Family::Keys => ("name", "--set keys.alice.role=operator"),
+    let Some(section) = Section::of(section) else {
+        let meant = parse::meant_section(section);
+        return fault(format!("unknown section [{}]; {meant}", shown(section)));
+    };
+    let mut own = "";
+    if let Some(family) = &section.family {
+        let Some(both) = name.split_once('.') else {
+            return fault(family.nameless.to_owned());
         };
-        let Some((own, key)) = name.split_once('.') else {
-            let way = format!("write --set {section}.NAME.key=value, like {like}");
-            return fault(format!("there is no {word} and key in it; {way}"));
-        };
-        name = key;
-        if !draft.named(family, own, origin.clone()) {
+        (own, name) = both;
+        if !draft.named(section, family, own, origin.clone()) {
             return;
         }
-        Section::Named(family, own)
-    } else {
-        if schema::keys_of(section).is_none() {
-            let meant = parse::meant_section(section);
-            return fault(format!("unknown section [{}]; {meant}", shown(section)));
-        }
-        Section::Plain(section)
-    };
+    }
     if let Some(variable) = name.strip_prefix("env.")
-        && let Some((Env(env), label, notes)) = draft.find(place, "env")
+        && let Some((Env(env), label, notes)) = draft.find(section, own, "env")
     {
         return with_value(text, true, |value, _| {
             let given = Given { value, source: &source };
             notes.variable(env, &label, (variable, origin.clone()), given);
         });
     }
-    let Some((field, label, notes)) = draft.find(place, name) else {
-        return draft.notes.problems.push(origin, parse::unknown_key(place, name));
+    let Some((field, label, notes)) = draft.find(section, own, name) else {
+        return draft.notes.problems.push(origin, parse::unknown_key(section, own, name));
     };
     let plain = matches!(field, Address(_) | Path(_) | Url(..) | Text(..) | Choice(_));
     let no_text = matches!(field, List(..) | Env(_) | Models(_) | Count(..));

@@ -1,7 +1,7 @@
 //! The step from bytes to TOML values: positions people can use, and the parser's complaints in
 //! words. The parser (toml-span) limits nesting itself, so input cannot exhaust the stack.
 
-use super::error::{Origin, Problems};
+use super::error::{Origin, Problems, quoted, shown};
 use std::str::Utf8Error;
 use toml_span::value::Key;
 use toml_span::{ErrorKind, Span, Value};
@@ -116,11 +116,10 @@ fn complaint(kind: &ErrorKind, lines: &Lines<'_>) -> String {
         ErrorKind::InvalidCharInString('\n') => {
             "the string does not end on its line; add the closing quote".into()
         }
-        ErrorKind::InvalidCharInString(c) => format!(
-            "a string cannot hold {}; write it as an escape, like \\u{:04X}",
-            character(*c),
-            u32::from(*c)
-        ),
+        ErrorKind::InvalidCharInString(c) => {
+            let (shown, code) = (character(*c), u32::from(*c));
+            format!("a string cannot hold {shown}; write it as an escape, like \\u{code:04X}")
+        }
         ErrorKind::InvalidEscape(c) | ErrorKind::InvalidHexEscape(c) => format!(
             "{} does not belong in a \\ escape; for a plain backslash write \\\\ or use '…' quotes",
             character(*c)
@@ -138,22 +137,22 @@ fn complaint(kind: &ErrorKind, lines: &Lines<'_>) -> String {
             let hint = if *expected == "newline" { "; text goes in quotes" } else { "" };
             format!("expected {}, found {}{hint}", token(expected), token(found))
         }
-        ErrorKind::DuplicateKey { key, first } => format!(
-            "{} is set twice, first in line {}; remove one",
-            super::error::quoted(key),
-            first_line(first)
-        ),
-        ErrorKind::DuplicateTable { name, first } => format!(
-            "section [{}] stands twice, first in line {}; join them",
-            super::error::shown(name),
-            first_line(first)
-        ),
+        ErrorKind::DuplicateKey { key, first } => {
+            let (key, line) = (quoted(key), first_line(first));
+            format!("{key} is set twice, first in line {line}; remove one")
+        }
+        ErrorKind::DuplicateTable { name, first } => {
+            let (name, line) = (shown(name), first_line(first));
+            format!("section [{name}] stands twice, first in line {line}; join them")
+        }
         ErrorKind::RedefineAsArray => "a section cannot also be a list; write it as [name]".into(),
         ErrorKind::MultilineStringKey => "a key cannot have several lines".into(),
-        ErrorKind::DottedKeyInvalidType { first } => format!(
-            "this key continues one that has a value already, in line {}",
-            first_line(first)
-        ),
+        ErrorKind::DottedKeyInvalidType { first } => {
+            format!(
+                "this key continues one that has a value already, in line {}",
+                first_line(first)
+            )
+        }
         ErrorKind::UnquotedString => "text needs quotes, like \"text\"".into(),
         // The parser itself does not return the others: they are for readers of its values.
         _ => "not valid TOML".into(),

@@ -1,6 +1,8 @@
 //! `[deliver.NAME]`: a place where replies can be sent, and what its keys mean together.
 
 use super::error::{Origin, place};
+use super::names;
+use super::schema::{Field, Key, section};
 use super::url::Url;
 use super::value::Notes;
 use crate::digest;
@@ -11,26 +13,38 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    pub name: String,
-    pub kind: TargetKind,
-    /// There when `kind` is [`TargetKind::Callback`], and only then.
-    pub url: Option<Url>,
-    /// Absolute. `None`: callbacks are not signed.
-    pub secret_file: Option<PathBuf>,
-    /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
-    pub secret: Option<Secret>,
-    /// As with an agent: not empty, and without NUL, when `kind` is [`TargetKind::Command`].
-    pub command: Vec<String>,
-    pub env: ByName<String>,
-    pub pass_env: Vec<String>,
-    /// As with an agent.
-    pub leftovers: Leftovers,
-    /// For one attempt.
-    pub timeout: Duration,
-    /// The age at which an undelivered reply becomes a dead letter.
-    pub expire: Duration,
+section! {TARGET: |c, own| c.deliver.get_mut(own)?;
+    pub struct Target {
+        kind: TargetKind = TargetKind::default(), Choice, "\"callback\"",
+            "\"callback\" or \"command\"; url or command alone says it too.";
+        /// There when `kind` is [`TargetKind::Callback`], and only then.
+        url: Option<Url> = None, Url(Url::parse), "\"https://example.org/hook\"",
+            "A callback: where each reply is posted to.";
+        /// Absolute. `None`: callbacks are not signed.
+        secret_file: Option<PathBuf> = None, Path, "\"~/.config/hook.secret\"",
+            "What callbacks are signed with (Standard Webhooks): whsec_BASE64, or plain text.";
+        /// As with an agent: not empty, and without NUL, when `kind` is [`TargetKind::Command`].
+        command: Vec<String> = Vec::new(), List(names::argument), "[\"my-notifier\", \"--flag\"]",
+            "Program and arguments, no shell; the reply is on its stdin.";
+        env: ByName<String> = ByName::new(), Env, "{ ROOM = \"ops\" }",
+            "Environment variables for the command.";
+        pass_env: Vec<String> = Vec::new(), List(names::variable), "[\"LANG\", \"TZ\"]",
+            "Variables of the gateway's own environment that the command may see.";
+        /// As with an agent.
+        leftovers: Leftovers = Leftovers::default(), Choice, "\"kill\"",
+            "Processes that the command leaves running: \"kill\" or \"keep\" them.";
+        /// For one attempt.
+        timeout: Duration = limits::DELIVERY_TIMEOUT,
+            Time(limits::DELIVERY_TIMEOUT_RANGE), "\"30s\"", "For one attempt.";
+        /// The age at which an undelivered reply becomes a dead letter.
+        expire: Duration = limits::DELIVERY_EXPIRE, Time(limits::DELIVERY_EXPIRE_RANGE), "\"1d\"",
+            "Tried for so long; then the reply is a dead letter.";
+    }
+    beside {
+        name: String,
+        /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
+        secret: Option<Secret>,
+    }
 }
 
 /// What callbacks are signed with. Printed as `Secret(…)`.
@@ -102,19 +116,7 @@ pub enum TargetKind {
 
 impl Target {
     pub fn new(name: &str) -> Target {
-        Target {
-            name: name.to_owned(),
-            kind: TargetKind::default(),
-            url: None,
-            secret_file: None,
-            secret: None,
-            command: Vec::new(),
-            env: ByName::new(),
-            pass_env: Vec::new(),
-            leftovers: Leftovers::default(),
-            timeout: limits::DELIVERY_TIMEOUT,
-            expire: limits::DELIVERY_EXPIRE,
-        }
+        Target { name: name.to_owned(), ..Target::default() }
     }
 }
 
@@ -122,52 +124,40 @@ impl Target {
 /// chooses the kind.
 pub fn settle(target: &mut Target, notes: &mut Notes, file: &str) {
     let name = format!("deliver.{}", target.name);
-    let section = notes.of(&name).clone();
     let at = |key: &str| notes.of(&format!("{name}.{key}")).clone();
-    let (kind, url, command, secret) = (at("kind"), at("url"), at("command"), at("secret_file"));
-    let problems = &mut notes.problems;
-    let has_command = !target.command.is_empty();
+    let (kind, url, has_command) = (at("kind"), at("url"), !target.command.is_empty());
+    let chosen = if has_command { at("command") } else { url.clone() };
     if kind == Origin::Default && has_command {
         target.kind = TargetKind::Command;
     }
-    match (target.kind, &target.url, target.command.first()) {
+    let like = "like [\"my-notifier\", \"--flag\"]";
+    let (key, fault) = match (target.kind, &target.url, target.command.first()) {
         (_, Some(_), Some(_)) => {
-            let other = place(&url, file);
-            let fault = format!("is given beside {name}.url ({other}); take one of the two away");
-            problems.push(command.clone(), format!("{name}.command {fault}"));
+            let url = place(&url, file);
+            (".command", format!("is given beside {name}.url ({url}); take one of the two away"))
         }
-        (TargetKind::Callback, None, Some(_)) => problems.push(
-            command.clone(),
-            format!(
-                "{name}.command is given but {name}.kind is \"callback\" ({}); \
-                 take one of the two away, or write kind = \"command\"",
-                place(&kind, file)
-            ),
-        ),
-        (TargetKind::Callback, None, None) => problems.push(
-            section,
-            format!(
-                "{name} has no address; give it a url, like \"https://example.org/hook\", \
-                 or a command, like [\"my-notifier\", \"--flag\"]"
-            ),
-        ),
-        (TargetKind::Command, _, program) if program.is_none_or(String::is_empty) => problems.push(
-            section,
-            format!(
-                "{name} is a command but {name}.command names no program; \
-                 write one like [\"my-notifier\", \"--flag\"]"
-            ),
-        ),
-        (TargetKind::Command, None, _) if target.secret_file.is_some() => problems.push(
-            secret,
-            format!(
-                "{name}.secret_file is given but {name} is a command, and only callbacks are \
-                 signed; take it away"
-            ),
-        ),
-        (TargetKind::Callback | TargetKind::Command, _, _) => {}
+        (TargetKind::Callback, None, Some(_)) => {
+            let (kind, way) = (place(&kind, file), "or write kind = \"command\"");
+            let is = format!("is given but {name}.kind is \"callback\" ({kind})");
+            (".command", format!("{is}; take one of the two away, {way}"))
+        }
+        (TargetKind::Callback, None, None) => {
+            let way = "give it a url, like \"https://example.org/hook\", or a command,";
+            ("", format!("has no address; {way} {like}"))
+        }
+        (TargetKind::Command, _, program) if program.is_none_or(String::is_empty) => {
+            ("", format!("is a command but {name}.command names no program; write one {like}"))
+        }
+        (TargetKind::Command, None, _) if target.secret_file.is_some() => {
+            let why = "and only callbacks are signed; take it away";
+            (".secret_file", format!("is given but {name} is a command, {why}"))
+        }
+        (TargetKind::Callback | TargetKind::Command, _, _) => ("", String::new()),
+    };
+    if !fault.is_empty() {
+        notes.fault(&format!("{name}{key}"), &fault);
     }
     if kind == Origin::Default {
-        notes.origins.insert(format!("{name}.kind"), if has_command { command } else { url });
+        notes.origins.insert(format!("{name}.kind"), chosen);
     }
 }

@@ -2,7 +2,7 @@
 //! collected, never returned early.
 
 use super::error::{Origin, Problems, quoted};
-use super::schema::Field;
+use super::schema::{Check, Field};
 use super::syntax::Source;
 use super::{names, suggest, units};
 use crate::limits::MAX_EXEC_STRING;
@@ -43,6 +43,12 @@ impl Notes {
         self.origins.get(full_name).unwrap_or(&Origin::Default)
     }
 
+    /// Notes what is wrong with a key or a section that is known by this name.
+    pub fn fault(&mut self, full_name: &str, what: &str) {
+        let origin = self.of(full_name).clone();
+        self.problems.push(origin, format!("{full_name} {what}"));
+    }
+
     /// Puts a value in its place; `origin` is where its key stands.
     pub fn assign(&mut self, field: Field<'_>, label: Label, origin: Origin, given: Given<'_>) {
         match self.convert(field, &label, given) {
@@ -63,20 +69,12 @@ impl Notes {
                 *at = text?.parse().map_err(|_| bad(key, text.unwrap_or_default(), reason))?;
             }
             Field::Path(at) => *at = path(key, text?, self.home.as_ref())?,
-            Field::Url(at, parse) => {
-                let text = text?;
-                let url = || parse(text).map_err(|reason| bad(key, text, &reason));
-                *at = if text.is_empty() { None } else { Some(url()?) };
-            }
-            Field::Text(at, check) => {
-                let text = text?;
-                let checked = || check(text).map_err(|reason| bad(key, text, &reason));
-                *at = if text.is_empty() { String::new() } else { checked()? };
-            }
+            Field::Url(at, parse) => *at = given_as(key, text?, parse)?,
+            Field::Text(at, check) => *at = given_as(key, text?, check)?.unwrap_or_default(),
             Field::Models(at) => *at = models(key, value.as_table().ok_or(wrong)?)?,
             Field::List(at, check) => {
                 let array = value.as_array().ok_or(wrong)?;
-                if let Some(list) = list(key, array, check, source, &mut self.problems) {
+                if let Some(list) = self.list(key, array, check, source) {
                     *at = list;
                 }
                 let is_command = key.name.ends_with(".command");
@@ -90,8 +88,8 @@ impl Notes {
                 let text = text?;
                 if !choice.choose(text) {
                     let words = choice.words();
-                    let wanted = alternatives(&words);
-                    let hint = suggest::nearest(text, words)
+                    let wanted = alternatives(words);
+                    let hint = suggest::nearest(text, words.iter().copied())
                         .map_or(String::new(), |word| format!("; did you mean {}?", quoted(word)));
                     let name = &key.name;
                     return Err(format!("{name} is {}; it must be {wanted}{hint}", quoted(text)));
@@ -117,6 +115,28 @@ impl Notes {
             }
         }
         Ok(())
+    }
+
+    /// The list's strings in their final form; `None` if some were refused, which is then reported.
+    fn list(
+        &mut self,
+        key: &Label,
+        array: &[Value<'_>],
+        check: Check<String>,
+        source: &Source<'_>,
+    ) -> Option<Vec<String>> {
+        let name = &key.name;
+        let checked = array.iter().enumerate().map(|(number, item)| {
+            let checked = match item.as_str() {
+                Some(text) => {
+                    check(text).map_err(|why| format!("{name} has {}; {why}", quoted(text)))
+                }
+                None => Err(format!("{name}[{number}] must be a string; got {}", type_of(item))),
+            };
+            checked.map_err(|fault| self.problems.push(source.value(item), fault)).ok()
+        });
+        // Each one is looked at, also behind one that is refused.
+        checked.collect::<Vec<_>>().into_iter().collect()
     }
 
     /// One variable. Its value may be a secret: no error repeats it.
@@ -167,6 +187,12 @@ fn models(key: &Label, table: &Table<'_>) -> Result<ByName<String>, String> {
     Ok(models)
 }
 
+/// What the text stands for; the empty one for nothing.
+fn given_as<T>(key: &Label, text: &str, parse: Check<T>) -> Result<Option<T>, String> {
+    let parsed = || parse(text).map_err(|reason| bad(key, text, &reason));
+    if text.is_empty() { Ok(None) } else { parsed().map(Some) }
+}
+
 fn path(key: &Label, text: &str, home: Option<&PathBuf>) -> Result<Option<PathBuf>, String> {
     if text.is_empty() {
         return Ok(None);
@@ -185,30 +211,6 @@ fn path(key: &Label, text: &str, home: Option<&PathBuf>) -> Result<Option<PathBu
         (None, _) if text.starts_with('/') => Ok(Some(PathBuf::from(text))),
         (None, _) => Err(bad(key, text, "it must begin with / or ~/")),
     }
-}
-
-/// The list's strings in their final form; `None` if some were refused, which is then reported.
-fn list(
-    key: &Label,
-    array: &[Value<'_>],
-    check: fn(&str) -> Result<String, String>,
-    source: &Source<'_>,
-    problems: &mut Problems,
-) -> Option<Vec<String>> {
-    let name = &key.name;
-    let mut list = Vec::new();
-    for (number, item) in array.iter().enumerate() {
-        let fault = match item.as_str().map(|text| (text, check(text))) {
-            Some((_, Ok(checked))) => {
-                list.push(checked);
-                continue;
-            }
-            Some((text, Err(reason))) => format!("{name} has {}; {reason}", quoted(text)),
-            None => format!("{name}[{number}] must be a string; got {}", type_of(item)),
-        };
-        problems.push(source.value(item), fault);
-    }
-    (list.len() == array.len()).then_some(list)
 }
 
 /// What is a number, or text with a unit: how each is read, and shown again.
@@ -263,7 +265,7 @@ pub fn wrong_type(key: &Label, field: &Field<'_>, got: &str) -> String {
         Field::Text(..) => "a string",
         Field::Env(_) | Field::Models(_) => "a table of strings",
         Field::Choice(choice) => {
-            return format!("{} must be {}; got {got}", key.name, alternatives(&choice.words()));
+            return format!("{} must be {}; got {got}", key.name, alternatives(choice.words()));
         }
         Field::Time(..) => "a time",
         Field::Size(..) => "a size",

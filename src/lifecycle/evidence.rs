@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::marker;
 use super::signals::{Caught, Kind};
-use super::verdict::{self, ActiveState, Evidence, Job, Sender, Supervision, Unit, Verdict};
+use super::verdict::{self, Evidence, Job, Sender, Supervision, Unit, Verdict};
 use crate::limits::{QUESTION_DEADLINE, QUESTION_RETRY};
 use crate::subprocess::Children;
 use crate::sys::process::Pid;
@@ -122,8 +122,7 @@ impl Place {
     /// Gathers and judges. Takes as long as the manager, at most `QUESTION_DEADLINE`.
     pub fn examine(&self, caught: Caught, moment: Moment) -> Finding {
         // The sender first: it may be gone by the time the manager has answered.
-        let sender = self.sender(caught);
-        let name = name_of(caught);
+        let (sender, name) = self.sender(caught);
         let mut shown = Shown::default();
         let supervision = self.supervision(moment, &mut shown);
         let marker = match moment {
@@ -167,14 +166,22 @@ impl Place {
         unit(&systemctl, deadline, moment, shown)
     }
 
-    fn sender(&self, caught: Caught) -> Sender {
-        match (caught.code, Pid::new(caught.pid)) {
-            (signal::SI_KERNEL, _) => Sender::Terminal,
-            (signal::SI_USER, None) => Sender::Outside,
-            (signal::SI_USER, Some(pid)) if self.is_our_manager(pid) => Sender::OurManager,
-            (signal::SI_USER, Some(_)) => Sender::Other,
-            (_, _) => Sender::Forged,
-        }
+    /// Who sent it, and its name where the kernel vouches for its pid.
+    fn sender(&self, caught: Caught) -> (Sender, String) {
+        let (sender, name) = match (caught.code, Pid::new(caught.pid)) {
+            (signal::SI_KERNEL, _) => match caught.kind {
+                Kind::Other(name) if name != "SIGQUIT" => (Sender::Terminal, "(kernel)"),
+                _ => (Sender::Terminal, "(terminal)"),
+            },
+            (signal::SI_USER, None) => (Sender::Outside, "(outside)"),
+            (signal::SI_USER, Some(pid)) => {
+                let manager = self.is_our_manager(pid);
+                let name = proc::name(pid).unwrap_or_else(|| "(gone)".to_owned());
+                return (if manager { Sender::OurManager } else { Sender::Other }, name);
+            }
+            (_, _) => (Sender::Forged, "(forged)"),
+        };
+        (sender, name.to_owned())
     }
 
     fn is_our_manager(&self, pid: Pid) -> bool {
@@ -225,53 +232,30 @@ fn unit(
 ) -> Supervision {
     let get = |key: &str| shown.properties.get(key);
     let main = is_main(get("MainPID"));
-    let active = match get("ActiveState") {
-        "deactivating" => ActiveState::Deactivating,
-        _ => ActiveState::Other,
-    };
+    let deactivating = get("ActiveState") == "deactivating";
     let (started, again) = match moment {
         Moment::Signal { started } => (started, false),
         Moment::Exit { .. } => (true, true),
     };
     let id: Option<u32> = get("Job").parse().ok();
-    let job = match id {
-        None => Job::None,
-        Some(id) if verdict::needs_job_type(active, true, started, again) => {
-            match systemctl.job_type(id, deadline) {
-                Ok(kind) => {
-                    shown.job_type = kind.unwrap_or_default();
-                    job_kind(&shown.job_type)
-                }
-                Err(e) => {
-                    shown.failure = e;
-                    Job::Untyped
-                }
-            }
+    let typed = verdict::needs_job_type(deactivating, id.is_some(), started, again);
+    if let Some(id) = id.filter(|_| typed) {
+        match systemctl.job_type(id, deadline) {
+            Ok(kind) => shown.job_type = kind.unwrap_or_default(),
+            Err(e) => shown.failure = e,
         }
-        Some(_) => Job::Untyped,
-    };
-    Supervision::Unit(Unit { active, job, main })
+    }
+    let job = if id.is_some() { job_kind(&shown.job_type) } else { Job::None };
+    Supervision::Unit(Unit { deactivating, job, main })
 }
 
-/// The words of list-jobs (systemd's `job_type`). An empty one is a job that has ended meanwhile.
+/// The words of list-jobs (systemd's `job_type`). An empty one was not asked for, or is a job that has ended
+/// meanwhile.
 fn job_kind(word: &str) -> Job {
     match word {
         "stop" | "restart" | "try-restart" => Job::Stop,
         "start" | "verify-active" => Job::Start,
         "" => Job::Untyped,
         _ => Job::Other,
-    }
-}
-
-/// Names the sender where the kernel vouches for its pid.
-fn name_of(caught: Caught) -> String {
-    match (caught.code, Pid::new(caught.pid)) {
-        (signal::SI_KERNEL, _) if matches!(caught.kind, Kind::Other(name) if name != "SIGQUIT") => {
-            "(kernel)".to_owned()
-        }
-        (signal::SI_KERNEL, _) => "(terminal)".to_owned(),
-        (signal::SI_USER, None) => "(outside)".to_owned(),
-        (signal::SI_USER, Some(pid)) => proc::name(pid).unwrap_or_else(|| "(gone)".to_owned()),
-        (_, _) => "(forged)".to_owned(),
     }
 }

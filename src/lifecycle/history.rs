@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use super::evidence::Finding;
+use super::instance::named;
 use super::signals::Caught;
 use crate::dirs::Dirs;
 use crate::exit::Exit;
@@ -98,19 +99,18 @@ fn prune(dirs: &Dirs, most: usize) -> io::Result<()> {
 /// Enters a run that left its record behind, unless it did say how it ended.
 fn enter_silent(dirs: &Dirs, left: &Value) -> Option<Value> {
     let text = read(&dirs.history()).unwrap_or_default();
-    let ended = text.lines().rev().filter_map(parse);
-    if ended.into_iter().any(|line| line["run"] == left["id"]) {
+    if text.lines().rev().filter_map(parse).any(|line| line["run"] == left["id"]) {
         return None;
     }
     let line = unclean(left, Some(&Utc::new(SystemTime::now()).rfc3339()));
-    if let Err(e) = append(dirs, &line.to_string(), false) {
+    if let Err(e) = append(dirs, &line, false) {
         log::warn!("{} cannot be written: {e}", dirs.history().display());
     }
     Some(line)
 }
 
 /// How this process ends, as a line. `run` is `None` when it ends before it was ready.
-pub fn line(run: Option<&Run>, caught: Caught, found: &Finding, ending: &Ending) -> String {
+pub fn line(run: Option<&Run>, caught: Caught, found: &Finding, ending: &Ending) -> Value {
     let reason = match &ending.note {
         Some(note) => format!("{}; {note}", found.verdict.reason),
         None => found.verdict.reason.to_string(),
@@ -121,16 +121,12 @@ pub fn line(run: Option<&Run>, caught: Caught, found: &Finding, ending: &Ending)
     line["drain_ms"] = u64::try_from(ending.drain.as_millis()).unwrap_or(u64::MAX).into();
     line["in_flight"] = ending.in_flight.into();
     line["cut"] = ending.cut.into();
-    line.to_string()
+    line
 }
 
-/// That this process ends by itself, and why, as a line. `verdict`: whether it ran, or failed to start.
-pub fn failure(run: Option<&Run>, verdict: &str, exit: Exit, why: &str) -> String {
-    entry(run, verdict, &why.replace('\n', "; "), Some(exit)).to_string()
-}
-
-/// What all entries have. `exit`: `None` for a run whose end nobody saw.
-fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>) -> Value {
+/// What all lines have, and all that there is to say of a process that ends by itself. `verdict`: whether
+/// it ran, or failed to start. `exit`: `None` for a run whose end nobody saw.
+pub fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>) -> Value {
     json!({
         "time": Utc::new(SystemTime::now()).rfc3339(),
         "started": run.map(|run| &run.started),
@@ -139,15 +135,15 @@ fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>) -> 
         "signal": null,
         "sender": null,
         "verdict": verdict,
-        "reason": reason,
+        "reason": reason.replace('\n', "; "),
         "exit": exit.map(Exit::code),
     })
 }
 
 /// Writes a line about the end of this process; with `sync` it is durable when this returns. After a kill
 /// it is the next start that syncs: the last answer of the service manager must not grow old.
-pub fn enter(dirs: &Dirs, line: &str, sync: bool) -> io::Result<()> {
-    let run = parse(line).unwrap_or_default()["run"].take();
+pub fn enter(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
+    let run = &line["run"];
     // Before its run has begun, a start may not have the lock: what another gateway holds is its own.
     let state = if run.is_null() { Some(File::open(&dirs.state)?) } else { None };
     if let Some(state) = &state
@@ -157,7 +153,7 @@ pub fn enter(dirs: &Dirs, line: &str, sync: bool) -> io::Result<()> {
     }
     let entered = append(dirs, line, sync);
     let left = read(&dirs.run_record()).and_then(|text| parse(&text));
-    if left.is_some_and(|left| !run.is_null() && left["id"] == run) {
+    if left.is_some_and(|left| !run.is_null() && left["id"] == *run) {
         // Even without the line: no entry is better than one that calls it unclean. Not
         // synced: should the name come back after a power cut, the line has its id.
         let _ = fs::remove_file(dirs.run_record());
@@ -168,10 +164,9 @@ pub fn enter(dirs: &Dirs, line: &str, sync: bool) -> io::Result<()> {
 /// Enters that the start of `run` has failed, unless the last entry says the same: where the service
 /// manager tries again every second, all others would soon be gone.
 pub fn enter_failed_start(dirs: &Dirs, run: Option<&Run>, exit: Exit, why: &str) -> io::Result<()> {
-    let line = failure(run, "failed start", exit, why);
-    let entry = parse(&line).unwrap_or_default();
+    let line = entry(run, "failed start", why, Some(exit));
     let same =
-        |last: &Value| ["verdict", "reason", "exit"].iter().all(|key| last[key] == entry[key]);
+        |last: &Value| ["verdict", "reason", "exit"].iter().all(|key| last[key] == line[key]);
     if stops(dirs).is_ok_and(|stops| stops.last().is_some_and(same)) {
         return if run.is_some() { fs::remove_file(dirs.run_record()) } else { Ok(()) };
     }
@@ -181,12 +176,9 @@ pub fn enter_failed_start(dirs: &Dirs, run: Option<&Run>, exit: Exit, why: &str)
 /// The stops that are on record, oldest first, at most `KEPT_STOPS`. What is no record is passed over.
 pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
     let path = dirs.history();
-    let unreadable =
-        || io::Error::new(io::ErrorKind::InvalidData, format!("{} cannot be read", path.display()));
-    let text = match files::if_there(fs::metadata(&path))? {
-        Some(_) => read(&path).ok_or_else(unreadable)?,
-        None => String::new(),
-    };
+    let text =
+        files::if_there(files::read_own(&path, MAX_HISTORY)).map_err(|e| named(&path, &e))?;
+    let text = text.unwrap_or_default();
     let mut stops: Vec<Value> = text.lines().filter_map(parse).collect();
     // Of runs that kept nothing and could not write the state directory.
     let aside = Dirs { state: dirs.runtime.clone(), ..dirs.clone() }.history();
@@ -218,7 +210,7 @@ pub fn unclean(left: &Value, time: Option<&str>) -> Value {
     line
 }
 
-fn append(dirs: &Dirs, line: &str, sync: bool) -> io::Result<()> {
+fn append(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
     // Starts that fail, one after the other for months, never come to settle it.
     let _ = prune(dirs, 2 * KEPT_STOPS);
     let path = &dirs.history();
@@ -230,17 +222,16 @@ fn append(dirs: &Dirs, line: &str, sync: bool) -> io::Result<()> {
     let length = file.metadata()?.len();
     let new = length == 0;
     let mut last = [b'\n'];
-    if let Some(before) = length.checked_sub(1) {
-        file.read_exact_at(&mut last, before)?;
+    if !new {
+        file.read_exact_at(&mut last, length - 1)?;
     }
     // A line that was torn must not take this one with it.
     let start = if last == [b'\n'] { "" } else { "\n" };
     file.write_all(format!("{start}{line}\n").as_bytes())?;
-    if !sync {
-        return Ok(());
+    if sync {
+        file.sync_data()?;
     }
-    file.sync_data()?;
-    if new { files::sync_dir_of(path) } else { Ok(()) }
+    if sync && new { files::sync_dir_of(path) } else { Ok(()) }
 }
 
 fn read(path: &Path) -> Option<String> {
@@ -255,7 +246,7 @@ fn parse(line: &str) -> Option<Value> {
 mod tests {
     use super::*;
     use crate::lifecycle::signals::Kind;
-    use crate::lifecycle::verdict::{Reason, Verdict};
+    use crate::lifecycle::verdict::{Verdict, reason};
     use crate::testing::TempDir;
 
     fn dirs(root: &TempDir) -> Dirs {
@@ -271,7 +262,7 @@ mod tests {
 
     fn end(run: &Run, dirs: &Dirs) {
         let caught = Caught { kind: Kind::Terminate, code: 0, pid: 7, uid: 8 };
-        let verdict = Verdict { planned: true, reason: Reason::StopJob };
+        let verdict = Verdict { planned: true, reason: reason::STOP_JOB };
         let sender = "systemd".into();
         let found = Finding {
             verdict,

@@ -203,7 +203,8 @@ fn holder(word: &Value, dirs: &Dirs) -> Option<Holder> {
     Some(Holder { pid, start, own })
 }
 
-fn named(path: &Path, e: &io::Error) -> io::Error {
+/// The error with the file that it is about.
+pub(super) fn named(path: &Path, e: &io::Error) -> io::Error {
     io::Error::new(e.kind(), format!("{}: {e}", path.display()))
 }
 

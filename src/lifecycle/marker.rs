@@ -78,16 +78,12 @@ fn check(text: &str) -> io::Result<()> {
     let Ok(marker) = serde_json::from_slice::<Value>(text.as_bytes()) else {
         return refused("it is garbled".to_owned());
     };
-    let number = |key: &str| marker.get(key).and_then(Value::as_u64);
     let own = Pid::own();
-    let names_us = number("pid").and_then(|pid| i32::try_from(pid).ok()) == Some(own.get())
-        && number("start").is_some()
-        && number("start") == proc::start_time(own)
-        && marker.get("boot").and_then(Value::as_str) == Some(&proc::boot_id());
-    if !names_us {
+    let start = proc::start_time(own).is_some_and(|start| marker["start"] == start);
+    if marker["pid"] != own.get() || !start || marker["boot"] != proc::boot_id() {
         return refused("it names another process".to_owned());
     }
-    let age = number("at").and_then(|at| clock::since_boot().as_secs().checked_sub(at));
+    let age = marker["at"].as_u64().and_then(|at| clock::since_boot().as_secs().checked_sub(at));
     match age {
         Some(age) if age <= MARKER_FRESH.as_secs() => Ok(()),
         Some(age) => refused(format!("it is {age} s old")),

@@ -1,8 +1,6 @@
 //! Is this signal a planned stop? A pure function over the evidence; `verdict/tests.rs` holds a row
 //! for every case that was measured on real service managers.
 
-use std::fmt;
-
 use super::signals::Kind;
 
 /// All that the verdict may look at.
@@ -46,18 +44,11 @@ pub enum Supervision {
 /// The unit that we run in, as `systemctl show` and `list-jobs` describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
-    pub active: ActiveState,
+    /// By its `ActiveState=`: all other states, known or to come, end the same way for us.
+    pub deactivating: bool,
     pub job: Job,
     /// Whether we are its `MainPID`: only then does our exit status drive `Restart=`.
     pub main: bool,
-}
-
-/// `ActiveState=`; what is neither of the two ends the same way for us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ActiveState {
-    Deactivating,
-    /// active, activating, reloading, and whatever comes with newer versions.
-    Other,
 }
 
 /// `Job=` and, where it was needed, the job's type.
@@ -79,26 +70,28 @@ pub enum Job {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub planned: bool,
-    pub reason: Reason,
+    /// One of [`reason`].
+    pub reason: &'static str,
 }
 
-/// Why the verdict is what it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    StopJob,
-    StopJobWaiting,
-    StartTimedOut,
-    OtherJob,
-    ManagerWithoutJob,
-    NoJob,
-    NotUnderAManager,
-    UnitNotOurs,
-    Marker,
-    Interrupt,
-    InterruptByProcess,
-    TerminalClosed,
-    GuessByManager,
-    GuessByOther,
+/// Why a verdict is what it is.
+pub mod reason {
+    pub const STOP_JOB: &str = "the service manager is stopping the unit";
+    pub const STOP_JOB_WAITING: &str = "a stop of the unit is waiting for its turn";
+    pub const START_TIMED_OUT: &str = "the start of the unit ran out of time";
+    pub const OTHER_JOB: &str = "a signal from outside while the unit starts or reloads";
+    pub const MANAGER_WITHOUT_JOB: &str = "the service manager ended it on its own account";
+    pub const NO_JOB: &str = "a signal from outside: the unit is not being stopped";
+    pub const NOT_UNDER_A_MANAGER: &str = "a signal that nobody announced";
+    pub const UNIT_NOT_OURS: &str = "a signal that nobody announced, outside of any unit of ours";
+    pub const MARKER: &str = "a stop that was announced";
+    pub const INTERRUPT: &str = "Ctrl-C";
+    pub const INTERRUPT_BY_PROCESS: &str = "an interrupt (SIGINT) that a process sent";
+    pub const TERMINAL_CLOSED: &str = "the terminal was closed";
+    pub const GUESS_BY_MANAGER: &str =
+        "a guess: the service manager did not answer, but the signal is its own";
+    pub const GUESS_BY_OTHER: &str =
+        "a guess: the service manager did not answer, and the signal is not its own";
 }
 
 /// Decides. Total over its input: every combination has a verdict.
@@ -108,53 +101,51 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     // like any other (`systemctl kill -s INT`, KillSignal=SIGINT).
     if evidence.signal == Kind::Interrupt && !main {
         let by_key = evidence.sender == Sender::Terminal;
-        return planned(if by_key { Reason::Interrupt } else { Reason::InterruptByProcess });
+        return planned(if by_key { reason::INTERRUPT } else { reason::INTERRUPT_BY_PROCESS });
     }
     if evidence.signal == Kind::HangUp && !main {
-        return external(Reason::TerminalClosed);
+        return external(reason::TERMINAL_CLOSED);
     }
     // Where our exit status drives a unit, its manager knows best and no file overrules it.
     if evidence.marker && !main {
-        return planned(Reason::Marker);
+        return planned(reason::MARKER);
     }
     match &evidence.supervision {
-        Supervision::Unit(unit) => judge_unit(unit.active, unit.job),
+        Supervision::Unit(unit) => judge_unit(unit.deactivating, unit.job),
         Supervision::Silent => match evidence.sender {
-            Sender::OurManager => planned(Reason::GuessByManager),
+            Sender::OurManager => planned(reason::GUESS_BY_MANAGER),
             Sender::Other | Sender::Outside | Sender::Forged | Sender::Terminal => {
-                external(Reason::GuessByOther)
+                external(reason::GUESS_BY_OTHER)
             }
         },
-        Supervision::NotOurs => external(Reason::UnitNotOurs),
-        Supervision::None => external(Reason::NotUnderAManager),
+        Supervision::NotOurs => external(reason::UNIT_NOT_OURS),
+        Supervision::None => external(reason::NOT_UNDER_A_MANAGER),
     }
 }
 
-fn judge_unit(active: ActiveState, job: Job) -> Verdict {
-    match (active, job) {
-        (ActiveState::Deactivating, Job::Stop | Job::Untyped | Job::Other) => {
-            planned(Reason::StopJob)
-        }
-        (ActiveState::Deactivating, Job::Start) => external(Reason::StartTimedOut),
-        (ActiveState::Deactivating, Job::None) => external(Reason::ManagerWithoutJob),
-        (ActiveState::Other, Job::Stop) => planned(Reason::StopJobWaiting),
-        (ActiveState::Other, Job::Untyped | Job::Start | Job::Other) => external(Reason::OtherJob),
-        (ActiveState::Other, Job::None) => external(Reason::NoJob),
+fn judge_unit(deactivating: bool, job: Job) -> Verdict {
+    match (deactivating, job) {
+        (true, Job::Stop | Job::Untyped | Job::Other) => planned(reason::STOP_JOB),
+        (true, Job::Start) => external(reason::START_TIMED_OUT),
+        (true, Job::None) => external(reason::MANAGER_WITHOUT_JOB),
+        (false, Job::Stop) => planned(reason::STOP_JOB_WAITING),
+        (false, Job::Untyped | Job::Start | Job::Other) => external(reason::OTHER_JOB),
+        (false, Job::None) => external(reason::NO_JOB),
     }
 }
 
 /// Whether the job's type has to be asked for: only where the job alone does not settle it. While
 /// the unit goes down its job is the stop, unless it never finished starting (`TimeoutStartSec=`) or
 /// we ask for the second time, when somebody may have queued a start behind a kill.
-pub fn needs_job_type(active: ActiveState, job: bool, started: bool, again: bool) -> bool {
-    job && (active == ActiveState::Other || !started || again)
+pub fn needs_job_type(deactivating: bool, job: bool, started: bool, again: bool) -> bool {
+    job && (!deactivating || !started || again)
 }
 
-const fn planned(reason: Reason) -> Verdict {
+const fn planned(reason: &'static str) -> Verdict {
     Verdict { planned: true, reason }
 }
 
-const fn external(reason: Reason) -> Verdict {
+const fn external(reason: &'static str) -> Verdict {
     Verdict { planned: false, reason }
 }
 
@@ -167,37 +158,12 @@ impl Verdict {
 
     /// Whether the verdict was made without an answer from the manager.
     pub fn is_guess(self) -> bool {
-        matches!(self.reason, Reason::GuessByManager | Reason::GuessByOther)
+        matches!(self.reason, reason::GUESS_BY_MANAGER | reason::GUESS_BY_OTHER)
     }
 
     /// One word for logs and records.
     pub fn word(self) -> &'static str {
         if self.planned { "planned" } else { "external" }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Reason::StopJob => "the service manager is stopping the unit",
-            Reason::StopJobWaiting => "a stop of the unit is waiting for its turn",
-            Reason::StartTimedOut => "the start of the unit ran out of time",
-            Reason::OtherJob => "a signal from outside while the unit starts or reloads",
-            Reason::ManagerWithoutJob => "the service manager ended it on its own account",
-            Reason::NoJob => "a signal from outside: the unit is not being stopped",
-            Reason::NotUnderAManager => "a signal that nobody announced",
-            Reason::UnitNotOurs => "a signal that nobody announced, outside of any unit of ours",
-            Reason::Marker => "a stop that was announced",
-            Reason::Interrupt => "Ctrl-C",
-            Reason::InterruptByProcess => "an interrupt (SIGINT) that a process sent",
-            Reason::TerminalClosed => "the terminal was closed",
-            Reason::GuessByManager => {
-                "a guess: the service manager did not answer, but the signal is its own"
-            }
-            Reason::GuessByOther => {
-                "a guess: the service manager did not answer, and the signal is not its own"
-            }
-        })
     }
 }
 

@@ -16,6 +16,7 @@ use crate::limits::{MAX_SYSTEMCTL_OUTPUT, QUESTION_DEADLINE};
 use crate::subprocess::{Answer, Children, Program, capture, find_program};
 use crate::sys::process::Pid;
 use crate::sys::{proc, user};
+use crate::text::one_line;
 
 /// A manager to ask.
 #[derive(Clone, Debug)]
@@ -72,7 +73,10 @@ impl Systemctl {
     pub fn run(&self, arguments: &[&str], deadline: Instant) -> Result<String, String> {
         match self.answer(arguments, deadline) {
             Ok(answer) if answer.success => Ok(answer.stdout),
-            Ok(answer) => Err(one_line(&answer.stderr)),
+            Ok(answer) if answer.stderr.trim().is_empty() => {
+                Err("systemctl failed and gave no reason".to_owned())
+            }
+            Ok(answer) => Err(one_line(answer.stderr.as_bytes())),
             Err(e) => Err(e.to_string()),
         }
     }
@@ -180,12 +184,6 @@ pub fn time_span(text: &str) -> Option<Duration> {
         sum += Duration::try_from_secs_f64(number * seconds).ok()?;
     }
     (sum > Duration::ZERO).then_some(sum)
-}
-
-fn one_line(stderr: &str) -> String {
-    let line =
-        stderr.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
-    if line.is_empty() { "systemctl failed and gave no reason".to_owned() } else { line }
 }
 
 #[cfg(test)]

@@ -195,7 +195,7 @@ impl Main {
             (Outcome::Failed, _) => {
                 let broken = || "the journal is broken; the next start reads it anew".to_owned();
                 let why = note.unwrap_or_else(broken);
-                let line = history::failure(run, "failed", exit, &why);
+                let line = history::entry(run, "failed", &why, Some(exit));
                 (why, Some(line))
             }
         };
