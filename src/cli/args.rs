@@ -398,7 +398,7 @@ mod tests {
 
     #[test]
     fn a_word_that_looks_like_an_option_is_one() {
-        for (topic, ..) in help::PAGES {
+        for (topic, _) in help::pages() {
             for option in ["--asnyc", "-x", "--no-such"] {
                 for words in [format!("{topic} {option}"), format!("{topic} {option} hi")] {
                     let error = parse_words(&words).unwrap_err();
