@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::send::{broken, exit_for, lines, open, print_reply, refused};
+use super::control::{ask, exit_for, lines, open, read};
+use super::send::print_reply;
 use super::{Context, say};
 use crate::exit::{Exit, Failure};
 use crate::http::Client;
-use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_REPLY_RANGE, MAX_WAIT};
+use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_WAIT};
 use crate::text::escaped;
 
 /// How a durable message is sent.
@@ -40,7 +41,11 @@ pub fn send(
     let body = Value::Object(given).to_string();
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(sending.key.as_deref().map(|key| ("Idempotency-Key", key)));
-    let sent = ask(client, "POST", "/v1/messages", &headers, Some(body.as_bytes()))?;
+    let deadline = Instant::now() + CONTROL_PATIENCE + MAX_WAIT;
+    let sent = read(
+        client.send("POST", "/v1/messages", &headers, Some(body.as_bytes()), deadline),
+        deadline,
+    )?;
     let id = sent["id"].as_str().unwrap_or("").to_owned();
     if !sending.detached {
         return result(client, &id, LONGEST_REPLY);
@@ -70,7 +75,7 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
         // Whole seconds, rounded up: what is left of one is waited for too.
         let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
         let target = format!("/v1/messages/{id}?wait={seconds}");
-        let message = ask(client, "GET", &target, &[], None)?;
+        let message = ask(client, "GET", &target)?;
         let error = lines(message["error"].as_str().unwrap_or("no reason is known"));
         let exit = exit_for(message["error_status"].as_u64());
         let failed = |how| Err(Failure::new(exit, format!("message {id}{how}: {error}")));
@@ -94,24 +99,4 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
             Some(_) | None => {}
         }
     }
-}
-
-/// One request to the gateway; its answer is JSON.
-pub fn ask(
-    client: &mut Client,
-    method: &str,
-    target: &str,
-    headers: &[(&str, &str)],
-    body: Option<&[u8]>,
-) -> Result<Value, Failure> {
-    let deadline = Instant::now() + MAX_WAIT + CONTROL_PATIENCE;
-    let answer = client.send(method, target, headers, body, deadline).map_err(|e| broken(&e))?;
-    if !(200..300).contains(&answer.status) {
-        return Err(refused(answer, Instant::now() + CONTROL_PATIENCE));
-    }
-    // In JSON a byte may take six.
-    let cap = MAX_REPLY_RANGE.end().saturating_mul(6);
-    let body = answer.body(cap, deadline).map_err(|e| broken(&e))?;
-    serde_json::from_slice(&body)
-        .map_err(|e| Failure::failed(format!("the gateway's answer is not JSON: {e}")))
 }

@@ -54,21 +54,14 @@ pub fn with_age(text: &str, now: i64) -> String {
 
 /// Two units at most: `42 s`, `2 min`, `3 h 5 min`, `12 d 4 h`.
 pub fn coarse(seconds: u64) -> String {
-    let two = |large: u64, large_unit, small_size, small_unit| {
-        let rest = seconds % large / small_size;
-        let whole = seconds / large;
-        if rest == 0 {
-            format!("{whole} {large_unit}")
-        } else {
-            format!("{whole} {large_unit} {rest} {small_unit}")
-        }
+    let (whole, unit, rest, smaller) = match seconds {
+        0..MINUTE => (seconds, "s", 0, ""),
+        MINUTE..HOUR => (seconds / MINUTE, "min", 0, ""),
+        HOUR..DAY => (seconds / HOUR, "h", seconds % HOUR / MINUTE, "min"),
+        DAY.. => (seconds / DAY, "d", seconds % DAY / HOUR, "h"),
     };
-    match seconds {
-        0..MINUTE => format!("{seconds} s"),
-        MINUTE..HOUR => format!("{} min", seconds / MINUTE),
-        HOUR..DAY => two(HOUR, "h", MINUTE, "min"),
-        DAY.. => two(DAY, "d", HOUR, "h"),
-    }
+    let rest = if rest == 0 { String::new() } else { format!(" {rest} {smaller}") };
+    format!("{whole} {unit}{rest}")
 }
 
 /// `15 ms`, `2.4 s`, `31 s`, `2 min`.
