@@ -4,7 +4,6 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::process::ExitCode;
 
 use crate::sys::fs::may_pass;
 
@@ -41,12 +40,6 @@ impl Exit {
     /// For a file that is needed and cannot be used.
     pub fn for_file(error: &io::Error) -> Exit {
         if may_pass(error) { Exit::Unavailable } else { Exit::Config }
-    }
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(exit.code())
     }
 }
 

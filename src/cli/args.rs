@@ -221,6 +221,7 @@ fn number<T: FromStr>(
 fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> {
     let wait = number(args, ["-w", "--wait"], "--wait takes a number of seconds", "send")?;
     if let Some(id) = args.opt_value_from_str("--result")? {
+        let id = message_id(Some(id), "send")?;
         return Ok(Command::Result { id, wait: wait.unwrap_or(0) });
     }
     if wait.is_some() {
@@ -250,11 +251,7 @@ fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> 
 }
 
 fn journal(args: &mut Arguments) -> Result<Command, Failure> {
-    let id = |args: &mut Arguments| {
-        let id =
-            word(args, "journal")?.filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric()));
-        id.ok_or_else(|| usage("it takes the id of a message", Some("journal")))
-    };
+    let id = |args: &mut Arguments| message_id(word(args, "journal")?, "journal");
     Ok(Command::Journal(match word(args, "journal")?.as_deref() {
         None => Action::Summary,
         Some("check") => Action::Check,
@@ -266,6 +263,16 @@ fn journal(args: &mut Arguments) -> Result<Command, Failure> {
         Some("drop") => Action::Drop(id(args)?),
         Some(other) => return Err(strange(other, Some("journal"))),
     }))
+}
+
+fn message_id(word: Option<String>, topic: &'static str) -> Result<String, Failure> {
+    let id = word.unwrap_or_default();
+    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        let words =
+            format!("it takes the id of a message, as `send --async` prints it, not {id:?}");
+        return Err(usage(&words, Some(topic)));
+    }
+    Ok(id)
 }
 
 /// The next free word, if there is one. A `-` alone is one.

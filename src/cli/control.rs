@@ -102,25 +102,21 @@ fn dial(path: &Path) -> io::Result<Client<'static>> {
 /// `Unavailable` where none answers, with the way on.
 pub fn open(context: &Context) -> Result<Client<'static>, Failure> {
     let name = &context.name;
-    let unavailable = |words: String| Err(Failure::new(Exit::Unavailable, words));
-    match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
-        Ok((_, client)) => Ok(client),
+    let words = match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
+        Ok((_, client)) => return Ok(client),
         Err(NoAnswer::Free) => {
             owner::refuse_foreign(context, "…")?;
             let unit = installed_file(&context.base, name, false);
             let verb = if unit.is_some() { "start" } else { "run" };
-            let command = name.command();
-            unavailable(format!("gateway {name} is not running; start it with `{command} {verb}`"))
+            format!("gateway {name} is not running; start it with `{} {verb}`", name.command())
         }
         Err(NoAnswer::Silent { holder, why }) => {
             let pid = holder.map(|holder| format!(" (pid {})", holder.pid));
-            let pid = pid.unwrap_or_default();
-            unavailable(format!("gateway {name}{pid} does not answer: {why}"))
+            format!("gateway {name}{} does not answer: {why}", pid.unwrap_or_default())
         }
-        Err(NoAnswer::Hidden(why)) => {
-            unavailable(format!("gateway {name} cannot be reached: {why}"))
-        }
-    }
+        Err(NoAnswer::Hidden(why)) => format!("gateway {name} cannot be reached: {why}"),
+    };
+    Err(Failure::new(Exit::Unavailable, words))
 }
 
 /// `GET /v1/status`.

@@ -61,10 +61,6 @@ pub fn send(
 
 /// Prints the reply of a message, waiting for it at most so long.
 pub fn show(context: &Context, id: &str, wait: Duration) -> Result<Exit, Failure> {
-    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        let words = format!("{id:?} is no message id: `send --async` prints them");
-        return Err(Failure::new(Exit::Usage, words));
-    }
     result(&mut open(context)?, id, wait)
 }
 

@@ -26,12 +26,9 @@ pub fn parse(text: &str) -> Option<i64> {
 }
 
 fn three(text: &str, separator: char) -> Option<[i64; 3]> {
-    let mut parts = text.split(separator).map(|part| {
-        let digits = (2..=4).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
-        part.parse::<i64>().ok().filter(|_| digits)
-    });
-    let three = [parts.next()??, parts.next()??, parts.next()??];
-    parts.next().is_none().then_some(three)
+    let digits = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |part| Some(part).filter(digits)?.parse().ok();
+    text.split(separator).map(number).collect::<Option<Vec<i64>>>()?.try_into().ok()
 }
 
 /// `2026-11-22 18:54:55 UTC`; what is no time of ours comes out escaped, as it is.

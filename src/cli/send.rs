@@ -130,22 +130,18 @@ fn read_event(data: &str) -> Result<Option<String>, Failure> {
 struct Printer<W: Write> {
     out: W,
     terminal: bool,
-    /// What was printed last ended its line.
-    at_line_start: bool,
-    empty: bool,
+    /// What was printed last.
+    last: Option<char>,
 }
 
 impl<W: Write> Printer<W> {
     fn new(out: W, terminal: bool) -> Printer<W> {
-        Printer { out, terminal, at_line_start: true, empty: true }
+        Printer { out, terminal, last: None }
     }
 
     fn print(&mut self, text: &str) -> io::Result<()> {
         let safe = if self.terminal { &lines(text) } else { text };
-        if let Some(last) = safe.chars().next_back() {
-            self.at_line_start = last == '\n';
-            self.empty = false;
-        }
+        self.last = safe.chars().next_back().or(self.last);
         self.out.write_all(safe.as_bytes())?;
         self.out.flush()
     }
@@ -154,7 +150,7 @@ impl<W: Write> Printer<W> {
         // The error's line must not begin in the middle of the reply's last one.
         let ended = self.end();
         let exit = result.and_then(|_| printed(ended))?;
-        if self.empty {
+        if self.last.is_none() {
             eprintln!("hermes-gateway: the agent gave an empty reply");
         }
         Ok(exit)
@@ -162,10 +158,10 @@ impl<W: Write> Printer<W> {
 
     /// Ends the last line if the reply did not.
     fn end(&mut self) -> io::Result<()> {
-        if self.at_line_start {
+        if self.last.is_none_or(|last| last == '\n') {
             return Ok(());
         }
-        self.at_line_start = true;
+        self.last = Some('\n');
         self.out.write_all(b"\n")?;
         self.out.flush()
     }

@@ -1,5 +1,7 @@
 //! Columns for people. Pure.
 
+use std::array;
+
 /// Lines up `rows` below their titles, two spaces between the columns and none at the ends of lines.
 /// Without rows there is nothing to say.
 pub fn table<const N: usize>(titles: [&str; N], rows: Vec<[String; N]>) -> String {
@@ -7,19 +9,14 @@ pub fn table<const N: usize>(titles: [&str; N], rows: Vec<[String; N]>) -> Strin
         return String::new();
     }
     let rows: Vec<_> = [titles.map(str::to_owned)].into_iter().chain(rows).collect();
-    let width = |cell: &String| cell.chars().count();
-    let widest = |n| rows.iter().map(|row: &[String; N]| width(&row[n])).max().unwrap_or(0);
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (n, cell) in row.iter().enumerate() {
-            line += cell;
-            line += &" ".repeat(widest(n) - width(cell) + 2);
-        }
-        text += line.trim_end();
-        text.push('\n');
-    }
-    text
+    let width = |row: &[String; N], n: usize| row[n].chars().count();
+    let widths: [_; N] =
+        array::from_fn(|n| rows.iter().map(|row| width(row, n)).max().unwrap_or(0));
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}  "));
+        cells.collect::<String>().trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
 }
 
 /// How wide a terminal is that nobody has made wider.
