@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::control::{ask, exit_for, lines, open, read};
+use super::control::{ask, exit_for, lines, read};
+use super::say;
 use super::send::print_reply;
-use super::{Context, say};
 use crate::exit::{Exit, Failure};
 use crate::http::Client;
 use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_WAIT};
@@ -60,11 +60,7 @@ pub fn send(
 }
 
 /// Prints the reply of a message, waiting for it at most so long.
-pub fn show(context: &Context, id: &str, wait: Duration) -> Result<Exit, Failure> {
-    result(&mut open(context)?, id, wait)
-}
-
-fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure> {
+pub fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure> {
     let deadline = Instant::now() + wait;
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).min(MAX_WAIT);

@@ -157,16 +157,19 @@ fn assemble(
     own: Option<&Dirs>,
 ) -> Report {
     let facts = unit.as_ref().and_then(|u| u.facts.as_ref().ok()?.as_ref());
-    let (found, holder, answer) = match contact {
-        Err(NoAnswer::Free) => (Found::Free { left: !run.is_null() }, None, Value::Null),
-        Err(NoAnswer::Silent { holder, .. }) => (Found::Silent, *holder, Value::Null),
-        Ok((holder, status)) => {
-            let state = status["state"].as_str().and_then(State::answered);
-            (state.map_or(Found::Silent, Found::Answers), *holder, status.clone())
-        }
-        Err(NoAnswer::Hidden(_)) if own.is_none() => (Found::Foreign, None, Value::Null),
-        Err(NoAnswer::Hidden(_)) => (Found::Hidden, None, Value::Null),
+    let (found, holder) = match contact {
+        Err(NoAnswer::Free) => (Found::Free { left: !run.is_null() }, None),
+        Err(NoAnswer::Silent { holder, .. }) => (Found::Silent, *holder),
+        Err(NoAnswer::Hidden(_)) if own.is_none() => (Found::Foreign, None),
+        Err(NoAnswer::Hidden(_)) => (Found::Hidden, None),
+        Ok((holder, status)) => match status["state"].as_str() {
+            Some("starting") => (Found::Answers(State::Starting), *holder),
+            Some("serving") => (Found::Answers(State::Running), *holder),
+            Some("draining") => (Found::Answers(State::Draining), *holder),
+            _ => (Found::Silent, *holder),
+        },
     };
+    let answer = contact.as_ref().map_or(Value::Null, |(_, status)| status.clone());
     // What it says of itself may be a number of another pid namespace.
     let held_by = holder.map(|holder| i64::from(holder.pid.get()));
     let mut pid = held_by.or(answer["pid"].as_i64());

@@ -26,7 +26,13 @@ pub fn send(
     sending: Option<Sending>,
 ) -> Result<Exit, Failure> {
     check_session(session)?;
-    let text = read_text(context, text)?;
+    let text = match text {
+        Some(text) => text,
+        None => {
+            let most = config::load(context).map(|loaded| loaded.config.limits.max_body);
+            read_all(io::stdin().lock(), most.unwrap_or(*MAX_BODY_RANGE.end()))?
+        }
+    };
     let mut client = open(context)?;
     if let Some(sending) = sending {
         return message::send(&mut client, session, &text, &sending);
@@ -35,13 +41,6 @@ pub fn send(
     let mut printer = Printer::new(io::stdout().lock(), terminal);
     let result = converse(&mut client, session, &text, &mut printer);
     printer.finish(result)
-}
-
-/// The text of a message: the one that was given, or what standard input has.
-fn read_text(context: &Context, text: Option<String>) -> Result<String, Failure> {
-    let limit =
-        config::load(context).map_or(*MAX_BODY_RANGE.end(), |loaded| loaded.config.limits.max_body);
-    text.map_or_else(|| read_all(io::stdin().lock(), limit), Ok)
 }
 
 /// Prints a whole reply.

@@ -18,7 +18,7 @@ pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
 /// ready. With a configuration that is wrong, what runs goes on.
 pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     let running = if system { None } else { unit::running(context) };
-    let unit = running.map_or_else(|| meant(context, system, "restart"), |(unit, _)| Ok(unit))?;
+    let unit = running.map_or_else(|| meant(context, system, "restart"), Ok)?;
     let shown = unit.show()?;
     owner::check_config(context, &unit, &shown).map_err(|mut failure| {
         failure.message += &format!("\n{} is not restarted", unit.label(context));

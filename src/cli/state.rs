@@ -50,16 +50,6 @@ impl State {
         use State::{Draining, Running, Starting, Unresponsive};
         matches!(self, Running | Draining | Starting | Unresponsive)
     }
-
-    /// What a gateway's own word for its state stands for.
-    pub fn answered(word: &str) -> Option<State> {
-        Some(match word {
-            "starting" => State::Starting,
-            "serving" => State::Running,
-            "draining" => State::Draining,
-            _ => return None,
-        })
-    }
 }
 
 /// What the lock and the control socket told.
@@ -139,20 +129,16 @@ pub fn conclude(found: Found, unit: Option<Unit>) -> State {
         (Found::Answers(state), _) => state,
         (_, Some(Unit::Activating)) => State::Starting,
         (_, Some(Unit::Deactivating)) => State::Draining,
-        (
-            Found::Silent,
-            None | Some(Unit::Active | Unit::AutoRestart | Unit::Failed | Unit::Inactive),
-        ) => State::Unresponsive,
+        (Found::Silent, _) => State::Unresponsive,
         // Its process holds a lock somewhere else, and is no gateway of these directories.
         (Found::Free { .. }, Some(Unit::Active)) => State::Unknown,
         (Found::Hidden | Found::Foreign, Some(Unit::Active)) => State::Running,
         (_, Some(Unit::AutoRestart)) => State::Restarting,
         (Found::Free { .. } | Found::Foreign, Some(Unit::Failed)) => State::Failed,
         (Found::Free { left: true }, None | Some(Unit::Inactive)) => State::Dead,
-        (Found::Free { left: false }, None | Some(Unit::Inactive)) => State::Stopped,
-        (Found::Foreign, Some(Unit::Inactive)) => State::Stopped,
-        (Found::Foreign, None) => State::Unknown,
-        (Found::Hidden, None | Some(Unit::Failed | Unit::Inactive)) => State::Unknown,
+        (Found::Free { left: false }, None | Some(Unit::Inactive))
+        | (Found::Foreign, Some(Unit::Inactive)) => State::Stopped,
+        (Found::Hidden | Found::Foreign, _) => State::Unknown,
     }
 }
 
