@@ -165,29 +165,8 @@ fn command(
         "version" => Command::Version,
         _ => Command::Help(topic_of(word(args, topic)?)?),
     };
-    refuse_flags(topic, &command, json, system, settings)?;
-    Ok(command)
-}
-
-const LINES: [&str; 2] = ["-n", "--lines"];
-
-/// The commands that know `--json`, those that know `--system`, and those that `--config` and `--set`
-/// go with: `install` says itself that they hold for one run only.
-const WITH_JSON: [&str; 3] = ["status", "list", "history"];
-const WITH_SYSTEM: [&str; 7] =
-    ["install", "uninstall", "start", "stop", "restart", "status", "logs"];
-const WITH_SETTINGS: [&str; 8] =
-    ["run", "install", "config", "journal", "stop", "logs", "help", "version"];
-
-/// These flags were taken for every command: refuses them where they mean nothing.
-fn refuse_flags(
-    topic: &'static str,
-    command: &Command,
-    json: bool,
-    system: bool,
-    settings: bool,
-) -> Result<(), Failure> {
-    let what = match command {
+    // Those flags were taken for every command: they are refused where they mean nothing.
+    let what = match &command {
         _ if json && !WITH_JSON.contains(&topic) => "--json means nothing here",
         _ if system && !WITH_SYSTEM.contains(&topic) => "--system means nothing here",
         _ if settings && !WITH_SETTINGS.contains(&topic) => {
@@ -199,10 +178,20 @@ fn refuse_flags(
         Command::Install(Options { system: true, moves: true, .. }) => {
             "--move is for a user's unit: the places of a system unit are its user's"
         }
-        _ => return Ok(()),
+        _ => return Ok(command),
     };
     Err(usage(what, Some(topic)))
 }
+
+const LINES: [&str; 2] = ["-n", "--lines"];
+
+/// The commands that know `--json`, those that know `--system`, and those that `--config` and `--set`
+/// go with: `install` says itself that they hold for one run only.
+const WITH_JSON: [&str; 3] = ["status", "list", "history"];
+const WITH_SYSTEM: [&str; 7] =
+    ["install", "uninstall", "start", "stop", "restart", "status", "logs"];
+const WITH_SETTINGS: [&str; 8] =
+    ["run", "install", "config", "journal", "stop", "logs", "help", "version"];
 
 /// A number that an option gives; `what`: the words for what it takes.
 fn number<T: FromStr>(

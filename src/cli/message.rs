@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value};
+use serde_json::json;
 
 use super::control::{ask, exit_for, lines, read};
 use super::say;
@@ -30,15 +30,9 @@ pub fn send(
     text: &str,
     sending: &Sending,
 ) -> Result<Exit, Failure> {
-    let fields = [
-        ("text", Some(text)),
-        ("session", session),
-        ("deliver", sending.deliver.as_deref()),
-        ("mode", sending.mode.as_deref()),
-    ];
-    let given: Map<_, _> =
-        fields.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into()))).collect();
-    let body = Value::Object(given).to_string();
+    let Sending { deliver, mode, .. } = sending;
+    let body = json!({ "text": text, "session": session, "deliver": deliver, "mode": mode });
+    let body = body.to_string();
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(sending.key.as_deref().map(|key| ("Idempotency-Key", key)));
     let deadline = Instant::now() + CONTROL_PATIENCE + MAX_WAIT;

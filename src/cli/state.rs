@@ -22,26 +22,18 @@ pub enum State {
 }
 
 impl State {
-    pub fn word(self) -> &'static str {
-        self.told().0
+    /// As `status` and `status --json` have it.
+    pub fn word(self) -> String {
+        format!("{self:?}").to_lowercase()
     }
 
     /// The exit status of `status`, as LSB has it.
     pub fn exit(self) -> Exit {
-        self.told().1
-    }
-
-    fn told(self) -> (&'static str, Exit) {
         match self {
-            State::Running => ("running", Exit::Planned),
-            State::Draining => ("draining", Exit::Planned),
-            State::Starting => ("starting", Exit::Planned),
-            State::Restarting => ("restarting", Exit::NotRunning),
-            State::Failed => ("failed", Exit::Failed),
-            State::Dead => ("dead", Exit::Failed),
-            State::Stopped => ("stopped", Exit::NotRunning),
-            State::Unresponsive => ("unresponsive", Exit::Unknown),
-            State::Unknown => ("unknown", Exit::Unknown),
+            State::Running | State::Draining | State::Starting => Exit::Planned,
+            State::Restarting | State::Stopped => Exit::NotRunning,
+            State::Failed | State::Dead => Exit::Failed,
+            State::Unresponsive | State::Unknown => Exit::Unknown,
         }
     }
 

@@ -86,7 +86,7 @@ pub fn to_text(report: &Report, now: i64) -> String {
     line("gateway", Some(report.name.clone()));
     let since = report.since.as_deref();
     let since = since.map(|since| format!(" since {}", moment::with_age(since, now)));
-    line("state", Some(report.state.word().to_owned() + &since.unwrap_or_default()));
+    line("state", Some(report.state.word() + &since.unwrap_or_default()));
     line("degraded", answer["degraded"].as_str().map(safe));
     for warning in answer["warnings"].as_array().into_iter().flatten() {
         line("warning", warning.as_str().map(safe));
