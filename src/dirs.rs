@@ -74,11 +74,9 @@ impl Base {
     }
 
     pub fn gateway(&self, name: &Name) -> Dirs {
-        let state = self.state.join(OURS).join(name.as_str());
-        let runtime = match &self.runtime {
-            Some(runtime) => runtime.join(OURS).join(name.as_str()),
-            None => state.join("run"),
-        };
+        let state = self.state_dir().join(name.as_str());
+        let runtime = self.run_dir().map(|dir| dir.join(name.as_str()));
+        let runtime = runtime.unwrap_or_else(|| state.join("run"));
         Dirs { config_file: self.config_dir().join(format!("{name}.toml")), state, runtime }
     }
 

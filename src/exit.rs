@@ -4,59 +4,42 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::process::ExitCode;
 
 use crate::sys::fs::may_pass;
 
 /// Why a process of ours ends, as its exit status tells it (sysexits.h where a name exists there).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// 0: a planned stop, or the command did what it says.
-    Planned,
-    /// 1: failed.
-    Failed,
-    /// 3: the gateway is not running (`status`, LSB).
-    NotRunning,
-    /// 4: the state cannot be told (`status`, LSB).
-    Unknown,
-    /// 64: wrong usage (`EX_USAGE`).
-    Usage,
-    /// 69: something it needs is unavailable (`EX_UNAVAILABLE`); the service manager tries again.
-    Unavailable,
-    /// 75: a restart was asked for, or try again later (`EX_TEMPFAIL`).
-    Restart,
-    /// 78: the operator must act (`EX_CONFIG`), and the service manager does not try again. Never for
+    /// A planned stop, or the command did what it says.
+    Planned = 0,
+    /// Failed.
+    Failed = 1,
+    /// The gateway is not running (`status`, LSB).
+    NotRunning = 3,
+    /// The state cannot be told (`status`, LSB).
+    Unknown = 4,
+    /// Wrong usage (`EX_USAGE`).
+    Usage = 64,
+    /// Something it needs is unavailable (`EX_UNAVAILABLE`); the service manager tries again.
+    Unavailable = 69,
+    /// A restart was asked for, or try again later (`EX_TEMPFAIL`).
+    Restart = 75,
+    /// The operator must act (`EX_CONFIG`), and the service manager does not try again. Never for
     /// an error that may pass.
-    Config,
-    /// 143: terminated by a signal that nobody planned (128 + SIGTERM).
-    Terminated,
+    Config = 78,
+    /// Terminated by a signal that nobody planned (128 + SIGTERM).
+    Terminated = 143,
 }
 
 impl Exit {
     /// The number that `wait` sees.
     pub const fn code(self) -> u8 {
-        match self {
-            Exit::Planned => 0,
-            Exit::Failed => 1,
-            Exit::NotRunning => 3,
-            Exit::Unknown => 4,
-            Exit::Usage => 64,
-            Exit::Unavailable => 69,
-            Exit::Restart => 75,
-            Exit::Config => 78,
-            Exit::Terminated => 143,
-        }
+        self as u8
     }
 
     /// For a file that is needed and cannot be used.
     pub fn for_file(error: &io::Error) -> Exit {
         if may_pass(error) { Exit::Unavailable } else { Exit::Config }
-    }
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(exit.code())
     }
 }
 

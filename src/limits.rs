@@ -793,9 +793,6 @@ pub const CONTROL_PAUSE: Duration = Duration::from_millis(20);
 /// A request head or message that a gateway does not take for so long never gets through.
 pub const CONTROL_WRITE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Room for what the gateway says of itself: the last stop may quote names of processes.
-pub const MAX_STATUS: usize = 256 << 10;
-
 /// An error's body is a sentence or the tail of an agent's stderr.
 pub const MAX_ERROR_BODY: usize = 256 << 10;
 

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use syslog::{Facility, LogFormat, LoggerBackend, Severity};
+use syslog::{Facility, LoggerBackend};
 
 use crate::config::LogTarget;
 use crate::limits::{
@@ -41,29 +41,11 @@ enum Sink {
     Syslog(Box<Syslog>),
 }
 
-type Connection = syslog::Logger<LoggerBackend, Format>;
-
 struct Syslog {
     process: String,
-    connection: Option<Connection>,
+    connection: Option<LoggerBackend>,
     /// It is left alone until then.
     again: Option<Instant>,
-}
-
-/// RFC 3164 without the time, which every local syslog daemon adds itself: the crate's own format
-/// would bring a parser of time formats, and the local offset that threads cannot ask for safely.
-#[derive(Clone)]
-struct Format {
-    process: String,
-    pid: Pid,
-}
-
-impl LogFormat<&str> for Format {
-    fn format<W: Write>(&self, w: &mut W, severity: Severity, message: &str) -> syslog::Result<()> {
-        let priority = Facility::LOG_DAEMON as u8 + severity as u8;
-        write!(w, "<{priority}>{}[{}]: {message}", self.process, self.pid)
-            .map_err(syslog::Error::Write)
-    }
 }
 
 /// Starts logging, or changes where it goes. `name`: what syslog calls us.
@@ -137,19 +119,16 @@ impl State {
 impl Sink {
     /// Says whether anybody took it.
     fn write(&mut self, level: Level, message: &str, patience: Duration) -> bool {
-        let plain = || {
+        if let Sink::Syslog(syslog) = self
+            && syslog.send(level, message)
+        {
+            return true;
+        }
+        let line = if let Sink::Journal = self {
+            format!("<{}>{message}\n", priority(level))
+        } else {
             let time = Utc::new(SystemTime::now()).rfc3339();
             format!("{time} {level:<5} {message}\n")
-        };
-        let line = match self {
-            Sink::Journal => format!("<{}>{message}\n", priority(level)),
-            Sink::Plain => plain(),
-            Sink::Syslog(syslog) => {
-                if syslog.send(level, message) {
-                    return true;
-                }
-                plain()
-            }
         };
         write_within(io::stderr().lock(), &line, patience)
     }
@@ -174,22 +153,17 @@ fn priority(level: Level) -> u8 {
 
 impl Syslog {
     /// Sends one message; where the daemon has gone, connects once more. Says whether it was sent.
+    ///
+    /// RFC 3164 without the time, which every local syslog daemon adds itself: the crate's own format
+    /// would bring a parser of time formats, and the local offset that threads cannot ask for safely.
     fn send(&mut self, level: Level, message: &str) -> bool {
+        let priority = Facility::LOG_DAEMON as u8 + priority(level);
+        let line = format!("<{priority}>{}[{}]: {message}", self.process, Pid::own());
         for _ in 0..2 {
-            let Ok(connection) = self.connected() else {
-                return false;
-            };
-            let sent = match level {
-                Level::Error => connection.err(message),
-                Level::Warn => connection.warning(message),
-                Level::Info => connection.info(message),
-                Level::Debug | Level::Trace => connection.debug(message),
-            };
-            if sent.is_ok() {
-                return true;
-            }
+            let Some(connection) = self.connected() else { return false };
+            let Err(e) = write!(connection, "{line}") else { return true };
             self.connection = None;
-            if matches!(sent, Err(syslog::Error::Write(e)) if e.kind() == ErrorKind::WouldBlock) {
+            if e.kind() == ErrorKind::WouldBlock {
                 // It is there and does not read: the next line does not wait for it again.
                 self.again = Some(Instant::now() + SYSLOG_BACK_OFF);
                 return false;
@@ -199,25 +173,21 @@ impl Syslog {
     }
 
     /// The connection, made anew where there is none.
-    fn connected(&mut self) -> Result<&mut Connection, ()> {
-        if self.connection.is_some() {
-            return self.connection.as_mut().ok_or(());
+    fn connected(&mut self) -> Option<&mut LoggerBackend> {
+        if self.connection.is_none() && self.again.is_none_or(|again| Instant::now() >= again) {
+            self.again = Some(Instant::now() + SYSLOG_RECONNECT);
+            let connection = syslog::unix(()).ok()?.backend;
+            let patience = Some(SYSLOG_PATIENCE);
+            match &connection {
+                LoggerBackend::Unix(socket) => socket.set_write_timeout(patience),
+                LoggerBackend::UnixStream(socket) => socket.get_ref().set_write_timeout(patience),
+                LoggerBackend::Udp(..) | LoggerBackend::Tcp(_) => Ok(()),
+            }
+            .ok()?;
+            // A daemon that took the connection may go away at once: then try again without waiting.
+            self.again = None;
+            self.connection = Some(connection);
         }
-        if self.again.is_some_and(|again| Instant::now() < again) {
-            return Err(());
-        }
-        self.again = Some(Instant::now() + SYSLOG_RECONNECT);
-        let formatter = Format { process: self.process.clone(), pid: Pid::own() };
-        let connection = syslog::unix(formatter).map_err(drop)?;
-        let patience = Some(SYSLOG_PATIENCE);
-        match &connection.backend {
-            LoggerBackend::Unix(socket) => socket.set_write_timeout(patience),
-            LoggerBackend::UnixStream(socket) => socket.get_ref().set_write_timeout(patience),
-            LoggerBackend::Udp(..) | LoggerBackend::Tcp(_) => Ok(()),
-        }
-        .map_err(drop)?;
-        // A daemon that took the connection may go away at once: then try again without waiting.
-        self.again = None;
-        Ok(self.connection.insert(connection))
+        self.connection.as_mut()
     }
 }

@@ -40,5 +40,5 @@ mod threads;
 pub use {api::tests::properties as bodies, http::tests::properties as wire};
 
 fn main() -> std::process::ExitCode {
-    cli::main().into()
+    cli::main().code().into()
 }

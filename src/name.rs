@@ -67,10 +67,8 @@ impl Name {
 
     /// The unit: `hermes-gateway.service` or `hermes-gateway-NAME.service`.
     pub fn unit(&self) -> String {
-        match &self.0 {
-            None => "hermes-gateway.service".to_owned(),
-            Some(name) => format!("hermes-gateway-{name}.service"),
-        }
+        let name = self.0.as_ref().map(|name| format!("-{name}")).unwrap_or_default();
+        format!("hermes-gateway{name}.service")
     }
 
     /// The gateway whose unit this is, if it has the form that [`Name::unit`] gives.
@@ -84,10 +82,8 @@ impl Name {
 
     /// How a user calls a command of this gateway: `hermes-gateway`, `hermes-gateway -p NAME`.
     pub fn command(&self) -> String {
-        match &self.0 {
-            None => "hermes-gateway".to_owned(),
-            Some(name) => format!("hermes-gateway -p {name}"),
-        }
+        let name = self.0.as_ref().map(|name| format!(" -p {name}")).unwrap_or_default();
+        format!("hermes-gateway{name}")
     }
 }
 

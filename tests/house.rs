@@ -732,7 +732,7 @@ fn rule_dependencies_can_fail() {
 
 #[test]
 fn rule_exit_statuses_can_fail() {
-    let code = "match self {\n    Exit::Planned => 0,\n    Exit::Config => 78,\n}";
+    let code = "pub enum Exit {\n    Planned = 0,\n    Config = 78,\n}";
     let readme = |rows: &str| format!("## Exit codes\n\n| exit | meaning |\n|---|---|\n{rows}\n");
     let check = |rows: &str| paper::exit_statuses(&readme(rows), code);
     keep(&check("| 0 | fine |\n| `78` | configuration |"));

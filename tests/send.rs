@@ -103,7 +103,7 @@ fn a_full_queue_exits_alike_whichever_way_it_was_sent() {
     send(&home, &["-sa", "runs"]);
     gateway.wait_for_turns(1);
     send(&home, &["-sb", "waits"]);
-    assert_alike(&home, 75, "Too many messages", "a full queue");
+    assert_alike(&home, 75, "limits.max_queue (1)", "a full queue");
 }
 
 #[test]

@@ -239,6 +239,10 @@ fn a_unit_of_the_machine_runs_no_program_that_others_could_replace() {
         chmod(program.to_str().unwrap(), 0o755);
         chown("/srv/open/deep", Some(4343), None).unwrap();
         refused(&program, "/srv/open/deep ", &["uid 4343", "chown"]);
+        chmod("/srv/open", 0o700);
+        let closed = manager.run(&program, &args);
+        assert_refused(closed, 1, &["tester may not reach /srv/open/deep/bin", "/usr/local/bin"]);
+        chmod("/srv/open", 0o755);
         // The target user's is that user's own affair.
         chown("/srv/open/deep", Some(4242), None).unwrap();
         manager.run(&program, &args).assert_code(0);

@@ -46,6 +46,7 @@ use crate::threads::lock;
 
 pub use auth::{Keyring, Origin};
 pub use failures::place;
+pub use messages::check_session;
 
 /// What stays the same for the life of the process.
 #[derive(Clone, Debug)]

@@ -165,29 +165,8 @@ fn command(
         "version" => Command::Version,
         _ => Command::Help(topic_of(word(args, topic)?)?),
     };
-    refuse_flags(topic, &command, json, system, settings)?;
-    Ok(command)
-}
-
-const LINES: [&str; 2] = ["-n", "--lines"];
-
-/// The commands that know `--json`, those that know `--system`, and those that `--config` and `--set`
-/// go with: `install` says itself that they hold for one run only.
-const WITH_JSON: [&str; 3] = ["status", "list", "history"];
-const WITH_SYSTEM: [&str; 7] =
-    ["install", "uninstall", "start", "stop", "restart", "status", "logs"];
-const WITH_SETTINGS: [&str; 8] =
-    ["run", "install", "config", "journal", "stop", "logs", "help", "version"];
-
-/// These flags were taken for every command: refuses them where they mean nothing.
-fn refuse_flags(
-    topic: &'static str,
-    command: &Command,
-    json: bool,
-    system: bool,
-    settings: bool,
-) -> Result<(), Failure> {
-    let what = match command {
+    // Those flags were taken for every command: they are refused where they mean nothing.
+    let what = match &command {
         _ if json && !WITH_JSON.contains(&topic) => "--json means nothing here",
         _ if system && !WITH_SYSTEM.contains(&topic) => "--system means nothing here",
         _ if settings && !WITH_SETTINGS.contains(&topic) => {
@@ -199,10 +178,20 @@ fn refuse_flags(
         Command::Install(Options { system: true, moves: true, .. }) => {
             "--move is for a user's unit: the places of a system unit are its user's"
         }
-        _ => return Ok(()),
+        _ => return Ok(command),
     };
     Err(usage(what, Some(topic)))
 }
+
+const LINES: [&str; 2] = ["-n", "--lines"];
+
+/// The commands that know `--json`, those that know `--system`, and those that `--config` and `--set`
+/// go with: `install` says itself that they hold for one run only.
+const WITH_JSON: [&str; 3] = ["status", "list", "history"];
+const WITH_SYSTEM: [&str; 7] =
+    ["install", "uninstall", "start", "stop", "restart", "status", "logs"];
+const WITH_SETTINGS: [&str; 8] =
+    ["run", "install", "config", "journal", "stop", "logs", "help", "version"];
 
 /// A number that an option gives; `what`: the words for what it takes.
 fn number<T: FromStr>(
@@ -221,6 +210,7 @@ fn number<T: FromStr>(
 fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> {
     let wait = number(args, ["-w", "--wait"], "--wait takes a number of seconds", "send")?;
     if let Some(id) = args.opt_value_from_str("--result")? {
+        let id = message_id(Some(id), "send")?;
         return Ok(Command::Result { id, wait: wait.unwrap_or(0) });
     }
     if wait.is_some() {
@@ -250,11 +240,7 @@ fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> 
 }
 
 fn journal(args: &mut Arguments) -> Result<Command, Failure> {
-    let id = |args: &mut Arguments| {
-        let id =
-            word(args, "journal")?.filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric()));
-        id.ok_or_else(|| usage("it takes the id of a message", Some("journal")))
-    };
+    let id = |args: &mut Arguments| message_id(word(args, "journal")?, "journal");
     Ok(Command::Journal(match word(args, "journal")?.as_deref() {
         None => Action::Summary,
         Some("check") => Action::Check,
@@ -266,6 +252,16 @@ fn journal(args: &mut Arguments) -> Result<Command, Failure> {
         Some("drop") => Action::Drop(id(args)?),
         Some(other) => return Err(strange(other, Some("journal"))),
     }))
+}
+
+fn message_id(word: Option<String>, topic: &'static str) -> Result<String, Failure> {
+    let id = word.unwrap_or_default();
+    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        let words =
+            format!("it takes the id of a message, as `send --async` prints it, not {id:?}");
+        return Err(usage(&words, Some(topic)));
+    }
+    Ok(id)
 }
 
 /// The next free word, if there is one. A `-` alone is one.
@@ -398,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_word_that_looks_like_an_option_is_one() {
-        for (topic, ..) in help::PAGES {
+        for (topic, _) in help::pages() {
             for option in ["--asnyc", "-x", "--no-such"] {
                 for words in [format!("{topic} {option}"), format!("{topic} {option} hi")] {
                     let error = parse_words(&words).unwrap_err();

@@ -8,11 +8,18 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use super::unit::installed_file;
+use super::{Context, owner};
 use crate::dirs::Dirs;
-use crate::http::Client;
+use crate::exit::{Exit, Failure};
+use crate::http::client::{Answer, Client, Error};
 use crate::lifecycle::instance::{Holder, Probe, probe};
-use crate::limits::{CONTROL_PAUSE, CONTROL_WRITE_PATIENCE, MAX_STATUS};
+use crate::limits::{
+    CONTROL_PATIENCE, CONTROL_PAUSE, CONTROL_WRITE_PATIENCE, MAX_ERROR_BODY, MAX_REPLY_RANGE,
+    MAX_WAIT,
+};
 use crate::sys::socket::connect_unix;
+use crate::text::escaped;
 
 #[cfg(test)]
 pub mod tests;
@@ -46,7 +53,7 @@ pub fn knock(dirs: &Dirs, deadline: Instant) -> Contact<Client<'static>> {
             Ok(Probe::Held { dirs, holder }) => (dirs, holder),
             Err(e) => return Err(NoAnswer::Hidden(e.to_string())),
         };
-        let why = match open(&place.control_socket()) {
+        let why = match dial(&place.control_socket()) {
             Ok(client) => return Ok((holder, client)),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => "it accepts no connections".into(),
             Err(e) => format!("{}: {e}", place.control_socket().display()),
@@ -76,7 +83,7 @@ pub fn contact_foreign(dirs: &Dirs, deadline: Instant) -> Contact<Value> {
     let mut why = String::new();
     for place in [dirs.clone(), dirs.without_runtime()] {
         let path = place.control_socket();
-        let opened = open(&path).map_err(|e| format!("{}: {e}", path.display()));
+        let opened = dial(&path).map_err(|e| format!("{}: {e}", path.display()));
         match opened.and_then(|mut client| status(&mut client, deadline)) {
             Ok(status) => return Ok((None, status)),
             Err(e) => why = e,
@@ -85,21 +92,101 @@ pub fn contact_foreign(dirs: &Dirs, deadline: Instant) -> Contact<Value> {
     Err(NoAnswer::Hidden(why))
 }
 
-fn open(path: &Path) -> io::Result<Client<'static>> {
+fn dial(path: &Path) -> io::Result<Client<'static>> {
     Client::new(connect_unix(path)?, "localhost", CONTROL_WRITE_PATIENCE)
+}
+
+/// Connects to this gateway.
+///
+/// # Errors
+/// `Unavailable` where none answers, with the way on.
+pub fn open(context: &Context) -> Result<Client<'static>, Failure> {
+    let name = &context.name;
+    let words = match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
+        Ok((_, client)) => return Ok(client),
+        Err(NoAnswer::Free) => {
+            owner::refuse_foreign(context, "…")?;
+            let unit = installed_file(&context.base, name, false);
+            let verb = if unit.is_some() { "start" } else { "run" };
+            format!("gateway {name} is not running; start it with `{} {verb}`", name.command())
+        }
+        Err(NoAnswer::Silent { holder, why }) => {
+            let pid = holder.map(|holder| format!(" (pid {})", holder.pid));
+            format!("gateway {name}{} does not answer: {why}", pid.unwrap_or_default())
+        }
+        Err(NoAnswer::Hidden(why)) => format!("gateway {name} cannot be reached: {why}"),
+    };
+    Err(Failure::new(Exit::Unavailable, words))
 }
 
 /// `GET /v1/status`.
 fn status(client: &mut Client<'_>, deadline: Instant) -> Result<Value, String> {
-    let answer =
-        client.send("GET", "/v1/status", &[], None, deadline).map_err(|e| e.to_string())?;
-    let code = answer.status;
-    let body = answer.body(MAX_STATUS, deadline).map_err(|e| e.to_string())?;
-    if code != 200 {
-        return Err(format!("it answered with status {code}"));
+    let status = read(client.send("GET", "/v1/status", &[], None, deadline), deadline)
+        .map_err(|failure| failure.message)?;
+    if status.is_object() { Ok(status) } else { Err("its answer is no JSON object".to_owned()) }
+}
+
+/// One request without a body; the answer is JSON.
+pub fn ask(client: &mut Client<'_>, method: &str, target: &str) -> Result<Value, Failure> {
+    let deadline = Instant::now() + MAX_WAIT + CONTROL_PATIENCE;
+    read(client.send(method, target, &[], None, deadline), deadline)
+}
+
+/// The JSON of an answer.
+pub fn read(answer: Result<Answer<'_, '_>, Error>, deadline: Instant) -> Result<Value, Failure> {
+    let answer = answer.map_err(|e| broken(&e))?;
+    if !(200..300).contains(&answer.status) {
+        return Err(refused(answer, deadline));
     }
+    // In JSON a byte may take six.
+    let cap = MAX_REPLY_RANGE.end().saturating_mul(6);
+    let body = answer.body(cap, deadline).map_err(|e| broken(&e))?;
     serde_json::from_slice(&body)
-        .ok()
-        .filter(Value::is_object)
-        .ok_or_else(|| "its answer is no JSON object".to_owned())
+        .map_err(|e| Failure::failed(format!("the gateway's answer is not JSON: {e}")))
+}
+
+/// The words of an answer that is no success.
+pub fn refused(answer: Answer<'_, '_>, deadline: Instant) -> Failure {
+    let status = answer.status;
+    let seconds = answer.header("Retry-After").map(lines);
+    let body = answer.body(MAX_ERROR_BODY, deadline).unwrap_or_default();
+    let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let mut failure = problem(Some(status.into()), &value["error"]);
+    if let Some(seconds) = seconds {
+        failure.message += &format!(" (try again in {seconds} s)");
+    }
+    failure
+}
+
+/// 75 where the same may succeed later, as EX_TEMPFAIL has it; alike for every way to send a message.
+pub fn exit_for(status: Option<u64>) -> Exit {
+    if matches!(status, Some(429 | 503 | 507)) { Exit::Restart } else { Exit::Failed }
+}
+
+pub fn problem(status: Option<u64>, error: &Value) -> Failure {
+    let message = match (error["message"].as_str(), status) {
+        (Some(message), _) => lines(message),
+        (None, Some(status)) => format!("the gateway answered with status {status}"),
+        (None, None) => "the gateway ended the reply with an error".to_owned(),
+    };
+    Failure::new(exit_for(status), message)
+}
+
+pub fn broken(error: &Error) -> Failure {
+    Failure::failed(match error {
+        Error::CutShort => "the gateway went away before the reply was whole".to_owned(),
+        other => format!("the reply did not come through: {other}"),
+    })
+}
+
+/// Text of several lines for a terminal: only line feed and tab act.
+pub fn lines(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for piece in text.split_inclusive(['\n', '\t', '\r']) {
+        let body = piece.trim_end_matches(['\n', '\t', '\r']);
+        safe += &escaped(body, false);
+        // A carriage return would let what follows overwrite what was read.
+        safe += piece[body.len()..].trim_start_matches('\r');
+    }
+    safe
 }

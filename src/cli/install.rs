@@ -138,29 +138,26 @@ fn as_owner<T>(owner: &Owner, act: impl FnOnce() -> T) -> Result<T, Failure> {
 fn checked(owner: &Owner) -> Result<Loaded, Failure> {
     let (sources, demanded) = (owner.sources(), Arc::new(|| false));
     let plan = Plan { sources, demanded, ..config::plan(&owner.context) };
-    let loaded = gateway::check(&plan)?;
-    let program = env::current_exe().unwrap_or_default();
-    match (&owner.user, program.metadata()) {
-        (Some(user), Err(e)) if e.kind() == ErrorKind::PermissionDenied => {
-            Err(Failure::failed(format!(
-                "{} may not reach {}: put the program where everybody may run it, /usr/local/bin",
-                user.name.display(),
-                program.display()
-            )))
-        }
-        _ => Ok(loaded),
-    }
+    gateway::check(&plan)
 }
 
-/// What a unit of the machine runs must be nobody else's to replace.
+/// What a unit of the machine runs must be its user's to reach, and nobody else's to replace.
 fn check_program(owner: &Owner, unit: &str) -> Result<(), Failure> {
-    let program = text::program_in(unit, &owner.context.name).filter(|_| owner.user.is_some());
-    let Some(program) = program else { return Ok(()) };
+    let program = text::program_in(unit, &owner.context.name);
+    let (Some(program), Some(user)) = (program, &owner.user) else { return Ok(()) };
     as_owner(owner, || trusted::check_program(&program))?.map_err(|e| {
-        let program = program.display();
-        let words =
-            format!("a unit of the machine must not run {program}, which others could replace");
-        Failure::failed(format!("{words}: {e}, or move the program to /usr/local/bin"))
+        let (program, user) = (program.display(), user.name.display());
+        Failure::failed(if e.kind() == ErrorKind::PermissionDenied {
+            format!(
+                "{user} may not reach {program}: put the program where everybody may run it, \
+                 /usr/local/bin"
+            )
+        } else {
+            format!(
+                "a unit of the machine must not run {program}, which others could replace: {e}, or \
+                 move the program to /usr/local/bin"
+            )
+        })
     })
 }
 

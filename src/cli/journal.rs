@@ -3,17 +3,15 @@
 
 use serde_json::Value;
 
-use super::control::{NoAnswer, knock};
-use super::message::ask;
-use super::send::open;
+use super::control::{ask, open};
 use super::table::table;
 use super::{Context, config, moment, owner, print, say, say_wrapped};
 use crate::agent::Agent;
 use crate::exit::{Exit, Failure};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Damage, Fate, FileJournal, NAME, Report, inspect, repair, saved};
-use crate::lifecycle::instance::Instance;
-use crate::limits::{CONTROL_PATIENCE, MAX_JOURNAL_ROWS};
+use crate::lifecycle::instance::{Instance, Probe, probe};
+use crate::limits::MAX_JOURNAL_ROWS;
 use crate::session::book::{Book, Entry};
 use crate::session::hub::{Hub, Settings};
 use crate::session::id::Id;
@@ -26,7 +24,6 @@ use crate::text::escaped;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// What to do with the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,16 +195,11 @@ fn dump(context: &Context) -> Result<Exit, Failure> {
 
 /// By the gateway where it runs, else here under its lock.
 fn compact(context: &Context) -> Result<Exit, Failure> {
-    let (before, after) = match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
-        Ok((_, mut client)) => {
-            let sizes = ask(&mut client, "POST", "/v1/journal/compact", &[], None)?;
-            (sizes["before"].as_u64().unwrap_or(0), sizes["after"].as_u64().unwrap_or(0))
-        }
-        Err(NoAnswer::Free) => compact_here(context)?,
-        Err(NoAnswer::Silent { why, .. } | NoAnswer::Hidden(why)) => {
-            let words = format!("gateway {} cannot be asked: {why}", context.name);
-            return Err(Failure::new(Exit::Unavailable, words));
-        }
+    let (before, after) = if let Ok(Probe::Free) = probe(&context.dirs) {
+        compact_here(context)?
+    } else {
+        let sizes = ask(&mut open(context)?, "POST", "/v1/journal/compact")?;
+        (sizes["before"].as_u64().unwrap_or(0), sizes["after"].as_u64().unwrap_or(0))
     };
     say(&format!("{before} → {after} bytes\n"))
 }
@@ -251,7 +243,7 @@ fn mend(context: &Context) -> Result<Exit, Failure> {
 }
 
 fn letter(context: &Context, method: &str, target: &str) -> Result<Exit, Failure> {
-    let message: Value = ask(&mut open(context)?, method, target, &[], None)?;
+    let message = ask(&mut open(context)?, method, target)?;
     let delivery = &message["deliveries"][0];
     let word = |value: &Value| escaped(value.as_str().unwrap_or("?"), false);
     let (target, status) = (word(&delivery["target"]), word(&delivery["status"]));
@@ -264,12 +256,12 @@ fn letter(context: &Context, method: &str, target: &str) -> Result<Exit, Failure
 
 fn retry_all(context: &Context) -> Result<Exit, Failure> {
     let mut client = open(context)?;
-    let failed = ask(&mut client, "GET", "/v1/messages?status=failed", &[], None)?;
+    let failed = ask(&mut client, "GET", "/v1/messages?status=failed")?;
     let messages = failed["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
     // The oldest goes first, as it did before.
     for message in messages.iter().rev() {
         let id = message["id"].as_str().unwrap_or_default();
-        ask(&mut client, "POST", &format!("/v1/messages/{id}/retry"), &[], None)?;
+        ask(&mut client, "POST", &format!("/v1/messages/{id}/retry"))?;
         print(&format!("{id}\n"))?;
     }
     say(&format!("turns that run again: {}\n", messages.len()))

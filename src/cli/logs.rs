@@ -14,7 +14,7 @@ use crate::text::escaped;
 /// Replaces this process by journalctl, for the unit that runs it, else the installed one. `which`:
 /// further arguments for it.
 pub fn logs(context: &Context, system: bool, which: Vec<String>) -> Result<Exit, Failure> {
-    let running = if system { None } else { unit::running(context).map(|(unit, _)| unit) };
+    let running = if system { None } else { unit::running(context) };
     let unit = running.or_else(|| unit::find(context, system));
     if unit.as_ref().is_none_or(|unit| unit.systemctl.scope == Scope::User) {
         owner::refuse_foreign(context, "logs")?;

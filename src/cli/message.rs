@@ -3,13 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value};
+use serde_json::json;
 
-use super::send::{broken, exit_for, lines, open, print_reply, refused};
-use super::{Context, say};
+use super::control::{ask, exit_for, lines, read};
+use super::say;
+use super::send::print_reply;
 use crate::exit::{Exit, Failure};
 use crate::http::Client;
-use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_REPLY_RANGE, MAX_WAIT};
+use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_WAIT};
 use crate::text::escaped;
 
 /// How a durable message is sent.
@@ -29,18 +30,16 @@ pub fn send(
     text: &str,
     sending: &Sending,
 ) -> Result<Exit, Failure> {
-    let fields = [
-        ("text", Some(text)),
-        ("session", session),
-        ("deliver", sending.deliver.as_deref()),
-        ("mode", sending.mode.as_deref()),
-    ];
-    let given: Map<_, _> =
-        fields.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into()))).collect();
-    let body = Value::Object(given).to_string();
+    let Sending { deliver, mode, .. } = sending;
+    let body = json!({ "text": text, "session": session, "deliver": deliver, "mode": mode });
+    let body = body.to_string();
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(sending.key.as_deref().map(|key| ("Idempotency-Key", key)));
-    let sent = ask(client, "POST", "/v1/messages", &headers, Some(body.as_bytes()))?;
+    let deadline = Instant::now() + CONTROL_PATIENCE + MAX_WAIT;
+    let sent = read(
+        client.send("POST", "/v1/messages", &headers, Some(body.as_bytes()), deadline),
+        deadline,
+    )?;
     let id = sent["id"].as_str().unwrap_or("").to_owned();
     if !sending.detached {
         return result(client, &id, LONGEST_REPLY);
@@ -55,22 +54,14 @@ pub fn send(
 }
 
 /// Prints the reply of a message, waiting for it at most so long.
-pub fn show(context: &Context, id: &str, wait: Duration) -> Result<Exit, Failure> {
-    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        let words = format!("{id:?} is no message id: `send --async` prints them");
-        return Err(Failure::new(Exit::Usage, words));
-    }
-    result(&mut open(context)?, id, wait)
-}
-
-fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure> {
+pub fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure> {
     let deadline = Instant::now() + wait;
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).min(MAX_WAIT);
         // Whole seconds, rounded up: what is left of one is waited for too.
         let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
         let target = format!("/v1/messages/{id}?wait={seconds}");
-        let message = ask(client, "GET", &target, &[], None)?;
+        let message = ask(client, "GET", &target)?;
         let error = lines(message["error"].as_str().unwrap_or("no reason is known"));
         let exit = exit_for(message["error_status"].as_u64());
         let failed = |how| Err(Failure::new(exit, format!("message {id}{how}: {error}")));
@@ -94,24 +85,4 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
             Some(_) | None => {}
         }
     }
-}
-
-/// One request to the gateway; its answer is JSON.
-pub fn ask(
-    client: &mut Client,
-    method: &str,
-    target: &str,
-    headers: &[(&str, &str)],
-    body: Option<&[u8]>,
-) -> Result<Value, Failure> {
-    let deadline = Instant::now() + MAX_WAIT + CONTROL_PATIENCE;
-    let answer = client.send(method, target, headers, body, deadline).map_err(|e| broken(&e))?;
-    if !(200..300).contains(&answer.status) {
-        return Err(refused(answer, Instant::now() + CONTROL_PATIENCE));
-    }
-    // In JSON a byte may take six.
-    let cap = MAX_REPLY_RANGE.end().saturating_mul(6);
-    let body = answer.body(cap, deadline).map_err(|e| broken(&e))?;
-    serde_json::from_slice(&body)
-        .map_err(|e| Failure::failed(format!("the gateway's answer is not JSON: {e}")))
 }

@@ -140,7 +140,7 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
             send::send(&context, session.as_deref(), text, sending)
         }
         (Command::Result { id, wait }, _) => {
-            message::show(&context, &id, Duration::from_secs(wait))
+            message::result(&mut control::open(&context)?, &id, Duration::from_secs(wait))
         }
         (Command::Journal(action), _) => journal::journal(&context, &action),
         (Command::History { json, count }, _) => history::show(&context, json, count),

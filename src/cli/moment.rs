@@ -26,12 +26,9 @@ pub fn parse(text: &str) -> Option<i64> {
 }
 
 fn three(text: &str, separator: char) -> Option<[i64; 3]> {
-    let mut parts = text.split(separator).map(|part| {
-        let digits = (2..=4).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
-        part.parse::<i64>().ok().filter(|_| digits)
-    });
-    let three = [parts.next()??, parts.next()??, parts.next()??];
-    parts.next().is_none().then_some(three)
+    let digits = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |part| Some(part).filter(digits)?.parse().ok();
+    text.split(separator).map(number).collect::<Option<Vec<i64>>>()?.try_into().ok()
 }
 
 /// `2026-11-22 18:54:55 UTC`; what is no time of ours comes out escaped, as it is.
@@ -54,21 +51,14 @@ pub fn with_age(text: &str, now: i64) -> String {
 
 /// Two units at most: `42 s`, `2 min`, `3 h 5 min`, `12 d 4 h`.
 pub fn coarse(seconds: u64) -> String {
-    let two = |large: u64, large_unit, small_size, small_unit| {
-        let rest = seconds % large / small_size;
-        let whole = seconds / large;
-        if rest == 0 {
-            format!("{whole} {large_unit}")
-        } else {
-            format!("{whole} {large_unit} {rest} {small_unit}")
-        }
+    let (whole, unit, rest, smaller) = match seconds {
+        0..MINUTE => (seconds, "s", 0, ""),
+        MINUTE..HOUR => (seconds / MINUTE, "min", 0, ""),
+        HOUR..DAY => (seconds / HOUR, "h", seconds % HOUR / MINUTE, "min"),
+        DAY.. => (seconds / DAY, "d", seconds % DAY / HOUR, "h"),
     };
-    match seconds {
-        0..MINUTE => format!("{seconds} s"),
-        MINUTE..HOUR => format!("{} min", seconds / MINUTE),
-        HOUR..DAY => two(HOUR, "h", MINUTE, "min"),
-        DAY.. => two(DAY, "d", HOUR, "h"),
-    }
+    let rest = if rest == 0 { String::new() } else { format!(" {rest} {smaller}") };
+    format!("{whole} {unit}{rest}")
 }
 
 /// `15 ms`, `2.4 s`, `31 s`, `2 min`.

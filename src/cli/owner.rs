@@ -97,11 +97,8 @@ impl Owner {
             ("XDG_CONFIG_HOME", &base.config, ".config"),
             ("XDG_STATE_HOME", &base.state, ".local/state"),
         ];
-        given
-            .into_iter()
-            .filter(|(_, dir, usual)| **dir != home.join(usual))
-            .map(|(name, dir, _)| (name, dir.clone()))
-            .collect()
+        let given = given.into_iter().filter(|(_, dir, usual)| **dir != home.join(usual));
+        given.map(|(name, dir, _)| (name, dir.clone())).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::control::{Contact, NoAnswer, contact, contact_foreign};
 use super::state::{Facts, Found, State, Unit, conclude};
-use super::unit::{PROPERTIES, installed_file};
+use super::unit::{PROPERTIES, how_it_ended, installed_file};
 use super::{Context, moment, owner};
 use crate::dirs::{Base, Dirs};
 use crate::lifecycle::history;
@@ -63,7 +63,7 @@ fn look(context: &Context, system: bool) -> Report {
     let ask = |scope: Scope, unit: &str| {
         let systemctl = Systemctl::new(scope, Arc::clone(&context.children));
         let shown = systemctl.show(PROPERTIES, unit, Instant::now() + CONTROL_PATIENCE);
-        shown.map(|shown| Facts::read(&shown))
+        shown.map(Facts::read)
     };
     let mut unit = installed_file(base, name, system).map(|(scope, path)| UnitReport {
         name: name.unit(),
@@ -103,7 +103,7 @@ fn foreign_dirs(unit: &UnitReport, name: &Name) -> Option<Dirs> {
     let (Scope::System, Ok(Some(facts))) = (unit.scope, &unit.facts) else {
         return None;
     };
-    let owner = match facts.user.as_str() {
+    let owner = match facts.shown.get("User") {
         "" => user::by_uid(0),
         by_name => user::by_name(by_name).or_else(|| user::by_uid(by_name.parse().ok()?)),
     };
@@ -142,7 +142,7 @@ fn unit_of(
     Some(UnitReport {
         name: name.to_owned(),
         scope,
-        path: known.and_then(|facts| facts.path.clone()),
+        path: known.and_then(Facts::path),
         current: None,
         facts,
     })
@@ -157,16 +157,19 @@ fn assemble(
     own: Option<&Dirs>,
 ) -> Report {
     let facts = unit.as_ref().and_then(|u| u.facts.as_ref().ok()?.as_ref());
-    let (found, holder, answer) = match contact {
-        Err(NoAnswer::Free) => (Found::Free { left: !run.is_null() }, None, Value::Null),
-        Err(NoAnswer::Silent { holder, .. }) => (Found::Silent, *holder, Value::Null),
-        Ok((holder, status)) => {
-            let state = status["state"].as_str().and_then(State::answered);
-            (state.map_or(Found::Silent, Found::Answers), *holder, status.clone())
-        }
-        Err(NoAnswer::Hidden(_)) if own.is_none() => (Found::Foreign, None, Value::Null),
-        Err(NoAnswer::Hidden(_)) => (Found::Hidden, None, Value::Null),
+    let (found, holder) = match contact {
+        Err(NoAnswer::Free) => (Found::Free { left: !run.is_null() }, None),
+        Err(NoAnswer::Silent { holder, .. }) => (Found::Silent, *holder),
+        Err(NoAnswer::Hidden(_)) if own.is_none() => (Found::Foreign, None),
+        Err(NoAnswer::Hidden(_)) => (Found::Hidden, None),
+        Ok((holder, status)) => match status["state"].as_str() {
+            Some("starting") => (Found::Answers(State::Starting), *holder),
+            Some("serving") => (Found::Answers(State::Running), *holder),
+            Some("draining") => (Found::Answers(State::Draining), *holder),
+            _ => (Found::Silent, *holder),
+        },
     };
+    let answer = contact.as_ref().map_or(Value::Null, |(_, status)| status.clone());
     // What it says of itself may be a number of another pid namespace.
     let held_by = holder.map(|holder| i64::from(holder.pid.get()));
     let mut pid = held_by.or(answer["pid"].as_i64());
@@ -195,8 +198,9 @@ fn assemble(
         (Found::Silent, _) if run["pid"].as_i64() == pid => text(&run["started"]),
         (Found::Silent, _) => None,
         // A start that failed left no record of ours.
-        (_, State::Failed | State::Restarting) => facts.and_then(|facts| facts.changed.clone()),
-        (Found::Foreign, _) => facts.and_then(|facts| facts.changed.clone()),
+        (_, State::Failed | State::Restarting) | (Found::Foreign, _) => {
+            facts.and_then(Facts::changed)
+        }
         (Found::Free { .. }, State::Stopped) => text(&last_stop["time"]),
         (Found::Free { .. } | Found::Hidden, _) => None,
     };
@@ -225,7 +229,7 @@ fn note(
             main_pid.unwrap_or(0)
         )),
         (State::Failed | State::Restarting, _, Some(facts)) => {
-            Some(format!("its unit: {}", facts.ended))
+            Some(format!("its unit: {}", how_it_ended(&facts.shown).0))
         }
         (_, Ok((_, status)), Some(facts)) if pid.is_some() && facts.main_pid != pid => {
             Some(match (facts.main_pid, facts.unit, status["unit"].as_str()) {
@@ -241,20 +245,13 @@ fn note(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::systemd::systemctl::Properties;
     use crate::testing::TempDir;
 
     fn unit(unit: Unit, main_pid: Option<i64>) -> Option<UnitReport> {
-        let facts = Facts {
-            unit,
-            active: "x".into(),
-            sub: "y".into(),
-            main_pid,
-            ended: "exit status 78".into(),
-            restarts: 0,
-            path: None,
-            user: String::new(),
-            changed: Some("t".into()),
-        };
+        let shown = "Result=exit-code\nExecMainCode=1\nExecMainStatus=78\n\
+            StateChangeTimestamp=Sun 1994-11-06 08:49:37 UTC\n";
+        let facts = Facts { unit, main_pid, shown: Properties(shown.to_owned()) };
         Some(UnitReport {
             name: "hermes-gateway-coder.service".into(),
             scope: Scope::User,
@@ -332,7 +329,7 @@ mod tests {
         }
         let failed = report(&Err(NoAnswer::Free), &Value::Null, unit(Unit::Failed, None));
         assert_eq!(failed.state, State::Failed);
-        assert_eq!(failed.since.as_deref(), Some("t"));
+        assert_eq!(failed.since.as_deref(), Some("1994-11-06T08:49:37Z"));
         assert!(failed.note.unwrap().contains("its unit: exit status 78"));
         let elsewhere = report(&Err(NoAnswer::Free), &Value::Null, unit(Unit::Active, Some(9)));
         assert_eq!((elsewhere.state, elsewhere.pid), (State::Unknown, None));

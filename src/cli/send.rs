@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::control::{NoAnswer, knock};
+use super::control::{broken, lines, open, problem, refused};
 use super::message::Sending;
-use super::unit::installed_file;
-use super::{Context, config, message, owner, printed};
+use super::{Context, config, message, printed};
+use crate::api;
 use crate::exit::{Exit, Failure};
-use crate::http::client::{Answer, Client, Error};
-use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_BODY_RANGE, MAX_ERROR_BODY, MAX_SESSION};
-use crate::text::{escaped, quoted};
+use crate::http::client::{Client, Error};
+use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_BODY_RANGE};
+use crate::text::quoted;
 
 /// The header that puts a message into a session.
 const SESSION: &str = "X-Hermes-Session-Id";
@@ -26,7 +26,13 @@ pub fn send(
     sending: Option<Sending>,
 ) -> Result<Exit, Failure> {
     check_session(session)?;
-    let text = read_text(context, text)?;
+    let text = match text {
+        Some(text) => text,
+        None => {
+            let most = config::load(context).map(|loaded| loaded.config.limits.max_body);
+            read_all(io::stdin().lock(), most.unwrap_or(*MAX_BODY_RANGE.end()))?
+        }
+    };
     let mut client = open(context)?;
     if let Some(sending) = sending {
         return message::send(&mut client, session, &text, &sending);
@@ -35,13 +41,6 @@ pub fn send(
     let mut printer = Printer::new(io::stdout().lock(), terminal);
     let result = converse(&mut client, session, &text, &mut printer);
     printer.finish(result)
-}
-
-/// The text of a message: the one that was given, or what standard input has.
-fn read_text(context: &Context, text: Option<String>) -> Result<String, Failure> {
-    let limit =
-        config::load(context).map_or(*MAX_BODY_RANGE.end(), |loaded| loaded.config.limits.max_body);
-    text.map_or_else(|| read_all(io::stdin().lock(), limit), Ok)
 }
 
 /// Prints a whole reply.
@@ -53,19 +52,14 @@ pub fn print_reply(text: &str) -> Result<Exit, Failure> {
 }
 
 fn check_session(session: Option<&str>) -> Result<(), Failure> {
-    let wrong = |what: &str| {
-        let words = format!("--session: {what}; it takes 1 to {MAX_SESSION} bytes of text");
-        Err(Failure::new(Exit::Usage, words))
-    };
-    match session {
-        None => Ok(()),
-        Some("") => wrong("the key is empty"),
-        Some(key) if key.len() > MAX_SESSION => wrong(&format!("the key has {} bytes", key.len())),
-        Some(key) if key.contains(char::is_control) => wrong("the key has a control character"),
-        // A header loses them on its way: it would be another session.
-        Some(key) if key.trim_matches(' ') != key => wrong("the key begins or ends with a space"),
-        Some(_) => Ok(()),
-    }
+    let Some(key) = session else { return Ok(()) };
+    // A header loses them on its way: it would be another session.
+    let bare = key.trim_matches(' ') == key;
+    let spaces = "A session's key begins and ends with no space.".to_owned();
+    let checked = api::check_session(key).map_err(|problem| problem.message);
+    checked
+        .and_then(|()| bare.then_some(()).ok_or(spaces))
+        .map_err(|words| Failure::new(Exit::Usage, format!("--session: {words}")))
 }
 
 /// Reads text up to `limit` bytes.
@@ -83,29 +77,6 @@ fn read_all(from: impl Read, limit: usize) -> Result<String, Failure> {
         let at = e.utf8_error().valid_up_to();
         Failure::failed(format!("standard input is not UTF-8 text (byte {at})"))
     })
-}
-
-pub fn open(context: &Context) -> Result<Client<'static>, Failure> {
-    let name = &context.name;
-    let unavailable = |words: String| Err(Failure::new(Exit::Unavailable, words));
-    match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
-        Ok((_, client)) => Ok(client),
-        Err(NoAnswer::Free) => {
-            owner::refuse_foreign(context, "…")?;
-            let unit = installed_file(&context.base, name, false);
-            let verb = if unit.is_some() { "start" } else { "run" };
-            let command = name.command();
-            unavailable(format!("gateway {name} is not running; start it with `{command} {verb}`"))
-        }
-        Err(NoAnswer::Silent { holder, why }) => {
-            let pid = holder.map(|holder| format!(" (pid {})", holder.pid));
-            let pid = pid.unwrap_or_default();
-            unavailable(format!("gateway {name}{pid} does not answer: {why}"))
-        }
-        Err(NoAnswer::Hidden(why)) => {
-            unavailable(format!("gateway {name} cannot be reached: {why}"))
-        }
-    }
 }
 
 /// Sends the message and prints the pieces of the reply, until it ends or nobody takes them.
@@ -154,72 +125,22 @@ fn read_event(data: &str) -> Result<Option<String>, Failure> {
     Ok(Some(text.unwrap_or_default().to_owned()))
 }
 
-/// The words of an answer that is no success.
-pub fn refused(answer: Answer<'_, '_>, deadline: Instant) -> Failure {
-    let status = answer.status;
-    let seconds = answer.header("Retry-After").map(lines);
-    let body = answer.body(MAX_ERROR_BODY, deadline).unwrap_or_default();
-    let value: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let mut failure = problem(Some(status.into()), &value["error"]);
-    if let Some(seconds) = seconds {
-        failure.message += &format!(" (try again in {seconds} s)");
-    }
-    failure
-}
-
-/// 75 where the same may succeed later, as EX_TEMPFAIL has it; alike for every way to send a message.
-pub fn exit_for(status: Option<u64>) -> Exit {
-    if matches!(status, Some(429 | 503 | 507)) { Exit::Restart } else { Exit::Failed }
-}
-
-fn problem(status: Option<u64>, error: &Value) -> Failure {
-    let message = match (error["message"].as_str(), status) {
-        (Some(message), _) => lines(message),
-        (None, Some(status)) => format!("the gateway answered with status {status}"),
-        (None, None) => "the gateway ended the reply with an error".to_owned(),
-    };
-    Failure::new(exit_for(status), message)
-}
-
-pub fn broken(error: &Error) -> Failure {
-    Failure::failed(match error {
-        Error::CutShort => "the gateway went away before the reply was whole".to_owned(),
-        other => format!("the reply did not come through: {other}"),
-    })
-}
-
-/// Text of several lines for a terminal: only line feed and tab act.
-pub fn lines(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for piece in text.split_inclusive(['\n', '\t', '\r']) {
-        let body = piece.trim_end_matches(['\n', '\t', '\r']);
-        safe += &escaped(body, false);
-        // A carriage return would let what follows overwrite what was read.
-        safe += piece[body.len()..].trim_start_matches('\r');
-    }
-    safe
-}
-
 /// Prints a reply: as it is, or, on a terminal, without what acts there.
 struct Printer<W: Write> {
     out: W,
     terminal: bool,
-    /// What was printed last ended its line.
-    at_line_start: bool,
-    empty: bool,
+    /// What was printed last.
+    last: Option<char>,
 }
 
 impl<W: Write> Printer<W> {
     fn new(out: W, terminal: bool) -> Printer<W> {
-        Printer { out, terminal, at_line_start: true, empty: true }
+        Printer { out, terminal, last: None }
     }
 
     fn print(&mut self, text: &str) -> io::Result<()> {
         let safe = if self.terminal { &lines(text) } else { text };
-        if let Some(last) = safe.chars().next_back() {
-            self.at_line_start = last == '\n';
-            self.empty = false;
-        }
+        self.last = safe.chars().next_back().or(self.last);
         self.out.write_all(safe.as_bytes())?;
         self.out.flush()
     }
@@ -228,7 +149,7 @@ impl<W: Write> Printer<W> {
         // The error's line must not begin in the middle of the reply's last one.
         let ended = self.end();
         let exit = result.and_then(|_| printed(ended))?;
-        if self.empty {
+        if self.last.is_none() {
             eprintln!("hermes-gateway: the agent gave an empty reply");
         }
         Ok(exit)
@@ -236,10 +157,10 @@ impl<W: Write> Printer<W> {
 
     /// Ends the last line if the reply did not.
     fn end(&mut self) -> io::Result<()> {
-        if self.at_line_start {
+        if self.last.is_none_or(|last| last == '\n') {
             return Ok(());
         }
-        self.at_line_start = true;
+        self.last = Some('\n');
         self.out.write_all(b"\n")?;
         self.out.flush()
     }
@@ -247,6 +168,7 @@ impl<W: Write> Printer<W> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::control::knock;
     use super::super::control::tests::{dirs, fake, hold, json as answer};
     use super::*;
     use crate::testing::TempDir;

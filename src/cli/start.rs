@@ -6,8 +6,8 @@ use super::control::holder;
 use super::unit::{self, Unit, installed};
 use super::{Context, owner, say};
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::Holder;
 use crate::systemd::Scope;
+use crate::systemd::systemctl::Properties;
 
 /// Starts the installed unit and waits until it is ready.
 pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
@@ -18,7 +18,7 @@ pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
 /// ready. With a configuration that is wrong, what runs goes on.
 pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     let running = if system { None } else { unit::running(context) };
-    let unit = running.map_or_else(|| meant(context, system, "restart"), |(unit, _)| Ok(unit))?;
+    let unit = running.map_or_else(|| meant(context, system, "restart"), Ok)?;
     let shown = unit.show()?;
     owner::check_config(context, &unit, &shown).map_err(|mut failure| {
         failure.message += &format!("\n{} is not restarted", unit.label(context));
@@ -27,7 +27,7 @@ pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     if unit.is_around_us(&shown) {
         return unit.ask(context, &shown, "restart");
     }
-    bring_up(context, &unit, "restart")
+    bring_up(context, &unit, &shown, "restart")
 }
 
 /// The installed unit, unless it would be another user's gateway that a user's manager runs. Where there
@@ -44,13 +44,6 @@ fn meant(context: &Context, system: bool, verb: &str) -> Result<Unit, Failure> {
     })
 }
 
-fn runs_as(context: &Context, unit: Option<Unit>, holder: Holder) -> String {
-    let (name, pid) = (&context.name, holder.pid);
-    let how = unit.map_or_else(|| "not as its unit".to_owned(), |unit| format!("as {}", unit.name));
-    let command = name.command();
-    format!("{name} is already running, but {how}: pid {pid}; `{command} stop` ends it")
-}
-
 /// Starts this unit, if it does not run yet.
 pub fn start_unit(context: &Context, unit: &Unit) -> Result<Exit, Failure> {
     let shown = unit.show()?;
@@ -58,24 +51,30 @@ pub fn start_unit(context: &Context, unit: &Unit) -> Result<Exit, Failure> {
         let pid = shown.get("MainPID");
         return say(&format!("{} runs already: pid {pid}\n", context.name));
     }
-    bring_up(context, unit, "start")
+    bring_up(context, unit, &shown, "start")
 }
 
 /// Says that a gateway runs which its unit did not start: beside that one the unit cannot.
 pub fn beside_unit(context: &Context, main_pid: &str) -> Option<String> {
-    let holder = holder(&context.dirs)?;
-    let is_other = holder.pid.to_string() != main_pid;
-    is_other.then(|| runs_as(context, Unit::of(context, holder), holder))
+    let holder = holder(&context.dirs).filter(|holder| holder.pid.to_string() != main_pid)?;
+    let unit = Unit::of(context, holder);
+    let how = unit.map_or_else(|| "not as its unit".to_owned(), |unit| format!("as {}", unit.name));
+    let (name, pid, command) = (&context.name, holder.pid, context.name.command());
+    Some(format!("{name} is already running, but {how}: pid {pid}; `{command} stop` ends it"))
 }
 
 /// Runs a verb that ends in a running unit, and waits until it is ready.
-fn bring_up(context: &Context, unit: &Unit, verb: &str) -> Result<Exit, Failure> {
-    let shown = unit.show()?;
+fn bring_up(
+    context: &Context,
+    unit: &Unit,
+    shown: &Properties,
+    verb: &str,
+) -> Result<Exit, Failure> {
     if let Some(words) = beside_unit(context, shown.get("MainPID")) {
         return Err(Failure::new(Exit::Unavailable, words));
     }
     // Both: a start may have to wait for a stop that is under way.
-    let patience = Unit::patience(&shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
+    let patience = Unit::patience(shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
     let began = SystemTime::now();
     let before = shown.get("MainPID").to_owned();
     let done = unit.act_until(&[verb, "--", &unit.name], Instant::now() + patience);

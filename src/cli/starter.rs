@@ -1,8 +1,8 @@
 //! The configuration that a new gateway starts with: commented, and on a port of its own.
 
 use std::fs;
-use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 
 use super::Context;
 use crate::config::{self, Sources};
@@ -15,10 +15,10 @@ use crate::sys::fs as files;
 /// One line that names the file or directory.
 pub fn write(context: &Context) -> Result<Option<u16>, String> {
     let file = &context.dirs.config_file;
-    match file.symlink_metadata() {
-        Ok(_) => return Ok(None),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(format!("cannot look at {}: {e}", file.display())),
+    let there = files::if_there(file.symlink_metadata())
+        .map_err(|e| format!("cannot look at {}: {e}", file.display()))?;
+    if there.is_some() {
+        return Ok(None);
     }
     let port = free_port(&claimed(context))?;
     let text = config::starter(port, context.name.as_str());
@@ -31,24 +31,17 @@ pub fn write(context: &Context) -> Result<Option<u16>, String> {
 
 /// The ports in the configurations of this user's other gateways, whether they run or not.
 fn claimed(context: &Context) -> Vec<u16> {
-    let Ok(entries) = fs::read_dir(context.base.config_dir()) else {
-        return Vec::new();
+    let port = |file: PathBuf| {
+        let home = Some(context.base.home.clone());
+        // One that does not load claims nothing that could be known.
+        let sources = Sources { file, required: true, home, ..Sources::default() };
+        Some(config::load(&sources).ok()?.config.http.listen.port())
     };
-    entries
-        .flatten()
-        .map(|entry| entry.path())
+    let entries = fs::read_dir(context.base.config_dir()).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path());
+    files
         .filter(|path| path.extension().is_some_and(|end| end == "toml"))
-        .filter_map(|file| {
-            let sources = Sources {
-                file,
-                required: true,
-                home: Some(context.base.home.clone()),
-                ..Sources::default()
-            };
-            // One that does not load claims nothing that could be known.
-            let loaded = config::load(&sources).ok()?;
-            Some(loaded.config.http.listen.port())
-        })
+        .filter_map(port)
         .collect()
 }
 

@@ -1,6 +1,5 @@
 //! What a gateway is doing, concluded from its lock, its own answer and the service manager. Pure.
 
-use super::unit::how_it_ended;
 use crate::exit::Exit;
 use crate::systemd::systemctl::Properties;
 
@@ -23,26 +22,18 @@ pub enum State {
 }
 
 impl State {
-    pub fn word(self) -> &'static str {
-        self.told().0
+    /// As `status` and `status --json` have it.
+    pub fn word(self) -> String {
+        format!("{self:?}").to_lowercase()
     }
 
     /// The exit status of `status`, as LSB has it.
     pub fn exit(self) -> Exit {
-        self.told().1
-    }
-
-    fn told(self) -> (&'static str, Exit) {
         match self {
-            State::Running => ("running", Exit::Planned),
-            State::Draining => ("draining", Exit::Planned),
-            State::Starting => ("starting", Exit::Planned),
-            State::Restarting => ("restarting", Exit::NotRunning),
-            State::Failed => ("failed", Exit::Failed),
-            State::Dead => ("dead", Exit::Failed),
-            State::Stopped => ("stopped", Exit::NotRunning),
-            State::Unresponsive => ("unresponsive", Exit::Unknown),
-            State::Unknown => ("unknown", Exit::Unknown),
+            State::Running | State::Draining | State::Starting => Exit::Planned,
+            State::Restarting | State::Stopped => Exit::NotRunning,
+            State::Failed | State::Dead => Exit::Failed,
+            State::Unresponsive | State::Unknown => Exit::Unknown,
         }
     }
 
@@ -50,16 +41,6 @@ impl State {
     pub fn is_alive(self) -> bool {
         use State::{Draining, Running, Starting, Unresponsive};
         matches!(self, Running | Draining | Starting | Unresponsive)
-    }
-
-    /// What a gateway's own word for its state stands for.
-    pub fn answered(word: &str) -> Option<State> {
-        Some(match word {
-            "starting" => State::Starting,
-            "serving" => State::Running,
-            "draining" => State::Draining,
-            _ => return None,
-        })
     }
 }
 
@@ -89,61 +70,47 @@ pub enum Unit {
     Inactive,
 }
 
-/// The answer about a unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The answer about a unit that is known.
+#[derive(Clone, Debug)]
 pub struct Facts {
     pub unit: Unit,
-    /// `ActiveState`, in systemd's word.
-    pub active: String,
-    pub sub: String,
     /// The main process, while there is one.
     pub main_pid: Option<i64>,
-    /// How it ended, in words.
-    pub ended: String,
-    pub restarts: u64,
-    pub path: Option<String>,
-    /// `User=`; empty in a user's own manager, and for root.
-    pub user: String,
-    /// When the unit came into its state, RFC 3339.
-    pub changed: Option<String>,
+    pub shown: Properties,
 }
 
 impl Facts {
     /// Reads what the manager showed. `None`: the manager knows no such unit.
-    pub fn read(shown: &Properties) -> Option<Facts> {
-        let text = |key: &str| shown.get(key).to_owned();
-        let (active, sub) = (text("ActiveState"), text("SubState"));
-        if active.is_empty() || (text("LoadState") == "not-found" && active == "inactive") {
-            return None;
-        }
-        let unit = match active.as_str() {
-            "active" | "reloading" | "refreshing" => Unit::Active,
-            "activating" if sub.starts_with("auto-restart") => Unit::AutoRestart,
-            "activating" => Unit::Activating,
-            "deactivating" => Unit::Deactivating,
-            "failed" => Unit::Failed,
+    pub fn read(shown: Properties) -> Option<Facts> {
+        let unit = match (shown.get("ActiveState"), shown.get("SubState")) {
+            ("", _) => return None,
+            ("inactive", _) if shown.get("LoadState") == "not-found" => return None,
+            ("active" | "reloading" | "refreshing", _) => Unit::Active,
+            ("activating", sub) if sub.starts_with("auto-restart") => Unit::AutoRestart,
+            ("activating", _) => Unit::Activating,
+            ("deactivating", _) => Unit::Deactivating,
+            ("failed", _) => Unit::Failed,
             _ => Unit::Inactive,
         };
-        Some(Facts {
-            unit,
-            active,
-            sub,
-            main_pid: text("MainPID").parse().ok().filter(|pid| *pid != 0),
-            ended: how_it_ended(shown).0,
-            restarts: text("NRestarts").parse().unwrap_or(0),
-            path: Some(text("FragmentPath")).filter(|path| !path.is_empty()),
-            user: text("User"),
-            changed: rfc3339(&text("StateChangeTimestamp")),
-        })
+        let main_pid = shown.get("MainPID").parse().ok().filter(|pid| *pid != 0);
+        Some(Facts { unit, main_pid, shown })
     }
-}
 
-/// `Sun 2026-11-22 18:54:55 UTC`, as systemctl prints it under `TZ=UTC`. Another zone is no time here.
-fn rfc3339(timestamp: &str) -> Option<String> {
-    let mut words = timestamp.split(' ').skip(1);
-    match (words.next(), words.next(), words.next()) {
-        (Some(date), Some(time), Some("UTC")) => Some(format!("{date}T{time}Z")),
-        _ => None,
+    pub fn restarts(&self) -> u64 {
+        self.shown.get("NRestarts").parse().unwrap_or(0)
+    }
+
+    /// Where its file is.
+    pub fn path(&self) -> Option<String> {
+        Some(self.shown.get("FragmentPath").to_owned()).filter(|path| !path.is_empty())
+    }
+
+    /// When the unit came into its state, RFC 3339: of `Sun 2026-11-22 18:54:55 UTC`, as systemctl prints
+    /// it under `TZ=UTC`. Another zone is no time here.
+    pub fn changed(&self) -> Option<String> {
+        let time = self.shown.get("StateChangeTimestamp").strip_suffix(" UTC")?;
+        let (_, time) = time.split_once(' ')?;
+        Some(time.replacen(' ', "T", 1) + "Z")
     }
 }
 
@@ -154,20 +121,16 @@ pub fn conclude(found: Found, unit: Option<Unit>) -> State {
         (Found::Answers(state), _) => state,
         (_, Some(Unit::Activating)) => State::Starting,
         (_, Some(Unit::Deactivating)) => State::Draining,
-        (
-            Found::Silent,
-            None | Some(Unit::Active | Unit::AutoRestart | Unit::Failed | Unit::Inactive),
-        ) => State::Unresponsive,
+        (Found::Silent, _) => State::Unresponsive,
         // Its process holds a lock somewhere else, and is no gateway of these directories.
         (Found::Free { .. }, Some(Unit::Active)) => State::Unknown,
         (Found::Hidden | Found::Foreign, Some(Unit::Active)) => State::Running,
         (_, Some(Unit::AutoRestart)) => State::Restarting,
         (Found::Free { .. } | Found::Foreign, Some(Unit::Failed)) => State::Failed,
         (Found::Free { left: true }, None | Some(Unit::Inactive)) => State::Dead,
-        (Found::Free { left: false }, None | Some(Unit::Inactive)) => State::Stopped,
-        (Found::Foreign, Some(Unit::Inactive)) => State::Stopped,
-        (Found::Foreign, None) => State::Unknown,
-        (Found::Hidden, None | Some(Unit::Failed | Unit::Inactive)) => State::Unknown,
+        (Found::Free { left: false }, None | Some(Unit::Inactive))
+        | (Found::Foreign, Some(Unit::Inactive)) => State::Stopped,
+        (Found::Hidden | Found::Foreign, _) => State::Unknown,
     }
 }
 
@@ -177,7 +140,7 @@ mod tests {
 
     fn read(pairs: &[(&str, &str)]) -> Option<Facts> {
         let line = |(key, value): &(&str, &str)| format!("{key}={value}\n");
-        Facts::read(&Properties(pairs.iter().map(line).collect()))
+        Facts::read(Properties(pairs.iter().map(line).collect()))
     }
 
     #[test]
@@ -193,17 +156,19 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(facts.unit, Unit::AutoRestart);
-        assert_eq!((facts.main_pid, facts.restarts), (None, 3));
-        assert_eq!(facts.path.as_deref(), Some("/x/y.service"));
-        assert_eq!(facts.changed.as_deref(), Some("1994-11-06T08:49:37Z"));
-        assert_eq!(rfc3339("Sun 1994-11-06 08:49:37 CET"), None);
-        assert_eq!(rfc3339(""), None);
+        assert_eq!((facts.main_pid, facts.restarts()), (None, 3));
+        assert_eq!(facts.path().as_deref(), Some("/x/y.service"));
+        assert_eq!(facts.changed().as_deref(), Some("1994-11-06T08:49:37Z"));
+        for changed in ["Sun 1994-11-06 08:49:37 CET", ""] {
+            let other = read(&[("ActiveState", "active"), ("StateChangeTimestamp", changed)]);
+            assert_eq!(other.unwrap().changed(), None);
+        }
         let gone = [("LoadState", "not-found"), ("ActiveState", "inactive")];
-        assert_eq!(read(&gone), None);
+        assert!(read(&gone).is_none());
         // Its file is gone, and the process is not.
         let orphan = [("LoadState", "not-found"), ("ActiveState", "active")];
         assert_eq!(read(&orphan).unwrap().unit, Unit::Active);
-        assert_eq!(read(&[]), None);
+        assert!(read(&[]).is_none());
     }
 
     #[test]

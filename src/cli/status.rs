@@ -61,8 +61,8 @@ pub fn to_json(report: &Report) -> Value {
         "unit_scope": unit.map(|unit| unit.scope.as_str()),
         "unit_path": unit.and_then(|unit| unit.path.as_ref()),
         "unit_current": unit.and_then(|unit| unit.current).map(|(current, _)| current),
-        "unit_state": facts.map(|facts| &facts.active),
-        "unit_restarts": facts.map(|facts| facts.restarts),
+        "unit_state": facts.map(|facts| facts.shown.get("ActiveState")),
+        "unit_restarts": facts.map(Facts::restarts),
         "last_stop": report.last_stop,
         "note": report.note,
     });
@@ -86,7 +86,7 @@ pub fn to_text(report: &Report, now: i64) -> String {
     line("gateway", Some(report.name.clone()));
     let since = report.since.as_deref();
     let since = since.map(|since| format!(" since {}", moment::with_age(since, now)));
-    line("state", Some(report.state.word().to_owned() + &since.unwrap_or_default()));
+    line("state", Some(report.state.word() + &since.unwrap_or_default()));
     line("degraded", answer["degraded"].as_str().map(safe));
     for warning in answer["warnings"].as_array().into_iter().flatten() {
         line("warning", warning.as_str().map(safe));
@@ -128,9 +128,11 @@ fn unit_line(unit: &UnitReport) -> String {
         Scope::System => "system unit, ",
     };
     let state = match &unit.facts {
-        Ok(Some(Facts { active, sub, restarts: 0, .. })) => format!("{active} ({sub})"),
-        Ok(Some(Facts { active, sub, restarts, .. })) => {
-            format!("{active} ({sub}), restarted {restarts}×")
+        Ok(Some(facts)) => {
+            let again = Some(facts.restarts()).filter(|count| *count > 0);
+            let again = again.map(|count| format!(", restarted {count}×")).unwrap_or_default();
+            let get = |key| facts.shown.get(key);
+            format!("{} ({}){again}", get("ActiveState"), get("SubState"))
         }
         Ok(None) => "not loaded".to_owned(),
         Err(why) => format!("systemd cannot be asked: {why}"),
@@ -191,8 +193,9 @@ fn number(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::state::{Facts, State, Unit};
+    use super::super::state::{Facts, State};
     use super::*;
+    use crate::systemd::systemctl::Properties;
 
     fn stop() -> Value {
         json!({
@@ -209,17 +212,8 @@ mod tests {
             "listen": "127.0.0.1:8642", "unit": "hermes-gateway-coder.service",
             "agent": "echo", "sessions": 1, "turns": { "running": 1, "waiting": 2 },
         });
-        let facts = Facts {
-            unit: Unit::Active,
-            active: "active".into(),
-            sub: "running".into(),
-            main_pid: Some(12),
-            ended: String::new(),
-            restarts: 2,
-            path: None,
-            user: String::new(),
-            changed: None,
-        };
+        let shown = "ActiveState=active\nSubState=running\nNRestarts=2\nMainPID=12\n";
+        let facts = Facts::read(Properties(shown.to_owned())).unwrap();
         Report {
             name: "coder".into(),
             state: State::Running,

@@ -165,11 +165,9 @@ fn wait_for_end(process: &PidFd, patience: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + patience;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        if poll(&mut [Interest::read(process.as_fd())], Some(left))? > 0 {
-            return Ok(true);
-        }
-        if left == Duration::ZERO {
-            return Ok(false);
+        let ended = poll(&mut [Interest::read(process.as_fd())], Some(left))? > 0;
+        if ended || left.is_zero() {
+            return Ok(ended);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Columns for people. Pure.
 
+use std::array;
+
 /// Lines up `rows` below their titles, two spaces between the columns and none at the ends of lines.
 /// Without rows there is nothing to say.
 pub fn table<const N: usize>(titles: [&str; N], rows: Vec<[String; N]>) -> String {
@@ -7,19 +9,13 @@ pub fn table<const N: usize>(titles: [&str; N], rows: Vec<[String; N]>) -> Strin
         return String::new();
     }
     let rows: Vec<_> = [titles.map(str::to_owned)].into_iter().chain(rows).collect();
-    let width = |cell: &String| cell.chars().count();
-    let widest = |n| rows.iter().map(|row: &[String; N]| width(&row[n])).max().unwrap_or(0);
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (n, cell) in row.iter().enumerate() {
-            line += cell;
-            line += &" ".repeat(widest(n) - width(cell) + 2);
-        }
-        text += line.trim_end();
-        text.push('\n');
-    }
-    text
+    let width = |n: usize| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0);
+    let widths: [_; N] = array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}  "));
+        cells.collect::<String>().trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
 }
 
 /// How wide a terminal is that nobody has made wider.
@@ -28,20 +24,19 @@ const WIDTH: usize = 80;
 /// Breaks lines that are too long between two words; what follows is indented by so much.
 pub fn wrapped(text: &str, indent: usize) -> String {
     let mut out = String::with_capacity(text.len());
+    let next_line = format!("\n{}", " ".repeat(indent));
     for line in text.lines() {
         let mut at = 0;
         for (n, word) in line.split(' ').enumerate() {
             let length = word.chars().count();
-            if at > indent && at + 1 + length > WIDTH {
-                out += "\n";
-                out += &" ".repeat(indent);
-                at = indent;
-            } else if n > 0 {
-                out += " ";
-                at += 1;
-            }
+            let (gap, begin) = match n {
+                0 => ("", 0),
+                _ if at > indent && at + 1 + length > WIDTH => (next_line.as_str(), indent),
+                _ => (" ", at + 1),
+            };
+            out += gap;
             out += word;
-            at += length;
+            at = begin + length;
         }
         out += "\n";
     }

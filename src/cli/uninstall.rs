@@ -60,7 +60,12 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
         _ if shown.get("LoadState") == "not-found" => {}
         ("inactive" | "failed", done) => done?,
         // A failed stop does not keep the unit: what failed is said, and that it is gone.
-        (_, done) => report_stop(context, &unit, done)?,
+        (_, done) => match stop::report_unit(context, &unit, done) {
+            Err(failure) if unit.show()?.get("ActiveState") == "failed" => {
+                print(&format!("{failure}\n"))?;
+            }
+            other => other?,
+        },
     }
     fs::remove_file(&unit.file)
         .and_then(|()| files::sync_dir_of(&unit.file))
@@ -106,14 +111,4 @@ fn what_stays(owner: &Owner, unit: &Unit) -> String {
         );
     }
     text
-}
-
-/// Goes on where the gateway has ended, well or not; stops where it still runs.
-fn report_stop(context: &Context, unit: &Unit, done: Result<(), Failure>) -> Result<(), Failure> {
-    match stop::report_unit(context, unit, done) {
-        Err(failure) if unit.show()?.get("ActiveState") == "failed" => {
-            print(&format!("{failure}\n"))
-        }
-        other => other,
-    }
 }

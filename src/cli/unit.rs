@@ -101,10 +101,9 @@ pub fn installed(context: &Context, system: bool) -> Result<Unit, Failure> {
     })
 }
 
-/// The gateway that runs, and the unit that runs it.
-pub fn running(context: &Context) -> Option<(Unit, Holder)> {
-    let holder = holder(&context.dirs)?;
-    Some((Unit::of(context, holder)?, holder))
+/// The unit that runs the gateway.
+pub fn running(context: &Context) -> Option<Unit> {
+    Unit::of(context, holder(&context.dirs)?)
 }
 
 impl Unit {

@@ -93,7 +93,7 @@ pub fn dependencies(
     complaints
 }
 
-/// Holds the README's table of exit statuses against the arms of `src/exit.rs`.
+/// Holds the README's table of exit statuses against the values of the enum in `src/exit.rs`.
 pub fn exit_statuses(readme: &str, code: &str) -> Vec<String> {
     let Some(table) = table_below(readme, "Exit") else {
         return vec!["README.md: no section \"Exit codes\" with a table".to_owned()];
@@ -102,8 +102,8 @@ pub fn exit_statuses(readme: &str, code: &str) -> Vec<String> {
     let listed: BTreeSet<u8> = table.rows.iter().filter_map(|row| number(&row[0])).collect();
     let defined: BTreeSet<u8> = code
         .lines()
-        .filter_map(|line| line.trim().strip_prefix("Exit::")?.split_once("=>"))
-        .filter_map(|(_, status)| number(status.trim_end_matches(',')))
+        .filter_map(|line| line.trim_end().strip_suffix(',')?.split_once(" = "))
+        .filter_map(|(_, status)| number(status))
         .collect();
     let unlisted = (&defined - &listed).into_iter();
     let unlisted = unlisted.map(|n| format!("README.md: {n} of src/exit.rs is not in the README"));
