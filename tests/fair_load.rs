@@ -17,9 +17,12 @@ use serde_json::json;
 use util::api::id_of;
 use util::http::chat;
 use util::principals::{
-    alice_and_bob, api, at_once, first_words, key_of, launch, memory, offer, p99, reset_peak, used,
+    alice_and_bob, api, at_once, configuration, first_words, key_of, launch, memory, offer, p99,
+    reset_peak, used,
 };
-use util::{Caller, DEADLINE, Gateway, Target, Upstream, full, pause, report, rounds, script};
+use util::{
+    Caller, DEADLINE, Gate, Gateway, Home, Target, Upstream, full, pause, report, rounds, script,
+};
 
 const CHAT: &str = "/v1/chat/completions";
 /// What bodies and answers in flight may take, and what threads and their buffers take beside, in kB.
@@ -180,6 +183,47 @@ fn bodies_of_one_principal_that_stall_stay_within_the_budget_and_others_are_read
     report(&format!("{count} stalled bodies take {peak} kB; p99 of others {slow:?}"));
     assert!(peak <= BUFFERED, "{count} stalled bodies take {peak} kB");
     assert!(slow <= bound(), "{slow:?}");
+}
+
+#[test]
+fn texts_of_chats_that_wait_for_their_turn_stay_within_the_budget() {
+    let _alone = alone();
+    let home = Home::new();
+    let gate = Gate::closed(home.path());
+    home.configure(&configuration(&home, &[("alice", ""), ("bob", "")], &gate.agent()));
+    let gateway = home.launch().start();
+    let before = reset_peak(&gateway);
+    let body = chat(&"x".repeat((1 << 20) - 200), false);
+    let line = format!("POST {CHAT}");
+    let open = Mutex::new(Vec::new());
+    at_once(10, |_| {
+        for _ in 0..10 {
+            let stream = offer(&gateway, "alice", &line, &[], &body);
+            open.lock().unwrap().extend(stream);
+        }
+    });
+    others(&gateway, |asked| asked < 160);
+    let (peak, count) =
+        (memory(&gateway, "VmHWM:").saturating_sub(before), open.lock().unwrap().len());
+    report(&format!("{count} chats of 1 MiB that wait take {peak} kB"));
+    assert!(peak <= BUFFERED, "{count} chats that wait take {peak} kB");
+    gate.open();
+}
+
+#[test]
+fn a_long_message_that_many_event_streams_tell_of_stays_within_the_budget() {
+    let _alone = alone();
+    let gateway = alice_and_bob("").start();
+    let line = "GET /v1/sessions/s/events";
+    let mut open: Vec<TcpStream> =
+        (0..100).filter_map(|_| offer(&gateway, "alice", line, &[], "")).collect();
+    open.retain_mut(|stream| first_words(stream).is_some_and(|(status, _)| status == 200));
+    let before = reset_peak(&gateway);
+    api(&gateway, "alice").send("s", &"x".repeat(1_000_000)).assert_status(202);
+    others(&gateway, |asked| asked < 160);
+    let (peak, count) = (memory(&gateway, "VmHWM:").saturating_sub(before), open.len());
+    report(&format!("a message of 1 MB to {count} event streams takes {peak} kB"));
+    assert!(peak <= BUFFERED, "{count} event streams take {peak} kB");
 }
 
 #[test]

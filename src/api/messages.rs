@@ -145,6 +145,9 @@ pub fn failed(exchange: &Exchange<'_>) -> Result<Response, Problem> {
     if request.query() != Some("status=failed") {
         return Err(bad("A list of messages takes one parameter: status=failed."));
     }
+    // While it is put together.
+    let mut lease = Lease::of(service, proof);
+    lease.grow(service, MAX_LISTED_BYTES)?;
     let failed = service.hub.failed(&|who| proof.sees(who));
     let failed = failed.map_err(|refused| Problem::journal(&refused))?;
     let messages: Vec<String> = failed.iter().map(Message::to_json).collect();

@@ -1,5 +1,6 @@
 //! Sessions: listed, looked at, reset, and followed as server-sent events.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -12,7 +13,7 @@ use super::messages::{check_session, json};
 use super::{Exchange, Service};
 use crate::extent::PLACE;
 use crate::http::{Closed, Request, Response, SLASH, Stream, decode, sse};
-use crate::limits::{KEEP_ALIVE, MAX_PIECE, WRITE_PIECE};
+use crate::limits::{KEEP_ALIVE, MAX_LISTED, MAX_PIECE, WRITE_PIECE};
 use crate::session::book::{Digest, Who, session_digest};
 use crate::session::id::Id;
 use crate::session::reply::Watch;
@@ -33,6 +34,9 @@ pub fn list(exchange: &Exchange<'_>) -> Result<Response, Problem> {
     let Exchange { request, service, proof, .. } = exchange;
     let after = after(request.query().unwrap_or_default())?;
     let wanted = |session: &str| session > after.as_str() && proof.check_session(session).is_ok();
+    // While it is put together: a name is short.
+    let mut lease = Lease::of(service, proof);
+    lease.grow(service, MAX_LISTED << 10)?;
     let (sessions, more) = service.hub.sessions(proof.principal(), &wanted).map_err(|e| {
         Problem::new(503, "unavailable", format!("The sessions cannot be listed: {e}."))
     })?;
@@ -56,6 +60,9 @@ pub fn get(service: &Service, proof: &Authenticated, session: &str) -> Result<Re
     let unknown = || Problem::new(404, "not_found", "There is no session of this key.");
     let found = service.hub.session(&who).ok_or_else(unknown)?;
     let messages = service.hub.messages_of(&who);
+    // While it is put together.
+    let mut lease = Lease::of(service, proof);
+    lease.grow(service, messages.len() << 8)?;
     let messages: Vec<String> = messages
         .iter()
         .map(|(id, turn)| format!(r#"{{"id":"{id}","status":"{}"}}"#, turn.word()))
@@ -162,10 +169,15 @@ struct Running {
 impl Telling<'_> {
     fn records(&mut self, stream: &mut Stream<'_>) -> Result<(), Closed> {
         let mut sent = Ok(());
-        let (mut out, mut lease) = (Vec::new(), Lease::of(self.service, self.proof));
+        let (mut out, lease) = (Vec::new(), RefCell::new(Lease::of(self.service, self.proof)));
+        let grow = |bytes: usize| {
+            let grown = lease.borrow_mut().grow(self.service, bytes);
+            grown.map_err(|p| io::Error::new(io::ErrorKind::OutOfMemory, p.message))
+        };
         self.after = self.service.hub.records_of(
             self.session,
             self.after,
+            &mut |length| grow(usize::try_from(4 * length).unwrap_or(usize::MAX)).map(drop),
             &mut |number, record, text| {
                 out.clear();
                 let (word, mut data) = (record.word(), record.without_digests().to_json());
@@ -175,9 +187,7 @@ impl Telling<'_> {
                 sse::write_event(&mut out, word, &number.to_string(), &data);
                 // The record, its JSON, the event, a chunk with it.
                 let buffers = text.as_ref().map_or(4 * out.len(), |_| 2 * WRITE_PIECE);
-                let room = lease.grow(self.service, buffers);
-                let room = room.map_err(|problem| io::Error::other(problem.message));
-                sent = room.and_then(|_| match &text {
+                sent = grow(buffers).and_then(|_| match &text {
                     Some(text) => stream.send_with(&out, text),
                     None => stream.send(&out),
                 });

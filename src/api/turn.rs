@@ -49,7 +49,7 @@ pub type Read<'a> = &'a dyn Fn(&[u8], Option<&str>, Manner) -> Result<Order, Pro
 /// Reads what a request asks for, runs the turn and answers with its reply. A message that is durable
 /// is carried on whatever becomes of its connection.
 pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
-    let (body, lease) = match json_body(&mut exchange)? {
+    let (body, mut lease) = match json_body(&mut exchange)? {
         Ok(body) => body,
         Err(problem) => return exchange.respond(Err(problem)),
     };
@@ -66,12 +66,18 @@ pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
         let durable = manner.durable || order.stored;
         Ok((order, durable, session, key))
     });
-    drop((body, lease));
+    drop(body);
     let (order, durable, session, key) = match understood {
         Ok(understood) => understood,
         Err(problem) => return connection.respond(request, problem.response()),
     };
     let Order { ask, mut shape, .. } = order;
+    // What is not written down waits in memory.
+    lease.shrink(if durable {
+        0
+    } else {
+        ask.text.len() + ask.context.as_ref().map_or(0, String::len)
+    });
     // The connection is lent to the reply, and its socket watched meanwhile.
     let client = match connection.watch() {
         Ok(client) => client,

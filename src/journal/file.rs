@@ -250,13 +250,18 @@ impl Journal for FileJournal {
         read.ok_or_else(|| damage.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
     }
 
-    fn read_around(&self, number: u64) -> io::Result<(String, Option<Extent>)> {
+    fn read_around(
+        &self,
+        number: u64,
+        room: &mut dyn FnMut(u64) -> io::Result<()>,
+    ) -> io::Result<(String, Option<Extent>)> {
         let (file, from, next, _) = self.place(number);
         // Behind a long record there always is a place that is remembered.
-        match large::read(&file, (from, next), number)? {
-            Some((json, text)) => Ok((json, Some(text))),
-            None => self.read(number).map(|json| (json, None)),
+        if let Some((json, text)) = large::read(&file, (from, next), number)? {
+            return Ok((json, Some(text)));
         }
+        room(next - from)?;
+        self.read(number).map(|json| (json, None))
     }
 
     fn is_long(&self, number: u64) -> bool {

@@ -27,7 +27,8 @@ pub fn read(
     let found = || {
         let number = format!(" {wanted} {{");
         let mut starts = (0..head.len()).filter(|at| *at == 0 || head[at - 1] == b'\n');
-        let start = starts.find(|at| head[at + HEAD - 1..].starts_with(number.as_bytes()))?;
+        let is_it = |line: &[u8]| line.starts_with(number.as_bytes());
+        let start = starts.find(|at| head.get(at + HEAD - 1..).is_some_and(is_it))?;
         // Quotes within a text are escaped: there is only one such place.
         let begin = start + place(&head[start..], br#","reply":""#)? + br#","reply":""#.len();
         let line = place(&tail, b"\n")?;

@@ -68,11 +68,16 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// [`Condition::Degraded`] from then on. Other records are not affected.
     fn read(&self, number: u64) -> io::Result<String>;
 
-    /// The same, where the reply in it may be left out because it is long: what is in it then.
+    /// The same, where the reply in it may be left out because it is long: what is in it then. `room` is
+    /// asked first where as many bytes are loaded all the same.
     ///
     /// # Errors
-    /// As with [`Journal::read`].
-    fn read_around(&self, number: u64) -> io::Result<(String, Option<Extent>)> {
+    /// As with [`Journal::read`], and what `room` says.
+    fn read_around(
+        &self,
+        number: u64,
+        _room: &mut dyn FnMut(u64) -> io::Result<()>,
+    ) -> io::Result<(String, Option<Extent>)> {
         self.read(number).map(|json| (json, None))
     }
 

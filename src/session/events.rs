@@ -18,12 +18,13 @@ impl Hub {
         Ok(Follow { hub: Arc::clone(self), event })
     }
 
-    /// Shows the durable records of a session after number `after`, until `visit` says false.
-    /// Returns the number of the last record that was looked at.
+    /// Shows the durable records of a session after number `after`, until `visit` says false. `room` is
+    /// asked before a long one is loaded. Returns the number of the last record that was looked at.
     pub fn records_of(
         &self,
         session: Digest,
         after: u64,
+        room: &mut dyn FnMut(u64) -> io::Result<()>,
         visit: &mut dyn FnMut(u64, Record, Option<Extent>) -> bool,
     ) -> io::Result<u64> {
         let last = self.journal.last();
@@ -41,11 +42,14 @@ impl Hub {
                 let (mut goes_on, next) = (true, at + 1);
                 if self.journal.is_long(first) {
                     // One that is damaged, or was compacted away meanwhile, is missing.
-                    let record = self.journal.read_around(first);
-                    if !record.map_or(true, |(json, text)| {
-                        self.show(session, (first, &json), text, visit)
-                    }) {
-                        return Ok(first);
+                    match self.journal.read_around(first, room) {
+                        Ok((json, text)) => {
+                            if !self.show(session, (first, &json), text, visit) {
+                                return Ok(first);
+                            }
+                        }
+                        Err(e) if e.kind() == io::ErrorKind::OutOfMemory => return Err(e),
+                        Err(_) => {}
                     }
                     at = next;
                     continue;

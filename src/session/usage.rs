@@ -49,6 +49,12 @@ impl Usage {
         self.sessions.contains(session)
     }
 
+    /// Whether a session is this principal's, or not counted yet.
+    pub fn may_be_of(&self, session: Digest, principal: &str) -> bool {
+        let of = self.sessions.get(session).map(|it| parts(it).2);
+        of.is_none_or(|at| self.principals[at].0 == principal)
+    }
+
     /// Whether a principal may go on with this session, or begin it.
     ///
     /// # Errors
@@ -73,7 +79,7 @@ impl Usage {
 
     /// Sessions of a principal, or of all, that were not used after `before`; the longest idle first.
     pub fn oldest(&self, principal: Option<&str>, before: u64) -> Vec<Digest> {
-        let sessions = self.sessions.keys().filter_map(|s| Some((parts(self.sessions.get(s)?), s)));
+        let sessions = self.sessions.range(0, Digest::MAX).map(|(s, it)| (parts(it), s));
         let mine = |at: usize| principal.is_none_or(|name| self.principals[at].0 == name);
         let chosen = sessions.filter(|((used, _, at), _)| *used <= before && mine(*at));
         let mut chosen: Vec<(u64, Digest)> = chosen.map(|((used, ..), s)| (used, s)).collect();

@@ -229,15 +229,17 @@ impl Hub {
         self.each(&mut |_, entry| {
             let key = entry.who.session.as_ref().filter(|_| entry.who.principal == principal);
             let key = key.filter(|key| found.last().is_none_or(|last| last.0 != **key));
-            found.extend(key.filter(|key| wanted(key)).map(|key| (key.clone(), 0)));
+            let key = key.filter(|key| wanted(key)).map(|key| (key.clone(), 0));
+            key.into_iter().for_each(|key| add(&mut found, key));
             true
         });
-        let told = self.transcripts.list(principal, usize::MAX)?.into_iter();
-        let told = told.map(|about| (about.who.session.unwrap_or_default(), about.bytes));
-        found.extend(told.filter(|(key, _)| wanted(key)));
-        // The one with a transcript's bytes comes first of its name, and stays.
-        found.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
-        found.dedup_by(|later, first| later.0 == first.0);
+        self.transcripts.list(principal, &mut |about| {
+            let key = about.who.session.unwrap_or_default();
+            if wanted(&key) {
+                add(&mut found, (key, about.bytes));
+            }
+        })?;
+        first_page(&mut found);
         let more = found.len() > MAX_LISTED;
         let session = |(key, bytes): (String, u64)| {
             let digest = session_digest(principal, &key);
@@ -340,6 +342,22 @@ impl Hub {
             log::error!("the last records may be lost: {refused}");
         }
     }
+}
+
+/// Adds a session to those that are listed, of which no more are held than a few pages.
+fn add(found: &mut Vec<(String, u64)>, session: (String, u64)) {
+    found.push(session);
+    if found.len() > 4 * MAX_LISTED {
+        first_page(found);
+    }
+}
+
+/// Sorts sessions, and keeps a page of them and one more.
+fn first_page(found: &mut Vec<(String, u64)>) {
+    // The one with a transcript's bytes comes first of its name, and stays.
+    found.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+    found.dedup_by(|later, first| later.0 == first.0);
+    found.truncate(MAX_LISTED + 1);
 }
 
 /// A message that is held.

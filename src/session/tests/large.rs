@@ -62,7 +62,7 @@ fn a_replay_reads_the_records_of_its_session_and_few_others() {
         true
     };
     let before = house.journal.scanned.load(Ordering::SeqCst);
-    let last = house.hub.records_of(session, 1, &mut note).unwrap();
+    let last = house.hub.records_of(session, 1, &mut |_| Ok(()), &mut note).unwrap();
     assert_eq!(last, house.journal.all().len() as u64);
     let words = ["accepted", "started", "done"];
     let all = mine.iter().flat_map(|id| words.map(|word| (Some(id.to_string()), word)));
@@ -82,7 +82,7 @@ fn a_replay_that_is_stopped_goes_on_where_it_was() {
             one += 1;
             false
         };
-        after = house.hub.records_of(session, after, &mut note).unwrap();
+        after = house.hub.records_of(session, after, &mut |_| Ok(()), &mut note).unwrap();
         if one == 0 {
             break;
         }

@@ -99,15 +99,17 @@ impl Transcripts {
         Some(About { who, bytes, used: about["used"].as_u64() })
     }
 
-    /// The sessions of a principal that have a transcript, at most `most` of them.
-    pub fn list(&self, principal: &str, most: usize) -> io::Result<Vec<About>> {
-        let Some(names) = if_there(fs::read_dir(&self.dir))? else { return Ok(Vec::new()) };
+    /// Shows the sessions of a principal that have a transcript. The files of others are not opened.
+    pub fn list(&self, principal: &str, visit: &mut dyn FnMut(About)) -> io::Result<()> {
+        let Some(names) = if_there(fs::read_dir(&self.dir))? else { return Ok(()) };
         let digest = |name: &Path| {
             let stem = name.file_name()?.to_str()?.strip_suffix(".json")?.to_owned();
             Digest::from_str_radix(&stem, 16).ok()
         };
         let names = names.filter_map(|name| digest(&name.ok()?.path()));
+        let names = names.filter(|session| lock(&self.usage).may_be_of(*session, principal));
         let mine = |about: &About| about.who.principal == principal;
-        Ok(names.filter_map(|session| self.find(session)).filter(mine).take(most).collect())
+        names.filter_map(|session| self.find(session)).filter(mine).for_each(visit);
+        Ok(())
     }
 }
