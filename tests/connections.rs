@@ -145,7 +145,7 @@ fn an_answer_that_is_waited_for_is_not_given_to_a_key_that_was_taken_away() {
     let home = Home::new();
     let gate = Gate::closed(home.path());
     configure(&home, &["alice", "bob"], &gate.agent());
-    let gateway = home.launch().set("limits.max_turns", "16").start();
+    let gateway = home.launch().set("limits.max_turns", "32").start();
     let (alice, bob) = (api(&gateway, "alice"), api(&gateway, "bob"));
     let text = json!({"text": "secret"}).to_string();
     let ask = json!({"input": "secret"}).to_string();

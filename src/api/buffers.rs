@@ -1,6 +1,6 @@
 //! Memory for bodies and replies in flight: one budget (`limits.max_buffered`), shared by principals.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::auth::Authenticated;
@@ -9,7 +9,7 @@ use super::{Exchange, Service};
 use crate::http::Closed;
 use crate::limits::{BUFFER_PATIENCE, MAX_BUFFER_WAITS, SMALL_BUFFER};
 use crate::shares::{Over, Shares};
-use crate::threads::lock;
+use crate::threads::{self, lock};
 
 /// What is taken of the budget.
 #[derive(Debug, Default)]
@@ -133,6 +133,11 @@ pub fn read_body(exchange: &mut Exchange<'_>) -> Result<Result<(Vec<u8>, Lease),
     let body = connection.read_body(request, most)?;
     lease.shrink(body.len());
     Ok(Ok((body, lease)))
+}
+
+/// Has large bodies of one principal understood one after the other.
+pub fn in_turn(proof: &Authenticated, body: &[u8]) -> Option<MutexGuard<'static, ()>> {
+    (body.len() > SMALL_BUFFER).then(|| threads::in_turn(proof.principal().as_bytes()))
 }
 
 impl Drop for Lease {

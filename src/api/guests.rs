@@ -220,8 +220,8 @@ impl House {
         if self.send_away(&gives, Instant::now()) {
             return Ok(());
         }
-        // It is told so, and leaves.
-        self.guests[at].left = Some(Instant::now());
+        // It is told so, and keeps nobody else out until it has left.
+        self.guests[at].seat.dismiss();
         let message = over.message(&name, "limits.max_connections", (own, room.all as u64));
         let code = if over == Over::Principal { "share_reached" } else { "overloaded" };
         Err(Problem::new(503, code, message).after(1))

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::answer::marked;
 use super::ask::{bad, object, short, text};
 use super::auth::Authenticated;
-use super::buffers::{Lease, read_body};
+use super::buffers::{Lease, in_turn, read_body};
 use super::error::Problem;
 use super::idempotency;
 use super::{Exchange, Service};
@@ -56,7 +56,9 @@ fn take_in(
     let Exchange { connection, request, service, proof } = exchange;
     let busy = service.settings().config.session.busy;
     let wait = wait_of(request)?;
+    let turn = in_turn(proof, &body);
     let mut draft = read(&body, session, proof.principal(), busy)?;
+    drop(turn);
     draft.who.session.as_deref().map_or(Ok(()), |session| proof.check_session(session))?;
     draft.deliver.as_deref().map_or(Ok(()), |target| proof.check_target(target))?;
     draft.key = idempotency::key(request, proof, &body)?;

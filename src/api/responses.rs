@@ -11,6 +11,7 @@ use super::Service;
 use super::answer::Shape;
 use super::ask::{Ask, add, bad, boolean, check_content, common, list, object, text};
 use super::auth::Authenticated;
+use super::buffers::in_turn;
 use super::error::Problem;
 use super::messages::{find, json as answer_json};
 use super::turn::Order;
@@ -35,7 +36,9 @@ pub fn order(
     body: &[u8],
     session: Option<&str>,
 ) -> Result<Order, Problem> {
+    let turn = in_turn(proof, body);
     let (ask, about) = read(body)?;
+    drop(turn);
     check_previous(service, proof, session, &about)?;
     let stored = about.stored;
     let shape = Words { about, number: 0, created: now() / 1000 };

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::auth::{Authenticated, Origin};
+use super::buffers::in_turn;
 use super::error::Problem;
 use super::{
     Exchange, Service, browser, chat, idempotency, messages, reload, responses, sessions, status,
@@ -178,7 +179,10 @@ fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
     let plain = |name: &str| name.replace(SLASH, "/");
     let result = match route {
         Route::Chat => {
-            return turn::serve(exchange, &|body, _, manner| chat::read(body, manner));
+            return turn::serve(exchange, &|body, _, manner| {
+                let _turn = in_turn(proof, body);
+                chat::read(body, manner)
+            });
         }
         Route::Responses => {
             let read: turn::Read<'_> =

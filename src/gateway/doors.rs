@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::http::{Connection, Limits, Seat, Shared, Socket};
 use crate::limits::{
     ACCEPT_BATCH, CONNECTION_STACK, FEW_SEATS, MAX_CONTROL_CONNECTIONS, RESERVED_TASKS,
-    ROOM_PATIENCE, TASKS_PER_TURN,
+    ROOM_PATIENCE, STRANGERS_MOMENT, TASKS_PER_TURN,
 };
 use crate::shares::Shares;
 use crate::sys::fd::{most_open, set_nonblocking};
@@ -35,7 +35,7 @@ pub struct Doors {
     /// How many tasks the system lets us have.
     tasks: Option<usize>,
     spare: Spare,
-    /// Who waits for another to end, where descriptors are few.
+    /// Who waits for another to end.
     next: RefCell<Option<(Shared<TcpStream>, SocketAddr)>>,
     /// Since when there has been no room for it.
     full: Cell<Option<Instant>>,
@@ -101,9 +101,12 @@ impl Doors {
         let Some(seat) = service.guests.enter(&stream.0, place(peer.ip()), room, now) else {
             let full = self.full.get().unwrap_or(now);
             self.full.set(Some(full));
-            if room.few && now - full < ROOM_PATIENCE {
+            // Those that have just come may leave within a moment.
+            let short = service.settings().config.limits.within(most_open()).short_of.is_some();
+            let patience = if room.few { ROOM_PATIENCE } else { STRANGERS_MOMENT };
+            if (room.few || !short) && now - full < patience {
                 self.next.replace(Some((stream, peer)));
-                let words = "descriptors are few, and all connections are busy (see `status`)";
+                let words = "no connection can be closed for another (see `status`)";
                 return Err(io::Error::other(words));
             }
             refuse(&mut stream);

@@ -37,6 +37,8 @@ const STREAMING: u8 = 3;
 /// The key was taken away of the request that is being answered.
 const REVOKED: u8 = 4;
 const IDLE: u8 = 5;
+/// It is told that there is no room for it.
+const DISMISSED: u8 = 6;
 
 impl Seat {
     pub fn new(number: u64, began: Instant) -> Seat {
@@ -52,6 +54,7 @@ impl Seat {
             STRANGER => Stage::Stranger(time),
             STREAMING => Stage::Streaming(time),
             IDLE => Stage::Idle(time),
+            DISMISSED => Stage::Stranger(Duration::MAX),
             _ => Stage::Busy,
         }
     }
@@ -74,6 +77,11 @@ impl Seat {
 
     pub fn is_revoked(&self) -> bool {
         self.stage.load(Ordering::Acquire) == REVOKED
+    }
+
+    /// It is about to end, and goes first where others want in.
+    pub fn dismiss(&self) {
+        self.stage.store(DISMISSED, Ordering::Release);
     }
 
     /// The answer is an event stream.

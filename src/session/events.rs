@@ -9,6 +9,7 @@ use crate::extent::Extent;
 use crate::journal::record::Record;
 use crate::limits::{LOCK_BATCH, NEAR_RECORDS};
 use crate::sys::fd::Event;
+use crate::threads::in_turn;
 
 impl Hub {
     /// Follows what happens in a session: the event is raised at every record of it.
@@ -42,7 +43,10 @@ impl Hub {
                 let (mut goes_on, next) = (true, at + 1);
                 if self.journal.is_long(first) {
                     // One that is damaged, or was compacted away meanwhile, is missing.
-                    match self.journal.read_around(first, room) {
+                    let turn = in_turn(&session.to_ne_bytes());
+                    let record = self.journal.read_around(first, room);
+                    drop(turn);
+                    match record {
                         Ok((json, text)) => {
                             if !self.show(session, (first, &json), text, visit) {
                                 return Ok(first);

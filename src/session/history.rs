@@ -13,6 +13,7 @@ use crate::journal::record::{Accepted, Record, Step};
 use crate::json::{elements, member, text};
 use crate::limits::MAX_CHAIN;
 use crate::text::quoted;
+use crate::threads::in_turn;
 
 /// The members of a context that the gateway reads itself.
 #[derive(Debug, Default)]
@@ -107,7 +108,10 @@ impl Hub {
         if entry.outcome == 0 || entry.erased {
             return Ok((None, None));
         }
+        let long = self.journal.is_long(entry.outcome);
+        let turn = long.then(|| in_turn(entry.who.principal.as_bytes()));
         let (json, reply) = self.journal.read_around(entry.outcome, &mut |_| Ok(()))?;
+        drop(turn);
         let record = Record::parse(&json);
         Ok((Some(record.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?), reply))
     }
