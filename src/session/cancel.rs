@@ -58,12 +58,8 @@ impl Hub {
             Ok(()) | Err(Denied::TooLate) => {}
             Err(denied) => return Err(denied),
         }
-        let mut state = self.lock();
-        let record = Record::step(id, 0, self.stamp(), Step::Forgotten);
-        // A reply that is still to be delivered.
-        state.book.check(&record).map_err(|_| Denied::TooLate)?;
-        self.write(&mut state, &record, Purpose::Completion)?;
-        Ok(self.confirm(state, Vec::new())?)
+        // Too late for a reply that is still to be delivered.
+        self.operate(id, Step::Forgotten)
     }
 
     /// Records that a message is cancelled. An agent that runs for it is told to end, and keeps its
@@ -86,11 +82,8 @@ impl Hub {
     /// Ends all that a session has, and forgets what was said in it. Returns how many messages were
     /// cancelled.
     pub fn reset(self: &Arc<Self>, who: &Who, why: &str) -> Result<usize, Denied> {
-        let (Some(session), Some(key)) = (who.digest(), &who.session) else {
-            return Err(Denied::Unknown);
-        };
+        let session = who.digest().ok_or(Denied::Unknown)?;
         let known = self.session(who).is_some();
-        let (principal, session_key) = (who.principal.clone(), key.clone());
         let mut state = self.lock();
         let open = |id: &Id| state.book.get(*id).is_some_and(|entry| !entry.turn.is_over());
         let ids: Vec<Id> = state.dispatch.tickets(session).filter(open).collect();
@@ -107,9 +100,7 @@ impl Hub {
             }
         }
         if result.is_ok() {
-            let (at, transcript_only) = (self.stamp(), false);
-            let record = Record::Reset { principal, session: session_key, at, transcript_only };
-            result = self.write(&mut state, &record, Purpose::Completion);
+            result = self.write_reset(&mut state, who, false);
             // Who waits for one of them need not wait for its agent.
             ids.iter().for_each(|id| state.runs.forget(*id));
             self.alarm.notify_all();
@@ -121,6 +112,18 @@ impl Hub {
             log::warn!("a transcript could not be removed: {e}");
         }
         Ok(ids.len())
+    }
+
+    /// Records that what was said in a session is forgotten, and unless `transcript_only` all else.
+    pub(super) fn write_reset(
+        &self,
+        state: &mut State,
+        who: &Who,
+        transcript_only: bool,
+    ) -> Result<u64, Refused> {
+        let (principal, session) = (who.principal.clone(), who.session.clone().unwrap_or_default());
+        let reset = Record::Reset { principal, session, at: self.stamp(), transcript_only };
+        self.write(state, &reset, Purpose::Completion)
     }
 
     /// Takes out of a transcript what a reset has made void.

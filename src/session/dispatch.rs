@@ -155,22 +155,15 @@ impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
         self.fill()
     }
 
-    /// A running ticket gives its place away and stays the first of its session. Returns who may
-    /// start now.
+    /// The first ticket of its session rests until [`Dispatch::wake`]; one that runs gives its place
+    /// away. Returns who may start now.
     pub fn rest(&mut self, ticket: T) -> Vec<T> {
-        if let Some(line) = self.headed_by(ticket).filter(|line| line.head == Head::Runs) {
-            line.head = Head::Rests;
+        if let Some(line) = self.headed_by(ticket) {
+            let ran = std::mem::replace(&mut line.head, Head::Rests) == Head::Runs;
             let party = line.party;
-            self.count(party, -1, 1);
+            self.count(party, -isize::from(ran), isize::from(ran));
         }
         self.fill()
-    }
-
-    /// A ticket that was restored, the first of its session, rests until [`Dispatch::wake`].
-    pub fn hold(&mut self, ticket: T) {
-        if let Some(line) = self.headed_by(ticket).filter(|line| line.head == Head::Waits) {
-            line.head = Head::Rests;
-        }
     }
 
     /// A resting ticket wants to run again. Returns who may start now.

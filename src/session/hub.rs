@@ -127,7 +127,7 @@ impl Hub {
         for (id, entry) in book.unfinished() {
             dispatch.restore(id, &entry.who.principal, entry.session());
             if entry.turn == Turn::Resting {
-                dispatch.hold(id);
+                dispatch.rest(id);
             }
         }
         let state = State {

@@ -101,25 +101,16 @@ impl Outboxes {
         line.queue.front().copied()
     }
 
-    /// The first reply of a principal is settled.
-    pub fn pop(&mut self, target: &str, id: Id) {
-        self.pass(target, id, |line| {
-            line.queue.pop_front();
-            None
-        });
-    }
-
-    /// The first reply of a principal is not tried again before then.
-    pub fn defer(&mut self, target: &str, id: Id, until: Instant) {
-        self.pass(target, id, |_| Some(until));
-    }
-
-    /// The principal whose first reply this is had its turn: the others come first now.
-    fn pass(&mut self, target: &str, id: Id, change: impl FnOnce(&mut Line) -> Option<Instant>) {
+    /// The principal whose first reply this is had its turn: the others come first now. That reply is
+    /// settled, or not tried again before then.
+    pub fn pass(&mut self, target: &str, id: Id, until: Option<Instant>) {
         let Some(Outbox { lines, .. }) = self.find(target) else { return };
         let at = lines.iter().position(|line| line.queue.front() == Some(&id));
         if let Some(mut line) = at.and_then(|at| lines.remove(at)) {
-            line.until = change(&mut line);
+            line.until = until;
+            if until.is_none() {
+                line.queue.pop_front();
+            }
             if !line.queue.is_empty() {
                 lines.push_back(line);
             }
@@ -160,7 +151,7 @@ mod tests {
     fn sent(outboxes: &mut Outboxes, target: &str, now: Instant) -> Vec<Id> {
         let next = || {
             let id = outboxes.first(target, now)?;
-            outboxes.pop(target, id);
+            outboxes.pass(target, id, None);
             Some(id)
         };
         std::iter::from_fn(next).collect()
@@ -177,13 +168,13 @@ mod tests {
         assert_eq!(outboxes.take_due(now), ["a", "b"]);
         assert!(outboxes.take_due(now).is_empty() && outboxes.next_due(now).is_none());
         outboxes.rest("a", Some(later));
-        outboxes.pop("b", Id::from(2));
+        outboxes.pass("b", Id::from(2), None);
         assert_eq!(outboxes.first("b", now), None);
         assert_eq!(outboxes.next_due(now), Some(later));
         assert!(outboxes.take_due(now).is_empty());
         assert_eq!(outboxes.take_due(later), ["a"]);
         assert_eq!(outboxes.first("a", now), Some(Id::from(1)), "what was put off is the first");
-        outboxes.pop("a", Id::from(1));
+        outboxes.pass("a", Id::from(1), None);
         assert_eq!(outboxes.first("a", now), Some(Id::from(3)));
     }
 
@@ -208,7 +199,7 @@ mod tests {
             outboxes.push("t", principal, Id::from(id));
         }
         outboxes.take_due(now);
-        outboxes.defer("t", Id::from(1), later);
+        outboxes.pass("t", Id::from(1), Some(later));
         assert_eq!(sent(&mut outboxes, "t", now), [3, 4].map(Id::from));
         outboxes.rest("t", None);
         assert_eq!((outboxes.next_due(now), outboxes.take_due(now).len()), (Some(later), 0));

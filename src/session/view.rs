@@ -53,39 +53,34 @@ impl Hub {
         };
         self.sync(self.newest(&entry))?;
         let unreadable = |e: io::Error| Some(format!("its record cannot be read: {e}"));
-        let (mut reply, mut long, mut error, mut report) = (None, None, None, Report::default());
-        let mut refused = None;
-        let outcome = self.outcome_around(&entry).map(|(record, extent)| {
-            long = extent;
-            record
-        });
+        let (mut reply, mut error, mut refused, mut report) = (None, None, None, Report::default());
+        let (outcome, long) = match self.outcome_around(&entry) {
+            // Forgotten and compacted away since it was looked up.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => {
+                error = unreadable(e);
+                (None, None)
+            }
+            Ok(outcome) => outcome,
+        };
         match outcome {
-            Ok(Some(Record::Step { step: Step::Done(text, told), .. })) => {
+            Some(Step::Done(text, told)) => {
                 reply = Some(text);
                 report = told.as_deref().map(Report::parse).unwrap_or_default();
             }
-            Ok(Some(Record::Step { step: Step::Failed(why, detail), .. })) => {
-                (error, refused) = (Some(why), detail);
-            }
-            Ok(Some(Record::Step { step: Step::Retry(retry), .. })) => {
-                (error, refused) = (Some(retry.error), retry.detail);
-            }
-            Ok(Some(Record::Step { step: Step::Cancelled(why), .. })) => error = Some(why),
-            Ok(Some(_) | None) => {}
-            // Forgotten and compacted away since it was looked up.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => error = unreadable(e),
+            Some(Step::Failed(why, detail)) => (error, refused) = (Some(why), detail),
+            Some(Step::Retry(retry)) => (error, refused) = (Some(retry.error), retry.detail),
+            Some(Step::Cancelled(why)) => error = Some(why),
+            Some(_) | None => {}
         }
         let delivery = entry.delivery.as_ref().map(|outgoing| DeliveryView {
             target: outgoing.target.clone(),
             state: outgoing.state,
             attempts: outgoing.attempts,
-            error: match (outgoing.trouble > 0).then(|| self.record(outgoing.trouble)) {
-                Some(Ok(Record::Step { step: Step::Deferred(why) | Step::Dead(why), .. })) => {
-                    Some(why)
-                }
-                Some(Ok(_)) | None => None,
-                Some(Err(e)) => unreadable(e),
+            error: match self.step(outgoing.trouble) {
+                Ok(Some(Step::Deferred(why) | Step::Dead(why))) => Some(why),
+                Ok(_) => None,
+                Err(e) => unreadable(e),
             },
         });
         let over = entry.turn.is_over();
@@ -122,8 +117,7 @@ impl Hub {
 
     /// Keeps a message from being forgotten, however few results are kept, until its end was read.
     pub fn hold(self: &Arc<Self>, id: Id) -> Held {
-        let held = &mut self.lock().held;
-        held.insert(id.bits(), held.get(id.bits()).unwrap_or(0) + 1);
+        self.lock().held.count(id.bits(), true);
         Held { hub: Arc::clone(self), id }
     }
 
@@ -351,10 +345,6 @@ pub struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let (held, id) = (&mut self.hub.lock().held, self.id.bits());
-        match held.get(id) {
-            Some(others @ 2..) => held.insert(id, others - 1),
-            Some(_) | None => held.remove(id),
-        }
+        self.hub.lock().held.count(self.id.bits(), false);
     }
 }

@@ -43,18 +43,14 @@ pub struct Waits {
 
 impl Waits {
     pub fn to_json(&self) -> String {
-        format!(r#"{{"turns":{},{}}}"#, self.turns, self.next.members())
+        format!(r#"{{"turns":{},{}"#, self.turns, &self.next.to_json()[1..])
     }
 }
 
 impl Waiting {
     pub fn to_json(&self) -> String {
-        format!("{{{}}}", self.members())
-    }
-
-    fn members(&self) -> String {
         format!(
-            r#""reason":{},"next_attempt_at":"{}","gives_up_at":"{}""#,
+            r#"{{"reason":{},"next_attempt_at":"{}","gives_up_at":"{}"}}"#,
             quoted(&self.reason),
             rfc3339(self.next_attempt_at),
             rfc3339(self.gives_up_at),
@@ -76,11 +72,7 @@ pub struct HeldUp {
 impl Hub {
     /// How old this process is, without the time for which the machine slept.
     fn age(&self) -> Duration {
-        self.age_at(Instant::now())
-    }
-
-    fn age_at(&self, at: Instant) -> Duration {
-        at.saturating_duration_since(self.began)
+        self.began.elapsed()
     }
 
     /// What follows an attempt that failed for now: another one, while `agent.retry_for` lasts; after
@@ -96,7 +88,8 @@ impl Hub {
         let (limits, retry_for) = (&settings.config.limits, settings.config.agent.retry_for);
         let asked = refused.and_then(|refused| refused.retry_after.as_deref());
         let asked = asked.and_then(|value| retry_after(value, Duration::from_millis(now())));
-        let began = run.began().map_or(Duration::ZERO, |at| self.age_at(at));
+        let began =
+            run.began().map_or(Duration::ZERO, |at| at.saturating_duration_since(self.began));
         let failing = entry.failing.as_deref();
         let attempt = Attempt {
             began: failing.map(|failing| failing.spent(began)),

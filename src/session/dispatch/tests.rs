@@ -177,9 +177,8 @@ fn what_rested_before_a_start_holds_up_its_session_alone() {
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "b")] {
         dispatch.restore(ticket, OWNER, Some(session));
     }
-    dispatch.hold(1);
-    dispatch.hold(2);
-    assert_eq!(dispatch.fill(), [3]);
+    assert_eq!(dispatch.rest(1), [3]);
+    assert!(dispatch.rest(2).is_empty());
     assert_eq!(dispatch.counts(), (1, 2));
     assert_eq!(dispatch.wake(1), [1]);
     assert_eq!(dispatch.leave(1), [2], "only the first of a session can rest");

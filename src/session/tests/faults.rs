@@ -288,7 +288,7 @@ fn a_target_never_has_two_senders() {
     let (now, mut outboxes) = (Instant::now(), Outboxes::default());
     outboxes.push("a", "owner", Id::from(1));
     assert_eq!(outboxes.take_due(now), ["a"]);
-    outboxes.pop("a", Id::from(1));
+    outboxes.pass("a", Id::from(1), None);
     assert_eq!(outboxes.first("a", now), None, "the first sender is about to stop");
     outboxes.push("a", "owner", Id::from(2));
     let second = outboxes.take_due(now);
