@@ -105,7 +105,7 @@ impl Hub {
         &self,
         entry: &Entry,
     ) -> io::Result<(Option<Step>, Option<Extent>)> {
-        if entry.outcome == 0 {
+        if entry.outcome == 0 || entry.erased {
             return Ok((None, None));
         }
         let (json, reply) = self.journal.read_around(entry.outcome)?;
