@@ -31,25 +31,27 @@ impl From<Refused> for Denied {
 impl Hub {
     /// Ends a message: a waiting one at once, a running one as soon as its agent has ended.
     pub fn cancel(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
+        self.cancel_where(id, why, |turn| !turn.is_over())
+    }
+
+    /// Cancels a message unless it runs or is over.
+    pub fn withdraw(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
+        self.cancel_where(id, why, |turn| matches!(turn, Turn::Queued | Turn::Resting))
+    }
+
+    fn cancel_where(
+        self: &Arc<Self>,
+        id: Id,
+        why: &str,
+        may: fn(Turn) -> bool,
+    ) -> Result<(), Denied> {
         let mut state = self.lock();
         let entry = state.book.get(id).ok_or(Denied::Unknown)?;
-        if entry.turn.is_over() {
+        if !may(entry.turn) {
             return Err(Denied::TooLate);
         }
         let begun = self.strike(&mut state, id, why)?;
         Ok(self.confirm(state, begun)?)
-    }
-
-    /// Cancels a message unless it runs or is over. Says whether it did, once that is durable.
-    pub fn withdraw(self: &Arc<Self>, id: Id, why: &str) -> Result<bool, Refused> {
-        let mut state = self.lock();
-        let waits = |turn| matches!(turn, Turn::Queued | Turn::Resting);
-        if !state.book.get(id).is_some_and(|entry| waits(entry.turn)) {
-            return Ok(false);
-        }
-        let begun = self.strike(&mut state, id, why)?;
-        self.confirm(state, begun)?;
-        Ok(true)
     }
 
     /// Deletes a message; one that is not over is cancelled first.

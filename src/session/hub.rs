@@ -63,7 +63,7 @@ pub struct Hub {
     broken: AtomicBool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct State {
     /// Turns may begin.
     pub(super) open: bool,
@@ -113,13 +113,12 @@ impl Hub {
     /// No descriptor.
     pub fn new(
         journal: Box<dyn Journal>,
-        book: Book,
+        mut book: Book,
         transcripts: Transcripts,
         settings: Settings,
         (children, quiet): (Arc<Children>, Arc<Event>),
         clocks: Box<dyn Clocks>,
     ) -> std::io::Result<Arc<Hub>> {
-        let mut book = book;
         book.requeue();
         let clock = Clock::new(book.clock(), book.newest(), clocks.boot(), clocks.read());
         // What comes before the hub is open waits behind what was there.
@@ -131,20 +130,13 @@ impl Hub {
             }
         }
         let state = State {
-            open: false,
             dispatch,
-            waiting: Vec::new(),
-            runs: Runs::default(),
-            resting: Vec::new(),
-            without_thread: Vec::new(),
             outboxes: Outboxes::new(&book),
-            held: Digests::default(),
-            followers: Vec::new(),
-            sync_at: None,
             // What a start has read may be in the page cache only.
             mark_at: Some(Instant::now()),
             last_id: book.last(),
             book,
+            ..State::default()
         };
         Ok(Arc::new(Hub {
             state: Mutex::new(state),
@@ -282,8 +274,10 @@ impl Hub {
             let result = if draining {
                 Ok(false)
             } else if worn_out {
-                let error = gave_up(entry.cuts);
-                self.fail(state, id, entry.attempts, error).map(|()| false)
+                let failed = Step::Failed(gave_up(entry.cuts), None);
+                let record = Record::step(id, entry.attempts, self.stamp(), failed);
+                let written = self.write(state, &record, Purpose::Completion);
+                written.map(|_| self.over(state, id)).map(|()| false)
             } else {
                 let record = Record::step(id, n, self.stamp(), Step::Started);
                 self.write(state, &record, Purpose::Completion).map(|_| true)
@@ -304,14 +298,6 @@ impl Hub {
             self.alarm.notify_all();
         }
         begun
-    }
-
-    /// Records that a message has failed for good.
-    fn fail(&self, state: &mut State, id: Id, n: u32, error: String) -> Result<(), Refused> {
-        let record = Record::step(id, n, self.stamp(), Step::Failed(error, None));
-        self.write(state, &record, Purpose::Completion)?;
-        self.over(state, id);
-        Ok(())
     }
 
     /// What follows the last record of a turn.

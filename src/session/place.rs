@@ -49,10 +49,7 @@ impl Hub {
         let event = Arc::new(Event::new().map_err(NoPlace::Failed)?);
         let mut state = self.lock();
         let id = state.next_id().map_err(NoPlace::Failed)?;
-        let admission = state.dispatch.submit(id, principal, None);
-        if let Admission::Refused(full) = admission {
-            return Err(NoPlace::Full(full));
-        }
+        let admission = state.dispatch.submit(id, principal, None).map_err(NoPlace::Full)?;
         let waits = admission != Admission::Runs;
         if waits {
             state.waiting.push((id, Arc::clone(&event)));

@@ -10,7 +10,7 @@ use super::clock::millis;
 use super::hub::Hub;
 use super::submit::Refusal;
 use crate::limits::{EVICTED_PART, SESSION_PAGE, SESSIONS_PART};
-use crate::shares::{Over, Shares};
+use crate::shares::{Over, Reached, Shares};
 use crate::threads::lock;
 
 impl Hub {
@@ -70,10 +70,8 @@ impl Hub {
             Over::Gateway => "The sessions of all principals hold".to_owned(),
         };
         let words = "and no session is idle; try again when a turn has ended.";
-        Refusal::Transcripts(
-            over,
-            format!("{whose} limits.max_transcripts ({limit} bytes), {words}"),
-        )
+        let message = format!("{whose} limits.max_transcripts ({limit} bytes), {words}");
+        Refusal::Transcripts(Reached { over, message })
     }
 
     /// Forgets idle sessions, the longest idle first, so that this one has room: of the principal where

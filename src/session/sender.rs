@@ -87,20 +87,18 @@ impl Hub {
             entry.delivery.as_ref().map_or((0, 0), |out| (out.since.uptime(), out.attempts));
         // What nobody could send while the machine was off does not grow old meanwhile.
         let age = Duration::from_millis(self.stamp().uptime().saturating_sub(since));
+        let give_up = |why| self.close_delivery(name, (id, attempts), Step::Dead(why));
         let target = match settings.config.deliver.get(name) {
-            Some(target) if age < target.expire => Ok(target),
-            Some(_) => Err(format!("it expired after {attempts} attempts")),
-            None => Err(format!("the configuration has no target {name:?} any more")),
-        };
-        let target = match target {
-            Ok(target) => target,
-            Err(why) => return self.close_delivery(name, (id, attempts), Step::Dead(why)),
+            Some(target) if age < target.expire => target,
+            Some(_) => return give_up(format!("it expired after {attempts} attempts")),
+            None => {
+                return give_up(format!("the configuration has no target {name:?} any more"));
+            }
         };
         let text = match self.outcome(&entry) {
             Ok(Some(Step::Done(text, _) | Step::Failed(text, _))) => text,
             Err(e) if e.kind() == ErrorKind::InvalidData => {
-                let why = format!("the reply cannot be read back: {e}");
-                return self.close_delivery(name, (id, attempts), Step::Dead(why));
+                return give_up(format!("the reply cannot be read back: {e}"));
             }
             other => {
                 // Nothing else than the reply may arrive in its name.

@@ -9,7 +9,7 @@ use super::book::{Counts, Digest, Entry, Usage, Who, session_digest};
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::life::{Delivery, Turn};
-use super::message::{DeliveryView, Message};
+use super::message::Message;
 use super::reply::Watch;
 use super::waits::Waits;
 use crate::agent::{self, Report};
@@ -73,16 +73,12 @@ impl Hub {
             Some(Step::Cancelled(why)) => error = Some(why),
             Some(_) | None => {}
         }
-        let delivery = entry.delivery.as_ref().map(|outgoing| DeliveryView {
-            target: outgoing.target.clone(),
-            state: outgoing.state,
-            attempts: outgoing.attempts,
-            error: match self.step(outgoing.trouble) {
-                Ok(Some(Step::Deferred(why) | Step::Dead(why))) => Some(why),
-                Ok(_) => None,
-                Err(e) => unreadable(e),
-            },
-        });
+        let trouble = entry.delivery.as_ref().map_or(0, |outgoing| outgoing.trouble);
+        let delivery_error = match self.step(trouble) {
+            Ok(Some(Step::Deferred(why) | Step::Dead(why))) => Some(why),
+            Ok(_) => None,
+            Err(e) => unreadable(e),
+        };
         let over = entry.turn.is_over();
         let waiting =
             (entry.turn == Turn::Resting).then(|| self.waiting(&self.lock(), id)).flatten();
@@ -100,7 +96,8 @@ impl Hub {
             created_at: entry.at,
             finished_at: over.then_some(entry.ended.at),
             position: position.filter(|_| !over),
-            delivery,
+            delivery: entry.delivery,
+            delivery_error,
             erased: entry.erased,
         }))
     }

@@ -131,12 +131,8 @@ impl Hub {
         let Some(entry) = state.book.get(id) else { return state.dispatch.leave(id) };
         let pause = entry.failing.as_ref().map_or(0, |failing| failing.pause);
         // Its clients, and those behind it, may have waited long enough.
-        match entry.session() {
-            Some(session) => {
-                state.dispatch.tickets(session).for_each(|id| state.runs.nudge_one(id));
-            }
-            None => state.runs.nudge_one(id),
-        }
+        let line = entry.session().into_iter().flat_map(|session| state.dispatch.tickets(session));
+        line.chain([id]).for_each(|id| state.runs.nudge_one(id));
         state.rest(id, Instant::now() + Duration::from_millis(pause))
     }
 
@@ -204,10 +200,7 @@ impl Hub {
             return Err(Denied::TooLate);
         }
         let (who, session) = (Arc::clone(&entry.who), entry.session());
-        let admission = state.dispatch.submit(id, &who.principal, session);
-        if let Admission::Refused(full) = admission {
-            return Err(Denied::Full(full));
-        }
+        let admission = state.dispatch.submit(id, &who.principal, session).map_err(Denied::Full)?;
         let record = Record::step(id, 0, self.stamp(), Step::Requeued);
         let written = self.write(&mut state, &record, Purpose::NewWork);
         let ids = match (&written, admission) {

@@ -196,7 +196,7 @@ impl Hub {
             attempt: entry.attempts,
             text: &message.text,
             context: context.as_ref(),
-            transcript: transcript.as_deref().or(lent.as_ref().map(Lent::path)),
+            transcript: transcript.as_deref().or(lent.as_ref().map(|lent| &*lent.0)),
             attachments: &message.attachments,
         };
         let bounds = Bounds {

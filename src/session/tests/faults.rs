@@ -227,7 +227,7 @@ fn a_damaged_reply_becomes_a_dead_letter_and_the_next_is_sent() {
     let delivery = |id| house.message(id).delivery.unwrap();
     assert_eq!(delivery(second).state, Some(super::super::life::Delivery::Delivered));
     assert_eq!(delivery(first).state, Some(super::super::life::Delivery::Dead));
-    assert!(delivery(first).error.unwrap().contains("cannot be read back"));
+    assert!(house.message(first).delivery_error.unwrap().contains("cannot be read back"));
     assert!(house.message(first).error.unwrap().contains("cannot be read"));
 }
 
