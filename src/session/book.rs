@@ -110,7 +110,7 @@ impl Book {
             Record::Unknown { id } => self.weigh(id.as_deref().and_then(Id::parse), number, bytes),
             Record::Step { id, n, at, step } => {
                 let (id, at) = (parse(id)?, self.date(*at));
-                let by = Cause { number, n: *n, at };
+                let by = (number, *n, at);
                 let event = event(step);
                 if let Event::Forgotten = event {
                     self.delete(id);
@@ -263,7 +263,7 @@ impl Book {
     }
 
     /// Takes an event that was checked.
-    fn turn(&mut self, id: Id, event: TurnEvent, Cause { number, n, at }: Cause) {
+    fn turn(&mut self, id: Id, event: TurnEvent, (number, n, at): Cause) {
         self.change(id, |entry| {
             let before = entry.turn;
             entry.turn = before.after(event).unwrap_or(before);
@@ -293,7 +293,7 @@ impl Book {
     }
 
     /// The same for its delivery.
-    fn deliver(&mut self, id: Id, event: DeliveryEvent, Cause { number, n, at }: Cause) {
+    fn deliver(&mut self, id: Id, event: DeliveryEvent, (number, n, at): Cause) {
         self.change(id, |entry| {
             let Some(outgoing) = &mut entry.delivery else { return };
             outgoing.state = outgoing.state.and_then(|state| state.after(event));
@@ -347,12 +347,7 @@ impl Book {
 }
 
 /// The record of a step: its number, of which attempt it tells, and when it was written.
-#[derive(Clone, Copy)]
-struct Cause {
-    number: u64,
-    n: u32,
-    at: Stamp,
-}
+type Cause = (u64, u32, Stamp);
 
 /// What a step means to the tables of `life`.
 enum Event {

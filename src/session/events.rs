@@ -41,26 +41,23 @@ impl Hub {
                 let (mut goes_on, next) = (true, at + 1);
                 if self.journal.is_long(first) {
                     // One that is damaged, or was compacted away meanwhile, is missing.
-                    let record = self.journal.read_around(first);
-                    if !record.map_or(true, |(json, text)| {
-                        self.show(session, (first, &json), text, visit)
-                    }) {
-                        return Ok(first);
+                    if let Ok((json, text)) = self.journal.read_around(first) {
+                        (seen, goes_on) = (first, self.show(session, (first, &json), text, visit));
                     }
-                    at = next;
-                    continue;
+                } else {
+                    self.journal.scan(first - 1, &mut |number, json| {
+                        // What is missing was compacted away meanwhile.
+                        at += numbers[at..].iter().take_while(|wanted| **wanted < number).count();
+                        if numbers.get(at) == Some(&number) {
+                            (seen, at) = (number, at + 1);
+                            goes_on = self.show(session, (number, json), None, visit);
+                        }
+                        let near = |next: &u64| {
+                            next - number <= NEAR_RECORDS && !self.journal.is_long(*next)
+                        };
+                        goes_on && numbers.get(at).is_some_and(near)
+                    })?;
                 }
-                self.journal.scan(first - 1, &mut |number, json| {
-                    // What is missing was compacted away meanwhile.
-                    at += numbers[at..].iter().take_while(|wanted| **wanted < number).count();
-                    if numbers.get(at) == Some(&number) {
-                        (seen, at) = (number, at + 1);
-                        goes_on = self.show(session, (number, json), None, visit);
-                    }
-                    let near =
-                        |next: &u64| next - number <= NEAR_RECORDS && !self.journal.is_long(*next);
-                    goes_on && numbers.get(at).is_some_and(near)
-                })?;
                 if !goes_on {
                     return Ok(seen);
                 }

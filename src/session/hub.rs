@@ -17,7 +17,7 @@ use super::keeper::Care;
 use super::life::Turn;
 use super::outboxes::Outboxes;
 use super::reply::Runs;
-use super::time::{Clocks, Time};
+use super::time::Clocks;
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
@@ -46,7 +46,9 @@ pub struct Hub {
     pub(super) journal: Box<dyn Journal>,
     pub(super) transcripts: Transcripts,
     pub(super) children: Arc<Children>,
-    pub(super) time: Time,
+    /// The journal's time by the clocks of a machine.
+    pub(super) clock: Clock,
+    pub(super) clocks: Box<dyn Clocks>,
     pub(super) care: Mutex<Care>,
     /// What the system was short of when work last had to wait for it.
     pub(super) shortage: Mutex<Option<(Instant, String)>>,
@@ -144,7 +146,8 @@ impl Hub {
             journal,
             transcripts,
             children,
-            time: Time { clock, clocks },
+            clock,
+            clocks,
             care: Mutex::default(),
             shortage: Mutex::default(),
             began: Instant::now(),

@@ -23,11 +23,11 @@ type Round = Result<(), Option<Instant>>;
 impl Hub {
     /// Puts the reply of a message that is over on its way.
     pub(super) fn post(&self, state: &mut State, id: Id) {
-        let Some(entry) = state.book.get(id) else { return };
+        let State { book, outboxes, .. } = state;
+        let Some(entry) = book.get(id) else { return };
         let Some(outgoing) = &entry.delivery else { return };
         if outgoing.state == Some(Delivery::Pending) {
-            let (target, who) = (outgoing.target.clone(), Arc::clone(&entry.who));
-            state.outboxes.push(&target, &who.principal, id);
+            outboxes.push(&outgoing.target, &entry.who.principal, id);
             self.alarm.notify_all();
         }
     }

@@ -42,10 +42,10 @@ impl Book {
     }
 
     /// Takes a step of a message that was erased.
-    pub(super) fn end_erased(&mut self, id: Id, step: &Step, by: Cause, bytes: u64) {
+    pub(super) fn end_erased(&mut self, id: Id, step: &Step, (number, _, at): Cause, bytes: u64) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         if let Step::Cancelled(_) = step {
-            (entry.outcome, entry.ended) = (by.number, by.at);
+            (entry.outcome, entry.ended) = (number, at);
             entry.bytes += bytes;
             self.accounts.of(&entry.who.principal).bytes += bytes;
         }
