@@ -29,15 +29,14 @@ impl Digests {
 
     /// Counts one more of a key, or one less; a key of none is not there.
     pub fn count(&mut self, key: u128, more: bool) {
-        match (self.get(key).unwrap_or(0), more) {
-            (count, true) => self.insert(key, count + 1),
-            (0 | 1, false) => self.remove(key),
-            (count, false) => self.insert(key, count - 1),
+        match self.remove(key).unwrap_or(0).saturating_add_signed(if more { 1 } else { -1 }) {
+            0 => {}
+            count => self.insert(key, count),
         }
     }
 
-    pub fn remove(&mut self, key: u128) {
-        self.0.remove(&key);
+    pub fn remove(&mut self, key: u128) -> Option<u128> {
+        self.0.remove(&key)
     }
 
     pub fn first(&self) -> Option<u128> {

@@ -40,7 +40,7 @@ pub struct Reached {
 }
 
 /// How limits are shared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shares {
     /// Percent of a limit that one principal may hold at most; 100: there is nobody to share with.
     percent: u64,

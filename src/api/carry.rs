@@ -150,7 +150,7 @@ impl Waiter<'_> {
         // Read before it is cancelled, which may be the end of its error.
         let first = hub.message(held.by).map_err(|refused| Problem::journal(&refused))?;
         let why = "its sender was told to send it again: the agent is away";
-        if !self.keyed && !hub.withdraw(self.id, why).unwrap_or(false) {
+        if !self.keyed && hub.withdraw(self.id, why).is_err() {
             // It has just begun or ended, or the journal does not take it: the wait goes on.
             return Ok(());
         }

@@ -105,10 +105,7 @@ impl Problem {
                 "This idempotency key was used for another request; take a new one.",
             ),
             Refusal::Erased => Problem::erased(),
-            Refusal::Transcripts(over, why) => {
-                let shared = *over == Over::Principal;
-                Problem::new(507, if shared { "share_reached" } else { "transcripts_full" }, why)
-            }
+            Refusal::Transcripts(reached) => Problem::reached(507, "transcripts_full", reached),
             Refusal::Journal(refused) => Problem::journal(refused),
             Refusal::Share(reached) => Problem::reached(507, "journal_full", reached),
             Refusal::Stopping => Problem::stopping(),

@@ -140,7 +140,7 @@ fn run(
         attempt: 1,
         text: &ask.text,
         context: context.as_ref(),
-        transcript: lent.as_ref().map(|lent| lent.path()),
+        transcript: lent.as_ref().map(|lent| &*lent.0),
         attachments: &[],
     };
     let max_reply = settings.config.limits.max_reply;

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::judge::{Seen, judge};
+use super::judge::{answered, trouble};
 use super::{Parcel, Sent};
 use crate::config::{Target, Url};
 use crate::digest::{hmac_sha256, to_base64};
@@ -34,12 +34,11 @@ pub fn send(
     let post = Post::new(target, parcel, SystemTime::now());
     let deadline = Instant::now() + target.timeout;
     let ends = Ends { deadline, cut: Some(cut), cancel: None, client: None, idle: None };
-    let seen = |seen| judge(seen, post.now);
     match (exchange(target, url, &post, children, &ends), ends.over()) {
-        (Ok((status, after)), _) => seen(Seen::Response(status, after.as_deref())),
-        (Err(_), Some(End::Late)) => seen(Seen::Trouble("no answer within its timeout")),
+        (Ok((status, after)), _) => answered(status, after.as_deref(), post.now),
+        (Err(_), Some(End::Late)) => trouble("no answer within its timeout", b""),
         (Err(_), Some(End::Cut | End::Cancelled | End::ClientGone)) => Sent::Cut,
-        (Err(e), None) => seen(Seen::Trouble(&e.to_string())),
+        (Err(e), None) => trouble(&e.to_string(), b""),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::judge::{Seen, judge};
+use super::judge;
 use super::{Parcel, Sent};
 use crate::config::Target;
 use crate::limits::{KILL_AFTER, MAX_STDERR_TAIL};
@@ -12,7 +12,6 @@ use crate::subprocess::{
     Children, Environment, How, Order, Program, converse, environment, explained,
 };
 use crate::text::escaped;
-use crate::text::quoting;
 
 pub fn send(
     target: &Target,
@@ -36,16 +35,13 @@ pub fn send(
             let name = target.command.first().map_or("", String::as_str);
             let why = explained(&target.command, &e);
             let why = format!("{} cannot be run: {why}", escaped(name, false));
-            return judge(Seen::Trouble(&why), Duration::ZERO);
+            return judge::trouble(&why, b"");
         }
     };
     match ended.how {
-        How::ByItself(status) => judge(Seen::Exit(status, &ended.stderr), Duration::ZERO),
+        How::ByItself(status) => judge::ended(status, &ended.stderr),
         How::Cut => Sent::Cut,
-        How::TimedOut => {
-            let why = quoting("it took longer than its timeout", &ended.stderr);
-            judge(Seen::Trouble(&why), Duration::ZERO)
-        }
+        How::TimedOut => judge::trouble("it took longer than its timeout", &ended.stderr),
     }
 }
 

@@ -8,40 +8,35 @@ use crate::sys::clock::since_1970;
 use crate::sys::process::Status;
 use crate::text::quoting;
 
-/// What was seen of the target.
-#[derive(Clone, Copy, Debug)]
-pub enum Seen<'a> {
-    /// The status of an HTTP response, and its Retry-After.
-    Response(u16, Option<&'a str>),
-    /// How a command ended, and the end of its stderr.
-    Exit(Status, &'a [u8]),
-    /// It was not reached, or did not answer: in words.
-    Trouble(&'a str),
+/// What the status of an HTTP response means. `now` is the wall clock, as time since 1970: for a
+/// Retry-After that is a date.
+pub fn answered(status: u16, after: Option<&str>, now: Duration) -> Sent {
+    let why = format!("it answered with {status}");
+    match status {
+        200..=299 => Sent::Delivered,
+        408 | 425 | 429 | 500..=599 => {
+            Sent::Deferred(why, after.and_then(|value| retry_after(value, now)))
+        }
+        300..=399 => Sent::Refused(format!("{why}; redirects are not followed")),
+        _ => Sent::Refused(why),
+    }
 }
 
-/// `now` is the wall clock, as time since 1970: for a Retry-After that is a date.
-pub fn judge(seen: Seen<'_>, now: Duration) -> Sent {
-    let deferred = |why: String, retry_after| Sent::Deferred { why, retry_after };
-    match seen {
-        Seen::Response(200..=299, _) => Sent::Delivered,
-        Seen::Response(status @ (408 | 425 | 429 | 500..=599), after) => {
-            let after = after.and_then(|value| retry_after(value, now));
-            deferred(format!("it answered with {status}"), after)
+/// What the end of a command means, and of its stderr.
+pub fn ended(status: Status, said: &[u8]) -> Sent {
+    match status {
+        Status::Exited(0) => Sent::Delivered,
+        Status::Exited(75) => Sent::Deferred(quoting("exit status 75", said), None),
+        Status::Exited(code) => Sent::Refused(quoting(&format!("exit status {code}"), said)),
+        Status::Signalled(signal) => {
+            Sent::Deferred(quoting(&format!("it was ended by signal {signal}"), said), None)
         }
-        Seen::Response(status @ 300..=399, _) => {
-            Sent::Refused { why: format!("it answered with {status}; redirects are not followed") }
-        }
-        Seen::Response(status, _) => Sent::Refused { why: format!("it answered with {status}") },
-        Seen::Exit(Status::Exited(0), _) => Sent::Delivered,
-        Seen::Exit(Status::Exited(75), said) => deferred(quoting("exit status 75", said), None),
-        Seen::Exit(Status::Exited(code), said) => {
-            Sent::Refused { why: quoting(&format!("exit status {code}"), said) }
-        }
-        Seen::Exit(Status::Signalled(signal), said) => {
-            deferred(quoting(&format!("it was ended by signal {signal}"), said), None)
-        }
-        Seen::Trouble(why) => deferred(quoting(why, b""), None),
     }
+}
+
+/// It was not reached, or did not answer.
+pub fn trouble(why: &str, said: &[u8]) -> Sent {
+    Sent::Deferred(quoting(why, said), None)
 }
 
 /// The field's value (RFC 9110 section 10.2.3): seconds or a date, not beyond our patience. What is
@@ -85,34 +80,34 @@ mod tests {
 
     #[test]
     fn responses() {
-        let of = |status| judge(Seen::Response(status, None), NOW);
+        let of = |status| answered(status, None, NOW);
         for status in [200, 201, 202, 204, 299] {
             assert_eq!(of(status), Sent::Delivered);
         }
         for status in [408, 425, 429, 500, 502, 503, 504, 599] {
-            assert!(matches!(of(status), Sent::Deferred { retry_after: None, .. }), "{status}");
+            assert!(matches!(of(status), Sent::Deferred(_, None)), "{status}");
         }
         for status in [0, 101, 300, 301, 304, 307, 308, 400, 401, 403, 404, 410, 422, 600] {
-            assert!(matches!(of(status), Sent::Refused { .. }), "{status}");
+            assert!(matches!(of(status), Sent::Refused(_)), "{status}");
         }
     }
 
     #[test]
     fn ends_of_commands() {
-        let of = |status| judge(Seen::Exit(status, b"a\n\x1b[2J\n"), NOW);
+        let of = |status| ended(status, b"a\n\x1b[2J\n");
         assert_eq!(of(Status::Exited(0)), Sent::Delivered);
         let said = "\\u{1b}[2J";
         let why = format!("exit status 75: {said}");
-        assert_eq!(of(Status::Exited(75)), Sent::Deferred { why, retry_after: None });
+        assert_eq!(of(Status::Exited(75)), Sent::Deferred(why, None));
         let why = format!("it was ended by signal 9: {said}");
-        assert_eq!(of(Status::Signalled(9)), Sent::Deferred { why, retry_after: None });
+        assert_eq!(of(Status::Signalled(9)), Sent::Deferred(why, None));
         for code in [1, 2, 74, 76, 127, 255] {
             assert_eq!(
                 of(Status::Exited(code)),
-                Sent::Refused { why: format!("exit status {code}: {said}") }
+                Sent::Refused(format!("exit status {code}: {said}"))
             );
         }
-        assert!(matches!(judge(Seen::Trouble("no"), NOW), Sent::Deferred { .. }));
+        assert!(matches!(trouble("no", b""), Sent::Deferred(..)));
     }
 
     #[test]

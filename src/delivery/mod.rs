@@ -42,15 +42,10 @@ pub struct Parcel<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sent {
     Delivered,
-    /// It may go better later; `retry_after` is what the receiver asked for.
-    Deferred {
-        why: String,
-        retry_after: Option<Duration>,
-    },
-    /// It will not go better.
-    Refused {
-        why: String,
-    },
+    /// It may go better later: why, and what the receiver asked for as Retry-After.
+    Deferred(String, Option<Duration>),
+    /// It will not go better: why.
+    Refused(String),
     /// The gateway stops. It may have arrived.
     Cut,
 }
@@ -63,17 +58,13 @@ pub fn send(
     children: &Arc<Children>,
     cut: BorrowedFd<'_>,
 ) -> Sent {
-    if is_cut(cut) {
+    if poll(&mut [Interest::read(cut)], Some(Duration::ZERO)).is_ok_and(|ready| ready > 0) {
         return Sent::Cut;
     }
     match (target.kind, &target.url) {
         (TargetKind::Command, _) => command::send(target, parcel, children, cut),
         (TargetKind::Callback, Some(url)) => callback::send(target, url, parcel, children, cut),
         // The configuration has none without.
-        (TargetKind::Callback, None) => Sent::Refused { why: "it has no url".to_owned() },
+        (TargetKind::Callback, None) => Sent::Refused("it has no url".to_owned()),
     }
-}
-
-fn is_cut(cut: BorrowedFd<'_>) -> bool {
-    poll(&mut [Interest::read(cut)], Some(Duration::ZERO)).is_ok_and(|ready| ready > 0)
 }

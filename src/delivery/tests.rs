@@ -93,7 +93,7 @@ fn answered(answer: &str) -> Sent {
 #[track_caller]
 fn deferred(sent: &Sent, words: &str) -> Option<Duration> {
     match sent {
-        Sent::Deferred { why, retry_after } if why.contains(words) => *retry_after,
+        Sent::Deferred(why, retry_after) if why.contains(words) => *retry_after,
         other => panic!("{other:?}, not {words}"),
     }
 }
@@ -135,8 +135,8 @@ fn answers_are_judged() {
     let after = answered("HTTP/1.1 503 No\r\nretry-after: 7\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(deferred(&after, "503"), Some(Duration::from_secs(7)));
     let moved = answered("HTTP/1.1 302 Found\r\nLocation: /y\r\nContent-Length: 0\r\n\r\n");
-    assert!(matches!(moved, Sent::Refused { why } if why.contains("302")));
-    assert!(matches!(answered("HTTP/1.1 404 No\r\n\r\n"), Sent::Refused { .. }));
+    assert!(matches!(moved, Sent::Refused(why) if why.contains("302")));
+    assert!(matches!(answered("HTTP/1.1 404 No\r\n\r\n"), Sent::Refused(_)));
     deferred(&answered("HTTP/1.1 2"), "cut short");
     deferred(&answered("SSH-2.0-x\r\n\r\n"), "not an acceptable answer");
 }
@@ -222,7 +222,7 @@ fn ends_of_commands() {
     deferred(&try_it(&script("echo later >&2; exit 75")), "exit status 75: later");
     deferred(&try_it(&script("kill -9 $$")), "signal 9");
     let refused = try_it(&script("echo no >&2; exit 3"));
-    assert_eq!(refused, Sent::Refused { why: "exit status 3: no".to_owned() });
+    assert_eq!(refused, Sent::Refused("exit status 3: no".to_owned()));
     let missing = Target { command: vec!["/no/such".to_owned()], ..script("") };
     deferred(&try_it(&missing), "/no/such cannot be run");
     let slow =

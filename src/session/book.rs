@@ -110,16 +110,21 @@ impl Book {
             Record::Unknown { id } => self.weigh(id.as_deref().and_then(Id::parse), number, bytes),
             Record::Step { id, n, at, step } => {
                 let (id, at) = (parse(id)?, self.date(*at));
-                let by = Cause { number, n: *n, at };
-                match event(step) {
+                let by = (number, *n, at);
+                let event = event(step);
+                if let Event::Forgotten = event {
+                    self.delete(id);
+                } else if self.get(id).is_some_and(|entry| self.is_erased(entry)) {
                     // An older gateway went on with its delivery; its end is what a compaction leaves.
-                    Event::Turn(_) | Event::Delivery(_) if self.is_void(id) => {
-                        self.end_erased(id, step, by, bytes);
-                        return Ok(());
-                    }
-                    Event::Turn(event) => self.turn(id, event, by)?,
-                    Event::Delivery(event) => self.deliver(id, event, by)?,
-                    Event::Forgotten => self.delete(id),
+                    self.end_erased(id, step, by, bytes);
+                    return Ok(());
+                } else {
+                    self.check(record)?;
+                }
+                match event {
+                    Event::Turn(event) => self.turn(id, event, by),
+                    Event::Delivery(event) => self.deliver(id, event, by),
+                    Event::Forgotten => {}
                 }
                 if let Step::Retry(retry) = step {
                     self.put_off(id, retry, at);
@@ -189,20 +194,12 @@ impl Book {
         }
         let entry = Entry {
             who: self.party(who),
-            turn: Turn::Queued,
-            attempts: 0,
-            cuts: 0,
-            failing: None,
             accepted: number,
             queued: number,
-            latest: 0,
-            outcome: 0,
             at: record.at.at,
-            ended: Stamp::default(),
             key,
             delivery,
-            bytes: 0,
-            erased: false,
+            ..Entry::default()
         };
         let session = entry.session();
         let at = self.date(record.at);
@@ -216,10 +213,7 @@ impl Book {
         self.weigh(Some(id), number, bytes);
         self.keep_busy(session, true);
         if record.erased {
-            self.change(id, |entry| {
-                (entry.turn, entry.ended) = (Turn::Cancelled, at);
-                Ok(())
-            })?;
+            self.change(id, |entry| (entry.turn, entry.ended) = (Turn::Cancelled, at));
             self.erase(id);
         }
         Ok(())
@@ -240,16 +234,11 @@ impl Book {
     }
 
     /// Changes an entry and keeps count of it.
-    fn change(
-        &mut self,
-        id: Id,
-        change: impl FnOnce(&mut Entry) -> Result<(), String>,
-    ) -> Result<(), String> {
-        let unknown = || format!("message {id} is not known");
-        let entry = self.entries.get_mut(id).ok_or_else(unknown)?;
+    fn change(&mut self, id: Id, change: impl FnOnce(&mut Entry)) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let before = (entry.turn, entry.delivery_state());
         let (was_settled, was_dead) = (entry.is_settled(), entry.is_dead());
-        change(entry).map_err(|e| format!("message {id} {e}"))?;
+        change(entry);
         let after = (entry.turn, entry.delivery_state());
         let (settled, dead, keyed) = (entry.is_settled(), entry.is_dead(), entry.key.is_some());
         let (was_busy, busy) = (!was_settled || was_dead, !settled || dead);
@@ -271,14 +260,13 @@ impl Book {
         if was_busy != busy {
             self.keep_busy(session, busy);
         }
-        Ok(())
     }
 
-    fn turn(&mut self, id: Id, event: TurnEvent, by: Cause) -> Result<(), String> {
-        let Cause { number, n, at } = by;
+    /// Takes an event that was checked.
+    fn turn(&mut self, id: Id, event: TurnEvent, (number, n, at): Cause) {
         self.change(id, |entry| {
-            let (before, after) = (entry.turn, entry.turn.after(event));
-            entry.turn = after.ok_or_else(|| format!("is {:?}, and {event:?} came", entry.turn))?;
+            let before = entry.turn;
+            entry.turn = before.after(event).unwrap_or(before);
             match event {
                 TurnEvent::Started => {
                     entry.attempts = n;
@@ -298,31 +286,24 @@ impl Book {
                     }
                 }
             }
-            Ok(())
-        })?;
+        });
         if event == TurnEvent::Requeued {
             self.unsettle(id);
         }
-        Ok(())
     }
 
-    fn deliver(&mut self, id: Id, event: DeliveryEvent, by: Cause) -> Result<(), String> {
-        let Cause { number, n, at } = by;
+    /// The same for its delivery.
+    fn deliver(&mut self, id: Id, event: DeliveryEvent, (number, n, at): Cause) {
         self.change(id, |entry| {
-            let wrong = |state| format!("has the delivery {state:?}, and {event:?} came");
-            let Some(outgoing) = &mut entry.delivery else {
-                return Err(wrong(None));
-            };
-            let after = outgoing.state.and_then(|state| state.after(event));
-            outgoing.state = Some(after.ok_or_else(|| wrong(outgoing.state))?);
+            let Some(outgoing) = &mut entry.delivery else { return };
+            outgoing.state = outgoing.state.and_then(|state| state.after(event));
             match event {
                 DeliveryEvent::Sending => outgoing.attempts = n,
                 DeliveryEvent::Deferred | DeliveryEvent::Dead => outgoing.trouble = number,
                 DeliveryEvent::Revived => (outgoing.attempts, outgoing.since) = (0, at),
                 DeliveryEvent::Delivered | DeliveryEvent::Dropped => {}
             }
-            Ok(())
-        })
+        });
     }
 
     pub fn get(&self, id: Id) -> Option<&Entry> {
@@ -366,12 +347,7 @@ impl Book {
 }
 
 /// The record of a step: its number, of which attempt it tells, and when it was written.
-#[derive(Clone, Copy)]
-struct Cause {
-    number: u64,
-    n: u32,
-    at: Stamp,
-}
+type Cause = (u64, u32, Stamp);
 
 /// What a step means to the tables of `life`.
 enum Event {

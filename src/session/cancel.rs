@@ -31,25 +31,27 @@ impl From<Refused> for Denied {
 impl Hub {
     /// Ends a message: a waiting one at once, a running one as soon as its agent has ended.
     pub fn cancel(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
+        self.cancel_where(id, why, |turn| !turn.is_over())
+    }
+
+    /// Cancels a message unless it runs or is over.
+    pub fn withdraw(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
+        self.cancel_where(id, why, |turn| matches!(turn, Turn::Queued | Turn::Resting))
+    }
+
+    fn cancel_where(
+        self: &Arc<Self>,
+        id: Id,
+        why: &str,
+        may: fn(Turn) -> bool,
+    ) -> Result<(), Denied> {
         let mut state = self.lock();
         let entry = state.book.get(id).ok_or(Denied::Unknown)?;
-        if entry.turn.is_over() {
+        if !may(entry.turn) {
             return Err(Denied::TooLate);
         }
         let begun = self.strike(&mut state, id, why)?;
         Ok(self.confirm(state, begun)?)
-    }
-
-    /// Cancels a message unless it runs or is over. Says whether it did, once that is durable.
-    pub fn withdraw(self: &Arc<Self>, id: Id, why: &str) -> Result<bool, Refused> {
-        let mut state = self.lock();
-        let waits = |turn| matches!(turn, Turn::Queued | Turn::Resting);
-        if !state.book.get(id).is_some_and(|entry| waits(entry.turn)) {
-            return Ok(false);
-        }
-        let begun = self.strike(&mut state, id, why)?;
-        self.confirm(state, begun)?;
-        Ok(true)
     }
 
     /// Deletes a message; one that is not over is cancelled first.
@@ -58,12 +60,8 @@ impl Hub {
             Ok(()) | Err(Denied::TooLate) => {}
             Err(denied) => return Err(denied),
         }
-        let mut state = self.lock();
-        let record = Record::step(id, 0, self.stamp(), Step::Forgotten);
-        // A reply that is still to be delivered.
-        state.book.check(&record).map_err(|_| Denied::TooLate)?;
-        self.write(&mut state, &record, Purpose::Completion)?;
-        Ok(self.confirm(state, Vec::new())?)
+        // Too late for a reply that is still to be delivered.
+        self.operate(id, Step::Forgotten)
     }
 
     /// Records that a message is cancelled. An agent that runs for it is told to end, and keeps its
@@ -86,11 +84,8 @@ impl Hub {
     /// Ends all that a session has, and forgets what was said in it. Returns how many messages were
     /// cancelled.
     pub fn reset(self: &Arc<Self>, who: &Who, why: &str) -> Result<usize, Denied> {
-        let (Some(session), Some(key)) = (who.digest(), &who.session) else {
-            return Err(Denied::Unknown);
-        };
+        let session = who.digest().ok_or(Denied::Unknown)?;
         let known = self.session(who).is_some();
-        let (principal, session_key) = (who.principal.clone(), key.clone());
         let mut state = self.lock();
         let open = |id: &Id| state.book.get(*id).is_some_and(|entry| !entry.turn.is_over());
         let ids: Vec<Id> = state.dispatch.tickets(session).filter(open).collect();
@@ -107,9 +102,7 @@ impl Hub {
             }
         }
         if result.is_ok() {
-            let (at, transcript_only) = (self.stamp(), false);
-            let record = Record::Reset { principal, session: session_key, at, transcript_only };
-            result = self.write(&mut state, &record, Purpose::Completion);
+            result = self.write_reset(&mut state, who, false);
             // Who waits for one of them need not wait for its agent.
             ids.iter().for_each(|id| state.runs.forget(*id));
             self.alarm.notify_all();
@@ -121,6 +114,18 @@ impl Hub {
             log::warn!("a transcript could not be removed: {e}");
         }
         Ok(ids.len())
+    }
+
+    /// Records that what was said in a session is forgotten, and unless `transcript_only` all else.
+    pub(super) fn write_reset(
+        &self,
+        state: &mut State,
+        who: &Who,
+        transcript_only: bool,
+    ) -> Result<u64, Refused> {
+        let (principal, session) = (who.principal.clone(), who.session.clone().unwrap_or_default());
+        let reset = Record::Reset { principal, session, at: self.stamp(), transcript_only };
+        self.write(state, &reset, Purpose::Completion)
     }
 
     /// Takes out of a transcript what a reset has made void.

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use crate::shares::{Reached, Shares};
 
 /// How much may run and wait.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Bounds {
     pub turns: usize,
     pub queue: usize,
@@ -20,16 +20,15 @@ pub struct Bounds {
 }
 
 /// What became of a ticket that was handed in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// It runs now.
     Runs,
     /// It waits; so many of its session are before it, the running one included.
     Waits { position: usize },
-    /// No room: too many wait in its session, of its principal, or in all.
-    Refused(Full),
 }
 
+/// No room: too many wait in its session, of its principal, or in all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Full {
     Session,
@@ -69,7 +68,7 @@ struct Party {
 
 /// The whole state; `T` is a ticket, never handed in twice, and `K` tells sessions apart. The lines are as many as may run and wait at the most,
 /// and are looked through from end to end: a thousand of them take microseconds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Dispatch<T, K> {
     bounds: Bounds,
     /// Those that do not run stand in the order of their turn.
@@ -82,10 +81,9 @@ pub struct Dispatch<T, K> {
     started: u64,
 }
 
-impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
+impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K> {
     pub fn new(bounds: Bounds) -> Dispatch<T, K> {
-        let (lines, parties) = (Vec::new(), Vec::new());
-        Dispatch { bounds, lines, parties, running: 0, waiting: 0, started: 0 }
+        Dispatch { bounds, ..Dispatch::default() }
     }
 
     /// Changes the bounds. What runs or waits already stays; returns who may start now.
@@ -95,7 +93,12 @@ impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
     }
 
     /// A new ticket arrives, of this principal.
-    pub fn submit(&mut self, ticket: T, principal: &str, session: Option<K>) -> Admission {
+    pub fn submit(
+        &mut self,
+        ticket: T,
+        principal: &str,
+        session: Option<K>,
+    ) -> Result<Admission, Full> {
         let line = self.line_of(session);
         let (before, waiting) = line.map_or((0, 0), |at| {
             let line = &self.lines[at];
@@ -106,20 +109,18 @@ impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
         if !runs {
             let held = (self.parties[party].waiting as u64, self.waiting as u64);
             let limit = ("limits.max_queue", self.bounds.queue as u64);
-            if let Err(reached) = self.bounds.shares.admit(principal, held, 1, limit) {
-                return Admission::Refused(Full::Queue(reached));
-            }
+            self.bounds.shares.admit(principal, held, 1, limit).map_err(Full::Queue)?;
             if waiting >= self.bounds.queue_per_session {
-                return Admission::Refused(Full::Session);
+                return Err(Full::Session);
             }
         }
         self.append(ticket, party, session);
         if runs {
             let last = self.lines.len() - 1;
             self.start(last);
-            return Admission::Runs;
+            return Ok(Admission::Runs);
         }
-        Admission::Waits { position: before }
+        Ok(Admission::Waits { position: before })
     }
 
     /// A ticket from before the start comes back, whatever the bounds say. It starts with the next
@@ -155,22 +156,15 @@ impl<T: Copy + PartialEq, K: Copy + PartialEq> Dispatch<T, K> {
         self.fill()
     }
 
-    /// A running ticket gives its place away and stays the first of its session. Returns who may
-    /// start now.
+    /// The first ticket of its session rests until [`Dispatch::wake`]; one that runs gives its place
+    /// away. Returns who may start now.
     pub fn rest(&mut self, ticket: T) -> Vec<T> {
-        if let Some(line) = self.headed_by(ticket).filter(|line| line.head == Head::Runs) {
-            line.head = Head::Rests;
+        if let Some(line) = self.headed_by(ticket) {
+            let ran = std::mem::replace(&mut line.head, Head::Rests) == Head::Runs;
             let party = line.party;
-            self.count(party, -1, 1);
+            self.count(party, -isize::from(ran), isize::from(ran));
         }
         self.fill()
-    }
-
-    /// A ticket that was restored, the first of its session, rests until [`Dispatch::wake`].
-    pub fn hold(&mut self, ticket: T) {
-        if let Some(line) = self.headed_by(ticket).filter(|line| line.head == Head::Waits) {
-            line.head = Head::Rests;
-        }
     }
 
     /// A resting ticket wants to run again. Returns who may start now.

@@ -48,27 +48,26 @@ impl Hub {
                     drop(turn);
                     match record {
                         Ok((json, text)) => {
-                            if !self.show(session, (first, &json), text, visit) {
-                                return Ok(first);
-                            }
+                            seen = first;
+                            goes_on = self.show(session, (first, &json), text, visit);
                         }
                         Err(e) if e.kind() == io::ErrorKind::OutOfMemory => return Err(e),
                         Err(_) => {}
                     }
-                    at = next;
-                    continue;
+                } else {
+                    self.journal.scan(first - 1, &mut |number, json| {
+                        // What is missing was compacted away meanwhile.
+                        at += numbers[at..].iter().take_while(|wanted| **wanted < number).count();
+                        if numbers.get(at) == Some(&number) {
+                            (seen, at) = (number, at + 1);
+                            goes_on = self.show(session, (number, json), None, visit);
+                        }
+                        let near = |next: &u64| {
+                            next - number <= NEAR_RECORDS && !self.journal.is_long(*next)
+                        };
+                        goes_on && numbers.get(at).is_some_and(near)
+                    })?;
                 }
-                self.journal.scan(first - 1, &mut |number, json| {
-                    // What is missing was compacted away meanwhile.
-                    at += numbers[at..].iter().take_while(|wanted| **wanted < number).count();
-                    if numbers.get(at) == Some(&number) {
-                        (seen, at) = (number, at + 1);
-                        goes_on = self.show(session, (number, json), None, visit);
-                    }
-                    let near =
-                        |next: &u64| next - number <= NEAR_RECORDS && !self.journal.is_long(*next);
-                    goes_on && numbers.get(at).is_some_and(near)
-                })?;
                 if !goes_on {
                     return Ok(seen);
                 }

@@ -7,9 +7,10 @@ use serde_json::value::RawValue;
 use super::book::Entry;
 use super::hub::Hub;
 use super::id::Id;
+use super::worker::step_of;
 use crate::agent::Context;
 use crate::extent::Extent;
-use crate::journal::record::{Accepted, Record, Step};
+use crate::journal::record::{Accepted, Step};
 use crate::json::{elements, member, text};
 use crate::limits::MAX_CHAIN;
 use crate::text::quoted;
@@ -104,7 +105,7 @@ impl Hub {
     pub(super) fn outcome_around(
         &self,
         entry: &Entry,
-    ) -> io::Result<(Option<Record>, Option<Extent>)> {
+    ) -> io::Result<(Option<Step>, Option<Extent>)> {
         if entry.outcome == 0 || entry.erased {
             return Ok((None, None));
         }
@@ -112,15 +113,16 @@ impl Hub {
         let turn = long.then(|| in_turn(entry.who.principal.as_bytes()));
         let (json, reply) = self.journal.read_around(entry.outcome, &mut |_| Ok(()))?;
         drop(turn);
-        let record = Record::parse(&json);
-        Ok((Some(record.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?), reply))
+        Ok((step_of(&json)?, reply))
     }
 
-    fn said(&self, entry: &Entry) -> io::Result<(Accepted, String)> {
+    /// The record that began a message, and its reply.
+    ///
+    /// # Errors
+    /// NotFound also where it has none.
+    pub(super) fn said(&self, entry: &Entry) -> io::Result<(Accepted, String)> {
         match self.outcome(entry)? {
-            Some(Record::Step { step: Step::Done(reply, _), .. }) => {
-                Ok((self.accepted(entry)?, reply))
-            }
+            Some(Step::Done(reply, _)) => Ok((self.accepted(entry)?, reply)),
             Some(_) | None => Err(io::ErrorKind::NotFound.into()),
         }
     }

@@ -17,7 +17,7 @@ use super::keeper::Care;
 use super::life::Turn;
 use super::outboxes::Outboxes;
 use super::reply::Runs;
-use super::time::{Clocks, Time};
+use super::time::Clocks;
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
@@ -46,7 +46,9 @@ pub struct Hub {
     pub(super) journal: Box<dyn Journal>,
     pub(super) transcripts: Transcripts,
     pub(super) children: Arc<Children>,
-    pub(super) time: Time,
+    /// The journal's time by the clocks of a machine.
+    pub(super) clock: Clock,
+    pub(super) clocks: Box<dyn Clocks>,
     pub(super) care: Mutex<Care>,
     /// What the system was short of when work last had to wait for it.
     pub(super) shortage: Mutex<Option<(Instant, String)>>,
@@ -63,7 +65,7 @@ pub struct Hub {
     broken: AtomicBool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct State {
     /// Turns may begin.
     pub(super) open: bool,
@@ -113,13 +115,12 @@ impl Hub {
     /// No descriptor.
     pub fn new(
         journal: Box<dyn Journal>,
-        book: Book,
+        mut book: Book,
         transcripts: Transcripts,
         settings: Settings,
         (children, quiet): (Arc<Children>, Arc<Event>),
         clocks: Box<dyn Clocks>,
     ) -> std::io::Result<Arc<Hub>> {
-        let mut book = book;
         book.requeue();
         let clock = Clock::new(book.clock(), book.newest(), clocks.boot(), clocks.read());
         // What comes before the hub is open waits behind what was there.
@@ -127,24 +128,17 @@ impl Hub {
         for (id, entry) in book.unfinished() {
             dispatch.restore(id, &entry.who.principal, entry.session());
             if entry.turn == Turn::Resting {
-                dispatch.hold(id);
+                dispatch.rest(id);
             }
         }
         let state = State {
-            open: false,
             dispatch,
-            waiting: Vec::new(),
-            runs: Runs::default(),
-            resting: Vec::new(),
-            without_thread: Vec::new(),
             outboxes: Outboxes::new(&book),
-            held: Digests::default(),
-            followers: Vec::new(),
-            sync_at: None,
             // What a start has read may be in the page cache only.
             mark_at: Some(Instant::now()),
             last_id: book.last(),
             book,
+            ..State::default()
         };
         Ok(Arc::new(Hub {
             state: Mutex::new(state),
@@ -152,7 +146,8 @@ impl Hub {
             journal,
             transcripts,
             children,
-            time: Time { clock, clocks },
+            clock,
+            clocks,
             care: Mutex::default(),
             shortage: Mutex::default(),
             began: Instant::now(),
@@ -282,8 +277,10 @@ impl Hub {
             let result = if draining {
                 Ok(false)
             } else if worn_out {
-                let error = gave_up(entry.cuts);
-                self.fail(state, id, entry.attempts, error).map(|()| false)
+                let failed = Step::Failed(gave_up(entry.cuts), None);
+                let record = Record::step(id, entry.attempts, self.stamp(), failed);
+                let written = self.write(state, &record, Purpose::Completion);
+                written.map(|_| self.over(state, id)).map(|()| false)
             } else {
                 let record = Record::step(id, n, self.stamp(), Step::Started);
                 self.write(state, &record, Purpose::Completion).map(|_| true)
@@ -304,14 +301,6 @@ impl Hub {
             self.alarm.notify_all();
         }
         begun
-    }
-
-    /// Records that a message has failed for good.
-    fn fail(&self, state: &mut State, id: Id, n: u32, error: String) -> Result<(), Refused> {
-        let record = Record::step(id, n, self.stamp(), Step::Failed(error, None));
-        self.write(state, &record, Purpose::Completion)?;
-        self.over(state, id);
-        Ok(())
     }
 
     /// What follows the last record of a turn.

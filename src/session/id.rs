@@ -10,7 +10,7 @@ use crate::sys::random;
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 /// An id as ULID has it: 48 bits of milliseconds since 1970, 80 bits of chance. Printed as text.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id(u128);
 
 impl Id {

@@ -2,9 +2,10 @@
 //! its answer here, and the same tables judge what happens now and what is read back at a start.
 
 /// How far the turn of a message has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Turn {
     /// Accepted; it has not run, or runs again after a cut.
+    #[default]
     Queued,
     /// An attempt was begun.
     Running,
@@ -32,39 +33,25 @@ pub enum TurnEvent {
 impl Turn {
     /// The state after an event; `None` where it cannot happen.
     pub fn after(self, event: TurnEvent) -> Option<Turn> {
+        use Turn::{Cancelled, Done, Failed, Queued, Resting, Running};
+        use TurnEvent as Event;
         match (self, event) {
             // A running one is started again when the process that ran it has died.
-            (Turn::Queued | Turn::Running | Turn::Resting, TurnEvent::Started) => {
-                Some(Turn::Running)
+            (Queued | Running | Resting, Event::Started) => Some(Running),
+            (Running, Event::Retry) => Some(Resting),
+            // Also before it runs: the gateway answers its own commands without a turn, and what a
+            // crash cut short too often fails without another attempt.
+            (Queued | Running, Event::Done) => Some(Done),
+            (Queued | Running | Resting, Event::Failed) => Some(Failed),
+            (Queued | Running | Resting, Event::Cancelled) => Some(Cancelled),
+            (Failed, Event::Requeued) | (Running, Event::Released) => Some(Queued),
+            (Resting, Event::Done)
+            | (Queued | Resting, Event::Retry | Event::Released)
+            | (Queued | Running | Resting | Done | Cancelled, Event::Requeued)
+            | (Done | Failed | Cancelled, Event::Started | Event::Retry | Event::Done)
+            | (Done | Failed | Cancelled, Event::Failed | Event::Cancelled | Event::Released) => {
+                None
             }
-            (Turn::Running, TurnEvent::Retry) => Some(Turn::Resting),
-            (Turn::Running, TurnEvent::Done) => Some(Turn::Done),
-            // Also before it runs: what a crash cut short too often fails without another attempt.
-            (Turn::Queued | Turn::Running | Turn::Resting, TurnEvent::Failed) => Some(Turn::Failed),
-            (Turn::Queued | Turn::Running | Turn::Resting, TurnEvent::Cancelled) => {
-                Some(Turn::Cancelled)
-            }
-            // The gateway answers its own commands without a turn.
-            (Turn::Queued, TurnEvent::Done) => Some(Turn::Done),
-            (Turn::Failed, TurnEvent::Requeued) | (Turn::Running, TurnEvent::Released) => {
-                Some(Turn::Queued)
-            }
-            (Turn::Resting, TurnEvent::Done)
-            | (Turn::Queued | Turn::Resting, TurnEvent::Retry)
-            | (
-                Turn::Queued | Turn::Running | Turn::Resting | Turn::Done | Turn::Cancelled,
-                TurnEvent::Requeued,
-            )
-            | (Turn::Queued | Turn::Resting, TurnEvent::Released)
-            | (
-                Turn::Done | Turn::Failed | Turn::Cancelled,
-                TurnEvent::Started
-                | TurnEvent::Retry
-                | TurnEvent::Done
-                | TurnEvent::Failed
-                | TurnEvent::Cancelled
-                | TurnEvent::Released,
-            ) => None,
         }
     }
 
@@ -114,36 +101,18 @@ pub enum DeliveryEvent {
 impl Delivery {
     /// The state after an event; `None` where it cannot happen.
     pub fn after(self, event: DeliveryEvent) -> Option<Delivery> {
+        use Delivery::{Dead, Delivered, Dropped, Pending, Sending};
+        use DeliveryEvent as Event;
         match (self, event) {
-            (Delivery::Pending | Delivery::Sending, DeliveryEvent::Sending) => {
-                Some(Delivery::Sending)
-            }
-            (Delivery::Sending, DeliveryEvent::Deferred) => Some(Delivery::Pending),
-            (Delivery::Sending, DeliveryEvent::Delivered) => Some(Delivery::Delivered),
-            (Delivery::Pending | Delivery::Sending, DeliveryEvent::Dead) => Some(Delivery::Dead),
-            (Delivery::Dead, DeliveryEvent::Revived) => Some(Delivery::Pending),
-            (Delivery::Dead, DeliveryEvent::Dropped) => Some(Delivery::Dropped),
-            (Delivery::Pending, DeliveryEvent::Deferred | DeliveryEvent::Delivered)
-            | (
-                Delivery::Pending | Delivery::Sending,
-                DeliveryEvent::Revived | DeliveryEvent::Dropped,
-            )
-            | (
-                Delivery::Dead,
-                DeliveryEvent::Sending
-                | DeliveryEvent::Deferred
-                | DeliveryEvent::Delivered
-                | DeliveryEvent::Dead,
-            )
-            | (
-                Delivery::Delivered | Delivery::Dropped,
-                DeliveryEvent::Sending
-                | DeliveryEvent::Deferred
-                | DeliveryEvent::Delivered
-                | DeliveryEvent::Dead
-                | DeliveryEvent::Revived
-                | DeliveryEvent::Dropped,
-            ) => None,
+            (Pending | Sending, Event::Sending) => Some(Sending),
+            (Sending, Event::Deferred) | (Dead, Event::Revived) => Some(Pending),
+            (Sending, Event::Delivered) => Some(Delivered),
+            (Pending | Sending, Event::Dead) => Some(Dead),
+            (Dead, Event::Dropped) => Some(Dropped),
+            (Pending, Event::Deferred | Event::Delivered)
+            | (Pending | Sending | Delivered | Dropped, Event::Revived | Event::Dropped)
+            | (Dead | Delivered | Dropped, Event::Sending | Event::Deferred)
+            | (Dead | Delivered | Dropped, Event::Delivered | Event::Dead) => None,
         }
     }
 

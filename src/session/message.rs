@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::book::Party;
+use super::book::{Outgoing, Party};
 use super::id::Id;
 use super::life::{Delivery, Turn};
 use super::waits::Waiting;
@@ -33,19 +33,11 @@ pub struct Message {
     pub finished_at: Option<u64>,
     /// Its place in its session's line, from 1, while it is not over.
     pub position: Option<usize>,
-    pub delivery: Option<DeliveryView>,
+    pub delivery: Option<Box<Outgoing>>,
+    /// Why the last attempt of that failed.
+    pub delivery_error: Option<String>,
     /// Its session was reset: all of this is forgotten.
     pub erased: bool,
-}
-
-/// A message's way to its target.
-#[derive(Clone, Debug)]
-pub struct DeliveryView {
-    pub target: String,
-    /// `None`: there is nothing to deliver yet.
-    pub state: Option<Delivery>,
-    pub attempts: u32,
-    pub error: Option<String>,
 }
 
 impl Message {
@@ -67,7 +59,7 @@ impl Message {
                 quoted(&delivery.target),
                 delivery.state.or(later)?.word(),
                 delivery.attempts,
-                text(delivery.error.as_deref()),
+                text(self.delivery_error.as_deref()),
             ))
         });
         let deliveries: Vec<String> = deliveries.collect();

@@ -10,17 +10,20 @@ use std::time::Instant;
 use super::book::{Book, Entry};
 use super::id::Id;
 use super::life::Delivery;
+use crate::named::ByName;
 
-/// The queues of all targets: a handful.
+/// The queues of all targets by name: a handful.
 #[derive(Debug, Default)]
-pub struct Outboxes(Vec<Outbox>);
+pub struct Outboxes(ByName<Outbox>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Outbox {
-    target: String,
     /// Those that wait, in the order of their turn.
     lines: VecDeque<Line>,
-    state: State,
+    /// A sender works on it.
+    sending: bool,
+    /// The target is left alone until then.
+    until: Option<Instant>,
 }
 
 /// The replies of one principal; never empty.
@@ -30,16 +33,6 @@ struct Line {
     queue: VecDeque<Id>,
     /// The first one is not tried again before then.
     until: Option<Instant>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
-    #[default]
-    Idle,
-    /// A sender works on it.
-    Sending,
-    /// The target is left alone until then.
-    Resting(Instant),
 }
 
 impl Outboxes {
@@ -63,63 +56,46 @@ impl Outboxes {
     }
 
     pub fn push(&mut self, target: &str, principal: &str, id: Id) {
-        if self.find(target).is_none() {
-            let (target, lines) = (target.to_owned(), VecDeque::new());
-            self.0.push(Outbox { target, lines, state: State::Idle });
-        }
-        let Some(outbox) = self.find(target) else { return };
-        match outbox.lines.iter_mut().find(|line| line.principal == principal) {
+        let lines = &mut self.0.of(target).lines;
+        match lines.iter_mut().find(|line| line.principal == principal) {
             Some(line) => line.queue.push_back(id),
             None => {
                 let (principal, queue) = (principal.to_owned(), VecDeque::from([id]));
-                outbox.lines.push_back(Line { principal, queue, until: None });
+                lines.push_back(Line { principal, queue, until: None });
             }
         }
     }
 
     /// The targets that can be sent to now, each to be given a sender.
     pub fn take_due(&mut self, now: Instant) -> Vec<String> {
-        let mut due = Vec::new();
-        for outbox in &mut self.0 {
-            if outbox.due(now).is_some_and(|at| at <= now) {
-                outbox.state = State::Sending;
-                due.push(outbox.target.clone());
-            }
-        }
+        let due = self.0.iter().filter(|(_, outbox)| outbox.due(now).is_some_and(|at| at <= now));
+        let due: Vec<String> = due.map(|(target, _)| target.to_owned()).collect();
+        due.iter().for_each(|target| self.0.of(target).sending = true);
         due
     }
 
     /// When the next target can be sent to. `now` where that is possible already.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
-        self.0.iter().filter_map(|outbox| outbox.due(now)).min()
+        self.0.iter().filter_map(|(_, outbox)| outbox.due(now)).min()
     }
 
     /// What a sender is to send next.
-    pub fn first(&mut self, target: &str, now: Instant) -> Option<Id> {
-        let lines = &self.find(target)?.lines;
+    pub fn first(&self, target: &str, now: Instant) -> Option<Id> {
+        let lines = &self.0.get(target)?.lines;
         let line = lines.iter().find(|line| line.until.is_none_or(|until| until <= now))?;
         line.queue.front().copied()
     }
 
-    /// The first reply of a principal is settled.
-    pub fn pop(&mut self, target: &str, id: Id) {
-        self.pass(target, id, |line| {
-            line.queue.pop_front();
-            None
-        });
-    }
-
-    /// The first reply of a principal is not tried again before then.
-    pub fn defer(&mut self, target: &str, id: Id, until: Instant) {
-        self.pass(target, id, |_| Some(until));
-    }
-
-    /// The principal whose first reply this is had its turn: the others come first now.
-    fn pass(&mut self, target: &str, id: Id, change: impl FnOnce(&mut Line) -> Option<Instant>) {
-        let Some(Outbox { lines, .. }) = self.find(target) else { return };
+    /// The principal whose first reply this is had its turn: the others come first now. That reply is
+    /// settled, or not tried again before then.
+    pub fn pass(&mut self, target: &str, id: Id, until: Option<Instant>) {
+        let lines = &mut self.0.of(target).lines;
         let at = lines.iter().position(|line| line.queue.front() == Some(&id));
         if let Some(mut line) = at.and_then(|at| lines.remove(at)) {
-            line.until = change(&mut line);
+            line.until = until;
+            if until.is_none() {
+                line.queue.pop_front();
+            }
             if !line.queue.is_empty() {
                 lines.push_back(line);
             }
@@ -128,14 +104,8 @@ impl Outboxes {
 
     /// A sender stops. `until`: the target is left alone until then.
     pub fn rest(&mut self, target: &str, until: Option<Instant>) {
-        if let Some(outbox) = self.find(target) {
-            outbox.state = until.map_or(State::Idle, State::Resting);
-        }
-        self.0.retain(|outbox| outbox.target != target || !outbox.lines.is_empty());
-    }
-
-    fn find(&mut self, target: &str) -> Option<&mut Outbox> {
-        self.0.iter_mut().find(|outbox| outbox.target == target)
+        let outbox = self.0.of(target);
+        (outbox.sending, outbox.until) = (false, until);
     }
 }
 
@@ -143,11 +113,7 @@ impl Outbox {
     /// When it can be sent to; `None`: not before something else happens.
     fn due(&self, now: Instant) -> Option<Instant> {
         let line = self.lines.iter().map(|line| line.until.unwrap_or(now)).min()?;
-        match self.state {
-            State::Idle => Some(line),
-            State::Sending => None,
-            State::Resting(until) => Some(until.max(line)),
-        }
+        (!self.sending).then(|| self.until.map_or(line, |until| until.max(line)))
     }
 }
 
@@ -160,7 +126,7 @@ mod tests {
     fn sent(outboxes: &mut Outboxes, target: &str, now: Instant) -> Vec<Id> {
         let next = || {
             let id = outboxes.first(target, now)?;
-            outboxes.pop(target, id);
+            outboxes.pass(target, id, None);
             Some(id)
         };
         std::iter::from_fn(next).collect()
@@ -177,13 +143,13 @@ mod tests {
         assert_eq!(outboxes.take_due(now), ["a", "b"]);
         assert!(outboxes.take_due(now).is_empty() && outboxes.next_due(now).is_none());
         outboxes.rest("a", Some(later));
-        outboxes.pop("b", Id::from(2));
+        outboxes.pass("b", Id::from(2), None);
         assert_eq!(outboxes.first("b", now), None);
         assert_eq!(outboxes.next_due(now), Some(later));
         assert!(outboxes.take_due(now).is_empty());
         assert_eq!(outboxes.take_due(later), ["a"]);
         assert_eq!(outboxes.first("a", now), Some(Id::from(1)), "what was put off is the first");
-        outboxes.pop("a", Id::from(1));
+        outboxes.pass("a", Id::from(1), None);
         assert_eq!(outboxes.first("a", now), Some(Id::from(3)));
     }
 
@@ -208,7 +174,7 @@ mod tests {
             outboxes.push("t", principal, Id::from(id));
         }
         outboxes.take_due(now);
-        outboxes.defer("t", Id::from(1), later);
+        outboxes.pass("t", Id::from(1), Some(later));
         assert_eq!(sent(&mut outboxes, "t", now), [3, 4].map(Id::from));
         outboxes.rest("t", None);
         assert_eq!((outboxes.next_due(now), outboxes.take_due(now).len()), (Some(later), 0));

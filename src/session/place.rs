@@ -46,29 +46,20 @@ impl Hub {
         patience: Duration,
         reply: &mut dyn Reply,
     ) -> Result<Place, NoPlace> {
-        let (place, event) = {
-            let mut state = self.lock();
-            let id = state.next_id().map_err(NoPlace::Failed)?;
-            match state.dispatch.submit(id, principal, None) {
-                Admission::Refused(full) => return Err(NoPlace::Full(full)),
-                Admission::Runs => return Ok(Place { hub: Arc::clone(self), id }),
-                Admission::Waits { .. } => match Event::new() {
-                    Ok(event) => {
-                        let event = Arc::new(event);
-                        state.waiting.push((id, Arc::clone(&event)));
-                        (Place { hub: Arc::clone(self), id }, event)
-                    }
-                    Err(e) => {
-                        drop(state);
-                        // The ticket leaves the queue with it.
-                        drop(Place { hub: Arc::clone(self), id });
-                        return Err(NoPlace::Failed(e));
-                    }
-                },
-            }
-        };
-        // An early return drops `place`, and with it the ticket leaves the queue.
-        wait(&event, client, self.cut.as_fd(), Instant::now() + patience, reply)?;
+        let event = Arc::new(Event::new().map_err(NoPlace::Failed)?);
+        let mut state = self.lock();
+        let id = state.next_id().map_err(NoPlace::Failed)?;
+        let admission = state.dispatch.submit(id, principal, None).map_err(NoPlace::Full)?;
+        let waits = admission != Admission::Runs;
+        if waits {
+            state.waiting.push((id, Arc::clone(&event)));
+        }
+        drop(state);
+        // An early return drops it, and with it the ticket leaves the queue.
+        let place = Place { hub: Arc::clone(self), id };
+        if waits {
+            wait(&event, client, self.cut.as_fd(), Instant::now() + patience, reply)?;
+        }
         Ok(place)
     }
 

@@ -9,10 +9,8 @@ use super::book::{Digest, Entry, Who};
 use super::clock::millis;
 use super::hub::Hub;
 use super::submit::Refusal;
-use crate::journal::Purpose;
-use crate::journal::record::Record;
 use crate::limits::{EVICTED_PART, SESSION_PAGE, SESSIONS_PART};
-use crate::shares::{Over, Shares};
+use crate::shares::{Over, Reached, Shares};
 use crate::threads::lock;
 
 impl Hub {
@@ -37,24 +35,28 @@ impl Hub {
         let (shares, limit) = (Shares::of(config), config.limits.max_transcripts as u64);
         let mut usage = lock(&self.transcripts.usage);
         usage.check((session, &who.principal), shares, limit)?;
-        let now = self.stamp().age;
-        self.transcripts.now.store(now, Ordering::Relaxed);
-        usage.touch(session, &who.principal, now);
+        usage.touch(session, &who.principal, self.transcript_time());
         Ok(())
     }
 
     /// A session was used now.
     pub(super) fn use_session(&self, entry: &Entry) {
         if let Some(session) = entry.session() {
-            let (mut usage, now) = (lock(&self.transcripts.usage), self.stamp().age);
-            self.transcripts.now.store(now, Ordering::Relaxed);
-            usage.touch(session, &entry.who.principal, now);
+            let now = self.transcript_time();
+            lock(&self.transcripts.usage).touch(session, &entry.who.principal, now);
         }
+    }
+
+    /// The journal's time, told to the transcripts too.
+    fn transcript_time(&self) -> u64 {
+        let now = self.stamp().age;
+        self.transcripts.now.store(now, Ordering::Relaxed);
+        now
     }
 
     /// Counts what earlier processes have left, and forgets what is too old.
     pub(super) fn count_sessions(self: Arc<Self>) {
-        self.transcripts.now.store(self.stamp().age, Ordering::Relaxed);
+        self.transcript_time();
         if let Err(e) = self.transcripts.count_all() {
             log::warn!("the transcripts cannot be counted, so not all have a limit: {e}");
         }
@@ -68,10 +70,8 @@ impl Hub {
             Over::Gateway => "The sessions of all principals hold".to_owned(),
         };
         let words = "and no session is idle; try again when a turn has ended.";
-        Refusal::Transcripts(
-            over,
-            format!("{whose} limits.max_transcripts ({limit} bytes), {words}"),
-        )
+        let message = format!("{whose} limits.max_transcripts ({limit} bytes), {words}");
+        Refusal::Transcripts(Reached { over, message })
     }
 
     /// Forgets idle sessions, the longest idle first, so that this one has room: of the principal where
@@ -101,9 +101,7 @@ impl Hub {
     /// Forgets what was idle for too long.
     pub(super) fn forget_idle(&self) {
         let keep = millis(self.settings().config.session.keep);
-        let now = self.stamp().age;
-        self.transcripts.now.store(now, Ordering::Relaxed);
-        let Some(before) = now.checked_sub(keep) else { return };
+        let Some(before) = self.transcript_time().checked_sub(keep) else { return };
         let old = lock(&self.transcripts.usage).oldest(None, before);
         for session in old {
             if let Err(e) = self.forget_session(session, true) {
@@ -117,16 +115,10 @@ impl Hub {
     fn forget_session(&self, session: Digest, all: bool) -> io::Result<u64> {
         {
             let mut state = self.lock();
-            let known =
-                state.book.messages_of(session, 0).next().map(|(_, entry)| entry.who.clone());
+            let known = state.book.messages_of(session, 0).next();
             let known = known.filter(|_| state.book.is_idle(session));
-            if let Some((who, key)) =
-                known.as_ref().and_then(|who| Some((who, who.session.as_ref()?)))
-            {
-                let (principal, session) = (who.principal.clone(), key.clone());
-                let (at, transcript_only) = (self.stamp(), !all);
-                let reset = Record::Reset { principal, session, at, transcript_only };
-                let written = self.write(&mut state, &reset, Purpose::Completion);
+            if let Some(who) = known.map(|(_, entry)| Arc::clone(&entry.who)) {
+                let written = self.write_reset(&mut state, &who, !all);
                 written.map_err(|refused| io::Error::other(refused.to_string()))?;
             }
         }

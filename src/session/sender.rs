@@ -17,21 +17,17 @@ use crate::journal::{Purpose, Refused};
 use crate::limits::{DISK_PAUSE, MAX_DELIVERY_PAUSE};
 use crate::sys::random;
 
-/// What comes of one round of a sender.
-enum Round {
-    Next,
-    /// Nothing more now; the target is left alone until then.
-    Stop(Option<Instant>),
-}
+/// Whether a sender goes on. If not, the target is left alone until then.
+type Round = Result<(), Option<Instant>>;
 
 impl Hub {
     /// Puts the reply of a message that is over on its way.
     pub(super) fn post(&self, state: &mut State, id: Id) {
-        let Some(entry) = state.book.get(id) else { return };
+        let State { book, outboxes, .. } = state;
+        let Some(entry) = book.get(id) else { return };
         let Some(outgoing) = &entry.delivery else { return };
         if outgoing.state == Some(Delivery::Pending) {
-            let (target, who) = (outgoing.target.clone(), Arc::clone(&entry.who));
-            state.outboxes.push(&target, &who.principal, id);
+            outboxes.push(&outgoing.target, &entry.who.principal, id);
             self.alarm.notify_all();
         }
     }
@@ -61,7 +57,7 @@ impl Hub {
 
     fn send_all(self: Arc<Self>, target: &str) {
         loop {
-            if let Round::Stop(until) = self.send_first(target) {
+            if let Err(until) = self.send_first(target) {
                 return self.stop_sending(target, until);
             }
         }
@@ -80,10 +76,10 @@ impl Hub {
         let (id, entry) = {
             let mut state = self.lock();
             let first = state.outboxes.first(name, Instant::now());
-            let Some(id) = first.filter(|_| !self.is_draining()) else { return Round::Stop(None) };
+            let Some(id) = first.filter(|_| !self.is_draining()) else { return Err(None) };
             let Some(entry) = state.book.copy(id).filter(may_be_sent) else {
-                state.outboxes.pop(name, id);
-                return Round::Next;
+                state.outboxes.pass(name, id, None);
+                return Ok(());
             };
             (id, entry)
         };
@@ -91,27 +87,23 @@ impl Hub {
             entry.delivery.as_ref().map_or((0, 0), |out| (out.since.uptime(), out.attempts));
         // What nobody could send while the machine was off does not grow old meanwhile.
         let age = Duration::from_millis(self.stamp().uptime().saturating_sub(since));
+        let give_up = |why| self.close_delivery(name, (id, attempts), Step::Dead(why));
         let target = match settings.config.deliver.get(name) {
-            Some(target) if age < target.expire => Ok(target),
-            Some(_) => Err(format!("it expired after {attempts} attempts")),
-            None => Err(format!("the configuration has no target {name:?} any more")),
-        };
-        let target = match target {
-            Ok(target) => target,
-            Err(why) => return self.close_delivery(name, (id, attempts), Step::Dead(why)),
+            Some(target) if age < target.expire => target,
+            Some(_) => return give_up(format!("it expired after {attempts} attempts")),
+            None => {
+                return give_up(format!("the configuration has no target {name:?} any more"));
+            }
         };
         let text = match self.outcome(&entry) {
-            Ok(Some(Record::Step {
-                step: Step::Done(text, _) | Step::Failed(text, _), ..
-            })) => text,
+            Ok(Some(Step::Done(text, _) | Step::Failed(text, _))) => text,
             Err(e) if e.kind() == ErrorKind::InvalidData => {
-                let why = format!("the reply cannot be read back: {e}");
-                return self.close_delivery(name, (id, attempts), Step::Dead(why));
+                return give_up(format!("the reply cannot be read back: {e}"));
             }
             other => {
                 // Nothing else than the reply may arrive in its name.
                 log::error!("the reply of message {id} cannot be read for {name}: {other:?}");
-                return Round::Stop(Some(Instant::now() + MAX_DELIVERY_PAUSE));
+                return Err(Some(Instant::now() + MAX_DELIVERY_PAUSE));
             }
         };
         let record = Record::step(id, attempts + 1, self.stamp(), Step::Sending);
@@ -121,17 +113,13 @@ impl Hub {
             // its session was reset.
             let same = |now: Entry| now.outcome == entry.outcome && may_be_sent(&now);
             if !state.book.copy(id).is_some_and(same) {
-                return Round::Next;
+                return Ok(());
             }
             self.write(&mut state, &record, Purpose::Completion)
         };
-        let Ok(number) = written else {
-            return Round::Stop(Some(Instant::now() + DISK_PAUSE));
-        };
+        let number = written.map_err(|_| Some(Instant::now() + DISK_PAUSE))?;
         // The reply before it and "attempt n started" are durable before anything is sent.
-        if self.sync(number).is_err() {
-            return Round::Stop(None);
-        }
+        self.sync(number).map_err(|_| None)?;
         let parcel = Parcel {
             id: &id.to_string(),
             session: entry.who.session.as_deref(),
@@ -150,49 +138,46 @@ impl Hub {
     fn sent(&self, name: &str, id: Id, n: u32, sent: Sent) -> Round {
         match sent {
             Sent::Delivered => self.close_delivery(name, (id, n), Step::Delivered),
-            Sent::Refused { why } => {
+            Sent::Refused(why) => {
                 log::warn!("{name} refused the reply of message {id}: {why}");
                 self.close_delivery(name, (id, n), Step::Dead(why))
             }
-            Sent::Deferred { why, retry_after } => {
+            Sent::Deferred(why, retry_after) => {
                 log::info!("{name} did not take the reply of message {id} (attempt {n}): {why}");
-                if !self.put_down((id, n), Step::Deferred(why)) {
-                    return Round::Stop(Some(Instant::now() + DISK_PAUSE));
-                }
+                self.put_down((id, n), Step::Deferred(why))?;
                 let (now, pause) =
                     (Instant::now(), backoff::delay(n, random::number(), MAX_DELIVERY_PAUSE));
-                self.lock().outboxes.defer(name, id, now + pause);
+                self.lock().outboxes.pass(name, id, Some(now + pause));
                 // What the target asks for holds for whatever it would be sent.
-                retry_after.map_or(Round::Next, |asked| Round::Stop(Some(now + asked.max(pause))))
+                retry_after.map_or(Ok(()), |asked| Err(Some(now + asked.max(pause))))
             }
             // Its record says that it may have arrived: it is sent again after the start.
-            Sent::Cut => Round::Stop(None),
+            Sent::Cut => Err(None),
         }
     }
 
     fn close_delivery(&self, name: &str, (id, n): (Id, u32), step: Step) -> Round {
-        if !self.put_down((id, n), step) {
-            // The gateway may be there for a while, where its journal was removed.
-            return Round::Stop(Some(Instant::now() + DISK_PAUSE));
-        }
-        self.lock().outboxes.pop(name, id);
-        Round::Next
+        self.put_down((id, n), step)?;
+        self.lock().outboxes.pass(name, id, None);
+        Ok(())
     }
 
-    /// Writes down what came of attempt `n`, however long that takes; false when the gateway ends
-    /// before.
-    fn put_down(&self, (id, n): (Id, u32), step: Step) -> bool {
+    /// Writes down what came of attempt `n`, however long that takes, unless the gateway ends before.
+    fn put_down(&self, (id, n): (Id, u32), step: Step) -> Round {
         if self.lock().book.copy(id).is_none_or(|entry| entry.erased) {
-            return true;
+            return Ok(());
         }
         let record = Record::step(id, n, self.stamp(), step);
         match self.insist(&format!("the delivery of {id}"), &record) {
             Ok(mut state) => self.sync_soon(&mut state),
             // It was left out.
             Err(Refused::Unavailable(_)) => {}
-            Err(Refused::Broken(_) | Refused::Full(_) | Refused::TooLong) => return false,
+            // The gateway may be there for a while, where its journal was removed.
+            Err(Refused::Broken(_) | Refused::Full(_) | Refused::TooLong) => {
+                return Err(Some(Instant::now() + DISK_PAUSE));
+            }
         }
-        true
+        Ok(())
     }
 
     /// Writes a record, however long the disk has no room.
@@ -229,22 +214,22 @@ impl Hub {
 
     /// Takes a message off the dead-letter list and sends its reply again.
     pub fn revive(&self, id: Id) -> Result<(), Denied> {
-        self.operate(id, DeliveryEvent::Revived, Step::Revived)?;
+        self.operate(id, Step::Revived)?;
         self.post(&mut self.lock(), id);
         Ok(())
     }
 
     /// Takes a message off the dead-letter list for good.
     pub fn drop_letter(&self, id: Id) -> Result<(), Denied> {
-        self.operate(id, DeliveryEvent::Dropped, Step::Dropped)
+        self.operate(id, Step::Dropped)
     }
 
-    fn operate(&self, id: Id, event: DeliveryEvent, step: Step) -> Result<(), Denied> {
+    /// Records what an operator or a sender wants of a message, if it can follow.
+    pub(super) fn operate(&self, id: Id, step: Step) -> Result<(), Denied> {
         let mut state = self.lock();
-        let entry = state.book.get(id).ok_or(Denied::Unknown)?;
-        let follows = entry.delivery_state().and_then(|state| state.after(event));
-        follows.ok_or(Denied::TooLate)?;
+        state.book.get(id).ok_or(Denied::Unknown)?;
         let record = Record::step(id, 0, self.stamp(), step);
+        state.book.check(&record).map_err(|_| Denied::TooLate)?;
         let number = self.write(&mut state, &record, Purpose::Completion)?;
         drop(state);
         Ok(self.sync(number)?)

@@ -47,8 +47,8 @@ pub enum Refusal {
     Conflict,
     /// The idempotency key is that of a message whose session was reset.
     Erased,
-    /// Sessions keep as much on disk as they may, and none is idle. In words.
-    Transcripts(Over, String),
+    /// Sessions keep as much on disk as they may, and none is idle.
+    Transcripts(Reached),
     Journal(Refused),
     /// The principal's share of the journal is full.
     Share(Reached),
@@ -61,12 +61,11 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refusal::Full(Full::Session) => f.write_str("too many messages wait in this session"),
-            Refusal::Full(Full::Queue(reached)) | Refusal::Share(reached) => {
-                f.write_str(reached.message.trim_end_matches('.'))
-            }
+            Refusal::Full(Full::Queue(reached))
+            | Refusal::Share(reached)
+            | Refusal::Transcripts(reached) => f.write_str(reached.message.trim_end_matches('.')),
             Refusal::Conflict => f.write_str("its idempotency key was used for another message"),
             Refusal::Erased => f.write_str("the session of its first sending was reset"),
-            Refusal::Transcripts(_, why) => f.write_str(why),
             Refusal::Journal(refused) => refused.fmt(f),
             Refusal::Stopping => f.write_str("the gateway is stopping"),
             Refusal::Failed(why) => f.write_str(why),
@@ -102,8 +101,8 @@ impl Hub {
         self.check_share(&state, &draft)?;
         let (session, mode) = (draft.who.digest(), draft.mode);
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
-        let (position, runs) = match state.dispatch.submit(id, &draft.who.principal, session) {
-            Admission::Refused(full) => return Err(Refusal::Full(full)),
+        let admission = state.dispatch.submit(id, &draft.who.principal, session);
+        let (position, runs) = match admission.map_err(Refusal::Full)? {
             Admission::Runs => (0, true),
             Admission::Waits { position } => (position, false),
         };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::clock::{Clock, Reading, millis};
+use super::clock::{Reading, millis};
 use super::hub::{Hub, now};
 use crate::journal::record::Stamp;
 use crate::journal::{Purpose, Refused};
@@ -30,17 +30,10 @@ impl Clocks for System {
     }
 }
 
-/// The journal's time by the clocks of a machine.
-#[derive(Debug)]
-pub(super) struct Time {
-    pub clock: Clock,
-    pub clocks: Box<dyn Clocks>,
-}
-
 impl Hub {
     /// The time for a record of now.
     pub(super) fn stamp(&self) -> Stamp {
-        self.time.clock.stamp(self.time.clocks.read())
+        self.clock.stamp(self.clocks.read())
     }
 
     /// Writes a record of the clock where the journal needs one. Nobody waits for it: after a power
@@ -51,7 +44,7 @@ impl Hub {
     pub fn keep_time(&self) -> Result<(), Refused> {
         let mut state = self.lock();
         let (known, newest) = (state.book.clock(), state.book.newest());
-        let due = self.time.clock.record(known, newest, self.time.clocks.read());
+        let due = self.clock.record(known, newest, self.clocks.read());
         due.map_or(Ok(()), |due| self.write(&mut state, &due, Purpose::Completion).map(drop))
     }
 }

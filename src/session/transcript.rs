@@ -156,11 +156,8 @@ impl Transcripts {
         }
         let path = self.path(session);
         let lines = turn.lines();
-        let Some(meta) = if_there(fs::metadata(&path))? else {
-            return self.write(session, who, &rolled(lines, cap));
-        };
-        let size = meta.len();
-        if late || size + lines.len() as u64 > cap as u64 {
+        let size = if_there(fs::metadata(&path))?.map_or(0, |meta| meta.len());
+        if late || size == 0 || size + lines.len() as u64 > cap as u64 {
             let text = read(&path)?.0;
             let mut turns = pairs(&text);
             turns.push((turn.id, &lines));
@@ -184,21 +181,11 @@ impl Transcripts {
         let _alone = lock(&self.settled);
         let path = self.path(session);
         let (text, length) = read(&path)?;
-        let (before, after): (Vec<_>, Vec<_>) = pairs(&text)
-            .into_iter()
-            .filter(|(said, _)| *said != id)
-            .partition(|(said, _)| *said < id);
-        let kept: usize = before.iter().map(|(_, lines)| lines.len()).sum();
-        if !after.is_empty() {
-            let whole = in_order([before, after].concat());
-            if (whole.len() as u64) < length {
-                files::replace(&path, whole.as_bytes(), 0o600)?;
-            }
-        } else if (kept as u64) < length {
-            let file = OpenOptions::new().write(true).custom_flags(files::NO_FOLLOW).open(&path)?;
-            file.set_len(kept as u64)?;
-        }
-        Ok(())
+        let mut turns = pairs(&text);
+        turns.retain(|(said, _)| *said != id);
+        let kept = in_order(turns);
+        let less = (kept.len() as u64) < length;
+        if less { files::replace(&path, kept.as_bytes(), 0o600) } else { Ok(()) }
     }
 
     /// Writes down what was said before a turn that has no session, for as long as the turn lasts.
@@ -243,13 +230,7 @@ const LENT: &str = "lent-";
 
 /// A file for one turn; dropping it removes it.
 #[derive(Debug)]
-pub struct Lent(PathBuf);
-
-impl Lent {
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
+pub struct Lent(pub PathBuf);
 
 impl Drop for Lent {
     fn drop(&mut self) {

@@ -9,7 +9,7 @@ use super::book::{Counts, Digest, Entry, Usage, Who, session_digest};
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::life::{Delivery, Turn};
-use super::message::{DeliveryView, Message};
+use super::message::Message;
 use super::reply::Watch;
 use super::waits::Waits;
 use crate::agent::{self, Report};
@@ -53,41 +53,32 @@ impl Hub {
         };
         self.sync(self.newest(&entry))?;
         let unreadable = |e: io::Error| Some(format!("its record cannot be read: {e}"));
-        let (mut reply, mut long, mut error, mut report) = (None, None, None, Report::default());
-        let mut refused = None;
-        let outcome = self.outcome_around(&entry).map(|(record, extent)| {
-            long = extent;
-            record
-        });
+        let (mut reply, mut error, mut refused, mut report) = (None, None, None, Report::default());
+        let (outcome, long) = match self.outcome_around(&entry) {
+            // Forgotten and compacted away since it was looked up.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => {
+                error = unreadable(e);
+                (None, None)
+            }
+            Ok(outcome) => outcome,
+        };
         match outcome {
-            Ok(Some(Record::Step { step: Step::Done(text, told), .. })) => {
+            Some(Step::Done(text, told)) => {
                 reply = Some(text);
                 report = told.as_deref().map(Report::parse).unwrap_or_default();
             }
-            Ok(Some(Record::Step { step: Step::Failed(why, detail), .. })) => {
-                (error, refused) = (Some(why), detail);
-            }
-            Ok(Some(Record::Step { step: Step::Retry(retry), .. })) => {
-                (error, refused) = (Some(retry.error), retry.detail);
-            }
-            Ok(Some(Record::Step { step: Step::Cancelled(why), .. })) => error = Some(why),
-            Ok(Some(_) | None) => {}
-            // Forgotten and compacted away since it was looked up.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => error = unreadable(e),
+            Some(Step::Failed(why, detail)) => (error, refused) = (Some(why), detail),
+            Some(Step::Retry(retry)) => (error, refused) = (Some(retry.error), retry.detail),
+            Some(Step::Cancelled(why)) => error = Some(why),
+            Some(_) | None => {}
         }
-        let delivery = entry.delivery.as_ref().map(|outgoing| DeliveryView {
-            target: outgoing.target.clone(),
-            state: outgoing.state,
-            attempts: outgoing.attempts,
-            error: match (outgoing.trouble > 0).then(|| self.record(outgoing.trouble)) {
-                Some(Ok(Record::Step { step: Step::Deferred(why) | Step::Dead(why), .. })) => {
-                    Some(why)
-                }
-                Some(Ok(_)) | None => None,
-                Some(Err(e)) => unreadable(e),
-            },
-        });
+        let trouble = entry.delivery.as_ref().map_or(0, |outgoing| outgoing.trouble);
+        let delivery_error = match self.step(trouble) {
+            Ok(Some(Step::Deferred(why) | Step::Dead(why))) => Some(why),
+            Ok(_) => None,
+            Err(e) => unreadable(e),
+        };
         let over = entry.turn.is_over();
         let waiting =
             (entry.turn == Turn::Resting).then(|| self.waiting(&self.lock(), id)).flatten();
@@ -105,7 +96,8 @@ impl Hub {
             created_at: entry.at,
             finished_at: over.then_some(entry.ended.at),
             position: position.filter(|_| !over),
-            delivery,
+            delivery: entry.delivery,
+            delivery_error,
             erased: entry.erased,
         }))
     }
@@ -122,8 +114,7 @@ impl Hub {
 
     /// Keeps a message from being forgotten, however few results are kept, until its end was read.
     pub fn hold(self: &Arc<Self>, id: Id) -> Held {
-        let held = &mut self.lock().held;
-        held.insert(id.bits(), held.get(id.bits()).unwrap_or(0) + 1);
+        self.lock().held.count(id.bits(), true);
         Held { hub: Arc::clone(self), id }
     }
 
@@ -369,10 +360,6 @@ pub struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let (held, id) = (&mut self.hub.lock().held, self.id.bits());
-        match held.get(id) {
-            Some(others @ 2..) => held.insert(id, others - 1),
-            Some(_) | None => held.remove(id),
-        }
+        self.hub.lock().held.count(self.id.bits(), false);
     }
 }

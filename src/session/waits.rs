@@ -43,18 +43,14 @@ pub struct Waits {
 
 impl Waits {
     pub fn to_json(&self) -> String {
-        format!(r#"{{"turns":{},{}}}"#, self.turns, self.next.members())
+        format!(r#"{{"turns":{},{}"#, self.turns, &self.next.to_json()[1..])
     }
 }
 
 impl Waiting {
     pub fn to_json(&self) -> String {
-        format!("{{{}}}", self.members())
-    }
-
-    fn members(&self) -> String {
         format!(
-            r#""reason":{},"next_attempt_at":"{}","gives_up_at":"{}""#,
+            r#"{{"reason":{},"next_attempt_at":"{}","gives_up_at":"{}"}}"#,
             quoted(&self.reason),
             rfc3339(self.next_attempt_at),
             rfc3339(self.gives_up_at),
@@ -76,11 +72,7 @@ pub struct HeldUp {
 impl Hub {
     /// How old this process is, without the time for which the machine slept.
     fn age(&self) -> Duration {
-        self.age_at(Instant::now())
-    }
-
-    fn age_at(&self, at: Instant) -> Duration {
-        at.saturating_duration_since(self.began)
+        self.began.elapsed()
     }
 
     /// What follows an attempt that failed for now: another one, while `agent.retry_for` lasts; after
@@ -96,7 +88,8 @@ impl Hub {
         let (limits, retry_for) = (&settings.config.limits, settings.config.agent.retry_for);
         let asked = refused.and_then(|refused| refused.retry_after.as_deref());
         let asked = asked.and_then(|value| retry_after(value, Duration::from_millis(now())));
-        let began = run.began().map_or(Duration::ZERO, |at| self.age_at(at));
+        let began =
+            run.began().map_or(Duration::ZERO, |at| at.saturating_duration_since(self.began));
         let failing = entry.failing.as_deref();
         let attempt = Attempt {
             began: failing.map(|failing| failing.spent(began)),
@@ -138,12 +131,8 @@ impl Hub {
         let Some(entry) = state.book.get(id) else { return state.dispatch.leave(id) };
         let pause = entry.failing.as_ref().map_or(0, |failing| failing.pause);
         // Its clients, and those behind it, may have waited long enough.
-        match entry.session() {
-            Some(session) => {
-                state.dispatch.tickets(session).for_each(|id| state.runs.nudge_one(id));
-            }
-            None => state.runs.nudge_one(id),
-        }
+        let line = entry.session().into_iter().flat_map(|session| state.dispatch.tickets(session));
+        line.chain([id]).for_each(|id| state.runs.nudge_one(id));
         state.rest(id, Instant::now() + Duration::from_millis(pause))
     }
 
@@ -211,10 +200,7 @@ impl Hub {
             return Err(Denied::TooLate);
         }
         let (who, session) = (Arc::clone(&entry.who), entry.session());
-        let admission = state.dispatch.submit(id, &who.principal, session);
-        if let Admission::Refused(full) = admission {
-            return Err(Denied::Full(full));
-        }
+        let admission = state.dispatch.submit(id, &who.principal, session).map_err(Denied::Full)?;
         let record = Record::step(id, 0, self.stamp(), Step::Requeued);
         let written = self.write(&mut state, &record, Purpose::NewWork);
         let ids = match (&written, admission) {

@@ -196,7 +196,7 @@ impl Hub {
             attempt: entry.attempts,
             text: &message.text,
             context: context.as_ref(),
-            transcript: transcript.as_deref().or(lent.as_ref().map(Lent::path)),
+            transcript: transcript.as_deref().or(lent.as_ref().map(|lent| &*lent.0)),
             attachments: &message.attachments,
         };
         let bounds = Bounds {
@@ -356,11 +356,7 @@ impl Hub {
         };
         let load = |id: Id| {
             let entry = self.lock().book.copy(id).ok_or(io::ErrorKind::NotFound)?;
-            let text = self.accepted(&entry)?.text;
-            let reply = match self.outcome(&entry)? {
-                Some(Record::Step { step: Step::Done(reply, _), .. }) => reply,
-                Some(_) | None => String::new(),
-            };
+            let (Accepted { text, .. }, reply) = self.said(&entry)?;
             Ok(Said { id, asked_at: entry.at, text, answered_at: entry.ended.at, reply })
         };
         let cap = self.transcript_cap();
@@ -372,19 +368,30 @@ impl Hub {
         if entry.erased {
             return Err(io::ErrorKind::NotFound.into());
         }
-        match self.record(entry.accepted)? {
+        match parsed(&self.journal.read(entry.accepted)?)? {
             Record::Accepted(accepted) => Ok(*accepted),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 
-    /// The record of its end or of its last failed attempt.
-    pub(super) fn outcome(&self, entry: &Entry) -> io::Result<Option<Record>> {
-        (entry.outcome > 0 && !entry.erased).then(|| self.record(entry.outcome)).transpose()
+    /// Its end or its last failed attempt.
+    pub(super) fn outcome(&self, entry: &Entry) -> io::Result<Option<Step>> {
+        if entry.erased { Ok(None) } else { self.step(entry.outcome) }
     }
 
-    pub(super) fn record(&self, number: u64) -> io::Result<Record> {
-        let json = self.journal.read(number)?;
-        Record::parse(&json).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    /// The step that this record tells of; of 0 there is none.
+    pub(super) fn step(&self, number: u64) -> io::Result<Option<Step>> {
+        if number == 0 { Ok(None) } else { step_of(&self.journal.read(number)?) }
+    }
+}
+
+fn parsed(json: &str) -> io::Result<Record> {
+    Record::parse(json).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+pub(super) fn step_of(json: &str) -> io::Result<Option<Step>> {
+    match parsed(json)? {
+        Record::Step { step, .. } => Ok(Some(step)),
+        _ => Ok(None),
     }
 }

@@ -57,10 +57,6 @@ impl Entries {
         self.0.iter().flatten().map(|(id, entry)| (*id, entry))
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.0.iter_mut().flatten().map(|(_, entry)| entry)
-    }
-
     /// Those older than this one, or all; the newest first.
     pub fn before(&self, id: Option<Id>) -> impl Iterator<Item = (Id, &Entry)> {
         let older = move |known: Id| id.is_none_or(|id| known < id);

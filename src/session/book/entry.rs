@@ -77,7 +77,7 @@ pub struct Key {
 }
 
 /// A message. Ten thousand of them are kept, so what most do not have is behind a pointer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     pub who: Arc<Party>,
     pub turn: Turn,
@@ -109,8 +109,8 @@ pub struct Entry {
 impl Entry {
     /// Nothing will happen to it any more, unless an operator wants it.
     pub(super) fn is_settled(&self) -> bool {
-        let state = self.delivery.as_ref().and_then(|outgoing| outgoing.state);
-        self.turn.is_over() && !matches!(state, Some(Delivery::Pending | Delivery::Sending))
+        let sends = matches!(self.delivery_state(), Some(Delivery::Pending | Delivery::Sending));
+        self.turn.is_over() && !sends
     }
 
     pub(super) fn is_dead(&self) -> bool {

@@ -13,11 +13,11 @@ use crate::limits::{ERASED_AT_ONCE, ERASED_BYTES};
 #[derive(Debug, Default)]
 pub(super) struct Erasing {
     /// Sessions that were reset, and may have messages of before that.
-    sessions: VecDeque<Digest>,
+    pub sessions: VecDeque<Digest>,
     /// The last reset of each, by its record.
-    resets: Digests,
+    pub resets: Digests,
     /// How many erased messages are known of each: as long the reset is told to who follows it.
-    left: Digests,
+    pub left: Digests,
     /// The journal says more of some than has to stay.
     due: bool,
 }
@@ -41,16 +41,11 @@ impl Book {
         self.busy.get(session).is_none()
     }
 
-    /// The same of a message by its id.
-    pub(super) fn is_void(&self, id: Id) -> bool {
-        self.get(id).is_some_and(|entry| self.is_erased(entry))
-    }
-
     /// Takes a step of a message that was erased.
-    pub(super) fn end_erased(&mut self, id: Id, step: &Step, by: Cause, bytes: u64) {
+    pub(super) fn end_erased(&mut self, id: Id, step: &Step, (number, _, at): Cause, bytes: u64) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         if let Step::Cancelled(_) = step {
-            (entry.outcome, entry.ended) = (by.number, by.at);
+            (entry.outcome, entry.ended) = (number, at);
             entry.bytes += bytes;
             self.accounts.of(&entry.who.principal).bytes += bytes;
         }
@@ -65,13 +60,6 @@ impl Book {
     /// Counts a message that keeps its session from being idle, or one that does so no more.
     pub(super) fn keep_busy(&mut self, session: Option<Digest>, more: bool) {
         session.into_iter().for_each(|session| self.busy.count(session, more));
-    }
-
-    /// The messages of a session are erased, the first of them at once.
-    pub(super) fn begin_to_erase(&mut self, session: Digest, reset: u64) {
-        self.erasing.resets.insert(session, reset.into());
-        self.erasing.sessions.push_back(session);
-        self.erase_some();
     }
 
     /// Erases some messages of sessions that were reset; says whether there are more.
@@ -92,12 +80,9 @@ impl Book {
 
     /// Forgets all of a message but its id and idempotency key.
     pub(super) fn erase(&mut self, id: Id) {
-        let forget = |entry: &mut Entry| {
+        self.change(id, |entry| {
             (entry.delivery, entry.failing, entry.erased) = (None, None, true);
-            Ok(())
-        };
-        // It is known, and nothing of this can fail.
-        let _ = self.change(id, forget);
+        });
         let Some(entry) = self.entries.get_mut(id) else { return };
         let names = entry.who.principal.len() + entry.who.session.as_ref().map_or(0, String::len);
         // Of one without a key nothing stays: it is known until it is overdue, or the next start.
@@ -120,25 +105,6 @@ impl Book {
     /// A compaction begins to do so, or has failed. Returns what it was.
     pub fn set_must_erase(&mut self, due: bool) -> bool {
         std::mem::replace(&mut self.erasing.due, due)
-    }
-
-    /// A session's last reset that erases, by its record.
-    pub(super) fn erased_by(&self, session: Digest) -> Option<u128> {
-        self.erasing.resets.get(session)
-    }
-
-    /// Nothing is known of a session any more.
-    pub(super) fn forget_erasure(&mut self, session: Digest) {
-        self.erasing.resets.remove(session);
-    }
-
-    /// An erased message is forgotten.
-    pub(super) fn forget_erased(&mut self, session: Digest) {
-        self.erasing.left.count(session, false);
-    }
-
-    pub(super) fn has_erased(&self, session: Digest) -> bool {
-        self.erasing.left.contains(session)
     }
 
     /// What a compaction does with a record.

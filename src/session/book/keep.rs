@@ -88,15 +88,19 @@ impl Book {
             let Some(entry) = self.entries.get(*id).filter(|entry| entry.is_settled()) else {
                 continue;
             };
-            let (turn, delivery, key) = (entry.turn, entry.delivery_state(), &entry.key);
-            if let Some(key) = key.as_ref().filter(|k| self.keys.get(k.key) == Some(id.bits())) {
+            let (turn, delivery, session) = (entry.turn, entry.delivery_state(), entry.session());
+            if let Some(key) =
+                entry.key.as_ref().filter(|k| self.keys.get(k.key) == Some(id.bits()))
+            {
                 self.keys.remove(key.key);
             }
-            if let Some(session) = entry.session() {
+            if let Some(session) = session {
                 self.records.remove(session, entry.latest);
+                if entry.erased {
+                    self.erasing.left.count(session, false);
+                }
             }
-            let session = entry.session();
-            let (was_dead, erased) = (entry.is_dead(), session.filter(|_| entry.erased));
+            let was_dead = entry.is_dead();
             let account = self.accounts.of(&entry.who.principal);
             for counts in [&mut self.counts, &mut account.counts] {
                 counts.count(turn, delivery, false);
@@ -105,7 +109,6 @@ impl Book {
             account.bytes -= entry.bytes;
             account.dead.remove(id.bits());
             self.keep_busy(session.filter(|_| was_dead), false);
-            erased.into_iter().for_each(|session| self.forget_erased(session));
             self.entries.remove(*id);
         }
         let plain = self.accounts.values_mut().map(|account| &mut account.plain);

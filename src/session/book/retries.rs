@@ -10,12 +10,10 @@ use crate::session::life::{Delivery, Turn};
 impl Book {
     /// After a start: what ran when the last process ended waits for another attempt.
     pub fn requeue(&mut self) {
-        for entry in self.entries.iter_mut().filter(|entry| entry.turn == Turn::Running) {
-            (entry.turn, entry.cuts) = (Turn::Queued, entry.cuts + 1);
-            let account = self.accounts.of(&entry.who.principal);
-            for counts in [&mut self.counts, &mut account.counts] {
-                (counts.running, counts.queued) = (counts.running - 1, counts.queued + 1);
-            }
+        let running = self.entries().filter(|(_, entry)| entry.turn == Turn::Running);
+        let running: Vec<Id> = running.map(|(id, _)| id).collect();
+        for id in running {
+            self.change(id, |entry| (entry.turn, entry.cuts) = (Turn::Queued, entry.cuts + 1));
         }
     }
 

@@ -74,7 +74,7 @@ impl Book {
 
     /// Everything up to this record of a session is void.
     pub(super) fn reset(&mut self, session: Digest, number: u64, erases: bool) {
-        let erasure = self.erased_by(session);
+        let erasure = self.erasing.resets.get(session);
         for old in [self.resets.get(session), erasure].into_iter().flatten() {
             // One that erases counts until the next that does.
             if erases || Some(old) != erasure {
@@ -85,17 +85,11 @@ impl Book {
         self.resets.insert(session, number.into());
         self.newest_at_reset.insert(session, self.last.map_or(0, Id::bits));
         if erases {
-            self.begin_to_erase(session, number);
+            self.erasing.resets.insert(session, number.into());
+            self.erasing.sessions.push_back(session);
+            // The first of its messages at once.
+            self.erase_some();
         }
-    }
-
-    fn forget_reset(&mut self, session: Digest) {
-        for reset in [self.resets.get(session), self.erased_by(session)].into_iter().flatten() {
-            self.records.remove(session, number_of(reset));
-        }
-        self.resets.remove(session);
-        self.forget_erasure(session);
-        self.newest_at_reset.remove(session);
     }
 
     /// Whether a message of this session belongs to a time before its last reset.
@@ -121,9 +115,14 @@ impl Book {
             self.resets.range(from, Digest::MAX).map(|(session, _)| session).take(most).collect();
         for session in &sessions {
             let known = self.messages_of(*session, 0).next().is_some();
-            if !known && !self.has_erased(*session) {
-                self.forget_reset(*session);
+            if known || self.erasing.left.contains(*session) {
+                continue;
             }
+            let resets = [&mut self.resets, &mut self.erasing.resets];
+            for reset in resets.map(|resets| resets.remove(*session)).into_iter().flatten() {
+                self.records.remove(*session, number_of(reset));
+            }
+            self.newest_at_reset.remove(*session);
         }
         let last = sessions.get(most.checked_sub(1)?)?;
         last.checked_add(1)
@@ -137,7 +136,7 @@ impl Book {
         match Record::parse(json) {
             Ok(Record::Reset { principal, session, .. }) => {
                 let session = session_digest(&principal, &session);
-                let needed = [self.resets.get(session), self.erased_by(session)];
+                let needed = [self.resets.get(session), self.erasing.resets.get(session)];
                 needed.contains(&Some(number.into()))
             }
             Ok(Record::Clock { .. }) => {

@@ -9,7 +9,7 @@ pub type Digest = u128;
 
 /// Whose message it is, and of which session. A session belongs to the principal that made it: the
 /// same key in another principal's hands is another session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Who {
     pub principal: String,
     pub session: Option<String>,
@@ -23,7 +23,7 @@ impl Who {
 }
 
 /// A sender, shared by the messages of one session.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Party {
     who: Who,
     session: Option<Digest>,

@@ -12,9 +12,9 @@ const BOUNDS: Bounds =
 #[test]
 fn one_session_runs_in_order() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(BOUNDS);
-    assert_eq!(dispatch.submit(1, OWNER, Some("a")), Admission::Runs);
-    assert_eq!(dispatch.submit(2, OWNER, Some("a")), Admission::Waits { position: 1 });
-    assert_eq!(dispatch.submit(3, OWNER, Some("a")), Admission::Waits { position: 2 });
+    assert_eq!(dispatch.submit(1, OWNER, Some("a")), Ok(Admission::Runs));
+    assert_eq!(dispatch.submit(2, OWNER, Some("a")), Ok(Admission::Waits { position: 1 }));
+    assert_eq!(dispatch.submit(3, OWNER, Some("a")), Ok(Admission::Waits { position: 2 }));
     assert_eq!(dispatch.leave(1), [2]);
     assert_eq!(dispatch.leave(2), [3]);
     assert!(dispatch.leave(3).is_empty());
@@ -25,7 +25,7 @@ fn one_session_runs_in_order() {
 fn places_go_round_the_sessions() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 1, ..BOUNDS });
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "c")] {
-        dispatch.submit(ticket, OWNER, Some(session));
+        dispatch.submit(ticket, OWNER, Some(session)).unwrap();
     }
     let mut order = vec![1];
     while let [next] = dispatch.leave(order[order.len() - 1])[..] {
@@ -37,8 +37,8 @@ fn places_go_round_the_sessions() {
 #[test]
 fn what_has_no_session_waits_for_nobody_but_a_place() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 1, ..BOUNDS });
-    assert_eq!(dispatch.submit(1, OWNER, None), Admission::Runs);
-    assert_eq!(dispatch.submit(2, OWNER, None), Admission::Waits { position: 0 });
+    assert_eq!(dispatch.submit(1, OWNER, None), Ok(Admission::Runs));
+    assert_eq!(dispatch.submit(2, OWNER, None), Ok(Admission::Waits { position: 0 }));
     assert_eq!(dispatch.leave(1), [2]);
 }
 
@@ -46,15 +46,15 @@ fn what_has_no_session_waits_for_nobody_but_a_place() {
 fn queues_are_bounded_and_say_which() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(BOUNDS);
     for ticket in 0..5 {
-        dispatch.submit(ticket, OWNER, Some("a"));
+        dispatch.submit(ticket, OWNER, Some("a")).unwrap();
     }
-    assert_eq!(dispatch.submit(5, OWNER, Some("a")), Admission::Refused(Full::Session));
-    assert_eq!(dispatch.submit(6, OWNER, Some("b")), Admission::Runs);
+    assert_eq!(dispatch.submit(5, OWNER, Some("a")), Err(Full::Session));
+    assert_eq!(dispatch.submit(6, OWNER, Some("b")), Ok(Admission::Runs));
     for ticket in 7..11 {
-        assert!(matches!(dispatch.submit(ticket, OWNER, Some("b")), Admission::Waits { .. }));
+        assert!(matches!(dispatch.submit(ticket, OWNER, Some("b")), Ok(Admission::Waits { .. })));
     }
-    assert_eq!(dispatch.submit(11, OWNER, Some("c")), Admission::Runs);
-    let Admission::Refused(Full::Queue(reached)) = dispatch.submit(12, OWNER, None) else {
+    assert_eq!(dispatch.submit(11, OWNER, Some("c")), Ok(Admission::Runs));
+    let Err(Full::Queue(reached)) = dispatch.submit(12, OWNER, None) else {
         panic!("there was no room");
     };
     assert_eq!(reached.over, Over::Gateway);
@@ -66,7 +66,7 @@ fn queues_are_bounded_and_say_which() {
 fn more_places_start_those_who_wait() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 1, ..BOUNDS });
     for ticket in 1..4 {
-        dispatch.submit(ticket, OWNER, None);
+        dispatch.submit(ticket, OWNER, None).unwrap();
     }
     assert_eq!(dispatch.rebound(BOUNDS), [2, 3]);
 }
@@ -121,16 +121,16 @@ fn random_arrivals_and_departures_agree_with_the_model() {
             if random.below(2) == 0 || model.0.is_empty() {
                 let session = Some(random.below(5)).filter(|s| *s > 0);
                 match dispatch.submit(ticket, OWNER, session) {
-                    Admission::Runs => {
+                    Ok(Admission::Runs) => {
                         model.0.push((ticket, session, false));
                         model.start(&[ticket]);
                     }
-                    Admission::Waits { position } => {
+                    Ok(Admission::Waits { position }) => {
                         let before = model.0.iter().filter(|t| t.1.is_some() && t.1 == session);
                         assert_eq!(position, before.count());
                         model.0.push((ticket, session, false));
                     }
-                    Admission::Refused(_) => {}
+                    Err(_) => {}
                 }
             } else {
                 let (gone, ..) = model.0.remove(random.below(model.0.len()));
@@ -146,7 +146,7 @@ fn random_arrivals_and_departures_agree_with_the_model() {
 fn a_turn_that_rests_holds_up_its_session_and_nobody_else() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 1, ..BOUNDS });
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "b")] {
-        dispatch.submit(ticket, OWNER, Some(session));
+        dispatch.submit(ticket, OWNER, Some(session)).unwrap();
     }
     assert_eq!(dispatch.rest(1), [3]);
     assert_eq!(dispatch.counts(), (1, 2));
@@ -155,7 +155,7 @@ fn a_turn_that_rests_holds_up_its_session_and_nobody_else() {
     assert_eq!(dispatch.leave(1), [2]);
     // One that leaves while it rests makes room for the next of its session.
     assert!(dispatch.rest(2).is_empty());
-    dispatch.submit(4, OWNER, Some("a"));
+    dispatch.submit(4, OWNER, Some("a")).unwrap();
     assert_eq!(dispatch.leave(2), [4]);
 }
 
@@ -177,9 +177,8 @@ fn what_rested_before_a_start_holds_up_its_session_alone() {
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "b")] {
         dispatch.restore(ticket, OWNER, Some(session));
     }
-    dispatch.hold(1);
-    dispatch.hold(2);
-    assert_eq!(dispatch.fill(), [3]);
+    assert_eq!(dispatch.rest(1), [3]);
+    assert!(dispatch.rest(2).is_empty());
     assert_eq!(dispatch.counts(), (1, 2));
     assert_eq!(dispatch.wake(1), [1]);
     assert_eq!(dispatch.leave(1), [2], "only the first of a session can rest");
@@ -203,11 +202,11 @@ const SHARED: Bounds =
 fn a_principal_with_a_thousand_sessions_does_not_hold_up_one_with_one() {
     let mut dispatch = Dispatch::<Ticket, u64>::new(SHARED);
     for ticket in 0..500 {
-        dispatch.submit(ticket, "a", Some(ticket));
+        dispatch.submit(ticket, "a", Some(ticket)).unwrap();
     }
-    dispatch.submit(1000, "b", Some(1000));
-    dispatch.submit(1001, "b", Some(1000));
-    dispatch.submit(2000, "c", None);
+    dispatch.submit(1000, "b", Some(1000)).unwrap();
+    dispatch.submit(1001, "b", Some(1000)).unwrap();
+    dispatch.submit(2000, "c", None).unwrap();
     let order = drained(&mut dispatch, 0);
     assert_eq!(order[..7], [0, 1000, 2000, 1, 1001, 2, 3], "principals in rotation, then sessions");
     assert_eq!(order.len(), 503);
@@ -217,7 +216,7 @@ fn a_principal_with_a_thousand_sessions_does_not_hold_up_one_with_one() {
 #[test]
 fn a_free_place_goes_to_the_principal_with_the_fewest_turns() {
     let mut dispatch = Dispatch::<Ticket, u64>::new(Bounds { turns: 16, ..SHARED });
-    let runs = |admission| admission == Admission::Runs;
+    let runs = |admission| admission == Ok(Admission::Runs);
     let a = (0..20).filter(|ticket| runs(dispatch.submit(*ticket, "a", None))).count();
     let b = (20..40).filter(|ticket| runs(dispatch.submit(*ticket, "b", None))).count();
     let owner = (40..60).filter(|ticket| runs(dispatch.submit(*ticket, OWNER, None))).count();
@@ -233,13 +232,13 @@ fn a_principal_fills_its_share_of_the_queue_and_no_more() {
     let mut taken = |principal: &str, from: u64| {
         let took = |ticket: &u64| {
             let admission = dispatch.submit(*ticket, principal, Some(*ticket));
-            if let Admission::Refused(full) = &admission {
+            if let Err(full) = &admission {
                 let Full::Queue(reached) = full else { panic!("{full:?}") };
                 assert_eq!(reached.over, Over::Principal);
                 let words = format!("{principal} holds its share of limits.max_queue (");
                 assert!(reached.message.starts_with(&words), "{}", reached.message);
             }
-            matches!(admission, Admission::Waits { .. })
+            matches!(admission, Ok(Admission::Waits { .. }))
         };
         (from..from + 2000).take_while(took).count()
     };

@@ -227,7 +227,7 @@ fn a_damaged_reply_becomes_a_dead_letter_and_the_next_is_sent() {
     let delivery = |id| house.message(id).delivery.unwrap();
     assert_eq!(delivery(second).state, Some(super::super::life::Delivery::Delivered));
     assert_eq!(delivery(first).state, Some(super::super::life::Delivery::Dead));
-    assert!(delivery(first).error.unwrap().contains("cannot be read back"));
+    assert!(house.message(first).delivery_error.unwrap().contains("cannot be read back"));
     assert!(house.message(first).error.unwrap().contains("cannot be read"));
 }
 
@@ -288,7 +288,7 @@ fn a_target_never_has_two_senders() {
     let (now, mut outboxes) = (Instant::now(), Outboxes::default());
     outboxes.push("a", "owner", Id::from(1));
     assert_eq!(outboxes.take_due(now), ["a"]);
-    outboxes.pop("a", Id::from(1));
+    outboxes.pass("a", Id::from(1), None);
     assert_eq!(outboxes.first("a", now), None, "the first sender is about to stop");
     outboxes.push("a", "owner", Id::from(2));
     let second = outboxes.take_due(now);

@@ -138,14 +138,14 @@ fn only_what_waits_is_withdrawn() {
     let house = House::new(Some(GATE));
     let [runs, waits] = ["1", "2"].map(|text| house.send("s", text));
     house.until_logged(1);
-    assert_eq!(house.hub.withdraw(runs, "no"), Ok(false));
-    assert_eq!(house.hub.withdraw(waits, "no"), Ok(true));
+    assert_eq!(house.hub.withdraw(runs, "no"), Err(Denied::TooLate));
+    assert_eq!(house.hub.withdraw(waits, "no"), Ok(()));
     let text = waits.to_string();
     let durable = house.journal.durable();
     assert!(durable.iter().any(|(_, json)| json.contains(&text) && json.contains("cancelled")));
     house.open_gate();
     assert_eq!((house.wait(runs).turn, house.turn(waits)), (Turn::Done, Turn::Cancelled));
-    assert_eq!(house.hub.withdraw(runs, "no"), Ok(false));
+    assert_eq!(house.hub.withdraw(runs, "no"), Err(Denied::TooLate));
     house.audit();
 }
 
