@@ -1,7 +1,6 @@
 //! What the record of a failed attempt says that will be followed by another.
 
-use super::{List, Members};
-use crate::text::quoted;
+use super::{Json, Members};
 
 /// A turn between two attempts. All but the error is absent in what an older gateway wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,29 +21,22 @@ pub struct Retry {
 }
 
 impl Retry {
-    pub(super) fn members(&self) -> List {
-        let some = |value: u64| (value > 0).then(|| value.to_string());
-        let flag = |is: bool| is.then(|| "true".to_owned());
-        vec![
-            ("failures", some(self.failures.into())),
-            ("spent", some(self.spent)),
-            ("pause", some(self.pause)),
-            ("asked", flag(self.asked)),
-            ("crash", flag(self.crash)),
-            ("detail", self.detail.as_deref().map(quoted)),
-        ]
+    pub(super) fn add_to(&self, json: Json) -> Json {
+        let json = json.add("failures", &self.failures).add("spent", &self.spent);
+        let json = json.add("pause", &self.pause).add("asked", &self.asked);
+        json.add("crash", &self.crash).add("detail", &self.detail)
     }
 
     pub(super) fn parse(error: String, members: &Members<'_>) -> Result<Retry, String> {
-        let number = |key: &str| Ok::<u64, String>(members.number(key)?.unwrap_or(0));
+        let number = |key: &str| Ok::<u64, String>(members.get(key)?.unwrap_or(0));
         Ok(Retry {
             error,
             failures: u32::try_from(number("failures")?).unwrap_or(u32::MAX),
             spent: number("spent")?,
             pause: number("pause")?,
-            asked: members.raw("asked") == Some("true"),
-            crash: members.raw("crash") == Some("true"),
-            detail: members.text("detail")?,
+            asked: members.is("asked", "true"),
+            crash: members.is("crash", "true"),
+            detail: members.get("detail")?,
         })
     }
 }
