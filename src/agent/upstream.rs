@@ -8,6 +8,7 @@ mod request;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::sync::Mutex;
@@ -18,8 +19,6 @@ use serde_json::value::RawValue;
 
 use super::{Agent, Bounds, DEFAULT_MODEL, Outcome, Refused, Reply, Turn};
 use crate::config::Url;
-use crate::digest::sha256;
-use crate::digests::Digests;
 use crate::http::client::{Answer, Error};
 use crate::http::curl;
 use crate::http::outward::{Call, End, Ends, client, connect};
@@ -283,16 +282,10 @@ impl<'a> Asking<'a> {
 
 /// The models of a list, each once, in its order.
 fn named(list: &str) -> Vec<String> {
-    let mut known = Digests::default();
+    let mut known = BTreeSet::new();
     let data = member(list, "data").map_or("", RawValue::get);
     let ids = elements(data).filter_map(|model| text(member(model.get(), "id")?).ok());
-    let new = ids.filter(|id| {
-        let digest = sha256(&[id.as_bytes()]);
-        let digest = digest[..16].iter().fold(0, |bits, byte| bits << 8 | u128::from(*byte));
-        let new = !known.contains(digest);
-        known.add(digest);
-        new
-    });
+    let new = ids.filter(|id| known.insert(id.clone()));
     new.take(MAX_MODELS).map(Cow::into_owned).collect()
 }
 

@@ -22,7 +22,7 @@ const PREFIX: &str = "turn-";
 /// A group, and the directory by which a child is put into it.
 #[derive(Debug)]
 pub struct Group {
-    path: PathBuf,
+    pub path: PathBuf,
     dir: File,
 }
 
@@ -37,11 +37,6 @@ impl Group {
 
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
-    }
-
-    /// See [`end`].
-    pub fn end(&self, deadline: Instant) -> bool {
-        end(&self.path, deadline)
     }
 }
 
@@ -165,7 +160,7 @@ mod tests {
         let born = family(&group);
         fs::create_dir_all(group.path.join("nested/deeper")).unwrap();
         assert_eq!(below(&base), std::slice::from_ref(&group.path));
-        assert!(group.end(Instant::now() + Duration::from_secs(20)));
+        assert!(end(&group.path, Instant::now() + Duration::from_secs(20)));
         assert!(below(&base).is_empty());
         wait(born.pid).unwrap();
         fs::remove_dir(base).unwrap();
