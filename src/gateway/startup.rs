@@ -155,9 +155,9 @@ fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book)
         let record = Record::parse(json)?;
         book.apply(number, &record, json.len())
     };
-    let (journal, opened) = FileJournal::open(dir, cap, &mut read)
+    let (journal, changed) = FileJournal::open(dir, cap, &mut read)
         .map_err(|damage| Failure::new(damage.exit(), damage.to_string()))?;
-    for words in &opened.changed {
+    for words in changed {
         log::warn!("{words}");
     }
     let counts = book.counts();

@@ -1,14 +1,10 @@
 //! What the records say, as values and as JSON.
 
-mod retry;
-
 use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-
-pub use retry::Retry;
 
 /// When something happened, by the clock for people and by the one for ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +94,46 @@ pub enum Step {
     Forgotten,
 }
 
+/// A turn between two attempts. All but the error is absent in what an older gateway wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retry {
+    pub error: String,
+    /// Attempts that failed one after the other.
+    pub failures: u32,
+    /// Milliseconds since the first of them in which the gateway ran and the machine was awake.
+    pub spent: u64,
+    /// Milliseconds until the next attempt.
+    pub pause: u64,
+    /// The upstream asked for at least that pause.
+    pub asked: bool,
+    /// A crash or kill cut the attempt short: it counts against `limits.max_attempts`.
+    pub crash: bool,
+    /// The upstream's own error, as JSON.
+    pub detail: Option<String>,
+}
+
+impl Retry {
+    fn parse(error: String, members: &Members<'_>) -> Result<Retry, String> {
+        let number = |key: &str| Ok::<u64, String>(members.get(key)?.unwrap_or(0));
+        Ok(Retry {
+            error,
+            failures: u32::try_from(number("failures")?).unwrap_or(u32::MAX),
+            spent: number("spent")?,
+            pause: number("pause")?,
+            asked: members.is("asked", "true"),
+            crash: members.is("crash", "true"),
+            detail: members.get("detail")?,
+        })
+    }
+}
+
+/// A failure of which only the error is known.
+impl From<String> for Retry {
+    fn from(error: String) -> Retry {
+        Retry { error, ..Retry::default() }
+    }
+}
+
 impl Record {
     /// A step of a message.
     #[expect(clippy::needless_pass_by_value, reason = "ids are as small as their pointers")]
@@ -140,14 +176,31 @@ impl Record {
     /// Its JSON, on one line.
     pub fn to_json(&self) -> String {
         let json = match self {
-            Record::Accepted(accepted) => accepted.json(),
+            Record::Accepted(accepted) => Json::begin("accepted", Some(&accepted.id))
+                .stamp(accepted.at)
+                .add("principal", &Some(&accepted.principal))
+                .add("session", &accepted.session)
+                .add("text", &Some(&accepted.text))
+                .add("deliver", &accepted.deliver)
+                .add("key", &accepted.key)
+                .add("body", &accepted.body)
+                .add("mode", &accepted.interrupt.then_some("interrupt"))
+                .add("attachments", &accepted.attachments)
+                .add("context", &accepted.context)
+                .add("erased", &accepted.erased),
             Record::Step { id, n, at, step } => {
                 let (kind, key, text) = step.parts();
                 let json = Json::begin(kind, Some(id)).add("n", n).stamp(*at).add(key, &text);
                 match step {
                     Step::Done(_, report) => json.add("report", report),
                     Step::Failed(_, detail) => json.add("detail", detail),
-                    Step::Retry(retry) => retry.add_to(json),
+                    Step::Retry(retry) => json
+                        .add("failures", &retry.failures)
+                        .add("spent", &retry.spent)
+                        .add("pause", &retry.pause)
+                        .add("asked", &retry.asked)
+                        .add("crash", &retry.crash)
+                        .add("detail", &retry.detail),
                     // Who passes it over takes the turn for one that is over.
                     Step::Requeued => json.add("essential", &true),
                     _ => json,
@@ -230,23 +283,6 @@ impl Record {
         let n: u64 = members.get("n")?.unwrap_or(0);
         let n = u32::try_from(n).map_err(|_| format!("{n} is no number of an attempt"))?;
         Ok(Record::Step { id: need("id")?, n, at: at()?, step })
-    }
-}
-
-impl Accepted {
-    fn json(&self) -> Json {
-        Json::begin("accepted", Some(&self.id))
-            .stamp(self.at)
-            .add("principal", &Some(&self.principal))
-            .add("session", &self.session)
-            .add("text", &Some(&self.text))
-            .add("deliver", &self.deliver)
-            .add("key", &self.key)
-            .add("body", &self.body)
-            .add("mode", &self.interrupt.then_some("interrupt"))
-            .add("attachments", &self.attachments)
-            .add("context", &self.context)
-            .add("erased", &self.erased)
     }
 }
 
