@@ -121,7 +121,7 @@ impl Children {
         variables.extend(tree.as_ref().map(Tree::variable));
         let slot = Slot::default();
         lock(&self.known).push(Arc::clone(&slot));
-        let group = tree.as_ref().and_then(|tree| Some(tree.group.as_ref()?.dir()));
+        let group = tree.as_ref().and_then(|tree| Some(tree.group.as_ref()?.dir.as_fd()));
         let place = Place { number: &slot, group };
         let born = spawn::spawn(&program.path, &program.arguments, &variables, manner, place)
             .and_then(|spawned| match PidFd::open(spawned.pid) {

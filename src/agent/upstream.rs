@@ -238,16 +238,13 @@ impl<'a> Asking<'a> {
     ) -> Result<Outcome, (Error, bool)> {
         let (ends, config) = (&self.ends, &self.agent.config);
         let unheard = |e| (Error::Io(e), false);
-        let stream;
-        let made = if call.url.secure {
-            stream = None;
-            let environment = environment(&config.env, &config.pass_env);
-            curl::client(&self.agent.children, environment, call, ends)
-        } else {
-            stream = Some(kept.map_or_else(|| connect(call.url, ends), Ok).map_err(unheard)?);
-            match &stream {
-                Some(stream) => client(stream, call.url, ends),
-                None => return Err(unheard(std::io::ErrorKind::NotConnected.into())),
+        let plain = (!call.url.secure).then(|| kept.map_or_else(|| connect(call.url, ends), Ok));
+        let stream = plain.transpose().map_err(unheard)?;
+        let made = match &stream {
+            Some(stream) => client(stream, call.url, ends),
+            None => {
+                let environment = environment(&config.env, &config.pass_env);
+                curl::client(&self.agent.children, environment, call, ends)
             }
         };
         let mut client = made.map_err(unheard)?;
