@@ -12,7 +12,7 @@ mod group;
 mod program;
 mod tree;
 
-pub use converse::{Answer, How, Order, Taken, capture, converse, feed, read_now, take};
+pub use converse::{Answer, How, Order, capture, converse, feed, read_now, take};
 pub use environment::environment;
 pub use executable::{explained, why_not_executable};
 pub use program::{Environment, Program, find_on, find_program, is_for_us_alone};
