@@ -12,7 +12,7 @@ mod group;
 mod program;
 mod tree;
 
-pub use converse::{Answer, How, Order, Taken, capture, converse, feed, read_now, take};
+pub use converse::{Answer, How, Order, capture, converse, feed, read_now, take};
 pub use environment::environment;
 pub use executable::{explained, why_not_executable};
 pub use program::{Environment, Program, find_on, find_program, is_for_us_alone};
@@ -121,7 +121,7 @@ impl Children {
         variables.extend(tree.as_ref().map(Tree::variable));
         let slot = Slot::default();
         lock(&self.known).push(Arc::clone(&slot));
-        let group = tree.as_ref().and_then(Tree::group).map(|group| group.dir());
+        let group = tree.as_ref().and_then(|tree| Some(tree.group.as_ref()?.dir.as_fd()));
         let place = Place { number: &slot, group };
         let born = spawn::spawn(&program.path, &program.arguments, &variables, manner, place)
             .and_then(|spawned| match PidFd::open(spawned.pid) {

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::output::{Complaints, Text, keep_end};
 use super::{Bounds, Outcome, Reply, Report, Turn, environment};
 use crate::config;
-use crate::limits::{KEEP_ALIVE, KILL_AFTER, LOCK_PATIENCE, MAX_INSTRUCTIONS};
+use crate::limits::{KEEP_ALIVE, KILL_AFTER, LOCK_PATIENCE};
 use crate::subprocess::{Child, Children, Program, explained, feed, take};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::{Signal, Status, is_shortage};
@@ -40,10 +40,6 @@ pub fn run(
             _ => Outcome::Temporary(words),
         }
     };
-    if turn.context.is_some_and(|context| context.instructions().len() > MAX_INSTRUCTIONS) {
-        let words = format!("the instructions have more than {MAX_INSTRUCTIONS} bytes");
-        return Outcome::Failed(words);
-    }
     let mut process = match start(children, agent, turn) {
         Ok(process) => process,
         Err(e) => return missing(e),
@@ -120,11 +116,12 @@ impl Process {
         loop {
             let keep_alive = bounds.deadline.min(self.quiet_since + KEEP_ALIVE);
             let until = ending.as_ref().map_or(keep_alive, |(_, kill_at)| *kill_at);
-            let ready = self.wait(until, bounds, ending.is_some())?;
+            let [ended, cut, client_gone, cancelled] =
+                self.wait(until, bounds, ending.is_some())?;
             feed(&mut self.child.stdin, turn.text.as_bytes(), &mut self.written)?;
-            let passed_on = self.pass_on(reply, bounds.max_reply, (ending.is_some(), ready.ended));
+            let passed_on = self.pass_on(reply, bounds.max_reply, (ending.is_some(), ended));
             self.hear(turn)?;
-            if ready.ended {
+            if ended {
                 let last = match passed_on? {
                     Some(outcome) => Some(outcome),
                     None => self.last_piece(reply, ending.is_some()),
@@ -146,9 +143,9 @@ impl Process {
                 None => {
                     let outside = match passed_on? {
                         Some(outcome) => Some(outcome),
-                        None if ready.cancelled => Some(Outcome::Cancelled),
-                        None if ready.client_gone => Some(Outcome::ClientGone),
-                        None if ready.cut => Some(Outcome::Cut),
+                        None if cancelled => Some(Outcome::Cancelled),
+                        None if client_gone => Some(Outcome::ClientGone),
+                        None if cut => Some(Outcome::Cut),
                         None if now >= bounds.deadline => Some(Outcome::TimedOut),
                         None if now >= self.quiet_since + KEEP_ALIVE => {
                             self.quiet_since = now;
@@ -165,7 +162,9 @@ impl Process {
         }
     }
 
-    fn wait(&self, until: Instant, bounds: &Bounds<'_>, ending: bool) -> io::Result<Ready> {
+    /// Waits for what comes first; says whether the agent has ended, all turns have to end, the client has
+    /// gone, and this turn has to end.
+    fn wait(&self, until: Instant, bounds: &Bounds<'_>, ending: bool) -> io::Result<[bool; 4]> {
         let left = until.saturating_duration_since(Instant::now());
         // Past the kill the end is waited for, which the kernel owes us.
         let timeout = if ending && left == Duration::ZERO { KILL_AFTER } else { left };
@@ -181,7 +180,7 @@ impl Process {
         ];
         poll(&mut interests, Some(timeout))?;
         let [ended, cut, client_gone, cancelled, ..] = interests.map(|interest| interest.ready());
-        Ok(Ready { ended, cut, client_gone, cancelled })
+        Ok([ended, cut, client_gone, cancelled])
     }
 
     /// Passes on what the agent has printed; drops it once the turn is `ending`. `ended`: there will
@@ -228,13 +227,6 @@ impl Process {
             true
         })
     }
-}
-
-struct Ready {
-    ended: bool,
-    cut: bool,
-    client_gone: bool,
-    cancelled: bool,
 }
 
 /// A line on stderr: what the agent says that it used, or words for the log.

@@ -65,13 +65,10 @@ impl Complaints {
     pub fn push(&mut self, bytes: &[u8], log: &mut dyn FnMut(&str)) {
         keep_end(&mut self.tail, bytes);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ended) = match piece.strip_suffix(b"\n") {
-                Some(text) => (text, true),
-                None => (piece, false),
-            };
+            let text = piece.strip_suffix(b"\n").unwrap_or(piece);
             let room = MAX_STDERR_LINE.saturating_sub(self.line.len());
             self.line.extend_from_slice(&text[..text.len().min(room)]);
-            if ended {
+            if text.len() < piece.len() {
                 self.end_line(log);
             }
         }

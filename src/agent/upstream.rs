@@ -8,6 +8,7 @@ mod request;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::sync::Mutex;
@@ -18,8 +19,6 @@ use serde_json::value::RawValue;
 
 use super::{Agent, Bounds, DEFAULT_MODEL, Outcome, Refused, Reply, Turn};
 use crate::config::Url;
-use crate::digest::sha256;
-use crate::digests::Digests;
 use crate::http::client::{Answer, Error};
 use crate::http::curl;
 use crate::http::outward::{Call, End, Ends, client, connect};
@@ -239,16 +238,13 @@ impl<'a> Asking<'a> {
     ) -> Result<Outcome, (Error, bool)> {
         let (ends, config) = (&self.ends, &self.agent.config);
         let unheard = |e| (Error::Io(e), false);
-        let stream;
-        let made = if call.url.secure {
-            stream = None;
-            let environment = environment(&config.env, &config.pass_env);
-            curl::client(&self.agent.children, environment, call, ends)
-        } else {
-            stream = Some(kept.map_or_else(|| connect(call.url, ends), Ok).map_err(unheard)?);
-            match &stream {
-                Some(stream) => client(stream, call.url, ends),
-                None => return Err(unheard(std::io::ErrorKind::NotConnected.into())),
+        let plain = (!call.url.secure).then(|| kept.map_or_else(|| connect(call.url, ends), Ok));
+        let stream = plain.transpose().map_err(unheard)?;
+        let made = match &stream {
+            Some(stream) => client(stream, call.url, ends),
+            None => {
+                let environment = environment(&config.env, &config.pass_env);
+                curl::client(&self.agent.children, environment, call, ends)
             }
         };
         let mut client = made.map_err(unheard)?;
@@ -283,16 +279,10 @@ impl<'a> Asking<'a> {
 
 /// The models of a list, each once, in its order.
 fn named(list: &str) -> Vec<String> {
-    let mut known = Digests::default();
+    let mut known = BTreeSet::new();
     let data = member(list, "data").map_or("", RawValue::get);
     let ids = elements(data).filter_map(|model| text(member(model.get(), "id")?).ok());
-    let new = ids.filter(|id| {
-        let digest = sha256(&[id.as_bytes()]);
-        let digest = digest[..16].iter().fold(0, |bits, byte| bits << 8 | u128::from(*byte));
-        let new = !known.contains(digest);
-        known.add(digest);
-        new
-    });
+    let new = ids.filter(|id| known.insert(id.clone()));
     new.take(MAX_MODELS).map(Cow::into_owned).collect()
 }
 

@@ -11,15 +11,9 @@ use std::thread;
 
 use crate::api::Service;
 use crate::dirs::Dirs;
-use crate::exit::Failure;
 use crate::lifecycle::instance::retake;
 use crate::limits::CONTROL_PROBE;
 use crate::sys::{fs as files, memory, socket};
-
-/// Listens at `path`, whose directory is there.
-pub fn listen(path: &Path) -> Result<UnixListener, Failure> {
-    bind(path).map_err(|e| Failure::with("listen on", path, &e))
-}
 
 /// Looks now and then whether its path still leads to the socket, until the gateway drains, and hands over
 /// one that was made in its place, with its lock. Not on the main thread: the disk may hang.
@@ -61,7 +55,8 @@ pub fn watch(dirs: &Dirs, service: &Arc<Service>, replace: &dyn Fn(UnixListener)
     }
 }
 
-fn bind(path: &Path) -> io::Result<UnixListener> {
+/// Listens at `path`, whose directory is there.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
     let listener = socket::bind_unix(path)?;
     listener.set_nonblocking(true)?;
     Ok(listener)

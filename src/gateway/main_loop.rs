@@ -58,7 +58,6 @@ struct Main {
     plan: Plan,
     place: Place,
     notifier: Notifier,
-    wake: Arc<Wake>,
     mailbox: Arc<Mailbox>,
     phase: Phase,
     timers: Timers,
@@ -96,7 +95,8 @@ fn end_early(failure: &Failure) -> Exit {
 impl Main {
     fn begin(plan: Plan, began: Instant) -> Result<Main, Failure> {
         let failed = |e: std::io::Error| Failure::cannot("start", &e);
-        let wake = Arc::new(Wake::new().map_err(failed)?);
+        let mailbox =
+            Mailbox { news: Mutex::default(), wake: Arc::new(Wake::new().map_err(failed)?) };
         let place =
             Place::find(plan.dirs.planned_stop(), plan.name.unit(), Arc::clone(&plan.children));
         let watchdog = watchdog_interval().map(|interval| (began + interval, interval));
@@ -105,8 +105,7 @@ impl Main {
             plan,
             place,
             notifier: Notifier::from_environment(),
-            wake: Arc::clone(&wake),
-            mailbox: Arc::new(Mailbox { news: Mutex::default(), wake }),
+            mailbox: Arc::new(mailbox),
             phase: Phase::Starting,
             timers,
             starter: None,
@@ -122,7 +121,7 @@ impl Main {
 
     /// Starts up in a thread, so that a signal is judged whatever the start waits for.
     fn spawn_starter(&self, began: Instant) -> std::io::Result<JoinHandle<()>> {
-        let (plan, wake) = (self.plan.clone(), Arc::clone(&self.wake));
+        let (plan, wake) = (self.plan.clone(), Arc::clone(&self.mailbox.wake));
         let mailbox = Arc::clone(&self.mailbox);
         let (place, begun) = (self.place.clone(), Arc::clone(&self.begun));
         let work = move || {
@@ -180,7 +179,7 @@ impl Main {
         let door = |fd| Interest::read(fd);
         let mut interests = [
             Interest::read(signals.as_fd()),
-            Interest::read(self.wake.as_fd()),
+            Interest::read(self.mailbox.wake.as_fd()),
             doors.map_or_else(Interest::none, |s| door(s.doors.tcp.as_fd())),
             doors.map_or_else(Interest::none, |s| door(s.doors.control.as_fd())),
         ];
@@ -232,7 +231,7 @@ impl Main {
         if self.timers.reload.is_none()
             && let Some(number) = reloads.begin()
             && let Err(e) =
-                reload::read(&self.plan, &self.place, &started.service, number, &self.wake)
+                reload::read(&self.plan, &self.place, &started.service, number, &self.mailbox.wake)
         {
             log::warn!("no thread for the reload ({e}): it is tried again");
             reloads.end(None);

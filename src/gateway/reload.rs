@@ -65,7 +65,13 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     *lock(&service.warnings) = warnings(&loaded);
     let mut new = loaded.config;
     let mut said = READ_AGAIN.to_owned();
-    for (name, _) in fixed(&old.config, &new).into_iter().filter(|(_, changed)| *changed) {
+    // What is settled at the start only.
+    let fixed = [
+        ("http.listen", old.config.http.listen != new.http.listen),
+        ("http.key_file", old.config.http.key_file != new.http.key_file),
+        ("log.target", old.config.log.target != new.log.target),
+    ];
+    for (name, _) in fixed.into_iter().filter(|(_, changed)| *changed) {
         let words = format!("{name} has changed: that takes a restart");
         log::warn!("{words}");
         said = format!("{said}\n{words}");
@@ -93,13 +99,4 @@ fn refuse_echo_unasked(old: &Config, new: &Loaded) -> Result<(), Failure> {
         Exit::Config,
         format!("the configuration is wrong\n{file}: it names no agent, and {echo}"),
     ))
-}
-
-/// What is settled at the start only.
-fn fixed(old: &Config, new: &Config) -> [(&'static str, bool); 3] {
-    [
-        ("http.listen", old.http.listen != new.http.listen),
-        ("http.key_file", old.http.key_file != new.http.key_file),
-        ("log.target", old.log.target != new.log.target),
-    ]
 }

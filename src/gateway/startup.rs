@@ -82,9 +82,6 @@ pub fn start(
     Ok(Started { service, doors, run, instance, key_file, config_file })
 }
 
-/// What serves, with the files of its key and configuration.
-type Opened = (Arc<Service>, Doors, PathBuf, Option<PathBuf>);
-
 /// All that the start does while it holds the lock.
 fn open(
     plan: &Plan,
@@ -92,7 +89,7 @@ fn open(
     began: Instant,
     quiet: Arc<Event>,
     run: &Run,
-) -> Result<Opened, Failure> {
+) -> Result<(Arc<Service>, Doors, PathBuf, Option<PathBuf>), Failure> {
     let loaded = check(plan)?;
     let config = &loaded.config;
     let log_name = plan.name.unit().trim_end_matches(".service").to_owned();
@@ -109,21 +106,8 @@ fn open(
     let key_file = config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
     let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
     let tcp = listen(config.http.listen, &loaded)?;
-    let control = control::listen(&plan.dirs.control_socket())?;
-    let service = service(plan, place, began, quiet, (&loaded, &tcp, keys, run))?;
-    let doors = Doors::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
-    Ok((service, doors, key_file, loaded.file))
-}
-
-/// The journal read back, and what serves it.
-fn service(
-    plan: &Plan,
-    place: &Place,
-    began: Instant,
-    quiet: Arc<Event>,
-    (loaded, tcp, keys, run): (&Loaded, &TcpListener, Keyring, &Run),
-) -> Result<Arc<Service>, Failure> {
-    let config = &loaded.config;
+    let path = plan.dirs.control_socket();
+    let control = control::bind(&path).map_err(|e| Failure::with("listen on", &path, &e))?;
     let listen = tcp.local_addr().unwrap_or(config.http.listen);
     let facts = Facts {
         name: plan.name.to_string(),
@@ -145,8 +129,9 @@ fn service(
         )));
     }
     let service = Service::new(facts, keys, hub, quiet);
-    *lock(&service.warnings) = warnings(loaded);
-    Ok(Arc::new(service))
+    *lock(&service.warnings) = warnings(&loaded);
+    let doors = Doors::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
+    Ok((Arc::new(service), doors, key_file, loaded.file))
 }
 
 /// From now on what agents leave is ours. The gateway is known by its state directory, whose lock it
@@ -170,9 +155,9 @@ fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book)
         let record = Record::parse(json)?;
         book.apply(number, &record, json.len())
     };
-    let (journal, opened) = FileJournal::open(dir, cap, &mut read)
+    let (journal, changed) = FileJournal::open(dir, cap, &mut read)
         .map_err(|damage| Failure::new(damage.exit(), damage.to_string()))?;
-    for words in &opened.changed {
+    for words in changed {
         log::warn!("{words}");
     }
     let counts = book.counts();

@@ -14,9 +14,7 @@ use super::socket::Socket;
 use crate::limits::{
     CONNECT_PATIENCE, CURL_MARGIN, CURL_PIECE, MAX_STDERR_TAIL, REAP_PATIENCE, WRITE_TIMEOUT,
 };
-use crate::subprocess::{
-    Child, Children, Environment, Program, Taken, feed, find_program, read_now,
-};
+use crate::subprocess::{Child, Children, Environment, Program, feed, find_program, read_now};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::Status;
 use crate::sys::spawn::Manner;
@@ -120,9 +118,8 @@ impl Read for Tunnel<'_> {
         let Some(stdout) = &mut self.child.stdout else { return Ok(0) };
         self.ends.wait(Interest::read(stdout.as_fd()), self.until.get())?;
         match read_now(stdout, buffer)? {
-            Taken::Bytes(count) => return Ok(count),
-            Taken::Nothing => return Err(ErrorKind::WouldBlock.into()),
-            Taken::End => self.child.stdout = None,
+            0 => self.child.stdout = None,
+            count => return Ok(count),
         }
         // It has closed its stdout by ending.
         poll(&mut [Interest::read(self.child.ended())], Some(REAP_PATIENCE))?;
@@ -135,7 +132,7 @@ impl Read for Tunnel<'_> {
         };
         let mut said = [0; 2 * MAX_STDERR_TAIL];
         let said = match stderr.as_mut().map(|stderr| read_now(stderr, &mut said)) {
-            Some(Ok(Taken::Bytes(count))) => &said[..count.min(MAX_STDERR_TAIL)],
+            Some(Ok(count)) => &said[..count.min(MAX_STDERR_TAIL)],
             Some(_) | None => &[],
         };
         Err(io::Error::other(quoting(&words, one_line(said).as_bytes())))

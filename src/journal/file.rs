@@ -34,15 +34,6 @@ pub struct FileJournal {
     pub(super) dir: File,
 }
 
-/// What opening a journal has found.
-#[derive(Debug)]
-pub struct Opened {
-    #[cfg(test)]
-    pub records: u64,
-    /// What was changed before it was used, in words for the log.
-    pub changed: Vec<String>,
-}
-
 impl FileJournal {
     /// Opens the journal in `dir`, or makes one, and shows every record in order. New work is
     /// refused beyond `cap` bytes, less a reserve.
@@ -50,13 +41,15 @@ impl FileJournal {
     /// Nothing counts as durable before the first [`Journal::sync`]: what is read here may be in
     /// the page cache only. One process at a time: the lock of the instance sees to that.
     ///
+    /// Also tells what was changed before it was used, in words for the log.
+    ///
     /// # Errors
     /// The file cannot be trusted, or `visit` cannot understand it. It is as it was.
     pub fn open(
         dir: &Path,
         cap: u64,
         visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
-    ) -> Result<(FileJournal, Opened), Damage> {
+    ) -> Result<(FileJournal, Vec<String>), Damage> {
         let path = dir.join(NAME);
         let io = |e: io::Error| Damage::io(&path, &e);
         // Left by a compaction that was cut short: the journal itself is still the old one.
@@ -80,11 +73,6 @@ impl FileJournal {
             (file, index, end) = upgrade(&path, &file, &found).map_err(cannot)?;
             changed.push(format!("the journal was rewritten in format version {VERSION}"));
         }
-        let opened = Opened {
-            #[cfg(test)]
-            records: found.records,
-            changed,
-        };
         let inner = Inner {
             file: Arc::new(file),
             index,
@@ -109,7 +97,7 @@ impl FileJournal {
             dir,
         };
         journal.publish(&journal.lock());
-        Ok((journal, opened))
+        Ok((journal, changed))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -285,11 +273,11 @@ impl Journal for FileJournal {
     }
 
     fn last(&self) -> u64 {
-        self.health.last()
+        self.health.lock().last
     }
 
     fn size(&self) -> u64 {
-        self.health.size()
+        self.health.lock().end
     }
 
     fn set_cap(&self, cap: u64) {

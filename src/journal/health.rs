@@ -14,11 +14,11 @@ use crate::limits::DISK_SLOW;
 pub struct Health(Mutex<Known>);
 
 #[derive(Debug, Default)]
-struct Known {
+pub(super) struct Known {
     /// As it was after the last change, with what the cap says.
     condition: Condition,
-    end: u64,
-    last: u64,
+    pub(super) end: u64,
+    pub(super) last: u64,
     loss: Option<Loss>,
     /// The calls to the disk that have not returned: what each is and when it began.
     calls: Vec<(u64, &'static str, Instant)>,
@@ -58,14 +58,6 @@ impl Health {
         }
     }
 
-    pub fn last(&self) -> u64 {
-        self.lock().last
-    }
-
-    pub fn size(&self) -> u64 {
-        self.lock().end
-    }
-
     /// What happened to the journal's file, where its path does not lead to it any more.
     pub fn loss(&self) -> Option<Loss> {
         self.lock().loss.clone()
@@ -75,7 +67,7 @@ impl Health {
         self.lock().loss = Some(loss);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

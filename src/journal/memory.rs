@@ -51,17 +51,16 @@ impl Journal for MemoryJournal {
     }
 
     fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
-        let (last, mut from) = (self.last(), after.saturating_add(1));
-        while from <= last {
-            let next = {
-                let inner = lock(&self.0);
-                let place = inner.records.partition_point(|(number, _)| *number < from);
-                inner.records.get(place).cloned().filter(|(number, _)| *number <= last)
-            };
-            let Some((number, _)) = next.filter(|(number, json)| visit(*number, json)) else {
-                break;
-            };
-            from = number + 1;
+        let (last, mut after) = (self.last(), after);
+        let next = |after: u64| {
+            let inner = lock(&self.0);
+            let place = inner.records.partition_point(|(number, _)| *number <= after);
+            inner.records.get(place).cloned().filter(|(number, _)| *number <= last)
+        };
+        while let Some((number, json)) = next(after)
+            && visit(number, &json)
+        {
+            after = number;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ mod memory;
 mod pieces;
 pub mod record;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod walk;
 mod watch;
 mod writer;
@@ -94,12 +94,6 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// what they append is kept unseen. A record that was let go once is never asked for again. A damaged
     /// one is kept as it is, or in a file beside the journal where nobody needs it any more.
     fn rewrite(&self, fate: &mut dyn FnMut(u64, &str) -> Fate) -> io::Result<()>;
-
-    /// Drops the records that `keep` says no to.
-    #[cfg(test)]
-    fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
-        self.rewrite(&mut |number, json| if keep(number, json) { Fate::Keep } else { Fate::Drop })
-    }
 
     /// The number of the last record; 0 where there never was one.
     fn last(&self) -> u64;

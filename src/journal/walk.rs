@@ -99,7 +99,9 @@ pub fn walk(
     let first = lines.next().map_err(io)?.map_or(&[][..], |(_, line)| &*line);
     let header =
         Header::parse(first).map_err(|(foreign, reason)| damage(0, 0, reason).by_newer(foreign))?;
-    let mut found = Report::of(header, lines.at);
+    let (version, start) = (header.version, lines.at);
+    let (records, first, last, marked, torn) = (0, None, 0, 0, None);
+    let mut found = Report { version, records, first, last, marked, start, bytes: start, torn };
     let mut pieces = Pieces::new(file, lines.at, length);
     loop {
         let kept = found.records < header.kept;
@@ -147,14 +149,6 @@ pub fn walk(
         return Err(damage(found.bytes, found.last + 1, reason));
     }
     Ok(found)
-}
-
-impl Report {
-    fn of(header: Header, start: u64) -> Report {
-        let version = header.version;
-        let (records, first, last, marked, torn) = (0, None, 0, 0, None);
-        Report { version, records, first, last, marked, start, bytes: start, torn }
-    }
 }
 
 /// What there is from a damaged place on.

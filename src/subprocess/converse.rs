@@ -171,20 +171,12 @@ pub fn feed(stdin: &mut Option<File>, input: &[u8], fed: &mut usize) -> io::Resu
     Ok(())
 }
 
-pub enum Taken {
-    Bytes(usize),
-    Nothing,
-    End,
-}
-
-pub fn read_now(from: &mut impl Read, chunk: &mut [u8]) -> io::Result<Taken> {
+/// What a pipe has now; WouldBlock: nothing.
+pub fn read_now(from: &mut impl Read, chunk: &mut [u8]) -> io::Result<usize> {
     loop {
         match from.read(chunk) {
-            Ok(0) => return Ok(Taken::End),
-            Ok(n) => return Ok(Taken::Bytes(n)),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Taken::Nothing),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+            result => return result,
         }
     }
 }
@@ -197,11 +189,12 @@ pub fn take(pipe: &mut Option<File>, mut hand_over: impl FnMut(&[u8]) -> bool) -
         let Some(from) = pipe else {
             return Ok(());
         };
-        match read_now(from, &mut chunk)? {
-            Taken::Nothing => return Ok(()),
-            Taken::End => *pipe = None,
-            Taken::Bytes(n) if hand_over(&chunk[..n]) => {}
-            Taken::Bytes(_) => return Ok(()),
+        match read_now(from, &mut chunk) {
+            Ok(0) => *pipe = None,
+            Ok(n) if hand_over(&chunk[..n]) => {}
+            Ok(_) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(e) => return Err(e),
         }
     }
     Ok(())

@@ -6,7 +6,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
@@ -22,8 +21,8 @@ const PREFIX: &str = "turn-";
 /// A group, and the directory by which a child is put into it.
 #[derive(Debug)]
 pub struct Group {
-    path: PathBuf,
-    dir: File,
+    pub path: PathBuf,
+    pub dir: File,
 }
 
 impl Group {
@@ -33,15 +32,6 @@ impl Group {
         fs::create_dir(&path)?;
         let dir = File::open(&path).inspect_err(|_| drop(fs::remove_dir(&path)))?;
         Ok(Group { path, dir })
-    }
-
-    pub fn dir(&self) -> BorrowedFd<'_> {
-        self.dir.as_fd()
-    }
-
-    /// See [`end`].
-    pub fn end(&self, deadline: Instant) -> bool {
-        end(&self.path, deadline)
     }
 }
 
@@ -66,7 +56,9 @@ pub fn below(base: &Path) -> Vec<PathBuf> {
 /// Kills all that is in a group and removes it; false where something outlives the deadline.
 pub fn end(path: &Path, deadline: Instant) -> bool {
     while !remove(path) {
-        kill(path);
+        if write(path, "cgroup.kill", "1").is_err() {
+            kill_frozen(path);
+        }
         if Instant::now() >= deadline {
             // Whoever cannot be killed shall not be stopped either.
             let _ = write(path, "cgroup.freeze", "0");
@@ -88,12 +80,6 @@ fn remove(path: &Path) -> bool {
                 && nested.iter().all(|group| remove(group))
                 && fs::remove_dir(path).is_ok()
         }
-    }
-}
-
-fn kill(path: &Path) {
-    if write(path, "cgroup.kill", "1").is_err() {
-        kill_frozen(path);
     }
 }
 
@@ -125,6 +111,7 @@ mod tests {
     use super::*;
     use crate::sys::process::wait;
     use crate::sys::spawn::{Manner, Place, Spawned, spawn};
+    use std::os::fd::AsFd;
     use std::sync::atomic::AtomicI32;
     use std::time::Duration;
 
@@ -149,7 +136,7 @@ mod tests {
     fn family(group: &Group) -> Spawned {
         let script = "(setsid sleep 600 &); setsid sleep 600 & wait";
         let manner = Manner { stdin: false, own_group: true, shielded: false };
-        let place = Place { number: &AtomicI32::new(0), group: Some(group.dir()) };
+        let place = Place { number: &AtomicI32::new(0), group: Some(group.dir.as_fd()) };
         let (shell, path) = (Path::new("/bin/sh"), ["PATH=/usr/bin:/bin"]);
         let born = spawn(shell, &["-c", script], &path, manner, place).unwrap();
         assert!(born.joined);
@@ -165,7 +152,7 @@ mod tests {
         let born = family(&group);
         fs::create_dir_all(group.path.join("nested/deeper")).unwrap();
         assert_eq!(below(&base), std::slice::from_ref(&group.path));
-        assert!(group.end(Instant::now() + Duration::from_secs(20)));
+        assert!(end(&group.path, Instant::now() + Duration::from_secs(20)));
         assert!(below(&base).is_empty());
         wait(born.pid).unwrap();
         fs::remove_dir(base).unwrap();

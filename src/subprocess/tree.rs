@@ -104,7 +104,7 @@ fn complain(mark: &str) {
 pub struct Tree {
     /// With a `:` at its end, so that none is the beginning of another.
     mark: String,
-    group: Option<Group>,
+    pub group: Option<Group>,
     /// What descended from the child when it was told to end.
     noted: Vec<Living>,
 }
@@ -115,14 +115,10 @@ impl Tree {
         format!("{MARK}={}", self.mark).into()
     }
 
-    pub fn group(&self) -> Option<&Group> {
-        self.group.as_ref()
-    }
-
     /// The child could not enter the control group.
     pub fn without_group(&mut self) {
         if let Some(group) = self.group.take() {
-            group.end(Instant::now());
+            group::end(&group.path, Instant::now());
         }
     }
 
@@ -138,7 +134,7 @@ impl Tree {
         let Tree { mark, group, noted } = self;
         let own = mark.clone();
         let ended = match group {
-            Some(group) => group.end(Instant::now() + LEFTOVERS_PATIENCE),
+            Some(group) => group::end(&group.path, Instant::now() + LEFTOVERS_PATIENCE),
             None => {
                 orphans().is_empty() || sweep(move || find(orphans(), &|mark| mark == own, &noted))
             }

@@ -1,7 +1,9 @@
 //! File descriptors: flags, pipes, event counters.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use super::check;
 use super::process::Pid;
@@ -111,12 +113,8 @@ fn limits() -> io::Result<libc::rlimit> {
     Ok(limits)
 }
 
-/// Device and inode of what `fd` is open on (fstat(2)), as `JOURNAL_STREAM` names them.
+/// Device and inode of what `fd` is open on, as `JOURNAL_STREAM` names them.
 pub fn device_and_inode(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
-    // SAFETY: fstat fills the zeroed struct that lives here; all-zero is a valid `stat`.
-    unsafe {
-        let mut stat: libc::stat = std::mem::zeroed();
-        check(libc::fstat(fd.as_raw_fd(), &raw mut stat))?;
-        Ok((stat.st_dev, stat.st_ino))
-    }
+    let meta = File::from(fd.try_clone_to_owned()?).metadata()?;
+    Ok((meta.dev(), meta.ino()))
 }

@@ -29,13 +29,21 @@ fn text(path: impl AsRef<Path>) -> io::Result<String> {
 
 /// When the process started, in clock ticks since boot: with the pid, its identity.
 pub fn start_time(pid: Pid) -> Option<u64> {
-    start_time_in(&text(format!("/proc/{pid}/stat")).ok()?)
+    start_time_in(&stat(pid)?)
 }
 
-/// Field 22 of a stat line, counted from behind the last `)`: the name before it may hold anything.
+/// What the kernel says of a process.
+fn stat(of: Pid) -> Option<String> {
+    text(format!("/proc/{of}/stat")).ok()
+}
+
+/// The fields of a stat line, counted from behind the last `)`: the name before it may hold anything.
+fn fields(stat: &str) -> Option<Vec<&str>> {
+    Some(stat.rsplit_once(')')?.1.split_whitespace().collect())
+}
+
 fn start_time_in(stat: &str) -> Option<u64> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(19)?.parse().ok()
+    fields(stat)?.get(19)?.parse().ok()
 }
 
 /// The user that a process acts as.
@@ -47,10 +55,9 @@ pub fn uid(pid: Pid) -> Option<u32> {
 
 /// The leader of our session, where that has a terminal.
 pub fn terminal_leader() -> Option<i32> {
-    let stat = text(format!("/proc/{}/stat", Pid::own())).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(3);
-    let (leader, terminal) = (fields.next()?, fields.next()?);
-    leader.parse().ok().filter(|_| terminal != "0")
+    let stat = stat(Pid::own())?;
+    let fields = fields(&stat)?;
+    fields.get(3)?.parse().ok().filter(|_| fields.get(4).is_some_and(|terminal| *terminal != "0"))
 }
 
 /// The process's name (at most 15 bytes, chosen by itself: escape before printing).
@@ -89,11 +96,7 @@ pub fn children_of_main_thread() -> Vec<Pid> {
 
 /// Whether a process is among those that we descend from.
 pub fn is_ancestor(pid: Pid) -> bool {
-    let parent = |of: &Pid| {
-        let stat = text(format!("/proc/{of}/stat")).ok()?;
-        let (_, fields) = stat.rsplit_once(')')?;
-        Pid::new(fields.split_whitespace().nth(1)?.parse().ok()?)
-    };
+    let parent = |of: &Pid| Pid::new(fields(&stat(*of)?)?.get(1)?.parse().ok()?);
     // Ancestors come and go while they are read: no tree is as deep as that.
     std::iter::successors(Pid::parent(), parent).take(1000).any(|ancestor| ancestor == pid)
 }
@@ -143,12 +146,10 @@ pub fn variable(of: Pid, name: &str) -> Option<String> {
 /// When a process started that has not ended: one that is only waited for by its parent has (but a
 /// main thread may end before the others).
 pub fn lives_since(pid: Pid) -> Option<u64> {
-    let stat = text(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace();
-    let (state, threads) = (fields.next()?, fields.nth(16)?);
-    (!["Z", "X"].contains(&state) || threads.parse::<u32>().ok()? > 1)
-        .then(|| start_time_in(&stat))?
+    let stat = stat(pid)?;
+    let fields = fields(&stat)?;
+    let lives = !["Z", "X"].contains(fields.first()?) || fields.get(17)?.parse::<u32>().ok()? > 1;
+    start_time_in(&stat).filter(|_| lives)
 }
 
 /// The process that listens on a TCP address, where our rights let us see it.

@@ -149,7 +149,7 @@ fn any_part_of_what_was_not_synced_may_be_there_after_a_power_cut() {
             let behind = seen.split_off(rig.acknowledged.len().min(seen.len()));
             assert!(seen == rig.acknowledged, "life {life}: something acknowledged is lost");
             assert!(rig.unsynced.starts_with(&behind), "life {life}: an invented record");
-            torn += u32::from(opened.changed.concat().contains("journal.torn"));
+            torn += u32::from(opened.concat().contains("journal.torn"));
             // What this start has found is on the disk, and is so before anybody hears of it.
             rig.unsynced = behind;
             rig.settled();

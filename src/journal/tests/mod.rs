@@ -17,6 +17,18 @@ use super::*;
 use crate::limits::COMPACT_TAIL;
 use crate::testing::TempDir;
 
+/// A rewrite that only drops.
+pub trait Compact {
+    /// Drops the records that `keep` says no to.
+    fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()>;
+}
+
+impl<T: Journal + ?Sized> Compact for T {
+    fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
+        self.rewrite(&mut |number, json| if keep(number, json) { Fate::Keep } else { Fate::Drop })
+    }
+}
+
 const CAP: u64 = 64 << 20;
 /// A small record.
 const ONE: &str = r#"{"n":1}"#;

@@ -138,7 +138,7 @@ fn what_is_no_record_is_refused_in_words() {
         (r#"{"t":"sending","id":1,"n":1,"at":1}"#, "has 1 there"),
         (r#"{"t":"sending","id":"1"x,"n":1,"at":1}"#, "has x,"),
         (r#"{"t":"done","id":"1","n":1,"at":1,"reply":"a"b"}"#, "has b\"} there"),
-        (r#"{"t":"done","id":"1","n":1,"at":1,"reply":"\q"}"#, r#"has "\q" there"#),
+        (r#"{"t":"done","id":"1","n":1,"at":1,"reply":"\q"}"#, "has q\"} there"),
         (r#"{"t":"accepted","id":"1","at":1,"principal":"","session":1,"text":""}"#, "has 1 there"),
         (r#"{"t":"accepted","id":"1","at":1,"principal":"","text":"","attachments":[1]}"#, "[1]"),
         (r#"{"t":"novel","id":"1","at":1,"essential":true}"#, "use the version that wrote it"),

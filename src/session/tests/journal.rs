@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::journal::tests::Compact;
 use crate::journal::{Condition, Fate, Journal, MemoryJournal, Purpose, Refused};
 
 /// What goes wrong, and at which call, counted from 1.
