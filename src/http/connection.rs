@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use super::Refusal;
 use super::body::TOO_LARGE;
-use super::framed::{Error, read_framed};
+use super::framed::{BodyReader, Error};
 use super::gate::{Gate, Limits};
-use super::head::{self, Verdict};
+use super::head;
 use super::request::{BodyFraming, Method, Request, Version};
 use super::response::{Date, End, Persist, Response};
 use super::scan::{Scan, is_blank};
@@ -124,9 +124,9 @@ impl Connection {
         let mut deadline = None;
         loop {
             match head::parse(&mut scan, self.wire.data()) {
-                Verdict::Partial => {}
-                Verdict::Refused(refusal) => return Err(self.refuse(refusal)),
-                Verdict::Complete { request, length } => {
+                Ok(None) => {}
+                Err(refusal) => return Err(self.refuse(refusal)),
+                Ok(Some((request, length))) => {
                     self.wire.consume(length);
                     self.unread = request.framing;
                     self.extra.clear();
@@ -184,51 +184,39 @@ impl Connection {
         let latest = |received: usize| {
             begun + timeout + Duration::from_millis(received as u64 * 1000 / rate)
         };
-        match read_framed(&mut self.wire, self.unread, &mut body, cap, latest) {
-            Ok(()) => {
-                self.unread = BodyFraming::None;
-                Ok(body)
-            }
+        match self.read_all(&mut body, cap, latest) {
+            Ok(()) => Ok(body),
             Err(Error::Refused(refusal)) => Err(self.refuse(refusal)),
             Err(Error::CutShort) => Err(self.refuse(BODY_CUT_SHORT)),
             Err(Error::TimedOut) => Err(self.refuse(BODY_TOO_SLOW)),
-            Err(Error::Io(error)) => {
-                self.open = false;
-                Err(error.into())
-            }
+            Err(Error::Io(error)) => Err(error.into()),
         }
     }
 
     /// Reads and drops what the handler left of the last request's body. Says whether the
     /// connection can go on.
     fn skip_unread(&mut self) -> Result<bool, Closed> {
-        let mut left = match self.unread {
-            BodyFraming::None => return Ok(true),
-            BodyFraming::Length(length) if length <= MAX_SKIPPED_BODY => length,
-            // `respond` closed the connection in these cases; here nobody responded at all.
-            BodyFraming::Length(_) | BodyFraming::Chunked => {
-                self.open = false;
-                return Ok(false);
-            }
-        };
         let deadline = Instant::now() + SKIP_TIMEOUT;
-        loop {
-            let have = self.wire.data().len() as u64;
-            let used = have.min(left);
-            self.wire.consume(usize::try_from(used).unwrap_or(usize::MAX));
-            left -= used;
-            if left == 0 {
-                self.unread = BodyFraming::None;
-                return Ok(true);
-            }
-            match self.wire.fill(deadline)? {
-                Fill::Data => {}
-                Fill::End | Fill::TimedOut => {
-                    self.open = false;
-                    return Ok(false);
-                }
-            }
+        match self.read_all(&mut Vec::new(), MAX_SKIPPED_BODY, |_| deadline) {
+            Err(Error::Io(error)) => return Err(error.into()),
+            Ok(()) | Err(_) => Ok(self.open),
         }
+    }
+
+    /// Appends all of the present request's body to `body`.
+    fn read_all(
+        &mut self,
+        body: &mut Vec<u8>,
+        cap: usize,
+        latest: impl Fn(usize) -> Instant,
+    ) -> Result<(), Error> {
+        let mut reader = BodyReader::new(Some(self.unread));
+        let read = reader.read_all(&mut self.wire, body, cap, latest);
+        match &read {
+            Ok(()) => self.unread = BodyFraming::None,
+            Err(_) => self.open = false,
+        }
+        read
     }
 
     /// Adds fields to each response to the present request.
@@ -287,7 +275,9 @@ impl Connection {
         let can_skip = match self.unread {
             BodyFraming::None => true,
             // Who waits for 100 may send the body or not: what comes next would be a guess.
-            BodyFraming::Length(length) => length <= MAX_SKIPPED_BODY && !request.expect_continue,
+            BodyFraming::Length(length) => {
+                length <= MAX_SKIPPED_BODY as u64 && !request.expect_continue
+            }
             BodyFraming::Chunked => false,
         };
         let goes_on = request.keep_alive && self.open && can_skip && !close;

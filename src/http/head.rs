@@ -6,33 +6,15 @@
 use std::mem::MaybeUninit;
 
 use super::request::{BodyFraming, Method, Path, Request, Span, Version};
-use super::scan::{Found, Scan};
+use super::scan::Scan;
 use super::{Refusal, bad, is_token, target};
 use crate::limits::{MAX_FIELDS, MAX_TARGET};
 
-/// What the bytes so far amount to.
-#[derive(Debug)]
-pub enum Verdict {
-    Partial,
-    /// A head of `length` bytes; the body or the next request follows it.
-    Complete {
-        request: Request,
-        length: usize,
-    },
-    Refused(Refusal),
-}
-
-/// Reads a head from the beginning of `bytes`, which must start with all that earlier calls with
-/// the same `scan` were given.
-pub fn parse(scan: &mut Scan, bytes: &[u8]) -> Verdict {
-    match scan.advance(bytes) {
-        Found::Partial => Verdict::Partial,
-        Found::Refused(refusal) => Verdict::Refused(refusal),
-        Found::End(length) => match read(&bytes[..length]) {
-            Ok(request) => Verdict::Complete { request, length },
-            Err(refusal) => Verdict::Refused(refusal),
-        },
-    }
+/// Reads a head, with its length, from the beginning of `bytes`, which must start with all that earlier
+/// calls with the same `scan` were given. `None`: it has not come to its end.
+pub fn parse(scan: &mut Scan, bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
+    let Some(length) = scan.advance(bytes)? else { return Ok(None) };
+    read(&bytes[..length]).map(|request| Some((request, length)))
 }
 
 fn read(head: &[u8]) -> Result<Request, Refusal> {

@@ -219,12 +219,13 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
 
     #[test]
     fn memory_goes_back_when_all_is_used() {
         let (mut peer, socket) = UnixStream::pair().unwrap();
         let soon = Duration::from_secs(10);
-        let mut wire = Wire::new(Box::new(socket), soon).unwrap();
+        let mut wire = Wire::new(Box::new(Arc::new(socket)), soon).unwrap();
         peer.write_all(&[b'x'; 10_000]).unwrap();
         while wire.data().len() < 10_000 {
             assert_eq!(wire.fill(Instant::now() + soon).unwrap(), Fill::Data);
@@ -242,7 +243,7 @@ mod tests {
     #[test]
     fn a_deadline_holds_whatever_the_socket_was_told_before() {
         let (_peer, socket) = UnixStream::pair().unwrap();
-        let mut wire = Wire::new(Box::new(socket), Duration::from_secs(10)).unwrap();
+        let mut wire = Wire::new(Box::new(Arc::new(socket)), Duration::from_secs(10)).unwrap();
         for millis in [60, 5, 60] {
             let (begun, wait) = (Instant::now(), Duration::from_millis(millis));
             assert_eq!(wire.fill(begun + wait).unwrap(), Fill::TimedOut);
