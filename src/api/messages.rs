@@ -1,6 +1,7 @@
 //! Messages: accepted durably, asked after, waited for, cancelled; and the dead-letter list.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -19,8 +20,9 @@ use crate::http::{Closed, Request, Response, has_dot_segment};
 use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_ATTACHMENT, MAX_ATTACHMENTS, MAX_LISTED_BYTES, MAX_SESSION, MAX_WAIT};
 use crate::session::book::Who;
+use crate::session::cancel::Denied;
 use crate::session::commands::Command;
-use crate::session::hub::now;
+use crate::session::hub::{Hub, now};
 use crate::session::id::Id;
 use crate::session::message::{Message, rfc3339};
 use crate::session::submit::{Draft, Submitted};
@@ -144,9 +146,8 @@ pub fn cancel(exchange: &Exchange<'_>, id: &str) -> Result<Response, Problem> {
 /// `GET /v1/messages?status=failed`: those whose turn failed, newest first.
 pub fn failed(exchange: &Exchange<'_>) -> Result<Response, Problem> {
     let Exchange { request, service, proof, .. } = exchange;
-    if request.query() != Some("status=failed") {
-        return Err(bad("A list of messages takes one parameter: status=failed."));
-    }
+    let words = "A list of messages takes one parameter: status=failed.";
+    parameter(request, "status=", words)?.filter(|it| *it == "failed").ok_or_else(|| bad(words))?;
     // While it is put together.
     let mut lease = Lease::of(service, proof);
     lease.grow(service, MAX_LISTED_BYTES)?;
@@ -156,11 +157,15 @@ pub fn failed(exchange: &Exchange<'_>) -> Result<Response, Problem> {
     Ok(json(200, format!(r#"{{"messages":[{}]}}"#, messages.join(","))))
 }
 
-/// `POST /v1/messages/{id}/retry`: a failed turn runs again, a dead letter is sent again.
-pub fn retry(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, Problem> {
-    let id = find(service, proof, id)?.id;
-    service.hub.retry(id).map_err(|denied| Problem::denied(&denied))?;
-    find(service, proof, &id.to_string()).map(|message| whole(200, message))
+/// Does this to a message, and shows what came of it.
+pub fn change(
+    Exchange { service, proof, .. }: &Exchange<'_>,
+    id: &str,
+    change: impl FnOnce(&Arc<Hub>, Id) -> Result<(), Denied>,
+) -> Result<Response, Problem> {
+    change(&service.hub, find(service, proof, id)?.id)
+        .map_err(|denied| Problem::denied(&denied))?;
+    find(service, proof, id).map(|message| whole(200, message))
 }
 
 /// `GET /v1/dead-letters`.
@@ -173,15 +178,6 @@ pub fn dead_letters(service: &Service, proof: &Authenticated) -> Result<Response
     let long: Vec<Extent> = letters.iter().filter_map(|letter| letter.long.clone()).collect();
     let letters: Vec<String> = letters.iter().map(Message::to_json).collect();
     Ok(json(200, format!(r#"{{"dead_letters":[{}]}}"#, letters.join(","))).extents(long))
-}
-
-/// `POST /v1/dead-letters/{id}/retry` and `DELETE /v1/dead-letters/{id}`.
-pub fn dead_letter(exchange: &Exchange<'_>, id: &str, again: bool) -> Result<Response, Problem> {
-    let Exchange { service, proof, .. } = exchange;
-    let id = find(service, proof, id)?.id;
-    let done = if again { service.hub.revive(id) } else { service.hub.drop_letter(id) };
-    done.map_err(|denied| Problem::denied(&denied))?;
-    find(service, proof, &id.to_string()).map(|message| whole(200, message))
 }
 
 /// The message of this id, if it is the principal's: others learn nothing of it.
@@ -221,22 +217,27 @@ pub fn json_body(exchange: &mut Exchange<'_>) -> Result<Result<(Vec<u8>, Lease),
     Ok(Err(Problem::new(415, "not_json", message)))
 }
 
+/// The value of the one parameter that a query may have, of this name with its `=`. `words`: for what
+/// is anything else.
+pub fn parameter<'a>(
+    request: &'a Request,
+    name: &str,
+    words: &str,
+) -> Result<Option<&'a str>, Problem> {
+    let value = |query: &'a str| query.strip_prefix(name).filter(|value| !value.contains('&'));
+    let query = request.query().filter(|query| !query.is_empty());
+    query.map(|query| value(query).ok_or_else(|| bad(words))).transpose()
+}
+
 /// `?wait=SECONDS`.
 fn wait_of(request: &Request) -> Result<Duration, Problem> {
     let most = MAX_WAIT.as_secs();
-    let mut wait = Duration::ZERO;
-    for pair in request.query().unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-        match value.parse::<u64>() {
-            _ if name != "wait" => {
-                return Err(bad("The only parameter here is wait=SECONDS."));
-            }
-            Ok(seconds) if digits && seconds <= most => wait = Duration::from_secs(seconds),
-            Ok(_) | Err(_) => return Err(bad(format!("wait takes 0 to {most} whole seconds."))),
-        }
-    }
-    Ok(wait)
+    let wait = parameter(request, "wait=", "The only parameter here is wait=SECONDS.")?;
+    // "+5".parse::<u64>() is Ok(5).
+    let seconds = |text: &str| text.parse().ok().filter(|s| *s <= most && !text.starts_with('+'));
+    let seconds = wait.map_or(Some(0), seconds);
+    let words = || bad(format!("wait takes 0 to {most} whole seconds."));
+    seconds.map(Duration::from_secs).ok_or_else(words)
 }
 
 pub(super) fn read(

@@ -34,7 +34,7 @@ use serde_json::Value;
 use auth::Authenticated;
 use buffers::Lease;
 use error::Problem;
-use failures::{Failures, Told};
+use failures::Failures;
 use guests::Guests;
 
 use crate::http::Gate;
@@ -170,17 +170,14 @@ impl Service {
             return wrong;
         }
         let mut failures = lock(&self.failures);
-        match failures.count(address.ip(), Instant::now()) {
-            Told::Wrong => wrong,
-            Told::TooMany { first, wait } => {
-                if first {
-                    log::warn!("too many wrong keys from {}", address.ip());
-                }
-                let message = "Too many wrong keys came from this address.";
-                let again = wait.as_secs() + 1;
-                Problem::new(429, "too_many_failures", message).after(again)
-            }
+        let Some((first, wait)) = failures.count(address.ip(), Instant::now()) else {
+            return wrong;
+        };
+        if first {
+            log::warn!("too many wrong keys from {}", address.ip());
         }
+        let message = "Too many wrong keys came from this address.";
+        Problem::new(429, "too_many_failures", message).after(wait.as_secs() + 1)
     }
 
     /// How many requests are being answered.

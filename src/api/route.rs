@@ -58,22 +58,16 @@ impl<'a> Route<'a> {
             "/v1/journal/compact" => Route::Compact,
             "/v1/reload" => Route::Reload,
             _ => {
-                if let Some(rest) = path.strip_prefix("/v1/messages/") {
-                    match rest.strip_suffix("/retry") {
-                        Some(id) => Route::MessageRetry(one(id)?),
-                        None => Route::Message(one(rest)?),
-                    }
-                } else if let Some(id) = path.strip_prefix("/v1/responses/") {
-                    Route::Response(one(id)?)
-                } else if let Some(model) = path.strip_prefix("/v1/models/") {
-                    Route::Model(model)
-                } else if let Some(rest) = path.strip_prefix("/v1/dead-letters/") {
-                    match rest.strip_suffix("/retry") {
-                        Some(id) => Route::DeadLetterRetry(one(id)?),
-                        None => Route::DeadLetter(one(rest)?),
-                    }
-                } else {
-                    Route::in_session(path.strip_prefix("/v1/sessions/")?)?
+                let (group, rest) = path.strip_prefix("/v1/")?.split_once('/')?;
+                match (group, rest.strip_suffix("/retry")) {
+                    ("messages", Some(id)) => Route::MessageRetry(one(id)?),
+                    ("messages", None) => Route::Message(one(rest)?),
+                    ("dead-letters", Some(id)) => Route::DeadLetterRetry(one(id)?),
+                    ("dead-letters", None) => Route::DeadLetter(one(rest)?),
+                    ("responses", _) => Route::Response(one(rest)?),
+                    ("models", _) => Route::Model(rest),
+                    ("sessions", _) => Route::in_session(rest)?,
+                    _ => return None,
                 }
             }
         })
@@ -190,7 +184,7 @@ fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
             return turn::serve(exchange, read);
         }
         Route::Messages if request.method != Method::Post => messages::failed(&exchange),
-        Route::MessageRetry(id) => messages::retry(service, proof, id),
+        Route::MessageRetry(id) => messages::change(&exchange, id, |hub, id| hub.retry(id)),
         Route::Messages => return messages::post(exchange, None),
         Route::SessionMessages(name) => return messages::post(exchange, Some(&plain(name))),
         Route::SessionEvents(name) => return sessions::events(exchange, &plain(name)),
@@ -204,8 +198,8 @@ fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
         Route::Session(name) if deletes => sessions::reset(service, proof, &plain(name)),
         Route::Session(name) => sessions::get(service, proof, &plain(name)),
         Route::DeadLetters => messages::dead_letters(service, proof),
-        Route::DeadLetter(id) => messages::dead_letter(&exchange, id, false),
-        Route::DeadLetterRetry(id) => messages::dead_letter(&exchange, id, true),
+        Route::DeadLetter(id) => messages::change(&exchange, id, |hub, id| hub.drop_letter(id)),
+        Route::DeadLetterRetry(id) => messages::change(&exchange, id, |hub, id| hub.revive(id)),
         Route::Compact => status::compact(service, proof),
         Route::Reload => reload::reload(service),
         Route::Health | Route::Ready | Route::Status => {

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::framed::BodyReader;
 pub use super::framed::Error;
-use super::request::BodyFraming;
+use super::head::Fields;
+use super::request::{BodyFraming, Version};
 use super::scan::Scan;
 use super::socket::Socket;
 use super::sse;
 use super::wire::{Pace, Wire};
-use super::{bad, head, is_token, is_value_byte};
+use super::{bad, is_token, is_value_byte};
 use crate::limits::MAX_FIELDS;
 
 /// The client's side of a connection.
@@ -143,38 +144,17 @@ fn parse(bytes: &[u8], method: &str) -> Result<Head, Error> {
     if !(100..=599).contains(&status) {
         return malformed("the status");
     }
-    let (mut length, mut coding) = (None, None);
-    // HTTP/1.0 would have to ask for more; it is not worth the trouble.
-    let mut last = parsed.version != Some(1);
-    let mut headers = Vec::with_capacity(parsed.headers.len());
-    for field in parsed.headers.iter() {
-        let slot = if field.name.eq_ignore_ascii_case("content-length") {
-            Some(&mut length)
-        } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
-            Some(&mut coding)
-        } else {
-            None
-        };
-        if slot.is_some_and(|slot| slot.replace(field.value).is_some()) {
-            return malformed("a framing field occurs twice");
-        }
-        let value = String::from_utf8_lossy(field.value).into_owned();
-        if field.name.eq_ignore_ascii_case("connection") {
-            last |= value.split(',').any(|word| word.trim().eq_ignore_ascii_case("close"));
-        }
-        headers.push((field.name.to_owned(), value));
-    }
+    let fields = Fields::gather(parsed.headers)?;
     let bodiless = method == "HEAD" || status < 200 || matches!(status, 204 | 304);
-    let framing = match (length, coding) {
-        (Some(_), Some(_)) => return malformed("two framings"),
+    let framing = match fields.framing(Version::Http11)? {
         _ if bodiless => Some(BodyFraming::None),
-        (None, None) => None,
-        (Some(length), None) => Some(BodyFraming::Length(head::content_length(length)?)),
-        (None, Some(coding)) => {
-            head::transfer_coding(coding)?;
-            Some(BodyFraming::Chunked)
-        }
+        BodyFraming::None => None,
+        known @ (BodyFraming::Length(_) | BodyFraming::Chunked) => Some(known),
     };
+    // HTTP/1.0 would have to ask for more; it is not worth the trouble.
+    let last = fields.close || parsed.version != Some(1);
+    let text = |field: &httparse::Header<'_>| String::from_utf8_lossy(field.value).into_owned();
+    let headers = parsed.headers.iter().map(|field| (field.name.to_owned(), text(field))).collect();
     Ok((status, headers, framing, last))
 }
 
