@@ -24,14 +24,9 @@ pub trait Shape {
     fn fail(&mut self, id: &str, problem: &Problem, out: &mut Vec<u8>);
     /// A reply that is not streamed, with [`crate::extent::PLACE`] for its text.
     fn whole(&mut self, id: &str, report: &Report) -> String;
-    /// Whether the end of a stream says all of it again.
-    fn repeats(&self) -> bool {
-        false
-    }
-    /// Whether chat completions of the agent's own server can be passed on as they are.
-    fn is_native(&self) -> bool {
-        false
-    }
+    /// Whether chat completions of the agent's own server can be passed on as they are. Where not, the
+    /// end of a stream says all of it again.
+    fn is_native(&self) -> bool;
 }
 
 /// A stream begins with its first piece, so that what fails before has a status of its own.
@@ -192,7 +187,7 @@ impl<'c> Answer<'c> {
 impl Reply for Answer<'_> {
     fn piece(&mut self, text: &str) -> io::Result<()> {
         self.bytes += text.len();
-        if self.stored.is_none() && (!self.stream || self.shape.repeats()) {
+        if self.stored.is_none() && (!self.stream || !self.shape.is_native()) {
             self.text += &inside(text);
             if self.text.len() > SMALL_BUFFER {
                 self.grow((self.text.len() + WRITE_PIECE).next_multiple_of(WRITE_PIECE))?;

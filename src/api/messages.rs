@@ -74,12 +74,13 @@ fn take_in(
     let _held = service.hub.hold(id);
     if wait > Duration::ZERO || known || position == 0 {
         match service.hub.wait(id, connection.as_fd(), wait) {
-            Ok(Waited::Over) => return Ok(shown(service, (id, 200), known)),
-            Ok(Waited::NotYet | Waited::Gone) if known => {
-                return Ok(shown(service, (id, 202), known));
+            Ok(waited) if known || waited == Waited::Over => {
+                let status = if waited == Waited::Over { 200 } else { 202 };
+                let shown = find(service, proof, &id.to_string()).map(|it| whole(status, it));
+                return Ok(marked(shown.unwrap_or_else(|problem| problem.response()), known));
             }
             // Who closed only its own side still reads.
-            Ok(Waited::NotYet | Waited::Gone) => {}
+            Ok(_) => {}
             // It is accepted, and that is what has to be said.
             Err(e) => log::warn!("message {id} cannot be waited for: {e}"),
         }
@@ -120,27 +121,25 @@ pub fn get(exchange: &Exchange<'_>, id: &str) -> Result<Response, Problem> {
     let wait = wait_of(request)?;
     let message = find(service, proof, id)?;
     let _held = service.hub.hold(message.id);
-    if !message.turn.is_over() && wait > Duration::ZERO {
-        match service.hub.wait(message.id, connection.as_fd(), wait) {
-            Ok(Waited::Over | Waited::NotYet | Waited::Gone) => {
-                return Ok(shown(service, (message.id, 200), false));
-            }
-            Err(e) => log::warn!("message {id} cannot be waited for: {e}"),
-        }
+    if message.turn.is_over() || wait == Duration::ZERO {
+        return Ok(whole(200, message));
     }
-    Ok(whole(200, message))
+    if let Err(e) = service.hub.wait(message.id, connection.as_fd(), wait) {
+        log::warn!("message {id} cannot be waited for: {e}");
+    }
+    find(service, proof, id).map(|message| whole(200, message))
 }
 
 /// `DELETE /v1/messages/{id}`: cancels it.
-pub fn cancel(exchange: &Exchange<'_>, id: &str) -> Result<Response, Problem> {
+pub fn cancel(exchange: &Exchange<'_>, text: &str) -> Result<Response, Problem> {
     let Exchange { connection, service, proof, .. } = exchange;
-    let id = find(service, proof, id)?.id;
+    let id = find(service, proof, text)?.id;
     let why = format!("cancelled by {}", proof.principal());
     service.hub.cancel(id, &why).map_err(|denied| Problem::denied(&denied))?;
     let _held = service.hub.hold(id);
     // A running agent has a moment to end; whatever comes of it is shown.
     let _ = service.hub.wait(id, connection.as_fd(), MAX_WAIT);
-    Ok(shown(service, (id, 200), false))
+    find(service, proof, text).map(|message| whole(200, message))
 }
 
 /// `GET /v1/messages?status=failed`: those whose turn failed, newest first.
@@ -187,17 +186,6 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
     let found = service.hub.message(id).map_err(|refused| Problem::journal(&refused))?;
     let message = found.filter(|message| proof.sees(&message.who)).ok_or_else(unknown)?;
     if message.erased { Err(Problem::erased()) } else { Ok(message) }
-}
-
-/// A message as it is now. `known`: its idempotency key was.
-fn shown(service: &Service, (id, status): (Id, u16), known: bool) -> Response {
-    let response = match service.hub.message(id) {
-        Ok(Some(message)) if message.erased => Problem::erased().response(),
-        Ok(Some(message)) => whole(status, message),
-        Ok(None) => Problem::new(404, "not_found", "The message is not known any more.").response(),
-        Err(refused) => Problem::journal(&refused).response(),
-    };
-    marked(response, known)
 }
 
 /// The body of a request, which must be JSON.

@@ -22,7 +22,8 @@ use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
 use crate::text::quoted;
 
-fn who(proof: &Authenticated, session: &str) -> Result<Who, Problem> {
+/// This session of the principal, if it may touch it. The key is no file name and goes into none.
+pub fn who(proof: &Authenticated, session: &str) -> Result<Who, Problem> {
     check_session(session)?;
     proof.check_session(session)?;
     let principal = proof.principal().to_owned();

@@ -25,7 +25,6 @@ use super::seat::Seat;
 use super::socket::Socket;
 use super::stream::Stream;
 use super::wire::{Fill, Pace, Wire};
-use crate::extent::Extent;
 
 /// Why a connection ended in the middle. It can only be dropped.
 #[derive(Debug)]
@@ -100,7 +99,7 @@ impl Connection {
     /// # Errors
     /// No descriptor.
     pub fn watch(&self) -> io::Result<Box<dyn AsFd>> {
-        self.wire.watch()
+        self.wire.socket.shared()
     }
 
     /// What the door sees of it; `None` on the control socket.
@@ -235,7 +234,7 @@ impl Connection {
                 .close();
         }
         let response = response.fields(self.extra.drain(..));
-        let persist = self.persist(request, response.wants_close());
+        let persist = self.persist(request, response.close);
         self.send(&response, request.method == Method::Head, persist)?;
         if persist == Persist::Close {
             self.say_goodbye();
@@ -259,7 +258,7 @@ impl Connection {
             Version::Http11 => End::LastChunk,
             Version::Http10 => End::Close,
         };
-        let persist = self.persist(request, head.wants_close() || end == End::Close);
+        let persist = self.persist(request, head.close || end == End::Close);
         self.out.clear();
         head.write_head(&mut self.out, &mut self.date, end, persist);
         // Until it is finished, nothing may follow.
@@ -293,9 +292,11 @@ impl Connection {
         response.write_head(&mut self.out, &mut self.date, End::Known, persist);
         let mut pace = Pace::default();
         let mut out = std::mem::take(&mut self.out);
-        let sent = response
-            .parts(head_only)
-            .try_for_each(|(extent, part)| self.send_part(&mut out, extent, part, &mut pace));
+        let sent = response.parts(head_only).try_for_each(|(extent, part)| {
+            let mut add = |piece: &[u8]| self.add(&mut out, piece, &mut pace);
+            extent.map_or(Ok(()), |extent| extent.pieces(WRITE_PIECE, &mut add))?;
+            part.chunks(WRITE_PIECE).try_for_each(add)
+        });
         let sent = sent.and_then(|()| match response.parts(head_only).nth(1) {
             Some(_) => self.write(&out, &mut pace),
             None => self.wire.write(&out, &mut pace),
@@ -305,33 +306,13 @@ impl Connection {
         sent
     }
 
-    /// Sends as much of what `out` has, the extent and the part as fills pieces; the rest is in `out`.
-    fn send_part(
-        &mut self,
-        out: &mut Vec<u8>,
-        extent: Option<&Extent>,
-        part: &[u8],
-        pace: &mut Pace,
-    ) -> io::Result<()> {
-        if let Some(extent) = extent {
-            let mut at = 0;
-            while at < extent.len() {
-                let room = WRITE_PIECE.saturating_sub(out.len());
-                extent.read(at, room, out)?;
-                at += room as u64;
-                if out.len() >= WRITE_PIECE {
-                    self.write(out, pace)?;
-                    out.clear();
-                }
-            }
-        }
-        let together = WRITE_PIECE.saturating_sub(out.len()).min(part.len());
-        out.extend_from_slice(&part[..together]);
-        if together < part.len() {
+    /// Appends a piece to `out`, which is sent first where both are too long for one write.
+    fn add(&mut self, out: &mut Vec<u8>, piece: &[u8], pace: &mut Pace) -> io::Result<()> {
+        if out.len() + piece.len() > WRITE_PIECE {
             self.write(out, pace)?;
             out.clear();
-            self.write(&part[together..], pace)?;
         }
+        out.extend_from_slice(piece);
         Ok(())
     }
 

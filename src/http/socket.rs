@@ -26,9 +26,9 @@ pub trait Socket: AsFd {
     }
     /// Tells the peer that nothing more will come (shutdown(2), SHUT_WR).
     fn end_writing(&self) -> io::Result<()>;
-    /// Another hold on it, where that takes no descriptor.
-    fn shared(&self) -> Option<Box<dyn AsFd>> {
-        None
+    /// Another hold on it; without a descriptor, where that can be.
+    fn shared(&self) -> io::Result<Box<dyn AsFd>> {
+        Ok(Box::new(self.as_fd().try_clone_to_owned()?))
     }
 }
 
@@ -52,8 +52,8 @@ impl Socket for Arc<TcpStream> {
     fn end_writing(&self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
     }
-    fn shared(&self) -> Option<Box<dyn AsFd>> {
-        Some(Box::new(Arc::clone(self)))
+    fn shared(&self) -> io::Result<Box<dyn AsFd>> {
+        Ok(Box::new(Arc::clone(self)))
     }
 }
 
@@ -74,7 +74,7 @@ impl Socket for Arc<UnixStream> {
     fn end_writing(&self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
     }
-    fn shared(&self) -> Option<Box<dyn AsFd>> {
-        Some(Box::new(Arc::clone(self)))
+    fn shared(&self) -> io::Result<Box<dyn AsFd>> {
+        Ok(Box::new(Arc::clone(self)))
     }
 }

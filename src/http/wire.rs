@@ -26,7 +26,7 @@ pub struct Pace {
 }
 
 pub struct Wire<'s> {
-    socket: Box<dyn Socket + 's>,
+    pub(super) socket: Box<dyn Socket + 's>,
     /// What the socket was last told; `None` before that.
     read_timeout: Option<Duration>,
     write_timeout: Duration,
@@ -191,14 +191,6 @@ impl<'s> Wire<'s> {
                 Ok(Fill::End | Fill::TimedOut) | Err(_) => return,
             }
         }
-    }
-
-    /// A hold on the socket for watching it beside us.
-    pub fn watch(&self) -> io::Result<Box<dyn AsFd>> {
-        Ok(match self.socket.shared() {
-            Some(shared) => shared,
-            None => Box::new(self.socket.as_fd().try_clone_to_owned()?),
-        })
     }
 
     /// No more can be written: for a stream that broke off.
