@@ -197,7 +197,7 @@ impl Connection {
     fn skip_unread(&mut self) -> Result<bool, Closed> {
         let deadline = Instant::now() + SKIP_TIMEOUT;
         match self.read_all(&mut Vec::new(), MAX_SKIPPED_BODY, |_| deadline) {
-            Err(Error::Io(error)) => return Err(error.into()),
+            Err(Error::Io(error)) => Err(error.into()),
             Ok(()) | Err(_) => Ok(self.open),
         }
     }
