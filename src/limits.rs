@@ -355,7 +355,7 @@ pub const HURRY: u32 = 16;
 
 /// A body that its handler did not want is read and dropped up to here, so that the connection can
 /// go on; a longer one costs more than a new connection.
-pub const MAX_SKIPPED_BODY: u64 = 64 << 10;
+pub const MAX_SKIPPED_BODY: usize = 64 << 10;
 
 /// How long the rest of such a body may take.
 pub const SKIP_TIMEOUT: Duration = Duration::from_secs(2);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::buffers::Lease;
 use super::error::Problem;
+use super::messages::json;
 use super::{Exchange, Service, idempotency};
 use crate::agent::{Native, Reply, Report};
 use crate::extent::{Extent, inside};
@@ -23,14 +24,9 @@ pub trait Shape {
     fn fail(&mut self, id: &str, problem: &Problem, out: &mut Vec<u8>);
     /// A reply that is not streamed, with [`crate::extent::PLACE`] for its text.
     fn whole(&mut self, id: &str, report: &Report) -> String;
-    /// Whether the end of a stream says all of it again.
-    fn repeats(&self) -> bool {
-        false
-    }
-    /// Whether chat completions of the agent's own server can be passed on as they are.
-    fn is_native(&self) -> bool {
-        false
-    }
+    /// Whether chat completions of the agent's own server can be passed on as they are. Where not, the
+    /// end of a stream says all of it again.
+    fn is_native(&self) -> bool;
 }
 
 /// A stream begins with its first piece, so that what fails before has a status of its own.
@@ -43,6 +39,8 @@ pub struct Answer<'c> {
     report: Report,
     /// The shape's first events were sent.
     begun: bool,
+    /// Pieces go out as they come.
+    stream: bool,
     /// What was sent are the words of the agent's own server.
     native: bool,
     /// How many of the reply there were.
@@ -59,8 +57,7 @@ pub struct Answer<'c> {
 }
 
 enum Way<'c> {
-    Waiting(&'c mut Connection, &'c Request),
-    Collecting(&'c mut Connection, &'c Request),
+    Unsent(&'c mut Connection, &'c Request),
     Streaming(Stream<'c>),
     /// The client went away.
     Gone,
@@ -69,17 +66,13 @@ enum Way<'c> {
 impl<'c> Answer<'c> {
     pub fn new(exchange: Exchange<'c>, shape: &'c mut dyn Shape, stream: bool) -> Answer<'c> {
         let Exchange { connection, request, service, proof } = exchange;
-        let way = if stream {
-            Way::Waiting(connection, request)
-        } else {
-            Way::Collecting(connection, request)
-        };
         Answer {
             shape,
             id: String::new(),
             replayed: false,
             report: Report::default(),
             begun: false,
+            stream,
             native: false,
             bytes: 0,
             refused: None,
@@ -87,7 +80,7 @@ impl<'c> Answer<'c> {
             lease: Lease::of(service, proof),
             text: String::new(),
             stored: None,
-            way,
+            way: Way::Unsent(connection, request),
         }
     }
 
@@ -109,18 +102,19 @@ impl<'c> Answer<'c> {
 
     /// Whether pieces go out as they come.
     pub fn streams(&self) -> bool {
-        matches!(self.way, Way::Waiting(..) | Way::Streaming(_))
+        self.stream && !matches!(self.way, Way::Gone)
     }
 
     pub fn finish(mut self) -> Result<(), Closed> {
         let text = std::mem::take(&mut self.text);
-        if let Way::Collecting(connection, request) = self.way {
-            let json = |body: String| Response::new(200, "application/json", body.into_bytes());
+        if !self.stream
+            && let Way::Unsent(connection, request) = self.way
+        {
             let response = if self.native {
-                json(text)
+                json(200, text)
             } else {
                 let text = self.stored.unwrap_or_else(|| Extent::Memory(Arc::new(text)));
-                json(self.shape.whole(&self.id, &self.report)).extents([text])
+                json(200, self.shape.whole(&self.id, &self.report)).extents([text])
             };
             return connection.respond(request, marked(response, self.replayed));
         }
@@ -138,7 +132,7 @@ impl<'c> Answer<'c> {
 
     pub fn fail(mut self, problem: &Problem) -> Result<(), Closed> {
         match self.way {
-            Way::Waiting(connection, request) | Way::Collecting(connection, request) => {
+            Way::Unsent(connection, request) => {
                 connection.respond(request, marked(problem.response(), self.replayed))
             }
             Way::Streaming(_) => {
@@ -157,7 +151,7 @@ impl<'c> Answer<'c> {
     fn end_stream(self) -> Result<(), Closed> {
         match self.way {
             Way::Streaming(stream) => Ok(stream.finish()?),
-            Way::Waiting(..) | Way::Collecting(..) | Way::Gone => Ok(()),
+            Way::Unsent(..) | Way::Gone => Ok(()),
         }
     }
 
@@ -173,8 +167,8 @@ impl<'c> Answer<'c> {
         {
             self.grow(self.text.len() + WRITE_PIECE)?;
         }
-        if let Way::Waiting(..) = self.way
-            && let Way::Waiting(connection, request) = std::mem::replace(&mut self.way, Way::Gone)
+        if let Way::Unsent(..) = self.way
+            && let Way::Unsent(connection, request) = std::mem::replace(&mut self.way, Way::Gone)
         {
             let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
             let stream = connection.start_stream(request, marked(sse_head(), self.replayed));
@@ -185,7 +179,7 @@ impl<'c> Answer<'c> {
                 Some(text) => stream.send_with(events, text),
                 None => stream.send(events),
             },
-            Way::Waiting(..) | Way::Collecting(..) | Way::Gone => Ok(()),
+            Way::Unsent(..) | Way::Gone => Ok(()),
         }
     }
 }
@@ -193,14 +187,13 @@ impl<'c> Answer<'c> {
 impl Reply for Answer<'_> {
     fn piece(&mut self, text: &str) -> io::Result<()> {
         self.bytes += text.len();
-        let collects = matches!(self.way, Way::Collecting(..));
-        if self.stored.is_none() && (collects || self.shape.repeats()) {
+        if self.stored.is_none() && (!self.stream || !self.shape.is_native()) {
             self.text += &inside(text);
             if self.text.len() > SMALL_BUFFER {
                 self.grow((self.text.len() + WRITE_PIECE).next_multiple_of(WRITE_PIECE))?;
             }
         }
-        if collects {
+        if !self.stream {
             return Ok(());
         }
         for piece in super::sessions::pieces(text) {
@@ -233,7 +226,7 @@ impl Native for Answer<'_> {
     fn object(&mut self, json: String, bytes: usize) -> io::Result<()> {
         self.native = true;
         self.bytes += bytes;
-        if let Way::Collecting(..) = self.way {
+        if !self.stream {
             self.text = json;
             return self.grow(self.text.len());
         }

@@ -8,7 +8,8 @@ use super::error::Problem;
 use super::{Exchange, Service};
 use crate::http::Closed;
 use crate::limits::{BUFFER_PATIENCE, MAX_BUFFER_WAITS, SMALL_BUFFER};
-use crate::shares::{Over, Shares};
+use crate::named::ByName;
+use crate::shares::Shares;
 use crate::threads::{self, lock};
 
 /// What is taken of the budget.
@@ -21,8 +22,7 @@ pub struct Buffers {
 #[derive(Debug, Default)]
 struct Used {
     all: u64,
-    /// By principal, of which there are few.
-    by: Vec<(String, Account)>,
+    by: ByName<Account>,
 }
 
 /// One principal's: bytes, and how many requests wait for more.
@@ -33,18 +33,9 @@ struct Account {
 }
 
 impl Used {
-    fn of(&mut self, principal: &str) -> &mut Account {
-        let known = self.by.iter().position(|(name, _)| name == principal);
-        let at = known.unwrap_or_else(|| {
-            self.by.push((principal.to_owned(), Account::default()));
-            self.by.len() - 1
-        });
-        &mut self.by[at].1
-    }
-
     fn change(&mut self, principal: &str, change: impl Fn(u64) -> u64) {
         self.all = change(self.all);
-        let account = self.of(principal);
+        let account = self.by.of(principal);
         account.bytes = change(account.bytes);
     }
 }
@@ -53,7 +44,7 @@ impl Buffers {
     /// The bytes that each principal holds.
     pub fn by_principal(&self) -> Vec<(String, u64)> {
         let used = lock(&self.used);
-        used.by.iter().map(|(name, account)| (name.clone(), account.bytes)).collect()
+        used.by.iter().map(|(name, account)| (name.to_owned(), account.bytes)).collect()
     }
 }
 
@@ -88,8 +79,9 @@ impl Lease {
         let until = Instant::now() + BUFFER_PATIENCE;
         let mut used = lock(&self.buffers.used);
         loop {
-            let (all, account) = (used.all, used.of(&self.principal));
-            let Err(over) = shares.check(&self.principal, (account.bytes, all), more, limit) else {
+            let (all, account) = (used.all, used.by.of(&self.principal));
+            let (held, of) = ((account.bytes, all), ("limits.max_buffered", limit));
+            let Err(reached) = shares.admit(&self.principal, held, more, of) else {
                 let much = account.bytes + more > limit / 4;
                 used.change(&self.principal, |held| held + more);
                 self.bytes += more;
@@ -97,16 +89,12 @@ impl Lease {
             };
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || account.waiting >= MAX_BUFFER_WAITS {
-                let own = over == Over::Principal;
-                let code = if own { "share_reached" } else { "buffers_full" };
-                let held = (account.bytes, limit);
-                let message = over.message(&self.principal, "limits.max_buffered", held);
-                return Err(Problem::new(429, code, message));
+                return Err(Problem::reached(429, "buffers_full", &reached));
             }
             account.waiting += 1;
             let woken = self.buffers.freed.wait_timeout(used, left);
             used = woken.unwrap_or_else(PoisonError::into_inner).0;
-            used.of(&self.principal).waiting -= 1;
+            used.by.of(&self.principal).waiting -= 1;
         }
     }
 

@@ -69,7 +69,7 @@ pub fn carry(
         Stage::Running => {
             let words = format!("The gateway is stopping; message {id} goes on when it is back.");
             let problem = Problem::new(503, "gateway_stopping", words);
-            Err(Some(Problem { again: false, ..problem }))
+            Err(Some(Problem { after: None, ..problem }))
         }
     }
 }

@@ -19,18 +19,16 @@ pub struct Problem {
     pub status: u16,
     pub code: &'static str,
     pub message: String,
-    /// The client may try the same again.
-    pub again: bool,
-    /// Seconds until then.
-    pub(super) after: u64,
+    /// Seconds after which the client may try the same again, where it may.
+    pub(super) after: Option<u64>,
     /// The agent's server said it: its words count.
     pub(super) upstream: Option<Box<Upstream>>,
 }
 
 impl Problem {
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Problem {
-        let again = matches!(status, 429 | 503 | 507);
-        Problem { status, code, message: message.into(), again, after: RETRY_AFTER, upstream: None }
+        let after = matches!(status, 429 | 503 | 507).then_some(RETRY_AFTER);
+        Problem { status, code, message: message.into(), after, upstream: None }
     }
 
     /// The same, with so many seconds before the next try, where the upstream did not say.
@@ -38,7 +36,7 @@ impl Problem {
         if let Some(refused) = &mut self.upstream {
             refused.retry_after.get_or_insert_with(|| seconds.to_string());
         }
-        Problem { after: seconds, ..self }
+        Problem { after: Some(seconds), ..self }
     }
 
     /// An error of the agent's server: status, words and Retry-After stay as they are.
@@ -167,7 +165,10 @@ impl Problem {
             };
         }
         let response = Response::error(self.status, Some(self.code), &self.message);
-        if self.again { response.header("Retry-After", self.after.to_string()) } else { response }
+        match self.after {
+            Some(after) => response.header("Retry-After", after.to_string()),
+            None => response,
+        }
     }
 
     /// The same in the middle of a stream, which has no status any more.

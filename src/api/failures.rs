@@ -16,18 +16,10 @@ struct Record {
     count: u32,
 }
 
-/// What a wrong key has come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// One of a few.
-    Wrong,
-    /// Too many from there; `first`: this is the one that made it so.
-    TooMany { first: bool, wait: Duration },
-}
-
 impl Failures {
-    /// Counts one more wrong key from an address.
-    pub fn count(&mut self, address: IpAddr, now: Instant) -> Told {
+    /// Counts one more wrong key from an address. Where there were too many: whether this is the one
+    /// that made it so, and how long it stays so.
+    pub fn count(&mut self, address: IpAddr, now: Instant) -> Option<(bool, Duration)> {
         let place = place(address);
         let age = |record: &Record| now.saturating_duration_since(record.since);
         self.0.retain(|record| age(record) < FAILURE_WINDOW);
@@ -42,11 +34,8 @@ impl Failures {
         });
         let record = &mut self.0[at];
         record.count = record.count.saturating_add(1);
-        if record.count <= MAX_FAILURES {
-            return Told::Wrong;
-        }
-        let wait = FAILURE_WINDOW.saturating_sub(now.saturating_duration_since(record.since));
-        Told::TooMany { first: record.count == MAX_FAILURES + 1, wait }
+        let wait = FAILURE_WINDOW.saturating_sub(age(record));
+        (record.count > MAX_FAILURES).then_some((record.count == MAX_FAILURES + 1, wait))
     }
 }
 
@@ -71,13 +60,13 @@ mod tests {
         let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         let began = Instant::now();
         for _ in 0..MAX_FAILURES {
-            assert_eq!(failures.count(one, began), Told::Wrong);
+            assert_eq!(failures.count(one, began), None);
         }
         let wait = FAILURE_WINDOW;
-        assert_eq!(failures.count(one, began), Told::TooMany { first: true, wait });
-        assert_eq!(failures.count(one, began), Told::TooMany { first: false, wait });
-        assert_eq!(failures.count(other, began), Told::Wrong);
-        assert_eq!(failures.count(one, began + FAILURE_WINDOW), Told::Wrong);
+        assert_eq!(failures.count(one, began), Some((true, wait)));
+        assert_eq!(failures.count(one, began), Some((false, wait)));
+        assert_eq!(failures.count(other, began), None);
+        assert_eq!(failures.count(one, began + FAILURE_WINDOW), None);
     }
 
     #[test]

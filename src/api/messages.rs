@@ -1,6 +1,7 @@
 //! Messages: accepted durably, asked after, waited for, cancelled; and the dead-letter list.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -19,8 +20,9 @@ use crate::http::{Closed, Request, Response, has_dot_segment};
 use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_ATTACHMENT, MAX_ATTACHMENTS, MAX_LISTED_BYTES, MAX_SESSION, MAX_WAIT};
 use crate::session::book::Who;
+use crate::session::cancel::Denied;
 use crate::session::commands::Command;
-use crate::session::hub::now;
+use crate::session::hub::{Hub, now};
 use crate::session::id::Id;
 use crate::session::message::{Message, rfc3339};
 use crate::session::submit::{Draft, Submitted};
@@ -72,12 +74,13 @@ fn take_in(
     let _held = service.hub.hold(id);
     if wait > Duration::ZERO || known || position == 0 {
         match service.hub.wait(id, connection.as_fd(), wait) {
-            Ok(Waited::Over) => return Ok(shown(service, (id, 200), known)),
-            Ok(Waited::NotYet | Waited::Gone) if known => {
-                return Ok(shown(service, (id, 202), known));
+            Ok(waited) if known || waited == Waited::Over => {
+                let status = if waited == Waited::Over { 200 } else { 202 };
+                let shown = find(service, proof, &id.to_string()).map(|it| whole(status, it));
+                return Ok(marked(shown.unwrap_or_else(|problem| problem.response()), known));
             }
             // Who closed only its own side still reads.
-            Ok(Waited::NotYet | Waited::Gone) => {}
+            Ok(_) => {}
             // It is accepted, and that is what has to be said.
             Err(e) => log::warn!("message {id} cannot be waited for: {e}"),
         }
@@ -118,35 +121,32 @@ pub fn get(exchange: &Exchange<'_>, id: &str) -> Result<Response, Problem> {
     let wait = wait_of(request)?;
     let message = find(service, proof, id)?;
     let _held = service.hub.hold(message.id);
-    if !message.turn.is_over() && wait > Duration::ZERO {
-        match service.hub.wait(message.id, connection.as_fd(), wait) {
-            Ok(Waited::Over | Waited::NotYet | Waited::Gone) => {
-                return Ok(shown(service, (message.id, 200), false));
-            }
-            Err(e) => log::warn!("message {id} cannot be waited for: {e}"),
-        }
+    if message.turn.is_over() || wait == Duration::ZERO {
+        return Ok(whole(200, message));
     }
-    Ok(whole(200, message))
+    if let Err(e) = service.hub.wait(message.id, connection.as_fd(), wait) {
+        log::warn!("message {id} cannot be waited for: {e}");
+    }
+    find(service, proof, id).map(|message| whole(200, message))
 }
 
 /// `DELETE /v1/messages/{id}`: cancels it.
-pub fn cancel(exchange: &Exchange<'_>, id: &str) -> Result<Response, Problem> {
+pub fn cancel(exchange: &Exchange<'_>, text: &str) -> Result<Response, Problem> {
     let Exchange { connection, service, proof, .. } = exchange;
-    let id = find(service, proof, id)?.id;
+    let id = find(service, proof, text)?.id;
     let why = format!("cancelled by {}", proof.principal());
     service.hub.cancel(id, &why).map_err(|denied| Problem::denied(&denied))?;
     let _held = service.hub.hold(id);
     // A running agent has a moment to end; whatever comes of it is shown.
     let _ = service.hub.wait(id, connection.as_fd(), MAX_WAIT);
-    Ok(shown(service, (id, 200), false))
+    find(service, proof, text).map(|message| whole(200, message))
 }
 
 /// `GET /v1/messages?status=failed`: those whose turn failed, newest first.
 pub fn failed(exchange: &Exchange<'_>) -> Result<Response, Problem> {
     let Exchange { request, service, proof, .. } = exchange;
-    if request.query() != Some("status=failed") {
-        return Err(bad("A list of messages takes one parameter: status=failed."));
-    }
+    let words = "A list of messages takes one parameter: status=failed.";
+    parameter(request, "status=", words)?.filter(|it| *it == "failed").ok_or_else(|| bad(words))?;
     // While it is put together.
     let mut lease = Lease::of(service, proof);
     lease.grow(service, MAX_LISTED_BYTES)?;
@@ -156,11 +156,15 @@ pub fn failed(exchange: &Exchange<'_>) -> Result<Response, Problem> {
     Ok(json(200, format!(r#"{{"messages":[{}]}}"#, messages.join(","))))
 }
 
-/// `POST /v1/messages/{id}/retry`: a failed turn runs again, a dead letter is sent again.
-pub fn retry(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, Problem> {
-    let id = find(service, proof, id)?.id;
-    service.hub.retry(id).map_err(|denied| Problem::denied(&denied))?;
-    find(service, proof, &id.to_string()).map(|message| whole(200, message))
+/// Does this to a message, and shows what came of it.
+pub fn change(
+    Exchange { service, proof, .. }: &Exchange<'_>,
+    id: &str,
+    change: impl FnOnce(&Arc<Hub>, Id) -> Result<(), Denied>,
+) -> Result<Response, Problem> {
+    change(&service.hub, find(service, proof, id)?.id)
+        .map_err(|denied| Problem::denied(&denied))?;
+    find(service, proof, id).map(|message| whole(200, message))
 }
 
 /// `GET /v1/dead-letters`.
@@ -175,15 +179,6 @@ pub fn dead_letters(service: &Service, proof: &Authenticated) -> Result<Response
     Ok(json(200, format!(r#"{{"dead_letters":[{}]}}"#, letters.join(","))).extents(long))
 }
 
-/// `POST /v1/dead-letters/{id}/retry` and `DELETE /v1/dead-letters/{id}`.
-pub fn dead_letter(exchange: &Exchange<'_>, id: &str, again: bool) -> Result<Response, Problem> {
-    let Exchange { service, proof, .. } = exchange;
-    let id = find(service, proof, id)?.id;
-    let done = if again { service.hub.revive(id) } else { service.hub.drop_letter(id) };
-    done.map_err(|denied| Problem::denied(&denied))?;
-    find(service, proof, &id.to_string()).map(|message| whole(200, message))
-}
-
 /// The message of this id, if it is the principal's: others learn nothing of it.
 pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Message, Problem> {
     let unknown = || Problem::new(404, "not_found", "There is no message of this id (any more).");
@@ -191,17 +186,6 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
     let found = service.hub.message(id).map_err(|refused| Problem::journal(&refused))?;
     let message = found.filter(|message| proof.sees(&message.who)).ok_or_else(unknown)?;
     if message.erased { Err(Problem::erased()) } else { Ok(message) }
-}
-
-/// A message as it is now. `known`: its idempotency key was.
-fn shown(service: &Service, (id, status): (Id, u16), known: bool) -> Response {
-    let response = match service.hub.message(id) {
-        Ok(Some(message)) if message.erased => Problem::erased().response(),
-        Ok(Some(message)) => whole(status, message),
-        Ok(None) => Problem::new(404, "not_found", "The message is not known any more.").response(),
-        Err(refused) => Problem::journal(&refused).response(),
-    };
-    marked(response, known)
 }
 
 /// The body of a request, which must be JSON.
@@ -221,22 +205,27 @@ pub fn json_body(exchange: &mut Exchange<'_>) -> Result<Result<(Vec<u8>, Lease),
     Ok(Err(Problem::new(415, "not_json", message)))
 }
 
+/// The value of the one parameter that a query may have, of this name with its `=`. `words`: for what
+/// is anything else.
+pub fn parameter<'a>(
+    request: &'a Request,
+    name: &str,
+    words: &str,
+) -> Result<Option<&'a str>, Problem> {
+    let value = |query: &'a str| query.strip_prefix(name).filter(|value| !value.contains('&'));
+    let query = request.query().filter(|query| !query.is_empty());
+    query.map(|query| value(query).ok_or_else(|| bad(words))).transpose()
+}
+
 /// `?wait=SECONDS`.
 fn wait_of(request: &Request) -> Result<Duration, Problem> {
     let most = MAX_WAIT.as_secs();
-    let mut wait = Duration::ZERO;
-    for pair in request.query().unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-        match value.parse::<u64>() {
-            _ if name != "wait" => {
-                return Err(bad("The only parameter here is wait=SECONDS."));
-            }
-            Ok(seconds) if digits && seconds <= most => wait = Duration::from_secs(seconds),
-            Ok(_) | Err(_) => return Err(bad(format!("wait takes 0 to {most} whole seconds."))),
-        }
-    }
-    Ok(wait)
+    let wait = parameter(request, "wait=", "The only parameter here is wait=SECONDS.")?;
+    // "+5".parse::<u64>() is Ok(5).
+    let seconds = |text: &str| text.parse().ok().filter(|s| *s <= most && !text.starts_with('+'));
+    let seconds = wait.map_or(Some(0), seconds);
+    let words = || bad(format!("wait takes 0 to {most} whole seconds."));
+    seconds.map(Duration::from_secs).ok_or_else(words)
 }
 
 pub(super) fn read(

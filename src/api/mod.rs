@@ -34,12 +34,13 @@ use serde_json::Value;
 use auth::Authenticated;
 use buffers::Lease;
 use error::Problem;
-use failures::{Failures, Told};
+use failures::Failures;
 use guests::Guests;
+use route::Route;
 
 use crate::http::Gate;
 use crate::http::{Closed, Connection, Request, Response, Seat};
-use crate::limits::{MAX_CONTROL_TURNS, STREAM_PATIENCE};
+use crate::limits::STREAM_PATIENCE;
 use crate::session::hub::{Hub, Settings};
 use crate::sys::fd::Event;
 use crate::threads::lock;
@@ -153,11 +154,6 @@ impl Service {
         format!("Serving on {listen}{}", first.unwrap_or_default())
     }
 
-    /// Whether the control socket has no room for another message.
-    fn control_is_busy(&self) -> bool {
-        self.control_connections.load(Ordering::SeqCst) > MAX_CONTROL_TURNS
-    }
-
     /// Counts a request without a key that we know, and says what it is told.
     fn turned_away(&self, request: &Request, origin: Origin) -> Problem {
         let shown = request.header("Authorization").is_some();
@@ -170,17 +166,14 @@ impl Service {
             return wrong;
         }
         let mut failures = lock(&self.failures);
-        match failures.count(address.ip(), Instant::now()) {
-            Told::Wrong => wrong,
-            Told::TooMany { first, wait } => {
-                if first {
-                    log::warn!("too many wrong keys from {}", address.ip());
-                }
-                let message = "Too many wrong keys came from this address.";
-                let again = wait.as_secs() + 1;
-                Problem::new(429, "too_many_failures", message).after(again)
-            }
+        let Some((first, wait)) = failures.count(address.ip(), Instant::now()) else {
+            return wrong;
+        };
+        if first {
+            log::warn!("too many wrong keys from {}", address.ip());
         }
+        let message = "Too many wrong keys came from this address.";
+        Problem::new(429, "too_many_failures", message).after(wait.as_secs() + 1)
     }
 
     /// How many requests are being answered.
@@ -256,11 +249,12 @@ pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
         };
         // What comes during a drain is turned away, or asks how it goes: no drain waits for that.
         // Nor for event streams, which end when it begins, and for a file that is being read.
-        let streams = route::is_stream(&request);
-        let counts = !service.gate.is_closing() && !streams && !route::is_reload(&request);
+        let route = Route::find(request.path());
+        let streams = matches!(route, Some(Route::SessionEvents(_)));
+        let counts = !service.gate.is_closing() && !streams && route != Some(Route::Reload);
         let _in_flight = counts.then(|| service.begin());
         let _following = streams.then(|| service.begin_stream());
-        if let Err(e) = route::answer(&mut connection, &request, origin, service) {
+        if let Err(e) = route::answer(&mut connection, &request, route, origin, service) {
             return log_end(&e, origin);
         }
     }

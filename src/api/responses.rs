@@ -360,8 +360,8 @@ impl Shape for Words {
         self.object(id, "completed", report, None)
     }
 
-    fn repeats(&self) -> bool {
-        true
+    fn is_native(&self) -> bool {
+        false
     }
 }
 

@@ -5,20 +5,22 @@ use std::sync::atomic::Ordering;
 use super::auth::{Authenticated, Origin};
 use super::buffers::in_turn;
 use super::error::Problem;
+use super::messages::json;
 use super::{
     Exchange, Service, browser, chat, idempotency, messages, reload, responses, sessions, status,
     turn,
 };
 use crate::http::{Closed, Connection, Method, Request, Response, SLASH};
 use crate::journal::Condition;
-use crate::limits::DISK_HANGS;
+use crate::limits::{DISK_HANGS, MAX_CONTROL_TURNS};
+use crate::text::quoted;
 
 /// Header fields that we read and that may occur once; http/ has those that frame or let in.
 const ONCE: [&str; 3] = [turn::SESSION, idempotency::HEADER, "Last-Event-ID"];
 
 /// What a path stands for, with the ids and keys in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route<'a> {
+pub enum Route<'a> {
     Health,
     Ready,
     Chat,
@@ -43,7 +45,7 @@ enum Route<'a> {
 }
 
 impl<'a> Route<'a> {
-    fn find(path: &'a str) -> Option<Route<'a>> {
+    pub fn find(path: &'a str) -> Option<Route<'a>> {
         let one = |rest: &'a str| (!rest.is_empty() && !rest.contains('/')).then_some(rest);
         Some(match path {
             "/health" => Route::Health,
@@ -58,37 +60,22 @@ impl<'a> Route<'a> {
             "/v1/journal/compact" => Route::Compact,
             "/v1/reload" => Route::Reload,
             _ => {
-                if let Some(rest) = path.strip_prefix("/v1/messages/") {
-                    match rest.strip_suffix("/retry") {
-                        Some(id) => Route::MessageRetry(one(id)?),
-                        None => Route::Message(one(rest)?),
-                    }
-                } else if let Some(id) = path.strip_prefix("/v1/responses/") {
-                    Route::Response(one(id)?)
-                } else if let Some(model) = path.strip_prefix("/v1/models/") {
-                    Route::Model(model)
-                } else if let Some(rest) = path.strip_prefix("/v1/dead-letters/") {
-                    match rest.strip_suffix("/retry") {
-                        Some(id) => Route::DeadLetterRetry(one(id)?),
-                        None => Route::DeadLetter(one(rest)?),
-                    }
-                } else {
-                    Route::in_session(path.strip_prefix("/v1/sessions/")?)?
+                let (group, rest) = path.strip_prefix("/v1/")?.split_once('/')?;
+                // A session's key may have slashes: what is last counts.
+                match (group, rest.rsplit_once('/')) {
+                    ("messages", Some((id, "retry"))) => Route::MessageRetry(one(id)?),
+                    ("messages", _) => Route::Message(one(rest)?),
+                    ("dead-letters", Some((id, "retry"))) => Route::DeadLetterRetry(one(id)?),
+                    ("dead-letters", _) => Route::DeadLetter(one(rest)?),
+                    ("responses", _) => Route::Response(one(rest)?),
+                    ("models", _) => Route::Model(rest),
+                    ("sessions", Some((session, "messages"))) => Route::SessionMessages(session),
+                    ("sessions", Some((session, "events"))) => Route::SessionEvents(session),
+                    ("sessions", _) if !rest.is_empty() => Route::Session(rest),
+                    _ => return None,
                 }
             }
         })
-    }
-
-    /// A session's key may have slashes: what is last counts.
-    fn in_session(rest: &'a str) -> Option<Route<'a>> {
-        let route = if let Some(session) = rest.strip_suffix("/messages") {
-            Route::SessionMessages(session)
-        } else if let Some(session) = rest.strip_suffix("/events") {
-            Route::SessionEvents(session)
-        } else {
-            Route::Session(rest)
-        };
-        (!rest.is_empty()).then_some(route)
     }
 
     /// The methods that it takes, and what `[keys.NAME] routes` calls its group.
@@ -111,12 +98,8 @@ impl<'a> Route<'a> {
         }
     }
 
-    fn allowed(self) -> &'static str {
-        self.about().0
-    }
-
     fn allows(self, method: Method) -> bool {
-        self.allowed().split(", ").any(|allowed| Method::new(allowed) == method)
+        self.about().0.split(", ").any(|allowed| Method::new(allowed) == method)
     }
 
     /// Whether it begins something, or may wait for it: not during a drain, and not on the last
@@ -137,24 +120,15 @@ impl<'a> Route<'a> {
     }
 }
 
-/// Whether the answer is an event stream without an end.
-pub fn is_stream(request: &Request) -> bool {
-    matches!(Route::find(request.path()), Some(Route::SessionEvents(_)))
-}
-
-/// Whether the answer waits for the configuration to be read.
-pub fn is_reload(request: &Request) -> bool {
-    matches!(Route::find(request.path()), Some(Route::Reload))
-}
-
 /// Answers one request.
 pub fn answer(
     connection: &mut Connection,
     request: &Request,
+    route: Option<Route<'_>>,
     origin: Origin,
     service: &Service,
 ) -> Result<(), Closed> {
-    match admit(connection, request, origin, service) {
+    match admit(connection, request, route, origin, service) {
         Ok(Admitted::Open(response)) => connection.respond(request, response),
         Ok(Admitted::Known(route, proof)) => {
             handle(Exchange { connection, request, service, proof: &proof }, route)
@@ -190,7 +164,7 @@ fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
             return turn::serve(exchange, read);
         }
         Route::Messages if request.method != Method::Post => messages::failed(&exchange),
-        Route::MessageRetry(id) => messages::retry(service, proof, id),
+        Route::MessageRetry(id) => messages::change(&exchange, id, |hub, id| hub.retry(id)),
         Route::Messages => return messages::post(exchange, None),
         Route::SessionMessages(name) => return messages::post(exchange, Some(&plain(name))),
         Route::SessionEvents(name) => return sessions::events(exchange, &plain(name)),
@@ -204,8 +178,8 @@ fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
         Route::Session(name) if deletes => sessions::reset(service, proof, &plain(name)),
         Route::Session(name) => sessions::get(service, proof, &plain(name)),
         Route::DeadLetters => messages::dead_letters(service, proof),
-        Route::DeadLetter(id) => messages::dead_letter(&exchange, id, false),
-        Route::DeadLetterRetry(id) => messages::dead_letter(&exchange, id, true),
+        Route::DeadLetter(id) => messages::change(&exchange, id, |hub, id| hub.drop_letter(id)),
+        Route::DeadLetterRetry(id) => messages::change(&exchange, id, |hub, id| hub.revive(id)),
         Route::Compact => status::compact(service, proof),
         Route::Reload => reload::reload(service),
         Route::Health | Route::Ready | Route::Status => {
@@ -226,12 +200,13 @@ enum Admitted<'a> {
 /// have a key, but for the two paths that need none.
 fn admit<'r>(
     connection: &mut Connection,
-    request: &'r Request,
+    request: &Request,
+    route: Option<Route<'r>>,
     origin: Origin,
     service: &Service,
 ) -> Result<Admitted<'r>, Problem> {
     let tcp = matches!(origin, Origin::Tcp(_));
-    let route = Route::find(request.path()).filter(|route| !tcp || *route != Route::Reload);
+    let route = route.filter(|route| !tcp || *route != Route::Reload);
     let asks_methods = request.method == Method::Options;
     let page = if tcp { browser::check(request, &service.settings().config.http)? } else { None };
     let from_page = page.is_some();
@@ -249,7 +224,7 @@ fn admit<'r>(
     if service.gate.is_closing() && (tcp || is_work) {
         return Err(Problem::stopping());
     }
-    if !tcp && is_work && service.control_is_busy() {
+    if !tcp && is_work && service.control_connections.load(Ordering::SeqCst) > MAX_CONTROL_TURNS {
         let message = "Too many messages wait on the control socket.";
         return Err(Problem::new(503, "overloaded", message));
     }
@@ -259,7 +234,7 @@ fn admit<'r>(
         return Err(Problem::new(503, "overloaded", message));
     }
     match route.filter(|route| route.allows(request.method)) {
-        Some(Route::Health) => return Ok(Admitted::Open(status::health())),
+        Some(Route::Health) => return Ok(Admitted::Open(json(200, r#"{"status":"ok"}"#.into()))),
         Some(Route::Ready) => {
             let shown = service.let_in(request, origin, None);
             let may_know = shown.is_ok_and(|proof| proof.opens("status"));
@@ -272,10 +247,10 @@ fn admit<'r>(
     let Some(route) = route else {
         return Err(Problem::new(404, "not_found", "There is nothing at this path."));
     };
+    let (methods, group) = route.about();
     if !route.allows(request.method) {
-        return Ok(Admitted::Open(Response::method_not_allowed(route.allowed())));
+        return Ok(Admitted::Open(Response::method_not_allowed(methods)));
     }
-    let (_, group) = route.about();
     if !proof.opens(group) {
         let principal = proof.principal();
         let message = format!(
@@ -302,16 +277,17 @@ fn check_once(request: &Request) -> Result<(), Problem> {
     Err(Problem::new(400, "repeated_header", message))
 }
 
-/// The reason names programs and files, which are no concern of everybody.
+/// New durable work is taken, or why not. The reason names programs and files, which are no concern of everybody.
 fn ready(service: &Service, may_know: bool) -> Response {
     if !service.ready.load(Ordering::SeqCst) || service.gate.is_closing() {
         return Problem::stopping().response();
     }
-    match service.hub.condition() {
-        Condition::Good => status::ready(),
+    let why = match service.hub.condition() {
+        Condition::Good => return json(200, r#"{"status":"ready"}"#.into()),
         Condition::Degraded(_) | Condition::Broken(_) if !may_know => {
-            status::degraded("a key that opens /v1/status is told the reason here and there")
+            "a key that opens /v1/status is told the reason here and there".to_owned()
         }
-        Condition::Degraded(why) | Condition::Broken(why) => status::degraded(&why),
-    }
+        Condition::Degraded(why) | Condition::Broken(why) => why,
+    };
+    json(503, format!(r#"{{"status":"degraded","reason":{}}}"#, quoted(&why)))
 }

@@ -9,7 +9,7 @@ use super::ask::bad;
 use super::auth::Authenticated;
 use super::buffers::Lease;
 use super::error::Problem;
-use super::messages::{check_session, json};
+use super::messages::{check_session, json, parameter};
 use super::{Exchange, Service};
 use crate::extent::PLACE;
 use crate::http::{Closed, Request, Response, SLASH, Stream, decode, sse};
@@ -22,7 +22,8 @@ use crate::sys::fd::Event;
 use crate::sys::poll::{Interest, poll};
 use crate::text::quoted;
 
-fn who(proof: &Authenticated, session: &str) -> Result<Who, Problem> {
+/// This session of the principal, if it may touch it. The key is no file name and goes into none.
+pub fn who(proof: &Authenticated, session: &str) -> Result<Who, Problem> {
     check_session(session)?;
     proof.check_session(session)?;
     let principal = proof.principal().to_owned();
@@ -32,7 +33,7 @@ fn who(proof: &Authenticated, session: &str) -> Result<Who, Problem> {
 /// `GET /v1/sessions[?after=SESSION]`: a page, in the order of their keys.
 pub fn list(exchange: &Exchange<'_>) -> Result<Response, Problem> {
     let Exchange { request, service, proof, .. } = exchange;
-    let after = after(request.query().unwrap_or_default())?;
+    let after = after(request)?;
     let wanted = |session: &str| session > after.as_str() && proof.check_session(session).is_ok();
     // While it is put together: a name is short.
     let mut lease = Lease::of(service, proof);
@@ -45,11 +46,9 @@ pub fn list(exchange: &Exchange<'_>) -> Result<Response, Problem> {
 }
 
 /// The key of the session behind which a page begins; empty for the first page.
-fn after(query: &str) -> Result<String, Problem> {
+fn after(request: &Request) -> Result<String, Problem> {
     let words = "A list of sessions takes one parameter: after=SESSION, percent-encoded.";
-    let text = query.strip_prefix("after=").or(query.is_empty().then_some(""));
-    let text = text.filter(|text| !text.contains('&')).ok_or_else(|| bad(words))?;
-    let text = text.replace('+', "%20");
+    let text = parameter(request, "after=", words)?.unwrap_or_default().replace('+', "%20");
     let decoded = decode(&text).map_err(|_| bad(words))?;
     Ok(decoded.unwrap_or(text).replace(SLASH, "/"))
 }

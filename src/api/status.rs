@@ -17,22 +17,6 @@ use crate::sys::process::Pid;
 use crate::text::quoted;
 use crate::threads::lock;
 
-/// The process answers.
-pub fn health() -> Response {
-    Response::new(200, "application/json", &br#"{"status":"ok"}"#[..])
-}
-
-/// New work is taken.
-pub fn ready() -> Response {
-    Response::new(200, "application/json", &br#"{"status":"ready"}"#[..])
-}
-
-/// New durable work is not taken, and why.
-pub fn degraded(why: &str) -> Response {
-    let body = format!(r#"{{"status":"degraded","reason":{}}}"#, quoted(why));
-    Response::new(503, "application/json", body.into_bytes())
-}
-
 /// `POST /v1/journal/compact`.
 pub fn compact(service: &Service, _proof: &Authenticated) -> Result<Response, Problem> {
     let (before, after) = service.hub.compact().map_err(|e| {
@@ -139,7 +123,7 @@ pub fn status(service: &Service, _proof: &Authenticated) -> Response {
         of(|c| c.dead_letters),
         lock(&service.last_stop),
     );
-    Response::new(200, "application/json", body.into_bytes())
+    json(200, body)
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use super::ask::{Ask, Manner, check_instructions};
 use super::auth::Authenticated;
 use super::carry::carry;
 use super::error::Problem;
-use super::messages::{check_session, json_body};
+use super::messages::json_body;
+use super::sessions::who;
 use super::{Exchange, Service, idempotency};
 use crate::agent::{Bounds, Outcome, Turn};
 use crate::http::{Closed, Request};
@@ -19,18 +20,12 @@ use crate::session::submit::Draft;
 /// The header that puts a request into a session.
 pub const SESSION: &str = "X-Hermes-Session-Id";
 
-/// The session that the request names. It is no file name and goes into none.
-fn session(request: &Request, proof: &Authenticated) -> Result<Option<String>, Problem> {
-    let Some(bytes) = request.header(SESSION) else {
-        return Ok(None);
-    };
-    match std::str::from_utf8(bytes) {
-        Ok(key) => {
-            check_session(key)?;
-            proof.check_session(key)?;
-            Ok(Some(key.to_owned()))
-        }
-        Err(_) => check_session("").map(|()| None),
+/// The principal, and the session that the request names.
+fn party(request: &Request, proof: &Authenticated) -> Result<Who, Problem> {
+    match request.header(SESSION) {
+        // What is no text is as good as no key.
+        Some(bytes) => who(proof, std::str::from_utf8(bytes).unwrap_or_default()),
+        None => Ok(Who { principal: proof.principal().to_owned(), session: None }),
     }
 }
 
@@ -55,19 +50,19 @@ pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
     };
     let Exchange { connection, request, service, proof } = exchange;
     let settings = service.settings();
-    let understood = session(request, proof).and_then(|session| {
+    let understood = party(request, proof).and_then(|who| {
         let key = idempotency::key(request, proof, &body)?;
-        let in_session = session.is_some();
+        let in_session = who.session.is_some();
         let upstream = settings.agent.kind() == "upstream";
         let manner = Manner { in_session, durable: in_session || key.is_some(), upstream };
-        let order = read(&body, session.as_deref(), manner)?;
+        let order = read(&body, who.session.as_deref(), manner)?;
         let context = order.ask.context.as_deref().filter(|_| settings.agent.reads_files());
         context.map_or(Ok(()), check_instructions)?;
         let durable = manner.durable || order.stored;
-        Ok((order, durable, session, key))
+        Ok((order, durable, who, key))
     });
     drop(body);
-    let (order, durable, session, key) = match understood {
+    let (order, durable, who, key) = match understood {
         Ok(understood) => understood,
         Err(problem) => return connection.respond(request, problem.response()),
     };
@@ -87,7 +82,7 @@ pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
     let mut answer = Answer::new(exchange, &mut *shape, ask.stream);
     let outcome = if durable {
         let draft = Draft {
-            who: Who { principal: proof.principal().to_owned(), session },
+            who,
             text: ask.text,
             context: ask.context,
             attachments: Vec::new(),

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
@@ -93,7 +94,7 @@ pub fn contact_foreign(dirs: &Dirs, deadline: Instant) -> Contact<Value> {
 }
 
 fn dial(path: &Path) -> io::Result<Client<'static>> {
-    Client::new(connect_unix(path)?, "localhost", CONTROL_WRITE_PATIENCE)
+    Client::new(Arc::new(connect_unix(path)?), "localhost", CONTROL_WRITE_PATIENCE)
 }
 
 /// Connects to this gateway.

@@ -63,8 +63,7 @@ fn exchange(
     let answer = client.call(&call, ends)?;
     let (status, after) = (answer.status, answer.header("Retry-After").map(str::to_owned));
     // Its body means nothing to us; but a socket closed before it came would reset the connection.
-    let most = usize::try_from(MAX_SKIPPED_BODY).unwrap_or(0);
-    let _ = answer.body(most, ends.deadline.min(Instant::now() + SKIP_TIMEOUT));
+    let _ = answer.body(MAX_SKIPPED_BODY, ends.deadline.min(Instant::now() + SKIP_TIMEOUT));
     Ok((status, after))
 }
 

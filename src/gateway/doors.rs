@@ -12,7 +12,7 @@ use super::spare::Spare;
 use crate::api::guests::Room;
 use crate::api::{self, Origin, Service, place};
 use crate::config::Config;
-use crate::http::{Connection, Limits, Seat, Shared, Socket};
+use crate::http::{Connection, Limits, Seat, Socket};
 use crate::limits::{
     ACCEPT_BATCH, CONNECTION_STACK, FEW_SEATS, MAX_CONTROL_CONNECTIONS, RESERVED_TASKS,
     ROOM_PATIENCE, STRANGERS_MOMENT, TASKS_PER_TURN,
@@ -36,7 +36,7 @@ pub struct Doors {
     tasks: Option<usize>,
     spare: Spare,
     /// Who waits for another to end.
-    next: RefCell<Option<(Shared<TcpStream>, SocketAddr)>>,
+    next: RefCell<Option<(Arc<TcpStream>, SocketAddr)>>,
     /// Since when there has been no room for it.
     full: Cell<Option<Instant>>,
 }
@@ -78,7 +78,7 @@ impl Doors {
             }
         }
         let room = room(&service.settings().config, self.tasks);
-        let accept = || self.tcp.accept().map(|(stream, peer)| (Shared(Arc::new(stream)), peer));
+        let accept = || self.tcp.accept().map(|(stream, peer)| (Arc::new(stream), peer));
         for _ in 0..ACCEPT_BATCH {
             match self.next.take().map_or_else(accept, Ok) {
                 Ok((stream, peer)) => self.admit(stream, peer, room, service)?,
@@ -92,13 +92,13 @@ impl Doors {
 
     fn admit(
         &self,
-        mut stream: Shared<TcpStream>,
+        mut stream: Arc<TcpStream>,
         peer: SocketAddr,
         room: Room,
         service: &Arc<Service>,
     ) -> io::Result<()> {
         let now = Instant::now();
-        let Some(seat) = service.guests.enter(&stream.0, place(peer.ip()), room, now) else {
+        let Some(seat) = service.guests.enter(&stream, place(peer.ip()), room, now) else {
             let full = self.full.get().unwrap_or(now);
             self.full.set(Some(full));
             // Those that have just come may leave within a moment.
@@ -114,11 +114,11 @@ impl Doors {
         };
         self.full.set(None);
         let counted = Counted::new(service, Origin::Tcp(peer), Some(seat));
-        start(Box::new(stream.clone()), counted).inspect_err(|_| refuse(&mut stream))
+        start(Box::new(Arc::clone(&stream)), counted).inspect_err(|_| refuse(&mut stream))
     }
 
     /// Lets in our own uid and root, by the kernel's word.
-    fn admit_control(&self, mut stream: UnixStream, service: &Arc<Service>) -> io::Result<()> {
+    fn admit_control(&self, stream: UnixStream, service: &Arc<Service>) -> io::Result<()> {
         let uid = match socket::peer(&stream) {
             Ok(peer) => peer.uid,
             Err(_) => return Ok(()),
@@ -127,13 +127,13 @@ impl Doors {
             log::warn!("uid {uid} was turned away from the control socket");
             return Ok(());
         }
+        let mut stream = Arc::new(stream);
         if service.control_connections.load(Ordering::SeqCst) >= MAX_CONTROL_CONNECTIONS {
             refuse(&mut stream);
             return Ok(());
         }
-        let stream = Shared(Arc::new(stream));
         let counted = |spare| Counted::new(service, Origin::Control { uid, spare }, None);
-        if start(Box::new(stream.clone()), counted(false)).is_err() {
+        if start(Box::new(Arc::clone(&stream)), counted(false)).is_err() {
             service.guests.tighten(Instant::now());
             self.spare.take(stream, counted(true));
         }

@@ -11,14 +11,14 @@ use std::time::Instant;
 
 use super::doors::{Counted, limits};
 use crate::api;
-use crate::http::{Connection, Gate, Limits, Shared};
+use crate::http::{Connection, Gate, Limits};
 use crate::limits::{ACCEPT_BACK_OFF, CONNECTION_STACK, SPARE_TIMEOUT};
 use crate::sys::poll::{Interest, poll};
 use crate::threads::spawn;
 
 /// A connection that waits for its request.
 struct Waiting {
-    stream: Shared<UnixStream>,
+    stream: Arc<UnixStream>,
     counted: Counted,
     since: Instant,
 }
@@ -35,7 +35,7 @@ impl Spare {
     }
 
     /// Hands a connection over. There are [`crate::limits::MAX_CONTROL_CONNECTIONS`] at the most.
-    pub fn take(&self, stream: Shared<UnixStream>, counted: Counted) {
+    pub fn take(&self, stream: Arc<UnixStream>, counted: Counted) {
         // The thread lives as long as we do.
         let _ = self.0.send(Waiting { stream, counted, since: Instant::now() });
     }

@@ -7,15 +7,15 @@ use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-use super::body::{Decoder, TOO_LARGE};
+use super::framed::BodyReader;
 pub use super::framed::Error;
-use super::framed::read_framed;
-use super::request::BodyFraming;
-use super::scan::{Found, Scan};
+use super::head::Fields;
+use super::request::{BodyFraming, Version};
+use super::scan::Scan;
 use super::socket::Socket;
 use super::sse;
-use super::wire::{Fill, Pace, Wire};
-use super::{bad, head, is_token, is_value_byte};
+use super::wire::{Pace, Wire};
+use super::{bad, is_token, is_value_byte};
 use crate::limits::MAX_FIELDS;
 
 /// The client's side of a connection.
@@ -100,7 +100,7 @@ impl<'s> Client<'s> {
         let (status, headers, framing, last) = self.read_head(method, deadline)?;
         self.last |= last;
         // There may be nothing to read.
-        self.unread = framing != Framing::Known(BodyFraming::None);
+        self.unread = framing != Some(BodyFraming::None);
         Ok(Answer { status, headers, framing, client: self })
     }
 
@@ -108,15 +108,10 @@ impl<'s> Client<'s> {
         for _ in 0..=MAX_INTERIM {
             let mut scan = Scan::default();
             let length = loop {
-                match scan.advance(self.wire.data()) {
-                    Found::End(length) => break length,
-                    Found::Refused(refusal) => return Err(refusal.into()),
-                    Found::Partial => match self.wire.fill(deadline)? {
-                        Fill::Data => {}
-                        Fill::End => return Err(Error::CutShort),
-                        Fill::TimedOut => return Err(Error::TimedOut),
-                    },
+                if let Some(length) = scan.advance(self.wire.data())? {
+                    break length;
                 }
+                self.wire.fill(deadline)?.data()?;
             };
             let head = parse(&self.wire.data()[..length], method)?;
             self.wire.consume(length);
@@ -128,15 +123,9 @@ impl<'s> Client<'s> {
     }
 }
 
-/// Status, fields, framing, and whether the connection ends with it (RFC 9112 section 9.3).
-type Head = (u16, Vec<(String, String)>, Framing, bool);
-
-/// How the end of a response's body is found (RFC 9112 section 6.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    Known(BodyFraming),
-    UntilClose,
-}
+/// Status, fields, framing (`None`: up to the end of the connection, RFC 9112 section 6.3), and whether
+/// the connection ends with it (section 9.3).
+type Head = (u16, Vec<(String, String)>, Option<BodyFraming>, bool);
 
 /// What came is no response that we accept.
 fn malformed<T>(what: &'static str) -> Result<T, Error> {
@@ -155,38 +144,17 @@ fn parse(bytes: &[u8], method: &str) -> Result<Head, Error> {
     if !(100..=599).contains(&status) {
         return malformed("the status");
     }
-    let (mut length, mut coding) = (None, None);
-    // HTTP/1.0 would have to ask for more; it is not worth the trouble.
-    let mut last = parsed.version != Some(1);
-    let mut headers = Vec::with_capacity(parsed.headers.len());
-    for field in parsed.headers.iter() {
-        let slot = if field.name.eq_ignore_ascii_case("content-length") {
-            Some(&mut length)
-        } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
-            Some(&mut coding)
-        } else {
-            None
-        };
-        if slot.is_some_and(|slot| slot.replace(field.value).is_some()) {
-            return malformed("a framing field occurs twice");
-        }
-        let value = String::from_utf8_lossy(field.value).into_owned();
-        if field.name.eq_ignore_ascii_case("connection") {
-            last |= value.split(',').any(|word| word.trim().eq_ignore_ascii_case("close"));
-        }
-        headers.push((field.name.to_owned(), value));
-    }
+    let fields = Fields::gather(parsed.headers)?;
     let bodiless = method == "HEAD" || status < 200 || matches!(status, 204 | 304);
-    let framing = match (length, coding) {
-        (Some(_), Some(_)) => return malformed("two framings"),
-        _ if bodiless => Framing::Known(BodyFraming::None),
-        (None, None) => Framing::UntilClose,
-        (Some(length), None) => Framing::Known(BodyFraming::Length(head::content_length(length)?)),
-        (None, Some(coding)) => {
-            head::transfer_coding(coding)?;
-            Framing::Known(BodyFraming::Chunked)
-        }
+    let framing = match fields.framing(Version::Http11)? {
+        _ if bodiless => Some(BodyFraming::None),
+        BodyFraming::None => None,
+        known @ (BodyFraming::Length(_) | BodyFraming::Chunked) => Some(known),
     };
+    // HTTP/1.0 would have to ask for more; it is not worth the trouble.
+    let last = fields.close || parsed.version != Some(1);
+    let text = |field: &httparse::Header<'_>| String::from_utf8_lossy(field.value).into_owned();
+    let headers = parsed.headers.iter().map(|field| (field.name.to_owned(), text(field))).collect();
     Ok((status, headers, framing, last))
 }
 
@@ -194,7 +162,7 @@ fn parse(bytes: &[u8], method: &str) -> Result<Head, Error> {
 pub struct Answer<'c, 's> {
     pub status: u16,
     headers: Vec<(String, String)>,
-    framing: Framing,
+    framing: Option<BodyFraming>,
     client: &'c mut Client<'s>,
 }
 
@@ -208,113 +176,51 @@ impl<'c, 's> Answer<'c, 's> {
     /// The whole body, at most `cap` bytes, until `deadline`.
     pub fn body(self, cap: usize, deadline: Instant) -> Result<Vec<u8>, Error> {
         let mut body = Vec::new();
-        let wire = &mut self.client.wire;
-        match self.framing {
-            Framing::Known(framing) => {
-                read_framed(wire, framing, &mut body, cap, |_| deadline)?;
-                self.client.unread = false;
-            }
-            Framing::UntilClose => loop {
-                body.extend_from_slice(wire.data());
-                wire.consume(usize::MAX);
-                if body.len() > cap {
-                    return Err(TOO_LARGE.into());
-                }
-                wire.expect_more();
-                match wire.fill(deadline)? {
-                    Fill::Data => {}
-                    Fill::End => break,
-                    Fill::TimedOut => return Err(Error::TimedOut),
-                }
-            },
-        }
+        let mut reader = BodyReader::new(self.framing);
+        reader.read_all(&mut self.client.wire, &mut body, cap, |_| deadline)?;
+        self.client.unread = self.framing.is_none();
         Ok(body)
     }
 
     /// The body as server-sent events.
     pub fn events(self) -> Events<'c, 's> {
-        let left = match self.framing {
-            Framing::Known(BodyFraming::Length(length)) => length,
-            Framing::Known(BodyFraming::None | BodyFraming::Chunked) => 0,
-            Framing::UntilClose => u64::MAX,
-        };
         Events {
-            framing: self.framing,
-            left,
-            decoder: Decoder::default(),
+            body: BodyReader::new(self.framing),
             decoded: Vec::new(),
             used: 0,
             reader: sse::Reader::default(),
-            client: self.client,
+            answer: self,
         }
     }
 }
 
 /// Server-sent events as they come.
 pub struct Events<'c, 's> {
-    framing: Framing,
-    /// What a Content-Length leaves.
-    left: u64,
-    decoder: Decoder,
+    body: BodyReader,
     /// Content without its framing, of which `used` bytes have been read.
     decoded: Vec<u8>,
     used: usize,
     reader: sse::Reader,
-    client: &'c mut Client<'s>,
+    answer: Answer<'c, 's>,
 }
 
 impl Events<'_, '_> {
     /// Waits for the next event until `deadline`. `None`: the stream has ended, whole.
     pub fn next(&mut self, deadline: Instant) -> Result<Option<sse::Event>, Error> {
         loop {
-            let rest = &self.decoded[self.used..];
-            let read = self.reader.read(rest);
-            let (used, event) = read.or_else(|sse::TooLong| malformed("an event is too long"))?;
+            let (used, event) = self.reader.read(&self.decoded[self.used..])?;
             self.used += used;
             if event.is_some() {
                 return Ok(event);
             }
             self.decoded.clear();
             self.used = 0;
-            if self.take_data()? {
-                continue;
-            }
-            let whole = match self.framing {
-                Framing::Known(BodyFraming::Chunked) => self.decoder.is_done(),
-                Framing::Known(BodyFraming::Length(_) | BodyFraming::None) => self.left == 0,
-                Framing::UntilClose => false,
-            };
-            if whole {
-                self.client.unread = false;
+            let Answer { client, framing, .. } = &mut self.answer;
+            let more = self.body.read(&mut client.wire, &mut self.decoded, usize::MAX, deadline)?;
+            if !more && self.decoded.is_empty() {
+                client.unread = framing.is_none();
                 return Ok(None);
             }
-            match (self.client.wire.fill(deadline)?, self.framing) {
-                (Fill::Data, _) => {}
-                (Fill::TimedOut, _) => return Err(Error::TimedOut),
-                (Fill::End, Framing::UntilClose) => return Ok(None),
-                (Fill::End, Framing::Known(_)) => return Err(Error::CutShort),
-            }
         }
-    }
-
-    /// Takes the framing off what has arrived. Says whether there is new content.
-    fn take_data(&mut self) -> Result<bool, Error> {
-        let data = self.client.wire.data();
-        let used = match self.framing {
-            Framing::Known(BodyFraming::None) => 0,
-            Framing::Known(BodyFraming::Chunked) => {
-                self.decoder.decode(data, &mut self.decoded, usize::MAX)?
-            }
-            Framing::Known(BodyFraming::Length(_)) | Framing::UntilClose => {
-                let used = usize::try_from(self.left).map_or(data.len(), |l| l.min(data.len()));
-                self.decoded.extend_from_slice(&data[..used]);
-                used
-            }
-        };
-        if self.framing != Framing::UntilClose {
-            self.left = self.left.saturating_sub(used as u64);
-        }
-        self.client.wire.consume(used);
-        Ok(!self.decoded.is_empty())
     }
 }

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use super::Refusal;
 use super::body::TOO_LARGE;
-use super::framed::{Error, read_framed};
+use super::framed::{BodyReader, Error};
 use super::gate::{Gate, Limits};
-use super::head::{self, Verdict};
+use super::head;
 use super::request::{BodyFraming, Method, Request, Version};
 use super::response::{Date, End, Persist, Response};
 use super::scan::{Scan, is_blank};
@@ -25,7 +25,6 @@ use super::seat::Seat;
 use super::socket::Socket;
 use super::stream::Stream;
 use super::wire::{Fill, Pace, Wire};
-use crate::extent::Extent;
 
 /// Why a connection ended in the middle. It can only be dropped.
 #[derive(Debug)]
@@ -100,7 +99,7 @@ impl Connection {
     /// # Errors
     /// No descriptor.
     pub fn watch(&self) -> io::Result<Box<dyn AsFd>> {
-        self.wire.watch()
+        self.wire.socket.shared()
     }
 
     /// What the door sees of it; `None` on the control socket.
@@ -124,9 +123,9 @@ impl Connection {
         let mut deadline = None;
         loop {
             match head::parse(&mut scan, self.wire.data()) {
-                Verdict::Partial => {}
-                Verdict::Refused(refusal) => return Err(self.refuse(refusal)),
-                Verdict::Complete { request, length } => {
+                Ok(None) => {}
+                Err(refusal) => return Err(self.refuse(refusal)),
+                Ok(Some((request, length))) => {
                     self.wire.consume(length);
                     self.unread = request.framing;
                     self.extra.clear();
@@ -184,51 +183,39 @@ impl Connection {
         let latest = |received: usize| {
             begun + timeout + Duration::from_millis(received as u64 * 1000 / rate)
         };
-        match read_framed(&mut self.wire, self.unread, &mut body, cap, latest) {
-            Ok(()) => {
-                self.unread = BodyFraming::None;
-                Ok(body)
-            }
+        match self.read_all(&mut body, cap, latest) {
+            Ok(()) => Ok(body),
             Err(Error::Refused(refusal)) => Err(self.refuse(refusal)),
             Err(Error::CutShort) => Err(self.refuse(BODY_CUT_SHORT)),
             Err(Error::TimedOut) => Err(self.refuse(BODY_TOO_SLOW)),
-            Err(Error::Io(error)) => {
-                self.open = false;
-                Err(error.into())
-            }
+            Err(Error::Io(error)) => Err(error.into()),
         }
     }
 
     /// Reads and drops what the handler left of the last request's body. Says whether the
     /// connection can go on.
     fn skip_unread(&mut self) -> Result<bool, Closed> {
-        let mut left = match self.unread {
-            BodyFraming::None => return Ok(true),
-            BodyFraming::Length(length) if length <= MAX_SKIPPED_BODY => length,
-            // `respond` closed the connection in these cases; here nobody responded at all.
-            BodyFraming::Length(_) | BodyFraming::Chunked => {
-                self.open = false;
-                return Ok(false);
-            }
-        };
         let deadline = Instant::now() + SKIP_TIMEOUT;
-        loop {
-            let have = self.wire.data().len() as u64;
-            let used = have.min(left);
-            self.wire.consume(usize::try_from(used).unwrap_or(usize::MAX));
-            left -= used;
-            if left == 0 {
-                self.unread = BodyFraming::None;
-                return Ok(true);
-            }
-            match self.wire.fill(deadline)? {
-                Fill::Data => {}
-                Fill::End | Fill::TimedOut => {
-                    self.open = false;
-                    return Ok(false);
-                }
-            }
+        match self.read_all(&mut Vec::new(), MAX_SKIPPED_BODY, |_| deadline) {
+            Err(Error::Io(error)) => Err(error.into()),
+            Ok(()) | Err(_) => Ok(self.open),
         }
+    }
+
+    /// Appends all of the present request's body to `body`.
+    fn read_all(
+        &mut self,
+        body: &mut Vec<u8>,
+        cap: usize,
+        latest: impl Fn(usize) -> Instant,
+    ) -> Result<(), Error> {
+        let mut reader = BodyReader::new(Some(self.unread));
+        let read = reader.read_all(&mut self.wire, body, cap, latest);
+        match &read {
+            Ok(()) => self.unread = BodyFraming::None,
+            Err(_) => self.open = false,
+        }
+        read
     }
 
     /// Adds fields to each response to the present request.
@@ -247,7 +234,7 @@ impl Connection {
                 .close();
         }
         let response = response.fields(self.extra.drain(..));
-        let persist = self.persist(request, response.wants_close());
+        let persist = self.persist(request, response.close);
         self.send(&response, request.method == Method::Head, persist)?;
         if persist == Persist::Close {
             self.say_goodbye();
@@ -271,7 +258,7 @@ impl Connection {
             Version::Http11 => End::LastChunk,
             Version::Http10 => End::Close,
         };
-        let persist = self.persist(request, head.wants_close() || end == End::Close);
+        let persist = self.persist(request, head.close || end == End::Close);
         self.out.clear();
         head.write_head(&mut self.out, &mut self.date, end, persist);
         // Until it is finished, nothing may follow.
@@ -287,7 +274,9 @@ impl Connection {
         let can_skip = match self.unread {
             BodyFraming::None => true,
             // Who waits for 100 may send the body or not: what comes next would be a guess.
-            BodyFraming::Length(length) => length <= MAX_SKIPPED_BODY && !request.expect_continue,
+            BodyFraming::Length(length) => {
+                length <= MAX_SKIPPED_BODY as u64 && !request.expect_continue
+            }
             BodyFraming::Chunked => false,
         };
         let goes_on = request.keep_alive && self.open && can_skip && !close;
@@ -303,9 +292,11 @@ impl Connection {
         response.write_head(&mut self.out, &mut self.date, End::Known, persist);
         let mut pace = Pace::default();
         let mut out = std::mem::take(&mut self.out);
-        let sent = response
-            .parts(head_only)
-            .try_for_each(|(extent, part)| self.send_part(&mut out, extent, part, &mut pace));
+        let sent = response.parts(head_only).try_for_each(|(extent, part)| {
+            let mut add = |piece: &[u8]| self.add(&mut out, piece, &mut pace);
+            extent.map_or(Ok(()), |extent| extent.pieces(WRITE_PIECE, &mut add))?;
+            part.chunks(WRITE_PIECE).try_for_each(add)
+        });
         let sent = sent.and_then(|()| match response.parts(head_only).nth(1) {
             Some(_) => self.write(&out, &mut pace),
             None => self.wire.write(&out, &mut pace),
@@ -315,33 +306,13 @@ impl Connection {
         sent
     }
 
-    /// Sends as much of what `out` has, the extent and the part as fills pieces; the rest is in `out`.
-    fn send_part(
-        &mut self,
-        out: &mut Vec<u8>,
-        extent: Option<&Extent>,
-        part: &[u8],
-        pace: &mut Pace,
-    ) -> io::Result<()> {
-        if let Some(extent) = extent {
-            let mut at = 0;
-            while at < extent.len() {
-                let room = WRITE_PIECE.saturating_sub(out.len());
-                extent.read(at, room, out)?;
-                at += room as u64;
-                if out.len() >= WRITE_PIECE {
-                    self.write(out, pace)?;
-                    out.clear();
-                }
-            }
-        }
-        let together = WRITE_PIECE.saturating_sub(out.len()).min(part.len());
-        out.extend_from_slice(&part[..together]);
-        if together < part.len() {
+    /// Appends a piece to `out`, which is sent first where both are too long for one write.
+    fn add(&mut self, out: &mut Vec<u8>, piece: &[u8], pace: &mut Pace) -> io::Result<()> {
+        if out.len() + piece.len() > WRITE_PIECE {
             self.write(out, pace)?;
             out.clear();
-            self.write(&part[together..], pace)?;
         }
+        out.extend_from_slice(piece);
         Ok(())
     }
 

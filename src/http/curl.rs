@@ -3,7 +3,7 @@
 //! all users can read. Its stdout is the response as it came, which [`Client`] reads like any other.
 
 use std::cell::Cell;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -113,7 +113,7 @@ struct Tunnel<'s> {
     until: Cell<Instant>,
 }
 
-impl Read for Tunnel<'_> {
+impl Socket for Tunnel<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(stdout) = &mut self.child.stdout else { return Ok(0) };
         self.ends.wait(Interest::read(stdout.as_fd()), self.until.get())?;
@@ -137,25 +137,11 @@ impl Read for Tunnel<'_> {
         };
         Err(io::Error::other(quoting(&words, one_line(said).as_bytes())))
     }
-}
 
-impl Write for Tunnel<'_> {
     fn write(&mut self, _: &[u8]) -> io::Result<usize> {
         Err(ErrorKind::BrokenPipe.into())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl AsFd for Tunnel<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.child.ended()
-    }
-}
-
-impl Socket for Tunnel<'_> {
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.until.set(Instant::now() + timeout);
         Ok(())
@@ -163,6 +149,12 @@ impl Socket for Tunnel<'_> {
 
     fn end_writing(&self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl AsFd for Tunnel<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.child.ended()
     }
 }
 
@@ -181,6 +173,7 @@ mod tests {
     use crate::config::Url;
     use crate::http::outward::Ends;
     use std::io::{BufRead, BufReader};
+    use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::thread;
 

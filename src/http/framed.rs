@@ -44,48 +44,95 @@ impl From<Refusal> for Error {
     }
 }
 
-/// Appends a framed body to `out`. `latest` is the deadline after so many bytes.
-pub(super) fn read_framed(
-    wire: &mut Wire<'_>,
+/// A body on its way in.
+pub(super) struct BodyReader {
+    /// Of a length, what is left.
     framing: BodyFraming,
-    out: &mut Vec<u8>,
-    cap: usize,
-    latest: impl Fn(usize) -> Instant,
-) -> Result<(), Error> {
-    let mut decoder = Decoder::default();
-    let length = match framing {
-        BodyFraming::None => return Ok(()),
-        BodyFraming::Length(length) => Some(usize::try_from(length).unwrap_or(usize::MAX)),
-        BodyFraming::Chunked => None,
-    };
-    if length.is_some_and(|length| length > cap) {
-        return Err(TOO_LARGE.into());
+    /// It ends with the connection.
+    until_close: bool,
+    decoder: Decoder,
+}
+
+impl BodyReader {
+    /// `None`: up to the end of the connection.
+    pub(super) fn new(framing: Option<BodyFraming>) -> BodyReader {
+        BodyReader {
+            framing: framing.unwrap_or(BodyFraming::Length(u64::MAX)),
+            until_close: framing.is_none(),
+            decoder: Decoder::default(),
+        }
     }
-    loop {
-        let data = wire.data();
-        let filled = if let Some(length) = length {
-            let used = data.len().min(length - out.len());
-            out.extend_from_slice(&data[..used]);
-            wire.consume(used);
-            if out.len() == length {
-                return Ok(());
+
+    /// Appends some of the body to `out`, which may hold `cap` bytes. Says whether there is more to come.
+    pub(super) fn read(
+        &mut self,
+        wire: &mut Wire<'_>,
+        out: &mut Vec<u8>,
+        cap: usize,
+        deadline: Instant,
+    ) -> Result<bool, Error> {
+        let (data, before) = (wire.data(), out.len());
+        let room = cap.saturating_sub(before) as u64;
+        let (used, done) = match &mut self.framing {
+            BodyFraming::None => return Ok(false),
+            BodyFraming::Length(left) => {
+                let too_large = if self.until_close { before > cap } else { *left > room };
+                if too_large {
+                    return Err(TOO_LARGE.into());
+                }
+                let used = usize::try_from(*left).map_or(data.len(), |l| l.min(data.len()));
+                out.extend_from_slice(&data[..used]);
+                *left -= used as u64;
+                (used, *left == 0)
             }
-            let most = length - out.len();
-            let deadline = latest(out.len());
-            wire.fill_into(out, most, deadline)?
-        } else {
-            let used = decoder.decode(data, out, cap)?;
-            wire.consume(used);
-            if decoder.is_done() {
-                return Ok(());
+            BodyFraming::Chunked => {
+                let used = self.decoder.decode(data, out, cap)?;
+                (used, self.decoder.is_done())
             }
-            wire.expect_more();
-            wire.fill(latest(out.len()))?
         };
-        match filled {
-            Fill::Data => {}
-            Fill::End => return Err(Error::CutShort),
-            Fill::TimedOut => return Err(Error::TimedOut),
+        wire.consume(used);
+        if done || used > 0 {
+            return Ok(!done);
+        }
+        let filled = if let BodyFraming::Length(left) = &mut self.framing {
+            let filled =
+                wire.fill_into(out, usize::try_from(*left).unwrap_or(usize::MAX), deadline);
+            *left -= (out.len() - before) as u64;
+            filled?
+        } else {
+            wire.expect_more();
+            wire.fill(deadline)?
+        };
+        if self.until_close && filled == Fill::End {
+            return Ok(false);
+        }
+        filled.data().map(|()| true)
+    }
+
+    /// Appends all of it. `latest`: the deadline after so many bytes.
+    pub(super) fn read_all(
+        &mut self,
+        wire: &mut Wire<'_>,
+        out: &mut Vec<u8>,
+        cap: usize,
+        latest: impl Fn(usize) -> Instant,
+    ) -> Result<(), Error> {
+        loop {
+            let deadline = latest(out.len());
+            if !self.read(wire, out, cap, deadline)? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Fill {
+    /// For who cannot go on without data.
+    pub(super) fn data(self) -> Result<(), Error> {
+        match self {
+            Fill::Data => Ok(()),
+            Fill::End => Err(Error::CutShort),
+            Fill::TimedOut => Err(Error::TimedOut),
         }
     }
 }

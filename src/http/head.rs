@@ -5,34 +5,16 @@
 
 use std::mem::MaybeUninit;
 
-use super::request::{BodyFraming, Method, Path, Request, Span, Version};
-use super::scan::{Found, Scan};
+use super::request::{BodyFraming, Method, Request, Span, Version};
+use super::scan::Scan;
 use super::{Refusal, bad, is_token, target};
 use crate::limits::{MAX_FIELDS, MAX_TARGET};
 
-/// What the bytes so far amount to.
-#[derive(Debug)]
-pub enum Verdict {
-    Partial,
-    /// A head of `length` bytes; the body or the next request follows it.
-    Complete {
-        request: Request,
-        length: usize,
-    },
-    Refused(Refusal),
-}
-
-/// Reads a head from the beginning of `bytes`, which must start with all that earlier calls with
-/// the same `scan` were given.
-pub fn parse(scan: &mut Scan, bytes: &[u8]) -> Verdict {
-    match scan.advance(bytes) {
-        Found::Partial => Verdict::Partial,
-        Found::Refused(refusal) => Verdict::Refused(refusal),
-        Found::End(length) => match read(&bytes[..length]) {
-            Ok(request) => Verdict::Complete { request, length },
-            Err(refusal) => Verdict::Refused(refusal),
-        },
-    }
+/// Reads a head, with its length, from the beginning of `bytes`, which must start with all that earlier
+/// calls with the same `scan` were given. `None`: it has not come to its end.
+pub fn parse(scan: &mut Scan, bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
+    let Some(length) = scan.advance(bytes)? else { return Ok(None) };
+    read(&bytes[..length]).map(|request| Some((request, length)))
 }
 
 fn read(head: &[u8]) -> Result<Request, Refusal> {
@@ -56,12 +38,9 @@ fn read(head: &[u8]) -> Result<Request, Refusal> {
     }
     let method = Method::new(method);
     let target = target::split(uri, method == Method::Options)?;
-    let path = match target::decode(target.path)? {
-        Some(decoded) => Path::Decoded(decoded),
-        // An http URL with an empty path means the root (RFC 9110 section 4.2.3).
-        None if target.path.is_empty() => Path::Static("/"),
-        None => Path::AsSent(Span::of(head, target.path.as_bytes())),
-    };
+    // An http URL with an empty path means the root (RFC 9110 section 4.2.3).
+    let root = || target.path.is_empty().then(|| "/".to_owned());
+    let decoded = target::decode(target.path)?.or_else(root);
     let fields = Fields::gather(parsed.headers)?;
     let host = fields.host(version)?;
     let framing = fields.framing(version)?;
@@ -73,7 +52,8 @@ fn read(head: &[u8]) -> Result<Request, Refusal> {
         framing,
         keep_alive: fields.keep_alive(version),
         expect_continue: fields.expect_continue(version)? && framing != BodyFraming::None,
-        path,
+        path: span(target.path),
+        decoded,
         query: target.query.map(span),
         // The target's host outranks the field (RFC 9112 section 3.2.2).
         host: target.authority.map(span).or(host.map(|h| Span::of(head, h))),
@@ -82,54 +62,47 @@ fn read(head: &[u8]) -> Result<Request, Refusal> {
     })
 }
 
+/// Who reads the first and who reads the last of two must not differ.
+const ONCE: [&str; 7] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "expect",
+    "authorization",
+    "content-type",
+    "origin",
+];
+
 /// The fields that frame a message or that two readers must not read differently.
-#[derive(Default)]
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     host: Option<&'a [u8]>,
     length: Option<&'a [u8]>,
     coding: Option<&'a [u8]>,
     expect: Option<&'a [u8]>,
-    close: bool,
+    pub(super) close: bool,
     persist: bool,
 }
 
 impl<'a> Fields<'a> {
-    fn gather(fields: &[httparse::Header<'a>]) -> Result<Fields<'a>, Refusal> {
-        let mut found = Fields::default();
-        let (mut authorization, mut content_type, mut origin) = (None, None, None);
+    pub(super) fn gather(fields: &[httparse::Header<'a>]) -> Result<Fields<'a>, Refusal> {
+        let mut once = [None; ONCE.len()];
+        let (mut close, mut persist) = (false, false);
         for field in fields {
-            let is = |name: &str| field.name.eq_ignore_ascii_case(name);
-            let once = if is("host") {
-                &mut found.host
-            } else if is("content-length") {
-                &mut found.length
-            } else if is("transfer-encoding") {
-                &mut found.coding
-            } else if is("expect") {
-                &mut found.expect
-            } else if is("authorization") {
-                &mut authorization
-            } else if is("content-type") {
-                &mut content_type
-            } else if is("origin") {
-                &mut origin
-            } else {
-                if is("connection") {
-                    for option in field.value.split(|&b| b == b',') {
-                        let option = option.trim_ascii();
-                        found.close |= option.eq_ignore_ascii_case(b"close");
-                        found.persist |= option.eq_ignore_ascii_case(b"keep-alive");
-                    }
-                }
-                continue;
-            };
+            let known = ONCE.iter().position(|name| field.name.eq_ignore_ascii_case(name));
             // Twice is refused where the values are equal too: somebody in front may have used
             // the first and somebody behind the last.
-            if once.replace(field.value).is_some() {
+            if known.is_some_and(|at| once[at].replace(field.value).is_some()) {
                 return bad("A header field that may occur once occurs twice.");
             }
+            if field.name.eq_ignore_ascii_case("connection") {
+                for option in field.value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
+                    close |= option.eq_ignore_ascii_case(b"close");
+                    persist |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
         }
-        Ok(found)
+        let [host, length, coding, expect, ..] = once;
+        Ok(Fields { host, length, coding, expect, close, persist })
     }
 
     fn host(&self, version: Version) -> Result<Option<&'a [u8]>, Refusal> {
@@ -142,7 +115,7 @@ impl<'a> Fields<'a> {
     }
 
     /// RFC 9112 section 6.3, without the choices that it leaves to a server.
-    fn framing(&self, version: Version) -> Result<BodyFraming, Refusal> {
+    pub(super) fn framing(&self, version: Version) -> Result<BodyFraming, Refusal> {
         match (self.length, self.coding, version) {
             (None, None, _) => Ok(BodyFraming::None),
             (Some(length), None, _) => Ok(BodyFraming::Length(content_length(length)?)),
@@ -175,7 +148,7 @@ impl<'a> Fields<'a> {
 }
 
 /// 1*DIGIT that fits. Not `parse`, which takes `+5`.
-pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
+fn content_length(value: &[u8]) -> Result<u64, Refusal> {
     let digit = |total: u64, byte: &u8| match byte {
         b'0'..=b'9' => total.checked_mul(10)?.checked_add(u64::from(byte - b'0')),
         _ => None,
@@ -187,7 +160,7 @@ pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
 }
 
 /// `chunked` and nothing else.
-pub(super) fn transfer_coding(value: &[u8]) -> Result<(), Refusal> {
+fn transfer_coding(value: &[u8]) -> Result<(), Refusal> {
     let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
     if is_chunked(value) {
         return Ok(());

@@ -35,7 +35,7 @@ pub use gate::{Gate, Limits};
 pub use request::{Method, Request};
 pub use response::Response;
 pub use seat::{Seat, Stage};
-pub use socket::{Shared, Socket};
+pub use socket::Socket;
 pub use stream::Stream;
 pub use target::{SLASH, decode, has_dot_segment};
 

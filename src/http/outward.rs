@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -146,14 +146,12 @@ struct Line<'s> {
     until: Cell<Instant>,
 }
 
-impl Read for Line<'_> {
+impl Socket for Line<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.ends.wait(Interest::read(self.stream.as_fd()), self.until.get())?;
         self.stream.read(buffer)
     }
-}
 
-impl Write for Line<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.stream.write(bytes) {
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
@@ -165,24 +163,18 @@ impl Write for Line<'_> {
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl AsFd for Line<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
-    }
-}
-
-impl Socket for Line<'_> {
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.until.set(Instant::now() + timeout);
         Ok(())
     }
 
     fn end_writing(&self) -> io::Result<()> {
-        self.stream.end_writing()
+        self.stream.shutdown(Shutdown::Write)
+    }
+}
+
+impl AsFd for Line<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }

@@ -69,14 +69,6 @@ impl Span {
     }
 }
 
-/// The decoded path: a part of the head where there was nothing to decode.
-#[derive(Debug)]
-pub(super) enum Path {
-    AsSent(Span),
-    Decoded(String),
-    Static(&'static str),
-}
-
 /// A request's head. Owns its bytes, so the connection is free to read the body meanwhile.
 #[derive(Debug)]
 pub struct Request {
@@ -89,7 +81,9 @@ pub struct Request {
     pub expect_continue: bool,
     pub(super) head: Box<[u8]>,
     pub(super) fields: Box<[(Span, Span)]>,
-    pub(super) path: Path,
+    pub(super) path: Span,
+    /// The path, where there was something to decode.
+    pub(super) decoded: Option<String>,
     pub(super) query: Option<Span>,
     pub(super) host: Option<Span>,
 }
@@ -98,11 +92,7 @@ impl Request {
     /// The path, percent-decoded once; `*` for `OPTIONS *`. It has no `.` or `..` segment, no
     /// encoded backslash and no control character but [`SLASH`](super::SLASH), an encoded slash.
     pub fn path(&self) -> &str {
-        match &self.path {
-            Path::AsSent(span) => span.text(&self.head),
-            Path::Decoded(path) => path,
-            Path::Static(path) => path,
-        }
+        self.decoded.as_deref().unwrap_or_else(|| self.path.text(&self.head))
     }
 
     /// How long its body may be, at most so many bytes.

@@ -18,21 +18,20 @@ const SECURITY_FIELDS: &[u8] = b"X-Content-Type-Options: nosniff\r\nCache-Contro
 
 /// A whole response. Date, Content-Length, Connection and the security fields are added when it is
 /// written; a field that could break out of its line turns the response into a bare 500.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Response {
     pub status: u16,
     headers: Vec<(&'static str, Cow<'static, str>)>,
     body: Cow<'static, [u8]>,
     /// For each [`PLACE`] in the body, where there are any.
     extents: Vec<Extent>,
-    close: bool,
+    pub(super) close: bool,
 }
 
 impl Response {
     /// Without body and type.
     pub fn empty(status: u16) -> Response {
-        let (headers, body, extents) = (Vec::new(), Cow::Borrowed(&b""[..]), Vec::new());
-        Response { status, headers, body, extents, close: false }
+        Response { status, ..Response::default() }
     }
 
     pub fn new(
@@ -84,9 +83,9 @@ impl Response {
         Response { extents: extents.into_iter().take(places).collect(), ..self }
     }
 
-    /// Memory that it takes until it is sent: what it holds, or a buffer for what it does not.
+    /// Memory that it takes until it is sent: what it holds, and buffers for what it does not.
     pub fn held(&self) -> usize {
-        self.body.len() + if self.extents.is_empty() { 0 } else { WRITE_PIECE }
+        self.body.len() + if self.extents.is_empty() { 0 } else { 2 * WRITE_PIECE }
     }
 
     /// The parts of the body, and the extent in front of each but the first.
@@ -112,10 +111,6 @@ impl Response {
     pub fn close(mut self) -> Response {
         self.close = true;
         self
-    }
-
-    pub(super) fn wants_close(&self) -> bool {
-        self.close
     }
 
     /// The content, and whether any goes out to a client that asked with HEAD or got a 204 or 304.

@@ -3,18 +3,8 @@
 //! The scan remembers where it stopped, so a head that trickles in is looked at once. It refuses at
 //! the first bad byte, which makes its verdict a function of the bytes and not of their packets.
 
-use super::Refusal;
+use super::{Refusal, bad};
 use crate::limits::{MAX_FIELDS, MAX_FIRST_LINE, MAX_HEAD};
-
-/// What the bytes so far amount to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// No end yet.
-    Partial,
-    /// The head is this many bytes long, its empty line included.
-    End(usize),
-    Refused(Refusal),
-}
 
 /// How far a head has been looked at.
 #[derive(Debug, Default)]
@@ -28,56 +18,48 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Looks at what is new in `bytes`, which must start with all that earlier calls were given.
-    pub fn advance(&mut self, bytes: &[u8]) -> Found {
+    /// Looks at what is new in `bytes`, which must start with all that earlier calls were given. Says
+    /// how long the head is, its empty line included, where it has come to its end.
+    pub fn advance(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
         while let Some(&byte) = bytes.get(self.at) {
             if self.at >= MAX_HEAD {
-                return refused(431, "The request head is longer than 16 KiB.");
+                return Err(Refusal::new(431, "The request head is longer than 16 KiB."));
             }
             if self.lines == 0 && self.at - self.line_start >= MAX_FIRST_LINE {
-                return refused(414, "The request line is longer than 8 KiB.");
+                return Err(Refusal::new(414, "The request line is longer than 8 KiB."));
             }
             let after_cr = self.at > 0 && bytes[self.at - 1] == b'\r';
             match (after_cr, byte) {
-                (true, b'\n') => match self.end_line() {
-                    Found::Partial => {}
-                    found @ (Found::End(_) | Found::Refused(_)) => return found,
-                },
-                (true, _) => return refused(400, "A CR without LF in the request head."),
-                (false, b'\n') => return refused(400, "An LF without CR in the request head."),
-                (false, b'\r' | b'\t') => {}
-                (false, 0..=31 | 127) => {
-                    return refused(400, "A control character in the request head.");
-                }
+                (true, b'\n') if self.end_line()? => return Ok(Some(self.at + 1)),
+                (true, b'\n') | (false, b'\r' | b'\t') => {}
+                (true, _) => return bad("A CR without LF in the request head."),
+                (false, b'\n') => return bad("An LF without CR in the request head."),
+                (false, 0..=31 | 127) => return bad("A control character in the request head."),
                 (false, _) => {}
             }
             self.at += 1;
         }
-        Found::Partial
+        Ok(None)
     }
 
-    /// The LF at `self.at` ends a line.
-    fn end_line(&mut self) -> Found {
+    /// The LF at `self.at` ends a line. Says whether it is the last one.
+    fn end_line(&mut self) -> Result<bool, Refusal> {
         let empty = self.at - self.line_start == 1;
         self.line_start = self.at + 1;
         match (empty, self.lines) {
-            (true, 0) if self.leading => return refused(400, "Empty lines before the request."),
+            (true, 0) if self.leading => return bad("Empty lines before the request."),
             (true, 0) => self.leading = true,
-            (true, _) => return Found::End(self.at + 1),
+            (true, _) => return Ok(true),
             (false, lines) if lines > MAX_FIELDS => {
-                return refused(431, "More than 100 header fields.");
+                return Err(Refusal::new(431, "More than 100 header fields."));
             }
             (false, _) => self.lines += 1,
         }
-        Found::Partial
+        Ok(false)
     }
 }
 
 /// Whether there is nothing but (a part of) the empty line that may precede a request.
 pub fn is_blank(bytes: &[u8]) -> bool {
     matches!(bytes, b"" | b"\r" | b"\r\n")
-}
-
-fn refused(status: u16, reason: &'static str) -> Found {
-    Found::Refused(Refusal::new(status, reason))
 }

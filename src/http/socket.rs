@@ -2,14 +2,18 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A connected stream socket in blocking mode. Used behind a `Box`, so that all that is above it
 /// exists once in the binary.
-pub trait Socket: Read + Write + AsFd {
+pub trait Socket: AsFd {
+    /// read(2)
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// write(2)
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
     /// Sends each write at once: ours are whole already (TCP_NODELAY, tcp(7)).
     fn no_delay(&self) -> io::Result<()> {
         Ok(())
@@ -22,13 +26,20 @@ pub trait Socket: Read + Write + AsFd {
     }
     /// Tells the peer that nothing more will come (shutdown(2), SHUT_WR).
     fn end_writing(&self) -> io::Result<()>;
-    /// Another hold on it, where that takes no descriptor.
-    fn shared(&self) -> Option<Box<dyn AsFd>> {
-        None
+    /// Another hold on it; without a descriptor, where that can be.
+    fn shared(&self) -> io::Result<Box<dyn AsFd>> {
+        Ok(Box::new(self.as_fd().try_clone_to_owned()?))
     }
 }
 
-impl Socket for TcpStream {
+/// Somebody else may end it (shutdown(2)) or keep it while its thread waits on it.
+impl Socket for Arc<TcpStream> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&**self).read(buffer)
+    }
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&**self).write(bytes)
+    }
     fn no_delay(&self) -> io::Result<()> {
         self.set_nodelay(true)
     }
@@ -41,68 +52,19 @@ impl Socket for TcpStream {
     fn end_writing(&self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
     }
-}
-
-/// One that somebody else may end (shutdown(2)) or keep while its thread waits on it.
-#[derive(Debug)]
-pub struct Shared<S>(pub Arc<S>);
-
-impl<S> Clone for Shared<S> {
-    fn clone(&self) -> Shared<S> {
-        Shared(Arc::clone(&self.0))
+    fn shared(&self) -> io::Result<Box<dyn AsFd>> {
+        Ok(Box::new(Arc::clone(self)))
     }
 }
 
-impl<S> Read for Shared<S>
-where
-    for<'a> &'a S: Read,
-{
+/// The same.
+impl Socket for Arc<UnixStream> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self.0).read(buffer)
+        (&**self).read(buffer)
     }
-}
-
-impl<S> Write for Shared<S>
-where
-    for<'a> &'a S: Write,
-{
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self.0).write(bytes)
+        (&**self).write(bytes)
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<S: AsFd> AsFd for Shared<S> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl<S: Socket + 'static> Socket for Shared<S>
-where
-    for<'a> &'a S: Read + Write,
-{
-    fn no_delay(&self) -> io::Result<()> {
-        self.0.no_delay()
-    }
-    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
-        self.0.set_read_timeout(timeout)
-    }
-    fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
-        self.0.set_write_timeout(timeout)
-    }
-    fn end_writing(&self) -> io::Result<()> {
-        self.0.end_writing()
-    }
-    fn shared(&self) -> Option<Box<dyn AsFd>> {
-        Some(Box::new(self.clone()))
-    }
-}
-
-impl Socket for UnixStream {
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
         UnixStream::set_read_timeout(self, Some(timeout))
     }
@@ -111,5 +73,8 @@ impl Socket for UnixStream {
     }
     fn end_writing(&self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
+    }
+    fn shared(&self) -> io::Result<Box<dyn AsFd>> {
+        Ok(Box::new(Arc::clone(self)))
     }
 }

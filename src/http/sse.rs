@@ -1,5 +1,6 @@
 //! Server-sent events (WHATWG HTML, section 9.2): their text, written and read. Pure.
 
+use super::{Refusal, bad};
 use crate::limits::MAX_EVENT;
 
 /// One event. Line ends in `data` (LF, CR LF, CR) come out as LF on the other side.
@@ -55,8 +56,8 @@ impl Reader {
     /// Reads `bytes` up to the end of the first event in them. Returns how many were used.
     ///
     /// # Errors
-    /// [`TooLong`]: the reader is of no use any more.
-    pub fn read(&mut self, bytes: &[u8]) -> Result<(usize, Option<Event>), TooLong> {
+    /// An event longer than [`MAX_EVENT`]: the reader is of no use any more.
+    pub fn read(&mut self, bytes: &[u8]) -> Result<(usize, Option<Event>), Refusal> {
         for (at, &byte) in bytes.iter().enumerate() {
             let belongs_to_cr = std::mem::replace(&mut self.after_cr, byte == b'\r');
             match byte {
@@ -66,7 +67,9 @@ impl Reader {
                         return Ok((at + 1, Some(event)));
                     }
                 }
-                _ if self.line.len() + self.event.data.len() >= MAX_EVENT => return Err(TooLong),
+                _ if self.line.len() + self.event.data.len() >= MAX_EVENT => {
+                    return bad("an event is too long");
+                }
                 _ => self.line.push(byte),
             }
         }
@@ -98,10 +101,6 @@ impl Reader {
         None
     }
 }
-
-/// An event longer than [`MAX_EVENT`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLong;
 
 #[cfg(test)]
 mod tests {
@@ -158,6 +157,6 @@ mod tests {
         let line = format!("data: {}\n", "x".repeat(1000));
         let mut reader = Reader::default();
         let verdict = (0..2000).find_map(|_| reader.read(line.as_bytes()).err());
-        assert_eq!(verdict, Some(TooLong));
+        assert!(verdict.is_some_and(|refusal| refusal.reason.contains("too long")));
     }
 }

@@ -133,10 +133,5 @@ fn is_path_byte(byte: u8) -> bool {
 
 /// The value of a hexadecimal digit.
 pub fn hex(digit: &u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
+    u8::try_from(char::from(*digit).to_digit(16)?).ok()
 }

@@ -26,7 +26,7 @@ pub struct Pace {
 }
 
 pub struct Wire<'s> {
-    socket: Box<dyn Socket + 's>,
+    pub(super) socket: Box<dyn Socket + 's>,
     /// What the socket was last told; `None` before that.
     read_timeout: Option<Duration>,
     write_timeout: Duration,
@@ -193,14 +193,6 @@ impl<'s> Wire<'s> {
         }
     }
 
-    /// A hold on the socket for watching it beside us.
-    pub fn watch(&self) -> io::Result<Box<dyn AsFd>> {
-        Ok(match self.socket.shared() {
-            Some(shared) => shared,
-            None => Box::new(self.socket.as_fd().try_clone_to_owned()?),
-        })
-    }
-
     /// No more can be written: for a stream that broke off.
     pub fn end_writing(&self) {
         // An error means that the peer has gone already.
@@ -219,12 +211,13 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
 
     #[test]
     fn memory_goes_back_when_all_is_used() {
         let (mut peer, socket) = UnixStream::pair().unwrap();
         let soon = Duration::from_secs(10);
-        let mut wire = Wire::new(Box::new(socket), soon).unwrap();
+        let mut wire = Wire::new(Box::new(Arc::new(socket)), soon).unwrap();
         peer.write_all(&[b'x'; 10_000]).unwrap();
         while wire.data().len() < 10_000 {
             assert_eq!(wire.fill(Instant::now() + soon).unwrap(), Fill::Data);
@@ -242,7 +235,7 @@ mod tests {
     #[test]
     fn a_deadline_holds_whatever_the_socket_was_told_before() {
         let (_peer, socket) = UnixStream::pair().unwrap();
-        let mut wire = Wire::new(Box::new(socket), Duration::from_secs(10)).unwrap();
+        let mut wire = Wire::new(Box::new(Arc::new(socket)), Duration::from_secs(10)).unwrap();
         for millis in [60, 5, 60] {
             let (begun, wait) = (Instant::now(), Duration::from_millis(millis));
             assert_eq!(wire.fill(begun + wait).unwrap(), Fill::TimedOut);

@@ -1,5 +1,6 @@
 //! The client: round trips with our server, and answers that it must not believe.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::Client;
@@ -17,7 +18,7 @@ fn soon() -> Instant {
 fn bodies_come_back_over_one_connection() {
     let (client, socket) = unix();
     let server = serve(socket, LIMITS, echo);
-    let mut client = Client::new(client, "localhost", LIMITS.write_timeout).unwrap();
+    let mut client = Client::new(Arc::new(client), "localhost", LIMITS.write_timeout).unwrap();
     for size in [0, 1, 2000, 70_000, 1_000_000, 5] {
         let body = vec![b'b'; size];
         let fields = [("Content-Type", "text/plain")];
@@ -63,7 +64,7 @@ fn an_unread_answer_is_not_taken_for_the_next_one() {
 #[test]
 fn a_silent_server_has_a_deadline() {
     let (client, _server) = unix();
-    let mut client = Client::new(client, "a", SHORT).unwrap();
+    let mut client = Client::new(Arc::new(client), "a", SHORT).unwrap();
     let answer = client.send("GET", "/", &[], None, Instant::now() + SHORT);
     assert!(matches!(answer, Err(Error::TimedOut)));
 }

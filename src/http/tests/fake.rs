@@ -1,7 +1,7 @@
 //! A socket in memory that hands out its input in given pieces and counts what is asked of it.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -41,7 +41,7 @@ impl Fake {
     }
 }
 
-impl Read for Fake {
+impl Socket for Fake {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         let mut log = self.log.lock().unwrap();
         log.reads += 1;
@@ -57,27 +57,12 @@ impl Read for Fake {
         }
         Ok(count)
     }
-}
-
-impl Write for Fake {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut log = self.log.lock().unwrap();
         log.writes += 1;
         log.written.extend_from_slice(bytes);
         Ok(bytes.len())
     }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl AsFd for Fake {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        DESCRIPTOR.as_fd()
-    }
-}
-
-impl Socket for Fake {
     fn no_delay(&self) -> io::Result<()> {
         self.setting()
     }
@@ -89,6 +74,12 @@ impl Socket for Fake {
     }
     fn end_writing(&self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl AsFd for Fake {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        DESCRIPTOR.as_fd()
     }
 }
 

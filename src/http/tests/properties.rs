@@ -2,7 +2,7 @@
 //! worth to keep.
 
 use super::super::body::Decoder;
-use super::super::head::{self, Verdict};
+use super::super::head;
 use super::super::request::{BodyFraming, Request, Version};
 use super::super::scan::Scan;
 use super::super::{Refusal, sse, target};
@@ -18,13 +18,13 @@ fn told(request: &Request) -> String {
     format!("{line:?} {framing:?} {keep_alive} {expect_continue} {fields:?}")
 }
 
+/// What came of reading a head.
+type Verdict = Result<Option<(Request, usize)>, Refusal>;
+
 /// A verdict, and how long the head was.
 fn judged(verdict: &Verdict) -> Option<Result<(String, usize), Refusal>> {
-    match verdict {
-        Verdict::Partial => None,
-        Verdict::Complete { request, length } => Some(Ok((told(request), *length))),
-        Verdict::Refused(refusal) => Some(Err(*refusal)),
-    }
+    let complete = |(request, length): &(Request, usize)| (told(request), *length);
+    verdict.as_ref().map(|head| head.as_ref().map(complete)).map_err(|refusal| *refusal).transpose()
 }
 
 /// A head: one verdict however it comes in, and what is accepted is harmless and says the same when
@@ -38,7 +38,7 @@ pub fn head(bytes: &[u8]) {
     assert_eq!(first.as_ref().map(|(_, verdict)| verdict), expected.as_ref(), "byte by byte");
     // A partial verdict is one about as many bytes as a head may have, and no more.
     assert!(expected.is_some() || bytes.len() <= MAX_HEAD);
-    let Verdict::Complete { request, length } = whole else { return };
+    let Ok(Some((request, length))) = whole else { return };
     assert_eq!(first.map(|(end, _)| end), Some(length), "the verdict needed more than the head");
     harmless(&request);
     let again = written(&request, &bytes[..length]);
@@ -141,7 +141,7 @@ pub fn connection(bytes: &[u8]) {
     }
 }
 
-fn events(pieces: &[&[u8]]) -> Result<Vec<sse::Event>, sse::TooLong> {
+fn events(pieces: &[&[u8]]) -> Result<Vec<sse::Event>, Refusal> {
     let (mut reader, mut events) = (sse::Reader::default(), Vec::new());
     for piece in pieces {
         let mut rest = *piece;

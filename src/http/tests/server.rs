@@ -33,20 +33,27 @@ impl Server {
 }
 
 /// Serves one connection in a thread.
-pub fn serve(
-    socket: impl Socket + Send + 'static,
+pub fn serve<S>(
+    socket: S,
     limits: Limits,
     handler: impl Fn(&mut Connection) -> Result<(), Closed> + Send + 'static,
-) -> Server {
+) -> Server
+where
+    Arc<S>: Socket + Send + 'static,
+{
     serve_behind(Arc::default(), socket, limits, handler)
 }
 
-fn serve_behind(
+fn serve_behind<S>(
     gate: Arc<Gate>,
-    socket: impl Socket + Send + 'static,
+    socket: S,
     limits: Limits,
     handler: impl Fn(&mut Connection) -> Result<(), Closed> + Send + 'static,
-) -> Server {
+) -> Server
+where
+    Arc<S>: Socket + Send + 'static,
+{
+    let socket = Arc::new(socket);
     let serve = move || handler(&mut Connection::new(Box::new(socket), limits, gate).unwrap());
     let thread = thread::spawn(serve);
     Server { thread }

@@ -1,6 +1,7 @@
 //! Responses in pieces: framing, ends, broken ends.
 
 use std::io::{ErrorKind, Read, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::client::Error;
@@ -35,7 +36,7 @@ fn soon() -> Instant {
 fn events_arrive_and_the_connection_goes_on() {
     let (client, socket) = unix();
     let server = serve(socket, LIMITS, stream);
-    let mut client = Client::new(client, "localhost", LIMITS.write_timeout).unwrap();
+    let mut client = Client::new(Arc::new(client), "localhost", LIMITS.write_timeout).unwrap();
     for _ in 0..2 {
         let answer = client.send("GET", "/whole", &[], None, soon()).unwrap();
         assert_eq!(answer.status, 200);
@@ -53,7 +54,7 @@ fn events_arrive_and_the_connection_goes_on() {
 fn a_broken_stream_is_not_taken_for_a_whole_one() {
     let (client, socket) = unix();
     let server = serve(socket, LIMITS, stream);
-    let mut client = Client::new(client, "localhost", LIMITS.write_timeout).unwrap();
+    let mut client = Client::new(Arc::new(client), "localhost", LIMITS.write_timeout).unwrap();
     let answer = client.send("GET", "/broken", &[], None, soon()).unwrap();
     let mut events = answer.events();
     assert!(events.next(soon()).unwrap().is_some());
@@ -116,7 +117,6 @@ fn a_reader_that_stops_is_cut_off() {
 #[test]
 fn each_piece_is_one_write() {
     use super::fake::Fake;
-    use std::sync::Arc;
     let fake = Fake::new(&[b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"]);
     let log = Arc::clone(&fake.log);
     let mut connection = Connection::new(Box::new(fake), LIMITS, Arc::default()).unwrap();
