@@ -242,13 +242,22 @@ impl Hub {
         record: &Record,
         purpose: Purpose,
     ) -> Result<u64, Refused> {
+        self.write_json(state, (record, &record.to_json()), purpose)
+    }
+
+    /// The same with the record's JSON: that of a long one is made before the lock is taken.
+    pub(super) fn write_json(
+        &self,
+        state: &mut State,
+        (record, json): (&Record, &str),
+        purpose: Purpose,
+    ) -> Result<u64, Refused> {
         if let Err(why) = state.book.check(record) {
             // A bug of ours; a record that does not follow would keep the next start from starting.
             log::error!("a record was held back: {why}");
             return Err(Refused::Unavailable(why));
         }
-        let json = record.to_json();
-        let number = self.journal.append(&json, purpose).map_err(|refused| self.heard(refused))?;
+        let number = self.journal.append(json, purpose).map_err(|refused| self.heard(refused))?;
         if let Err(why) = state.book.apply(number, record, json.len()) {
             log::error!("record {number} does not follow: {why}");
         }
