@@ -235,17 +235,8 @@ impl Hub {
         }
     }
 
-    /// Appends a record and keeps the book. Follows the journal's order: the lock is held.
-    pub(super) fn write(
-        &self,
-        state: &mut State,
-        record: &Record,
-        purpose: Purpose,
-    ) -> Result<u64, Refused> {
-        self.write_json(state, (record, &record.to_json()), purpose)
-    }
-
-    /// The same with the record's JSON: that of a long one is made before the lock is taken.
+    /// Appends a record with its JSON and keeps the book. Follows the journal's order: the lock is held,
+    /// and the JSON of a long one was made before.
     pub(super) fn write_json(
         &self,
         state: &mut State,
