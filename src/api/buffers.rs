@@ -22,6 +22,8 @@ pub struct Buffers {
 #[derive(Debug, Default)]
 struct Used {
     all: u64,
+    /// Some was taken since it was last looked.
+    touched: bool,
     by: ByName<Account>,
 }
 
@@ -34,13 +36,19 @@ struct Account {
 
 impl Used {
     fn change(&mut self, principal: &str, change: impl Fn(u64) -> u64) {
-        self.all = change(self.all);
+        (self.all, self.touched) = (change(self.all), true);
         let account = self.by.of(principal);
         account.bytes = change(account.bytes);
     }
 }
 
 impl Buffers {
+    /// Whether all was given back since this was last asked.
+    pub fn have_emptied(&self) -> bool {
+        let mut used = lock(&self.used);
+        used.all == 0 && std::mem::take(&mut used.touched)
+    }
+
     /// The bytes that each principal holds.
     pub fn by_principal(&self) -> Vec<(String, u64)> {
         let used = lock(&self.used);

@@ -27,8 +27,8 @@ pub fn watch(dirs: &Dirs, service: &Arc<Service>, replace: &dyn Fn(UnixListener)
             return;
         }
         let found = identity(path);
-        // Now the start is over, in all threads.
-        if std::mem::take(&mut is_new) {
+        // Now the start is over, in all threads; or what was in flight.
+        if std::mem::take(&mut is_new) || service.buffers.have_emptied() {
             memory::release_program();
         }
         if found.is_some() && found == bound {

@@ -230,11 +230,12 @@ impl Hub {
         }
     }
 
-    /// Appends a record and keeps the book. Follows the journal's order: the lock is held.
-    pub(super) fn write(
+    /// Appends a record with its JSON and keeps the book. Follows the journal's order: the lock is held,
+    /// and the JSON of a long one was made before.
+    pub(super) fn write_json(
         &self,
         state: &mut State,
-        record: &Record,
+        (record, json): (&Record, &str),
         purpose: Purpose,
     ) -> Result<u64, Refused> {
         if let Err(why) = state.book.check(record) {
@@ -242,8 +243,7 @@ impl Hub {
             log::error!("a record was held back: {why}");
             return Err(Refused::Unavailable(why));
         }
-        let json = record.to_json();
-        let number = self.journal.append(&json, purpose).map_err(|refused| self.heard(refused))?;
+        let number = self.journal.append(json, purpose).map_err(|refused| self.heard(refused))?;
         if let Err(why) = state.book.apply(number, record, json.len()) {
             log::error!("record {number} does not follow: {why}");
         }

@@ -190,14 +190,15 @@ impl Hub {
         what: &str,
         record: &Record,
     ) -> Result<MutexGuard<'_, State>, Refused> {
-        let mut told = false;
+        let (mut told, json) = (false, record.to_json());
         loop {
             let mut state = self.lock();
             if let Err(why) = state.book.check(record) {
                 log::error!("a record was left out: {why}");
                 return Err(Refused::Unavailable(why));
             }
-            let refused = match self.write(&mut state, record, Purpose::Completion) {
+            let purpose = Purpose::Completion;
+            let refused = match self.write_json(&mut state, (record, &json), purpose) {
                 Ok(_) => return Ok(state),
                 Err(refused @ (Refused::Broken(_) | Refused::TooLong)) => return Err(refused),
                 Err(refused @ (Refused::Full(_) | Refused::Unavailable(_))) => refused,

@@ -196,6 +196,16 @@ impl Hub {
         self.sync(number)
     }
 
+    /// Appends a record and keeps the book: see [`Hub::write_json`].
+    pub(super) fn write(
+        &self,
+        state: &mut State,
+        record: &Record,
+        purpose: Purpose,
+    ) -> Result<u64, Refused> {
+        self.write_json(state, (record, &record.to_json()), purpose)
+    }
+
     /// What a principal holds of the journal, what all do, the limit and its shares; `None` for the
     /// owner, whom the journal itself refuses.
     fn share(&self, state: &State, principal: &str) -> Option<((u64, u64), u64, Shares)> {

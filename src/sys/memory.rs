@@ -13,10 +13,15 @@ pub fn keep_small() {
     }
 }
 
-/// Lets go of the pages of program and libraries that the start has touched and an idle gateway
-/// never looks at again. They are the files', unchanged: what is needed comes back from the page
+/// Lets go of what the allocator has free, and of the pages of program and libraries that an idle gateway
+/// does not look at. They are the files', unchanged: what is needed comes back from the page
 /// cache.
 pub fn release_program() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes an integer, and gives back what is free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
     // SAFETY: the callback takes what dl_iterate_phdr(3) hands it, and no data of ours.
     unsafe {
         libc::dl_iterate_phdr(Some(release_object), std::ptr::null_mut());

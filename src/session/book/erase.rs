@@ -110,31 +110,28 @@ impl Book {
     /// What a compaction does with a record.
     pub fn fate(&self, number: u64, json: &str) -> Fate {
         let id = id_of(json).and_then(Id::parse);
-        let entry = id.and_then(|id| self.get(id)).filter(|entry| self.is_erased(entry));
-        let Some(entry) = entry else {
+        let entry = id.and_then(|id| Some((id, self.get(id)?)));
+        let Some((id, entry)) = entry.filter(|(_, entry)| self.is_erased(entry)) else {
             return if self.keeps(number, json) { Fate::Keep } else { Fate::Drop };
         };
         // New ids come after the newest.
-        let stays = entry.key.is_some() || self.last == id;
-        match Record::parse(json) {
-            Ok(record) if stays && [entry.accepted, entry.outcome].contains(&number) => {
-                Fate::Replace(left_of(record).to_json())
+        let stays = entry.key.is_some() || self.last == Some(id);
+        if stays && number == entry.outcome {
+            // So that an older gateway does not take the message for one that waits. Made without a look
+            // at the reply, which may be long: the lock is held.
+            let left = Record::step(id, 0, entry.ended, Step::Cancelled(String::new()));
+            return Fate::Replace(left.to_json());
+        }
+        match (stays && number == entry.accepted).then(|| Record::parse(json)) {
+            // It knows the idempotency key.
+            Some(Ok(Record::Accepted(accepted))) => {
+                let Accepted { id, at, principal, session, key, body, .. } = *accepted;
+                let left =
+                    Accepted { id, at, principal, session, key, body, ..Accepted::default() };
+                let left = Accepted { erased: true, ..left };
+                Fate::Replace(Record::Accepted(Box::new(left)).to_json())
             }
-            Ok(_) | Err(_) => Fate::Erase,
+            _ => Fate::Erase,
         }
-    }
-}
-
-/// What stays of a record: of the beginning, which knows the idempotency key, and of the end, so that an
-/// older gateway does not take the message for one that waits.
-fn left_of(record: Record) -> Record {
-    match record {
-        Record::Accepted(accepted) => {
-            let Accepted { id, at, principal, session, key, body, .. } = *accepted;
-            let left = Accepted { id, at, principal, session, key, body, ..Accepted::default() };
-            Record::Accepted(Box::new(Accepted { erased: true, ..left }))
-        }
-        Record::Step { id, at, .. } => Record::step(id, 0, at, Step::Cancelled(String::new())),
-        other => other,
     }
 }
