@@ -115,7 +115,7 @@ impl Guests {
             house.principals.push((key.name.clone(), 0));
             house.principals.len() - 1
         });
-        house.find_share(at, of)?;
+        house.find_share(of)?;
         house.principals[of].1 += 1;
         house.guests[at].known = Some((of, Arc::clone(key)));
         seat.know(token);
@@ -202,7 +202,7 @@ impl House {
     }
 
     /// Finds a connection room among those of its principal.
-    fn find_share(&mut self, at: usize, of: usize) -> Result<(), Problem> {
+    fn find_share(&mut self, of: usize) -> Result<(), Problem> {
         let (name, own) = self.principals[of].clone();
         let Some(room) = self.room else { return Ok(()) };
         let held: Vec<u64> = self.principals.iter().map(|(_, held)| *held).collect();
@@ -220,8 +220,6 @@ impl House {
         if self.send_away(&gives, Instant::now()) {
             return Ok(());
         }
-        // It is told so, and keeps nobody else out until it has left.
-        self.guests[at].seat.dismiss();
         let message = over.message(&name, "limits.max_connections", (own, room.all as u64));
         let code = if over == Over::Principal { "share_reached" } else { "overloaded" };
         Err(Problem::new(503, code, message).after(1))

@@ -345,6 +345,8 @@ impl Connection {
 
     pub(super) fn say_goodbye(&mut self) {
         self.open = false;
+        // It is about to end: it keeps nobody else out.
+        self.seat.iter().for_each(|seat| seat.dismiss());
         self.wire.linger(MAX_LINGER, Instant::now() + LINGER_TIMEOUT);
     }
 }

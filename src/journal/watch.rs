@@ -32,6 +32,10 @@ impl FileJournal {
         // A compaction looks by itself, before it puts another file there.
         let Ok(_only) = self.compacting.try_lock() else { return };
         let mut inner = self.lock();
+        // A compaction that failed may have left it without the name.
+        if matches!(inner.condition, Condition::Broken(_)) {
+            return;
+        }
         if let Some(what) = self.fate_of(&inner.file) {
             self.lose(&inner, what);
         } else if matches!(inner.condition, Condition::Degraded(_)) {
