@@ -108,7 +108,8 @@ fn complaints(gateway: &Gateway, target: &str, body: &str, clients: usize) -> Ve
 /// Each of these bodies, sent so often at once, takes no more than it may.
 #[track_caller]
 fn are_cheap(bodies: &[(&str, String)], clients: usize) {
-    let gateway = Home::new().launch().arg("--ephemeral").start();
+    // What is accepted is kept on the disk, and not in memory.
+    let gateway = Home::new().start();
     gateway.ask("first");
     let all = bodies.iter().flat_map(|(target, body)| complaints(&gateway, target, body, clients));
     let all: Vec<String> = all.collect();

@@ -191,5 +191,6 @@ fn a_gateway_in_another_pid_namespace_is_found_by_its_socket() {
     assert_eq!(status(home.run(&["status", "--json"]), 0)["pid"], pid);
     let stopped = home.run(&["stop"]).assert_code(0);
     assert!(stopped.stdout.contains(&format!("pid {pid}")), "{}", stopped.stdout);
-    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    let process = format!("/proc/{pid}");
+    eventually("it is reaped", || (!Path::new(&process).exists()).then_some(()));
 }

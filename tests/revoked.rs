@@ -31,7 +31,7 @@ fn in_two_pieces() -> (Gate, String, Gateway) {
     let gate = Gate::closed(home.path());
     let agent = script(&format!("echo first; {}; echo {SECRET}", gate.wait()));
     home.configure(&configuration(&home, &[("alice", ""), ("bob", "")], &agent));
-    let gateway = home.start();
+    let gateway = home.launch().set("limits.max_turns", "16").start();
     (gate, agent, gateway)
 }
 

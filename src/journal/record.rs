@@ -217,7 +217,7 @@ impl Record {
             }
             Record::Unknown { id } => Json::begin("unknown", id.as_ref()),
         };
-        json.0 + "}"
+        json.end()
     }
 
     /// Reads what [`Record::to_json`] writes, here or in another version of this program. A member
@@ -287,21 +287,27 @@ impl Record {
 }
 
 /// The JSON of a record in the making.
-struct Json(String);
+struct Json(Vec<u8>);
 
 impl Json {
     fn begin(kind: &str, id: Option<&String>) -> Json {
-        Json(format!(r#"{{"t":"{kind}""#)).add("id", &id)
+        Json(format!(r#"{{"t":"{kind}""#).into_bytes()).add("id", &id)
     }
 
     /// Adds a member, unless it says what its absence says too.
     fn add<T: Serialize + Default + PartialEq>(mut self, key: &str, value: &T) -> Json {
         if *value != T::default() {
+            [",\"", key, "\":"].iter().for_each(|part| self.0.extend(part.bytes()));
             // Strings, numbers and lists of them can be written, and to memory.
-            let value = serde_json::to_string(value).unwrap_or_default();
-            [",\"", key, "\":", &value].iter().for_each(|part| self.0 += part);
+            let _ = serde_json::to_writer(&mut self.0, value);
         }
         self
+    }
+
+    fn end(mut self) -> String {
+        self.0.push(b'}');
+        // What serde_json writes is text.
+        String::from_utf8(self.0).unwrap_or_default()
     }
 
     fn stamp(self, Stamp { at, age, off }: Stamp) -> Json {

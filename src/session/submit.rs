@@ -106,8 +106,9 @@ impl Hub {
             Admission::Runs => (0, true),
             Admission::Waits { position } => (position, false),
         };
-        let record = accepted(id, self.stamp(), draft);
-        let number = match self.write(&mut state, &record, Purpose::NewWork) {
+        // Its texts go before a worker reads them back.
+        let written = self.write(&mut state, &accepted(id, self.stamp(), draft), Purpose::NewWork);
+        let number = match written {
             Ok(number) => number,
             Err(refused) => {
                 // There may be something to forget.
