@@ -245,10 +245,9 @@ impl Journal for FileJournal {
     ) -> io::Result<(String, Option<Extent>)> {
         let (file, from, next, _) = self.place(number);
         // Behind a long record there always is a place that is remembered.
-        if let Some((json, text)) = large::read(&file, (from, next), number)? {
+        if let Some((json, text)) = large::read(&file, (from, next), number, room)? {
             return Ok((json, Some(text)));
         }
-        room(next - from)?;
         self.read(number).map(|json| (json, None))
     }
 

@@ -11,24 +11,30 @@ use crate::limits::{JOURNAL_BUFFER, LONG_RECORD};
 
 /// The JSON of record `wanted`, with nothing in its reply, and what is in that. `from` and `end` are
 /// places that follow each other in the index: less than a step is before a long record and behind it.
-/// `None`: it is not there, damaged, or has no reply, as a read of the whole finds out.
+/// `None`: it is not there, damaged, or has no reply, as a read of the whole finds out, for which `room`
+/// is asked first unless the record is short.
 pub fn read(
     file: &Arc<File>,
     (from, end): (u64, u64),
     wanted: u64,
+    room: &mut dyn FnMut(u64) -> io::Result<()>,
 ) -> io::Result<Option<(String, Extent)>> {
     if end - from < LONG_RECORD {
         return Ok(None);
     }
+    let number = format!(" {wanted} {{");
     let (mut head, mut tail) = (vec![0; JOURNAL_BUFFER], vec![0; JOURNAL_BUFFER]);
     file.read_exact_at(&mut head, from)?;
     let tail_at = end - JOURNAL_BUFFER as u64;
     file.read_exact_at(&mut tail, tail_at)?;
+    let mut starts = (0..head.len()).filter(|at| *at == 0 || head[at - 1] == b'\n');
+    let is_it = |line: &[u8]| line.starts_with(number.as_bytes());
+    let start = starts.find(|at| head.get(at + HEAD - 1..).is_some_and(is_it));
+    if start.is_some_and(|start| head[start..].contains(&b'\n')) {
+        return Ok(None);
+    }
     let found = || {
-        let number = format!(" {wanted} {{");
-        let mut starts = (0..head.len()).filter(|at| *at == 0 || head[at - 1] == b'\n');
-        let is_it = |line: &[u8]| line.starts_with(number.as_bytes());
-        let start = starts.find(|at| head.get(at + HEAD - 1..).is_some_and(is_it))?;
+        let start = start?;
         // Quotes within a text are escaped: there is only one such place.
         let begin = start + place(&head[start..], br#","reply":""#)? + br#","reply":""#.len();
         let line = place(&tail, b"\n")?;
@@ -40,7 +46,7 @@ pub fn read(
         let body = from + (start + HEAD) as u64..tail_at + line as u64;
         Some((start, String::from_utf8(json.concat()).ok()?, text, body))
     };
-    let Some((start, json, text, body)) = found() else { return Ok(None) };
+    let Some((start, json, text, body)) = found() else { return room(end - from).map(|()| None) };
     let body = Extent::File(Arc::clone(file), body);
     let (mut sum, mut quotes) = (CRC.digest(), Quotes::default());
     body.pieces(JOURNAL_BUFFER, &mut |piece| {
@@ -52,8 +58,10 @@ pub fn read(
     let mut around = Quotes::default();
     around.count(json.as_bytes());
     let whole = format!("{:08x}", sum.finalize()).as_bytes() == &head[start..start + HEAD - 1];
-    Ok((whole && quotes.count == around.count + 2)
-        .then(|| (json, Extent::File(Arc::clone(file), text))))
+    if whole && quotes.count == around.count + 2 {
+        return Ok(Some((json, Extent::File(Arc::clone(file), text))));
+    }
+    room(end - from).map(|()| None)
 }
 
 /// Quotes that are not escaped.
