@@ -58,7 +58,7 @@ fn a_revoked_key_gets_no_reply_that_it_waits_for() {
         alice.begin("POST", CHAT, &session, &chat("hi", false)),
     ];
     let mut response = api(&gateway, "alice").begin("POST", "/v1/responses", &[LAST], &input);
-    gateway.wait_for_turns(4);
+    gateway.wait_for_turns(5);
     revoke(&gateway, &agent);
     gate.open();
     for (number, wait) in waits.iter_mut().chain([&mut response]).enumerate() {
