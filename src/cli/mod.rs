@@ -116,7 +116,7 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
         sys::process::protect_memory().map_err(|e| Failure::cannot("protect its memory", &e))?;
     }
     if let Command::Help(topic) = command {
-        return help::print_page(topic);
+        return say(help::page(topic));
     }
     if let Command::Version = command {
         return say(concat!("hermes-gateway ", env!("CARGO_PKG_VERSION"), "\n"));

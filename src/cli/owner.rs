@@ -2,7 +2,7 @@
 //! them. For `install`, which writes it, and `status`, which compares.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -201,8 +201,10 @@ fn owner_of(meta: &fs::Metadata, base: &Base) -> User {
     User { name: user::named(uid).into(), uid, gid, home }
 }
 
-/// Whether this user's service manager runs without a login: where logind keeps it (loginctl(1),
+/// Our name, and whether our service manager runs without a login: where logind keeps it (loginctl(1),
 /// enable-linger), since asking it would need the bus.
-pub fn lingers(user: &OsStr) -> bool {
-    Path::new("/var/lib/systemd/linger").join(user).exists()
+pub fn own_lingering() -> Option<(String, bool)> {
+    let name = user::by_uid(user::own_uid())?.name;
+    let lingers = Path::new("/var/lib/systemd/linger").join(&name).exists();
+    Some((name.display().to_string(), lingers))
 }

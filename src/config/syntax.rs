@@ -124,9 +124,7 @@ fn complaint(kind: &ErrorKind, lines: &Lines<'_>) -> String {
             "{} does not belong in a \\ escape; for a plain backslash write \\\\ or use '…' quotes",
             character(*c)
         ),
-        ErrorKind::InvalidEscapeValue(value) => {
-            format!("{value:#x} is no Unicode character")
-        }
+        ErrorKind::InvalidEscapeValue(value) => format!("{value:#x} is no Unicode character"),
         ErrorKind::Unexpected(c) => format!("{} does not belong here", character(*c)),
         ErrorKind::UnterminatedString => "the string has no closing quote".into(),
         ErrorKind::InvalidNumber => {
@@ -148,10 +146,8 @@ fn complaint(kind: &ErrorKind, lines: &Lines<'_>) -> String {
         ErrorKind::RedefineAsArray => "a section cannot also be a list; write it as [name]".into(),
         ErrorKind::MultilineStringKey => "a key cannot have several lines".into(),
         ErrorKind::DottedKeyInvalidType { first } => {
-            format!(
-                "this key continues one that has a value already, in line {}",
-                first_line(first)
-            )
+            let line = first_line(first);
+            format!("this key continues one that has a value already, in line {line}")
         }
         ErrorKind::UnquotedString => "text needs quotes, like \"text\"".into(),
         // The parser itself does not return the others: they are for readers of its values.
