@@ -241,10 +241,7 @@ impl Unit {
             log = self.log_since(context, start, &format!("_PID={pid}"));
         }
         if log.is_empty() {
-            let field = match self.systemctl.scope {
-                Scope::User => "USER_UNIT",
-                Scope::System => "UNIT",
-            };
+            let field = if self.systemctl.scope == Scope::User { "USER_UNIT" } else { "UNIT" };
             log = self.log_since(context, start, &format!("{field}={}", self.name));
         }
         let lines: Vec<&str> = log.lines().collect();

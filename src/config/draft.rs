@@ -61,10 +61,7 @@ impl Draft {
         for target in config.deliver.values_mut() {
             target::settle(target, notes, file);
         }
-        for (_, key) in config.keys.iter() {
-            key::settle(key, notes);
-        }
-        key::references(config, notes);
+        key::settle_all(config, notes);
     }
 }
 

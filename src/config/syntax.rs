@@ -61,10 +61,7 @@ impl<'a> Lines<'a> {
     /// A quoted key's span begins behind its quote: back to it, where a reader looks.
     fn key_start(&self, span: Span) -> usize {
         let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
-        match before {
-            [.., b'"' | b'\''] => before.len() - 1,
-            _ => before.len(),
-        }
+        before.len() - usize::from(before.ends_with(b"\"") || before.ends_with(b"'"))
     }
 
     /// The same for a string value: over one or three quotes and the line break that may follow
