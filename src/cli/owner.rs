@@ -67,10 +67,8 @@ impl Owner {
     /// # Errors
     /// One line when there is a path in it that systemd would not take.
     pub fn unit_text(&self, version: u32, drain_timeout: Duration) -> Result<String, String> {
-        let user = match &self.user {
-            None => None,
-            Some(user) => Some(user.name.to_str().ok_or("a user's name is not UTF-8")?),
-        };
+        let why = "a user's name is not UTF-8";
+        let user = self.user.as_ref().map(|user| user.name.to_str().ok_or(why)).transpose()?;
         let Context { base, name, .. } = &self.context;
         let installed = read(unit_file(base, name, self.scope)).unwrap_or_default();
         let installed = unit::program_in(&installed, name);
