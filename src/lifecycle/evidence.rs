@@ -186,11 +186,9 @@ impl Place {
 
     fn is_our_manager(&self, pid: Pid) -> bool {
         let Some(own) = self.own.get() else { return false };
-        match (own.scope, &own.manager_cgroup) {
-            (Scope::System, _) | (_, None) => pid.get() == 1,
-            (Scope::User, Some(group)) => {
-                proc::cgroup(pid).is_some_and(|text| cgroup::is_in(&text, group))
-            }
+        match &own.manager_cgroup {
+            None => pid.get() == 1,
+            Some(group) => proc::cgroup(pid).is_some_and(|text| cgroup::is_in(&text, group)),
         }
     }
 
