@@ -5,6 +5,9 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+/// The range of a setting that is a time.
+type Times = RangeInclusive<Duration>;
+
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 const HOUR: u64 = 3600;
@@ -18,26 +21,22 @@ pub const DEFAULT_PORT: u16 = 8642;
 /// An agent that thinks for longer is usually stuck.
 pub const TURN_TIMEOUT: Duration = Duration::from_secs(600);
 /// A week: long research turns are real, for ever is not.
-pub const TURN_TIMEOUT_RANGE: RangeInclusive<Duration> =
-    SHORTEST_WAIT..=Duration::from_secs(7 * 24 * HOUR);
+pub const TURN_TIMEOUT_RANGE: Times = SHORTEST_WAIT..=Duration::from_secs(7 * 24 * HOUR);
 
 /// A reboot of the agent's machine, an upgrade, most outages of a provider.
 pub const RETRY_FOR: Duration = Duration::from_secs(HOUR);
 /// A week, as for a turn; 0: a temporary failure is the end.
-pub const RETRY_FOR_RANGE: RangeInclusive<Duration> =
-    Duration::ZERO..=Duration::from_secs(7 * 24 * HOUR);
+pub const RETRY_FOR_RANGE: Times = Duration::ZERO..=Duration::from_secs(7 * 24 * HOUR);
 
 /// Proxies in front of the gateway give up after a minute or more, client libraries after ten.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// 0: at the first failed attempt. An hour: nobody holds a connection open for longer.
-pub const ANSWER_WITHIN_RANGE: RangeInclusive<Duration> =
-    Duration::ZERO..=Duration::from_secs(HOUR);
+pub const ANSWER_WITHIN_RANGE: Times = Duration::ZERO..=Duration::from_secs(HOUR);
 
 /// Well inside systemd's default stop time-out of 90 s, with room for the kill that follows.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// A day: whoever waits longer for a stop has forgotten that it was asked for.
-pub const DRAIN_TIMEOUT_RANGE: RangeInclusive<Duration> =
-    SHORTEST_WAIT..=Duration::from_secs(24 * HOUR);
+pub const DRAIN_TIMEOUT_RANGE: Times = SHORTEST_WAIT..=Duration::from_secs(24 * HOUR);
 
 /// Each takes a thread and some 12 kB; where descriptors or tasks allow fewer, there are fewer.
 pub const MAX_CONNECTIONS: usize = 10_000;
@@ -76,13 +75,11 @@ pub const MAX_TRANSCRIPTS_RANGE: RangeInclusive<usize> =
 /// A conversation that nobody has gone on with for a month is over.
 pub const SESSION_KEEP: Duration = Duration::from_secs(30 * 24 * HOUR);
 /// Shorter than a minute forgets what its client is about to go on with.
-pub const SESSION_KEEP_RANGE: RangeInclusive<Duration> =
+pub const SESSION_KEEP_RANGE: Times =
     Duration::from_secs(60)..=Duration::from_secs(10 * 366 * 24 * HOUR);
 
 /// One chatty session must not fill the queue of all the others.
 pub const MAX_QUEUE_PER_SESSION: usize = 32;
-/// No session may have more than the longest queue of all.
-pub const MAX_QUEUE_PER_SESSION_RANGE: RangeInclusive<usize> = MAX_QUEUE_RANGE;
 
 /// A long conversation in JSON is some 100 KiB.
 pub const MAX_BODY: usize = MIB;
@@ -91,8 +88,6 @@ pub const MAX_BODY_RANGE: RangeInclusive<usize> = KIB..=256 * MIB;
 
 /// No model writes as much in one turn; a runaway agent does.
 pub const MAX_REPLY: usize = 8 * MIB;
-/// As for a body.
-pub const MAX_REPLY_RANGE: RangeInclusive<usize> = MAX_BODY_RANGE;
 
 /// A turn that a crash cut short runs once more; one that was cut short twice is likely the reason.
 pub const MAX_ATTEMPTS: usize = 2;
@@ -123,13 +118,12 @@ pub const KEEP_RESULTS_RANGE: RangeInclusive<usize> = 0..=1_000_000;
 /// A receiver that works on a reply before it answers should queue it instead.
 pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// One slow receiver holds up only its own target, but a stop waits for nobody for an hour.
-pub const DELIVERY_TIMEOUT_RANGE: RangeInclusive<Duration> =
-    SHORTEST_WAIT..=Duration::from_secs(HOUR);
+pub const DELIVERY_TIMEOUT_RANGE: Times = SHORTEST_WAIT..=Duration::from_secs(HOUR);
 
 /// A receiver that was down for a night gets its replies; one that is gone does not pile them up.
 pub const DELIVERY_EXPIRE: Duration = Duration::from_secs(24 * HOUR);
 /// 30 days: what nobody fetched for so long nobody misses.
-pub const DELIVERY_EXPIRE_RANGE: RangeInclusive<Duration> =
+pub const DELIVERY_EXPIRE_RANGE: Times =
     Duration::from_secs(1)..=Duration::from_secs(30 * 24 * HOUR);
 
 /// A head is one packet or two; whoever needs longer is slow on purpose.
@@ -141,8 +135,7 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// A client that takes nothing for so long is gone.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// An hour: a connection that may stand still for longer is a leak.
-pub const CONNECTION_TIMEOUT_RANGE: RangeInclusive<Duration> =
-    SHORTEST_WAIT..=Duration::from_secs(HOUR);
+pub const CONNECTION_TIMEOUT_RANGE: Times = SHORTEST_WAIT..=Duration::from_secs(HOUR);
 
 // ---- Fixed: the configuration cannot move these.
 

@@ -16,7 +16,7 @@ use crate::exit::{Exit, Failure};
 use crate::http::client::{Answer, Client, Error};
 use crate::lifecycle::instance::{Holder, Probe, probe};
 use crate::limits::{
-    CONTROL_PATIENCE, CONTROL_PAUSE, CONTROL_WRITE_PATIENCE, MAX_ERROR_BODY, MAX_REPLY_RANGE,
+    CONTROL_PATIENCE, CONTROL_PAUSE, CONTROL_WRITE_PATIENCE, MAX_BODY_RANGE, MAX_ERROR_BODY,
     MAX_WAIT,
 };
 use crate::sys::socket::connect_unix;
@@ -140,7 +140,7 @@ pub fn read(answer: Result<Answer<'_, '_>, Error>, deadline: Instant) -> Result<
         return Err(refused(answer, deadline));
     }
     // In JSON a byte may take six.
-    let cap = MAX_REPLY_RANGE.end().saturating_mul(6);
+    let cap = MAX_BODY_RANGE.end().saturating_mul(6);
     let body = answer.body(cap, deadline).map_err(|e| broken(&e))?;
     serde_json::from_slice(&body)
         .map_err(|e| Failure::failed(format!("the gateway's answer is not JSON: {e}")))

@@ -1,8 +1,6 @@
 //! `--help`: what each command does, in a screen at most.
 
-use super::say;
 use crate::config;
-use crate::exit::{Exit, Failure};
 
 /// The overview, then a page for each command below a line `== NAME`.
 const TEXT: &str = include_str!("help.txt");
@@ -31,14 +29,9 @@ pub fn nearest_option(word: &str, topic: Option<&str>) -> Option<&'static str> {
 }
 
 /// A command's page, or the overview.
-fn page(topic: Option<&str>) -> &'static str {
+pub fn page(topic: Option<&str>) -> &'static str {
     let own = pages().find(|(name, _)| Some(*name) == topic).map(|(_, page)| page);
     own.or(TEXT.split("== ").next()).unwrap_or_default()
-}
-
-/// Prints the overview or a command's page.
-pub fn print_page(topic: Option<&str>) -> Result<Exit, Failure> {
-    say(page(topic))
 }
 
 #[cfg(test)]

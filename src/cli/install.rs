@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::owner::{self, Owner, lingers};
+use super::owner::{self, Owner, own_lingering};
 use super::unit::{self, Unit};
 use super::{Context, config, places, print, program, say, start, starter};
 use crate::config::Loaded;
@@ -28,14 +28,6 @@ pub struct Options {
     pub force: bool,
     /// The places of this shell, not those of the unit that is there.
     pub moves: bool,
-}
-
-/// What became of the unit file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
-    Written,
-    Updated,
-    Unchanged,
 }
 
 /// Installs the unit, or brings it up to date.
@@ -74,7 +66,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     let change = compare(&unit, &wanted, options.force)?;
     let port = as_owner(&owner, || starter::write(&owner.context))?.map_err(Failure::failed)?;
 
-    if change != Change::Unchanged {
+    if change.is_some() {
         unit.file
             .parent()
             .map_or(Ok(()), |dir| files::make_dirs(dir, 0o755))
@@ -101,7 +93,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     if options.now {
         start::start_unit(context, &unit)?;
     }
-    next_step(context, options, running.then_some(change))
+    next_step(context, options, running, change.is_some())
 }
 
 /// Who it is for. A system unit never runs as root because nobody thought of another user.
@@ -161,29 +153,30 @@ fn check_program(owner: &Owner, unit: &str) -> Result<(), Failure> {
     })
 }
 
-/// Compares what is there with what is wanted; refuses to overwrite another's work.
-fn compare(unit: &Unit, wanted: &str, force: bool) -> Result<Change, Failure> {
+/// Compares what is there with what is wanted, and says what becomes of it, in a word; refuses to
+/// overwrite another's work.
+fn compare(unit: &Unit, wanted: &str, force: bool) -> Result<Option<&'static str>, Failure> {
     let file = unit.file.display();
-    let words = unit.systemctl_words();
+    let words = unit.systemctl.scope.systemctl();
     let link = fs::read_link(&unit.file).ok();
     if link.as_deref() == Some(Path::new("/dev/null")) {
         let name = &unit.name;
         return Err(Failure::failed(format!("{name} is masked: `{words} unmask {name}` first")));
     }
     let why = match unit::read(&unit.file) {
-        Ok(installed) if installed == wanted => return Ok(Change::Unchanged),
+        Ok(installed) if installed == wanted => return Ok(None),
         Ok(installed) => match text::inspect(&installed) {
             Origin::Ours if link.is_some() => "is a symlink",
-            Origin::Ours => return Ok(Change::Updated),
+            Origin::Ours => return Ok(Some("updated")),
             Origin::Edited => "was changed by hand",
             Origin::Foreign => "was not written by hermes-gateway",
         },
-        Err(e) if e.kind() == ErrorKind::NotFound && link.is_none() => return Ok(Change::Written),
+        Err(e) if e.kind() == ErrorKind::NotFound && link.is_none() => return Ok(Some("wrote")),
         Err(e) if e.kind() == ErrorKind::InvalidData => "was not written by hermes-gateway",
         Err(e) => return Err(Failure::with("read", &unit.file, &e)),
     };
     if force {
-        return Ok(Change::Updated);
+        return Ok(Some("updated"));
     }
     Err(Failure::failed(format!(
         "{file} {why}: it stays as it is. Move changes into a drop-in (`{words} edit {}`), then \
@@ -200,7 +193,7 @@ fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
         let (ours, theirs) = (fs::metadata(&unit.file).ok()?, fs::metadata(fragment).ok()?);
         Some((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()))
     };
-    let words = unit.systemctl_words();
+    let words = unit.systemctl.scope.systemctl();
     let why = match shown.get("LoadState") {
         "loaded" if same() == Some(true) => {
             return Ok(matches!(shown.get("ActiveState"), "active" | "reloading"));
@@ -219,13 +212,9 @@ fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
     Err(Failure::failed(format!("{} is written, but {why}", unit.file.display())))
 }
 
-fn report(unit: &Unit, owner: &Owner, change: Change, port: Option<u16>) -> String {
-    let what = match change {
-        Change::Written => "wrote",
-        Change::Updated => "updated",
-        Change::Unchanged => "unchanged:",
-    };
-    let mut out = format!("{what} {}, enabled\n", unit.file.display());
+fn report(unit: &Unit, owner: &Owner, change: Option<&str>, port: Option<u16>) -> String {
+    let (what, file) = (change.unwrap_or("unchanged:"), unit.file.display());
+    let mut out = format!("{what} {file}, enabled\n");
     let config = owner.context.dirs.config_file.display();
     out += &match port {
         None => format!("configuration: {config}\n"),
@@ -233,9 +222,8 @@ fn report(unit: &Unit, owner: &Owner, change: Change, port: Option<u16>) -> Stri
     };
     if let Some(user) = &owner.user {
         out += &format!("{} runs as {}\n", owner.context.name, user.name.display());
-    } else if let Some(own) = user::by_uid(user::own_uid()) {
-        let name = own.name.display();
-        out += &if lingers(&own.name) {
+    } else if let Some((name, lingers)) = own_lingering() {
+        out += &if lingers {
             format!("lingering is on: it runs while {name} is logged out, too\n")
         } else {
             format!(
@@ -247,16 +235,17 @@ fn report(unit: &Unit, owner: &Owner, change: Change, port: Option<u16>) -> Stri
     out
 }
 
-/// `run`: what became of the unit of a gateway that runs.
-fn next_step(context: &Context, options: &Options, run: Option<Change>) -> Result<Exit, Failure> {
+fn next_step(
+    context: &Context,
+    options: &Options,
+    running: bool,
+    changed: bool,
+) -> Result<Exit, Failure> {
     let command = context.name.command();
     let flag = if options.system { " --system" } else { "" };
-    match run {
-        None if options.now => Ok(Exit::Planned),
-        None => say(&format!("next: {command} start{flag}\n")),
-        Some(Change::Unchanged) => Ok(Exit::Planned),
-        Some(Change::Written | Change::Updated) => {
-            say(&format!("it runs with the unit as it was: {command} restart{flag}\n"))
-        }
+    match (running, changed) {
+        (true, true) => say(&format!("it runs with the unit as it was: {command} restart{flag}\n")),
+        (false, _) if !options.now => say(&format!("next: {command} start{flag}\n")),
+        _ => Ok(Exit::Planned),
     }
 }

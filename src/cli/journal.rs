@@ -247,10 +247,8 @@ fn letter(context: &Context, method: &str, target: &str) -> Result<Exit, Failure
     let delivery = &message["deliveries"][0];
     let word = |value: &Value| escaped(value.as_str().unwrap_or("?"), false);
     let (target, status) = (word(&delivery["target"]), word(&delivery["status"]));
-    let words = match delivery.is_object() {
-        true if message["status"] == "done" => format!("{target} {status}"),
-        true | false => word(&message["status"]),
-    };
+    let sent = delivery.is_object() && message["status"] == "done";
+    let words = if sent { format!("{target} {status}") } else { word(&message["status"]) };
     say(&format!("{}: {words}\n", word(&message["id"])))
 }
 

@@ -1,13 +1,10 @@
 //! `logs`: hands over to journalctl, or says where else the log is.
 
-use serde_json::Value;
-
 use super::control::holder;
 use super::{Context, config, owner, unit};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
-use crate::limits::MAX_RUN_RECORD;
-use crate::sys::fs::read_own;
+use crate::lifecycle::history;
 use crate::systemd::Scope;
 use crate::text::escaped;
 
@@ -46,7 +43,6 @@ fn elsewhere(context: &Context) -> String {
 /// Where the running gateway's standard error goes.
 fn stderr_of_ours(context: &Context) -> Option<String> {
     let pid = holder(&context.dirs)?.pid;
-    let record = read_own(&context.dirs.run_record(), MAX_RUN_RECORD).ok()?;
-    let record: Value = serde_json::from_slice(record.as_bytes()).ok()?;
+    let record = history::record(&context.dirs)?;
     Some(format!("that of pid {pid} is {}", escaped(record["log"].as_str()?, false)))
 }

@@ -115,11 +115,12 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
     if signals.is_some() {
         sys::process::protect_memory().map_err(|e| Failure::cannot("protect its memory", &e))?;
     }
-    if let Command::Help(topic) = command {
-        return help::print_page(topic);
-    }
-    if let Command::Version = command {
-        return say(concat!("hermes-gateway ", env!("CARGO_PKG_VERSION"), "\n"));
+    match command {
+        Command::Help(topic) => return say(help::page(topic)),
+        Command::Version => {
+            return say(concat!("hermes-gateway ", env!("CARGO_PKG_VERSION"), "\n"));
+        }
+        _ => {}
     }
     let base = places::of_command(Base::own().map_err(Failure::failed)?, &name, &command);
     let dirs = base.gateway(&name);

@@ -2,7 +2,7 @@
 //! them. For `install`, which writes it, and `status`, which compares.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -67,10 +67,8 @@ impl Owner {
     /// # Errors
     /// One line when there is a path in it that systemd would not take.
     pub fn unit_text(&self, version: u32, drain_timeout: Duration) -> Result<String, String> {
-        let user = match &self.user {
-            None => None,
-            Some(user) => Some(user.name.to_str().ok_or("a user's name is not UTF-8")?),
-        };
+        let why = "a user's name is not UTF-8";
+        let user = self.user.as_ref().map(|user| user.name.to_str().ok_or(why)).transpose()?;
         let Context { base, name, .. } = &self.context;
         let installed = read(unit_file(base, name, self.scope)).unwrap_or_default();
         let installed = unit::program_in(&installed, name);
@@ -201,8 +199,10 @@ fn owner_of(meta: &fs::Metadata, base: &Base) -> User {
     User { name: user::named(uid).into(), uid, gid, home }
 }
 
-/// Whether this user's service manager runs without a login: where logind keeps it (loginctl(1),
+/// Our name, and whether our service manager runs without a login: where logind keeps it (loginctl(1),
 /// enable-linger), since asking it would need the bus.
-pub fn lingers(user: &OsStr) -> bool {
-    Path::new("/var/lib/systemd/linger").join(user).exists()
+pub fn own_lingering() -> Option<(String, bool)> {
+    let name = user::by_uid(user::own_uid())?.name;
+    let lingers = Path::new("/var/lib/systemd/linger").join(&name).exists();
+    Some((name.display().to_string(), lingers))
 }

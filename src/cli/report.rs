@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -60,18 +61,16 @@ pub fn gather(context: &Context, system: bool) -> Report {
 
 fn look(context: &Context, system: bool) -> Report {
     let Context { base, name, dirs: own_dirs, .. } = context;
-    let ask = |scope: Scope, unit: &str| {
+    let ask = |unit: String, scope: Scope, path: Option<PathBuf>| {
         let systemctl = Systemctl::new(scope, Arc::clone(&context.children));
-        let shown = systemctl.show(PROPERTIES, unit, Instant::now() + CONTROL_PATIENCE);
-        shown.map(Facts::read)
+        let shown = systemctl.show(PROPERTIES, &unit, Instant::now() + CONTROL_PATIENCE);
+        let facts = shown.map(Facts::read);
+        let known = || facts.as_ref().ok()?.as_ref()?.path();
+        let path = path.map(|path| path.display().to_string()).or_else(known);
+        UnitReport { name: unit, scope, path, current: None, facts }
     };
-    let mut unit = installed_file(base, name, system).map(|(scope, path)| UnitReport {
-        name: name.unit(),
-        scope,
-        path: Some(path.display().to_string()),
-        current: None,
-        facts: ask(scope, &name.unit()),
-    });
+    let installed = installed_file(base, name, system);
+    let mut unit = installed.map(|(scope, path)| ask(name.unit(), scope, Some(path)));
     let mut foreign = unit.as_ref().and_then(|unit| foreign_dirs(unit, name));
     // A gateway of our own counts for more than another user's of the same name.
     let of_us = |meta: fs::Metadata| meta.uid() == user::own_uid();
@@ -83,7 +82,7 @@ fn look(context: &Context, system: bool) -> Report {
         None => look_at_own(own_dirs),
     };
     if let (None, Ok((holder, status))) = (&unit, &contact) {
-        unit = unit_of(status, *holder, &ask);
+        unit = unit_of(status, *holder).map(|(unit, scope)| ask(unit, scope, None));
     } else if let (None, Err(NoAnswer::Free), Some((user, dirs))) =
         (&unit, &contact, owner::somebody_else(context))
         && !matches!(user::acting_as(&user, || probe(&dirs)), Ok(Ok(Probe::Free)))
@@ -127,25 +126,12 @@ fn look_at_own(dirs: &Dirs) -> (Contact<Value>, Value) {
 }
 
 /// The unit that a gateway says it runs in, where it is not ours by name.
-fn unit_of(
-    status: &Value,
-    holder: Option<Holder>,
-    ask: &impl Fn(Scope, &str) -> Result<Option<Facts>, String>,
-) -> Option<UnitReport> {
+fn unit_of(status: &Value, holder: Option<Holder>) -> Option<(String, Scope)> {
     let name = status["unit"].as_str().filter(|n| n.ends_with(".service"))?;
     let told = || Pid::new(i32::try_from(status["pid"].as_i64()?).ok()?);
     let pid = holder.map(|holder| holder.pid).or_else(told)?;
     let own = proc::cgroup(pid).and_then(|text| cgroup::own_unit(&text));
-    let scope = own.filter(|own| own.unit == name)?.scope;
-    let facts = ask(scope, name);
-    let known = facts.as_ref().ok().and_then(Option::as_ref);
-    Some(UnitReport {
-        name: name.to_owned(),
-        scope,
-        path: known.and_then(Facts::path),
-        current: None,
-        facts,
-    })
+    own.filter(|own| own.unit == name).map(|own| (own.unit, own.scope))
 }
 
 /// `own`: where the history is, if it is ours to read.
@@ -220,8 +206,7 @@ fn note(
         (_, Err(NoAnswer::Silent { why, .. }), _) => Some(format!("it does not answer: {why}")),
         (_, Err(NoAnswer::Hidden(why)), None) => Some(format!("it cannot be asked: {why}")),
         (State::Dead, ..) => {
-            let started = run["started"].as_str().unwrap_or("an unknown time");
-            let started = moment::shown(started);
+            let started = moment::shown(run["started"].as_str().unwrap_or("an unknown time"));
             Some(format!("its run since {started} had an unclean exit"))
         }
         (State::Unknown, Err(NoAnswer::Free), Some(Facts { main_pid, .. })) => Some(format!(

@@ -123,10 +123,7 @@ pub fn to_text(report: &Report, now: i64) -> String {
 }
 
 fn unit_line(unit: &UnitReport) -> String {
-    let scope = match unit.scope {
-        Scope::User => "",
-        Scope::System => "system unit, ",
-    };
+    let scope = if unit.scope == Scope::System { "system unit, " } else { "" };
     let state = match &unit.facts {
         Ok(Some(facts)) => {
             let again = Some(facts.restarts()).filter(|count| *count > 0);

@@ -1,6 +1,7 @@
 //! `stop`: through the service manager where a unit runs it, whatever its name, else directly: announced
 //! by the marker, signalled through a pidfd, waited for, and what came of it read from the history.
 
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -134,7 +135,7 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
     marker::announce(&dirs.planned_stop(), holder, &requester)
         .map_err(|e| failed("announce the stop of process", e))?;
     if let Err(e) = pidfd.send(Signal::Term) {
-        marker::withdraw(&dirs.planned_stop());
+        let _ = fs::remove_file(dirs.planned_stop());
         // It ended a moment before: how, its history knows.
         if is_gone(&e) {
             return report_process(context, holder);

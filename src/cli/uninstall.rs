@@ -4,14 +4,14 @@ use std::fs;
 use std::io::ErrorKind;
 use std::time::Instant;
 
-use super::owner::{Owner, lingers};
+use super::owner::{Owner, own_lingering};
 use super::places::shell_word;
 use super::start::beside_unit;
 use super::unit::{self, Unit};
 use super::{Context, owner, print, say, stop};
 use crate::exit::{Exit, Failure};
 use crate::limits::ACT_PATIENCE;
-use crate::sys::{fs as files, user};
+use crate::sys::fs as files;
 use crate::systemd::Scope;
 use crate::systemd::unit::{self as text, Origin};
 
@@ -102,10 +102,7 @@ fn what_stays(owner: &Owner, unit: &Unit) -> String {
     if !paths.is_empty() {
         text += &format!("to remove all of these: `rm -r{paths}`\n");
     }
-    let own =
-        user::by_uid(user::own_uid()).filter(|own| owner.user.is_none() && lingers(&own.name));
-    if let Some(own) = own {
-        let name = own.name.display();
+    if let (None, Some((name, true))) = (&owner.user, own_lingering()) {
         text += &format!(
             "lingering stays on for {name}; `loginctl disable-linger {name}` turns it off\n"
         );

@@ -169,11 +169,6 @@ impl Unit {
         self.file.symlink_metadata().is_ok() || self.show().is_ok_and(known)
     }
 
-    /// The word and flag for `systemctl` lines that people shall type.
-    pub fn systemctl_words(&self) -> String {
-        format!("systemctl{}", self.systemctl.scope.flag())
-    }
-
     /// Asks the manager for [`PROPERTIES`].
     ///
     /// # Errors
@@ -232,7 +227,7 @@ impl Unit {
             Scope::System if no_manager => "\n  There is no systemd here. `run` needs none.",
             Scope::User | Scope::System => "",
         };
-        Failure::failed(format!("{}: {why}{way}", self.systemctl_words()))
+        Failure::failed(format!("{}: {why}{way}", self.systemctl.scope.systemctl()))
     }
 
     /// What the failed attempt that began at `start` as process `pid` has logged, in its own words
@@ -246,10 +241,7 @@ impl Unit {
             log = self.log_since(context, start, &format!("_PID={pid}"));
         }
         if log.is_empty() {
-            let field = match self.systemctl.scope {
-                Scope::User => "USER_UNIT",
-                Scope::System => "UNIT",
-            };
+            let field = if self.systemctl.scope == Scope::User { "USER_UNIT" } else { "UNIT" };
             log = self.log_since(context, start, &format!("{field}={}", self.name));
         }
         let lines: Vec<&str> = log.lines().collect();

@@ -61,10 +61,7 @@ impl Draft {
         for target in config.deliver.values_mut() {
             target::settle(target, notes, file);
         }
-        for (_, key) in config.keys.iter() {
-            key::settle(key, notes);
-        }
-        key::references(config, notes);
+        key::settle_all(config, notes);
     }
 }
 
@@ -86,38 +83,38 @@ fn agent(agent: &mut Agent, notes: &mut Notes, file: &str) {
     }
     let beside = format!("agent.kind is \"{}\" ({})", agent.kind.word(), place(&kind, file));
     let way = "take one of the two away, or write kind = ";
-    match (agent.kind, &agent.url, agent.command.first()) {
+    let (key, fault) = match (agent.kind, &agent.url, agent.command.first()) {
         (_, Some(_), Some(_)) => {
-            let fault = format!("is given beside agent.url ({})", place(&url, file));
-            notes.fault("agent.command", &format!("{fault}; take one of the two away"));
+            let url = place(&url, file);
+            (
+                "agent.command",
+                format!("is given beside agent.url ({url}); take one of the two away"),
+            )
         }
-        (AgentKind::Command, None, Some(program)) if program.is_empty() => notes.fault(
-            "agent.command",
-            "names no program: its first string is empty; \
-             write one like [\"my-agent\", \"--flag\"]",
-        ),
-        (AgentKind::Command, None, None) => notes.fault(
-            "agent.kind",
-            "is \"command\" but agent.command is empty; \
-             say what to run, like command = [\"my-agent\", \"--flag\"]",
-        ),
-        (AgentKind::Upstream, None, None) => notes.fault(
-            "agent.kind",
-            "is \"upstream\" but agent.url is empty; \
-             say where it is, like url = \"http://127.0.0.1:11434/v1\"",
-        ),
+        (AgentKind::Command, None, Some(program)) if program.is_empty() => {
+            let way = "write one like [\"my-agent\", \"--flag\"]";
+            ("agent.command", format!("names no program: its first string is empty; {way}"))
+        }
+        (AgentKind::Command, None, None) => {
+            let way = "say what to run, like command = [\"my-agent\", \"--flag\"]";
+            ("agent.kind", format!("is \"command\" but agent.command is empty; {way}"))
+        }
+        (AgentKind::Upstream, None, None) => {
+            let way = "say where it is, like url = \"http://127.0.0.1:11434/v1\"";
+            ("agent.kind", format!("is \"upstream\" but agent.url is empty; {way}"))
+        }
         (AgentKind::Echo | AgentKind::Upstream, None, Some(_)) => {
-            notes.fault("agent.command", &format!("is given but {beside}; {way}\"command\""));
+            ("agent.command", format!("is given but {beside}; {way}\"command\""))
         }
         (AgentKind::Echo | AgentKind::Command, Some(_), None) => {
-            notes.fault("agent.url", &format!("is given but {beside}; {way}\"upstream\""));
+            ("agent.url", format!("is given but {beside}; {way}\"upstream\""))
         }
         (AgentKind::Echo, None, None)
         | (AgentKind::Command, None, Some(_))
         | (AgentKind::Upstream, Some(_), None) => {
-            if let Some((name, _)) = stray.filter(|_| agent.url.is_none()) {
-                notes.fault(name, "is given but no agent.url that it could belong to; add one");
-            }
+            let Some((name, _)) = stray.filter(|_| agent.url.is_none()) else { return };
+            (name, "is given but no agent.url that it could belong to; add one".to_owned())
         }
-    }
+    };
+    notes.fault(key, &fault);
 }

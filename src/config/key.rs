@@ -1,6 +1,6 @@
 //! `[keys.NAME]`: a client's key, and what it opens.
 
-use super::error::{Origin, Problems, place, quoted};
+use super::error::{Problems, place, quoted};
 use super::load::Loaded;
 use super::schema::{Field, Key, section};
 use super::target::Secret;
@@ -83,7 +83,7 @@ impl ClientKey {
 }
 
 /// The checks between the keys of a section, each of which has passed its own.
-pub fn settle(key: &ClientKey, notes: &mut Notes) {
+fn settle(key: &ClientKey, notes: &mut Notes) {
     let name = format!("keys.{}", key.name);
     if key.file.is_none() {
         let fault = format!(
@@ -101,13 +101,14 @@ pub fn settle(key: &ClientKey, notes: &mut Notes) {
     }
 }
 
-/// Operators must exist: a misspelt name would take somebody's commands away without a word. So must
-/// the targets that keys name.
-pub fn references(config: &Config, notes: &mut Notes) {
+/// The same for all sections. Operators must exist: a misspelt name would take somebody's commands away
+/// without a word. So must the targets that keys name.
+pub fn settle_all(config: &Config, notes: &mut Notes) {
     let keys: Vec<&str> = [OWNER].into_iter().chain(config.keys.names()).collect();
     let (at, why) = ("session.operators", "of whom there is no [keys.NAME]");
     check(&config.session.operators, at, why, &keys, notes);
     for (name, key) in config.keys.iter() {
+        settle(key, notes);
         let (at, why) = (format!("keys.{name}.targets"), "for which there is no [deliver.NAME]");
         check(&key.targets, &at, why, &config.deliver.names(), notes);
     }
@@ -124,10 +125,7 @@ fn check(names: &[String], at: &str, why: &str, known: &[&str], notes: &mut Note
 
 /// Two principals must not share a key: which of them came would be a guess.
 pub fn check_twins(loaded: &Loaded, problems: &mut Problems, file: &str) {
-    let of = |key: &ClientKey| {
-        let origin = loaded.origins.get(&format!("keys.{}.file", key.name));
-        origin.cloned().unwrap_or(Origin::Default)
-    };
+    let of = |key: &ClientKey| loaded.origin(&format!("keys.{}.file", key.name)).clone();
     let keys: Vec<&ClientKey> = loaded.config.keys.iter().map(|(_, key)| key).collect();
     for (at, key) in keys.iter().enumerate() {
         let twin = keys[..at].iter().find(|other| other.key.is_some() && other.key == key.key);

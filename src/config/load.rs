@@ -43,13 +43,18 @@ impl Loaded {
     /// Where a value such as `http.listen` was given, for errors that show only when it is used:
     /// `FILE:LINE:COLUMN`, `--set …`; `None` for a default.
     pub fn place(&self, full_name: &str) -> Option<String> {
-        let file = self.file.as_deref().map(name).unwrap_or_default();
-        let given = self.origins.get(full_name).filter(|origin| **origin != Origin::Default)?;
-        Some(place(given, &file))
+        let origin = self.origin(full_name);
+        (*origin != Origin::Default).then(|| place(origin, &self.file_name()))
     }
-}
 
-impl Loaded {
+    pub(super) fn origin(&self, full_name: &str) -> &Origin {
+        self.origins.get(full_name).unwrap_or(&Origin::Default)
+    }
+
+    pub(super) fn file_name(&self) -> String {
+        self.file.as_deref().map(name).unwrap_or_default()
+    }
+
     /// Reads the secrets that the agent and targets name; what only looks at settings does without.
     ///
     /// # Errors
@@ -79,7 +84,7 @@ impl Loaded {
         for own in self.config.keys.values_mut() {
             own.key = secret(&own.file, &format!("keys.{}.file", own.name), Secret::client);
         }
-        let file = self.file.as_deref().map(name).unwrap_or_default();
+        let file = self.file_name();
         key::check_twins(&self, &mut problems, &file);
         if problems.is_empty() { Ok(self) } else { Err(problems.into_error(&file)) }
     }
@@ -172,9 +177,7 @@ fn why(error: &io::Error) -> String {
 
 /// The file's name, safe to print and never cut: people copy it.
 pub(super) fn name(path: &Path) -> String {
-    let safe = |c: char| match c.is_control() {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
-    };
+    let safe =
+        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     path.to_string_lossy().chars().map(safe).collect()
 }

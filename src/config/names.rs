@@ -2,11 +2,12 @@
 //! string in its final form, or the reason against it as the end of "… has VALUE; it …".
 
 use super::key::{OPERATOR_ROUTES, USER_ROUTES};
+use super::url::Url;
 use crate::limits::{
     MAX_EXEC_STRING, MAX_HOST_LABEL, MAX_HOST_NAME, MAX_MODEL, MAX_PRINCIPAL, MAX_TARGET_NAME,
 };
 use crate::subprocess::is_for_us_alone;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// A host name or IP address as a `Host` header has it, without port; lower case.
 pub fn host(text: &str) -> Result<String, String> {
@@ -33,22 +34,13 @@ pub fn host(text: &str) -> Result<String, String> {
 /// that a scheme has anyway.
 pub fn origin(text: &str) -> Result<String, String> {
     let text = text.to_ascii_lowercase();
-    let origin = [("https", "443"), ("http", "80")].into_iter().find_map(|(scheme, usual)| {
-        let authority = text.strip_prefix(scheme)?.strip_prefix("://")?;
-        let (name, port) = match authority.rsplit_once(':') {
-            Some((name, port)) if !port.ends_with(']') => (name, port),
-            Some(_) | None => (authority, usual),
-        };
-        let name = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
-            Some(address) => format!("[{}]", address.parse::<Ipv6Addr>().ok()?),
-            None => host(name).ok().filter(|name| !name.contains(':'))?,
-        };
-        let number: u16 = port.parse().ok()?;
-        let plain = number.to_string() == port;
-        let port = if port == usual { String::new() } else { format!(":{port}") };
-        plain.then(|| format!("{scheme}://{name}{port}"))
+    let (_, authority) = text.split_once("://").unwrap_or_default();
+    let page = Url::parse(&text).ok().filter(|url| {
+        let has_port = authority.contains(':') && !authority.ends_with(']');
+        let plain = !has_port || authority.ends_with(&format!(":{}", url.port));
+        plain && !authority.contains(['/', '?'])
     });
-    origin.ok_or_else(|| {
+    page.map(|url| url.origin()).ok_or_else(|| {
         "it must be scheme, host and port of a page, without path or wildcard, \
          like \"https://chat.example.org\""
             .to_owned()
@@ -69,13 +61,10 @@ pub fn route(text: &str) -> Result<String, String> {
 
 /// A string that exec(3) can pass on.
 pub fn argument(text: &str) -> Result<String, String> {
-    if text.contains('\0') {
-        Err("no argument can hold a NUL; remove it".to_owned())
-    } else if text.len() > MAX_EXEC_STRING {
-        Err(format!("no argument can be longer than {MAX_EXEC_STRING} bytes; put it into a file"))
-    } else {
-        Ok(text.to_owned())
-    }
+    checked(text, !text.contains('\0'), || "no argument can hold a NUL; remove it".to_owned())?;
+    checked(text, text.len() <= MAX_EXEC_STRING, || {
+        format!("no argument can be longer than {MAX_EXEC_STRING} bytes; put it into a file")
+    })
 }
 
 /// The name of a section of the operator's; `word`: what it is the name of.

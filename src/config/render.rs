@@ -38,13 +38,12 @@ impl Loaded {
 
     /// The lines of one key. `terse`: none where nothing was given and the default is nothing.
     fn setting(&self, full_name: &str, field: Field<'_>, terse: bool, text: &mut String) {
-        let of = |full_name: &str| self.origins.get(full_name).unwrap_or(&Origin::Default);
         let (_, name) = full_name.rsplit_once('.').unwrap_or_default();
         if let Field::Env(env) = &field
             && !env.names().is_empty()
         {
             for variable in env.names() {
-                let from = self.from(of(&format!("{full_name}.{variable}")));
+                let from = self.from(&format!("{full_name}.{variable}"));
                 let setting = format!("{name}.{variable} = \"***\"");
                 text.push_str(&commented(&setting, &format!("{from}; value not shown")));
             }
@@ -52,13 +51,13 @@ impl Loaded {
         }
         let value = value(field);
         if !(terse && ["\"\"", "[]", "{}"].contains(&value.as_str())) {
-            let from = self.from(of(full_name));
+            let from = self.from(full_name);
             text.push_str(&commented(&format!("{name} = {value}"), &from));
         }
     }
 
-    fn from(&self, origin: &Origin) -> String {
-        match origin {
+    fn from(&self, full_name: &str) -> String {
+        match self.origin(full_name) {
             Origin::Default => "default".to_owned(),
             Origin::File { line, .. } => {
                 let name = self.file.as_deref().and_then(Path::file_name);

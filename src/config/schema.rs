@@ -283,7 +283,7 @@ section! {
         max_queue: usize = limits::MAX_QUEUE, Count(limits::MAX_QUEUE_RANGE), "1000",
             "Turns that may wait, all sessions together.";
         max_queue_per_session: usize = limits::MAX_QUEUE_PER_SESSION,
-            Count(limits::MAX_QUEUE_PER_SESSION_RANGE), "32", "Turns that may wait in one session.";
+            Count(limits::MAX_QUEUE_RANGE), "32", "Turns that may wait in one session.";
         /// Percent of a shared limit that one principal may hold: see [`crate::shares`].
         max_share: usize = limits::MAX_SHARE, Count(limits::MAX_SHARE_RANGE), "50",
             "Percent of connections, queue, journal and the like that one client key may hold.";
@@ -294,7 +294,7 @@ section! {
         max_body: usize = limits::MAX_BODY, Size(limits::MAX_BODY_RANGE), "\"1MiB\"",
             "The largest request body.";
         /// Bytes of one reply.
-        max_reply: usize = limits::MAX_REPLY, Size(limits::MAX_REPLY_RANGE), "\"8MiB\"",
+        max_reply: usize = limits::MAX_REPLY, Size(limits::MAX_BODY_RANGE), "\"8MiB\"",
             "The longest reply of an agent.";
         /// Of a turn, before its message fails.
         max_attempts: usize = limits::MAX_ATTEMPTS, Count(limits::MAX_ATTEMPTS_RANGE), "2",

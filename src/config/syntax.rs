@@ -61,10 +61,7 @@ impl<'a> Lines<'a> {
     /// A quoted key's span begins behind its quote: back to it, where a reader looks.
     fn key_start(&self, span: Span) -> usize {
         let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
-        match before {
-            [.., b'"' | b'\''] => before.len() - 1,
-            _ => before.len(),
-        }
+        before.len() - usize::from(before.ends_with(b"\"") || before.ends_with(b"'"))
     }
 
     /// The same for a string value: over one or three quotes and the line break that may follow
@@ -124,9 +121,7 @@ fn complaint(kind: &ErrorKind, lines: &Lines<'_>) -> String {
             "{} does not belong in a \\ escape; for a plain backslash write \\\\ or use '…' quotes",
             character(*c)
         ),
-        ErrorKind::InvalidEscapeValue(value) => {
-            format!("{value:#x} is no Unicode character")
-        }
+        ErrorKind::InvalidEscapeValue(value) => format!("{value:#x} is no Unicode character"),
         ErrorKind::Unexpected(c) => format!("{} does not belong here", character(*c)),
         ErrorKind::UnterminatedString => "the string has no closing quote".into(),
         ErrorKind::InvalidNumber => {
@@ -148,10 +143,8 @@ fn complaint(kind: &ErrorKind, lines: &Lines<'_>) -> String {
         ErrorKind::RedefineAsArray => "a section cannot also be a list; write it as [name]".into(),
         ErrorKind::MultilineStringKey => "a key cannot have several lines".into(),
         ErrorKind::DottedKeyInvalidType { first } => {
-            format!(
-                "this key continues one that has a value already, in line {}",
-                first_line(first)
-            )
+            let line = first_line(first);
+            format!("this key continues one that has a value already, in line {line}")
         }
         ErrorKind::UnquotedString => "text needs quotes, like \"text\"".into(),
         // The parser itself does not return the others: they are for readers of its values.

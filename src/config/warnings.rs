@@ -2,8 +2,8 @@
 
 use std::ffi::OsStr;
 
-use super::error::{Origin, Problems, quoted};
-use super::load::{Loaded, name};
+use super::error::{Problems, quoted};
+use super::load::Loaded;
 use super::{AgentKind, Url};
 use crate::named::ByName;
 use crate::subprocess::{find_on, why_not_executable};
@@ -14,7 +14,7 @@ impl Loaded {
     pub fn warnings(&self, path: &OsStr, here: &OsStr) -> Vec<String> {
         let mut found = Problems::default();
         let mut warn = |key: &str, why: Option<String>| {
-            let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
+            let origin = self.origin(key);
             why.into_iter().for_each(|why| found.push(origin.clone(), format!("{key} {why}")));
         };
         let (http, agent) = (&self.config.http, &self.config.agent);
@@ -31,8 +31,7 @@ impl Loaded {
                 program(&target.command, &target.env, path, here),
             );
         }
-        let file = self.file.as_deref().map(name).unwrap_or_default();
-        if found.is_empty() { Vec::new() } else { found.into_error(&file).lines }
+        if found.is_empty() { Vec::new() } else { found.into_error(&self.file_name()).lines }
     }
 }
 

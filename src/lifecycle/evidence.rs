@@ -186,32 +186,28 @@ impl Place {
 
     fn is_our_manager(&self, pid: Pid) -> bool {
         let Some(own) = self.own.get() else { return false };
-        match (own.scope, &own.manager_cgroup) {
-            (Scope::System, _) | (_, None) => pid.get() == 1,
-            (Scope::User, Some(group)) => {
-                proc::cgroup(pid).is_some_and(|text| cgroup::is_in(&text, group))
-            }
+        match &own.manager_cgroup {
+            None => pid.get() == 1,
+            Some(group) => proc::cgroup(pid).is_some_and(|text| cgroup::is_in(&text, group)),
         }
     }
 
     fn context(&self, caught: Caught, sender: &str, shown: &Shown, verdict: Verdict) -> String {
-        let unit = self.own.get().map_or("-", |own| &own.unit);
         let under = if self.invocation.is_some() { "yes" } else { "no" };
         let parent = Pid::parent();
-        let parent_name = parent.and_then(proc::name).unwrap_or_default();
         let mut line = format!("signal={} under_systemd={under}", caught.kind.name());
         let mut add = |key: &str, value: &str| {
             let value = if value.is_empty() { "-" } else { value };
             let _ = write!(line, " {key}={}", escaped(value, true));
         };
-        add("unit", unit);
+        add("unit", self.own.get().map_or("-", |own| &own.unit));
         add("active_state", shown.properties.get("ActiveState"));
         add("job", shown.properties.get("Job"));
         add("sender_pid", &caught.pid.to_string());
         add("sender_name", sender);
         add("sender_uid", &caught.uid.to_string());
         add("parent_pid", &parent.map_or(0, Pid::get).to_string());
-        add("parent_name", &parent_name);
+        add("parent_name", &parent.and_then(proc::name).unwrap_or_default());
         add("verdict", verdict.word());
         add("job_type", &shown.job_type);
         add("main_pid", shown.properties.get("MainPID"));

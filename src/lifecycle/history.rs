@@ -61,8 +61,7 @@ impl Run {
     /// [`Run::settle`], which comes after READY=1. A full disk is no reason not to start.
     pub fn begin(&self, dirs: &Dirs) {
         let path = dirs.run_record();
-        let left = read(&path).and_then(|text| serde_json::from_slice(text.as_bytes()).ok());
-        if let Some(line) = left.and_then(|left: Value| enter_silent(dirs, &left)) {
+        if let Some(line) = record(dirs).and_then(|left| enter_silent(dirs, &left)) {
             self.silent.get_or_init(|| line);
         }
         // The log is for `logs`: nobody else may look where our descriptors lead.
@@ -152,13 +151,17 @@ pub fn enter(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
         return Ok(());
     }
     let entered = append(dirs, line, sync);
-    let left = read(&dirs.run_record()).and_then(|text| parse(&text));
-    if left.is_some_and(|left| !run.is_null() && left["id"] == *run) {
+    if record(dirs).is_some_and(|left| !run.is_null() && left["id"] == *run) {
         // Even without the line: no entry is better than one that calls it unclean. Not
         // synced: should the name come back after a power cut, the line has its id.
         let _ = fs::remove_file(dirs.run_record());
     }
     entered
+}
+
+/// The record of the run that has not ended, or has left it behind.
+pub fn record(dirs: &Dirs) -> Option<Value> {
+    parse(&read(&dirs.run_record())?)
 }
 
 /// Enters that the start of `run` has failed, unless the last entry says the same: where the service

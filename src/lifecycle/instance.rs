@@ -177,11 +177,11 @@ fn held_by(name: &Name, dirs: &Dirs) -> String {
         }
         Ok(_) | Err(_) => "another process".to_owned(),
     };
+    let (command, lock) = (name.command(), dirs.lock());
     format!(
-        "gateway {name} is already running: {who} holds {}; `{} status` tells more, `{} stop` ends it",
-        dirs.lock().display(),
-        name.command(),
-        name.command()
+        "gateway {name} is already running: {who} holds {}; `{command} status` tells more, \
+         `{command} stop` ends it",
+        lock.display()
     )
 }
 

@@ -32,11 +32,6 @@ pub fn announce(path: &Path, target: Holder, requester: &str) -> io::Result<()> 
     files::replace(path, format!("{marker}\n").as_bytes(), 0o644)
 }
 
-/// Takes back an announcement, after a signal that could not be sent.
-pub fn withdraw(path: &Path) {
-    let _ = fs::remove_file(path);
-}
-
 /// Whether a stop of this process was announced. Whatever stood there is gone afterwards, unless the
 /// disk hangs: that holds up no verdict.
 pub fn consume(path: &Path) -> bool {
@@ -59,9 +54,7 @@ pub fn consume(path: &Path) -> bool {
 /// Says first whether one counts, and then removes it.
 fn take(path: &Path, tell: &dyn Fn(bool)) -> bool {
     let read = files::read_own(path, MAX_MARKER);
-    if let Err(e) = &read
-        && e.kind() == io::ErrorKind::NotFound
-    {
+    if read.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
         return false;
     }
     let checked = read.and_then(|text| check(&text));

@@ -95,62 +95,48 @@ pub enum Action {
 /// The next phase and what to do on the way.
 pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
     use Action::Nothing;
+    use Event::{Broken, Expired, Quiet, Signal, Started};
+    use Phase::{Confirming, Draining, Failing, Serving, Starting, Stopped};
     match (phase, event) {
-        (Phase::Starting, Event::Started) => (Phase::Serving, Action::AnnounceReady),
-        (Phase::Starting | Phase::Serving, Event::Signal) => {
-            (Phase::Draining(Drain::default()), Action::BeginDrain)
+        (Starting, Started) => (Serving, Action::AnnounceReady),
+        (Starting | Serving, Signal) => (Draining(Drain::default()), Action::BeginDrain),
+        (Starting | Serving | Draining(_) | Confirming { .. }, Broken) => {
+            (Failing, Action::CutTurns)
         }
-        (
-            Phase::Starting | Phase::Serving | Phase::Draining(_) | Phase::Confirming { .. },
-            Event::Broken,
-        ) => (Phase::Failing, Action::CutTurns),
-        (Phase::Failing, Event::Quiet | Event::Expired) => {
-            (Phase::Stopped(Outcome::Failed), Action::Exit)
-        }
-        (Phase::Failing, Event::Started | Event::Signal | Event::Judged(_) | Event::Broken) => {
-            (phase, Nothing)
-        }
-        (Phase::Starting, Event::Judged(_) | Event::Quiet | Event::Expired)
-        | (Phase::Serving, Event::Started | Event::Judged(_) | Event::Quiet | Event::Expired) => {
-            (phase, Nothing)
-        }
+        (Failing, Quiet | Expired) => (Stopped(Outcome::Failed), Action::Exit),
 
-        (Phase::Draining(drain), Event::Judged(judged)) => {
+        (Draining(drain), Event::Judged(judged)) => {
             match settle(Drain { verdict: Some(judged), ..drain }) {
                 (phase, Nothing) => (phase, Action::AnnounceStopping),
                 ended => ended,
             }
         }
-        (Phase::Draining(drain), Event::Quiet) => settle(Drain { quiet: true, ..drain }),
-        (Phase::Draining(drain), Event::Signal) => cut(Drain { again: true, ..drain }),
+        (Draining(drain), Quiet) => settle(Drain { quiet: true, ..drain }),
+        (Draining(drain), Signal) => cut(Drain { again: true, ..drain }),
         // Those who do not end when they are cut are left behind.
-        (Phase::Draining(drain), Event::Expired) if drain.cutting => {
-            settle(Drain { quiet: true, ..drain })
-        }
-        (Phase::Draining(drain), Event::Expired) => cut(drain),
-        (Phase::Draining(_), Event::Started) => (phase, Nothing),
+        (Draining(drain), Expired) if drain.cutting => settle(Drain { quiet: true, ..drain }),
+        (Draining(drain), Expired) => cut(drain),
 
-        (Phase::Confirming { .. }, Event::Judged(Judged::Planned)) => {
-            (Phase::Stopped(Outcome::Planned), Action::Exit)
+        (Confirming { .. }, Event::Judged(Judged::Planned)) => {
+            (Stopped(Outcome::Planned), Action::Exit)
         }
         // A signal came while the manager answered: perhaps the stop that its answer missed.
-        (Phase::Confirming { again: true }, Event::Judged(Judged::External { .. })) => {
-            (Phase::Confirming { again: false }, Action::AskAgain)
+        (Confirming { again: true }, Event::Judged(Judged::External { .. })) => {
+            (Confirming { again: false }, Action::AskAgain)
         }
-        (Phase::Confirming { again: false }, Event::Judged(Judged::External { .. })) => {
-            (Phase::Stopped(Outcome::Terminated), Action::Exit)
+        (Confirming { again: false }, Event::Judged(Judged::External { .. })) => {
+            (Stopped(Outcome::Terminated), Action::Exit)
         }
-        (Phase::Confirming { .. }, Event::Signal) => (Phase::Confirming { again: true }, Nothing),
-        (Phase::Confirming { .. }, Event::Started | Event::Quiet | Event::Expired)
-        | (
-            Phase::Stopped(_),
-            Event::Started
-            | Event::Signal
-            | Event::Judged(_)
-            | Event::Quiet
-            | Event::Broken
-            | Event::Expired,
-        ) => (phase, Nothing),
+        (Confirming { .. }, Signal) => (Confirming { again: true }, Nothing),
+
+        (Starting, Event::Judged(_) | Quiet | Expired)
+        | (Serving, Started | Event::Judged(_) | Quiet | Expired)
+        | (Draining(_), Started)
+        | (Confirming { .. }, Started | Quiet | Expired)
+        | (Failing, Started | Signal | Event::Judged(_) | Broken)
+        | (Stopped(_), Started | Signal | Event::Judged(_) | Quiet | Broken | Expired) => {
+            (phase, Nothing)
+        }
     }
 }
 

@@ -112,12 +112,10 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     }
     match &evidence.supervision {
         Supervision::Unit(unit) => judge_unit(unit.deactivating, unit.job),
-        Supervision::Silent => match evidence.sender {
-            Sender::OurManager => planned(reason::GUESS_BY_MANAGER),
-            Sender::Other | Sender::Outside | Sender::Forged | Sender::Terminal => {
-                external(reason::GUESS_BY_OTHER)
-            }
-        },
+        Supervision::Silent if evidence.sender == Sender::OurManager => {
+            planned(reason::GUESS_BY_MANAGER)
+        }
+        Supervision::Silent => external(reason::GUESS_BY_OTHER),
         Supervision::NotOurs => external(reason::UNIT_NOT_OURS),
         Supervision::None => external(reason::NOT_UNDER_A_MANAGER),
     }

@@ -27,12 +27,8 @@ pub fn is_in(cgroup: &str, group: &str) -> bool {
 }
 
 fn hierarchies(cgroup: &str) -> impl Iterator<Item = &str> {
-    let line = |prefix: &'static str| {
-        cgroup.lines().find_map(move |l| {
-            let (_number, rest) = l.split_once(':')?;
-            rest.strip_prefix(prefix)
-        })
-    };
+    let line =
+        |prefix| cgroup.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(prefix));
     [line(":"), line("name=systemd:")].into_iter().flatten()
 }
 

@@ -29,11 +29,11 @@ impl Scope {
         }
     }
 
-    /// What follows `systemctl` for it.
-    pub fn flag(self) -> &'static str {
+    /// The word and flag for `systemctl` lines that people shall type.
+    pub fn systemctl(self) -> &'static str {
         match self {
-            Scope::User => " --user",
-            Scope::System => "",
+            Scope::User => "systemctl --user",
+            Scope::System => "systemctl",
         }
     }
 }

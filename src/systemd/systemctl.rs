@@ -128,9 +128,9 @@ pub fn delegated(own: &OwnUnit, children: &Arc<Children>) -> Option<String> {
     let systemctl = Systemctl::new(own.scope, Arc::clone(children));
     let deadline = Instant::now() + QUESTION_DEADLINE;
     let shown = systemctl.show("Delegate,ControlGroup,MainPID", &own.unit, deadline);
-    let shown = shown
-        .inspect_err(|e| log::warn!("whether the control group is delegated cannot be told: {e}"));
-    let shown = shown.ok()?;
+    let warn =
+        |e: &String| log::warn!("whether the control group is delegated cannot be told: {e}");
+    let shown = shown.inspect_err(warn).ok()?;
     let is_ours = shown.get("Delegate") == "yes"
         && shown.get("ControlGroup") == group
         && is_main(shown.get("MainPID"));

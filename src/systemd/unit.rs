@@ -53,7 +53,7 @@ pub enum Origin {
 /// One line when a path cannot be written into a unit file.
 pub fn expected(spec: &Spec<'_>) -> Result<String, String> {
     let body = body(spec)?;
-    let edit = format!("systemctl{} edit {}", spec.scope.flag(), spec.name.unit());
+    let edit = format!("{} edit {}", spec.scope.systemctl(), spec.name.unit());
     let below =
         format!("# Put changes into a drop-in (`{edit}`): here they would be lost.\n{body}");
     Ok(format!(
@@ -152,7 +152,7 @@ fn value(word: &str, spec: &Spec<'_>) -> Result<String, String> {
         "unit" => spec.name.unit(),
         "program" => program(spec.program)?,
         "user" => spec.user.unwrap_or("root").replace('%', "%%"),
-        "--user" => spec.scope.flag().to_owned(),
+        "systemctl" => spec.scope.systemctl().to_owned(),
         "drain" => seconds(stop_timeout(spec.drain_timeout) - STOP_HEADROOM),
         "headroom" => seconds(STOP_HEADROOM),
         "stop" => seconds(stop_timeout(spec.drain_timeout)),
