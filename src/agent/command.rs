@@ -4,9 +4,8 @@
 //! holds stdout open holds nothing up.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::value::RawValue;
 
@@ -14,8 +13,8 @@ use super::output::{Complaints, Text, keep_end};
 use super::{Bounds, Outcome, Reply, Report, Turn, environment};
 use crate::config;
 use crate::limits::{KEEP_ALIVE, KILL_AFTER, LOCK_PATIENCE};
-use crate::subprocess::{Child, Children, Program, explained, feed, take};
-use crate::sys::poll::{Interest, poll};
+use crate::subprocess::{Child, Children, Program, explained, take};
+use crate::sys::poll::Interest;
 use crate::sys::process::{Signal, Status, is_shortage};
 use crate::text::{escaped, one_line};
 
@@ -116,9 +115,14 @@ impl Process {
         loop {
             let keep_alive = bounds.deadline.min(self.quiet_since + KEEP_ALIVE);
             let until = ending.as_ref().map_or(keep_alive, |(_, kill_at)| *kill_at);
-            let [ended, cut, client_gone, cancelled] =
-                self.wait(until, bounds, ending.is_some())?;
-            feed(&mut self.child.stdin, turn.text.as_bytes(), &mut self.written)?;
+            let watched = |sign| if ending.is_some() { Interest::none() } else { sign };
+            let signs = [
+                watched(Interest::read(bounds.cut)),
+                watched(bounds.client.map_or_else(Interest::none, Interest::hangup)),
+                watched(bounds.cancel.map_or_else(Interest::none, Interest::read)),
+            ];
+            let input = (turn.text.as_bytes(), &mut self.written);
+            let (ended, [cut, client_gone, cancelled]) = self.child.attend(signs, until, input)?;
             let passed_on = self.pass_on(reply, bounds.max_reply, (ending.is_some(), ended));
             self.hear(turn)?;
             if ended {
@@ -129,58 +133,29 @@ impl Process {
                 return Ok(ending.map(|(outcome, _)| outcome).or(last));
             }
             let now = Instant::now();
-            match ending {
-                // Whoever cannot be killed is left behind: its turn is over all the same.
-                Some((outcome, kill_at)) if now >= kill_at + KILL_AFTER => {
-                    return Ok(Some(outcome));
+            // It is killed now. Whoever cannot be is left behind: its turn is over all the same.
+            if let Some((outcome, _)) = ending.take_if(|(_, kill_at)| now >= *kill_at) {
+                return Ok(Some(outcome));
+            }
+            let outside = match passed_on {
+                _ if ending.is_some() => continue,
+                Err(e) => return Err(e),
+                Ok(Some(outcome)) => Some(outcome),
+                Ok(None) if cancelled => Some(Outcome::Cancelled),
+                Ok(None) if client_gone => Some(Outcome::ClientGone),
+                Ok(None) if cut => Some(Outcome::Cut),
+                Ok(None) if now >= bounds.deadline => Some(Outcome::TimedOut),
+                Ok(None) if now >= self.quiet_since + KEEP_ALIVE => {
+                    self.quiet_since = now;
+                    reply.idle().is_err().then_some(Outcome::ClientGone)
                 }
-                Some((outcome, kill_at)) => {
-                    if now >= kill_at {
-                        self.child.signal(Signal::Kill);
-                    }
-                    ending = Some((outcome, kill_at));
-                }
-                None => {
-                    let outside = match passed_on? {
-                        Some(outcome) => Some(outcome),
-                        None if cancelled => Some(Outcome::Cancelled),
-                        None if client_gone => Some(Outcome::ClientGone),
-                        None if cut => Some(Outcome::Cut),
-                        None if now >= bounds.deadline => Some(Outcome::TimedOut),
-                        None if now >= self.quiet_since + KEEP_ALIVE => {
-                            self.quiet_since = now;
-                            reply.idle().is_err().then_some(Outcome::ClientGone)
-                        }
-                        None => None,
-                    };
-                    if let Some(outcome) = outside {
-                        self.child.signal(Signal::Term);
-                        ending = Some((outcome, now + KILL_AFTER));
-                    }
-                }
+                Ok(None) => None,
+            };
+            if let Some(outcome) = outside {
+                self.child.signal(Signal::Term);
+                ending = Some((outcome, now + KILL_AFTER));
             }
         }
-    }
-
-    /// Waits for what comes first; says whether the agent has ended, all turns have to end, the client has
-    /// gone, and this turn has to end.
-    fn wait(&self, until: Instant, bounds: &Bounds<'_>, ending: bool) -> io::Result<[bool; 4]> {
-        let left = until.saturating_duration_since(Instant::now());
-        // Past the kill the end is waited for, which the kernel owes us.
-        let timeout = if ending && left == Duration::ZERO { KILL_AFTER } else { left };
-        let watched = |fd| if ending { Interest::none() } else { fd };
-        let mut interests = [
-            Interest::read(self.child.ended()),
-            watched(Interest::read(bounds.cut)),
-            watched(bounds.client.map_or_else(Interest::none, Interest::hangup)),
-            watched(bounds.cancel.map_or_else(Interest::none, Interest::read)),
-            self.child.stdin.as_ref().map_or_else(Interest::none, |fd| Interest::write(fd.as_fd())),
-            self.child.stdout.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
-            self.child.stderr.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
-        ];
-        poll(&mut interests, Some(timeout))?;
-        let [ended, cut, client_gone, cancelled, ..] = interests.map(|interest| interest.ready());
-        Ok([ended, cut, client_gone, cancelled])
     }
 
     /// Passes on what the agent has printed; drops it once the turn is `ending`. `ended`: there will
