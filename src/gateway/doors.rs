@@ -12,7 +12,7 @@ use super::spare::Spare;
 use crate::api::guests::Room;
 use crate::api::{self, Origin, Service, place};
 use crate::config::Config;
-use crate::http::{Connection, Limits, Seat, Socket};
+use crate::http::{Connection, Gate, Limits, Seat, Socket};
 use crate::limits::{
     ACCEPT_BATCH, CONNECTION_STACK, FEW_SEATS, MAX_CONTROL_CONNECTIONS, RESERVED_TASKS,
     ROOM_PATIENCE, STRANGERS_MOMENT, TASKS_PER_TURN,
@@ -168,14 +168,15 @@ fn room(config: &Config, tasks: Option<usize>) -> Room {
 
 /// Gives a connection its thread.
 fn start(stream: Box<dyn Socket + Send>, counted: Counted) -> io::Result<()> {
-    let run = move || attend(stream, &counted);
+    let (limits, gate) = (limits(&counted.service), Arc::clone(&counted.service.gate));
+    let run = move || attend(stream, &counted, limits, gate);
     spawn("connection", CONNECTION_STACK, Box::new(run)).map(drop)
 }
 
 /// Serves a connection to its end.
-fn attend(stream: Box<dyn Socket>, counted: &Counted) {
+pub(super) fn attend(stream: Box<dyn Socket>, counted: &Counted, limits: Limits, gate: Arc<Gate>) {
     let (service, origin, seat) = (&counted.service, counted.origin, counted.seat.clone());
-    match Connection::new(stream, limits(service), Arc::clone(&service.gate)) {
+    match Connection::new(stream, limits, gate) {
         Ok(connection) => api::serve(connection.seated(seat), origin, service),
         Err(e) => log::debug!("a connection from {origin} could not be set up: {e}"),
     }

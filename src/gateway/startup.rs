@@ -301,25 +301,19 @@ fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> 
     });
     bound.map_err(|e| {
         let place = loaded.place("http.listen").unwrap_or_else(|| "the default".to_owned());
-        match e.kind() {
+        let words = match e.kind() {
             io::ErrorKind::AddrInUse => {
-                let holder = match proc::listener(address) {
-                    Some(pid) => {
-                        let name = proc::name(pid).unwrap_or_default();
-                        format!("pid {pid} ({})", escaped(&name, false))
-                    }
-                    None => "another program".to_owned(),
-                };
-                Failure::new(
-                    Exit::Unavailable,
-                    format!("{address} is taken by {holder}; choose another http.listen ({place})"),
-                )
+                let name = |pid| escaped(&proc::name(pid).unwrap_or_default(), false);
+                let holder =
+                    proc::listener(address).map(|pid| format!("pid {pid} ({})", name(pid)));
+                let holder = holder.as_deref().unwrap_or("another program");
+                format!("{address} is taken by {holder}; choose another http.listen ({place})")
             }
-            io::ErrorKind::AddrNotAvailable => Failure::new(
-                Exit::Unavailable,
-                format!("{address} is no address of this machine; see http.listen ({place})"),
-            ),
-            _ => Failure::failed(format!("cannot listen on {address} ({place}): {e}")),
-        }
+            io::ErrorKind::AddrNotAvailable => {
+                format!("{address} is no address of this machine; see http.listen ({place})")
+            }
+            _ => return Failure::failed(format!("cannot listen on {address} ({place}): {e}")),
+        };
+        Failure::new(Exit::Unavailable, words)
     })
 }

@@ -203,14 +203,8 @@ impl Journal for FileJournal {
         }
         self.publish(&inner);
         self.synced.notify_all();
-        match &inner.condition {
-            _ if inner.durable >= number => Ok(()),
-            Condition::Broken(why) => Err(Refused::Broken(why.clone())),
-            Condition::Good | Condition::Degraded(_) => {
-                drop(inner);
-                self.sync(number)
-            }
-        }
+        drop(inner);
+        self.sync(number)
     }
 
     fn mark(&self) -> Result<(), Refused> {

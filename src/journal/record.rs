@@ -163,14 +163,11 @@ impl Record {
     }
 
     /// The record without what only the gateway needs of it.
-    pub fn without_digests(self) -> Record {
-        match self {
-            Record::Accepted(mut accepted) => {
-                (accepted.key, accepted.body) = (None, None);
-                Record::Accepted(accepted)
-            }
-            other => other,
+    pub fn without_digests(mut self) -> Record {
+        if let Record::Accepted(accepted) = &mut self {
+            (accepted.key, accepted.body) = (None, None);
         }
+        self
     }
 
     /// Its JSON, on one line.
