@@ -26,22 +26,33 @@ pub fn run(
     reply: &mut dyn Reply,
     bounds: &Bounds<'_>,
 ) -> Outcome {
-    let missing = |e: io::Error| {
-        let program = agent.command.first().map_or("", String::as_str);
-        let why = explained(&agent.command, &e);
-        let words = format!("the agent {program:?} cannot be started: {why}");
-        match e.kind() {
-            _ if is_shortage(&e) => Outcome::Short(words),
-            // Of this message, or of the configuration: no time will heal it.
-            io::ErrorKind::ArgumentListTooLong | io::ErrorKind::InvalidInput => {
-                Outcome::Failed(words)
-            }
-            _ => Outcome::Temporary(words),
+    let program = Program::configured(&agent.command, environment::of(agent, turn));
+    let born = program.and_then(|program| children.spawn_tree(&program, agent.leftovers, true));
+    let child = match born {
+        Ok(child) => child,
+        Err(e) => {
+            let program = agent.command.first().map_or("", String::as_str);
+            let why = explained(&agent.command, &e);
+            let words = format!("the agent {program:?} cannot be started: {why}");
+            return match e.kind() {
+                _ if is_shortage(&e) => Outcome::Short(words),
+                // Of this message, or of the configuration: no time will heal it.
+                io::ErrorKind::ArgumentListTooLong | io::ErrorKind::InvalidInput => {
+                    Outcome::Failed(words)
+                }
+                _ => Outcome::Temporary(words),
+            };
         }
     };
-    let mut process = match start(children, agent, turn) {
-        Ok(process) => process,
-        Err(e) => return missing(e),
+    let mut process = Process {
+        child,
+        text: Text::default(),
+        complaints: Complaints::default(),
+        printed: Vec::new(),
+        usage: None,
+        written: 0,
+        replied: 0,
+        quiet_since: Instant::now(),
     };
     let result = process.attend(turn, reply, bounds);
     let status = process.child.end();
@@ -73,20 +84,6 @@ fn classify(status: Status, stderr: &str, stdout: &str) -> Outcome {
         Status::Exited(_) => Outcome::Failed(words),
         Status::Signalled(_) => Outcome::Crashed(words),
     }
-}
-
-fn start(children: &Arc<Children>, agent: &config::Agent, turn: &Turn<'_>) -> io::Result<Process> {
-    let program = Program::configured(&agent.command, environment::of(agent, turn))?;
-    Ok(Process {
-        child: children.spawn_tree(&program, agent.leftovers, true)?,
-        text: Text::default(),
-        complaints: Complaints::default(),
-        printed: Vec::new(),
-        usage: None,
-        written: 0,
-        replied: 0,
-        quiet_since: Instant::now(),
-    })
 }
 
 /// A running agent.
@@ -126,10 +123,7 @@ impl Process {
             let passed_on = self.pass_on(reply, bounds.max_reply, (ending.is_some(), ended));
             self.hear(turn)?;
             if ended {
-                let last = match passed_on? {
-                    Some(outcome) => Some(outcome),
-                    None => self.last_piece(reply, ending.is_some()),
-                };
+                let last = passed_on?.or_else(|| self.last_piece(reply, ending.is_some()));
                 return Ok(ending.map(|(outcome, _)| outcome).or(last));
             }
             let now = Instant::now();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Context, Turn};
+use super::{Turn, instructions};
 use crate::config;
 use crate::subprocess::{Environment, environment};
 
@@ -24,7 +24,7 @@ pub fn of(agent: &config::Agent, turn: &Turn<'_>) -> Environment {
     if !turn.attachments.is_empty() {
         add("HERMES_ATTACHMENTS", Value::from(turn.attachments).to_string().as_ref());
     }
-    let instructions = turn.context.map(Context::instructions).unwrap_or_default();
+    let instructions = instructions(turn.context.map_or("", |context| &context.messages));
     if !instructions.is_empty() {
         add("HERMES_INSTRUCTIONS", instructions.as_ref());
     }

@@ -60,34 +60,20 @@ impl Doors {
     /// # Errors
     /// When accepting fails for lack of something: rest for `ACCEPT_BACK_OFF` before the next try.
     pub fn accept(&self, service: &Arc<Service>) -> io::Result<()> {
-        self.accept_all(service).inspect_err(|e| {
+        // The control socket first: its few clients are the operator.
+        let control = || self.control.accept();
+        let accepted = batch(&control, &|(stream, _)| self.admit_control(stream, service));
+        let accepted = accepted.and_then(|()| {
+            let room = room(&service.settings().config, self.tasks);
+            let accept = || self.tcp.accept().map(|(stream, peer)| (Arc::new(stream), peer));
+            let next = || self.next.take().map_or_else(accept, Ok);
+            batch(&next, &|(stream, peer)| self.admit(stream, peer, room, service))
+        });
+        accepted.inspect_err(|e| {
             if is_shortage(e) {
                 service.guests.tighten(Instant::now());
             }
         })
-    }
-
-    fn accept_all(&self, service: &Arc<Service>) -> io::Result<()> {
-        // The control socket first: its few clients are the operator.
-        for _ in 0..ACCEPT_BATCH {
-            match self.control.accept() {
-                Ok((stream, _)) => self.admit_control(stream, service)?,
-                Err(e) if passes(&e) => continue,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => return Err(e),
-            }
-        }
-        let room = room(&service.settings().config, self.tasks);
-        let accept = || self.tcp.accept().map(|(stream, peer)| (Arc::new(stream), peer));
-        for _ in 0..ACCEPT_BATCH {
-            match self.next.take().map_or_else(accept, Ok) {
-                Ok((stream, peer)) => self.admit(stream, peer, room, service)?,
-                Err(e) if passes(&e) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
     }
 
     fn admit(
@@ -141,10 +127,22 @@ impl Doors {
     }
 }
 
-/// Errors of one connection that went away before it was accepted (accept(2)).
-fn passes(e: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(e.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+/// Accepts what waits at one door.
+fn batch<T>(
+    accept: &dyn Fn() -> io::Result<T>,
+    admit: &dyn Fn(T) -> io::Result<()>,
+) -> io::Result<()> {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
+    for _ in 0..ACCEPT_BATCH {
+        match accept().map_err(|e| (e.kind(), e)) {
+            Ok(accepted) => admit(accepted)?,
+            // Of one connection that went away before it was accepted (accept(2)).
+            Err((ConnectionAborted | ConnectionReset | Interrupted, _)) => {}
+            Err((WouldBlock, _)) => break,
+            Err((_, e)) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// Answers a connection that is over the cap, without waiting for it.

@@ -176,12 +176,11 @@ impl Main {
     fn wait(&mut self, signals: &Signals) -> std::io::Result<()> {
         let timeout = self.timers.until_next(Instant::now(), self.started.is_some());
         let doors = self.started.as_ref().filter(|_| self.timers.accept.is_none());
-        let door = |fd| Interest::read(fd);
         let mut interests = [
             Interest::read(signals.as_fd()),
             Interest::read(self.mailbox.wake.as_fd()),
-            doors.map_or_else(Interest::none, |s| door(s.doors.tcp.as_fd())),
-            doors.map_or_else(Interest::none, |s| door(s.doors.control.as_fd())),
+            doors.map_or_else(Interest::none, |s| Interest::read(s.doors.tcp.as_fd())),
+            doors.map_or_else(Interest::none, |s| Interest::read(s.doors.control.as_fd())),
         ];
         let next = doors.is_some_and(|s| s.doors.has_next());
         poll(&mut interests, if next { Some(Duration::ZERO) } else { timeout })?;
@@ -340,9 +339,7 @@ impl Main {
     }
 
     fn in_flight(&self) -> usize {
-        self.started
-            .as_ref()
-            .map_or(0, |started| started.service.in_flight() + started.service.hub.busy())
+        self.started.as_ref().map_or(0, |s| s.service.in_flight() + s.service.hub.busy())
     }
 
     fn turns(&self) -> usize {

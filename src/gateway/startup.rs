@@ -241,10 +241,9 @@ pub fn warnings(loaded: &Loaded) -> Vec<String> {
 
 /// A configuration, as far as there are descriptors for it, with what is made from it.
 pub fn settings(plan: &Plan, mut config: Config) -> Settings {
-    let wanted = (config.limits.max_connections, config.limits.max_turns);
+    let (connections, turns) = (config.limits.max_connections, config.limits.max_turns);
     config.limits = config.limits.within(sys::fd::most_open());
     if let Some(words) = config.limits.shortage() {
-        let (connections, turns) = wanted;
         log::warn!(
             "limits.max_connections is {connections} and limits.max_turns {turns}, but {words}"
         );

@@ -17,10 +17,9 @@ use crate::sys::spawn::Manner;
 pub struct Order<'a> {
     /// For its stdin; it gets none where this is `None`.
     pub input: Option<&'a [u8]>,
-    /// It leads a process group, and this becomes of what it starts; `None`: a helper in ours.
+    /// It leads a process group, and this becomes of what it starts; `None`: a helper in ours, which
+    /// SIGTERM to the whole control group passes by.
     pub leftovers: Option<Leftovers>,
-    /// SIGTERM to the whole control group passes it by.
-    pub shielded: bool,
     pub deadline: Instant,
     /// Between SIGTERM and SIGKILL at the deadline or the cut; zero: SIGKILL at once.
     pub grace: Duration,
@@ -57,7 +56,7 @@ pub fn converse(
     let mut child = match order.leftovers {
         Some(leftovers) => children.spawn_tree(program, leftovers, stdin)?,
         None => {
-            let manner = Manner { stdin, own_group: false, shielded: order.shielded };
+            let manner = Manner { stdin, own_group: false, shielded: true };
             children.spawn(program, manner)?
         }
     };
@@ -127,7 +126,6 @@ pub fn capture(
     let order = Order {
         input: None,
         leftovers: None,
-        shielded: true,
         deadline,
         grace: Duration::ZERO,
         cut: None,
@@ -231,7 +229,6 @@ mod tests {
         Order {
             input: Some(input),
             leftovers: Some(Leftovers::Kill),
-            shielded: false,
             deadline: Instant::now() + Duration::from_secs(20),
             grace: Duration::from_secs(20),
             cut: None,
