@@ -20,6 +20,7 @@ use crate::limits::{
 use crate::shares::Shares;
 use crate::sys::fd::{most_open, set_nonblocking};
 use crate::sys::process::is_shortage;
+use crate::sys::socket::Peer;
 use crate::sys::{proc, socket, user};
 use crate::threads::spawn;
 
@@ -105,10 +106,7 @@ impl Doors {
 
     /// Lets in our own uid and root, by the kernel's word.
     fn admit_control(&self, stream: UnixStream, service: &Arc<Service>) -> io::Result<()> {
-        let uid = match socket::peer(&stream) {
-            Ok(peer) => peer.uid,
-            Err(_) => return Ok(()),
-        };
+        let Ok(Peer { uid, .. }) = socket::peer(&stream) else { return Ok(()) };
         if uid != user::own_uid() && uid != 0 {
             log::warn!("uid {uid} was turned away from the control socket");
             return Ok(());

@@ -85,9 +85,7 @@ pub fn run(plan: Plan, mut signals: Signals) -> Exit {
 
 /// The end of a start that failed.
 fn end_early(failure: &Failure) -> Exit {
-    for line in failure.message.lines() {
-        log::error!("{line}");
-    }
+    failure.message.lines().for_each(|line| log::error!("{line}"));
     log::error!("Exiting with code {} (the start failed)", failure.exit.code());
     failure.exit
 }
@@ -150,9 +148,7 @@ impl Main {
                 return Exit::Failed;
             }
             // Signals before news: a stop that came with the answer to a kill must be seen first.
-            for caught in signals.take() {
-                self.signal(caught);
-            }
+            signals.take().into_iter().for_each(|caught| self.signal(caught));
             for news in self.mailbox.empty() {
                 if let Some(failure) = self.hear(news) {
                     self.notifier.status(&escaped(&format!("Failed: {failure}"), false));
