@@ -101,14 +101,11 @@ impl Children {
         let manner = Manner { stdin, own_group: true, shielded: false };
         let named = self.name.get().map(|name| program.clone().env(OWN_VARIABLE, name));
         let program = named.as_ref().unwrap_or(program);
-        match leftovers {
-            Leftovers::Kill => self.start(program, manner, self.run.get().map(Run::tree)),
-            Leftovers::Keep => {
-                let mut child = self.start(program, manner, None)?;
-                child.keep = true;
-                Ok(child)
-            }
-        }
+        let keep = leftovers == Leftovers::Keep;
+        let tree = self.run.get().filter(|_| !keep).map(Run::tree);
+        let mut child = self.start(program, manner, tree)?;
+        child.keep = keep;
+        Ok(child)
     }
 
     fn start(
@@ -142,7 +139,7 @@ impl Children {
         };
         let pid = spawned.pid;
         if let Some(soft) = self.descriptors {
-            set_limit_of(pid, soft);
+            let _ = set_limit_of(pid, soft);
         }
         if let Some(tree) = tree.as_mut().filter(|_| !spawned.joined) {
             tree.without_group();

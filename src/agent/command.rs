@@ -4,9 +4,8 @@
 //! holds stdout open holds nothing up.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::value::RawValue;
 
@@ -14,8 +13,8 @@ use super::output::{Complaints, Text, keep_end};
 use super::{Bounds, Outcome, Reply, Report, Turn, environment};
 use crate::config;
 use crate::limits::{KEEP_ALIVE, KILL_AFTER, LOCK_PATIENCE};
-use crate::subprocess::{Child, Children, Program, explained, feed, take};
-use crate::sys::poll::{Interest, poll};
+use crate::subprocess::{Child, Children, Program, explained, take};
+use crate::sys::poll::Interest;
 use crate::sys::process::{Signal, Status, is_shortage};
 use crate::text::{escaped, one_line};
 
@@ -27,22 +26,33 @@ pub fn run(
     reply: &mut dyn Reply,
     bounds: &Bounds<'_>,
 ) -> Outcome {
-    let missing = |e: io::Error| {
-        let program = agent.command.first().map_or("", String::as_str);
-        let why = explained(&agent.command, &e);
-        let words = format!("the agent {program:?} cannot be started: {why}");
-        match e.kind() {
-            _ if is_shortage(&e) => Outcome::Short(words),
-            // Of this message, or of the configuration: no time will heal it.
-            io::ErrorKind::ArgumentListTooLong | io::ErrorKind::InvalidInput => {
-                Outcome::Failed(words)
-            }
-            _ => Outcome::Temporary(words),
+    let program = Program::configured(&agent.command, environment::of(agent, turn));
+    let born = program.and_then(|program| children.spawn_tree(&program, agent.leftovers, true));
+    let child = match born {
+        Ok(child) => child,
+        Err(e) => {
+            let program = agent.command.first().map_or("", String::as_str);
+            let why = explained(&agent.command, &e);
+            let words = format!("the agent {program:?} cannot be started: {why}");
+            return match e.kind() {
+                _ if is_shortage(&e) => Outcome::Short(words),
+                // Of this message, or of the configuration: no time will heal it.
+                io::ErrorKind::ArgumentListTooLong | io::ErrorKind::InvalidInput => {
+                    Outcome::Failed(words)
+                }
+                _ => Outcome::Temporary(words),
+            };
         }
     };
-    let mut process = match start(children, agent, turn) {
-        Ok(process) => process,
-        Err(e) => return missing(e),
+    let mut process = Process {
+        child,
+        text: Text::default(),
+        complaints: Complaints::default(),
+        printed: Vec::new(),
+        usage: None,
+        written: 0,
+        replied: 0,
+        quiet_since: Instant::now(),
     };
     let result = process.attend(turn, reply, bounds);
     let status = process.child.end();
@@ -76,20 +86,6 @@ fn classify(status: Status, stderr: &str, stdout: &str) -> Outcome {
     }
 }
 
-fn start(children: &Arc<Children>, agent: &config::Agent, turn: &Turn<'_>) -> io::Result<Process> {
-    let program = Program::configured(&agent.command, environment::of(agent, turn))?;
-    Ok(Process {
-        child: children.spawn_tree(&program, agent.leftovers, true)?,
-        text: Text::default(),
-        complaints: Complaints::default(),
-        printed: Vec::new(),
-        usage: None,
-        written: 0,
-        replied: 0,
-        quiet_since: Instant::now(),
-    })
-}
-
 /// A running agent.
 struct Process {
     child: Child,
@@ -116,71 +112,44 @@ impl Process {
         loop {
             let keep_alive = bounds.deadline.min(self.quiet_since + KEEP_ALIVE);
             let until = ending.as_ref().map_or(keep_alive, |(_, kill_at)| *kill_at);
-            let [ended, cut, client_gone, cancelled] =
-                self.wait(until, bounds, ending.is_some())?;
-            feed(&mut self.child.stdin, turn.text.as_bytes(), &mut self.written)?;
+            let watched = |sign| if ending.is_some() { Interest::none() } else { sign };
+            let signs = [
+                watched(Interest::read(bounds.cut)),
+                watched(bounds.client.map_or_else(Interest::none, Interest::hangup)),
+                watched(bounds.cancel.map_or_else(Interest::none, Interest::read)),
+            ];
+            let input = (turn.text.as_bytes(), &mut self.written);
+            let (ended, [cut, client_gone, cancelled]) = self.child.attend(signs, until, input)?;
             let passed_on = self.pass_on(reply, bounds.max_reply, (ending.is_some(), ended));
             self.hear(turn)?;
             if ended {
-                let last = match passed_on? {
-                    Some(outcome) => Some(outcome),
-                    None => self.last_piece(reply, ending.is_some()),
-                };
+                let last = passed_on?.or_else(|| self.last_piece(reply, ending.is_some()));
                 return Ok(ending.map(|(outcome, _)| outcome).or(last));
             }
             let now = Instant::now();
-            match ending {
-                // Whoever cannot be killed is left behind: its turn is over all the same.
-                Some((outcome, kill_at)) if now >= kill_at + KILL_AFTER => {
-                    return Ok(Some(outcome));
+            // It is killed now. Whoever cannot be is left behind: its turn is over all the same.
+            if let Some((outcome, _)) = ending.take_if(|(_, kill_at)| now >= *kill_at) {
+                return Ok(Some(outcome));
+            }
+            let outside = match passed_on {
+                _ if ending.is_some() => continue,
+                Err(e) => return Err(e),
+                Ok(Some(outcome)) => Some(outcome),
+                Ok(None) if cancelled => Some(Outcome::Cancelled),
+                Ok(None) if client_gone => Some(Outcome::ClientGone),
+                Ok(None) if cut => Some(Outcome::Cut),
+                Ok(None) if now >= bounds.deadline => Some(Outcome::TimedOut),
+                Ok(None) if now >= self.quiet_since + KEEP_ALIVE => {
+                    self.quiet_since = now;
+                    reply.idle().is_err().then_some(Outcome::ClientGone)
                 }
-                Some((outcome, kill_at)) => {
-                    if now >= kill_at {
-                        self.child.signal(Signal::Kill);
-                    }
-                    ending = Some((outcome, kill_at));
-                }
-                None => {
-                    let outside = match passed_on? {
-                        Some(outcome) => Some(outcome),
-                        None if cancelled => Some(Outcome::Cancelled),
-                        None if client_gone => Some(Outcome::ClientGone),
-                        None if cut => Some(Outcome::Cut),
-                        None if now >= bounds.deadline => Some(Outcome::TimedOut),
-                        None if now >= self.quiet_since + KEEP_ALIVE => {
-                            self.quiet_since = now;
-                            reply.idle().is_err().then_some(Outcome::ClientGone)
-                        }
-                        None => None,
-                    };
-                    if let Some(outcome) = outside {
-                        self.child.signal(Signal::Term);
-                        ending = Some((outcome, now + KILL_AFTER));
-                    }
-                }
+                Ok(None) => None,
+            };
+            if let Some(outcome) = outside {
+                self.child.signal(Signal::Term);
+                ending = Some((outcome, now + KILL_AFTER));
             }
         }
-    }
-
-    /// Waits for what comes first; says whether the agent has ended, all turns have to end, the client has
-    /// gone, and this turn has to end.
-    fn wait(&self, until: Instant, bounds: &Bounds<'_>, ending: bool) -> io::Result<[bool; 4]> {
-        let left = until.saturating_duration_since(Instant::now());
-        // Past the kill the end is waited for, which the kernel owes us.
-        let timeout = if ending && left == Duration::ZERO { KILL_AFTER } else { left };
-        let watched = |fd| if ending { Interest::none() } else { fd };
-        let mut interests = [
-            Interest::read(self.child.ended()),
-            watched(Interest::read(bounds.cut)),
-            watched(bounds.client.map_or_else(Interest::none, Interest::hangup)),
-            watched(bounds.cancel.map_or_else(Interest::none, Interest::read)),
-            self.child.stdin.as_ref().map_or_else(Interest::none, |fd| Interest::write(fd.as_fd())),
-            self.child.stdout.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
-            self.child.stderr.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
-        ];
-        poll(&mut interests, Some(timeout))?;
-        let [ended, cut, client_gone, cancelled, ..] = interests.map(|interest| interest.ready());
-        Ok([ended, cut, client_gone, cancelled])
     }
 
     /// Passes on what the agent has printed; drops it once the turn is `ending`. `ended`: there will

@@ -28,11 +28,6 @@ impl Context {
         Context { messages: part("messages"), model, options: part("options") }
     }
 
-    /// What the client has laid down for the agent: the texts of `system` and `developer`.
-    pub fn instructions(&self) -> String {
-        instructions(&self.messages)
-    }
-
     /// What was said before the turn's own message, and after it, as JSON lines with `role` and
     /// `content`; the form of a session's transcript.
     pub fn lines(&self) -> String {
@@ -121,7 +116,7 @@ mod tests {
             {"role":"assistant","content":[{"type":"text","text":"b"},{"type":"text","text":"c"}]},
             {"role":"user","content":"d\n"},{"role":"tool","content":"e"}],"model":"m"}"#,
         );
-        assert_eq!(context.instructions(), "be brief");
+        assert_eq!(instructions(&context.messages), "be brief");
         assert_eq!(own(elements(&context.messages)), 3);
         assert_eq!(
             context.lines(),

@@ -90,10 +90,9 @@ pub struct Report {
 impl Report {
     /// For the journal; `None` where nothing is known.
     pub fn to_json(&self) -> Option<String> {
-        let known = self.usage.is_some() || self.finish.is_some();
         let usage = self.usage.as_deref().unwrap_or("null");
         let finish = self.finish.as_deref().map_or("null".to_owned(), quoted);
-        known.then(|| format!(r#"{{"usage":{usage},"finish":{finish}}}"#))
+        (*self != Report::default()).then(|| format!(r#"{{"usage":{usage},"finish":{finish}}}"#))
     }
 
     pub fn parse(json: &str) -> Report {

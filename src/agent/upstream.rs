@@ -107,7 +107,8 @@ impl<'a> Asking<'a> {
                 }
             });
             match outcome {
-                Outcome::Refused(refused) if usage && !begun && is_picky(refused.status) => {
+                // What servers say that do not take a field that they do not know.
+                Outcome::Refused(it) if usage && !begun && matches!(it.status, 400 | 422) => {
                     (usage, plain) = (false, true);
                 }
                 Outcome::Done if plain => {
@@ -284,11 +285,6 @@ fn named(list: &str) -> Vec<String> {
     let ids = elements(data).filter_map(|model| text(member(model.get(), "id")?).ok());
     let new = ids.filter(|id| known.insert(id.clone()));
     new.take(MAX_MODELS).map(Cow::into_owned).collect()
-}
-
-/// Statuses of servers that do not take a field that they do not know.
-fn is_picky(status: u16) -> bool {
-    matches!(status, 400 | 422)
 }
 
 fn trouble(words: &str, error: Option<&std::io::Error>) -> Outcome {

@@ -22,7 +22,6 @@ pub fn send(
     let order = Order {
         input: Some(parcel.text.as_bytes()),
         leftovers: Some(target.leftovers),
-        shielded: false,
         deadline: Instant::now() + target.timeout,
         grace: KILL_AFTER,
         cut: Some(cut),

@@ -12,7 +12,7 @@ use super::spare::Spare;
 use crate::api::guests::Room;
 use crate::api::{self, Origin, Service, place};
 use crate::config::Config;
-use crate::http::{Connection, Limits, Seat, Socket};
+use crate::http::{Connection, Gate, Limits, Seat, Socket};
 use crate::limits::{
     ACCEPT_BATCH, CONNECTION_STACK, FEW_SEATS, MAX_CONTROL_CONNECTIONS, RESERVED_TASKS,
     ROOM_PATIENCE, STRANGERS_MOMENT, TASKS_PER_TURN,
@@ -20,6 +20,7 @@ use crate::limits::{
 use crate::shares::Shares;
 use crate::sys::fd::{most_open, set_nonblocking};
 use crate::sys::process::is_shortage;
+use crate::sys::socket::Peer;
 use crate::sys::{proc, socket, user};
 use crate::threads::spawn;
 
@@ -60,34 +61,20 @@ impl Doors {
     /// # Errors
     /// When accepting fails for lack of something: rest for `ACCEPT_BACK_OFF` before the next try.
     pub fn accept(&self, service: &Arc<Service>) -> io::Result<()> {
-        self.accept_all(service).inspect_err(|e| {
+        // The control socket first: its few clients are the operator.
+        let control = || self.control.accept();
+        let accepted = batch(&control, &|(stream, _)| self.admit_control(stream, service));
+        let accepted = accepted.and_then(|()| {
+            let room = room(&service.settings().config, self.tasks);
+            let accept = || self.tcp.accept().map(|(stream, peer)| (Arc::new(stream), peer));
+            let next = || self.next.take().map_or_else(accept, Ok);
+            batch(&next, &|(stream, peer)| self.admit(stream, peer, room, service))
+        });
+        accepted.inspect_err(|e| {
             if is_shortage(e) {
                 service.guests.tighten(Instant::now());
             }
         })
-    }
-
-    fn accept_all(&self, service: &Arc<Service>) -> io::Result<()> {
-        // The control socket first: its few clients are the operator.
-        for _ in 0..ACCEPT_BATCH {
-            match self.control.accept() {
-                Ok((stream, _)) => self.admit_control(stream, service)?,
-                Err(e) if passes(&e) => continue,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => return Err(e),
-            }
-        }
-        let room = room(&service.settings().config, self.tasks);
-        let accept = || self.tcp.accept().map(|(stream, peer)| (Arc::new(stream), peer));
-        for _ in 0..ACCEPT_BATCH {
-            match self.next.take().map_or_else(accept, Ok) {
-                Ok((stream, peer)) => self.admit(stream, peer, room, service)?,
-                Err(e) if passes(&e) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
     }
 
     fn admit(
@@ -119,10 +106,7 @@ impl Doors {
 
     /// Lets in our own uid and root, by the kernel's word.
     fn admit_control(&self, stream: UnixStream, service: &Arc<Service>) -> io::Result<()> {
-        let uid = match socket::peer(&stream) {
-            Ok(peer) => peer.uid,
-            Err(_) => return Ok(()),
-        };
+        let Ok(Peer { uid, .. }) = socket::peer(&stream) else { return Ok(()) };
         if uid != user::own_uid() && uid != 0 {
             log::warn!("uid {uid} was turned away from the control socket");
             return Ok(());
@@ -141,10 +125,22 @@ impl Doors {
     }
 }
 
-/// Errors of one connection that went away before it was accepted (accept(2)).
-fn passes(e: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(e.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+/// Accepts what waits at one door.
+fn batch<T>(
+    accept: &dyn Fn() -> io::Result<T>,
+    admit: &dyn Fn(T) -> io::Result<()>,
+) -> io::Result<()> {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
+    for _ in 0..ACCEPT_BATCH {
+        match accept().map_err(|e| (e.kind(), e)) {
+            Ok(accepted) => admit(accepted)?,
+            // Of one connection that went away before it was accepted (accept(2)).
+            Err((ConnectionAborted | ConnectionReset | Interrupted, _)) => {}
+            Err((WouldBlock, _)) => break,
+            Err((_, e)) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// Answers a connection that is over the cap, without waiting for it.
@@ -168,14 +164,15 @@ fn room(config: &Config, tasks: Option<usize>) -> Room {
 
 /// Gives a connection its thread.
 fn start(stream: Box<dyn Socket + Send>, counted: Counted) -> io::Result<()> {
-    let run = move || attend(stream, &counted);
+    let (limits, gate) = (limits(&counted.service), Arc::clone(&counted.service.gate));
+    let run = move || attend(stream, &counted, limits, gate);
     spawn("connection", CONNECTION_STACK, Box::new(run)).map(drop)
 }
 
 /// Serves a connection to its end.
-fn attend(stream: Box<dyn Socket>, counted: &Counted) {
+pub(super) fn attend(stream: Box<dyn Socket>, counted: &Counted, limits: Limits, gate: Arc<Gate>) {
     let (service, origin, seat) = (&counted.service, counted.origin, counted.seat.clone());
-    match Connection::new(stream, limits(service), Arc::clone(&service.gate)) {
+    match Connection::new(stream, limits, gate) {
         Ok(connection) => api::serve(connection.seated(seat), origin, service),
         Err(e) => log::debug!("a connection from {origin} could not be set up: {e}"),
     }

@@ -85,9 +85,7 @@ pub fn run(plan: Plan, mut signals: Signals) -> Exit {
 
 /// The end of a start that failed.
 fn end_early(failure: &Failure) -> Exit {
-    for line in failure.message.lines() {
-        log::error!("{line}");
-    }
+    failure.message.lines().for_each(|line| log::error!("{line}"));
     log::error!("Exiting with code {} (the start failed)", failure.exit.code());
     failure.exit
 }
@@ -150,9 +148,7 @@ impl Main {
                 return Exit::Failed;
             }
             // Signals before news: a stop that came with the answer to a kill must be seen first.
-            for caught in signals.take() {
-                self.signal(caught);
-            }
+            signals.take().into_iter().for_each(|caught| self.signal(caught));
             for news in self.mailbox.empty() {
                 if let Some(failure) = self.hear(news) {
                     self.notifier.status(&escaped(&format!("Failed: {failure}"), false));
@@ -176,12 +172,11 @@ impl Main {
     fn wait(&mut self, signals: &Signals) -> std::io::Result<()> {
         let timeout = self.timers.until_next(Instant::now(), self.started.is_some());
         let doors = self.started.as_ref().filter(|_| self.timers.accept.is_none());
-        let door = |fd| Interest::read(fd);
         let mut interests = [
             Interest::read(signals.as_fd()),
             Interest::read(self.mailbox.wake.as_fd()),
-            doors.map_or_else(Interest::none, |s| door(s.doors.tcp.as_fd())),
-            doors.map_or_else(Interest::none, |s| door(s.doors.control.as_fd())),
+            doors.map_or_else(Interest::none, |s| Interest::read(s.doors.tcp.as_fd())),
+            doors.map_or_else(Interest::none, |s| Interest::read(s.doors.control.as_fd())),
         ];
         let next = doors.is_some_and(|s| s.doors.has_next());
         poll(&mut interests, if next { Some(Duration::ZERO) } else { timeout })?;
@@ -340,9 +335,7 @@ impl Main {
     }
 
     fn in_flight(&self) -> usize {
-        self.started
-            .as_ref()
-            .map_or(0, |started| started.service.in_flight() + started.service.hub.busy())
+        self.started.as_ref().map_or(0, |s| s.service.in_flight() + s.service.hub.busy())
     }
 
     fn turns(&self) -> usize {

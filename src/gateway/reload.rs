@@ -55,9 +55,7 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     let (keys, loaded) = match read {
         Ok(read) => read,
         Err(failure) => {
-            for line in failure.message.lines() {
-                log::error!("not reloaded: {line}");
-            }
+            failure.message.lines().for_each(|line| log::error!("not reloaded: {line}"));
             log::warn!("the configuration stays as it was");
             return (failure.exit, failure.message);
         }

@@ -9,9 +9,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Instant;
 
-use super::doors::{Counted, limits};
-use crate::api;
-use crate::http::{Connection, Gate, Limits};
+use super::doors::{Counted, attend, limits};
+use crate::http::{Gate, Limits};
 use crate::limits::{ACCEPT_BACK_OFF, CONNECTION_STACK, SPARE_TIMEOUT};
 use crate::sys::poll::{Interest, poll};
 use crate::threads::spawn;
@@ -73,8 +72,5 @@ fn serve(Waiting { stream, counted, .. }: Waiting) {
     };
     let gate = Gate::default();
     gate.close();
-    match Connection::new(Box::new(stream), limits, Arc::new(gate)) {
-        Ok(connection) => api::serve(connection, counted.origin, &counted.service),
-        Err(e) => log::debug!("a connection from {} could not be set up: {e}", counted.origin),
-    }
+    attend(Box::new(stream), &counted, limits, Arc::new(gate));
 }

@@ -157,9 +157,7 @@ fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book)
     };
     let (journal, changed) = FileJournal::open(dir, cap, &mut read)
         .map_err(|damage| Failure::new(damage.exit(), damage.to_string()))?;
-    for words in changed {
-        log::warn!("{words}");
-    }
+    changed.iter().for_each(|words| log::warn!("{words}"));
     let counts = book.counts();
     if counts.kept > 0 {
         let (queued, took) = (counts.queued + counts.running, began.elapsed().as_millis());
@@ -241,10 +239,9 @@ pub fn warnings(loaded: &Loaded) -> Vec<String> {
 
 /// A configuration, as far as there are descriptors for it, with what is made from it.
 pub fn settings(plan: &Plan, mut config: Config) -> Settings {
-    let wanted = (config.limits.max_connections, config.limits.max_turns);
+    let (connections, turns) = (config.limits.max_connections, config.limits.max_turns);
     config.limits = config.limits.within(sys::fd::most_open());
     if let Some(words) = config.limits.shortage() {
-        let (connections, turns) = wanted;
         log::warn!(
             "limits.max_connections is {connections} and limits.max_turns {turns}, but {words}"
         );
@@ -301,25 +298,19 @@ fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> 
     });
     bound.map_err(|e| {
         let place = loaded.place("http.listen").unwrap_or_else(|| "the default".to_owned());
-        match e.kind() {
+        let words = match e.kind() {
             io::ErrorKind::AddrInUse => {
-                let holder = match proc::listener(address) {
-                    Some(pid) => {
-                        let name = proc::name(pid).unwrap_or_default();
-                        format!("pid {pid} ({})", escaped(&name, false))
-                    }
-                    None => "another program".to_owned(),
-                };
-                Failure::new(
-                    Exit::Unavailable,
-                    format!("{address} is taken by {holder}; choose another http.listen ({place})"),
-                )
+                let name = |pid| escaped(&proc::name(pid).unwrap_or_default(), false);
+                let holder =
+                    proc::listener(address).map(|pid| format!("pid {pid} ({})", name(pid)));
+                let holder = holder.as_deref().unwrap_or("another program");
+                format!("{address} is taken by {holder}; choose another http.listen ({place})")
             }
-            io::ErrorKind::AddrNotAvailable => Failure::new(
-                Exit::Unavailable,
-                format!("{address} is no address of this machine; see http.listen ({place})"),
-            ),
-            _ => Failure::failed(format!("cannot listen on {address} ({place}): {e}")),
-        }
+            io::ErrorKind::AddrNotAvailable => {
+                format!("{address} is no address of this machine; see http.listen ({place})")
+            }
+            _ => return Failure::failed(format!("cannot listen on {address} ({place}): {e}")),
+        };
+        Failure::new(Exit::Unavailable, words)
     })
 }

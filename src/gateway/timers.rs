@@ -31,9 +31,5 @@ impl Timers {
 
 /// Whether a timer has run out; if so it is taken.
 pub fn due(timer: &mut Option<Instant>, now: Instant) -> bool {
-    let is_due = timer.is_some_and(|at| at <= now);
-    if is_due {
-        *timer = None;
-    }
-    is_due
+    timer.take_if(|at| *at <= now).is_some()
 }

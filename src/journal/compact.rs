@@ -112,11 +112,6 @@ impl Copy {
         Ok(())
     }
 
-    /// Writes out what there is so far.
-    pub fn sync(&mut self) -> io::Result<()> {
-        self.finish()?.sync_all()
-    }
-
     /// Keeps what is left out beside the journal at `path`.
     fn keep_aside(&mut self, path: &Path) -> io::Result<()> {
         for (at, bytes) in self.aside.drain(..) {
@@ -139,10 +134,11 @@ impl Copy {
 
     /// Puts it in the place of the journal at `path`; its file, index and end.
     pub fn put(mut self, temporary: &Path, path: &Path) -> io::Result<(File, Index, u64)> {
-        self.sync()?;
+        let file = self.finish()?;
+        file.sync_all()?;
         fs::rename(temporary, path)?;
         files::sync_dir_of(path)?;
-        Ok((self.finish()?, self.index, self.end))
+        Ok((file, self.index, self.end))
     }
 }
 
@@ -170,7 +166,7 @@ fn fate_of_message(
 
 impl FileJournal {
     pub(super) fn replace(&self, temporary: &Path, fates: Fates<'_>) -> io::Result<()> {
-        let (old, start, middle, base) = {
+        let (old, start, mut middle, base) = {
             let inner = self.lock();
             let start = inner.index.first().map_or(inner.end, |(_, at)| *at);
             (Arc::clone(&inner.file), start, inner.end, inner.last + 1)
@@ -179,19 +175,16 @@ impl FileJournal {
         let mut copy = Copy::start(temporary, base)?;
         copy.lines(&old, (start, middle), Some(fates))?;
         copy.keep_aside(&self.path)?;
-        copy.sync()?;
         // What came meanwhile, until the rest is so little that writers can wait for it.
-        let mut middle = middle;
         for _ in 0..COMPACT_ROUNDS {
+            copy.finish()?.sync_all()?;
             let end = self.lock().end;
             if end - middle < COMPACT_TAIL {
                 break;
             }
             copy.lines(&old, (middle, end), None)?;
-            copy.sync()?;
             middle = end;
         }
-
         self.put(copy, temporary, (&old, middle))
     }
 

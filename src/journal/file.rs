@@ -17,6 +17,7 @@ use super::{Condition, Fate, Journal, Purpose, Refused, fits, inspect, large};
 use crate::extent::Extent;
 use crate::limits::LONG_RECORD;
 use crate::sys::fs as files;
+use crate::threads::lock;
 
 /// The journal's name in the state directory.
 pub const NAME: &str = "journal";
@@ -61,8 +62,7 @@ impl FileJournal {
             note(&mut index, number, at);
             visit(number, json)
         })?;
-        let mut changed = Vec::new();
-        changed.extend(drop_end(&path, &file, &found).map_err(io)?);
+        let mut changed = Vec::from_iter(drop_end(&path, &file, &found).map_err(io)?);
         let mut end = found.bytes;
         if found.version < VERSION {
             let cannot = |e| {
@@ -101,7 +101,7 @@ impl FileJournal {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     /// The nearest place before a record that is remembered, the next one behind it, and the end.
@@ -203,14 +203,8 @@ impl Journal for FileJournal {
         }
         self.publish(&inner);
         self.synced.notify_all();
-        match &inner.condition {
-            _ if inner.durable >= number => Ok(()),
-            Condition::Broken(why) => Err(Refused::Broken(why.clone())),
-            Condition::Good | Condition::Degraded(_) => {
-                drop(inner);
-                self.sync(number)
-            }
-        }
+        drop(inner);
+        self.sync(number)
     }
 
     fn mark(&self) -> Result<(), Refused> {
@@ -261,7 +255,7 @@ impl Journal for FileJournal {
     }
 
     fn rewrite(&self, fate: &mut dyn FnMut(u64, &str) -> Fate) -> io::Result<()> {
-        let _only = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _only = lock(&self.compacting);
         let temporary = temporary(&self.path);
         let result = self.replace(&temporary, fate);
         if result.is_err() {
@@ -272,11 +266,11 @@ impl Journal for FileJournal {
     }
 
     fn last(&self) -> u64 {
-        self.health.lock().last
+        lock(&self.health.0).last
     }
 
     fn size(&self) -> u64 {
-        self.health.lock().end
+        lock(&self.health.0).end
     }
 
     fn set_cap(&self, cap: u64) {

@@ -1,17 +1,18 @@
 //! How the journal and its disk are. Told without the journal's lock, which a call holds that the
 //! disk does not answer.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::file::FileJournal;
 use super::writer::Inner;
 use super::{Condition, Loss, Purpose, room};
 use crate::limits::DISK_SLOW;
+use crate::threads::lock;
 
 /// A lock of its own, held for a few instructions and never over a call to the disk.
 #[derive(Debug, Default)]
-pub struct Health(Mutex<Known>);
+pub struct Health(pub(super) Mutex<Known>);
 
 #[derive(Debug, Default)]
 pub(super) struct Known {
@@ -31,7 +32,7 @@ pub struct Call<'a>(&'a Health, u64);
 impl Health {
     /// A call to the disk begins.
     pub fn call(&self, what: &'static str) -> Call<'_> {
-        let mut known = self.lock();
+        let mut known = lock(&self.0);
         known.last_call += 1;
         let number = known.last_call;
         known.calls.push((number, what, Instant::now()));
@@ -40,7 +41,7 @@ impl Health {
 
     /// That the disk has not answered a call for longer than this, and which.
     pub fn stalled(&self, longer_than: Duration) -> Option<String> {
-        let known = self.lock();
+        let known = lock(&self.0);
         let (_, what, since) = known.calls.first()?;
         let time = since.elapsed();
         (time >= longer_than)
@@ -49,7 +50,7 @@ impl Health {
 
     pub fn condition(&self) -> Condition {
         let (condition, loss) = {
-            let known = self.lock();
+            let known = lock(&self.0);
             (known.condition.clone(), known.loss.as_ref().map(|loss| loss.why.clone()))
         };
         match (condition, loss.or_else(|| self.stalled(DISK_SLOW))) {
@@ -60,21 +61,17 @@ impl Health {
 
     /// What happened to the journal's file, where its path does not lead to it any more.
     pub fn loss(&self) -> Option<Loss> {
-        self.lock().loss.clone()
+        lock(&self.0).loss.clone()
     }
 
     pub fn set_loss(&self, loss: Loss) {
-        self.lock().loss = Some(loss);
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).loss = Some(loss);
     }
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        self.0.lock().calls.retain(|(number, ..)| *number != self.1);
+        lock(&self.0.0).calls.retain(|(number, ..)| *number != self.1);
     }
 }
 
@@ -89,7 +86,7 @@ impl FileJournal {
             }
             (condition, _) => condition.clone(),
         };
-        let mut known = self.health.lock();
+        let mut known = lock(&self.health.0);
         (known.condition, known.end, known.last) = (condition, inner.end, inner.last);
     }
 }

@@ -112,21 +112,6 @@ pub struct Retry {
     pub detail: Option<String>,
 }
 
-impl Retry {
-    fn parse(error: String, members: &Members<'_>) -> Result<Retry, String> {
-        let number = |key: &str| Ok::<u64, String>(members.get(key)?.unwrap_or(0));
-        Ok(Retry {
-            error,
-            failures: u32::try_from(number("failures")?).unwrap_or(u32::MAX),
-            spent: number("spent")?,
-            pause: number("pause")?,
-            asked: members.is("asked", "true"),
-            crash: members.is("crash", "true"),
-            detail: members.get("detail")?,
-        })
-    }
-}
-
 /// A failure of which only the error is known.
 impl From<String> for Retry {
     fn from(error: String) -> Retry {
@@ -163,14 +148,11 @@ impl Record {
     }
 
     /// The record without what only the gateway needs of it.
-    pub fn without_digests(self) -> Record {
-        match self {
-            Record::Accepted(mut accepted) => {
-                (accepted.key, accepted.body) = (None, None);
-                Record::Accepted(accepted)
-            }
-            other => other,
+    pub fn without_digests(mut self) -> Record {
+        if let Record::Accepted(accepted) = &mut self {
+            (accepted.key, accepted.body) = (None, None);
         }
+        self
     }
 
     /// Its JSON, on one line.
@@ -232,6 +214,7 @@ impl Record {
         let lacks = |key: &str| format!("a record of kind {kind:?} has no {key:?}");
         let need = |key: &str| members.get(key)?.ok_or_else(|| lacks(key));
         let at = || members.stamp()?.ok_or_else(|| lacks("at"));
+        let number = |key: &str| Ok::<u64, String>(members.get(key)?.unwrap_or(0));
         let step = match kind.as_str() {
             "accepted" => {
                 return Ok(Record::Accepted(Box::new(Accepted {
@@ -255,11 +238,19 @@ impl Record {
                 return Ok(Record::Reset { principal, session, at: at()?, transcript_only });
             }
             "clock" => {
-                let since_boot = members.get("since_boot")?.unwrap_or(0);
+                let since_boot = number("since_boot")?;
                 return Ok(Record::Clock { boot: need("boot")?, since_boot, at: at()? });
             }
             "started" => Step::Started,
-            "retry" => Step::Retry(Box::new(Retry::parse(need("error")?, &members)?)),
+            "retry" => Step::Retry(Box::new(Retry {
+                error: need("error")?,
+                failures: u32::try_from(number("failures")?).unwrap_or(u32::MAX),
+                spent: number("spent")?,
+                pause: number("pause")?,
+                asked: members.is("asked", "true"),
+                crash: members.is("crash", "true"),
+                detail: members.get("detail")?,
+            })),
             "done" => Step::Done(need("reply")?, members.get("report")?),
             "failed" => Step::Failed(need("error")?, members.get("detail")?),
             "requeued" => Step::Requeued,
@@ -280,7 +271,7 @@ impl Record {
             }
             _ => return Ok(Record::Unknown { id: members.get("id")? }),
         };
-        let n: u64 = members.get("n")?.unwrap_or(0);
+        let n = number("n")?;
         let n = u32::try_from(n).map_err(|_| format!("{n} is no number of an attempt"))?;
         Ok(Record::Step { id: need("id")?, n, at: at()?, step })
     }

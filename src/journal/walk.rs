@@ -60,7 +60,7 @@ impl fmt::Display for Damage {
 }
 
 /// What a journal holds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Report {
     pub version: u64,
     pub records: u64,
@@ -100,8 +100,7 @@ pub fn walk(
     let header =
         Header::parse(first).map_err(|(foreign, reason)| damage(0, 0, reason).by_newer(foreign))?;
     let (version, start) = (header.version, lines.at);
-    let (records, first, last, marked, torn) = (0, None, 0, 0, None);
-    let mut found = Report { version, records, first, last, marked, start, bytes: start, torn };
+    let mut found = Report { version, start, bytes: start, ..Report::default() };
     let mut pieces = Pieces::new(file, lines.at, length);
     loop {
         let kept = found.records < header.kept;

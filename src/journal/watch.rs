@@ -132,14 +132,10 @@ fn copy(from: &File, length: u64, to: &Path) -> io::Result<bool> {
 /// # Errors
 /// The directory cannot be read.
 pub fn saved(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let prefix = format!("{NAME}.{SAVED}");
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix)) {
-            found.push(entry.path());
-        }
-    }
+    let is_copy = |name: &str| name.starts_with(&format!("{NAME}.{SAVED}"));
+    let all = fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
+    let mut found = all.collect::<io::Result<Vec<PathBuf>>>()?;
+    found.retain(|path| path.file_name().is_some_and(|name| is_copy(&name.to_string_lossy())));
     found.sort();
     Ok(found)
 }

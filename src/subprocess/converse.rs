@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Children, Leftovers, Program, left};
+use super::{Child, Children, Leftovers, Program, left};
 use crate::limits::{AGENT_READ, AGENT_READS};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::{Signal, Status};
@@ -17,10 +17,9 @@ use crate::sys::spawn::Manner;
 pub struct Order<'a> {
     /// For its stdin; it gets none where this is `None`.
     pub input: Option<&'a [u8]>,
-    /// It leads a process group, and this becomes of what it starts; `None`: a helper in ours.
+    /// It leads a process group, and this becomes of what it starts; `None`: a helper in ours, which
+    /// SIGTERM to the whole control group passes by.
     pub leftovers: Option<Leftovers>,
-    /// SIGTERM to the whole control group passes it by.
-    pub shielded: bool,
     pub deadline: Instant,
     /// Between SIGTERM and SIGKILL at the deadline or the cut; zero: SIGKILL at once.
     pub grace: Duration,
@@ -57,7 +56,7 @@ pub fn converse(
     let mut child = match order.leftovers {
         Some(leftovers) => children.spawn_tree(program, leftovers, stdin)?,
         None => {
-            let manner = Manner { stdin, own_group: false, shielded: order.shielded };
+            let manner = Manner { stdin, own_group: false, shielded: true };
             children.spawn(program, manner)?
         }
     };
@@ -67,16 +66,9 @@ pub fn converse(
     let ended = loop {
         let until = ending.as_ref().map_or(order.deadline, |(_, kill_at)| *kill_at);
         let cut = order.cut.filter(|_| ending.is_none());
-        let mut interests = [
-            Interest::read(child.ended()),
-            cut.map_or_else(Interest::none, Interest::read),
-            child.stdin.as_ref().map_or_else(Interest::none, |fd| Interest::write(fd.as_fd())),
-            child.stdout.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
-            child.stderr.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
-        ];
-        poll(&mut interests, Some(left(until)))?;
-        let [ended, cut, ..] = interests.map(|interest| interest.ready());
-        feed(&mut child.stdin, input, &mut fed)?;
+        let cut = cut.map_or_else(Interest::none, Interest::read);
+        let (ended, [cut, ..]) =
+            child.attend([cut, Interest::none(), Interest::none()], until, (input, &mut fed))?;
         take(&mut child.stdout, |bytes| {
             let room = order.limits.0.saturating_sub(out.len());
             out.extend_from_slice(&bytes[..bytes.len().min(room)]);
@@ -134,7 +126,6 @@ pub fn capture(
     let order = Order {
         input: None,
         leftovers: None,
-        shielded: true,
         deadline,
         grace: Duration::ZERO,
         cut: None,
@@ -150,6 +141,31 @@ pub fn capture(
         stdout: text(&ended.stdout),
         stderr: text(&ended.stderr),
     })
+}
+
+impl Child {
+    /// Waits until there is something to do: for one of these signs, for the child, or for the time. Feeds
+    /// the child, and says whether it has ended and which signs have come.
+    pub fn attend(
+        &mut self,
+        [one, two, three]: [Interest<'_>; 3],
+        until: Instant,
+        (input, fed): (&[u8], &mut usize),
+    ) -> io::Result<(bool, [bool; 3])> {
+        let mut interests = [
+            Interest::read(self.ended()),
+            one,
+            two,
+            three,
+            self.stdin.as_ref().map_or_else(Interest::none, |fd| Interest::write(fd.as_fd())),
+            self.stdout.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
+            self.stderr.as_ref().map_or_else(Interest::none, |fd| Interest::read(fd.as_fd())),
+        ];
+        poll(&mut interests, Some(left(until)))?;
+        let [ended, one, two, three, ..] = interests.map(|interest| interest.ready());
+        feed(&mut self.stdin, input, fed)?;
+        Ok((ended, [one, two, three]))
+    }
 }
 
 /// Writes what the pipe takes of `input`, of which `fed` bytes are through, and closes it at the
@@ -213,7 +229,6 @@ mod tests {
         Order {
             input: Some(input),
             leftovers: Some(Leftovers::Kill),
-            shielded: false,
             deadline: Instant::now() + Duration::from_secs(20),
             grace: Duration::from_secs(20),
             cut: None,

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::limits::LEFTOVERS_PAUSE;
+use crate::sys::fs::if_there;
 use crate::sys::process::{Pid, PidFd, Signal};
 
 /// Where version 2 is: alone, or beside version 1 (systemd's hybrid hierarchy).
@@ -71,16 +72,11 @@ pub fn end(path: &Path, deadline: Instant) -> bool {
 
 /// Removes a group with those that an agent has made in it; false while a process is in one of them.
 fn remove(path: &Path) -> bool {
-    match fs::remove_dir(path) {
-        Ok(()) => true,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => true,
-        Err(_) => {
-            let nested = nested(path);
-            !nested.is_empty()
-                && nested.iter().all(|group| remove(group))
-                && fs::remove_dir(path).is_ok()
-        }
-    }
+    let is_gone = || if_there(fs::remove_dir(path)).is_ok();
+    let has_emptied = |nested: Vec<PathBuf>| {
+        !nested.is_empty() && nested.iter().all(|group| remove(group)) && is_gone()
+    };
+    is_gone() || has_emptied(nested(path))
 }
 
 /// Before Linux 5.14: what is frozen forks no more, and dies of SIGKILL all the same.

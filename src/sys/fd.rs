@@ -82,28 +82,20 @@ pub fn most_open() -> usize {
 
 /// Raises the soft limit on open descriptors to `wanted`, as far as the hard one allows.
 pub fn raise_limit(wanted: u64) -> io::Result<()> {
-    let mut limits = limits()?;
-    let target = wanted.min(limits.rlim_max);
-    if limits.rlim_cur >= target {
-        return Ok(());
-    }
-    limits.rlim_cur = target;
-    // SAFETY: setrlimit reads the struct that lives here.
-    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits) }).map(drop)
+    if limit()? < wanted { set_limit_of(Pid::own(), wanted) } else { Ok(()) }
 }
 
-/// Sets the soft limit of a child: unlike most of what we have, limits are inherited, and programs
-/// that use select(2) trust in the usual one.
-pub fn set_limit_of(child: Pid, soft: u64) {
-    if let Ok(mut limits) = limits() {
-        limits.rlim_cur = limits.rlim_max.min(soft);
-        // SAFETY: prlimit reads the struct that lives here, and writes nowhere. An error means that
-        // the child is gone or another user's by now.
-        unsafe {
-            let (limits, none) = (&raw const limits, std::ptr::null_mut());
-            libc::prlimit(child.get(), libc::RLIMIT_NOFILE, limits, none);
-        }
-    }
+/// Sets the soft limit of a child, or our own: unlike most of what we have, limits are inherited, and
+/// programs that use select(2) trust in the usual one.
+///
+/// # Errors
+/// That the child is gone or another user's by now.
+pub fn set_limit_of(child: Pid, soft: u64) -> io::Result<()> {
+    let mut limits = limits()?;
+    limits.rlim_cur = limits.rlim_max.min(soft);
+    let (limits, none) = (&raw const limits, std::ptr::null_mut());
+    // SAFETY: prlimit reads the struct that lives here, and writes nowhere.
+    check(unsafe { libc::prlimit(child.get(), libc::RLIMIT_NOFILE, limits, none) }).map(drop)
 }
 
 fn limits() -> io::Result<libc::rlimit> {

@@ -39,18 +39,10 @@ impl std::fmt::Display for Pid {
 
 /// The signals that we send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
 pub enum Signal {
-    Term,
-    Kill,
-}
-
-impl Signal {
-    fn raw(self) -> libc::c_int {
-        match self {
-            Signal::Term => libc::SIGTERM,
-            Signal::Kill => libc::SIGKILL,
-        }
-    }
+    Term = libc::SIGTERM,
+    Kill = libc::SIGKILL,
 }
 
 /// A process held fast: its pid cannot be taken by another while this exists (pidfd_open(2)).
@@ -76,7 +68,7 @@ impl PidFd {
         // SAFETY: the descriptor is a pidfd, and a null siginfo asks for kill(2)'s own.
         let sent = unsafe {
             let fd = self.0.as_raw_fd();
-            libc::syscall(libc::SYS_pidfd_send_signal, fd, signal.raw(), no_info, 0)
+            libc::syscall(libc::SYS_pidfd_send_signal, fd, signal as i32, no_info, 0)
         };
         check(libc::c_int::try_from(sent).unwrap_or(-1)).map(drop)
     }
@@ -97,7 +89,7 @@ pub fn is_gone(e: &io::Error) -> bool {
 /// then the kernel keeps the number from anyone else. Says whether there is such a group.
 pub fn signal_group(leader: Pid, signal: Signal) -> io::Result<bool> {
     // SAFETY: a negative pid names the group; pids are positive by construction.
-    match check(unsafe { libc::kill(-leader.0, signal.raw()) }) {
+    match check(unsafe { libc::kill(-leader.0, signal as i32) }) {
         Err(e) if is_gone(&e) => Ok(false),
         other => other.map(|_| true),
     }

@@ -89,7 +89,6 @@ pub fn spawn(
     manner: Manner,
     place: Place<'_>,
 ) -> io::Result<Spawned> {
-    let path = c_string(program.as_os_str())?;
     let (argv, _argv) = c_strings([program.as_os_str()].into_iter().chain(os(arguments)))?;
     let (envp, _envp) = c_strings(os(environment))?;
     let input = if manner.stdin { Some(pipe()?) } else { None };
@@ -97,7 +96,7 @@ pub fn spawn(
     let (err_read, err_write) = pipe()?;
     let stdin = input.as_ref().map_or(-1, |(read, _)| read.as_raw_fd());
     let mut birth = Birth {
-        path: path.as_ptr(),
+        path: argv[0],
         argv: argv.as_ptr(),
         envp: envp.as_ptr(),
         streams: [stdin, out_write.as_raw_fd(), err_write.as_raw_fd()],
@@ -276,16 +275,15 @@ fn prepare(birth: &mut Birth) -> bool {
 /// Replaces this process by `program`, with its environment and descriptors. Returns only with why
 /// not.
 pub fn replace_by(program: &Path, arguments: &[impl AsRef<OsStr>]) -> io::Error {
-    let strings = c_strings([program.as_os_str()].into_iter().chain(os(arguments)));
-    let (path, argv) = match (c_string(program.as_os_str()), strings) {
-        (Ok(path), Ok((argv, _strings))) => (path, (argv, _strings)),
-        (Err(e), _) | (_, Err(e)) => return e,
+    let (argv, _argv) = match c_strings([program.as_os_str()].into_iter().chain(os(arguments))) {
+        Ok(strings) => strings,
+        Err(e) => return e,
     };
     // SAFETY: a NUL-terminated path and an array of such strings that ends with a null pointer.
     // Rust ignores SIGPIPE at the start and the new program must not inherit that.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        libc::execv(path.as_ptr(), argv.0.as_ptr().cast());
+        libc::execv(argv[0], argv.as_ptr().cast());
     }
     io::Error::last_os_error()
 }
@@ -294,15 +292,12 @@ fn os(strings: &[impl AsRef<OsStr>]) -> impl Iterator<Item = &OsStr> {
     strings.iter().map(AsRef::as_ref)
 }
 
-fn c_string(text: &OsStr) -> io::Result<CString> {
-    Ok(CString::new(text.as_bytes())?)
-}
-
 type Pointers = Vec<*mut libc::c_char>;
 
 /// The strings, and an array of pointers to them that ends with a null one.
 fn c_strings<'a>(texts: impl Iterator<Item = &'a OsStr>) -> io::Result<(Pointers, Vec<CString>)> {
-    let strings = texts.map(c_string).collect::<io::Result<Vec<CString>>>()?;
+    let strings = texts.map(|text| CString::new(text.as_bytes()));
+    let strings = strings.collect::<Result<Vec<CString>, _>>()?;
     let pointers = strings.iter().map(|s| s.as_ptr().cast_mut());
     Ok((pointers.chain([ptr::null_mut()]).collect(), strings))
 }

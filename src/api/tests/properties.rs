@@ -48,7 +48,7 @@ fn sound(json: &str, size: usize) {
     assert!(json.len() <= 6 * size + 500, "{} bytes of {size}", json.len());
     let context = Context::parse(json);
     assert!(!context.model.is_empty() || json.contains("\"model\":\"\""));
-    let _ = (context.lines(), context.instructions());
+    let _ = (context.lines(), crate::agent::instructions(&context.messages));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Main, News, stop_time};
+use super::{Main, News, Started, stop_time};
 use crate::exit::Exit;
 use crate::lifecycle::evidence::{Finding, Moment};
 use crate::lifecycle::history::{self, Ending};
@@ -41,18 +41,15 @@ pub(super) struct Stop {
 
 impl Main {
     pub(super) fn begin_drain(&mut self) {
-        let was_started = self.started.as_ref().is_some_and(|s| {
-            let now = || Utc::new(SystemTime::now()).rfc3339();
-            s.service.draining_since.get_or_init(now);
-            s.service.gate.close();
-            s.service.hub.drain();
-            s.service.ready.load(Ordering::SeqCst)
-        });
+        let (mut was_started, mut drain) = (false, Duration::ZERO);
+        if let Some(Started { service, .. }) = &self.started {
+            service.draining_since.get_or_init(|| Utc::new(SystemTime::now()).rfc3339());
+            service.gate.close();
+            service.hub.drain();
+            was_started = service.ready.load(Ordering::SeqCst);
+            drain = stop_time::drain(service);
+        }
         let now = Instant::now();
-        let drain = self
-            .started
-            .as_ref()
-            .map_or(Duration::ZERO, |started| stop_time::drain(&started.service));
         self.timers.drain = Some(now + drain);
         self.ask(Moment::Signal { started: was_started });
         if self.in_flight() > 0 {
