@@ -19,15 +19,6 @@ pub struct Bounds {
     pub shares: Shares,
 }
 
-/// What became of a ticket that was handed in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// It runs now.
-    Runs,
-    /// It waits; so many of its session are before it, the running one included.
-    Waits { position: usize },
-}
-
 /// No room: too many wait in its session, of its principal, or in all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Full {
@@ -92,13 +83,14 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         self.fill()
     }
 
-    /// A new ticket arrives, of this principal.
+    /// A new ticket arrives, of this principal. Returns how many of its session are before it, the
+    /// running one included, and whether it may start now.
     pub fn submit(
         &mut self,
         ticket: T,
         principal: &str,
         session: Option<K>,
-    ) -> Result<Admission, Full> {
+    ) -> Result<(usize, bool), Full> {
         let line = self.line_of(session);
         let (before, waiting) = line.map_or((0, 0), |at| {
             let line = &self.lines[at];
@@ -118,9 +110,8 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         if runs {
             let last = self.lines.len() - 1;
             self.start(last);
-            return Ok(Admission::Runs);
         }
-        Ok(Admission::Waits { position: before })
+        Ok((before, runs))
     }
 
     /// A ticket from before the start comes back, whatever the bounds say. It starts with the next

@@ -125,7 +125,8 @@ impl Hub {
         let clock = Clock::new(book.clock(), book.newest(), clocks.boot(), clocks.read());
         // What comes before the hub is open waits behind what was there.
         let mut dispatch = Dispatch::new(Bounds { turns: 0, ..bounds(&settings.config) });
-        for (id, entry) in book.unfinished() {
+        // In the order in which they took their places.
+        for (id, entry) in book.sorted(|entry| !entry.turn.is_over(), |entry| entry.queued) {
             dispatch.restore(id, &entry.who.principal, entry.session());
             if entry.turn == Turn::Resting {
                 dispatch.rest(id);
@@ -269,33 +270,29 @@ impl Hub {
                 continue;
             }
             let Some(entry) = state.book.get(id) else { continue };
-            let n = entry.attempts + 1;
             // Counted before the drain is looked for: it must not find nothing at work meanwhile.
             self.begin_work(1);
-            let draining = self.is_draining();
             let worn_out = usize::try_from(entry.cuts).unwrap_or(usize::MAX) >= most;
-            let result = if draining {
-                Ok(false)
-            } else if worn_out {
-                let failed = Step::Failed(gave_up(entry.cuts), None);
-                let record = Record::step(id, entry.attempts, self.stamp(), failed);
-                let written = self.write(state, &record, Purpose::Completion);
-                written.map(|_| self.over(state, id)).map(|()| false)
+            let (n, step) = if worn_out {
+                (entry.attempts, Step::Failed(gave_up(entry.cuts), None))
             } else {
-                let record = Record::step(id, n, self.stamp(), Step::Started);
-                self.write(state, &record, Purpose::Completion).map(|_| true)
+                (entry.attempts + 1, Step::Started)
             };
-            if let Ok(true) = result {
+            let record = Record::step(id, n, self.stamp(), step);
+            let ids = if self.is_draining() {
+                state.dispatch.rest(id)
+            } else if self.write(state, &record, Purpose::Completion).is_err() {
+                state.rest(id, Instant::now() + DISK_PAUSE)
+            } else if worn_out {
+                self.over(state, id);
+                state.dispatch.leave(id)
+            } else {
                 state.runs.of(id).begin(n);
                 begun.push(id);
                 continue;
-            }
+            };
             self.rest_from_work();
-            next.extend(match result {
-                Ok(_) if draining => state.dispatch.rest(id),
-                Ok(_) => state.dispatch.leave(id),
-                Err(_) => state.rest(id, Instant::now() + DISK_PAUSE),
-            });
+            next.extend(ids);
         }
         if !state.resting.is_empty() {
             self.alarm.notify_all();

@@ -38,11 +38,8 @@ pub struct Turn {
 impl Turn {
     fn lines(&self) -> String {
         let line = |role: &str, at: u64, content: &str| {
-            let content = quoted(content);
-            format!(
-                "{{\"role\":\"{role}\",\"content\":{content},\"id\":\"{}\",\"at\":{at}}}\n",
-                self.id
-            )
+            let (content, id) = (quoted(content), self.id);
+            format!("{{\"role\":\"{role}\",\"content\":{content},\"id\":\"{id}\",\"at\":{at}}}\n")
         };
         let asked = line("user", self.asked_at, &self.text);
         asked + &line("assistant", self.answered_at, &self.reply)

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use super::book::{Entry, Failing, Who};
 use super::cancel::Denied;
 use super::clock::millis;
-use super::dispatch::Admission;
 use super::hub::{Hub, State, now};
 use super::id::Id;
 use super::life::Turn;
@@ -132,7 +131,7 @@ impl Hub {
         let pause = entry.failing.as_ref().map_or(0, |failing| failing.pause);
         // Its clients, and those behind it, may have waited long enough.
         let line = entry.session().into_iter().flat_map(|session| state.dispatch.tickets(session));
-        line.chain([id]).for_each(|id| state.runs.nudge_one(id));
+        line.chain([id]).filter_map(|id| state.runs.get(id)).for_each(|run| run.nudge());
         state.rest(id, Instant::now() + Duration::from_millis(pause))
     }
 
@@ -200,13 +199,13 @@ impl Hub {
             return Err(Denied::TooLate);
         }
         let (who, session) = (Arc::clone(&entry.who), entry.session());
-        let admission = state.dispatch.submit(id, &who.principal, session).map_err(Denied::Full)?;
+        let admitted = state.dispatch.submit(id, &who.principal, session);
+        let (_, runs) = admitted.map_err(Denied::Full)?;
         let record = Record::step(id, 0, self.stamp(), Step::Requeued);
         let written = self.write(&mut state, &record, Purpose::NewWork);
-        let ids = match (&written, admission) {
-            (Err(_), _) => state.dispatch.leave(id),
-            (Ok(_), Admission::Runs) => vec![id],
-            (Ok(_), _) => Vec::new(),
+        let ids = match &written {
+            Err(_) => state.dispatch.leave(id),
+            Ok(_) => runs.then_some(id).into_iter().collect(),
         };
         let begun = self.begin(&mut state, ids);
         self.confirm(state, begun)?;

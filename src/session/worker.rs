@@ -232,9 +232,9 @@ impl Hub {
         let (n, at) = (entry.attempts, self.stamp());
         let step = match outcome {
             Outcome::Done => {
-                let reply = run.text();
+                let (reply, report) = run.said();
                 self.say(id, &entry, at.at, &reply);
-                Step::Done(reply, run.report().to_json())
+                Step::Done(reply, report.to_json())
             }
             Outcome::Temporary(error) => self.after_failure(&entry, &run, error, (false, None)),
             Outcome::Refused(refused) if refused.passes() => {

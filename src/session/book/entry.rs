@@ -109,8 +109,12 @@ pub struct Entry {
 impl Entry {
     /// Nothing will happen to it any more, unless an operator wants it.
     pub(super) fn is_settled(&self) -> bool {
-        let sends = matches!(self.delivery_state(), Some(Delivery::Pending | Delivery::Sending));
-        self.turn.is_over() && !sends
+        self.turn.is_over() && !self.is_to_be_sent()
+    }
+
+    /// Its reply is on its way.
+    pub fn is_to_be_sent(&self) -> bool {
+        matches!(self.delivery_state(), Some(Delivery::Pending | Delivery::Sending))
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -125,7 +129,7 @@ impl Entry {
 
     /// What its session is known by.
     pub fn session(&self) -> Option<Digest> {
-        self.who.session_digest()
+        self.who.digest
     }
 
     pub fn delivery_state(&self) -> Option<Delivery> {

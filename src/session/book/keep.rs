@@ -89,10 +89,9 @@ impl Book {
                 continue;
             };
             let (turn, delivery, session) = (entry.turn, entry.delivery_state(), entry.session());
-            if let Some(key) =
-                entry.key.as_ref().filter(|k| self.keys.get(k.key) == Some(id.bits()))
-            {
-                self.keys.remove(key.key);
+            let key = entry.key.as_ref().map(|key| key.key);
+            if let Some(key) = key.filter(|key| self.keys.get(*key) == Some(id.bits())) {
+                self.keys.remove(key);
             }
             if let Some(session) = session {
                 self.records.remove(session, entry.latest);

@@ -17,10 +17,10 @@ impl Book {
         }
     }
 
-    /// Messages whose turn is not over, in the order in which they took their places.
-    pub fn unfinished(&self) -> Vec<(Id, &Entry)> {
-        let mut all: Vec<_> = self.entries().filter(|(_, entry)| !entry.turn.is_over()).collect();
-        all.sort_by_key(|(_, entry)| entry.queued);
+    /// Some messages in the order of one of their records.
+    pub fn sorted(&self, are: fn(&Entry) -> bool, by: fn(&Entry) -> u64) -> Vec<(Id, &Entry)> {
+        let mut all: Vec<_> = self.entries().filter(|(_, entry)| are(entry)).collect();
+        all.sort_by_key(|(_, entry)| by(entry));
         all
     }
 
