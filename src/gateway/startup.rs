@@ -160,7 +160,7 @@ fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book)
     for words in changed {
         log::warn!("{words}");
     }
-    let counts = book.counts();
+    let counts = book.counts;
     if counts.kept > 0 {
         let (queued, took) = (counts.queued + counts.running, began.elapsed().as_millis());
         log::info!(

@@ -91,11 +91,9 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         principal: &str,
         session: Option<K>,
     ) -> Result<(usize, bool), Full> {
-        let line = self.line_of(session);
-        let (before, waiting) = line.map_or((0, 0), |at| {
-            let line = &self.lines[at];
-            (line.tickets.len(), line.tickets.len() - usize::from(line.head == Head::Runs))
-        });
+        let line = self.line_of(session).map(|at| &self.lines[at]);
+        let before = line.map_or(0, |line| line.tickets.len());
+        let waiting = before - usize::from(line.is_some_and(|line| line.head == Head::Runs));
         let party = self.party(principal);
         let runs = before == 0 && self.may_run(party);
         if !runs {
@@ -125,9 +123,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
     pub fn leave(&mut self, ticket: T) -> Vec<T> {
         let place = |line: &Line<T, K>| line.tickets.iter().position(|t| *t == ticket);
         let found = (0..self.lines.len()).find_map(|at| Some((at, place(&self.lines[at])?)));
-        let Some((at, place)) = found else {
-            return Vec::new();
-        };
+        let Some((at, place)) = found else { return Vec::new() };
         let mut line = self.lines.remove(at);
         line.tickets.remove(place);
         let ran = line.head == Head::Runs && place == 0;
@@ -135,11 +131,10 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         if place == 0 {
             line.head = Head::Waits;
         }
-        match (line.tickets.is_empty(), ran) {
-            (true, _) => {}
+        if !line.tickets.is_empty() {
             // It had its turn: the others come first now.
-            (false, true) => self.lines.push(line),
-            (false, false) => self.lines.insert(at, line),
+            let to = if ran { self.lines.len() } else { at };
+            self.lines.insert(to, line);
         }
         if self.lines.is_empty() {
             self.parties.clear();

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::book::{Book, Digest};
-use super::clock::Clock;
+use super::clock::{Clock, millis};
 use super::dispatch::{Bounds, Dispatch};
 use super::id::Id;
 use super::keeper::Care;
@@ -93,8 +93,7 @@ pub(super) struct State {
 
 /// Milliseconds since 1970.
 pub fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 pub(super) fn bounds(config: &Config) -> Bounds {
@@ -122,7 +121,7 @@ impl Hub {
         clocks: Box<dyn Clocks>,
     ) -> std::io::Result<Arc<Hub>> {
         book.requeue();
-        let clock = Clock::new(book.clock(), book.newest(), clocks.boot(), clocks.read());
+        let clock = Clock::new(book.clock.as_ref(), book.newest, clocks.boot(), clocks.read());
         // What comes before the hub is open waits behind what was there.
         let mut dispatch = Dispatch::new(Bounds { turns: 0, ..bounds(&settings.config) });
         // In the order in which they took their places.
@@ -137,7 +136,7 @@ impl Hub {
             outboxes: Outboxes::new(&book),
             // What a start has read may be in the page cache only.
             mark_at: Some(Instant::now()),
-            last_id: book.last(),
+            last_id: book.last,
             book,
             ..State::default()
         };

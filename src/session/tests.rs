@@ -193,7 +193,7 @@ impl House {
     }
 
     fn counts(&self) -> Counts {
-        self.hub.lock().book.counts()
+        self.hub.lock().book.counts
     }
 
     /// What the journal and the hub must have in common whenever nothing is at work.

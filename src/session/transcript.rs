@@ -127,11 +127,6 @@ impl Transcripts {
         Ok(())
     }
 
-    /// Whether [`Transcripts::settle`] has nothing to do.
-    pub fn is_settled(&self, session: Digest) -> bool {
-        lock(&self.settled).contains(session)
-    }
-
     /// The file may lack a turn: it is looked at again before the next one.
     pub fn unsettle(&self, session: Digest) {
         lock(&self.settled).remove(session);

@@ -287,7 +287,7 @@ impl Hub {
         for (name, count) in state.dispatch.waiting() {
             usage.of(name).push(("queued", count));
         }
-        (state.book.counts(), turns, self.waits(state), usage)
+        (state.book.counts, turns, self.waits(state), usage)
     }
 
     /// Bytes of the journal and the number of its last record, told without waiting for the disk.

@@ -8,7 +8,7 @@ use crate::journal::record::Stamp;
 use crate::limits::{
     KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, KEEP_UPTIME, MAX_AGE_STEP, MAX_DEAD_LETTERS,
 };
-use crate::session::clock::{ClockRecord, millis};
+use crate::session::clock::millis;
 
 impl Book {
     /// Settled messages that need not be known any more: those with a key after a day, those
@@ -63,16 +63,6 @@ impl Book {
         let sound = at.age >= last.age && at.off >= last.off && at.uptime() >= last.uptime();
         self.newest = if sound && (at.age <= most || first) { at } else { last };
         self.newest
-    }
-
-    /// The stamp of the newest record.
-    pub fn newest(&self) -> Stamp {
-        self.newest
-    }
-
-    /// The newest record of the clock.
-    pub fn clock(&self) -> Option<&ClockRecord> {
-        self.clock.as_ref()
     }
 
     /// Whether there are so many more than `keep` that they are worth a look.
