@@ -35,6 +35,8 @@ impl Hub {
     /// Lets turns and deliveries begin, those of earlier runs first, and starts the keeper and the watch
     /// of the journal; where there is no thread for them, as soon as there is.
     pub fn open(self: &Arc<Self>) {
+        // A transcript that is settled before the count below must not count as unused since 1970.
+        self.transcript_time();
         let threads = [
             ("watch", Hub::look_after_journal as fn(Arc<Hub>)),
             ("keeper", Hub::keep),
