@@ -104,7 +104,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
         Err(problem) => return connection.respond(request, problem.response()),
     };
     // An id from a journal that is no more would mean silence.
-    let newest = service.hub.last_record();
+    let newest = service.hub.journal_size().1;
     let after = last.unwrap_or(newest).min(newest);
     connection.seat().iter().for_each(|seat| seat.stream());
     let mut stream = connection.start_stream(request, sse_head())?;

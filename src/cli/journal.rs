@@ -91,7 +91,7 @@ fn read(context: &Context) -> Result<(Book, Report), Failure> {
 
 fn summary(context: &Context) -> Result<Exit, Failure> {
     let (book, _) = read(context)?;
-    let counts = book.counts();
+    let counts = book.counts;
     let mut text = format!(
         "{} queued, {} running, {} to deliver; dead letters: {}; messages known: {}\n",
         counts.queued, counts.running, counts.outbox, counts.dead_letters, counts.kept

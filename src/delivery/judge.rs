@@ -12,11 +12,10 @@ use crate::text::quoting;
 /// Retry-After that is a date.
 pub fn answered(status: u16, after: Option<&str>, now: Duration) -> Sent {
     let why = format!("it answered with {status}");
+    let after = after.and_then(|value| retry_after(value, now));
     match status {
         200..=299 => Sent::Delivered,
-        408 | 425 | 429 | 500..=599 => {
-            Sent::Deferred(why, after.and_then(|value| retry_after(value, now)))
-        }
+        408 | 425 | 429 | 500..=599 => Sent::Deferred(why, after),
         300..=399 => Sent::Refused(format!("{why}; redirects are not followed")),
         _ => Sent::Refused(why),
     }
@@ -26,11 +25,9 @@ pub fn answered(status: u16, after: Option<&str>, now: Duration) -> Sent {
 pub fn ended(status: Status, said: &[u8]) -> Sent {
     match status {
         Status::Exited(0) => Sent::Delivered,
-        Status::Exited(75) => Sent::Deferred(quoting("exit status 75", said), None),
+        Status::Exited(75) => trouble("exit status 75", said),
         Status::Exited(code) => Sent::Refused(quoting(&format!("exit status {code}"), said)),
-        Status::Signalled(signal) => {
-            Sent::Deferred(quoting(&format!("it was ended by signal {signal}"), said), None)
-        }
+        Status::Signalled(signal) => trouble(&format!("it was ended by signal {signal}"), said),
     }
 }
 

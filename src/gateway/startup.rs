@@ -158,7 +158,7 @@ fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book)
     let (journal, changed) = FileJournal::open(dir, cap, &mut read)
         .map_err(|damage| Failure::new(damage.exit(), damage.to_string()))?;
     changed.iter().for_each(|words| log::warn!("{words}"));
-    let counts = book.counts();
+    let counts = book.counts;
     if counts.kept > 0 {
         let (queued, took) = (counts.queued + counts.running, began.elapsed().as_millis());
         log::info!(

@@ -84,10 +84,15 @@ pub struct Book {
     /// Of each session that is not idle, the messages that keep it from that.
     busy: Digests,
     erasing: Erasing,
-    counts: Counts,
-    last: Option<Id>,
-    newest: Stamp,
-    clock: Option<ClockRecord>,
+    /// The journal says more of some messages than has to stay.
+    pub must_erase: bool,
+    pub counts: Counts,
+    /// The newest id.
+    pub last: Option<Id>,
+    /// The stamp of the newest record.
+    pub newest: Stamp,
+    /// The newest record of the clock.
+    pub clock: Option<ClockRecord>,
 }
 
 impl Book {
@@ -113,7 +118,9 @@ impl Book {
                 let by = (number, *n, at);
                 let event = event(step);
                 if let Event::Forgotten = event {
-                    self.delete(id);
+                    // Its sender had it deleted.
+                    self.forget(&[id]);
+                    self.must_erase = true;
                 } else if self.get(id).is_some_and(|entry| self.is_erased(entry)) {
                     // An older gateway went on with its delivery; its end is what a compaction leaves.
                     self.end_erased(id, step, by, bytes);
@@ -185,10 +192,8 @@ impl Book {
         let hex = |text: &Option<String>| text.as_ref().map(|text| from_hex(text)).transpose();
         let body = hex(&record.body)?.unwrap_or(0);
         let key = hex(&record.key)?.map(|key| Box::new(Key { key, body }));
-        let delivery = record
-            .deliver
-            .as_ref()
-            .map(|target| Box::new(Outgoing { target: target.clone(), ..Outgoing::default() }));
+        let delivery = record.deliver.clone();
+        let delivery = delivery.map(|target| Box::new(Outgoing { target, ..Outgoing::default() }));
         if let Some(key) = &key {
             self.keys.insert(key.key, id.bits());
         }
@@ -331,18 +336,9 @@ impl Book {
         Some((id, self.get(id)?))
     }
 
-    pub fn counts(&self) -> Counts {
-        self.counts
-    }
-
     /// What the records of known messages take in the journal.
     pub fn bytes(&self) -> u64 {
         self.accounts.iter().map(|(_, own)| own.bytes).sum()
-    }
-
-    /// The newest id.
-    pub fn last(&self) -> Option<Id> {
-        self.last
     }
 }
 

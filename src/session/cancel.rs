@@ -31,20 +31,15 @@ impl From<Refused> for Denied {
 impl Hub {
     /// Ends a message: a waiting one at once, a running one as soon as its agent has ended.
     pub fn cancel(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
-        self.cancel_where(id, why, |turn| !turn.is_over())
+        self.cancel_if(id, why, |turn| !turn.is_over())
     }
 
     /// Cancels a message unless it runs or is over.
     pub fn withdraw(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
-        self.cancel_where(id, why, |turn| matches!(turn, Turn::Queued | Turn::Resting))
+        self.cancel_if(id, why, |turn| matches!(turn, Turn::Queued | Turn::Resting))
     }
 
-    fn cancel_where(
-        self: &Arc<Self>,
-        id: Id,
-        why: &str,
-        may: fn(Turn) -> bool,
-    ) -> Result<(), Denied> {
+    fn cancel_if(self: &Arc<Self>, id: Id, why: &str, may: fn(Turn) -> bool) -> Result<(), Denied> {
         let mut state = self.lock();
         let entry = state.book.get(id).ok_or(Denied::Unknown)?;
         if !may(entry.turn) {

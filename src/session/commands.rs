@@ -75,8 +75,8 @@ impl Hub {
     }
 
     fn words_on_status(&self, who: &Who) -> String {
-        let (running, waiting, sessions) = self.turns();
-        let (counts, bytes, _) = self.counts();
+        let (counts, (running, waiting, sessions), ..) = self.glance_of(&self.lock());
+        let (bytes, _) = self.journal_size();
         let here = match self.session(who) {
             Some(session) => format!(
                 "Here: {}, {} waiting.",

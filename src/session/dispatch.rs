@@ -19,15 +19,6 @@ pub struct Bounds {
     pub shares: Shares,
 }
 
-/// What became of a ticket that was handed in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// It runs now.
-    Runs,
-    /// It waits; so many of its session are before it, the running one included.
-    Waits { position: usize },
-}
-
 /// No room: too many wait in its session, of its principal, or in all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Full {
@@ -92,18 +83,17 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         self.fill()
     }
 
-    /// A new ticket arrives, of this principal.
+    /// A new ticket arrives, of this principal. Returns how many of its session are before it, the
+    /// running one included, and whether it may start now.
     pub fn submit(
         &mut self,
         ticket: T,
         principal: &str,
         session: Option<K>,
-    ) -> Result<Admission, Full> {
-        let line = self.line_of(session);
-        let (before, waiting) = line.map_or((0, 0), |at| {
-            let line = &self.lines[at];
-            (line.tickets.len(), line.tickets.len() - usize::from(line.head == Head::Runs))
-        });
+    ) -> Result<(usize, bool), Full> {
+        let line = self.line_of(session).map(|at| &self.lines[at]);
+        let before = line.map_or(0, |line| line.tickets.len());
+        let waiting = before - usize::from(line.is_some_and(|line| line.head == Head::Runs));
         let party = self.party(principal);
         let runs = before == 0 && self.may_run(party);
         if !runs {
@@ -118,9 +108,8 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         if runs {
             let last = self.lines.len() - 1;
             self.start(last);
-            return Ok(Admission::Runs);
         }
-        Ok(Admission::Waits { position: before })
+        Ok((before, runs))
     }
 
     /// A ticket from before the start comes back, whatever the bounds say. It starts with the next
@@ -134,9 +123,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
     pub fn leave(&mut self, ticket: T) -> Vec<T> {
         let place = |line: &Line<T, K>| line.tickets.iter().position(|t| *t == ticket);
         let found = (0..self.lines.len()).find_map(|at| Some((at, place(&self.lines[at])?)));
-        let Some((at, place)) = found else {
-            return Vec::new();
-        };
+        let Some((at, place)) = found else { return Vec::new() };
         let mut line = self.lines.remove(at);
         line.tickets.remove(place);
         let ran = line.head == Head::Runs && place == 0;
@@ -144,11 +131,10 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         if place == 0 {
             line.head = Head::Waits;
         }
-        match (line.tickets.is_empty(), ran) {
-            (true, _) => {}
+        if !line.tickets.is_empty() {
             // It had its turn: the others come first now.
-            (false, true) => self.lines.push(line),
-            (false, false) => self.lines.insert(at, line),
+            let to = if ran { self.lines.len() } else { at };
+            self.lines.insert(to, line);
         }
         if self.lines.is_empty() {
             self.parties.clear();

@@ -30,6 +30,12 @@ impl Hub {
     ) -> io::Result<u64> {
         let last = self.journal.last();
         self.sync(last).map_err(|refused| io::Error::other(refused.to_string()))?;
+        let mut show = |number: u64, json: &str, text: Option<Extent>| {
+            let Ok(record) = Record::parse(json) else { return true };
+            // It may have been forgotten meanwhile.
+            let mine = self.lock().book.session_of(&record) == Some(session);
+            !mine || visit(number, record, text)
+        };
         let mut seen = after;
         loop {
             let numbers: Vec<u64> = {
@@ -49,7 +55,7 @@ impl Hub {
                     match record {
                         Ok((json, text)) => {
                             seen = first;
-                            goes_on = self.show(session, (first, &json), text, visit);
+                            goes_on = show(first, &json, text);
                         }
                         Err(e) if e.kind() == io::ErrorKind::OutOfMemory => return Err(e),
                         Err(_) => {}
@@ -60,7 +66,7 @@ impl Hub {
                         at += numbers[at..].iter().take_while(|wanted| **wanted < number).count();
                         if numbers.get(at) == Some(&number) {
                             (seen, at) = (number, at + 1);
-                            goes_on = self.show(session, (number, json), None, visit);
+                            goes_on = show(number, json, None);
                         }
                         let near = |next: &u64| {
                             next - number <= NEAR_RECORDS && !self.journal.is_long(*next)
@@ -75,19 +81,6 @@ impl Hub {
             }
             seen = newest;
         }
-    }
-
-    fn show(
-        &self,
-        session: Digest,
-        (number, json): (u64, &str),
-        text: Option<Extent>,
-        visit: &mut dyn FnMut(u64, Record, Option<Extent>) -> bool,
-    ) -> bool {
-        let Ok(record) = Record::parse(json) else { return true };
-        // It may have been forgotten meanwhile.
-        let mine = self.lock().book.session_of(&record) == Some(session);
-        !mine || visit(number, record, text)
     }
 }
 

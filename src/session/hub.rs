@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::book::{Book, Digest};
-use super::clock::Clock;
+use super::clock::{Clock, millis};
 use super::dispatch::{Bounds, Dispatch};
 use super::id::Id;
 use super::keeper::Care;
@@ -93,8 +93,7 @@ pub(super) struct State {
 
 /// Milliseconds since 1970.
 pub fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 pub(super) fn bounds(config: &Config) -> Bounds {
@@ -122,10 +121,11 @@ impl Hub {
         clocks: Box<dyn Clocks>,
     ) -> std::io::Result<Arc<Hub>> {
         book.requeue();
-        let clock = Clock::new(book.clock(), book.newest(), clocks.boot(), clocks.read());
+        let clock = Clock::new(book.clock.as_ref(), book.newest, clocks.boot(), clocks.read());
         // What comes before the hub is open waits behind what was there.
         let mut dispatch = Dispatch::new(Bounds { turns: 0, ..bounds(&settings.config) });
-        for (id, entry) in book.unfinished() {
+        // In the order in which they took their places.
+        for (id, entry) in book.sorted(|entry| !entry.turn.is_over(), |entry| entry.queued) {
             dispatch.restore(id, &entry.who.principal, entry.session());
             if entry.turn == Turn::Resting {
                 dispatch.rest(id);
@@ -136,7 +136,7 @@ impl Hub {
             outboxes: Outboxes::new(&book),
             // What a start has read may be in the page cache only.
             mark_at: Some(Instant::now()),
-            last_id: book.last(),
+            last_id: book.last,
             book,
             ..State::default()
         };
@@ -269,33 +269,29 @@ impl Hub {
                 continue;
             }
             let Some(entry) = state.book.get(id) else { continue };
-            let n = entry.attempts + 1;
             // Counted before the drain is looked for: it must not find nothing at work meanwhile.
             self.begin_work(1);
-            let draining = self.is_draining();
             let worn_out = usize::try_from(entry.cuts).unwrap_or(usize::MAX) >= most;
-            let result = if draining {
-                Ok(false)
-            } else if worn_out {
-                let failed = Step::Failed(gave_up(entry.cuts), None);
-                let record = Record::step(id, entry.attempts, self.stamp(), failed);
-                let written = self.write(state, &record, Purpose::Completion);
-                written.map(|_| self.over(state, id)).map(|()| false)
+            let (n, step) = if worn_out {
+                (entry.attempts, Step::Failed(gave_up(entry.cuts), None))
             } else {
-                let record = Record::step(id, n, self.stamp(), Step::Started);
-                self.write(state, &record, Purpose::Completion).map(|_| true)
+                (entry.attempts + 1, Step::Started)
             };
-            if let Ok(true) = result {
+            let record = Record::step(id, n, self.stamp(), step);
+            let ids = if self.is_draining() {
+                state.dispatch.rest(id)
+            } else if self.write(state, &record, Purpose::Completion).is_err() {
+                state.rest(id, Instant::now() + DISK_PAUSE)
+            } else if worn_out {
+                self.over(state, id);
+                state.dispatch.leave(id)
+            } else {
                 state.runs.of(id).begin(n);
                 begun.push(id);
                 continue;
-            }
+            };
             self.rest_from_work();
-            next.extend(match result {
-                Ok(_) if draining => state.dispatch.rest(id),
-                Ok(_) => state.dispatch.leave(id),
-                Err(_) => state.rest(id, Instant::now() + DISK_PAUSE),
-            });
+            next.extend(ids);
         }
         if !state.resting.is_empty() {
             self.alarm.notify_all();

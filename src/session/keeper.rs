@@ -35,6 +35,8 @@ impl Hub {
     /// Lets turns and deliveries begin, those of earlier runs first, and starts the keeper and the watch
     /// of the journal; where there is no thread for them, as soon as there is.
     pub fn open(self: &Arc<Self>) {
+        // A transcript that is settled before the count below must not count as unused since 1970.
+        self.transcript_time();
         let threads = [
             ("watch", Hub::look_after_journal as fn(Arc<Hub>)),
             ("keeper", Hub::keep),
@@ -71,7 +73,7 @@ impl Hub {
             let mut state = self.lock();
             let now = Instant::now();
             let crowded = state.book.is_crowded(self.settings().config.limits.keep_results);
-            let soon = crowded || state.book.must_erase();
+            let soon = crowded || state.book.must_erase;
             let round = if soon { KEEPER_SOON } else { KEEPER_ROUND };
             let next = state.next_due(now, short.unwrap_or(round).min(round));
             if next > now {
@@ -183,15 +185,14 @@ impl Hub {
             if behind.contains(session) {
                 continue;
             }
-            let settled = self.transcripts.is_settled(session);
-            match (!settled).then(|| self.settle_transcript(session, &who)) {
-                Some(Err(e)) => {
+            match self.settle_transcript(session, &who) {
+                Err(e) => {
                     if !std::mem::replace(&mut care.told, true) {
                         log::warn!("a transcript is behind, so its session is not forgotten: {e}");
                     }
                     behind.add(session);
                 }
-                Some(Ok(())) | None => care.forgotten.add(session),
+                Ok(()) => care.forgotten.add(session),
             }
         }
         let mut state = self.lock();
@@ -204,7 +205,7 @@ impl Hub {
     fn is_worth_compacting(&self, care: &Care) -> bool {
         let (size, live, must_erase) = {
             let state = self.lock();
-            (self.journal.size(), state.book.bytes(), state.book.must_erase())
+            (self.journal.size(), state.book.bytes(), state.book.must_erase)
         };
         let not_yet = |after: Option<Instant>| after.is_some_and(|after| Instant::now() < after);
         let rests = not_yet(care.compact_after);
@@ -253,12 +254,12 @@ impl Hub {
         while let Some(session) = from {
             from = self.lock_in_turn().book.forget_resets(session, LOCK_BATCH);
         }
-        let erases = self.lock().book.set_must_erase(false);
+        let erases = std::mem::take(&mut self.lock().book.must_erase);
         let mut fate = |number: u64, json: &str| self.lock().book.fate(number, json);
         let result = self.journal.rewrite(&mut fate);
         care.erase_after = Some(Instant::now() + ERASE_PAUSE.max(began.elapsed() * ERASE_FACTOR));
         if erases && result.is_err() {
-            self.lock().book.set_must_erase(true);
+            self.lock().book.must_erase = true;
         }
         if let (Err(_), Condition::Broken(why)) = (&result, self.journal.condition()) {
             self.heard(Refused::Broken(why));
@@ -273,7 +274,7 @@ impl State {
     fn lets_go(&self, id: Id, behind: &Digests) -> bool {
         let session = self.book.get(id).and_then(Entry::session);
         let is_behind = session.is_some_and(|session| behind.contains(session));
-        !is_behind && Some(id) != self.book.last() && !self.held.contains(id.bits())
+        !is_behind && Some(id) != self.book.last && !self.held.contains(id.bits())
     }
 
     /// When there is something to do for the keeper.

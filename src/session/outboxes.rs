@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use super::book::{Book, Entry};
 use super::id::Id;
-use super::life::Delivery;
 use crate::named::ByName;
 
 /// The queues of all targets by name: a handful.
@@ -38,16 +37,8 @@ struct Line {
 impl Outboxes {
     /// What the book has, in the order in which the replies were recorded.
     pub fn new(book: &Book) -> Outboxes {
-        let open = |state| matches!(state, Some(Delivery::Pending | Delivery::Sending));
-        let entries = book.entries().filter(|(_, entry)| open(entry.delivery_state()));
-        // Nearly in that order already: each goes in close to the end.
-        let mut replies: Vec<(Id, &Entry)> = Vec::new();
-        for (id, entry) in entries {
-            let at = replies.partition_point(|(_, before)| before.outcome < entry.outcome);
-            replies.insert(at, (id, entry));
-        }
         let mut outboxes = Outboxes::default();
-        for (id, entry) in replies {
+        for (id, entry) in book.sorted(Entry::is_to_be_sent, |entry| entry.outcome) {
             if let Some(outgoing) = &entry.delivery {
                 outboxes.push(&outgoing.target, &entry.who.principal, id);
             }

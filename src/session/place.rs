@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::dispatch::{Admission, Full};
+use super::dispatch::Full;
 use super::hub::Hub;
 use super::id::Id;
 use crate::agent::Reply;
@@ -49,25 +49,17 @@ impl Hub {
         let event = Arc::new(Event::new().map_err(NoPlace::Failed)?);
         let mut state = self.lock();
         let id = state.next_id().map_err(NoPlace::Failed)?;
-        let admission = state.dispatch.submit(id, principal, None).map_err(NoPlace::Full)?;
-        let waits = admission != Admission::Runs;
-        if waits {
+        let (_, runs) = state.dispatch.submit(id, principal, None).map_err(NoPlace::Full)?;
+        if !runs {
             state.waiting.push((id, Arc::clone(&event)));
         }
         drop(state);
         // An early return drops it, and with it the ticket leaves the queue.
         let place = Place { hub: Arc::clone(self), id };
-        if waits {
+        if !runs {
             wait(&event, client, self.cut.as_fd(), Instant::now() + patience, reply)?;
         }
         Ok(place)
-    }
-
-    /// How many turns run, how many wait, and in how many sessions.
-    pub fn turns(&self) -> (usize, usize, usize) {
-        let state = self.lock();
-        let (running, waiting) = state.dispatch.counts();
-        (running, waiting, state.dispatch.sessions())
     }
 
     /// How many turns run, told without waiting long for the lock.

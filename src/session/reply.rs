@@ -92,19 +92,15 @@ impl Run {
         lock(&self.state).began
     }
 
-    /// Takes the whole text of the attempt.
-    pub fn text(&self) -> String {
-        lock(&self.state).text.clone()
+    /// The whole text of the attempt, and what its agent has told beside it.
+    pub fn said(&self) -> (String, Report) {
+        let state = lock(&self.state);
+        (state.text.clone(), state.report.clone())
     }
 
-    /// How many bytes of it there are.
+    /// How many bytes of text there are.
     pub fn bytes(&self) -> usize {
         lock(&self.state).text.len()
-    }
-
-    /// What the agent has told of the attempt beside its text.
-    pub fn report(&self) -> Report {
-        lock(&self.state).report.clone()
     }
 
     /// What there is after `offset` bytes of attempt `attempt`, or the first of it; from the beginning
@@ -128,16 +124,15 @@ impl Run {
         Watch { run: Arc::clone(self), event }
     }
 
-    fn nudge(&self) {
+    /// Makes the watchers look again.
+    pub fn nudge(&self) {
         lock(&self.state).news();
     }
 }
 
 impl State {
     fn news(&self) {
-        for watcher in &self.watchers {
-            watcher.raise();
-        }
+        self.watchers.iter().for_each(|watcher| watcher.raise());
     }
 }
 
@@ -208,13 +203,6 @@ impl Runs {
     pub fn end(&mut self, id: Id) {
         if let Ok(at) = self.place(id) {
             self.0.remove(at).1.end();
-        }
-    }
-
-    /// Makes the watchers of one look again.
-    pub fn nudge_one(&self, id: Id) {
-        if let Some(run) = self.get(id) {
-            run.nudge();
         }
     }
 

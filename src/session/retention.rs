@@ -48,7 +48,7 @@ impl Hub {
     }
 
     /// The journal's time, told to the transcripts too.
-    fn transcript_time(&self) -> u64 {
+    pub(super) fn transcript_time(&self) -> u64 {
         let now = self.stamp().age;
         self.transcripts.now.store(now, Ordering::Relaxed);
         now

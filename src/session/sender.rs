@@ -9,7 +9,7 @@ use super::book::Entry;
 use super::cancel::Denied;
 use super::hub::{Hub, State};
 use super::id::Id;
-use super::life::{Delivery, DeliveryEvent};
+use super::life::Delivery;
 use super::message::rfc3339;
 use crate::delivery::{Parcel, Sent, backoff};
 use crate::journal::record::{Record, Step};
@@ -38,11 +38,8 @@ impl Hub {
             let mut state = self.lock();
             // Counted before the drain is looked for: it must not find nothing at work meanwhile.
             self.begin_work(1);
-            let due = if self.is_draining() {
-                Vec::new()
-            } else {
-                state.outboxes.take_due(Instant::now())
-            };
+            let now = Instant::now();
+            let due = if self.is_draining() { Vec::new() } else { state.outboxes.take_due(now) };
             self.begin_work(due.len());
             self.rest_from_work();
             due
@@ -87,7 +84,7 @@ impl Hub {
             entry.delivery.as_ref().map_or((0, 0), |out| (out.since.uptime(), out.attempts));
         // What nobody could send while the machine was off does not grow old meanwhile.
         let age = Duration::from_millis(self.stamp().uptime().saturating_sub(since));
-        let give_up = |why| self.close_delivery(name, (id, attempts), Step::Dead(why));
+        let give_up = |why| self.record(name, (id, attempts), Step::Dead(why), None);
         let target = match settings.config.deliver.get(name) {
             Some(target) if age < target.expire => target,
             Some(_) => return give_up(format!("it expired after {attempts} attempts")),
@@ -137,46 +134,40 @@ impl Hub {
     /// Writes down what came of an attempt.
     fn sent(&self, name: &str, id: Id, n: u32, sent: Sent) -> Round {
         match sent {
-            Sent::Delivered => self.close_delivery(name, (id, n), Step::Delivered),
+            Sent::Delivered => self.record(name, (id, n), Step::Delivered, None),
             Sent::Refused(why) => {
                 log::warn!("{name} refused the reply of message {id}: {why}");
-                self.close_delivery(name, (id, n), Step::Dead(why))
+                self.record(name, (id, n), Step::Dead(why), None)
             }
             Sent::Deferred(why, retry_after) => {
                 log::info!("{name} did not take the reply of message {id} (attempt {n}): {why}");
-                self.put_down((id, n), Step::Deferred(why))?;
-                let (now, pause) =
-                    (Instant::now(), backoff::delay(n, random::number(), MAX_DELIVERY_PAUSE));
-                self.lock().outboxes.pass(name, id, Some(now + pause));
+                let pause = backoff::delay(n, random::number(), MAX_DELIVERY_PAUSE);
+                self.record(name, (id, n), Step::Deferred(why), Some(pause))?;
                 // What the target asks for holds for whatever it would be sent.
-                retry_after.map_or(Ok(()), |asked| Err(Some(now + asked.max(pause))))
+                let asked = retry_after.map(|asked| Instant::now() + asked.max(pause));
+                asked.map_or(Ok(()), |until| Err(Some(until)))
             }
             // Its record says that it may have arrived: it is sent again after the start.
             Sent::Cut => Err(None),
         }
     }
 
-    fn close_delivery(&self, name: &str, (id, n): (Id, u32), step: Step) -> Round {
-        self.put_down((id, n), step)?;
-        self.lock().outboxes.pass(name, id, None);
-        Ok(())
-    }
-
-    /// Writes down what came of attempt `n`, however long that takes, unless the gateway ends before.
-    fn put_down(&self, (id, n): (Id, u32), step: Step) -> Round {
-        if self.lock().book.copy(id).is_none_or(|entry| entry.erased) {
-            return Ok(());
-        }
+    /// Records what came of attempt `n`, however long that takes, unless the gateway ends before.
+    /// `pause`: the one before the next attempt, if there is to be one.
+    fn record(&self, name: &str, (id, n): (Id, u32), step: Step, pause: Option<Duration>) -> Round {
+        let known = self.lock().book.copy(id).is_some_and(|entry| !entry.erased);
         let record = Record::step(id, n, self.stamp(), step);
-        match self.insist(&format!("the delivery of {id}"), &record) {
-            Ok(mut state) => self.sync_soon(&mut state),
+        match known.then(|| self.insist(&format!("the delivery of {id}"), &record)) {
+            Some(Ok(mut state)) => self.sync_soon(&mut state),
             // It was left out.
-            Err(Refused::Unavailable(_)) => {}
+            Some(Err(Refused::Unavailable(_))) | None => {}
             // The gateway may be there for a while, where its journal was removed.
-            Err(Refused::Broken(_) | Refused::Full(_) | Refused::TooLong) => {
+            Some(Err(Refused::Broken(_) | Refused::Full(_) | Refused::TooLong)) => {
                 return Err(Some(Instant::now() + DISK_PAUSE));
             }
         }
+        let until = pause.map(|pause| Instant::now() + pause);
+        self.lock().outboxes.pass(name, id, until);
         Ok(())
     }
 
@@ -238,6 +229,5 @@ impl Hub {
 }
 
 fn may_be_sent(entry: &Entry) -> bool {
-    !entry.erased
-        && entry.delivery_state().is_some_and(|state| state.after(DeliveryEvent::Sending).is_some())
+    !entry.erased && entry.is_to_be_sent()
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, MutexGuard};
 
 use super::book::{Digest, Who};
-use super::dispatch::{Admission, Full};
+use super::dispatch::Full;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::life::Turn;
@@ -102,10 +102,7 @@ impl Hub {
         let (session, mode) = (draft.who.digest(), draft.mode);
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
         let admission = state.dispatch.submit(id, &draft.who.principal, session);
-        let (position, runs) = match admission.map_err(Refusal::Full)? {
-            Admission::Runs => (0, true),
-            Admission::Waits { position } => (position, false),
-        };
+        let (position, runs) = admission.map_err(Refusal::Full)?;
         // Its texts go before a worker reads them back.
         let written = self.write(&mut state, &accepted(id, self.stamp(), draft), Purpose::NewWork);
         let number = match written {
@@ -119,14 +116,8 @@ impl Hub {
             }
         };
         let mut begun = if runs { self.begin(&mut state, vec![id]) } else { Vec::new() };
-        let mut interrupted = None;
-        if mode == Busy::Interrupt
-            && position > 0
-            && let Some((first, ids)) = self.interrupt(&mut state, session, id)
-        {
-            interrupted = Some(first);
-            begun.extend(ids);
-        }
+        let busy = session.filter(|_| mode == Busy::Interrupt && position > 0);
+        let interrupted = busy.and_then(|busy| self.interrupt(&mut state, busy, id, &mut begun));
         let last = self.journal.last();
         drop(state);
         // What follows at once is durable with it: one sync serves all.
@@ -137,20 +128,22 @@ impl Hub {
         Ok(Submitted::New { id, position: position + 1, interrupted })
     }
 
-    /// Ends the turn that runs in a session, or waits for its next attempt. Returns whose it was, and
-    /// those that begin instead.
+    /// Ends the turn that runs in a session, or waits for its next attempt. Returns whose it was;
+    /// those that begin instead are added to `begun`.
     fn interrupt(
         &self,
         state: &mut State,
-        session: Option<Digest>,
+        session: Digest,
         by: Id,
-    ) -> Option<(Id, Vec<Id>)> {
-        let first = state.dispatch.tickets(session?).next()?;
-        let began = |turn| matches!(turn, Turn::Running | Turn::Resting);
-        let begun = state.book.get(first).is_some_and(|entry| began(entry.turn));
+        begun: &mut Vec<Id>,
+    ) -> Option<Id> {
+        let first = state.dispatch.tickets(session).next()?;
+        if !matches!(state.book.get(first)?.turn, Turn::Running | Turn::Resting) {
+            return None;
+        }
         let why = format!("interrupted by message {by}");
-        let struck = begun.then(|| self.strike(state, first, &why))?;
-        Some((first, struck.ok()?))
+        begun.extend(self.strike(state, first, &why).ok()?);
+        Some(first)
     }
 
     /// Takes a message that the gateway answers itself, with [`Hub::reply`], and no agent.

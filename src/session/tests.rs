@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::book::{Book, Digest, Who};
+use super::book::{Book, Counts, Digest, Who};
 use super::hub::{Hub, Settings};
 use super::id::Id;
 use super::life::Turn;
@@ -190,6 +190,10 @@ impl House {
         let lines: Vec<Id> = text.lines().map(id).collect();
         assert!(lines.chunks(2).all(|pair| pair.len() == 2 && pair[0] == pair[1]), "{text}");
         lines.chunks(2).map(|pair| pair[0]).collect()
+    }
+
+    fn counts(&self) -> Counts {
+        self.hub.lock().book.counts
     }
 
     /// What the journal and the hub must have in common whenever nothing is at work.

@@ -43,7 +43,7 @@ impl Hub {
     /// Those of [`crate::journal::Journal::append`].
     pub fn keep_time(&self) -> Result<(), Refused> {
         let mut state = self.lock();
-        let (known, newest) = (state.book.clock(), state.book.newest());
+        let (known, newest) = (state.book.clock.as_ref(), state.book.newest);
         let due = self.clock.record(known, newest, self.clocks.read());
         due.map_or(Ok(()), |due| self.write(&mut state, &due, Purpose::Completion).map(drop))
     }

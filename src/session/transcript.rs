@@ -38,11 +38,8 @@ pub struct Turn {
 impl Turn {
     fn lines(&self) -> String {
         let line = |role: &str, at: u64, content: &str| {
-            let content = quoted(content);
-            format!(
-                "{{\"role\":\"{role}\",\"content\":{content},\"id\":\"{}\",\"at\":{at}}}\n",
-                self.id
-            )
+            let (content, id) = (quoted(content), self.id);
+            format!("{{\"role\":\"{role}\",\"content\":{content},\"id\":\"{id}\",\"at\":{at}}}\n")
         };
         let asked = line("user", self.asked_at, &self.text);
         asked + &line("assistant", self.answered_at, &self.reply)
@@ -128,11 +125,6 @@ impl Transcripts {
         }
         settled.add(session);
         Ok(())
-    }
-
-    /// Whether [`Transcripts::settle`] has nothing to do.
-    pub fn is_settled(&self, session: Digest) -> bool {
-        lock(&self.settled).contains(session)
     }
 
     /// The file may lack a turn: it is looked at again before the next one.

@@ -251,27 +251,15 @@ impl Hub {
         let mut letters = Vec::new();
         let mut size = 0;
         for id in ids.into_iter().take(MAX_LISTED) {
-            let letter = self.message(id)?;
-            size += letter.as_ref().and_then(|l| l.reply.as_ref()).map_or(0, String::len);
-            let long = letter.as_ref().and_then(|letter| letter.long.as_ref());
-            size += long.map_or(0, |long| usize::try_from(long.len()).unwrap_or(usize::MAX));
-            letters.extend(letter);
-            if size > MAX_LISTED_BYTES {
+            let Some(letter) = self.message(id)? else { continue };
+            let long = letter.long.as_ref().map_or(0, |long| long.len());
+            size += letter.reply.as_ref().map_or(0, String::len) as u64 + long;
+            letters.push(letter);
+            if size > MAX_LISTED_BYTES as u64 {
                 break;
             }
         }
         Ok(letters)
-    }
-
-    /// How many messages there are, and the size of the journal and its last record.
-    pub fn counts(&self) -> (Counts, u64, u64) {
-        let counts = self.lock().book.counts();
-        (counts, self.journal.size(), self.journal.last())
-    }
-
-    /// The number of the last record.
-    pub fn last_record(&self) -> u64 {
-        self.journal.last()
     }
 
     /// The state, if its lock is free within `patience`: a hung disk may hold it.
@@ -287,16 +275,19 @@ impl Hub {
         }
     }
 
-    /// The same, [`Hub::turns`] and [`Hub::waits`], if the lock is free soon: a hung disk may hold it.
+    /// What there is, if the lock is free soon: a hung disk may hold it.
     pub fn glance_at_counts(&self) -> Option<Glance> {
-        let state = self.lock_within(STATUS_PATIENCE)?;
+        Some(self.glance_of(&*self.lock_within(STATUS_PATIENCE)?))
+    }
+
+    pub(super) fn glance_of(&self, state: &State) -> Glance {
         let (running, waiting) = state.dispatch.counts();
         let turns = (running, waiting, state.dispatch.sessions());
         let mut usage = state.book.usage();
         for (name, count) in state.dispatch.waiting() {
             usage.of(name).push(("queued", count));
         }
-        Some((state.book.counts(), turns, self.waits(&state), usage))
+        (state.book.counts, turns, self.waits(state), usage)
     }
 
     /// Bytes of the journal and the number of its last record, told without waiting for the disk.

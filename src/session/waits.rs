@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use super::book::{Entry, Failing, Who};
 use super::cancel::Denied;
 use super::clock::millis;
-use super::dispatch::Admission;
 use super::hub::{Hub, State, now};
 use super::id::Id;
 use super::life::Turn;
@@ -88,13 +87,12 @@ impl Hub {
         let (limits, retry_for) = (&settings.config.limits, settings.config.agent.retry_for);
         let asked = refused.and_then(|refused| refused.retry_after.as_deref());
         let asked = asked.and_then(|value| retry_after(value, Duration::from_millis(now())));
-        let began =
-            run.began().map_or(Duration::ZERO, |at| at.saturating_duration_since(self.began));
+        let began = run.began().unwrap_or(self.began).saturating_duration_since(self.began);
         let failing = entry.failing.as_deref();
         let attempt = Attempt {
             began: failing.map(|failing| failing.spent(began)),
             spent: failing.map_or(Duration::ZERO, |failing| failing.spent(self.age())),
-            failures: failing.map_or(1, |failing| failing.failures.saturating_add(1)),
+            failures: failing.map_or(1, |failing| failing.retry.failures.saturating_add(1)),
             retry_after: asked,
             random: random::number(),
         };
@@ -129,10 +127,10 @@ impl Hub {
     pub(super) fn put_off(&self, state: &mut State, id: Id) -> Vec<Id> {
         state.book.mark_failure(id, self.age());
         let Some(entry) = state.book.get(id) else { return state.dispatch.leave(id) };
-        let pause = entry.failing.as_ref().map_or(0, |failing| failing.pause);
+        let pause = entry.failing.as_ref().map_or(0, |failing| failing.retry.pause);
         // Its clients, and those behind it, may have waited long enough.
         let line = entry.session().into_iter().flat_map(|session| state.dispatch.tickets(session));
-        line.chain([id]).for_each(|id| state.runs.nudge_one(id));
+        line.chain([id]).filter_map(|id| state.runs.get(id)).for_each(|run| run.nudge());
         state.rest(id, Instant::now() + Duration::from_millis(pause))
     }
 
@@ -151,7 +149,7 @@ impl Hub {
         let rest = self.settings().config.agent.retry_for.saturating_sub(failing.spent(self.age()));
         let wall = |left: Duration| now().saturating_add(millis(left));
         let (next_attempt_at, gives_up_at) = (wall(left), wall(rest.max(left)));
-        Some(Waiting { reason: failing.reason.clone(), next_attempt_at, gives_up_at })
+        Some(Waiting { reason: failing.retry.error.clone(), next_attempt_at, gives_up_at })
     }
 
     /// The turns that wait for the agent.
@@ -200,13 +198,13 @@ impl Hub {
             return Err(Denied::TooLate);
         }
         let (who, session) = (Arc::clone(&entry.who), entry.session());
-        let admission = state.dispatch.submit(id, &who.principal, session).map_err(Denied::Full)?;
+        let admitted = state.dispatch.submit(id, &who.principal, session);
+        let (_, runs) = admitted.map_err(Denied::Full)?;
         let record = Record::step(id, 0, self.stamp(), Step::Requeued);
         let written = self.write(&mut state, &record, Purpose::NewWork);
-        let ids = match (&written, admission) {
-            (Err(_), _) => state.dispatch.leave(id),
-            (Ok(_), Admission::Runs) => vec![id],
-            (Ok(_), _) => Vec::new(),
+        let ids = match &written {
+            Err(_) => state.dispatch.leave(id),
+            Ok(_) => runs.then_some(id).into_iter().collect(),
         };
         let begun = self.begin(&mut state, ids);
         self.confirm(state, begun)?;
@@ -218,7 +216,7 @@ impl State {
     /// The agent may be back: whoever waits for it tries again within [`AGENT_BACK`], but for those
     /// whom the upstream itself told to wait.
     pub(super) fn hurry(&mut self) {
-        let (asked, now) = (|failing: &Failing| failing.asked, Instant::now());
+        let (asked, now) = (|failing: &Failing| failing.retry.asked, Instant::now());
         // Once each: drawn again at every answer, all would come at the same moment.
         for (at, id) in self.resting.iter_mut().filter(|(at, _)| *at > now + AGENT_BACK) {
             let failing = self.book.get(*id).and_then(|entry| entry.failing.as_deref());

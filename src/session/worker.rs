@@ -143,10 +143,8 @@ impl Hub {
             let words = "the gateway ended before it had carried this command out: send it again";
             return Outcome::Failed(words.to_owned());
         }
-        match self.run(id, &entry, &message, &run) {
-            Ok(outcome) => outcome,
-            Err(e) => Outcome::Short(format!("it cannot be prepared: {e}")),
-        }
+        let outcome = self.run(id, &entry, &message, &run);
+        outcome.unwrap_or_else(|e| Outcome::Short(format!("it cannot be prepared: {e}")))
     }
 
     fn run(&self, id: Id, entry: &Entry, message: &Accepted, run: &Run) -> io::Result<Outcome> {
@@ -232,9 +230,9 @@ impl Hub {
         let (n, at) = (entry.attempts, self.stamp());
         let step = match outcome {
             Outcome::Done => {
-                let reply = run.text();
+                let (reply, report) = run.said();
                 self.say(id, &entry, at.at, &reply);
-                Step::Done(reply, run.report().to_json())
+                Step::Done(reply, report.to_json())
             }
             Outcome::Temporary(error) => self.after_failure(&entry, &run, error, (false, None)),
             Outcome::Refused(refused) if refused.passes() => {
@@ -322,10 +320,8 @@ impl Hub {
             let (reply, text) = (reply.to_owned(), message.text);
             let turn = Said { id, asked_at: entry.at, text, answered_at: at, reply };
             let cap = self.transcript_cap();
-            if !self.transcripts.is_settled(session) {
-                // A hole in it could never be filled again.
-                self.settle_transcript(session, &entry.who)?;
-            }
+            // A hole in it could never be filled again.
+            self.settle_transcript(session, &entry.who)?;
             let still = || {
                 let state = self.lock();
                 let reset = state.book.is_reset(session, entry.accepted);

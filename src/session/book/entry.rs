@@ -25,47 +25,36 @@ pub struct Outgoing {
 /// The failures of a turn that has not ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failing {
-    /// Why the last attempt failed: its error, or the beginning of that.
-    pub reason: String,
-    /// Attempts that failed one after the other.
-    pub failures: u32,
-    /// How long they had failed by the last of them: milliseconds in which the gateway ran.
-    spent: u64,
+    /// What the record of the last of them says, with no more than the beginning of its error.
+    pub retry: Retry,
     /// When that was: milliseconds of this process's life, 0 for what an earlier one wrote.
-    mark: u64,
+    pub(super) mark: u64,
     /// When its record was written.
     pub since: Stamp,
-    /// The pause that follows it, in milliseconds.
-    pub pause: u64,
-    /// The upstream asked for that.
-    pub asked: bool,
 }
 
 impl Failing {
     pub(super) fn new(retry: &Retry, since: Stamp) -> Failing {
-        let Retry { failures, spent, pause, asked, .. } = *retry;
-        let reason = retry.error.chars().take(MAX_QUOTED_ERROR).collect();
-        Failing { reason, failures: failures.max(1), spent, mark: 0, since, pause, asked }
-    }
-
-    /// Its record was written by this process, when it was so old.
-    pub(super) fn mark(&mut self, age: Duration) {
-        self.mark = millis(age);
+        let error = retry.error.chars().take(MAX_QUOTED_ERROR).collect();
+        let (failures, detail) = (retry.failures.max(1), None);
+        Failing { retry: Retry { error, failures, detail, ..*retry }, mark: 0, since }
     }
 
     /// For how long its attempts have failed, when this process is so old.
     pub fn spent(&self, age: Duration) -> Duration {
-        Duration::from_millis(self.spent.saturating_add(millis(age).saturating_sub(self.mark)))
+        Duration::from_millis(
+            self.retry.spent.saturating_add(millis(age).saturating_sub(self.mark)),
+        )
     }
 
     /// When the pause is over, by the wall clock of its record.
     pub fn next_attempt_at(&self) -> u64 {
-        self.since.at.saturating_add(self.pause)
+        self.since.at.saturating_add(self.retry.pause)
     }
 
     /// What is left of the pause. `now`: in the journal's own time.
     pub fn left(&self, now: u64) -> Duration {
-        Duration::from_millis(self.pause.saturating_sub(now.saturating_sub(self.since.age)))
+        Duration::from_millis(self.retry.pause.saturating_sub(now.saturating_sub(self.since.age)))
     }
 }
 
@@ -109,8 +98,12 @@ pub struct Entry {
 impl Entry {
     /// Nothing will happen to it any more, unless an operator wants it.
     pub(super) fn is_settled(&self) -> bool {
-        let sends = matches!(self.delivery_state(), Some(Delivery::Pending | Delivery::Sending));
-        self.turn.is_over() && !sends
+        self.turn.is_over() && !self.is_to_be_sent()
+    }
+
+    /// Its reply is on its way.
+    pub fn is_to_be_sent(&self) -> bool {
+        matches!(self.delivery_state(), Some(Delivery::Pending | Delivery::Sending))
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -125,7 +118,7 @@ impl Entry {
 
     /// What its session is known by.
     pub fn session(&self) -> Option<Digest> {
-        self.who.session_digest()
+        self.who.digest
     }
 
     pub fn delivery_state(&self) -> Option<Delivery> {

@@ -18,8 +18,6 @@ pub(super) struct Erasing {
     pub resets: Digests,
     /// How many erased messages are known of each: as long the reset is told to who follows it.
     pub left: Digests,
-    /// The journal says more of some than has to stay.
-    due: bool,
 }
 
 impl Book {
@@ -51,12 +49,6 @@ impl Book {
         }
     }
 
-    /// Its sender had a message deleted.
-    pub(super) fn delete(&mut self, id: Id) {
-        self.forget(&[id]);
-        self.erasing.due = true;
-    }
-
     /// Counts a message that keeps its session from being idle, or one that does so no more.
     pub(super) fn keep_busy(&mut self, session: Option<Digest>, more: bool) {
         session.into_iter().for_each(|session| self.busy.count(session, more));
@@ -70,7 +62,7 @@ impl Book {
         let before = self.messages_of(session, 0).take_while(|(_, entry)| old(entry));
         let erased = before.filter(|(_, entry)| self.is_erased(entry));
         let ids: Vec<Id> = erased.map(|(id, _)| id).take(ERASED_AT_ONCE).collect();
-        self.erasing.due |= !ids.is_empty();
+        self.must_erase |= !ids.is_empty();
         ids.iter().for_each(|id| self.erase(*id));
         if ids.len() < ERASED_AT_ONCE {
             self.erasing.sessions.pop_front();
@@ -95,16 +87,6 @@ impl Book {
             self.records.remove(session, latest);
             self.erasing.left.count(session, true);
         }
-    }
-
-    /// The journal says more of some messages than has to stay.
-    pub fn must_erase(&self) -> bool {
-        self.erasing.due
-    }
-
-    /// A compaction begins to do so, or has failed. Returns what it was.
-    pub fn set_must_erase(&mut self, due: bool) -> bool {
-        std::mem::replace(&mut self.erasing.due, due)
     }
 
     /// What a compaction does with a record.

@@ -8,7 +8,7 @@ use crate::journal::record::Stamp;
 use crate::limits::{
     KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, KEEP_UPTIME, MAX_AGE_STEP, MAX_DEAD_LETTERS,
 };
-use crate::session::clock::{ClockRecord, millis};
+use crate::session::clock::millis;
 
 impl Book {
     /// Settled messages that need not be known any more: those with a key after a day, those
@@ -65,16 +65,6 @@ impl Book {
         self.newest
     }
 
-    /// The stamp of the newest record.
-    pub fn newest(&self) -> Stamp {
-        self.newest
-    }
-
-    /// The newest record of the clock.
-    pub fn clock(&self) -> Option<&ClockRecord> {
-        self.clock.as_ref()
-    }
-
     /// Whether there are so many more than `keep` that they are worth a look.
     pub fn is_crowded(&self, keep: usize) -> bool {
         let plain: usize = self.accounts.iter().map(|(_, account)| account.plain.len()).sum();
@@ -89,10 +79,9 @@ impl Book {
                 continue;
             };
             let (turn, delivery, session) = (entry.turn, entry.delivery_state(), entry.session());
-            if let Some(key) =
-                entry.key.as_ref().filter(|k| self.keys.get(k.key) == Some(id.bits()))
-            {
-                self.keys.remove(key.key);
+            let key = entry.key.as_ref().map(|key| key.key);
+            if let Some(key) = key.filter(|key| self.keys.get(*key) == Some(id.bits())) {
+                self.keys.remove(key);
             }
             if let Some(session) = session {
                 self.records.remove(session, entry.latest);

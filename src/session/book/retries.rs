@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Book, Digest, Entry, Failing, Id};
 use crate::journal::record::{Retry, Stamp};
+use crate::session::clock::millis;
 use crate::session::life::{Delivery, Turn};
 
 impl Book {
@@ -17,10 +18,10 @@ impl Book {
         }
     }
 
-    /// Messages whose turn is not over, in the order in which they took their places.
-    pub fn unfinished(&self) -> Vec<(Id, &Entry)> {
-        let mut all: Vec<_> = self.entries().filter(|(_, entry)| !entry.turn.is_over()).collect();
-        all.sort_by_key(|(_, entry)| entry.queued);
+    /// Some messages in the order of one of their records.
+    pub fn sorted(&self, are: fn(&Entry) -> bool, by: fn(&Entry) -> u64) -> Vec<(Id, &Entry)> {
+        let mut all: Vec<_> = self.entries().filter(|(_, entry)| are(entry)).collect();
+        all.sort_by_key(|(_, entry)| by(entry));
         all
     }
 
@@ -35,7 +36,7 @@ impl Book {
     /// That attempt failed in this process, when it was so old.
     pub fn mark_failure(&mut self, id: Id, age: Duration) {
         if let Some(failing) = self.entries.get_mut(id).and_then(|e| e.failing.as_mut()) {
-            failing.mark(age);
+            failing.mark = millis(age);
         }
     }
 
@@ -94,7 +95,7 @@ mod tests {
         assert_eq!(failing.spent(seconds(0)), seconds(100));
         assert_eq!(failing.spent(seconds(30)), seconds(130));
         // Written by this process, when it was so old.
-        failing.mark(seconds(1000));
+        failing.mark = 1_000_000;
         assert_eq!(failing.spent(seconds(1000)), seconds(100));
         assert_eq!(failing.spent(seconds(1030)), seconds(130));
         // Its pause goes by the journal's own time, and never grows.

@@ -182,11 +182,11 @@ fn seen(book: &Book, numbers: u64) -> Seen {
     });
     Seen {
         entries,
-        counts: book.counts(),
+        counts: book.counts,
         keys: KEYS.map(|key| (key, book.by_key(key).map(|(id, _)| number_of(id)))).to_vec(),
         dead: BTreeSet::from_iter(book.dead_letters().map(|(id, _)| number_of(id))),
         bytes: book.bytes(),
-        last: book.last().map(number_of),
+        last: book.last.map(number_of),
         resets: resets.collect(),
         overdue: (0..6).map(|keep| book.overdue(0.into(), keep, ALL)).collect(),
     }
@@ -469,7 +469,7 @@ fn what_follows_a_crash_can_be_read_back_too() {
         for _ in 0..6 {
             let mut book = replayed(&written);
             book.requeue();
-            let mut model = Model { last: book.last().map(number_of), ..Model::default() };
+            let mut model = Model { last: book.last.map(number_of), ..Model::default() };
             model.list = book.entries().map(|(id, entry)| Simple::of(id, entry)).collect();
             for at in 0..25 {
                 let record = any_record(&mut random, &model, at);
@@ -641,7 +641,7 @@ impl Scribe {
     }
 
     fn last(&self) -> u32 {
-        self.book.last().map_or(0, number_of)
+        self.book.last.map_or(0, number_of)
     }
 
     fn reset(&mut self, session: &str) {
@@ -672,13 +672,13 @@ fn results_are_kept_by_age_and_by_number() {
     assert_eq!(scribe.overdue(u64::MAX, 100), [1, 2, 3, 4, 5, 6, 7], "8 has not ended");
     let gone = scribe.book.overdue(u64::MAX.into(), 100, ALL);
     scribe.book.forget(&gone);
-    assert_eq!(scribe.book.counts(), Counts { queued: 1, kept: 1, ..Counts::default() });
+    assert_eq!(scribe.book.counts, Counts { queued: 1, kept: 1, ..Counts::default() });
     assert!(scribe.book.by_key(1).is_none(), "a key goes with its message");
     let step = |id: u32| Record::step(Id::from(id), 1, 0, Step::Started).to_json();
     assert!(!scribe.book.keeps(1, &step(1)) && scribe.book.keeps(8, &step(8)));
     let nonsense = step(8).replace(&Id::from(8).to_string(), "nonsense");
     assert!(!scribe.book.keeps(22, &nonsense) && !scribe.book.keeps(22, "{}"));
-    assert_eq!(scribe.book.last(), Some(Id::from(8)));
+    assert_eq!(scribe.book.last, Some(Id::from(8)));
 }
 
 #[test]
@@ -733,7 +733,7 @@ fn dead_letters_are_bounded() {
     assert_eq!(scribe.overdue(0, 0), [1, 2, 3]);
     let gone = scribe.book.overdue(0.into(), 0, ALL);
     scribe.book.forget(&gone);
-    assert_eq!(scribe.book.counts().dead_letters, MAX_DEAD_LETTERS);
+    assert_eq!(scribe.book.counts.dead_letters, MAX_DEAD_LETTERS);
     assert!(!scribe.book.is_crowded(0));
 }
 
@@ -743,7 +743,7 @@ fn a_cancelled_message_has_nothing_to_deliver() {
     scribe.accept(1, None, None, true);
     scribe.step(1, 3, Step::Cancelled("why".to_owned()));
     assert_eq!(scribe.book.get(Id::from(1)).unwrap().delivery_state(), None);
-    assert_eq!(scribe.book.counts().outbox, 0);
+    assert_eq!(scribe.book.counts.outbox, 0);
     assert_eq!(scribe.overdue(3, 0), [1]);
     let sending = Record::step(Id::from(1), 1, 4, Step::Sending);
     assert!(scribe.book.check(&sending).is_err());
@@ -822,7 +822,7 @@ fn one_odd_age_blocks_none_behind_it_and_lets_none_expire() {
         scribe.accept(id, None, (id % 2 == 0).then_some(id.into()), false);
         scribe.done(id, age);
     }
-    assert_eq!(scribe.book.newest().age, 3000);
+    assert_eq!(scribe.book.newest.age, 3000);
     assert_eq!(scribe.overdue(day() + 999, 100), [0u32; 0]);
     assert_eq!(scribe.overdue(day() + 1000, 100), [1]);
     assert_eq!(scribe.overdue(day() + 2000, 100), [1, 3, 5, 2, 4, 6], "all but the last");
@@ -832,7 +832,7 @@ fn one_odd_age_blocks_none_behind_it_and_lets_none_expire() {
         let odd = Stamp { at: 0, age: 6000, off };
         scribe.accept(scribe.last() + 1, None, None, false);
         scribe.write(&Record::step(Id::from(scribe.last()), 1, odd, Step::Started));
-        assert_eq!(scribe.book.newest().age, 3000, "{off}");
+        assert_eq!(scribe.book.newest.age, 3000, "{off}");
     }
 }
 

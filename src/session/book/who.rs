@@ -26,17 +26,13 @@ impl Who {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Party {
     who: Who,
-    session: Option<Digest>,
+    /// [`Who::digest`], worked out once.
+    pub(super) digest: Option<Digest>,
 }
 
 impl Party {
     pub fn new(who: Who) -> Party {
-        Party { session: who.digest(), who }
-    }
-
-    /// [`Who::digest`], worked out once.
-    pub fn session_digest(&self) -> Option<Digest> {
-        self.session
+        Party { digest: who.digest(), who }
     }
 }
 

@@ -118,7 +118,7 @@ impl Kinds {
             dead: submit(to("never")),
         };
         house.wait(kinds.plain);
-        house.until("it is given up", || house.hub.counts().0.dead_letters == 1);
+        house.until("it is given up", || house.counts().dead_letters == 1);
         house.until("it is put off", || {
             house.message(kinds.late).delivery.is_some_and(|way| way.attempts > 0)
         });
@@ -138,7 +138,7 @@ impl Kinds {
             assert_eq!((message.turn, message.attempts), (Turn::Done, 1), "{cell}");
             assert!(message.reply.is_some(), "{cell}");
         }
-        let counts = house.hub.counts().0;
+        let counts = house.counts();
         assert_eq!((counts.outbox, counts.dead_letters), (1, 1), "{cell}: {counts:?}");
         let dead = house.hub.dead_letters(&|_| true).unwrap();
         assert_eq!(dead.iter().map(|m| m.id).collect::<Vec<_>>(), [self.dead], "{cell}");
@@ -190,7 +190,7 @@ fn survive(step: (&str, u64, &[u64]), then: Then) {
     assert!(is_known(&house, kinds.dead) && is_known(&house, kinds.late), "{cell}");
     // The undelivered one is found too old at the next try.
     house = restarted(&house, &clocks);
-    house.until("it is given up", || house.hub.counts().0.outbox == 0);
+    house.until("it is given up", || house.counts().outbox == 0);
     assert!(is_known(&house, kinds.dead) && is_known(&house, kinds.late), "{cell}");
     clocks.pass(millis(KEEP_DEAD_LETTERS));
     assert!(!is_known(&house, kinds.dead) && !is_known(&house, kinds.late), "{cell}");
@@ -287,7 +287,7 @@ fn starts_alone_do_not_make_a_journal_grow() {
         clocks.pass(MINUTE);
         house = restarted(&house, &clocks);
     }
-    assert_eq!(house.hub.last_record(), 1, "{:?}", house.journal.all());
+    assert_eq!(house.hub.journal_size().1, 1, "{:?}", house.journal.all());
     for _ in 0..5 {
         clocks.reboot();
         house = restarted(&house, &clocks);

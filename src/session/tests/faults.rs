@@ -60,16 +60,16 @@ fn with(fault: Fault) {
         for id in &told {
             assert_eq!(house.wait(*id).turn, Turn::Done, "{fault:?}");
         }
-        house.until("all is delivered", || house.hub.counts().0.outbox == 0);
+        house.until("all is delivered", || house.counts().outbox == 0);
         let ends = house.audit();
         assert!(told.iter().all(|id| ends[id] == Turn::Done), "{fault:?}");
         // What was refused left nothing that could wake up later.
-        assert_eq!(ends.len(), house.hub.counts().0.kept, "{fault:?}");
-        assert_eq!(house.hub.counts().0.kept, told.len(), "{fault:?}");
+        assert_eq!(ends.len(), house.counts().kept, "{fault:?}");
+        assert_eq!(house.counts().kept, told.len(), "{fault:?}");
         return;
     }
     house.until("all is done, or it is known to be broken", || {
-        let counts = house.hub.counts().0;
+        let counts = house.counts();
         house.hub.is_broken() || counts.queued + counts.running + counts.outbox == 0
     });
     if house.hub.is_broken() {
@@ -87,7 +87,7 @@ fn with(fault: Fault) {
     for id in &told {
         assert_eq!(next.wait(*id).turn, Turn::Done, "{fault:?}");
     }
-    next.until("all is delivered", || next.hub.counts().0.outbox == 0);
+    next.until("all is delivered", || next.counts().outbox == 0);
     next.audit();
 }
 
@@ -223,7 +223,7 @@ fn a_damaged_reply_becomes_a_dead_letter_and_the_next_is_sent() {
     let (first, second) = (send("first"), send("second"));
     house.wait(first);
     house.wait(second);
-    house.until("both are over", || house.hub.counts().0.outbox == 0);
+    house.until("both are over", || house.counts().outbox == 0);
     let delivery = |id| house.message(id).delivery.unwrap();
     assert_eq!(delivery(second).state, Some(super::super::life::Delivery::Delivered));
     assert_eq!(delivery(first).state, Some(super::super::life::Delivery::Dead));
@@ -276,7 +276,7 @@ fn a_revived_letter_is_tried_again_however_old_it_is() {
     let house = House::by(&clocks, dir, Testing::of(&records), &config);
     house.hub.open();
     house.hub.revive(id).unwrap();
-    house.until("it was sent or given up", || house.hub.counts().0.outbox == 0);
+    house.until("it was sent or given up", || house.counts().outbox == 0);
     // The keeper may have forgotten the message by now: it ended two days ago.
     let last = house.journal.all().pop().unwrap().1;
     assert!(last.contains("delivered"), "{last}");

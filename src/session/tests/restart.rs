@@ -137,7 +137,7 @@ fn crashes_in_the_middle_of_turns_lose_nothing() {
         let mut random = Random(seed + 77);
         let wanted = 20 + random.below(60) as u64;
         house.until("it is time to crash", || {
-            house.hub.last_record() >= wanted || house.hub.busy() == 0
+            house.hub.journal_size().1 >= wanted || house.hub.busy() == 0
         });
         // Everything stands still: no record is written now, and no turn noted.
         let dir = TempDir::new("hub");
@@ -223,7 +223,7 @@ fn a_crash_in_the_middle_of_a_reset_does_not_bring_back_what_was_said() {
     let mut records = first.journal.all();
     let (principal, session) = ("owner".to_owned(), "s".to_owned());
     let reset = Record::Reset { principal, session, at: 0.into(), transcript_only: false };
-    records.push((first.hub.last_record() + 1, reset.to_json()));
+    records.push((first.hub.journal_size().1 + 1, reset.to_json()));
     let next = House::open(dir, Testing::of(&records), &Config::default());
     let new = next.send("s", "new");
     next.wait(new);

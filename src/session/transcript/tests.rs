@@ -17,6 +17,12 @@ struct Page {
     dir: TempDir,
 }
 
+impl Transcripts {
+    fn is_settled(&self, session: Digest) -> bool {
+        lock(&self.settled).contains(session)
+    }
+}
+
 fn who(principal: &str, session: &str) -> Who {
     Who { principal: principal.to_owned(), session: Some(session.to_owned()) }
 }
