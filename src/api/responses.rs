@@ -103,7 +103,7 @@ pub fn get(service: &Service, proof: &Authenticated, id: &str) -> Result<Respons
 pub fn delete(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, Problem> {
     let (message, _) = stored(service, proof, id)?;
     let why = format!("deleted by {}", proof.principal());
-    service.hub.delete(message.id, &why).map_err(|denied| Problem::denied(&denied))?;
+    service.hub.delete(message.id, &why)?;
     Ok(answer_json(200, format!(r#"{{"id":{},"object":"response","deleted":true}}"#, quoted(id))))
 }
 

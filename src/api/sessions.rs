@@ -73,7 +73,7 @@ pub fn get(service: &Service, proof: &Authenticated, session: &str) -> Result<Re
 pub fn reset(service: &Service, proof: &Authenticated, session: &str) -> Result<Response, Problem> {
     let who = who(proof, session)?;
     let why = format!("the session was reset by {}", proof.principal());
-    let count = service.hub.reset(&who, &why).map_err(|denied| Problem::denied(&denied))?;
+    let count = service.hub.reset(&who, &why)?;
     Ok(json(200, format!(r#"{{"session":{},"cancelled":{count}}}"#, quoted(session))))
 }
 

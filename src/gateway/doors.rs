@@ -113,6 +113,8 @@ impl Doors {
             return Ok(());
         };
         self.full.set(None);
+        // Each write goes at once: ours are whole already (TCP_NODELAY, tcp(7)).
+        let _ = stream.set_nodelay(true);
         let counted = Counted::new(service, Origin::Tcp(peer), Some(seat));
         start(Box::new(Arc::clone(&stream)), counted).inspect_err(|_| refuse(&mut stream))
     }

@@ -38,7 +38,6 @@ pub struct Wire<'s> {
 
 impl<'s> Wire<'s> {
     pub fn new(socket: Box<dyn Socket + 's>, write_timeout: Duration) -> io::Result<Wire<'s>> {
-        socket.no_delay()?;
         socket.set_write_timeout(write_timeout)?;
         Ok(Wire {
             socket,
