@@ -186,10 +186,7 @@ impl Telling<'_> {
                 sse::write_event(&mut out, word, &number.to_string(), &data);
                 // The record, its JSON, the event, a chunk with it.
                 let buffers = text.as_ref().map_or(4 * out.len(), |_| 2 * WRITE_PIECE);
-                sent = grow(buffers).and_then(|_| match &text {
-                    Some(text) => stream.send_with(&out, text),
-                    None => stream.send(&out),
-                });
+                sent = grow(buffers).and_then(|_| stream.send_with(&out, text.as_ref()));
                 sent.is_ok()
             },
         )?;
