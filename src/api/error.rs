@@ -141,21 +141,19 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
         match refusal {
             Refusal::Full(full) => Problem::full(&full),
-            Refusal::Conflict => Problem::new(
-                409,
-                "idempotency_conflict",
-                "This idempotency key was used for another request; take a new one.",
-            ),
+            Refusal::Conflict => {
+                let message = "This idempotency key was used for another request; take a new one.";
+                Problem::new(409, "idempotency_conflict", message)
+            }
             Refusal::Erased => Problem::erased(),
             Refusal::Transcripts(reached) => Problem::reached(507, "transcripts_full", &reached),
             Refusal::Journal(refused) => refused.into(),
             Refusal::Share(reached) => Problem::reached(507, "journal_full", &reached),
             Refusal::Stopping => Problem::stopping(),
-            Refusal::Failed(why) => Problem::new(
-                503,
-                "unavailable",
-                format!("The gateway is short of resources: {why}."),
-            ),
+            Refusal::Failed(why) => {
+                let message = format!("The gateway is short of resources: {why}.");
+                Problem::new(503, "unavailable", message)
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::limits::{
     STRANGERS_MOMENT,
 };
 use crate::named::ByName;
-use crate::shares::{Over, Shares};
+use crate::shares::{Over, Reached, Shares};
 use crate::threads::lock;
 
 /// How many connections there may be.
@@ -226,8 +226,7 @@ impl House {
         // It is told so, and keeps nobody else out until it has left.
         self.guests[at].seat.dismiss();
         let message = over.message(name, "limits.max_connections", (own, room.all as u64));
-        let code = if over == Over::Principal { "share_reached" } else { "overloaded" };
-        Err(Problem::new(503, code, message).after(1))
+        Err(Problem::reached(503, "overloaded", &Reached { over, message }).after(1))
     }
 
     /// Asks one of those to leave that `goes` says. Says whether anybody could be asked.

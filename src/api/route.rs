@@ -206,7 +206,7 @@ fn admit<'r>(
     let asks_methods = request.method == Method::Options;
     let page = if tcp { browser::check(request, &service.settings().config.http)? } else { None };
     let from_page = page.is_some();
-    connection.add_fields(page.into_iter().flat_map(browser::fields));
+    connection.extra.extend(page.into_iter().flat_map(browser::fields));
     if asks_methods {
         return Ok(Admitted::Open(browser::options("GET, HEAD, POST, DELETE", from_page)));
     }
@@ -238,14 +238,16 @@ fn admit<'r>(
         }
         Some(_) | None => {}
     }
-    let proof = service.let_in(request, origin, connection.seat())?;
+    let proof = service.let_in(request, origin, connection.seat.as_deref())?;
     check_once(request)?;
     let Some(route) = route else {
         return Err(Problem::new(404, "not_found", "There is nothing at this path."));
     };
     let (methods, group) = route.about();
     if !route.allows(request.method) {
-        return Ok(Admitted::Open(Response::method_not_allowed(methods)));
+        let message = format!("This method is not allowed here; allowed: {methods}.");
+        let problem = Problem::new(405, "method_not_allowed", message);
+        return Ok(Admitted::Open(problem.response().header("Allow", methods)));
     }
     if !proof.opens(group) {
         let principal = proof.principal();

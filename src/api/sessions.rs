@@ -106,7 +106,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
     // An id from a journal that is no more would mean silence.
     let newest = service.hub.last_record();
     let after = last.unwrap_or(newest).min(newest);
-    connection.seat().iter().for_each(|seat| seat.stream());
+    connection.seat.iter().for_each(|seat| seat.stream());
     let mut stream = connection.start_stream(request, sse_head())?;
     stream.send(b": hello\n\n")?;
     let mut telling = Telling { service, proof, session, after, running: None };

@@ -178,7 +178,10 @@ fn start(stream: Box<dyn Socket + Send>, counted: Counted) -> io::Result<()> {
 fn attend(stream: Box<dyn Socket>, counted: &Counted) {
     let (service, origin, seat) = (&counted.service, counted.origin, counted.seat.clone());
     match Connection::new(stream, limits(service), Arc::clone(&service.gate)) {
-        Ok(connection) => api::serve(connection.seated(seat), origin, service),
+        Ok(mut connection) => {
+            connection.seat = seat;
+            api::serve(connection, origin, service);
+        }
         Err(e) => log::debug!("a connection from {origin} could not be set up: {e}"),
     }
 }
