@@ -244,10 +244,7 @@ impl House {
             may_go.then_some((held, kind, time, Reverse(at)))
         };
         let first = self.guests.iter().enumerate().filter_map(rank).max();
-        first.is_some_and(|(.., Reverse(at))| self.shut_out(at, now))
-    }
-
-    fn shut_out(&mut self, at: usize, now: Instant) -> bool {
+        let Some((.., Reverse(at))) = first else { return false };
         self.release(at);
         // Its thread finds the connection at its end.
         let guest = &mut self.guests[at];

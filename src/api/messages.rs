@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::answer::marked;
 use super::ask::{bad, object, short, text};
 use super::auth::Authenticated;
-use super::buffers::{Lease, in_turn, read_body};
+use super::buffers::{Lease, in_turn};
 use super::error::Problem;
 use super::idempotency;
 use super::{Exchange, Service};
@@ -100,9 +100,8 @@ fn take_in(
 /// Hands a message in, or carries out the command that it is.
 pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, Problem> {
     let settings = service.settings();
-    if let Some(target) =
-        draft.deliver.as_ref().filter(|t| settings.config.deliver.get(t).is_none())
-    {
+    let unknown = |target: &&String| settings.config.deliver.get(target).is_none();
+    if let Some(target) = draft.deliver.as_ref().filter(unknown) {
         let message =
             format!("There is no target {target:?}: [deliver.NAME] in the configuration.");
         return Err(Problem::new(400, "unknown_target", message));
@@ -189,7 +188,7 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
     if message.erased { Err(Problem::erased()) } else { Ok(message) }
 }
 
-/// The body of a request, which must be JSON.
+/// The body of a request, which must be JSON, once there is budget for as much as it may be.
 pub fn json_body(exchange: &mut Exchange<'_>) -> Result<Result<(Vec<u8>, Lease), Problem>, Closed> {
     let kind = exchange.request.header_text("Content-Type").unwrap_or("");
     let essence = kind.split(';').next().unwrap_or("").trim();
@@ -199,11 +198,20 @@ pub fn json_body(exchange: &mut Exchange<'_>) -> Result<Result<(Vec<u8>, Lease),
             format!("Content-Encoding: {coding} is not supported: send the body as plain JSON.");
         return Ok(Err(Problem::new(415, "unsupported_encoding", message)));
     }
-    if essence.eq_ignore_ascii_case("application/json") {
-        return read_body(exchange);
+    if !essence.eq_ignore_ascii_case("application/json") {
+        let message = "The body must be JSON, and say so: Content-Type: application/json.";
+        return Ok(Err(Problem::new(415, "not_json", message)));
     }
-    let message = "The body must be JSON, and say so: Content-Type: application/json.";
-    Ok(Err(Problem::new(415, "not_json", message)))
+    let Exchange { connection, request, service, proof } = exchange;
+    let most = service.settings().config.limits.max_body;
+    let mut lease = Lease::of(service, proof);
+    match lease.grow(service, request.announced(most)) {
+        Ok(much) => connection.hurry |= much,
+        Err(problem) => return Ok(Err(problem)),
+    }
+    let body = connection.read_body(request, most)?;
+    lease.shrink(body.len());
+    Ok(Ok((body, lease)))
 }
 
 /// The value of the one parameter that a query may have, of this name with its `=`. `words`: for what

@@ -139,9 +139,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
 }
 
 fn last_event(request: &Request) -> Result<Option<u64>, Problem> {
-    let Some(id) = request.header("Last-Event-ID") else {
-        return Ok(None);
-    };
+    let Some(id) = request.header("Last-Event-ID") else { return Ok(None) };
     let text = std::str::from_utf8(id).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
     let number = text.and_then(|text| text.parse().ok());
     number.map(Some).ok_or_else(|| bad("Last-Event-ID takes the id of an event."))
