@@ -4,7 +4,7 @@
 //! extensions (BWS), a bounded number of digits. Extensions and trailers must be well-formed and
 //! are thrown away.
 
-use super::{Refusal, is_token_byte, is_value_byte, target};
+use super::{Refusal, bad, is_token_byte, is_value_byte, target};
 use crate::limits::{MAX_EXTENSIONS, MAX_SIZE_DIGITS, MAX_TRAILERS};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd)]
@@ -151,7 +151,7 @@ impl Decoder {
                 self.size = self.size << 4 | u64::from(digit);
                 Ok(State::Size)
             }
-            _ => Err(Refusal::new(400, "A chunk's size is not a hexadecimal number.")),
+            _ => bad("A chunk's size is not a hexadecimal number."),
         }
     }
 
@@ -184,9 +184,5 @@ const BAD_TRAILER: Refusal = Refusal::new(400, "A trailer field is malformed.");
 pub const TOO_LARGE: Refusal = Refusal::new(413, "The body is too large.");
 
 fn expect(byte: u8, wanted: u8, next: State) -> Result<State, Refusal> {
-    if byte == wanted {
-        Ok(next)
-    } else {
-        Err(Refusal::new(400, "A chunk is not where its size says."))
-    }
+    if byte == wanted { Ok(next) } else { bad("A chunk is not where its size says.") }
 }

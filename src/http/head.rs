@@ -128,11 +128,7 @@ impl<'a> Fields<'a> {
     }
 
     fn keep_alive(&self, version: Version) -> bool {
-        !self.close
-            && match version {
-                Version::Http11 => true,
-                Version::Http10 => self.persist,
-            }
+        !self.close && (version == Version::Http11 || self.persist)
     }
 
     /// RFC 9110 section 10.1.1: an expectation in HTTP/1.0 is ignored.
