@@ -9,7 +9,7 @@ use super::error::Problem;
 use super::messages::json;
 use super::{Exchange, Service, idempotency};
 use crate::agent::{Native, Reply, Report};
-use crate::extent::{Extent, inside};
+use crate::extent::{Extent, PLACE, inside};
 use crate::http::{Closed, Connection, Request, Response, Stream, sse};
 use crate::limits::{SMALL_BUFFER, WRITE_PIECE};
 
@@ -107,15 +107,13 @@ impl<'c> Answer<'c> {
 
     pub fn finish(mut self) -> Result<(), Closed> {
         let text = std::mem::take(&mut self.text);
+        self.stored.get_or_insert_with(|| Extent::Memory(Arc::new(text)));
         if !self.stream
             && let Way::Unsent(connection, request) = self.way
         {
-            let response = if self.native {
-                json(200, text)
-            } else {
-                let text = self.stored.unwrap_or_else(|| Extent::Memory(Arc::new(text)));
-                json(200, self.shape.whole(&self.id, &self.report)).extents([text])
-            };
+            let all = PLACE.to_string();
+            let body = if self.native { all } else { self.shape.whole(&self.id, &self.report) };
+            let response = json(200, body).extents(self.stored);
             return connection.respond(request, marked(response, self.replayed));
         }
         let mut out = Vec::new();
@@ -125,30 +123,24 @@ impl<'c> Answer<'c> {
             self.begin(&mut out);
             self.shape.end(&self.id, &self.report, &mut out);
         }
-        let text = self.stored.take().unwrap_or_else(|| Extent::Memory(Arc::new(text)));
-        self.send(&out, Some(&text))?;
-        self.end_stream()
+        self.end(&out)
     }
 
     pub fn fail(mut self, problem: &Problem) -> Result<(), Closed> {
-        match self.way {
-            Way::Unsent(connection, request) => {
-                connection.respond(request, marked(problem.response(), self.replayed))
-            }
-            Way::Streaming(_) => {
-                let mut out = Vec::new();
-                if !self.native {
-                    self.begin(&mut out);
-                }
-                self.shape.fail(&self.id, problem, &mut out);
-                self.send(&out, None)?;
-                self.end_stream()
-            }
-            Way::Gone => Ok(()),
+        if let Way::Unsent(connection, request) = self.way {
+            return connection.respond(request, marked(problem.response(), self.replayed));
         }
+        let mut out = Vec::new();
+        if !self.native {
+            self.begin(&mut out);
+        }
+        self.shape.fail(&self.id, problem, &mut out);
+        self.end(&out)
     }
 
-    fn end_stream(self) -> Result<(), Closed> {
+    /// Sends the last events.
+    fn end(mut self, events: &[u8]) -> Result<(), Closed> {
+        self.send(events)?;
         match self.way {
             Way::Streaming(stream) => Ok(stream.finish()?),
             Way::Unsent(..) | Way::Gone => Ok(()),
@@ -162,25 +154,23 @@ impl<'c> Answer<'c> {
     }
 
     /// Sends events, after the head of the stream where it has not begun.
-    fn send(&mut self, events: &[u8], text: Option<&Extent>) -> io::Result<()> {
-        if events.len() > SMALL_BUFFER || text.is_some_and(|text| text.len() > SMALL_BUFFER as u64)
-        {
+    fn send(&mut self, events: &[u8]) -> io::Result<()> {
+        let long = self.stored.as_ref().is_some_and(|text| text.len() > SMALL_BUFFER as u64);
+        if long || events.len() > SMALL_BUFFER {
             self.grow(self.text.len() + WRITE_PIECE)?;
         }
-        if let Way::Unsent(..) = self.way
-            && let Way::Unsent(connection, request) = std::mem::replace(&mut self.way, Way::Gone)
-        {
-            let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-            let stream = connection.start_stream(request, marked(sse_head(), self.replayed));
-            self.way = Way::Streaming(stream.map_err(gone)?);
-        }
-        match &mut self.way {
-            Way::Streaming(stream) => match text {
-                Some(text) => stream.send_with(events, text),
-                None => stream.send(events),
-            },
-            Way::Unsent(..) | Way::Gone => Ok(()),
-        }
+        let mut stream = match std::mem::replace(&mut self.way, Way::Gone) {
+            Way::Unsent(connection, request) => {
+                let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+                let head = marked(sse_head(), self.replayed);
+                connection.start_stream(request, head).map_err(gone)?
+            }
+            Way::Streaming(stream) => stream,
+            Way::Gone => return Ok(()),
+        };
+        let sent = stream.send_with(events, self.stored.as_ref());
+        self.way = Way::Streaming(stream);
+        sent
     }
 }
 
@@ -200,13 +190,13 @@ impl Reply for Answer<'_> {
             let mut out = Vec::new();
             self.begin(&mut out);
             self.shape.piece(&self.id, piece, &mut out);
-            self.send(&out, None)?;
+            self.send(&out)?;
         }
         Ok(())
     }
 
     fn idle(&mut self) -> io::Result<()> {
-        if self.streams() { self.send(b": still here\n\n", None) } else { Ok(()) }
+        if self.streams() { self.send(b": still here\n\n") } else { Ok(()) }
     }
 
     fn report(&mut self, report: Report) {
@@ -232,7 +222,7 @@ impl Native for Answer<'_> {
         }
         let mut out = Vec::new();
         sse::write_data(&mut out, &json);
-        self.send(&out, None)
+        self.send(&out)
     }
 }
 

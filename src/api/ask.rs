@@ -39,14 +39,8 @@ pub struct Manner {
 const ROLES: &str = "system, developer, user, assistant, tool, function";
 
 /// What only makes sense where the client itself gets the model's own words.
-const TOOLS: [&str; 6] = [
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "functions",
-    "function_call",
-    "response_format",
-];
+const TOOLS: &str =
+    "tools, tool_choice, parallel_tool_calls, functions, function_call, response_format";
 
 pub fn bad(message: impl Into<String>) -> Problem {
     Problem::new(400, "bad_request", message)
@@ -147,7 +141,8 @@ pub fn chat(body: &[u8], manner: Manner) -> Result<Ask, Problem> {
         kept().for_each(|(_, message)| add(&mut context, "", message.get()));
         context += r#"],"options":{"#;
         for (name, value) in members(json).filter(|(name, _)| !READ.contains(&&**name)) {
-            if !manner.durable || !(TOOLS.contains(&&*name) || name == "stream_options") {
+            let is_tool = TOOLS.split(", ").any(|tool| tool == name);
+            if !manner.durable || !(is_tool || name == "stream_options") {
                 add(&mut context, &name, value.get());
             }
         }

@@ -3,10 +3,9 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::Service;
 use super::auth::Authenticated;
 use super::error::Problem;
-use super::{Exchange, Service};
-use crate::http::Closed;
 use crate::limits::{BUFFER_PATIENCE, MAX_BUFFER_WAITS, SMALL_BUFFER};
 use crate::named::ByName;
 use crate::shares::Shares;
@@ -115,20 +114,6 @@ impl Lease {
             self.buffers.freed.notify_all();
         }
     }
-}
-
-/// Reads the body of a request, once there is budget for as much as it may be.
-pub fn read_body(exchange: &mut Exchange<'_>) -> Result<Result<(Vec<u8>, Lease), Problem>, Closed> {
-    let Exchange { connection, request, service, proof } = exchange;
-    let most = service.settings().config.limits.max_body;
-    let mut lease = Lease::of(service, proof);
-    match lease.grow(service, request.announced(most)) {
-        Ok(much) => connection.hurry |= much,
-        Err(problem) => return Ok(Err(problem)),
-    }
-    let body = connection.read_body(request, most)?;
-    lease.shrink(body.len());
-    Ok(Ok((body, lease)))
 }
 
 /// Has large bodies of one principal understood one after the other.

@@ -36,7 +36,7 @@ pub fn carry(
     answer.id = id.to_string();
     let waiter = Waiter { service, id, keyed, came: Instant::now() };
     let passed = waiter.wait(event, client, answer)?;
-    let message = service.hub.message(id).map_err(|refused| Problem::journal(&refused))?;
+    let message = service.hub.message(id).map_err(Problem::from)?;
     let message = message.ok_or_else(Problem::stopping)?;
     if message.erased {
         return Err(Some(Problem::erased()));
@@ -148,7 +148,7 @@ impl Waiter<'_> {
         let until = held.since.max(self.came) + within;
         let Some(next) = held.next.filter(|next| begun || *next > until) else { return Ok(()) };
         // Read before it is cancelled, which may be the end of its error.
-        let first = hub.message(held.by).map_err(|refused| Problem::journal(&refused))?;
+        let first = hub.message(held.by).map_err(Problem::from)?;
         let why = "its sender was told to send it again: the agent is away";
         if !self.keyed && hub.withdraw(self.id, why).is_err() {
             // It has just begun or ended, or the journal does not take it: the wait goes on.

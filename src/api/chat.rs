@@ -2,6 +2,8 @@
 
 use super::answer::Shape;
 use super::ask::{self, Manner};
+use super::auth::Authenticated;
+use super::buffers::in_turn;
 use super::error::Problem;
 use super::turn::Order;
 use crate::agent::Report;
@@ -11,7 +13,8 @@ use crate::session::hub::now;
 use crate::text::quoted;
 
 /// Reads the body of a chat completion.
-pub fn read(body: &[u8], manner: Manner) -> Result<Order, Problem> {
+pub fn read(proof: &Authenticated, body: &[u8], manner: Manner) -> Result<Order, Problem> {
+    let _turn = in_turn(proof, body);
     let ask = ask::chat(body, manner)?;
     let (model, include_usage) = (ask.model.clone(), ask.include_usage);
     let shape = Box::new(Words { model, include_usage, created: now() / 1000 });

@@ -93,54 +93,6 @@ impl Problem {
         Problem::new(status, code, reached.message.clone())
     }
 
-    /// A message that was not accepted.
-    pub fn refusal(refusal: &Refusal) -> Problem {
-        match refusal {
-            Refusal::Full(full) => Problem::full(full),
-            Refusal::Conflict => Problem::new(
-                409,
-                "idempotency_conflict",
-                "This idempotency key was used for another request; take a new one.",
-            ),
-            Refusal::Erased => Problem::erased(),
-            Refusal::Transcripts(reached) => Problem::reached(507, "transcripts_full", reached),
-            Refusal::Journal(refused) => Problem::journal(refused),
-            Refusal::Share(reached) => Problem::reached(507, "journal_full", reached),
-            Refusal::Stopping => Problem::stopping(),
-            Refusal::Failed(why) => Problem::new(
-                503,
-                "unavailable",
-                format!("The gateway is short of resources: {why}."),
-            ),
-        }
-    }
-
-    /// The journal does not take it.
-    pub fn journal(refused: &Refused) -> Problem {
-        let (status, code) = match refused {
-            Refused::Full(_) => (507, "journal_full"),
-            Refused::Unavailable(_) => (503, "journal_unavailable"),
-            Refused::TooLong => (413, "too_long"),
-            Refused::Broken(_) => (503, "journal_broken"),
-        };
-        Problem::new(status, code, format!("The message was not accepted: {refused}."))
-    }
-
-    /// Something that cannot be done to a message.
-    pub fn denied(denied: &Denied) -> Problem {
-        match denied {
-            Denied::Unknown => Problem::new(404, "not_found", "There is no message of this id."),
-            Denied::TooLate => Problem::new(
-                409,
-                "already_finished",
-                "The message's state does not allow that: only what waits or runs can be cancelled, only \
-                 a failed turn or a dead letter tried again, only a dead letter dropped.",
-            ),
-            Denied::Full(full) => Problem::full(full),
-            Denied::Journal(refused) => Problem::journal(refused),
-        }
-    }
-
     /// What a turn that is not done means for its sender; `None` when nobody is there to be told.
     pub fn outcome(outcome: Outcome) -> Option<Problem> {
         match outcome {
@@ -156,19 +108,18 @@ impl Problem {
     }
 
     pub fn response(&self) -> Response {
-        if let Some(refused) = &self.upstream {
-            let body = format!(r#"{{"error":{}}}"#, refused.error).into_bytes();
-            let response = Response::new(self.status, "application/json", body);
-            return match &refused.retry_after {
-                Some(after) => response.header("Retry-After", after.clone()),
-                None => response,
-            };
-        }
-        let response = Response::error(self.status, Some(self.code), &self.message);
-        match self.after {
-            Some(after) => response.header("Retry-After", after.to_string()),
-            None => response,
-        }
+        let (response, after) = match &self.upstream {
+            Some(refused) => {
+                let body = format!(r#"{{"error":{}}}"#, refused.error).into_bytes();
+                let response = Response::new(self.status, "application/json", body);
+                (response, refused.retry_after.clone())
+            }
+            None => {
+                let response = Response::error(self.status, Some(self.code), &self.message);
+                (response, self.after.map(|seconds| seconds.to_string()))
+            }
+        };
+        after.into_iter().fold(response, |response, after| response.header("Retry-After", after))
     }
 
     /// The same in the middle of a stream, which has no status any more.
@@ -182,5 +133,57 @@ impl Problem {
             self.code,
             self.status
         )
+    }
+}
+
+/// A message that was not accepted.
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Problem {
+        match refusal {
+            Refusal::Full(full) => Problem::full(&full),
+            Refusal::Conflict => {
+                let message = "This idempotency key was used for another request; take a new one.";
+                Problem::new(409, "idempotency_conflict", message)
+            }
+            Refusal::Erased => Problem::erased(),
+            Refusal::Transcripts(reached) => Problem::reached(507, "transcripts_full", &reached),
+            Refusal::Journal(refused) => refused.into(),
+            Refusal::Share(reached) => Problem::reached(507, "journal_full", &reached),
+            Refusal::Stopping => Problem::stopping(),
+            Refusal::Failed(why) => {
+                let message = format!("The gateway is short of resources: {why}.");
+                Problem::new(503, "unavailable", message)
+            }
+        }
+    }
+}
+
+/// The journal does not take it.
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Problem {
+        let (status, code) = match refused {
+            Refused::Full(_) => (507, "journal_full"),
+            Refused::Unavailable(_) => (503, "journal_unavailable"),
+            Refused::TooLong => (413, "too_long"),
+            Refused::Broken(_) => (503, "journal_broken"),
+        };
+        Problem::new(status, code, format!("The message was not accepted: {refused}."))
+    }
+}
+
+/// Something that cannot be done to a message.
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Problem {
+        match denied {
+            Denied::Unknown => Problem::new(404, "not_found", "There is no message of this id."),
+            Denied::TooLate => Problem::new(
+                409,
+                "already_finished",
+                "The message's state does not allow that: only what waits or runs can be cancelled, only \
+                 a failed turn or a dead letter tried again, only a dead letter dropped.",
+            ),
+            Denied::Full(full) => Problem::full(&full),
+            Denied::Journal(refused) => refused.into(),
+        }
     }
 }

@@ -17,7 +17,8 @@ use crate::limits::{
     KEPT_CONNECTIONS, LEAVING_MOMENT, MAX_STRANGERS, SHORTAGE_LASTS, SHORTAGE_ROOM,
     STRANGERS_MOMENT,
 };
-use crate::shares::{Over, Shares};
+use crate::named::ByName;
+use crate::shares::{Over, Reached, Shares};
 use crate::threads::lock;
 
 /// How many connections there may be.
@@ -50,7 +51,7 @@ struct House {
     /// What the last one that came found.
     room: Option<Room>,
     /// Each with the number of connections that it holds.
-    principals: Vec<(String, u64)>,
+    principals: ByName<u64>,
     /// How many the system had room for (`None`: once it had none for one), and until when that counts.
     shortage: Option<(Option<usize>, Instant)>,
 }
@@ -60,8 +61,8 @@ struct Guest {
     stream: Arc<TcpStream>,
     seat: Arc<Seat>,
     place: IpAddr,
-    /// What it has shown, and the place of its principal in the list.
-    known: Option<(usize, Arc<ClientKey>)>,
+    /// What it has shown.
+    known: Option<Arc<ClientKey>>,
     /// When it was sent away. It stays in the list for as long as its thread is there.
     left: Option<Instant>,
 }
@@ -110,14 +111,9 @@ impl Guests {
         let mut house = lock(&self.0);
         let Some(at) = house.find(seat) else { return Ok(()) };
         house.release(at);
-        let listed = house.principals.iter().position(|(name, _)| *name == key.name);
-        let of = listed.unwrap_or_else(|| {
-            house.principals.push((key.name.clone(), 0));
-            house.principals.len() - 1
-        });
-        house.find_share(of)?;
-        house.principals[of].1 += 1;
-        house.guests[at].known = Some((of, Arc::clone(key)));
+        house.find_share(&key.name)?;
+        *house.principals.of(&key.name) += 1;
+        house.guests[at].known = Some(Arc::clone(key));
         seat.know(token);
         Ok(())
     }
@@ -125,13 +121,15 @@ impl Guests {
     /// Has the answers end that are on their way to whoever showed a key that `holds` says no to.
     pub(super) fn revoke(&self, holds: &dyn Fn(&ClientKey) -> bool) {
         let house = lock(&self.0);
-        let gone = |guest: &&Guest| guest.known.as_ref().is_some_and(|(_, key)| !holds(key));
+        let gone = |guest: &&Guest| guest.known.as_ref().is_some_and(|key| !holds(key));
         house.guests.iter().filter(gone).for_each(|guest| guest.seat.revoke());
     }
 
     /// How many connections each principal holds.
     pub fn held(&self) -> Vec<(String, u64)> {
-        lock(&self.0).principals.iter().filter(|(_, held)| *held > 0).cloned().collect()
+        let house = lock(&self.0);
+        let held = house.principals.iter().filter(|(_, held)| **held > 0);
+        held.map(|(name, held)| (name.to_owned(), *held)).collect()
     }
 
     /// The system is short of descriptors or threads. Once may be by chance; where it is so again, some
@@ -140,7 +138,7 @@ impl Guests {
     pub fn tighten(&self, now: Instant) {
         let mut house = lock(&self.0);
         let again = house.shortage.is_some_and(|(_, until)| until > now);
-        let goes = |_: &Guest, stage| may_go(stage, Duration::ZERO);
+        let goes = |_: &Guest, stage, _| may_go(stage, Duration::ZERO);
         let _ = again && (0..SHORTAGE_ROOM).all(|_| house.send_away(&goes, now));
         let most = again.then_some(house.present().count());
         house.shortage = Some((most, now + SHORTAGE_LASTS));
@@ -153,14 +151,15 @@ impl House {
         let most = self.shortage.and_then(|(most, _)| most).unwrap_or(room.all);
         let all = most.min(room.all).max(1);
         let from_one = self.present().filter(|guest| guest.place == place).count();
-        let here = |guest: &Guest, stage| guest.place == place && may_go(stage, STRANGERS_MOMENT);
+        let here =
+            |guest: &Guest, stage, _| guest.place == place && may_go(stage, STRANGERS_MOMENT);
         if !place.is_loopback() && from_one >= room.from_one && !self.send_away(&here, now) {
             return false;
         }
         let is_stranger = |stage| matches!(stage, Stage::Stranger(_));
         let strangers = self.present().filter(|guest| is_stranger(guest.seat.stage(now))).count();
         // None may go while all have just come: then the whole house is theirs, for that moment.
-        let goes = |_: &Guest, stage| is_stranger(stage) && may_go(stage, STRANGERS_MOMENT);
+        let goes = |_: &Guest, stage, _| is_stranger(stage) && may_go(stage, STRANGERS_MOMENT);
         let many = (strangers + 1).saturating_sub(MAX_STRANGERS).min(SHORTAGE_ROOM);
         let _ = (0..many).all(|_| self.send_away(&goes, now));
         // The house may have become smaller: then more than one leaves for each that comes.
@@ -170,7 +169,7 @@ impl House {
                 return true;
             }
             // Somebody else would not make room any faster than those who are leaving.
-            let goes = |_: &Guest, stage| may_go(stage, STRANGERS_MOMENT);
+            let goes = |_: &Guest, stage, _| may_go(stage, STRANGERS_MOMENT);
             if leaving >= may_leave(all) || !self.send_away(&goes, now) {
                 return false;
             }
@@ -194,25 +193,29 @@ impl House {
         self.guests.binary_search_by_key(&seat.number, |guest| guest.seat.number).ok()
     }
 
+    fn held(&self, principal: &str) -> u64 {
+        self.principals.get(principal).copied().unwrap_or_default()
+    }
+
     /// A connection is not its principal's any more.
     fn release(&mut self, at: usize) {
-        if let Some((of, _)) = self.guests[at].known.take() {
-            self.principals[of].1 -= 1;
+        if let Some(key) = self.guests[at].known.take() {
+            *self.principals.of(&key.name) -= 1;
         }
     }
 
     /// Finds a connection room among those of its principal.
-    fn find_share(&mut self, of: usize) -> Result<(), Problem> {
-        let (name, own) = self.principals[of].clone();
+    fn find_share(&mut self, name: &str) -> Result<(), Problem> {
+        let own = self.held(name);
         let Some(room) = self.room else { return Ok(()) };
-        let held: Vec<u64> = self.principals.iter().map(|(_, held)| *held).collect();
-        let checked = room.shares.check(&name, (own, held.iter().sum()), 1, room.known());
+        let all = self.principals.iter().map(|(_, held)| held).sum();
+        let checked = room.shares.check(name, (own, all), 1, room.known());
         let Err(over) = checked else { return Ok(()) };
-        let gives = |guest: &Guest, stage| {
-            let Some((other, key)) = &guest.known else { return false };
-            let holds_more = over == Over::Gateway && held[*other] > own + 1;
+        let gives = |guest: &Guest, stage, held| {
+            let Some(key) = &guest.known else { return false };
+            let holds_more = over == Over::Gateway && held > own + 1;
             match stage {
-                Stage::Idle(_) => *other == of || holds_more,
+                Stage::Idle(_) => key.name == name || holds_more,
                 Stage::Streaming(_) => holds_more && key.name != OWNER,
                 Stage::Stranger(_) | Stage::Busy => false,
             }
@@ -220,13 +223,12 @@ impl House {
         if self.send_away(&gives, Instant::now()) {
             return Ok(());
         }
-        let message = over.message(&name, "limits.max_connections", (own, room.all as u64));
-        let code = if over == Over::Principal { "share_reached" } else { "overloaded" };
-        Err(Problem::new(503, code, message).after(1))
+        let message = over.message(name, "limits.max_connections", (own, room.all as u64));
+        Err(Problem::reached(503, "overloaded", &Reached { over, message }).after(1))
     }
 
     /// Asks one of those to leave that `goes` says. Says whether anybody could be asked.
-    fn send_away(&mut self, goes: &dyn Fn(&Guest, Stage) -> bool, now: Instant) -> bool {
+    fn send_away(&mut self, goes: &dyn Fn(&Guest, Stage, u64) -> bool, now: Instant) -> bool {
         let rank = |(at, guest): (usize, &Guest)| {
             let stage = guest.seat.stage(now);
             let (kind, time) = match stage {
@@ -235,15 +237,12 @@ impl House {
                 Stage::Busy => return None,
             };
             // Who is known by nobody goes before all others.
-            let held = guest.known.as_ref().map_or(u64::MAX, |(of, _)| self.principals[*of].1);
-            let may_go = guest.left.is_none() && goes(guest, stage);
+            let held = guest.known.as_ref().map_or(u64::MAX, |key| self.held(&key.name));
+            let may_go = guest.left.is_none() && goes(guest, stage, held);
             may_go.then_some((held, kind, time, Reverse(at)))
         };
         let first = self.guests.iter().enumerate().filter_map(rank).max();
-        first.is_some_and(|(.., Reverse(at))| self.shut_out(at, now))
-    }
-
-    fn shut_out(&mut self, at: usize, now: Instant) -> bool {
+        let Some((.., Reverse(at))) = first else { return false };
         self.release(at);
         // Its thread finds the connection at its end.
         let guest = &mut self.guests[at];

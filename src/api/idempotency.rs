@@ -18,9 +18,7 @@ pub fn key(
     proof: &Authenticated,
     body: &[u8],
 ) -> Result<Option<(Digest, Digest)>, Problem> {
-    let Some(key) = request.header(HEADER) else {
-        return Ok(None);
-    };
+    let Some(key) = request.header(HEADER) else { return Ok(None) };
     let visible = key.iter().all(|byte| byte.is_ascii_graphic());
     if !visible || !(1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) {
         let message = format!("{HEADER} takes 1 to {MAX_IDEMPOTENCY_KEY} visible bytes.");

@@ -10,13 +10,13 @@ use serde_json::value::RawValue;
 use super::answer::marked;
 use super::ask::{bad, object, short, text};
 use super::auth::Authenticated;
-use super::buffers::{Lease, in_turn, read_body};
+use super::buffers::{Lease, in_turn};
 use super::error::Problem;
 use super::idempotency;
 use super::{Exchange, Service};
 use crate::config::{Busy, Choice};
-use crate::extent::Extent;
 use crate::http::{Closed, Request, Response, has_dot_segment};
+use crate::journal::Refused;
 use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_ATTACHMENT, MAX_ATTACHMENTS, MAX_LISTED_BYTES, MAX_SESSION, MAX_WAIT};
 use crate::session::book::Who;
@@ -100,19 +100,17 @@ fn take_in(
 /// Hands a message in, or carries out the command that it is.
 pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, Problem> {
     let settings = service.settings();
-    if let Some(target) =
-        draft.deliver.as_ref().filter(|t| settings.config.deliver.get(t).is_none())
-    {
+    let unknown = |target: &&String| settings.config.deliver.get(target).is_none();
+    if let Some(target) = draft.deliver.as_ref().filter(unknown) {
         let message =
             format!("There is no target {target:?}: [deliver.NAME] in the configuration.");
         return Err(Problem::new(400, "unknown_target", message));
     }
     let command = draft.who.session.as_ref().and_then(|_| Command::read(&draft.text));
-    let submitted = match command {
+    Ok(match command {
         Some(command) => service.hub.command(command, draft),
         None => service.hub.submit(draft),
-    };
-    submitted.map_err(|refusal| Problem::refusal(&refusal))
+    }?)
 }
 
 /// `GET /v1/messages/{id}`.
@@ -135,7 +133,7 @@ pub fn cancel(exchange: &Exchange<'_>, text: &str) -> Result<Response, Problem> 
     let Exchange { connection, service, proof, .. } = exchange;
     let id = find(service, proof, text)?.id;
     let why = format!("cancelled by {}", proof.principal());
-    service.hub.cancel(id, &why).map_err(|denied| Problem::denied(&denied))?;
+    service.hub.cancel(id, &why)?;
     let _held = service.hub.hold(id);
     // A running agent has a moment to end; whatever comes of it is shown.
     let _ = service.hub.wait(id, connection.as_fd(), MAX_WAIT);
@@ -144,16 +142,31 @@ pub fn cancel(exchange: &Exchange<'_>, text: &str) -> Result<Response, Problem> 
 
 /// `GET /v1/messages?status=failed`: those whose turn failed, newest first.
 pub fn failed(exchange: &Exchange<'_>) -> Result<Response, Problem> {
-    let Exchange { request, service, proof, .. } = exchange;
     let words = "A list of messages takes one parameter: status=failed.";
-    parameter(request, "status=", words)?.filter(|it| *it == "failed").ok_or_else(|| bad(words))?;
+    let asked = parameter(exchange.request, "status=", words)?;
+    asked.filter(|it| *it == "failed").ok_or_else(|| bad(words))?;
+    list(exchange, "messages", Hub::failed)
+}
+
+/// `GET /v1/dead-letters`.
+pub fn dead_letters(exchange: &Exchange<'_>) -> Result<Response, Problem> {
+    list(exchange, "dead_letters", Hub::dead_letters)
+}
+
+type Find = fn(&Hub, &dyn Fn(&Who) -> bool) -> Result<Vec<Message>, Refused>;
+
+fn list(
+    Exchange { service, proof, .. }: &Exchange<'_>,
+    name: &str,
+    find: Find,
+) -> Result<Response, Problem> {
     // While it is put together.
     let mut lease = Lease::of(service, proof);
     lease.grow(service, MAX_LISTED_BYTES)?;
-    let failed = service.hub.failed(&|who| proof.sees(who));
-    let failed = failed.map_err(|refused| Problem::journal(&refused))?;
-    let messages: Vec<String> = failed.iter().map(Message::to_json).collect();
-    Ok(json(200, format!(r#"{{"messages":[{}]}}"#, messages.join(","))))
+    let found = find(&service.hub, &|who| proof.sees(who))?;
+    let all: Vec<String> = found.iter().map(Message::to_json).collect();
+    let body = format!(r#"{{"{name}":[{}]}}"#, all.join(","));
+    Ok(json(200, body).extents(found.into_iter().filter_map(|message| message.long)))
 }
 
 /// Does this to a message, and shows what came of it.
@@ -162,33 +175,20 @@ pub fn change(
     id: &str,
     change: impl FnOnce(&Arc<Hub>, Id) -> Result<(), Denied>,
 ) -> Result<Response, Problem> {
-    change(&service.hub, find(service, proof, id)?.id)
-        .map_err(|denied| Problem::denied(&denied))?;
+    change(&service.hub, find(service, proof, id)?.id)?;
     find(service, proof, id).map(|message| whole(200, message))
-}
-
-/// `GET /v1/dead-letters`.
-pub fn dead_letters(service: &Service, proof: &Authenticated) -> Result<Response, Problem> {
-    // While it is put together.
-    let mut lease = Lease::of(service, proof);
-    lease.grow(service, MAX_LISTED_BYTES)?;
-    let letters = service.hub.dead_letters(&|who| proof.sees(who));
-    let letters = letters.map_err(|refused| Problem::journal(&refused))?;
-    let long: Vec<Extent> = letters.iter().filter_map(|letter| letter.long.clone()).collect();
-    let letters: Vec<String> = letters.iter().map(Message::to_json).collect();
-    Ok(json(200, format!(r#"{{"dead_letters":[{}]}}"#, letters.join(","))).extents(long))
 }
 
 /// The message of this id, if it is the principal's: others learn nothing of it.
 pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Message, Problem> {
     let unknown = || Problem::new(404, "not_found", "There is no message of this id (any more).");
     let id = Id::parse(id).ok_or_else(unknown)?;
-    let found = service.hub.message(id).map_err(|refused| Problem::journal(&refused))?;
+    let found = service.hub.message(id)?;
     let message = found.filter(|message| proof.sees(&message.who)).ok_or_else(unknown)?;
     if message.erased { Err(Problem::erased()) } else { Ok(message) }
 }
 
-/// The body of a request, which must be JSON.
+/// The body of a request, which must be JSON, once there is budget for as much as it may be.
 pub fn json_body(exchange: &mut Exchange<'_>) -> Result<Result<(Vec<u8>, Lease), Problem>, Closed> {
     let kind = exchange.request.header_text("Content-Type").unwrap_or("");
     let essence = kind.split(';').next().unwrap_or("").trim();
@@ -198,11 +198,20 @@ pub fn json_body(exchange: &mut Exchange<'_>) -> Result<Result<(Vec<u8>, Lease),
             format!("Content-Encoding: {coding} is not supported: send the body as plain JSON.");
         return Ok(Err(Problem::new(415, "unsupported_encoding", message)));
     }
-    if essence.eq_ignore_ascii_case("application/json") {
-        return read_body(exchange);
+    if !essence.eq_ignore_ascii_case("application/json") {
+        let message = "The body must be JSON, and say so: Content-Type: application/json.";
+        return Ok(Err(Problem::new(415, "not_json", message)));
     }
-    let message = "The body must be JSON, and say so: Content-Type: application/json.";
-    Ok(Err(Problem::new(415, "not_json", message)))
+    let Exchange { connection, request, service, proof } = exchange;
+    let most = service.settings().config.limits.max_body;
+    let mut lease = Lease::of(service, proof);
+    match lease.grow(service, request.announced(most)) {
+        Ok(much) => connection.hurry |= much,
+        Err(problem) => return Ok(Err(problem)),
+    }
+    let body = connection.read_body(request, most)?;
+    lease.shrink(body.len());
+    Ok(Ok((body, lease)))
 }
 
 /// The value of the one parameter that a query may have, of this name with its `=`. `words`: for what

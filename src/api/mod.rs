@@ -25,7 +25,7 @@ mod status;
 pub mod tests;
 mod turn;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -84,10 +84,9 @@ pub struct Service {
     /// When the drain began, RFC 3339.
     pub draining_since: OnceLock<String>,
     pub buffers: Arc<buffers::Buffers>,
-    busy: AtomicUsize,
     quiet: Arc<Event>,
-    /// Event streams, and what tells when one has ended.
-    streams: Mutex<usize>,
+    /// Requests that are being answered, and event streams.
+    flights: Mutex<[usize; 2]>,
     stream_ended: Condvar,
 }
 
@@ -109,9 +108,8 @@ impl Service {
             reloads: reload::Reloads::default(),
             draining_since: OnceLock::new(),
             buffers: Arc::default(),
-            busy: AtomicUsize::new(0),
             quiet,
-            streams: Mutex::new(0),
+            flights: Mutex::default(),
             stream_ended: Condvar::new(),
         }
     }
@@ -178,46 +176,38 @@ impl Service {
 
     /// How many requests are being answered.
     pub fn in_flight(&self) -> usize {
-        self.busy.load(Ordering::SeqCst)
+        lock(&self.flights)[0]
     }
 
-    fn begin(&self) -> InFlight<'_> {
-        self.busy.fetch_add(1, Ordering::SeqCst);
-        InFlight(self)
-    }
-
-    fn begin_stream(&self) -> Following<'_> {
-        *lock(&self.streams) += 1;
-        Following(self)
+    fn begin(&self, streams: bool) -> InFlight<'_> {
+        lock(&self.flights)[usize::from(streams)] += 1;
+        InFlight { service: self, streams }
     }
 
     /// Waits for event streams to say that they end, which they do as soon as a drain begins; for
     /// those whose clients take nothing no longer than [`STREAM_PATIENCE`].
     pub fn await_streams(&self) {
-        let streams = lock(&self.streams);
-        drop(self.stream_ended.wait_timeout_while(streams, STREAM_PATIENCE, |count| *count > 0));
+        let flights = lock(&self.flights);
+        let open = |[_, streams]: &mut [usize; 2]| *streams > 0;
+        drop(self.stream_ended.wait_timeout_while(flights, STREAM_PATIENCE, open));
     }
 }
 
-/// A request that is being answered; a drain waits for it.
-struct InFlight<'a>(&'a Service);
+/// A request that is being answered, for which a drain waits; or an event stream.
+struct InFlight<'a> {
+    service: &'a Service,
+    streams: bool,
+}
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        let last = self.0.busy.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && self.0.gate.is_closing() {
-            self.0.quiet.raise();
+        let mut flights = lock(&self.service.flights);
+        flights[usize::from(self.streams)] -= 1;
+        if self.streams {
+            self.service.stream_ended.notify_all();
+        } else if flights[0] == 0 && self.service.gate.is_closing() {
+            self.service.quiet.raise();
         }
-    }
-}
-
-/// An event stream.
-struct Following<'a>(&'a Service);
-
-impl Drop for Following<'_> {
-    fn drop(&mut self) {
-        *lock(&self.0.streams) -= 1;
-        self.0.stream_ended.notify_all();
     }
 }
 
@@ -252,8 +242,7 @@ pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
         let route = Route::find(request.path());
         let streams = matches!(route, Some(Route::SessionEvents(_)));
         let counts = !service.gate.is_closing() && !streams && route != Some(Route::Reload);
-        let _in_flight = counts.then(|| service.begin());
-        let _following = streams.then(|| service.begin_stream());
+        let _in_flight = (counts || streams).then(|| service.begin(streams));
         if let Err(e) = route::answer(&mut connection, &request, route, origin, service) {
             return log_end(&e, origin);
         }

@@ -1,7 +1,6 @@
 //! `POST /v1/responses` and `/v1/responses/{id}`: OpenAI's Responses API, text in and text out. A
 //! response that is stored is a durable message; one that builds upon another has its conversation.
 
-use std::fmt::Write;
 use std::io;
 
 use serde::Deserialize;
@@ -103,7 +102,7 @@ pub fn get(service: &Service, proof: &Authenticated, id: &str) -> Result<Respons
 pub fn delete(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, Problem> {
     let (message, _) = stored(service, proof, id)?;
     let why = format!("deleted by {}", proof.principal());
-    service.hub.delete(message.id, &why).map_err(|denied| Problem::denied(&denied))?;
+    service.hub.delete(message.id, &why)?;
     Ok(answer_json(200, format!(r#"{{"id":{},"object":"response","deleted":true}}"#, quoted(id))))
 }
 
@@ -182,29 +181,19 @@ pub(super) fn read(body: &[u8]) -> Result<(Ask, About), Problem> {
     }
     let metadata = one_line(metadata);
     let (text, more) = read_input(body.input)?;
-    let mut context = format!(r#"{{"model":{},"options":{{"#, quoted(&model));
-    let options = [
-        ("temperature", body.temperature),
-        ("top_p", body.top_p),
-        ("max_tokens", body.max_output_tokens),
-    ];
-    for (name, value) in options {
-        if let Some(value) = value {
-            add(&mut context, name, value.get());
-        }
-    }
-    let _ = write!(context, r#"}},"response":{{"stored":{stored},"metadata":{metadata}}}"#);
-    let members = [
+    let options = object_of([
+        ("temperature", body.temperature.map(RawValue::get)),
+        ("top_p", body.top_p.map(RawValue::get)),
+        ("max_tokens", body.max_output_tokens.map(RawValue::get)),
+    ]);
+    let context = Some(object_of([
+        ("model", Some(quoted(&model))),
+        ("options", Some(options)),
+        ("response", Some(format!(r#"{{"stored":{stored},"metadata":{metadata}}}"#))),
         ("messages", more),
         ("previous", id.map(|id| quoted(&id.to_string()))),
         ("instructions", body.instructions.map(|raw| raw.get().to_owned())),
-    ];
-    for (name, value) in members {
-        if let Some(value) = value {
-            add(&mut context, name, &value);
-        }
-    }
-    let context = Some(context + "}");
+    ]));
     let ask = Ask { model: model.clone(), text, stream, include_usage: true, context };
     let (previous, instructions) = (previous.map(Into::into), instructions.map(Into::into));
     Ok((ask, About { model, previous, instructions, metadata, stored }))
@@ -374,13 +363,16 @@ fn usage(usage: &str) -> String {
         ("completion_tokens_details", "output_tokens_details"),
         ("total_tokens", "total_tokens"),
     ];
-    let mut all = "{".to_owned();
-    for (chat, name) in names {
-        if let Some(value) = member(usage, chat) {
-            add(&mut all, name, value.get());
-        }
+    object_of(names.map(|(chat, name)| (name, member(usage, chat).map(RawValue::get))))
+}
+
+/// An object with those members that have a value.
+fn object_of<const N: usize>(members: [(&str, Option<impl AsRef<str>>); N]) -> String {
+    let mut object = "{".to_owned();
+    for (name, value) in members {
+        value.iter().for_each(|value| add(&mut object, name, value.as_ref()));
     }
-    all + "}"
+    object + "}"
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 
 use super::auth::{Authenticated, Origin};
-use super::buffers::in_turn;
 use super::error::Problem;
 use super::messages::json;
 use super::{
@@ -153,15 +152,12 @@ fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
     let plain = |name: &str| name.replace(SLASH, "/");
     let result = match route {
         Route::Chat => {
-            return turn::serve(exchange, &|body, _, manner| {
-                let _turn = in_turn(proof, body);
-                chat::read(body, manner)
-            });
+            return turn::serve(exchange, &|body, _, manner| chat::read(proof, body, manner));
         }
         Route::Responses => {
-            let read: turn::Read<'_> =
-                &|body, session, _| responses::order(service, proof, body, session);
-            return turn::serve(exchange, read);
+            return turn::serve(exchange, &|body, session, _| {
+                responses::order(service, proof, body, session)
+            });
         }
         Route::Messages if request.method != Method::Post => messages::failed(&exchange),
         Route::MessageRetry(id) => messages::change(&exchange, id, |hub, id| hub.retry(id)),
@@ -177,7 +173,7 @@ fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
         Route::Sessions => sessions::list(&exchange),
         Route::Session(name) if deletes => sessions::reset(service, proof, &plain(name)),
         Route::Session(name) => sessions::get(service, proof, &plain(name)),
-        Route::DeadLetters => messages::dead_letters(service, proof),
+        Route::DeadLetters => messages::dead_letters(&exchange),
         Route::DeadLetter(id) => messages::change(&exchange, id, |hub, id| hub.drop_letter(id)),
         Route::DeadLetterRetry(id) => messages::change(&exchange, id, |hub, id| hub.revive(id)),
         Route::Compact => status::compact(service, proof),
@@ -210,7 +206,7 @@ fn admit<'r>(
     let asks_methods = request.method == Method::Options;
     let page = if tcp { browser::check(request, &service.settings().config.http)? } else { None };
     let from_page = page.is_some();
-    connection.add_fields(page.into_iter().flat_map(browser::fields));
+    connection.extra.extend(page.into_iter().flat_map(browser::fields));
     if asks_methods {
         return Ok(Admitted::Open(browser::options("GET, HEAD, POST, DELETE", from_page)));
     }
@@ -242,14 +238,16 @@ fn admit<'r>(
         }
         Some(_) | None => {}
     }
-    let proof = service.let_in(request, origin, connection.seat())?;
+    let proof = service.let_in(request, origin, connection.seat.as_deref())?;
     check_once(request)?;
     let Some(route) = route else {
         return Err(Problem::new(404, "not_found", "There is nothing at this path."));
     };
     let (methods, group) = route.about();
     if !route.allows(request.method) {
-        return Ok(Admitted::Open(Response::method_not_allowed(methods)));
+        let message = format!("This method is not allowed here; allowed: {methods}.");
+        let problem = Problem::new(405, "method_not_allowed", message);
+        return Ok(Admitted::Open(problem.response().header("Allow", methods)));
     }
     if !proof.opens(group) {
         let principal = proof.principal();

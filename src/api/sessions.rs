@@ -73,7 +73,7 @@ pub fn get(service: &Service, proof: &Authenticated, session: &str) -> Result<Re
 pub fn reset(service: &Service, proof: &Authenticated, session: &str) -> Result<Response, Problem> {
     let who = who(proof, session)?;
     let why = format!("the session was reset by {}", proof.principal());
-    let count = service.hub.reset(&who, &why).map_err(|denied| Problem::denied(&denied))?;
+    let count = service.hub.reset(&who, &why)?;
     Ok(json(200, format!(r#"{{"session":{},"cancelled":{count}}}"#, quoted(session))))
 }
 
@@ -106,7 +106,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
     // An id from a journal that is no more would mean silence.
     let newest = service.hub.journal_size().1;
     let after = last.unwrap_or(newest).min(newest);
-    connection.seat().iter().for_each(|seat| seat.stream());
+    connection.seat.iter().for_each(|seat| seat.stream());
     let mut stream = connection.start_stream(request, sse_head())?;
     stream.send(b": hello\n\n")?;
     let mut telling = Telling { service, proof, session, after, running: None };
@@ -139,9 +139,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
 }
 
 fn last_event(request: &Request) -> Result<Option<u64>, Problem> {
-    let Some(id) = request.header("Last-Event-ID") else {
-        return Ok(None);
-    };
+    let Some(id) = request.header("Last-Event-ID") else { return Ok(None) };
     let text = std::str::from_utf8(id).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
     let number = text.and_then(|text| text.parse().ok());
     number.map(Some).ok_or_else(|| bad("Last-Event-ID takes the id of an event."))
@@ -186,10 +184,7 @@ impl Telling<'_> {
                 sse::write_event(&mut out, word, &number.to_string(), &data);
                 // The record, its JSON, the event, a chunk with it.
                 let buffers = text.as_ref().map_or(4 * out.len(), |_| 2 * WRITE_PIECE);
-                sent = grow(buffers).and_then(|_| match &text {
-                    Some(text) => stream.send_with(&out, text),
-                    None => stream.send(&out),
-                });
+                sent = grow(buffers).and_then(|_| stream.send_with(&out, text.as_ref()));
                 sent.is_ok()
             },
         )?;

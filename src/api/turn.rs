@@ -68,11 +68,8 @@ pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
     };
     let Order { ask, mut shape, .. } = order;
     // What is not written down waits in memory.
-    lease.shrink(if durable {
-        0
-    } else {
-        ask.text.len() + ask.context.as_ref().map_or(0, String::len)
-    });
+    let held = ask.text.len() + ask.context.as_ref().map_or(0, String::len);
+    lease.shrink(if durable { 0 } else { held });
     // The connection is lent to the reply, and its socket watched meanwhile.
     let client = match connection.watch() {
         Ok(client) => client,

@@ -100,6 +100,8 @@ impl Doors {
             return Ok(());
         };
         self.full.set(None);
+        // Each write goes at once: ours are whole already (TCP_NODELAY, tcp(7)).
+        let _ = stream.set_nodelay(true);
         let counted = Counted::new(service, Origin::Tcp(peer), Some(seat));
         start(Box::new(Arc::clone(&stream)), counted).inspect_err(|_| refuse(&mut stream))
     }
@@ -173,7 +175,10 @@ fn start(stream: Box<dyn Socket + Send>, counted: Counted) -> io::Result<()> {
 pub(super) fn attend(stream: Box<dyn Socket>, counted: &Counted, limits: Limits, gate: Arc<Gate>) {
     let (service, origin, seat) = (&counted.service, counted.origin, counted.seat.clone());
     match Connection::new(stream, limits, gate) {
-        Ok(connection) => api::serve(connection.seated(seat), origin, service),
+        Ok(mut connection) => {
+            connection.seat = seat;
+            api::serve(connection, origin, service);
+        }
         Err(e) => log::debug!("a connection from {origin} could not be set up: {e}"),
     }
 }

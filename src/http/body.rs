@@ -4,10 +4,10 @@
 //! extensions (BWS), a bounded number of digits. Extensions and trailers must be well-formed and
 //! are thrown away.
 
-use super::{Refusal, is_token_byte, is_value_byte, target};
+use super::{Refusal, bad, is_token_byte, is_value_byte, target};
 use crate::limits::{MAX_EXTENSIONS, MAX_SIZE_DIGITS, MAX_TRAILERS};
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd)]
 enum State {
     /// Before the first digit of a size.
     #[default]
@@ -77,6 +77,7 @@ impl Decoder {
                 }
                 state => {
                     self.state = self.step(state, input[at])?;
+                    self.count()?;
                     let room = cap.saturating_sub(out.len()) as u64;
                     if self.state == State::Data && self.size > room {
                         return Err(TOO_LARGE);
@@ -101,30 +102,24 @@ impl Decoder {
                 self.add_digit(byte)
             }
             State::Size => match byte {
-                b'\r' | b';' => self.extension(byte),
+                b'\r' | b';' => end_extension(byte),
                 _ => self.add_digit(byte),
             },
             State::ExtensionStart | State::ExtensionName if is_token_byte(byte) => {
-                self.count_extension(State::ExtensionName)
+                Ok(State::ExtensionName)
             }
-            State::ExtensionName if byte == b'=' => {
-                self.count_extension(State::ExtensionValueStart)
-            }
-            State::ExtensionValueStart if byte == b'"' => {
-                self.count_extension(State::ExtensionQuoted)
-            }
+            State::ExtensionName if byte == b'=' => Ok(State::ExtensionValueStart),
+            State::ExtensionValueStart if byte == b'"' => Ok(State::ExtensionQuoted),
             State::ExtensionValueStart | State::ExtensionToken if is_token_byte(byte) => {
-                self.count_extension(State::ExtensionToken)
+                Ok(State::ExtensionToken)
             }
-            State::ExtensionQuoted if byte == b'"' => {
-                self.count_extension(State::ExtensionQuotedEnd)
-            }
-            State::ExtensionQuoted if byte == b'\\' => self.count_extension(State::ExtensionEscape),
+            State::ExtensionQuoted if byte == b'"' => Ok(State::ExtensionQuotedEnd),
+            State::ExtensionQuoted if byte == b'\\' => Ok(State::ExtensionEscape),
             State::ExtensionQuoted | State::ExtensionEscape if is_value_byte(byte) => {
-                self.count_extension(State::ExtensionQuoted)
+                Ok(State::ExtensionQuoted)
             }
             State::ExtensionName | State::ExtensionToken | State::ExtensionQuotedEnd => {
-                self.extension(byte)
+                end_extension(byte)
             }
             State::ExtensionStart
             | State::ExtensionValueStart
@@ -135,13 +130,13 @@ impl Decoder {
             State::DataCr => expect(byte, b'\r', State::DataLf),
             State::DataLf => expect(byte, b'\n', State::SizeStart),
             State::TrailerStart if byte == b'\r' => Ok(State::EndLf),
-            State::TrailerName if byte == b':' => self.count_trailer(State::TrailerValue),
+            State::TrailerName if byte == b':' => Ok(State::TrailerValue),
             State::TrailerStart | State::TrailerName if is_token_byte(byte) => {
-                self.count_trailer(State::TrailerName)
+                Ok(State::TrailerName)
             }
             State::TrailerStart | State::TrailerName => Err(BAD_TRAILER),
             State::TrailerValue if byte == b'\r' => Ok(State::TrailerLf),
-            State::TrailerValue if is_value_byte(byte) => self.count_trailer(State::TrailerValue),
+            State::TrailerValue if is_value_byte(byte) => Ok(State::TrailerValue),
             State::TrailerValue => Err(BAD_TRAILER),
             State::TrailerLf => expect(byte, b'\n', State::TrailerStart),
             State::EndLf => expect(byte, b'\n', State::Done),
@@ -156,33 +151,31 @@ impl Decoder {
                 self.size = self.size << 4 | u64::from(digit);
                 Ok(State::Size)
             }
-            _ => Err(Refusal::new(400, "A chunk's size is not a hexadecimal number.")),
+            _ => bad("A chunk's size is not a hexadecimal number."),
         }
     }
 
-    /// Where a size or an extension may end: the line ends or another extension begins.
-    fn extension(&mut self, byte: u8) -> Result<State, Refusal> {
-        match byte {
-            b'\r' => Ok(State::SizeLf),
-            b';' => self.count_extension(State::ExtensionStart),
-            _ => Err(BAD_EXTENSION),
-        }
-    }
-
-    fn count_extension(&mut self, next: State) -> Result<State, Refusal> {
-        self.extensions += 1;
+    /// Counts the byte that led to the present state, where those of its kind are limited.
+    fn count(&mut self) -> Result<(), Refusal> {
+        let within = |first, last| (first..=last).contains(&self.state);
+        self.extensions += usize::from(within(State::ExtensionStart, State::ExtensionQuotedEnd));
+        self.trailers += usize::from(within(State::TrailerName, State::TrailerValue));
         if self.extensions > MAX_EXTENSIONS {
             return Err(Refusal::new(431, "The chunk extensions are longer than 4 KiB."));
         }
-        Ok(next)
-    }
-
-    fn count_trailer(&mut self, next: State) -> Result<State, Refusal> {
-        self.trailers += 1;
         if self.trailers > MAX_TRAILERS {
             return Err(Refusal::new(431, "The trailers are longer than 8 KiB."));
         }
-        Ok(next)
+        Ok(())
+    }
+}
+
+/// Where a size or an extension may end: the line ends or another extension begins.
+fn end_extension(byte: u8) -> Result<State, Refusal> {
+    match byte {
+        b'\r' => Ok(State::SizeLf),
+        b';' => Ok(State::ExtensionStart),
+        _ => Err(BAD_EXTENSION),
     }
 }
 
@@ -191,9 +184,5 @@ const BAD_TRAILER: Refusal = Refusal::new(400, "A trailer field is malformed.");
 pub const TOO_LARGE: Refusal = Refusal::new(413, "The body is too large.");
 
 fn expect(byte: u8, wanted: u8, next: State) -> Result<State, Refusal> {
-    if byte == wanted {
-        Ok(next)
-    } else {
-        Err(Refusal::new(400, "A chunk is not where its size says."))
-    }
+    if byte == wanted { Ok(next) } else { bad("A chunk is not where its size says.") }
 }

@@ -60,8 +60,9 @@ pub struct Connection {
     /// The body that the present request announced and nobody has read.
     unread: BodyFraming,
     /// Go out with each response to the present request.
-    extra: Vec<(&'static str, String)>,
-    seat: Option<Arc<Seat>>,
+    pub extra: Vec<(&'static str, String)>,
+    /// What the door sees of it; `None` on the control socket.
+    pub seat: Option<Arc<Seat>>,
     /// No request has come yet.
     new: bool,
     pub(super) open: bool,
@@ -88,12 +89,6 @@ impl Connection {
         })
     }
 
-    /// Has the door see how it goes.
-    #[must_use]
-    pub fn seated(self, seat: Option<Arc<Seat>>) -> Connection {
-        Connection { seat, ..self }
-    }
-
     /// For waiting until the client goes away while its answer is written.
     ///
     /// # Errors
@@ -102,14 +97,9 @@ impl Connection {
         self.wire.socket.shared()
     }
 
-    /// What the door sees of it; `None` on the control socket.
-    pub fn seat(&self) -> Option<&Seat> {
-        self.seat.as_deref()
-    }
-
     /// Whether the key of the present request was taken away: nothing more is to be sent.
     pub(super) fn is_revoked(&self) -> bool {
-        self.seat().is_some_and(Seat::is_revoked)
+        self.seat.as_ref().is_some_and(|seat| seat.is_revoked())
     }
 
     /// Waits for the next request. `None`: the connection has ended as it should, by either side,
@@ -216,11 +206,6 @@ impl Connection {
             Err(_) => self.open = false,
         }
         read
-    }
-
-    /// Adds fields to each response to the present request.
-    pub fn add_fields(&mut self, fields: impl IntoIterator<Item = (&'static str, String)>) {
-        self.extra.extend(fields);
     }
 
     /// Sends the whole response to `request`; small ones in one write.

@@ -65,8 +65,10 @@ fn configuration(call: &Call<'_>, scheme: &str, timeout: Duration) -> Vec<u8> {
     let mut put = |name: &str, value: &[u8]| setting(&mut text, name, value);
     put("proto", format!("={scheme}").as_bytes());
     // It is ended at the deadline anyhow, unless the gateway itself ends before that.
-    put("max-time", seconds(timeout + CURL_MARGIN).as_bytes());
-    put("connect-timeout", seconds(timeout.min(CONNECT_PATIENCE)).as_bytes());
+    let [whole, connect] = [timeout + CURL_MARGIN, timeout.min(CONNECT_PATIENCE)]
+        .map(|time| format!("{:.3}", time.as_secs_f64()));
+    put("max-time", whole.as_bytes());
+    put("connect-timeout", connect.as_bytes());
     put("request", call.method.as_bytes());
     put("url", format!("{}{}", call.url.origin(), call.target).as_bytes());
     for (name, value) in call.headers {
@@ -82,10 +84,6 @@ fn configuration(call: &Call<'_>, scheme: &str, timeout: Duration) -> Vec<u8> {
         put(option, piece);
     }
     text
-}
-
-fn seconds(time: Duration) -> String {
-    format!("{}.{:03}", time.as_secs(), time.subsec_millis())
 }
 
 /// `name = "value"`: in quotes a backslash takes its special sense from the next character, and

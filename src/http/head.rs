@@ -128,11 +128,7 @@ impl<'a> Fields<'a> {
     }
 
     fn keep_alive(&self, version: Version) -> bool {
-        !self.close
-            && match version {
-                Version::Http11 => true,
-                Version::Http10 => self.persist,
-            }
+        !self.close && (version == Version::Http11 || self.persist)
     }
 
     /// RFC 9110 section 10.1.1: an expectation in HTTP/1.0 is ignored.
@@ -179,15 +175,15 @@ fn explain(error: httparse::Error, head: &[u8]) -> Refusal {
         httparse::Error::Version if names_other_version(head) => {
             return Refusal::new(505, "The only versions spoken are HTTP/1.1 and HTTP/1.0.");
         }
-        httparse::Error::TooManyHeaders => {
-            return Refusal::new(431, "More than 100 header fields.");
-        }
         httparse::Error::Version | httparse::Error::Token | httparse::Error::NewLine => {
             "The request line is malformed."
         }
         httparse::Error::HeaderName => "A header field's name is malformed.",
         httparse::Error::HeaderValue => "A header field's value is malformed.",
-        httparse::Error::Status => "The request head is malformed.",
+        // The scan has counted the fields.
+        httparse::Error::Status | httparse::Error::TooManyHeaders => {
+            "The request head is malformed."
+        }
     };
     Refusal::new(400, reason)
 }

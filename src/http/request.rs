@@ -6,9 +6,7 @@ pub enum Method {
     Get,
     Head,
     Post,
-    Put,
     Delete,
-    Patch,
     Options,
     Other,
 }
@@ -19,9 +17,7 @@ impl Method {
             "GET" => Method::Get,
             "HEAD" => Method::Head,
             "POST" => Method::Post,
-            "PUT" => Method::Put,
             "DELETE" => Method::Delete,
-            "PATCH" => Method::Patch,
             "OPTIONS" => Method::Options,
             _ => Method::Other,
         }

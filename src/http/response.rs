@@ -63,12 +63,6 @@ impl Response {
         Response::new(status, "application/json", body.into_bytes())
     }
 
-    /// 405 with the methods that would do, as `GET, HEAD`.
-    pub fn method_not_allowed(allow: &'static str) -> Response {
-        let message = format!("This method is not allowed here; allowed: {allow}.");
-        Response::error(405, Some("method_not_allowed"), &message).header("Allow", allow)
-    }
-
     /// Adds a field.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {

@@ -14,10 +14,6 @@ pub trait Socket: AsFd {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
     /// write(2)
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
-    /// Sends each write at once: ours are whole already (TCP_NODELAY, tcp(7)).
-    fn no_delay(&self) -> io::Result<()> {
-        Ok(())
-    }
     /// SO_RCVTIMEO, socket(7). Never zero.
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()>;
     /// SO_SNDTIMEO, socket(7). Never zero.
@@ -33,48 +29,30 @@ pub trait Socket: AsFd {
 }
 
 /// Somebody else may end it (shutdown(2)) or keep it while its thread waits on it.
-impl Socket for Arc<TcpStream> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&**self).read(buffer)
-    }
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&**self).write(bytes)
-    }
-    fn no_delay(&self) -> io::Result<()> {
-        self.set_nodelay(true)
-    }
-    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
-        TcpStream::set_read_timeout(self, Some(timeout))
-    }
-    fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
-        TcpStream::set_write_timeout(self, Some(timeout))
-    }
-    fn end_writing(&self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
-    fn shared(&self) -> io::Result<Box<dyn AsFd>> {
-        Ok(Box::new(Arc::clone(self)))
-    }
+macro_rules! shared_socket {
+    ($stream:ident) => {
+        impl Socket for Arc<$stream> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                (&**self).read(buffer)
+            }
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                (&**self).write(bytes)
+            }
+            fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+                $stream::set_read_timeout(self, Some(timeout))
+            }
+            fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
+                $stream::set_write_timeout(self, Some(timeout))
+            }
+            fn end_writing(&self) -> io::Result<()> {
+                self.shutdown(Shutdown::Write)
+            }
+            fn shared(&self) -> io::Result<Box<dyn AsFd>> {
+                Ok(Box::new(Arc::clone(self)))
+            }
+        }
+    };
 }
 
-/// The same.
-impl Socket for Arc<UnixStream> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&**self).read(buffer)
-    }
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&**self).write(bytes)
-    }
-    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
-        UnixStream::set_read_timeout(self, Some(timeout))
-    }
-    fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
-        UnixStream::set_write_timeout(self, Some(timeout))
-    }
-    fn end_writing(&self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
-    fn shared(&self) -> io::Result<Box<dyn AsFd>> {
-        Ok(Box::new(Arc::clone(self)))
-    }
-}
+shared_socket!(TcpStream);
+shared_socket!(UnixStream);

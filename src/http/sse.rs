@@ -35,9 +35,7 @@ fn write_lines(out: &mut Vec<u8>, prefix: &str, text: &str) {
         out.extend_from_slice(prefix.as_bytes());
         out.extend_from_slice(&rest.as_bytes()[..end]);
         out.push(b'\n');
-        let Some(after) = rest.get(end..).filter(|after| !after.is_empty()) else {
-            return;
-        };
+        let Some(after) = rest.get(end..).filter(|after| !after.is_empty()) else { return };
         rest = after.strip_prefix("\r\n").unwrap_or(&after[1..]);
     }
 }

@@ -47,11 +47,12 @@ impl Stream<'_> {
         sent
     }
 
-    /// Sends `text` with this in each of its places, piece by piece.
+    /// Sends `text`, with an extent in each of its places piece by piece.
     ///
     /// # Errors
     /// As above, or what reading it says.
-    pub fn send_with(&mut self, text: &[u8], extent: &Extent) -> io::Result<()> {
+    pub fn send_with(&mut self, text: &[u8], extent: Option<&Extent>) -> io::Result<()> {
+        let Some(extent) = extent else { return self.send(text) };
         for (part, text) in text.split(|byte| *byte == PLACE as u8).enumerate() {
             if part > 0 {
                 extent.pieces(MAX_PIECE, &mut |piece| self.send(piece))?;

@@ -98,9 +98,7 @@ fn decode_percent(path: &[u8]) -> Result<String, Refusal> {
 /// `host[:port]` of RFC 9110 section 7.2, narrower: a name of letters, digits, `-`, `.`, `_`,
 /// `~`, or an IPv6 address in brackets; no user, and a port, where there is a colon.
 pub fn is_authority(authority: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(authority) else {
-        return false;
-    };
+    let Ok(text) = std::str::from_utf8(authority) else { return false };
     let (host_is_valid, rest) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             Some((address, rest)) => (address.parse::<Ipv6Addr>().is_ok(), rest),

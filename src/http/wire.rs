@@ -27,7 +27,7 @@ pub struct Pace {
 
 pub struct Wire<'s> {
     pub(super) socket: Box<dyn Socket + 's>,
-    /// What the socket was last told; `None` before that.
+    /// What the socket was last told; `None` before that, and where it has to be told again.
     read_timeout: Option<Duration>,
     write_timeout: Duration,
     /// `buffer[start..end]` has arrived and is not used yet.
@@ -38,7 +38,6 @@ pub struct Wire<'s> {
 
 impl<'s> Wire<'s> {
     pub fn new(socket: Box<dyn Socket + 's>, write_timeout: Duration) -> io::Result<Wire<'s>> {
-        socket.no_delay()?;
         socket.set_write_timeout(write_timeout)?;
         Ok(Wire {
             socket,
@@ -58,8 +57,7 @@ impl<'s> Wire<'s> {
     pub fn consume(&mut self, count: usize) {
         self.start = self.start.saturating_add(count).min(self.end);
         if self.start == self.end {
-            self.start = 0;
-            self.end = 0;
+            (self.start, self.end) = (0, 0);
         }
     }
 
@@ -121,29 +119,21 @@ impl<'s> Wire<'s> {
             }
             // A shorter time-out than what is left only wakes us early; a longer one is wrong.
             if self.read_timeout.is_none_or(|set| set > left + TIMEOUT_SLACK) {
-                self.set_read_timeout(left)?;
+                // The kernel counts in milliseconds at best, and 0 would mean "for ever".
+                let timeout = left.max(Duration::from_millis(1));
+                self.socket.set_read_timeout(timeout)?;
+                self.read_timeout = Some(timeout);
             }
             match self.socket.read(room) {
                 Ok(0) => return Ok((Fill::End, 0)),
                 Ok(count) => return Ok((Fill::Data, count)),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if !left.is_zero() {
-                        self.set_read_timeout(left)?;
-                    }
+                    self.read_timeout = None;
                 }
                 Err(e) => return Err(e),
             }
         }
-    }
-
-    fn set_read_timeout(&mut self, timeout: Duration) -> io::Result<()> {
-        // The kernel counts in milliseconds at best, and 0 would mean "for ever".
-        let timeout = timeout.max(Duration::from_millis(1));
-        self.socket.set_read_timeout(timeout)?;
-        self.read_timeout = Some(timeout);
-        Ok(())
     }
 
     /// Writes all of `bytes`, in one system call where they fit a piece and the peer reads.

@@ -63,9 +63,6 @@ impl Socket for Fake {
         log.written.extend_from_slice(bytes);
         Ok(bytes.len())
     }
-    fn no_delay(&self) -> io::Result<()> {
-        self.setting()
-    }
     fn set_read_timeout(&self, _: Duration) -> io::Result<()> {
         self.setting()
     }
