@@ -50,15 +50,10 @@ pub enum Command {
         sending: Option<Sending>,
     },
     /// A message's reply, waited for at most so many seconds.
-    Result {
-        id: String,
-        wait: u64,
-    },
+    Result(String, u64),
     Journal(Action),
-    History {
-        json: bool,
-        count: Option<usize>,
-    },
+    /// As JSON; at most so many of the last ends.
+    History(bool, Option<usize>),
     Config(bool),
     Version,
     Help(Option<&'static str>),
@@ -153,10 +148,7 @@ fn command(
         }
         "send" => send(args, literal)?,
         "journal" => journal(args)?,
-        "history" => {
-            let count = number(args, LINES, "-n takes a number", "history")?;
-            Command::History { json, count }
-        }
+        "history" => Command::History(json, number(args, LINES, "-n takes a number", "history")?),
         "config" => match word(args, topic)?.as_deref() {
             None => Command::Config(false),
             Some("check") => Command::Config(true),
@@ -211,7 +203,7 @@ fn send(args: &mut Arguments, literal: &[OsString]) -> Result<Command, Failure> 
     let wait = number(args, ["-w", "--wait"], "--wait takes a number of seconds", "send")?;
     if let Some(id) = args.opt_value_from_str("--result")? {
         let id = message_id(Some(id), "send")?;
-        return Ok(Command::Result { id, wait: wait.unwrap_or(0) });
+        return Ok(Command::Result(id, wait.unwrap_or(0)));
     }
     if wait.is_some() {
         return Err(usage("--wait goes with --result", Some("send")));
@@ -343,7 +335,7 @@ mod tests {
             moves: false,
         });
         assert_eq!(command("gateway install --now --system --user bob"), install);
-        assert_eq!(command("history -n 3"), Command::History { json: false, count: Some(3) });
+        assert_eq!(command("history -n 3"), Command::History(false, Some(3)));
         assert_eq!(command("config check"), Command::Config(true));
         assert_eq!(command("stop --help"), Command::Help(Some("stop")));
         assert_eq!(command("help stop"), Command::Help(Some("stop")));
@@ -375,7 +367,7 @@ mod tests {
             panic!();
         };
         assert_eq!(sending.deliver.as_deref(), Some("out"));
-        let result = Command::Result { id: "01J".into(), wait: 5 };
+        let result = Command::Result("01J".into(), 5);
         assert_eq!(command("send --result 01J --wait 5"), result);
         assert_eq!(command("run --ephemeral"), Command::Run(true));
         assert_eq!(command("journal"), Command::Journal(Action::Summary));
@@ -431,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_value_stands_behind_its_option_or_in_the_same_word() {
-        let history = Command::History { json: false, count: Some(1) };
+        let history = Command::History(false, Some(1));
         for words in ["history -n 1", "history -n1", "history -n=1", "history --lines=1"] {
             assert_eq!(command(words), history, "{words}");
         }

@@ -11,8 +11,7 @@ use std::time::Instant;
 
 use super::owner::{self, Owner, own_lingering};
 use super::unit::{self, Unit};
-use super::{Context, config, places, print, program, say, start, starter};
-use crate::config::Loaded;
+use super::{Context, config, places, program, say, start, starter};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
 use crate::limits::ACT_PATIENCE;
@@ -50,7 +49,10 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     // Without --move these places are the unit's already.
     let old = places::of_unit(&context.base, &context.name).gateway(&context.name);
     let left = places::left_behind(&old, &context.dirs, &context.name.command())?;
-    let loaded = as_owner(&owner, || checked(&owner))??;
+    // Checked with the owner's eyes: what a start would fail on.
+    let demanded = Arc::new(|| false);
+    let plan = || Plan { sources: owner.sources(), demanded, ..config::plan(&owner.context) };
+    let loaded = as_owner(&owner, || gateway::check(&plan()))??;
     let deadline = Instant::now() + ACT_PATIENCE;
     let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e))?;
     // A question that needs the manager and no unit.
@@ -84,7 +86,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
             unit.file.display()
         )));
     }
-    print(&(report(&unit, &owner, change, port) + &left))?;
+    say(&(report(&unit, &owner, change, port) + &left))?;
     for words in beside.into_iter().chain(program::warning()) {
         eprintln!("hermes-gateway: {words}");
     }
@@ -124,13 +126,6 @@ fn as_owner<T>(owner: &Owner, act: impl FnOnce() -> T) -> Result<T, Failure> {
             Failure::cannot(&format!("act as {name}"), &e)
         }),
     }
-}
-
-/// Checks, with the owner's eyes, what a start would fail on.
-fn checked(owner: &Owner) -> Result<Loaded, Failure> {
-    let (sources, demanded) = (owner.sources(), Arc::new(|| false));
-    let plan = Plan { sources, demanded, ..config::plan(&owner.context) };
-    gateway::check(&plan)
 }
 
 /// What a unit of the machine runs must be its user's to reach, and nobody else's to replace.

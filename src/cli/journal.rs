@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::control::{ask, open};
 use super::table::table;
-use super::{Context, config, moment, owner, print, say, say_wrapped};
+use super::{Context, config, moment, owner, say, say_wrapped};
 use crate::agent::Agent;
 use crate::exit::{Exit, Failure};
 use crate::journal::record::{Record, Step};
@@ -173,7 +173,7 @@ fn check(context: &Context) -> Result<Exit, Failure> {
 }
 
 fn dump(context: &Context) -> Result<Exit, Failure> {
-    let mut printed = Ok(());
+    let mut printed = Ok(Exit::Planned);
     // What was reset stands there until the next compaction, and is nobody's to read. Damage is told
     // below, behind what is before it.
     let mut book = Book::default();
@@ -185,12 +185,12 @@ fn dump(context: &Context) -> Result<Exit, Failure> {
             Fate::Replace(left) => left,
             Fate::Keep | Fate::Drop => json.to_owned(),
         };
-        printed = print(&format!("{number} {}\n", escaped(&left, false)));
+        printed = say(&format!("{number} {}\n", escaped(&left, false)));
         if printed.is_ok() { Ok(()) } else { Err("its reader went away".to_owned()) }
     });
-    printed?;
+    let exit = printed?;
     result?;
-    Ok(Exit::Planned)
+    Ok(exit)
 }
 
 /// By the gateway where it runs, else here under its lock.
@@ -260,7 +260,7 @@ fn retry_all(context: &Context) -> Result<Exit, Failure> {
     for message in messages.iter().rev() {
         let id = message["id"].as_str().unwrap_or_default();
         ask(&mut client, "POST", &format!("/v1/messages/{id}/retry"))?;
-        print(&format!("{id}\n"))?;
+        say(&format!("{id}\n"))?;
     }
     say(&format!("turns that run again: {}\n", messages.len()))
 }

@@ -140,11 +140,11 @@ fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
         (Command::Send { session, text, sending }, _) => {
             send::send(&context, session.as_deref(), text, sending)
         }
-        (Command::Result { id, wait }, _) => {
+        (Command::Result(id, wait), _) => {
             message::result(&mut control::open(&context)?, &id, Duration::from_secs(wait))
         }
         (Command::Journal(action), _) => journal::journal(&context, &action),
-        (Command::History { json, count }, _) => history::show(&context, json, count),
+        (Command::History(json, count), _) => history::show(&context, json, count),
         (Command::Run(_) | Command::Help(_) | Command::Version, _) => Ok(Exit::Planned),
     }
 }
@@ -158,11 +158,6 @@ pub fn say(text: &str) -> Result<Exit, Failure> {
 /// The same; on a terminal lines that are too long for it are broken, and indented by so much.
 pub fn say_wrapped(text: &str, indent: usize) -> Result<Exit, Failure> {
     if io::stdout().is_terminal() { say(&table::wrapped(text, indent)) } else { say(text) }
-}
-
-/// Prints to stdout.
-pub fn print(text: &str) -> Result<(), Failure> {
-    say(text).map(drop)
 }
 
 /// What comes of printing to stdout. A reader that went away has what it wanted.

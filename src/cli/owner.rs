@@ -105,9 +105,7 @@ impl Owner {
 /// # Errors
 /// `Unavailable`, with `sudo -u USER hermes-gateway …`: how such a gateway is talked to.
 pub fn refuse_foreign(context: &Context, verb: &str) -> Result<(), Failure> {
-    let Some((user, _)) = somebody_else(context) else {
-        return Ok(());
-    };
+    let Some((user, _)) = somebody_else(context) else { return Ok(()) };
     let words = foreign_words(&user, &context.name, verb);
     Err(Failure::new(Exit::Unavailable, words))
 }
@@ -134,7 +132,9 @@ pub fn somebody_else(context: &Context) -> Option<(User, Dirs)> {
     let Context { base, dirs, name, .. } = context;
     let own = user::own_uid();
     if let Ok(meta) = fs::metadata(&dirs.state) {
-        return (meta.uid() != own).then(|| (owner_of(&meta, base), dirs.clone()));
+        let (uid, gid, home) = (meta.uid(), meta.gid(), base.home.clone());
+        let user = || User { name: user::named(uid).into(), uid, gid, home };
+        return (uid != own).then(|| (user(), dirs.clone()));
     }
     let by_unit =
         read(unit_file(base, name, Scope::System)).ok().and_then(|text| unit::user_in(&text));
@@ -192,11 +192,6 @@ fn context_of(
     let words = proc::arguments(pid)?.into_iter().skip(1).collect();
     let args::Parsed { config, set, .. } = args::parse(None, words, &[]).ok()?;
     Some(Context { config, set, ..context.at(base) })
-}
-
-fn owner_of(meta: &fs::Metadata, base: &Base) -> User {
-    let (uid, gid, home) = (meta.uid(), meta.gid(), base.home.clone());
-    User { name: user::named(uid).into(), uid, gid, home }
 }
 
 /// Our name, and whether our service manager runs without a login: where logind keeps it (loginctl(1),

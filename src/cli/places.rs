@@ -25,7 +25,7 @@ pub fn of_command(own: Base, name: &Name, command: &Command) -> Base {
         Command::Install(options) if options.moves => return Base { units: kept.units, ..own },
         // They find the manager and the control socket from any shell.
         Command::Start(_) | Command::Restart(_) | Command::Logs { .. } => return kept,
-        Command::Send { .. } | Command::Result { .. } => return kept,
+        Command::Send { .. } | Command::Result(..) => return kept,
         _ => {}
     }
     let (here, there, command) = (own.gateway(name), kept.gateway(name), name.command());
@@ -148,7 +148,7 @@ mod tests {
             (Command::Install(options(true)), false),
             (Command::Install(options(false)), true),
             (Command::Uninstall(false), true),
-            (Command::History { json: false, count: None }, true),
+            (Command::History(false, None), true),
         ] {
             let base = of_command(own.clone(), &name, &command);
             assert_eq!(base.state != own.state, kept, "{command:?}");

@@ -163,7 +163,8 @@ fn assemble(
     let of_this =
         |facts: &&Facts| pid.is_none() || facts.main_pid.is_none() || facts.main_pid == pid;
     let state = conclude(found, facts.filter(of_this).map(|facts| facts.unit));
-    if state.is_alive() {
+    let alive = [State::Running, State::Draining, State::Starting, State::Unresponsive];
+    if alive.contains(&state) {
         pid = pid.or(facts.and_then(|facts| facts.main_pid));
     }
     let last_stop = match (&answer["last_stop"], own) {

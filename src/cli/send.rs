@@ -38,7 +38,7 @@ pub fn send(
         return message::send(&mut client, session, &text, &sending);
     }
     let terminal = io::stdout().is_terminal();
-    let mut printer = Printer::new(io::stdout().lock(), terminal);
+    let mut printer = Printer { out: io::stdout().lock(), terminal, last: None };
     let result = converse(&mut client, session, &text, &mut printer);
     printer.finish(result)
 }
@@ -46,7 +46,7 @@ pub fn send(
 /// Prints a whole reply.
 pub fn print_reply(text: &str) -> Result<Exit, Failure> {
     let terminal = io::stdout().is_terminal();
-    let mut printer = Printer::new(io::stdout().lock(), terminal);
+    let mut printer = Printer { out: io::stdout().lock(), terminal, last: None };
     let result = printed(printer.print(text));
     printer.finish(result)
 }
@@ -134,10 +134,6 @@ struct Printer<W: Write> {
 }
 
 impl<W: Write> Printer<W> {
-    fn new(out: W, terminal: bool) -> Printer<W> {
-        Printer { out, terminal, last: None }
-    }
-
     fn print(&mut self, text: &str) -> io::Result<()> {
         let safe = if self.terminal { &lines(text) } else { text };
         self.last = safe.chars().next_back().or(self.last);
@@ -190,7 +186,7 @@ mod tests {
         let server = fake(&dirs, &[reply]);
         let deadline = Instant::now() + Duration::from_secs(20);
         let (_, mut client) = knock(&dirs, deadline).unwrap();
-        let mut printer = Printer::new(Vec::new(), terminal);
+        let mut printer = Printer { out: Vec::new(), terminal, last: None };
         let result = converse(&mut client, Some("kä se"), "hi\n", &mut printer);
         printer.end().unwrap();
         drop(client);

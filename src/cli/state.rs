@@ -36,12 +36,6 @@ impl State {
             State::Unresponsive | State::Unknown => Exit::Unknown,
         }
     }
-
-    /// Whether there is a process.
-    pub fn is_alive(self) -> bool {
-        use State::{Draining, Running, Starting, Unresponsive};
-        matches!(self, Running | Draining | Starting | Unresponsive)
-    }
 }
 
 /// What the lock and the control socket told.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::unit::{self, Unit};
-use super::{Context, config, owner, print, say};
+use super::{Context, config, owner, say};
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{self, Holder, Probe};
@@ -102,7 +102,7 @@ pub fn report_unit(
     let (name, command) = (unit.label(context), context.name.command());
     let shown = unit.show()?;
     match (shown.get("ActiveState"), done) {
-        ("inactive", _) => print(&format!("{name} has stopped\n")),
+        ("inactive", _) => say(&format!("{name} has stopped\n")).map(drop),
         ("failed", _) => Err(Failure::failed(format!(
             "{name} has stopped, but its unit failed: {}; `{command} logs` tells more",
             unit::how_it_ended(&shown).0

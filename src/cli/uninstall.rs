@@ -8,7 +8,7 @@ use super::owner::{Owner, own_lingering};
 use super::places::shell_word;
 use super::start::beside_unit;
 use super::unit::{self, Unit};
-use super::{Context, owner, print, say, stop};
+use super::{Context, owner, say, stop};
 use crate::exit::{Exit, Failure};
 use crate::limits::ACT_PATIENCE;
 use crate::sys::fs as files;
@@ -31,7 +31,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
                     context.name.command()
                 )));
             }
-            print(&format!("there is no {file}: nothing to remove\n"))?;
+            say(&format!("there is no {file}: nothing to remove\n"))?;
             let stays = what_stays(&Owner::own(context), &unit);
             return say(if system { "" } else { &stays });
         }
@@ -62,7 +62,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
         // A failed stop does not keep the unit: what failed is said, and that it is gone.
         (_, done) => match stop::report_unit(context, &unit, done) {
             Err(failure) if unit.show()?.get("ActiveState") == "failed" => {
-                print(&format!("{failure}\n"))?;
+                say(&format!("{failure}\n"))?;
             }
             other => other?,
         },
@@ -74,7 +74,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     // A unit that failed would haunt the manager's lists without a file. It may not be there.
     let _ = unit.act(&["reset-failed", "--", &unit.name]);
     let edited = if origin == Origin::Edited { " (it had been changed by hand)" } else { "" };
-    print(&format!("removed {file}{edited}\n"))?;
+    say(&format!("removed {file}{edited}\n"))?;
     let owner = Owner::of_unit(context, scope, &installed);
     say(&what_stays(&owner.unwrap_or_else(|| Owner::own(context)), &unit))
 }

@@ -83,8 +83,10 @@ pub fn installed_file(base: &Base, name: &Name, system: bool) -> Option<(Scope, 
 /// The unit that the commands act on: the user's where there is one, else the machine's; with
 /// `system` only that.
 pub fn find(context: &Context, system: bool) -> Option<Unit> {
-    let unit = |scope: &Scope| Unit::new(context, *scope);
-    scopes(system).iter().map(unit).find(Unit::exists)
+    let known = |shown: Properties| shown.get("LoadState") != "not-found";
+    // Its file is there, or the manager has it from elsewhere.
+    let exists = |unit: &Unit| unit.file.symlink_metadata().is_ok() || unit.show().is_ok_and(known);
+    scopes(system).iter().map(|scope| Unit::new(context, *scope)).find(exists)
 }
 
 /// The same for a command that cannot do without.
@@ -161,12 +163,6 @@ impl Unit {
             file: unit_file(&context.base, &context.name, scope),
             systemctl: Systemctl::new(scope, context.children.clone()),
         }
-    }
-
-    /// Whether its file is there, or the manager has it from elsewhere.
-    fn exists(&self) -> bool {
-        let known = |shown: Properties| shown.get("LoadState") != "not-found";
-        self.file.symlink_metadata().is_ok() || self.show().is_ok_and(known)
     }
 
     /// Asks the manager for [`PROPERTIES`].

@@ -241,17 +241,14 @@ fn unit(
             Err(e) => shown.failure = e,
         }
     }
-    let job = if id.is_some() { job_kind(&shown.job_type) } else { Job::None };
-    Supervision::Unit(Unit { deactivating, job, main })
-}
-
-/// The words of list-jobs (systemd's `job_type`). An empty one was not asked for, or is a job that has ended
-/// meanwhile.
-fn job_kind(word: &str) -> Job {
-    match word {
+    // The words of list-jobs (systemd's `job_type`). An empty one was not asked for, or is a job that
+    // has ended meanwhile.
+    let job = match shown.job_type.as_str() {
+        _ if id.is_none() => Job::None,
         "stop" | "restart" | "try-restart" => Job::Stop,
         "start" | "verify-active" => Job::Start,
         "" => Job::Untyped,
         _ => Job::Other,
-    }
+    };
+    Supervision::Unit(Unit { deactivating, job, main })
 }

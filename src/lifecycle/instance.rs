@@ -158,7 +158,8 @@ pub fn probe(dirs: &Dirs) -> io::Result<Probe> {
         let found = files::if_there(files::open_own(&path)).map_err(|e| named(&path, &e))?;
         let Some(file) = found else { continue };
         if lock::is_held(&file).map_err(|e| named(&path, &e))? {
-            let word = read_word(file);
+            let text = files::read_text(file, MAX_LOCK_FILE).unwrap_or_default();
+            let word: Option<Value> = serde_json::from_slice(text.as_bytes()).ok();
             let told = || Some(PathBuf::from(word.as_ref()?["runtime"].as_str()?));
             let runtime = runtime.cloned().or_else(told).unwrap_or_else(|| dirs.runtime.clone());
             let dirs = Dirs { runtime, ..dirs.clone() };
@@ -183,11 +184,6 @@ fn held_by(name: &Name, dirs: &Dirs) -> String {
          `{command} stop` ends it",
         lock.display()
     )
-}
-
-fn read_word(file: File) -> Option<Value> {
-    let text = files::read_text(file, MAX_LOCK_FILE).ok()?;
-    serde_json::from_slice(text.as_bytes()).ok()
 }
 
 /// Who the lock file names, if that process lives: what a dead one left behind names nobody. Where it

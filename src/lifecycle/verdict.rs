@@ -111,24 +111,20 @@ pub fn judge(evidence: &Evidence) -> Verdict {
         return planned(reason::MARKER);
     }
     match &evidence.supervision {
-        Supervision::Unit(unit) => judge_unit(unit.deactivating, unit.job),
+        Supervision::Unit(unit) => match (unit.deactivating, unit.job) {
+            (true, Job::Stop | Job::Untyped | Job::Other) => planned(reason::STOP_JOB),
+            (true, Job::Start) => external(reason::START_TIMED_OUT),
+            (true, Job::None) => external(reason::MANAGER_WITHOUT_JOB),
+            (false, Job::Stop) => planned(reason::STOP_JOB_WAITING),
+            (false, Job::Untyped | Job::Start | Job::Other) => external(reason::OTHER_JOB),
+            (false, Job::None) => external(reason::NO_JOB),
+        },
         Supervision::Silent if evidence.sender == Sender::OurManager => {
             planned(reason::GUESS_BY_MANAGER)
         }
         Supervision::Silent => external(reason::GUESS_BY_OTHER),
         Supervision::NotOurs => external(reason::UNIT_NOT_OURS),
         Supervision::None => external(reason::NOT_UNDER_A_MANAGER),
-    }
-}
-
-fn judge_unit(deactivating: bool, job: Job) -> Verdict {
-    match (deactivating, job) {
-        (true, Job::Stop | Job::Untyped | Job::Other) => planned(reason::STOP_JOB),
-        (true, Job::Start) => external(reason::START_TIMED_OUT),
-        (true, Job::None) => external(reason::MANAGER_WITHOUT_JOB),
-        (false, Job::Stop) => planned(reason::STOP_JOB_WAITING),
-        (false, Job::Untyped | Job::Start | Job::Other) => external(reason::OTHER_JOB),
-        (false, Job::None) => external(reason::NO_JOB),
     }
 }
 
