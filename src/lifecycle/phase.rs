@@ -129,8 +129,14 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
         }
         (Confirming { .. }, Signal) => (Confirming { again: true }, Nothing),
 
-        // What is left comes too late, or too early to matter.
-        _ => (phase, Nothing),
+        (Starting, Event::Judged(_) | Quiet | Expired)
+        | (Serving, Started | Event::Judged(_) | Quiet | Expired)
+        | (Draining(_), Started)
+        | (Confirming { .. }, Started | Quiet | Expired)
+        | (Failing, Started | Signal | Event::Judged(_) | Broken)
+        | (Stopped(_), Started | Signal | Event::Judged(_) | Quiet | Broken | Expired) => {
+            (phase, Nothing)
+        }
     }
 }
 
