@@ -98,7 +98,7 @@ impl Children {
         leftovers: Leftovers,
         stdin: bool,
     ) -> io::Result<Child> {
-        let manner = Manner { stdin, own_group: true, shielded: false };
+        let manner = Manner { stdin, own_group: true };
         let named = self.name.get().map(|name| program.clone().env(OWN_VARIABLE, name));
         let program = named.as_ref().unwrap_or(program);
         let keep = leftovers == Leftovers::Keep;
@@ -303,7 +303,7 @@ impl Drop for Child {
 mod tests {
     use super::*;
 
-    const PLAIN: Manner = Manner { stdin: false, own_group: false, shielded: false };
+    const PLAIN: Manner = Manner { stdin: false, own_group: false };
 
     fn shell(script: &str) -> Program {
         Program::new("/bin/sh".into()).args(["-c", script])

@@ -20,7 +20,6 @@ use crate::limits::{
 use crate::shares::Shares;
 use crate::sys::fd::{most_open, set_nonblocking};
 use crate::sys::process::is_shortage;
-use crate::sys::socket::Peer;
 use crate::sys::{proc, socket, user};
 use crate::threads::spawn;
 
@@ -108,7 +107,7 @@ impl Doors {
 
     /// Lets in our own uid and root, by the kernel's word.
     fn admit_control(&self, stream: UnixStream, service: &Arc<Service>) -> io::Result<()> {
-        let Ok(Peer { uid, .. }) = socket::peer(&stream) else { return Ok(()) };
+        let Ok((_, uid)) = socket::peer(&stream) else { return Ok(()) };
         if uid != user::own_uid() && uid != 0 {
             log::warn!("uid {uid} was turned away from the control socket");
             return Ok(());

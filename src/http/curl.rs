@@ -42,7 +42,7 @@ fn start<'s>(
     input: &[u8],
     ends: &'s Ends<'s>,
 ) -> io::Result<Client<'s>> {
-    let manner = Manner { stdin: true, own_group: true, shielded: false };
+    let manner = Manner { stdin: true, own_group: true };
     let child = children.spawn(curl, manner)?;
     let mut tunnel = Tunnel { child, ended: false, ends, until: Cell::new(ends.deadline) };
     let (mut stdin, mut fed) = (tunnel.child.stdin.take(), 0);

@@ -65,12 +65,9 @@ impl FileJournal {
         let mut changed = Vec::from_iter(drop_end(&path, &file, &found).map_err(io)?);
         let mut end = found.bytes;
         if found.version < VERSION {
-            let cannot = |e| {
-                io(io::Error::other(format!(
-                    "it cannot be rewritten in format version {VERSION}: {e}"
-                )))
-            };
-            (file, index, end) = upgrade(&path, &file, &found).map_err(cannot)?;
+            let words = |e| format!("it cannot be rewritten in format version {VERSION}: {e}");
+            let new = rewrite(&path, &file, (found.start, found.bytes), found.last + 1);
+            (file, index, end) = new.map_err(|e| io(io::Error::other(words(e))))?;
             changed.push(format!("the journal was rewritten in format version {VERSION}"));
         }
         let inner = Inner {
@@ -354,10 +351,16 @@ fn drop_end(path: &Path, file: &File, found: &Report) -> io::Result<Option<Strin
     Ok(Some(words))
 }
 
-/// Rewrites a journal of version 1, with all its records, in the format of today.
-fn upgrade(path: &Path, file: &File, found: &Report) -> io::Result<(File, Index, u64)> {
+/// Replaces the journal at `path` by all records of this part of it, in the format of today.
+pub(super) fn rewrite(
+    path: &Path,
+    file: &File,
+    part: (u64, u64),
+    base: u64,
+) -> io::Result<(File, Index, u64)> {
     let temporary = temporary(path);
-    let mut copy = Copy::start(&temporary, found.last + 1)?;
-    copy.lines(file, (found.start, found.bytes), Some(&mut |_, _| Fate::Keep))?;
+    let _ = fs::remove_file(&temporary);
+    let mut copy = Copy::start(&temporary, base)?;
+    copy.lines(file, part, Some(&mut |_, _| Fate::Keep))?;
     copy.put(&temporary, path)
 }

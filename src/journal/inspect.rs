@@ -5,9 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::Fate;
-use super::compact::Copy;
-use super::file::{NAME, temporary};
+use super::file::{NAME, rewrite};
 use super::line::{Header, Lines};
 use super::pieces::Pieces;
 use super::walk::{Damage, Report, walk};
@@ -91,11 +89,7 @@ fn cut(path: &Path, offset: u64) -> io::Result<(PathBuf, u64, u64)> {
         }
         Err(e) => Err(e),
     })?;
-    let temporary = temporary(path);
-    let _ = fs::remove_file(&temporary);
-    let mut copy = Copy::start(&temporary, highest.saturating_add(1))?;
-    copy.lines(&file, (start, end), Some(&mut |_, _| Fate::Keep))?;
-    copy.put(&temporary, path)?;
+    rewrite(path, &file, (start, end), highest.saturating_add(1))?;
     Ok((kept, good, whole - good))
 }
 

@@ -191,7 +191,7 @@ fn held_by(name: &Name, dirs: &Dirs) -> String {
 fn holder(word: &Value, dirs: &Dirs) -> Option<Holder> {
     let start = word["start"].as_u64()?;
     let own = Pid::new(i32::try_from(word["pid"].as_i64()?).ok()?)?;
-    let peer = || socket::peer(&socket::connect_unix(&dirs.control_socket()).ok()?).ok()?.pid;
+    let peer = || socket::peer(&socket::connect_unix(&dirs.control_socket()).ok()?).ok()?.0;
     // The word is its user's, who could name anybody's process: root would stop that.
     let ours = |pid: Pid| proc::uid(pid) == Some(user::own_uid());
     let is_it = |pid: &Pid| proc::start_time(*pid) == Some(start) && ours(*pid);

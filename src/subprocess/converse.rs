@@ -56,7 +56,7 @@ pub fn converse(
     let mut child = match order.leftovers {
         Some(leftovers) => children.spawn_tree(program, leftovers, stdin)?,
         None => {
-            let manner = Manner { stdin, own_group: false, shielded: true };
+            let manner = Manner { stdin, own_group: false };
             children.spawn(program, manner)?
         }
     };

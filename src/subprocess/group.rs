@@ -131,7 +131,7 @@ mod tests {
     /// Three processes in the group: one, one in a session of its own, and one with no parent left.
     fn family(group: &Group) -> Spawned {
         let script = "(setsid sleep 600 &); setsid sleep 600 & wait";
-        let manner = Manner { stdin: false, own_group: true, shielded: false };
+        let manner = Manner { stdin: false, own_group: true };
         let place = Place { number: &AtomicI32::new(0), group: Some(group.dir.as_fd()) };
         let (shell, path) = (Path::new("/bin/sh"), ["PATH=/usr/bin:/bin"]);
         let born = spawn(shell, &["-c", script], &path, manner, place).unwrap();

@@ -125,7 +125,7 @@ impl Tree {
     /// Notes what descends from the child, while that can be seen.
     pub fn note(&mut self, child: Pid) {
         if self.group.is_none() {
-            self.noted.extend(find(vec![child], &|_| false, Living::of(child).as_slice()));
+            self.noted.extend(find(vec![child], &|_| false, living(child).as_slice()));
         }
     }
 
@@ -146,23 +146,17 @@ impl Tree {
 }
 
 /// A process that has not ended: its number, and when it started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Living {
-    pid: Pid,
-    since: u64,
+type Living = (Pid, u64);
+
+fn living(pid: Pid) -> Option<Living> {
+    proc::lives_since(pid).map(|since| (pid, since))
 }
 
-impl Living {
-    fn of(pid: Pid) -> Option<Living> {
-        proc::lives_since(pid).map(|since| Living { pid, since })
-    }
-
-    fn kill(&self) {
-        if let Ok(process) = PidFd::open(self.pid)
-            && Living::of(self.pid) == Some(*self)
-        {
-            let _ = process.send(Signal::Kill);
-        }
+fn kill(known: &Living) {
+    if let Ok(process) = PidFd::open(known.0)
+        && living(known.0) == Some(*known)
+    {
+        let _ = process.send(Signal::Kill);
     }
 }
 
@@ -173,7 +167,7 @@ fn find(roots: Vec<Pid>, ours: &dyn Fn(&str) -> bool, noted: &[Living]) -> Vec<L
     let mut found = Vec::new();
     let mut open: Vec<(Pid, bool)> = roots.into_iter().map(|pid| (pid, false)).collect();
     while let Some((pid, inherited)) = open.pop() {
-        let Some(living) = Living::of(pid).filter(|_| pid != own) else { continue };
+        let Some(living) = living(pid).filter(|_| pid != own) else { continue };
         let marked = || proc::variable(pid, MARK).is_some_and(|mark| ours(&mark));
         if inherited || noted.contains(&living) || marked() {
             found.push(living);
@@ -191,7 +185,7 @@ fn sweep(find: impl Fn() -> Vec<Living> + Send + Sync + 'static) -> bool {
     let work = Arc::new(move || {
         loop {
             let found = find();
-            found.iter().for_each(Living::kill);
+            found.iter().for_each(kill);
             if found.is_empty() || Instant::now() >= deadline {
                 return found.is_empty();
             }

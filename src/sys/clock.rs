@@ -8,9 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub fn since_boot() -> Duration {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: clock_gettime fills the struct that lives here; Linux has had this clock since 2.6.39.
-    unsafe {
-        libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now);
-    }
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
@@ -29,17 +27,11 @@ pub fn since_1970([year, month, day]: [i64; 3], [hour, minute, second]: [i64; 3]
     (0..=60).contains(&second).then_some(((days * 24 + hour) * 60 + minute) * 60 + second)
 }
 
-/// A moment in UTC. `month` and `day` count from 1, `weekday` from 0 = Sunday.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A moment in UTC.
+#[derive(Clone, Copy, Debug)]
 pub struct Utc {
-    pub year: i32,
-    pub month: i32,
-    pub day: i32,
-    pub weekday: usize,
-    pub hour: i32,
-    pub minute: i32,
-    pub second: i32,
-    pub millis: u32,
+    tm: libc::tm,
+    millis: u32,
 }
 
 impl Utc {
@@ -53,22 +45,13 @@ impl Utc {
             libc::gmtime_r(&raw const seconds, &raw mut tm);
             tm
         };
-        Utc {
-            year: tm.tm_year + 1900,
-            month: tm.tm_mon + 1,
-            day: tm.tm_mday,
-            weekday: usize::try_from(tm.tm_wday).unwrap_or(0),
-            hour: tm.tm_hour,
-            minute: tm.tm_min,
-            second: tm.tm_sec,
-            millis: since.subsec_millis(),
-        }
+        Utc { tm, millis: since.subsec_millis() }
     }
 
     /// RFC 3339 with milliseconds: `2026-11-22T18:54:55.123Z`.
     pub fn rfc3339(&self) -> String {
-        let Utc { year, month, day, hour, minute, second, millis, .. } = self;
-        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+        let (year, month, day) = (self.tm.tm_year + 1900, self.tm.tm_mon + 1, self.tm.tm_mday);
+        format!("{year:04}-{month:02}-{day:02}T{}.{:03}Z", self.time_of_day(), self.millis)
     }
 
     /// IMF-fixdate (RFC 9110, section 5.6.7): `Sun, 22 Nov 2026 18:54:55 GMT`.
@@ -76,13 +59,14 @@ impl Utc {
         const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
         const MONTHS: [&str; 12] =
             ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-        let month = usize::try_from(self.month - 1).unwrap_or(0);
-        let Utc { day, year, hour, minute, second, .. } = self;
-        format!(
-            "{}, {day:02} {} {year:04} {hour:02}:{minute:02}:{second:02} GMT",
-            DAYS[self.weekday % 7],
-            MONTHS[month % 12],
-        )
+        let at = |field: libc::c_int| usize::try_from(field).unwrap_or(0);
+        let (weekday, month) = (DAYS[at(self.tm.tm_wday) % 7], MONTHS[at(self.tm.tm_mon) % 12]);
+        let (day, year) = (self.tm.tm_mday, self.tm.tm_year + 1900);
+        format!("{weekday}, {day:02} {month} {year:04} {} GMT", self.time_of_day())
+    }
+
+    fn time_of_day(&self) -> String {
+        format!("{:02}:{:02}:{:02}", self.tm.tm_hour, self.tm.tm_min, self.tm.tm_sec)
     }
 }
 

@@ -51,9 +51,7 @@ impl Event {
     pub fn raise(&self) {
         // SAFETY: eventfd_write takes the descriptor and a number. It fails only when the counter
         // is full, and then the descriptor is readable already.
-        unsafe {
-            libc::eventfd_write(self.0.as_raw_fd(), 1);
-        }
+        unsafe { libc::eventfd_write(self.0.as_raw_fd(), 1) };
     }
 
     /// Makes the descriptor unreadable again; says whether it was raised.

@@ -96,9 +96,7 @@ pub fn set_aside(file: &File, offset: u64, length: u64) -> io::Result<bool> {
 /// disk: after a failed fsync the cache shows, as clean, what the disk never got.
 pub fn forget_cached(file: &File) {
     // SAFETY: posix_fadvise takes a descriptor that is borrowed here, and numbers.
-    unsafe {
-        libc::posix_fadvise64(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED);
-    }
+    unsafe { libc::posix_fadvise64(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
 }
 
 /// The text of a file that [`open_own`] takes, at most `cap` bytes of it.
@@ -242,19 +240,12 @@ pub fn symlink_in_words(path: &Path, e: io::Error) -> io::Error {
 /// Whether an error on a file may pass by itself: the disk, the network behind it, or a shortage. What
 /// the file is, where it should be and who may read it changes by somebody's hand only.
 pub fn may_pass(e: &io::Error) -> bool {
-    const LASTING: [i32; 9] = [
-        libc::ENOENT,
-        libc::ENOTDIR,
-        libc::EISDIR,
-        libc::EACCES,
-        libc::EPERM,
-        libc::ELOOP,
-        libc::ENAMETOOLONG,
-        libc::EINVAL,
-        libc::ENXIO,
-    ];
+    use libc::{EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENXIO, EPERM};
     match e.raw_os_error() {
-        Some(code) => !LASTING.contains(&code),
+        Some(
+            ENOENT | ENOTDIR | EISDIR | EACCES | EPERM | ELOOP | ENAMETOOLONG | EINVAL | ENXIO,
+        ) => false,
+        Some(_) => true,
         // Without a number it is our own judgement of the file, or the allocator's.
         None => e.kind() == io::ErrorKind::OutOfMemory,
     }

@@ -20,12 +20,10 @@ pub fn release_program() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes an integer, and gives back what is free.
     unsafe {
-        libc::malloc_trim(0);
-    }
+        libc::malloc_trim(0)
+    };
     // SAFETY: the callback takes what dl_iterate_phdr(3) hands it, and no data of ours.
-    unsafe {
-        libc::dl_iterate_phdr(Some(release_object), std::ptr::null_mut());
-    }
+    unsafe { libc::dl_iterate_phdr(Some(release_object), std::ptr::null_mut()) };
 }
 
 /// Releases the segments of one loaded object that are never written to.

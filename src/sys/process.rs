@@ -117,9 +117,7 @@ pub fn exit_at_once(status: u8) -> ! {
 /// Kills a child that is not reaped yet.
 pub fn kill(child: Pid) {
     // SAFETY: pids are positive by construction. An error means that it has ended.
-    unsafe {
-        libc::kill(child.0, libc::SIGKILL);
-    }
+    unsafe { libc::kill(child.0, libc::SIGKILL) };
 }
 
 /// How a child ended.

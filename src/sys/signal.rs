@@ -4,14 +4,11 @@ use std::ffi::{c_int, c_void};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-pub use libc::siginfo_t as RawInfo;
+/// `SI_USER` is the `si_code` of a plain kill(2) (sigaction(2)): only then are pid and uid the kernel's
+/// word. `SI_KERNEL` is that of a signal that the kernel itself sends, such as for Ctrl-C at the terminal.
+pub use libc::{SI_KERNEL, SI_USER, SIGCHLD, SIGHUP, SIGINT, SIGTERM, siginfo_t as RawInfo};
 
 use super::check;
-
-pub const SIGINT: i32 = libc::SIGINT;
-pub const SIGTERM: i32 = libc::SIGTERM;
-pub const SIGHUP: i32 = libc::SIGHUP;
-pub const SIGCHLD: i32 = libc::SIGCHLD;
 
 macro_rules! named {
     ($($signal:ident)*) => { &[$((libc::$signal, stringify!($signal))),*] };
@@ -22,12 +19,6 @@ macro_rules! named {
 pub const OTHERS: &[(i32, &str)] = named!(
     SIGQUIT SIGUSR1 SIGUSR2 SIGALRM SIGVTALRM SIGPROF SIGIO SIGPWR SIGSTKFLT SIGXCPU SIGXFSZ
 );
-
-/// `si_code` of a plain kill(2) (sigaction(2)): only then are pid and uid the kernel's word.
-pub const SI_USER: i32 = libc::SI_USER;
-
-/// `si_code` of a signal that the kernel itself sends, such as for Ctrl-C at the terminal.
-pub const SI_KERNEL: i32 = libc::SI_KERNEL;
 
 /// Pid and uid of the sender, as the siginfo names them. With a negative `si_code` the sender
 /// wrote them itself (rt_sigqueueinfo(2)); pid 0 is a sender outside our pid namespace.

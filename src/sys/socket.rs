@@ -13,14 +13,8 @@ use super::fs::if_there;
 use super::process::Pid;
 
 /// Who is at the other end of a unix socket, by the kernel's word (SO_PEERCRED, unix(7)).
-/// `pid` is `None` for a process outside our pid namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
-    pub pid: Option<Pid>,
-    pub uid: u32,
-}
-
-pub fn peer(stream: &UnixStream) -> io::Result<Peer> {
+/// The pid is `None` for a process outside our pid namespace; the other is its uid.
+pub fn peer(stream: &UnixStream) -> io::Result<(Option<Pid>, u32)> {
     let mut cred = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut size = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: getsockopt writes at most `size` bytes into the struct that lives here.
@@ -28,7 +22,7 @@ pub fn peer(stream: &UnixStream) -> io::Result<Peer> {
         let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
         libc::getsockopt(stream.as_raw_fd(), level, name, (&raw mut cred).cast(), &raw mut size)
     })?;
-    Ok(Peer { pid: Pid::new(cred.pid), uid: cred.uid })
+    Ok((Pid::new(cred.pid), cred.uid))
 }
 
 /// Lets this many connections wait for their accept, as far as the system allows (listen(2)): std's 128
@@ -42,17 +36,11 @@ pub fn set_backlog(listener: BorrowedFd<'_>, most: i32) -> io::Result<()> {
 /// socket(7)): what the peer got so far cannot be taken for the whole.
 pub fn reset_on_close(socket: BorrowedFd<'_>) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let (fd, level, name) = (socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER);
+    let size = size_of::<libc::linger>() as libc::socklen_t;
     // SAFETY: setsockopt reads the struct that lives here, of the size that is given. An error
     // leaves the orderly end.
-    unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const linger).cast(),
-            size_of::<libc::linger>() as libc::socklen_t,
-        );
-    }
+    unsafe { libc::setsockopt(fd, level, name, (&raw const linger).cast(), size) };
 }
 
 /// Begins to connect to a TCP address, without waiting. The stream is not in blocking mode; it can

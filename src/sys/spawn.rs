@@ -34,10 +34,9 @@ const LAST_SIGNAL: c_int = 64;
 pub struct Manner {
     /// A pipe on its stdin; else /dev/null.
     pub stdin: bool,
-    /// It leads a process group of its own.
+    /// It leads a process group of its own; else SIGTERM is blocked in it, so that it outlives one to
+    /// the whole control group (systemd.kill(5)).
     pub own_group: bool,
-    /// SIGTERM is blocked in it: it outlives one to the whole control group (systemd.kill(5)).
-    pub shielded: bool,
 }
 
 /// Where a child comes to be.
@@ -265,7 +264,7 @@ fn prepare(birth: &mut Birth) -> bool {
             }
         }
         let mut blocked: libc::sigset_t = std::mem::zeroed();
-        if birth.manner.shielded {
+        if !birth.manner.own_group {
             libc::sigaddset(&raw mut blocked, libc::SIGTERM);
         }
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const blocked, ptr::null_mut()) == 0
