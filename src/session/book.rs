@@ -75,7 +75,7 @@ pub struct Book {
     /// Messages by the digest of principal and idempotency key.
     keys: Digests,
     /// The last reset of each session, by its record, and the newest message that there was then.
-    resets: Digests,
+    pub(super) resets: Digests,
     newest_at_reset: Digests,
     /// What each principal has.
     accounts: ByName<Account>,

@@ -97,11 +97,6 @@ impl Book {
         self.resets.get(session).is_some_and(|reset| reset > accepted.into())
     }
 
-    /// The sessions that were reset.
-    pub fn reset_sessions(&self) -> impl Iterator<Item = Digest> {
-        self.resets.keys()
-    }
-
     /// The newest message that there was at a session's last reset, and that reset's record.
     pub fn reset_of(&self, session: Digest) -> Option<(Id, u64)> {
         let newest = self.newest_at_reset.get(session).map(Id)?;
