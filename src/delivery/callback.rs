@@ -1,12 +1,11 @@
 //! A target that is a URL: what is posted to it, signed as Standard Webhooks have it
 //! (standardwebhooks.com), whichever way it goes.
 
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::judge::{answered, trouble};
-use super::{Parcel, Sent};
+use super::{Means, Parcel, Sent};
 use crate::config::{Target, Url};
 use crate::digest::{hmac_sha256, to_base64};
 use crate::http::client::Error;
@@ -24,13 +23,7 @@ struct Post {
     now: Duration,
 }
 
-pub fn send(
-    target: &Target,
-    url: &Url,
-    parcel: &Parcel<'_>,
-    children: &Arc<Children>,
-    cut: BorrowedFd<'_>,
-) -> Sent {
+pub fn send(target: &Target, url: &Url, parcel: &Parcel<'_>, (children, cut): Means<'_>) -> Sent {
     let post = Post::new(target, parcel, SystemTime::now());
     let deadline = Instant::now() + target.timeout;
     let ends = Ends { deadline, cut: Some(cut), cancel: None, client: None, idle: None };

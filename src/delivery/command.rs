@@ -1,24 +1,15 @@
 //! A target that is a command: the reply on its stdin, the facts in its environment.
 
-use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::judge;
-use super::{Parcel, Sent};
+use super::{Means, Parcel, Sent};
 use crate::config::Target;
 use crate::limits::{KILL_AFTER, MAX_STDERR_TAIL};
-use crate::subprocess::{
-    Children, Environment, How, Order, Program, converse, environment, explained,
-};
+use crate::subprocess::{Environment, How, Order, Program, converse, environment, explained};
 use crate::text::escaped;
 
-pub fn send(
-    target: &Target,
-    parcel: &Parcel<'_>,
-    children: &Arc<Children>,
-    cut: BorrowedFd<'_>,
-) -> Sent {
+pub fn send(target: &Target, parcel: &Parcel<'_>, (children, cut): Means<'_>) -> Sent {
     let order = Order {
         input: Some(parcel.text.as_bytes()),
         leftovers: Some(target.leftovers),

@@ -50,6 +50,9 @@ pub enum Sent {
     Cut,
 }
 
+/// What an attempt has of the process: its children, and what is readable once all has to end.
+type Means<'a> = (&'a Arc<Children>, BorrowedFd<'a>);
+
 /// Makes one attempt. It takes `target.timeout` at the most, a little more where a child has to be
 /// killed or a name server does not answer, and ends early once `cut` is readable.
 pub fn send(
@@ -62,8 +65,8 @@ pub fn send(
         return Sent::Cut;
     }
     match (target.kind, &target.url) {
-        (TargetKind::Command, _) => command::send(target, parcel, children, cut),
-        (TargetKind::Callback, Some(url)) => callback::send(target, url, parcel, children, cut),
+        (TargetKind::Command, _) => command::send(target, parcel, (children, cut)),
+        (TargetKind::Callback, Some(url)) => callback::send(target, url, parcel, (children, cut)),
         // The configuration has none without.
         (TargetKind::Callback, None) => Sent::Refused("it has no url".to_owned()),
     }

@@ -75,7 +75,7 @@ pub struct Book {
     /// Messages by the digest of principal and idempotency key.
     keys: Digests,
     /// The last reset of each session, by its record, and the newest message that there was then.
-    resets: Digests,
+    pub(super) resets: Digests,
     newest_at_reset: Digests,
     /// What each principal has.
     accounts: ByName<Account>,
@@ -189,13 +189,15 @@ impl Book {
             return Err(format!("message {id} is not newer than the one before it"));
         }
         let who = Who { principal: record.principal.clone(), session: record.session.clone() };
-        let hex = |text: &Option<String>| text.as_ref().map(|text| from_hex(text)).transpose();
-        let body = hex(&record.body)?.unwrap_or(0);
-        let key = hex(&record.key)?.map(|key| Box::new(Key { key, body }));
+        let wrong = |text: &str| format!("{text:?} is no digest");
+        let hex = |text: &String| Digest::from_str_radix(text, 16).map_err(|_| wrong(text));
+        let body = record.body.as_ref().map_or(Ok(0), hex)?;
+        let key = record.key.as_ref().map(hex).transpose()?;
+        let key = key.map(|key| Box::new(Key { key, body }));
         let delivery = record.deliver.clone();
         let delivery = delivery.map(|target| Box::new(Outgoing { target, ..Outgoing::default() }));
         if let Some(key) = &key {
-            self.keys.insert(key.key, id.bits());
+            self.keys.insert(key.key, id.0);
         }
         let entry = Entry {
             who: self.party(who),
@@ -254,9 +256,9 @@ impl Book {
             counts.count(after.0, after.1, true);
         }
         if dead {
-            account.dead.add(id.bits());
+            account.dead.add(id.0);
         } else if was_dead {
-            account.dead.remove(id.bits());
+            account.dead.remove(id.0);
         }
         if !busy && was_busy {
             let list = if keyed { &mut self.keyed } else { &mut account.plain };
@@ -326,13 +328,13 @@ impl Book {
     }
 
     pub fn dead_letters(&self) -> impl Iterator<Item = (Id, &Entry)> {
-        let ids = self.accounts.iter().flat_map(|(_, own)| own.dead.keys().map(Id::from_bits));
+        let ids = self.accounts.iter().flat_map(|(_, own)| own.dead.keys().map(Id));
         ids.filter_map(|id| Some((id, self.get(id)?)))
     }
 
     /// The message that this idempotency key began.
     pub fn by_key(&self, key: Digest) -> Option<(Id, &Entry)> {
-        let id = Id::from_bits(self.keys.get(key)?);
+        let id = Id(self.keys.get(key)?);
         Some((id, self.get(id)?))
     }
 
@@ -373,10 +375,6 @@ fn event(step: &Step) -> Event {
 
 fn parse(id: &str) -> Result<Id, String> {
     Id::parse(id).ok_or_else(|| format!("{id:?} is no message id"))
-}
-
-fn from_hex(text: &str) -> Result<Digest, String> {
-    Digest::from_str_radix(text, 16).map_err(|_| format!("{text:?} is no digest"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Taking messages back: one, or all that a session has.
 
-use std::io;
 use std::sync::Arc;
 
 use super::book::{Digest, Who};
@@ -105,7 +104,15 @@ impl Hub {
         drop(state);
         self.employ(begun);
         self.sync(result?)?;
-        if let Err(e) = self.forget_said(session, who) {
+        // Somebody may already work with the file for a new message.
+        let idle = self.lock().dispatch.tickets(session).next().is_none();
+        let forgotten = if idle {
+            self.transcripts.remove(session, true, &|| true).map(drop)
+        } else {
+            self.transcripts.unsettle(session);
+            self.settle_transcript(session, who)
+        };
+        if let Err(e) = forgotten {
             log::warn!("a transcript could not be removed: {e}");
         }
         Ok(ids.len())
@@ -123,19 +130,10 @@ impl Hub {
         self.write(state, &reset, Purpose::Completion)
     }
 
-    /// Takes out of a transcript what a reset has made void.
-    fn forget_said(&self, session: Digest, who: &Who) -> io::Result<()> {
-        // Somebody may already work with the file for a new message.
-        if self.lock().dispatch.tickets(session).next().is_none() {
-            return self.transcripts.remove(session, true, &|| true).map(drop);
-        }
-        self.transcripts.unsettle(session);
-        self.settle_transcript(session, who)
-    }
-
-    /// Does the same for resets that the end of an earlier process may have come before.
+    /// Takes out of the transcripts what a reset has made void that the end of an earlier process may
+    /// have come before.
     pub(super) fn forget_what_was_reset(&self) {
-        let sessions: Vec<Digest> = self.lock().book.reset_sessions().collect();
+        let sessions: Vec<Digest> = self.lock().book.resets.keys().collect();
         for session in sessions {
             let Some(about) = self.transcripts.find(session) else { continue };
             if let Err(e) = self.settle_transcript(session, &about.who) {

@@ -58,7 +58,7 @@ impl Hub {
                 "{} is for operators; {} is none of session.operators.",
                 text, who.principal
             ),
-            Command::Help => help(),
+            Command::Help => COMMANDS.map(|(word, _, line)| format!("{word:<8} {line}")).join("\n"),
             Command::Status => self.words_on_status(&who),
             Command::Stop => self.stop_turn(&who),
             Command::New => match self.reset(&who, "/new") {
@@ -149,10 +149,6 @@ impl Hub {
             Err(refusal) => format!("It was not taken: {refusal}."),
         }
     }
-}
-
-fn help() -> String {
-    COMMANDS.map(|(word, _, line)| format!("{word:<8} {line}")).join("\n")
 }
 
 fn words(denied: &Denied) -> String {

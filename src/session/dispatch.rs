@@ -104,7 +104,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
                 return Err(Full::Session);
             }
         }
-        self.append(ticket, party, session);
+        self.restore(ticket, principal, session);
         if runs {
             let last = self.lines.len() - 1;
             self.start(last);
@@ -116,7 +116,12 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
     /// [`Dispatch::fill`].
     pub fn restore(&mut self, ticket: T, principal: &str, session: Option<K>) {
         let party = self.party(principal);
-        self.append(ticket, party, session);
+        self.count(party, 0, 1);
+        let tickets = VecDeque::from([ticket]);
+        match self.line_of(session) {
+            Some(at) => self.lines[at].tickets.push_back(ticket),
+            None => self.lines.push(Line { session, party, head: Head::Waits, tickets }),
+        }
     }
 
     /// A ticket is done, or does not want to wait any more. Returns who may start now.
@@ -223,15 +228,6 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         }
         for count in [&mut self.waiting, &mut party.waiting] {
             *count = count.saturating_add_signed(waiting);
-        }
-    }
-
-    fn append(&mut self, ticket: T, party: usize, session: Option<K>) {
-        self.count(party, 0, 1);
-        let tickets = VecDeque::from([ticket]);
-        match self.line_of(session) {
-            Some(at) => self.lines[at].tickets.push_back(ticket),
-            None => self.lines.push(Line { session, party, head: Head::Waits, tickets }),
         }
     }
 

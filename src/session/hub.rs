@@ -302,8 +302,10 @@ impl Hub {
     /// What follows the last record of a turn.
     pub(super) fn over(&self, state: &mut State, id: Id) {
         state.runs.end(id);
-        if let Some(entry) = state.book.get(id) {
-            self.use_session(entry);
+        let entry = state.book.get(id);
+        if let Some((entry, session)) = entry.and_then(|entry| Some((entry, entry.session()?))) {
+            let now = self.transcript_time();
+            lock(&self.transcripts.usage).touch(session, &entry.who.principal, now);
         }
         self.post(state, id);
         self.sync_soon(state);

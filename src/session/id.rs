@@ -11,7 +11,7 @@ const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 /// An id as ULID has it: 48 bits of milliseconds since 1970, 80 bits of chance. Printed as text.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Id(u128);
+pub struct Id(pub u128);
 
 impl Id {
     /// A new id, greater than `last` also where the clock was set back: ids sort in the order in
@@ -31,14 +31,6 @@ impl Id {
     fn made_of(millis: u128, chance: [u8; 10]) -> Id {
         let low = chance.iter().fold(0u128, |bits, byte| bits << 8 | u128::from(*byte));
         Id(millis << 80 | low)
-    }
-
-    pub fn bits(self) -> u128 {
-        self.0
-    }
-
-    pub fn from_bits(bits: u128) -> Id {
-        Id(bits)
     }
 
     /// Reads the text of an id; `None` for anything else.

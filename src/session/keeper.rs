@@ -274,7 +274,7 @@ impl State {
     fn lets_go(&self, id: Id, behind: &Digests) -> bool {
         let session = self.book.get(id).and_then(Entry::session);
         let is_behind = session.is_some_and(|session| behind.contains(session));
-        !is_behind && Some(id) != self.book.last && !self.held.contains(id.bits())
+        !is_behind && Some(id) != self.book.last && !self.held.contains(id.0)
     }
 
     /// When there is something to do for the keeper.

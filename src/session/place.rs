@@ -49,15 +49,33 @@ impl Hub {
         let event = Arc::new(Event::new().map_err(NoPlace::Failed)?);
         let mut state = self.lock();
         let id = state.next_id().map_err(NoPlace::Failed)?;
-        let (_, runs) = state.dispatch.submit(id, principal, None).map_err(NoPlace::Full)?;
+        let (_, mut runs) = state.dispatch.submit(id, principal, None).map_err(NoPlace::Full)?;
         if !runs {
             state.waiting.push((id, Arc::clone(&event)));
         }
         drop(state);
         // An early return drops it, and with it the ticket leaves the queue.
         let place = Place { hub: Arc::clone(self), id };
-        if !runs {
-            wait(&event, client, self.cut.as_fd(), Instant::now() + patience, reply)?;
+        let deadline = Instant::now() + patience;
+        while !runs {
+            let client = client.map_or_else(Interest::none, Interest::hangup);
+            let cut = Interest::read(self.cut.as_fd());
+            let mut interests = [Interest::read(event.as_fd()), cut, client];
+            let left = deadline.saturating_duration_since(Instant::now());
+            let ready = poll(&mut interests, Some(left.min(KEEP_ALIVE)));
+            let ready = ready.map_err(NoPlace::Failed)?;
+            let [turn, cut, client] = interests.map(|interest| interest.ready());
+            if turn {
+                runs = true;
+            } else if cut {
+                return Err(NoPlace::Cut);
+            } else if client {
+                return Err(NoPlace::Gone);
+            } else if left == Duration::ZERO {
+                return Err(NoPlace::TimedOut);
+            } else if ready == 0 {
+                reply.idle().map_err(|_| NoPlace::Gone)?;
+            }
         }
         Ok(place)
     }
@@ -66,33 +84,6 @@ impl Hub {
     pub fn turns_hint(&self) -> usize {
         let state = self.lock_within(HINT_PATIENCE);
         state.map_or_else(|| self.busy(), |state| state.dispatch.counts().0)
-    }
-}
-
-fn wait(
-    event: &Event,
-    client: Option<BorrowedFd<'_>>,
-    cut: BorrowedFd<'_>,
-    deadline: Instant,
-    reply: &mut dyn Reply,
-) -> Result<(), NoPlace> {
-    loop {
-        let client = client.map_or_else(Interest::none, Interest::hangup);
-        let mut interests = [Interest::read(event.as_fd()), Interest::read(cut), client];
-        let left = deadline.saturating_duration_since(Instant::now());
-        let ready = poll(&mut interests, Some(left.min(KEEP_ALIVE))).map_err(NoPlace::Failed)?;
-        let [turn, cut, client] = interests.map(|interest| interest.ready());
-        if turn {
-            return Ok(());
-        } else if cut {
-            return Err(NoPlace::Cut);
-        } else if client {
-            return Err(NoPlace::Gone);
-        } else if left == Duration::ZERO {
-            return Err(NoPlace::TimedOut);
-        } else if ready == 0 {
-            reply.idle().map_err(|_| NoPlace::Gone)?;
-        }
     }
 }
 

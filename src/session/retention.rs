@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::book::{Digest, Entry, Who};
+use super::book::{Digest, Who};
 use super::clock::millis;
 use super::hub::Hub;
 use super::submit::Refusal;
@@ -22,7 +22,7 @@ impl Hub {
 
     /// Bytes that sessions keep on disk, by principal.
     pub fn transcript_bytes(&self) -> Vec<(String, u64)> {
-        lock(&self.transcripts.usage).by_principal().to_vec()
+        lock(&self.transcripts.usage).principals.clone()
     }
 
     /// Sets room aside for what will be said in this session.
@@ -37,14 +37,6 @@ impl Hub {
         usage.check((session, &who.principal), shares, limit)?;
         usage.touch(session, &who.principal, self.transcript_time());
         Ok(())
-    }
-
-    /// A session was used now.
-    pub(super) fn use_session(&self, entry: &Entry) {
-        if let Some(session) = entry.session() {
-            let now = self.transcript_time();
-            lock(&self.transcripts.usage).touch(session, &entry.who.principal, now);
-        }
     }
 
     /// The journal's time, told to the transcripts too.
@@ -79,7 +71,7 @@ impl Hub {
     pub(super) fn make_room(&self, who: &Who, over: Over) {
         let (oldest, goal) = {
             let usage = lock(&self.transcripts.usage);
-            let holders = usage.by_principal().iter();
+            let holders = usage.principals.iter();
             let holds =
                 |(name, _): &&(String, u64)| over == Over::Gateway || *name == who.principal;
             let most = holders.filter(holds).max_by_key(|(_, bytes)| *bytes);

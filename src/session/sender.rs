@@ -46,16 +46,12 @@ impl Hub {
         };
         for target in targets {
             let (hub, name) = (Arc::clone(self), target.clone());
-            if !self.spawn_worker("delivery", Box::new(move || hub.send_all(&name))) {
+            let work = move || {
+                let end = std::iter::repeat_with(|| hub.send_first(&name)).find_map(Result::err);
+                hub.stop_sending(&name, end.flatten());
+            };
+            if !self.spawn_worker("delivery", Box::new(work)) {
                 self.stop_sending(&target, Some(Instant::now() + DISK_PAUSE));
-            }
-        }
-    }
-
-    fn send_all(self: Arc<Self>, target: &str) {
-        loop {
-            if let Err(until) = self.send_first(target) {
-                return self.stop_sending(target, until);
             }
         }
     }

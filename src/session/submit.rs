@@ -117,7 +117,9 @@ impl Hub {
         };
         let mut begun = if runs { self.begin(&mut state, vec![id]) } else { Vec::new() };
         let busy = session.filter(|_| mode == Busy::Interrupt && position > 0);
-        let interrupted = busy.and_then(|busy| self.interrupt(&mut state, busy, id, &mut begun));
+        let interrupted = busy.and_then(|busy| self.interrupt(&mut state, busy, id));
+        let (interrupted, next) = interrupted.unzip();
+        begun.extend(next.into_iter().flatten());
         let last = self.journal.last();
         drop(state);
         // What follows at once is durable with it: one sync serves all.
@@ -128,22 +130,15 @@ impl Hub {
         Ok(Submitted::New { id, position: position + 1, interrupted })
     }
 
-    /// Ends the turn that runs in a session, or waits for its next attempt. Returns whose it was;
-    /// those that begin instead are added to `begun`.
-    fn interrupt(
-        &self,
-        state: &mut State,
-        session: Digest,
-        by: Id,
-        begun: &mut Vec<Id>,
-    ) -> Option<Id> {
+    /// Ends the turn that runs in a session, or waits for its next attempt. Returns whose it was, and
+    /// those that begin instead.
+    fn interrupt(&self, state: &mut State, session: Digest, by: Id) -> Option<(Id, Vec<Id>)> {
         let first = state.dispatch.tickets(session).next()?;
         if !matches!(state.book.get(first)?.turn, Turn::Running | Turn::Resting) {
             return None;
         }
         let why = format!("interrupted by message {by}");
-        begun.extend(self.strike(state, first, &why).ok()?);
-        Some(first)
+        Some((first, self.strike(state, first, &why).ok()?))
     }
 
     /// Takes a message that the gateway answers itself, with [`Hub::reply`], and no agent.

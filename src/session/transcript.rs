@@ -91,7 +91,7 @@ impl Transcripts {
         let Known { said, unsaid, reset } = known();
         let (text, length) = read(&self.path(session))?;
         let mut kept: Vec<(Id, &str)> = pairs(&text);
-        kept.retain(|(id, _)| !unsaid.contains(id.bits()) && reset.is_none_or(|reset| *id > reset));
+        kept.retain(|(id, _)| !unsaid.contains(id.0) && reset.is_none_or(|reset| *id > reset));
         let first = kept.first().map(|(id, _)| *id);
         let (mut missing, mut size) = (Vec::new(), 0);
         // The newest first, no more than have room. Those before the first made room for others.

@@ -11,7 +11,7 @@ pub struct Usage {
     /// When each was last used, in milliseconds of the journal's time; its pages; its principal.
     sessions: Digests,
     /// Bytes by principal.
-    principals: Vec<(String, u64)>,
+    pub principals: Vec<(String, u64)>,
 }
 
 impl Usage {
@@ -72,11 +72,6 @@ impl Usage {
         shares.check(principal, (own.map_or(0, |(_, bytes)| *bytes), all), more, limit)
     }
 
-    /// Bytes by principal.
-    pub fn by_principal(&self) -> &[(String, u64)] {
-        &self.principals
-    }
-
     /// Sessions of a principal, or of all, that were not used after `before`; the longest idle first.
     pub fn oldest(&self, principal: Option<&str>, before: u64) -> Vec<Digest> {
         let sessions = self.sessions.range(0, Digest::MAX).map(|(s, it)| (parts(it), s));
@@ -108,7 +103,7 @@ mod tests {
         usage.set(2, "a", 1, 5);
         usage.set(3, "b", 2 * SESSION_PAGE, u64::MAX);
         let bytes = |usage: &Usage| -> Vec<u64> {
-            usage.by_principal().iter().map(|(_, bytes)| bytes / SESSION_PAGE).collect()
+            usage.principals.iter().map(|(_, bytes)| bytes / SESSION_PAGE).collect()
         };
         assert_eq!(bytes(&usage), [3, 3]);
         usage.set(1, "a", SESSION_PAGE + 1, 20);

@@ -105,16 +105,14 @@ impl Hub {
     /// The newest record whose effect an entry shows.
     fn newest(&self, entry: &Entry) -> u64 {
         let trouble = entry.delivery.as_ref().map_or(0, |outgoing| outgoing.trouble);
-        match entry.delivery_state() {
-            _ if entry.erased => self.journal.last(),
-            Some(Delivery::Delivered | Delivery::Dropped) => self.journal.last(),
-            Some(_) | None => entry.outcome.max(entry.accepted).max(trouble),
-        }
+        let gone = matches!(entry.delivery_state(), Some(Delivery::Delivered | Delivery::Dropped));
+        let newest = entry.outcome.max(entry.accepted).max(trouble);
+        if gone || entry.erased { self.journal.last() } else { newest }
     }
 
     /// Keeps a message from being forgotten, however few results are kept, until its end was read.
     pub fn hold(self: &Arc<Self>, id: Id) -> Held {
-        self.lock().held.count(id.bits(), true);
+        self.lock().held.count(id.0, true);
         Held { hub: Arc::clone(self), id }
     }
 
@@ -351,6 +349,6 @@ pub struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.hub.lock().held.count(self.id.bits(), false);
+        self.hub.lock().held.count(self.id.0, false);
     }
 }

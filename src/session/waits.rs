@@ -9,7 +9,7 @@ use super::cancel::Denied;
 use super::clock::millis;
 use super::hub::{Hub, State, now};
 use super::id::Id;
-use super::life::Turn;
+use super::life::{Delivery, Turn};
 use super::message::{Message, rfc3339};
 use super::reply::Run;
 use super::retry::{Attempt, pause};
@@ -194,7 +194,9 @@ impl Hub {
             drop(state);
             return self.revive(id);
         }
-        if !state.book.may_be_requeued(entry) {
+        // Not what a reset forgot, nor while the word of its failure is on its way to a target.
+        let sending = entry.delivery_state() == Some(Delivery::Sending);
+        if sending || state.book.is_erased(entry) {
             return Err(Denied::TooLate);
         }
         let (who, session) = (Arc::clone(&entry.who), entry.session());

@@ -42,9 +42,8 @@ impl Failing {
 
     /// For how long its attempts have failed, when this process is so old.
     pub fn spent(&self, age: Duration) -> Duration {
-        Duration::from_millis(
-            self.retry.spent.saturating_add(millis(age).saturating_sub(self.mark)),
-        )
+        let since = millis(age).saturating_sub(self.mark);
+        Duration::from_millis(self.retry.spent.saturating_add(since))
     }
 
     /// When the pause is over, by the wall clock of its record.

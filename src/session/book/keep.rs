@@ -44,7 +44,7 @@ impl Book {
         let kept = level(&self.accounts, MAX_DEAD_LETTERS, |own| own.dead.len());
         let dead = self.accounts.iter().flat_map(|(_, own)| {
             let too_many = own.dead.len().saturating_sub(kept);
-            let dead = own.dead.keys().map(Id::from_bits).enumerate();
+            let dead = own.dead.keys().map(Id).enumerate();
             // By id: one that was revived is younger than those behind it.
             let overdue =
                 move |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
@@ -80,7 +80,7 @@ impl Book {
             };
             let (turn, delivery, session) = (entry.turn, entry.delivery_state(), entry.session());
             let key = entry.key.as_ref().map(|key| key.key);
-            if let Some(key) = key.filter(|key| self.keys.get(*key) == Some(id.bits())) {
+            if let Some(key) = key.filter(|key| self.keys.get(*key) == Some(id.0)) {
                 self.keys.remove(key);
             }
             if let Some(session) = session {
@@ -96,7 +96,7 @@ impl Book {
                 counts.kept -= 1;
             }
             account.bytes -= entry.bytes;
-            account.dead.remove(id.bits());
+            account.dead.remove(id.0);
             self.keep_busy(session.filter(|_| was_dead), false);
             self.entries.remove(*id);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Book, Digest, Entry, Failing, Id};
 use crate::journal::record::{Retry, Stamp};
 use crate::session::clock::millis;
-use crate::session::life::{Delivery, Turn};
+use crate::session::life::Turn;
 
 impl Book {
     /// After a start: what ran when the last process ended waits for another attempt.
@@ -57,14 +57,6 @@ impl Book {
     pub fn is_late(&self, id: Id, session: Digest) -> bool {
         let after = self.get(id).map_or(0, |entry| entry.accepted);
         self.messages_of(session, after).rev().any(|(_, entry)| entry.turn == Turn::Done)
-    }
-
-    /// Whether a failed turn can run again: not what a reset forgot, nor while the word of its
-    /// failure is on its way to a target.
-    pub fn may_be_requeued(&self, entry: &Entry) -> bool {
-        entry.turn == Turn::Failed
-            && !self.is_erased(entry)
-            && entry.delivery_state() != Some(Delivery::Sending)
     }
 }
 

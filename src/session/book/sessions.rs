@@ -83,7 +83,7 @@ impl Book {
         }
         self.records.add(session, number, 0);
         self.resets.insert(session, number.into());
-        self.newest_at_reset.insert(session, self.last.map_or(0, Id::bits));
+        self.newest_at_reset.insert(session, self.last.map_or(0, |id| id.0));
         if erases {
             self.erasing.resets.insert(session, number.into());
             self.erasing.sessions.push_back(session);
@@ -97,14 +97,9 @@ impl Book {
         self.resets.get(session).is_some_and(|reset| reset > accepted.into())
     }
 
-    /// The sessions that were reset.
-    pub fn reset_sessions(&self) -> impl Iterator<Item = Digest> {
-        self.resets.keys()
-    }
-
     /// The newest message that there was at a session's last reset, and that reset's record.
     pub fn reset_of(&self, session: Digest) -> Option<(Id, u64)> {
-        let newest = self.newest_at_reset.get(session).map(Id::from_bits)?;
+        let newest = self.newest_at_reset.get(session).map(Id)?;
         Some((newest, number_of(self.resets.get(session)?)))
     }
 

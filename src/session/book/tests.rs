@@ -127,7 +127,7 @@ impl Simple {
             (way.state.map_or("none", Delivery::word), way.attempts, way.trouble)
         });
         Simple {
-            id: u32::try_from(id.bits()).unwrap(),
+            id: u32::try_from(id.0).unwrap(),
             principal: Who::clone(&entry.who).principal,
             session: Who::clone(&entry.who).session,
             key: entry.key.as_ref().map(|key| (key.key, key.body)),
@@ -162,7 +162,7 @@ struct Seen {
 }
 
 fn number_of(id: Id) -> u32 {
-    u32::try_from(id.bits()).unwrap()
+    u32::try_from(id.0).unwrap()
 }
 
 fn sessions() -> impl Iterator<Item = (&'static str, &'static str)> {

@@ -17,12 +17,12 @@ impl Written {
     }
 
     fn answered(&mut self, session: Option<String>) -> Id {
-        let id = Id::from_bits((u128::from(now()) << 80) + self.0.len() as u128);
+        let id = Id((u128::from(now()) << 80) + self.0.len() as u128);
         self.write(&Record::Accepted(Box::new(Accepted {
             id: id.to_string(),
             at: now().into(),
             principal: "owner".to_owned(),
-            key: session.as_ref().map(|_| format!("{:032x}", id.bits())),
+            key: session.as_ref().map(|_| format!("{:032x}", id.0)),
             body: session.as_ref().map(|_| "7".to_owned()),
             session,
             ..Accepted::default()

@@ -74,13 +74,13 @@ impl Page {
         let known = || {
             let mut known =
                 Known { said: said.iter().map(|id| Id::from(*id)).collect(), ..Known::default() };
-            unsaid.iter().for_each(|id| known.unsaid.add(Id::from(*id).bits()));
+            unsaid.iter().for_each(|id| known.unsaid.add(Id::from(*id).0));
             known
         };
         let loaded = Cell::new(0);
         let load = |id: Id| {
             loaded.set(loaded.get() + 1);
-            Ok(turn(u32::try_from(id.bits()).unwrap()))
+            Ok(turn(u32::try_from(id.0).unwrap()))
         };
         self.transcripts.unsettle(self.session);
         self.transcripts.settle(self.session, &self.who, cap, &known, &load).unwrap();
@@ -96,9 +96,8 @@ fn ids(bytes: &[u8]) -> Vec<u32> {
     assert!(text.is_empty() || text.ends_with('\n'));
     let lines: Vec<Value> =
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let number = |line: &Value| {
-        u32::try_from(Id::parse(line["id"].as_str().unwrap()).unwrap().bits()).unwrap()
-    };
+    let number =
+        |line: &Value| u32::try_from(Id::parse(line["id"].as_str().unwrap()).unwrap().0).unwrap();
     assert_eq!(lines.len() % 2, 0);
     let turns: Vec<u32> = lines
         .chunks(2)
@@ -317,7 +316,7 @@ fn a_start_repairs_what_is_no_text() {
                 said: said.iter().map(|id| Id::from(*id)).collect(),
                 ..Known::default()
             };
-            let load = |id: Id| Ok(turn(u32::try_from(id.bits()).unwrap()));
+            let load = |id: Id| Ok(turn(u32::try_from(id.0).unwrap()));
             page.transcripts.settle(page.session, &page.who, CAP, &known, &load).unwrap();
             let left = page.bytes();
             let clean: String = said.iter().map(|id| turn(*id).lines()).collect();
@@ -343,7 +342,7 @@ fn a_start_that_cannot_read_a_turn_is_tried_again() {
 fn a_turn_whose_record_is_damaged_is_left_out_and_no_other() {
     let page = page();
     let known = || Known { said: [1, 2, 3].map(Id::from).to_vec(), ..Known::default() };
-    let load = |id: Id| match u32::try_from(id.bits()).unwrap() {
+    let load = |id: Id| match u32::try_from(id.0).unwrap() {
         2 => Err(ErrorKind::InvalidData.into()),
         number => Ok(turn(number)),
     };
