@@ -217,11 +217,12 @@ fn at_its_share_a_principals_own_longest_idle_connection_goes_for_its_new_one() 
 fn one_that_is_told_that_there_is_no_room_for_it_keeps_no_other_out() {
     let mut street = Street::new();
     let (first, _) = fill(&mut street, "a");
-    // They are told so, and read nothing for a while.
+    // They are told so, and stay for a while to read that.
     let told: Vec<u64> = (first.len()..32)
         .map(|_| {
             let number = street.come("127.0.0.1", room(32, 99, true)).unwrap();
             street.know(number, "a").unwrap_err();
+            street.seat(number).dismiss();
             number
         })
         .collect();
