@@ -26,7 +26,9 @@ pub trait Shape {
     fn whole(&mut self, id: &str, report: &Report) -> String;
     /// Whether chat completions of the agent's own server can be passed on as they are. Where not, the
     /// end of a stream says all of it again.
-    fn is_native(&self) -> bool;
+    fn is_native(&self) -> bool {
+        false
+    }
 }
 
 /// A stream begins with its first piece, so that what fails before has a status of its own.

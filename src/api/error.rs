@@ -63,14 +63,13 @@ impl Problem {
     }
 
     pub fn no_place(why: &NoPlace) -> Option<Problem> {
-        let problem = match why {
+        Some(match why {
             NoPlace::Full(full) => Problem::full(full),
             NoPlace::TimedOut => Problem::new(503, "no_turn", "No turn came free in time."),
             NoPlace::Cut => Problem::stopping(),
             NoPlace::Failed(e) => Problem::short(e),
             NoPlace::Gone => return None,
-        };
-        Some(problem)
+        })
     }
 
     /// The system refuses what a turn needs.

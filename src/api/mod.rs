@@ -250,5 +250,9 @@ pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
 }
 
 fn log_end(why: &Closed, origin: Origin) {
+    let why = match why {
+        Closed::Refused(refusal) => format!("{} {}", refusal.status, refusal.reason),
+        Closed::Io(_) | Closed::TimedOut | Closed::CutShort => why.to_string(),
+    };
     log::debug!("a connection from {origin} ended: {why}");
 }

@@ -82,20 +82,16 @@ fn stored(service: &Service, proof: &Authenticated, id: &str) -> Result<(Message
 /// `GET /v1/responses/{id}`.
 pub fn get(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, Problem> {
     let (message, about) = stored(service, proof, id)?;
-    let created = message.created_at / 1000;
-    let words = Words { about, number: 0, created };
-    let text = message.extent();
-    let id = message.id.to_string();
-    let error = message.error.unwrap_or_default();
-    let report = message.report;
-    let body = match message.turn {
-        Turn::Queued | Turn::Resting => words.object(&id, "queued", &report, None),
-        Turn::Running => words.object(&id, "in_progress", &report, None),
-        Turn::Done => words.object(&id, "completed", &report, None),
-        Turn::Failed => words.object(&id, "failed", &report, Some(&error)),
-        Turn::Cancelled => words.object(&id, "cancelled", &report, None),
+    let words = Words { about, number: 0, created: message.created_at / 1000 };
+    let (status, error) = match message.turn {
+        Turn::Queued | Turn::Resting => ("queued", None),
+        Turn::Running => ("in_progress", None),
+        Turn::Done => (outcome(&message.report), None),
+        Turn::Failed => ("failed", Some(message.error.as_deref().unwrap_or_default())),
+        Turn::Cancelled => ("cancelled", None),
     };
-    Ok(answer_json(200, body).extents([text]))
+    let body = words.object(&message.id.to_string(), status, &message.report, error);
+    Ok(answer_json(200, body).extents([message.extent()]))
 }
 
 /// `DELETE /v1/responses/{id}`: one that is not over is cancelled.
@@ -252,18 +248,16 @@ impl Words {
         let About { model, previous, instructions, metadata, stored } = &self.about;
         let text =
             |text: &Option<String>| text.as_deref().map_or_else(|| "null".to_owned(), quoted);
-        // Length is the one reason for which OpenAI has a word here.
-        let cut = status == "completed" && report.finish.as_deref() == Some("length");
-        let (status, details) = if cut {
-            ("incomplete", r#"{"reason":"max_output_tokens"}"#)
-        } else {
-            (status, "null")
-        };
+        let cut = status == "incomplete";
+        let details = if cut { r#"{"reason":"max_output_tokens"}"# } else { "null" };
         let error = error.map_or("null".to_owned(), |words| {
             format!(r#"{{"code":"server_error","message":{}}}"#, quoted(words))
         });
-        let done = matches!(status, "completed" | "incomplete");
-        let output = if done { Words::item(id, status, true) } else { String::new() };
+        let output = if cut || status == "completed" {
+            Words::item(id, status, true)
+        } else {
+            String::new()
+        };
         let usage =
             report.usage.as_ref().map_or_else(String::new, |u| format!(r#","usage":{}"#, usage(u)));
         format!(
@@ -298,6 +292,12 @@ impl Words {
     }
 }
 
+/// The state of a response that has its reply. Length is the one reason for which OpenAI has a word
+/// here.
+fn outcome(report: &Report) -> &'static str {
+    if report.finish.as_deref() == Some("length") { "incomplete" } else { "completed" }
+}
+
 /// The content of that message; `inside`: of its text.
 fn part(inside: &str) -> String {
     format!(r#"{{"type":"output_text","text":"{inside}","annotations":[]}}"#)
@@ -310,11 +310,8 @@ impl Shape for Words {
             self.event(name, &format!(r#""response":{response}"#), out);
         }
         let item = Words::item(id, "in_progress", false);
-        self.event(
-            "response.output_item.added",
-            &format!(r#""output_index":0,"item":{item}"#),
-            out,
-        );
+        let added = format!(r#""output_index":0,"item":{item}"#);
+        self.event("response.output_item.added", &added, out);
         let part = format!(r#""part":{}"#, part(""));
         self.text_event("response.content_part.added", id, &part, out);
     }
@@ -329,9 +326,8 @@ impl Shape for Words {
         self.text_event("response.output_text.done", id, &text, out);
         let part = format!(r#""part":{}"#, part(&PLACE.to_string()));
         self.text_event("response.content_part.done", id, &part, out);
-        let response = self.object(id, "completed", report, None);
-        let cut = report.finish.as_deref() == Some("length");
-        let status = if cut { "incomplete" } else { "completed" };
+        let status = outcome(report);
+        let response = self.object(id, status, report, None);
         let item = Words::item(id, status, true);
         self.event("response.output_item.done", &format!(r#""output_index":0,"item":{item}"#), out);
         self.event(&format!("response.{status}"), &format!(r#""response":{response}"#), out);
@@ -346,11 +342,7 @@ impl Shape for Words {
     }
 
     fn whole(&mut self, id: &str, report: &Report) -> String {
-        self.object(id, "completed", report, None)
-    }
-
-    fn is_native(&self) -> bool {
-        false
+        self.object(id, outcome(report), report, None)
     }
 }
 

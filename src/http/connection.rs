@@ -7,7 +7,6 @@ use crate::limits::{
     HURRY, KEPT_RESPONSE_BUFFER, LINGER_TIMEOUT, MAX_LINGER, MAX_SKIPPED_BODY, MIN_BODY_RATE,
     SKIP_TIMEOUT, WRITE_PIECE,
 };
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -25,30 +24,6 @@ use super::seat::Seat;
 use super::socket::Socket;
 use super::stream::Stream;
 use super::wire::{Fill, Pace, Wire};
-
-/// Why a connection ended in the middle. It can only be dropped.
-#[derive(Debug)]
-pub enum Closed {
-    /// The client broke a rule, and was told so.
-    Refused(Refusal),
-    /// The socket failed, or the client went away or reads too slowly.
-    Io(io::Error),
-}
-
-impl fmt::Display for Closed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Closed::Refused(Refusal { status, reason }) => write!(f, "{status} {reason}"),
-            Closed::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<io::Error> for Closed {
-    fn from(error: io::Error) -> Closed {
-        Closed::Io(error)
-    }
-}
 
 /// The server's side of a connection.
 pub struct Connection {
@@ -104,7 +79,7 @@ impl Connection {
 
     /// Waits for the next request. `None`: the connection has ended as it should, by either side,
     /// by the idle time-out or by its [`Gate`].
-    pub fn next_request(&mut self) -> Result<Option<Request>, Closed> {
+    pub fn next_request(&mut self) -> Result<Option<Request>, Error> {
         if !self.open || !self.skip_unread()? {
             return Ok(None);
         }
@@ -153,7 +128,7 @@ impl Connection {
     ///
     /// # Errors
     /// The client has been told: 413 too large, 408 too slow, 400 malformed or cut short.
-    pub fn read_body(&mut self, request: &Request, cap: usize) -> Result<Vec<u8>, Closed> {
+    pub fn read_body(&mut self, request: &Request, cap: usize) -> Result<Vec<u8>, Error> {
         let cap = cap.min(self.limits.max_body);
         let mut body = Vec::new();
         match self.unread {
@@ -178,16 +153,16 @@ impl Connection {
             Err(Error::Refused(refusal)) => Err(self.refuse(refusal)),
             Err(Error::CutShort) => Err(self.refuse(BODY_CUT_SHORT)),
             Err(Error::TimedOut) => Err(self.refuse(BODY_TOO_SLOW)),
-            Err(Error::Io(error)) => Err(error.into()),
+            Err(error @ Error::Io(_)) => Err(error),
         }
     }
 
     /// Reads and drops what the handler left of the last request's body. Says whether the
     /// connection can go on.
-    fn skip_unread(&mut self) -> Result<bool, Closed> {
+    fn skip_unread(&mut self) -> Result<bool, Error> {
         let deadline = Instant::now() + SKIP_TIMEOUT;
         match self.read_all(&mut Vec::new(), MAX_SKIPPED_BODY, |_| deadline) {
-            Err(Error::Io(error)) => Err(error.into()),
+            Err(error @ Error::Io(_)) => Err(error),
             Ok(()) | Err(_) => Ok(self.open),
         }
     }
@@ -212,7 +187,7 @@ impl Connection {
     ///
     /// # Errors
     /// The client has gone or reads too slowly; the connection has ended.
-    pub fn respond(&mut self, request: &Request, mut response: Response) -> Result<(), Closed> {
+    pub fn respond(&mut self, request: &Request, mut response: Response) -> Result<(), Error> {
         if self.is_revoked() {
             response = Response::error(401, Some("invalid_api_key"), KEY_IS_GONE)
                 .header("WWW-Authenticate", "Bearer")
@@ -229,14 +204,10 @@ impl Connection {
 
     /// Begins a response that comes in pieces: chunked, or up to the end of the connection where
     /// the client speaks HTTP/1.0. Status and fields are those of `head`, which goes out at once.
-    pub fn start_stream(
-        &mut self,
-        request: &Request,
-        head: Response,
-    ) -> Result<Stream<'_>, Closed> {
+    pub fn start_stream(&mut self, request: &Request, head: Response) -> Result<Stream<'_>, Error> {
         if self.is_revoked() {
             self.respond(request, head)?;
-            return Err(Closed::Io(io::ErrorKind::PermissionDenied.into()));
+            return Err(Error::Io(io::ErrorKind::PermissionDenied.into()));
         }
         let head = head.fields(self.extra.drain(..));
         let end = match request.version {
@@ -317,14 +288,14 @@ impl Connection {
     }
 
     /// Answers a broken rule and ends the connection.
-    fn refuse(&mut self, refusal: Refusal) -> Closed {
+    fn refuse(&mut self, refusal: Refusal) -> Error {
         let response = Response::from(refusal).fields(self.extra.drain(..));
         match self.send(&response, false, Persist::Close) {
             Ok(()) => {
                 self.say_goodbye();
-                Closed::Refused(refusal)
+                Error::Refused(refusal)
             }
-            Err(error) => Closed::Io(error),
+            Err(error) => Error::Io(error),
         }
     }
 

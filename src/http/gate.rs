@@ -21,17 +21,15 @@ pub struct Limits {
 /// What all connections are told when the gateway stops taking work: each says `Connection: close`
 /// with its next response, and ends.
 #[derive(Debug, Default)]
-pub struct Gate {
-    closing: AtomicBool,
-}
+pub struct Gate(AtomicBool);
 
 impl Gate {
     /// No request after the present ones.
     pub fn close(&self) {
-        self.closing.store(true, Ordering::SeqCst);
+        self.0.store(true, Ordering::SeqCst);
     }
 
     pub fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::SeqCst)
+        self.0.load(Ordering::SeqCst)
     }
 }

@@ -30,7 +30,10 @@ mod wire;
 
 pub use body::TOO_LARGE;
 pub use client::Client;
-pub use connection::{Closed, Connection};
+pub use connection::Connection;
+/// Why a server's connection ended in the middle: it can only be dropped. `Refused`: the client broke
+/// a rule, and was told so; `Io`: the socket failed, or the client went away or reads too slowly.
+pub use framed::Error as Closed;
 pub use gate::{Gate, Limits};
 pub use request::{Method, Request};
 pub use response::Response;

@@ -90,11 +90,6 @@ impl Response {
         std::iter::once(None).chain(extents).zip(parts)
     }
 
-    fn length(&self) -> u64 {
-        let around = self.body.len() - self.extents.len();
-        around as u64 + self.extents.iter().map(Extent::len).sum::<u64>()
-    }
-
     pub(super) fn fields(mut self, more: impl Iterator<Item = (&'static str, String)>) -> Response {
         self.headers.extend(more.map(|(name, value)| (name, value.into())));
         self
@@ -120,13 +115,21 @@ impl Response {
         end: End,
         persist: Persist,
     ) {
+        // Whether each field stays within its line.
+        let is_safe = |(name, value): &(&str, Cow<'_, str>)| {
+            is_token(name.as_bytes()) && value.bytes().all(is_value_byte)
+        };
         let safe = self.headers.iter().all(is_safe);
         let status = if safe { self.status } else { 500 };
         // Writing into a Vec cannot fail.
         let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: {}\r\n", phrase(status), date.text());
         match end {
             End::Known if matches!(status, 204 | 304) => {}
-            End::Known => drop(write!(out, "Content-Length: {}\r\n", self.length())),
+            End::Known => {
+                let around = (self.body.len() - self.extents.len()) as u64;
+                let length = around + self.extents.iter().map(Extent::len).sum::<u64>();
+                let _ = write!(out, "Content-Length: {length}\r\n");
+            }
             End::LastChunk => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             End::Close => {}
         }
@@ -134,8 +137,11 @@ impl Response {
             let _ = write!(out, "{name}: {value}\r\n");
         }
         out.extend_from_slice(SECURITY_FIELDS);
-        out.extend_from_slice(persist.field());
-        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(match persist {
+            Persist::Silent => b"\r\n",
+            Persist::KeepAlive => b"Connection: keep-alive\r\n\r\n",
+            Persist::Close => b"Connection: close\r\n\r\n",
+        });
     }
 }
 
@@ -143,11 +149,6 @@ impl From<Refusal> for Response {
     fn from(refusal: Refusal) -> Response {
         Response::error(refusal.status, None, refusal.reason).close()
     }
-}
-
-/// Whether a field stays within its line.
-fn is_safe((name, value): &(&'static str, Cow<'static, str>)) -> bool {
-    is_token(name.as_bytes()) && value.bytes().all(is_value_byte)
 }
 
 /// How the client finds the end of a response.
@@ -170,16 +171,6 @@ pub(super) enum Persist {
     Close,
 }
 
-impl Persist {
-    fn field(self) -> &'static [u8] {
-        match self {
-            Persist::Silent => b"",
-            Persist::KeepAlive => b"Connection: keep-alive\r\n",
-            Persist::Close => b"Connection: close\r\n",
-        }
-    }
-}
-
 /// The Date field's text, made once a second.
 #[derive(Debug, Default)]
 pub(super) struct Date {
@@ -200,39 +191,20 @@ impl Date {
 }
 
 /// Reason phrases (RFC 9110 section 15, RFC 6585); for people, no client reads them.
+const PHRASES: &str = "\
+    200 OK, 201 Created, 202 Accepted, 204 No Content, 304 Not Modified, 400 Bad Request, \
+    401 Unauthorized, 403 Forbidden, 404 Not Found, 405 Method Not Allowed, \
+    408 Request Timeout, 409 Conflict, 410 Gone, 411 Length Required, 413 Content Too Large, \
+    414 URI Too Long, 415 Unsupported Media Type, 417 Expectation Failed, \
+    421 Misdirected Request, 422 Unprocessable Content, 429 Too Many Requests, \
+    431 Request Header Fields Too Large, 500 Internal Server Error, 501 Not Implemented, \
+    502 Bad Gateway, 503 Service Unavailable, 504 Gateway Timeout, \
+    505 HTTP Version Not Supported, 507 Insufficient Storage";
+
 fn phrase(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        204 => "No Content",
-        304 => "Not Modified",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        410 => "Gone",
-        411 => "Length Required",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        415 => "Unsupported Media Type",
-        417 => "Expectation Failed",
-        421 => "Misdirected Request",
-        422 => "Unprocessable Content",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        507 => "Insufficient Storage",
-        _ => "Unnamed",
-    }
+    let pairs = PHRASES.split(", ").filter_map(|pair| pair.split_once(' '));
+    let mut of_status = pairs.filter(|(code, _)| code.parse() == Ok(status));
+    of_status.next().map_or("Unnamed", |(_, phrase)| phrase)
 }
 
 #[cfg(test)]

@@ -109,6 +109,7 @@ pub fn run(pieces: &[&[u8]]) -> Run {
     let mut connection = Connection::new(Box::new(fake), LIMITS, Arc::<Gate>::default()).unwrap();
     let end = match serve(&mut connection, &mut requests) {
         Ok(()) => String::new(),
+        Err(Closed::Refused(refusal)) => format!("{} {}", refusal.status, refusal.reason),
         Err(closed) => closed.to_string(),
     };
     let written = String::from_utf8(log.lock().unwrap().written.clone()).unwrap();
