@@ -5,6 +5,7 @@ mod util;
 
 use std::fs;
 
+use util::fault::{Fault, When};
 use util::{DEADLINE, Gateway, Home, eventually};
 
 /// Runs a program at a terminal of its own. SIGUSR1 closes that, SIGUSR2 presses Ctrl-C.
@@ -49,6 +50,19 @@ fn ctrl_c_is_a_key_at_the_terminal() {
     assert_eq!(terminal.wait_for_exit(DEADLINE), 0);
     let stop = last_stop(&home);
     assert_eq!((&stop["verdict"], &stop["reason"]), (&"planned".into(), &"Ctrl-C".into()));
+}
+
+/// signal-hook drops what arrives between a handler's installation and its entry in the table of handlers.
+#[test]
+fn a_signal_in_the_moment_in_which_its_handler_is_installed_is_not_lost() {
+    for (signal, name, code) in [(libc::SIGTERM, "SIGTERM", 143), (libc::SIGINT, "SIGINT", 0)] {
+        let home = Home::new();
+        let when = When::Once(1);
+        let fault = Fault { call: "sigaction", error: signal, when, on: "journal" };
+        let end = fault.into(home.launch(), &home).try_start().err().expect("a start that it ends");
+        end.assert_code(code);
+        assert_eq!(last_stop(&home)["signal"], name);
+    }
 }
 
 #[test]

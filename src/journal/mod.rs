@@ -21,6 +21,7 @@ mod writer;
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::time::Instant;
 
 pub use file::{FileJournal, NAME};
@@ -124,8 +125,8 @@ pub struct Loss {
     pub what: String,
     /// The same with the path, where its records are now, and what to do.
     pub why: String,
-    /// Its records have a name again.
-    pub saved: bool,
+    /// The copy of its records, once they have a name again.
+    pub saved: Option<PathBuf>,
     pub at: Instant,
 }
 

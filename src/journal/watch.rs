@@ -26,8 +26,9 @@ impl FileJournal {
         let _call = self.health.call("a look at the journal's path");
         match self.health.loss() {
             None => {}
-            Some(Loss { saved: false, what, .. }) => return self.lose(&self.lock(), &what),
-            Some(_) => return,
+            // Whatever removed the journal may go on, and remove the copy too.
+            Some(Loss { saved: Some(copy), .. }) if copy.exists() || self.path.exists() => return,
+            Some(Loss { what, .. }) => return self.lose(&self.lock(), &what),
         }
         // A compaction looks by itself, before it puts another file there.
         let Ok(_only) = self.compacting.try_lock() else { return };
@@ -79,9 +80,9 @@ impl FileJournal {
                 Pid::own()
             ),
         };
-        let saved = saved.is_ok();
+        let saved = saved.ok();
         let why = format!("the journal {path} {what} under the running gateway; {way}");
-        if saved || self.health.loss().is_none() {
+        if saved.is_some() || self.health.loss().is_none() {
             log::error!("{why}");
         }
         let (what, at) = (what.to_owned(), Instant::now());

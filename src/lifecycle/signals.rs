@@ -70,7 +70,9 @@ impl Signals {
         let others = OTHERS.iter().map(|(other, _)| *other).filter(|s| !signal::is_ignored(*s));
         let wanted: Vec<i32> =
             [SIGTERM, SIGINT, SIGHUP, SIGCHLD].into_iter().chain(others).collect();
-        let delivery = SignalDelivery::with_pipe(read, write, WithRawSiginfo, &wanted)?;
+        // What arrives between a handler's installation and its entry in signal-hook's table is lost.
+        let install = || SignalDelivery::with_pipe(read, write, WithRawSiginfo, &wanted);
+        let delivery = signal::with_all_blocked(install)?;
         signal::end_by_sent_faults()?;
         Ok(Signals { delivery, outlives_terminal, shell: terminal_leader() })
     }
@@ -105,7 +107,8 @@ impl Signals {
 /// gateway: systemd 252 calls the unit failed where its stop kills one.
 pub fn end_on_terminate() -> io::Result<()> {
     let always = Arc::new(AtomicBool::new(true));
-    signal_hook::flag::register_conditional_shutdown(SIGTERM, 0, always).map(drop)
+    let install = || signal_hook::flag::register_conditional_shutdown(SIGTERM, 0, always);
+    signal::with_all_blocked(install).map(drop)
 }
 
 impl AsFd for Signals {

@@ -147,7 +147,7 @@ impl Hub {
     pub(super) fn look_after_journal(self: Arc<Self>) {
         while !self.is_draining() || self.busy() > 0 {
             self.journal.look();
-            let loss = self.loss().filter(|loss| loss.saved);
+            let loss = self.loss().filter(|loss| loss.saved.is_some());
             if loss.is_some_and(|loss| loss.at.elapsed() >= LOSS_SHOWN) {
                 return self.end_process();
             }

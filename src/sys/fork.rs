@@ -9,7 +9,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use super::check;
 use super::process::exit_at_once;
-use super::spawn::{pipe, with_signals_blocked};
+use super::signal::with_all_blocked;
+use super::spawn::pipe;
 
 /// Runs `work` in a copy of this process that has no other descriptors than `keep`. What `work` returns
 /// can be read from the file, which is at its end without it where the child has died.
@@ -26,7 +27,7 @@ pub fn apart(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::Result<F
     // SAFETY: in the child there is only this thread; the C library keeps its memory usable over a fork, and the child runs nothing but
     // `work`, which takes no lock of ours, and ends without a destructor or exit handler. Signals are
     // blocked in it from its first moment: their handler would write to a pipe that it shares.
-    let pid = with_signals_blocked(|| unsafe {
+    let pid = with_all_blocked(|| unsafe {
         let pid = libc::fork();
         if pid == 0 {
             let _end = End;

@@ -2,6 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::io;
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// `SI_USER` is the `si_code` of a plain kill(2) (sigaction(2)): only then are pid and uid the kernel's
@@ -35,6 +36,20 @@ pub fn is_ignored(signal: i32) -> bool {
         let mut action: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
             && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Runs `work` while this thread takes no signal: what comes meanwhile arrives at its end
+/// (pthread_sigmask(3)).
+pub fn with_all_blocked<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: both sets live here; the first is filled before it is read, the second by the call.
+    unsafe {
+        let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+        let result = work();
+        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
+        result
     }
 }
 

@@ -17,6 +17,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::process::Pid;
+use super::signal::with_all_blocked;
 
 /// The stack on which a child comes to its exec, in units of 16 bytes: 64 KiB, of which it uses 2.
 const STACK: usize = 4096;
@@ -104,7 +105,9 @@ pub fn spawn(
         joined: true,
         error: None,
     };
-    let pid = with_signals_blocked(|| give_birth(&mut birth, place))?;
+    // No handler of ours may run in the child, where it would act on our memory: blocked here, they
+    // are blocked there until it has put its signals in order.
+    let pid = with_all_blocked(|| give_birth(&mut birth, place))?;
     if let Some(error) = birth.error {
         place.number.store(0, Ordering::SeqCst);
         let _ = super::process::wait(pid);
@@ -117,20 +120,6 @@ pub fn spawn(
         stdout: File::from(out_read),
         stderr: File::from(err_read),
     })
-}
-
-/// No handler of ours may run in the child, where it would act on our memory: blocked here, they
-/// are blocked there until it has put its signals in order.
-pub(super) fn with_signals_blocked<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: both sets live here; the first is filled before it is read, the second by the call.
-    unsafe {
-        let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
-        let result = work();
-        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
-        result
-    }
 }
 
 /// Makes the child, in its control group from the first if the kernel can; else it enters it itself.

@@ -5,7 +5,8 @@
 //! a path that begins with PREFIX or on the directory of that, fail with this errno, and LOG gets a
 //! line for each. Errno 0 is a short write: half of call FIRST, then no space; -1 is a hang: the call goes
 //! on when MARKER is gone. With a MARKER that is not "-", calls fail while that file is there.
-//! "pthread_create", "eventfd" and "fork" are on no path.
+//! "pthread_create", "eventfd" and "fork" are on no path. With "sigaction" ERRNO is a signal, which the
+//! process gets as soon as it has a handler for it.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong, c_void};
 use std::io::Write;
@@ -21,6 +22,8 @@ unsafe extern "C" {
     fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
     fn readlink(path: *const c_char, buffer: *mut c_char, size: usize) -> isize;
     fn access(path: *const c_char, mode: c_int) -> c_int;
+    fn getpid() -> c_int;
+    fn kill(pid: c_int, signal: c_int) -> c_int;
     fn poll(none: *mut c_void, count: c_ulong, milliseconds: c_int) -> c_int;
     fn __errno_location() -> *mut c_int;
 }
@@ -241,6 +244,22 @@ stand_before!(statx(dir: c_int, path: Path, flags: c_int, mask: c_uint, into: *m
 
 stand_before!(eventfd(first: c_uint, flags: c_int) -> c_int, judge("eventfd", ""));
 stand_before!(fork() -> c_int, judge("fork", ""));
+
+/// Here the call itself succeeds: what it does is what the gateway must be ready for.
+// SAFETY: the C library's function of this name has this type, and asks the same of callers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sigaction(signal: c_int, new: *const usize, old: *mut usize) -> c_int {
+    let real = real!(c"sigaction", fn(c_int, *const usize, *mut usize) -> c_int);
+    // SAFETY: the arguments are the caller's.
+    let result = unsafe { real(signal, new, old) };
+    // SAFETY: a struct sigaction begins with its handler; 0 and 1 are SIG_DFL and SIG_IGN.
+    let handled = !new.is_null() && unsafe { *new } > 1;
+    if handled && order().is_some_and(|order| order.means("sigaction") && order.error == signal) {
+        // SAFETY: a process may send itself any signal.
+        unsafe { kill(getpid(), signal) };
+    }
+    result
+}
 
 type Work = extern "C" fn(*mut c_void) -> *mut c_void;
 
