@@ -317,7 +317,7 @@ fn no_record_says_more_than_the_disk_has_kept() {
 #[test]
 #[ignore = "needs a small file system, its directory in HERMES_SMALL_DISK"]
 fn a_full_disk() {
-    let disk = std::path::PathBuf::from(std::env::var_os("HERMES_SMALL_DISK").unwrap());
+    let disk = PathBuf::from(std::env::var_os("HERMES_SMALL_DISK").unwrap());
     let open = || FileJournal::open(&disk, 1 << 30, &mut |_, _| Ok(()));
     let journal = open().unwrap().0;
     let text = format!("{{\"x\":\"{}\"}}", "x".repeat(1000));

@@ -102,7 +102,7 @@ fn a_compaction_is_not_taken_for_a_replacement_of_the_file() {
 fn figures() {
     use std::time::Instant;
     let dir = TempDir::new("journal");
-    let base = std::env::var_os("HERMES_FIGURES_DIR").map(std::path::PathBuf::from);
+    let base = std::env::var_os("HERMES_FIGURES_DIR").map(PathBuf::from);
     let at = base.as_deref().unwrap_or(dir.path());
     let (journal, _) = FileJournal::open(at, 1 << 30, &mut |_, _| Ok(())).unwrap();
     let (fill, id) = ("x".repeat(170), "01JD0000000000000000000000");
