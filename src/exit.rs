@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use crate::sys::fs::may_pass;
+use crate::sys::fs::is_temporary;
 
 /// Why a process of ours ends, as its exit status tells it (sysexits.h where a name exists there).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Exit {
 
     /// For a file that is needed and cannot be used.
     pub fn for_file(error: &io::Error) -> Exit {
-        if may_pass(error) { Exit::Unavailable } else { Exit::Config }
+        if is_temporary(error) { Exit::Unavailable } else { Exit::Config }
     }
 }
 

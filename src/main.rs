@@ -13,7 +13,7 @@ mod cli;
 mod config;
 mod delivery;
 mod digest;
-mod digests;
+mod digest_map;
 mod dirs;
 mod exit;
 mod extent;

@@ -12,7 +12,7 @@ mod group;
 mod program;
 mod tree;
 
-pub use converse::{Answer, How, Order, capture, converse, feed, read_now, take};
+pub use converse::{Captured, ExitReason, RunOptions, capture, feed, read_now, run, take};
 pub use environment::environment;
 pub use executable::{explained, why_not_executable};
 pub use program::{Environment, Program, find_on, find_program, is_for_us_alone};
@@ -31,7 +31,7 @@ use crate::sys::fd::{limit, set_limit_of, set_nonblocking};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::proc;
 use crate::sys::process::{self, Pid, PidFd, Signal, Status};
-use crate::sys::spawn::{self, Manner, Place};
+use crate::sys::spawn::{self, ChildSlot, SpawnOptions};
 use crate::threads::lock;
 use tree::{Run, Tree};
 
@@ -83,7 +83,7 @@ impl Children {
     ///
     /// # Errors
     /// Those of [`spawn::spawn`], and of pidfd_open(2) (Linux before 5.3).
-    pub fn spawn(self: &Arc<Self>, program: &Program, manner: Manner) -> io::Result<Child> {
+    pub fn spawn(self: &Arc<Self>, program: &Program, manner: SpawnOptions) -> io::Result<Child> {
         self.start(program, manner, None)
     }
 
@@ -98,7 +98,7 @@ impl Children {
         leftovers: Leftovers,
         stdin: bool,
     ) -> io::Result<Child> {
-        let manner = Manner { stdin, own_group: true };
+        let manner = SpawnOptions { stdin, own_group: true };
         let named = self.name.get().map(|name| program.clone().env(OWN_VARIABLE, name));
         let program = named.as_ref().unwrap_or(program);
         let keep = leftovers == Leftovers::Keep;
@@ -111,7 +111,7 @@ impl Children {
     fn start(
         self: &Arc<Self>,
         program: &Program,
-        manner: Manner,
+        manner: SpawnOptions,
         mut tree: Option<Tree>,
     ) -> io::Result<Child> {
         let mut variables = program.variables();
@@ -119,7 +119,7 @@ impl Children {
         let slot = Slot::default();
         lock(&self.known).push(Arc::clone(&slot));
         let group = tree.as_ref().and_then(|tree| Some(tree.group.as_ref()?.dir.as_fd()));
-        let place = Place { number: &slot, group };
+        let place = ChildSlot { number: &slot, group };
         let born = spawn::spawn(&program.path, &program.arguments, &variables, manner, place)
             .and_then(|spawned| match PidFd::open(spawned.pid) {
                 Ok(pidfd) => Ok((spawned, pidfd)),
@@ -303,13 +303,13 @@ impl Drop for Child {
 mod tests {
     use super::*;
 
-    const PLAIN: Manner = Manner { stdin: false, own_group: false };
+    const PLAIN: SpawnOptions = SpawnOptions { stdin: false, own_group: false };
 
     fn shell(script: &str) -> Program {
         Program::new("/bin/sh".into()).args(["-c", script])
     }
 
-    fn run(script: &str, wait: Duration) -> io::Result<Answer> {
+    fn run(script: &str, wait: Duration) -> io::Result<Captured> {
         capture(&Children::new(), &shell(script), Instant::now() + wait, 1 << 20)
     }
 

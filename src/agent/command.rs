@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use serde_json::value::RawValue;
 
-use super::output::{Complaints, Text, keep_end};
-use super::{Bounds, Outcome, Reply, Report, Turn, environment};
+use super::output::{StderrTail, Utf8Stream, keep_end};
+use super::{Outcome, Reply, Report, Turn, TurnLimits, environment};
 use crate::config;
 use crate::limits::{KEEP_ALIVE, KILL_AFTER, LOCK_PATIENCE};
 use crate::subprocess::{Child, Children, Program, explained, take};
@@ -24,7 +24,7 @@ pub fn run(
     agent: &config::Agent,
     turn: &Turn<'_>,
     reply: &mut dyn Reply,
-    bounds: &Bounds<'_>,
+    bounds: &TurnLimits<'_>,
 ) -> Outcome {
     let program = Program::configured(&agent.command, environment::of(agent, turn));
     let born = program.and_then(|program| children.spawn_tree(&program, agent.leftovers, true));
@@ -46,8 +46,8 @@ pub fn run(
     };
     let mut process = Process {
         child,
-        text: Text::default(),
-        complaints: Complaints::default(),
+        text: Utf8Stream::default(),
+        complaints: StderrTail::default(),
         printed: Vec::new(),
         usage: None,
         written: 0,
@@ -89,8 +89,8 @@ fn classify(status: Status, stderr: &str, stdout: &str) -> Outcome {
 /// A running agent.
 struct Process {
     child: Child,
-    text: Text,
-    complaints: Complaints,
+    text: Utf8Stream,
+    complaints: StderrTail,
     /// The end of what it has printed on stdout.
     printed: Vec<u8>,
     /// What the agent says that it used.
@@ -106,7 +106,7 @@ impl Process {
         &mut self,
         turn: &Turn<'_>,
         reply: &mut dyn Reply,
-        bounds: &Bounds<'_>,
+        bounds: &TurnLimits<'_>,
     ) -> io::Result<Option<Outcome>> {
         let mut ending: Option<(Outcome, Instant)> = None;
         loop {
@@ -171,7 +171,7 @@ impl Process {
                     let words =
                         format!("the agent's reply is over limits.max_reply ({max_reply} bytes)");
                     outcome = Some(Outcome::Failed(words));
-                } else if !text.is_empty() && reply.piece(&text).is_err() {
+                } else if !text.is_empty() && reply.chunk(&text).is_err() {
                     outcome = Some(Outcome::ClientGone);
                 }
             }
@@ -184,7 +184,7 @@ impl Process {
 
     fn last_piece(&mut self, reply: &mut dyn Reply, ending: bool) -> Option<Outcome> {
         let rest = self.text.finish();
-        let undelivered = !ending && !rest.is_empty() && reply.piece(&rest).is_err();
+        let undelivered = !ending && !rest.is_empty() && reply.chunk(&rest).is_err();
         undelivered.then_some(Outcome::ClientGone)
     }
 

@@ -34,7 +34,7 @@ impl Context {
         let own = own(elements(&self.messages));
         let mut lines = String::new();
         for (_, message) in elements(&self.messages).enumerate().filter(|(at, _)| *at != own) {
-            let said = Said::of(message);
+            let said = ChatMessage::of(message);
             let (role, content) = (said.role.map_or("null", RawValue::get), quoted(&said.text()));
             lines += &format!("{{\"role\":{role},\"content\":{content}}}\n");
         }
@@ -44,16 +44,16 @@ impl Context {
 
 /// What the gateway reads of a chat message.
 #[derive(Debug, Default)]
-pub struct Said<'a> {
+pub struct ChatMessage<'a> {
     pub role: Raw<'a>,
     pub content: Raw<'a>,
 }
 
-impl<'a> Said<'a> {
+impl<'a> ChatMessage<'a> {
     /// Nothing at all where it is no object.
-    pub fn of(message: &'a RawValue) -> Said<'a> {
+    pub fn of(message: &'a RawValue) -> ChatMessage<'a> {
         let named = |name| member(message.get(), name);
-        Said { role: named("role"), content: named("content") }
+        ChatMessage { role: named("role"), content: named("content") }
     }
 
     pub fn role(&self) -> Cow<'a, str> {
@@ -90,8 +90,8 @@ impl<'a> Said<'a> {
 
 /// The texts of `system` and `developer` in a list of messages.
 pub fn instructions(messages: &str) -> String {
-    let all = elements(messages).map(Said::of);
-    let texts: Vec<String> = all.filter(Said::is_instruction).map(|it| it.text()).collect();
+    let all = elements(messages).map(ChatMessage::of);
+    let texts: Vec<String> = all.filter(ChatMessage::is_instruction).map(|it| it.text()).collect();
     texts.join("\n\n")
 }
 
@@ -100,7 +100,7 @@ pub fn own<'a>(messages: impl Iterator<Item = &'a RawValue>) -> usize {
     let (mut own, mut last) = (None, 0);
     for (at, message) in messages.enumerate() {
         last = at;
-        own = Said::of(message).is_user().then_some(at).or(own);
+        own = ChatMessage::of(message).is_user().then_some(at).or(own);
     }
     own.unwrap_or(last)
 }

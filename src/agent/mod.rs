@@ -20,12 +20,12 @@ use std::time::Instant;
 
 use serde_json::value::RawValue;
 
-use crate::config::{self, Choice};
+use crate::config::{self, EnumSetting};
 use crate::json::{member, one_line, text};
 use crate::subprocess::Children;
 use crate::text::quoted;
 
-pub use context::{Context, Said, instructions, own};
+pub use context::{ChatMessage, Context, instructions, own};
 
 /// What clients call the model that is meant where none is named.
 pub const DEFAULT_MODEL: &str = "default";
@@ -52,7 +52,7 @@ pub struct Turn<'a> {
 
 /// Where a reply goes, piece by piece. An error means that nobody is there any more to take it.
 pub trait Reply {
-    fn piece(&mut self, text: &str) -> io::Result<()>;
+    fn chunk(&mut self, text: &str) -> io::Result<()>;
 
     /// There has been nothing for [`KEEP_ALIVE`](crate::limits::KEEP_ALIVE), and the turn goes on.
     fn idle(&mut self) -> io::Result<()> {
@@ -171,7 +171,7 @@ impl fmt::Display for Refused {
 
 /// What may end a turn from outside.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds<'a> {
+pub struct TurnLimits<'a> {
     pub deadline: Instant,
     /// The most bytes that a reply may have.
     pub max_reply: usize,
@@ -248,7 +248,7 @@ impl fmt::Display for Outcome {
 pub struct Agent {
     config: config::Agent,
     children: Arc<Children>,
-    upstream: Arc<upstream::Memory>,
+    upstream: Arc<upstream::ConnectionPool>,
 }
 
 impl Agent {
@@ -266,9 +266,9 @@ impl Agent {
     }
 
     /// Runs a turn to its end.
-    pub fn run(&self, turn: &Turn<'_>, reply: &mut dyn Reply, bounds: &Bounds<'_>) -> Outcome {
+    pub fn run(&self, turn: &Turn<'_>, reply: &mut dyn Reply, bounds: &TurnLimits<'_>) -> Outcome {
         match self.config.kind {
-            config::AgentKind::Echo => match reply.piece(turn.text) {
+            config::AgentKind::Echo => match reply.chunk(turn.text) {
                 Ok(()) => Outcome::Done,
                 Err(_) => Outcome::ClientGone,
             },
@@ -276,7 +276,7 @@ impl Agent {
                 command::run(&self.children, &self.config, turn, reply, bounds)
             }
             config::AgentKind::Upstream => {
-                match upstream::Asking::new(self, upstream::ends(bounds)) {
+                match upstream::UpstreamClient::new(self, upstream::ends(bounds)) {
                     Some(asking) => asking.run(turn, reply, bounds.max_reply),
                     // The configuration has none without.
                     None => Outcome::Failed("the upstream has no url".to_owned()),
@@ -292,12 +292,12 @@ impl Agent {
 
     /// The models that a client may name.
     pub fn models(&self) -> Vec<String> {
-        let asking = upstream::Asking::new(self, upstream::soon());
+        let asking = upstream::UpstreamClient::new(self, upstream::soon());
         asking.map_or_else(|| vec![DEFAULT_MODEL.to_owned()], |asking| asking.models())
     }
 
     /// Lets go of what was kept for turns that did not come; to be called now and then.
-    pub fn rest(&self) {
+    pub fn close_idle(&self) {
         self.upstream.rest();
     }
 

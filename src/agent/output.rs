@@ -6,14 +6,14 @@ use crate::text::last_line;
 
 /// Turns bytes into text piece by piece. What is no UTF-8 becomes U+FFFD.
 #[derive(Debug, Default)]
-pub struct Text {
+pub struct Utf8Stream {
     /// The beginning of a character whose end has not come yet (at most 3 bytes).
     partial: Vec<u8>,
     /// Line feeds that are kept back until something follows them.
     line_feeds: usize,
 }
 
-impl Text {
+impl Utf8Stream {
     /// The text that these bytes complete; may be empty.
     pub fn push(&mut self, bytes: &[u8]) -> String {
         let mut all = std::mem::take(&mut self.partial);
@@ -54,13 +54,13 @@ pub fn keep_end(end: &mut Vec<u8>, bytes: &[u8]) {
 
 /// The end of what an agent wrote on stderr, for error messages, and its lines for the log.
 #[derive(Debug, Default)]
-pub struct Complaints {
+pub struct StderrTail {
     line: Vec<u8>,
     tail: Vec<u8>,
     logged: usize,
 }
 
-impl Complaints {
+impl StderrTail {
     /// Takes bytes and hands every whole line to `log`.
     pub fn push(&mut self, bytes: &[u8], log: &mut dyn FnMut(&str)) {
         keep_end(&mut self.tail, bytes);
@@ -106,7 +106,7 @@ mod tests {
     fn characters_survive_every_split() {
         let whole = "aß€😀\n\nb\n".as_bytes();
         for split in 0..=whole.len() {
-            let mut text = Text::default();
+            let mut text = Utf8Stream::default();
             let mut got = text.push(&whole[..split]);
             got += &text.push(&whole[split..]);
             got += &text.finish();
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn what_is_no_text_is_replaced() {
-        let mut text = Text::default();
+        let mut text = Utf8Stream::default();
         assert_eq!(text.push(b"a\xffb\xe2\x82"), "a\u{fffd}b");
         assert_eq!(text.finish(), "\u{fffd}");
         assert_eq!(text.push(b"\n"), "");
@@ -127,7 +127,7 @@ mod tests {
     fn lines_for_the_log_are_bounded() {
         let mut lines = Vec::new();
         let mut log = |line: &str| lines.push(line.to_owned());
-        let mut complaints = Complaints::default();
+        let mut complaints = StderrTail::default();
         complaints.push(b"one\ntw", &mut log);
         complaints.push(b"o\n", &mut log);
         complaints.push(&vec![b'x'; 10_000], &mut log);
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_flood_is_logged_up_to_its_bound() {
         let mut count = 0;
-        let mut complaints = Complaints::default();
+        let mut complaints = StderrTail::default();
         for _ in 0..100 {
             complaints.push(&b"0123456789abcde\n".repeat(1024), &mut |_| count += 1);
         }

@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
-use super::{Agent, Bounds, DEFAULT_MODEL, Outcome, Refused, Reply, Turn};
+use super::{Agent, DEFAULT_MODEL, Outcome, Refused, Reply, Turn, TurnLimits};
 use crate::config::Url;
 use crate::http::client::{Answer, Error};
 use crate::http::curl;
-use crate::http::outward::{Call, End, Ends, client, connect};
+use crate::http::outward::{Cancel, CancelReason, OutboundRequest, client, connect};
 use crate::json::{elements, member, text};
 use crate::limits::{
     MAX_MODELS, MAX_MODELS_BODY, MODELS_KEPT, MODELS_PATIENCE, UPSTREAM_IDLE, UPSTREAM_KEPT,
@@ -35,7 +35,7 @@ use crate::threads::lock;
 
 /// What is kept of the server between turns.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct ConnectionPool {
     /// Connections that can take another request, and since when; the newest last.
     idle: Mutex<Vec<(Instant, TcpStream)>>,
     /// Its models, and when it named them.
@@ -45,29 +45,34 @@ pub struct Memory {
 }
 
 /// A request to the server, and what it may need.
-pub struct Asking<'a> {
+pub struct UpstreamClient<'a> {
     agent: &'a Agent,
     url: &'a Url,
-    ends: Ends<'a>,
+    ends: Cancel<'a>,
     /// How often a request is sent again that got nothing back.
     retries: u32,
 }
 
-pub fn ends<'a>(bounds: &Bounds<'a>) -> Ends<'a> {
-    let Bounds { deadline, client, cut, cancel, .. } = *bounds;
-    Ends { deadline, client, cut: Some(cut), cancel, idle: None }
+pub fn ends<'a>(bounds: &TurnLimits<'a>) -> Cancel<'a> {
+    let TurnLimits { deadline, client, cut, cancel, .. } = *bounds;
+    Cancel { deadline, client, cut: Some(cut), cancel, idle: None }
 }
 
 /// For a question of our own, which somebody waits for.
-pub fn soon<'a>() -> Ends<'a> {
+pub fn soon<'a>() -> Cancel<'a> {
     let deadline = Instant::now() + MODELS_PATIENCE;
-    Ends { deadline, client: None, cut: None, cancel: None, idle: None }
+    Cancel { deadline, client: None, cut: None, cancel: None, idle: None }
 }
 
-impl<'a> Asking<'a> {
+impl<'a> UpstreamClient<'a> {
     /// `None`: the agent has no upstream.
-    pub fn new(agent: &'a Agent, ends: Ends<'a>) -> Option<Asking<'a>> {
-        agent.config.url.as_ref().map(|url| Asking { agent, url, ends, retries: UPSTREAM_RETRIES })
+    pub fn new(agent: &'a Agent, ends: Cancel<'a>) -> Option<UpstreamClient<'a>> {
+        agent.config.url.as_ref().map(|url| UpstreamClient {
+            agent,
+            url,
+            ends,
+            retries: UPSTREAM_RETRIES,
+        })
     }
 
     pub fn run(&self, turn: &Turn<'_>, reply: &mut dyn Reply, max_reply: usize) -> Outcome {
@@ -76,7 +81,8 @@ impl<'a> Asking<'a> {
         let idle = || drop(reply.borrow_mut().idle());
         // Whoever waits for it from attempt to attempt need not insist within one.
         let retries = if turn.attempt > 1 { 0 } else { self.retries };
-        let asking = Asking { ends: Ends { idle: Some(&idle), ..self.ends }, retries, ..*self };
+        let asking =
+            UpstreamClient { ends: Cancel { idle: Some(&idle), ..self.ends }, retries, ..*self };
         asking.turn(turn, &reply, max_reply)
     }
 
@@ -99,7 +105,7 @@ impl<'a> Asking<'a> {
             };
             let mut begun = false;
             let outcome = self.exchange("POST", "/chat/completions", &body, &mut |answer| {
-                let reading = answer::Reading { asking: self, reply, asked, max_reply };
+                let reading = answer::ResponseReader { asking: self, reply, asked, max_reply };
                 match answer.status {
                     200..=299 if streams => reading.stream(answer, &mut begun),
                     200..=299 => reading.whole(answer, &mut begun),
@@ -162,7 +168,7 @@ impl<'a> Asking<'a> {
             return Some(models.clone());
         }
         let deadline = self.ends.deadline.min(Instant::now() + MODELS_PATIENCE);
-        let asking = Asking { ends: Ends { deadline, ..self.ends }, ..*self };
+        let asking = UpstreamClient { ends: Cancel { deadline, ..self.ends }, ..*self };
         let mut models = None;
         asking.exchange("GET", "/models", "", &mut |answer| {
             let status = answer.status;
@@ -199,7 +205,7 @@ impl<'a> Asking<'a> {
         let escaped = self.url.secure.then(|| body.replace('@', "\\u0040"));
         let body = escaped.as_deref().unwrap_or(body);
         let (url, target, headers) = (self.url, &*self.url.below(path), &headers[..]);
-        let call = Call { method, url, target, headers, body };
+        let call = OutboundRequest { method, url, target, headers, body };
         let mut left = self.retries;
         loop {
             let kept = self.agent.upstream.take();
@@ -233,7 +239,7 @@ impl<'a> Asking<'a> {
     /// One try. An error comes with whether there was anything of an answer.
     fn once(
         &self,
-        call: &Call<'_>,
+        call: &OutboundRequest<'_>,
         kept: Option<TcpStream>,
         take: &mut dyn FnMut(Answer<'_, '_>) -> Outcome,
     ) -> Result<Outcome, (Error, bool)> {
@@ -264,10 +270,10 @@ impl<'a> Asking<'a> {
     /// How the turn has ended from outside.
     fn over(&self) -> Option<Outcome> {
         self.ends.over().map(|end| match end {
-            End::Cancelled => Outcome::Cancelled,
-            End::ClientGone => Outcome::ClientGone,
-            End::Cut => Outcome::Cut,
-            End::Late => Outcome::TimedOut,
+            CancelReason::Cancelled => Outcome::Cancelled,
+            CancelReason::ClientGone => Outcome::ClientGone,
+            CancelReason::Cut => Outcome::Cut,
+            CancelReason::Late => Outcome::TimedOut,
         })
     }
 
@@ -292,7 +298,7 @@ fn trouble(words: &str, error: Option<&std::io::Error>) -> Outcome {
     if error.is_some_and(is_shortage) { Outcome::Short(words) } else { Outcome::Temporary(words) }
 }
 
-impl Memory {
+impl ConnectionPool {
     /// The newest connection that still stands.
     fn take(&self) -> Option<TcpStream> {
         let mut idle = lock(&self.idle);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use super::error::Problem;
+use super::error::ApiError;
 use crate::config::{ClientKey, Config, Secret};
 use crate::digest::sha256;
 use crate::http::Request;
-use crate::session::book::Who;
+use crate::session::message_table::Owner;
 
 /// Where a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,13 +95,13 @@ impl Authenticated {
     }
 
     /// Whether the principal may see messages of this session; those without one are its own.
-    pub fn sees(&self, who: &Who) -> bool {
+    pub fn sees(&self, who: &Owner) -> bool {
         let touches = who.session.as_deref().is_none_or(|session| self.0.may_touch(session));
         who.principal == self.0.name && touches
     }
 
     /// Lets only sessions pass that the principal may touch.
-    pub fn check_session(&self, session: &str) -> Result<(), Problem> {
+    pub fn check_session(&self, session: &str) -> Result<(), ApiError> {
         if self.0.may_touch(session) {
             return Ok(());
         }
@@ -109,11 +109,11 @@ impl Authenticated {
         let message = format!(
             "The key of {name} does not open this session; [keys.{name}] lists those that it does."
         );
-        Err(Problem::new(403, "session_not_allowed", message))
+        Err(ApiError::new(403, "session_not_allowed", message))
     }
 
     /// Lets only delivery targets pass that the principal may name.
-    pub fn check_target(&self, target: &str) -> Result<(), Problem> {
+    pub fn check_target(&self, target: &str) -> Result<(), ApiError> {
         if self.0.may_name(target) {
             return Ok(());
         }
@@ -122,7 +122,7 @@ impl Authenticated {
             "The key of {name} may not name the target {target:?}; keys.{name}.targets in the \
              configuration lists those that it may: {targets:?}."
         );
-        Err(Problem::new(403, "target_not_allowed", message))
+        Err(ApiError::new(403, "target_not_allowed", message))
     }
 }
 

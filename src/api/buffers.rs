@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Service;
 use super::auth::Authenticated;
-use super::error::Problem;
+use super::error::ApiError;
 use crate::limits::{BUFFER_PATIENCE, MAX_BUFFER_WAITS, SMALL_BUFFER};
 use crate::named::ByName;
 use crate::shares::Shares;
@@ -75,7 +75,7 @@ impl Lease {
     ///
     /// # Errors
     /// Whose limit is reached.
-    pub fn grow(&mut self, service: &Service, bytes: usize) -> Result<bool, Problem> {
+    pub fn grow(&mut self, service: &Service, bytes: usize) -> Result<bool, ApiError> {
         let config = &service.settings().config;
         let (shares, limit) = (Shares::of(config), config.limits.max_buffered as u64);
         // What no budget has room for at all takes what one may have.
@@ -96,7 +96,7 @@ impl Lease {
             };
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || account.waiting >= MAX_BUFFER_WAITS {
-                return Err(Problem::reached(429, "buffers_full", &reached));
+                return Err(ApiError::reached(429, "buffers_full", &reached));
             }
             account.waiting += 1;
             let woken = self.buffers.freed.wait_timeout(used, left);

@@ -1,11 +1,11 @@
 //! `POST /v1/chat/completions`: OpenAI's chat, whole or streamed. The last user message is the turn.
 
-use super::answer::Shape;
-use super::ask::{self, Manner};
 use super::auth::Authenticated;
 use super::buffers::in_turn;
-use super::error::Problem;
-use super::turn::Order;
+use super::chat_request::{self, ParseOptions};
+use super::error::ApiError;
+use super::reply_writer::Encoder;
+use super::turn::TurnRequest;
 use crate::agent::Report;
 use crate::extent::PLACE;
 use crate::http::sse;
@@ -13,23 +13,27 @@ use crate::session::hub::now;
 use crate::text::quoted;
 
 /// Reads the body of a chat completion.
-pub fn read(proof: &Authenticated, body: &[u8], manner: Manner) -> Result<Order, Problem> {
+pub fn read(
+    proof: &Authenticated,
+    body: &[u8],
+    manner: ParseOptions,
+) -> Result<TurnRequest, ApiError> {
     let _turn = in_turn(proof, body);
-    let ask = ask::chat(body, manner)?;
+    let ask = chat_request::chat(body, manner)?;
     let (model, include_usage) = (ask.model.clone(), ask.include_usage);
-    let shape = Box::new(Words { model, include_usage, created: now() / 1000 });
-    Ok(Order { ask, stored: false, shape })
+    let shape = Box::new(ChatEncoder { model, include_usage, created: now() / 1000 });
+    Ok(TurnRequest { ask, stored: false, shape })
 }
 
 /// The words of a chat completion.
-struct Words {
+struct ChatEncoder {
     model: String,
     include_usage: bool,
     /// Seconds since 1970.
     created: u64,
 }
 
-impl Words {
+impl ChatEncoder {
     /// What OpenAI wraps around its choices.
     fn object(&self, id: &str, kind: &str, choices: &str, usage: Option<&String>) -> String {
         let (created, model) = (self.created, quoted(&self.model));
@@ -49,7 +53,7 @@ fn finish_reason(report: &Report) -> String {
     quoted(report.finish.as_deref().unwrap_or("stop"))
 }
 
-impl Shape for Words {
+impl Encoder for ChatEncoder {
     fn begin(&mut self, id: &str, out: &mut Vec<u8>) {
         self.chunk(id, r#"{"role":"assistant","content":""}"#, "null", out);
     }
@@ -66,7 +70,7 @@ impl Shape for Words {
         sse::write_data(out, "[DONE]");
     }
 
-    fn fail(&mut self, _id: &str, problem: &Problem, out: &mut Vec<u8>) {
+    fn fail(&mut self, _id: &str, problem: &ApiError, out: &mut Vec<u8>) {
         sse::write_data(out, &problem.event());
     }
 

@@ -5,7 +5,7 @@ use crate::http::Response;
 use crate::journal::Refused;
 use crate::session::cancel::Denied;
 use crate::session::dispatch::Full;
-use crate::session::place::NoPlace;
+use crate::session::permit::AcquireError;
 use crate::session::submit::Refusal;
 use crate::shares::{Over, Reached};
 use crate::text::quoted;
@@ -15,7 +15,7 @@ const RETRY_AFTER: u64 = 5;
 
 /// An answer that is no success.
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub struct ApiError {
     pub status: u16,
     pub code: &'static str,
     pub message: String,
@@ -25,84 +25,84 @@ pub struct Problem {
     pub(super) upstream: Option<Box<Upstream>>,
 }
 
-impl Problem {
-    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Problem {
+impl ApiError {
+    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> ApiError {
         let after = matches!(status, 429 | 503 | 507).then_some(RETRY_AFTER);
-        Problem { status, code, message: message.into(), after, upstream: None }
+        ApiError { status, code, message: message.into(), after, upstream: None }
     }
 
     /// The same, with so many seconds before the next try, where the upstream did not say.
-    pub fn after(mut self, seconds: u64) -> Problem {
+    pub fn after(mut self, seconds: u64) -> ApiError {
         if let Some(refused) = &mut self.upstream {
             refused.retry_after.get_or_insert_with(|| seconds.to_string());
         }
-        Problem { after: Some(seconds), ..self }
+        ApiError { after: Some(seconds), ..self }
     }
 
     /// An error of the agent's server: status, words and Retry-After stay as they are.
-    pub fn upstream(refused: Upstream) -> Problem {
-        let problem = Problem::new(refused.status, "upstream", refused.to_string());
-        Problem { upstream: Some(Box::new(refused)), ..problem }
+    pub fn upstream(refused: Upstream) -> ApiError {
+        let problem = ApiError::new(refused.status, "upstream", refused.to_string());
+        ApiError { upstream: Some(Box::new(refused)), ..problem }
     }
 
     /// 503 while the gateway goes down.
-    pub fn stopping() -> Problem {
-        Problem::new(503, "gateway_stopping", "The gateway is stopping; try again in a moment.")
+    pub fn stopping() -> ApiError {
+        ApiError::new(503, "gateway_stopping", "The gateway is stopping; try again in a moment.")
     }
 
     /// 404 for a `previous_response_id`, in OpenAI's word for it.
-    pub fn previous_not_found() -> Problem {
+    pub fn previous_not_found() -> ApiError {
         let message = "The response that this one builds upon is not known (any more).";
-        Problem::new(404, "previous_response_not_found", message)
+        ApiError::new(404, "previous_response_not_found", message)
     }
 
     /// 410 for a message whose session was reset.
-    pub fn erased() -> Problem {
+    pub fn erased() -> ApiError {
         let message = "The session of this message was reset: what it said is forgotten.";
-        Problem::new(410, "session_reset", message)
+        ApiError::new(410, "session_reset", message)
     }
 
-    pub fn no_place(why: &NoPlace) -> Option<Problem> {
+    pub fn no_place(why: &AcquireError) -> Option<ApiError> {
         Some(match why {
-            NoPlace::Full(full) => Problem::full(full),
-            NoPlace::TimedOut => Problem::new(503, "no_turn", "No turn came free in time."),
-            NoPlace::Cut => Problem::stopping(),
-            NoPlace::Failed(e) => Problem::short(e),
-            NoPlace::Gone => return None,
+            AcquireError::Full(full) => ApiError::full(full),
+            AcquireError::TimedOut => ApiError::new(503, "no_turn", "No turn came free in time."),
+            AcquireError::Cut => ApiError::stopping(),
+            AcquireError::Failed(e) => ApiError::short(e),
+            AcquireError::Gone => return None,
         })
     }
 
     /// The system refuses what a turn needs.
-    pub fn short(e: &std::io::Error) -> Problem {
-        Problem::new(503, "no_turn", format!("The gateway is short of resources: {e}."))
+    pub fn short(e: &std::io::Error) -> ApiError {
+        ApiError::new(503, "no_turn", format!("The gateway is short of resources: {e}."))
     }
 
-    fn full(full: &Full) -> Problem {
+    fn full(full: &Full) -> ApiError {
         match full {
             Full::Session => {
-                Problem::new(429, "session_queue_full", "Too many messages wait in this session.")
+                ApiError::new(429, "session_queue_full", "Too many messages wait in this session.")
             }
-            Full::Queue(reached) => Problem::reached(429, "queue_full", reached),
+            Full::Queue(reached) => ApiError::reached(429, "queue_full", reached),
         }
     }
 
     /// A limit that was reached; `code`: where it is the gateway's and no principal's share.
-    pub fn reached(status: u16, code: &'static str, reached: &Reached) -> Problem {
+    pub fn reached(status: u16, code: &'static str, reached: &Reached) -> ApiError {
         let code = if reached.over == Over::Principal { "share_reached" } else { code };
-        Problem::new(status, code, reached.message.clone())
+        ApiError::new(status, code, reached.message.clone())
     }
 
     /// What a turn that is not done means for its sender; `None` when nobody is there to be told.
-    pub fn outcome(outcome: Outcome) -> Option<Problem> {
+    pub fn outcome(outcome: Outcome) -> Option<ApiError> {
         match outcome {
             Outcome::Done | Outcome::ClientGone => None,
             Outcome::Temporary(words) | Outcome::Crashed(words) | Outcome::Short(words) => {
-                Some(Problem::new(503, "agent_unavailable", words))
+                Some(ApiError::new(503, "agent_unavailable", words))
             }
-            Outcome::Failed(words) => Some(Problem::new(502, "agent_failed", words)),
-            Outcome::Refused(refused) => Some(Problem::upstream(*refused)),
-            Outcome::TimedOut => Some(Problem::upstream(Upstream::timed_out())),
-            Outcome::Cut | Outcome::Cancelled => Some(Problem::stopping()),
+            Outcome::Failed(words) => Some(ApiError::new(502, "agent_failed", words)),
+            Outcome::Refused(refused) => Some(ApiError::upstream(*refused)),
+            Outcome::TimedOut => Some(ApiError::upstream(Upstream::timed_out())),
+            Outcome::Cut | Outcome::Cancelled => Some(ApiError::stopping()),
         }
     }
 
@@ -136,52 +136,52 @@ impl Problem {
 }
 
 /// A message that was not accepted.
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Problem {
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> ApiError {
         match refusal {
-            Refusal::Full(full) => Problem::full(&full),
+            Refusal::Full(full) => ApiError::full(&full),
             Refusal::Conflict => {
                 let message = "This idempotency key was used for another request; take a new one.";
-                Problem::new(409, "idempotency_conflict", message)
+                ApiError::new(409, "idempotency_conflict", message)
             }
-            Refusal::Erased => Problem::erased(),
-            Refusal::Transcripts(reached) => Problem::reached(507, "transcripts_full", &reached),
+            Refusal::Erased => ApiError::erased(),
+            Refusal::Transcripts(reached) => ApiError::reached(507, "transcripts_full", &reached),
             Refusal::Journal(refused) => refused.into(),
-            Refusal::Share(reached) => Problem::reached(507, "journal_full", &reached),
-            Refusal::Stopping => Problem::stopping(),
+            Refusal::Share(reached) => ApiError::reached(507, "journal_full", &reached),
+            Refusal::Stopping => ApiError::stopping(),
             Refusal::Failed(why) => {
                 let message = format!("The gateway is short of resources: {why}.");
-                Problem::new(503, "unavailable", message)
+                ApiError::new(503, "unavailable", message)
             }
         }
     }
 }
 
 /// The journal does not take it.
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Problem {
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> ApiError {
         let (status, code) = match refused {
             Refused::Full(_) => (507, "journal_full"),
             Refused::Unavailable(_) => (503, "journal_unavailable"),
             Refused::TooLong => (413, "too_long"),
             Refused::Broken(_) => (503, "journal_broken"),
         };
-        Problem::new(status, code, format!("The message was not accepted: {refused}."))
+        ApiError::new(status, code, format!("The message was not accepted: {refused}."))
     }
 }
 
 /// Something that cannot be done to a message.
-impl From<Denied> for Problem {
-    fn from(denied: Denied) -> Problem {
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> ApiError {
         match denied {
-            Denied::Unknown => Problem::new(404, "not_found", "There is no message of this id."),
-            Denied::TooLate => Problem::new(
+            Denied::Unknown => ApiError::new(404, "not_found", "There is no message of this id."),
+            Denied::TooLate => ApiError::new(
                 409,
                 "already_finished",
                 "The message's state does not allow that: only what waits or runs can be cancelled, only \
                  a failed turn or a dead letter tried again, only a dead letter dropped.",
             ),
-            Denied::Full(full) => Problem::full(&full),
+            Denied::Full(full) => ApiError::full(&full),
             Denied::Journal(refused) => refused.into(),
         }
     }

@@ -1,10 +1,10 @@
 //! `Idempotency-Key`: the same key from the same principal begins no second turn.
 
 use super::auth::Authenticated;
-use super::error::Problem;
+use super::error::ApiError;
 use crate::http::{Request, SLASH};
 use crate::limits::MAX_IDEMPOTENCY_KEY;
-use crate::session::book::{Digest, digest_of};
+use crate::session::message_table::{Digest, digest_of};
 
 pub const HEADER: &str = "Idempotency-Key";
 
@@ -17,12 +17,12 @@ pub fn key(
     request: &Request,
     proof: &Authenticated,
     body: &[u8],
-) -> Result<Option<(Digest, Digest)>, Problem> {
+) -> Result<Option<(Digest, Digest)>, ApiError> {
     let Some(key) = request.header(HEADER) else { return Ok(None) };
     let visible = key.iter().all(|byte| byte.is_ascii_graphic());
     if !visible || !(1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) {
         let message = format!("{HEADER} takes 1 to {MAX_IDEMPOTENCY_KEY} visible bytes.");
-        return Err(Problem::new(400, "bad_idempotency_key", message));
+        return Err(ApiError::new(400, "bad_idempotency_key", message));
     }
     let session = request.header(super::turn::SESSION).unwrap_or_default();
     let asked = digest_of(&[request.path().replace(SLASH, "/").as_bytes(), session, body]);

@@ -7,26 +7,26 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::marked;
-use super::ask::{bad, object, short, text};
 use super::auth::Authenticated;
 use super::buffers::{Lease, in_turn};
-use super::error::Problem;
+use super::chat_request::{bad, object, short, text};
+use super::error::ApiError;
 use super::idempotency;
+use super::reply_writer::mark_replayed;
 use super::{Exchange, Service};
-use crate::config::{Busy, Choice};
+use crate::config::{Busy, EnumSetting};
 use crate::http::{Closed, Request, Response, has_dot_segment};
 use crate::journal::Refused;
 use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_ATTACHMENT, MAX_ATTACHMENTS, MAX_LISTED_BYTES, MAX_SESSION, MAX_WAIT};
-use crate::session::book::Who;
 use crate::session::cancel::Denied;
 use crate::session::commands::Command;
 use crate::session::hub::{Hub, now};
 use crate::session::id::Id;
 use crate::session::message::{Message, rfc3339};
+use crate::session::message_table::Owner;
+use crate::session::queries::Waited;
 use crate::session::submit::{Draft, Submitted};
-use crate::session::view::Waited;
 use crate::text::quoted;
 
 /// The fields of a message, for words on what is none.
@@ -54,7 +54,7 @@ fn take_in(
     exchange: &Exchange<'_>,
     session: Option<&str>,
     (body, lease): (Vec<u8>, Lease),
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let Exchange { connection, request, service, proof } = exchange;
     let busy = service.settings().config.session.busy;
     let wait = wait_of(request)?;
@@ -71,13 +71,16 @@ fn take_in(
         Submitted::New { id, position, interrupted } => (id, position, interrupted, false),
         Submitted::Known(id) => (id, 1, None, true),
     };
-    let _held = service.hub.hold(id);
+    let _held = service.hub.pin_reply(id);
     if wait > Duration::ZERO || known || position == 0 {
         match service.hub.wait(id, connection.as_fd(), wait) {
             Ok(waited) if known || waited == Waited::Over => {
                 let status = if waited == Waited::Over { 200 } else { 202 };
                 let shown = find(service, proof, &id.to_string()).map(|it| whole(status, it));
-                return Ok(marked(shown.unwrap_or_else(|problem| problem.response()), known));
+                return Ok(mark_replayed(
+                    shown.unwrap_or_else(|problem| problem.response()),
+                    known,
+                ));
             }
             // Who closed only its own side still reads.
             Ok(_) => {}
@@ -98,13 +101,13 @@ fn take_in(
 }
 
 /// Hands a message in, or carries out the command that it is.
-pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, Problem> {
+pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
     let settings = service.settings();
     let unknown = |target: &&String| settings.config.deliver.get(target).is_none();
     if let Some(target) = draft.deliver.as_ref().filter(unknown) {
         let message =
             format!("There is no target {target:?}: [deliver.NAME] in the configuration.");
-        return Err(Problem::new(400, "unknown_target", message));
+        return Err(ApiError::new(400, "unknown_target", message));
     }
     let command = draft.who.session.as_ref().and_then(|_| Command::read(&draft.text));
     Ok(match command {
@@ -114,11 +117,11 @@ pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, Problem> {
 }
 
 /// `GET /v1/messages/{id}`.
-pub fn get(exchange: &Exchange<'_>, id: &str) -> Result<Response, Problem> {
+pub fn get(exchange: &Exchange<'_>, id: &str) -> Result<Response, ApiError> {
     let Exchange { connection, request, service, proof } = exchange;
     let wait = wait_of(request)?;
     let message = find(service, proof, id)?;
-    let _held = service.hub.hold(message.id);
+    let _held = service.hub.pin_reply(message.id);
     if message.turn.is_over() || wait == Duration::ZERO {
         return Ok(whole(200, message));
     }
@@ -129,19 +132,19 @@ pub fn get(exchange: &Exchange<'_>, id: &str) -> Result<Response, Problem> {
 }
 
 /// `DELETE /v1/messages/{id}`: cancels it.
-pub fn cancel(exchange: &Exchange<'_>, text: &str) -> Result<Response, Problem> {
+pub fn cancel(exchange: &Exchange<'_>, text: &str) -> Result<Response, ApiError> {
     let Exchange { connection, service, proof, .. } = exchange;
     let id = find(service, proof, text)?.id;
     let why = format!("cancelled by {}", proof.principal());
     service.hub.cancel(id, &why)?;
-    let _held = service.hub.hold(id);
+    let _held = service.hub.pin_reply(id);
     // A running agent has a moment to end; whatever comes of it is shown.
     let _ = service.hub.wait(id, connection.as_fd(), MAX_WAIT);
     find(service, proof, text).map(|message| whole(200, message))
 }
 
 /// `GET /v1/messages?status=failed`: those whose turn failed, newest first.
-pub fn failed(exchange: &Exchange<'_>) -> Result<Response, Problem> {
+pub fn failed(exchange: &Exchange<'_>) -> Result<Response, ApiError> {
     let words = "A list of messages takes one parameter: status=failed.";
     let asked = parameter(exchange.request, "status=", words)?;
     asked.filter(|it| *it == "failed").ok_or_else(|| bad(words))?;
@@ -149,17 +152,17 @@ pub fn failed(exchange: &Exchange<'_>) -> Result<Response, Problem> {
 }
 
 /// `GET /v1/dead-letters`.
-pub fn dead_letters(exchange: &Exchange<'_>) -> Result<Response, Problem> {
+pub fn dead_letters(exchange: &Exchange<'_>) -> Result<Response, ApiError> {
     list(exchange, "dead_letters", Hub::dead_letters)
 }
 
-type Find = fn(&Hub, &dyn Fn(&Who) -> bool) -> Result<Vec<Message>, Refused>;
+type Find = fn(&Hub, &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, Refused>;
 
 fn list(
     Exchange { service, proof, .. }: &Exchange<'_>,
     name: &str,
     find: Find,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     // While it is put together.
     let mut lease = Lease::of(service, proof);
     lease.grow(service, MAX_LISTED_BYTES)?;
@@ -174,33 +177,35 @@ pub fn change(
     Exchange { service, proof, .. }: &Exchange<'_>,
     id: &str,
     change: impl FnOnce(&Arc<Hub>, Id) -> Result<(), Denied>,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     change(&service.hub, find(service, proof, id)?.id)?;
     find(service, proof, id).map(|message| whole(200, message))
 }
 
 /// The message of this id, if it is the principal's: others learn nothing of it.
-pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Message, Problem> {
-    let unknown = || Problem::new(404, "not_found", "There is no message of this id (any more).");
+pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Message, ApiError> {
+    let unknown = || ApiError::new(404, "not_found", "There is no message of this id (any more).");
     let id = Id::parse(id).ok_or_else(unknown)?;
     let found = service.hub.message(id)?;
     let message = found.filter(|message| proof.sees(&message.who)).ok_or_else(unknown)?;
-    if message.erased { Err(Problem::erased()) } else { Ok(message) }
+    if message.erased { Err(ApiError::erased()) } else { Ok(message) }
 }
 
 /// The body of a request, which must be JSON, once there is budget for as much as it may be.
-pub fn json_body(exchange: &mut Exchange<'_>) -> Result<Result<(Vec<u8>, Lease), Problem>, Closed> {
+pub fn json_body(
+    exchange: &mut Exchange<'_>,
+) -> Result<Result<(Vec<u8>, Lease), ApiError>, Closed> {
     let kind = exchange.request.header_text("Content-Type").unwrap_or("");
     let essence = kind.split(';').next().unwrap_or("").trim();
     let coding = exchange.request.header_text("Content-Encoding").unwrap_or("identity");
     if !coding.eq_ignore_ascii_case("identity") {
         let message =
             format!("Content-Encoding: {coding} is not supported: send the body as plain JSON.");
-        return Ok(Err(Problem::new(415, "unsupported_encoding", message)));
+        return Ok(Err(ApiError::new(415, "unsupported_encoding", message)));
     }
     if !essence.eq_ignore_ascii_case("application/json") {
         let message = "The body must be JSON, and say so: Content-Type: application/json.";
-        return Ok(Err(Problem::new(415, "not_json", message)));
+        return Ok(Err(ApiError::new(415, "not_json", message)));
     }
     let Exchange { connection, request, service, proof } = exchange;
     let most = service.settings().config.limits.max_body;
@@ -220,14 +225,14 @@ pub fn parameter<'a>(
     request: &'a Request,
     name: &str,
     words: &str,
-) -> Result<Option<&'a str>, Problem> {
+) -> Result<Option<&'a str>, ApiError> {
     let value = |query: &'a str| query.strip_prefix(name).filter(|value| !value.contains('&'));
     let query = request.query().filter(|query| !query.is_empty());
     query.map(|query| value(query).ok_or_else(|| bad(words))).transpose()
 }
 
 /// `?wait=SECONDS`.
-fn wait_of(request: &Request) -> Result<Duration, Problem> {
+fn wait_of(request: &Request) -> Result<Duration, ApiError> {
     let most = MAX_WAIT.as_secs();
     let wait = parameter(request, "wait=", "The only parameter here is wait=SECONDS.")?;
     // "+5".parse::<u64>() is Ok(5).
@@ -242,7 +247,7 @@ pub(super) fn read(
     session: Option<&str>,
     principal: &str,
     busy: Busy,
-) -> Result<Draft, Problem> {
+) -> Result<Draft, ApiError> {
     let (json, body): (_, Body<'_>) = object(body)?;
     let unknown = |(name, _): &(_, _)| !FIELDS.split(", ").any(|known| known == *name);
     if let Some((name, _)) = members(json).find(unknown) {
@@ -263,7 +268,7 @@ pub(super) fn read(
         return Err(bad("\"mode\" must be \"queue\" or \"interrupt\"."));
     }
     Ok(Draft {
-        who: Who { principal: principal.to_owned(), session },
+        who: Owner { principal: principal.to_owned(), session },
         text: said,
         context: None,
         attachments: attachments(body.attachments)?,
@@ -273,7 +278,7 @@ pub(super) fn read(
     })
 }
 
-fn attachments(list: Raw<'_>) -> Result<Vec<String>, Problem> {
+fn attachments(list: Raw<'_>) -> Result<Vec<String>, ApiError> {
     let wrong = || {
         bad(format!(
             "\"attachments\" must be a list of at most {MAX_ATTACHMENTS} references of at most \
@@ -296,10 +301,10 @@ fn attachments(list: Raw<'_>) -> Result<Vec<String>, Problem> {
 }
 
 /// A session's key is free text of 1 to 256 bytes. It is no file name and goes into none.
-pub fn check_session(session: &str) -> Result<(), Problem> {
+pub fn check_session(session: &str) -> Result<(), ApiError> {
     if has_dot_segment(session) {
         let message = "A session's key has no . or .. between slashes: a path cannot name it.";
-        return Err(Problem::new(400, "bad_session", message));
+        return Err(ApiError::new(400, "bad_session", message));
     }
     let wrong = match session.chars().find(|c| c.is_control()) {
         _ if !(1..=MAX_SESSION).contains(&session.len()) => format!("this has {}", session.len()),
@@ -307,7 +312,7 @@ pub fn check_session(session: &str) -> Result<(), Problem> {
         None => return Ok(()),
     };
     let message = format!("A session's key takes 1 to {MAX_SESSION} bytes of text; {wrong}.");
-    Err(Problem::new(400, "bad_session", message))
+    Err(ApiError::new(400, "bad_session", message))
 }
 
 /// A message, its long reply from where it lies.

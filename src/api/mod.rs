@@ -4,19 +4,19 @@
 //! Host and Origin, then the key, then path and method, then the body. How a turn runs is known below.
 #![forbid(unsafe_code)]
 
-mod answer;
-mod ask;
 pub mod auth;
-mod browser;
+mod auth_throttle;
 mod buffers;
-mod carry;
 mod chat;
+mod chat_request;
+pub mod connections;
+mod cors;
+mod durable;
 mod error;
-mod failures;
-pub mod guests;
 mod idempotency;
 mod messages;
 pub mod reload;
+mod reply_writer;
 mod responses;
 mod route;
 mod sessions;
@@ -32,21 +32,21 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use auth::Authenticated;
+use auth_throttle::AuthThrottle;
 use buffers::Lease;
-use error::Problem;
-use failures::Failures;
-use guests::Guests;
+use connections::ConnectionTable;
+use error::ApiError;
 use route::Route;
 
-use crate::http::Gate;
-use crate::http::{Closed, Connection, Request, Response, Seat};
+use crate::http::ShutdownFlag;
+use crate::http::{Closed, Connection, ConnectionActivity, Request, Response};
 use crate::limits::STREAM_PATIENCE;
 use crate::session::hub::{Hub, Settings};
-use crate::sys::fd::Event;
+use crate::sys::fd::EventFd;
 use crate::threads::lock;
 
 pub use auth::{Keyring, Origin};
-pub use failures::place;
+pub use auth_throttle::source_prefix;
 pub use messages::check_session;
 
 /// What stays the same for the life of the process.
@@ -67,12 +67,12 @@ pub struct Facts {
 pub struct Service {
     pub facts: Facts,
     keys: Mutex<Arc<Keyring>>,
-    failures: Mutex<Failures>,
+    failures: Mutex<AuthThrottle>,
     pub hub: Arc<Hub>,
     /// Closed when no new work is taken.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<ShutdownFlag>,
     pub ready: AtomicBool,
-    pub guests: Guests,
+    pub guests: ConnectionTable,
     pub control_connections: AtomicUsize,
     /// How the run before this one ended, as `/v1/status` tells it.
     pub last_stop: Mutex<Value>,
@@ -84,7 +84,7 @@ pub struct Service {
     /// When the drain began, RFC 3339.
     pub draining_since: OnceLock<String>,
     pub buffers: Arc<buffers::Buffers>,
-    quiet: Arc<Event>,
+    quiet: Arc<EventFd>,
     /// Requests that are being answered, and event streams.
     flights: Mutex<[usize; 2]>,
     stream_ended: Condvar,
@@ -92,7 +92,7 @@ pub struct Service {
 
 impl Service {
     /// `quiet` is raised whenever the last request in flight has been answered during a drain.
-    pub fn new(facts: Facts, keys: Keyring, hub: Arc<Hub>, quiet: Arc<Event>) -> Service {
+    pub fn new(facts: Facts, keys: Keyring, hub: Arc<Hub>, quiet: Arc<EventFd>) -> Service {
         Service {
             facts,
             keys: Mutex::new(Arc::new(keys)),
@@ -100,7 +100,7 @@ impl Service {
             hub,
             gate: Arc::default(),
             ready: AtomicBool::new(false),
-            guests: Guests::default(),
+            guests: ConnectionTable::default(),
             control_connections: AtomicUsize::new(0),
             last_stop: Mutex::default(),
             warnings: Mutex::default(),
@@ -134,12 +134,12 @@ impl Service {
         &self,
         request: &Request,
         origin: Origin,
-        seat: Option<&Seat>,
-    ) -> Result<Authenticated, Problem> {
+        seat: Option<&ConnectionActivity>,
+    ) -> Result<Authenticated, ApiError> {
         let keys = self.keys();
         let proof = auth::authenticate(request, origin, &keys);
         let proof = proof.ok_or_else(|| self.turned_away(request, origin))?;
-        seat.map_or(Ok(()), |seat| self.guests.know(seat, &proof.0))?;
+        seat.map_or(Ok(()), |seat| self.guests.authenticate(seat, &proof.0))?;
         // Where other keys have come meanwhile, nobody told its connection.
         let same = Arc::ptr_eq(&keys, &self.keys());
         if same { Ok(proof) } else { self.let_in(request, origin, seat) }
@@ -153,11 +153,11 @@ impl Service {
     }
 
     /// Counts a request without a key that we know, and says what it is told.
-    fn turned_away(&self, request: &Request, origin: Origin) -> Problem {
+    fn turned_away(&self, request: &Request, origin: Origin) -> ApiError {
         let shown = request.header("Authorization").is_some();
         let words = "send it as \"Authorization: Bearer KEY\".";
         let message = format!("{} key is required: {words}", if shown { "Another" } else { "A" });
-        let wrong = Problem::new(401, "invalid_api_key", message);
+        let wrong = ApiError::new(401, "invalid_api_key", message);
         let Origin::Tcp(address) = origin else { return wrong };
         // Who shows no key at all guesses none.
         if !shown {
@@ -171,7 +171,7 @@ impl Service {
             log::warn!("too many wrong keys from {}", address.ip());
         }
         let message = "Too many wrong keys came from this address.";
-        Problem::new(429, "too_many_failures", message).after(wait.as_secs() + 1)
+        ApiError::new(429, "too_many_failures", message).after(wait.as_secs() + 1)
     }
 
     /// How many requests are being answered.
@@ -206,7 +206,7 @@ impl Drop for InFlight<'_> {
         if self.streams {
             self.service.stream_ended.notify_all();
         } else if flights[0] == 0 && self.service.gate.is_closing() {
-            self.service.quiet.raise();
+            self.service.quiet.notify();
         }
     }
 }
@@ -220,7 +220,7 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    fn respond(self, result: Result<Response, Problem>) -> Result<(), Closed> {
+    fn respond(self, result: Result<Response, ApiError>) -> Result<(), Closed> {
         let Exchange { connection, request, service, proof } = self;
         let (response, mut lease) =
             (result.unwrap_or_else(|p| p.response()), Lease::of(service, proof));

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use super::Service;
-use super::error::Problem;
+use super::error::ApiError;
 use crate::exit::Exit;
 use crate::http::Response;
 use crate::limits::RELOAD_PATIENCE;
@@ -74,10 +74,10 @@ impl Reloads {
 
 /// `POST /v1/reload`, on the control socket only: the exit status for the command that asks, and the
 /// words for it.
-pub fn reload(service: &Service) -> Result<Response, Problem> {
+pub fn reload(service: &Service) -> Result<Response, ApiError> {
     let reloads = &service.reloads;
     let number = reloads.request();
-    service.quiet.raise();
+    service.quiet.notify();
     let open = |tally: &mut Tally| tally.finished < number;
     let waited = reloads.done.wait_timeout_while(lock(&reloads.tally), RELOAD_PATIENCE, open);
     let (tally, late) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -86,7 +86,7 @@ pub fn reload(service: &Service) -> Result<Response, Problem> {
             let body = json!({ "exit": last.exit.code(), "message": last.message });
             Ok(super::messages::json(200, body.to_string()))
         }
-        _ => Err(Problem::new(503, "reload_pending", "The configuration is still being read.")),
+        _ => Err(ApiError::new(503, "reload_pending", "The configuration is still being read.")),
     }
 }
 

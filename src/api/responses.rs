@@ -7,41 +7,43 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Service;
-use super::answer::Shape;
-use super::ask::{Ask, add, bad, boolean, check_content, common, list, object, text};
 use super::auth::Authenticated;
 use super::buffers::in_turn;
-use super::error::Problem;
+use super::chat_request::{
+    ChatRequest, add, bad, boolean, check_content, common, list, object, text,
+};
+use super::error::ApiError;
 use super::messages::{find, json as answer_json};
-use super::turn::Order;
-use crate::agent::{Report, Said, own};
+use super::reply_writer::Encoder;
+use super::turn::TurnRequest;
+use crate::agent::{ChatMessage, Report, own};
 use crate::extent::PLACE;
 use crate::http::{Response, sse};
 use crate::json::{self, Raw, elements, member, one_line};
 use crate::limits::MAX_METADATA;
 use crate::session::hub::now;
 use crate::session::id::Id;
-use crate::session::life::Turn;
 use crate::session::message::Message;
+use crate::session::states::TurnState;
 use crate::text::quoted;
 
 /// Before the id of a message that is a response.
 const PREFIX: &str = "resp_";
 
 /// Reads the body of `POST /v1/responses`.
-pub fn order(
+pub fn parse(
     service: &Service,
     proof: &Authenticated,
     body: &[u8],
     session: Option<&str>,
-) -> Result<Order, Problem> {
+) -> Result<TurnRequest, ApiError> {
     let turn = in_turn(proof, body);
     let (ask, about) = read(body)?;
     drop(turn);
     check_previous(service, proof, session, &about)?;
     let stored = about.stored;
-    let shape = Words { about, number: 0, created: now() / 1000 };
-    Ok(Order { ask, stored, shape: Box::new(shape) })
+    let shape = ResponsesEncoder { about, number: 0, created: now() / 1000 };
+    Ok(TurnRequest { ask, stored, shape: Box::new(shape) })
 }
 
 /// What it builds upon must be there, and of the same session.
@@ -50,28 +52,32 @@ fn check_previous(
     proof: &Authenticated,
     session: Option<&str>,
     about: &About,
-) -> Result<(), Problem> {
+) -> Result<(), ApiError> {
     let Some(previous) = &about.previous else { return Ok(()) };
     let (message, _) = stored(service, proof, previous).map_err(|p| {
-        if matches!(p.status, 404 | 410) { Problem::previous_not_found() } else { p }
+        if matches!(p.status, 404 | 410) { ApiError::previous_not_found() } else { p }
     })?;
     if session.is_some() && message.who.session.as_deref() != session {
         return Err(bad("previous_response_id is of another session than this request."));
     }
-    if message.turn != Turn::Done {
+    if message.turn != TurnState::Done {
         return Err(bad("previous_response_id names a response that has no reply (yet)."));
     }
     match service.hub.history(proof.principal(), message.id) {
         Ok(_) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Problem::previous_not_found()),
-        Err(e) => Err(Problem::new(503, "unavailable", format!("It cannot be read: {e}."))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(ApiError::previous_not_found()),
+        Err(e) => Err(ApiError::new(503, "unavailable", format!("It cannot be read: {e}."))),
     }
 }
 
 /// The message that is this response, if it is the principal's and was stored.
-fn stored(service: &Service, proof: &Authenticated, id: &str) -> Result<(Message, About), Problem> {
+fn stored(
+    service: &Service,
+    proof: &Authenticated,
+    id: &str,
+) -> Result<(Message, About), ApiError> {
     let unknown =
-        || Problem::new(404, "not_found", format!("There is no response {id:?} (any more)."));
+        || ApiError::new(404, "not_found", format!("There is no response {id:?} (any more)."));
     let message = find(service, proof, id.strip_prefix(PREFIX).ok_or_else(unknown)?);
     let message = message.map_err(|p| if p.status == 404 { unknown() } else { p })?;
     let context = service.hub.context_of(message.id).map_err(|_| unknown())?;
@@ -80,22 +86,22 @@ fn stored(service: &Service, proof: &Authenticated, id: &str) -> Result<(Message
 }
 
 /// `GET /v1/responses/{id}`.
-pub fn get(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, Problem> {
+pub fn get(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, ApiError> {
     let (message, about) = stored(service, proof, id)?;
-    let words = Words { about, number: 0, created: message.created_at / 1000 };
+    let words = ResponsesEncoder { about, number: 0, created: message.created_at / 1000 };
     let (status, error) = match message.turn {
-        Turn::Queued | Turn::Resting => ("queued", None),
-        Turn::Running => ("in_progress", None),
-        Turn::Done => (outcome(&message.report), None),
-        Turn::Failed => ("failed", Some(message.error.as_deref().unwrap_or_default())),
-        Turn::Cancelled => ("cancelled", None),
+        TurnState::Queued | TurnState::Resting => ("queued", None),
+        TurnState::Running => ("in_progress", None),
+        TurnState::Done => (outcome(&message.report), None),
+        TurnState::Failed => ("failed", Some(message.error.as_deref().unwrap_or_default())),
+        TurnState::Cancelled => ("cancelled", None),
     };
     let body = words.object(&message.id.to_string(), status, &message.report, error);
     Ok(answer_json(200, body).extents([message.extent()]))
 }
 
 /// `DELETE /v1/responses/{id}`: one that is not over is cancelled.
-pub fn delete(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, Problem> {
+pub fn delete(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, ApiError> {
     let (message, _) = stored(service, proof, id)?;
     let why = format!("deleted by {}", proof.principal());
     service.hub.delete(message.id, &why)?;
@@ -149,7 +155,7 @@ struct Body<'a> {
     max_output_tokens: Raw<'a>,
 }
 
-pub(super) fn read(body: &[u8]) -> Result<(Ask, About), Problem> {
+pub(super) fn read(body: &[u8]) -> Result<(ChatRequest, About), ApiError> {
     let (_, body): (_, Body<'_>) = object(body)?;
     let (model, stream) = common(body.model, body.stream, body.user)?;
     let instructions = text(body.instructions, "instructions")?;
@@ -165,7 +171,7 @@ pub(super) fn read(body: &[u8]) -> Result<(Ask, About), Problem> {
     }
     let previous = text(body.previous_response_id, "previous_response_id")?;
     let id = previous.as_ref().map(|id| id.strip_prefix(PREFIX).and_then(Id::parse));
-    let id = id.map(|id| id.ok_or_else(Problem::previous_not_found)).transpose()?;
+    let id = id.map(|id| id.ok_or_else(ApiError::previous_not_found)).transpose()?;
     let metadata = body.metadata.map_or("{}", RawValue::get);
     if !metadata.starts_with('{') {
         return Err(bad("\"metadata\" must be an object."));
@@ -190,14 +196,14 @@ pub(super) fn read(body: &[u8]) -> Result<(Ask, About), Problem> {
         ("previous", id.map(|id| quoted(&id.to_string()))),
         ("instructions", body.instructions.map(|raw| raw.get().to_owned())),
     ]));
-    let ask = Ask { model: model.clone(), text, stream, include_usage: true, context };
+    let ask = ChatRequest { model: model.clone(), text, stream, include_usage: true, context };
     let (previous, instructions) = (previous.map(Into::into), instructions.map(Into::into));
     Ok((ask, About { model, previous, instructions, metadata, stored }))
 }
 
 /// The text of a turn, and the chat messages where there is more than that: the text of a message is
 /// written down once.
-fn read_input(input: Raw<'_>) -> Result<(String, Option<String>), Problem> {
+fn read_input(input: Raw<'_>) -> Result<(String, Option<String>), ApiError> {
     let wrong = || bad("\"input\" must be text or a list of items, and not empty.");
     let Some(items) = list(input) else {
         let plain = input.filter(|raw| raw.get().starts_with('"')).ok_or_else(wrong)?;
@@ -210,21 +216,21 @@ fn read_input(input: Raw<'_>) -> Result<(String, Option<String>), Problem> {
     }
     messages.push(']');
     let own = own(elements(&messages));
-    let said = elements(&messages).nth(own).map(Said::of).unwrap_or_default();
+    let said = elements(&messages).nth(own).map(ChatMessage::of).unwrap_or_default();
     let alone = own == 0 && elements(&messages).nth(1).is_none() && said.role() == "user";
     let text = said.text();
     Ok((text, (!alone).then_some(messages)))
 }
 
 /// An item of the input as a chat message.
-fn message(item: &RawValue, at: usize) -> Result<String, Problem> {
+fn message(item: &RawValue, at: usize) -> Result<String, ApiError> {
     let place = format!("input[{at}]");
     let kind = member(item.get(), "type").map_or("\"message\"", RawValue::get);
     if kind != "\"message\"" {
         let message = format!("{place} is {kind:.40}; only messages are taken.");
-        return Err(Problem::new(400, "unsupported_content", message));
+        return Err(ApiError::new(400, "unsupported_content", message));
     }
-    let said = Said::of(item);
+    let said = ChatMessage::of(item);
     let role = said.role();
     if !matches!(&*role, "user" | "assistant" | "system" | "developer") {
         return Err(bad(format!("\"{place}.role\" must be user, assistant, system or developer.")));
@@ -234,7 +240,7 @@ fn message(item: &RawValue, at: usize) -> Result<String, Problem> {
 }
 
 /// The words of a response.
-struct Words {
+struct ResponsesEncoder {
     about: About,
     /// Of the next event.
     number: u64,
@@ -242,7 +248,7 @@ struct Words {
     created: u64,
 }
 
-impl Words {
+impl ResponsesEncoder {
     /// The response in this state. `error`: in words.
     fn object(&self, id: &str, status: &str, report: &Report, error: Option<&str>) -> String {
         let About { model, previous, instructions, metadata, stored } = &self.about;
@@ -254,7 +260,7 @@ impl Words {
             format!(r#"{{"code":"server_error","message":{}}}"#, quoted(words))
         });
         let output = if cut || status == "completed" {
-            Words::item(id, status, true)
+            ResponsesEncoder::item(id, status, true)
         } else {
             String::new()
         };
@@ -303,13 +309,13 @@ fn part(inside: &str) -> String {
     format!(r#"{{"type":"output_text","text":"{inside}","annotations":[]}}"#)
 }
 
-impl Shape for Words {
+impl Encoder for ResponsesEncoder {
     fn begin(&mut self, id: &str, out: &mut Vec<u8>) {
         let response = self.object(id, "in_progress", &Report::default(), None);
         for name in ["response.created", "response.in_progress"] {
             self.event(name, &format!(r#""response":{response}"#), out);
         }
-        let item = Words::item(id, "in_progress", false);
+        let item = ResponsesEncoder::item(id, "in_progress", false);
         let added = format!(r#""output_index":0,"item":{item}"#);
         self.event("response.output_item.added", &added, out);
         let part = format!(r#""part":{}"#, part(""));
@@ -328,12 +334,12 @@ impl Shape for Words {
         self.text_event("response.content_part.done", id, &part, out);
         let status = outcome(report);
         let response = self.object(id, status, report, None);
-        let item = Words::item(id, status, true);
+        let item = ResponsesEncoder::item(id, status, true);
         self.event("response.output_item.done", &format!(r#""output_index":0,"item":{item}"#), out);
         self.event(&format!("response.{status}"), &format!(r#""response":{response}"#), out);
     }
 
-    fn fail(&mut self, id: &str, problem: &Problem, out: &mut Vec<u8>) {
+    fn fail(&mut self, id: &str, problem: &ApiError, out: &mut Vec<u8>) {
         let (code, words) = (problem.code, &problem.message);
         let error = format!(r#""code":"{code}","message":{},"param":null"#, quoted(words));
         self.event("error", &error, out);

@@ -3,11 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use super::auth::{Authenticated, Origin};
-use super::error::Problem;
+use super::error::ApiError;
 use super::messages::json;
 use super::{
-    Exchange, Service, browser, chat, idempotency, messages, reload, responses, sessions, status,
-    turn,
+    Exchange, Service, chat, cors, idempotency, messages, reload, responses, sessions, status, turn,
 };
 use crate::http::{Closed, Connection, Method, Request, Response, SLASH};
 use crate::journal::Condition;
@@ -156,7 +155,7 @@ fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
         }
         Route::Responses => {
             return turn::serve(exchange, &|body, session, _| {
-                responses::order(service, proof, body, session)
+                responses::parse(service, proof, body, session)
             });
         }
         Route::Messages if request.method != Method::Post => messages::failed(&exchange),
@@ -200,34 +199,34 @@ fn admit<'r>(
     route: Option<Route<'r>>,
     origin: Origin,
     service: &Service,
-) -> Result<Admitted<'r>, Problem> {
+) -> Result<Admitted<'r>, ApiError> {
     let tcp = matches!(origin, Origin::Tcp(_));
     let route = route.filter(|route| !tcp || *route != Route::Reload);
     let asks_methods = request.method == Method::Options;
-    let page = if tcp { browser::check(request, &service.settings().config.http)? } else { None };
+    let page = if tcp { cors::check(request, &service.settings().config.http)? } else { None };
     let from_page = page.is_some();
-    connection.extra.extend(page.into_iter().flat_map(browser::fields));
+    connection.extra.extend(page.into_iter().flat_map(cors::fields));
     if asks_methods {
-        return Ok(Admitted::Open(browser::options("GET, HEAD, POST, DELETE", from_page)));
+        return Ok(Admitted::Open(cors::options("GET, HEAD, POST, DELETE", from_page)));
     }
-    if tcp && request.query().is_some_and(browser::has_key) {
+    if tcp && request.query().is_some_and(cors::has_key) {
         let message = "Keys do not belong into URLs, which end up in logs: send it as \
                        \"Authorization: Bearer KEY\", and take another key than this one.";
-        return Err(Problem::new(400, "key_in_url", message));
+        return Err(ApiError::new(400, "key_in_url", message));
     }
     let is_work = route.is_some_and(|route| route.is_work(request));
     // During a drain the control socket still tells how it goes.
     if service.gate.is_closing() && (tcp || is_work) {
-        return Err(Problem::stopping());
+        return Err(ApiError::stopping());
     }
     if !tcp && is_work && service.control_connections.load(Ordering::SeqCst) > MAX_CONTROL_TURNS {
         let message = "Too many messages wait on the control socket.";
-        return Err(Problem::new(503, "overloaded", message));
+        return Err(ApiError::new(503, "overloaded", message));
     }
     let may_wait = route.is_some_and(|route| route.may_wait(request));
     if may_wait && matches!(origin, Origin::Control { spare: true, .. }) {
         let message = "The system has no thread for a request that waits; try again in a moment.";
-        return Err(Problem::new(503, "overloaded", message));
+        return Err(ApiError::new(503, "overloaded", message));
     }
     match route.filter(|route| route.allows(request.method)) {
         Some(Route::Health) => return Ok(Admitted::Open(json(200, r#"{"status":"ok"}"#.into()))),
@@ -241,12 +240,12 @@ fn admit<'r>(
     let proof = service.let_in(request, origin, connection.seat.as_deref())?;
     check_once(request)?;
     let Some(route) = route else {
-        return Err(Problem::new(404, "not_found", "There is nothing at this path."));
+        return Err(ApiError::new(404, "not_found", "There is nothing at this path."));
     };
     let (methods, group) = route.about();
     if !route.allows(request.method) {
         let message = format!("This method is not allowed here; allowed: {methods}.");
-        let problem = Problem::new(405, "method_not_allowed", message);
+        let problem = ApiError::new(405, "method_not_allowed", message);
         return Ok(Admitted::Open(problem.response().header("Allow", methods)));
     }
     if !proof.opens(group) {
@@ -255,30 +254,30 @@ fn admit<'r>(
             "The key of {principal} does not open {group:?}; its role and routes stand in \
              [keys.{principal}]."
         );
-        return Err(Problem::new(403, "route_not_allowed", message));
+        return Err(ApiError::new(403, "route_not_allowed", message));
     }
     if !matches!(route, Route::Status | Route::Models | Route::Model(_) | Route::Reload)
         && let Some(why) = service.hub.stalled(DISK_HANGS)
     {
-        return Err(Problem::new(503, "journal_unavailable", format!("Try again later: {why}.")));
+        return Err(ApiError::new(503, "journal_unavailable", format!("Try again later: {why}.")));
     }
     Ok(Admitted::Known(route, proof))
 }
 
 /// Somebody in front may go by the first of two fields and we by the last, or the other way round.
-fn check_once(request: &Request) -> Result<(), Problem> {
+fn check_once(request: &Request) -> Result<(), ApiError> {
     let count = |name: &str| {
         request.headers().filter(|(known, _)| known.eq_ignore_ascii_case(name)).count()
     };
     let Some(name) = ONCE.iter().find(|name| count(name) > 1) else { return Ok(()) };
     let message = format!("The header field {name} occurs more than once: send it once.");
-    Err(Problem::new(400, "repeated_header", message))
+    Err(ApiError::new(400, "repeated_header", message))
 }
 
 /// New durable work is taken, or why not. The reason names programs and files, which are no concern of everybody.
 fn ready(service: &Service, may_know: bool) -> Response {
     if !service.ready.load(Ordering::SeqCst) || service.gate.is_closing() {
-        return Problem::stopping().response();
+        return ApiError::stopping().response();
     }
     let why = match service.hub.condition() {
         Condition::Good => return json(200, r#"{"status":"ready"}"#.into()),

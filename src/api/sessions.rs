@@ -4,34 +4,34 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 
-use super::answer::sse_head;
-use super::ask::bad;
 use super::auth::Authenticated;
 use super::buffers::Lease;
-use super::error::Problem;
+use super::chat_request::bad;
+use super::error::ApiError;
 use super::messages::{check_session, json, parameter};
+use super::reply_writer::sse_head;
 use super::{Exchange, Service};
 use crate::extent::PLACE;
 use crate::http::{Closed, Request, Response, SLASH, Stream, decode, sse};
 use crate::limits::{KEEP_ALIVE, MAX_LISTED, MAX_PIECE, WRITE_PIECE};
-use crate::session::book::{Digest, Who, session_digest};
 use crate::session::id::Id;
+use crate::session::message_table::{Digest, Owner, session_digest};
+use crate::session::queries::Session;
 use crate::session::reply::Watch;
-use crate::session::view::Session;
-use crate::sys::fd::Event;
+use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, poll};
 use crate::text::quoted;
 
 /// This session of the principal, if it may touch it. The key is no file name and goes into none.
-pub fn who(proof: &Authenticated, session: &str) -> Result<Who, Problem> {
+pub fn owner_of(proof: &Authenticated, session: &str) -> Result<Owner, ApiError> {
     check_session(session)?;
     proof.check_session(session)?;
     let principal = proof.principal().to_owned();
-    Ok(Who { principal, session: Some(session.to_owned()) })
+    Ok(Owner { principal, session: Some(session.to_owned()) })
 }
 
 /// `GET /v1/sessions[?after=SESSION]`: a page, in the order of their keys.
-pub fn list(exchange: &Exchange<'_>) -> Result<Response, Problem> {
+pub fn list(exchange: &Exchange<'_>) -> Result<Response, ApiError> {
     let Exchange { request, service, proof, .. } = exchange;
     let after = after(request)?;
     let wanted = |session: &str| session > after.as_str() && proof.check_session(session).is_ok();
@@ -39,14 +39,14 @@ pub fn list(exchange: &Exchange<'_>) -> Result<Response, Problem> {
     let mut lease = Lease::of(service, proof);
     lease.grow(service, MAX_LISTED << 10)?;
     let (sessions, more) = service.hub.sessions(proof.principal(), &wanted).map_err(|e| {
-        Problem::new(503, "unavailable", format!("The sessions cannot be listed: {e}."))
+        ApiError::new(503, "unavailable", format!("The sessions cannot be listed: {e}."))
     })?;
     let sessions: Vec<String> = sessions.iter().map(|s| format!("{{{}}}", fields(s))).collect();
     Ok(json(200, format!(r#"{{"sessions":[{}],"has_more":{more}}}"#, sessions.join(","))))
 }
 
 /// The key of the session behind which a page begins; empty for the first page.
-fn after(request: &Request) -> Result<String, Problem> {
+fn after(request: &Request) -> Result<String, ApiError> {
     let words = "A list of sessions takes one parameter: after=SESSION, percent-encoded.";
     let text = parameter(request, "after=", words)?.unwrap_or_default().replace('+', "%20");
     let decoded = decode(&text).map_err(|_| bad(words))?;
@@ -54,9 +54,9 @@ fn after(request: &Request) -> Result<String, Problem> {
 }
 
 /// `GET /v1/sessions/{session}`.
-pub fn get(service: &Service, proof: &Authenticated, session: &str) -> Result<Response, Problem> {
-    let who = who(proof, session)?;
-    let unknown = || Problem::new(404, "not_found", "There is no session of this key.");
+pub fn get(service: &Service, proof: &Authenticated, session: &str) -> Result<Response, ApiError> {
+    let who = owner_of(proof, session)?;
+    let unknown = || ApiError::new(404, "not_found", "There is no session of this key.");
     let found = service.hub.session(&who).ok_or_else(unknown)?;
     let messages = service.hub.messages_of(&who);
     // While it is put together.
@@ -70,8 +70,12 @@ pub fn get(service: &Service, proof: &Authenticated, session: &str) -> Result<Re
 }
 
 /// `DELETE /v1/sessions/{session}`: what runs and waits is cancelled, what was said forgotten.
-pub fn reset(service: &Service, proof: &Authenticated, session: &str) -> Result<Response, Problem> {
-    let who = who(proof, session)?;
+pub fn reset(
+    service: &Service,
+    proof: &Authenticated,
+    session: &str,
+) -> Result<Response, ApiError> {
+    let who = owner_of(proof, session)?;
     let why = format!("the session was reset by {}", proof.principal());
     let count = service.hub.reset(&who, &why)?;
     Ok(json(200, format!(r#"{{"session":{},"cancelled":{count}}}"#, quoted(session))))
@@ -93,9 +97,9 @@ fn fields(session: &Session) -> String {
 /// have none.
 pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
     let Exchange { connection, request, service, proof } = exchange;
-    let begun = who(proof, session).and_then(|who| {
+    let begun = owner_of(proof, session).and_then(|who| {
         let last = last_event(request)?;
-        let short = |e| Problem::new(503, "unavailable", format!("No descriptor: {e}."));
+        let short = |e| ApiError::new(503, "unavailable", format!("No descriptor: {e}."));
         let session = session_digest(&who.principal, session);
         Ok((session, last, service.hub.follow(session).map_err(short)?))
     });
@@ -106,13 +110,13 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
     // An id from a journal that is no more would mean silence.
     let newest = service.hub.journal_size().1;
     let after = last.unwrap_or(newest).min(newest);
-    connection.seat.iter().for_each(|seat| seat.stream());
+    connection.seat.iter().for_each(|seat| seat.set_streaming());
     let mut stream = connection.start_stream(request, sse_head())?;
     stream.send(b": hello\n\n")?;
-    let mut telling = Telling { service, proof, session, after, running: None };
+    let mut telling = EventStream { service, proof, session, after, running: None };
     loop {
         follow.event.clear();
-        let told = telling.records(&mut stream).and_then(|()| telling.pieces(&mut stream));
+        let told = telling.records(&mut stream).and_then(|()| telling.chunks(&mut stream));
         // A key that was taken away is told nothing more.
         if stream.is_revoked() {
             return Ok(stream.finish()?);
@@ -138,7 +142,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
     }
 }
 
-fn last_event(request: &Request) -> Result<Option<u64>, Problem> {
+fn last_event(request: &Request) -> Result<Option<u64>, ApiError> {
     let Some(id) = request.header("Last-Event-ID") else { return Ok(None) };
     let text = std::str::from_utf8(id).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
     let number = text.and_then(|text| text.parse().ok());
@@ -146,7 +150,7 @@ fn last_event(request: &Request) -> Result<Option<u64>, Problem> {
 }
 
 /// One event stream.
-struct Telling<'a> {
+struct EventStream<'a> {
     service: &'a Service,
     proof: &'a Authenticated,
     session: Digest,
@@ -163,7 +167,7 @@ struct Running {
     offset: usize,
 }
 
-impl Telling<'_> {
+impl EventStream<'_> {
     fn records(&mut self, stream: &mut Stream<'_>) -> Result<(), Closed> {
         let mut sent = Ok(());
         let (mut out, lease) = (Vec::new(), RefCell::new(Lease::of(self.service, self.proof)));
@@ -191,11 +195,11 @@ impl Telling<'_> {
         Ok(sent?)
     }
 
-    fn pieces(&mut self, stream: &mut Stream<'_>) -> Result<(), Closed> {
+    fn chunks(&mut self, stream: &mut Stream<'_>) -> Result<(), Closed> {
         let now = self.service.hub.running_in(self.session);
         if self.running.as_ref().map(|running| running.id) != now {
             let watch = now.and_then(|id| {
-                let event = Event::new().ok()?;
+                let event = EventFd::new().ok()?;
                 Some((id, self.service.hub.watch(id, event)?))
             });
             self.running = watch.map(|(id, watch)| Running { id, watch, attempt: 0, offset: 0 });

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::Service;
 use super::auth::Authenticated;
-use super::error::Problem;
+use super::error::ApiError;
 use super::{messages::json, reload};
 use crate::agent::Agent;
 use crate::http::Response;
 use crate::journal::Condition;
-use crate::session::book::{Counts, Usage};
+use crate::session::message_table::{Counts, Usage};
 use crate::session::waits::Waits;
 use crate::sys::fd::most_open;
 use crate::sys::process::Pid;
@@ -18,10 +18,10 @@ use crate::text::quoted;
 use crate::threads::lock;
 
 /// `POST /v1/journal/compact`.
-pub fn compact(service: &Service, _proof: &Authenticated) -> Result<Response, Problem> {
+pub fn compact(service: &Service, _proof: &Authenticated) -> Result<Response, ApiError> {
     let (before, after) = service.hub.compact().map_err(|e| {
         let message = format!("The journal could not be compacted: {e}.");
-        Problem::new(503, "journal_unavailable", message)
+        ApiError::new(503, "journal_unavailable", message)
     })?;
     Ok(json(200, format!(r#"{{"before":{before},"after":{after}}}"#)))
 }
@@ -34,11 +34,11 @@ pub fn models(service: &Service, _proof: &Authenticated) -> Response {
 }
 
 /// `GET /v1/models/{model}`.
-pub fn model(service: &Service, _proof: &Authenticated, name: &str) -> Result<Response, Problem> {
+pub fn model(service: &Service, _proof: &Authenticated, name: &str) -> Result<Response, ApiError> {
     let agent = &service.settings().agent;
     if !agent.models().iter().any(|known| known == name) {
         let message = format!("There is no model {name:?}; GET /v1/models lists those that are.");
-        return Err(Problem::new(404, "model_not_found", message));
+        return Err(ApiError::new(404, "model_not_found", message));
     }
     Ok(json(200, about(agent, name)))
 }

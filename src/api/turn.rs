@@ -4,46 +4,47 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use super::answer::{Answer, Shape};
-use super::ask::{Ask, Manner, check_instructions};
 use super::auth::Authenticated;
-use super::carry::carry;
-use super::error::Problem;
+use super::chat_request::{ChatRequest, ParseOptions, check_instructions};
+use super::durable::run_durable;
+use super::error::ApiError;
 use super::messages::json_body;
-use super::sessions::who;
+use super::reply_writer::{Encoder, ReplyWriter};
+use super::sessions::owner_of;
 use super::{Exchange, Service, idempotency};
-use crate::agent::{Bounds, Outcome, Turn};
+use crate::agent::{Outcome, Turn, TurnLimits};
 use crate::http::{Closed, Request};
-use crate::session::book::Who;
+use crate::session::message_table::Owner;
 use crate::session::submit::Draft;
 
 /// The header that puts a request into a session.
 pub const SESSION: &str = "X-Hermes-Session-Id";
 
 /// The principal, and the session that the request names.
-fn party(request: &Request, proof: &Authenticated) -> Result<Who, Problem> {
+fn party(request: &Request, proof: &Authenticated) -> Result<Owner, ApiError> {
     match request.header(SESSION) {
         // What is no text is as good as no key.
-        Some(bytes) => who(proof, std::str::from_utf8(bytes).unwrap_or_default()),
-        None => Ok(Who { principal: proof.principal().to_owned(), session: None }),
+        Some(bytes) => owner_of(proof, std::str::from_utf8(bytes).unwrap_or_default()),
+        None => Ok(Owner { principal: proof.principal().to_owned(), session: None }),
     }
 }
 
 /// What is asked for, as an API reads it from a body.
-pub struct Order {
-    pub ask: Ask,
+pub struct TurnRequest {
+    pub ask: ChatRequest,
     /// It is written down also without a session and an idempotency key.
     pub stored: bool,
     /// How its reply is worded.
-    pub shape: Box<dyn Shape>,
+    pub shape: Box<dyn Encoder>,
 }
 
 /// Reads an order from a body, for a session or none.
-pub type Read<'a> = &'a dyn Fn(&[u8], Option<&str>, Manner) -> Result<Order, Problem>;
+pub type Parser<'a> =
+    &'a dyn Fn(&[u8], Option<&str>, ParseOptions) -> Result<TurnRequest, ApiError>;
 
 /// Reads what a request asks for, runs the turn and answers with its reply. A message that is durable
 /// is carried on whatever becomes of its connection.
-pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
+pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Result<(), Closed> {
     let (body, mut lease) = match json_body(&mut exchange)? {
         Ok(body) => body,
         Err(problem) => return exchange.respond(Err(problem)),
@@ -54,7 +55,7 @@ pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
         let key = idempotency::key(request, proof, &body)?;
         let in_session = who.session.is_some();
         let upstream = settings.agent.kind() == "upstream";
-        let manner = Manner { in_session, durable: in_session || key.is_some(), upstream };
+        let manner = ParseOptions { in_session, durable: in_session || key.is_some(), upstream };
         let order = read(&body, who.session.as_deref(), manner)?;
         let context = order.ask.context.as_deref().filter(|_| settings.agent.reads_files());
         context.map_or(Ok(()), check_instructions)?;
@@ -66,17 +67,17 @@ pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
         Ok(understood) => understood,
         Err(problem) => return connection.respond(request, problem.response()),
     };
-    let Order { ask, mut shape, .. } = order;
+    let TurnRequest { ask, mut shape, .. } = order;
     // What is not written down waits in memory.
     let held = ask.text.len() + ask.context.as_ref().map_or(0, String::len);
     lease.shrink(if durable { 0 } else { held });
     // The connection is lent to the reply, and its socket watched meanwhile.
     let client = match connection.watch() {
         Ok(client) => client,
-        Err(e) => return connection.respond(request, Problem::short(&e).response()),
+        Err(e) => return connection.respond(request, ApiError::short(&e).response()),
     };
     let exchange = Exchange { connection, request, service, proof };
-    let mut answer = Answer::new(exchange, &mut *shape, ask.stream);
+    let mut answer = ReplyWriter::new(exchange, &mut *shape, ask.stream);
     let outcome = if durable {
         let draft = Draft {
             who,
@@ -87,7 +88,7 @@ pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
             mode: settings.config.session.busy,
             key,
         };
-        carry(service, draft, &*client, &mut answer)
+        run_durable(service, draft, &*client, &mut answer)
     } else {
         run(service, proof.principal(), &ask, &*client, &mut answer)
     };
@@ -105,25 +106,26 @@ pub fn serve(mut exchange: Exchange<'_>, read: Read<'_>) -> Result<(), Closed> {
 fn run(
     service: &Service,
     principal: &str,
-    ask: &Ask,
+    ask: &ChatRequest,
     client: &dyn AsFd,
-    answer: &mut Answer<'_>,
-) -> Result<(), Option<Problem>> {
+    answer: &mut ReplyWriter<'_>,
+) -> Result<(), Option<ApiError>> {
     let settings = service.settings();
     let patience = settings.config.agent.turn_timeout;
     let client = Some(client.as_fd());
-    let place = service.hub.take_place(principal, client, patience, answer);
-    let place = place.map_err(|why| Problem::no_place(&why))?;
+    let place = service.hub.acquire_turn(principal, client, patience, answer);
+    let place = place.map_err(|why| ApiError::no_place(&why))?;
     answer.id = place.id.to_string();
     let message_id = answer.id.clone();
     let failed = |e: io::Error| match e.kind() {
-        io::ErrorKind::NotFound => Problem::previous_not_found(),
-        _ => Problem::short(&e),
+        io::ErrorKind::NotFound => ApiError::previous_not_found(),
+        _ => ApiError::short(&e),
     };
     let context =
         ask.context.as_ref().map(|json| service.hub.context(principal, false, &ask.text, json));
     let context = context.transpose().map_err(failed)?;
-    let lent = context.as_ref().map(|c| service.hub.lend(&settings.agent, place.id, c));
+    let lent =
+        context.as_ref().map(|c| service.hub.temporary_transcript(&settings.agent, place.id, c));
     let lent = lent.transpose().map_err(failed)?.flatten();
     let turn = Turn {
         message_id: &message_id,
@@ -138,7 +140,7 @@ fn run(
     let max_reply = settings.config.limits.max_reply;
     let began = Instant::now();
     let (deadline, cut) = (began + patience, service.hub.cut.as_fd());
-    let bounds = Bounds { deadline, max_reply, client, cut, cancel: None };
+    let bounds = TurnLimits { deadline, max_reply, client, cut, cancel: None };
     let outcome = settings.agent.run(&turn, answer, &bounds);
     // An echo takes 10 µs, and a line in the journal half as much again: debug has it.
     let echoed = outcome == Outcome::Done && settings.agent.kind() == "echo";
@@ -147,6 +149,6 @@ fn run(
     }
     match outcome {
         Outcome::Done => Ok(()),
-        outcome => Err(Problem::outcome(outcome)),
+        outcome => Err(ApiError::outcome(outcome)),
     }
 }

@@ -11,7 +11,7 @@ use super::help;
 use super::install::Options;
 use super::journal::Action;
 use super::message::Sending;
-use crate::config::{Busy, Choice};
+use crate::config::{Busy, EnumSetting};
 use crate::exit::{Exit, Failure};
 use crate::name::{Name, OWN_VARIABLE};
 

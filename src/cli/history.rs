@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::table::table;
-use super::{Context, moment, owner, say, say_wrapped};
+use super::{Context, owner, say, say_wrapped, time_format};
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
 use crate::text::escaped;
@@ -30,11 +30,13 @@ fn as_table(stops: &[Value]) -> String {
     let row = |stop: &Value| {
         let drain = stop["drain_ms"].as_u64().map(Duration::from_millis);
         [
-            moment::shown(stop["time"].as_str().unwrap_or("-")).trim_end_matches(" UTC").to_owned(),
+            time_format::shown(stop["time"].as_str().unwrap_or("-"))
+                .trim_end_matches(" UTC")
+                .to_owned(),
             word(&stop["verdict"]),
             word(&stop["signal"]),
             word(&stop["exit"]),
-            drain.map_or_else(|| "-".to_owned(), moment::fine),
+            drain.map_or_else(|| "-".to_owned(), time_format::fine),
             turns(stop).unwrap_or_else(|| "-".to_owned()),
         ]
     };
@@ -52,7 +54,7 @@ fn as_table(stops: &[Value]) -> String {
 
 /// One record: `2026-11-22 18:54:55 UTC, 2 min ago: planned, SIGTERM from systemd[7] uid 0, exit 0`.
 pub fn in_a_line(stop: &Value, now: i64) -> String {
-    let time = moment::with_age(stop["time"].as_str().unwrap_or("at an unknown time"), now);
+    let time = time_format::with_age(stop["time"].as_str().unwrap_or("at an unknown time"), now);
     let mut line = format!("{time}: {}", word(&stop["verdict"]));
     match (&stop["signal"], sender(stop)) {
         // What nobody announced says why itself.

@@ -5,21 +5,21 @@ use serde_json::Value;
 
 use super::control::{ask, open};
 use super::table::table;
-use super::{Context, config, moment, owner, say, say_wrapped};
+use super::{Context, config, owner, say, say_wrapped, time_format};
 use crate::agent::Agent;
 use crate::exit::{Exit, Failure};
 use crate::journal::record::{Record, Step};
-use crate::journal::{Damage, Fate, FileJournal, NAME, Report, inspect, repair, saved};
+use crate::journal::{Corruption, Fate, FileJournal, NAME, Report, inspect, repair, saved};
 use crate::lifecycle::instance::{Instance, Probe, probe};
 use crate::limits::MAX_JOURNAL_ROWS;
-use crate::session::book::{Book, Entry};
 use crate::session::hub::{Hub, Settings};
 use crate::session::id::Id;
-use crate::session::life::{Delivery, Turn};
 use crate::session::message::rfc3339;
+use crate::session::message_table::{Entry, MessageTable};
+use crate::session::states::{DeliveryState, TurnState};
 use crate::session::time::System;
 use crate::session::transcript::Transcripts;
-use crate::sys::fd::Event;
+use crate::sys::fd::EventFd;
 use crate::text::escaped;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -53,8 +53,8 @@ pub fn journal(context: &Context, action: &Action) -> Result<Exit, Failure> {
     }
 }
 
-impl From<Damage> for Failure {
-    fn from(damage: Damage) -> Failure {
+impl From<Corruption> for Failure {
+    fn from(damage: Corruption) -> Failure {
         Failure::new(damage.exit(), damage.to_string())
     }
 }
@@ -78,13 +78,13 @@ fn file(context: &Context) -> Result<PathBuf, Failure> {
 }
 
 /// Takes each record that is read into the book.
-fn into_book(book: &mut Book) -> impl FnMut(u64, &str) -> Result<(), String> {
+fn into_book(book: &mut MessageTable) -> impl FnMut(u64, &str) -> Result<(), String> {
     |number, json| book.apply(number, &Record::parse(json)?, json.len())
 }
 
 /// What the records add up to.
-fn read(context: &Context) -> Result<(Book, Report), Failure> {
-    let mut book = Book::default();
+fn read(context: &Context) -> Result<(MessageTable, Report), Failure> {
+    let mut book = MessageTable::default();
     let report = inspect(&file(context)?, &mut into_book(&mut book))?;
     Ok((book, report))
 }
@@ -97,21 +97,23 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
         counts.queued, counts.running, counts.outbox, counts.dead_letters, counts.kept
     );
     let open = |entry: &&Entry| {
-        let sent =
-            matches!(entry.delivery_state(), None | Some(Delivery::Delivered | Delivery::Dropped));
+        let sent = matches!(
+            entry.delivery_state(),
+            None | Some(DeliveryState::Delivered | DeliveryState::Dropped)
+        );
         !entry.turn.is_over() || !sent
     };
     let row = |(id, entry): (Id, &Entry)| {
         let session = entry.who.session.as_deref().unwrap_or("-");
         let delivery = entry.delivery.as_ref().map(|outgoing| {
-            let state = outgoing.state.map_or("later", Delivery::word);
+            let state = outgoing.state.map_or("later", DeliveryState::word);
             format!("{} {state}", outgoing.target)
         });
         [
             id.to_string(),
             escaped(session, false),
             entry.turn.word().to_owned(),
-            moment::shown(&rfc3339(entry.at)).trim_end_matches(" UTC").to_owned(),
+            time_format::shown(&rfc3339(entry.at)).trim_end_matches(" UTC").to_owned(),
             escaped(&delivery.unwrap_or_default(), false),
         ]
     };
@@ -123,19 +125,20 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
 }
 
 /// Why turns wait and why others failed: the last error of each, in a line of its own.
-fn failures(context: &Context, book: &Book) -> Result<String, Failure> {
-    let resting = book.entries().filter(|(_, entry)| entry.turn == Turn::Resting);
-    let failed =
-        book.before(None).filter(|(_, entry)| entry.turn == Turn::Failed && !book.is_erased(entry));
+fn failures(context: &Context, book: &MessageTable) -> Result<String, Failure> {
+    let resting = book.entries().filter(|(_, entry)| entry.turn == TurnState::Resting);
+    let failed = book
+        .before(None)
+        .filter(|(_, entry)| entry.turn == TurnState::Failed && !book.is_erased(entry));
     let found = resting.take(MAX_JOURNAL_ROWS).chain(failed.take(MAX_JOURNAL_ROWS));
     let mut rows: Vec<(u64, String)> = Vec::new();
     for (id, entry) in found {
         let n = entry.attempts;
-        let (what, at) = match entry.failing.as_ref().filter(|_| entry.turn == Turn::Resting) {
+        let (what, at) = match entry.failing.as_ref().filter(|_| entry.turn == TurnState::Resting) {
             Some(failing) => (format!("waits, attempt {} at", n + 1), failing.next_attempt_at()),
             None => (format!("failed, attempt {n}, at"), entry.ended.at),
         };
-        rows.push((entry.outcome, format!("{id}  {what} {}\n", moment::shown(&rfc3339(at)))));
+        rows.push((entry.outcome, format!("{id}  {what} {}\n", time_format::shown(&rfc3339(at)))));
     }
     if rows.is_empty() {
         return Ok(String::new());
@@ -176,7 +179,7 @@ fn dump(context: &Context) -> Result<Exit, Failure> {
     let mut printed = Ok(Exit::Planned);
     // What was reset stands there until the next compaction, and is nobody's to read. Damage is told
     // below, behind what is before it.
-    let mut book = Book::default();
+    let mut book = MessageTable::default();
     let _ = inspect(&file(context)?, &mut into_book(&mut book));
     while book.erase_some() {}
     let result = inspect(&file(context)?, &mut |number, json| {
@@ -209,14 +212,14 @@ fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
     let _held = Instance::take(&context.name, &context.dirs)?;
     let loaded = config::load(context)?;
     let cap = loaded.config.limits.max_journal as u64;
-    let mut book = Book::default();
+    let mut book = MessageTable::default();
     let (journal, _) = FileJournal::open(&context.dirs.state, cap, &mut into_book(&mut book))?;
     let cannot = |e: std::io::Error| Failure::cannot("compact the journal", &e);
     let children = Arc::clone(&context.children);
     let agent = Agent::new(loaded.config.agent.clone(), Arc::clone(&children));
     let settings = Settings { config: loaded.config, agent };
     let transcripts = Transcripts::new(context.dirs.sessions());
-    let quiet = Arc::new(Event::new().map_err(cannot)?);
+    let quiet = Arc::new(EventFd::new().map_err(cannot)?);
     // A hub that is not opened begins nothing.
     let shared = (children, quiet);
     let hub = Hub::new(Box::new(journal), book, transcripts, settings, shared, Box::new(System));
@@ -226,7 +229,7 @@ fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
 fn mend(context: &Context) -> Result<Exit, Failure> {
     file(context)?;
     let _held = Instance::take(&context.name, &context.dirs)?;
-    let mut book = Book::default();
+    let mut book = MessageTable::default();
     let repaired = repair(&context.dirs.state, &mut into_book(&mut book))?;
     let text = match repaired {
         None => "nothing is damaged\n".to_owned(),

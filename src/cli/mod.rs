@@ -12,7 +12,6 @@ mod journal;
 mod list;
 mod logs;
 mod message;
-mod moment;
 mod owner;
 mod places;
 mod program;
@@ -26,6 +25,7 @@ mod state;
 mod status;
 mod stop;
 mod table;
+mod time_format;
 mod uninstall;
 mod unit;
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::control::{Contact, NoAnswer, contact, contact_foreign};
 use super::state::{Facts, Found, State, Unit, conclude};
 use super::unit::{PROPERTIES, how_it_ended, installed_file};
-use super::{Context, moment, owner};
+use super::{Context, owner, time_format};
 use crate::dirs::{Base, Dirs};
 use crate::lifecycle::history;
 use crate::lifecycle::instance::{Holder, Probe, probe};
@@ -207,7 +207,7 @@ fn note(
         (_, Err(NoAnswer::Silent { why, .. }), _) => Some(format!("it does not answer: {why}")),
         (_, Err(NoAnswer::Hidden(why)), None) => Some(format!("it cannot be asked: {why}")),
         (State::Dead, ..) => {
-            let started = moment::shown(run["started"].as_str().unwrap_or("an unknown time"));
+            let started = time_format::shown(run["started"].as_str().unwrap_or("an unknown time"));
             Some(format!("its run since {started} had an unclean exit"))
         }
         (State::Unknown, Err(NoAnswer::Free), Some(Facts { main_pid, .. })) => Some(format!(

@@ -8,7 +8,7 @@ use super::owner::Owner;
 use super::report::{Report, UnitReport, gather};
 use super::state::Facts;
 use super::unit::{self, Unit};
-use super::{Context, history, moment, say, say_wrapped};
+use super::{Context, history, say, say_wrapped, time_format};
 use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_PATIENCE;
@@ -32,7 +32,7 @@ pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure
     if json {
         say(&format!("{}\n", to_json(&report)))?;
     } else {
-        say_wrapped(&to_text(&report, moment::now()), INDENT)?;
+        say_wrapped(&to_text(&report, time_format::now()), INDENT)?;
     }
     Ok(report.state.exit())
 }
@@ -85,7 +85,7 @@ pub fn to_text(report: &Report, now: i64) -> String {
     let (answer, unit) = (&report.answer, report.unit.as_ref());
     line("gateway", Some(report.name.clone()));
     let since = report.since.as_deref();
-    let since = since.map(|since| format!(" since {}", moment::with_age(since, now)));
+    let since = since.map(|since| format!(" since {}", time_format::with_age(since, now)));
     line("state", Some(report.state.word() + &since.unwrap_or_default()));
     line("degraded", answer["degraded"].as_str().map(safe));
     for warning in answer["warnings"].as_array().into_iter().flatten() {
@@ -95,7 +95,7 @@ pub fn to_text(report: &Report, now: i64) -> String {
     let refused = &answer["reload_error"];
     line(
         "reload",
-        refused["time"].as_str().map(|at| format!("refused {}", moment::with_age(at, now))),
+        refused["time"].as_str().map(|at| format!("refused {}", time_format::with_age(at, now))),
     );
     let why = refused["message"].as_str().unwrap_or_default();
     why.lines().for_each(|words| line("", Some(safe(words))));
@@ -167,11 +167,11 @@ fn waiting(waiting: &Value, now: i64) -> [String; 3] {
         count => format!("{count} turns wait"),
     };
     let time = |key: &str| waiting[key].as_str().unwrap_or("?");
-    let left = moment::parse(time("next_attempt_at")).map_or(0, |next| next - now);
-    let left = moment::coarse(u64::try_from(left).unwrap_or(0));
+    let left = time_format::parse(time("next_attempt_at")).map_or(0, |next| next - now);
+    let left = time_format::coarse(u64::try_from(left).unwrap_or(0));
     [
         format!("{turns} for the agent; next attempt in {left}"),
-        format!("the next to be tried gives up at {}", moment::shown(time("gives_up_at"))),
+        format!("the next to be tried gives up at {}", time_format::shown(time("gives_up_at"))),
         format!("last error: {}", time("reason")),
     ]
 }

@@ -3,7 +3,7 @@
 
 use crate::exit::{Exit, Failure};
 use crate::limits::{MAX_CONFIG_PROBLEMS, MAX_SHOWN_VALUE};
-use crate::sys::fs::may_pass;
+use crate::sys::fs::is_temporary;
 use std::fmt;
 use std::io;
 
@@ -33,7 +33,7 @@ pub struct Problems {
 impl Problems {
     /// A file that cannot be read now, or not used at all.
     pub fn push_file(&mut self, origin: Origin, text: impl Into<String>, error: &io::Error) {
-        self.passing += usize::from(may_pass(error));
+        self.passing += usize::from(is_temporary(error));
         self.push(origin, text);
     }
 

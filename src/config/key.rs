@@ -4,8 +4,8 @@ use super::error::{Problems, place, quoted};
 use super::load::Loaded;
 use super::schema::{Field, Key, section};
 use super::target::Secret;
-use super::value::Notes;
-use super::{Config, names, suggest};
+use super::value::Diagnostics;
+use super::{Config, did_you_mean, validate};
 use std::path::PathBuf;
 
 section! {CLIENT_KEY: |c, own| c.keys.get_mut(own)?;
@@ -17,13 +17,13 @@ section! {CLIENT_KEY: |c, own| c.keys.get_mut(own)?;
         role: Role = Role::default(), Choice, "\"user\"",
             "\"user\", or \"operator\", who also sees status, compacts, and steers by commands.";
         /// Sessions that it may touch, `*` at the end for all that begin so. Empty: any of its own.
-        sessions: Vec<String> = Vec::new(), List(names::argument), "[\"support-*\"]",
+        sessions: Vec<String> = Vec::new(), List(validate::argument), "[\"support-*\"]",
             "Sessions that it may touch, * at the end for all that begin so; empty: any.";
         /// Routes that it may use, by their groups. Empty: all of its role.
-        routes: Vec<String> = Vec::new(), List(names::route), "[\"chat\"]",
+        routes: Vec<String> = Vec::new(), List(validate::route), "[\"chat\"]",
             "What it opens: chat, messages, and for operators status, journal; empty: all of these.";
         /// Delivery targets that it may name. Empty: none for a user, any for an operator.
-        targets: Vec<String> = Vec::new(), List(names::argument), "[\"example\"]",
+        targets: Vec<String> = Vec::new(), List(validate::argument), "[\"example\"]",
             "Delivery targets that it may name; empty: none for a user, any for an operator.";
     }
     beside {
@@ -83,7 +83,7 @@ impl ClientKey {
 }
 
 /// The checks between the keys of a section, each of which has passed its own.
-fn settle(key: &ClientKey, notes: &mut Notes) {
+fn settle(key: &ClientKey, notes: &mut Diagnostics) {
     let name = format!("keys.{}", key.name);
     if key.file.is_none() {
         let fault = format!(
@@ -103,7 +103,7 @@ fn settle(key: &ClientKey, notes: &mut Notes) {
 
 /// The same for all sections. Operators must exist: a misspelt name would take somebody's commands away
 /// without a word. So must the targets that keys name.
-pub fn settle_all(config: &Config, notes: &mut Notes) {
+pub fn settle_all(config: &Config, notes: &mut Diagnostics) {
     let keys: Vec<&str> = [OWNER].into_iter().chain(config.keys.names()).collect();
     let (at, why) = ("session.operators", "of whom there is no [keys.NAME]");
     check(&config.session.operators, at, why, &keys, notes);
@@ -115,9 +115,9 @@ pub fn settle_all(config: &Config, notes: &mut Notes) {
 }
 
 /// Notes each name of a list of which there is no section.
-fn check(names: &[String], at: &str, why: &str, known: &[&str], notes: &mut Notes) {
+fn check(names: &[String], at: &str, why: &str, known: &[&str], notes: &mut Diagnostics) {
     for name in names.iter().filter(|name| !known.contains(&name.as_str())) {
-        let hint = suggest::nearest(name, known.iter().copied());
+        let hint = did_you_mean::nearest(name, known.iter().copied());
         let hint = hint.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
         notes.fault(at, &format!("has {}, {why}{hint}", quoted(name)));
     }

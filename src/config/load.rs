@@ -1,10 +1,10 @@
 //! Loading: the file is read here, everything after that works on its bytes.
 
-use super::draft::Draft;
+use super::builder::ConfigBuilder;
 use super::error::{ConfigError, Origin, Problems, place};
 use super::schema::Check;
 use super::target::Secret;
-use super::value::Notes;
+use super::value::Diagnostics;
 use super::{Config, key, parse, set};
 use crate::limits::{MAX_CONFIG_BYTES, MAX_KEY_FILE};
 use crate::named::ByName;
@@ -120,8 +120,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
 /// The pure half of [`load`]: the file's bytes, or `None` where there is no file.
 pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Loaded, ConfigError> {
     let file = name(&sources.file);
-    let notes = Notes { home: sources.home.clone(), ..Notes::default() };
-    let mut draft = Draft { notes, ..Draft::default() };
+    let notes = Diagnostics { home: sources.home.clone(), ..Diagnostics::default() };
+    let mut draft = ConfigBuilder { notes, ..ConfigBuilder::default() };
     if let Some(bytes) = bytes {
         parse::read(bytes, &mut draft);
     }

@@ -5,32 +5,32 @@
 //! given, [`value`] checks it and puts it in its place in a [`draft`], [`render`] writes it out again.
 #![forbid(unsafe_code)]
 
-mod choice;
-mod draft;
+mod builder;
+mod did_you_mean;
+mod enum_setting;
 mod error;
 mod key;
 mod load;
-mod names;
 mod parse;
 mod render;
 mod schema;
 mod set;
-mod suggest;
-mod syntax;
 mod target;
 #[cfg(test)]
 mod tests;
+mod toml_errors;
 mod units;
 mod url;
+mod validate;
 mod value;
 mod warnings;
 
-pub use choice::Choice;
+pub use did_you_mean::nearest;
+pub use enum_setting::EnumSetting;
 pub use key::{ClientKey, OWNER, Role};
 pub use load::{ECHO_UNASKED, Loaded, Sources, fix, load};
 pub use render::starter;
 pub use schema::{Agent, Http, Limits, Log, Session, Stop};
-pub use suggest::nearest;
 pub use target::{Secret, Target, TargetKind};
 pub use url::Url;
 

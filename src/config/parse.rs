@@ -1,20 +1,20 @@
 //! The file's sections and keys, each handed to its place or reported with what was meant.
 
-use super::draft::Draft;
+use super::builder::ConfigBuilder;
+use super::did_you_mean;
 use super::error::{Origin, quoted, shown};
-use super::schema::{Family, SECTIONS, Section};
-use super::suggest;
-use super::syntax::{self, Lines, Source};
+use super::schema::{NamedTable, SECTIONS, Section};
+use super::toml_errors::{self, Lines, Source};
 use super::value::{Given, type_of};
 use toml_span::Value;
 
 /// Reads a file's bytes into the draft.
-pub fn read(bytes: &[u8], draft: &mut Draft) {
-    let Some(text) = syntax::decode(bytes, &mut draft.notes.problems) else {
+pub fn read(bytes: &[u8], draft: &mut ConfigBuilder) {
+    let Some(text) = toml_errors::decode(bytes, &mut draft.notes.problems) else {
         return;
     };
     let lines = Lines::new(text);
-    let Some(root) = syntax::parse(&lines, &mut draft.notes.problems) else {
+    let Some(root) = toml_errors::parse(&lines, &mut draft.notes.problems) else {
         return;
     };
     let source = Source::File(lines);
@@ -34,12 +34,12 @@ pub fn read(bytes: &[u8], draft: &mut Draft) {
 }
 
 struct Reader<'a> {
-    draft: &'a mut Draft,
+    draft: &'a mut ConfigBuilder,
     source: &'a Source<'a>,
 }
 
 impl Reader<'_> {
-    fn family(&mut self, section: &Section, family: &Family, content: &Value<'_>, at: Origin) {
+    fn family(&mut self, section: &Section, family: &NamedTable, content: &Value<'_>, at: Origin) {
         let (head, word) = (section.head(), family.word);
         let Some(all) = content.as_table() else {
             let fault = format!("{word}s are sections, written {head}; got {}", type_of(content));
@@ -83,7 +83,7 @@ fn unknown_section(name: &str, content: &Value<'_>) -> String {
 
 /// What to do about a section that does not exist.
 pub fn meant_section(name: &str) -> String {
-    let near = suggest::nearest(name, SECTIONS.iter().map(|section| section.name));
+    let near = did_you_mean::nearest(name, SECTIONS.iter().map(|section| section.name));
     match near.and_then(Section::of) {
         Some(near) => format!("did you mean {}?", near.head()),
         None => known_sections(),
@@ -97,7 +97,7 @@ fn known_sections() -> String {
 /// The text about a key that its section does not have.
 pub fn unknown_key(section: &Section, own: &str, name: &str) -> String {
     let known = section.key_names();
-    let way = match (suggest::nearest(name, known.iter().copied()), home(name)) {
+    let way = match (did_you_mean::nearest(name, known.iter().copied()), home(name)) {
         (_, Some(home)) => home,
         (Some(near), None) => format!("did you mean {}?", quoted(near)),
         (None, None) => format!("its keys are {}", known.join(", ")),

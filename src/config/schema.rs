@@ -1,10 +1,10 @@
 //! The settings, each defined once: its place in [`Config`], type, default, range, an example and a
 //! line of help. Reading, suggestions, `config` and the starter file follow from it.
 
-use super::choice::Choice;
+use super::enum_setting::EnumSetting;
 use super::{
-    AgentKind, Busy, ClientKey, Config, LogTarget, OWNER, Secret, Target, Url, key, names, target,
-    turns_for_this_machine,
+    AgentKind, Busy, ClientKey, Config, LogTarget, OWNER, Secret, Target, Url, key, target,
+    turns_for_this_machine, validate,
 };
 use crate::limits;
 use crate::named::ByName;
@@ -30,11 +30,11 @@ pub struct Key {
 pub struct Section {
     pub name: &'static str,
     pub keys: &'static [Key],
-    pub family: Option<Family>,
+    pub family: Option<NamedTable>,
 }
 
 /// What there is about sections that operators name themselves.
-pub struct Family {
+pub struct NamedTable {
     /// What one of them is, in words.
     pub word: &'static str,
     pub most: usize,
@@ -84,7 +84,7 @@ pub enum Field<'a> {
     Env(&'a mut ByName<String>),
     /// Models by name.
     Models(&'a mut ByName<String>),
-    Choice(&'a mut dyn Choice),
+    Choice(&'a mut dyn EnumSetting),
     Time(&'a mut Duration, RangeInclusive<Duration>),
     /// A number of bytes.
     Size(&'a mut usize, RangeInclusive<usize>),
@@ -137,7 +137,7 @@ pub static SECTIONS: [Section; 8] = [
     Section { name: "keys", keys: key::CLIENT_KEY, family: Some(CLIENT_KEYS) },
 ];
 
-const TARGETS: Family = Family {
+const TARGETS: NamedTable = NamedTable {
     word: "target",
     most: limits::MAX_TARGETS,
     nameless: "there is no target and key in it; write --set deliver.NAME.key=value, like --set \
@@ -146,7 +146,7 @@ const TARGETS: Family = Family {
     add: |config, name| config.deliver.insert(name.to_owned(), Target::new(name)),
 };
 
-const CLIENT_KEYS: Family = Family {
+const CLIENT_KEYS: NamedTable = NamedTable {
     word: "key",
     most: limits::MAX_CLIENT_KEYS,
     nameless: "there is no name and key in it; write --set keys.NAME.key=value, like --set \
@@ -167,11 +167,11 @@ section! {
             "Absolute or from ~/; empty: api.key in the state directory, made at first start.";
         /// Names that a `Host` header may have besides the listening address and the loopback names;
         /// lower case, IPv6 without brackets.
-        allowed_hosts: Vec<String> = Vec::new(), List(names::host), "[\"gateway.example.org\"]",
+        allowed_hosts: Vec<String> = Vec::new(), List(validate::host), "[\"gateway.example.org\"]",
             "Further names that clients may call this gateway by, for one behind a proxy.";
         /// Origins of web pages that may use the gateway; lower case.
         allowed_origins: Vec<String> = Vec::new(),
-            List(names::origin), "[\"https://chat.example.org\"]",
+            List(validate::origin), "[\"https://chat.example.org\"]",
             "Web pages that may use this gateway from a browser, with a key; none by default.";
     }
 }
@@ -183,13 +183,13 @@ section! {
         kind: AgentKind = AgentKind::default(), Choice, "\"command\"",
             "Who answers: \"echo\" (built in), \"command\" or \"upstream\".";
         /// Program and arguments; not empty, and without NUL, when `kind` is [`AgentKind::Command`].
-        command: Vec<String> = Vec::new(), List(names::argument), "[\"my-agent\", \"--flag\"]",
+        command: Vec<String> = Vec::new(), List(validate::argument), "[\"my-agent\", \"--flag\"]",
             "Program and arguments (also from ~/), no shell; alone it means kind = \"command\".";
         /// Variables that the agent gets, by valid names that the gateway does not set itself.
         env: ByName<String> = ByName::new(), Env, "{ MODEL = \"small\" }",
             "Environment variables for the agent, like { MODEL = \"small\" }.";
         /// Variables of the gateway's own environment that the agent may see.
-        pass_env: Vec<String> = Vec::new(), List(names::variable), "[\"LANG\", \"TZ\"]",
+        pass_env: Vec<String> = Vec::new(), List(validate::variable), "[\"LANG\", \"TZ\"]",
             "Variables of the gateway's own environment that the agent may see.";
         /// What `/chat/completions` is appended to; there when `kind` is [`AgentKind::Upstream`], and
         /// only then.
@@ -199,7 +199,7 @@ section! {
         key_file: Option<PathBuf> = None, Path, "\"~/.config/upstream.key\"",
             "The upstream's key; empty: it asks for none.";
         /// The upstream's name for the model `default`; empty: the first that it lists.
-        model: String = String::new(), Text(names::model), "\"qwen2.5:3b\"",
+        model: String = String::new(), Text(validate::model), "\"qwen2.5:3b\"",
             "The upstream's name for the model \"default\"; empty: the first that it lists.";
         /// Names that clients may say, and the upstream's for them. Empty: they pass as they are.
         models: ByName<String> = ByName::new(), Models, "{ fast = \"qwen2.5:3b\" }",
@@ -236,7 +236,7 @@ section! {
         busy: Busy = Busy::default(), Choice, "\"queue\"",
             "What a message for a busy session does: \"queue\", or \"interrupt\" the turn.";
         /// The principals that may use slash commands.
-        operators: Vec<String> = vec![OWNER.to_owned()], List(names::principal), "[\"owner\"]",
+        operators: Vec<String> = vec![OWNER.to_owned()], List(validate::principal), "[\"owner\"]",
             "Who may steer the gateway with slash commands.";
         /// How long an idle session is known.
         keep: Duration = limits::SESSION_KEEP, Time(limits::SESSION_KEEP_RANGE), "\"30d\"",

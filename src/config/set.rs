@@ -1,18 +1,18 @@
 //! `--set section.key=value`: the value is TOML or, where it is none, plain text, so that nobody
 //! needs quotes inside of quotes.
 
-use super::draft::Draft;
+use super::builder::ConfigBuilder;
 use super::error::{Origin, shown};
 use super::schema::{Field, Section};
-use super::syntax::Source;
+use super::toml_errors::Source;
 use super::value::{Given, wrong_type};
-use super::{parse, suggest};
+use super::{did_you_mean, parse};
 use std::borrow::Cow;
 use toml_span::Value;
 use toml_span::value::ValueInner;
 
 /// Reads one argument into the draft, over what is there.
-pub fn read(argument: &str, draft: &mut Draft) {
+pub fn read(argument: &str, draft: &mut ConfigBuilder) {
     use Field::{Address, Choice, Count, Env, List, Models, Path, Text, Url};
     let source = Source::Set(label(argument));
     let origin = Origin::Set(label(argument));
@@ -89,5 +89,5 @@ fn label(argument: &str) -> String {
 /// Also where it is misspelt: better a value too many hidden than a secret in a log.
 fn is_env(name: &str) -> bool {
     let mut parts = name.trim().split('.').skip(1);
-    parts.any(|key| suggest::nearest(key, ["env"]).is_some())
+    parts.any(|key| did_you_mean::nearest(key, ["env"]).is_some())
 }

@@ -1,10 +1,10 @@
 //! `[deliver.NAME]`: a place where replies can be sent, and what its keys mean together.
 
 use super::error::{Origin, place};
-use super::names;
 use super::schema::{Field, Key, section};
 use super::url::Url;
-use super::value::Notes;
+use super::validate;
+use super::value::Diagnostics;
 use crate::digest;
 use crate::limits;
 use crate::named::ByName;
@@ -24,11 +24,11 @@ section! {TARGET: |c, own| c.deliver.get_mut(own)?;
         secret_file: Option<PathBuf> = None, Path, "\"~/.config/hook.secret\"",
             "What callbacks are signed with (Standard Webhooks): whsec_BASE64, or plain text.";
         /// As with an agent: not empty, and without NUL, when `kind` is [`TargetKind::Command`].
-        command: Vec<String> = Vec::new(), List(names::argument), "[\"my-notifier\", \"--flag\"]",
+        command: Vec<String> = Vec::new(), List(validate::argument), "[\"my-notifier\", \"--flag\"]",
             "Program and arguments, no shell; the reply is on its stdin.";
         env: ByName<String> = ByName::new(), Env, "{ ROOM = \"ops\" }",
             "Environment variables for the command.";
-        pass_env: Vec<String> = Vec::new(), List(names::variable), "[\"LANG\", \"TZ\"]",
+        pass_env: Vec<String> = Vec::new(), List(validate::variable), "[\"LANG\", \"TZ\"]",
             "Variables of the gateway's own environment that the command may see.";
         /// As with an agent.
         leftovers: Leftovers = Leftovers::default(), Choice, "\"kill\"",
@@ -122,7 +122,7 @@ impl Target {
 
 /// The checks between a target's keys, each of which has passed its own. A url or a command alone
 /// chooses the kind.
-pub fn settle(target: &mut Target, notes: &mut Notes, file: &str) {
+pub fn settle(target: &mut Target, notes: &mut Diagnostics, file: &str) {
     let name = format!("deliver.{}", target.name);
     let at = |key: &str| notes.of(&format!("{name}.{key}")).clone();
     let (kind, url, has_command) = (at("kind"), at("url"), !target.command.is_empty());

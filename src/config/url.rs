@@ -1,7 +1,7 @@
 //! The URLs of callbacks and upstreams: http or https, without anything that two readers could take differently
 //! (RFC 3986, less userinfo, fragments and everything that should have been percent-encoded). Pure.
 
-use super::names;
+use super::validate;
 use crate::limits::{MAX_TARGET, MAX_URL};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -63,7 +63,7 @@ impl Url {
             }
             None => {
                 let host =
-                    names::host(host).map_err(|_| "its host must be a name or an address")?;
+                    validate::host(host).map_err(|_| "its host must be a name or an address")?;
                 (host.clone(), host)
             }
         };

@@ -3,8 +3,8 @@
 
 use super::error::{Origin, Problems, quoted};
 use super::schema::{Check, Field};
-use super::syntax::Source;
-use super::{names, suggest, units};
+use super::toml_errors::Source;
+use super::{did_you_mean, units, validate};
 use crate::limits::MAX_EXEC_STRING;
 use crate::named::ByName;
 use std::ops::RangeInclusive;
@@ -15,7 +15,7 @@ use toml_span::value::{Table, ValueInner};
 
 /// What is known about the values of a draft.
 #[derive(Debug, Default)]
-pub struct Notes {
+pub struct Diagnostics {
     /// Where each value came from, by its full name (`agent.kind`, `agent.env.MODEL`,
     /// `deliver.NAME.url`), and each target (`deliver.NAME`); what is not in here is a default.
     pub origins: ByName<Origin>,
@@ -38,7 +38,7 @@ pub struct Label {
     pub example: &'static str,
 }
 
-impl Notes {
+impl Diagnostics {
     pub fn of(&self, full_name: &str) -> &Origin {
         self.origins.get(full_name).unwrap_or(&Origin::Default)
     }
@@ -89,7 +89,7 @@ impl Notes {
                 if !choice.choose(text) {
                     let words = choice.words();
                     let wanted = alternatives(words);
-                    let hint = suggest::nearest(text, words.iter().copied())
+                    let hint = did_you_mean::nearest(text, words.iter().copied())
                         .map_or(String::new(), |word| format!("; did you mean {}?", quoted(word)));
                     let name = &key.name;
                     return Err(format!("{name} is {}; it must be {wanted}{hint}", quoted(text)));
@@ -148,7 +148,7 @@ impl Notes {
         Given { value, source }: Given<'_>,
     ) {
         let full_name = format!("{}.{name}", key.name);
-        if let Err(reason) = names::variable(name) {
+        if let Err(reason) = validate::variable(name) {
             let fault = format!("{} has {}; {reason}", key.name, quoted(name));
             return self.problems.push(origin, fault);
         }
@@ -180,7 +180,8 @@ fn models(key: &Label, table: &Table<'_>) -> Result<ByName<String>, String> {
             return Err(format!("{label} has {} for {}; it must be a string", got, quoted(name)));
         };
         let checked = |text: &str| {
-            names::model(text).map_err(|reason| format!("{label} has {}; {reason}", quoted(text)))
+            validate::model(text)
+                .map_err(|reason| format!("{label} has {}; {reason}", quoted(text)))
         };
         models.insert(checked(name)?, checked(model)?);
     }

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::judge::{answered, trouble};
-use super::{Means, Parcel, Sent};
+use super::classify::{answered, trouble};
+use super::{DeliveryResult, Means, Payload};
 use crate::config::{Target, Url};
 use crate::digest::{hmac_sha256, to_base64};
 use crate::http::client::Error;
 use crate::http::curl;
-use crate::http::outward::{Call, End, Ends, client, connect};
+use crate::http::outward::{Cancel, CancelReason, OutboundRequest, client, connect};
 use crate::limits::{MAX_SKIPPED_BODY, SKIP_TIMEOUT};
 use crate::subprocess::{Children, environment};
 use crate::text::quoted;
@@ -23,14 +23,21 @@ struct Post {
     now: Duration,
 }
 
-pub fn send(target: &Target, url: &Url, parcel: &Parcel<'_>, (children, cut): Means<'_>) -> Sent {
+pub fn send(
+    target: &Target,
+    url: &Url,
+    parcel: &Payload<'_>,
+    (children, cut): Means<'_>,
+) -> DeliveryResult {
     let post = Post::new(target, parcel, SystemTime::now());
     let deadline = Instant::now() + target.timeout;
-    let ends = Ends { deadline, cut: Some(cut), cancel: None, client: None, idle: None };
+    let ends = Cancel { deadline, cut: Some(cut), cancel: None, client: None, idle: None };
     match (exchange(target, url, &post, children, &ends), ends.over()) {
         (Ok((status, after)), _) => answered(status, after.as_deref(), post.now),
-        (Err(_), Some(End::Late)) => trouble("no answer within its timeout", b""),
-        (Err(_), Some(End::Cut | End::Cancelled | End::ClientGone)) => Sent::Cut,
+        (Err(_), Some(CancelReason::Late)) => trouble("no answer within its timeout", b""),
+        (Err(_), Some(CancelReason::Cut | CancelReason::Cancelled | CancelReason::ClientGone)) => {
+            DeliveryResult::Cut
+        }
         (Err(e), None) => trouble(&e.to_string(), b""),
     }
 }
@@ -40,12 +47,12 @@ fn exchange(
     url: &Url,
     post: &Post,
     children: &Arc<Children>,
-    ends: &Ends<'_>,
+    ends: &Cancel<'_>,
 ) -> Result<(u16, Option<String>), Error> {
     let mut headers: Vec<_> = post.headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
     headers.push(("Connection", "close"));
     let (headers, body) = (&headers[..], post.body.as_str());
-    let call = Call { method: "POST", url, target: &url.target, headers, body };
+    let call = OutboundRequest { method: "POST", url, target: &url.target, headers, body };
     let stream;
     let mut client = if url.secure {
         curl::client(children, environment(&target.env, &target.pass_env), &call, ends)?
@@ -61,7 +68,7 @@ fn exchange(
 }
 
 impl Post {
-    fn new(target: &Target, parcel: &Parcel<'_>, now: SystemTime) -> Post {
+    fn new(target: &Target, parcel: &Payload<'_>, now: SystemTime) -> Post {
         let body = body(parcel);
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let timestamp = now.as_secs().to_string();
@@ -88,8 +95,8 @@ fn sign(secret: &[u8], id: &str, timestamp: &str, body: &str) -> Option<String> 
 
 /// The body, the same in every attempt. It has no `@` in it, which curl would take for a file name at the front of a piece; in
 /// JSON it can only be part of a string.
-fn body(parcel: &Parcel<'_>) -> String {
-    let Parcel { id, principal, status, text, .. } = parcel;
+fn body(parcel: &Payload<'_>) -> String {
+    let Payload { id, principal, status, text, .. } = parcel;
     let text = quoted(text);
     let (reply, error) = if *status == "done" { (&*text, "null") } else { ("null", &*text) };
     let [id, principal] = [id, principal].map(|text| quoted(text));
@@ -135,7 +142,7 @@ mod tests {
     #[test]
     fn what_is_posted() {
         let target = Target::new("hook");
-        let parcel = Parcel {
+        let parcel = Payload {
             id: "01J",
             session: None,
             principal: "me@home",
@@ -161,7 +168,7 @@ mod tests {
         );
         let value: serde_json::Value = serde_json::from_str(&post.body).unwrap();
         assert_eq!(value["data"]["principal"], "me@home");
-        let parcel = Parcel { session: Some("s"), status: "done", ..parcel };
+        let parcel = Payload { session: Some("s"), status: "done", ..parcel };
         let value: serde_json::Value =
             serde_json::from_str(&Post::new(&target, &parcel, now).body).unwrap();
         assert_eq!(

@@ -2,15 +2,17 @@
 
 use std::time::Instant;
 
-use super::judge;
-use super::{Means, Parcel, Sent};
+use super::classify;
+use super::{DeliveryResult, Means, Payload};
 use crate::config::Target;
 use crate::limits::{KILL_AFTER, MAX_STDERR_TAIL};
-use crate::subprocess::{Environment, How, Order, Program, converse, environment, explained};
+use crate::subprocess::{
+    Environment, ExitReason, Program, RunOptions, environment, explained, run,
+};
 use crate::text::escaped;
 
-pub fn send(target: &Target, parcel: &Parcel<'_>, (children, cut): Means<'_>) -> Sent {
-    let order = Order {
+pub fn send(target: &Target, parcel: &Payload<'_>, (children, cut): Means<'_>) -> DeliveryResult {
+    let order = RunOptions {
         input: Some(parcel.text.as_bytes()),
         leftovers: Some(target.leftovers),
         deadline: Instant::now() + target.timeout,
@@ -19,23 +21,23 @@ pub fn send(target: &Target, parcel: &Parcel<'_>, (children, cut): Means<'_>) ->
         limits: (0, MAX_STDERR_TAIL),
     };
     let program = Program::configured(&target.command, variables(target, parcel));
-    let ended = match program.and_then(|program| converse(children, &program, order)) {
+    let ended = match program.and_then(|program| run(children, &program, order)) {
         Ok(ended) => ended,
         Err(e) => {
             let name = target.command.first().map_or("", String::as_str);
             let why = explained(&target.command, &e);
             let why = format!("{} cannot be run: {why}", escaped(name, false));
-            return judge::trouble(&why, b"");
+            return classify::trouble(&why, b"");
         }
     };
     match ended.how {
-        How::ByItself(status) => judge::ended(status, &ended.stderr),
-        How::Cut => Sent::Cut,
-        How::TimedOut => judge::trouble("it took longer than its timeout", &ended.stderr),
+        ExitReason::ByItself(status) => classify::ended(status, &ended.stderr),
+        ExitReason::Cut => DeliveryResult::Cut,
+        ExitReason::TimedOut => classify::trouble("it took longer than its timeout", &ended.stderr),
     }
 }
 
-fn variables(target: &Target, parcel: &Parcel<'_>) -> Environment {
+fn variables(target: &Target, parcel: &Payload<'_>) -> Environment {
     let mut all = environment(&target.env, &target.pass_env);
     let attempt = parcel.attempt.to_string();
     let own = [

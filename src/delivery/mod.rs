@@ -6,8 +6,8 @@
 
 pub mod backoff;
 mod callback;
+mod classify;
 mod command;
-mod judge;
 #[cfg(test)]
 mod tests;
 
@@ -19,11 +19,11 @@ use crate::config::{Target, TargetKind};
 use crate::subprocess::Children;
 use crate::sys::poll::{Interest, poll};
 
-pub use judge::retry_after;
+pub use classify::retry_after;
 
 /// A reply on its way.
 #[derive(Clone, Copy, Debug)]
-pub struct Parcel<'a> {
+pub struct Payload<'a> {
     /// The message's id: the same on every attempt, so that a receiver can drop a repeat.
     pub id: &'a str,
     pub session: Option<&'a str>,
@@ -40,7 +40,7 @@ pub struct Parcel<'a> {
 
 /// What came of an attempt. The words are for people, and hold nothing that acts on a terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sent {
+pub enum DeliveryResult {
     Delivered,
     /// It may go better later: why, and what the receiver asked for as Retry-After.
     Deferred(String, Option<Duration>),
@@ -57,17 +57,17 @@ type Means<'a> = (&'a Arc<Children>, BorrowedFd<'a>);
 /// killed or a name server does not answer, and ends early once `cut` is readable.
 pub fn send(
     target: &Target,
-    parcel: &Parcel<'_>,
+    parcel: &Payload<'_>,
     children: &Arc<Children>,
     cut: BorrowedFd<'_>,
-) -> Sent {
+) -> DeliveryResult {
     if poll(&mut [Interest::read(cut)], Some(Duration::ZERO)).is_ok_and(|ready| ready > 0) {
-        return Sent::Cut;
+        return DeliveryResult::Cut;
     }
     match (target.kind, &target.url) {
         (TargetKind::Command, _) => command::send(target, parcel, (children, cut)),
         (TargetKind::Callback, Some(url)) => callback::send(target, url, parcel, (children, cut)),
         // The configuration has none without.
-        (TargetKind::Callback, None) => Sent::Refused("it has no url".to_owned()),
+        (TargetKind::Callback, None) => DeliveryResult::Refused("it has no url".to_owned()),
     }
 }

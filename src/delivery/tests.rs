@@ -7,13 +7,13 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Parcel, Sent, send};
+use super::{DeliveryResult, Payload, send};
 use crate::config::{Secret, Target, TargetKind, Url};
 use crate::digest::{hmac_sha256, to_base64};
 use crate::subprocess::Children;
-use crate::sys::fd::Event;
+use crate::sys::fd::EventFd;
 
-pub const PARCEL: Parcel<'_> = Parcel {
+pub const PARCEL: Payload<'_> = Payload {
     id: "01J",
     session: Some("work"),
     principal: "owner",
@@ -81,19 +81,19 @@ fn script(script: &str) -> Target {
     Target { kind: TargetKind::Command, command, ..Target::new("ops") }
 }
 
-fn try_it(target: &Target) -> Sent {
-    send(target, &PARCEL, &Children::new(), Event::new().unwrap().as_fd())
+fn try_it(target: &Target) -> DeliveryResult {
+    send(target, &PARCEL, &Children::new(), EventFd::new().unwrap().as_fd())
 }
 
-fn answered(answer: &str) -> Sent {
+fn answered(answer: &str) -> DeliveryResult {
     let server = Server::start(answer);
     try_it(&hook(&format!("http://{}/x", server.address)))
 }
 
 #[track_caller]
-fn deferred(sent: &Sent, words: &str) -> Option<Duration> {
+fn deferred(sent: &DeliveryResult, words: &str) -> Option<Duration> {
     match sent {
-        Sent::Deferred(why, retry_after) if why.contains(words) => *retry_after,
+        DeliveryResult::Deferred(why, retry_after) if why.contains(words) => *retry_after,
         other => panic!("{other:?}, not {words}"),
     }
 }
@@ -103,7 +103,7 @@ fn a_callback_is_posted_and_signed() {
     let server = Server::start("HTTP/1.1 204 No Content\r\n\r\n");
     let mut target = hook(&format!("http://{}/x/y?z=1", server.address));
     target.secret = Some(Secret::parse("whsec_c2VjcmV0").unwrap());
-    assert_eq!(try_it(&target), Sent::Delivered);
+    assert_eq!(try_it(&target), DeliveryResult::Delivered);
     let request = server.request();
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let host = format!("POST /x/y?z=1 HTTP/1.1\r\nHost: {}\r\n", server.address);
@@ -131,12 +131,15 @@ fn a_callback_is_posted_and_signed() {
 
 #[test]
 fn answers_are_judged() {
-    assert_eq!(answered("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"), Sent::Delivered);
+    assert_eq!(
+        answered("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+        DeliveryResult::Delivered
+    );
     let after = answered("HTTP/1.1 503 No\r\nretry-after: 7\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(deferred(&after, "503"), Some(Duration::from_secs(7)));
     let moved = answered("HTTP/1.1 302 Found\r\nLocation: /y\r\nContent-Length: 0\r\n\r\n");
-    assert!(matches!(moved, Sent::Refused(why) if why.contains("302")));
-    assert!(matches!(answered("HTTP/1.1 404 No\r\n\r\n"), Sent::Refused(_)));
+    assert!(matches!(moved, DeliveryResult::Refused(why) if why.contains("302")));
+    assert!(matches!(answered("HTTP/1.1 404 No\r\n\r\n"), DeliveryResult::Refused(_)));
     deferred(&answered("HTTP/1.1 2"), "cut short");
     deferred(&answered("SSH-2.0-x\r\n\r\n"), "not an acceptable answer");
 }
@@ -161,14 +164,14 @@ fn a_server_that_says_nothing_meets_the_deadline_and_the_cut() {
     deferred(&try_it(&target), "timeout");
     assert!(began.elapsed() < Duration::from_secs(10));
 
-    let cut = std::sync::Arc::new(Event::new().unwrap());
+    let cut = std::sync::Arc::new(EventFd::new().unwrap());
     let raiser = std::sync::Arc::clone(&cut);
     let server = Server::with(move |stream| {
-        raiser.raise();
+        raiser.notify();
         drop(stream.read(&mut [0]));
     });
     let target = hook(&format!("http://{}/", server.address));
-    assert_eq!(send(&target, &PARCEL, &Children::new(), cut.as_fd()), Sent::Cut);
+    assert_eq!(send(&target, &PARCEL, &Children::new(), cut.as_fd()), DeliveryResult::Cut);
     assert!(began.elapsed() < Duration::from_secs(20));
 }
 
@@ -178,7 +181,7 @@ fn a_server_that_does_not_read_meets_the_deadline() {
     let mut target = hook(&format!("http://{}/", listener.local_addr().unwrap()));
     target.timeout = Duration::from_millis(200);
     let text = "x".repeat(32 << 20);
-    let (parcel, cut) = (Parcel { text: &text, ..PARCEL }, Event::new().unwrap());
+    let (parcel, cut) = (Payload { text: &text, ..PARCEL }, EventFd::new().unwrap());
     let began = Instant::now();
     deferred(&send(&target, &parcel, &Children::new(), cut.as_fd()), "timeout");
     assert!(began.elapsed() < Duration::from_secs(10));
@@ -213,16 +216,16 @@ fn a_command_has_the_reply_and_the_facts() {
                 test -z \"$CARGO_MANIFEST_DIR\" || { env >&2; exit 1; }";
     let mut target = script(test);
     target.env.insert("ROOM".to_owned(), "x".to_owned());
-    assert_eq!(try_it(&target), Sent::Delivered);
+    assert_eq!(try_it(&target), DeliveryResult::Delivered);
 }
 
 #[test]
 fn ends_of_commands() {
-    assert_eq!(try_it(&script("exec 0<&-; exit 0")), Sent::Delivered);
+    assert_eq!(try_it(&script("exec 0<&-; exit 0")), DeliveryResult::Delivered);
     deferred(&try_it(&script("echo later >&2; exit 75")), "exit status 75: later");
     deferred(&try_it(&script("kill -9 $$")), "signal 9");
     let refused = try_it(&script("echo no >&2; exit 3"));
-    assert_eq!(refused, Sent::Refused("exit status 3: no".to_owned()));
+    assert_eq!(refused, DeliveryResult::Refused("exit status 3: no".to_owned()));
     let missing = Target { command: vec!["/no/such".to_owned()], ..script("") };
     deferred(&try_it(&missing), "/no/such cannot be run");
     let slow =
@@ -232,11 +235,11 @@ fn ends_of_commands() {
 
 #[test]
 fn a_command_ends_with_the_gateway() {
-    let cut = Event::new().unwrap();
-    cut.raise();
+    let cut = EventFd::new().unwrap();
+    cut.notify();
     let children = Children::new();
-    assert_eq!(send(&script("exit 0"), &PARCEL, &children, cut.as_fd()), Sent::Cut);
-    let cut = Event::new().unwrap();
+    assert_eq!(send(&script("exit 0"), &PARCEL, &children, cut.as_fd()), DeliveryResult::Cut);
+    let cut = EventFd::new().unwrap();
     let fifo = crate::testing::TempDir::new("cut");
     let path = fifo.path().join("begun");
     let target = script(&format!("mkfifo {0}; : >{0}; exec sleep 600", path.display()));
@@ -245,7 +248,7 @@ fn a_command_ends_with_the_gateway() {
         while std::fs::read(&path).is_err() {
             thread::yield_now();
         }
-        cut.raise();
-        assert_eq!(sending.join().unwrap(), Sent::Cut);
+        cut.notify();
+        assert_eq!(sending.join().unwrap(), DeliveryResult::Cut);
     });
 }

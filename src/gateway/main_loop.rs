@@ -16,12 +16,12 @@ use super::timers::{Timers, due};
 use super::{Plan, control, greeting, reload, stop_time};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::evidence::{Finding, Moment, Place};
+use crate::lifecycle::evidence::{Finding, QueryPoint, Supervisor};
 use crate::lifecycle::history::Begun;
 use crate::lifecycle::phase::{self, Action, Event, Judged, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::logger;
-use crate::sys::fd::Event as Wake;
+use crate::sys::fd::EventFd as Wake;
 use crate::sys::poll::{Interest, poll};
 use crate::systemd::notify::{Notifier, watchdog_interval};
 use crate::text::escaped;
@@ -45,7 +45,7 @@ struct Mailbox {
 impl Mailbox {
     fn put(&self, news: News) {
         lock(&self.news).push(news);
-        self.wake.raise();
+        self.wake.notify();
     }
 
     fn empty(&self) -> Vec<News> {
@@ -56,7 +56,7 @@ impl Mailbox {
 
 struct Main {
     plan: Plan,
-    place: Place,
+    place: Supervisor,
     notifier: Notifier,
     mailbox: Arc<Mailbox>,
     phase: Phase,
@@ -95,8 +95,11 @@ impl Main {
         let failed = |e: std::io::Error| Failure::cannot("start", &e);
         let mailbox =
             Mailbox { news: Mutex::default(), wake: Arc::new(Wake::new().map_err(failed)?) };
-        let place =
-            Place::find(plan.dirs.planned_stop(), plan.name.unit(), Arc::clone(&plan.children));
+        let place = Supervisor::find(
+            plan.dirs.planned_stop(),
+            plan.name.unit(),
+            Arc::clone(&plan.children),
+        );
         let watchdog = watchdog_interval().map(|interval| (began + interval, interval));
         let timers = Timers { watchdog, ..Timers::default() };
         let mut main = Main {
@@ -320,7 +323,7 @@ impl Main {
             Action::AskAgain => {
                 let marker = self.stop.as_ref().and_then(|s| s.findings.as_ref());
                 let marker = marker.is_some_and(|(_, last)| last.marker);
-                self.ask(Moment::Exit { marker });
+                self.ask(QueryPoint::Exit { marker });
             }
         }
     }

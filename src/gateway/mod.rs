@@ -3,12 +3,12 @@
 //! What may enter: who owns what, what the main thread waits for, and the order of start and stop.
 #![forbid(unsafe_code)]
 
+mod accept;
 mod control;
-mod doors;
+mod fallback;
 mod greeting;
 mod main_loop;
 mod reload;
-mod spare;
 mod startup;
 mod stop_time;
 mod timers;

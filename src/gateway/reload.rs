@@ -11,10 +11,10 @@ use crate::api::Service;
 use crate::api::reload::Outcome;
 use crate::config::{self, AgentKind, Config, Loaded};
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::evidence::Place;
+use crate::lifecycle::evidence::Supervisor;
 use crate::limits::THREAD_STACK;
 use crate::sys::clock::Utc;
-use crate::sys::fd::Event;
+use crate::sys::fd::EventFd;
 use crate::threads::{lock, spawn};
 
 const READ_AGAIN: &str = "the configuration was read again";
@@ -26,10 +26,10 @@ const READ_AGAIN: &str = "the configuration was read again";
 /// No thread: nothing was begun.
 pub fn read(
     plan: &Plan,
-    place: &Place,
+    place: &Supervisor,
     service: &Arc<Service>,
     number: u64,
-    told: &Arc<Event>,
+    told: &Arc<EventFd>,
 ) -> io::Result<()> {
     let (plan, place, told) = (plan.clone(), place.clone(), Arc::clone(told));
     let service = Arc::clone(service);
@@ -37,7 +37,7 @@ pub fn read(
         let (exit, message) = reload(&plan, &service);
         let time = Utc::new(SystemTime::now()).rfc3339();
         service.reloads.end(Some((number, Outcome { time, exit, message })));
-        told.raise();
+        told.notify();
         stop_time::read(&place, &service);
     };
     spawn("reload", THREAD_STACK, Box::new(work)).map(drop)

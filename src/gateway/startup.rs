@@ -13,7 +13,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use super::doors::Doors;
+use super::accept::Listeners;
 use super::{Plan, control};
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
@@ -21,18 +21,18 @@ use crate::config::{self, AgentKind, Config, Loaded, Secret};
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
 use crate::journal::{self, FileJournal, Journal, MemoryJournal, Refused};
-use crate::lifecycle::evidence::Place;
+use crate::lifecycle::evidence::Supervisor;
 use crate::lifecycle::history::{self, Begun, Run};
 use crate::lifecycle::instance::Instance;
 use crate::limits::{
     BACKLOG, KEY_BYTES, MAX_KEY_FILE, PROGRAM_PATIENCE, QUESTION_DEADLINE, THREAD_STACK,
     WANTED_DESCRIPTORS,
 };
-use crate::session::book::Book;
 use crate::session::hub::{Hub, Settings};
+use crate::session::message_table::MessageTable;
 use crate::session::time::System;
 use crate::session::transcript::Transcripts;
-use crate::sys::fd::Event;
+use crate::sys::fd::EventFd;
 use crate::sys::{fs as files, proc, random, socket, trusted};
 use crate::text::{counted, escaped};
 use crate::threads::{lock, spawn};
@@ -41,7 +41,7 @@ use crate::{digest, logger, sys, systemd};
 /// A gateway that can serve.
 pub struct Started {
     pub service: Arc<Service>,
-    pub doors: Doors,
+    pub doors: Listeners,
     pub run: Arc<Run>,
     /// Held until the process ends.
     pub instance: Instance,
@@ -56,9 +56,9 @@ pub struct Started {
 /// the way, `Failed` for what the system refuses.
 pub fn start(
     plan: &Plan,
-    place: &Place,
+    place: &Supervisor,
     began: Instant,
-    quiet: Arc<Event>,
+    quiet: Arc<EventFd>,
     begun: &Begun,
 ) -> Result<Started, Failure> {
     let failed = |run: Option<&Run>, failure: &Failure| {
@@ -85,11 +85,11 @@ pub fn start(
 /// All that the start does while it holds the lock.
 fn open(
     plan: &Plan,
-    place: &Place,
+    place: &Supervisor,
     began: Instant,
-    quiet: Arc<Event>,
+    quiet: Arc<EventFd>,
     run: &Run,
-) -> Result<(Arc<Service>, Doors, PathBuf, Option<PathBuf>), Failure> {
+) -> Result<(Arc<Service>, Listeners, PathBuf, Option<PathBuf>), Failure> {
     let loaded = check(plan)?;
     let config = &loaded.config;
     let log_name = plan.name.unit().trim_end_matches(".service").to_owned();
@@ -130,7 +130,7 @@ fn open(
     }
     let service = Service::new(facts, keys, hub, quiet);
     *lock(&service.warnings) = warnings(&loaded);
-    let doors = Doors::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
+    let doors = Listeners::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
     Ok((Arc::new(service), doors, key_file, loaded.file))
 }
 
@@ -143,8 +143,8 @@ fn serve(plan: &Plan) -> io::Result<()> {
 }
 
 /// Opens the journal and reads it back.
-fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Book), Failure> {
-    let (cap, mut book) = (config.limits.max_journal as u64, Book::default());
+fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, MessageTable), Failure> {
+    let (cap, mut book) = (config.limits.max_journal as u64, MessageTable::default());
     if plan.ephemeral {
         return Ok((Box::new(MemoryJournal::new(cap)), book));
     }
@@ -187,7 +187,7 @@ fn refuse_without_saved(dir: &Path) -> Result<(), Failure> {
 
 /// What can wait until READY=1 was said: makes the run's entry durable and looks back at how the
 /// one before it ended.
-pub fn settle(plan: &Plan, started: &Service, run: &Run, place: &Place) {
+pub fn settle(plan: &Plan, started: &Service, run: &Run, place: &Supervisor) {
     let own = place.locate(Instant::now() + QUESTION_DEADLINE);
     let _ = own.map(|own| started.facts.unit.set(own.unit.clone()));
     let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));

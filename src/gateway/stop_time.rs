@@ -4,13 +4,13 @@ use std::env;
 use std::time::Duration;
 
 use crate::api::Service;
-use crate::lifecycle::evidence::Place;
+use crate::lifecycle::evidence::Supervisor;
 use crate::limits::{CUT_PATIENCE, HISTORY_PATIENCE, KILL_AFTER, STOP_HEADROOM};
 use crate::threads::lock;
 
 /// Asks the service manager for the unit's own time-out, and says whether a stop fits into it. Takes as
 /// long as the manager.
-pub fn read(place: &Place, service: &Service) {
+pub fn read(place: &Supervisor, service: &Service) {
     let Some(limit) = place.stop_timeout() else { return };
     *lock(&service.stop_timeout) = Some(limit);
     let (seconds, needed) = (limit.as_secs_f64(), needed(service).as_secs_f64());

@@ -7,20 +7,20 @@ use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-use super::framed::BodyReader;
-pub use super::framed::Error;
+use super::body_reader::BodyReader;
+pub use super::body_reader::Error;
 use super::head::Fields;
 use super::request::{BodyFraming, Version};
 use super::scan::Scan;
 use super::socket::Socket;
 use super::sse;
-use super::wire::{Pace, Wire};
+use super::transport::{Pace, Transport};
 use super::{bad, is_token, is_value_byte};
 use crate::limits::MAX_FIELDS;
 
 /// The client's side of a connection.
 pub struct Client<'s> {
-    wire: Wire<'s>,
+    wire: Transport<'s>,
     host: String,
     /// The body of the last answer has not been read to its end.
     unread: bool,
@@ -36,7 +36,7 @@ impl<'s> Client<'s> {
         write_timeout: Duration,
     ) -> io::Result<Client<'s>> {
         Ok(Client {
-            wire: Wire::new(Box::new(socket), write_timeout)?,
+            wire: Transport::new(Box::new(socket), write_timeout)?,
             host: host.to_owned(),
             unread: false,
             last: false,

@@ -13,23 +13,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Refusal;
+use super::activity::ConnectionActivity;
 use super::body::TOO_LARGE;
-use super::framed::{BodyReader, Error};
-use super::gate::{Gate, Limits};
+use super::body_reader::{BodyReader, Error};
 use super::head;
+use super::limits::{Limits, ShutdownFlag};
 use super::request::{BodyFraming, Method, Request, Version};
 use super::response::{Date, End, Persist, Response};
 use super::scan::{Scan, is_blank};
-use super::seat::Seat;
 use super::socket::Socket;
 use super::stream::Stream;
-use super::wire::{Fill, Pace, Wire};
+use super::transport::{Fill, Pace, Transport};
 
 /// The server's side of a connection.
 pub struct Connection {
-    pub(super) wire: Wire<'static>,
+    pub(super) wire: Transport<'static>,
     limits: Limits,
-    gate: Arc<Gate>,
+    gate: Arc<ShutdownFlag>,
     pub(super) out: Vec<u8>,
     date: Date,
     /// The body that the present request announced and nobody has read.
@@ -37,7 +37,7 @@ pub struct Connection {
     /// Go out with each response to the present request.
     pub extra: Vec<(&'static str, String)>,
     /// What the door sees of it; `None` on the control socket.
-    pub seat: Option<Arc<Seat>>,
+    pub seat: Option<Arc<ConnectionActivity>>,
     /// No request has come yet.
     new: bool,
     pub(super) open: bool,
@@ -48,9 +48,13 @@ pub struct Connection {
 impl Connection {
     /// # Errors
     /// What the first setting of socket options says.
-    pub fn new(socket: Box<dyn Socket>, limits: Limits, gate: Arc<Gate>) -> io::Result<Connection> {
+    pub fn new(
+        socket: Box<dyn Socket>,
+        limits: Limits,
+        gate: Arc<ShutdownFlag>,
+    ) -> io::Result<Connection> {
         Ok(Connection {
-            wire: Wire::new(socket, limits.write_timeout)?,
+            wire: Transport::new(socket, limits.write_timeout)?,
             limits,
             gate,
             out: Vec::new(),
@@ -83,7 +87,7 @@ impl Connection {
         if !self.open || !self.skip_unread()? {
             return Ok(None);
         }
-        self.seat.iter().for_each(|seat| seat.rest());
+        self.seat.iter().for_each(|seat| seat.set_idle());
         let mut scan = Scan::default();
         let mut deadline = None;
         loop {
@@ -95,7 +99,7 @@ impl Connection {
                     self.unread = request.framing;
                     self.extra.clear();
                     self.new = false;
-                    self.seat.iter().for_each(|seat| seat.work());
+                    self.seat.iter().for_each(|seat| seat.set_busy());
                     return Ok(Some(request));
                 }
             }
@@ -197,7 +201,7 @@ impl Connection {
         let persist = self.persist(request, response.close);
         self.send(&response, request.method == Method::Head, persist)?;
         if persist == Persist::Close {
-            self.say_goodbye();
+            self.close_gracefully();
         }
         Ok(())
     }
@@ -292,17 +296,17 @@ impl Connection {
         let response = Response::from(refusal).fields(self.extra.drain(..));
         match self.send(&response, false, Persist::Close) {
             Ok(()) => {
-                self.say_goodbye();
+                self.close_gracefully();
                 Error::Refused(refusal)
             }
             Err(error) => Error::Io(error),
         }
     }
 
-    pub(super) fn say_goodbye(&mut self) {
+    pub(super) fn close_gracefully(&mut self) {
         self.open = false;
         // It is about to end: it keeps nobody else out.
-        self.seat.iter().for_each(|seat| seat.dismiss());
+        self.seat.iter().for_each(|seat| seat.evict());
         self.wire.linger(MAX_LINGER, Instant::now() + LINGER_TIMEOUT);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::outward::{Call, Ends};
+use super::outward::{Cancel, OutboundRequest};
 use super::socket::Socket;
 use crate::limits::{
     CONNECT_PATIENCE, CURL_MARGIN, CURL_PIECE, MAX_STDERR_TAIL, REAP_PATIENCE, WRITE_TIMEOUT,
@@ -17,7 +17,7 @@ use crate::limits::{
 use crate::subprocess::{Child, Children, Environment, Program, feed, find_program, read_now};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::Status;
-use crate::sys::spawn::Manner;
+use crate::sys::spawn::SpawnOptions;
 use crate::text::{one_line, quoting};
 
 /// Starts curl with these variables and hands it the request. Its answer is received by
@@ -25,8 +25,8 @@ use crate::text::{one_line, quoting};
 pub fn client<'s>(
     children: &Arc<Children>,
     environment: Environment,
-    call: &Call<'_>,
-    ends: &'s Ends<'s>,
+    call: &OutboundRequest<'_>,
+    ends: &'s Cancel<'s>,
 ) -> io::Result<Client<'s>> {
     let curl = find_program("curl")
         .map_err(|e| io::Error::new(e.kind(), format!("https takes curl: {e}")))?;
@@ -40,11 +40,11 @@ fn start<'s>(
     children: &Arc<Children>,
     curl: &Program,
     input: &[u8],
-    ends: &'s Ends<'s>,
+    ends: &'s Cancel<'s>,
 ) -> io::Result<Client<'s>> {
-    let manner = Manner { stdin: true, own_group: true };
+    let manner = SpawnOptions { stdin: true, own_group: true };
     let child = children.spawn(curl, manner)?;
-    let mut tunnel = Tunnel { child, ended: false, ends, until: Cell::new(ends.deadline) };
+    let mut tunnel = CurlStream { child, ended: false, ends, until: Cell::new(ends.deadline) };
     let (mut stdin, mut fed) = (tunnel.child.stdin.take(), 0);
     loop {
         feed(&mut stdin, input, &mut fed)?;
@@ -56,7 +56,7 @@ fn start<'s>(
 
 /// The response goes to stdout as it comes, chunks and all. `scheme` is the only one that it may
 /// speak.
-fn configuration(call: &Call<'_>, scheme: &str, timeout: Duration) -> Vec<u8> {
+fn configuration(call: &OutboundRequest<'_>, scheme: &str, timeout: Duration) -> Vec<u8> {
     let mut text = Vec::with_capacity(call.body.len() + 2048);
     text.extend_from_slice(
         b"silent\nshow-error\ngloboff\npath-as-is\nsuppress-connect-headers\nhttp1.1\nraw\ninclude\n\
@@ -103,15 +103,15 @@ fn setting(text: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// A running curl, as a socket of which only the reading side is left.
-struct Tunnel<'s> {
+struct CurlStream<'s> {
     child: Child,
     /// Its number may be another process's by now.
     ended: bool,
-    ends: &'s Ends<'s>,
+    ends: &'s Cancel<'s>,
     until: Cell<Instant>,
 }
 
-impl Socket for Tunnel<'_> {
+impl Socket for CurlStream<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(stdout) = &mut self.child.stdout else { return Ok(0) };
         self.ends.wait(Interest::read(stdout.as_fd()), self.until.get())?;
@@ -150,13 +150,13 @@ impl Socket for Tunnel<'_> {
     }
 }
 
-impl AsFd for Tunnel<'_> {
+impl AsFd for CurlStream<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.child.ended()
     }
 }
 
-impl Drop for Tunnel<'_> {
+impl Drop for CurlStream<'_> {
     fn drop(&mut self) {
         if !self.ended {
             // Whoever cannot be killed is left behind.
@@ -169,7 +169,7 @@ impl Drop for Tunnel<'_> {
 mod tests {
     use super::*;
     use crate::config::Url;
-    use crate::http::outward::Ends;
+    use crate::http::outward::Cancel;
     use std::io::{BufRead, BufReader};
     use std::io::{Read, Write};
     use std::net::TcpListener;
@@ -208,9 +208,9 @@ mod tests {
         (address, server)
     }
 
-    fn soon<'a>() -> Ends<'a> {
+    fn soon<'a>() -> Cancel<'a> {
         let deadline = Instant::now() + Duration::from_secs(20);
-        Ends { deadline, cut: None, cancel: None, client: None, idle: None }
+        Cancel { deadline, cut: None, cancel: None, client: None, idle: None }
     }
 
     /// The same configuration, but over plain HTTP: what curl makes of it.
@@ -219,7 +219,7 @@ mod tests {
         let url = Url::parse(&format!("http://{address}/a/../b?c=d")).unwrap();
         let headers = [("Content-Type", "application/json"), ("X-Secret", "\"s\\")];
         let (method, target) = ("POST", url.target.as_str());
-        let call = Call { method, url: &url, target, headers: &headers, body };
+        let call = OutboundRequest { method, url: &url, target, headers: &headers, body };
         let program = Program::with_environment(find_program("curl").unwrap(), Vec::new());
         let program = program.args(["-q", "--config", "-"]);
         let input = configuration(&call, "http", Duration::from_secs(20));
@@ -258,7 +258,8 @@ mod tests {
         let url = format!("https://{}/", listener.local_addr().unwrap());
         let url = Url::parse(&url).unwrap();
         drop(listener);
-        let call = Call { method: "GET", url: &url, target: "/", headers: &[], body: "" };
+        let call =
+            OutboundRequest { method: "GET", url: &url, target: "/", headers: &[], body: "" };
         let ends = soon();
         let mut client = client(&Children::new(), Vec::new(), &call, &ends).unwrap();
         let error = client.call(&call, &ends).err().unwrap().to_string();

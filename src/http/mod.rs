@@ -8,36 +8,36 @@
 //! verdict depends on the bytes alone, never on how packets cut them.
 #![forbid(unsafe_code)]
 
+mod activity;
 mod body;
+mod body_reader;
 pub mod client;
 mod connection;
 pub mod curl;
-mod framed;
-mod gate;
 mod head;
+mod limits;
 pub mod outward;
 mod request;
 mod response;
 mod scan;
-mod seat;
 mod socket;
 pub mod sse;
 mod stream;
 mod target;
 #[cfg(any(test, fuzzing))]
 pub mod tests;
-mod wire;
+mod transport;
 
+pub use activity::{Activity, ConnectionActivity};
 pub use body::TOO_LARGE;
-pub use client::Client;
-pub use connection::Connection;
 /// Why a server's connection ended in the middle: it can only be dropped. `Refused`: the client broke
 /// a rule, and was told so; `Io`: the socket failed, or the client went away or reads too slowly.
-pub use framed::Error as Closed;
-pub use gate::{Gate, Limits};
+pub use body_reader::Error as Closed;
+pub use client::Client;
+pub use connection::Connection;
+pub use limits::{Limits, ShutdownFlag};
 pub use request::{Method, Request};
 pub use response::Response;
-pub use seat::{Seat, Stage};
 pub use socket::Socket;
 pub use stream::Stream;
 pub use target::{SLASH, decode, has_dot_segment};

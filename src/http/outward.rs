@@ -18,7 +18,7 @@ use crate::sys::socket::begin_connect;
 
 /// A request.
 #[derive(Clone, Copy)]
-pub struct Call<'a> {
+pub struct OutboundRequest<'a> {
     pub method: &'a str,
     pub url: &'a Url,
     /// What is asked for at the URL's host.
@@ -31,7 +31,7 @@ pub struct Call<'a> {
 
 /// What ends a request beside its answer.
 #[derive(Clone, Copy)]
-pub struct Ends<'a> {
+pub struct Cancel<'a> {
     pub deadline: Instant,
     /// Readable once the gateway stops.
     pub cut: Option<BorrowedFd<'a>>,
@@ -45,22 +45,22 @@ pub struct Ends<'a> {
 
 /// Which of them it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum CancelReason {
     Cancelled,
     ClientGone,
     Cut,
     Late,
 }
 
-impl<'a> Ends<'a> {
+impl<'a> Cancel<'a> {
     /// What has ended the request by now.
-    pub fn over(&self) -> Option<End> {
+    pub fn over(&self) -> Option<CancelReason> {
         let mut ends = self.interests();
         let seen = poll(&mut ends, Some(Duration::ZERO)).is_ok_and(|ready| ready > 0);
-        let kinds = [End::Cancelled, End::ClientGone, End::Cut];
+        let kinds = [CancelReason::Cancelled, CancelReason::ClientGone, CancelReason::Cut];
         let mut ended = ends.iter().zip(kinds).filter(|(end, _)| seen && end.ready());
         let late = Instant::now() >= self.deadline;
-        ended.next().map(|(_, kind)| kind).or(late.then_some(End::Late))
+        ended.next().map(|(_, kind)| kind).or(late.then_some(CancelReason::Late))
     }
 
     /// Waits for `interest`.
@@ -96,7 +96,7 @@ impl<'a> Ends<'a> {
 }
 
 /// Tries each address of the host once.
-pub fn connect(url: &Url, ends: &Ends<'_>) -> io::Result<TcpStream> {
+pub fn connect(url: &Url, ends: &Cancel<'_>) -> io::Result<TcpStream> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the host has no address");
     for address in (url.host.as_str(), url.port).to_socket_addrs()? {
         match connect_to(address, ends) {
@@ -108,7 +108,7 @@ pub fn connect(url: &Url, ends: &Ends<'_>) -> io::Result<TcpStream> {
     Err(last)
 }
 
-fn connect_to(address: SocketAddr, ends: &Ends<'_>) -> io::Result<TcpStream> {
+fn connect_to(address: SocketAddr, ends: &Cancel<'_>) -> io::Result<TcpStream> {
     let stream = begin_connect(address)?;
     match ends.wait(Interest::write(stream.as_fd()), Instant::now() + CONNECT_PATIENCE) {
         Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
@@ -122,14 +122,22 @@ fn connect_to(address: SocketAddr, ends: &Ends<'_>) -> io::Result<TcpStream> {
 }
 
 /// A client on a connected stream that does not block.
-pub fn client<'s>(stream: &'s TcpStream, url: &Url, ends: &'s Ends<'s>) -> io::Result<Client<'s>> {
-    let line = Line { stream, ends, until: Cell::new(ends.deadline) };
+pub fn client<'s>(
+    stream: &'s TcpStream,
+    url: &Url,
+    ends: &'s Cancel<'s>,
+) -> io::Result<Client<'s>> {
+    let line = PolledStream { stream, ends, until: Cell::new(ends.deadline) };
     Client::new(line, &url.authority, WRITE_TIMEOUT)
 }
 
 impl<'s> Client<'s> {
     /// Sends a request, if curl has not done so already, and waits for the head of its answer.
-    pub fn call(&mut self, call: &Call<'_>, ends: &Ends<'_>) -> Result<Answer<'_, 's>, Error> {
+    pub fn call(
+        &mut self,
+        call: &OutboundRequest<'_>,
+        ends: &Cancel<'_>,
+    ) -> Result<Answer<'_, 's>, Error> {
         if call.url.secure {
             return self.receive(call.method, ends.deadline);
         }
@@ -139,14 +147,14 @@ impl<'s> Client<'s> {
 }
 
 /// A socket, not blocking, on which every wait ends with its request.
-struct Line<'s> {
+struct PolledStream<'s> {
     stream: &'s TcpStream,
-    ends: &'s Ends<'s>,
+    ends: &'s Cancel<'s>,
     /// The end of the read time-out.
     until: Cell<Instant>,
 }
 
-impl Socket for Line<'_> {
+impl Socket for PolledStream<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.ends.wait(Interest::read(self.stream.as_fd()), self.until.get())?;
         self.stream.read(buffer)
@@ -173,7 +181,7 @@ impl Socket for Line<'_> {
     }
 }
 
-impl AsFd for Line<'_> {
+impl AsFd for PolledStream<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }

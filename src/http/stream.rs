@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::connection::Connection;
 use super::response::{End, Persist};
-use super::wire::Pace;
+use super::transport::Pace;
 use crate::extent::{Extent, PLACE};
 use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_PIECE};
 
@@ -74,7 +74,7 @@ impl Stream<'_> {
         }
         self.finished = true;
         match self.persist {
-            Persist::Close => self.connection.say_goodbye(),
+            Persist::Close => self.connection.close_gracefully(),
             Persist::Silent | Persist::KeepAlive => self.connection.open = true,
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 use super::file::{FileJournal, invalid, one_lost};
 use super::line::{Header, VERSION, line};
 use super::pieces::Pieces;
-use super::writer::{Index, note};
+use super::writer::{Index, index_offset};
 use super::{Condition, Fate, inspect, record};
 use crate::limits::{COMPACT_ROUNDS, COMPACT_TAIL, MAX_DAMAGED, MAX_RECORD};
 use crate::sys::fs as files;
@@ -65,7 +65,7 @@ impl Copy {
                     };
                     let line = line(entry.number, json, Some(entry.durable.unwrap_or(0)));
                     self.to.write_all(&line)?;
-                    note(&mut self.index, entry.number, self.end);
+                    index_offset(&mut self.index, entry.number, self.end);
                     self.end += line.len() as u64;
                     self.header.kept += u64::from(entry.number < self.header.base);
                 }
@@ -218,7 +218,7 @@ impl FileJournal {
         inner.syncing = false;
         if let Err(e) = &named {
             // The next start may find the old file, which has all that was ever durable.
-            inner.break_off(&format!("the journal could not be replaced: {e}"));
+            inner.mark_broken(&format!("the journal could not be replaced: {e}"));
         } else {
             (inner.damaged, inner.marked) = (copy.still, inner.marked.max(copy.header.base - 1));
             inner.durable = last;

@@ -11,8 +11,8 @@ use super::compact::Copy;
 use super::health::Health;
 use super::line::{Header, MARK, VERSION};
 use super::pieces::Pieces;
-use super::walk::{Damage, Report, walk};
-use super::writer::{Disk, Index, Inner, note};
+use super::verify::{Corruption, Report, verify};
+use super::writer::{Disk, Index, Inner, index_offset};
 use super::{Condition, Fate, Journal, Purpose, Refused, fits, inspect, large};
 use crate::extent::Extent;
 use crate::limits::LONG_RECORD;
@@ -50,16 +50,16 @@ impl FileJournal {
         dir: &Path,
         cap: u64,
         visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
-    ) -> Result<(FileJournal, Vec<String>), Damage> {
+    ) -> Result<(FileJournal, Vec<String>), Corruption> {
         let path = dir.join(NAME);
-        let io = |e: io::Error| Damage::io(&path, &e);
+        let io = |e: io::Error| Corruption::io(&path, &e);
         // Left by a compaction that was cut short: the journal itself is still the old one.
-        files::if_there(fs::remove_file(temporary(&path))).map_err(io)?;
+        files::if_exists(fs::remove_file(temporary(&path))).map_err(io)?;
         let dir = File::open(dir).map_err(io)?;
         let mut file = open_or_create(&path).map_err(io)?;
         let mut index = Vec::new();
-        let found = walk(&path, &file, &mut |number, at, json| {
-            note(&mut index, number, at);
+        let found = verify(&path, &file, &mut |number, at, json| {
+            index_offset(&mut index, number, at);
             visit(number, json)
         })?;
         let mut changed = Vec::from_iter(drop_end(&path, &file, &found).map_err(io)?);
@@ -194,8 +194,8 @@ impl Journal for FileJournal {
             // Whether the copy is durable, whoever put it there has said.
             Err(_) if replaced => {}
             Err(e) => {
-                files::forget_cached(&file);
-                inner.break_off(&format!("the disk did not keep the journal: {e}"));
+                files::drop_page_cache(&file);
+                inner.mark_broken(&format!("the disk did not keep the journal: {e}"));
             }
         }
         self.publish(&inner);
@@ -316,7 +316,7 @@ pub(super) fn one_lost(at: u64, why: &str) -> String {
 
 fn open_or_create(path: &Path) -> io::Result<File> {
     let new = Header::NEW.line();
-    if let Some(file) = files::if_there(files::open_own_to_write(path))? {
+    if let Some(file) = files::if_exists(files::open_own_to_write(path))? {
         // A beginning of the header of a new journal can never have had a record behind it.
         let mut start = vec![0; new.len()];
         let read = file.read_at(&mut start, 0)?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::file::{NAME, rewrite};
 use super::line::{Header, Lines};
 use super::pieces::Pieces;
-use super::walk::{Damage, Report, walk};
+use super::verify::{Corruption, Report, verify};
 use crate::limits::MAX_KEPT_PIECES;
 use crate::sys::fs as files;
 
@@ -20,16 +20,16 @@ use crate::sys::fs as files;
 pub fn inspect(
     path: &Path,
     visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
-) -> Result<Report, Damage> {
-    let file = files::open_own(path).map_err(|e| Damage::io(path, &e))?;
-    walk(path, &file, &mut |number, _, json| visit(number, json))
+) -> Result<Report, Corruption> {
+    let file = files::open_own(path).map_err(|e| Corruption::io(path, &e))?;
+    verify(path, &file, &mut |number, _, json| visit(number, json))
 }
 
 /// What a repair did.
 #[derive(Debug)]
 pub struct Repaired {
     /// What was wrong.
-    pub damage: Damage,
+    pub damage: Corruption,
     /// Where the damaged file is now, whole.
     pub kept: PathBuf,
     /// The records that the new journal has, and those behind the damage that were whole and are
@@ -47,13 +47,13 @@ pub struct Repaired {
 pub fn repair(
     dir: &Path,
     visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
-) -> Result<Option<Repaired>, Damage> {
+) -> Result<Option<Repaired>, Corruption> {
     let path = dir.join(NAME);
     let Err(damage) = inspect(&path, visit) else { return Ok(None) };
     let Some((offset, _)) = damage.place else { return Err(damage) };
     cut(&path, offset)
         .map(|(kept, records, left_out)| Some(Repaired { damage, kept, records, left_out }))
-        .map_err(|e| Damage::io(&path, &e))
+        .map_err(|e| Corruption::io(&path, &e))
 }
 
 fn cut(path: &Path, offset: u64) -> io::Result<(PathBuf, u64, u64)> {

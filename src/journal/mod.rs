@@ -15,7 +15,7 @@ mod pieces;
 pub mod record;
 #[cfg(test)]
 pub mod tests;
-mod walk;
+mod verify;
 mod watch;
 mod writer;
 
@@ -28,7 +28,7 @@ pub use file::{FileJournal, NAME};
 pub use health::Health;
 pub use inspect::{inspect, repair};
 pub use memory::MemoryJournal;
-pub use walk::{Damage, Report};
+pub use verify::{Corruption, Report};
 pub use watch::saved;
 
 use crate::extent::Extent;

@@ -27,7 +27,7 @@ impl Disk {
         Disk {
             write: File::write_at,
             truncate: File::set_len,
-            set_aside: files::set_aside,
+            set_aside: files::preallocate,
             sync: if trusting { |_| Ok(()) } else { File::sync_data },
         }
     }
@@ -72,7 +72,7 @@ impl Inner {
             self.wanted = length;
             room(self.end, length, self.cap, purpose)?;
         }
-        match self.set_aside(disk, length) {
+        match self.preallocate(disk, length) {
             Err(e) if purpose == Purpose::NewWork => return Err(self.degrade(&e)),
             _ => {}
         }
@@ -89,7 +89,7 @@ impl Inner {
         if let Err(e) = written {
             if let Err(worse) = (disk.truncate)(&self.file, self.end) {
                 let why = format!("a record that failed ({e}) cannot be taken back: {worse}");
-                return Err(Refused::Broken(self.break_off(&why)));
+                return Err(Refused::Broken(self.mark_broken(&why)));
             }
             // What was set aside went with it: as much is asked for again, since on a full disk more
             // would be refused.
@@ -102,7 +102,7 @@ impl Inner {
             }
             return Err(self.degrade(&e));
         }
-        note(&mut self.index, number, self.end);
+        index_offset(&mut self.index, number, self.end);
         self.end += length;
         self.last = number;
         if purpose == Purpose::NewWork {
@@ -114,7 +114,7 @@ impl Inner {
 
     /// Sees to it that there is room for `more` bytes and a reserve beyond them, so that a disk
     /// which others fill up still takes what completes the work there is.
-    pub fn set_aside(&mut self, disk: Disk, more: u64) -> io::Result<()> {
+    pub fn preallocate(&mut self, disk: Disk, more: u64) -> io::Result<()> {
         let enough = |ahead: u64| self.end.saturating_add(more).saturating_add(ahead);
         if enough(JOURNAL_AHEAD) <= self.aside {
             return Ok(());
@@ -136,7 +136,7 @@ impl Inner {
     /// Asks the disk again whether it has room.
     pub fn probe(&mut self, disk: Disk) {
         self.aside = 0;
-        match self.set_aside(disk, self.wanted) {
+        match self.preallocate(disk, self.wanted) {
             Ok(()) => self.condition = Condition::Good,
             Err(e) => drop(self.degrade(&e)),
         }
@@ -153,14 +153,14 @@ impl Inner {
         }
     }
 
-    pub fn break_off(&mut self, why: &str) -> String {
+    pub fn mark_broken(&mut self, why: &str) -> String {
         self.condition = Condition::Broken(why.to_owned());
         why.to_owned()
     }
 }
 
 /// Remembers the place of a record, if the last that is remembered is far enough before it.
-pub fn note(index: &mut Index, number: u64, at: u64) {
+pub fn index_offset(index: &mut Index, number: u64, at: u64) {
     if index.last().is_none_or(|(_, before)| at - before >= JOURNAL_STEP) {
         index.push((number, at));
     }

@@ -24,7 +24,7 @@ const PROPERTIES: &str = "ActiveState,Job,MainPID,InvocationID,Result,TimeoutSto
 
 /// What is known of our place from the start on.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct Supervisor {
     invocation: Option<String>,
     /// The unit that we run in, as far as our control group tells, or [`Place::locate`] did.
     pub own: Arc<OnceLock<OwnUnit>>,
@@ -36,7 +36,7 @@ pub struct Place {
 
 /// When the question is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+pub enum QueryPoint {
     /// The signal has just arrived. `started`: READY=1 was sent before it.
     Signal { started: bool },
     /// The process is about to end. `marker`: one was found the first time, and consumed.
@@ -60,20 +60,20 @@ pub struct Finding {
 
 /// What the manager said, beside its meaning: for the log.
 #[derive(Default)]
-struct Shown {
+struct UnitProperties {
     properties: Properties,
     job_type: String,
     failure: String,
 }
 
-impl Place {
+impl Supervisor {
     /// Finds out where this process stands. `INVOCATION_ID` is a gate only: every child of any
     /// unit inherits it, so which unit is ours is read from our own control group.
-    pub fn find(marker: PathBuf, installed: String, children: Arc<Children>) -> Place {
+    pub fn find(marker: PathBuf, installed: String, children: Arc<Children>) -> Supervisor {
         let invocation = env::var("INVOCATION_ID").ok().filter(|id| !id.is_empty());
         let own = invocation.as_ref().and_then(|_| cgroup::own_unit(&proc::cgroup(Pid::own())?));
         let own = Arc::new(own.map_or_else(OnceLock::new, OnceLock::from));
-        Place { invocation, own, installed, marker, children }
+        Supervisor { invocation, own, installed, marker, children }
     }
 
     /// The unit that we run in. Where our control group names none (`ProtectControlGroups=strict` or
@@ -120,14 +120,14 @@ impl Place {
     }
 
     /// Gathers and judges. Takes as long as the manager, at most `QUESTION_DEADLINE`.
-    pub fn examine(&self, caught: Caught, moment: Moment) -> Finding {
+    pub fn examine(&self, caught: Caught, moment: QueryPoint) -> Finding {
         // The sender first: it may be gone by the time the manager has answered.
         let (sender, name) = self.sender(caught);
-        let mut shown = Shown::default();
+        let mut shown = UnitProperties::default();
         let supervision = self.supervision(moment, &mut shown);
         let marker = match moment {
-            Moment::Signal { .. } => marker::consume(&self.marker),
-            Moment::Exit { marker } => marker || marker::consume(&self.marker),
+            QueryPoint::Signal { .. } => marker::consume(&self.marker),
+            QueryPoint::Exit { marker } => marker || marker::consume(&self.marker),
         };
         let evidence = Evidence { signal: caught.kind, sender, supervision, marker };
         let verdict = verdict::judge(&evidence);
@@ -138,7 +138,7 @@ impl Place {
         Finding { verdict, sender: name, marker, may_change, stop_timeout, context }
     }
 
-    fn supervision(&self, moment: Moment, shown: &mut Shown) -> Supervision {
+    fn supervision(&self, moment: QueryPoint, shown: &mut UnitProperties) -> Supervision {
         let Some(invocation) = &self.invocation else {
             return Supervision::None;
         };
@@ -192,7 +192,13 @@ impl Place {
         }
     }
 
-    fn context(&self, caught: Caught, sender: &str, shown: &Shown, verdict: Verdict) -> String {
+    fn context(
+        &self,
+        caught: Caught,
+        sender: &str,
+        shown: &UnitProperties,
+        verdict: Verdict,
+    ) -> String {
         let under = if self.invocation.is_some() { "yes" } else { "no" };
         let parent = Pid::parent();
         let mut line = format!("signal={} under_systemd={under}", caught.kind.name());
@@ -223,15 +229,15 @@ impl Place {
 fn unit(
     systemctl: &Systemctl,
     deadline: Instant,
-    moment: Moment,
-    shown: &mut Shown,
+    moment: QueryPoint,
+    shown: &mut UnitProperties,
 ) -> Supervision {
     let get = |key: &str| shown.properties.get(key);
     let main = is_main(get("MainPID"));
     let deactivating = get("ActiveState") == "deactivating";
     let (started, again) = match moment {
-        Moment::Signal { started } => (started, false),
-        Moment::Exit { .. } => (true, true),
+        QueryPoint::Signal { started } => (started, false),
+        QueryPoint::Exit { .. } => (true, true),
     };
     let id: Option<u32> = get("Job").parse().ok();
     let typed = verdict::needs_job_type(deactivating, id.is_some(), started, again);

@@ -79,7 +79,7 @@ impl Run {
     /// Makes the entry and the history durable, and prunes the history.
     pub fn settle(&self, dirs: &Dirs) -> io::Result<()> {
         files::sync(&dirs.run_record())?;
-        files::if_there(files::sync(&dirs.history()))?;
+        files::if_exists(files::sync(&dirs.history()))?;
         prune(dirs, KEPT_STOPS)
     }
 }
@@ -180,7 +180,7 @@ pub fn enter_failed_start(dirs: &Dirs, run: Option<&Run>, exit: Exit, why: &str)
 pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
     let path = dirs.history();
     let text =
-        files::if_there(files::read_own(&path, MAX_HISTORY)).map_err(|e| named(&path, &e))?;
+        files::if_exists(files::read_own(&path, MAX_HISTORY)).map_err(|e| named(&path, &e))?;
     let text = text.unwrap_or_default();
     let mut stops: Vec<Value> = text.lines().filter_map(parse).collect();
     // Of runs that kept nothing and could not write the state directory.
@@ -221,7 +221,7 @@ fn append(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
     options.read(true).append(true).create(true).mode(0o600);
     // Not through a symlink: whatever it leads to is no history.
     let opened = options.custom_flags(files::NO_FOLLOW).open(path);
-    let mut file = opened.map_err(|e| files::symlink_in_words(path, e))?;
+    let mut file = opened.map_err(|e| files::explain_symlink(path, e))?;
     let length = file.metadata()?.len();
     let new = length == 0;
     let mut last = [b'\n'];

@@ -141,7 +141,7 @@ fn write_word(file: &File, dirs: &Dirs) -> io::Result<()> {
 /// # Errors
 /// When the lock file cannot be read, or the gateway is another user's: the state cannot be told.
 pub fn probe(dirs: &Dirs) -> io::Result<Probe> {
-    let state = files::if_there(fs::metadata(&dirs.state)).map_err(|e| named(&dirs.state, &e))?;
+    let state = files::if_exists(fs::metadata(&dirs.state)).map_err(|e| named(&dirs.state, &e))?;
     if let Some(uid) = state.map(|meta| meta.uid()).filter(|uid| *uid != user::own_uid()) {
         let (state, user) = (dirs.state.display(), user::named(uid));
         return Err(io::Error::new(
@@ -155,7 +155,7 @@ pub fn probe(dirs: &Dirs) -> io::Result<Probe> {
         (bare.lock(), Some(&bare.runtime)),
         (dirs.state_lock(), None),
     ] {
-        let found = files::if_there(files::open_own(&path)).map_err(|e| named(&path, &e))?;
+        let found = files::if_exists(files::open_own(&path)).map_err(|e| named(&path, &e))?;
         let Some(file) = found else { continue };
         if lock::is_held(&file).map_err(|e| named(&path, &e))? {
             let text = files::read_text(file, MAX_LOCK_FILE).unwrap_or_default();

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::book::{Digest, Who};
 use super::dispatch::Full;
 use super::hub::{Hub, State};
 use super::id::Id;
-use super::life::Turn;
+use super::message_table::{Digest, Owner};
+use super::states::TurnState;
 use crate::journal::record::{Record, Step};
 use crate::journal::{Purpose, Refused};
 
@@ -35,16 +35,21 @@ impl Hub {
 
     /// Cancels a message unless it runs or is over.
     pub fn withdraw(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
-        self.cancel_if(id, why, |turn| matches!(turn, Turn::Queued | Turn::Resting))
+        self.cancel_if(id, why, |turn| matches!(turn, TurnState::Queued | TurnState::Resting))
     }
 
-    fn cancel_if(self: &Arc<Self>, id: Id, why: &str, may: fn(Turn) -> bool) -> Result<(), Denied> {
+    fn cancel_if(
+        self: &Arc<Self>,
+        id: Id,
+        why: &str,
+        may: fn(TurnState) -> bool,
+    ) -> Result<(), Denied> {
         let mut state = self.lock();
         let entry = state.book.get(id).ok_or(Denied::Unknown)?;
         if !may(entry.turn) {
             return Err(Denied::TooLate);
         }
-        let begun = self.strike(&mut state, id, why)?;
+        let begun = self.mark_cancelled(&mut state, id, why)?;
         Ok(self.confirm(state, begun)?)
     }
 
@@ -60,8 +65,13 @@ impl Hub {
 
     /// Records that a message is cancelled. An agent that runs for it is told to end, and keeps its
     /// place until it has.
-    pub(super) fn strike(&self, state: &mut State, id: Id, why: &str) -> Result<Vec<Id>, Refused> {
-        let runs = state.book.get(id).is_some_and(|entry| entry.turn == Turn::Running);
+    pub(super) fn mark_cancelled(
+        &self,
+        state: &mut State,
+        id: Id,
+        why: &str,
+    ) -> Result<Vec<Id>, Refused> {
+        let runs = state.book.get(id).is_some_and(|entry| entry.turn == TurnState::Running);
         let record = Record::step(id, 0, self.stamp(), Step::Cancelled(why.to_owned()));
         self.write(state, &record, Purpose::Completion)?;
         if runs {
@@ -77,7 +87,7 @@ impl Hub {
 
     /// Ends all that a session has, and forgets what was said in it. Returns how many messages were
     /// cancelled.
-    pub fn reset(self: &Arc<Self>, who: &Who, why: &str) -> Result<usize, Denied> {
+    pub fn reset(self: &Arc<Self>, who: &Owner, why: &str) -> Result<usize, Denied> {
         let session = who.digest().ok_or(Denied::Unknown)?;
         let known = self.session(who).is_some();
         let mut state = self.lock();
@@ -90,7 +100,7 @@ impl Hub {
         let mut result = Ok(0);
         // From the end: each that goes must not let the next one begin.
         for id in ids.iter().rev() {
-            match self.strike(&mut state, *id, why) {
+            match self.mark_cancelled(&mut state, *id, why) {
                 Ok(ids) => begun.extend(ids),
                 Err(refused) => result = Err(refused),
             }
@@ -102,7 +112,7 @@ impl Hub {
             self.alarm.notify_all();
         }
         drop(state);
-        self.employ(begun);
+        self.spawn_workers(begun);
         self.sync(result?)?;
         // Somebody may already work with the file for a new message.
         let idle = self.lock().dispatch.tickets(session).next().is_none();
@@ -122,7 +132,7 @@ impl Hub {
     pub(super) fn write_reset(
         &self,
         state: &mut State,
-        who: &Who,
+        who: &Owner,
         transcript_only: bool,
     ) -> Result<u64, Refused> {
         let (principal, session) = (who.principal.clone(), who.session.clone().unwrap_or_default());

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::book::{Digest, Who, digest_of};
 use super::cancel::Denied;
 use super::hub::Hub;
 use super::id::Id;
-use super::life::Turn;
+use super::message_table::{Digest, Owner, digest_of};
+use super::states::TurnState;
 use super::submit::{Draft, Refusal, Submitted};
 use crate::config::Busy;
 use crate::text::escaped;
@@ -74,7 +74,7 @@ impl Hub {
         Ok(submitted)
     }
 
-    fn words_on_status(&self, who: &Who) -> String {
+    fn words_on_status(&self, who: &Owner) -> String {
         let (counts, (running, waiting, sessions), ..) = self.glance_of(&self.lock());
         let (bytes, _) = self.journal_size();
         let here = match self.session(who) {
@@ -92,7 +92,7 @@ impl Hub {
         )
     }
 
-    fn words_on_queue(&self, who: &Who, command: Id) -> String {
+    fn words_on_queue(&self, who: &Owner, command: Id) -> String {
         let line = self.messages_of(who);
         let line = line.iter().filter(|(id, turn)| !turn.is_over() && *id != command);
         let lines: Vec<String> = line
@@ -102,13 +102,13 @@ impl Hub {
         if lines.is_empty() { "Nothing waits.".to_owned() } else { lines.join("\n") }
     }
 
-    fn stop_turn(self: &Arc<Self>, who: &Who) -> String {
+    fn stop_turn(self: &Arc<Self>, who: &Owner) -> String {
         let line = self.messages_of(who);
-        let stops = |turn: &Turn| matches!(turn, Turn::Running | Turn::Resting);
+        let stops = |turn: &TurnState| matches!(turn, TurnState::Running | TurnState::Resting);
         match line.iter().find(|(_, turn)| stops(turn)) {
             None => "No turn runs.".to_owned(),
             Some((id, turn)) => match self.cancel(*id, "/stop") {
-                Ok(()) if *turn == Turn::Resting => {
+                Ok(()) if *turn == TurnState::Resting => {
                     format!("The turn of {id} is cancelled; it waited for its next attempt.")
                 }
                 Ok(()) => format!("The turn of {id} is told to end."),
@@ -117,11 +117,11 @@ impl Hub {
         }
     }
 
-    fn again(self: &Arc<Self>, who: &Who, command: Id, key: Option<(Digest, Digest)>) -> String {
+    fn again(self: &Arc<Self>, who: &Owner, command: Id, key: Option<(Digest, Digest)>) -> String {
         let is_said = |id: &Id| {
             let entry = self.lock().book.copy(*id)?;
             // An answer to a command had no attempt.
-            let ran = entry.attempts > 0 || entry.turn != Turn::Done;
+            let ran = entry.attempts > 0 || entry.turn != TurnState::Done;
             (entry.turn.is_over() && ran).then(|| self.accepted(&entry))
         };
         let line = self.messages_of(who);

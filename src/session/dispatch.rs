@@ -12,7 +12,7 @@ use crate::shares::{Reached, Shares};
 
 /// How much may run and wait.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Bounds {
+pub struct QueueLimits {
     pub turns: usize,
     pub queue: usize,
     pub queue_per_session: usize,
@@ -49,7 +49,7 @@ struct Line<T, K> {
 
 /// A principal.
 #[derive(Debug)]
-struct Party {
+struct PrincipalQueue {
     name: String,
     running: usize,
     waiting: usize,
@@ -61,11 +61,11 @@ struct Party {
 /// and are looked through from end to end: a thousand of them take microseconds.
 #[derive(Debug, Default)]
 pub struct Dispatch<T, K> {
-    bounds: Bounds,
+    bounds: QueueLimits,
     /// Those that do not run stand in the order of their turn.
     lines: Vec<Line<T, K>>,
     /// Forgotten when there are no lines: a key of the configuration each.
-    parties: Vec<Party>,
+    parties: Vec<PrincipalQueue>,
     running: usize,
     waiting: usize,
     /// Turns that have started.
@@ -73,12 +73,12 @@ pub struct Dispatch<T, K> {
 }
 
 impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K> {
-    pub fn new(bounds: Bounds) -> Dispatch<T, K> {
+    pub fn new(bounds: QueueLimits) -> Dispatch<T, K> {
         Dispatch { bounds, ..Dispatch::default() }
     }
 
     /// Changes the bounds. What runs or waits already stays; returns who may start now.
-    pub fn rebound(&mut self, bounds: Bounds) -> Vec<T> {
+    pub fn rebound(&mut self, bounds: QueueLimits) -> Vec<T> {
         self.bounds = bounds;
         self.fill()
     }
@@ -205,7 +205,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
 
     /// Whether there is a place for one more turn of this principal.
     fn may_run(&self, party: usize) -> bool {
-        let (party, Bounds { shares, turns, .. }) = (&self.parties[party], self.bounds);
+        let (party, QueueLimits { shares, turns, .. }) = (&self.parties[party], self.bounds);
         let held = (party.running as u64, self.running as u64);
         shares.check(&party.name, held, 1, turns as u64).is_ok()
     }
@@ -234,7 +234,12 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
     fn party(&mut self, name: &str) -> usize {
         let known = self.parties.iter().position(|party| party.name == name);
         known.unwrap_or_else(|| {
-            self.parties.push(Party { name: name.to_owned(), running: 0, waiting: 0, served: 0 });
+            self.parties.push(PrincipalQueue {
+                name: name.to_owned(),
+                running: 0,
+                waiting: 0,
+                served: 0,
+            });
             self.parties.len() - 1
         })
     }

@@ -3,18 +3,18 @@
 use std::io;
 use std::sync::Arc;
 
-use super::book::Digest;
 use super::hub::Hub;
+use super::message_table::Digest;
 use crate::extent::Extent;
 use crate::journal::record::Record;
 use crate::limits::{LOCK_BATCH, NEAR_RECORDS};
-use crate::sys::fd::Event;
+use crate::sys::fd::EventFd;
 use crate::threads::in_turn;
 
 impl Hub {
     /// Follows what happens in a session: the event is raised at every record of it.
     pub fn follow(self: &Arc<Self>, session: Digest) -> io::Result<Follow> {
-        let event = Arc::new(Event::new()?);
+        let event = Arc::new(EventFd::new()?);
         self.lock().followers.push((session, Arc::clone(&event)));
         Ok(Follow { hub: Arc::clone(self), event })
     }
@@ -88,7 +88,7 @@ impl Hub {
 #[derive(Debug)]
 pub struct Follow {
     hub: Arc<Hub>,
-    pub event: Arc<Event>,
+    pub event: Arc<EventFd>,
 }
 
 impl Drop for Follow {

@@ -4,9 +4,9 @@ use std::io;
 
 use serde_json::value::RawValue;
 
-use super::book::Entry;
 use super::hub::Hub;
 use super::id::Id;
+use super::message_table::Entry;
 use super::worker::step_of;
 use crate::agent::Context;
 use crate::extent::Extent;

@@ -9,25 +9,25 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::book::{Book, Digest};
 use super::clock::{Clock, millis};
-use super::dispatch::{Bounds, Dispatch};
+use super::dispatch::{Dispatch, QueueLimits};
 use super::id::Id;
-use super::keeper::Care;
-use super::life::Turn;
+use super::maintenance::CompactionState;
+use super::message_table::{Digest, MessageTable};
 use super::outboxes::Outboxes;
-use super::reply::Runs;
+use super::reply::ReplyBuffers;
+use super::states::TurnState;
 use super::time::Clocks;
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
-use crate::digests::Digests;
+use crate::digest_map::DigestMap;
 use crate::journal::record::{Record, Step};
 use crate::journal::{Condition, Journal, Purpose, Refused};
 use crate::limits::{DISK_PAUSE, MARK_AFTER, SHORTAGE_VALID, THREAD_STACK};
 use crate::shares::Shares;
 use crate::subprocess::Children;
-use crate::sys::fd::Event;
+use crate::sys::fd::EventFd;
 use crate::threads::{self, lock};
 
 /// What can be changed by a reload: taken once a turn or request, so that each sees one state.
@@ -49,16 +49,16 @@ pub struct Hub {
     /// The journal's time by the clocks of a machine.
     pub(super) clock: Clock,
     pub(super) clocks: Box<dyn Clocks>,
-    pub(super) care: Mutex<Care>,
+    pub(super) care: Mutex<CompactionState>,
     /// What the system was short of when work last had to wait for it.
     pub(super) shortage: Mutex<Option<(Instant, String)>>,
     /// The clock of patience, which stands still while the machine sleeps.
     pub(super) began: Instant,
     settings: RwLock<Arc<Settings>>,
     /// Raised once every turn has to end.
-    pub cut: Event,
+    pub cut: EventFd,
     /// Raised whenever the last work has ended during a drain, and when the journal breaks.
-    quiet: Arc<Event>,
+    quiet: Arc<EventFd>,
     /// Workers and senders. Like what follows readable without the lock, which a hung disk may hold.
     busy: AtomicUsize,
     draining: AtomicBool,
@@ -69,21 +69,21 @@ pub struct Hub {
 pub(super) struct State {
     /// Turns may begin.
     pub(super) open: bool,
-    pub(super) book: Book,
+    pub(super) book: MessageTable,
     pub(super) dispatch: Dispatch<Id, Digest>,
     /// Messages without a record that wait on their connection for a place.
-    pub(super) waiting: Vec<(Id, Arc<Event>)>,
+    pub(super) waiting: Vec<(Id, Arc<EventFd>)>,
     /// Messages that run or are watched.
-    pub(super) runs: Runs,
+    pub(super) runs: ReplyBuffers,
     /// Turns between two attempts.
     pub(super) resting: Vec<(Instant, Id)>,
     /// Begun attempts for which there was no thread, and when to try again.
     pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
     /// Messages whose end somebody is about to read, and how many do: they are not forgotten meanwhile.
-    pub(super) held: Digests,
+    pub(super) held: DigestMap,
     /// Event streams, and the session of each.
-    pub(super) followers: Vec<(Digest, Arc<Event>)>,
+    pub(super) followers: Vec<(Digest, Arc<EventFd>)>,
     /// When records that nobody waits for are synced.
     pub(super) sync_at: Option<Instant>,
     /// When the journal says that all is durable, unless more is written until then.
@@ -96,9 +96,9 @@ pub fn now() -> u64 {
     millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-pub(super) fn bounds(config: &Config) -> Bounds {
+pub(super) fn bounds(config: &Config) -> QueueLimits {
     let limits = &config.limits;
-    Bounds {
+    QueueLimits {
         turns: limits.max_turns,
         queue: limits.max_queue,
         queue_per_session: limits.max_queue_per_session,
@@ -114,20 +114,20 @@ impl Hub {
     /// No descriptor.
     pub fn new(
         journal: Box<dyn Journal>,
-        mut book: Book,
+        mut book: MessageTable,
         transcripts: Transcripts,
         settings: Settings,
-        (children, quiet): (Arc<Children>, Arc<Event>),
+        (children, quiet): (Arc<Children>, Arc<EventFd>),
         clocks: Box<dyn Clocks>,
     ) -> std::io::Result<Arc<Hub>> {
         book.requeue();
         let clock = Clock::new(book.clock.as_ref(), book.newest, clocks.boot(), clocks.read());
         // What comes before the hub is open waits behind what was there.
-        let mut dispatch = Dispatch::new(Bounds { turns: 0, ..bounds(&settings.config) });
+        let mut dispatch = Dispatch::new(QueueLimits { turns: 0, ..bounds(&settings.config) });
         // In the order in which they took their places.
         for (id, entry) in book.sorted(|entry| !entry.turn.is_over(), |entry| entry.queued) {
             dispatch.restore(id, &entry.who.principal, entry.session());
-            if entry.turn == Turn::Resting {
+            if entry.turn == TurnState::Resting {
                 dispatch.rest(id);
             }
         }
@@ -152,7 +152,7 @@ impl Hub {
             shortage: Mutex::default(),
             began: Instant::now(),
             settings: RwLock::new(Arc::new(settings)),
-            cut: Event::new()?,
+            cut: EventFd::new()?,
             quiet,
             busy: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -171,7 +171,7 @@ impl Hub {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         let mut state = self.lock();
         // Whose key was taken away stops following.
-        state.followers.iter().for_each(|(_, follower)| follower.raise());
+        state.followers.iter().for_each(|(_, follower)| follower.notify());
         let ids = if state.open { state.dispatch.rebound(bounds) } else { Vec::new() };
         // It may be what they wait for.
         state.hurry();
@@ -183,20 +183,20 @@ impl Hub {
     pub fn drain(self: &Arc<Self>) {
         self.draining.store(true, Ordering::SeqCst);
         let hub = Arc::clone(self);
-        let work = move || hub.nudge(&mut hub.lock());
+        let work = move || hub.wake_maintenance(&mut hub.lock());
         if let Err(e) = threads::spawn("drain", THREAD_STACK, Box::new(work)) {
             // The lock is held for moments, unless the disk hangs.
             match self.state.try_lock() {
-                Ok(mut state) => self.nudge(&mut state),
+                Ok(mut state) => self.wake_maintenance(&mut state),
                 Err(_) => log::warn!("those who wait are not told of the drain: {e}"),
             }
         }
     }
 
     /// Tells those who wait of the drain. What has begun and has no thread does not go on.
-    pub(super) fn nudge(&self, state: &mut State) {
+    pub(super) fn wake_maintenance(&self, state: &mut State) {
         state.runs.nudge();
-        state.followers.iter().for_each(|(_, follower)| follower.raise());
+        state.followers.iter().for_each(|(_, follower)| follower.notify());
         for (_, id) in std::mem::take(&mut state.without_thread) {
             state.runs.end(id);
             self.rest_from_work();
@@ -249,7 +249,7 @@ impl Hub {
         }
         if let Some(session) = state.book.session_of(record) {
             let mine = state.followers.iter().filter(|(of, _)| *of == session);
-            mine.for_each(|(_, follower)| follower.raise());
+            mine.for_each(|(_, follower)| follower.notify());
         }
         let rested = state.mark_at.replace(Instant::now() + MARK_AFTER).is_none();
         if rested || state.book.is_crowded(self.settings().config.limits.keep_results) {
@@ -265,7 +265,7 @@ impl Hub {
         let mut next = VecDeque::from(ids);
         while let Some(id) = next.pop_front() {
             if let Some(at) = state.waiting.iter().position(|(waiting, _)| *waiting == id) {
-                state.waiting.remove(at).1.raise();
+                state.waiting.remove(at).1.notify();
                 continue;
             }
             let Some(entry) = state.book.get(id) else { continue };
@@ -307,7 +307,7 @@ impl Hub {
             let now = self.transcript_time();
             lock(&self.transcripts.usage).touch(session, &entry.who.principal, now);
         }
-        self.post(state, id);
+        self.enqueue_delivery(state, id);
         self.sync_soon(state);
     }
 
@@ -334,7 +334,7 @@ impl Hub {
     /// Tells the main thread that only another start can help.
     pub(super) fn end_process(&self) {
         self.broken.store(true, Ordering::SeqCst);
-        self.quiet.raise();
+        self.quiet.notify();
     }
 
     /// Waits until a record is durable.
@@ -355,7 +355,7 @@ impl Hub {
     pub(super) fn rest_from_work(&self) {
         let last = self.busy.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && self.is_draining() {
-            self.quiet.raise();
+            self.quiet.notify();
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::book::{Digest, Entry};
 use super::hub::{Hub, State};
 use super::id::Id;
+use super::message_table::{Digest, Entry};
 use crate::limits::{LOCK_BATCH, LOCK_TURN};
 use crate::threads::lock;
 

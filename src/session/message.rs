@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::book::{Outgoing, Party};
 use super::id::Id;
-use super::life::{Delivery, Turn};
+use super::message_table::{KnownOwner, Outgoing};
+use super::states::{DeliveryState, TurnState};
 use super::waits::Waiting;
 use crate::agent::{Refused, Report};
 use crate::extent::{Extent, PLACE};
@@ -16,8 +16,8 @@ use crate::text::quoted;
 #[derive(Clone, Debug)]
 pub struct Message {
     pub id: Id,
-    pub who: Arc<Party>,
-    pub turn: Turn,
+    pub who: Arc<KnownOwner>,
+    pub turn: TurnState,
     pub attempts: u32,
     pub reply: Option<String>,
     /// The inside of the reply where it is so long that it was not loaded; `reply` is empty then.
@@ -53,7 +53,7 @@ impl Message {
         let time = |millis: Option<u64>| millis.map(rfc3339);
         let deliveries = self.delivery.iter().filter_map(|delivery| {
             // Before there is a reply it is pending too; of what was cancelled there is none.
-            let later = (!self.turn.is_over()).then_some(Delivery::Pending);
+            let later = (!self.turn.is_over()).then_some(DeliveryState::Pending);
             Some(format!(
                 r#"{{"target":{},"status":"{}","attempts":{},"error":{}}}"#,
                 quoted(&delivery.target),

@@ -5,7 +5,6 @@
 //! `agent`'s, how a reply travels `delivery`'s.
 #![forbid(unsafe_code)]
 
-pub mod book;
 pub mod cancel;
 pub mod clock;
 pub mod commands;
@@ -14,22 +13,23 @@ mod events;
 pub mod history;
 pub mod hub;
 pub mod id;
-mod keeper;
-pub mod life;
 mod lock;
+mod maintenance;
 pub mod message;
+pub mod message_table;
 pub mod outboxes;
-pub mod place;
+pub mod permit;
+pub mod queries;
 pub mod reply;
 mod retention;
 mod retry;
 mod sender;
+pub mod states;
 pub mod submit;
 #[cfg(test)]
 mod tests;
 pub mod time;
 pub mod transcript;
 pub mod usage;
-pub mod view;
 pub mod waits;
 mod worker;

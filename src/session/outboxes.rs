@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::book::{Book, Entry};
 use super::id::Id;
+use super::message_table::{Entry, MessageTable};
 use crate::named::ByName;
 
 /// The queues of all targets by name: a handful.
@@ -36,7 +36,7 @@ struct Line {
 
 impl Outboxes {
     /// What the book has, in the order in which the replies were recorded.
-    pub fn new(book: &Book) -> Outboxes {
+    pub fn new(book: &MessageTable) -> Outboxes {
         let mut outboxes = Outboxes::default();
         for (id, entry) in book.sorted(Entry::is_to_be_sent, |entry| entry.outcome) {
             if let Some(outgoing) = &entry.delivery {

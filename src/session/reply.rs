@@ -9,12 +9,12 @@ use std::time::Instant;
 use super::id::Id;
 use crate::agent::{Reply, Report};
 use crate::limits::WRITE_PIECE;
-use crate::sys::fd::Event;
+use crate::sys::fd::EventFd;
 use crate::threads::lock;
 
 /// What happens to a message while somebody runs it or waits for it.
 #[derive(Debug, Default)]
-pub struct Run {
+pub struct ReplyBuffer {
     state: Mutex<State>,
 }
 
@@ -28,13 +28,13 @@ struct State {
     over: bool,
     /// The turn is to end, and what tells its agent.
     cancelled: bool,
-    cancel: Option<Arc<Event>>,
-    watchers: Vec<Arc<Event>>,
+    cancel: Option<Arc<EventFd>>,
+    watchers: Vec<Arc<EventFd>>,
 }
 
 /// What a watcher sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct Snapshot {
     /// The attempt whose text this is; 0 before the first.
     pub attempt: u32,
     /// What follows the offset that was asked for.
@@ -45,7 +45,7 @@ pub struct Seen {
     pub over: bool,
 }
 
-impl Run {
+impl ReplyBuffer {
     /// An attempt begins: what an earlier one said does not count.
     pub fn begin(&self, attempt: u32) {
         let mut state = lock(&self.state);
@@ -60,16 +60,16 @@ impl Run {
         let mut state = lock(&self.state);
         state.cancelled = true;
         if let Some(cancel) = &state.cancel {
-            cancel.raise();
+            cancel.notify();
         }
     }
 
     /// The descriptor that becomes readable when the turn is to end.
-    pub fn cancelled(&self) -> io::Result<Arc<Event>> {
-        let event = Arc::new(Event::new()?);
+    pub fn cancelled(&self) -> io::Result<Arc<EventFd>> {
+        let event = Arc::new(EventFd::new()?);
         let mut state = lock(&self.state);
         if state.cancelled {
-            event.raise();
+            event.notify();
         }
         state.cancel = Some(Arc::clone(&event));
         Ok(event)
@@ -105,7 +105,7 @@ impl Run {
 
     /// What there is after `offset` bytes of attempt `attempt`, or the first of it; from the beginning
     /// where another attempt is on by now.
-    pub fn see(&self, attempt: u32, offset: usize) -> Seen {
+    pub fn see(&self, attempt: u32, offset: usize) -> Snapshot {
         let state = lock(&self.state);
         let from = if attempt == state.attempt { offset } else { 0 };
         let rest = state.text.get(from..).unwrap_or("");
@@ -114,11 +114,11 @@ impl Run {
         let text = &rest[..border.unwrap_or(0)];
         let over = state.over && text.len() == rest.len();
         let more = text.len() < rest.len();
-        Seen { attempt: state.attempt, text: text.to_owned(), more, over }
+        Snapshot { attempt: state.attempt, text: text.to_owned(), more, over }
     }
 
     /// Has this event raised at every news, for as long as the [`Watch`] lives.
-    pub fn watch(self: &Arc<Self>, event: Event) -> Watch {
+    pub fn watch(self: &Arc<Self>, event: EventFd) -> Watch {
         let event = Arc::new(event);
         lock(&self.state).watchers.push(Arc::clone(&event));
         Watch { run: Arc::clone(self), event }
@@ -132,15 +132,15 @@ impl Run {
 
 impl State {
     fn news(&self) {
-        self.watchers.iter().for_each(|watcher| watcher.raise());
+        self.watchers.iter().for_each(|watcher| watcher.notify());
     }
 }
 
 /// The way of the agent's pieces into the buffer.
-pub struct Pen<'a>(pub &'a Run);
+pub struct BufferWriter<'a>(pub &'a ReplyBuffer);
 
-impl Reply for Pen<'_> {
-    fn piece(&mut self, text: &str) -> io::Result<()> {
+impl Reply for BufferWriter<'_> {
+    fn chunk(&mut self, text: &str) -> io::Result<()> {
         let mut state = lock(&self.0.state);
         if !state.over {
             state.text.push_str(text);
@@ -157,8 +157,8 @@ impl Reply for Pen<'_> {
 /// Somebody who waits for news of a run.
 #[derive(Debug)]
 pub struct Watch {
-    pub run: Arc<Run>,
-    pub event: Arc<Event>,
+    pub run: Arc<ReplyBuffer>,
+    pub event: Arc<EventFd>,
 }
 
 impl Drop for Watch {
@@ -170,15 +170,15 @@ impl Drop for Watch {
 /// The runs of the messages that have one: those that run, and those that somebody waits for.
 /// In the order of their ids.
 #[derive(Debug, Default)]
-pub struct Runs(Vec<(Id, Arc<Run>)>);
+pub struct ReplyBuffers(Vec<(Id, Arc<ReplyBuffer>)>);
 
-impl Runs {
-    pub fn get(&self, id: Id) -> Option<&Arc<Run>> {
+impl ReplyBuffers {
+    pub fn get(&self, id: Id) -> Option<&Arc<ReplyBuffer>> {
         self.place(id).ok().map(|at| &self.0[at].1)
     }
 
     /// The run of a message, made where there is none.
-    pub fn of(&mut self, id: Id) -> Arc<Run> {
+    pub fn of(&mut self, id: Id) -> Arc<ReplyBuffer> {
         let at = self.place(id).unwrap_or_else(|at| {
             self.0.insert(at, (id, Arc::default()));
             at
@@ -216,7 +216,7 @@ impl Runs {
 mod tests {
     use super::*;
 
-    impl Runs {
+    impl ReplyBuffers {
         pub fn is_empty(&self) -> bool {
             self.0.is_empty()
         }
@@ -224,18 +224,24 @@ mod tests {
 
     #[test]
     fn watchers_see_what_is_new_and_another_attempt_from_its_beginning() {
-        let run = Arc::new(Run::default());
-        let watch = run.watch(Event::new().unwrap());
+        let run = Arc::new(ReplyBuffer::default());
+        let watch = run.watch(EventFd::new().unwrap());
         run.begin(1);
-        Pen(&run).piece("hä").unwrap();
+        BufferWriter(&run).chunk("hä").unwrap();
         assert!(watch.event.clear());
-        assert_eq!(run.see(0, 0), Seen { attempt: 1, text: "hä".into(), more: false, over: false });
+        assert_eq!(
+            run.see(0, 0),
+            Snapshot { attempt: 1, text: "hä".into(), more: false, over: false }
+        );
         assert_eq!(run.see(1, 1).text, "ä");
         assert_eq!(run.see(1, 3).text, "");
         run.begin(2);
-        Pen(&run).piece("x").unwrap();
+        BufferWriter(&run).chunk("x").unwrap();
         run.end();
-        assert_eq!(run.see(1, 3), Seen { attempt: 2, text: "x".into(), more: false, over: true });
+        assert_eq!(
+            run.see(1, 3),
+            Snapshot { attempt: 2, text: "x".into(), more: false, over: true }
+        );
         drop(watch);
         assert!(lock(&run.state).watchers.is_empty());
     }

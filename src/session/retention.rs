@@ -5,9 +5,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::book::{Digest, Who};
 use super::clock::millis;
 use super::hub::Hub;
+use super::message_table::{Digest, Owner};
 use super::submit::Refusal;
 use crate::limits::{EVICTED_PART, SESSION_PAGE, SESSIONS_PART};
 use crate::shares::{Over, Reached, Shares};
@@ -29,7 +29,7 @@ impl Hub {
     ///
     /// # Errors
     /// Whose limit is reached: see [`Hub::make_room`].
-    pub(super) fn reserve_session(&self, who: &Who) -> Result<(), Over> {
+    pub(super) fn reserve_session(&self, who: &Owner) -> Result<(), Over> {
         let Some(session) = who.digest() else { return Ok(()) };
         let config = &self.settings().config;
         let (shares, limit) = (Shares::of(config), config.limits.max_transcripts as u64);
@@ -55,7 +55,7 @@ impl Hub {
         self.forget_idle();
     }
 
-    pub(super) fn too_many_sessions(&self, who: &Who, over: Over) -> Refusal {
+    pub(super) fn too_many_sessions(&self, who: &Owner, over: Over) -> Refusal {
         let limit = self.settings().config.limits.max_transcripts;
         let whose = match over {
             Over::Principal => format!("{} holds its share of", who.principal),
@@ -68,7 +68,7 @@ impl Hub {
 
     /// Forgets idle sessions, the longest idle first, so that this one has room: of the principal where
     /// that holds its share, else of the one that holds most. Not under the hub's lock.
-    pub(super) fn make_room(&self, who: &Who, over: Over) {
+    pub(super) fn make_room(&self, who: &Owner, over: Over) {
         let (oldest, goal) = {
             let usage = lock(&self.transcripts.usage);
             let holders = usage.principals.iter();

@@ -5,13 +5,13 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::book::Entry;
 use super::cancel::Denied;
 use super::hub::{Hub, State};
 use super::id::Id;
-use super::life::Delivery;
 use super::message::rfc3339;
-use crate::delivery::{Parcel, Sent, backoff};
+use super::message_table::Entry;
+use super::states::DeliveryState;
+use crate::delivery::{DeliveryResult, Payload, backoff};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Purpose, Refused};
 use crate::limits::{DISK_PAUSE, MAX_DELIVERY_PAUSE};
@@ -22,11 +22,11 @@ type Round = Result<(), Option<Instant>>;
 
 impl Hub {
     /// Puts the reply of a message that is over on its way.
-    pub(super) fn post(&self, state: &mut State, id: Id) {
+    pub(super) fn enqueue_delivery(&self, state: &mut State, id: Id) {
         let State { book, outboxes, .. } = state;
         let Some(entry) = book.get(id) else { return };
         let Some(outgoing) = &entry.delivery else { return };
-        if outgoing.state == Some(Delivery::Pending) {
+        if outgoing.state == Some(DeliveryState::Pending) {
             outboxes.push(&outgoing.target, &entry.who.principal, id);
             self.alarm.notify_all();
         }
@@ -113,7 +113,7 @@ impl Hub {
         let number = written.map_err(|_| Some(Instant::now() + DISK_PAUSE))?;
         // The reply before it and "attempt n started" are durable before anything is sent.
         self.sync(number).map_err(|_| None)?;
-        let parcel = Parcel {
+        let parcel = Payload {
             id: &id.to_string(),
             session: entry.who.session.as_deref(),
             principal: &entry.who.principal,
@@ -128,14 +128,14 @@ impl Hub {
     }
 
     /// Writes down what came of an attempt.
-    fn sent(&self, name: &str, id: Id, n: u32, sent: Sent) -> Round {
+    fn sent(&self, name: &str, id: Id, n: u32, sent: DeliveryResult) -> Round {
         match sent {
-            Sent::Delivered => self.record(name, (id, n), Step::Delivered, None),
-            Sent::Refused(why) => {
+            DeliveryResult::Delivered => self.record(name, (id, n), Step::Delivered, None),
+            DeliveryResult::Refused(why) => {
                 log::warn!("{name} refused the reply of message {id}: {why}");
                 self.record(name, (id, n), Step::Dead(why), None)
             }
-            Sent::Deferred(why, retry_after) => {
+            DeliveryResult::Deferred(why, retry_after) => {
                 log::info!("{name} did not take the reply of message {id} (attempt {n}): {why}");
                 let pause = backoff::delay(n, random::number(), MAX_DELIVERY_PAUSE);
                 self.record(name, (id, n), Step::Deferred(why), Some(pause))?;
@@ -144,7 +144,7 @@ impl Hub {
                 asked.map_or(Ok(()), |until| Err(Some(until)))
             }
             // Its record says that it may have arrived: it is sent again after the start.
-            Sent::Cut => Err(None),
+            DeliveryResult::Cut => Err(None),
         }
     }
 
@@ -153,7 +153,7 @@ impl Hub {
     fn record(&self, name: &str, (id, n): (Id, u32), step: Step, pause: Option<Duration>) -> Round {
         let known = self.lock().book.copy(id).is_some_and(|entry| !entry.erased);
         let record = Record::step(id, n, self.stamp(), step);
-        match known.then(|| self.insist(&format!("the delivery of {id}"), &record)) {
+        match known.then(|| self.write_with_retry(&format!("the delivery of {id}"), &record)) {
             Some(Ok(mut state)) => self.sync_soon(&mut state),
             // It was left out.
             Some(Err(Refused::Unavailable(_))) | None => {}
@@ -172,7 +172,7 @@ impl Hub {
     /// # Errors
     /// Unavailable: it does not follow, and was left out; TooLong; Broken, also where the gateway ends
     /// before that.
-    pub(super) fn insist(
+    pub(super) fn write_with_retry(
         &self,
         what: &str,
         record: &Record,
@@ -203,7 +203,7 @@ impl Hub {
     /// Takes a message off the dead-letter list and sends its reply again.
     pub fn revive(&self, id: Id) -> Result<(), Denied> {
         self.operate(id, Step::Revived)?;
-        self.post(&mut self.lock(), id);
+        self.enqueue_delivery(&mut self.lock(), id);
         Ok(())
     }
 

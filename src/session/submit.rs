@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::{Arc, MutexGuard};
 
-use super::book::{Digest, Who};
 use super::dispatch::Full;
 use super::hub::{Hub, State};
 use super::id::Id;
-use super::life::Turn;
+use super::message_table::{Digest, Owner};
+use super::states::TurnState;
 use crate::config::{Busy, OWNER};
 use crate::journal::record::{Accepted, Record, Stamp, Step};
 use crate::journal::{self, Purpose, Refused};
@@ -16,7 +16,7 @@ use crate::shares::{Over, Reached, Shares};
 /// A message as its sender gives it.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    pub who: Who,
+    pub who: Owner,
     pub text: String,
     /// What the request said beside its text: see [`crate::agent::Context`].
     pub context: Option<String>,
@@ -125,7 +125,7 @@ impl Hub {
         // What follows at once is durable with it: one sync serves all.
         let number = number.max(last);
         let synced = self.sync(number);
-        self.employ(begun);
+        self.spawn_workers(begun);
         synced.map_err(Refusal::Journal)?;
         Ok(Submitted::New { id, position: position + 1, interrupted })
     }
@@ -134,11 +134,11 @@ impl Hub {
     /// those that begin instead.
     fn interrupt(&self, state: &mut State, session: Digest, by: Id) -> Option<(Id, Vec<Id>)> {
         let first = state.dispatch.tickets(session).next()?;
-        if !matches!(state.book.get(first)?.turn, Turn::Running | Turn::Resting) {
+        if !matches!(state.book.get(first)?.turn, TurnState::Running | TurnState::Resting) {
             return None;
         }
         let why = format!("interrupted by message {by}");
-        Some((first, self.strike(state, first, &why).ok()?))
+        Some((first, self.mark_cancelled(state, first, &why).ok()?))
     }
 
     /// Takes a message that the gateway answers itself, with [`Hub::reply`], and no agent.
@@ -181,7 +181,7 @@ impl Hub {
     ) -> Result<(), Refused> {
         let number = self.journal.last();
         drop(state);
-        self.employ(begun);
+        self.spawn_workers(begun);
         self.sync(number)
     }
 

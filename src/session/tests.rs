@@ -21,20 +21,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::book::{Book, Counts, Digest, Who};
 use super::hub::{Hub, Settings};
 use super::id::Id;
-use super::life::Turn;
 use super::message::Message;
+use super::message_table::{Counts, Digest, MessageTable, Owner};
+use super::queries::Waited;
+use super::states::TurnState;
 use super::submit::{Draft, Refusal, Submitted};
 use super::transcript::Transcripts;
-use super::view::Waited;
 use crate::agent::Agent;
 use crate::config::{AgentKind, Busy, Config};
 use crate::journal::record::{Record, Step};
 use crate::limits::RECORD_OVERHEAD;
 use crate::subprocess::Children;
-use crate::sys::fd::Event;
+use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, poll};
 use crate::testing::TempDir;
 use clocks::Fake;
@@ -47,7 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct House {
     hub: Arc<Hub>,
     journal: Arc<Testing>,
-    quiet: Arc<Event>,
+    quiet: Arc<EventFd>,
     dir: TempDir,
     client: (UnixStream, UnixStream),
 }
@@ -81,8 +81,8 @@ fn settings(config: &Config) -> (Settings, Arc<Children>) {
 }
 
 /// A book as a start reads it.
-fn read_back(journal: &Testing) -> Book {
-    let mut book = Book::default();
+fn read_back(journal: &Testing) -> MessageTable {
+    let mut book = MessageTable::default();
     for (number, json) in journal.all() {
         let record = Record::parse(&json).unwrap();
         book.apply(number, &record, json.len()).unwrap();
@@ -98,7 +98,7 @@ impl House {
 
     /// One that does nothing yet, and takes its time from there.
     fn by(clocks: &Fake, dir: TempDir, journal: Testing, config: &Config) -> House {
-        let (journal, quiet) = (Arc::new(journal), Arc::new(Event::new().unwrap()));
+        let (journal, quiet) = (Arc::new(journal), Arc::new(EventFd::new().unwrap()));
         let (settings, children) = settings(config);
         let hub = Hub::new(
             Box::new(Shared(Arc::clone(&journal))),
@@ -147,7 +147,7 @@ impl House {
         self.hub.message(id).unwrap().unwrap()
     }
 
-    fn turn(&self, id: Id) -> Turn {
+    fn turn(&self, id: Id) -> TurnState {
         self.message(id).turn
     }
 
@@ -197,11 +197,11 @@ impl House {
     }
 
     /// What the journal and the hub must have in common whenever nothing is at work.
-    fn audit(&self) -> BTreeMap<Id, Turn> {
+    fn audit(&self) -> BTreeMap<Id, TurnState> {
         self.until_idle();
         let ends = audit(&self.journal.all());
         let state = self.hub.lock();
-        let known: BTreeMap<Id, Turn> =
+        let known: BTreeMap<Id, TurnState> =
             state.book.entries().filter(|(_, e)| !e.erased).map(|(id, e)| (id, e.turn)).collect();
         for (id, turn) in &known {
             assert!(!turn.is_over() || ends.get(id) == Some(turn), "{id}: {turn:?}");
@@ -219,7 +219,7 @@ impl House {
 impl Drop for House {
     /// Ends the keeper and what runs: an agent must not outlive its test.
     fn drop(&mut self) {
-        self.hub.cut.raise();
+        self.hub.cut.notify();
         self.hub.drain();
         let deadline = Instant::now() + PATIENCE / 3;
         while self.hub.busy() > 0 && Instant::now() < deadline {
@@ -229,9 +229,9 @@ impl Drop for House {
     }
 }
 
-fn who(session: &str) -> Who {
+fn who(session: &str) -> Owner {
     let session = (!session.is_empty()).then(|| session.to_owned());
-    Who { principal: "owner".to_owned(), session }
+    Owner { principal: "owner".to_owned(), session }
 }
 
 fn draft(session: &str, text: &str) -> Draft {
@@ -252,8 +252,8 @@ fn keyed(session: &str, text: &str, key: Digest) -> Draft {
 
 /// Holds a journal against its promises: records follow from each other, a session has one turn at
 /// a time and in the order of acceptance, attempts are counted, an end is the end. Returns the ends.
-fn audit(records: &[(u64, String)]) -> BTreeMap<Id, Turn> {
-    let mut book = Book::default();
+fn audit(records: &[(u64, String)]) -> BTreeMap<Id, TurnState> {
+    let mut book = MessageTable::default();
     let mut ends = BTreeMap::new();
     let mut last = 0;
     let mut sizes = 0;

@@ -15,12 +15,12 @@ use std::sync::atomic::AtomicU64;
 
 use serde_json::Value;
 
-use super::book::{Digest, Who};
 use super::id::Id;
+use super::message_table::{Digest, Owner};
 use super::usage::Usage;
-use crate::digests::Digests;
+use crate::digest_map::DigestMap;
 use crate::limits::{MAX_SETTLED, MAX_TRANSCRIPT_RANGE};
-use crate::sys::fs::{self as files, if_there, private_dir, replace_unsynced};
+use crate::sys::fs::{self as files, if_exists, private_dir, replace_unsynced};
 use crate::text::quoted;
 use crate::threads::lock;
 
@@ -51,7 +51,7 @@ impl Turn {
 pub struct Transcripts {
     dir: PathBuf,
     /// Sessions whose file agrees with the journal, as far as this process knows.
-    settled: Mutex<Digests>,
+    settled: Mutex<DigestMap>,
     /// What there is of all sessions. Held for moments.
     pub(super) usage: Mutex<Usage>,
     /// What the journal's time was when it was last told, in milliseconds.
@@ -79,7 +79,7 @@ impl Transcripts {
     pub fn settle(
         &self,
         session: Digest,
-        who: &Who,
+        who: &Owner,
         cap: usize,
         known: &dyn Fn() -> Known,
         load: &dyn Fn(Id) -> io::Result<Turn>,
@@ -137,7 +137,7 @@ impl Transcripts {
     pub fn append(
         &self,
         session: Digest,
-        who: &Who,
+        who: &Owner,
         turn: &Turn,
         (cap, late): (usize, bool),
         still: &dyn Fn() -> bool,
@@ -148,7 +148,7 @@ impl Transcripts {
         }
         let path = self.path(session);
         let lines = turn.lines();
-        let size = if_there(fs::metadata(&path))?.map_or(0, |meta| meta.len());
+        let size = if_exists(fs::metadata(&path))?.map_or(0, |meta| meta.len());
         if late || size == 0 || size + lines.len() as u64 > cap as u64 {
             let text = read(&path)?.0;
             let mut turns = pairs(&text);
@@ -169,7 +169,7 @@ impl Transcripts {
     }
 
     /// Takes back the turn of `id`: an attempt whose end was never recorded.
-    pub fn take_back(&self, session: Digest, id: Id) -> io::Result<()> {
+    pub fn remove_turn(&self, session: Digest, id: Id) -> io::Result<()> {
         let _alone = lock(&self.settled);
         let path = self.path(session);
         let (text, length) = read(&path)?;
@@ -181,30 +181,30 @@ impl Transcripts {
     }
 
     /// Writes down what was said before a turn that has no session, for as long as the turn lasts.
-    pub fn lend(&self, id: Id, lines: &str) -> io::Result<Lent> {
+    pub fn write_temporary(&self, id: Id, lines: &str) -> io::Result<TemporaryTranscript> {
         private_dir(&self.dir)?;
-        let lent = Lent(self.dir.join(format!("{LENT}{id}.jsonl")));
+        let lent = TemporaryTranscript(self.dir.join(format!("{LENT}{id}.jsonl")));
         replace_unsynced(&lent.0, lines.as_bytes(), 0o600)?;
         Ok(lent)
     }
 
     /// Removes what a process lent that did not live to take it back.
-    pub fn take_back_lent(&self) {
+    pub fn remove_temporary(&self) {
         let names = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         for name in names.filter(|name| name.file_name().to_string_lossy().starts_with(LENT)) {
-            drop(Lent(name.path()));
+            drop(TemporaryTranscript(name.path()));
         }
     }
 
     /// Makes the transcript durable, where there is one.
     pub fn sync(&self, session: Digest) -> io::Result<()> {
         for path in [self.about(session), self.path(session)] {
-            if_there(files::sync(&path))?;
+            if_exists(files::sync(&path))?;
         }
         Ok(())
     }
 
-    fn write(&self, session: Digest, who: &Who, text: &str) -> io::Result<()> {
+    fn write(&self, session: Digest, who: &Owner, text: &str) -> io::Result<()> {
         private_dir(&self.dir)?;
         self.name(session, who)?;
         let path = self.path(session);
@@ -222,9 +222,9 @@ const LENT: &str = "lent-";
 
 /// A file for one turn; dropping it removes it.
 #[derive(Debug)]
-pub struct Lent(pub PathBuf);
+pub struct TemporaryTranscript(pub PathBuf);
 
-impl Drop for Lent {
+impl Drop for TemporaryTranscript {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
@@ -236,7 +236,7 @@ pub struct Known {
     /// The messages that were answered by a turn, in order.
     pub said: Vec<Id>,
     /// Those that came to no reply.
-    pub unsaid: Digests,
+    pub unsaid: DigestMap,
     /// Nothing up to this one counts any more.
     pub reset: Option<Id>,
 }
@@ -245,7 +245,7 @@ pub struct Known {
 /// last lines, and what is no text there is no turn either.
 fn read(path: &Path) -> io::Result<(String, u64)> {
     let cap = *MAX_TRANSCRIPT_RANGE.end() as u64 * 2;
-    let Some(file) = if_there(files::open_own(path))? else { return Ok((String::new(), 0)) };
+    let Some(file) = if_exists(files::open_own(path))? else { return Ok((String::new(), 0)) };
     let length = file.metadata()?.len();
     let mut bytes = files::read_bytes(file, cap)?;
     if let Err(e) = std::str::from_utf8(&bytes) {

@@ -1,7 +1,7 @@
 //! What the sessions keep on disk, and whose it is. Pure: sizes and times come in.
 
-use super::book::Digest;
-use crate::digests::Digests;
+use super::message_table::Digest;
+use crate::digest_map::DigestMap;
 use crate::limits::SESSION_PAGE;
 use crate::shares::{Over, Shares};
 
@@ -9,7 +9,7 @@ use crate::shares::{Over, Shares};
 #[derive(Debug, Default)]
 pub struct Usage {
     /// When each was last used, in milliseconds of the journal's time; its pages; its principal.
-    sessions: Digests,
+    sessions: DigestMap,
     /// Bytes by principal.
     pub principals: Vec<(String, u64)>,
 }

@@ -4,15 +4,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::book::{Entry, Failing, Who};
 use super::cancel::Denied;
 use super::clock::millis;
 use super::hub::{Hub, State, now};
 use super::id::Id;
-use super::life::{Delivery, Turn};
 use super::message::{Message, rfc3339};
-use super::reply::Run;
+use super::message_table::{Entry, Owner, RetryState};
+use super::reply::ReplyBuffer;
 use super::retry::{Attempt, pause};
+use super::states::{DeliveryState, TurnState};
 use crate::agent::Refused;
 use crate::delivery::{backoff, retry_after};
 use crate::journal::record::{Record, Retry, Step};
@@ -79,7 +79,7 @@ impl Hub {
     pub(super) fn after_failure(
         &self,
         entry: &Entry,
-        run: &Run,
+        run: &ReplyBuffer,
         error: String,
         (crash, refused): (bool, Option<&Refused>),
     ) -> Step {
@@ -154,7 +154,7 @@ impl Hub {
 
     /// The turns that wait for the agent.
     pub(super) fn waits(&self, state: &State) -> Option<Waits> {
-        let resting = |id: Id| state.book.get(id).is_some_and(|e| e.turn == Turn::Resting);
+        let resting = |id: Id| state.book.get(id).is_some_and(|e| e.turn == TurnState::Resting);
         let waiting = || state.resting.iter().filter(|(_, id)| resting(*id));
         Some(Waits { turns: waiting().count(), next: self.waiting(state, waiting().min()?.1)? })
     }
@@ -173,10 +173,10 @@ impl Hub {
     }
 
     /// Messages whose turn failed, newest first, of those that `sees` says.
-    pub fn failed(&self, sees: &dyn Fn(&Who) -> bool) -> Result<Vec<Message>, journal::Refused> {
+    pub fn failed(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, journal::Refused> {
         let mut ids = Vec::new();
         self.each(&mut |id, entry| {
-            if entry.turn == Turn::Failed && sees(&entry.who) {
+            if entry.turn == TurnState::Failed && sees(&entry.who) {
                 ids.push(id);
             }
             ids.len() < MAX_LISTED
@@ -190,12 +190,12 @@ impl Hub {
     pub fn retry(self: &Arc<Self>, id: Id) -> Result<(), Denied> {
         let mut state = self.lock();
         let entry = state.book.get(id).ok_or(Denied::Unknown)?;
-        if entry.turn != Turn::Failed {
+        if entry.turn != TurnState::Failed {
             drop(state);
             return self.revive(id);
         }
         // Not what a reset forgot, nor while the word of its failure is on its way to a target.
-        let sending = entry.delivery_state() == Some(Delivery::Sending);
+        let sending = entry.delivery_state() == Some(DeliveryState::Sending);
         if sending || state.book.is_erased(entry) {
             return Err(Denied::TooLate);
         }
@@ -218,7 +218,7 @@ impl State {
     /// The agent may be back: whoever waits for it tries again within [`AGENT_BACK`], but for those
     /// whom the upstream itself told to wait.
     pub(super) fn hurry(&mut self) {
-        let (asked, now) = (|failing: &Failing| failing.retry.asked, Instant::now());
+        let (asked, now) = (|failing: &RetryState| failing.retry.asked, Instant::now());
         // Once each: drawn again at every answer, all would come at the same moment.
         for (at, id) in self.resting.iter_mut().filter(|(at, _)| *at > now + AGENT_BACK) {
             let failing = self.book.get(*id).and_then(|entry| entry.failing.as_deref());

@@ -6,14 +6,14 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::book::{Digest, Entry, Who};
 use super::commands::Command;
 use super::hub::{Hub, State};
 use super::id::Id;
-use super::life::Turn as Stage;
-use super::reply::{Pen, Run};
-use super::transcript::{Known, Lent, Turn as Said};
-use crate::agent::{self, Agent, Bounds, Context, Outcome, Turn};
+use super::message_table::{Digest, Entry, Owner};
+use super::reply::{BufferWriter, ReplyBuffer};
+use super::states::TurnState as Stage;
+use super::transcript::{Known, TemporaryTranscript, Turn as Said};
+use crate::agent::{self, Agent, Context, Outcome, Turn, TurnLimits};
 use crate::journal::Refused;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_PAUSE, WORKER_STACK};
@@ -24,7 +24,7 @@ use crate::threads::{self, Work, lock};
 impl Hub {
     /// Gives each of these turns a worker. One for which there is no thread keeps its attempt and its
     /// place, and is tried again by the keeper.
-    pub(super) fn employ(self: &Arc<Self>, ids: Vec<Id>) {
+    pub(super) fn spawn_workers(self: &Arc<Self>, ids: Vec<Id>) {
         let mut ids = VecDeque::from(ids);
         while let Some(id) = ids.pop_front() {
             let hub = Arc::clone(self);
@@ -35,12 +35,12 @@ impl Hub {
             if state.book.get(id).is_none_or(|entry| entry.turn.is_over()) {
                 // It was taken back meanwhile, and that takes no thread.
                 drop(state);
-                ids.extend(self.conclude(id, Outcome::Cancelled));
+                ids.extend(self.finish_turn(id, Outcome::Cancelled));
                 continue;
             }
             state.without_thread.push((Instant::now() + THREAD_PAUSE, id));
             if self.is_draining() {
-                self.nudge(&mut state);
+                self.wake_maintenance(&mut state);
             }
             self.alarm.notify_all();
         }
@@ -50,7 +50,7 @@ impl Hub {
     pub(super) fn go_on(self: &Arc<Self>, mut state: MutexGuard<'_, State>, ids: Vec<Id>) {
         let begun = self.begin(&mut state, ids);
         drop(state);
-        self.employ(begun);
+        self.spawn_workers(begun);
     }
 
     /// Waits for so long; says whether every turn has to end.
@@ -74,9 +74,9 @@ impl Hub {
         let mut next = Some(first);
         while let Some(id) = next {
             let outcome = self.attempt_with_patience(id);
-            let mut ids = self.conclude(id, outcome);
+            let mut ids = self.finish_turn(id, outcome);
             next = (!ids.is_empty()).then(|| ids.remove(0));
-            self.employ(ids);
+            self.spawn_workers(ids);
         }
     }
 
@@ -147,7 +147,13 @@ impl Hub {
         outcome.unwrap_or_else(|e| Outcome::Short(format!("it cannot be prepared: {e}")))
     }
 
-    fn run(&self, id: Id, entry: &Entry, message: &Accepted, run: &Run) -> io::Result<Outcome> {
+    fn run(
+        &self,
+        id: Id,
+        entry: &Entry,
+        message: &Accepted,
+        run: &ReplyBuffer,
+    ) -> io::Result<Outcome> {
         let settings = self.settings();
         let limits = &settings.config.limits;
         let transcript = match entry.session() {
@@ -155,7 +161,7 @@ impl Hub {
                 let mut settled = self.settle_transcript(session, &entry.who);
                 let again = entry.attempts > 1 || entry.queued != entry.accepted;
                 if again && settled.is_ok() {
-                    settled = self.transcripts.take_back(session, id);
+                    settled = self.transcripts.remove_turn(session, id);
                 }
                 // A full disk must not keep accepted work from going on; what it lacks of the system it
                 // waits for, and does not run without what was said before.
@@ -184,7 +190,9 @@ impl Hub {
             Err(e) => return Err(e),
         };
         let lent = match &context {
-            Some(context) if !in_session => self.lend(&settings.agent, id, context)?,
+            Some(context) if !in_session => {
+                self.temporary_transcript(&settings.agent, id, context)?
+            }
             Some(_) | None => None,
         };
         let turn = Turn {
@@ -197,24 +205,29 @@ impl Hub {
             transcript: transcript.as_deref().or(lent.as_ref().map(|lent| &*lent.0)),
             attachments: &message.attachments,
         };
-        let bounds = Bounds {
+        let bounds = TurnLimits {
             deadline: Instant::now() + settings.config.agent.turn_timeout,
             max_reply: limits.max_reply,
             client: None,
             cut: self.cut.as_fd(),
             cancel: Some(cancel.as_fd()),
         };
-        Ok(settings.agent.run(&turn, &mut Pen(run), &bounds))
+        Ok(settings.agent.run(&turn, &mut BufferWriter(run), &bounds))
     }
 
     /// Gives an agent that reads files what was said before a turn without a session.
-    pub fn lend(&self, agent: &Agent, id: Id, context: &Context) -> io::Result<Option<Lent>> {
+    pub fn temporary_transcript(
+        &self,
+        agent: &Agent,
+        id: Id,
+        context: &Context,
+    ) -> io::Result<Option<TemporaryTranscript>> {
         let lines = if agent.reads_files() { context.lines() } else { String::new() };
-        (!lines.is_empty()).then(|| self.transcripts.lend(id, &lines)).transpose()
+        (!lines.is_empty()).then(|| self.transcripts.write_temporary(id, &lines)).transpose()
     }
 
     /// Writes down how an attempt ended; returns whose turn it is now.
-    pub(super) fn conclude(self: &Arc<Self>, id: Id, outcome: Outcome) -> Vec<Id> {
+    pub(super) fn finish_turn(self: &Arc<Self>, id: Id, outcome: Outcome) -> Vec<Id> {
         let (entry, run) = {
             let mut state = self.lock();
             (state.book.copy(id), state.runs.of(id))
@@ -259,17 +272,21 @@ impl Hub {
     fn settle(&self, id: Id, entry: &Entry, record: &Record) -> Option<Vec<Id>> {
         let what = format!("the end of turn {id}");
         let beyond = self.beyond_share(&entry.who.principal, record);
-        let mut written =
-            if beyond.is_some() { Err(Refused::TooLong) } else { self.insist(&what, record) };
+        let mut written = if beyond.is_some() {
+            Err(Refused::TooLong)
+        } else {
+            self.write_with_retry(&what, record)
+        };
         if let Err(Refused::TooLong) = written {
             if let Some(session) = entry.session() {
                 // What was said there already is not what the sender gets.
-                let _ = self.transcripts.take_back(session, id);
+                let _ = self.transcripts.remove_turn(session, id);
             }
             let too_long = || "the reply is longer than a record of the journal".to_owned();
             let error = beyond.unwrap_or_else(too_long);
             let failed = Step::Failed(error, None);
-            written = self.insist(&what, &Record::step(id, entry.attempts, self.stamp(), failed));
+            written = self
+                .write_with_retry(&what, &Record::step(id, entry.attempts, self.stamp(), failed));
         }
         match written {
             Ok(mut state) => {
@@ -337,7 +354,7 @@ impl Hub {
     }
 
     /// See [`super::transcript::Transcripts::settle`].
-    pub(super) fn settle_transcript(&self, session: Digest, who: &Who) -> io::Result<()> {
+    pub(super) fn settle_transcript(&self, session: Digest, who: &Owner) -> io::Result<()> {
         let known = || {
             let (mut known, reset) = (Known::default(), self.lock().book.reset_of(session));
             known.reset = reset.map(|(newest, _)| newest);

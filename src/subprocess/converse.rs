@@ -10,11 +10,11 @@ use super::{Child, Children, Leftovers, Program, left};
 use crate::limits::{AGENT_READ, AGENT_READS};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::{Signal, Status};
-use crate::sys::spawn::Manner;
+use crate::sys::spawn::SpawnOptions;
 
 /// How a child is talked to.
 #[derive(Clone, Copy)]
-pub struct Order<'a> {
+pub struct RunOptions<'a> {
     /// For its stdin; it gets none where this is `None`.
     pub input: Option<&'a [u8]>,
     /// It leads a process group, and this becomes of what it starts; `None`: a helper in ours, which
@@ -31,13 +31,13 @@ pub struct Order<'a> {
 
 #[derive(Debug)]
 pub struct Ended {
-    pub how: How,
+    pub how: ExitReason,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
 }
 
 #[derive(Debug)]
-pub enum How {
+pub enum ExitReason {
     ByItself(Status),
     TimedOut,
     Cut,
@@ -47,22 +47,22 @@ pub enum How {
 ///
 /// # Errors
 /// What stopped it from running or being attended to; it is killed then.
-pub fn converse(
+pub fn run(
     children: &Arc<Children>,
     program: &Program,
-    order: Order<'_>,
+    order: RunOptions<'_>,
 ) -> io::Result<Ended> {
     let stdin = order.input.is_some();
     let mut child = match order.leftovers {
         Some(leftovers) => children.spawn_tree(program, leftovers, stdin)?,
         None => {
-            let manner = Manner { stdin, own_group: false };
+            let manner = SpawnOptions { stdin, own_group: false };
             children.spawn(program, manner)?
         }
     };
     let (input, mut fed) = (order.input.unwrap_or_default(), 0);
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut ending: Option<(How, Instant)> = None;
+    let mut ending: Option<(ExitReason, Instant)> = None;
     let ended = loop {
         let until = ending.as_ref().map_or(order.deadline, |(_, kill_at)| *kill_at);
         let cut = order.cut.filter(|_| ending.is_none());
@@ -84,7 +84,7 @@ pub fn converse(
             _ if ended => break true,
             Some(_) if late => break false,
             None if cut || late => {
-                let how = if cut { How::Cut } else { How::TimedOut };
+                let how = if cut { ExitReason::Cut } else { ExitReason::TimedOut };
                 if order.grace.is_zero() {
                     ending = Some((how, until));
                     break false;
@@ -98,15 +98,15 @@ pub fn converse(
     let status = child.end();
     let how = match ending {
         Some((how, _)) => how,
-        None if ended => How::ByItself(status?),
-        None => How::TimedOut,
+        None if ended => ExitReason::ByItself(status?),
+        None => ExitReason::TimedOut,
     };
     Ok(Ended { how, stdout: out, stderr: err })
 }
 
 /// What a helper program said.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Captured {
     pub success: bool,
     pub stdout: String,
     pub stderr: String,
@@ -122,8 +122,8 @@ pub fn capture(
     program: &Program,
     deadline: Instant,
     limit: usize,
-) -> io::Result<Answer> {
-    let order = Order {
+) -> io::Result<Captured> {
+    let order = RunOptions {
         input: None,
         leftovers: None,
         deadline,
@@ -131,12 +131,12 @@ pub fn capture(
         cut: None,
         limits: (limit, limit),
     };
-    let ended = converse(children, program, order)?;
-    let How::ByItself(status) = ended.how else {
+    let ended = run(children, program, order)?;
+    let ExitReason::ByItself(status) = ended.how else {
         return Err(io::ErrorKind::TimedOut.into());
     };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Answer {
+    Ok(Captured {
         success: status == Status::Exited(0),
         stdout: text(&ended.stdout),
         stderr: text(&ended.stderr),
@@ -219,14 +219,14 @@ pub fn take(pipe: &mut Option<File>, mut hand_over: impl FnMut(&[u8]) -> bool) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::fd::Event;
+    use crate::sys::fd::EventFd;
 
     fn shell(script: &str) -> Program {
         Program::new("/bin/sh".into()).args(["-c", script])
     }
 
-    fn order(input: &[u8]) -> Order<'_> {
-        Order {
+    fn order(input: &[u8]) -> RunOptions<'_> {
+        RunOptions {
             input: Some(input),
             leftovers: Some(Leftovers::Kill),
             deadline: Instant::now() + Duration::from_secs(20),
@@ -239,39 +239,39 @@ mod tests {
     #[test]
     fn a_child_is_fed_and_heard() {
         let input = vec![b'x'; 300_000];
-        let ended = converse(&Children::new(), &shell("cat; echo 123456 >&2"), order(&input));
+        let ended = run(&Children::new(), &shell("cat; echo 123456 >&2"), order(&input));
         let ended = ended.unwrap();
-        assert!(matches!(ended.how, How::ByItself(Status::Exited(0))));
+        assert!(matches!(ended.how, ExitReason::ByItself(Status::Exited(0))));
         assert_eq!((ended.stdout.len(), ended.stderr.as_slice()), (300_000, &b"456\n"[..]));
-        let ended = converse(&Children::new(), &shell("exit 3"), order(&input)).unwrap();
-        assert!(matches!(ended.how, How::ByItself(Status::Exited(3))));
+        let ended = run(&Children::new(), &shell("exit 3"), order(&input)).unwrap();
+        assert!(matches!(ended.how, ExitReason::ByItself(Status::Exited(3))));
     }
 
     #[test]
     fn a_cut_and_a_deadline_are_told_before_the_kill() {
         let script = "trap 'echo bye; exit 0' TERM; while :; do sleep 1; done";
-        let cut = Event::new().unwrap();
-        cut.raise();
-        let ended = converse(
+        let cut = EventFd::new().unwrap();
+        cut.notify();
+        let ended = run(
             &Children::new(),
             &shell(script),
-            Order { cut: Some(cut.as_fd()), ..order(b"") },
+            RunOptions { cut: Some(cut.as_fd()), ..order(b"") },
         );
-        assert!(matches!(ended.unwrap().how, How::Cut));
+        assert!(matches!(ended.unwrap().how, ExitReason::Cut));
         let deadline = Instant::now() + Duration::from_millis(100);
-        let ended = converse(&Children::new(), &shell(script), Order { deadline, ..order(b"") });
-        assert!(matches!(ended.unwrap().how, How::TimedOut));
-        let order = Order { deadline, grace: Duration::from_millis(50), ..order(b"") };
+        let ended = run(&Children::new(), &shell(script), RunOptions { deadline, ..order(b"") });
+        assert!(matches!(ended.unwrap().how, ExitReason::TimedOut));
+        let order = RunOptions { deadline, grace: Duration::from_millis(50), ..order(b"") };
         let ended =
-            converse(&Children::new(), &shell("trap '' TERM; sleep 600 & wait; sleep 600"), order);
-        assert!(matches!(ended.unwrap().how, How::TimedOut));
+            run(&Children::new(), &shell("trap '' TERM; sleep 600 & wait; sleep 600"), order);
+        assert!(matches!(ended.unwrap().how, ExitReason::TimedOut));
     }
 
     #[test]
     fn one_that_prints_without_end_meets_its_deadline() {
         let deadline = Instant::now() + Duration::from_millis(50);
         let ended =
-            converse(&Children::new(), &shell("exec yes"), Order { deadline, ..order(b"") });
-        assert!(matches!(ended.unwrap().how, How::TimedOut));
+            run(&Children::new(), &shell("exec yes"), RunOptions { deadline, ..order(b"") });
+        assert!(matches!(ended.unwrap().how, ExitReason::TimedOut));
     }
 }

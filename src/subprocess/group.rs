@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::limits::LEFTOVERS_PAUSE;
-use crate::sys::fs::if_there;
+use crate::sys::fs::if_exists;
 use crate::sys::process::{Pid, PidFd, Signal};
 
 /// Where version 2 is: alone, or beside version 1 (systemd's hybrid hierarchy).
@@ -72,7 +72,7 @@ pub fn end(path: &Path, deadline: Instant) -> bool {
 
 /// Removes a group with those that an agent has made in it; false while a process is in one of them.
 fn remove(path: &Path) -> bool {
-    let is_gone = || if_there(fs::remove_dir(path)).is_ok();
+    let is_gone = || if_exists(fs::remove_dir(path)).is_ok();
     let has_emptied = |nested: Vec<PathBuf>| {
         !nested.is_empty() && nested.iter().all(|group| remove(group)) && is_gone()
     };
@@ -106,7 +106,7 @@ fn write(path: &Path, file: &str, word: &str) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::sys::process::wait;
-    use crate::sys::spawn::{Manner, Place, Spawned, spawn};
+    use crate::sys::spawn::{ChildSlot, SpawnOptions, Spawned, spawn};
     use std::os::fd::AsFd;
     use std::sync::atomic::AtomicI32;
     use std::time::Duration;
@@ -131,8 +131,8 @@ mod tests {
     /// Three processes in the group: one, one in a session of its own, and one with no parent left.
     fn family(group: &Group) -> Spawned {
         let script = "(setsid sleep 600 &); setsid sleep 600 & wait";
-        let manner = Manner { stdin: false, own_group: true };
-        let place = Place { number: &AtomicI32::new(0), group: Some(group.dir.as_fd()) };
+        let manner = SpawnOptions { stdin: false, own_group: true };
+        let place = ChildSlot { number: &AtomicI32::new(0), group: Some(group.dir.as_fd()) };
         let (shell, path) = (Path::new("/bin/sh"), ["PATH=/usr/bin:/bin"]);
         let born = spawn(shell, &["-c", script], &path, manner, place).unwrap();
         assert!(born.joined);

@@ -36,19 +36,19 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// A counter that wakes a `poll` (eventfd(2)): close-on-exec, non-blocking, starting at 0.
 #[derive(Debug)]
-pub struct Event(OwnedFd);
+pub struct EventFd(OwnedFd);
 
-impl Event {
-    pub fn new() -> io::Result<Event> {
+impl EventFd {
+    pub fn new() -> io::Result<EventFd> {
         // SAFETY: eventfd returns a new descriptor that nobody else owns.
         unsafe {
             let fd = check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?;
-            Ok(Event(OwnedFd::from_raw_fd(fd)))
+            Ok(EventFd(OwnedFd::from_raw_fd(fd)))
         }
     }
 
     /// Makes the descriptor readable until [`Event::clear`].
-    pub fn raise(&self) {
+    pub fn notify(&self) {
         // SAFETY: eventfd_write takes the descriptor and a number. It fails only when the counter
         // is full, and then the descriptor is readable already.
         unsafe { libc::eventfd_write(self.0.as_raw_fd(), 1) };
@@ -62,7 +62,7 @@ impl Event {
     }
 }
 
-impl std::os::fd::AsFd for Event {
+impl std::os::fd::AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

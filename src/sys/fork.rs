@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use super::check;
-use super::process::exit_at_once;
+use super::process::exit_now;
 use super::signal::with_all_blocked;
 use super::spawn::pipe;
 
@@ -19,7 +19,7 @@ use super::spawn::pipe;
 ///
 /// # Errors
 /// Those of pipe2(2) and fork(2).
-pub fn apart(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::Result<File> {
+pub fn run_in_child(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::Result<File> {
     let (read, write) = pipe()?;
     let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
     keep.push(write.as_raw_fd());
@@ -33,7 +33,7 @@ pub fn apart(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::Result<F
             let _end = End;
             close_others(&keep);
             let _ = File::from(write).write_all(work().as_bytes());
-            exit_at_once(0);
+            exit_now(0);
         }
         pid
     });
@@ -46,7 +46,7 @@ struct End;
 
 impl Drop for End {
     fn drop(&mut self) {
-        exit_at_once(1);
+        exit_now(1);
     }
 }
 

@@ -61,7 +61,7 @@ fn open_private(path: &Path, write: bool) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let mut options = OpenOptions::new();
     options.read(true).write(write).custom_flags(flags);
-    let file = options.open(path).map_err(|e| symlink_in_words(path, e))?;
+    let file = options.open(path).map_err(|e| explain_symlink(path, e))?;
     let meta = file.metadata()?;
     if !meta.is_file() {
         return Err(refused(path, "is not a regular file"));
@@ -74,7 +74,7 @@ fn open_private(path: &Path, write: bool) -> io::Result<File> {
 
 /// Sets room aside for a file without making it longer (fallocate(2)). `false`: the file system
 /// knows no such thing.
-pub fn set_aside(file: &File, offset: u64, length: u64) -> io::Result<bool> {
+pub fn preallocate(file: &File, offset: u64, length: u64) -> io::Result<bool> {
     let too_far = |_| io::Error::from_raw_os_error(libc::EFBIG);
     let offset = libc::off64_t::try_from(offset).map_err(too_far)?;
     let length = libc::off64_t::try_from(length).map_err(too_far)?;
@@ -94,7 +94,7 @@ pub fn set_aside(file: &File, offset: u64, length: u64) -> io::Result<bool> {
 
 /// Drops what the page cache holds of a file, so that whoever reads it next sees what is on the
 /// disk: after a failed fsync the cache shows, as clean, what the disk never got.
-pub fn forget_cached(file: &File) {
+pub fn drop_page_cache(file: &File) {
     // SAFETY: posix_fadvise takes a descriptor that is borrowed here, and numbers.
     unsafe { libc::posix_fadvise64(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
 }
@@ -145,7 +145,7 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
 pub const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
 
 /// `None` for a file that is not there.
-pub fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         result => result.map(Some),
@@ -172,7 +172,7 @@ pub fn sync(path: &Path) -> io::Result<()> {
 }
 
 fn swap(path: &Path, fill: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
-    let temporary = beside(path);
+    let temporary = temporary_path(path);
     let result = fill(&temporary).and_then(|()| fs::rename(&temporary, path));
     if result.is_err() {
         // The error that counts is the first; what is left behind has our pid in its name.
@@ -183,7 +183,7 @@ fn swap(path: &Path, fill: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
 
 /// Like [`replace`], but an existing file wins: `false`, and nothing is changed.
 pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> {
-    let temporary = beside(path);
+    let temporary = temporary_path(path);
     let result = write(&temporary, content, mode).and_then(|file| file.sync_all());
     let linked = result.and_then(|()| fs::hard_link(&temporary, path));
     let _ = fs::remove_file(&temporary);
@@ -213,14 +213,14 @@ pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
 
 /// Whether a file can be made in this directory, which is made where it is missing.
 pub fn can_write_in(dir: &Path) -> bool {
-    let probe = beside(&dir.join("probe"));
+    let probe = temporary_path(&dir.join("probe"));
     let made = make_dirs(dir, 0o700).and_then(|()| create_new(&probe, 0o600));
     let _ = fs::remove_file(&probe);
     made.is_ok()
 }
 
 /// A name in the same directory that no other process of ours uses at the same time.
-fn beside(path: &Path) -> PathBuf {
+fn temporary_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let temporary = path.with_file_name(name);
@@ -230,7 +230,7 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 /// "Too many levels of symbolic links" is what the kernel calls one that we do not follow.
-pub fn symlink_in_words(path: &Path, e: io::Error) -> io::Error {
+pub fn explain_symlink(path: &Path, e: io::Error) -> io::Error {
     match e.raw_os_error() {
         Some(libc::ELOOP) => refused(path, "is a symlink, and those are not followed"),
         _ => e,
@@ -239,7 +239,7 @@ pub fn symlink_in_words(path: &Path, e: io::Error) -> io::Error {
 
 /// Whether an error on a file may pass by itself: the disk, the network behind it, or a shortage. What
 /// the file is, where it should be and who may read it changes by somebody's hand only.
-pub fn may_pass(e: &io::Error) -> bool {
+pub fn is_temporary(e: &io::Error) -> bool {
     use libc::{EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENXIO, EPERM};
     match e.raw_os_error() {
         Some(

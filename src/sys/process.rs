@@ -109,7 +109,7 @@ pub fn cores() -> usize {
 }
 
 /// Ends the process this instant: no destructors, no exit handlers (_exit(2)).
-pub fn exit_at_once(status: u8) -> ! {
+pub fn exit_now(status: u8) -> ! {
     // SAFETY: _exit takes any status and does not return; what is buffered was written before.
     unsafe { libc::_exit(i32::from(status)) }
 }

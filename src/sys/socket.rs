@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use super::check;
-use super::fs::if_there;
+use super::fs::if_exists;
 use super::process::Pid;
 
 /// Who is at the other end of a unix socket, by the kernel's word (SO_PEERCRED, unix(7)).
@@ -81,7 +81,7 @@ pub fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
 /// Listens on a unix socket at `path`, taking the place of a stale one. The caller holds the lock
 /// that makes sure that it is stale, and the directory keeps others out.
 pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    if_there(fs::remove_file(path))?;
+    if_exists(fs::remove_file(path))?;
     with_short_path(path, |path| UnixListener::bind(path))
 }
 

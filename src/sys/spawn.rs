@@ -32,7 +32,7 @@ const LAST_SIGNAL: c_int = 64;
 
 /// What a child gets and how it stands to us.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub struct SpawnOptions {
     /// A pipe on its stdin; else /dev/null.
     pub stdin: bool,
     /// It leads a process group of its own; else SIGTERM is blocked in it, so that it outlives one to
@@ -42,7 +42,7 @@ pub struct Manner {
 
 /// Where a child comes to be.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct ChildSlot<'a> {
     /// Holds the child's number from before its first instruction until this is overwritten, so
     /// that nobody takes it for another's orphan while its exec goes on.
     pub number: &'a AtomicI32,
@@ -63,7 +63,7 @@ pub struct Spawned {
 
 /// What the child reads before its exec, and the two answers that it leaves there: it shares our
 /// memory.
-struct Birth {
+struct ChildSetup {
     path: *const libc::c_char,
     argv: *const *mut libc::c_char,
     envp: *const *mut libc::c_char,
@@ -71,7 +71,7 @@ struct Birth {
     streams: [c_int; 3],
     /// The directory of the control group to enter; -1: none, or it was born there.
     group: c_int,
-    manner: Manner,
+    manner: SpawnOptions,
     joined: bool,
     error: Option<c_int>,
 }
@@ -86,8 +86,8 @@ pub fn spawn(
     program: &Path,
     arguments: &[impl AsRef<OsStr>],
     environment: &[impl AsRef<OsStr>],
-    manner: Manner,
-    place: Place<'_>,
+    manner: SpawnOptions,
+    place: ChildSlot<'_>,
 ) -> io::Result<Spawned> {
     let (argv, _argv) = c_strings([program.as_os_str()].into_iter().chain(os(arguments)))?;
     let (envp, _envp) = c_strings(os(environment))?;
@@ -95,7 +95,7 @@ pub fn spawn(
     let (out_read, out_write) = pipe()?;
     let (err_read, err_write) = pipe()?;
     let stdin = input.as_ref().map_or(-1, |(read, _)| read.as_raw_fd());
-    let mut birth = Birth {
+    let mut birth = ChildSetup {
         path: argv[0],
         argv: argv.as_ptr(),
         envp: envp.as_ptr(),
@@ -107,7 +107,7 @@ pub fn spawn(
     };
     // No handler of ours may run in the child, where it would act on our memory: blocked here, they
     // are blocked there until it has put its signals in order.
-    let pid = with_all_blocked(|| give_birth(&mut birth, place))?;
+    let pid = with_all_blocked(|| clone_child(&mut birth, place))?;
     if let Some(error) = birth.error {
         place.number.store(0, Ordering::SeqCst);
         let _ = super::process::wait(pid);
@@ -124,7 +124,7 @@ pub fn spawn(
 
 /// Makes the child, in its control group from the first if the kernel can; else it enters it itself.
 /// Returns once it has executed its program, or ended.
-fn give_birth(birth: &mut Birth, place: Place<'_>) -> io::Result<Pid> {
+fn clone_child(birth: &mut ChildSetup, place: ChildSlot<'_>) -> io::Result<Pid> {
     // Kept until the child has left it: CLONE_VFORK.
     let mut stack = Vec::<MaybeUninit<u128>>::with_capacity(STACK);
     let (bottom, number) = (stack.as_mut_ptr(), place.number.as_ptr());
@@ -150,7 +150,7 @@ fn give_birth(birth: &mut Birth, place: Place<'_>) -> io::Result<Pid> {
     }
     // SAFETY: as above; clone takes the stack's upper end.
     let born = super::check(unsafe {
-        libc::clone(come_to_be, bottom.add(STACK).cast(), flags | libc::SIGCHLD, data, number)
+        libc::clone(child_main, bottom.add(STACK).cast(), flags | libc::SIGCHLD, data, number)
     });
     let born = born.inspect_err(|_| place.number.store(0, Ordering::SeqCst))?;
     Pid::new(born).ok_or_else(|| io::ErrorKind::InvalidData.into())
@@ -179,7 +179,7 @@ unsafe fn clone3(how: &libc::clone_args, data: *mut c_void) -> c_int {
             "ud2",
             "2:",
             data = in(reg) data,
-            run = in(reg) come_to_be as extern "C" fn(*mut c_void) -> c_int,
+            run = in(reg) child_main as extern "C" fn(*mut c_void) -> c_int,
             inlateout("rax") libc::SYS_clone3 => result,
             in("rdi") how,
             in("rsi") size_of::<libc::clone_args>(),
@@ -200,9 +200,9 @@ unsafe fn clone3(_: &libc::clone_args, _: *mut c_void) -> c_int {
 /// The child, from its first instruction to its exec. It is in our memory, beside our threads: no
 /// allocation, no lock, no panic, nothing but system calls and its own stack. By syscall(2), since a
 /// preloaded library may stand where libc's functions are.
-extern "C" fn come_to_be(birth: *mut c_void) -> c_int {
+extern "C" fn child_main(birth: *mut c_void) -> c_int {
     // SAFETY: whoever made this child waits, and lends it the `Birth` with all that it points to.
-    let birth = unsafe { &mut *birth.cast::<Birth>() };
+    let birth = unsafe { &mut *birth.cast::<ChildSetup>() };
     // SAFETY: the strings end with NUL, and the arrays of them with a null pointer; _exit may be
     // called anywhere.
     unsafe {
@@ -215,7 +215,7 @@ extern "C" fn come_to_be(birth: *mut c_void) -> c_int {
 }
 
 /// The child's group, streams and signals; false where a call has failed.
-fn prepare(birth: &mut Birth) -> bool {
+fn prepare(birth: &mut ChildSetup) -> bool {
     // SAFETY: system calls with plain numbers, static strings and structs that live here. What this
     // changes is the child's own: its groups, descriptors, handlers and mask are no longer shared.
     unsafe {

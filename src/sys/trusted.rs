@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
 
-use super::fs::{NO_FOLLOW, may_pass, read_any, read_text};
+use super::fs::{NO_FOLLOW, is_temporary, read_any, read_text};
 use super::{check, user};
 
 /// As many symlinks as the kernel follows (path_resolution(7)).
@@ -30,7 +30,7 @@ pub fn open_trusted(path: &Path) -> io::Result<File> {
     let (file, meta, target) = open(path)?;
     let fault = if !is_ours(&meta) {
         format!("belongs to uid {}: whoever writes it chooses the agent", meta.uid())
-    } else if others_may_write(&target, &meta) {
+    } else if is_writable_by_others(&target, &meta) {
         let (mode, target) = (meta.mode() & 0o777, target.display());
         format!("may be written by other users (mode {mode:o}): chmod go-w {target}")
     } else {
@@ -52,7 +52,8 @@ pub fn read_secret(path: &Path, cap: u64) -> io::Result<String> {
         let words = format!("belongs to uid {uid}: chown it to uid {} or root", user::own_uid());
         return Err(about(path, &target, &words));
     } else if exposed & 0o022 != 0 || (exposed != 0 && !is_apart(&target)) {
-        let words = format!("is open to other users (mode {mode:o}): {}", remedy(&target, uid));
+        let words =
+            format!("is open to other users (mode {mode:o}): {}", suggested_fix(&target, uid));
         return Err(about(path, &target, &words));
     } else if exposed != 0 {
         let (path, why) = (path.display(), "it is on a mount of its own, as container secrets are");
@@ -70,7 +71,7 @@ pub fn check_program(path: &Path) -> io::Result<()> {
     let target = resolve(path)?;
     for part in path.ancestors().chain(target.ancestors()) {
         let meta = fs::metadata(part)?;
-        if !is_ours(&meta) || others_may_write(part, &meta) {
+        if !is_ours(&meta) || is_writable_by_others(part, &meta) {
             let (part, uid, mode) = (part.display(), meta.uid(), meta.mode() & 0o7777);
             let words = format!("{part} has mode {mode:o} and belongs to uid {uid}");
             return Err(io::Error::other(format!("{words}: chmod go-w it and chown it to root")));
@@ -97,7 +98,7 @@ fn open(path: &Path) -> io::Result<(File, Metadata, PathBuf)> {
     };
     // Once more: Kubernetes lets `..data` lead elsewhere, and then removes what it led to.
     once().or_else(|_| once()).map_err(|e| match fs::read_link(path) {
-        Ok(to) if e.raw_os_error().is_some() && !may_pass(&e) => {
+        Ok(to) if e.raw_os_error().is_some() && !is_temporary(&e) => {
             io::Error::other(format!("it is a symlink to {}, and there: {e}", to.display()))
         }
         _ => e,
@@ -112,7 +113,7 @@ fn about(path: &Path, target: &Path, words: &str) -> io::Error {
 }
 
 /// How other users are kept from reading a secret.
-fn remedy(target: &Path, uid: u32) -> String {
+fn suggested_fix(target: &Path, uid: u32) -> String {
     if is_read_only(target) {
         let words = "its mount is read-only: have it made with mode 0400, or 0440 and our group";
         return words.to_owned();
@@ -176,7 +177,7 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
 fn check_link(link: &Path, dir: &Path) -> io::Result<()> {
     let (own, meta) = (fs::symlink_metadata(link)?, fs::symlink_metadata(dir)?);
     let sticky = meta.mode() & 0o1000 != 0;
-    let closed = !others_may_write(dir, &meta) || is_read_only(dir);
+    let closed = !is_writable_by_others(dir, &meta) || is_read_only(dir);
     if is_ours(&meta) && (closed || (sticky && is_ours(&own))) {
         return Ok(());
     }
@@ -189,7 +190,7 @@ fn is_ours(meta: &Metadata) -> bool {
     meta.uid() == user::own_uid() || meta.uid() == 0
 }
 
-fn others_may_write(path: &Path, meta: &Metadata) -> bool {
+fn is_writable_by_others(path: &Path, meta: &Metadata) -> bool {
     let mode = meta.mode();
     let by_group = || has_acl(path) || !is_private_group(meta.uid(), meta.gid());
     mode & 0o002 != 0 || (mode & 0o020 != 0 && by_group())

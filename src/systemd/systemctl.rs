@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::Scope;
 use super::cgroup::{self, OwnUnit};
 use crate::limits::{MAX_SYSTEMCTL_OUTPUT, QUESTION_DEADLINE};
-use crate::subprocess::{Answer, Children, Program, capture, find_program};
+use crate::subprocess::{Captured, Children, Program, capture, find_program};
 use crate::sys::process::Pid;
 use crate::sys::{proc, user};
 use crate::text::one_line;
@@ -82,7 +82,7 @@ impl Systemctl {
     }
 
     /// Runs a verb and returns what came of it, success or not.
-    fn answer(&self, arguments: &[&str], deadline: Instant) -> io::Result<Answer> {
+    fn answer(&self, arguments: &[&str], deadline: Instant) -> io::Result<Captured> {
         let ask = |program| capture(&self.children, &program, deadline, MAX_SYSTEMCTL_OUTPUT);
         let answer = ask(self.program()?.args(arguments))?;
         let lost = !answer.success && answer.stderr.contains(NO_PEER);

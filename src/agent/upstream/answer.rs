@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::value::RawValue;
 
 use super::super::{Outcome, Refused, Reply, Report, usage};
-use super::{Asking, trouble};
+use super::{UpstreamClient, trouble};
 use crate::http::TOO_LARGE;
 use crate::http::client::{Answer, Error};
 use crate::http::sse::Event;
@@ -16,8 +16,8 @@ use crate::limits::{EVENT_FRAME, MAX_ERROR_BODY, MAX_QUOTED_ERROR, UPSTREAM_TAIL
 use crate::text::{escaped, one_line, quoted};
 
 /// An answer to a turn.
-pub struct Reading<'a, 'r> {
-    pub asking: &'a Asking<'a>,
+pub struct ResponseReader<'a, 'r> {
+    pub asking: &'a UpstreamClient<'a>,
     pub reply: &'a RefCell<&'r mut dyn Reply>,
     /// The model, as the client called it.
     pub asked: &'a str,
@@ -26,7 +26,7 @@ pub struct Reading<'a, 'r> {
 
 /// What has been seen of a stream.
 #[derive(Default)]
-struct SoFar {
+struct StreamState {
     report: Report,
     /// Bytes of text.
     text: usize,
@@ -46,7 +46,7 @@ fn text(raw: Raw<'_>) -> String {
     raw.and_then(|raw| json::text(raw).ok()).unwrap_or_default().into_owned()
 }
 
-impl Reading<'_, '_> {
+impl ResponseReader<'_, '_> {
     /// Passes a stream on, event by event. `begun` is set at the first.
     pub fn stream(&self, answer: Answer<'_, '_>, begun: &mut bool) -> Outcome {
         let kind = answer.header("content-type").unwrap_or("text/event-stream");
@@ -55,7 +55,7 @@ impl Reading<'_, '_> {
             return Outcome::Failed(escaped(&words, false));
         }
         let deadline = self.asking.ends.deadline;
-        let (mut events, mut so_far) = (answer.events(), SoFar::default());
+        let (mut events, mut so_far) = (answer.events(), StreamState::default());
         loop {
             let event = match events.next(deadline) {
                 Ok(Some(event)) if event.data.is_empty() => continue,
@@ -87,7 +87,7 @@ impl Reading<'_, '_> {
         Outcome::Done
     }
 
-    fn pass_on(&self, event: &Event, so_far: &mut SoFar, reply: &mut dyn Reply) -> Outcome {
+    fn pass_on(&self, event: &Event, so_far: &mut StreamState, reply: &mut dyn Reply) -> Outcome {
         let chunk = &*event.data;
         let read = serde_json::from_str::<&RawValue>(chunk);
         if !read.is_ok_and(|object| object.get().starts_with('{')) {
@@ -115,7 +115,7 @@ impl Reading<'_, '_> {
         let passed = match reply.native() {
             Some(native) => native.object(self.renamed(chunk), content.len()),
             None => {
-                let passed = if content.is_empty() { Ok(()) } else { reply.piece(&content) };
+                let passed = if content.is_empty() { Ok(()) } else { reply.chunk(&content) };
                 let usage = member(chunk, "usage").and_then(usage);
                 so_far.report.usage = usage.or(so_far.report.usage.take());
                 passed

@@ -7,10 +7,10 @@ use std::path::Path;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::super::{Said, Turn};
+use super::super::{ChatMessage, Turn};
 use crate::json::{elements, members};
 use crate::limits::MAX_TRANSCRIPT_RANGE;
-use crate::sys::fs::{if_there, open_own, read_bytes};
+use crate::sys::fs::{if_exists, open_own, read_bytes};
 use crate::text::quoted;
 
 /// Fields of a request that are ours to set.
@@ -54,7 +54,7 @@ fn add_messages(body: &mut String, turn: &Turn<'_>, max_history: usize) -> io::R
     let given = turn.context.map_or("", |context| &context.messages);
     let (mut given, in_session) = (elements(given).peekable(), turn.transcript.is_some());
     let alone = given.peek().is_none();
-    let said = given.filter(|message| !in_session || Said::of(message).is_instruction());
+    let said = given.filter(|message| !in_session || ChatMessage::of(message).is_instruction());
     said.map(RawValue::get).for_each(&mut add);
     if let Some(transcript) = turn.transcript {
         history(&read(transcript)?, max_history).iter().for_each(|message| add(message));
@@ -71,7 +71,7 @@ fn message(role: &str, content: &str) -> String {
 
 fn read(transcript: &Path) -> io::Result<String> {
     let cap = *MAX_TRANSCRIPT_RANGE.end() as u64 * 2;
-    let bytes = if_there(open_own(transcript).and_then(|file| read_bytes(file, cap)))?;
+    let bytes = if_exists(open_own(transcript).and_then(|file| read_bytes(file, cap)))?;
     Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
 }
 

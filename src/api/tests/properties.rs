@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use crate::agent::Context;
-use crate::api::ask::{Manner, chat};
+use crate::api::chat_request::{ParseOptions, chat};
 use crate::api::{messages, responses};
 use crate::config::Busy;
 
@@ -11,7 +11,7 @@ use crate::config::Busy;
 pub fn json(bytes: &[u8]) {
     for bits in 0..8 {
         let is = |bit: u8| bits & bit != 0;
-        let manner = Manner { in_session: is(1), durable: is(2), upstream: is(4) };
+        let manner = ParseOptions { in_session: is(1), durable: is(2), upstream: is(4) };
         match chat(bytes, manner) {
             Ok(ask) => {
                 assert!(ask.text.len() <= bytes.len(), "text from nowhere");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{Main, News, Started, stop_time};
 use crate::exit::Exit;
-use crate::lifecycle::evidence::{Finding, Moment};
+use crate::lifecycle::evidence::{Finding, QueryPoint};
 use crate::lifecycle::history::{self, Ending};
 use crate::lifecycle::phase::{Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
@@ -20,10 +20,10 @@ use crate::limits::{
     REPORT_EVERY, STOP_HEADROOM, THREAD_STACK,
 };
 use crate::sys::clock::Utc;
-use crate::sys::fork::apart;
+use crate::sys::fork::run_in_child;
 use crate::sys::fs as files;
 use crate::sys::poll::{Interest, poll};
-use crate::sys::process::exit_at_once;
+use crate::sys::process::exit_now;
 use crate::systemd::waiting;
 use crate::text::escaped;
 use crate::threads::{Work, lock, spawn, spawn_with_retry};
@@ -51,7 +51,7 @@ impl Main {
         }
         let now = Instant::now();
         self.timers.drain = Some(now + drain);
-        self.ask(Moment::Signal { started: was_started });
+        self.ask(QueryPoint::Signal { started: was_started });
         if self.in_flight() > 0 {
             self.report(now);
         }
@@ -77,7 +77,7 @@ impl Main {
     }
 
     /// Asks why, in a thread of its own: the manager may take its time.
-    pub(super) fn ask(&mut self, moment: Moment) {
+    pub(super) fn ask(&mut self, moment: QueryPoint) {
         let Some(stop) = &self.stop else { return };
         let (place, caught) = (self.place.clone(), stop.latest);
         let mailbox = Arc::clone(&self.mailbox);
@@ -107,7 +107,7 @@ impl Main {
             if turns > 0 {
                 log::warn!("ending what is still in flight (turns: {turns})");
             }
-            started.service.hub.cut.raise();
+            started.service.hub.cut.notify();
         }
         // Only agents need time to put their things in order.
         let agents = if self.plan.children.are_gone() { Duration::ZERO } else { KILL_AFTER };
@@ -152,16 +152,16 @@ impl Main {
         if outcome == Outcome::Terminated
             && let Some(caught) = signals.take().into_iter().find(missed)
         {
-            let mut finding = self.place.examine(caught, Moment::Exit { marker: false });
+            let mut finding = self.place.examine(caught, QueryPoint::Exit { marker: false });
             self.weigh(&mut finding);
             if finding.verdict.planned {
                 if let Some((_, last)) = self.stop.as_mut().and_then(|s| s.findings.as_mut()) {
                     *last = finding;
                 }
-                exit_at_once(self.write_down(Outcome::Planned).code());
+                exit_now(self.write_down(Outcome::Planned).code());
             }
         }
-        exit_at_once(exit.code())
+        exit_now(exit.code())
     }
 
     /// Writes down how it ends; returns the status to exit with.
@@ -224,7 +224,7 @@ impl Main {
             write().map_or_else(|e| e.to_string(), |()| DONE.to_owned())
         };
         let locks = self.started.as_ref().map(|started| started.instance.descriptors());
-        let said = match apart(locks.as_ref().map_or(&[], |locks| &locks[..]), &work) {
+        let said = match run_in_child(locks.as_ref().map_or(&[], |locks| &locks[..]), &work) {
             Ok(told) => {
                 let deadline = Instant::now() + HISTORY_PATIENCE;
                 let left = || deadline.saturating_duration_since(Instant::now());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use super::super::{Closed, Connection, Gate, Limits, Request, Response};
+use super::super::{Closed, Connection, Limits, Request, Response, ShutdownFlag};
 use super::LIMITS;
 use super::fake::Fake;
 
@@ -33,7 +33,8 @@ fn run(case: &Case, pieces: &[&[u8]]) -> Outcome {
     let fake = Fake::new(&pieces);
     let log = Arc::clone(&fake.log);
     let limits = Limits { max_body: read::CAP, ..LIMITS };
-    let mut connection = Connection::new(Box::new(fake), limits, Arc::<Gate>::default()).unwrap();
+    let mut connection =
+        Connection::new(Box::new(fake), limits, Arc::<ShutdownFlag>::default()).unwrap();
     let mut answers = Vec::new();
     if let Err(closed) = serve(&mut connection, &mut answers) {
         let Closed::Refused(refusal) = closed else { panic!("{}: {closed}", case.name) };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::super::request::{Request, Version};
-use super::super::{Connection, Gate, Response};
+use super::super::{Connection, Response, ShutdownFlag};
 use super::LIMITS;
 use super::corpus;
 use super::fake::Fake;
@@ -48,7 +48,8 @@ fn field(name: &str, value: &[u8]) -> (Vec<u8>, Vec<u8>) {
 fn ours(bytes: &[u8]) -> Vec<Message> {
     let fake = Fake::new(&[bytes]);
     let log = Arc::clone(&fake.log);
-    let mut connection = Connection::new(Box::new(fake), LIMITS, Arc::<Gate>::default()).unwrap();
+    let mut connection =
+        Connection::new(Box::new(fake), LIMITS, Arc::<ShutdownFlag>::default()).unwrap();
     let mut messages = Vec::new();
     while let Ok(Some(request)) = connection.next_request() {
         let Ok(body) = connection.read_body(&request, usize::MAX) else { break };

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use super::super::{Closed, Connection, Gate, Method, Response, Socket};
+use super::super::{Closed, Connection, Method, Response, ShutdownFlag, Socket};
 use super::LIMITS;
 
 /// `Socket` wants a descriptor; nothing happens on this one.
@@ -106,7 +106,8 @@ pub fn run(pieces: &[&[u8]]) -> Run {
     let fake = Fake::new(pieces);
     let log = Arc::clone(&fake.log);
     let mut requests = Vec::new();
-    let mut connection = Connection::new(Box::new(fake), LIMITS, Arc::<Gate>::default()).unwrap();
+    let mut connection =
+        Connection::new(Box::new(fake), LIMITS, Arc::<ShutdownFlag>::default()).unwrap();
     let end = match serve(&mut connection, &mut requests) {
         Ok(()) => String::new(),
         Err(Closed::Refused(refusal)) => format!("{} {}", refusal.status, refusal.reason),

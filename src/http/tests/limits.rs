@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{Connection, Gate, Response};
+use super::super::{Connection, Response, ShutdownFlag};
 use super::LIMITS;
 use super::fake::{self, Fake};
 use crate::limits::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
@@ -67,7 +67,8 @@ fn a_request_costs_one_read_and_one_write() {
     let request = b"GET /health HTTP/1.1\r\nHost: localhost:8642\r\nAccept: */*\r\n\r\n";
     let fake = Fake::new(&[request.as_slice(); COUNT]);
     let log = Arc::clone(&fake.log);
-    let mut connection = Connection::new(Box::new(fake), LIMITS, Arc::<Gate>::default()).unwrap();
+    let mut connection =
+        Connection::new(Box::new(fake), LIMITS, Arc::<ShutdownFlag>::default()).unwrap();
     while let Some(request) = connection.next_request().unwrap() {
         let response = Response::text(200, "fine");
         connection.respond(&request, response).unwrap();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::super::{Closed, Connection, Gate, Limits, Refusal, Response, Socket};
+use super::super::{Closed, Connection, Limits, Refusal, Response, ShutdownFlag, Socket};
 use super::LIMITS;
 
 /// Short, for the time-out that a test means to run into.
@@ -45,7 +45,7 @@ where
 }
 
 fn serve_behind<S>(
-    gate: Arc<Gate>,
+    gate: Arc<ShutdownFlag>,
     socket: S,
     limits: Limits,
     handler: impl Fn(&mut Connection) -> Result<(), Closed> + Send + 'static,
@@ -277,7 +277,7 @@ fn a_large_unread_body_does_not_eat_the_answer() {
 #[test]
 fn a_drain_tells_busy_connections_to_close() {
     let (mut client, socket) = unix();
-    let gate = Arc::<Gate>::default();
+    let gate = Arc::<ShutdownFlag>::default();
     let closer = Arc::clone(&gate);
     let server = serve_behind(gate, socket, LIMITS, move |connection| {
         let request = connection.next_request()?.unwrap();

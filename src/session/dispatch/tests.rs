@@ -6,8 +6,8 @@ use crate::shares::Over;
 
 type Ticket = u64;
 
-const BOUNDS: Bounds =
-    Bounds { turns: 3, queue: 8, queue_per_session: 4, shares: Shares::new(100) };
+const BOUNDS: QueueLimits =
+    QueueLimits { turns: 3, queue: 8, queue_per_session: 4, shares: Shares::new(100) };
 
 #[test]
 fn one_session_runs_in_order() {
@@ -23,7 +23,7 @@ fn one_session_runs_in_order() {
 
 #[test]
 fn places_go_round_the_sessions() {
-    let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 1, ..BOUNDS });
+    let mut dispatch = Dispatch::<Ticket, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "c")] {
         dispatch.submit(ticket, OWNER, Some(session)).unwrap();
     }
@@ -36,7 +36,7 @@ fn places_go_round_the_sessions() {
 
 #[test]
 fn what_has_no_session_waits_for_nobody_but_a_place() {
-    let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 1, ..BOUNDS });
+    let mut dispatch = Dispatch::<Ticket, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
     assert_eq!(dispatch.submit(1, OWNER, None), Ok((0, true)));
     assert_eq!(dispatch.submit(2, OWNER, None), Ok((0, false)));
     assert_eq!(dispatch.leave(1), [2]);
@@ -64,7 +64,7 @@ fn queues_are_bounded_and_say_which() {
 
 #[test]
 fn more_places_start_those_who_wait() {
-    let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 1, ..BOUNDS });
+    let mut dispatch = Dispatch::<Ticket, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
     for ticket in 1..4 {
         dispatch.submit(ticket, OWNER, None).unwrap();
     }
@@ -145,7 +145,7 @@ fn random_arrivals_and_departures_agree_with_the_model() {
 
 #[test]
 fn a_turn_that_rests_holds_up_its_session_and_nobody_else() {
-    let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 1, ..BOUNDS });
+    let mut dispatch = Dispatch::<Ticket, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "b")] {
         dispatch.submit(ticket, OWNER, Some(session)).unwrap();
     }
@@ -162,7 +162,7 @@ fn a_turn_that_rests_holds_up_its_session_and_nobody_else() {
 
 #[test]
 fn what_comes_back_from_before_the_start_keeps_its_order() {
-    let mut dispatch = Dispatch::<Ticket, &str>::new(Bounds { turns: 2, queue: 1, ..BOUNDS });
+    let mut dispatch = Dispatch::<Ticket, &str>::new(QueueLimits { turns: 2, queue: 1, ..BOUNDS });
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "b"), (4, "c")] {
         dispatch.restore(ticket, OWNER, Some(session));
     }
@@ -196,8 +196,8 @@ fn drained(dispatch: &mut Dispatch<Ticket, u64>, running: Ticket) -> Vec<Ticket>
     order
 }
 
-const SHARED: Bounds =
-    Bounds { turns: 1, queue: 1600, queue_per_session: 32, shares: Shares::new(50) };
+const SHARED: QueueLimits =
+    QueueLimits { turns: 1, queue: 1600, queue_per_session: 32, shares: Shares::new(50) };
 
 #[test]
 fn a_principal_with_a_thousand_sessions_does_not_hold_up_one_with_one() {
@@ -216,7 +216,7 @@ fn a_principal_with_a_thousand_sessions_does_not_hold_up_one_with_one() {
 
 #[test]
 fn a_free_place_goes_to_the_principal_with_the_fewest_turns() {
-    let mut dispatch = Dispatch::<Ticket, u64>::new(Bounds { turns: 16, ..SHARED });
+    let mut dispatch = Dispatch::<Ticket, u64>::new(QueueLimits { turns: 16, ..SHARED });
     let runs = |admission| admission == Ok((0, true));
     let a = (0..20).filter(|ticket| runs(dispatch.submit(*ticket, "a", None))).count();
     let b = (20..40).filter(|ticket| runs(dispatch.submit(*ticket, "b", None))).count();

@@ -7,7 +7,7 @@ use crate::config::{Target, TargetKind};
 use crate::journal::record::{Accepted, Stamp};
 use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR};
 use crate::session::clock::{Reading, millis};
-use crate::session::life::Delivery;
+use crate::session::states::DeliveryState;
 use crate::session::time::{Clocks, System};
 use std::sync::Mutex;
 
@@ -135,7 +135,7 @@ impl Kinds {
         for id in [self.keyed, self.plain, self.late, self.dead] {
             let message = house.hub.message(id).unwrap();
             let message = message.unwrap_or_else(|| panic!("{cell}: {id} is lost"));
-            assert_eq!((message.turn, message.attempts), (Turn::Done, 1), "{cell}");
+            assert_eq!((message.turn, message.attempts), (TurnState::Done, 1), "{cell}");
             assert!(message.reply.is_some(), "{cell}");
         }
         let counts = house.counts();
@@ -243,7 +243,8 @@ fn a_machine_that_is_off_every_night_forgets_after_its_time() {
         assert_eq!(is_known(&house, kinds.keyed), nights == 0, "night {nights}");
         // Undelivered, and off most of the time: a day of being on has not passed before long.
         let late = house.message(kinds.late).delivery.and_then(|way| way.state);
-        let wanted = if nights <= 2 { Some(Delivery::Pending) } else { Some(Delivery::Dead) };
+        let wanted =
+            if nights <= 2 { Some(DeliveryState::Pending) } else { Some(DeliveryState::Dead) };
         assert_eq!(late, wanted, "night {nights}");
         clocks.pass(9 * HOUR);
         house.send("", "of the day");

@@ -58,11 +58,11 @@ fn with(fault: Fault) {
     if !sticky {
         assert!(!house.hub.is_broken());
         for id in &told {
-            assert_eq!(house.wait(*id).turn, Turn::Done, "{fault:?}");
+            assert_eq!(house.wait(*id).turn, TurnState::Done, "{fault:?}");
         }
         house.until("all is delivered", || house.counts().outbox == 0);
         let ends = house.audit();
-        assert!(told.iter().all(|id| ends[id] == Turn::Done), "{fault:?}");
+        assert!(told.iter().all(|id| ends[id] == TurnState::Done), "{fault:?}");
         // What was refused left nothing that could wake up later.
         assert_eq!(ends.len(), house.counts().kept, "{fault:?}");
         assert_eq!(house.counts().kept, told.len(), "{fault:?}");
@@ -78,14 +78,14 @@ fn with(fault: Fault) {
         assert!(house.hub.submit(draft("a", "late")).is_err());
     }
     house.hub.drain();
-    house.hub.cut.raise();
+    house.hub.cut.notify();
     house.until_idle();
     // What a power cut leaves is enough for the next process.
     let durable = house.journal.durable();
     audit(&durable);
     let next = House::open(TempDir::new("hub"), Testing::of(&durable), &config);
     for id in &told {
-        assert_eq!(next.wait(*id).turn, Turn::Done, "{fault:?}");
+        assert_eq!(next.wait(*id).turn, TurnState::Done, "{fault:?}");
     }
     next.until("all is delivered", || next.counts().outbox == 0);
     next.audit();
@@ -147,7 +147,7 @@ fn an_answer_has_no_turn() {
         panic!("{answered:?}");
     };
     let message = house.message(id);
-    assert_eq!((message.turn, message.attempts), (Turn::Done, 0));
+    assert_eq!((message.turn, message.attempts), (TurnState::Done, 0));
     assert!(message.reply.is_some_and(|reply| reply.contains("/whoami")));
     let again = house.hub.command(Command::Help, keyed("s", "/help", 3));
     assert_eq!(again, Ok(Submitted::Known(id)));
@@ -199,11 +199,11 @@ fn a_message_that_cannot_be_read_for_a_while_waits_without_a_place() {
     let bad = Some((r#""text":"first""#, std::io::ErrorKind::Other));
     *house.journal.unreadable.lock().unwrap() = bad;
     let (first, second) = (house.send("s", "first"), house.send("t", "second"));
-    assert_eq!(house.wait(second).turn, Turn::Done);
+    assert_eq!(house.wait(second).turn, TurnState::Done);
     assert!(!house.message(first).turn.is_over());
     *house.journal.unreadable.lock().unwrap() = None;
     let first = house.wait(first);
-    assert_eq!((first.turn, first.reply.as_deref()), (Turn::Done, Some("first")));
+    assert_eq!((first.turn, first.reply.as_deref()), (TurnState::Done, Some("first")));
 }
 
 /// Damage in a record costs the message that it belongs to, and holds up no other.
@@ -225,8 +225,8 @@ fn a_damaged_reply_becomes_a_dead_letter_and_the_next_is_sent() {
     house.wait(second);
     house.until("both are over", || house.counts().outbox == 0);
     let delivery = |id| house.message(id).delivery.unwrap();
-    assert_eq!(delivery(second).state, Some(super::super::life::Delivery::Delivered));
-    assert_eq!(delivery(first).state, Some(super::super::life::Delivery::Dead));
+    assert_eq!(delivery(second).state, Some(super::super::states::DeliveryState::Delivered));
+    assert_eq!(delivery(first).state, Some(super::super::states::DeliveryState::Dead));
     assert!(house.message(first).delivery_error.unwrap().contains("cannot be read back"));
     assert!(house.message(first).error.unwrap().contains("cannot be read"));
 }
@@ -242,7 +242,7 @@ fn what_builds_upon_a_damaged_message_fails_in_words() {
     let next = Draft { context, ..draft("", "next") };
     let Ok(Submitted::New { id, .. }) = house.hub.submit(next) else { panic!("not taken") };
     let next = house.wait(id);
-    assert_eq!(next.turn, Turn::Failed);
+    assert_eq!(next.turn, TurnState::Failed);
     assert!(next.error.unwrap().contains("builds upon is not known any more, or damaged"));
 }
 

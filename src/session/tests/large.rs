@@ -157,7 +157,7 @@ fn all_that_is_too_much_is_forgotten_at_once_though_the_first_is_about_to_be_rea
     let mut config = config(&dir, None);
     config.limits.keep_results = 0;
     let house = House::closed(dir, Testing::of(&written.0), &config);
-    let held = ids[..LOCK_BATCH + 1].iter().map(|id| house.hub.hold(*id)).collect::<Vec<_>>();
+    let held = ids[..LOCK_BATCH + 1].iter().map(|id| house.hub.pin_reply(*id)).collect::<Vec<_>>();
     let kept = || house.hub.lock().book.counts.kept;
     house.hub.compact().unwrap();
     assert_eq!(kept(), held.len() + 1, "what is held, and the newest");
@@ -174,7 +174,7 @@ fn a_message_that_two_wait_for_is_held_until_both_have_read_it() {
     let mut config = config(&dir, None);
     config.limits.keep_results = 0;
     let house = House::closed(dir, Testing::of(&written.0), &config);
-    let (one, two) = (house.hub.hold(ids[0]), house.hub.hold(ids[0]));
+    let (one, two) = (house.hub.pin_reply(ids[0]), house.hub.pin_reply(ids[0]));
     let is_known = || {
         house.hub.compact().unwrap();
         house.hub.message(ids[0]).unwrap().is_some()

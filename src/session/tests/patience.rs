@@ -49,9 +49,12 @@ fn what_is_left_of_a_pause_is_waited_for_after_a_restart() {
     let (due, records) = failed_once("due", HOUR, retry(HOUR, 0, true));
     let (later, more) = failed_once("later", HOUR / 2, retry(HOUR, 0, true));
     let house = started(vec![records, more], None);
-    assert_eq!((house.wait(due).turn, house.message(due).attempts), (Turn::Done, 2));
+    assert_eq!((house.wait(due).turn, house.message(due).attempts), (TurnState::Done, 2));
     let message = house.message(later);
-    assert_eq!((message.turn, message.attempts, message.position), (Turn::Resting, 1, Some(1)));
+    assert_eq!(
+        (message.turn, message.attempts, message.position),
+        (TurnState::Resting, 1, Some(1))
+    );
     let waiting = message.waiting.unwrap();
     let left = waiting.next_attempt_at - now();
     assert!(left > HOUR / 2 - 60_000 && left <= HOUR / 2, "{left}");
@@ -59,9 +62,9 @@ fn what_is_left_of_a_pause_is_waited_for_after_a_restart() {
     assert_eq!(house.hub.waits(&house.hub.lock()).map(|waits| waits.turns), Some(1));
     // Order holds meanwhile, and nothing is at work.
     let behind = house.send("later", "x");
-    assert_eq!((house.turn(behind), house.hub.busy()), (Turn::Queued, 0));
+    assert_eq!((house.turn(behind), house.hub.busy()), (TurnState::Queued, 0));
     house.hub.cancel(later, "enough").unwrap();
-    assert_eq!(house.wait(behind).turn, Turn::Done);
+    assert_eq!(house.wait(behind).turn, TurnState::Done);
     house.audit();
 }
 
@@ -71,10 +74,10 @@ fn patience_counts_what_earlier_runs_have_waited_and_not_the_time_between_them()
     let (down, more) = failed_once("down", 10 * HOUR, retry(0, 0, false));
     let house = started(vec![records, more], Some("exit 75"));
     let message = house.wait(over);
-    assert_eq!((message.turn, message.attempts), (Turn::Failed, 2));
+    assert_eq!((message.turn, message.attempts), (TurnState::Failed, 2));
     assert!(message.error.unwrap().contains("agent.retry_for is over"));
     house.until("another attempt", || house.message(down).attempts == 2);
-    house.until("it waits again", || house.turn(down) == Turn::Resting);
+    house.until("it waits again", || house.turn(down) == TurnState::Resting);
     let text = down.to_string();
     let again = |json: &str| json.contains(&text) && json.contains(r#""failures":2"#);
     assert!(house.journal.all().iter().any(|(_, json)| again(json)));
@@ -86,25 +89,25 @@ fn an_agent_that_is_back_is_asked_for_all_that_wait_but_not_before_a_retry_after
     let (other, more) = failed_once("other", 0, retry(HOUR, 0, false));
     let (asked, most) = failed_once("asked", 0, retry(HOUR, 0, true));
     let house = started(vec![records, more, most], None);
-    assert_eq!(house.wait(first).turn, Turn::Done);
-    assert_eq!(house.wait(other).turn, Turn::Done);
-    assert_eq!(house.turn(asked), Turn::Resting);
+    assert_eq!(house.wait(first).turn, TurnState::Done);
+    assert_eq!(house.wait(other).turn, TurnState::Done);
+    assert_eq!(house.turn(asked), TurnState::Resting);
 }
 
 #[test]
 fn a_failed_turn_runs_again_behind_what_waits_and_only_then() {
     let house = House::new(Some(r#"case $m in bad*) [ -e "$GATE" ] || exit 3;; esac; echo "$m""#));
     let [bad, good] = ["bad", "good"].map(|text| house.send("s", text));
-    assert_eq!((house.wait(bad).turn, house.wait(good).turn), (Turn::Failed, Turn::Done));
+    assert_eq!((house.wait(bad).turn, house.wait(good).turn), (TurnState::Failed, TurnState::Done));
     assert_eq!(house.hub.retry(good), Err(Denied::TooLate));
     assert_eq!(house.hub.retry(Id::from(1)), Err(Denied::Unknown));
     house.open_gate();
-    let sees = |who: &Who| who.session.as_deref() == Some("s");
+    let sees = |who: &Owner| who.session.as_deref() == Some("s");
     assert_eq!(house.hub.failed(&sees).unwrap().len(), 1);
     assert!(house.hub.failed(&|_| false).unwrap().is_empty());
     house.hub.retry(bad).unwrap();
     let message = house.wait(bad);
-    assert_eq!((message.turn, message.attempts), (Turn::Done, 1));
+    assert_eq!((message.turn, message.attempts), (TurnState::Done, 1));
     assert_eq!(house.said("s"), [bad, good]);
     assert_eq!(house.hub.retry(bad), Err(Denied::TooLate));
     // What a reset has forgotten does not come back.
@@ -127,9 +130,9 @@ fn a_failed_turn_is_said_to_run_again_when_that_is_durable() {
     house.hub.retry(bad).unwrap();
     let durable = house.journal.durable();
     assert!(durable.iter().any(|(_, json)| json.contains("requeued")));
-    assert_eq!(house.turn(bad), Turn::Queued);
+    assert_eq!(house.turn(bad), TurnState::Queued);
     house.open_gate();
-    assert_eq!(house.wait(bad).turn, Turn::Failed);
+    assert_eq!(house.wait(bad).turn, TurnState::Failed);
     house.audit();
 }
 
@@ -144,7 +147,7 @@ fn only_what_waits_is_withdrawn() {
     let durable = house.journal.durable();
     assert!(durable.iter().any(|(_, json)| json.contains(&text) && json.contains("cancelled")));
     house.open_gate();
-    assert_eq!((house.wait(runs).turn, house.turn(waits)), (Turn::Done, Turn::Cancelled));
+    assert_eq!((house.wait(runs).turn, house.turn(waits)), (TurnState::Done, TurnState::Cancelled));
     assert_eq!(house.hub.withdraw(runs, "no"), Err(Denied::TooLate));
     house.audit();
 }
@@ -154,7 +157,7 @@ fn crashes_of_an_agent_count_only_in_a_row() {
     let script = r#"case $HERMES_ATTEMPT in 1|3) kill -9 $$;; 2) exit 75;; esac; echo done"#;
     let house = House::new(Some(script));
     let id = house.send("s", "x");
-    assert_eq!((house.wait(id).turn, house.message(id).attempts), (Turn::Done, 4));
+    assert_eq!((house.wait(id).turn, house.message(id).attempts), (TurnState::Done, 4));
     house.audit();
 }
 
@@ -170,10 +173,10 @@ fn a_failed_turn_that_runs_again_stays_behind_what_waits_over_a_restart() {
     let house = started(vec![records], None);
     let other = house.send("other", "x");
     house.wait(other);
-    assert_eq!(house.turn(asked), Turn::Resting, "it waits for what its upstream has asked");
+    assert_eq!(house.turn(asked), TurnState::Resting, "it waits for what its upstream has asked");
     assert_eq!((house.message(asked).position, house.message(bad).position), (Some(1), Some(2)));
     house.hub.cancel(asked, "enough").unwrap();
-    assert_eq!(house.wait(bad).turn, Turn::Done);
+    assert_eq!(house.wait(bad).turn, TurnState::Done);
     house.audit();
 }
 
@@ -191,11 +194,14 @@ fn failed_turns_that_run_again_are_bounded_as_new_ones_are() {
     house.hub.retry(bad[0]).unwrap();
     for id in &bad[1..] {
         assert!(house.hub.retry(*id).is_err(), "the queue is full");
-        assert_eq!(house.turn(*id), Turn::Failed);
+        assert_eq!(house.turn(*id), TurnState::Failed);
     }
     assert_eq!(house.hub.lock().dispatch.counts(), (1, 1));
     house.open_gate();
-    assert_eq!((house.wait(runs).turn, house.wait(bad[0]).turn), (Turn::Done, Turn::Failed));
+    assert_eq!(
+        (house.wait(runs).turn, house.wait(bad[0]).turn),
+        (TurnState::Done, TurnState::Failed)
+    );
     house.hub.retry(bad[1]).unwrap();
     house.wait(bad[1]);
     house.audit();

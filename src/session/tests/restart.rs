@@ -16,8 +16,8 @@ impl Random {
 }
 
 /// Attempts begun and how it ended, of every message in these records.
-fn fates(records: &[(u64, String)]) -> BTreeMap<Id, (u32, Option<Turn>, Option<String>)> {
-    let mut fates: BTreeMap<Id, (u32, Option<Turn>, Option<String>)> = BTreeMap::new();
+fn fates(records: &[(u64, String)]) -> BTreeMap<Id, (u32, Option<TurnState>, Option<String>)> {
+    let mut fates: BTreeMap<Id, (u32, Option<TurnState>, Option<String>)> = BTreeMap::new();
     for (_, json) in records {
         match Record::parse(json).unwrap() {
             Record::Accepted(accepted) => {
@@ -28,9 +28,9 @@ fn fates(records: &[(u64, String)]) -> BTreeMap<Id, (u32, Option<Turn>, Option<S
                 let fate = fates.get_mut(&Id::parse(&id).unwrap()).unwrap();
                 match step {
                     Step::Started => fate.0 = n,
-                    Step::Done(..) => fate.1 = Some(Turn::Done),
-                    Step::Failed(..) => fate.1 = Some(Turn::Failed),
-                    Step::Cancelled(_) => fate.1 = Some(Turn::Cancelled),
+                    Step::Done(..) => fate.1 = Some(TurnState::Done),
+                    Step::Failed(..) => fate.1 = Some(TurnState::Failed),
+                    Step::Cancelled(_) => fate.1 = Some(TurnState::Cancelled),
                     _ => {}
                 }
             }
@@ -50,11 +50,15 @@ fn survives(records: &[(u64, String)], dir: TempDir) {
             Some(end) => assert_eq!((message.turn, message.attempts), (*end, *attempts)),
             // Two attempts are the most, and the crash cut the second one.
             None if *attempts >= 2 => {
-                assert_eq!((message.turn, message.attempts), (Turn::Failed, 2), "{id}");
+                assert_eq!((message.turn, message.attempts), (TurnState::Failed, 2), "{id}");
                 assert!(message.error.unwrap().contains("max_attempts"));
             }
             None => {
-                assert_eq!((message.turn, message.attempts), (Turn::Done, attempts + 1), "{id}");
+                assert_eq!(
+                    (message.turn, message.attempts),
+                    (TurnState::Done, attempts + 1),
+                    "{id}"
+                );
             }
         }
     }
@@ -71,7 +75,7 @@ fn survives(records: &[(u64, String)], dir: TempDir) {
         let open = before.iter().filter(|(_, fate)| fate.2.as_ref() == Some(&session));
         let ran = open.clone().any(|(_, (attempts, end, _))| end.is_none() && *attempts < 2);
         let said: Vec<Id> = mine
-            .filter(|(_, entry)| entry.turn == Turn::Done)
+            .filter(|(_, entry)| entry.turn == TurnState::Done)
             .filter(|(_, entry)| !state.book.is_reset(digest, entry.accepted))
             .map(|(id, _)| id)
             .collect();
@@ -161,17 +165,17 @@ fn attempts_are_counted_over_crashes() {
         &config(&first.dir, Some(GATE)),
     );
     first.until_logged(2);
-    assert_eq!(second.turn(id), Turn::Running);
+    assert_eq!(second.turn(id), TurnState::Running);
     let third = House::open(
         TempDir::new("hub"),
         Testing::of(&second.journal.all()),
         &config(&first.dir, None),
     );
     let message = third.wait(id);
-    assert_eq!((message.turn, message.attempts), (Turn::Failed, 2));
+    assert_eq!((message.turn, message.attempts), (TurnState::Failed, 2));
     assert!(message.error.unwrap().contains("in the middle of the turn 2 times"));
     let message = third.wait(next);
-    assert_eq!((message.turn, message.attempts), (Turn::Done, 1));
+    assert_eq!((message.turn, message.attempts), (TurnState::Done, 1));
     assert_eq!(first.log(), ["cuts 1", "cuts 2"]);
     third.audit();
 }
@@ -202,7 +206,7 @@ fn what_came_before_a_start_goes_first_and_is_not_refused() {
     assert!(next.hub.submit(draft("s", "new")).is_err(), "the queue is full");
     next.hub.open();
     for id in ids {
-        assert_eq!(next.wait(id).turn, Turn::Done);
+        assert_eq!(next.wait(id).turn, TurnState::Done);
     }
     next.until_idle();
     let new = next.send("s", "new");
@@ -240,9 +244,12 @@ fn nothing_runs_before_the_hub_is_open() {
     let next = House::closed(TempDir::new("hub"), Testing::of(&records), &config);
     next.hub.change(settings(&config).0);
     let new = next.send("t", "new");
-    assert_eq!((next.turn(old), next.turn(new), next.hub.busy()), (Turn::Queued, Turn::Queued, 0));
+    assert_eq!(
+        (next.turn(old), next.turn(new), next.hub.busy()),
+        (TurnState::Queued, TurnState::Queued, 0)
+    );
     next.hub.open();
-    assert_eq!((next.wait(old).turn, next.wait(new).turn), (Turn::Done, Turn::Done));
+    assert_eq!((next.wait(old).turn, next.wait(new).turn), (TurnState::Done, TurnState::Done));
     let started = next.journal.all().into_iter().filter(|(_, json)| json.contains("started"));
     let order: Vec<bool> =
         started.map(|(_, json)| json.contains(&old.to_string())).skip(1).collect();
@@ -262,9 +269,9 @@ fn a_failed_turn_that_runs_again_is_said_once() {
     let mut config = Config::default();
     config.limits.max_attempts = 1;
     let house = House::open(dir, Testing::of(&records), &config);
-    assert_eq!(house.wait(id).turn, Turn::Failed);
+    assert_eq!(house.wait(id).turn, TurnState::Failed);
     house.hub.retry(id).unwrap();
-    assert_eq!(house.wait(id).turn, Turn::Done);
+    assert_eq!(house.wait(id).turn, TurnState::Done);
     assert_eq!(house.said("s"), [id]);
     house.audit();
 }

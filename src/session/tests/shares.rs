@@ -15,7 +15,7 @@ fn shared(script: Option<&str>, change: impl Fn(&mut Config)) -> House {
 }
 
 fn of(principal: &str, draft: Draft) -> Draft {
-    let who = Who { principal: principal.to_owned(), ..draft.who };
+    let who = Owner { principal: principal.to_owned(), ..draft.who };
     Draft { who, ..draft }
 }
 
@@ -61,12 +61,19 @@ fn a_reply_beyond_its_principals_share_of_the_journal_fails_and_says_so() {
     // All three are taken while the journal is empty.
     let ids = [(); 3].map(|()| send("alice"));
     let [first, second, third] = ids.map(|id| house.wait(id));
-    assert_eq!((first.turn, second.turn, third.turn), (Turn::Done, Turn::Done, Turn::Failed));
+    assert_eq!(
+        (first.turn, second.turn, third.turn),
+        (TurnState::Done, TurnState::Done, TurnState::Failed)
+    );
     let error = third.error.unwrap();
     assert!(error.contains("alice holds its share of limits.max_journal"), "{error}");
-    assert_eq!(house.wait(send("bob")).turn, Turn::Done);
+    assert_eq!(house.wait(send("bob")).turn, TurnState::Done);
     for _ in 0..3 {
-        assert_eq!(house.wait(send("owner")).turn, Turn::Done, "the owner is bound by nothing");
+        assert_eq!(
+            house.wait(send("owner")).turn,
+            TurnState::Done,
+            "the owner is bound by nothing"
+        );
     }
     let said = fs::read_to_string(
         house.hub.transcripts.path(of("alice", draft("s", "")).who.digest().unwrap()),

@@ -24,11 +24,11 @@ fn sessions_keep_their_order_whoever_sends() {
     });
     for (id, text) in &ids {
         let message = house.wait(*id);
-        assert_eq!((message.turn, message.reply.as_ref()), (Turn::Done, Some(text)));
+        assert_eq!((message.turn, message.reply.as_ref()), (TurnState::Done, Some(text)));
         assert_eq!((message.attempts, message.position), (1, None));
     }
     let ends = house.audit();
-    assert!(ends.len() == 400 && ends.values().all(|turn| *turn == Turn::Done));
+    assert!(ends.len() == 400 && ends.values().all(|turn| *turn == TurnState::Done));
     // A message is durable when its sender knows of it, and so is every end that was shown.
     assert_eq!(house.journal.durable().len(), 1200);
     for session in ["a", "b", "c", "d"] {
@@ -140,10 +140,10 @@ fn a_message_can_interrupt() {
     };
     assert_eq!((position, interrupted), (3, Some(first)));
     let ended = house.wait(first);
-    assert_eq!(ended.turn, Turn::Cancelled);
+    assert_eq!(ended.turn, TurnState::Cancelled);
     assert_eq!(ended.error, Some(format!("interrupted by message {id}")));
     assert_eq!(house.wait(id).reply.as_deref(), Some("now"));
-    assert_eq!(house.turn(second), Turn::Done);
+    assert_eq!(house.turn(second), TurnState::Done);
     house.until_idle();
     let Ok(Submitted::New { position, interrupted, .. }) = house.hub.submit(draft) else {
         panic!("it was not taken");
@@ -161,14 +161,14 @@ fn messages_can_be_taken_back() {
     house.until_logged(1);
     house.hub.cancel(second, "changed my mind").unwrap();
     let taken = house.wait(second);
-    assert_eq!((taken.turn, taken.attempts), (Turn::Cancelled, 0));
+    assert_eq!((taken.turn, taken.attempts), (TurnState::Cancelled, 0));
     assert_eq!(taken.error.as_deref(), Some("changed my mind"));
     house.hub.cancel(first, "one").unwrap();
     house.hub.cancel(first, "two").unwrap_or_else(|denied| assert_eq!(denied, Denied::TooLate));
     let taken = house.wait(first);
-    assert_eq!((taken.turn, taken.error.as_deref()), (Turn::Cancelled, Some("one")));
+    assert_eq!((taken.turn, taken.error.as_deref()), (TurnState::Cancelled, Some("one")));
     house.open_gate();
-    assert_eq!(house.wait(third).turn, Turn::Done);
+    assert_eq!(house.wait(third).turn, TurnState::Done);
     for over in [first, second, third] {
         assert_eq!(house.hub.cancel(over, "late"), Err(Denied::TooLate));
     }
@@ -182,10 +182,10 @@ fn messages_can_be_taken_back() {
 fn a_turn_between_two_attempts_can_be_taken_back() {
     let house = House::with(Some("exit 75"), |config| config.limits.max_attempts = 10);
     let (first, second) = (house.send("s", "1"), house.send("s", "2"));
-    let resting = |id: Id| house.hub.lock().book.get(id).unwrap().turn == Turn::Resting;
+    let resting = |id: Id| house.hub.lock().book.get(id).unwrap().turn == TurnState::Resting;
     house.until("it rests", || resting(first));
     house.hub.cancel(first, "enough").unwrap();
-    assert_eq!(house.wait(first).turn, Turn::Cancelled);
+    assert_eq!(house.wait(first).turn, TurnState::Cancelled);
     house.until("the next one has its turn", || resting(second));
     assert_eq!(house.hub.reset(&who("s"), "anew"), Ok(1));
     assert!(house.wait(second).erased);
@@ -206,12 +206,15 @@ fn a_reset_ends_and_forgets_all() {
     assert!(house.said("s").is_empty());
     for id in ids {
         let message = house.wait(id);
-        assert_eq!((message.turn, message.error, message.erased), (Turn::Cancelled, None, true));
+        assert_eq!(
+            (message.turn, message.error, message.erased),
+            (TurnState::Cancelled, None, true)
+        );
     }
     let after = house.send("s", "after");
     assert_eq!(house.wait(after).reply.as_deref(), Some("after"));
     assert_eq!(house.said("s"), [after]);
-    assert_eq!(house.turn(elsewhere), Turn::Running);
+    assert_eq!(house.turn(elsewhere), TurnState::Running);
     house.hub.cancel(elsewhere, "end").unwrap();
     house.wait(elsewhere);
     assert_eq!(house.hub.reset(&who("s"), "again"), Ok(0));
@@ -242,10 +245,10 @@ fn a_retry_keeps_the_order() {
     let house = House::new(Some(script));
     let sent = ["flaky1", "next", "flaky2", "last"].map(|text| (house.send("s", text), text));
     let free = house.send("t", "other");
-    assert_eq!(house.wait(free).turn, Turn::Done);
+    assert_eq!(house.wait(free).turn, TurnState::Done);
     for (id, text) in &sent {
         let message = house.wait(*id);
-        assert_eq!((message.turn, message.reply.as_deref()), (Turn::Done, Some(*text)));
+        assert_eq!((message.turn, message.reply.as_deref()), (TurnState::Done, Some(*text)));
         assert_eq!(message.attempts, if text.starts_with("flaky") { 2 } else { 1 });
         assert_eq!(message.error, None);
     }
@@ -266,11 +269,11 @@ fn attempts_come_to_an_end() {
     let killed = house.send("b", "killed");
     let permanent = house.send("c", "bad");
     let message = house.wait(permanent);
-    assert_eq!((message.turn, message.attempts, message.reply), (Turn::Failed, 1, None));
+    assert_eq!((message.turn, message.attempts, message.reply), (TurnState::Failed, 1, None));
     assert!(message.error.unwrap().contains("why"));
     for (id, why) in [(temporary, "agent.retry_for is over"), (killed, "signal 9")] {
         let message = house.wait(id);
-        assert_eq!((message.turn, message.attempts), (Turn::Failed, 2));
+        assert_eq!((message.turn, message.attempts), (TurnState::Failed, 2));
         let error = message.error.unwrap();
         assert!(error.contains(why), "{error}");
     }
@@ -289,7 +292,7 @@ fn an_agent_that_is_not_there_may_come_back() {
     house.until("its first attempt failed", || house.message(id).error.is_some());
     house.hub.change(good);
     let message = house.wait(id);
-    assert_eq!((message.turn, message.attempts), (Turn::Done, 2));
+    assert_eq!((message.turn, message.attempts), (TurnState::Done, 2));
     assert_eq!(message.reply.as_deref(), Some("back"));
     house.audit();
 }
@@ -337,9 +340,9 @@ fn a_drain_begins_nothing_and_says_when_all_is_quiet() {
         }
     }
     assert_eq!(held.join().unwrap(), Waited::Over);
-    running.iter().for_each(|id| assert_eq!(house.turn(*id), Turn::Done));
+    running.iter().for_each(|id| assert_eq!(house.turn(*id), TurnState::Done));
     for id in queued {
-        assert_eq!((house.turn(id), house.message(id).attempts), (Turn::Queued, 0));
+        assert_eq!((house.turn(id), house.message(id).attempts), (TurnState::Queued, 0));
     }
     let ends = audit(&house.journal.all());
     assert_eq!(ends.len(), 2);
@@ -392,7 +395,7 @@ fn a_cut_leaves_its_turns_to_the_next_start() {
     let (first, second) = (house.send("s", "1"), house.send("s", "2"));
     house.until_logged(1);
     house.hub.drain();
-    house.hub.cut.raise();
+    house.hub.cut.notify();
     house.until_idle();
     poll(&mut [Interest::read(house.quiet.as_fd())], Some(PATIENCE)).unwrap();
     assert!(house.quiet.clear());
@@ -411,7 +414,7 @@ fn a_message_that_nobody_knows_is_over() {
     let waited = house.hub.wait(Id::from(1), house.client.0.as_fd(), PATIENCE).unwrap();
     assert_eq!(waited, Waited::Over);
     assert!(house.hub.message(Id::from(1)).unwrap().is_none());
-    assert!(house.hub.watch(Id::from(1), Event::new().unwrap()).is_none());
+    assert!(house.hub.watch(Id::from(1), EventFd::new().unwrap()).is_none());
     assert!(house.hub.lock().runs.is_empty());
 }
 
@@ -454,7 +457,7 @@ fn what_somebody_is_about_to_read_is_not_forgotten() {
     let house = House::with(None, |config| config.limits.keep_results = 5);
     // While there are so few nothing is forgotten yet.
     let mut ids: Vec<Id> = (0..3).map(|at| house.send("s", &format!("{at}"))).collect();
-    let held = house.hub.hold(ids[2]);
+    let held = house.hub.pin_reply(ids[2]);
     ids.extend((3..10).map(|at| house.send("s", &format!("{at}"))));
     house.wait(ids[9]);
     house.hub.compact().unwrap();

@@ -7,17 +7,17 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use super::super::book::{Digest, Who};
 use super::super::clock::millis;
+use super::super::message_table::{Digest, Owner};
 use super::Transcripts;
 use crate::limits::{MAX_ABOUT_FILE, SESSION_USE};
-use crate::sys::fs::{self as files, if_there, replace_unsynced};
+use crate::sys::fs::{self as files, if_exists, replace_unsynced};
 use crate::threads::lock;
 
 /// A session that has a transcript.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct About {
-    pub who: Who,
+    pub who: Owner,
     pub bytes: u64,
     /// When it was last used, in milliseconds of the journal's time; an older gateway did not say.
     pub used: Option<u64>,
@@ -38,7 +38,7 @@ impl Transcripts {
         }
         settled.remove(session);
         for path in [self.path(session), self.about(session)] {
-            if if_there(fs::remove_file(path))?.is_some() && durably {
+            if if_exists(fs::remove_file(path))?.is_some() && durably {
                 files::sync_dir_of(&self.path(session))?;
             }
         }
@@ -47,7 +47,7 @@ impl Transcripts {
 
     /// Counts what earlier processes have left, unless it was counted already.
     pub fn count_all(&self) -> io::Result<()> {
-        for name in if_there(fs::read_dir(&self.dir))?.into_iter().flatten() {
+        for name in if_exists(fs::read_dir(&self.dir))?.into_iter().flatten() {
             let path = name?.path();
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             let Ok(session) = Digest::from_str_radix(stem, 16) else { continue };
@@ -77,14 +77,14 @@ impl Transcripts {
     }
 
     /// Writes down whose a session is and that it is used, unless that was said a moment ago.
-    pub(super) fn name(&self, session: Digest, who: &Who) -> io::Result<()> {
+    pub(super) fn name(&self, session: Digest, who: &Owner) -> io::Result<()> {
         let now = self.now.load(Ordering::Relaxed);
         let recent = |used: u64| used <= now && now - used < millis(SESSION_USE);
         let said = |about: &About| about.who == *who && about.used.is_some_and(recent);
         if self.find(session).as_ref().is_some_and(said) {
             return Ok(());
         }
-        let Who { principal, session: key } = who;
+        let Owner { principal, session: key } = who;
         let about = json!({ "principal": principal, "session": key, "used": now }).to_string();
         replace_unsynced(&self.about(session), about.as_bytes(), 0o600)
     }
@@ -95,13 +95,13 @@ impl Transcripts {
         let text = files::read_own(&self.about(session), MAX_ABOUT_FILE).ok()?;
         let about: Value = serde_json::from_str(&text).ok()?;
         let word = |key: &str| about[key].as_str().map(str::to_owned);
-        let who = Who { principal: word("principal")?, session: word("session") };
+        let who = Owner { principal: word("principal")?, session: word("session") };
         Some(About { who, bytes, used: about["used"].as_u64() })
     }
 
     /// Shows the sessions of a principal that have a transcript. The files of others are not opened.
     pub fn list(&self, principal: &str, visit: &mut dyn FnMut(About)) -> io::Result<()> {
-        let Some(names) = if_there(fs::read_dir(&self.dir))? else { return Ok(()) };
+        let Some(names) = if_exists(fs::read_dir(&self.dir))? else { return Ok(()) };
         let digest = |name: &Path| {
             let stem = name.file_name()?.to_str()?.strip_suffix(".json")?.to_owned();
             Digest::from_str_radix(&stem, 16).ok()

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
-use crate::session::book::session_digest;
+use crate::session::message_table::session_digest;
 use crate::testing::TempDir;
 
 const CAP: usize = 16 << 10;
@@ -12,7 +12,7 @@ const CAP: usize = 16 << 10;
 /// One session of one principal and its file.
 struct Page {
     transcripts: Transcripts,
-    who: Who,
+    who: Owner,
     session: Digest,
     dir: TempDir,
 }
@@ -23,8 +23,8 @@ impl Transcripts {
     }
 }
 
-fn who(principal: &str, session: &str) -> Who {
-    Who { principal: principal.to_owned(), session: Some(session.to_owned()) }
+fn who(principal: &str, session: &str) -> Owner {
+    Owner { principal: principal.to_owned(), session: Some(session.to_owned()) }
 }
 
 fn page() -> Page {
@@ -170,7 +170,7 @@ fn a_link_is_not_followed() {
     let before = fs::read(&elsewhere).unwrap();
     let append = page.transcripts.append(page.session, &page.who, &turn(2), (CAP, false), &|| true);
     append.unwrap_err();
-    page.transcripts.take_back(page.session, Id::from(1)).unwrap_err();
+    page.transcripts.remove_turn(page.session, Id::from(1)).unwrap_err();
     let settle = page.transcripts.settle(
         page.session,
         &page.who,
@@ -354,21 +354,21 @@ fn a_turn_whose_record_is_damaged_is_left_out_and_no_other() {
 #[test]
 fn an_attempt_without_an_end_is_taken_back() {
     let page = page();
-    page.transcripts.take_back(page.session, Id::from(1)).unwrap();
+    page.transcripts.remove_turn(page.session, Id::from(1)).unwrap();
     for id in [1, 2, 5] {
         page.append(&turn(id), CAP);
     }
-    page.transcripts.take_back(page.session, Id::from(6)).unwrap();
+    page.transcripts.remove_turn(page.session, Id::from(6)).unwrap();
     assert_eq!(page.ids(), [1, 2, 5]);
-    page.transcripts.take_back(page.session, Id::from(5)).unwrap();
+    page.transcripts.remove_turn(page.session, Id::from(5)).unwrap();
     assert_eq!(page.ids(), [1, 2]);
     page.append(&turn(5), CAP);
     assert_eq!(page.ids(), [1, 2, 5]);
     // A failed turn may run again when later ones have their replies: those stay.
-    page.transcripts.take_back(page.session, Id::from(2)).unwrap();
+    page.transcripts.remove_turn(page.session, Id::from(2)).unwrap();
     assert_eq!(page.ids(), [1, 5]);
     for id in [5, 1] {
-        page.transcripts.take_back(page.session, Id::from(id)).unwrap();
+        page.transcripts.remove_turn(page.session, Id::from(id)).unwrap();
     }
     assert!(page.ids().is_empty());
 }
@@ -386,7 +386,7 @@ fn a_late_reply_stands_where_its_message_was_accepted() {
     late(3);
     assert_eq!(page.ids(), [2, 3, 5, 7]);
     // Also where a crash took it from the file; what is older than the first made room for others.
-    page.transcripts.take_back(page.session, Id::from(3)).unwrap();
+    page.transcripts.remove_turn(page.session, Id::from(3)).unwrap();
     assert_eq!(page.settle(&[1, 2, 3, 5, 7], &[], CAP), [2, 3, 5, 7]);
 }
 
@@ -396,7 +396,7 @@ fn taking_back_leaves_whole_turns_also_where_the_last_line_is_torn() {
     page.append(&turn(1), CAP);
     let text = format!("{}{}{}", turn(1).lines(), turn(2).lines(), "{\"role\":\"us");
     fs::write(page.path(), text).unwrap();
-    page.transcripts.take_back(page.session, Id::from(2)).unwrap();
+    page.transcripts.remove_turn(page.session, Id::from(2)).unwrap();
     assert_eq!(page.ids(), [1]);
 }
 
@@ -438,7 +438,7 @@ fn all_sessions_are_listed() {
         listed
     };
     assert!(listed("owner").is_empty(), "the directory is not there yet");
-    let all: Vec<Who> = (0..5).map(|at| who("owner", &format!("s{at}"))).collect();
+    let all: Vec<Owner> = (0..5).map(|at| who("owner", &format!("s{at}"))).collect();
     for who in &all {
         let session = who.digest().unwrap();
         page.transcripts.append(session, who, &turn(1), (CAP, false), &|| true).unwrap();

@@ -1,0 +1,139 @@
+//! What keeps web pages of other sites out: a name that was rebound to our address shows in Host, a
+//! foreign page in Origin (Fetch standard, section 3.3). Pages of `http.allowed_origins` come in, with
+//! a key.
+
+use std::net::IpAddr;
+
+use super::error::ApiError;
+use crate::config::Http;
+use crate::http::{Request, Response};
+use crate::limits::PREFLIGHT_AGE;
+
+/// The page behind a request, if it is one that `http.allowed_origins` lets in; `Ok(None)` for what
+/// comes from no page or from our own.
+pub fn check(request: &Request, http: &Http) -> Result<Option<String>, ApiError> {
+    let host = request.host();
+    if !host.is_none_or(|host| host_is_ours(host, &http.allowed_hosts)) {
+        let message = "This host name is not served here; http.allowed_hosts lists those that are.";
+        return Err(ApiError::new(421, "unknown_host", message));
+    }
+    let Some(page) = request.header("Origin") else { return Ok(None) };
+    if origin_is_ours(page, host) {
+        return Ok(None);
+    }
+    let allowed = http.allowed_origins.iter().find(|known| known.as_bytes() == page);
+    allowed.cloned().map(Some).ok_or_else(|| {
+        let message = "Web pages of other origins may not use this gateway; \
+                       http.allowed_origins lists those that may.";
+        ApiError::new(403, "foreign_origin", message)
+    })
+}
+
+/// What lets a page read an answer, and what of it.
+pub fn fields(page: String) -> [(&'static str, String); 3] {
+    let shown = "Retry-After, Idempotent-Replayed".to_owned();
+    [
+        ("Access-Control-Allow-Origin", page),
+        ("Access-Control-Expose-Headers", shown),
+        ("Vary", "Origin".to_owned()),
+    ]
+}
+
+/// The answer to OPTIONS; one that a page sends before a request says what the page may send.
+pub fn options(allow: &'static str, from_page: bool) -> Response {
+    let response = Response::empty(204).header("Allow", allow);
+    if !from_page {
+        return response;
+    }
+    // Any: client libraries tell of themselves in fields of their own. The star alone would leave
+    // Authorization out (Fetch standard, section 4.9).
+    response
+        .header("Access-Control-Allow-Methods", allow)
+        .header("Access-Control-Allow-Headers", "Authorization, *")
+        .header("Access-Control-Max-Age", PREFLIGHT_AGE.to_string())
+}
+
+/// Whether a query has a key in it: URLs end up in logs, histories and Referer fields.
+pub fn has_key(query: &str) -> bool {
+    let names = ["key", "api_key", "apikey", "api-key", "access_token", "token", "authorization"];
+    let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_ascii_lowercase();
+    query.split('&').any(|pair| names.contains(&name(pair).as_str()))
+}
+
+/// Whether a `host[:port]` names us. Addresses always do: DNS rebinding needs a name. Names are
+/// `localhost` and those of `http.allowed_hosts`.
+fn host_is_ours(authority: &str, allowed: &[String]) -> bool {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let name = bare.strip_suffix('.').unwrap_or(bare);
+    bare.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || allowed.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// Whether a page of this origin may use us: only one that we served ourselves.
+fn origin_is_ours(origin: &[u8], host: Option<&str>) -> bool {
+    let authority = std::str::from_utf8(origin)
+        .ok()
+        .and_then(|o| o.strip_prefix("http://").or_else(|| o.strip_prefix("https://")));
+    matches!((authority, host), (Some(a), Some(h)) if a.eq_ignore_ascii_case(h))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        let allowed = ["gateway.example".to_owned()];
+        for ours in [
+            "127.0.0.1",
+            "127.0.0.1:8642",
+            "[::1]:8642",
+            "[::1]",
+            "localhost",
+            "LOCALHOST:1",
+            "localhost.",
+            "192.168.1.7:80",
+            "gateway.example:443",
+            "Gateway.Example",
+        ] {
+            assert!(host_is_ours(ours, &allowed), "{ours}");
+        }
+        for foreign in [
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "",
+            ":80",
+            "xgateway.example",
+            "0x7f.1",
+            "localhost:80:80",
+        ] {
+            assert!(!host_is_ours(foreign, &allowed), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn keys_in_urls() {
+        for query in ["key=x", "a=b&api_key=x", "Token=", "access_token"] {
+            assert!(has_key(query), "{query}");
+        }
+        for query in ["", "wait=5", "monkey=1", "a=token"] {
+            assert!(!has_key(query), "{query}");
+        }
+    }
+
+    #[test]
+    fn origins() {
+        let host = Some("127.0.0.1:8642");
+        assert!(origin_is_ours(b"http://127.0.0.1:8642", host));
+        for foreign in ["null", "http://127.0.0.1", "http://evil.example", "", "\u{ff}"] {
+            assert!(!origin_is_ours(foreign.as_bytes(), host), "{foreign}");
+        }
+        assert!(!origin_is_ours(b"http://x", None));
+    }
+}

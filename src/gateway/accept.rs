@@ -1,0 +1,239 @@
+//! The doors: accepting connections and giving each a thread.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::fallback::FallbackThread;
+use crate::api::connections::Capacity;
+use crate::api::{self, Origin, Service, source_prefix};
+use crate::config::Config;
+use crate::http::{Connection, ConnectionActivity, Limits, ShutdownFlag, Socket};
+use crate::limits::{
+    ACCEPT_BATCH, CONNECTION_STACK, FEW_SEATS, MAX_CONTROL_CONNECTIONS, RESERVED_TASKS,
+    ROOM_PATIENCE, STRANGERS_MOMENT, TASKS_PER_TURN,
+};
+use crate::shares::Shares;
+use crate::sys::fd::{most_open, set_nonblocking};
+use crate::sys::process::is_shortage;
+use crate::sys::{proc, socket, user};
+use crate::threads::spawn;
+
+/// What a connection over the cap is told. Short: it is written without waiting.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+Content-Length: 120\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
+{\"error\":{\"message\":\"Too many connections; try again later.\",\
+\"type\":\"server_error\",\"param\":null,\"code\":\"overloaded\"}}   ";
+
+pub struct Listeners {
+    pub tcp: TcpListener,
+    pub control: UnixListener,
+    /// How many tasks the system lets us have.
+    tasks: Option<usize>,
+    spare: FallbackThread,
+    /// Who waits for another to end.
+    next: RefCell<Option<(Arc<TcpStream>, SocketAddr)>>,
+    /// Since when there has been no room for it.
+    full: Cell<Option<Instant>>,
+}
+
+impl Listeners {
+    /// # Errors
+    /// No thread.
+    pub fn new(tcp: TcpListener, control: UnixListener) -> io::Result<Listeners> {
+        let (tasks, spare) = (proc::task_limit(), FallbackThread::start()?);
+        let (next, full) = Default::default();
+        Ok(Listeners { tcp, control, tasks, spare, next, full })
+    }
+
+    /// Whether an accepted connection waits for another to end.
+    pub fn has_next(&self) -> bool {
+        self.next.borrow().is_some()
+    }
+
+    /// Accepts what waits at both doors.
+    ///
+    /// # Errors
+    /// When accepting fails for lack of something: rest for `ACCEPT_BACK_OFF` before the next try.
+    pub fn accept(&self, service: &Arc<Service>) -> io::Result<()> {
+        // The control socket first: its few clients are the operator.
+        let control = || self.control.accept();
+        let accepted = batch(&control, &|(stream, _)| self.admit_control(stream, service));
+        let accepted = accepted.and_then(|()| {
+            let room = capacity(&service.settings().config, self.tasks);
+            let accept = || self.tcp.accept().map(|(stream, peer)| (Arc::new(stream), peer));
+            let next = || self.next.take().map_or_else(accept, Ok);
+            batch(&next, &|(stream, peer)| self.admit(stream, peer, room, service))
+        });
+        accepted.inspect_err(|e| {
+            if is_shortage(e) {
+                service.guests.shed_load(Instant::now());
+            }
+        })
+    }
+
+    fn admit(
+        &self,
+        mut stream: Arc<TcpStream>,
+        peer: SocketAddr,
+        room: Capacity,
+        service: &Arc<Service>,
+    ) -> io::Result<()> {
+        let now = Instant::now();
+        let Some(seat) = service.guests.admit(&stream, source_prefix(peer.ip()), room, now) else {
+            let full = self.full.get().unwrap_or(now);
+            self.full.set(Some(full));
+            // Those that have just come may leave within a moment.
+            let short = service.settings().config.limits.within(most_open()).short_of.is_some();
+            let patience = if room.few { ROOM_PATIENCE } else { STRANGERS_MOMENT };
+            if (room.few || !short) && now - full < patience {
+                self.next.replace(Some((stream, peer)));
+                let words = "no connection can be closed for another (see `status`)";
+                return Err(io::Error::other(words));
+            }
+            refuse(&mut stream);
+            return Ok(());
+        };
+        self.full.set(None);
+        // Each write goes at once: ours are whole already (TCP_NODELAY, tcp(7)).
+        let _ = stream.set_nodelay(true);
+        let counted = ConnectionGuard::new(service, Origin::Tcp(peer), Some(seat));
+        start(Box::new(Arc::clone(&stream)), counted).inspect_err(|_| refuse(&mut stream))
+    }
+
+    /// Lets in our own uid and root, by the kernel's word.
+    fn admit_control(&self, stream: UnixStream, service: &Arc<Service>) -> io::Result<()> {
+        let Ok((_, uid)) = socket::peer(&stream) else { return Ok(()) };
+        if uid != user::own_uid() && uid != 0 {
+            log::warn!("uid {uid} was turned away from the control socket");
+            return Ok(());
+        }
+        let mut stream = Arc::new(stream);
+        if service.control_connections.load(Ordering::SeqCst) >= MAX_CONTROL_CONNECTIONS {
+            refuse(&mut stream);
+            return Ok(());
+        }
+        let counted = |spare| ConnectionGuard::new(service, Origin::Control { uid, spare }, None);
+        if start(Box::new(Arc::clone(&stream)), counted(false)).is_err() {
+            service.guests.shed_load(Instant::now());
+            self.spare.take(stream, counted(true));
+        }
+        Ok(())
+    }
+}
+
+/// Accepts what waits at one door.
+fn batch<T>(
+    accept: &dyn Fn() -> io::Result<T>,
+    admit: &dyn Fn(T) -> io::Result<()>,
+) -> io::Result<()> {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
+    for _ in 0..ACCEPT_BATCH {
+        match accept().map_err(|e| (e.kind(), e)) {
+            Ok(accepted) => admit(accepted)?,
+            // Of one connection that went away before it was accepted (accept(2)).
+            Err((ConnectionAborted | ConnectionReset | Interrupted, _)) => {}
+            Err((WouldBlock, _)) => break,
+            Err((_, e)) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Answers a connection that is over the cap, without waiting for it.
+fn refuse(stream: &mut dyn Socket) {
+    let _ = set_nonblocking(stream.as_fd());
+    let _ = stream.write(FULL);
+    // What the client has sent already is read, or closing would reset the answer away.
+    let _ = stream.read(&mut [0; 2048]);
+}
+
+/// The most connections that the configuration, descriptors and tasks allow: each needs some of both.
+fn capacity(config: &Config, tasks: Option<usize>) -> Capacity {
+    let limits = config.limits.within(most_open());
+    let taken = RESERVED_TASKS + TASKS_PER_TURN * limits.max_turns;
+    let by_tasks = tasks.map_or(usize::MAX, |tasks| tasks.saturating_sub(taken));
+    let all = limits.max_connections.min(by_tasks).max(1);
+    let few = limits.short_of.is_some() && all < FEW_SEATS;
+    let shares = Shares::of(config);
+    Capacity { all, from_one: limits.max_connections_per_address, few, shares }
+}
+
+/// Gives a connection its thread.
+fn start(stream: Box<dyn Socket + Send>, counted: ConnectionGuard) -> io::Result<()> {
+    let (limits, gate) = (limits(&counted.service), Arc::clone(&counted.service.gate));
+    let run = move || serve_connection(stream, &counted, limits, gate);
+    spawn("connection", CONNECTION_STACK, Box::new(run)).map(drop)
+}
+
+/// Serves a connection to its end.
+pub(super) fn serve_connection(
+    stream: Box<dyn Socket>,
+    counted: &ConnectionGuard,
+    limits: Limits,
+    gate: Arc<ShutdownFlag>,
+) {
+    let (service, origin, seat) = (&counted.service, counted.origin, counted.seat.clone());
+    match Connection::new(stream, limits, gate) {
+        Ok(mut connection) => {
+            connection.seat = seat;
+            api::serve(connection, origin, service);
+        }
+        Err(e) => log::debug!("a connection from {origin} could not be set up: {e}"),
+    }
+}
+
+pub(super) fn limits(service: &Service) -> Limits {
+    let settings = service.settings();
+    let limits = &settings.config.limits;
+    Limits {
+        max_body: limits.max_body,
+        head_timeout: limits.head_timeout,
+        idle_timeout: limits.idle_timeout,
+        body_timeout: limits.body_timeout,
+        write_timeout: limits.write_timeout,
+    }
+}
+
+/// A connection in the count of its kind (those on TCP have seats), for as long as it lives.
+pub(super) struct ConnectionGuard {
+    pub(super) service: Arc<Service>,
+    pub(super) origin: Origin,
+    seat: Option<Arc<ConnectionActivity>>,
+}
+
+impl ConnectionGuard {
+    fn new(
+        service: &Arc<Service>,
+        origin: Origin,
+        seat: Option<Arc<ConnectionActivity>>,
+    ) -> ConnectionGuard {
+        service.control_connections.fetch_add(seat.is_none().into(), Ordering::SeqCst);
+        ConnectionGuard { service: Arc::clone(service), origin, seat }
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.service.control_connections.fetch_sub(self.seat.is_none().into(), Ordering::SeqCst);
+        self.seat.iter().for_each(|seat| self.service.guests.remove(seat));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_answer_is_framed_right() {
+        let text = std::str::from_utf8(FULL).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
+        let value: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(value["error"]["code"], "overloaded");
+    }
+}

@@ -1,0 +1,76 @@
+//! The spare thread: serves the control socket when no other thread can be had, so that `status` and
+//! `stop` work then too. It serves who has something to say, one request each, and nothing that waits.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Instant;
+
+use super::accept::{ConnectionGuard, limits, serve_connection};
+use crate::http::{Limits, ShutdownFlag};
+use crate::limits::{ACCEPT_BACK_OFF, CONNECTION_STACK, SPARE_TIMEOUT};
+use crate::sys::poll::{Interest, poll};
+use crate::threads::spawn;
+
+/// A connection that waits for its request.
+struct Waiting {
+    stream: Arc<UnixStream>,
+    counted: ConnectionGuard,
+    since: Instant,
+}
+
+pub struct FallbackThread(Sender<Waiting>);
+
+impl FallbackThread {
+    /// # Errors
+    /// No thread.
+    pub fn start() -> io::Result<FallbackThread> {
+        let (sender, incoming) = channel();
+        spawn("spare", CONNECTION_STACK, Box::new(move || run(&incoming)))?;
+        Ok(FallbackThread(sender))
+    }
+
+    /// Hands a connection over. There are [`crate::limits::MAX_CONTROL_CONNECTIONS`] at the most.
+    pub fn take(&self, stream: Arc<UnixStream>, counted: ConnectionGuard) {
+        // The thread lives as long as we do.
+        let _ = self.0.send(Waiting { stream, counted, since: Instant::now() });
+    }
+}
+
+fn run(incoming: &Receiver<Waiting>) {
+    let mut waiting = Vec::new();
+    loop {
+        if waiting.is_empty() {
+            let Ok(first) = incoming.recv() else { return };
+            waiting.push(first);
+        }
+        waiting.extend(incoming.try_iter());
+        waiting.retain(|w: &Waiting| w.since.elapsed() < limits(&w.counted.service).head_timeout);
+        let mut interests: Vec<Interest<'_>> =
+            waiting.iter().map(|w| Interest::read(w.stream.as_fd())).collect();
+        // Not for longer: others may come.
+        if poll(&mut interests, Some(ACCEPT_BACK_OFF)).is_err() {
+            thread::sleep(ACCEPT_BACK_OFF);
+        }
+        let speaks = interests.iter().position(Interest::ready);
+        if let Some(at) = speaks {
+            serve(waiting.remove(at));
+        }
+    }
+}
+
+/// Serves one request, which must come at once.
+fn serve(Waiting { stream, counted, .. }: Waiting) {
+    let limits = Limits {
+        head_timeout: SPARE_TIMEOUT,
+        body_timeout: SPARE_TIMEOUT,
+        write_timeout: SPARE_TIMEOUT,
+        ..limits(&counted.service)
+    };
+    let gate = ShutdownFlag::default();
+    gate.close();
+    serve_connection(Box::new(stream), &counted, limits, Arc::new(gate));
+}

@@ -1,0 +1,138 @@
+//! Reads a body whose framing is known off the wire.
+
+use std::fmt;
+use std::io;
+use std::time::Instant;
+
+use super::Refusal;
+use super::body::{Decoder, TOO_LARGE};
+use super::request::BodyFraming;
+use super::transport::{Fill, Transport};
+
+/// Why there is no (whole) message.
+#[derive(Debug)]
+pub enum Error {
+    Io(io::Error),
+    TimedOut,
+    /// The other side ended the connection before its message was whole.
+    CutShort,
+    /// What came is not a message that we accept, or larger than asked for.
+    Refused(Refusal),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Io(error) => error.fmt(f),
+            Error::TimedOut => f.write_str("no answer in time"),
+            Error::CutShort => f.write_str("the answer was cut short"),
+            Error::Refused(TOO_LARGE) => f.write_str("the answer is too large"),
+            Error::Refused(refusal) => write!(f, "not an acceptable answer: {}", refusal.reason),
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        Error::Io(error)
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Error {
+        Error::Refused(refusal)
+    }
+}
+
+/// A body on its way in.
+pub(super) struct BodyReader {
+    /// Of a length, what is left.
+    framing: BodyFraming,
+    /// It ends with the connection.
+    until_close: bool,
+    decoder: Decoder,
+}
+
+impl BodyReader {
+    /// `None`: up to the end of the connection.
+    pub(super) fn new(framing: Option<BodyFraming>) -> BodyReader {
+        BodyReader {
+            framing: framing.unwrap_or(BodyFraming::Length(u64::MAX)),
+            until_close: framing.is_none(),
+            decoder: Decoder::default(),
+        }
+    }
+
+    /// Appends some of the body to `out`, which may hold `cap` bytes. Says whether there is more to come.
+    pub(super) fn read(
+        &mut self,
+        wire: &mut Transport<'_>,
+        out: &mut Vec<u8>,
+        cap: usize,
+        deadline: Instant,
+    ) -> Result<bool, Error> {
+        let (data, before) = (wire.data(), out.len());
+        let room = cap.saturating_sub(before) as u64;
+        let (used, done) = match &mut self.framing {
+            BodyFraming::None => return Ok(false),
+            BodyFraming::Length(left) => {
+                let too_large = if self.until_close { before > cap } else { *left > room };
+                if too_large {
+                    return Err(TOO_LARGE.into());
+                }
+                let used = usize::try_from(*left).map_or(data.len(), |l| l.min(data.len()));
+                out.extend_from_slice(&data[..used]);
+                *left -= used as u64;
+                (used, *left == 0)
+            }
+            BodyFraming::Chunked => {
+                let used = self.decoder.decode(data, out, cap)?;
+                (used, self.decoder.is_done())
+            }
+        };
+        wire.consume(used);
+        if done || used > 0 {
+            return Ok(!done);
+        }
+        let filled = if let BodyFraming::Length(left) = &mut self.framing {
+            let filled =
+                wire.fill_into(out, usize::try_from(*left).unwrap_or(usize::MAX), deadline);
+            *left -= (out.len() - before) as u64;
+            filled?
+        } else {
+            wire.expect_more();
+            wire.fill(deadline)?
+        };
+        if self.until_close && filled == Fill::End {
+            return Ok(false);
+        }
+        filled.data().map(|()| true)
+    }
+
+    /// Appends all of it. `latest`: the deadline after so many bytes.
+    pub(super) fn read_all(
+        &mut self,
+        wire: &mut Transport<'_>,
+        out: &mut Vec<u8>,
+        cap: usize,
+        latest: impl Fn(usize) -> Instant,
+    ) -> Result<(), Error> {
+        loop {
+            let deadline = latest(out.len());
+            if !self.read(wire, out, cap, deadline)? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Fill {
+    /// For who cannot go on without data.
+    pub(super) fn data(self) -> Result<(), Error> {
+        match self {
+            Fill::Data => Ok(()),
+            Fill::End => Err(Error::CutShort),
+            Fill::TimedOut => Err(Error::TimedOut),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The keeper: one thread for what comes due by time. It wakes turns that rest, syncs what nobody
+//! waits for, forgets old results and has the journal compacted.
+
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::hub::{Hub, State, bounds};
+use super::id::Id;
+use super::message_table::{Digest, Entry, KnownOwner};
+use crate::digest_map::DigestMap;
+use crate::journal::{Condition, Refused};
+use crate::limits::{
+    COMPACT_FROM, COMPACT_PAUSE, ERASE_FACTOR, ERASE_PAUSE, JOURNAL_PROBE, KEEPER_ROUND,
+    KEEPER_SOON, LOCK_BATCH, LOSS_SHOWN, THREAD_PAUSE, THREAD_STACK,
+};
+use crate::threads::{self, lock};
+
+/// What is remembered from one compaction to the next.
+#[derive(Debug, Default)]
+pub(super) struct CompactionState {
+    /// Sessions of which turns were forgotten, and whose transcripts are not durable yet.
+    forgotten: DigestMap,
+    /// It was said that a transcript is behind.
+    told: bool,
+    /// Not before then: the last compaction failed.
+    compact_after: Option<Instant>,
+    /// Nor before then only because sessions were reset.
+    erase_after: Option<Instant>,
+    /// When it was last looked for idle sessions.
+    looked: Option<Instant>,
+}
+
+impl Hub {
+    /// Lets turns and deliveries begin, those of earlier runs first, and starts the keeper and the watch
+    /// of the journal; where there is no thread for them, as soon as there is.
+    pub fn open(self: &Arc<Self>) {
+        // A transcript that is settled before the count below must not count as unused since 1970.
+        self.transcript_time();
+        let threads = [
+            ("watch", Hub::look_after_journal as fn(Arc<Hub>)),
+            ("keeper", Hub::maintain),
+            ("sessions", Hub::count_sessions),
+        ];
+        for (name, work) in threads {
+            let start = || {
+                let hub = Arc::clone(self);
+                self.spawn_worker(name, Box::new(move || work(hub)))
+            };
+            while !start() {
+                if self.cut_within(THREAD_PAUSE) || self.is_draining() {
+                    return;
+                }
+            }
+        }
+        self.forget_what_was_reset();
+        self.transcripts.remove_temporary();
+        let mut state = self.lock();
+        self.rest_again(&mut state);
+        state.open = true;
+        let ids = state.dispatch.rebound(bounds(&self.settings().config));
+        self.go_on(state, ids);
+        self.send_what_is_due();
+    }
+
+    fn maintain(self: Arc<Self>) {
+        let mut opening = true;
+        loop {
+            // What the process before this one left may be all that keeps new work out.
+            let short = std::mem::take(&mut opening).then_some(Duration::ZERO);
+            let full = matches!(self.journal.condition(), Condition::Degraded(_));
+            let short = short.or(full.then_some(JOURNAL_PROBE));
+            let mut state = self.lock();
+            let now = Instant::now();
+            let crowded = state.book.is_crowded(self.settings().config.limits.keep_results);
+            let soon = crowded || state.book.must_erase;
+            let round = if soon { KEEPER_SOON } else { KEEPER_ROUND };
+            let next = state.next_due(now, short.unwrap_or(round).min(round));
+            if next > now {
+                let waited = self.alarm.wait_timeout(state, next - now);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            if self.is_draining() {
+                drop(state);
+                return self.sync_to_the_end();
+            }
+            let due = take_due(&mut state.resting, Instant::now());
+            let ids = due.iter().flat_map(|id| state.dispatch.wake(*id)).collect();
+            let begun = self.begin(&mut state, ids);
+            let sync = state.sync_at.take_if(|at| *at <= Instant::now()).is_some();
+            let mark = state.mark_at.take_if(|at| *at <= Instant::now()).is_some();
+            let without_thread = take_due(&mut state.without_thread, Instant::now());
+            drop(state);
+            self.spawn_workers(begun);
+            self.spawn_workers(without_thread);
+            self.send_what_is_due();
+            // One that the disk has no room for is tried again in the next round.
+            let _ = self.keep_time();
+            self.settings().agent.close_idle();
+            if sync {
+                // Whether it broke is heard where it breaks.
+                let _ = self.sync(self.journal.last());
+            }
+            if mark {
+                let _ = self.mark();
+            }
+            // Not while a compaction is under way.
+            while self.lock_in_turn().book.erase_some() {}
+            if let Ok(mut care) = self.care.try_lock() {
+                self.forget(&mut care);
+                if care.looked.is_none_or(|at| at.elapsed() >= KEEPER_ROUND) {
+                    care.looked = Some(Instant::now());
+                    self.forget_idle();
+                }
+                if self.is_worth_compacting(&care) {
+                    drop(care);
+                    self.compact_beside();
+                }
+            }
+        }
+    }
+
+    /// During a drain: ends of turns become durable as they do otherwise.
+    fn sync_to_the_end(&self) {
+        loop {
+            let mut state = self.lock();
+            let now = Instant::now();
+            match state.sync_at {
+                None if self.busy() == 0 => return,
+                Some(at) if at <= now => {
+                    state.sync_at = None;
+                    drop(state);
+                    if self.sync(self.journal.last()).is_err() {
+                        return;
+                    }
+                }
+                due => {
+                    let pause = due.map_or(KEEPER_SOON, |at| at - now);
+                    drop(self.alarm.wait_timeout(state, pause));
+                }
+            }
+        }
+    }
+
+    /// Watches the journal's file, in a thread that may hang with the disk. One that was lost, and saved,
+    /// ends the process once it was said for long enough.
+    pub(super) fn look_after_journal(self: Arc<Self>) {
+        while !self.is_draining() || self.busy() > 0 {
+            self.journal.look();
+            let loss = self.loss().filter(|loss| loss.saved.is_some());
+            if loss.is_some_and(|loss| loss.at.elapsed() >= LOSS_SHOWN) {
+                return self.end_process();
+            }
+            std::thread::sleep(JOURNAL_PROBE);
+        }
+    }
+
+    /// Forgets settled messages that are old or too many. Their sessions' transcripts have them by
+    /// then.
+    fn forget(&self, care: &mut CompactionState) {
+        let mut behind = DigestMap::default();
+        while self.forget_some(care, &mut behind) {}
+        care.told &= behind.first().is_some();
+    }
+
+    /// Does so with some of them; says whether there may be more. `behind`: sessions whose transcripts
+    /// cannot be brought up to date.
+    fn forget_some(&self, care: &mut CompactionState, behind: &mut DigestMap) -> bool {
+        let keep = self.settings().config.limits.keep_results;
+        let (ids, sessions) = {
+            let state = self.lock_in_turn();
+            let goes = |id| state.lets_go(id, behind);
+            let ids = state.book.overdue(self.stamp(), keep, (LOCK_BATCH, &goes));
+            let entries = ids.iter().filter_map(|id| state.book.get(*id));
+            // What was forgotten there must not come back.
+            let of = |entry: &Entry| {
+                let session = entry.session()?;
+                let reset = state.book.is_reset(session, entry.accepted);
+                (!reset).then(|| (session, Arc::clone(&entry.who)))
+            };
+            let sessions: Vec<(Digest, Arc<KnownOwner>)> = entries.filter_map(of).collect();
+            (ids, sessions)
+        };
+        for (session, who) in sessions {
+            if behind.contains(session) {
+                continue;
+            }
+            match self.settle_transcript(session, &who) {
+                Err(e) => {
+                    if !std::mem::replace(&mut care.told, true) {
+                        log::warn!("a transcript is behind, so its session is not forgotten: {e}");
+                    }
+                    behind.add(session);
+                }
+                Ok(()) => care.forgotten.add(session),
+            }
+        }
+        let mut state = self.lock();
+        let go: Vec<Id> = ids.iter().copied().filter(|id| state.lets_go(*id, behind)).collect();
+        state.book.forget(&go);
+        !ids.is_empty()
+    }
+
+    /// Whether more than half of the journal is dead.
+    fn is_worth_compacting(&self, care: &CompactionState) -> bool {
+        let (size, live, must_erase) = {
+            let state = self.lock();
+            (self.journal.size(), state.book.bytes(), state.book.must_erase)
+        };
+        let not_yet = |after: Option<Instant>| after.is_some_and(|after| Instant::now() < after);
+        let rests = not_yet(care.compact_after);
+        if must_erase && !not_yet(care.erase_after) {
+            return !rests;
+        }
+        // Near its cap less is worth it: new work is about to be refused.
+        let cap = self.settings().config.limits.max_journal as u64;
+        let dead = size.saturating_sub(live);
+        let worth_it = dead > size / 2 || (size > cap / 2 && dead > size / 8);
+        size > COMPACT_FROM.min(cap / 4) && worth_it && !rests
+    }
+
+    /// Compacts in a thread of its own: turns and deliveries come due meanwhile.
+    fn compact_beside(self: &Arc<Self>) {
+        let hub = Arc::clone(self);
+        let work = move || match hub.compact() {
+            Ok((before, after)) => {
+                log::info!("the journal was compacted: {before} → {after} bytes");
+            }
+            Err(e) => {
+                log::warn!("the journal could not be compacted: {e}");
+                lock(&hub.care).compact_after = Some(Instant::now() + COMPACT_PAUSE);
+            }
+        };
+        if let Err(e) = threads::spawn("compaction", THREAD_STACK, Box::new(work)) {
+            log::warn!("no thread to compact the journal: {e}; trying again");
+            lock(&self.care).compact_after = Some(Instant::now() + JOURNAL_PROBE);
+        }
+    }
+
+    /// Drops all that is not needed any more from the journal. Returns its size before and after.
+    pub fn compact(&self) -> io::Result<(u64, u64)> {
+        let mut care = lock(&self.care);
+        let (before, began) = (self.journal.size(), Instant::now());
+        self.forget(&mut care);
+        // The journal is about to let go of turns: their transcripts must be durable.
+        while let Some(session) = care.forgotten.first() {
+            self.transcripts.sync(session)?;
+            care.forgotten.remove(session);
+        }
+        while self.lock_in_turn().book.erase_some() {}
+        // A transcript of before a reset must be gone before the record of that.
+        self.forget_what_was_reset();
+        let mut from = Some(0);
+        while let Some(session) = from {
+            from = self.lock_in_turn().book.forget_resets(session, LOCK_BATCH);
+        }
+        let erases = std::mem::take(&mut self.lock().book.must_erase);
+        let mut fate = |number: u64, json: &str| self.lock().book.fate(number, json);
+        let result = self.journal.rewrite(&mut fate);
+        care.erase_after = Some(Instant::now() + ERASE_PAUSE.max(began.elapsed() * ERASE_FACTOR));
+        if erases && result.is_err() {
+            self.lock().book.must_erase = true;
+        }
+        if let (Err(_), Condition::Broken(why)) = (&result, self.journal.condition()) {
+            self.heard(Refused::Broken(why));
+        }
+        result.map(|()| (before, self.journal.size()))
+    }
+}
+
+impl State {
+    /// Whether a message may be forgotten: nobody is about to read it, and its transcript has it. New
+    /// ids come after the newest, also where the clock was set back over a restart.
+    fn lets_go(&self, id: Id, behind: &DigestMap) -> bool {
+        let session = self.book.get(id).and_then(Entry::session);
+        let is_behind = session.is_some_and(|session| behind.contains(session));
+        !is_behind && Some(id) != self.book.last && !self.held.contains(id.0)
+    }
+
+    /// When there is something to do for the keeper.
+    fn next_due(&self, now: Instant, round: Duration) -> Instant {
+        let resting = self.resting.iter().chain(&self.without_thread).map(|(at, _)| *at);
+        let sending = self.outboxes.next_due(now);
+        let all = resting.chain(self.sync_at).chain(self.mark_at).chain(sending);
+        all.fold(now + round, Instant::min)
+    }
+}
+
+/// Takes what is due out of a list.
+fn take_due(waiting: &mut Vec<(Instant, Id)>, now: Instant) -> Vec<Id> {
+    let due = waiting.iter().filter(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
+    waiting.retain(|(at, _)| *at > now);
+    due
+}

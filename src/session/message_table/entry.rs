@@ -1,0 +1,126 @@
+//! What is known of one message. Pure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::owner::{Digest, KnownOwner};
+use crate::journal::record::{Retry, Stamp};
+use crate::limits::MAX_QUOTED_ERROR;
+use crate::session::clock::millis;
+use crate::session::states::{DeliveryState, TurnState};
+
+/// A reply's way to a target of the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outgoing {
+    pub target: String,
+    /// `None`: there is no reply yet, or never will be.
+    pub state: Option<DeliveryState>,
+    pub attempts: u32,
+    /// When it began to wait, or was revived.
+    pub since: Stamp,
+    /// The record that says why the last attempt failed; 0 where none did.
+    pub trouble: u64,
+}
+
+/// The failures of a turn that has not ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetryState {
+    /// What the record of the last of them says, with no more than the beginning of its error.
+    pub retry: Retry,
+    /// When that was: milliseconds of this process's life, 0 for what an earlier one wrote.
+    pub(super) mark: u64,
+    /// When its record was written.
+    pub since: Stamp,
+}
+
+impl RetryState {
+    pub(super) fn new(retry: &Retry, since: Stamp) -> RetryState {
+        let error = retry.error.chars().take(MAX_QUOTED_ERROR).collect();
+        let (failures, detail) = (retry.failures.max(1), None);
+        RetryState { retry: Retry { error, failures, detail, ..*retry }, mark: 0, since }
+    }
+
+    /// For how long its attempts have failed, when this process is so old.
+    pub fn spent(&self, age: Duration) -> Duration {
+        let since = millis(age).saturating_sub(self.mark);
+        Duration::from_millis(self.retry.spent.saturating_add(since))
+    }
+
+    /// When the pause is over, by the wall clock of its record.
+    pub fn next_attempt_at(&self) -> u64 {
+        self.since.at.saturating_add(self.retry.pause)
+    }
+
+    /// What is left of the pause. `now`: in the journal's own time.
+    pub fn left(&self, now: u64) -> Duration {
+        Duration::from_millis(self.retry.pause.saturating_sub(now.saturating_sub(self.since.age)))
+    }
+}
+
+/// An idempotency key and what was asked with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub key: Digest,
+    pub body: Digest,
+}
+
+/// A message. Ten thousand of them are kept, so what most do not have is behind a pointer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    pub who: Arc<KnownOwner>,
+    pub turn: TurnState,
+    /// Attempts that were begun.
+    pub attempts: u32,
+    /// How many in a row a crash or kill cut short.
+    pub cuts: u32,
+    pub failing: Option<Box<RetryState>>,
+    /// The record that holds the text.
+    pub accepted: u64,
+    /// The record by which it took its place in the line: that one, or that of its new beginning.
+    pub queued: u64,
+    /// Its newest record; kept where there is a session.
+    pub(super) latest: u64,
+    /// The record of the end, or of the last failed attempt; 0 where there is none.
+    pub outcome: u64,
+    /// When it was accepted: milliseconds since 1970.
+    pub at: u64,
+    /// All 0 for an end that has not come.
+    pub ended: Stamp,
+    pub key: Option<Box<Key>>,
+    pub delivery: Option<Box<Outgoing>>,
+    /// What its records take in the journal.
+    pub(super) bytes: u64,
+    /// Its session was reset: what it said is gone, or about to go. See [`super::Book::is_erased`].
+    pub erased: bool,
+}
+
+impl Entry {
+    /// Nothing will happen to it any more, unless an operator wants it.
+    pub(super) fn is_settled(&self) -> bool {
+        self.turn.is_over() && !self.is_to_be_sent()
+    }
+
+    /// Its reply is on its way.
+    pub fn is_to_be_sent(&self) -> bool {
+        matches!(self.delivery_state(), Some(DeliveryState::Pending | DeliveryState::Sending))
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.delivery_state() == Some(DeliveryState::Dead)
+    }
+
+    /// When it ended, or its delivery was begun anew.
+    pub(super) fn quiet_since(&self) -> Stamp {
+        let begun = self.delivery.as_ref().map_or(self.ended, |outgoing| outgoing.since);
+        if begun.age > self.ended.age { begun } else { self.ended }
+    }
+
+    /// What its session is known by.
+    pub fn session(&self) -> Option<Digest> {
+        self.who.digest
+    }
+
+    pub fn delivery_state(&self) -> Option<DeliveryState> {
+        self.delivery.as_ref()?.state
+    }
+}

@@ -1,0 +1,110 @@
+//! How long messages are known: what is settled is kept for a while, and within bounds. Pure.
+
+use std::time::Duration;
+
+use super::accounts::level;
+use super::{Id, MessageTable};
+use crate::journal::record::Stamp;
+use crate::limits::{
+    KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, KEEP_UPTIME, MAX_AGE_STEP, MAX_DEAD_LETTERS,
+};
+use crate::session::clock::millis;
+
+impl MessageTable {
+    /// Settled messages that need not be known any more: those with a key after a day, those
+    /// without also where there are more than `keep`. Of each list no more than `most` of those that
+    /// `goes` says yes to.
+    pub fn overdue(
+        &self,
+        now: Stamp,
+        keep: usize,
+        (most, goes): (usize, &dyn Fn(Id) -> bool),
+    ) -> Vec<Id> {
+        let old = &|id: Id, most: Duration| {
+            self.get(id).is_none_or(|entry| {
+                let since = entry.quiet_since();
+                since.age.saturating_add(millis(most)) <= now.age
+                    && since.uptime().saturating_add(millis(KEEP_UPTIME)) <= now.uptime()
+            })
+        };
+        let day = KEEP_RESULTS_FOR;
+        let mut ids = Vec::new();
+        // In the order in which they settled: `date` lets no age go back.
+        let kept = level(&self.accounts, keep, |own| own.plain.len());
+        let plain = self.accounts.iter().flat_map(|(_, own)| {
+            let (plain, too_many) = (own.plain.iter(), own.plain.len().saturating_sub(kept));
+            let plain = plain.copied().enumerate();
+            plain.take_while(move |(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id)
+        });
+        // What was forgotten from the middle is still listed.
+        let goes = |id: &Id| self.get(*id).is_some() && goes(*id);
+        ids.extend(plain.filter(goes).take(most));
+        let keyed = self.keyed.iter().copied().take_while(|id| old(*id, day));
+        ids.extend(keyed.filter(goes).take(most));
+        let kept = level(&self.accounts, MAX_DEAD_LETTERS, |own| own.dead.len());
+        let dead = self.accounts.iter().flat_map(|(_, own)| {
+            let too_many = own.dead.len().saturating_sub(kept);
+            let dead = own.dead.keys().map(Id).enumerate();
+            // By id: one that was revived is younger than those behind it.
+            let overdue =
+                move |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
+            dead.filter(overdue).map(|(_, id)| id)
+        });
+        ids.extend(dead.filter(goes).take(most));
+        ids
+    }
+
+    /// The stamp that a record counts with. Ages only grow, and by steps that can be: one that is
+    /// odd, or none, as older gateways wrote, counts as that of the record before it.
+    pub(super) fn date(&mut self, at: Stamp) -> Stamp {
+        let last = Stamp { at: at.at, ..self.newest };
+        let most = last.age.saturating_add(millis(MAX_AGE_STEP));
+        let first = self.newest == Stamp::default();
+        let sound = at.age >= last.age && at.off >= last.off && at.uptime() >= last.uptime();
+        self.newest = if sound && (at.age <= most || first) { at } else { last };
+        self.newest
+    }
+
+    /// Whether there are so many more than `keep` that they are worth a look.
+    pub fn is_crowded(&self, keep: usize) -> bool {
+        let plain: usize = self.accounts.iter().map(|(_, account)| account.plain.len()).sum();
+        plain > keep + keep / 8 + 64 || self.counts.dead_letters > MAX_DEAD_LETTERS
+    }
+
+    /// Forgets messages that were [`Book::overdue`].
+    pub fn forget(&mut self, ids: &[Id]) {
+        for id in ids {
+            // It may have been revived since it was looked at.
+            let Some(entry) = self.entries.get(*id).filter(|entry| entry.is_settled()) else {
+                continue;
+            };
+            let (turn, delivery, session) = (entry.turn, entry.delivery_state(), entry.session());
+            let key = entry.key.as_ref().map(|key| key.key);
+            if let Some(key) = key.filter(|key| self.keys.get(*key) == Some(id.0)) {
+                self.keys.remove(key);
+            }
+            if let Some(session) = session {
+                self.records.remove(session, entry.latest);
+                if entry.erased {
+                    self.erasing.left.count(session, false);
+                }
+            }
+            let was_dead = entry.is_dead();
+            let account = self.accounts.of(&entry.who.principal);
+            for counts in [&mut self.counts, &mut account.counts] {
+                counts.count(turn, delivery, false);
+                counts.kept -= 1;
+            }
+            account.bytes -= entry.bytes;
+            account.dead.remove(id.0);
+            self.keep_busy(session.filter(|_| was_dead), false);
+            self.entries.remove(*id);
+        }
+        let plain = self.accounts.values_mut().map(|account| &mut account.plain);
+        for list in plain.chain([&mut self.keyed]) {
+            while list.front().is_some_and(|id| self.entries.get(*id).is_none()) {
+                list.pop_front();
+            }
+        }
+    }
+}

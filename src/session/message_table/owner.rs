@@ -1,0 +1,58 @@
+//! Whose a message is, and the digests by which sessions, keys and bodies are told apart. Pure.
+
+use std::ops::Deref;
+
+use crate::digest;
+
+/// Tells sessions, keys and bodies apart: half of a SHA-256.
+pub type Digest = u128;
+
+/// Whose message it is, and of which session. A session belongs to the principal that made it: the
+/// same key in another principal's hands is another session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    pub principal: String,
+    pub session: Option<String>,
+}
+
+impl Owner {
+    /// What the session is known by, here and on disk; `None` without a session.
+    pub fn digest(&self) -> Option<Digest> {
+        Some(session_digest(&self.principal, self.session.as_ref()?))
+    }
+}
+
+/// A sender, shared by the messages of one session.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct KnownOwner {
+    who: Owner,
+    /// [`Who::digest`], worked out once.
+    pub(super) digest: Option<Digest>,
+}
+
+impl KnownOwner {
+    pub fn new(who: Owner) -> KnownOwner {
+        KnownOwner { digest: who.digest(), who }
+    }
+}
+
+impl Deref for KnownOwner {
+    type Target = Owner;
+
+    fn deref(&self) -> &Owner {
+        &self.who
+    }
+}
+
+pub fn session_digest(principal: &str, session: &str) -> Digest {
+    digest_of(&[b"session", principal.as_bytes(), session.as_bytes()])
+}
+
+/// The digest of some parts; their borders count.
+pub fn digest_of(parts: &[&[u8]]) -> Digest {
+    let lengths: Vec<[u8; 8]> = parts.iter().map(|p| (p.len() as u64).to_be_bytes()).collect();
+    let framed: Vec<&[u8]> =
+        lengths.iter().zip(parts).flat_map(|(length, part)| [&length[..], *part]).collect();
+    let hash = digest::sha256(&framed);
+    hash[..16].iter().fold(0, |bits, byte| bits << 8 | u128::from(*byte))
+}

@@ -1,0 +1,966 @@
+//! The book against a simple model: random records, a crash after any of them, and what is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::journal::Fate;
+use crate::journal::record::{Retry, id_of};
+use crate::limits::{ERASED_BYTES, KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
+
+/// A small generator (xorshift), so that a failing seed can be run again.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Random {
+        Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed))
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % bound as u64).unwrap()
+    }
+
+    fn one_in(&mut self, bound: usize) -> bool {
+        self.below(bound) == 0
+    }
+
+    fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        &list[self.below(list.len())]
+    }
+}
+
+/// Whatever is overdue.
+const ALL: (usize, &dyn Fn(Id) -> bool) = (usize::MAX, &|_| true);
+
+const PRINCIPALS: [&str; 2] = ["owner", "guest"];
+const SESSIONS: [&str; 3] = ["work", "home", "ä/\"\n"];
+const KEYS: [Digest; 4] = [0, 1, 2, u128::MAX];
+
+/// One message in words that are not the book's.
+#[derive(Clone, Debug, PartialEq)]
+struct Simple {
+    id: u32,
+    principal: String,
+    session: Option<String>,
+    key: Option<(Digest, Digest)>,
+    turn: &'static str,
+    attempts: u32,
+    /// Attempts in a row that a crash or kill cut short.
+    cuts: u32,
+    accepted: u64,
+    outcome: u64,
+    at: u64,
+    ended: u64,
+    target: Option<String>,
+    /// Of the delivery: its state, its attempts, the record of its last failure.
+    way: (&'static str, u32, u64),
+    bytes: u64,
+    /// Its session was reset.
+    erased: bool,
+}
+
+impl Simple {
+    fn is_over(&self) -> bool {
+        ["done", "failed", "cancelled"].contains(&self.turn)
+    }
+
+    /// Takes a step, or says that it cannot be.
+    fn step(&mut self, number: u64, (n, at): (u32, u64), step: &Step) -> bool {
+        let (before, told) = (self.turn, self.target.is_some());
+        match step {
+            Step::Started if !self.is_over() => {
+                (self.turn, self.attempts) = ("running", n);
+                self.cuts += u32::from(before == "running");
+            }
+            Step::Retry(retry) if before == "running" => {
+                (self.turn, self.outcome) = ("resting", number);
+                self.cuts = if retry.crash { self.cuts + 1 } else { 0 };
+            }
+            Step::Released if before == "running" => self.turn = "queued",
+            Step::Requeued if before == "failed" => {
+                (self.turn, self.attempts, self.cuts) = ("queued", 0, 0);
+                (self.outcome, self.ended) = (0, 0);
+                self.way = ("none", 0, 0);
+            }
+            Step::Done(..) if before == "running" || before == "queued" => self.turn = "done",
+            Step::Failed(..) if !self.is_over() => self.turn = "failed",
+            Step::Cancelled(_) if !self.is_over() => self.turn = "cancelled",
+            Step::Sending if ["pending", "sending"].contains(&self.way.0) => {
+                (self.way.0, self.way.1) = ("sending", n);
+            }
+            Step::Deferred(_) if self.way.0 == "sending" => {
+                (self.way.0, self.way.2) = ("pending", number);
+            }
+            Step::Delivered if self.way.0 == "sending" => self.way.0 = "delivered",
+            Step::Dead(_) if ["pending", "sending"].contains(&self.way.0) => {
+                (self.way.0, self.way.2) = ("dead", number);
+            }
+            Step::Revived if self.way.0 == "dead" => (self.way.0, self.way.1) = ("pending", 0),
+            Step::Dropped if self.way.0 == "dead" => self.way.0 = "dropped",
+            _ => return false,
+        }
+        if self.turn != before && self.is_over() {
+            (self.outcome, self.ended, self.cuts) = (number, at, 0);
+            if told && self.turn != "cancelled" {
+                self.way.0 = "pending";
+            }
+        }
+        true
+    }
+
+    fn of_turn(turn: TurnState) -> &'static str {
+        match turn {
+            TurnState::Queued => "queued",
+            TurnState::Running => "running",
+            TurnState::Resting => "resting",
+            TurnState::Done => "done",
+            TurnState::Failed => "failed",
+            TurnState::Cancelled => "cancelled",
+        }
+    }
+
+    fn of(id: Id, entry: &Entry) -> Simple {
+        let turn = Simple::of_turn(entry.turn);
+        let way = entry.delivery.as_ref().map_or(("none", 0, 0), |way| {
+            (way.state.map_or("none", DeliveryState::word), way.attempts, way.trouble)
+        });
+        Simple {
+            id: u32::try_from(id.0).unwrap(),
+            principal: Owner::clone(&entry.who).principal,
+            session: Owner::clone(&entry.who).session,
+            key: entry.key.as_ref().map(|key| (key.key, key.body)),
+            turn,
+            attempts: entry.attempts,
+            cuts: entry.cuts,
+            accepted: entry.accepted,
+            outcome: entry.outcome,
+            at: entry.at,
+            ended: entry.ended.at,
+            target: entry.delivery.as_ref().map(|way| way.target.clone()),
+            way,
+            bytes: entry.bytes,
+            erased: entry.erased,
+        }
+    }
+}
+
+/// Everything that a book shows.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    entries: Vec<Simple>,
+    counts: Counts,
+    keys: Vec<(Digest, Option<u32>)>,
+    dead: BTreeSet<u32>,
+    bytes: u64,
+    last: Option<u32>,
+    /// Of each session, the record numbers up to which all was reset.
+    resets: Vec<u64>,
+    /// What goes first, by how many are kept.
+    overdue: Vec<Vec<Id>>,
+}
+
+fn number_of(id: Id) -> u32 {
+    u32::try_from(id.0).unwrap()
+}
+
+fn sessions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    PRINCIPALS.into_iter().flat_map(|principal| SESSIONS.map(|session| (principal, session)))
+}
+
+fn seen(book: &MessageTable, numbers: u64) -> Seen {
+    let entries: Vec<Simple> = book.entries().map(|(id, entry)| Simple::of(id, entry)).collect();
+    for simple in &entries {
+        let entry = book.get(Id::from(simple.id)).unwrap();
+        assert_eq!(&Simple::of(Id::from(simple.id), entry), simple);
+        assert_eq!(entry.session(), entry.who.digest());
+    }
+    let resets = sessions().map(|(principal, session)| {
+        let session = session_digest(principal, session);
+        (0..=numbers).take_while(|number| book.is_reset(session, *number)).count() as u64
+    });
+    Seen {
+        entries,
+        counts: book.counts,
+        keys: KEYS.map(|key| (key, book.by_key(key).map(|(id, _)| number_of(id)))).to_vec(),
+        dead: BTreeSet::from_iter(book.dead_letters().map(|(id, _)| number_of(id))),
+        bytes: book.bytes(),
+        last: book.last.map(number_of),
+        resets: resets.collect(),
+        overdue: (0..6).map(|keep| book.overdue(0.into(), keep, ALL)).collect(),
+    }
+}
+
+/// The model: a plain list, and everything else worked out from it by looking.
+#[derive(Default)]
+struct Model {
+    list: Vec<Simple>,
+    resets: BTreeMap<(&'static str, &'static str), u64>,
+    last: Option<u32>,
+    /// Settled ones without a key, in the order in which they got there.
+    plain: Vec<u32>,
+}
+
+impl Model {
+    /// Settled ones without a key beyond those that are kept: of each principal the oldest, down to the
+    /// highest level at which all together are few enough.
+    fn too_many(&self, keep: usize) -> Vec<Id> {
+        let of = |principal| {
+            let is = |m: &Simple, id| m.id == id && m.principal == principal;
+            let mine = |id: &&u32| self.list.iter().any(|m| is(m, **id));
+            self.plain.iter().filter(mine).copied().collect::<Vec<u32>>()
+        };
+        let lists: Vec<Vec<u32>> = BTreeSet::from(PRINCIPALS).into_iter().map(of).collect();
+        let fits = |most: &usize| lists.iter().map(|l| l.len().min(*most)).sum::<usize>() <= keep;
+        let most = (0..=self.plain.len()).rev().find(fits).unwrap();
+        let gone = |list: &Vec<u32>| list[..list.len().saturating_sub(most)].to_vec();
+        lists.iter().flat_map(gone).map(Id::from).collect()
+    }
+
+    fn seen(&self) -> Seen {
+        let count = |test: &dyn Fn(&Simple) -> bool| self.list.iter().filter(|m| test(m)).count();
+        let is = |m: &Simple, ways: &[&str]| ways.contains(&m.way.0);
+        let with = |key| self.list.iter().rfind(|m| m.key.is_some_and(|(known, _)| known == key));
+        Seen {
+            entries: self.list.clone(),
+            counts: Counts {
+                queued: count(&|m| m.turn == "queued" || m.turn == "resting"),
+                running: count(&|m| m.turn == "running"),
+                outbox: count(&|m| is(m, &["pending", "sending"])),
+                dead_letters: count(&|m| is(m, &["dead"])),
+                kept: self.list.len(),
+            },
+            keys: KEYS.map(|key| (key, with(key).map(|m| m.id))).to_vec(),
+            dead: self.list.iter().filter(|m| m.way.0 == "dead").map(|m| m.id).collect(),
+            bytes: self.list.iter().map(|m| m.bytes).sum(),
+            last: self.last,
+            resets: sessions().map(|who| self.resets.get(&who).copied().unwrap_or(0)).collect(),
+            overdue: (0..6).map(|keep| self.too_many(keep)).collect(),
+        }
+    }
+
+    /// Takes a record, or says that it cannot be.
+    fn take(&mut self, number: u64, record: &Record, length: usize) -> bool {
+        let bytes = length as u64 + RECORD_OVERHEAD;
+        match record {
+            Record::Accepted(accepted) => {
+                let id = Id::parse(&accepted.id).map(number_of);
+                let Some(id) = id.filter(|id| self.last.is_none_or(|last| *id > last)) else {
+                    return false;
+                };
+                self.last = Some(id);
+                let hex = |text: &Option<String>| {
+                    text.as_ref().map(|text| u128::from_str_radix(text, 16).unwrap())
+                };
+                self.list.push(Simple {
+                    id,
+                    principal: accepted.principal.clone(),
+                    session: accepted.session.clone(),
+                    key: hex(&accepted.key).map(|key| (key, hex(&accepted.body).unwrap_or(0))),
+                    turn: "queued",
+                    attempts: 0,
+                    cuts: 0,
+                    accepted: number,
+                    outcome: 0,
+                    at: accepted.at.at,
+                    ended: 0,
+                    target: accepted.deliver.clone(),
+                    way: ("none", 0, 0),
+                    bytes,
+                    erased: false,
+                });
+            }
+            Record::Clock { .. } | Record::Unknown { .. } => {}
+            Record::Reset { principal, session, transcript_only, .. } => {
+                let who = sessions().find(|who| *who == (principal.as_str(), session.as_str()));
+                self.resets.insert(who.unwrap(), number);
+                let mine = |m: &&mut Simple| {
+                    let its = (m.principal.as_str(), m.session.as_deref());
+                    !transcript_only
+                        && its == (principal, Some(session))
+                        && m.is_over()
+                        && !m.erased
+                };
+                for message in self.list.iter_mut().filter(mine) {
+                    if ["pending", "sending", "dead"].contains(&message.way.0)
+                        && message.key.is_none()
+                    {
+                        self.plain.push(message.id);
+                    }
+                    let names = (principal.len() + session.len()) as u64;
+                    let most = if message.key.is_none() { 0 } else { ERASED_BYTES + names };
+                    message.bytes = message.bytes.min(most);
+                    (message.way, message.target, message.erased) = (("none", 0, 0), None, true);
+                }
+            }
+            Record::Step { id, n, at, step } => {
+                let known = |m: &&mut Simple| Some(Id::from(m.id)) == Id::parse(id);
+                let Some(message) = self.list.iter_mut().find(known).filter(|m| !m.erased) else {
+                    return false;
+                };
+                let (over, dead) = (message.is_over(), message.way.0 == "dead");
+                if !message.step(number, (*n, at.at), step) {
+                    return false;
+                }
+                message.bytes += bytes;
+                if *step == Step::Requeued {
+                    let id = message.id;
+                    self.plain.retain(|known| *known != id);
+                    return true;
+                }
+                let ended = match message.way.0 {
+                    "pending" | "sending" | "dead" => false,
+                    "none" => !over && message.is_over(),
+                    way => dead || way == "delivered",
+                };
+                if ended && message.key.is_none() {
+                    self.plain.push(message.id);
+                }
+            }
+        }
+        true
+    }
+}
+
+/// A record that may make sense or not.
+fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
+    let known: Vec<u32> = model.list.iter().map(|m| m.id).collect();
+    let last = model.last.unwrap_or(0);
+    let text = || "a\n\"ü\u{7f}".to_owned();
+    match random.below(12) {
+        0 | 1 => {
+            let id = match random.below(8) {
+                0 => last,
+                1 => last.saturating_sub(1),
+                more => last + u32::try_from(more).unwrap(),
+            };
+            // The hub takes no second message with a key that is known.
+            let key = Some(*random.pick(&KEYS)).filter(|_| random.one_in(3));
+            let used = |key: &Digest| {
+                model.list.iter().any(|m| m.key.is_some_and(|(known, _)| known == *key))
+            };
+            let key = key.filter(|key| !used(key)).map(|key| format!("{key:032x}"));
+            Record::Accepted(Box::new(Accepted {
+                context: None,
+                id: Id::from(id).to_string(),
+                at: at.into(),
+                principal: (*random.pick(&PRINCIPALS)).to_owned(),
+                session: (!random.one_in(4)).then(|| (*random.pick(&SESSIONS)).to_owned()),
+                text: text(),
+                deliver: random.one_in(2).then(|| (*random.pick(&["a", "b"])).to_owned()),
+                body: key.as_ref().map(|_| format!("{:032x}", random.below(3))),
+                key,
+                interrupt: random.one_in(4),
+                attachments: vec![text(); random.below(3)],
+                erased: false,
+            }))
+        }
+        2 if random.one_in(3) => Record::Reset {
+            principal: (*random.pick(&PRINCIPALS)).to_owned(),
+            session: (*random.pick(&SESSIONS)).to_owned(),
+            at: at.into(),
+            transcript_only: random.one_in(3),
+        },
+        _ => {
+            let strange = known.is_empty() || random.one_in(20);
+            let id = if strange { last + 1 } else { *random.pick(&known) };
+            let n = u32::try_from(random.below(4)).unwrap();
+            let (n, step) = match random.below(13) {
+                0 => (n, Step::Started),
+                1 => {
+                    let (error, crash, asked) = (text(), random.one_in(2), random.one_in(2));
+                    let pause = random.below(3) as u64;
+                    (n, Step::Retry(Box::new(Retry { crash, asked, pause, ..error.into() })))
+                }
+                2 => (n, Step::Done(text(), None)),
+                3 => (n, Step::Failed(text(), None)),
+                4 => (0, Step::Cancelled(text())),
+                5 => (n, Step::Sending),
+                6 => (n, Step::Deferred(text())),
+                7 => (n, Step::Delivered),
+                8 => (n, Step::Dead(text())),
+                9 => (0, Step::Revived),
+                10 => (0, Step::Requeued),
+                11 => (n, Step::Released),
+                _ => (0, Step::Dropped),
+            };
+            Record::step(Id::from(id), n, at, step)
+        }
+    }
+}
+
+/// A book that has read these records, as a start does.
+fn replayed<'a>(records: impl IntoIterator<Item = &'a (u64, String)>) -> MessageTable {
+    let mut book = MessageTable::default();
+    for (number, json) in records {
+        let record = Record::parse(json).unwrap();
+        assert_eq!(&record.to_json(), json);
+        let end_of_erased = record
+            .id()
+            .and_then(Id::parse)
+            .is_some_and(|id| book.copy(id).is_some_and(|entry| entry.erased));
+        assert!(end_of_erased || book.check(&record).is_ok(), "{json}");
+        book.apply(*number, &record, json.len()).unwrap();
+    }
+    book
+}
+
+/// Drives a book and its model through random records; returns what was written, and the book as it
+/// was after each record.
+fn live(seed: u64, steps: u64) -> (MessageTable, Vec<(u64, String)>, Vec<Seen>) {
+    let mut random = Random::new(seed);
+    let (mut book, mut model) = (MessageTable::default(), Model::default());
+    let (mut written, mut states) = (Vec::new(), vec![seen(&MessageTable::default(), 0)]);
+    for at in 1..=steps {
+        let record = any_record(&mut random, &model, at);
+        let json = record.to_json();
+        let number = written.len() as u64 + 1;
+        let possible = model.take(number, &record, json.len());
+        assert_eq!(book.check(&record).is_ok(), possible, "seed {seed}: {json}");
+        // What an older gateway has written of an erased one is taken, and does nothing.
+        let erased = record
+            .id()
+            .and_then(Id::parse)
+            .is_some_and(|id| book.copy(id).is_some_and(|entry| entry.erased));
+        if possible || !erased {
+            assert_eq!(book.apply(number, &record, json.len()).is_ok(), possible, "seed {seed}");
+        }
+        if possible {
+            written.push((number, json));
+        }
+        let now = seen(&book, written.len() as u64);
+        assert_eq!(now, model.seen(), "seed {seed}, record {number}: {record:?}");
+        if possible {
+            states.push(now);
+        }
+    }
+    (book, written, states)
+}
+
+#[test]
+fn random_records_agree_with_the_model_and_with_every_crash() {
+    for seed in 1..=300 {
+        let (_, written, states) = live(seed, 90);
+        for (length, state) in states.iter().enumerate() {
+            let mut book = replayed(&written[..length]);
+            assert_eq!(&seen(&book, length as u64), state, "seed {seed}, {length} records");
+            book.requeue();
+            let after = seen(&book, length as u64);
+            assert_eq!(after.counts.running, 0);
+            assert_eq!(after.counts.queued, state.counts.queued + state.counts.running);
+            for (before, after) in state.entries.iter().zip(&after.entries) {
+                let cut = before.turn == "running";
+                let turn = if cut { "queued" } else { before.turn };
+                let cuts = before.cuts + u32::from(cut);
+                assert_eq!(after, &Simple { turn, cuts, ..before.clone() });
+            }
+        }
+    }
+}
+
+/// A process that goes on after a crash has what ran as queued; the journal does not say so. Both
+/// must take the same records from there on.
+#[test]
+fn what_follows_a_crash_can_be_read_back_too() {
+    for seed in 1..=200 {
+        let mut random = Random::new(seed);
+        let mut written: Vec<(u64, String)> = Vec::new();
+        for _ in 0..6 {
+            let mut book = replayed(&written);
+            book.requeue();
+            let mut model = Model { last: book.last.map(number_of), ..Model::default() };
+            model.list = book.entries().map(|(id, entry)| Simple::of(id, entry)).collect();
+            for at in 0..25 {
+                let record = any_record(&mut random, &model, at);
+                let (json, number) = (record.to_json(), written.len() as u64 + 1);
+                if book.check(&record).is_ok() {
+                    book.apply(number, &record, json.len()).unwrap();
+                    assert!(model.take(number, &record, json.len()), "seed {seed}: {json}");
+                    written.push((number, json));
+                }
+            }
+            let mut again = replayed(&written);
+            for book in [&mut again, &mut book] {
+                book.requeue();
+            }
+            let numbers = written.len() as u64;
+            assert_eq!(seen(&again, numbers), seen(&book, numbers), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
+    for seed in 1..=300 {
+        let (mut book, written, states) = live(seed, 120);
+        let mut random = Random::new(seed + 1000);
+        let (keep, day) = (random.below(4), day());
+        // Ends are at 1 to 120: all that has ended is old, all of it new, or a part of it.
+        let now = *random.pick(&[0, day + 60, day + 1000]);
+        let before = states.last().unwrap();
+        let gone = book.overdue(now.into(), keep, ALL);
+        let unique: BTreeSet<Id> = gone.iter().copied().collect();
+        assert_eq!(unique.len(), gone.len(), "seed {seed}");
+        for id in &gone {
+            let m = before.entries.iter().find(|m| Id::from(m.id) == *id).unwrap();
+            assert!(m.is_over(), "seed {seed}: {m:?}");
+            assert!(!["pending", "sending", "dead"].contains(&m.way.0), "seed {seed}: {m:?}");
+            assert!(m.key.is_none() || m.ended + day <= now, "seed {seed}: {m:?}");
+        }
+        book.forget(&gone);
+        assert!(book.overdue(now.into(), keep, ALL).is_empty(), "seed {seed}");
+        book.forget(&gone);
+        let numbers = written.len() as u64;
+        let after = seen(&book, numbers);
+        let plain = after.entries.iter().filter(|m| {
+            m.is_over() && m.key.is_none() && !["pending", "sending", "dead"].contains(&m.way.0)
+        });
+        assert!(plain.count() <= keep, "seed {seed}");
+        let left = before.entries.iter().filter(|m| !unique.contains(&Id::from(m.id)));
+        assert_eq!(after.entries, left.cloned().collect::<Vec<_>>(), "seed {seed}");
+        assert_eq!(after.bytes, after.entries.iter().map(|m| m.bytes).sum::<u64>());
+        // What a compaction leaves, and the start after it.
+        book.forget_resets(0, 10);
+        let left = |(number, json): &(u64, String)| match book.fate(*number, json) {
+            Fate::Keep => Some((*number, json.clone())),
+            Fate::Replace(left) => Some((*number, left)),
+            Fate::Drop | Fate::Erase => None,
+        };
+        let kept: Vec<(u64, String)> = written.iter().filter_map(left).collect();
+        for who in sessions() {
+            check_session(&book, session_digest(who.0, who.1), &kept, numbers / 2);
+        }
+        let again = replayed(&kept);
+        let (mut one, mut two) = (seen(&book, numbers), seen(&again, numbers));
+        (one.last, two.last) = (None, None);
+        if one.entries.iter().any(|m| m.erased) {
+            [&mut one, &mut two].into_iter().for_each(without_erased);
+        }
+        assert_eq!(one, two, "seed {seed}");
+        for (number, json) in &kept {
+            let id = id_of(json).and_then(Id::parse);
+            let erased = id.and_then(|id| book.get(id)).is_some_and(|entry| entry.erased);
+            assert!(!erased || !json.contains("\\u007f"), "seed {seed}: {json}");
+            assert_eq!(again.fate(*number, json), left_of(json, erased), "seed {seed}");
+        }
+        if again.entries().any(|(_, entry)| entry.erased) {
+            continue;
+        }
+        let sizes: u64 = kept.iter().map(|(_, json)| json.len() as u64 + RECORD_OVERHEAD).sum();
+        let resets = kept.iter().filter(|(_, json)| id_of(json).is_none());
+        let resets: u64 = resets.map(|(_, json)| json.len() as u64 + RECORD_OVERHEAD).sum();
+        assert_eq!(again.bytes(), sizes - resets, "seed {seed}");
+        assert_eq!(again.bytes(), book.bytes(), "seed {seed}");
+    }
+}
+
+/// Of an erased message a compaction leaves no more than its id and key.
+fn without_erased(seen: &mut Seen) {
+    for m in seen.entries.iter_mut().filter(|m| m.erased) {
+        (m.turn, m.attempts, m.cuts, m.outcome, m.ended, m.bytes) = ("cancelled", 0, 0, 0, 0, 0);
+    }
+    seen.overdue.clear();
+    (seen.bytes, seen.counts.kept) = (0, 0);
+    seen.entries.retain(|m| !m.erased || m.key.is_some());
+}
+
+/// What a compaction leaves is left as it is by the next one.
+fn left_of(json: &str, erased: bool) -> Fate {
+    if erased { Fate::Replace(json.to_owned()) } else { Fate::Keep }
+}
+
+/// What the book knows of a session is what its messages and records say.
+fn check_session(book: &MessageTable, session: Digest, kept: &[(u64, String)], half: u64) {
+    let mine = book.entries().filter(|(_, e)| e.session() == Some(session) && !e.erased);
+    let mine: Vec<Id> = mine.map(|e| e.0).collect();
+    assert_eq!(book.messages_of(session, 0).map(|(id, _)| id).collect::<Vec<_>>(), mine);
+    let of = |json: &str| book.session_of(&Record::parse(json).unwrap()) == Some(session);
+    let numbers = kept.iter().filter(|(_, json)| of(json)).map(|(number, _)| *number);
+    assert_eq!(
+        book.records_of(session, 0).collect::<Vec<_>>(),
+        numbers.clone().collect::<Vec<_>>()
+    );
+    let later: Vec<u64> = numbers.filter(|number| *number > half).collect();
+    assert_eq!(book.records_of(session, half).collect::<Vec<_>>(), later);
+    for (id, _) in book.messages_of(session, 0) {
+        let newer = mine.iter().filter(|other| **other > id).filter_map(|other| book.get(*other));
+        assert_eq!(book.is_late(id, session), newer.into_iter().any(|e| e.turn == TurnState::Done));
+    }
+    let older: Vec<Id> = book.entries().rev().map(|(id, _)| id).collect();
+    for (at, id) in older.iter().enumerate() {
+        let before: Vec<Id> = book.before(Some(*id)).map(|(id, _)| id).collect();
+        assert_eq!(before, older[at + 1..]);
+    }
+}
+
+// ---------------------------------------------------------------- by example ----
+
+fn day() -> u64 {
+    u64::try_from(KEEP_RESULTS_FOR.as_millis()).unwrap()
+}
+
+/// Writes records one after the other.
+#[derive(Default)]
+struct Scribe {
+    book: MessageTable,
+    number: u64,
+}
+
+impl Scribe {
+    fn write(&mut self, record: &Record) {
+        self.number += 1;
+        self.book.check(record).unwrap();
+        self.book.apply(self.number, record, record.to_json().len()).unwrap();
+    }
+
+    fn accept(&mut self, id: u32, session: Option<&str>, key: Option<Digest>, deliver: bool) {
+        let hex = |digest: Digest| format!("{digest:032x}");
+        self.write(&Record::Accepted(Box::new(Accepted {
+            id: Id::from(id).to_string(),
+            principal: "owner".to_owned(),
+            session: session.map(str::to_owned),
+            key: key.map(hex),
+            body: key.map(|_| hex(7)),
+            deliver: deliver.then(|| "out".to_owned()),
+            ..Accepted::default()
+        })));
+    }
+
+    fn step(&mut self, id: u32, at: u64, step: Step) {
+        self.write(&Record::step(Id::from(id), 1, at, step));
+    }
+
+    fn done(&mut self, id: u32, at: u64) {
+        self.step(id, at, Step::Started);
+        self.step(id, at, Step::Done("reply".to_owned(), None));
+    }
+
+    fn overdue(&self, now: u64, keep: usize) -> Vec<u32> {
+        self.book.overdue(now.into(), keep, ALL).into_iter().map(number_of).collect()
+    }
+
+    fn last(&self) -> u32 {
+        self.book.last.map_or(0, number_of)
+    }
+
+    fn reset(&mut self, session: &str) {
+        self.write(&reset(session));
+    }
+}
+
+fn reset(session: &str) -> Record {
+    let (principal, session) = ("owner".to_owned(), session.to_owned());
+    Record::Reset { principal, session, at: 0.into(), transcript_only: true }
+}
+
+#[test]
+fn results_are_kept_by_age_and_by_number() {
+    let mut scribe = Scribe::default();
+    for id in 1..=8 {
+        scribe.accept(id, None, (id == 7).then_some(1), false);
+    }
+    for (id, at) in [(1, 1000), (2, 2000), (7, 2000), (3, 3000), (4, 4000), (5, 5000), (6, 6000)] {
+        scribe.done(id, at);
+    }
+    assert!(scribe.overdue(0, 6).is_empty());
+    assert_eq!(scribe.overdue(0, 4), [1, 2]);
+    assert_eq!(scribe.overdue(0, 0), [1, 2, 3, 4, 5, 6], "the one with a key is not counted");
+    assert_eq!(scribe.overdue(day() + 1999, 100), [1]);
+    assert_eq!(scribe.overdue(day() + 2000, 100), [1, 2, 7]);
+    assert_eq!(scribe.overdue(day() + 2000, 3), [1, 2, 3, 7]);
+    assert_eq!(scribe.overdue(u64::MAX, 100), [1, 2, 3, 4, 5, 6, 7], "8 has not ended");
+    let gone = scribe.book.overdue(u64::MAX.into(), 100, ALL);
+    scribe.book.forget(&gone);
+    assert_eq!(scribe.book.counts, Counts { queued: 1, kept: 1, ..Counts::default() });
+    assert!(scribe.book.by_key(1).is_none(), "a key goes with its message");
+    let step = |id: u32| Record::step(Id::from(id), 1, 0, Step::Started).to_json();
+    assert!(!scribe.book.keeps(1, &step(1)) && scribe.book.keeps(8, &step(8)));
+    let nonsense = step(8).replace(&Id::from(8).to_string(), "nonsense");
+    assert!(!scribe.book.keeps(22, &nonsense) && !scribe.book.keeps(22, "{}"));
+    assert_eq!(scribe.book.last, Some(Id::from(8)));
+}
+
+#[test]
+fn a_key_names_its_newest_message() {
+    let mut scribe = Scribe::default();
+    for id in [1, 2] {
+        scribe.accept(id, None, Some(5), false);
+        scribe.done(id, 0);
+    }
+    assert_eq!(scribe.book.by_key(5).unwrap().0, Id::from(2));
+    scribe.book.forget(&[Id::from(1)]);
+    assert_eq!(scribe.book.by_key(5).unwrap().0, Id::from(2), "the older one goes alone");
+    scribe.book.forget(&[Id::from(2)]);
+    assert!(scribe.book.by_key(5).is_none());
+}
+
+#[test]
+fn dead_letters_are_kept_for_a_month() {
+    let month = u64::try_from(KEEP_DEAD_LETTERS.as_millis()).unwrap();
+    let mut scribe = Scribe::default();
+    for id in 1..=3 {
+        scribe.accept(id, None, None, true);
+        scribe.done(id, u64::from(id));
+    }
+    for id in 1..=3 {
+        scribe.step(id, 5, Step::Dead("why".to_owned()));
+    }
+    assert!(scribe.overdue(month, 0).is_empty());
+    assert_eq!(scribe.overdue(month + 2, 0), [1, 2]);
+    scribe.step(1, 6, Step::Dropped);
+    assert!(scribe.overdue(day(), 1).is_empty(), "a day after its end, not its drop");
+    assert_eq!(scribe.overdue(day() + 1, 1), [1]);
+    scribe.step(2, 7, Step::Revived);
+    assert_eq!(scribe.overdue(u64::MAX, 0), [1, 3], "one that is tried again is not over");
+    scribe.step(2, 8, Step::Sending);
+    scribe.step(2, 9, Step::Delivered);
+    assert_eq!(scribe.overdue(u64::MAX, 0), [1, 2, 3]);
+    let dead = scribe.book.dead_letters().map(|(id, _)| number_of(id));
+    assert_eq!(dead.collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn dead_letters_are_bounded() {
+    let mut scribe = Scribe::default();
+    let most = u32::try_from(MAX_DEAD_LETTERS).unwrap();
+    for id in 1..=most + 3 {
+        scribe.accept(id, None, None, true);
+        scribe.done(id, 0);
+        scribe.step(id, 0, Step::Dead(String::new()));
+        assert_eq!(scribe.book.is_crowded(0), id > most);
+    }
+    assert_eq!(scribe.overdue(0, 0), [1, 2, 3]);
+    let gone = scribe.book.overdue(0.into(), 0, ALL);
+    scribe.book.forget(&gone);
+    assert_eq!(scribe.book.counts.dead_letters, MAX_DEAD_LETTERS);
+    assert!(!scribe.book.is_crowded(0));
+}
+
+#[test]
+fn a_cancelled_message_has_nothing_to_deliver() {
+    let mut scribe = Scribe::default();
+    scribe.accept(1, None, None, true);
+    scribe.step(1, 3, Step::Cancelled("why".to_owned()));
+    assert_eq!(scribe.book.get(Id::from(1)).unwrap().delivery_state(), None);
+    assert_eq!(scribe.book.counts.outbox, 0);
+    assert_eq!(scribe.overdue(3, 0), [1]);
+    let sending = Record::step(Id::from(1), 1, 4, Step::Sending);
+    assert!(scribe.book.check(&sending).is_err());
+}
+
+#[test]
+fn a_reset_holds_for_what_came_before_it_in_its_session() {
+    let mut scribe = Scribe::default();
+    scribe.accept(1, Some("work"), None, false);
+    scribe.accept(2, Some("home"), None, false);
+    scribe.reset("work");
+    scribe.accept(3, Some("work"), None, false);
+    let is_reset = |book: &MessageTable, id: u32| {
+        let entry = book.get(Id::from(id)).unwrap();
+        book.is_reset(entry.session().unwrap(), entry.accepted)
+    };
+    let all = |book: &MessageTable| [1, 2, 3].map(|id| is_reset(book, id));
+    assert_eq!(all(&scribe.book), [true, false, false]);
+    assert!(!scribe.book.is_reset(session_digest("guest", "work"), 1), "another's session");
+    let reset = reset("work").to_json();
+    assert!(scribe.book.keeps(3, &reset) && !scribe.book.keeps(2, &reset));
+    scribe.book.forget_resets(0, 10);
+    assert!(scribe.book.keeps(3, &reset), "messages of its session are known");
+    scribe.reset("work");
+    assert_eq!(all(&scribe.book), [true, false, true]);
+    assert!(scribe.book.keeps(5, &reset) && !scribe.book.keeps(3, &reset), "the last one counts");
+    for id in [1, 3] {
+        scribe.done(id, 0);
+    }
+    scribe.book.forget(&[Id::from(1), Id::from(3)]);
+    scribe.book.forget_resets(0, 10);
+    assert!(!scribe.book.keeps(5, &reset));
+}
+
+#[test]
+fn nonsense_is_refused_and_changes_nothing() {
+    let mut scribe = Scribe::default();
+    scribe.accept(5, Some("work"), Some(1), true);
+    let before = seen(&scribe.book, 9);
+    let accepted = |id: &str, key: &str, body: &str| {
+        Record::Accepted(Box::new(Accepted {
+            id: id.to_owned(),
+            key: Some(key.to_owned()),
+            body: Some(body.to_owned()),
+            ..Accepted::default()
+        }))
+    };
+    let six = Id::from(6).to_string();
+    let too_long = "1".repeat(33);
+    for record in [
+        accepted("", "1", "1"),
+        accepted("x", "1", "1"),
+        accepted(&Id::from(5).to_string(), "2", "1"),
+        accepted(&Id::from(4).to_string(), "2", "1"),
+        accepted(&six, "", "1"),
+        accepted(&six, "x", "1"),
+        accepted(&six, "2", "-1"),
+        accepted(&six, &too_long, "1"),
+        Record::step("", 0, 0, Step::Started),
+        Record::step(Id::from(6), 0, 0, Step::Started),
+        Record::step(Id::from(5), 0, 0, Step::Sending),
+        Record::step(Id::from(5), 0, 0, Step::Retry(Box::new(String::new().into()))),
+    ] {
+        assert!(scribe.book.apply(9, &record, 10).is_err(), "{record:?}");
+        assert_eq!(seen(&scribe.book, 9), before, "{record:?}");
+    }
+    scribe.accept(6, None, None, false);
+}
+
+/// A record whose age goes back, or ahead by ages, stands for no more than the one before it.
+#[test]
+fn one_odd_age_blocks_none_behind_it_and_lets_none_expire() {
+    let mut scribe = Scribe::default();
+    let ages = [1000, 2000, 1 << 50, 0, 500, u64::MAX, 3000];
+    for (id, age) in (1..).zip(ages) {
+        scribe.accept(id, None, (id % 2 == 0).then_some(id.into()), false);
+        scribe.done(id, age);
+    }
+    assert_eq!(scribe.book.newest.age, 3000);
+    assert_eq!(scribe.overdue(day() + 999, 100), [0u32; 0]);
+    assert_eq!(scribe.overdue(day() + 1000, 100), [1]);
+    assert_eq!(scribe.overdue(day() + 2000, 100), [1, 3, 5, 2, 4, 6], "all but the last");
+    assert_eq!(scribe.overdue(day() + 3000, 100).len(), ages.len());
+    // A part of the age for which the machine was off cannot shrink, or be more than the age.
+    for off in [7000, u64::MAX] {
+        let odd = Stamp { at: 0, age: 6000, off };
+        scribe.accept(scribe.last() + 1, None, None, false);
+        scribe.write(&Record::step(Id::from(scribe.last()), 1, odd, Step::Started));
+        assert_eq!(scribe.book.newest.age, 3000, "{off}");
+    }
+}
+
+#[test]
+fn a_letter_that_was_revived_blocks_none_behind_it() {
+    let month = u64::try_from(KEEP_DEAD_LETTERS.as_millis()).unwrap();
+    let mut scribe = Scribe::default();
+    for id in 1..=3 {
+        scribe.accept(id, None, None, true);
+        scribe.done(id, 5);
+        scribe.step(id, 5, Step::Dead("why".to_owned()));
+    }
+    scribe.step(1, month, Step::Revived);
+    scribe.step(1, month, Step::Dead("again".to_owned()));
+    assert_eq!(scribe.overdue(month + 5, 0), [2, 3]);
+    assert_eq!(scribe.overdue(2 * month, 0), [1, 2, 3]);
+}
+
+/// What only a wrong clock says was long ago is not.
+#[test]
+fn nothing_expires_before_the_machine_was_on_for_a_while() {
+    let hour = day() / 24;
+    let mut scribe = Scribe::default();
+    scribe.accept(1, None, Some(1), false);
+    scribe.done(1, 1000);
+    let overdue = |age, off| scribe.book.overdue(Stamp { at: 0, age, off }, 9, ALL);
+    assert!(overdue(40 * day(), 40 * day() - 1000).is_empty());
+    assert!(overdue(40 * day(), 40 * day() - 999 - hour).is_empty());
+    assert_eq!(overdue(40 * day(), 40 * day() - 1000 - hour), [Id::from(1)]);
+    assert!(overdue(day() + 999, 0).is_empty());
+}
+
+// ------------------------------------------------------------ the tables of life ----
+
+const TURNS: [TurnState; 6] = [
+    TurnState::Queued,
+    TurnState::Running,
+    TurnState::Resting,
+    TurnState::Done,
+    TurnState::Failed,
+    TurnState::Cancelled,
+];
+const TURN_EVENTS: [TurnEvent; 7] = [
+    TurnEvent::Started,
+    TurnEvent::Retry,
+    TurnEvent::Done,
+    TurnEvent::Failed,
+    TurnEvent::Cancelled,
+    TurnEvent::Requeued,
+    TurnEvent::Released,
+];
+const WAYS: [DeliveryState; 5] = [
+    DeliveryState::Pending,
+    DeliveryState::Sending,
+    DeliveryState::Delivered,
+    DeliveryState::Dead,
+    DeliveryState::Dropped,
+];
+const WAY_EVENTS: [DeliveryEvent; 6] = [
+    DeliveryEvent::Sending,
+    DeliveryEvent::Deferred,
+    DeliveryEvent::Delivered,
+    DeliveryEvent::Dead,
+    DeliveryEvent::Revived,
+    DeliveryEvent::Dropped,
+];
+
+#[test]
+fn every_pair_of_a_turn_and_an_event_has_its_answer() {
+    // Rows are states, columns events; a letter names the state after it.
+    let table = ["R-DFC--", "RrDFC-Q", "R--FC--", "-------", "-----Q-", "-------"];
+    let letters = [('Q', 0), ('R', 1), ('r', 2), ('D', 3), ('F', 4), ('C', 5)];
+    for (state, row) in TURNS.iter().zip(table) {
+        for (event, letter) in TURN_EVENTS.iter().zip(row.chars()) {
+            let after = letters.iter().find(|(known, _)| *known == letter);
+            let after = after.map(|(_, at)| TURNS[*at]);
+            assert_eq!(state.after(*event), after, "{state:?}, {event:?}");
+            // What a start makes of a running turn must take all that may be written after it,
+            // and a replay sees it as running still.
+            if *state == TurnState::Queued && after.is_some() {
+                assert_eq!(TurnState::Running.after(*event), after, "{event:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_pair_of_a_delivery_and_an_event_has_its_answer() {
+    let table = ["S--X--", "SPDX--", "------", "----PO", "------"];
+    let letters = [('P', 0), ('S', 1), ('D', 2), ('X', 3), ('O', 4)];
+    for (state, row) in WAYS.iter().zip(table) {
+        for (event, letter) in WAY_EVENTS.iter().zip(row.chars()) {
+            let after = letters.iter().find(|(known, _)| *known == letter);
+            let after = after.map(|(_, at)| WAYS[*at]);
+            assert_eq!(state.after(*event), after, "{state:?}, {event:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_leaves_a_final_state() {
+    for state in TURNS {
+        // But for an operator's word, which only a failed one takes.
+        let by_itself = TURN_EVENTS.iter().filter(|event| **event != TurnEvent::Requeued);
+        let moves = by_itself.filter(|event| state.after(**event).is_some()).count();
+        assert_eq!(state.is_over(), moves == 0, "{state:?}");
+        assert_eq!(state.after(TurnEvent::Requeued).is_some(), state == TurnState::Failed);
+        let word = if state == TurnState::Resting { "queued" } else { Simple::of_turn(state) };
+        assert_eq!(state.word(), word);
+    }
+    for state in WAYS {
+        let moves = WAY_EVENTS.iter().filter(|event| state.after(**event).is_some()).count();
+        let last = matches!(state, DeliveryState::Delivered | DeliveryState::Dropped);
+        assert_eq!(last, moves == 0, "{state:?}");
+    }
+    for seed in 1..=500 {
+        let mut random = Random::new(seed);
+        let (mut turn, mut way) = (TurnState::Queued, DeliveryState::Pending);
+        for _ in 0..50 {
+            let event = *random.pick(&TURN_EVENTS);
+            let next = turn.after(event);
+            assert!(next.is_none() || !turn.is_over() || event == TurnEvent::Requeued);
+            turn = next.unwrap_or(turn);
+            let next = way.after(*random.pick(&WAY_EVENTS));
+            assert!(
+                next.is_none() || !matches!(way, DeliveryState::Delivered | DeliveryState::Dropped)
+            );
+            way = next.unwrap_or(way);
+        }
+    }
+}

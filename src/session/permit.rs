@@ -1,0 +1,98 @@
+//! Places for messages that are not written down: one without a session and without an idempotency
+//! key waits on its connection, in the same queue and within the same limits as all others.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::dispatch::Full;
+use super::hub::Hub;
+use super::id::Id;
+use crate::agent::Reply;
+use crate::limits::{HINT_PATIENCE, KEEP_ALIVE};
+use crate::sys::fd::EventFd;
+use crate::sys::poll::{Interest, poll};
+
+/// A place that is taken; dropping it gives it to the next.
+#[derive(Debug)]
+pub struct TurnPermit {
+    hub: Arc<Hub>,
+    pub id: Id,
+}
+
+/// Why there is no place.
+#[derive(Debug)]
+pub enum AcquireError {
+    /// The queue is full.
+    Full(Full),
+    /// The client went away while it waited.
+    Gone,
+    /// The gateway is stopping and cuts what waits.
+    Cut,
+    /// It waited for as long as a turn may take.
+    TimedOut,
+    /// No descriptor, or another error of the system.
+    Failed(io::Error),
+}
+
+impl Hub {
+    /// Takes a place, waiting for it in order. `client`: a socket whose hang-up ends the wait;
+    /// `reply`: who is told now and then that it goes on.
+    pub fn acquire_turn(
+        self: &Arc<Self>,
+        principal: &str,
+        client: Option<BorrowedFd<'_>>,
+        patience: Duration,
+        reply: &mut dyn Reply,
+    ) -> Result<TurnPermit, AcquireError> {
+        let event = Arc::new(EventFd::new().map_err(AcquireError::Failed)?);
+        let mut state = self.lock();
+        let id = state.next_id().map_err(AcquireError::Failed)?;
+        let (_, mut runs) =
+            state.dispatch.submit(id, principal, None).map_err(AcquireError::Full)?;
+        if !runs {
+            state.waiting.push((id, Arc::clone(&event)));
+        }
+        drop(state);
+        // An early return drops it, and with it the ticket leaves the queue.
+        let place = TurnPermit { hub: Arc::clone(self), id };
+        let deadline = Instant::now() + patience;
+        while !runs {
+            let client = client.map_or_else(Interest::none, Interest::hangup);
+            let cut = Interest::read(self.cut.as_fd());
+            let mut interests = [Interest::read(event.as_fd()), cut, client];
+            let left = deadline.saturating_duration_since(Instant::now());
+            let ready = poll(&mut interests, Some(left.min(KEEP_ALIVE)));
+            let ready = ready.map_err(AcquireError::Failed)?;
+            let [turn, cut, client] = interests.map(|interest| interest.ready());
+            if turn {
+                runs = true;
+            } else if cut {
+                return Err(AcquireError::Cut);
+            } else if client {
+                return Err(AcquireError::Gone);
+            } else if left == Duration::ZERO {
+                return Err(AcquireError::TimedOut);
+            } else if ready == 0 {
+                reply.idle().map_err(|_| AcquireError::Gone)?;
+            }
+        }
+        Ok(place)
+    }
+
+    /// How many turns run, told without waiting long for the lock.
+    pub fn turns_hint(&self) -> usize {
+        let state = self.lock_within(HINT_PATIENCE);
+        state.map_or_else(|| self.busy(), |state| state.dispatch.counts().0)
+    }
+}
+
+impl Drop for TurnPermit {
+    fn drop(&mut self) {
+        let mut state = self.hub.lock();
+        state.waiting.retain(|(waiting, _)| *waiting != self.id);
+        let ids = state.dispatch.leave(self.id);
+        self.hub.go_on(state, ids);
+    }
+}

@@ -1,0 +1,358 @@
+//! What a message, a session and the journal look like from outside. What is shown here is durable.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
+
+use super::hub::{Hub, State};
+use super::id::Id;
+use super::message::Message;
+use super::message_table::{Counts, Digest, Entry, Owner, Usage, session_digest};
+use super::reply::Watch;
+use super::states::{DeliveryState, TurnState};
+use super::waits::Waits;
+use crate::agent::{self, Report};
+use crate::journal::record::{Record, Step};
+use crate::journal::{Loss, Purpose, Refused};
+use crate::limits::{LOCK_PAUSE, MAX_LISTED, MAX_LISTED_BYTES, STATUS_PATIENCE};
+use crate::sys::fd::EventFd;
+use crate::sys::poll::{Interest, poll};
+
+/// How a wait for a message ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    Over,
+    /// The time is over, or the gateway stops before the message runs.
+    NotYet,
+    /// The client went away.
+    Gone,
+}
+
+/// How many messages there are; turns that run, that wait, and their sessions; what waits for the agent;
+/// what each principal holds.
+pub type Glance = (Counts, (usize, usize, usize), Option<Waits>, Usage);
+
+/// A session as a whole.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub who: Owner,
+    pub running: Option<Id>,
+    pub queued: usize,
+    pub transcript_bytes: u64,
+}
+
+impl Hub {
+    /// A message by its id. `Ok(None)`: it is not known, or not any more.
+    pub fn message(&self, id: Id) -> Result<Option<Message>, Refused> {
+        let (entry, position) = {
+            let state = self.lock();
+            let Some(entry) = state.book.copy(id) else { return Ok(None) };
+            let place = |session| state.dispatch.tickets(session).position(|other| other == id);
+            (entry.clone(), entry.session().map_or(Some(0), place).map(|place| place + 1))
+        };
+        self.sync(self.newest(&entry))?;
+        let unreadable = |e: io::Error| Some(format!("its record cannot be read: {e}"));
+        let (mut reply, mut error, mut refused, mut report) = (None, None, None, Report::default());
+        let (outcome, long) = match self.outcome_around(&entry) {
+            // Forgotten and compacted away since it was looked up.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => {
+                error = unreadable(e);
+                (None, None)
+            }
+            Ok(outcome) => outcome,
+        };
+        match outcome {
+            Some(Step::Done(text, told)) => {
+                reply = Some(text);
+                report = told.as_deref().map(Report::parse).unwrap_or_default();
+            }
+            Some(Step::Failed(why, detail)) => (error, refused) = (Some(why), detail),
+            Some(Step::Retry(retry)) => (error, refused) = (Some(retry.error), retry.detail),
+            Some(Step::Cancelled(why)) => error = Some(why),
+            Some(_) | None => {}
+        }
+        let trouble = entry.delivery.as_ref().map_or(0, |outgoing| outgoing.trouble);
+        let delivery_error = match self.step(trouble) {
+            Ok(Some(Step::Deferred(why) | Step::Dead(why))) => Some(why),
+            Ok(_) => None,
+            Err(e) => unreadable(e),
+        };
+        let over = entry.turn.is_over();
+        let waiting =
+            (entry.turn == TurnState::Resting).then(|| self.waiting(&self.lock(), id)).flatten();
+        Ok(Some(Message {
+            id,
+            who: Arc::clone(&entry.who),
+            turn: entry.turn,
+            attempts: entry.attempts,
+            reply,
+            long,
+            report,
+            error,
+            refused: refused.as_deref().and_then(agent::Refused::parse),
+            waiting,
+            created_at: entry.at,
+            finished_at: over.then_some(entry.ended.at),
+            position: position.filter(|_| !over),
+            delivery: entry.delivery,
+            delivery_error,
+            erased: entry.erased,
+        }))
+    }
+
+    /// The newest record whose effect an entry shows.
+    fn newest(&self, entry: &Entry) -> u64 {
+        let trouble = entry.delivery.as_ref().map_or(0, |outgoing| outgoing.trouble);
+        let gone = matches!(
+            entry.delivery_state(),
+            Some(DeliveryState::Delivered | DeliveryState::Dropped)
+        );
+        let newest = entry.outcome.max(entry.accepted).max(trouble);
+        if gone || entry.erased { self.journal.last() } else { newest }
+    }
+
+    /// Keeps a message from being forgotten, however few results are kept, until its end was read.
+    pub fn pin_reply(self: &Arc<Self>, id: Id) -> PinnedReply {
+        self.lock().held.count(id.0, true);
+        PinnedReply { hub: Arc::clone(self), id }
+    }
+
+    /// Watches a message that is not over, or whose agent is not, by this event.
+    pub fn watch(&self, id: Id, event: EventFd) -> Option<Watch> {
+        let mut state = self.lock();
+        let over = state.book.get(id).is_none_or(|entry| entry.turn.is_over());
+        // The agent of a message that was taken back may still be ending.
+        if over && state.runs.get(id).is_none() {
+            return None;
+        }
+        Some(state.runs.of(id).watch(event))
+    }
+
+    /// Whether the gateway stops before this message runs.
+    pub fn is_put_off(&self, id: Id) -> bool {
+        let state = self.lock();
+        let goes_on = |entry: &Entry| entry.turn == TurnState::Running || entry.turn.is_over();
+        self.is_draining() && !state.book.get(id).is_some_and(goes_on)
+    }
+
+    /// Waits until a message is over.
+    pub fn wait(&self, id: Id, client: BorrowedFd<'_>, patience: Duration) -> io::Result<Waited> {
+        let deadline = Instant::now() + patience;
+        let Some(watch) = self.watch(id, EventFd::new()?) else { return Ok(Waited::Over) };
+        loop {
+            watch.event.clear();
+            if watch.run.is_over() {
+                let over = self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over());
+                return Ok(if over { Waited::Over } else { Waited::NotYet });
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.is_put_off(id) || left == Duration::ZERO {
+                return Ok(Waited::NotYet);
+            }
+            let mut interests = [
+                Interest::read(watch.event.as_fd()),
+                Interest::hangup(client),
+                Interest::read(self.cut.as_fd()),
+            ];
+            poll(&mut interests, Some(left))?;
+            let [_, gone, cut] = interests.map(|interest| interest.ready());
+            if gone || cut {
+                return Ok(if gone { Waited::Gone } else { Waited::NotYet });
+            }
+        }
+    }
+
+    /// The messages that are known of a session, in order.
+    pub fn messages_of(&self, who: &Owner) -> Vec<(Id, TurnState)> {
+        let mut messages = Vec::new();
+        if let Some(session) = who.digest() {
+            self.each_of(session, 0, &mut |id, entry| messages.push((id, entry.turn)));
+        }
+        messages
+    }
+
+    /// A session that has messages or a transcript.
+    pub fn session(&self, who: &Owner) -> Option<Session> {
+        let digest = who.digest()?;
+        // Nobody is shown what a power cut could still take; a journal that broke takes no more.
+        let _ = self.sync(self.journal.last());
+        let known = {
+            let state = self.lock();
+            state.book.messages_of(digest, 0).any(|(_, entry)| !state.book.is_erased(entry))
+        };
+        let about = self.transcripts.find(digest);
+        (known || about.is_some()).then(|| {
+            let bytes = about.map_or(0, |about| about.bytes);
+            self.session_of(digest, who.clone(), bytes)
+        })
+    }
+
+    fn session_of(&self, digest: Digest, who: Owner, transcript_bytes: u64) -> Session {
+        let line = self.lock().dispatch.tickets(digest).count();
+        let running = self.running_in(digest);
+        let queued = line - usize::from(running.is_some()).min(line);
+        Session { who, running, queued, transcript_bytes }
+    }
+
+    /// The message whose turn runs in a session.
+    pub fn running_in(&self, session: Digest) -> Option<Id> {
+        let state = self.lock();
+        let first = state.dispatch.tickets(session).next()?;
+        state.book.get(first).is_some_and(|entry| entry.turn == TurnState::Running).then_some(first)
+    }
+
+    /// Whether a message has begun to run, and when it was accepted.
+    pub fn glance(&self, id: Id) -> Option<(bool, u64)> {
+        let state = self.lock();
+        let entry = state.book.get(id)?;
+        Some((!matches!(entry.turn, TurnState::Queued | TurnState::Resting), entry.at))
+    }
+
+    /// The sessions of a principal with `wanted` keys, in the order of these, at most [`MAX_LISTED`];
+    /// and whether there are more.
+    pub fn sessions(
+        &self,
+        principal: &str,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> io::Result<(Vec<Session>, bool)> {
+        let mut found: Vec<(String, u64)> = Vec::new();
+        self.each(&mut |_, entry| {
+            let key = entry.who.session.as_ref().filter(|_| entry.who.principal == principal);
+            let key = key.filter(|key| found.last().is_none_or(|last| last.0 != **key));
+            let key = key.filter(|key| wanted(key)).map(|key| (key.clone(), 0));
+            key.into_iter().for_each(|key| add(&mut found, key));
+            true
+        });
+        self.transcripts.list(principal, &mut |about| {
+            let key = about.who.session.unwrap_or_default();
+            if wanted(&key) {
+                add(&mut found, (key, about.bytes));
+            }
+        })?;
+        first_page(&mut found);
+        let more = found.len() > MAX_LISTED;
+        let session = |(key, bytes): (String, u64)| {
+            let digest = session_digest(principal, &key);
+            let who = Owner { principal: principal.to_owned(), session: Some(key) };
+            self.session_of(digest, who, bytes)
+        };
+        Ok((found.into_iter().take(MAX_LISTED).map(session).collect(), more))
+    }
+
+    /// Messages in the dead-letter list, of those that `sees` says.
+    pub fn dead_letters(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, Refused> {
+        let ids: Vec<Id> = {
+            let state = self.lock();
+            let shown = |entry: &Entry| sees(&entry.who) && !state.book.is_erased(entry);
+            let letters = state.book.dead_letters().filter(|(_, entry)| shown(entry));
+            letters.map(|(id, _)| id).collect()
+        };
+        let mut letters = Vec::new();
+        let mut size = 0;
+        for id in ids.into_iter().take(MAX_LISTED) {
+            let Some(letter) = self.message(id)? else { continue };
+            let long = letter.long.as_ref().map_or(0, |long| long.len());
+            size += letter.reply.as_ref().map_or(0, String::len) as u64 + long;
+            letters.push(letter);
+            if size > MAX_LISTED_BYTES as u64 {
+                break;
+            }
+        }
+        Ok(letters)
+    }
+
+    /// The state, if its lock is free within `patience`: a hung disk may hold it.
+    pub(super) fn lock_within(&self, patience: Duration) -> Option<MutexGuard<'_, State>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.state.try_lock() {
+                Ok(state) => return Some(state),
+                Err(TryLockError::Poisoned(state)) => return Some(state.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return None,
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            }
+        }
+    }
+
+    /// What there is, if the lock is free soon: a hung disk may hold it.
+    pub fn glance_at_counts(&self) -> Option<Glance> {
+        Some(self.glance_of(&*self.lock_within(STATUS_PATIENCE)?))
+    }
+
+    pub(super) fn glance_of(&self, state: &State) -> Glance {
+        let (running, waiting) = state.dispatch.counts();
+        let turns = (running, waiting, state.dispatch.sessions());
+        let mut usage = state.book.usage();
+        for (name, count) in state.dispatch.waiting() {
+            usage.of(name).push(("queued", count));
+        }
+        (state.book.counts, turns, self.waits(state), usage)
+    }
+
+    /// Bytes of the journal and the number of its last record, told without waiting for the disk.
+    pub fn journal_size(&self) -> (u64, u64) {
+        (self.journal.size(), self.journal.last())
+    }
+
+    /// That the disk has not answered for longer than this.
+    pub fn stalled(&self, longer_than: Duration) -> Option<String> {
+        self.journal.health()?.stalled(longer_than)
+    }
+
+    /// What happened to the journal's file while it was open.
+    pub fn loss(&self) -> Option<Loss> {
+        self.journal.health()?.loss()
+    }
+
+    /// Makes all that was written durable, under a name that leads to it: the last thing before the
+    /// process ends. What it ends by a stop that was `planned` is no attempt that a crash cut short.
+    pub fn close(&self, planned: bool) {
+        self.journal.look();
+        if planned {
+            let mut state = self.lock();
+            let running =
+                state.book.entries().filter(|(_, entry)| entry.turn == TurnState::Running);
+            let running: Vec<(Id, u32)> = running.map(|(id, entry)| (id, entry.attempts)).collect();
+            for (id, n) in running {
+                let record = Record::step(id, n, self.stamp(), Step::Released);
+                // Without it the attempt counts, and runs again all the same.
+                let _ = self.write(&mut state, &record, Purpose::Completion);
+            }
+        }
+        // For the mark alone a full disk has no room, which costs nothing.
+        if let (Err(refused), _) = (self.sync(self.journal.last()), self.mark()) {
+            log::error!("the last records may be lost: {refused}");
+        }
+    }
+}
+
+/// Adds a session to those that are listed, of which no more are held than a few pages.
+fn add(found: &mut Vec<(String, u64)>, session: (String, u64)) {
+    found.push(session);
+    if found.len() > 4 * MAX_LISTED {
+        first_page(found);
+    }
+}
+
+/// Sorts sessions, and keeps a page of them and one more.
+fn first_page(found: &mut Vec<(String, u64)>) {
+    // The one with a transcript's bytes comes first of its name, and stays.
+    found.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+    found.dedup_by(|later, first| later.0 == first.0);
+    found.truncate(MAX_LISTED + 1);
+}
+
+/// A message that is held.
+#[derive(Debug)]
+pub struct PinnedReply {
+    hub: Arc<Hub>,
+    id: Id,
+}
+
+impl Drop for PinnedReply {
+    fn drop(&mut self) {
+        self.hub.lock().held.count(self.id.0, false);
+    }
+}
