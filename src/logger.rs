@@ -13,15 +13,26 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, LoggerBackend};
 
 use crate::config::LogTarget;
-use crate::limits::{
-    LOG_PATIENCE, MAX_LOG_LINE, SYSLOG_BACK_OFF, SYSLOG_PATIENCE, SYSLOG_RECONNECT,
-};
+use crate::limits::LOG_PATIENCE;
 use crate::sys::clock::Utc;
 use crate::sys::fd::device_and_inode;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::Pid;
 use crate::text::escaped;
 use crate::threads::lock;
+
+/// The most bytes of a log line: less than PIPE_BUF (4096, pipe(7)), so that a pipe which takes a
+/// line takes it whole and at once.
+const MAX_LOG_LINE: usize = 4000;
+
+/// How long a syslog daemon that went away is left alone before the next try to reach it.
+const SYSLOG_RECONNECT: Duration = Duration::from_millis(100);
+
+/// How long a syslog daemon that does not read may hold up the thread that logs.
+const SYSLOG_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long it is left alone then; lines go to standard error meanwhile.
+const SYSLOG_BACK_OFF: Duration = Duration::from_secs(5);
 
 static LOGGER: Logger = Logger(Mutex::new(State { sink: Sink::Plain, lost: 0 }));
 

@@ -1,44 +1,6 @@
-//! hermes-gateway: puts an AI agent behind HTTP and chat, keeps what it accepted, and tells its
-//! service manager the truth when it stops.
-//!
-//! This room is for one thing: arguments in, command run, exit status out. Every status that the
-//! process can end with is decided in [`cli::main`] or, for the daemon, by its verdict.
-
-// Tests may panic: that is how they fail.
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
-
-mod agent;
-mod api;
-mod cli;
-mod config;
-mod delivery;
-mod digest;
-mod digest_map;
-mod dirs;
-mod exit;
-mod extent;
-mod gateway;
-mod http;
-mod journal;
-mod json;
-mod lifecycle;
-mod limits;
-mod logger;
-mod name;
-mod named;
-mod session;
-mod shares;
-mod subprocess;
-mod sys;
-mod systemd;
-#[cfg(test)]
-mod testing;
-mod text;
-mod threads;
-
-#[cfg(fuzzing)]
-pub use {api::tests::properties as bodies, http::tests::properties as wire};
+//! The program: all of it is in the library.
+#![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    cli::main().code().into()
+    hermes_gateway::main()
 }

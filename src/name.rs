@@ -1,9 +1,11 @@
 //! The gateway's name: where it comes from and what is named after it.
 #![forbid(unsafe_code)]
 
-use crate::limits::MAX_NAME;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+
+/// The most bytes in a name; with its fixed parts a unit's name stays far below systemd's 255.
+const MAX_NAME: usize = 64;
 
 /// What the default gateway's files are called.
 const DEFAULT: &str = "default";

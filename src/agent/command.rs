@@ -5,18 +5,21 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
 use super::output::{StderrTail, Utf8Stream, keep_end};
 use super::{Outcome, Reply, Report, Turn, TurnLimits, environment};
 use crate::config;
-use crate::limits::{KEEP_ALIVE, KILL_AFTER, LOCK_PATIENCE};
+use crate::limits::{KEEP_ALIVE, KILL_AFTER};
 use crate::subprocess::{Child, Children, Program, explained, take};
 use crate::sys::poll::Interest;
 use crate::sys::process::{Signal, Status, is_shortage};
 use crate::text::{escaped, one_line};
+
+/// How long one client that reads slowly may keep an agent's deadline from being looked at.
+const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Starts the agent, feeds it, passes its reply on, and ends it where it has to be ended.
 pub fn run(

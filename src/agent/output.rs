@@ -1,8 +1,14 @@
 //! What an agent prints, made into text: UTF-8 across the borders of reads, and no line feeds at
 //! the end, as a shell's `$(…)` has it.
 
-use crate::limits::{MAX_STDERR_LINE, MAX_STDERR_LOGGED, MAX_STDERR_TAIL};
+use crate::limits::MAX_STDERR_TAIL;
 use crate::text::last_line;
+
+/// Longer lines are cut: a log line, not a document.
+const MAX_STDERR_LINE: usize = 2048;
+
+/// How much one turn may put into the log.
+const MAX_STDERR_LOGGED: usize = 64 << 10;
 
 /// Turns bytes into text piece by piece. What is no UTF-8 becomes U+FFFD.
 #[derive(Debug, Default)]

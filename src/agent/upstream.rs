@@ -19,19 +19,39 @@ use serde_json::value::RawValue;
 
 use super::{Agent, DEFAULT_MODEL, Outcome, Refused, Reply, Turn, TurnLimits};
 use crate::config::Url;
-use crate::http::client::{Answer, Error};
-use crate::http::curl;
-use crate::http::outward::{Cancel, CancelReason, OutboundRequest, client, connect};
 use crate::json::{elements, member, text};
-use crate::limits::{
-    MAX_MODELS, MAX_MODELS_BODY, MODELS_KEPT, MODELS_PATIENCE, UPSTREAM_IDLE, UPSTREAM_KEPT,
-    UPSTREAM_PAUSE, UPSTREAM_RETRIES,
-};
+use crate::outbound::client::{Answer, Error};
+use crate::outbound::connect::{Cancel, CancelReason, OutboundRequest, client, connect};
+use crate::outbound::curl;
 use crate::subprocess::environment;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::is_shortage;
 use crate::text::{escaped, quoted};
 use crate::threads::lock;
+
+/// How often a request is sent again that got nothing back: a server that is being restarted.
+const UPSTREAM_RETRIES: u32 = 2;
+
+/// Before each of them.
+const UPSTREAM_PAUSE: Duration = Duration::from_millis(150);
+
+/// Connections that are kept for the next turn: no more than there are turns at once, as a rule.
+const UPSTREAM_KEPT: usize = 256;
+
+/// How long one is kept: usual servers close theirs after 5 to 75 s. It is looked at now and then.
+const UPSTREAM_IDLE: Duration = Duration::from_secs(20);
+
+/// For the list of its models: somebody waits who asked for something else.
+const MODELS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the list is remembered.
+const MODELS_KEPT: Duration = Duration::from_secs(60);
+
+/// The list itself: some hundred bytes a model, and the largest traders have hundreds.
+const MAX_MODELS_BODY: usize = 1 << 20;
+
+/// The models of it that are told: a server that lists more means no choice.
+const MAX_MODELS: usize = 2000;
 
 /// What is kept of the server between turns.
 #[derive(Debug, Default)]

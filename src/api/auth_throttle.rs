@@ -4,7 +4,15 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::limits::{FAILURE_WINDOW, MAX_FAILING_ADDRESSES, MAX_FAILURES};
+/// Wrong keys from one address within [`FAILURE_WINDOW`] before they are answered with 429: a client
+/// with a stale key shows it a few times.
+const MAX_FAILURES: u32 = 10;
+
+/// How long wrong keys are counted together, and how long an address is told to wait at most.
+const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+
+/// Addresses whose wrong keys are counted at one time; 40 kB.
+const MAX_FAILING_ADDRESSES: usize = 1024;
 
 #[derive(Debug, Default)]
 pub struct AuthThrottle(Vec<Record>);

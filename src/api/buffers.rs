@@ -1,15 +1,22 @@
 //! Memory for bodies and replies in flight: one budget (`limits.max_buffered`), shared by principals.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Service;
 use super::auth::Authenticated;
 use super::error::ApiError;
-use crate::limits::{BUFFER_PATIENCE, MAX_BUFFER_WAITS, SMALL_BUFFER};
+use crate::limits::SMALL_BUFFER;
 use crate::named::ByName;
 use crate::shares::Shares;
 use crate::threads::{self, lock};
+
+/// How long a body or reply waits for its part of `max_buffered`: who holds much and stands still is
+/// cut off sooner ([`HURRY`]).
+const BUFFER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Requests of one principal that wait for it: each is woken whenever some comes free.
+const MAX_BUFFER_WAITS: usize = 64;
 
 /// What is taken of the budget.
 #[derive(Debug, Default)]

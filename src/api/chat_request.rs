@@ -10,8 +10,16 @@ use serde_json::value::RawValue;
 use super::error::ApiError;
 use crate::agent::{ChatMessage, DEFAULT_MODEL, instructions, own};
 use crate::json::{self, Raw, elements, member, members};
-use crate::limits::{MAX_INSTRUCTIONS, MAX_JSON_DEPTH, MAX_SHOWN_VALUE};
+use crate::limits::MAX_SHOWN_VALUE;
 use crate::text::quoted;
+
+/// Lists and objects in a body that may be open at once. A body is read without values being made of
+/// it, but who gets its parts may read no more than 128, serde_json among them, with some of ours around.
+const MAX_JSON_DEPTH: usize = 100;
+
+/// Instructions that an agent gets as a variable: with its name and NUL it stays below the system's
+/// bound for one ([`MAX_EXEC_STRING`]).
+const MAX_INSTRUCTIONS: usize = 120 * 1024;
 
 /// A request that is understood.
 #[derive(Debug)]

@@ -13,13 +13,17 @@ use std::time::{Duration, Instant};
 use super::error::ApiError;
 use crate::config::{ClientKey, OWNER};
 use crate::http::{Activity, ConnectionActivity};
-use crate::limits::{
-    KEPT_CONNECTIONS, LEAVING_MOMENT, MAX_STRANGERS, SHORTAGE_LASTS, SHORTAGE_ROOM,
-    STRANGERS_MOMENT,
-};
+use crate::limits::{LEAVING_MOMENT, SHORTAGE_LASTS, SHORTAGE_ROOM, STRANGERS_MOMENT};
 use crate::named::ByName;
 use crate::shares::{Over, Reached, Shares};
 use crate::threads::lock;
+
+/// Connections that have shown no key. Each may be one of an attack; 1,000 of them are some 12 MB.
+const MAX_STRANGERS: usize = 1000;
+
+/// Connections kept for requests without a key (`/health`, `/ready`) and for those that are about to show
+/// one: each takes moments.
+const KEPT_CONNECTIONS: usize = 16;
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]

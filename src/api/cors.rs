@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use super::error::ApiError;
 use crate::config::Http;
 use crate::http::{Request, Response};
-use crate::limits::PREFLIGHT_AGE;
+
+/// Seconds for which a browser need not ask again what a page may send; they cap it at two hours.
+const PREFLIGHT_AGE: u32 = 7200;
 
 /// The page behind a request, if it is one that `http.allowed_origins` lets in; `Ok(None)` for what
 /// comes from no page or from our own.

@@ -18,7 +18,7 @@ use crate::config::{Busy, EnumSetting};
 use crate::http::{Closed, Request, Response, has_dot_segment};
 use crate::journal::Refused;
 use crate::json::{self, Raw, elements, members};
-use crate::limits::{MAX_ATTACHMENT, MAX_ATTACHMENTS, MAX_LISTED_BYTES, MAX_SESSION, MAX_WAIT};
+use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
 use crate::session::cancel::Denied;
 use crate::session::commands::Command;
 use crate::session::hub::{Hub, now};
@@ -28,6 +28,14 @@ use crate::session::message_table::Owner;
 use crate::session::queries::Waited;
 use crate::session::submit::{Draft, Submitted};
 use crate::text::quoted;
+
+/// The most bytes of a session's key: free text, but no document.
+const MAX_SESSION: usize = 256;
+
+/// References that may come with a message, and the bytes of each: a URL.
+const MAX_ATTACHMENTS: usize = 16;
+
+const MAX_ATTACHMENT: usize = 2048;
 
 /// The fields of a message, for words on what is none.
 const FIELDS: &str = "text, session, mode, deliver, attachments";

@@ -21,6 +21,9 @@ mod responses;
 mod route;
 mod sessions;
 mod status;
+
+/// How long the exit waits for the last words of event streams: they are on their way by then.
+const STREAM_PATIENCE: Duration = Duration::from_millis(200);
 #[cfg(any(test, fuzzing))]
 pub mod tests;
 mod turn;
@@ -40,7 +43,6 @@ use route::Route;
 
 use crate::http::ShutdownFlag;
 use crate::http::{Closed, Connection, ConnectionActivity, Request, Response};
-use crate::limits::STREAM_PATIENCE;
 use crate::session::hub::{Hub, Settings};
 use crate::sys::fd::EventFd;
 use crate::threads::lock;

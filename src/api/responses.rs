@@ -20,12 +20,15 @@ use crate::agent::{ChatMessage, Report, own};
 use crate::extent::PLACE;
 use crate::http::{Response, sse};
 use crate::json::{self, Raw, elements, member, one_line};
-use crate::limits::MAX_METADATA;
 use crate::session::hub::now;
 use crate::session::id::Id;
 use crate::session::message::Message;
 use crate::session::states::TurnState;
 use crate::text::quoted;
+
+/// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at
+/// most. Each event of its stream repeats them.
+const MAX_METADATA: usize = 40 * 1024;
 
 /// Before the id of a message that is a response.
 const PREFIX: &str = "resp_";

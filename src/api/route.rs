@@ -1,6 +1,7 @@
 //! Paths and methods, and the order of judgement before a handler runs.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::auth::{Authenticated, Origin};
 use super::error::ApiError;
@@ -10,8 +11,14 @@ use super::{
 };
 use crate::http::{Closed, Connection, Method, Request, Response, SLASH};
 use crate::journal::Condition;
-use crate::limits::{DISK_HANGS, MAX_CONTROL_TURNS};
 use crate::text::quoted;
+
+/// How many of those may be messages that wait for their reply: the rest is for `status`.
+const MAX_CONTROL_TURNS: usize = 48;
+
+/// From then on requests are refused that would wait for the disk: until then it may be a slow one, such
+/// as a memory card under load.
+const DISK_HANGS: Duration = Duration::from_secs(5);
 
 /// Header fields that we read and that may occur once; http/ has those that frame or let in.
 const ONCE: [&str; 3] = [turn::SESSION, idempotency::HEADER, "Last-Event-ID"];

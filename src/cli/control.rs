@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -13,14 +13,14 @@ use super::unit::installed_file;
 use super::{Context, owner};
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
-use crate::http::client::{Answer, Client, Error};
 use crate::lifecycle::instance::{Holder, Probe, probe};
-use crate::limits::{
-    CONTROL_PATIENCE, CONTROL_PAUSE, CONTROL_WRITE_PATIENCE, MAX_BODY_RANGE, MAX_ERROR_BODY,
-    MAX_WAIT,
-};
+use crate::limits::{CONTROL_PATIENCE, CONTROL_PAUSE, MAX_BODY_RANGE, MAX_ERROR_BODY, MAX_WAIT};
+use crate::outbound::client::{Answer, Client, Error};
 use crate::sys::socket::connect_unix;
 use crate::text::escaped;
+
+/// A request head or message that a gateway does not take for so long never gets through.
+const CONTROL_WRITE_PATIENCE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 pub mod tests;

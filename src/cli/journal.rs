@@ -11,7 +11,6 @@ use crate::exit::{Exit, Failure};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Corruption, Fate, FileJournal, NAME, Report, inspect, repair, saved};
 use crate::lifecycle::instance::{Instance, Probe, probe};
-use crate::limits::MAX_JOURNAL_ROWS;
 use crate::session::hub::{Hub, Settings};
 use crate::session::id::Id;
 use crate::session::message::rfc3339;
@@ -24,6 +23,9 @@ use crate::text::escaped;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Messages that `journal` lists: more than anybody reads.
+const MAX_JOURNAL_ROWS: usize = 1000;
 
 /// What to do with the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]

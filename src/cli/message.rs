@@ -9,8 +9,8 @@ use super::control::{ask, exit_for, lines, read};
 use super::say;
 use super::send::print_reply;
 use crate::exit::{Exit, Failure};
-use crate::http::Client;
 use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_WAIT};
+use crate::outbound::Client;
 use crate::text::escaped;
 
 /// How a durable message is sent.

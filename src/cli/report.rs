@@ -15,13 +15,17 @@ use super::{Context, owner, time_format};
 use crate::dirs::{Base, Dirs};
 use crate::lifecycle::history;
 use crate::lifecycle::instance::{Holder, Probe, probe};
-use crate::limits::{CONTROL_PATIENCE, MAX_RUN_RECORD};
+use crate::limits::CONTROL_PATIENCE;
 use crate::name::Name;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc, user};
 use crate::systemd::systemctl::Systemctl;
 use crate::systemd::unit::Origin;
 use crate::systemd::{Scope, cgroup};
+
+/// The record of a run is about 250 bytes, and names the file of its log by a path of 4,096 at most, each of
+/// which JSON may write as six.
+const MAX_RUN_RECORD: u64 = 32 << 10;
 
 /// What is known of one gateway at one moment.
 #[derive(Debug)]

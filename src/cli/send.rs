@@ -10,8 +10,8 @@ use super::message::Sending;
 use super::{Context, config, message, printed};
 use crate::api;
 use crate::exit::{Exit, Failure};
-use crate::http::client::{Client, Error};
 use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_BODY_RANGE};
+use crate::outbound::client::{Client, Error};
 use crate::text::quoted;
 
 /// The header that puts a message into a session.

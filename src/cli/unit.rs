@@ -12,10 +12,7 @@ use super::{Context, say};
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::Holder;
-use crate::limits::{
-    ACT_PATIENCE, ASK_PATIENCE, JOURNAL_LAG, LOG_LINES, LONGEST_VERB, MANAGER_MARGIN, MAX_LOG,
-    MAX_UNIT_FILE,
-};
+use crate::limits::ACT_PATIENCE;
 use crate::name::Name;
 use crate::subprocess::{Program, capture, find_program};
 use crate::sys::fs::read_any;
@@ -26,6 +23,27 @@ use crate::systemd::cgroup::{self, OwnUnit};
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
 use crate::systemd::unit::{Origin, inspect};
 use crate::text::escaped;
+
+/// A unit file of ours has 4 kB; one that is larger is somebody else's.
+const MAX_UNIT_FILE: u64 = 1 << 20;
+
+/// For a question to the manager: far above its 10 ms, and what a daemon-reload adds to them.
+const ASK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Beyond the manager's own time-outs: it acts, kills and reports when they are over.
+const MANAGER_MARGIN: Duration = Duration::from_secs(10);
+
+/// In place of a time-out that an operator has set to infinity: as long as anybody watches.
+const LONGEST_VERB: Duration = Duration::from_secs(3600);
+
+/// How long the journal is waited for: it is some milliseconds behind, on a busy machine more.
+const JOURNAL_LAG: Duration = Duration::from_secs(1);
+
+/// Lines of the log that explain a failure: more hide the one that counts.
+const LOG_LINES: usize = 8;
+
+/// What is taken of the journal to find those lines in.
+const MAX_LOG: usize = 64 << 10;
 
 /// The gateway's last line, however it ends.
 const LAST_WORD: &str = "Exiting with code";

@@ -1,7 +1,8 @@
 //! "Did you mean …": the nearest of some known words. Pure.
 
-use crate::limits::MAX_COMPARED_WORD;
-
+/// Bytes of a word that is compared with the known keys: none is half as long, and the comparison
+/// is quadratic.
+const MAX_COMPARED_WORD: usize = 64;
 /// The known word that the given one most likely meant, if one is near: at most a third of the
 /// letters wrong.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -2,9 +2,12 @@
 //! (RFC 3986, less userinfo, fragments and everything that should have been percent-encoded). Pure.
 
 use super::validate;
-use crate::limits::{MAX_TARGET, MAX_URL};
+use crate::limits::MAX_TARGET;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
+
+/// Bytes of a URL; its path and query also keep to what servers take ([`MAX_TARGET`]).
+const MAX_URL: usize = 4 << 10;
 
 /// Displays as it was given.
 #[derive(Clone, PartialEq, Eq)]

@@ -3,11 +3,24 @@
 
 use super::key::{OPERATOR_ROUTES, USER_ROUTES};
 use super::url::Url;
-use crate::limits::{
-    MAX_EXEC_STRING, MAX_HOST_LABEL, MAX_HOST_NAME, MAX_MODEL, MAX_PRINCIPAL, MAX_TARGET_NAME,
-};
+use crate::limits::MAX_EXEC_STRING;
 use crate::subprocess::is_for_us_alone;
 use std::net::IpAddr;
+
+/// A host name's length in characters (RFC 1035 section 2.3.4, less the two length octets).
+const MAX_HOST_NAME: usize = 253;
+
+/// One label of a host name (RFC 1035 section 2.3.4).
+const MAX_HOST_LABEL: usize = 63;
+
+/// Characters of a target's name: it stands in records, logs and variables.
+const MAX_TARGET_NAME: usize = 64;
+
+/// Characters of a principal's name, with the room for a platform and an id on it.
+const MAX_PRINCIPAL: usize = 128;
+
+/// Bytes of a model's name: a path in a registry with its tag.
+const MAX_MODEL: usize = 256;
 
 /// A host name or IP address as a `Host` header has it, without port; lower case.
 pub fn host(text: &str) -> Result<String, String> {

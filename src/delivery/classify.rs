@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use super::DeliveryResult;
-use crate::limits::MAX_RETRY_AFTER;
 use crate::sys::clock::since_1970;
 use crate::sys::process::Status;
 use crate::text::quoting;
+
+/// The longest wait that a receiver can ask for: one that says "tomorrow" is asked in between.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// What the status of an HTTP response means. `now` is the wall clock, as time since 1970: for a
 /// Retry-After that is a date.

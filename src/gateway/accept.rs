@@ -6,22 +6,36 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::fallback::FallbackThread;
 use crate::api::connections::Capacity;
 use crate::api::{self, Origin, Service, source_prefix};
 use crate::config::Config;
 use crate::http::{Connection, ConnectionActivity, Limits, ShutdownFlag, Socket};
-use crate::limits::{
-    ACCEPT_BATCH, CONNECTION_STACK, FEW_SEATS, MAX_CONTROL_CONNECTIONS, RESERVED_TASKS,
-    ROOM_PATIENCE, STRANGERS_MOMENT, TASKS_PER_TURN,
-};
+use crate::limits::{CONNECTION_STACK, MAX_CONTROL_CONNECTIONS, STRANGERS_MOMENT};
 use crate::shares::Shares;
 use crate::sys::fd::{most_open, set_nonblocking};
 use crate::sys::process::is_shortage;
 use crate::sys::{proc, socket, user};
 use crate::threads::spawn;
+
+/// How many connections are accepted before the main loop looks at its other duties.
+const ACCEPT_BATCH: usize = 64;
+
+/// Tasks that connections leave to others: our own threads, control connections, deliveries.
+const RESERVED_TASKS: usize = 32;
+
+/// A turn's thread, and the processes of a small agent.
+const TASKS_PER_TURN: usize = 4;
+
+/// Where descriptors allow fewer connections than these, one that is over them waits for its turn: a
+/// handful of clients at once is no overload.
+const FEW_SEATS: usize = 64;
+
+/// How long a connection waits for another to end where descriptors are few, before it and those after
+/// it are told that there is no room: most clients wait for as long to be connected.
+const ROOM_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a connection over the cap is told. Short: it is written without waiting.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\

@@ -8,12 +8,16 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use crate::api::Service;
 use crate::dirs::Dirs;
 use crate::lifecycle::instance::retake;
-use crate::limits::CONTROL_PROBE;
 use crate::sys::{fs as files, memory, socket};
+
+/// How often it is looked whether the control socket's path still leads to it: a command waits for
+/// [`CONTROL_PATIENCE`].
+const CONTROL_PROBE: Duration = Duration::from_millis(1500);
 
 /// Looks now and then whether its path still leads to the socket, until the gateway drains, and hands over
 /// one that was made in its place, with its lock. Not on the main thread: the disk may hang.

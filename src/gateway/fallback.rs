@@ -7,13 +7,16 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::accept::{ConnectionGuard, limits, serve_connection};
 use crate::http::{Limits, ShutdownFlag};
-use crate::limits::{ACCEPT_BACK_OFF, CONNECTION_STACK, SPARE_TIMEOUT};
+use crate::limits::{ACCEPT_BACK_OFF, CONNECTION_STACK};
 use crate::sys::poll::{Interest, poll};
 use crate::threads::spawn;
+
+/// What a client of the spare thread may take for its request and to read the answer: others wait.
+const SPARE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A connection that waits for its request.
 struct Waiting {

@@ -3,7 +3,7 @@
 
 mod ending;
 
-use crate::limits::{ACCEPT_BACK_OFF, SHORTAGE_LOG_EVERY, THREAD_PAUSE, THREAD_STACK};
+use crate::limits::{ACCEPT_BACK_OFF, THREAD_PAUSE, THREAD_STACK};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::Ordering;
@@ -27,6 +27,9 @@ use crate::systemd::notify::{Notifier, watchdog_interval};
 use crate::text::escaped;
 use crate::threads::{lock, spawn};
 use ending::Stop;
+
+/// How often it is said that connections cannot be accepted: twenty lines a second would hide all others.
+const SHORTAGE_LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// What other threads tell the main one.
 enum News {

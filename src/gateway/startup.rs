@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::accept::Listeners;
 use super::{Plan, control};
@@ -24,10 +24,7 @@ use crate::journal::{self, FileJournal, Journal, MemoryJournal, Refused};
 use crate::lifecycle::evidence::Supervisor;
 use crate::lifecycle::history::{self, Begun, Run};
 use crate::lifecycle::instance::Instance;
-use crate::limits::{
-    BACKLOG, KEY_BYTES, MAX_KEY_FILE, PROGRAM_PATIENCE, QUESTION_DEADLINE, THREAD_STACK,
-    WANTED_DESCRIPTORS,
-};
+use crate::limits::{MAX_KEY_FILE, QUESTION_DEADLINE, THREAD_STACK, WANTED_DESCRIPTORS};
 use crate::session::hub::{Hub, Settings};
 use crate::session::message_table::MessageTable;
 use crate::session::time::System;
@@ -37,6 +34,17 @@ use crate::sys::{fs as files, proc, random, socket, trusted};
 use crate::text::{counted, escaped};
 use crate::threads::{lock, spawn};
 use crate::{digest, logger, sys, systemd};
+
+/// Connections that may wait for their accept: as many as come in a burst, and the kernel's own bound
+/// (net.core.somaxconn) since Linux 5.4.
+const BACKLOG: i32 = 4096;
+
+/// Bytes of chance in a key that we make.
+const KEY_BYTES: usize = 32;
+
+/// How long a start waits for what the files of agents' programs tell, which is only warned of: they
+/// may be on a disk that hangs.
+const PROGRAM_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A gateway that can serve.
 pub struct Started {

@@ -5,7 +5,16 @@
 //! are thrown away.
 
 use super::{Refusal, bad, is_token_byte, is_value_byte, target};
-use crate::limits::{MAX_EXTENSIONS, MAX_SIZE_DIGITS, MAX_TRAILERS};
+
+/// Digits of a chunk's size: as many as a u64 has.
+const MAX_SIZE_DIGITS: u8 = 16;
+
+/// Bytes of extensions in a whole body. They are overhead that a sender can make us read for
+/// every byte of content (CVE-2023-39326), and nobody uses them.
+const MAX_EXTENSIONS: usize = 4 << 10;
+
+/// Bytes of trailers.
+const MAX_TRAILERS: usize = 8 << 10;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd)]
 enum State {

@@ -45,7 +45,7 @@ impl From<Refusal> for Error {
 }
 
 /// A body on its way in.
-pub(super) struct BodyReader {
+pub struct BodyReader {
     /// Of a length, what is left.
     framing: BodyFraming,
     /// It ends with the connection.
@@ -55,7 +55,7 @@ pub(super) struct BodyReader {
 
 impl BodyReader {
     /// `None`: up to the end of the connection.
-    pub(super) fn new(framing: Option<BodyFraming>) -> BodyReader {
+    pub fn new(framing: Option<BodyFraming>) -> BodyReader {
         BodyReader {
             framing: framing.unwrap_or(BodyFraming::Length(u64::MAX)),
             until_close: framing.is_none(),
@@ -64,7 +64,7 @@ impl BodyReader {
     }
 
     /// Appends some of the body to `out`, which may hold `cap` bytes. Says whether there is more to come.
-    pub(super) fn read(
+    pub fn read(
         &mut self,
         wire: &mut Transport<'_>,
         out: &mut Vec<u8>,
@@ -110,7 +110,7 @@ impl BodyReader {
     }
 
     /// Appends all of it. `latest`: the deadline after so many bytes.
-    pub(super) fn read_all(
+    pub fn read_all(
         &mut self,
         wire: &mut Transport<'_>,
         out: &mut Vec<u8>,
@@ -128,7 +128,7 @@ impl BodyReader {
 
 impl Fill {
     /// For who cannot go on without data.
-    pub(super) fn data(self) -> Result<(), Error> {
+    pub fn data(self) -> Result<(), Error> {
         match self {
             Fill::Data => Ok(()),
             Fill::End => Err(Error::CutShort),

@@ -3,10 +3,7 @@
 //! It answers what it refuses, keeps every deadline, and leaves the connection only where the next
 //! request's first byte is certain. One read and one write serve an ordinary request.
 
-use crate::limits::{
-    HURRY, KEPT_RESPONSE_BUFFER, LINGER_TIMEOUT, MAX_LINGER, MAX_SKIPPED_BODY, MIN_BODY_RATE,
-    SKIP_TIMEOUT, WRITE_PIECE,
-};
+use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_SKIPPED_BODY, SKIP_TIMEOUT, WRITE_PIECE};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -24,6 +21,20 @@ use super::scan::{Scan, is_blank};
 use super::socket::Socket;
 use super::stream::Stream;
 use super::transport::{Fill, Pace, Transport};
+
+/// A body must come at this rate or faster, once `body_timeout` has passed: a slow line manages
+/// it, and a body of 1 MiB cannot hold a thread for more than 17 minutes.
+const MIN_BODY_RATE: u64 = 1 << 10;
+
+/// How much quicker a client has to be whose principal holds more than a quarter of `max_buffered`: a
+/// body of 1 MiB is cut off after a minute and a half.
+const HURRY: u32 = 16;
+
+/// After a refusal, input is dropped up to here so that the answer gets through.
+const MAX_LINGER: usize = 1 << 20;
+
+/// How long that takes at the most: a client that still sends by then has been told often enough.
+const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The server's side of a connection.
 pub struct Connection {

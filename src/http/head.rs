@@ -74,17 +74,17 @@ const ONCE: [&str; 7] = [
 ];
 
 /// The fields that frame a message or that two readers must not read differently.
-pub(super) struct Fields<'a> {
+pub struct Fields<'a> {
     host: Option<&'a [u8]>,
     length: Option<&'a [u8]>,
     coding: Option<&'a [u8]>,
     expect: Option<&'a [u8]>,
-    pub(super) close: bool,
+    pub close: bool,
     persist: bool,
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn gather(fields: &[httparse::Header<'a>]) -> Result<Fields<'a>, Refusal> {
+    pub fn gather(fields: &[httparse::Header<'a>]) -> Result<Fields<'a>, Refusal> {
         let mut once = [None; ONCE.len()];
         let (mut close, mut persist) = (false, false);
         for field in fields {
@@ -115,7 +115,7 @@ impl<'a> Fields<'a> {
     }
 
     /// RFC 9112 section 6.3, without the choices that it leaves to a server.
-    pub(super) fn framing(&self, version: Version) -> Result<BodyFraming, Refusal> {
+    pub fn framing(&self, version: Version) -> Result<BodyFraming, Refusal> {
         match (self.length, self.coding, version) {
             (None, None, _) => Ok(BodyFraming::None),
             (Some(length), None, _) => Ok(BodyFraming::Length(content_length(length)?)),

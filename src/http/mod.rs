@@ -2,7 +2,7 @@
 //!
 //! What may enter: framing, limits, time-outs, the formats of the wire. What may not: routes, keys,
 //! sessions, anything of the gateway. The rules are pure ([`head`], [`scan`], [`target`], [`body`],
-//! [`sse`]: no socket, no clock); [`connection`] and [`client`] drive them over a [`wire`].
+//! [`sse`]: no socket, no clock); [`connection`] drives them over a [`transport`].
 //!
 //! The stance: what two parsers could read differently is refused and the connection closed, and a
 //! verdict depends on the bytes alone, never on how packets cut them.
@@ -11,12 +11,9 @@
 mod activity;
 mod body;
 mod body_reader;
-pub mod client;
 mod connection;
-pub mod curl;
 mod head;
 mod limits;
-pub mod outward;
 mod request;
 mod response;
 mod scan;
@@ -33,7 +30,6 @@ pub use body::TOO_LARGE;
 /// Why a server's connection ended in the middle: it can only be dropped. `Refused`: the client broke
 /// a rule, and was told so; `Io`: the socket failed, or the client went away or reads too slowly.
 pub use body_reader::Error as Closed;
-pub use client::Client;
 pub use connection::Connection;
 pub use limits::{Limits, ShutdownFlag};
 pub use request::{Method, Request};
@@ -41,6 +37,16 @@ pub use response::Response;
 pub use socket::Socket;
 pub use stream::Stream;
 pub use target::{SLASH, decode, has_dot_segment};
+
+/// What a client needs as well: heads, bodies and the bytes below them.
+pub mod framing {
+    pub use crate::http::body_reader::BodyReader;
+    pub use crate::http::head::Fields;
+    pub use crate::http::request::{BodyFraming, Version};
+    pub use crate::http::scan::Scan;
+    pub use crate::http::transport::{Pace, Transport};
+    pub use crate::http::{bad, is_token, is_value_byte};
+}
 
 /// Why bytes are no acceptable message: the status that says so, and a sentence for the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +62,7 @@ impl Refusal {
 }
 
 /// What is malformed.
-fn bad<T>(reason: &'static str) -> Result<T, Refusal> {
+pub fn bad<T>(reason: &'static str) -> Result<T, Refusal> {
     Err(Refusal::new(400, reason))
 }
 
@@ -65,11 +71,11 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-fn is_token(bytes: &[u8]) -> bool {
+pub fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&b| is_token_byte(b))
 }
 
 /// What a field value may hold, RFC 9110 section 5.5: visible bytes, obs-text, space and tab.
-const fn is_value_byte(byte: u8) -> bool {
+pub const fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= 0x20 && byte != 0x7f)
 }

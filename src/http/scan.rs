@@ -4,7 +4,10 @@
 //! the first bad byte, which makes its verdict a function of the bytes and not of their packets.
 
 use super::{Refusal, bad};
-use crate::limits::{MAX_FIELDS, MAX_FIRST_LINE, MAX_HEAD};
+use crate::limits::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
+
+/// Beyond the target, a request line holds a method, two spaces and the version.
+const MAX_FIRST_LINE: usize = MAX_TARGET + 64;
 
 /// How far a head has been looked at.
 #[derive(Debug, Default)]

@@ -1,12 +1,19 @@
 //! A socket with a buffer in front and a deadline on every wait. Server and client stand on it.
 
-use crate::limits::{LARGE_READ, SMALL_BUFFER, TIMEOUT_SLACK, WRITE_PIECE};
+use crate::limits::{SMALL_BUFFER, WRITE_PIECE};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use super::socket::Socket;
 use crate::limits::MAX_HEAD;
+
+/// The largest read: as much as a pipe or a loopback segment usually carries.
+const LARGE_READ: usize = 64 << 10;
+
+/// A wait may end this much later than its deadline. Setting the socket's time-out anew for less
+/// would cost a system call on each read.
+const TIMEOUT_SLACK: Duration = Duration::from_millis(10);
 
 /// What came of waiting for bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,14 @@ use super::line::{Header, VERSION, line};
 use super::pieces::Pieces;
 use super::writer::{Index, index_offset};
 use super::{Condition, Fate, inspect, record};
-use crate::limits::{COMPACT_ROUNDS, COMPACT_TAIL, MAX_DAMAGED, MAX_RECORD};
+use crate::limits::{COMPACT_TAIL, MAX_RECORD};
 use crate::sys::fs as files;
+
+/// How often it copies what came meanwhile, before it makes writers wait for all that is left.
+const COMPACT_ROUNDS: u32 = 16;
+
+/// Damaged places over which a compaction goes on: more are a disk that fails.
+const MAX_DAMAGED: usize = 16;
 
 /// Says what is done with a record of this number and JSON.
 pub(super) type Fates<'a> = &'a mut dyn FnMut(u64, &str) -> Fate;

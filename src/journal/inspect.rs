@@ -9,8 +9,10 @@ use super::file::{NAME, rewrite};
 use super::line::{Header, Lines};
 use super::pieces::Pieces;
 use super::verify::{Corruption, Report, verify};
-use crate::limits::MAX_KEPT_PIECES;
 use crate::sys::fs as files;
+
+/// Pieces of damaged journals that are kept under one name: who has more should look at the disk.
+const MAX_KEPT_PIECES: u32 = 100;
 
 /// Reads the journal at `path` and shows every record. Nothing is written. Damage is what keeps a
 /// start from going on by itself.

@@ -13,6 +13,10 @@ mod line;
 mod memory;
 mod pieces;
 pub mod record;
+
+/// The part of `max_journal` that new work leaves to what completes the work there is, as a divisor;
+/// at least [`JOURNAL_AHEAD`], but never more than half of a small journal.
+const JOURNAL_RESERVE: u64 = 8;
 #[cfg(test)]
 pub mod tests;
 mod verify;
@@ -32,7 +36,7 @@ pub use verify::{Corruption, Report};
 pub use watch::saved;
 
 use crate::extent::Extent;
-use crate::limits::{JOURNAL_AHEAD, JOURNAL_RESERVE, MAX_RECORD};
+use crate::limits::{JOURNAL_AHEAD, MAX_RECORD};
 
 /// A log of records. Records have numbers that only grow; each is one line of JSON.
 ///

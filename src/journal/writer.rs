@@ -8,8 +8,12 @@ use std::sync::Arc;
 
 use super::line::line;
 use super::{Condition, Purpose, Refused, room};
-use crate::limits::{JOURNAL_AHEAD, JOURNAL_STEP};
+use crate::limits::JOURNAL_AHEAD;
 use crate::sys::fs as files;
+
+/// Bytes of journal between two places that are remembered: what a read has to walk at most, beside
+/// the record itself; 16 bytes of memory each.
+const JOURNAL_STEP: u64 = 16 << 10;
 
 /// What is asked of the disk, so that tests can have it refused.
 #[derive(Clone, Copy)]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::marker;
 use super::signals::{Caught, Kind};
 use super::verdict::{self, Evidence, Job, Sender, Supervision, Unit, Verdict};
-use crate::limits::{QUESTION_DEADLINE, QUESTION_RETRY};
+use crate::limits::QUESTION_DEADLINE;
 use crate::subprocess::Children;
 use crate::sys::process::Pid;
 use crate::sys::{proc, signal};
@@ -19,6 +19,10 @@ use crate::systemd::Scope;
 use crate::systemd::cgroup::{self, OwnUnit};
 use crate::systemd::systemctl::{self, Properties, Systemctl, is_main};
 use crate::text::escaped;
+
+/// How long after a failure the question is asked again: at a daemon-reexec the manager is gone
+/// for about 0.1 s.
+const QUESTION_RETRY: Duration = Duration::from_millis(150);
 
 const PROPERTIES: &str = "ActiveState,Job,MainPID,InvocationID,Result,TimeoutStopUSec";
 

@@ -15,12 +15,17 @@ use super::instance::named;
 use super::signals::Caught;
 use crate::dirs::Dirs;
 use crate::exit::Exit;
-use crate::limits::{KEPT_STOPS, MAX_HISTORY};
 use crate::sys::clock::Utc;
 use crate::sys::lock::try_hold;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc};
 use crate::text::quoted;
+
+/// How many stops are kept: months of a gateway's life, and a screen or two to read.
+const KEPT_STOPS: usize = 200;
+
+/// The file is pruned to `KEPT_STOPS` lines of about 400 bytes at each start; beyond this it is not ours.
+const MAX_HISTORY: u64 = 16 << 20;
 
 /// The run that this process is.
 #[derive(Debug)]

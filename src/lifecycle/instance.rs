@@ -11,17 +11,23 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
-use crate::limits::{CONTROL_PAUSE, LOCK_ORPHANED, MAX_LOCK_FILE};
+use crate::limits::CONTROL_PAUSE;
 use crate::name::Name;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, lock, proc, socket, user};
 use crate::text::quoted;
+
+/// How long a start waits for a lock whose holder is dead: for as long as an exec may take.
+const LOCK_ORPHANED: Duration = Duration::from_secs(2);
+
+/// What the holder writes is about 50 bytes and a path, of 4,096 bytes at most.
+const MAX_LOCK_FILE: u64 = 8 << 10;
 
 /// The locks, held until the process ends.
 #[derive(Debug)]

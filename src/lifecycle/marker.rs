@@ -7,15 +7,25 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::instance::Holder;
-use crate::limits::{MARKER_FRESH, MARKER_PATIENCE, MAX_MARKER, THREAD_STACK};
+use crate::limits::THREAD_STACK;
 use crate::sys::process::Pid;
 use crate::sys::{clock, fs as files, proc};
 use crate::text::quoted;
 use crate::threads;
+
+/// How long an announcement holds: far longer than a signal takes, far shorter than a pid's return.
+const MARKER_FRESH: Duration = Duration::from_secs(60);
+
+/// How long a verdict waits for the planned-stop marker: it is in a memory file system as a rule.
+const MARKER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A marker is about 100 bytes; what is larger was not written by us.
+const MAX_MARKER: u64 = 4096;
 
 /// Announces that `target` will be stopped.
 ///

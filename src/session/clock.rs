@@ -8,7 +8,13 @@
 use std::time::Duration;
 
 use crate::journal::record::{Record, Stamp};
-use crate::limits::{CLOCK_ROUND, MAX_OFF};
+
+/// What a reboot may add to ages: off every night counts in full, a clock that is years off does not.
+const MAX_OFF: Duration = Duration::from_secs(24 * 3600);
+
+/// How long the journal may go without a record before one says the time: a part of [`MAX_OFF`], so
+/// that with a night behind it no time is lost.
+const CLOCK_ROUND: Duration = Duration::from_secs(6 * 3600);
 
 /// What the clocks say, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,9 +7,13 @@ use super::hub::Hub;
 use super::message_table::Digest;
 use crate::extent::Extent;
 use crate::journal::record::Record;
-use crate::limits::{LOCK_BATCH, NEAR_RECORDS};
+use crate::limits::LOCK_BATCH;
 use crate::sys::fd::EventFd;
 use crate::threads::in_turn;
+
+/// A session's next record that is no further behind the last one is read in the same walk: others of
+/// so many are passed over sooner than a walk from a remembered place takes.
+const NEAR_RECORDS: u64 = 16;
 
 impl Hub {
     /// Follows what happens in a session: the event is raised at every record of it.

@@ -12,9 +12,11 @@ use crate::agent::Context;
 use crate::extent::Extent;
 use crate::journal::record::{Accepted, Step};
 use crate::json::{elements, member, text};
-use crate::limits::MAX_CHAIN;
 use crate::text::quoted;
 use crate::threads::in_turn;
+
+/// Messages that one may build upon; a conversation of more turns is longer than any model's context.
+const MAX_CHAIN: usize = 1000;
 
 /// The members of a context that the gateway reads itself.
 #[derive(Debug, Default)]

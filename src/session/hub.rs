@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::clock::{Clock, millis};
 use super::dispatch::{Dispatch, QueueLimits};
@@ -24,11 +24,19 @@ use crate::config::Config;
 use crate::digest_map::DigestMap;
 use crate::journal::record::{Record, Step};
 use crate::journal::{Condition, Journal, Purpose, Refused};
-use crate::limits::{DISK_PAUSE, MARK_AFTER, SHORTAGE_VALID, THREAD_STACK};
+use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_STACK};
 use crate::shares::Shares;
 use crate::subprocess::Children;
 use crate::sys::fd::EventFd;
 use crate::threads::{self, lock};
+
+/// How long a record that nobody waits for may stay unsynced: the next message usually takes it
+/// along, for nothing.
+const LAZY_SYNC: Duration = Duration::from_millis(50);
+
+/// How long nothing is written before the journal says that all is durable: within twice this after
+/// the last record.
+const MARK_AFTER: Duration = Duration::from_millis(25);
 
 /// What can be changed by a reload: taken once a turn or request, so that each sees one state.
 #[derive(Clone, Debug)]
@@ -314,7 +322,7 @@ impl Hub {
     /// Has the keeper sync what nobody waits for.
     pub(super) fn sync_soon(&self, state: &mut State) {
         if state.sync_at.is_none() {
-            state.sync_at = Some(Instant::now() + crate::limits::LAZY_SYNC);
+            state.sync_at = Some(Instant::now() + LAZY_SYNC);
             self.alarm.notify_all();
         }
     }

@@ -2,12 +2,16 @@
 
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::{Digest, Entry};
-use crate::limits::{LOCK_BATCH, LOCK_TURN};
+use crate::limits::LOCK_BATCH;
 use crate::threads::lock;
+
+/// For how long the lock is left to those who wait for it, between two such batches.
+const LOCK_TURN: Duration = Duration::from_micros(100);
 
 /// Threads that wait for the lock.
 static WAITING: AtomicUsize = AtomicUsize::new(0);

@@ -10,11 +10,34 @@ use super::id::Id;
 use super::message_table::{Digest, Entry, KnownOwner};
 use crate::digest_map::DigestMap;
 use crate::journal::{Condition, Refused};
-use crate::limits::{
-    COMPACT_FROM, COMPACT_PAUSE, ERASE_FACTOR, ERASE_PAUSE, JOURNAL_PROBE, KEEPER_ROUND,
-    KEEPER_SOON, LOCK_BATCH, LOSS_SHOWN, THREAD_PAUSE, THREAD_STACK,
-};
+use crate::limits::{LOCK_BATCH, THREAD_PAUSE, THREAD_STACK};
 use crate::threads::{self, lock};
+
+/// How often the keeper looks for results that are old.
+const KEEPER_ROUND: Duration = Duration::from_secs(60);
+
+/// How often it looks while there are too many, which a compaction under way keeps it from.
+const KEEPER_SOON: Duration = Duration::from_millis(200);
+
+/// A smaller journal is not worth a compaction.
+const COMPACT_FROM: u64 = 1024 * 1024 as u64;
+
+/// After a compaction that failed.
+const COMPACT_PAUSE: Duration = Duration::from_secs(30);
+
+/// Between the compactions that resets ask for, at the least; and so many times what the last took,
+/// so that resets keep no disk busy.
+const ERASE_PAUSE: Duration = Duration::from_secs(5);
+
+const ERASE_FACTOR: u32 = 20;
+
+/// How often it is looked whether a journal that lacks room has some again, and whether its path still
+/// leads to it.
+const JOURNAL_PROBE: Duration = Duration::from_secs(2);
+
+/// How long a gateway whose journal was removed says so before it ends: a monitor that looks every ten
+/// seconds sees it.
+const LOSS_SHOWN: Duration = Duration::from_secs(20);
 
 /// What is remembered from one compaction to the next.
 #[derive(Debug, Default)]

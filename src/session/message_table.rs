@@ -20,7 +20,7 @@ use super::id::Id;
 use super::states::{DeliveryEvent, DeliveryState, TurnEvent, TurnState};
 use crate::digest_map::DigestMap;
 use crate::journal::record::{Accepted, Record, Stamp, Step};
-use crate::limits::{RECENT_PARTIES, RECORD_OVERHEAD};
+use crate::limits::RECORD_OVERHEAD;
 use crate::named::ByName;
 use accounts::Account;
 use entries::Entries;
@@ -30,6 +30,10 @@ use sessions::Records;
 pub use accounts::Usage;
 pub use entry::{Entry, Key, Outgoing, RetryState};
 pub use owner::{Digest, KnownOwner, Owner, digest_of, session_digest};
+
+/// Senders whose names are shared by their messages: the sessions that are busy at one time. Others
+/// are right too, and take some more memory.
+const RECENT_PARTIES: usize = 64;
 
 /// How many messages there are of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

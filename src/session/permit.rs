@@ -10,9 +10,12 @@ use super::dispatch::Full;
 use super::hub::Hub;
 use super::id::Id;
 use crate::agent::Reply;
-use crate::limits::{HINT_PATIENCE, KEEP_ALIVE};
+use crate::limits::KEEP_ALIVE;
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, poll};
+
+/// How long the main thread tries, for a figure in the status line or the history.
+const HINT_PATIENCE: Duration = Duration::from_millis(20);
 
 /// A place that is taken; dropping it gives it to the next.
 #[derive(Debug)]

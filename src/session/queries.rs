@@ -15,9 +15,16 @@ use super::waits::Waits;
 use crate::agent::{self, Report};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Loss, Purpose, Refused};
-use crate::limits::{LOCK_PAUSE, MAX_LISTED, MAX_LISTED_BYTES, STATUS_PATIENCE};
+use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES};
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, poll};
+
+/// How long `/v1/status` waits for what a hung disk may keep from being told: its readers wait for
+/// [`CONTROL_PATIENCE`].
+const STATUS_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Between two tries to take a lock with a deadline; one is held for some microseconds.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// How a wait for a message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,9 +9,16 @@ use super::clock::millis;
 use super::hub::Hub;
 use super::message_table::{Digest, Owner};
 use super::submit::Refusal;
-use crate::limits::{EVICTED_PART, SESSION_PAGE, SESSIONS_PART};
+use crate::limits::SESSION_PAGE;
 use crate::shares::{Over, Reached, Shares};
 use crate::threads::lock;
+
+/// One session may take this part of what all may: many have room.
+const SESSIONS_PART: usize = 16;
+
+/// Where sessions have to go for others, this part of what their principal has goes at once: who
+/// fills the disk pays with a look at all sessions for each so many.
+const EVICTED_PART: u64 = 16;
 
 impl Hub {
     /// The most bytes of one transcript.

@@ -14,8 +14,11 @@ use super::states::DeliveryState;
 use crate::delivery::{DeliveryResult, Payload, backoff};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Purpose, Refused};
-use crate::limits::{DISK_PAUSE, MAX_DELIVERY_PAUSE};
+use crate::limits::DISK_PAUSE;
 use crate::sys::random;
+
+/// The longest pause between two attempts of a delivery that did not ask for more.
+const MAX_DELIVERY_PAUSE: Duration = Duration::from_secs(300);
 
 /// Whether a sender goes on. If not, the target is left alone until then.
 type Round = Result<(), Option<Instant>>;

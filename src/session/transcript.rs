@@ -19,10 +19,13 @@ use super::id::Id;
 use super::message_table::{Digest, Owner};
 use super::usage::Usage;
 use crate::digest_map::DigestMap;
-use crate::limits::{MAX_SETTLED, MAX_TRANSCRIPT_RANGE};
+use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{self as files, if_exists, private_dir, replace_unsynced};
 use crate::text::quoted;
 use crate::threads::lock;
+
+/// Sessions whose transcripts are known to be right; the list begins anew beyond that.
+const MAX_SETTLED: usize = 10_000;
 
 /// One turn as the transcript has it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,9 +17,13 @@ use crate::agent::Refused;
 use crate::delivery::{backoff, retry_after};
 use crate::journal::record::{Record, Retry, Step};
 use crate::journal::{self, Purpose};
-use crate::limits::{AGENT_BACK, MAX_LISTED, MAX_TURN_PAUSE};
+use crate::limits::{MAX_LISTED, MAX_TURN_PAUSE};
 use crate::sys::random;
 use crate::text::quoted;
+
+/// Within this time all turns that wait for the agent are tried again once it has answered one of
+/// them: not all at the same moment.
+const AGENT_BACK: Duration = Duration::from_secs(1);
 
 /// What a turn waits for between two attempts, and until when: milliseconds since 1970, by what the
 /// wall clock says now.

@@ -16,10 +16,13 @@ use super::transcript::{Known, TemporaryTranscript, Turn as Said};
 use crate::agent::{self, Agent, Context, Outcome, Turn, TurnLimits};
 use crate::journal::Refused;
 use crate::journal::record::{Accepted, Record, Step};
-use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_PAUSE, WORKER_STACK};
+use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_PAUSE};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::is_shortage;
 use crate::threads::{self, Work, lock};
+
+/// The stack of a turn's or a delivery's thread; only what is touched takes memory.
+const WORKER_STACK: usize = 256 << 10;
 
 impl Hub {
     /// Gives each of these turns a worker. One for which there is no thread keeps its attempt and its

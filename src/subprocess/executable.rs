@@ -9,9 +9,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::program::find_on;
-use crate::limits::MAX_SCRIPT_HEAD;
 use crate::sys::fs::read_bytes;
 use crate::text::escaped;
+
+/// What the kernel reads of a program to find its interpreter (BINPRM_BUF_SIZE).
+const MAX_SCRIPT_HEAD: u64 = 256;
 
 /// What is wrong with the program of a `command`, with a suggested fix; `None`: nothing that its files
 /// would show. `path`: where it is looked up by its name; `inner`: its own `PATH`.

@@ -10,14 +10,22 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::group::{self, Group};
-use crate::limits::{CONNECTION_STACK, LEFTOVERS_PATIENCE, LEFTOVERS_PAUSE, MAX_SWEEPS};
+use crate::limits::{CONNECTION_STACK, LEFTOVERS_PAUSE};
 use crate::sys::proc;
 use crate::sys::process::{Pid, PidFd, Signal};
 use crate::sys::random;
 use crate::threads;
+
+/// How long the end of a turn waits for the end of what was killed with it: time for a storm of new
+/// processes to be put down, and little enough for the stop budget.
+const LEFTOVERS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Searches for what turns have left, at once: each is a thread for as long as a process hangs that
+/// it looks at. More than turns end at one time, and no more.
+const MAX_SWEEPS: usize = 64;
 
 /// The variable that a child's mark is in: `GATEWAY:RUN:NUMBER:`.
 const MARK: &str = "HERMES_MARK";

@@ -8,8 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-use crate::limits::NOTIFY_PATIENCE;
 use crate::sys::process::Pid;
+
+/// How long a service manager that does not read may hold the main loop up for a message.
+const NOTIFY_PATIENCE: Duration = Duration::from_millis(200);
 
 /// The way to the service manager; silent where there is none.
 #[derive(Debug)]

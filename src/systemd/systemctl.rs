@@ -12,11 +12,14 @@ use std::time::{Duration, Instant};
 
 use super::Scope;
 use super::cgroup::{self, OwnUnit};
-use crate::limits::{MAX_SYSTEMCTL_OUTPUT, QUESTION_DEADLINE};
+use crate::limits::QUESTION_DEADLINE;
 use crate::subprocess::{Captured, Children, Program, capture, find_program};
 use crate::sys::process::Pid;
 use crate::sys::{proc, user};
 use crate::text::one_line;
+
+/// The most that we take of what systemctl prints; `list-jobs` and `show` stay far below.
+const MAX_SYSTEMCTL_OUTPUT: usize = 256 << 10;
 
 /// A manager to ask.
 #[derive(Clone, Debug)]

@@ -2,18 +2,25 @@
 //! never passes for the whole.
 
 use std::cell::RefCell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
 use super::super::{Outcome, Refused, Reply, Report, usage};
 use super::{UpstreamClient, trouble};
 use crate::http::TOO_LARGE;
-use crate::http::client::{Answer, Error};
 use crate::http::sse::Event;
 use crate::json::{self, Raw, elements, member, members};
-use crate::limits::{EVENT_FRAME, MAX_ERROR_BODY, MAX_QUOTED_ERROR, UPSTREAM_TAIL};
+use crate::limits::{MAX_ERROR_BODY, MAX_QUOTED_ERROR};
+use crate::outbound::client::{Answer, Error};
 use crate::text::{escaped, one_line, quoted};
+
+/// How long the end of a stream is waited for that has said that it is over: a connection is worth
+/// no more.
+const UPSTREAM_TAIL: Duration = Duration::from_millis(20);
+
+/// What an event of a stream has beside its delta without counting as reply: ids, model and usage.
+const EVENT_FRAME: usize = 1 << 10;
 
 /// An answer to a turn.
 pub struct ResponseReader<'a, 'r> {

@@ -16,8 +16,7 @@ use crate::lifecycle::history::{self, Ending};
 use crate::lifecycle::phase::{Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{
-    CLOSE_PATIENCE, CUT_PATIENCE, DISK_SLOW, HISTORY_PATIENCE, KILL_AFTER, MAX_CHILD_WORDS,
-    REPORT_EVERY, STOP_HEADROOM, THREAD_STACK,
+    CUT_PATIENCE, DISK_SLOW, HISTORY_PATIENCE, KILL_AFTER, STOP_HEADROOM, THREAD_STACK,
 };
 use crate::sys::clock::Utc;
 use crate::sys::fork::run_in_child;
@@ -27,6 +26,15 @@ use crate::sys::process::exit_now;
 use crate::systemd::waiting;
 use crate::text::escaped;
 use crate::threads::{Work, lock, spawn, spawn_with_retry};
+
+/// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes of what a child says of its work: an error of the system with a path.
+const MAX_CHILD_WORDS: u64 = 8 << 10;
+
+/// How often STATUS= tells what a drain waits for.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// The stop that is going on.
 pub(super) struct Stop {

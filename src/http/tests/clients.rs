@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::Client;
 use super::super::TOO_LARGE;
-use super::super::client::Error;
 use super::LIMITS;
 use super::fake::Fake;
 use super::server::{SHORT, echo, serve, unix};
+use crate::outbound::Client;
+use crate::outbound::client::Error;
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)

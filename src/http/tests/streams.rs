@@ -4,10 +4,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::client::Error;
-use super::super::{Client, Closed, Connection, Limits, Response, sse};
+use super::super::{Closed, Connection, Limits, Response, sse};
 use super::LIMITS;
 use super::server::{SHORT, serve, tcp, unix};
+use crate::outbound::Client;
+use crate::outbound::client::Error;
 
 /// `/whole` ends as it should, `/broken` does not.
 fn stream(connection: &mut Connection) -> Result<(), Closed> {

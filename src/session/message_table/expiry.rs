@@ -5,10 +5,16 @@ use std::time::Duration;
 use super::accounts::level;
 use super::{Id, MessageTable};
 use crate::journal::record::Stamp;
-use crate::limits::{
-    KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, KEEP_UPTIME, MAX_AGE_STEP, MAX_DEAD_LETTERS,
-};
+use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
 use crate::session::clock::millis;
+
+/// What was ended for less than this while the machine was on is not old, whatever the clocks say of
+/// the time in between: a wrong clock at one start after the other must not make a client's repeat of
+/// a request a second turn.
+const KEEP_UPTIME: Duration = Duration::from_secs(3600);
+
+/// Ages do not differ by more from one record to the next: those of [`CLOCK_ROUND`] are in between.
+const MAX_AGE_STEP: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl MessageTable {
     /// Settled messages that need not be known any more: those with a key after a day, those

@@ -4,15 +4,22 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::super::clock::millis;
 use super::super::message_table::{Digest, Owner};
 use super::Transcripts;
-use crate::limits::{MAX_ABOUT_FILE, SESSION_USE};
 use crate::sys::fs::{self as files, if_exists, replace_unsynced};
 use crate::threads::lock;
+
+/// How far the time at which a session was last used may be off after a restart: that of each turn
+/// would cost a file.
+const SESSION_USE: Duration = Duration::from_secs(60);
+
+/// A session's key and principal in JSON are some hundred bytes.
+const MAX_ABOUT_FILE: u64 = 8 << 10;
 
 /// A session that has a transcript.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,16 +9,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::outward::{Cancel, OutboundRequest};
-use super::socket::Socket;
-use crate::limits::{
-    CONNECT_PATIENCE, CURL_MARGIN, CURL_PIECE, MAX_STDERR_TAIL, REAP_PATIENCE, WRITE_TIMEOUT,
-};
+use super::connect::{Cancel, OutboundRequest};
+use crate::http::Socket;
+use crate::limits::{CONNECT_PATIENCE, MAX_STDERR_TAIL, REAP_PATIENCE, WRITE_TIMEOUT};
 use crate::subprocess::{Child, Children, Environment, Program, feed, find_program, read_now};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::Status;
 use crate::sys::spawn::SpawnOptions;
 use crate::text::{one_line, quoting};
+
+/// Between the end that we make and curl's own time-out, which is for a gateway that has died.
+const CURL_MARGIN: Duration = Duration::from_secs(1);
+
+/// Bytes of a body in one line of curl's configuration: twice as many in quotes, where lines have
+/// ended at 100 KiB.
+const CURL_PIECE: usize = 48 << 10;
 
 /// Starts curl with these variables and hands it the request. Its answer is received by
 /// [`Client::call`]; curl ends with the client.
@@ -169,7 +174,7 @@ impl Drop for CurlStream<'_> {
 mod tests {
     use super::*;
     use crate::config::Url;
-    use crate::http::outward::Cancel;
+    use crate::outbound::connect::Cancel;
     use std::io::{BufRead, BufReader};
     use std::io::{Read, Write};
     use std::net::TcpListener;

@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use super::client::{Answer, Client, Error};
-use super::socket::Socket;
 use crate::config::Url;
+use crate::http::Socket;
 use crate::limits::{CONNECT_PATIENCE, KEEP_ALIVE, WRITE_TIMEOUT};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::is_shortage;

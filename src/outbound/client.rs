@@ -2,21 +2,19 @@
 //!
 //! As strict as the server: a response that two readers could take differently is an error.
 
-use crate::limits::MAX_INTERIM;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-use super::body_reader::BodyReader;
-pub use super::body_reader::Error;
-use super::head::Fields;
-use super::request::{BodyFraming, Version};
-use super::scan::Scan;
-use super::socket::Socket;
-use super::sse;
-use super::transport::{Pace, Transport};
-use super::{bad, is_token, is_value_byte};
+pub use crate::http::Closed as Error;
+use crate::http::framing::{
+    BodyFraming, BodyReader, Fields, Pace, Scan, Transport, Version, bad, is_token, is_value_byte,
+};
+use crate::http::{Socket, sse};
 use crate::limits::MAX_FIELDS;
+
+/// Interim responses (1xx) that may precede one response; one is usual, more is a game.
+const MAX_INTERIM: usize = 4;
 
 /// The client's side of a connection.
 pub struct Client<'s> {
