@@ -211,18 +211,6 @@ fn body_after(code: &str, from: usize) -> Option<usize> {
     None
 }
 
-/// Every function with a body: its name, where it begins, and how many lines it has.
-pub fn functions(code: &str) -> Vec<(&str, usize, usize)> {
-    words(code, "fn")
-        .filter_map(|at| {
-            let name = code[at + 2..].strip_prefix(' ')?;
-            let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
-            let end = close_of(code, body_after(code, at)?);
-            (!name.is_empty()).then(|| (name, at, code[at..end].matches('\n').count() + 1))
-        })
-        .collect()
-}
-
 /// Where a `match` over a tuple has an arm that takes everything (`_` or `(_, _)`), even with a guard.
 pub fn wildcard_arms(code: &str) -> Vec<usize> {
     let mut found = Vec::new();
@@ -295,6 +283,88 @@ pub fn imports(source: &Source) -> Vec<(String, usize)> {
     }
     // Types and functions at the root are none of ours; modules are in lower case.
     found.retain(|(name, _)| name.starts_with(|c: char| c.is_ascii_lowercase()));
+    found
+}
+
+/// What a file outside of its tests imports: paths from the root of the crate, such as `http::sse::Event`.
+/// A re-export (`pub use`) is none: it defines nothing.
+pub fn paths(source: &Source) -> Vec<String> {
+    let own = module(&source.path);
+    let code = source.production();
+    let mut found = Vec::new();
+    for at in words(code, "use") {
+        let line = code[..at].rfind('\n').map_or(0, |at| at + 1);
+        let end = code[at..].find(';').map_or(code.len(), |length| at + length);
+        match code[line..at].trim() {
+            "" => found.extend(leaves(code[at + 3..end].trim())),
+            // The paths in it are looked at below as any other.
+            _ => {}
+        }
+    }
+    for start in ["crate::", "super::", "self::"] {
+        let inline = words(code, start).filter(|at| !is_in_use(code, *at));
+        found.extend(inline.map(|at| {
+            let name = |c: char| !c.is_alphanumeric() && c != '_' && c != ':';
+            code[at..].split(name).next().unwrap_or_default().trim_end_matches(':').to_owned()
+        }));
+    }
+    found.iter().map(|path| absolute(&own, path)).collect()
+}
+
+/// Whether this place is within a `use` declaration.
+fn is_in_use(code: &str, at: usize) -> bool {
+    let from = code[..at].rfind([';', '}']).map_or(0, |at| at + 1);
+    words(&code[from..at], "use").next().is_some()
+}
+
+/// The module that a file is: `http::sse`; empty for the root.
+pub fn module(path: &str) -> String {
+    let path = path.trim_start_matches("src/").trim_end_matches(".rs");
+    let path = path.trim_end_matches("/mod").replace('/', "::");
+    if path == "lib" || path == "main" { String::new() } else { path }
+}
+
+/// A path as the root of the crate sees it, from how the module `own` writes it.
+fn absolute(own: &str, path: &str) -> String {
+    let mut base: Vec<&str> = own.split("::").filter(|name| !name.is_empty()).collect();
+    let mut names: Vec<&str> = path.split("::").collect();
+    match names[0] {
+        "crate" => base.clear(),
+        "super" => {
+            while names.first() == Some(&"super") {
+                base.pop();
+                names.remove(0);
+            }
+            return [base, names].concat().join("::");
+        }
+        "self" => {}
+        // A child module, or another crate.
+        _ => return [base, names].concat().join("::"),
+    }
+    [base, names[1..].to_vec()].concat().join("::")
+}
+
+/// The paths of a use tree: of `a::{b, c::{d, e}}` a::b, a::c::d and a::c::e.
+fn leaves(tree: &str) -> Vec<String> {
+    let Some(open) = tree.find('{') else {
+        let path = tree.split(" as ").next().unwrap_or(tree);
+        return vec![path.trim().to_owned()];
+    };
+    let inside = &tree[open + 1..close_of(tree, open) - 1];
+    let (mut found, mut depth, mut start) = (Vec::new(), 0, 0);
+    for (at, byte) in inside.bytes().chain([b',']).enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            b',' if depth == 0 => {
+                let part = inside[start..at].trim();
+                let paths = if part.is_empty() { Vec::new() } else { leaves(part) };
+                found.extend(paths.iter().map(|path| format!("{}{path}", tree[..open].trim())));
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
     found
 }
 
