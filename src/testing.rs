@@ -1,9 +1,13 @@
-//! For unit tests only: directories of their own.
+//! For unit tests only: directories of their own, and numbers by chance.
 #![forbid(unsafe_code)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+#[path = "../tests/util/random.rs"]
+mod random;
+pub use random::Random;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 

@@ -16,6 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use util::fault::{self, Fault, When};
+use util::random::Random;
 use util::{
     Caller, DEADLINE, Disk, Gateway, Home, Launch, Private, Process, eventually, rounds, sys,
 };
@@ -28,23 +29,12 @@ const OLD: usize = 50;
 const FRESH: usize = 8;
 
 /// Numbers that differ from run to run; a failure tells the seed, which `HERMES_SEED` sets.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Dice {
-        let set = env::var("HERMES_SEED").ok().map(|seed| seed.parse().expect("a number"));
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let seed = set.unwrap_or(u64::from(now.subsec_nanos()));
-        println!("seed {seed}");
-        Dice(seed.wrapping_mul(2).wrapping_add(1))
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from((self.0 >> 11) % limit as u64).unwrap()
-    }
+fn dice() -> Random {
+    let set = env::var("HERMES_SEED").ok().map(|seed| seed.parse().expect("a number"));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let seed = set.unwrap_or(u64::from(now.subsec_nanos()));
+    println!("seed {seed}");
+    Random::new(seed)
 }
 
 /// A message that the gateway has answered for.
@@ -118,7 +108,7 @@ fn compactor(gateway: &Gateway) -> JoinHandle<()> {
 struct Rig {
     disk: Disk,
     home: Home,
-    dice: Dice,
+    dice: Random,
     /// Its environment says that it shall not sync.
     careless: bool,
     acknowledged: Vec<Acknowledged>,
@@ -133,7 +123,7 @@ impl Rig {
     fn new(kind: &'static str, careless: bool) -> Rig {
         let home = Home::new();
         let disk = Disk::new(kind, home.path(), &home.path().join("s"));
-        Rig { disk, home, dice: Dice::new(), careless, acknowledged: Vec::new() }
+        Rig { disk, home, dice: dice(), careless, acknowledged: Vec::new() }
     }
 
     /// `Err`: it refuses to start, and says why.

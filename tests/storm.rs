@@ -19,6 +19,7 @@ use util::caller::PATIENCE;
 use util::crowd::{Books, Client, Curtain, Stage};
 use util::http::{Connection, request};
 use util::ledger::{Accepted, Delivery, Last, Ledger, read_lines};
+use util::random::Random;
 use util::{DEADLINE, Home, Process, Target, eventually, pause, report, rounds};
 
 const SESSIONS: usize = 50;
@@ -27,23 +28,11 @@ const SESSIONS: usize = 50;
 const READY: Duration = Duration::from_secs(1);
 const READY_AT_WORST: Duration = Duration::from_secs(3);
 
-/// Numbers by chance, the same ones for the same seed (xorshift64).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
-
 /// The gateway's one home, and how long its starts took.
 struct Killer<'a> {
     home: Home,
     stage: &'a Stage,
-    chance: Chance,
+    chance: Random,
     forgetful: bool,
     ready: Vec<Duration>,
     early: usize,
@@ -52,6 +41,11 @@ struct Killer<'a> {
 }
 
 impl Killer<'_> {
+    /// Less than so many microseconds.
+    fn moment(&mut self, bound: usize) -> Duration {
+        Duration::from_micros(self.chance.below(bound) as u64)
+    }
+
     /// Starts it and tells the clients where it is.
     #[track_caller]
     fn start(&mut self) -> Process {
@@ -77,17 +71,17 @@ impl Killer<'_> {
         let process = if self.chance.below(6) == 0 {
             let process = self.home.launch().spawn();
             self.early += 1;
-            pause(Duration::from_micros(self.chance.below(30_000)));
+            pause(self.moment(30_000));
             process
         } else {
             let process = self.start();
-            pause(Duration::from_micros(self.chance.below(120_000)));
+            pause(self.moment(120_000));
             if self.chance.below(5) == 0 {
                 // In the middle of a compaction, or just behind it.
                 let mut control = Connection::unix(&self.home.control_socket());
                 control.send(&request("POST", "/v1/journal/compact", &[], b""));
                 self.compacted += 1;
-                pause(Duration::from_micros(self.chance.below(30_000)));
+                pause(self.moment(30_000));
             }
             process
         };
@@ -203,7 +197,7 @@ fn storm(kills: usize, forgetful: bool) -> Aftermath {
     let mut killer = Killer {
         home,
         stage: &stage,
-        chance: Chance(seed | 1),
+        chance: Random::new(seed),
         forgetful,
         ready: Vec::new(),
         early: 0,

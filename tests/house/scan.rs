@@ -295,10 +295,8 @@ pub fn paths(source: &Source) -> Vec<String> {
     for at in words(code, "use") {
         let line = code[..at].rfind('\n').map_or(0, |at| at + 1);
         let end = code[at..].find(';').map_or(code.len(), |length| at + length);
-        match code[line..at].trim() {
-            "" => found.extend(leaves(code[at + 3..end].trim())),
-            // The paths in it are looked at below as any other.
-            _ => {}
+        if code[line..at].trim().is_empty() {
+            found.extend(leaves(code[at + 3..end].trim()));
         }
     }
     for start in ["crate::", "super::", "self::"] {

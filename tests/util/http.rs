@@ -1,8 +1,8 @@
 //! Raw HTTP for tests: send these bytes, read one response. It checks the framing of what it
 //! reads, and repairs nothing.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -130,6 +130,23 @@ impl Connection {
         connection
     }
 
+    /// To a peer that may be gone; a single write or read may take as long as `patience`.
+    pub fn try_tcp(address: SocketAddr, patience: Duration) -> io::Result<Connection> {
+        let stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(patience))?;
+        stream.set_read_timeout(Some(patience))?;
+        Ok(Connection { stream: Stream::Tcp(stream), buffer: Vec::new() })
+    }
+
+    /// The same over a control socket.
+    pub fn try_unix(path: &Path, patience: Duration) -> io::Result<Connection> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_write_timeout(Some(patience))?;
+        stream.set_read_timeout(Some(patience))?;
+        Ok(Connection { stream: Stream::Unix(stream), buffer: Vec::new() })
+    }
+
     /// How long a single read may wait for the first byte; [`DEADLINE`] unless set.
     pub fn set_read_limit(&self, limit: Duration) {
         match &self.stream {
@@ -142,20 +159,19 @@ impl Connection {
     /// Sends exactly these bytes.
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
+        self.try_send(bytes).expect("send");
+    }
+
+    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),
         }
-        .expect("send");
     }
 
     /// Sends these bytes to a peer that may have ended the connection; false if it has.
     pub fn offer(&mut self, bytes: &[u8]) -> bool {
-        match &mut self.stream {
-            Stream::Tcp(stream) => stream.write_all(bytes),
-            Stream::Unix(stream) => stream.write_all(bytes),
-        }
-        .is_ok()
+        self.try_send(bytes).is_ok()
     }
 
     /// Says that nothing more will be sent.
@@ -186,28 +202,38 @@ impl Connection {
     /// For a response to HEAD use [`Connection::head`].
     #[track_caller]
     pub fn response(&mut self) -> Response {
-        let head = self.head();
+        whole(self.try_response())
+    }
+
+    /// The same, where it may not come whole: see [`super::Caller`].
+    pub fn try_response(&mut self) -> io::Result<Response> {
+        let head = self.try_head()?;
         let mut body = Vec::new();
         if head.status < 200 || head.status == 204 || head.status == 304 {
             // These have no body, whatever they say.
         } else if head.field("transfer-encoding") == Some("chunked") {
             assert_eq!(head.field("content-length"), None, "both framings: {head:?}");
-            while let Some(chunk) = self.chunk() {
+            while let Some(chunk) = self.try_chunk()? {
                 body.extend(chunk);
             }
         } else if let Some(length) = head.field("content-length") {
             let length = length.parse().expect("Content-Length is a number");
-            body = self.take(length);
+            body = self.take(length)?;
         } else {
-            body = self.until_close();
+            while self.fill()? {}
+            body = std::mem::take(&mut self.buffer);
         }
-        Response { head, body }
+        Ok(Response { head, body })
     }
 
     /// Reads the head of a response, and leaves its body to [`Connection::chunk`] and the like.
     #[track_caller]
     pub fn head(&mut self) -> Head {
-        let status = self.line();
+        whole(self.try_head())
+    }
+
+    fn try_head(&mut self) -> io::Result<Head> {
+        let status = self.line()?;
         let mut words = status.splitn(3, ' ');
         assert_eq!(words.next(), Some("HTTP/1.1"), "status line {status:?}");
         let status = words
@@ -216,9 +242,9 @@ impl Connection {
             .unwrap_or_else(|| panic!("status line {status:?}"));
         let mut fields = Vec::new();
         loop {
-            let line = self.line();
+            let line = self.line()?;
             if line.is_empty() {
-                return Head { status, fields };
+                return Ok(Head { status, fields });
             }
             let (name, value) =
                 line.split_once(':').unwrap_or_else(|| panic!("no header field: {line:?}"));
@@ -229,18 +255,22 @@ impl Connection {
     /// Reads the next chunk of a chunked body; `None` is its end.
     #[track_caller]
     pub fn chunk(&mut self) -> Option<Vec<u8>> {
-        let size = self.line();
+        whole(self.try_chunk())
+    }
+
+    fn try_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let size = self.line()?;
         let size = usize::from_str_radix(size.split(';').next().unwrap_or(""), 16)
             .unwrap_or_else(|_| panic!("chunk size {size:?}"));
-        let chunk = self.take(size);
-        assert_eq!(self.take(2), b"\r\n", "what ends a chunk");
-        (size > 0).then_some(chunk)
+        let chunk = self.take(size)?;
+        assert_eq!(self.take(2)?, b"\r\n", "what ends a chunk");
+        Ok((size > 0).then_some(chunk))
     }
 
     /// Reads until the peer closes; fails the test if it does not within the read limit.
     #[track_caller]
     pub fn until_close(&mut self) -> Vec<u8> {
-        while self.fill() {}
+        while whole(self.fill()) {}
         std::mem::take(&mut self.buffer)
     }
 
@@ -251,39 +281,36 @@ impl Connection {
         assert!(rest.is_empty(), "more came: {:?}", String::from_utf8_lossy(&rest));
     }
 
-    #[track_caller]
-    fn line(&mut self) -> String {
+    fn line(&mut self) -> io::Result<String> {
         loop {
             if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\r\n") {
-                let line = self.take(end);
-                self.take(2);
-                return String::from_utf8(line).expect("a head in UTF-8");
+                let line = self.take(end)?;
+                self.take(2)?;
+                return Ok(String::from_utf8(line).expect("a head in UTF-8"));
             }
-            self.need();
+            self.need()?;
         }
     }
 
-    #[track_caller]
-    fn take(&mut self, length: usize) -> Vec<u8> {
+    fn take(&mut self, length: usize) -> io::Result<Vec<u8>> {
         while self.buffer.len() < length {
-            self.need();
+            self.need()?;
         }
         let rest = self.buffer.split_off(length);
-        std::mem::replace(&mut self.buffer, rest)
+        Ok(std::mem::replace(&mut self.buffer, rest))
     }
 
-    #[track_caller]
-    fn need(&mut self) {
-        assert!(
-            self.fill(),
-            "closed in the middle of a response, after {:?}",
-            String::from_utf8_lossy(&self.buffer)
-        );
+    fn need(&mut self) -> io::Result<()> {
+        if self.fill()? {
+            return Ok(());
+        }
+        let so_far = String::from_utf8_lossy(&self.buffer);
+        let why = format!("closed in the middle of a response, after {so_far:?}");
+        Err(io::Error::new(ErrorKind::UnexpectedEof, why))
     }
 
     /// Reads more into the buffer; false when the peer has closed.
-    #[track_caller]
-    fn fill(&mut self) -> bool {
+    fn fill(&mut self) -> io::Result<bool> {
         let mut bytes = [0; 16 * 1024];
         loop {
             let result = match &mut self.stream {
@@ -293,15 +320,18 @@ impl Connection {
             match result {
                 Ok(length) => {
                     self.buffer.extend(&bytes[..length]);
-                    return length > 0;
+                    return Ok(length > 0);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // A server that closes on unread input resets: it has closed all the same.
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return false,
-                Err(error) => {
-                    panic!("read: {error}, after {:?}", String::from_utf8_lossy(&self.buffer))
-                }
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(false),
+                Err(error) => return Err(error),
             }
         }
     }
+}
+
+#[track_caller]
+fn whole<T>(result: io::Result<T>) -> T {
+    result.unwrap_or_else(|error| panic!("read: {error}"))
 }

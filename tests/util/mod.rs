@@ -35,6 +35,7 @@ pub mod outage;
 pub mod principals;
 mod private;
 mod process;
+pub mod random;
 mod sandbox;
 mod service;
 pub mod sys;

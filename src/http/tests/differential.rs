@@ -14,7 +14,8 @@ use super::super::{Connection, Response, ShutdownFlag};
 use super::LIMITS;
 use super::corpus;
 use super::fake::Fake;
-use super::mutations::{Random, SEED, damage};
+use super::mutations::{SEED, damage};
+use crate::testing::Random;
 
 /// How a reader took a connection's bytes apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -210,7 +211,7 @@ fn told(word: &str) -> Message {
 
 /// The corpus, and each of its cases damaged in some ways.
 fn inputs() -> Vec<Vec<u8>> {
-    let mut random = Random(SEED);
+    let mut random = Random::new(SEED);
     let mut inputs = Vec::new();
     for case in corpus::read::all() {
         let rounds = if case.bytes.len() > 2048 { 1 } else { 24 };

@@ -1,21 +1,10 @@
 //! Thousands of damaged requests: none may panic, none may depend on how it is cut.
 
 use super::{bodies, fake, heads};
+use crate::testing::Random;
 
-/// xorshift64: the same damage on every machine.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit as u64).unwrap()
-    }
-}
-
-/// Any number but 0.
-pub const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+/// The same damage on every machine.
+pub const SEED: u64 = 1;
 
 /// What parsers disagree about.
 const SPICE: &[&[u8]] = &[
@@ -57,7 +46,7 @@ pub fn damage(bytes: &mut Vec<u8>, places: usize, random: &mut Random) {
 
 #[test]
 fn damage_is_judged_alike_however_it_is_cut() {
-    let mut random = Random(SEED);
+    let mut random = Random::new(SEED);
     let cases: Vec<_> = heads::all().chain(bodies::all()).collect();
     for round in 0..20 {
         for (name, bytes, _) in &cases {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::OWNER;
 use crate::shares::Over;
+use crate::testing::Random;
 
 type Ticket = u64;
 
@@ -71,18 +72,6 @@ fn more_places_start_those_who_wait() {
     assert_eq!(dispatch.rebound(BOUNDS), [2, 3]);
 }
 
-/// A small generator (xorshift), so that a failing seed can be run again.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % bound as u64).unwrap()
-    }
-}
-
 /// The plain truth beside the dispatch: every ticket in order of arrival, and whether it runs.
 #[derive(Default)]
 struct Model(Vec<(Ticket, Option<usize>, bool)>);
@@ -114,7 +103,7 @@ impl Model {
 #[test]
 fn random_arrivals_and_departures_agree_with_the_model() {
     for seed in 1..=200 {
-        let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        let mut random = Random::new(seed);
         let mut dispatch = Dispatch::<Ticket, usize>::new(BOUNDS);
         let mut model = Model::default();
         for ticket in 0..400 {

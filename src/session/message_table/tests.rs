@@ -6,30 +6,7 @@ use super::*;
 use crate::journal::Fate;
 use crate::journal::record::{Retry, id_of};
 use crate::limits::{ERASED_BYTES, KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
-
-/// A small generator (xorshift), so that a failing seed can be run again.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Random {
-        Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed))
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % bound as u64).unwrap()
-    }
-
-    fn one_in(&mut self, bound: usize) -> bool {
-        self.below(bound) == 0
-    }
-
-    fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
-        &list[self.below(list.len())]
-    }
-}
+use crate::testing::Random;
 
 /// Whatever is overdue.
 const ALL: (usize, &dyn Fn(Id) -> bool) = (usize::MAX, &|_| true);
