@@ -170,7 +170,7 @@ fn an_empty_or_missing_file_does_not_put_echo_in_the_place_of_an_agent() {
     let (home, gateway) = old();
     let file = home.config_file().display().to_string();
     home.configure("");
-    refused(home.run(&["reload"]), 78, &[&file, "it is empty", "restore", "kind = \"echo\""]);
+    refused(home.run(&["reload"]), 78, &[&file, "it is empty", "restore", "command = []"]);
     home.configure("# all of it\n\n[agent]\n");
     refused(home.run(&["reload"]), 78, &[&file, "it is empty"]);
     fs::remove_file(home.config_file()).unwrap();
@@ -179,10 +179,10 @@ fn an_empty_or_missing_file_does_not_put_echo_in_the_place_of_an_agent() {
     has(&gateway.status()["reload_error"].to_string(), &["there is no such file"]);
     // One that has lost its agent alone.
     home.configure("[stop]\ndrain_timeout = \"5s\"\n");
-    refused(home.run(&["reload"]), 78, &[&file, "it names no agent", "kind = \"echo\""]);
+    refused(home.run(&["reload"]), 78, &[&file, "it names no agent", "command = []"]);
     assert_eq!(gateway.ask("x").reply(), "old");
     // Who means echo says so.
-    home.configure("[agent]\nkind = \"echo\"\n");
+    home.configure("[agent]\ncommand = []\n");
     home.run(&["reload"]).assert_code(0);
     assert_eq!(gateway.ask("x").reply(), "x");
 }
@@ -215,6 +215,6 @@ fn where_a_unit_is_installed_an_empty_or_missing_file_is_refused_before_the_star
     fs::write(home.path().join("h/empty.toml"), "").unwrap();
     refused(home.run(&given), 78, &["empty.toml", "empty"]);
     // What the command line says is no silence; and what no unit runs may do without a file.
-    home.launch().set("agent.kind", "echo").start();
+    home.launch().set("agent.command", "[]").start();
     assert_eq!(Home::new().start().ask("x").reply(), "x");
 }

@@ -1,10 +1,9 @@
 //! A configuration in the making: sections and keys found by name, and the checks between keys.
 
-use super::enum_setting::EnumSetting;
 use super::error::{Origin, place, quoted};
 use super::schema::{Field, NamedTable, Section};
 use super::value::{Diagnostics, Label};
-use super::{Agent, AgentKind, Config, OWNER, key, target, turns_for_this_machine, validate};
+use super::{Agent, Config, OWNER, key, target, turns_for_this_machine, validate};
 
 /// A configuration in the making.
 #[derive(Debug, Default)]
@@ -63,64 +62,38 @@ impl ConfigBuilder {
         if config.limits.max_turns == 0 {
             config.limits.max_turns = turns_for_this_machine();
         }
-        agent(&mut config.agent, notes, file);
-        for target in config.deliver.values_mut() {
+        agent(&config.agent, notes, file);
+        for target in config.deliver.iter().map(|(_, target)| target) {
             target::settle(target, notes, file);
         }
         key::settle_all(config, notes);
     }
 }
 
-/// What the agent's keys mean together. A url or a command alone chooses the kind.
-fn agent(agent: &mut Agent, notes: &mut Diagnostics, file: &str) {
-    let of = |name: &str| notes.of(&format!("agent.{name}")).clone();
-    let (kind, command, url) = (of("kind"), of("command"), of("url"));
-    let for_upstreams = ["agent.key_file", "agent.model", "agent.models"];
-    let given = [agent.key_file.is_some(), !agent.model.is_empty(), !agent.models.is_empty()];
-    let stray = for_upstreams.into_iter().zip(given).find(|(_, given)| *given);
-    if kind == Origin::Default {
-        let (chosen, origin) = match (&agent.url, agent.command.is_empty()) {
-            (Some(_), _) => (AgentKind::Upstream, url.clone()),
-            (None, false) => (AgentKind::Command, command),
-            (None, true) => (AgentKind::Echo, Origin::Default),
-        };
-        agent.kind = chosen;
-        notes.origins.insert("agent.kind".to_owned(), origin);
-    }
-    let beside = format!("agent.kind is \"{}\" ({})", agent.kind.word(), place(&kind, file));
-    let way = "take one of the two away, or write kind = ";
-    let (key, fault) = match (agent.kind, &agent.url, agent.command.first()) {
-        (_, Some(_), Some(_)) => {
-            let url = place(&url, file);
-            (
-                "agent.command",
-                format!("is given beside agent.url ({url}); take one of the two away"),
-            )
-        }
-        (AgentKind::Command, None, Some(program)) if program.is_empty() => {
+/// What the agent's keys mean together.
+fn agent(agent: &Agent, notes: &mut Diagnostics, file: &str) {
+    let given = [
+        ("agent.key_file", agent.key_file.is_some()),
+        ("agent.model", !agent.model.is_empty()),
+        ("agent.models", !agent.models.is_empty()),
+    ];
+    let stray = given.into_iter().find(|(_, given)| *given && agent.url.is_none());
+    let (key, fault) = match (&agent.url, agent.command.first(), stray) {
+        (Some(_), Some(_), _) => ("agent.command", both("agent", notes, file)),
+        (None, Some(program), _) if program.is_empty() => {
             let way = "write one like [\"my-agent\", \"--flag\"]";
             ("agent.command", format!("names no program: its first string is empty; {way}"))
         }
-        (AgentKind::Command, None, None) => {
-            let way = "say what to run, like command = [\"my-agent\", \"--flag\"]";
-            ("agent.kind", format!("is \"command\" but agent.command is empty; {way}"))
+        (None, _, Some((key, _))) => {
+            (key, "is given but no agent.url that it could belong to; add one".to_owned())
         }
-        (AgentKind::Upstream, None, None) => {
-            let way = "say where it is, like url = \"http://127.0.0.1:11434/v1\"";
-            ("agent.kind", format!("is \"upstream\" but agent.url is empty; {way}"))
-        }
-        (AgentKind::Echo | AgentKind::Upstream, None, Some(_)) => {
-            ("agent.command", format!("is given but {beside}; {way}\"command\""))
-        }
-        (AgentKind::Echo | AgentKind::Command, Some(_), None) => {
-            ("agent.url", format!("is given but {beside}; {way}\"upstream\""))
-        }
-        (AgentKind::Echo, None, None)
-        | (AgentKind::Command, None, Some(_))
-        | (AgentKind::Upstream, Some(_), None) => {
-            let Some((name, _)) = stray.filter(|_| agent.url.is_none()) else { return };
-            (name, "is given but no agent.url that it could belong to; add one".to_owned())
-        }
+        (Some(_), None, _) | (None, _, None) => return,
     };
     notes.fault(key, &fault);
+}
+
+/// What is wrong with a command in a section that has a url, too.
+pub(super) fn both(section: &str, notes: &Diagnostics, file: &str) -> String {
+    let url = place(notes.of(&format!("{section}.url")), file);
+    format!("is given beside {section}.url ({url}); take one of the two away")
 }

@@ -1,6 +1,6 @@
 //! Settings with a fixed set of words.
 
-use super::{AgentKind, Busy, LogTarget, Role, TargetKind};
+use super::{Busy, LogTarget, Role};
 use crate::subprocess::Leftovers;
 use log::LevelFilter;
 
@@ -35,8 +35,6 @@ macro_rules! named {
 }
 
 named! {
-    AgentKind: "echo" = Echo, "command" = Command, "upstream" = Upstream;
-    TargetKind: "callback" = Callback, "command" = Command;
     Role: "user" = User, "operator" = Operator;
     Busy: "queue" = Queue, "interrupt" = Interrupt;
     Leftovers: "kill" = Kill, "keep" = Keep;

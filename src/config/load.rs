@@ -92,7 +92,7 @@ impl Loaded {
 
 /// Why a file that names no agent is refused.
 pub const ECHO_UNASKED: &str = "the built-in echo agent is not put in the place of yours unasked; \
-    restore the file, or write `[agent]` and below it `kind = \"echo\"`";
+    restore the file, or write `[agent]` and below it `command = []`";
 
 /// Loads the file and the `--set` arguments over it.
 ///

@@ -31,7 +31,7 @@ pub use key::{ClientKey, OWNER, Role};
 pub use load::{ECHO_UNASKED, Loaded, Sources, fix, load};
 pub use render::starter;
 pub use schema::{Agent, Http, Limits, Log, Session, Stop};
-pub use target::{Secret, Target, TargetKind};
+pub use target::{Secret, Target};
 pub use url::Url;
 
 use crate::limits;
@@ -62,17 +62,6 @@ impl Config {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AgentKind {
-    /// Answers with the message itself; built in.
-    #[default]
-    Echo,
-    /// Runs `command` for each turn.
-    Command,
-    /// Asks the OpenAI-compatible server at `url`.
-    Upstream,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Busy {
     /// It waits for its turn.
     #[default]
@@ -89,6 +78,22 @@ pub enum LogTarget {
     Stderr,
     Journal,
     Syslog,
+}
+
+impl Agent {
+    /// Who answers, by what is configured. Users see these words.
+    pub fn kind(&self) -> &'static str {
+        match (&self.url, self.command.is_empty()) {
+            (Some(_), _) => "upstream",
+            (None, false) => "command",
+            (None, true) => "echo",
+        }
+    }
+
+    /// Whether the built-in agent answers, with the message itself.
+    pub fn is_echo(&self) -> bool {
+        self.url.is_none() && self.command.is_empty()
+    }
 }
 
 impl Limits {

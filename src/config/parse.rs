@@ -97,6 +97,12 @@ fn known_sections() -> String {
 /// The text about a key that its section does not have.
 pub fn unknown_key(section: &Section, own: &str, name: &str) -> String {
     let known = section.key_names();
+    if name == "kind" && known.contains(&"command") {
+        let full = section.full(own);
+        return format!(
+            "unknown key \"kind\" in [{full}]; delete it: the url or the command says it"
+        );
+    }
     let way = match (did_you_mean::nearest(name, known.iter().copied()), home(name)) {
         (_, Some(home)) => home,
         (Some(near), None) => format!("did you mean {}?", quoted(near)),

@@ -3,7 +3,7 @@
 
 use super::enum_setting::EnumSetting;
 use super::{
-    AgentKind, Busy, ClientKey, Config, LogTarget, OWNER, Secret, Target, Url, key, target,
+    Busy, ClientKey, Config, LogTarget, OWNER, Secret, Target, Url, key, target,
     turns_for_this_machine, validate,
 };
 use crate::limits;
@@ -180,21 +180,18 @@ section! {
     AGENT: |c, _| c.agent;
     /// `[agent]`: who answers.
     pub struct Agent {
-        kind: AgentKind = AgentKind::default(), Choice, "\"command\"",
-            "Who answers: \"echo\" (built in), \"command\" or \"upstream\".";
-        /// Program and arguments; not empty, and without NUL, when `kind` is [`AgentKind::Command`].
+        /// Program and arguments, without NUL; empty if there is a `url`.
         command: Vec<String> = Vec::new(), List(validate::argument), "[\"my-agent\", \"--flag\"]",
-            "Program and arguments (also from ~/), no shell; alone it means kind = \"command\".";
+            "Program and arguments (also from ~/), no shell; without it or a url: echo.";
         /// Variables that the agent gets, by valid names that the gateway does not set itself.
         env: ByName<String> = ByName::new(), Env, "{ MODEL = \"small\" }",
             "Environment variables for the agent, like { MODEL = \"small\" }.";
         /// Variables of the gateway's own environment that the agent may see.
         pass_env: Vec<String> = Vec::new(), List(validate::variable), "[\"LANG\", \"TZ\"]",
             "Variables of the gateway's own environment that the agent may see.";
-        /// What `/chat/completions` is appended to; there when `kind` is [`AgentKind::Upstream`], and
-        /// only then.
+        /// What `/chat/completions` is appended to.
         url: Option<Url> = None, Url(Url::base), "\"http://127.0.0.1:11434/v1\"",
-            "Base of an OpenAI-compatible server, \"/v1\" if no path is given; alone: kind = \"upstream\".";
+            "Base of an OpenAI-compatible server, \"/v1\" if no path is given; in the place of a command.";
         /// Absolute. `None`: the upstream asks for no key.
         key_file: Option<PathBuf> = None, Path, "\"~/.config/upstream.key\"",
             "The upstream's key; empty: it asks for none.";

@@ -1,6 +1,6 @@
 //! `[deliver.NAME]`: a place where replies can be sent, and what its keys mean together.
 
-use super::error::{Origin, place};
+use super::builder::both;
 use super::schema::{Field, Key, section};
 use super::url::Url;
 use super::validate;
@@ -15,15 +15,13 @@ use std::time::Duration;
 
 section! {TARGET: |c, own| c.deliver.get_mut(own)?;
     pub struct Target {
-        kind: TargetKind = TargetKind::default(), Choice, "\"callback\"",
-            "\"callback\" or \"command\"; url or command alone says it too.";
-        /// There when `kind` is [`TargetKind::Callback`], and only then.
+        /// There if `command` is empty, and only then.
         url: Option<Url> = None, Url(Url::parse), "\"https://example.org/hook\"",
             "A callback: where each reply is posted to.";
         /// Absolute. `None`: callbacks are not signed.
         secret_file: Option<PathBuf> = None, Path, "\"~/.config/hook.secret\"",
             "What callbacks are signed with (Standard Webhooks): whsec_BASE64, or plain text.";
-        /// As with an agent: not empty, and without NUL, when `kind` is [`TargetKind::Command`].
+        /// Without NUL, as with an agent.
         command: Vec<String> = Vec::new(), List(validate::argument), "[\"my-notifier\", \"--flag\"]",
             "Program and arguments, no shell; the reply is on its stdin.";
         env: ByName<String> = ByName::new(), Env, "{ ROOM = \"ops\" }",
@@ -105,59 +103,30 @@ impl fmt::Debug for Secret {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TargetKind {
-    /// Posts replies to `url`.
-    #[default]
-    Callback,
-    /// Runs `command` for each reply.
-    Command,
-}
-
 impl Target {
     pub fn new(name: &str) -> Target {
         Target { name: name.to_owned(), ..Target::default() }
     }
 }
 
-/// The checks between a target's keys, each of which has passed its own. A url or a command alone
-/// chooses the kind.
-pub fn settle(target: &mut Target, notes: &mut Diagnostics, file: &str) {
+/// The checks between a target's keys, each of which has passed its own.
+pub fn settle(target: &Target, notes: &mut Diagnostics, file: &str) {
     let name = format!("deliver.{}", target.name);
-    let at = |key: &str| notes.of(&format!("{name}.{key}")).clone();
-    let (kind, url, has_command) = (at("kind"), at("url"), !target.command.is_empty());
-    let chosen = if has_command { at("command") } else { url.clone() };
-    if kind == Origin::Default && has_command {
-        target.kind = TargetKind::Command;
-    }
     let like = "like [\"my-notifier\", \"--flag\"]";
-    let (key, fault) = match (target.kind, &target.url, target.command.first()) {
-        (_, Some(_), Some(_)) => {
-            let url = place(&url, file);
-            (".command", format!("is given beside {name}.url ({url}); take one of the two away"))
-        }
-        (TargetKind::Callback, None, Some(_)) => {
-            let (kind, way) = (place(&kind, file), "or write kind = \"command\"");
-            let is = format!("is given but {name}.kind is \"callback\" ({kind})");
-            (".command", format!("{is}; take one of the two away, {way}"))
-        }
-        (TargetKind::Callback, None, None) => {
+    let (key, fault) = match (&target.url, target.command.first()) {
+        (Some(_), Some(_)) => (".command", both(&name, notes, file)),
+        (None, None) => {
             let way = "give it a url, like \"https://example.org/hook\", or a command,";
             ("", format!("has no address; {way} {like}"))
         }
-        (TargetKind::Command, _, program) if program.is_none_or(String::is_empty) => {
-            ("", format!("is a command but {name}.command names no program; write one {like}"))
+        (None, Some(program)) if program.is_empty() => {
+            (".command", format!("names no program: its first string is empty; write one {like}"))
         }
-        (TargetKind::Command, None, _) if target.secret_file.is_some() => {
+        (None, Some(_)) if target.secret_file.is_some() => {
             let why = "and only callbacks are signed; take it away";
             (".secret_file", format!("is given but {name} is a command, {why}"))
         }
-        (TargetKind::Callback | TargetKind::Command, _, _) => ("", String::new()),
+        (Some(_), None) | (None, Some(_)) => return,
     };
-    if !fault.is_empty() {
-        notes.fault(&format!("{name}{key}"), &fault);
-    }
-    if kind == Origin::Default {
-        notes.origins.insert(format!("{name}.kind"), chosen);
-    }
+    notes.fault(&format!("{name}{key}"), &fault);
 }

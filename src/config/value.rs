@@ -16,7 +16,7 @@ use toml_span::value::{Table, ValueInner};
 /// What is known about the values of a draft.
 #[derive(Debug, Default)]
 pub struct Diagnostics {
-    /// Where each value came from, by its full name (`agent.kind`, `agent.env.MODEL`,
+    /// Where each value came from, by its full name (`agent.url`, `agent.env.MODEL`,
     /// `deliver.NAME.url`), and each target (`deliver.NAME`); what is not in here is a default.
     pub origins: ByName<Origin>,
     pub problems: Problems,

@@ -2,9 +2,9 @@
 
 use std::ffi::OsStr;
 
+use super::Url;
 use super::error::{Problems, quoted};
 use super::load::Loaded;
-use super::{AgentKind, Url};
 use crate::named::ByName;
 use crate::subprocess::{find_on, why_not_executable};
 
@@ -21,9 +21,7 @@ impl Loaded {
         let open = Some(http.listen).filter(|listen| !listen.ip().is_loopback());
         warn("http.listen", open.map(|listen| format!("is {listen}: what other machines send there, keys too, is not encrypted; listen on 127.0.0.1, behind a reverse proxy that has TLS")));
         warn("agent.url", agent.url.as_ref().and_then(plain));
-        if agent.kind == AgentKind::Command {
-            warn("agent.command", program(&agent.command, &agent.env, path, here));
-        }
+        warn("agent.command", program(&agent.command, &agent.env, path, here));
         for (name, target) in self.config.deliver.iter() {
             warn(&format!("deliver.{name}.url"), target.url.as_ref().and_then(plain));
             warn(

@@ -62,16 +62,16 @@ fn a_file_that_sets_nothing_where_one_is_demanded() {
     let refused = |what: &str| {
         let (words, may_pass) = demanded().unwrap_err();
         assert!(words.starts_with(&format!("{}: {what}", file.display())), "{words}");
-        assert!(words.contains("restore the file") && words.contains("kind = \"echo\""), "{words}");
+        assert!(words.contains("restore the file") && words.contains("command = []"), "{words}");
         assert!(!may_pass);
     };
     refused("there is no such file");
-    for empty in ["", "\n \n", "# kind = \"command\"\n", "[agent]\n# kind = \"x\"\n"] {
+    for empty in ["", "\n \n", "# command = []\n", "[agent]\n# url = \"x\"\n"] {
         fs::write(&file, empty).unwrap();
         refused("it is empty");
         assert_eq!(load_file(&file, false), Ok(Config::default()));
     }
-    for enough in ["[agent]\nkind = \"echo\"\n", &crate::config::starter(8642, "default")] {
+    for enough in ["[agent]\ncommand = []\n", &crate::config::starter(8642, "default")] {
         fs::write(&file, enough).unwrap();
         assert_eq!(demanded(), Ok(()), "{enough}");
     }

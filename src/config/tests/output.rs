@@ -26,7 +26,6 @@ allowed_hosts = []                            # default
 allowed_origins = []                          # default
 
 [agent]
-kind = "command"                              # coder.toml:4
 command = ["a\u001B\""]                       # coder.toml:4
 env.A = "***"                                 # coder.toml:5; value not shown
 env.B = "***"                                 # --set; value not shown
@@ -74,7 +73,6 @@ body_timeout = "30s"                          # default
 write_timeout = "30s"                         # default
 
 [deliver.ops]
-kind = "command"                              # coder.toml:7
 command = ["notify"]                          # coder.toml:7
 env.TOKEN = "***"                             # --set; value not shown
 leftovers = "kill"                            # default
@@ -88,7 +86,7 @@ expire = "1d"                                 # default
 fn what_is_written_loads_to_the_same() {
     let upstream = "[agent]\nurl = 'http://a/v1'\nkey_file = '/k'\nmodel = 'a\\\"b'\n\
                     models = { fast = 'x:3b', 'a b.c' = 'd' }\nmax_history = 0";
-    for text in ["", FULL, "[agent]\nkind = \"echo\"\nenv = {}", upstream] {
+    for text in ["", FULL, "[agent]\ncommand = []\nenv = {}", upstream] {
         let mut first = good(text, &[]).config;
         let rendered = good(text, &[]).render();
         let mut second = good(&rendered, &[]).config;
@@ -176,7 +174,6 @@ fn the_table_of_keys_is_sound() {
         let (section, name) = full_name.split_once('.').unwrap();
         let text = format!("[{section}]\n{name} = {}\n", key.example);
         let set: &[&str] = match full_name.as_str() {
-            "agent.kind" => &["agent.command=['x']"],
             "agent.key_file" | "agent.model" | "agent.models" => &["agent.url=http://a/v1"],
             _ => &[],
         };
@@ -193,7 +190,7 @@ fn the_table_of_keys_is_sound() {
     for key in TARGET {
         let needed = match key.name {
             "url" => &["deliver.x.timeout=5"],
-            "kind" | "secret_file" | "timeout" | "expire" => &["deliver.x.url=http://a/"],
+            "secret_file" | "timeout" | "expire" => &["deliver.x.url=http://a/"],
             _ => &["deliver.x.timeout=5", "deliver.x.command=['x']"][..],
         };
         let text = format!("[deliver.x]\n{} = {}\n", key.name, key.example);

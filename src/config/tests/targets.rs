@@ -1,7 +1,6 @@
 //! Targets of deliveries: mistakes by their exact text, and `--set`.
 
 use super::{error, errors_of, good, set_error, sources};
-use crate::config::TargetKind;
 use crate::config::load::from_bytes;
 use crate::limits::MAX_TARGETS;
 use crate::sys::fs::create;
@@ -17,8 +16,8 @@ fn names_and_keys() {
     );
     error(
         "[deliver.x]\nurl = 'http://a'\nsecret = 1",
-        "3:1: unknown key \"secret\" in [deliver.x]; its keys are kind, url, secret_file, command, \
-         env, pass_env, leftovers, timeout, expire",
+        "3:1: unknown key \"secret\" in [deliver.x]; its keys are url, secret_file, command, env, \
+         pass_env, leftovers, timeout, expire",
     );
     error(
         "[deliver.x]\nurl = 'http://a'\ntimout = 1",
@@ -84,13 +83,12 @@ fn keys_must_agree() {
          take one of the two away",
     );
     error(
-        "[deliver.x]\nkind = 'callback'\ncommand = ['a']",
-        "3:1: deliver.x.command is given but deliver.x.kind is \"callback\" (/etc/coder.toml:2:1); \
-         take one of the two away, or write kind = \"command\"",
+        "[deliver.x]\nkind = 'callback'\nurl = 'http://a'",
+        "2:1: unknown key \"kind\" in [deliver.x]; delete it: the url or the command says it",
     );
     error(
-        "[deliver.x]\nkind = 'command'\nurl = 'http://a'",
-        "1:10: deliver.x is a command but deliver.x.command names no program; \
+        "[deliver.x]\ncommand = ['']",
+        "2:1: deliver.x.command names no program: its first string is empty; \
          write one like [\"my-notifier\", \"--flag\"]",
     );
     error(
@@ -105,7 +103,7 @@ fn set_makes_and_changes_targets() {
     let text = "[deliver.x]\nurl = 'http://a'";
     let config = good(text, &["deliver.x.url=http://b/c", "deliver.y.command=['z']"]).config;
     assert_eq!(config.deliver.get("x").unwrap().url.as_ref().unwrap().host, "b");
-    assert_eq!(config.deliver.get("y").unwrap().kind, TargetKind::Command);
+    assert_eq!(config.deliver.get("y").unwrap().command, ["z"]);
     set_error(
         "deliver.x=1",
         "--set deliver.x=1: there is no target and key in it; \
