@@ -1,7 +1,7 @@
 //! The URLs of callbacks and upstreams: http or https, without anything that two readers could take differently
 //! (RFC 3986, less userinfo, fragments and everything that should have been percent-encoded). Pure.
 
-use super::validate;
+use super::host::host;
 use crate::limits::MAX_TARGET;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -65,8 +65,7 @@ impl Url {
                 return Err("an IPv6 address in it must stand in [ ]".to_owned());
             }
             None => {
-                let host =
-                    validate::host(host).map_err(|_| "its host must be a name or an address")?;
+                let host = self::host(host).map_err(|_| "its host must be a name or an address")?;
                 (host.clone(), host)
             }
         };

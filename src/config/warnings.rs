@@ -2,9 +2,9 @@
 
 use std::ffi::OsStr;
 
-use super::Url;
 use super::error::{Problems, quoted};
 use super::load::Loaded;
+use super::url::Url;
 use crate::named::ByName;
 use crate::subprocess::{find_on, why_not_executable};
 

@@ -71,7 +71,7 @@ fn a_file_that_sets_nothing_where_one_is_demanded() {
         refused("it is empty");
         assert_eq!(load_file(&file, false), Ok(Config::default()));
     }
-    for enough in ["[agent]\ncommand = []\n", &crate::config::starter(8642, "default")] {
+    for enough in ["[agent]\ncommand = []\n", &super::starter_of(8642, "default")] {
         fs::write(&file, enough).unwrap();
         assert_eq!(demanded(), Ok(()), "{enough}");
     }

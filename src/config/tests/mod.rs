@@ -11,8 +11,9 @@ mod targets;
 mod warnings;
 
 use super::load::from_bytes;
-use super::{Busy, Config, Loaded, LogTarget, Sources};
+use super::{Busy, Config, Loaded, LogTarget, Sources, starter};
 use crate::limits;
+use crate::name::Name;
 use crate::subprocess::Leftovers;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,6 +32,11 @@ fn sources(set: &[&str]) -> Sources {
 #[track_caller]
 fn good(text: &str, set: &[&str]) -> Loaded {
     from_bytes(Some(text.as_bytes()), &sources(set)).unwrap_or_else(|e| panic!("{text}\n{e}"))
+}
+
+/// The starter file of the gateway of this name.
+fn starter_of(port: u16, name: &str) -> String {
+    starter(port, &Name::parse(name).unwrap())
 }
 
 /// The error's lines, with the file's name cut off.
