@@ -105,15 +105,15 @@ pub enum Field<'a> {
 }
 
 /// A section: its keys, its struct and their defaults. `|c, own| place`: where in the configuration it
-/// is. A key: its type, its default if it is not the type's, how it is read (with the check or range that
-/// goes with it) and an example. `beside`: fields that no key sets.
+/// is. A key: its type, its default (`=`) or its limit (`=>`), else the default is the type's; how it is
+/// read, with the check or range that goes with it; and an example. `beside`: fields that no key sets.
 macro_rules! section {
     (@default) => { Default::default() };
     (@default $default:expr) => { $default };
     ($keys:ident: |$c:ident, $own:pat_param| $place:expr;
     $(#[$about:meta])*
     pub struct $name:ident {
-        $($(#[$doc:meta])* $field:ident: $type:ty $(= $default:expr)?,
+        $($(#[$doc:meta])* $field:ident: $type:ty $(= $default:expr)? $(=> $limit:expr)?,
             $kind:ident $(($check:expr))?, $example:literal;)*
     }
     $(beside { $($(#[$doc_beside:meta])* $beside:ident: $type_beside:ty,)* })?) => {
@@ -127,7 +127,7 @@ macro_rules! section {
         impl Default for $name {
             fn default() -> $name {
                 $name {
-                    $($field: section!(@default $($default)?),)*
+                    $($field: section!(@default $($default)? $($limit.default)?),)*
                     $($($beside: Default::default(),)*)?
                 }
             }
@@ -135,7 +135,7 @@ macro_rules! section {
 
         static $keys: &[Key] = &[$(Key {
             name: stringify!($field),
-            field: |$c, $own| Some(Field::$kind(&mut $place.$field $(, $check)?)),
+            field: |$c, $own| Some(Field::$kind(&mut $place.$field $(, $check)? $(, $limit.range)?)),
             example: $example,
         }),*];
     };
@@ -207,13 +207,13 @@ section! {
         /// Names that clients may say, and the upstream's for them. Empty: they pass as they are.
         models: ByName<String>, Models, "{ fast = \"qwen2.5:3b\" }";
         /// Bytes of a session's earlier messages that go to the upstream.
-        max_history: usize = limits::MAX_HISTORY_SENT, Size(limits::MAX_HISTORY_SENT_RANGE), "\"128KiB\"";
+        max_history: usize => limits::MAX_HISTORY_SENT, Size, "\"128KiB\"";
         /// From the agent's start to its end.
-        turn_timeout: Duration = limits::TURN_TIMEOUT, Time(limits::TURN_TIMEOUT_RANGE), "\"10m\"";
+        turn_timeout: Duration => limits::TURN_TIMEOUT, Time, "\"10m\"";
         /// How long temporary failures are waited out, from a message's first; 0: not at all.
-        retry_for: Duration = limits::RETRY_FOR, Time(limits::RETRY_FOR_RANGE), "\"1h\"";
+        retry_for: Duration => limits::RETRY_FOR, Time, "\"1h\"";
         /// How long a client that waits for a reply waits for attempts that fail.
-        answer_within: Duration = limits::ANSWER_WITHIN, Time(limits::ANSWER_WITHIN_RANGE), "\"60s\"";
+        answer_within: Duration => limits::ANSWER_WITHIN, Time, "\"60s\"";
         /// What becomes of processes that a command has left when it ends by itself.
         leftovers: Leftovers, Enum, "\"kill\"";
     }
@@ -248,7 +248,7 @@ section! {
         /// The principals that may use slash commands.
         operators: Vec<String> = vec![OWNER.to_owned()], List(validate::principal), "[\"owner\"]";
         /// How long an idle session is known.
-        keep: Duration = limits::SESSION_KEEP, Time(limits::SESSION_KEEP_RANGE), "\"30d\"";
+        keep: Duration => limits::SESSION_KEEP, Time, "\"30d\"";
     }
 }
 
@@ -257,7 +257,7 @@ section! {
     /// `[stop]`: how the gateway ends.
     pub struct Stop {
         /// How long turns in flight may take to finish.
-        drain_timeout: Duration = limits::DRAIN_TIMEOUT, Time(limits::DRAIN_TIMEOUT_RANGE), "\"30s\"";
+        drain_timeout: Duration => limits::DRAIN_TIMEOUT, Time, "\"30s\"";
     }
 }
 
@@ -274,42 +274,40 @@ section! {
     LIMITS: |c, _| c.limits;
     /// `[limits]`; reasons and ranges are in [`limits`].
     pub struct Limits {
-        max_connections: usize = limits::MAX_CONNECTIONS, Count(limits::MAX_CONNECTIONS_RANGE), "10000";
+        max_connections: usize => limits::MAX_CONNECTIONS, Count, "10000";
         /// From one address that is no loopback one.
-        max_connections_per_address: usize = limits::MAX_CONNECTIONS_PER_ADDRESS,
-            Count(limits::MAX_CONNECTIONS_RANGE), "500";
+        max_connections_per_address: usize => limits::MAX_CONNECTIONS_PER_ADDRESS, Count, "500";
         /// Turns at once over all sessions; never 0 here (resolved at load).
         max_turns: usize = default_turns(), Count(limits::MAX_TURNS_RANGE), "8";
         /// Turns that may wait in all.
-        max_queue: usize = limits::MAX_QUEUE, Count(limits::MAX_QUEUE_RANGE), "1000";
-        max_queue_per_session: usize = limits::MAX_QUEUE_PER_SESSION,
-            Count(limits::MAX_QUEUE_RANGE), "32";
+        max_queue: usize => limits::MAX_QUEUE, Count, "1000";
+        max_queue_per_session: usize => limits::MAX_QUEUE_PER_SESSION, Count, "32";
         /// Percent of a shared limit that one principal may hold: see [`crate::shares`].
-        max_share: usize = limits::MAX_SHARE, Count(limits::MAX_SHARE_RANGE), "50";
+        max_share: usize => limits::MAX_SHARE, Count, "50";
         /// Bytes of bodies and answers in flight.
-        max_buffered: usize = limits::MAX_BUFFERED, Size(limits::MAX_BUFFERED_RANGE), "\"64MiB\"";
+        max_buffered: usize => limits::MAX_BUFFERED, Size, "\"64MiB\"";
         /// Bytes of a request's body.
-        max_body: usize = limits::MAX_BODY, Size(limits::MAX_BODY_RANGE), "\"1MiB\"";
+        max_body: usize => limits::MAX_BODY, Size, "\"1MiB\"";
         /// Bytes of one reply.
-        max_reply: usize = limits::MAX_REPLY, Size(limits::MAX_BODY_RANGE), "\"8MiB\"";
+        max_reply: usize => limits::MAX_REPLY, Size, "\"8MiB\"";
         /// Of a turn, before its message fails.
-        max_attempts: usize = limits::MAX_ATTEMPTS, Count(limits::MAX_ATTEMPTS_RANGE), "2";
+        max_attempts: usize => limits::MAX_ATTEMPTS, Count, "2";
         /// Bytes of the journal beyond which it takes no new message.
-        max_journal: usize = limits::MAX_JOURNAL, Size(limits::MAX_JOURNAL_RANGE), "\"256MiB\"";
+        max_journal: usize => limits::MAX_JOURNAL, Size, "\"256MiB\"";
         /// Bytes of one session's transcript.
-        max_transcript: usize = limits::MAX_TRANSCRIPT, Size(limits::MAX_TRANSCRIPT_RANGE), "\"256KiB\"";
+        max_transcript: usize => limits::MAX_TRANSCRIPT, Size, "\"256KiB\"";
         /// Bytes that all sessions keep on disk.
-        max_transcripts: usize = limits::MAX_TRANSCRIPTS, Size(limits::MAX_TRANSCRIPTS_RANGE), "\"1GiB\"";
+        max_transcripts: usize => limits::MAX_TRANSCRIPTS, Size, "\"1GiB\"";
         /// Finished messages that are remembered.
-        keep_results: usize = limits::KEEP_RESULTS, Count(limits::KEEP_RESULTS_RANGE), "10000";
+        keep_results: usize => limits::KEEP_RESULTS, Count, "10000";
         /// A whole request head, from its first byte.
-        head_timeout: Duration = limits::HEAD_TIMEOUT, Time(limits::CONNECTION_TIMEOUT_RANGE), "\"10s\"";
+        head_timeout: Duration => limits::HEAD_TIMEOUT, Time, "\"10s\"";
         /// Between two requests of a kept connection.
-        idle_timeout: Duration = limits::IDLE_TIMEOUT, Time(limits::CONNECTION_TIMEOUT_RANGE), "\"60s\"";
+        idle_timeout: Duration => limits::IDLE_TIMEOUT, Time, "\"60s\"";
         /// A whole request body.
-        body_timeout: Duration = limits::BODY_TIMEOUT, Time(limits::CONNECTION_TIMEOUT_RANGE), "\"30s\"";
+        body_timeout: Duration => limits::BODY_TIMEOUT, Time, "\"30s\"";
         /// One write that makes no progress.
-        write_timeout: Duration = limits::WRITE_TIMEOUT, Time(limits::CONNECTION_TIMEOUT_RANGE), "\"30s\"";
+        write_timeout: Duration => limits::WRITE_TIMEOUT, Time, "\"30s\"";
     }
     beside {
         /// How many descriptors there are, where they allow fewer connections or turns than wanted:
@@ -337,9 +335,9 @@ section! {
         pass_env: Vec<String>, List(validate::variable), "[\"LANG\", \"TZ\"]";
         leftovers: Leftovers, Enum, "\"kill\"";
         /// For one attempt.
-        timeout: Duration = limits::DELIVERY_TIMEOUT, Time(limits::DELIVERY_TIMEOUT_RANGE), "\"30s\"";
+        timeout: Duration => limits::DELIVERY_TIMEOUT, Time, "\"30s\"";
         /// The age at which an undelivered reply becomes a dead letter.
-        expire: Duration = limits::DELIVERY_EXPIRE, Time(limits::DELIVERY_EXPIRE_RANGE), "\"1d\"";
+        expire: Duration => limits::DELIVERY_EXPIRE, Time, "\"1d\"";
     }
     beside {
         name: String,

@@ -186,7 +186,10 @@ fn targets_are_read() {
     assert_eq!(url.to_string(), "https://example.org/x?secret");
     assert_eq!((url.secure, url.port, url.target.as_str()), (true, 443, "/x?secret"));
     assert_eq!(hook.secret_file, Some("/home/x/hook.key".into()));
-    assert_eq!((hook.timeout, hook.expire), (limits::DELIVERY_TIMEOUT, limits::DELIVERY_EXPIRE));
+    assert_eq!(
+        (hook.timeout, hook.expire),
+        (limits::DELIVERY_TIMEOUT.default, limits::DELIVERY_EXPIRE.default)
+    );
     assert_eq!(ops.url, None);
     assert_eq!((ops.command.len(), ops.pass_env.len()), (2, 1));
     assert_eq!(ops.env.get("TOKEN").unwrap(), "secret");
