@@ -20,46 +20,38 @@ pub enum Origin {
     Set(String),
 }
 
-/// What is wrong, gathered while loading: by position in the file, then the arguments in their
-/// order. The first [`MAX_CONFIG_PROBLEMS`] are kept, the others counted.
+/// What is wrong, collected over a load.
 #[derive(Debug, Default)]
 pub struct Problems {
-    kept: Vec<(Origin, String)>,
-    over: usize,
+    found: Vec<(Origin, String)>,
     /// How many of them may pass by themselves.
-    passing: usize,
+    temporary: usize,
 }
 
 impl Problems {
     /// A file that cannot be read now, or not used at all.
     pub fn push_file(&mut self, origin: Origin, text: impl Into<String>, error: &io::Error) {
-        self.passing += usize::from(is_temporary(error));
+        self.temporary += usize::from(is_temporary(error));
         self.push(origin, text);
     }
 
     pub fn push(&mut self, origin: Origin, text: impl Into<String>) {
-        let own = rank(&origin);
-        let at = self.kept.partition_point(|(other, _)| rank(other) <= own);
-        self.kept.insert(at, (origin, text.into()));
-        if self.kept.len() > MAX_CONFIG_PROBLEMS {
-            self.kept.pop();
-            self.over += 1;
-        }
+        self.found.push((origin, text.into()));
     }
 
     pub fn is_empty(&self) -> bool {
-        self.kept.is_empty()
+        self.found.is_empty()
     }
 
-    /// The error of a load that had these problems with this file.
-    pub fn into_error(self, file: &str) -> ConfigError {
-        let may_pass = self.passing == self.kept.len() + self.over;
-        let kept = self.kept.iter();
-        let mut lines: Vec<_> = kept.map(|(at, text)| place(at, file) + ": " + text).collect();
-        if self.over > 0 {
-            lines.push(format!("{file}: and {} more", self.over));
-        }
-        ConfigError { lines, may_pass }
+    /// The error of a load that had these problems with this file: by position in the file, then the
+    /// arguments in their order; the first [`MAX_CONFIG_PROBLEMS`], the others are counted.
+    pub fn into_error(mut self, file: &str) -> ConfigError {
+        self.found.sort_by_key(|(origin, _)| rank(origin));
+        let shown = self.found.iter().take(MAX_CONFIG_PROBLEMS);
+        let mut lines: Vec<_> = shown.map(|(at, text)| place(at, file) + ": " + text).collect();
+        let more = self.found.len() - lines.len();
+        lines.extend((more > 0).then(|| format!("{file}: and {more} more")));
+        ConfigError { lines, is_temporary: self.temporary == self.found.len() }
     }
 }
 
@@ -81,18 +73,18 @@ pub fn place(origin: &Origin, file: &str) -> String {
 }
 
 /// A configuration that cannot be used. Displays as one line a problem, each with its place and
-/// the way out; never shows the value of an `agent.env` variable.
+/// a suggested fix; never shows the value of an `agent.env` variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     /// At least one.
     pub lines: Vec<String>,
     /// Nothing is wrong but files that cannot be read now: another try may go better.
-    pub may_pass: bool,
+    pub is_temporary: bool,
 }
 
 impl From<ConfigError> for Failure {
     fn from(e: ConfigError) -> Failure {
-        let (exit, what) = match e.may_pass {
+        let (exit, what) = match e.is_temporary {
             true => (Exit::Unavailable, "the configuration cannot be read now; try again"),
             false => (Exit::Config, "the configuration is wrong"),
         };

@@ -112,25 +112,27 @@ impl Diagnostics<'_> {
         Ok(())
     }
 
-    /// The list's strings in their final form; `None` if some were refused, which is then reported.
+    /// The list's strings in their final form; `None` if some were rejected, which is then reported.
     fn list(
         &mut self,
         key: &KeyInfo,
         array: &[Value<'_>],
         check: Check<String>,
     ) -> Option<Vec<String>> {
-        let name = &key.name;
-        let checked = array.iter().enumerate().map(|(number, item)| {
+        let (mut list, name) = (Vec::new(), &key.name);
+        for (number, item) in array.iter().enumerate() {
             let checked = match item.as_str() {
                 Some(text) => {
                     check(text).map_err(|why| format!("{name} has {}; {why}", quoted(text)))
                 }
                 None => Err(format!("{name}[{number}] must be a string; got {}", type_of(item))),
             };
-            checked.map_err(|fault| self.problems.push(self.source.value(item), fault)).ok()
-        });
-        // Each one is looked at, also behind one that is refused.
-        checked.collect::<Vec<_>>().into_iter().collect()
+            match checked {
+                Ok(text) => list.push(text),
+                Err(fault) => self.problems.push(self.source.value(item), fault),
+            }
+        }
+        (list.len() == array.len()).then_some(list)
     }
 
     /// One variable. Its value may be a secret: no error repeats it.

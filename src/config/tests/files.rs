@@ -57,13 +57,13 @@ fn a_file_that_sets_nothing_where_one_is_demanded() {
     let demanded = || {
         let set = vec!["http.listen=127.0.0.1:1".into()];
         let sources = Sources { file: file.clone(), demanded: true, set, ..Sources::default() };
-        load(&sources).map(drop).map_err(|error| (error.to_string(), error.may_pass))
+        load(&sources).map(drop).map_err(|error| (error.to_string(), error.is_temporary))
     };
     let refused = |what: &str| {
-        let (words, may_pass) = demanded().unwrap_err();
+        let (words, is_temporary) = demanded().unwrap_err();
         assert!(words.starts_with(&format!("{}: {what}", file.display())), "{words}");
         assert!(words.contains("restore the file") && words.contains("command = []"), "{words}");
-        assert!(!may_pass);
+        assert!(!is_temporary);
     };
     refused("there is no such file");
     for empty in ["", "\n \n", "# command = []\n", "[agent]\n# url = \"x\"\n"] {
