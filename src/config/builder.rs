@@ -4,7 +4,7 @@
 use super::did_you_mean::nearest;
 use super::error::{Origin, quoted, shown};
 use super::schema::{Config, Field, NamedTable, SECTIONS, Section};
-use super::toml_errors::{self, Lines, Source};
+use super::toml_errors::{self, Source};
 use super::validate::{self, OWNER};
 use super::value::{Diagnostics, KeyInfo, type_of};
 use toml_span::Value;
@@ -19,9 +19,8 @@ impl<'a> ConfigBuilder<'a> {
     pub fn read_file(&mut self, bytes: &'a [u8]) {
         let problems = &mut self.diagnostics.problems;
         let Some(text) = toml_errors::decode(bytes, problems) else { return };
-        let lines = Lines::new(text);
-        let Some(root) = toml_errors::parse(&lines, problems) else { return };
-        self.diagnostics.source = Source::File(lines);
+        let Some(root) = toml_errors::parse(text, problems) else { return };
+        self.diagnostics.source = Source::File(text);
         for (key, content) in root.as_table().into_iter().flatten() {
             let (at, name) = (self.diagnostics.source.key(key), key.name.as_ref());
             match Section::of(name) {

@@ -4,7 +4,6 @@
 use crate::exit::{Exit, Failure};
 use crate::limits::{MAX_CONFIG_PROBLEMS, MAX_SHOWN_VALUE};
 use crate::sys::fs::is_temporary;
-use std::fmt;
 use std::io;
 
 /// Where a value came from.
@@ -43,15 +42,29 @@ impl Problems {
         self.found.is_empty()
     }
 
-    /// The error of a load that had these problems with this file: by position in the file, then the
-    /// arguments in their order; the first [`MAX_CONFIG_PROBLEMS`], the others are counted.
-    pub fn into_error(mut self, file: &str) -> ConfigError {
+    /// One line a problem, each with its place: by position in this file, then the arguments in their
+    /// order; the first [`MAX_CONFIG_PROBLEMS`], the others are counted.
+    pub fn lines(mut self, file: &str) -> Vec<String> {
         self.found.sort_by_key(|(origin, _)| rank(origin));
         let shown = self.found.iter().take(MAX_CONFIG_PROBLEMS);
         let mut lines: Vec<_> = shown.map(|(at, text)| place(at, file) + ": " + text).collect();
         let more = self.found.len() - lines.len();
         lines.extend((more > 0).then(|| format!("{file}: and {more} more")));
-        ConfigError { lines, is_temporary: self.temporary == self.found.len() }
+        lines
+    }
+
+    /// The error of a load that had these problems with this file, if there are any. It never shows the
+    /// value of an `agent.env` variable.
+    pub fn check(self, file: &str) -> Result<(), Failure> {
+        if self.found.is_empty() {
+            return Ok(());
+        }
+        // Nothing is wrong but files that cannot be read now: another try may go better.
+        let (exit, what) = match self.temporary == self.found.len() {
+            true => (Exit::Unavailable, "the configuration cannot be read now; try again"),
+            false => (Exit::Config, "the configuration is wrong"),
+        };
+        Err(Failure::new(exit, format!("{what}\n{}", self.lines(file).join("\n"))))
     }
 }
 
@@ -72,32 +85,6 @@ pub fn place(origin: &Origin, file: &str) -> String {
     }
 }
 
-/// A configuration that cannot be used. Displays as one line a problem, each with its place and
-/// a suggested fix; never shows the value of an `agent.env` variable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
-    /// At least one.
-    pub lines: Vec<String>,
-    /// Nothing is wrong but files that cannot be read now: another try may go better.
-    pub is_temporary: bool,
-}
-
-impl From<ConfigError> for Failure {
-    fn from(e: ConfigError) -> Failure {
-        let (exit, what) = match e.is_temporary {
-            true => (Exit::Unavailable, "the configuration cannot be read now; try again"),
-            false => (Exit::Config, "the configuration is wrong"),
-        };
-        Failure::new(exit, format!("{what}\n{e}"))
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.lines.join("\n"))
-    }
-}
-
 /// Text from outside in quotes: escaped, and cut where it is long.
 pub fn quoted(text: &str) -> String {
     format!("\"{}\"", shown(text))
@@ -105,16 +92,10 @@ pub fn quoted(text: &str) -> String {
 
 /// Text from outside without anything that could move a terminal's cursor; cut where it is long.
 pub fn shown(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars().take(MAX_SHOWN_VALUE) {
-        if c == '"' || c == '\'' {
-            out.push(c);
-        } else {
-            out.extend(c.escape_debug());
-        }
-    }
-    if text.chars().nth(MAX_SHOWN_VALUE).is_some() {
-        out.push('…');
-    }
-    out
+    let safe = |c: char| match c {
+        '"' | '\'' => c.to_string(),
+        _ => c.escape_debug().to_string(),
+    };
+    let cut = text.chars().nth(MAX_SHOWN_VALUE).map(|_| "…".to_owned());
+    text.chars().take(MAX_SHOWN_VALUE).map(safe).chain(cut).collect()
 }

@@ -2,11 +2,12 @@
 
 use super::builder::ConfigBuilder;
 use super::consistency;
-use super::error::{ConfigError, Origin, Problems, place};
+use super::error::{Origin, Problems, place};
 use super::schema::{Check, ClientKey, Config};
 use super::secret::Secret;
 use super::toml_errors::Source;
 use super::value::Diagnostics;
+use crate::exit::Failure;
 use crate::limits::{MAX_CONFIG_BYTES, MAX_KEY_FILE};
 use crate::named::ByName;
 use crate::text::escaped;
@@ -61,7 +62,7 @@ impl Loaded {
     ///
     /// # Errors
     /// Each file that cannot be used, with the place of its key.
-    pub fn with_secrets(mut self) -> Result<Loaded, ConfigError> {
+    pub fn with_secrets(mut self) -> Result<Loaded, Failure> {
         let mut problems = Problems::default();
         let origins = &self.origins;
         let mut secret = |file: &Option<PathBuf>, key: &str, parse: Check<Secret>| {
@@ -88,7 +89,7 @@ impl Loaded {
         }
         let file = self.file_name();
         self.check_twins(&mut problems, &file);
-        if problems.is_empty() { Ok(self) } else { Err(problems.into_error(&file)) }
+        problems.check(&file).map(|()| self)
     }
 
     /// Two principals must not share a key: which of them came would be a guess.
@@ -115,26 +116,28 @@ pub const ECHO_UNASKED: &str = "the built-in echo agent is not put in the place 
 /// # Errors
 /// All that is wrong with the file and the arguments, one line each; or why the file cannot be
 /// read.
-pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
-    let (why, error) = match read(sources) {
-        Err(e) if sources.required || !is_missing(&e) => (why(&e), e),
-        read => {
-            let loaded = from_bytes(read.ok().as_deref(), sources)?;
-            if loaded.from_file || !sources.demanded {
-                return Ok(loaded);
-            }
-            let there = loaded.file.is_some();
-            let what = if there { "it is empty: it sets nothing" } else { "there is no such file" };
-            (format!("{what}, and {ECHO_UNASKED}"), ErrorKind::InvalidData.into())
-        }
+pub fn load(sources: &Sources) -> Result<Loaded, Failure> {
+    let reject = |why: String, error: &io::Error| {
+        let mut problems = Problems::default();
+        problems.push_file(Origin::Default, why, error);
+        problems.check(&name(&sources.file))
     };
-    let mut problems = Problems::default();
-    problems.push_file(Origin::Default, why, &error);
-    Err(problems.into_error(&name(&sources.file)))
+    let bytes = read(sources);
+    match &bytes {
+        Err(e) if sources.required || !is_missing(e) => reject(why(e), e)?,
+        Ok(_) | Err(_) => {}
+    }
+    let loaded = from_bytes(bytes.ok().as_deref(), sources)?;
+    if sources.demanded && !loaded.from_file {
+        let there = loaded.file.is_some();
+        let what = if there { "it is empty: it sets nothing" } else { "there is no such file" };
+        reject(format!("{what}, and {ECHO_UNASKED}"), &ErrorKind::InvalidData.into())?;
+    }
+    Ok(loaded)
 }
 
 /// The pure half of [`load`]: the file's bytes, or `None` where there is no file.
-pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Loaded, ConfigError> {
+pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Loaded, Failure> {
     let file = name(&sources.file);
     let diagnostics = Diagnostics {
         origins: ByName::new(),
@@ -152,9 +155,7 @@ pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Load
         consistency::check(&mut config, &mut diagnostics, &file);
     }
     let Diagnostics { origins, problems, .. } = diagnostics;
-    if !problems.is_empty() {
-        return Err(problems.into_error(&file));
-    }
+    problems.check(&file)?;
     Ok(Loaded { config, file: bytes.map(|_| sources.file.clone()), from_file, origins })
 }
 

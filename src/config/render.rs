@@ -37,20 +37,21 @@ impl Loaded {
     /// The lines of one key. `terse`: none where nothing was given and the default is nothing.
     fn setting(&self, full_name: &str, field: Field<'_>, terse: bool, text: &mut String) {
         let (_, name) = full_name.rsplit_once('.').unwrap_or_default();
-        if let Field::Env(env) = &field
-            && !env.names().is_empty()
-        {
-            for variable in env.names() {
-                let from = self.from(&format!("{full_name}.{variable}"));
-                let setting = format!("{name}.{variable} = \"***\"");
-                text.push_str(&commented(&setting, &format!("{from}; value not shown")));
-            }
-            return;
-        }
-        let value = value(field);
-        if !(terse && ["\"\"", "[]", "{}"].contains(&value.as_str())) {
+        let mut line = |setting: String, full_name: &str, note: &str| {
             let from = self.from(full_name);
-            text.push_str(&commented(&format!("{name} = {value}"), &from));
+            text.push_str(&format!("{setting:<COMMENT_COLUMN$}  # {from}{note}\n"));
+        };
+        match &field {
+            Field::Env(env) if !env.is_empty() => env.names().into_iter().for_each(|variable| {
+                let full_name = format!("{full_name}.{variable}");
+                line(format!("{name}.{variable} = \"***\""), &full_name, "; value not shown");
+            }),
+            _ => {
+                let value = value(field);
+                if !(terse && ["\"\"", "[]", "{}"].contains(&value.as_str())) {
+                    line(format!("{name} = {value}"), full_name, "");
+                }
+            }
         }
     }
 
@@ -65,10 +66,6 @@ impl Loaded {
             Origin::Set(_) => "--set".to_owned(),
         }
     }
-}
-
-fn commented(setting: &str, comment: &str) -> String {
-    format!("{setting:<COMMENT_COLUMN$}  # {comment}\n")
 }
 
 /// A value in TOML; for variables only that there are none.

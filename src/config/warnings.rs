@@ -29,7 +29,7 @@ impl Loaded {
                 program(&target.command, &target.env, path, here),
             );
         }
-        if found.is_empty() { Vec::new() } else { found.into_error(&self.file_name()).lines }
+        found.lines(&self.file_name())
     }
 }
 

@@ -1,6 +1,8 @@
 //! Reading files: what is missing, too large, or no file.
 
+use super::lines_of;
 use crate::config::{Config, Sources, load};
+use crate::exit::Exit;
 use crate::limits;
 use std::fs;
 use std::fs::Permissions;
@@ -27,7 +29,7 @@ impl Drop for Dir {
 
 fn load_file(file: &Path, required: bool) -> Result<Config, String> {
     let sources = Sources { file: file.to_owned(), required, ..Sources::default() };
-    load(&sources).map(|loaded| loaded.config).map_err(|error| error.to_string())
+    load(&sources).map(|loaded| loaded.config).map_err(|error| lines_of(&error).join("\n"))
 }
 
 #[test]
@@ -57,13 +59,13 @@ fn a_file_that_sets_nothing_where_one_is_demanded() {
     let demanded = || {
         let set = vec!["http.listen=127.0.0.1:1".into()];
         let sources = Sources { file: file.clone(), demanded: true, set, ..Sources::default() };
-        load(&sources).map(drop).map_err(|error| (error.to_string(), error.is_temporary))
+        load(&sources).map(drop).map_err(|error| (lines_of(&error).join("\n"), error.exit))
     };
     let refused = |what: &str| {
-        let (words, is_temporary) = demanded().unwrap_err();
+        let (words, exit) = demanded().unwrap_err();
         assert!(words.starts_with(&format!("{}: {what}", file.display())), "{words}");
         assert!(words.contains("restore the file") && words.contains("command = []"), "{words}");
-        assert!(!is_temporary);
+        assert_eq!(exit, Exit::Config);
     };
     refused("there is no such file");
     for empty in ["", "\n \n", "# command = []\n", "[agent]\n# url = \"x\"\n"] {

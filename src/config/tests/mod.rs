@@ -12,6 +12,7 @@ mod warnings;
 
 use super::load::from_bytes;
 use super::{Busy, Config, Loaded, LogTarget, Sources, starter};
+use crate::exit::Failure;
 use crate::limits;
 use crate::name::Name;
 use crate::subprocess::Leftovers;
@@ -43,8 +44,16 @@ fn starter_of(port: u16, name: &str) -> String {
 #[track_caller]
 fn errors_of(bytes: &[u8], set: &[&str]) -> Vec<String> {
     let error = from_bytes(Some(bytes), &sources(set)).expect_err("should not load");
-    let lines = error.lines.iter();
-    lines.map(|line| line.strip_prefix("/etc/coder.toml:").unwrap_or(line).to_owned()).collect()
+    lines_of(&error)
+        .iter()
+        .map(|line| line.strip_prefix("/etc/coder.toml:").unwrap_or(line).to_owned())
+        .collect()
+}
+
+/// The lines of an error below its first one, which says what it is about.
+fn lines_of(error: &Failure) -> Vec<&str> {
+    assert!(error.message.starts_with("the configuration "));
+    error.message.lines().skip(1).collect()
 }
 
 #[track_caller]

@@ -1,6 +1,6 @@
 //! Targets of deliveries: mistakes by their exact text, and `--set`.
 
-use super::{error, errors_of, good, set_error, sources};
+use super::{error, errors_of, good, lines_of, set_error, sources};
 use crate::config::load::from_bytes;
 use crate::limits::MAX_TARGETS;
 use crate::sys::fs::create;
@@ -126,7 +126,8 @@ fn secrets_are_read_apart_and_as_strictly_as_the_key() {
     let text = format!("[deliver.x]\nurl = 'http://a'\nsecret_file = '{}'\n", path.display());
     let load = || good(&text, &[]).with_secrets();
     let refused = |why: &str| {
-        let error = load().unwrap_err().to_string();
+        let failure = load().unwrap_err();
+        let error = lines_of(&failure).join("\n");
         let place = format!("/etc/coder.toml:3:1: deliver.x.secret_file: {} ", path.display());
         assert!(error.starts_with(&place) && error.contains(why), "{error}");
         assert!(!error.contains("hidden"), "{error}");
@@ -168,7 +169,8 @@ fn the_key_of_an_upstream_is_one_word() {
     ] {
         let _ = fs::remove_file(&path);
         create(&path, content.as_bytes(), mode).unwrap();
-        let error = load().unwrap_err().to_string();
+        let failure = load().unwrap_err();
+        let error = lines_of(&failure).join("\n");
         let place = "/etc/coder.toml:3:1: agent.key_file: ";
         assert!(error.starts_with(place) && error.contains(why), "{error}");
         assert!(!error.contains("hidden"), "{error}");
