@@ -27,50 +27,52 @@ pub fn check(config: &mut Config, diagnostics: &mut Diagnostics<'_>, file: &str)
 }
 
 fn agent(agent: &Agent, diagnostics: &mut Diagnostics<'_>, file: &str) {
-    let given = [
+    let url = agent.url.is_some();
+    command("agent", url, &agent.command, "[\"my-agent\", \"--flag\"]", diagnostics, file);
+    for (key, given) in [
         ("agent.key_file", agent.key_file.is_some()),
         ("agent.model", !agent.model.is_empty()),
         ("agent.models", !agent.models.is_empty()),
-    ];
-    let stray = given.into_iter().find(|(_, given)| *given && agent.url.is_none());
-    let (key, fault) = match (&agent.url, agent.command.first(), stray) {
-        (Some(_), Some(_), _) => ("agent.command", both("agent", diagnostics, file)),
-        (None, Some(program), _) if program.is_empty() => {
-            ("agent.command", format!("{NO_PROGRAM} [\"my-agent\", \"--flag\"]"))
+    ] {
+        if given && !url {
+            diagnostics.fault(key, "is given but no agent.url that it could belong to; add one");
         }
-        (None, _, Some((key, _))) => {
-            (key, "is given but no agent.url that it could belong to; add one".to_owned())
-        }
-        (Some(_), None, _) | (None, _, None) => return,
-    };
-    diagnostics.fault(key, &fault);
+    }
 }
 
 fn target(target: &Target, diagnostics: &mut Diagnostics<'_>, file: &str) {
-    let name = format!("deliver.{}", target.name);
+    let (name, url) = (format!("deliver.{}", target.name), target.url.is_some());
     let like = "[\"my-notifier\", \"--flag\"]";
-    let (key, fault) = match (&target.url, target.command.first()) {
-        (Some(_), Some(_)) => (".command", both(&name, diagnostics, file)),
-        (None, None) => {
-            let fix = "give it a url, like \"https://example.org/hook\", or a command,";
-            ("", format!("has no address; {fix} like {like}"))
-        }
-        (None, Some(program)) if program.is_empty() => (".command", format!("{NO_PROGRAM} {like}")),
-        (None, Some(_)) if target.secret_file.is_some() => {
-            let why = "and only callbacks are signed; take it away";
-            (".secret_file", format!("is given but {name} is a command, {why}"))
-        }
-        (Some(_), None) | (None, Some(_)) => return,
-    };
-    diagnostics.fault(&format!("{name}{key}"), &fault);
+    command(&name, url, &target.command, like, diagnostics, file);
+    if !url && target.command.is_empty() {
+        let fix = "give it a url, like \"https://example.org/hook\", or a command, like";
+        diagnostics.fault(&name, &format!("has no address; {fix} {like}"));
+    } else if !url && target.secret_file.is_some() {
+        let fault = "is a command, and only callbacks are signed; take it away";
+        diagnostics.fault(&format!("{name}.secret_file"), &format!("is given but {name} {fault}"));
+    }
 }
 
-const NO_PROGRAM: &str = "names no program: its first string is empty; write one like";
-
-/// What is wrong with a command in a section that has a url, too.
-fn both(section: &str, diagnostics: &Diagnostics<'_>, file: &str) -> String {
-    let url = place(diagnostics.origin(&format!("{section}.url")), file);
-    format!("is given beside {section}.url ({url}); take one of the two away")
+/// A command is not given beside a url, and names a program.
+fn command(
+    section: &str,
+    url: bool,
+    command: &[String],
+    like: &str,
+    diagnostics: &mut Diagnostics<'_>,
+    file: &str,
+) {
+    let fault = match command.first() {
+        Some(_) if url => {
+            let url = place(diagnostics.origin(&format!("{section}.url")), file);
+            format!("is given beside {section}.url ({url}); take one of the two away")
+        }
+        Some(program) if program.is_empty() => {
+            format!("names no program: its first string is empty; write one like {like}")
+        }
+        Some(_) | None => return,
+    };
+    diagnostics.fault(&format!("{section}.command"), &fault);
 }
 
 fn client_key(key: &ClientKey, diagnostics: &mut Diagnostics<'_>) {

@@ -45,7 +45,11 @@ impl Problems {
     /// One line a problem, each with its place: by position in this file, then the arguments in their
     /// order; the first [`MAX_CONFIG_PROBLEMS`], the others are counted.
     pub fn lines(mut self, file: &str) -> Vec<String> {
-        self.found.sort_by_key(|(origin, _)| rank(origin));
+        self.found.sort_by_key(|(origin, _)| match origin {
+            Origin::Default => (0, 0),
+            Origin::File { line, column } => (*line, *column),
+            Origin::Set(_) => (usize::MAX, 0),
+        });
         let shown = self.found.iter().take(MAX_CONFIG_PROBLEMS);
         let mut lines: Vec<_> = shown.map(|(at, text)| place(at, file) + ": " + text).collect();
         let more = self.found.len() - lines.len();
@@ -65,14 +69,6 @@ impl Problems {
             false => (Exit::Config, "the configuration is wrong"),
         };
         Err(Failure::new(exit, format!("{what}\n{}", self.lines(file).join("\n"))))
-    }
-}
-
-fn rank(origin: &Origin) -> (usize, usize) {
-    match origin {
-        Origin::Default => (0, 0),
-        Origin::File { line, column } => (*line, *column),
-        Origin::Set(_) => (usize::MAX, 0),
     }
 }
 

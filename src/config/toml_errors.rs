@@ -87,10 +87,8 @@ pub fn decode<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
 }
 
 fn complaint(kind: &ErrorKind, text: &str) -> String {
-    let first_line = |span: &Span| match position(text, span.start) {
-        Origin::File { line, .. } => line,
-        Origin::Default | Origin::Set(_) => 0,
-    };
+    let first_line =
+        |span: &Span| text.bytes().take(span.start).filter(|b| *b == b'\n').count() + 1;
     match kind {
         ErrorKind::UnexpectedEof => "the file ends where a value should stand".into(),
         ErrorKind::ExceededDepthLimit => "nested too deeply".into(),

@@ -26,10 +26,10 @@ impl Url {
     /// # Errors
     /// The reason as the end of "… is VALUE; it …".
     pub fn parse(text: &str) -> Result<Url, String> {
-        let (secure, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
-            (Some(rest), _) => (true, rest),
-            (None, Some(rest)) => (false, rest),
-            (None, None) => return Err("it must begin with http:// or https://".to_owned()),
+        let (secure, rest) = match text.split_once("://") {
+            Some(("https", rest)) => (true, rest),
+            Some(("http", rest)) => (false, rest),
+            _ => return Err("it must begin with http:// or https://".to_owned()),
         };
         let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if authority.contains('@') {
@@ -46,14 +46,10 @@ impl Url {
             _ => (authority, None),
         };
         let usual = if secure { 443 } else { 80 };
-        let digits = |port: &&str| port.bytes().all(|b| b.is_ascii_digit());
-        let port = match port {
+        let port = match port.map(|port| (port, port.parse::<u16>())) {
             None => usual,
-            Some(port) => Some(port)
-                .filter(digits)
-                .and_then(|port| port.parse().ok())
-                .filter(|port| *port > 0)
-                .ok_or("its port must be a number from 1 to 65535")?,
+            Some((text, Ok(port @ 1..))) if !text.starts_with('+') => port,
+            Some(_) => return Err("its port must be a number from 1 to 65535".to_owned()),
         };
         let (host, shown) = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
             Some(inside) => {

@@ -26,11 +26,7 @@ const MAX_MODEL: usize = 256;
 pub fn origin(text: &str) -> Result<String, String> {
     let text = text.to_ascii_lowercase();
     let (_, authority) = text.split_once("://").unwrap_or_default();
-    let page = Url::parse(&text).ok().filter(|url| {
-        let has_port = authority.contains(':') && !authority.ends_with(']');
-        let plain = !has_port || authority.ends_with(&format!(":{}", url.port));
-        plain && !authority.contains(['/', '?'])
-    });
+    let page = Url::parse(&text).ok().filter(|_| !authority.contains(['/', '?']));
     page.map(|url| url.origin()).ok_or_else(|| {
         "it must be scheme, host and port of a page, without path or wildcard, \
          like \"https://chat.example.org\""
