@@ -57,9 +57,9 @@ fn reload_returns_when_the_new_configuration_is_in_force_and_says_what_takes_a_r
 #[test]
 fn a_refused_reload_returns_every_error_and_status_keeps_it_until_the_next_good_one() {
     let (home, gateway) = old();
-    home.configure("[agent]\nkindd = \"echo\"\n[stop]\ndrain_timeout = \"never\"\n");
+    home.configure("[agent]\nmodle = \"echo\"\n[stop]\ndrain_timeout = \"never\"\n");
     let file = home.config_file().display().to_string();
-    let words = [&format!("{file}:2:1"), "kindd", &format!("{file}:4:"), "never"];
+    let words = [&format!("{file}:2:1"), "modle", &format!("{file}:4:"), "never"];
     refused(home.run(&["reload"]), 78, &words);
     assert_eq!(gateway.ask("x").reply(), "old");
     for _ in 0..2 {
@@ -71,11 +71,11 @@ fn a_refused_reload_returns_every_error_and_status_keeps_it_until_the_next_good_
             &[&words[..], &["reload  refused"]].concat(),
         );
         let json = home.run(&["status", "--json"]).assert_code(0).stdout;
-        has(&json, &["reload_error", "kindd"]);
+        has(&json, &["reload_error", "modle"]);
     }
     let told = format!("STATUS=Serving on {}", gateway.address());
     let line = gateway.wait_for_notification(&format!("{told}; "), DEADLINE);
-    has(&line, &["reload refused", "kindd", "never"]);
+    has(&line, &["reload refused", "modle", "never"]);
     home.configure(&says("new"));
     gateway.signal(libc::SIGHUP);
     gateway.wait_for_log("was read again", DEADLINE);
@@ -93,13 +93,13 @@ fn reload_reports_the_reading_that_began_after_it() {
     lease.wait_until_asked(DEADLINE).unwrap();
     // The first reading has the good file open; what the command asks for is the one behind it.
     let new = home.config_file().with_extension("new");
-    fs::write(&new, "[agent]\nkindd = \"echo\"\n").unwrap();
+    fs::write(&new, "[agent]\nmodle = \"echo\"\n").unwrap();
     fs::rename(&new, home.config_file()).unwrap();
     let command = Process::spawn(&mut home.command(&["reload"]));
     gateway.control().get("/v1/status", &[]).assert_status(200);
     assert!(command.is_running());
     drop(lease);
-    refused(command.finish(DEADLINE), 78, &["kindd"]);
+    refused(command.finish(DEADLINE), 78, &["modle"]);
 }
 
 #[test]

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_is_completed_or_refused_where_it_is_the_url_of_an_endpoint() {
+    fn a_base_is_completed_or_rejected_where_it_is_the_url_of_an_endpoint() {
         for (text, base) in [
             ("http://a", "http://a/v1"),
             ("http://a:11434", "http://a:11434/v1"),

@@ -61,16 +61,16 @@ fn a_file_that_sets_nothing_where_one_is_demanded() {
         let sources = Sources { file: file.clone(), demanded: true, set, ..Sources::default() };
         load(&sources).map(drop).map_err(|error| (lines_of(&error).join("\n"), error.exit))
     };
-    let refused = |what: &str| {
+    let rejected = |what: &str| {
         let (words, exit) = demanded().unwrap_err();
         assert!(words.starts_with(&format!("{}: {what}", file.display())), "{words}");
         assert!(words.contains("restore the file") && words.contains("command = []"), "{words}");
         assert_eq!(exit, Exit::Config);
     };
-    refused("there is no such file");
+    rejected("there is no such file");
     for empty in ["", "\n \n", "# command = []\n", "[agent]\n# url = \"x\"\n"] {
         fs::write(&file, empty).unwrap();
-        refused("it is empty");
+        rejected("it is empty");
         assert_eq!(load_file(&file, false), Ok(Config::default()));
     }
     for enough in ["[agent]\ncommand = []\n", &super::starter_of(8642, "default")] {

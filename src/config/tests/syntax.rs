@@ -89,7 +89,7 @@ fn places_of_strings_in_every_quote() {
 }
 
 #[test]
-fn deep_nesting_is_refused() {
+fn deep_nesting_is_rejected() {
     for (before, deep, line) in [("x = ", "[", 1), ("x = ", "{a=", 1), ("", "[", 1), ("", "a.", 1)]
     {
         let text = before.to_owned() + &deep.repeat(100_000);

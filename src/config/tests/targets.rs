@@ -125,14 +125,14 @@ fn secrets_are_read_apart_and_as_strictly_as_the_key() {
     let path = dir.path().join("hook.secret");
     let text = format!("[deliver.x]\nurl = 'http://a'\nsecret_file = '{}'\n", path.display());
     let load = || good(&text, &[]).with_secrets();
-    let refused = |why: &str| {
+    let rejected = |why: &str| {
         let failure = load().unwrap_err();
         let error = lines_of(&failure).join("\n");
         let place = format!("/etc/coder.toml:3:1: deliver.x.secret_file: {} ", path.display());
         assert!(error.starts_with(&place) && error.contains(why), "{error}");
         assert!(!error.contains("hidden"), "{error}");
     };
-    refused("No such file");
+    rejected("No such file");
     for (content, mode, why) in [
         ("hidden", 0o644, "it is open to other users (mode 644): chmod 600 "),
         ("\n", 0o600, "it is empty"),
@@ -140,7 +140,7 @@ fn secrets_are_read_apart_and_as_strictly_as_the_key() {
     ] {
         let _ = fs::remove_file(&path);
         create(&path, content.as_bytes(), mode).unwrap();
-        refused(why);
+        rejected(why);
     }
     fs::write(&path, "whsec_c2VjcmV0\n").unwrap();
     let config = load().unwrap().config;
@@ -152,7 +152,7 @@ fn secrets_are_read_apart_and_as_strictly_as_the_key() {
     assert!(load().is_ok());
     fs::set_permissions(&link, fs::Permissions::from_mode(0o604)).unwrap();
     let target = link.display();
-    refused(&format!("its target {target} is open to other users (mode 604): chmod 600 {target}"));
+    rejected(&format!("its target {target} is open to other users (mode 604): chmod 600 {target}"));
 }
 
 #[test]
