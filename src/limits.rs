@@ -5,12 +5,28 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// The range of a setting that is a time.
-type Times = RangeInclusive<Duration>;
+/// What the configuration can move: first the reason for the default, then the one for the range.
+pub struct Setting<T> {
+    pub default: T,
+    pub range: RangeInclusive<T>,
+}
+
+type Time = Setting<Duration>;
+type Number = Setting<usize>;
+
+const fn setting<T>(default: T, range: RangeInclusive<T>) -> Setting<T> {
+    Setting { default, range }
+}
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
+const GIB: usize = 1024 * MIB;
 const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
 
 /// Shorter than a busy scheduler's delay: a deadline below it would only ever fire by accident.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
@@ -19,32 +35,28 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 pub const DEFAULT_PORT: u16 = 8642;
 
 /// An agent that thinks for longer is usually stuck.
-pub const TURN_TIMEOUT: Duration = Duration::from_secs(600);
 /// A week: long research turns are real, for ever is not.
-pub const TURN_TIMEOUT_RANGE: Times = SHORTEST_WAIT..=Duration::from_secs(7 * 24 * HOUR);
+pub const TURN_TIMEOUT: Time = setting(secs(600), SHORTEST_WAIT..=secs(7 * DAY));
 
 /// A reboot of the agent's machine, an upgrade, most outages of a provider.
-pub const RETRY_FOR: Duration = Duration::from_secs(HOUR);
 /// A week, as for a turn; 0: a temporary failure is the end.
-pub const RETRY_FOR_RANGE: Times = Duration::ZERO..=Duration::from_secs(7 * 24 * HOUR);
+pub const RETRY_FOR: Time = setting(secs(HOUR), Duration::ZERO..=secs(7 * DAY));
 
 /// Proxies in front of the gateway give up after a minute or more, client libraries after ten.
-pub const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// 0: at the first failed attempt. An hour: nobody holds a connection open for longer.
-pub const ANSWER_WITHIN_RANGE: Times = Duration::ZERO..=Duration::from_secs(HOUR);
+pub const ANSWER_WITHIN: Time = setting(secs(60), Duration::ZERO..=secs(HOUR));
 
 /// Well inside systemd's default stop time-out of 90 s, with room for the kill that follows.
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// A day: whoever waits longer for a stop has forgotten that it was asked for.
-pub const DRAIN_TIMEOUT_RANGE: Times = SHORTEST_WAIT..=Duration::from_secs(24 * HOUR);
+pub const DRAIN_TIMEOUT: Time = setting(secs(30), SHORTEST_WAIT..=secs(DAY));
 
 /// Each takes a thread and some 12 kB; where descriptors or tasks allow fewer, there are fewer.
-pub const MAX_CONNECTIONS: usize = 10_000;
+pub const MAX_CONNECTIONS: Number = setting(10_000, MAX_CONNECTIONS_RANGE);
 /// Beyond it a thread per connection is the wrong design.
 pub const MAX_CONNECTIONS_RANGE: RangeInclusive<usize> = 1..=65_536;
 
 /// A busy office behind one address, and a twentieth of all.
-pub const MAX_CONNECTIONS_PER_ADDRESS: usize = 500;
+pub const MAX_CONNECTIONS_PER_ADDRESS: Number = setting(500, MAX_CONNECTIONS_RANGE);
 
 /// Turns per core, where `max_turns` is 0: agents wait for a network more than they compute.
 pub const TURNS_PER_CORE: usize = 2;
@@ -52,90 +64,76 @@ pub const TURNS_PER_CORE: usize = 2;
 pub const MAX_TURNS_RANGE: RangeInclusive<usize> = 0..=4096;
 
 /// With a body of 1 MiB each they fill 1 GiB at the very worst.
-pub const MAX_QUEUE: usize = 1000;
+pub const MAX_QUEUE: Number = setting(1000, MAX_QUEUE_RANGE);
 /// Longer queues answer later than anybody waits.
 pub const MAX_QUEUE_RANGE: RangeInclusive<usize> = 1..=100_000;
 
 /// Of a limit that principals share, in percent: as much again is left for the others.
-pub const MAX_SHARE: usize = 50;
 /// With 100 one principal may take everything.
-pub const MAX_SHARE_RANGE: RangeInclusive<usize> = 1..=100;
+pub const MAX_SHARE: Number = setting(50, 1..=100);
 
 /// Bodies and answers in flight, over all connections: a constrained host has 128 MiB to give.
-pub const MAX_BUFFERED: usize = 64 * MIB;
 /// One request and its answer must fit.
-pub const MAX_BUFFERED_RANGE: RangeInclusive<usize> = MIB..=64 * (MIB << 10);
+pub const MAX_BUFFERED: Number = setting(64 * MIB, MIB..=GIB.saturating_mul(64));
 
 /// What all sessions keep on disk: four thousand transcripts of the default length.
-pub const MAX_TRANSCRIPTS: usize = 1024 * MIB;
 /// At least a few whole transcripts.
-pub const MAX_TRANSCRIPTS_RANGE: RangeInclusive<usize> =
-    MIB..=if usize::BITS < 64 { usize::MAX } else { 1024 * (MIB << 10) };
+pub const MAX_TRANSCRIPTS: Number = setting(GIB, MIB..=GIB.saturating_mul(1024));
 
 /// A conversation that nobody has gone on with for a month is over.
-pub const SESSION_KEEP: Duration = Duration::from_secs(30 * 24 * HOUR);
 /// Shorter than a minute forgets what its client is about to go on with.
-pub const SESSION_KEEP_RANGE: Times =
-    Duration::from_secs(60)..=Duration::from_secs(10 * 366 * 24 * HOUR);
+pub const SESSION_KEEP: Time = setting(secs(30 * DAY), secs(60)..=secs(10 * 366 * DAY));
 
 /// One chatty session must not fill the queue of all the others.
-pub const MAX_QUEUE_PER_SESSION: usize = 32;
+pub const MAX_QUEUE_PER_SESSION: Number = setting(32, MAX_QUEUE_RANGE);
 
 /// A long conversation in JSON is some 100 KiB.
-pub const MAX_BODY: usize = MIB;
+pub const MAX_BODY: Number = setting(MIB, MAX_BODY_RANGE);
 /// At least a short question; at most what one request may take of a small host's memory.
 pub const MAX_BODY_RANGE: RangeInclusive<usize> = KIB..=256 * MIB;
 
 /// No model writes as much in one turn; a runaway agent does.
-pub const MAX_REPLY: usize = 8 * MIB;
+pub const MAX_REPLY: Number = setting(8 * MIB, MAX_BODY_RANGE);
 
 /// A turn that a crash cut short runs once more; one that was cut short twice is likely the reason.
-pub const MAX_ATTEMPTS: usize = 2;
 /// Beyond it the back-off alone takes hours.
-pub const MAX_ATTEMPTS_RANGE: RangeInclusive<usize> = 1..=20;
+pub const MAX_ATTEMPTS: Number = setting(2, 1..=20);
 
 /// A hundred thousand short messages, and still read within a second or two at the start.
-pub const MAX_JOURNAL: usize = 256 * MIB;
 /// At most what a start can still read within its unit's `TimeoutStartSec=`, at 100 MB/s and more.
-pub const MAX_JOURNAL_RANGE: RangeInclusive<usize> =
-    MIB..=if usize::BITS < 64 { usize::MAX } else { 4 * (MIB << 10) };
+pub const MAX_JOURNAL: Number = setting(256 * MIB, MIB..=GIB.saturating_mul(4));
 
 /// More than a model's context holds of text that is worth its place.
-pub const MAX_TRANSCRIPT: usize = 256 * KIB;
+pub const MAX_TRANSCRIPT: Number = setting(256 * KIB, MAX_TRANSCRIPT_RANGE);
 /// At least a few turns; at most what an agent may be asked to read for each turn.
 pub const MAX_TRANSCRIPT_RANGE: RangeInclusive<usize> = 4 * KIB..=64 * MIB;
 
 /// What a model of 32k tokens takes of plain text, and some room for its answer.
-pub const MAX_HISTORY_SENT: usize = 128 * KIB;
 /// 0: each message stands alone. At most the longest transcript there is.
-pub const MAX_HISTORY_SENT_RANGE: RangeInclusive<usize> = 0..=64 * MIB;
+pub const MAX_HISTORY_SENT: Number = setting(128 * KIB, 0..=64 * MIB);
 
 /// A day of a busy gateway; each takes a record's place in memory.
-pub const KEEP_RESULTS: usize = 10_000;
 /// 0: a result is gone once it was delivered. At most 100 MB of index.
-pub const KEEP_RESULTS_RANGE: RangeInclusive<usize> = 0..=1_000_000;
+pub const KEEP_RESULTS: Number = setting(10_000, 0..=1_000_000);
 
 /// A receiver that works on a reply before it answers should queue it instead.
-pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// One slow receiver holds up only its own target, but a stop waits for nobody for an hour.
-pub const DELIVERY_TIMEOUT_RANGE: Times = SHORTEST_WAIT..=Duration::from_secs(HOUR);
+pub const DELIVERY_TIMEOUT: Time = setting(secs(30), SHORTEST_WAIT..=secs(HOUR));
 
 /// A receiver that was down for a night gets its replies; one that is gone does not pile them up.
-pub const DELIVERY_EXPIRE: Duration = Duration::from_secs(24 * HOUR);
 /// 30 days: what nobody fetched for so long nobody misses.
-pub const DELIVERY_EXPIRE_RANGE: Times =
-    Duration::from_secs(1)..=Duration::from_secs(30 * 24 * HOUR);
+pub const DELIVERY_EXPIRE: Time = setting(secs(DAY), secs(1)..=secs(30 * DAY));
 
 /// A head is one packet or two; whoever needs longer is slow on purpose.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+pub const HEAD_TIMEOUT: Time = setting(secs(10), CONNECTION_TIMEOUT_RANGE);
 /// Longer than usual proxies keep a connection between two requests of one page.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const IDLE_TIMEOUT: Time = setting(secs(60), CONNECTION_TIMEOUT_RANGE);
 /// 1 MiB in 30 s is 35 kB/s, slower than any link in use.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+pub const BODY_TIMEOUT: Time = setting(secs(30), CONNECTION_TIMEOUT_RANGE);
 /// A client that takes nothing for so long is gone.
-pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+pub const WRITE_TIMEOUT: Time = setting(secs(30), CONNECTION_TIMEOUT_RANGE);
 /// An hour: a connection that may stand still for longer is a leak.
-pub const CONNECTION_TIMEOUT_RANGE: Times = SHORTEST_WAIT..=Duration::from_secs(HOUR);
+pub const CONNECTION_TIMEOUT_RANGE: RangeInclusive<Duration> = SHORTEST_WAIT..=secs(HOUR);
 
 // ---- Fixed: the configuration cannot move these.
 
@@ -206,26 +204,6 @@ pub const SHORTAGE_ROOM: usize = 16;
 /// which lasts is seen again within it, and one that has passed keeps nobody out for long.
 pub const SHORTAGE_LASTS: Duration = Duration::from_millis(600);
 
-/// What an idle gateway has open: 14 were measured (signals, wake-ups, listeners, locks, journal,
-/// log), and one or two for the service manager.
-pub const OWN_DESCRIPTORS: usize = 16;
-
-/// The control socket's clients, helpers' pipes, senders to targets, files that are read or written.
-pub const RESERVED_DESCRIPTORS: usize = 112;
-
-/// A command's turn: its pidfd and pipes (4 were measured, 7 while it is being started), what cancels it.
-pub const DESCRIPTORS_PER_TURN: usize = 7;
-
-/// A connection's socket, and an event while it waits for a turn.
-pub const DESCRIPTORS_PER_CONNECTION: usize = 2;
-
-/// Where descriptors are few, the reserve for turns and the rest is this part of them, one in so many:
-/// at 64 two turns run, and 16 connections at once are served.
-pub const DESCRIPTORS_SHARED: usize = 3;
-
-/// Fewer connections than these are said to be few, though nobody configured more.
-pub const FEW_CONNECTIONS: usize = 1000;
-
 /// As far as the soft limit on descriptors is raised at the start, if the hard one allows it.
 pub const WANTED_DESCRIPTORS: u64 = 65_536;
 
@@ -262,11 +240,6 @@ pub const MAX_EVENT: usize = 1 << 20;
 
 /// The most bytes of text in one event: clients bound what they take for one.
 pub const MAX_PIECE: usize = 32 << 10;
-
-// ---- Names, keys, sessions.
-
-/// The fewest characters of a key: 128 bits in hex. Ours has 64.
-pub const MIN_KEY: usize = 32;
 
 // ---- Agents and helpers.
 
@@ -399,7 +372,7 @@ pub const MAX_ERROR_BODY: usize = 256 << 10;
 
 /// The longest wait for a turn to begin, and as much for the turn itself. The configuration that we
 /// could read may not be the one that the gateway runs with; one that dies ends the wait at once.
-pub const LONGEST_REPLY: Duration = TURN_TIMEOUT_RANGE.end().saturating_mul(2);
+pub const LONGEST_REPLY: Duration = TURN_TIMEOUT.range.end().saturating_mul(2);
 
 /// For what makes the manager read or write unit files: some hundred of them on a slow disk.
 pub const ACT_PATIENCE: Duration = Duration::from_secs(60);

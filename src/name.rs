@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused_with_its_source() {
+    fn what_is_no_name_is_rejected_with_its_source() {
         for bad in ["", "-x", "_x", "A", "a.b", "a/b", "ä", "a b", &"x".repeat(65)] {
             let error = resolve(Some(bad), "hermes", None).unwrap_err();
             assert!(error.starts_with("--profile \""), "{error}");

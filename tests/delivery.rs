@@ -203,7 +203,7 @@ fn a_target_that_is_not_there_is_tried_again() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let home = Home::new();
-    home.configure(&format!("[deliver.out]\nkind = \"callback\"\nurl = \"http://{address}/\"\n"));
+    home.configure(&format!("[deliver.out]\nurl = \"http://{address}/\"\n"));
     let gateway = home.start();
     let id = gateway.api().deliver("s", "x", "out");
     let message = gateway.api().until(&id, "a failed try", |message| {

@@ -16,7 +16,7 @@ fn with_command(text: &str, more: &str) -> Home {
     let home = Home::new();
     let text = text.replace("DIR", &home.path().display().to_string());
     home.configure(&format!(
-        "[deliver.out]\nkind = \"command\"\ncommand = [\"sh\", \"-c\", {}]\n{more}\n",
+        "[deliver.out]\ncommand = [\"sh\", \"-c\", {}]\n{more}\n",
         json!(text)
     ));
     home
@@ -75,10 +75,7 @@ fn of_a_commands_traceback_a_client_gets_the_last_line_without_paths() {
 fn a_command_that_is_not_there_may_come() {
     let home = Home::new();
     let file = home.path().join("command");
-    home.configure(&format!(
-        "[deliver.out]\nkind = \"command\"\ncommand = [{:?}]\n",
-        file.display().to_string()
-    ));
+    home.configure(&format!("[deliver.out]\ncommand = [{:?}]\n", file.display().to_string()));
     let gateway = home.start();
     let id = gateway.api().deliver("s", "x", "out");
     gateway

@@ -140,7 +140,7 @@ fn on_a_kernel_without_close_on_exec_for_ranges_an_agent_inherits_nothing() {
 fn no_file_of_the_state_is_written_through_a_symlink() {
     for name in ["history.jsonl", "journal", "run.json", "api.key", "lock", "sessions"] {
         let home = Home::new();
-        home.configure("[agent]\nkind = \"echo\"\n");
+        home.configure("[agent]\ncommand = []\n");
         let victim = home.path().join("victim");
         fs::write(&victim, "").unwrap();
         drop(home.start());

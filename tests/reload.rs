@@ -57,9 +57,9 @@ fn reload_returns_when_the_new_configuration_is_in_force_and_says_what_takes_a_r
 #[test]
 fn a_refused_reload_returns_every_error_and_status_keeps_it_until_the_next_good_one() {
     let (home, gateway) = old();
-    home.configure("[agent]\nkindd = \"echo\"\n[stop]\ndrain_timeout = \"never\"\n");
+    home.configure("[agent]\nmodle = \"echo\"\n[stop]\ndrain_timeout = \"never\"\n");
     let file = home.config_file().display().to_string();
-    let words = [&format!("{file}:2:1"), "kindd", &format!("{file}:4:"), "never"];
+    let words = [&format!("{file}:2:1"), "modle", &format!("{file}:4:"), "never"];
     refused(home.run(&["reload"]), 78, &words);
     assert_eq!(gateway.ask("x").reply(), "old");
     for _ in 0..2 {
@@ -71,11 +71,11 @@ fn a_refused_reload_returns_every_error_and_status_keeps_it_until_the_next_good_
             &[&words[..], &["reload  refused"]].concat(),
         );
         let json = home.run(&["status", "--json"]).assert_code(0).stdout;
-        has(&json, &["reload_error", "kindd"]);
+        has(&json, &["reload_error", "modle"]);
     }
     let told = format!("STATUS=Serving on {}", gateway.address());
     let line = gateway.wait_for_notification(&format!("{told}; "), DEADLINE);
-    has(&line, &["reload refused", "kindd", "never"]);
+    has(&line, &["reload refused", "modle", "never"]);
     home.configure(&says("new"));
     gateway.signal(libc::SIGHUP);
     gateway.wait_for_log("was read again", DEADLINE);
@@ -93,13 +93,13 @@ fn reload_reports_the_reading_that_began_after_it() {
     lease.wait_until_asked(DEADLINE).unwrap();
     // The first reading has the good file open; what the command asks for is the one behind it.
     let new = home.config_file().with_extension("new");
-    fs::write(&new, "[agent]\nkindd = \"echo\"\n").unwrap();
+    fs::write(&new, "[agent]\nmodle = \"echo\"\n").unwrap();
     fs::rename(&new, home.config_file()).unwrap();
     let command = Process::spawn(&mut home.command(&["reload"]));
     gateway.control().get("/v1/status", &[]).assert_status(200);
     assert!(command.is_running());
     drop(lease);
-    refused(command.finish(DEADLINE), 78, &["kindd"]);
+    refused(command.finish(DEADLINE), 78, &["modle"]);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn an_empty_or_missing_file_does_not_put_echo_in_the_place_of_an_agent() {
     let (home, gateway) = old();
     let file = home.config_file().display().to_string();
     home.configure("");
-    refused(home.run(&["reload"]), 78, &[&file, "it is empty", "restore", "kind = \"echo\""]);
+    refused(home.run(&["reload"]), 78, &[&file, "it is empty", "restore", "command = []"]);
     home.configure("# all of it\n\n[agent]\n");
     refused(home.run(&["reload"]), 78, &[&file, "it is empty"]);
     fs::remove_file(home.config_file()).unwrap();
@@ -179,10 +179,10 @@ fn an_empty_or_missing_file_does_not_put_echo_in_the_place_of_an_agent() {
     has(&gateway.status()["reload_error"].to_string(), &["there is no such file"]);
     // One that has lost its agent alone.
     home.configure("[stop]\ndrain_timeout = \"5s\"\n");
-    refused(home.run(&["reload"]), 78, &[&file, "it names no agent", "kind = \"echo\""]);
+    refused(home.run(&["reload"]), 78, &[&file, "it names no agent", "command = []"]);
     assert_eq!(gateway.ask("x").reply(), "old");
     // Who means echo says so.
-    home.configure("[agent]\nkind = \"echo\"\n");
+    home.configure("[agent]\ncommand = []\n");
     home.run(&["reload"]).assert_code(0);
     assert_eq!(gateway.ask("x").reply(), "x");
 }
@@ -215,6 +215,6 @@ fn where_a_unit_is_installed_an_empty_or_missing_file_is_refused_before_the_star
     fs::write(home.path().join("h/empty.toml"), "").unwrap();
     refused(home.run(&given), 78, &["empty.toml", "empty"]);
     // What the command line says is no silence; and what no unit runs may do without a file.
-    home.launch().set("agent.kind", "echo").start();
+    home.launch().set("agent.command", "[]").start();
     assert_eq!(Home::new().start().ask("x").reply(), "x");
 }

@@ -246,7 +246,7 @@ fn a_reply_without_a_thread_for_its_delivery_waits() {
     let home = Home::new();
     let sent = home.path().join("sent");
     home.configure(&format!(
-        "[deliver.out]\nkind = \"command\"\ncommand = [\"sh\", \"-c\", \"cat > {0}.n; mv {0}.n {0}\"]\n",
+        "[deliver.out]\ncommand = [\"sh\", \"-c\", \"cat > {0}.n; mv {0}.n {0}\"]\n",
         sent.display()
     ));
     let (launch, marker) = starving(&home);
@@ -294,7 +294,7 @@ fn a_stop_without_threads_waits_for_no_turn_that_has_none() {
 fn any_one_thread_that_cannot_be_had_costs_no_message() {
     for number in 1.. {
         let home = Home::new();
-        home.configure("[deliver.out]\nkind = \"command\"\ncommand = [\"true\"]\n");
+        home.configure("[deliver.out]\ncommand = [\"true\"]\n");
         let (call, error) = ("pthread_create", libc::EAGAIN);
         let fault = Fault { call, error, when: When::Once(number), on: "" };
         let launch = fault.into(home.launch(), &home).set("limits.max_attempts", "1");

@@ -167,7 +167,7 @@ fn a_start_that_fails_is_recorded_as_one_with_its_exit_status_and_reason() {
     fs::create_dir_all(home.state_dir()).unwrap();
     let journal = home.state_dir().join("journal");
     let cases: [(&str, &str, i32, &str); 5] = [
-        ("[agent]\nkindd = 1\n", "127.0.0.1:0", 78, "kindd"),
+        ("[agent]\nmodle = 1\n", "127.0.0.1:0", 78, "modle"),
         ("", &address, 69, "is taken by"),
         ("[http]\nkey_file = \"/nowhere\"\n", "127.0.0.1:0", 78, "/nowhere"),
         ("# journal\n", "127.0.0.1:0", 78, "/journal"),
@@ -203,7 +203,7 @@ fn a_start_that_another_gateway_refuses_writes_nothing_into_its_history() {
     let first = Gateway::start();
     let home = first.home();
     refused(home, &[], 69, &["already running"]);
-    home.configure("[agent]\nkindd = 1\n");
+    home.configure("[agent]\nmodle = 1\n");
     refused(home, &[], 69, &["already running"]);
     assert!(!home.state_dir().join("history.jsonl").exists());
     let run = fs::read_to_string(home.state_dir().join("run.json")).unwrap();

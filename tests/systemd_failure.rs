@@ -14,7 +14,7 @@ use util::{Sandbox, Service, UNIT, sys};
 fn a_wrong_configuration_is_not_tried_again() {
     Sandbox::user().run(|manager| {
         let service = Service::install(manager, "", "");
-        service.configure("[agent]\nkinds = \"echo\"\n");
+        service.configure("[agent]\nmodle = \"x\"\n");
         assert_ne!(manager.systemctl(&["start", UNIT]).code(), 0);
         let down = [
             ("ActiveState", "failed"),
@@ -23,14 +23,14 @@ fn a_wrong_configuration_is_not_tried_again() {
             ("NRestarts", "0"),
         ];
         service.unit().assert(&down);
-        for word in ["default.toml:4:1", "kinds", "kind"] {
+        for word in ["default.toml:4:1", "modle", "model"] {
             service.unit().wait_for_journal(word);
         }
         // Repaired, it starts.
         service.configure("");
         service.systemctl("start");
         // A configuration that went wrong while it ran shows at the next start only.
-        service.configure("[agent]\nkinds = 1\n");
+        service.configure("[agent]\nmodle = 1\n");
         sys::kill(service.pid(), libc::SIGTERM).unwrap();
         service.unit().wait_for(&[
             ("ActiveState", "failed"),

@@ -379,7 +379,8 @@ fn a_restart_into_a_wrong_configuration_leaves_the_good_process_running() {
         service.configure("[agent]\nkidn = \"echo\"\n");
         let refused = manager.gateway(&["restart"]).assert_code(78);
         assert_says(&refused, &["default.toml:4", "kidn", "is not restarted"]);
-        service.configure("[agent]\nkind = \"upstream\"\nurl = \"http://127.0.0.1:1/v1\"\nkey_file = \"no-such-file\"\n");
+        service
+            .configure("[agent]\nurl = \"http://127.0.0.1:1/v1\"\nkey_file = \"no-such-file\"\n");
         let refused = manager.gateway(&["restart"]).assert_code(78);
         assert_says(&refused, &["no-such-file", "is not restarted"]);
         assert_eq!(service.pid(), pid);
@@ -389,7 +390,10 @@ fn a_restart_into_a_wrong_configuration_leaves_the_good_process_running() {
         // The unit's own configuration counts, not what this shell would read.
         let config = manager.home().join("elsewhere.toml");
         manager.write(&config, "[http]\nlisten = \"127.0.0.1:0\"\n");
-        let line = format!("ExecStart=\nExecStart={} -p else run --config %h/elsewhere.toml", binary().display());
+        let line = format!(
+            "ExecStart=\nExecStart={} -p else run --config %h/elsewhere.toml",
+            binary().display()
+        );
         let unit = foreign(manager, "else.service", "else", &line);
         let pid = unit.main_pid();
         let own = manager.home().join(".config/hermes-gateway/else.toml");

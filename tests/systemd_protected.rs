@@ -11,7 +11,7 @@ use util::{Manager, Sandbox, UNIT, binary};
 #[track_caller]
 fn restart_is_refused(manager: &Manager, settings: &str, arguments: &str, file: &str) {
     let file = manager.home().join(file);
-    manager.write(&file, "[http]\nlisten = \"127.0.0.1:0\"\n[agent]\nkind = \"echo\"\n");
+    manager.write(&file, "[http]\nlisten = \"127.0.0.1:0\"\n[agent]\ncommand = []\n");
     let program = binary().display().to_string();
     let text = format!("[Service]\nType=notify\n{settings}ExecStart={program} {arguments}\n");
     manager.write_unit("bot.service", &text);
@@ -22,7 +22,7 @@ fn restart_is_refused(manager: &Manager, settings: &str, arguments: &str, file: 
     let outcome = manager.gateway(&["restart"]).assert_code(78);
     assert!(outcome.stderr.contains(file.to_str().unwrap()), "{outcome:?}");
     assert_eq!(unit.main_pid(), pid);
-    manager.write(&file, "[http]\nlisten = \"127.0.0.1:0\"\n[agent]\nkind = \"echo\"\n");
+    manager.write(&file, "[http]\nlisten = \"127.0.0.1:0\"\n[agent]\ncommand = []\n");
     manager.gateway(&["restart"]).assert_code(0);
     assert_ne!(unit.main_pid(), pid);
     manager.gateway(&["stop"]).assert_code(0);

@@ -22,20 +22,20 @@ fn a_refused_reload_fails_and_is_said_until_the_next_good_one() {
     Sandbox::user().run(|manager| {
         let service = Service::start_with(manager, "[agent]\ncommand = [\"echo\", \"old\"]\n", "");
         let before = service.pid();
-        service.configure("[agent]\nkindd = \"echo\"\n");
+        service.configure("[agent]\nmodle = \"echo\"\n");
         let refused = manager.systemctl(&["reload", UNIT]);
         assert_ne!(refused.code(), 0, "{refused:?}");
-        service.unit().wait_for_journal("kindd");
+        service.unit().wait_for_journal("modle");
         service.unit().assert(&[("ActiveState", "active"), ("SubState", "running")]);
-        has(&service.unit().property("StatusText"), &["Serving on", "reload refused", "kindd"]);
+        has(&service.unit().property("StatusText"), &["Serving on", "reload refused", "modle"]);
         let status = manager.gateway(&["status"]).assert_code(0).stdout;
-        has(&status, &["reload  refused", "default.toml:4:1", "kindd"]);
+        has(&status, &["reload  refused", "default.toml:4:1", "modle"]);
         // Nor does a truncated file make an echo of it.
         fs::write(service.config_file(), "").unwrap();
         assert_ne!(manager.systemctl(&["reload", UNIT]).code(), 0);
         assert_eq!(service.status()["agent"], "command");
 
-        service.configure("[agent]\nkind = \"echo\"\n");
+        service.configure("[agent]\ncommand = []\n");
         service.systemctl("reload");
         let status = manager.gateway(&["status"]).assert_code(0).stdout;
         assert!(!status.contains("refused"), "{status}");

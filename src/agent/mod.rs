@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use serde_json::value::RawValue;
 
-use crate::config::{self, EnumSetting};
+use crate::config;
 use crate::json::{member, one_line, text};
 use crate::subprocess::Children;
 use crate::text::quoted;
@@ -267,27 +267,21 @@ impl Agent {
 
     /// Runs a turn to its end.
     pub fn run(&self, turn: &Turn<'_>, reply: &mut dyn Reply, bounds: &TurnLimits<'_>) -> Outcome {
-        match self.config.kind {
-            config::AgentKind::Echo => match reply.chunk(turn.text) {
-                Ok(()) => Outcome::Done,
-                Err(_) => Outcome::ClientGone,
-            },
-            config::AgentKind::Command => {
-                command::run(&self.children, &self.config, turn, reply, bounds)
-            }
-            config::AgentKind::Upstream => {
-                match upstream::UpstreamClient::new(self, upstream::ends(bounds)) {
-                    Some(asking) => asking.run(turn, reply, bounds.max_reply),
-                    // The configuration has none without.
-                    None => Outcome::Failed("the upstream has no url".to_owned()),
-                }
-            }
+        if let Some(asking) = upstream::UpstreamClient::new(self, upstream::ends(bounds)) {
+            return asking.run(turn, reply, bounds.max_reply);
+        }
+        if self.reads_files() {
+            return command::run(&self.children, &self.config, turn, reply, bounds);
+        }
+        match reply.chunk(turn.text) {
+            Ok(()) => Outcome::Done,
+            Err(_) => Outcome::ClientGone,
         }
     }
 
     /// Whether it wants what was said before in a file.
     pub fn reads_files(&self) -> bool {
-        self.config.kind == config::AgentKind::Command
+        !self.config.command.is_empty()
     }
 
     /// The models that a client may name.
@@ -303,6 +297,6 @@ impl Agent {
 
     /// What `/v1/models` calls it.
     pub fn kind(&self) -> &'static str {
-        self.config.kind.word()
+        self.config.kind()
     }
 }

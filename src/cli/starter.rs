@@ -21,7 +21,7 @@ pub fn write(context: &Context) -> Result<Option<u16>, String> {
         return Ok(None);
     }
     let port = free_port(&claimed(context))?;
-    let text = config::starter(port, context.name.as_str());
+    let text = config::starter(port, &context.name);
     let written = files::private_dir(&context.base.config_dir())
         .and_then(|()| files::create(file, text.as_bytes(), 0o600));
     // Where somebody was faster, theirs counts.

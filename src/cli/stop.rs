@@ -149,7 +149,7 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
         ));
     }
     let loaded = config::load(context).map(|loaded| loaded.config.stop.drain_timeout);
-    let patience = loaded.unwrap_or(limits::DRAIN_TIMEOUT) + STOP_HEADROOM;
+    let patience = loaded.unwrap_or(limits::DRAIN_TIMEOUT.default) + STOP_HEADROOM;
     if !wait_for_end(&pidfd, patience).map_err(|e| failed("wait for process", e))? {
         return Err(Failure::failed(format!(
             "{name} (pid {pid}) has not ended within {} s; its log says what it waits for, another \

@@ -1,126 +1,160 @@
-//! A configuration in the making: sections and keys found by name, and the checks between keys.
+//! A configuration in the making: a file's sections and keys, each handed to its field or reported with
+//! what was meant.
 
-use super::enum_setting::EnumSetting;
-use super::error::{Origin, place, quoted};
-use super::schema::{Field, NamedTable, Section};
-use super::value::{Diagnostics, Label};
-use super::{Agent, AgentKind, Config, OWNER, key, target, turns_for_this_machine, validate};
+use super::did_you_mean::nearest;
+use super::error::{Origin, quoted, shown};
+use super::schema::{Config, Field, NamedTable, SECTIONS, Section};
+use super::toml_errors::{self, Source};
+use super::validate::{self, OWNER};
+use super::value::{Diagnostics, KeyInfo, type_of};
+use toml_span::Value;
 
-/// A configuration in the making.
-#[derive(Debug, Default)]
-pub struct ConfigBuilder {
+pub struct ConfigBuilder<'a> {
     pub config: Config,
-    pub notes: Diagnostics,
+    pub diagnostics: Diagnostics<'a>,
 }
 
-impl ConfigBuilder {
-    /// A key's field, if the section has that key, and the notes to take about it.
+impl<'a> ConfigBuilder<'a> {
+    /// Reads a file's bytes.
+    pub fn read_file(&mut self, bytes: &'a [u8]) {
+        let problems = &mut self.diagnostics.problems;
+        let Some(text) = toml_errors::decode(bytes, problems) else { return };
+        let Some(root) = toml_errors::parse(text, problems) else { return };
+        self.diagnostics.source = Source::File(text);
+        for (key, content) in root.as_table().into_iter().flatten() {
+            let (at, name) = (self.diagnostics.source.key(key), key.name.as_ref());
+            match Section::of(name) {
+                None => self.diagnostics.problems.push(at, unknown_section(name, content)),
+                Some(section) => match &section.named_table {
+                    Some(table) => self.read_named_table(section, table, content, at),
+                    None => self.read_section(section, "", content, at),
+                },
+            }
+        }
+    }
+
+    fn read_named_table(
+        &mut self,
+        section: &Section,
+        table: &NamedTable,
+        content: &Value<'_>,
+        at: Origin,
+    ) {
+        let (head, noun) = (section.head(), table.noun);
+        let Some(all) = content.as_table() else {
+            let fault = format!("{noun}s are sections, written {head}; got {}", type_of(content));
+            return self.diagnostics.problems.push(at, fault);
+        };
+        for (own, content) in all {
+            let (at, name) = (self.diagnostics.source.key(own), own.name.as_ref());
+            let added = match content.as_table() {
+                None if section.key_names().contains(&name) => {
+                    Err(format!("{name} belongs to a {noun}: write it in {head}"))
+                }
+                _ => self.add_section(section, table, name, &at),
+            };
+            match added {
+                Ok(()) => self.read_section(section, name, content, at),
+                Err(fault) => self.diagnostics.problems.push(at, fault),
+            }
+        }
+    }
+
+    fn read_section(&mut self, section: &Section, own: &str, content: &Value<'_>, at: Origin) {
+        let Some(keys) = content.as_table() else {
+            let (full, got) = (section.full(own), type_of(content));
+            let fault = format!("{full} must be a section, written [{full}]; got {got}");
+            return self.diagnostics.problems.push(at, fault);
+        };
+        for (name, value) in keys {
+            let at = self.diagnostics.source.key(name);
+            match self.find(section, own, &name.name) {
+                Ok((field, key, diagnostics)) => diagnostics.assign(field, key, at, value),
+                Err(fault) => self.diagnostics.problems.push(at, fault),
+            }
+        }
+    }
+
+    /// Adds a section to a named table, if it has none of that name.
+    pub fn add_section(
+        &mut self,
+        section: &Section,
+        table: &NamedTable,
+        own: &str,
+        at: &Origin,
+    ) -> Result<(), String> {
+        let known = (table.names)(&self.config);
+        if known.contains(&own) {
+            return Ok(());
+        }
+        let (name, noun, most) = (section.name, table.noun, table.most);
+        validate::section(own, noun)
+            .map_err(|reason| format!("{name} has {}; {reason}", quoted(own)))?;
+        if name == "keys" && own == OWNER {
+            return Err(format!("{name}.{OWNER} is the gateway's own key: it is in http.key_file"));
+        }
+        if known.len() >= most {
+            return Err(format!("there are more than {most} {noun}s; take some away"));
+        }
+        (table.add)(&mut self.config, own);
+        self.diagnostics.origins.insert(section.full(own), at.clone());
+        Ok(())
+    }
+
+    /// A key's field, and what takes its value; or what is wrong if the section has no such key.
     pub fn find(
         &mut self,
         section: &Section,
         own: &str,
         name: &str,
-    ) -> Option<(Field<'_>, Label, &mut Diagnostics)> {
-        let key = section.keys.iter().find(|key| key.name == name)?;
-        let label = Label { name: format!("{}.{name}", section.full(own)), example: key.example };
-        Some(((key.field)(&mut self.config, own)?, label, &mut self.notes))
-    }
-
-    /// Makes a section of a family, if there is none of that name. Says whether there is one now.
-    pub fn named(
-        &mut self,
-        section: &Section,
-        family: &NamedTable,
-        own: &str,
-        origin: Origin,
-    ) -> bool {
-        let known = (family.names)(&self.config);
-        if known.contains(&own) {
-            return true;
-        }
-        let (name, word, most) = (section.name, family.word, family.most);
-        let fault = match validate::section(own, word) {
-            Err(reason) => format!("{name} has {}; {reason}", quoted(own)),
-            Ok(_) if name == "keys" && own == OWNER => {
-                format!("{name}.{OWNER} is the gateway's own key: it is in http.key_file")
-            }
-            Ok(_) if known.len() >= most => {
-                format!("there are more than {most} {word}s; take some away")
-            }
-            Ok(_) => {
-                (family.add)(&mut self.config, own);
-                self.notes.origins.insert(section.full(own), origin);
-                return true;
-            }
+    ) -> Result<(Field<'_>, KeyInfo, &mut Diagnostics<'a>), String> {
+        let key = section.keys.iter().find(|key| key.name == name);
+        let field = key.and_then(|key| (key.field)(&mut self.config, own));
+        let (Some(key), Some(field)) = (key, field) else {
+            return Err(unknown_key(section, own, name));
         };
-        self.notes.problems.push(origin, fault);
-        false
-    }
-
-    /// The checks between keys; each key has passed its own.
-    pub fn settle(&mut self, file: &str) {
-        let ConfigBuilder { config, notes } = self;
-        if config.limits.max_turns == 0 {
-            config.limits.max_turns = turns_for_this_machine();
-        }
-        agent(&mut config.agent, notes, file);
-        for target in config.deliver.values_mut() {
-            target::settle(target, notes, file);
-        }
-        key::settle_all(config, notes);
+        let info = KeyInfo { name: format!("{}.{name}", section.full(own)), example: key.example };
+        Ok((field, info, &mut self.diagnostics))
     }
 }
 
-/// What the agent's keys mean together. A url or a command alone chooses the kind.
-fn agent(agent: &mut Agent, notes: &mut Diagnostics, file: &str) {
-    let of = |name: &str| notes.of(&format!("agent.{name}")).clone();
-    let (kind, command, url) = (of("kind"), of("command"), of("url"));
-    let for_upstreams = ["agent.key_file", "agent.model", "agent.models"];
-    let given = [agent.key_file.is_some(), !agent.model.is_empty(), !agent.models.is_empty()];
-    let stray = for_upstreams.into_iter().zip(given).find(|(_, given)| *given);
-    if kind == Origin::Default {
-        let (chosen, origin) = match (&agent.url, agent.command.is_empty()) {
-            (Some(_), _) => (AgentKind::Upstream, url.clone()),
-            (None, false) => (AgentKind::Command, command),
-            (None, true) => (AgentKind::Echo, Origin::Default),
-        };
-        agent.kind = chosen;
-        notes.origins.insert("agent.kind".to_owned(), origin);
+fn unknown_section(name: &str, content: &Value<'_>) -> String {
+    if content.as_table().is_none() {
+        let fix = home(name).unwrap_or_else(known_sections);
+        return format!("unknown key {} outside of a section; {fix}", quoted(name));
     }
-    let beside = format!("agent.kind is \"{}\" ({})", agent.kind.word(), place(&kind, file));
-    let way = "take one of the two away, or write kind = ";
-    let (key, fault) = match (agent.kind, &agent.url, agent.command.first()) {
-        (_, Some(_), Some(_)) => {
-            let url = place(&url, file);
-            (
-                "agent.command",
-                format!("is given beside agent.url ({url}); take one of the two away"),
-            )
+    format!("unknown section [{}]; {}", shown(name), meant_section(name))
+}
+
+/// What to do about a section that does not exist.
+pub fn meant_section(name: &str) -> String {
+    let near = nearest(name, SECTIONS.iter().map(|section| section.name));
+    match near.and_then(Section::of) {
+        Some(near) => format!("did you mean {}?", near.head()),
+        None => known_sections(),
+    }
+}
+
+fn known_sections() -> String {
+    format!("the sections are {}", SECTIONS.each_ref().map(Section::head).join(", "))
+}
+
+/// The error about a key that its section does not have.
+fn unknown_key(section: &Section, own: &str, name: &str) -> String {
+    let known = section.key_names();
+    let fix = match (nearest(name, known.iter().copied()), home(name)) {
+        _ if name == "kind" && known.contains(&"command") => {
+            "delete it: the url or the command says it".to_owned()
         }
-        (AgentKind::Command, None, Some(program)) if program.is_empty() => {
-            let way = "write one like [\"my-agent\", \"--flag\"]";
-            ("agent.command", format!("names no program: its first string is empty; {way}"))
-        }
-        (AgentKind::Command, None, None) => {
-            let way = "say what to run, like command = [\"my-agent\", \"--flag\"]";
-            ("agent.kind", format!("is \"command\" but agent.command is empty; {way}"))
-        }
-        (AgentKind::Upstream, None, None) => {
-            let way = "say where it is, like url = \"http://127.0.0.1:11434/v1\"";
-            ("agent.kind", format!("is \"upstream\" but agent.url is empty; {way}"))
-        }
-        (AgentKind::Echo | AgentKind::Upstream, None, Some(_)) => {
-            ("agent.command", format!("is given but {beside}; {way}\"command\""))
-        }
-        (AgentKind::Echo | AgentKind::Command, Some(_), None) => {
-            ("agent.url", format!("is given but {beside}; {way}\"upstream\""))
-        }
-        (AgentKind::Echo, None, None)
-        | (AgentKind::Command, None, Some(_))
-        | (AgentKind::Upstream, Some(_), None) => {
-            let Some((name, _)) = stray.filter(|_| agent.url.is_none()) else { return };
-            (name, "is given but no agent.url that it could belong to; add one".to_owned())
-        }
+        (_, Some(home)) => home,
+        (Some(near), None) => format!("did you mean {}?", quoted(near)),
+        (None, None) => format!("its keys are {}", known.join(", ")),
     };
-    notes.fault(key, &fault);
+    format!("unknown key {} in [{}]; {fix}", quoted(name), section.full(own))
+}
+
+/// Where a key belongs, if another section has it.
+fn home(name: &str) -> Option<String> {
+    let home = SECTIONS.iter().find(|section| section.key_names().contains(&name))?;
+    Some(format!("it belongs in {}", home.head()))
 }

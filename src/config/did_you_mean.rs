@@ -3,6 +3,7 @@
 /// Bytes of a word that is compared with the known keys: none is half as long, and the comparison
 /// is quadratic.
 const MAX_COMPARED_WORD: usize = 64;
+
 /// The known word that the given one most likely meant, if one is near: at most a third of the
 /// letters wrong.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -16,6 +17,11 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .filter(|(distance, word)| *distance <= word.len().max(3) / 3)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, word)| word)
+}
+
+/// The end of an error about a word: the known one that it most likely meant, if one is near.
+pub fn hint<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(given, known).map_or(String::new(), |word| format!("; did you mean \"{word}\"?"))
 }
 
 /// Letters to insert, drop, replace or swap with their neighbour (optimal string alignment).

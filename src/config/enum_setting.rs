@@ -1,18 +1,48 @@
-//! Settings with a fixed set of words.
+//! Settings with a fixed set of values, each with a name.
 
-use super::{AgentKind, Busy, LogTarget, Role, TargetKind};
 use crate::subprocess::Leftovers;
 use log::LevelFilter;
 
-/// A setting with a fixed set of words.
+/// A setting with a fixed set of values.
 pub trait EnumSetting {
     fn words(&self) -> &'static [&'static str];
     fn word(&self) -> &'static str;
-    /// Takes the value that the word names; false if no value has that name.
+    /// Takes the value with this name; false if there is none.
     fn choose(&mut self, word: &str) -> bool;
 }
 
-macro_rules! named {
+/// What a message does to a session that is busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Busy {
+    /// It waits.
+    #[default]
+    Queue,
+    /// It ends the running turn.
+    Interrupt,
+}
+
+/// Where log lines go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogTarget {
+    /// The journal's prefixes where stderr is the journal, plain lines elsewhere.
+    #[default]
+    Auto,
+    Stderr,
+    Journal,
+    Syslog,
+}
+
+/// What a principal is to the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// Has turns and messages of its own.
+    #[default]
+    User,
+    /// Sees and steers the gateway as well.
+    Operator,
+}
+
+macro_rules! enum_settings {
     ($($kind:ident: $($name:literal = $value:ident),*;)*) => {
         $(impl EnumSetting for $kind {
             fn words(&self) -> &'static [&'static str] {
@@ -24,19 +54,17 @@ macro_rules! named {
             }
 
             fn choose(&mut self, word: &str) -> bool {
-                match word {
-                    $($name => *self = $kind::$value,)*
+                *self = match word {
+                    $($name => $kind::$value,)*
                     _ => return false,
-                }
+                };
                 true
             }
         })*
     };
 }
 
-named! {
-    AgentKind: "echo" = Echo, "command" = Command, "upstream" = Upstream;
-    TargetKind: "callback" = Callback, "command" = Command;
+enum_settings! {
     Role: "user" = User, "operator" = Operator;
     Busy: "queue" = Queue, "interrupt" = Interrupt;
     Leftovers: "kill" = Kill, "keep" = Keep;

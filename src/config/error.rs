@@ -4,7 +4,6 @@
 use crate::exit::{Exit, Failure};
 use crate::limits::{MAX_CONFIG_PROBLEMS, MAX_SHOWN_VALUE};
 use crate::sys::fs::is_temporary;
-use std::fmt;
 use std::io;
 
 /// Where a value came from.
@@ -20,54 +19,56 @@ pub enum Origin {
     Set(String),
 }
 
-/// What is wrong, gathered while loading: by position in the file, then the arguments in their
-/// order. The first [`MAX_CONFIG_PROBLEMS`] are kept, the others counted.
+/// What is wrong, collected over a load.
 #[derive(Debug, Default)]
 pub struct Problems {
-    kept: Vec<(Origin, String)>,
-    over: usize,
+    found: Vec<(Origin, String)>,
     /// How many of them may pass by themselves.
-    passing: usize,
+    temporary: usize,
 }
 
 impl Problems {
     /// A file that cannot be read now, or not used at all.
     pub fn push_file(&mut self, origin: Origin, text: impl Into<String>, error: &io::Error) {
-        self.passing += usize::from(is_temporary(error));
+        self.temporary += usize::from(is_temporary(error));
         self.push(origin, text);
     }
 
     pub fn push(&mut self, origin: Origin, text: impl Into<String>) {
-        let own = rank(&origin);
-        let at = self.kept.partition_point(|(other, _)| rank(other) <= own);
-        self.kept.insert(at, (origin, text.into()));
-        if self.kept.len() > MAX_CONFIG_PROBLEMS {
-            self.kept.pop();
-            self.over += 1;
-        }
+        self.found.push((origin, text.into()));
     }
 
     pub fn is_empty(&self) -> bool {
-        self.kept.is_empty()
+        self.found.is_empty()
     }
 
-    /// The error of a load that had these problems with this file.
-    pub fn into_error(self, file: &str) -> ConfigError {
-        let may_pass = self.passing == self.kept.len() + self.over;
-        let kept = self.kept.iter();
-        let mut lines: Vec<_> = kept.map(|(at, text)| place(at, file) + ": " + text).collect();
-        if self.over > 0 {
-            lines.push(format!("{file}: and {} more", self.over));
+    /// One line a problem, each with its place: by position in this file, then the arguments in their
+    /// order; the first [`MAX_CONFIG_PROBLEMS`], the others are counted.
+    pub fn lines(mut self, file: &str) -> Vec<String> {
+        self.found.sort_by_key(|(origin, _)| match origin {
+            Origin::Default => (0, 0),
+            Origin::File { line, column } => (*line, *column),
+            Origin::Set(_) => (usize::MAX, 0),
+        });
+        let shown = self.found.iter().take(MAX_CONFIG_PROBLEMS);
+        let mut lines: Vec<_> = shown.map(|(at, text)| place(at, file) + ": " + text).collect();
+        let more = self.found.len() - lines.len();
+        lines.extend((more > 0).then(|| format!("{file}: and {more} more")));
+        lines
+    }
+
+    /// The error of a load that had these problems with this file, if there are any. It never shows the
+    /// value of an `agent.env` variable.
+    pub fn check(self, file: &str) -> Result<(), Failure> {
+        if self.found.is_empty() {
+            return Ok(());
         }
-        ConfigError { lines, may_pass }
-    }
-}
-
-fn rank(origin: &Origin) -> (usize, usize) {
-    match origin {
-        Origin::Default => (0, 0),
-        Origin::File { line, column } => (*line, *column),
-        Origin::Set(_) => (usize::MAX, 0),
+        // Nothing is wrong but files that cannot be read now: another try may go better.
+        let (exit, what) = match self.temporary == self.found.len() {
+            true => (Exit::Unavailable, "the configuration cannot be read now; try again"),
+            false => (Exit::Config, "the configuration is wrong"),
+        };
+        Err(Failure::new(exit, format!("{what}\n{}", self.lines(file).join("\n"))))
     }
 }
 
@@ -80,32 +81,6 @@ pub fn place(origin: &Origin, file: &str) -> String {
     }
 }
 
-/// A configuration that cannot be used. Displays as one line a problem, each with its place and
-/// the way out; never shows the value of an `agent.env` variable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
-    /// At least one.
-    pub lines: Vec<String>,
-    /// Nothing is wrong but files that cannot be read now: another try may go better.
-    pub may_pass: bool,
-}
-
-impl From<ConfigError> for Failure {
-    fn from(e: ConfigError) -> Failure {
-        let (exit, what) = match e.may_pass {
-            true => (Exit::Unavailable, "the configuration cannot be read now; try again"),
-            false => (Exit::Config, "the configuration is wrong"),
-        };
-        Failure::new(exit, format!("{what}\n{e}"))
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.lines.join("\n"))
-    }
-}
-
 /// Text from outside in quotes: escaped, and cut where it is long.
 pub fn quoted(text: &str) -> String {
     format!("\"{}\"", shown(text))
@@ -113,16 +88,10 @@ pub fn quoted(text: &str) -> String {
 
 /// Text from outside without anything that could move a terminal's cursor; cut where it is long.
 pub fn shown(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars().take(MAX_SHOWN_VALUE) {
-        if c == '"' || c == '\'' {
-            out.push(c);
-        } else {
-            out.extend(c.escape_debug());
-        }
-    }
-    if text.chars().nth(MAX_SHOWN_VALUE).is_some() {
-        out.push('…');
-    }
-    out
+    let safe = |c: char| match c {
+        '"' | '\'' => c.to_string(),
+        _ => c.escape_debug().to_string(),
+    };
+    let cut = text.chars().nth(MAX_SHOWN_VALUE).map(|_| "…".to_owned());
+    text.chars().take(MAX_SHOWN_VALUE).map(safe).chain(cut).collect()
 }

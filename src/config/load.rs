@@ -1,13 +1,16 @@
 //! Loading: the file is read here, everything after that works on its bytes.
 
 use super::builder::ConfigBuilder;
-use super::error::{ConfigError, Origin, Problems, place};
-use super::schema::Check;
-use super::target::Secret;
+use super::consistency;
+use super::error::{Origin, Problems, place};
+use super::schema::{Check, ClientKey, Config};
+use super::secret::Secret;
+use super::toml_errors::Source;
 use super::value::Diagnostics;
-use super::{Config, key, parse, set};
+use crate::exit::Failure;
 use crate::limits::{MAX_CONFIG_BYTES, MAX_KEY_FILE};
 use crate::named::ByName;
+use crate::text::escaped;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -59,7 +62,7 @@ impl Loaded {
     ///
     /// # Errors
     /// Each file that cannot be used, with the place of its key.
-    pub fn with_secrets(mut self) -> Result<Loaded, ConfigError> {
+    pub fn with_secrets(mut self) -> Result<Loaded, Failure> {
         let mut problems = Problems::default();
         let origins = &self.origins;
         let mut secret = |file: &Option<PathBuf>, key: &str, parse: Check<Secret>| {
@@ -85,63 +88,75 @@ impl Loaded {
             own.key = secret(&own.file, &format!("keys.{}.file", own.name), Secret::client);
         }
         let file = self.file_name();
-        key::check_twins(&self, &mut problems, &file);
-        if problems.is_empty() { Ok(self) } else { Err(problems.into_error(&file)) }
+        self.check_twins(&mut problems, &file);
+        problems.check(&file).map(|()| self)
+    }
+
+    /// Two principals must not share a key: which of them came would be a guess.
+    fn check_twins(&self, problems: &mut Problems, file: &str) {
+        let origin = |key: &ClientKey| self.origin(&format!("keys.{}.file", key.name));
+        let keys: Vec<&ClientKey> = self.config.keys.iter().map(|(_, key)| key).collect();
+        for (at, key) in keys.iter().enumerate() {
+            let twin = keys[..at].iter().find(|other| other.key.is_some() && other.key == key.key);
+            if let Some(twin) = twin {
+                let (own, other, place) = (&key.name, &twin.name, place(origin(twin), file));
+                let fault = format!("keys.{own} has the same key as keys.{other} ({place})");
+                problems.push(origin(key).clone(), fault);
+            }
+        }
     }
 }
 
-/// Why a file that names no agent is refused.
+/// Why a file that names no agent is rejected.
 pub const ECHO_UNASKED: &str = "the built-in echo agent is not put in the place of yours unasked; \
-    restore the file, or write `[agent]` and below it `kind = \"echo\"`";
+    restore the file, or write `[agent]` and below it `command = []`";
 
 /// Loads the file and the `--set` arguments over it.
 ///
 /// # Errors
 /// All that is wrong with the file and the arguments, one line each; or why the file cannot be
 /// read.
-pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
-    let (why, error) = match read(sources) {
-        Err(e) if sources.required || !is_missing(&e) => (why(&e), e),
-        read => {
-            let loaded = from_bytes(read.ok().as_deref(), sources)?;
-            if loaded.from_file || !sources.demanded {
-                return Ok(loaded);
-            }
-            let there = loaded.file.is_some();
-            let what = if there { "it is empty: it sets nothing" } else { "there is no such file" };
-            (format!("{what}, and {ECHO_UNASKED}"), ErrorKind::InvalidData.into())
-        }
+pub fn load(sources: &Sources) -> Result<Loaded, Failure> {
+    let reject = |why: String, error: &io::Error| {
+        let mut problems = Problems::default();
+        problems.push_file(Origin::Default, why, error);
+        problems.check(&name(&sources.file))
     };
-    let mut problems = Problems::default();
-    problems.push_file(Origin::Default, why, &error);
-    Err(problems.into_error(&name(&sources.file)))
+    let bytes = read(sources);
+    match &bytes {
+        Err(e) if sources.required || !is_missing(e) => reject(why(e), e)?,
+        Ok(_) | Err(_) => {}
+    }
+    let loaded = from_bytes(bytes.ok().as_deref(), sources)?;
+    if sources.demanded && !loaded.from_file {
+        let there = loaded.file.is_some();
+        let what = if there { "it is empty: it sets nothing" } else { "there is no such file" };
+        reject(format!("{what}, and {ECHO_UNASKED}"), &ErrorKind::InvalidData.into())?;
+    }
+    Ok(loaded)
 }
 
 /// The pure half of [`load`]: the file's bytes, or `None` where there is no file.
-pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Loaded, ConfigError> {
+pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Loaded, Failure> {
     let file = name(&sources.file);
-    let notes = Diagnostics { home: sources.home.clone(), ..Diagnostics::default() };
-    let mut draft = ConfigBuilder { notes, ..ConfigBuilder::default() };
-    if let Some(bytes) = bytes {
-        parse::read(bytes, &mut draft);
-    }
-    let from_file = draft.notes.origins.iter().next().is_some();
-    for argument in &sources.set {
-        set::read(argument, &mut draft);
-    }
+    let diagnostics = Diagnostics {
+        origins: ByName::new(),
+        problems: Problems::default(),
+        home: sources.home.clone(),
+        source: Source::Set(String::new()),
+    };
+    let mut builder = ConfigBuilder { config: Config::default(), diagnostics };
+    bytes.into_iter().for_each(|bytes| builder.read_file(bytes));
+    let from_file = !builder.diagnostics.origins.is_empty();
+    sources.set.iter().for_each(|argument| builder.read_set(argument));
+    let ConfigBuilder { mut config, mut diagnostics } = builder;
     // What keys mean together can only be judged where each is good.
-    if draft.notes.problems.is_empty() {
-        draft.settle(&file);
+    if diagnostics.problems.is_empty() {
+        consistency::check(&mut config, &mut diagnostics, &file);
     }
-    if !draft.notes.problems.is_empty() {
-        return Err(draft.notes.problems.into_error(&file));
-    }
-    Ok(Loaded {
-        config: draft.config,
-        file: bytes.map(|_| sources.file.clone()),
-        from_file,
-        origins: draft.notes.origins,
-    })
+    let Diagnostics { origins, problems, .. } = diagnostics;
+    problems.check(&file)?;
+    Ok(Loaded { config, file: bytes.map(|_| sources.file.clone()), from_file, origins })
 }
 
 /// Reads the file up to the cap, if nobody else may write it: whoever does chooses the agent.
@@ -177,7 +192,5 @@ fn why(error: &io::Error) -> String {
 
 /// The file's name, safe to print and never cut: people copy it.
 pub(super) fn name(path: &Path) -> String {
-    let safe =
-        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    path.to_string_lossy().chars().map(safe).collect()
+    escaped(&path.to_string_lossy(), false)
 }

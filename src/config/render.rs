@@ -1,12 +1,10 @@
-//! The configuration as text: the effective one with where each value came from, and the
-//! commented file that a new gateway starts with.
+//! The effective configuration as text, with where each value came from.
 
 use super::error::{Origin, shown};
-use super::key::CLIENT_KEY;
 use super::load::Loaded;
-use super::schema::{Field, Key, SECTIONS};
-use super::target::TARGET;
-use super::{Config, Url, units};
+use super::schema::{Field, SECTIONS};
+use super::units;
+use super::url::Url;
 use std::path::Path;
 
 /// Where the comments begin, if the value leaves room.
@@ -21,14 +19,14 @@ impl Loaded {
         let mut config = self.config.clone();
         let mut text = String::new();
         for section in &SECTIONS {
-            let family = section.family.as_ref();
-            for own in family.map_or(vec![""], |family| (family.names)(&self.config)) {
+            let named = section.named_table.as_ref();
+            for own in named.map_or(vec![""], |table| (table.names)(&self.config)) {
                 let (blank, full) = (if text.is_empty() { "" } else { "\n" }, section.full(own));
                 text.push_str(&format!("{blank}[{full}]\n"));
                 for key in section.keys {
                     if let Some(field) = (key.field)(&mut config, own) {
                         let name = format!("{full}.{}", key.name);
-                        self.setting(&name, field, family.is_some(), &mut text);
+                        self.setting(&name, field, named.is_some(), &mut text);
                     }
                 }
             }
@@ -39,20 +37,21 @@ impl Loaded {
     /// The lines of one key. `terse`: none where nothing was given and the default is nothing.
     fn setting(&self, full_name: &str, field: Field<'_>, terse: bool, text: &mut String) {
         let (_, name) = full_name.rsplit_once('.').unwrap_or_default();
-        if let Field::Env(env) = &field
-            && !env.names().is_empty()
-        {
-            for variable in env.names() {
-                let from = self.from(&format!("{full_name}.{variable}"));
-                let setting = format!("{name}.{variable} = \"***\"");
-                text.push_str(&commented(&setting, &format!("{from}; value not shown")));
-            }
-            return;
-        }
-        let value = value(field);
-        if !(terse && ["\"\"", "[]", "{}"].contains(&value.as_str())) {
+        let mut line = |setting: String, full_name: &str, note: &str| {
             let from = self.from(full_name);
-            text.push_str(&commented(&format!("{name} = {value}"), &from));
+            text.push_str(&format!("{setting:<COMMENT_COLUMN$}  # {from}{note}\n"));
+        };
+        match &field {
+            Field::Env(env) if !env.is_empty() => env.names().into_iter().for_each(|variable| {
+                let full_name = format!("{full_name}.{variable}");
+                line(format!("{name}.{variable} = \"***\""), &full_name, "; value not shown");
+            }),
+            _ => {
+                let value = value(field);
+                if !(terse && ["\"\"", "[]", "{}"].contains(&value.as_str())) {
+                    line(format!("{name} = {value}"), full_name, "");
+                }
+            }
         }
     }
 
@@ -67,10 +66,6 @@ impl Loaded {
             Origin::Set(_) => "--set".to_owned(),
         }
     }
-}
-
-fn commented(setting: &str, comment: &str) -> String {
-    format!("{setting:<COMMENT_COLUMN$}  # {comment}\n")
 }
 
 /// A value in TOML; for variables only that there are none.
@@ -94,7 +89,7 @@ pub(super) fn value(field: Field<'_>) -> String {
             }
         }
         Field::Env(_) => "{}".to_owned(),
-        Field::Choice(at) => string(at.word()),
+        Field::Enum(at) => string(at.word()),
         Field::Time(at, _) => string(&units::show_time(*at)),
         Field::Size(at, _) => string(&units::show_size(*at)),
         Field::Count(at, ..) => at.to_string(),
@@ -113,47 +108,4 @@ fn string(text: &str) -> String {
     }
     out.push('"');
     out
-}
-
-/// The file that `install` writes: every key with its default and a line of help, all commented
-/// out but `[http] listen`. `name` is the gateway's name, "default" for the one without.
-pub fn starter(listen_port: u16, name: &str) -> String {
-    let mut config = Config::default();
-    config.http.listen.set_port(listen_port);
-    let name = shown(name);
-    let profile = if name == "default" { String::new() } else { format!("-p {name} ") };
-    let mut text = format!(
-        "# Configuration of the gateway {name:?}.\n\
-         # Everything is optional; the commented settings show the defaults.\n\
-         # To check a change: hermes-gateway {profile}config check\n\
-         # To see what holds: hermes-gateway {profile}config\n\
-         # Times: \"500ms\", \"30s\", \"10m\", \"1h30m\", or seconds. Sizes: \"64KiB\", \"1MiB\", or bytes.\n"
-    );
-    for section in SECTIONS.iter().filter(|section| section.family.is_none()) {
-        text.push_str(&format!("\n{}\n", section.head()));
-        for key in section.keys {
-            let active = (section.name, key.name) == ("http", "listen");
-            // The starter may move to another machine: what stands for its cores, not a number.
-            let setting = match (key.field)(&mut config, "") {
-                Some(field) if key.name != "max_turns" => value(field),
-                _ => "0".to_owned(),
-            };
-            let mark = if active { "" } else { "# " };
-            text.push_str(&format!("## {}\n{mark}{} = {setting}\n", key.help, key.name));
-        }
-    }
-    text.push_str(
-        "\n## Where replies can be sent: a section for each target, by a name of your own.\n",
-    );
-    example("deliver.example", TARGET, &mut text);
-    text.push_str("\n## Further keys than the gateway's own: a section for each principal.\n");
-    example("keys.alice", CLIENT_KEY, &mut text);
-    text
-}
-
-fn example(section: &str, keys: &[Key], text: &mut String) {
-    text.push_str(&format!("# [{section}]\n"));
-    for key in keys {
-        text.push_str(&format!("##   {}\n#   {} = {}\n", key.help, key.name, key.example));
-    }
 }

@@ -1,42 +1,56 @@
-//! The settings, each defined once: its place in [`Config`], type, default, range, an example and a
-//! line of help. Reading, suggestions, `config` and the starter file follow from it.
+//! The settings, each defined once: its place in [`Config`], type, default, range and an example. Reading,
+//! suggestions and `config` follow from it; the help is in `starter.toml`.
 
-use super::enum_setting::EnumSetting;
-use super::{
-    AgentKind, Busy, ClientKey, Config, LogTarget, OWNER, Secret, Target, Url, key, target,
-    turns_for_this_machine, validate,
-};
+use super::enum_setting::{Busy, EnumSetting, LogTarget, Role};
+use super::host::host;
+use super::secret::Secret;
+use super::url::Url;
+use super::validate::{self, OWNER};
 use crate::limits;
 use crate::named::ByName;
 use crate::subprocess::Leftovers;
+use crate::sys::process::cores;
 use log::LevelFilter;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The effective configuration; [`Config::default`] is what an empty file means.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Config {
+    pub http: Http,
+    pub agent: Agent,
+    pub session: Session,
+    pub stop: Stop,
+    pub log: Log,
+    pub limits: Limits,
+    /// `[deliver.NAME]`: where replies can be sent.
+    pub deliver: ByName<Target>,
+    /// `[keys.NAME]`: who may use the API, besides the owner.
+    pub keys: ByName<ClientKey>,
+}
+
 /// One key of the configuration.
 pub struct Key {
     pub name: &'static str,
-    /// Its field in the section of this name of the operator's, `None` if there is none.
+    /// Its field in the section with this name of the operator's, `None` if there is none.
     pub field: for<'c> fn(&'c mut Config, &str) -> Option<Field<'c>>,
     /// A good value in TOML, for error texts.
     pub example: &'static str,
-    /// What it is for, in one line.
-    pub help: &'static str,
 }
 
-/// A section, or all sections of a family.
+/// A section, or all sections of a named table.
 pub struct Section {
     pub name: &'static str,
     pub keys: &'static [Key],
-    pub family: Option<NamedTable>,
+    pub named_table: Option<NamedTable>,
 }
 
-/// What there is about sections that operators name themselves.
+/// A table of sections that operators name themselves.
 pub struct NamedTable {
-    /// What one of them is, in words.
-    pub word: &'static str,
+    /// What one of its sections is.
+    pub noun: &'static str,
     pub most: usize,
     /// What to say of a `--set` without a name.
     pub nameless: &'static str,
@@ -57,10 +71,9 @@ impl Section {
 
     /// How it is written in a file: `[agent]`, `[deliver.NAME]`.
     pub fn head(&self) -> String {
-        format!("[{}]", self.full(if self.family.is_some() { "NAME" } else { "" }))
+        format!("[{}]", self.full(if self.named_table.is_some() { "NAME" } else { "" }))
     }
 
-    /// The names of its keys.
     pub fn key_names(&self) -> Vec<&'static str> {
         self.keys.iter().map(|key| key.name).collect()
     }
@@ -76,7 +89,7 @@ pub enum Field<'a> {
     Path(&'a mut Option<PathBuf>),
     /// The same for a URL, as this reads it.
     Url(&'a mut Option<Url>, Check<Url>),
-    /// A list of strings, each put into its final form, or refused with a reason, by the check.
+    /// A list of strings, each put into its final form, or rejected with a reason, by the check.
     List(&'a mut Vec<String>, Check<String>),
     /// A string that the check takes; the empty one is always good.
     Text(&'a mut String, Check<String>),
@@ -84,7 +97,7 @@ pub enum Field<'a> {
     Env(&'a mut ByName<String>),
     /// Models by name.
     Models(&'a mut ByName<String>),
-    Choice(&'a mut dyn EnumSetting),
+    Enum(&'a mut dyn EnumSetting),
     Time(&'a mut Duration, RangeInclusive<Duration>),
     /// A number of bytes.
     Size(&'a mut usize, RangeInclusive<usize>),
@@ -92,14 +105,16 @@ pub enum Field<'a> {
 }
 
 /// A section: its keys, its struct and their defaults. `|c, own| place`: where in the configuration it
-/// is. A key: its type and default, how it is read (with the check or range that goes with it), an
-/// example and a line of help. `beside`: fields that no key sets.
+/// is. A key: its type, its default (`=`) or its limit (`=>`), else the default is the type's; how it is
+/// read, with the check or range that goes with it; and an example. `beside`: fields that no key sets.
 macro_rules! section {
+    (@default) => { Default::default() };
+    (@default $default:expr) => { $default };
     ($keys:ident: |$c:ident, $own:pat_param| $place:expr;
     $(#[$about:meta])*
     pub struct $name:ident {
-        $($(#[$doc:meta])* $field:ident: $type:ty = $default:expr,
-            $kind:ident $(($check:expr))?, $example:literal, $help:literal;)*
+        $($(#[$doc:meta])* $field:ident: $type:ty $(= $default:expr)? $(=> $limit:expr)?,
+            $kind:ident $(($check:expr))?, $example:literal;)*
     }
     $(beside { $($(#[$doc_beside:meta])* $beside:ident: $type_beside:ty,)* })?) => {
         $(#[$about])*
@@ -111,34 +126,35 @@ macro_rules! section {
 
         impl Default for $name {
             fn default() -> $name {
-                $name { $($field: $default,)* $($($beside: Default::default(),)*)? }
+                $name {
+                    $($field: section!(@default $($default)? $($limit.default)?),)*
+                    $($($beside: Default::default(),)*)?
+                }
             }
         }
 
-        pub static $keys: &[Key] = &[$(Key {
+        static $keys: &[Key] = &[$(Key {
             name: stringify!($field),
-            field: |$c, $own| Some(Field::$kind(&mut $place.$field $(, $check)?)),
+            field: |$c, $own| Some(Field::$kind(&mut $place.$field $(, $check)? $(, $limit.range)?)),
             example: $example,
-            help: $help,
         }),*];
     };
 }
-pub(super) use section;
 
-/// The sections in their order, the families last.
+/// The sections in their order, the named tables last.
 pub static SECTIONS: [Section; 8] = [
-    Section { name: "http", keys: HTTP, family: None },
-    Section { name: "agent", keys: AGENT, family: None },
-    Section { name: "session", keys: SESSION, family: None },
-    Section { name: "stop", keys: STOP, family: None },
-    Section { name: "log", keys: LOG, family: None },
-    Section { name: "limits", keys: LIMITS, family: None },
-    Section { name: "deliver", keys: target::TARGET, family: Some(TARGETS) },
-    Section { name: "keys", keys: key::CLIENT_KEY, family: Some(CLIENT_KEYS) },
+    Section { name: "http", keys: HTTP, named_table: None },
+    Section { name: "agent", keys: AGENT, named_table: None },
+    Section { name: "session", keys: SESSION, named_table: None },
+    Section { name: "stop", keys: STOP, named_table: None },
+    Section { name: "log", keys: LOG, named_table: None },
+    Section { name: "limits", keys: LIMITS, named_table: None },
+    Section { name: "deliver", keys: TARGET, named_table: Some(TARGETS) },
+    Section { name: "keys", keys: CLIENT_KEY, named_table: Some(CLIENT_KEYS) },
 ];
 
 const TARGETS: NamedTable = NamedTable {
-    word: "target",
+    noun: "target",
     most: limits::MAX_TARGETS,
     nameless: "there is no target and key in it; write --set deliver.NAME.key=value, like --set \
         deliver.ops.timeout=10s",
@@ -147,7 +163,7 @@ const TARGETS: NamedTable = NamedTable {
 };
 
 const CLIENT_KEYS: NamedTable = NamedTable {
-    word: "key",
+    noun: "key",
     most: limits::MAX_CLIENT_KEYS,
     nameless: "there is no name and key in it; write --set keys.NAME.key=value, like --set \
         keys.alice.role=operator",
@@ -161,18 +177,14 @@ section! {
     pub struct Http {
         /// Port 0 lets the kernel choose.
         listen: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), limits::DEFAULT_PORT),
-            Address, "\"127.0.0.1:8642\"", "Address and port; port 0 takes a free one.";
+            Address, "\"127.0.0.1:8642\"";
         /// Absolute. `None`: `api.key` in the state directory.
-        key_file: Option<PathBuf> = None, Path, "\"~/.config/my.key\"",
-            "Absolute or from ~/; empty: api.key in the state directory, made at first start.";
+        key_file: Option<PathBuf>, Path, "\"~/.config/my.key\"";
         /// Names that a `Host` header may have besides the listening address and the loopback names;
         /// lower case, IPv6 without brackets.
-        allowed_hosts: Vec<String> = Vec::new(), List(validate::host), "[\"gateway.example.org\"]",
-            "Further names that clients may call this gateway by, for one behind a proxy.";
+        allowed_hosts: Vec<String>, List(host), "[\"gateway.example.org\"]";
         /// Origins of web pages that may use the gateway; lower case.
-        allowed_origins: Vec<String> = Vec::new(),
-            List(validate::origin), "[\"https://chat.example.org\"]",
-            "Web pages that may use this gateway from a browser, with a key; none by default.";
+        allowed_origins: Vec<String>, List(validate::origin), "[\"https://chat.example.org\"]";
     }
 }
 
@@ -180,51 +192,50 @@ section! {
     AGENT: |c, _| c.agent;
     /// `[agent]`: who answers.
     pub struct Agent {
-        kind: AgentKind = AgentKind::default(), Choice, "\"command\"",
-            "Who answers: \"echo\" (built in), \"command\" or \"upstream\".";
-        /// Program and arguments; not empty, and without NUL, when `kind` is [`AgentKind::Command`].
-        command: Vec<String> = Vec::new(), List(validate::argument), "[\"my-agent\", \"--flag\"]",
-            "Program and arguments (also from ~/), no shell; alone it means kind = \"command\".";
+        /// Program and arguments, without NUL; empty if there is a `url`.
+        command: Vec<String>, List(validate::argument), "[\"my-agent\", \"--flag\"]";
         /// Variables that the agent gets, by valid names that the gateway does not set itself.
-        env: ByName<String> = ByName::new(), Env, "{ MODEL = \"small\" }",
-            "Environment variables for the agent, like { MODEL = \"small\" }.";
+        env: ByName<String>, Env, "{ MODEL = \"small\" }";
         /// Variables of the gateway's own environment that the agent may see.
-        pass_env: Vec<String> = Vec::new(), List(validate::variable), "[\"LANG\", \"TZ\"]",
-            "Variables of the gateway's own environment that the agent may see.";
-        /// What `/chat/completions` is appended to; there when `kind` is [`AgentKind::Upstream`], and
-        /// only then.
-        url: Option<Url> = None, Url(Url::base), "\"http://127.0.0.1:11434/v1\"",
-            "Base of an OpenAI-compatible server, \"/v1\" if no path is given; alone: kind = \"upstream\".";
+        pass_env: Vec<String>, List(validate::variable), "[\"LANG\", \"TZ\"]";
+        /// What `/chat/completions` is appended to.
+        url: Option<Url>, Url(Url::base), "\"http://127.0.0.1:11434/v1\"";
         /// Absolute. `None`: the upstream asks for no key.
-        key_file: Option<PathBuf> = None, Path, "\"~/.config/upstream.key\"",
-            "The upstream's key; empty: it asks for none.";
+        key_file: Option<PathBuf>, Path, "\"~/.config/upstream.key\"";
         /// The upstream's name for the model `default`; empty: the first that it lists.
-        model: String = String::new(), Text(validate::model), "\"qwen2.5:3b\"",
-            "The upstream's name for the model \"default\"; empty: the first that it lists.";
+        model: String, Text(validate::model), "\"qwen2.5:3b\"";
         /// Names that clients may say, and the upstream's for them. Empty: they pass as they are.
-        models: ByName<String> = ByName::new(), Models, "{ fast = \"qwen2.5:3b\" }",
-            "Names that clients may say, and the upstream's for them; empty: any name passes.";
+        models: ByName<String>, Models, "{ fast = \"qwen2.5:3b\" }";
         /// Bytes of a session's earlier messages that go to the upstream.
-        max_history: usize = limits::MAX_HISTORY_SENT,
-            Size(limits::MAX_HISTORY_SENT_RANGE), "\"128KiB\"",
-            "Of a session's earlier messages, what goes to the upstream; the oldest are left out.";
+        max_history: usize => limits::MAX_HISTORY_SENT, Size, "\"128KiB\"";
         /// From the agent's start to its end.
-        turn_timeout: Duration = limits::TURN_TIMEOUT, Time(limits::TURN_TIMEOUT_RANGE), "\"10m\"",
-            "The longest turn; the agent is killed when it is over.";
+        turn_timeout: Duration => limits::TURN_TIMEOUT, Time, "\"10m\"";
         /// How long temporary failures are waited out, from a message's first; 0: not at all.
-        retry_for: Duration = limits::RETRY_FOR, Time(limits::RETRY_FOR_RANGE), "\"1h\"",
-            "How long a turn is tried again while the agent is away or busy; 0s: not at all.";
+        retry_for: Duration => limits::RETRY_FOR, Time, "\"1h\"";
         /// How long a client that waits for a reply waits for attempts that fail.
-        answer_within: Duration = limits::ANSWER_WITHIN,
-            Time(limits::ANSWER_WITHIN_RANGE), "\"60s\"",
-            "How long a waiting chat client waits for attempts that fail before it gets an error.";
+        answer_within: Duration => limits::ANSWER_WITHIN, Time, "\"60s\"";
         /// What becomes of processes that a command has left when it ends by itself.
-        leftovers: Leftovers = Leftovers::default(), Choice, "\"kill\"",
-            "Processes that the command leaves running: \"kill\" or \"keep\" them.";
+        leftovers: Leftovers, Enum, "\"kill\"";
     }
     beside {
         /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
         key: Option<Secret>,
+    }
+}
+
+impl Agent {
+    /// Who answers, by what is configured; the words are part of the API.
+    pub fn kind(&self) -> &'static str {
+        match (&self.url, self.command.is_empty()) {
+            (Some(_), _) => "upstream",
+            (None, false) => "command",
+            (None, true) => "echo",
+        }
+    }
+
+    /// Whether the built-in agent answers, with the message itself.
+    pub fn is_echo(&self) -> bool {
+        self.kind() == "echo"
     }
 }
 
@@ -233,14 +244,11 @@ section! {
     /// `[session]`: how messages of one session meet.
     pub struct Session {
         /// What a message that does not say it itself does to a busy session.
-        busy: Busy = Busy::default(), Choice, "\"queue\"",
-            "What a message for a busy session does: \"queue\", or \"interrupt\" the turn.";
+        busy: Busy, Enum, "\"queue\"";
         /// The principals that may use slash commands.
-        operators: Vec<String> = vec![OWNER.to_owned()], List(validate::principal), "[\"owner\"]",
-            "Who may steer the gateway with slash commands.";
+        operators: Vec<String> = vec![OWNER.to_owned()], List(validate::principal), "[\"owner\"]";
         /// How long an idle session is known.
-        keep: Duration = limits::SESSION_KEEP, Time(limits::SESSION_KEEP_RANGE), "\"30d\"",
-            "A session that is idle for longer is forgotten.";
+        keep: Duration => limits::SESSION_KEEP, Time, "\"30d\"";
     }
 }
 
@@ -249,8 +257,7 @@ section! {
     /// `[stop]`: how the gateway ends.
     pub struct Stop {
         /// How long turns in flight may take to finish.
-        drain_timeout: Duration = limits::DRAIN_TIMEOUT, Time(limits::DRAIN_TIMEOUT_RANGE),
-            "\"30s\"", "How long a stop waits for turns in flight.";
+        drain_timeout: Duration => limits::DRAIN_TIMEOUT, Time, "\"30s\"";
     }
 }
 
@@ -258,10 +265,8 @@ section! {
     LOG: |c, _| c.log;
     /// `[log]`: what is written down, and where.
     pub struct Log {
-        level: LevelFilter = LevelFilter::Info, Choice, "\"info\"",
-            "The least that is logged: off, error, warn, info, debug or trace.";
-        target: LogTarget = LogTarget::default(), Choice, "\"auto\"",
-            "Where to: auto (the journal where there is one, else stderr), stderr, journal, syslog.";
+        level: LevelFilter = LevelFilter::Info, Enum, "\"info\"";
+        target: LogTarget, Enum, "\"auto\"";
     }
 }
 
@@ -269,64 +274,107 @@ section! {
     LIMITS: |c, _| c.limits;
     /// `[limits]`; reasons and ranges are in [`limits`].
     pub struct Limits {
-        max_connections: usize = limits::MAX_CONNECTIONS,
-            Count(limits::MAX_CONNECTIONS_RANGE), "10000",
-            "Connections at once, if the system allows them; what is over is answered with 503.";
+        max_connections: usize => limits::MAX_CONNECTIONS, Count, "10000";
         /// From one address that is no loopback one.
-        max_connections_per_address: usize = limits::MAX_CONNECTIONS_PER_ADDRESS,
-            Count(limits::MAX_CONNECTIONS_RANGE), "500",
-            "Of these from one address (IPv6: one /64); loopback is not counted.";
+        max_connections_per_address: usize => limits::MAX_CONNECTIONS_PER_ADDRESS, Count, "500";
         /// Turns at once over all sessions; never 0 here (resolved at load).
-        max_turns: usize = turns_for_this_machine(), Count(limits::MAX_TURNS_RANGE), "8",
-            "Turns at once; 0 takes twice the number of cores.";
+        max_turns: usize = default_turns(), Count(limits::MAX_TURNS_RANGE), "8";
         /// Turns that may wait in all.
-        max_queue: usize = limits::MAX_QUEUE, Count(limits::MAX_QUEUE_RANGE), "1000",
-            "Turns that may wait, all sessions together.";
-        max_queue_per_session: usize = limits::MAX_QUEUE_PER_SESSION,
-            Count(limits::MAX_QUEUE_RANGE), "32", "Turns that may wait in one session.";
+        max_queue: usize => limits::MAX_QUEUE, Count, "1000";
+        max_queue_per_session: usize => limits::MAX_QUEUE_PER_SESSION, Count, "32";
         /// Percent of a shared limit that one principal may hold: see [`crate::shares`].
-        max_share: usize = limits::MAX_SHARE, Count(limits::MAX_SHARE_RANGE), "50",
-            "Percent of connections, queue, journal and the like that one client key may hold.";
+        max_share: usize => limits::MAX_SHARE, Count, "50";
         /// Bytes of bodies and answers in flight.
-        max_buffered: usize = limits::MAX_BUFFERED, Size(limits::MAX_BUFFERED_RANGE), "\"64MiB\"",
-            "Bodies and answers in flight, all connections together.";
+        max_buffered: usize => limits::MAX_BUFFERED, Size, "\"64MiB\"";
         /// Bytes of a request's body.
-        max_body: usize = limits::MAX_BODY, Size(limits::MAX_BODY_RANGE), "\"1MiB\"",
-            "The largest request body.";
+        max_body: usize => limits::MAX_BODY, Size, "\"1MiB\"";
         /// Bytes of one reply.
-        max_reply: usize = limits::MAX_REPLY, Size(limits::MAX_BODY_RANGE), "\"8MiB\"",
-            "The longest reply of an agent.";
+        max_reply: usize => limits::MAX_REPLY, Size, "\"8MiB\"";
         /// Of a turn, before its message fails.
-        max_attempts: usize = limits::MAX_ATTEMPTS, Count(limits::MAX_ATTEMPTS_RANGE), "2",
-            "How often a crash or kill may cut a turn short before its message fails.";
+        max_attempts: usize => limits::MAX_ATTEMPTS, Count, "2";
         /// Bytes of the journal beyond which it takes no new message.
-        max_journal: usize = limits::MAX_JOURNAL, Size(limits::MAX_JOURNAL_RANGE), "\"256MiB\"",
-            "The journal takes no new message beyond it.";
+        max_journal: usize => limits::MAX_JOURNAL, Size, "\"256MiB\"";
         /// Bytes of one session's transcript.
-        max_transcript: usize = limits::MAX_TRANSCRIPT, Size(limits::MAX_TRANSCRIPT_RANGE),
-            "\"256KiB\"", "Of a session's transcript, the oldest turns go first.";
+        max_transcript: usize => limits::MAX_TRANSCRIPT, Size, "\"256KiB\"";
         /// Bytes that all sessions keep on disk.
-        max_transcripts: usize = limits::MAX_TRANSCRIPTS, Size(limits::MAX_TRANSCRIPTS_RANGE),
-            "\"1GiB\"", "What all sessions keep on disk; the longest idle are forgotten first.";
+        max_transcripts: usize => limits::MAX_TRANSCRIPTS, Size, "\"1GiB\"";
         /// Finished messages that are remembered.
-        keep_results: usize = limits::KEEP_RESULTS, Count(limits::KEEP_RESULTS_RANGE), "10000",
-            "Finished messages that can still be asked for; none is older than a day.";
+        keep_results: usize => limits::KEEP_RESULTS, Count, "10000";
         /// A whole request head, from its first byte.
-        head_timeout: Duration = limits::HEAD_TIMEOUT,
-            Time(limits::CONNECTION_TIMEOUT_RANGE), "\"10s\"", "For a whole request head.";
+        head_timeout: Duration => limits::HEAD_TIMEOUT, Time, "\"10s\"";
         /// Between two requests of a kept connection.
-        idle_timeout: Duration = limits::IDLE_TIMEOUT, Time(limits::CONNECTION_TIMEOUT_RANGE),
-            "\"60s\"", "Between two requests of one connection.";
+        idle_timeout: Duration => limits::IDLE_TIMEOUT, Time, "\"60s\"";
         /// A whole request body.
-        body_timeout: Duration = limits::BODY_TIMEOUT,
-            Time(limits::CONNECTION_TIMEOUT_RANGE), "\"30s\"", "For a whole request body.";
+        body_timeout: Duration => limits::BODY_TIMEOUT, Time, "\"30s\"";
         /// One write that makes no progress.
-        write_timeout: Duration = limits::WRITE_TIMEOUT, Time(limits::CONNECTION_TIMEOUT_RANGE),
-            "\"30s\"", "For a client that takes nothing of its answer.";
+        write_timeout: Duration => limits::WRITE_TIMEOUT, Time, "\"30s\"";
     }
     beside {
         /// How many descriptors there are, where they allow fewer connections or turns than wanted:
         /// [`Limits::within`]. No setting.
         short_of: Option<usize>,
+    }
+}
+
+/// What `max_turns = 0` stands for: by the cores that we may run on.
+pub fn default_turns() -> usize {
+    cores().saturating_mul(limits::TURNS_PER_CORE).min(*limits::MAX_TURNS_RANGE.end())
+}
+
+section! {
+    TARGET: |c, own| c.deliver.get_mut(own)?;
+    /// `[deliver.NAME]`: a place where replies can be sent.
+    pub struct Target {
+        /// There if `command` is empty, and only then.
+        url: Option<Url>, Url(Url::parse), "\"https://example.org/hook\"";
+        /// Absolute. `None`: callbacks are not signed.
+        secret_file: Option<PathBuf>, Path, "\"~/.config/hook.secret\"";
+        /// Without NUL, as with an agent.
+        command: Vec<String>, List(validate::argument), "[\"my-notifier\", \"--flag\"]";
+        env: ByName<String>, Env, "{ ROOM = \"ops\" }";
+        pass_env: Vec<String>, List(validate::variable), "[\"LANG\", \"TZ\"]";
+        leftovers: Leftovers, Enum, "\"kill\"";
+        /// For one attempt.
+        timeout: Duration => limits::DELIVERY_TIMEOUT, Time, "\"30s\"";
+        /// The age at which an undelivered reply becomes a dead letter.
+        expire: Duration => limits::DELIVERY_EXPIRE, Time, "\"1d\"";
+    }
+    beside {
+        name: String,
+        /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
+        secret: Option<Secret>,
+    }
+}
+
+impl Target {
+    pub fn new(name: &str) -> Target {
+        Target { name: name.to_owned(), ..Target::default() }
+    }
+}
+
+section! {
+    CLIENT_KEY: |c, own| c.keys.get_mut(own)?;
+    /// `[keys.NAME]`: a key of its own for the principal of this name.
+    pub struct ClientKey {
+        /// Absolute; always there once the configuration has been loaded.
+        file: Option<PathBuf>, Path, "\"~/.config/hermes-gateway/alice.key\"";
+        role: Role, Enum, "\"user\"";
+        /// Sessions that it may touch, `*` at the end for all that begin so. Empty: any of its own.
+        sessions: Vec<String>, List(validate::argument), "[\"support-*\"]";
+        /// Routes that it may use, by their groups. Empty: all of its role.
+        routes: Vec<String>, List(validate::route), "[\"chat\"]";
+        /// Delivery targets that it may name. Empty: none for a user, any for an operator.
+        targets: Vec<String>, List(validate::argument), "[\"example\"]";
+    }
+    beside {
+        name: String,
+        /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
+        key: Option<Secret>,
+    }
+}
+
+impl ClientKey {
+    pub fn new(name: &str) -> ClientKey {
+        ClientKey { name: name.to_owned(), ..ClientKey::default() }
     }
 }

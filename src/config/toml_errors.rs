@@ -8,86 +8,70 @@ use toml_span::{ErrorKind, Span, Value};
 
 /// Where values are read from.
 pub enum Source<'a> {
-    File(Lines<'a>),
+    /// A file's text.
+    File(&'a str),
     /// A `--set` argument, as errors name it.
     Set(String),
 }
 
 impl Source<'_> {
     pub fn value(&self, value: &Value<'_>) -> Origin {
-        self.at(|lines| match value.as_str() {
-            Some(text) => lines.string_start(value.span, text.is_empty()),
+        self.at(|text| match value.as_str() {
+            Some(string) => string_start(text, value.span, string.is_empty()),
             None => value.span.start,
         })
     }
 
     pub fn key(&self, key: &Key<'_>) -> Origin {
-        self.at(|lines| lines.key_start(key.span))
+        self.at(|text| key_start(text, key.span))
     }
 
-    fn at(&self, offset: impl FnOnce(&Lines<'_>) -> usize) -> Origin {
+    fn at(&self, offset: impl FnOnce(&str) -> usize) -> Origin {
         match self {
-            Source::File(lines) => lines.at(offset(lines)),
+            Source::File(text) => position(text, offset(text)),
             Source::Set(argument) => Origin::Set(argument.clone()),
         }
     }
 }
 
-/// A file's text with its lines.
-pub struct Lines<'a> {
-    text: &'a str,
-    /// Offset of each line's first byte.
-    starts: Vec<usize>,
+/// Line and column of an offset; one past the end counts as the end.
+fn position(text: &str, offset: usize) -> Origin {
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    let mut lines = before.rsplit(|b| *b == b'\n');
+    // Bytes 0b10xx_xxxx continue a character (RFC 3629 section 3).
+    let characters = lines.next().unwrap_or_default().iter().filter(|b| **b & 0xC0 != 0x80);
+    Origin::File { column: characters.count() + 1, line: lines.count() + 1 }
 }
 
-impl<'a> Lines<'a> {
-    pub fn new(text: &'a str) -> Self {
-        let ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n');
-        let starts = std::iter::once(0).chain(ends.map(|(at, _)| at + 1));
-        Lines { text, starts: starts.collect() }
-    }
+/// A quoted key's span begins behind its quote: back to it, where a reader looks.
+fn key_start(text: &str, span: Span) -> usize {
+    let before = &text.as_bytes()[..span.start.min(text.len())];
+    before.len() - usize::from(before.ends_with(b"\"") || before.ends_with(b"'"))
+}
 
-    /// Line and column of an offset; one past the end counts as the end.
-    pub fn at(&self, offset: usize) -> Origin {
-        let offset = offset.min(self.text.len());
-        let line = self.starts.partition_point(|start| *start <= offset).max(1);
-        let start = self.starts.get(line - 1).copied().unwrap_or(0);
-        let before = &self.text.as_bytes()[start..offset];
-        // Bytes 0b10xx_xxxx continue a character (RFC 3629 section 3).
-        let characters = before.iter().filter(|b| **b & 0xC0 != 0x80).count();
-        Origin::File { line, column: characters + 1 }
+/// The same for a string value: over one or three quotes and the line break that may follow three. The
+/// span of `""` already begins at its quote.
+fn string_start(text: &str, span: Span, empty: bool) -> usize {
+    let before = &text.as_bytes()[..span.start.min(text.len())];
+    if empty && span.end == span.start + 1 {
+        return before.len();
     }
-
-    /// A quoted key's span begins behind its quote: back to it, where a reader looks.
-    fn key_start(&self, span: Span) -> usize {
-        let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
-        before.len() - usize::from(before.ends_with(b"\"") || before.ends_with(b"'"))
-    }
-
-    /// The same for a string value: over one or three quotes and the line break that may follow
-    /// three. The span of `""` already begins at its quote.
-    fn string_start(&self, span: Span, empty: bool) -> usize {
-        let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
-        if empty && span.end == span.start + 1 {
-            return before.len();
-        }
-        let quotes = before.strip_suffix(b"\n").unwrap_or(before);
-        let quotes = quotes.strip_suffix(b"\r").unwrap_or(quotes);
-        let three = quotes.ends_with(b"\"\"\"") || quotes.ends_with(b"\'\'\'");
-        if three { quotes.len() - 3 } else { self.key_start(span) }
-    }
+    let quotes = before.strip_suffix(b"\n").unwrap_or(before);
+    let quotes = quotes.strip_suffix(b"\r").unwrap_or(quotes);
+    let three = quotes.ends_with(b"\"\"\"") || quotes.ends_with(b"\'\'\'");
+    if three { quotes.len() - 3 } else { key_start(text, span) }
 }
 
 /// Parses a whole file; a syntax error goes to the problems, with `None` as the answer.
-pub fn parse<'a>(lines: &Lines<'a>, problems: &mut Problems) -> Option<Value<'a>> {
+pub fn parse<'a>(text: &'a str, problems: &mut Problems) -> Option<Value<'a>> {
     let report = |error: &toml_span::Error| {
         let start = match error.kind {
-            ErrorKind::DuplicateKey { .. } => lines.key_start(error.span),
+            ErrorKind::DuplicateKey { .. } => key_start(text, error.span),
             _ => error.span.start,
         };
-        problems.push(lines.at(start), complaint(&error.kind, lines));
+        problems.push(position(text, start), complaint(&error.kind, text));
     };
-    toml_span::parse(lines.text).inspect_err(report).ok()
+    toml_span::parse(text).inspect_err(report).ok()
 }
 
 /// The text of the file, without a byte order mark; bytes that are no text go to the problems.
@@ -97,16 +81,14 @@ pub fn decode<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
         let good = error.valid_up_to();
         let text = std::str::from_utf8(&bytes[..good]).unwrap_or_default();
         let fault = format!("byte 0x{:02x} is not UTF-8; save the file as UTF-8", bytes[good]);
-        problems.push(Lines::new(text).at(good), fault);
+        problems.push(position(text, good), fault);
     };
     std::str::from_utf8(bytes).inspect_err(report).ok()
 }
 
-fn complaint(kind: &ErrorKind, lines: &Lines<'_>) -> String {
-    let first_line = |span: &Span| match lines.at(span.start) {
-        Origin::File { line, .. } => line,
-        Origin::Default | Origin::Set(_) => 0,
-    };
+fn complaint(kind: &ErrorKind, text: &str) -> String {
+    let first_line =
+        |span: &Span| text.bytes().take(span.start).filter(|b| *b == b'\n').count() + 1;
     match kind {
         ErrorKind::UnexpectedEof => "the file ends where a value should stand".into(),
         ErrorKind::ExceededDepthLimit => "nested too deeply".into(),

@@ -1,7 +1,7 @@
 //! The URLs of callbacks and upstreams: http or https, without anything that two readers could take differently
 //! (RFC 3986, less userinfo, fragments and everything that should have been percent-encoded). Pure.
 
-use super::validate;
+use super::host::host;
 use crate::limits::MAX_TARGET;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -26,10 +26,10 @@ impl Url {
     /// # Errors
     /// The reason as the end of "… is VALUE; it …".
     pub fn parse(text: &str) -> Result<Url, String> {
-        let (secure, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
-            (Some(rest), _) => (true, rest),
-            (None, Some(rest)) => (false, rest),
-            (None, None) => return Err("it must begin with http:// or https://".to_owned()),
+        let (secure, rest) = match text.split_once("://") {
+            Some(("https", rest)) => (true, rest),
+            Some(("http", rest)) => (false, rest),
+            _ => return Err("it must begin with http:// or https://".to_owned()),
         };
         let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if authority.contains('@') {
@@ -46,14 +46,10 @@ impl Url {
             _ => (authority, None),
         };
         let usual = if secure { 443 } else { 80 };
-        let digits = |port: &&str| port.bytes().all(|b| b.is_ascii_digit());
-        let port = match port {
+        let port = match port.map(|port| (port, port.parse::<u16>())) {
             None => usual,
-            Some(port) => Some(port)
-                .filter(digits)
-                .and_then(|port| port.parse().ok())
-                .filter(|port| *port > 0)
-                .ok_or("its port must be a number from 1 to 65535")?,
+            Some((text, Ok(port @ 1..))) if !text.starts_with('+') => port,
+            Some(_) => return Err("its port must be a number from 1 to 65535".to_owned()),
         };
         let (host, shown) = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
             Some(inside) => {
@@ -65,8 +61,7 @@ impl Url {
                 return Err("an IPv6 address in it must stand in [ ]".to_owned());
             }
             None => {
-                let host =
-                    validate::host(host).map_err(|_| "its host must be a name or an address")?;
+                let host = self::host(host).map_err(|_| "its host must be a name or an address")?;
                 (host.clone(), host)
             }
         };
@@ -207,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_is_completed_or_refused_where_it_is_the_url_of_an_endpoint() {
+    fn a_base_is_completed_or_rejected_where_it_is_the_url_of_an_endpoint() {
         for (text, base) in [
             ("http://a", "http://a/v1"),
             ("http://a:11434", "http://a:11434/v1"),

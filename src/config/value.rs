@@ -1,10 +1,11 @@
 //! From a TOML value to its field: type, range and the checks that one key needs. Faults are
 //! collected, never returned early.
 
+use super::did_you_mean::hint;
 use super::error::{Origin, Problems, quoted};
 use super::schema::{Check, Field};
 use super::toml_errors::Source;
-use super::{did_you_mean, units, validate};
+use super::{units, validate};
 use crate::limits::MAX_EXEC_STRING;
 use crate::named::ByName;
 use std::ops::RangeInclusive;
@@ -13,54 +14,52 @@ use std::time::Duration;
 use toml_span::Value;
 use toml_span::value::{Table, ValueInner};
 
-/// What is known about the values of a draft.
-#[derive(Debug, Default)]
-pub struct Diagnostics {
-    /// Where each value came from, by its full name (`agent.kind`, `agent.env.MODEL`,
+/// What is known about the values that were read.
+pub struct Diagnostics<'a> {
+    /// Where each value came from, by its full name (`agent.url`, `agent.env.MODEL`,
     /// `deliver.NAME.url`), and each target (`deliver.NAME`); what is not in here is a default.
     pub origins: ByName<Origin>,
     pub problems: Problems,
     /// For paths from `~/`.
     pub home: Option<PathBuf>,
-}
-
-/// A value as it was given, and where it is read from.
-#[derive(Clone, Copy)]
-pub struct Given<'a> {
-    pub value: &'a Value<'a>,
-    pub source: &'a Source<'a>,
+    /// What is being read.
+    pub source: Source<'a>,
 }
 
 /// What errors say about a key.
-pub struct Label {
+pub struct KeyInfo {
     /// `section.name`, `deliver.NAME.name`.
     pub name: String,
     pub example: &'static str,
 }
 
-impl Diagnostics {
-    pub fn of(&self, full_name: &str) -> &Origin {
+impl Diagnostics<'_> {
+    pub fn origin(&self, full_name: &str) -> &Origin {
         self.origins.get(full_name).unwrap_or(&Origin::Default)
     }
 
-    /// Notes what is wrong with a key or a section that is known by this name.
+    /// Reports what is wrong with a key or a section that is known by this name.
     pub fn fault(&mut self, full_name: &str, what: &str) {
-        let origin = self.of(full_name).clone();
+        let origin = self.origin(full_name).clone();
         self.problems.push(origin, format!("{full_name} {what}"));
     }
 
-    /// Puts a value in its place; `origin` is where its key stands.
-    pub fn assign(&mut self, field: Field<'_>, label: Label, origin: Origin, given: Given<'_>) {
-        match self.convert(field, &label, given) {
-            Ok(()) => self.origins.insert(label.name, origin),
-            Err(fault) => self.problems.push(given.source.value(given.value), fault),
+    /// Puts a value into its field; `origin` is where its key stands.
+    pub fn assign(&mut self, field: Field<'_>, key: KeyInfo, origin: Origin, value: &Value<'_>) {
+        match self.convert(field, &key, value) {
+            Ok(()) => self.origins.insert(key.name, origin),
+            Err(fault) => self.problems.push(self.source.value(value), fault),
         }
     }
 
     /// A list's items and a table's variables report their own places. The list is left as it was
     /// then; variables take the place of all that were given before.
-    fn convert(&mut self, field: Field<'_>, key: &Label, given: Given<'_>) -> Result<(), String> {
-        let Given { value, source } = given;
+    fn convert(
+        &mut self,
+        field: Field<'_>,
+        key: &KeyInfo,
+        value: &Value<'_>,
+    ) -> Result<(), String> {
         let wrong = wrong_type(key, &field, type_of(value));
         let text = value.as_str().ok_or(&wrong);
         match field {
@@ -74,7 +73,7 @@ impl Diagnostics {
             Field::Models(at) => *at = models(key, value.as_table().ok_or(wrong)?)?,
             Field::List(at, check) => {
                 let array = value.as_array().ok_or(wrong)?;
-                if let Some(list) = self.list(key, array, check, source) {
+                if let Some(list) = self.list(key, array, check) {
                     *at = list;
                 }
                 let is_command = key.name.ends_with(".command");
@@ -84,14 +83,11 @@ impl Diagnostics {
                     *word = text.map_err(|_| bad(key, word, "HOME is not UTF-8"))?;
                 }
             }
-            Field::Choice(choice) => {
+            Field::Enum(setting) => {
                 let text = text?;
-                if !choice.choose(text) {
-                    let words = choice.words();
-                    let wanted = alternatives(words);
-                    let hint = did_you_mean::nearest(text, words.iter().copied())
-                        .map_or(String::new(), |word| format!("; did you mean {}?", quoted(word)));
-                    let name = &key.name;
+                if !setting.choose(text) {
+                    let (name, words) = (&key.name, setting.words());
+                    let (wanted, hint) = (alternatives(words), hint(text, words.iter().copied()));
                     return Err(format!("{name} is {}; it must be {wanted}{hint}", quoted(text)));
                 }
             }
@@ -109,43 +105,43 @@ impl Diagnostics {
                 let table = value.as_table().ok_or(wrong)?;
                 env.clear();
                 for (name, value) in table {
-                    let given = Given { value, source };
-                    self.variable(env, key, (&name.name, source.key(name)), given);
+                    self.variable(env, key, (&name.name, self.source.key(name)), value);
                 }
             }
         }
         Ok(())
     }
 
-    /// The list's strings in their final form; `None` if some were refused, which is then reported.
+    /// The list's strings in their final form; `None` if some were rejected, which is then reported.
     fn list(
         &mut self,
-        key: &Label,
+        key: &KeyInfo,
         array: &[Value<'_>],
         check: Check<String>,
-        source: &Source<'_>,
     ) -> Option<Vec<String>> {
-        let name = &key.name;
-        let checked = array.iter().enumerate().map(|(number, item)| {
+        let (mut list, name) = (Vec::new(), &key.name);
+        for (number, item) in array.iter().enumerate() {
             let checked = match item.as_str() {
                 Some(text) => {
                     check(text).map_err(|why| format!("{name} has {}; {why}", quoted(text)))
                 }
                 None => Err(format!("{name}[{number}] must be a string; got {}", type_of(item))),
             };
-            checked.map_err(|fault| self.problems.push(source.value(item), fault)).ok()
-        });
-        // Each one is looked at, also behind one that is refused.
-        checked.collect::<Vec<_>>().into_iter().collect()
+            match checked {
+                Ok(text) => list.push(text),
+                Err(fault) => self.problems.push(self.source.value(item), fault),
+            }
+        }
+        (list.len() == array.len()).then_some(list)
     }
 
     /// One variable. Its value may be a secret: no error repeats it.
     pub fn variable(
         &mut self,
         env: &mut ByName<String>,
-        key: &Label,
+        key: &KeyInfo,
         (name, origin): (&str, Origin),
-        Given { value, source }: Given<'_>,
+        value: &Value<'_>,
     ) {
         let full_name = format!("{}.{name}", key.name);
         if let Err(reason) = validate::variable(name) {
@@ -167,11 +163,11 @@ impl Diagnostics {
             Some(_) => "holds a NUL, which no variable can; remove it".to_owned(),
             None => format!("must be a string, like \"small\"; got {}", type_of(value)),
         };
-        self.problems.push(source.value(value), format!("{full_name} {fault}"));
+        self.problems.push(self.source.value(value), format!("{full_name} {fault}"));
     }
 }
 
-fn models(key: &Label, table: &Table<'_>) -> Result<ByName<String>, String> {
+fn models(key: &KeyInfo, table: &Table<'_>) -> Result<ByName<String>, String> {
     let mut models = ByName::new();
     for (name, value) in table {
         let (label, name) = (&key.name, name.name.as_ref());
@@ -189,12 +185,12 @@ fn models(key: &Label, table: &Table<'_>) -> Result<ByName<String>, String> {
 }
 
 /// What the text stands for; the empty one for nothing.
-fn given_as<T>(key: &Label, text: &str, parse: Check<T>) -> Result<Option<T>, String> {
+fn given_as<T>(key: &KeyInfo, text: &str, parse: Check<T>) -> Result<Option<T>, String> {
     let parsed = || parse(text).map_err(|reason| bad(key, text, &reason));
     if text.is_empty() { Ok(None) } else { parsed().map(Some) }
 }
 
-fn path(key: &Label, text: &str, home: Option<&PathBuf>) -> Result<Option<PathBuf>, String> {
+fn path(key: &KeyInfo, text: &str, home: Option<&PathBuf>) -> Result<Option<PathBuf>, String> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -237,7 +233,7 @@ const SIZE: Measure<usize> = Measure {
 };
 
 fn measured<T: Copy + PartialOrd>(
-    key: &Label,
+    key: &KeyInfo,
     value: &Value<'_>,
     range: &RangeInclusive<T>,
     wrong: &str,
@@ -257,7 +253,7 @@ fn measured<T: Copy + PartialOrd>(
 }
 
 /// "KEY must be TYPE, like EXAMPLE; got …".
-pub fn wrong_type(key: &Label, field: &Field<'_>, got: &str) -> String {
+pub fn wrong_type(key: &KeyInfo, field: &Field<'_>, got: &str) -> String {
     let wanted = match field {
         Field::Address(_) => "an address and port in quotes",
         Field::Path(_) => "a path in quotes",
@@ -265,8 +261,8 @@ pub fn wrong_type(key: &Label, field: &Field<'_>, got: &str) -> String {
         Field::List(..) => "a list of strings",
         Field::Text(..) => "a string",
         Field::Env(_) | Field::Models(_) => "a table of strings",
-        Field::Choice(choice) => {
-            return format!("{} must be {}; got {got}", key.name, alternatives(choice.words()));
+        Field::Enum(setting) => {
+            return format!("{} must be {}; got {got}", key.name, alternatives(setting.words()));
         }
         Field::Time(..) => "a time",
         Field::Size(..) => "a size",
@@ -275,11 +271,11 @@ pub fn wrong_type(key: &Label, field: &Field<'_>, got: &str) -> String {
     format!("{} must be {wanted}, like {}; got {got}", key.name, key.example)
 }
 
-fn bad(key: &Label, text: &str, reason: &str) -> String {
+fn bad(key: &KeyInfo, text: &str, reason: &str) -> String {
     format!("{} is {}; {reason}, like {}", key.name, quoted(text), key.example)
 }
 
-fn outside(key: &Label, shown: &str, low: &str, high: &str) -> String {
+fn outside(key: &KeyInfo, shown: &str, low: &str, high: &str) -> String {
     format!("{} is {shown}; it must be between {low} and {high}, like {}", key.name, key.example)
 }
 

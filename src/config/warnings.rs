@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use super::error::{Problems, quoted};
 use super::load::Loaded;
-use super::{AgentKind, Url};
+use super::url::Url;
 use crate::named::ByName;
 use crate::subprocess::{find_on, why_not_executable};
 
@@ -21,9 +21,7 @@ impl Loaded {
         let open = Some(http.listen).filter(|listen| !listen.ip().is_loopback());
         warn("http.listen", open.map(|listen| format!("is {listen}: what other machines send there, keys too, is not encrypted; listen on 127.0.0.1, behind a reverse proxy that has TLS")));
         warn("agent.url", agent.url.as_ref().and_then(plain));
-        if agent.kind == AgentKind::Command {
-            warn("agent.command", program(&agent.command, &agent.env, path, here));
-        }
+        warn("agent.command", program(&agent.command, &agent.env, path, here));
         for (name, target) in self.config.deliver.iter() {
             warn(&format!("deliver.{name}.url"), target.url.as_ref().and_then(plain));
             warn(
@@ -31,7 +29,7 @@ impl Loaded {
                 program(&target.command, &target.env, path, here),
             );
         }
-        if found.is_empty() { Vec::new() } else { found.into_error(&self.file_name()).lines }
+        found.lines(&self.file_name())
     }
 }
 

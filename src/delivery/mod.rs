@@ -15,7 +15,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Target, TargetKind};
+use crate::config::Target;
 use crate::subprocess::Children;
 use crate::sys::poll::{Interest, poll};
 
@@ -64,10 +64,8 @@ pub fn send(
     if poll(&mut [Interest::read(cut)], Some(Duration::ZERO)).is_ok_and(|ready| ready > 0) {
         return DeliveryResult::Cut;
     }
-    match (target.kind, &target.url) {
-        (TargetKind::Command, _) => command::send(target, parcel, (children, cut)),
-        (TargetKind::Callback, Some(url)) => callback::send(target, url, parcel, (children, cut)),
-        // The configuration has none without.
-        (TargetKind::Callback, None) => DeliveryResult::Refused("it has no url".to_owned()),
+    match &target.url {
+        Some(url) => callback::send(target, url, parcel, (children, cut)),
+        None => command::send(target, parcel, (children, cut)),
     }
 }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{DeliveryResult, Payload, send};
-use crate::config::{Secret, Target, TargetKind, Url};
+use crate::config::{Secret, Target, Url};
 use crate::digest::{hmac_sha256, to_base64};
 use crate::subprocess::Children;
 use crate::sys::fd::EventFd;
@@ -78,7 +78,7 @@ fn hook(url: &str) -> Target {
 
 fn script(script: &str) -> Target {
     let command = ["/bin/sh", "-c", script].map(str::to_owned).into();
-    Target { kind: TargetKind::Command, command, ..Target::new("ops") }
+    Target { command, ..Target::new("ops") }
 }
 
 fn try_it(target: &Target) -> DeliveryResult {

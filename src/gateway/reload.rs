@@ -9,7 +9,7 @@ use super::startup::{check, keys, settings, warnings};
 use super::{Plan, stop_time};
 use crate::api::Service;
 use crate::api::reload::Outcome;
-use crate::config::{self, AgentKind, Config, Loaded};
+use crate::config::{self, Config, Loaded};
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::Supervisor;
 use crate::limits::THREAD_STACK;
@@ -87,8 +87,8 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
 
 /// A file that names no agent any more must not have echo answer what is queued for the one before.
 fn refuse_echo_unasked(old: &Config, new: &Loaded) -> Result<(), Failure> {
-    let is_echo = |config: &Config| config.agent.kind == AgentKind::Echo;
-    if is_echo(old) || !is_echo(&new.config) || new.place("agent.kind").is_some() {
+    let named = new.place("agent.command").is_some();
+    if old.agent.is_echo() || !new.config.agent.is_echo() || named {
         return Ok(());
     }
     let file = new.file.as_deref().unwrap_or(Path::new("the configuration"));

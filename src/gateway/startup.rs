@@ -17,7 +17,7 @@ use super::accept::Listeners;
 use super::{Plan, control};
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
-use crate::config::{self, AgentKind, Config, Loaded, Secret};
+use crate::config::{self, Config, Loaded, Secret};
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
 use crate::journal::{self, FileJournal, Journal, MemoryJournal, Refused};
@@ -235,7 +235,7 @@ pub fn warnings(loaded: &Loaded) -> Vec<String> {
     let (tell, told) = channel();
     let (copy, path) = (loaded.clone(), env::var_os("PATH").unwrap_or_default());
     let look = move || drop(tell.send(copy.warnings(&path, &path)));
-    match loaded.config.agent.kind == AgentKind::Echo && loaded.config.deliver.is_empty() {
+    match loaded.config.agent.is_echo() && loaded.config.deliver.is_empty() {
         true => look(),
         false => drop(spawn("warnings", THREAD_STACK, Box::new(look))),
     }

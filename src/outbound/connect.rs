@@ -128,7 +128,7 @@ pub fn client<'s>(
     ends: &'s Cancel<'s>,
 ) -> io::Result<Client<'s>> {
     let line = PolledStream { stream, ends, until: Cell::new(ends.deadline) };
-    Client::new(line, &url.authority, WRITE_TIMEOUT)
+    Client::new(line, &url.authority, WRITE_TIMEOUT.default)
 }
 
 impl<'s> Client<'s> {
@@ -163,7 +163,7 @@ impl Socket for PolledStream<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.stream.write(bytes) {
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                let until = Instant::now() + WRITE_TIMEOUT;
+                let until = Instant::now() + WRITE_TIMEOUT.default;
                 self.ends.wait(Interest::write(self.stream.as_fd()), until)?;
                 self.stream.write(bytes)
             }

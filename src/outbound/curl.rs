@@ -56,7 +56,7 @@ fn start<'s>(
         let Some(pipe) = &stdin else { break };
         ends.wait(Interest::write(pipe.as_fd()), ends.deadline)?;
     }
-    Client::new(tunnel, "", WRITE_TIMEOUT)
+    Client::new(tunnel, "", WRITE_TIMEOUT.default)
 }
 
 /// The response goes to stdout as it comes, chunks and all. `scheme` is the only one that it may

@@ -30,7 +30,7 @@ use super::states::TurnState;
 use super::submit::{Draft, Refusal, Submitted};
 use super::transcript::Transcripts;
 use crate::agent::Agent;
-use crate::config::{AgentKind, Busy, Config};
+use crate::config::{Busy, Config};
 use crate::journal::record::{Record, Step};
 use crate::limits::RECORD_OVERHEAD;
 use crate::subprocess::Children;
@@ -63,7 +63,6 @@ fn config(dir: &TempDir, script: Option<&str>) -> Config {
     let mut config = Config::default();
     config.limits.max_turns = 4;
     if let Some(script) = script {
-        config.agent.kind = AgentKind::Command;
         let script = format!("{NOTE}{script}");
         config.agent.command = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
         for name in ["LOG", "GATE"] {

@@ -121,7 +121,7 @@ impl Target {
     /// Its part of a configuration, under this name, with this further line.
     pub fn config(&self, name: &str, more: &str) -> String {
         let url = format!("http://{}/hook", self.address);
-        format!("[deliver.{name}]\nkind = \"callback\"\nurl = \"{url}\"\n{more}\n")
+        format!("[deliver.{name}]\nurl = \"{url}\"\n{more}\n")
     }
 
     /// What came so far.

@@ -1,7 +1,6 @@
 //! Mistakes in keys and values, by their exact text.
 
 use super::{error, errors_of, good};
-use crate::config::AgentKind;
 use crate::limits;
 
 #[test]
@@ -62,8 +61,8 @@ fn wrong_types() {
         "2:5: agent.env.A must be a string, like \"small\"; got a boolean",
     );
     error(
-        "[agent]\nkind = {}",
-        "2:8: agent.kind must be \"echo\", \"command\" or \"upstream\"; got a table",
+        "[session]\nbusy = {}",
+        "2:8: session.busy must be \"queue\" or \"interrupt\"; got a table",
     );
     error(
         "[agent]\nturn_timeout = true",
@@ -99,8 +98,8 @@ fn wrong_values() {
          without scheme, port, path, brackets or wildcard, like \"gateway.example.org\" or \"::1\"",
     );
     error(
-        "[agent]\nkind = \"comand\"",
-        "2:8: agent.kind is \"comand\"; it must be \"echo\", \"command\" or \"upstream\"; did you mean \"command\"?",
+        "[log]\ntarget = \"jurnal\"",
+        "2:10: log.target is \"jurnal\"; it must be \"auto\", \"stderr\", \"journal\" or \"syslog\"; did you mean \"journal\"?",
     );
     error(
         "[log]\nlevel = \"\"",
@@ -184,16 +183,11 @@ fn what_is_too_long_to_exec() {
 }
 
 #[test]
-fn kind_and_command_must_agree() {
+fn an_agent_has_a_command_or_a_url() {
     error(
-        "[agent]\nkind = \"command\"",
-        "2:1: agent.kind is \"command\" but agent.command is empty; \
-         say what to run, like command = [\"my-agent\", \"--flag\"]",
-    );
-    error(
-        "[agent]\ncommand = [\"cat\"]\nkind = \"echo\"",
-        "2:1: agent.command is given but agent.kind is \"echo\" (/etc/coder.toml:3:1); \
-         take one of the two away, or write kind = \"command\"",
+        "[agent]\nurl = \"http://a\"\ncommand = [\"cat\"]",
+        "3:1: agent.command is given beside agent.url (/etc/coder.toml:2:1); \
+         take one of the two away",
     );
     error(
         "[agent]\ncommand = [\"\", \"x\"]",
@@ -201,38 +195,16 @@ fn kind_and_command_must_agree() {
          write one like [\"my-agent\", \"--flag\"]",
     );
     assert_eq!(
-        errors_of(b"[agent]\nkind = \"echo\"", &["agent.command=[\"cat\"]"]),
-        ["--set agent.command=[\"cat\"]: agent.command is given but agent.kind is \"echo\" \
-          (/etc/coder.toml:2:1); take one of the two away, or write kind = \"command\""]
+        errors_of(b"[agent]\nurl = \"http://a\"", &["agent.command=[\"cat\"]"]),
+        ["--set agent.command=[\"cat\"]: agent.command is given beside agent.url \
+          (/etc/coder.toml:2:1); take one of the two away"]
     );
-}
-
-#[test]
-fn kind_and_url_must_agree() {
-    let config = good("[agent]\nurl = \"http://a/v1\"", &[]).config;
-    assert_eq!(config.agent.kind, AgentKind::Upstream);
-    error(
-        "[agent]\nkind = \"upstream\"",
-        "2:1: agent.kind is \"upstream\" but agent.url is empty; \
-         say where it is, like url = \"http://127.0.0.1:11434/v1\"",
-    );
-    error(
-        "[agent]\nurl = \"http://a\"\ncommand = [\"cat\"]",
-        "3:1: agent.command is given beside agent.url (/etc/coder.toml:2:1); \
-         take one of the two away",
-    );
-    for kind in ["echo", "command"] {
-        let fault = format!(
-            "2:1: agent.url is given but agent.kind is \"{kind}\" (/etc/coder.toml:3:1); \
-             take one of the two away, or write kind = \"upstream\""
+    for text in ["kind = \"command\"\ncommand = [\"cat\"]", "kind = \"echo\"", "kind = 1"] {
+        error(
+            &format!("[agent]\n{text}"),
+            "2:1: unknown key \"kind\" in [agent]; delete it: the url or the command says it",
         );
-        error(&format!("[agent]\nurl = \"http://a\"\nkind = \"{kind}\""), &fault);
     }
-    error(
-        "[agent]\nkind = \"upstream\"\ncommand = [\"cat\"]",
-        "3:1: agent.command is given but agent.kind is \"upstream\" (/etc/coder.toml:2:1); \
-         take one of the two away, or write kind = \"command\"",
-    );
     for (name, value) in [("key_file", "\"/k\""), ("model", "\"m\""), ("models", "{ a = \"b\" }")] {
         let fault =
             format!("2:1: agent.{name} is given but no agent.url that it could belong to; add one");

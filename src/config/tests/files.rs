@@ -1,6 +1,8 @@
 //! Reading files: what is missing, too large, or no file.
 
+use super::lines_of;
 use crate::config::{Config, Sources, load};
+use crate::exit::Exit;
 use crate::limits;
 use std::fs;
 use std::fs::Permissions;
@@ -27,7 +29,7 @@ impl Drop for Dir {
 
 fn load_file(file: &Path, required: bool) -> Result<Config, String> {
     let sources = Sources { file: file.to_owned(), required, ..Sources::default() };
-    load(&sources).map(|loaded| loaded.config).map_err(|error| error.to_string())
+    load(&sources).map(|loaded| loaded.config).map_err(|error| lines_of(&error).join("\n"))
 }
 
 #[test]
@@ -57,21 +59,21 @@ fn a_file_that_sets_nothing_where_one_is_demanded() {
     let demanded = || {
         let set = vec!["http.listen=127.0.0.1:1".into()];
         let sources = Sources { file: file.clone(), demanded: true, set, ..Sources::default() };
-        load(&sources).map(drop).map_err(|error| (error.to_string(), error.may_pass))
+        load(&sources).map(drop).map_err(|error| (lines_of(&error).join("\n"), error.exit))
     };
-    let refused = |what: &str| {
-        let (words, may_pass) = demanded().unwrap_err();
+    let rejected = |what: &str| {
+        let (words, exit) = demanded().unwrap_err();
         assert!(words.starts_with(&format!("{}: {what}", file.display())), "{words}");
-        assert!(words.contains("restore the file") && words.contains("kind = \"echo\""), "{words}");
-        assert!(!may_pass);
+        assert!(words.contains("restore the file") && words.contains("command = []"), "{words}");
+        assert_eq!(exit, Exit::Config);
     };
-    refused("there is no such file");
-    for empty in ["", "\n \n", "# kind = \"command\"\n", "[agent]\n# kind = \"x\"\n"] {
+    rejected("there is no such file");
+    for empty in ["", "\n \n", "# command = []\n", "[agent]\n# url = \"x\"\n"] {
         fs::write(&file, empty).unwrap();
-        refused("it is empty");
+        rejected("it is empty");
         assert_eq!(load_file(&file, false), Ok(Config::default()));
     }
-    for enough in ["[agent]\nkind = \"echo\"\n", &crate::config::starter(8642, "default")] {
+    for enough in ["[agent]\ncommand = []\n", &super::starter_of(8642, "default")] {
         fs::write(&file, enough).unwrap();
         assert_eq!(demanded(), Ok(()), "{enough}");
     }

@@ -85,7 +85,7 @@ fn operators_are_those_of_the_role_and_those_named() {
 }
 
 #[test]
-fn operators_that_do_not_exist_are_refused() {
+fn operators_that_do_not_exist_are_rejected() {
     let keys = "[keys.alice]\nfile = '/a'\n[session]\n";
     error(
         &format!("{keys}operators = ['owner', 'alise']"),
@@ -98,7 +98,7 @@ fn operators_that_do_not_exist_are_refused() {
 }
 
 #[test]
-fn targets_that_do_not_exist_are_refused() {
+fn targets_that_do_not_exist_are_rejected() {
     let target = "[deliver.chat]\nurl = 'http://127.0.0.1/'\n";
     let key = |targets: &str| format!("{target}[keys.alice]\nfile = '/a'\ntargets = {targets}");
     error(
@@ -120,13 +120,13 @@ fn files_are_held_to_the_rules_of_secrets() {
         path("a").display(),
         path("b").display()
     );
-    let refused = |why: &str| {
+    let rejected = |why: &str| {
         let error = good(&text, &[]).with_secrets().unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
         assert!(!error.contains("hidden"), "{error}");
     };
-    refused("/etc/coder.toml:2:1: keys.a.file: ");
-    refused(&format!(
+    rejected("/etc/coder.toml:2:1: keys.a.file: ");
+    rejected(&format!(
         "; make it: `openssl rand -hex 32 > {0}; chmod 600 {0}`",
         path("a").display()
     ));
@@ -144,7 +144,7 @@ fn files_are_held_to_the_rules_of_secrets() {
     ] {
         let _ = fs::remove_file(path("b"));
         create(&path("b"), content.as_bytes(), mode).unwrap();
-        refused(why);
+        rejected(why);
     }
     fs::write(path("b"), "b".repeat(40)).unwrap();
     let config = good(&text, &[]).with_secrets().unwrap().config;

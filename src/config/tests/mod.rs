@@ -11,8 +11,10 @@ mod targets;
 mod warnings;
 
 use super::load::from_bytes;
-use super::{AgentKind, Busy, Config, Loaded, LogTarget, Sources, TargetKind};
+use super::{Busy, Config, Loaded, LogTarget, Sources, starter};
+use crate::exit::Failure;
 use crate::limits;
+use crate::name::Name;
 use crate::subprocess::Leftovers;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,12 +35,25 @@ fn good(text: &str, set: &[&str]) -> Loaded {
     from_bytes(Some(text.as_bytes()), &sources(set)).unwrap_or_else(|e| panic!("{text}\n{e}"))
 }
 
+/// The starter file of the gateway of this name.
+fn starter_of(port: u16, name: &str) -> String {
+    starter(port, &Name::parse(name).unwrap())
+}
+
 /// The error's lines, with the file's name cut off.
 #[track_caller]
 fn errors_of(bytes: &[u8], set: &[&str]) -> Vec<String> {
     let error = from_bytes(Some(bytes), &sources(set)).expect_err("should not load");
-    let lines = error.lines.iter();
-    lines.map(|line| line.strip_prefix("/etc/coder.toml:").unwrap_or(line).to_owned()).collect()
+    lines_of(&error)
+        .iter()
+        .map(|line| line.strip_prefix("/etc/coder.toml:").unwrap_or(line).to_owned())
+        .collect()
+}
+
+/// The lines of an error below its first one, which says what it is about.
+fn lines_of(error: &Failure) -> Vec<&str> {
+    assert!(error.message.starts_with("the configuration "));
+    error.message.lines().skip(1).collect()
 }
 
 #[track_caller]
@@ -58,7 +73,6 @@ key_file = "~/keys/api"
 allowed_hosts = ["Gateway.Example.org", "10.0.0.1"]
 
 [agent]
-kind = "command"
 command = ["my-agent", "--say", "tab\t\"quote\" \u0007 é\\", 'raw\']
 pass_env = ["LANG"]
 turn_timeout = "1h30m"
@@ -95,7 +109,6 @@ write_timeout = "30s"
 url = "https://Example.org/x?secret"
 secret_file = "~/hook.key"
 [deliver.ops]
-kind = "command"
 command = ["notify", "-"]
 env = { ROOM = "x", TOKEN = "secret" }
 pass_env = ["LANG"]
@@ -111,7 +124,7 @@ fn an_empty_file_means_the_defaults() {
     let config = good("", &[]).config;
     assert_eq!(config, Config::default());
     assert_eq!(config.http.listen, "127.0.0.1:8642".parse::<SocketAddr>().unwrap());
-    assert_eq!(config.agent.kind, AgentKind::Echo);
+    assert!(config.agent.is_echo() && config.agent.kind() == "echo");
     assert_eq!(config.agent.turn_timeout, Duration::from_secs(600));
     assert_eq!(config.agent.leftovers, Leftovers::Kill);
     assert_eq!(config.log.level, log::LevelFilter::Info);
@@ -140,7 +153,7 @@ fn every_key_is_read() {
     assert_eq!(config.http.listen, "[::1]:0".parse::<SocketAddr>().unwrap());
     assert_eq!(config.http.key_file, Some("/home/x/keys/api".into()));
     assert_eq!(config.http.allowed_hosts, ["gateway.example.org", "10.0.0.1"]);
-    assert_eq!(config.agent.kind, AgentKind::Command);
+    assert_eq!(config.agent.kind(), "command");
     let command = ["my-agent", "--say", "tab\t\"quote\" \u{7} é\\", "raw\\"];
     assert_eq!(config.agent.command, command);
     assert_eq!(config.agent.env.get("MODEL").unwrap(), "small");
@@ -177,13 +190,16 @@ fn targets_are_read() {
     let config = good(FULL, &[]).config;
     assert_eq!(config.deliver.names(), ["hook", "ops"]);
     let (hook, ops) = (config.deliver.get("hook").unwrap(), config.deliver.get("ops").unwrap());
-    assert_eq!((hook.kind, hook.name.as_str()), (TargetKind::Callback, "hook"));
+    assert_eq!((hook.command.len(), hook.name.as_str()), (0, "hook"));
     let url = hook.url.as_ref().unwrap();
     assert_eq!(url.to_string(), "https://example.org/x?secret");
     assert_eq!((url.secure, url.port, url.target.as_str()), (true, 443, "/x?secret"));
     assert_eq!(hook.secret_file, Some("/home/x/hook.key".into()));
-    assert_eq!((hook.timeout, hook.expire), (limits::DELIVERY_TIMEOUT, limits::DELIVERY_EXPIRE));
-    assert_eq!((ops.kind, ops.url.as_ref()), (TargetKind::Command, None));
+    assert_eq!(
+        (hook.timeout, hook.expire),
+        (limits::DELIVERY_TIMEOUT.default, limits::DELIVERY_EXPIRE.default)
+    );
+    assert_eq!(ops.url, None);
     assert_eq!((ops.command.len(), ops.pass_env.len()), (2, 1));
     assert_eq!(ops.env.get("TOKEN").unwrap(), "secret");
     assert_eq!((hook.leftovers, ops.leftovers), (Leftovers::Kill, Leftovers::Keep));
@@ -192,14 +208,15 @@ fn targets_are_read() {
 }
 
 #[test]
-fn a_command_alone_chooses_its_kind() {
-    let loaded = good("[agent]\ncommand = [\"cat\"]", &[]);
-    assert_eq!(loaded.config.agent.kind, AgentKind::Command);
-    assert!(
-        loaded
-            .render()
-            .contains("kind = \"command\"                              # coder.toml:2\n")
-    );
+fn a_command_or_a_url_says_who_answers() {
+    for (text, kind) in [
+        ("", "echo"),
+        ("[agent]\ncommand = []\nurl = ''", "echo"),
+        ("[agent]\ncommand = ['cat']\nurl = ''", "command"),
+        ("[agent]\nurl = 'http://a/v1'", "upstream"),
+    ] {
+        assert_eq!(good(text, &[]).config.agent.kind(), kind, "{text}");
+    }
 }
 
 #[test]
@@ -229,12 +246,9 @@ fn debug_output_hides_variables() {
 #[test]
 fn all_problems_at_once_in_their_order() {
     let text = "[log]\nlevel = \"x\"\n[http]\nlisten = \"x\"\nlisen = 1\nallowed_hosts = [\"a/\", \"b\", 3]\n";
-    let lines = errors_of(text.as_bytes(), &["z.z=1", "agent.kind=foo"]);
+    let lines = errors_of(text.as_bytes(), &["z.z=1", "stop.x=foo"]);
     let places: Vec<_> = lines.iter().map(|line| line.split(": ").next().unwrap()).collect();
-    assert_eq!(
-        places,
-        ["2:9", "4:10", "5:1", "6:18", "6:29", "--set z.z=1", "--set agent.kind=foo"]
-    );
+    assert_eq!(places, ["2:9", "4:10", "5:1", "6:18", "6:29", "--set z.z=1", "--set stop.x=foo"]);
     let many: String = (0..60).map(|n| format!("k{n} = 1\n")).collect();
     let lines = errors_of(many.as_bytes(), &[]);
     assert_eq!(lines.len(), limits::MAX_CONFIG_PROBLEMS + 1);

@@ -1,9 +1,8 @@
 //! What the configuration looks like written out.
 
-use super::{FULL, good};
-use crate::config::schema::{Field, Key, SECTIONS};
-use crate::config::target::TARGET;
-use crate::config::{Config, render, starter};
+use super::{FULL, good, starter_of};
+use crate::config::schema::{Field, Key, SECTIONS, Section};
+use crate::config::{Config, render};
 use crate::named::ByName;
 
 #[test]
@@ -26,7 +25,6 @@ allowed_hosts = []                            # default
 allowed_origins = []                          # default
 
 [agent]
-kind = "command"                              # coder.toml:4
 command = ["a\u001B\""]                       # coder.toml:4
 env.A = "***"                                 # coder.toml:5; value not shown
 env.B = "***"                                 # --set; value not shown
@@ -74,7 +72,6 @@ body_timeout = "30s"                          # default
 write_timeout = "30s"                         # default
 
 [deliver.ops]
-kind = "command"                              # coder.toml:7
 command = ["notify"]                          # coder.toml:7
 env.TOKEN = "***"                             # --set; value not shown
 leftovers = "kill"                            # default
@@ -88,7 +85,7 @@ expire = "1d"                                 # default
 fn what_is_written_loads_to_the_same() {
     let upstream = "[agent]\nurl = 'http://a/v1'\nkey_file = '/k'\nmodel = 'a\\\"b'\n\
                     models = { fast = 'x:3b', 'a b.c' = 'd' }\nmax_history = 0";
-    for text in ["", FULL, "[agent]\nkind = \"echo\"\nenv = {}", upstream] {
+    for text in ["", FULL, "[agent]\ncommand = []\nenv = {}", upstream] {
         let mut first = good(text, &[]).config;
         let rendered = good(text, &[]).render();
         let mut second = good(&rendered, &[]).config;
@@ -115,18 +112,45 @@ fn a_file_name_cannot_leave_its_comment() {
 
 #[test]
 fn the_starter_changes_nothing_but_the_port() {
-    let text = starter(8650, "coder");
+    let text = starter_of(8650, "coder");
     let mut expected = Config::default();
     expected.http.listen.set_port(8650);
     assert_eq!(good(&text, &[]).config, expected, "{text}");
     assert!(text.contains("hermes-gateway -p coder config check\n"));
-    assert!(starter(8642, "default").contains("hermes-gateway config check\n"));
+    assert!(starter_of(8642, "default").contains("hermes-gateway config check\n"));
     assert!(text.lines().all(|line| line.len() <= 100), "{text}");
 }
 
-/// Each key that is not of a family, with its full name.
+#[test]
+fn the_starter_has_each_key_with_its_value_and_a_sentence_on_it() {
+    let text = starter_of(8642, "default");
+    let mut lines = text.lines().skip_while(|line| !line.starts_with('['));
+    let mut config = Config::default();
+    for section in &SECTIONS {
+        let named = section.named_table.is_some();
+        let (head, gap) = if named { ("# [", "  ") } else { ("[", "") };
+        let line = lines.find(|line| line.starts_with(head)).unwrap();
+        assert!(line.contains(&format!("[{}", section.name)), "{line}");
+        for key in section.keys {
+            let help = lines.next().unwrap();
+            assert!(help.starts_with(&format!("## {gap}")) && help.ends_with('.'), "{help}");
+            let value = match (key.field)(&mut config, "") {
+                // It stands for the cores of whichever machine the file is moved to.
+                _ if key.name == "max_turns" => "0".to_owned(),
+                Some(field) => render::value(field),
+                None => key.example.to_owned(),
+            };
+            let mark = if key.name == "listen" { "" } else { "# " };
+            let setting = format!("{mark}{gap}{} = {value}", key.name);
+            assert_eq!(lines.next(), Some(setting.as_str()));
+        }
+    }
+    assert_eq!(lines.next(), None);
+}
+
+/// Each key that is not in a named table, with its full name.
 fn every_key() -> impl Iterator<Item = (String, &'static Key)> {
-    SECTIONS.iter().filter(|section| section.family.is_none()).flat_map(|section| {
+    SECTIONS.iter().filter(|section| section.named_table.is_none()).flat_map(|section| {
         section.keys.iter().map(|key| (format!("{}.{}", section.name, key.name), key))
     })
 }
@@ -134,7 +158,7 @@ fn every_key() -> impl Iterator<Item = (String, &'static Key)> {
 #[test]
 fn the_starter_loads_with_everything_switched_on() {
     let mut on = 0;
-    let lines = starter(8642, "default");
+    let lines = starter_of(8642, "default");
     let lines = lines.lines().map(|line| {
         let mut keys = every_key();
         let setting = keys.any(|(_, key)| line.starts_with(&format!("# {} = ", key.name)));
@@ -148,7 +172,7 @@ fn the_starter_loads_with_everything_switched_on() {
 
 #[test]
 fn the_example_of_a_target_loads() {
-    let text = starter(8642, "default");
+    let text = starter_of(8642, "default");
     let (_, example) = text.split_once("# [deliver.example]\n").unwrap();
     let (example, keys) = example.split_once("# [keys.alice]\n").unwrap();
     let lines = example.lines().filter_map(|line| line.strip_prefix("#   "));
@@ -176,7 +200,6 @@ fn the_table_of_keys_is_sound() {
         let (section, name) = full_name.split_once('.').unwrap();
         let text = format!("[{section}]\n{name} = {}\n", key.example);
         let set: &[&str] = match full_name.as_str() {
-            "agent.kind" => &["agent.command=['x']"],
             "agent.key_file" | "agent.model" | "agent.models" => &["agent.url=http://a/v1"],
             _ => &[],
         };
@@ -188,17 +211,15 @@ fn the_table_of_keys_is_sound() {
             let home = key.example.replace('~', "/home/x");
             assert!(same.contains(&shown) || shown == home, "{shown}");
         }
-        assert!(key.help.ends_with('.') && !key.help.contains('\n'));
     }
-    for key in TARGET {
+    for key in Section::of("deliver").unwrap().keys {
         let needed = match key.name {
             "url" => &["deliver.x.timeout=5"],
-            "kind" | "secret_file" | "timeout" | "expire" => &["deliver.x.url=http://a/"],
+            "secret_file" | "timeout" | "expire" => &["deliver.x.url=http://a/"],
             _ => &["deliver.x.timeout=5", "deliver.x.command=['x']"][..],
         };
         let text = format!("[deliver.x]\n{} = {}\n", key.name, key.example);
         let set = if key.name == "command" { &needed[..1] } else { needed };
         good(&text, set);
-        assert!(key.help.ends_with('.') && !key.help.contains('\n'));
     }
 }

@@ -13,7 +13,6 @@ fn set_takes_toml_or_plain_text() {
             "http.listen=127.0.0.1:9000",
             "http.key_file=",
             " agent.command =[\"cat\", \"-\"]",
-            "agent.kind=command",
             "agent.env.MODEL=big",
             "agent.env.NUMBER=5",
             "agent.env.HASH=1 # 2",
@@ -46,17 +45,17 @@ fn set_takes_toml_or_plain_text() {
 #[test]
 fn set_errors() {
     let way = "write --set section.key=value, like --set http.listen=127.0.0.1:8642";
-    set_error("agent.kind", &format!("--set agent.kind: there is no = in it; {way}"));
+    set_error("agent.url", &format!("--set agent.url: there is no = in it; {way}"));
     set_error("", &format!("--set : there is no = in it; {way}"));
-    set_error("kind=echo", &format!("--set kind=echo: there is no section in it; {way}"));
+    set_error("url=x", &format!("--set url=x: there is no section in it; {way}"));
     set_error("htp.listen=1", "--set htp.listen=1: unknown section [htp]; did you mean [http]?");
     set_error(
         "http.lisen=1",
         "--set http.lisen=1: unknown key \"lisen\" in [http]; did you mean \"listen\"?",
     );
     set_error(
-        "agent.kind=foo",
-        "--set agent.kind=foo: agent.kind is \"foo\"; it must be \"echo\", \"command\" or \"upstream\"",
+        "session.busy=foo",
+        "--set session.busy=foo: session.busy is \"foo\"; it must be \"queue\" or \"interrupt\"",
     );
     set_error(
         "agent.command=cat",

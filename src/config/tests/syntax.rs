@@ -1,6 +1,6 @@
 //! Text that is not TOML, places, and input that is out to break the reader.
 
-use super::{FULL, error, errors_of, good, set_error, sources};
+use super::{FULL, error, errors_of, good, lines_of, set_error, sources};
 use crate::config::load::from_bytes;
 use crate::limits;
 
@@ -89,7 +89,7 @@ fn places_of_strings_in_every_quote() {
 }
 
 #[test]
-fn deep_nesting_is_refused() {
+fn deep_nesting_is_rejected() {
     for (before, deep, line) in [("x = ", "[", 1), ("x = ", "{a=", 1), ("", "[", 1), ("", "a.", 1)]
     {
         let text = before.to_owned() + &deep.repeat(100_000);
@@ -119,7 +119,7 @@ fn no_input_brings_it_down() {
             assert!(from_bytes(Some(rendered.as_bytes()), &sources(&[])).is_ok(), "{rendered}");
         }
         Err(error) => {
-            for line in &error.lines {
+            for line in lines_of(&error) {
                 assert!(line.starts_with("/etc/coder.toml:"), "{line}");
                 assert!(!line.chars().any(char::is_control), "{line:?}");
             }

@@ -1,7 +1,6 @@
 //! Targets of deliveries: mistakes by their exact text, and `--set`.
 
-use super::{error, errors_of, good, set_error, sources};
-use crate::config::TargetKind;
+use super::{error, errors_of, good, lines_of, set_error, sources};
 use crate::config::load::from_bytes;
 use crate::limits::MAX_TARGETS;
 use crate::sys::fs::create;
@@ -17,8 +16,8 @@ fn names_and_keys() {
     );
     error(
         "[deliver.x]\nurl = 'http://a'\nsecret = 1",
-        "3:1: unknown key \"secret\" in [deliver.x]; its keys are kind, url, secret_file, command, \
-         env, pass_env, leftovers, timeout, expire",
+        "3:1: unknown key \"secret\" in [deliver.x]; its keys are url, secret_file, command, env, \
+         pass_env, leftovers, timeout, expire",
     );
     error(
         "[deliver.x]\nurl = 'http://a'\ntimout = 1",
@@ -84,13 +83,12 @@ fn keys_must_agree() {
          take one of the two away",
     );
     error(
-        "[deliver.x]\nkind = 'callback'\ncommand = ['a']",
-        "3:1: deliver.x.command is given but deliver.x.kind is \"callback\" (/etc/coder.toml:2:1); \
-         take one of the two away, or write kind = \"command\"",
+        "[deliver.x]\nkind = 'callback'\nurl = 'http://a'",
+        "2:1: unknown key \"kind\" in [deliver.x]; delete it: the url or the command says it",
     );
     error(
-        "[deliver.x]\nkind = 'command'\nurl = 'http://a'",
-        "1:10: deliver.x is a command but deliver.x.command names no program; \
+        "[deliver.x]\ncommand = ['']",
+        "2:1: deliver.x.command names no program: its first string is empty; \
          write one like [\"my-notifier\", \"--flag\"]",
     );
     error(
@@ -105,7 +103,7 @@ fn set_makes_and_changes_targets() {
     let text = "[deliver.x]\nurl = 'http://a'";
     let config = good(text, &["deliver.x.url=http://b/c", "deliver.y.command=['z']"]).config;
     assert_eq!(config.deliver.get("x").unwrap().url.as_ref().unwrap().host, "b");
-    assert_eq!(config.deliver.get("y").unwrap().kind, TargetKind::Command);
+    assert_eq!(config.deliver.get("y").unwrap().command, ["z"]);
     set_error(
         "deliver.x=1",
         "--set deliver.x=1: there is no target and key in it; \
@@ -127,13 +125,14 @@ fn secrets_are_read_apart_and_as_strictly_as_the_key() {
     let path = dir.path().join("hook.secret");
     let text = format!("[deliver.x]\nurl = 'http://a'\nsecret_file = '{}'\n", path.display());
     let load = || good(&text, &[]).with_secrets();
-    let refused = |why: &str| {
-        let error = load().unwrap_err().to_string();
+    let rejected = |why: &str| {
+        let failure = load().unwrap_err();
+        let error = lines_of(&failure).join("\n");
         let place = format!("/etc/coder.toml:3:1: deliver.x.secret_file: {} ", path.display());
         assert!(error.starts_with(&place) && error.contains(why), "{error}");
         assert!(!error.contains("hidden"), "{error}");
     };
-    refused("No such file");
+    rejected("No such file");
     for (content, mode, why) in [
         ("hidden", 0o644, "it is open to other users (mode 644): chmod 600 "),
         ("\n", 0o600, "it is empty"),
@@ -141,7 +140,7 @@ fn secrets_are_read_apart_and_as_strictly_as_the_key() {
     ] {
         let _ = fs::remove_file(&path);
         create(&path, content.as_bytes(), mode).unwrap();
-        refused(why);
+        rejected(why);
     }
     fs::write(&path, "whsec_c2VjcmV0\n").unwrap();
     let config = load().unwrap().config;
@@ -153,7 +152,7 @@ fn secrets_are_read_apart_and_as_strictly_as_the_key() {
     assert!(load().is_ok());
     fs::set_permissions(&link, fs::Permissions::from_mode(0o604)).unwrap();
     let target = link.display();
-    refused(&format!("its target {target} is open to other users (mode 604): chmod 600 {target}"));
+    rejected(&format!("its target {target} is open to other users (mode 604): chmod 600 {target}"));
 }
 
 #[test]
@@ -170,7 +169,8 @@ fn the_key_of_an_upstream_is_one_word() {
     ] {
         let _ = fs::remove_file(&path);
         create(&path, content.as_bytes(), mode).unwrap();
-        let error = load().unwrap_err().to_string();
+        let failure = load().unwrap_err();
+        let error = lines_of(&failure).join("\n");
         let place = "/etc/coder.toml:3:1: agent.key_file: ";
         assert!(error.starts_with(place) && error.contains(why), "{error}");
         assert!(!error.contains("hidden"), "{error}");

@@ -3,7 +3,7 @@
 
 use super::restart::copy_sessions;
 use super::*;
-use crate::config::{Target, TargetKind};
+use crate::config::Target;
 use crate::journal::record::{Accepted, Stamp};
 use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR};
 use crate::session::clock::{Reading, millis};
@@ -73,7 +73,7 @@ fn targets(dir: &TempDir) -> Config {
     let mut config = config(dir, None);
     for (name, status) in [("late", 75), ("never", 1)] {
         let command = ["sh", "-c", &format!("exit {status}")].map(str::to_owned).to_vec();
-        let target = Target { kind: TargetKind::Command, command, ..Target::new(name) };
+        let target = Target { command, ..Target::new(name) };
         config.deliver.insert(name.to_owned(), target);
     }
     config

@@ -2,7 +2,7 @@
 //! neither an agent nor a target sees anything of it.
 
 use super::*;
-use crate::config::{Target, TargetKind};
+use crate::config::Target;
 use crate::journal::Refused;
 use crate::session::cancel::Denied;
 use crate::session::commands::Command;
@@ -11,7 +11,7 @@ use crate::session::commands::Command;
 fn losing_from(word: &'static str, script: Option<&str>, delivery: &str) -> House {
     let house = House::with(script, |config| {
         let command = ["/bin/sh", "-c", delivery].map(str::to_owned).to_vec();
-        let target = Target { kind: TargetKind::Command, command, ..Target::new("out") };
+        let target = Target { command, ..Target::new("out") };
         config.deliver.insert("out".to_owned(), target);
     });
     *house.journal.lost_from.lock().unwrap() = Some(word);

@@ -5,14 +5,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::config::{Target, TargetKind};
+use crate::config::Target;
 use crate::session::commands::Command;
 use crate::session::outboxes::Outboxes;
 
 /// A target that takes everything.
 fn target() -> Target {
     let command = vec!["true".to_owned()];
-    Target { kind: TargetKind::Command, command, ..Target::new("out") }
+    Target { command, ..Target::new("out") }
 }
 
 /// What senders were told.

@@ -1,0 +1,42 @@
+//! What a client's key opens.
+
+use super::enum_setting::Role;
+use super::schema::{ClientKey, Config};
+use super::secret::Secret;
+use super::validate::{OWNER, USER_ROUTES};
+
+impl Config {
+    /// Whether this principal may steer the gateway by commands in messages.
+    pub fn is_operator(&self, principal: &str) -> bool {
+        let by_role = self.keys.get(principal).is_some_and(|key| key.role == Role::Operator);
+        by_role || self.session.operators.iter().any(|name| name == principal)
+    }
+}
+
+impl ClientKey {
+    /// What the gateway's own key opens: everything.
+    pub fn owner(key: Secret) -> ClientKey {
+        ClientKey { key: Some(key), role: Role::Operator, ..ClientKey::new(OWNER) }
+    }
+
+    /// Whether it opens this group of routes.
+    pub fn opens(&self, group: &str) -> bool {
+        let of_role = self.role == Role::Operator || USER_ROUTES.contains(&group);
+        of_role && (self.routes.is_empty() || self.routes.iter().any(|route| route == group))
+    }
+
+    /// Whether it may touch a session of this key.
+    pub fn may_touch(&self, session: &str) -> bool {
+        let covers = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(prefix) => session.starts_with(prefix),
+            None => session == pattern,
+        };
+        self.sessions.is_empty() || self.sessions.iter().any(covers)
+    }
+
+    /// Whether it may have replies sent to the delivery target of this name.
+    pub fn may_name(&self, target: &str) -> bool {
+        let any = self.targets.is_empty() && self.role == Role::Operator;
+        any || self.targets.iter().any(|known| known == target)
+    }
+}

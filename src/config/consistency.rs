@@ -1,0 +1,100 @@
+//! The checks between keys, each of which has passed its own.
+
+use super::did_you_mean;
+use super::enum_setting::Role;
+use super::error::{place, quoted};
+use super::schema::{Agent, ClientKey, Config, Target, default_turns};
+use super::validate::{OPERATOR_ROUTES, OWNER};
+use super::value::Diagnostics;
+
+/// Checks all, and resolves what the defaults leave open.
+pub fn check(config: &mut Config, diagnostics: &mut Diagnostics<'_>, file: &str) {
+    if config.limits.max_turns == 0 {
+        config.limits.max_turns = default_turns();
+    }
+    agent(&config.agent, diagnostics, file);
+    for (_, own) in config.deliver.iter() {
+        target(own, diagnostics, file);
+    }
+    let keys: Vec<&str> = [OWNER].into_iter().chain(config.keys.names()).collect();
+    let (at, why) = ("session.operators", "of whom there is no [keys.NAME]");
+    names(&config.session.operators, at, why, &keys, diagnostics);
+    for (name, key) in config.keys.iter() {
+        client_key(key, diagnostics);
+        let (at, why) = (format!("keys.{name}.targets"), "for which there is no [deliver.NAME]");
+        names(&key.targets, &at, why, &config.deliver.names(), diagnostics);
+    }
+}
+
+fn agent(agent: &Agent, diagnostics: &mut Diagnostics<'_>, file: &str) {
+    let url = agent.url.is_some();
+    command("agent", url, &agent.command, "[\"my-agent\", \"--flag\"]", diagnostics, file);
+    for (key, given) in [
+        ("agent.key_file", agent.key_file.is_some()),
+        ("agent.model", !agent.model.is_empty()),
+        ("agent.models", !agent.models.is_empty()),
+    ] {
+        if given && !url {
+            diagnostics.fault(key, "is given but no agent.url that it could belong to; add one");
+        }
+    }
+}
+
+fn target(target: &Target, diagnostics: &mut Diagnostics<'_>, file: &str) {
+    let (name, url) = (format!("deliver.{}", target.name), target.url.is_some());
+    let like = "[\"my-notifier\", \"--flag\"]";
+    command(&name, url, &target.command, like, diagnostics, file);
+    if !url && target.command.is_empty() {
+        let fix = "give it a url, like \"https://example.org/hook\", or a command, like";
+        diagnostics.fault(&name, &format!("has no address; {fix} {like}"));
+    } else if !url && target.secret_file.is_some() {
+        let fault = "is a command, and only callbacks are signed; take it away";
+        diagnostics.fault(&format!("{name}.secret_file"), &format!("is given but {name} {fault}"));
+    }
+}
+
+/// A command is not given beside a url, and names a program.
+fn command(
+    section: &str,
+    url: bool,
+    command: &[String],
+    like: &str,
+    diagnostics: &mut Diagnostics<'_>,
+    file: &str,
+) {
+    let fault = match command.first() {
+        Some(_) if url => {
+            let url = place(diagnostics.origin(&format!("{section}.url")), file);
+            format!("is given beside {section}.url ({url}); take one of the two away")
+        }
+        Some(program) if program.is_empty() => {
+            format!("names no program: its first string is empty; write one like {like}")
+        }
+        Some(_) | None => return,
+    };
+    diagnostics.fault(&format!("{section}.command"), &fault);
+}
+
+fn client_key(key: &ClientKey, diagnostics: &mut Diagnostics<'_>) {
+    let name = &key.name;
+    if key.file.is_none() {
+        let fix = "make one, `openssl rand -hex 32 > FILE; chmod 600 FILE`, and name it";
+        let example = format!("file = \"~/.config/hermes-gateway/{name}.key\"");
+        diagnostics.fault(&format!("keys.{name}"), &format!("has no file; {fix}: {example}"));
+    }
+    let beyond = key.routes.iter().find(|route| OPERATOR_ROUTES.contains(&route.as_str()));
+    if let Some(route) = beyond.filter(|_| key.role == Role::User) {
+        let fix = "take it away, or write role = \"operator\"";
+        let fault = format!("has \"{route}\", which is for operators; {fix}");
+        diagnostics.fault(&format!("keys.{name}.routes"), &fault);
+    }
+}
+
+/// Reports each name of a list of which there is no section: a misspelt one would silently take rights
+/// or deliveries away.
+fn names(given: &[String], at: &str, why: &str, known: &[&str], diagnostics: &mut Diagnostics<'_>) {
+    for name in given.iter().filter(|name| !known.contains(&name.as_str())) {
+        let hint = did_you_mean::hint(name, known.iter().copied());
+        diagnostics.fault(at, &format!("has {}, {why}{hint}", quoted(name)));
+    }
+}
