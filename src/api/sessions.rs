@@ -13,7 +13,7 @@ use super::reply_writer::sse_head;
 use super::{Exchange, Service};
 use crate::extent::PLACE;
 use crate::http::{Closed, Request, Response, SLASH, Stream, decode, sse};
-use crate::limits::{KEEP_ALIVE, MAX_LISTED, MAX_PIECE, WRITE_PIECE};
+use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_PIECE};
 use crate::session::id::Id;
 use crate::session::message_table::{Digest, Owner, session_digest};
 use crate::session::queries::Session;
@@ -212,7 +212,7 @@ impl EventStream<'_> {
             if seen.attempt != running.attempt {
                 (running.attempt, running.offset) = (seen.attempt, 0);
             }
-            for piece in pieces(&seen.text) {
+            for piece in sse::chunks(&seen.text) {
                 out.clear();
                 let data = format!(
                     r#"{{"id":"{}","attempt":{},"offset":{},"text":{}}}"#,
@@ -230,16 +230,4 @@ impl EventStream<'_> {
             }
         }
     }
-}
-
-/// A text in pieces that clients take for one event.
-pub fn pieces(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let most = MAX_PIECE.min(rest.len());
-        let border = (0..=most).rev().find(|at| rest.is_char_boundary(*at))?;
-        let (piece, after) = rest.split_at(border);
-        rest = after;
-        (!piece.is_empty()).then_some(piece)
-    })
 }

@@ -7,6 +7,7 @@ use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_SKIPPED_BODY, SKIP_TIMEOUT, WRITE_
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Refusal;
@@ -14,12 +15,10 @@ use super::activity::ConnectionActivity;
 use super::body::TOO_LARGE;
 use super::body_reader::{BodyReader, Error};
 use super::head;
-use super::limits::{Limits, ShutdownFlag};
 use super::request::{BodyFraming, Method, Request, Version};
 use super::response::{Date, End, Persist, Response};
 use super::scan::{Scan, is_blank};
 use super::socket::Socket;
-use super::stream::Stream;
 use super::transport::{Fill, Pace, Transport};
 
 /// A body must come at this rate or faster, once `body_timeout` has passed: a slow line manages
@@ -36,13 +35,44 @@ const MAX_LINGER: usize = 1 << 20;
 /// How long that takes at the most: a client that still sends by then has been told often enough.
 const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// What the configuration says about connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a body, whatever a handler would allow.
+    pub max_body: usize,
+    /// From the first byte of a head to its last.
+    pub head_timeout: Duration,
+    /// Between requests.
+    pub idle_timeout: Duration,
+    /// For a body, plus one second a KiB that has come.
+    pub body_timeout: Duration,
+    /// For each 64 KiB that the peer is to take.
+    pub write_timeout: Duration,
+}
+
+/// What all connections are told when the gateway stops taking work: each says `Connection: close`
+/// with its next response, and ends.
+#[derive(Debug, Default)]
+pub struct ShutdownFlag(AtomicBool);
+
+impl ShutdownFlag {
+    /// No request after the present ones.
+    pub fn close(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
 /// The server's side of a connection.
 pub struct Connection {
     pub(super) wire: Transport<'static>,
     limits: Limits,
-    gate: Arc<ShutdownFlag>,
+    shutdown: Arc<ShutdownFlag>,
     pub(super) out: Vec<u8>,
-    date: Date,
+    pub(super) date: Date,
     /// The body that the present request announced and nobody has read.
     unread: BodyFraming,
     /// Go out with each response to the present request.
@@ -54,6 +84,8 @@ pub struct Connection {
     pub(super) open: bool,
     /// Its client has to be quick: its principal holds much that others want.
     pub hurry: bool,
+    /// Words the answer to a request that cannot be answered.
+    pub error_response: fn(Refusal) -> Response,
 }
 
 impl Connection {
@@ -62,12 +94,12 @@ impl Connection {
     pub fn new(
         socket: Box<dyn Socket>,
         limits: Limits,
-        gate: Arc<ShutdownFlag>,
+        shutdown: Arc<ShutdownFlag>,
     ) -> io::Result<Connection> {
         Ok(Connection {
             wire: Transport::new(socket, limits.write_timeout)?,
             limits,
-            gate,
+            shutdown,
             out: Vec::new(),
             date: Date::default(),
             unread: BodyFraming::None,
@@ -76,6 +108,7 @@ impl Connection {
             new: true,
             open: true,
             hurry: false,
+            error_response: |refusal| Response::text(refusal.status, refusal.reason),
         })
     }
 
@@ -93,7 +126,7 @@ impl Connection {
     }
 
     /// Waits for the next request. `None`: the connection has ended as it should, by either side,
-    /// by the idle time-out or by its [`Gate`].
+    /// by the idle time-out or by its [`ShutdownFlag`].
     pub fn next_request(&mut self) -> Result<Option<Request>, Error> {
         if !self.open || !self.skip_unread()? {
             return Ok(None);
@@ -126,7 +159,7 @@ impl Connection {
                 let deadline = *deadline.get_or_insert_with(latest);
                 self.wire.fill(deadline)?
             };
-            let silent = is_blank(self.wire.data()) || self.gate.is_closing();
+            let silent = is_blank(self.wire.data()) || self.shutdown.is_closing();
             match fill {
                 Fill::Data => {}
                 Fill::End | Fill::TimedOut if silent => {
@@ -204,9 +237,7 @@ impl Connection {
     /// The client has gone or reads too slowly; the connection has ended.
     pub fn respond(&mut self, request: &Request, mut response: Response) -> Result<(), Error> {
         if self.is_revoked() {
-            response = Response::error(401, Some("invalid_api_key"), KEY_IS_GONE)
-                .header("WWW-Authenticate", "Bearer")
-                .close();
+            response = (self.error_response)(KEY_IS_GONE).close();
         }
         let response = response.fields(self.extra.drain(..));
         let persist = self.persist(request, response.close);
@@ -217,31 +248,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Begins a response that comes in pieces: chunked, or up to the end of the connection where
-    /// the client speaks HTTP/1.0. Status and fields are those of `head`, which goes out at once.
-    pub fn start_stream(&mut self, request: &Request, head: Response) -> Result<Stream<'_>, Error> {
-        if self.is_revoked() {
-            self.respond(request, head)?;
-            return Err(Error::Io(io::ErrorKind::PermissionDenied.into()));
-        }
-        let head = head.fields(self.extra.drain(..));
-        let end = match request.version {
-            Version::Http11 => End::LastChunk,
-            Version::Http10 => End::Close,
-        };
-        let persist = self.persist(request, head.close || end == End::Close);
-        self.out.clear();
-        head.write_head(&mut self.out, &mut self.date, end, persist);
-        // Until it is finished, nothing may follow.
-        self.open = false;
-        let mut pace = Pace::default();
-        self.wire.write(&self.out, &mut pace)?;
-        let silent = request.method == Method::Head;
-        Ok(Stream { connection: self, pace, end, silent, persist, finished: false })
-    }
-
     /// Whether another request may follow, in the words of the Connection field.
-    fn persist(&self, request: &Request, close: bool) -> Persist {
+    pub(super) fn persist(&self, request: &Request, close: bool) -> Persist {
         let can_skip = match self.unread {
             BodyFraming::None => true,
             // Who waits for 100 may send the body or not: what comes next would be a guess.
@@ -251,7 +259,7 @@ impl Connection {
             BodyFraming::Chunked => false,
         };
         let goes_on = request.keep_alive && self.open && can_skip && !close;
-        match (goes_on && !self.gate.is_closing(), request.version) {
+        match (goes_on && !self.shutdown.is_closing(), request.version) {
             (false, Version::Http10 | Version::Http11) => Persist::Close,
             (true, Version::Http10) => Persist::KeepAlive,
             (true, Version::Http11) => Persist::Silent,
@@ -304,7 +312,7 @@ impl Connection {
 
     /// Answers a broken rule and ends the connection.
     fn refuse(&mut self, refusal: Refusal) -> Error {
-        let response = Response::from(refusal).fields(self.extra.drain(..));
+        let response = (self.error_response)(refusal).fields(self.extra.drain(..));
         match self.send(&response, false, Persist::Close) {
             Ok(()) => {
                 self.close_gracefully();
@@ -330,7 +338,8 @@ impl AsFd for Connection {
 }
 
 /// For who had a key when the request came.
-const KEY_IS_GONE: &str = "The key of this request has been taken away or changed.";
+const KEY_IS_GONE: Refusal =
+    Refusal::new(401, "The key of this request has been taken away or changed.");
 const HEAD_CUT_SHORT: Refusal = Refusal::new(400, "The request ended within its head.");
 const HEAD_TOO_SLOW: Refusal = Refusal::new(408, "The request head took too long.");
 const BODY_CUT_SHORT: Refusal = Refusal::new(400, "The message ended within its body.");

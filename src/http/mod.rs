@@ -13,7 +13,6 @@ mod body;
 mod body_reader;
 mod connection;
 mod head;
-mod limits;
 mod request;
 mod response;
 mod scan;
@@ -30,8 +29,7 @@ pub use body::TOO_LARGE;
 /// Why a server's connection ended in the middle: it can only be dropped. `Refused`: the client broke
 /// a rule, and was told so; `Io`: the socket failed, or the client went away or reads too slowly.
 pub use body_reader::Error as Closed;
-pub use connection::Connection;
-pub use limits::{Limits, ShutdownFlag};
+pub use connection::{Connection, Limits, ShutdownFlag};
 pub use request::{Method, Request};
 pub use response::Response;
 pub use socket::Socket;

@@ -4,11 +4,10 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Refusal, is_token, is_value_byte};
+use super::{is_token, is_value_byte};
 use crate::extent::{Extent, PLACE};
 use crate::limits::WRITE_PIECE;
 use crate::sys::clock::Utc;
-use crate::text::quoted;
 
 /// On every response: browsers must not guess a type, show an answer as a page or let another page
 /// have it (OWASP's list for REST), and nothing here may be kept by a cache.
@@ -44,23 +43,8 @@ impl Response {
         response
     }
 
-    /// An error of OpenAI's shape, `{"error":{"message","type","param","code"}}`. Its type follows
-    /// from the status.
-    pub fn error(status: u16, code: Option<&str>, message: &str) -> Response {
-        let kind = match status {
-            401 => "authentication_error",
-            403 => "permission_error",
-            404 => "not_found_error",
-            429 => "rate_limit_error",
-            400..=499 => "invalid_request_error",
-            _ => "server_error",
-        };
-        let message = quoted(message);
-        let code = code.map_or_else(|| "null".to_owned(), quoted);
-        let body = format!(
-            "{{\"error\":{{\"message\":{message},\"type\":\"{kind}\",\"param\":null,\"code\":{code}}}}}"
-        );
-        Response::new(status, "application/json", body.into_bytes())
+    pub fn text(status: u16, text: impl Into<String>) -> Response {
+        Response::new(status, "text/plain; charset=utf-8", text.into().into_bytes())
     }
 
     /// Adds a field.
@@ -103,7 +87,7 @@ impl Response {
     }
 
     /// The content, and whether any goes out to a client that asked with HEAD or got a 204 or 304.
-    pub(super) fn body(&self, head_only: bool) -> &[u8] {
+    pub fn body(&self, head_only: bool) -> &[u8] {
         if head_only || matches!(self.status, 204 | 304) { b"" } else { &self.body }
     }
 
@@ -142,12 +126,6 @@ impl Response {
             Persist::KeepAlive => b"Connection: keep-alive\r\n\r\n",
             Persist::Close => b"Connection: close\r\n\r\n",
         });
-    }
-}
-
-impl From<Refusal> for Response {
-    fn from(refusal: Refusal) -> Response {
-        Response::error(refusal.status, None, refusal.reason).close()
     }
 }
 
@@ -254,15 +232,5 @@ mod tests {
             assert_eq!(response.body(false), b"");
         }
         assert_eq!(Response::text(200, "x").body(true), b"");
-    }
-
-    #[test]
-    fn errors_have_the_known_shape() {
-        let response = Response::error(401, Some("invalid_api_key"), "Say \"who\"\n");
-        let value: serde_json::Value = serde_json::from_slice(response.body(false)).unwrap();
-        assert_eq!(value["error"]["message"], "Say \"who\"\n");
-        assert_eq!(value["error"]["type"], "authentication_error");
-        assert_eq!(value["error"]["code"], "invalid_api_key");
-        assert!(value["error"]["param"].is_null());
     }
 }

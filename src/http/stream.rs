@@ -3,8 +3,10 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::body_reader::Error;
 use super::connection::Connection;
-use super::response::{End, Persist};
+use super::request::{Method, Request, Version};
+use super::response::{End, Persist, Response};
 use super::transport::Pace;
 use crate::extent::{Extent, PLACE};
 use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_PIECE};
@@ -12,13 +14,38 @@ use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_PIECE};
 /// A response in pieces. Dropped without [`Stream::finish`] it ends the connection in a way that
 /// the client can tell from a whole response.
 pub struct Stream<'c> {
-    pub(super) connection: &'c mut Connection,
-    pub(super) pace: Pace,
-    pub(super) end: End,
+    connection: &'c mut Connection,
+    pace: Pace,
+    end: End,
     /// The request was HEAD: the head is all there is.
-    pub(super) silent: bool,
-    pub(super) persist: Persist,
-    pub(super) finished: bool,
+    silent: bool,
+    persist: Persist,
+    finished: bool,
+}
+
+impl Connection {
+    /// Begins a response that comes in pieces: chunked, or up to the end of the connection where
+    /// the client speaks HTTP/1.0. Status and fields are those of `head`, which goes out at once.
+    pub fn start_stream(&mut self, request: &Request, head: Response) -> Result<Stream<'_>, Error> {
+        if self.is_revoked() {
+            self.respond(request, head)?;
+            return Err(Error::Io(io::ErrorKind::PermissionDenied.into()));
+        }
+        let head = head.fields(self.extra.drain(..));
+        let end = match request.version {
+            Version::Http11 => End::LastChunk,
+            Version::Http10 => End::Close,
+        };
+        let persist = self.persist(request, head.close || end == End::Close);
+        self.out.clear();
+        head.write_head(&mut self.out, &mut self.date, end, persist);
+        // Until it is finished, nothing may follow.
+        self.open = false;
+        let mut pace = Pace::default();
+        self.wire.write(&self.out, &mut pace)?;
+        let silent = request.method == Method::Head;
+        Ok(Stream { connection: self, pace, end, silent, persist, finished: false })
+    }
 }
 
 impl Stream<'_> {
