@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::connection::{ConnectionGuard, start};
 use super::fallback::FallbackThread;
 use crate::api::connections::Capacity;
-use crate::api::{self, Origin, Service, source_prefix};
+use crate::api::{Origin, Service, source_prefix};
 use crate::config::Config;
-use crate::http::{Connection, ConnectionActivity, Limits, ShutdownFlag, Socket};
-use crate::limits::{CONNECTION_STACK, MAX_CONTROL_CONNECTIONS, STRANGERS_MOMENT};
+use crate::http::Socket;
+use crate::limits::{MAX_CONTROL_CONNECTIONS, STRANGERS_MOMENT};
 use crate::shares::Shares;
 use crate::sys::fd::{most_open, set_nonblocking};
 use crate::sys::process::is_shortage;
 use crate::sys::{proc, socket, user};
-use crate::threads::spawn;
 
 /// How many connections are accepted before the main loop looks at its other duties.
 const ACCEPT_BATCH: usize = 64;
@@ -175,67 +175,6 @@ fn capacity(config: &Config, tasks: Option<usize>) -> Capacity {
     let few = limits.short_of.is_some() && all < FEW_SEATS;
     let shares = Shares::of(config);
     Capacity { all, from_one: limits.max_connections_per_address, few, shares }
-}
-
-/// Gives a connection its thread.
-fn start(stream: Box<dyn Socket + Send>, counted: ConnectionGuard) -> io::Result<()> {
-    let (limits, gate) = (limits(&counted.service), Arc::clone(&counted.service.gate));
-    let run = move || serve_connection(stream, &counted, limits, gate);
-    spawn("connection", CONNECTION_STACK, Box::new(run)).map(drop)
-}
-
-/// Serves a connection to its end.
-pub(super) fn serve_connection(
-    stream: Box<dyn Socket>,
-    counted: &ConnectionGuard,
-    limits: Limits,
-    gate: Arc<ShutdownFlag>,
-) {
-    let (service, origin, seat) = (&counted.service, counted.origin, counted.seat.clone());
-    match Connection::new(stream, limits, gate) {
-        Ok(mut connection) => {
-            connection.seat = seat;
-            api::serve(connection, origin, service);
-        }
-        Err(e) => log::debug!("a connection from {origin} could not be set up: {e}"),
-    }
-}
-
-pub(super) fn limits(service: &Service) -> Limits {
-    let settings = service.settings();
-    let limits = &settings.config.limits;
-    Limits {
-        max_body: limits.max_body,
-        head_timeout: limits.head_timeout,
-        idle_timeout: limits.idle_timeout,
-        body_timeout: limits.body_timeout,
-        write_timeout: limits.write_timeout,
-    }
-}
-
-/// A connection in the count of its kind (those on TCP have seats), for as long as it lives.
-pub(super) struct ConnectionGuard {
-    pub(super) service: Arc<Service>,
-    pub(super) origin: Origin,
-    seat: Option<Arc<ConnectionActivity>>,
-}
-
-impl ConnectionGuard {
-    fn new(
-        service: &Arc<Service>,
-        origin: Origin,
-        seat: Option<Arc<ConnectionActivity>>,
-    ) -> ConnectionGuard {
-        service.control_connections.fetch_add(seat.is_none().into(), Ordering::SeqCst);
-        ConnectionGuard { service: Arc::clone(service), origin, seat }
-    }
-}
-
-impl Drop for ConnectionGuard {
-    fn drop(&mut self) {
-        self.service.control_connections.fetch_sub(self.seat.is_none().into(), Ordering::SeqCst);
-        self.seat.iter().for_each(|seat| self.service.guests.remove(seat));
-    }
 }
 
 #[cfg(test)]

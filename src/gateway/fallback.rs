@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::accept::{ConnectionGuard, limits, serve_connection};
+use super::connection::{self, ConnectionGuard, limits};
 use crate::http::{Limits, ShutdownFlag};
 use crate::limits::{ACCEPT_BACK_OFF, CONNECTION_STACK};
 use crate::sys::poll::{Interest, poll};
@@ -75,5 +75,5 @@ fn serve(Waiting { stream, counted, .. }: Waiting) {
     };
     let gate = ShutdownFlag::default();
     gate.close();
-    serve_connection(Box::new(stream), &counted, limits, Arc::new(gate));
+    connection::serve(Box::new(stream), &counted, limits, Arc::new(gate));
 }

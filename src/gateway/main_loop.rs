@@ -2,16 +2,16 @@
 //! what the phases decide. Nothing in it blocks but the one poll.
 
 mod ending;
+mod state;
 
 use crate::limits::{ACCEPT_BACK_OFF, THREAD_PAUSE, THREAD_STACK};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::startup::{self, Started};
+use super::startup;
 use super::timers::{Timers, due};
 use super::{Plan, control, greeting, reload, stop_time};
 use crate::config::LogTarget;
@@ -21,58 +21,15 @@ use crate::lifecycle::history::Begun;
 use crate::lifecycle::phase::{self, Action, Event, Judged, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::logger;
-use crate::sys::fd::EventFd as Wake;
+use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, wait_any};
 use crate::systemd::notify::{Notifier, watchdog_interval};
 use crate::text::escaped;
-use crate::threads::{lock, spawn};
-use ending::Stop;
+use crate::threads::spawn;
+use state::{Mailbox, Main, News, Stop};
 
 /// How often it is said that connections cannot be accepted: twenty lines a second would hide all others.
 const SHORTAGE_LOG_EVERY: Duration = Duration::from_secs(10);
-
-/// What other threads tell the main one.
-enum News {
-    Started(Box<Result<Started, Failure>>),
-    Found(Box<Finding>),
-    /// The control socket was made again.
-    Control(UnixListener),
-}
-
-/// Where other threads leave their news.
-struct Mailbox {
-    news: Mutex<Vec<News>>,
-    wake: Arc<Wake>,
-}
-
-impl Mailbox {
-    fn put(&self, news: News) {
-        lock(&self.news).push(news);
-        self.wake.notify();
-    }
-
-    fn empty(&self) -> Vec<News> {
-        self.wake.clear();
-        std::mem::take(&mut *lock(&self.news))
-    }
-}
-
-struct Main {
-    plan: Plan,
-    place: Supervisor,
-    notifier: Notifier,
-    mailbox: Arc<Mailbox>,
-    phase: Phase,
-    timers: Timers,
-    starter: Option<JoinHandle<()>>,
-    begun: Begun,
-    started: Option<Started>,
-    stop: Option<Stop>,
-    /// The last reading of the configuration that the service manager was told of.
-    told_reload: u64,
-    /// The last that was asked of the disk at the end was not done in time.
-    disk_hangs: bool,
-}
 
 /// Runs the gateway from start to stop; returns the status to exit with.
 pub fn run(plan: Plan, mut signals: Signals) -> Exit {
@@ -97,7 +54,7 @@ impl Main {
     fn begin(plan: Plan, began: Instant) -> Result<Main, Failure> {
         let failed = |e: std::io::Error| Failure::cannot("start", &e);
         let mailbox =
-            Mailbox { news: Mutex::default(), wake: Arc::new(Wake::new().map_err(failed)?) };
+            Mailbox { news: Mutex::default(), wake: Arc::new(EventFd::new().map_err(failed)?) };
         let place = Supervisor::find(
             plan.dirs.planned_stop(),
             plan.name.unit(),
@@ -338,13 +295,5 @@ impl Main {
         self.notifier.send(&format!("READY=1\nSTATUS={}", started.service.status_line()));
         log::info!("gateway {} serves on {}", facts.name, facts.listen);
         greeting::greet(&self.plan, started);
-    }
-
-    fn in_flight(&self) -> usize {
-        self.started.as_ref().map_or(0, |s| s.service.in_flight() + s.service.hub.busy())
-    }
-
-    fn turns(&self) -> usize {
-        self.started.as_ref().map_or(0, |started| started.service.hub.turns_hint())
     }
 }

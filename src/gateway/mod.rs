@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod connection;
 mod control;
 mod fallback;
 mod greeting;

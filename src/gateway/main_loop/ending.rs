@@ -9,8 +9,10 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Main, News, Started, stop_time};
+use super::state::{Main, News};
 use crate::exit::Exit;
+use crate::gateway::startup::Started;
+use crate::gateway::stop_time;
 use crate::lifecycle::evidence::{Finding, QueryPoint};
 use crate::lifecycle::history::{self, Ending};
 use crate::lifecycle::phase::{Outcome, Phase};
@@ -35,17 +37,6 @@ const MAX_CHILD_WORDS: u64 = 8 << 10;
 
 /// How often STATUS= tells what a drain waits for.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-
-/// The stop that is going on.
-pub(super) struct Stop {
-    pub(super) first: Caught,
-    pub(super) latest: Caught,
-    pub(super) at: Instant,
-    /// The first finding, for who sent the signal, and the last, for the verdict.
-    pub(super) findings: Option<(Finding, Finding)>,
-    pub(super) in_flight: usize,
-    pub(super) cut: usize,
-}
 
 impl Main {
     pub(super) fn begin_drain(&mut self) {
@@ -100,7 +91,7 @@ impl Main {
         if let Err(e) = spawn("question", THREAD_STACK, Box::new(question)) {
             log::warn!("no thread for the question ({e}): the main one asks");
             let finding = self.place.examine(caught, moment);
-            self.found(finding);
+            self.mailbox.put(News::Found(Box::new(finding)));
         }
     }
 
