@@ -30,10 +30,10 @@ use crate::session::message_table::MessageTable;
 use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::EventFd;
-use crate::sys::{fs as files, proc, random, socket, trusted};
+use crate::sys::{fs as files, proc, random, socket};
 use crate::text::{counted, escaped};
 use crate::threads::{lock, spawn};
-use crate::{digest, logger, sys, systemd};
+use crate::{digest, logger, sys, systemd, trusted};
 
 /// Connections that may wait for their accept: as many as come in a burst, and the kernel's own bound
 /// (net.core.somaxconn) since Linux 5.4.

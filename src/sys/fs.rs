@@ -1,10 +1,13 @@
 //! Files that must be ours: private directories, no symlinks followed, replacement in one step.
 
+use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::ptr;
 
 use super::{check, user};
 
@@ -141,8 +144,10 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
     options.mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
-/// A symlink at the end of a path fails with ELOOP (open(2)).
+/// A symlink at the end of a path fails with [`TOO_MANY_LINKS`] (open(2)).
 pub const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
+
+pub const TOO_MANY_LINKS: i32 = libc::ELOOP;
 
 /// `None` for a file that is not there.
 pub fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {
@@ -253,4 +258,71 @@ pub fn is_temporary(e: &io::Error) -> bool {
 
 fn refused(path: &Path, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {why}", path.display()))
+}
+
+/// Which mount a path is on (statx(2)); `None`: that cannot be told.
+pub fn mount_of(path: &Path) -> Option<u64> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let (at, flags, mask) = (libc::AT_FDCWD, libc::AT_SYMLINK_NOFOLLOW, libc::STATX_MNT_ID);
+    // SAFETY: all-zero is a valid statx; the call reads a C string and fills the struct, which both
+    // live here.
+    let about = unsafe {
+        let mut about: libc::statx = std::mem::zeroed();
+        check(libc::statx(at, path.as_ptr(), flags, mask, &raw mut about)).ok()?;
+        about
+    };
+    (about.stx_mask & mask != 0).then_some(about.stx_mnt_id)
+}
+
+/// Whether an access control list lets others in, whose rights the mode shows as the group's (acl(5)).
+pub fn has_acl(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return true };
+    let name = c"system.posix_acl_access";
+    // SAFETY: getxattr reads two C strings that live here, and with a size of 0 writes nothing.
+    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), ptr::null_mut(), 0) > 0 }
+}
+
+/// Whether the mount that a path is on cannot be written (statvfs(3)).
+pub fn is_read_only(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: all-zero is a valid statvfs; the call reads a C string and fills the struct, which both
+    // live here.
+    unsafe {
+        let mut about: libc::statvfs = std::mem::zeroed();
+        let asked = check(libc::statvfs(path.as_ptr(), &raw mut about));
+        asked.is_ok() && about.f_flag & libc::ST_RDONLY != 0
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// Lets another user read and write a file, by an access control list. Says whether the file system
+    /// has such.
+    pub fn share_with(path: &Path, uid: u32) -> bool {
+        // Version 2: the owner, that user, the group, the mask, others (linux/posix_acl_xattr.h).
+        let mut list = 2_u32.to_le_bytes().to_vec();
+        for (tag, rights, id) in [
+            (1_u16, 6_u16, u32::MAX),
+            (2, 6, uid),
+            (4, 0, u32::MAX),
+            (16, 6, u32::MAX),
+            (32, 0, u32::MAX),
+        ] {
+            list.extend([tag.to_le_bytes(), rights.to_le_bytes()].concat());
+            list.extend(id.to_le_bytes());
+        }
+        let (target, name) =
+            (CString::new(path.as_os_str().as_bytes()).unwrap(), c"system.posix_acl_access");
+        // SAFETY: setxattr reads two C strings and a list of this length, which live here.
+        let set = unsafe {
+            libc::setxattr(target.as_ptr(), name.as_ptr(), list.as_ptr().cast(), list.len(), 0)
+        };
+        if let Err(e) = check(set) {
+            assert_eq!(e.raw_os_error(), Some(libc::EOPNOTSUPP));
+            return false;
+        }
+        true
+    }
 }

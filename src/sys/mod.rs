@@ -19,7 +19,6 @@ pub mod random;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
-pub mod trusted;
 #[cfg(not(any(test, debug_assertions, target_feature = "crt-static")))]
 mod unwind;
 pub mod user;
