@@ -110,7 +110,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
     // An id from a journal that is no more would mean silence.
     let newest = service.hub.journal_size().1;
     let after = last.unwrap_or(newest).min(newest);
-    connection.seat.iter().for_each(|seat| seat.set_streaming());
+    connection.activity.iter().for_each(|activity| activity.set_streaming());
     let mut stream = connection.start_stream(request, sse_head())?;
     stream.send(b": hello\n\n")?;
     let mut telling = EventStream { service, proof, session, after, running: None };

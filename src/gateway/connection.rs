@@ -11,8 +11,8 @@ use crate::threads::spawn;
 
 /// Gives a connection its thread.
 pub fn start(stream: Box<dyn Socket + Send>, counted: ConnectionGuard) -> io::Result<()> {
-    let (limits, gate) = (limits(&counted.service), Arc::clone(&counted.service.gate));
-    let run = move || serve(stream, &counted, limits, gate);
+    let (limits, shutdown) = (limits(&counted.service), Arc::clone(&counted.service.gate));
+    let run = move || serve(stream, &counted, limits, shutdown);
     spawn("connection", CONNECTION_STACK, Box::new(run)).map(drop)
 }
 
@@ -21,12 +21,12 @@ pub fn serve(
     stream: Box<dyn Socket>,
     counted: &ConnectionGuard,
     limits: Limits,
-    gate: Arc<ShutdownFlag>,
+    shutdown: Arc<ShutdownFlag>,
 ) {
-    let (service, origin, seat) = (&counted.service, counted.origin, counted.seat.clone());
-    match Connection::new(stream, limits, gate) {
+    let (service, origin, activity) = (&counted.service, counted.origin, counted.activity.clone());
+    match Connection::new(stream, limits, shutdown) {
         Ok(mut connection) => {
-            connection.seat = seat;
+            connection.activity = activity;
             api::serve(connection, origin, service);
         }
         Err(e) => log::debug!("a connection from {origin} could not be set up: {e}"),
@@ -45,27 +45,29 @@ pub fn limits(service: &Service) -> Limits {
     }
 }
 
-/// A connection in the count of its kind (those on TCP have seats), for as long as it lives.
+/// A connection in the count of its kind (those on TCP have an activity), for as long as it lives.
 pub struct ConnectionGuard {
     pub service: Arc<Service>,
     pub origin: Origin,
-    seat: Option<Arc<ConnectionActivity>>,
+    activity: Option<Arc<ConnectionActivity>>,
 }
 
 impl ConnectionGuard {
     pub fn new(
         service: &Arc<Service>,
         origin: Origin,
-        seat: Option<Arc<ConnectionActivity>>,
+        activity: Option<Arc<ConnectionActivity>>,
     ) -> ConnectionGuard {
-        service.control_connections.fetch_add(seat.is_none().into(), Ordering::SeqCst);
-        ConnectionGuard { service: Arc::clone(service), origin, seat }
+        service.control_connections.fetch_add(activity.is_none().into(), Ordering::SeqCst);
+        ConnectionGuard { service: Arc::clone(service), origin, activity }
     }
 }
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.service.control_connections.fetch_sub(self.seat.is_none().into(), Ordering::SeqCst);
-        self.seat.iter().for_each(|seat| self.service.guests.remove(seat));
+        self.service
+            .control_connections
+            .fetch_sub(self.activity.is_none().into(), Ordering::SeqCst);
+        self.activity.iter().for_each(|activity| self.service.guests.remove(activity));
     }
 }

@@ -134,18 +134,18 @@ impl Main {
     /// Waits for whatever comes first, and accepts connections.
     fn wait(&mut self, signals: &Signals) -> std::io::Result<()> {
         let timeout = self.timers.until_next(Instant::now(), self.started.is_some());
-        let doors = self.started.as_ref().filter(|_| self.timers.accept.is_none());
+        let listeners = self.started.as_ref().filter(|_| self.timers.accept.is_none());
         let interests = [
             Interest::read(signals.as_fd()),
             Interest::read(self.mailbox.wake.as_fd()),
-            Interest::read(doors.map(|started| started.doors.tcp.as_fd())),
-            Interest::read(doors.map(|started| started.doors.control.as_fd())),
+            Interest::read(listeners.map(|started| started.listeners.tcp.as_fd())),
+            Interest::read(listeners.map(|started| started.listeners.control.as_fd())),
         ];
-        let next = doors.is_some_and(|s| s.doors.has_next());
+        let next = listeners.is_some_and(|s| s.listeners.has_next());
         let timeout = if next { Some(Duration::ZERO) } else { timeout };
         let [.., tcp, control] = wait_any(interests, timeout)?;
-        if let Some(started) = doors.filter(|_| tcp || control || next)
-            && let Err(e) = started.doors.accept(&started.service)
+        if let Some(started) = listeners.filter(|_| tcp || control || next)
+            && let Err(e) = started.listeners.accept(&started.service)
         {
             let now = Instant::now();
             if self.timers.told_accept.is_none_or(|at| now - at >= SHORTAGE_LOG_EVERY) {
@@ -223,7 +223,7 @@ impl Main {
             News::Found(finding) => self.found(*finding),
             News::Control(listener) => {
                 if let Some(started) = &mut self.started {
-                    started.doors.control = listener;
+                    started.listeners.control = listener;
                 }
             }
         }

@@ -49,7 +49,7 @@ const PROGRAM_PATIENCE: Duration = Duration::from_millis(500);
 /// A gateway that can serve.
 pub struct Started {
     pub service: Arc<Service>,
-    pub doors: Listeners,
+    pub listeners: Listeners,
     pub run: Arc<Run>,
     /// Held until the process ends.
     pub instance: Instance,
@@ -86,8 +86,8 @@ pub fn start(
     }
     run.begin(&plan.dirs);
     let opened = open(plan, place, began, quiet, &run).inspect_err(|e| failed(Some(&run), e));
-    let (service, doors, key_file, config_file) = opened?;
-    Ok(Started { service, doors, run, instance, key_file, config_file })
+    let (service, listeners, key_file, config_file) = opened?;
+    Ok(Started { service, listeners, run, instance, key_file, config_file })
 }
 
 /// All that the start does while it holds the lock.
@@ -138,8 +138,9 @@ fn open(
     }
     let service = Service::new(facts, keys, hub, quiet);
     *lock(&service.warnings) = warnings(&loaded);
-    let doors = Listeners::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
-    Ok((Arc::new(service), doors, key_file, loaded.file))
+    let listeners =
+        Listeners::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
+    Ok((Arc::new(service), listeners, key_file, loaded.file))
 }
 
 /// From now on what agents leave is ours. The gateway is known by its state directory, whose lock it

@@ -77,8 +77,8 @@ pub struct Connection {
     unread: BodyFraming,
     /// Go out with each response to the present request.
     pub extra: Vec<(&'static str, String)>,
-    /// What the door sees of it; `None` on the control socket.
-    pub seat: Option<Arc<ConnectionActivity>>,
+    /// What whoever counts connections sees of it; `None` on the control socket.
+    pub activity: Option<Arc<ConnectionActivity>>,
     /// No request has come yet.
     new: bool,
     pub(super) open: bool,
@@ -104,7 +104,7 @@ impl Connection {
             date: Date::default(),
             unread: BodyFraming::None,
             extra: Vec::new(),
-            seat: None,
+            activity: None,
             new: true,
             open: true,
             hurry: false,
@@ -122,7 +122,7 @@ impl Connection {
 
     /// Whether the key of the present request was taken away: nothing more is to be sent.
     pub(super) fn is_revoked(&self) -> bool {
-        self.seat.as_ref().is_some_and(|seat| seat.is_revoked())
+        self.activity.as_ref().is_some_and(|activity| activity.is_revoked())
     }
 
     /// Waits for the next request. `None`: the connection has ended as it should, by either side,
@@ -131,7 +131,7 @@ impl Connection {
         if !self.open || !self.skip_unread()? {
             return Ok(None);
         }
-        self.seat.iter().for_each(|seat| seat.set_idle());
+        self.activity.iter().for_each(|activity| activity.set_idle());
         let mut scan = Scan::default();
         let mut deadline = None;
         loop {
@@ -143,7 +143,7 @@ impl Connection {
                     self.unread = request.framing;
                     self.extra.clear();
                     self.new = false;
-                    self.seat.iter().for_each(|seat| seat.set_busy());
+                    self.activity.iter().for_each(|activity| activity.set_received());
                     return Ok(Some(request));
                 }
             }
@@ -324,8 +324,7 @@ impl Connection {
 
     pub(super) fn close_gracefully(&mut self) {
         self.open = false;
-        // It is about to end: it keeps nobody else out.
-        self.seat.iter().for_each(|seat| seat.evict());
+        self.activity.iter().for_each(|activity| activity.set_closing());
         self.wire.linger(MAX_LINGER, Instant::now() + LINGER_TIMEOUT);
     }
 }
