@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 use std::env;
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,7 +17,6 @@ use syslog::{Facility, LoggerBackend};
 use crate::config::LogTarget;
 use crate::limits::LOG_PATIENCE;
 use crate::sys::clock::Utc;
-use crate::sys::fd::device_and_inode;
 use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::Pid;
 use crate::text::escaped;
@@ -78,9 +79,10 @@ pub fn set(level: LevelFilter, target: LogTarget, name: &str) {
 
 /// Whether stderr goes to the journal: `JOURNAL_STREAM` names its device and inode (systemd.exec(5)).
 fn stderr_is_journal() -> bool {
-    let stream = |(device, inode)| format!("{device}:{inode}");
-    let stderr = device_and_inode(io::stderr().as_fd()).map(stream);
-    stderr.is_ok_and(|stderr| env::var("JOURNAL_STREAM") == Ok(stderr))
+    let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    let stream = stderr.and_then(|stderr| stderr.metadata());
+    let stream = stream.map(|meta| format!("{}:{}", meta.dev(), meta.ino()));
+    stream.is_ok_and(|stream| env::var("JOURNAL_STREAM") == Ok(stream))
 }
 
 impl Log for Logger {

@@ -208,7 +208,7 @@ fn is_private(name: &str, (uid, gid): (u32, u32), groups: &str, users: &str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::fs::tests::share_with;
+    use crate::sys::tests::share_with;
     use crate::testing::TempDir;
     use std::fs::Permissions;
     use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};

@@ -6,10 +6,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::connection::{ConnectionGuard, start};
-use super::fallback::FallbackThread;
+use super::fallback::{self, Waiting};
 use crate::api::connections::Capacity;
 use crate::api::{Origin, Service, source_prefix};
 use crate::config::Config;
@@ -48,7 +49,7 @@ pub struct Listeners {
     pub control: UnixListener,
     /// How many tasks the system lets us have.
     tasks: Option<usize>,
-    fallback: FallbackThread,
+    fallback: Sender<Waiting>,
     /// A connection that waits for another to end.
     next: RefCell<Option<(Arc<TcpStream>, SocketAddr)>>,
     /// Since when there has been no room for it.
@@ -59,7 +60,7 @@ impl Listeners {
     /// # Errors
     /// No thread.
     pub fn new(tcp: TcpListener, control: UnixListener) -> io::Result<Listeners> {
-        let (tasks, fallback) = (proc::task_limit(), FallbackThread::start()?);
+        let (tasks, fallback) = (proc::task_limit(), fallback::start()?);
         let (next, full) = Default::default();
         Ok(Listeners { tcp, control, tasks, fallback, next, full })
     }
@@ -135,7 +136,9 @@ impl Listeners {
         let counted = |spare| ConnectionGuard::new(service, Origin::Control { uid, spare }, None);
         if start(Box::new(Arc::clone(&stream)), counted(false)).is_err() {
             service.guests.shed_load(Instant::now());
-            self.fallback.take(stream, counted(true));
+            let since = Instant::now();
+            // The thread lives as long as we do.
+            let _ = self.fallback.send(Waiting { stream, counted: counted(true), since });
         }
         Ok(())
     }

@@ -19,28 +19,20 @@ use crate::threads::spawn;
 const SPARE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A connection that waits for its request.
-struct Waiting {
-    stream: Arc<UnixStream>,
-    counted: ConnectionGuard,
-    since: Instant,
+pub struct Waiting {
+    pub stream: Arc<UnixStream>,
+    pub counted: ConnectionGuard,
+    pub since: Instant,
 }
 
-pub struct FallbackThread(Sender<Waiting>);
-
-impl FallbackThread {
-    /// # Errors
-    /// No thread.
-    pub fn start() -> io::Result<FallbackThread> {
-        let (sender, incoming) = channel();
-        spawn("spare", CONNECTION_STACK, Box::new(move || run(&incoming)))?;
-        Ok(FallbackThread(sender))
-    }
-
-    /// Hands a connection over. There are [`crate::limits::MAX_CONTROL_CONNECTIONS`] at the most.
-    pub fn take(&self, stream: Arc<UnixStream>, counted: ConnectionGuard) {
-        // The thread lives as long as we do.
-        let _ = self.0.send(Waiting { stream, counted, since: Instant::now() });
-    }
+/// Starts the thread. What it is sent are [`crate::limits::MAX_CONTROL_CONNECTIONS`] at the most.
+///
+/// # Errors
+/// No thread.
+pub fn start() -> io::Result<Sender<Waiting>> {
+    let (sender, incoming) = channel();
+    spawn("spare", CONNECTION_STACK, Box::new(move || run(&incoming)))?;
+    Ok(sender)
 }
 
 fn run(incoming: &Receiver<Waiting>) {

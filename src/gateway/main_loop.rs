@@ -55,7 +55,7 @@ impl Main {
         let failed = |e: std::io::Error| Failure::cannot("start", &e);
         let mailbox =
             Mailbox { news: Mutex::default(), wake: Arc::new(EventFd::new().map_err(failed)?) };
-        let place = Supervisor::find(
+        let supervisor = Supervisor::find(
             plan.dirs.planned_stop(),
             plan.name.unit(),
             Arc::clone(&plan.children),
@@ -64,7 +64,7 @@ impl Main {
         let timers = Timers { watchdog, ..Timers::default() };
         let mut main = Main {
             plan,
-            place,
+            supervisor,
             notifier: Notifier::from_environment(),
             mailbox: Arc::new(mailbox),
             phase: Phase::Starting,
@@ -84,14 +84,14 @@ impl Main {
     fn spawn_starter(&self, began: Instant) -> std::io::Result<JoinHandle<()>> {
         let (plan, wake) = (self.plan.clone(), Arc::clone(&self.mailbox.wake));
         let mailbox = Arc::clone(&self.mailbox);
-        let (place, begun) = (self.place.clone(), Arc::clone(&self.begun));
+        let (supervisor, begun) = (self.supervisor.clone(), Arc::clone(&self.begun));
         let work = move || {
-            let started = startup::start(&plan, &place, began, Arc::clone(&wake), &begun);
+            let started = startup::start(&plan, &supervisor, began, Arc::clone(&wake), &begun);
             let parts = started.as_ref().ok().map(|s| (Arc::clone(&s.service), Arc::clone(&s.run)));
             mailbox.put(News::Started(Box::new(started)));
             if let Some((service, run)) = parts {
-                startup::settle(&plan, &service, &run, &place);
-                stop_time::read(&place, &service);
+                startup::settle(&plan, &service, &run, &supervisor);
+                stop_time::read(&supervisor, &service);
                 let replace = move |listener| mailbox.put(News::Control(listener));
                 let watch = move || control::watch(&plan.dirs, &service, &replace);
                 if let Err(e) = spawn("control", THREAD_STACK, Box::new(watch)) {
@@ -188,8 +188,13 @@ impl Main {
         let reloads = &started.service.reloads;
         if self.timers.reload.is_none()
             && let Some(number) = reloads.begin()
-            && let Err(e) =
-                reload::read(&self.plan, &self.place, &started.service, number, &self.mailbox.wake)
+            && let Err(e) = reload::read(
+                &self.plan,
+                &self.supervisor,
+                &started.service,
+                number,
+                &self.mailbox.wake,
+            )
         {
             log::warn!("no thread for the reload ({e}): it is tried again");
             reloads.end(None);

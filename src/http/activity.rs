@@ -65,16 +65,17 @@ impl ConnectionActivity {
 
     /// The same, where it is the key of the request before; false where it is not.
     pub fn is_authenticated(&self, token: usize) -> bool {
-        self.change(|(stage, known)| {
-            (stage == Stage::Received && known == token).then_some(Stage::Answering)
-        })
+        let mut state = lock(&self.state);
+        let is = *state == (Stage::Received, token);
+        if is {
+            state.0 = Stage::Answering;
+        }
+        is
     }
 
     /// The key was taken away: what it opened ends.
     pub fn revoke(&self) {
-        self.change(|(stage, _)| {
-            matches!(stage, Stage::Answering | Stage::Streaming(_)).then_some(Stage::Revoked)
-        });
+        self.change(|is| matches!(is, Stage::Answering | Stage::Streaming(_)), Stage::Revoked);
     }
 
     pub fn is_revoked(&self) -> bool {
@@ -82,31 +83,28 @@ impl ConnectionActivity {
     }
 
     pub fn set_closing(&self) {
-        self.change(|_| Some(Stage::Closing));
+        self.change(|_| true, Stage::Closing);
     }
 
     /// The answer is an event stream.
     pub fn set_streaming(&self) {
-        let streaming = Stage::Streaming(Instant::now());
-        self.change(|(stage, _)| (stage == Stage::Answering).then_some(streaming));
+        self.change(|is| is == Stage::Answering, Stage::Streaming(Instant::now()));
     }
 
     /// The next request is waited for.
     pub fn set_idle(&self) {
-        let idle = Stage::Idle(Instant::now());
-        self.change(|(stage, _)| (stage != Stage::Unauthenticated).then_some(idle));
+        self.change(|is| is != Stage::Unauthenticated, Stage::Idle(Instant::now()));
     }
 
     /// It has come.
     pub fn set_received(&self) {
-        self.change(|(stage, _)| matches!(stage, Stage::Idle(_)).then_some(Stage::Received));
+        self.change(|is| matches!(is, Stage::Idle(_)), Stage::Received);
     }
 
-    /// Says whether there was a change.
-    fn change(&self, next: impl FnOnce((Stage, usize)) -> Option<Stage>) -> bool {
+    fn change(&self, from: fn(Stage) -> bool, to: Stage) {
         let mut state = lock(&self.state);
-        let next = next(*state);
-        state.0 = next.unwrap_or(state.0);
-        next.is_some()
+        if from(state.0) {
+            state.0 = to;
+        }
     }
 }

@@ -16,7 +16,7 @@ use super::body::TOO_LARGE;
 use super::body_reader::{BodyReader, Error};
 use super::head;
 use super::request::{BodyFraming, Method, Request, Version};
-use super::response::{Date, End, Persist, Response};
+use super::response::{End, Persist, Response};
 use super::scan::{Scan, is_blank};
 use super::socket::Socket;
 use super::transport::{Fill, Pace, Transport};
@@ -68,11 +68,10 @@ impl ShutdownFlag {
 
 /// The server's side of a connection.
 pub struct Connection {
-    pub(super) wire: Transport<'static>,
+    pub(super) transport: Transport<'static>,
     limits: Limits,
     shutdown: Arc<ShutdownFlag>,
     pub(super) out: Vec<u8>,
-    pub(super) date: Date,
     /// The body that the present request announced and nobody has read.
     unread: BodyFraming,
     /// Go out with each response to the present request.
@@ -97,11 +96,10 @@ impl Connection {
         shutdown: Arc<ShutdownFlag>,
     ) -> io::Result<Connection> {
         Ok(Connection {
-            wire: Transport::new(socket, limits.write_timeout)?,
+            transport: Transport::new(socket, limits.write_timeout)?,
             limits,
             shutdown,
             out: Vec::new(),
-            date: Date::default(),
             unread: BodyFraming::None,
             extra: Vec::new(),
             activity: None,
@@ -117,7 +115,7 @@ impl Connection {
     /// # Errors
     /// No descriptor.
     pub fn watch(&self) -> io::Result<Box<dyn AsFd>> {
-        self.wire.socket.shared()
+        self.transport.socket.shared()
     }
 
     /// Whether the key of the present request was taken away: nothing more is to be sent.
@@ -135,11 +133,11 @@ impl Connection {
         let mut scan = Scan::default();
         let mut deadline = None;
         loop {
-            match head::parse(&mut scan, self.wire.data()) {
+            match head::parse(&mut scan, self.transport.data()) {
                 Ok(None) => {}
                 Err(refusal) => return Err(self.refuse(refusal)),
                 Ok(Some((request, length))) => {
-                    self.wire.consume(length);
+                    self.transport.consume(length);
                     self.unread = request.framing;
                     self.extra.clear();
                     self.new = false;
@@ -148,18 +146,18 @@ impl Connection {
                 }
             }
             // Who connects has something to say: only between requests a client may take its time.
-            let fill = if self.wire.data().is_empty() && !self.new {
-                self.wire.shrink();
+            let fill = if self.transport.data().is_empty() && !self.new {
+                self.transport.shrink();
                 if self.out.capacity() > KEPT_RESPONSE_BUFFER {
                     self.out = Vec::new();
                 }
-                self.wire.fill(Instant::now() + self.limits.idle_timeout)?
+                self.transport.fill(Instant::now() + self.limits.idle_timeout)?
             } else {
                 let latest = || Instant::now() + self.limits.head_timeout;
                 let deadline = *deadline.get_or_insert_with(latest);
-                self.wire.fill(deadline)?
+                self.transport.fill(deadline)?
             };
-            let silent = is_blank(self.wire.data()) || self.shutdown.is_closing();
+            let silent = is_blank(self.transport.data()) || self.shutdown.is_closing();
             match fill {
                 Fill::Data => {}
                 Fill::End | Fill::TimedOut if silent => {
@@ -187,9 +185,9 @@ impl Connection {
             BodyFraming::Length(_) | BodyFraming::Chunked => {}
         }
         let begun = Instant::now();
-        if request.expect_continue && self.wire.data().is_empty() {
+        if request.expect_continue && self.transport.data().is_empty() {
             let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
-            self.wire.write(go_on, &mut Pace::default())?;
+            self.transport.write(go_on, &mut Pace::default())?;
         }
         let hurry = if self.hurry { HURRY } else { 1 };
         let (timeout, rate) = (self.limits.body_timeout / hurry, MIN_BODY_RATE * u64::from(hurry));
@@ -223,7 +221,7 @@ impl Connection {
         latest: impl Fn(usize) -> Instant,
     ) -> Result<(), Error> {
         let mut reader = BodyReader::new(Some(self.unread));
-        let read = reader.read_all(&mut self.wire, body, cap, latest);
+        let read = reader.read_all(&mut self.transport, body, cap, latest);
         match &read {
             Ok(()) => self.unread = BodyFraming::None,
             Err(_) => self.open = false,
@@ -268,7 +266,7 @@ impl Connection {
 
     fn send(&mut self, response: &Response, head_only: bool, persist: Persist) -> io::Result<()> {
         self.out.clear();
-        response.write_head(&mut self.out, &mut self.date, End::Known, persist);
+        response.write_head(&mut self.out, End::Known, persist);
         let mut pace = Pace::default();
         let mut out = std::mem::take(&mut self.out);
         let sent = response.parts(head_only).try_for_each(|(extent, part)| {
@@ -278,7 +276,7 @@ impl Connection {
         });
         let sent = sent.and_then(|()| match response.parts(head_only).nth(1) {
             Some(_) => self.write(&out, &mut pace),
-            None => self.wire.write(&out, &mut pace),
+            None => self.transport.write(&out, &mut pace),
         });
         self.out = out;
         self.open &= sent.is_ok();
@@ -301,11 +299,11 @@ impl Connection {
             if self.is_revoked() {
                 // What ends within must not look whole, nor have anything behind it.
                 if number > 0 {
-                    self.wire.end_writing();
+                    self.transport.end_writing();
                 }
                 return Err(io::ErrorKind::PermissionDenied.into());
             }
-            self.wire.write(piece, pace)?;
+            self.transport.write(piece, pace)?;
         }
         Ok(())
     }
@@ -325,14 +323,14 @@ impl Connection {
     pub(super) fn close_gracefully(&mut self) {
         self.open = false;
         self.activity.iter().for_each(|activity| activity.set_closing());
-        self.wire.linger(MAX_LINGER, Instant::now() + LINGER_TIMEOUT);
+        self.transport.linger(MAX_LINGER, Instant::now() + LINGER_TIMEOUT);
     }
 }
 
 impl AsFd for Connection {
     /// For waiting until the client goes away while its answer is in the making.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wire.as_fd()
+        self.transport.as_fd()
     }
 }
 

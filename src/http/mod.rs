@@ -1,6 +1,6 @@
 //! HTTP/1.1 on blocking sockets: bytes ↔ requests and responses, one connection at a time.
 //!
-//! What may enter: framing, limits, time-outs, the formats of the wire. What may not: routes, keys,
+//! What may enter: framing, limits, time-outs, the message formats. What may not: routes, keys,
 //! sessions, anything of the gateway. The rules are pure ([`head`], [`scan`], [`target`], [`body`],
 //! [`sse`]: no socket, no clock); [`connection`] drives them over a [`transport`].
 //!

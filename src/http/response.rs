@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use super::{is_token, is_value_byte};
 use crate::extent::{Extent, PLACE};
@@ -92,13 +92,7 @@ impl Response {
     }
 
     /// Appends the head, empty line included.
-    pub(super) fn write_head(
-        &self,
-        out: &mut Vec<u8>,
-        date: &mut Date,
-        end: End,
-        persist: Persist,
-    ) {
+    pub(super) fn write_head(&self, out: &mut Vec<u8>, end: End, persist: Persist) {
         // Whether each field stays within its line.
         let is_safe = |(name, value): &(&str, Cow<'_, str>)| {
             is_token(name.as_bytes()) && value.bytes().all(is_value_byte)
@@ -106,7 +100,8 @@ impl Response {
         let safe = self.headers.iter().all(is_safe);
         let status = if safe { self.status } else { 500 };
         // Writing into a Vec cannot fail.
-        let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: {}\r\n", phrase(status), date.text());
+        let (phrase, date) = (phrase(status), Utc::new(SystemTime::now()).http_date());
+        let _ = write!(out, "HTTP/1.1 {status} {phrase}\r\nDate: {date}\r\n");
         match end {
             End::Known if matches!(status, 204 | 304) => {}
             End::Known => {
@@ -149,25 +144,6 @@ pub(super) enum Persist {
     Close,
 }
 
-/// The Date field's text, made once a second.
-#[derive(Debug, Default)]
-pub(super) struct Date {
-    second: u64,
-    text: String,
-}
-
-impl Date {
-    fn text(&mut self) -> &str {
-        let now = SystemTime::now();
-        let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if self.second != second || self.text.is_empty() {
-            self.text = Utc::new(now).http_date();
-            self.second = second;
-        }
-        &self.text
-    }
-}
-
 /// Reason phrases (RFC 9110 section 15, RFC 6585); for people, no client reads them.
 const PHRASES: &str = "\
     200 OK, 201 Created, 202 Accepted, 204 No Content, 304 Not Modified, 400 Bad Request, \
@@ -191,7 +167,7 @@ mod tests {
 
     fn head_of(response: &Response, persist: Persist) -> String {
         let mut out = Vec::new();
-        response.write_head(&mut out, &mut Date::default(), End::Known, persist);
+        response.write_head(&mut out, End::Known, persist);
         String::from_utf8(out).unwrap()
     }
 

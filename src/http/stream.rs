@@ -38,11 +38,11 @@ impl Connection {
         };
         let persist = self.persist(request, head.close || end == End::Close);
         self.out.clear();
-        head.write_head(&mut self.out, &mut self.date, end, persist);
+        head.write_head(&mut self.out, end, persist);
         // Until it is finished, nothing may follow.
         self.open = false;
         let mut pace = Pace::default();
-        self.wire.write(&self.out, &mut pace)?;
+        self.transport.write(&self.out, &mut pace)?;
         let silent = request.method == Method::Head;
         Ok(Stream { connection: self, pace, end, silent, persist, finished: false })
     }
@@ -97,7 +97,7 @@ impl Stream<'_> {
     /// Ends the response; the connection is ready for the next request where it may go on.
     pub fn finish(mut self) -> io::Result<()> {
         if self.end == End::LastChunk && !self.silent {
-            self.connection.wire.write(b"0\r\n\r\n", &mut self.pace)?;
+            self.connection.transport.write(b"0\r\n\r\n", &mut self.pace)?;
         }
         self.finished = true;
         match self.persist {
@@ -122,7 +122,7 @@ impl Drop for Stream<'_> {
         // Without the last chunk the client sees that something is missing. Without chunks only
         // a reset tells: an orderly end would look like the whole.
         match self.end {
-            End::LastChunk | End::Known => self.connection.wire.end_writing(),
+            End::LastChunk | End::Known => self.connection.transport.end_writing(),
             End::Close => crate::sys::socket::reset_on_close(self.connection.as_fd()),
         }
     }

@@ -160,14 +160,42 @@ pub fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 /// Puts `content` at `path` in one step: a temporary file beside it, sync, rename, sync of the
 /// directory. Readers see the old file or the new one; after a power cut too.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    swap(path, |temporary| write(temporary, content, mode)?.sync_all())?;
+    publish(path, content, mode, true, |from, to| fs::rename(from, to))?;
     sync_dir_of(path)
 }
 
 /// Like [`replace`], but durable only after a later [`sync`]: for the way to READY, which should
 /// not wait for the disk. Readers still see the old file or the new one.
 pub fn replace_unsynced(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    swap(path, |temporary| write(temporary, content, mode).map(drop))
+    publish(path, content, mode, false, |from, to| fs::rename(from, to))
+}
+
+/// Like [`replace`], but an existing file wins: `false`, and nothing is changed.
+pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> {
+    match publish(path, content, mode, true, |from, to| fs::hard_link(from, to)) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        created => created.and_then(|()| sync_dir_of(path)).map(|()| true),
+    }
+}
+
+fn publish(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    sync: bool,
+    link: fn(&Path, &Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let temporary = temporary_path(path);
+    let result = create_new(&temporary, mode).and_then(|mut file| {
+        file.write_all(content)?;
+        if sync {
+            file.sync_all()?;
+        }
+        link(&temporary, path)
+    });
+    // The error that counts is the first; what is left behind has our pid in its name.
+    let _ = fs::remove_file(&temporary);
+    result
 }
 
 /// Makes a file and its name durable.
@@ -176,39 +204,10 @@ pub fn sync(path: &Path) -> io::Result<()> {
     sync_dir_of(path)
 }
 
-fn swap(path: &Path, fill: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
-    let temporary = temporary_path(path);
-    let result = fill(&temporary).and_then(|()| fs::rename(&temporary, path));
-    if result.is_err() {
-        // The error that counts is the first; what is left behind has our pid in its name.
-        let _ = fs::remove_file(&temporary);
-    }
-    result
-}
-
-/// Like [`replace`], but an existing file wins: `false`, and nothing is changed.
-pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> {
-    let temporary = temporary_path(path);
-    let result = write(&temporary, content, mode).and_then(|file| file.sync_all());
-    let linked = result.and_then(|()| fs::hard_link(&temporary, path));
-    let _ = fs::remove_file(&temporary);
-    match linked {
-        Ok(()) => sync_dir_of(path).map(|()| true),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(e) => Err(e),
-    }
-}
-
 /// Makes the names in the directory of `path` durable.
 pub fn sync_dir_of(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
     File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<File> {
-    let mut file = create_new(path, mode)?;
-    file.write_all(content)?;
-    Ok(file)
 }
 
 /// Creates a file for reading and writing where there is none.
@@ -291,38 +290,5 @@ pub fn is_read_only(path: &Path) -> bool {
         let mut about: libc::statvfs = std::mem::zeroed();
         let asked = check(libc::statvfs(path.as_ptr(), &raw mut about));
         asked.is_ok() && about.f_flag & libc::ST_RDONLY != 0
-    }
-}
-
-#[cfg(test)]
-pub mod tests {
-    use super::*;
-
-    /// Lets another user read and write a file, by an access control list. Says whether the file system
-    /// has such.
-    pub fn share_with(path: &Path, uid: u32) -> bool {
-        // Version 2: the owner, that user, the group, the mask, others (linux/posix_acl_xattr.h).
-        let mut list = 2_u32.to_le_bytes().to_vec();
-        for (tag, rights, id) in [
-            (1_u16, 6_u16, u32::MAX),
-            (2, 6, uid),
-            (4, 0, u32::MAX),
-            (16, 6, u32::MAX),
-            (32, 0, u32::MAX),
-        ] {
-            list.extend([tag.to_le_bytes(), rights.to_le_bytes()].concat());
-            list.extend(id.to_le_bytes());
-        }
-        let (target, name) =
-            (CString::new(path.as_os_str().as_bytes()).unwrap(), c"system.posix_acl_access");
-        // SAFETY: setxattr reads two C strings and a list of this length, which live here.
-        let set = unsafe {
-            libc::setxattr(target.as_ptr(), name.as_ptr(), list.as_ptr().cast(), list.len(), 0)
-        };
-        if let Err(e) = check(set) {
-            assert_eq!(e.raw_os_error(), Some(libc::EOPNOTSUPP));
-            return false;
-        }
-        true
     }
 }

@@ -19,6 +19,8 @@ pub mod random;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+#[cfg(test)]
+pub mod tests;
 #[cfg(not(any(test, debug_assertions, target_feature = "crt-static")))]
 mod unwind;
 pub mod user;

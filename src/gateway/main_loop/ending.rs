@@ -76,21 +76,21 @@ impl Main {
     }
 
     /// Asks why, in a thread of its own: the manager may take its time.
-    pub(super) fn ask(&mut self, moment: QueryPoint) {
+    pub(super) fn ask(&mut self, point: QueryPoint) {
         let Some(stop) = &self.stop else { return };
-        let (place, caught) = (self.place.clone(), stop.latest);
+        let (supervisor, caught) = (self.supervisor.clone(), stop.latest);
         let mailbox = Arc::clone(&self.mailbox);
         let question = move || {
-            let finding = place.examine(caught, moment);
+            let finding = supervisor.examine(caught, point);
             let planned = finding.verdict.planned;
             mailbox.put(News::Found(Box::new(finding)));
-            if let (true, Some(own)) = (planned, place.own.get()) {
+            if let (true, Some(own)) = (planned, supervisor.own.get()) {
                 waiting::end(own);
             }
         };
         if let Err(e) = spawn("question", THREAD_STACK, Box::new(question)) {
             log::warn!("no thread for the question ({e}): the main one asks");
-            let finding = self.place.examine(caught, moment);
+            let finding = self.supervisor.examine(caught, point);
             self.mailbox.put(News::Found(Box::new(finding)));
         }
     }
@@ -151,7 +151,7 @@ impl Main {
         if outcome == Outcome::Terminated
             && let Some(caught) = signals.take().into_iter().find(missed)
         {
-            let mut finding = self.place.examine(caught, QueryPoint::Exit { marker: false });
+            let mut finding = self.supervisor.examine(caught, QueryPoint::Exit { marker: false });
             self.weigh(&mut finding);
             if finding.verdict.planned {
                 if let Some((_, last)) = self.stop.as_mut().and_then(|s| s.findings.as_mut()) {

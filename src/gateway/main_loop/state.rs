@@ -45,7 +45,7 @@ impl Mailbox {
 
 pub struct Main {
     pub plan: Plan,
-    pub place: Supervisor,
+    pub supervisor: Supervisor,
     pub notifier: Notifier,
     pub mailbox: Arc<Mailbox>,
     pub phase: Phase,
