@@ -19,7 +19,7 @@ use crate::session::message_table::{Digest, Owner, session_digest};
 use crate::session::queries::Session;
 use crate::session::reply::Watch;
 use crate::sys::fd::EventFd;
-use crate::sys::poll::{Interest, poll};
+use crate::sys::poll::{Interest, wait_any};
 use crate::text::quoted;
 
 /// This session of the principal, if it may touch it. The key is no file name and goes into none.
@@ -125,19 +125,16 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
         if service.hub.is_draining() {
             return Ok(stream.finish()?);
         }
-        let piece = telling.running.as_ref().map(|running| running.watch.event.as_fd());
-        let mut interests = [
+        let chunk = telling.running.as_ref().map(|running| running.watch.event.as_fd());
+        let interests = [
             Interest::read(follow.event.as_fd()),
-            piece.map_or_else(Interest::none, Interest::read),
+            Interest::read(chunk),
             Interest::hangup(stream.as_fd()),
         ];
-        let ready = poll(&mut interests, Some(KEEP_ALIVE))?;
-        let [_, _, gone] = interests.map(|interest| interest.ready());
-        if gone {
-            return Err(Closed::Io(io::ErrorKind::ConnectionAborted.into()));
-        }
-        if ready == 0 {
-            stream.send(b": still here\n\n")?;
+        match wait_any(interests, Some(KEEP_ALIVE))? {
+            [.., true] => return Err(Closed::Io(io::ErrorKind::ConnectionAborted.into())),
+            [false, false, false] => stream.send(b": still here\n\n")?,
+            [..] => {}
         }
     }
 }
