@@ -3,7 +3,7 @@
 //! flock has no way to ask without taking, so the holder also takes an OFD lock (fcntl(2)) on the
 //! same descriptor: F_OFD_GETLK on it tells whether there is a holder and changes nothing.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -12,9 +12,11 @@ use super::check;
 /// Takes the lock of a file or directory for as long as it stays open, or says at once that it is
 /// held (`false`).
 pub fn try_hold(file: &File) -> io::Result<bool> {
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Ok(false),
-        held => Ok(held.map(|()| true)?),
+    // SAFETY: flock takes a descriptor that is borrowed here, and flags.
+    match check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(e) => Err(e),
     }
 }
 
