@@ -41,7 +41,7 @@ struct Logger(Mutex<State>);
 
 struct State {
     sink: Sink,
-    /// Lines that nobody took since the last one that was. While there are any, none is waited for.
+    /// Lines that were lost since the last one that was written. While there are any, none is waited for.
     lost: u64,
 }
 
@@ -72,7 +72,7 @@ pub fn set(level: LevelFilter, target: LogTarget, name: &str) {
         }
     };
     lock(&LOGGER.0).sink = sink;
-    // An error means that this is not the first call: nobody else sets a logger.
+    // An error means that this is not the first call: no other logger is set.
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(level);
 }
@@ -130,7 +130,7 @@ impl State {
 }
 
 impl Sink {
-    /// Says whether anybody took it.
+    /// Says whether it was written.
     fn write(&mut self, level: Level, message: &str, patience: Duration) -> bool {
         if let Sink::Syslog(syslog) = self
             && syslog.send(level, message)

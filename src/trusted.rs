@@ -1,4 +1,5 @@
-//! Files that somebody has put in place for us: the configuration, keys and secrets.
+//! Files that an operator has put in place: the configuration, keys and secrets. Whether another user may
+//! have written or read them.
 //!
 //! Symlinks are followed (stow, home-manager, the `..data` of Kubernetes) where nobody else can redirect
 //! them; who may write or read is asked of the file that they lead to. What the gateway itself writes
@@ -91,7 +92,7 @@ fn open(path: &Path) -> io::Result<(File, Metadata, PathBuf)> {
             false => Err(about(path, &target, "is not a regular file")),
         };
         // Looked at before it is opened too: opening a fifo waits for a writer. Not O_NONBLOCK, which
-        // fails on a file that somebody has a lease on (fcntl(2)) instead of waiting for it.
+        // fails on a file that another process has a lease on (fcntl(2)) instead of waiting for it.
         regular(fs::symlink_metadata(&target)?)?;
         let file = OpenOptions::new().read(true).custom_flags(NO_FOLLOW).open(&target)?;
         let meta = regular(file.metadata()?)?;

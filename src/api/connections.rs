@@ -132,7 +132,7 @@ impl ConnectionTable {
         Ok(())
     }
 
-    /// Ends the answers that are on their way to whoever showed a key that `holds` says no to.
+    /// Ends the answers that are on their way to clients whose key `holds` says no to.
     pub(super) fn revoke(&self, holds: &dyn Fn(&ClientKey) -> bool) {
         let table = lock(&self.0);
         let gone = |entry: &&Entry| entry.key.as_ref().is_some_and(|key| !holds(key));

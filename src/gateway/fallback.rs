@@ -1,5 +1,5 @@
 //! The spare thread: serves the control socket when no other thread can be had, so that `status` and
-//! `stop` work then too. It serves who has something to say, one request each, and nothing that waits.
+//! `stop` work then too. It serves clients whose request has come, one each, and nothing that waits.
 
 use std::io;
 use std::os::fd::AsFd;

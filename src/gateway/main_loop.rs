@@ -210,7 +210,7 @@ impl Main {
         }
     }
 
-    /// Takes a piece of news; returns the failure of a start that nobody has stopped.
+    /// Takes a piece of news; returns the failure of a start that no signal has stopped.
     fn hear(&mut self, news: News) -> Option<Failure> {
         match news {
             News::Started(result) => match *result {

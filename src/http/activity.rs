@@ -1,5 +1,5 @@
-//! What a connection shows to whoever counts connections: whether a request on it was authenticated, and
-//! what it has done since when.
+//! What a connection does, for the table of connections: whether a request on it was authenticated, and
+//! since when it streams or is idle.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ enum Stage {
     Closing,
 }
 
-/// Shared by a connection's thread and whoever counts connections.
+/// Shared by a connection's thread and the table of connections.
 #[derive(Debug)]
 pub struct ConnectionActivity {
     pub number: u64,

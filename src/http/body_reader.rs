@@ -127,7 +127,7 @@ impl BodyReader {
 }
 
 impl Fill {
-    /// For who cannot go on without data.
+    /// For a caller that cannot go on without data.
     pub fn data(self) -> Result<(), Error> {
         match self {
             Fill::Data => Ok(()),

@@ -72,11 +72,11 @@ pub struct Connection {
     limits: Limits,
     shutdown: Arc<ShutdownFlag>,
     pub(super) out: Vec<u8>,
-    /// The body that the present request announced and nobody has read.
+    /// The body of the present request, as far as it was not read.
     unread: BodyFraming,
     /// Go out with each response to the present request.
     pub extra: Vec<(&'static str, String)>,
-    /// What whoever counts connections sees of it; `None` on the control socket.
+    /// For the table of connections; `None` on the control socket.
     pub activity: Option<Arc<ConnectionActivity>>,
     /// No request has come yet.
     new: bool,
@@ -145,7 +145,7 @@ impl Connection {
                     return Ok(Some(request));
                 }
             }
-            // Who connects has something to say: only between requests a client may take its time.
+            // A new connection sends a request at once: only between requests a client may take its time.
             let fill = if self.transport.data().is_empty() && !self.new {
                 self.transport.shrink();
                 if self.out.capacity() > KEPT_RESPONSE_BUFFER {
@@ -157,10 +157,10 @@ impl Connection {
                 let deadline = *deadline.get_or_insert_with(latest);
                 self.transport.fill(deadline)?
             };
-            let silent = is_blank(self.transport.data()) || self.shutdown.is_closing();
+            let is_silent = is_blank(self.transport.data()) || self.shutdown.is_closing();
             match fill {
                 Fill::Data => {}
-                Fill::End | Fill::TimedOut if silent => {
+                Fill::End | Fill::TimedOut if is_silent => {
                     self.open = false;
                     return Ok(None);
                 }
@@ -246,11 +246,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether another request may follow, in the words of the Connection field.
+    /// Whether another request may follow, as the Connection field says it.
     pub(super) fn persist(&self, request: &Request, close: bool) -> Persist {
         let can_skip = match self.unread {
             BodyFraming::None => true,
-            // Who waits for 100 may send the body or not: what comes next would be a guess.
+            // A client that waits for 100 may send the body or not: what comes next would be a guess.
             BodyFraming::Length(length) => {
                 length <= MAX_SKIPPED_BODY as u64 && !request.expect_continue
             }
@@ -334,7 +334,7 @@ impl AsFd for Connection {
     }
 }
 
-/// For who had a key when the request came.
+/// For a client whose key was valid when the request came.
 const KEY_IS_GONE: Refusal =
     Refusal::new(401, "The key of this request has been taken away or changed.");
 const HEAD_CUT_SHORT: Refusal = Refusal::new(400, "The request ended within its head.");

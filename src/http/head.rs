@@ -62,7 +62,7 @@ fn read(head: &[u8]) -> Result<Request, Refusal> {
     })
 }
 
-/// Who reads the first and who reads the last of two must not differ.
+/// A reader of the first and a reader of the last of two would differ.
 const ONCE: [&str; 7] = [
     "host",
     "content-length",
@@ -89,8 +89,8 @@ impl<'a> Fields<'a> {
         let (mut close, mut persist) = (false, false);
         for field in fields {
             let known = ONCE.iter().position(|name| field.name.eq_ignore_ascii_case(name));
-            // Twice is refused where the values are equal too: somebody in front may have used
-            // the first and somebody behind the last.
+            // Twice is refused where the values are equal too: a proxy in front may have used the
+            // first and a reader behind us the last.
             if known.is_some_and(|at| once[at].replace(field.value).is_some()) {
                 return bad("A header field that may occur once occurs twice.");
             }

@@ -4,8 +4,8 @@
 //! sessions, anything of the gateway. The rules are pure ([`head`], [`scan`], [`target`], [`body`],
 //! [`sse`]: no socket, no clock); [`connection`] drives them over a [`transport`].
 //!
-//! The stance: what two parsers could read differently is refused and the connection closed, and a
-//! verdict depends on the bytes alone, never on how packets cut them.
+//! What two parsers could read differently is refused and the connection closed; a verdict depends on
+//! the bytes alone, never on how packets cut them.
 #![forbid(unsafe_code)]
 
 mod activity;

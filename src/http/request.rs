@@ -90,7 +90,7 @@ impl Request {
     }
 
     /// Like [`Request::header`]; `None` too when the value is not UTF-8, so never take `None`
-    /// for "was not sent" where that opens a door.
+    /// for "was not sent" where that allows something.
     pub fn header_text(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.header(name)?).ok()
     }

@@ -173,7 +173,7 @@ impl<'s> Transport<'s> {
         Ok(())
     }
 
-    /// Says goodbye so that the peer sees our last bytes: a socket closed with unread input sends
+    /// Ends the connection so that the peer sees our last bytes: a socket closed with unread input sends
     /// a reset, which may overtake them (RFC 9112 section 9.6). Reads and drops up to `most` bytes.
     pub fn linger(&mut self, most: usize, deadline: Instant) {
         if self.socket.end_writing().is_err() {

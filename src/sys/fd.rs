@@ -45,14 +45,14 @@ impl EventFd {
         }
     }
 
-    /// Makes the descriptor readable until [`Event::clear`].
+    /// Makes the descriptor readable until [`EventFd::clear`].
     pub fn notify(&self) {
         // SAFETY: eventfd_write takes the descriptor and a number. It fails only when the counter
         // is full, and then the descriptor is readable already.
         unsafe { libc::eventfd_write(self.0.as_raw_fd(), 1) };
     }
 
-    /// Makes the descriptor unreadable again; says whether it was raised.
+    /// Makes the descriptor unreadable again; says whether it was readable.
     pub fn clear(&self) -> bool {
         let mut count = 0;
         // SAFETY: eventfd_read writes one u64 behind the pointer, which lives here.

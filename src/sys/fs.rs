@@ -15,7 +15,7 @@ use super::{check, user};
 /// missing above it. An existing one with more rights is narrowed.
 ///
 /// # Errors
-/// PermissionDenied with words when it is a symlink, not a directory, or somebody else's.
+/// PermissionDenied, with the reason, when it is a symlink, not a directory, or another user's.
 pub fn private_dir(path: &Path) -> io::Result<()> {
     make_dirs(path, 0o700)?;
     let meta = fs::symlink_metadata(path)?;
@@ -60,7 +60,7 @@ pub fn open_own_to_write(path: &Path) -> io::Result<File> {
 }
 
 fn open_private(path: &Path, write: bool) -> io::Result<File> {
-    // O_NONBLOCK: opening a fifo that somebody put there must not hang us.
+    // O_NONBLOCK: opening a fifo in its place must not hang us.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let mut options = OpenOptions::new();
     options.read(true).write(write).custom_flags(flags);
@@ -242,7 +242,7 @@ pub fn explain_symlink(path: &Path, e: io::Error) -> io::Error {
 }
 
 /// Whether an error on a file may pass by itself: the disk, the network behind it, or a shortage. What
-/// the file is, where it should be and who may read it changes by somebody's hand only.
+/// the file is, where it should be and who may read it changes by an operator's hand only.
 pub fn is_temporary(e: &io::Error) -> bool {
     use libc::{EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENXIO, EPERM};
     match e.raw_os_error() {

@@ -14,7 +14,7 @@ use super::check;
 use super::fs::if_exists;
 use super::process::Pid;
 
-/// Who is at the other end of a unix socket, by the kernel's word (SO_PEERCRED, unix(7)).
+/// Who is at the other end of a unix socket, as the kernel says (SO_PEERCRED, unix(7)).
 /// The pid is `None` for a process outside our pid namespace; the other is its uid.
 pub fn peer(stream: &UnixStream) -> io::Result<(Option<Pid>, u32)> {
     let mut cred = libc::ucred { pid: 0, uid: 0, gid: 0 };
@@ -28,7 +28,7 @@ pub fn peer(stream: &UnixStream) -> io::Result<(Option<Pid>, u32)> {
 }
 
 /// Lets this many connections wait for their accept, as far as the system allows (listen(2)): std's 128
-/// are a burst, and who finds them taken tries again only after a second.
+/// are a burst, and a client that finds them taken tries again only after a second.
 pub fn set_backlog(listener: BorrowedFd<'_>, most: i32) -> io::Result<()> {
     // SAFETY: listen takes two integers; on a socket that listens it only moves the bound.
     check(unsafe { libc::listen(listener.as_raw_fd(), most) }).map(drop)

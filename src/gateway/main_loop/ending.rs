@@ -259,7 +259,7 @@ impl Main {
             // It may still ask the service manager, and prune the history that the end is written to.
             drop(starter.map(JoinHandle::join));
         };
-        // One more thread in a disk that hangs would help nobody.
+        // Another thread that waits for a disk that hangs would not help.
         let done = !self.is_stalled() && within(CLOSE_PATIENCE, Box::new(work));
         if !done && !closed.load(Ordering::SeqCst) {
             log::warn!("the journal could not be synced in time; what was acknowledged is durable");

@@ -65,7 +65,7 @@ pub struct Stop {
     pub first: Caught,
     pub latest: Caught,
     pub at: Instant,
-    /// The first finding, for who sent the signal, and the last, for the verdict.
+    /// The first finding, for the sender of the signal, and the last, for the verdict.
     pub findings: Option<(Finding, Finding)>,
     pub in_flight: usize,
     pub cut: usize,
