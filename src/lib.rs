@@ -36,6 +36,7 @@ mod systemd;
 mod testing;
 mod text;
 mod threads;
+mod trusted;
 
 #[cfg(fuzzing)]
 pub use {api::tests::properties as bodies, http::tests::properties as wire};

@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 use std::env;
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,8 +17,7 @@ use syslog::{Facility, LoggerBackend};
 use crate::config::LogTarget;
 use crate::limits::LOG_PATIENCE;
 use crate::sys::clock::Utc;
-use crate::sys::fd::device_and_inode;
-use crate::sys::poll::{Interest, poll};
+use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::Pid;
 use crate::text::escaped;
 use crate::threads::lock;
@@ -40,7 +41,7 @@ struct Logger(Mutex<State>);
 
 struct State {
     sink: Sink,
-    /// Lines that nobody took since the last one that was. While there are any, none is waited for.
+    /// Lines that were lost since the last one that was written. While there are any, none is waited for.
     lost: u64,
 }
 
@@ -71,16 +72,17 @@ pub fn set(level: LevelFilter, target: LogTarget, name: &str) {
         }
     };
     lock(&LOGGER.0).sink = sink;
-    // An error means that this is not the first call: nobody else sets a logger.
+    // An error means that this is not the first call: no other logger is set.
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(level);
 }
 
 /// Whether stderr goes to the journal: `JOURNAL_STREAM` names its device and inode (systemd.exec(5)).
 fn stderr_is_journal() -> bool {
-    let stream = |(device, inode)| format!("{device}:{inode}");
-    let stderr = device_and_inode(io::stderr().as_fd()).map(stream);
-    stderr.is_ok_and(|stderr| env::var("JOURNAL_STREAM") == Ok(stderr))
+    let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    let stream = stderr.and_then(|stderr| stderr.metadata());
+    let stream = stream.map(|meta| format!("{}:{}", meta.dev(), meta.ino()));
+    stream.is_ok_and(|stream| env::var("JOURNAL_STREAM") == Ok(stream))
 }
 
 impl Log for Logger {
@@ -128,7 +130,7 @@ impl State {
 }
 
 impl Sink {
-    /// Says whether anybody took it.
+    /// Says whether it was written.
     fn write(&mut self, level: Level, message: &str, patience: Duration) -> bool {
         if let Sink::Syslog(syslog) = self
             && syslog.send(level, message)
@@ -148,8 +150,8 @@ impl Sink {
 /// One write, so that lines of several processes do not mix. A reader that does not read holds us up for
 /// this long only. Says whether it was written.
 pub fn write_within(mut out: impl Write + AsFd, text: &str, patience: Duration) -> bool {
-    let room = poll(&mut [Interest::write(out.as_fd())], Some(patience));
-    room.is_ok_and(|ready| ready > 0) && out.write_all(text.as_bytes()).is_ok()
+    let room = wait_any([Interest::write(out.as_fd())], Some(patience));
+    room.is_ok_and(|[room]| room) && out.write_all(text.as_bytes()).is_ok()
 }
 
 /// The priorities of syslog(3).

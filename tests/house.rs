@@ -35,6 +35,7 @@ const BASE: &[&str] = &[
     "testing",
     "text",
     "threads",
+    "trusted",
 ];
 
 /// What each room may import, beside itself, [`BASE`] and `sys`. `main` may import all. Imports run

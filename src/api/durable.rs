@@ -14,7 +14,7 @@ use crate::session::states::TurnState as Stage;
 use crate::session::submit::{Draft, Submitted};
 use crate::session::waits::HeldUp;
 use crate::sys::fd::EventFd;
-use crate::sys::poll::{Interest, poll};
+use crate::sys::poll::{Interest, wait_any};
 
 /// Hands a durable message in and passes its reply on. `Err(None)`: nobody is there any more, and
 /// the message goes on without.
@@ -119,18 +119,17 @@ impl Waiter<'_> {
             if let Some(held) = held {
                 self.look_at(&held, offset > 0)?;
             }
-            let mut interests = [
+            let interests = [
                 Interest::read(watch.event.as_fd()),
                 Interest::hangup(client.as_fd()),
                 Interest::read(hub.cut.as_fd()),
             ];
-            let quiet =
-                poll(&mut interests, Some(KEEP_ALIVE)).map_err(|e| ApiError::short(&e))? == 0;
+            let ready = wait_any(interests, Some(KEEP_ALIVE)).map_err(|e| ApiError::short(&e))?;
+            let ([_, gone, cut], quiet) = (ready, ready == [false; 3]);
             // A stream that has begun has no status any more, and the next thing may be an error.
             if quiet && (held.is_none() || offset > 0) {
                 answer.idle().map_err(|_| None)?;
             }
-            let [_, gone, cut] = interests.map(|interest| interest.ready());
             if gone {
                 return Err(None);
             } else if cut {

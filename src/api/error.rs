@@ -1,7 +1,7 @@
 //! What goes wrong, in the shape that OpenAI's clients read: status, code and words.
 
 use crate::agent::{Outcome, Refused as Upstream};
-use crate::http::Response;
+use crate::http::{self, Response};
 use crate::journal::Refused;
 use crate::session::cancel::Denied;
 use crate::session::dispatch::Full;
@@ -114,7 +114,7 @@ impl ApiError {
                 (response, refused.retry_after.clone())
             }
             None => {
-                let response = Response::error(self.status, Some(self.code), &self.message);
+                let response = openai_error(self.status, Some(self.code), &self.message);
                 (response, self.after.map(|seconds| seconds.to_string()))
             }
         };
@@ -184,5 +184,49 @@ impl From<Denied> for ApiError {
             Denied::Full(full) => ApiError::full(&full),
             Denied::Journal(refused) => refused.into(),
         }
+    }
+}
+
+/// What a client is told whose bytes are no request, or whose key was taken away while it was answered.
+pub fn refused(refusal: http::Refusal) -> Response {
+    let http::Refusal { status, reason } = refusal;
+    match status {
+        401 => openai_error(status, Some("invalid_api_key"), reason)
+            .header("WWW-Authenticate", "Bearer"),
+        _ => openai_error(status, None, reason),
+    }
+}
+
+/// An error of OpenAI's shape, `{"error":{"message","type","param","code"}}`. Its type follows from the
+/// status.
+fn openai_error(status: u16, code: Option<&str>, message: &str) -> Response {
+    let kind = match status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        429 => "rate_limit_error",
+        400..=499 => "invalid_request_error",
+        _ => "server_error",
+    };
+    let (message, code) = (quoted(message), code.map_or_else(|| "null".to_owned(), quoted));
+    let body = format!(
+        r#"{{"error":{{"message":{message},"type":"{kind}","param":null,"code":{code}}}}}"#
+    );
+    Response::new(status, "application/json", body.into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_the_known_shape() {
+        let problem = ApiError::new(401, "invalid_api_key", "Say \"who\"\n");
+        let value: serde_json::Value =
+            serde_json::from_slice(problem.response().body(false)).unwrap();
+        assert_eq!(value["error"]["message"], "Say \"who\"\n");
+        assert_eq!(value["error"]["type"], "authentication_error");
+        assert_eq!(value["error"]["code"], "invalid_api_key");
+        assert!(value["error"]["param"].is_null());
     }
 }

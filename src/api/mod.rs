@@ -233,6 +233,7 @@ impl Exchange<'_> {
 
 /// Serves one connection until it ends.
 pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
+    connection.error_response = error::refused;
     loop {
         let request = match connection.next_request() {
             Ok(Some(request)) => request,

@@ -192,7 +192,7 @@ impl Reply for ReplyWriter<'_> {
         if !self.stream {
             return Ok(());
         }
-        for piece in super::sessions::pieces(text) {
+        for piece in sse::chunks(text) {
             let mut out = Vec::new();
             self.begin(&mut out);
             self.shape.piece(&self.id, piece, &mut out);

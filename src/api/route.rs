@@ -244,7 +244,7 @@ fn admit<'r>(
         }
         Some(_) | None => {}
     }
-    let proof = service.let_in(request, origin, connection.seat.as_deref())?;
+    let proof = service.let_in(request, origin, connection.activity.as_deref())?;
     check_once(request)?;
     let Some(route) = route else {
         return Err(ApiError::new(404, "not_found", "There is nothing at this path."));

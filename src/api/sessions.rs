@@ -13,13 +13,13 @@ use super::reply_writer::sse_head;
 use super::{Exchange, Service};
 use crate::extent::PLACE;
 use crate::http::{Closed, Request, Response, SLASH, Stream, decode, sse};
-use crate::limits::{KEEP_ALIVE, MAX_LISTED, MAX_PIECE, WRITE_PIECE};
+use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_PIECE};
 use crate::session::id::Id;
 use crate::session::message_table::{Digest, Owner, session_digest};
 use crate::session::queries::Session;
 use crate::session::reply::Watch;
 use crate::sys::fd::EventFd;
-use crate::sys::poll::{Interest, poll};
+use crate::sys::poll::{Interest, wait_any};
 use crate::text::quoted;
 
 /// This session of the principal, if it may touch it. The key is no file name and goes into none.
@@ -110,7 +110,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
     // An id from a journal that is no more would mean silence.
     let newest = service.hub.journal_size().1;
     let after = last.unwrap_or(newest).min(newest);
-    connection.seat.iter().for_each(|seat| seat.set_streaming());
+    connection.activity.iter().for_each(|activity| activity.set_streaming());
     let mut stream = connection.start_stream(request, sse_head())?;
     stream.send(b": hello\n\n")?;
     let mut telling = EventStream { service, proof, session, after, running: None };
@@ -125,19 +125,16 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
         if service.hub.is_draining() {
             return Ok(stream.finish()?);
         }
-        let piece = telling.running.as_ref().map(|running| running.watch.event.as_fd());
-        let mut interests = [
+        let chunk = telling.running.as_ref().map(|running| running.watch.event.as_fd());
+        let interests = [
             Interest::read(follow.event.as_fd()),
-            piece.map_or_else(Interest::none, Interest::read),
+            Interest::read(chunk),
             Interest::hangup(stream.as_fd()),
         ];
-        let ready = poll(&mut interests, Some(KEEP_ALIVE))?;
-        let [_, _, gone] = interests.map(|interest| interest.ready());
-        if gone {
-            return Err(Closed::Io(io::ErrorKind::ConnectionAborted.into()));
-        }
-        if ready == 0 {
-            stream.send(b": still here\n\n")?;
+        match wait_any(interests, Some(KEEP_ALIVE))? {
+            [.., true] => return Err(Closed::Io(io::ErrorKind::ConnectionAborted.into())),
+            [false, false, false] => stream.send(b": still here\n\n")?,
+            [..] => {}
         }
     }
 }
@@ -212,7 +209,7 @@ impl EventStream<'_> {
             if seen.attempt != running.attempt {
                 (running.attempt, running.offset) = (seen.attempt, 0);
             }
-            for piece in pieces(&seen.text) {
+            for piece in sse::chunks(&seen.text) {
                 out.clear();
                 let data = format!(
                     r#"{{"id":"{}","attempt":{},"offset":{},"text":{}}}"#,
@@ -230,16 +227,4 @@ impl EventStream<'_> {
             }
         }
     }
-}
-
-/// A text in pieces that clients take for one event.
-pub fn pieces(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let most = MAX_PIECE.min(rest.len());
-        let border = (0..=most).rev().find(|at| rest.is_char_boundary(*at))?;
-        let (piece, after) = rest.split_at(border);
-        rest = after;
-        (!piece.is_empty()).then_some(piece)
-    })
 }

@@ -15,8 +15,9 @@ use super::{Context, config, places, program, say, start, starter};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
 use crate::limits::ACT_PATIENCE;
-use crate::sys::{fs as files, trusted, user};
+use crate::sys::{fs as files, user};
 use crate::systemd::unit::{self as text, Origin};
+use crate::trusted;
 
 /// The flags of the command.
 #[derive(Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::sys::fs::read_bytes;
-use crate::sys::trusted::{open_trusted, read_secret};
+use crate::trusted::{open_trusted, read_secret};
 
 /// What to load.
 #[derive(Debug, Clone, Default)]

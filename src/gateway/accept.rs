@@ -1,4 +1,4 @@
-//! The doors: accepting connections and giving each a thread.
+//! Accepts connections on TCP and on the control socket.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -6,19 +6,20 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use super::fallback::FallbackThread;
+use super::connection::{ConnectionGuard, start};
+use super::fallback::{self, Waiting};
 use crate::api::connections::Capacity;
-use crate::api::{self, Origin, Service, source_prefix};
+use crate::api::{Origin, Service, source_prefix};
 use crate::config::Config;
-use crate::http::{Connection, ConnectionActivity, Limits, ShutdownFlag, Socket};
-use crate::limits::{CONNECTION_STACK, MAX_CONTROL_CONNECTIONS, STRANGERS_MOMENT};
+use crate::http::Socket;
+use crate::limits::{MAX_CONTROL_CONNECTIONS, STRANGERS_MOMENT};
 use crate::shares::Shares;
 use crate::sys::fd::{most_open, set_nonblocking};
 use crate::sys::process::is_shortage;
 use crate::sys::{proc, socket, user};
-use crate::threads::spawn;
 
 /// How many connections are accepted before the main loop looks at its other duties.
 const ACCEPT_BATCH: usize = 64;
@@ -31,7 +32,7 @@ const TASKS_PER_TURN: usize = 4;
 
 /// Where descriptors allow fewer connections than these, one that is over them waits for its turn: a
 /// handful of clients at once is no overload.
-const FEW_SEATS: usize = 64;
+const FEW_CONNECTIONS: usize = 64;
 
 /// How long a connection waits for another to end where descriptors are few, before it and those after
 /// it are told that there is no room: most clients wait for as long to be connected.
@@ -48,8 +49,8 @@ pub struct Listeners {
     pub control: UnixListener,
     /// How many tasks the system lets us have.
     tasks: Option<usize>,
-    spare: FallbackThread,
-    /// Who waits for another to end.
+    fallback: Sender<Waiting>,
+    /// A connection that waits for another to end.
     next: RefCell<Option<(Arc<TcpStream>, SocketAddr)>>,
     /// Since when there has been no room for it.
     full: Cell<Option<Instant>>,
@@ -59,9 +60,9 @@ impl Listeners {
     /// # Errors
     /// No thread.
     pub fn new(tcp: TcpListener, control: UnixListener) -> io::Result<Listeners> {
-        let (tasks, spare) = (proc::task_limit(), FallbackThread::start()?);
+        let (tasks, fallback) = (proc::task_limit(), fallback::start()?);
         let (next, full) = Default::default();
-        Ok(Listeners { tcp, control, tasks, spare, next, full })
+        Ok(Listeners { tcp, control, tasks, fallback, next, full })
     }
 
     /// Whether an accepted connection waits for another to end.
@@ -69,7 +70,7 @@ impl Listeners {
         self.next.borrow().is_some()
     }
 
-    /// Accepts what waits at both doors.
+    /// Accepts what waits on both listeners.
     ///
     /// # Errors
     /// When accepting fails for lack of something: rest for `ACCEPT_BACK_OFF` before the next try.
@@ -78,10 +79,10 @@ impl Listeners {
         let control = || self.control.accept();
         let accepted = batch(&control, &|(stream, _)| self.admit_control(stream, service));
         let accepted = accepted.and_then(|()| {
-            let room = capacity(&service.settings().config, self.tasks);
+            let capacity = capacity(&service.settings().config, self.tasks);
             let accept = || self.tcp.accept().map(|(stream, peer)| (Arc::new(stream), peer));
             let next = || self.next.take().map_or_else(accept, Ok);
-            batch(&next, &|(stream, peer)| self.admit(stream, peer, room, service))
+            batch(&next, &|(stream, peer)| self.admit(stream, peer, capacity, service))
         });
         accepted.inspect_err(|e| {
             if is_shortage(e) {
@@ -94,17 +95,18 @@ impl Listeners {
         &self,
         mut stream: Arc<TcpStream>,
         peer: SocketAddr,
-        room: Capacity,
+        capacity: Capacity,
         service: &Arc<Service>,
     ) -> io::Result<()> {
         let now = Instant::now();
-        let Some(seat) = service.guests.admit(&stream, source_prefix(peer.ip()), room, now) else {
+        let source = source_prefix(peer.ip());
+        let Some(activity) = service.guests.admit(&stream, source, capacity, now) else {
             let full = self.full.get().unwrap_or(now);
             self.full.set(Some(full));
-            // Those that have just come may leave within a moment.
+            // Those that have just come may be evicted within a moment.
             let short = service.settings().config.limits.within(most_open()).short_of.is_some();
-            let patience = if room.few { ROOM_PATIENCE } else { STRANGERS_MOMENT };
-            if (room.few || !short) && now - full < patience {
+            let patience = if capacity.few { ROOM_PATIENCE } else { STRANGERS_MOMENT };
+            if (capacity.few || !short) && now - full < patience {
                 self.next.replace(Some((stream, peer)));
                 let words = "no connection can be closed for another (see `status`)";
                 return Err(io::Error::other(words));
@@ -115,11 +117,11 @@ impl Listeners {
         self.full.set(None);
         // Each write goes at once: ours are whole already (TCP_NODELAY, tcp(7)).
         let _ = stream.set_nodelay(true);
-        let counted = ConnectionGuard::new(service, Origin::Tcp(peer), Some(seat));
+        let counted = ConnectionGuard::new(service, Origin::Tcp(peer), Some(activity));
         start(Box::new(Arc::clone(&stream)), counted).inspect_err(|_| refuse(&mut stream))
     }
 
-    /// Lets in our own uid and root, by the kernel's word.
+    /// Accepts our own uid and root, by the kernel's word.
     fn admit_control(&self, stream: UnixStream, service: &Arc<Service>) -> io::Result<()> {
         let Ok((_, uid)) = socket::peer(&stream) else { return Ok(()) };
         if uid != user::own_uid() && uid != 0 {
@@ -134,13 +136,15 @@ impl Listeners {
         let counted = |spare| ConnectionGuard::new(service, Origin::Control { uid, spare }, None);
         if start(Box::new(Arc::clone(&stream)), counted(false)).is_err() {
             service.guests.shed_load(Instant::now());
-            self.spare.take(stream, counted(true));
+            let since = Instant::now();
+            // The thread lives as long as we do.
+            let _ = self.fallback.send(Waiting { stream, counted: counted(true), since });
         }
         Ok(())
     }
 }
 
-/// Accepts what waits at one door.
+/// Accepts what waits on one listener.
 fn batch<T>(
     accept: &dyn Fn() -> io::Result<T>,
     admit: &dyn Fn(T) -> io::Result<()>,
@@ -172,70 +176,9 @@ fn capacity(config: &Config, tasks: Option<usize>) -> Capacity {
     let taken = RESERVED_TASKS + TASKS_PER_TURN * limits.max_turns;
     let by_tasks = tasks.map_or(usize::MAX, |tasks| tasks.saturating_sub(taken));
     let all = limits.max_connections.min(by_tasks).max(1);
-    let few = limits.short_of.is_some() && all < FEW_SEATS;
+    let few = limits.short_of.is_some() && all < FEW_CONNECTIONS;
     let shares = Shares::of(config);
     Capacity { all, from_one: limits.max_connections_per_address, few, shares }
-}
-
-/// Gives a connection its thread.
-fn start(stream: Box<dyn Socket + Send>, counted: ConnectionGuard) -> io::Result<()> {
-    let (limits, gate) = (limits(&counted.service), Arc::clone(&counted.service.gate));
-    let run = move || serve_connection(stream, &counted, limits, gate);
-    spawn("connection", CONNECTION_STACK, Box::new(run)).map(drop)
-}
-
-/// Serves a connection to its end.
-pub(super) fn serve_connection(
-    stream: Box<dyn Socket>,
-    counted: &ConnectionGuard,
-    limits: Limits,
-    gate: Arc<ShutdownFlag>,
-) {
-    let (service, origin, seat) = (&counted.service, counted.origin, counted.seat.clone());
-    match Connection::new(stream, limits, gate) {
-        Ok(mut connection) => {
-            connection.seat = seat;
-            api::serve(connection, origin, service);
-        }
-        Err(e) => log::debug!("a connection from {origin} could not be set up: {e}"),
-    }
-}
-
-pub(super) fn limits(service: &Service) -> Limits {
-    let settings = service.settings();
-    let limits = &settings.config.limits;
-    Limits {
-        max_body: limits.max_body,
-        head_timeout: limits.head_timeout,
-        idle_timeout: limits.idle_timeout,
-        body_timeout: limits.body_timeout,
-        write_timeout: limits.write_timeout,
-    }
-}
-
-/// A connection in the count of its kind (those on TCP have seats), for as long as it lives.
-pub(super) struct ConnectionGuard {
-    pub(super) service: Arc<Service>,
-    pub(super) origin: Origin,
-    seat: Option<Arc<ConnectionActivity>>,
-}
-
-impl ConnectionGuard {
-    fn new(
-        service: &Arc<Service>,
-        origin: Origin,
-        seat: Option<Arc<ConnectionActivity>>,
-    ) -> ConnectionGuard {
-        service.control_connections.fetch_add(seat.is_none().into(), Ordering::SeqCst);
-        ConnectionGuard { service: Arc::clone(service), origin, seat }
-    }
-}
-
-impl Drop for ConnectionGuard {
-    fn drop(&mut self) {
-        self.service.control_connections.fetch_sub(self.seat.is_none().into(), Ordering::SeqCst);
-        self.seat.iter().for_each(|seat| self.service.guests.remove(seat));
-    }
 }
 
 #[cfg(test)]

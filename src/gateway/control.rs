@@ -1,4 +1,4 @@
-//! The control socket: bound at the start, and made again where somebody removes it, or the runtime
+//! The control socket: bound at the start, and made again where it is removed, or the runtime
 //! directory with it.
 
 use std::fs;

@@ -1,5 +1,5 @@
 //! The spare thread: serves the control socket when no other thread can be had, so that `status` and
-//! `stop` work then too. It serves who has something to say, one request each, and nothing that waits.
+//! `stop` work then too. It serves clients whose request has come, one each, and nothing that waits.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::accept::{ConnectionGuard, limits, serve_connection};
+use super::connection::{self, ConnectionGuard, limits};
 use crate::http::{Limits, ShutdownFlag};
 use crate::limits::{ACCEPT_BACK_OFF, CONNECTION_STACK};
 use crate::sys::poll::{Interest, poll};
@@ -19,28 +19,20 @@ use crate::threads::spawn;
 const SPARE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A connection that waits for its request.
-struct Waiting {
-    stream: Arc<UnixStream>,
-    counted: ConnectionGuard,
-    since: Instant,
+pub struct Waiting {
+    pub stream: Arc<UnixStream>,
+    pub counted: ConnectionGuard,
+    pub since: Instant,
 }
 
-pub struct FallbackThread(Sender<Waiting>);
-
-impl FallbackThread {
-    /// # Errors
-    /// No thread.
-    pub fn start() -> io::Result<FallbackThread> {
-        let (sender, incoming) = channel();
-        spawn("spare", CONNECTION_STACK, Box::new(move || run(&incoming)))?;
-        Ok(FallbackThread(sender))
-    }
-
-    /// Hands a connection over. There are [`crate::limits::MAX_CONTROL_CONNECTIONS`] at the most.
-    pub fn take(&self, stream: Arc<UnixStream>, counted: ConnectionGuard) {
-        // The thread lives as long as we do.
-        let _ = self.0.send(Waiting { stream, counted, since: Instant::now() });
-    }
+/// Starts the thread. What it is sent are [`crate::limits::MAX_CONTROL_CONNECTIONS`] at the most.
+///
+/// # Errors
+/// No thread.
+pub fn start() -> io::Result<Sender<Waiting>> {
+    let (sender, incoming) = channel();
+    spawn("spare", CONNECTION_STACK, Box::new(move || run(&incoming)))?;
+    Ok(sender)
 }
 
 fn run(incoming: &Receiver<Waiting>) {
@@ -75,5 +67,5 @@ fn serve(Waiting { stream, counted, .. }: Waiting) {
     };
     let gate = ShutdownFlag::default();
     gate.close();
-    serve_connection(Box::new(stream), &counted, limits, Arc::new(gate));
+    connection::serve(Box::new(stream), &counted, limits, Arc::new(gate));
 }

@@ -47,7 +47,7 @@ Ctrl-C stops it.
         listen = facts.listen,
         agent = started.service.settings().agent.kind(),
     );
-    // A greeting that nobody reads is no reason to stop.
+    // A terminal that takes no greeting is no reason to stop.
     logger::write_within(io::stdout().lock(), &text, LOG_PATIENCE);
 }
 

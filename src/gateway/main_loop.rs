@@ -2,16 +2,16 @@
 //! what the phases decide. Nothing in it blocks but the one poll.
 
 mod ending;
+mod state;
 
 use crate::limits::{ACCEPT_BACK_OFF, THREAD_PAUSE, THREAD_STACK};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::startup::{self, Started};
+use super::startup;
 use super::timers::{Timers, due};
 use super::{Plan, control, greeting, reload, stop_time};
 use crate::config::LogTarget;
@@ -21,58 +21,15 @@ use crate::lifecycle::history::Begun;
 use crate::lifecycle::phase::{self, Action, Event, Judged, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::logger;
-use crate::sys::fd::EventFd as Wake;
-use crate::sys::poll::{Interest, poll};
+use crate::sys::fd::EventFd;
+use crate::sys::poll::{Interest, wait_any};
 use crate::systemd::notify::{Notifier, watchdog_interval};
 use crate::text::escaped;
-use crate::threads::{lock, spawn};
-use ending::Stop;
+use crate::threads::spawn;
+use state::{Mailbox, Main, News, Stop};
 
 /// How often it is said that connections cannot be accepted: twenty lines a second would hide all others.
 const SHORTAGE_LOG_EVERY: Duration = Duration::from_secs(10);
-
-/// What other threads tell the main one.
-enum News {
-    Started(Box<Result<Started, Failure>>),
-    Found(Box<Finding>),
-    /// The control socket was made again.
-    Control(UnixListener),
-}
-
-/// Where other threads leave their news.
-struct Mailbox {
-    news: Mutex<Vec<News>>,
-    wake: Arc<Wake>,
-}
-
-impl Mailbox {
-    fn put(&self, news: News) {
-        lock(&self.news).push(news);
-        self.wake.notify();
-    }
-
-    fn empty(&self) -> Vec<News> {
-        self.wake.clear();
-        std::mem::take(&mut *lock(&self.news))
-    }
-}
-
-struct Main {
-    plan: Plan,
-    place: Supervisor,
-    notifier: Notifier,
-    mailbox: Arc<Mailbox>,
-    phase: Phase,
-    timers: Timers,
-    starter: Option<JoinHandle<()>>,
-    begun: Begun,
-    started: Option<Started>,
-    stop: Option<Stop>,
-    /// The last reading of the configuration that the service manager was told of.
-    told_reload: u64,
-    /// The last that was asked of the disk at the end was not done in time.
-    disk_hangs: bool,
-}
 
 /// Runs the gateway from start to stop; returns the status to exit with.
 pub fn run(plan: Plan, mut signals: Signals) -> Exit {
@@ -97,8 +54,8 @@ impl Main {
     fn begin(plan: Plan, began: Instant) -> Result<Main, Failure> {
         let failed = |e: std::io::Error| Failure::cannot("start", &e);
         let mailbox =
-            Mailbox { news: Mutex::default(), wake: Arc::new(Wake::new().map_err(failed)?) };
-        let place = Supervisor::find(
+            Mailbox { news: Mutex::default(), wake: Arc::new(EventFd::new().map_err(failed)?) };
+        let supervisor = Supervisor::find(
             plan.dirs.planned_stop(),
             plan.name.unit(),
             Arc::clone(&plan.children),
@@ -107,7 +64,7 @@ impl Main {
         let timers = Timers { watchdog, ..Timers::default() };
         let mut main = Main {
             plan,
-            place,
+            supervisor,
             notifier: Notifier::from_environment(),
             mailbox: Arc::new(mailbox),
             phase: Phase::Starting,
@@ -127,14 +84,14 @@ impl Main {
     fn spawn_starter(&self, began: Instant) -> std::io::Result<JoinHandle<()>> {
         let (plan, wake) = (self.plan.clone(), Arc::clone(&self.mailbox.wake));
         let mailbox = Arc::clone(&self.mailbox);
-        let (place, begun) = (self.place.clone(), Arc::clone(&self.begun));
+        let (supervisor, begun) = (self.supervisor.clone(), Arc::clone(&self.begun));
         let work = move || {
-            let started = startup::start(&plan, &place, began, Arc::clone(&wake), &begun);
+            let started = startup::start(&plan, &supervisor, began, Arc::clone(&wake), &begun);
             let parts = started.as_ref().ok().map(|s| (Arc::clone(&s.service), Arc::clone(&s.run)));
             mailbox.put(News::Started(Box::new(started)));
             if let Some((service, run)) = parts {
-                startup::settle(&plan, &service, &run, &place);
-                stop_time::read(&place, &service);
+                startup::settle(&plan, &service, &run, &supervisor);
+                stop_time::read(&supervisor, &service);
                 let replace = move |listener| mailbox.put(News::Control(listener));
                 let watch = move || control::watch(&plan.dirs, &service, &replace);
                 if let Err(e) = spawn("control", THREAD_STACK, Box::new(watch)) {
@@ -177,18 +134,18 @@ impl Main {
     /// Waits for whatever comes first, and accepts connections.
     fn wait(&mut self, signals: &Signals) -> std::io::Result<()> {
         let timeout = self.timers.until_next(Instant::now(), self.started.is_some());
-        let doors = self.started.as_ref().filter(|_| self.timers.accept.is_none());
-        let mut interests = [
+        let listeners = self.started.as_ref().filter(|_| self.timers.accept.is_none());
+        let interests = [
             Interest::read(signals.as_fd()),
             Interest::read(self.mailbox.wake.as_fd()),
-            doors.map_or_else(Interest::none, |s| Interest::read(s.doors.tcp.as_fd())),
-            doors.map_or_else(Interest::none, |s| Interest::read(s.doors.control.as_fd())),
+            Interest::read(listeners.map(|started| started.listeners.tcp.as_fd())),
+            Interest::read(listeners.map(|started| started.listeners.control.as_fd())),
         ];
-        let next = doors.is_some_and(|s| s.doors.has_next());
-        poll(&mut interests, if next { Some(Duration::ZERO) } else { timeout })?;
-        let [_, _, tcp, control] = interests.map(|interest| interest.ready());
-        if let Some(started) = doors.filter(|_| tcp || control || next)
-            && let Err(e) = started.doors.accept(&started.service)
+        let next = listeners.is_some_and(|s| s.listeners.has_next());
+        let timeout = if next { Some(Duration::ZERO) } else { timeout };
+        let [.., tcp, control] = wait_any(interests, timeout)?;
+        if let Some(started) = listeners.filter(|_| tcp || control || next)
+            && let Err(e) = started.listeners.accept(&started.service)
         {
             let now = Instant::now();
             if self.timers.told_accept.is_none_or(|at| now - at >= SHORTAGE_LOG_EVERY) {
@@ -231,8 +188,13 @@ impl Main {
         let reloads = &started.service.reloads;
         if self.timers.reload.is_none()
             && let Some(number) = reloads.begin()
-            && let Err(e) =
-                reload::read(&self.plan, &self.place, &started.service, number, &self.mailbox.wake)
+            && let Err(e) = reload::read(
+                &self.plan,
+                &self.supervisor,
+                &started.service,
+                number,
+                &self.mailbox.wake,
+            )
         {
             log::warn!("no thread for the reload ({e}): it is tried again");
             reloads.end(None);
@@ -248,7 +210,7 @@ impl Main {
         }
     }
 
-    /// Takes a piece of news; returns the failure of a start that nobody has stopped.
+    /// Takes a piece of news; returns the failure of a start that no signal has stopped.
     fn hear(&mut self, news: News) -> Option<Failure> {
         match news {
             News::Started(result) => match *result {
@@ -266,7 +228,7 @@ impl Main {
             News::Found(finding) => self.found(*finding),
             News::Control(listener) => {
                 if let Some(started) = &mut self.started {
-                    started.doors.control = listener;
+                    started.listeners.control = listener;
                 }
             }
         }
@@ -338,13 +300,5 @@ impl Main {
         self.notifier.send(&format!("READY=1\nSTATUS={}", started.service.status_line()));
         log::info!("gateway {} serves on {}", facts.name, facts.listen);
         greeting::greet(&self.plan, started);
-    }
-
-    fn in_flight(&self) -> usize {
-        self.started.as_ref().map_or(0, |s| s.service.in_flight() + s.service.hub.busy())
-    }
-
-    fn turns(&self) -> usize {
-        self.started.as_ref().map_or(0, |started| started.service.hub.turns_hint())
     }
 }

@@ -26,19 +26,19 @@ const READ_AGAIN: &str = "the configuration was read again";
 /// No thread: nothing was begun.
 pub fn read(
     plan: &Plan,
-    place: &Supervisor,
+    supervisor: &Supervisor,
     service: &Arc<Service>,
     number: u64,
     told: &Arc<EventFd>,
 ) -> io::Result<()> {
-    let (plan, place, told) = (plan.clone(), place.clone(), Arc::clone(told));
+    let (plan, supervisor, told) = (plan.clone(), supervisor.clone(), Arc::clone(told));
     let service = Arc::clone(service);
     let work = move || {
         let (exit, message) = reload(&plan, &service);
         let time = Utc::new(SystemTime::now()).rfc3339();
         service.reloads.end(Some((number, Outcome { time, exit, message })));
         told.notify();
-        stop_time::read(&place, &service);
+        stop_time::read(&supervisor, &service);
     };
     spawn("reload", THREAD_STACK, Box::new(work)).map(drop)
 }

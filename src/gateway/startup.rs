@@ -30,10 +30,10 @@ use crate::session::message_table::MessageTable;
 use crate::session::time::System;
 use crate::session::transcript::Transcripts;
 use crate::sys::fd::EventFd;
-use crate::sys::{fs as files, proc, random, socket, trusted};
+use crate::sys::{fs as files, proc, random, socket};
 use crate::text::{counted, escaped};
 use crate::threads::{lock, spawn};
-use crate::{digest, logger, sys, systemd};
+use crate::{digest, logger, sys, systemd, trusted};
 
 /// Connections that may wait for their accept: as many as come in a burst, and the kernel's own bound
 /// (net.core.somaxconn) since Linux 5.4.
@@ -49,7 +49,7 @@ const PROGRAM_PATIENCE: Duration = Duration::from_millis(500);
 /// A gateway that can serve.
 pub struct Started {
     pub service: Arc<Service>,
-    pub doors: Listeners,
+    pub listeners: Listeners,
     pub run: Arc<Run>,
     /// Held until the process ends.
     pub instance: Instance,
@@ -64,7 +64,7 @@ pub struct Started {
 /// the way, `Failed` for what the system refuses.
 pub fn start(
     plan: &Plan,
-    place: &Supervisor,
+    supervisor: &Supervisor,
     began: Instant,
     quiet: Arc<EventFd>,
     begun: &Begun,
@@ -85,15 +85,15 @@ pub fn start(
         return Err(Failure::failed("it was stopped before"));
     }
     run.begin(&plan.dirs);
-    let opened = open(plan, place, began, quiet, &run).inspect_err(|e| failed(Some(&run), e));
-    let (service, doors, key_file, config_file) = opened?;
-    Ok(Started { service, doors, run, instance, key_file, config_file })
+    let opened = open(plan, supervisor, began, quiet, &run).inspect_err(|e| failed(Some(&run), e));
+    let (service, listeners, key_file, config_file) = opened?;
+    Ok(Started { service, listeners, run, instance, key_file, config_file })
 }
 
 /// All that the start does while it holds the lock.
 fn open(
     plan: &Plan,
-    place: &Supervisor,
+    supervisor: &Supervisor,
     began: Instant,
     quiet: Arc<EventFd>,
     run: &Run,
@@ -110,7 +110,12 @@ fn open(
         let place = plan.dirs.state.display();
         log::warn!("the state directory cannot be written: key and history are in {place} instead");
     }
-    serve(plan).map_err(|e| Failure::cannot("prepare for agents", &e))?;
+    // From now on what agents leave is ours. The gateway is known by its state directory, whose lock it
+    // holds: no other that runs on this machine has the same, and its next run has.
+    let state = fs::metadata(&plan.dirs.state);
+    let mark = state.map(|state| format!("{}-{:x}-{:x}", plan.name, state.dev(), state.ino()));
+    mark.and_then(|mark| plan.children.serve(plan.name.as_str(), &mark))
+        .map_err(|e| Failure::cannot("prepare for agents", &e))?;
     let key_file = config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
     let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
     let tcp = listen(config.http.listen, &loaded)?;
@@ -120,7 +125,10 @@ fn open(
     let facts = Facts {
         name: plan.name.to_string(),
         listen: listen.to_string(),
-        unit: place.own.get().map_or_else(OnceLock::new, |own| OnceLock::from(own.unit.clone())),
+        unit: supervisor
+            .own
+            .get()
+            .map_or_else(OnceLock::new, |own| OnceLock::from(own.unit.clone())),
         since: run.started.clone(),
         began,
     };
@@ -138,16 +146,9 @@ fn open(
     }
     let service = Service::new(facts, keys, hub, quiet);
     *lock(&service.warnings) = warnings(&loaded);
-    let doors = Listeners::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
-    Ok((Arc::new(service), doors, key_file, loaded.file))
-}
-
-/// From now on what agents leave is ours. The gateway is known by its state directory, whose lock it
-/// holds: no other that runs on this machine has the same, and its next run has.
-fn serve(plan: &Plan) -> io::Result<()> {
-    let state = fs::metadata(&plan.dirs.state)?;
-    let mark = format!("{}-{:x}-{:x}", plan.name, state.dev(), state.ino());
-    plan.children.serve(plan.name.as_str(), &mark)
+    let listeners =
+        Listeners::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
+    Ok((Arc::new(service), listeners, key_file, loaded.file))
 }
 
 /// Opens the journal and reads it back.
@@ -195,8 +196,8 @@ fn refuse_without_saved(dir: &Path) -> Result<(), Failure> {
 
 /// What can wait until READY=1 was said: makes the run's entry durable and looks back at how the
 /// one before it ended.
-pub fn settle(plan: &Plan, started: &Service, run: &Run, place: &Supervisor) {
-    let own = place.locate(Instant::now() + QUESTION_DEADLINE);
+pub fn settle(plan: &Plan, started: &Service, run: &Run, supervisor: &Supervisor) {
+    let own = supervisor.locate(Instant::now() + QUESTION_DEADLINE);
     let _ = own.map(|own| started.facts.unit.set(own.unit.clone()));
     let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
     plan.children.settle(delegated.as_deref());

@@ -10,8 +10,8 @@ use crate::threads::lock;
 
 /// Asks the service manager for the unit's own time-out, and says whether a stop fits into it. Takes as
 /// long as the manager.
-pub fn read(place: &Supervisor, service: &Service) {
-    let Some(limit) = place.stop_timeout() else { return };
+pub fn read(supervisor: &Supervisor, service: &Service) {
+    let Some(limit) = supervisor.stop_timeout() else { return };
     *lock(&service.stop_timeout) = Some(limit);
     let (seconds, needed) = (limit.as_secs_f64(), needed(service).as_secs_f64());
     if !is_short(service) {

@@ -10,7 +10,7 @@ use super::{Refusal, bad, is_token_byte, is_value_byte, target};
 const MAX_SIZE_DIGITS: u8 = 16;
 
 /// Bytes of extensions in a whole body. They are overhead that a sender can make us read for
-/// every byte of content (CVE-2023-39326), and nobody uses them.
+/// every byte of content (CVE-2023-39326), and they are not in use.
 const MAX_EXTENSIONS: usize = 4 << 10;
 
 /// Bytes of trailers.

@@ -1,4 +1,4 @@
-//! Reads a body whose framing is known off the wire.
+//! Reads a body whose framing is known off its transport.
 
 use std::fmt;
 use std::io;
@@ -66,12 +66,12 @@ impl BodyReader {
     /// Appends some of the body to `out`, which may hold `cap` bytes. Says whether there is more to come.
     pub fn read(
         &mut self,
-        wire: &mut Transport<'_>,
+        transport: &mut Transport<'_>,
         out: &mut Vec<u8>,
         cap: usize,
         deadline: Instant,
     ) -> Result<bool, Error> {
-        let (data, before) = (wire.data(), out.len());
+        let (data, before) = (transport.data(), out.len());
         let room = cap.saturating_sub(before) as u64;
         let (used, done) = match &mut self.framing {
             BodyFraming::None => return Ok(false),
@@ -90,18 +90,18 @@ impl BodyReader {
                 (used, self.decoder.is_done())
             }
         };
-        wire.consume(used);
+        transport.consume(used);
         if done || used > 0 {
             return Ok(!done);
         }
         let filled = if let BodyFraming::Length(left) = &mut self.framing {
             let filled =
-                wire.fill_into(out, usize::try_from(*left).unwrap_or(usize::MAX), deadline);
+                transport.fill_into(out, usize::try_from(*left).unwrap_or(usize::MAX), deadline);
             *left -= (out.len() - before) as u64;
             filled?
         } else {
-            wire.expect_more();
-            wire.fill(deadline)?
+            transport.expect_more();
+            transport.fill(deadline)?
         };
         if self.until_close && filled == Fill::End {
             return Ok(false);
@@ -112,14 +112,14 @@ impl BodyReader {
     /// Appends all of it. `latest`: the deadline after so many bytes.
     pub fn read_all(
         &mut self,
-        wire: &mut Transport<'_>,
+        transport: &mut Transport<'_>,
         out: &mut Vec<u8>,
         cap: usize,
         latest: impl Fn(usize) -> Instant,
     ) -> Result<(), Error> {
         loop {
             let deadline = latest(out.len());
-            if !self.read(wire, out, cap, deadline)? {
+            if !self.read(transport, out, cap, deadline)? {
                 return Ok(());
             }
         }
@@ -127,7 +127,7 @@ impl BodyReader {
 }
 
 impl Fill {
-    /// For who cannot go on without data.
+    /// For a caller that cannot go on without data.
     pub fn data(self) -> Result<(), Error> {
         match self {
             Fill::Data => Ok(()),

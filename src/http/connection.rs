@@ -7,6 +7,7 @@ use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_SKIPPED_BODY, SKIP_TIMEOUT, WRITE_
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Refusal;
@@ -14,12 +15,10 @@ use super::activity::ConnectionActivity;
 use super::body::TOO_LARGE;
 use super::body_reader::{BodyReader, Error};
 use super::head;
-use super::limits::{Limits, ShutdownFlag};
 use super::request::{BodyFraming, Method, Request, Version};
-use super::response::{Date, End, Persist, Response};
+use super::response::{End, Persist, Response};
 use super::scan::{Scan, is_blank};
 use super::socket::Socket;
-use super::stream::Stream;
 use super::transport::{Fill, Pace, Transport};
 
 /// A body must come at this rate or faster, once `body_timeout` has passed: a slow line manages
@@ -36,24 +35,56 @@ const MAX_LINGER: usize = 1 << 20;
 /// How long that takes at the most: a client that still sends by then has been told often enough.
 const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// What the configuration says about connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a body, whatever a handler would allow.
+    pub max_body: usize,
+    /// From the first byte of a head to its last.
+    pub head_timeout: Duration,
+    /// Between requests.
+    pub idle_timeout: Duration,
+    /// For a body, plus one second a KiB that has come.
+    pub body_timeout: Duration,
+    /// For each 64 KiB that the peer is to take.
+    pub write_timeout: Duration,
+}
+
+/// What all connections are told when the gateway stops taking work: each says `Connection: close`
+/// with its next response, and ends.
+#[derive(Debug, Default)]
+pub struct ShutdownFlag(AtomicBool);
+
+impl ShutdownFlag {
+    /// No request after the present ones.
+    pub fn close(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
 /// The server's side of a connection.
 pub struct Connection {
-    pub(super) wire: Transport<'static>,
+    pub(super) transport: Transport<'static>,
     limits: Limits,
-    gate: Arc<ShutdownFlag>,
+    shutdown: Arc<ShutdownFlag>,
     pub(super) out: Vec<u8>,
-    date: Date,
-    /// The body that the present request announced and nobody has read.
+    /// The body of the present request, as far as it was not read.
     unread: BodyFraming,
     /// Go out with each response to the present request.
     pub extra: Vec<(&'static str, String)>,
-    /// What the door sees of it; `None` on the control socket.
-    pub seat: Option<Arc<ConnectionActivity>>,
+    /// For the table of connections; `None` on the control socket.
+    pub activity: Option<Arc<ConnectionActivity>>,
     /// No request has come yet.
     new: bool,
     pub(super) open: bool,
     /// Its client has to be quick: its principal holds much that others want.
     pub hurry: bool,
+    /// Words the answer to a request that cannot be answered.
+    pub error_response: fn(Refusal) -> Response,
 }
 
 impl Connection {
@@ -62,20 +93,20 @@ impl Connection {
     pub fn new(
         socket: Box<dyn Socket>,
         limits: Limits,
-        gate: Arc<ShutdownFlag>,
+        shutdown: Arc<ShutdownFlag>,
     ) -> io::Result<Connection> {
         Ok(Connection {
-            wire: Transport::new(socket, limits.write_timeout)?,
+            transport: Transport::new(socket, limits.write_timeout)?,
             limits,
-            gate,
+            shutdown,
             out: Vec::new(),
-            date: Date::default(),
             unread: BodyFraming::None,
             extra: Vec::new(),
-            seat: None,
+            activity: None,
             new: true,
             open: true,
             hurry: false,
+            error_response: |refusal| Response::text(refusal.status, refusal.reason),
         })
     }
 
@@ -84,52 +115,52 @@ impl Connection {
     /// # Errors
     /// No descriptor.
     pub fn watch(&self) -> io::Result<Box<dyn AsFd>> {
-        self.wire.socket.shared()
+        self.transport.socket.shared()
     }
 
     /// Whether the key of the present request was taken away: nothing more is to be sent.
     pub(super) fn is_revoked(&self) -> bool {
-        self.seat.as_ref().is_some_and(|seat| seat.is_revoked())
+        self.activity.as_ref().is_some_and(|activity| activity.is_revoked())
     }
 
     /// Waits for the next request. `None`: the connection has ended as it should, by either side,
-    /// by the idle time-out or by its [`Gate`].
+    /// by the idle time-out or by its [`ShutdownFlag`].
     pub fn next_request(&mut self) -> Result<Option<Request>, Error> {
         if !self.open || !self.skip_unread()? {
             return Ok(None);
         }
-        self.seat.iter().for_each(|seat| seat.set_idle());
+        self.activity.iter().for_each(|activity| activity.set_idle());
         let mut scan = Scan::default();
         let mut deadline = None;
         loop {
-            match head::parse(&mut scan, self.wire.data()) {
+            match head::parse(&mut scan, self.transport.data()) {
                 Ok(None) => {}
                 Err(refusal) => return Err(self.refuse(refusal)),
                 Ok(Some((request, length))) => {
-                    self.wire.consume(length);
+                    self.transport.consume(length);
                     self.unread = request.framing;
                     self.extra.clear();
                     self.new = false;
-                    self.seat.iter().for_each(|seat| seat.set_busy());
+                    self.activity.iter().for_each(|activity| activity.set_received());
                     return Ok(Some(request));
                 }
             }
-            // Who connects has something to say: only between requests a client may take its time.
-            let fill = if self.wire.data().is_empty() && !self.new {
-                self.wire.shrink();
+            // A new connection sends a request at once: only between requests a client may take its time.
+            let fill = if self.transport.data().is_empty() && !self.new {
+                self.transport.shrink();
                 if self.out.capacity() > KEPT_RESPONSE_BUFFER {
                     self.out = Vec::new();
                 }
-                self.wire.fill(Instant::now() + self.limits.idle_timeout)?
+                self.transport.fill(Instant::now() + self.limits.idle_timeout)?
             } else {
                 let latest = || Instant::now() + self.limits.head_timeout;
                 let deadline = *deadline.get_or_insert_with(latest);
-                self.wire.fill(deadline)?
+                self.transport.fill(deadline)?
             };
-            let silent = is_blank(self.wire.data()) || self.gate.is_closing();
+            let is_silent = is_blank(self.transport.data()) || self.shutdown.is_closing();
             match fill {
                 Fill::Data => {}
-                Fill::End | Fill::TimedOut if silent => {
+                Fill::End | Fill::TimedOut if is_silent => {
                     self.open = false;
                     return Ok(None);
                 }
@@ -154,9 +185,9 @@ impl Connection {
             BodyFraming::Length(_) | BodyFraming::Chunked => {}
         }
         let begun = Instant::now();
-        if request.expect_continue && self.wire.data().is_empty() {
+        if request.expect_continue && self.transport.data().is_empty() {
             let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
-            self.wire.write(go_on, &mut Pace::default())?;
+            self.transport.write(go_on, &mut Pace::default())?;
         }
         let hurry = if self.hurry { HURRY } else { 1 };
         let (timeout, rate) = (self.limits.body_timeout / hurry, MIN_BODY_RATE * u64::from(hurry));
@@ -190,7 +221,7 @@ impl Connection {
         latest: impl Fn(usize) -> Instant,
     ) -> Result<(), Error> {
         let mut reader = BodyReader::new(Some(self.unread));
-        let read = reader.read_all(&mut self.wire, body, cap, latest);
+        let read = reader.read_all(&mut self.transport, body, cap, latest);
         match &read {
             Ok(()) => self.unread = BodyFraming::None,
             Err(_) => self.open = false,
@@ -204,9 +235,7 @@ impl Connection {
     /// The client has gone or reads too slowly; the connection has ended.
     pub fn respond(&mut self, request: &Request, mut response: Response) -> Result<(), Error> {
         if self.is_revoked() {
-            response = Response::error(401, Some("invalid_api_key"), KEY_IS_GONE)
-                .header("WWW-Authenticate", "Bearer")
-                .close();
+            response = (self.error_response)(KEY_IS_GONE).close();
         }
         let response = response.fields(self.extra.drain(..));
         let persist = self.persist(request, response.close);
@@ -217,41 +246,18 @@ impl Connection {
         Ok(())
     }
 
-    /// Begins a response that comes in pieces: chunked, or up to the end of the connection where
-    /// the client speaks HTTP/1.0. Status and fields are those of `head`, which goes out at once.
-    pub fn start_stream(&mut self, request: &Request, head: Response) -> Result<Stream<'_>, Error> {
-        if self.is_revoked() {
-            self.respond(request, head)?;
-            return Err(Error::Io(io::ErrorKind::PermissionDenied.into()));
-        }
-        let head = head.fields(self.extra.drain(..));
-        let end = match request.version {
-            Version::Http11 => End::LastChunk,
-            Version::Http10 => End::Close,
-        };
-        let persist = self.persist(request, head.close || end == End::Close);
-        self.out.clear();
-        head.write_head(&mut self.out, &mut self.date, end, persist);
-        // Until it is finished, nothing may follow.
-        self.open = false;
-        let mut pace = Pace::default();
-        self.wire.write(&self.out, &mut pace)?;
-        let silent = request.method == Method::Head;
-        Ok(Stream { connection: self, pace, end, silent, persist, finished: false })
-    }
-
-    /// Whether another request may follow, in the words of the Connection field.
-    fn persist(&self, request: &Request, close: bool) -> Persist {
+    /// Whether another request may follow, as the Connection field says it.
+    pub(super) fn persist(&self, request: &Request, close: bool) -> Persist {
         let can_skip = match self.unread {
             BodyFraming::None => true,
-            // Who waits for 100 may send the body or not: what comes next would be a guess.
+            // A client that waits for 100 may send the body or not: what comes next would be a guess.
             BodyFraming::Length(length) => {
                 length <= MAX_SKIPPED_BODY as u64 && !request.expect_continue
             }
             BodyFraming::Chunked => false,
         };
         let goes_on = request.keep_alive && self.open && can_skip && !close;
-        match (goes_on && !self.gate.is_closing(), request.version) {
+        match (goes_on && !self.shutdown.is_closing(), request.version) {
             (false, Version::Http10 | Version::Http11) => Persist::Close,
             (true, Version::Http10) => Persist::KeepAlive,
             (true, Version::Http11) => Persist::Silent,
@@ -260,7 +266,7 @@ impl Connection {
 
     fn send(&mut self, response: &Response, head_only: bool, persist: Persist) -> io::Result<()> {
         self.out.clear();
-        response.write_head(&mut self.out, &mut self.date, End::Known, persist);
+        response.write_head(&mut self.out, End::Known, persist);
         let mut pace = Pace::default();
         let mut out = std::mem::take(&mut self.out);
         let sent = response.parts(head_only).try_for_each(|(extent, part)| {
@@ -270,7 +276,7 @@ impl Connection {
         });
         let sent = sent.and_then(|()| match response.parts(head_only).nth(1) {
             Some(_) => self.write(&out, &mut pace),
-            None => self.wire.write(&out, &mut pace),
+            None => self.transport.write(&out, &mut pace),
         });
         self.out = out;
         self.open &= sent.is_ok();
@@ -293,18 +299,18 @@ impl Connection {
             if self.is_revoked() {
                 // What ends within must not look whole, nor have anything behind it.
                 if number > 0 {
-                    self.wire.end_writing();
+                    self.transport.end_writing();
                 }
                 return Err(io::ErrorKind::PermissionDenied.into());
             }
-            self.wire.write(piece, pace)?;
+            self.transport.write(piece, pace)?;
         }
         Ok(())
     }
 
     /// Answers a broken rule and ends the connection.
     fn refuse(&mut self, refusal: Refusal) -> Error {
-        let response = Response::from(refusal).fields(self.extra.drain(..));
+        let response = (self.error_response)(refusal).fields(self.extra.drain(..));
         match self.send(&response, false, Persist::Close) {
             Ok(()) => {
                 self.close_gracefully();
@@ -316,21 +322,21 @@ impl Connection {
 
     pub(super) fn close_gracefully(&mut self) {
         self.open = false;
-        // It is about to end: it keeps nobody else out.
-        self.seat.iter().for_each(|seat| seat.evict());
-        self.wire.linger(MAX_LINGER, Instant::now() + LINGER_TIMEOUT);
+        self.activity.iter().for_each(|activity| activity.set_closing());
+        self.transport.linger(MAX_LINGER, Instant::now() + LINGER_TIMEOUT);
     }
 }
 
 impl AsFd for Connection {
     /// For waiting until the client goes away while its answer is in the making.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wire.as_fd()
+        self.transport.as_fd()
     }
 }
 
-/// For who had a key when the request came.
-const KEY_IS_GONE: &str = "The key of this request has been taken away or changed.";
+/// For a client whose key was valid when the request came.
+const KEY_IS_GONE: Refusal =
+    Refusal::new(401, "The key of this request has been taken away or changed.");
 const HEAD_CUT_SHORT: Refusal = Refusal::new(400, "The request ended within its head.");
 const HEAD_TOO_SLOW: Refusal = Refusal::new(408, "The request head took too long.");
 const BODY_CUT_SHORT: Refusal = Refusal::new(400, "The message ended within its body.");

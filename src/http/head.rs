@@ -5,7 +5,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::request::{BodyFraming, Method, Request, Span, Version};
+use super::request::{BodyFraming, Method, Request, Version};
 use super::scan::Scan;
 use super::{Refusal, bad, is_token, target};
 use crate::limits::{MAX_FIELDS, MAX_TARGET};
@@ -39,30 +39,30 @@ fn read(head: &[u8]) -> Result<Request, Refusal> {
     let method = Method::new(method);
     let target = target::split(uri, method == Method::Options)?;
     // An http URL with an empty path means the root (RFC 9110 section 4.2.3).
-    let root = || target.path.is_empty().then(|| "/".to_owned());
-    let decoded = target::decode(target.path)?.or_else(root);
+    let path = if target.path.is_empty() { "/" } else { target.path };
+    let path = target::decode(path)?.unwrap_or_else(|| path.to_owned());
     let fields = Fields::gather(parsed.headers)?;
     let host = fields.host(version)?;
     let framing = fields.framing(version)?;
-    let span = |text: &str| Span::of(head, text.as_bytes());
-    let place = |field: &httparse::Header<'_>| (span(field.name), Span::of(head, field.value));
+    // The target's host outranks the field (RFC 9112 section 3.2.2).
+    let host = target.authority.map(str::as_bytes).or(host);
+    let owned = |field: &httparse::Header<'_>| (field.name.to_owned(), field.value.to_owned());
     Ok(Request {
         method,
         version,
         framing,
         keep_alive: fields.keep_alive(version),
         expect_continue: fields.expect_continue(version)? && framing != BodyFraming::None,
-        path: span(target.path),
-        decoded,
-        query: target.query.map(span),
-        // The target's host outranks the field (RFC 9112 section 3.2.2).
-        host: target.authority.map(span).or(host.map(|h| Span::of(head, h))),
-        fields: parsed.headers.iter().map(place).collect(),
+        path,
+        query: target.query.map(str::to_owned),
+        host: host.map(|host| String::from_utf8_lossy(host).into_owned()),
+        fields: parsed.headers.iter().map(owned).collect(),
+        #[cfg(any(test, fuzzing))]
         head: head.into(),
     })
 }
 
-/// Who reads the first and who reads the last of two must not differ.
+/// A reader of the first and a reader of the last of two would differ.
 const ONCE: [&str; 7] = [
     "host",
     "content-length",
@@ -89,8 +89,8 @@ impl<'a> Fields<'a> {
         let (mut close, mut persist) = (false, false);
         for field in fields {
             let known = ONCE.iter().position(|name| field.name.eq_ignore_ascii_case(name));
-            // Twice is refused where the values are equal too: somebody in front may have used
-            // the first and somebody behind the last.
+            // Twice is refused where the values are equal too: a proxy in front may have used the
+            // first and a reader behind us the last.
             if known.is_some_and(|at| once[at].replace(field.value).is_some()) {
                 return bad("A header field that may occur once occurs twice.");
             }

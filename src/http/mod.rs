@@ -1,11 +1,11 @@
 //! HTTP/1.1 on blocking sockets: bytes ↔ requests and responses, one connection at a time.
 //!
-//! What may enter: framing, limits, time-outs, the formats of the wire. What may not: routes, keys,
+//! What may enter: framing, limits, time-outs, the message formats. What may not: routes, keys,
 //! sessions, anything of the gateway. The rules are pure ([`head`], [`scan`], [`target`], [`body`],
 //! [`sse`]: no socket, no clock); [`connection`] drives them over a [`transport`].
 //!
-//! The stance: what two parsers could read differently is refused and the connection closed, and a
-//! verdict depends on the bytes alone, never on how packets cut them.
+//! What two parsers could read differently is refused and the connection closed; a verdict depends on
+//! the bytes alone, never on how packets cut them.
 #![forbid(unsafe_code)]
 
 mod activity;
@@ -13,7 +13,6 @@ mod body;
 mod body_reader;
 mod connection;
 mod head;
-mod limits;
 mod request;
 mod response;
 mod scan;
@@ -30,8 +29,7 @@ pub use body::TOO_LARGE;
 /// Why a server's connection ended in the middle: it can only be dropped. `Refused`: the client broke
 /// a rule, and was told so; `Io`: the socket failed, or the client went away or reads too slowly.
 pub use body_reader::Error as Closed;
-pub use connection::Connection;
-pub use limits::{Limits, ShutdownFlag};
+pub use connection::{Connection, Limits, ShutdownFlag};
 pub use request::{Method, Request};
 pub use response::Response;
 pub use socket::Socket;

@@ -38,33 +38,6 @@ pub enum BodyFraming {
     Chunked,
 }
 
-/// A part of the head, by position: a head is at most 16 KiB long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    start: u16,
-    length: u16,
-}
-
-impl Span {
-    /// Where `part`, a slice of `whole`, lies in it.
-    pub(super) fn of(whole: &[u8], part: &[u8]) -> Span {
-        let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
-        Span {
-            start: u16::try_from(start).unwrap_or(u16::MAX),
-            length: u16::try_from(part.len()).unwrap_or(0),
-        }
-    }
-
-    pub(super) fn bytes(self, whole: &[u8]) -> &[u8] {
-        let start = usize::from(self.start);
-        whole.get(start..start + usize::from(self.length)).unwrap_or_default()
-    }
-
-    fn text(self, whole: &[u8]) -> &str {
-        std::str::from_utf8(self.bytes(whole)).unwrap_or_default()
-    }
-}
-
 /// A request's head. Owns its bytes, so the connection is free to read the body meanwhile.
 #[derive(Debug)]
 pub struct Request {
@@ -75,20 +48,20 @@ pub struct Request {
     pub keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub expect_continue: bool,
+    pub(super) path: String,
+    pub(super) query: Option<String>,
+    pub(super) host: Option<String>,
+    pub(super) fields: Vec<(String, Vec<u8>)>,
+    /// As it was sent.
+    #[cfg(any(test, fuzzing))]
     pub(super) head: Box<[u8]>,
-    pub(super) fields: Box<[(Span, Span)]>,
-    pub(super) path: Span,
-    /// The path, where there was something to decode.
-    pub(super) decoded: Option<String>,
-    pub(super) query: Option<Span>,
-    pub(super) host: Option<Span>,
 }
 
 impl Request {
     /// The path, percent-decoded once; `*` for `OPTIONS *`. It has no `.` or `..` segment, no
     /// encoded backslash and no control character but [`SLASH`](super::SLASH), an encoded slash.
     pub fn path(&self) -> &str {
-        self.decoded.as_deref().unwrap_or_else(|| self.path.text(&self.head))
+        &self.path
     }
 
     /// How long its body may be, at most so many bytes.
@@ -102,12 +75,12 @@ impl Request {
 
     /// What follows the `?`, as it was sent.
     pub fn query(&self) -> Option<&str> {
-        self.query.map(|span| span.text(&self.head))
+        self.query.as_deref()
     }
 
     /// `host[:port]` of the target, else of the Host field. Always there in HTTP/1.1.
     pub fn host(&self) -> Option<&str> {
-        self.host.map(|span| span.text(&self.head))
+        self.host.as_deref()
     }
 
     /// The first field of that name, in any case. Values may hold bytes beyond ASCII.
@@ -117,13 +90,13 @@ impl Request {
     }
 
     /// Like [`Request::header`]; `None` too when the value is not UTF-8, so never take `None`
-    /// for "was not sent" where that opens a door.
+    /// for "was not sent" where that allows something.
     pub fn header_text(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.header(name)?).ok()
     }
 
     /// All fields in their order, values without the white space around them.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.fields.iter().map(|(name, value)| (name.text(&self.head), value.bytes(&self.head)))
+        self.fields.iter().map(|(name, value)| (&**name, &**value))
     }
 }

@@ -2,13 +2,12 @@
 
 use std::borrow::Cow;
 use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use super::{Refusal, is_token, is_value_byte};
+use super::{is_token, is_value_byte};
 use crate::extent::{Extent, PLACE};
 use crate::limits::WRITE_PIECE;
 use crate::sys::clock::Utc;
-use crate::text::quoted;
 
 /// On every response: browsers must not guess a type, show an answer as a page or let another page
 /// have it (OWASP's list for REST), and nothing here may be kept by a cache.
@@ -44,23 +43,8 @@ impl Response {
         response
     }
 
-    /// An error of OpenAI's shape, `{"error":{"message","type","param","code"}}`. Its type follows
-    /// from the status.
-    pub fn error(status: u16, code: Option<&str>, message: &str) -> Response {
-        let kind = match status {
-            401 => "authentication_error",
-            403 => "permission_error",
-            404 => "not_found_error",
-            429 => "rate_limit_error",
-            400..=499 => "invalid_request_error",
-            _ => "server_error",
-        };
-        let message = quoted(message);
-        let code = code.map_or_else(|| "null".to_owned(), quoted);
-        let body = format!(
-            "{{\"error\":{{\"message\":{message},\"type\":\"{kind}\",\"param\":null,\"code\":{code}}}}}"
-        );
-        Response::new(status, "application/json", body.into_bytes())
+    pub fn text(status: u16, text: impl Into<String>) -> Response {
+        Response::new(status, "text/plain; charset=utf-8", text.into().into_bytes())
     }
 
     /// Adds a field.
@@ -103,18 +87,12 @@ impl Response {
     }
 
     /// The content, and whether any goes out to a client that asked with HEAD or got a 204 or 304.
-    pub(super) fn body(&self, head_only: bool) -> &[u8] {
+    pub fn body(&self, head_only: bool) -> &[u8] {
         if head_only || matches!(self.status, 204 | 304) { b"" } else { &self.body }
     }
 
     /// Appends the head, empty line included.
-    pub(super) fn write_head(
-        &self,
-        out: &mut Vec<u8>,
-        date: &mut Date,
-        end: End,
-        persist: Persist,
-    ) {
+    pub(super) fn write_head(&self, out: &mut Vec<u8>, end: End, persist: Persist) {
         // Whether each field stays within its line.
         let is_safe = |(name, value): &(&str, Cow<'_, str>)| {
             is_token(name.as_bytes()) && value.bytes().all(is_value_byte)
@@ -122,7 +100,8 @@ impl Response {
         let safe = self.headers.iter().all(is_safe);
         let status = if safe { self.status } else { 500 };
         // Writing into a Vec cannot fail.
-        let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: {}\r\n", phrase(status), date.text());
+        let (phrase, date) = (phrase(status), Utc::new(SystemTime::now()).http_date());
+        let _ = write!(out, "HTTP/1.1 {status} {phrase}\r\nDate: {date}\r\n");
         match end {
             End::Known if matches!(status, 204 | 304) => {}
             End::Known => {
@@ -145,12 +124,6 @@ impl Response {
     }
 }
 
-impl From<Refusal> for Response {
-    fn from(refusal: Refusal) -> Response {
-        Response::error(refusal.status, None, refusal.reason).close()
-    }
-}
-
 /// How the client finds the end of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -169,25 +142,6 @@ pub(super) enum Persist {
     /// HTTP/1.0, where it has to be said.
     KeepAlive,
     Close,
-}
-
-/// The Date field's text, made once a second.
-#[derive(Debug, Default)]
-pub(super) struct Date {
-    second: u64,
-    text: String,
-}
-
-impl Date {
-    fn text(&mut self) -> &str {
-        let now = SystemTime::now();
-        let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if self.second != second || self.text.is_empty() {
-            self.text = Utc::new(now).http_date();
-            self.second = second;
-        }
-        &self.text
-    }
 }
 
 /// Reason phrases (RFC 9110 section 15, RFC 6585); for people, no client reads them.
@@ -213,7 +167,7 @@ mod tests {
 
     fn head_of(response: &Response, persist: Persist) -> String {
         let mut out = Vec::new();
-        response.write_head(&mut out, &mut Date::default(), End::Known, persist);
+        response.write_head(&mut out, End::Known, persist);
         String::from_utf8(out).unwrap()
     }
 
@@ -254,15 +208,5 @@ mod tests {
             assert_eq!(response.body(false), b"");
         }
         assert_eq!(Response::text(200, "x").body(true), b"");
-    }
-
-    #[test]
-    fn errors_have_the_known_shape() {
-        let response = Response::error(401, Some("invalid_api_key"), "Say \"who\"\n");
-        let value: serde_json::Value = serde_json::from_slice(response.body(false)).unwrap();
-        assert_eq!(value["error"]["message"], "Say \"who\"\n");
-        assert_eq!(value["error"]["type"], "authentication_error");
-        assert_eq!(value["error"]["code"], "invalid_api_key");
-        assert!(value["error"]["param"].is_null());
     }
 }

@@ -28,7 +28,7 @@ pub trait Socket: AsFd {
     }
 }
 
-/// Somebody else may end it (shutdown(2)) or keep it while its thread waits on it.
+/// Another thread may end it (shutdown(2)) or keep it while its own waits on it.
 macro_rules! shared_socket {
     ($stream:ident) => {
         impl Socket for Arc<$stream> {

@@ -1,7 +1,7 @@
 //! Server-sent events (WHATWG HTML, section 9.2): their text, written and read. Pure.
 
 use super::{Refusal, bad};
-use crate::limits::MAX_EVENT;
+use crate::limits::{MAX_EVENT, MAX_PIECE};
 
 /// One event. Line ends in `data` (LF, CR LF, CR) come out as LF on the other side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +38,18 @@ fn write_lines(out: &mut Vec<u8>, prefix: &str, text: &str) {
         let Some(after) = rest.get(end..).filter(|after| !after.is_empty()) else { return };
         rest = after.strip_prefix("\r\n").unwrap_or(&after[1..]);
     }
+}
+
+/// A text in chunks that clients take for one event.
+pub fn chunks(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let most = MAX_PIECE.min(rest.len());
+        let border = (0..=most).rev().find(|at| rest.is_char_boundary(*at))?;
+        let (chunk, after) = rest.split_at(border);
+        rest = after;
+        (!chunk.is_empty()).then_some(chunk)
+    })
 }
 
 /// Puts events together from bytes as they come.

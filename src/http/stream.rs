@@ -3,8 +3,10 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::body_reader::Error;
 use super::connection::Connection;
-use super::response::{End, Persist};
+use super::request::{Method, Request, Version};
+use super::response::{End, Persist, Response};
 use super::transport::Pace;
 use crate::extent::{Extent, PLACE};
 use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_PIECE};
@@ -12,13 +14,38 @@ use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_PIECE};
 /// A response in pieces. Dropped without [`Stream::finish`] it ends the connection in a way that
 /// the client can tell from a whole response.
 pub struct Stream<'c> {
-    pub(super) connection: &'c mut Connection,
-    pub(super) pace: Pace,
-    pub(super) end: End,
+    connection: &'c mut Connection,
+    pace: Pace,
+    end: End,
     /// The request was HEAD: the head is all there is.
-    pub(super) silent: bool,
-    pub(super) persist: Persist,
-    pub(super) finished: bool,
+    silent: bool,
+    persist: Persist,
+    finished: bool,
+}
+
+impl Connection {
+    /// Begins a response that comes in pieces: chunked, or up to the end of the connection where
+    /// the client speaks HTTP/1.0. Status and fields are those of `head`, which goes out at once.
+    pub fn start_stream(&mut self, request: &Request, head: Response) -> Result<Stream<'_>, Error> {
+        if self.is_revoked() {
+            self.respond(request, head)?;
+            return Err(Error::Io(io::ErrorKind::PermissionDenied.into()));
+        }
+        let head = head.fields(self.extra.drain(..));
+        let end = match request.version {
+            Version::Http11 => End::LastChunk,
+            Version::Http10 => End::Close,
+        };
+        let persist = self.persist(request, head.close || end == End::Close);
+        self.out.clear();
+        head.write_head(&mut self.out, end, persist);
+        // Until it is finished, nothing may follow.
+        self.open = false;
+        let mut pace = Pace::default();
+        self.transport.write(&self.out, &mut pace)?;
+        let silent = request.method == Method::Head;
+        Ok(Stream { connection: self, pace, end, silent, persist, finished: false })
+    }
 }
 
 impl Stream<'_> {
@@ -70,7 +97,7 @@ impl Stream<'_> {
     /// Ends the response; the connection is ready for the next request where it may go on.
     pub fn finish(mut self) -> io::Result<()> {
         if self.end == End::LastChunk && !self.silent {
-            self.connection.wire.write(b"0\r\n\r\n", &mut self.pace)?;
+            self.connection.transport.write(b"0\r\n\r\n", &mut self.pace)?;
         }
         self.finished = true;
         match self.persist {
@@ -95,7 +122,7 @@ impl Drop for Stream<'_> {
         // Without the last chunk the client sees that something is missing. Without chunks only
         // a reset tells: an orderly end would look like the whole.
         match self.end {
-            End::LastChunk | End::Known => self.connection.wire.end_writing(),
+            End::LastChunk | End::Known => self.connection.transport.end_writing(),
             End::Close => crate::sys::socket::reset_on_close(self.connection.as_fd()),
         }
     }

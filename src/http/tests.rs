@@ -1,23 +1,22 @@
 //! The framing rules, held by raw bytes; and both sides over real sockets.
 
 mod bodies;
-mod clients;
 mod corpus;
 mod differential;
-mod fake;
+pub mod fake;
 mod heads;
 mod limits;
 mod mutations;
 pub mod properties;
-mod server;
-mod streams;
+pub mod server;
+pub mod streams;
 
 use std::time::Duration;
 
-use super::{Limits, Response};
+use super::Limits;
 
 /// Short enough that a test which runs into one still ends soon, long enough for a busy machine.
-const LIMITS: Limits = Limits {
+pub const LIMITS: Limits = Limits {
     max_body: 1 << 20,
     head_timeout: Duration::from_secs(10),
     idle_timeout: Duration::from_secs(10),
@@ -52,11 +51,4 @@ fn hold(cases: &[Case]) {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-impl Response {
-    pub fn text(status: u16, text: impl Into<String>) -> Response {
-        let body = text.into().into_bytes();
-        Response::new(status, "text/plain; charset=utf-8", body)
-    }
 }

@@ -82,7 +82,7 @@ impl<'s> Transport<'s> {
         }
     }
 
-    /// Waits until there is more in [`Wire::data`].
+    /// Waits until there is more in [`Transport::data`].
     pub fn fill(&mut self, deadline: Instant) -> io::Result<Fill> {
         if self.end == self.buffer.len() {
             if self.start > 0 {
@@ -173,7 +173,7 @@ impl<'s> Transport<'s> {
         Ok(())
     }
 
-    /// Says goodbye so that the peer sees our last bytes: a socket closed with unread input sends
+    /// Ends the connection so that the peer sees our last bytes: a socket closed with unread input sends
     /// a reset, which may overtake them (RFC 9112 section 9.6). Reads and drops up to `most` bytes.
     pub fn linger(&mut self, most: usize, deadline: Instant) {
         if self.socket.end_writing().is_err() {
@@ -214,28 +214,29 @@ mod tests {
     fn memory_goes_back_when_all_is_used() {
         let (mut peer, socket) = UnixStream::pair().unwrap();
         let soon = Duration::from_secs(10);
-        let mut wire = Transport::new(Box::new(Arc::new(socket)), soon).unwrap();
+        let mut transport = Transport::new(Box::new(Arc::new(socket)), soon).unwrap();
         peer.write_all(&[b'x'; 10_000]).unwrap();
-        while wire.data().len() < 10_000 {
-            assert_eq!(wire.fill(Instant::now() + soon).unwrap(), Fill::Data);
+        while transport.data().len() < 10_000 {
+            assert_eq!(transport.fill(Instant::now() + soon).unwrap(), Fill::Data);
         }
-        wire.shrink();
-        assert_eq!(wire.data().len(), 10_000);
-        wire.consume(9_999);
-        wire.shrink();
-        assert_eq!(wire.data(), b"x");
-        wire.consume(1);
-        wire.shrink();
-        assert_eq!(wire.buffer.capacity(), SMALL_BUFFER);
+        transport.shrink();
+        assert_eq!(transport.data().len(), 10_000);
+        transport.consume(9_999);
+        transport.shrink();
+        assert_eq!(transport.data(), b"x");
+        transport.consume(1);
+        transport.shrink();
+        assert_eq!(transport.buffer.capacity(), SMALL_BUFFER);
     }
 
     #[test]
     fn a_deadline_holds_whatever_the_socket_was_told_before() {
         let (_peer, socket) = UnixStream::pair().unwrap();
-        let mut wire = Transport::new(Box::new(Arc::new(socket)), Duration::from_secs(10)).unwrap();
+        let mut transport =
+            Transport::new(Box::new(Arc::new(socket)), Duration::from_secs(10)).unwrap();
         for millis in [60, 5, 60] {
             let (begun, wait) = (Instant::now(), Duration::from_millis(millis));
-            assert_eq!(wire.fill(begun + wait).unwrap(), Fill::TimedOut);
+            assert_eq!(transport.fill(begun + wait).unwrap(), Fill::TimedOut);
             assert!(begun.elapsed() >= wait && begun.elapsed() < Duration::from_secs(5));
         }
     }

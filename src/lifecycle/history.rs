@@ -149,7 +149,13 @@ pub fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>)
 pub fn enter(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
     let run = &line["run"];
     // Before its run has begun, a start may not have the lock: what another gateway holds is its own.
-    let state = if run.is_null() { Some(File::open(&dirs.state)?) } else { None };
+    let state = if run.is_null() {
+        // Nor has it made the directory, where it was stopped at once.
+        files::private_dir(&dirs.state)?;
+        Some(File::open(&dirs.state)?)
+    } else {
+        None
+    };
     if let Some(state) = &state
         && !try_hold(state)?
     {

@@ -9,3 +9,6 @@ pub mod connect;
 pub mod curl;
 
 pub use client::Client;
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use super::id::Id;
 use crate::agent::Reply;
 use crate::limits::KEEP_ALIVE;
 use crate::sys::fd::EventFd;
-use crate::sys::poll::{Interest, poll};
+use crate::sys::poll::{Interest, wait_any};
 
 /// How long the main thread tries, for a figure in the status line or the history.
 const HINT_PATIENCE: Duration = Duration::from_millis(20);
@@ -62,13 +62,11 @@ impl Hub {
         let place = TurnPermit { hub: Arc::clone(self), id };
         let deadline = Instant::now() + patience;
         while !runs {
-            let client = client.map_or_else(Interest::none, Interest::hangup);
             let cut = Interest::read(self.cut.as_fd());
-            let mut interests = [Interest::read(event.as_fd()), cut, client];
+            let interests = [Interest::read(event.as_fd()), cut, Interest::hangup(client)];
             let left = deadline.saturating_duration_since(Instant::now());
-            let ready = poll(&mut interests, Some(left.min(KEEP_ALIVE)));
-            let ready = ready.map_err(AcquireError::Failed)?;
-            let [turn, cut, client] = interests.map(|interest| interest.ready());
+            let ready = wait_any(interests, Some(left.min(KEEP_ALIVE)));
+            let [turn, cut, client] = ready.map_err(AcquireError::Failed)?;
             if turn {
                 runs = true;
             } else if cut {
@@ -77,7 +75,7 @@ impl Hub {
                 return Err(AcquireError::Gone);
             } else if left == Duration::ZERO {
                 return Err(AcquireError::TimedOut);
-            } else if ready == 0 {
+            } else {
                 reply.idle().map_err(|_| AcquireError::Gone)?;
             }
         }

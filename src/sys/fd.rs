@@ -1,9 +1,7 @@
 //! File descriptors: flags, pipes, event counters.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 
 use super::check;
 use super::process::Pid;
@@ -47,14 +45,14 @@ impl EventFd {
         }
     }
 
-    /// Makes the descriptor readable until [`Event::clear`].
+    /// Makes the descriptor readable until [`EventFd::clear`].
     pub fn notify(&self) {
         // SAFETY: eventfd_write takes the descriptor and a number. It fails only when the counter
         // is full, and then the descriptor is readable already.
         unsafe { libc::eventfd_write(self.0.as_raw_fd(), 1) };
     }
 
-    /// Makes the descriptor unreadable again; says whether it was raised.
+    /// Makes the descriptor unreadable again; says whether it was readable.
     pub fn clear(&self) -> bool {
         let mut count = 0;
         // SAFETY: eventfd_read writes one u64 behind the pointer, which lives here.
@@ -101,10 +99,4 @@ fn limits() -> io::Result<libc::rlimit> {
     // SAFETY: getrlimit fills the struct that lives here.
     check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limits) })?;
     Ok(limits)
-}
-
-/// Device and inode of what `fd` is open on, as `JOURNAL_STREAM` names them.
-pub fn device_and_inode(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
-    let meta = File::from(fd.try_clone_to_owned()?).metadata()?;
-    Ok((meta.dev(), meta.ino()))
 }

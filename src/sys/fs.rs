@@ -1,10 +1,13 @@
 //! Files that must be ours: private directories, no symlinks followed, replacement in one step.
 
+use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::ptr;
 
 use super::{check, user};
 
@@ -12,7 +15,7 @@ use super::{check, user};
 /// missing above it. An existing one with more rights is narrowed.
 ///
 /// # Errors
-/// PermissionDenied with words when it is a symlink, not a directory, or somebody else's.
+/// PermissionDenied, with the reason, when it is a symlink, not a directory, or another user's.
 pub fn private_dir(path: &Path) -> io::Result<()> {
     make_dirs(path, 0o700)?;
     let meta = fs::symlink_metadata(path)?;
@@ -57,7 +60,7 @@ pub fn open_own_to_write(path: &Path) -> io::Result<File> {
 }
 
 fn open_private(path: &Path, write: bool) -> io::Result<File> {
-    // O_NONBLOCK: opening a fifo that somebody put there must not hang us.
+    // O_NONBLOCK: opening a fifo in its place must not hang us.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let mut options = OpenOptions::new();
     options.read(true).write(write).custom_flags(flags);
@@ -141,8 +144,10 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
     options.mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
-/// A symlink at the end of a path fails with ELOOP (open(2)).
+/// A symlink at the end of a path fails with [`TOO_MANY_LINKS`] (open(2)).
 pub const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
+
+pub const TOO_MANY_LINKS: i32 = libc::ELOOP;
 
 /// `None` for a file that is not there.
 pub fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {
@@ -155,14 +160,42 @@ pub fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 /// Puts `content` at `path` in one step: a temporary file beside it, sync, rename, sync of the
 /// directory. Readers see the old file or the new one; after a power cut too.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    swap(path, |temporary| write(temporary, content, mode)?.sync_all())?;
+    publish(path, content, mode, true, |from, to| fs::rename(from, to))?;
     sync_dir_of(path)
 }
 
 /// Like [`replace`], but durable only after a later [`sync`]: for the way to READY, which should
 /// not wait for the disk. Readers still see the old file or the new one.
 pub fn replace_unsynced(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    swap(path, |temporary| write(temporary, content, mode).map(drop))
+    publish(path, content, mode, false, |from, to| fs::rename(from, to))
+}
+
+/// Like [`replace`], but an existing file wins: `false`, and nothing is changed.
+pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> {
+    match publish(path, content, mode, true, |from, to| fs::hard_link(from, to)) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        created => created.and_then(|()| sync_dir_of(path)).map(|()| true),
+    }
+}
+
+fn publish(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    sync: bool,
+    link: fn(&Path, &Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let temporary = temporary_path(path);
+    let result = create_new(&temporary, mode).and_then(|mut file| {
+        file.write_all(content)?;
+        if sync {
+            file.sync_all()?;
+        }
+        link(&temporary, path)
+    });
+    // The error that counts is the first; what is left behind has our pid in its name.
+    let _ = fs::remove_file(&temporary);
+    result
 }
 
 /// Makes a file and its name durable.
@@ -171,39 +204,10 @@ pub fn sync(path: &Path) -> io::Result<()> {
     sync_dir_of(path)
 }
 
-fn swap(path: &Path, fill: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
-    let temporary = temporary_path(path);
-    let result = fill(&temporary).and_then(|()| fs::rename(&temporary, path));
-    if result.is_err() {
-        // The error that counts is the first; what is left behind has our pid in its name.
-        let _ = fs::remove_file(&temporary);
-    }
-    result
-}
-
-/// Like [`replace`], but an existing file wins: `false`, and nothing is changed.
-pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> {
-    let temporary = temporary_path(path);
-    let result = write(&temporary, content, mode).and_then(|file| file.sync_all());
-    let linked = result.and_then(|()| fs::hard_link(&temporary, path));
-    let _ = fs::remove_file(&temporary);
-    match linked {
-        Ok(()) => sync_dir_of(path).map(|()| true),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(e) => Err(e),
-    }
-}
-
 /// Makes the names in the directory of `path` durable.
 pub fn sync_dir_of(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
     File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<File> {
-    let mut file = create_new(path, mode)?;
-    file.write_all(content)?;
-    Ok(file)
 }
 
 /// Creates a file for reading and writing where there is none.
@@ -238,7 +242,7 @@ pub fn explain_symlink(path: &Path, e: io::Error) -> io::Error {
 }
 
 /// Whether an error on a file may pass by itself: the disk, the network behind it, or a shortage. What
-/// the file is, where it should be and who may read it changes by somebody's hand only.
+/// the file is, where it should be and who may read it changes by an operator's hand only.
 pub fn is_temporary(e: &io::Error) -> bool {
     use libc::{EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENXIO, EPERM};
     match e.raw_os_error() {
@@ -253,4 +257,38 @@ pub fn is_temporary(e: &io::Error) -> bool {
 
 fn refused(path: &Path, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {why}", path.display()))
+}
+
+/// Which mount a path is on (statx(2)); `None`: that cannot be told.
+pub fn mount_of(path: &Path) -> Option<u64> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let (at, flags, mask) = (libc::AT_FDCWD, libc::AT_SYMLINK_NOFOLLOW, libc::STATX_MNT_ID);
+    // SAFETY: all-zero is a valid statx; the call reads a C string and fills the struct, which both
+    // live here.
+    let about = unsafe {
+        let mut about: libc::statx = std::mem::zeroed();
+        check(libc::statx(at, path.as_ptr(), flags, mask, &raw mut about)).ok()?;
+        about
+    };
+    (about.stx_mask & mask != 0).then_some(about.stx_mnt_id)
+}
+
+/// Whether an access control list lets others in, whose rights the mode shows as the group's (acl(5)).
+pub fn has_acl(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return true };
+    let name = c"system.posix_acl_access";
+    // SAFETY: getxattr reads two C strings that live here, and with a size of 0 writes nothing.
+    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), ptr::null_mut(), 0) > 0 }
+}
+
+/// Whether the mount that a path is on cannot be written (statvfs(3)).
+pub fn is_read_only(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: all-zero is a valid statvfs; the call reads a C string and fills the struct, which both
+    // live here.
+    unsafe {
+        let mut about: libc::statvfs = std::mem::zeroed();
+        let asked = check(libc::statvfs(path.as_ptr(), &raw mut about));
+        asked.is_ok() && about.f_flag & libc::ST_RDONLY != 0
+    }
 }

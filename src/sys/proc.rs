@@ -101,7 +101,7 @@ pub fn is_ancestor(pid: Pid) -> bool {
     std::iter::successors(Pid::parent(), parent).take(1000).any(|ancestor| ancestor == pid)
 }
 
-/// The words of a process's command line.
+/// A process's command line.
 pub fn arguments(pid: Pid) -> Option<Vec<OsString>> {
     let bytes = read_bytes(fs::File::open(format!("/proc/{pid}/cmdline")).ok()?, MAX_PROC).ok()?;
     let words = bytes.strip_suffix(b"\0")?.split(|byte| *byte == 0);

@@ -1,5 +1,6 @@
 //! Sockets: what std does not offer.
 
+use std::ffi::c_int;
 use std::fs::{self, File};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -7,12 +8,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::ptr;
 
 use super::check;
 use super::fs::if_exists;
 use super::process::Pid;
 
-/// Who is at the other end of a unix socket, by the kernel's word (SO_PEERCRED, unix(7)).
+/// Who is at the other end of a unix socket, as the kernel says (SO_PEERCRED, unix(7)).
 /// The pid is `None` for a process outside our pid namespace; the other is its uid.
 pub fn peer(stream: &UnixStream) -> io::Result<(Option<Pid>, u32)> {
     let mut cred = libc::ucred { pid: 0, uid: 0, gid: 0 };
@@ -26,7 +28,7 @@ pub fn peer(stream: &UnixStream) -> io::Result<(Option<Pid>, u32)> {
 }
 
 /// Lets this many connections wait for their accept, as far as the system allows (listen(2)): std's 128
-/// are a burst, and who finds them taken tries again only after a second.
+/// are a burst, and a client that finds them taken tries again only after a second.
 pub fn set_backlog(listener: BorrowedFd<'_>, most: i32) -> io::Result<()> {
     // SAFETY: listen takes two integers; on a socket that listens it only moves the bound.
     check(unsafe { libc::listen(listener.as_raw_fd(), most) }).map(drop)
@@ -49,32 +51,37 @@ pub fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
     // SAFETY: all-zero is a valid sockaddr of both kinds.
     let (mut v4, mut v6): (libc::sockaddr_in, libc::sockaddr_in6) =
         unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let family_field = libc::sa_family_t::try_from(family).map_err(io::Error::other)?;
-    let (pointer, size): (*const libc::sockaddr, usize) = match address {
+    let begun = match address {
         SocketAddr::V4(address) => {
-            v4.sin_family = family_field;
+            v4.sin_family = libc::AF_INET as libc::sa_family_t;
             v4.sin_port = address.port().to_be();
             v4.sin_addr.s_addr = u32::from_ne_bytes(address.ip().octets());
-            ((&raw const v4).cast(), size_of_val(&v4))
+            connect(libc::AF_INET, &v4)
         }
         SocketAddr::V6(address) => {
-            v6.sin6_family = family_field;
+            v6.sin6_family = libc::AF_INET6 as libc::sa_family_t;
             v6.sin6_port = address.port().to_be();
             v6.sin6_addr.s6_addr = address.ip().octets();
             v6.sin6_scope_id = address.scope_id();
-            ((&raw const v6).cast(), size_of_val(&v6))
+            connect(libc::AF_INET6, &v6)
         }
     };
-    // SAFETY: socket returns a new descriptor that nobody else owns; connect reads `size` bytes of
-    // the struct that lives here.
+    match begun? {
+        (_, Err(e)) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
+        (socket, _) => Ok(TcpStream::from(socket)),
+    }
+}
+
+/// A socket that does not block, and what came of connecting it to `address`, a `sockaddr` of that family.
+fn connect<A>(family: c_int, address: &A) -> io::Result<(OwnedFd, io::Result<c_int>)> {
+    // SAFETY: socket returns a new descriptor that nobody else owns; connect reads as many bytes as the
+    // struct behind the reference has.
     unsafe {
         let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         let socket = OwnedFd::from_raw_fd(check(libc::socket(family, kind, 0))?);
-        match check(libc::connect(socket.as_raw_fd(), pointer, size as libc::socklen_t)) {
-            Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
-            Ok(_) | Err(_) => Ok(TcpStream::from(socket)),
-        }
+        let (address, size) = (ptr::from_ref(address).cast(), size_of::<A>() as libc::socklen_t);
+        let connected = check(libc::connect(socket.as_raw_fd(), address, size));
+        Ok((socket, connected))
     }
 }
 
@@ -91,34 +98,23 @@ pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 /// WouldBlock when the backlog is full (connect(2)): the listener lives but does not accept.
 /// NotFound and ConnectionRefused when nobody listens.
 pub fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    with_short_path(path, connect)
-}
-
-fn connect(path: &Path) -> io::Result<UnixStream> {
-    // SAFETY: all-zero is a valid sockaddr_un.
-    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
-    let family = libc::sa_family_t::try_from(libc::AF_UNIX);
-    address.sun_family = family.map_err(io::Error::other)?;
-    let bytes = path.as_os_str().as_bytes();
-    if bytes.is_empty() || bytes.len() > MAX_UNIX_PATH || bytes.contains(&0) {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
-        *to = from.cast_signed() as libc::c_char;
-    }
-    let size = size_of::<libc::sockaddr_un>() as libc::socklen_t;
-    // SAFETY: socket returns a new descriptor that nobody else owns; connect reads `size` bytes of
-    // the struct that lives here.
-    let socket = unsafe {
-        let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        let socket = OwnedFd::from_raw_fd(check(libc::socket(libc::AF_UNIX, kind, 0))?);
-        let address = (&raw const address).cast();
-        check(libc::connect(socket.as_raw_fd(), address, size))?;
-        socket
-    };
-    let stream = UnixStream::from(socket);
-    stream.set_nonblocking(false)?;
-    Ok(stream)
+    with_short_path(path, |path| {
+        // SAFETY: all-zero is a valid sockaddr_un.
+        let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+        address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        let bytes = path.as_os_str().as_bytes();
+        if bytes.is_empty() || bytes.len() > MAX_UNIX_PATH || bytes.contains(&0) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+            *to = from.cast_signed() as libc::c_char;
+        }
+        let (socket, connected) = connect(libc::AF_UNIX, &address)?;
+        connected?;
+        let stream = UnixStream::from(socket);
+        stream.set_nonblocking(false)?;
+        Ok(stream)
+    })
 }
 
 /// The bytes that a unix socket's path may have (unix(7): 108, the last one NUL).

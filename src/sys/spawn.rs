@@ -71,7 +71,7 @@ struct ChildSetup {
     streams: [c_int; 3],
     /// The directory of the control group to enter; -1: none, or it was born there.
     group: c_int,
-    manner: SpawnOptions,
+    options: SpawnOptions,
     joined: bool,
     error: Option<c_int>,
 }
@@ -86,36 +86,36 @@ pub fn spawn(
     program: &Path,
     arguments: &[impl AsRef<OsStr>],
     environment: &[impl AsRef<OsStr>],
-    manner: SpawnOptions,
+    options: SpawnOptions,
     place: ChildSlot<'_>,
 ) -> io::Result<Spawned> {
     let (argv, _argv) = c_strings([program.as_os_str()].into_iter().chain(os(arguments)))?;
     let (envp, _envp) = c_strings(os(environment))?;
-    let input = if manner.stdin { Some(pipe()?) } else { None };
+    let input = if options.stdin { Some(pipe()?) } else { None };
     let (out_read, out_write) = pipe()?;
     let (err_read, err_write) = pipe()?;
     let stdin = input.as_ref().map_or(-1, |(read, _)| read.as_raw_fd());
-    let mut birth = ChildSetup {
+    let mut setup = ChildSetup {
         path: argv[0],
         argv: argv.as_ptr(),
         envp: envp.as_ptr(),
         streams: [stdin, out_write.as_raw_fd(), err_write.as_raw_fd()],
         group: -1,
-        manner,
+        options,
         joined: true,
         error: None,
     };
     // No handler of ours may run in the child, where it would act on our memory: blocked here, they
     // are blocked there until it has put its signals in order.
-    let pid = with_all_blocked(|| clone_child(&mut birth, place))?;
-    if let Some(error) = birth.error {
+    let pid = with_all_blocked(|| clone_child(&mut setup, place))?;
+    if let Some(error) = setup.error {
         place.number.store(0, Ordering::SeqCst);
         let _ = super::process::wait(pid);
         return Err(io::Error::from_raw_os_error(error));
     }
     Ok(Spawned {
         pid,
-        joined: birth.joined,
+        joined: setup.joined,
         stdin: input.map(|(_, write)| File::from(write)),
         stdout: File::from(out_read),
         stderr: File::from(err_read),
@@ -124,11 +124,11 @@ pub fn spawn(
 
 /// Makes the child, in its control group from the first if the kernel can; else it enters it itself.
 /// Returns once it has executed its program, or ended.
-fn clone_child(birth: &mut ChildSetup, place: ChildSlot<'_>) -> io::Result<Pid> {
+fn clone_child(setup: &mut ChildSetup, place: ChildSlot<'_>) -> io::Result<Pid> {
     // Kept until the child has left it: CLONE_VFORK.
     let mut stack = Vec::<MaybeUninit<u128>>::with_capacity(STACK);
     let (bottom, number) = (stack.as_mut_ptr(), place.number.as_ptr());
-    let data = (&raw mut *birth).cast::<c_void>();
+    let data = (&raw mut *setup).cast::<c_void>();
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID;
     if let Some(group) = place.group {
         // SAFETY: all-zero is a clone_args that asks for nothing. The stack is as large as it says,
@@ -145,7 +145,7 @@ fn clone_child(birth: &mut ChildSetup, place: ChildSlot<'_>) -> io::Result<Pid> 
         match Pid::new(born) {
             Some(pid) => return Ok(pid),
             // Linux before 5.7, or a filter that knows no clone3 (RestrictNamespaces=): the other way.
-            None => birth.group = group.as_raw_fd(),
+            None => setup.group = group.as_raw_fd(),
         }
     }
     // SAFETY: as above; clone takes the stack's upper end.
@@ -156,18 +156,18 @@ fn clone_child(birth: &mut ChildSetup, place: ChildSlot<'_>) -> io::Result<Pid> 
     Pid::new(born).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// clone3(2), after which the child runs [`come_to_be`] on its own stack; libc has no wrapper.
+/// clone3(2), after which the child runs [`child_main`] on its own stack; libc has no wrapper.
 ///
 /// # Safety
 /// `how` names a stack that nobody else uses, and with CLONE_VM and CLONE_VFORK what `data` points to
-/// is a [`Birth`] that lives until this returns.
+/// is a [`ChildSetup`] that lives until this returns.
 // SAFETY: it is the caller's, as written above.
 #[cfg(target_arch = "x86_64")]
 unsafe fn clone3(how: &libc::clone_args, data: *mut c_void) -> c_int {
     let result: libc::c_long;
     // SAFETY: the kernel keeps all registers of ours but rax, rcx and r11. The child begins behind the
     // system call with rax = 0 on its own stack, whose end is aligned as the call wants it, and never
-    // comes back: `come_to_be` ends in exec or exit.
+    // comes back: `child_main` ends in exec or exit.
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -200,35 +200,35 @@ unsafe fn clone3(_: &libc::clone_args, _: *mut c_void) -> c_int {
 /// The child, from its first instruction to its exec. It is in our memory, beside our threads: no
 /// allocation, no lock, no panic, nothing but system calls and its own stack. By syscall(2), since a
 /// preloaded library may stand where libc's functions are.
-extern "C" fn child_main(birth: *mut c_void) -> c_int {
-    // SAFETY: whoever made this child waits, and lends it the `Birth` with all that it points to.
-    let birth = unsafe { &mut *birth.cast::<ChildSetup>() };
+extern "C" fn child_main(setup: *mut c_void) -> c_int {
+    // SAFETY: whoever made this child waits, and lends it the `ChildSetup` with all that it points to.
+    let setup = unsafe { &mut *setup.cast::<ChildSetup>() };
     // SAFETY: the strings end with NUL, and the arrays of them with a null pointer; _exit may be
     // called anywhere.
     unsafe {
-        if prepare(birth) {
-            libc::syscall(libc::SYS_execve, birth.path, birth.argv, birth.envp);
+        if prepare(setup) {
+            libc::syscall(libc::SYS_execve, setup.path, setup.argv, setup.envp);
         }
-        birth.error = io::Error::last_os_error().raw_os_error();
+        setup.error = io::Error::last_os_error().raw_os_error();
         libc::_exit(127)
     }
 }
 
 /// The child's group, streams and signals; false where a call has failed.
-fn prepare(birth: &mut ChildSetup) -> bool {
+fn prepare(setup: &mut ChildSetup) -> bool {
     // SAFETY: system calls with plain numbers, static strings and structs that live here. What this
     // changes is the child's own: its groups, descriptors, handlers and mask are no longer shared.
     unsafe {
-        if birth.group >= 0 {
+        if setup.group >= 0 {
             let file = c"cgroup.procs".as_ptr();
             let entry =
-                libc::syscall(libc::SYS_openat, birth.group, file, libc::O_WRONLY | CLOEXEC);
-            birth.joined = libc::syscall(libc::SYS_write, entry, c"0".as_ptr(), 1usize) == 1;
+                libc::syscall(libc::SYS_openat, setup.group, file, libc::O_WRONLY | CLOEXEC);
+            setup.joined = libc::syscall(libc::SYS_write, entry, c"0".as_ptr(), 1usize) == 1;
         }
-        if birth.manner.own_group && libc::syscall(libc::SYS_setpgid, 0, 0) != 0 {
+        if setup.options.own_group && libc::syscall(libc::SYS_setpgid, 0, 0) != 0 {
             return false;
         }
-        for (number, fd) in (0..).zip(birth.streams) {
+        for (number, fd) in (0..).zip(setup.streams) {
             // The copy is not close-on-exec. Rust has something open on 0, 1 and 2: `fd` is none of
             // them.
             let fd = match libc::c_long::from(fd) {
@@ -253,7 +253,7 @@ fn prepare(birth: &mut ChildSetup) -> bool {
             }
         }
         let mut blocked: libc::sigset_t = std::mem::zeroed();
-        if !birth.manner.own_group {
+        if !setup.options.own_group {
             libc::sigaddset(&raw mut blocked, libc::SIGTERM);
         }
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const blocked, ptr::null_mut()) == 0

@@ -85,7 +85,7 @@ pub fn acting_as<T>(user: &User, act: impl FnOnce() -> T) -> io::Result<T> {
             .and_then(|_| check(libc::setgroups(groups.len(), groups.as_ptr())))
     };
     if back.is_err() {
-        // Going on with somebody else's rights would be worse than any error.
+        // To go on with another user's rights would be worse than any error.
         std::process::abort();
     }
     result

@@ -9,8 +9,10 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Main, News, Started, stop_time};
+use super::state::{Main, News};
 use crate::exit::Exit;
+use crate::gateway::startup::Started;
+use crate::gateway::stop_time;
 use crate::lifecycle::evidence::{Finding, QueryPoint};
 use crate::lifecycle::history::{self, Ending};
 use crate::lifecycle::phase::{Outcome, Phase};
@@ -21,7 +23,7 @@ use crate::limits::{
 use crate::sys::clock::Utc;
 use crate::sys::fork::run_in_child;
 use crate::sys::fs as files;
-use crate::sys::poll::{Interest, poll};
+use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::exit_now;
 use crate::systemd::waiting;
 use crate::text::escaped;
@@ -35,17 +37,6 @@ const MAX_CHILD_WORDS: u64 = 8 << 10;
 
 /// How often STATUS= tells what a drain waits for.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-
-/// The stop that is going on.
-pub(super) struct Stop {
-    pub(super) first: Caught,
-    pub(super) latest: Caught,
-    pub(super) at: Instant,
-    /// The first finding, for who sent the signal, and the last, for the verdict.
-    pub(super) findings: Option<(Finding, Finding)>,
-    pub(super) in_flight: usize,
-    pub(super) cut: usize,
-}
 
 impl Main {
     pub(super) fn begin_drain(&mut self) {
@@ -85,22 +76,22 @@ impl Main {
     }
 
     /// Asks why, in a thread of its own: the manager may take its time.
-    pub(super) fn ask(&mut self, moment: QueryPoint) {
+    pub(super) fn ask(&mut self, point: QueryPoint) {
         let Some(stop) = &self.stop else { return };
-        let (place, caught) = (self.place.clone(), stop.latest);
+        let (supervisor, caught) = (self.supervisor.clone(), stop.latest);
         let mailbox = Arc::clone(&self.mailbox);
         let question = move || {
-            let finding = place.examine(caught, moment);
+            let finding = supervisor.examine(caught, point);
             let planned = finding.verdict.planned;
             mailbox.put(News::Found(Box::new(finding)));
-            if let (true, Some(own)) = (planned, place.own.get()) {
+            if let (true, Some(own)) = (planned, supervisor.own.get()) {
                 waiting::end(own);
             }
         };
         if let Err(e) = spawn("question", THREAD_STACK, Box::new(question)) {
             log::warn!("no thread for the question ({e}): the main one asks");
-            let finding = self.place.examine(caught, moment);
-            self.found(finding);
+            let finding = self.supervisor.examine(caught, point);
+            self.mailbox.put(News::Found(Box::new(finding)));
         }
     }
 
@@ -160,7 +151,7 @@ impl Main {
         if outcome == Outcome::Terminated
             && let Some(caught) = signals.take().into_iter().find(missed)
         {
-            let mut finding = self.place.examine(caught, QueryPoint::Exit { marker: false });
+            let mut finding = self.supervisor.examine(caught, QueryPoint::Exit { marker: false });
             self.weigh(&mut finding);
             if finding.verdict.planned {
                 if let Some((_, last)) = self.stop.as_mut().and_then(|s| s.findings.as_mut()) {
@@ -237,7 +228,7 @@ impl Main {
                 let deadline = Instant::now() + HISTORY_PATIENCE;
                 let left = || deadline.saturating_duration_since(Instant::now());
                 // A signal ends a wait early.
-                while poll(&mut [Interest::read(told.as_fd())], Some(left()))? == 0 {
+                while wait_any([Interest::read(told.as_fd())], Some(left()))? == [false] {
                     if left() == Duration::ZERO {
                         return Err(hangs());
                     }
@@ -268,7 +259,7 @@ impl Main {
             // It may still ask the service manager, and prune the history that the end is written to.
             drop(starter.map(JoinHandle::join));
         };
-        // One more thread in a disk that hangs would help nobody.
+        // Another thread that waits for a disk that hangs would not help.
         let done = !self.is_stalled() && within(CLOSE_PATIENCE, Box::new(work));
         if !done && !closed.load(Ordering::SeqCst) {
             log::warn!("the journal could not be synced in time; what was acknowledged is durable");

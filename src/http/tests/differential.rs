@@ -54,7 +54,7 @@ fn ours(bytes: &[u8]) -> Vec<Message> {
     let mut messages = Vec::new();
     while let Ok(Some(request)) = connection.next_request() {
         let Ok(body) = connection.read_body(&request, usize::MAX) else { break };
-        let end = log.lock().unwrap().given - connection.wire.data().len();
+        let end = log.lock().unwrap().given - connection.transport.data().len();
         messages.push(message(&request, body, end));
         connection.respond(&request, Response::text(200, "fine")).unwrap();
     }

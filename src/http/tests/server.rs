@@ -45,7 +45,7 @@ where
 }
 
 fn serve_behind<S>(
-    gate: Arc<ShutdownFlag>,
+    shutdown: Arc<ShutdownFlag>,
     socket: S,
     limits: Limits,
     handler: impl Fn(&mut Connection) -> Result<(), Closed> + Send + 'static,
@@ -54,7 +54,7 @@ where
     Arc<S>: Socket + Send + 'static,
 {
     let socket = Arc::new(socket);
-    let serve = move || handler(&mut Connection::new(Box::new(socket), limits, gate).unwrap());
+    let serve = move || handler(&mut Connection::new(Box::new(socket), limits, shutdown).unwrap());
     let thread = thread::spawn(serve);
     Server { thread }
 }
@@ -277,9 +277,9 @@ fn a_large_unread_body_does_not_eat_the_answer() {
 #[test]
 fn a_drain_tells_busy_connections_to_close() {
     let (mut client, socket) = unix();
-    let gate = Arc::<ShutdownFlag>::default();
-    let closer = Arc::clone(&gate);
-    let server = serve_behind(gate, socket, LIMITS, move |connection| {
+    let shutdown = Arc::<ShutdownFlag>::default();
+    let closer = Arc::clone(&shutdown);
+    let server = serve_behind(shutdown, socket, LIMITS, move |connection| {
         let request = connection.next_request()?.unwrap();
         closer.close();
         connection.respond(&request, Response::text(200, "last"))?;

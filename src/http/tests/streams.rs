@@ -1,17 +1,14 @@
-//! Responses in pieces: framing, ends, broken ends.
+//! Responses in pieces: framing, ends, broken ends. How a client sees them: `outbound`'s tests.
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::super::{Closed, Connection, Limits, Response, sse};
 use super::LIMITS;
 use super::server::{SHORT, serve, tcp, unix};
-use crate::outbound::Client;
-use crate::outbound::client::Error;
 
 /// `/whole` ends as it should, `/broken` does not.
-fn stream(connection: &mut Connection) -> Result<(), Closed> {
+pub fn stream(connection: &mut Connection) -> Result<(), Closed> {
     while let Some(request) = connection.next_request()? {
         let whole = request.path() == "/whole";
         let mut stream = connection
@@ -27,41 +24,6 @@ fn stream(connection: &mut Connection) -> Result<(), Closed> {
         }
     }
     Ok(())
-}
-
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
-}
-
-#[test]
-fn events_arrive_and_the_connection_goes_on() {
-    let (client, socket) = unix();
-    let server = serve(socket, LIMITS, stream);
-    let mut client = Client::new(Arc::new(client), "localhost", LIMITS.write_timeout).unwrap();
-    for _ in 0..2 {
-        let answer = client.send("GET", "/whole", &[], None, soon()).unwrap();
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.header("content-type"), Some("text/event-stream"));
-        let mut events = answer.events();
-        assert_eq!(events.next(soon()).unwrap().unwrap().data, "one");
-        assert_eq!(events.next(soon()).unwrap().unwrap().data, "two\nlines");
-        assert!(events.next(soon()).unwrap().is_none());
-    }
-    drop(client);
-    assert!(server.join().is_ok());
-}
-
-#[test]
-fn a_broken_stream_is_not_taken_for_a_whole_one() {
-    let (client, socket) = unix();
-    let server = serve(socket, LIMITS, stream);
-    let mut client = Client::new(Arc::new(client), "localhost", LIMITS.write_timeout).unwrap();
-    let answer = client.send("GET", "/broken", &[], None, soon()).unwrap();
-    let mut events = answer.events();
-    assert!(events.next(soon()).unwrap().is_some());
-    assert!(events.next(soon()).unwrap().is_some());
-    assert!(matches!(events.next(soon()), Err(Error::CutShort)));
-    assert!(server.join().is_ok());
 }
 
 #[test]

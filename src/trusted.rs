@@ -1,19 +1,21 @@
-//! Files that somebody has put in place for us: the configuration, keys and secrets.
+//! Files that an operator has put in place: the configuration, keys and secrets. Whether another user may
+//! have written or read them.
 //!
 //! Symlinks are followed (stow, home-manager, the `..data` of Kubernetes) where nobody else can redirect
 //! them; who may write or read is asked of the file that they lead to. What the gateway itself writes
-//! has the strict rules of [`super::fs`] instead.
+//! has the strict rules of [`crate::sys::fs`] instead.
+#![forbid(unsafe_code)]
 
-use std::ffi::CString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::ptr;
 
-use super::fs::{NO_FOLLOW, is_temporary, read_any, read_text};
-use super::{check, user};
+use crate::sys::fs::{
+    NO_FOLLOW, TOO_MANY_LINKS, has_acl, is_read_only, is_temporary, mount_of, read_any, read_text,
+};
+use crate::sys::user;
 
 /// As many symlinks as the kernel follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;
@@ -90,7 +92,7 @@ fn open(path: &Path) -> io::Result<(File, Metadata, PathBuf)> {
             false => Err(about(path, &target, "is not a regular file")),
         };
         // Looked at before it is opened too: opening a fifo waits for a writer. Not O_NONBLOCK, which
-        // fails on a file that somebody has a lease on (fcntl(2)) instead of waiting for it.
+        // fails on a file that another process has a lease on (fcntl(2)) instead of waiting for it.
         regular(fs::symlink_metadata(&target)?)?;
         let file = OpenOptions::new().read(true).custom_flags(NO_FOLLOW).open(&target)?;
         let meta = regular(file.metadata()?)?;
@@ -139,20 +141,6 @@ fn is_apart(target: &Path) -> bool {
     differs(dir) || (mounted && (is_read_only(top) || (closed(dir) && closed(top))))
 }
 
-/// Which mount a path is on (statx(2)); `None`: that cannot be told.
-fn mount_of(path: &Path) -> Option<u64> {
-    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
-    let (at, flags, mask) = (libc::AT_FDCWD, libc::AT_SYMLINK_NOFOLLOW, libc::STATX_MNT_ID);
-    // SAFETY: all-zero is a valid statx; the call reads a C string and fills the struct, which both
-    // live here.
-    let about = unsafe {
-        let mut about: libc::statx = std::mem::zeroed();
-        check(libc::statx(at, path.as_ptr(), flags, mask, &raw mut about)).ok()?;
-        about
-    };
-    (about.stx_mask & mask != 0).then_some(about.stx_mnt_id)
-}
-
 /// The path without symlinks. Each on the way must be one that nobody else can redirect: it might lead
 /// to another file of ours.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
@@ -171,7 +159,7 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
         // Again from its parts: no slash at the end.
         path = dir.join(fs::read_link(link)?).join(rest).components().collect();
     }
-    Err(io::Error::from_raw_os_error(libc::ELOOP))
+    Err(io::Error::from_raw_os_error(TOO_MANY_LINKS))
 }
 
 fn check_link(link: &Path, dir: &Path) -> io::Result<()> {
@@ -196,14 +184,6 @@ fn is_writable_by_others(path: &Path, meta: &Metadata) -> bool {
     mode & 0o002 != 0 || (mode & 0o020 != 0 && by_group())
 }
 
-/// Whether an access control list lets others in, whose rights the mode shows as the group's (acl(5)).
-fn has_acl(path: &Path) -> bool {
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return true };
-    let name = c"system.posix_acl_access";
-    // SAFETY: getxattr reads two C strings that live here, and with a size of 0 writes nothing.
-    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), ptr::null_mut(), 0) > 0 }
-}
-
 /// Whether the group is this user's alone, as where umask is 002: the user's first one, by its name or
 /// number, that no other user has.
 fn is_private_group(uid: u32, gid: u32) -> bool {
@@ -226,21 +206,10 @@ fn is_private(name: &str, (uid, gid): (u32, u32), groups: &str, users: &str) -> 
     !shared && (gid == uid || own.iter().any(|fields| fields[0] == name))
 }
 
-/// Whether the mount that a path is on cannot be written (statvfs(3)).
-fn is_read_only(path: &Path) -> bool {
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
-    // SAFETY: all-zero is a valid statvfs; the call reads a C string and fills the struct, which both
-    // live here.
-    unsafe {
-        let mut about: libc::statvfs = std::mem::zeroed();
-        let asked = check(libc::statvfs(path.as_ptr(), &raw mut about));
-        asked.is_ok() && about.f_flag & libc::ST_RDONLY != 0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::tests::share_with;
     use crate::testing::TempDir;
     use std::fs::Permissions;
     use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
@@ -328,29 +297,10 @@ mod tests {
         let path = dir.path().join("c.toml");
         file(&path, 0o660);
         assert!(open_trusted(&path).is_ok());
-        // Version 2: the owner, uid 54321, the group, the mask, others (linux/posix_acl_xattr.h).
-        let mut list = 2_u32.to_le_bytes().to_vec();
-        for (tag, rights, id) in [
-            (1_u16, 6_u16, u32::MAX),
-            (2, 6, 54_321),
-            (4, 0, u32::MAX),
-            (16, 6, u32::MAX),
-            (32, 0, u32::MAX),
-        ] {
-            list.extend([tag.to_le_bytes(), rights.to_le_bytes()].concat());
-            list.extend(id.to_le_bytes());
+        if share_with(&path, 54_321) {
+            let words = "may be written by other users (mode 660)";
+            assert!(fault(open_trusted(&path)).contains(words));
         }
-        let (target, name) =
-            (CString::new(path.as_os_str().as_bytes()).unwrap(), c"system.posix_acl_access");
-        // SAFETY: setxattr reads two C strings and a list of this length, which live here.
-        let set = unsafe {
-            libc::setxattr(target.as_ptr(), name.as_ptr(), list.as_ptr().cast(), list.len(), 0)
-        };
-        if let Err(e) = check(set) {
-            assert_eq!(e.raw_os_error(), Some(libc::EOPNOTSUPP));
-            return;
-        }
-        assert!(fault(open_trusted(&path)).contains("may be written by other users (mode 660)"));
     }
 
     #[test]

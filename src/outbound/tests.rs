@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::TOO_LARGE;
-use super::LIMITS;
-use super::fake::Fake;
-use super::server::{SHORT, echo, serve, unix};
-use crate::outbound::Client;
-use crate::outbound::client::Error;
+use super::Client;
+use super::client::Error;
+use crate::http::TOO_LARGE;
+use crate::http::tests::LIMITS;
+use crate::http::tests::fake::Fake;
+use crate::http::tests::server::{SHORT, echo, serve, unix};
+use crate::http::tests::streams::stream;
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
@@ -30,6 +31,37 @@ fn bodies_come_back_over_one_connection() {
     let answer = client.send("GET", "/", &[], None, soon()).unwrap();
     assert_eq!(answer.body(0, soon()).unwrap(), b"");
     drop(client);
+    assert!(server.join().is_ok());
+}
+
+#[test]
+fn events_arrive_and_the_connection_goes_on() {
+    let (client, socket) = unix();
+    let server = serve(socket, LIMITS, stream);
+    let mut client = Client::new(Arc::new(client), "localhost", LIMITS.write_timeout).unwrap();
+    for _ in 0..2 {
+        let answer = client.send("GET", "/whole", &[], None, soon()).unwrap();
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+        let mut events = answer.events();
+        assert_eq!(events.next(soon()).unwrap().unwrap().data, "one");
+        assert_eq!(events.next(soon()).unwrap().unwrap().data, "two\nlines");
+        assert!(events.next(soon()).unwrap().is_none());
+    }
+    drop(client);
+    assert!(server.join().is_ok());
+}
+
+#[test]
+fn a_broken_stream_is_not_taken_for_a_whole_one() {
+    let (client, socket) = unix();
+    let server = serve(socket, LIMITS, stream);
+    let mut client = Client::new(Arc::new(client), "localhost", LIMITS.write_timeout).unwrap();
+    let answer = client.send("GET", "/broken", &[], None, soon()).unwrap();
+    let mut events = answer.events();
+    assert!(events.next(soon()).unwrap().is_some());
+    assert!(events.next(soon()).unwrap().is_some());
+    assert!(matches!(events.next(soon()), Err(Error::CutShort)));
     assert!(server.join().is_ok());
 }
 
