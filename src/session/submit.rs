@@ -252,7 +252,7 @@ fn accepted(id: Id, at: Stamp, draft: Draft) -> Record {
         deliver: draft.deliver,
         key: draft.key.map(|(key, _)| hex(key)),
         body: draft.key.map(|(_, body)| hex(body)),
-        interrupt: draft.mode == Busy::Interrupt,
+        mode: (draft.mode == Busy::Interrupt).then(|| "interrupt".to_owned()),
         attachments: draft.attachments,
         context: draft.context,
         erased: false,
