@@ -4,9 +4,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::file::FileJournal;
-use super::writer::Inner;
-use super::{Condition, Loss, Purpose, room};
+use super::{Condition, Loss};
 use crate::limits::DISK_SLOW;
 use crate::threads::lock;
 
@@ -17,7 +15,7 @@ pub struct Health(pub(super) Mutex<Known>);
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// As it was after the last change, with what the cap says.
-    condition: Condition,
+    pub(super) condition: Condition,
     pub(super) end: u64,
     pub(super) last: u64,
     loss: Option<Loss>,
@@ -72,21 +70,5 @@ impl Health {
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         lock(&self.0.0).calls.retain(|(number, ..)| *number != self.1);
-    }
-}
-
-impl FileJournal {
-    /// Makes a change known. The journal's lock is held.
-    pub(super) fn publish(&self, inner: &Inner) {
-        let condition = match (&inner.condition, &inner.damaged) {
-            (Condition::Good, damaged) => {
-                let full = room(inner.end, inner.wanted, inner.cap, Purpose::NewWork).err();
-                let why = full.map(|full| full.to_string()).or_else(|| damaged.clone());
-                why.map_or(Condition::Good, Condition::Degraded)
-            }
-            (condition, _) => condition.clone(),
-        };
-        let mut known = lock(&self.health.0);
-        (known.condition, known.end, known.last) = (condition, inner.end, inner.last);
     }
 }

@@ -11,14 +11,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::file::{FileJournal, NAME};
-use super::writer::Inner;
-use super::{Condition, Loss, inspect};
+use super::paths::{NAME, SAVED, keep};
+use super::writer::{FileJournal, Inner};
+use super::{Condition, Loss};
 use crate::sys::fs as files;
 use crate::sys::process::Pid;
-
-/// What a copy of a lost journal has behind the journal's name.
-const SAVED: &str = "saved";
 
 impl FileJournal {
     /// One round of the watch. It may hang with the disk.
@@ -68,20 +65,18 @@ impl FileJournal {
     fn lose(&self, inner: &Inner, what: &str) {
         let (path, fd) = (self.path.display(), inner.file.as_raw_fd());
         let saved = self.save(inner);
-        let way = match &saved {
-            Ok(copy) => format!(
-                "what it had is saved as {}; to go on with that, stop the gateway, give the copy its \
-                 old name, and start it again",
-                copy.canonicalize().as_ref().unwrap_or(copy).display()
-            ),
+        let rest = match &saved {
+            Ok(copy) => {
+                let copy = copy.canonicalize().unwrap_or_else(|_| copy.clone());
+                format!("what it had is saved as {}", copy.display())
+            }
             Err(e) => format!(
-                "it could not be saved ({e}): copy /proc/{}/fd/{fd} before you stop the gateway, or \
-                 it is lost",
+                "it could not be saved ({e}): until the gateway stops it is /proc/{}/fd/{fd}",
                 Pid::own()
             ),
         };
         let saved = saved.ok();
-        let why = format!("the journal {path} {what} under the running gateway; {way}");
+        let why = format!("the journal {path} {what} under the running gateway; {rest}");
         if saved.is_some() || self.health.loss().is_none() {
             log::error!("{why}");
         }
@@ -92,9 +87,8 @@ impl FileJournal {
     /// Copies the open file beside its path, where the next start looks, in a new directory if need be;
     /// where that cannot be, into the directory that it was in, wherever that is by now.
     fn save(&self, inner: &Inner) -> io::Result<PathBuf> {
-        let into = |dir: &Path| {
-            inspect::keep(&dir.join(NAME), SAVED, &|to| copy(&inner.file, inner.end, to))
-        };
+        let into =
+            |dir: &Path| keep(&dir.join(NAME), SAVED, &|to| copy(&inner.file, inner.end, to));
         let dir = self.path.parent().ok_or(io::ErrorKind::NotFound)?;
         files::private_dir(dir).and_then(|()| into(dir)).or_else(|first| {
             let held = PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()));
@@ -125,18 +119,4 @@ fn copy(from: &File, length: u64, to: &Path) -> io::Result<bool> {
         let _ = fs::remove_file(to);
     }
     copied.map(|()| true)
-}
-
-/// The copies of lost journals in a state directory. While there is one, a start would go on without
-/// what it has.
-///
-/// # Errors
-/// The directory cannot be read.
-pub fn saved(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let is_copy = |name: &str| name.starts_with(&format!("{NAME}.{SAVED}"));
-    let all = fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
-    let mut found = all.collect::<io::Result<Vec<PathBuf>>>()?;
-    found.retain(|path| path.file_name().is_some_and(|name| is_copy(&name.to_string_lossy())));
-    found.sort();
-    Ok(found)
 }
