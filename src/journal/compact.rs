@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::line::{Header, VERSION, line};
 use super::paths::{keep, temporary};
-use super::scanner::Scanner;
+use super::scanner::{Part, Scanner};
 use super::verify::{invalid, one_lost};
 use super::writer::{FileJournal, Index, index_offset};
 use super::{Condition, Fate, record};
@@ -23,10 +23,10 @@ const COMPACT_ROUNDS: u32 = 16;
 const MAX_CORRUPT: usize = 16;
 
 /// Says what is done with a record of this number and JSON.
-type Fates<'a> = &'a mut dyn FnMut(u64, &str) -> Fate;
+type Decide<'a> = &'a mut dyn FnMut(u64, &str) -> Fate;
 
-/// A new journal in the making.
-struct Copy {
+/// A journal that is being written.
+struct NewJournal {
     to: BufWriter<File>,
     index: Index,
     end: u64,
@@ -39,25 +39,20 @@ struct Copy {
     removed: Vec<(u64, Vec<u8>)>,
 }
 
-impl Copy {
+impl NewJournal {
     /// Starts a journal at `path` in which all records below `base` are kept ones.
-    fn start(path: &Path, base: u64) -> io::Result<Copy> {
+    fn start(path: &Path, base: u64) -> io::Result<NewJournal> {
         let header = Header { version: VERSION, base, kept: 0 };
         let mut to = BufWriter::new(files::create_new(path, 0o600)?);
         to.write_all(&header.line())?;
         let (end, removed) = (header.line().len() as u64, Vec::new());
-        Ok(Copy { to, index: Vec::new(), end, header, corrupt: 0, still: None, removed })
+        Ok(NewJournal { to, index: Vec::new(), end, header, corrupt: 0, still: None, removed })
     }
 
     /// Copies those records of a part of a journal that `fates` keeps or replaces. `None`: the part may
     /// have no gaps, so all.
-    fn lines(
-        &mut self,
-        from: &File,
-        part: (u64, u64),
-        mut fates: Option<Fates<'_>>,
-    ) -> io::Result<()> {
-        let mut scanner = Scanner::new(from, part.0, part.1);
+    fn lines(&mut self, from: Part<'_>, mut fates: Option<Decide<'_>>) -> io::Result<()> {
+        let mut scanner = Scanner::new(from);
         while let Some(segment) = scanner.next()? {
             let (at, end) = (segment.at, segment.end);
             match (segment.record, &mut fates) {
@@ -79,7 +74,7 @@ impl Copy {
                     self.header.kept += u64::from(entry.number < self.header.base);
                 }
                 (Err(why), None) => return Err(invalid(at, why)),
-                (Err(why), Some(fates)) => self.copy_corrupt(from, part, (at, end, why), fates)?,
+                (Err(why), Some(fates)) => self.copy_corrupt(from, (at, end, why), fates)?,
             }
         }
         Ok(())
@@ -90,10 +85,9 @@ impl Copy {
     /// was can be read nowhere else, and a start must not believe that this record never was.
     fn copy_corrupt(
         &mut self,
-        from: &File,
-        part: (u64, u64),
+        from: Part<'_>,
         (at, end, why): (u64, u64, &str),
-        fates: &mut Fates<'_>,
+        fates: &mut Decide<'_>,
     ) -> io::Result<()> {
         let length = usize::try_from(end - at).unwrap_or(usize::MAX);
         self.corrupt += 1;
@@ -102,8 +96,8 @@ impl Copy {
             return Err(invalid(at, &words));
         }
         let mut bytes = vec![0; length];
-        from.read_exact_at(&mut bytes, at)?;
-        match fate_of_message(from, part, &bytes, fates)? {
+        from.file.read_exact_at(&mut bytes, at)?;
+        match fate_of_message(from, &bytes, fates)? {
             Fate::Keep => {}
             Fate::Drop => {
                 self.removed.push((at, bytes));
@@ -145,16 +139,11 @@ impl Copy {
 
 /// Replaces the journal at `path` by all records of this part of it, in the format of today; the new
 /// file, its index and its end.
-pub fn copy_all(
-    path: &Path,
-    file: &File,
-    part: (u64, u64),
-    base: u64,
-) -> io::Result<(File, Index, u64)> {
+pub fn copy_all(path: &Path, from: Part<'_>, base: u64) -> io::Result<(File, Index, u64)> {
     let temporary = temporary(path);
     let _ = fs::remove_file(&temporary);
-    let mut copy = Copy::start(&temporary, base)?;
-    copy.lines(file, part, Some(&mut |_, _| Fate::Keep))?;
+    let mut copy = NewJournal::start(&temporary, base)?;
+    copy.lines(from, Some(&mut |_, _| Fate::Keep))?;
     let file = copy.finish()?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
@@ -164,16 +153,11 @@ pub fn copy_all(
 
 /// What is done with the message of a corrupt record. Its id counts only where another record bears
 /// it: it may be corrupt itself.
-fn fate_of_message(
-    from: &File,
-    part: (u64, u64),
-    bytes: &[u8],
-    fates: &mut Fates<'_>,
-) -> io::Result<Fate> {
+fn fate_of_message(from: Part<'_>, bytes: &[u8], fates: &mut Decide<'_>) -> io::Result<Fate> {
     let text = String::from_utf8_lossy(bytes);
     let json = &text[text.find('{').unwrap_or(text.len())..];
     let Some(id) = record::id_of(json) else { return Ok(Fate::Keep) };
-    let mut scanner = Scanner::new(from, part.0, part.1);
+    let mut scanner = Scanner::new(from);
     while let Some(segment) = scanner.next()? {
         if let Ok(entry) = segment.record
             && record::id_of(entry.json) == Some(id)
@@ -186,7 +170,7 @@ fn fate_of_message(
 
 impl FileJournal {
     /// See [`super::Journal::rewrite`].
-    pub(super) fn compact_with(&self, fates: Fates<'_>) -> io::Result<()> {
+    pub(super) fn compact_with(&self, fates: Decide<'_>) -> io::Result<()> {
         let _only = lock(&self.compacting);
         let temporary = temporary(&self.path);
         let result = self.replace(&temporary, fates);
@@ -197,15 +181,15 @@ impl FileJournal {
         result
     }
 
-    fn replace(&self, temporary: &Path, fates: Fates<'_>) -> io::Result<()> {
+    fn replace(&self, temporary: &Path, fates: Decide<'_>) -> io::Result<()> {
         let (old, start, mut middle, base) = {
             let inner = self.lock();
             let start = inner.index.first().map_or(inner.end, |(_, at)| *at);
             (Arc::clone(&inner.file), start, inner.end, inner.last + 1)
         };
         // What is appended from here on has no gaps, so that only older records count as kept.
-        let mut copy = Copy::start(temporary, base)?;
-        copy.lines(&old, (start, middle), Some(fates))?;
+        let mut copy = NewJournal::start(temporary, base)?;
+        copy.lines(Part { file: &old, at: start, end: middle }, Some(fates))?;
         copy.keep_removed(&self.path)?;
         // What came meanwhile, until the rest is so little that writers can wait for it.
         for _ in 0..COMPACT_ROUNDS {
@@ -214,14 +198,15 @@ impl FileJournal {
             if end - middle < COMPACT_TAIL {
                 break;
             }
-            copy.lines(&old, (middle, end), None)?;
+            copy.lines(Part { file: &old, at: middle, end }, None)?;
             middle = end;
         }
-        self.put(copy, temporary, (&old, middle))
+        self.put(copy, temporary, Part { file: &old, at: middle, end: middle })
     }
 
-    /// Puts a copy of the journal in its place, with what has come behind `middle` of the old file.
-    fn put(&self, mut copy: Copy, temporary: &Path, (old, middle): (&File, u64)) -> io::Result<()> {
+    /// Puts a copy of the journal in its place, with what has come since: `rest` of the old file, which may have
+    /// grown.
+    fn put(&self, mut copy: NewJournal, temporary: &Path, rest: Part<'_>) -> io::Result<()> {
         let _call = self.health.call("a compaction of the journal");
         let mut inner = self.lock();
         // Whoever waits for a sync from here on waits for that of the new file.
@@ -232,13 +217,13 @@ impl FileJournal {
             return Err(io::Error::other(loss.why));
         }
         // What somebody has put in its place is not ours to replace; the watch says so.
-        if let Some(what) = self.fate_of(&inner.file) {
+        if let Some(what) = self.lost_by(&inner.file) {
             return Err(io::Error::other(format!("the journal {what}")));
         }
         if let Condition::Broken(why) = &inner.condition {
             return Err(io::Error::other(why.clone()));
         }
-        copy.lines(old, (middle, inner.end), None)?;
+        copy.lines(Part { end: inner.end, ..rest }, None)?;
         let (file, last) = (Arc::new(copy.finish()?), inner.last);
         // Writers go on, in the new file: what they wait for is its sync, and not this lock.
         (inner.file, inner.index, inner.end) = (Arc::clone(&file), copy.index, copy.end);

@@ -1,6 +1,5 @@
 //! The journal on disk.
 
-use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -11,10 +10,10 @@ use super::compact::copy_all;
 use super::health::Health;
 use super::line::{Header, MARK, VERSION};
 use super::paths::{NAME, keep, temporary};
-use super::scanner::Scanner;
+use super::scanner::{Part, Scanner};
 use super::verify::{Corruption, Report, invalid, one_lost, verify};
 use super::writer::{Disk, FileJournal, Inner, index_offset};
-use super::{Condition, Fate, Journal, Purpose, Refused, fits, large};
+use super::{Condition, Fate, Journal, Purpose, Refused, check_json, long_record};
 use crate::extent::Extent;
 use crate::limits::LONG_RECORD;
 use crate::sys::fs as files;
@@ -51,7 +50,8 @@ impl FileJournal {
         let mut end = found.bytes;
         if found.version < VERSION {
             let words = |e| format!("it cannot be rewritten in format version {VERSION}: {e}");
-            let new = copy_all(&path, &file, (found.start, found.bytes), found.last + 1);
+            let all = Part { file: &file, at: found.start, end };
+            let new = copy_all(&path, all, found.last + 1);
             (file, index, end) = new.map_err(|e| io(io::Error::other(words(e))))?;
             changed.push(format!("the journal was rewritten in format version {VERSION}"));
         }
@@ -98,7 +98,7 @@ impl FileJournal {
         visit: &mut dyn FnMut(u64, &str) -> bool,
     ) -> io::Result<Option<io::Error>> {
         let (file, from, _, end) = self.locate(number);
-        let (mut scanner, mut corrupt) = (Scanner::new(&file, from, end), None);
+        let (mut scanner, mut corrupt) = (Scanner::new(Part { file: &file, at: from, end }), None);
         while let Some(segment) = scanner.next()? {
             match segment.record {
                 Ok(entry) if entry.number < number => corrupt = None,
@@ -139,7 +139,7 @@ impl FileJournal {
 
 impl Journal for FileJournal {
     fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused> {
-        fits(json)?;
+        check_json(json)?;
         let _call = self.health.call("a write to the journal");
         self.append_to(&mut self.lock(), json, purpose)
     }
@@ -217,7 +217,7 @@ impl Journal for FileJournal {
     ) -> io::Result<(String, Option<Extent>)> {
         let (file, from, next, _) = self.locate(number);
         // Behind a long record there always is a place that is remembered.
-        if let Some((json, text)) = large::read(&file, (from, next), number, room)? {
+        if let Some((json, text)) = long_record::read(&file, (from, next), number, room)? {
             return Ok((json, Some(text)));
         }
         self.read(number).map(|json| (json, None))
@@ -260,12 +260,6 @@ impl Journal for FileJournal {
 
     fn health(&self) -> Option<&Health> {
         Some(&self.health)
-    }
-}
-
-impl fmt::Debug for FileJournal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileJournal").field("path", &self.path).finish_non_exhaustive()
     }
 }
 

@@ -10,15 +10,15 @@ use crate::threads::lock;
 
 /// A lock of its own, held for a few instructions and never over a call to the disk.
 #[derive(Debug, Default)]
-pub struct Health(pub(super) Mutex<Known>);
+pub struct Health(pub(super) Mutex<Published>);
 
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct Published {
     /// As it was after the last change, with what the cap says.
     pub(super) condition: Condition,
     pub(super) end: u64,
     pub(super) last: u64,
-    loss: Option<Loss>,
+    pub(super) loss: Option<Loss>,
     /// The calls to the disk that have not returned: what each is and when it began.
     calls: Vec<(u64, &'static str, Instant)>,
     last_call: u64,
@@ -30,17 +30,17 @@ pub struct Call<'a>(&'a Health, u64);
 impl Health {
     /// A call to the disk begins.
     pub fn call(&self, what: &'static str) -> Call<'_> {
-        let mut known = lock(&self.0);
-        known.last_call += 1;
-        let number = known.last_call;
-        known.calls.push((number, what, Instant::now()));
+        let mut published = lock(&self.0);
+        published.last_call += 1;
+        let number = published.last_call;
+        published.calls.push((number, what, Instant::now()));
         Call(self, number)
     }
 
     /// That the disk has not answered a call for longer than this, and which.
     pub fn stalled(&self, longer_than: Duration) -> Option<String> {
-        let known = lock(&self.0);
-        let (_, what, since) = known.calls.first()?;
+        let published = lock(&self.0);
+        let (_, what, since) = published.calls.first()?;
         let time = since.elapsed();
         (time >= longer_than)
             .then(|| format!("the disk has not answered for {} s ({what})", time.as_secs()))
@@ -48,8 +48,8 @@ impl Health {
 
     pub fn condition(&self) -> Condition {
         let (condition, loss) = {
-            let known = lock(&self.0);
-            (known.condition.clone(), known.loss.as_ref().map(|loss| loss.why.clone()))
+            let published = lock(&self.0);
+            (published.condition.clone(), published.loss.as_ref().map(|loss| loss.why.clone()))
         };
         match (condition, loss.or_else(|| self.stalled(DISK_SLOW))) {
             (Condition::Good | Condition::Degraded(_), Some(why)) => Condition::Degraded(why),
@@ -60,10 +60,6 @@ impl Health {
     /// What happened to the journal's file, where its path does not lead to it any more.
     pub fn loss(&self) -> Option<Loss> {
         lock(&self.0).loss.clone()
-    }
-
-    pub fn set_loss(&self, loss: Loss) {
-        lock(&self.0).loss = Some(loss);
     }
 }
 

@@ -7,8 +7,8 @@
 mod compact;
 mod file;
 mod health;
-mod large;
 mod line;
+mod long_record;
 mod memory;
 mod paths;
 pub mod record;
@@ -190,7 +190,7 @@ pub enum Condition {
 }
 
 /// What a record has to be, whatever is in it.
-fn fits(json: &str) -> Result<(), Refused> {
+fn check_json(json: &str) -> Result<(), Refused> {
     let is_object = json.starts_with("{\"") && json.ends_with('}') && !json.contains('\n');
     match json.len() {
         0..=MAX_RECORD if is_object => Ok(()),
@@ -202,14 +202,14 @@ fn fits(json: &str) -> Result<(), Refused> {
 }
 
 /// The part of a cap that new work may fill.
-pub fn for_new_work(cap: u64) -> u64 {
+pub fn new_work_capacity(cap: u64) -> u64 {
     cap - (cap / JOURNAL_RESERVE).max(JOURNAL_AHEAD).min(cap / 2)
 }
 
 /// The rule of the cap: new work leaves a reserve below it; what completes work is refused by
 /// nothing but the disk.
-fn room(size: u64, more: u64, cap: u64, purpose: Purpose) -> Result<(), Refused> {
-    if purpose == Purpose::Completion || size.saturating_add(more) <= for_new_work(cap) {
+fn check_capacity(size: u64, more: u64, cap: u64, purpose: Purpose) -> Result<(), Refused> {
+    if purpose == Purpose::Completion || size.saturating_add(more) <= new_work_capacity(cap) {
         return Ok(());
     }
     let why = format!("the journal has {size} bytes: no room for new work (max_journal = {cap})");

@@ -127,13 +127,6 @@ pub struct Retry {
     pub detail: Option<String>,
 }
 
-/// A failure of which only the error is known.
-impl From<String> for Retry {
-    fn from(error: String) -> Retry {
-        Retry { error, ..Retry::default() }
-    }
-}
-
 impl Record {
     /// A step of a message.
     #[expect(clippy::needless_pass_by_value, reason = "ids are as small as their pointers")]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::compact::copy_all;
 use super::line::Header;
 use super::paths::{NAME, keep};
-use super::scanner::Scanner;
+use super::scanner::{Part, Scanner};
 use super::verify::{Corruption, inspect};
 use crate::sys::fs as files;
 
@@ -46,7 +46,7 @@ pub fn repair(
 fn cut(path: &Path, offset: u64) -> io::Result<(PathBuf, u64, u64)> {
     let file = files::open_own(path)?;
     let (length, inode) = (file.metadata()?.len(), file.metadata()?.ino());
-    let mut scanner = Scanner::new(&file, 0, length);
+    let mut scanner = Scanner::new(Part { file: &file, at: 0, end: length });
     let (first, start) = scanner.header()?;
     // Where only the header is corrupt, the records before the next corruption are good.
     let mut highest = Header::parse(first).map_or(0, |header| header.base - 1);
@@ -72,6 +72,6 @@ fn cut(path: &Path, offset: u64) -> io::Result<(PathBuf, u64, u64)> {
         }
         Err(e) => Err(e),
     })?;
-    copy_all(path, &file, (start, end), highest.saturating_add(1))?;
+    copy_all(path, Part { file: &file, at: start, end }, highest.saturating_add(1))?;
     Ok((kept, good, whole - good))
 }

@@ -31,15 +31,19 @@ pub struct Scanner<'a> {
     rest: usize,
 }
 
-struct Part<'a> {
-    file: &'a File,
-    at: u64,
-    end: u64,
+/// A part of a file.
+#[derive(Clone, Copy)]
+pub struct Part<'a> {
+    pub file: &'a File,
+    pub at: u64,
+    pub end: u64,
 }
 
 impl Read for Part<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
+        let left = usize::try_from(self.end.saturating_sub(self.at))
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let count = self.file.read_at(&mut buffer[..left], self.at)?;
         self.at += count as u64;
         Ok(count)
@@ -47,9 +51,9 @@ impl Read for Part<'_> {
 }
 
 impl<'a> Scanner<'a> {
-    pub fn new(file: &'a File, at: u64, end: u64) -> Scanner<'a> {
-        let from = BufReader::with_capacity(JOURNAL_BUFFER, Part { file, at, end: end.max(at) });
-        Scanner { from, line: Vec::new(), start: at, end: at, rest: 0 }
+    pub fn new(part: Part<'a>) -> Scanner<'a> {
+        let from = BufReader::with_capacity(JOURNAL_BUFFER, part);
+        Scanner { from, line: Vec::new(), start: part.at, end: part.at, rest: 0 }
     }
 
     /// Reads a line with its LF. Without one it is the last of the part, or longer than a line may

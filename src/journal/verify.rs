@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::line::{Entry, Header};
 use super::record;
-use super::scanner::Scanner;
+use super::scanner::{Part, Scanner};
 use crate::sys::fs as files;
 
 /// Why a journal cannot be used.
@@ -106,7 +106,7 @@ pub fn verify(
         Corruption { path: path.to_owned(), place, reason, newer }
     };
     let length = file.metadata().map_err(io)?.len();
-    let mut scanner = Scanner::new(file, 0, length);
+    let mut scanner = Scanner::new(Part { file, at: 0, end: length });
     let (first, start) = scanner.header().map_err(io)?;
     let header = Header::parse(first).map_err(|(newer, reason)| corrupt(0, 0, reason, newer))?;
     let mut found = Report { version: header.version, start, bytes: start, ..Report::default() };
@@ -170,7 +170,7 @@ struct Behind {
 
 fn behind(file: &File, at: u64, length: u64) -> io::Result<Behind> {
     let mut found = Behind { durable: 0, lines: false, nuls: true };
-    let mut scanner = Scanner::new(file, at, length);
+    let mut scanner = Scanner::new(Part { file, at, end: length });
     while let Some(segment) = scanner.next()? {
         if let Ok(Entry { number, durable: Some(durable), .. }) = segment.record {
             // None is written that says it of itself.

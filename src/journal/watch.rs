@@ -16,6 +16,7 @@ use super::writer::{FileJournal, Inner};
 use super::{Condition, Loss};
 use crate::sys::fs as files;
 use crate::sys::process::Pid;
+use crate::threads::lock;
 
 impl FileJournal {
     /// One round of the watch. It may hang with the disk.
@@ -25,7 +26,7 @@ impl FileJournal {
             None => {}
             // Whatever removed the journal may go on, and remove the copy too.
             Some(Loss { saved: Some(copy), .. }) if copy.exists() || self.path.exists() => return,
-            Some(Loss { what, .. }) => return self.lose(&self.lock(), &what),
+            Some(Loss { what, .. }) => return self.report_loss(&self.lock(), &what),
         }
         // A compaction looks by itself, before it puts another file there.
         let Ok(_only) = self.compacting.try_lock() else { return };
@@ -34,8 +35,8 @@ impl FileJournal {
         if matches!(inner.condition, Condition::Broken(_)) {
             return;
         }
-        if let Some(what) = self.fate_of(&inner.file) {
-            self.lose(&inner, what);
+        if let Some(what) = self.lost_by(&inner.file) {
+            self.report_loss(&inner, what);
         } else if matches!(inner.condition, Condition::Degraded(_)) {
             inner.probe(self.disk);
             self.publish(&inner);
@@ -43,7 +44,7 @@ impl FileJournal {
     }
 
     /// What has happened to the name of the open file; `None` where nothing has, or it cannot be told.
-    pub(super) fn fate_of(&self, file: &File) -> Option<&'static str> {
+    pub(super) fn lost_by(&self, file: &File) -> Option<&'static str> {
         match fs::symlink_metadata(&self.path) {
             Ok(found) if found.is_symlink() => Some("was replaced by a symlink"),
             Ok(found) => (!is_same(&found, file)?).then_some("was replaced by another file"),
@@ -62,7 +63,7 @@ impl FileJournal {
 
     /// Takes nothing more, and gives what there is a name again. The lock is held, so that a record
     /// is either in the copy or was never taken.
-    fn lose(&self, inner: &Inner, what: &str) {
+    fn report_loss(&self, inner: &Inner, what: &str) {
         let (path, fd) = (self.path.display(), inner.file.as_raw_fd());
         let saved = self.save(inner);
         let rest = match &saved {
@@ -81,7 +82,7 @@ impl FileJournal {
             log::error!("{why}");
         }
         let (what, at) = (what.to_owned(), Instant::now());
-        self.health.set_loss(Loss { what, why, saved, at });
+        lock(&self.health.0).loss = Some(Loss { what, why, saved, at });
     }
 
     /// Copies the open file beside its path, where the next start looks, in a new directory if need be;

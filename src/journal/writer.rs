@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::health::Health;
 use super::line::line;
-use super::{Condition, Purpose, Refused, room};
+use super::{Condition, Purpose, Refused, check_capacity};
 use crate::limits::JOURNAL_AHEAD;
 use crate::sys::fs as files;
 use crate::threads::lock;
@@ -19,7 +19,7 @@ use crate::threads::lock;
 const JOURNAL_STEP: u64 = 16 << 10;
 
 /// What is asked of the disk, so that tests can have it refused.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Disk {
     pub write: fn(&File, &[u8], u64) -> io::Result<usize>,
     pub truncate: fn(&File, u64) -> io::Result<()>,
@@ -44,6 +44,7 @@ impl Disk {
 pub type Index = Vec<(u64, u64)>;
 
 /// The journal on disk.
+#[derive(Debug)]
 pub struct FileJournal {
     pub path: PathBuf,
     pub inner: Mutex<Inner>,
@@ -66,18 +67,20 @@ impl FileJournal {
     pub fn publish(&self, inner: &Inner) {
         let condition = match (&inner.condition, &inner.corrupt) {
             (Condition::Good, corrupt) => {
-                let full = room(inner.end, inner.wanted, inner.cap, Purpose::NewWork).err();
+                let full =
+                    check_capacity(inner.end, inner.wanted, inner.cap, Purpose::NewWork).err();
                 let why = full.map(|full| full.to_string()).or_else(|| corrupt.clone());
                 why.map_or(Condition::Good, Condition::Degraded)
             }
             (condition, _) => condition.clone(),
         };
-        let mut known = lock(&self.health.0);
-        (known.condition, known.end, known.last) = (condition, inner.end, inner.last);
+        let mut published = lock(&self.health.0);
+        (published.condition, published.end, published.last) = (condition, inner.end, inner.last);
     }
 }
 
 /// The end of the journal: what is guarded by its lock.
+#[derive(Debug)]
 pub struct Inner {
     pub file: Arc<File>,
     /// Number and offset of a record every [`JOURNAL_STEP`] bytes, and of the first.
@@ -111,7 +114,7 @@ impl Inner {
         let length = line.len() as u64;
         if purpose == Purpose::NewWork {
             self.wanted = length;
-            room(self.end, length, self.cap, purpose)?;
+            check_capacity(self.end, length, self.cap, purpose)?;
         }
         match self.preallocate(disk, length) {
             Err(e) if purpose == Purpose::NewWork => return Err(self.degrade(&e)),

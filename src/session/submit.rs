@@ -208,7 +208,7 @@ impl Hub {
     fn check_share(&self, state: &State, draft: &Draft) -> Result<(), Refusal> {
         let principal = &draft.who.principal;
         let Some((held, limit, shares)) = self.share(state, principal) else { return Ok(()) };
-        let limit = ("limits.max_journal", journal::for_new_work(limit));
+        let limit = ("limits.max_journal", journal::new_work_capacity(limit));
         let more = draft.text.len() + draft.context.as_ref().map_or(0, String::len);
         shares.admit(principal, held, more as u64, limit).map_err(|reached| {
             // There may be something to forget.

@@ -55,7 +55,7 @@ fn examples() -> Vec<(Record, String)> {
         ),
         (step(1, Step::Started), with(r#"started",ID,"n":1,"at":7"#)),
         (
-            step(2, Step::Retry(Box::new("e".to_owned().into()))),
+            step(2, Step::Retry(Box::new(Retry { error: "e".into(), ..Retry::default() }))),
             with(r#"retry",ID,"n":2,"at":7,"error":"e""#),
         ),
         (step(3, Step::Done("".into(), None)), with(r#"done",ID,"n":3,"at":7,"reply":"""#)),

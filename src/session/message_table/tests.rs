@@ -371,7 +371,16 @@ fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
                 1 => {
                     let (error, crash, asked) = (text(), random.one_in(2), random.one_in(2));
                     let pause = random.below(3) as u64;
-                    (n, Step::Retry(Box::new(Retry { crash, asked, pause, ..error.into() })))
+                    (
+                        n,
+                        Step::Retry(Box::new(Retry {
+                            error,
+                            crash,
+                            asked,
+                            pause,
+                            ..Retry::default()
+                        })),
+                    )
                 }
                 2 => (n, Step::Done(text(), None)),
                 3 => (n, Step::Failed(text(), None)),
@@ -805,7 +814,7 @@ fn nonsense_is_refused_and_changes_nothing() {
         Record::step("", 0, 0, Step::Started),
         Record::step(Id::from(6), 0, 0, Step::Started),
         Record::step(Id::from(5), 0, 0, Step::Sending),
-        Record::step(Id::from(5), 0, 0, Step::Retry(Box::new(String::new().into()))),
+        Record::step(Id::from(5), 0, 0, Step::Retry(Box::default())),
     ] {
         assert!(scribe.book.apply(9, &record, 10).is_err(), "{record:?}");
         assert_eq!(seen(&scribe.book, 9), before, "{record:?}");
