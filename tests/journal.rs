@@ -229,19 +229,33 @@ fn an_incomplete_end_is_cut_off_at_the_start() {
 }
 
 #[test]
-fn an_unknown_version_is_refused() {
+fn what_only_a_newer_version_understands_is_refused_and_is_no_damage() {
     let (home, _) = used_home(1);
     let text = fs::read_to_string(journal(&home)).unwrap();
     let (_, rest) = text.split_once('\n').unwrap();
     let header = r#"{"format":"hermes-gateway journal","version":3,"base":1,"kept":0}"#;
-    let text = line(0, header) + rest;
-    fs::write(journal(&home), &text).unwrap();
-    let said = refused_start(&home).stderr;
-    let file = journal(&home).display().to_string();
-    assert!(said.contains(&file) && said.contains('3') && said.contains("version"), "{said}");
-    assert_ne!(home.run(&["journal", "check"]).code(), 0);
-    assert_ne!(home.run(&["journal", "repair"]).code(), 0);
-    assert_eq!(fs::read_to_string(journal(&home)).unwrap(), text);
+    let last = lines(&text).last().unwrap().0;
+    let essential = format!(r#"{{"t":"novel","essential":true,"d":{last}}}"#);
+    for (text, what) in [
+        (line(0, header) + rest, "version 3"),
+        (text.clone() + &line(last + 1, &essential), "novel"),
+    ] {
+        fs::write(journal(&home), &text).unwrap();
+        let refused = refused_start(&home).assert_code(78).stderr;
+        let file = journal(&home).display().to_string();
+        assert!(refused.contains(&file) && refused.contains(what), "{refused}");
+        for said in [
+            &refused,
+            &home.run(&["journal", "check"]).assert_code(78).stderr,
+            &home.run(&["journal", "repair"]).assert_code(78).stderr,
+        ] {
+            assert!(
+                said.contains("the gateway that wrote it") && !said.contains("repair"),
+                "{said}"
+            );
+        }
+        assert_eq!(fs::read_to_string(journal(&home)).unwrap(), text);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{Context, config, owner, say, say_wrapped, time_format};
 use crate::agent::Agent;
 use crate::exit::{Exit, Failure};
 use crate::journal::record::{Record, Step};
-use crate::journal::{Corruption, Fate, FileJournal, NAME, Report, inspect, repair, saved};
+use crate::journal::{Fate, FileJournal, NAME, Report, inspect, repair, saved};
 use crate::lifecycle::instance::{Instance, Probe, probe};
 use crate::session::hub::{Hub, Settings};
 use crate::session::id::Id;
@@ -52,12 +52,6 @@ pub fn journal(context: &Context, action: &Action) -> Result<Exit, Failure> {
         Action::Retry(id) => letter(context, "POST", &format!("/v1/messages/{id}/retry")),
         Action::RetryAll => retry_all(context),
         Action::Drop(id) => letter(context, "DELETE", &format!("/v1/dead-letters/{id}")),
-    }
-}
-
-impl From<Corruption> for Failure {
-    fn from(damage: Corruption) -> Failure {
-        Failure::new(damage.exit(), damage.to_string())
     }
 }
 
@@ -238,7 +232,7 @@ fn mend(context: &Context) -> Result<Exit, Failure> {
         Some(repaired) => format!(
             "was: {}\nnow: {} records; whole ones behind the damage that are left out: {}\n\
              the journal as it was: {}\n",
-            escaped(&repaired.damage.reason, false),
+            escaped(&repaired.found.reason, false),
             repaired.records,
             repaired.left_out,
             repaired.kept.display()

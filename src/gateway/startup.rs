@@ -20,7 +20,7 @@ use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
-use crate::journal::{self, FileJournal, Journal, MemoryJournal, Refused};
+use crate::journal::{self, Corruption, FileJournal, Journal, MemoryJournal, Refused};
 use crate::lifecycle::evidence::Supervisor;
 use crate::lifecycle::history::{self, Begun, Run};
 use crate::lifecycle::instance::Instance;
@@ -164,8 +164,7 @@ fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Messa
         let record = Record::parse(json)?;
         book.apply(number, &record, json.len())
     };
-    let (journal, changed) = FileJournal::open(dir, cap, &mut read)
-        .map_err(|damage| Failure::new(damage.exit(), damage.to_string()))?;
+    let (journal, changed) = FileJournal::open(dir, cap, &mut read)?;
     changed.iter().for_each(|words| log::warn!("{words}"));
     let counts = book.counts;
     if counts.kept > 0 {
@@ -177,6 +176,24 @@ fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Messa
         );
     }
     Ok((Box::new(journal), book))
+}
+
+impl From<Corruption> for Failure {
+    /// A corrupt file needs an operator and no other start, and so does one of a newer gateway.
+    fn from(found: Corruption) -> Failure {
+        let (exit, advice) = match found.place {
+            Some(_) => (
+                Exit::Config,
+                ". Nothing was changed. `journal check` looks at it; `journal repair` goes on with \
+                 what is before that byte, and keeps the file",
+            ),
+            None if found.newer => {
+                (Exit::Config, ": use the gateway that wrote it, or a newer one")
+            }
+            None => (Exit::Failed, ""),
+        };
+        Failure::new(exit, format!("{found}{advice}"))
+    }
 }
 
 /// What a run saved of a journal that was removed under it was acknowledged: no start goes on without

@@ -6,58 +6,56 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
-use super::file::{FileJournal, invalid, one_lost};
 use super::line::{Header, VERSION, line};
-use super::pieces::Pieces;
-use super::writer::{Index, index_offset};
-use super::{Condition, Fate, inspect, record};
+use super::paths::{keep, temporary};
+use super::scanner::{Part, Scanner};
+use super::verify::{invalid, one_lost};
+use super::writer::{FileJournal, Index, index_offset};
+use super::{Condition, Fate, record};
 use crate::limits::{COMPACT_TAIL, MAX_RECORD};
 use crate::sys::fs as files;
+use crate::threads::lock;
 
 /// How often it copies what came meanwhile, before it makes writers wait for all that is left.
 const COMPACT_ROUNDS: u32 = 16;
 
-/// Damaged places over which a compaction goes on: more are a disk that fails.
-const MAX_DAMAGED: usize = 16;
+/// Corrupt places over which a compaction goes on: more are a disk that fails.
+const MAX_CORRUPT: usize = 16;
 
 /// Says what is done with a record of this number and JSON.
-pub(super) type Fates<'a> = &'a mut dyn FnMut(u64, &str) -> Fate;
+type Decide<'a> = &'a mut dyn FnMut(u64, &str) -> Fate;
 
-/// A new journal in the making.
-pub(super) struct Copy {
+/// A journal that is being written.
+struct NewJournal {
     to: BufWriter<File>,
-    pub index: Index,
-    pub end: u64,
-    pub header: Header,
-    /// What was damaged: how much, where the first that is kept in its place is now and why, and
-    /// where that which is needed no more was, with its bytes.
-    damaged: usize,
-    pub still: Option<String>,
-    aside: Vec<(u64, Vec<u8>)>,
+    index: Index,
+    end: u64,
+    header: Header,
+    /// How many places were corrupt.
+    corrupt: usize,
+    /// Where the first of them that stays is now, and why.
+    still: Option<String>,
+    /// Where those were of which the message is forgotten, and their bytes.
+    removed: Vec<(u64, Vec<u8>)>,
 }
 
-impl Copy {
+impl NewJournal {
     /// Starts a journal at `path` in which all records below `base` are kept ones.
-    pub fn start(path: &Path, base: u64) -> io::Result<Copy> {
+    fn start(path: &Path, base: u64) -> io::Result<NewJournal> {
         let header = Header { version: VERSION, base, kept: 0 };
         let mut to = BufWriter::new(files::create_new(path, 0o600)?);
         to.write_all(&header.line())?;
-        let (end, aside) = (header.line().len() as u64, Vec::new());
-        Ok(Copy { to, index: Vec::new(), end, header, damaged: 0, still: None, aside })
+        let (end, removed) = (header.line().len() as u64, Vec::new());
+        Ok(NewJournal { to, index: Vec::new(), end, header, corrupt: 0, still: None, removed })
     }
 
     /// Copies those records of a part of a journal that `fates` keeps or replaces. `None`: the part may
     /// have no gaps, so all.
-    pub fn lines(
-        &mut self,
-        from: &File,
-        part: (u64, u64),
-        mut fates: Option<Fates<'_>>,
-    ) -> io::Result<()> {
-        let mut pieces = Pieces::new(from, part.0, part.1);
-        while let Some(piece) = pieces.next()? {
-            let (at, end) = (piece.at, piece.end);
-            match (piece.record, &mut fates) {
+    fn lines(&mut self, from: Part<'_>, mut fates: Option<Decide<'_>>) -> io::Result<()> {
+        let mut scanner = Scanner::new(from);
+        while let Some(segment) = scanner.next()? {
+            let (at, end) = (segment.at, segment.end);
+            match (segment.record, &mut fates) {
                 (Ok(entry), fates) => {
                     let fate = match fates {
                         None => Fate::Keep,
@@ -76,34 +74,33 @@ impl Copy {
                     self.header.kept += u64::from(entry.number < self.header.base);
                 }
                 (Err(why), None) => return Err(invalid(at, why)),
-                (Err(why), Some(fates)) => self.damage(from, part, (at, end, why), fates)?,
+                (Err(why), Some(fates)) => self.copy_corrupt(from, (at, end, why), fates)?,
             }
         }
         Ok(())
     }
 
-    /// Damage among old records. Where the message is forgotten, the bytes go to a file beside the
-    /// journal, or nowhere if they were to be erased. Else they stay in their place: what the message was can be read nowhere else, and a
-    /// start must not believe that this record never was.
-    fn damage(
+    /// Corruption among old records. Where the message is forgotten, the bytes go to a file beside the
+    /// journal, or nowhere if they were to be erased. Else they stay in their place: what the message
+    /// was can be read nowhere else, and a start must not believe that this record never was.
+    fn copy_corrupt(
         &mut self,
-        from: &File,
-        part: (u64, u64),
+        from: Part<'_>,
         (at, end, why): (u64, u64, &str),
-        fates: &mut Fates<'_>,
+        fates: &mut Decide<'_>,
     ) -> io::Result<()> {
         let length = usize::try_from(end - at).unwrap_or(usize::MAX);
-        self.damaged += 1;
-        if self.damaged > MAX_DAMAGED || length > 2 * MAX_RECORD {
+        self.corrupt += 1;
+        if self.corrupt > MAX_CORRUPT || length > 2 * MAX_RECORD {
             let words = format!("{why}; more is damaged than one bad record: the disk may fail");
             return Err(invalid(at, &words));
         }
         let mut bytes = vec![0; length];
-        from.read_exact_at(&mut bytes, at)?;
-        match fate_of_message(from, part, &bytes, fates)? {
+        from.file.read_exact_at(&mut bytes, at)?;
+        match fate_of_message(from, &bytes, fates)? {
             Fate::Keep => {}
             Fate::Drop => {
-                self.aside.push((at, bytes));
+                self.removed.push((at, bytes));
                 return Ok(());
             }
             Fate::Erase | Fate::Replace(_) => return Ok(()),
@@ -119,12 +116,13 @@ impl Copy {
     }
 
     /// Keeps what is left out beside the journal at `path`.
-    fn keep_aside(&mut self, path: &Path) -> io::Result<()> {
-        for (at, bytes) in self.aside.drain(..) {
+    fn keep_removed(&mut self, path: &Path) -> io::Result<()> {
+        for (at, bytes) in self.removed.drain(..) {
             let create = |to: &Path| files::create(to, &bytes, 0o600);
-            let kept = inspect::keep(path, &format!("damaged-{at}"), &create)?;
+            let kept = keep(path, &format!("damaged-{at}"), &create)?;
             log::warn!(
-                "a damaged record of a message that is forgotten was left out of the journal; its bytes are kept as {}",
+                "a damaged record of a message that is forgotten was left out of the journal; its \
+                 bytes are kept as {}",
                 kept.display()
             );
         }
@@ -137,31 +135,31 @@ impl Copy {
         self.to.get_ref().write_all_at(&self.header.line(), 0)?;
         self.to.get_ref().try_clone()
     }
-
-    /// Puts it in the place of the journal at `path`; its file, index and end.
-    pub fn put(mut self, temporary: &Path, path: &Path) -> io::Result<(File, Index, u64)> {
-        let file = self.finish()?;
-        file.sync_all()?;
-        fs::rename(temporary, path)?;
-        files::sync_dir_of(path)?;
-        Ok((file, self.index, self.end))
-    }
 }
 
-/// What is done with the message of a damaged record. Its id counts only where another record bears
-/// it: it may be damaged itself.
-fn fate_of_message(
-    from: &File,
-    part: (u64, u64),
-    bytes: &[u8],
-    fates: &mut Fates<'_>,
-) -> io::Result<Fate> {
+/// Replaces the journal at `path` by all records of this part of it, in the format of today; the new
+/// file, its index and its end.
+pub fn copy_all(path: &Path, from: Part<'_>, base: u64) -> io::Result<(File, Index, u64)> {
+    let temporary = temporary(path);
+    let _ = fs::remove_file(&temporary);
+    let mut copy = NewJournal::start(&temporary, base)?;
+    copy.lines(from, Some(&mut |_, _| Fate::Keep))?;
+    let file = copy.finish()?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    files::sync_dir_of(path)?;
+    Ok((file, copy.index, copy.end))
+}
+
+/// What is done with the message of a corrupt record. Its id counts only where another record bears
+/// it: it may be corrupt itself.
+fn fate_of_message(from: Part<'_>, bytes: &[u8], fates: &mut Decide<'_>) -> io::Result<Fate> {
     let text = String::from_utf8_lossy(bytes);
     let json = &text[text.find('{').unwrap_or(text.len())..];
     let Some(id) = record::id_of(json) else { return Ok(Fate::Keep) };
-    let mut pieces = Pieces::new(from, part.0, part.1);
-    while let Some(piece) = pieces.next()? {
-        if let Ok(entry) = piece.record
+    let mut scanner = Scanner::new(from);
+    while let Some(segment) = scanner.next()? {
+        if let Ok(entry) = segment.record
             && record::id_of(entry.json) == Some(id)
         {
             return Ok(fates(entry.number, entry.json));
@@ -171,16 +169,28 @@ fn fate_of_message(
 }
 
 impl FileJournal {
-    pub(super) fn replace(&self, temporary: &Path, fates: Fates<'_>) -> io::Result<()> {
+    /// See [`super::Journal::rewrite`].
+    pub(super) fn compact_with(&self, fates: Decide<'_>) -> io::Result<()> {
+        let _only = lock(&self.compacting);
+        let temporary = temporary(&self.path);
+        let result = self.replace(&temporary, fates);
+        if result.is_err() {
+            // The error that counts is the first; the next start removes what is left.
+            let _ = fs::remove_file(&temporary);
+        }
+        result
+    }
+
+    fn replace(&self, temporary: &Path, fates: Decide<'_>) -> io::Result<()> {
         let (old, start, mut middle, base) = {
             let inner = self.lock();
             let start = inner.index.first().map_or(inner.end, |(_, at)| *at);
             (Arc::clone(&inner.file), start, inner.end, inner.last + 1)
         };
         // What is appended from here on has no gaps, so that only older records count as kept.
-        let mut copy = Copy::start(temporary, base)?;
-        copy.lines(&old, (start, middle), Some(fates))?;
-        copy.keep_aside(&self.path)?;
+        let mut copy = NewJournal::start(temporary, base)?;
+        copy.lines(Part { file: &old, at: start, end: middle }, Some(fates))?;
+        copy.keep_removed(&self.path)?;
         // What came meanwhile, until the rest is so little that writers can wait for it.
         for _ in 0..COMPACT_ROUNDS {
             copy.finish()?.sync_all()?;
@@ -188,14 +198,15 @@ impl FileJournal {
             if end - middle < COMPACT_TAIL {
                 break;
             }
-            copy.lines(&old, (middle, end), None)?;
+            copy.lines(Part { file: &old, at: middle, end }, None)?;
             middle = end;
         }
-        self.put(copy, temporary, (&old, middle))
+        self.put(copy, temporary, Part { file: &old, at: middle, end: middle })
     }
 
-    /// Puts a copy of the journal in its place, with what has come behind `middle` of the old file.
-    fn put(&self, mut copy: Copy, temporary: &Path, (old, middle): (&File, u64)) -> io::Result<()> {
+    /// Puts a copy of the journal in its place, with what has come since: `rest` of the old file, which may have
+    /// grown.
+    fn put(&self, mut copy: NewJournal, temporary: &Path, rest: Part<'_>) -> io::Result<()> {
         let _call = self.health.call("a compaction of the journal");
         let mut inner = self.lock();
         // Whoever waits for a sync from here on waits for that of the new file.
@@ -206,17 +217,17 @@ impl FileJournal {
             return Err(io::Error::other(loss.why));
         }
         // What somebody has put in its place is not ours to replace; the watch says so.
-        if let Some(what) = self.fate_of(&inner.file) {
+        if let Some(what) = self.lost_by(&inner.file) {
             return Err(io::Error::other(format!("the journal {what}")));
         }
         if let Condition::Broken(why) = &inner.condition {
             return Err(io::Error::other(why.clone()));
         }
-        copy.lines(old, (middle, inner.end), None)?;
+        copy.lines(Part { end: inner.end, ..rest }, None)?;
         let (file, last) = (Arc::new(copy.finish()?), inner.last);
         // Writers go on, in the new file: what they wait for is its sync, and not this lock.
         (inner.file, inner.index, inner.end) = (Arc::clone(&file), copy.index, copy.end);
-        (inner.aside, inner.syncing) = (0, true);
+        (inner.preallocated, inner.syncing) = (0, true);
         drop(inner);
         let named = (self.disk.sync)(&file).and_then(|()| fs::rename(temporary, &self.path));
         let named = named.and_then(|()| files::sync_dir_of(&self.path));
@@ -226,7 +237,7 @@ impl FileJournal {
             // The next start may find the old file, which has all that was ever durable.
             inner.mark_broken(&format!("the journal could not be replaced: {e}"));
         } else {
-            (inner.damaged, inner.marked) = (copy.still, inner.marked.max(copy.header.base - 1));
+            (inner.corrupt, inner.marked) = (copy.still, inner.marked.max(copy.header.base - 1));
             inner.durable = last;
             if !matches!(inner.condition, Condition::Broken(_)) {
                 inner.probe(self.disk);

@@ -1,39 +1,23 @@
 //! The journal on disk.
 
-use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use super::compact::Copy;
+use super::compact::copy_all;
 use super::health::Health;
 use super::line::{Header, MARK, VERSION};
-use super::pieces::Pieces;
-use super::verify::{Corruption, Report, verify};
-use super::writer::{Disk, Index, Inner, index_offset};
-use super::{Condition, Fate, Journal, Purpose, Refused, fits, inspect, large};
+use super::paths::{NAME, keep, temporary};
+use super::scanner::{Part, Scanner};
+use super::verify::{Corruption, Report, invalid, one_lost, verify};
+use super::writer::{Disk, FileJournal, Inner, index_offset};
+use super::{Condition, Fate, Journal, Purpose, Refused, check_json, long_record};
 use crate::extent::Extent;
 use crate::limits::LONG_RECORD;
 use crate::sys::fs as files;
 use crate::threads::lock;
-
-/// The journal's name in the state directory.
-pub const NAME: &str = "journal";
-
-pub struct FileJournal {
-    pub(super) path: PathBuf,
-    pub(super) inner: Mutex<Inner>,
-    /// Rung when more is durable, or nothing will be.
-    pub(super) synced: Condvar,
-    /// Held by the one compaction that may run.
-    pub(super) compacting: Mutex<()>,
-    pub(super) disk: Disk,
-    pub(super) health: Health,
-    /// The directory of `path`, also after a move.
-    pub(super) dir: File,
-}
 
 impl FileJournal {
     /// Opens the journal in `dir`, or makes one, and shows every record in order. New work is
@@ -66,7 +50,8 @@ impl FileJournal {
         let mut end = found.bytes;
         if found.version < VERSION {
             let words = |e| format!("it cannot be rewritten in format version {VERSION}: {e}");
-            let new = rewrite(&path, &file, (found.start, found.bytes), found.last + 1);
+            let all = Part { file: &file, at: found.start, end };
+            let new = copy_all(&path, all, found.last + 1);
             (file, index, end) = new.map_err(|e| io(io::Error::other(words(e))))?;
             changed.push(format!("the journal was rewritten in format version {VERSION}"));
         }
@@ -78,11 +63,11 @@ impl FileJournal {
             durable: 0,
             marked: found.marked,
             syncing: false,
-            aside: 0,
+            preallocated: 0,
             cap,
             wanted: 1,
             condition: Condition::Good,
-            damaged: None,
+            corrupt: None,
         };
         let journal = FileJournal {
             path,
@@ -97,48 +82,44 @@ impl FileJournal {
         Ok((journal, changed))
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        lock(&self.inner)
-    }
-
-    /// The nearest place before a record that is remembered, the next one behind it, and the end.
-    fn place(&self, number: u64) -> (Arc<File>, u64, u64, u64) {
+    /// The nearest place before a record that is indexed, the next one behind it, and the end.
+    fn locate(&self, number: u64) -> (Arc<File>, u64, u64, u64) {
         let inner = self.lock();
         let after = inner.index.partition_point(|(indexed, _)| *indexed <= number);
         let at = |place: usize| inner.index.get(place).map_or(inner.end, |(_, at)| *at);
         (Arc::clone(&inner.file), at(after.saturating_sub(1)), at(after), inner.end)
     }
 
-    /// Shows what is there from `number` on, walking from the nearest place that is remembered, and
-    /// without the lock. Returns the damage in the place of `number`, where it may have been.
-    fn walk_from(
+    /// Shows what is there from `number` on, from the nearest place that is indexed, and without the
+    /// lock. Returns what is corrupt in the place of `number`, where that may have been.
+    fn scan_from(
         &self,
         number: u64,
         visit: &mut dyn FnMut(u64, &str) -> bool,
     ) -> io::Result<Option<io::Error>> {
-        let (file, from, _, end) = self.place(number);
-        let (mut pieces, mut damage) = (Pieces::new(&file, from, end), None);
-        while let Some(piece) = pieces.next()? {
-            match piece.record {
-                Ok(entry) if entry.number < number => damage = None,
+        let (file, from, _, end) = self.locate(number);
+        let (mut scanner, mut corrupt) = (Scanner::new(Part { file: &file, at: from, end }), None);
+        while let Some(segment) = scanner.next()? {
+            match segment.record {
+                Ok(entry) if entry.number < number => corrupt = None,
                 Ok(entry) if entry.is_mark() || visit(entry.number, entry.json) => {}
                 Ok(_) => break,
                 Err(why) => {
-                    damage = damage.or_else(|| Some(invalid(piece.at, why)));
-                    self.note_damage(&file, piece.at, why);
+                    corrupt = corrupt.or_else(|| Some(invalid(segment.at, why)));
+                    self.report_corrupt(&file, segment.at, why);
                 }
             }
         }
-        Ok(damage)
+        Ok(corrupt)
     }
 
-    /// The first damage is said in the log and from then on in the condition.
-    fn note_damage(&self, file: &Arc<File>, at: u64, why: &str) {
+    /// The first corruption is logged, and reported in the condition from then on.
+    fn report_corrupt(&self, file: &Arc<File>, at: u64, why: &str) {
         let mut inner = self.lock();
-        if Arc::ptr_eq(file, &inner.file) && inner.damaged.is_none() {
+        if Arc::ptr_eq(file, &inner.file) && inner.corrupt.is_none() {
             let words = one_lost(at, why);
             log::error!("{words}");
-            inner.damaged = Some(words);
+            inner.corrupt = Some(words);
             self.publish(&inner);
         }
     }
@@ -158,7 +139,7 @@ impl FileJournal {
 
 impl Journal for FileJournal {
     fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused> {
-        fits(json)?;
+        check_json(json)?;
         let _call = self.health.call("a write to the journal");
         self.append_to(&mut self.lock(), json, purpose)
     }
@@ -222,11 +203,11 @@ impl Journal for FileJournal {
 
     fn read(&self, number: u64) -> io::Result<String> {
         let mut read = None;
-        let damage = self.walk_from(number, &mut |found, json| {
+        let corrupt = self.scan_from(number, &mut |found, json| {
             read = (found == number).then(|| json.to_owned());
             false
         })?;
-        read.ok_or_else(|| damage.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
+        read.ok_or_else(|| corrupt.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
     }
 
     fn read_around(
@@ -234,32 +215,25 @@ impl Journal for FileJournal {
         number: u64,
         room: &mut dyn FnMut(u64) -> io::Result<()>,
     ) -> io::Result<(String, Option<Extent>)> {
-        let (file, from, next, _) = self.place(number);
+        let (file, from, next, _) = self.locate(number);
         // Behind a long record there always is a place that is remembered.
-        if let Some((json, text)) = large::read(&file, (from, next), number, room)? {
+        if let Some((json, text)) = long_record::read(&file, (from, next), number, room)? {
             return Ok((json, Some(text)));
         }
         self.read(number).map(|json| (json, None))
     }
 
     fn is_long(&self, number: u64) -> bool {
-        let (_, from, next, _) = self.place(number);
+        let (_, from, next, _) = self.locate(number);
         next - from >= LONG_RECORD
     }
 
     fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
-        self.walk_from(after.saturating_add(1), visit).map(drop)
+        self.scan_from(after.saturating_add(1), visit).map(drop)
     }
 
     fn rewrite(&self, fate: &mut dyn FnMut(u64, &str) -> Fate) -> io::Result<()> {
-        let _only = lock(&self.compacting);
-        let temporary = temporary(&self.path);
-        let result = self.replace(&temporary, fate);
-        if result.is_err() {
-            // The error that counts is the first; the next start removes what is left.
-            let _ = fs::remove_file(&temporary);
-        }
-        result
+        self.compact_with(fate)
     }
 
     fn last(&self) -> u64 {
@@ -287,31 +261,6 @@ impl Journal for FileJournal {
     fn health(&self) -> Option<&Health> {
         Some(&self.health)
     }
-}
-
-impl fmt::Debug for FileJournal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileJournal").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-/// Where a compaction writes.
-pub(super) fn temporary(path: &Path) -> PathBuf {
-    path.with_extension("new")
-}
-
-pub(super) fn invalid(at: u64, why: &str) -> io::Error {
-    let why = format!("the journal is damaged at byte {at}: {why}");
-    io::Error::new(io::ErrorKind::InvalidData, why)
-}
-
-/// What is said of one damaged record while all else goes on.
-pub(super) fn one_lost(at: u64, why: &str) -> String {
-    format!(
-        "{}; only the message of that record is lost, but a start would refuse the file: \
-         `hermes-gateway journal compact` takes the record out once its message is forgotten",
-        invalid(at, why)
-    )
 }
 
 fn open_or_create(path: &Path) -> io::Result<File> {
@@ -343,24 +292,10 @@ fn drop_end(path: &Path, file: &File, found: &Report) -> io::Result<Option<Strin
     file.read_exact_at(&mut torn, at)?;
     if torn.contains(&b'\n') {
         let create = |to: &Path| files::create(to, &torn, 0o600);
-        let kept = inspect::keep(path, &format!("torn-{at}"), &create)?;
+        let kept = keep(path, &format!("torn-{at}"), &create)?;
         words += &format!("; it is kept as {}", kept.display());
     }
     file.set_len(at)?;
     file.sync_all()?;
     Ok(Some(words))
-}
-
-/// Replaces the journal at `path` by all records of this part of it, in the format of today.
-pub(super) fn rewrite(
-    path: &Path,
-    file: &File,
-    part: (u64, u64),
-    base: u64,
-) -> io::Result<(File, Index, u64)> {
-    let temporary = temporary(path);
-    let _ = fs::remove_file(&temporary);
-    let mut copy = Copy::start(&temporary, base)?;
-    copy.lines(file, part, Some(&mut |_, _| Fate::Keep))?;
-    copy.put(&temporary, path)
 }

@@ -4,23 +4,21 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::file::FileJournal;
-use super::writer::Inner;
-use super::{Condition, Loss, Purpose, room};
+use super::{Condition, Loss};
 use crate::limits::DISK_SLOW;
 use crate::threads::lock;
 
 /// A lock of its own, held for a few instructions and never over a call to the disk.
 #[derive(Debug, Default)]
-pub struct Health(pub(super) Mutex<Known>);
+pub struct Health(pub(super) Mutex<Published>);
 
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct Published {
     /// As it was after the last change, with what the cap says.
-    condition: Condition,
+    pub(super) condition: Condition,
     pub(super) end: u64,
     pub(super) last: u64,
-    loss: Option<Loss>,
+    pub(super) loss: Option<Loss>,
     /// The calls to the disk that have not returned: what each is and when it began.
     calls: Vec<(u64, &'static str, Instant)>,
     last_call: u64,
@@ -32,17 +30,17 @@ pub struct Call<'a>(&'a Health, u64);
 impl Health {
     /// A call to the disk begins.
     pub fn call(&self, what: &'static str) -> Call<'_> {
-        let mut known = lock(&self.0);
-        known.last_call += 1;
-        let number = known.last_call;
-        known.calls.push((number, what, Instant::now()));
+        let mut published = lock(&self.0);
+        published.last_call += 1;
+        let number = published.last_call;
+        published.calls.push((number, what, Instant::now()));
         Call(self, number)
     }
 
     /// That the disk has not answered a call for longer than this, and which.
     pub fn stalled(&self, longer_than: Duration) -> Option<String> {
-        let known = lock(&self.0);
-        let (_, what, since) = known.calls.first()?;
+        let published = lock(&self.0);
+        let (_, what, since) = published.calls.first()?;
         let time = since.elapsed();
         (time >= longer_than)
             .then(|| format!("the disk has not answered for {} s ({what})", time.as_secs()))
@@ -50,8 +48,8 @@ impl Health {
 
     pub fn condition(&self) -> Condition {
         let (condition, loss) = {
-            let known = lock(&self.0);
-            (known.condition.clone(), known.loss.as_ref().map(|loss| loss.why.clone()))
+            let published = lock(&self.0);
+            (published.condition.clone(), published.loss.as_ref().map(|loss| loss.why.clone()))
         };
         match (condition, loss.or_else(|| self.stalled(DISK_SLOW))) {
             (Condition::Good | Condition::Degraded(_), Some(why)) => Condition::Degraded(why),
@@ -63,30 +61,10 @@ impl Health {
     pub fn loss(&self) -> Option<Loss> {
         lock(&self.0).loss.clone()
     }
-
-    pub fn set_loss(&self, loss: Loss) {
-        lock(&self.0).loss = Some(loss);
-    }
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         lock(&self.0.0).calls.retain(|(number, ..)| *number != self.1);
-    }
-}
-
-impl FileJournal {
-    /// Makes a change known. The journal's lock is held.
-    pub(super) fn publish(&self, inner: &Inner) {
-        let condition = match (&inner.condition, &inner.damaged) {
-            (Condition::Good, damaged) => {
-                let full = room(inner.end, inner.wanted, inner.cap, Purpose::NewWork).err();
-                let why = full.map(|full| full.to_string()).or_else(|| damaged.clone());
-                why.map_or(Condition::Good, Condition::Degraded)
-            }
-            (condition, _) => condition.clone(),
-        };
-        let mut known = lock(&self.health.0);
-        (known.condition, known.end, known.last) = (condition, inner.end, inner.last);
     }
 }

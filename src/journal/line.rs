@@ -3,14 +3,10 @@
 //! The last member of the JSON is the journal's own, `"d"`: the number of the last record that was
 //! durable when this one was written. A start learns from it what may have been acknowledged.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::FileExt;
-
 use crc::{CRC_32_ISCSI, Crc, Table};
 use serde_json::Value;
 
-use crate::limits::{JOURNAL_BUFFER, MAX_RECORD};
+use crate::limits::MAX_RECORD;
 
 /// Sixteen kilobytes for a thirtieth of the time: a long record's sum is taken under the locks, and a start
 /// takes those of all.
@@ -22,7 +18,7 @@ pub const VERSION: u64 = 2;
 /// Before the number: checksum and separator.
 pub const HEAD: usize = 8 + 1;
 /// Checksum, number, separators and the journal's own member: no line has more beside its JSON.
-const AROUND: usize = HEAD + 20 + 1 + DURABLE.len() + 20 + 1;
+pub const AROUND: usize = HEAD + 20 + 1 + DURABLE.len() + 20 + 1;
 /// No text can hold it as it stands: quotes are escaped there.
 const DURABLE: &str = ",\"d\":";
 /// A record of the journal's own: all before it is durable.
@@ -152,10 +148,8 @@ impl Header {
         let version = value["version"].as_u64().unwrap_or(0);
         if !(1..=VERSION).contains(&version) {
             let found = &value["version"];
-            let why = format!(
-                "has format version {found}; this gateway reads versions 1 to {VERSION}: \
-                 use the gateway that wrote it, or a newer one"
-            );
+            let why =
+                format!("has format version {found}; this gateway reads versions 1 to {VERSION}");
             return Err((true, why));
         }
         match (value["base"].as_u64(), value["kept"].as_u64()) {
@@ -163,65 +157,6 @@ impl Header {
                 Ok(Header { version, base, kept })
             }
             _ => Err(damaged("its base and kept make no sense")),
-        }
-    }
-}
-
-/// The lines of a part of a file, whatever else is done with the file meanwhile. No more than twice
-/// the longest line is held in memory: two whose line feed was damaged.
-pub struct Lines<'a> {
-    from: BufReader<Part<'a>>,
-    pub line: Vec<u8>,
-    /// Where the next line begins.
-    pub at: u64,
-}
-
-struct Part<'a> {
-    file: &'a File,
-    at: u64,
-    end: u64,
-}
-
-impl Read for Part<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
-        let count = self.file.read_at(&mut buffer[..left], self.at)?;
-        self.at += count as u64;
-        Ok(count)
-    }
-}
-
-impl<'a> Lines<'a> {
-    pub fn new(file: &'a File, at: u64, end: u64) -> Lines<'a> {
-        let part = Part { file, at, end: end.max(at) };
-        Lines { from: BufReader::with_capacity(JOURNAL_BUFFER, part), line: Vec::new(), at }
-    }
-
-    /// Where a line begins, and its bytes with the LF. Without one it is the last of the part, or
-    /// longer than a line may be; without any it was NULs, of which there may be any number.
-    pub fn next(&mut self) -> io::Result<Option<(u64, &mut [u8])>> {
-        self.line.clear();
-        let at = self.at;
-        self.at += self.nuls()?;
-        if self.at == at {
-            let cap = (2 * (MAX_RECORD + AROUND)) as u64;
-            let count = self.from.by_ref().take(cap).read_until(b'\n', &mut self.line)?;
-            self.at += count as u64;
-        }
-        Ok((self.at > at).then_some((at, &mut self.line)))
-    }
-
-    fn nuls(&mut self) -> io::Result<u64> {
-        let mut count = 0;
-        loop {
-            let buffer = self.from.fill_buf()?;
-            let run = buffer.iter().take_while(|byte| **byte == 0).count();
-            let over = run < buffer.len() || run == 0;
-            self.from.consume(run);
-            count += run as u64;
-            if over {
-                return Ok(count);
-            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::line::line;
-use super::{Condition, Fate, Journal, Purpose, Refused, fits, room};
+use super::{Condition, Fate, Journal, Purpose, Refused, check_capacity, check_json};
 use crate::threads::lock;
 
 #[derive(Debug)]
@@ -28,11 +28,11 @@ impl MemoryJournal {
 
 impl Journal for MemoryJournal {
     fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused> {
-        fits(json)?;
+        check_json(json)?;
         let mut inner = lock(&self.0);
         let number = inner.last + 1;
         let length = size(number, json);
-        room(inner.size, length, inner.cap, purpose)?;
+        check_capacity(inner.size, length, inner.cap, purpose)?;
         inner.records.push_back((number, json.into()));
         inner.last = number;
         inner.size += length;
@@ -66,21 +66,19 @@ impl Journal for MemoryJournal {
     }
 
     fn rewrite(&self, fate: &mut dyn FnMut(u64, &str) -> Fate) -> io::Result<()> {
-        let mut changed = Vec::new();
+        let (mut kept, mut seen) = (VecDeque::new(), 0);
         self.scan(0, &mut |number, json| {
+            seen = number;
             match fate(number, json) {
-                Fate::Keep => {}
-                Fate::Drop | Fate::Erase => changed.push((number, None)),
-                Fate::Replace(json) => changed.push((number, Some(json))),
+                Fate::Keep => kept.push_back((number, json.into())),
+                Fate::Replace(json) => kept.push_back((number, json.into())),
+                Fate::Drop | Fate::Erase => {}
             }
             true
         })?;
         let mut inner = lock(&self.0);
-        let mut changed = changed.into_iter().peekable();
-        inner.records.retain_mut(|(number, json)| {
-            let Some((_, new)) = changed.next_if(|(other, _)| other == number) else { return true };
-            new.map(|new| *json = new.into()).is_some()
-        });
+        kept.extend(inner.records.drain(..).filter(|(number, _)| *number > seen));
+        inner.records = kept;
         inner.size = inner.records.iter().map(|(number, json)| size(*number, json)).sum();
         Ok(())
     }
@@ -99,7 +97,7 @@ impl Journal for MemoryJournal {
 
     fn condition(&self) -> Condition {
         let inner = lock(&self.0);
-        match room(inner.size, 1, inner.cap, Purpose::NewWork) {
+        match check_capacity(inner.size, 1, inner.cap, Purpose::NewWork) {
             Err(full) => Condition::Degraded(full.to_string()),
             Ok(()) => Condition::Good,
         }

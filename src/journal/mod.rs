@@ -7,16 +7,13 @@
 mod compact;
 mod file;
 mod health;
-mod inspect;
-mod large;
 mod line;
+mod long_record;
 mod memory;
-mod pieces;
+mod paths;
 pub mod record;
-
-/// The part of `max_journal` that new work leaves to what completes the work there is, as a divisor;
-/// at least [`JOURNAL_AHEAD`], but never more than half of a small journal.
-const JOURNAL_RESERVE: u64 = 8;
+mod repair;
+mod scanner;
 #[cfg(test)]
 pub mod tests;
 mod verify;
@@ -28,15 +25,19 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
 
-pub use file::{FileJournal, NAME};
 pub use health::Health;
-pub use inspect::{inspect, repair};
 pub use memory::MemoryJournal;
-pub use verify::{Corruption, Report};
-pub use watch::saved;
+pub use paths::{NAME, saved};
+pub use repair::repair;
+pub use verify::{Corruption, Report, inspect};
+pub use writer::FileJournal;
 
 use crate::extent::Extent;
 use crate::limits::{JOURNAL_AHEAD, MAX_RECORD};
+
+/// The part of `max_journal` that new work leaves to what completes the work there is, as a divisor;
+/// at least [`JOURNAL_AHEAD`], but never more than half of a small journal.
+const JOURNAL_RESERVE: u64 = 8;
 
 /// A log of records. Records have numbers that only grow; each is one line of JSON.
 ///
@@ -127,7 +128,7 @@ pub trait Journal: Send + Sync + fmt::Debug {
 pub struct Loss {
     /// What happened.
     pub what: String,
-    /// The same with the path, where its records are now, and what to do.
+    /// The same with the path, and where its records are now.
     pub why: String,
     /// The copy of its records, once they have a name again.
     pub saved: Option<PathBuf>,
@@ -189,7 +190,7 @@ pub enum Condition {
 }
 
 /// What a record has to be, whatever is in it.
-fn fits(json: &str) -> Result<(), Refused> {
+fn check_json(json: &str) -> Result<(), Refused> {
     let is_object = json.starts_with("{\"") && json.ends_with('}') && !json.contains('\n');
     match json.len() {
         0..=MAX_RECORD if is_object => Ok(()),
@@ -201,14 +202,14 @@ fn fits(json: &str) -> Result<(), Refused> {
 }
 
 /// The part of a cap that new work may fill.
-pub fn for_new_work(cap: u64) -> u64 {
+pub fn new_work_capacity(cap: u64) -> u64 {
     cap - (cap / JOURNAL_RESERVE).max(JOURNAL_AHEAD).min(cap / 2)
 }
 
 /// The rule of the cap: new work leaves a reserve below it; what completes work is refused by
 /// nothing but the disk.
-fn room(size: u64, more: u64, cap: u64, purpose: Purpose) -> Result<(), Refused> {
-    if purpose == Purpose::Completion || size.saturating_add(more) <= for_new_work(cap) {
+fn check_capacity(size: u64, more: u64, cap: u64, purpose: Purpose) -> Result<(), Refused> {
+    if purpose == Purpose::Completion || size.saturating_add(more) <= new_work_capacity(cap) {
         return Ok(());
     }
     let why = format!("the journal has {size} bytes: no room for new work (max_journal = {cap})");

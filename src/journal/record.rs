@@ -1,10 +1,8 @@
 //! What the records say, as values and as JSON.
 
-use std::fmt;
+use std::borrow::Cow;
 
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize};
 
 /// When something happened, by the clock for people and by the one for ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,23 +42,34 @@ pub enum Record {
     Unknown { id: Option<String> },
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Its members are written in this order, behind the id and the stamp.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
+    #[serde(skip)]
     pub id: String,
+    #[serde(skip)]
     pub at: Stamp,
     pub principal: String,
+    #[serde(skip_serializing_if = "absent")]
     pub session: Option<String>,
     pub text: String,
+    #[serde(skip_serializing_if = "absent")]
     pub deliver: Option<String>,
     /// Hashes of the idempotency key and of the body that came with it.
+    #[serde(skip_serializing_if = "absent")]
     pub key: Option<String>,
+    #[serde(skip_serializing_if = "absent")]
     pub body: Option<String>,
-    /// Whether it interrupts the turn that runs.
-    pub interrupt: bool,
+    /// `interrupt`, where it interrupts the turn that runs.
+    #[serde(skip_serializing_if = "absent")]
+    pub mode: Option<String>,
+    #[serde(default, skip_serializing_if = "absent")]
     pub attachments: Vec<String>,
     /// What the request said beside its text, as JSON.
+    #[serde(skip_serializing_if = "absent")]
     pub context: Option<String>,
     /// Its session was reset, and a compaction has taken out what it said.
+    #[serde(default, skip_serializing_if = "absent")]
     pub erased: bool,
 }
 
@@ -95,28 +104,27 @@ pub enum Step {
 }
 
 /// A turn between two attempts. All but the error is absent in what an older gateway wrote.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retry {
     pub error: String,
     /// Attempts that failed one after the other.
+    #[serde(default, skip_serializing_if = "absent")]
     pub failures: u32,
     /// Milliseconds since the first of them in which the gateway ran and the machine was awake.
+    #[serde(default, skip_serializing_if = "absent")]
     pub spent: u64,
     /// Milliseconds until the next attempt.
+    #[serde(default, skip_serializing_if = "absent")]
     pub pause: u64,
     /// The upstream asked for at least that pause.
+    #[serde(default, skip_serializing_if = "absent")]
     pub asked: bool,
     /// A crash or kill cut the attempt short: it counts against `limits.max_attempts`.
+    #[serde(default, skip_serializing_if = "absent")]
     pub crash: bool,
     /// The upstream's own error, as JSON.
+    #[serde(skip_serializing_if = "absent")]
     pub detail: Option<String>,
-}
-
-/// A failure of which only the error is known.
-impl From<String> for Retry {
-    fn from(error: String) -> Retry {
-        Retry { error, ..Retry::default() }
-    }
 }
 
 impl Record {
@@ -130,7 +138,7 @@ impl Record {
     pub fn word(&self) -> &'static str {
         match self {
             Record::Accepted(_) => "accepted",
-            Record::Step { step, .. } => step.parts().0,
+            Record::Step { step, .. } => step.word(),
             Record::Reset { .. } => "reset",
             Record::Clock { .. } => "clock",
             Record::Unknown { .. } => "unknown",
@@ -158,32 +166,23 @@ impl Record {
     /// Its JSON, on one line.
     pub fn to_json(&self) -> String {
         let json = match self {
-            Record::Accepted(accepted) => Json::begin("accepted", Some(&accepted.id))
-                .stamp(accepted.at)
-                .add("principal", &Some(&accepted.principal))
-                .add("session", &accepted.session)
-                .add("text", &Some(&accepted.text))
-                .add("deliver", &accepted.deliver)
-                .add("key", &accepted.key)
-                .add("body", &accepted.body)
-                .add("mode", &accepted.interrupt.then_some("interrupt"))
-                .add("attachments", &accepted.attachments)
-                .add("context", &accepted.context)
-                .add("erased", &accepted.erased),
+            Record::Accepted(accepted) => {
+                Json::begin("accepted", Some(&accepted.id)).stamp(accepted.at).members(accepted)
+            }
             Record::Step { id, n, at, step } => {
-                let (kind, key, text) = step.parts();
-                let json = Json::begin(kind, Some(id)).add("n", n).stamp(*at).add(key, &text);
+                let json = Json::begin(step.word(), Some(id)).add("n", n).stamp(*at);
                 match step {
-                    Step::Done(_, report) => json.add("report", report),
-                    Step::Failed(_, detail) => json.add("detail", detail),
-                    Step::Retry(retry) => json
-                        .add("failures", &retry.failures)
-                        .add("spent", &retry.spent)
-                        .add("pause", &retry.pause)
-                        .add("asked", &retry.asked)
-                        .add("crash", &retry.crash)
-                        .add("detail", &retry.detail),
-                    // Who passes it over takes the turn for one that is over.
+                    Step::Done(reply, report) => {
+                        json.add("reply", &Some(reply)).add("report", report)
+                    }
+                    Step::Failed(error, detail) => {
+                        json.add("error", &Some(error)).add("detail", detail)
+                    }
+                    Step::Cancelled(error) | Step::Deferred(error) | Step::Dead(error) => {
+                        json.add("error", &Some(error))
+                    }
+                    Step::Retry(retry) => json.members(retry),
+                    // A version that ignores it takes the turn for one that is over.
                     Step::Requeued => json.add("essential", &true),
                     _ => json,
                 }
@@ -203,78 +202,95 @@ impl Record {
     }
 
     /// Reads what [`Record::to_json`] writes, here or in another version of this program. A member
-    /// that is not known is passed over; a kind that is not known becomes [`Record::Unknown`].
+    /// that is not known is ignored; a kind that is not known becomes [`Record::Unknown`].
     ///
     /// # Errors
-    /// What is wrong, in words. A kind that is not known and has `"essential":true` is wrong too.
+    /// What is wrong. A kind that is not known and has `"essential":true` is wrong too.
     pub fn parse(json: &str) -> Result<Record, String> {
-        let members = Members::split(json)?;
-        let kind: Option<String> = members.get("t")?;
-        let kind = kind.ok_or_else(|| format!("a record has no kind (`t`): {json:.40}"))?;
-        let lacks = |key: &str| format!("a record of kind {kind:?} has no {key:?}");
-        let need = |key: &str| members.get(key)?.ok_or_else(|| lacks(key));
-        let at = || members.stamp()?.ok_or_else(|| lacks("at"));
-        let number = |key: &str| Ok::<u64, String>(members.get(key)?.unwrap_or(0));
-        let step = match kind.as_str() {
+        let Head { t, id, n, at, age, off, essential } = read(json)?;
+        let lacks = |key: &str| format!("a record of kind {t:?} has no {key:?}");
+        let message = || id.clone().ok_or_else(|| lacks("id"));
+        let at = || Ok::<Stamp, String>(Stamp { at: at.ok_or_else(|| lacks("at"))?, age, off });
+        let error = || read(json).map(|Retry { error, .. }| error);
+        let step = match &*t {
+            "" => return Err(format!("a record has no kind (`t`): {json:.40}")),
             "accepted" => {
-                return Ok(Record::Accepted(Box::new(Accepted {
-                    id: need("id")?,
-                    at: at()?,
-                    principal: need("principal")?,
-                    session: members.get("session")?,
-                    text: need("text")?,
-                    deliver: members.get("deliver")?,
-                    key: members.get("key")?,
-                    body: members.get("body")?,
-                    interrupt: members.is("mode", "\"interrupt\""),
-                    attachments: members.get("attachments")?.unwrap_or_default(),
-                    context: members.get("context")?,
-                    erased: members.is("erased", "true"),
-                })));
+                let accepted = Accepted { id: message()?, at: at()?, ..read(json)? };
+                return Ok(Record::Accepted(Box::new(accepted)));
             }
             "reset" => {
-                let (principal, session) = (need("principal")?, need("session")?);
-                let transcript_only = members.is("transcript_only", "true");
+                let Reset { principal, session, transcript_only } = read(json)?;
                 return Ok(Record::Reset { principal, session, at: at()?, transcript_only });
             }
             "clock" => {
-                let since_boot = number("since_boot")?;
-                return Ok(Record::Clock { boot: need("boot")?, since_boot, at: at()? });
+                let Boot { boot, since_boot } = read(json)?;
+                return Ok(Record::Clock { boot, since_boot, at: at()? });
             }
             "started" => Step::Started,
-            "retry" => Step::Retry(Box::new(Retry {
-                error: need("error")?,
-                failures: u32::try_from(number("failures")?).unwrap_or(u32::MAX),
-                spent: number("spent")?,
-                pause: number("pause")?,
-                asked: members.is("asked", "true"),
-                crash: members.is("crash", "true"),
-                detail: members.get("detail")?,
-            })),
-            "done" => Step::Done(need("reply")?, members.get("report")?),
-            "failed" => Step::Failed(need("error")?, members.get("detail")?),
+            "retry" => Step::Retry(read(json)?),
+            "done" => read(json).map(|Reply { reply, report }| Step::Done(reply, report))?,
+            "failed" => {
+                read(json).map(|Retry { error, detail, .. }| Step::Failed(error, detail))?
+            }
             "requeued" => Step::Requeued,
             "released" => Step::Released,
-            "cancelled" => Step::Cancelled(need("error")?),
+            "cancelled" => Step::Cancelled(error()?),
             "sending" => Step::Sending,
-            "deferred" => Step::Deferred(need("error")?),
+            "deferred" => Step::Deferred(error()?),
             "delivered" => Step::Delivered,
-            "dead" => Step::Dead(need("error")?),
+            "dead" => Step::Dead(error()?),
             "revived" => Step::Revived,
             "dropped" => Step::Dropped,
             "forgotten" => Step::Forgotten,
-            _ if members.is("essential", "true") => {
-                return Err(format!(
-                    "a record of kind {kind:?} is needed to understand what follows, and this \
-                     version does not know it: {NEWER}"
-                ));
-            }
-            _ => return Ok(Record::Unknown { id: members.get("id")? }),
+            _ if essential => return Err(format!("a record of kind {t:?} {ESSENTIAL}")),
+            _ => return Ok(Record::Unknown { id }),
         };
-        let n = number("n")?;
-        let n = u32::try_from(n).map_err(|_| format!("{n} is no number of an attempt"))?;
-        Ok(Record::Step { id: need("id")?, n, at: at()?, step })
+        Ok(Record::Step { id: message()?, n, at: at()?, step })
     }
+}
+
+/// What has the same meaning in records of every kind.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Head<'a> {
+    #[serde(borrow)]
+    t: Cow<'a, str>,
+    id: Option<String>,
+    n: u32,
+    at: Option<u64>,
+    age: u64,
+    off: u64,
+    essential: bool,
+}
+
+#[derive(Deserialize)]
+struct Reset {
+    principal: String,
+    session: String,
+    #[serde(default)]
+    transcript_only: bool,
+}
+
+#[derive(Deserialize)]
+struct Boot {
+    boot: String,
+    #[serde(default)]
+    since_boot: u64,
+}
+
+#[derive(Deserialize)]
+struct Reply {
+    reply: String,
+    report: Option<String>,
+}
+
+fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
+    serde_json::from_str(json).map_err(|e| e.to_string())
+}
+
+/// Whether a member says no more than its absence.
+fn absent<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The JSON of a record in the making.
@@ -285,13 +301,22 @@ impl Json {
         Json(format!(r#"{{"t":"{kind}""#).into_bytes()).add("id", &id)
     }
 
-    /// Adds a member, unless it says what its absence says too.
+    /// Adds a member, unless it says no more than its absence.
     fn add<T: Serialize + Default + PartialEq>(mut self, key: &str, value: &T) -> Json {
-        if *value != T::default() {
+        if !absent(value) {
             [",\"", key, "\":"].iter().for_each(|part| self.0.extend(part.bytes()));
             // Strings, numbers and lists of them can be written, and to memory.
             let _ = serde_json::to_writer(&mut self.0, value);
         }
+        self
+    }
+
+    /// Adds the members of a struct.
+    fn members(mut self, of: &impl Serialize) -> Json {
+        let start = self.0.len();
+        let _ = serde_json::to_writer(&mut self.0, of);
+        self.0[start] = b',';
+        self.0.pop();
         self
     }
 
@@ -307,23 +332,23 @@ impl Json {
 }
 
 impl Step {
-    /// Its name, and its text with the key of that.
-    fn parts(&self) -> (&'static str, &'static str, Option<&String>) {
+    /// As it is called in the journal.
+    pub fn word(&self) -> &'static str {
         match self {
-            Step::Started => ("started", "", None),
-            Step::Retry(retry) => ("retry", "error", Some(&retry.error)),
-            Step::Done(reply, _) => ("done", "reply", Some(reply)),
-            Step::Failed(error, _) => ("failed", "error", Some(error)),
-            Step::Requeued => ("requeued", "", None),
-            Step::Released => ("released", "", None),
-            Step::Cancelled(error) => ("cancelled", "error", Some(error)),
-            Step::Sending => ("sending", "", None),
-            Step::Deferred(error) => ("deferred", "error", Some(error)),
-            Step::Delivered => ("delivered", "", None),
-            Step::Dead(error) => ("dead", "error", Some(error)),
-            Step::Revived => ("revived", "", None),
-            Step::Dropped => ("dropped", "", None),
-            Step::Forgotten => ("forgotten", "", None),
+            Step::Started => "started",
+            Step::Retry(_) => "retry",
+            Step::Done(..) => "done",
+            Step::Failed(..) => "failed",
+            Step::Requeued => "requeued",
+            Step::Released => "released",
+            Step::Cancelled(_) => "cancelled",
+            Step::Sending => "sending",
+            Step::Deferred(_) => "deferred",
+            Step::Delivered => "delivered",
+            Step::Dead(_) => "dead",
+            Step::Revived => "revived",
+            Step::Dropped => "dropped",
+            Step::Forgotten => "forgotten",
         }
     }
 }
@@ -335,62 +360,9 @@ pub fn id_of(json: &str) -> Option<&str> {
     Some(id)
 }
 
-/// Whether nobody but a newer gateway understands a record, and what follows it.
+/// Whether only a newer gateway understands a record, and what follows it.
 pub fn is_essential(json: &str) -> bool {
-    Record::parse(json).is_err_and(|why| why.ends_with(NEWER))
+    Record::parse(json).is_err_and(|why| why.ends_with(ESSENTIAL))
 }
 
-const NEWER: &str = "use the version that wrote it";
-
-/// The members of a record as they stand: only those that its kind has are read. A start reads a
-/// hundred thousand records; a map would take a third longer.
-struct Members<'a>(Vec<(&'a str, &'a RawValue)>);
-
-impl<'a> Visitor<'a> for Members<'a> {
-    type Value = Members<'a>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'a>>(mut self, mut all: A) -> Result<Members<'a>, A::Error> {
-        while let Some(member) = all.next_entry()? {
-            self.0.push(member);
-        }
-        Ok(self)
-    }
-}
-
-impl<'a> Members<'a> {
-    fn split(json: &'a str) -> Result<Members<'a>, String> {
-        let mut from = serde_json::Deserializer::from_str(json);
-        let split = from.deserialize_map(Members(Vec::with_capacity(12)));
-        let split = split.and_then(|members| from.end().map(|()| members));
-        let there = |at: usize| wrong(json.get(at.saturating_sub(1)..).unwrap_or(json));
-        split.map_err(|e| there(e.column()))
-    }
-
-    /// The first of this name.
-    fn raw(&self, key: &str) -> Option<&'a str> {
-        self.0.iter().find(|(known, _)| *known == key).map(|(_, raw)| raw.get())
-    }
-
-    fn get<T: Deserialize<'a>>(&self, key: &str) -> Result<Option<T>, String> {
-        let Some(raw) = self.raw(key) else { return Ok(None) };
-        serde_json::from_str(raw).map(Some).map_err(|_| wrong(raw))
-    }
-
-    fn is(&self, key: &str, value: &str) -> bool {
-        self.raw(key) == Some(value)
-    }
-
-    fn stamp(&self) -> Result<Option<Stamp>, String> {
-        let Some(at) = self.get("at")? else { return Ok(None) };
-        let (age, off) = (self.get("age")?.unwrap_or(0), self.get("off")?.unwrap_or(0));
-        Ok(Some(Stamp { at, age, off }))
-    }
-}
-
-fn wrong(there: &str) -> String {
-    format!("no record has {there:.40} there")
-}
+const ESSENTIAL: &str = "is needed to understand what follows, and this version does not know it";

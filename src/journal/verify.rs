@@ -1,7 +1,7 @@
-//! Through a whole journal: every line is looked at, and the first that is wrong ends the walk.
+//! Verifies a whole journal: every line is looked at, and the first that is wrong ends it.
 //!
-//! Whether what is wrong is the trace of a power cut or damage is told by what is whole behind it: a
-//! record says how far the journal was durable when it was written. Only what was durable was ever
+//! Whether what is wrong is the trace of a power cut or corruption is told by what is whole behind it:
+//! a record says how far the journal was durable when it was written. Only what was durable was ever
 //! acknowledged.
 
 use std::fmt;
@@ -9,36 +9,24 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::exit::Exit;
-
-use super::line::{Entry, Header, Lines};
-use super::pieces::Pieces;
+use super::line::{Entry, Header};
 use super::record;
+use super::scanner::{Part, Scanner};
+use crate::sys::fs as files;
 
 /// Why a journal cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Corruption {
     pub path: PathBuf,
-    /// The byte from which on it is damaged, and the number of the record that should be there;
+    /// The byte from which on it is corrupt, and the number of the record that should be there;
     /// `None` where nothing is wrong inside the file.
     pub place: Option<(u64, u64)>,
     pub reason: String,
-    /// A newer gateway wrote it.
-    newer: bool,
+    /// A newer gateway wrote it, which is nothing to cut off.
+    pub newer: bool,
 }
 
 impl Corruption {
-    /// What a process ends with for it: a damaged file needs an operator and no other start, and so
-    /// does one that is not for us.
-    pub fn exit(&self) -> Exit {
-        if self.place.is_some() || self.newer { Exit::Config } else { Exit::Failed }
-    }
-
-    /// What only a newer gateway understands is good, and nothing to cut off.
-    fn by_newer(self, newer: bool) -> Corruption {
-        Corruption { place: self.place.filter(|_| !newer), newer, ..self }
-    }
-
     pub fn io(path: &Path, e: &io::Error) -> Corruption {
         Corruption { path: path.to_owned(), place: None, reason: e.to_string(), newer: false }
     }
@@ -51,12 +39,25 @@ impl fmt::Display for Corruption {
             None => write!(f, "{path}: {reason}"),
             Some((offset, number)) => write!(
                 f,
-                "{path} is damaged at byte {offset}, where record {number} should be: {reason}. \
-                 Nothing was changed. `journal check` looks at it; \
-                 `journal repair` goes on with what is before that byte, and keeps the file"
+                "{path} is damaged at byte {offset}, where record {number} should be: {reason}"
             ),
         }
     }
+}
+
+/// What is said of one corrupt place.
+pub fn invalid(at: u64, why: &str) -> io::Error {
+    let why = format!("the journal is damaged at byte {at}: {why}");
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+/// The same while all else goes on.
+pub fn one_lost(at: u64, why: &str) -> String {
+    format!(
+        "{}; only the message of that record is lost, but a start would refuse the file until a \
+         compaction, once that message is forgotten, has taken the record out",
+        invalid(at, why)
+    )
 }
 
 /// What a journal holds.
@@ -64,7 +65,6 @@ impl fmt::Display for Corruption {
 pub struct Report {
     pub version: u64,
     pub records: u64,
-    pub first: Option<u64>,
     /// The number of the last record that there ever was.
     pub last: u64,
     /// All up to this number is known to have been durable by what the file says.
@@ -74,6 +74,19 @@ pub struct Report {
     pub bytes: u64,
     /// Offset and length of what was never acknowledged behind them: normal while a gateway writes.
     pub torn: Option<(u64, u64)>,
+}
+
+/// Reads the journal at `path` and shows every record. Nothing is written, so also a live gateway's
+/// can be read.
+///
+/// # Errors
+/// As with [`verify`].
+pub fn inspect(
+    path: &Path,
+    visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
+) -> Result<Report, Corruption> {
+    let file = files::open_own(path).map_err(|e| Corruption::io(path, &e))?;
+    verify(path, &file, &mut |number, _, json| visit(number, json))
 }
 
 /// Shows every record of a file: its number, its offset, its JSON; not the journal's own marks. What
@@ -88,20 +101,15 @@ pub fn verify(
     visit: &mut dyn FnMut(u64, u64, &str) -> Result<(), String>,
 ) -> Result<Report, Corruption> {
     let io = |e: io::Error| Corruption::io(path, &e);
-    let damage = |offset: u64, number: u64, reason: String| Corruption {
-        path: path.to_owned(),
-        place: Some((offset, number)),
-        reason,
-        newer: false,
+    let corrupt = |offset: u64, number: u64, reason: String, newer: bool| {
+        let place = (!newer).then_some((offset, number));
+        Corruption { path: path.to_owned(), place, reason, newer }
     };
     let length = file.metadata().map_err(io)?.len();
-    let mut lines = Lines::new(file, 0, length);
-    let first = lines.next().map_err(io)?.map_or(&[][..], |(_, line)| &*line);
-    let header =
-        Header::parse(first).map_err(|(foreign, reason)| damage(0, 0, reason).by_newer(foreign))?;
-    let (version, start) = (header.version, lines.at);
-    let mut found = Report { version, start, bytes: start, ..Report::default() };
-    let mut pieces = Pieces::new(file, lines.at, length);
+    let mut scanner = Scanner::new(Part { file, at: 0, end: length });
+    let (first, start) = scanner.header().map_err(io)?;
+    let header = Header::parse(first).map_err(|(newer, reason)| corrupt(0, 0, reason, newer))?;
+    let mut found = Report { version: header.version, start, bytes: start, ..Report::default() };
     loop {
         let kept = found.records < header.kept;
         if !kept {
@@ -110,9 +118,9 @@ pub fn verify(
             found.marked = found.marked.max(header.base - 1);
         }
         let next = found.last + 1;
-        let Some(piece) = pieces.next().map_err(io)? else { break };
-        let (at, end) = (piece.at, piece.end);
-        let reason = match piece.record {
+        let Some(segment) = scanner.next().map_err(io)? else { break };
+        let (at, end) = (segment.at, segment.end);
+        let reason = match segment.record {
             Ok(entry) => {
                 let number = entry.number;
                 let gap = if kept { number >= header.base } else { number > next };
@@ -120,10 +128,9 @@ pub fn verify(
                     if entry.is_mark() {
                         found.marked = entry.durable.map_or(0, |durable| durable + 1);
                     } else {
-                        let result = visit(number, at, entry.json);
-                        let newer = || record::is_essential(entry.json);
-                        result.map_err(|why| damage(at, next, why).by_newer(newer()))?;
-                        found.first.get_or_insert(number);
+                        visit(number, at, entry.json).map_err(|why| {
+                            corrupt(at, next, why, record::is_essential(entry.json))
+                        })?;
                     }
                     found.records += 1;
                     found.last = number;
@@ -138,19 +145,19 @@ pub fn verify(
         let behind = behind(file, at, length).map_err(io)?;
         let durable = if header.version == 1 { behind.lines } else { behind.durable >= next };
         if kept || durable {
-            return Err(damage(at, next, reason));
+            return Err(corrupt(at, next, reason, false));
         }
         found.torn = (!behind.nuls).then_some((at, length - at));
         break;
     }
     if found.records < header.kept {
         let reason = format!("records that should follow: {}", header.kept - found.records);
-        return Err(damage(found.bytes, found.last + 1, reason));
+        return Err(corrupt(found.bytes, found.last + 1, reason, false));
     }
     Ok(found)
 }
 
-/// What there is from a damaged place on.
+/// What there is from a corrupt place on.
 struct Behind {
     /// The highest number that a whole record says was durable.
     durable: u64,
@@ -163,14 +170,14 @@ struct Behind {
 
 fn behind(file: &File, at: u64, length: u64) -> io::Result<Behind> {
     let mut found = Behind { durable: 0, lines: false, nuls: true };
-    let mut pieces = Pieces::new(file, at, length);
-    while let Some(piece) = pieces.next()? {
-        if let Ok(Entry { number, durable: Some(durable), .. }) = piece.record {
+    let mut scanner = Scanner::new(Part { file, at, end: length });
+    while let Some(segment) = scanner.next()? {
+        if let Ok(Entry { number, durable: Some(durable), .. }) = segment.record {
             // None is written that says it of itself.
             found.durable = found.durable.max(if durable < number { durable } else { 0 });
         }
-        found.lines |= piece.ends_line && piece.end < length;
-        found.nuls &= piece.nuls;
+        found.lines |= segment.ends_line && segment.end < length;
+        found.nuls &= segment.nuls;
     }
     Ok(found)
 }

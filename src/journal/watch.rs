@@ -11,14 +11,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::file::{FileJournal, NAME};
-use super::writer::Inner;
-use super::{Condition, Loss, inspect};
+use super::paths::{NAME, SAVED, keep};
+use super::writer::{FileJournal, Inner};
+use super::{Condition, Loss};
 use crate::sys::fs as files;
 use crate::sys::process::Pid;
-
-/// What a copy of a lost journal has behind the journal's name.
-const SAVED: &str = "saved";
+use crate::threads::lock;
 
 impl FileJournal {
     /// One round of the watch. It may hang with the disk.
@@ -28,7 +26,7 @@ impl FileJournal {
             None => {}
             // Whatever removed the journal may go on, and remove the copy too.
             Some(Loss { saved: Some(copy), .. }) if copy.exists() || self.path.exists() => return,
-            Some(Loss { what, .. }) => return self.lose(&self.lock(), &what),
+            Some(Loss { what, .. }) => return self.report_loss(&self.lock(), &what),
         }
         // A compaction looks by itself, before it puts another file there.
         let Ok(_only) = self.compacting.try_lock() else { return };
@@ -37,8 +35,8 @@ impl FileJournal {
         if matches!(inner.condition, Condition::Broken(_)) {
             return;
         }
-        if let Some(what) = self.fate_of(&inner.file) {
-            self.lose(&inner, what);
+        if let Some(what) = self.lost_by(&inner.file) {
+            self.report_loss(&inner, what);
         } else if matches!(inner.condition, Condition::Degraded(_)) {
             inner.probe(self.disk);
             self.publish(&inner);
@@ -46,7 +44,7 @@ impl FileJournal {
     }
 
     /// What has happened to the name of the open file; `None` where nothing has, or it cannot be told.
-    pub(super) fn fate_of(&self, file: &File) -> Option<&'static str> {
+    pub(super) fn lost_by(&self, file: &File) -> Option<&'static str> {
         match fs::symlink_metadata(&self.path) {
             Ok(found) if found.is_symlink() => Some("was replaced by a symlink"),
             Ok(found) => (!is_same(&found, file)?).then_some("was replaced by another file"),
@@ -65,36 +63,33 @@ impl FileJournal {
 
     /// Takes nothing more, and gives what there is a name again. The lock is held, so that a record
     /// is either in the copy or was never taken.
-    fn lose(&self, inner: &Inner, what: &str) {
+    fn report_loss(&self, inner: &Inner, what: &str) {
         let (path, fd) = (self.path.display(), inner.file.as_raw_fd());
         let saved = self.save(inner);
-        let way = match &saved {
-            Ok(copy) => format!(
-                "what it had is saved as {}; to go on with that, stop the gateway, give the copy its \
-                 old name, and start it again",
-                copy.canonicalize().as_ref().unwrap_or(copy).display()
-            ),
+        let rest = match &saved {
+            Ok(copy) => {
+                let copy = copy.canonicalize().unwrap_or_else(|_| copy.clone());
+                format!("what it had is saved as {}", copy.display())
+            }
             Err(e) => format!(
-                "it could not be saved ({e}): copy /proc/{}/fd/{fd} before you stop the gateway, or \
-                 it is lost",
+                "it could not be saved ({e}): until the gateway stops it is /proc/{}/fd/{fd}",
                 Pid::own()
             ),
         };
         let saved = saved.ok();
-        let why = format!("the journal {path} {what} under the running gateway; {way}");
+        let why = format!("the journal {path} {what} under the running gateway; {rest}");
         if saved.is_some() || self.health.loss().is_none() {
             log::error!("{why}");
         }
         let (what, at) = (what.to_owned(), Instant::now());
-        self.health.set_loss(Loss { what, why, saved, at });
+        lock(&self.health.0).loss = Some(Loss { what, why, saved, at });
     }
 
     /// Copies the open file beside its path, where the next start looks, in a new directory if need be;
     /// where that cannot be, into the directory that it was in, wherever that is by now.
     fn save(&self, inner: &Inner) -> io::Result<PathBuf> {
-        let into = |dir: &Path| {
-            inspect::keep(&dir.join(NAME), SAVED, &|to| copy(&inner.file, inner.end, to))
-        };
+        let into =
+            |dir: &Path| keep(&dir.join(NAME), SAVED, &|to| copy(&inner.file, inner.end, to));
         let dir = self.path.parent().ok_or(io::ErrorKind::NotFound)?;
         files::private_dir(dir).and_then(|()| into(dir)).or_else(|first| {
             let held = PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()));
@@ -125,18 +120,4 @@ fn copy(from: &File, length: u64, to: &Path) -> io::Result<bool> {
         let _ = fs::remove_file(to);
     }
     copied.map(|()| true)
-}
-
-/// The copies of lost journals in a state directory. While there is one, a start would go on without
-/// what it has.
-///
-/// # Errors
-/// The directory cannot be read.
-pub fn saved(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let is_copy = |name: &str| name.starts_with(&format!("{NAME}.{SAVED}"));
-    let all = fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
-    let mut found = all.collect::<io::Result<Vec<PathBuf>>>()?;
-    found.retain(|path| path.file_name().is_some_and(|name| is_copy(&name.to_string_lossy())));
-    found.sort();
-    Ok(found)
 }

@@ -1,26 +1,29 @@
-//! The end of the journal, where records are written.
+//! The open journal and its end, where records are written.
 
 use std::env;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use super::health::Health;
 use super::line::line;
-use super::{Condition, Purpose, Refused, room};
+use super::{Condition, Purpose, Refused, check_capacity};
 use crate::limits::JOURNAL_AHEAD;
 use crate::sys::fs as files;
+use crate::threads::lock;
 
 /// Bytes of journal between two places that are remembered: what a read has to walk at most, beside
 /// the record itself; 16 bytes of memory each.
 const JOURNAL_STEP: u64 = 16 << 10;
 
 /// What is asked of the disk, so that tests can have it refused.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Disk {
     pub write: fn(&File, &[u8], u64) -> io::Result<usize>,
     pub truncate: fn(&File, u64) -> io::Result<()>,
-    pub set_aside: fn(&File, u64, u64) -> io::Result<bool>,
+    pub preallocate: fn(&File, u64, u64) -> io::Result<bool>,
     pub sync: fn(&File) -> io::Result<()>,
 }
 
@@ -31,7 +34,7 @@ impl Disk {
         Disk {
             write: File::write_at,
             truncate: File::set_len,
-            set_aside: files::preallocate,
+            preallocate: files::preallocate,
             sync: if trusting { |_| Ok(()) } else { File::sync_data },
         }
     }
@@ -40,7 +43,44 @@ impl Disk {
 /// Numbers and offsets of records.
 pub type Index = Vec<(u64, u64)>;
 
+/// The journal on disk.
+#[derive(Debug)]
+pub struct FileJournal {
+    pub path: PathBuf,
+    pub inner: Mutex<Inner>,
+    /// Notified when more is durable, or nothing will be.
+    pub synced: Condvar,
+    /// Held by the one compaction that may run.
+    pub compacting: Mutex<()>,
+    pub disk: Disk,
+    pub health: Health,
+    /// The directory of `path`, also after a move.
+    pub dir: File,
+}
+
+impl FileJournal {
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        lock(&self.inner)
+    }
+
+    /// Makes a change known. The journal's lock is held.
+    pub fn publish(&self, inner: &Inner) {
+        let condition = match (&inner.condition, &inner.corrupt) {
+            (Condition::Good, corrupt) => {
+                let full =
+                    check_capacity(inner.end, inner.wanted, inner.cap, Purpose::NewWork).err();
+                let why = full.map(|full| full.to_string()).or_else(|| corrupt.clone());
+                why.map_or(Condition::Good, Condition::Degraded)
+            }
+            (condition, _) => condition.clone(),
+        };
+        let mut published = lock(&self.health.0);
+        (published.condition, published.end, published.last) = (condition, inner.end, inner.last);
+    }
+}
+
 /// The end of the journal: what is guarded by its lock.
+#[derive(Debug)]
 pub struct Inner {
     pub file: Arc<File>,
     /// Number and offset of a record every [`JOURNAL_STEP`] bytes, and of the first.
@@ -53,14 +93,14 @@ pub struct Inner {
     /// The last number of which the file itself says that it is durable.
     pub marked: u64,
     pub syncing: bool,
-    /// How far room has been set aside; the maximum where the file system cannot.
-    pub aside: u64,
+    /// Up to where room is preallocated; the maximum where the file system cannot.
+    pub preallocated: u64,
     pub cap: u64,
     /// The length of the new work that was refused last; 1 where the last was taken.
     pub wanted: u64,
     pub condition: Condition,
-    /// The first damage that was found since the start, in words.
-    pub damaged: Option<String>,
+    /// The first corruption that was found since the start.
+    pub corrupt: Option<String>,
 }
 
 impl Inner {
@@ -74,7 +114,7 @@ impl Inner {
         let length = line.len() as u64;
         if purpose == Purpose::NewWork {
             self.wanted = length;
-            room(self.end, length, self.cap, purpose)?;
+            check_capacity(self.end, length, self.cap, purpose)?;
         }
         match self.preallocate(disk, length) {
             Err(e) if purpose == Purpose::NewWork => return Err(self.degrade(&e)),
@@ -95,14 +135,14 @@ impl Inner {
                 let why = format!("a record that failed ({e}) cannot be taken back: {worse}");
                 return Err(Refused::Broken(self.mark_broken(&why)));
             }
-            // What was set aside went with it: as much is asked for again, since on a full disk more
-            // would be refused.
-            let aside = std::mem::take(&mut self.aside);
-            let length = aside.saturating_sub(self.end);
-            if aside < u64::MAX
-                && (disk.set_aside)(&self.file, self.end, length).is_ok_and(|can| can)
+            // What was preallocated went with it: as much is asked for again, since on a full disk
+            // more would be refused.
+            let before = std::mem::take(&mut self.preallocated);
+            let length = before.saturating_sub(self.end);
+            if before < u64::MAX
+                && (disk.preallocate)(&self.file, self.end, length).is_ok_and(|can| can)
             {
-                self.aside = aside;
+                self.preallocated = before;
             }
             return Err(self.degrade(&e));
         }
@@ -120,15 +160,15 @@ impl Inner {
     /// which others fill up still takes what completes the work there is.
     pub fn preallocate(&mut self, disk: Disk, more: u64) -> io::Result<()> {
         let enough = |ahead: u64| self.end.saturating_add(more).saturating_add(ahead);
-        if enough(JOURNAL_AHEAD) <= self.aside {
+        if enough(JOURNAL_AHEAD) <= self.preallocated {
             return Ok(());
         }
         // Twice as much first: then the disk is asked once for many records.
         let mut result = Ok(());
         for ahead in [2 * JOURNAL_AHEAD, JOURNAL_AHEAD] {
-            match (disk.set_aside)(&self.file, self.end, more.saturating_add(ahead)) {
+            match (disk.preallocate)(&self.file, self.end, more.saturating_add(ahead)) {
                 Ok(can) => {
-                    self.aside = if can { enough(ahead) } else { u64::MAX };
+                    self.preallocated = if can { enough(ahead) } else { u64::MAX };
                     return Ok(());
                 }
                 Err(e) => result = Err(e),
@@ -139,7 +179,7 @@ impl Inner {
 
     /// Asks the disk again whether it has room.
     pub fn probe(&mut self, disk: Disk) {
-        self.aside = 0;
+        self.preallocated = 0;
         match self.preallocate(disk, self.wanted) {
             Ok(()) => self.condition = Condition::Good,
             Err(e) => drop(self.degrade(&e)),

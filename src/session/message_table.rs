@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::clock::ClockRecord;
 use super::id::Id;
-use super::states::{DeliveryEvent, DeliveryState, TurnEvent, TurnState};
+use super::states::{DeliveryState, TurnState};
 use crate::digest_map::DigestMap;
 use crate::journal::record::{Accepted, Record, Stamp, Step};
 use crate::limits::RECORD_OVERHEAD;
@@ -120,8 +120,7 @@ impl MessageTable {
             Record::Step { id, n, at, step } => {
                 let (id, at) = (parse(id)?, self.date(*at));
                 let by = (number, *n, at);
-                let event = event(step);
-                if let Event::Forgotten = event {
+                if let Step::Forgotten = step {
                     // Its sender had it deleted.
                     self.forget(&[id]);
                     self.must_erase = true;
@@ -132,11 +131,7 @@ impl MessageTable {
                 } else {
                     self.check(record)?;
                 }
-                match event {
-                    Event::Turn(event) => self.turn(id, event, by),
-                    Event::Delivery(event) => self.deliver(id, event, by),
-                    Event::Forgotten => {}
-                }
+                self.advance(id, step, by);
                 if let Step::Retry(retry) = step {
                     self.put_off(id, retry, at);
                 }
@@ -161,13 +156,13 @@ impl MessageTable {
             Record::Step { id, step, .. } => {
                 let known = self.get(parse(id)?);
                 let entry = known.ok_or_else(|| format!("message {id} is not known"))?;
-                let follows = match event(step) {
-                    Event::Turn(_) | Event::Delivery(_) if self.is_erased(entry) => false,
-                    Event::Turn(event) => entry.turn.after(event).is_some(),
-                    Event::Delivery(event) => {
-                        entry.delivery_state().is_some_and(|state| state.after(event).is_some())
+                let follows = match step {
+                    Step::Forgotten => entry.is_settled(),
+                    _ if self.is_erased(entry) => false,
+                    _ => {
+                        let delivery = entry.delivery_state().and_then(|state| state.after(step));
+                        delivery.is_some() || entry.turn.after(step).is_some()
                     }
-                    Event::Forgotten => entry.is_settled(),
                 };
                 let state = (entry.turn, entry.delivery_state());
                 let wrong =
@@ -273,48 +268,39 @@ impl MessageTable {
         }
     }
 
-    /// Takes an event that was checked.
-    fn turn(&mut self, id: Id, event: TurnEvent, (number, n, at): Cause) {
+    /// Takes a step that was checked.
+    fn advance(&mut self, id: Id, step: &Step, (number, n, at): Cause) {
         self.change(id, |entry| {
             let before = entry.turn;
-            entry.turn = before.after(event).unwrap_or(before);
-            match event {
-                TurnEvent::Started => {
+            entry.turn = before.after(step).unwrap_or(before);
+            let mut unused = Outgoing::default();
+            let outgoing = entry.delivery.as_deref_mut().unwrap_or(&mut unused);
+            outgoing.state = outgoing.state.and_then(|state| state.after(step)).or(outgoing.state);
+            match step {
+                Step::Started => {
                     entry.attempts = n;
                     // The process that ran it had ended by then.
                     entry.cuts += u32::from(before == TurnState::Running);
                 }
-                TurnEvent::Retry => entry.outcome = number,
-                TurnEvent::Requeued => entry.begin_anew(number),
-                TurnEvent::Released => {}
-                TurnEvent::Done | TurnEvent::Failed | TurnEvent::Cancelled => {
+                Step::Retry(_) => entry.outcome = number,
+                Step::Requeued => entry.begin_anew(number),
+                Step::Done(..) | Step::Failed(..) | Step::Cancelled(_) => {
                     (entry.outcome, entry.ended) = (number, at);
                     (entry.cuts, entry.failing) = (0, None);
-                    // Who took a message back wants no word of it.
-                    let told = entry.turn != TurnState::Cancelled;
-                    if let Some(outgoing) = entry.delivery.as_mut().filter(|_| told) {
+                    // Nothing is delivered of a message that was cancelled.
+                    if entry.turn != TurnState::Cancelled {
                         (outgoing.state, outgoing.since) = (Some(DeliveryState::Pending), at);
                     }
                 }
+                Step::Sending => outgoing.attempts = n,
+                Step::Deferred(_) | Step::Dead(_) => outgoing.trouble = number,
+                Step::Revived => (outgoing.attempts, outgoing.since) = (0, at),
+                Step::Released | Step::Delivered | Step::Dropped | Step::Forgotten => {}
             }
         });
-        if event == TurnEvent::Requeued {
+        if let Step::Requeued = step {
             self.unsettle(id);
         }
-    }
-
-    /// The same for its delivery.
-    fn deliver(&mut self, id: Id, event: DeliveryEvent, (number, n, at): Cause) {
-        self.change(id, |entry| {
-            let Some(outgoing) = &mut entry.delivery else { return };
-            outgoing.state = outgoing.state.and_then(|state| state.after(event));
-            match event {
-                DeliveryEvent::Sending => outgoing.attempts = n,
-                DeliveryEvent::Deferred | DeliveryEvent::Dead => outgoing.trouble = number,
-                DeliveryEvent::Revived => (outgoing.attempts, outgoing.since) = (0, at),
-                DeliveryEvent::Delivered | DeliveryEvent::Dropped => {}
-            }
-        });
     }
 
     pub fn get(&self, id: Id) -> Option<&Entry> {
@@ -350,32 +336,6 @@ impl MessageTable {
 
 /// The record of a step: its number, of which attempt it tells, and when it was written.
 type Cause = (u64, u32, Stamp);
-
-/// What a step means to the tables of `life`.
-enum Event {
-    Turn(TurnEvent),
-    Delivery(DeliveryEvent),
-    Forgotten,
-}
-
-fn event(step: &Step) -> Event {
-    match step {
-        Step::Started => Event::Turn(TurnEvent::Started),
-        Step::Retry(_) => Event::Turn(TurnEvent::Retry),
-        Step::Done(..) => Event::Turn(TurnEvent::Done),
-        Step::Failed(..) => Event::Turn(TurnEvent::Failed),
-        Step::Requeued => Event::Turn(TurnEvent::Requeued),
-        Step::Released => Event::Turn(TurnEvent::Released),
-        Step::Cancelled(_) => Event::Turn(TurnEvent::Cancelled),
-        Step::Sending => Event::Delivery(DeliveryEvent::Sending),
-        Step::Deferred(_) => Event::Delivery(DeliveryEvent::Deferred),
-        Step::Delivered => Event::Delivery(DeliveryEvent::Delivered),
-        Step::Dead(_) => Event::Delivery(DeliveryEvent::Dead),
-        Step::Revived => Event::Delivery(DeliveryEvent::Revived),
-        Step::Dropped => Event::Delivery(DeliveryEvent::Dropped),
-        Step::Forgotten => Event::Forgotten,
-    }
-}
 
 fn parse(id: &str) -> Result<Id, String> {
     Id::parse(id).ok_or_else(|| format!("{id:?} is no message id"))

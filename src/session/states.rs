@@ -1,5 +1,8 @@
 //! What may become of a message and of its delivery. Pure: every pair of a state and an event has
-//! its answer here, and the same tables judge what happens now and what is read back at a start.
+//! its answer here, and the same tables judge what happens now and what is read back at a start. The
+//! events are the steps of the journal.
+
+use crate::journal::record::Step;
 
 /// How far the turn of a message has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,42 +19,27 @@ pub enum TurnState {
     Cancelled,
 }
 
-/// What happens to a turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TurnEvent {
-    Started,
-    Retry,
-    Done,
-    Failed,
-    Cancelled,
-    /// An operator has a failed one run again.
-    Requeued,
-    /// The gateway's own stop has ended the attempt: it runs again, and that counts as no cut.
-    Released,
-}
-
 impl TurnState {
-    /// The state after an event; `None` where it cannot happen.
-    pub fn after(self, event: TurnEvent) -> Option<TurnState> {
-        use TurnEvent as Event;
+    /// The state after a step; `None` where that cannot happen, or is one of the delivery.
+    pub fn after(self, step: &Step) -> Option<TurnState> {
         use TurnState::{Cancelled, Done, Failed, Queued, Resting, Running};
-        match (self, event) {
+        match (self, step) {
             // A running one is started again when the process that ran it has died.
-            (Queued | Running | Resting, Event::Started) => Some(Running),
-            (Running, Event::Retry) => Some(Resting),
+            (Queued | Running | Resting, Step::Started) => Some(Running),
+            (Running, Step::Retry(_)) => Some(Resting),
             // Also before it runs: the gateway answers its own commands without a turn, and what a
             // crash cut short too often fails without another attempt.
-            (Queued | Running, Event::Done) => Some(Done),
-            (Queued | Running | Resting, Event::Failed) => Some(Failed),
-            (Queued | Running | Resting, Event::Cancelled) => Some(Cancelled),
-            (Failed, Event::Requeued) | (Running, Event::Released) => Some(Queued),
-            (Resting, Event::Done)
-            | (Queued | Resting, Event::Retry | Event::Released)
-            | (Queued | Running | Resting | Done | Cancelled, Event::Requeued)
-            | (Done | Failed | Cancelled, Event::Started | Event::Retry | Event::Done)
-            | (Done | Failed | Cancelled, Event::Failed | Event::Cancelled | Event::Released) => {
-                None
-            }
+            (Queued | Running, Step::Done(..)) => Some(Done),
+            (Queued | Running | Resting, Step::Failed(..)) => Some(Failed),
+            (Queued | Running | Resting, Step::Cancelled(_)) => Some(Cancelled),
+            (Failed, Step::Requeued) | (Running, Step::Released) => Some(Queued),
+            (Resting, Step::Done(..))
+            | (Queued | Resting, Step::Retry(_) | Step::Released)
+            | (Queued | Running | Resting | Done | Cancelled, Step::Requeued)
+            | (Done | Failed | Cancelled, Step::Started | Step::Retry(_) | Step::Done(..))
+            | (Done | Failed | Cancelled, Step::Failed(..) | Step::Cancelled(_) | Step::Released)
+            | (_, Step::Sending | Step::Deferred(_) | Step::Delivered | Step::Dead(_))
+            | (_, Step::Revived | Step::Dropped | Step::Forgotten) => None,
         }
     }
 
@@ -87,32 +75,22 @@ pub enum DeliveryState {
     Dropped,
 }
 
-/// What happens to a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeliveryEvent {
-    Sending,
-    Deferred,
-    Delivered,
-    Dead,
-    Revived,
-    Dropped,
-}
-
 impl DeliveryState {
-    /// The state after an event; `None` where it cannot happen.
-    pub fn after(self, event: DeliveryEvent) -> Option<DeliveryState> {
-        use DeliveryEvent as Event;
+    /// The state after a step; `None` where that cannot happen, or is one of the turn.
+    pub fn after(self, step: &Step) -> Option<DeliveryState> {
         use DeliveryState::{Dead, Delivered, Dropped, Pending, Sending};
-        match (self, event) {
-            (Pending | Sending, Event::Sending) => Some(Sending),
-            (Sending, Event::Deferred) | (Dead, Event::Revived) => Some(Pending),
-            (Sending, Event::Delivered) => Some(Delivered),
-            (Pending | Sending, Event::Dead) => Some(Dead),
-            (Dead, Event::Dropped) => Some(Dropped),
-            (Pending, Event::Deferred | Event::Delivered)
-            | (Pending | Sending | Delivered | Dropped, Event::Revived | Event::Dropped)
-            | (Dead | Delivered | Dropped, Event::Sending | Event::Deferred)
-            | (Dead | Delivered | Dropped, Event::Delivered | Event::Dead) => None,
+        match (self, step) {
+            (Pending | Sending, Step::Sending) => Some(Sending),
+            (Sending, Step::Deferred(_)) | (Dead, Step::Revived) => Some(Pending),
+            (Sending, Step::Delivered) => Some(Delivered),
+            (Pending | Sending, Step::Dead(_)) => Some(Dead),
+            (Dead, Step::Dropped) => Some(Dropped),
+            (Pending, Step::Deferred(_) | Step::Delivered)
+            | (Pending | Sending | Delivered | Dropped, Step::Revived | Step::Dropped)
+            | (Dead | Delivered | Dropped, Step::Sending | Step::Deferred(_))
+            | (Dead | Delivered | Dropped, Step::Delivered | Step::Dead(_))
+            | (_, Step::Started | Step::Retry(_) | Step::Done(..) | Step::Failed(..))
+            | (_, Step::Requeued | Step::Released | Step::Cancelled(_) | Step::Forgotten) => None,
         }
     }
 

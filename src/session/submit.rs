@@ -208,7 +208,7 @@ impl Hub {
     fn check_share(&self, state: &State, draft: &Draft) -> Result<(), Refusal> {
         let principal = &draft.who.principal;
         let Some((held, limit, shares)) = self.share(state, principal) else { return Ok(()) };
-        let limit = ("limits.max_journal", journal::for_new_work(limit));
+        let limit = ("limits.max_journal", journal::new_work_capacity(limit));
         let more = draft.text.len() + draft.context.as_ref().map_or(0, String::len);
         shares.admit(principal, held, more as u64, limit).map_err(|reached| {
             // There may be something to forget.
@@ -252,7 +252,7 @@ fn accepted(id: Id, at: Stamp, draft: Draft) -> Record {
         deliver: draft.deliver,
         key: draft.key.map(|(key, _)| hex(key)),
         body: draft.key.map(|(_, body)| hex(body)),
-        interrupt: draft.mode == Busy::Interrupt,
+        mode: (draft.mode == Busy::Interrupt).then(|| "interrupt".to_owned()),
         attachments: draft.attachments,
         context: draft.context,
         erased: false,

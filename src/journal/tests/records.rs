@@ -20,7 +20,7 @@ fn examples() -> Vec<(Record, String)> {
         deliver: Some("home".to_owned()),
         key: Some("ab".to_owned()),
         body: Some("cd".to_owned()),
-        interrupt: true,
+        mode: Some("interrupt".to_owned()),
         attachments: vec!["a]\"".to_owned(), String::new()],
         context: Some(r#"{"a":[1]}"#.to_owned()),
         erased: true,
@@ -55,7 +55,7 @@ fn examples() -> Vec<(Record, String)> {
         ),
         (step(1, Step::Started), with(r#"started",ID,"n":1,"at":7"#)),
         (
-            step(2, Step::Retry(Box::new("e".to_owned().into()))),
+            step(2, Step::Retry(Box::new(Retry { error: "e".into(), ..Retry::default() }))),
             with(r#"retry",ID,"n":2,"at":7,"error":"e""#),
         ),
         (step(3, Step::Done("".into(), None)), with(r#"done",ID,"n":3,"at":7,"reply":"""#)),
@@ -128,21 +128,27 @@ fn what_is_no_record_is_refused_in_words() {
         }
     }
     for (json, why) in [
-        ("[]", "[]"),
-        ("{}", "{}"),
+        ("[]", "no kind (`t`): []"),
+        ("{}", "no kind (`t`): {}"),
         (r#"{"t":"sending","n":1,"at":1}"#, r#"kind "sending" has no "id""#),
-        (r#"{"t":"done","id":"1","at":1}"#, r#"kind "done" has no "reply""#),
-        (r#"{"t":"sending","id":"1","n":4294967296,"at":1}"#, "4294967296 is no number"),
-        (r#"{"t":"sending","id":"1","n":-1,"at":1}"#, "has -1 there"),
-        (r#"{"t":"sending","id":"1","n":1,"at":"1"}"#, r#"has "1" there"#),
-        (r#"{"t":"sending","id":1,"n":1,"at":1}"#, "has 1 there"),
-        (r#"{"t":"sending","id":"1"x,"n":1,"at":1}"#, "has x,"),
-        (r#"{"t":"done","id":"1","n":1,"at":1,"reply":"a"b"}"#, "has b\"} there"),
-        (r#"{"t":"done","id":"1","n":1,"at":1,"reply":"\q"}"#, "has q\"} there"),
-        (r#"{"t":"accepted","id":"1","at":1,"principal":"","session":1,"text":""}"#, "has 1 there"),
-        (r#"{"t":"accepted","id":"1","at":1,"principal":"","text":"","attachments":[1]}"#, "[1]"),
-        (r#"{"t":"novel","id":"1","at":1,"essential":true}"#, "use the version that wrote it"),
-        (r#"{"t":"novel","id":"1","at":1"#, "no record has"),
+        (r#"{"t":"done","id":"1","at":1}"#, "missing field `reply`"),
+        (r#"{"t":"sending","id":"1","n":4294967296,"at":1}"#, "integer `4294967296`, expected u32"),
+        (r#"{"t":"sending","id":"1","n":-1,"at":1}"#, "integer `-1`, expected u32"),
+        (r#"{"t":"sending","id":"1","n":1,"at":"1"}"#, r#"string "1", expected u64"#),
+        (r#"{"t":"sending","id":1,"n":1,"at":1}"#, "integer `1`, expected a string"),
+        (r#"{"t":"sending","id":"1"x,"n":1,"at":1}"#, "expected `,` or `}` at line 1 column 24"),
+        (r#"{"t":"done","id":"1","n":1,"at":1,"reply":"a"b"}"#, "expected `,` or `}`"),
+        (r#"{"t":"done","id":"1","n":1,"at":1,"reply":"\q"}"#, "invalid escape"),
+        (
+            r#"{"t":"accepted","id":"1","at":1,"principal":"","session":1,"text":""}"#,
+            "integer `1`, expected a string",
+        ),
+        (
+            r#"{"t":"accepted","id":"1","at":1,"principal":"","text":"","attachments":[1]}"#,
+            "integer `1`, expected a string",
+        ),
+        (r#"{"t":"novel","id":"1","at":1,"essential":true}"#, "this version does not know it"),
+        (r#"{"t":"novel","id":"1","at":1"#, "EOF while parsing"),
     ] {
         let refused = Record::parse(json).unwrap_err();
         assert!(refused.contains(why), "{json}: {refused}");

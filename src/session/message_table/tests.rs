@@ -328,7 +328,7 @@ fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
                 deliver: random.one_in(2).then(|| (*random.pick(&["a", "b"])).to_owned()),
                 body: key.as_ref().map(|_| format!("{:032x}", random.below(3))),
                 key,
-                interrupt: random.one_in(4),
+                mode: random.one_in(4).then(|| "interrupt".to_owned()),
                 attachments: vec![text(); random.below(3)],
                 erased: false,
             }))
@@ -348,7 +348,16 @@ fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
                 1 => {
                     let (error, crash, asked) = (text(), random.one_in(2), random.one_in(2));
                     let pause = random.below(3) as u64;
-                    (n, Step::Retry(Box::new(Retry { crash, asked, pause, ..error.into() })))
+                    (
+                        n,
+                        Step::Retry(Box::new(Retry {
+                            error,
+                            crash,
+                            asked,
+                            pause,
+                            ..Retry::default()
+                        })),
+                    )
                 }
                 2 => (n, Step::Done(text(), None)),
                 3 => (n, Step::Failed(text(), None)),
@@ -782,7 +791,7 @@ fn nonsense_is_refused_and_changes_nothing() {
         Record::step("", 0, 0, Step::Started),
         Record::step(Id::from(6), 0, 0, Step::Started),
         Record::step(Id::from(5), 0, 0, Step::Sending),
-        Record::step(Id::from(5), 0, 0, Step::Retry(Box::new(String::new().into()))),
+        Record::step(Id::from(5), 0, 0, Step::Retry(Box::default())),
     ] {
         assert!(scribe.book.apply(9, &record, 10).is_err(), "{record:?}");
         assert_eq!(seen(&scribe.book, 9), before, "{record:?}");
@@ -852,15 +861,6 @@ const TURNS: [TurnState; 6] = [
     TurnState::Failed,
     TurnState::Cancelled,
 ];
-const TURN_EVENTS: [TurnEvent; 7] = [
-    TurnEvent::Started,
-    TurnEvent::Retry,
-    TurnEvent::Done,
-    TurnEvent::Failed,
-    TurnEvent::Cancelled,
-    TurnEvent::Requeued,
-    TurnEvent::Released,
-];
 const WAYS: [DeliveryState; 5] = [
     DeliveryState::Pending,
     DeliveryState::Sending,
@@ -868,72 +868,93 @@ const WAYS: [DeliveryState; 5] = [
     DeliveryState::Dead,
     DeliveryState::Dropped,
 ];
-const WAY_EVENTS: [DeliveryEvent; 6] = [
-    DeliveryEvent::Sending,
-    DeliveryEvent::Deferred,
-    DeliveryEvent::Delivered,
-    DeliveryEvent::Dead,
-    DeliveryEvent::Revived,
-    DeliveryEvent::Dropped,
-];
+/// Those of a turn, those of a delivery, and the one that belongs to neither.
+fn steps() -> [Step; 14] {
+    let text = String::new;
+    [
+        Step::Started,
+        Step::Retry(Box::default()),
+        Step::Done(text(), None),
+        Step::Failed(text(), None),
+        Step::Cancelled(text()),
+        Step::Requeued,
+        Step::Released,
+        Step::Sending,
+        Step::Deferred(text()),
+        Step::Delivered,
+        Step::Dead(text()),
+        Step::Revived,
+        Step::Dropped,
+        Step::Forgotten,
+    ]
+}
 
 #[test]
-fn every_pair_of_a_turn_and_an_event_has_its_answer() {
-    // Rows are states, columns events; a letter names the state after it.
-    let table = ["R-DFC--", "RrDFC-Q", "R--FC--", "-------", "-----Q-", "-------"];
+fn every_pair_of_a_turn_and_a_step_has_its_answer() {
+    // Rows are states, columns steps; a letter names the state after it.
+    let table = [
+        "R-DFC---------",
+        "RrDFC-Q-------",
+        "R--FC---------",
+        "--------------",
+        "-----Q--------",
+        "--------------",
+    ];
     let letters = [('Q', 0), ('R', 1), ('r', 2), ('D', 3), ('F', 4), ('C', 5)];
     for (state, row) in TURNS.iter().zip(table) {
-        for (event, letter) in TURN_EVENTS.iter().zip(row.chars()) {
+        for (step, letter) in steps().iter().zip(row.chars()) {
             let after = letters.iter().find(|(known, _)| *known == letter);
             let after = after.map(|(_, at)| TURNS[*at]);
-            assert_eq!(state.after(*event), after, "{state:?}, {event:?}");
+            assert_eq!(state.after(step), after, "{state:?}, {step:?}");
             // What a start makes of a running turn must take all that may be written after it,
             // and a replay sees it as running still.
             if *state == TurnState::Queued && after.is_some() {
-                assert_eq!(TurnState::Running.after(*event), after, "{event:?}");
+                assert_eq!(TurnState::Running.after(step), after, "{step:?}");
             }
         }
     }
 }
 
 #[test]
-fn every_pair_of_a_delivery_and_an_event_has_its_answer() {
-    let table = ["S--X--", "SPDX--", "------", "----PO", "------"];
+fn every_pair_of_a_delivery_and_a_step_has_its_answer() {
+    let table =
+        ["-------S--X---", "-------SPDX---", "--------------", "-----------PO-", "--------------"];
     let letters = [('P', 0), ('S', 1), ('D', 2), ('X', 3), ('O', 4)];
     for (state, row) in WAYS.iter().zip(table) {
-        for (event, letter) in WAY_EVENTS.iter().zip(row.chars()) {
+        for (step, letter) in steps().iter().zip(row.chars()) {
             let after = letters.iter().find(|(known, _)| *known == letter);
             let after = after.map(|(_, at)| WAYS[*at]);
-            assert_eq!(state.after(*event), after, "{state:?}, {event:?}");
+            assert_eq!(state.after(step), after, "{state:?}, {step:?}");
         }
     }
 }
 
 #[test]
 fn nothing_leaves_a_final_state() {
+    let steps = steps();
     for state in TURNS {
         // But for an operator's word, which only a failed one takes.
-        let by_itself = TURN_EVENTS.iter().filter(|event| **event != TurnEvent::Requeued);
-        let moves = by_itself.filter(|event| state.after(**event).is_some()).count();
+        let by_itself = steps.iter().filter(|step| **step != Step::Requeued);
+        let moves = by_itself.filter(|step| state.after(step).is_some()).count();
         assert_eq!(state.is_over(), moves == 0, "{state:?}");
-        assert_eq!(state.after(TurnEvent::Requeued).is_some(), state == TurnState::Failed);
+        assert_eq!(state.after(&Step::Requeued).is_some(), state == TurnState::Failed);
         let word = if state == TurnState::Resting { "queued" } else { Simple::of_turn(state) };
         assert_eq!(state.word(), word);
     }
     for state in WAYS {
-        let moves = WAY_EVENTS.iter().filter(|event| state.after(**event).is_some()).count();
+        let moves = steps.iter().filter(|step| state.after(step).is_some()).count();
         let last = matches!(state, DeliveryState::Delivered | DeliveryState::Dropped);
         assert_eq!(last, moves == 0, "{state:?}");
     }
     for seed in 1..=500 {
         let mut random = Random::new(seed);
         let (mut turn, mut way) = (TurnState::Queued, DeliveryState::Pending);
-        for _ in 0..50 {
-            let event = *random.pick(&TURN_EVENTS);
-            let next = turn.after(event);
-            assert!(next.is_none() || !turn.is_over() || event == TurnEvent::Requeued);
+        for _ in 0..100 {
+            let step = random.pick(&steps);
+            let next = turn.after(step);
+            assert!(next.is_none() || !turn.is_over() || *step == Step::Requeued);
             turn = next.unwrap_or(turn);
-            let next = way.after(*random.pick(&WAY_EVENTS));
+            let next = way.after(step);
             assert!(
                 next.is_none() || !matches!(way, DeliveryState::Delivered | DeliveryState::Dropped)
             );
