@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::unit::installed_file;
-use super::{Context, owner};
+use super::context::Context;
+use super::owner;
+use super::unit_file::installed_file;
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{Holder, Probe, probe};
@@ -37,12 +38,6 @@ pub enum NoAnswer {
     Silent { holder: Option<Holder>, why: String },
     /// It cannot be told whether one runs; why, in words.
     Hidden(String),
-}
-
-/// The process that holds the lock, as far as that can be told.
-pub fn holder(dirs: &Dirs) -> Option<Holder> {
-    let Ok(Probe::Held { holder, .. }) = probe(dirs) else { return None };
-    holder
 }
 
 /// Connects to the gateway of these directories, until `deadline`. A gateway that is about to listen

@@ -9,28 +9,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::args::Parsed;
+use super::context::Context;
+use super::output::say;
 use super::owner::{self, Owner, own_lingering};
-use super::unit::{self, Unit};
-use super::{Context, config, places, program, say, start, starter};
+use super::unit::Unit;
+use super::{config, places, program, start, starter, unit_file};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
 use crate::limits::ACT_PATIENCE;
 use crate::sys::{fs as files, trusted, user};
 use crate::systemd::unit::{self as text, Origin};
 
-/// The flags of the command.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Options {
-    pub now: bool,
-    pub system: bool,
-    pub user: Option<String>,
-    pub force: bool,
-    /// The places of this shell, not those of the unit that is there.
-    pub moves: bool,
-}
-
 /// Installs the unit, or brings it up to date.
-pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
+pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     if context.config.is_some() || !context.set.is_empty() {
         return Err(Failure::new(
             Exit::Usage,
@@ -40,10 +32,11 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
             ),
         ));
     }
-    if !options.system && context.dirs.state.exists() {
+    let (system, now) = (args.has("--system"), args.has("--now"));
+    if !system && context.dirs.state.exists() {
         owner::refuse_foreign(context, "install")?;
     }
-    let owner = owner(context, options)?;
+    let owner = owner(context, args)?;
     let unit = Unit::new(context, owner.scope);
     // Everything that may refuse comes first, so that a refusal changes nothing.
     // Without --move these places are the unit's already.
@@ -58,14 +51,14 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     // A question that needs the manager and no unit.
     let shown = unit.show()?;
     let beside = as_owner(&owner, || start::beside_unit(&owner.context, shown.get("MainPID")))?;
-    if let (Some(words), true) = (&beside, options.now) {
+    if let (Some(words), true) = (&beside, now) {
         return Err(Failure::new(Exit::Unavailable, words.clone()));
     }
     let drain = loaded.config.stop.drain_timeout;
     let wanted = as_owner(&owner, || owner.unit_text(version, drain))?;
     let wanted = wanted.map_err(Failure::failed)?;
     check_program(&owner, &wanted)?;
-    let change = compare(&unit, &wanted, options.force)?;
+    let change = compare(&unit, &wanted, args.has("--force"))?;
     let port = as_owner(&owner, || starter::write(&owner.context))?.map_err(Failure::failed)?;
 
     if change.is_some() {
@@ -92,22 +85,29 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     }
     let path = unit.variable("PATH");
     as_owner(&owner, || config::warn(&loaded, path.as_deref()))?;
-    if options.now {
+    if now {
         start::start_unit(context, &unit)?;
     }
-    next_step(context, options, running, change.is_some())
+    let (command, flag) = (context.name.command(), if system { " --system" } else { "" });
+    match (running, change) {
+        (true, Some(_)) => {
+            say(&format!("it runs with the unit as it was: {command} restart{flag}\n"))
+        }
+        (false, _) if !now => say(&format!("next: {command} start{flag}\n")),
+        _ => Ok(Exit::Planned),
+    }
 }
 
 /// Who it is for. A system unit never runs as root because nobody thought of another user.
-fn owner(context: &Context, options: &Options) -> Result<Owner, Failure> {
-    if !options.system {
+fn owner(context: &Context, args: &Parsed) -> Result<Owner, Failure> {
+    if !args.has("--system") {
         return Ok(Owner::own(context));
     }
     if user::own_uid() != 0 {
         return Err(Failure::failed("a unit of the machine is written by root: try it with sudo"));
     }
     let caller = env::var("SUDO_USER").ok().filter(|name| name != "root");
-    let name = options.user.clone().or(caller).ok_or_else(|| {
+    let name = args.value("--user").map(str::to_owned).or(caller).ok_or_else(|| {
         Failure::failed(
             "which user shall it run as? --user USER says it (--user root if you mean root)",
         )
@@ -158,7 +158,7 @@ fn compare(unit: &Unit, wanted: &str, force: bool) -> Result<Option<&'static str
         let name = &unit.name;
         return Err(Failure::failed(format!("{name} is masked: `{words} unmask {name}` first")));
     }
-    let why = match unit::read(&unit.file) {
+    let why = match unit_file::read(&unit.file) {
         Ok(installed) if installed == wanted => return Ok(None),
         Ok(installed) => match text::inspect(&installed) {
             Origin::Ours if link.is_some() => "is a symlink",
@@ -228,19 +228,4 @@ fn report(unit: &Unit, owner: &Owner, change: Option<&str>, port: Option<u16>) -
         };
     }
     out
-}
-
-fn next_step(
-    context: &Context,
-    options: &Options,
-    running: bool,
-    changed: bool,
-) -> Result<Exit, Failure> {
-    let command = context.name.command();
-    let flag = if options.system { " --system" } else { "" };
-    match (running, changed) {
-        (true, true) => say(&format!("it runs with the unit as it was: {command} restart{flag}\n")),
-        (false, _) if !options.now => say(&format!("next: {command} start{flag}\n")),
-        _ => Ok(Exit::Planned),
-    }
 }

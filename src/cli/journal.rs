@@ -3,9 +3,11 @@
 
 use serde_json::Value;
 
+use super::args::Parsed;
+use super::context::Context;
 use super::control::{ask, open};
-use super::table::table;
-use super::{Context, config, owner, say, say_wrapped, time_format};
+use super::output::{say, say_wrapped, table};
+use super::{config, owner, time_format};
 use crate::agent::Agent;
 use crate::exit::{Exit, Failure};
 use crate::journal::record::{Record, Step};
@@ -27,31 +29,18 @@ use std::sync::Arc;
 /// Messages that `journal` lists: more than anybody reads.
 const MAX_JOURNAL_ROWS: usize = 1000;
 
-/// What to do with the journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    Summary,
-    Check,
-    Dump,
-    Compact,
-    Repair,
-    Retry(String),
-    /// Each turn that failed.
-    RetryAll,
-    Drop(String),
-}
-
-/// Does it.
-pub fn journal(context: &Context, action: &Action) -> Result<Exit, Failure> {
-    match action {
-        Action::Summary => summary(context),
-        Action::Check => check(context),
-        Action::Dump => dump(context),
-        Action::Compact => compact(context),
-        Action::Repair => mend(context),
-        Action::Retry(id) => letter(context, "POST", &format!("/v1/messages/{id}/retry")),
-        Action::RetryAll => retry_all(context),
-        Action::Drop(id) => letter(context, "DELETE", &format!("/v1/dead-letters/{id}")),
+/// Does what the words say.
+pub fn journal(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
+    let id = args.words.get(1).map_or("", String::as_str);
+    match args.words.first().map_or("", String::as_str) {
+        "check" => check(context),
+        "dump" => dump(context),
+        "compact" => compact(context),
+        "repair" => mend(context),
+        "retry" if args.has("--all") => retry_all(context),
+        "retry" => letter(context, "POST", &format!("/v1/messages/{id}/retry")),
+        "drop" => letter(context, "DELETE", &format!("/v1/dead-letters/{id}")),
+        _ => summary(context),
     }
 }
 

@@ -1,16 +1,18 @@
 //! `logs`: hands over to journalctl, or says where else the log is.
 
-use super::control::holder;
-use super::{Context, config, owner, unit};
+use super::args::Parsed;
+use super::context::Context;
+use super::{config, owner, unit};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
+use crate::lifecycle::instance::holder;
 use crate::systemd::Scope;
 use crate::text::escaped;
 
-/// Replaces this process by journalctl, for the unit that runs it, else the installed one. `which`:
-/// further arguments for it.
-pub fn logs(context: &Context, system: bool, which: Vec<String>) -> Result<Exit, Failure> {
+/// Replaces this process by journalctl, for the unit that runs it, else the installed one.
+pub fn logs(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
+    let system = args.has("--system");
     let running = if system { None } else { unit::running(context) };
     let unit = running.or_else(|| unit::find(context, system));
     if unit.as_ref().is_none_or(|unit| unit.systemctl.scope == Scope::User) {
@@ -21,7 +23,10 @@ pub fn logs(context: &Context, system: bool, which: Vec<String>) -> Result<Exit,
     };
     let failed = |e: std::io::Error| Failure::cannot("run journalctl", &e);
     let journalctl = unit.journalctl().map_err(failed)?.args(["--unit", &unit.name]);
-    Err(failed(journalctl.args(which).replace_us()))
+    let option = |name: &str| Some(format!("{name}={}", args.value(name)?));
+    let options = ["--lines", "--since"].iter().filter_map(|name| option(name));
+    let follow = args.has("--follow").then(|| "--follow".to_owned());
+    Err(failed(journalctl.args(options.chain(follow)).replace_us()))
 }
 
 fn elsewhere(context: &Context) -> String {

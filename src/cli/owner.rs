@@ -8,8 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::unit::{Unit, installed_file, read, read_ours, unit_file};
-use super::{Context, args, config, program};
+use super::context::Context;
+use super::unit::Unit;
+use super::unit_file::{read, read_ours, unit_file};
+use super::{args, config, program};
 use crate::config::Sources;
 use crate::dirs::{Base, Dirs};
 use crate::exit::{Exit, Failure};
@@ -108,16 +110,6 @@ pub fn refuse_foreign(context: &Context, verb: &str) -> Result<(), Failure> {
     let Some((user, _)) = somebody_else(context) else { return Ok(()) };
     let words = foreign_words(&user, &context.name, verb);
     Err(Failure::new(Exit::Unavailable, words))
-}
-
-/// Whether a unit of this gateway is installed that runs as ourselves: `install` gives each of them a
-/// configuration.
-pub fn has_unit(context: &Context) -> bool {
-    let installed = installed_file(&context.base, &context.name, false);
-    let Some((scope, file)) = installed else { return false };
-    let user = || unit::user_in(&read(file).ok()?);
-    let uid = || user().map_or(Some(0), |name| Some(user::by_name(&name)?.uid));
-    scope == Scope::User || uid() == Some(user::own_uid())
 }
 
 pub fn foreign_words(user: &User, name: &Name, verb: &str) -> String {

@@ -4,8 +4,9 @@
 
 use std::time::Instant;
 
+use super::context::Context;
 use super::control::{lines, open, read};
-use super::{Context, say};
+use super::output::say;
 use crate::exit::{Exit, Failure};
 use crate::limits::{CONTROL_PATIENCE, RELOAD_PATIENCE};
 

@@ -8,10 +8,12 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::context::Context;
 use super::control::{Contact, NoAnswer, contact, contact_foreign};
 use super::state::{Facts, Found, State, Unit, conclude};
-use super::unit::{PROPERTIES, how_it_ended, installed_file};
-use super::{Context, owner, time_format};
+use super::unit::{PROPERTIES, how_it_ended};
+use super::unit_file::installed_file;
+use super::{owner, time_format};
 use crate::dirs::{Base, Dirs};
 use crate::lifecycle::history;
 use crate::lifecycle::instance::{Holder, Probe, probe};

@@ -2,10 +2,12 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::control::holder;
+use super::context::Context;
+use super::output::say;
+use super::owner;
 use super::unit::{self, Unit, installed};
-use super::{Context, owner, say};
 use crate::exit::{Exit, Failure};
+use crate::lifecycle::instance::holder;
 use crate::systemd::Scope;
 use crate::systemd::systemctl::Properties;
 

@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::context::Context;
+use super::output::{say, say_wrapped};
 use super::owner::Owner;
 use super::report::{Report, UnitReport, gather};
 use super::state::Facts;
-use super::unit::{self, Unit};
-use super::{Context, history, say, say_wrapped, time_format};
+use super::unit::Unit;
+use super::{history, time_format, unit_file};
 use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_PATIENCE;
@@ -40,7 +42,7 @@ pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure
 /// Whether the installed unit is what this program would write, and who wrote it; `None` where that
 /// cannot be told.
 fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Origin)> {
-    let installed = unit::read(unit.path.as_ref()?).ok()?;
+    let installed = unit_file::read(unit.path.as_ref()?).ok()?;
     let owner = Owner::of_unit(context, unit.scope, &installed)?;
     let drain = config::load(&owner.sources()).ok()?.config.stop.drain_timeout;
     let systemctl = Unit::new(context, unit.scope).systemctl;

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::context::Context;
+use super::output::say;
 use super::unit::{self, Unit};
-use super::{Context, config, owner, say};
+use super::{config, owner};
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{self, Holder, Probe};

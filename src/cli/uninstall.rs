@@ -4,11 +4,13 @@ use std::fs;
 use std::io::ErrorKind;
 use std::time::Instant;
 
+use super::context::Context;
+use super::output::say;
 use super::owner::{Owner, own_lingering};
 use super::places::shell_word;
 use super::start::beside_unit;
-use super::unit::{self, Unit};
-use super::{Context, owner, say, stop};
+use super::unit::Unit;
+use super::{owner, stop, unit_file};
 use crate::exit::{Exit, Failure};
 use crate::limits::ACT_PATIENCE;
 use crate::sys::fs as files;
@@ -20,7 +22,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     let scope = if system { Scope::System } else { Scope::User };
     let unit = Unit::new(context, scope);
     let file = unit.file.display();
-    let installed = match unit::read(&unit.file) {
+    let installed = match unit_file::read(&unit.file) {
         Ok(installed) => installed,
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let machine = Unit::new(context, Scope::System);

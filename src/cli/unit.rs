@@ -4,28 +4,22 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::control::holder;
-use super::{Context, say};
-use crate::dirs::Base;
+use super::context::Context;
+use super::output::say;
+use super::unit_file::{scopes, unit_dir, unit_file};
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::Holder;
+use crate::lifecycle::instance::{Holder, holder};
 use crate::limits::ACT_PATIENCE;
-use crate::name::Name;
 use crate::subprocess::{Program, capture, find_program};
-use crate::sys::fs::read_any;
 use crate::sys::proc;
 use crate::sys::process::Pid;
 use crate::systemd::Scope;
 use crate::systemd::cgroup::{self, OwnUnit};
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
-use crate::systemd::unit::{Origin, inspect};
 use crate::text::escaped;
-
-/// A unit file of ours has 4 kB; one that is larger is somebody else's.
-const MAX_UNIT_FILE: u64 = 1 << 20;
 
 /// For a question to the manager: far above its 10 ms, and what a daemon-reload adds to them.
 const ASK_PATIENCE: Duration = Duration::from_secs(10);
@@ -62,40 +56,6 @@ pub struct Unit {
     pub name: String,
     pub file: PathBuf,
     pub systemctl: Systemctl,
-}
-
-/// Where units that an administrator installs are (systemd.unit(5)).
-pub fn unit_dir(base: &Base, scope: Scope) -> PathBuf {
-    match scope {
-        Scope::User => base.units.clone(),
-        Scope::System => PathBuf::from("/etc/systemd/system"),
-    }
-}
-
-/// The service managers in the order in which a unit is looked for; with `system` only the machine's.
-fn scopes(system: bool) -> &'static [Scope] {
-    &[Scope::User, Scope::System][usize::from(system)..]
-}
-
-/// Where the unit of this gateway is, if it is installed.
-pub fn unit_file(base: &Base, name: &Name, scope: Scope) -> PathBuf {
-    unit_dir(base, scope).join(name.unit())
-}
-
-/// The text of a unit file.
-pub fn read(file: impl AsRef<Path>) -> io::Result<String> {
-    read_any(file, MAX_UNIT_FILE)
-}
-
-/// The text of a unit file that `install` wrote, whoever has edited it since.
-pub fn read_ours(file: impl AsRef<Path>) -> Option<String> {
-    read(file).ok().filter(|text| inspect(text) != Origin::Foreign)
-}
-
-/// The unit file of this gateway: the user's, or with `system` the machine's.
-pub fn installed_file(base: &Base, name: &Name, system: bool) -> Option<(Scope, PathBuf)> {
-    let file = |scope: &Scope| (*scope, unit_file(base, name, *scope));
-    scopes(system).iter().map(file).find(|(_, path)| path.symlink_metadata().is_ok())
 }
 
 /// The unit that the commands act on: the user's where there is one, else the machine's; with
@@ -328,28 +288,6 @@ fn signal(number: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::TempDir;
-    use std::fs;
-
-    #[test]
-    fn unit_files_of_both_scopes() {
-        let root = TempDir::new("report");
-        let base = Base {
-            home: root.path().into(),
-            config: root.path().into(),
-            state: root.path().into(),
-            units: root.path().join("systemd/user"),
-            runtime: None,
-        };
-        let name = Name::parse("no-such-gateway-here").unwrap();
-        assert!(installed_file(&base, &name, false).is_none());
-        let dir = unit_dir(&base, Scope::User);
-        fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join(name.unit()), "").unwrap();
-        let (scope, _) = installed_file(&base, &name, false).unwrap();
-        assert_eq!(scope, Scope::User);
-        assert!(installed_file(&base, &name, true).is_none());
-    }
 
     fn shown(pairs: &[(&str, &str)]) -> Properties {
         let line = |(key, value): &(&str, &str)| format!("{key}={value}\n");

@@ -169,11 +169,17 @@ pub fn probe(dirs: &Dirs) -> io::Result<Probe> {
             let told = || Some(PathBuf::from(word.as_ref()?["runtime"].as_str()?));
             let runtime = runtime.cloned().or_else(told).unwrap_or_else(|| dirs.runtime.clone());
             let dirs = Dirs { runtime, ..dirs.clone() };
-            let holder = word.and_then(|word| holder(&word, &dirs));
+            let holder = word.and_then(|word| holder_in(&word, &dirs));
             return Ok(Probe::Held { dirs, holder });
         }
     }
     Ok(Probe::Free)
+}
+
+/// The process that holds the lock, as far as that can be told.
+pub fn holder(dirs: &Dirs) -> Option<Holder> {
+    let Ok(Probe::Held { holder, .. }) = probe(dirs) else { return None };
+    holder
 }
 
 fn held_by(name: &Name, dirs: &Dirs) -> String {
@@ -194,7 +200,7 @@ fn held_by(name: &Name, dirs: &Dirs) -> String {
 
 /// Who the lock file names, if that process lives: what a dead one left behind names nobody. Where it
 /// lives in another pid namespace, the kernel tells which of ours it is (SO_PEERCRED, unix(7)).
-fn holder(word: &Value, dirs: &Dirs) -> Option<Holder> {
+fn holder_in(word: &Value, dirs: &Dirs) -> Option<Holder> {
     let start = word["start"].as_u64()?;
     let own = Pid::new(i32::try_from(word["pid"].as_i64()?).ok()?)?;
     let peer = || socket::peer(&socket::connect_unix(&dirs.control_socket()).ok()?).ok()?.0;
