@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::context::Context;
 use super::control::{Contact, NoAnswer, contact, contact_foreign};
@@ -20,14 +20,10 @@ use crate::lifecycle::instance::{Holder, Probe, probe};
 use crate::limits::CONTROL_PATIENCE;
 use crate::name::Name;
 use crate::sys::process::Pid;
-use crate::sys::{fs as files, proc, user};
+use crate::sys::{proc, user};
 use crate::systemd::systemctl::Systemctl;
 use crate::systemd::unit::Origin;
 use crate::systemd::{Scope, cgroup};
-
-/// The record of a run is about 250 bytes, and names the file of its log by a path of 4,096 at most, each of
-/// which JSON may write as six.
-const MAX_RUN_RECORD: u64 = 32 << 10;
 
 /// What is known of one gateway at one moment.
 #[derive(Debug)]
@@ -118,10 +114,7 @@ fn foreign_dirs(unit: &UnitReport, name: &Name) -> Option<Dirs> {
 /// The gateway's answer and the record of the run that has not ended, or that left it behind.
 fn look_at_own(dirs: &Dirs) -> (Contact<Value>, Value) {
     let asked = contact(dirs, Instant::now() + CONTROL_PATIENCE);
-    let run = match files::read_own(&dirs.run_record(), MAX_RUN_RECORD) {
-        Ok(text) => serde_json::from_slice(text.as_bytes()).unwrap_or_else(|_| json!({})),
-        Err(_) => Value::Null,
-    };
+    let run = history::record(dirs);
     // Only between two looks at a free lock does the record belong to nobody.
     let started = matches!(asked, Err(NoAnswer::Free)) && !matches!(probe(dirs), Ok(Probe::Free));
     if started {
@@ -239,6 +232,7 @@ mod tests {
     use super::*;
     use crate::systemd::systemctl::Properties;
     use crate::testing::TempDir;
+    use serde_json::json;
 
     fn unit(unit: Unit, main_pid: Option<i64>) -> Option<UnitReport> {
         let shown = "Result=exit-code\nExecMainCode=1\nExecMainStatus=78\n\

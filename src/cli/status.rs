@@ -14,6 +14,7 @@ use super::{history, time_format, unit_file};
 use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_PATIENCE;
+use crate::sys::clock::parse_rfc3339;
 use crate::systemd::Scope;
 use crate::systemd::unit::{Origin, inspect};
 use crate::text::{counted, escaped};
@@ -169,7 +170,7 @@ fn waiting(waiting: &Value, now: i64) -> [String; 3] {
         count => format!("{count} turns wait"),
     };
     let time = |key: &str| waiting[key].as_str().unwrap_or("?");
-    let left = time_format::parse(time("next_attempt_at")).map_or(0, |next| next - now);
+    let left = parse_rfc3339(time("next_attempt_at")).map_or(0, |next| next - now);
     let left = time_format::coarse(u64::try_from(left).unwrap_or(0));
     [
         format!("{turns} for the agent; next attempt in {left}"),

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use super::evidence::Finding;
-use super::instance::named;
+use super::record::{named, object};
 use super::signals::Caught;
 use crate::dirs::Dirs;
 use crate::exit::Exit;
@@ -19,7 +19,6 @@ use crate::sys::clock::Utc;
 use crate::sys::lock::try_hold;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc};
-use crate::text::quoted;
 
 /// How many stops are kept: months of a gateway's life, and a screen or two to read.
 const KEPT_STOPS: usize = 200;
@@ -66,16 +65,19 @@ impl Run {
     /// [`Run::settle`], which comes after READY=1. A full disk is no reason not to start.
     pub fn begin(&self, dirs: &Dirs) {
         let path = dirs.run_record();
-        if let Some(line) = record(dirs).and_then(|left| enter_silent(dirs, &left)) {
+        let left = record(dirs);
+        if left["id"].is_string()
+            && let Some(line) = enter_silent(dirs, &left)
+        {
             self.silent.get_or_init(|| line);
         }
         // The log is for `logs`: nobody else may look where our descriptors lead.
         let log = fs::read_link("/proc/self/fd/2").unwrap_or_default();
-        let (id, own, boot, started) = (&self.id, Pid::own(), proc::boot_id(), &self.started);
-        let record = format!(
-            "{{\"id\":\"{id}\",\"pid\":{own},\"boot\":\"{boot}\",\"started\":\"{started}\",\"log\":{}}}\n",
-            quoted(&log.to_string_lossy())
-        );
+        let record = json!({
+            "id": self.id, "pid": Pid::own().get(), "boot": proc::boot_id(), "started": self.started,
+            "log": log.to_string_lossy(),
+        });
+        let record = format!("{record}\n");
         if let Err(e) = files::replace_unsynced(&path, record.as_bytes(), 0o600) {
             log::warn!("{} cannot be written: {e}", path.display());
         }
@@ -92,7 +94,7 @@ impl Run {
 /// Leaves `KEPT_STOPS` lines of a history that has more than `most`, or what is none.
 fn prune(dirs: &Dirs, most: usize) -> io::Result<()> {
     let text = read(&dirs.history()).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().filter(|l| parse(l).is_some()).collect();
+    let lines: Vec<&str> = text.lines().filter(|line| object(line).is_object()).collect();
     if lines.len() > most || lines.len() != text.lines().count() {
         let kept = lines[lines.len().saturating_sub(KEPT_STOPS)..].join("\n") + "\n";
         files::replace(&dirs.history(), kept.as_bytes(), 0o600)?;
@@ -103,7 +105,7 @@ fn prune(dirs: &Dirs, most: usize) -> io::Result<()> {
 /// Enters a run that left its record behind, unless it did say how it ended.
 fn enter_silent(dirs: &Dirs, left: &Value) -> Option<Value> {
     let text = read(&dirs.history()).unwrap_or_default();
-    if text.lines().rev().filter_map(parse).any(|line| line["run"] == left["id"]) {
+    if text.lines().any(|line| object(line)["run"] == left["id"]) {
         return None;
     }
     let line = unclean(left, Some(&Utc::new(SystemTime::now()).rfc3339()));
@@ -156,7 +158,7 @@ pub fn enter(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
         return Ok(());
     }
     let entered = append(dirs, line, sync);
-    if record(dirs).is_some_and(|left| !run.is_null() && left["id"] == *run) {
+    if !run.is_null() && record(dirs)["id"] == *run {
         // Even without the line: no entry is better than one that calls it unclean. Not
         // synced: should the name come back after a power cut, the line has its id.
         let _ = fs::remove_file(dirs.run_record());
@@ -164,9 +166,11 @@ pub fn enter(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
     entered
 }
 
-/// The record of the run that has not ended, or has left it behind.
-pub fn record(dirs: &Dirs) -> Option<Value> {
-    parse(&read(&dirs.run_record())?)
+/// The record of the run that has not ended, or has left it behind; null where there is none, and empty
+/// where it is no record.
+pub fn record(dirs: &Dirs) -> Value {
+    let parse = |text: String| Some(object(&text)).filter(Value::is_object).unwrap_or(json!({}));
+    read(&dirs.run_record()).map(parse).unwrap_or_default()
 }
 
 /// Enters that the start of `run` has failed, unless the last entry says the same: where the service
@@ -186,12 +190,11 @@ pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
     let path = dirs.history();
     let text =
         files::if_exists(files::read_own(&path, MAX_HISTORY)).map_err(|e| named(&path, &e))?;
-    let text = text.unwrap_or_default();
-    let mut stops: Vec<Value> = text.lines().filter_map(parse).collect();
+    let mut stops = records(&text.unwrap_or_default());
     // Of runs that kept nothing and could not write the state directory.
     let aside = Dirs { state: dirs.runtime.clone(), ..dirs.clone() }.history();
     if let Some(text) = read(&aside).filter(|_| aside != path) {
-        stops.extend(text.lines().filter_map(parse));
+        stops.extend(records(&text));
         stops.sort_by(|a, b| a["time"].as_str().cmp(&b["time"].as_str()));
     }
     // A run that learned better at the last moment wrote twice: the later line counts.
@@ -246,8 +249,8 @@ fn read(path: &Path) -> Option<String> {
     files::read_own(path, MAX_HISTORY).ok()
 }
 
-fn parse(line: &str) -> Option<Value> {
-    serde_json::from_slice(line.as_bytes()).ok().filter(Value::is_object)
+fn records(text: &str) -> Vec<Value> {
+    text.lines().map(object).filter(Value::is_object).collect()
 }
 
 #[cfg(test)]
