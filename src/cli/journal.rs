@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::args::Parsed;
 use super::context::Context;
-use super::control::{ask, open};
+use super::control::{connect_to, request};
 use super::output::{say, say_wrapped, table};
 use super::{config, owner, time_format};
 use crate::agent::Agent;
@@ -192,7 +192,7 @@ fn compact(context: &Context) -> Result<Exit, Failure> {
     let (before, after) = if let Ok(Probe::Free) = probe(&context.dirs) {
         compact_here(context)?
     } else {
-        let sizes = ask(&mut open(context)?, "POST", "/v1/journal/compact")?;
+        let sizes = request(&mut connect_to(context)?, "POST", "/v1/journal/compact")?;
         (sizes["before"].as_u64().unwrap_or(0), sizes["after"].as_u64().unwrap_or(0))
     };
     say(&format!("{before} → {after} bytes\n"))
@@ -237,7 +237,7 @@ fn mend(context: &Context) -> Result<Exit, Failure> {
 }
 
 fn letter(context: &Context, method: &str, target: &str) -> Result<Exit, Failure> {
-    let message = ask(&mut open(context)?, method, target)?;
+    let message = request(&mut connect_to(context)?, method, target)?;
     let delivery = &message["deliveries"][0];
     let word = |value: &Value| escaped(value.as_str().unwrap_or("?"), false);
     let (target, status) = (word(&delivery["target"]), word(&delivery["status"]));
@@ -247,13 +247,13 @@ fn letter(context: &Context, method: &str, target: &str) -> Result<Exit, Failure
 }
 
 fn retry_all(context: &Context) -> Result<Exit, Failure> {
-    let mut client = open(context)?;
-    let failed = ask(&mut client, "GET", "/v1/messages?status=failed")?;
+    let mut client = connect_to(context)?;
+    let failed = request(&mut client, "GET", "/v1/messages?status=failed")?;
     let messages = failed["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
     // The oldest goes first, as it did before.
     for message in messages.iter().rev() {
         let id = message["id"].as_str().unwrap_or_default();
-        ask(&mut client, "POST", &format!("/v1/messages/{id}/retry"))?;
+        request(&mut client, "POST", &format!("/v1/messages/{id}/retry"))?;
         say(&format!("{id}\n"))?;
     }
     say(&format!("turns that run again: {}\n", messages.len()))

@@ -48,6 +48,6 @@ fn elsewhere(context: &Context) -> String {
 /// Where the running gateway's standard error goes.
 fn stderr_of_ours(context: &Context) -> Option<String> {
     let pid = holder(&context.dirs)?.pid;
-    let record = history::record(&context.dirs);
+    let record = history::run_record(&context.dirs);
     Some(format!("that of pid {pid} is {}", escaped(record["log"].as_str()?, false)))
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::args::Parsed;
 use super::config;
 use super::context::Context;
-use super::control::{ask, broken, exit_for, lines, open, problem, read, refused};
+use super::control::{broken, connect_to, exchange, exit_for, lines, problem, refused, request};
 use super::output::{printed, say};
 use crate::api;
 use crate::exit::{Exit, Failure};
@@ -26,7 +26,7 @@ const SESSION: &str = "X-Hermes-Session-Id";
 pub fn send(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     if let Some(id) = args.value("--result") {
         let wait = Duration::from_secs(args.number("--wait").unwrap_or(0));
-        return result(&mut open(context)?, id, wait);
+        return result(&mut connect_to(context)?, id, wait);
     }
     let session = args.value("--session");
     check_session(session)?;
@@ -36,7 +36,7 @@ pub fn send(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     } else {
         args.words.concat()
     };
-    let mut client = open(context)?;
+    let mut client = connect_to(context)?;
     let durable = ["--async", "--deliver", "--mode", "--idempotency-key"];
     if durable.iter().any(|option| args.has(option)) {
         return send_durable(&mut client, &text, args);
@@ -55,10 +55,8 @@ fn send_durable(client: &mut Client, text: &str, args: &Parsed) -> Result<Exit, 
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(value("--idempotency-key").map(|key| ("Idempotency-Key", key)));
     let deadline = Instant::now() + CONTROL_PATIENCE + MAX_WAIT;
-    let sent = read(
-        client.send("POST", "/v1/messages", &headers, Some(body.as_bytes()), deadline),
-        deadline,
-    )?;
+    let body = Some(body.as_bytes());
+    let sent = exchange(client, "POST", "/v1/messages", &headers, body, deadline)?;
     let id = sent["id"].as_str().unwrap_or("").to_owned();
     if !args.has("--async") {
         return result(client, &id, LONGEST_REPLY);
@@ -80,7 +78,7 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
         // Whole seconds, rounded up: what is left of one is waited for too.
         let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
         let target = format!("/v1/messages/{id}?wait={seconds}");
-        let message = ask(client, "GET", &target)?;
+        let message = request(client, "GET", &target)?;
         let error = lines(message["error"].as_str().unwrap_or("no reason is known"));
         let exit = exit_for(message["error_status"].as_u64());
         let failed = |how| Err(Failure::new(exit, format!("message {id}{how}: {error}")));
@@ -230,7 +228,7 @@ impl<W: Write> Printer<W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::control::knock;
+    use super::super::control::connect;
     use super::super::control::tests::{dirs, fake, hold, json as answer};
     use super::*;
     use crate::testing::TempDir;
@@ -249,7 +247,7 @@ mod tests {
         let _held = hold(&dirs);
         let server = fake(&dirs, &[reply]);
         let deadline = Instant::now() + Duration::from_secs(20);
-        let (_, mut client) = knock(&dirs, deadline).unwrap();
+        let (_, mut client) = connect(&dirs, deadline).unwrap();
         let mut printer = Printer { out: Vec::new(), terminal, last: None };
         let result = converse(&mut client, Some("kä se"), "hi\n", &mut printer);
         printer.end().unwrap();

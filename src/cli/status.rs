@@ -8,7 +8,7 @@ use super::context::Context;
 use super::output::{say, say_wrapped};
 use super::owner::Owner;
 use super::report::{Report, UnitReport, gather};
-use super::state::Facts;
+use super::state::UnitStatus;
 use super::unit::Unit;
 use super::{history, time_format, unit_file};
 use crate::config;
@@ -65,7 +65,7 @@ pub fn to_json(report: &Report) -> Value {
         "unit_path": unit.and_then(|unit| unit.path.as_ref()),
         "unit_current": unit.and_then(|unit| unit.current).map(|(current, _)| current),
         "unit_state": facts.map(|facts| facts.shown.get("ActiveState")),
-        "unit_restarts": facts.map(Facts::restarts),
+        "unit_restarts": facts.map(UnitStatus::restarts),
         "last_stop": report.last_stop,
         "note": report.note,
     });
@@ -193,7 +193,7 @@ fn number(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::state::{Facts, State};
+    use super::super::state::{State, UnitStatus};
     use super::*;
     use crate::systemd::systemctl::Properties;
 
@@ -213,7 +213,7 @@ mod tests {
             "agent": "echo", "sessions": 1, "turns": { "running": 1, "waiting": 2 },
         });
         let shown = "ActiveState=active\nSubState=running\nNRestarts=2\nMainPID=12\n";
-        let facts = Facts::read(Properties(shown.to_owned())).unwrap();
+        let facts = UnitStatus::read(Properties(shown.to_owned())).unwrap();
         Report {
             name: "coder".into(),
             state: State::Running,

@@ -208,34 +208,27 @@ impl Unit {
     /// or else in the manager's; empty where the journal does not tell. The journal is a moment
     /// behind: this waits for the last word.
     pub fn log_of_failure(&self, context: &Context, start: SystemTime, pid: &str) -> Vec<String> {
+        let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = format!("--since=@{}.{:06}", since.as_secs(), since.subsec_micros());
+        let log_of = |field: String| -> Option<String> {
+            let which = ["--quiet", "--no-pager", "--output=cat", "--lines=100", &since, &field];
+            let (journalctl, deadline) = (self.journalctl().ok()?, Instant::now() + ASK_PATIENCE);
+            let answer = capture(&context.children, &journalctl.args(which), deadline, MAX_LOG);
+            Some(answer.ok()?.stdout)
+        };
         let deadline = Instant::now() + JOURNAL_LAG;
         let mut log = String::new();
         // By pid: of a user's process that has ended, journald cannot tell the unit any more.
         while pid != "0" && !log.contains(LAST_WORD) && Instant::now() < deadline {
-            log = self.log_since(context, start, &format!("_PID={pid}"));
+            log = log_of(format!("_PID={pid}")).unwrap_or_default();
         }
         if log.is_empty() {
             let field = if self.systemctl.scope == Scope::User { "USER_UNIT" } else { "UNIT" };
-            log = self.log_since(context, start, &format!("{field}={}", self.name));
+            log = log_of(format!("{field}={}", self.name)).unwrap_or_default();
         }
         let lines: Vec<&str> = log.lines().collect();
         let last = lines[lines.len().saturating_sub(LOG_LINES)..].iter();
         last.map(|line| escaped(line, false)).collect()
-    }
-
-    fn log_since(&self, context: &Context, start: SystemTime, field: &str) -> String {
-        let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let micros = since.subsec_micros();
-        let Ok(journalctl) = self.journalctl() else {
-            return String::new();
-        };
-        let since = format!("--since=@{}.{micros:06}", since.as_secs());
-        let journalctl = journalctl
-            .args(["--quiet", "--no-pager", "--output=cat", "--lines=100"])
-            .args([since.as_str(), field]);
-        let deadline = Instant::now() + ASK_PATIENCE;
-        let answer = capture(&context.children, &journalctl, deadline, MAX_LOG);
-        answer.map(|answer| answer.stdout).unwrap_or_default()
     }
 
     /// `journalctl` for the journal that this unit's log is in.

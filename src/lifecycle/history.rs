@@ -62,12 +62,12 @@ impl Run {
     }
 
     /// Enters this run, after what the run before it left unsaid. Not durable before
-    /// [`Run::settle`], which comes after READY=1. A full disk is no reason not to start.
+    /// [`Run::make_durable`], which comes after READY=1. A full disk is no reason not to start.
     pub fn begin(&self, dirs: &Dirs) {
         let path = dirs.run_record();
-        let left = record(dirs);
+        let left = run_record(dirs);
         if left["id"].is_string()
-            && let Some(line) = enter_silent(dirs, &left)
+            && let Some(line) = record_unclean(dirs, &left)
         {
             self.silent.get_or_init(|| line);
         }
@@ -84,7 +84,7 @@ impl Run {
     }
 
     /// Makes the entry and the history durable, and prunes the history.
-    pub fn settle(&self, dirs: &Dirs) -> io::Result<()> {
+    pub fn make_durable(&self, dirs: &Dirs) -> io::Result<()> {
         files::sync(&dirs.run_record())?;
         files::if_exists(files::sync(&dirs.history()))?;
         prune(dirs, KEPT_STOPS)
@@ -103,7 +103,7 @@ fn prune(dirs: &Dirs, most: usize) -> io::Result<()> {
 }
 
 /// Enters a run that left its record behind, unless it did say how it ended.
-fn enter_silent(dirs: &Dirs, left: &Value) -> Option<Value> {
+fn record_unclean(dirs: &Dirs, left: &Value) -> Option<Value> {
     let text = read(&dirs.history()).unwrap_or_default();
     if text.lines().any(|line| object(line)["run"] == left["id"]) {
         return None;
@@ -148,7 +148,7 @@ pub fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>)
 
 /// Writes a line about the end of this process; with `sync` it is durable when this returns. After a kill
 /// it is the next start that syncs: the last answer of the service manager must not grow old.
-pub fn enter(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
+pub fn record_end(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
     let run = &line["run"];
     // Before its run has begun, a start may not have the lock: what another gateway holds is its own.
     let state = if run.is_null() { Some(File::open(&dirs.state)?) } else { None };
@@ -158,7 +158,7 @@ pub fn enter(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
         return Ok(());
     }
     let entered = append(dirs, line, sync);
-    if !run.is_null() && record(dirs)["id"] == *run {
+    if !run.is_null() && run_record(dirs)["id"] == *run {
         // Even without the line: no entry is better than one that calls it unclean. Not
         // synced: should the name come back after a power cut, the line has its id.
         let _ = fs::remove_file(dirs.run_record());
@@ -168,21 +168,26 @@ pub fn enter(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
 
 /// The record of the run that has not ended, or has left it behind; null where there is none, and empty
 /// where it is no record.
-pub fn record(dirs: &Dirs) -> Value {
+pub fn run_record(dirs: &Dirs) -> Value {
     let parse = |text: String| Some(object(&text)).filter(Value::is_object).unwrap_or(json!({}));
     read(&dirs.run_record()).map(parse).unwrap_or_default()
 }
 
 /// Enters that the start of `run` has failed, unless the last entry says the same: where the service
 /// manager tries again every second, all others would soon be gone.
-pub fn enter_failed_start(dirs: &Dirs, run: Option<&Run>, exit: Exit, why: &str) -> io::Result<()> {
+pub fn record_failed_start(
+    dirs: &Dirs,
+    run: Option<&Run>,
+    exit: Exit,
+    why: &str,
+) -> io::Result<()> {
     let line = entry(run, "failed start", why, Some(exit));
     let same =
         |last: &Value| ["verdict", "reason", "exit"].iter().all(|key| last[key] == line[key]);
     if stops(dirs).is_ok_and(|stops| stops.last().is_some_and(same)) {
         return if run.is_some() { fs::remove_file(dirs.run_record()) } else { Ok(()) };
     }
-    enter(dirs, &line, false)
+    record_end(dirs, &line, false)
 }
 
 /// The stops that are on record, oldest first, at most `KEPT_STOPS`. What is no record is passed over.
@@ -290,7 +295,7 @@ mod tests {
             in_flight: 2,
             cut: 1,
         };
-        enter(dirs, &line(Some(run), caught, &found, &ending), true).unwrap();
+        record_end(dirs, &line(Some(run), caught, &found, &ending), true).unwrap();
     }
 
     #[test]
@@ -298,11 +303,11 @@ mod tests {
         let root = TempDir::new("history");
         let dirs = dirs(&root);
         let run = begin(&dirs);
-        run.settle(&dirs).unwrap();
+        run.make_durable(&dirs).unwrap();
         assert_eq!(run.silent.get(), None);
         end(&run, &dirs);
         let next = begin(&dirs);
-        next.settle(&dirs).unwrap();
+        next.make_durable(&dirs).unwrap();
         assert_eq!(next.silent.get(), None);
         let stops = stops(&dirs).unwrap();
         assert_eq!(stops.len(), 1);
@@ -330,7 +335,7 @@ mod tests {
         let mut run = begin(&dirs);
         for _ in 0..2 {
             // Of the second nothing is entered, and no run must seem to be left of it.
-            enter_failed_start(&dirs, Some(&run), Exit::Config, "wrong").unwrap();
+            record_failed_start(&dirs, Some(&run), Exit::Config, "wrong").unwrap();
             assert!(!dirs.run_record().exists());
             run = begin(&dirs);
         }
@@ -378,7 +383,7 @@ mod tests {
         let root = TempDir::new("history");
         let dirs = dirs(&root);
         for n in 0..2 * KEPT_STOPS + 2 {
-            enter_failed_start(&dirs, None, Exit::Failed, &format!("reason {n}")).unwrap();
+            record_failed_start(&dirs, None, Exit::Failed, &format!("reason {n}")).unwrap();
         }
         let text = fs::read_to_string(dirs.history()).unwrap();
         assert_eq!(text.lines().count(), KEPT_STOPS + 1);
@@ -393,7 +398,7 @@ mod tests {
         let lines: String = (0..300).map(|n| format!("{{\"n\":{n}}}\n")).collect();
         fs::write(dirs.history(), lines + "{\"torn\":").unwrap();
         assert_eq!(stops(&dirs).unwrap().len(), KEPT_STOPS);
-        begin(&dirs).settle(&dirs).unwrap();
+        begin(&dirs).make_durable(&dirs).unwrap();
         let stops = stops(&dirs).unwrap();
         assert_eq!((&stops[0]["n"], &stops[KEPT_STOPS - 1]["n"]), (&json!(100), &json!(299)));
         assert!(fs::read_to_string(dirs.history()).unwrap().ends_with("}\n"));
