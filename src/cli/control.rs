@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::context::Context;
-use super::owner;
+use super::foreign;
 use super::unit_file::installed_file;
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
@@ -100,7 +100,7 @@ pub fn connect_to(context: &Context) -> Result<Client<'static>, Failure> {
     let words = match connect(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
         Ok((_, client)) => return Ok(client),
         Err(NoAnswer::NotRunning) => {
-            owner::refuse_foreign(context, "…")?;
+            foreign::refuse_foreign(context, "…")?;
             let unit = installed_file(&context.base, name, false);
             let verb = if unit.is_some() { "start" } else { "run" };
             format!("gateway {name} is not running; start it with `{} {verb}`", name.command())

@@ -12,9 +12,8 @@ use std::time::Instant;
 use super::args::Parsed;
 use super::context::Context;
 use super::output::say;
-use super::owner::{self, Owner, own_lingering};
-use super::unit::Unit;
-use super::{config, places, program, start, starter, unit_file};
+use super::unit::{Unit, own_lingering};
+use super::{config, foreign, places, program, start, starter, unit_file};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
 use crate::limits::ACT_PATIENCE;
@@ -34,23 +33,23 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     }
     let (system, now) = (args.has("--system"), args.has("--now"));
     if !system && context.dirs.state.exists() {
-        owner::refuse_foreign(context, "install")?;
+        foreign::refuse_foreign(context, "install")?;
     }
     let owner = owner(context, args)?;
-    let unit = Unit::new(context, owner.scope);
+    let unit = Unit::new(context, owner.scope());
     // Everything that may refuse comes first, so that a refusal changes nothing.
     // Without --move these places are the unit's already.
     let old = places::of_unit(&context.base, &context.name).gateway(&context.name);
     let left = places::left_behind(&old, &context.dirs, &context.name.command())?;
     // Checked with the owner's eyes: what a start would fail on.
     let demanded = Arc::new(|| false);
-    let plan = || Plan { sources: owner.sources(), demanded, ..config::plan(&owner.context) };
+    let plan = || Plan { sources: owner.unit_sources(), demanded, ..config::plan(&owner) };
     let loaded = as_owner(&owner, || gateway::check(&plan()))??;
     let deadline = Instant::now() + ACT_PATIENCE;
     let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e))?;
     // A question that needs the manager and no unit.
     let shown = unit.show()?;
-    let beside = as_owner(&owner, || start::beside_unit(&owner.context, shown.get("MainPID")))?;
+    let beside = as_owner(&owner, || start::beside_unit(&owner, shown.get("MainPID")))?;
     if let (Some(words), true) = (&beside, now) {
         return Err(Failure::new(Exit::Unavailable, words.clone()));
     }
@@ -59,7 +58,7 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let wanted = wanted.map_err(Failure::failed)?;
     check_program(&owner, &wanted)?;
     let change = compare(&unit, &wanted, args.has("--force"))?;
-    let port = as_owner(&owner, || starter::write(&owner.context))?.map_err(Failure::failed)?;
+    let port = as_owner(&owner, || starter::write(&owner))?.map_err(Failure::failed)?;
 
     if change.is_some() {
         unit.file
@@ -99,9 +98,9 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
 }
 
 /// Who it is for. A system unit never runs as root because nobody thought of another user.
-fn owner(context: &Context, args: &Parsed) -> Result<Owner, Failure> {
+fn owner(context: &Context, args: &Parsed) -> Result<Context, Failure> {
     if !args.has("--system") {
-        return Ok(Owner::own(context));
+        return Ok(context.clone());
     }
     if user::own_uid() != 0 {
         return Err(Failure::failed("a unit of the machine is written by root: try it with sudo"));
@@ -114,11 +113,11 @@ fn owner(context: &Context, args: &Parsed) -> Result<Owner, Failure> {
     })?;
     let user = user::by_name(&name)
         .ok_or_else(|| Failure::failed(format!("there is no user {name:?}")))?;
-    Ok(Owner::of(context, user))
+    Ok(context.of_user(&user))
 }
 
 /// Does what touches the owner's files with the owner's rights.
-fn as_owner<T>(owner: &Owner, act: impl FnOnce() -> T) -> Result<T, Failure> {
+fn as_owner<T>(owner: &Context, act: impl FnOnce() -> T) -> Result<T, Failure> {
     match &owner.user {
         None => Ok(act()),
         Some(user) => user::acting_as(user, act).map_err(|e| {
@@ -129,8 +128,8 @@ fn as_owner<T>(owner: &Owner, act: impl FnOnce() -> T) -> Result<T, Failure> {
 }
 
 /// What a unit of the machine runs must be its user's to reach, and nobody else's to replace.
-fn check_program(owner: &Owner, unit: &str) -> Result<(), Failure> {
-    let program = text::program_in(unit, &owner.context.name);
+fn check_program(owner: &Context, unit: &str) -> Result<(), Failure> {
+    let program = text::program_in(unit, &owner.name);
     let (Some(program), Some(user)) = (program, &owner.user) else { return Ok(()) };
     as_owner(owner, || trusted::check_program(&program))?.map_err(|e| {
         let (program, user) = (program.display(), user.name.display());
@@ -207,16 +206,16 @@ fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
     Err(Failure::failed(format!("{} is written, but {why}", unit.file.display())))
 }
 
-fn report(unit: &Unit, owner: &Owner, change: Option<&str>, port: Option<u16>) -> String {
+fn report(unit: &Unit, owner: &Context, change: Option<&str>, port: Option<u16>) -> String {
     let (what, file) = (change.unwrap_or("unchanged:"), unit.file.display());
     let mut out = format!("{what} {file}, enabled\n");
-    let config = owner.context.dirs.config_file.display();
+    let config = owner.dirs.config_file.display();
     out += &match port {
         None => format!("configuration: {config}\n"),
         Some(port) => format!("wrote {config}: listens on 127.0.0.1:{port}, answers with echo\n"),
     };
     if let Some(user) = &owner.user {
-        out += &format!("{} runs as {}\n", owner.context.name, user.name.display());
+        out += &format!("{} runs as {}\n", owner.name, user.name.display());
     } else if let Some((name, lingers)) = own_lingering() {
         out += &if lingers {
             format!("lingering is on: it runs while {name} is logged out, too\n")

@@ -7,7 +7,7 @@ use super::args::Parsed;
 use super::context::Context;
 use super::control::{connect_to, request};
 use super::output::{say, say_wrapped, table};
-use super::{config, owner, time_format};
+use super::{config, foreign, time_format};
 use crate::agent::Agent;
 use crate::exit::{Exit, Failure};
 use crate::journal::record::{Record, Step};
@@ -59,7 +59,7 @@ fn file(context: &Context) -> Result<PathBuf, Failure> {
     let missing = path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
     // One that was removed, and has a copy that was saved, is no new one.
     if missing && saved(dir).unwrap_or_default().is_empty() {
-        owner::refuse_foreign(context, "journal")?;
+        foreign::refuse_foreign(context, "journal")?;
         let path = path.display();
         let words =
             format!("there is no journal at {path} yet: the gateway makes it when it starts");

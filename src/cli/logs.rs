@@ -2,7 +2,7 @@
 
 use super::args::Parsed;
 use super::context::Context;
-use super::{config, owner, unit};
+use super::{config, foreign, unit};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
@@ -16,7 +16,7 @@ pub fn logs(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let running = if system { None } else { unit::running(context) };
     let unit = running.or_else(|| unit::find(context, system));
     if unit.as_ref().is_none_or(|unit| unit.systemctl.scope == Scope::User) {
-        owner::refuse_foreign(context, "logs")?;
+        foreign::refuse_foreign(context, "logs")?;
     }
     let Some(unit) = unit else {
         return Err(Failure::failed(elsewhere(context)));

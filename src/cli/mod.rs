@@ -6,6 +6,7 @@ mod args;
 mod config;
 mod context;
 mod control;
+mod foreign;
 mod help;
 mod history;
 mod install;
@@ -13,7 +14,6 @@ mod journal;
 mod list;
 mod logs;
 mod output;
-mod owner;
 mod places;
 mod program;
 mod reload;
@@ -75,7 +75,8 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
     let base = places::of_command(Base::own().map_err(Failure::failed)?, args);
     let (name, config, set) = (args.name.clone(), args.config.clone(), args.set.clone());
     let dirs = base.gateway(&name);
-    let context = &Context { name, base, dirs, config, set, children: Children::new() };
+    let (children, user) = (Children::new(), None);
+    let context = &Context { name, base, dirs, config, set, children, user };
     if let Some(signals) = signals {
         return Ok(run::run(context, signals, args.has("--ephemeral")));
     }

@@ -14,7 +14,7 @@ use super::control::{Contacted, fetch_foreign_status, fetch_status};
 use super::state::{ActiveState, State, UnitStatus, conclude, told};
 use super::unit::{PROPERTIES, how_it_ended};
 use super::unit_file::installed_file;
-use super::{owner, time_format};
+use super::{foreign, time_format};
 use crate::dirs::{Base, Dirs};
 use crate::lifecycle::history;
 use crate::lifecycle::instance::{Holder, Probe, probe};
@@ -87,10 +87,10 @@ fn look(context: &Context, system: bool) -> Report {
     if let (None, Ok((holder, status))) = (&unit, &contact) {
         unit = unit_of(status, *holder).map(|(unit, scope)| ask(unit, scope, None));
     } else if let (None, Err(NotRunning), Some((user, dirs))) =
-        (&unit, &contact, owner::somebody_else(context))
+        (&unit, &contact, foreign::somebody_else(context))
         && !matches!(user::acting_as(&user, || probe(&dirs)), Ok(Ok(Probe::Free)))
     {
-        contact = Err(Unreachable(owner::foreign_words(&user, name, "status")));
+        contact = Err(Unreachable(foreign::foreign_words(&user, name, "status")));
     }
     let own = foreign.is_none().then_some(own_dirs);
     let mut report = assemble(name, &contact, &run, unit, own);

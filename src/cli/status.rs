@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::output::{say, say_wrapped};
-use super::owner::Owner;
 use super::report::{Report, UnitReport, gather};
 use super::state::UnitStatus;
 use super::unit::Unit;
@@ -44,8 +43,8 @@ pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure
 /// cannot be told.
 fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Origin)> {
     let installed = unit_file::read(unit.path.as_ref()?).ok()?;
-    let owner = Owner::of_unit(context, unit.scope, &installed)?;
-    let drain = config::load(&owner.sources()).ok()?.config.stop.drain_timeout;
+    let owner = context.of_unit(unit.scope, &installed)?;
+    let drain = config::load(&owner.unit_sources()).ok()?.config.stop.drain_timeout;
     let systemctl = Unit::new(context, unit.scope).systemctl;
     let version = systemctl.version(Instant::now() + CONTROL_PATIENCE).ok()?;
     Some((owner.unit_text(version, drain).ok()? == installed, inspect(&installed)))

@@ -4,7 +4,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::context::Context;
@@ -14,8 +14,8 @@ use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{Holder, holder};
 use crate::limits::ACT_PATIENCE;
 use crate::subprocess::{Program, capture, find_program};
-use crate::sys::proc;
 use crate::sys::process::Pid;
+use crate::sys::{proc, user};
 use crate::systemd::Scope;
 use crate::systemd::cgroup::{self, OwnUnit};
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
@@ -276,6 +276,14 @@ pub fn how_it_ended(shown: &Properties) -> (String, Exit) {
 fn signal(number: &str) -> String {
     let name = number.parse().ok().and_then(signal_hook::low_level::signal_name);
     name.map_or_else(|| format!("signal {number}"), |name| format!("{name} (signal {number})"))
+}
+
+/// Our name, and whether our service manager runs without a login: where logind keeps it (loginctl(1),
+/// enable-linger), since asking it would need the bus.
+pub fn own_lingering() -> Option<(String, bool)> {
+    let name = user::by_uid(user::own_uid())?.name;
+    let lingers = Path::new("/var/lib/systemd/linger").join(&name).exists();
+    Some((name.display().to_string(), lingers))
 }
 
 #[cfg(test)]
