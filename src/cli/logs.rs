@@ -23,10 +23,11 @@ pub fn logs(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     };
     let failed = |e: std::io::Error| Failure::cannot("run journalctl", &e);
     let journalctl = unit.journalctl().map_err(failed)?.args(["--unit", &unit.name]);
-    let option = |name: &str| Some(format!("{name}={}", args.value(name)?));
-    let options = ["--lines", "--since"].iter().filter_map(|name| option(name));
-    let follow = args.has("--follow").then(|| "--follow".to_owned());
-    Err(failed(journalctl.args(options.chain(follow)).replace_us()))
+    let lines = args.value("--lines").map(|count| format!("-n{count}"));
+    let since = args.value("--since").map(|time| format!("--since={time}"));
+    let follow = args.has("--follow").then(|| "-f".to_owned());
+    let which = [lines, since, follow].into_iter().flatten();
+    Err(failed(journalctl.args(which).replace_us()))
 }
 
 fn elsewhere(context: &Context) -> String {
