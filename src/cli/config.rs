@@ -4,8 +4,10 @@ use std::env;
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use super::unit::{Unit, installed_file};
-use super::{Context, say};
+use super::context::Context;
+use super::output::say;
+use super::unit::Unit;
+use super::unit_file::installed_file;
 use crate::config::{self, Loaded, LogTarget};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};

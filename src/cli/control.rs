@@ -1,5 +1,4 @@
-//! The way to a running gateway: its lock tells whether there is one and where, its control socket
-//! what it says of itself.
+//! The client of a running gateway's control socket. The lock tells whether one runs, and where its socket is.
 
 use std::io;
 use std::path::Path;
@@ -9,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::unit::installed_file;
-use super::{Context, owner};
+use super::context::Context;
+use super::foreign;
+use super::unit_file::installed_file;
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{Holder, Probe, probe};
@@ -26,116 +26,117 @@ const CONTROL_WRITE_PATIENCE: Duration = Duration::from_secs(30);
 pub mod tests;
 
 /// What a gateway gave, and who it is; or why it gave nothing.
-pub type Contact<T> = Result<(Option<Holder>, T), NoAnswer>;
+pub type Contacted<T> = Result<(Option<Holder>, T), NoAnswer>;
 
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum NoAnswer {
     /// Nobody holds the lock: no gateway of this name runs.
-    Free,
+    NotRunning,
     /// It runs and does not answer; why, in words.
-    Silent { holder: Option<Holder>, why: String },
+    Unresponsive { holder: Option<Holder>, why: String },
     /// It cannot be told whether one runs; why, in words.
-    Hidden(String),
-}
-
-/// The process that holds the lock, as far as that can be told.
-pub fn holder(dirs: &Dirs) -> Option<Holder> {
-    let Ok(Probe::Held { holder, .. }) = probe(dirs) else { return None };
-    holder
+    Unreachable(String),
 }
 
 /// Connects to the gateway of these directories, until `deadline`. A gateway that is about to listen
 /// is waited for.
-pub fn knock(dirs: &Dirs, deadline: Instant) -> Contact<Client<'static>> {
+pub fn connect(dirs: &Dirs, deadline: Instant) -> Contacted<Client<'static>> {
     loop {
         let (place, holder) = match probe(dirs) {
-            Ok(Probe::Free) => return Err(NoAnswer::Free),
+            Ok(Probe::Free) => return Err(NoAnswer::NotRunning),
             Ok(Probe::Held { dirs, holder }) => (dirs, holder),
-            Err(e) => return Err(NoAnswer::Hidden(e.to_string())),
+            Err(e) => return Err(NoAnswer::Unreachable(e.to_string())),
         };
-        let why = match dial(&place.control_socket()) {
+        let why = match connect_socket(&place.control_socket()) {
             Ok(client) => return Ok((holder, client)),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => "it accepts no connections".into(),
             Err(e) => format!("{}: {e}", place.control_socket().display()),
         };
         if Instant::now() + CONTROL_PAUSE >= deadline {
-            return Err(NoAnswer::Silent { holder, why });
+            return Err(NoAnswer::Unresponsive { holder, why });
         }
         thread::sleep(CONTROL_PAUSE);
     }
 }
 
 /// Asks the gateway of these directories what it is doing: an object, as `GET /v1/status` gives it.
-pub fn contact(dirs: &Dirs, deadline: Instant) -> Contact<Value> {
+pub fn fetch_status(dirs: &Dirs, deadline: Instant) -> Contacted<Value> {
     loop {
-        let (holder, mut client) = knock(dirs, deadline)?;
+        let (holder, mut client) = connect(dirs, deadline)?;
         match status(&mut client, deadline) {
             Ok(status) => return Ok((holder, status)),
             // One that ends while we ask hangs up: the lock tells what came of it.
             Err(_) if Instant::now() + CONTROL_PAUSE < deadline => thread::sleep(CONTROL_PAUSE),
-            Err(why) => return Err(NoAnswer::Silent { holder, why }),
+            Err(why) => return Err(NoAnswer::Unresponsive { holder, why }),
         }
     }
 }
 
 /// Asks a gateway of another user, whose lock is not for us to look at: its socket or nothing.
-pub fn contact_foreign(dirs: &Dirs, deadline: Instant) -> Contact<Value> {
+pub fn fetch_foreign_status(dirs: &Dirs, deadline: Instant) -> Contacted<Value> {
     let mut why = String::new();
     for place in [dirs.clone(), dirs.without_runtime()] {
         let path = place.control_socket();
-        let opened = dial(&path).map_err(|e| format!("{}: {e}", path.display()));
+        let opened = connect_socket(&path).map_err(|e| format!("{}: {e}", path.display()));
         match opened.and_then(|mut client| status(&mut client, deadline)) {
             Ok(status) => return Ok((None, status)),
             Err(e) => why = e,
         }
     }
-    Err(NoAnswer::Hidden(why))
+    Err(NoAnswer::Unreachable(why))
 }
 
-fn dial(path: &Path) -> io::Result<Client<'static>> {
+fn connect_socket(path: &Path) -> io::Result<Client<'static>> {
     Client::new(Arc::new(connect_unix(path)?), "localhost", CONTROL_WRITE_PATIENCE)
 }
 
 /// Connects to this gateway.
 ///
 /// # Errors
-/// `Unavailable` where none answers, with the way on.
-pub fn open(context: &Context) -> Result<Client<'static>, Failure> {
+/// `Unavailable` where none answers, with a suggested fix.
+pub fn connect_to(context: &Context) -> Result<Client<'static>, Failure> {
     let name = &context.name;
-    let words = match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
+    let words = match connect(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
         Ok((_, client)) => return Ok(client),
-        Err(NoAnswer::Free) => {
-            owner::refuse_foreign(context, "…")?;
+        Err(NoAnswer::NotRunning) => {
+            foreign::refuse_foreign(context, "…")?;
             let unit = installed_file(&context.base, name, false);
             let verb = if unit.is_some() { "start" } else { "run" };
             format!("gateway {name} is not running; start it with `{} {verb}`", name.command())
         }
-        Err(NoAnswer::Silent { holder, why }) => {
+        Err(NoAnswer::Unresponsive { holder, why }) => {
             let pid = holder.map(|holder| format!(" (pid {})", holder.pid));
             format!("gateway {name}{} does not answer: {why}", pid.unwrap_or_default())
         }
-        Err(NoAnswer::Hidden(why)) => format!("gateway {name} cannot be reached: {why}"),
+        Err(NoAnswer::Unreachable(why)) => format!("gateway {name} cannot be reached: {why}"),
     };
     Err(Failure::new(Exit::Unavailable, words))
 }
 
 /// `GET /v1/status`.
 fn status(client: &mut Client<'_>, deadline: Instant) -> Result<Value, String> {
-    let status = read(client.send("GET", "/v1/status", &[], None, deadline), deadline)
-        .map_err(|failure| failure.message)?;
+    let status = exchange(client, "GET", "/v1/status", &[], None, deadline);
+    let status = status.map_err(|failure| failure.message)?;
     if status.is_object() { Ok(status) } else { Err("its answer is no JSON object".to_owned()) }
 }
 
 /// One request without a body; the answer is JSON.
-pub fn ask(client: &mut Client<'_>, method: &str, target: &str) -> Result<Value, Failure> {
+pub fn request(client: &mut Client<'_>, method: &str, target: &str) -> Result<Value, Failure> {
     let deadline = Instant::now() + MAX_WAIT + CONTROL_PATIENCE;
-    read(client.send(method, target, &[], None, deadline), deadline)
+    exchange(client, method, target, &[], None, deadline)
 }
 
-/// The JSON of an answer.
-pub fn read(answer: Result<Answer<'_, '_>, Error>, deadline: Instant) -> Result<Value, Failure> {
-    let answer = answer.map_err(|e| broken(&e))?;
+/// One request with headers, a body and a deadline; the answer is JSON.
+pub fn exchange(
+    client: &mut Client<'_>,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+    deadline: Instant,
+) -> Result<Value, Failure> {
+    let answer = client.send(method, target, headers, body, deadline).map_err(|e| broken(&e))?;
     if !(200..300).contains(&answer.status) {
         return Err(refused(answer, deadline));
     }

@@ -1,36 +1,58 @@
-//! `--help`: what each command does, in a screen at most.
+//! `--help`: the commands, the options that each takes, and what it does in a screen at most.
 
 use crate::config;
 
-/// The overview, then a page for each command below a line `== NAME`.
+/// The overview, then each command: a line `== NAME OPTION...` and its page. An option is written as
+/// `-s,--long=VALUE`; the value `N` or `SECONDS` is a number.
 const TEXT: &str = include_str!("help.txt");
 
-/// Names of the commands and their pages.
-pub fn pages() -> impl Iterator<Item = (&'static str, &'static str)> {
-    TEXT.split("== ").skip(1).filter_map(|page| page.split_once('\n'))
+/// The commands: name, options, page.
+pub fn commands() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    TEXT.split("== ").skip(1).filter_map(|command| {
+        let (head, page) = command.split_once('\n')?;
+        let (name, options) = head.split_once(' ').unwrap_or((head, ""));
+        Some((name, options, page))
+    })
 }
 
 /// The command that a word names.
 pub fn topic(word: &str) -> Option<&'static str> {
-    pages().map(|(name, _)| name).find(|name| *name == word)
+    commands().map(|(name, ..)| name).find(|name| *name == word)
+}
+
+/// The options of a command: short name, long name, value.
+pub fn options(
+    command: &str,
+) -> impl Iterator<Item = (Option<&'static str>, &'static str, Option<&'static str>)> {
+    let own = commands().find(|(name, ..)| *name == command).map(|(_, options, _)| options);
+    own.unwrap_or_default().split_whitespace().map(|option| {
+        let (names, value) = option.split_once('=').map_or((option, None), |(n, v)| (n, Some(v)));
+        let (short, long) = names.split_once(',').map_or((None, names), |(s, l)| (Some(s), l));
+        (short, long, value)
+    })
+}
+
+/// Whether any command takes this option.
+pub fn is_known(option: &str) -> bool {
+    let takes =
+        |name| options(name).any(|(short, long, _)| short == Some(option) || long == option);
+    commands().any(|(name, ..)| takes(name))
 }
 
 /// The command that a mistyped word may have meant.
 pub fn nearest(word: &str) -> Option<&'static str> {
-    config::nearest(word, pages().map(|(name, _)| name))
+    config::nearest(word, commands().map(|(name, ..)| name))
 }
 
-/// The option that a mistyped one may have meant: one of the command's page, or of every command.
-pub fn nearest_option(word: &str, topic: Option<&str>) -> Option<&'static str> {
-    let words = page(topic).split(|c: char| c.is_whitespace() || "[](),".contains(c));
+/// The option that a mistyped one may have meant: one of the command, or of every command.
+pub fn nearest_option(word: &str, command: &str) -> Option<&'static str> {
     let all = ["--profile", "--config", "--set", "--help", "--version"];
-    let options = words.filter(|near| near.starts_with("--") && *near != "--" && *near != word);
-    config::nearest(word, options.chain(all))
+    config::nearest(word, options(command).map(|(_, long, _)| long).chain(all))
 }
 
 /// A command's page, or the overview.
 pub fn page(topic: Option<&str>) -> &'static str {
-    let own = pages().find(|(name, _)| Some(*name) == topic).map(|(_, page)| page);
+    let own = commands().find(|(name, ..)| Some(*name) == topic).map(|(.., page)| page);
     own.or(TEXT.split("== ").next()).unwrap_or_default()
 }
 
@@ -41,12 +63,30 @@ mod tests {
     #[test]
     fn every_page_fits_a_screen() {
         let overview = page(None);
-        assert_eq!(pages().count(), 16);
-        for (name, page) in pages().chain([("run", overview)]) {
+        assert_eq!(commands().count(), 16);
+        for (name, _, page) in commands().chain([("run", "", overview)]) {
             assert!(overview.contains(&format!("\n  {name} ")), "{name}");
             assert!(page.lines().count() <= 24, "{page}");
             let wide = page.lines().find(|line| line.chars().count() > 80);
             assert_eq!(wide, None);
         }
+    }
+
+    #[test]
+    fn every_page_explains_each_option() {
+        for (name, _, page) in commands() {
+            // Those of every command are in the overview.
+            for (short, long, value) in options(name).filter(|(_, long, _)| !page_is_overview(long))
+            {
+                let value = value.map(|value| format!(" {value}")).unwrap_or_default();
+                let both = short.map(|short| format!("{short}, {long}{value}"));
+                let written = both.unwrap_or_else(|| format!("{long}{value}"));
+                assert!(page.contains(&written), "{name}: {written}");
+            }
+        }
+    }
+
+    fn page_is_overview(long: &str) -> bool {
+        ["--config", "--set"].contains(&long)
     }
 }

@@ -4,23 +4,25 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::table::table;
-use super::{Context, owner, say, say_wrapped, time_format};
+use super::context::Context;
+use super::output::{say, say_wrapped, table};
+use super::{foreign, time_format};
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
 use crate::text::escaped;
 
 /// Prints the last `count` records, oldest first: a table, or a JSON object a line.
-pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit, Failure> {
+pub fn show(context: &Context, json: bool, count: Option<u64>) -> Result<Exit, Failure> {
     let stops =
         history::stops(&context.dirs).map_err(|e| Failure::cannot("read the history", &e))?;
     let name = &context.name;
     if stops.is_empty() {
-        owner::refuse_foreign(context, "history")?;
+        foreign::refuse_foreign(context, "history")?;
         eprintln!("hermes-gateway: no end of a run of gateway {name} is on record");
         return Ok(Exit::Planned);
     }
-    let shown = &stops[stops.len().saturating_sub(count.unwrap_or(stops.len()))..];
+    let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+    let shown = &stops[stops.len().saturating_sub(count)..];
     let lines = || shown.iter().map(|stop| format!("{stop}\n")).collect::<String>();
     if json { say(&lines()) } else { say_wrapped(&as_table(shown), 4) }
 }

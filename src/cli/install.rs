@@ -9,9 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::owner::{self, Owner, own_lingering};
-use super::unit::{self, Unit};
-use super::{Context, config, places, program, say, start, starter};
+use super::args::Parsed;
+use super::context::Context;
+use super::output::say;
+use super::unit::{Unit, own_lingering};
+use super::{config, foreign, places, program, start, starter, unit_file};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
 use crate::limits::ACT_PATIENCE;
@@ -19,19 +21,8 @@ use crate::sys::{fs as files, user};
 use crate::systemd::unit::{self as text, Origin};
 use crate::trusted;
 
-/// The flags of the command.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Options {
-    pub now: bool,
-    pub system: bool,
-    pub user: Option<String>,
-    pub force: bool,
-    /// The places of this shell, not those of the unit that is there.
-    pub moves: bool,
-}
-
 /// Installs the unit, or brings it up to date.
-pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
+pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     if context.config.is_some() || !context.set.is_empty() {
         return Err(Failure::new(
             Exit::Usage,
@@ -41,33 +32,34 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
             ),
         ));
     }
-    if !options.system && context.dirs.state.exists() {
-        owner::refuse_foreign(context, "install")?;
+    let (system, now) = (args.has("--system"), args.has("--now"));
+    if !system && context.dirs.state.exists() {
+        foreign::refuse_foreign(context, "install")?;
     }
-    let owner = owner(context, options)?;
-    let unit = Unit::new(context, owner.scope);
+    let owner = owner(context, args)?;
+    let unit = Unit::new(context, owner.scope());
     // Everything that may refuse comes first, so that a refusal changes nothing.
     // Without --move these places are the unit's already.
     let old = places::of_unit(&context.base, &context.name).gateway(&context.name);
     let left = places::left_behind(&old, &context.dirs, &context.name.command())?;
     // Checked with the owner's eyes: what a start would fail on.
     let demanded = Arc::new(|| false);
-    let plan = || Plan { sources: owner.sources(), demanded, ..config::plan(&owner.context) };
+    let plan = || Plan { sources: owner.unit_sources(), demanded, ..config::plan(&owner) };
     let loaded = as_owner(&owner, || gateway::check(&plan()))??;
     let deadline = Instant::now() + ACT_PATIENCE;
     let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e))?;
     // A question that needs the manager and no unit.
     let shown = unit.show()?;
-    let beside = as_owner(&owner, || start::beside_unit(&owner.context, shown.get("MainPID")))?;
-    if let (Some(words), true) = (&beside, options.now) {
+    let beside = as_owner(&owner, || start::beside_unit(&owner, shown.get("MainPID")))?;
+    if let (Some(words), true) = (&beside, now) {
         return Err(Failure::new(Exit::Unavailable, words.clone()));
     }
     let drain = loaded.config.stop.drain_timeout;
     let wanted = as_owner(&owner, || owner.unit_text(version, drain))?;
     let wanted = wanted.map_err(Failure::failed)?;
     check_program(&owner, &wanted)?;
-    let change = compare(&unit, &wanted, options.force)?;
-    let port = as_owner(&owner, || starter::write(&owner.context))?.map_err(Failure::failed)?;
+    let change = compare(&unit, &wanted, args.has("--force"))?;
+    let port = as_owner(&owner, || starter::write(&owner))?.map_err(Failure::failed)?;
 
     if change.is_some() {
         unit.file
@@ -93,33 +85,40 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     }
     let path = unit.variable("PATH");
     as_owner(&owner, || config::warn(&loaded, path.as_deref()))?;
-    if options.now {
+    if now {
         start::start_unit(context, &unit)?;
     }
-    next_step(context, options, running, change.is_some())
+    let (command, flag) = (context.name.command(), if system { " --system" } else { "" });
+    match (running, change) {
+        (true, Some(_)) => {
+            say(&format!("it runs with the unit as it was: {command} restart{flag}\n"))
+        }
+        (false, _) if !now => say(&format!("next: {command} start{flag}\n")),
+        _ => Ok(Exit::Planned),
+    }
 }
 
 /// Who it is for. A system unit never runs as root because nobody thought of another user.
-fn owner(context: &Context, options: &Options) -> Result<Owner, Failure> {
-    if !options.system {
-        return Ok(Owner::own(context));
+fn owner(context: &Context, args: &Parsed) -> Result<Context, Failure> {
+    if !args.has("--system") {
+        return Ok(context.clone());
     }
     if user::own_uid() != 0 {
         return Err(Failure::failed("a unit of the machine is written by root: try it with sudo"));
     }
     let caller = env::var("SUDO_USER").ok().filter(|name| name != "root");
-    let name = options.user.clone().or(caller).ok_or_else(|| {
+    let name = args.value("--user").map(str::to_owned).or(caller).ok_or_else(|| {
         Failure::failed(
             "which user shall it run as? --user USER says it (--user root if you mean root)",
         )
     })?;
     let user = user::by_name(&name)
         .ok_or_else(|| Failure::failed(format!("there is no user {name:?}")))?;
-    Ok(Owner::of(context, user))
+    Ok(context.of_user(&user))
 }
 
 /// Does what touches the owner's files with the owner's rights.
-fn as_owner<T>(owner: &Owner, act: impl FnOnce() -> T) -> Result<T, Failure> {
+fn as_owner<T>(owner: &Context, act: impl FnOnce() -> T) -> Result<T, Failure> {
     match &owner.user {
         None => Ok(act()),
         Some(user) => user::acting_as(user, act).map_err(|e| {
@@ -130,8 +129,8 @@ fn as_owner<T>(owner: &Owner, act: impl FnOnce() -> T) -> Result<T, Failure> {
 }
 
 /// What a unit of the machine runs must be its user's to reach, and nobody else's to replace.
-fn check_program(owner: &Owner, unit: &str) -> Result<(), Failure> {
-    let program = text::program_in(unit, &owner.context.name);
+fn check_program(owner: &Context, unit: &str) -> Result<(), Failure> {
+    let program = text::program_in(unit, &owner.name);
     let (Some(program), Some(user)) = (program, &owner.user) else { return Ok(()) };
     as_owner(owner, || trusted::check_program(&program))?.map_err(|e| {
         let (program, user) = (program.display(), user.name.display());
@@ -159,7 +158,7 @@ fn compare(unit: &Unit, wanted: &str, force: bool) -> Result<Option<&'static str
         let name = &unit.name;
         return Err(Failure::failed(format!("{name} is masked: `{words} unmask {name}` first")));
     }
-    let why = match unit::read(&unit.file) {
+    let why = match unit_file::read(&unit.file) {
         Ok(installed) if installed == wanted => return Ok(None),
         Ok(installed) => match text::inspect(&installed) {
             Origin::Ours if link.is_some() => "is a symlink",
@@ -208,16 +207,16 @@ fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
     Err(Failure::failed(format!("{} is written, but {why}", unit.file.display())))
 }
 
-fn report(unit: &Unit, owner: &Owner, change: Option<&str>, port: Option<u16>) -> String {
+fn report(unit: &Unit, owner: &Context, change: Option<&str>, port: Option<u16>) -> String {
     let (what, file) = (change.unwrap_or("unchanged:"), unit.file.display());
     let mut out = format!("{what} {file}, enabled\n");
-    let config = owner.context.dirs.config_file.display();
+    let config = owner.dirs.config_file.display();
     out += &match port {
         None => format!("configuration: {config}\n"),
         Some(port) => format!("wrote {config}: listens on 127.0.0.1:{port}, answers with echo\n"),
     };
     if let Some(user) = &owner.user {
-        out += &format!("{} runs as {}\n", owner.context.name, user.name.display());
+        out += &format!("{} runs as {}\n", owner.name, user.name.display());
     } else if let Some((name, lingers)) = own_lingering() {
         out += &if lingers {
             format!("lingering is on: it runs while {name} is logged out, too\n")
@@ -229,19 +228,4 @@ fn report(unit: &Unit, owner: &Owner, change: Option<&str>, port: Option<u16>) -
         };
     }
     out
-}
-
-fn next_step(
-    context: &Context,
-    options: &Options,
-    running: bool,
-    changed: bool,
-) -> Result<Exit, Failure> {
-    let command = context.name.command();
-    let flag = if options.system { " --system" } else { "" };
-    match (running, changed) {
-        (true, true) => say(&format!("it runs with the unit as it was: {command} restart{flag}\n")),
-        (false, _) if !options.now => say(&format!("next: {command} start{flag}\n")),
-        _ => Ok(Exit::Planned),
-    }
 }

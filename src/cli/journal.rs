@@ -3,9 +3,11 @@
 
 use serde_json::Value;
 
-use super::control::{ask, open};
-use super::table::table;
-use super::{Context, config, owner, say, say_wrapped, time_format};
+use super::args::Parsed;
+use super::context::Context;
+use super::control::{connect_to, request};
+use super::output::{say, say_wrapped, table};
+use super::{config, foreign, time_format};
 use crate::agent::Agent;
 use crate::exit::{Exit, Failure};
 use crate::journal::record::{Record, Step};
@@ -13,11 +15,11 @@ use crate::journal::{Fate, FileJournal, NAME, Report, inspect, repair, saved};
 use crate::lifecycle::instance::{Instance, Probe, probe};
 use crate::session::hub::{Hub, Settings};
 use crate::session::id::Id;
-use crate::session::message::rfc3339;
 use crate::session::message_table::{Entry, MessageTable};
 use crate::session::states::{DeliveryState, TurnState};
 use crate::session::time::System;
 use crate::session::transcript::Transcripts;
+use crate::sys::clock::rfc3339;
 use crate::sys::fd::EventFd;
 use crate::text::escaped;
 use std::io::ErrorKind;
@@ -27,31 +29,18 @@ use std::sync::Arc;
 /// Messages that `journal` lists: more than anybody reads.
 const MAX_JOURNAL_ROWS: usize = 1000;
 
-/// What to do with the journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    Summary,
-    Check,
-    Dump,
-    Compact,
-    Repair,
-    Retry(String),
-    /// Each turn that failed.
-    RetryAll,
-    Drop(String),
-}
-
-/// Does it.
-pub fn journal(context: &Context, action: &Action) -> Result<Exit, Failure> {
-    match action {
-        Action::Summary => summary(context),
-        Action::Check => check(context),
-        Action::Dump => dump(context),
-        Action::Compact => compact(context),
-        Action::Repair => mend(context),
-        Action::Retry(id) => letter(context, "POST", &format!("/v1/messages/{id}/retry")),
-        Action::RetryAll => retry_all(context),
-        Action::Drop(id) => letter(context, "DELETE", &format!("/v1/dead-letters/{id}")),
+/// Does what the words say.
+pub fn journal(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
+    let id = args.words.get(1).map_or("", String::as_str);
+    match args.words.first().map_or("", String::as_str) {
+        "check" => check(context),
+        "dump" => dump(context),
+        "compact" => compact(context),
+        "repair" => mend(context),
+        "retry" if args.has("--all") => retry_all(context),
+        "retry" => letter(context, "POST", &format!("/v1/messages/{id}/retry")),
+        "drop" => letter(context, "DELETE", &format!("/v1/dead-letters/{id}")),
+        _ => summary(context),
     }
 }
 
@@ -64,7 +53,7 @@ fn file(context: &Context) -> Result<PathBuf, Failure> {
     let missing = path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
     // One that was removed, and has a copy that was saved, is no new one.
     if missing && saved(dir).unwrap_or_default().is_empty() {
-        owner::refuse_foreign(context, "journal")?;
+        foreign::refuse_foreign(context, "journal")?;
         let path = path.display();
         let words =
             format!("there is no journal at {path} yet: the gateway makes it when it starts");
@@ -197,7 +186,7 @@ fn compact(context: &Context) -> Result<Exit, Failure> {
     let (before, after) = if let Ok(Probe::Free) = probe(&context.dirs) {
         compact_here(context)?
     } else {
-        let sizes = ask(&mut open(context)?, "POST", "/v1/journal/compact")?;
+        let sizes = request(&mut connect_to(context)?, "POST", "/v1/journal/compact")?;
         (sizes["before"].as_u64().unwrap_or(0), sizes["after"].as_u64().unwrap_or(0))
     };
     say(&format!("{before} → {after} bytes\n"))
@@ -242,7 +231,7 @@ fn mend(context: &Context) -> Result<Exit, Failure> {
 }
 
 fn letter(context: &Context, method: &str, target: &str) -> Result<Exit, Failure> {
-    let message = ask(&mut open(context)?, method, target)?;
+    let message = request(&mut connect_to(context)?, method, target)?;
     let delivery = &message["deliveries"][0];
     let word = |value: &Value| escaped(value.as_str().unwrap_or("?"), false);
     let (target, status) = (word(&delivery["target"]), word(&delivery["status"]));
@@ -252,13 +241,13 @@ fn letter(context: &Context, method: &str, target: &str) -> Result<Exit, Failure
 }
 
 fn retry_all(context: &Context) -> Result<Exit, Failure> {
-    let mut client = open(context)?;
-    let failed = ask(&mut client, "GET", "/v1/messages?status=failed")?;
+    let mut client = connect_to(context)?;
+    let failed = request(&mut client, "GET", "/v1/messages?status=failed")?;
     let messages = failed["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
     // The oldest goes first, as it did before.
     for message in messages.iter().rev() {
         let id = message["id"].as_str().unwrap_or_default();
-        ask(&mut client, "POST", &format!("/v1/messages/{id}/retry"))?;
+        request(&mut client, "POST", &format!("/v1/messages/{id}/retry"))?;
         say(&format!("{id}\n"))?;
     }
     say(&format!("turns that run again: {}\n", messages.len()))

@@ -6,11 +6,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::context::Context;
 use super::history::word;
+use super::output::{say, table};
 use super::report::gather;
-use super::table::table;
-use super::unit::unit_dir;
-use super::{Context, places, say, status};
+use super::unit_file::unit_dir;
+use super::{places, status};
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
 use crate::name::Name;

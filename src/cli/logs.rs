@@ -1,26 +1,32 @@
 //! `logs`: hands over to journalctl, or says where else the log is.
 
-use super::control::holder;
-use super::{Context, config, owner, unit};
+use super::args::Parsed;
+use super::context::Context;
+use super::{config, foreign, unit};
 use crate::config::LogTarget;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
+use crate::lifecycle::instance::holder;
 use crate::systemd::Scope;
 use crate::text::escaped;
 
-/// Replaces this process by journalctl, for the unit that runs it, else the installed one. `which`:
-/// further arguments for it.
-pub fn logs(context: &Context, system: bool, which: Vec<String>) -> Result<Exit, Failure> {
+/// Replaces this process by journalctl, for the unit that runs it, else the installed one.
+pub fn logs(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
+    let system = args.has("--system");
     let running = if system { None } else { unit::running(context) };
     let unit = running.or_else(|| unit::find(context, system));
     if unit.as_ref().is_none_or(|unit| unit.systemctl.scope == Scope::User) {
-        owner::refuse_foreign(context, "logs")?;
+        foreign::refuse_foreign(context, "logs")?;
     }
     let Some(unit) = unit else {
         return Err(Failure::failed(elsewhere(context)));
     };
     let failed = |e: std::io::Error| Failure::cannot("run journalctl", &e);
     let journalctl = unit.journalctl().map_err(failed)?.args(["--unit", &unit.name]);
+    let lines = args.value("--lines").map(|count| format!("-n{count}"));
+    let since = args.value("--since").map(|time| format!("--since={time}"));
+    let follow = args.has("--follow").then(|| "-f".to_owned());
+    let which = [lines, since, follow].into_iter().flatten();
     Err(failed(journalctl.args(which).replace_us()))
 }
 
@@ -43,6 +49,6 @@ fn elsewhere(context: &Context) -> String {
 /// Where the running gateway's standard error goes.
 fn stderr_of_ours(context: &Context) -> Option<String> {
     let pid = holder(&context.dirs)?.pid;
-    let record = history::record(&context.dirs)?;
+    let record = history::run_record(&context.dirs);
     Some(format!("that of pid {pid} is {}", escaped(record["log"].as_str()?, false)))
 }

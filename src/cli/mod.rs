@@ -1,18 +1,19 @@
-//! The command line: one file a command. A command looks at the world, does what it says, and
-//! returns the status to exit with or the words for why not; it prints no success it did not see.
+//! The command line: one file a command. A command does what it says and
+//! returns the exit status or an error message; it prints no success that it did not see.
 #![forbid(unsafe_code)]
 
 mod args;
 mod config;
+mod context;
 mod control;
+mod foreign;
 mod help;
 mod history;
 mod install;
 mod journal;
 mod list;
 mod logs;
-mod message;
-mod owner;
+mod output;
 mod places;
 mod program;
 mod reload;
@@ -24,77 +25,26 @@ mod starter;
 mod state;
 mod status;
 mod stop;
-mod table;
 mod time_format;
 mod uninstall;
 mod unit;
+mod unit_file;
 
 use std::env;
-use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 
-use crate::config::Sources;
-use crate::dirs::{Base, Dirs};
+use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::signals::{Signals, end_on_terminate};
-use crate::name::Name;
 use crate::subprocess::Children;
 use crate::sys;
-use crate::sys::process::Pid;
-use args::Command;
-
-/// What every command knows.
-#[derive(Clone, Debug)]
-pub struct Context {
-    pub name: Name,
-    pub base: Base,
-    pub dirs: Dirs,
-    /// `--config FILE`, absolute.
-    pub config: Option<PathBuf>,
-    /// The `--set` arguments.
-    pub set: Vec<String>,
-    pub children: Arc<Children>,
-}
-
-impl Context {
-    /// The same gateway in other places.
-    pub fn at(&self, base: Base) -> Context {
-        Context { dirs: base.gateway(&self.name), base, ..self.clone() }
-    }
-
-    /// Where the configuration is read from.
-    pub fn sources(&self) -> Sources {
-        Sources { demanded: self.demands_file(), ..self.named_sources() }
-    }
-
-    /// The same as far as the command line tells.
-    pub fn named_sources(&self) -> Sources {
-        Sources {
-            file: self.config.clone().unwrap_or_else(|| self.dirs.config_file.clone()),
-            required: self.config.is_some(),
-            demanded: false,
-            set: self.set.clone(),
-            home: Some(self.base.home.clone()),
-        }
-    }
-
-    /// Whether a missing or empty file is a mistake. Looks at files, whose disk may hang.
-    pub fn demands_file(&self) -> bool {
-        // Of a unit of another name, only an empty file is a mistake: it may do without one.
-        let is_unit = env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == Pid::own().to_string());
-        let agent_is_set = self.set.iter().any(|setting| setting.starts_with("agent."));
-        let has_unit = || (is_unit && self.dirs.config_file.exists()) || owner::has_unit(self);
-        self.config.is_some() || (!agent_is_set && has_unit())
-    }
-}
+use context::Context;
+use output::say;
 
 /// Runs the command that the arguments name and says how to exit.
 pub fn main() -> Exit {
     sys::memory::keep_small();
     sys::fd::close_inherited_on_exec();
-    match args::from_environment().and_then(dispatch) {
+    match args::from_environment().and_then(|args| dispatch(&args)) {
         Ok(exit) => exit,
         Err(failure) => {
             eprintln!("hermes-gateway: {failure}");
@@ -103,69 +53,48 @@ pub fn main() -> Exit {
     }
 }
 
-fn dispatch(parsed: args::Parsed) -> Result<Exit, Failure> {
-    let args::Parsed { name, config, set, command } = parsed;
-    // What a stop sends to an `ExecReload=` that is under way must not look like a failure of the unit.
-    if command == Command::Reload && env::var_os("MAINPID").is_some() {
-        end_on_terminate().map_err(|e| Failure::cannot("catch signals", &e))?;
-    }
-    // Before anything else can take time: from here on a signal is judged, not fatal.
-    let signals = matches!(command, Command::Run(_)).then(Signals::catch).transpose();
-    let signals = signals.map_err(|e| Failure::cannot("catch signals", &e))?;
-    if signals.is_some() {
-        sys::process::protect_memory().map_err(|e| Failure::cannot("protect its memory", &e))?;
-    }
-    match command {
-        Command::Help(topic) => return say(help::page(topic)),
-        Command::Version => {
-            return say(concat!("hermes-gateway ", env!("CARGO_PKG_VERSION"), "\n"));
+fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
+    let cannot_catch = |e| Failure::cannot("catch signals", &e);
+    let signals = match args.command {
+        "help" => return say(help::page(args.words.first().map(String::as_str))),
+        "version" => return say(concat!("hermes-gateway ", env!("CARGO_PKG_VERSION"), "\n")),
+        // Before anything else can take time: from here on a signal is judged, not fatal.
+        "run" => {
+            let signals = Signals::catch().map_err(cannot_catch)?;
+            let protected = sys::process::protect_memory();
+            protected.map_err(|e| Failure::cannot("protect its memory", &e))?;
+            Some(signals)
         }
-        _ => {}
-    }
-    let base = places::of_command(Base::own().map_err(Failure::failed)?, &name, &command);
+        // What a stop sends to an `ExecReload=` that is under way must not look like a failure of the unit.
+        "reload" if env::var_os("MAINPID").is_some() => {
+            end_on_terminate().map_err(cannot_catch)?;
+            None
+        }
+        _ => None,
+    };
+    let base = places::of_command(Base::own().map_err(Failure::failed)?, args);
+    let (name, config, set) = (args.name.clone(), args.config.clone(), args.set.clone());
     let dirs = base.gateway(&name);
-    let context = Context { name, base, dirs, config, set, children: Children::new() };
-    match (command, signals) {
-        (Command::Run(ephemeral), Some(signals)) => Ok(run::run(&context, signals, ephemeral)),
-        (Command::Config(check), _) => config::show(&context, check),
-        (Command::Install(options), _) => install::install(&context, &options),
-        (Command::Uninstall(system), _) => uninstall::uninstall(&context, system),
-        (Command::Start(system), _) => start::start(&context, system),
-        (Command::Stop(system), _) => stop::stop(&context, system),
-        (Command::Restart(system), _) => start::restart(&context, system),
-        (Command::Reload, _) => reload::reload(&context),
-        (Command::Status { json, system }, _) => status::show(&context, json, system),
-        (Command::List(json), _) => list::show(&context, json),
-        (Command::Logs(system, which), _) => logs::logs(&context, system, which),
-        (Command::Send { session, text, sending }, _) => {
-            send::send(&context, session.as_deref(), text, sending)
-        }
-        (Command::Result(id, wait), _) => {
-            message::result(&mut control::open(&context)?, &id, Duration::from_secs(wait))
-        }
-        (Command::Journal(action), _) => journal::journal(&context, &action),
-        (Command::History(json, count), _) => history::show(&context, json, count),
-        (Command::Run(_) | Command::Help(_) | Command::Version, _) => Ok(Exit::Planned),
+    let (children, user) = (Children::new(), None);
+    let context = &Context { name, base, dirs, config, set, children, user };
+    if let Some(signals) = signals {
+        return Ok(run::run(context, signals, args.has("--ephemeral")));
     }
-}
-
-/// Prints the last words of a command that did what it says.
-pub fn say(text: &str) -> Result<Exit, Failure> {
-    let mut out = io::stdout().lock();
-    printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
-}
-
-/// The same; on a terminal lines that are too long for it are broken, and indented by so much.
-pub fn say_wrapped(text: &str, indent: usize) -> Result<Exit, Failure> {
-    if io::stdout().is_terminal() { say(&table::wrapped(text, indent)) } else { say(text) }
-}
-
-/// What comes of printing to stdout. A reader that went away has what it wanted.
-pub fn printed(result: io::Result<()>) -> Result<Exit, Failure> {
-    match result {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::cannot("write to standard output", &e))
-        }
-        _ => Ok(Exit::Planned),
+    let (system, json) = (args.has("--system"), args.has("--json"));
+    match args.command {
+        "config" => config::show(context, !args.words.is_empty()),
+        "install" => install::install(context, args),
+        "uninstall" => uninstall::uninstall(context, system),
+        "start" => start::start(context, system),
+        "stop" => stop::stop(context, system),
+        "restart" => start::restart(context, system),
+        "reload" => reload::reload(context),
+        "status" => status::show(context, json, system),
+        "list" => list::show(context, json),
+        "logs" => logs::logs(context, args),
+        "send" => send::send(context, args),
+        "journal" => journal::journal(context, args),
+        "history" => history::show(context, json, args.number("--lines")),
+        command => Err(Failure::failed(format!("the command {command} does nothing"))),
     }
 }

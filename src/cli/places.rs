@@ -5,8 +5,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::args::Command;
-use super::unit::read_ours;
+use super::args::Parsed;
+use super::unit_file::read_ours;
 use crate::dirs::{Base, Dirs, UNITS};
 use crate::exit::Failure;
 use crate::name::Name;
@@ -14,18 +14,18 @@ use crate::sys::user;
 use crate::systemd::unit;
 
 /// The places that a command works on; says so where they are not this shell's.
-pub fn of_command(own: Base, name: &Name, command: &Command) -> Base {
-    // One runs with this shell's variables, and looks at no disk before signals are judged; one stops
-    // what does, one asks for each gateway.
-    if matches!(command, Command::Run(_) | Command::Stop(_) | Command::List(_)) {
+pub fn of_command(own: Base, args: &Parsed) -> Base {
+    let name = &args.name;
+    // `run` runs with this shell's variables, and looks at no disk before signals are judged; `stop`
+    // stops what does, `list` asks for each gateway.
+    if ["run", "stop", "list"].contains(&args.command) {
         return own;
     }
     let kept = of_unit(&own, name);
-    match command {
-        Command::Install(options) if options.moves => return Base { units: kept.units, ..own },
+    match args.command {
+        "install" if args.has("--move") => return Base { units: kept.units, ..own },
         // They find the manager and the control socket from any shell.
-        Command::Start(_) | Command::Restart(_) | Command::Logs { .. } => return kept,
-        Command::Send { .. } | Command::Result(..) => return kept,
+        "start" | "restart" | "logs" | "send" => return kept,
         _ => {}
     }
     let (here, there, command) = (own.gateway(name), kept.gateway(name), name.command());
@@ -96,9 +96,10 @@ pub fn shell_word(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::install::Options;
+    use super::super::args::parse;
     use super::*;
     use crate::testing::TempDir;
+    use std::ffi::OsString;
     use std::fs;
 
     const UNIT: &str = "# Written by hermes-gateway 0.1.0; x\n\
@@ -140,20 +141,20 @@ mod tests {
         let usual = own.home.join(".config").join(UNITS);
         fs::create_dir_all(&usual).unwrap();
         fs::write(usual.join(name.unit()), UNIT).unwrap();
-        let options =
-            |moves| Options { now: false, system: false, user: None, force: false, moves };
         for (command, kept) in [
-            (Command::Run(false), false),
-            (Command::Stop(false), false),
-            (Command::Install(options(true)), false),
-            (Command::Install(options(false)), true),
-            (Command::Uninstall(false), true),
-            (Command::History(false, None), true),
+            ("run", false),
+            ("stop", false),
+            ("install --move", false),
+            ("install", true),
+            ("uninstall", true),
+            ("history", true),
         ] {
-            let base = of_command(own.clone(), &name, &command);
+            let words = ["-p", "coder"].into_iter().chain(command.split(' '));
+            let args = parse(None, words.map(OsString::from).collect(), &[]).unwrap();
+            let base = of_command(own.clone(), &args);
             assert_eq!(base.state != own.state, kept, "{command:?}");
             // A move leaves the unit where its manager reads it.
-            let install = matches!(command, Command::Install(_)) || kept;
+            let install = args.command == "install" || kept;
             assert_eq!(base.units == usual, install, "{command:?}");
         }
     }

@@ -4,16 +4,17 @@
 
 use std::time::Instant;
 
-use super::control::{lines, open, read};
-use super::{Context, say};
+use super::context::Context;
+use super::control::{connect_to, exchange, lines};
+use super::output::say;
 use crate::exit::{Exit, Failure};
 use crate::limits::{CONTROL_PATIENCE, RELOAD_PATIENCE};
 
 /// Asks, and waits for the outcome of a reading that begins after that.
 pub fn reload(context: &Context) -> Result<Exit, Failure> {
     let deadline = Instant::now() + RELOAD_PATIENCE + CONTROL_PATIENCE;
-    let mut client = open(context)?;
-    let told = read(client.send("POST", "/v1/reload", &[], None, deadline), deadline)?;
+    let mut client = connect_to(context)?;
+    let told = exchange(&mut client, "POST", "/v1/reload", &[], None, deadline)?;
     let words = lines(told["message"].as_str().unwrap_or("the answer cannot be read"));
     let known = [Exit::Planned, Exit::Unavailable, Exit::Config];
     match known.into_iter().find(|exit| told["exit"] == exit.code()).unwrap_or(Exit::Failed) {

@@ -2,7 +2,8 @@
 
 use std::env;
 
-use super::{Context, config};
+use super::config;
+use super::context::Context;
 use crate::exit::Exit;
 use crate::gateway::{self, Plan};
 use crate::lifecycle::signals::Signals;

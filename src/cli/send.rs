@@ -1,54 +1,111 @@
-//! `send`: one message to the running gateway, its reply printed as it comes.
+//! `send`: one message to the running gateway, its reply printed as it comes; or a durable message, whose
+//! reply can be fetched later.
 
-use std::io::{self, IsTerminal, Read, Write};
-use std::time::Instant;
+use std::io::{self, IsTerminal, Read, StdoutLock, Write};
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::control::{broken, lines, open, problem, refused};
-use super::message::Sending;
-use super::{Context, config, message, printed};
+use super::args::Parsed;
+use super::config;
+use super::context::Context;
+use super::control::{broken, connect_to, exchange, exit_for, lines, problem, refused, request};
+use super::output::{printed, say};
 use crate::api;
 use crate::exit::{Exit, Failure};
-use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_BODY_RANGE};
-use crate::outbound::client::{Client, Error};
-use crate::text::quoted;
+use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_BODY_RANGE, MAX_WAIT};
+use crate::outbound::Client;
+use crate::outbound::client::Error;
+use crate::text::{escaped, quoted};
 
 /// The header that puts a message into a session.
 const SESSION: &str = "X-Hermes-Session-Id";
 
-/// Sends `text`, or with `None` what standard input has: as a durable message, or else to print the
-/// reply as it comes.
-pub fn send(
-    context: &Context,
-    session: Option<&str>,
-    text: Option<String>,
-    sending: Option<Sending>,
-) -> Result<Exit, Failure> {
-    check_session(session)?;
-    let text = match text {
-        Some(text) => text,
-        None => {
-            let most = config::load(context).map(|loaded| loaded.config.limits.max_body);
-            read_all(io::stdin().lock(), most.unwrap_or(*MAX_BODY_RANGE.end()))?
-        }
-    };
-    let mut client = open(context)?;
-    if let Some(sending) = sending {
-        return message::send(&mut client, session, &text, &sending);
+/// Sends a message, as a durable one or else to print the reply as it comes; or prints the reply of one
+/// that was sent.
+pub fn send(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
+    if let Some(id) = args.value("--result") {
+        let wait = Duration::from_secs(args.number("--wait").unwrap_or(0));
+        return result(&mut connect_to(context)?, id, wait);
     }
-    let terminal = io::stdout().is_terminal();
-    let mut printer = Printer { out: io::stdout().lock(), terminal, last: None };
+    let session = args.value("--session");
+    check_session(session)?;
+    let text = if args.stdin {
+        let most = config::load(context).map(|loaded| loaded.config.limits.max_body);
+        read_all(io::stdin().lock(), most.unwrap_or(*MAX_BODY_RANGE.end()))?
+    } else {
+        args.words.concat()
+    };
+    let mut client = connect_to(context)?;
+    let durable = ["--async", "--deliver", "--mode", "--idempotency-key"];
+    if durable.iter().any(|option| args.has(option)) {
+        return send_durable(&mut client, &text, args);
+    }
+    let mut printer = Printer::of_stdout();
     let result = converse(&mut client, session, &text, &mut printer);
     printer.finish(result)
 }
 
-/// Prints a whole reply.
-pub fn print_reply(text: &str) -> Result<Exit, Failure> {
-    let terminal = io::stdout().is_terminal();
-    let mut printer = Printer { out: io::stdout().lock(), terminal, last: None };
-    let result = printed(printer.print(text));
-    printer.finish(result)
+/// Sends `text` as a durable message. Prints its id, or waits for the reply and prints that.
+fn send_durable(client: &mut Client, text: &str, args: &Parsed) -> Result<Exit, Failure> {
+    let value = |option| args.value(option);
+    let (session, deliver, mode) = (value("--session"), value("--deliver"), value("--mode"));
+    let body = json!({ "text": text, "session": session, "deliver": deliver, "mode": mode });
+    let body = body.to_string();
+    let mut headers = vec![("Content-Type", "application/json")];
+    headers.extend(value("--idempotency-key").map(|key| ("Idempotency-Key", key)));
+    let deadline = Instant::now() + CONTROL_PATIENCE + MAX_WAIT;
+    let body = Some(body.as_bytes());
+    let sent = exchange(client, "POST", "/v1/messages", &headers, body, deadline)?;
+    let id = sent["id"].as_str().unwrap_or("").to_owned();
+    if !args.has("--async") {
+        return result(client, &id, LONGEST_REPLY);
+    }
+    let place = match (sent["position"].as_u64(), sent["status"].as_str()) {
+        (Some(position), _) => format!("position {position}"),
+        (None, status) => escaped(status.unwrap_or("known"), false),
+    };
+    // The id alone goes where `--result "$(…)"` reads it.
+    eprintln!("hermes-gateway: accepted, {place}");
+    say(&format!("{}\n", escaped(&id, false)))
+}
+
+/// Prints the reply of a message, waiting for it at most so long.
+fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure> {
+    let deadline = Instant::now() + wait;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).min(MAX_WAIT);
+        // Whole seconds, rounded up: what is left of one is waited for too.
+        let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+        let target = format!("/v1/messages/{id}?wait={seconds}");
+        let message = request(client, "GET", &target)?;
+        let error = lines(message["error"].as_str().unwrap_or("no reason is known"));
+        let exit = exit_for(message["error_status"].as_u64());
+        let failed = |how| Err(Failure::new(exit, format!("message {id}{how}: {error}")));
+        match message["status"].as_str() {
+            Some("done") => match message["reply"].as_str() {
+                Some(reply) => {
+                    let mut printer = Printer::of_stdout();
+                    let result = printed(printer.print(reply));
+                    return printer.finish(result);
+                }
+                None => return failed(""),
+            },
+            Some("failed") => return failed(" failed"),
+            Some("cancelled") => return failed(" was cancelled"),
+            status if left.is_zero() => {
+                let status = escaped(status.unwrap_or("?"), false);
+                let place = message["position"].as_u64();
+                let place = place.map(|n| format!(", position {n}")).unwrap_or_default();
+                let waits = message["waiting"]["reason"].as_str().map(lines);
+                let waits = waits.map(|why| format!("; it waits for the agent: {why}"));
+                let waits = waits.unwrap_or_default();
+                let words = format!("message {id} has no reply yet: {status}{place}{waits}");
+                return Err(Failure::new(Exit::Restart, words));
+            }
+            Some(_) | None => {}
+        }
+    }
 }
 
 fn check_session(session: Option<&str>) -> Result<(), Failure> {
@@ -133,6 +190,13 @@ struct Printer<W: Write> {
     last: Option<char>,
 }
 
+impl Printer<StdoutLock<'static>> {
+    fn of_stdout() -> Self {
+        let out = io::stdout().lock();
+        Printer { terminal: out.is_terminal(), out, last: None }
+    }
+}
+
 impl<W: Write> Printer<W> {
     fn print(&mut self, text: &str) -> io::Result<()> {
         let safe = if self.terminal { &lines(text) } else { text };
@@ -164,12 +228,10 @@ impl<W: Write> Printer<W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::control::knock;
+    use super::super::control::connect;
     use super::super::control::tests::{dirs, fake, hold, json as answer};
     use super::*;
     use crate::testing::TempDir;
-    use serde_json::json;
-    use std::time::Duration;
 
     const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
 
@@ -185,7 +247,7 @@ mod tests {
         let _held = hold(&dirs);
         let server = fake(&dirs, &[reply]);
         let deadline = Instant::now() + Duration::from_secs(20);
-        let (_, mut client) = knock(&dirs, deadline).unwrap();
+        let (_, mut client) = connect(&dirs, deadline).unwrap();
         let mut printer = Printer { out: Vec::new(), terminal, last: None };
         let result = converse(&mut client, Some("kä se"), "hi\n", &mut printer);
         printer.end().unwrap();

@@ -1,11 +1,21 @@
 //! `start` and `restart`: through the service manager, to READY and not before.
 
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
-use super::control::holder;
+use super::context::Context;
+use super::output::say;
 use super::unit::{self, Unit, installed};
-use super::{Context, owner, say};
+use super::{args, config, foreign};
+use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
+use crate::gateway;
+use crate::lifecycle::instance::holder;
+use crate::sys::proc;
+use crate::sys::process::Pid;
+use crate::sys::user::{self, User};
 use crate::systemd::Scope;
 use crate::systemd::systemctl::Properties;
 
@@ -20,7 +30,7 @@ pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     let running = if system { None } else { unit::running(context) };
     let unit = running.map_or_else(|| meant(context, system, "restart"), Ok)?;
     let shown = unit.show()?;
-    owner::check_config(context, &unit, &shown).map_err(|mut failure| {
+    check_config(context, &unit, &shown).map_err(|mut failure| {
         failure.message += &format!("\n{} is not restarted", unit.label(context));
         failure
     })?;
@@ -36,7 +46,7 @@ fn meant(context: &Context, system: bool, verb: &str) -> Result<Unit, Failure> {
     let unit = installed(context, system);
     let of_machine = unit.as_ref().is_ok_and(|unit| unit.systemctl.scope == Scope::System);
     if !system && !of_machine {
-        owner::refuse_foreign(context, verb)?;
+        foreign::refuse_foreign(context, verb)?;
     }
     unit.map_err(|failure| match beside_unit(context, "") {
         Some(words) => Failure::new(Exit::Unavailable, words),
@@ -118,4 +128,53 @@ fn bring_up(
             Err(Failure::new(exit, text))
         }
     }
+}
+
+/// Checks what the main process of a unit, `MainPID` of `shown`, would read at its next start: with its
+/// own arguments and places. Where none runs there is nothing to lose, and where it is neither ours nor
+/// are we root, systemd refuses anyway.
+///
+/// # Errors
+/// What `config check` says.
+fn check_config(context: &Context, unit: &Unit, shown: &Properties) -> Result<(), Failure> {
+    let Some(pid) = shown.get("MainPID").parse().ok().and_then(Pid::new) else {
+        return Ok(());
+    };
+    // Whose it is says `status`: its directory in /proc is root's (PR_SET_DUMPABLE).
+    let other = proc::uid(pid).filter(|uid| *uid != user::own_uid()).and_then(user::by_uid);
+    let Some(context) = context_of(context, unit, (pid, other.as_ref()), shown) else {
+        return Ok(());
+    };
+    let check = || gateway::check(&config::plan(&context)).map(drop);
+    match other {
+        Some(user) => user::acting_as(&user, check).unwrap_or(Ok(())),
+        None => check(),
+    }
+}
+
+/// What a process that runs a gateway goes by: what it was started with, where we may read that, else
+/// what its service manager starts it with.
+fn context_of(
+    context: &Context,
+    unit: &Unit,
+    (pid, other): (Pid, Option<&User>),
+    shown: &Properties,
+) -> Option<Context> {
+    let started_with = |name| proc::variable(pid, name).map(OsString::from);
+    let variable = |name| started_with(name).or_else(|| unit.variable(name));
+    let home = other.map(|user| user.home.clone());
+    let home = home.or_else(|| variable("HOME").map(PathBuf::from))?;
+    let config = variable("XDG_CONFIG_HOME").map(PathBuf::from);
+    let config = config.filter(|path| path.is_absolute()).unwrap_or(home.join(".config"));
+    // The installed unit may have been written anew since: its places are those of this command.
+    let installed = unit.systemctl.scope == Scope::User && unit.name == context.name.unit();
+    // A relative `--config` is relative to where that process is.
+    let start = home.join(shown.get("WorkingDirectory").trim_start_matches(['!', '~']));
+    let _ =
+        env::set_current_dir(format!("/proc/{pid}/cwd")).or_else(|_| env::set_current_dir(start));
+    let theirs = Base { home, config, ..context.base.clone() };
+    let base = if installed { context.base.clone() } else { theirs };
+    let words = proc::arguments(pid)?.into_iter().skip(1).collect();
+    let args::Parsed { config, set, .. } = args::parse(None, words, &[]).ok()?;
+    Some(Context { config, set, ..context.at(base) })
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
-use super::Context;
+use super::context::Context;
 use crate::config::{self, Sources};
 use crate::limits::STARTER_PORTS;
 use crate::sys::fs as files;

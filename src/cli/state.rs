@@ -1,5 +1,8 @@
 //! What a gateway is doing, concluded from its lock, its own answer and the service manager. Pure.
 
+use serde_json::Value;
+
+use super::control::{Contacted, NoAnswer};
 use crate::exit::Exit;
 use crate::systemd::systemctl::Properties;
 
@@ -38,24 +41,9 @@ impl State {
     }
 }
 
-/// What the lock and the control socket told.
+/// `ActiveState=` of a unit, with the `SubState=` of one that waits for its restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Nobody holds the lock. `left`: the last run did not say how it ended.
-    Free { left: bool },
-    /// Somebody holds it and does not answer.
-    Silent,
-    /// It says that it is this.
-    Answers(State),
-    /// The lock cannot be looked at.
-    Hidden,
-    /// It is another user's: the service manager alone can tell.
-    Foreign,
-}
-
-/// What the service manager says of a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub enum ActiveState {
     Active,
     Activating,
     AutoRestart,
@@ -64,30 +52,30 @@ pub enum Unit {
     Inactive,
 }
 
-/// The answer about a unit that is known.
+/// What the service manager says of a unit that it knows.
 #[derive(Clone, Debug)]
-pub struct Facts {
-    pub unit: Unit,
+pub struct UnitStatus {
+    pub active: ActiveState,
     /// The main process, while there is one.
     pub main_pid: Option<i64>,
     pub shown: Properties,
 }
 
-impl Facts {
+impl UnitStatus {
     /// Reads what the manager showed. `None`: the manager knows no such unit.
-    pub fn read(shown: Properties) -> Option<Facts> {
-        let unit = match (shown.get("ActiveState"), shown.get("SubState")) {
+    pub fn read(shown: Properties) -> Option<UnitStatus> {
+        let active = match (shown.get("ActiveState"), shown.get("SubState")) {
             ("", _) => return None,
             ("inactive", _) if shown.get("LoadState") == "not-found" => return None,
-            ("active" | "reloading" | "refreshing", _) => Unit::Active,
-            ("activating", sub) if sub.starts_with("auto-restart") => Unit::AutoRestart,
-            ("activating", _) => Unit::Activating,
-            ("deactivating", _) => Unit::Deactivating,
-            ("failed", _) => Unit::Failed,
-            _ => Unit::Inactive,
+            ("active" | "reloading" | "refreshing", _) => ActiveState::Active,
+            ("activating", sub) if sub.starts_with("auto-restart") => ActiveState::AutoRestart,
+            ("activating", _) => ActiveState::Activating,
+            ("deactivating", _) => ActiveState::Deactivating,
+            ("failed", _) => ActiveState::Failed,
+            _ => ActiveState::Inactive,
         };
         let main_pid = shown.get("MainPID").parse().ok().filter(|pid| *pid != 0);
-        Some(Facts { unit, main_pid, shown })
+        Some(UnitStatus { active, main_pid, shown })
     }
 
     pub fn restarts(&self) -> u64 {
@@ -108,33 +96,55 @@ impl Facts {
     }
 }
 
+/// What a gateway says of itself.
+pub fn told(contact: &Contacted<Value>) -> Option<State> {
+    match contact.as_ref().ok()?.1["state"].as_str()? {
+        "starting" => Some(State::Starting),
+        "serving" => Some(State::Running),
+        "draining" => Some(State::Draining),
+        _ => None,
+    }
+}
+
 /// Concludes. The lock rules over the service manager, which may speak of another process, and the
-/// gateway's own answer over both.
-pub fn conclude(found: Found, unit: Option<Unit>) -> State {
-    match (found, unit) {
-        (Found::Answers(state), _) => state,
-        (_, Some(Unit::Activating)) => State::Starting,
-        (_, Some(Unit::Deactivating)) => State::Draining,
-        (Found::Silent, _) => State::Unresponsive,
+/// gateway's own answer over both. `left`: the last run did not say how it ended. `foreign`: it is another
+/// user's, and the service manager alone can tell.
+pub fn conclude(
+    contact: &Contacted<Value>,
+    left: bool,
+    foreign: bool,
+    unit: Option<ActiveState>,
+) -> State {
+    use ActiveState::{Activating, Active, AutoRestart, Deactivating, Failed, Inactive};
+    use NoAnswer::{NotRunning, Unreachable, Unresponsive};
+    if let Some(state) = told(contact) {
+        return state;
+    }
+    match (contact, unit) {
+        (_, Some(Activating)) => State::Starting,
+        (_, Some(Deactivating)) => State::Draining,
+        (Ok(_) | Err(Unresponsive { .. }), _) => State::Unresponsive,
         // Its process holds a lock somewhere else, and is no gateway of these directories.
-        (Found::Free { .. }, Some(Unit::Active)) => State::Unknown,
-        (Found::Hidden | Found::Foreign, Some(Unit::Active)) => State::Running,
-        (_, Some(Unit::AutoRestart)) => State::Restarting,
-        (Found::Free { .. } | Found::Foreign, Some(Unit::Failed)) => State::Failed,
-        (Found::Free { left: true }, None | Some(Unit::Inactive)) => State::Dead,
-        (Found::Free { left: false }, None | Some(Unit::Inactive))
-        | (Found::Foreign, Some(Unit::Inactive)) => State::Stopped,
-        (Found::Hidden | Found::Foreign, _) => State::Unknown,
+        (Err(NotRunning), Some(Active)) => State::Unknown,
+        (Err(Unreachable(_)), Some(Active)) => State::Running,
+        (_, Some(AutoRestart)) => State::Restarting,
+        (Err(NotRunning), Some(Failed)) => State::Failed,
+        (Err(NotRunning), None | Some(Inactive)) if left => State::Dead,
+        (Err(NotRunning), None | Some(Inactive)) => State::Stopped,
+        (Err(Unreachable(_)), Some(Failed)) if foreign => State::Failed,
+        (Err(Unreachable(_)), Some(Inactive)) if foreign => State::Stopped,
+        (Err(Unreachable(_)), _) => State::Unknown,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
-    fn read(pairs: &[(&str, &str)]) -> Option<Facts> {
+    fn read(pairs: &[(&str, &str)]) -> Option<UnitStatus> {
         let line = |(key, value): &(&str, &str)| format!("{key}={value}\n");
-        Facts::read(Properties(pairs.iter().map(line).collect()))
+        UnitStatus::read(Properties(pairs.iter().map(line).collect()))
     }
 
     #[test]
@@ -149,7 +159,7 @@ mod tests {
             ("StateChangeTimestamp", "Sun 1994-11-06 08:49:37 UTC"),
         ])
         .unwrap();
-        assert_eq!(facts.unit, Unit::AutoRestart);
+        assert_eq!(facts.active, ActiveState::AutoRestart);
         assert_eq!((facts.main_pid, facts.restarts()), (None, 3));
         assert_eq!(facts.path().as_deref(), Some("/x/y.service"));
         assert_eq!(facts.changed().as_deref(), Some("1994-11-06T08:49:37Z"));
@@ -161,35 +171,43 @@ mod tests {
         assert!(read(&gone).is_none());
         // Its file is gone, and the process is not.
         let orphan = [("LoadState", "not-found"), ("ActiveState", "active")];
-        assert_eq!(read(&orphan).unwrap().unit, Unit::Active);
+        assert_eq!(read(&orphan).unwrap().active, ActiveState::Active);
         assert!(read(&[]).is_none());
     }
 
     #[test]
     fn the_lock_rules_over_the_manager() {
-        let (free, left) = (Found::Free { left: false }, Found::Free { left: true });
-        for (found, unit, state, code) in [
-            (Found::Answers(State::Running), Some(Unit::Failed), "running", 0),
-            (Found::Answers(State::Draining), None, "draining", 0),
-            (Found::Silent, None, "unresponsive", 4),
-            (Found::Silent, Some(Unit::Active), "unresponsive", 4),
-            (Found::Silent, Some(Unit::Activating), "starting", 0),
-            (free, None, "stopped", 3),
-            (free, Some(Unit::Inactive), "stopped", 3),
-            (free, Some(Unit::Failed), "failed", 1),
-            (free, Some(Unit::AutoRestart), "restarting", 3),
-            (free, Some(Unit::Active), "unknown", 4),
-            (left, None, "dead", 1),
-            (left, Some(Unit::AutoRestart), "restarting", 3),
-            (left, Some(Unit::Failed), "failed", 1),
-            (Found::Hidden, None, "unknown", 4),
-            (Found::Hidden, Some(Unit::Inactive), "unknown", 4),
-            (Found::Foreign, Some(Unit::Active), "running", 0),
-            (Found::Foreign, Some(Unit::Inactive), "stopped", 3),
+        let answers = |state| Ok((None, json!({ "state": state })));
+        let silent = || Err(NoAnswer::Unresponsive { holder: None, why: String::new() });
+        let free = || Err(NoAnswer::NotRunning);
+        let hidden = || Err(NoAnswer::Unreachable(String::new()));
+        let (left, foreign) = (true, true);
+        for (contact, left, foreign, unit, state, code) in [
+            (answers("serving"), !left, !foreign, Some(ActiveState::Failed), "running", 0),
+            (answers("draining"), !left, !foreign, None, "draining", 0),
+            (silent(), !left, !foreign, None, "unresponsive", 4),
+            (silent(), !left, !foreign, Some(ActiveState::Active), "unresponsive", 4),
+            (silent(), !left, !foreign, Some(ActiveState::Activating), "starting", 0),
+            (free(), !left, !foreign, None, "stopped", 3),
+            (free(), !left, !foreign, Some(ActiveState::Inactive), "stopped", 3),
+            (free(), !left, !foreign, Some(ActiveState::Failed), "failed", 1),
+            (free(), !left, !foreign, Some(ActiveState::AutoRestart), "restarting", 3),
+            (free(), !left, !foreign, Some(ActiveState::Active), "unknown", 4),
+            (free(), left, !foreign, None, "dead", 1),
+            (free(), left, !foreign, Some(ActiveState::AutoRestart), "restarting", 3),
+            (free(), left, !foreign, Some(ActiveState::Failed), "failed", 1),
+            (hidden(), !left, !foreign, None, "unknown", 4),
+            (hidden(), !left, !foreign, Some(ActiveState::Inactive), "unknown", 4),
+            (hidden(), !left, foreign, Some(ActiveState::Active), "running", 0),
+            (hidden(), !left, foreign, Some(ActiveState::Inactive), "stopped", 3),
         ] {
-            let concluded = conclude(found, unit);
-            assert_eq!(concluded.word(), state, "{found:?} {unit:?}");
-            assert_eq!(concluded.exit().code(), code, "{found:?} {unit:?}");
+            let concluded = conclude(&contact, left, foreign, unit);
+            let told = format!("{contact:?} {left} {foreign} {unit:?}");
+            assert_eq!(
+                (concluded.word().as_str(), concluded.exit().code()),
+                (state, code),
+                "{told}"
+            );
         }
     }
 }

@@ -4,14 +4,16 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::owner::Owner;
+use super::context::Context;
+use super::output::{say, say_wrapped};
 use super::report::{Report, UnitReport, gather};
-use super::state::Facts;
-use super::unit::{self, Unit};
-use super::{Context, history, say, say_wrapped, time_format};
+use super::state::UnitStatus;
+use super::unit::Unit;
+use super::{history, time_format, unit_file};
 use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_PATIENCE;
+use crate::sys::clock::parse_rfc3339;
 use crate::systemd::Scope;
 use crate::systemd::unit::{Origin, inspect};
 use crate::text::{counted, escaped};
@@ -40,9 +42,9 @@ pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure
 /// Whether the installed unit is what this program would write, and who wrote it; `None` where that
 /// cannot be told.
 fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Origin)> {
-    let installed = unit::read(unit.path.as_ref()?).ok()?;
-    let owner = Owner::of_unit(context, unit.scope, &installed)?;
-    let drain = config::load(&owner.sources()).ok()?.config.stop.drain_timeout;
+    let installed = unit_file::read(unit.path.as_ref()?).ok()?;
+    let owner = context.of_unit(unit.scope, &installed)?;
+    let drain = config::load(&owner.unit_sources()).ok()?.config.stop.drain_timeout;
     let systemctl = Unit::new(context, unit.scope).systemctl;
     let version = systemctl.version(Instant::now() + CONTROL_PATIENCE).ok()?;
     Some((owner.unit_text(version, drain).ok()? == installed, inspect(&installed)))
@@ -62,7 +64,7 @@ pub fn to_json(report: &Report) -> Value {
         "unit_path": unit.and_then(|unit| unit.path.as_ref()),
         "unit_current": unit.and_then(|unit| unit.current).map(|(current, _)| current),
         "unit_state": facts.map(|facts| facts.shown.get("ActiveState")),
-        "unit_restarts": facts.map(Facts::restarts),
+        "unit_restarts": facts.map(UnitStatus::restarts),
         "last_stop": report.last_stop,
         "note": report.note,
     });
@@ -167,7 +169,7 @@ fn waiting(waiting: &Value, now: i64) -> [String; 3] {
         count => format!("{count} turns wait"),
     };
     let time = |key: &str| waiting[key].as_str().unwrap_or("?");
-    let left = time_format::parse(time("next_attempt_at")).map_or(0, |next| next - now);
+    let left = parse_rfc3339(time("next_attempt_at")).map_or(0, |next| next - now);
     let left = time_format::coarse(u64::try_from(left).unwrap_or(0));
     [
         format!("{turns} for the agent; next attempt in {left}"),
@@ -190,7 +192,7 @@ fn number(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::state::{Facts, State};
+    use super::super::state::{State, UnitStatus};
     use super::*;
     use crate::systemd::systemctl::Properties;
 
@@ -210,7 +212,7 @@ mod tests {
             "agent": "echo", "sessions": 1, "turns": { "running": 1, "waiting": 2 },
         });
         let shown = "ActiveState=active\nSubState=running\nNRestarts=2\nMainPID=12\n";
-        let facts = Facts::read(Properties(shown.to_owned())).unwrap();
+        let facts = UnitStatus::read(Properties(shown.to_owned())).unwrap();
         Report {
             name: "coder".into(),
             state: State::Running,

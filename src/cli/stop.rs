@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::context::Context;
+use super::output::say;
 use super::unit::{self, Unit};
-use super::{Context, config, owner, say};
+use super::{config, foreign};
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{self, Holder, Probe};
@@ -51,7 +53,7 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
         return say(&rest);
     }
     // Another one may run beside the unit, which then only tried to: that one is meant as well.
-    let foreign = owner::somebody_else(context);
+    let foreign = foreign::somebody_else(context);
     let asked = match &foreign {
         Some((user, dirs)) => {
             user::acting_as(user, || instance::probe(dirs)).and_then(|asked| asked)
@@ -77,7 +79,7 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
             stop_unit(context, &unit, &shown).map(|()| Exit::Planned)
         }
         _ if system => say(&rest),
-        _ if foreign.is_some() => owner::refuse_foreign(context, "stop").map(|()| Exit::Planned),
+        _ if foreign.is_some() => foreign::refuse_foreign(context, "stop").map(|()| Exit::Planned),
         (_, Some(holder)) => stop_process(context, &dirs, holder),
         (_, None) => Err(Failure::failed(format!(
             "{name} runs, but not where it can be seen from here: whoever holds {} is in another \

@@ -4,11 +4,12 @@ use std::fs;
 use std::io::ErrorKind;
 use std::time::Instant;
 
-use super::owner::{Owner, own_lingering};
+use super::context::Context;
+use super::output::say;
 use super::places::shell_word;
 use super::start::beside_unit;
-use super::unit::{self, Unit};
-use super::{Context, owner, say, stop};
+use super::unit::{Unit, own_lingering};
+use super::{foreign, stop, unit_file};
 use crate::exit::{Exit, Failure};
 use crate::limits::ACT_PATIENCE;
 use crate::sys::fs as files;
@@ -20,7 +21,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     let scope = if system { Scope::System } else { Scope::User };
     let unit = Unit::new(context, scope);
     let file = unit.file.display();
-    let installed = match unit::read(&unit.file) {
+    let installed = match unit_file::read(&unit.file) {
         Ok(installed) => installed,
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let machine = Unit::new(context, Scope::System);
@@ -32,7 +33,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
                 )));
             }
             say(&format!("there is no {file}: nothing to remove\n"))?;
-            let stays = what_stays(&Owner::own(context), &unit);
+            let stays = what_stays(context, &unit);
             return say(if system { "" } else { &stays });
         }
         Err(e) => return Err(Failure::with("read", &unit.file, &e)),
@@ -44,7 +45,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
         )));
     }
     if !system {
-        owner::refuse_foreign(context, "uninstall")?;
+        foreign::refuse_foreign(context, "uninstall")?;
     }
     let shown = unit.show()?;
     if unit.is_around_us(&shown) {
@@ -75,13 +76,13 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     let _ = unit.act(&["reset-failed", "--", &unit.name]);
     let edited = if origin == Origin::Edited { " (it had been changed by hand)" } else { "" };
     say(&format!("removed {file}{edited}\n"))?;
-    let owner = Owner::of_unit(context, scope, &installed);
-    say(&what_stays(&owner.unwrap_or_else(|| Owner::own(context)), &unit))
+    let owner = context.of_unit(scope, &installed);
+    say(&what_stays(owner.as_ref().unwrap_or(context), &unit))
 }
 
 /// What was made with the unit or for it and stays, and the command that removes it.
-fn what_stays(owner: &Owner, unit: &Unit) -> String {
-    let dirs = &owner.context.dirs;
+fn what_stays(owner: &Context, unit: &Unit) -> String {
+    let dirs = &owner.dirs;
     let drop_ins = unit.file.with_file_name(format!("{}.d", unit.name));
     let (mut text, mut paths) = (String::new(), String::new());
     for (what, path) in [
@@ -96,7 +97,7 @@ fn what_stays(owner: &Owner, unit: &Unit) -> String {
             paths += &format!(" {}", shell_word(path));
         }
     }
-    if let Some(words) = beside_unit(&owner.context, "") {
+    if let Some(words) = beside_unit(owner, "") {
         text += &format!("{words}\n");
     }
     if !paths.is_empty() {

@@ -7,25 +7,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::control::holder;
-use super::{Context, say};
-use crate::dirs::Base;
+use super::context::Context;
+use super::output::say;
+use super::unit_file::{scopes, unit_dir, unit_file};
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::Holder;
+use crate::lifecycle::instance::{Holder, holder};
 use crate::limits::ACT_PATIENCE;
-use crate::name::Name;
 use crate::subprocess::{Program, capture, find_program};
-use crate::sys::fs::read_any;
-use crate::sys::proc;
 use crate::sys::process::Pid;
+use crate::sys::{proc, user};
 use crate::systemd::Scope;
 use crate::systemd::cgroup::{self, OwnUnit};
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
-use crate::systemd::unit::{Origin, inspect};
 use crate::text::escaped;
-
-/// A unit file of ours has 4 kB; one that is larger is somebody else's.
-const MAX_UNIT_FILE: u64 = 1 << 20;
 
 /// For a question to the manager: far above its 10 ms, and what a daemon-reload adds to them.
 const ASK_PATIENCE: Duration = Duration::from_secs(10);
@@ -62,40 +56,6 @@ pub struct Unit {
     pub name: String,
     pub file: PathBuf,
     pub systemctl: Systemctl,
-}
-
-/// Where units that an administrator installs are (systemd.unit(5)).
-pub fn unit_dir(base: &Base, scope: Scope) -> PathBuf {
-    match scope {
-        Scope::User => base.units.clone(),
-        Scope::System => PathBuf::from("/etc/systemd/system"),
-    }
-}
-
-/// The service managers in the order in which a unit is looked for; with `system` only the machine's.
-fn scopes(system: bool) -> &'static [Scope] {
-    &[Scope::User, Scope::System][usize::from(system)..]
-}
-
-/// Where the unit of this gateway is, if it is installed.
-pub fn unit_file(base: &Base, name: &Name, scope: Scope) -> PathBuf {
-    unit_dir(base, scope).join(name.unit())
-}
-
-/// The text of a unit file.
-pub fn read(file: impl AsRef<Path>) -> io::Result<String> {
-    read_any(file, MAX_UNIT_FILE)
-}
-
-/// The text of a unit file that `install` wrote, whoever has edited it since.
-pub fn read_ours(file: impl AsRef<Path>) -> Option<String> {
-    read(file).ok().filter(|text| inspect(text) != Origin::Foreign)
-}
-
-/// The unit file of this gateway: the user's, or with `system` the machine's.
-pub fn installed_file(base: &Base, name: &Name, system: bool) -> Option<(Scope, PathBuf)> {
-    let file = |scope: &Scope| (*scope, unit_file(base, name, *scope));
-    scopes(system).iter().map(file).find(|(_, path)| path.symlink_metadata().is_ok())
 }
 
 /// The unit that the commands act on: the user's where there is one, else the machine's; with
@@ -248,34 +208,27 @@ impl Unit {
     /// or else in the manager's; empty where the journal does not tell. The journal is a moment
     /// behind: this waits for the last word.
     pub fn log_of_failure(&self, context: &Context, start: SystemTime, pid: &str) -> Vec<String> {
+        let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = format!("--since=@{}.{:06}", since.as_secs(), since.subsec_micros());
+        let log_of = |field: String| -> Option<String> {
+            let which = ["--quiet", "--no-pager", "--output=cat", "--lines=100", &since, &field];
+            let (journalctl, deadline) = (self.journalctl().ok()?, Instant::now() + ASK_PATIENCE);
+            let answer = capture(&context.children, &journalctl.args(which), deadline, MAX_LOG);
+            Some(answer.ok()?.stdout)
+        };
         let deadline = Instant::now() + JOURNAL_LAG;
         let mut log = String::new();
         // By pid: of a user's process that has ended, journald cannot tell the unit any more.
         while pid != "0" && !log.contains(LAST_WORD) && Instant::now() < deadline {
-            log = self.log_since(context, start, &format!("_PID={pid}"));
+            log = log_of(format!("_PID={pid}")).unwrap_or_default();
         }
         if log.is_empty() {
             let field = if self.systemctl.scope == Scope::User { "USER_UNIT" } else { "UNIT" };
-            log = self.log_since(context, start, &format!("{field}={}", self.name));
+            log = log_of(format!("{field}={}", self.name)).unwrap_or_default();
         }
         let lines: Vec<&str> = log.lines().collect();
         let last = lines[lines.len().saturating_sub(LOG_LINES)..].iter();
         last.map(|line| escaped(line, false)).collect()
-    }
-
-    fn log_since(&self, context: &Context, start: SystemTime, field: &str) -> String {
-        let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let micros = since.subsec_micros();
-        let Ok(journalctl) = self.journalctl() else {
-            return String::new();
-        };
-        let since = format!("--since=@{}.{micros:06}", since.as_secs());
-        let journalctl = journalctl
-            .args(["--quiet", "--no-pager", "--output=cat", "--lines=100"])
-            .args([since.as_str(), field]);
-        let deadline = Instant::now() + ASK_PATIENCE;
-        let answer = capture(&context.children, &journalctl, deadline, MAX_LOG);
-        answer.map(|answer| answer.stdout).unwrap_or_default()
     }
 
     /// `journalctl` for the journal that this unit's log is in.
@@ -325,31 +278,17 @@ fn signal(number: &str) -> String {
     name.map_or_else(|| format!("signal {number}"), |name| format!("{name} (signal {number})"))
 }
 
+/// Our name, and whether our service manager runs without a login: where logind keeps it (loginctl(1),
+/// enable-linger), since asking it would need the bus.
+pub fn own_lingering() -> Option<(String, bool)> {
+    let name = user::by_uid(user::own_uid())?.name;
+    let lingers = Path::new("/var/lib/systemd/linger").join(&name).exists();
+    Some((name.display().to_string(), lingers))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::TempDir;
-    use std::fs;
-
-    #[test]
-    fn unit_files_of_both_scopes() {
-        let root = TempDir::new("report");
-        let base = Base {
-            home: root.path().into(),
-            config: root.path().into(),
-            state: root.path().into(),
-            units: root.path().join("systemd/user"),
-            runtime: None,
-        };
-        let name = Name::parse("no-such-gateway-here").unwrap();
-        assert!(installed_file(&base, &name, false).is_none());
-        let dir = unit_dir(&base, Scope::User);
-        fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join(name.unit()), "").unwrap();
-        let (scope, _) = installed_file(&base, &name, false).unwrap();
-        assert_eq!(scope, Scope::User);
-        assert!(installed_file(&base, &name, true).is_none());
-    }
 
     fn shown(pairs: &[(&str, &str)]) -> Properties {
         let line = |(key, value): &(&str, &str)| format!("{key}={value}\n");

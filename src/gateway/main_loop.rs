@@ -284,7 +284,7 @@ impl Main {
             Action::AnnounceReady => self.announce_ready(),
             Action::BeginDrain => self.begin_drain(),
             Action::AnnounceStopping => self.notifier.send("STOPPING=1"),
-            Action::CutTurns => self.cut_turns(),
+            Action::AbortTurns => self.cut_turns(),
             Action::AskAgain => {
                 let marker = self.stop.as_ref().and_then(|s| s.findings.as_ref());
                 let marker = marker.is_some_and(|(_, last)| last.marker);

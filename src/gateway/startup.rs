@@ -71,7 +71,7 @@ pub fn start(
 ) -> Result<Started, Failure> {
     let failed = |run: Option<&Run>, failure: &Failure| {
         let Failure { exit, message } = failure;
-        if let Err(e) = history::enter_failed_start(&plan.dirs, run, *exit, message) {
+        if let Err(e) = history::record_failed_start(&plan.dirs, run, *exit, message) {
             log::warn!("the history could not be written: {e}");
         }
     };
@@ -224,7 +224,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run, supervisor: &Supervisor
         let (started, reason) = (text("started"), text("reason"));
         log::warn!("the run before this one (started {started}) had an unclean exit: {reason}");
     }
-    if let Err(e) = run.settle(&plan.dirs) {
+    if let Err(e) = run.make_durable(&plan.dirs) {
         log::warn!("the history in {} cannot be kept: {e}", plan.dirs.state.display());
     }
     if let Ok(mut stops) = history::stops(&plan.dirs) {

@@ -26,11 +26,11 @@ const QUESTION_RETRY: Duration = Duration::from_millis(150);
 
 const PROPERTIES: &str = "ActiveState,Job,MainPID,InvocationID,Result,TimeoutStopUSec";
 
-/// What is known of our place from the start on.
+/// Which service manager runs this process, if any, and in which unit: known from the start on.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
     invocation: Option<String>,
-    /// The unit that we run in, as far as our control group tells, or [`Place::locate`] did.
+    /// The unit that we run in, as far as our control group tells, or [`Supervisor::locate`] did.
     pub own: Arc<OnceLock<OwnUnit>>,
     /// The unit that `install` makes for a gateway of this name.
     installed: String,
@@ -64,7 +64,7 @@ pub struct Finding {
 
 /// What the manager said, beside its meaning: for the log.
 #[derive(Default)]
-struct UnitProperties {
+struct Shown {
     properties: Properties,
     job_type: String,
     failure: String,
@@ -124,12 +124,12 @@ impl Supervisor {
     }
 
     /// Gathers and judges. Takes as long as the manager, at most `QUESTION_DEADLINE`.
-    pub fn examine(&self, caught: Caught, moment: QueryPoint) -> Finding {
+    pub fn examine(&self, caught: Caught, point: QueryPoint) -> Finding {
         // The sender first: it may be gone by the time the manager has answered.
         let (sender, name) = self.sender(caught);
-        let mut shown = UnitProperties::default();
-        let supervision = self.supervision(moment, &mut shown);
-        let marker = match moment {
+        let mut shown = Shown::default();
+        let supervision = self.supervision(point, &mut shown);
+        let marker = match point {
             QueryPoint::Signal { .. } => marker::consume(&self.marker),
             QueryPoint::Exit { marker } => marker || marker::consume(&self.marker),
         };
@@ -142,7 +142,7 @@ impl Supervisor {
         Finding { verdict, sender: name, marker, may_change, stop_timeout, context }
     }
 
-    fn supervision(&self, moment: QueryPoint, shown: &mut UnitProperties) -> Supervision {
+    fn supervision(&self, point: QueryPoint, shown: &mut Shown) -> Supervision {
         let Some(invocation) = &self.invocation else {
             return Supervision::None;
         };
@@ -164,10 +164,31 @@ impl Supervisor {
                 return Supervision::Silent;
             }
         }
-        if shown.properties.get("InvocationID") != *invocation {
+        let get = |key: &str| shown.properties.get(key);
+        if get("InvocationID") != *invocation {
             return Supervision::NotOurs;
         }
-        unit(&systemctl, deadline, moment, shown)
+        let (main, deactivating) = (is_main(get("MainPID")), get("ActiveState") == "deactivating");
+        let again = matches!(point, QueryPoint::Exit { .. });
+        let started = again || point == QueryPoint::Signal { started: true };
+        let id: Option<u32> = get("Job").parse().ok();
+        let typed = verdict::needs_job_type(deactivating, id.is_some(), started, again);
+        if let Some(id) = id.filter(|_| typed) {
+            match systemctl.job_type(id, deadline) {
+                Ok(kind) => shown.job_type = kind.unwrap_or_default(),
+                Err(e) => shown.failure = e,
+            }
+        }
+        // The words of list-jobs (systemd's `job_type`). An empty one was not asked for, or is a job
+        // that has ended meanwhile.
+        let job = match shown.job_type.as_str() {
+            _ if id.is_none() => Job::None,
+            "stop" | "restart" | "try-restart" => Job::Stop,
+            "start" | "verify-active" => Job::Start,
+            "" => Job::Untyped,
+            _ => Job::Other,
+        };
+        Supervision::Unit(Unit { deactivating, job, main })
     }
 
     /// Who sent it, and its name where the kernel vouches for its pid.
@@ -196,13 +217,7 @@ impl Supervisor {
         }
     }
 
-    fn context(
-        &self,
-        caught: Caught,
-        sender: &str,
-        shown: &UnitProperties,
-        verdict: Verdict,
-    ) -> String {
+    fn context(&self, caught: Caught, sender: &str, shown: &Shown, verdict: Verdict) -> String {
         let under = if self.invocation.is_some() { "yes" } else { "no" };
         let parent = Pid::parent();
         let mut line = format!("signal={} under_systemd={under}", caught.kind.name());
@@ -228,37 +243,4 @@ impl Supervisor {
         }
         line
     }
-}
-
-fn unit(
-    systemctl: &Systemctl,
-    deadline: Instant,
-    moment: QueryPoint,
-    shown: &mut UnitProperties,
-) -> Supervision {
-    let get = |key: &str| shown.properties.get(key);
-    let main = is_main(get("MainPID"));
-    let deactivating = get("ActiveState") == "deactivating";
-    let (started, again) = match moment {
-        QueryPoint::Signal { started } => (started, false),
-        QueryPoint::Exit { .. } => (true, true),
-    };
-    let id: Option<u32> = get("Job").parse().ok();
-    let typed = verdict::needs_job_type(deactivating, id.is_some(), started, again);
-    if let Some(id) = id.filter(|_| typed) {
-        match systemctl.job_type(id, deadline) {
-            Ok(kind) => shown.job_type = kind.unwrap_or_default(),
-            Err(e) => shown.failure = e,
-        }
-    }
-    // The words of list-jobs (systemd's `job_type`). An empty one was not asked for, or is a job that
-    // has ended meanwhile.
-    let job = match shown.job_type.as_str() {
-        _ if id.is_none() => Job::None,
-        "stop" | "restart" | "try-restart" => Job::Stop,
-        "start" | "verify-active" => Job::Start,
-        "" => Job::Untyped,
-        _ => Job::Other,
-    };
-    Supervision::Unit(Unit { deactivating, job, main })
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use super::evidence::Finding;
-use super::instance::named;
+use super::record::{named, object};
 use super::signals::Caught;
 use crate::dirs::Dirs;
 use crate::exit::Exit;
@@ -19,7 +19,6 @@ use crate::sys::clock::Utc;
 use crate::sys::lock::try_hold;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc};
-use crate::text::quoted;
 
 /// How many stops are kept: months of a gateway's life, and a screen or two to read.
 const KEPT_STOPS: usize = 200;
@@ -63,26 +62,29 @@ impl Run {
     }
 
     /// Enters this run, after what the run before it left unsaid. Not durable before
-    /// [`Run::settle`], which comes after READY=1. A full disk is no reason not to start.
+    /// [`Run::make_durable`], which comes after READY=1. A full disk is no reason not to start.
     pub fn begin(&self, dirs: &Dirs) {
         let path = dirs.run_record();
-        if let Some(line) = record(dirs).and_then(|left| enter_silent(dirs, &left)) {
+        let left = run_record(dirs);
+        if left["id"].is_string()
+            && let Some(line) = record_unclean(dirs, &left)
+        {
             self.silent.get_or_init(|| line);
         }
         // The log is for `logs`: nobody else may look where our descriptors lead.
         let log = fs::read_link("/proc/self/fd/2").unwrap_or_default();
-        let (id, own, boot, started) = (&self.id, Pid::own(), proc::boot_id(), &self.started);
-        let record = format!(
-            "{{\"id\":\"{id}\",\"pid\":{own},\"boot\":\"{boot}\",\"started\":\"{started}\",\"log\":{}}}\n",
-            quoted(&log.to_string_lossy())
-        );
+        let record = json!({
+            "id": self.id, "pid": Pid::own().get(), "boot": proc::boot_id(), "started": self.started,
+            "log": log.to_string_lossy(),
+        });
+        let record = format!("{record}\n");
         if let Err(e) = files::replace_unsynced(&path, record.as_bytes(), 0o600) {
             log::warn!("{} cannot be written: {e}", path.display());
         }
     }
 
     /// Makes the entry and the history durable, and prunes the history.
-    pub fn settle(&self, dirs: &Dirs) -> io::Result<()> {
+    pub fn make_durable(&self, dirs: &Dirs) -> io::Result<()> {
         files::sync(&dirs.run_record())?;
         files::if_exists(files::sync(&dirs.history()))?;
         prune(dirs, KEPT_STOPS)
@@ -92,7 +94,7 @@ impl Run {
 /// Leaves `KEPT_STOPS` lines of a history that has more than `most`, or what is none.
 fn prune(dirs: &Dirs, most: usize) -> io::Result<()> {
     let text = read(&dirs.history()).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().filter(|l| parse(l).is_some()).collect();
+    let lines: Vec<&str> = text.lines().filter(|line| object(line).is_object()).collect();
     if lines.len() > most || lines.len() != text.lines().count() {
         let kept = lines[lines.len().saturating_sub(KEPT_STOPS)..].join("\n") + "\n";
         files::replace(&dirs.history(), kept.as_bytes(), 0o600)?;
@@ -101,9 +103,9 @@ fn prune(dirs: &Dirs, most: usize) -> io::Result<()> {
 }
 
 /// Enters a run that left its record behind, unless it did say how it ended.
-fn enter_silent(dirs: &Dirs, left: &Value) -> Option<Value> {
+fn record_unclean(dirs: &Dirs, left: &Value) -> Option<Value> {
     let text = read(&dirs.history()).unwrap_or_default();
-    if text.lines().rev().filter_map(parse).any(|line| line["run"] == left["id"]) {
+    if text.lines().any(|line| object(line)["run"] == left["id"]) {
         return None;
     }
     let line = unclean(left, Some(&Utc::new(SystemTime::now()).rfc3339()));
@@ -146,7 +148,7 @@ pub fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>)
 
 /// Writes a line about the end of this process; with `sync` it is durable when this returns. After a kill
 /// it is the next start that syncs: the last answer of the service manager must not grow old.
-pub fn enter(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
+pub fn record_end(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
     let run = &line["run"];
     // Before its run has begun, a start may not have the lock: what another gateway holds is its own.
     let state = if run.is_null() {
@@ -162,7 +164,7 @@ pub fn enter(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
         return Ok(());
     }
     let entered = append(dirs, line, sync);
-    if record(dirs).is_some_and(|left| !run.is_null() && left["id"] == *run) {
+    if !run.is_null() && run_record(dirs)["id"] == *run {
         // Even without the line: no entry is better than one that calls it unclean. Not
         // synced: should the name come back after a power cut, the line has its id.
         let _ = fs::remove_file(dirs.run_record());
@@ -170,21 +172,28 @@ pub fn enter(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
     entered
 }
 
-/// The record of the run that has not ended, or has left it behind.
-pub fn record(dirs: &Dirs) -> Option<Value> {
-    parse(&read(&dirs.run_record())?)
+/// The record of the run that has not ended, or has left it behind; null where there is none, and empty
+/// where it is no record.
+pub fn run_record(dirs: &Dirs) -> Value {
+    let parse = |text: String| Some(object(&text)).filter(Value::is_object).unwrap_or(json!({}));
+    read(&dirs.run_record()).map(parse).unwrap_or_default()
 }
 
 /// Enters that the start of `run` has failed, unless the last entry says the same: where the service
 /// manager tries again every second, all others would soon be gone.
-pub fn enter_failed_start(dirs: &Dirs, run: Option<&Run>, exit: Exit, why: &str) -> io::Result<()> {
+pub fn record_failed_start(
+    dirs: &Dirs,
+    run: Option<&Run>,
+    exit: Exit,
+    why: &str,
+) -> io::Result<()> {
     let line = entry(run, "failed start", why, Some(exit));
     let same =
         |last: &Value| ["verdict", "reason", "exit"].iter().all(|key| last[key] == line[key]);
     if stops(dirs).is_ok_and(|stops| stops.last().is_some_and(same)) {
         return if run.is_some() { fs::remove_file(dirs.run_record()) } else { Ok(()) };
     }
-    enter(dirs, &line, false)
+    record_end(dirs, &line, false)
 }
 
 /// The stops that are on record, oldest first, at most `KEPT_STOPS`. What is no record is passed over.
@@ -192,12 +201,11 @@ pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
     let path = dirs.history();
     let text =
         files::if_exists(files::read_own(&path, MAX_HISTORY)).map_err(|e| named(&path, &e))?;
-    let text = text.unwrap_or_default();
-    let mut stops: Vec<Value> = text.lines().filter_map(parse).collect();
+    let mut stops = records(&text.unwrap_or_default());
     // Of runs that kept nothing and could not write the state directory.
     let aside = Dirs { state: dirs.runtime.clone(), ..dirs.clone() }.history();
     if let Some(text) = read(&aside).filter(|_| aside != path) {
-        stops.extend(text.lines().filter_map(parse));
+        stops.extend(records(&text));
         stops.sort_by(|a, b| a["time"].as_str().cmp(&b["time"].as_str()));
     }
     // A run that learned better at the last moment wrote twice: the later line counts.
@@ -252,8 +260,8 @@ fn read(path: &Path) -> Option<String> {
     files::read_own(path, MAX_HISTORY).ok()
 }
 
-fn parse(line: &str) -> Option<Value> {
-    serde_json::from_slice(line.as_bytes()).ok().filter(Value::is_object)
+fn records(text: &str) -> Vec<Value> {
+    text.lines().map(object).filter(Value::is_object).collect()
 }
 
 #[cfg(test)]
@@ -293,7 +301,7 @@ mod tests {
             in_flight: 2,
             cut: 1,
         };
-        enter(dirs, &line(Some(run), caught, &found, &ending), true).unwrap();
+        record_end(dirs, &line(Some(run), caught, &found, &ending), true).unwrap();
     }
 
     #[test]
@@ -301,11 +309,11 @@ mod tests {
         let root = TempDir::new("history");
         let dirs = dirs(&root);
         let run = begin(&dirs);
-        run.settle(&dirs).unwrap();
+        run.make_durable(&dirs).unwrap();
         assert_eq!(run.silent.get(), None);
         end(&run, &dirs);
         let next = begin(&dirs);
-        next.settle(&dirs).unwrap();
+        next.make_durable(&dirs).unwrap();
         assert_eq!(next.silent.get(), None);
         let stops = stops(&dirs).unwrap();
         assert_eq!(stops.len(), 1);
@@ -333,7 +341,7 @@ mod tests {
         let mut run = begin(&dirs);
         for _ in 0..2 {
             // Of the second nothing is entered, and no run must seem to be left of it.
-            enter_failed_start(&dirs, Some(&run), Exit::Config, "wrong").unwrap();
+            record_failed_start(&dirs, Some(&run), Exit::Config, "wrong").unwrap();
             assert!(!dirs.run_record().exists());
             run = begin(&dirs);
         }
@@ -381,7 +389,7 @@ mod tests {
         let root = TempDir::new("history");
         let dirs = dirs(&root);
         for n in 0..2 * KEPT_STOPS + 2 {
-            enter_failed_start(&dirs, None, Exit::Failed, &format!("reason {n}")).unwrap();
+            record_failed_start(&dirs, None, Exit::Failed, &format!("reason {n}")).unwrap();
         }
         let text = fs::read_to_string(dirs.history()).unwrap();
         assert_eq!(text.lines().count(), KEPT_STOPS + 1);
@@ -396,7 +404,7 @@ mod tests {
         let lines: String = (0..300).map(|n| format!("{{\"n\":{n}}}\n")).collect();
         fs::write(dirs.history(), lines + "{\"torn\":").unwrap();
         assert_eq!(stops(&dirs).unwrap().len(), KEPT_STOPS);
-        begin(&dirs).settle(&dirs).unwrap();
+        begin(&dirs).make_durable(&dirs).unwrap();
         let stops = stops(&dirs).unwrap();
         assert_eq!((&stops[0]["n"], &stops[KEPT_STOPS - 1]["n"]), (&json!(100), &json!(299)));
         assert!(fs::read_to_string(dirs.history()).unwrap().ends_with("}\n"));

@@ -13,15 +13,16 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::record::{named, object};
 use crate::dirs::Dirs;
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_PAUSE;
 use crate::name::Name;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, lock, proc, socket, user};
-use crate::text::quoted;
+use crate::text::escaped;
 
 /// How long a start waits for a lock whose holder is dead: for as long as an exec may take.
 const LOCK_ORPHANED: Duration = Duration::from_secs(2);
@@ -104,7 +105,7 @@ impl Instance {
             thread::sleep(CONTROL_PAUSE);
         }
         for (file, path) in [(&state_lock, state_path), (&runtime, path)] {
-            if let Err(e) = write_word(file, dirs) {
+            if let Err(e) = write_holder(file, dirs) {
                 // The lock holds without it; only who holds it cannot be told.
                 log::warn!("{} cannot be written: {e}", path.display());
             }
@@ -121,7 +122,7 @@ impl Instance {
 pub fn retake(dirs: &Dirs) -> io::Result<Option<File>> {
     let file = files::open_or_create(&dirs.lock())?;
     if lock::try_hold_visibly(&file)? {
-        return write_word(&file, dirs).map(|()| Some(file));
+        return write_holder(&file, dirs).map(|()| Some(file));
     }
     match probe(dirs)? {
         Probe::Held { holder: Some(other), .. } if other.pid != Pid::own() => {
@@ -133,12 +134,11 @@ pub fn retake(dirs: &Dirs) -> io::Result<Option<File>> {
 }
 
 /// Writes who holds it, and where its runtime directory is.
-fn write_word(file: &File, dirs: &Dirs) -> io::Result<()> {
-    let own = Pid::own();
+fn write_holder(file: &File, dirs: &Dirs) -> io::Result<()> {
+    let (own, runtime) = (Pid::own(), dirs.runtime.to_string_lossy());
     let start = proc::start_time(own).unwrap_or(0);
-    let place = quoted(&dirs.runtime.to_string_lossy());
-    let word = format!("{{\"pid\":{own},\"start\":{start},\"runtime\":{place}}}\n");
-    file.set_len(0).and_then(|()| file.write_all_at(word.as_bytes(), 0))
+    let text = json!({ "pid": own.get(), "start": start, "runtime": runtime }).to_string() + "\n";
+    file.set_len(0).and_then(|()| file.write_all_at(text.as_bytes(), 0))
 }
 
 /// Asks whether a gateway runs: here, where it would be without a runtime directory, or where the
@@ -164,23 +164,28 @@ pub fn probe(dirs: &Dirs) -> io::Result<Probe> {
         let found = files::if_exists(files::open_own(&path)).map_err(|e| named(&path, &e))?;
         let Some(file) = found else { continue };
         if lock::is_held(&file).map_err(|e| named(&path, &e))? {
-            let text = files::read_text(file, MAX_LOCK_FILE).unwrap_or_default();
-            let word: Option<Value> = serde_json::from_slice(text.as_bytes()).ok();
-            let told = || Some(PathBuf::from(word.as_ref()?["runtime"].as_str()?));
-            let runtime = runtime.cloned().or_else(told).unwrap_or_else(|| dirs.runtime.clone());
+            let written = object(&files::read_text(file, MAX_LOCK_FILE).unwrap_or_default());
+            let told = written["runtime"].as_str().map(PathBuf::from);
+            let runtime = runtime.cloned().or(told).unwrap_or_else(|| dirs.runtime.clone());
             let dirs = Dirs { runtime, ..dirs.clone() };
-            let holder = word.and_then(|word| holder(&word, &dirs));
+            let holder = holder_in(&written, &dirs);
             return Ok(Probe::Held { dirs, holder });
         }
     }
     Ok(Probe::Free)
 }
 
+/// The process that holds the lock, as far as that can be told.
+pub fn holder(dirs: &Dirs) -> Option<Holder> {
+    let Ok(Probe::Held { holder, .. }) = probe(dirs) else { return None };
+    holder
+}
+
 fn held_by(name: &Name, dirs: &Dirs) -> String {
     let who = match probe(dirs) {
         Ok(Probe::Held { holder: Some(holder), .. }) => {
             let process = proc::name(holder.pid).unwrap_or_default();
-            format!("pid {} ({})", holder.pid, crate::text::escaped(&process, false))
+            format!("pid {} ({})", holder.pid, escaped(&process, false))
         }
         Ok(_) | Err(_) => "another process".to_owned(),
     };
@@ -194,20 +199,15 @@ fn held_by(name: &Name, dirs: &Dirs) -> String {
 
 /// Who the lock file names, if that process lives: what a dead one left behind names nobody. Where it
 /// lives in another pid namespace, the kernel tells which of ours it is (SO_PEERCRED, unix(7)).
-fn holder(word: &Value, dirs: &Dirs) -> Option<Holder> {
-    let start = word["start"].as_u64()?;
-    let own = Pid::new(i32::try_from(word["pid"].as_i64()?).ok()?)?;
+fn holder_in(written: &Value, dirs: &Dirs) -> Option<Holder> {
+    let start = written["start"].as_u64()?;
+    let own = Pid::new(i32::try_from(written["pid"].as_i64()?).ok()?)?;
     let peer = || socket::peer(&socket::connect_unix(&dirs.control_socket()).ok()?).ok()?.0;
-    // The word is its user's, who could name anybody's process: root would stop that.
+    // The file is its user's, who could name anybody's process: root would stop that.
     let ours = |pid: Pid| proc::uid(pid) == Some(user::own_uid());
     let is_it = |pid: &Pid| proc::start_time(*pid) == Some(start) && ours(*pid);
     let pid = Some(own).filter(is_it).or_else(|| peer().filter(is_it))?;
     Some(Holder { pid, start, own })
-}
-
-/// The error with the file that it is about.
-pub(super) fn named(path: &Path, e: &io::Error) -> io::Error {
-    io::Error::new(e.kind(), format!("{}: {e}", path.display()))
 }
 
 #[cfg(test)]

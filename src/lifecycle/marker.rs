@@ -9,13 +9,13 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::json;
 
 use super::instance::Holder;
+use super::record::object;
 use crate::limits::THREAD_STACK;
 use crate::sys::process::Pid;
 use crate::sys::{clock, fs as files, proc};
-use crate::text::quoted;
 use crate::threads;
 
 /// How long an announcement holds: far longer than a signal takes, far shorter than a pid's return.
@@ -34,10 +34,8 @@ const MAX_MARKER: u64 = 4096;
 pub fn announce(path: &Path, target: Holder, requester: &str) -> io::Result<()> {
     let Holder { own: pid, start, .. } = target;
     let (at, boot) = (clock::since_boot().as_secs(), proc::boot_id());
-    let marker = format!(
-        r#"{{"pid":{pid},"start":{start},"at":{at},"boot":"{boot}","requester":{}}}"#,
-        quoted(requester)
-    );
+    let marker =
+        json!({ "pid": pid.get(), "start": start, "at": at, "boot": boot, "requester": requester });
     // Readable for the gateway when root announces; the directory lets nobody else in.
     files::replace(path, format!("{marker}\n").as_bytes(), 0o644)
 }
@@ -78,9 +76,10 @@ fn take(path: &Path, tell: &dyn Fn(bool)) -> bool {
 
 fn check(text: &str) -> io::Result<()> {
     let refused = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
-    let Ok(marker) = serde_json::from_slice::<Value>(text.as_bytes()) else {
+    let marker = object(text);
+    if marker.is_null() {
         return refused("it is garbled".to_owned());
-    };
+    }
     let own = Pid::own();
     let start = proc::start_time(own).is_some_and(|start| marker["start"] == start);
     if marker["pid"] != own.get() || !start || marker["boot"] != proc::boot_id() {
@@ -98,7 +97,7 @@ fn check(text: &str) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::testing::TempDir;
-    use serde_json::json;
+    use serde_json::Value;
     use std::os::unix::fs::symlink;
 
     fn own() -> Holder {

@@ -1,6 +1,6 @@
-//! The heart: when the gateway opens and closes, why it is being stopped, and what it says of that.
+//! When the gateway starts and stops, why it is being stopped, and what it records about that.
 //!
-//! What may enter: signals, the evidence about them, the verdict, the phases, and the files that
+//! What belongs here: signals, the evidence about them, the verdict, the phases, and the files that
 //! carry these from one process to the next (lock, marker, history). Requests and turns are not
 //! known here.
 #![forbid(unsafe_code)]
@@ -10,5 +10,6 @@ pub mod history;
 pub mod instance;
 pub mod marker;
 pub mod phase;
+mod record;
 pub mod signals;
 pub mod verdict;

@@ -33,7 +33,7 @@ pub struct Drain {
     /// Nothing is in flight.
     pub quiet: bool,
     /// The turns that were still running have been told to end.
-    pub cutting: bool,
+    pub aborting: bool,
     /// A second signal came: perhaps an operator's stop after somebody's kill.
     pub again: bool,
 }
@@ -70,7 +70,7 @@ pub enum Event {
     Quiet,
     /// The journal is broken: only a new start can read it back.
     Broken,
-    /// The time that the drain has, or that cut turns have to end, is over.
+    /// The time that the drain has, or that aborted turns have to end, is over.
     Expired,
 }
 
@@ -85,7 +85,7 @@ pub enum Action {
     /// Tell the service manager STOPPING=1: only after the first answer, which it would change.
     AnnounceStopping,
     /// End the turns in flight and start the clock for that.
-    CutTurns,
+    AbortTurns,
     /// Ask the manager once more.
     AskAgain,
     /// Write the record and exit.
@@ -101,21 +101,21 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
         (Starting, Started) => (Serving, Action::AnnounceReady),
         (Starting | Serving, Signal) => (Draining(Drain::default()), Action::BeginDrain),
         (Starting | Serving | Draining(_) | Confirming { .. }, Broken) => {
-            (Failing, Action::CutTurns)
+            (Failing, Action::AbortTurns)
         }
         (Failing, Quiet | Expired) => (Stopped(Outcome::Failed), Action::Exit),
 
         (Draining(drain), Event::Judged(judged)) => {
-            match settle(Drain { verdict: Some(judged), ..drain }) {
+            match end_if_done(Drain { verdict: Some(judged), ..drain }) {
                 (phase, Nothing) => (phase, Action::AnnounceStopping),
                 ended => ended,
             }
         }
-        (Draining(drain), Quiet) => settle(Drain { quiet: true, ..drain }),
-        (Draining(drain), Signal) => cut(Drain { again: true, ..drain }),
-        // Those who do not end when they are cut are left behind.
-        (Draining(drain), Expired) if drain.cutting => settle(Drain { quiet: true, ..drain }),
-        (Draining(drain), Expired) => cut(drain),
+        (Draining(drain), Quiet) => end_if_done(Drain { quiet: true, ..drain }),
+        (Draining(drain), Signal) => abort_turns(Drain { again: true, ..drain }),
+        // Turns that do not end when they are aborted are left behind.
+        (Draining(drain), Expired) if drain.aborting => end_if_done(Drain { quiet: true, ..drain }),
+        (Draining(drain), Expired) => abort_turns(drain),
 
         (Confirming { .. }, Event::Judged(Judged::Planned)) => {
             (Stopped(Outcome::Planned), Action::Exit)
@@ -141,13 +141,13 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
 }
 
 /// Ends the turns in flight, once.
-fn cut(drain: Drain) -> (Phase, Action) {
-    let action = if drain.cutting { Action::Nothing } else { Action::CutTurns };
-    (Phase::Draining(Drain { cutting: true, ..drain }), action)
+fn abort_turns(drain: Drain) -> (Phase, Action) {
+    let action = if drain.aborting { Action::Nothing } else { Action::AbortTurns };
+    (Phase::Draining(Drain { aborting: true, ..drain }), action)
 }
 
 /// Ends the drain when it can end.
-fn settle(drain: Drain) -> (Phase, Action) {
+fn end_if_done(drain: Drain) -> (Phase, Action) {
     match (drain.quiet, drain.verdict) {
         (true, Some(Judged::Planned)) => (Phase::Stopped(Outcome::Planned), Action::Exit),
         (true, Some(Judged::External { may_change })) if may_change || drain.again => {
@@ -233,10 +233,10 @@ mod tests {
     }
 
     #[test]
-    fn the_second_signal_cuts_and_those_who_do_not_end_are_left() {
+    fn the_second_signal_aborts_turns_and_those_that_do_not_end_are_left() {
         let (phase, actions) = play(&[Started, Signal, J(Planned), Signal, Expired]);
         assert_eq!(phase, Phase::Stopped(Outcome::Planned));
-        assert!(actions.contains(&Action::CutTurns));
+        assert!(actions.contains(&Action::AbortTurns));
         let (phase, _) = play(&[Started, Signal, J(Planned), Expired, Signal, Signal, Quiet]);
         assert_eq!(phase, Phase::Stopped(Outcome::Planned));
     }

@@ -1,7 +1,6 @@
 //! A message as its sender may see it, and its JSON.
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
 
 use super::id::Id;
 use super::message_table::{KnownOwner, Outgoing};
@@ -9,7 +8,7 @@ use super::states::{DeliveryState, TurnState};
 use super::waits::Waiting;
 use crate::agent::{Refused, Report};
 use crate::extent::{Extent, PLACE};
-use crate::sys::clock::Utc;
+pub use crate::sys::clock::rfc3339;
 use crate::text::quoted;
 
 /// A message as its sender may see it.
@@ -84,9 +83,4 @@ impl Message {
             self.report.usage.as_ref().map_or_else(String::new, |u| format!(r#","usage":{u}"#)),
         )
     }
-}
-
-/// A moment in milliseconds since 1970, as RFC 3339 has it.
-pub fn rfc3339(millis: u64) -> String {
-    Utc::new(UNIX_EPOCH + Duration::from_millis(millis)).rfc3339()
 }

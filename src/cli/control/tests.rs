@@ -70,12 +70,12 @@ fn soon() -> Instant {
 fn nobody_there() {
     let root = TempDir::new("control");
     let dirs = dirs(&root);
-    assert!(matches!(contact(&dirs, soon()), Err(NoAnswer::Free)));
+    assert!(matches!(fetch_status(&dirs, soon()), Err(NoAnswer::NotRunning)));
     // What a dead gateway left behind is no gateway.
     drop(hold(&dirs));
     drop(UnixListener::bind(dirs.control_socket()).unwrap());
-    assert!(matches!(contact(&dirs, soon()), Err(NoAnswer::Free)));
-    assert!(matches!(knock(&dirs, soon()), Err(NoAnswer::Free)));
+    assert!(matches!(fetch_status(&dirs, soon()), Err(NoAnswer::NotRunning)));
+    assert!(matches!(connect(&dirs, soon()), Err(NoAnswer::NotRunning)));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn one_that_answers() {
     let dirs = dirs(&root);
     let _held = hold(&dirs);
     let server = fake(&dirs, &[&json("200 OK", r#"{"state":"serving"}"#)]);
-    let Ok((holder, status)) = contact(&dirs, soon()) else {
+    let Ok((holder, status)) = fetch_status(&dirs, soon()) else {
         panic!();
     };
     assert_eq!(status["state"], "serving");
@@ -99,7 +99,7 @@ fn one_that_is_not_listening_yet_is_waited_for() {
     let dirs = dirs(&root);
     let _held = hold(&dirs);
     let place = dirs.clone();
-    let asking = thread::spawn(move || contact(&place, soon()));
+    let asking = thread::spawn(move || fetch_status(&place, soon()));
     let server = fake(&dirs, &["", &json("200 OK", "{}")]);
     assert!(asking.join().unwrap().is_ok());
     assert_eq!(server.join().unwrap().len(), 2, "hung up on once");
@@ -111,9 +111,9 @@ fn one_that_does_not_answer() {
     let dirs = dirs(&root);
     let _held = hold(&dirs);
     let short = || Instant::now() + Duration::from_millis(60);
-    assert!(matches!(contact(&dirs, short()), Err(NoAnswer::Silent { .. })));
+    assert!(matches!(fetch_status(&dirs, short()), Err(NoAnswer::Unresponsive { .. })));
     let _listener = UnixListener::bind(dirs.control_socket()).unwrap();
-    let Err(NoAnswer::Silent { why, holder }) = contact(&dirs, short()) else {
+    let Err(NoAnswer::Unresponsive { why, holder }) = fetch_status(&dirs, short()) else {
         panic!();
     };
     assert!(why.contains("no answer in time"), "{why}");
@@ -128,6 +128,6 @@ fn answers_that_say_nothing() {
         let _held = hold(&dirs);
         let _server = fake(&dirs, &[&answer]);
         let deadline = Instant::now() + Duration::from_millis(60);
-        assert!(matches!(contact(&dirs, deadline), Err(NoAnswer::Silent { .. })));
+        assert!(matches!(fetch_status(&dirs, deadline), Err(NoAnswer::Unresponsive { .. })));
     }
 }

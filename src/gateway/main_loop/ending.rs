@@ -126,7 +126,7 @@ impl Main {
     /// Whether all that a cut drain still waits for hangs in the disk.
     pub(super) fn is_stuck(&self) -> bool {
         let cutting = match self.phase {
-            Phase::Draining(drain) => drain.cutting,
+            Phase::Draining(drain) => drain.aborting,
             Phase::Failing => true,
             Phase::Starting | Phase::Serving | Phase::Confirming { .. } | Phase::Stopped(_) => {
                 false
@@ -199,7 +199,8 @@ impl Main {
             }
         };
         let (dirs, sync) = (self.plan.dirs.clone(), outcome != Outcome::Terminated);
-        let write = move || line.as_ref().map_or(Ok(()), |line| history::enter(&dirs, line, sync));
+        let write =
+            move || line.as_ref().map_or(Ok(()), |line| history::record_end(&dirs, line, sync));
         if let Err(e) = self.at_the_disk(write) {
             log::warn!("the history could not be written: {e}");
         }

@@ -1,6 +1,30 @@
-//! Columns for people. Pure.
+//! What a command prints: its text, and columns for people.
 
 use std::array;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+use crate::exit::{Exit, Failure};
+
+/// Prints the result of a command that did what it says.
+pub fn say(text: &str) -> Result<Exit, Failure> {
+    let mut out = io::stdout().lock();
+    printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// The same; on a terminal lines that are too long for it are broken, and indented by so much.
+pub fn say_wrapped(text: &str, indent: usize) -> Result<Exit, Failure> {
+    if io::stdout().is_terminal() { say(&wrapped(text, indent)) } else { say(text) }
+}
+
+/// What comes of printing to stdout. A reader that went away has what it wanted.
+pub fn printed(result: io::Result<()>) -> Result<Exit, Failure> {
+    match result {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::cannot("write to standard output", &e))
+        }
+        _ => Ok(Exit::Planned),
+    }
+}
 
 /// Lines up `rows` below their titles, two spaces between the columns and none at the ends of lines.
 /// Without rows there is nothing to say.
@@ -22,7 +46,7 @@ pub fn table<const N: usize>(titles: [&str; N], rows: Vec<[String; N]>) -> Strin
 const WIDTH: usize = 80;
 
 /// Breaks lines that are too long between two words; what follows is indented by so much.
-pub fn wrapped(text: &str, indent: usize) -> String {
+fn wrapped(text: &str, indent: usize) -> String {
     let mut out = String::with_capacity(text.len());
     let next_line = format!("\n{}", " ".repeat(indent));
     for line in text.lines() {

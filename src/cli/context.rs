@@ -1,0 +1,120 @@
+//! Which gateway a command is about: its name, places and user, and the unit text that follows from them.
+
+use std::env;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::program;
+use super::unit_file::{has_unit, read, read_ours, unit_file};
+use crate::config::Sources;
+use crate::dirs::{Base, Dirs};
+use crate::name::Name;
+use crate::subprocess::Children;
+use crate::sys::process::Pid;
+use crate::sys::user::{self, User};
+use crate::systemd::Scope;
+use crate::systemd::unit::{self, Spec};
+
+/// What every command knows.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub name: Name,
+    pub base: Base,
+    pub dirs: Dirs,
+    /// `--config FILE`, absolute.
+    pub config: Option<PathBuf>,
+    /// The `--set` arguments.
+    pub set: Vec<String>,
+    pub children: Arc<Children>,
+    /// Whom the machine's service manager runs it as: then the places are that user's. `None`: ourselves.
+    pub user: Option<User>,
+}
+
+impl Context {
+    /// The same gateway in other places.
+    pub fn at(&self, base: Base) -> Context {
+        Context { dirs: base.gateway(&self.name), base, ..self.clone() }
+    }
+
+    /// Where the configuration is read from.
+    pub fn sources(&self) -> Sources {
+        Sources { demanded: self.demands_file(), ..self.named_sources() }
+    }
+
+    /// The same as far as the command line tells.
+    pub fn named_sources(&self) -> Sources {
+        Sources {
+            file: self.config.clone().unwrap_or_else(|| self.dirs.config_file.clone()),
+            required: self.config.is_some(),
+            demanded: false,
+            set: self.set.clone(),
+            home: Some(self.base.home.clone()),
+        }
+    }
+
+    /// Whether a missing or empty file is a mistake. Looks at files, whose disk may hang.
+    pub fn demands_file(&self) -> bool {
+        // Of a unit of another name, only an empty file is a mistake: it may do without one.
+        let is_unit = env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == Pid::own().to_string());
+        let agent_is_set = self.set.iter().any(|setting| setting.starts_with("agent."));
+        let has_unit =
+            || (is_unit && self.dirs.config_file.exists()) || has_unit(&self.base, &self.name);
+        self.config.is_some() || (!agent_is_set && has_unit())
+    }
+
+    /// The same gateway, run by the machine's service manager as this user.
+    pub fn of_user(&self, user: &User) -> Context {
+        Context { user: Some(user.clone()), ..self.at(Base::of(user)) }
+    }
+
+    /// The gateway that an installed unit of this text runs; `None` where its user cannot be told.
+    pub fn of_unit(&self, scope: Scope, installed: &str) -> Option<Context> {
+        match scope {
+            Scope::User => Some(self.clone()),
+            Scope::System => Some(self.of_user(&user::by_name(&unit::user_in(installed)?)?)),
+        }
+    }
+
+    /// The service manager that is to run it.
+    pub fn scope(&self) -> Scope {
+        if self.user.is_some() { Scope::System } else { Scope::User }
+    }
+
+    /// Where its unit will read the configuration. Without any, the first `install` writes one.
+    pub fn unit_sources(&self) -> Sources {
+        let (file, home) = (self.dirs.config_file.clone(), Some(self.base.home.clone()));
+        // A unit of somebody else's has had none of ours to read.
+        let has_unit = read_ours(unit_file(&self.base, &self.name, self.scope())).is_some();
+        let demanded = has_unit || file.symlink_metadata().is_ok();
+        Sources { file, home, demanded, ..Sources::default() }
+    }
+
+    /// The unit that this program writes for it, on this version of systemd.
+    ///
+    /// # Errors
+    /// One line when there is a path in it that systemd would not take.
+    pub fn unit_text(&self, version: u32, drain_timeout: Duration) -> Result<String, String> {
+        let why = "a user's name is not UTF-8";
+        let user = self.user.as_ref().map(|user| user.name.to_str().ok_or(why)).transpose()?;
+        let (name, scope) = (&self.name, self.scope());
+        let installed = read(unit_file(&self.base, name, scope)).unwrap_or_default();
+        let installed = unit::program_in(&installed, name);
+        let uid = self.user.as_ref().map_or_else(user::own_uid, |user| user.uid);
+        let (program, environment) = (&program::for_unit(installed, uid)?, &self.environment());
+        unit::expected(&Spec { name, scope, version, program, user, environment, drain_timeout })
+    }
+
+    /// What this shell has set and the manager may not have.
+    fn environment(&self) -> Vec<(&'static str, PathBuf)> {
+        let base = &self.base;
+        let home = user::by_uid(user::own_uid()).map_or(base.home.clone(), |user| user.home);
+        let given = [
+            ("XDG_CONFIG_HOME", &base.config, ".config"),
+            ("XDG_STATE_HOME", &base.state, ".local/state"),
+        ];
+        let differs = |(_, dir, usual): &(_, &PathBuf, _)| **dir != home.join(usual);
+        let given = given.into_iter().filter(|given| self.user.is_none() && differs(given));
+        given.map(|(name, dir, _)| (name, dir.clone())).collect()
+    }
+}
