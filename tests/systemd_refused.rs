@@ -64,15 +64,15 @@ fn a_refused_reload_fails_and_stands_in_the_status_until_a_good_one() {
         }
 
         // Another mistake takes the place of the first.
-        service.configure("[agent]\nmodle = [\"cat\"]\n");
+        service.configure("[agent]\ncommandd = [\"cat\"]\n");
         assert_ne!(reload(manager).code(), 0);
         let text = status(manager);
-        assert!(text.contains("modle") && !text.contains("drain_timeoutt"), "{text}");
+        assert!(text.contains("commandd") && !text.contains("drain_timeoutt"), "{text}");
 
         service.configure("[stop]\ndrain_timeout = \"10s\"\n");
         service.systemctl("reload");
         let text = status(manager);
-        assert!(!text.contains("modle") && !text.contains("refused"), "{text}");
+        assert!(!text.contains("commandd") && !text.contains("refused"), "{text}");
         manager.gateway(&["reload"]).assert_code(0);
         assert_eq!(service.pid(), pid);
         service.unit().assert(&[("NRestarts", "0")]);
