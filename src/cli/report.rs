@@ -188,12 +188,12 @@ fn conclude(
 /// Looks at the lock, the service manager and the gateway. Takes some milliseconds, and a few
 /// seconds where one of them does not answer.
 pub fn gather(context: &Context, system: bool) -> Report {
-    let report = look(context, system);
+    let report = gather_once(context, system);
     // The lock and the unit are looked at one after the other: between them it may have started.
-    if report.state == State::Unknown { look(context, system) } else { report }
+    if report.state == State::Unknown { gather_once(context, system) } else { report }
 }
 
-fn look(context: &Context, system: bool) -> Report {
+fn gather_once(context: &Context, system: bool) -> Report {
     let Context { base, name, dirs: own_dirs, .. } = context;
     let ask = |unit: String, scope: Scope, path: Option<PathBuf>| {
         let systemctl = Systemctl::new(scope, Arc::clone(&context.children));
@@ -213,7 +213,7 @@ fn look(context: &Context, system: bool) -> Report {
     }
     let (mut contact, run) = match &foreign {
         Some(dirs) => (fetch_foreign_status(dirs, Instant::now() + CONTROL_PATIENCE), Value::Null),
-        None => look_at_own(own_dirs),
+        None => ask_own(own_dirs),
     };
     if let (None, Ok((holder, status))) = (&unit, &contact) {
         unit = unit_of(status, *holder).map(|(unit, scope)| ask(unit, scope, None));
@@ -244,7 +244,7 @@ fn foreign_dirs(unit: &UnitReport, name: &Name) -> Option<Dirs> {
 }
 
 /// The gateway's answer and the record of the run that has not ended, or that left it behind.
-fn look_at_own(dirs: &Dirs) -> (Contacted<Value>, Value) {
+fn ask_own(dirs: &Dirs) -> (Contacted<Value>, Value) {
     let asked = fetch_status(dirs, Instant::now() + CONTROL_PATIENCE);
     let run = history::run_record(dirs);
     // Only between two looks at a free lock does the record belong to nobody.
