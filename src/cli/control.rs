@@ -150,7 +150,7 @@ pub fn exchange(
 /// The words of an answer that is no success.
 pub fn refused(answer: Answer<'_, '_>, deadline: Instant) -> Failure {
     let status = answer.status;
-    let seconds = answer.header("Retry-After").map(lines);
+    let seconds = answer.header("Retry-After").map(escaped_lines);
     let body = answer.body(MAX_ERROR_BODY, deadline).unwrap_or_default();
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut failure = problem(Some(status.into()), &value["error"]);
@@ -167,7 +167,7 @@ pub fn exit_for(status: Option<u64>) -> Exit {
 
 pub fn problem(status: Option<u64>, error: &Value) -> Failure {
     let message = match (error["message"].as_str(), status) {
-        (Some(message), _) => lines(message),
+        (Some(message), _) => escaped_lines(message),
         (None, Some(status)) => format!("the gateway answered with status {status}"),
         (None, None) => "the gateway ended the reply with an error".to_owned(),
     };
@@ -182,7 +182,7 @@ pub fn broken(error: &Error) -> Failure {
 }
 
 /// Text of several lines for a terminal: only line feed and tab act.
-pub fn lines(text: &str) -> String {
+pub fn escaped_lines(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for piece in text.split_inclusive(['\n', '\t', '\r']) {
         let body = piece.trim_end_matches(['\n', '\t', '\r']);

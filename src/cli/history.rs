@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_up() {
+    fn each_run_has_a_table_row_and_a_reason_below_it() {
         let expected = "\
 TIME (UTC)           VERDICT       SIGNAL   EXIT  DRAIN  TURNS
 1994-11-06 08:49:37  unclean exit  -        -     -      -
@@ -135,7 +135,7 @@ TIME (UTC)           VERDICT       SIGNAL   EXIT  DRAIN  TURNS
     }
 
     #[test]
-    fn a_line_each() {
+    fn a_record_is_told_in_one_line() {
         let now = 784_111_777 + 120;
         let [silent, signal] = stops();
         assert_eq!(

@@ -61,24 +61,7 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let change = compare(&unit, &wanted, args.has("--force"))?;
     let port = as_owner(&owner, || starter::write(&owner))?.map_err(Failure::failed)?;
 
-    if change.is_some() {
-        unit.file
-            .parent()
-            .map_or(Ok(()), |dir| files::make_dirs(dir, 0o755))
-            .and_then(|()| files::replace(&unit.file, wanted.as_bytes(), 0o644))
-            .map_err(|e| Failure::with("write", &unit.file, &e))?;
-    }
-    unit.act(&["daemon-reload"])?;
-    let running = seen_by_manager(&unit)?;
-    unit.act(&["enable", "--", &unit.name])?;
-    let state = unit.show()?;
-    let enabled = state.get("UnitFileState");
-    if enabled != "enabled" {
-        return Err(Failure::failed(format!(
-            "{} is written, but the service manager says that it is {enabled:?}, not enabled",
-            unit.file.display()
-        )));
-    }
+    let running = write_and_enable(&unit, change.map(|_| wanted.as_str()))?;
     say(&(report(&unit, &owner, change, port) + &left))?;
     for words in beside.into_iter().chain(program::warning()) {
         eprintln!("hermes-gateway: {words}");
@@ -96,6 +79,30 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
         (false, _) if !now => say(&format!("next: {command} start{flag}\n")),
         _ => Ok(Exit::Planned),
     }
+}
+
+/// Writes the unit where `text` says so, has its manager read and enable it, and says whether its gateway
+/// runs.
+fn write_and_enable(unit: &Unit, text: Option<&str>) -> Result<bool, Failure> {
+    if let Some(text) = text {
+        unit.file
+            .parent()
+            .map_or(Ok(()), |dir| files::make_dirs(dir, 0o755))
+            .and_then(|()| files::replace(&unit.file, text.as_bytes(), 0o644))
+            .map_err(|e| Failure::with("write", &unit.file, &e))?;
+    }
+    unit.act(&["daemon-reload"])?;
+    let running = seen_by_manager(unit)?;
+    unit.act(&["enable", "--", &unit.name])?;
+    let state = unit.show()?;
+    let enabled = state.get("UnitFileState");
+    if enabled != "enabled" {
+        return Err(Failure::failed(format!(
+            "{} is written, but the service manager says that it is {enabled:?}, not enabled",
+            unit.file.display()
+        )));
+    }
+    Ok(running)
 }
 
 /// Who it is for. A system unit never runs as root because nobody thought of another user.

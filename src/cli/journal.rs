@@ -1,4 +1,4 @@
-//! `journal`: what is in it, whether it is whole, and the operator's deliberate ways on. What only
+//! `journal`: what is in it, whether it is intact, and how an operator repairs it. What only
 //! looks never writes, and works beside a running gateway.
 
 use serde_json::Value;
@@ -36,10 +36,10 @@ pub fn journal(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
         "check" => check(context),
         "dump" => dump(context),
         "compact" => compact(context),
-        "repair" => mend(context),
+        "repair" => repair_here(context),
         "retry" if args.has("--all") => retry_all(context),
-        "retry" => letter(context, "POST", &format!("/v1/messages/{id}/retry")),
-        "drop" => letter(context, "DELETE", &format!("/v1/dead-letters/{id}")),
+        "retry" => change_message(context, "POST", &format!("/v1/messages/{id}/retry")),
+        "drop" => change_message(context, "DELETE", &format!("/v1/dead-letters/{id}")),
         _ => summary(context),
     }
 }
@@ -62,21 +62,21 @@ fn file(context: &Context) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-/// Takes each record that is read into the book.
-fn into_book(book: &mut MessageTable) -> impl FnMut(u64, &str) -> Result<(), String> {
-    |number, json| book.apply(number, &Record::parse(json)?, json.len())
+/// Applies each record that is read to the table of messages.
+fn apply_to(messages: &mut MessageTable) -> impl FnMut(u64, &str) -> Result<(), String> {
+    |number, json| messages.apply(number, &Record::parse(json)?, json.len())
 }
 
 /// What the records add up to.
 fn read(context: &Context) -> Result<(MessageTable, Report), Failure> {
-    let mut book = MessageTable::default();
-    let report = inspect(&file(context)?, &mut into_book(&mut book))?;
-    Ok((book, report))
+    let mut messages = MessageTable::default();
+    let report = inspect(&file(context)?, &mut apply_to(&mut messages))?;
+    Ok((messages, report))
 }
 
 fn summary(context: &Context) -> Result<Exit, Failure> {
-    let (book, _) = read(context)?;
-    let counts = book.counts;
+    let (messages, _) = read(context)?;
+    let counts = messages.counts;
     let mut text = format!(
         "{} queued, {} running, {} to deliver; dead letters: {}; messages known: {}\n",
         counts.queued, counts.running, counts.outbox, counts.dead_letters, counts.kept
@@ -102,19 +102,19 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
             escaped(&delivery.unwrap_or_default(), false),
         ]
     };
-    let rows = book.entries().filter(|(_, entry)| open(entry)).take(MAX_JOURNAL_ROWS).map(row);
+    let rows = messages.entries().filter(|(_, entry)| open(entry)).take(MAX_JOURNAL_ROWS).map(row);
     let titles = ["message", "session", "turn", "accepted (UTC)", "delivery"];
     text += &table(titles, rows.collect());
-    text += &failures(context, &book)?;
+    text += &failures(context, &messages)?;
     say_wrapped(&text, 4)
 }
 
 /// Why turns wait and why others failed: the last error of each, in a line of its own.
-fn failures(context: &Context, book: &MessageTable) -> Result<String, Failure> {
-    let resting = book.entries().filter(|(_, entry)| entry.turn == TurnState::Resting);
-    let failed = book
+fn failures(context: &Context, messages: &MessageTable) -> Result<String, Failure> {
+    let resting = messages.entries().filter(|(_, entry)| entry.turn == TurnState::Resting);
+    let failed = messages
         .before(None)
-        .filter(|(_, entry)| entry.turn == TurnState::Failed && !book.is_erased(entry));
+        .filter(|(_, entry)| entry.turn == TurnState::Failed && !messages.is_erased(entry));
     let found = resting.take(MAX_JOURNAL_ROWS).chain(failed.take(MAX_JOURNAL_ROWS));
     let mut rows: Vec<(u64, String)> = Vec::new();
     for (id, entry) in found {
@@ -164,11 +164,11 @@ fn dump(context: &Context) -> Result<Exit, Failure> {
     let mut printed = Ok(Exit::Planned);
     // What was reset stands there until the next compaction, and is nobody's to read. Damage is told
     // below, behind what is before it.
-    let mut book = MessageTable::default();
-    let _ = inspect(&file(context)?, &mut into_book(&mut book));
-    while book.erase_some() {}
+    let mut messages = MessageTable::default();
+    let _ = inspect(&file(context)?, &mut apply_to(&mut messages));
+    while messages.erase_some() {}
     let result = inspect(&file(context)?, &mut |number, json| {
-        let left = match book.fate(number, json) {
+        let left = match messages.fate(number, json) {
             Fate::Erase => return Ok(()),
             Fate::Replace(left) => left,
             Fate::Keep | Fate::Drop => json.to_owned(),
@@ -197,8 +197,8 @@ fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
     let _held = Instance::take(&context.name, &context.dirs)?;
     let loaded = config::load(context)?;
     let cap = loaded.config.limits.max_journal as u64;
-    let mut book = MessageTable::default();
-    let (journal, _) = FileJournal::open(&context.dirs.state, cap, &mut into_book(&mut book))?;
+    let mut messages = MessageTable::default();
+    let (journal, _) = FileJournal::open(&context.dirs.state, cap, &mut apply_to(&mut messages))?;
     let cannot = |e: std::io::Error| Failure::cannot("compact the journal", &e);
     let children = Arc::clone(&context.children);
     let agent = Agent::new(loaded.config.agent.clone(), Arc::clone(&children));
@@ -207,15 +207,16 @@ fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
     let quiet = Arc::new(EventFd::new().map_err(cannot)?);
     // A hub that is not opened begins nothing.
     let shared = (children, quiet);
-    let hub = Hub::new(Box::new(journal), book, transcripts, settings, shared, Box::new(System));
+    let hub =
+        Hub::new(Box::new(journal), messages, transcripts, settings, shared, Box::new(System));
     hub.map_err(cannot)?.compact().map_err(cannot)
 }
 
-fn mend(context: &Context) -> Result<Exit, Failure> {
+fn repair_here(context: &Context) -> Result<Exit, Failure> {
     file(context)?;
     let _held = Instance::take(&context.name, &context.dirs)?;
-    let mut book = MessageTable::default();
-    let repaired = repair(&context.dirs.state, &mut into_book(&mut book))?;
+    let mut messages = MessageTable::default();
+    let repaired = repair(&context.dirs.state, &mut apply_to(&mut messages))?;
     let text = match repaired {
         None => "nothing is damaged\n".to_owned(),
         Some(repaired) => format!(
@@ -230,7 +231,7 @@ fn mend(context: &Context) -> Result<Exit, Failure> {
     say(&text)
 }
 
-fn letter(context: &Context, method: &str, target: &str) -> Result<Exit, Failure> {
+fn change_message(context: &Context, method: &str, target: &str) -> Result<Exit, Failure> {
     let message = request(&mut connect_to(context)?, method, target)?;
     let delivery = &message["deliveries"][0];
     let word = |value: &Value| escaped(value.as_str().unwrap_or("?"), false);

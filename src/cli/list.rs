@@ -49,8 +49,8 @@ fn as_table(gateways: &[Value]) -> String {
     table(["NAME", "STATE", "PID", "LISTEN", "UNIT"], rows)
 }
 
-/// Every gateway that left a trace, the default one first. What has no gateway's name is passed
-/// over, and so is a place that cannot be read: it is no place of this user's gateways.
+/// Every gateway that left a trace, the default one first. Other file names are
+/// ignored, and so is a directory that cannot be read: it holds no gateway of this user.
 fn names(base: &Base, system_units: &Path) -> BTreeSet<Name> {
     type Read = fn(&str) -> Option<Name>;
     let config: Read = |name| Name::parse(name.strip_suffix(".toml")?).ok();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn one_line_each() {
+    fn each_gateway_has_a_table_row() {
         let gateways = [json!({
             "name": "a", "state": "running", "pid": 7, "listen": "127.0.0.1:1", "unit": null,
         })];

@@ -22,7 +22,6 @@ mod run;
 mod send;
 mod start;
 mod starter;
-mod state;
 mod status;
 mod stop;
 mod time_format;

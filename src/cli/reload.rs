@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use super::context::Context;
-use super::control::{connect_to, exchange, lines};
+use super::control::{connect_to, escaped_lines, exchange};
 use super::output::say;
 use crate::exit::{Exit, Failure};
 use crate::limits::{CONTROL_PATIENCE, RELOAD_PATIENCE};
@@ -15,7 +15,7 @@ pub fn reload(context: &Context) -> Result<Exit, Failure> {
     let deadline = Instant::now() + RELOAD_PATIENCE + CONTROL_PATIENCE;
     let mut client = connect_to(context)?;
     let told = exchange(&mut client, "POST", "/v1/reload", &[], None, deadline)?;
-    let words = lines(told["message"].as_str().unwrap_or("the answer cannot be read"));
+    let words = escaped_lines(told["message"].as_str().unwrap_or("the answer cannot be read"));
     let known = [Exit::Planned, Exit::Unavailable, Exit::Config];
     match known.into_iter().find(|exit| told["exit"] == exit.code()).unwrap_or(Exit::Failed) {
         Exit::Planned => say(&format!("{words}\n")),

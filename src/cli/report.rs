@@ -1,4 +1,5 @@
-//! What is known of one gateway, gathered for `status` and `list`, and its two forms.
+//! What is known of one gateway, for `status` and `list`: asks its lock, its control socket and the service
+//! manager, and concludes its state.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,18 +12,18 @@ use serde_json::Value;
 use super::context::Context;
 use super::control::NoAnswer::{NotRunning, Unreachable, Unresponsive};
 use super::control::{Contacted, fetch_foreign_status, fetch_status};
-use super::state::{ActiveState, State, UnitStatus, conclude, told};
 use super::unit::{PROPERTIES, how_it_ended};
 use super::unit_file::installed_file;
 use super::{foreign, time_format};
 use crate::dirs::{Base, Dirs};
+use crate::exit::Exit;
 use crate::lifecycle::history;
 use crate::lifecycle::instance::{Holder, Probe, probe};
 use crate::limits::CONTROL_PATIENCE;
 use crate::name::Name;
 use crate::sys::process::Pid;
 use crate::sys::{proc, user};
-use crate::systemd::systemctl::Systemctl;
+use crate::systemd::systemctl::{Properties, Systemctl};
 use crate::systemd::unit::Origin;
 use crate::systemd::{Scope, cgroup};
 
@@ -54,15 +55,145 @@ pub struct UnitReport {
     pub facts: Result<Option<UnitStatus>, String>,
 }
 
+/// The state in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Running,
+    Draining,
+    Starting,
+    /// It ended, and the service manager is about to start it again.
+    Restarting,
+    /// Its unit failed.
+    Failed,
+    /// Its last run had an unclean exit.
+    Dead,
+    Stopped,
+    /// It holds its lock and does not answer.
+    Unresponsive,
+    Unknown,
+}
+
+impl State {
+    /// As `status` and `status --json` have it.
+    pub fn word(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    /// The exit status of `status`, as LSB has it.
+    pub fn exit(self) -> Exit {
+        match self {
+            State::Running | State::Draining | State::Starting => Exit::Planned,
+            State::Restarting | State::Stopped => Exit::NotRunning,
+            State::Failed | State::Dead => Exit::Failed,
+            State::Unresponsive | State::Unknown => Exit::Unknown,
+        }
+    }
+}
+
+/// `ActiveState=` of a unit, with the `SubState=` of one that waits for its restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActiveState {
+    Active,
+    Activating,
+    AutoRestart,
+    Deactivating,
+    Failed,
+    Inactive,
+}
+
+/// What the service manager says of a unit that it knows.
+#[derive(Clone, Debug)]
+pub struct UnitStatus {
+    pub active: ActiveState,
+    /// The main process, while there is one.
+    pub main_pid: Option<i64>,
+    pub shown: Properties,
+}
+
+impl UnitStatus {
+    /// Reads what the manager showed. `None`: the manager knows no such unit.
+    pub fn read(shown: Properties) -> Option<UnitStatus> {
+        let active = match (shown.get("ActiveState"), shown.get("SubState")) {
+            ("", _) => return None,
+            ("inactive", _) if shown.get("LoadState") == "not-found" => return None,
+            ("active" | "reloading" | "refreshing", _) => ActiveState::Active,
+            ("activating", sub) if sub.starts_with("auto-restart") => ActiveState::AutoRestart,
+            ("activating", _) => ActiveState::Activating,
+            ("deactivating", _) => ActiveState::Deactivating,
+            ("failed", _) => ActiveState::Failed,
+            _ => ActiveState::Inactive,
+        };
+        let main_pid = shown.get("MainPID").parse().ok().filter(|pid| *pid != 0);
+        Some(UnitStatus { active, main_pid, shown })
+    }
+
+    pub fn restarts(&self) -> u64 {
+        self.shown.get("NRestarts").parse().unwrap_or(0)
+    }
+
+    /// Where its file is.
+    pub fn path(&self) -> Option<String> {
+        Some(self.shown.get("FragmentPath").to_owned()).filter(|path| !path.is_empty())
+    }
+
+    /// When the unit came into its state, RFC 3339: of `Sun 2026-11-22 18:54:55 UTC`, as systemctl prints
+    /// it under `TZ=UTC`. Another zone is no time here.
+    pub fn changed(&self) -> Option<String> {
+        let time = self.shown.get("StateChangeTimestamp").strip_suffix(" UTC")?;
+        let (_, time) = time.split_once(' ')?;
+        Some(time.replacen(' ', "T", 1) + "Z")
+    }
+}
+
+/// What a gateway says of itself.
+fn told(contact: &Contacted<Value>) -> Option<State> {
+    match contact.as_ref().ok()?.1["state"].as_str()? {
+        "starting" => Some(State::Starting),
+        "serving" => Some(State::Running),
+        "draining" => Some(State::Draining),
+        _ => None,
+    }
+}
+
+/// Concludes. The lock rules over the service manager, which may speak of another process, and the
+/// gateway's own answer over both. `left`: the last run did not say how it ended. `foreign`: it is another
+/// user's, and the service manager alone can tell.
+fn conclude(
+    contact: &Contacted<Value>,
+    left: bool,
+    foreign: bool,
+    unit: Option<ActiveState>,
+) -> State {
+    use ActiveState::{Activating, Active, AutoRestart, Deactivating, Failed, Inactive};
+    if let Some(state) = told(contact) {
+        return state;
+    }
+    match (contact, unit) {
+        (_, Some(Activating)) => State::Starting,
+        (_, Some(Deactivating)) => State::Draining,
+        (Ok(_) | Err(Unresponsive { .. }), _) => State::Unresponsive,
+        // Its process holds a lock somewhere else, and is no gateway of these directories.
+        (Err(NotRunning), Some(Active)) => State::Unknown,
+        (Err(Unreachable(_)), Some(Active)) => State::Running,
+        (_, Some(AutoRestart)) => State::Restarting,
+        (Err(NotRunning), Some(Failed)) => State::Failed,
+        (Err(NotRunning), None | Some(Inactive)) if left => State::Dead,
+        (Err(NotRunning), None | Some(Inactive)) => State::Stopped,
+        (Err(Unreachable(_)), Some(Failed)) if foreign => State::Failed,
+        (Err(Unreachable(_)), Some(Inactive)) if foreign => State::Stopped,
+        (Err(Unreachable(_)), _) => State::Unknown,
+    }
+}
+
 /// Looks at the lock, the service manager and the gateway. Takes some milliseconds, and a few
 /// seconds where one of them does not answer.
 pub fn gather(context: &Context, system: bool) -> Report {
-    let report = look(context, system);
+    let report = gather_once(context, system);
     // The lock and the unit are looked at one after the other: between them it may have started.
-    if report.state == State::Unknown { look(context, system) } else { report }
+    if report.state == State::Unknown { gather_once(context, system) } else { report }
 }
 
-fn look(context: &Context, system: bool) -> Report {
+fn gather_once(context: &Context, system: bool) -> Report {
     let Context { base, name, dirs: own_dirs, .. } = context;
     let ask = |unit: String, scope: Scope, path: Option<PathBuf>| {
         let systemctl = Systemctl::new(scope, Arc::clone(&context.children));
@@ -82,7 +213,7 @@ fn look(context: &Context, system: bool) -> Report {
     }
     let (mut contact, run) = match &foreign {
         Some(dirs) => (fetch_foreign_status(dirs, Instant::now() + CONTROL_PATIENCE), Value::Null),
-        None => look_at_own(own_dirs),
+        None => ask_own(own_dirs),
     };
     if let (None, Ok((holder, status))) = (&unit, &contact) {
         unit = unit_of(status, *holder).map(|(unit, scope)| ask(unit, scope, None));
@@ -113,7 +244,7 @@ fn foreign_dirs(unit: &UnitReport, name: &Name) -> Option<Dirs> {
 }
 
 /// The gateway's answer and the record of the run that has not ended, or that left it behind.
-fn look_at_own(dirs: &Dirs) -> (Contacted<Value>, Value) {
+fn ask_own(dirs: &Dirs) -> (Contacted<Value>, Value) {
     let asked = fetch_status(dirs, Instant::now() + CONTROL_PATIENCE);
     let run = history::run_record(dirs);
     // Only between two looks at a free lock does the record belong to nobody.
@@ -227,9 +358,8 @@ fn note(
 
 #[cfg(test)]
 mod tests {
-    use super::super::state::ActiveState::{Activating, Active, Failed, Inactive};
+    use super::ActiveState::{Activating, Active, AutoRestart, Failed, Inactive};
     use super::*;
-    use crate::systemd::systemctl::Properties;
     use crate::testing::TempDir;
     use serde_json::json;
 
@@ -265,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_answers() {
+    fn a_gateway_that_answers_is_believed() {
         let running = report(&answers(), &Value::Null, unit(Active, Some(7)));
         assert_eq!((running.state, running.pid), (State::Running, Some(7)));
         assert_eq!((running.since.as_deref(), running.note), (Some("s"), None));
@@ -283,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_silent() {
+    fn a_lock_holder_that_does_not_answer_is_unresponsive() {
         let holder = Pid::new(7).map(|pid| Holder { pid, start: 1, own: pid });
         let why = "no answer in time".to_owned();
         let silent = Err(Unresponsive { holder, why });
@@ -300,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn none_that_runs() {
+    fn without_a_gateway_its_records_and_its_unit_tell_how_it_ended() {
         let stopped = report(&Err(NotRunning), &Value::Null, None);
         assert_eq!((stopped.state, stopped.pid), (State::Stopped, None));
         assert_eq!(stopped.since.as_deref(), Some("2026-01-01T00:00:00.000Z"));
@@ -319,5 +449,74 @@ mod tests {
         let elsewhere = report(&Err(NotRunning), &Value::Null, unit(Active, Some(9)));
         assert_eq!((elsewhere.state, elsewhere.pid), (State::Unknown, None));
         assert!(elsewhere.note.unwrap().contains("pid 9"));
+    }
+
+    fn read(pairs: &[(&str, &str)]) -> Option<UnitStatus> {
+        let line = |(key, value): &(&str, &str)| format!("{key}={value}\n");
+        UnitStatus::read(Properties(pairs.iter().map(line).collect()))
+    }
+
+    #[test]
+    fn what_the_service_manager_says() {
+        let facts = read(&[
+            ("LoadState", "loaded"),
+            ("ActiveState", "activating"),
+            ("SubState", "auto-restart-queued"),
+            ("MainPID", "0"),
+            ("NRestarts", "3"),
+            ("FragmentPath", "/x/y.service"),
+            ("StateChangeTimestamp", "Sun 1994-11-06 08:49:37 UTC"),
+        ])
+        .unwrap();
+        assert_eq!(facts.active, AutoRestart);
+        assert_eq!((facts.main_pid, facts.restarts()), (None, 3));
+        assert_eq!(facts.path().as_deref(), Some("/x/y.service"));
+        assert_eq!(facts.changed().as_deref(), Some("1994-11-06T08:49:37Z"));
+        for changed in ["Sun 1994-11-06 08:49:37 CET", ""] {
+            let other = read(&[("ActiveState", "active"), ("StateChangeTimestamp", changed)]);
+            assert_eq!(other.unwrap().changed(), None);
+        }
+        let gone = [("LoadState", "not-found"), ("ActiveState", "inactive")];
+        assert!(read(&gone).is_none());
+        // Its file is gone, and the process is not.
+        let orphan = [("LoadState", "not-found"), ("ActiveState", "active")];
+        assert_eq!(read(&orphan).unwrap().active, Active);
+        assert!(read(&[]).is_none());
+    }
+
+    #[test]
+    fn the_lock_rules_over_the_manager() {
+        let answers = |state| Ok((None, json!({ "state": state })));
+        let silent = || Err(Unresponsive { holder: None, why: String::new() });
+        let free = || Err(NotRunning);
+        let hidden = || Err(Unreachable(String::new()));
+        let (left, foreign) = (true, true);
+        for (contact, left, foreign, unit, state, code) in [
+            (answers("serving"), !left, !foreign, Some(Failed), "running", 0),
+            (answers("draining"), !left, !foreign, None, "draining", 0),
+            (silent(), !left, !foreign, None, "unresponsive", 4),
+            (silent(), !left, !foreign, Some(Active), "unresponsive", 4),
+            (silent(), !left, !foreign, Some(Activating), "starting", 0),
+            (free(), !left, !foreign, None, "stopped", 3),
+            (free(), !left, !foreign, Some(Inactive), "stopped", 3),
+            (free(), !left, !foreign, Some(Failed), "failed", 1),
+            (free(), !left, !foreign, Some(AutoRestart), "restarting", 3),
+            (free(), !left, !foreign, Some(Active), "unknown", 4),
+            (free(), left, !foreign, None, "dead", 1),
+            (free(), left, !foreign, Some(AutoRestart), "restarting", 3),
+            (free(), left, !foreign, Some(Failed), "failed", 1),
+            (hidden(), !left, !foreign, None, "unknown", 4),
+            (hidden(), !left, !foreign, Some(Inactive), "unknown", 4),
+            (hidden(), !left, foreign, Some(Active), "running", 0),
+            (hidden(), !left, foreign, Some(Inactive), "stopped", 3),
+        ] {
+            let concluded = conclude(&contact, left, foreign, unit);
+            let told = format!("{contact:?} {left} {foreign} {unit:?}");
+            assert_eq!(
+                (concluded.word().as_str(), concluded.exit().code()),
+                (state, code),
+                "{told}"
+            );
+        }
     }
 }

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use super::args::Parsed;
 use super::config;
 use super::context::Context;
-use super::control::{broken, connect_to, exchange, exit_for, lines, problem, refused, request};
+use super::control::{
+    broken, connect_to, escaped_lines, exchange, exit_for, problem, refused, request,
+};
 use super::output::{printed, say};
 use crate::api;
 use crate::exit::{Exit, Failure};
@@ -79,7 +81,7 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
         let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
         let target = format!("/v1/messages/{id}?wait={seconds}");
         let message = request(client, "GET", &target)?;
-        let error = lines(message["error"].as_str().unwrap_or("no reason is known"));
+        let error = escaped_lines(message["error"].as_str().unwrap_or("no reason is known"));
         let exit = exit_for(message["error_status"].as_u64());
         let failed = |how| Err(Failure::new(exit, format!("message {id}{how}: {error}")));
         match message["status"].as_str() {
@@ -97,7 +99,7 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
                 let status = escaped(status.unwrap_or("?"), false);
                 let place = message["position"].as_u64();
                 let place = place.map(|n| format!(", position {n}")).unwrap_or_default();
-                let waits = message["waiting"]["reason"].as_str().map(lines);
+                let waits = message["waiting"]["reason"].as_str().map(escaped_lines);
                 let waits = waits.map(|why| format!("; it waits for the agent: {why}"));
                 let waits = waits.unwrap_or_default();
                 let words = format!("message {id} has no reply yet: {status}{place}{waits}");
@@ -199,7 +201,7 @@ impl Printer<StdoutLock<'static>> {
 
 impl<W: Write> Printer<W> {
     fn print(&mut self, text: &str) -> io::Result<()> {
-        let safe = if self.terminal { &lines(text) } else { text };
+        let safe = if self.terminal { &escaped_lines(text) } else { text };
         self.last = safe.chars().next_back().or(self.last);
         self.out.write_all(safe.as_bytes())?;
         self.out.flush()

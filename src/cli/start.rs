@@ -21,14 +21,14 @@ use crate::systemd::systemctl::Properties;
 
 /// Starts the installed unit and waits until it is ready.
 pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
-    start_unit(context, &meant(context, system, "start")?)
+    start_unit(context, &installed_unit(context, system, "start")?)
 }
 
 /// Restarts the unit that runs it, else the installed one, which need not run, and waits until it is
 /// ready. With a configuration that is wrong, what runs goes on.
 pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     let running = if system { None } else { unit::running(context) };
-    let unit = running.map_or_else(|| meant(context, system, "restart"), Ok)?;
+    let unit = running.map_or_else(|| installed_unit(context, system, "restart"), Ok)?;
     let shown = unit.show()?;
     check_config(context, &unit, &shown).map_err(|mut failure| {
         failure.message += &format!("\n{} is not restarted", unit.label(context));
@@ -37,12 +37,12 @@ pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     if unit.is_around_us(&shown) {
         return unit.ask(context, &shown, "restart");
     }
-    bring_up(context, &unit, &shown, "restart")
+    run_until_ready(context, &unit, &shown, "restart")
 }
 
 /// The installed unit, unless it would be another user's gateway that a user's manager runs. Where there
 /// is none, one that runs all the same is named.
-fn meant(context: &Context, system: bool, verb: &str) -> Result<Unit, Failure> {
+fn installed_unit(context: &Context, system: bool, verb: &str) -> Result<Unit, Failure> {
     let unit = installed(context, system);
     let of_machine = unit.as_ref().is_ok_and(|unit| unit.systemctl.scope == Scope::System);
     if !system && !of_machine {
@@ -61,7 +61,7 @@ pub fn start_unit(context: &Context, unit: &Unit) -> Result<Exit, Failure> {
         let pid = shown.get("MainPID");
         return say(&format!("{} runs already: pid {pid}\n", context.name));
     }
-    bring_up(context, unit, &shown, "start")
+    run_until_ready(context, unit, &shown, "start")
 }
 
 /// Says that a gateway runs which its unit did not start: beside that one the unit cannot.
@@ -74,7 +74,7 @@ pub fn beside_unit(context: &Context, main_pid: &str) -> Option<String> {
 }
 
 /// Runs a verb that ends in a running unit, and waits until it is ready.
-fn bring_up(
+fn run_until_ready(
     context: &Context,
     unit: &Unit,
     shown: &Properties,

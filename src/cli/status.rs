@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::output::{say, say_wrapped};
+use super::report::UnitStatus;
 use super::report::{Report, UnitReport, gather};
-use super::state::UnitStatus;
 use super::unit::Unit;
 use super::{history, time_format, unit_file};
 use crate::config;
@@ -192,7 +192,7 @@ fn number(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::state::{State, UnitStatus};
+    use super::super::report::State;
     use super::*;
     use crate::systemd::systemctl::Properties;
 

@@ -72,7 +72,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
         .and_then(|()| files::sync_dir_of(&unit.file))
         .map_err(|e| Failure::with("remove", &unit.file, &e))?;
     unit.act(&["daemon-reload"])?;
-    // A unit that failed would haunt the manager's lists without a file. It may not be there.
+    // A unit that failed would stay in the manager's lists without a file. It may not be there.
     let _ = unit.act(&["reset-failed", "--", &unit.name]);
     let edited = if origin == Origin::Edited { " (it had been changed by hand)" } else { "" };
     say(&format!("removed {file}{edited}\n"))?;

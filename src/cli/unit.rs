@@ -70,7 +70,7 @@ pub fn find(context: &Context, system: bool) -> Option<Unit> {
 /// The same for a command that cannot do without.
 ///
 /// # Errors
-/// `Failed`, with the ways on.
+/// `Failed`, with suggested fixes.
 pub fn installed(context: &Context, system: bool) -> Result<Unit, Failure> {
     find(context, system).ok_or_else(|| {
         let (unit, command) = (context.name.unit(), context.name.command());
@@ -146,7 +146,7 @@ impl Unit {
     /// Asks the manager for [`PROPERTIES`].
     ///
     /// # Errors
-    /// `Failed`, with the ways on where there is no manager.
+    /// `Failed`, with a suggested fix where there is no manager.
     pub fn show(&self) -> Result<Properties, Failure> {
         self.systemctl
             .show(PROPERTIES, &self.name, Instant::now() + ASK_PATIENCE)
@@ -185,7 +185,7 @@ impl Unit {
         time_outs.iter().map(wait).sum::<Duration>() + MANAGER_MARGIN
     }
 
-    /// What systemctl refused, and the ways on where they are known.
+    /// The error of systemctl, and a suggested fix where one is known.
     pub fn refused(&self, why: &str) -> Failure {
         let why = escaped(why.trim(), false);
         let no_manager = why.contains("Failed to connect") || why.contains("not been booted");

@@ -196,7 +196,7 @@ pub fn record_failed_start(
     record_end(dirs, &line, false)
 }
 
-/// The stops that are on record, oldest first, at most `KEPT_STOPS`. What is no record is passed over.
+/// The stops that are on record, oldest first, at most `KEPT_STOPS`. Lines that are no records are ignored.
 pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
     let path = dirs.history();
     let text =
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_are_kept_and_torn_lines_are_passed_over() {
+    fn only_the_last_are_kept_and_torn_lines_are_ignored() {
         let root = TempDir::new("history");
         let dirs = dirs(&root);
         let lines: String = (0..300).map(|n| format!("{{\"n\":{n}}}\n")).collect();

@@ -1,7 +1,7 @@
 //! Talking with systemd: where we stand in it, what it says of our unit, what we tell it, and the
 //! unit files that we give it.
 //!
-//! What may enter: the forms of systemd's interfaces. What an answer means for us is decided in
+//! What belongs here: the forms of systemd's interfaces. What an answer means for us is decided in
 //! `lifecycle`.
 #![forbid(unsafe_code)]
 

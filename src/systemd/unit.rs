@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn each_manager_gets_its_own() {
+    fn each_service_manager_gets_its_own_directives() {
         let user = render(Scope::User, 252, "/bin/hg").unwrap();
         let system = render(Scope::System, 252, "/bin/hg").unwrap();
         assert!(has(&user, "WantedBy=default.target"));
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn who_wrote_it() {
+    fn signature_and_checksum_tell_who_wrote_a_unit_file() {
         let ours = render(Scope::User, 252, "/bin/hg").unwrap();
         assert_eq!(inspect(&ours), Origin::Ours);
         let older = ours.replacen(env!("CARGO_PKG_VERSION"), "0.0.1", 1);

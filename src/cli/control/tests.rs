@@ -1,4 +1,4 @@
-//! A gateway that is not there, one that is silent, and one that answers; also for the tests of `send`.
+//! A gateway that does not run, one that does not answer, and one that does; also for the tests of `send`.
 use super::*;
 use crate::lifecycle::instance::Instance;
 use crate::name::Name;
@@ -67,7 +67,7 @@ fn soon() -> Instant {
 }
 
 #[test]
-fn nobody_there() {
+fn a_gateway_whose_lock_nobody_holds_is_not_running() {
     let root = TempDir::new("control");
     let dirs = dirs(&root);
     assert!(matches!(fetch_status(&dirs, soon()), Err(NoAnswer::NotRunning)));
@@ -79,7 +79,7 @@ fn nobody_there() {
 }
 
 #[test]
-fn one_that_answers() {
+fn a_status_comes_through_the_control_socket() {
     let root = TempDir::new("control");
     let dirs = dirs(&root);
     let _held = hold(&dirs);
@@ -94,7 +94,7 @@ fn one_that_answers() {
 }
 
 #[test]
-fn one_that_is_not_listening_yet_is_waited_for() {
+fn a_gateway_that_does_not_listen_yet_is_waited_for() {
     let root = TempDir::new("control");
     let dirs = dirs(&root);
     let _held = hold(&dirs);
@@ -106,7 +106,7 @@ fn one_that_is_not_listening_yet_is_waited_for() {
 }
 
 #[test]
-fn one_that_does_not_answer() {
+fn a_lock_holder_that_does_not_answer_is_unresponsive() {
     let root = TempDir::new("control");
     let dirs = dirs(&root);
     let _held = hold(&dirs);
@@ -121,7 +121,7 @@ fn one_that_does_not_answer() {
 }
 
 #[test]
-fn answers_that_say_nothing() {
+fn an_answer_that_is_no_json_object_is_no_status() {
     for answer in [json("200 OK", "[]"), json("500 No", "{}"), "x".into()] {
         let root = TempDir::new("control");
         let dirs = dirs(&root);
