@@ -185,24 +185,6 @@ pub const THREAD_STACK: usize = 1 << 20;
 /// How long accepting rests after an error that would come again at once (EMFILE).
 pub const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Connections on the control socket at once: commands of one user.
-pub const MAX_CONTROL_CONNECTIONS: usize = 64;
-
-/// How long a connection has to show one before it may have to leave for others: many times what a
-/// request takes on a loaded machine, and over a slow line.
-pub const STRANGERS_MOMENT: Duration = Duration::from_millis(500);
-
-/// How long a connection that has to leave may take without counting: its thread needs some
-/// microseconds, unless it hangs.
-pub const LEAVING_MOMENT: Duration = Duration::from_secs(1);
-
-/// How many connections leave when the system is short of descriptors or threads: enough for the
-/// control socket and a turn or two. Also how many may leave for one that comes.
-pub const SHORTAGE_ROOM: usize = 16;
-
-/// How long a shortage counts, and fewer are let in: accepting is tried again much sooner, so that one
-/// which lasts is seen again within it, and one that has passed keeps nobody out for long.
-pub const SHORTAGE_LASTS: Duration = Duration::from_millis(600);
 
 /// As far as the soft limit on descriptors is raised at the start, if the hard one allows it.
 pub const WANTED_DESCRIPTORS: u64 = 65_536;

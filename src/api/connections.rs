@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use super::error::ApiError;
 use crate::config::{ClientKey, OWNER};
 use crate::http::{Activity, ConnectionActivity};
-use crate::limits::{LEAVING_MOMENT, SHORTAGE_LASTS, SHORTAGE_ROOM, STRANGERS_MOMENT};
 use crate::named::ByName;
 use crate::shares::{Over, Reached, Shares};
 use crate::threads::lock;
@@ -24,6 +23,22 @@ const MAX_UNAUTHENTICATED: usize = 1000;
 /// Connections kept for requests without a key (`/health`, `/ready`) and for those that are about to
 /// authenticate: each takes moments.
 const KEPT_CONNECTIONS: usize = 16;
+
+/// How long a connection has to authenticate before it may be evicted for others: many times what a
+/// request takes on a loaded machine, and over a slow line.
+pub const AUTHENTICATION_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long an evicted connection may take to end without counting: its thread needs some microseconds,
+/// unless it hangs.
+const EVICTION_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How many connections are evicted when the system is short of descriptors or threads: enough for the
+/// control socket and a turn or two. Also how many may be evicted for one that comes.
+const EVICTED_AT_ONCE: usize = 16;
+
+/// How long a shortage counts, and fewer are taken: accepting is tried again much sooner, so that one
+/// which lasts is seen again within it, and one that has passed keeps no client out for long.
+const SHORTAGE_LASTS: Duration = Duration::from_millis(600);
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +168,7 @@ impl ConnectionTable {
         let mut table = lock(&self.0);
         let again = table.shortage.is_some_and(|(_, until)| until > now);
         let may_go = |_: &Entry, activity, _| is_evictable(activity, Duration::ZERO);
-        let _ = again && (0..SHORTAGE_ROOM).all(|_| table.evict(&may_go, now));
+        let _ = again && (0..EVICTED_AT_ONCE).all(|_| table.evict(&may_go, now));
         let most = again.then_some(table.present().count());
         table.shortage = Some((most, now + SHORTAGE_LASTS));
     }
@@ -165,7 +180,7 @@ impl Table {
         let most = self.shortage.and_then(|(most, _)| most).unwrap_or(capacity.all);
         let all = most.min(capacity.all).max(1);
         let from_one = self.present().filter(|entry| entry.source == source).count();
-        let may_go = |_: &Entry, activity, _| is_evictable(activity, STRANGERS_MOMENT);
+        let may_go = |_: &Entry, activity, _| is_evictable(activity, AUTHENTICATION_PATIENCE);
         let same =
             |entry: &Entry, activity, held| entry.source == source && may_go(entry, activity, held);
         if !source.is_loopback() && from_one >= capacity.from_one && !self.evict(&same, now) {
@@ -176,10 +191,10 @@ impl Table {
         // None may go while all have just come: then all the room is theirs, for that moment.
         let unknown_may_go =
             |entry: &Entry, activity, held| is_unknown(activity) && may_go(entry, activity, held);
-        let many = (unknown + 1).saturating_sub(MAX_UNAUTHENTICATED).min(SHORTAGE_ROOM);
+        let many = (unknown + 1).saturating_sub(MAX_UNAUTHENTICATED).min(EVICTED_AT_ONCE);
         let _ = (0..many).all(|_| self.evict(&unknown_may_go, now));
         // The capacity may have become smaller: then more than one goes for each that comes.
-        for _ in 0..SHORTAGE_ROOM {
+        for _ in 0..EVICTED_AT_ONCE {
             let (taken, ending) = self.taken(all, now);
             if taken < all {
                 return true;
@@ -195,7 +210,7 @@ impl Table {
     /// How many count, and how many are just ending. One that was evicted is gone within moments, and
     /// another may come at once; but one whose thread hangs counts.
     fn taken(&self, all: usize, now: Instant) -> (usize, usize) {
-        let ends = |entry: &&Entry| entry.evicted.is_some_and(|at| now - at < LEAVING_MOMENT);
+        let ends = |entry: &&Entry| entry.evicted.is_some_and(|at| now - at < EVICTION_PATIENCE);
         let ending = self.entries.iter().filter(ends).count();
         (self.entries.len() - ending.min(may_end(all)), ending)
     }

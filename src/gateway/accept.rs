@@ -11,15 +11,17 @@ use std::time::{Duration, Instant};
 
 use super::connection::{ConnectionGuard, start};
 use super::fallback::{self, Waiting};
-use crate::api::connections::Capacity;
+use crate::api::connections::{AUTHENTICATION_PATIENCE, Capacity};
 use crate::api::{Origin, Service, source_prefix};
 use crate::config::Config;
 use crate::http::Socket;
-use crate::limits::{MAX_CONTROL_CONNECTIONS, STRANGERS_MOMENT};
 use crate::shares::Shares;
 use crate::sys::fd::{most_open, set_nonblocking};
 use crate::sys::process::is_shortage;
 use crate::sys::{proc, socket, user};
+
+/// Connections on the control socket at once: commands of one user.
+const MAX_CONTROL_CONNECTIONS: usize = 64;
 
 /// How many connections are accepted before the main loop looks at its other duties.
 const ACCEPT_BATCH: usize = 64;
@@ -105,7 +107,7 @@ impl Listeners {
             self.full.set(Some(full));
             // Those that have just come may be evicted within a moment.
             let short = service.settings().config.limits.within(most_open()).short_of.is_some();
-            let patience = if capacity.few { ROOM_PATIENCE } else { STRANGERS_MOMENT };
+            let patience = if capacity.few { ROOM_PATIENCE } else { AUTHENTICATION_PATIENCE };
             if (capacity.few || !short) && now - full < patience {
                 self.next.replace(Some((stream, peer)));
                 let words = "no connection can be closed for another (see `status`)";

@@ -25,7 +25,7 @@ pub struct Waiting {
     pub since: Instant,
 }
 
-/// Starts the thread. What it is sent are [`crate::limits::MAX_CONTROL_CONNECTIONS`] at the most.
+/// Starts the thread. It is sent no more connections than the control socket may have.
 ///
 /// # Errors
 /// No thread.

@@ -78,7 +78,7 @@ fn unauthenticated_connections_go_first_and_have_a_moment() {
     let numbers = FAR[..3].iter().map(|from| clients.connect(from, room(3, 2, false)).unwrap());
     let numbers: Vec<u64> = numbers.collect();
     assert_eq!(clients.connect(FAR[3], room(3, 2, false)), None, "all have just come");
-    clients.now += STRANGERS_MOMENT;
+    clients.now += AUTHENTICATION_PATIENCE;
     clients.authenticate(numbers[0], OWNER).unwrap();
     assert!(clients.connect(FAR[3], room(3, 2, false)).is_some());
     assert_eq!(clients.evicted(), [numbers[1]]);
@@ -106,7 +106,7 @@ fn one_address_takes_only_its_share() {
     let numbers: Vec<u64> = (0..2).map(|_| clients.connect(FAR[0], room).unwrap()).collect();
     assert_eq!(clients.connect(FAR[0], room), None);
     let other = clients.connect(FAR[1], room).unwrap();
-    clients.now += STRANGERS_MOMENT;
+    clients.now += AUTHENTICATION_PATIENCE;
     // Another one of the same address goes for it, and no other.
     assert!(clients.connect(FAR[0], room).is_some());
     assert_eq!(clients.evicted(), [numbers[0]]);
@@ -120,7 +120,7 @@ fn one_address_takes_only_its_share() {
 fn a_shortage_lowers_the_capacity_for_a_while() {
     let mut clients = Clients::new();
     let room = room(1000, 1000, false);
-    let count = SHORTAGE_ROOM + 4;
+    let count = EVICTED_AT_ONCE + 4;
     let numbers: Vec<u64> = (0..count).map(|_| clients.connect(FAR[0], room).unwrap()).collect();
     for number in &numbers[..2] {
         clients.authenticate(*number, OWNER).unwrap();
@@ -128,10 +128,10 @@ fn a_shortage_lowers_the_capacity_for_a_while() {
     clients.table.shed_load(clients.now);
     assert!(clients.evicted().is_empty(), "once is by chance");
     clients.table.shed_load(clients.now);
-    assert_eq!(clients.evicted(), numbers[2..SHORTAGE_ROOM + 2]);
-    let next = || numbers[SHORTAGE_ROOM + 2];
+    assert_eq!(clients.evicted(), numbers[2..EVICTED_AT_ONCE + 2]);
+    let next = || numbers[EVICTED_AT_ONCE + 2];
     assert_eq!(clients.connect(FAR[0], room), None, "the others have just come");
-    clients.now += STRANGERS_MOMENT;
+    clients.now += AUTHENTICATION_PATIENCE;
     assert!(clients.connect(FAR[0], room).is_some());
     assert!(clients.evicted().contains(&next()));
     clients.now += SHORTAGE_LASTS;
@@ -146,7 +146,7 @@ fn an_evicted_connection_counts_until_its_thread_has_ended() {
     // Threads that hang: no connection that is evicted ever ends.
     for _ in 0..5 {
         came += (0..20).filter(|_| clients.connect("127.0.0.1", room).is_some()).count();
-        clients.now += LEAVING_MOMENT;
+        clients.now += EVICTION_PATIENCE;
     }
     assert!(came <= room.all + may_end(room.all), "{came} threads at {} places", room.all);
     let gone = clients.evicted();
