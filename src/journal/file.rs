@@ -159,7 +159,7 @@ impl Journal for FileJournal {
             }
             inner = self.synced.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
-        // This thread syncs for all that have appended so far; who comes later waits for the next.
+        // This thread syncs all that was appended so far; what comes later waits for the next sync.
         inner.syncing = true;
         let (file, last) = (Arc::clone(&inner.file), inner.last);
         drop(inner);
@@ -172,7 +172,7 @@ impl Journal for FileJournal {
         let replaced = !Arc::ptr_eq(&file, &inner.file);
         match result {
             Ok(()) => inner.durable = inner.durable.max(last),
-            // Whether the copy is durable, whoever put it there has said.
+            // The compaction itself reports whether its copy is durable.
             Err(_) if replaced => {}
             Err(e) => {
                 files::drop_page_cache(&file);
@@ -190,7 +190,7 @@ impl Journal for FileJournal {
         let _call = self.health.call("a write to the journal");
         let number = {
             let mut inner = self.lock();
-            // Who writes on has the next record say it, and rests later.
+            // While writes go on, the next record says it.
             if inner.marked == inner.last || inner.durable < inner.last {
                 return Ok(());
             }
@@ -210,13 +210,13 @@ impl Journal for FileJournal {
         read.ok_or_else(|| corrupt.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
     }
 
-    fn read_around(
+    fn read_without_reply(
         &self,
         number: u64,
         room: &mut dyn FnMut(u64) -> io::Result<()>,
     ) -> io::Result<(String, Option<Extent>)> {
         let (file, from, next, _) = self.locate(number);
-        // Behind a long record there always is a place that is remembered.
+        // A long record is always followed by a place that is indexed.
         if let Some((json, text)) = long_record::read(&file, (from, next), number, room)? {
             return Ok((json, Some(text)));
         }
@@ -254,8 +254,8 @@ impl Journal for FileJournal {
         self.health.condition()
     }
 
-    fn look(&self) {
-        FileJournal::look(self);
+    fn check_file(&self) {
+        FileJournal::check_file(self);
     }
 
     fn health(&self) -> Option<&Health> {

@@ -4,7 +4,7 @@
 //! durable when this one was written. A start learns from it what may have been acknowledged.
 
 use crc::{CRC_32_ISCSI, Crc, Table};
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::limits::MAX_RECORD;
 
@@ -12,7 +12,7 @@ use crate::limits::MAX_RECORD;
 /// takes those of all.
 pub static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 
-const FORMAT: &str = "hermes-gateway journal";
+const FORMAT: &str = r#"{"format":"hermes-gateway journal","#;
 /// Version 1 had no marks, and did not say what was durable.
 pub const VERSION: u64 = 2;
 /// Before the number: checksum and separator.
@@ -103,7 +103,7 @@ fn number(digits: &[u8]) -> Option<u64> {
     str::from_utf8(digits).ok().filter(|_| plain)?.parse().ok()
 }
 
-/// Where in a damaged line a whole one begins: its line feed was damaged, or zeros and junk came
+/// Where in a corrupt line a whole one begins: its line feed was corrupt, or zeros and junk came
 /// between. No text of a record can look like the beginning of one: its quotes are escaped.
 pub fn whole_within(line: &[u8]) -> Option<usize> {
     let begins = |four: &[u8]| four.starts_with(b" {\"") && four[3].is_ascii_lowercase();
@@ -117,7 +117,8 @@ pub fn whole_within(line: &[u8]) -> Option<usize> {
 
 /// What the first line says: the first `kept` records, all below `base`, are what a compaction
 /// kept, with gaps; from `base` on there are none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 pub struct Header {
     pub version: u64,
     pub base: u64,
@@ -130,33 +131,25 @@ impl Header {
     /// As long for any `kept` of one `base`: it is written again when they have been counted.
     pub fn line(self) -> Vec<u8> {
         let Header { version, base, kept } = self;
-        let json = format!(
-            r#"{{"format":"{FORMAT}","version":{version},"base":{base},"kept":{kept:<20}}}"#
-        );
-        line(0, &json, None)
+        let rest = format!(r#""version":{version},"base":{base},"kept":{kept:<20}}}"#);
+        line(0, &format!("{FORMAT}{rest}"), None)
     }
 
-    /// Err(true, …): it is whole and not for us; Err(false, …): it is damaged.
+    /// Err(true, …): it is whole, and of a newer gateway; Err(false, …): it is corrupt.
     pub fn parse(line: &[u8]) -> Result<Header, (bool, String)> {
-        let damaged = |why: &str| (false, format!("the first line is no header: {why}"));
-        let (number, at) = check(line).map_err(damaged)?;
-        let value: Value =
-            serde_json::from_slice(&line[at..]).map_err(|_| damaged("it is not JSON"))?;
-        if number != 0 || value["format"] != FORMAT {
-            return Err(damaged("it names no journal"));
+        let corrupt = |why: &str| (false, format!("the first line is no header: {why}"));
+        let (number, at) = check(line).map_err(corrupt)?;
+        if number != 0 || !line[at..].starts_with(FORMAT.as_bytes()) {
+            return Err(corrupt("it names no journal"));
         }
-        let version = value["version"].as_u64().unwrap_or(0);
+        let header: Header =
+            serde_json::from_slice(&line[at..]).map_err(|e| corrupt(&e.to_string()))?;
+        let Header { version, base, kept } = header;
         if !(1..=VERSION).contains(&version) {
-            let found = &value["version"];
-            let why =
-                format!("has format version {found}; this gateway reads versions 1 to {VERSION}");
-            return Err((true, why));
+            let versions = format!("this gateway reads versions 1 to {VERSION}");
+            return Err((true, format!("has format version {version}; {versions}")));
         }
-        match (value["base"].as_u64(), value["kept"].as_u64()) {
-            (Some(base), Some(kept)) if base > kept && base <= u64::MAX / 2 => {
-                Ok(Header { version, base, kept })
-            }
-            _ => Err(damaged("its base and kept make no sense")),
-        }
+        let is_possible = base > kept && base <= u64::MAX / 2;
+        is_possible.then_some(header).ok_or_else(|| corrupt("its base and kept make no sense"))
     }
 }

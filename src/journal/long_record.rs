@@ -11,7 +11,7 @@ use crate::limits::{JOURNAL_BUFFER, LONG_RECORD};
 
 /// The JSON of record `wanted`, with nothing in its reply, and what is in that. `from` and `end` are
 /// places that follow each other in the index: less than a step is before a long record and behind it.
-/// `None`: it is not there, damaged, or has no reply, as a read of the whole finds out, for which `room`
+/// `None`: it is not there, corrupt, or has no reply, as a read of the whole finds out, for which `room`
 /// is asked first unless the record is short.
 pub fn read(
     file: &Arc<File>,

@@ -70,7 +70,7 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// The JSON of one record.
     ///
     /// # Errors
-    /// NotFound where it was compacted away; InvalidData where it is damaged, which is
+    /// NotFound where it was compacted away; InvalidData where it is corrupt, which is
     /// [`Condition::Degraded`] from then on. Other records are not affected.
     fn read(&self, number: u64) -> io::Result<String>;
 
@@ -79,7 +79,7 @@ pub trait Journal: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// As with [`Journal::read`], and what `room` says.
-    fn read_around(
+    fn read_without_reply(
         &self,
         number: u64,
         _room: &mut dyn FnMut(u64) -> io::Result<()>,
@@ -97,8 +97,8 @@ pub trait Journal: Send + Sync + fmt::Debug {
     fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()>;
 
     /// Does with each record what `fate` says, by replacement of the whole; writers go on meanwhile, and
-    /// what they append is kept unseen. A record that was let go once is never asked for again. A damaged
-    /// one is kept as it is, or in a file beside the journal where nobody needs it any more.
+    /// what they append is kept unseen. A record that was dropped once is never asked for again. A corrupt
+    /// one is kept as it is, or in a file beside the journal where its message is forgotten.
     fn rewrite(&self, fate: &mut dyn FnMut(u64, &str) -> Fate) -> io::Result<()>;
 
     /// The number of the last record; 0 where there never was one.
@@ -115,7 +115,7 @@ pub trait Journal: Send + Sync + fmt::Debug {
 
     /// Looks whether room has come back, and whether the journal's path still leads to its file. To be
     /// called every few seconds, by a thread that may hang with the disk.
-    fn look(&self) {}
+    fn check_file(&self) {}
 
     /// How its disk and its file are; a journal in memory has none.
     fn health(&self) -> Option<&Health> {
@@ -127,7 +127,7 @@ pub trait Journal: Send + Sync + fmt::Debug {
 #[derive(Clone, Debug)]
 pub struct Loss {
     /// What happened.
-    pub what: String,
+    pub what: &'static str,
     /// The same with the path, and where its records are now.
     pub why: String,
     /// The copy of its records, once they have a name again.
@@ -183,7 +183,7 @@ impl fmt::Display for Refused {
 pub enum Condition {
     #[default]
     Good,
-    /// New work is refused for now, or a record is damaged; why, in words.
+    /// New work is refused for now, or a record is corrupt; why.
     Degraded(String),
     /// See [`Refused::Broken`].
     Broken(String),

@@ -20,13 +20,13 @@ use crate::threads::lock;
 
 impl FileJournal {
     /// One round of the watch. It may hang with the disk.
-    pub(super) fn look(&self) {
+    pub(super) fn check_file(&self) {
         let _call = self.health.call("a look at the journal's path");
         match self.health.loss() {
             None => {}
             // Whatever removed the journal may go on, and remove the copy too.
             Some(Loss { saved: Some(copy), .. }) if copy.exists() || self.path.exists() => return,
-            Some(Loss { what, .. }) => return self.report_loss(&self.lock(), &what),
+            Some(Loss { what, .. }) => return self.report_loss(&self.lock(), what),
         }
         // A compaction looks by itself, before it puts another file there.
         let Ok(_only) = self.compacting.try_lock() else { return };
@@ -63,7 +63,7 @@ impl FileJournal {
 
     /// Takes nothing more, and gives what there is a name again. The lock is held, so that a record
     /// is either in the copy or was never taken.
-    fn report_loss(&self, inner: &Inner, what: &str) {
+    fn report_loss(&self, inner: &Inner, what: &'static str) {
         let (path, fd) = (self.path.display(), inner.file.as_raw_fd());
         let saved = self.save(inner);
         let rest = match &saved {
@@ -81,7 +81,7 @@ impl FileJournal {
         if saved.is_some() || self.health.loss().is_none() {
             log::error!("{why}");
         }
-        let (what, at) = (what.to_owned(), Instant::now());
+        let at = Instant::now();
         lock(&self.health.0).loss = Some(Loss { what, why, saved, at });
     }
 
@@ -109,7 +109,7 @@ fn copy(from: &File, length: u64, to: &Path) -> io::Result<bool> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
         target => target?,
     };
-    // The journal is read and written at offsets: its own place in the file is nobody's.
+    // The journal is read and written at offsets: nothing else uses the file's position.
     let mut source = from;
     let copied = source
         .rewind()

@@ -14,7 +14,7 @@ use crate::limits::JOURNAL_AHEAD;
 use crate::sys::fs as files;
 use crate::threads::lock;
 
-/// Bytes of journal between two places that are remembered: what a read has to walk at most, beside
+/// Bytes of journal between two places that are indexed: what a read has to scan at most, beside
 /// the record itself; 16 bytes of memory each.
 const JOURNAL_STEP: u64 = 16 << 10;
 
@@ -203,7 +203,7 @@ impl Inner {
     }
 }
 
-/// Remembers the place of a record, if the last that is remembered is far enough before it.
+/// Adds the place of a record, if the last that is indexed is far enough before it.
 pub fn index_offset(index: &mut Index, number: u64, at: u64) {
     if index.last().is_none_or(|(_, before)| at - before >= JOURNAL_STEP) {
         index.push((number, at));

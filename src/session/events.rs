@@ -54,7 +54,7 @@ impl Hub {
                 if self.journal.is_long(first) {
                     // One that is damaged, or was compacted away meanwhile, is missing.
                     let turn = in_turn(&session.to_ne_bytes());
-                    let record = self.journal.read_around(first, room);
+                    let record = self.journal.read_without_reply(first, room);
                     drop(turn);
                     match record {
                         Ok((json, text)) => {

@@ -113,7 +113,7 @@ impl Hub {
         }
         let long = self.journal.is_long(entry.outcome);
         let turn = long.then(|| in_turn(entry.who.principal.as_bytes()));
-        let (json, reply) = self.journal.read_around(entry.outcome, &mut |_| Ok(()))?;
+        let (json, reply) = self.journal.read_without_reply(entry.outcome, &mut |_| Ok(()))?;
         drop(turn);
         Ok((step_of(&json)?, reply))
     }

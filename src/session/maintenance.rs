@@ -169,7 +169,7 @@ impl Hub {
     /// ends the process once it was said for long enough.
     pub(super) fn look_after_journal(self: Arc<Self>) {
         while !self.is_draining() || self.busy() > 0 {
-            self.journal.look();
+            self.journal.check_file();
             let loss = self.loss().filter(|loss| loss.saved.is_some());
             if loss.is_some_and(|loss| loss.at.elapsed() >= LOSS_SHOWN) {
                 return self.end_process();

@@ -316,7 +316,7 @@ impl Hub {
     /// Makes all that was written durable, under a name that leads to it: the last thing before the
     /// process ends. What it ends by a stop that was `planned` is no attempt that a crash cut short.
     pub fn close(&self, planned: bool) {
-        self.journal.look();
+        self.journal.check_file();
         if planned {
             let mut state = self.lock();
             let running =

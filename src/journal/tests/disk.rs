@@ -29,7 +29,7 @@ fn with(change: impl FnOnce(&mut Disk)) -> (TempDir, FileJournal) {
 
 /// As [`FileJournal::condition`] says once it was looked at again.
 fn probe(journal: &FileJournal) -> Condition {
-    journal.look();
+    journal.check_file();
     journal.condition()
 }
 
@@ -208,7 +208,7 @@ fn appended_meanwhile(gates: &'static OnceLock<Gates>, result: io::Result<()>, s
         });
         let written = appended.recv_timeout(DEADLINE);
         // A round of the watch finds nothing wrong meanwhile.
-        journal.look();
+        journal.check_file();
         let seen = all(journal).len();
         go_on.send(result).unwrap();
         assert_eq!(compaction.join().unwrap().is_err(), fails);

@@ -38,7 +38,7 @@ fn a_long_reply_is_left_in_the_file_wherever_its_record_stands() {
     let check = |journal: &FileJournal| {
         let mut long = 0;
         for (number, record) in &numbered {
-            let (json, text) = journal.read_around(*number, &mut |_| Ok(())).unwrap();
+            let (json, text) = journal.read_without_reply(*number, &mut |_| Ok(())).unwrap();
             long += usize::from(text.is_some());
             let Some(text) = text else {
                 assert!(Record::parse(&json).as_ref() == Ok(record), "record {number}");
@@ -68,11 +68,11 @@ fn a_damaged_long_reply_is_not_sent() {
     let record = done(1, &"x".repeat(200_000), None);
     journal.append(&record.to_json(), Purpose::NewWork).unwrap();
     journal.mark().unwrap();
-    assert!(journal.read_around(1, &mut |_| Ok(())).unwrap().1.is_some());
+    assert!(journal.read_without_reply(1, &mut |_| Ok(())).unwrap().1.is_some());
     let file = fs::File::options().write(true).open(dir.path().join(NAME)).unwrap();
     file.write_all_at(b"y", 100_000).unwrap();
     assert_eq!(
-        journal.read_around(1, &mut |_| Ok(())).unwrap_err().kind(),
+        journal.read_without_reply(1, &mut |_| Ok(())).unwrap_err().kind(),
         io::ErrorKind::InvalidData
     );
     assert!(matches!(journal.condition(), Condition::Degraded(_)));

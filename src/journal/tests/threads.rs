@@ -79,7 +79,7 @@ fn a_compaction_is_not_taken_for_a_replacement_of_the_file() {
         let (journal, done) = (&journal, &done);
         let watch = scope.spawn(move || {
             while !done.load(SeqCst) {
-                journal.look();
+                journal.check_file();
             }
         });
         for _ in 0..50 {
@@ -90,7 +90,7 @@ fn a_compaction_is_not_taken_for_a_replacement_of_the_file() {
     });
     assert_eq!(journal.condition(), Condition::Good);
     fs::remove_file(dir.path().join(NAME)).unwrap();
-    journal.look();
+    journal.check_file();
     assert!(matches!(journal.condition(), Condition::Degraded(why) if why.contains("removed")));
     assert!(matches!(journal.append(r#"{"n":1}"#, Purpose::Completion), Err(Refused::Broken(_))));
     assert!(journal.compact(&mut |_, _| true).is_err(), "nothing takes the lost file's place");
