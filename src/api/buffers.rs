@@ -3,11 +3,11 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Service;
 use super::auth::Authenticated;
 use super::error::ApiError;
 use crate::limits::SMALL_BUFFER;
 use crate::named::ByName;
+use crate::session::hub::Hub;
 use crate::shares::Shares;
 use crate::threads::{self, lock};
 
@@ -19,8 +19,9 @@ const BUFFER_PATIENCE: Duration = Duration::from_secs(10);
 const MAX_BUFFER_WAITS: usize = 64;
 
 /// What is taken of the budget.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Buffers {
+    hub: Arc<Hub>,
     used: Mutex<Used>,
     freed: Condvar,
 }
@@ -49,6 +50,11 @@ impl Used {
 }
 
 impl Buffers {
+    /// `hub`: its settings have the limits.
+    pub fn new(hub: Arc<Hub>) -> Buffers {
+        Buffers { hub, used: Mutex::default(), freed: Condvar::new() }
+    }
+
     /// Whether all was given back since this was last asked.
     pub fn have_emptied(&self) -> bool {
         let mut used = lock(&self.used);
@@ -72,9 +78,8 @@ pub struct Lease {
 
 impl Lease {
     /// One of nothing so far.
-    pub fn of(service: &Service, proof: &Authenticated) -> Lease {
-        let principal = proof.principal().to_owned();
-        Lease { buffers: Arc::clone(&service.buffers), principal, bytes: 0 }
+    pub fn new(buffers: &Arc<Buffers>, principal: &str) -> Lease {
+        Lease { buffers: Arc::clone(buffers), principal: principal.to_owned(), bytes: 0 }
     }
 
     /// Takes the budget for so many bytes in all, and waits for it for a while. Says whether the
@@ -82,8 +87,8 @@ impl Lease {
     ///
     /// # Errors
     /// Whose limit is reached.
-    pub fn grow(&mut self, service: &Service, bytes: usize) -> Result<bool, ApiError> {
-        let config = &service.settings().config;
+    pub fn grow(&mut self, bytes: usize) -> Result<bool, ApiError> {
+        let config = &self.buffers.hub.settings().config;
         let (shares, limit) = (Shares::of(config), config.limits.max_buffered as u64);
         // What no budget has room for at all takes what one may have.
         let more = (bytes as u64).min(limit / 2).saturating_sub(self.bytes);

@@ -3,29 +3,35 @@
 use super::auth::Authenticated;
 use super::buffers::in_turn;
 use super::chat_request::{self, ParseOptions};
-use super::error::ApiError;
+use super::error::{ApiError, HandlerError};
 use super::reply_writer::Encoder;
-use super::turn::TurnRequest;
+use super::service::Exchange;
+use super::turn::{self, TurnRequest};
 use crate::agent::Report;
 use crate::extent::PLACE;
 use crate::http::sse;
 use crate::session::hub::now;
 use crate::text::quoted;
 
-/// Reads the body of a chat completion.
-pub fn read(
-    proof: &Authenticated,
-    body: &[u8],
-    manner: ParseOptions,
-) -> Result<TurnRequest, ApiError> {
-    let _turn = in_turn(proof, body);
-    let ask = chat_request::chat(body, manner)?;
-    let (model, include_usage) = (ask.model.clone(), ask.include_usage);
-    let shape = Box::new(ChatEncoder { model, include_usage, created: now() / 1000 });
-    Ok(TurnRequest { ask, stored: false, shape })
+/// `POST /v1/chat/completions`.
+pub fn create(exchange: Exchange<'_>, _: &str) -> Result<(), HandlerError> {
+    let proof = exchange.proof;
+    turn::serve(exchange, &|body, _, options| read(proof, body, options))
 }
 
-/// The words of a chat completion.
+/// Reads the body of a chat completion.
+fn read(
+    proof: &Authenticated,
+    body: &[u8],
+    options: ParseOptions,
+) -> Result<TurnRequest, ApiError> {
+    let _turn = in_turn(proof, body);
+    let request = chat_request::chat(body, options)?;
+    let (model, include_usage) = (request.model.clone(), request.include_usage);
+    let encoder = Box::new(ChatEncoder { model, include_usage, created: now() / 1000 });
+    Ok(TurnRequest { ask: request, stored: false, shape: encoder })
+}
+
 struct ChatEncoder {
     model: String,
     include_usage: bool,

@@ -7,15 +7,11 @@ use std::fmt::{Display, Write};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::error::ApiError;
+use super::error::{ApiError, bad};
+use super::request::{boolean, list, object, short, text};
 use crate::agent::{ChatMessage, DEFAULT_MODEL, instructions, own};
-use crate::json::{self, Raw, elements, member, members};
-use crate::limits::MAX_SHOWN_VALUE;
+use crate::json::{Raw, elements, member, members};
 use crate::text::quoted;
-
-/// Lists and objects in a body that may be open at once. A body is read without values being made of
-/// it, but who gets its parts may read no more than 128, serde_json among them, with some of ours around.
-const MAX_JSON_DEPTH: usize = 100;
 
 /// Instructions that an agent gets as a variable: with its name and NUL it stays below the system's
 /// bound for one ([`MAX_EXEC_STRING`]).
@@ -50,52 +46,6 @@ const ROLES: &str = "system, developer, user, assistant, tool, function";
 const TOOLS: &str =
     "tools, tool_choice, parallel_tool_calls, functions, function_call, response_format";
 
-pub fn bad(message: impl Into<String>) -> ApiError {
-    ApiError::new(400, "bad_request", message)
-}
-
-/// Reads a body, which must be an object in JSON; with its text.
-pub fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<(&'a str, T), ApiError> {
-    let json = std::str::from_utf8(body)
-        .map_err(|e| bad(format!("The body is not JSON: it is not UTF-8: {e}.")))?;
-    let faulty = |e| bad(format!("The body is not JSON: {e}."));
-    if !json.trim_start().starts_with('{') {
-        serde_json::from_str::<&RawValue>(json).map_err(faulty)?;
-        return Err(bad("The body must be a JSON object."));
-    }
-    let depth = json::depth(json);
-    if depth > MAX_JSON_DEPTH {
-        let words =
-            format!("The body is nested {depth} levels deep; send at most {MAX_JSON_DEPTH}.");
-        return Err(bad(words));
-    }
-    match serde_json::from_str(json) {
-        Ok(typed) => Ok((json, typed)),
-        Err(e) if e.is_data() => Err(bad(format!("The body is JSON that is not taken: {e}."))),
-        Err(e) => Err(faulty(e)),
-    }
-}
-
-/// So much of a faulty value that an error can repeat it.
-pub fn short(value: &str) -> String {
-    value.chars().take(MAX_SHOWN_VALUE).collect()
-}
-
-/// The text of a member.
-pub fn text<'a>(raw: Raw<'a>, name: &str) -> Result<Option<Cow<'a, str>>, ApiError> {
-    raw.map(json::text).transpose().map_err(|why| bad(format!("{name:?} {why}.")))
-}
-
-pub fn boolean(raw: Raw<'_>, name: &str) -> Result<Option<bool>, ApiError> {
-    let read = |raw: &RawValue| raw.get().parse();
-    raw.map(read).transpose().map_err(|_| bad(format!("{name:?} must be true or false.")))
-}
-
-/// A list with something in it.
-pub fn list<'a>(raw: Raw<'a>) -> Option<&'a str> {
-    raw.map(RawValue::get).filter(|json| json.starts_with('[') && elements(json).next().is_some())
-}
-
 /// The model that is asked for, and whether the reply is streamed.
 pub fn common(model: Raw<'_>, stream: Raw<'_>, user: Raw<'_>) -> Result<(String, bool), ApiError> {
     let model = text(model, "model")?.map_or_else(|| DEFAULT_MODEL.to_owned(), Cow::into_owned);
@@ -119,7 +69,7 @@ struct ChatBody<'a> {
 const READ: [&str; 4] = ["model", "messages", "stream", "n"];
 
 /// Reads the body of a chat completion.
-pub fn chat(body: &[u8], manner: ParseOptions) -> Result<ChatRequest, ApiError> {
+pub fn chat(body: &[u8], options: ParseOptions) -> Result<ChatRequest, ApiError> {
     let (json, chat): (_, ChatBody<'_>) = object(body)?;
     let (model, stream) = common(chat.model, chat.stream, chat.user)?;
     if chat.n.is_some_and(|n| n.get() != "1") {
@@ -140,17 +90,17 @@ pub fn chat(body: &[u8], manner: ParseOptions) -> Result<ChatRequest, ApiError> 
     let own = own(elements(messages));
     // In a session the transcript has what was said.
     let stays = |(at, message): &(usize, &RawValue)| {
-        !manner.in_session || *at == own || ChatMessage::of(message).is_instruction()
+        !options.in_session || *at == own || ChatMessage::of(message).is_instruction()
     };
     let kept = || elements(messages).enumerate().filter(stays);
-    let context = (manner.upstream || kept().nth(1).is_some()).then(|| {
+    let context = (options.upstream || kept().nth(1).is_some()).then(|| {
         let mut context = String::with_capacity(json.len() + 64);
         let _ = write!(context, r#"{{"model":{},"messages":["#, quoted(&model));
         kept().for_each(|(_, message)| add(&mut context, "", message.get()));
         context += r#"],"options":{"#;
         for (name, value) in members(json).filter(|(name, _)| !READ.contains(&&**name)) {
             let is_tool = TOOLS.split(", ").any(|tool| tool == name);
-            if !manner.durable || !(is_tool || name == "stream_options") {
+            if !options.durable || !(is_tool || name == "stream_options") {
                 add(&mut context, &name, value.get());
             }
         }

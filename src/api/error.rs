@@ -1,7 +1,9 @@
 //! What goes wrong, in the shape that OpenAI's clients read: status, code and words.
 
+use std::io;
+
 use crate::agent::{Outcome, Refused as Upstream};
-use crate::http::Response;
+use crate::http::{Closed, Response};
 use crate::journal::Refused;
 use crate::session::cancel::Denied;
 use crate::session::dispatch::Full;
@@ -14,7 +16,7 @@ use crate::text::quoted;
 const RETRY_AFTER: u64 = 5;
 
 /// An answer that is no success.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ApiError {
     pub status: u16,
     pub code: &'static str,
@@ -73,7 +75,7 @@ impl ApiError {
     }
 
     /// The system refuses what a turn needs.
-    pub fn short(e: &std::io::Error) -> ApiError {
+    pub fn short(e: &io::Error) -> ApiError {
         ApiError::new(503, "no_turn", format!("The gateway is short of resources: {e}."))
     }
 
@@ -132,6 +134,38 @@ impl ApiError {
             self.code,
             self.status
         )
+    }
+}
+
+/// A malformed request.
+pub fn bad(message: impl Into<String>) -> ApiError {
+    ApiError::new(400, "bad_request", message)
+}
+
+/// Why a handler has not answered.
+#[derive(Debug)]
+pub enum HandlerError {
+    /// The answer is this error.
+    Api(ApiError),
+    /// Nobody is there any more, or the answer was begun.
+    Closed(Closed),
+}
+
+impl<E: Into<ApiError>> From<E> for HandlerError {
+    fn from(error: E) -> HandlerError {
+        HandlerError::Api(error.into())
+    }
+}
+
+impl From<Closed> for HandlerError {
+    fn from(error: Closed) -> HandlerError {
+        HandlerError::Closed(error)
+    }
+}
+
+impl From<io::Error> for HandlerError {
+    fn from(error: io::Error) -> HandlerError {
+        HandlerError::Closed(error.into())
     }
 }
 

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::buffers::Lease;
 use super::error::ApiError;
-use super::messages::json;
-use super::{Exchange, Service, idempotency};
+use super::response::{json, mark_replayed, sse_head};
+use super::service::Exchange;
+use super::sessions::pieces;
 use crate::agent::{Native, Reply, Report};
 use crate::extent::{Extent, PLACE, inside};
-use crate::http::{Closed, Connection, Request, Response, Stream, sse};
+use crate::http::{Closed, Connection, Request, Stream, sse};
 use crate::limits::{SMALL_BUFFER, WRITE_PIECE};
 
 /// How an API words a reply. `id`: the message's.
@@ -49,7 +50,6 @@ pub struct ReplyWriter<'c> {
     pub bytes: usize,
     /// Why it was given up, where that was not the client's doing.
     pub refused: Option<ApiError>,
-    service: &'c Service,
     lease: Lease,
     /// The inside of the text, as far as it is gathered; or all of what is native.
     text: String,
@@ -71,7 +71,8 @@ impl<'c> ReplyWriter<'c> {
         shape: &'c mut dyn Encoder,
         stream: bool,
     ) -> ReplyWriter<'c> {
-        let Exchange { connection, request, service, proof } = exchange;
+        let lease = exchange.lease();
+        let Exchange { connection, request, .. } = exchange;
         ReplyWriter {
             shape,
             id: String::new(),
@@ -82,8 +83,7 @@ impl<'c> ReplyWriter<'c> {
             native: false,
             bytes: 0,
             refused: None,
-            service,
-            lease: Lease::of(service, proof),
+            lease,
             text: String::new(),
             stored: None,
             way: WriterState::Unsent(connection, request),
@@ -92,7 +92,7 @@ impl<'c> ReplyWriter<'c> {
 
     /// Takes budget for so many bytes in all.
     fn grow(&mut self, bytes: usize) -> io::Result<()> {
-        let grown = self.lease.grow(self.service, bytes);
+        let grown = self.lease.grow(bytes);
         grown.map(drop).map_err(|problem| {
             self.refused = Some(problem);
             io::ErrorKind::OutOfMemory.into()
@@ -192,7 +192,7 @@ impl Reply for ReplyWriter<'_> {
         if !self.stream {
             return Ok(());
         }
-        for piece in super::sessions::pieces(text) {
+        for piece in pieces(text) {
             let mut out = Vec::new();
             self.begin(&mut out);
             self.shape.piece(&self.id, piece, &mut out);
@@ -230,16 +230,4 @@ impl Native for ReplyWriter<'_> {
         sse::write_data(&mut out, &json);
         self.send(&out)
     }
-}
-
-/// A response, which may be the repetition of an earlier one.
-pub fn mark_replayed(response: Response, replayed: bool) -> Response {
-    if replayed { response.header(idempotency::REPLAYED, "true") } else { response }
-}
-
-pub fn sse_head() -> Response {
-    // Asks nginx not to collect a stream before it passes it on.
-    Response::empty(200)
-        .header("Content-Type", "text/event-stream")
-        .header("X-Accel-Buffering", "no")
 }

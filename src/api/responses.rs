@@ -6,19 +6,19 @@ use std::io;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Service;
 use super::auth::Authenticated;
 use super::buffers::in_turn;
-use super::chat_request::{
-    ChatRequest, add, bad, boolean, check_content, common, list, object, text,
-};
-use super::error::ApiError;
-use super::messages::{find, json as answer_json};
+use super::chat_request::{ChatRequest, add, check_content, common};
+use super::error::{ApiError, HandlerError, bad};
+use super::messages::find;
 use super::reply_writer::Encoder;
-use super::turn::TurnRequest;
+use super::request::{boolean, list, object, text};
+use super::response;
+use super::service::{Exchange, Service};
+use super::turn::{self, TurnRequest};
 use crate::agent::{ChatMessage, Report, own};
 use crate::extent::PLACE;
-use crate::http::{Response, sse};
+use crate::http::sse;
 use crate::json::{self, Raw, elements, member, one_line};
 use crate::session::hub::now;
 use crate::session::id::Id;
@@ -33,8 +33,13 @@ const MAX_METADATA: usize = 40 * 1024;
 /// Before the id of a message that is a response.
 const PREFIX: &str = "resp_";
 
-/// Reads the body of `POST /v1/responses`.
-pub fn parse(
+/// `POST /v1/responses`.
+pub fn create(exchange: Exchange<'_>, _: &str) -> Result<(), HandlerError> {
+    let Exchange { service, proof, .. } = exchange;
+    turn::serve(exchange, &|body, session, _| parse(service, proof, body, session))
+}
+
+fn parse(
     service: &Service,
     proof: &Authenticated,
     body: &[u8],
@@ -45,8 +50,8 @@ pub fn parse(
     drop(turn);
     check_previous(service, proof, session, &about)?;
     let stored = about.stored;
-    let shape = ResponsesEncoder { about, number: 0, created: now() / 1000 };
-    Ok(TurnRequest { ask, stored, shape: Box::new(shape) })
+    let shape = Box::new(ResponsesEncoder { about, number: 0, created: now() / 1000 });
+    Ok(TurnRequest { ask, stored, shape })
 }
 
 /// What it builds upon must be there, and of the same session.
@@ -89,8 +94,8 @@ fn stored(
 }
 
 /// `GET /v1/responses/{id}`.
-pub fn get(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, ApiError> {
-    let (message, about) = stored(service, proof, id)?;
+pub fn get(exchange: Exchange<'_>, id: &str) -> Result<(), HandlerError> {
+    let (message, about) = stored(exchange.service, exchange.proof, id)?;
     let words = ResponsesEncoder { about, number: 0, created: message.created_at / 1000 };
     let (status, error) = match message.turn {
         TurnState::Queued | TurnState::Resting => ("queued", None),
@@ -100,15 +105,15 @@ pub fn get(service: &Service, proof: &Authenticated, id: &str) -> Result<Respons
         TurnState::Cancelled => ("cancelled", None),
     };
     let body = words.object(&message.id.to_string(), status, &message.report, error);
-    Ok(answer_json(200, body).extents([message.extent()]))
+    exchange.respond(response::json(200, body).extents([message.extent()]))
 }
 
 /// `DELETE /v1/responses/{id}`: one that is not over is cancelled.
-pub fn delete(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, ApiError> {
+pub fn delete(exchange: Exchange<'_>, id: &str) -> Result<(), HandlerError> {
+    let Exchange { service, proof, .. } = exchange;
     let (message, _) = stored(service, proof, id)?;
-    let why = format!("deleted by {}", proof.principal());
-    service.hub.delete(message.id, &why)?;
-    Ok(answer_json(200, format!(r#"{{"id":{},"object":"response","deleted":true}}"#, quoted(id))))
+    service.hub.delete(message.id, &format!("deleted by {}", proof.principal()))?;
+    exchange.json(&serde_json::json!({"id": id, "object": "response", "deleted": true}))
 }
 
 /// What a response says of its request.

@@ -85,7 +85,7 @@ impl Listeners {
         });
         accepted.inspect_err(|e| {
             if is_shortage(e) {
-                service.guests.shed_load(Instant::now());
+                service.connections.shed_load(Instant::now());
             }
         })
     }
@@ -98,7 +98,8 @@ impl Listeners {
         service: &Arc<Service>,
     ) -> io::Result<()> {
         let now = Instant::now();
-        let Some(seat) = service.guests.admit(&stream, source_prefix(peer.ip()), room, now) else {
+        let Some(seat) = service.connections.admit(&stream, source_prefix(peer.ip()), room, now)
+        else {
             let full = self.full.get().unwrap_or(now);
             self.full.set(Some(full));
             // Those that have just come may leave within a moment.
@@ -133,7 +134,7 @@ impl Listeners {
         }
         let counted = |spare| ConnectionGuard::new(service, Origin::Control { uid, spare }, None);
         if start(Box::new(Arc::clone(&stream)), counted(false)).is_err() {
-            service.guests.shed_load(Instant::now());
+            service.connections.shed_load(Instant::now());
             self.spare.take(stream, counted(true));
         }
         Ok(())
@@ -179,7 +180,7 @@ fn capacity(config: &Config, tasks: Option<usize>) -> Capacity {
 
 /// Gives a connection its thread.
 fn start(stream: Box<dyn Socket + Send>, counted: ConnectionGuard) -> io::Result<()> {
-    let (limits, gate) = (limits(&counted.service), Arc::clone(&counted.service.gate));
+    let (limits, gate) = (limits(&counted.service), Arc::clone(&counted.service.shutdown));
     let run = move || serve_connection(stream, &counted, limits, gate);
     spawn("connection", CONNECTION_STACK, Box::new(run)).map(drop)
 }
@@ -234,7 +235,7 @@ impl ConnectionGuard {
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.service.control_connections.fetch_sub(self.seat.is_none().into(), Ordering::SeqCst);
-        self.seat.iter().for_each(|seat| self.service.guests.remove(seat));
+        self.seat.iter().for_each(|seat| self.service.connections.remove(seat));
     }
 }
 
