@@ -3,7 +3,7 @@
 use super::auth::Authenticated;
 use super::buffers::in_turn;
 use super::chat_request::{self, ParseOptions};
-use super::error::{ApiError, HandlerError};
+use super::error::{ApiError, Handled};
 use super::reply_writer::Encoder;
 use super::service::Exchange;
 use super::turn::{self, TurnRequest};
@@ -14,7 +14,7 @@ use crate::session::hub::now;
 use crate::text::quoted;
 
 /// `POST /v1/chat/completions`.
-pub fn create(exchange: Exchange<'_>, _: &str) -> Result<(), HandlerError> {
+pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
     let proof = exchange.proof;
     turn::serve(exchange, &|body, _, options| read(proof, body, options))
 }

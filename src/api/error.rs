@@ -151,6 +151,9 @@ pub enum HandlerError {
     Closed(Closed),
 }
 
+/// A handler sends its own answer, unless it is an error.
+pub type Handled = Result<(), HandlerError>;
+
 impl<E: Into<ApiError>> From<E> for HandlerError {
     fn from(error: E) -> HandlerError {
         HandlerError::Api(error.into())

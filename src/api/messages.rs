@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
 use super::buffers::in_turn;
-use super::error::{ApiError, HandlerError, bad};
+use super::error::{ApiError, Handled, bad};
 use super::request::{
     check_session, idempotency_key, json_body, object, parameter, short, text, wait_of,
 };
@@ -50,16 +50,16 @@ struct Body<'a> {
 }
 
 /// `POST /v1/messages`.
-pub fn post(exchange: Exchange<'_>, _: &str) -> Result<(), HandlerError> {
+pub fn post(exchange: Exchange<'_>, _: &str) -> Handled {
     accept(exchange, None)
 }
 
 /// `POST /v1/sessions/{session}/messages`.
-pub fn post_to_session(exchange: Exchange<'_>, session: &str) -> Result<(), HandlerError> {
+pub fn post_to_session(exchange: Exchange<'_>, session: &str) -> Handled {
     accept(exchange, Some(session))
 }
 
-fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Result<(), HandlerError> {
+fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
     let (body, lease) = json_body(&mut exchange)?;
     let Exchange { connection, request, service, proof } = &exchange;
     let busy = service.settings().config.session.busy;
@@ -121,7 +121,7 @@ pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
 }
 
 /// `GET /v1/messages/{id}`.
-pub fn get(exchange: Exchange<'_>, id: &str) -> Result<(), HandlerError> {
+pub fn get(exchange: Exchange<'_>, id: &str) -> Handled {
     let wait = wait_of(exchange.request)?;
     let message = find(exchange.service, exchange.proof, id)?;
     if message.turn.is_over() || wait == Duration::ZERO {
@@ -132,7 +132,7 @@ pub fn get(exchange: Exchange<'_>, id: &str) -> Result<(), HandlerError> {
 }
 
 /// Waits for the end of a turn and shows what came of it.
-fn show_after(exchange: Exchange<'_>, id: Id, wait: Duration) -> Result<(), HandlerError> {
+fn show_after(exchange: Exchange<'_>, id: Id, wait: Duration) -> Handled {
     let Exchange { connection, service, proof, .. } = &exchange;
     let _pinned = service.hub.pin_reply(id);
     if let Err(e) = service.hub.wait(id, connection.as_fd(), wait) {
@@ -143,7 +143,7 @@ fn show_after(exchange: Exchange<'_>, id: Id, wait: Duration) -> Result<(), Hand
 }
 
 /// `DELETE /v1/messages/{id}`: cancels it, and waits for a running agent to end.
-pub fn cancel(exchange: Exchange<'_>, id: &str) -> Result<(), HandlerError> {
+pub fn cancel(exchange: Exchange<'_>, id: &str) -> Handled {
     let Exchange { service, proof, .. } = exchange;
     let id = find(service, proof, id)?.id;
     let why = format!("cancelled by {}", proof.principal());
@@ -152,7 +152,7 @@ pub fn cancel(exchange: Exchange<'_>, id: &str) -> Result<(), HandlerError> {
 }
 
 /// `GET /v1/messages?status=failed`: those whose turn failed, newest first.
-pub fn failed(exchange: Exchange<'_>, _: &str) -> Result<(), HandlerError> {
+pub fn failed(exchange: Exchange<'_>, _: &str) -> Handled {
     let words = "A list of messages takes one parameter: status=failed.";
     let asked = parameter(exchange.request, "status=", words)?;
     asked.filter(|it| *it == "failed").ok_or_else(|| bad(words))?;
@@ -160,13 +160,13 @@ pub fn failed(exchange: Exchange<'_>, _: &str) -> Result<(), HandlerError> {
 }
 
 /// `GET /v1/dead-letters`.
-pub fn dead_letters(exchange: Exchange<'_>, _: &str) -> Result<(), HandlerError> {
+pub fn dead_letters(exchange: Exchange<'_>, _: &str) -> Handled {
     list(exchange, "dead_letters", Hub::dead_letters)
 }
 
 type Find = fn(&Hub, &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, Refused>;
 
-fn list(exchange: Exchange<'_>, name: &str, find: Find) -> Result<(), HandlerError> {
+fn list(exchange: Exchange<'_>, name: &str, find: Find) -> Handled {
     // While it is put together.
     let mut lease = exchange.lease();
     lease.grow(MAX_LISTED_BYTES)?;
@@ -179,17 +179,17 @@ fn list(exchange: Exchange<'_>, name: &str, find: Find) -> Result<(), HandlerErr
 }
 
 /// `POST /v1/messages/{id}/retry`.
-pub fn retry(exchange: Exchange<'_>, id: &str) -> Result<(), HandlerError> {
+pub fn retry(exchange: Exchange<'_>, id: &str) -> Handled {
     change(exchange, id, |hub, id| hub.retry(id))
 }
 
 /// `POST /v1/dead-letters/{id}/retry`.
-pub fn deliver_again(exchange: Exchange<'_>, id: &str) -> Result<(), HandlerError> {
+pub fn deliver_again(exchange: Exchange<'_>, id: &str) -> Handled {
     change(exchange, id, |hub, id| hub.revive(id))
 }
 
 /// `DELETE /v1/dead-letters/{id}`.
-pub fn drop_letter(exchange: Exchange<'_>, id: &str) -> Result<(), HandlerError> {
+pub fn drop_letter(exchange: Exchange<'_>, id: &str) -> Handled {
     change(exchange, id, |hub, id| hub.drop_letter(id))
 }
 
@@ -198,7 +198,7 @@ fn change(
     exchange: Exchange<'_>,
     id: &str,
     change: fn(&Arc<Hub>, Id) -> Result<(), Denied>,
-) -> Result<(), HandlerError> {
+) -> Handled {
     let Exchange { service, proof, .. } = exchange;
     change(&service.hub, find(service, proof, id)?.id)?;
     let message = find(service, proof, id)?;

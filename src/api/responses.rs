@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::auth::Authenticated;
 use super::buffers::in_turn;
 use super::chat_request::{ChatRequest, add, check_content, common};
-use super::error::{ApiError, HandlerError, bad};
+use super::error::{ApiError, Handled, bad};
 use super::messages::find;
 use super::reply_writer::Encoder;
 use super::request::{boolean, list, object, text};
@@ -34,7 +34,7 @@ const MAX_METADATA: usize = 40 * 1024;
 const PREFIX: &str = "resp_";
 
 /// `POST /v1/responses`.
-pub fn create(exchange: Exchange<'_>, _: &str) -> Result<(), HandlerError> {
+pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
     let Exchange { service, proof, .. } = exchange;
     turn::serve(exchange, &|body, session, _| parse(service, proof, body, session))
 }
@@ -94,7 +94,7 @@ fn stored(
 }
 
 /// `GET /v1/responses/{id}`.
-pub fn get(exchange: Exchange<'_>, id: &str) -> Result<(), HandlerError> {
+pub fn get(exchange: Exchange<'_>, id: &str) -> Handled {
     let (message, about) = stored(exchange.service, exchange.proof, id)?;
     let words = ResponsesEncoder { about, number: 0, created: message.created_at / 1000 };
     let (status, error) = match message.turn {
@@ -109,7 +109,7 @@ pub fn get(exchange: Exchange<'_>, id: &str) -> Result<(), HandlerError> {
 }
 
 /// `DELETE /v1/responses/{id}`: one that is not over is cancelled.
-pub fn delete(exchange: Exchange<'_>, id: &str) -> Result<(), HandlerError> {
+pub fn delete(exchange: Exchange<'_>, id: &str) -> Handled {
     let Exchange { service, proof, .. } = exchange;
     let (message, _) = stored(service, proof, id)?;
     service.hub.delete(message.id, &format!("deleted by {}", proof.principal()))?;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::auth::{Authenticated, Origin};
-use super::error::{ApiError, HandlerError};
+use super::error::{ApiError, Handled, HandlerError};
 use super::request::check_once;
 use super::service::{Exchange, Service};
 use super::{chat, cors, messages, models, responses, sessions, status};
@@ -35,134 +35,85 @@ enum Class {
     Reload,
 }
 
-use Class::{LongWork, Memory, Read, Reload, Stream, Work};
-
 #[derive(Clone, Copy)]
 enum Handler {
-    /// Needs no key; asks where it matters whether a key was shown that opens `/v1/status`.
+    /// Needs no key; may ask whether one was shown that opens `/v1/status`.
     Open(fn(&Service, &dyn Fn() -> bool) -> Response),
-    /// The text is what stands for `{id}` or `*` in the pattern.
-    Authenticated(fn(Exchange<'_>, &str) -> Result<(), HandlerError>),
+    Keyed(KeyedHandler),
 }
 
-struct Route {
-    method: Method,
-    /// `{id}` is one segment, `*` any text, slashes too. The first one that matches counts.
-    pattern: &'static str,
-    /// What `[keys.NAME] routes` calls its group.
-    scope: &'static str,
-    class: Class,
-    handler: Handler,
-}
+/// The text is what stands for `{id}` or `*` in the pattern.
+type KeyedHandler = fn(Exchange<'_>, &str) -> Handled;
 
-const fn route(
-    method: Method,
-    pattern: &'static str,
-    scope: &'static str,
-    class: Class,
-    handler: fn(Exchange<'_>, &str) -> Result<(), HandlerError>,
-) -> Route {
-    Route { method, pattern, scope, class, handler: Handler::Authenticated(handler) }
-}
+use Class::{LongWork, Memory, Read, Reload, Stream, Work};
+use Handler::{Keyed, Open};
 
-const fn open(
-    pattern: &'static str,
-    handler: fn(&Service, &dyn Fn() -> bool) -> Response,
-) -> Route {
-    Route { method: Get, pattern, scope: "chat", class: Memory, handler: Handler::Open(handler) }
-}
+/// Method, pattern, scope, class and handler. In a pattern `{id}` is one segment and `*` any text, slashes
+/// too; the first pattern that matches counts. `[keys.NAME] routes` names scopes.
+struct Route(Method, &'static str, &'static str, Class, Handler);
 
 static ROUTES: &[Route] = &[
-    open("/health", status::health),
-    open("/ready", status::ready),
-    route(Post, "/v1/chat/completions", "chat", LongWork, chat::create),
-    route(Post, "/v1/responses", "chat", LongWork, responses::create),
-    route(Get, "/v1/responses/{id}", "chat", Read, responses::get),
-    route(Delete, "/v1/responses/{id}", "chat", Work, responses::delete),
-    route(Get, "/v1/models", "chat", Memory, models::list),
-    route(Get, "/v1/models/*", "chat", Memory, models::get),
-    route(Get, "/v1/messages", "messages", Read, messages::failed),
-    route(Post, "/v1/messages", "messages", Work, messages::post),
-    route(Post, "/v1/messages/{id}/retry", "messages", Work, messages::retry),
-    route(Get, "/v1/messages/{id}", "messages", Read, messages::get),
-    route(Delete, "/v1/messages/{id}", "messages", Work, messages::cancel),
-    route(Get, "/v1/sessions", "messages", Read, sessions::list),
-    route(Post, "/v1/sessions/*/messages", "messages", Work, messages::post_to_session),
-    route(Get, "/v1/sessions/*/events", "messages", Stream, sessions::events),
-    route(Get, "/v1/sessions/*", "messages", Read, sessions::get),
-    route(Delete, "/v1/sessions/*", "messages", Work, sessions::reset),
-    route(Get, "/v1/dead-letters", "messages", Read, messages::dead_letters),
-    route(Post, "/v1/dead-letters/{id}/retry", "messages", Work, messages::deliver_again),
-    route(Delete, "/v1/dead-letters/{id}", "messages", Work, messages::drop_letter),
-    route(Get, "/v1/status", "status", Memory, status::status),
-    route(Post, "/v1/journal/compact", "journal", LongWork, status::compact),
-    route(Post, "/v1/reload", "status", Reload, status::reload),
+    Route(Get, "/health", "chat", Memory, Open(status::health)),
+    Route(Get, "/ready", "chat", Memory, Open(status::ready)),
+    Route(Post, "/v1/chat/completions", "chat", LongWork, Keyed(chat::create)),
+    Route(Post, "/v1/responses", "chat", LongWork, Keyed(responses::create)),
+    Route(Get, "/v1/responses/{id}", "chat", Read, Keyed(responses::get)),
+    Route(Delete, "/v1/responses/{id}", "chat", Work, Keyed(responses::delete)),
+    Route(Get, "/v1/models", "chat", Memory, Keyed(models::list)),
+    Route(Get, "/v1/models/*", "chat", Memory, Keyed(models::get)),
+    Route(Get, "/v1/messages", "messages", Read, Keyed(messages::failed)),
+    Route(Post, "/v1/messages", "messages", Work, Keyed(messages::post)),
+    Route(Post, "/v1/messages/{id}/retry", "messages", Work, Keyed(messages::retry)),
+    Route(Get, "/v1/messages/{id}", "messages", Read, Keyed(messages::get)),
+    Route(Delete, "/v1/messages/{id}", "messages", Work, Keyed(messages::cancel)),
+    Route(Get, "/v1/sessions", "messages", Read, Keyed(sessions::list)),
+    Route(Post, "/v1/sessions/*/messages", "messages", Work, Keyed(messages::post_to_session)),
+    Route(Get, "/v1/sessions/*/events", "messages", Stream, Keyed(sessions::events)),
+    Route(Get, "/v1/sessions/*", "messages", Read, Keyed(sessions::get)),
+    Route(Delete, "/v1/sessions/*", "messages", Work, Keyed(sessions::reset)),
+    Route(Get, "/v1/dead-letters", "messages", Read, Keyed(messages::dead_letters)),
+    Route(Post, "/v1/dead-letters/{id}/retry", "messages", Work, Keyed(messages::deliver_again)),
+    Route(Delete, "/v1/dead-letters/{id}", "messages", Work, Keyed(messages::drop_letter)),
+    Route(Get, "/v1/status", "status", Memory, Keyed(status::status)),
+    Route(Post, "/v1/journal/compact", "journal", LongWork, Keyed(status::compact)),
+    Route(Post, "/v1/reload", "status", Reload, Keyed(status::reload)),
 ];
 
 impl Route {
     /// What stands in this path for the name in the pattern.
     fn name<'p>(&self, path: &'p str) -> Option<&'p str> {
-        let Some((prefix, rest)) = self.pattern.split_once(['{', '*']) else {
-            return (path == self.pattern).then_some("");
+        let Some((prefix, suffix)) = self.1.split_once(['{', '*']) else {
+            return (path == self.1).then_some("");
         };
-        let suffix = rest.strip_prefix("id}").unwrap_or(rest);
-        let name = path.strip_prefix(prefix)?.strip_suffix(suffix)?;
-        let fits = suffix.len() == rest.len() || !name.contains('/');
-        let may_be_empty = suffix.len() == rest.len() && !suffix.is_empty();
-        (fits && (may_be_empty || !name.is_empty())).then_some(name)
+        let id = suffix.strip_prefix("id}");
+        let name = path.strip_prefix(prefix)?.strip_suffix(id.unwrap_or(suffix))?;
+        let fits = match id {
+            Some(_) => !name.is_empty() && !name.contains('/'),
+            None => !name.is_empty() || !suffix.is_empty(),
+        };
+        fits.then_some(name)
     }
 
     /// The methods that it takes, in the words of Allow.
     fn allow(&self) -> &'static str {
-        match self.method {
-            Get if self.class == Stream => "GET",
-            Get => "GET, HEAD",
-            Delete => "DELETE",
-            _ => "POST",
+        match self {
+            Route(Get, _, _, Stream, _) => "GET",
+            Route(Get, ..) => "GET, HEAD",
+            Route(Delete, ..) => "DELETE",
+            Route(..) => "POST",
         }
     }
 
     fn takes(&self, method: Method) -> bool {
-        self.method == method || (method == Method::Head && self.allow() == "GET, HEAD")
-    }
-
-    /// Whether it begins something, or may wait for it.
-    fn is_work(&self, request: &Request) -> bool {
-        matches!(self.class, Work | LongWork | Stream) || waits(request)
-    }
-
-    /// Whether its answer may take longer than moments.
-    fn may_wait(&self, request: &Request) -> bool {
-        matches!(self.class, LongWork | Stream | Reload) || waits(request)
+        self.0 == method || (method == Method::Head && self.allow() == "GET, HEAD")
     }
 }
 
-fn waits(request: &Request) -> bool {
-    request.query().is_some_and(|query| query.starts_with("wait="))
-}
-
-/// Where a request leads.
-struct Target<'r> {
-    /// Of its path; its routes differ in their methods.
-    pattern: &'static str,
-    name: &'r str,
-    route: Option<&'static Route>,
-}
-
-impl<'r> Target<'r> {
-    fn find(request: &'r Request, tcp: bool) -> Option<Target<'r>> {
-        let known = ROUTES.iter().filter(|route| !tcp || route.class != Reload);
-        let mut matches =
-            known.filter_map(|route| Some((route.pattern, route.name(request.path())?)));
-        let (pattern, name) = matches.next()?;
-        let mut routes = ROUTES.iter().filter(|route| route.pattern == pattern);
-        Some(Target { pattern, name, route: routes.find(|route| route.takes(request.method)) })
-    }
-
-    fn allow(&self) -> String {
-        let routes = ROUTES.iter().filter(|route| route.pattern == self.pattern);
-        routes.map(Route::allow).collect::<Vec<_>>().join(", ")
-    }
+/// The routes of a path, which differ in their methods, and the name in it.
+fn find(path: &str, tcp: bool) -> Option<(&'static [Route], &str)> {
+    let known = ROUTES.chunk_by(|Route(_, a, ..), Route(_, b, ..)| a == b);
+    let mut known = known.filter(|routes| !tcp || routes[0].3 != Reload);
+    known.find_map(|routes| Some((routes, routes[0].name(path)?)))
 }
 
 /// Serves one connection until it ends.
@@ -194,16 +145,17 @@ fn answer(
     origin: Origin,
     service: &Service,
 ) -> Result<(), Closed> {
-    let target = Target::find(request, matches!(origin, Origin::Tcp(_)));
+    let found = find(request.path(), matches!(origin, Origin::Tcp(_)));
+    let route = found.and_then(|(all, _)| all.iter().find(|route| route.takes(request.method)));
     // No drain waits for requests that come while it lasts, which are rejected or ask for its state; nor
     // for event streams, which end when it begins, and for a file that is being read.
-    let class = target.as_ref().and_then(|target| target.route).map(|route| route.class);
+    let class = route.map(|route| route.3);
     let streams = class == Some(Stream);
     let counts = !service.shutdown.is_closing() && !streams && class != Some(Reload);
     let _in_flight = (counts || streams).then(|| service.begin(streams));
-    match admit(connection, request, target, origin, service) {
+    match admit(connection, request, (found, route), origin, service) {
         Ok(Admitted::Answered(response)) => connection.respond(request, response),
-        Ok(Admitted::Authenticated(proof, handler, name)) => {
+        Ok(Admitted::Keyed(proof, handler, name)) => {
             let exchange =
                 Exchange { connection: &mut *connection, request, service, proof: &proof };
             match handler(exchange, &name) {
@@ -227,7 +179,7 @@ fn answer(
 
 enum Admitted {
     Answered(Response),
-    Authenticated(Authenticated, fn(Exchange<'_>, &str) -> Result<(), HandlerError>, String),
+    Keyed(Authenticated, KeyedHandler, String),
 }
 
 /// Judges what can be judged without the body. Which routes there are is told only to those who
@@ -235,7 +187,7 @@ enum Admitted {
 fn admit(
     connection: &mut Connection,
     request: &Request,
-    target: Option<Target<'_>>,
+    (found, route): (Option<(&[Route], &str)>, Option<&Route>),
     origin: Origin,
     service: &Service,
 ) -> Result<Admitted, ApiError> {
@@ -251,8 +203,9 @@ fn admit(
                        \"Authorization: Bearer KEY\", and take another key than this one.";
         return Err(ApiError::new(400, "key_in_url", message));
     }
-    let route = target.as_ref().and_then(|target| target.route);
-    let is_work = route.is_some_and(|route| route.is_work(request));
+    let class = route.map(|route| route.3);
+    let waits = request.query().is_some_and(|query| query.starts_with("wait="));
+    let is_work = class.is_some_and(|class| matches!(class, Work | LongWork | Stream)) || waits;
     // During a drain the control socket still tells the state.
     if service.shutdown.is_closing() && (tcp || is_work) {
         return Err(ApiError::stopping());
@@ -261,12 +214,12 @@ fn admit(
         let message = "Too many messages wait on the control socket.";
         return Err(ApiError::new(503, "overloaded", message));
     }
-    let may_wait = route.is_some_and(|route| route.may_wait(request));
+    let may_wait = waits || class.is_some_and(|class| matches!(class, LongWork | Stream | Reload));
     if may_wait && matches!(origin, Origin::Control { spare: true, .. }) {
         let message = "The system has no thread for a request that waits; try again in a moment.";
         return Err(ApiError::new(503, "overloaded", message));
     }
-    if let Some(Route { handler: Handler::Open(handler), .. }) = route {
+    if let Some(Route(.., Open(handler))) = route {
         let opens_status = || {
             let shown = service.authenticate(request, origin, None);
             shown.is_ok_and(|proof| proof.opens("status"))
@@ -275,11 +228,11 @@ fn admit(
     }
     let proof = service.authenticate(request, origin, connection.seat.as_deref())?;
     check_once(request)?;
-    let Some(target) = target else {
+    let Some((routes, name)) = found else {
         return Err(ApiError::new(404, "not_found", "There is nothing at this path."));
     };
-    let Some(&Route { scope, class, handler: Handler::Authenticated(handler), .. }) = route else {
-        let allow = target.allow();
+    let Some(&Route(_, _, scope, class, Keyed(handler))) = route else {
+        let allow = routes.iter().map(Route::allow).collect::<Vec<_>>().join(", ");
         let message = format!("This method is not allowed here; allowed: {allow}.");
         let problem = ApiError::new(405, "method_not_allowed", message);
         return Ok(Admitted::Answered(problem.response().header("Allow", allow)));
@@ -298,7 +251,7 @@ fn admit(
         return Err(ApiError::new(503, "journal_unavailable", format!("Try again later: {why}.")));
     }
     // A slash of the name itself came encoded.
-    Ok(Admitted::Authenticated(proof, handler, target.name.replace(SLASH, "/")))
+    Ok(Admitted::Keyed(proof, handler, name.replace(SLASH, "/")))
 }
 
 #[cfg(test)]
@@ -307,10 +260,6 @@ mod tests {
 
     #[test]
     fn a_path_leads_to_the_first_pattern_that_matches() {
-        let find = |path: &'static str| {
-            let mut matches = ROUTES.iter().filter_map(|r| Some((r.pattern, r.name(path)?)));
-            matches.next()
-        };
         for (path, found) in [
             ("/v1/status", Some(("/v1/status", ""))),
             ("/v1/messages/m/retry", Some(("/v1/messages/{id}/retry", "m"))),
@@ -324,8 +273,9 @@ mod tests {
             ("/v1/messages//retry", None),
             ("/v1/sessions/", None),
             ("/v1/statuses", None),
+            ("/v1/reload", None),
         ] {
-            assert_eq!(find(path), found, "{path}");
+            assert_eq!(find(path, true).map(|(all, name)| (all[0].1, name)), found, "{path}");
         }
     }
 }

@@ -11,7 +11,7 @@ use super::auth::{self, Authenticated, Keyring, Origin};
 use super::auth_throttle::AuthThrottle;
 use super::buffers::{Buffers, Lease};
 use super::connections::ConnectionTable;
-use super::error::{ApiError, HandlerError};
+use super::error::{ApiError, Handled};
 use super::reload::Reloads;
 use super::response::{json, to_json};
 use crate::http::{Connection, ConnectionActivity, Request, Response, ShutdownFlag};
@@ -197,14 +197,14 @@ impl Exchange<'_> {
         Lease::new(&self.service.buffers, self.proof.principal())
     }
 
-    pub fn respond(self, response: Response) -> Result<(), HandlerError> {
+    pub fn respond(self, response: Response) -> Handled {
         let mut lease = self.lease();
         lease.grow(response.held())?;
         Ok(self.connection.respond(self.request, response)?)
     }
 
     /// Answers 200 with a JSON object.
-    pub fn json(self, body: &impl Serialize) -> Result<(), HandlerError> {
+    pub fn json(self, body: &impl Serialize) -> Handled {
         self.respond(json(200, to_json(body)))
     }
 }

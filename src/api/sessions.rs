@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::auth::Authenticated;
 use super::buffers::Lease;
-use super::error::{ApiError, HandlerError, bad};
+use super::error::{ApiError, Handled, bad};
 use super::request::{LAST_EVENT_ID, owner_of, parameter};
 use super::response::{self, sse_head, to_json};
 use super::service::{Exchange, Service};
@@ -59,7 +59,7 @@ struct Page<'a> {
 }
 
 /// `GET /v1/sessions[?after=SESSION]`: a page, in the order of their keys.
-pub fn list(exchange: Exchange<'_>, _: &str) -> Result<(), HandlerError> {
+pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let Exchange { request, service, proof, .. } = exchange;
     let after = after(request)?;
     let wanted = |session: &str| session > after.as_str() && proof.check_session(session).is_ok();
@@ -84,7 +84,7 @@ fn after(request: &Request) -> Result<String, ApiError> {
 }
 
 /// `GET /v1/sessions/{session}`.
-pub fn get(exchange: Exchange<'_>, session: &str) -> Result<(), HandlerError> {
+pub fn get(exchange: Exchange<'_>, session: &str) -> Handled {
     let hub = &exchange.service.hub;
     let who = owner_of(exchange.proof, session)?;
     let unknown = || ApiError::new(404, "not_found", "There is no session of this key.");
@@ -102,7 +102,7 @@ pub fn get(exchange: Exchange<'_>, session: &str) -> Result<(), HandlerError> {
 }
 
 /// `DELETE /v1/sessions/{session}`: what runs and waits is cancelled, what was said forgotten.
-pub fn reset(exchange: Exchange<'_>, session: &str) -> Result<(), HandlerError> {
+pub fn reset(exchange: Exchange<'_>, session: &str) -> Handled {
     let who = owner_of(exchange.proof, session)?;
     let why = format!("the session was reset by {}", exchange.proof.principal());
     let count = exchange.service.hub.reset(&who, &why)?;
@@ -112,7 +112,7 @@ pub fn reset(exchange: Exchange<'_>, session: &str) -> Result<(), HandlerError> 
 /// `GET /v1/sessions/{session}/events`. What is durable has the number of its record as id, so that
 /// `Last-Event-ID` goes on behind it, in this process or a later one; the pieces of a running turn
 /// have none.
-pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), HandlerError> {
+pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
     let Exchange { connection, request, service, proof } = exchange;
     let who = owner_of(proof, session)?;
     let last = last_event(request)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Number, Value, json};
 
-use super::error::{ApiError, HandlerError};
+use super::error::{ApiError, Handled};
 use super::response;
 use super::service::{Exchange, Service};
 use crate::http::Response;
@@ -38,14 +38,14 @@ pub fn ready(service: &Service, opens_status: &dyn Fn() -> bool) -> Response {
 
 /// `POST /v1/reload`, on the control socket only: the exit status for the command that asks, and its
 /// message.
-pub fn reload(exchange: Exchange<'_>, _: &str) -> Result<(), HandlerError> {
+pub fn reload(exchange: Exchange<'_>, _: &str) -> Handled {
     let late = || ApiError::new(503, "reload_pending", "The configuration is still being read.");
     let outcome = exchange.service.reloads.wait(&exchange.service.wake).ok_or_else(late)?;
     exchange.json(&json!({"exit": outcome.exit.code(), "message": outcome.message}))
 }
 
 /// `POST /v1/journal/compact`.
-pub fn compact(exchange: Exchange<'_>, _: &str) -> Result<(), HandlerError> {
+pub fn compact(exchange: Exchange<'_>, _: &str) -> Handled {
     let (before, after) = exchange.service.hub.compact().map_err(|e| {
         let message = format!("The journal could not be compacted: {e}.");
         ApiError::new(503, "journal_unavailable", message)
@@ -54,7 +54,7 @@ pub fn compact(exchange: Exchange<'_>, _: &str) -> Result<(), HandlerError> {
 }
 
 /// `GET /v1/status`; `null` where a disk that hangs keeps something from being told.
-pub fn status(exchange: Exchange<'_>, _: &str) -> Result<(), HandlerError> {
+pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
     let Exchange { service, .. } = exchange;
     let facts = &service.facts;
     let state = match (service.shutdown.is_closing(), service.ready.load(Ordering::SeqCst)) {

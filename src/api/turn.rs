@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::auth::Authenticated;
 use super::chat_request::{ChatRequest, ParseOptions, check_instructions};
 use super::durable::run_durable;
-use super::error::{ApiError, HandlerError};
+use super::error::{ApiError, Handled};
 use super::reply_writer::{Encoder, ReplyWriter};
 use super::request::{SESSION, idempotency_key, json_body, owner_of};
 use super::service::{Exchange, Service};
@@ -40,7 +40,7 @@ pub type Parser<'a> =
 
 /// Reads what a request asks for, runs the turn and answers with its reply. A message that is durable
 /// is carried on whatever becomes of its connection.
-pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Result<(), HandlerError> {
+pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Handled {
     let (body, mut lease) = json_body(&mut exchange)?;
     let Exchange { connection, request, service, proof } = exchange;
     let settings = service.settings();
