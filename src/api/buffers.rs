@@ -11,11 +11,11 @@ use crate::session::hub::Hub;
 use crate::shares::Shares;
 use crate::threads::{self, lock};
 
-/// How long a body or reply waits for its part of `max_buffered`: who holds much and stands still is
-/// cut off sooner ([`HURRY`]).
+/// How long a body or reply waits for its part of `max_buffered`: slow clients of a principal that holds
+/// much are cut off sooner ([`HURRY`]).
 const BUFFER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Requests of one principal that wait for it: each is woken whenever some comes free.
+/// Requests of one principal that wait for it: each is woken whenever some is given back.
 const MAX_BUFFER_WAITS: usize = 64;
 
 /// What is taken of the budget.
@@ -29,7 +29,7 @@ pub struct Buffers {
 #[derive(Debug, Default)]
 struct Used {
     all: u64,
-    /// Some was taken since it was last looked.
+    /// Some was taken since [`Buffers::have_emptied`] was last called.
     touched: bool,
     by: ByName<Account>,
 }
@@ -68,7 +68,7 @@ impl Buffers {
     }
 }
 
-/// What one request holds of the budget; it goes back with it.
+/// What one request holds of the budget; dropping it gives it back.
 #[derive(Debug)]
 pub struct Lease {
     buffers: Arc<Buffers>,
@@ -90,7 +90,7 @@ impl Lease {
     pub fn grow(&mut self, bytes: usize) -> Result<bool, ApiError> {
         let config = &self.buffers.hub.settings().config;
         let (shares, limit) = (Shares::of(config), config.limits.max_buffered as u64);
-        // What no budget has room for at all takes what one may have.
+        // What is larger than any budget takes all that one may have.
         let more = (bytes as u64).min(limit / 2).saturating_sub(self.bytes);
         if bytes <= SMALL_BUFFER || more == 0 {
             return Ok(false);
@@ -117,7 +117,7 @@ impl Lease {
         }
     }
 
-    /// Gives back what is over so many bytes.
+    /// Gives back what exceeds so many bytes.
     pub fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes as u64);
         if less > 0 {
@@ -128,8 +128,8 @@ impl Lease {
     }
 }
 
-/// Has large bodies of one principal understood one after the other.
-pub fn in_turn(proof: &Authenticated, body: &[u8]) -> Option<MutexGuard<'static, ()>> {
+/// Held while a large body is parsed: those of one principal are parsed one after the other.
+pub fn parse_lock(proof: &Authenticated, body: &[u8]) -> Option<MutexGuard<'static, ()>> {
     (body.len() > SMALL_BUFFER).then(|| threads::in_turn(proof.principal().as_bytes()))
 }
 

@@ -1,5 +1,4 @@
-//! What a request asks an agent for, read from its JSON and judged: what the two APIs have in common,
-//! and the messages of chat completions.
+//! Parsing chat completions, and what they have in common with responses.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write};
@@ -17,7 +16,7 @@ use crate::text::quoted;
 /// bound for one ([`MAX_EXEC_STRING`]).
 const MAX_INSTRUCTIONS: usize = 120 * 1024;
 
-/// A request that is understood.
+/// A parsed request.
 #[derive(Debug)]
 pub struct ChatRequest {
     pub model: String,
@@ -30,11 +29,11 @@ pub struct ChatRequest {
     pub context: Option<String>,
 }
 
-/// What else decides how a request is read.
+/// What else decides how a request is parsed.
 #[derive(Clone, Copy, Debug)]
 pub struct ParseOptions {
     pub in_session: bool,
-    /// It has a session or an idempotency key: its reply is text that is written down.
+    /// It has a session or an idempotency key: its reply is text in the journal.
     pub durable: bool,
     /// The agent speaks the API itself: it gets all that the request says.
     pub upstream: bool,
@@ -42,7 +41,7 @@ pub struct ParseOptions {
 
 const ROLES: &str = "system, developer, user, assistant, tool, function";
 
-/// What only makes sense where the client itself gets the model's own words.
+/// Fields that are for clients that get the agent's output unchanged; a durable reply is text.
 const TOOLS: &str =
     "tools, tool_choice, parallel_tool_calls, functions, function_call, response_format";
 
@@ -122,20 +121,20 @@ pub fn add(json: &mut String, name: &str, value: &str) {
     json.push_str(value);
 }
 
-/// Whether a message has a known role, and content that is text.
+/// Rejects a message without a known role or with content that is not text.
 fn check(message: &RawValue, place: &dyn Display) -> Result<(), ApiError> {
     let said = ChatMessage::of(message);
     if !ROLES.split(", ").any(|known| known == said.role()) {
         return Err(bad(format!("\"{place}.role\" must be one of {ROLES}.")));
     }
-    // What it called stands in the place of its words.
+    // A message that only calls tools has no content.
     if said.content.is_none() && said.role() == "assistant" {
         return Ok(());
     }
     check_content(said.content, &["text", "refusal"], place)
 }
 
-/// Whether a content is text, or parts of these types with their text.
+/// Rejects content that is neither text nor parts of these types with their text.
 pub fn check_content(
     content: Raw<'_>,
     kinds: &[&str],
@@ -168,7 +167,7 @@ fn check_part(part: &RawValue, kinds: &[&str], place: &dyn Display) -> Result<()
     Err(ApiError::new(400, "unsupported_content", message))
 }
 
-/// Whether an agent that is a program can be given the instructions of a context: as a variable.
+/// Rejects instructions that cannot be passed to a program as an environment variable.
 pub fn check_instructions(context: &str) -> Result<(), ApiError> {
     let mut all = member(context, "messages").map_or(String::new(), |it| instructions(it.get()));
     all += &text(member(context, "instructions"), "instructions")?.unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Messages: accepted durably, asked after, waited for, cancelled; and the dead-letter list.
+//! `/v1/messages` and `/v1/dead-letters`: durable messages are accepted, shown, waited for, cancelled and
+//! retried.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
-use super::buffers::in_turn;
+use super::buffers::parse_lock;
 use super::error::{ApiError, Handled, bad};
 use super::request::{
     check_session, idempotency_key, json_body, object, parameter, short, text, wait_of,
@@ -35,10 +36,10 @@ const MAX_ATTACHMENTS: usize = 16;
 
 const MAX_ATTACHMENT: usize = 2048;
 
-/// The fields of a message, for words on what is none.
+/// The fields of a message, for the error about another one.
 const FIELDS: &str = "text, session, mode, deliver, attachments";
 
-/// A message as its sender words it.
+/// The body of a message.
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
 struct Body<'a> {
@@ -64,9 +65,9 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
     let Exchange { connection, request, service, proof } = &exchange;
     let busy = service.settings().config.session.busy;
     let wait = wait_of(request)?;
-    let turn = in_turn(proof, &body);
+    let parsing = parse_lock(proof, &body);
     let mut draft = read(&body, session, proof.principal(), busy)?;
-    drop(turn);
+    drop(parsing);
     draft.who.session.as_deref().map_or(Ok(()), |session| proof.check_session(session))?;
     draft.deliver.as_deref().map_or(Ok(()), |target| proof.check_target(target))?;
     draft.key = idempotency_key(request, proof, &body)?;
@@ -85,9 +86,9 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
                 let response = shown.unwrap_or_else(|problem| problem.response());
                 return exchange.respond(mark_replayed(response, known));
             }
-            // Who closed only its own side still reads.
+            // A client that closed only its own side still reads.
             Ok(_) => {}
-            // It is accepted, and that is what has to be said.
+            // It is accepted all the same.
             Err(e) => log::warn!("message {id} cannot be waited for: {e}"),
         }
     }
@@ -104,7 +105,7 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
     exchange.respond(response::json(202, body.to_string()))
 }
 
-/// Hands a message in, or carries out the command that it is.
+/// Submits a message, or runs the slash command that it is.
 pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
     let settings = service.settings();
     let unknown = |target: &&String| settings.config.deliver.get(target).is_none();
@@ -193,7 +194,7 @@ pub fn drop_letter(exchange: Exchange<'_>, id: &str) -> Handled {
     change(exchange, id, |hub, id| hub.drop_letter(id))
 }
 
-/// Does this to a message, and shows what came of it.
+/// Changes a message, and shows it.
 fn change(
     exchange: Exchange<'_>,
     id: &str,
@@ -205,7 +206,7 @@ fn change(
     exchange.respond(whole(200, message))
 }
 
-/// The message of this id, if it is the principal's: others learn nothing of it.
+/// The message of this id, which is invisible to other principals.
 pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Message, ApiError> {
     let unknown = || ApiError::new(404, "not_found", "There is no message of this id (any more).");
     let id = Id::parse(id).ok_or_else(unknown)?;
@@ -272,7 +273,7 @@ fn attachments(list: Raw<'_>) -> Result<Vec<String>, ApiError> {
     elements(list).map(reference).collect()
 }
 
-/// A message, its long reply from where it lies.
+/// A message as JSON; a long reply is sent from its file.
 fn whole(status: u16, message: Message) -> Response {
     response::json(status, message.to_json()).extents(message.long)
 }

@@ -1,7 +1,8 @@
-//! What the gateway offers over HTTP: routes, who may use them, and what they answer.
+//! Routes and wire formats, and authentication.
 //!
-//! What may enter: requests that are framed already, and the order in which they are judged:
-//! Host and Origin, then the key, then path and method, then the body. How a turn runs is known below.
+//! A request is judged in this order: Host and Origin, then the key, then path and method, then the body.
+//! [`route`] has the table of routes, each handler is in the file of its path, [`request`] reads requests
+//! and [`response`] writes answers. How a turn runs is the business of [`crate::session`].
 #![forbid(unsafe_code)]
 
 pub mod auth;

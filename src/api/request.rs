@@ -33,11 +33,11 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 /// The most bytes of a session's key: free text, but no document.
 const MAX_SESSION: usize = 256;
 
-/// Lists and objects in a body that may be open at once. A body is read without values being made of
-/// it, but who gets its parts may read no more than 128, serde_json among them, with some of ours around.
+/// Levels of nesting in a body. It is read without values being made of it, but programs that get its
+/// parts may read no more than 128 levels, serde_json among them, and we add some around them.
 const MAX_JSON_DEPTH: usize = 100;
 
-/// A proxy may go by the first of two fields and we by the last, or the other way round.
+/// Rejects repeated fields: a proxy may read the first and we the last, or the other way round.
 pub fn check_once(request: &Request) -> Result<(), ApiError> {
     let count = |name: &str| {
         request.headers().filter(|(known, _)| known.eq_ignore_ascii_case(name)).count()
@@ -111,7 +111,7 @@ pub fn check_session(session: &str) -> Result<(), ApiError> {
     Err(ApiError::new(400, "bad_session", message))
 }
 
-/// The body of a request, which must be JSON, once there is budget for as much as it may be.
+/// The body of a request, which must be JSON; memory for as much as it may be is leased before.
 pub fn json_body(exchange: &mut Exchange<'_>) -> Result<(Vec<u8>, Lease), HandlerError> {
     let mut lease = exchange.lease();
     let Exchange { connection, request, service, .. } = exchange;
@@ -156,7 +156,7 @@ pub fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<(&'a str, T), Ap
     }
 }
 
-/// So much of a faulty value that an error can repeat it.
+/// The beginning of a faulty value, for an error message.
 pub fn short(value: &str) -> String {
     value.chars().take(MAX_SHOWN_VALUE).collect()
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
-use super::buffers::in_turn;
+use super::buffers::parse_lock;
 use super::chat_request::{ChatRequest, add, check_content, common};
 use super::error::{ApiError, Handled, bad};
 use super::messages::find;
@@ -30,31 +30,24 @@ use crate::text::quoted;
 /// most. Each event of its stream repeats them.
 const MAX_METADATA: usize = 40 * 1024;
 
-/// Before the id of a message that is a response.
+/// In front of the id of a message that is a response.
 const PREFIX: &str = "resp_";
 
 /// `POST /v1/responses`.
 pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
     let Exchange { service, proof, .. } = exchange;
-    turn::serve(exchange, &|body, session, _| parse(service, proof, body, session))
+    turn::serve(exchange, &|body, session, _| {
+        let parsing = parse_lock(proof, body);
+        let (ask, about) = read(body)?;
+        drop(parsing);
+        check_previous(service, proof, session, &about)?;
+        let stored = about.stored;
+        let shape = Box::new(ResponsesEncoder { about, number: 0, created: now() / 1000 });
+        Ok(TurnRequest { ask, stored, shape })
+    })
 }
 
-fn parse(
-    service: &Service,
-    proof: &Authenticated,
-    body: &[u8],
-    session: Option<&str>,
-) -> Result<TurnRequest, ApiError> {
-    let turn = in_turn(proof, body);
-    let (ask, about) = read(body)?;
-    drop(turn);
-    check_previous(service, proof, session, &about)?;
-    let stored = about.stored;
-    let shape = Box::new(ResponsesEncoder { about, number: 0, created: now() / 1000 });
-    Ok(TurnRequest { ask, stored, shape })
-}
-
-/// What it builds upon must be there, and of the same session.
+/// Rejects a previous response that is unknown, of another session or without a reply.
 fn check_previous(
     service: &Service,
     proof: &Authenticated,
@@ -78,7 +71,7 @@ fn check_previous(
     }
 }
 
-/// The message that is this response, if it is the principal's and was stored.
+/// The message of a stored response, which is invisible to other principals.
 fn stored(
     service: &Service,
     proof: &Authenticated,
@@ -116,7 +109,7 @@ pub fn delete(exchange: Exchange<'_>, id: &str) -> Handled {
     exchange.json(&serde_json::json!({"id": id, "object": "response", "deleted": true}))
 }
 
-/// What a response says of its request.
+/// What a response repeats of its request.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct About {
     model: String,
@@ -129,7 +122,7 @@ pub(super) struct About {
 }
 
 impl About {
-    /// Reads back what [`read`] has put into a message's context.
+    /// Parses a message's context, which [`read`] has made.
     pub(super) fn read(context: &str) -> Option<About> {
         let words = |name: &str| member(context, name).and_then(|it| json::text(it).ok());
         let response = member(context, "response")?.get();
@@ -209,8 +202,7 @@ pub(super) fn read(body: &[u8]) -> Result<(ChatRequest, About), ApiError> {
     Ok((ask, About { model, previous, instructions, metadata, stored }))
 }
 
-/// The text of a turn, and the chat messages where there is more than that: the text of a message is
-/// written down once.
+/// The text of a turn, and the chat messages if there are others: no text is stored twice.
 fn read_input(input: Raw<'_>) -> Result<(String, Option<String>), ApiError> {
     let wrong = || bad("\"input\" must be text or a list of items, and not empty.");
     let Some(items) = list(input) else {
@@ -247,7 +239,6 @@ fn message(item: &RawValue, at: usize) -> Result<String, ApiError> {
     Ok(format!(r#"{{"role":"{role}","content":{}}}"#, quoted(&said.text())))
 }
 
-/// The words of a response.
 struct ResponsesEncoder {
     about: About,
     /// Of the next event.
@@ -257,7 +248,7 @@ struct ResponsesEncoder {
 }
 
 impl ResponsesEncoder {
-    /// The response in this state. `error`: in words.
+    /// The response in this state. `error`: a message.
     fn object(&self, id: &str, status: &str, report: &Report, error: Option<&str>) -> String {
         let About { model, previous, instructions, metadata, stored } = &self.about;
         let text =
@@ -306,8 +297,7 @@ impl ResponsesEncoder {
     }
 }
 
-/// The state of a response that has its reply. Length is the one reason for which OpenAI has a word
-/// here.
+/// The state of a response that has its reply. OpenAI knows `incomplete` for a limit on length only.
 fn outcome(report: &Report) -> &'static str {
     if report.finish.as_deref() == Some("length") { "incomplete" } else { "completed" }
 }
@@ -330,7 +320,7 @@ impl Encoder for ResponsesEncoder {
         self.text_event("response.content_part.added", id, &part, out);
     }
 
-    fn piece(&mut self, id: &str, text: &str, out: &mut Vec<u8>) {
+    fn chunk(&mut self, id: &str, text: &str, out: &mut Vec<u8>) {
         let delta = format!(r#""delta":{},"logprobs":[]"#, quoted(text));
         self.text_event("response.output_text.delta", id, &delta, out);
     }

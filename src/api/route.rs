@@ -109,11 +109,16 @@ impl Route {
     }
 }
 
-/// The routes of a path, which differ in their methods, and the name in it.
-fn find(path: &str, tcp: bool) -> Option<(&'static [Route], &str)> {
+/// The routes of a path, the one for this method, and the name in the path.
+type Found<'p> = Option<(&'static [Route], Option<&'static Route>, &'p str)>;
+
+fn find(path: &str, method: Method, tcp: bool) -> Found<'_> {
     let known = ROUTES.chunk_by(|Route(_, a, ..), Route(_, b, ..)| a == b);
     let mut known = known.filter(|routes| !tcp || routes[0].3 != Reload);
-    known.find_map(|routes| Some((routes, routes[0].name(path)?)))
+    known.find_map(|routes| {
+        let name = routes[0].name(path)?;
+        Some((routes, routes.iter().find(|route| route.takes(method)), name))
+    })
 }
 
 /// Serves one connection until it ends.
@@ -145,15 +150,14 @@ fn answer(
     origin: Origin,
     service: &Service,
 ) -> Result<(), Closed> {
-    let found = find(request.path(), matches!(origin, Origin::Tcp(_)));
-    let route = found.and_then(|(all, _)| all.iter().find(|route| route.takes(request.method)));
+    let found = find(request.path(), request.method, matches!(origin, Origin::Tcp(_)));
+    let class = found.and_then(|(_, route, _)| route).map(|route| route.3);
     // No drain waits for requests that come while it lasts, which are rejected or ask for its state; nor
     // for event streams, which end when it begins, and for a file that is being read.
-    let class = route.map(|route| route.3);
     let streams = class == Some(Stream);
     let counts = !service.shutdown.is_closing() && !streams && class != Some(Reload);
     let _in_flight = (counts || streams).then(|| service.begin(streams));
-    match admit(connection, request, (found, route), origin, service) {
+    match admit(connection, request, found, origin, service) {
         Ok(Admitted::Answered(response)) => connection.respond(request, response),
         Ok(Admitted::Keyed(proof, handler, name)) => {
             let exchange =
@@ -187,7 +191,7 @@ enum Admitted {
 fn admit(
     connection: &mut Connection,
     request: &Request,
-    (found, route): (Option<(&[Route], &str)>, Option<&Route>),
+    found: Found<'_>,
     origin: Origin,
     service: &Service,
 ) -> Result<Admitted, ApiError> {
@@ -203,6 +207,7 @@ fn admit(
                        \"Authorization: Bearer KEY\", and take another key than this one.";
         return Err(ApiError::new(400, "key_in_url", message));
     }
+    let route = found.and_then(|(_, route, _)| route);
     let class = route.map(|route| route.3);
     let waits = request.query().is_some_and(|query| query.starts_with("wait="));
     let is_work = class.is_some_and(|class| matches!(class, Work | LongWork | Stream)) || waits;
@@ -228,7 +233,16 @@ fn admit(
     }
     let proof = service.authenticate(request, origin, connection.seat.as_deref())?;
     check_once(request)?;
-    let Some((routes, name)) = found else {
+    authorize(proof, found, service)
+}
+
+/// Whether there is such a route, and the key opens it.
+fn authorize(
+    proof: Authenticated,
+    found: Found<'_>,
+    service: &Service,
+) -> Result<Admitted, ApiError> {
+    let Some((routes, route, name)) = found else {
         return Err(ApiError::new(404, "not_found", "There is nothing at this path."));
     };
     let Some(&Route(_, _, scope, class, Keyed(handler))) = route else {
@@ -275,7 +289,11 @@ mod tests {
             ("/v1/statuses", None),
             ("/v1/reload", None),
         ] {
-            assert_eq!(find(path, true).map(|(all, name)| (all[0].1, name)), found, "{path}");
+            assert_eq!(
+                find(path, Get, true).map(|(all, _, name)| (all[0].1, name)),
+                found,
+                "{path}"
+            );
         }
     }
 }

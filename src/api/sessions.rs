@@ -1,4 +1,4 @@
-//! Sessions: listed, looked at, reset, and followed as server-sent events.
+//! `/v1/sessions`: sessions are listed, shown, reset, and followed as server-sent events.
 
 use std::cell::RefCell;
 use std::io;
@@ -110,7 +110,7 @@ pub fn reset(exchange: Exchange<'_>, session: &str) -> Handled {
 }
 
 /// `GET /v1/sessions/{session}/events`. What is durable has the number of its record as id, so that
-/// `Last-Event-ID` goes on behind it, in this process or a later one; the pieces of a running turn
+/// `Last-Event-ID` goes on behind it, in this process or a later one; the chunks of a running turn
 /// have none.
 pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
     let Exchange { connection, request, service, proof } = exchange;
@@ -119,25 +119,25 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
     let session = session_digest(&who.principal, session);
     let short = |e| ApiError::new(503, "unavailable", format!("No descriptor: {e}."));
     let follow = service.hub.follow(session).map_err(short)?;
-    // An id from a journal that is no more would mean silence.
+    // After an id of a journal that was removed there would be no events.
     let newest = service.hub.journal_size().1;
     let after = last.unwrap_or(newest).min(newest);
     connection.seat.iter().for_each(|seat| seat.set_streaming());
     let mut stream = connection.start_stream(request, sse_head())?;
     stream.send(b": hello\n\n")?;
-    let mut telling = EventStream { service, proof, session, after, running: None };
+    let mut events = EventStream { service, proof, session, after, running: None };
     loop {
         follow.event.clear();
-        let told = telling.records(&mut stream).and_then(|()| telling.chunks(&mut stream));
-        // A key that was taken away is told nothing more.
+        let sent = events.records(&mut stream).and_then(|()| events.chunks(&mut stream));
+        // Nothing more is sent once the key is revoked.
         if stream.is_revoked() {
             return Ok(stream.finish()?);
         }
-        told?;
+        sent?;
         if service.hub.is_draining() {
             return Ok(stream.finish()?);
         }
-        let piece = telling.running.as_ref().map(|running| running.watch.event.as_fd());
+        let piece = events.running.as_ref().map(|running| running.watch.event.as_fd());
         let mut interests = [
             Interest::read(follow.event.as_fd()),
             piece.map_or_else(Interest::none, Interest::read),
@@ -166,12 +166,12 @@ struct EventStream<'a> {
     service: &'a Service,
     proof: &'a Authenticated,
     session: Digest,
-    /// The last record that was told.
+    /// The last record that was sent.
     after: u64,
     running: Option<Running>,
 }
 
-/// The turn whose pieces are told.
+/// The turn whose chunks are sent.
 struct Running {
     id: Id,
     watch: Watch,
