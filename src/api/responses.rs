@@ -4,6 +4,7 @@
 use std::io;
 
 use serde::Deserialize;
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
@@ -19,7 +20,7 @@ use super::turn::{self, TurnRequest};
 use crate::agent::{ChatMessage, Report, own};
 use crate::extent::PLACE;
 use crate::http::sse;
-use crate::json::{self, Raw, elements, member, one_line};
+use crate::json::{Raw, elements, member, one_line};
 use crate::session::hub::now;
 use crate::session::id::Id;
 use crate::session::message::Message;
@@ -106,7 +107,7 @@ pub fn delete(exchange: Exchange<'_>, id: &str) -> Handled {
     let Exchange { service, proof, .. } = exchange;
     let (message, _) = stored(service, proof, id)?;
     service.hub.delete(message.id, &format!("deleted by {}", proof.principal()))?;
-    exchange.json(&serde_json::json!({"id": id, "object": "response", "deleted": true}))
+    exchange.json(&json!({"id": id, "object": "response", "deleted": true}))
 }
 
 /// What a response repeats of its request.
@@ -124,7 +125,7 @@ pub(super) struct About {
 impl About {
     /// Parses a message's context, which [`read`] has made.
     pub(super) fn read(context: &str) -> Option<About> {
-        let words = |name: &str| member(context, name).and_then(|it| json::text(it).ok());
+        let words = |name: &str| member(context, name).and_then(|it| crate::json::text(it).ok());
         let response = member(context, "response")?.get();
         let metadata = member(response, "metadata").map_or("null", RawValue::get);
         Some(About {
@@ -251,26 +252,16 @@ impl ResponsesEncoder {
     /// The response in this state. `error`: a message.
     fn object(&self, id: &str, status: &str, report: &Report, error: Option<&str>) -> String {
         let About { model, previous, instructions, metadata, stored } = &self.about;
-        let text =
-            |text: &Option<String>| text.as_deref().map_or_else(|| "null".to_owned(), quoted);
-        let cut = status == "incomplete";
-        let details = if cut { r#"{"reason":"max_output_tokens"}"# } else { "null" };
-        let error = error.map_or("null".to_owned(), |words| {
-            format!(r#"{{"code":"server_error","message":{}}}"#, quoted(words))
-        });
-        let output = if cut || status == "completed" {
-            ResponsesEncoder::item(id, status, true)
-        } else {
-            String::new()
-        };
-        let usage =
-            report.usage.as_ref().map_or_else(String::new, |u| format!(r#","usage":{}"#, usage(u)));
+        let [model, previous, instructions] = [json!(model), json!(previous), json!(instructions)];
+        let (created, cut) = (self.created, status == "incomplete");
+        let details = json!(cut.then(|| json!({"reason": "max_output_tokens"})));
+        let error = json!(error.map(|words| json!({"code": "server_error", "message": words})));
+        let has_output = cut || status == "completed";
+        let output = if has_output { Self::item(id, status, true) } else { String::new() };
+        let usage = report.usage.as_ref().map(|it| format!(r#","usage":{}"#, usage(it)));
+        let usage = usage.unwrap_or_default();
         format!(
-            r#"{{"id":"{PREFIX}{id}","object":"response","created_at":{},"status":"{status}","error":{error},"incomplete_details":{details},"instructions":{},"metadata":{metadata},"model":{},"output":[{output}],"parallel_tool_calls":false,"previous_response_id":{},"store":{stored},"temperature":null,"text":{{"format":{{"type":"text"}}}},"tool_choice":"none","tools":[],"top_p":null,"truncation":"auto"{usage}}}"#,
-            self.created,
-            text(instructions),
-            quoted(model),
-            text(previous),
+            r#"{{"id":"{PREFIX}{id}","object":"response","created_at":{created},"status":"{status}","error":{error},"incomplete_details":{details},"instructions":{instructions},"metadata":{metadata},"model":{model},"output":[{output}],"parallel_tool_calls":false,"previous_response_id":{previous},"store":{stored},"temperature":null,"text":{{"format":{{"type":"text"}}}},"tool_choice":"none","tools":[],"top_p":null,"truncation":"auto"{usage}}}"#
         )
     }
 
@@ -285,9 +276,9 @@ impl ResponsesEncoder {
     /// An event; `members`: what it has beside its type and number.
     fn event(&mut self, name: &str, members: &str, out: &mut Vec<u8>) {
         let number = self.number;
-        self.number += 1;
         let data = format!(r#"{{"type":"{name}","sequence_number":{number},{members}}}"#);
         sse::write_event(out, name, "", &data);
+        self.number += 1;
     }
 
     /// An event about the text.
@@ -313,7 +304,7 @@ impl Encoder for ResponsesEncoder {
         for name in ["response.created", "response.in_progress"] {
             self.event(name, &format!(r#""response":{response}"#), out);
         }
-        let item = ResponsesEncoder::item(id, "in_progress", false);
+        let item = Self::item(id, "in_progress", false);
         let added = format!(r#""output_index":0,"item":{item}"#);
         self.event("response.output_item.added", &added, out);
         let part = format!(r#""part":{}"#, part(""));
@@ -332,7 +323,7 @@ impl Encoder for ResponsesEncoder {
         self.text_event("response.content_part.done", id, &part, out);
         let status = outcome(report);
         let response = self.object(id, status, report, None);
-        let item = ResponsesEncoder::item(id, status, true);
+        let item = Self::item(id, status, true);
         self.event("response.output_item.done", &format!(r#""output_index":0,"item":{item}"#), out);
         self.event(&format!("response.{status}"), &format!(r#""response":{response}"#), out);
     }
