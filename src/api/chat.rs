@@ -17,7 +17,7 @@ pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
     let proof = exchange.proof;
     turn::serve(exchange, &|body, _, options| {
         let _parsing = parse_lock(proof, body);
-        let ask = chat_request::chat(body, options)?;
+        let ask = chat_request::parse(body, options)?;
         let (model, include_usage) = (ask.model.clone(), ask.include_usage);
         let shape = Box::new(ChatEncoder { model, include_usage, created: now() / 1000 });
         Ok(TurnRequest { ask, stored: false, shape })

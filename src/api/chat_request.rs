@@ -67,8 +67,8 @@ struct ChatBody<'a> {
 /// The members of a chat completion that stay out of a context's options.
 const READ: [&str; 4] = ["model", "messages", "stream", "n"];
 
-/// Reads the body of a chat completion.
-pub fn chat(body: &[u8], options: ParseOptions) -> Result<ChatRequest, ApiError> {
+/// Parses the body of a chat completion.
+pub fn parse(body: &[u8], options: ParseOptions) -> Result<ChatRequest, ApiError> {
     let (json, chat): (_, ChatBody<'_>) = object(body)?;
     let (model, stream) = common(chat.model, chat.stream, chat.user)?;
     if chat.n.is_some_and(|n| n.get() != "1") {
@@ -188,7 +188,7 @@ mod tests {
     const PLAIN: ParseOptions = ParseOptions { in_session: false, durable: false, upstream: false };
 
     fn text(body: &str) -> Result<String, String> {
-        chat(body.as_bytes(), PLAIN).map(|ask| ask.text).map_err(|problem| problem.message)
+        parse(body.as_bytes(), PLAIN).map(|ask| ask.text).map_err(|problem| problem.message)
     }
 
     #[test]
@@ -210,8 +210,8 @@ mod tests {
         let body = br#"{"messages":[{"role":"system","content":"s"},{"role":"user","content":"a"},
             {"role":"assistant","content":"b"},{"role":"user","content":"c"}],
             "temperature":1,"tools":[],"stream":true,"stream_options":{"include_usage":true}}"#;
-        let context = |manner| -> serde_json::Value {
-            let ask = chat(body, manner).unwrap();
+        let context = |options| -> serde_json::Value {
+            let ask = parse(body, options).unwrap();
             assert!(ask.include_usage && ask.stream);
             serde_json::from_str(&ask.context.unwrap()).unwrap()
         };
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(durable["messages"].as_array().unwrap().len(), 2);
         assert_eq!(durable["options"], serde_json::json!({"temperature": 1}));
         let alone = br#"{"messages":[{"role":"user","content":"a"}],"temperature":1}"#;
-        assert_eq!(chat(alone, PLAIN).unwrap().context, None);
+        assert_eq!(parse(alone, PLAIN).unwrap().context, None);
     }
 
     #[test]

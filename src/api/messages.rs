@@ -66,7 +66,7 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
     let busy = service.settings().config.session.busy;
     let wait = wait_of(request)?;
     let parsing = parse_lock(proof, &body);
-    let mut draft = read(&body, session, proof.principal(), busy)?;
+    let mut draft = parse(&body, session, proof.principal(), busy)?;
     drop(parsing);
     draft.who.session.as_deref().map_or(Ok(()), |session| proof.check_session(session))?;
     draft.deliver.as_deref().map_or(Ok(()), |target| proof.check_target(target))?;
@@ -215,7 +215,8 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
     if message.erased { Err(ApiError::erased()) } else { Ok(message) }
 }
 
-pub(super) fn read(
+/// Parses the body of a message, for the session in its path.
+pub(super) fn parse(
     body: &[u8],
     session: Option<&str>,
     principal: &str,
@@ -283,7 +284,7 @@ mod tests {
     use super::*;
 
     fn text(body: &str, session: Option<&str>) -> Result<Draft, String> {
-        read(body.as_bytes(), session, "owner", Busy::Queue).map_err(|problem| problem.message)
+        parse(body.as_bytes(), session, "owner", Busy::Queue).map_err(|problem| problem.message)
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
     let Exchange { service, proof, .. } = exchange;
     turn::serve(exchange, &|body, session, _| {
         let parsing = parse_lock(proof, body);
-        let (ask, about) = read(body)?;
+        let (ask, about) = parse(body)?;
         drop(parsing);
         check_previous(service, proof, session, &about)?;
         let stored = about.stored;
@@ -83,7 +83,7 @@ fn stored(
     let message = find(service, proof, id.strip_prefix(PREFIX).ok_or_else(unknown)?);
     let message = message.map_err(|p| if p.status == 404 { unknown() } else { p })?;
     let context = service.hub.context_of(message.id).map_err(|_| unknown())?;
-    let about = About::read(&context.ok_or_else(unknown)?).filter(|about| about.stored);
+    let about = About::parse(&context.ok_or_else(unknown)?).filter(|about| about.stored);
     Ok((message, about.ok_or_else(unknown)?))
 }
 
@@ -123,8 +123,8 @@ pub(super) struct About {
 }
 
 impl About {
-    /// Parses a message's context, which [`read`] has made.
-    pub(super) fn read(context: &str) -> Option<About> {
+    /// Parses a message's context, which [`parse`] has made.
+    pub(super) fn parse(context: &str) -> Option<About> {
         let words = |name: &str| member(context, name).and_then(|it| crate::json::text(it).ok());
         let response = member(context, "response")?.get();
         let metadata = member(response, "metadata").map_or("null", RawValue::get);
@@ -157,7 +157,7 @@ struct Body<'a> {
     max_output_tokens: Raw<'a>,
 }
 
-pub(super) fn read(body: &[u8]) -> Result<(ChatRequest, About), ApiError> {
+pub(super) fn parse(body: &[u8]) -> Result<(ChatRequest, About), ApiError> {
     let (_, body): (_, Body<'_>) = object(body)?;
     let (model, stream) = common(body.model, body.stream, body.user)?;
     let instructions = text(body.instructions, "instructions")?;
@@ -370,6 +370,6 @@ mod tests {
     fn metadata_that_an_older_gateway_stored_too_deep_are_read_all_the_same() {
         let deep = format!("{}1{}", "{\"a\":".repeat(125), "}".repeat(125));
         let context = format!(r#"{{"model":"m","response":{{"stored":true,"metadata":{deep}}}}}"#);
-        assert_eq!(About::read(&context).unwrap().metadata, deep);
+        assert_eq!(About::parse(&context).unwrap().metadata, deep);
     }
 }
