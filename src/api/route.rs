@@ -82,8 +82,9 @@ static ROUTES: &[Route] = &[
 impl Route {
     /// What stands in this path for the name in the pattern.
     fn name<'p>(&self, path: &'p str) -> Option<&'p str> {
-        let Some((prefix, suffix)) = self.1.split_once(['{', '*']) else {
-            return (path == self.1).then_some("");
+        let &Route(_, pattern, ..) = self;
+        let Some((prefix, suffix)) = pattern.split_once(['{', '*']) else {
+            return (path == pattern).then_some("");
         };
         let id = suffix.strip_prefix("id}");
         let name = path.strip_prefix(prefix)?.strip_suffix(id.unwrap_or(suffix))?;
@@ -105,7 +106,8 @@ impl Route {
     }
 
     fn takes(&self, method: Method) -> bool {
-        self.0 == method || (method == Method::Head && self.allow() == "GET, HEAD")
+        let &Route(own, ..) = self;
+        own == method || (method == Method::Head && self.allow() == "GET, HEAD")
     }
 }
 
@@ -114,7 +116,8 @@ type Found<'p> = Option<(&'static [Route], Option<&'static Route>, &'p str)>;
 
 fn find(path: &str, method: Method, tcp: bool) -> Found<'_> {
     let known = ROUTES.chunk_by(|Route(_, a, ..), Route(_, b, ..)| a == b);
-    let mut known = known.filter(|routes| !tcp || routes[0].3 != Reload);
+    let mut known =
+        known.filter(|routes| !tcp || !matches!(routes, [Route(_, _, _, Reload, _), ..]));
     known.find_map(|routes| {
         let name = routes[0].name(path)?;
         Some((routes, routes.iter().find(|route| route.takes(method)), name))
@@ -151,7 +154,7 @@ fn answer(
     service: &Service,
 ) -> Result<(), Closed> {
     let found = find(request.path(), request.method, matches!(origin, Origin::Tcp(_)));
-    let class = found.and_then(|(_, route, _)| route).map(|route| route.3);
+    let class = found.and_then(|(_, route, _)| route).map(|&Route(.., class, _)| class);
     // No drain waits for requests that come while it lasts, which are rejected or ask for its state; nor
     // for event streams, which end when it begins, and for a file that is being read.
     let streams = class == Some(Stream);
@@ -208,7 +211,7 @@ fn admit(
         return Err(ApiError::new(400, "key_in_url", message));
     }
     let route = found.and_then(|(_, route, _)| route);
-    let class = route.map(|route| route.3);
+    let class = route.map(|&Route(.., class, _)| class);
     let waits = request.query().is_some_and(|query| query.starts_with("wait="));
     let is_work = class.is_some_and(|class| matches!(class, Work | LongWork | Stream)) || waits;
     // During a drain the control socket still tells the state.
