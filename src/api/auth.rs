@@ -1,5 +1,5 @@
-//! Who may come in: one function that looks at a request and returns a proof, which every handler
-//! that does something asks for. What the proof opens is the server's word (`[keys.NAME]`).
+//! Authentication: one function that checks a request's key and returns a proof, which handlers ask for.
+//! What the proof opens is in the configuration (`[keys.NAME]`).
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,12 +13,11 @@ use crate::digest::sha256;
 use crate::http::Request;
 use crate::session::message_table::Owner;
 
-/// Where a connection came in.
+/// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     Tcp(SocketAddr),
-    /// The control socket, by a process of this uid that was let in. `spare`: it shares its thread with
-    /// others.
+    /// A process of this uid on the control socket. `spare`: the connection shares its thread with others.
     Control {
         uid: u32,
         spare: bool,
@@ -34,8 +33,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The keys that open something. The owner's stands first: whoever may use the control socket may
-/// read it too.
+/// The digests of valid keys. The owner's is the first: whoever may use the control socket may read it
+/// too.
 pub struct Keyring(Vec<([u8; 32], Arc<ClientKey>)>);
 
 /// By hand: a digest is enough to try guesses on.
@@ -61,7 +60,7 @@ impl Keyring {
         Ok(Keyring(keys))
     }
 
-    /// Whether what a key was shown for still stands: it is there, and opens what it opened.
+    /// Whether a key is still there and opens what it opened.
     pub fn holds(&self, shown: &ClientKey) -> bool {
         self.0.iter().any(|(_, key)| **key == *shown)
     }
@@ -79,7 +78,7 @@ impl Keyring {
     }
 }
 
-/// The proof that a request was let in, and who it is from. Only [`authenticate`] makes one.
+/// The proof that a request is authenticated, and by whose key. Only [`authenticate`] makes one.
 #[derive(Debug)]
 pub struct Authenticated(pub(super) Arc<ClientKey>);
 
@@ -100,7 +99,7 @@ impl Authenticated {
         who.principal == self.0.name && touches
     }
 
-    /// Lets only sessions pass that the principal may touch.
+    /// Rejects sessions that the principal may not use.
     pub fn check_session(&self, session: &str) -> Result<(), ApiError> {
         if self.0.may_touch(session) {
             return Ok(());
@@ -112,7 +111,7 @@ impl Authenticated {
         Err(ApiError::new(403, "session_not_allowed", message))
     }
 
-    /// Lets only delivery targets pass that the principal may name.
+    /// Rejects delivery targets that the principal may not name.
     pub fn check_target(&self, target: &str) -> Result<(), ApiError> {
         if self.0.may_name(target) {
             return Ok(());
@@ -126,7 +125,7 @@ impl Authenticated {
     }
 }
 
-/// Lets in whoever shows a key, and whoever the kernel has vouched for on the control socket.
+/// Accepts a valid key, and on the control socket, whose peers the kernel has named, any request.
 pub fn authenticate(request: &Request, origin: Origin, keys: &Keyring) -> Option<Authenticated> {
     let key = match origin {
         Origin::Control { .. } => &keys.0.first()?.1,

@@ -1,11 +1,11 @@
-//! Wrong keys, counted by address. The count changes what a wrong key is answered, and never keeps
-//! a right one out.
+//! Wrong keys, counted by address. The count changes the answer to a wrong key, and never that to a
+//! valid one.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Wrong keys from one address within [`FAILURE_WINDOW`] before they are answered with 429: a client
-/// with a stale key shows it a few times.
+/// with a stale key sends it a few times.
 const MAX_FAILURES: u32 = 10;
 
 /// How long wrong keys are counted together, and how long an address is told to wait at most.
@@ -19,7 +19,7 @@ pub struct AuthThrottle(Vec<Record>);
 
 #[derive(Debug)]
 struct Record {
-    place: IpAddr,
+    source: IpAddr,
     since: Instant,
     count: u32,
 }
@@ -28,16 +28,16 @@ impl AuthThrottle {
     /// Counts one more wrong key from an address. Where there were too many: whether this is the one
     /// that made it so, and how long it stays so.
     pub fn count(&mut self, address: IpAddr, now: Instant) -> Option<(bool, Duration)> {
-        let place = source_prefix(address);
+        let source = source_prefix(address);
         let age = |record: &Record| now.saturating_duration_since(record.since);
         self.0.retain(|record| age(record) < FAILURE_WINDOW);
-        let known = self.0.iter().position(|record| record.place == place);
+        let known = self.0.iter().position(|record| record.source == source);
         let at = known.unwrap_or_else(|| {
-            // The oldest makes room: it is the nearest to being forgotten anyway.
+            // The oldest record goes: it expires next anyway.
             if self.0.len() >= MAX_FAILING_ADDRESSES {
                 self.0.remove(0);
             }
-            self.0.push(Record { place, since: now, count: 0 });
+            self.0.push(Record { source, since: now, count: 0 });
             self.0.len() - 1
         });
         let record = &mut self.0[at];
@@ -47,7 +47,7 @@ impl AuthThrottle {
     }
 }
 
-/// Who stands for an address: itself, or its network of 64 bits, which one host has to itself.
+/// The address itself, or for IPv6 its network of 64 bits, which one host has to itself.
 pub fn source_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),

@@ -3,24 +3,25 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Service;
 use super::auth::Authenticated;
 use super::error::ApiError;
 use crate::limits::SMALL_BUFFER;
 use crate::named::ByName;
+use crate::session::hub::Hub;
 use crate::shares::Shares;
 use crate::threads::{self, lock};
 
-/// How long a body or reply waits for its part of `max_buffered`: who holds much and stands still is
-/// cut off sooner ([`HURRY`]).
+/// How long a body or reply waits for its part of `max_buffered`: slow clients of a principal that holds
+/// much are cut off sooner ([`HURRY`]).
 const BUFFER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Requests of one principal that wait for it: each is woken whenever some comes free.
+/// Requests of one principal that wait for it: each is woken whenever some is given back.
 const MAX_BUFFER_WAITS: usize = 64;
 
 /// What is taken of the budget.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Buffers {
+    hub: Arc<Hub>,
     used: Mutex<Used>,
     freed: Condvar,
 }
@@ -28,7 +29,7 @@ pub struct Buffers {
 #[derive(Debug, Default)]
 struct Used {
     all: u64,
-    /// Some was taken since it was last looked.
+    /// Some was taken since [`Buffers::have_emptied`] was last called.
     touched: bool,
     by: ByName<Account>,
 }
@@ -49,6 +50,11 @@ impl Used {
 }
 
 impl Buffers {
+    /// `hub`: its settings have the limits.
+    pub fn new(hub: Arc<Hub>) -> Buffers {
+        Buffers { hub, used: Mutex::default(), freed: Condvar::new() }
+    }
+
     /// Whether all was given back since this was last asked.
     pub fn have_emptied(&self) -> bool {
         let mut used = lock(&self.used);
@@ -62,7 +68,7 @@ impl Buffers {
     }
 }
 
-/// What one request holds of the budget; it goes back with it.
+/// What one request holds of the budget; dropping it gives it back.
 #[derive(Debug)]
 pub struct Lease {
     buffers: Arc<Buffers>,
@@ -72,9 +78,8 @@ pub struct Lease {
 
 impl Lease {
     /// One of nothing so far.
-    pub fn of(service: &Service, proof: &Authenticated) -> Lease {
-        let principal = proof.principal().to_owned();
-        Lease { buffers: Arc::clone(&service.buffers), principal, bytes: 0 }
+    pub fn new(buffers: &Arc<Buffers>, principal: &str) -> Lease {
+        Lease { buffers: Arc::clone(buffers), principal: principal.to_owned(), bytes: 0 }
     }
 
     /// Takes the budget for so many bytes in all, and waits for it for a while. Says whether the
@@ -82,10 +87,10 @@ impl Lease {
     ///
     /// # Errors
     /// Whose limit is reached.
-    pub fn grow(&mut self, service: &Service, bytes: usize) -> Result<bool, ApiError> {
-        let config = &service.settings().config;
+    pub fn grow(&mut self, bytes: usize) -> Result<bool, ApiError> {
+        let config = &self.buffers.hub.settings().config;
         let (shares, limit) = (Shares::of(config), config.limits.max_buffered as u64);
-        // What no budget has room for at all takes what one may have.
+        // What is larger than any budget takes all that one may have.
         let more = (bytes as u64).min(limit / 2).saturating_sub(self.bytes);
         if bytes <= SMALL_BUFFER || more == 0 {
             return Ok(false);
@@ -112,7 +117,7 @@ impl Lease {
         }
     }
 
-    /// Gives back what is over so many bytes.
+    /// Gives back what exceeds so many bytes.
     pub fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes as u64);
         if less > 0 {
@@ -123,8 +128,8 @@ impl Lease {
     }
 }
 
-/// Has large bodies of one principal understood one after the other.
-pub fn in_turn(proof: &Authenticated, body: &[u8]) -> Option<MutexGuard<'static, ()>> {
+/// Held while a large body is parsed: those of one principal are parsed one after the other.
+pub fn parse_lock(proof: &Authenticated, body: &[u8]) -> Option<MutexGuard<'static, ()>> {
     (body.len() > SMALL_BUFFER).then(|| threads::in_turn(proof.principal().as_bytes()))
 }
 

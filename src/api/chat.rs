@@ -1,31 +1,29 @@
 //! `POST /v1/chat/completions`: OpenAI's chat, whole or streamed. The last user message is the turn.
 
-use super::auth::Authenticated;
-use super::buffers::in_turn;
-use super::chat_request::{self, ParseOptions};
-use super::error::ApiError;
+use super::buffers::parse_lock;
+use super::chat_request;
+use super::error::{ApiError, Handled};
 use super::reply_writer::Encoder;
-use super::turn::TurnRequest;
+use super::service::Exchange;
+use super::turn::{self, TurnRequest};
 use crate::agent::Report;
 use crate::extent::PLACE;
 use crate::http::sse;
 use crate::session::hub::now;
 use crate::text::quoted;
 
-/// Reads the body of a chat completion.
-pub fn read(
-    proof: &Authenticated,
-    body: &[u8],
-    manner: ParseOptions,
-) -> Result<TurnRequest, ApiError> {
-    let _turn = in_turn(proof, body);
-    let ask = chat_request::chat(body, manner)?;
-    let (model, include_usage) = (ask.model.clone(), ask.include_usage);
-    let shape = Box::new(ChatEncoder { model, include_usage, created: now() / 1000 });
-    Ok(TurnRequest { ask, stored: false, shape })
+/// `POST /v1/chat/completions`.
+pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
+    let proof = exchange.proof;
+    turn::serve(exchange, &|body, _, options| {
+        let _parsing = parse_lock(proof, body);
+        let ask = chat_request::parse(body, options)?;
+        let (model, include_usage) = (ask.model.clone(), ask.include_usage);
+        let shape = Box::new(ChatEncoder { model, include_usage, created: now() / 1000 });
+        Ok(TurnRequest { ask, stored: false, shape })
+    })
 }
 
-/// The words of a chat completion.
 struct ChatEncoder {
     model: String,
     include_usage: bool,
@@ -43,7 +41,7 @@ impl ChatEncoder {
         )
     }
 
-    fn chunk(&self, id: &str, delta: &str, finish: &str, out: &mut Vec<u8>) {
+    fn write_chunk(&self, id: &str, delta: &str, finish: &str, out: &mut Vec<u8>) {
         let choice = format!(r#"{{"index":0,"delta":{delta},"finish_reason":{finish}}}"#);
         sse::write_data(out, &self.object(id, "chat.completion.chunk", &choice, None));
     }
@@ -55,15 +53,15 @@ fn finish_reason(report: &Report) -> String {
 
 impl Encoder for ChatEncoder {
     fn begin(&mut self, id: &str, out: &mut Vec<u8>) {
-        self.chunk(id, r#"{"role":"assistant","content":""}"#, "null", out);
+        self.write_chunk(id, r#"{"role":"assistant","content":""}"#, "null", out);
     }
 
-    fn piece(&mut self, id: &str, text: &str, out: &mut Vec<u8>) {
-        self.chunk(id, &format!(r#"{{"content":{}}}"#, quoted(text)), "null", out);
+    fn chunk(&mut self, id: &str, text: &str, out: &mut Vec<u8>) {
+        self.write_chunk(id, &format!(r#"{{"content":{}}}"#, quoted(text)), "null", out);
     }
 
     fn end(&mut self, id: &str, report: &Report, out: &mut Vec<u8>) {
-        self.chunk(id, "{}", &finish_reason(report), out);
+        self.write_chunk(id, "{}", &finish_reason(report), out);
         if let Some(usage) = report.usage.as_ref().filter(|_| self.include_usage) {
             sse::write_data(out, &self.object(id, "chat.completion.chunk", "", Some(usage)));
         }

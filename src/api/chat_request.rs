@@ -1,5 +1,4 @@
-//! What a request asks an agent for, read from its JSON and judged: what the two APIs have in common,
-//! and the messages of chat completions.
+//! Parsing chat completions, and what they have in common with responses.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write};
@@ -7,21 +6,17 @@ use std::fmt::{Display, Write};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::error::ApiError;
+use super::error::{ApiError, bad};
+use super::request::{boolean, list, object, short, text};
 use crate::agent::{ChatMessage, DEFAULT_MODEL, instructions, own};
-use crate::json::{self, Raw, elements, member, members};
-use crate::limits::MAX_SHOWN_VALUE;
+use crate::json::{Raw, elements, member, members};
 use crate::text::quoted;
-
-/// Lists and objects in a body that may be open at once. A body is read without values being made of
-/// it, but who gets its parts may read no more than 128, serde_json among them, with some of ours around.
-const MAX_JSON_DEPTH: usize = 100;
 
 /// Instructions that an agent gets as a variable: with its name and NUL it stays below the system's
 /// bound for one ([`MAX_EXEC_STRING`]).
 const MAX_INSTRUCTIONS: usize = 120 * 1024;
 
-/// A request that is understood.
+/// A parsed request.
 #[derive(Debug)]
 pub struct ChatRequest {
     pub model: String,
@@ -34,11 +29,11 @@ pub struct ChatRequest {
     pub context: Option<String>,
 }
 
-/// What else decides how a request is read.
+/// What else decides how a request is parsed.
 #[derive(Clone, Copy, Debug)]
 pub struct ParseOptions {
     pub in_session: bool,
-    /// It has a session or an idempotency key: its reply is text that is written down.
+    /// It has a session or an idempotency key: its reply is text in the journal.
     pub durable: bool,
     /// The agent speaks the API itself: it gets all that the request says.
     pub upstream: bool,
@@ -46,55 +41,9 @@ pub struct ParseOptions {
 
 const ROLES: &str = "system, developer, user, assistant, tool, function";
 
-/// What only makes sense where the client itself gets the model's own words.
+/// Fields that are for clients that get the agent's output unchanged; a durable reply is text.
 const TOOLS: &str =
     "tools, tool_choice, parallel_tool_calls, functions, function_call, response_format";
-
-pub fn bad(message: impl Into<String>) -> ApiError {
-    ApiError::new(400, "bad_request", message)
-}
-
-/// Reads a body, which must be an object in JSON; with its text.
-pub fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<(&'a str, T), ApiError> {
-    let json = std::str::from_utf8(body)
-        .map_err(|e| bad(format!("The body is not JSON: it is not UTF-8: {e}.")))?;
-    let faulty = |e| bad(format!("The body is not JSON: {e}."));
-    if !json.trim_start().starts_with('{') {
-        serde_json::from_str::<&RawValue>(json).map_err(faulty)?;
-        return Err(bad("The body must be a JSON object."));
-    }
-    let depth = json::depth(json);
-    if depth > MAX_JSON_DEPTH {
-        let words =
-            format!("The body is nested {depth} levels deep; send at most {MAX_JSON_DEPTH}.");
-        return Err(bad(words));
-    }
-    match serde_json::from_str(json) {
-        Ok(typed) => Ok((json, typed)),
-        Err(e) if e.is_data() => Err(bad(format!("The body is JSON that is not taken: {e}."))),
-        Err(e) => Err(faulty(e)),
-    }
-}
-
-/// So much of a faulty value that an error can repeat it.
-pub fn short(value: &str) -> String {
-    value.chars().take(MAX_SHOWN_VALUE).collect()
-}
-
-/// The text of a member.
-pub fn text<'a>(raw: Raw<'a>, name: &str) -> Result<Option<Cow<'a, str>>, ApiError> {
-    raw.map(json::text).transpose().map_err(|why| bad(format!("{name:?} {why}.")))
-}
-
-pub fn boolean(raw: Raw<'_>, name: &str) -> Result<Option<bool>, ApiError> {
-    let read = |raw: &RawValue| raw.get().parse();
-    raw.map(read).transpose().map_err(|_| bad(format!("{name:?} must be true or false.")))
-}
-
-/// A list with something in it.
-pub fn list<'a>(raw: Raw<'a>) -> Option<&'a str> {
-    raw.map(RawValue::get).filter(|json| json.starts_with('[') && elements(json).next().is_some())
-}
 
 /// The model that is asked for, and whether the reply is streamed.
 pub fn common(model: Raw<'_>, stream: Raw<'_>, user: Raw<'_>) -> Result<(String, bool), ApiError> {
@@ -118,8 +67,8 @@ struct ChatBody<'a> {
 /// The members of a chat completion that stay out of a context's options.
 const READ: [&str; 4] = ["model", "messages", "stream", "n"];
 
-/// Reads the body of a chat completion.
-pub fn chat(body: &[u8], manner: ParseOptions) -> Result<ChatRequest, ApiError> {
+/// Parses the body of a chat completion.
+pub fn parse(body: &[u8], options: ParseOptions) -> Result<ChatRequest, ApiError> {
     let (json, chat): (_, ChatBody<'_>) = object(body)?;
     let (model, stream) = common(chat.model, chat.stream, chat.user)?;
     if chat.n.is_some_and(|n| n.get() != "1") {
@@ -140,17 +89,17 @@ pub fn chat(body: &[u8], manner: ParseOptions) -> Result<ChatRequest, ApiError> 
     let own = own(elements(messages));
     // In a session the transcript has what was said.
     let stays = |(at, message): &(usize, &RawValue)| {
-        !manner.in_session || *at == own || ChatMessage::of(message).is_instruction()
+        !options.in_session || *at == own || ChatMessage::of(message).is_instruction()
     };
     let kept = || elements(messages).enumerate().filter(stays);
-    let context = (manner.upstream || kept().nth(1).is_some()).then(|| {
+    let context = (options.upstream || kept().nth(1).is_some()).then(|| {
         let mut context = String::with_capacity(json.len() + 64);
         let _ = write!(context, r#"{{"model":{},"messages":["#, quoted(&model));
         kept().for_each(|(_, message)| add(&mut context, "", message.get()));
         context += r#"],"options":{"#;
         for (name, value) in members(json).filter(|(name, _)| !READ.contains(&&**name)) {
             let is_tool = TOOLS.split(", ").any(|tool| tool == name);
-            if !manner.durable || !(is_tool || name == "stream_options") {
+            if !options.durable || !(is_tool || name == "stream_options") {
                 add(&mut context, &name, value.get());
             }
         }
@@ -172,20 +121,20 @@ pub fn add(json: &mut String, name: &str, value: &str) {
     json.push_str(value);
 }
 
-/// Whether a message has a known role, and content that is text.
+/// Rejects a message without a known role or with content that is not text.
 fn check(message: &RawValue, place: &dyn Display) -> Result<(), ApiError> {
     let said = ChatMessage::of(message);
     if !ROLES.split(", ").any(|known| known == said.role()) {
         return Err(bad(format!("\"{place}.role\" must be one of {ROLES}.")));
     }
-    // What it called stands in the place of its words.
+    // A message that only calls tools has no content.
     if said.content.is_none() && said.role() == "assistant" {
         return Ok(());
     }
     check_content(said.content, &["text", "refusal"], place)
 }
 
-/// Whether a content is text, or parts of these types with their text.
+/// Rejects content that is neither text nor parts of these types with their text.
 pub fn check_content(
     content: Raw<'_>,
     kinds: &[&str],
@@ -218,7 +167,7 @@ fn check_part(part: &RawValue, kinds: &[&str], place: &dyn Display) -> Result<()
     Err(ApiError::new(400, "unsupported_content", message))
 }
 
-/// Whether an agent that is a program can be given the instructions of a context: as a variable.
+/// Rejects instructions that cannot be passed to a program as an environment variable.
 pub fn check_instructions(context: &str) -> Result<(), ApiError> {
     let mut all = member(context, "messages").map_or(String::new(), |it| instructions(it.get()));
     all += &text(member(context, "instructions"), "instructions")?.unwrap_or_default();
@@ -239,7 +188,7 @@ mod tests {
     const PLAIN: ParseOptions = ParseOptions { in_session: false, durable: false, upstream: false };
 
     fn text(body: &str) -> Result<String, String> {
-        chat(body.as_bytes(), PLAIN).map(|ask| ask.text).map_err(|problem| problem.message)
+        parse(body.as_bytes(), PLAIN).map(|ask| ask.text).map_err(|problem| problem.message)
     }
 
     #[test]
@@ -261,8 +210,8 @@ mod tests {
         let body = br#"{"messages":[{"role":"system","content":"s"},{"role":"user","content":"a"},
             {"role":"assistant","content":"b"},{"role":"user","content":"c"}],
             "temperature":1,"tools":[],"stream":true,"stream_options":{"include_usage":true}}"#;
-        let context = |manner| -> serde_json::Value {
-            let ask = chat(body, manner).unwrap();
+        let context = |options| -> serde_json::Value {
+            let ask = parse(body, options).unwrap();
             assert!(ask.include_usage && ask.stream);
             serde_json::from_str(&ask.context.unwrap()).unwrap()
         };
@@ -277,7 +226,7 @@ mod tests {
         assert_eq!(durable["messages"].as_array().unwrap().len(), 2);
         assert_eq!(durable["options"], serde_json::json!({"temperature": 1}));
         let alone = br#"{"messages":[{"role":"user","content":"a"}],"temperature":1}"#;
-        assert_eq!(chat(alone, PLAIN).unwrap().context, None);
+        assert_eq!(parse(alone, PLAIN).unwrap().context, None);
     }
 
     #[test]

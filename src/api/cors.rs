@@ -1,6 +1,5 @@
-//! What keeps web pages of other sites out: a name that was rebound to our address shows in Host, a
-//! foreign page in Origin (Fetch standard, section 3.3). Pages of `http.allowed_origins` come in, with
-//! a key.
+//! Rejects web pages of other sites: Host shows a name that was rebound to our address, Origin a foreign
+//! page (Fetch standard, section 3.3). Pages of `http.allowed_origins` are accepted, with a key.
 
 use std::net::IpAddr;
 
@@ -31,7 +30,7 @@ pub fn check(request: &Request, http: &Http) -> Result<Option<String>, ApiError>
     })
 }
 
-/// What lets a page read an answer, and what of it.
+/// The fields that let a page read an answer.
 pub fn fields(page: String) -> [(&'static str, String); 3] {
     let shown = "Retry-After, Idempotent-Replayed".to_owned();
     [

@@ -3,10 +3,10 @@
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use super::Service;
 use super::error::ApiError;
 use super::messages::submit;
 use super::reply_writer::ReplyWriter;
+use super::service::Service;
 use crate::agent::Reply;
 use crate::limits::{KEEP_ALIVE, LONGEST_REPLY};
 use crate::session::id::Id;

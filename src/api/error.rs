@@ -1,7 +1,9 @@
-//! What goes wrong, in the shape that OpenAI's clients read: status, code and words.
+//! Errors in the shape that OpenAI's clients read: status, code and message.
+
+use std::io;
 
 use crate::agent::{Outcome, Refused as Upstream};
-use crate::http::{self, Response};
+use crate::http::{self, Closed, Response};
 use crate::journal::Refused;
 use crate::session::cancel::Denied;
 use crate::session::dispatch::Full;
@@ -13,15 +15,15 @@ use crate::text::quoted;
 /// Seconds after which a client may try again: a turn's usual length, and a restart's.
 const RETRY_AFTER: u64 = 5;
 
-/// An answer that is no success.
-#[derive(Clone, Debug)]
+/// An answer with a status from 400 on.
+#[derive(Debug)]
 pub struct ApiError {
     pub status: u16,
     pub code: &'static str,
     pub message: String,
     /// Seconds after which the client may try the same again, where it may.
     pub(super) after: Option<u64>,
-    /// The agent's server said it: its words count.
+    /// An error of the agent's server, which is passed on.
     pub(super) upstream: Option<Box<Upstream>>,
 }
 
@@ -39,7 +41,7 @@ impl ApiError {
         ApiError { after: Some(seconds), ..self }
     }
 
-    /// An error of the agent's server: status, words and Retry-After stay as they are.
+    /// An error of the agent's server: status, message and Retry-After are passed on.
     pub fn upstream(refused: Upstream) -> ApiError {
         let problem = ApiError::new(refused.status, "upstream", refused.to_string());
         ApiError { upstream: Some(Box::new(refused)), ..problem }
@@ -50,7 +52,7 @@ impl ApiError {
         ApiError::new(503, "gateway_stopping", "The gateway is stopping; try again in a moment.")
     }
 
-    /// 404 for a `previous_response_id`, in OpenAI's word for it.
+    /// 404 for a `previous_response_id`, with OpenAI's code for it.
     pub fn previous_not_found() -> ApiError {
         let message = "The response that this one builds upon is not known (any more).";
         ApiError::new(404, "previous_response_not_found", message)
@@ -72,8 +74,8 @@ impl ApiError {
         })
     }
 
-    /// The system refuses what a turn needs.
-    pub fn short(e: &std::io::Error) -> ApiError {
+    /// The system is short of what a turn needs.
+    pub fn short(e: &io::Error) -> ApiError {
         ApiError::new(503, "no_turn", format!("The gateway is short of resources: {e}."))
     }
 
@@ -86,13 +88,13 @@ impl ApiError {
         }
     }
 
-    /// A limit that was reached; `code`: where it is the gateway's and no principal's share.
+    /// A limit that was reached; `code`: unless it is the principal's share.
     pub fn reached(status: u16, code: &'static str, reached: &Reached) -> ApiError {
         let code = if reached.over == Over::Principal { "share_reached" } else { code };
         ApiError::new(status, code, reached.message.clone())
     }
 
-    /// What a turn that is not done means for its sender; `None` when nobody is there to be told.
+    /// The error for a turn that is not done; `None` if its client went away.
     pub fn outcome(outcome: Outcome) -> Option<ApiError> {
         match outcome {
             Outcome::Done | Outcome::ClientGone => None,
@@ -121,7 +123,7 @@ impl ApiError {
         after.into_iter().fold(response, |response, after| response.header("Retry-After", after))
     }
 
-    /// The same in the middle of a stream, which has no status any more.
+    /// The same as an event of a stream, whose status was sent before.
     pub fn event(&self) -> String {
         if let Some(refused) = &self.upstream {
             return format!(r#"{{"error":{},"status":{}}}"#, refused.error, refused.status);
@@ -132,6 +134,41 @@ impl ApiError {
             self.code,
             self.status
         )
+    }
+}
+
+/// A malformed request.
+pub fn bad(message: impl Into<String>) -> ApiError {
+    ApiError::new(400, "bad_request", message)
+}
+
+/// Why a handler has sent no answer, or not all of it.
+#[derive(Debug)]
+pub enum HandlerError {
+    /// The answer is this error.
+    Api(ApiError),
+    /// The connection has ended.
+    Closed(Closed),
+}
+
+/// A handler sends its own answer, unless it is an error.
+pub type Handled = Result<(), HandlerError>;
+
+impl<E: Into<ApiError>> From<E> for HandlerError {
+    fn from(error: E) -> HandlerError {
+        HandlerError::Api(error.into())
+    }
+}
+
+impl From<Closed> for HandlerError {
+    fn from(error: Closed) -> HandlerError {
+        HandlerError::Closed(error)
+    }
+}
+
+impl From<io::Error> for HandlerError {
+    fn from(error: io::Error) -> HandlerError {
+        HandlerError::Closed(error.into())
     }
 }
 
@@ -157,7 +194,7 @@ impl From<Refusal> for ApiError {
     }
 }
 
-/// The journal does not take it.
+/// A record that the journal did not accept.
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> ApiError {
         let (status, code) = match refused {

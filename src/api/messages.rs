@@ -1,21 +1,24 @@
-//! Messages: accepted durably, asked after, waited for, cancelled; and the dead-letter list.
+//! `/v1/messages` and `/v1/dead-letters`: durable messages are accepted, shown, waited for, cancelled and
+//! retried.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
-use super::buffers::{Lease, in_turn};
-use super::chat_request::{bad, object, short, text};
-use super::error::ApiError;
-use super::idempotency;
-use super::reply_writer::mark_replayed;
-use super::{Exchange, Service};
+use super::buffers::parse_lock;
+use super::error::{ApiError, Handled, bad};
+use super::request::{
+    check_session, idempotency_key, json_body, object, parameter, short, text, wait_of,
+};
+use super::response::{self, mark_replayed};
+use super::service::{Exchange, Service};
 use crate::config::{Busy, EnumSetting};
-use crate::http::{Closed, Request, Response, has_dot_segment};
+use crate::http::Response;
 use crate::journal::Refused;
 use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
@@ -27,20 +30,16 @@ use crate::session::message::{Message, rfc3339};
 use crate::session::message_table::Owner;
 use crate::session::queries::Waited;
 use crate::session::submit::{Draft, Submitted};
-use crate::text::quoted;
-
-/// The most bytes of a session's key: free text, but no document.
-const MAX_SESSION: usize = 256;
 
 /// References that may come with a message, and the bytes of each: a URL.
 const MAX_ATTACHMENTS: usize = 16;
 
 const MAX_ATTACHMENT: usize = 2048;
 
-/// The fields of a message, for words on what is none.
+/// The fields of a message, for the error about another one.
 const FIELDS: &str = "text, session, mode, deliver, attachments";
 
-/// A message as its sender words it.
+/// The body of a message.
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
 struct Body<'a> {
@@ -51,64 +50,62 @@ struct Body<'a> {
     attachments: Raw<'a>,
 }
 
-/// `POST /v1/messages` and `POST /v1/sessions/{session}/messages`.
-pub fn post(mut exchange: Exchange<'_>, session: Option<&str>) -> Result<(), Closed> {
-    let body = json_body(&mut exchange)?;
-    let result = body.and_then(|body| take_in(&exchange, session, body));
-    exchange.respond(result)
+/// `POST /v1/messages`.
+pub fn post(exchange: Exchange<'_>, _: &str) -> Handled {
+    accept(exchange, None)
 }
 
-fn take_in(
-    exchange: &Exchange<'_>,
-    session: Option<&str>,
-    (body, lease): (Vec<u8>, Lease),
-) -> Result<Response, ApiError> {
-    let Exchange { connection, request, service, proof } = exchange;
+/// `POST /v1/sessions/{session}/messages`.
+pub fn post_to_session(exchange: Exchange<'_>, session: &str) -> Handled {
+    accept(exchange, Some(session))
+}
+
+fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
+    let (body, lease) = json_body(&mut exchange)?;
+    let Exchange { connection, request, service, proof } = &exchange;
     let busy = service.settings().config.session.busy;
     let wait = wait_of(request)?;
-    let turn = in_turn(proof, &body);
-    let mut draft = read(&body, session, proof.principal(), busy)?;
-    drop(turn);
+    let parsing = parse_lock(proof, &body);
+    let mut draft = parse(&body, session, proof.principal(), busy)?;
+    drop(parsing);
     draft.who.session.as_deref().map_or(Ok(()), |session| proof.check_session(session))?;
     draft.deliver.as_deref().map_or(Ok(()), |target| proof.check_target(target))?;
-    draft.key = idempotency::key(request, proof, &body)?;
+    draft.key = idempotency_key(request, proof, &body)?;
     drop((body, lease));
     let (session, mode) = (draft.who.session.clone(), draft.mode);
-    let submitted = submit(service, draft)?;
-    let (id, position, interrupted, known) = match submitted {
+    let (id, position, interrupted, known) = match submit(service, draft)? {
         Submitted::New { id, position, interrupted } => (id, position, interrupted, false),
         Submitted::Known(id) => (id, 1, None, true),
     };
-    let _held = service.hub.pin_reply(id);
+    let _pinned = service.hub.pin_reply(id);
     if wait > Duration::ZERO || known || position == 0 {
         match service.hub.wait(id, connection.as_fd(), wait) {
             Ok(waited) if known || waited == Waited::Over => {
                 let status = if waited == Waited::Over { 200 } else { 202 };
                 let shown = find(service, proof, &id.to_string()).map(|it| whole(status, it));
-                return Ok(mark_replayed(
-                    shown.unwrap_or_else(|problem| problem.response()),
-                    known,
-                ));
+                let response = shown.unwrap_or_else(|problem| problem.response());
+                return exchange.respond(mark_replayed(response, known));
             }
-            // Who closed only its own side still reads.
+            // A client that closed only its own side still reads.
             Ok(_) => {}
-            // It is accepted, and that is what has to be said.
+            // It is accepted all the same.
             Err(e) => log::warn!("message {id} cannot be waited for: {e}"),
         }
     }
     let (begun, at) = service.hub.glance(id).unwrap_or((true, now()));
-    let status = if begun { "running" } else { "queued" };
-    let mode = mode.word();
-    let body = format!(
-        r#"{{"id":"{id}","session":{},"status":"{status}","position":{position},"mode":"{mode}","interrupted":{},"created_at":"{}"}}"#,
-        session.map_or_else(|| "null".to_owned(), |session| quoted(&session)),
-        interrupted.map_or_else(|| "null".to_owned(), |id| format!("\"{id}\"")),
-        rfc3339(at),
-    );
-    Ok(json(202, body))
+    let body = json!({
+        "id": id.to_string(),
+        "session": session,
+        "status": if begun { "running" } else { "queued" },
+        "position": position,
+        "mode": mode.word(),
+        "interrupted": interrupted.map(|id| id.to_string()),
+        "created_at": rfc3339(at),
+    });
+    exchange.respond(response::json(202, body.to_string()))
 }
 
-/// Hands a message in, or carries out the command that it is.
+/// Submits a message, or runs the slash command that it is.
 pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
     let settings = service.settings();
     let unknown = |target: &&String| settings.config.deliver.get(target).is_none();
@@ -125,34 +122,38 @@ pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
 }
 
 /// `GET /v1/messages/{id}`.
-pub fn get(exchange: &Exchange<'_>, id: &str) -> Result<Response, ApiError> {
-    let Exchange { connection, request, service, proof } = exchange;
-    let wait = wait_of(request)?;
-    let message = find(service, proof, id)?;
-    let _held = service.hub.pin_reply(message.id);
+pub fn get(exchange: Exchange<'_>, id: &str) -> Handled {
+    let wait = wait_of(exchange.request)?;
+    let message = find(exchange.service, exchange.proof, id)?;
     if message.turn.is_over() || wait == Duration::ZERO {
-        return Ok(whole(200, message));
+        let _pinned = exchange.service.hub.pin_reply(message.id);
+        return exchange.respond(whole(200, message));
     }
-    if let Err(e) = service.hub.wait(message.id, connection.as_fd(), wait) {
-        log::warn!("message {id} cannot be waited for: {e}");
-    }
-    find(service, proof, id).map(|message| whole(200, message))
+    show_after(exchange, message.id, wait)
 }
 
-/// `DELETE /v1/messages/{id}`: cancels it.
-pub fn cancel(exchange: &Exchange<'_>, text: &str) -> Result<Response, ApiError> {
-    let Exchange { connection, service, proof, .. } = exchange;
-    let id = find(service, proof, text)?.id;
+/// Waits for the end of a turn and shows what came of it.
+fn show_after(exchange: Exchange<'_>, id: Id, wait: Duration) -> Handled {
+    let Exchange { connection, service, proof, .. } = &exchange;
+    let _pinned = service.hub.pin_reply(id);
+    if let Err(e) = service.hub.wait(id, connection.as_fd(), wait) {
+        log::warn!("message {id} cannot be waited for: {e}");
+    }
+    let message = find(service, proof, &id.to_string())?;
+    exchange.respond(whole(200, message))
+}
+
+/// `DELETE /v1/messages/{id}`: cancels it, and waits for a running agent to end.
+pub fn cancel(exchange: Exchange<'_>, id: &str) -> Handled {
+    let Exchange { service, proof, .. } = exchange;
+    let id = find(service, proof, id)?.id;
     let why = format!("cancelled by {}", proof.principal());
-    service.hub.cancel(id, &why)?;
-    let _held = service.hub.pin_reply(id);
-    // A running agent has a moment to end; whatever comes of it is shown.
-    let _ = service.hub.wait(id, connection.as_fd(), MAX_WAIT);
-    find(service, proof, text).map(|message| whole(200, message))
+    service.hub.cancel(id, &why).map_err(ApiError::from)?;
+    show_after(exchange, id, MAX_WAIT)
 }
 
 /// `GET /v1/messages?status=failed`: those whose turn failed, newest first.
-pub fn failed(exchange: &Exchange<'_>) -> Result<Response, ApiError> {
+pub fn failed(exchange: Exchange<'_>, _: &str) -> Handled {
     let words = "A list of messages takes one parameter: status=failed.";
     let asked = parameter(exchange.request, "status=", words)?;
     asked.filter(|it| *it == "failed").ok_or_else(|| bad(words))?;
@@ -160,37 +161,52 @@ pub fn failed(exchange: &Exchange<'_>) -> Result<Response, ApiError> {
 }
 
 /// `GET /v1/dead-letters`.
-pub fn dead_letters(exchange: &Exchange<'_>) -> Result<Response, ApiError> {
+pub fn dead_letters(exchange: Exchange<'_>, _: &str) -> Handled {
     list(exchange, "dead_letters", Hub::dead_letters)
 }
 
 type Find = fn(&Hub, &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, Refused>;
 
-fn list(
-    Exchange { service, proof, .. }: &Exchange<'_>,
-    name: &str,
-    find: Find,
-) -> Result<Response, ApiError> {
+fn list(exchange: Exchange<'_>, name: &str, find: Find) -> Handled {
     // While it is put together.
-    let mut lease = Lease::of(service, proof);
-    lease.grow(service, MAX_LISTED_BYTES)?;
-    let found = find(&service.hub, &|who| proof.sees(who))?;
+    let mut lease = exchange.lease();
+    lease.grow(MAX_LISTED_BYTES)?;
+    let found = find(&exchange.service.hub, &|who| exchange.proof.sees(who))?;
     let all: Vec<String> = found.iter().map(Message::to_json).collect();
     let body = format!(r#"{{"{name}":[{}]}}"#, all.join(","));
-    Ok(json(200, body).extents(found.into_iter().filter_map(|message| message.long)))
+    drop((all, lease));
+    let long = found.into_iter().filter_map(|message| message.long);
+    exchange.respond(response::json(200, body).extents(long))
 }
 
-/// Does this to a message, and shows what came of it.
-pub fn change(
-    Exchange { service, proof, .. }: &Exchange<'_>,
+/// `POST /v1/messages/{id}/retry`.
+pub fn retry(exchange: Exchange<'_>, id: &str) -> Handled {
+    change(exchange, id, |hub, id| hub.retry(id))
+}
+
+/// `POST /v1/dead-letters/{id}/retry`.
+pub fn deliver_again(exchange: Exchange<'_>, id: &str) -> Handled {
+    change(exchange, id, |hub, id| hub.revive(id))
+}
+
+/// `DELETE /v1/dead-letters/{id}`.
+pub fn drop_letter(exchange: Exchange<'_>, id: &str) -> Handled {
+    change(exchange, id, |hub, id| hub.drop_letter(id))
+}
+
+/// Changes a message, and shows it.
+fn change(
+    exchange: Exchange<'_>,
     id: &str,
-    change: impl FnOnce(&Arc<Hub>, Id) -> Result<(), Denied>,
-) -> Result<Response, ApiError> {
+    change: fn(&Arc<Hub>, Id) -> Result<(), Denied>,
+) -> Handled {
+    let Exchange { service, proof, .. } = exchange;
     change(&service.hub, find(service, proof, id)?.id)?;
-    find(service, proof, id).map(|message| whole(200, message))
+    let message = find(service, proof, id)?;
+    exchange.respond(whole(200, message))
 }
 
-/// The message of this id, if it is the principal's: others learn nothing of it.
+/// The message of this id, which is invisible to other principals.
 pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Message, ApiError> {
     let unknown = || ApiError::new(404, "not_found", "There is no message of this id (any more).");
     let id = Id::parse(id).ok_or_else(unknown)?;
@@ -199,58 +215,8 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
     if message.erased { Err(ApiError::erased()) } else { Ok(message) }
 }
 
-/// The body of a request, which must be JSON, once there is budget for as much as it may be.
-pub fn json_body(
-    exchange: &mut Exchange<'_>,
-) -> Result<Result<(Vec<u8>, Lease), ApiError>, Closed> {
-    let kind = exchange.request.header_text("Content-Type").unwrap_or("");
-    let essence = kind.split(';').next().unwrap_or("").trim();
-    let coding = exchange.request.header_text("Content-Encoding").unwrap_or("identity");
-    if !coding.eq_ignore_ascii_case("identity") {
-        let message =
-            format!("Content-Encoding: {coding} is not supported: send the body as plain JSON.");
-        return Ok(Err(ApiError::new(415, "unsupported_encoding", message)));
-    }
-    if !essence.eq_ignore_ascii_case("application/json") {
-        let message = "The body must be JSON, and say so: Content-Type: application/json.";
-        return Ok(Err(ApiError::new(415, "not_json", message)));
-    }
-    let Exchange { connection, request, service, proof } = exchange;
-    let most = service.settings().config.limits.max_body;
-    let mut lease = Lease::of(service, proof);
-    match lease.grow(service, request.announced(most)) {
-        Ok(much) => connection.hurry |= much,
-        Err(problem) => return Ok(Err(problem)),
-    }
-    let body = connection.read_body(request, most)?;
-    lease.shrink(body.len());
-    Ok(Ok((body, lease)))
-}
-
-/// The value of the one parameter that a query may have, of this name with its `=`. `words`: for what
-/// is anything else.
-pub fn parameter<'a>(
-    request: &'a Request,
-    name: &str,
-    words: &str,
-) -> Result<Option<&'a str>, ApiError> {
-    let value = |query: &'a str| query.strip_prefix(name).filter(|value| !value.contains('&'));
-    let query = request.query().filter(|query| !query.is_empty());
-    query.map(|query| value(query).ok_or_else(|| bad(words))).transpose()
-}
-
-/// `?wait=SECONDS`.
-fn wait_of(request: &Request) -> Result<Duration, ApiError> {
-    let most = MAX_WAIT.as_secs();
-    let wait = parameter(request, "wait=", "The only parameter here is wait=SECONDS.")?;
-    // "+5".parse::<u64>() is Ok(5).
-    let seconds = |text: &str| text.parse().ok().filter(|s| *s <= most && !text.starts_with('+'));
-    let seconds = wait.map_or(Some(0), seconds);
-    let words = || bad(format!("wait takes 0 to {most} whole seconds."));
-    seconds.map(Duration::from_secs).ok_or_else(words)
-}
-
-pub(super) fn read(
+/// Parses the body of a message, for the session in its path.
+pub(super) fn parse(
     body: &[u8],
     session: Option<&str>,
     principal: &str,
@@ -308,28 +274,9 @@ fn attachments(list: Raw<'_>) -> Result<Vec<String>, ApiError> {
     elements(list).map(reference).collect()
 }
 
-/// A session's key is free text of 1 to 256 bytes. It is no file name and goes into none.
-pub fn check_session(session: &str) -> Result<(), ApiError> {
-    if has_dot_segment(session) {
-        let message = "A session's key has no . or .. between slashes: a path cannot name it.";
-        return Err(ApiError::new(400, "bad_session", message));
-    }
-    let wrong = match session.chars().find(|c| c.is_control()) {
-        _ if !(1..=MAX_SESSION).contains(&session.len()) => format!("this has {}", session.len()),
-        Some(control) => format!("this has the control character U+{:04X}", u32::from(control)),
-        None => return Ok(()),
-    };
-    let message = format!("A session's key takes 1 to {MAX_SESSION} bytes of text; {wrong}.");
-    Err(ApiError::new(400, "bad_session", message))
-}
-
-/// A message, its long reply from where it lies.
+/// A message as JSON; a long reply is sent from its file.
 fn whole(status: u16, message: Message) -> Response {
-    json(status, message.to_json()).extents(message.long)
-}
-
-pub fn json(status: u16, body: String) -> Response {
-    Response::new(status, "application/json", body.into_bytes())
+    response::json(status, message.to_json()).extents(message.long)
 }
 
 #[cfg(test)]
@@ -337,7 +284,7 @@ mod tests {
     use super::*;
 
     fn text(body: &str, session: Option<&str>) -> Result<Draft, String> {
-        read(body.as_bytes(), session, "owner", Busy::Queue).map_err(|problem| problem.message)
+        parse(body.as_bytes(), session, "owner", Busy::Queue).map_err(|problem| problem.message)
     }
 
     #[test]

@@ -1,15 +1,11 @@
-//! Reloads as requests see them: asked for here, carried out by the gateway, and answered when a
-//! reading that began after the question has its outcome.
+//! Reloads of the configuration: asked for by requests and signals, carried out by the gateway, and
+//! answered when a reading that began after the question has its outcome.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use serde_json::{Value, json};
-
-use super::Service;
-use super::error::ApiError;
 use crate::exit::Exit;
-use crate::http::Response;
 use crate::limits::RELOAD_PATIENCE;
+use crate::sys::fd::EventFd;
 use crate::threads::lock;
 
 /// What became of one reading.
@@ -65,35 +61,22 @@ impl Reloads {
         self.done.notify_all();
     }
 
+    /// The outcome of a reading that begins from now on, for which `wake` asks; `None`: it takes longer
+    /// than [`RELOAD_PATIENCE`].
+    pub fn wait(&self, wake: &EventFd) -> Option<Outcome> {
+        let number = self.request();
+        wake.notify();
+        let open = |tally: &mut Tally| tally.finished < number;
+        let waited = self.done.wait_timeout_while(lock(&self.tally), RELOAD_PATIENCE, open);
+        let (tally, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        tally.last.clone().filter(|_| !timeout.timed_out())
+    }
+
     /// The number of the last reading, and its outcome if its configuration is not in force.
     pub fn refused(&self) -> (u64, Option<Outcome>) {
         let tally = lock(&self.tally);
         (tally.finished, tally.last.clone().filter(|last| last.exit != Exit::Planned))
     }
-}
-
-/// `POST /v1/reload`, on the control socket only: the exit status for the command that asks, and the
-/// words for it.
-pub fn reload(service: &Service) -> Result<Response, ApiError> {
-    let reloads = &service.reloads;
-    let number = reloads.request();
-    service.quiet.notify();
-    let open = |tally: &mut Tally| tally.finished < number;
-    let waited = reloads.done.wait_timeout_while(lock(&reloads.tally), RELOAD_PATIENCE, open);
-    let (tally, late) = waited.unwrap_or_else(PoisonError::into_inner);
-    match &tally.last {
-        Some(last) if !late.timed_out() => {
-            let body = json!({ "exit": last.exit.code(), "message": last.message });
-            Ok(super::messages::json(200, body.to_string()))
-        }
-        _ => Err(ApiError::new(503, "reload_pending", "The configuration is still being read.")),
-    }
-}
-
-/// For the status: null, or when a changed configuration was refused, and why.
-pub fn error(service: &Service) -> Value {
-    let (_, refused) = service.reloads.refused();
-    refused.map_or(Value::Null, |r| json!({ "time": r.time, "message": r.message }))
 }
 
 #[cfg(test)]

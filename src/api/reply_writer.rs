@@ -1,4 +1,4 @@
-//! The way of a reply to its client: collected, or event by event, in the words of one API or the
+//! Writing a reply to its client: as a whole or as a stream of events, in the format of one API or the
 //! other.
 
 use std::io;
@@ -6,56 +6,55 @@ use std::sync::Arc;
 
 use super::buffers::Lease;
 use super::error::ApiError;
-use super::messages::json;
-use super::{Exchange, Service, idempotency};
+use super::response::{json, mark_replayed, sse_head};
+use super::service::Exchange;
 use crate::agent::{Native, Reply, Report};
 use crate::extent::{Extent, PLACE, inside};
-use crate::http::{Closed, Connection, Request, Response, Stream, sse};
+use crate::http::{Closed, Connection, Request, Stream, sse};
 use crate::limits::{SMALL_BUFFER, WRITE_PIECE};
 
-/// How an API words a reply. `id`: the message's.
+/// The format of an API's replies. `id`: the message's.
 pub trait Encoder {
-    /// The events before the first piece.
+    /// The events before the first chunk.
     fn begin(&mut self, id: &str, out: &mut Vec<u8>);
-    fn piece(&mut self, id: &str, text: &str, out: &mut Vec<u8>);
-    /// The events after the last piece, with [`crate::extent::PLACE`] for all of the text.
+    fn chunk(&mut self, id: &str, text: &str, out: &mut Vec<u8>);
+    /// The events after the last chunk, with [`crate::extent::PLACE`] for all of the text.
     fn end(&mut self, id: &str, report: &Report, out: &mut Vec<u8>);
-    /// What takes their place where the turn has failed.
+    /// The events instead of these where the turn has failed.
     fn fail(&mut self, id: &str, problem: &ApiError, out: &mut Vec<u8>);
     /// A reply that is not streamed, with [`crate::extent::PLACE`] for its text.
     fn whole(&mut self, id: &str, report: &Report) -> String;
     /// Whether chat completions of the agent's own server can be passed on as they are. Where not, the
-    /// end of a stream says all of it again.
+    /// end of a stream repeats the whole text.
     fn is_native(&self) -> bool {
         false
     }
 }
 
-/// A stream begins with its first piece, so that what fails before has a status of its own.
+/// A stream begins with its first chunk, so that errors before it return a normal HTTP error.
 pub struct ReplyWriter<'c> {
-    shape: &'c mut dyn Encoder,
+    encoder: &'c mut dyn Encoder,
     /// The message's, once it has one.
     pub id: String,
     /// An earlier request began it.
     pub replayed: bool,
     report: Report,
-    /// The shape's first events were sent.
+    /// The encoder's first events were written.
     begun: bool,
-    /// Pieces go out as they come.
+    /// Chunks are sent as they come.
     stream: bool,
-    /// What was sent are the words of the agent's own server.
+    /// What was sent is what the agent's own server sent.
     native: bool,
-    /// How many of the reply there were.
+    /// Of the reply so far.
     pub bytes: usize,
-    /// Why it was given up, where that was not the client's doing.
+    /// Why the reply was given up, unless the client went away.
     pub refused: Option<ApiError>,
-    service: &'c Service,
     lease: Lease,
     /// The inside of the text, as far as it is gathered; or all of what is native.
     text: String,
     /// All of the text, where a journal has it.
     stored: Option<Extent>,
-    way: WriterState<'c>,
+    state: WriterState<'c>,
 }
 
 enum WriterState<'c> {
@@ -68,12 +67,13 @@ enum WriterState<'c> {
 impl<'c> ReplyWriter<'c> {
     pub fn new(
         exchange: Exchange<'c>,
-        shape: &'c mut dyn Encoder,
+        encoder: &'c mut dyn Encoder,
         stream: bool,
     ) -> ReplyWriter<'c> {
-        let Exchange { connection, request, service, proof } = exchange;
+        let lease = exchange.lease();
+        let Exchange { connection, request, .. } = exchange;
         ReplyWriter {
-            shape,
+            encoder,
             id: String::new(),
             replayed: false,
             report: Report::default(),
@@ -82,17 +82,16 @@ impl<'c> ReplyWriter<'c> {
             native: false,
             bytes: 0,
             refused: None,
-            service,
-            lease: Lease::of(service, proof),
+            lease,
             text: String::new(),
             stored: None,
-            way: WriterState::Unsent(connection, request),
+            state: WriterState::Unsent(connection, request),
         }
     }
 
     /// Takes budget for so many bytes in all.
     fn grow(&mut self, bytes: usize) -> io::Result<()> {
-        let grown = self.lease.grow(self.service, bytes);
+        let grown = self.lease.grow(bytes);
         grown.map(drop).map_err(|problem| {
             self.refused = Some(problem);
             io::ErrorKind::OutOfMemory.into()
@@ -106,19 +105,19 @@ impl<'c> ReplyWriter<'c> {
         self.grow(buffers)
     }
 
-    /// Whether pieces go out as they come.
+    /// Whether chunks are sent as they come.
     pub fn streams(&self) -> bool {
-        self.stream && !matches!(self.way, WriterState::Gone)
+        self.stream && !matches!(self.state, WriterState::Gone)
     }
 
     pub fn finish(mut self) -> Result<(), Closed> {
         let text = std::mem::take(&mut self.text);
         self.stored.get_or_insert_with(|| Extent::Memory(Arc::new(text)));
         if !self.stream
-            && let WriterState::Unsent(connection, request) = self.way
+            && let WriterState::Unsent(connection, request) = self.state
         {
             let all = PLACE.to_string();
-            let body = if self.native { all } else { self.shape.whole(&self.id, &self.report) };
+            let body = if self.native { all } else { self.encoder.whole(&self.id, &self.report) };
             let response = json(200, body).extents(self.stored);
             return connection.respond(request, mark_replayed(response, self.replayed));
         }
@@ -127,27 +126,27 @@ impl<'c> ReplyWriter<'c> {
             sse::write_data(&mut out, "[DONE]");
         } else {
             self.begin(&mut out);
-            self.shape.end(&self.id, &self.report, &mut out);
+            self.encoder.end(&self.id, &self.report, &mut out);
         }
         self.end(&out)
     }
 
     pub fn fail(mut self, problem: &ApiError) -> Result<(), Closed> {
-        if let WriterState::Unsent(connection, request) = self.way {
+        if let WriterState::Unsent(connection, request) = self.state {
             return connection.respond(request, mark_replayed(problem.response(), self.replayed));
         }
         let mut out = Vec::new();
         if !self.native {
             self.begin(&mut out);
         }
-        self.shape.fail(&self.id, problem, &mut out);
+        self.encoder.fail(&self.id, problem, &mut out);
         self.end(&out)
     }
 
     /// Sends the last events.
     fn end(mut self, events: &[u8]) -> Result<(), Closed> {
         self.send(events)?;
-        match self.way {
+        match self.state {
             WriterState::Streaming(stream) => Ok(stream.finish()?),
             WriterState::Unsent(..) | WriterState::Gone => Ok(()),
         }
@@ -155,7 +154,7 @@ impl<'c> ReplyWriter<'c> {
 
     fn begin(&mut self, out: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.begun, true) {
-            self.shape.begin(&self.id, out);
+            self.encoder.begin(&self.id, out);
         }
     }
 
@@ -165,7 +164,7 @@ impl<'c> ReplyWriter<'c> {
         if long || events.len() > SMALL_BUFFER {
             self.grow(self.text.len() + WRITE_PIECE)?;
         }
-        let mut stream = match std::mem::replace(&mut self.way, WriterState::Gone) {
+        let mut stream = match std::mem::replace(&mut self.state, WriterState::Gone) {
             WriterState::Unsent(connection, request) => {
                 let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
                 let head = mark_replayed(sse_head(), self.replayed);
@@ -175,7 +174,7 @@ impl<'c> ReplyWriter<'c> {
             WriterState::Gone => return Ok(()),
         };
         let sent = stream.send_with(events, self.stored.as_ref());
-        self.way = WriterState::Streaming(stream);
+        self.state = WriterState::Streaming(stream);
         sent
     }
 }
@@ -183,7 +182,7 @@ impl<'c> ReplyWriter<'c> {
 impl Reply for ReplyWriter<'_> {
     fn chunk(&mut self, text: &str) -> io::Result<()> {
         self.bytes += text.len();
-        if self.stored.is_none() && (!self.stream || !self.shape.is_native()) {
+        if self.stored.is_none() && (!self.stream || !self.encoder.is_native()) {
             self.text += &inside(text);
             if self.text.len() > SMALL_BUFFER {
                 self.grow((self.text.len() + WRITE_PIECE).next_multiple_of(WRITE_PIECE))?;
@@ -195,7 +194,7 @@ impl Reply for ReplyWriter<'_> {
         for piece in sse::chunks(text) {
             let mut out = Vec::new();
             self.begin(&mut out);
-            self.shape.piece(&self.id, piece, &mut out);
+            self.encoder.chunk(&self.id, piece, &mut out);
             self.send(&out)?;
         }
         Ok(())
@@ -210,7 +209,7 @@ impl Reply for ReplyWriter<'_> {
     }
 
     fn native(&mut self) -> Option<&mut dyn Native> {
-        self.shape.is_native().then_some(self)
+        self.encoder.is_native().then_some(self)
     }
 }
 
@@ -230,16 +229,4 @@ impl Native for ReplyWriter<'_> {
         sse::write_data(&mut out, &json);
         self.send(&out)
     }
-}
-
-/// A response, which may be the repetition of an earlier one.
-pub fn mark_replayed(response: Response, replayed: bool) -> Response {
-    if replayed { response.header(idempotency::REPLAYED, "true") } else { response }
-}
-
-pub fn sse_head() -> Response {
-    // Asks nginx not to collect a stream before it passes it on.
-    Response::empty(200)
-        .header("Content-Type", "text/event-stream")
-        .header("X-Accel-Buffering", "no")
 }

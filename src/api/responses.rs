@@ -4,22 +4,23 @@
 use std::io;
 
 use serde::Deserialize;
+use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::Service;
 use super::auth::Authenticated;
-use super::buffers::in_turn;
-use super::chat_request::{
-    ChatRequest, add, bad, boolean, check_content, common, list, object, text,
-};
-use super::error::ApiError;
-use super::messages::{find, json as answer_json};
+use super::buffers::parse_lock;
+use super::chat_request::{ChatRequest, add, check_content, common};
+use super::error::{ApiError, Handled, bad};
+use super::messages::find;
 use super::reply_writer::Encoder;
-use super::turn::TurnRequest;
+use super::request::{boolean, list, object, text};
+use super::response;
+use super::service::{Exchange, Service};
+use super::turn::{self, TurnRequest};
 use crate::agent::{ChatMessage, Report, own};
 use crate::extent::PLACE;
-use crate::http::{Response, sse};
-use crate::json::{self, Raw, elements, member, one_line};
+use crate::http::sse;
+use crate::json::{Raw, elements, member, one_line};
 use crate::session::hub::now;
 use crate::session::id::Id;
 use crate::session::message::Message;
@@ -30,26 +31,24 @@ use crate::text::quoted;
 /// most. Each event of its stream repeats them.
 const MAX_METADATA: usize = 40 * 1024;
 
-/// Before the id of a message that is a response.
+/// In front of the id of a message that is a response.
 const PREFIX: &str = "resp_";
 
-/// Reads the body of `POST /v1/responses`.
-pub fn parse(
-    service: &Service,
-    proof: &Authenticated,
-    body: &[u8],
-    session: Option<&str>,
-) -> Result<TurnRequest, ApiError> {
-    let turn = in_turn(proof, body);
-    let (ask, about) = read(body)?;
-    drop(turn);
-    check_previous(service, proof, session, &about)?;
-    let stored = about.stored;
-    let shape = ResponsesEncoder { about, number: 0, created: now() / 1000 };
-    Ok(TurnRequest { ask, stored, shape: Box::new(shape) })
+/// `POST /v1/responses`.
+pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
+    let Exchange { service, proof, .. } = exchange;
+    turn::serve(exchange, &|body, session, _| {
+        let parsing = parse_lock(proof, body);
+        let (ask, about) = parse(body)?;
+        drop(parsing);
+        check_previous(service, proof, session, &about)?;
+        let stored = about.stored;
+        let shape = Box::new(ResponsesEncoder { about, number: 0, created: now() / 1000 });
+        Ok(TurnRequest { ask, stored, shape })
+    })
 }
 
-/// What it builds upon must be there, and of the same session.
+/// Rejects a previous response that is unknown, of another session or without a reply.
 fn check_previous(
     service: &Service,
     proof: &Authenticated,
@@ -73,7 +72,7 @@ fn check_previous(
     }
 }
 
-/// The message that is this response, if it is the principal's and was stored.
+/// The message of a stored response, which is invisible to other principals.
 fn stored(
     service: &Service,
     proof: &Authenticated,
@@ -84,13 +83,13 @@ fn stored(
     let message = find(service, proof, id.strip_prefix(PREFIX).ok_or_else(unknown)?);
     let message = message.map_err(|p| if p.status == 404 { unknown() } else { p })?;
     let context = service.hub.context_of(message.id).map_err(|_| unknown())?;
-    let about = About::read(&context.ok_or_else(unknown)?).filter(|about| about.stored);
+    let about = About::parse(&context.ok_or_else(unknown)?).filter(|about| about.stored);
     Ok((message, about.ok_or_else(unknown)?))
 }
 
 /// `GET /v1/responses/{id}`.
-pub fn get(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, ApiError> {
-    let (message, about) = stored(service, proof, id)?;
+pub fn get(exchange: Exchange<'_>, id: &str) -> Handled {
+    let (message, about) = stored(exchange.service, exchange.proof, id)?;
     let words = ResponsesEncoder { about, number: 0, created: message.created_at / 1000 };
     let (status, error) = match message.turn {
         TurnState::Queued | TurnState::Resting => ("queued", None),
@@ -100,18 +99,18 @@ pub fn get(service: &Service, proof: &Authenticated, id: &str) -> Result<Respons
         TurnState::Cancelled => ("cancelled", None),
     };
     let body = words.object(&message.id.to_string(), status, &message.report, error);
-    Ok(answer_json(200, body).extents([message.extent()]))
+    exchange.respond(response::json(200, body).extents([message.extent()]))
 }
 
 /// `DELETE /v1/responses/{id}`: one that is not over is cancelled.
-pub fn delete(service: &Service, proof: &Authenticated, id: &str) -> Result<Response, ApiError> {
+pub fn delete(exchange: Exchange<'_>, id: &str) -> Handled {
+    let Exchange { service, proof, .. } = exchange;
     let (message, _) = stored(service, proof, id)?;
-    let why = format!("deleted by {}", proof.principal());
-    service.hub.delete(message.id, &why)?;
-    Ok(answer_json(200, format!(r#"{{"id":{},"object":"response","deleted":true}}"#, quoted(id))))
+    service.hub.delete(message.id, &format!("deleted by {}", proof.principal()))?;
+    exchange.json(&json!({"id": id, "object": "response", "deleted": true}))
 }
 
-/// What a response says of its request.
+/// What a response repeats of its request.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct About {
     model: String,
@@ -124,9 +123,9 @@ pub(super) struct About {
 }
 
 impl About {
-    /// Reads back what [`read`] has put into a message's context.
-    pub(super) fn read(context: &str) -> Option<About> {
-        let words = |name: &str| member(context, name).and_then(|it| json::text(it).ok());
+    /// Parses a message's context, which [`parse`] has made.
+    pub(super) fn parse(context: &str) -> Option<About> {
+        let words = |name: &str| member(context, name).and_then(|it| crate::json::text(it).ok());
         let response = member(context, "response")?.get();
         let metadata = member(response, "metadata").map_or("null", RawValue::get);
         Some(About {
@@ -158,7 +157,7 @@ struct Body<'a> {
     max_output_tokens: Raw<'a>,
 }
 
-pub(super) fn read(body: &[u8]) -> Result<(ChatRequest, About), ApiError> {
+pub(super) fn parse(body: &[u8]) -> Result<(ChatRequest, About), ApiError> {
     let (_, body): (_, Body<'_>) = object(body)?;
     let (model, stream) = common(body.model, body.stream, body.user)?;
     let instructions = text(body.instructions, "instructions")?;
@@ -204,8 +203,7 @@ pub(super) fn read(body: &[u8]) -> Result<(ChatRequest, About), ApiError> {
     Ok((ask, About { model, previous, instructions, metadata, stored }))
 }
 
-/// The text of a turn, and the chat messages where there is more than that: the text of a message is
-/// written down once.
+/// The text of a turn, and the chat messages if there are others: no text is stored twice.
 fn read_input(input: Raw<'_>) -> Result<(String, Option<String>), ApiError> {
     let wrong = || bad("\"input\" must be text or a list of items, and not empty.");
     let Some(items) = list(input) else {
@@ -242,7 +240,6 @@ fn message(item: &RawValue, at: usize) -> Result<String, ApiError> {
     Ok(format!(r#"{{"role":"{role}","content":{}}}"#, quoted(&said.text())))
 }
 
-/// The words of a response.
 struct ResponsesEncoder {
     about: About,
     /// Of the next event.
@@ -252,29 +249,19 @@ struct ResponsesEncoder {
 }
 
 impl ResponsesEncoder {
-    /// The response in this state. `error`: in words.
+    /// The response in this state. `error`: a message.
     fn object(&self, id: &str, status: &str, report: &Report, error: Option<&str>) -> String {
         let About { model, previous, instructions, metadata, stored } = &self.about;
-        let text =
-            |text: &Option<String>| text.as_deref().map_or_else(|| "null".to_owned(), quoted);
-        let cut = status == "incomplete";
-        let details = if cut { r#"{"reason":"max_output_tokens"}"# } else { "null" };
-        let error = error.map_or("null".to_owned(), |words| {
-            format!(r#"{{"code":"server_error","message":{}}}"#, quoted(words))
-        });
-        let output = if cut || status == "completed" {
-            ResponsesEncoder::item(id, status, true)
-        } else {
-            String::new()
-        };
-        let usage =
-            report.usage.as_ref().map_or_else(String::new, |u| format!(r#","usage":{}"#, usage(u)));
+        let [model, previous, instructions] = [json!(model), json!(previous), json!(instructions)];
+        let (created, cut) = (self.created, status == "incomplete");
+        let details = json!(cut.then(|| json!({"reason": "max_output_tokens"})));
+        let error = json!(error.map(|words| json!({"code": "server_error", "message": words})));
+        let has_output = cut || status == "completed";
+        let output = if has_output { Self::item(id, status, true) } else { String::new() };
+        let usage = report.usage.as_ref().map(|it| format!(r#","usage":{}"#, usage(it)));
+        let usage = usage.unwrap_or_default();
         format!(
-            r#"{{"id":"{PREFIX}{id}","object":"response","created_at":{},"status":"{status}","error":{error},"incomplete_details":{details},"instructions":{},"metadata":{metadata},"model":{},"output":[{output}],"parallel_tool_calls":false,"previous_response_id":{},"store":{stored},"temperature":null,"text":{{"format":{{"type":"text"}}}},"tool_choice":"none","tools":[],"top_p":null,"truncation":"auto"{usage}}}"#,
-            self.created,
-            text(instructions),
-            quoted(model),
-            text(previous),
+            r#"{{"id":"{PREFIX}{id}","object":"response","created_at":{created},"status":"{status}","error":{error},"incomplete_details":{details},"instructions":{instructions},"metadata":{metadata},"model":{model},"output":[{output}],"parallel_tool_calls":false,"previous_response_id":{previous},"store":{stored},"temperature":null,"text":{{"format":{{"type":"text"}}}},"tool_choice":"none","tools":[],"top_p":null,"truncation":"auto"{usage}}}"#
         )
     }
 
@@ -289,9 +276,9 @@ impl ResponsesEncoder {
     /// An event; `members`: what it has beside its type and number.
     fn event(&mut self, name: &str, members: &str, out: &mut Vec<u8>) {
         let number = self.number;
-        self.number += 1;
         let data = format!(r#"{{"type":"{name}","sequence_number":{number},{members}}}"#);
         sse::write_event(out, name, "", &data);
+        self.number += 1;
     }
 
     /// An event about the text.
@@ -301,8 +288,7 @@ impl ResponsesEncoder {
     }
 }
 
-/// The state of a response that has its reply. Length is the one reason for which OpenAI has a word
-/// here.
+/// The state of a response that has its reply. OpenAI knows `incomplete` for a limit on length only.
 fn outcome(report: &Report) -> &'static str {
     if report.finish.as_deref() == Some("length") { "incomplete" } else { "completed" }
 }
@@ -318,14 +304,14 @@ impl Encoder for ResponsesEncoder {
         for name in ["response.created", "response.in_progress"] {
             self.event(name, &format!(r#""response":{response}"#), out);
         }
-        let item = ResponsesEncoder::item(id, "in_progress", false);
+        let item = Self::item(id, "in_progress", false);
         let added = format!(r#""output_index":0,"item":{item}"#);
         self.event("response.output_item.added", &added, out);
         let part = format!(r#""part":{}"#, part(""));
         self.text_event("response.content_part.added", id, &part, out);
     }
 
-    fn piece(&mut self, id: &str, text: &str, out: &mut Vec<u8>) {
+    fn chunk(&mut self, id: &str, text: &str, out: &mut Vec<u8>) {
         let delta = format!(r#""delta":{},"logprobs":[]"#, quoted(text));
         self.text_event("response.output_text.delta", id, &delta, out);
     }
@@ -337,7 +323,7 @@ impl Encoder for ResponsesEncoder {
         self.text_event("response.content_part.done", id, &part, out);
         let status = outcome(report);
         let response = self.object(id, status, report, None);
-        let item = ResponsesEncoder::item(id, status, true);
+        let item = Self::item(id, status, true);
         self.event("response.output_item.done", &format!(r#""output_index":0,"item":{item}"#), out);
         self.event(&format!("response.{status}"), &format!(r#""response":{response}"#), out);
     }
@@ -384,6 +370,6 @@ mod tests {
     fn metadata_that_an_older_gateway_stored_too_deep_are_read_all_the_same() {
         let deep = format!("{}1{}", "{\"a\":".repeat(125), "}".repeat(125));
         let context = format!(r#"{{"model":"m","response":{{"stored":true,"metadata":{deep}}}}}"#);
-        assert_eq!(About::read(&context).unwrap().metadata, deep);
+        assert_eq!(About::parse(&context).unwrap().metadata, deep);
     }
 }

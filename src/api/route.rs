@@ -1,147 +1,181 @@
-//! Paths and methods, and the order of judgement before a handler runs.
+//! The routes, and what is judged of a request before its handler runs.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::auth::{Authenticated, Origin};
-use super::error::ApiError;
-use super::messages::json;
-use super::{
-    Exchange, Service, chat, cors, idempotency, messages, reload, responses, sessions, status, turn,
-};
-use crate::http::{Closed, Connection, Method, Request, Response, SLASH};
-use crate::journal::Condition;
-use crate::text::quoted;
+use super::error::{ApiError, Handled, HandlerError};
+use super::request::check_once;
+use super::service::{Exchange, Service};
+use super::{chat, cors, messages, models, responses, sessions, status};
+use crate::http::Method::{self, Delete, Get, Post};
+use crate::http::{Closed, Connection, Request, Response, SLASH};
 
 /// How many of those may be messages that wait for their reply: the rest is for `status`.
 const MAX_CONTROL_TURNS: usize = 48;
 
-/// From then on requests are refused that would wait for the disk: until then it may be a slow one, such
+/// From then on requests are rejected that would wait for the disk: until then it may be a slow one, such
 /// as a memory card under load.
 const DISK_HANGS: Duration = Duration::from_secs(5);
 
-/// Header fields that we read and that may occur once; http/ has those that frame or let in.
-const ONCE: [&str; 3] = [turn::SESSION, idempotency::HEADER, "Last-Event-ID"];
-
-/// What a path stands for, with the ids and keys in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route<'a> {
-    Health,
-    Ready,
-    Chat,
-    Responses,
-    Response(&'a str),
-    Models,
-    Model(&'a str),
-    Status,
-    Messages,
-    Message(&'a str),
-    MessageRetry(&'a str),
-    Sessions,
-    Session(&'a str),
-    SessionMessages(&'a str),
-    SessionEvents(&'a str),
-    DeadLetters,
-    DeadLetter(&'a str),
-    DeadLetterRetry(&'a str),
-    Compact,
-    /// On the control socket only.
+/// What the answer to a request takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// Memory only: it comes also while the disk hangs.
+    Memory,
+    /// What is known of messages and sessions.
+    Read,
+    /// A change: not during a drain, and not on the last connections of the control socket.
+    Work,
+    /// A change that may take longer than moments.
+    LongWork,
+    /// An event stream. It ends when a drain begins.
+    Stream,
+    /// A wait for the configuration to be read; on the control socket only.
     Reload,
 }
 
-impl<'a> Route<'a> {
-    pub fn find(path: &'a str) -> Option<Route<'a>> {
-        let one = |rest: &'a str| (!rest.is_empty() && !rest.contains('/')).then_some(rest);
-        Some(match path {
-            "/health" => Route::Health,
-            "/ready" => Route::Ready,
-            "/v1/chat/completions" => Route::Chat,
-            "/v1/responses" => Route::Responses,
-            "/v1/models" => Route::Models,
-            "/v1/status" => Route::Status,
-            "/v1/messages" => Route::Messages,
-            "/v1/sessions" => Route::Sessions,
-            "/v1/dead-letters" => Route::DeadLetters,
-            "/v1/journal/compact" => Route::Compact,
-            "/v1/reload" => Route::Reload,
-            _ => {
-                let (group, rest) = path.strip_prefix("/v1/")?.split_once('/')?;
-                // A session's key may have slashes: what is last counts.
-                match (group, rest.rsplit_once('/')) {
-                    ("messages", Some((id, "retry"))) => Route::MessageRetry(one(id)?),
-                    ("messages", _) => Route::Message(one(rest)?),
-                    ("dead-letters", Some((id, "retry"))) => Route::DeadLetterRetry(one(id)?),
-                    ("dead-letters", _) => Route::DeadLetter(one(rest)?),
-                    ("responses", _) => Route::Response(one(rest)?),
-                    ("models", _) => Route::Model(rest),
-                    ("sessions", Some((session, "messages"))) => Route::SessionMessages(session),
-                    ("sessions", Some((session, "events"))) => Route::SessionEvents(session),
-                    ("sessions", _) if !rest.is_empty() => Route::Session(rest),
-                    _ => return None,
-                }
-            }
-        })
+#[derive(Clone, Copy)]
+enum Handler {
+    /// Needs no key; may ask whether one was shown that opens `/v1/status`.
+    Open(fn(&Service, &dyn Fn() -> bool) -> Response),
+    Keyed(KeyedHandler),
+}
+
+/// The text is what stands for `{id}` or `*` in the pattern.
+type KeyedHandler = fn(Exchange<'_>, &str) -> Handled;
+
+use Class::{LongWork, Memory, Read, Reload, Stream, Work};
+use Handler::{Keyed, Open};
+
+/// Method, pattern, scope, class and handler. In a pattern `{id}` is one segment and `*` any text, slashes
+/// too; the first pattern that matches counts. `[keys.NAME] routes` names scopes.
+struct Route(Method, &'static str, &'static str, Class, Handler);
+
+static ROUTES: &[Route] = &[
+    Route(Get, "/health", "chat", Memory, Open(status::health)),
+    Route(Get, "/ready", "chat", Memory, Open(status::ready)),
+    Route(Post, "/v1/chat/completions", "chat", LongWork, Keyed(chat::create)),
+    Route(Post, "/v1/responses", "chat", LongWork, Keyed(responses::create)),
+    Route(Get, "/v1/responses/{id}", "chat", Read, Keyed(responses::get)),
+    Route(Delete, "/v1/responses/{id}", "chat", Work, Keyed(responses::delete)),
+    Route(Get, "/v1/models", "chat", Memory, Keyed(models::list)),
+    Route(Get, "/v1/models/*", "chat", Memory, Keyed(models::get)),
+    Route(Get, "/v1/messages", "messages", Read, Keyed(messages::failed)),
+    Route(Post, "/v1/messages", "messages", Work, Keyed(messages::post)),
+    Route(Post, "/v1/messages/{id}/retry", "messages", Work, Keyed(messages::retry)),
+    Route(Get, "/v1/messages/{id}", "messages", Read, Keyed(messages::get)),
+    Route(Delete, "/v1/messages/{id}", "messages", Work, Keyed(messages::cancel)),
+    Route(Get, "/v1/sessions", "messages", Read, Keyed(sessions::list)),
+    Route(Post, "/v1/sessions/*/messages", "messages", Work, Keyed(messages::post_to_session)),
+    Route(Get, "/v1/sessions/*/events", "messages", Stream, Keyed(sessions::events)),
+    Route(Get, "/v1/sessions/*", "messages", Read, Keyed(sessions::get)),
+    Route(Delete, "/v1/sessions/*", "messages", Work, Keyed(sessions::reset)),
+    Route(Get, "/v1/dead-letters", "messages", Read, Keyed(messages::dead_letters)),
+    Route(Post, "/v1/dead-letters/{id}/retry", "messages", Work, Keyed(messages::deliver_again)),
+    Route(Delete, "/v1/dead-letters/{id}", "messages", Work, Keyed(messages::drop_letter)),
+    Route(Get, "/v1/status", "status", Memory, Keyed(status::status)),
+    Route(Post, "/v1/journal/compact", "journal", LongWork, Keyed(status::compact)),
+    Route(Post, "/v1/reload", "status", Reload, Keyed(status::reload)),
+];
+
+impl Route {
+    /// What stands in this path for the name in the pattern.
+    fn name<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let &Route(_, pattern, ..) = self;
+        let Some((prefix, suffix)) = pattern.split_once(['{', '*']) else {
+            return (path == pattern).then_some("");
+        };
+        let id = suffix.strip_prefix("id}");
+        let name = path.strip_prefix(prefix)?.strip_suffix(id.unwrap_or(suffix))?;
+        let fits = match id {
+            Some(_) => !name.is_empty() && !name.contains('/'),
+            None => !name.is_empty() || !suffix.is_empty(),
+        };
+        fits.then_some(name)
     }
 
-    /// The methods that it takes, and what `[keys.NAME] routes` calls its group.
-    fn about(self) -> (&'static str, &'static str) {
+    /// The methods that it takes, in the words of Allow.
+    fn allow(&self) -> &'static str {
         match self {
-            Route::Health | Route::Ready | Route::Models | Route::Model(_) => ("GET, HEAD", "chat"),
-            Route::Chat | Route::Responses => ("POST", "chat"),
-            Route::Response(_) => ("GET, HEAD, DELETE", "chat"),
-            Route::Messages => ("GET, HEAD, POST", "messages"),
-            Route::Message(_) | Route::Session(_) => ("GET, HEAD, DELETE", "messages"),
-            Route::Sessions | Route::DeadLetters => ("GET, HEAD", "messages"),
-            Route::MessageRetry(_) | Route::SessionMessages(_) | Route::DeadLetterRetry(_) => {
-                ("POST", "messages")
-            }
-            Route::SessionEvents(_) => ("GET", "messages"),
-            Route::DeadLetter(_) => ("DELETE", "messages"),
-            Route::Status => ("GET, HEAD", "status"),
-            Route::Compact => ("POST", "journal"),
-            Route::Reload => ("POST", "status"),
+            Route(Get, _, _, Stream, _) => "GET",
+            Route(Get, ..) => "GET, HEAD",
+            Route(Delete, ..) => "DELETE",
+            Route(..) => "POST",
         }
     }
 
-    fn allows(self, method: Method) -> bool {
-        self.about().0.split(", ").any(|allowed| Method::new(allowed) == method)
-    }
-
-    /// Whether it begins something, or may wait for it: not during a drain, and not on the last
-    /// connections of the control socket.
-    fn is_work(self, request: &Request) -> bool {
-        let changes = matches!(request.method, Method::Post | Method::Delete);
-        let waits = matches!(self, Route::Message(_)) && request.query().is_some();
-        (changes && self != Route::Reload) || waits || matches!(self, Route::SessionEvents(_))
-    }
-
-    /// Whether its answer may take longer than moments.
-    fn may_wait(self, request: &Request) -> bool {
-        let waits = matches!(
-            self,
-            Route::Chat | Route::Responses | Route::SessionEvents(_) | Route::Compact
-        );
-        waits || self == Route::Reload || (self.is_work(request) && request.query().is_some())
+    fn takes(&self, method: Method) -> bool {
+        let &Route(own, ..) = self;
+        own == method || (method == Method::Head && self.allow() == "GET, HEAD")
     }
 }
 
+/// The routes of a path, the one for this method, and the name in the path.
+type Found<'p> = Option<(&'static [Route], Option<&'static Route>, &'p str)>;
+
+fn find(path: &str, method: Method, tcp: bool) -> Found<'_> {
+    let known = ROUTES.chunk_by(|Route(_, a, ..), Route(_, b, ..)| a == b);
+    let mut known =
+        known.filter(|routes| !tcp || !matches!(routes, [Route(_, _, _, Reload, _), ..]));
+    known.find_map(|routes| {
+        let name = routes[0].name(path)?;
+        Some((routes, routes.iter().find(|route| route.takes(method)), name))
+    })
+}
+
+/// Serves one connection until it ends.
+pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
+    connection.error_response = super::error::refused;
+    loop {
+        let request = match connection.next_request() {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            Err(e) => return log_end(&e, origin),
+        };
+        if let Err(e) = answer(&mut connection, &request, origin, service) {
+            return log_end(&e, origin);
+        }
+    }
+}
+
+fn log_end(why: &Closed, origin: Origin) {
+    let why = match why {
+        Closed::Refused(refusal) => format!("{} {}", refusal.status, refusal.reason),
+        Closed::Io(_) | Closed::TimedOut | Closed::CutShort => why.to_string(),
+    };
+    log::debug!("a connection from {origin} ended: {why}");
+}
+
 /// Answers one request.
-pub fn answer(
+fn answer(
     connection: &mut Connection,
     request: &Request,
-    route: Option<Route<'_>>,
     origin: Origin,
     service: &Service,
 ) -> Result<(), Closed> {
-    match admit(connection, request, route, origin, service) {
-        Ok(Admitted::Open(response)) => connection.respond(request, response),
-        Ok(Admitted::Known(route, proof)) => {
-            handle(Exchange { connection, request, service, proof: &proof }, route)
+    let found = find(request.path(), request.method, matches!(origin, Origin::Tcp(_)));
+    let class = found.and_then(|(_, route, _)| route).map(|&Route(.., class, _)| class);
+    // No drain waits for requests that come while it lasts, which are rejected or ask for its state; nor
+    // for event streams, which end when it begins, and for a file that is being read.
+    let streams = class == Some(Stream);
+    let counts = !service.shutdown.is_closing() && !streams && class != Some(Reload);
+    let _in_flight = (counts || streams).then(|| service.begin(streams));
+    match admit(connection, request, found, origin, service) {
+        Ok(Admitted::Answered(response)) => connection.respond(request, response),
+        Ok(Admitted::Keyed(proof, handler, name)) => {
+            let exchange =
+                Exchange { connection: &mut *connection, request, service, proof: &proof };
+            match handler(exchange, &name) {
+                Err(HandlerError::Api(problem)) => connection.respond(request, problem.response()),
+                Err(HandlerError::Closed(why)) => Err(why),
+                Ok(()) => Ok(()),
+            }
         }
         Err(problem) => {
             let response = problem.response();
             let full = matches!(problem.code, "share_reached" | "overloaded");
-            let close = full || problem.status == 429 || service.gate.is_closing();
+            let close = full || problem.status == 429 || service.shutdown.is_closing();
             let response = match problem.status {
                 401 => response.header("WWW-Authenticate", "Bearer"),
                 _ => response,
@@ -151,147 +185,119 @@ pub fn answer(
     }
 }
 
-fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
-    let Exchange { request, service, proof, .. } = exchange;
-    let deletes = request.method == Method::Delete;
-    // A slash of the name itself came encoded.
-    let plain = |name: &str| name.replace(SLASH, "/");
-    let result = match route {
-        Route::Chat => {
-            return turn::serve(exchange, &|body, _, manner| chat::read(proof, body, manner));
-        }
-        Route::Responses => {
-            return turn::serve(exchange, &|body, session, _| {
-                responses::parse(service, proof, body, session)
-            });
-        }
-        Route::Messages if request.method != Method::Post => messages::failed(&exchange),
-        Route::MessageRetry(id) => messages::change(&exchange, id, |hub, id| hub.retry(id)),
-        Route::Messages => return messages::post(exchange, None),
-        Route::SessionMessages(name) => return messages::post(exchange, Some(&plain(name))),
-        Route::SessionEvents(name) => return sessions::events(exchange, &plain(name)),
-        Route::Message(id) if deletes => messages::cancel(&exchange, id),
-        Route::Message(id) => messages::get(&exchange, id),
-        Route::Models => Ok(status::models(service, proof)),
-        Route::Model(name) => status::model(service, proof, &plain(name)),
-        Route::Response(id) if deletes => responses::delete(service, proof, id),
-        Route::Response(id) => responses::get(service, proof, id),
-        Route::Sessions => sessions::list(&exchange),
-        Route::Session(name) if deletes => sessions::reset(service, proof, &plain(name)),
-        Route::Session(name) => sessions::get(service, proof, &plain(name)),
-        Route::DeadLetters => messages::dead_letters(&exchange),
-        Route::DeadLetter(id) => messages::change(&exchange, id, |hub, id| hub.drop_letter(id)),
-        Route::DeadLetterRetry(id) => messages::change(&exchange, id, |hub, id| hub.revive(id)),
-        Route::Compact => status::compact(service, proof),
-        Route::Reload => reload::reload(service),
-        Route::Health | Route::Ready | Route::Status => {
-            let Exchange { connection, request, .. } = exchange;
-            return connection.respond(request, status::status(service, proof));
-        }
-    };
-    exchange.respond(result)
+enum Admitted {
+    Answered(Response),
+    Keyed(Authenticated, KeyedHandler, String),
 }
 
-enum Admitted<'a> {
-    /// Needs no key.
-    Open(Response),
-    Known(Route<'a>, Authenticated),
-}
-
-/// Judges what can be judged without the body. What there is at a path is told only to those who
+/// Judges what can be judged without the body. Which routes there are is told only to those who
 /// have a key, but for the two paths that need none.
-fn admit<'r>(
+fn admit(
     connection: &mut Connection,
     request: &Request,
-    route: Option<Route<'r>>,
+    found: Found<'_>,
     origin: Origin,
     service: &Service,
-) -> Result<Admitted<'r>, ApiError> {
+) -> Result<Admitted, ApiError> {
     let tcp = matches!(origin, Origin::Tcp(_));
-    let route = route.filter(|route| !tcp || *route != Route::Reload);
-    let asks_methods = request.method == Method::Options;
     let page = if tcp { cors::check(request, &service.settings().config.http)? } else { None };
     let from_page = page.is_some();
     connection.extra.extend(page.into_iter().flat_map(cors::fields));
-    if asks_methods {
-        return Ok(Admitted::Open(cors::options("GET, HEAD, POST, DELETE", from_page)));
+    if request.method == Method::Options {
+        return Ok(Admitted::Answered(cors::options("GET, HEAD, POST, DELETE", from_page)));
     }
     if tcp && request.query().is_some_and(cors::has_key) {
         let message = "Keys do not belong into URLs, which end up in logs: send it as \
                        \"Authorization: Bearer KEY\", and take another key than this one.";
         return Err(ApiError::new(400, "key_in_url", message));
     }
-    let is_work = route.is_some_and(|route| route.is_work(request));
-    // During a drain the control socket still tells how it goes.
-    if service.gate.is_closing() && (tcp || is_work) {
+    let route = found.and_then(|(_, route, _)| route);
+    let class = route.map(|&Route(.., class, _)| class);
+    let waits = request.query().is_some_and(|query| query.starts_with("wait="));
+    let is_work = class.is_some_and(|class| matches!(class, Work | LongWork | Stream)) || waits;
+    // During a drain the control socket still tells the state.
+    if service.shutdown.is_closing() && (tcp || is_work) {
         return Err(ApiError::stopping());
     }
     if !tcp && is_work && service.control_connections.load(Ordering::SeqCst) > MAX_CONTROL_TURNS {
         let message = "Too many messages wait on the control socket.";
         return Err(ApiError::new(503, "overloaded", message));
     }
-    let may_wait = route.is_some_and(|route| route.may_wait(request));
+    let may_wait = waits || class.is_some_and(|class| matches!(class, LongWork | Stream | Reload));
     if may_wait && matches!(origin, Origin::Control { spare: true, .. }) {
         let message = "The system has no thread for a request that waits; try again in a moment.";
         return Err(ApiError::new(503, "overloaded", message));
     }
-    match route.filter(|route| route.allows(request.method)) {
-        Some(Route::Health) => return Ok(Admitted::Open(json(200, r#"{"status":"ok"}"#.into()))),
-        Some(Route::Ready) => {
-            let shown = service.let_in(request, origin, None);
-            let may_know = shown.is_ok_and(|proof| proof.opens("status"));
-            return Ok(Admitted::Open(ready(service, may_know)));
-        }
-        Some(_) | None => {}
+    if let Some(Route(.., Open(handler))) = route {
+        let opens_status = || {
+            let shown = service.authenticate(request, origin, None);
+            shown.is_ok_and(|proof| proof.opens("status"))
+        };
+        return Ok(Admitted::Answered(handler(service, &opens_status)));
     }
-    let proof = service.let_in(request, origin, connection.activity.as_deref())?;
+    let proof = service.authenticate(request, origin, connection.activity.as_deref())?;
     check_once(request)?;
-    let Some(route) = route else {
+    authorize(proof, found, service)
+}
+
+/// Whether there is such a route, and the key opens it.
+fn authorize(
+    proof: Authenticated,
+    found: Found<'_>,
+    service: &Service,
+) -> Result<Admitted, ApiError> {
+    let Some((routes, route, name)) = found else {
         return Err(ApiError::new(404, "not_found", "There is nothing at this path."));
     };
-    let (methods, group) = route.about();
-    if !route.allows(request.method) {
-        let message = format!("This method is not allowed here; allowed: {methods}.");
+    let Some(&Route(_, _, scope, class, Keyed(handler))) = route else {
+        let allow = routes.iter().map(Route::allow).collect::<Vec<_>>().join(", ");
+        let message = format!("This method is not allowed here; allowed: {allow}.");
         let problem = ApiError::new(405, "method_not_allowed", message);
-        return Ok(Admitted::Open(problem.response().header("Allow", methods)));
-    }
-    if !proof.opens(group) {
+        return Ok(Admitted::Answered(problem.response().header("Allow", allow)));
+    };
+    if !proof.opens(scope) {
         let principal = proof.principal();
         let message = format!(
-            "The key of {principal} does not open {group:?}; its role and routes stand in \
+            "The key of {principal} does not open {scope:?}; its role and routes stand in \
              [keys.{principal}]."
         );
         return Err(ApiError::new(403, "route_not_allowed", message));
     }
-    if !matches!(route, Route::Status | Route::Models | Route::Model(_) | Route::Reload)
+    if !matches!(class, Memory | Reload)
         && let Some(why) = service.hub.stalled(DISK_HANGS)
     {
         return Err(ApiError::new(503, "journal_unavailable", format!("Try again later: {why}.")));
     }
-    Ok(Admitted::Known(route, proof))
+    // A slash of the name itself came encoded.
+    Ok(Admitted::Keyed(proof, handler, name.replace(SLASH, "/")))
 }
 
-/// Somebody in front may go by the first of two fields and we by the last, or the other way round.
-fn check_once(request: &Request) -> Result<(), ApiError> {
-    let count = |name: &str| {
-        request.headers().filter(|(known, _)| known.eq_ignore_ascii_case(name)).count()
-    };
-    let Some(name) = ONCE.iter().find(|name| count(name) > 1) else { return Ok(()) };
-    let message = format!("The header field {name} occurs more than once: send it once.");
-    Err(ApiError::new(400, "repeated_header", message))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// New durable work is taken, or why not. The reason names programs and files, which are no concern of everybody.
-fn ready(service: &Service, may_know: bool) -> Response {
-    if !service.ready.load(Ordering::SeqCst) || service.gate.is_closing() {
-        return ApiError::stopping().response();
-    }
-    let why = match service.hub.condition() {
-        Condition::Good => return json(200, r#"{"status":"ready"}"#.into()),
-        Condition::Degraded(_) | Condition::Broken(_) if !may_know => {
-            "a key that opens /v1/status is told the reason here and there".to_owned()
+    #[test]
+    fn a_path_leads_to_the_first_pattern_that_matches() {
+        for (path, found) in [
+            ("/v1/status", Some(("/v1/status", ""))),
+            ("/v1/messages/m/retry", Some(("/v1/messages/{id}/retry", "m"))),
+            ("/v1/messages/m", Some(("/v1/messages/{id}", "m"))),
+            ("/v1/sessions/a/b/events", Some(("/v1/sessions/*/events", "a/b"))),
+            ("/v1/sessions/events", Some(("/v1/sessions/*", "events"))),
+            ("/v1/sessions//messages", Some(("/v1/sessions/*/messages", ""))),
+            ("/v1/models/a/b", Some(("/v1/models/*", "a/b"))),
+            ("/v1/messages/", None),
+            ("/v1/messages/a/b", None),
+            ("/v1/messages//retry", None),
+            ("/v1/sessions/", None),
+            ("/v1/statuses", None),
+            ("/v1/reload", None),
+        ] {
+            assert_eq!(
+                find(path, Get, true).map(|(all, _, name)| (all[0].1, name)),
+                found,
+                "{path}"
+            );
         }
-        Condition::Degraded(why) | Condition::Broken(why) => why,
-    };
-    json(503, format!(r#"{{"status":"degraded","reason":{}}}"#, quoted(&why)))
+    }
 }

@@ -1,48 +1,78 @@
-//! Sessions: listed, looked at, reset, and followed as server-sent events.
+//! `/v1/sessions`: sessions are listed, shown, reset, and followed as server-sent events.
 
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 
+use serde::Serialize;
+use serde_json::json;
+
 use super::auth::Authenticated;
 use super::buffers::Lease;
-use super::chat_request::bad;
-use super::error::ApiError;
-use super::messages::{check_session, json, parameter};
-use super::reply_writer::sse_head;
-use super::{Exchange, Service};
+use super::error::{ApiError, Handled, bad};
+use super::request::{LAST_EVENT_ID, owner_of, parameter};
+use super::response::{self, sse_head, to_json};
+use super::service::{Exchange, Service};
 use crate::extent::PLACE;
-use crate::http::{Closed, Request, Response, SLASH, Stream, decode, sse};
+use crate::http::{Closed, Request, SLASH, Stream, decode, sse};
 use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_PIECE};
 use crate::session::id::Id;
-use crate::session::message_table::{Digest, Owner, session_digest};
+use crate::session::message_table::{Digest, session_digest};
 use crate::session::queries::Session;
 use crate::session::reply::Watch;
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, wait_any};
 use crate::text::quoted;
 
-/// This session of the principal, if it may touch it. The key is no file name and goes into none.
-pub fn owner_of(proof: &Authenticated, session: &str) -> Result<Owner, ApiError> {
-    check_session(session)?;
-    proof.check_session(session)?;
-    let principal = proof.principal().to_owned();
-    Ok(Owner { principal, session: Some(session.to_owned()) })
+#[derive(Serialize)]
+struct Row<'a> {
+    session: Option<&'a str>,
+    principal: &'a str,
+    running: Option<String>,
+    queued: usize,
+    transcript_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages: Option<Vec<MessageRow>>,
+}
+
+#[derive(Serialize)]
+struct MessageRow {
+    id: String,
+    status: &'static str,
+}
+
+fn row(session: &Session, messages: Option<Vec<MessageRow>>) -> Row<'_> {
+    Row {
+        session: session.who.session.as_deref(),
+        principal: &session.who.principal,
+        running: session.running.map(|id| id.to_string()),
+        queued: session.queued,
+        transcript_bytes: session.transcript_bytes,
+        messages,
+    }
+}
+
+#[derive(Serialize)]
+struct Page<'a> {
+    sessions: Vec<Row<'a>>,
+    has_more: bool,
 }
 
 /// `GET /v1/sessions[?after=SESSION]`: a page, in the order of their keys.
-pub fn list(exchange: &Exchange<'_>) -> Result<Response, ApiError> {
+pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let Exchange { request, service, proof, .. } = exchange;
     let after = after(request)?;
     let wanted = |session: &str| session > after.as_str() && proof.check_session(session).is_ok();
     // While it is put together: a name is short.
-    let mut lease = Lease::of(service, proof);
-    lease.grow(service, MAX_LISTED << 10)?;
-    let (sessions, more) = service.hub.sessions(proof.principal(), &wanted).map_err(|e| {
+    let mut lease = exchange.lease();
+    lease.grow(MAX_LISTED << 10)?;
+    let (sessions, has_more) = service.hub.sessions(proof.principal(), &wanted).map_err(|e| {
         ApiError::new(503, "unavailable", format!("The sessions cannot be listed: {e}."))
     })?;
-    let sessions: Vec<String> = sessions.iter().map(|s| format!("{{{}}}", fields(s))).collect();
-    Ok(json(200, format!(r#"{{"sessions":[{}],"has_more":{more}}}"#, sessions.join(","))))
+    let sessions = sessions.iter().map(|it| row(it, None)).collect();
+    let body = to_json(&Page { sessions, has_more });
+    drop(lease);
+    exchange.respond(response::json(200, body))
 }
 
 /// The key of the session behind which a page begins; empty for the first page.
@@ -54,85 +84,67 @@ fn after(request: &Request) -> Result<String, ApiError> {
 }
 
 /// `GET /v1/sessions/{session}`.
-pub fn get(service: &Service, proof: &Authenticated, session: &str) -> Result<Response, ApiError> {
-    let who = owner_of(proof, session)?;
+pub fn get(exchange: Exchange<'_>, session: &str) -> Handled {
+    let hub = &exchange.service.hub;
+    let who = owner_of(exchange.proof, session)?;
     let unknown = || ApiError::new(404, "not_found", "There is no session of this key.");
-    let found = service.hub.session(&who).ok_or_else(unknown)?;
-    let messages = service.hub.messages_of(&who);
+    let found = hub.session(&who).ok_or_else(unknown)?;
+    let messages = hub.messages_of(&who);
     // While it is put together.
-    let mut lease = Lease::of(service, proof);
-    lease.grow(service, messages.len() << 8)?;
-    let messages: Vec<String> = messages
-        .iter()
-        .map(|(id, turn)| format!(r#"{{"id":"{id}","status":"{}"}}"#, turn.word()))
-        .collect();
-    Ok(json(200, format!(r#"{{{},"messages":[{}]}}"#, fields(&found), messages.join(","))))
+    let mut lease = exchange.lease();
+    lease.grow(messages.len() << 8)?;
+    let messages = messages.iter();
+    let messages =
+        messages.map(|(id, turn)| MessageRow { id: id.to_string(), status: turn.word() });
+    let body = to_json(&row(&found, Some(messages.collect())));
+    drop(lease);
+    exchange.respond(response::json(200, body))
 }
 
 /// `DELETE /v1/sessions/{session}`: what runs and waits is cancelled, what was said forgotten.
-pub fn reset(
-    service: &Service,
-    proof: &Authenticated,
-    session: &str,
-) -> Result<Response, ApiError> {
-    let who = owner_of(proof, session)?;
-    let why = format!("the session was reset by {}", proof.principal());
-    let count = service.hub.reset(&who, &why)?;
-    Ok(json(200, format!(r#"{{"session":{},"cancelled":{count}}}"#, quoted(session))))
-}
-
-fn fields(session: &Session) -> String {
-    format!(
-        r#""session":{},"principal":{},"running":{},"queued":{},"transcript_bytes":{}"#,
-        session.who.session.as_deref().map_or_else(|| "null".to_owned(), quoted),
-        quoted(&session.who.principal),
-        session.running.map_or_else(|| "null".to_owned(), |id| format!("\"{id}\"")),
-        session.queued,
-        session.transcript_bytes,
-    )
+pub fn reset(exchange: Exchange<'_>, session: &str) -> Handled {
+    let who = owner_of(exchange.proof, session)?;
+    let why = format!("the session was reset by {}", exchange.proof.principal());
+    let count = exchange.service.hub.reset(&who, &why)?;
+    exchange.json(&json!({"session": session, "cancelled": count}))
 }
 
 /// `GET /v1/sessions/{session}/events`. What is durable has the number of its record as id, so that
-/// `Last-Event-ID` goes on behind it, in this process or a later one; the pieces of a running turn
+/// `Last-Event-ID` goes on behind it, in this process or a later one; the chunks of a running turn
 /// have none.
-pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
+pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
     let Exchange { connection, request, service, proof } = exchange;
-    let begun = owner_of(proof, session).and_then(|who| {
-        let last = last_event(request)?;
-        let short = |e| ApiError::new(503, "unavailable", format!("No descriptor: {e}."));
-        let session = session_digest(&who.principal, session);
-        Ok((session, last, service.hub.follow(session).map_err(short)?))
-    });
-    let (session, last, follow) = match begun {
-        Ok(begun) => begun,
-        Err(problem) => return connection.respond(request, problem.response()),
-    };
-    // An id from a journal that is no more would mean silence.
+    let who = owner_of(proof, session)?;
+    let last = last_event(request)?;
+    let session = session_digest(&who.principal, session);
+    let short = |e| ApiError::new(503, "unavailable", format!("No descriptor: {e}."));
+    let follow = service.hub.follow(session).map_err(short)?;
+    // After an id of a journal that was removed there would be no events.
     let newest = service.hub.journal_size().1;
     let after = last.unwrap_or(newest).min(newest);
     connection.activity.iter().for_each(|activity| activity.set_streaming());
     let mut stream = connection.start_stream(request, sse_head())?;
     stream.send(b": hello\n\n")?;
-    let mut telling = EventStream { service, proof, session, after, running: None };
+    let mut events = EventStream { service, proof, session, after, running: None };
     loop {
         follow.event.clear();
-        let told = telling.records(&mut stream).and_then(|()| telling.chunks(&mut stream));
-        // A key that was taken away is told nothing more.
+        let sent = events.records(&mut stream).and_then(|()| events.chunks(&mut stream));
+        // Nothing more is sent once the key is revoked.
         if stream.is_revoked() {
             return Ok(stream.finish()?);
         }
-        told?;
+        sent?;
         if service.hub.is_draining() {
             return Ok(stream.finish()?);
         }
-        let chunk = telling.running.as_ref().map(|running| running.watch.event.as_fd());
+        let chunk = events.running.as_ref().map(|running| running.watch.event.as_fd());
         let interests = [
             Interest::read(follow.event.as_fd()),
             Interest::read(chunk),
             Interest::hangup(stream.as_fd()),
         ];
         match wait_any(interests, Some(KEEP_ALIVE))? {
-            [.., true] => return Err(Closed::Io(io::ErrorKind::ConnectionAborted.into())),
+            [.., true] => return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
             [false, false, false] => stream.send(b": still here\n\n")?,
             [..] => {}
         }
@@ -140,7 +152,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Result<(), Closed> {
 }
 
 fn last_event(request: &Request) -> Result<Option<u64>, ApiError> {
-    let Some(id) = request.header("Last-Event-ID") else { return Ok(None) };
+    let Some(id) = request.header(LAST_EVENT_ID) else { return Ok(None) };
     let text = std::str::from_utf8(id).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
     let number = text.and_then(|text| text.parse().ok());
     number.map(Some).ok_or_else(|| bad("Last-Event-ID takes the id of an event."))
@@ -151,12 +163,12 @@ struct EventStream<'a> {
     service: &'a Service,
     proof: &'a Authenticated,
     session: Digest,
-    /// The last record that was told.
+    /// The last record that was sent.
     after: u64,
     running: Option<Running>,
 }
 
-/// The turn whose pieces are told.
+/// The turn whose chunks are sent.
 struct Running {
     id: Id,
     watch: Watch,
@@ -167,9 +179,10 @@ struct Running {
 impl EventStream<'_> {
     fn records(&mut self, stream: &mut Stream<'_>) -> Result<(), Closed> {
         let mut sent = Ok(());
-        let (mut out, lease) = (Vec::new(), RefCell::new(Lease::of(self.service, self.proof)));
+        let (mut out, lease) =
+            (Vec::new(), RefCell::new(Lease::new(&self.service.buffers, self.proof.principal())));
         let grow = |bytes: usize| {
-            let grown = lease.borrow_mut().grow(self.service, bytes);
+            let grown = lease.borrow_mut().grow(bytes);
             grown.map_err(|p| io::Error::new(io::ErrorKind::OutOfMemory, p.message))
         };
         self.after = self.service.hub.records_of(

@@ -7,18 +7,14 @@ use std::time::Instant;
 use super::auth::Authenticated;
 use super::chat_request::{ChatRequest, ParseOptions, check_instructions};
 use super::durable::run_durable;
-use super::error::ApiError;
-use super::messages::json_body;
+use super::error::{ApiError, Handled};
 use super::reply_writer::{Encoder, ReplyWriter};
-use super::sessions::owner_of;
-use super::{Exchange, Service, idempotency};
+use super::request::{SESSION, idempotency_key, json_body, owner_of};
+use super::service::{Exchange, Service};
 use crate::agent::{Outcome, Turn, TurnLimits};
-use crate::http::{Closed, Request};
+use crate::http::Request;
 use crate::session::message_table::Owner;
 use crate::session::submit::Draft;
-
-/// The header that puts a request into a session.
-pub const SESSION: &str = "X-Hermes-Session-Id";
 
 /// The principal, and the session that the request names.
 fn party(request: &Request, proof: &Authenticated) -> Result<Owner, ApiError> {
@@ -44,15 +40,12 @@ pub type Parser<'a> =
 
 /// Reads what a request asks for, runs the turn and answers with its reply. A message that is durable
 /// is carried on whatever becomes of its connection.
-pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Result<(), Closed> {
-    let (body, mut lease) = match json_body(&mut exchange)? {
-        Ok(body) => body,
-        Err(problem) => return exchange.respond(Err(problem)),
-    };
+pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Handled {
+    let (body, mut lease) = json_body(&mut exchange)?;
     let Exchange { connection, request, service, proof } = exchange;
     let settings = service.settings();
-    let understood = party(request, proof).and_then(|who| {
-        let key = idempotency::key(request, proof, &body)?;
+    let understood: Result<_, ApiError> = party(request, proof).and_then(|who| {
+        let key = idempotency_key(request, proof, &body)?;
         let in_session = who.session.is_some();
         let upstream = settings.agent.kind() == "upstream";
         let manner = ParseOptions { in_session, durable: in_session || key.is_some(), upstream };
@@ -63,19 +56,13 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Result<(), Closed>
         Ok((order, durable, who, key))
     });
     drop(body);
-    let (order, durable, who, key) = match understood {
-        Ok(understood) => understood,
-        Err(problem) => return connection.respond(request, problem.response()),
-    };
+    let (order, durable, who, key) = understood?;
     let TurnRequest { ask, mut shape, .. } = order;
     // What is not written down waits in memory.
     let held = ask.text.len() + ask.context.as_ref().map_or(0, String::len);
     lease.shrink(if durable { 0 } else { held });
     // The connection is lent to the reply, and its socket watched meanwhile.
-    let client = match connection.watch() {
-        Ok(client) => client,
-        Err(e) => return connection.respond(request, ApiError::short(&e).response()),
-    };
+    let client = connection.watch().map_err(|e| ApiError::short(&e))?;
     let exchange = Exchange { connection, request, service, proof };
     let mut answer = ReplyWriter::new(exchange, &mut *shape, ask.stream);
     let outcome = if durable {
@@ -93,10 +80,10 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Result<(), Closed>
         run(service, proof.principal(), &ask, &*client, &mut answer)
     };
     match outcome {
-        Ok(()) => answer.finish(),
+        Ok(()) => Ok(answer.finish()?),
         Err(why) => match why.or_else(|| answer.refused.take()) {
-            Some(problem) => answer.fail(&problem),
-            None => Err(Closed::Io(io::ErrorKind::ConnectionAborted.into())),
+            Some(problem) => Ok(answer.fail(&problem)?),
+            None => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
         },
     }
 }

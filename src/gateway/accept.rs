@@ -88,7 +88,7 @@ impl Listeners {
         });
         accepted.inspect_err(|e| {
             if is_shortage(e) {
-                service.guests.shed_load(Instant::now());
+                service.connections.shed_load(Instant::now());
             }
         })
     }
@@ -102,7 +102,7 @@ impl Listeners {
     ) -> io::Result<()> {
         let now = Instant::now();
         let source = source_prefix(peer.ip());
-        let Some(activity) = service.guests.admit(&stream, source, capacity, now) else {
+        let Some(activity) = service.connections.admit(&stream, source, capacity, now) else {
             let full = self.full.get().unwrap_or(now);
             self.full.set(Some(full));
             // Those that have just come may be evicted within a moment.
@@ -137,7 +137,7 @@ impl Listeners {
         }
         let counted = |spare| ConnectionGuard::new(service, Origin::Control { uid, spare }, None);
         if start(Box::new(Arc::clone(&stream)), counted(false)).is_err() {
-            service.guests.shed_load(Instant::now());
+            service.connections.shed_load(Instant::now());
             let since = Instant::now();
             // The thread lives as long as we do.
             let _ = self.fallback.send(Waiting { stream, counted: counted(true), since });

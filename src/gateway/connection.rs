@@ -11,7 +11,7 @@ use crate::threads::spawn;
 
 /// Gives a connection its thread.
 pub fn start(stream: Box<dyn Socket + Send>, counted: ConnectionGuard) -> io::Result<()> {
-    let (limits, shutdown) = (limits(&counted.service), Arc::clone(&counted.service.gate));
+    let (limits, shutdown) = (limits(&counted.service), Arc::clone(&counted.service.shutdown));
     let run = move || serve(stream, &counted, limits, shutdown);
     spawn("connection", CONNECTION_STACK, Box::new(run)).map(drop)
 }
@@ -68,6 +68,6 @@ impl Drop for ConnectionGuard {
         self.service
             .control_connections
             .fetch_sub(self.activity.is_none().into(), Ordering::SeqCst);
-        self.activity.iter().for_each(|activity| self.service.guests.remove(activity));
+        self.activity.iter().for_each(|activity| self.service.connections.remove(activity));
     }
 }

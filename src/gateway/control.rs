@@ -27,7 +27,7 @@ pub fn watch(dirs: &Dirs, service: &Arc<Service>, replace: &dyn Fn(UnixListener)
     let mut is_new = true;
     loop {
         thread::sleep(CONTROL_PROBE);
-        if service.gate.is_closing() {
+        if service.shutdown.is_closing() {
             return;
         }
         let found = identity(path);

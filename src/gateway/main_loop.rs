@@ -216,7 +216,7 @@ impl Main {
             News::Started(result) => match *result {
                 Ok(started) => {
                     if self.stop.is_some() {
-                        started.service.gate.close();
+                        started.service.shutdown.close();
                         started.service.hub.drain();
                     }
                     self.started = Some(started);

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use crate::agent::Context;
-use crate::api::chat_request::{ParseOptions, chat};
+use crate::api::chat_request::{self, ParseOptions};
 use crate::api::{messages, responses};
 use crate::config::Busy;
 
@@ -11,8 +11,8 @@ use crate::config::Busy;
 pub fn json(bytes: &[u8]) {
     for bits in 0..8 {
         let is = |bit: u8| bits & bit != 0;
-        let manner = ParseOptions { in_session: is(1), durable: is(2), upstream: is(4) };
-        match chat(bytes, manner) {
+        let options = ParseOptions { in_session: is(1), durable: is(2), upstream: is(4) };
+        match chat_request::parse(bytes, options) {
             Ok(ask) => {
                 assert!(ask.text.len() <= bytes.len(), "text from nowhere");
                 assert!(!ask.include_usage || ask.stream);
@@ -23,16 +23,16 @@ pub fn json(bytes: &[u8]) {
             Err(problem) => refused(problem.status, &problem.message),
         }
     }
-    match responses::read(bytes) {
+    match responses::parse(bytes) {
         Ok((ask, about)) => {
             let context = ask.context.unwrap();
             sound(&context, bytes.len());
             // A stored response can be told from its context alone.
-            assert_eq!(responses::About::read(&context).as_ref(), Some(&about), "{context}");
+            assert_eq!(responses::About::parse(&context).as_ref(), Some(&about), "{context}");
         }
         Err(problem) => refused(problem.status, &problem.message),
     }
-    match messages::read(bytes, None, "owner", Busy::Queue) {
+    match messages::parse(bytes, None, "owner", Busy::Queue) {
         Ok(draft) => assert!(!draft.text.is_empty() && draft.text.len() <= bytes.len()),
         Err(problem) => refused(problem.status, &problem.message),
     }

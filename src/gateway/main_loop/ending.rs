@@ -43,7 +43,7 @@ impl Main {
         let (mut was_started, mut drain) = (false, Duration::ZERO);
         if let Some(Started { service, .. }) = &self.started {
             service.draining_since.get_or_init(|| Utc::new(SystemTime::now()).rfc3339());
-            service.gate.close();
+            service.shutdown.close();
             service.hub.drain();
             was_started = service.ready.load(Ordering::SeqCst);
             drain = stop_time::drain(service);
@@ -101,7 +101,7 @@ impl Main {
             stop.cut = turns;
         }
         if let Some(started) = &self.started {
-            started.service.gate.close();
+            started.service.shutdown.close();
             started.service.hub.drain();
             if turns > 0 {
                 log::warn!("ending what is still in flight (turns: {turns})");

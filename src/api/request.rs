@@ -1,0 +1,177 @@
+//! Reading requests: header fields, the query, the session, the idempotency key and the JSON body with
+//! its members.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::auth::Authenticated;
+use super::buffers::Lease;
+use super::error::{ApiError, HandlerError, bad};
+use super::service::Exchange;
+use crate::http::{Request, SLASH, has_dot_segment};
+use crate::json::{self, Raw, elements};
+use crate::limits::{MAX_SHOWN_VALUE, MAX_WAIT};
+use crate::session::message_table::{Digest, Owner, digest_of};
+
+/// The header that puts a request into a session.
+pub const SESSION: &str = "X-Hermes-Session-Id";
+
+/// The header with which the same request begins no second turn.
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
+pub const LAST_EVENT_ID: &str = "Last-Event-ID";
+
+/// Header fields that handlers read and that may occur once; http/ has those of framing and of keys.
+const ONCE: [&str; 3] = [SESSION, IDEMPOTENCY_KEY, LAST_EVENT_ID];
+
+/// Bytes of an idempotency key: a UUID has 36.
+const MAX_IDEMPOTENCY_KEY: usize = 255;
+
+/// The most bytes of a session's key: free text, but no document.
+const MAX_SESSION: usize = 256;
+
+/// Levels of nesting in a body. It is read without values being made of it, but programs that get its
+/// parts may read no more than 128 levels, serde_json among them, and we add some around them.
+const MAX_JSON_DEPTH: usize = 100;
+
+/// Rejects repeated fields: a proxy may read the first and we the last, or the other way round.
+pub fn check_once(request: &Request) -> Result<(), ApiError> {
+    let count = |name: &str| {
+        request.headers().filter(|(known, _)| known.eq_ignore_ascii_case(name)).count()
+    };
+    let Some(name) = ONCE.iter().find(|name| count(name) > 1) else { return Ok(()) };
+    let message = format!("The header field {name} occurs more than once: send it once.");
+    Err(ApiError::new(400, "repeated_header", message))
+}
+
+/// The digests of a request's idempotency key, bound to its principal, and of what it asks for: path,
+/// session and body. `None` without a key.
+pub fn idempotency_key(
+    request: &Request,
+    proof: &Authenticated,
+    body: &[u8],
+) -> Result<Option<(Digest, Digest)>, ApiError> {
+    let Some(key) = request.header(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let visible = key.iter().all(|byte| byte.is_ascii_graphic());
+    if !visible || !(1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) {
+        let message = format!("{IDEMPOTENCY_KEY} takes 1 to {MAX_IDEMPOTENCY_KEY} visible bytes.");
+        return Err(ApiError::new(400, "bad_idempotency_key", message));
+    }
+    let session = request.header(SESSION).unwrap_or_default();
+    let asked = digest_of(&[request.path().replace(SLASH, "/").as_bytes(), session, body]);
+    Ok(Some((digest_of(&[b"key", proof.principal().as_bytes(), key]), asked)))
+}
+
+/// The value of the one parameter that a query may have, of this name with its `=`. `usage`: the error
+/// for anything else.
+pub fn parameter<'a>(
+    request: &'a Request,
+    name: &str,
+    usage: &str,
+) -> Result<Option<&'a str>, ApiError> {
+    let value = |query: &'a str| query.strip_prefix(name).filter(|value| !value.contains('&'));
+    let query = request.query().filter(|query| !query.is_empty());
+    query.map(|query| value(query).ok_or_else(|| bad(usage))).transpose()
+}
+
+/// `?wait=SECONDS`.
+pub fn wait_of(request: &Request) -> Result<Duration, ApiError> {
+    let most = MAX_WAIT.as_secs();
+    let wait = parameter(request, "wait=", "The only parameter here is wait=SECONDS.")?;
+    // "+5".parse::<u64>() is Ok(5).
+    let seconds = |text: &str| text.parse().ok().filter(|s| *s <= most && !text.starts_with('+'));
+    let seconds = wait.map_or(Some(0), seconds);
+    let words = || bad(format!("wait takes 0 to {most} whole seconds."));
+    seconds.map(Duration::from_secs).ok_or_else(words)
+}
+
+/// This session of the principal, if its key may use it.
+pub fn owner_of(proof: &Authenticated, session: &str) -> Result<Owner, ApiError> {
+    check_session(session)?;
+    proof.check_session(session)?;
+    let principal = proof.principal().to_owned();
+    Ok(Owner { principal, session: Some(session.to_owned()) })
+}
+
+/// A session's key is free text of 1 to 256 bytes. It is no file name and goes into none.
+pub fn check_session(session: &str) -> Result<(), ApiError> {
+    if has_dot_segment(session) {
+        let message = "A session's key has no . or .. between slashes: a path cannot name it.";
+        return Err(ApiError::new(400, "bad_session", message));
+    }
+    let wrong = match session.chars().find(|c| c.is_control()) {
+        _ if !(1..=MAX_SESSION).contains(&session.len()) => format!("this has {}", session.len()),
+        Some(control) => format!("this has the control character U+{:04X}", u32::from(control)),
+        None => return Ok(()),
+    };
+    let message = format!("A session's key takes 1 to {MAX_SESSION} bytes of text; {wrong}.");
+    Err(ApiError::new(400, "bad_session", message))
+}
+
+/// The body of a request, which must be JSON; memory for as much as it may be is leased before.
+pub fn json_body(exchange: &mut Exchange<'_>) -> Result<(Vec<u8>, Lease), HandlerError> {
+    let mut lease = exchange.lease();
+    let Exchange { connection, request, service, .. } = exchange;
+    let coding = request.header_text("Content-Encoding").unwrap_or("identity");
+    if !coding.eq_ignore_ascii_case("identity") {
+        let message =
+            format!("Content-Encoding: {coding} is not supported: send the body as plain JSON.");
+        return Err(ApiError::new(415, "unsupported_encoding", message).into());
+    }
+    let kind = request.header_text("Content-Type").unwrap_or("");
+    let essence = kind.split(';').next().unwrap_or("").trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        let message = "The body must be JSON, and say so: Content-Type: application/json.";
+        return Err(ApiError::new(415, "not_json", message).into());
+    }
+    let most = service.settings().config.limits.max_body;
+    connection.hurry |= lease.grow(request.announced(most))?;
+    let body = connection.read_body(request, most)?;
+    lease.shrink(body.len());
+    Ok((body, lease))
+}
+
+/// Reads a body, which must be an object in JSON; with its text.
+pub fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<(&'a str, T), ApiError> {
+    let json = std::str::from_utf8(body)
+        .map_err(|e| bad(format!("The body is not JSON: it is not UTF-8: {e}.")))?;
+    let faulty = |e| bad(format!("The body is not JSON: {e}."));
+    if !json.trim_start().starts_with('{') {
+        serde_json::from_str::<&RawValue>(json).map_err(faulty)?;
+        return Err(bad("The body must be a JSON object."));
+    }
+    let depth = json::depth(json);
+    if depth > MAX_JSON_DEPTH {
+        let words =
+            format!("The body is nested {depth} levels deep; send at most {MAX_JSON_DEPTH}.");
+        return Err(bad(words));
+    }
+    match serde_json::from_str(json) {
+        Ok(typed) => Ok((json, typed)),
+        Err(e) if e.is_data() => Err(bad(format!("The body is JSON that is not taken: {e}."))),
+        Err(e) => Err(faulty(e)),
+    }
+}
+
+/// The beginning of a faulty value, for an error message.
+pub fn short(value: &str) -> String {
+    value.chars().take(MAX_SHOWN_VALUE).collect()
+}
+
+/// The text of a member.
+pub fn text<'a>(raw: Raw<'a>, name: &str) -> Result<Option<Cow<'a, str>>, ApiError> {
+    raw.map(json::text).transpose().map_err(|why| bad(format!("{name:?} {why}.")))
+}
+
+pub fn boolean(raw: Raw<'_>, name: &str) -> Result<Option<bool>, ApiError> {
+    let read = |raw: &RawValue| raw.get().parse();
+    raw.map(read).transpose().map_err(|_| bad(format!("{name:?} must be true or false.")))
+}
+
+/// A list that is not empty.
+pub fn list<'a>(raw: Raw<'a>) -> Option<&'a str> {
+    raw.map(RawValue::get).filter(|json| json.starts_with('[') && elements(json).next().is_some())
+}

@@ -1,0 +1,30 @@
+//! What responses have in common.
+
+use serde::Serialize;
+
+use crate::http::Response;
+
+/// Set on an answer to a repeated request with an idempotency key.
+const REPLAYED: &str = "Idempotent-Replayed";
+
+/// A value that can only be written: no map in it has keys that are not text.
+pub fn to_json(body: &impl Serialize) -> String {
+    serde_json::to_string(body).unwrap_or_default()
+}
+
+pub fn json(status: u16, body: impl Into<Vec<u8>>) -> Response {
+    Response::new(status, "application/json", body.into())
+}
+
+/// A response, which may be the repetition of an earlier one.
+pub fn mark_replayed(response: Response, replayed: bool) -> Response {
+    if replayed { response.header(REPLAYED, "true") } else { response }
+}
+
+/// The head of a stream of server-sent events.
+pub fn sse_head() -> Response {
+    // Asks nginx not to collect a stream before it passes it on.
+    Response::empty(200)
+        .header("Content-Type", "text/event-stream")
+        .header("X-Accel-Buffering", "no")
+}

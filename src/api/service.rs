@@ -1,0 +1,210 @@
+//! The gateway as requests see it: what handlers share, and the request that one of them answers.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::auth::{self, Authenticated, Keyring, Origin};
+use super::auth_throttle::AuthThrottle;
+use super::buffers::{Buffers, Lease};
+use super::connections::ConnectionTable;
+use super::error::{ApiError, Handled};
+use super::reload::Reloads;
+use super::response::{json, to_json};
+use crate::http::{Connection, ConnectionActivity, Request, Response, ShutdownFlag};
+use crate::session::hub::{Hub, Settings};
+use crate::sys::fd::EventFd;
+use crate::threads::lock;
+
+/// How long the exit waits for the last events of event streams: they are on their way by then.
+const STREAM_PATIENCE: Duration = Duration::from_millis(200);
+
+/// What stays the same for the life of the process.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub name: String,
+    /// The address that clients connect to, with the port that was really bound.
+    pub listen: String,
+    /// The unit that we run in, once it is known.
+    pub unit: OnceLock<String>,
+    /// RFC 3339.
+    pub since: String,
+    pub began: Instant,
+}
+
+#[derive(Debug)]
+pub struct Service {
+    pub facts: Facts,
+    keys: Mutex<Arc<Keyring>>,
+    throttle: Mutex<AuthThrottle>,
+    pub hub: Arc<Hub>,
+    /// Closed when no new work is taken.
+    pub shutdown: Arc<ShutdownFlag>,
+    pub ready: AtomicBool,
+    pub connections: ConnectionTable,
+    pub control_connections: AtomicUsize,
+    /// How the run before this one ended, as `/v1/status` tells it.
+    pub last_stop: Mutex<Value>,
+    /// Warnings about the configuration in force.
+    pub warnings: Mutex<Vec<String>>,
+    /// The time that our unit gives a stop, as far as it is known; `Duration::MAX` for infinity.
+    pub stop_timeout: Mutex<Option<Duration>>,
+    pub reloads: Reloads,
+    /// When the drain began, RFC 3339.
+    pub draining_since: OnceLock<String>,
+    pub buffers: Arc<Buffers>,
+    /// Wakes the main loop.
+    pub(super) wake: Arc<EventFd>,
+    /// Requests that are being answered, and event streams.
+    in_flight: Mutex<[usize; 2]>,
+    stream_ended: Condvar,
+}
+
+impl Service {
+    /// `wake` is notified when the last request in flight has been answered during a drain, and when a
+    /// reload is asked for.
+    pub fn new(facts: Facts, keys: Keyring, hub: Arc<Hub>, wake: Arc<EventFd>) -> Service {
+        Service {
+            facts,
+            keys: Mutex::new(Arc::new(keys)),
+            throttle: Mutex::default(),
+            buffers: Arc::new(Buffers::new(Arc::clone(&hub))),
+            hub,
+            shutdown: Arc::default(),
+            ready: AtomicBool::new(false),
+            connections: ConnectionTable::default(),
+            control_connections: AtomicUsize::new(0),
+            last_stop: Mutex::default(),
+            warnings: Mutex::default(),
+            stop_timeout: Mutex::default(),
+            reloads: Reloads::default(),
+            draining_since: OnceLock::new(),
+            wake,
+            in_flight: Mutex::default(),
+            stream_ended: Condvar::new(),
+        }
+    }
+
+    pub fn settings(&self) -> Arc<Settings> {
+        self.hub.settings()
+    }
+
+    fn keys(&self) -> Arc<Keyring> {
+        Arc::clone(&lock(&self.keys))
+    }
+
+    /// Puts other keys in force. Those that are not among them are revoked at once, also for answers
+    /// that are being sent.
+    pub fn set_keys(&self, keys: Keyring) {
+        *lock(&self.keys) = Arc::new(keys);
+        self.connections.revoke(&|key| self.keys().holds(key));
+    }
+
+    /// Checks a request's key, and counts its connection for its principal.
+    pub(super) fn authenticate(
+        &self,
+        request: &Request,
+        origin: Origin,
+        activity: Option<&ConnectionActivity>,
+    ) -> Result<Authenticated, ApiError> {
+        let keys = self.keys();
+        let proof = auth::authenticate(request, origin, &keys);
+        let proof = proof.ok_or_else(|| self.unauthenticated(request, origin))?;
+        activity.map_or(Ok(()), |activity| self.connections.authenticate(activity, &proof.0))?;
+        // The keys may have changed since they were read: then this connection was not revoked.
+        let same = Arc::ptr_eq(&keys, &self.keys());
+        if same { Ok(proof) } else { self.authenticate(request, origin, activity) }
+    }
+
+    /// What the service manager shows (`STATUS=`, sd_notify(3)).
+    pub fn status_line(&self) -> String {
+        let (listen, all) = (&self.facts.listen, lock(&self.warnings));
+        let first = all.first().map(|first| format!("; warnings: {}; {first}", all.len()));
+        format!("Serving on {listen}{}", first.unwrap_or_default())
+    }
+
+    /// Counts a request with a wrong key; the error for it, and for one without a key.
+    fn unauthenticated(&self, request: &Request, origin: Origin) -> ApiError {
+        let has_key = request.header("Authorization").is_some();
+        let problem = if has_key { "Invalid API key" } else { "An API key is required" };
+        let message = format!("{problem}: send it as \"Authorization: Bearer KEY\".");
+        let unauthorized = ApiError::new(401, "invalid_api_key", message);
+        let Origin::Tcp(address) = origin else { return unauthorized };
+        if !has_key {
+            return unauthorized;
+        }
+        let Some((first, wait)) = lock(&self.throttle).count(address.ip(), Instant::now()) else {
+            return unauthorized;
+        };
+        if first {
+            log::warn!("too many wrong keys from {}", address.ip());
+        }
+        let message = "Too many wrong keys came from this address.";
+        ApiError::new(429, "too_many_failures", message).after(wait.as_secs() + 1)
+    }
+
+    /// How many requests are being answered.
+    pub fn in_flight(&self) -> usize {
+        lock(&self.in_flight)[0]
+    }
+
+    pub(super) fn begin(&self, streams: bool) -> InFlight<'_> {
+        lock(&self.in_flight)[usize::from(streams)] += 1;
+        InFlight { service: self, streams }
+    }
+
+    /// Waits for event streams to end, which they do as soon as a drain begins; for those whose clients
+    /// read nothing no longer than [`STREAM_PATIENCE`].
+    pub fn await_streams(&self) {
+        let in_flight = lock(&self.in_flight);
+        let open = |[_, streams]: &mut [usize; 2]| *streams > 0;
+        drop(self.stream_ended.wait_timeout_while(in_flight, STREAM_PATIENCE, open));
+    }
+}
+
+/// A request that is being answered, for which a drain waits; or an event stream.
+pub struct InFlight<'a> {
+    service: &'a Service,
+    streams: bool,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let mut in_flight = lock(&self.service.in_flight);
+        in_flight[usize::from(self.streams)] -= 1;
+        if self.streams {
+            self.service.stream_ended.notify_all();
+        } else if in_flight[0] == 0 && self.service.shutdown.is_closing() {
+            self.service.wake.notify();
+        }
+    }
+}
+
+/// An authenticated request, and the connection for its answer.
+pub struct Exchange<'a> {
+    pub connection: &'a mut Connection,
+    pub request: &'a Request,
+    pub service: &'a Service,
+    pub proof: &'a Authenticated,
+}
+
+impl Exchange<'_> {
+    /// A lease of nothing so far, for the principal.
+    pub fn lease(&self) -> Lease {
+        Lease::new(&self.service.buffers, self.proof.principal())
+    }
+
+    pub fn respond(self, response: Response) -> Handled {
+        let mut lease = self.lease();
+        lease.grow(response.held())?;
+        Ok(self.connection.respond(self.request, response)?)
+    }
+
+    /// Answers 200 with a JSON object.
+    pub fn json(self, body: &impl Serialize) -> Handled {
+        self.respond(json(200, to_json(body)))
+    }
+}
