@@ -16,7 +16,7 @@ use crate::config::LogTarget;
 use crate::limits::LOG_PATIENCE;
 use crate::sys::clock::Utc;
 use crate::sys::fd::device_and_inode;
-use crate::sys::poll::{Interest, poll};
+use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::Pid;
 use crate::text::escaped;
 use crate::threads::lock;
@@ -148,8 +148,8 @@ impl Sink {
 /// One write, so that lines of several processes do not mix. A reader that does not read holds us up for
 /// this long only. Says whether it was written.
 pub fn write_within(mut out: impl Write + AsFd, text: &str, patience: Duration) -> bool {
-    let room = poll(&mut [Interest::write(out.as_fd())], Some(patience));
-    room.is_ok_and(|ready| ready > 0) && out.write_all(text.as_bytes()).is_ok()
+    let room = wait_any([Interest::write(out.as_fd())], Some(patience));
+    room.is_ok_and(|[room]| room) && out.write_all(text.as_bytes()).is_ok()
 }
 
 /// The priorities of syslog(3).

@@ -22,7 +22,7 @@ use crate::lifecycle::phase::{self, Action, Event, Judged, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::logger;
 use crate::sys::fd::EventFd as Wake;
-use crate::sys::poll::{Interest, poll};
+use crate::sys::poll::{Interest, wait_any};
 use crate::systemd::notify::{Notifier, watchdog_interval};
 use crate::text::escaped;
 use crate::threads::{lock, spawn};
@@ -178,15 +178,15 @@ impl Main {
     fn wait(&mut self, signals: &Signals) -> std::io::Result<()> {
         let timeout = self.timers.until_next(Instant::now(), self.started.is_some());
         let doors = self.started.as_ref().filter(|_| self.timers.accept.is_none());
-        let mut interests = [
+        let interests = [
             Interest::read(signals.as_fd()),
             Interest::read(self.mailbox.wake.as_fd()),
-            doors.map_or_else(Interest::none, |s| Interest::read(s.doors.tcp.as_fd())),
-            doors.map_or_else(Interest::none, |s| Interest::read(s.doors.control.as_fd())),
+            Interest::read(doors.map(|started| started.doors.tcp.as_fd())),
+            Interest::read(doors.map(|started| started.doors.control.as_fd())),
         ];
         let next = doors.is_some_and(|s| s.doors.has_next());
-        poll(&mut interests, if next { Some(Duration::ZERO) } else { timeout })?;
-        let [_, _, tcp, control] = interests.map(|interest| interest.ready());
+        let timeout = if next { Some(Duration::ZERO) } else { timeout };
+        let [.., tcp, control] = wait_any(interests, timeout)?;
         if let Some(started) = doors.filter(|_| tcp || control || next)
             && let Err(e) = started.doors.accept(&started.service)
         {

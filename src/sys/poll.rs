@@ -14,26 +14,28 @@ pub struct Interest<'fd> {
 
 impl<'fd> Interest<'fd> {
     /// Wait until `fd` can be read or its other side has ended.
-    pub fn read(fd: BorrowedFd<'fd>) -> Self {
-        Self::new(fd.as_raw_fd(), libc::POLLIN)
+    pub fn read(fd: impl Into<Option<BorrowedFd<'fd>>>) -> Self {
+        Self::new(fd.into(), libc::POLLIN)
     }
 
     /// Wait until `fd` can be written or its other side has ended.
-    pub fn write(fd: BorrowedFd<'fd>) -> Self {
-        Self::new(fd.as_raw_fd(), libc::POLLOUT)
+    pub fn write(fd: impl Into<Option<BorrowedFd<'fd>>>) -> Self {
+        Self::new(fd.into(), libc::POLLOUT)
     }
 
     /// Wait until the other side of a socket goes away or stops sending; ignores data.
-    pub fn hangup(fd: BorrowedFd<'fd>) -> Self {
-        Self::new(fd.as_raw_fd(), libc::POLLRDHUP)
+    pub fn hangup(fd: impl Into<Option<BorrowedFd<'fd>>>) -> Self {
+        Self::new(fd.into(), libc::POLLRDHUP)
     }
 
-    /// A place in the list that never reports anything (poll(2): a negative descriptor).
+    /// A place in the list that never reports anything.
     pub fn none() -> Self {
-        Self::new(-1, 0)
+        Self::new(None, 0)
     }
 
-    fn new(fd: i32, events: i16) -> Self {
+    /// Without a descriptor it never reports anything (poll(2): a negative number).
+    fn new(fd: Option<BorrowedFd<'fd>>, events: i16) -> Self {
+        let fd = fd.map_or(-1, |fd| fd.as_raw_fd());
         Interest { raw: libc::pollfd { fd, events, revents: 0 }, owner: PhantomData }
     }
 
@@ -67,4 +69,13 @@ pub fn poll(interests: &mut [Interest<'_>], timeout: Option<Duration>) -> io::Re
         }
         Err(e) => Err(e),
     }
+}
+
+/// Like [`poll`], for a fixed number: says which are ready. None is after the time-out or a signal.
+pub fn wait_any<const N: usize>(
+    mut interests: [Interest<'_>; N],
+    timeout: Option<Duration>,
+) -> io::Result<[bool; N]> {
+    poll(&mut interests, timeout)?;
+    Ok(interests.map(|interest| interest.ready()))
 }

@@ -21,7 +21,7 @@ use crate::limits::{
 use crate::sys::clock::Utc;
 use crate::sys::fork::run_in_child;
 use crate::sys::fs as files;
-use crate::sys::poll::{Interest, poll};
+use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::exit_now;
 use crate::systemd::waiting;
 use crate::text::escaped;
@@ -237,7 +237,7 @@ impl Main {
                 let deadline = Instant::now() + HISTORY_PATIENCE;
                 let left = || deadline.saturating_duration_since(Instant::now());
                 // A signal ends a wait early.
-                while poll(&mut [Interest::read(told.as_fd())], Some(left()))? == 0 {
+                while wait_any([Interest::read(told.as_fd())], Some(left()))? == [false] {
                     if left() == Duration::ZERO {
                         return Err(hangs());
                     }
