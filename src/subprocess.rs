@@ -1,21 +1,21 @@
 //! Child processes: started here and nowhere else, so that process 1 can tell them from orphans,
 //! and so that no child gets what is meant for us alone.
 //!
-//! What may enter: starting, holding, signalling, waiting. What a child is asked, and what its
+//! What may enter: starting, feeding, reading, signalling, waiting. What a child is asked, and what its
 //! answer means, belongs to whoever asks.
 #![forbid(unsafe_code)]
 
-mod converse;
-mod environment;
+mod cgroup;
 mod executable;
-mod group;
 mod program;
+mod run;
 mod tree;
 
-pub use converse::{Captured, ExitReason, RunOptions, capture, feed, read_now, run, take};
-pub use environment::environment;
-pub use executable::{explained, why_not_executable};
-pub use program::{Environment, Program, find_on, find_program, is_for_us_alone};
+pub use executable::{explain_failure, why_not_executable};
+pub use program::{
+    Environment, Program, environment, find_on, find_program, is_service_manager_variable,
+};
+pub use run::{Captured, ChildEvent, ExitReason, RunOptions, RunningChild, capture, keep_end, run};
 pub use tree::Leftovers;
 
 use std::fs::File;
@@ -25,10 +25,11 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::cancel::Cancel;
 use crate::limits::REAP_PATIENCE;
 use crate::name::OWN_VARIABLE;
 use crate::sys::fd::{limit, set_limit_of, set_nonblocking};
-use crate::sys::poll::{Interest, poll};
+use crate::sys::poll::Interest;
 use crate::sys::proc;
 use crate::sys::process::{self, Pid, PidFd, Signal, Status};
 use crate::sys::spawn::{self, ChildSlot, SpawnOptions};
@@ -37,6 +38,17 @@ use tree::{Run, Tree};
 
 /// Where a child's number is: 0 until it has one.
 type Slot = Arc<AtomicI32>;
+
+/// How a child stands to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChildKind {
+    /// A helper in our process group, with SIGTERM blocked: it outlives one to the whole control group.
+    Shielded,
+    /// A helper that leads a process group. Like the above it has nothing to leave behind.
+    Helper,
+    /// It leads a process group, and whatever it starts ends with it, or as this has it.
+    Tree(Leftovers),
+}
 
 /// The children that somebody here waits for.
 #[derive(Debug, Default)]
@@ -60,11 +72,11 @@ impl Children {
     }
 
     /// From now on this process is the one of `gateway`, called `name`: what its children leave becomes
-    /// ours. To be followed by [`Children::settle`].
+    /// ours. To be followed by [`Children::end_earlier_runs`].
     ///
     /// # Errors
     /// Those of prctl(2) and getrandom(2).
-    pub fn serve(&self, name: &str, gateway: &str) -> io::Result<()> {
+    pub fn begin_run(&self, name: &str, gateway: &str) -> io::Result<()> {
         process::become_subreaper()?;
         let _ = self.name.set(name.to_owned());
         let _ = self.run.set(Run::begin(gateway)?);
@@ -73,52 +85,33 @@ impl Children {
 
     /// Ends what a run of this gateway that was killed has left; until then nothing is started but
     /// helpers. `own`: our control group, where the service manager has delegated it to us.
-    pub fn settle(&self, own: Option<&str>) {
+    pub fn end_earlier_runs(&self, own: Option<&str>) {
         if let Some(run) = self.run.get() {
-            run.settle(own.and_then(group::usable));
+            run.end_earlier(own.and_then(cgroup::usable));
         }
     }
 
-    /// Starts a helper, which has nothing to leave behind. Dropping it kills and reaps it.
+    /// Starts a child. Dropping it kills and reaps it.
     ///
     /// # Errors
     /// Those of [`spawn::spawn`], and of pidfd_open(2) (Linux before 5.3).
-    pub fn spawn(self: &Arc<Self>, program: &Program, manner: SpawnOptions) -> io::Result<Child> {
-        self.start(program, manner, None)
-    }
-
-    /// Starts a child that leads a process group. Whatever it starts ends with it, or as `leftovers`
-    /// has it.
-    ///
-    /// # Errors
-    /// As above.
-    pub fn spawn_tree(
+    fn spawn(
         self: &Arc<Self>,
         program: &Program,
-        leftovers: Leftovers,
+        kind: ChildKind,
         stdin: bool,
     ) -> io::Result<Child> {
-        let manner = SpawnOptions { stdin, own_group: true };
-        let named = self.name.get().map(|name| program.clone().env(OWN_VARIABLE, name));
-        let program = named.as_ref().unwrap_or(program);
-        let keep = leftovers == Leftovers::Keep;
-        let tree = self.run.get().filter(|_| !keep).map(Run::tree);
-        let mut child = self.start(program, manner, tree)?;
-        child.keep = keep;
-        Ok(child)
-    }
-
-    fn start(
-        self: &Arc<Self>,
-        program: &Program,
-        manner: SpawnOptions,
-        mut tree: Option<Tree>,
-    ) -> io::Result<Child> {
-        let mut variables = program.variables();
-        variables.extend(tree.as_ref().map(Tree::variable));
+        let manner = SpawnOptions { stdin, own_group: kind != ChildKind::Shielded };
+        let (mut own, mut tree) = (Environment::new(), None);
+        if let ChildKind::Tree(leftovers) = kind {
+            own.extend(self.name.get().map(|name| (OWN_VARIABLE.into(), name.into())));
+            tree = self.run.get().filter(|_| leftovers == Leftovers::Kill).map(Run::tree);
+            own.extend(tree.as_ref().map(Tree::variable));
+        }
+        let variables = program.variables(&own);
         let slot = Slot::default();
         lock(&self.known).push(Arc::clone(&slot));
-        let group = tree.as_ref().and_then(|tree| Some(tree.group.as_ref()?.dir.as_fd()));
+        let group = tree.as_ref().and_then(|tree| Some(tree.cgroup.as_ref()?.dir.as_fd()));
         let place = ChildSlot { number: &slot, group };
         let born = spawn::spawn(&program.path, &program.arguments, &variables, manner, place)
             .and_then(|spawned| match PidFd::open(spawned.pid) {
@@ -142,7 +135,7 @@ impl Children {
             let _ = set_limit_of(pid, soft);
         }
         if let Some(tree) = tree.as_mut().filter(|_| !spawned.joined) {
-            tree.without_group();
+            tree.leave_cgroup();
         }
         let child = Child {
             pid,
@@ -151,8 +144,8 @@ impl Children {
             stdout: Some(spawned.stdout),
             stderr: Some(spawned.stderr),
             tree,
-            keep: false,
-            reaped: false,
+            keep: kind == ChildKind::Tree(Leftovers::Keep),
+            status: None,
             slot,
             family: Arc::clone(self),
         };
@@ -211,36 +204,36 @@ impl Children {
     }
 }
 
-/// A child of ours that is not reaped yet, and our ends of its pipes, which do not block, until they
-/// are taken.
+/// A child of ours, and our ends of its pipes, which do not block.
 #[derive(Debug)]
-pub struct Child {
-    pub stdin: Option<File>,
-    pub stdout: Option<File>,
-    pub stderr: Option<File>,
+struct Child {
+    stdin: Option<File>,
+    stdout: Option<File>,
+    stderr: Option<File>,
     pid: Pid,
     pidfd: PidFd,
     /// What it starts; `None`: a helper, or it is kept.
     tree: Option<Tree>,
     /// Once it has ended by itself, its group lives on.
     keep: bool,
-    reaped: bool,
+    /// Set once it is reaped.
+    status: Option<Result<Status, io::ErrorKind>>,
     slot: Slot,
     family: Arc<Children>,
 }
 
 impl Child {
     /// Readable once the child has ended.
-    pub fn ended(&self) -> BorrowedFd<'_> {
+    fn ended(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
 
     /// Signals the process group that the child leads, or the child itself where it has left that
     /// group; a kill goes to both, while a second SIGTERM would mean more than the first. Whom we
-    /// may not signal, or who is gone, is passed over.
-    pub fn signal(&mut self, signal: Signal) {
+    /// may not signal, or who is gone, is ignored.
+    fn signal(&mut self, signal: Signal) {
         if let Some(tree) = self.tree.as_mut().filter(|_| !process::has_ended(self.pid)) {
-            tree.note(self.pid);
+            tree.note_descendants(self.pid);
         }
         let reached = process::signal_group(self.pid, signal).unwrap_or(false);
         if !reached || signal == Signal::Kill {
@@ -250,60 +243,51 @@ impl Child {
 
     /// Ends the group, reaps the child, and ends what else it has started. In this order: while the
     /// child is not reaped its number belongs to nobody else.
-    pub fn end(&mut self) -> io::Result<Status> {
+    ///
+    /// # Errors
+    /// TimedOut where the kernel does not end it; it is left to a later reaping.
+    fn end(&mut self) -> io::Result<Status> {
+        if let Some(status) = self.status {
+            return status.map_err(Into::into);
+        }
         if !(self.keep && process::has_ended(self.pid)) {
             self.signal(Signal::Kill);
         }
         // One that we may not kill ends by itself, or by having nobody to print for.
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
-        let status = self.wait(REAP_PATIENCE);
+        let status = self.reap(REAP_PATIENCE);
         self.family.end_tree(self.tree.take());
         status
     }
 
-    /// Reaps the child.
-    ///
-    /// # Errors
-    /// TimedOut when it has not ended after `patience`; dropping it leaves it to a later reaping.
-    pub fn wait(&mut self, patience: Duration) -> io::Result<Status> {
+    fn reap(&mut self, patience: Duration) -> io::Result<Status> {
+        let end = [Interest::read(self.ended())];
         let deadline = Instant::now() + patience;
-        while poll(&mut [Interest::read(self.ended())], Some(left(deadline)))? == 0 {
-            if left(deadline) == Duration::ZERO {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
+        if let ([false], _) = Cancel::at(deadline).wait(end, deadline)? {
+            return Err(io::ErrorKind::TimedOut.into());
         }
         // Under the lock: nobody must find its number there once the kernel may give it away.
-        let family = Arc::clone(&self.family);
-        let mut known = lock(&family.known);
-        let status = process::wait(self.pid);
+        let mut known = lock(&self.family.known);
+        let status = process::wait(self.pid).map_err(|e| e.kind());
         known.retain(|slot| !Arc::ptr_eq(slot, &self.slot));
-        self.reaped = true;
-        status
+        self.status = Some(status);
+        status.map_err(Into::into)
     }
-}
-
-fn left(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if !self.reaped {
-            let _ = self.pidfd.send(Signal::Kill);
-            if self.wait(REAP_PATIENCE).is_err() {
-                // Another user's, or deep in the kernel: reaped as an orphan, if it ever ends.
-                self.family.forget(&self.slot);
-            }
+        if self.end().is_err() {
+            // Another user's, or deep in the kernel: reaped as an orphan, if it ever ends.
+            self.family.forget(&self.slot);
         }
-        self.family.end_tree(self.tree.take());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const PLAIN: SpawnOptions = SpawnOptions { stdin: false, own_group: false };
+    use crate::sys::poll::poll;
 
     fn shell(script: &str) -> Program {
         Program::new("/bin/sh".into()).args(["-c", script])
@@ -344,9 +328,9 @@ mod tests {
     #[test]
     fn children_that_are_waited_for_are_not_reaped_as_orphans() {
         let children = Children::new();
-        let mut child = children.spawn(&shell("exit 7"), PLAIN).unwrap();
+        let mut child = children.spawn(&shell("exit 7"), ChildKind::Shielded, false).unwrap();
         poll(&mut [Interest::read(child.ended())], Some(Duration::from_secs(20))).unwrap();
         children.reap_orphans();
-        assert_eq!(child.wait(REAP_PATIENCE).unwrap(), Status::Exited(7));
+        assert_eq!(child.reap(REAP_PATIENCE).unwrap(), Status::Exited(7));
     }
 }

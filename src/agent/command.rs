@@ -3,39 +3,43 @@
 //! Whatever it starts ends with the turn, unless `agent.leftovers` keeps it; and a grandchild that
 //! holds stdout open holds nothing up.
 
+use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::output::{StderrTail, Utf8Stream, keep_end};
-use super::{Outcome, Reply, Report, Turn, TurnLimits, environment};
+use super::output::{StderrTail, Utf8Stream};
+use super::{Outcome, Reply, Report, Turn, instructions};
+use crate::cancel::{Cancel, CancelReason};
 use crate::config;
-use crate::limits::{KEEP_ALIVE, KILL_AFTER};
-use crate::subprocess::{Child, Children, Program, explained, take};
-use crate::sys::poll::Interest;
-use crate::sys::process::{Signal, Status, is_shortage};
+use crate::limits::{AGENT_READ, KILL_AFTER, MAX_STDERR_TAIL};
+use crate::subprocess::{
+    ChildEvent, ChildKind, Children, Environment, ExitReason, Program, RunOptions, RunningChild,
+    environment, explain_failure, keep_end,
+};
+use crate::sys::process::{Status, is_shortage};
 use crate::text::{escaped, one_line};
-
-/// How long one client that reads slowly may keep an agent's deadline from being looked at.
-const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Starts the agent, feeds it, passes its reply on, and ends it where it has to be ended.
 pub fn run(
     children: &Arc<Children>,
     agent: &config::Agent,
     turn: &Turn<'_>,
-    reply: &mut dyn Reply,
-    bounds: &TurnLimits<'_>,
+    reply: &RefCell<&mut dyn Reply>,
+    cancel: &Cancel<'_>,
 ) -> Outcome {
-    let program = Program::configured(&agent.command, environment::of(agent, turn));
-    let born = program.and_then(|program| children.spawn_tree(&program, agent.leftovers, true));
-    let child = match born {
+    let program = Program::configured(&agent.command, variables(agent, turn));
+    let (kind, input) = (ChildKind::Tree(agent.leftovers), Some(turn.text.as_bytes().into()));
+    let options = RunOptions { kind, input, cancel: *cancel, grace: KILL_AFTER };
+    let mut child = match program.and_then(|it| RunningChild::start(children, &it, options)) {
         Ok(child) => child,
         Err(e) => {
             let program = agent.command.first().map_or("", String::as_str);
-            let why = explained(&agent.command, &e);
+            let why = explain_failure(&agent.command, &e);
             let words = format!("the agent {program:?} cannot be started: {why}");
             return match e.kind() {
                 _ if is_shortage(&e) => Outcome::Short(words),
@@ -47,29 +51,48 @@ pub fn run(
             };
         }
     };
-    let mut process = Process {
-        child,
+    let mut output = Output {
+        turn,
+        reply,
         text: Utf8Stream::default(),
-        complaints: StderrTail::default(),
-        printed: Vec::new(),
+        stderr: StderrTail::default(),
+        tail: Vec::new(),
         usage: None,
-        written: 0,
         replied: 0,
-        quiet_since: Instant::now(),
     };
-    let result = process.attend(turn, reply, bounds);
-    let status = process.child.end();
-    process.complaints.finish(&mut |line| hear_line(turn, line, &mut process.usage));
-    match (result, status) {
-        (Err(e), _) | (Ok(None), Err(e)) => {
-            Outcome::Temporary(format!("the agent could not be attended to: {e}"))
-        }
-        (Ok(Some(outcome)), _) => outcome,
-        (Ok(None), Ok(status)) => {
-            reply.report(Report { usage: process.usage.take(), finish: None });
-            classify(status, &process.complaints.tail(), &one_line(&process.printed))
+    let attended = output.attend(&mut child);
+    output.stderr.finish(&mut |line| log_line(turn, line, &mut output.usage));
+    match attended {
+        Err(e) => Outcome::Temporary(format!("the agent could not be attended to: {e}")),
+        Ok(Err(outcome)) => outcome,
+        Ok(Ok(status)) => {
+            let mut reply = reply.borrow_mut();
+            reply.report(Report { usage: output.usage, finish: None });
+            classify(status, &output.stderr.tail(), &one_line(&output.tail))
         }
     }
+}
+
+/// The environment of one turn: the allow list, `pass_env`, `env`, and the turn's own.
+fn variables(agent: &config::Agent, turn: &Turn<'_>) -> Environment {
+    let mut all = environment(&agent.env, &agent.pass_env);
+    // Later ones win where a name comes twice.
+    let mut add = |name: &str, value: &OsStr| all.push((name.into(), value.into()));
+    add("HERMES_SESSION", turn.session.as_ref());
+    add("HERMES_PRINCIPAL", turn.principal.as_ref());
+    add("HERMES_MESSAGE_ID", turn.message_id.as_ref());
+    add("HERMES_ATTEMPT", turn.attempt.to_string().as_ref());
+    // An agent can always read it: where nothing was said before there is nothing in it.
+    let transcript = turn.transcript.filter(|path| path.exists());
+    add("HERMES_TRANSCRIPT", transcript.map_or("/dev/null".as_ref(), Path::as_os_str));
+    if !turn.attachments.is_empty() {
+        add("HERMES_ATTACHMENTS", Value::from(turn.attachments).to_string().as_ref());
+    }
+    let instructions = instructions(turn.context.map_or("", |context| &context.messages));
+    if !instructions.is_empty() {
+        add("HERMES_INSTRUCTIONS", instructions.as_ref());
+    }
+    all
 }
 
 /// What an exit status means: 75 and signals may pass, anything else but 0 stays.
@@ -89,120 +112,69 @@ fn classify(status: Status, stderr: &str, stdout: &str) -> Outcome {
     }
 }
 
-/// A running agent.
-struct Process {
-    child: Child,
+/// What an agent has printed.
+struct Output<'a, 'r> {
+    turn: &'a Turn<'a>,
+    reply: &'a RefCell<&'r mut dyn Reply>,
     text: Utf8Stream,
-    complaints: StderrTail,
-    /// The end of what it has printed on stdout.
-    printed: Vec<u8>,
+    stderr: StderrTail,
+    /// The end of its stdout.
+    tail: Vec<u8>,
     /// What the agent says that it used.
     usage: Option<String>,
-    written: usize,
+    /// Bytes of its stdout.
     replied: usize,
-    quiet_since: Instant,
 }
 
-impl Process {
-    /// Moves bytes until the agent has ended. `Some(outcome)` when it was ended from outside.
-    fn attend(
-        &mut self,
-        turn: &Turn<'_>,
-        reply: &mut dyn Reply,
-        bounds: &TurnLimits<'_>,
-    ) -> io::Result<Option<Outcome>> {
-        let mut ending: Option<(Outcome, Instant)> = None;
+impl Output<'_, '_> {
+    /// Takes what the agent prints until it has ended: by itself, or how else.
+    fn attend(&mut self, child: &mut RunningChild<'_>) -> io::Result<Result<Status, Outcome>> {
+        let (mut buffer, mut failed) = ([0; AGENT_READ], None);
         loop {
-            let keep_alive = bounds.deadline.min(self.quiet_since + KEEP_ALIVE);
-            let until = ending.as_ref().map_or(keep_alive, |(_, kill_at)| *kill_at);
-            let watched = |sign| if ending.is_some() { Interest::none() } else { sign };
-            let signs = [
-                watched(Interest::read(bounds.cut)),
-                watched(bounds.client.map_or_else(Interest::none, Interest::hangup)),
-                watched(bounds.cancel.map_or_else(Interest::none, Interest::read)),
-            ];
-            let input = (turn.text.as_bytes(), &mut self.written);
-            let (ended, [cut, client_gone, cancelled]) = self.child.attend(signs, until, input)?;
-            let passed_on = self.pass_on(reply, bounds.max_reply, (ending.is_some(), ended));
-            self.hear(turn)?;
-            if ended {
-                let last = passed_on?.or_else(|| self.last_piece(reply, ending.is_some()));
-                return Ok(ending.map(|(outcome, _)| outcome).or(last));
-            }
-            let now = Instant::now();
-            // It is killed now. Whoever cannot be is left behind: its turn is over all the same.
-            if let Some((outcome, _)) = ending.take_if(|(_, kill_at)| now >= *kill_at) {
-                return Ok(Some(outcome));
-            }
-            let outside = match passed_on {
-                _ if ending.is_some() => continue,
-                Err(e) => return Err(e),
-                Ok(Some(outcome)) => Some(outcome),
-                Ok(None) if cancelled => Some(Outcome::Cancelled),
-                Ok(None) if client_gone => Some(Outcome::ClientGone),
-                Ok(None) if cut => Some(Outcome::Cut),
-                Ok(None) if now >= bounds.deadline => Some(Outcome::TimedOut),
-                Ok(None) if now >= self.quiet_since + KEEP_ALIVE => {
-                    self.quiet_since = now;
-                    reply.idle().is_err().then_some(Outcome::ClientGone)
+            match child.next(&mut buffer, None)? {
+                ChildEvent::Stdout(_) if child.is_cancelled() => {}
+                ChildEvent::Stdout(count) => {
+                    failed = self.pass_on(&buffer[..count]).err();
+                    if failed.is_some() {
+                        child.cancel(CancelReason::ClientGone);
+                    }
                 }
-                Ok(None) => None,
-            };
-            if let Some(outcome) = outside {
-                self.child.signal(Signal::Term);
-                ending = Some((outcome, now + KILL_AFTER));
+                ChildEvent::Stderr(count) => {
+                    let (turn, usage) = (self.turn, &mut self.usage);
+                    let log = &mut |line: &str| log_line(turn, line, usage);
+                    self.stderr.push(&buffer[..count], log);
+                }
+                ChildEvent::Waited => {}
+                ChildEvent::Ended(ExitReason::Cancelled(reason)) => {
+                    return Ok(Err(failed.unwrap_or(Outcome::Ended(reason))));
+                }
+                ChildEvent::Ended(ExitReason::Exited(status)) => {
+                    let rest = self.text.finish();
+                    return Ok(self.chunk(&rest).map(|()| status));
+                }
             }
         }
     }
 
-    /// Passes on what the agent has printed; drops it once the turn is `ending`. `ended`: there will
-    /// be no more.
-    fn pass_on(
-        &mut self,
-        reply: &mut dyn Reply,
-        max_reply: usize,
-        (ending, ended): (bool, bool),
-    ) -> io::Result<Option<Outcome>> {
-        let (began, mut outcome) = (Instant::now(), None);
-        take(&mut self.child.stdout, |bytes| {
-            if !ending {
-                self.replied += bytes.len();
-                keep_end(&mut self.printed, bytes);
-                self.quiet_since = Instant::now();
-                let text = self.text.push(bytes);
-                if self.replied > max_reply {
-                    let words =
-                        format!("the agent's reply is over limits.max_reply ({max_reply} bytes)");
-                    outcome = Some(Outcome::Failed(words));
-                } else if !text.is_empty() && reply.chunk(&text).is_err() {
-                    outcome = Some(Outcome::ClientGone);
-                }
-            }
-            // A client that reads slowly must not keep the deadline from being looked at. Once the
-            // agent has ended, all that it has left is taken.
-            outcome.is_none() && (ended || began.elapsed() <= LOCK_PATIENCE)
-        })?;
-        Ok(outcome)
+    fn pass_on(&mut self, bytes: &[u8]) -> Result<(), Outcome> {
+        self.replied += bytes.len();
+        keep_end(&mut self.tail, bytes, MAX_STDERR_TAIL);
+        let (text, max_reply) = (self.text.push(bytes), self.turn.max_reply);
+        if self.replied > max_reply {
+            let words = format!("the agent's reply is over limits.max_reply ({max_reply} bytes)");
+            return Err(Outcome::Failed(words));
+        }
+        self.chunk(&text)
     }
 
-    fn last_piece(&mut self, reply: &mut dyn Reply, ending: bool) -> Option<Outcome> {
-        let rest = self.text.finish();
-        let undelivered = !ending && !rest.is_empty() && reply.chunk(&rest).is_err();
-        undelivered.then_some(Outcome::ClientGone)
-    }
-
-    /// Takes what came on stderr, line by line into the log.
-    fn hear(&mut self, turn: &Turn<'_>) -> io::Result<()> {
-        take(&mut self.child.stderr, |bytes| {
-            let usage = &mut self.usage;
-            self.complaints.push(bytes, &mut |line| hear_line(turn, line, usage));
-            true
-        })
+    fn chunk(&self, text: &str) -> Result<(), Outcome> {
+        let gone = !text.is_empty() && self.reply.borrow_mut().chunk(text).is_err();
+        if gone { Err(Outcome::Ended(CancelReason::ClientGone)) } else { Ok(()) }
     }
 }
 
 /// A line on stderr: what the agent says that it used, or words for the log.
-fn hear_line(turn: &Turn<'_>, line: &str, usage: &mut Option<String>) {
+fn log_line(turn: &Turn<'_>, line: &str, usage: &mut Option<String>) {
     if let Some(json) = line.strip_prefix("hermes-usage:")
         && let Ok(value) = serde_json::from_str::<&RawValue>(json)
         && let Some(said) = super::usage(value)

@@ -1,6 +1,7 @@
 //! What goes wrong, in the shape that OpenAI's clients read: status, code and words.
 
 use crate::agent::{Outcome, Refused as Upstream};
+use crate::cancel::CancelReason;
 use crate::http::Response;
 use crate::journal::Refused;
 use crate::session::cancel::Denied;
@@ -95,14 +96,18 @@ impl ApiError {
     /// What a turn that is not done means for its sender; `None` when nobody is there to be told.
     pub fn outcome(outcome: Outcome) -> Option<ApiError> {
         match outcome {
-            Outcome::Done | Outcome::ClientGone => None,
+            Outcome::Done | Outcome::Ended(CancelReason::ClientGone) => None,
             Outcome::Temporary(words) | Outcome::Crashed(words) | Outcome::Short(words) => {
                 Some(ApiError::new(503, "agent_unavailable", words))
             }
             Outcome::Failed(words) => Some(ApiError::new(502, "agent_failed", words)),
             Outcome::Refused(refused) => Some(ApiError::upstream(*refused)),
-            Outcome::TimedOut => Some(ApiError::upstream(Upstream::timed_out())),
-            Outcome::Cut | Outcome::Cancelled => Some(ApiError::stopping()),
+            Outcome::Ended(CancelReason::TimedOut) => {
+                Some(ApiError::upstream(Upstream::timed_out()))
+            }
+            Outcome::Ended(CancelReason::Aborted | CancelReason::Cancelled) => {
+                Some(ApiError::stopping())
+            }
         }
     }
 

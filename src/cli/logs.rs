@@ -21,7 +21,7 @@ pub fn logs(context: &Context, system: bool, which: Vec<String>) -> Result<Exit,
     };
     let failed = |e: std::io::Error| Failure::cannot("run journalctl", &e);
     let journalctl = unit.journalctl().map_err(failed)?.args(["--unit", &unit.name]);
-    Err(failed(journalctl.args(which).replace_us()))
+    Err(failed(journalctl.args(which).exec()))
 }
 
 fn elsewhere(context: &Context) -> String {

@@ -4,7 +4,7 @@
 use super::key::{OPERATOR_ROUTES, USER_ROUTES};
 use super::url::Url;
 use crate::limits::MAX_EXEC_STRING;
-use crate::subprocess::is_for_us_alone;
+use crate::subprocess::is_service_manager_variable;
 use std::net::IpAddr;
 
 /// A host name's length in characters (RFC 1035 section 2.3.4, less the two length octets).
@@ -112,7 +112,7 @@ pub fn variable(name: &str) -> Result<String, String> {
         Err("a variable's name must be of letters, digits and _, and not begin with a digit".into())
     } else if OWN.split(' ').any(|own| own == name) || name.starts_with("HERMES_DELIVERY_") {
         Err("the gateway sets that variable itself; remove it".into())
-    } else if is_for_us_alone(name) {
+    } else if is_service_manager_variable(name) {
         Err("the gateway keeps that variable of its service manager from agents; remove it".into())
     } else {
         Ok(name.to_owned())

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::DeliveryResult;
+use crate::cancel::CancelReason;
 use crate::sys::clock::since_1970;
 use crate::sys::process::Status;
 use crate::text::quoting;
@@ -27,16 +28,26 @@ pub fn answered(status: u16, after: Option<&str>, now: Duration) -> DeliveryResu
 pub fn ended(status: Status, said: &[u8]) -> DeliveryResult {
     match status {
         Status::Exited(0) => DeliveryResult::Delivered,
-        Status::Exited(75) => trouble("exit status 75", said),
+        Status::Exited(75) => temporary("exit status 75", said),
         Status::Exited(code) => {
             DeliveryResult::Refused(quoting(&format!("exit status {code}"), said))
         }
-        Status::Signalled(signal) => trouble(&format!("it was ended by signal {signal}"), said),
+        Status::Signalled(signal) => temporary(&format!("it was ended by signal {signal}"), said),
+    }
+}
+
+/// What it means that an attempt was ended; `late`: at its deadline.
+pub fn cancelled(reason: CancelReason, late: &str, said: &[u8]) -> DeliveryResult {
+    match reason {
+        CancelReason::TimedOut => temporary(late, said),
+        CancelReason::Aborted | CancelReason::Cancelled | CancelReason::ClientGone => {
+            DeliveryResult::Aborted
+        }
     }
 }
 
 /// It was not reached, or did not answer.
-pub fn trouble(why: &str, said: &[u8]) -> DeliveryResult {
+pub fn temporary(why: &str, said: &[u8]) -> DeliveryResult {
     DeliveryResult::Deferred(quoting(why, said), None)
 }
 
@@ -108,7 +119,7 @@ mod tests {
                 DeliveryResult::Refused(format!("exit status {code}: {said}"))
             );
         }
-        assert!(matches!(trouble("no", b""), DeliveryResult::Deferred(..)));
+        assert!(matches!(temporary("no", b""), DeliveryResult::Deferred(..)));
     }
 
     #[test]

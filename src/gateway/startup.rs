@@ -147,7 +147,7 @@ fn open(
 fn serve(plan: &Plan) -> io::Result<()> {
     let state = fs::metadata(&plan.dirs.state)?;
     let mark = format!("{}-{:x}-{:x}", plan.name, state.dev(), state.ino());
-    plan.children.serve(plan.name.as_str(), &mark)
+    plan.children.begin_run(plan.name.as_str(), &mark)
 }
 
 /// Opens the journal and reads it back.
@@ -199,7 +199,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run, place: &Supervisor) {
     let own = place.locate(Instant::now() + QUESTION_DEADLINE);
     let _ = own.map(|own| started.facts.unit.set(own.unit.clone()));
     let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
-    plan.children.settle(delegated.as_deref());
+    plan.children.end_earlier_runs(delegated.as_deref());
     started.hub.open();
     if let Some(line) = run.silent.get() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);

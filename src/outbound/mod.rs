@@ -1,11 +1,10 @@
-//! Requests that the gateway makes: an HTTP client over a socket of its own or the system's curl, and what
-//! ends a request before its answer.
+//! Requests that the gateway makes: an HTTP client over a socket of its own or the system's curl.
 //!
-//! What may enter: connections, requests, cancellation. What may not: what the answers mean.
+//! What may enter: connections and requests. What may not: what the answers mean.
 #![forbid(unsafe_code)]
 
 pub mod client;
-pub mod connect;
 pub mod curl;
+pub mod tcp;
 
 pub use client::Client;

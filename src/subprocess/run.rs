@@ -1,0 +1,351 @@
+//! A child from its start to its end: fed, read, and ended where it has to be ended.
+
+use std::borrow::Cow;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Child, ChildKind, Children, Program};
+use crate::cancel::{Cancel, CancelReason};
+use crate::limits::{AGENT_READ, KEEP_ALIVE};
+use crate::sys::poll::Interest;
+use crate::sys::process::{Signal, Status};
+
+/// What is taken of a child's pipes once it has ended: all that both hold (pipe(7): 1 MiB each at most
+/// without privileges), though what it has left behind may print without end.
+const MAX_DRAINED: usize = 2 << 20;
+
+/// How a child is run.
+#[derive(Clone)]
+pub struct RunOptions<'a> {
+    pub kind: ChildKind,
+    /// For its stdin; it gets none where this is `None`.
+    pub input: Option<Cow<'a, [u8]>>,
+    pub cancel: Cancel<'a>,
+    /// Between SIGTERM and SIGKILL where it is cancelled; zero: SIGKILL at once.
+    pub grace: Duration,
+}
+
+/// What a child has done.
+#[derive(Debug)]
+pub enum ChildEvent {
+    /// So many bytes of its stdout are in the buffer.
+    Stdout(usize),
+    Stderr(usize),
+    /// Nothing by then.
+    Waited,
+    Ended(ExitReason),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitReason {
+    /// By itself.
+    Exited(Status),
+    /// One that cannot be killed is left behind.
+    Cancelled(CancelReason),
+}
+
+/// A child that runs. Dropping it kills it.
+pub struct RunningChild<'a> {
+    child: Child,
+    input: Cow<'a, [u8]>,
+    /// Bytes of the input that are through.
+    fed: usize,
+    cancel: Cancel<'a>,
+    grace: Duration,
+    /// Why it was told to end, and when it is killed.
+    ending: Option<(CancelReason, Instant)>,
+    /// Since when there has been nothing on its stdout.
+    quiet_since: Instant,
+    /// Which stream is read first changes each time, so that neither keeps the other waiting.
+    stderr_first: bool,
+    /// Bytes read since it has ended.
+    drained: usize,
+}
+
+impl<'a> RunningChild<'a> {
+    /// # Errors
+    /// Those of [`spawn`](crate::sys::spawn::spawn), and of pidfd_open(2) (Linux before 5.3).
+    pub fn start(
+        children: &Arc<Children>,
+        program: &Program,
+        options: RunOptions<'a>,
+    ) -> io::Result<RunningChild<'a>> {
+        let RunOptions { kind, input, cancel, grace } = options;
+        Ok(RunningChild {
+            child: children.spawn(program, kind, input.is_some())?,
+            input: input.unwrap_or_default(),
+            fed: 0,
+            cancel,
+            grace,
+            ending: None,
+            quiet_since: Instant::now(),
+            stderr_first: true,
+            drained: 0,
+        })
+    }
+
+    /// Readable once the child has ended.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.child.ended()
+    }
+
+    /// Tells the child to end; what it prints from here on is of no use.
+    pub fn cancel(&mut self, reason: CancelReason) {
+        if !self.grace.is_zero() {
+            self.child.signal(Signal::Term);
+        }
+        self.ending = Some((reason, Instant::now() + self.grace));
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Waits for what the child does next, until `until` at most, and feeds it meanwhile. Not to be
+    /// called any more after its end.
+    ///
+    /// # Errors
+    /// What keeps it from being attended to.
+    pub fn next(&mut self, buffer: &mut [u8], until: Option<Instant>) -> io::Result<ChildEvent> {
+        loop {
+            let idle_at = self.quiet_since + KEEP_ALIVE;
+            let (cancel, timeout) = match self.ending {
+                Some((_, kill_at)) => (Cancel::at(kill_at), kill_at),
+                None => (self.cancel, until.map_or(idle_at, |until| until.min(idle_at))),
+            };
+            let interests = [
+                // The first: what it printed before its end is seen with that.
+                Interest::read(self.child.ended()),
+                Interest::read(self.child.stdout.as_ref().map(AsFd::as_fd)),
+                Interest::read(self.child.stderr.as_ref().map(AsFd::as_fd)),
+                Interest::write(self.child.stdin.as_ref().map(AsFd::as_fd)),
+            ];
+            let ([ended, stdout, stderr, stdin], reason) = cancel.wait(interests, timeout)?;
+            if stdin {
+                self.feed()?;
+            }
+            match reason.filter(|_| !ended) {
+                Some(_) if self.is_cancelled() => return self.end(),
+                Some(reason) => {
+                    self.cancel(reason);
+                    continue;
+                }
+                None => {}
+            }
+            if !ended {
+                self.drained = 0;
+            }
+            if self.drained < MAX_DRAINED
+                && let Some(event) = self.read(buffer, [stdout, stderr])?
+            {
+                return Ok(event);
+            }
+            if ended {
+                return self.end();
+            }
+            let now = Instant::now();
+            if now >= idle_at && !self.is_cancelled() {
+                self.quiet_since = now;
+                if self.cancel.idle.is_some_and(|idle| idle().is_err()) {
+                    self.cancel(CancelReason::ClientGone);
+                }
+            }
+            if until.is_some_and(|until| now >= until) {
+                return Ok(ChildEvent::Waited);
+            }
+        }
+    }
+
+    /// Writes what the pipe takes of the input, and closes it at the end. A child that does not read
+    /// is no error.
+    fn feed(&mut self) -> io::Result<()> {
+        let Some(pipe) = &mut self.child.stdin else { return Ok(()) };
+        while self.fed < self.input.len() {
+            match pipe.write(&self.input[self.fed..]) {
+                Ok(count) => self.fed += count,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::BrokenPipe => break,
+                Err(e) => return Err(e),
+            }
+        }
+        self.child.stdin = None;
+        self.input = Cow::default();
+        Ok(())
+    }
+
+    /// Reads one of the streams that are ready. One at its end is closed: it would be readable for ever.
+    fn read(&mut self, buffer: &mut [u8], ready: [bool; 2]) -> io::Result<Option<ChildEvent>> {
+        self.stderr_first = !self.stderr_first;
+        for is_stderr in [self.stderr_first, !self.stderr_first] {
+            let Child { stdout, stderr, .. } = &mut self.child;
+            let pipe = if is_stderr { stderr } else { stdout };
+            let Some(from) = pipe.as_mut().filter(|_| ready[usize::from(is_stderr)]) else {
+                continue;
+            };
+            let count = match from.read(buffer) {
+                Ok(count) => count,
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            self.drained += count;
+            if count == 0 {
+                *pipe = None;
+            } else if is_stderr {
+                return Ok(Some(ChildEvent::Stderr(count)));
+            } else {
+                self.quiet_since = Instant::now();
+                return Ok(Some(ChildEvent::Stdout(count)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn end(&mut self) -> io::Result<ChildEvent> {
+        let status = self.child.end();
+        Ok(ChildEvent::Ended(match self.ending {
+            Some((reason, _)) => ExitReason::Cancelled(reason),
+            None => ExitReason::Exited(status?),
+        }))
+    }
+}
+
+/// What a child has come to.
+#[derive(Debug)]
+pub struct Finished {
+    pub reason: ExitReason,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+/// Runs a child to its end. Kept are the first bytes of its stdout and the last of its stderr, so many
+/// of each.
+///
+/// # Errors
+/// What stopped it from running or being attended to; it is killed then.
+pub fn run(
+    children: &Arc<Children>,
+    program: &Program,
+    options: RunOptions<'_>,
+    (max_stdout, max_stderr): (usize, usize),
+) -> io::Result<Finished> {
+    let mut child = RunningChild::start(children, program, options)?;
+    let (mut stdout, mut stderr, mut buffer) = (Vec::new(), Vec::new(), [0; AGENT_READ]);
+    loop {
+        match child.next(&mut buffer, None)? {
+            ChildEvent::Stdout(count) => {
+                let room = max_stdout.saturating_sub(stdout.len());
+                stdout.extend_from_slice(&buffer[..count.min(room)]);
+            }
+            ChildEvent::Stderr(count) => keep_end(&mut stderr, &buffer[..count], max_stderr),
+            ChildEvent::Waited => {}
+            ChildEvent::Ended(reason) => return Ok(Finished { reason, stdout, stderr }),
+        }
+    }
+}
+
+/// Appends, and keeps the last `most` bytes.
+pub fn keep_end(end: &mut Vec<u8>, bytes: &[u8], most: usize) {
+    end.extend_from_slice(&bytes[bytes.len().saturating_sub(most)..]);
+    end.drain(..end.len().saturating_sub(most));
+}
+
+/// What a helper program said.
+#[derive(Debug)]
+pub struct Captured {
+    pub success: bool,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a helper to its end and takes what it prints, at most `limit` bytes of each stream. It is
+/// shielded: the whole control group may be hit by the signal that it is asked about.
+///
+/// # Errors
+/// TimedOut when it has not ended by `deadline` (it is killed); else what stopped it from running.
+pub fn capture(
+    children: &Arc<Children>,
+    program: &Program,
+    deadline: Instant,
+    limit: usize,
+) -> io::Result<Captured> {
+    let (kind, cancel) = (ChildKind::Shielded, Cancel::at(deadline));
+    let options = RunOptions { kind, input: None, cancel, grace: Duration::ZERO };
+    let finished = run(children, program, options, (limit, limit))?;
+    let ExitReason::Exited(status) = finished.reason else {
+        return Err(ErrorKind::TimedOut.into());
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Captured {
+        success: status == Status::Exited(0),
+        stdout: text(&finished.stdout),
+        stderr: text(&finished.stderr),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::subprocess::Leftovers;
+    use crate::sys::fd::EventFd;
+
+    fn shell(script: &str) -> Program {
+        Program::new("/bin/sh".into()).args(["-c", script])
+    }
+
+    /// Runs it with a bound of 4 bytes on its stderr.
+    fn run_shell(script: &str, input: &[u8], cancel: Cancel<'_>, grace: Duration) -> Finished {
+        let (kind, input) = (ChildKind::Tree(Leftovers::Kill), Some(input.into()));
+        let options = RunOptions { kind, input, cancel, grace };
+        run(&Children::new(), &shell(script), options, (1 << 20, 4)).unwrap()
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn within(time: Duration) -> Cancel<'static> {
+        Cancel::at(Instant::now() + time)
+    }
+
+    #[test]
+    fn a_child_is_fed_and_heard() {
+        let input = vec![b'x'; 300_000];
+        let ended = run_shell("cat; echo 123456 >&2", &input, within(LONG), LONG);
+        assert_eq!(ended.reason, ExitReason::Exited(Status::Exited(0)));
+        assert_eq!((ended.stdout.len(), ended.stderr.as_slice()), (300_000, &b"456\n"[..]));
+        let ended = run_shell("exit 3", &input, within(LONG), LONG);
+        assert_eq!(ended.reason, ExitReason::Exited(Status::Exited(3)));
+    }
+
+    #[test]
+    fn an_abort_and_a_deadline_are_told_before_the_kill() {
+        let script = "trap 'echo bye; exit 0' TERM; while :; do sleep 1; done";
+        let abort = EventFd::new().unwrap();
+        abort.notify();
+        let cancel = Cancel { abort: Some(abort.as_fd()), ..within(LONG) };
+        let ended = run_shell(script, b"", cancel, LONG);
+        assert_eq!(ended.reason, ExitReason::Cancelled(CancelReason::Aborted));
+        let short = Duration::from_millis(100);
+        let ended = run_shell(script, b"", within(short), LONG);
+        assert_eq!(ended.reason, ExitReason::Cancelled(CancelReason::TimedOut));
+        let ended =
+            run_shell("trap '' TERM; sleep 600 & wait; sleep 600", b"", within(short), short / 2);
+        assert_eq!(ended.reason, ExitReason::Cancelled(CancelReason::TimedOut));
+    }
+
+    #[test]
+    fn one_that_prints_without_end_meets_its_deadline() {
+        let ended = run_shell("exec yes", b"", within(Duration::from_millis(50)), LONG);
+        assert_eq!(ended.reason, ExitReason::Cancelled(CancelReason::TimedOut));
+    }
+
+    #[test]
+    fn neither_stream_keeps_the_other_from_being_read() {
+        let script = "yes & head -c 300000 /dev/zero >&2; kill $!";
+        let ended = run_shell(script, b"", within(LONG), LONG);
+        assert_eq!(ended.reason, ExitReason::Exited(Status::Exited(0)));
+    }
+}
