@@ -15,9 +15,10 @@ pub use executable::{explain_failure, why_not_executable};
 pub use program::{
     Environment, Program, environment, find_on, find_program, is_service_manager_variable,
 };
-pub use run::{Captured, ChildEvent, ExitReason, RunOptions, RunningChild, capture, keep_end, run};
+pub use run::{Captured, ChildEvent, ExitReason, capture, keep_end};
 pub use tree::Leftovers;
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,7 +26,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, CancelReason};
 use crate::limits::REAP_PATIENCE;
 use crate::name::OWN_VARIABLE;
 use crate::sys::fd::{limit, set_limit_of, set_nonblocking};
@@ -48,6 +49,17 @@ pub enum ChildKind {
     Helper,
     /// It leads a process group, and whatever it starts ends with it, or as this has it.
     Tree(Leftovers),
+}
+
+/// How a child is run.
+#[derive(Clone)]
+pub struct RunOptions<'a> {
+    pub kind: ChildKind,
+    /// For its stdin; it gets none where this is `None`.
+    pub input: Option<Cow<'a, [u8]>>,
+    pub cancel: Cancel<'a>,
+    /// Between SIGTERM and SIGKILL where it is cancelled; zero: SIGKILL at once.
+    pub grace: Duration,
 }
 
 /// The children that somebody here waits for.
@@ -91,17 +103,18 @@ impl Children {
         }
     }
 
-    /// Starts a child. Dropping it kills and reaps it.
+    /// Starts a child.
     ///
     /// # Errors
     /// Those of [`spawn::spawn`], and of pidfd_open(2) (Linux before 5.3).
-    fn spawn(
+    pub fn spawn<'a>(
         self: &Arc<Self>,
         program: &Program,
-        kind: ChildKind,
-        stdin: bool,
-    ) -> io::Result<Child> {
-        let manner = SpawnOptions { stdin, own_group: kind != ChildKind::Shielded };
+        options: RunOptions<'a>,
+    ) -> io::Result<Child<'a>> {
+        let RunOptions { kind, input, cancel, grace } = options;
+        let own_group = kind != ChildKind::Shielded;
+        let manner = SpawnOptions { stdin: input.is_some(), own_group };
         let (mut own, mut tree) = (Environment::new(), None);
         if let ChildKind::Tree(leftovers) = kind {
             own.extend(self.name.get().map(|name| (OWN_VARIABLE.into(), name.into())));
@@ -148,6 +161,14 @@ impl Children {
             status: None,
             slot,
             family: Arc::clone(self),
+            input: input.unwrap_or_default(),
+            fed: 0,
+            cancel,
+            grace,
+            ending: None,
+            quiet_since: Instant::now(),
+            stderr_first: true,
+            drained: 0,
         };
         for pipe in [&child.stdin, &child.stdout, &child.stderr].into_iter().flatten() {
             set_nonblocking(pipe.as_fd())?;
@@ -204,9 +225,8 @@ impl Children {
     }
 }
 
-/// A child of ours, and our ends of its pipes, which do not block.
-#[derive(Debug)]
-struct Child {
+/// A child of ours, and our ends of its pipes, which do not block. Dropping it kills and reaps it.
+pub struct Child<'a> {
     stdin: Option<File>,
     stdout: Option<File>,
     stderr: Option<File>,
@@ -220,11 +240,24 @@ struct Child {
     status: Option<Result<Status, io::ErrorKind>>,
     slot: Slot,
     family: Arc<Children>,
+    input: Cow<'a, [u8]>,
+    /// Bytes of the input that are through.
+    fed: usize,
+    cancel: Cancel<'a>,
+    grace: Duration,
+    /// Why it was told to end, and when it is killed.
+    ending: Option<(CancelReason, Instant)>,
+    /// Since when there has been nothing on its stdout.
+    quiet_since: Instant,
+    /// Which stream is read first changes each time, so that neither keeps the other waiting.
+    stderr_first: bool,
+    /// Bytes read since it has ended.
+    drained: usize,
 }
 
-impl Child {
+impl Child<'_> {
     /// Readable once the child has ended.
-    fn ended(&self) -> BorrowedFd<'_> {
+    pub fn ended(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
 
@@ -275,7 +308,7 @@ impl Child {
     }
 }
 
-impl Drop for Child {
+impl Drop for Child<'_> {
     fn drop(&mut self) {
         if self.end().is_err() {
             // Another user's, or deep in the kernel: reaped as an orphan, if it ever ends.
@@ -287,7 +320,6 @@ impl Drop for Child {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::poll::poll;
 
     fn shell(script: &str) -> Program {
         Program::new("/bin/sh".into()).args(["-c", script])
@@ -328,8 +360,11 @@ mod tests {
     #[test]
     fn children_that_are_waited_for_are_not_reaped_as_orphans() {
         let children = Children::new();
-        let mut child = children.spawn(&shell("exit 7"), ChildKind::Shielded, false).unwrap();
-        poll(&mut [Interest::read(child.ended())], Some(Duration::from_secs(20))).unwrap();
+        let cancel = Cancel::at(Instant::now() + Duration::from_secs(20));
+        let (kind, grace) = (ChildKind::Shielded, Duration::ZERO);
+        let options = RunOptions { kind, input: None, cancel, grace };
+        let mut child = children.spawn(&shell("exit 7"), options).unwrap();
+        cancel.wait([Interest::read(child.ended())], cancel.deadline).unwrap();
         children.reap_orphans();
         assert_eq!(child.reap(REAP_PATIENCE).unwrap(), Status::Exited(7));
     }

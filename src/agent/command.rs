@@ -18,7 +18,7 @@ use crate::cancel::{Cancel, CancelReason};
 use crate::config;
 use crate::limits::{AGENT_READ, KILL_AFTER, MAX_STDERR_TAIL};
 use crate::subprocess::{
-    ChildEvent, ChildKind, Children, Environment, ExitReason, Program, RunOptions, RunningChild,
+    Child, ChildEvent, ChildKind, Children, Environment, ExitReason, Program, RunOptions,
     environment, explain_failure, keep_end,
 };
 use crate::sys::process::{Status, is_shortage};
@@ -35,7 +35,7 @@ pub fn run(
     let program = Program::configured(&agent.command, variables(agent, turn));
     let (kind, input) = (ChildKind::Tree(agent.leftovers), Some(turn.text.as_bytes().into()));
     let options = RunOptions { kind, input, cancel: *cancel, grace: KILL_AFTER };
-    let mut child = match program.and_then(|it| RunningChild::start(children, &it, options)) {
+    let child = match program.and_then(|it| children.spawn(&it, options)) {
         Ok(child) => child,
         Err(e) => {
             let program = agent.command.first().map_or("", String::as_str);
@@ -51,26 +51,57 @@ pub fn run(
             };
         }
     };
-    let mut output = Output {
-        turn,
-        reply,
-        text: Utf8Stream::default(),
-        stderr: StderrTail::default(),
-        tail: Vec::new(),
-        usage: None,
-        replied: 0,
+    attend(child, turn, reply)
+        .unwrap_or_else(|e| Outcome::Temporary(format!("the agent could not be attended to: {e}")))
+}
+
+/// Takes what the agent prints until it has ended, and says how that was.
+fn attend(
+    mut child: Child<'_>,
+    turn: &Turn<'_>,
+    reply: &RefCell<&mut dyn Reply>,
+) -> io::Result<Outcome> {
+    let (mut text, mut stderr) = (Utf8Stream::default(), StderrTail::default());
+    let (mut buffer, mut stdout_tail, mut replied) = ([0; AGENT_READ], Vec::new(), 0);
+    let (mut failed, mut usage) = (None, None);
+    let pass_on = |text: &str| {
+        let gone = !text.is_empty() && reply.borrow_mut().chunk(text).is_err();
+        gone.then_some(Outcome::Ended(CancelReason::ClientGone))
     };
-    let attended = output.attend(&mut child);
-    output.stderr.finish(&mut |line| log_line(turn, line, &mut output.usage));
-    match attended {
-        Err(e) => Outcome::Temporary(format!("the agent could not be attended to: {e}")),
-        Ok(Err(outcome)) => outcome,
-        Ok(Ok(status)) => {
-            let mut reply = reply.borrow_mut();
-            reply.report(Report { usage: output.usage, finish: None });
-            classify(status, &output.stderr.tail(), &one_line(&output.tail))
+    let reason = loop {
+        match child.next(&mut buffer, None)? {
+            ChildEvent::Stdout(_) if child.is_cancelled() => {}
+            ChildEvent::Stdout(count) => {
+                replied += count;
+                keep_end(&mut stdout_tail, &buffer[..count], MAX_STDERR_TAIL);
+                failed = if replied > turn.max_reply {
+                    let most = turn.max_reply;
+                    let words =
+                        format!("the agent's reply is over limits.max_reply ({most} bytes)");
+                    Some(Outcome::Failed(words))
+                } else {
+                    pass_on(&text.push(&buffer[..count]))
+                };
+                if failed.is_some() {
+                    child.cancel(CancelReason::ClientGone);
+                }
+            }
+            ChildEvent::Stderr(count) => {
+                stderr.push(&buffer[..count], &mut |line| log_line(turn, line, &mut usage));
+            }
+            ChildEvent::Waited => {}
+            ChildEvent::Ended(reason) => break reason,
         }
-    }
+    };
+    stderr.finish(&mut |line| log_line(turn, line, &mut usage));
+    let status = match reason {
+        ExitReason::Exited(status) => status,
+        ExitReason::Cancelled(reason) => return Ok(failed.unwrap_or(Outcome::Ended(reason))),
+    };
+    Ok(pass_on(&text.finish()).unwrap_or_else(|| {
+        reply.borrow_mut().report(Report { usage, finish: None });
+        classify(status, &stderr.tail(), &one_line(&stdout_tail))
+    }))
 }
 
 /// The environment of one turn: the allow list, `pass_env`, `env`, and the turn's own.
@@ -109,67 +140,6 @@ fn classify(status: Status, stderr: &str, stdout: &str) -> Outcome {
         Status::Exited(75) => Outcome::Temporary(words),
         Status::Exited(_) => Outcome::Failed(words),
         Status::Signalled(_) => Outcome::Crashed(words),
-    }
-}
-
-/// What an agent has printed.
-struct Output<'a, 'r> {
-    turn: &'a Turn<'a>,
-    reply: &'a RefCell<&'r mut dyn Reply>,
-    text: Utf8Stream,
-    stderr: StderrTail,
-    /// The end of its stdout.
-    tail: Vec<u8>,
-    /// What the agent says that it used.
-    usage: Option<String>,
-    /// Bytes of its stdout.
-    replied: usize,
-}
-
-impl Output<'_, '_> {
-    /// Takes what the agent prints until it has ended: by itself, or how else.
-    fn attend(&mut self, child: &mut RunningChild<'_>) -> io::Result<Result<Status, Outcome>> {
-        let (mut buffer, mut failed) = ([0; AGENT_READ], None);
-        loop {
-            match child.next(&mut buffer, None)? {
-                ChildEvent::Stdout(_) if child.is_cancelled() => {}
-                ChildEvent::Stdout(count) => {
-                    failed = self.pass_on(&buffer[..count]).err();
-                    if failed.is_some() {
-                        child.cancel(CancelReason::ClientGone);
-                    }
-                }
-                ChildEvent::Stderr(count) => {
-                    let (turn, usage) = (self.turn, &mut self.usage);
-                    let log = &mut |line: &str| log_line(turn, line, usage);
-                    self.stderr.push(&buffer[..count], log);
-                }
-                ChildEvent::Waited => {}
-                ChildEvent::Ended(ExitReason::Cancelled(reason)) => {
-                    return Ok(Err(failed.unwrap_or(Outcome::Ended(reason))));
-                }
-                ChildEvent::Ended(ExitReason::Exited(status)) => {
-                    let rest = self.text.finish();
-                    return Ok(self.chunk(&rest).map(|()| status));
-                }
-            }
-        }
-    }
-
-    fn pass_on(&mut self, bytes: &[u8]) -> Result<(), Outcome> {
-        self.replied += bytes.len();
-        keep_end(&mut self.tail, bytes, MAX_STDERR_TAIL);
-        let (text, max_reply) = (self.text.push(bytes), self.turn.max_reply);
-        if self.replied > max_reply {
-            let words = format!("the agent's reply is over limits.max_reply ({max_reply} bytes)");
-            return Err(Outcome::Failed(words));
-        }
-        self.chunk(&text)
-    }
-
-    fn chunk(&self, text: &str) -> Result<(), Outcome> {
-        let gone = !text.is_empty() && self.reply.borrow_mut().chunk(text).is_err();
-        if gone { Err(Outcome::Ended(CancelReason::ClientGone)) } else { Ok(()) }
     }
 }
 

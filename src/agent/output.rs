@@ -23,20 +23,12 @@ pub struct Utf8Stream {
 impl Utf8Stream {
     /// The text that these bytes complete; may be empty.
     pub fn push(&mut self, bytes: &[u8]) -> String {
-        let mut all = std::mem::take(&mut self.partial);
-        all.extend_from_slice(bytes);
-        let mut text = "\n".repeat(self.line_feeds);
-        let mut chunks = all.utf8_chunks().peekable();
-        while let Some(chunk) = chunks.next() {
-            text.push_str(chunk.valid());
-            match std::str::from_utf8(chunk.invalid()) {
-                Ok(_) => {}
-                Err(e) if e.error_len().is_none() && chunks.peek().is_none() => {
-                    self.partial = chunk.invalid().to_vec();
-                }
-                Err(_) => text.push(char::REPLACEMENT_CHARACTER),
-            }
-        }
+        let all = [&self.partial, bytes].concat();
+        let last = all.utf8_chunks().last().map_or(&[][..], |last| last.invalid());
+        let is_partial = std::str::from_utf8(last).is_err_and(|e| e.error_len().is_none());
+        let whole = all.len() - if is_partial { last.len() } else { 0 };
+        self.partial = all[whole..].to_vec();
+        let mut text = "\n".repeat(self.line_feeds) + &String::from_utf8_lossy(&all[..whole]);
         let kept = text.trim_end_matches('\n').len();
         self.line_feeds = text.len() - kept;
         text.truncate(kept);

@@ -21,8 +21,9 @@ use super::{Agent, DEFAULT_MODEL, Outcome, Refused, Reply, Turn};
 use crate::cancel::Cancel;
 use crate::config::Url;
 use crate::json::{elements, member, text};
-use crate::outbound::client::{Answer, Error, OutboundRequest};
-use crate::outbound::{curl, tcp};
+use crate::outbound::client::{Answer, Error};
+use crate::outbound::curl::{self, OutboundRequest};
+use crate::outbound::tcp;
 use crate::subprocess::environment;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::is_shortage;
@@ -42,7 +43,7 @@ const UPSTREAM_KEPT: usize = 256;
 const UPSTREAM_IDLE: Duration = Duration::from_secs(20);
 
 /// For the list of its models: somebody waits who asked for something else.
-const MODELS_PATIENCE: Duration = Duration::from_secs(2);
+pub const MODELS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the list is remembered.
 const MODELS_KEPT: Duration = Duration::from_secs(60);
@@ -69,11 +70,6 @@ pub struct UpstreamClient<'a> {
     agent: &'a Agent,
     url: &'a Url,
     cancel: Cancel<'a>,
-}
-
-/// For a question of our own, which somebody waits for.
-pub fn soon() -> Cancel<'static> {
-    Cancel::at(Instant::now() + MODELS_PATIENCE)
 }
 
 impl<'a> UpstreamClient<'a> {
@@ -105,7 +101,7 @@ impl<'a> UpstreamClient<'a> {
             };
             let mut begun = false;
             let outcome =
-                self.exchange(("POST", "/chat/completions", &body), retries, &mut |answer| {
+                self.exchange(("POST", "/chat/completions", Some(&body)), retries, &mut |answer| {
                     let reading = answer::ResponseReader { client: self, turn, reply, asked };
                     match answer.status {
                         200..=299 if streams => reading.stream(answer, &mut begun),
@@ -171,7 +167,7 @@ impl<'a> UpstreamClient<'a> {
         let deadline = self.cancel.deadline.min(Instant::now() + MODELS_PATIENCE);
         let client = UpstreamClient { cancel: Cancel { deadline, ..self.cancel }, ..*self };
         let mut models = None;
-        client.exchange(("GET", "/models", ""), UPSTREAM_RETRIES, &mut |answer| {
+        client.exchange(("GET", "/models", None), UPSTREAM_RETRIES, &mut |answer| {
             let status = answer.status;
             if let Ok(body) = answer.body(MAX_MODELS_BODY, deadline) {
                 // One that lists none is not asked again for each turn.
@@ -190,7 +186,7 @@ impl<'a> UpstreamClient<'a> {
     /// again where it got nothing back.
     fn exchange(
         &self,
-        (method, path, body): (&str, &str, &str),
+        (method, path, body): (&str, &str, Option<&str>),
         mut retries: u32,
         take: &mut dyn FnMut(Answer<'_, '_>) -> Outcome,
     ) -> Outcome {
@@ -200,11 +196,9 @@ impl<'a> UpstreamClient<'a> {
         let mut headers =
             vec![("User-Agent", concat!("hermes-gateway/", env!("CARGO_PKG_VERSION")))];
         headers.extend(bearer.iter().map(|bearer| ("Authorization", bearer.as_str())));
-        if !body.is_empty() {
-            headers.push(("Content-Type", "application/json"));
-        }
-        let escaped = self.url.secure.then(|| body.replace('@', "\\u0040"));
-        let body = escaped.as_deref().unwrap_or(body);
+        headers.extend(body.map(|_| ("Content-Type", "application/json")));
+        let escaped = body.filter(|_| self.url.secure).map(|body| body.replace('@', "\\u0040"));
+        let body = escaped.as_deref().or(body).map(str::as_bytes);
         let (url, target, headers) = (self.url, &*self.url.below(path), &headers[..]);
         let request = OutboundRequest { method, url, target, headers, body };
         loop {
@@ -254,7 +248,8 @@ impl<'a> UpstreamClient<'a> {
             tcp::client(stream.insert(connected), url, cancel)
         };
         let mut client = made.map_err(unheard)?;
-        let outcome = match client.call(request, cancel.deadline) {
+        let OutboundRequest { method, target, headers, body, .. } = *request;
+        let outcome = match client.send(method, target, headers, body, cancel.deadline) {
             Ok(answer) => take(answer),
             Err(error) => return Err((error, client.has_heard())),
         };

@@ -10,8 +10,9 @@ use crate::cancel::Cancel;
 use crate::config::{Target, Url};
 use crate::digest::{hmac_sha256, to_base64};
 use crate::limits::{MAX_SKIPPED_BODY, SKIP_TIMEOUT};
-use crate::outbound::client::{Error, OutboundRequest};
-use crate::outbound::{curl, tcp};
+use crate::outbound::client::Error;
+use crate::outbound::curl::{self, OutboundRequest};
+use crate::outbound::tcp;
 use crate::subprocess::{Children, environment};
 use crate::text::quoted;
 
@@ -47,8 +48,9 @@ fn exchange(
 ) -> Result<(u16, Option<String>), Error> {
     let mut headers: Vec<_> = post.headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
     headers.push(("Connection", "close"));
-    let (headers, body) = (&headers[..], post.body.as_str());
-    let request = OutboundRequest { method: "POST", url, target: &url.target, headers, body };
+    let (method, path, headers) = ("POST", &*url.target, &headers[..]);
+    let body = Some(post.body.as_bytes());
+    let request = OutboundRequest { method, url, target: path, headers, body };
     let stream;
     let mut client = if url.secure {
         curl::client(children, environment(&target.env, &target.pass_env), &request, cancel)?
@@ -56,7 +58,7 @@ fn exchange(
         stream = tcp::connect(url, cancel)?;
         tcp::client(&stream, url, cancel)?
     };
-    let answer = client.call(&request, cancel.deadline)?;
+    let answer = client.send(method, path, headers, body, cancel.deadline)?;
     let (status, after) = (answer.status, answer.header("Retry-After").map(str::to_owned));
     // Its body means nothing to us; but a socket closed before it came would reset the connection.
     let _ = answer.body(MAX_SKIPPED_BODY, cancel.deadline.min(Instant::now() + SKIP_TIMEOUT));

@@ -38,12 +38,8 @@ pub fn ended(status: Status, said: &[u8]) -> DeliveryResult {
 
 /// What it means that an attempt was ended; `late`: at its deadline.
 pub fn cancelled(reason: CancelReason, late: &str, said: &[u8]) -> DeliveryResult {
-    match reason {
-        CancelReason::TimedOut => temporary(late, said),
-        CancelReason::Aborted | CancelReason::Cancelled | CancelReason::ClientGone => {
-            DeliveryResult::Aborted
-        }
-    }
+    let is_late = reason == CancelReason::TimedOut;
+    if is_late { temporary(late, said) } else { DeliveryResult::Aborted }
 }
 
 /// It was not reached, or did not answer.

@@ -8,8 +8,7 @@ use crate::cancel::Cancel;
 use crate::config::Target;
 use crate::limits::{KILL_AFTER, MAX_STDERR_TAIL};
 use crate::subprocess::{
-    ChildKind, Children, Environment, ExitReason, Program, RunOptions, environment,
-    explain_failure, run,
+    ChildKind, Children, Environment, ExitReason, Program, RunOptions, environment, explain_failure,
 };
 use crate::text::escaped;
 
@@ -22,9 +21,9 @@ pub fn send(
     let (kind, input) = (ChildKind::Tree(target.leftovers), payload.text.as_bytes());
     let options = RunOptions { kind, input: Some(input.into()), cancel, grace: KILL_AFTER };
     let program = Program::configured(&target.command, variables(target, payload));
-    let run = |program| run(children, &program, options, (0, MAX_STDERR_TAIL));
-    let finished = match program.and_then(run) {
-        Ok(finished) => finished,
+    let child = program.and_then(|program| children.spawn(&program, options));
+    let (reason, stderr) = match child.and_then(|child| child.finish(0, MAX_STDERR_TAIL)) {
+        Ok((reason, _, stderr)) => (reason, stderr),
         Err(e) => {
             let name = target.command.first().map_or("", String::as_str);
             let why = explain_failure(&target.command, &e);
@@ -32,10 +31,10 @@ pub fn send(
             return classify::temporary(&why, b"");
         }
     };
-    match finished.reason {
-        ExitReason::Exited(status) => classify::ended(status, &finished.stderr),
+    match reason {
+        ExitReason::Exited(status) => classify::ended(status, &stderr),
         ExitReason::Cancelled(reason) => {
-            classify::cancelled(reason, "it took longer than its timeout", &finished.stderr)
+            classify::cancelled(reason, "it took longer than its timeout", &stderr)
         }
     }
 }

@@ -6,7 +6,6 @@ use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-use crate::config::Url;
 pub use crate::http::Closed as Error;
 use crate::http::framing::{
     BodyFraming, BodyReader, Fields, Pace, Scan, Transport, Version, bad, is_token, is_value_byte,
@@ -16,19 +15,6 @@ use crate::limits::MAX_FIELDS;
 
 /// Interim responses (1xx) that may precede one response; one is usual, more is a game.
 const MAX_INTERIM: usize = 4;
-
-/// A request to a server that the configuration names.
-#[derive(Clone, Copy)]
-pub struct OutboundRequest<'a> {
-    pub method: &'a str,
-    pub url: &'a Url,
-    /// What is asked for at the URL's host.
-    pub target: &'a str,
-    pub headers: &'a [(&'a str, &'a str)],
-    /// JSON, or nothing. Where curl sends it, without any `@`, which it takes for a file's name at
-    /// the front of a piece; JSON has another way to write it.
-    pub body: &'a str,
-}
 
 /// The client's side of a connection.
 pub struct Client<'s> {
@@ -103,31 +89,9 @@ impl<'s> Client<'s> {
         // A server may refuse and stop reading before the body is through: its answer counts.
         let sent = self.wire.write(&out, &mut Pace::default());
         self.last |= sent.is_err();
-        self.receive(method, deadline).map_err(|error| sent.err().map_or(error, Error::Io))
-    }
-
-    /// Sends a request, if curl has not done so already, and waits for the head of its answer.
-    pub fn call(
-        &mut self,
-        request: &OutboundRequest<'_>,
-        deadline: Instant,
-    ) -> Result<Answer<'_, 's>, Error> {
-        let OutboundRequest { method, url, target, headers, body } = *request;
-        if url.secure {
-            return self.receive(method, deadline);
-        }
-        let body = (!body.is_empty()).then_some(body.as_bytes());
-        self.send(method, target, headers, body, deadline)
-    }
-
-    /// Waits for the answer to a request that somebody else has sent.
-    pub(super) fn receive(
-        &mut self,
-        method: &str,
-        deadline: Instant,
-    ) -> Result<Answer<'_, 's>, Error> {
-        self.unread = true;
-        let (status, headers, framing, last) = self.read_head(method, deadline)?;
+        let head = self.read_head(method, deadline);
+        let head = head.map_err(|error| sent.err().map_or(error, Error::Io));
+        let (status, headers, framing, last) = head?;
         self.last |= last;
         // There may be nothing to read.
         self.unread = framing != Some(BodyFraming::None);

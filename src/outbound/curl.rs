@@ -8,12 +8,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::client::{Client, OutboundRequest};
+use super::client::Client;
 use crate::cancel::Cancel;
+use crate::config::Url;
 use crate::http::Socket;
 use crate::limits::{CONNECT_PATIENCE, MAX_STDERR_TAIL, WRITE_TIMEOUT};
 use crate::subprocess::{
-    ChildEvent, ChildKind, Children, Environment, ExitReason, Program, RunOptions, RunningChild,
+    Child, ChildEvent, ChildKind, Children, Environment, ExitReason, Program, RunOptions,
     find_program, keep_end,
 };
 use crate::sys::process::Status;
@@ -26,8 +27,21 @@ const CURL_MARGIN: Duration = Duration::from_secs(1);
 /// ended at 100 KiB.
 const CURL_PIECE: usize = 48 << 10;
 
-/// Starts curl with these variables and hands it the request. Its answer is received by
-/// [`Client::call`]; curl ends with the client.
+/// A request to a server that the configuration names.
+#[derive(Clone, Copy)]
+pub struct OutboundRequest<'a> {
+    pub method: &'a str,
+    pub url: &'a Url,
+    /// What is asked for at the URL's host.
+    pub target: &'a str,
+    pub headers: &'a [(&'a str, &'a str)],
+    /// JSON without any `@`, which curl takes for a file's name at the front of a piece; JSON has
+    /// another way to write it.
+    pub body: Option<&'a [u8]>,
+}
+
+/// Starts curl with these variables and hands it the request; what the client is told to send after that
+/// is not read. Curl ends with the client.
 pub fn client<'s>(
     children: &Arc<Children>,
     environment: Environment,
@@ -36,39 +50,25 @@ pub fn client<'s>(
 ) -> io::Result<Client<'s>> {
     let curl = find_program("curl")
         .map_err(|e| io::Error::new(e.kind(), format!("https takes curl: {e}")))?;
-    let left = cancel.deadline.saturating_duration_since(Instant::now());
-    let input = configuration(request, "https", left);
-    start(children, Program::with_environment(curl, environment), input, *cancel)
-}
-
-fn start<'s>(
-    children: &Arc<Children>,
-    curl: Program,
-    input: Vec<u8>,
-    cancel: Cancel<'s>,
-) -> io::Result<Client<'s>> {
     // -q: no .curlrc, and only as the first.
-    let curl = curl.args(["-q", "--config", "-"]);
-    let (input, grace) = (Some(input.into()), Duration::ZERO);
-    let options = RunOptions { kind: ChildKind::Helper, input, cancel, grace };
-    let stream = CurlStream {
-        child: RunningChild::start(children, &curl, options)?,
-        stderr: Vec::new(),
-        until: Cell::new(cancel.deadline),
-    };
-    Client::new(stream, "", WRITE_TIMEOUT)
+    let curl = Program::with_environment(curl, environment).args(["-q", "--config", "-"]);
+    let (input, grace) = (Some(configuration(request, cancel.deadline).into()), Duration::ZERO);
+    let options = RunOptions { kind: ChildKind::Helper, input, cancel: *cancel, grace };
+    let (child, until) = (children.spawn(&curl, options)?, Cell::new(cancel.deadline));
+    Client::new(CurlStream { child, stderr: Vec::new(), until }, "", WRITE_TIMEOUT)
 }
 
-/// The response goes to stdout as it comes, chunks and all. `scheme` is the only one that it may
-/// speak.
-fn configuration(request: &OutboundRequest<'_>, scheme: &str, timeout: Duration) -> Vec<u8> {
-    let mut text = Vec::with_capacity(request.body.len() + 2048);
+/// The response goes to stdout as it comes, chunks and all. The URL's scheme is the only one that it
+/// may speak.
+fn configuration(request: &OutboundRequest<'_>, deadline: Instant) -> Vec<u8> {
+    let timeout = deadline.saturating_duration_since(Instant::now());
+    let mut text = Vec::with_capacity(request.body.map_or(0, <[u8]>::len) + 2048);
     text.extend_from_slice(
         b"silent\nshow-error\ngloboff\npath-as-is\nsuppress-connect-headers\nhttp1.1\nraw\ninclude\n\
           no-buffer\n",
     );
     let mut put = |name: &str, value: &[u8]| setting(&mut text, name, value);
-    put("proto", format!("={scheme}").as_bytes());
+    put("proto", if request.url.secure { b"=https" } else { b"=http" });
     // It is ended at the deadline anyhow, unless the gateway itself ends before that.
     let [whole, connect] = [timeout + CURL_MARGIN, timeout.min(CONNECT_PATIENCE)]
         .map(|time| format!("{:.3}", time.as_secs_f64()));
@@ -83,7 +83,7 @@ fn configuration(request: &OutboundRequest<'_>, scheme: &str, timeout: Duration)
     put("header", b"Expect:");
     // Older ones take lines of 100 KiB. Pieces of `json` are joined as they are, but that takes curl
     // 7.82; `data-binary`, of one piece, works for short bodies with any.
-    let pieces = request.body.as_bytes().chunks(CURL_PIECE);
+    let pieces = request.body.unwrap_or_default().chunks(CURL_PIECE);
     let option = if pieces.len() > 1 { "json" } else { "data-binary" };
     for piece in pieces {
         put(option, piece);
@@ -109,7 +109,7 @@ fn setting(text: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 /// A running curl, as a socket of which only the reading side is left.
 struct CurlStream<'s> {
-    child: RunningChild<'s>,
+    child: Child<'s>,
     /// The end of what it said there.
     stderr: Vec<u8>,
     /// The end of the read time-out.
@@ -141,8 +141,9 @@ impl Socket for CurlStream<'_> {
         Err(io::Error::other(quoting(&words, one_line(&self.stderr).as_bytes())))
     }
 
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(ErrorKind::BrokenPipe.into())
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Curl has the request already.
+        Ok(bytes.len())
     }
 
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
@@ -157,14 +158,13 @@ impl Socket for CurlStream<'_> {
 
 impl AsFd for CurlStream<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.child.as_fd()
+        self.child.ended()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Url;
     use std::io::{BufRead, BufReader};
     use std::io::{Read, Write};
     use std::net::TcpListener;
@@ -212,13 +212,11 @@ mod tests {
         let (address, server) = server();
         let url = Url::parse(&format!("http://{address}/a/../b?c=d")).unwrap();
         let headers = [("Content-Type", "application/json"), ("X-Secret", "\"s\\")];
-        let (method, target) = ("POST", url.target.as_str());
+        let (method, target, body) = ("POST", url.target.as_str(), Some(body.as_bytes()));
         let call = OutboundRequest { method, url: &url, target, headers: &headers, body };
-        let program = Program::with_environment(find_program("curl").unwrap(), Vec::new());
-        let input = configuration(&call, "http", Duration::from_secs(20));
         let cancel = soon();
-        let mut client = start(&Children::new(), program, input, cancel).unwrap();
-        let answer = client.receive("POST", cancel.deadline).unwrap();
+        let mut client = client(&Children::new(), Vec::new(), &call, &cancel).unwrap();
+        let answer = client.send("POST", target, &headers, body, cancel.deadline).unwrap();
         assert_eq!((answer.status, answer.header("retry-after")), (429, Some("9")));
         assert_eq!(answer.body(10, cancel.deadline).unwrap(), b"no");
         drop(client);
@@ -252,10 +250,10 @@ mod tests {
         let url = Url::parse(&url).unwrap();
         drop(listener);
         let call =
-            OutboundRequest { method: "GET", url: &url, target: "/", headers: &[], body: "" };
+            OutboundRequest { method: "GET", url: &url, target: "/", headers: &[], body: None };
         let cancel = soon();
         let mut client = client(&Children::new(), Vec::new(), &call, &cancel).unwrap();
-        let error = client.call(&call, cancel.deadline).err().unwrap().to_string();
+        let error = client.send("GET", "/", &[], None, cancel.deadline).err().unwrap().to_string();
         assert!(error.contains("exit status 7: curl: (7)"), "{error}");
     }
 }

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Child, ChildKind, Children, Program};
+use super::{Child, ChildKind, Children, Program, RunOptions};
 use crate::cancel::{Cancel, CancelReason};
 use crate::limits::{AGENT_READ, KEEP_ALIVE};
 use crate::sys::poll::Interest;
@@ -15,17 +15,6 @@ use crate::sys::process::{Signal, Status};
 /// What is taken of a child's pipes once it has ended: all that both hold (pipe(7): 1 MiB each at most
 /// without privileges), though what it has left behind may print without end.
 const MAX_DRAINED: usize = 2 << 20;
-
-/// How a child is run.
-#[derive(Clone)]
-pub struct RunOptions<'a> {
-    pub kind: ChildKind,
-    /// For its stdin; it gets none where this is `None`.
-    pub input: Option<Cow<'a, [u8]>>,
-    pub cancel: Cancel<'a>,
-    /// Between SIGTERM and SIGKILL where it is cancelled; zero: SIGKILL at once.
-    pub grace: Duration,
-}
 
 /// What a child has done.
 #[derive(Debug)]
@@ -46,55 +35,11 @@ pub enum ExitReason {
     Cancelled(CancelReason),
 }
 
-/// A child that runs. Dropping it kills it.
-pub struct RunningChild<'a> {
-    child: Child,
-    input: Cow<'a, [u8]>,
-    /// Bytes of the input that are through.
-    fed: usize,
-    cancel: Cancel<'a>,
-    grace: Duration,
-    /// Why it was told to end, and when it is killed.
-    ending: Option<(CancelReason, Instant)>,
-    /// Since when there has been nothing on its stdout.
-    quiet_since: Instant,
-    /// Which stream is read first changes each time, so that neither keeps the other waiting.
-    stderr_first: bool,
-    /// Bytes read since it has ended.
-    drained: usize,
-}
-
-impl<'a> RunningChild<'a> {
-    /// # Errors
-    /// Those of [`spawn`](crate::sys::spawn::spawn), and of pidfd_open(2) (Linux before 5.3).
-    pub fn start(
-        children: &Arc<Children>,
-        program: &Program,
-        options: RunOptions<'a>,
-    ) -> io::Result<RunningChild<'a>> {
-        let RunOptions { kind, input, cancel, grace } = options;
-        Ok(RunningChild {
-            child: children.spawn(program, kind, input.is_some())?,
-            input: input.unwrap_or_default(),
-            fed: 0,
-            cancel,
-            grace,
-            ending: None,
-            quiet_since: Instant::now(),
-            stderr_first: true,
-            drained: 0,
-        })
-    }
-
-    /// Readable once the child has ended.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.child.ended()
-    }
-
+impl Child<'_> {
     /// Tells the child to end; what it prints from here on is of no use.
     pub fn cancel(&mut self, reason: CancelReason) {
         if !self.grace.is_zero() {
-            self.child.signal(Signal::Term);
+            self.signal(Signal::Term);
         }
         self.ending = Some((reason, Instant::now() + self.grace));
     }
@@ -117,17 +62,17 @@ impl<'a> RunningChild<'a> {
             };
             let interests = [
                 // The first: what it printed before its end is seen with that.
-                Interest::read(self.child.ended()),
-                Interest::read(self.child.stdout.as_ref().map(AsFd::as_fd)),
-                Interest::read(self.child.stderr.as_ref().map(AsFd::as_fd)),
-                Interest::write(self.child.stdin.as_ref().map(AsFd::as_fd)),
+                Interest::read(self.ended()),
+                Interest::read(self.stdout.as_ref().map(AsFd::as_fd)),
+                Interest::read(self.stderr.as_ref().map(AsFd::as_fd)),
+                Interest::write(self.stdin.as_ref().map(AsFd::as_fd)),
             ];
             let ([ended, stdout, stderr, stdin], reason) = cancel.wait(interests, timeout)?;
             if stdin {
                 self.feed()?;
             }
             match reason.filter(|_| !ended) {
-                Some(_) if self.is_cancelled() => return self.end(),
+                Some(_) if self.is_cancelled() => return self.conclude(),
                 Some(reason) => {
                     self.cancel(reason);
                     continue;
@@ -143,7 +88,7 @@ impl<'a> RunningChild<'a> {
                 return Ok(event);
             }
             if ended {
-                return self.end();
+                return self.conclude();
             }
             let now = Instant::now();
             if now >= idle_at && !self.is_cancelled() {
@@ -161,7 +106,7 @@ impl<'a> RunningChild<'a> {
     /// Writes what the pipe takes of the input, and closes it at the end. A child that does not read
     /// is no error.
     fn feed(&mut self) -> io::Result<()> {
-        let Some(pipe) = &mut self.child.stdin else { return Ok(()) };
+        let Some(pipe) = &mut self.stdin else { return Ok(()) };
         while self.fed < self.input.len() {
             match pipe.write(&self.input[self.fed..]) {
                 Ok(count) => self.fed += count,
@@ -171,7 +116,7 @@ impl<'a> RunningChild<'a> {
                 Err(e) => return Err(e),
             }
         }
-        self.child.stdin = None;
+        self.stdin = None;
         self.input = Cow::default();
         Ok(())
     }
@@ -180,8 +125,7 @@ impl<'a> RunningChild<'a> {
     fn read(&mut self, buffer: &mut [u8], ready: [bool; 2]) -> io::Result<Option<ChildEvent>> {
         self.stderr_first = !self.stderr_first;
         for is_stderr in [self.stderr_first, !self.stderr_first] {
-            let Child { stdout, stderr, .. } = &mut self.child;
-            let pipe = if is_stderr { stderr } else { stdout };
+            let pipe = if is_stderr { &mut self.stderr } else { &mut self.stdout };
             let Some(from) = pipe.as_mut().filter(|_| ready[usize::from(is_stderr)]) else {
                 continue;
             };
@@ -205,46 +149,35 @@ impl<'a> RunningChild<'a> {
         Ok(None)
     }
 
-    fn end(&mut self) -> io::Result<ChildEvent> {
-        let status = self.child.end();
+    /// Waits for its end. Returned are the first bytes of its stdout and the last of its stderr.
+    ///
+    /// # Errors
+    /// What kept it from being attended to.
+    pub fn finish(
+        mut self,
+        max_stdout: usize,
+        max_stderr: usize,
+    ) -> io::Result<(ExitReason, Vec<u8>, Vec<u8>)> {
+        let (mut stdout, mut stderr, mut buffer) = (Vec::new(), Vec::new(), [0; AGENT_READ]);
+        loop {
+            match self.next(&mut buffer, None)? {
+                ChildEvent::Stdout(count) => {
+                    let room = max_stdout.saturating_sub(stdout.len());
+                    stdout.extend_from_slice(&buffer[..count.min(room)]);
+                }
+                ChildEvent::Stderr(count) => keep_end(&mut stderr, &buffer[..count], max_stderr),
+                ChildEvent::Waited => {}
+                ChildEvent::Ended(reason) => return Ok((reason, stdout, stderr)),
+            }
+        }
+    }
+
+    fn conclude(&mut self) -> io::Result<ChildEvent> {
+        let status = self.end();
         Ok(ChildEvent::Ended(match self.ending {
             Some((reason, _)) => ExitReason::Cancelled(reason),
             None => ExitReason::Exited(status?),
         }))
-    }
-}
-
-/// What a child has come to.
-#[derive(Debug)]
-pub struct Finished {
-    pub reason: ExitReason,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
-}
-
-/// Runs a child to its end. Kept are the first bytes of its stdout and the last of its stderr, so many
-/// of each.
-///
-/// # Errors
-/// What stopped it from running or being attended to; it is killed then.
-pub fn run(
-    children: &Arc<Children>,
-    program: &Program,
-    options: RunOptions<'_>,
-    (max_stdout, max_stderr): (usize, usize),
-) -> io::Result<Finished> {
-    let mut child = RunningChild::start(children, program, options)?;
-    let (mut stdout, mut stderr, mut buffer) = (Vec::new(), Vec::new(), [0; AGENT_READ]);
-    loop {
-        match child.next(&mut buffer, None)? {
-            ChildEvent::Stdout(count) => {
-                let room = max_stdout.saturating_sub(stdout.len());
-                stdout.extend_from_slice(&buffer[..count.min(room)]);
-            }
-            ChildEvent::Stderr(count) => keep_end(&mut stderr, &buffer[..count], max_stderr),
-            ChildEvent::Waited => {}
-            ChildEvent::Ended(reason) => return Ok(Finished { reason, stdout, stderr }),
-        }
     }
 }
 
@@ -275,16 +208,13 @@ pub fn capture(
 ) -> io::Result<Captured> {
     let (kind, cancel) = (ChildKind::Shielded, Cancel::at(deadline));
     let options = RunOptions { kind, input: None, cancel, grace: Duration::ZERO };
-    let finished = run(children, program, options, (limit, limit))?;
-    let ExitReason::Exited(status) = finished.reason else {
+    let (reason, stdout, stderr) = children.spawn(program, options)?.finish(limit, limit)?;
+    let ExitReason::Exited(status) = reason else {
         return Err(ErrorKind::TimedOut.into());
     };
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Captured {
-        success: status == Status::Exited(0),
-        stdout: text(&finished.stdout),
-        stderr: text(&finished.stderr),
-    })
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let success = status == Status::Exited(0);
+    Ok(Captured { success, stdout: text(stdout), stderr: text(stderr) })
 }
 
 #[cfg(test)]
@@ -297,11 +227,13 @@ mod tests {
         Program::new("/bin/sh".into()).args(["-c", script])
     }
 
+    type Finished = (ExitReason, Vec<u8>, Vec<u8>);
+
     /// Runs it with a bound of 4 bytes on its stderr.
-    fn run_shell(script: &str, input: &[u8], cancel: Cancel<'_>, grace: Duration) -> Finished {
+    fn run(script: &str, input: &[u8], cancel: Cancel<'_>, grace: Duration) -> Finished {
         let (kind, input) = (ChildKind::Tree(Leftovers::Kill), Some(input.into()));
         let options = RunOptions { kind, input, cancel, grace };
-        run(&Children::new(), &shell(script), options, (1 << 20, 4)).unwrap()
+        Children::new().spawn(&shell(script), options).unwrap().finish(1 << 20, 4).unwrap()
     }
 
     const LONG: Duration = Duration::from_secs(20);
@@ -313,11 +245,11 @@ mod tests {
     #[test]
     fn a_child_is_fed_and_heard() {
         let input = vec![b'x'; 300_000];
-        let ended = run_shell("cat; echo 123456 >&2", &input, within(LONG), LONG);
-        assert_eq!(ended.reason, ExitReason::Exited(Status::Exited(0)));
-        assert_eq!((ended.stdout.len(), ended.stderr.as_slice()), (300_000, &b"456\n"[..]));
-        let ended = run_shell("exit 3", &input, within(LONG), LONG);
-        assert_eq!(ended.reason, ExitReason::Exited(Status::Exited(3)));
+        let ended = run("cat; echo 123456 >&2", &input, within(LONG), LONG);
+        assert_eq!(ended.0, ExitReason::Exited(Status::Exited(0)));
+        assert_eq!((ended.1.len(), ended.2.as_slice()), (300_000, &b"456\n"[..]));
+        let ended = run("exit 3", &input, within(LONG), LONG);
+        assert_eq!(ended.0, ExitReason::Exited(Status::Exited(3)));
     }
 
     #[test]
@@ -326,26 +258,25 @@ mod tests {
         let abort = EventFd::new().unwrap();
         abort.notify();
         let cancel = Cancel { abort: Some(abort.as_fd()), ..within(LONG) };
-        let ended = run_shell(script, b"", cancel, LONG);
-        assert_eq!(ended.reason, ExitReason::Cancelled(CancelReason::Aborted));
+        let ended = run(script, b"", cancel, LONG);
+        assert_eq!(ended.0, ExitReason::Cancelled(CancelReason::Aborted));
         let short = Duration::from_millis(100);
-        let ended = run_shell(script, b"", within(short), LONG);
-        assert_eq!(ended.reason, ExitReason::Cancelled(CancelReason::TimedOut));
-        let ended =
-            run_shell("trap '' TERM; sleep 600 & wait; sleep 600", b"", within(short), short / 2);
-        assert_eq!(ended.reason, ExitReason::Cancelled(CancelReason::TimedOut));
+        let ended = run(script, b"", within(short), LONG);
+        assert_eq!(ended.0, ExitReason::Cancelled(CancelReason::TimedOut));
+        let ended = run("trap '' TERM; sleep 600 & wait; sleep 600", b"", within(short), short / 2);
+        assert_eq!(ended.0, ExitReason::Cancelled(CancelReason::TimedOut));
     }
 
     #[test]
     fn one_that_prints_without_end_meets_its_deadline() {
-        let ended = run_shell("exec yes", b"", within(Duration::from_millis(50)), LONG);
-        assert_eq!(ended.reason, ExitReason::Cancelled(CancelReason::TimedOut));
+        let ended = run("exec yes", b"", within(Duration::from_millis(50)), LONG);
+        assert_eq!(ended.0, ExitReason::Cancelled(CancelReason::TimedOut));
     }
 
     #[test]
     fn neither_stream_keeps_the_other_from_being_read() {
         let script = "yes & head -c 300000 /dev/zero >&2; kill $!";
-        let ended = run_shell(script, b"", within(LONG), LONG);
-        assert_eq!(ended.reason, ExitReason::Exited(Status::Exited(0)));
+        let ended = run(script, b"", within(LONG), LONG);
+        assert_eq!(ended.0, ExitReason::Exited(Status::Exited(0)));
     }
 }
