@@ -1,8 +1,8 @@
 //! Child processes: started here and nowhere else, so that process 1 can tell them from orphans,
 //! and so that no child gets what is meant for us alone.
 //!
-//! What may enter: starting, feeding, reading, signalling, waiting. What a child is asked, and what its
-//! answer means, belongs to whoever asks.
+//! What may enter: starting, feeding, reading, signalling, waiting. What a child is for, and what its
+//! output means, belongs to the caller.
 #![forbid(unsafe_code)]
 
 mod cgroup;
@@ -62,13 +62,13 @@ pub struct RunOptions<'a> {
     pub grace: Duration,
 }
 
-/// The children that somebody here waits for.
+/// The children that a thread of ours waits for.
 #[derive(Debug, Default)]
 pub struct Children {
-    /// With a place for each that is being started: its number is there before it runs, and no lock
+    /// With a slot for each that is being started: its number is there before it runs, and no lock
     /// is held while it does (an exec may hang on a dead network file system).
     known: Mutex<Vec<Slot>>,
-    /// Held by whoever reaps orphans: the kernel's list of them is whole only if none goes meanwhile.
+    /// Held by the thread that reaps orphans: the kernel's list of them is whole only if none goes meanwhile.
     reaping: Mutex<()>,
     /// The soft limit on descriptors that we were started with, and that children get.
     descriptors: Option<u64>,
@@ -112,31 +112,32 @@ impl Children {
         program: &Program,
         options: RunOptions<'a>,
     ) -> io::Result<Child<'a>> {
-        let RunOptions { kind, input, cancel, grace } = options;
+        let kind = options.kind;
         let own_group = kind != ChildKind::Shielded;
-        let manner = SpawnOptions { stdin: input.is_some(), own_group };
+        let spawn_options = SpawnOptions { stdin: options.input.is_some(), own_group };
         let (mut own, mut tree) = (Environment::new(), None);
         if let ChildKind::Tree(leftovers) = kind {
             own.extend(self.name.get().map(|name| (OWN_VARIABLE.into(), name.into())));
             tree = self.run.get().filter(|_| leftovers == Leftovers::Kill).map(Run::tree);
             own.extend(tree.as_ref().map(Tree::variable));
         }
-        let variables = program.variables(&own);
+        let variables = program.variables(own);
         let slot = Slot::default();
         lock(&self.known).push(Arc::clone(&slot));
         let group = tree.as_ref().and_then(|tree| Some(tree.cgroup.as_ref()?.dir.as_fd()));
         let place = ChildSlot { number: &slot, group };
-        let born = spawn::spawn(&program.path, &program.arguments, &variables, manner, place)
-            .and_then(|spawned| match PidFd::open(spawned.pid) {
-                Ok(pidfd) => Ok((spawned, pidfd)),
-                Err(e) => {
-                    process::kill(spawned.pid);
-                    let _ = process::wait(spawned.pid);
-                    Err(e)
-                }
-            });
-        let (spawned, pidfd) = match born {
-            Ok(born) => born,
+        let spawned =
+            spawn::spawn(&program.path, &program.arguments, &variables, spawn_options, place)
+                .and_then(|spawned| match PidFd::open(spawned.pid) {
+                    Ok(pidfd) => Ok((spawned, pidfd)),
+                    Err(e) => {
+                        process::kill(spawned.pid);
+                        let _ = process::wait(spawned.pid);
+                        Err(e)
+                    }
+                });
+        let (spawned, pidfd) = match spawned {
+            Ok(spawned) => spawned,
             Err(e) => {
                 self.forget(&slot);
                 self.end_tree(tree);
@@ -157,14 +158,11 @@ impl Children {
             stdout: Some(spawned.stdout),
             stderr: Some(spawned.stderr),
             tree,
-            keep: kind == ChildKind::Tree(Leftovers::Keep),
             status: None,
             slot,
-            family: Arc::clone(self),
-            input: input.unwrap_or_default(),
+            children: Arc::clone(self),
+            options,
             fed: 0,
-            cancel,
-            grace,
             ending: None,
             quiet_since: Instant::now(),
             stderr_first: true,
@@ -234,17 +232,13 @@ pub struct Child<'a> {
     pidfd: PidFd,
     /// What it starts; `None`: a helper, or it is kept.
     tree: Option<Tree>,
-    /// Once it has ended by itself, its group lives on.
-    keep: bool,
     /// Set once it is reaped.
     status: Option<Result<Status, io::ErrorKind>>,
     slot: Slot,
-    family: Arc<Children>,
-    input: Cow<'a, [u8]>,
-    /// Bytes of the input that are through.
+    children: Arc<Children>,
+    options: RunOptions<'a>,
+    /// Bytes of its input that are through.
     fed: usize,
-    cancel: Cancel<'a>,
-    grace: Duration,
     /// Why it was told to end, and when it is killed.
     ending: Option<(CancelReason, Instant)>,
     /// Since when there has been nothing on its stdout.
@@ -283,13 +277,15 @@ impl Child<'_> {
         if let Some(status) = self.status {
             return status.map_err(Into::into);
         }
-        if !(self.keep && process::has_ended(self.pid)) {
+        // Once it has ended by itself, a group that is kept lives on.
+        let keep = self.options.kind == ChildKind::Tree(Leftovers::Keep);
+        if !(keep && process::has_ended(self.pid)) {
             self.signal(Signal::Kill);
         }
-        // One that we may not kill ends by itself, or by having nobody to print for.
+        // One that we may not kill ends by itself, or by SIGPIPE.
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
         let status = self.reap(REAP_PATIENCE);
-        self.family.end_tree(self.tree.take());
+        self.children.end_tree(self.tree.take());
         status
     }
 
@@ -300,7 +296,7 @@ impl Child<'_> {
             return Err(io::ErrorKind::TimedOut.into());
         }
         // Under the lock: nobody must find its number there once the kernel may give it away.
-        let mut known = lock(&self.family.known);
+        let mut known = lock(&self.children.known);
         let status = process::wait(self.pid).map_err(|e| e.kind());
         known.retain(|slot| !Arc::ptr_eq(slot, &self.slot));
         self.status = Some(status);
@@ -312,7 +308,7 @@ impl Drop for Child<'_> {
     fn drop(&mut self) {
         if self.end().is_err() {
             // Another user's, or deep in the kernel: reaped as an orphan, if it ever ends.
-            self.family.forget(&self.slot);
+            self.children.forget(&self.slot);
         }
     }
 }

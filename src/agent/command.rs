@@ -43,7 +43,7 @@ pub fn run(
             let words = format!("the agent {program:?} cannot be started: {why}");
             return match e.kind() {
                 _ if is_shortage(&e) => Outcome::Short(words),
-                // Of this message, or of the configuration: no time will heal it.
+                // Of this message, or of the configuration: no retry helps.
                 io::ErrorKind::ArgumentListTooLong | io::ErrorKind::InvalidInput => {
                     Outcome::Failed(words)
                 }
@@ -107,8 +107,7 @@ fn attend(
 /// The environment of one turn: the allow list, `pass_env`, `env`, and the turn's own.
 fn variables(agent: &config::Agent, turn: &Turn<'_>) -> Environment {
     let mut all = environment(&agent.env, &agent.pass_env);
-    // Later ones win where a name comes twice.
-    let mut add = |name: &str, value: &OsStr| all.push((name.into(), value.into()));
+    let mut add = |name: &str, value: &OsStr| all.insert(name.into(), value.into());
     add("HERMES_SESSION", turn.session.as_ref());
     add("HERMES_PRINCIPAL", turn.principal.as_ref());
     add("HERMES_MESSAGE_ID", turn.message_id.as_ref());
@@ -143,13 +142,13 @@ fn classify(status: Status, stderr: &str, stdout: &str) -> Outcome {
     }
 }
 
-/// A line on stderr: what the agent says that it used, or words for the log.
+/// A line on stderr: the usage that the agent reports, or a line for the log.
 fn log_line(turn: &Turn<'_>, line: &str, usage: &mut Option<String>) {
     if let Some(json) = line.strip_prefix("hermes-usage:")
         && let Ok(value) = serde_json::from_str::<&RawValue>(json)
-        && let Some(said) = super::usage(value)
+        && let Some(usage_json) = super::usage(value)
     {
-        *usage = Some(said);
+        *usage = Some(usage_json);
         return;
     }
     log::info!("agent {}: {}", turn.message_id, escaped(line, false));

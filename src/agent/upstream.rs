@@ -3,8 +3,8 @@
 //!
 //! A request that got nothing back is sent again; once there is a byte of an answer, never.
 
-mod answer;
 mod request;
+mod response;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -42,7 +42,7 @@ const UPSTREAM_KEPT: usize = 256;
 /// How long one is kept: usual servers close theirs after 5 to 75 s. It is looked at now and then.
 const UPSTREAM_IDLE: Duration = Duration::from_secs(20);
 
-/// For the list of its models: somebody waits who asked for something else.
+/// For the list of its models: somebody waits who requested_model for something else.
 pub const MODELS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the list is remembered.
@@ -79,11 +79,12 @@ impl<'a> UpstreamClient<'a> {
     }
 
     pub fn run(&self, turn: &Turn<'_>, reply: &RefCell<&mut dyn Reply>) -> Outcome {
-        // Who runs it again from attempt to attempt need not insist within one.
+        // A message that is tried again later needs no retries within an attempt.
         let retries = if turn.attempt > 1 { 0 } else { UPSTREAM_RETRIES };
-        let asked = turn.context.map_or("", |context| context.model.as_str());
-        let asked = if asked.is_empty() { DEFAULT_MODEL } else { asked };
-        let model = match self.model(asked) {
+        let requested_model = turn.context.map_or("", |context| context.model.as_str());
+        let requested_model =
+            if requested_model.is_empty() { DEFAULT_MODEL } else { requested_model };
+        let model = match self.model(requested_model) {
             Ok(model) => model,
             Err(outcome) => return outcome,
         };
@@ -102,11 +103,12 @@ impl<'a> UpstreamClient<'a> {
             let mut begun = false;
             let outcome =
                 self.exchange(("POST", "/chat/completions", Some(&body)), retries, &mut |answer| {
-                    let reading = answer::ResponseReader { client: self, turn, reply, asked };
+                    let reader =
+                        response::ResponseReader { client: self, turn, reply, requested_model };
                     match answer.status {
-                        200..=299 if streams => reading.stream(answer, &mut begun),
-                        200..=299 => reading.whole(answer, &mut begun),
-                        _ => reading.error(answer),
+                        200..=299 if streams => reader.stream(answer, &mut begun),
+                        200..=299 => reader.whole(answer, &mut begun),
+                        _ => reader.error(answer),
                     }
                 });
             match outcome {
@@ -124,21 +126,21 @@ impl<'a> UpstreamClient<'a> {
     }
 
     /// The upstream's name for a model.
-    fn model(&self, asked: &str) -> Result<String, Outcome> {
+    fn model(&self, requested_model: &str) -> Result<String, Outcome> {
         let config = &self.agent.config;
-        if let Some(model) = config.models.get(asked) {
+        if let Some(model) = config.models.get(requested_model) {
             return Ok(model.clone());
         }
-        if asked == DEFAULT_MODEL {
+        if requested_model == DEFAULT_MODEL {
             let listed = || self.listed().and_then(|models| models.into_iter().next());
             let given = Some(&config.model).filter(|model| !model.is_empty()).cloned();
             // One that lists none may take any.
             return Ok(given.or_else(listed).unwrap_or_else(|| DEFAULT_MODEL.to_owned()));
         }
         if config.models.is_empty() {
-            return Ok(asked.to_owned());
+            return Ok(requested_model.to_owned());
         }
-        let words = format!("There is no model {} here.", quoted(asked));
+        let words = format!("There is no model {} here.", quoted(requested_model));
         let kind = (&*quoted("invalid_request_error"), "\"model\"", "\"model_not_found\"");
         Err(Outcome::Refused(Box::new(Refused::new(404, &words, kind))))
     }
@@ -158,8 +160,8 @@ impl<'a> UpstreamClient<'a> {
 
     /// The upstream's own list, if it tells it soon.
     fn listed(&self) -> Option<Vec<String>> {
-        let memory = &self.agent.upstream.models;
-        if let Some((at, models)) = &*lock(memory)
+        let cache = &self.agent.upstream.models;
+        if let Some((at, models)) = &*lock(cache)
             && at.elapsed() < MODELS_KEPT
         {
             return Some(models.clone());
@@ -170,14 +172,14 @@ impl<'a> UpstreamClient<'a> {
         client.exchange(("GET", "/models", None), UPSTREAM_RETRIES, &mut |answer| {
             let status = answer.status;
             if let Ok(body) = answer.body(MAX_MODELS_BODY, deadline) {
-                // One that lists none is not asked again for each turn.
+                // One that lists none is not requested_model again for each turn.
                 let list = std::str::from_utf8(&body).ok().filter(|_| status == 200);
                 models = Some(named(list.unwrap_or_default()));
             }
             Outcome::Done
         });
         if let Some(models) = &models {
-            *lock(memory) = Some((Instant::now(), models.clone()));
+            *lock(cache) = Some((Instant::now(), models.clone()));
         }
         models
     }
@@ -204,14 +206,14 @@ impl<'a> UpstreamClient<'a> {
         loop {
             let kept = self.agent.upstream.take();
             let reused = kept.is_some();
-            let (error, heard) = match self.once(&request, kept, take) {
+            let (error, answered) = match self.once(&request, kept, take) {
                 Ok(outcome) => return outcome,
                 Err(failed) => failed,
             };
             if let Some(reason) = self.cancel.reason() {
                 return Outcome::Ended(reason);
             }
-            if reused && !heard {
+            if reused && !answered {
                 // The others are most likely dead too.
                 lock(&self.agent.upstream.idle).clear();
                 continue;
@@ -219,7 +221,7 @@ impl<'a> UpstreamClient<'a> {
             let words = format!("the upstream does not answer: {error}");
             match &error {
                 Error::Io(e) if is_shortage(e) => return temporary(&words, Some(e)),
-                Error::Io(_) | Error::CutShort if !heard && retries > 0 => {}
+                Error::Io(_) | Error::CutShort if !answered && retries > 0 => {}
                 Error::Io(_) | Error::CutShort | Error::TimedOut | Error::Refused(_) => {
                     return temporary(&words, None);
                 }
@@ -237,21 +239,22 @@ impl<'a> UpstreamClient<'a> {
         kept: Option<TcpStream>,
         take: &mut dyn FnMut(Answer<'_, '_>) -> Outcome,
     ) -> Result<Outcome, (Error, bool)> {
-        let unheard = |e| (Error::Io(e), false);
+        let unanswered = |e| (Error::Io(e), false);
         let (url, cancel, mut stream) = (request.url, &self.cancel, None);
         let made = if url.secure {
             let config = &self.agent.config;
             let environment = environment(&config.env, &config.pass_env);
             curl::client(&self.agent.children, environment, request, cancel)
         } else {
-            let connected = kept.map_or_else(|| tcp::connect(url, cancel), Ok).map_err(unheard)?;
+            let connected =
+                kept.map_or_else(|| tcp::connect(url, cancel), Ok).map_err(unanswered)?;
             tcp::client(stream.insert(connected), url, cancel)
         };
-        let mut client = made.map_err(unheard)?;
+        let mut client = made.map_err(unanswered)?;
         let OutboundRequest { method, target, headers, body, .. } = *request;
         let outcome = match client.send(method, target, headers, body, cancel.deadline) {
             Ok(answer) => take(answer),
-            Err(error) => return Err((error, client.has_heard())),
+            Err(error) => return Err((error, client.has_answered())),
         };
         let free = client.is_free();
         drop(client);
@@ -287,7 +290,7 @@ impl ConnectionPool {
     fn take(&self) -> Option<TcpStream> {
         let mut idle = lock(&self.idle);
         while let Some((since, stream)) = idle.pop() {
-            // What can be read there is its end, or nothing that we have asked for.
+            // What can be read there is its end, or nothing that we have requested_model for.
             let silent = poll(&mut [Interest::read(stream.as_fd())], Some(Duration::ZERO));
             if since.elapsed() < UPSTREAM_IDLE && silent.is_ok_and(|ready| ready == 0) {
                 return Some(stream);

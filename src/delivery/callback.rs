@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::classify::{answered, cancelled, temporary};
-use super::{DeliveryResult, Payload};
+use super::{DeliveryResult, Payload, classify};
 use crate::cancel::Cancel;
 use crate::config::{Target, Url};
 use crate::digest::{hmac_sha256, to_base64};
@@ -33,9 +32,9 @@ pub fn send(
 ) -> DeliveryResult {
     let post = Post::new(target, payload, SystemTime::now());
     match (exchange(target, url, &post, children, cancel), cancel.reason()) {
-        (Ok((status, after)), _) => answered(status, after.as_deref(), post.now),
-        (Err(_), Some(reason)) => cancelled(reason, "no answer within its timeout", b""),
-        (Err(e), None) => temporary(&e.to_string(), b""),
+        (Ok((status, after)), _) => classify::response(status, after.as_deref(), post.now),
+        (Err(_), Some(reason)) => classify::cancelled(reason, "no answer within its timeout", b""),
+        (Err(e), None) => classify::temporary(&e.to_string(), b""),
     }
 }
 

@@ -13,7 +13,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// What the status of an HTTP response means. `now` is the wall clock, as time since 1970: for a
 /// Retry-After that is a date.
-pub fn answered(status: u16, after: Option<&str>, now: Duration) -> DeliveryResult {
+pub fn response(status: u16, after: Option<&str>, now: Duration) -> DeliveryResult {
     let why = format!("it answered with {status}");
     let after = after.and_then(|value| retry_after(value, now));
     match status {
@@ -25,7 +25,7 @@ pub fn answered(status: u16, after: Option<&str>, now: Duration) -> DeliveryResu
 }
 
 /// What the end of a command means, and of its stderr.
-pub fn ended(status: Status, said: &[u8]) -> DeliveryResult {
+pub fn exit(status: Status, said: &[u8]) -> DeliveryResult {
     match status {
         Status::Exited(0) => DeliveryResult::Delivered,
         Status::Exited(75) => temporary("exit status 75", said),
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn responses() {
-        let of = |status| answered(status, None, NOW);
+        let of = |status| response(status, None, NOW);
         for status in [200, 201, 202, 204, 299] {
             assert_eq!(of(status), DeliveryResult::Delivered);
         }
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn ends_of_commands() {
-        let of = |status| ended(status, b"a\n\x1b[2J\n");
+        let of = |status| exit(status, b"a\n\x1b[2J\n");
         assert_eq!(of(Status::Exited(0)), DeliveryResult::Delivered);
         let said = "\\u{1b}[2J";
         let why = format!("exit status 75: {said}");

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::classify;
-use super::{DeliveryResult, Payload};
+use super::{DeliveryResult, Payload, classify};
 use crate::cancel::Cancel;
 use crate::config::Target;
 use crate::limits::{KILL_AFTER, MAX_STDERR_TAIL};
@@ -32,7 +31,7 @@ pub fn send(
         }
     };
     match reason {
-        ExitReason::Exited(status) => classify::ended(status, &stderr),
+        ExitReason::Exited(status) => classify::exit(status, &stderr),
         ExitReason::Cancelled(reason) => {
             classify::cancelled(reason, "it took longer than its timeout", &stderr)
         }

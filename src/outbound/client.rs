@@ -48,7 +48,7 @@ impl<'s> Client<'s> {
     }
 
     /// Whether there is anything of an answer.
-    pub fn has_heard(&self) -> bool {
+    pub fn has_answered(&self) -> bool {
         !self.wire.data().is_empty()
     }
 

@@ -215,7 +215,7 @@ mod tests {
         let (method, target, body) = ("POST", url.target.as_str(), Some(body.as_bytes()));
         let call = OutboundRequest { method, url: &url, target, headers: &headers, body };
         let cancel = soon();
-        let mut client = client(&Children::new(), Vec::new(), &call, &cancel).unwrap();
+        let mut client = client(&Children::new(), Environment::new(), &call, &cancel).unwrap();
         let answer = client.send("POST", target, &headers, body, cancel.deadline).unwrap();
         assert_eq!((answer.status, answer.header("retry-after")), (429, Some("9")));
         assert_eq!(answer.body(10, cancel.deadline).unwrap(), b"no");
@@ -252,7 +252,7 @@ mod tests {
         let call =
             OutboundRequest { method: "GET", url: &url, target: "/", headers: &[], body: None };
         let cancel = soon();
-        let mut client = client(&Children::new(), Vec::new(), &call, &cancel).unwrap();
+        let mut client = client(&Children::new(), Environment::new(), &call, &cancel).unwrap();
         let error = client.send("GET", "/", &[], None, cancel.deadline).err().unwrap().to_string();
         assert!(error.contains("exit status 7: curl: (7)"), "{error}");
     }

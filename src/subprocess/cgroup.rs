@@ -2,7 +2,7 @@
 //! stays in it, whatever it forks and however it detaches, and is ended with it.
 //!
 //! The kernel lets us do so with any directory that we may write to. Ours to use is only what the
-//! service manager has delegated to us: whoever calls [`usable`] has asked it.
+//! service manager has delegated to us: the caller of [`usable`] has asked it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -61,7 +61,7 @@ pub fn end(path: &Path, deadline: Instant) -> bool {
             kill_frozen(path);
         }
         if Instant::now() >= deadline {
-            // Whoever cannot be killed shall not be stopped either.
+            // What cannot be killed shall not be stopped either.
             let _ = write(path, "cgroup.freeze", "0");
             return false;
         }

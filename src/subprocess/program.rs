@@ -1,5 +1,6 @@
 //! A program to start, with its arguments and variables.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -18,7 +19,7 @@ pub fn is_service_manager_variable(name: &str) -> bool {
 }
 
 /// Variables by their names.
-pub type Environment = Vec<(OsString, OsString)>;
+pub type Environment = BTreeMap<OsString, OsString>;
 
 /// A program to start: an absolute path, arguments and variables.
 #[derive(Clone, Debug)]
@@ -45,7 +46,7 @@ impl Program {
         Ok(Program::with_environment(path, environment).args(arguments))
     }
 
-    /// A program with exactly these variables; where a name comes twice, the later one counts.
+    /// A program with exactly these variables.
     pub fn with_environment(path: PathBuf, environment: Environment) -> Program {
         Program { path, arguments: Vec::new(), environment }
     }
@@ -58,13 +59,13 @@ impl Program {
 
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Program {
-        self.environment.push((name.into(), value.into()));
+        self.environment.insert(name.into(), value.into());
         self
     }
 
     #[must_use]
     pub fn env_remove(mut self, name: &str) -> Program {
-        self.environment.retain(|(known, _)| known != name);
+        self.environment.remove(OsStr::new(name));
         self
     }
 
@@ -73,17 +74,16 @@ impl Program {
         spawn::replace_by(&self.path, &self.arguments)
     }
 
-    /// `NAME=VALUE`, each name once; the later one counts, and `own` comes last.
-    pub(super) fn variables(&self, own: &Environment) -> Vec<OsString> {
-        let all: Vec<_> = self.environment.iter().chain(own).collect();
-        let last = |at: usize| !all[at + 1..].iter().any(|(later, _)| *later == all[at].0);
-        let text = |at: usize| {
-            let (name, value) = all[at];
-            let mut text = OsString::with_capacity(name.len() + 1 + value.len());
-            text.extend([name.as_os_str(), "=".as_ref(), value]);
+    /// `NAME=VALUE`; those in `own` come instead of others with their names.
+    pub(super) fn variables(&self, own: Environment) -> Vec<OsString> {
+        let mut all = self.environment.clone();
+        all.extend(own);
+        let text = |(mut text, value): (OsString, OsString)| {
+            text.push("=");
+            text.push(value);
             text
         };
-        (0..all.len()).filter(|at| last(*at)).map(text).collect()
+        all.into_iter().map(text).collect()
     }
 }
 
@@ -91,8 +91,8 @@ impl Program {
 const ALLOWED: &str = "HOME USER LOGNAME SHELL PATH LANG LANGUAGE LC_ALL LC_CTYPE LC_MESSAGES \
     LC_COLLATE TZ TMPDIR XDG_CONFIG_HOME XDG_STATE_HOME XDG_RUNTIME_DIR";
 
-/// The environment that agents and targets get: the allow list, `pass_env` and `env`. Later ones win
-/// where a name comes twice.
+/// The environment that agents and targets get: the allow list, `pass_env` and `env`, of which the
+/// later ones win.
 pub fn environment(env: &ByName<String>, pass_env: &[String]) -> Environment {
     let inherited = ALLOWED.split(' ').chain(pass_env.iter().map(String::as_str));
     let inherited = inherited.filter_map(|name| Some((name.into(), env::var_os(name)?)));

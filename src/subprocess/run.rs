@@ -1,6 +1,5 @@
 //! A child from its start to its end: fed, read, and ended where it has to be ended.
 
-use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -38,10 +37,10 @@ pub enum ExitReason {
 impl Child<'_> {
     /// Tells the child to end; what it prints from here on is of no use.
     pub fn cancel(&mut self, reason: CancelReason) {
-        if !self.grace.is_zero() {
+        if !self.options.grace.is_zero() {
             self.signal(Signal::Term);
         }
-        self.ending = Some((reason, Instant::now() + self.grace));
+        self.ending = Some((reason, Instant::now() + self.options.grace));
     }
 
     pub fn is_cancelled(&self) -> bool {
@@ -58,7 +57,7 @@ impl Child<'_> {
             let idle_at = self.quiet_since + KEEP_ALIVE;
             let (cancel, timeout) = match self.ending {
                 Some((_, kill_at)) => (Cancel::at(kill_at), kill_at),
-                None => (self.cancel, until.map_or(idle_at, |until| until.min(idle_at))),
+                None => (self.options.cancel, until.map_or(idle_at, |until| until.min(idle_at))),
             };
             let interests = [
                 // The first: what it printed before its end is seen with that.
@@ -93,7 +92,7 @@ impl Child<'_> {
             let now = Instant::now();
             if now >= idle_at && !self.is_cancelled() {
                 self.quiet_since = now;
-                if self.cancel.idle.is_some_and(|idle| idle().is_err()) {
+                if self.options.cancel.idle.is_some_and(|idle| idle().is_err()) {
                     self.cancel(CancelReason::ClientGone);
                 }
             }
@@ -107,8 +106,9 @@ impl Child<'_> {
     /// is no error.
     fn feed(&mut self) -> io::Result<()> {
         let Some(pipe) = &mut self.stdin else { return Ok(()) };
-        while self.fed < self.input.len() {
-            match pipe.write(&self.input[self.fed..]) {
+        let input = self.options.input.as_deref().unwrap_or_default();
+        while self.fed < input.len() {
+            match pipe.write(&input[self.fed..]) {
                 Ok(count) => self.fed += count,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -117,7 +117,7 @@ impl Child<'_> {
             }
         }
         self.stdin = None;
-        self.input = Cow::default();
+        self.options.input = None;
         Ok(())
     }
 

@@ -170,16 +170,16 @@ fn kill(known: &Living) {
     }
 }
 
-/// Of these processes those with a mark that is `ours` and those in `noted`, and what descends from
+/// Of these processes those with a mark that is `ours` and those in `known`, and what descends from
 /// either: a child has its parent's mark, unless it has cleared its environment.
-fn find(roots: Vec<Pid>, ours: &dyn Fn(&str) -> bool, noted: &[Living]) -> Vec<Living> {
+fn find(roots: Vec<Pid>, ours: &dyn Fn(&str) -> bool, known: &[Living]) -> Vec<Living> {
     let own = Pid::own();
     let mut found = Vec::new();
     let mut open: Vec<(Pid, bool)> = roots.into_iter().map(|pid| (pid, false)).collect();
     while let Some((pid, inherited)) = open.pop() {
         let Some(living) = living(pid).filter(|_| pid != own) else { continue };
         let marked = || proc::variable(pid, MARK).is_some_and(|mark| ours(&mark));
-        if inherited || noted.contains(&living) || marked() {
+        if inherited || known.contains(&living) || marked() {
             found.push(living);
             open.extend(proc::children(pid).into_iter().map(|child| (child, true)));
         }
@@ -205,14 +205,14 @@ fn sweep(find: impl Fn() -> Vec<Living> + Send + Sync + 'static) -> bool {
     if RUNNING.load(Ordering::Relaxed) >= MAX_SWEEPS {
         return false;
     }
-    let ((tell, told), there) = (mpsc::channel(), Arc::clone(&work));
+    let ((sender, receiver), there) = (mpsc::channel(), Arc::clone(&work));
     let counted = move || {
         RUNNING.fetch_add(1, Ordering::Relaxed);
-        let _ = tell.send(there());
+        let _ = sender.send(there());
         RUNNING.fetch_sub(1, Ordering::Relaxed);
     };
     match threads::spawn("sweep", CONNECTION_STACK, Box::new(counted)) {
-        Ok(_) => told.recv_timeout(LEFTOVERS_PATIENCE * 2).unwrap_or(false),
+        Ok(_) => receiver.recv_timeout(LEFTOVERS_PATIENCE * 2).unwrap_or(false),
         Err(_) => work(),
     }
 }
