@@ -25,7 +25,7 @@ use crate::outbound::client::{Answer, Error};
 use crate::outbound::curl::{self, OutboundRequest};
 use crate::outbound::tcp;
 use crate::subprocess::environment;
-use crate::sys::poll::{Interest, poll};
+use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::is_shortage;
 use crate::text::{escaped, quoted};
 use crate::threads::lock;
@@ -42,7 +42,7 @@ const UPSTREAM_KEPT: usize = 256;
 /// How long one is kept: usual servers close theirs after 5 to 75 s. It is looked at now and then.
 const UPSTREAM_IDLE: Duration = Duration::from_secs(20);
 
-/// For the list of its models: somebody waits who requested_model for something else.
+/// For the list of its models: somebody waits who asked for something else.
 pub const MODELS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the list is remembered.
@@ -81,10 +81,9 @@ impl<'a> UpstreamClient<'a> {
     pub fn run(&self, turn: &Turn<'_>, reply: &RefCell<&mut dyn Reply>) -> Outcome {
         // A message that is tried again later needs no retries within an attempt.
         let retries = if turn.attempt > 1 { 0 } else { UPSTREAM_RETRIES };
-        let requested_model = turn.context.map_or("", |context| context.model.as_str());
-        let requested_model =
-            if requested_model.is_empty() { DEFAULT_MODEL } else { requested_model };
-        let model = match self.model(requested_model) {
+        let alias = turn.context.map(|context| context.model.as_str());
+        let alias = alias.filter(|alias| !alias.is_empty()).unwrap_or(DEFAULT_MODEL);
+        let model = match self.model(alias) {
             Ok(model) => model,
             Err(outcome) => return outcome,
         };
@@ -103,8 +102,7 @@ impl<'a> UpstreamClient<'a> {
             let mut begun = false;
             let outcome =
                 self.exchange(("POST", "/chat/completions", Some(&body)), retries, &mut |answer| {
-                    let reader =
-                        response::ResponseReader { client: self, turn, reply, requested_model };
+                    let reader = response::ResponseReader { client: self, turn, reply, alias };
                     match answer.status {
                         200..=299 if streams => reader.stream(answer, &mut begun),
                         200..=299 => reader.whole(answer, &mut begun),
@@ -126,21 +124,21 @@ impl<'a> UpstreamClient<'a> {
     }
 
     /// The upstream's name for a model.
-    fn model(&self, requested_model: &str) -> Result<String, Outcome> {
+    fn model(&self, alias: &str) -> Result<String, Outcome> {
         let config = &self.agent.config;
-        if let Some(model) = config.models.get(requested_model) {
+        if let Some(model) = config.models.get(alias) {
             return Ok(model.clone());
         }
-        if requested_model == DEFAULT_MODEL {
+        if alias == DEFAULT_MODEL {
             let listed = || self.listed().and_then(|models| models.into_iter().next());
             let given = Some(&config.model).filter(|model| !model.is_empty()).cloned();
             // One that lists none may take any.
             return Ok(given.or_else(listed).unwrap_or_else(|| DEFAULT_MODEL.to_owned()));
         }
         if config.models.is_empty() {
-            return Ok(requested_model.to_owned());
+            return Ok(alias.to_owned());
         }
-        let words = format!("There is no model {} here.", quoted(requested_model));
+        let words = format!("There is no model {} here.", quoted(alias));
         let kind = (&*quoted("invalid_request_error"), "\"model\"", "\"model_not_found\"");
         Err(Outcome::Refused(Box::new(Refused::new(404, &words, kind))))
     }
@@ -172,7 +170,7 @@ impl<'a> UpstreamClient<'a> {
         client.exchange(("GET", "/models", None), UPSTREAM_RETRIES, &mut |answer| {
             let status = answer.status;
             if let Ok(body) = answer.body(MAX_MODELS_BODY, deadline) {
-                // One that lists none is not requested_model again for each turn.
+                // One that lists none is not asked again for each turn.
                 let list = std::str::from_utf8(&body).ok().filter(|_| status == 200);
                 models = Some(named(list.unwrap_or_default()));
             }
@@ -290,9 +288,9 @@ impl ConnectionPool {
     fn take(&self) -> Option<TcpStream> {
         let mut idle = lock(&self.idle);
         while let Some((since, stream)) = idle.pop() {
-            // What can be read there is its end, or nothing that we have requested_model for.
-            let silent = poll(&mut [Interest::read(stream.as_fd())], Some(Duration::ZERO));
-            if since.elapsed() < UPSTREAM_IDLE && silent.is_ok_and(|ready| ready == 0) {
+            // What can be read there is its end, or nothing that we have asked for.
+            let ready = wait_any([Interest::read(stream.as_fd())], Some(Duration::ZERO));
+            if since.elapsed() < UPSTREAM_IDLE && ready.is_ok_and(|[ready]| !ready) {
                 return Some(stream);
             }
         }

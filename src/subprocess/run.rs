@@ -47,8 +47,7 @@ impl Child<'_> {
         self.ending.is_some()
     }
 
-    /// Waits for what the child does next, until `until` at most, and feeds it meanwhile. Not to be
-    /// called any more after its end.
+    /// Waits for what the child does next, until `until` at most, and feeds it meanwhile.
     ///
     /// # Errors
     /// What keeps it from being attended to.
@@ -70,6 +69,12 @@ impl Child<'_> {
             if stdin {
                 self.feed()?;
             }
+            let (now, mut reason) = (Instant::now(), reason);
+            if now >= idle_at && !stdout && !self.is_cancelled() {
+                self.quiet_since = now;
+                let gone = self.options.cancel.idle.is_some_and(|idle| idle().is_err());
+                reason = reason.or(gone.then_some(CancelReason::ClientGone));
+            }
             match reason.filter(|_| !ended) {
                 Some(_) if self.is_cancelled() => return self.conclude(),
                 Some(reason) => {
@@ -88,13 +93,6 @@ impl Child<'_> {
             }
             if ended {
                 return self.conclude();
-            }
-            let now = Instant::now();
-            if now >= idle_at && !self.is_cancelled() {
-                self.quiet_since = now;
-                if self.options.cancel.idle.is_some_and(|idle| idle().is_err()) {
-                    self.cancel(CancelReason::ClientGone);
-                }
             }
             if until.is_some_and(|until| now >= until) {
                 return Ok(ChildEvent::Waited);

@@ -29,7 +29,7 @@ pub struct ResponseReader<'a, 'r> {
     pub turn: &'a Turn<'a>,
     pub reply: &'a RefCell<&'r mut dyn Reply>,
     /// The model, as the client called it.
-    pub requested_model: &'a str,
+    pub alias: &'a str,
 }
 
 /// What has been seen of a stream.
@@ -88,7 +88,7 @@ impl ResponseReader<'_, '_> {
             return Outcome::Done;
         }
         if so_far.text == 0 && so_far.tools {
-            let words = "the model requested_model for tools, which nobody here can offer it";
+            let words = "the model asked for tools, which nobody here can offer it";
             return Outcome::Failed(words.to_owned());
         }
         reply.report(so_far.report);
@@ -178,10 +178,10 @@ impl ResponseReader<'_, '_> {
 
     /// An object on one line, with the model as the client called it.
     fn renamed(&self, object: &str) -> String {
-        let mut all = String::with_capacity(object.len() + self.requested_model.len());
+        let mut all = String::with_capacity(object.len() + self.alias.len());
         for (name, value) in members(object) {
             let begin = if all.is_empty() { "{" } else { "," };
-            let model = (name == "model").then(|| quoted(self.requested_model));
+            let model = (name == "model").then(|| quoted(self.alias));
             let value = model.unwrap_or_else(|| json::one_line(value.get()));
             [begin, &quoted(&name), ":", &value].iter().for_each(|part| all += part);
         }
