@@ -70,3 +70,54 @@ impl<'a> Cancel<'a> {
         Ok((array::from_fn(|at| all[at].ready()), reason))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fd::EventFd;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    fn within(time: Duration) -> Cancel<'static> {
+        Cancel::at(Instant::now() + time)
+    }
+
+    #[test]
+    fn each_end_has_its_reason_and_a_request_comes_before_the_others() {
+        const LONG: Duration = Duration::from_secs(20);
+        let (set, unset) = (EventFd::new().unwrap(), EventFd::new().unwrap());
+        set.notify();
+        let (client, server) = UnixStream::pair().unwrap();
+        let all = Cancel {
+            abort: Some(unset.as_fd()),
+            cancel: Some(unset.as_fd()),
+            client: Some(client.as_fd()),
+            ..within(LONG)
+        };
+        assert_eq!(all.reason(), None);
+        let abort = Cancel { abort: Some(set.as_fd()), ..all };
+        assert_eq!(abort.reason(), Some(CancelReason::Aborted));
+        drop(server);
+        assert_eq!(abort.reason(), Some(CancelReason::ClientGone));
+        let cancelled = Cancel { cancel: Some(set.as_fd()), ..abort };
+        assert_eq!(cancelled.reason(), Some(CancelReason::Cancelled));
+        assert_eq!(within(Duration::ZERO).reason(), Some(CancelReason::TimedOut));
+    }
+
+    #[test]
+    fn a_wait_ends_with_what_comes_first() {
+        let (set, unset) = (EventFd::new().unwrap(), EventFd::new().unwrap());
+        set.notify();
+        let both = || [Interest::read(unset.as_fd()), Interest::read(set.as_fd())];
+        let cancel = within(Duration::from_secs(20));
+        assert_eq!(cancel.wait(both(), cancel.deadline).unwrap(), ([false, true], None));
+        let neither = [Interest::read(unset.as_fd())];
+        let soon = Instant::now() + Duration::from_millis(5);
+        assert_eq!(cancel.wait(neither, soon).unwrap(), ([false], None));
+        assert!(Instant::now() >= soon);
+        let cancel = within(Duration::from_millis(5));
+        let late = cancel.wait([Interest::read(unset.as_fd())], soon + Duration::from_secs(20));
+        assert_eq!(late.unwrap(), ([false], Some(CancelReason::TimedOut)));
+    }
+}

@@ -22,8 +22,7 @@ use crate::cancel::Cancel;
 use crate::config::Url;
 use crate::json::{elements, member, text};
 use crate::outbound::client::{Answer, Error};
-use crate::outbound::curl::{self, OutboundRequest};
-use crate::outbound::tcp;
+use crate::outbound::{OutboundRequest, open};
 use crate::subprocess::environment;
 use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::is_shortage;
@@ -234,21 +233,13 @@ impl<'a> UpstreamClient<'a> {
     fn once(
         &self,
         request: &OutboundRequest<'_>,
-        kept: Option<TcpStream>,
+        mut stream: Option<TcpStream>,
         take: &mut dyn FnMut(Answer<'_, '_>) -> Outcome,
     ) -> Result<Outcome, (Error, bool)> {
-        let unanswered = |e| (Error::Io(e), false);
-        let (url, cancel, mut stream) = (request.url, &self.cancel, None);
-        let made = if url.secure {
-            let config = &self.agent.config;
-            let environment = environment(&config.env, &config.pass_env);
-            curl::client(&self.agent.children, environment, request, cancel)
-        } else {
-            let connected =
-                kept.map_or_else(|| tcp::connect(url, cancel), Ok).map_err(unanswered)?;
-            tcp::client(stream.insert(connected), url, cancel)
-        };
-        let mut client = made.map_err(unanswered)?;
+        let (Agent { config, children, .. }, cancel) = (self.agent, &self.cancel);
+        let environment = environment(&config.env, &config.pass_env);
+        let client = open(request, children, environment, &mut stream, cancel);
+        let mut client = client.map_err(|e| (Error::Io(e), false))?;
         let OutboundRequest { method, target, headers, body, .. } = *request;
         let outcome = match client.send(method, target, headers, body, cancel.deadline) {
             Ok(answer) => take(answer),

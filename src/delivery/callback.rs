@@ -10,8 +10,7 @@ use crate::config::{Target, Url};
 use crate::digest::{hmac_sha256, to_base64};
 use crate::limits::{MAX_SKIPPED_BODY, SKIP_TIMEOUT};
 use crate::outbound::client::Error;
-use crate::outbound::curl::{self, OutboundRequest};
-use crate::outbound::tcp;
+use crate::outbound::{OutboundRequest, open};
 use crate::subprocess::{Children, environment};
 use crate::text::quoted;
 
@@ -50,13 +49,9 @@ fn exchange(
     let (method, path, headers) = ("POST", &*url.target, &headers[..]);
     let body = Some(post.body.as_bytes());
     let request = OutboundRequest { method, url, target: path, headers, body };
-    let stream;
-    let mut client = if url.secure {
-        curl::client(children, environment(&target.env, &target.pass_env), &request, cancel)?
-    } else {
-        stream = tcp::connect(url, cancel)?;
-        tcp::client(&stream, url, cancel)?
-    };
+    let environment = environment(&target.env, &target.pass_env);
+    let mut stream = None;
+    let mut client = open(&request, children, environment, &mut stream, cancel)?;
     let answer = client.send(method, path, headers, body, cancel.deadline)?;
     let (status, after) = (answer.status, answer.header("Retry-After").map(str::to_owned));
     // Its body means nothing to us; but a socket closed before it came would reset the connection.

@@ -17,7 +17,7 @@ use crate::sys::process::is_shortage;
 use crate::sys::socket::begin_connect;
 
 /// Tries each address of the host once.
-pub fn connect(url: &Url, cancel: &Cancel<'_>) -> io::Result<TcpStream> {
+fn connect(url: &Url, cancel: &Cancel<'_>) -> io::Result<TcpStream> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the host has no address");
     for address in (url.host.as_str(), url.port).to_socket_addrs()? {
         match connect_to(address, cancel) {
@@ -64,12 +64,14 @@ fn wait<'a>(
     }
 }
 
-/// A client on a connected stream that does not block.
+/// A client on a stream, which is connected where there is none. It does not block.
 pub fn client<'s>(
-    stream: &'s TcpStream,
+    stream: &'s mut Option<TcpStream>,
     url: &Url,
     cancel: &'s Cancel<'s>,
 ) -> io::Result<Client<'s>> {
+    let connected = stream.take().map_or_else(|| connect(url, cancel), Ok)?;
+    let stream = stream.insert(connected);
     let stream = PolledStream { stream, cancel, until: Cell::new(cancel.deadline) };
     Client::new(stream, &url.authority, WRITE_TIMEOUT)
 }
