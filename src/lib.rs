@@ -9,6 +9,7 @@
 
 mod agent;
 mod api;
+mod cancel;
 mod cli;
 mod config;
 mod delivery;

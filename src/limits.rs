@@ -228,11 +228,6 @@ pub const MAX_PIECE: usize = 32 << 10;
 /// What one read takes; also the most that a piece of a reply has.
 pub const AGENT_READ: usize = 8 << 10;
 
-/// How many reads follow one wait. More than a pipe holds (pipe(7): 1 MiB at most without
-/// privileges), so that all of a reply is taken when the agent has ended; and not more, so that
-/// one that prints without end is looked at between.
-pub const AGENT_READS: usize = (1 << 20) / AGENT_READ + 1;
-
 /// How long a child that was killed may take to end before it is left behind: the kernel needs no
 /// time for that, unless the child belongs to another user or hangs in a system call.
 pub const REAP_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,23 +1,24 @@
 //! Child processes: started here and nowhere else, so that process 1 can tell them from orphans,
 //! and so that no child gets what is meant for us alone.
 //!
-//! What may enter: starting, holding, signalling, waiting. What a child is asked, and what its
-//! answer means, belongs to whoever asks.
+//! What may enter: starting, feeding, reading, signalling, waiting. What a child is for, and what its
+//! output means, belongs to the caller.
 #![forbid(unsafe_code)]
 
-mod converse;
-mod environment;
+mod cgroup;
 mod executable;
-mod group;
 mod program;
+mod run;
 mod tree;
 
-pub use converse::{Captured, ExitReason, RunOptions, capture, feed, read_now, run, take};
-pub use environment::environment;
-pub use executable::{explained, why_not_executable};
-pub use program::{Environment, Program, find_on, find_program, is_for_us_alone};
+pub use executable::{explain_failure, why_not_executable};
+pub use program::{
+    Environment, Program, environment, find_on, find_program, is_service_manager_variable,
+};
+pub use run::{Captured, ChildEvent, ExitReason, capture, keep_end};
 pub use tree::Leftovers;
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,10 +26,11 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::cancel::{Cancel, CancelReason};
 use crate::limits::REAP_PATIENCE;
 use crate::name::OWN_VARIABLE;
 use crate::sys::fd::{limit, set_limit_of, set_nonblocking};
-use crate::sys::poll::{Interest, poll};
+use crate::sys::poll::Interest;
 use crate::sys::proc;
 use crate::sys::process::{self, Pid, PidFd, Signal, Status};
 use crate::sys::spawn::{self, ChildSlot, SpawnOptions};
@@ -38,13 +40,35 @@ use tree::{Run, Tree};
 /// Where a child's number is: 0 until it has one.
 type Slot = Arc<AtomicI32>;
 
-/// The children that somebody here waits for.
+/// How a child stands to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChildKind {
+    /// A helper in our process group, with SIGTERM blocked: it outlives one to the whole control group.
+    Shielded,
+    /// A helper that leads a process group. Like the above it has nothing to leave behind.
+    Helper,
+    /// It leads a process group, and whatever it starts ends with it, or as this has it.
+    Tree(Leftovers),
+}
+
+/// How a child is run.
+#[derive(Clone)]
+pub struct RunOptions<'a> {
+    pub kind: ChildKind,
+    /// For its stdin; it gets none where this is `None`.
+    pub input: Option<Cow<'a, [u8]>>,
+    pub cancel: Cancel<'a>,
+    /// Between SIGTERM and SIGKILL where it is cancelled; zero: SIGKILL at once.
+    pub grace: Duration,
+}
+
+/// The children that a thread of ours waits for.
 #[derive(Debug, Default)]
 pub struct Children {
-    /// With a place for each that is being started: its number is there before it runs, and no lock
+    /// With a slot for each that is being started: its number is there before it runs, and no lock
     /// is held while it does (an exec may hang on a dead network file system).
     known: Mutex<Vec<Slot>>,
-    /// Held by whoever reaps orphans: the kernel's list of them is whole only if none goes meanwhile.
+    /// Held by the thread that reaps orphans: the kernel's list of them is whole only if none goes meanwhile.
     reaping: Mutex<()>,
     /// The soft limit on descriptors that we were started with, and that children get.
     descriptors: Option<u64>,
@@ -60,11 +84,11 @@ impl Children {
     }
 
     /// From now on this process is the one of `gateway`, called `name`: what its children leave becomes
-    /// ours. To be followed by [`Children::settle`].
+    /// ours. To be followed by [`Children::end_earlier_runs`].
     ///
     /// # Errors
     /// Those of prctl(2) and getrandom(2).
-    pub fn serve(&self, name: &str, gateway: &str) -> io::Result<()> {
+    pub fn begin_run(&self, name: &str, gateway: &str) -> io::Result<()> {
         process::become_subreaper()?;
         let _ = self.name.set(name.to_owned());
         let _ = self.run.set(Run::begin(gateway)?);
@@ -73,64 +97,47 @@ impl Children {
 
     /// Ends what a run of this gateway that was killed has left; until then nothing is started but
     /// helpers. `own`: our control group, where the service manager has delegated it to us.
-    pub fn settle(&self, own: Option<&str>) {
+    pub fn end_earlier_runs(&self, own: Option<&str>) {
         if let Some(run) = self.run.get() {
-            run.settle(own.and_then(group::usable));
+            run.end_earlier(own.and_then(cgroup::usable));
         }
     }
 
-    /// Starts a helper, which has nothing to leave behind. Dropping it kills and reaps it.
+    /// Starts a child.
     ///
     /// # Errors
     /// Those of [`spawn::spawn`], and of pidfd_open(2) (Linux before 5.3).
-    pub fn spawn(self: &Arc<Self>, program: &Program, manner: SpawnOptions) -> io::Result<Child> {
-        self.start(program, manner, None)
-    }
-
-    /// Starts a child that leads a process group. Whatever it starts ends with it, or as `leftovers`
-    /// has it.
-    ///
-    /// # Errors
-    /// As above.
-    pub fn spawn_tree(
+    pub fn spawn<'a>(
         self: &Arc<Self>,
         program: &Program,
-        leftovers: Leftovers,
-        stdin: bool,
-    ) -> io::Result<Child> {
-        let manner = SpawnOptions { stdin, own_group: true };
-        let named = self.name.get().map(|name| program.clone().env(OWN_VARIABLE, name));
-        let program = named.as_ref().unwrap_or(program);
-        let keep = leftovers == Leftovers::Keep;
-        let tree = self.run.get().filter(|_| !keep).map(Run::tree);
-        let mut child = self.start(program, manner, tree)?;
-        child.keep = keep;
-        Ok(child)
-    }
-
-    fn start(
-        self: &Arc<Self>,
-        program: &Program,
-        manner: SpawnOptions,
-        mut tree: Option<Tree>,
-    ) -> io::Result<Child> {
-        let mut variables = program.variables();
-        variables.extend(tree.as_ref().map(Tree::variable));
+        options: RunOptions<'a>,
+    ) -> io::Result<Child<'a>> {
+        let kind = options.kind;
+        let own_group = kind != ChildKind::Shielded;
+        let spawn_options = SpawnOptions { stdin: options.input.is_some(), own_group };
+        let (mut own, mut tree) = (Environment::new(), None);
+        if let ChildKind::Tree(leftovers) = kind {
+            own.extend(self.name.get().map(|name| (OWN_VARIABLE.into(), name.into())));
+            tree = self.run.get().filter(|_| leftovers == Leftovers::Kill).map(Run::tree);
+            own.extend(tree.as_ref().map(Tree::variable));
+        }
+        let variables = program.variables(own);
         let slot = Slot::default();
         lock(&self.known).push(Arc::clone(&slot));
-        let group = tree.as_ref().and_then(|tree| Some(tree.group.as_ref()?.dir.as_fd()));
+        let group = tree.as_ref().and_then(|tree| Some(tree.cgroup.as_ref()?.dir.as_fd()));
         let place = ChildSlot { number: &slot, group };
-        let born = spawn::spawn(&program.path, &program.arguments, &variables, manner, place)
-            .and_then(|spawned| match PidFd::open(spawned.pid) {
-                Ok(pidfd) => Ok((spawned, pidfd)),
-                Err(e) => {
-                    process::kill(spawned.pid);
-                    let _ = process::wait(spawned.pid);
-                    Err(e)
-                }
-            });
-        let (spawned, pidfd) = match born {
-            Ok(born) => born,
+        let spawned =
+            spawn::spawn(&program.path, &program.arguments, &variables, spawn_options, place)
+                .and_then(|spawned| match PidFd::open(spawned.pid) {
+                    Ok(pidfd) => Ok((spawned, pidfd)),
+                    Err(e) => {
+                        process::kill(spawned.pid);
+                        let _ = process::wait(spawned.pid);
+                        Err(e)
+                    }
+                });
+        let (spawned, pidfd) = match spawned {
+            Ok(spawned) => spawned,
             Err(e) => {
                 self.forget(&slot);
                 self.end_tree(tree);
@@ -142,7 +149,7 @@ impl Children {
             let _ = set_limit_of(pid, soft);
         }
         if let Some(tree) = tree.as_mut().filter(|_| !spawned.joined) {
-            tree.without_group();
+            tree.leave_cgroup();
         }
         let child = Child {
             pid,
@@ -151,10 +158,15 @@ impl Children {
             stdout: Some(spawned.stdout),
             stderr: Some(spawned.stderr),
             tree,
-            keep: false,
-            reaped: false,
+            status: None,
             slot,
-            family: Arc::clone(self),
+            children: Arc::clone(self),
+            options,
+            fed: 0,
+            ending: None,
+            quiet_since: Instant::now(),
+            stderr_first: true,
+            drained: 0,
         };
         for pipe in [&child.stdin, &child.stdout, &child.stderr].into_iter().flatten() {
             set_nonblocking(pipe.as_fd())?;
@@ -211,25 +223,33 @@ impl Children {
     }
 }
 
-/// A child of ours that is not reaped yet, and our ends of its pipes, which do not block, until they
-/// are taken.
-#[derive(Debug)]
-pub struct Child {
-    pub stdin: Option<File>,
-    pub stdout: Option<File>,
-    pub stderr: Option<File>,
+/// A child of ours, and our ends of its pipes, which do not block. Dropping it kills and reaps it.
+pub struct Child<'a> {
+    stdin: Option<File>,
+    stdout: Option<File>,
+    stderr: Option<File>,
     pid: Pid,
     pidfd: PidFd,
     /// What it starts; `None`: a helper, or it is kept.
     tree: Option<Tree>,
-    /// Once it has ended by itself, its group lives on.
-    keep: bool,
-    reaped: bool,
+    /// Set once it is reaped.
+    status: Option<Result<Status, io::ErrorKind>>,
     slot: Slot,
-    family: Arc<Children>,
+    children: Arc<Children>,
+    options: RunOptions<'a>,
+    /// Bytes of its input that are through.
+    fed: usize,
+    /// Why it was told to end, and when it is killed.
+    ending: Option<(CancelReason, Instant)>,
+    /// Since when there has been nothing on its stdout.
+    quiet_since: Instant,
+    /// Which stream is read first changes each time, so that neither keeps the other waiting.
+    stderr_first: bool,
+    /// Bytes read since it has ended.
+    drained: usize,
 }
 
-impl Child {
+impl Child<'_> {
     /// Readable once the child has ended.
     pub fn ended(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
@@ -237,10 +257,10 @@ impl Child {
 
     /// Signals the process group that the child leads, or the child itself where it has left that
     /// group; a kill goes to both, while a second SIGTERM would mean more than the first. Whom we
-    /// may not signal, or who is gone, is passed over.
-    pub fn signal(&mut self, signal: Signal) {
+    /// may not signal, or who is gone, is ignored.
+    fn signal(&mut self, signal: Signal) {
         if let Some(tree) = self.tree.as_mut().filter(|_| !process::has_ended(self.pid)) {
-            tree.note(self.pid);
+            tree.note_descendants(self.pid);
         }
         let reached = process::signal_group(self.pid, signal).unwrap_or(false);
         if !reached || signal == Signal::Kill {
@@ -250,60 +270,52 @@ impl Child {
 
     /// Ends the group, reaps the child, and ends what else it has started. In this order: while the
     /// child is not reaped its number belongs to nobody else.
-    pub fn end(&mut self) -> io::Result<Status> {
-        if !(self.keep && process::has_ended(self.pid)) {
-            self.signal(Signal::Kill);
-        }
-        // One that we may not kill ends by itself, or by having nobody to print for.
-        (self.stdin, self.stdout, self.stderr) = (None, None, None);
-        let status = self.wait(REAP_PATIENCE);
-        self.family.end_tree(self.tree.take());
-        status
-    }
-
-    /// Reaps the child.
     ///
     /// # Errors
-    /// TimedOut when it has not ended after `patience`; dropping it leaves it to a later reaping.
-    pub fn wait(&mut self, patience: Duration) -> io::Result<Status> {
+    /// TimedOut where the kernel does not end it; it is left to a later reaping.
+    fn end(&mut self) -> io::Result<Status> {
+        if let Some(status) = self.status {
+            return status.map_err(Into::into);
+        }
+        // Once it has ended by itself, a group that is kept lives on.
+        let keep = self.options.kind == ChildKind::Tree(Leftovers::Keep);
+        if !(keep && process::has_ended(self.pid)) {
+            self.signal(Signal::Kill);
+        }
+        // One that we may not kill ends by itself, or by SIGPIPE.
+        (self.stdin, self.stdout, self.stderr) = (None, None, None);
+        let status = self.reap(REAP_PATIENCE);
+        self.children.end_tree(self.tree.take());
+        status
+    }
+
+    fn reap(&mut self, patience: Duration) -> io::Result<Status> {
+        let end = [Interest::read(self.ended())];
         let deadline = Instant::now() + patience;
-        while poll(&mut [Interest::read(self.ended())], Some(left(deadline)))? == 0 {
-            if left(deadline) == Duration::ZERO {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
+        if let ([false], _) = Cancel::at(deadline).wait(end, deadline)? {
+            return Err(io::ErrorKind::TimedOut.into());
         }
         // Under the lock: nobody must find its number there once the kernel may give it away.
-        let family = Arc::clone(&self.family);
-        let mut known = lock(&family.known);
-        let status = process::wait(self.pid);
+        let mut known = lock(&self.children.known);
+        let status = process::wait(self.pid).map_err(|e| e.kind());
         known.retain(|slot| !Arc::ptr_eq(slot, &self.slot));
-        self.reaped = true;
-        status
+        self.status = Some(status);
+        status.map_err(Into::into)
     }
 }
 
-fn left(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
-}
-
-impl Drop for Child {
+impl Drop for Child<'_> {
     fn drop(&mut self) {
-        if !self.reaped {
-            let _ = self.pidfd.send(Signal::Kill);
-            if self.wait(REAP_PATIENCE).is_err() {
-                // Another user's, or deep in the kernel: reaped as an orphan, if it ever ends.
-                self.family.forget(&self.slot);
-            }
+        if self.end().is_err() {
+            // Another user's, or deep in the kernel: reaped as an orphan, if it ever ends.
+            self.children.forget(&self.slot);
         }
-        self.family.end_tree(self.tree.take());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const PLAIN: SpawnOptions = SpawnOptions { stdin: false, own_group: false };
 
     fn shell(script: &str) -> Program {
         Program::new("/bin/sh".into()).args(["-c", script])
@@ -344,9 +356,12 @@ mod tests {
     #[test]
     fn children_that_are_waited_for_are_not_reaped_as_orphans() {
         let children = Children::new();
-        let mut child = children.spawn(&shell("exit 7"), PLAIN).unwrap();
-        poll(&mut [Interest::read(child.ended())], Some(Duration::from_secs(20))).unwrap();
+        let cancel = Cancel::at(Instant::now() + Duration::from_secs(20));
+        let (kind, grace) = (ChildKind::Shielded, Duration::ZERO);
+        let options = RunOptions { kind, input: None, cancel, grace };
+        let mut child = children.spawn(&shell("exit 7"), options).unwrap();
+        cancel.wait([Interest::read(child.ended())], cancel.deadline).unwrap();
         children.reap_orphans();
-        assert_eq!(child.wait(REAP_PATIENCE).unwrap(), Status::Exited(7));
+        assert_eq!(child.reap(REAP_PATIENCE).unwrap(), Status::Exited(7));
     }
 }

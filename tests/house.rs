@@ -19,6 +19,7 @@ use scan::Source;
 
 /// May be used by every room above `sys`, and use only each other and `sys`.
 const BASE: &[&str] = &[
+    "cancel",
     "config",
     "digest",
     "digest_map",

@@ -3,43 +3,47 @@
 //! Whatever it starts ends with the turn, unless `agent.leftovers` keeps it; and a grandchild that
 //! holds stdout open holds nothing up.
 
+use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::output::{StderrTail, Utf8Stream, keep_end};
-use super::{Outcome, Reply, Report, Turn, TurnLimits, environment};
+use super::output::{StderrTail, Utf8Stream};
+use super::{Outcome, Reply, Report, Turn, instructions};
+use crate::cancel::{Cancel, CancelReason};
 use crate::config;
-use crate::limits::{KEEP_ALIVE, KILL_AFTER};
-use crate::subprocess::{Child, Children, Program, explained, take};
-use crate::sys::poll::Interest;
-use crate::sys::process::{Signal, Status, is_shortage};
+use crate::limits::{AGENT_READ, KILL_AFTER, MAX_STDERR_TAIL};
+use crate::subprocess::{
+    Child, ChildEvent, ChildKind, Children, Environment, ExitReason, Program, RunOptions,
+    environment, explain_failure, keep_end,
+};
+use crate::sys::process::{Status, is_shortage};
 use crate::text::{escaped, one_line};
-
-/// How long one client that reads slowly may keep an agent's deadline from being looked at.
-const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Starts the agent, feeds it, passes its reply on, and ends it where it has to be ended.
 pub fn run(
     children: &Arc<Children>,
     agent: &config::Agent,
     turn: &Turn<'_>,
-    reply: &mut dyn Reply,
-    bounds: &TurnLimits<'_>,
+    reply: &RefCell<&mut dyn Reply>,
+    cancel: &Cancel<'_>,
 ) -> Outcome {
-    let program = Program::configured(&agent.command, environment::of(agent, turn));
-    let born = program.and_then(|program| children.spawn_tree(&program, agent.leftovers, true));
-    let child = match born {
+    let program = Program::configured(&agent.command, variables(agent, turn));
+    let (kind, input) = (ChildKind::Tree(agent.leftovers), Some(turn.text.as_bytes().into()));
+    let options = RunOptions { kind, input, cancel: *cancel, grace: KILL_AFTER };
+    let child = match program.and_then(|it| children.spawn(&it, options)) {
         Ok(child) => child,
         Err(e) => {
             let program = agent.command.first().map_or("", String::as_str);
-            let why = explained(&agent.command, &e);
+            let why = explain_failure(&agent.command, &e);
             let words = format!("the agent {program:?} cannot be started: {why}");
             return match e.kind() {
                 _ if is_shortage(&e) => Outcome::Short(words),
-                // Of this message, or of the configuration: no time will heal it.
+                // Of this message, or of the configuration: no retry helps.
                 io::ErrorKind::ArgumentListTooLong | io::ErrorKind::InvalidInput => {
                     Outcome::Failed(words)
                 }
@@ -47,29 +51,78 @@ pub fn run(
             };
         }
     };
-    let mut process = Process {
-        child,
-        text: Utf8Stream::default(),
-        complaints: StderrTail::default(),
-        printed: Vec::new(),
-        usage: None,
-        written: 0,
-        replied: 0,
-        quiet_since: Instant::now(),
+    attend(child, turn, reply)
+        .unwrap_or_else(|e| Outcome::Temporary(format!("the agent could not be attended to: {e}")))
+}
+
+/// Takes what the agent prints until it has ended, and says how that was.
+fn attend(
+    mut child: Child<'_>,
+    turn: &Turn<'_>,
+    reply: &RefCell<&mut dyn Reply>,
+) -> io::Result<Outcome> {
+    let (mut text, mut stderr) = (Utf8Stream::default(), StderrTail::default());
+    let (mut buffer, mut stdout_tail, mut replied) = ([0; AGENT_READ], Vec::new(), 0);
+    let (mut failed, mut usage) = (None, None);
+    let pass_on = |text: &str| {
+        let gone = !text.is_empty() && reply.borrow_mut().chunk(text).is_err();
+        gone.then_some(Outcome::Ended(CancelReason::ClientGone))
     };
-    let result = process.attend(turn, reply, bounds);
-    let status = process.child.end();
-    process.complaints.finish(&mut |line| hear_line(turn, line, &mut process.usage));
-    match (result, status) {
-        (Err(e), _) | (Ok(None), Err(e)) => {
-            Outcome::Temporary(format!("the agent could not be attended to: {e}"))
+    let reason = loop {
+        match child.next(&mut buffer, None)? {
+            ChildEvent::Stdout(_) if child.is_cancelled() => {}
+            ChildEvent::Stdout(count) => {
+                replied += count;
+                keep_end(&mut stdout_tail, &buffer[..count], MAX_STDERR_TAIL);
+                failed = if replied > turn.max_reply {
+                    let most = turn.max_reply;
+                    let words =
+                        format!("the agent's reply is over limits.max_reply ({most} bytes)");
+                    Some(Outcome::Failed(words))
+                } else {
+                    pass_on(&text.push(&buffer[..count]))
+                };
+                if failed.is_some() {
+                    child.cancel(CancelReason::ClientGone);
+                }
+            }
+            ChildEvent::Stderr(count) => {
+                stderr.push(&buffer[..count], &mut |line| log_line(turn, line, &mut usage));
+            }
+            ChildEvent::Waited => {}
+            ChildEvent::Ended(reason) => break reason,
         }
-        (Ok(Some(outcome)), _) => outcome,
-        (Ok(None), Ok(status)) => {
-            reply.report(Report { usage: process.usage.take(), finish: None });
-            classify(status, &process.complaints.tail(), &one_line(&process.printed))
-        }
+    };
+    stderr.finish(&mut |line| log_line(turn, line, &mut usage));
+    let status = match reason {
+        ExitReason::Exited(status) => status,
+        ExitReason::Cancelled(reason) => return Ok(failed.unwrap_or(Outcome::Ended(reason))),
+    };
+    Ok(pass_on(&text.finish()).unwrap_or_else(|| {
+        reply.borrow_mut().report(Report { usage, finish: None });
+        classify(status, &stderr.tail(), &one_line(&stdout_tail))
+    }))
+}
+
+/// The environment of one turn: the allow list, `pass_env`, `env`, and the turn's own.
+fn variables(agent: &config::Agent, turn: &Turn<'_>) -> Environment {
+    let mut all = environment(&agent.env, &agent.pass_env);
+    let mut add = |name: &str, value: &OsStr| all.insert(name.into(), value.into());
+    add("HERMES_SESSION", turn.session.as_ref());
+    add("HERMES_PRINCIPAL", turn.principal.as_ref());
+    add("HERMES_MESSAGE_ID", turn.message_id.as_ref());
+    add("HERMES_ATTEMPT", turn.attempt.to_string().as_ref());
+    // An agent can always read it: where nothing was said before there is nothing in it.
+    let transcript = turn.transcript.filter(|path| path.exists());
+    add("HERMES_TRANSCRIPT", transcript.map_or("/dev/null".as_ref(), Path::as_os_str));
+    if !turn.attachments.is_empty() {
+        add("HERMES_ATTACHMENTS", Value::from(turn.attachments).to_string().as_ref());
     }
+    let instructions = instructions(turn.context.map_or("", |context| &context.messages));
+    if !instructions.is_empty() {
+        add("HERMES_INSTRUCTIONS", instructions.as_ref());
+    }
+    all
 }
 
 /// What an exit status means: 75 and signals may pass, anything else but 0 stays.
@@ -89,125 +142,13 @@ fn classify(status: Status, stderr: &str, stdout: &str) -> Outcome {
     }
 }
 
-/// A running agent.
-struct Process {
-    child: Child,
-    text: Utf8Stream,
-    complaints: StderrTail,
-    /// The end of what it has printed on stdout.
-    printed: Vec<u8>,
-    /// What the agent says that it used.
-    usage: Option<String>,
-    written: usize,
-    replied: usize,
-    quiet_since: Instant,
-}
-
-impl Process {
-    /// Moves bytes until the agent has ended. `Some(outcome)` when it was ended from outside.
-    fn attend(
-        &mut self,
-        turn: &Turn<'_>,
-        reply: &mut dyn Reply,
-        bounds: &TurnLimits<'_>,
-    ) -> io::Result<Option<Outcome>> {
-        let mut ending: Option<(Outcome, Instant)> = None;
-        loop {
-            let keep_alive = bounds.deadline.min(self.quiet_since + KEEP_ALIVE);
-            let until = ending.as_ref().map_or(keep_alive, |(_, kill_at)| *kill_at);
-            let watched = |sign| if ending.is_some() { Interest::none() } else { sign };
-            let signs = [
-                watched(Interest::read(bounds.cut)),
-                watched(bounds.client.map_or_else(Interest::none, Interest::hangup)),
-                watched(bounds.cancel.map_or_else(Interest::none, Interest::read)),
-            ];
-            let input = (turn.text.as_bytes(), &mut self.written);
-            let (ended, [cut, client_gone, cancelled]) = self.child.attend(signs, until, input)?;
-            let passed_on = self.pass_on(reply, bounds.max_reply, (ending.is_some(), ended));
-            self.hear(turn)?;
-            if ended {
-                let last = passed_on?.or_else(|| self.last_piece(reply, ending.is_some()));
-                return Ok(ending.map(|(outcome, _)| outcome).or(last));
-            }
-            let now = Instant::now();
-            // It is killed now. Whoever cannot be is left behind: its turn is over all the same.
-            if let Some((outcome, _)) = ending.take_if(|(_, kill_at)| now >= *kill_at) {
-                return Ok(Some(outcome));
-            }
-            let outside = match passed_on {
-                _ if ending.is_some() => continue,
-                Err(e) => return Err(e),
-                Ok(Some(outcome)) => Some(outcome),
-                Ok(None) if cancelled => Some(Outcome::Cancelled),
-                Ok(None) if client_gone => Some(Outcome::ClientGone),
-                Ok(None) if cut => Some(Outcome::Cut),
-                Ok(None) if now >= bounds.deadline => Some(Outcome::TimedOut),
-                Ok(None) if now >= self.quiet_since + KEEP_ALIVE => {
-                    self.quiet_since = now;
-                    reply.idle().is_err().then_some(Outcome::ClientGone)
-                }
-                Ok(None) => None,
-            };
-            if let Some(outcome) = outside {
-                self.child.signal(Signal::Term);
-                ending = Some((outcome, now + KILL_AFTER));
-            }
-        }
-    }
-
-    /// Passes on what the agent has printed; drops it once the turn is `ending`. `ended`: there will
-    /// be no more.
-    fn pass_on(
-        &mut self,
-        reply: &mut dyn Reply,
-        max_reply: usize,
-        (ending, ended): (bool, bool),
-    ) -> io::Result<Option<Outcome>> {
-        let (began, mut outcome) = (Instant::now(), None);
-        take(&mut self.child.stdout, |bytes| {
-            if !ending {
-                self.replied += bytes.len();
-                keep_end(&mut self.printed, bytes);
-                self.quiet_since = Instant::now();
-                let text = self.text.push(bytes);
-                if self.replied > max_reply {
-                    let words =
-                        format!("the agent's reply is over limits.max_reply ({max_reply} bytes)");
-                    outcome = Some(Outcome::Failed(words));
-                } else if !text.is_empty() && reply.chunk(&text).is_err() {
-                    outcome = Some(Outcome::ClientGone);
-                }
-            }
-            // A client that reads slowly must not keep the deadline from being looked at. Once the
-            // agent has ended, all that it has left is taken.
-            outcome.is_none() && (ended || began.elapsed() <= LOCK_PATIENCE)
-        })?;
-        Ok(outcome)
-    }
-
-    fn last_piece(&mut self, reply: &mut dyn Reply, ending: bool) -> Option<Outcome> {
-        let rest = self.text.finish();
-        let undelivered = !ending && !rest.is_empty() && reply.chunk(&rest).is_err();
-        undelivered.then_some(Outcome::ClientGone)
-    }
-
-    /// Takes what came on stderr, line by line into the log.
-    fn hear(&mut self, turn: &Turn<'_>) -> io::Result<()> {
-        take(&mut self.child.stderr, |bytes| {
-            let usage = &mut self.usage;
-            self.complaints.push(bytes, &mut |line| hear_line(turn, line, usage));
-            true
-        })
-    }
-}
-
-/// A line on stderr: what the agent says that it used, or words for the log.
-fn hear_line(turn: &Turn<'_>, line: &str, usage: &mut Option<String>) {
+/// A line on stderr: the usage that the agent reports, or a line for the log.
+fn log_line(turn: &Turn<'_>, line: &str, usage: &mut Option<String>) {
     if let Some(json) = line.strip_prefix("hermes-usage:")
         && let Ok(value) = serde_json::from_str::<&RawValue>(json)
-        && let Some(said) = super::usage(value)
+        && let Some(usage_json) = super::usage(value)
     {
-        *usage = Some(said);
+        *usage = Some(usage_json);
         return;
     }
     log::info!("agent {}: {}", turn.message_id, escaped(line, false));

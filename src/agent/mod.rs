@@ -7,19 +7,19 @@
 
 mod command;
 mod context;
-mod environment;
 mod output;
 mod upstream;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::value::RawValue;
 
+use crate::cancel::{Cancel, CancelReason};
 use crate::config;
 use crate::json::{member, one_line, text};
 use crate::subprocess::Children;
@@ -48,6 +48,8 @@ pub struct Turn<'a> {
     pub transcript: Option<&'a Path>,
     /// References that came with the message; nobody here opens them.
     pub attachments: &'a [String],
+    /// The most bytes that its reply may have.
+    pub max_reply: usize,
 }
 
 /// Where a reply goes, piece by piece. An error means that nobody is there any more to take it.
@@ -169,20 +171,6 @@ impl fmt::Display for Refused {
     }
 }
 
-/// What may end a turn from outside.
-#[derive(Clone, Copy, Debug)]
-pub struct TurnLimits<'a> {
-    pub deadline: Instant,
-    /// The most bytes that a reply may have.
-    pub max_reply: usize,
-    /// A socket whose hang-up means that the client has gone away.
-    pub client: Option<BorrowedFd<'a>>,
-    /// Readable once every turn has to end.
-    pub cut: BorrowedFd<'a>,
-    /// Readable once this turn has to end.
-    pub cancel: Option<BorrowedFd<'a>>,
-}
-
 /// How a turn ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -197,12 +185,8 @@ pub enum Outcome {
     Failed(String),
     /// The agent's server refused, in its own words.
     Refused(Box<Refused>),
-    TimedOut,
-    ClientGone,
-    /// Somebody took the message back.
-    Cancelled,
-    /// The gateway is stopping.
-    Cut,
+    /// From outside.
+    Ended(CancelReason),
 }
 
 impl Outcome {
@@ -218,10 +202,8 @@ impl Outcome {
             | Outcome::Crashed(_)
             | Outcome::Failed(_)
             | Outcome::Refused(_)
-            | Outcome::TimedOut => log::warn!("{turn} failed: {self}"),
-            Outcome::ClientGone | Outcome::Cancelled | Outcome::Cut | Outcome::Short(_) => {
-                log::info!("{turn} was ended: {self}");
-            }
+            | Outcome::Ended(CancelReason::TimedOut) => log::warn!("{turn} failed: {self}"),
+            Outcome::Ended(_) | Outcome::Short(_) => log::info!("{turn} was ended: {self}"),
         }
     }
 }
@@ -235,10 +217,10 @@ impl fmt::Display for Outcome {
             | Outcome::Short(words)
             | Outcome::Failed(words) => words,
             Outcome::Refused(refused) => return refused.fmt(f),
-            Outcome::TimedOut => "it took longer than agent.turn_timeout",
-            Outcome::ClientGone => "the client went away",
-            Outcome::Cancelled => "it was cancelled",
-            Outcome::Cut => "the gateway is stopping",
+            Outcome::Ended(CancelReason::TimedOut) => "it took longer than agent.turn_timeout",
+            Outcome::Ended(CancelReason::ClientGone) => "the client went away",
+            Outcome::Ended(CancelReason::Cancelled) => "it was cancelled",
+            Outcome::Ended(CancelReason::Aborted) => "the gateway is stopping",
         })
     }
 }
@@ -265,17 +247,20 @@ impl Agent {
         Agent { config, children, upstream: Arc::default() }
     }
 
-    /// Runs a turn to its end.
-    pub fn run(&self, turn: &Turn<'_>, reply: &mut dyn Reply, bounds: &TurnLimits<'_>) -> Outcome {
-        if let Some(asking) = upstream::UpstreamClient::new(self, upstream::ends(bounds)) {
-            return asking.run(turn, reply, bounds.max_reply);
+    /// Runs a turn to its end. The reply's `idle` takes the place of that in `cancel`.
+    pub fn run(&self, turn: &Turn<'_>, reply: &mut dyn Reply, cancel: &Cancel<'_>) -> Outcome {
+        let reply = RefCell::new(reply);
+        let idle = || reply.borrow_mut().idle();
+        let cancel = Cancel { idle: Some(&idle), ..*cancel };
+        if let Some(client) = upstream::UpstreamClient::new(self, cancel) {
+            return client.run(turn, &reply);
         }
         if self.reads_files() {
-            return command::run(&self.children, &self.config, turn, reply, bounds);
+            return command::run(&self.children, &self.config, turn, &reply, &cancel);
         }
-        match reply.chunk(turn.text) {
+        match reply.borrow_mut().chunk(turn.text) {
             Ok(()) => Outcome::Done,
-            Err(_) => Outcome::ClientGone,
+            Err(_) => Outcome::Ended(CancelReason::ClientGone),
         }
     }
 
@@ -286,13 +271,14 @@ impl Agent {
 
     /// The models that a client may name.
     pub fn models(&self) -> Vec<String> {
-        let asking = upstream::UpstreamClient::new(self, upstream::soon());
-        asking.map_or_else(|| vec![DEFAULT_MODEL.to_owned()], |asking| asking.models())
+        let cancel = Cancel::at(Instant::now() + upstream::MODELS_PATIENCE);
+        let client = upstream::UpstreamClient::new(self, cancel);
+        client.map_or_else(|| vec![DEFAULT_MODEL.to_owned()], |client| client.models())
     }
 
-    /// Lets go of what was kept for turns that did not come; to be called now and then.
+    /// Closes connections that were kept for turns that did not come; to be called now and then.
     pub fn close_idle(&self) {
-        self.upstream.rest();
+        self.upstream.close_idle();
     }
 
     /// What `/v1/models` calls it.

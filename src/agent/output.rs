@@ -2,6 +2,7 @@
 //! the end, as a shell's `$(…)` has it.
 
 use crate::limits::MAX_STDERR_TAIL;
+use crate::subprocess::keep_end;
 use crate::text::last_line;
 
 /// Longer lines are cut: a log line, not a document.
@@ -22,20 +23,12 @@ pub struct Utf8Stream {
 impl Utf8Stream {
     /// The text that these bytes complete; may be empty.
     pub fn push(&mut self, bytes: &[u8]) -> String {
-        let mut all = std::mem::take(&mut self.partial);
-        all.extend_from_slice(bytes);
-        let mut text = "\n".repeat(self.line_feeds);
-        let mut chunks = all.utf8_chunks().peekable();
-        while let Some(chunk) = chunks.next() {
-            text.push_str(chunk.valid());
-            match std::str::from_utf8(chunk.invalid()) {
-                Ok(_) => {}
-                Err(e) if e.error_len().is_none() && chunks.peek().is_none() => {
-                    self.partial = chunk.invalid().to_vec();
-                }
-                Err(_) => text.push(char::REPLACEMENT_CHARACTER),
-            }
-        }
+        let all = [&self.partial, bytes].concat();
+        let last = all.utf8_chunks().last().map_or(&[][..], |last| last.invalid());
+        let is_partial = std::str::from_utf8(last).is_err_and(|e| e.error_len().is_none());
+        let whole = all.len() - if is_partial { last.len() } else { 0 };
+        self.partial = all[whole..].to_vec();
+        let mut text = "\n".repeat(self.line_feeds) + &String::from_utf8_lossy(&all[..whole]);
         let kept = text.trim_end_matches('\n').len();
         self.line_feeds = text.len() - kept;
         text.truncate(kept);
@@ -52,12 +45,6 @@ impl Utf8Stream {
     }
 }
 
-/// Keeps the end of what an agent writes, for error messages.
-pub fn keep_end(end: &mut Vec<u8>, bytes: &[u8]) {
-    end.extend_from_slice(&bytes[bytes.len().saturating_sub(MAX_STDERR_TAIL)..]);
-    end.drain(..end.len().saturating_sub(MAX_STDERR_TAIL));
-}
-
 /// The end of what an agent wrote on stderr, for error messages, and its lines for the log.
 #[derive(Debug, Default)]
 pub struct StderrTail {
@@ -69,7 +56,7 @@ pub struct StderrTail {
 impl StderrTail {
     /// Takes bytes and hands every whole line to `log`.
     pub fn push(&mut self, bytes: &[u8], log: &mut dyn FnMut(&str)) {
-        keep_end(&mut self.tail, bytes);
+        keep_end(&mut self.tail, bytes, MAX_STDERR_TAIL);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let text = piece.strip_suffix(b"\n").unwrap_or(piece);
             let room = MAX_STDERR_LINE.saturating_sub(self.line.len());
@@ -133,13 +120,13 @@ mod tests {
     fn lines_for_the_log_are_bounded() {
         let mut lines = Vec::new();
         let mut log = |line: &str| lines.push(line.to_owned());
-        let mut complaints = StderrTail::default();
-        complaints.push(b"one\ntw", &mut log);
-        complaints.push(b"o\n", &mut log);
-        complaints.push(&vec![b'x'; 10_000], &mut log);
-        complaints.push(b"\nlast", &mut log);
-        complaints.finish(&mut log);
-        assert_eq!((complaints.tail.len(), complaints.tail().as_str()), (MAX_STDERR_TAIL, "last"));
+        let mut stderr = StderrTail::default();
+        stderr.push(b"one\ntw", &mut log);
+        stderr.push(b"o\n", &mut log);
+        stderr.push(&vec![b'x'; 10_000], &mut log);
+        stderr.push(b"\nlast", &mut log);
+        stderr.finish(&mut log);
+        assert_eq!((stderr.tail.len(), stderr.tail().as_str()), (MAX_STDERR_TAIL, "last"));
         assert_eq!((lines[0].as_str(), lines[1].as_str()), ("one", "two"));
         assert_eq!((lines[2].len(), lines[3].as_str()), (MAX_STDERR_LINE, "last"));
     }
@@ -147,9 +134,9 @@ mod tests {
     #[test]
     fn a_flood_is_logged_up_to_its_bound() {
         let mut count = 0;
-        let mut complaints = StderrTail::default();
+        let mut stderr = StderrTail::default();
         for _ in 0..100 {
-            complaints.push(&b"0123456789abcde\n".repeat(1024), &mut |_| count += 1);
+            stderr.push(&b"0123456789abcde\n".repeat(1024), &mut |_| count += 1);
         }
         assert_eq!(count, MAX_STDERR_LOGGED / 16 + 1);
     }

@@ -3,8 +3,8 @@
 //!
 //! A request that got nothing back is sent again; once there is a byte of an answer, never.
 
-mod answer;
 mod request;
+mod response;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
-use super::{Agent, DEFAULT_MODEL, Outcome, Refused, Reply, Turn, TurnLimits};
+use super::{Agent, DEFAULT_MODEL, Outcome, Refused, Reply, Turn};
+use crate::cancel::Cancel;
 use crate::config::Url;
 use crate::json::{elements, member, text};
 use crate::outbound::client::{Answer, Error};
-use crate::outbound::connect::{Cancel, CancelReason, OutboundRequest, client, connect};
-use crate::outbound::curl;
+use crate::outbound::{OutboundRequest, open};
 use crate::subprocess::environment;
-use crate::sys::poll::{Interest, poll};
+use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::is_shortage;
 use crate::text::{escaped, quoted};
 use crate::threads::lock;
@@ -42,7 +42,7 @@ const UPSTREAM_KEPT: usize = 256;
 const UPSTREAM_IDLE: Duration = Duration::from_secs(20);
 
 /// For the list of its models: somebody waits who asked for something else.
-const MODELS_PATIENCE: Duration = Duration::from_secs(2);
+pub const MODELS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the list is remembered.
 const MODELS_KEPT: Duration = Duration::from_secs(60);
@@ -68,48 +68,21 @@ pub struct ConnectionPool {
 pub struct UpstreamClient<'a> {
     agent: &'a Agent,
     url: &'a Url,
-    ends: Cancel<'a>,
-    /// How often a request is sent again that got nothing back.
-    retries: u32,
-}
-
-pub fn ends<'a>(bounds: &TurnLimits<'a>) -> Cancel<'a> {
-    let TurnLimits { deadline, client, cut, cancel, .. } = *bounds;
-    Cancel { deadline, client, cut: Some(cut), cancel, idle: None }
-}
-
-/// For a question of our own, which somebody waits for.
-pub fn soon<'a>() -> Cancel<'a> {
-    let deadline = Instant::now() + MODELS_PATIENCE;
-    Cancel { deadline, client: None, cut: None, cancel: None, idle: None }
+    cancel: Cancel<'a>,
 }
 
 impl<'a> UpstreamClient<'a> {
     /// `None`: the agent has no upstream.
-    pub fn new(agent: &'a Agent, ends: Cancel<'a>) -> Option<UpstreamClient<'a>> {
-        agent.config.url.as_ref().map(|url| UpstreamClient {
-            agent,
-            url,
-            ends,
-            retries: UPSTREAM_RETRIES,
-        })
+    pub fn new(agent: &'a Agent, cancel: Cancel<'a>) -> Option<UpstreamClient<'a>> {
+        agent.config.url.as_ref().map(|url| UpstreamClient { agent, url, cancel })
     }
 
-    pub fn run(&self, turn: &Turn<'_>, reply: &mut dyn Reply, max_reply: usize) -> Outcome {
-        let reply = RefCell::new(reply);
-        // A client that has gone is noticed by its hang-up.
-        let idle = || drop(reply.borrow_mut().idle());
-        // Whoever waits for it from attempt to attempt need not insist within one.
-        let retries = if turn.attempt > 1 { 0 } else { self.retries };
-        let asking =
-            UpstreamClient { ends: Cancel { idle: Some(&idle), ..self.ends }, retries, ..*self };
-        asking.turn(turn, &reply, max_reply)
-    }
-
-    fn turn(&self, turn: &Turn<'_>, reply: &RefCell<&mut dyn Reply>, max_reply: usize) -> Outcome {
-        let asked = turn.context.map_or("", |context| context.model.as_str());
-        let asked = if asked.is_empty() { DEFAULT_MODEL } else { asked };
-        let model = match self.model(asked) {
+    pub fn run(&self, turn: &Turn<'_>, reply: &RefCell<&mut dyn Reply>) -> Outcome {
+        // A message that is tried again later needs no retries within an attempt.
+        let retries = if turn.attempt > 1 { 0 } else { UPSTREAM_RETRIES };
+        let alias = turn.context.map(|context| context.model.as_str());
+        let alias = alias.filter(|alias| !alias.is_empty()).unwrap_or(DEFAULT_MODEL);
+        let model = match self.model(alias) {
             Ok(model) => model,
             Err(outcome) => return outcome,
         };
@@ -121,17 +94,20 @@ impl<'a> UpstreamClient<'a> {
         loop {
             let body = match request::body(turn, &model, (streams, native.is_none(), usage), most) {
                 Ok(body) => body,
-                Err(e) => return trouble(&format!("the transcript cannot be read: {e}"), Some(&e)),
+                Err(e) => {
+                    return temporary(&format!("the transcript cannot be read: {e}"), Some(&e));
+                }
             };
             let mut begun = false;
-            let outcome = self.exchange("POST", "/chat/completions", &body, &mut |answer| {
-                let reading = answer::ResponseReader { asking: self, reply, asked, max_reply };
-                match answer.status {
-                    200..=299 if streams => reading.stream(answer, &mut begun),
-                    200..=299 => reading.whole(answer, &mut begun),
-                    _ => reading.error(answer),
-                }
-            });
+            let outcome =
+                self.exchange(("POST", "/chat/completions", Some(&body)), retries, &mut |answer| {
+                    let reader = response::ResponseReader { client: self, turn, reply, alias };
+                    match answer.status {
+                        200..=299 if streams => reader.stream(answer, &mut begun),
+                        200..=299 => reader.whole(answer, &mut begun),
+                        _ => reader.error(answer),
+                    }
+                });
             match outcome {
                 // What servers say that do not take a field that they do not know.
                 Outcome::Refused(it) if usage && !begun && matches!(it.status, 400 | 422) => {
@@ -147,21 +123,21 @@ impl<'a> UpstreamClient<'a> {
     }
 
     /// The upstream's name for a model.
-    fn model(&self, asked: &str) -> Result<String, Outcome> {
+    fn model(&self, alias: &str) -> Result<String, Outcome> {
         let config = &self.agent.config;
-        if let Some(model) = config.models.get(asked) {
+        if let Some(model) = config.models.get(alias) {
             return Ok(model.clone());
         }
-        if asked == DEFAULT_MODEL {
+        if alias == DEFAULT_MODEL {
             let listed = || self.listed().and_then(|models| models.into_iter().next());
             let given = Some(&config.model).filter(|model| !model.is_empty()).cloned();
             // One that lists none may take any.
             return Ok(given.or_else(listed).unwrap_or_else(|| DEFAULT_MODEL.to_owned()));
         }
         if config.models.is_empty() {
-            return Ok(asked.to_owned());
+            return Ok(alias.to_owned());
         }
-        let words = format!("There is no model {} here.", quoted(asked));
+        let words = format!("There is no model {} here.", quoted(alias));
         let kind = (&*quoted("invalid_request_error"), "\"model\"", "\"model_not_found\"");
         Err(Outcome::Refused(Box::new(Refused::new(404, &words, kind))))
     }
@@ -181,16 +157,16 @@ impl<'a> UpstreamClient<'a> {
 
     /// The upstream's own list, if it tells it soon.
     fn listed(&self) -> Option<Vec<String>> {
-        let memory = &self.agent.upstream.models;
-        if let Some((at, models)) = &*lock(memory)
+        let cache = &self.agent.upstream.models;
+        if let Some((at, models)) = &*lock(cache)
             && at.elapsed() < MODELS_KEPT
         {
             return Some(models.clone());
         }
-        let deadline = self.ends.deadline.min(Instant::now() + MODELS_PATIENCE);
-        let asking = UpstreamClient { ends: Cancel { deadline, ..self.ends }, ..*self };
+        let deadline = self.cancel.deadline.min(Instant::now() + MODELS_PATIENCE);
+        let client = UpstreamClient { cancel: Cancel { deadline, ..self.cancel }, ..*self };
         let mut models = None;
-        asking.exchange("GET", "/models", "", &mut |answer| {
+        client.exchange(("GET", "/models", None), UPSTREAM_RETRIES, &mut |answer| {
             let status = answer.status;
             if let Ok(body) = answer.body(MAX_MODELS_BODY, deadline) {
                 // One that lists none is not asked again for each turn.
@@ -200,17 +176,17 @@ impl<'a> UpstreamClient<'a> {
             Outcome::Done
         });
         if let Some(models) = &models {
-            *lock(memory) = Some((Instant::now(), models.clone()));
+            *lock(cache) = Some((Instant::now(), models.clone()));
         }
         models
     }
 
-    /// Sends a request until there is an answer, and hands that over.
+    /// Sends a request until there is an answer, and hands that over. `retries`: how often it is sent
+    /// again where it got nothing back.
     fn exchange(
         &self,
-        method: &str,
-        path: &str,
-        body: &str,
+        (method, path, body): (&str, &str, Option<&str>),
+        mut retries: u32,
         take: &mut dyn FnMut(Answer<'_, '_>) -> Outcome,
     ) -> Outcome {
         let config = &self.agent.config;
@@ -219,65 +195,55 @@ impl<'a> UpstreamClient<'a> {
         let mut headers =
             vec![("User-Agent", concat!("hermes-gateway/", env!("CARGO_PKG_VERSION")))];
         headers.extend(bearer.iter().map(|bearer| ("Authorization", bearer.as_str())));
-        if !body.is_empty() {
-            headers.push(("Content-Type", "application/json"));
-        }
-        let escaped = self.url.secure.then(|| body.replace('@', "\\u0040"));
-        let body = escaped.as_deref().unwrap_or(body);
+        headers.extend(body.map(|_| ("Content-Type", "application/json")));
+        let escaped = body.filter(|_| self.url.secure).map(|body| body.replace('@', "\\u0040"));
+        let body = escaped.as_deref().or(body).map(str::as_bytes);
         let (url, target, headers) = (self.url, &*self.url.below(path), &headers[..]);
-        let call = OutboundRequest { method, url, target, headers, body };
-        let mut left = self.retries;
+        let request = OutboundRequest { method, url, target, headers, body };
         loop {
             let kept = self.agent.upstream.take();
             let reused = kept.is_some();
-            let (error, heard) = match self.once(&call, kept, take) {
+            let (error, answered) = match self.once(&request, kept, take) {
                 Ok(outcome) => return outcome,
                 Err(failed) => failed,
             };
-            if let Some(outcome) = self.over() {
-                return outcome;
+            if let Some(reason) = self.cancel.reason() {
+                return Outcome::Ended(reason);
             }
-            if reused && !heard {
+            if reused && !answered {
                 // The others are most likely dead too.
                 lock(&self.agent.upstream.idle).clear();
                 continue;
             }
             let words = format!("the upstream does not answer: {error}");
             match &error {
-                Error::Io(e) if is_shortage(e) => return trouble(&words, Some(e)),
-                Error::Io(_) | Error::CutShort if !heard && left > 0 => {}
+                Error::Io(e) if is_shortage(e) => return temporary(&words, Some(e)),
+                Error::Io(_) | Error::CutShort if !answered && retries > 0 => {}
                 Error::Io(_) | Error::CutShort | Error::TimedOut | Error::Refused(_) => {
-                    return trouble(&words, None);
+                    return temporary(&words, None);
                 }
             }
-            left -= 1;
+            retries -= 1;
             // It ends early where the turn does, which the next try finds out.
-            let _ = self.ends.wait(Interest::none(), Instant::now() + UPSTREAM_PAUSE);
+            let _ = self.cancel.wait([], Instant::now() + UPSTREAM_PAUSE);
         }
     }
 
     /// One try. An error comes with whether there was anything of an answer.
     fn once(
         &self,
-        call: &OutboundRequest<'_>,
-        kept: Option<TcpStream>,
+        request: &OutboundRequest<'_>,
+        mut stream: Option<TcpStream>,
         take: &mut dyn FnMut(Answer<'_, '_>) -> Outcome,
     ) -> Result<Outcome, (Error, bool)> {
-        let (ends, config) = (&self.ends, &self.agent.config);
-        let unheard = |e| (Error::Io(e), false);
-        let plain = (!call.url.secure).then(|| kept.map_or_else(|| connect(call.url, ends), Ok));
-        let stream = plain.transpose().map_err(unheard)?;
-        let made = match &stream {
-            Some(stream) => client(stream, call.url, ends),
-            None => {
-                let environment = environment(&config.env, &config.pass_env);
-                curl::client(&self.agent.children, environment, call, ends)
-            }
-        };
-        let mut client = made.map_err(unheard)?;
-        let outcome = match client.call(call, ends) {
+        let (Agent { config, children, .. }, cancel) = (self.agent, &self.cancel);
+        let environment = environment(&config.env, &config.pass_env);
+        let client = open(request, children, environment, &mut stream, cancel);
+        let mut client = client.map_err(|e| (Error::Io(e), false))?;
+        let OutboundRequest { method, target, headers, body, .. } = *request;
+        let outcome = match client.send(method, target, headers, body, cancel.deadline) {
             Ok(answer) => take(answer),
-            Err(error) => return Err((error, client.has_heard())),
+            Err(error) => return Err((error, client.has_answered())),
         };
         let free = client.is_free();
         drop(client);
@@ -287,20 +253,10 @@ impl<'a> UpstreamClient<'a> {
         Ok(outcome)
     }
 
-    /// How the turn has ended from outside.
-    fn over(&self) -> Option<Outcome> {
-        self.ends.over().map(|end| match end {
-            CancelReason::Cancelled => Outcome::Cancelled,
-            CancelReason::ClientGone => Outcome::ClientGone,
-            CancelReason::Cut => Outcome::Cut,
-            CancelReason::Late => Outcome::TimedOut,
-        })
-    }
-
     /// What an error in the middle of an answer means.
     fn broken(&self, error: &Error) -> Outcome {
-        let words = || trouble(&format!("the upstream's answer broke off: {error}"), None);
-        self.over().unwrap_or_else(words)
+        let words = || temporary(&format!("the upstream's answer broke off: {error}"), None);
+        self.cancel.reason().map_or_else(words, Outcome::Ended)
     }
 }
 
@@ -313,7 +269,7 @@ fn named(list: &str) -> Vec<String> {
     new.take(MAX_MODELS).map(Cow::into_owned).collect()
 }
 
-fn trouble(words: &str, error: Option<&std::io::Error>) -> Outcome {
+fn temporary(words: &str, error: Option<&std::io::Error>) -> Outcome {
     let words = escaped(words, false);
     if error.is_some_and(is_shortage) { Outcome::Short(words) } else { Outcome::Temporary(words) }
 }
@@ -324,8 +280,8 @@ impl ConnectionPool {
         let mut idle = lock(&self.idle);
         while let Some((since, stream)) = idle.pop() {
             // What can be read there is its end, or nothing that we have asked for.
-            let silent = poll(&mut [Interest::read(stream.as_fd())], Some(Duration::ZERO));
-            if since.elapsed() < UPSTREAM_IDLE && silent.is_ok_and(|ready| ready == 0) {
+            let ready = wait_any([Interest::read(stream.as_fd())], Some(Duration::ZERO));
+            if since.elapsed() < UPSTREAM_IDLE && ready.is_ok_and(|[ready]| !ready) {
                 return Some(stream);
             }
         }
@@ -339,7 +295,7 @@ impl ConnectionPool {
         }
     }
 
-    pub fn rest(&self) {
+    pub fn close_idle(&self) {
         lock(&self.idle).retain(|(since, _)| since.elapsed() < UPSTREAM_IDLE);
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::agent::{Outcome, Refused as Upstream};
+use crate::cancel::CancelReason;
 use crate::http::{self, Closed, Response};
 use crate::journal::Refused;
 use crate::session::cancel::Denied;
@@ -97,14 +98,18 @@ impl ApiError {
     /// The error for a turn that is not done; `None` if its client went away.
     pub fn outcome(outcome: Outcome) -> Option<ApiError> {
         match outcome {
-            Outcome::Done | Outcome::ClientGone => None,
+            Outcome::Done | Outcome::Ended(CancelReason::ClientGone) => None,
             Outcome::Temporary(words) | Outcome::Crashed(words) | Outcome::Short(words) => {
                 Some(ApiError::new(503, "agent_unavailable", words))
             }
             Outcome::Failed(words) => Some(ApiError::new(502, "agent_failed", words)),
             Outcome::Refused(refused) => Some(ApiError::upstream(*refused)),
-            Outcome::TimedOut => Some(ApiError::upstream(Upstream::timed_out())),
-            Outcome::Cut | Outcome::Cancelled => Some(ApiError::stopping()),
+            Outcome::Ended(CancelReason::TimedOut) => {
+                Some(ApiError::upstream(Upstream::timed_out()))
+            }
+            Outcome::Ended(CancelReason::Aborted | CancelReason::Cancelled) => {
+                Some(ApiError::stopping())
+            }
         }
     }
 

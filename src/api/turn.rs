@@ -11,7 +11,8 @@ use super::error::{ApiError, Handled};
 use super::reply_writer::{Encoder, ReplyWriter};
 use super::request::{SESSION, idempotency_key, json_body, owner_of};
 use super::service::{Exchange, Service};
-use crate::agent::{Outcome, Turn, TurnLimits};
+use crate::agent::{Outcome, Turn};
+use crate::cancel::Cancel;
 use crate::http::Request;
 use crate::session::message_table::Owner;
 use crate::session::submit::Draft;
@@ -123,12 +124,12 @@ fn run(
         context: context.as_ref(),
         transcript: lent.as_ref().map(|lent| &*lent.0),
         attachments: &[],
+        max_reply: settings.config.limits.max_reply,
     };
-    let max_reply = settings.config.limits.max_reply;
     let began = Instant::now();
-    let (deadline, cut) = (began + patience, service.hub.cut.as_fd());
-    let bounds = TurnLimits { deadline, max_reply, client, cut, cancel: None };
-    let outcome = settings.agent.run(&turn, answer, &bounds);
+    let abort = Some(service.hub.cut.as_fd());
+    let cancel = Cancel { client, abort, ..Cancel::at(began + patience) };
+    let outcome = settings.agent.run(&turn, answer, &cancel);
     // An echo takes 10 µs, and a line in the journal half as much again: debug has it.
     let echoed = outcome == Outcome::Done && settings.agent.kind() == "echo";
     if !echoed || log::log_enabled!(log::Level::Debug) {

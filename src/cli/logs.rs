@@ -27,7 +27,7 @@ pub fn logs(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let since = args.value("--since").map(|time| format!("--since={time}"));
     let follow = args.has("--follow").then(|| "-f".to_owned());
     let which = [lines, since, follow].into_iter().flatten();
-    Err(failed(journalctl.args(which).replace_us()))
+    Err(failed(journalctl.args(which).exec()))
 }
 
 fn elsewhere(context: &Context) -> String {

@@ -3,7 +3,7 @@
 
 use super::url::Url;
 use crate::limits::MAX_EXEC_STRING;
-use crate::subprocess::is_for_us_alone;
+use crate::subprocess::is_service_manager_variable;
 
 /// The principal of the gateway's own key and of the control socket.
 pub const OWNER: &str = "owner";
@@ -86,7 +86,7 @@ pub fn variable(name: &str) -> Result<String, String> {
         Err("a variable's name must be of letters, digits and _, and not begin with a digit".into())
     } else if OWN.split(' ').any(|own| own == name) || name.starts_with("HERMES_DELIVERY_") {
         Err("the gateway sets that variable itself; remove it".into())
-    } else if is_for_us_alone(name) {
+    } else if is_service_manager_variable(name) {
         Err("the gateway keeps that variable of its service manager from agents; remove it".into())
     } else {
         Ok(name.to_owned())

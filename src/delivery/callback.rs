@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::classify::{answered, trouble};
-use super::{DeliveryResult, Means, Payload};
+use super::{DeliveryResult, Payload, classify};
+use crate::cancel::Cancel;
 use crate::config::{Target, Url};
 use crate::digest::{hmac_sha256, to_base64};
 use crate::limits::{MAX_SKIPPED_BODY, SKIP_TIMEOUT};
 use crate::outbound::client::Error;
-use crate::outbound::connect::{Cancel, CancelReason, OutboundRequest, client, connect};
-use crate::outbound::curl;
+use crate::outbound::{OutboundRequest, open};
 use crate::subprocess::{Children, environment};
 use crate::text::quoted;
 
@@ -26,19 +25,15 @@ struct Post {
 pub fn send(
     target: &Target,
     url: &Url,
-    parcel: &Payload<'_>,
-    (children, cut): Means<'_>,
+    payload: &Payload<'_>,
+    children: &Arc<Children>,
+    cancel: &Cancel<'_>,
 ) -> DeliveryResult {
-    let post = Post::new(target, parcel, SystemTime::now());
-    let deadline = Instant::now() + target.timeout;
-    let ends = Cancel { deadline, cut: Some(cut), cancel: None, client: None, idle: None };
-    match (exchange(target, url, &post, children, &ends), ends.over()) {
-        (Ok((status, after)), _) => answered(status, after.as_deref(), post.now),
-        (Err(_), Some(CancelReason::Late)) => trouble("no answer within its timeout", b""),
-        (Err(_), Some(CancelReason::Cut | CancelReason::Cancelled | CancelReason::ClientGone)) => {
-            DeliveryResult::Cut
-        }
-        (Err(e), None) => trouble(&e.to_string(), b""),
+    let post = Post::new(target, payload, SystemTime::now());
+    match (exchange(target, url, &post, children, cancel), cancel.reason()) {
+        (Ok((status, after)), _) => classify::response(status, after.as_deref(), post.now),
+        (Err(_), Some(reason)) => classify::cancelled(reason, "no answer within its timeout", b""),
+        (Err(e), None) => classify::temporary(&e.to_string(), b""),
     }
 }
 
@@ -47,39 +42,36 @@ fn exchange(
     url: &Url,
     post: &Post,
     children: &Arc<Children>,
-    ends: &Cancel<'_>,
+    cancel: &Cancel<'_>,
 ) -> Result<(u16, Option<String>), Error> {
     let mut headers: Vec<_> = post.headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
     headers.push(("Connection", "close"));
-    let (headers, body) = (&headers[..], post.body.as_str());
-    let call = OutboundRequest { method: "POST", url, target: &url.target, headers, body };
-    let stream;
-    let mut client = if url.secure {
-        curl::client(children, environment(&target.env, &target.pass_env), &call, ends)?
-    } else {
-        stream = connect(url, ends)?;
-        client(&stream, url, ends)?
-    };
-    let answer = client.call(&call, ends)?;
+    let (method, path, headers) = ("POST", &*url.target, &headers[..]);
+    let body = Some(post.body.as_bytes());
+    let request = OutboundRequest { method, url, target: path, headers, body };
+    let environment = environment(&target.env, &target.pass_env);
+    let mut stream = None;
+    let mut client = open(&request, children, environment, &mut stream, cancel)?;
+    let answer = client.send(method, path, headers, body, cancel.deadline)?;
     let (status, after) = (answer.status, answer.header("Retry-After").map(str::to_owned));
     // Its body means nothing to us; but a socket closed before it came would reset the connection.
-    let _ = answer.body(MAX_SKIPPED_BODY, ends.deadline.min(Instant::now() + SKIP_TIMEOUT));
+    let _ = answer.body(MAX_SKIPPED_BODY, cancel.deadline.min(Instant::now() + SKIP_TIMEOUT));
     Ok((status, after))
 }
 
 impl Post {
-    fn new(target: &Target, parcel: &Payload<'_>, now: SystemTime) -> Post {
-        let body = body(parcel);
+    fn new(target: &Target, payload: &Payload<'_>, now: SystemTime) -> Post {
+        let body = body(payload);
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let timestamp = now.as_secs().to_string();
         let mut headers = vec![
             ("Content-Type", "application/json".to_owned()),
             ("User-Agent", concat!("hermes-gateway/", env!("CARGO_PKG_VERSION")).to_owned()),
-            ("webhook-id", parcel.id.to_owned()),
-            ("webhook-attempt", parcel.attempt.to_string()),
+            ("webhook-id", payload.id.to_owned()),
+            ("webhook-attempt", payload.attempt.to_string()),
         ];
         if let Some(secret) = &target.secret
-            && let Some(signature) = sign(secret.bytes(), parcel.id, &timestamp, &body)
+            && let Some(signature) = sign(secret.bytes(), payload.id, &timestamp, &body)
         {
             headers.push(("webhook-signature", signature));
         }
@@ -95,13 +87,13 @@ fn sign(secret: &[u8], id: &str, timestamp: &str, body: &str) -> Option<String> 
 
 /// The body, the same in every attempt. It has no `@` in it, which curl would take for a file name at the front of a piece; in
 /// JSON it can only be part of a string.
-fn body(parcel: &Payload<'_>) -> String {
-    let Payload { id, principal, status, text, .. } = parcel;
+fn body(payload: &Payload<'_>) -> String {
+    let Payload { id, principal, status, text, .. } = payload;
     let text = quoted(text);
     let (reply, error) = if *status == "done" { (&*text, "null") } else { ("null", &*text) };
     let [id, principal] = [id, principal].map(|text| quoted(text));
-    let session = parcel.session.map_or("null".to_owned(), quoted);
-    let [created, finished] = [parcel.created_at, parcel.finished_at].map(quoted);
+    let session = payload.session.map_or("null".to_owned(), quoted);
+    let [created, finished] = [payload.created_at, payload.finished_at].map(quoted);
     let (kind, status) = (quoted(&format!("message.{status}")), quoted(status));
     format!(
         "{{\"type\":{kind},\"timestamp\":{finished},\"data\":{{\"id\":{id},\
@@ -142,7 +134,7 @@ mod tests {
     #[test]
     fn what_is_posted() {
         let target = Target::new("hook");
-        let parcel = Payload {
+        let payload = Payload {
             id: "01J",
             session: None,
             principal: "me@home",
@@ -153,7 +145,7 @@ mod tests {
             finished_at: "F",
         };
         let now = UNIX_EPOCH + Duration::from_millis(784_111_777_042);
-        let post = Post::new(&target, &parcel, now);
+        let post = Post::new(&target, &payload, now);
         assert_eq!(
             post.body,
             "{\"type\":\"message.failed\",\"timestamp\":\"F\",\"data\":{\
@@ -168,9 +160,9 @@ mod tests {
         );
         let value: serde_json::Value = serde_json::from_str(&post.body).unwrap();
         assert_eq!(value["data"]["principal"], "me@home");
-        let parcel = Payload { session: Some("s"), status: "done", ..parcel };
+        let payload = Payload { session: Some("s"), status: "done", ..payload };
         let value: serde_json::Value =
-            serde_json::from_str(&Post::new(&target, &parcel, now).body).unwrap();
+            serde_json::from_str(&Post::new(&target, &payload, now).body).unwrap();
         assert_eq!(
             (&value["data"]["reply"], &value["type"]),
             (&"\"no\"\n@".into(), &"message.done".into())

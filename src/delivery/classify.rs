@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::DeliveryResult;
+use crate::cancel::CancelReason;
 use crate::sys::clock::parse_http_date;
 use crate::sys::process::Status;
 use crate::text::quoting;
@@ -12,7 +13,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// What the status of an HTTP response means. `now` is the wall clock, as time since 1970: for a
 /// Retry-After that is a date.
-pub fn answered(status: u16, after: Option<&str>, now: Duration) -> DeliveryResult {
+pub fn response(status: u16, after: Option<&str>, now: Duration) -> DeliveryResult {
     let why = format!("it answered with {status}");
     let after = after.and_then(|value| retry_after(value, now));
     match status {
@@ -24,19 +25,25 @@ pub fn answered(status: u16, after: Option<&str>, now: Duration) -> DeliveryResu
 }
 
 /// What the end of a command means, and of its stderr.
-pub fn ended(status: Status, said: &[u8]) -> DeliveryResult {
+pub fn exit(status: Status, said: &[u8]) -> DeliveryResult {
     match status {
         Status::Exited(0) => DeliveryResult::Delivered,
-        Status::Exited(75) => trouble("exit status 75", said),
+        Status::Exited(75) => temporary("exit status 75", said),
         Status::Exited(code) => {
             DeliveryResult::Refused(quoting(&format!("exit status {code}"), said))
         }
-        Status::Signalled(signal) => trouble(&format!("it was ended by signal {signal}"), said),
+        Status::Signalled(signal) => temporary(&format!("it was ended by signal {signal}"), said),
     }
 }
 
+/// What it means that an attempt was ended; `late`: at its deadline.
+pub fn cancelled(reason: CancelReason, late: &str, said: &[u8]) -> DeliveryResult {
+    let is_late = reason == CancelReason::TimedOut;
+    if is_late { temporary(late, said) } else { DeliveryResult::Aborted }
+}
+
 /// It was not reached, or did not answer.
-pub fn trouble(why: &str, said: &[u8]) -> DeliveryResult {
+pub fn temporary(why: &str, said: &[u8]) -> DeliveryResult {
     DeliveryResult::Deferred(quoting(why, said), None)
 }
 
@@ -62,7 +69,7 @@ mod tests {
 
     #[test]
     fn responses() {
-        let of = |status| answered(status, None, NOW);
+        let of = |status| response(status, None, NOW);
         for status in [200, 201, 202, 204, 299] {
             assert_eq!(of(status), DeliveryResult::Delivered);
         }
@@ -76,7 +83,7 @@ mod tests {
 
     #[test]
     fn ends_of_commands() {
-        let of = |status| ended(status, b"a\n\x1b[2J\n");
+        let of = |status| exit(status, b"a\n\x1b[2J\n");
         assert_eq!(of(Status::Exited(0)), DeliveryResult::Delivered);
         let said = "\\u{1b}[2J";
         let why = format!("exit status 75: {said}");
@@ -89,7 +96,7 @@ mod tests {
                 DeliveryResult::Refused(format!("exit status {code}: {said}"))
             );
         }
-        assert!(matches!(trouble("no", b""), DeliveryResult::Deferred(..)));
+        assert!(matches!(temporary("no", b""), DeliveryResult::Deferred(..)));
     }
 
     #[test]

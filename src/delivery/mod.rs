@@ -1,7 +1,7 @@
-//! The back door: one attempt to bring one reply to one target of the configuration.
+//! One attempt to bring one reply to one target of the configuration.
 //!
 //! What may enter: how a target is reached, and what its answer means. What is sent when, and what is
-//! written down about it, is decided above.
+//! written down about it, is decided in `session`.
 #![forbid(unsafe_code)]
 
 pub mod backoff;
@@ -13,11 +13,11 @@ mod tests;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::cancel::{Cancel, CancelReason};
 use crate::config::Target;
 use crate::subprocess::Children;
-use crate::sys::poll::{Interest, poll};
 
 pub use classify::retry_after;
 
@@ -47,25 +47,23 @@ pub enum DeliveryResult {
     /// It will not go better: why.
     Refused(String),
     /// The gateway stops. It may have arrived.
-    Cut,
+    Aborted,
 }
 
-/// What an attempt has of the process: its children, and what is readable once all has to end.
-type Means<'a> = (&'a Arc<Children>, BorrowedFd<'a>);
-
 /// Makes one attempt. It takes `target.timeout` at the most, a little more where a child has to be
-/// killed or a name server does not answer, and ends early once `cut` is readable.
+/// killed or a name server does not answer, and ends early once `abort` is readable.
 pub fn send(
     target: &Target,
-    parcel: &Payload<'_>,
+    payload: &Payload<'_>,
     children: &Arc<Children>,
-    cut: BorrowedFd<'_>,
+    abort: BorrowedFd<'_>,
 ) -> DeliveryResult {
-    if poll(&mut [Interest::read(cut)], Some(Duration::ZERO)).is_ok_and(|ready| ready > 0) {
-        return DeliveryResult::Cut;
+    let cancel = Cancel { abort: Some(abort), ..Cancel::at(Instant::now() + target.timeout) };
+    if cancel.reason() == Some(CancelReason::Aborted) {
+        return DeliveryResult::Aborted;
     }
     match &target.url {
-        Some(url) => callback::send(target, url, parcel, (children, cut)),
-        None => command::send(target, parcel, (children, cut)),
+        Some(url) => callback::send(target, url, payload, children, &cancel),
+        None => command::send(target, payload, children, cancel),
     }
 }

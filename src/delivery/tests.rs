@@ -13,7 +13,7 @@ use crate::digest::{hmac_sha256, to_base64};
 use crate::subprocess::Children;
 use crate::sys::fd::EventFd;
 
-pub const PARCEL: Payload<'_> = Payload {
+pub const PAYLOAD: Payload<'_> = Payload {
     id: "01J",
     session: Some("work"),
     principal: "owner",
@@ -82,7 +82,7 @@ fn script(script: &str) -> Target {
 }
 
 fn try_it(target: &Target) -> DeliveryResult {
-    send(target, &PARCEL, &Children::new(), EventFd::new().unwrap().as_fd())
+    send(target, &PAYLOAD, &Children::new(), EventFd::new().unwrap().as_fd())
 }
 
 fn answered(answer: &str) -> DeliveryResult {
@@ -126,7 +126,7 @@ fn a_callback_is_posted_and_signed() {
     let data = &body["data"];
     assert_eq!(body["type"], "message.done");
     assert_eq!((&data["session"], &data["reply"]), (&"work".into(), &"the reply".into()));
-    assert_eq!((field("webhook-attempt"), &data["created_at"]), ("2", &PARCEL.created_at.into()));
+    assert_eq!((field("webhook-attempt"), &data["created_at"]), ("2", &PAYLOAD.created_at.into()));
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_server_that_says_nothing_meets_the_deadline_and_the_cut() {
         drop(stream.read(&mut [0]));
     });
     let target = hook(&format!("http://{}/", server.address));
-    assert_eq!(send(&target, &PARCEL, &Children::new(), cut.as_fd()), DeliveryResult::Cut);
+    assert_eq!(send(&target, &PAYLOAD, &Children::new(), cut.as_fd()), DeliveryResult::Aborted);
     assert!(began.elapsed() < Duration::from_secs(20));
 }
 
@@ -181,9 +181,9 @@ fn a_server_that_does_not_read_meets_the_deadline() {
     let mut target = hook(&format!("http://{}/", listener.local_addr().unwrap()));
     target.timeout = Duration::from_millis(200);
     let text = "x".repeat(32 << 20);
-    let (parcel, cut) = (Payload { text: &text, ..PARCEL }, EventFd::new().unwrap());
+    let (payload, cut) = (Payload { text: &text, ..PAYLOAD }, EventFd::new().unwrap());
     let began = Instant::now();
-    deferred(&send(&target, &parcel, &Children::new(), cut.as_fd()), "timeout");
+    deferred(&send(&target, &payload, &Children::new(), cut.as_fd()), "timeout");
     assert!(began.elapsed() < Duration::from_secs(10));
 }
 
@@ -238,17 +238,17 @@ fn a_command_ends_with_the_gateway() {
     let cut = EventFd::new().unwrap();
     cut.notify();
     let children = Children::new();
-    assert_eq!(send(&script("exit 0"), &PARCEL, &children, cut.as_fd()), DeliveryResult::Cut);
+    assert_eq!(send(&script("exit 0"), &PAYLOAD, &children, cut.as_fd()), DeliveryResult::Aborted);
     let cut = EventFd::new().unwrap();
     let fifo = crate::testing::TempDir::new("cut");
     let path = fifo.path().join("begun");
     let target = script(&format!("mkfifo {0}; : >{0}; exec sleep 600", path.display()));
     thread::scope(|scope| {
-        let sending = scope.spawn(|| send(&target, &PARCEL, &children, cut.as_fd()));
+        let sending = scope.spawn(|| send(&target, &PAYLOAD, &children, cut.as_fd()));
         while std::fs::read(&path).is_err() {
             thread::yield_now();
         }
         cut.notify();
-        assert_eq!(sending.join().unwrap(), DeliveryResult::Cut);
+        assert_eq!(sending.join().unwrap(), DeliveryResult::Aborted);
     });
 }

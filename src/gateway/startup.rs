@@ -114,7 +114,7 @@ fn open(
     // holds: no other that runs on this machine has the same, and its next run has.
     let state = fs::metadata(&plan.dirs.state);
     let mark = state.map(|state| format!("{}-{:x}-{:x}", plan.name, state.dev(), state.ino()));
-    mark.and_then(|mark| plan.children.serve(plan.name.as_str(), &mark))
+    mark.and_then(|mark| plan.children.begin_run(plan.name.as_str(), &mark))
         .map_err(|e| Failure::cannot("prepare for agents", &e))?;
     let key_file = config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
     let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
@@ -217,7 +217,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run, supervisor: &Supervisor
     let own = supervisor.locate(Instant::now() + QUESTION_DEADLINE);
     let _ = own.map(|own| started.facts.unit.set(own.unit.clone()));
     let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
-    plan.children.settle(delegated.as_deref());
+    plan.children.end_earlier_runs(delegated.as_deref());
     started.hub.open();
     if let Some(line) = run.silent.get() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);

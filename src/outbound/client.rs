@@ -48,7 +48,7 @@ impl<'s> Client<'s> {
     }
 
     /// Whether there is anything of an answer.
-    pub fn has_heard(&self) -> bool {
+    pub fn has_answered(&self) -> bool {
         !self.wire.data().is_empty()
     }
 
@@ -89,13 +89,9 @@ impl<'s> Client<'s> {
         // A server may refuse and stop reading before the body is through: its answer counts.
         let sent = self.wire.write(&out, &mut Pace::default());
         self.last |= sent.is_err();
-        self.receive(method, deadline).map_err(|error| sent.err().map_or(error, Error::Io))
-    }
-
-    /// Waits for the answer to a request that somebody else has sent.
-    pub fn receive(&mut self, method: &str, deadline: Instant) -> Result<Answer<'_, 's>, Error> {
-        self.unread = true;
-        let (status, headers, framing, last) = self.read_head(method, deadline)?;
+        let head = self.read_head(method, deadline);
+        let head = head.map_err(|error| sent.err().map_or(error, Error::Io));
+        let (status, headers, framing, last) = head?;
         self.last |= last;
         // There may be nothing to read.
         self.unread = framing != Some(BodyFraming::None);

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::connect::{Cancel, OutboundRequest};
+use crate::cancel::Cancel;
+use crate::config::Url;
 use crate::http::Socket;
-use crate::limits::{CONNECT_PATIENCE, MAX_STDERR_TAIL, REAP_PATIENCE, WRITE_TIMEOUT};
-use crate::subprocess::{Child, Children, Environment, Program, feed, find_program, read_now};
-use crate::sys::poll::{Interest, poll};
+use crate::limits::{CONNECT_PATIENCE, MAX_STDERR_TAIL, WRITE_TIMEOUT};
+use crate::subprocess::{
+    Child, ChildEvent, ChildKind, Children, Environment, ExitReason, Program, RunOptions,
+    find_program, keep_end,
+};
 use crate::sys::process::Status;
-use crate::sys::spawn::SpawnOptions;
 use crate::text::{one_line, quoting};
 
 /// Between the end that we make and curl's own time-out, which is for a gateway that has died.
@@ -25,65 +27,63 @@ const CURL_MARGIN: Duration = Duration::from_secs(1);
 /// ended at 100 KiB.
 const CURL_PIECE: usize = 48 << 10;
 
-/// Starts curl with these variables and hands it the request. Its answer is received by
-/// [`Client::call`]; curl ends with the client.
+/// A request to a server that the configuration names.
+#[derive(Clone, Copy)]
+pub struct OutboundRequest<'a> {
+    pub method: &'a str,
+    pub url: &'a Url,
+    /// What is asked for at the URL's host.
+    pub target: &'a str,
+    pub headers: &'a [(&'a str, &'a str)],
+    /// JSON without any `@`, which curl takes for a file's name at the front of a piece; JSON has
+    /// another way to write it.
+    pub body: Option<&'a [u8]>,
+}
+
+/// Starts curl with these variables and hands it the request; what the client is told to send after that
+/// is not read. Curl ends with the client.
 pub fn client<'s>(
     children: &Arc<Children>,
     environment: Environment,
-    call: &OutboundRequest<'_>,
-    ends: &'s Cancel<'s>,
+    request: &OutboundRequest<'_>,
+    cancel: &Cancel<'s>,
 ) -> io::Result<Client<'s>> {
     let curl = find_program("curl")
         .map_err(|e| io::Error::new(e.kind(), format!("https takes curl: {e}")))?;
     // -q: no .curlrc, and only as the first.
     let curl = Program::with_environment(curl, environment).args(["-q", "--config", "-"]);
-    let left = ends.deadline.saturating_duration_since(Instant::now());
-    start(children, &curl, &configuration(call, "https", left), ends)
+    let (input, grace) = (Some(configuration(request, cancel.deadline).into()), Duration::ZERO);
+    let options = RunOptions { kind: ChildKind::Helper, input, cancel: *cancel, grace };
+    let (child, until) = (children.spawn(&curl, options)?, Cell::new(cancel.deadline));
+    Client::new(CurlStream { child, stderr: Vec::new(), until }, "", WRITE_TIMEOUT.default)
 }
 
-fn start<'s>(
-    children: &Arc<Children>,
-    curl: &Program,
-    input: &[u8],
-    ends: &'s Cancel<'s>,
-) -> io::Result<Client<'s>> {
-    let manner = SpawnOptions { stdin: true, own_group: true };
-    let child = children.spawn(curl, manner)?;
-    let mut tunnel = CurlStream { child, ended: false, ends, until: Cell::new(ends.deadline) };
-    let (mut stdin, mut fed) = (tunnel.child.stdin.take(), 0);
-    loop {
-        feed(&mut stdin, input, &mut fed)?;
-        let Some(pipe) = &stdin else { break };
-        ends.wait(Interest::write(pipe.as_fd()), ends.deadline)?;
-    }
-    Client::new(tunnel, "", WRITE_TIMEOUT.default)
-}
-
-/// The response goes to stdout as it comes, chunks and all. `scheme` is the only one that it may
-/// speak.
-fn configuration(call: &OutboundRequest<'_>, scheme: &str, timeout: Duration) -> Vec<u8> {
-    let mut text = Vec::with_capacity(call.body.len() + 2048);
+/// The response goes to stdout as it comes, chunks and all. The URL's scheme is the only one that it
+/// may speak.
+fn configuration(request: &OutboundRequest<'_>, deadline: Instant) -> Vec<u8> {
+    let timeout = deadline.saturating_duration_since(Instant::now());
+    let mut text = Vec::with_capacity(request.body.map_or(0, <[u8]>::len) + 2048);
     text.extend_from_slice(
         b"silent\nshow-error\ngloboff\npath-as-is\nsuppress-connect-headers\nhttp1.1\nraw\ninclude\n\
           no-buffer\n",
     );
     let mut put = |name: &str, value: &[u8]| setting(&mut text, name, value);
-    put("proto", format!("={scheme}").as_bytes());
+    put("proto", if request.url.secure { b"=https" } else { b"=http" });
     // It is ended at the deadline anyhow, unless the gateway itself ends before that.
     let [whole, connect] = [timeout + CURL_MARGIN, timeout.min(CONNECT_PATIENCE)]
         .map(|time| format!("{:.3}", time.as_secs_f64()));
     put("max-time", whole.as_bytes());
     put("connect-timeout", connect.as_bytes());
-    put("request", call.method.as_bytes());
-    put("url", format!("{}{}", call.url.origin(), call.target).as_bytes());
-    for (name, value) in call.headers {
+    put("request", request.method.as_bytes());
+    put("url", format!("{}{}", request.url.origin(), request.target).as_bytes());
+    for (name, value) in request.headers {
         put("header", format!("{name}: {value}").as_bytes());
     }
     // Not "Expect: 100-continue", at which some servers stumble and others wait.
     put("header", b"Expect:");
     // Older ones take lines of 100 KiB. Pieces of `json` are joined as they are, but that takes curl
     // 7.82; `data-binary`, of one piece, works for short bodies with any.
-    let pieces = call.body.as_bytes().chunks(CURL_PIECE);
+    let pieces = request.body.unwrap_or_default().chunks(CURL_PIECE);
     let option = if pieces.len() > 1 { "json" } else { "data-binary" };
     for piece in pieces {
         put(option, piece);
@@ -109,40 +109,41 @@ fn setting(text: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 /// A running curl, as a socket of which only the reading side is left.
 struct CurlStream<'s> {
-    child: Child,
-    /// Its number may be another process's by now.
-    ended: bool,
-    ends: &'s Cancel<'s>,
+    child: Child<'s>,
+    /// The end of what it said there.
+    stderr: Vec<u8>,
+    /// The end of the read time-out.
     until: Cell<Instant>,
 }
 
 impl Socket for CurlStream<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(stdout) = &mut self.child.stdout else { return Ok(0) };
-        self.ends.wait(Interest::read(stdout.as_fd()), self.until.get())?;
-        match read_now(stdout, buffer)? {
-            0 => self.child.stdout = None,
-            count => return Ok(count),
-        }
-        // It has closed its stdout by ending.
-        poll(&mut [Interest::read(self.child.ended())], Some(REAP_PATIENCE))?;
-        let mut stderr = self.child.stderr.take();
-        self.ended = true;
-        let words = match self.child.end()? {
-            Status::Exited(0) => return Ok(0),
-            Status::Exited(code) => format!("curl ended with exit status {code}"),
-            Status::Signalled(signal) => format!("curl was ended by signal {signal}"),
+        let reason = loop {
+            match self.child.next(buffer, Some(self.until.get()))? {
+                ChildEvent::Stdout(count) => return Ok(count),
+                ChildEvent::Stderr(count) => {
+                    keep_end(&mut self.stderr, &buffer[..count], MAX_STDERR_TAIL);
+                }
+                ChildEvent::Waited => return Err(ErrorKind::WouldBlock.into()),
+                ChildEvent::Ended(reason) => break reason,
+            }
         };
-        let mut said = [0; 2 * MAX_STDERR_TAIL];
-        let said = match stderr.as_mut().map(|stderr| read_now(stderr, &mut said)) {
-            Some(Ok(count)) => &said[..count.min(MAX_STDERR_TAIL)],
-            Some(_) | None => &[],
+        let words = match reason {
+            ExitReason::Exited(Status::Exited(0)) => return Ok(0),
+            ExitReason::Exited(Status::Exited(code)) => {
+                format!("curl ended with exit status {code}")
+            }
+            ExitReason::Exited(Status::Signalled(signal)) => {
+                format!("curl was ended by signal {signal}")
+            }
+            ExitReason::Cancelled(_) => return Err(ErrorKind::ConnectionAborted.into()),
         };
-        Err(io::Error::other(quoting(&words, one_line(said).as_bytes())))
+        Err(io::Error::other(quoting(&words, one_line(&self.stderr).as_bytes())))
     }
 
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(ErrorKind::BrokenPipe.into())
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Curl has the request already.
+        Ok(bytes.len())
     }
 
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
@@ -161,20 +162,9 @@ impl AsFd for CurlStream<'_> {
     }
 }
 
-impl Drop for CurlStream<'_> {
-    fn drop(&mut self) {
-        if !self.ended {
-            // Whoever cannot be killed is left behind.
-            let _ = self.child.end();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Url;
-    use crate::outbound::connect::Cancel;
     use std::io::{BufRead, BufReader};
     use std::io::{Read, Write};
     use std::net::TcpListener;
@@ -213,9 +203,8 @@ mod tests {
         (address, server)
     }
 
-    fn soon<'a>() -> Cancel<'a> {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        Cancel { deadline, cut: None, cancel: None, client: None, idle: None }
+    fn soon() -> Cancel<'static> {
+        Cancel::at(Instant::now() + Duration::from_secs(20))
     }
 
     /// The same configuration, but over plain HTTP: what curl makes of it.
@@ -223,16 +212,13 @@ mod tests {
         let (address, server) = server();
         let url = Url::parse(&format!("http://{address}/a/../b?c=d")).unwrap();
         let headers = [("Content-Type", "application/json"), ("X-Secret", "\"s\\")];
-        let (method, target) = ("POST", url.target.as_str());
+        let (method, target, body) = ("POST", url.target.as_str(), Some(body.as_bytes()));
         let call = OutboundRequest { method, url: &url, target, headers: &headers, body };
-        let program = Program::with_environment(find_program("curl").unwrap(), Vec::new());
-        let program = program.args(["-q", "--config", "-"]);
-        let input = configuration(&call, "http", Duration::from_secs(20));
-        let ends = soon();
-        let mut client = start(&Children::new(), &program, &input, &ends).unwrap();
-        let answer = client.receive("POST", ends.deadline).unwrap();
+        let cancel = soon();
+        let mut client = client(&Children::new(), Environment::new(), &call, &cancel).unwrap();
+        let answer = client.send("POST", target, &headers, body, cancel.deadline).unwrap();
         assert_eq!((answer.status, answer.header("retry-after")), (429, Some("9")));
-        assert_eq!(answer.body(10, ends.deadline).unwrap(), b"no");
+        assert_eq!(answer.body(10, cancel.deadline).unwrap(), b"no");
         drop(client);
         server.join().unwrap()
     }
@@ -264,10 +250,10 @@ mod tests {
         let url = Url::parse(&url).unwrap();
         drop(listener);
         let call =
-            OutboundRequest { method: "GET", url: &url, target: "/", headers: &[], body: "" };
-        let ends = soon();
-        let mut client = client(&Children::new(), Vec::new(), &call, &ends).unwrap();
-        let error = client.call(&call, &ends).err().unwrap().to_string();
+            OutboundRequest { method: "GET", url: &url, target: "/", headers: &[], body: None };
+        let cancel = soon();
+        let mut client = client(&Children::new(), Environment::new(), &call, &cancel).unwrap();
+        let error = client.send("GET", "/", &[], None, cancel.deadline).err().unwrap().to_string();
         assert!(error.contains("exit status 7: curl: (7)"), "{error}");
     }
 }

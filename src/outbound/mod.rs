@@ -1,14 +1,40 @@
-//! Requests that the gateway makes: an HTTP client over a socket of its own or the system's curl, and what
-//! ends a request before its answer.
+//! Requests that the gateway makes: an HTTP client over a socket of its own or the system's curl.
 //!
-//! What may enter: connections, requests, cancellation. What may not: what the answers mean.
+//! What may enter: connections and requests. What may not: what the answers mean.
 #![forbid(unsafe_code)]
 
 pub mod client;
-pub mod connect;
-pub mod curl;
+mod curl;
+mod tcp;
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use crate::cancel::Cancel;
+use crate::subprocess::{Children, Environment};
 
 pub use client::Client;
+pub use curl::OutboundRequest;
 
 #[cfg(test)]
 mod tests;
+
+/// A client for a request: through curl with these variables where its URL is https, else over `stream`,
+/// which is connected first where there is none.
+///
+/// # Errors
+/// Those of the connection, or of starting curl; ConnectionAborted where it was cancelled.
+pub fn open<'s>(
+    request: &OutboundRequest<'_>,
+    children: &Arc<Children>,
+    environment: Environment,
+    stream: &'s mut Option<TcpStream>,
+    cancel: &'s Cancel<'s>,
+) -> io::Result<Client<'s>> {
+    if request.url.secure {
+        curl::client(children, environment, request, cancel)
+    } else {
+        tcp::client(stream, request.url, cancel)
+    }
+}

@@ -147,7 +147,7 @@ impl Hub {
                 asked.map_or(Ok(()), |until| Err(Some(until)))
             }
             // Its record says that it may have arrived: it is sent again after the start.
-            DeliveryResult::Cut => Err(None),
+            DeliveryResult::Aborted => Err(None),
         }
     }
 

@@ -13,7 +13,8 @@ use super::message_table::{Digest, Entry, Owner};
 use super::reply::{BufferWriter, ReplyBuffer};
 use super::states::TurnState as Stage;
 use super::transcript::{Known, TemporaryTranscript, Turn as Said};
-use crate::agent::{self, Agent, Context, Outcome, Turn, TurnLimits};
+use crate::agent::{self, Agent, Context, Outcome, Turn};
+use crate::cancel::{Cancel, CancelReason};
 use crate::journal::Refused;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_PAUSE};
@@ -38,7 +39,7 @@ impl Hub {
             if state.book.get(id).is_none_or(|entry| entry.turn.is_over()) {
                 // It was taken back meanwhile, and that takes no thread.
                 drop(state);
-                ids.extend(self.finish_turn(id, Outcome::Cancelled));
+                ids.extend(self.finish_turn(id, Outcome::Ended(CancelReason::Cancelled)));
                 continue;
             }
             state.without_thread.push((Instant::now() + THREAD_PAUSE, id));
@@ -101,7 +102,7 @@ impl Hub {
             let cut = self.cut_within(DISK_PAUSE);
             let over = self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over());
             if over || cut {
-                return Outcome::Cut;
+                return Outcome::Ended(CancelReason::Aborted);
             }
         }
     }
@@ -122,12 +123,12 @@ impl Hub {
                 return Outcome::Failed("the message is not known any more".to_owned());
             };
             if entry.turn.is_over() {
-                return Outcome::Cancelled;
+                return Outcome::Ended(CancelReason::Cancelled);
             }
             (entry, state.runs.of(id), self.journal.last())
         };
         if self.sync(number).is_err() {
-            return Outcome::Cut;
+            return Outcome::Ended(CancelReason::Aborted);
         }
         let message = match self.accepted(&entry) {
             Ok(message) => message,
@@ -158,7 +159,6 @@ impl Hub {
         run: &ReplyBuffer,
     ) -> io::Result<Outcome> {
         let settings = self.settings();
-        let limits = &settings.config.limits;
         let transcript = match entry.session() {
             Some(session) => {
                 let mut settled = self.settle_transcript(session, &entry.who);
@@ -207,15 +207,14 @@ impl Hub {
             context: context.as_ref(),
             transcript: transcript.as_deref().or(lent.as_ref().map(|lent| &*lent.0)),
             attachments: &message.attachments,
+            max_reply: settings.config.limits.max_reply,
         };
-        let bounds = TurnLimits {
-            deadline: Instant::now() + settings.config.agent.turn_timeout,
-            max_reply: limits.max_reply,
-            client: None,
-            cut: self.cut.as_fd(),
+        let cancel = Cancel {
+            abort: Some(self.cut.as_fd()),
             cancel: Some(cancel.as_fd()),
+            ..Cancel::at(Instant::now() + settings.config.agent.turn_timeout)
         };
-        Ok(settings.agent.run(&turn, &mut BufferWriter(run), &bounds))
+        Ok(settings.agent.run(&turn, &mut BufferWriter(run), &cancel))
     }
 
     /// Gives an agent that reads files what was said before a turn without a session.
@@ -257,12 +256,12 @@ impl Hub {
             Outcome::Crashed(error) => self.after_failure(&entry, &run, error, (true, None)),
             Outcome::Failed(error) => Step::Failed(error, None),
             Outcome::Refused(refused) => Step::Failed(refused.to_string(), Some(refused.to_json())),
-            Outcome::TimedOut => {
+            Outcome::Ended(CancelReason::TimedOut) => {
                 let why = "the agent did not finish within agent.turn_timeout";
                 Step::Failed(why.to_owned(), Some(agent::Refused::timed_out().to_json()))
             }
             // The record of its beginning stays the last one: it runs again after the start.
-            Outcome::Cut | Outcome::Cancelled | Outcome::ClientGone | Outcome::Short(_) => {
+            Outcome::Ended(_) | Outcome::Short(_) => {
                 return self.stop_short(id);
             }
         };

@@ -25,7 +25,7 @@ pub fn why_not_executable(command: &[String], path: &OsStr, inner: &OsStr) -> Op
 }
 
 /// Why a command could not be started: what its files tell, else what the system said.
-pub fn explained(command: &[String], error: &io::Error) -> String {
+pub fn explain_failure(command: &[String], error: &io::Error) -> String {
     let path = env::var_os("PATH").unwrap_or_default();
     let why = why_not_executable(command, &path, &path);
     why.unwrap_or_else(|| error.to_string())

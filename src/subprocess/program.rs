@@ -1,23 +1,25 @@
 //! A program to start, with its arguments and variables.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use crate::named::ByName;
 use crate::sys::spawn;
 
 /// Whether a variable is the service manager's word to one process only (systemd.exec(5), sd_notify(3),
 /// sd_listen_fds(3)): a child that had it could speak in our name or take itself for us.
-pub fn is_for_us_alone(name: &str) -> bool {
+pub fn is_service_manager_variable(name: &str) -> bool {
     ["INVOCATION_ID", "NOTIFY_SOCKET", "SYSTEMD_EXEC_PID"].contains(&name)
         || name.starts_with("WATCHDOG_")
         || name.starts_with("LISTEN_")
 }
 
 /// Variables by their names.
-pub type Environment = Vec<(OsString, OsString)>;
+pub type Environment = BTreeMap<OsString, OsString>;
 
 /// A program to start: an absolute path, arguments and variables.
 #[derive(Clone, Debug)]
@@ -30,7 +32,7 @@ pub struct Program {
 impl Program {
     /// A program with our own environment, less what is for us alone.
     pub fn new(path: PathBuf) -> Program {
-        let alone = |name: &OsString| name.to_str().is_some_and(is_for_us_alone);
+        let alone = |name: &OsString| name.to_str().is_some_and(is_service_manager_variable);
         let all = env::vars_os().filter(|(name, _)| !alone(name));
         Program::with_environment(path, all.collect())
     }
@@ -44,7 +46,7 @@ impl Program {
         Ok(Program::with_environment(path, environment).args(arguments))
     }
 
-    /// A program with exactly these variables; where a name comes twice, the later one counts.
+    /// A program with exactly these variables.
     pub fn with_environment(path: PathBuf, environment: Environment) -> Program {
         Program { path, arguments: Vec::new(), environment }
     }
@@ -57,33 +59,45 @@ impl Program {
 
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Program {
-        self.environment.push((name.into(), value.into()));
+        self.environment.insert(name.into(), value.into());
         self
     }
 
     #[must_use]
     pub fn env_remove(mut self, name: &str) -> Program {
-        self.environment.retain(|(known, _)| known != name);
+        self.environment.remove(OsStr::new(name));
         self
     }
 
     /// Replaces this process by the program; it keeps our environment. Returns only with why not.
-    pub fn replace_us(&self) -> io::Error {
+    pub fn exec(&self) -> io::Error {
         spawn::replace_by(&self.path, &self.arguments)
     }
 
-    /// `NAME=VALUE`, each name once.
-    pub(super) fn variables(&self) -> Vec<OsString> {
-        let all = &self.environment;
-        let last = |at: usize| !all[at + 1..].iter().any(|(later, _)| *later == all[at].0);
-        let text = |at: usize| {
-            let (name, value) = &all[at];
-            let mut text = OsString::with_capacity(name.len() + 1 + value.len());
-            text.extend([name.as_os_str(), "=".as_ref(), value]);
+    /// `NAME=VALUE`; those in `own` come instead of others with their names.
+    pub(super) fn variables(&self, own: Environment) -> Vec<OsString> {
+        let mut all = self.environment.clone();
+        all.extend(own);
+        let text = |(mut text, value): (OsString, OsString)| {
+            text.push("=");
+            text.push(value);
             text
         };
-        (0..all.len()).filter(|at| last(*at)).map(text).collect()
+        all.into_iter().map(text).collect()
     }
+}
+
+/// What any program may need to find its files, its language and its time zone; none of it secret.
+const ALLOWED: &str = "HOME USER LOGNAME SHELL PATH LANG LANGUAGE LC_ALL LC_CTYPE LC_MESSAGES \
+    LC_COLLATE TZ TMPDIR XDG_CONFIG_HOME XDG_STATE_HOME XDG_RUNTIME_DIR";
+
+/// The environment that agents and targets get: the allow list, `pass_env` and `env`, of which the
+/// later ones win.
+pub fn environment(env: &ByName<String>, pass_env: &[String]) -> Environment {
+    let inherited = ALLOWED.split(' ').chain(pass_env.iter().map(String::as_str));
+    let inherited = inherited.filter_map(|name| Some((name.into(), env::var_os(name)?)));
+    let configured = env.iter().map(|(name, value)| (name.into(), value.into()));
+    inherited.chain(configured).collect()
 }
 
 /// Finds a program on `PATH`, else in the places where systemd's own are.

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::group::{self, Group};
+use super::cgroup::{self, ControlGroup};
 use crate::limits::{CONNECTION_STACK, LEFTOVERS_PAUSE};
 use crate::sys::proc;
 use crate::sys::process::{Pid, PidFd, Signal};
@@ -67,18 +67,19 @@ impl Run {
     pub fn tree(&self) -> Tree {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         // Without a group the other way is gone.
-        let group = self.base.wait().as_ref().and_then(|base| Group::make(base, number).ok());
-        Tree { mark: format!("{}{number}:", self.run), group, noted: Vec::new() }
+        let cgroup =
+            self.base.wait().as_ref().and_then(|base| ControlGroup::make(base, number).ok());
+        Tree { mark: format!("{}{number}:", self.run), cgroup, descendants: Vec::new() }
     }
 
     /// Ends what earlier runs of this gateway have left, which were killed. From now on there is a
     /// control group for each child, below `base`.
-    pub fn settle(&self, base: Option<PathBuf>) {
+    pub fn end_earlier(&self, base: Option<PathBuf>) {
         let (theirs, run) = (self.gateway.clone(), self.run.clone());
         let is_theirs = move |mark: &str| mark.starts_with(&theirs) && !mark.starts_with(&run);
         let grouped = base.as_deref().is_none_or(end_groups);
         if !(sweep(move || find(proc::processes(), &is_theirs, &[])) && grouped) {
-            complain(&self.gateway);
+            warn_of_leftovers(&self.gateway);
         }
         let _ = self.base.set(base);
     }
@@ -97,10 +98,10 @@ impl Run {
 
 fn end_groups(base: &Path) -> bool {
     let deadline = Instant::now() + LEFTOVERS_PATIENCE;
-    group::below(base).into_iter().filter(|path| !group::end(path, deadline)).count() == 0
+    cgroup::below(base).into_iter().filter(|path| !cgroup::end(path, deadline)).count() == 0
 }
 
-fn complain(mark: &str) {
+fn warn_of_leftovers(mark: &str) {
     log::warn!(
         "processes that a turn or delivery has left could not be ended within {LEFTOVERS_PATIENCE:?}; \
          look for {MARK}={mark} in /proc/PID/environ"
@@ -112,43 +113,44 @@ fn complain(mark: &str) {
 pub struct Tree {
     /// With a `:` at its end, so that none is the beginning of another.
     mark: String,
-    pub group: Option<Group>,
+    pub cgroup: Option<ControlGroup>,
     /// What descended from the child when it was told to end.
-    noted: Vec<Living>,
+    descendants: Vec<Living>,
 }
 
 impl Tree {
     /// For the child's environment.
-    pub fn variable(&self) -> OsString {
-        format!("{MARK}={}", self.mark).into()
+    pub fn variable(&self) -> (OsString, OsString) {
+        (MARK.into(), (&self.mark).into())
     }
 
     /// The child could not enter the control group.
-    pub fn without_group(&mut self) {
-        if let Some(group) = self.group.take() {
-            group::end(&group.path, Instant::now());
+    pub fn leave_cgroup(&mut self) {
+        if let Some(group) = self.cgroup.take() {
+            cgroup::end(&group.path, Instant::now());
         }
     }
 
     /// Notes what descends from the child, while that can be seen.
-    pub fn note(&mut self, child: Pid) {
-        if self.group.is_none() {
-            self.noted.extend(find(vec![child], &|_| false, living(child).as_slice()));
+    pub fn note_descendants(&mut self, child: Pid) {
+        if self.cgroup.is_none() {
+            self.descendants.extend(find(vec![child], &|_| false, living(child).as_slice()));
         }
     }
 
     /// Ends all of it, once the child itself is reaped. `orphans`: what was handed to us and lives.
     pub fn end(self, orphans: impl Fn() -> Vec<Pid> + Send + Sync + 'static) {
-        let Tree { mark, group, noted } = self;
+        let Tree { mark, cgroup, descendants } = self;
         let own = mark.clone();
-        let ended = match group {
-            Some(group) => group::end(&group.path, Instant::now() + LEFTOVERS_PATIENCE),
+        let ended = match cgroup {
+            Some(group) => cgroup::end(&group.path, Instant::now() + LEFTOVERS_PATIENCE),
             None => {
-                orphans().is_empty() || sweep(move || find(orphans(), &|mark| mark == own, &noted))
+                orphans().is_empty()
+                    || sweep(move || find(orphans(), &|mark| mark == own, &descendants))
             }
         };
         if !ended {
-            complain(&mark);
+            warn_of_leftovers(&mark);
         }
     }
 }
@@ -168,16 +170,16 @@ fn kill(known: &Living) {
     }
 }
 
-/// Of these processes those with a mark that is `ours` and those in `noted`, and what descends from
+/// Of these processes those with a mark that is `ours` and those in `known`, and what descends from
 /// either: a child has its parent's mark, unless it has cleared its environment.
-fn find(roots: Vec<Pid>, ours: &dyn Fn(&str) -> bool, noted: &[Living]) -> Vec<Living> {
+fn find(roots: Vec<Pid>, ours: &dyn Fn(&str) -> bool, known: &[Living]) -> Vec<Living> {
     let own = Pid::own();
     let mut found = Vec::new();
     let mut open: Vec<(Pid, bool)> = roots.into_iter().map(|pid| (pid, false)).collect();
     while let Some((pid, inherited)) = open.pop() {
         let Some(living) = living(pid).filter(|_| pid != own) else { continue };
         let marked = || proc::variable(pid, MARK).is_some_and(|mark| ours(&mark));
-        if inherited || noted.contains(&living) || marked() {
+        if inherited || known.contains(&living) || marked() {
             found.push(living);
             open.extend(proc::children(pid).into_iter().map(|child| (child, true)));
         }
@@ -203,14 +205,14 @@ fn sweep(find: impl Fn() -> Vec<Living> + Send + Sync + 'static) -> bool {
     if RUNNING.load(Ordering::Relaxed) >= MAX_SWEEPS {
         return false;
     }
-    let ((tell, told), there) = (mpsc::channel(), Arc::clone(&work));
+    let ((sender, receiver), there) = (mpsc::channel(), Arc::clone(&work));
     let counted = move || {
         RUNNING.fetch_add(1, Ordering::Relaxed);
-        let _ = tell.send(there());
+        let _ = sender.send(there());
         RUNNING.fetch_sub(1, Ordering::Relaxed);
     };
     match threads::spawn("sweep", CONNECTION_STACK, Box::new(counted)) {
-        Ok(_) => told.recv_timeout(LEFTOVERS_PATIENCE * 2).unwrap_or(false),
+        Ok(_) => receiver.recv_timeout(LEFTOVERS_PATIENCE * 2).unwrap_or(false),
         Err(_) => work(),
     }
 }

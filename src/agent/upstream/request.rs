@@ -115,6 +115,7 @@ mod tests {
         context: None,
         transcript: None,
         attachments: &[],
+        max_reply: 0,
     };
 
     fn context(json: &str) -> Context {

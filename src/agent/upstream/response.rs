@@ -1,13 +1,14 @@
-//! What the upstream answers: passed on while it comes, and judged at its end. What is cut short
-//! never passes for the whole.
+//! The upstream's response: passed on while it comes, and judged at its end. One that is cut short is
+//! never taken for whole.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
-use super::super::{Outcome, Refused, Reply, Report, usage};
-use super::{UpstreamClient, trouble};
+use super::super::{Outcome, Refused, Reply, Report, Turn, usage};
+use super::{UpstreamClient, temporary};
+use crate::cancel::CancelReason;
 use crate::http::TOO_LARGE;
 use crate::http::sse::Event;
 use crate::json::{self, Raw, elements, member, members};
@@ -24,11 +25,11 @@ const EVENT_FRAME: usize = 1 << 10;
 
 /// An answer to a turn.
 pub struct ResponseReader<'a, 'r> {
-    pub asking: &'a UpstreamClient<'a>,
+    pub client: &'a UpstreamClient<'a>,
+    pub turn: &'a Turn<'a>,
     pub reply: &'a RefCell<&'r mut dyn Reply>,
     /// The model, as the client called it.
-    pub asked: &'a str,
-    pub max_reply: usize,
+    pub alias: &'a str,
 }
 
 /// What has been seen of a stream.
@@ -61,15 +62,15 @@ impl ResponseReader<'_, '_> {
             let words = format!("the upstream answered with {kind} instead of a stream");
             return Outcome::Failed(escaped(&words, false));
         }
-        let deadline = self.asking.ends.deadline;
+        let deadline = self.client.cancel.deadline;
         let (mut events, mut so_far) = (answer.events(), StreamState::default());
         loop {
             let event = match events.next(deadline) {
                 Ok(Some(event)) if event.data.is_empty() => continue,
                 Ok(Some(event)) => event,
                 Ok(None) if so_far.report.finish.is_some() => break,
-                Ok(None) => return self.asking.broken(&Error::CutShort),
-                Err(error) => return self.asking.broken(&error),
+                Ok(None) => return self.client.broken(&Error::CutShort),
+                Err(error) => return self.client.broken(&error),
             };
             *begun = true;
             if event.data == "[DONE]" {
@@ -98,7 +99,7 @@ impl ResponseReader<'_, '_> {
         let chunk = &*event.data;
         let read = serde_json::from_str::<&RawValue>(chunk);
         if !read.is_ok_and(|object| object.get().starts_with('{')) {
-            return trouble("the upstream sent an event that is no JSON", None);
+            return temporary("the upstream sent an event that is no JSON", None);
         }
         if event.name == "error" || member(chunk, "error").is_some() {
             return refused(502, chunk, None);
@@ -116,7 +117,7 @@ impl ResponseReader<'_, '_> {
                 so_far.size += name.len() + value.get().len();
             }
         }
-        if so_far.size > self.max_reply {
+        if so_far.size > self.turn.max_reply {
             return self.too_long();
         }
         let passed = match reply.native() {
@@ -128,29 +129,29 @@ impl ResponseReader<'_, '_> {
                 passed
             }
         };
-        if passed.is_ok() { Outcome::Done } else { Outcome::ClientGone }
+        if passed.is_ok() { Outcome::Done } else { Outcome::Ended(CancelReason::ClientGone) }
     }
 
     /// Takes a whole completion, for a client of the API.
     pub fn whole(&self, answer: Answer<'_, '_>, begun: &mut bool) -> Outcome {
         *begun = true;
-        let body = match answer.body(self.max_reply, self.asking.ends.deadline) {
+        let body = match answer.body(self.turn.max_reply, self.client.cancel.deadline) {
             Ok(body) => body,
             Err(Error::Refused(TOO_LARGE)) => return self.too_long(),
-            Err(error) => return self.asking.broken(&error),
+            Err(error) => return self.client.broken(&error),
         };
         let completion = serde_json::from_slice::<&RawValue>(&body).map_or("", RawValue::get);
         if member(completion, "error").is_some() {
             return refused(502, completion, None);
         }
         if !member(completion, "choices").is_some_and(|it| it.get().starts_with('[')) {
-            return trouble("the upstream's answer is no chat completion", None);
+            return temporary("the upstream's answer is no chat completion", None);
         }
         let said = first(completion, "message").map_or("", RawValue::get);
         let (said, renamed) = (text(member(said, "content")).len(), self.renamed(completion));
         match self.reply.borrow_mut().native().map(|native| native.object(renamed, said)) {
             Some(Ok(())) => Outcome::Done,
-            Some(Err(_)) | None => Outcome::ClientGone,
+            Some(Err(_)) | None => Outcome::Ended(CancelReason::ClientGone),
         }
     }
 
@@ -162,10 +163,10 @@ impl ResponseReader<'_, '_> {
             return Outcome::Failed(words);
         }
         let after = answer.header("retry-after").map(str::to_owned);
-        let body = match answer.body(MAX_ERROR_BODY, self.asking.ends.deadline) {
+        let body = match answer.body(MAX_ERROR_BODY, self.client.cancel.deadline) {
             Ok(body) => body,
             Err(Error::Refused(TOO_LARGE)) => Vec::new(),
-            Err(error) => return self.asking.broken(&error),
+            Err(error) => return self.client.broken(&error),
         };
         let words = || {
             let words: String = one_line(&body).chars().take(MAX_QUOTED_ERROR).collect();
@@ -177,10 +178,10 @@ impl ResponseReader<'_, '_> {
 
     /// An object on one line, with the model as the client called it.
     fn renamed(&self, object: &str) -> String {
-        let mut all = String::with_capacity(object.len() + self.asked.len());
+        let mut all = String::with_capacity(object.len() + self.alias.len());
         for (name, value) in members(object) {
             let begin = if all.is_empty() { "{" } else { "," };
-            let model = (name == "model").then(|| quoted(self.asked));
+            let model = (name == "model").then(|| quoted(self.alias));
             let value = model.unwrap_or_else(|| json::one_line(value.get()));
             [begin, &quoted(&name), ":", &value].iter().for_each(|part| all += part);
         }
@@ -188,7 +189,7 @@ impl ResponseReader<'_, '_> {
     }
 
     fn too_long(&self) -> Outcome {
-        let most = self.max_reply;
+        let most = self.turn.max_reply;
         Outcome::Failed(format!("the upstream's reply is over limits.max_reply ({most} bytes)"))
     }
 }

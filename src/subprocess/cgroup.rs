@@ -2,7 +2,7 @@
 //! stays in it, whatever it forks and however it detaches, and is ended with it.
 //!
 //! The kernel lets us do so with any directory that we may write to. Ours to use is only what the
-//! service manager has delegated to us: whoever calls [`usable`] has asked it.
+//! service manager has delegated to us: the caller of [`usable`] has asked it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -21,18 +21,18 @@ const PREFIX: &str = "turn-";
 
 /// A group, and the directory by which a child is put into it.
 #[derive(Debug)]
-pub struct Group {
+pub struct ControlGroup {
     pub path: PathBuf,
     pub dir: File,
 }
 
-impl Group {
+impl ControlGroup {
     /// Makes the group with this number below `base`.
-    pub fn make(base: &Path, number: u64) -> io::Result<Group> {
+    pub fn make(base: &Path, number: u64) -> io::Result<ControlGroup> {
         let path = base.join(format!("{PREFIX}{number}"));
         fs::create_dir(&path)?;
         let dir = File::open(&path).inspect_err(|_| drop(fs::remove_dir(&path)))?;
-        Ok(Group { path, dir })
+        Ok(ControlGroup { path, dir })
     }
 }
 
@@ -61,7 +61,7 @@ pub fn end(path: &Path, deadline: Instant) -> bool {
             kill_frozen(path);
         }
         if Instant::now() >= deadline {
-            // Whoever cannot be killed shall not be stopped either.
+            // What cannot be killed shall not be stopped either.
             let _ = write(path, "cgroup.freeze", "0");
             return false;
         }
@@ -129,7 +129,7 @@ mod tests {
     }
 
     /// Three processes in the group: one, one in a session of its own, and one with no parent left.
-    fn family(group: &Group) -> Spawned {
+    fn family(group: &ControlGroup) -> Spawned {
         let script = "(setsid sleep 600 &); setsid sleep 600 & wait";
         let manner = SpawnOptions { stdin: false, own_group: true };
         let place = ChildSlot { number: &AtomicI32::new(0), group: Some(group.dir.as_fd()) };
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn what_is_born_in_a_group_ends_with_it() {
         let Some(base) = base("kill") else { return };
-        let group = Group::make(&base, 1).unwrap();
+        let group = ControlGroup::make(&base, 1).unwrap();
         let born = family(&group);
         fs::create_dir_all(group.path.join("nested/deeper")).unwrap();
         assert_eq!(below(&base), std::slice::from_ref(&group.path));
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_kernel_that_cannot_kill_a_group_freezes_it_first() {
         let Some(base) = base("freeze") else { return };
-        let group = Group::make(&base, 1).unwrap();
+        let group = ControlGroup::make(&base, 1).unwrap();
         let born = family(&group);
         kill_frozen(&group.path);
         eventually(|| remove(&group.path));
