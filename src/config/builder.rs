@@ -3,7 +3,7 @@
 
 use super::did_you_mean::nearest;
 use super::error::{Origin, quoted, shown};
-use super::schema::{Config, Field, NamedTable, SECTIONS, Section};
+use super::schema::{Config, Field, SECTIONS, Section};
 use super::toml_errors::{self, Source};
 use super::validate::{self, OWNER};
 use super::value::{Diagnostics, KeyInfo, type_of};
@@ -26,21 +26,15 @@ impl<'a> ConfigBuilder<'a> {
             match Section::of(name) {
                 None => self.diagnostics.problems.push(at, unknown_section(name, content)),
                 Some(section) => match &section.named_table {
-                    Some(table) => self.read_named_table(section, table, content, at),
+                    Some(table) => self.read_named_table(section, table.noun, content, at),
                     None => self.read_section(section, "", content, at),
                 },
             }
         }
     }
 
-    fn read_named_table(
-        &mut self,
-        section: &Section,
-        table: &NamedTable,
-        content: &Value<'_>,
-        at: Origin,
-    ) {
-        let (head, noun) = (section.head(), table.noun);
+    fn read_named_table(&mut self, section: &Section, noun: &str, content: &Value<'_>, at: Origin) {
+        let head = section.head();
         let Some(all) = content.as_table() else {
             let fault = format!("{noun}s are sections, written {head}; got {}", type_of(content));
             return self.diagnostics.problems.push(at, fault);
@@ -51,7 +45,7 @@ impl<'a> ConfigBuilder<'a> {
                 None if section.key_names().contains(&name) => {
                     Err(format!("{name} belongs to a {noun}: write it in {head}"))
                 }
-                _ => self.add_section(section, table, name, &at),
+                _ => self.add_section(section, name, &at),
             };
             match added {
                 Ok(()) => self.read_section(section, name, content, at),
@@ -76,13 +70,8 @@ impl<'a> ConfigBuilder<'a> {
     }
 
     /// Adds a section to a named table, if it has none of that name.
-    pub fn add_section(
-        &mut self,
-        section: &Section,
-        table: &NamedTable,
-        own: &str,
-        at: &Origin,
-    ) -> Result<(), String> {
+    pub fn add_section(&mut self, section: &Section, own: &str, at: &Origin) -> Result<(), String> {
+        let Some(table) = &section.named_table else { return Ok(()) };
         let known = (table.names)(&self.config);
         if known.contains(&own) {
             return Ok(());

@@ -8,13 +8,13 @@ use super::validate::{OPERATOR_ROUTES, OWNER};
 use super::value::Diagnostics;
 
 /// Checks all, and resolves what the defaults leave open.
-pub fn check(config: &mut Config, diagnostics: &mut Diagnostics<'_>, file: &str) {
+pub fn check(config: &mut Config, diagnostics: &mut Diagnostics<'_>) {
     if config.limits.max_turns == 0 {
         config.limits.max_turns = default_turns();
     }
-    agent(&config.agent, diagnostics, file);
+    agent(&config.agent, diagnostics);
     for (_, own) in config.deliver.iter() {
-        target(own, diagnostics, file);
+        target(own, diagnostics);
     }
     let keys: Vec<&str> = [OWNER].into_iter().chain(config.keys.names()).collect();
     let (at, why) = ("session.operators", "of whom there is no [keys.NAME]");
@@ -26,9 +26,9 @@ pub fn check(config: &mut Config, diagnostics: &mut Diagnostics<'_>, file: &str)
     }
 }
 
-fn agent(agent: &Agent, diagnostics: &mut Diagnostics<'_>, file: &str) {
+fn agent(agent: &Agent, diagnostics: &mut Diagnostics<'_>) {
     let url = agent.url.is_some();
-    command("agent", url, &agent.command, "[\"my-agent\", \"--flag\"]", diagnostics, file);
+    command("agent", url, &agent.command, "[\"my-agent\", \"--flag\"]", diagnostics);
     for (key, given) in [
         ("agent.key_file", agent.key_file.is_some()),
         ("agent.model", !agent.model.is_empty()),
@@ -40,10 +40,10 @@ fn agent(agent: &Agent, diagnostics: &mut Diagnostics<'_>, file: &str) {
     }
 }
 
-fn target(target: &Target, diagnostics: &mut Diagnostics<'_>, file: &str) {
+fn target(target: &Target, diagnostics: &mut Diagnostics<'_>) {
     let (name, url) = (format!("deliver.{}", target.name), target.url.is_some());
     let like = "[\"my-notifier\", \"--flag\"]";
-    command(&name, url, &target.command, like, diagnostics, file);
+    command(&name, url, &target.command, like, diagnostics);
     if !url && target.command.is_empty() {
         let fix = "give it a url, like \"https://example.org/hook\", or a command, like";
         diagnostics.fault(&name, &format!("has no address; {fix} {like}"));
@@ -54,25 +54,18 @@ fn target(target: &Target, diagnostics: &mut Diagnostics<'_>, file: &str) {
 }
 
 /// A command is not given beside a url, and names a program.
-fn command(
-    section: &str,
-    url: bool,
-    command: &[String],
-    like: &str,
-    diagnostics: &mut Diagnostics<'_>,
-    file: &str,
-) {
-    let fault = match command.first() {
+fn command(of: &str, url: bool, words: &[String], like: &str, diagnostics: &mut Diagnostics<'_>) {
+    let fault = match words.first() {
         Some(_) if url => {
-            let url = place(diagnostics.origin(&format!("{section}.url")), file);
-            format!("is given beside {section}.url ({url}); take one of the two away")
+            let url = place(diagnostics.origin(&format!("{of}.url")), &diagnostics.file);
+            format!("is given beside {of}.url ({url}); take one of the two away")
         }
         Some(program) if program.is_empty() => {
             format!("names no program: its first string is empty; write one like {like}")
         }
         Some(_) | None => return,
     };
-    diagnostics.fault(&format!("{section}.command"), &fault);
+    diagnostics.fault(&format!("{of}.command"), &fault);
 }
 
 fn client_key(key: &ClientKey, diagnostics: &mut Diagnostics<'_>) {

@@ -138,10 +138,10 @@ pub fn load(sources: &Sources) -> Result<Loaded, Failure> {
 
 /// The pure half of [`load`]: the file's bytes, or `None` where there is no file.
 pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Loaded, Failure> {
-    let file = name(&sources.file);
     let diagnostics = Diagnostics {
         origins: ByName::new(),
         problems: Problems::default(),
+        file: name(&sources.file),
         home: sources.home.clone(),
         source: Source::Set(String::new()),
     };
@@ -152,9 +152,9 @@ pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Load
     let ConfigBuilder { mut config, mut diagnostics } = builder;
     // What keys mean together can only be judged where each is good.
     if diagnostics.problems.is_empty() {
-        consistency::check(&mut config, &mut diagnostics, &file);
+        consistency::check(&mut config, &mut diagnostics);
     }
-    let Diagnostics { origins, problems, .. } = diagnostics;
+    let Diagnostics { origins, problems, file, .. } = diagnostics;
     problems.check(&file)?;
     Ok(Loaded { config, file: bytes.map(|_| sources.file.clone()), from_file, origins })
 }

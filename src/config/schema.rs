@@ -80,7 +80,7 @@ impl Section {
 }
 
 /// Puts a text into its final form, or says what is wrong with it.
-pub type Check<T> = fn(&str) -> Result<T, String>;
+pub type Check<T = String> = fn(&str) -> Result<T, String>;
 
 /// A key's field, by the type of its value.
 pub enum Field<'a> {
@@ -90,9 +90,9 @@ pub enum Field<'a> {
     /// The same for a URL, as this reads it.
     Url(&'a mut Option<Url>, Check<Url>),
     /// A list of strings, each put into its final form, or rejected with a reason, by the check.
-    List(&'a mut Vec<String>, Check<String>),
+    List(&'a mut Vec<String>, Check),
     /// A string that the check takes; the empty one is always good.
-    Text(&'a mut String, Check<String>),
+    Text(&'a mut String, Check),
     /// Variables by name.
     Env(&'a mut ByName<String>),
     /// Models by name.

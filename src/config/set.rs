@@ -33,7 +33,7 @@ impl ConfigBuilder<'_> {
         let mut own = "";
         if let Some(table) = &section.named_table {
             (own, name) = name.split_once('.').ok_or(table.nameless)?;
-            self.add_section(section, table, own, origin)?;
+            self.add_section(section, own, origin)?;
         }
         let variable = name.strip_prefix("env.").filter(|_| section.key_names().contains(&"env"));
         let key = if variable.is_some() { "env" } else { name };

@@ -20,6 +20,8 @@ pub struct Diagnostics<'a> {
     /// `deliver.NAME.url`), and each target (`deliver.NAME`); what is not in here is a default.
     pub origins: ByName<Origin>,
     pub problems: Problems,
+    /// The file's name, as errors show it.
+    pub file: String,
     /// For paths from `~/`.
     pub home: Option<PathBuf>,
     /// What is being read.
@@ -46,7 +48,7 @@ impl Diagnostics<'_> {
 
     /// Puts a value into its field; `origin` is where its key stands.
     pub fn assign(&mut self, field: Field<'_>, key: KeyInfo, origin: Origin, value: &Value<'_>) {
-        match self.convert(field, &key, value) {
+        match self.read(field, &key, value) {
             Ok(()) => self.origins.insert(key.name, origin),
             Err(fault) => self.problems.push(self.source.value(value), fault),
         }
@@ -54,12 +56,7 @@ impl Diagnostics<'_> {
 
     /// A list's items and a table's variables report their own places. The list is left as it was
     /// then; variables take the place of all that were given before.
-    fn convert(
-        &mut self,
-        field: Field<'_>,
-        key: &KeyInfo,
-        value: &Value<'_>,
-    ) -> Result<(), String> {
+    fn read(&mut self, field: Field<'_>, key: &KeyInfo, value: &Value<'_>) -> Result<(), String> {
         let wrong = wrong_type(key, &field, type_of(value));
         let text = value.as_str().ok_or(&wrong);
         match field {
@@ -113,12 +110,7 @@ impl Diagnostics<'_> {
     }
 
     /// The list's strings in their final form; `None` if some were rejected, which is then reported.
-    fn list(
-        &mut self,
-        key: &KeyInfo,
-        array: &[Value<'_>],
-        check: Check<String>,
-    ) -> Option<Vec<String>> {
+    fn list(&mut self, key: &KeyInfo, array: &[Value<'_>], check: Check) -> Option<Vec<String>> {
         let (mut list, name) = (Vec::new(), &key.name);
         for (number, item) in array.iter().enumerate() {
             let checked = match item.as_str() {
