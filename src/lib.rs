@@ -15,6 +15,7 @@ mod delivery;
 mod digest;
 mod digest_map;
 mod dirs;
+mod escape;
 mod exit;
 mod extent;
 mod gateway;
@@ -34,7 +35,6 @@ mod sys;
 mod systemd;
 #[cfg(test)]
 mod testing;
-mod text;
 mod threads;
 
 #[cfg(fuzzing)]

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::limits::REAP_PATIENCE;
+use crate::limits::REAP_TIMEOUT;
 use crate::name::OWN_VARIABLE;
 use crate::sys::fd::{limit, set_limit_of, set_nonblocking};
 use crate::sys::poll::{Interest, poll};
@@ -256,7 +256,7 @@ impl Child {
         }
         // One that we may not kill ends by itself, or by having nobody to print for.
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
-        let status = self.wait(REAP_PATIENCE);
+        let status = self.wait(REAP_TIMEOUT);
         self.family.end_tree(self.tree.take());
         status
     }
@@ -290,7 +290,7 @@ impl Drop for Child {
     fn drop(&mut self) {
         if !self.reaped {
             let _ = self.pidfd.send(Signal::Kill);
-            if self.wait(REAP_PATIENCE).is_err() {
+            if self.wait(REAP_TIMEOUT).is_err() {
                 // Another user's, or deep in the kernel: reaped as an orphan, if it ever ends.
                 self.family.forget(&self.slot);
             }
@@ -347,6 +347,6 @@ mod tests {
         let mut child = children.spawn(&shell("exit 7"), PLAIN).unwrap();
         poll(&mut [Interest::read(child.ended())], Some(Duration::from_secs(20))).unwrap();
         children.reap_orphans();
-        assert_eq!(child.wait(REAP_PATIENCE).unwrap(), Status::Exited(7));
+        assert_eq!(child.wait(REAP_TIMEOUT).unwrap(), Status::Exited(7));
     }
 }

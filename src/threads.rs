@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::limits::THREAD_PAUSE;
+use crate::limits::THREAD_RETRY_DELAY;
 
 /// Waits for a mutex, and takes it also where a thread has died with it: nothing here leaves half a change.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -44,7 +44,7 @@ pub fn spawn_with_retry(
         let take = move || lock(&work).take();
         let run = move || take().into_iter().for_each(|work| work());
         match spawn(name, stack, Box::new(run)) {
-            Err(_) if Instant::now() < deadline => thread::sleep(THREAD_PAUSE),
+            Err(_) if Instant::now() < deadline => thread::sleep(THREAD_RETRY_DELAY),
             spawned => return spawned,
         }
     }

@@ -12,11 +12,11 @@ use serde_json::value::RawValue;
 use super::output::{StderrTail, Utf8Stream, keep_end};
 use super::{Outcome, Reply, Report, Turn, TurnLimits, environment};
 use crate::config;
+use crate::escape::{escaped, one_line};
 use crate::limits::{KEEP_ALIVE, KILL_AFTER};
 use crate::subprocess::{Child, Children, Program, explained, take};
 use crate::sys::poll::Interest;
 use crate::sys::process::{Signal, Status, is_shortage};
-use crate::text::{escaped, one_line};
 
 /// How long one client that reads slowly may keep an agent's deadline from being looked at.
 const LOCK_PATIENCE: Duration = Duration::from_millis(100);

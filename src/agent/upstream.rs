@@ -19,6 +19,7 @@ use serde_json::value::RawValue;
 
 use super::{Agent, DEFAULT_MODEL, Outcome, Refused, Reply, Turn, TurnLimits};
 use crate::config::Url;
+use crate::escape::{escaped, quoted};
 use crate::json::{elements, member, text};
 use crate::outbound::client::{Answer, Error};
 use crate::outbound::connect::{Cancel, CancelReason, OutboundRequest, client, connect};
@@ -26,7 +27,6 @@ use crate::outbound::curl;
 use crate::subprocess::environment;
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::is_shortage;
-use crate::text::{escaped, quoted};
 use crate::threads::lock;
 
 /// How often a request is sent again that got nothing back: a server that is being restarted.

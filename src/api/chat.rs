@@ -7,10 +7,10 @@ use super::error::ApiError;
 use super::reply_writer::Encoder;
 use super::turn::TurnRequest;
 use crate::agent::Report;
-use crate::extent::PLACE;
+use crate::escape::quoted;
+use crate::extent::PLACEHOLDER;
 use crate::http::sse;
 use crate::session::hub::now;
-use crate::text::quoted;
 
 /// Reads the body of a chat completion.
 pub fn read(
@@ -75,7 +75,7 @@ impl Encoder for ChatEncoder {
     }
 
     fn whole(&mut self, id: &str, report: &Report) -> String {
-        let message = format!(r#"{{"role":"assistant","content":"{PLACE}"}}"#);
+        let message = format!(r#"{{"role":"assistant","content":"{PLACEHOLDER}"}}"#);
         let finish = finish_reason(report);
         let choice = format!(r#"{{"index":0,"message":{message},"finish_reason":{finish}}}"#);
         self.object(id, "chat.completion", &choice, report.usage.as_ref())

@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 
 use super::error::ApiError;
 use crate::agent::{ChatMessage, DEFAULT_MODEL, instructions, own};
+use crate::escape::quoted;
 use crate::json::{self, Raw, elements, member, members};
 use crate::limits::MAX_SHOWN_VALUE;
-use crate::text::quoted;
 
 /// Lists and objects in a body that may be open at once. A body is read without values being made of
 /// it, but who gets its parts may read no more than 128, serde_json among them, with some of ours around.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::error::ApiError;
 use crate::config::{ClientKey, OWNER};
 use crate::http::{Activity, ConnectionActivity};
-use crate::limits::{LEAVING_MOMENT, SHORTAGE_LASTS, SHORTAGE_ROOM, STRANGERS_MOMENT};
+use crate::limits::{EVICTED_AT_ONCE, EVICTION_GRACE, SHORTAGE_LASTS, UNAUTHENTICATED_GRACE};
 use crate::named::ByName;
 use crate::shares::{Over, Reached, Shares};
 use crate::threads::lock;
@@ -147,7 +147,7 @@ impl ConnectionTable {
         let mut house = lock(&self.0);
         let again = house.shortage.is_some_and(|(_, until)| until > now);
         let goes = |_: &Entry, stage, _| is_evictable(stage, Duration::ZERO);
-        let _ = again && (0..SHORTAGE_ROOM).all(|_| house.evict(&goes, now));
+        let _ = again && (0..EVICTED_AT_ONCE).all(|_| house.evict(&goes, now));
         let most = again.then_some(house.present().count());
         house.shortage = Some((most, now + SHORTAGE_LASTS));
     }
@@ -159,8 +159,9 @@ impl Table {
         let most = self.shortage.and_then(|(most, _)| most).unwrap_or(room.all);
         let all = most.min(room.all).max(1);
         let from_one = self.present().filter(|guest| guest.place == place).count();
-        let here =
-            |guest: &Entry, stage, _| guest.place == place && is_evictable(stage, STRANGERS_MOMENT);
+        let here = |guest: &Entry, stage, _| {
+            guest.place == place && is_evictable(stage, UNAUTHENTICATED_GRACE)
+        };
         if !place.is_loopback() && from_one >= room.from_one && !self.evict(&here, now) {
             return false;
         }
@@ -168,17 +169,17 @@ impl Table {
         let strangers = self.present().filter(|guest| is_stranger(guest.seat.stage(now))).count();
         // None may go while all have just come: then the whole house is theirs, for that moment.
         let goes =
-            |_: &Entry, stage, _| is_stranger(stage) && is_evictable(stage, STRANGERS_MOMENT);
-        let many = (strangers + 1).saturating_sub(MAX_STRANGERS).min(SHORTAGE_ROOM);
+            |_: &Entry, stage, _| is_stranger(stage) && is_evictable(stage, UNAUTHENTICATED_GRACE);
+        let many = (strangers + 1).saturating_sub(MAX_STRANGERS).min(EVICTED_AT_ONCE);
         let _ = (0..many).all(|_| self.evict(&goes, now));
         // The house may have become smaller: then more than one leaves for each that comes.
-        for _ in 0..SHORTAGE_ROOM {
+        for _ in 0..EVICTED_AT_ONCE {
             let (taken, leaving) = self.taken(all, now);
             if taken < all {
                 return true;
             }
             // Somebody else would not make room any faster than those who are leaving.
-            let goes = |_: &Entry, stage, _| is_evictable(stage, STRANGERS_MOMENT);
+            let goes = |_: &Entry, stage, _| is_evictable(stage, UNAUTHENTICATED_GRACE);
             if leaving >= may_leave(all) || !self.evict(&goes, now) {
                 return false;
             }
@@ -189,7 +190,7 @@ impl Table {
     /// How many places are taken, and how many are just being left. Whoever is sent away is gone within
     /// moments, and another may come at once; but a thread that hangs keeps its place.
     fn taken(&self, all: usize, now: Instant) -> (usize, usize) {
-        let leaves = |guest: &&Entry| guest.left.is_some_and(|at| now - at < LEAVING_MOMENT);
+        let leaves = |guest: &&Entry| guest.left.is_some_and(|at| now - at < EVICTION_GRACE);
         let leaving = self.guests.iter().filter(leaves).count();
         (self.guests.len() - leaving.min(may_leave(all)), leaving)
     }

@@ -51,7 +51,7 @@ pub fn run_durable(
             let text = message.extent();
             answer.store(text.clone()).map_err(|_| None)?;
             let again = answer.streams() && !passed;
-            let told = again.then(|| text.texts(&mut |piece| answer.chunk(piece)));
+            let told = again.then(|| text.text_chunks(&mut |piece| answer.chunk(piece)));
             told.unwrap_or(Ok(())).map_err(|_| None)
         }
         Stage::Failed => {

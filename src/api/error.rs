@@ -1,6 +1,7 @@
 //! What goes wrong, in the shape that OpenAI's clients read: status, code and words.
 
 use crate::agent::{Outcome, Refused as Upstream};
+use crate::escape::quoted;
 use crate::http::Response;
 use crate::journal::Refused;
 use crate::session::cancel::Denied;
@@ -8,7 +9,6 @@ use crate::session::dispatch::Full;
 use crate::session::permit::AcquireError;
 use crate::session::submit::Refusal;
 use crate::shares::{Over, Reached};
-use crate::text::quoted;
 
 /// Seconds after which a client may try again: a turn's usual length, and a restart's.
 const RETRY_AFTER: u64 = 5;

@@ -15,6 +15,7 @@ use super::idempotency;
 use super::reply_writer::mark_replayed;
 use super::{Exchange, Service};
 use crate::config::{Busy, EnumSetting};
+use crate::escape::quoted;
 use crate::http::{Closed, Request, Response, has_dot_segment};
 use crate::journal::Refused;
 use crate::json::{self, Raw, elements, members};
@@ -27,7 +28,6 @@ use crate::session::message::{Message, rfc3339};
 use crate::session::message_table::Owner;
 use crate::session::queries::Waited;
 use crate::session::submit::{Draft, Submitted};
-use crate::text::quoted;
 
 /// The most bytes of a session's key: free text, but no document.
 const MAX_SESSION: usize = 256;

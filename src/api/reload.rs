@@ -9,7 +9,7 @@ use super::Service;
 use super::error::ApiError;
 use crate::exit::Exit;
 use crate::http::Response;
-use crate::limits::RELOAD_PATIENCE;
+use crate::limits::RELOAD_TIMEOUT;
 use crate::threads::lock;
 
 /// What became of one reading.
@@ -79,7 +79,7 @@ pub fn reload(service: &Service) -> Result<Response, ApiError> {
     let number = reloads.request();
     service.quiet.notify();
     let open = |tally: &mut Tally| tally.finished < number;
-    let waited = reloads.done.wait_timeout_while(lock(&reloads.tally), RELOAD_PATIENCE, open);
+    let waited = reloads.done.wait_timeout_while(lock(&reloads.tally), RELOAD_TIMEOUT, open);
     let (tally, late) = waited.unwrap_or_else(PoisonError::into_inner);
     match &tally.last {
         Some(last) if !late.timed_out() => {

@@ -17,14 +17,14 @@ use super::messages::{find, json as answer_json};
 use super::reply_writer::Encoder;
 use super::turn::TurnRequest;
 use crate::agent::{ChatMessage, Report, own};
-use crate::extent::PLACE;
+use crate::escape::quoted;
+use crate::extent::PLACEHOLDER;
 use crate::http::{Response, sse};
 use crate::json::{self, Raw, elements, member, one_line};
 use crate::session::hub::now;
 use crate::session::id::Id;
 use crate::session::message::Message;
 use crate::session::states::TurnState;
-use crate::text::quoted;
 
 /// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at
 /// most. Each event of its stream repeats them.
@@ -280,7 +280,7 @@ impl ResponsesEncoder {
 
     /// The message that is the output.
     fn item(id: &str, status: &str, full: bool) -> String {
-        let content = if full { part(&PLACE.to_string()) } else { String::new() };
+        let content = if full { part(&PLACEHOLDER.to_string()) } else { String::new() };
         format!(
             r#"{{"id":"msg_{id}","type":"message","status":"{status}","role":"assistant","content":[{content}]}}"#
         )
@@ -331,9 +331,9 @@ impl Encoder for ResponsesEncoder {
     }
 
     fn end(&mut self, id: &str, report: &Report, out: &mut Vec<u8>) {
-        let text = format!(r#""text":"{PLACE}","logprobs":[]"#);
+        let text = format!(r#""text":"{PLACEHOLDER}","logprobs":[]"#);
         self.text_event("response.output_text.done", id, &text, out);
-        let part = format!(r#""part":{}"#, part(&PLACE.to_string()));
+        let part = format!(r#""part":{}"#, part(&PLACEHOLDER.to_string()));
         self.text_event("response.content_part.done", id, &part, out);
         let status = outcome(report);
         let response = self.object(id, status, report, None);

@@ -9,9 +9,9 @@ use super::messages::json;
 use super::{
     Exchange, Service, chat, cors, idempotency, messages, reload, responses, sessions, status, turn,
 };
+use crate::escape::quoted;
 use crate::http::{Closed, Connection, Method, Request, Response, SLASH};
 use crate::journal::Condition;
-use crate::text::quoted;
 
 /// How many of those may be messages that wait for their reply: the rest is for `status`.
 const MAX_CONTROL_TURNS: usize = 48;

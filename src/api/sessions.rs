@@ -11,16 +11,16 @@ use super::error::ApiError;
 use super::messages::{check_session, json, parameter};
 use super::reply_writer::sse_head;
 use super::{Exchange, Service};
-use crate::extent::PLACE;
+use crate::escape::quoted;
+use crate::extent::PLACEHOLDER;
 use crate::http::{Closed, Request, Response, SLASH, Stream, decode, sse};
-use crate::limits::{KEEP_ALIVE, MAX_LISTED, MAX_PIECE, WRITE_PIECE};
+use crate::limits::{KEEP_ALIVE, MAX_CHUNK, MAX_LISTED, WRITE_CHUNK};
 use crate::session::id::Id;
 use crate::session::message_table::{Digest, Owner, session_digest};
 use crate::session::queries::Session;
 use crate::session::reply::Watch;
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, poll};
-use crate::text::quoted;
 
 /// This session of the principal, if it may touch it. The key is no file name and goes into none.
 pub fn owner_of(proof: &Authenticated, session: &str) -> Result<Owner, ApiError> {
@@ -183,11 +183,12 @@ impl EventStream<'_> {
                 out.clear();
                 let (word, mut data) = (record.word(), record.without_digests().to_json());
                 if text.is_some() {
-                    data = data.replacen(r#""reply":"""#, &format!(r#""reply":"{PLACE}""#), 1);
+                    data =
+                        data.replacen(r#""reply":"""#, &format!(r#""reply":"{PLACEHOLDER}""#), 1);
                 }
                 sse::write_event(&mut out, word, &number.to_string(), &data);
                 // The record, its JSON, the event, a chunk with it.
-                let buffers = text.as_ref().map_or(4 * out.len(), |_| 2 * WRITE_PIECE);
+                let buffers = text.as_ref().map_or(4 * out.len(), |_| 2 * WRITE_CHUNK);
                 sent = grow(buffers).and_then(|_| stream.send_with(&out, text.as_ref()));
                 sent.is_ok()
             },
@@ -236,7 +237,7 @@ impl EventStream<'_> {
 pub fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let most = MAX_PIECE.min(rest.len());
+        let most = MAX_CHUNK.min(rest.len());
         let border = (0..=most).rev().find(|at| rest.is_char_boundary(*at))?;
         let (piece, after) = rest.split_at(border);
         rest = after;

@@ -8,13 +8,13 @@ use super::auth::Authenticated;
 use super::error::ApiError;
 use super::{messages::json, reload};
 use crate::agent::Agent;
+use crate::escape::quoted;
 use crate::http::Response;
 use crate::journal::Condition;
 use crate::session::message_table::{Counts, Usage};
 use crate::session::waits::Waits;
 use crate::sys::fd::most_open;
 use crate::sys::process::Pid;
-use crate::text::quoted;
 use crate::threads::lock;
 
 /// `POST /v1/journal/compact`.

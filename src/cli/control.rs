@@ -12,12 +12,12 @@ use serde_json::Value;
 use super::unit::installed_file;
 use super::{Context, owner};
 use crate::dirs::Dirs;
+use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{Holder, Probe, probe};
-use crate::limits::{CONTROL_PATIENCE, CONTROL_PAUSE, MAX_BODY_RANGE, MAX_ERROR_BODY, MAX_WAIT};
+use crate::limits::{CONTROL_PAUSE, CONTROL_TIMEOUT, MAX_BODY_RANGE, MAX_ERROR_BODY, MAX_WAIT};
 use crate::outbound::client::{Answer, Client, Error};
 use crate::sys::socket::connect_unix;
-use crate::text::escaped;
 
 /// A request head or message that a gateway does not take for so long never gets through.
 const CONTROL_WRITE_PATIENCE: Duration = Duration::from_secs(30);
@@ -103,7 +103,7 @@ fn dial(path: &Path) -> io::Result<Client<'static>> {
 /// `Unavailable` where none answers, with the way on.
 pub fn open(context: &Context) -> Result<Client<'static>, Failure> {
     let name = &context.name;
-    let words = match knock(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
+    let words = match knock(&context.dirs, Instant::now() + CONTROL_TIMEOUT) {
         Ok((_, client)) => return Ok(client),
         Err(NoAnswer::Free) => {
             owner::refuse_foreign(context, "…")?;
@@ -129,7 +129,7 @@ fn status(client: &mut Client<'_>, deadline: Instant) -> Result<Value, String> {
 
 /// One request without a body; the answer is JSON.
 pub fn ask(client: &mut Client<'_>, method: &str, target: &str) -> Result<Value, Failure> {
-    let deadline = Instant::now() + MAX_WAIT + CONTROL_PATIENCE;
+    let deadline = Instant::now() + MAX_WAIT + CONTROL_TIMEOUT;
     read(client.send(method, target, &[], None, deadline), deadline)
 }
 

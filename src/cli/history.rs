@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::table::table;
 use super::{Context, owner, say, say_wrapped, time_format};
+use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
-use crate::text::escaped;
 
 /// Prints the last `count` records, oldest first: a table, or a JSON object a line.
 pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit, Failure> {

@@ -14,7 +14,7 @@ use super::unit::{self, Unit};
 use super::{Context, config, places, program, say, start, starter};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
-use crate::limits::ACT_PATIENCE;
+use crate::limits::UNIT_FILES_TIMEOUT;
 use crate::sys::{fs as files, trusted, user};
 use crate::systemd::unit::{self as text, Origin};
 
@@ -53,7 +53,7 @@ pub fn install(context: &Context, options: &Options) -> Result<Exit, Failure> {
     let demanded = Arc::new(|| false);
     let plan = || Plan { sources: owner.sources(), demanded, ..config::plan(&owner.context) };
     let loaded = as_owner(&owner, || gateway::check(&plan()))??;
-    let deadline = Instant::now() + ACT_PATIENCE;
+    let deadline = Instant::now() + UNIT_FILES_TIMEOUT;
     let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e))?;
     // A question that needs the manager and no unit.
     let shown = unit.show()?;

@@ -3,10 +3,10 @@
 use super::control::holder;
 use super::{Context, config, owner, unit};
 use crate::config::LogTarget;
+use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
 use crate::systemd::Scope;
-use crate::text::escaped;
 
 /// Replaces this process by journalctl, for the unit that runs it, else the installed one. `which`:
 /// further arguments for it.

@@ -8,10 +8,10 @@ use serde_json::json;
 use super::control::{ask, exit_for, lines, read};
 use super::say;
 use super::send::print_reply;
+use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
-use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_WAIT};
+use crate::limits::{CONTROL_TIMEOUT, LONGEST_REPLY, MAX_WAIT};
 use crate::outbound::Client;
-use crate::text::escaped;
 
 /// How a durable message is sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub fn send(
     let body = body.to_string();
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(sending.key.as_deref().map(|key| ("Idempotency-Key", key)));
-    let deadline = Instant::now() + CONTROL_PATIENCE + MAX_WAIT;
+    let deadline = Instant::now() + CONTROL_TIMEOUT + MAX_WAIT;
     let sent = read(
         client.send("POST", "/v1/messages", &headers, Some(body.as_bytes()), deadline),
         deadline,

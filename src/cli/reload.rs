@@ -7,11 +7,11 @@ use std::time::Instant;
 use super::control::{lines, open, read};
 use super::{Context, say};
 use crate::exit::{Exit, Failure};
-use crate::limits::{CONTROL_PATIENCE, RELOAD_PATIENCE};
+use crate::limits::{CONTROL_TIMEOUT, RELOAD_TIMEOUT};
 
 /// Asks, and waits for the outcome of a reading that begins after that.
 pub fn reload(context: &Context) -> Result<Exit, Failure> {
-    let deadline = Instant::now() + RELOAD_PATIENCE + CONTROL_PATIENCE;
+    let deadline = Instant::now() + RELOAD_TIMEOUT + CONTROL_TIMEOUT;
     let mut client = open(context)?;
     let told = read(client.send("POST", "/v1/reload", &[], None, deadline), deadline)?;
     let words = lines(told["message"].as_str().unwrap_or("the answer cannot be read"));

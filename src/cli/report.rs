@@ -15,7 +15,7 @@ use super::{Context, owner, time_format};
 use crate::dirs::{Base, Dirs};
 use crate::lifecycle::history;
 use crate::lifecycle::instance::{Holder, Probe, probe};
-use crate::limits::CONTROL_PATIENCE;
+use crate::limits::CONTROL_TIMEOUT;
 use crate::name::Name;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc, user};
@@ -67,7 +67,7 @@ fn look(context: &Context, system: bool) -> Report {
     let Context { base, name, dirs: own_dirs, .. } = context;
     let ask = |unit: String, scope: Scope, path: Option<PathBuf>| {
         let systemctl = Systemctl::new(scope, Arc::clone(&context.children));
-        let shown = systemctl.show(PROPERTIES, &unit, Instant::now() + CONTROL_PATIENCE);
+        let shown = systemctl.show(PROPERTIES, &unit, Instant::now() + CONTROL_TIMEOUT);
         let facts = shown.map(Facts::read);
         let known = || facts.as_ref().ok()?.as_ref()?.path();
         let path = path.map(|path| path.display().to_string()).or_else(known);
@@ -82,7 +82,7 @@ fn look(context: &Context, system: bool) -> Report {
         (unit, foreign) = (None, None);
     }
     let (mut contact, run) = match &foreign {
-        Some(dirs) => (contact_foreign(dirs, Instant::now() + CONTROL_PATIENCE), Value::Null),
+        Some(dirs) => (contact_foreign(dirs, Instant::now() + CONTROL_TIMEOUT), Value::Null),
         None => look_at_own(own_dirs),
     };
     if let (None, Ok((holder, status))) = (&unit, &contact) {
@@ -115,7 +115,7 @@ fn foreign_dirs(unit: &UnitReport, name: &Name) -> Option<Dirs> {
 
 /// The gateway's answer and the record of the run that has not ended, or that left it behind.
 fn look_at_own(dirs: &Dirs) -> (Contact<Value>, Value) {
-    let asked = contact(dirs, Instant::now() + CONTROL_PATIENCE);
+    let asked = contact(dirs, Instant::now() + CONTROL_TIMEOUT);
     let run = match files::read_own(&dirs.run_record(), MAX_RUN_RECORD) {
         Ok(text) => serde_json::from_slice(text.as_bytes()).unwrap_or_else(|_| json!({})),
         Err(_) => Value::Null,
@@ -123,7 +123,7 @@ fn look_at_own(dirs: &Dirs) -> (Contact<Value>, Value) {
     // Only between two looks at a free lock does the record belong to nobody.
     let started = matches!(asked, Err(NoAnswer::Free)) && !matches!(probe(dirs), Ok(Probe::Free));
     if started {
-        (contact(dirs, Instant::now() + CONTROL_PATIENCE), Value::Null)
+        (contact(dirs, Instant::now() + CONTROL_TIMEOUT), Value::Null)
     } else {
         (asked, run)
     }

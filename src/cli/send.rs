@@ -9,10 +9,10 @@ use super::control::{broken, lines, open, problem, refused};
 use super::message::Sending;
 use super::{Context, config, message, printed};
 use crate::api;
+use crate::escape::quoted;
 use crate::exit::{Exit, Failure};
-use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_BODY_RANGE};
+use crate::limits::{CONTROL_TIMEOUT, LONGEST_REPLY, MAX_BODY_RANGE};
 use crate::outbound::client::{Client, Error};
-use crate::text::quoted;
 
 /// The header that puts a message into a session.
 const SESSION: &str = "X-Hermes-Session-Id";
@@ -96,7 +96,7 @@ fn converse<W: Write>(
         .send("POST", path, &headers, Some(body.as_bytes()), deadline)
         .map_err(|e| broken(&e))?;
     if answer.status != 200 {
-        return Err(refused(answer, Instant::now() + CONTROL_PATIENCE));
+        return Err(refused(answer, Instant::now() + CONTROL_TIMEOUT));
     }
     let mut events = answer.events();
     while let Some(event) = events.next(deadline).map_err(|e| broken(&e))? {

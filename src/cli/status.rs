@@ -10,11 +10,11 @@ use super::state::Facts;
 use super::unit::{self, Unit};
 use super::{Context, history, say, say_wrapped, time_format};
 use crate::config;
+use crate::escape::{counted, escaped};
 use crate::exit::{Exit, Failure};
-use crate::limits::CONTROL_PATIENCE;
+use crate::limits::CONTROL_TIMEOUT;
 use crate::systemd::Scope;
 use crate::systemd::unit::{Origin, inspect};
-use crate::text::{counted, escaped};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What the report has as the gateway answered it; null without an answer.
@@ -44,7 +44,7 @@ fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Origin)> {
     let owner = Owner::of_unit(context, unit.scope, &installed)?;
     let drain = config::load(&owner.sources()).ok()?.config.stop.drain_timeout;
     let systemctl = Unit::new(context, unit.scope).systemctl;
-    let version = systemctl.version(Instant::now() + CONTROL_PATIENCE).ok()?;
+    let version = systemctl.version(Instant::now() + CONTROL_TIMEOUT).ok()?;
     Some((owner.unit_text(version, drain).ok()? == installed, inspect(&installed)))
 }
 

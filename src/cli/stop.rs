@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::unit::{self, Unit};
 use super::{Context, config, owner, say};
 use crate::dirs::Dirs;
+use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{self, Holder, Probe};
 use crate::lifecycle::{history, marker};
@@ -20,7 +21,6 @@ use crate::sys::process::{PidFd, Signal, is_gone};
 use crate::sys::{fs as files, proc, user};
 use crate::systemd::Scope;
 use crate::systemd::systemctl::Properties;
-use crate::text::escaped;
 
 /// Stops the gateway, however it was started, and says what came of it.
 pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {

@@ -35,7 +35,7 @@ fn three(text: &str, separator: char) -> Option<[i64; 3]> {
 pub fn shown(text: &str) -> String {
     match parse(text) {
         Some(_) => format!("{} UTC", text.replacen('T', " ", 1).get(..19).unwrap_or(text)),
-        None => crate::text::escaped(text, false),
+        None => crate::escape::escaped(text, false),
     }
 }
 

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::control::holder;
 use super::{Context, say};
 use crate::dirs::Base;
+use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::Holder;
-use crate::limits::ACT_PATIENCE;
+use crate::limits::UNIT_FILES_TIMEOUT;
 use crate::name::Name;
 use crate::subprocess::{Program, capture, find_program};
 use crate::sys::fs::read_any;
@@ -22,7 +23,6 @@ use crate::systemd::Scope;
 use crate::systemd::cgroup::{self, OwnUnit};
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
 use crate::systemd::unit::{Origin, inspect};
-use crate::text::escaped;
 
 /// A unit file of ours has 4 kB; one that is larger is somebody else's.
 const MAX_UNIT_FILE: u64 = 1 << 20;
@@ -206,7 +206,7 @@ impl Unit {
 
     /// Runs a verb that acts on the manager alone.
     pub fn act(&self, arguments: &[&str]) -> Result<(), Failure> {
-        self.act_until(arguments, Instant::now() + ACT_PATIENCE)
+        self.act_until(arguments, Instant::now() + UNIT_FILES_TIMEOUT)
     }
 
     /// The same, with a deadline for a verb that waits for the gateway.

@@ -7,10 +7,10 @@ use super::schema::{Check, ClientKey, Config};
 use super::secret::Secret;
 use super::toml_errors::Source;
 use super::value::Diagnostics;
+use crate::escape::escaped;
 use crate::exit::Failure;
 use crate::limits::{MAX_CONFIG_BYTES, MAX_KEY_FILE};
 use crate::named::ByName;
-use crate::text::escaped;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 

@@ -8,12 +8,12 @@ use super::classify::{answered, trouble};
 use super::{DeliveryResult, Means, Payload};
 use crate::config::{Target, Url};
 use crate::digest::{hmac_sha256, to_base64};
+use crate::escape::quoted;
 use crate::limits::{MAX_SKIPPED_BODY, SKIP_TIMEOUT};
 use crate::outbound::client::Error;
 use crate::outbound::connect::{Cancel, CancelReason, OutboundRequest, client, connect};
 use crate::outbound::curl;
 use crate::subprocess::{Children, environment};
-use crate::text::quoted;
 
 /// What is posted.
 struct Post {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::DeliveryResult;
+use crate::escape::quoting;
 use crate::sys::clock::since_1970;
 use crate::sys::process::Status;
-use crate::text::quoting;
 
 /// The longest wait that a receiver can ask for: one that says "tomorrow" is asked in between.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);

@@ -5,11 +5,11 @@ use std::time::Instant;
 use super::classify;
 use super::{DeliveryResult, Means, Payload};
 use crate::config::Target;
+use crate::escape::escaped;
 use crate::limits::{KILL_AFTER, MAX_STDERR_TAIL};
 use crate::subprocess::{
     Environment, ExitReason, Program, RunOptions, environment, explained, run,
 };
-use crate::text::escaped;
 
 pub fn send(target: &Target, parcel: &Payload<'_>, (children, cut): Means<'_>) -> DeliveryResult {
     let order = RunOptions {

@@ -13,7 +13,7 @@ use crate::api::connections::Capacity;
 use crate::api::{self, Origin, Service, source_prefix};
 use crate::config::Config;
 use crate::http::{Connection, ConnectionActivity, Limits, ShutdownFlag, Socket};
-use crate::limits::{CONNECTION_STACK, MAX_CONTROL_CONNECTIONS, STRANGERS_MOMENT};
+use crate::limits::{CONNECTION_STACK, MAX_CONTROL_CONNECTIONS, UNAUTHENTICATED_GRACE};
 use crate::shares::Shares;
 use crate::sys::fd::{most_open, set_nonblocking};
 use crate::sys::process::is_shortage;
@@ -103,7 +103,7 @@ impl Listeners {
             self.full.set(Some(full));
             // Those that have just come may leave within a moment.
             let short = service.settings().config.limits.within(most_open()).short_of.is_some();
-            let patience = if room.few { ROOM_PATIENCE } else { STRANGERS_MOMENT };
+            let patience = if room.few { ROOM_PATIENCE } else { UNAUTHENTICATED_GRACE };
             if (room.few || !short) && now - full < patience {
                 self.next.replace(Some((stream, peer)));
                 let words = "no connection can be closed for another (see `status`)";

@@ -16,7 +16,7 @@ use crate::lifecycle::instance::retake;
 use crate::sys::{fs as files, memory, socket};
 
 /// How often it is looked whether the control socket's path still leads to it: a command waits for
-/// [`CONTROL_PATIENCE`].
+/// [`CONTROL_TIMEOUT`].
 const CONTROL_PROBE: Duration = Duration::from_millis(1500);
 
 /// Looks now and then whether its path still leads to the socket, until the gateway drains, and hands over

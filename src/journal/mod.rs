@@ -15,7 +15,7 @@ mod pieces;
 pub mod record;
 
 /// The part of `max_journal` that new work leaves to what completes the work there is, as a divisor;
-/// at least [`JOURNAL_AHEAD`], but never more than half of a small journal.
+/// at least [`JOURNAL_PREALLOCATED`], but never more than half of a small journal.
 const JOURNAL_RESERVE: u64 = 8;
 #[cfg(test)]
 pub mod tests;
@@ -36,7 +36,7 @@ pub use verify::{Corruption, Report};
 pub use watch::saved;
 
 use crate::extent::Extent;
-use crate::limits::{JOURNAL_AHEAD, MAX_RECORD};
+use crate::limits::{JOURNAL_PREALLOCATED, MAX_RECORD};
 
 /// A log of records. Records have numbers that only grow; each is one line of JSON.
 ///
@@ -202,7 +202,7 @@ fn fits(json: &str) -> Result<(), Refused> {
 
 /// The part of a cap that new work may fill.
 pub fn for_new_work(cap: u64) -> u64 {
-    cap - (cap / JOURNAL_RESERVE).max(JOURNAL_AHEAD).min(cap / 2)
+    cap - (cap / JOURNAL_RESERVE).max(JOURNAL_PREALLOCATED).min(cap / 2)
 }
 
 /// The rule of the cap: new work leaves a reserve below it; what completes work is refused by

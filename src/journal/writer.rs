@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::line::line;
 use super::{Condition, Purpose, Refused, room};
-use crate::limits::JOURNAL_AHEAD;
+use crate::limits::JOURNAL_PREALLOCATED;
 use crate::sys::fs as files;
 
 /// Bytes of journal between two places that are remembered: what a read has to walk at most, beside
@@ -120,12 +120,12 @@ impl Inner {
     /// which others fill up still takes what completes the work there is.
     pub fn preallocate(&mut self, disk: Disk, more: u64) -> io::Result<()> {
         let enough = |ahead: u64| self.end.saturating_add(more).saturating_add(ahead);
-        if enough(JOURNAL_AHEAD) <= self.aside {
+        if enough(JOURNAL_PREALLOCATED) <= self.aside {
             return Ok(());
         }
         // Twice as much first: then the disk is asked once for many records.
         let mut result = Ok(());
-        for ahead in [2 * JOURNAL_AHEAD, JOURNAL_AHEAD] {
+        for ahead in [2 * JOURNAL_PREALLOCATED, JOURNAL_PREALLOCATED] {
             match (disk.set_aside)(&self.file, self.end, more.saturating_add(ahead)) {
                 Ok(can) => {
                     self.aside = if can { enough(ahead) } else { u64::MAX };

@@ -14,12 +14,12 @@ use super::evidence::Finding;
 use super::instance::named;
 use super::signals::Caught;
 use crate::dirs::Dirs;
+use crate::escape::quoted;
 use crate::exit::Exit;
 use crate::sys::clock::Utc;
 use crate::sys::lock::try_hold;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc};
-use crate::text::quoted;
 
 /// How many stops are kept: months of a gateway's life, and a screen or two to read.
 const KEPT_STOPS: usize = 200;

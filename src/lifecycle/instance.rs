@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::dirs::Dirs;
+use crate::escape::quoted;
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_PAUSE;
 use crate::name::Name;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, lock, proc, socket, user};
-use crate::text::quoted;
 
 /// How long a start waits for a lock whose holder is dead: for as long as an exec may take.
 const LOCK_ORPHANED: Duration = Duration::from_secs(2);
@@ -180,7 +180,7 @@ fn held_by(name: &Name, dirs: &Dirs) -> String {
     let who = match probe(dirs) {
         Ok(Probe::Held { holder: Some(holder), .. }) => {
             let process = proc::name(holder.pid).unwrap_or_default();
-            format!("pid {} ({})", holder.pid, crate::text::escaped(&process, false))
+            format!("pid {} ({})", holder.pid, crate::escape::escaped(&process, false))
         }
         Ok(_) | Err(_) => "another process".to_owned(),
     };

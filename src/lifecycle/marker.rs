@@ -12,10 +12,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::instance::Holder;
+use crate::escape::quoted;
 use crate::limits::THREAD_STACK;
 use crate::sys::process::Pid;
 use crate::sys::{clock, fs as files, proc};
-use crate::text::quoted;
 use crate::threads;
 
 /// How long an announcement holds: far longer than a signal takes, far shorter than a pid's return.

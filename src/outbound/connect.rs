@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::client::{Answer, Client, Error};
 use crate::config::Url;
 use crate::http::Socket;
-use crate::limits::{CONNECT_PATIENCE, KEEP_ALIVE, WRITE_TIMEOUT};
+use crate::limits::{CONNECT_TIMEOUT, KEEP_ALIVE, WRITE_TIMEOUT};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::is_shortage;
 use crate::sys::socket::begin_connect;
@@ -110,7 +110,7 @@ pub fn connect(url: &Url, ends: &Cancel<'_>) -> io::Result<TcpStream> {
 
 fn connect_to(address: SocketAddr, ends: &Cancel<'_>) -> io::Result<TcpStream> {
     let stream = begin_connect(address)?;
-    match ends.wait(Interest::write(stream.as_fd()), Instant::now() + CONNECT_PATIENCE) {
+    match ends.wait(Interest::write(stream.as_fd()), Instant::now() + CONNECT_TIMEOUT) {
         Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
         waited => waited?,
     }

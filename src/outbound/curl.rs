@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::connect::{Cancel, OutboundRequest};
+use crate::escape::{one_line, quoting};
 use crate::http::Socket;
-use crate::limits::{CONNECT_PATIENCE, MAX_STDERR_TAIL, REAP_PATIENCE, WRITE_TIMEOUT};
+use crate::limits::{CONNECT_TIMEOUT, MAX_STDERR_TAIL, REAP_TIMEOUT, WRITE_TIMEOUT};
 use crate::subprocess::{Child, Children, Environment, Program, feed, find_program, read_now};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::Status;
 use crate::sys::spawn::SpawnOptions;
-use crate::text::{one_line, quoting};
 
 /// Between the end that we make and curl's own time-out, which is for a gateway that has died.
 const CURL_MARGIN: Duration = Duration::from_secs(1);
@@ -70,7 +70,7 @@ fn configuration(call: &OutboundRequest<'_>, scheme: &str, timeout: Duration) ->
     let mut put = |name: &str, value: &[u8]| setting(&mut text, name, value);
     put("proto", format!("={scheme}").as_bytes());
     // It is ended at the deadline anyhow, unless the gateway itself ends before that.
-    let [whole, connect] = [timeout + CURL_MARGIN, timeout.min(CONNECT_PATIENCE)]
+    let [whole, connect] = [timeout + CURL_MARGIN, timeout.min(CONNECT_TIMEOUT)]
         .map(|time| format!("{:.3}", time.as_secs_f64()));
     put("max-time", whole.as_bytes());
     put("connect-timeout", connect.as_bytes());
@@ -125,7 +125,7 @@ impl Socket for CurlStream<'_> {
             count => return Ok(count),
         }
         // It has closed its stdout by ending.
-        poll(&mut [Interest::read(self.child.ended())], Some(REAP_PATIENCE))?;
+        poll(&mut [Interest::read(self.child.ended())], Some(REAP_TIMEOUT))?;
         let mut stderr = self.child.stderr.take();
         self.ended = true;
         let words = match self.child.end()? {
@@ -242,7 +242,7 @@ mod tests {
         if find_program("curl").is_err() {
             return;
         }
-        let long = crate::text::quoted(&"\u{1}\"\\\näß€".repeat(30_000));
+        let long = crate::escape::quoted(&"\u{1}\"\\\näß€".repeat(30_000));
         for body in ["\"\n\\x\ty\r", &long] {
             let (head, sent) = through_curl(body);
             assert!(sent == body, "{} bytes for {}", sent.len(), body.len());

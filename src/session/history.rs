@@ -9,10 +9,10 @@ use super::id::Id;
 use super::message_table::Entry;
 use super::worker::step_of;
 use crate::agent::Context;
+use crate::escape::quoted;
 use crate::extent::Extent;
 use crate::journal::record::{Accepted, Step};
 use crate::json::{elements, member, text};
-use crate::text::quoted;
 use crate::threads::in_turn;
 
 /// Messages that one may build upon; a conversation of more turns is longer than any model's context.

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::digest_map::DigestMap;
 use crate::journal::record::{Record, Step};
 use crate::journal::{Condition, Journal, Purpose, Refused};
-use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_STACK};
+use crate::limits::{DISK_RETRY_DELAY, SHORTAGE_VALID, THREAD_STACK};
 use crate::shares::Shares;
 use crate::subprocess::Children;
 use crate::sys::fd::EventFd;
@@ -289,7 +289,7 @@ impl Hub {
             let ids = if self.is_draining() {
                 state.dispatch.rest(id)
             } else if self.write(state, &record, Purpose::Completion).is_err() {
-                state.rest(id, Instant::now() + DISK_PAUSE)
+                state.rest(id, Instant::now() + DISK_RETRY_DELAY)
             } else if worn_out {
                 self.over(state, id);
                 state.dispatch.leave(id)

@@ -10,7 +10,7 @@ use super::id::Id;
 use super::message_table::{Digest, Entry, KnownOwner};
 use crate::digest_map::DigestMap;
 use crate::journal::{Condition, Refused};
-use crate::limits::{LOCK_BATCH, THREAD_PAUSE, THREAD_STACK};
+use crate::limits::{LOCK_BATCH, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::threads::{self, lock};
 
 /// How often the keeper looks for results that are old.
@@ -71,7 +71,7 @@ impl Hub {
                 self.spawn_worker(name, Box::new(move || work(hub)))
             };
             while !start() {
-                if self.cut_within(THREAD_PAUSE) || self.is_draining() {
+                if self.cut_within(THREAD_RETRY_DELAY) || self.is_draining() {
                     return;
                 }
             }

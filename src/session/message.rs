@@ -8,9 +8,9 @@ use super::message_table::{KnownOwner, Outgoing};
 use super::states::{DeliveryState, TurnState};
 use super::waits::Waiting;
 use crate::agent::{Refused, Report};
-use crate::extent::{Extent, PLACE};
+use crate::escape::quoted;
+use crate::extent::{Extent, PLACEHOLDER};
 use crate::sys::clock::Utc;
-use crate::text::quoted;
 
 /// A message as its sender may see it.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ impl Message {
         self.long.clone().unwrap_or_else(short)
     }
 
-    /// The message as JSON, as `GET /v1/messages/{id}` gives it, with [`PLACE`] for a long reply.
+    /// The message as JSON, as `GET /v1/messages/{id}` gives it, with [`PLACEHOLDER`] for a long reply.
     pub fn to_json(&self) -> String {
         let text = |text: Option<&str>| text.map_or_else(|| "null".to_owned(), quoted);
         let time = |millis: Option<u64>| millis.map(rfc3339);
@@ -70,7 +70,7 @@ impl Message {
             quoted(&self.who.principal),
             self.turn.word(),
             match &self.long {
-                Some(_) => format!("\"{PLACE}\""),
+                Some(_) => format!("\"{PLACEHOLDER}\""),
                 None => text(self.reply.as_deref()),
             },
             text(self.error.as_deref()),

@@ -20,7 +20,7 @@ use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, poll};
 
 /// How long `/v1/status` waits for what a hung disk may keep from being told: its readers wait for
-/// [`CONTROL_PATIENCE`].
+/// [`CONTROL_TIMEOUT`].
 const STATUS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Between two tries to take a lock with a deadline; one is held for some microseconds.

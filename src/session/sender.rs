@@ -14,7 +14,7 @@ use super::states::DeliveryState;
 use crate::delivery::{DeliveryResult, Payload, backoff};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Purpose, Refused};
-use crate::limits::DISK_PAUSE;
+use crate::limits::DISK_RETRY_DELAY;
 use crate::sys::random;
 
 /// The longest pause between two attempts of a delivery that did not ask for more.
@@ -54,7 +54,7 @@ impl Hub {
                 hub.stop_sending(&name, end.flatten());
             };
             if !self.spawn_worker("delivery", Box::new(work)) {
-                self.stop_sending(&target, Some(Instant::now() + DISK_PAUSE));
+                self.stop_sending(&target, Some(Instant::now() + DISK_RETRY_DELAY));
             }
         }
     }
@@ -113,7 +113,7 @@ impl Hub {
             }
             self.write(&mut state, &record, Purpose::Completion)
         };
-        let number = written.map_err(|_| Some(Instant::now() + DISK_PAUSE))?;
+        let number = written.map_err(|_| Some(Instant::now() + DISK_RETRY_DELAY))?;
         // The reply before it and "attempt n started" are durable before anything is sent.
         self.sync(number).map_err(|_| None)?;
         let parcel = Payload {
@@ -162,7 +162,7 @@ impl Hub {
             Some(Err(Refused::Unavailable(_))) | None => {}
             // The gateway may be there for a while, where its journal was removed.
             Some(Err(Refused::Broken(_) | Refused::Full(_) | Refused::TooLong)) => {
-                return Err(Some(Instant::now() + DISK_PAUSE));
+                return Err(Some(Instant::now() + DISK_RETRY_DELAY));
             }
         }
         let until = pause.map(|pause| Instant::now() + pause);
@@ -197,7 +197,7 @@ impl Hub {
             if !std::mem::replace(&mut told, true) {
                 log::warn!("{what} waits for the disk: {refused}");
             }
-            if self.cut_within(DISK_PAUSE) {
+            if self.cut_within(DISK_RETRY_DELAY) {
                 return Err(Refused::Broken("the gateway ends".to_owned()));
             }
         }

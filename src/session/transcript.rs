@@ -19,9 +19,9 @@ use super::id::Id;
 use super::message_table::{Digest, Owner};
 use super::usage::Usage;
 use crate::digest_map::DigestMap;
+use crate::escape::quoted;
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{self as files, if_exists, private_dir, replace_unsynced};
-use crate::text::quoted;
 use crate::threads::lock;
 
 /// Sessions whose transcripts are known to be right; the list begins anew beyond that.

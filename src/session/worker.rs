@@ -16,7 +16,7 @@ use super::transcript::{Known, TemporaryTranscript, Turn as Said};
 use crate::agent::{self, Agent, Context, Outcome, Turn, TurnLimits};
 use crate::journal::Refused;
 use crate::journal::record::{Accepted, Record, Step};
-use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_PAUSE};
+use crate::limits::{DISK_RETRY_DELAY, SHORTAGE_VALID, THREAD_RETRY_DELAY};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::is_shortage;
 use crate::threads::{self, Work, lock};
@@ -41,7 +41,7 @@ impl Hub {
                 ids.extend(self.finish_turn(id, Outcome::Cancelled));
                 continue;
             }
-            state.without_thread.push((Instant::now() + THREAD_PAUSE, id));
+            state.without_thread.push((Instant::now() + THREAD_RETRY_DELAY, id));
             if self.is_draining() {
                 self.wake_maintenance(&mut state);
             }
@@ -98,7 +98,7 @@ impl Hub {
             if !std::mem::replace(&mut told, true) {
                 log::warn!("turn {id} waits: {why}");
             }
-            let cut = self.cut_within(DISK_PAUSE);
+            let cut = self.cut_within(DISK_RETRY_DELAY);
             let over = self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over());
             if over || cut {
                 return Outcome::Cut;

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use super::Scope;
 use super::cgroup::{self, OwnUnit};
-use crate::limits::QUESTION_DEADLINE;
+use crate::escape::one_line;
+use crate::limits::QUERY_DEADLINE;
 use crate::subprocess::{Captured, Children, Program, capture, find_program};
 use crate::sys::process::Pid;
 use crate::sys::{proc, user};
-use crate::text::one_line;
 
 /// The most that we take of what systemctl prints; `list-jobs` and `show` stay far below.
 const MAX_SYSTEMCTL_OUTPUT: usize = 256 << 10;
@@ -124,12 +124,12 @@ pub fn is_main(main_pid: &str) -> bool {
 
 /// Our own control group, where the manager has delegated it to this process: it is the unit's, the
 /// unit has `Delegate=yes`, and this is the unit's main process. Takes as long as the manager, at
-/// most [`QUESTION_DEADLINE`].
+/// most [`QUERY_DEADLINE`].
 pub fn delegated(own: &OwnUnit, children: &Arc<Children>) -> Option<String> {
     let text = proc::cgroup(Pid::own())?;
     let group = cgroup::unified(&text)?;
     let systemctl = Systemctl::new(own.scope, Arc::clone(children));
-    let deadline = Instant::now() + QUESTION_DEADLINE;
+    let deadline = Instant::now() + QUERY_DEADLINE;
     let shown = systemctl.show("Delegate,ControlGroup,MainPID", &own.unit, deadline);
     let warn =
         |e: &String| log::warn!("whether the control group is delegated cannot be told: {e}");

@@ -8,12 +8,12 @@ use serde_json::value::RawValue;
 
 use super::super::{Outcome, Refused, Reply, Report, usage};
 use super::{UpstreamClient, trouble};
+use crate::escape::{escaped, one_line, quoted};
 use crate::http::TOO_LARGE;
 use crate::http::sse::Event;
 use crate::json::{self, Raw, elements, member, members};
 use crate::limits::{MAX_ERROR_BODY, MAX_QUOTED_ERROR};
 use crate::outbound::client::{Answer, Error};
-use crate::text::{escaped, one_line, quoted};
 
 /// How long the end of a stream is waited for that has said that it is over: a connection is worth
 /// no more.

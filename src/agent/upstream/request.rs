@@ -8,10 +8,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::super::{ChatMessage, Turn};
+use crate::escape::quoted;
 use crate::json::{elements, members};
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{if_exists, open_own, read_bytes};
-use crate::text::quoted;
 
 /// Fields of a request that are ours to set.
 const OURS: [&str; 5] = ["model", "messages", "stream", "stream_options", "n"];

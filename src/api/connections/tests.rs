@@ -78,7 +78,7 @@ fn strangers_go_first_and_have_a_moment() {
     let numbers = FAR[..3].iter().map(|from| street.come(from, room(3, 2, false)).unwrap());
     let numbers: Vec<u64> = numbers.collect();
     assert_eq!(street.come(FAR[3], room(3, 2, false)), None, "all have just come");
-    street.now += STRANGERS_MOMENT;
+    street.now += UNAUTHENTICATED_GRACE;
     street.know(numbers[0], OWNER).unwrap();
     assert!(street.come(FAR[3], room(3, 2, false)).is_some());
     assert_eq!(street.gone(), [numbers[1]]);
@@ -106,7 +106,7 @@ fn one_address_takes_only_its_share() {
     let numbers: Vec<u64> = (0..2).map(|_| street.come(FAR[0], room).unwrap()).collect();
     assert_eq!(street.come(FAR[0], room), None);
     let other = street.come(FAR[1], room).unwrap();
-    street.now += STRANGERS_MOMENT;
+    street.now += UNAUTHENTICATED_GRACE;
     // Another one of the same address leaves for it, nobody else.
     assert!(street.come(FAR[0], room).is_some());
     assert_eq!(street.gone(), [numbers[0]]);
@@ -120,7 +120,7 @@ fn one_address_takes_only_its_share() {
 fn a_shortage_makes_the_house_smaller_for_a_while() {
     let mut street = Street::new();
     let room = room(1000, 1000, false);
-    let count = SHORTAGE_ROOM + 4;
+    let count = EVICTED_AT_ONCE + 4;
     let numbers: Vec<u64> = (0..count).map(|_| street.come(FAR[0], room).unwrap()).collect();
     for number in &numbers[..2] {
         street.know(*number, OWNER).unwrap();
@@ -128,10 +128,10 @@ fn a_shortage_makes_the_house_smaller_for_a_while() {
     street.guests.shed_load(street.now);
     assert!(street.gone().is_empty(), "once is by chance");
     street.guests.shed_load(street.now);
-    assert_eq!(street.gone(), numbers[2..SHORTAGE_ROOM + 2]);
-    let next = || numbers[SHORTAGE_ROOM + 2];
+    assert_eq!(street.gone(), numbers[2..EVICTED_AT_ONCE + 2]);
+    let next = || numbers[EVICTED_AT_ONCE + 2];
     assert_eq!(street.come(FAR[0], room), None, "the others have just come");
-    street.now += STRANGERS_MOMENT;
+    street.now += UNAUTHENTICATED_GRACE;
     assert!(street.come(FAR[0], room).is_some());
     assert!(street.gone().contains(&next()));
     street.now += SHORTAGE_LASTS;
@@ -146,7 +146,7 @@ fn a_place_is_free_only_once_its_thread_has_ended() {
     // Threads that hang: nobody who is sent away ever leaves.
     for _ in 0..5 {
         came += (0..20).filter(|_| street.come("127.0.0.1", room).is_some()).count();
-        street.now += LEAVING_MOMENT;
+        street.now += EVICTION_GRACE;
     }
     assert!(came <= room.all + may_leave(room.all), "{came} threads at {} places", room.all);
     let gone = street.gone();
