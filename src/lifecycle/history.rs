@@ -151,17 +151,15 @@ pub fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>)
 pub fn record_end(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
     let run = &line["run"];
     // Before its run has begun, a start may not have the lock: what another gateway holds is its own.
-    let state = if run.is_null() {
-        // Nor has it made the directory, where it was stopped at once.
-        files::private_dir(&dirs.state)?;
-        Some(File::open(&dirs.state)?)
-    } else {
-        None
-    };
-    if let Some(state) = &state
-        && !try_hold(state)?
-    {
-        return Ok(());
+    let mut held = None;
+    if run.is_null() {
+        // Nor may it have made the directory yet: where that fails, so does opening it.
+        let _ = files::private_dir(dirs.state.parent().unwrap_or(&dirs.state))
+            .and_then(|()| files::private_dir(&dirs.state));
+        let state = held.insert(File::open(&dirs.state)?);
+        if !try_hold(state)? {
+            return Ok(());
+        }
     }
     let entered = append(dirs, line, sync);
     if !run.is_null() && run_record(dirs)["id"] == *run {
