@@ -12,7 +12,7 @@ use super::line::{Header, MARK, VERSION};
 use super::paths::{NAME, keep, temporary};
 use super::scanner::{Part, Scanner};
 use super::verify::{Corruption, Report, invalid, one_lost, verify};
-use super::writer::{Disk, FileJournal, Inner, index_offset};
+use super::writer::{Disk, FileJournal, Inner};
 use super::{Condition, Fate, Journal, Purpose, Refused, check_json, long_record};
 use crate::extent::Extent;
 use crate::limits::LONG_RECORD;
@@ -41,13 +41,9 @@ impl FileJournal {
         files::if_exists(fs::remove_file(temporary(&path))).map_err(io)?;
         let dir = File::open(dir).map_err(io)?;
         let mut file = open_or_create(&path).map_err(io)?;
-        let mut index = Vec::new();
-        let found = verify(&path, &file, &mut |number, at, json| {
-            index_offset(&mut index, number, at);
-            visit(number, json)
-        })?;
+        let found = verify(&path, &file, visit)?;
         let mut changed = Vec::from_iter(drop_end(&path, &file, &found).map_err(io)?);
-        let mut end = found.bytes;
+        let (mut index, mut end) = (found.index, found.bytes);
         if found.version < VERSION {
             let words = |e| format!("it cannot be rewritten in format version {VERSION}: {e}");
             let all = Part { file: &file, at: found.start, end };

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use super::line::{Entry, Header};
 use super::record;
 use super::scanner::{Part, Scanner};
+use super::writer::{Index, index_offset};
 use crate::sys::fs as files;
 
 /// Why a journal cannot be used.
@@ -69,6 +70,7 @@ pub struct Report {
     pub last: u64,
     /// All up to this number is known to have been durable by what the file says.
     pub marked: u64,
+    pub(super) index: Index,
     /// Where the first record begins, and where the last one ends.
     pub start: u64,
     pub bytes: u64,
@@ -86,11 +88,11 @@ pub fn inspect(
     visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
 ) -> Result<Report, Corruption> {
     let file = files::open_own(path).map_err(|e| Corruption::io(path, &e))?;
-    verify(path, &file, &mut |number, _, json| visit(number, json))
+    verify(path, &file, visit)
 }
 
-/// Shows every record of a file: its number, its offset, its JSON; not the journal's own marks. What
-/// is appended meanwhile is not looked at.
+/// Shows every record of a file: its number and its JSON; not the journal's own marks. What is
+/// appended meanwhile is not looked at.
 ///
 /// # Errors
 /// The first thing that is wrong, unless it can be the trace of writes that were cut short; and what
@@ -98,7 +100,7 @@ pub fn inspect(
 pub fn verify(
     path: &Path,
     file: &File,
-    visit: &mut dyn FnMut(u64, u64, &str) -> Result<(), String>,
+    visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
 ) -> Result<Report, Corruption> {
     let io = |e: io::Error| Corruption::io(path, &e);
     let corrupt = |offset: u64, number: u64, reason: String, newer: bool| {
@@ -128,7 +130,8 @@ pub fn verify(
                     if entry.is_mark() {
                         found.marked = entry.durable.map_or(0, |durable| durable + 1);
                     } else {
-                        visit(number, at, entry.json).map_err(|why| {
+                        index_offset(&mut found.index, number, at);
+                        visit(number, entry.json).map_err(|why| {
                             corrupt(at, next, why, record::is_essential(entry.json))
                         })?;
                     }

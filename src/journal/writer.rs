@@ -65,14 +65,13 @@ impl FileJournal {
 
     /// Makes a change known. The journal's lock is held.
     pub fn publish(&self, inner: &Inner) {
-        let condition = match (&inner.condition, &inner.corrupt) {
-            (Condition::Good, corrupt) => {
-                let full =
-                    check_capacity(inner.end, inner.wanted, inner.cap, Purpose::NewWork).err();
-                let why = full.map(|full| full.to_string()).or_else(|| corrupt.clone());
+        let full = || check_capacity(inner.end, inner.wanted, inner.cap, Purpose::NewWork).err();
+        let condition = match &inner.condition {
+            Condition::Good => {
+                let why = full().map(|full| full.to_string()).or_else(|| inner.corrupt.clone());
                 why.map_or(Condition::Good, Condition::Degraded)
             }
-            (condition, _) => condition.clone(),
+            condition => condition.clone(),
         };
         let mut published = lock(&self.health.0);
         (published.condition, published.end, published.last) = (condition, inner.end, inner.last);
