@@ -1,6 +1,6 @@
 //! Chat over a durable message: its reply is passed on while somebody is there to take it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use super::Service;
@@ -21,7 +21,7 @@ use crate::sys::poll::{Interest, poll};
 pub fn run_durable(
     service: &Service,
     draft: Draft,
-    client: &dyn AsFd,
+    client: BorrowedFd<'_>,
     answer: &mut ReplyWriter<'_>,
 ) -> Result<(), Option<ApiError>> {
     // Before it is accepted: who is told to try again must not find it done twice.
@@ -89,7 +89,7 @@ impl Waiter<'_> {
     fn wait(
         &self,
         event: EventFd,
-        client: &dyn AsFd,
+        client: BorrowedFd<'_>,
         answer: &mut ReplyWriter<'_>,
     ) -> Result<bool, Option<ApiError>> {
         let hub = &self.service.hub;
@@ -121,7 +121,7 @@ impl Waiter<'_> {
             }
             let mut interests = [
                 Interest::read(watch.event.as_fd()),
-                Interest::hangup(client.as_fd()),
+                Interest::hangup(client),
                 Interest::read(hub.cut.as_fd()),
             ];
             let quiet =

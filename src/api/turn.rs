@@ -1,8 +1,7 @@
 //! One turn for a request that waits for its reply, whichever API it came by.
 
 use std::io;
-use std::os::fd::AsFd;
-use std::time::Instant;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::auth::Authenticated;
 use super::chat_request::{ChatRequest, ParseOptions, check_instructions};
@@ -12,7 +11,7 @@ use super::messages::json_body;
 use super::reply_writer::{Encoder, ReplyWriter};
 use super::sessions::owner_of;
 use super::{Exchange, Service, idempotency};
-use crate::agent::{Outcome, Turn, TurnLimits};
+use crate::agent::Outcome;
 use crate::http::{Closed, Request};
 use crate::session::message_table::Owner;
 use crate::session::submit::Draft;
@@ -78,21 +77,17 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Result<(), Closed>
     };
     let exchange = Exchange { connection, request, service, proof };
     let mut answer = ReplyWriter::new(exchange, &mut *shape, ask.stream);
-    let outcome = if durable {
-        let draft = Draft {
-            who,
-            text: ask.text,
-            context: ask.context,
-            attachments: Vec::new(),
-            deliver: None,
-            mode: settings.config.session.busy,
-            key,
-        };
-        run_durable(service, draft, &*client, &mut answer)
-    } else {
-        run(service, proof.principal(), &ask, &*client, &mut answer)
+    let draft = Draft {
+        who,
+        text: ask.text,
+        context: ask.context,
+        attachments: Vec::new(),
+        deliver: None,
+        mode: settings.config.session.busy,
+        key,
     };
-    match outcome {
+    let run = if durable { run_durable } else { run_ephemeral };
+    match run(service, draft, client.as_fd(), &mut answer) {
         Ok(()) => answer.finish(),
         Err(why) => match why.or_else(|| answer.refused.take()) {
             Some(problem) => answer.fail(&problem),
@@ -103,52 +98,19 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Result<(), Closed>
 
 /// Waits for a place and runs the turn, for this connection alone. `Err(None)`: nobody is there any
 /// more.
-fn run(
+fn run_ephemeral(
     service: &Service,
-    principal: &str,
-    ask: &ChatRequest,
-    client: &dyn AsFd,
+    draft: Draft,
+    client: BorrowedFd<'_>,
     answer: &mut ReplyWriter<'_>,
 ) -> Result<(), Option<ApiError>> {
-    let settings = service.settings();
-    let patience = settings.config.agent.turn_timeout;
-    let client = Some(client.as_fd());
-    let place = service.hub.acquire_turn(principal, client, patience, answer);
-    let place = place.map_err(|why| ApiError::no_place(&why))?;
-    answer.id = place.id.to_string();
-    let message_id = answer.id.clone();
-    let failed = |e: io::Error| match e.kind() {
-        io::ErrorKind::NotFound => ApiError::previous_not_found(),
-        _ => ApiError::short(&e),
-    };
-    let context =
-        ask.context.as_ref().map(|json| service.hub.context(principal, false, &ask.text, json));
-    let context = context.transpose().map_err(failed)?;
-    let lent =
-        context.as_ref().map(|c| service.hub.temporary_transcript(&settings.agent, place.id, c));
-    let lent = lent.transpose().map_err(failed)?.flatten();
-    let turn = Turn {
-        message_id: &message_id,
-        session: "",
-        principal,
-        attempt: 1,
-        text: &ask.text,
-        context: context.as_ref(),
-        transcript: lent.as_ref().map(|lent| &*lent.0),
-        attachments: &[],
-    };
-    let max_reply = settings.config.limits.max_reply;
-    let began = Instant::now();
-    let (deadline, cut) = (began + patience, service.hub.cut.as_fd());
-    let bounds = TurnLimits { deadline, max_reply, client, cut, cancel: None };
-    let outcome = settings.agent.run(&turn, answer, &bounds);
-    // An echo takes 10 µs, and a line in the journal half as much again: debug has it.
-    let echoed = outcome == Outcome::Done && settings.agent.kind() == "echo";
-    if !echoed || log::log_enabled!(log::Level::Debug) {
-        outcome.log(&message_id, None, 1, began, answer.bytes);
-    }
-    match outcome {
-        Outcome::Done => Ok(()),
-        outcome => Err(ApiError::outcome(outcome)),
+    let permit = service.hub.acquire_turn(&draft.who.principal, client, answer);
+    let permit = permit.map_err(|why| ApiError::no_place(&why))?;
+    answer.id = permit.id.to_string();
+    match permit.run(draft, client, answer) {
+        Ok(Outcome::Done) => Ok(()),
+        Ok(outcome) => Err(ApiError::outcome(outcome)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Some(ApiError::previous_not_found())),
+        Err(e) => Err(Some(ApiError::short(&e))),
     }
 }

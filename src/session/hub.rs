@@ -15,6 +15,7 @@ use super::id::Id;
 use super::maintenance::CompactionState;
 use super::message_table::{Digest, MessageTable};
 use super::outboxes::Outboxes;
+use super::records::Recent;
 use super::reply::ReplyBuffers;
 use super::states::TurnState;
 use super::time::Clocks;
@@ -97,6 +98,7 @@ pub(super) struct State {
     /// When the journal says that all is durable, unless more is written until then.
     pub(super) mark_at: Option<Instant>,
     pub(super) last_id: Option<Id>,
+    pub(super) recent: Recent,
 }
 
 /// Milliseconds since 1970.
@@ -255,6 +257,7 @@ impl Hub {
         if let Err(why) = state.book.apply(number, record, json.len()) {
             log::error!("record {number} does not follow: {why}");
         }
+        state.recent.add(number, record, json.len());
         if let Some(session) = state.book.session_of(record) {
             let mine = state.followers.iter().filter(|(of, _)| *of == session);
             mine.for_each(|(_, follower)| follower.notify());
@@ -352,6 +355,7 @@ impl Hub {
 
     /// Makes all that was written durable and has the journal say so.
     pub(super) fn mark(&self) -> Result<(), Refused> {
+        self.lock().recent.clear();
         self.journal.mark().map_err(|refused| self.heard(refused))
     }
 

@@ -20,6 +20,7 @@ pub mod message_table;
 pub mod outboxes;
 pub mod permit;
 pub mod queries;
+mod records;
 pub mod reply;
 mod retention;
 mod retry;

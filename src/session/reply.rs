@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::id::Id;
 use crate::agent::{Reply, Report};
+use crate::journal::record::Accepted;
 use crate::limits::WRITE_PIECE;
 use crate::sys::fd::EventFd;
 use crate::threads::lock;
@@ -23,6 +24,8 @@ struct State {
     attempt: u32,
     /// When that began.
     began: Option<Instant>,
+    /// The message, from its acceptance to its first attempt.
+    message: Option<Box<Accepted>>,
     text: String,
     report: Report,
     over: bool,
@@ -53,6 +56,15 @@ impl ReplyBuffer {
         state.text.clear();
         state.report = Report::default();
         state.news();
+    }
+
+    /// Hands a message that begins at once to its worker, who need not read it back.
+    pub fn set_message(&self, message: Box<Accepted>) {
+        lock(&self.state).message = Some(message);
+    }
+
+    pub fn take_message(&self) -> Option<Box<Accepted>> {
+        lock(&self.state).message.take()
     }
 
     /// Asks the turn to end.
@@ -147,6 +159,10 @@ impl Reply for BufferWriter<'_> {
         }
         state.news();
         Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.bytes()
     }
 
     fn report(&mut self, report: Report) {

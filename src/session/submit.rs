@@ -103,8 +103,8 @@ impl Hub {
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
         let admission = state.dispatch.submit(id, &draft.who.principal, session);
         let (position, runs) = admission.map_err(Refusal::Full)?;
-        // Its texts go before a worker reads them back.
-        let written = self.write(&mut state, &accepted(id, self.stamp(), draft), Purpose::NewWork);
+        let record = Record::Accepted(Box::new(draft.accept(id, self.stamp())));
+        let written = self.write(&mut state, &record, Purpose::NewWork);
         let number = match written {
             Ok(number) => number,
             Err(refused) => {
@@ -116,6 +116,9 @@ impl Hub {
             }
         };
         let mut begun = if runs { self.begin(&mut state, vec![id]) } else { Vec::new() };
+        if let (Record::Accepted(message), true) = (record, begun.contains(&id)) {
+            state.runs.of(id).set_message(message);
+        }
         let busy = session.filter(|_| mode == Busy::Interrupt && position > 0);
         let interrupted = busy.and_then(|busy| self.interrupt(&mut state, busy, id));
         let (interrupted, next) = interrupted.unzip();
@@ -151,7 +154,7 @@ impl Hub {
         }
         self.check_share(&state, &draft)?;
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
-        let record = accepted(id, self.stamp(), draft);
+        let record = Record::Accepted(Box::new(draft.accept(id, self.stamp())));
         self.write(&mut state, &record, Purpose::NewWork).map_err(Refusal::Journal)?;
         Ok(Submitted::New { id, position: 0, interrupted: None })
     }
@@ -241,20 +244,22 @@ impl Hub {
     }
 }
 
-fn accepted(id: Id, at: Stamp, draft: Draft) -> Record {
-    let hex = |digest: Digest| format!("{digest:032x}");
-    Record::Accepted(Box::new(Accepted {
-        id: id.to_string(),
-        at,
-        principal: draft.who.principal,
-        session: draft.who.session,
-        text: draft.text,
-        deliver: draft.deliver,
-        key: draft.key.map(|(key, _)| hex(key)),
-        body: draft.key.map(|(_, body)| hex(body)),
-        interrupt: draft.mode == Busy::Interrupt,
-        attachments: draft.attachments,
-        context: draft.context,
-        erased: false,
-    }))
+impl Draft {
+    pub(super) fn accept(self, id: Id, at: Stamp) -> Accepted {
+        let hex = |digest: Digest| format!("{digest:032x}");
+        Accepted {
+            id: id.to_string(),
+            at,
+            principal: self.who.principal,
+            session: self.who.session,
+            text: self.text,
+            deliver: self.deliver,
+            key: self.key.map(|(key, _)| hex(key)),
+            body: self.key.map(|(_, body)| hex(body)),
+            interrupt: self.mode == Busy::Interrupt,
+            attachments: self.attachments,
+            context: self.context,
+            erased: false,
+        }
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,8 @@ use super::id::Id;
 use super::message_table::{Digest, Entry, Owner};
 use super::reply::{BufferWriter, ReplyBuffer};
 use super::states::TurnState as Stage;
-use super::transcript::{Known, TemporaryTranscript, Turn as Said};
-use crate::agent::{self, Agent, Context, Outcome, Turn, TurnLimits};
+use super::transcript::{Known, Turn as Said};
+use crate::agent::{self, Context, Outcome, Reply, Turn, TurnLimits};
 use crate::journal::Refused;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_PAUSE};
@@ -38,7 +39,7 @@ impl Hub {
             if state.book.get(id).is_none_or(|entry| entry.turn.is_over()) {
                 // It was taken back meanwhile, and that takes no thread.
                 drop(state);
-                ids.extend(self.finish_turn(id, Outcome::Cancelled));
+                ids.extend(self.finish_turn(id, Outcome::Cancelled, None));
                 continue;
             }
             state.without_thread.push((Instant::now() + THREAD_PAUSE, id));
@@ -76,18 +77,19 @@ impl Hub {
     fn work(self: Arc<Self>, first: Id) {
         let mut next = Some(first);
         while let Some(id) = next {
-            let outcome = self.attempt_with_patience(id);
-            let mut ids = self.finish_turn(id, outcome);
+            let mut message = None;
+            let outcome = self.attempt_with_patience(id, &mut message);
+            let mut ids = self.finish_turn(id, outcome, message);
             next = (!ids.is_empty()).then(|| ids.remove(0));
             self.spawn_workers(ids);
         }
     }
 
     /// Runs an attempt. Where the system is short of something it waits: that costs no attempt.
-    fn attempt_with_patience(self: &Arc<Self>, id: Id) -> Outcome {
+    fn attempt_with_patience(&self, id: Id, message: &mut Option<Box<Accepted>>) -> Outcome {
         let mut told = false;
         loop {
-            let why = match self.attempt(id) {
+            let why = match self.attempt(id, message) {
                 Outcome::Short(why) => why,
                 outcome => {
                     self.set_shortage(None);
@@ -114,8 +116,9 @@ impl Hub {
         !counted
     }
 
-    /// Runs one attempt of a message's turn, once the record that says so is durable.
-    fn attempt(self: &Arc<Self>, id: Id) -> Outcome {
+    /// Runs one attempt of a message's turn, once the record that says so is durable. The `message` is
+    /// the one that was just accepted, or read back from the journal.
+    fn attempt(&self, id: Id, message: &mut Option<Box<Accepted>>) -> Outcome {
         let (entry, run, number) = {
             let mut state = self.lock();
             let Some(entry) = state.book.get(id).cloned() else {
@@ -129,8 +132,9 @@ impl Hub {
         if self.sync(number).is_err() {
             return Outcome::Cut;
         }
-        let message = match self.accepted(&entry) {
-            Ok(message) => message,
+        let known = message.take().or_else(|| run.take_message());
+        let message = match known.map_or_else(|| self.accepted(&entry).map(Box::new), Ok) {
+            Ok(known) => &**message.insert(known),
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                 return Outcome::Failed(format!("the message cannot be read back: {e}"));
             }
@@ -146,8 +150,14 @@ impl Hub {
             let words = "the gateway ended before it had carried this command out: send it again";
             return Outcome::Failed(words.to_owned());
         }
-        let outcome = self.run(id, &entry, &message, &run);
-        outcome.unwrap_or_else(|e| Outcome::Short(format!("it cannot be prepared: {e}")))
+        match self.run(id, &entry, message, &run) {
+            Ok(outcome) => outcome,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
+                let words = "a message that this one builds upon is not known any more, or damaged";
+                Outcome::Failed(words.to_owned())
+            }
+            Err(e) => Outcome::Short(format!("it cannot be prepared: {e}")),
+        }
     }
 
     fn run(
@@ -157,80 +167,79 @@ impl Hub {
         message: &Accepted,
         run: &ReplyBuffer,
     ) -> io::Result<Outcome> {
-        let settings = self.settings();
-        let limits = &settings.config.limits;
-        let transcript = match entry.session() {
-            Some(session) => {
-                let mut settled = self.settle_transcript(session, &entry.who);
-                let again = entry.attempts > 1 || entry.queued != entry.accepted;
-                if again && settled.is_ok() {
-                    settled = self.transcripts.remove_turn(session, id);
-                }
-                // A full disk must not keep accepted work from going on; what it lacks of the system it
-                // waits for, and does not run without what was said before.
-                if let Err(e) = settled {
-                    if is_shortage(&e) {
-                        return Err(e);
-                    }
-                    self.transcripts.unsettle(session);
-                    log::warn!("the transcript for turn {id} is not up to date: {e}");
-                }
-                Some(self.transcripts.path(session))
+        if let Some(session) = entry.session() {
+            let mut settled = self.settle_transcript(session, &entry.who);
+            let again = entry.attempts > 1 || entry.queued != entry.accepted;
+            if again && settled.is_ok() {
+                settled = self.transcripts.remove_turn(session, id);
             }
-            None => None,
-        };
+            // A full disk must not keep accepted work from going on; what it lacks of the system it
+            // waits for, and does not run without what was said before.
+            if let Err(e) = settled {
+                if is_shortage(&e) {
+                    return Err(e);
+                }
+                self.transcripts.unsettle(session);
+                log::warn!("the transcript for turn {id} is not up to date: {e}");
+            }
+        }
+        let transcript = entry.session().map(|session| self.transcripts.path(session));
         let cancel = run.cancelled()?;
-        let in_session = transcript.is_some();
-        let context = message.context.as_deref();
-        let principal = &entry.who.principal;
-        let context = context.map(|it| self.context(principal, in_session, &message.text, it));
-        let context = match context.transpose() {
-            Ok(context) => context,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
-                let words = "a message that this one builds upon is not known any more, or damaged";
-                return Ok(Outcome::Failed(words.to_owned()));
-            }
-            Err(e) => return Err(e),
-        };
-        let lent = match &context {
-            Some(context) if !in_session => {
-                self.temporary_transcript(&settings.agent, id, context)?
-            }
-            Some(_) | None => None,
-        };
-        let turn = Turn {
-            message_id: &id.to_string(),
-            session: entry.who.session.as_deref().unwrap_or(""),
-            principal: &entry.who.principal,
-            attempt: entry.attempts,
-            text: &message.text,
-            context: context.as_ref(),
-            transcript: transcript.as_deref().or(lent.as_ref().map(|lent| &*lent.0)),
-            attachments: &message.attachments,
-        };
-        let bounds = TurnLimits {
-            deadline: Instant::now() + settings.config.agent.turn_timeout,
-            max_reply: limits.max_reply,
-            client: None,
-            cut: self.cut.as_fd(),
-            cancel: Some(cancel.as_fd()),
-        };
-        Ok(settings.agent.run(&turn, &mut BufferWriter(run), &bounds))
+        let cancel = (None, Some(cancel.as_fd()));
+        self.run_agent(message, (entry.attempts, transcript), &mut BufferWriter(run), cancel)
     }
 
-    /// Gives an agent that reads files what was said before a turn without a session.
-    pub fn temporary_transcript(
+    /// Has the agent answer a message, whether it is in the journal or not. It may be ended by the
+    /// hang-up of a client, or by a descriptor that becomes readable.
+    ///
+    /// # Errors
+    /// NotFound or InvalidData: of what the message builds upon. Else the system is short of something.
+    pub(super) fn run_agent(
         &self,
-        agent: &Agent,
-        id: Id,
-        context: &Context,
-    ) -> io::Result<Option<TemporaryTranscript>> {
-        let lines = if agent.reads_files() { context.lines() } else { String::new() };
-        (!lines.is_empty()).then(|| self.transcripts.write_temporary(id, &lines)).transpose()
+        message: &Accepted,
+        (attempt, transcript): (u32, Option<PathBuf>),
+        reply: &mut dyn Reply,
+        (client, cancel): (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>),
+    ) -> io::Result<Outcome> {
+        let settings = self.settings();
+        let config = &settings.config;
+        let Accepted { id, principal, session, text, attachments, .. } = message;
+        let context = message.context.as_ref();
+        let context = context.map(|json| self.context(principal, session.is_some(), text, json));
+        let context = context.transpose()?;
+        // Without a session, an agent that reads files is given what was said before in one.
+        let reads = session.is_none() && settings.agent.reads_files();
+        let lines = context.as_ref().filter(|_| reads).map(Context::lines);
+        let lines = lines.filter(|lines| !lines.is_empty());
+        let temporary = lines.map(|lines| self.transcripts.write_temporary(id, &lines));
+        let temporary = temporary.transpose().map_err(io::Error::other)?;
+        let turn = Turn {
+            message_id: id,
+            session: session.as_deref().unwrap_or(""),
+            principal,
+            attempt,
+            text,
+            context: context.as_ref(),
+            transcript: transcript.as_deref().or(temporary.as_ref().map(|file| &*file.0)),
+            attachments,
+        };
+        let limits = TurnLimits {
+            deadline: Instant::now() + config.agent.turn_timeout,
+            max_reply: config.limits.max_reply,
+            client,
+            cut: self.cut.as_fd(),
+            cancel,
+        };
+        Ok(settings.agent.run(&turn, reply, &limits))
     }
 
     /// Writes down how an attempt ended; returns whose turn it is now.
-    pub(super) fn finish_turn(self: &Arc<Self>, id: Id, outcome: Outcome) -> Vec<Id> {
+    pub(super) fn finish_turn(
+        &self,
+        id: Id,
+        outcome: Outcome,
+        message: Option<Box<Accepted>>,
+    ) -> Vec<Id> {
         let (entry, run) = {
             let mut state = self.lock();
             (state.book.copy(id), state.runs.of(id))
@@ -247,7 +256,7 @@ impl Hub {
         let step = match outcome {
             Outcome::Done => {
                 let (reply, report) = run.said();
-                self.say(id, &entry, at.at, &reply);
+                self.say(id, &entry, message, (at.at, &reply));
                 Step::Done(reply, report.to_json())
             }
             Outcome::Temporary(error) => self.after_failure(&entry, &run, error, (false, None)),
@@ -334,11 +343,17 @@ impl Hub {
     }
 
     /// Puts a turn into the transcript of its session.
-    fn say(&self, id: Id, entry: &Entry, at: u64, reply: &str) {
-        let Some(session) = entry.session() else { return };
-        let said = self.accepted(entry).and_then(|message| {
-            let (reply, text) = (reply.to_owned(), message.text);
-            let turn = Said { id, asked_at: entry.at, text, answered_at: at, reply };
+    fn say(
+        &self,
+        id: Id,
+        entry: &Entry,
+        message: Option<Box<Accepted>>,
+        (answered_at, reply): (u64, &str),
+    ) {
+        let Some((session, message)) = entry.session().zip(message) else { return };
+        let (reply, text) = (reply.to_owned(), message.text);
+        let turn = Said { id, asked_at: entry.at, text, answered_at, reply };
+        let append = || {
             let cap = self.transcript_cap();
             // A hole in it could never be filled again.
             self.settle_transcript(session, &entry.who)?;
@@ -349,8 +364,8 @@ impl Hub {
             };
             let late = self.lock().book.is_late(id, session);
             self.transcripts.append(session, &entry.who, &turn, (cap, late), &still)
-        });
-        if let Err(e) = said {
+        };
+        if let Err(e) = append() {
             self.transcripts.unsettle(session);
             log::warn!("turn {id} is missing from its transcript for now: {e}");
         }
@@ -377,37 +392,5 @@ impl Hub {
         };
         let cap = self.transcript_cap();
         self.transcripts.settle(session, who, cap, &known, &load)
-    }
-
-    /// The record that began a message.
-    pub(super) fn accepted(&self, entry: &Entry) -> io::Result<Accepted> {
-        if entry.erased {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        match parsed(&self.journal.read(entry.accepted)?)? {
-            Record::Accepted(accepted) => Ok(*accepted),
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        }
-    }
-
-    /// Its end or its last failed attempt.
-    pub(super) fn outcome(&self, entry: &Entry) -> io::Result<Option<Step>> {
-        if entry.erased { Ok(None) } else { self.step(entry.outcome) }
-    }
-
-    /// The step that this record tells of; of 0 there is none.
-    pub(super) fn step(&self, number: u64) -> io::Result<Option<Step>> {
-        if number == 0 { Ok(None) } else { step_of(&self.journal.read(number)?) }
-    }
-}
-
-fn parsed(json: &str) -> io::Result<Record> {
-    Record::parse(json).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
-}
-
-pub(super) fn step_of(json: &str) -> io::Result<Option<Step>> {
-    match parsed(json)? {
-        Record::Step { step, .. } => Ok(Some(step)),
-        _ => Ok(None),
     }
 }
