@@ -2,39 +2,22 @@
 
 use std::sync::Arc;
 
-use super::dispatch::Full;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::{Digest, Owner};
 use super::states::TurnState;
+use super::submit::Refusal;
 use crate::journal::record::{Record, Step};
 use crate::journal::{Purpose, Refused};
 
-/// Why something cannot be done to a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Denied {
-    Unknown,
-    /// It is over, or not in the state that this needs.
-    TooLate,
-    /// Too many wait for a turn.
-    Full(Full),
-    Journal(Refused),
-}
-
-impl From<Refused> for Denied {
-    fn from(refused: Refused) -> Denied {
-        Denied::Journal(refused)
-    }
-}
-
 impl Hub {
     /// Ends a message: a waiting one at once, a running one as soon as its agent has ended.
-    pub fn cancel(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
+    pub fn cancel(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Refusal> {
         self.cancel_if(id, why, |turn| !turn.is_over())
     }
 
     /// Cancels a message unless it runs or is over.
-    pub fn withdraw(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
+    pub fn withdraw(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Refusal> {
         self.cancel_if(id, why, |turn| matches!(turn, TurnState::Queued | TurnState::Resting))
     }
 
@@ -43,20 +26,20 @@ impl Hub {
         id: Id,
         why: &str,
         may: fn(TurnState) -> bool,
-    ) -> Result<(), Denied> {
+    ) -> Result<(), Refusal> {
         let mut state = self.lock();
-        let entry = state.book.get(id).ok_or(Denied::Unknown)?;
+        let entry = state.book.get(id).ok_or(Refusal::Unknown)?;
         if !may(entry.turn) {
-            return Err(Denied::TooLate);
+            return Err(Refusal::TooLate);
         }
         let begun = self.mark_cancelled(&mut state, id, why)?;
         Ok(self.confirm(state, begun)?)
     }
 
     /// Deletes a message; one that is not over is cancelled first.
-    pub fn delete(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
+    pub fn delete(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Refusal> {
         match self.cancel(id, why) {
-            Ok(()) | Err(Denied::TooLate) => {}
+            Ok(()) | Err(Refusal::TooLate) => {}
             Err(denied) => return Err(denied),
         }
         // Too late for a reply that is still to be delivered.
@@ -72,8 +55,7 @@ impl Hub {
         why: &str,
     ) -> Result<Vec<Id>, Refused> {
         let runs = state.book.get(id).is_some_and(|entry| entry.turn == TurnState::Running);
-        let record = Record::step(id, 0, self.stamp(), Step::Cancelled(why.to_owned()));
-        self.write(state, &record, Purpose::Completion)?;
+        self.write_step(state, (id, 0), Step::Cancelled(why.to_owned()))?;
         if runs {
             // Who waits for it is told when its agent has ended.
             state.runs.of(id).cancel();
@@ -87,8 +69,8 @@ impl Hub {
 
     /// Ends all that a session has, and forgets what was said in it. Returns how many messages were
     /// cancelled.
-    pub fn reset(self: &Arc<Self>, who: &Owner, why: &str) -> Result<usize, Denied> {
-        let session = who.digest().ok_or(Denied::Unknown)?;
+    pub fn reset(self: &Arc<Self>, who: &Owner, why: &str) -> Result<usize, Refusal> {
+        let session = who.digest().ok_or(Refusal::Unknown)?;
         let known = self.session(who).is_some();
         let mut state = self.lock();
         let open = |id: &Id| state.book.get(*id).is_some_and(|entry| !entry.turn.is_over());

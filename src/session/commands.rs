@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::cancel::Denied;
 use super::hub::Hub;
 use super::id::Id;
 use super::message_table::{Digest, Owner, digest_of};
@@ -151,14 +150,12 @@ impl Hub {
     }
 }
 
-fn words(denied: &Denied) -> String {
-    match denied {
-        Denied::Unknown => "There is nothing of that kind.".to_owned(),
-        Denied::TooLate => "It is over already.".to_owned(),
-        Denied::Full(_) => "Too many messages wait for a turn.".to_owned(),
-        Denied::Journal(refused) => {
-            format!("The journal refused: {}.", escaped(&refused.to_string(), false))
-        }
+fn words(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Unknown => "There is nothing of that kind.".to_owned(),
+        Refusal::TooLate => "It is over already.".to_owned(),
+        Refusal::Full(_) => "Too many messages wait for a turn.".to_owned(),
+        refused => format!("The journal refused: {}.", escaped(&refused.to_string(), false)),
     }
 }
 

@@ -4,28 +4,25 @@
 //! Nothing waits for the disk under the lock: a record is appended there and synced outside, by whoever
 //! is about to show its effect to somebody.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use super::clock::{Clock, millis};
+use super::clock::Clock;
 use super::dispatch::{Dispatch, QueueLimits};
 use super::id::Id;
-use super::maintenance::CompactionState;
 use super::message_table::{Digest, MessageTable};
 use super::outboxes::Outboxes;
-use super::records::Recent;
-use super::reply::ReplyBuffers;
+use super::reply::{Recent, ReplyBuffers};
 use super::states::TurnState;
 use super::time::Clocks;
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
 use crate::digest_map::DigestMap;
-use crate::journal::record::{Record, Step};
+use crate::journal::record::Stamp;
 use crate::journal::{Condition, Journal, Purpose, Refused};
-use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_STACK};
+use crate::limits::{SHORTAGE_VALID, THREAD_STACK};
 use crate::shares::Shares;
 use crate::subprocess::Children;
 use crate::sys::fd::EventFd;
@@ -34,10 +31,6 @@ use crate::threads::{self, lock};
 /// How long a record that nobody waits for may stay unsynced: the next message usually takes it
 /// along, for nothing.
 const LAZY_SYNC: Duration = Duration::from_millis(50);
-
-/// How long nothing is written before the journal says that all is durable: within twice this after
-/// the last record.
-const MARK_AFTER: Duration = Duration::from_millis(25);
 
 /// What can be changed by a reload: taken once a turn or request, so that each sees one state.
 #[derive(Clone, Debug)]
@@ -101,9 +94,19 @@ pub(super) struct State {
     pub(super) recent: Recent,
 }
 
-/// Milliseconds since 1970.
-pub fn now() -> u64 {
-    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+/// What is remembered from one compaction to the next.
+#[derive(Debug, Default)]
+pub(super) struct CompactionState {
+    /// Sessions of which turns were forgotten, and whose transcripts are not durable yet.
+    pub(super) forgotten: DigestMap,
+    /// It was said that a transcript is behind.
+    pub(super) told: bool,
+    /// Not before then: the last compaction failed.
+    pub(super) compact_after: Option<Instant>,
+    /// Nor before then only because sessions were reset.
+    pub(super) erase_after: Option<Instant>,
+    /// When it was last looked for idle sessions.
+    pub(super) looked: Option<Instant>,
 }
 
 pub(super) fn bounds(config: &Config) -> QueueLimits {
@@ -240,88 +243,6 @@ impl Hub {
         }
     }
 
-    /// Appends a record with its JSON and keeps the book. Follows the journal's order: the lock is held,
-    /// and the JSON of a long one was made before.
-    pub(super) fn write_json(
-        &self,
-        state: &mut State,
-        (record, json): (&Record, &str),
-        purpose: Purpose,
-    ) -> Result<u64, Refused> {
-        if let Err(why) = state.book.check(record) {
-            // A bug of ours; a record that does not follow would keep the next start from starting.
-            log::error!("a record was held back: {why}");
-            return Err(Refused::Unavailable(why));
-        }
-        let number = self.journal.append(json, purpose).map_err(|refused| self.heard(refused))?;
-        if let Err(why) = state.book.apply(number, record, json.len()) {
-            log::error!("record {number} does not follow: {why}");
-        }
-        state.recent.add(number, record, json.len());
-        if let Some(session) = state.book.session_of(record) {
-            let mine = state.followers.iter().filter(|(of, _)| *of == session);
-            mine.for_each(|(_, follower)| follower.notify());
-        }
-        let rested = state.mark_at.replace(Instant::now() + MARK_AFTER).is_none();
-        if rested || state.book.is_crowded(self.settings().config.limits.keep_results) {
-            self.alarm.notify_all();
-        }
-        Ok(number)
-    }
-
-    /// Begins an attempt for each of those whose turn it is; returns those that need a worker.
-    pub(super) fn begin(&self, state: &mut State, ids: Vec<Id>) -> Vec<Id> {
-        let most = self.settings().config.limits.max_attempts;
-        let mut begun = Vec::new();
-        let mut next = VecDeque::from(ids);
-        while let Some(id) = next.pop_front() {
-            if let Some(at) = state.waiting.iter().position(|(waiting, _)| *waiting == id) {
-                state.waiting.remove(at).1.notify();
-                continue;
-            }
-            let Some(entry) = state.book.get(id) else { continue };
-            // Counted before the drain is looked for: it must not find nothing at work meanwhile.
-            self.begin_work(1);
-            let worn_out = usize::try_from(entry.cuts).unwrap_or(usize::MAX) >= most;
-            let (n, step) = if worn_out {
-                (entry.attempts, Step::Failed(gave_up(entry.cuts), None))
-            } else {
-                (entry.attempts + 1, Step::Started)
-            };
-            let record = Record::step(id, n, self.stamp(), step);
-            let ids = if self.is_draining() {
-                state.dispatch.rest(id)
-            } else if self.write(state, &record, Purpose::Completion).is_err() {
-                state.rest(id, Instant::now() + DISK_PAUSE)
-            } else if worn_out {
-                self.over(state, id);
-                state.dispatch.leave(id)
-            } else {
-                state.runs.of(id).begin(n);
-                begun.push(id);
-                continue;
-            };
-            self.rest_from_work();
-            next.extend(ids);
-        }
-        if !state.resting.is_empty() {
-            self.alarm.notify_all();
-        }
-        begun
-    }
-
-    /// What follows the last record of a turn.
-    pub(super) fn over(&self, state: &mut State, id: Id) {
-        state.runs.end(id);
-        let entry = state.book.get(id);
-        if let Some((entry, session)) = entry.and_then(|entry| Some((entry, entry.session()?))) {
-            let now = self.transcript_time();
-            lock(&self.transcripts.usage).touch(session, &entry.who.principal, now);
-        }
-        self.enqueue_delivery(state, id);
-        self.sync_soon(state);
-    }
-
     /// Has the keeper sync what nobody waits for.
     pub(super) fn sync_soon(&self, state: &mut State) {
         if state.sync_at.is_none() {
@@ -351,6 +272,23 @@ impl Hub {
     /// Waits until a record is durable.
     pub(super) fn sync(&self, number: u64) -> Result<(), Refused> {
         self.journal.sync(number).map_err(|refused| self.heard(refused))
+    }
+
+    /// The time for a record of now.
+    pub(super) fn stamp(&self) -> Stamp {
+        self.clock.stamp(self.clocks.read())
+    }
+
+    /// Writes a record of the clock where the journal needs one. Nobody waits for it: after a power
+    /// cut it would be one of another boot.
+    ///
+    /// # Errors
+    /// Those of [`crate::journal::Journal::append`].
+    pub fn keep_time(&self) -> Result<(), Refused> {
+        let mut state = self.lock();
+        let (known, newest) = (state.book.clock.as_ref(), state.book.newest);
+        let due = self.clock.record(known, newest, self.clocks.read());
+        due.map_or(Ok(()), |due| self.write(&mut state, &due, Purpose::Completion).map(drop))
     }
 
     /// Makes all that was written durable and has the journal say so.
@@ -384,13 +322,4 @@ impl State {
         self.resting.push((until, id));
         self.dispatch.rest(id)
     }
-}
-
-/// Words for the sender of a message whose turn was cut short often enough.
-fn gave_up(cuts: u32) -> String {
-    let times = if cuts == 1 { "once".to_owned() } else { format!("{cuts} times") };
-    format!(
-        "the gateway or its agent ended in the middle of the turn {times}; limits.max_attempts \
-         allows no more"
-    )
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::hub::{Hub, State, bounds};
+use super::hub::{CompactionState, Hub, State, bounds};
 use super::id::Id;
 use super::message_table::{Digest, Entry, KnownOwner};
 use crate::digest_map::DigestMap;
@@ -38,21 +38,6 @@ const JOURNAL_PROBE: Duration = Duration::from_secs(2);
 /// How long a gateway whose journal was removed says so before it ends: a monitor that looks every ten
 /// seconds sees it.
 const LOSS_SHOWN: Duration = Duration::from_secs(20);
-
-/// What is remembered from one compaction to the next.
-#[derive(Debug, Default)]
-pub(super) struct CompactionState {
-    /// Sessions of which turns were forgotten, and whose transcripts are not durable yet.
-    forgotten: DigestMap,
-    /// It was said that a transcript is behind.
-    told: bool,
-    /// Not before then: the last compaction failed.
-    compact_after: Option<Instant>,
-    /// Nor before then only because sessions were reset.
-    erase_after: Option<Instant>,
-    /// When it was last looked for idle sessions.
-    looked: Option<Instant>,
-}
 
 impl Hub {
     /// Lets turns and deliveries begin, those of earlier runs first, and starts the keeper and the watch

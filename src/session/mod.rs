@@ -31,6 +31,7 @@ pub mod submit;
 mod tests;
 pub mod time;
 pub mod transcript;
+mod turns;
 pub mod usage;
 pub mod waits;
 mod worker;

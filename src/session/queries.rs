@@ -13,8 +13,8 @@ use super::reply::Watch;
 use super::states::{DeliveryState, TurnState};
 use super::waits::Waits;
 use crate::agent::{self, Report};
-use crate::journal::record::{Record, Step};
-use crate::journal::{Loss, Purpose, Refused};
+use crate::journal::record::Step;
+use crate::journal::{Loss, Refused};
 use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES};
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, poll};
@@ -323,9 +323,8 @@ impl Hub {
                 state.book.entries().filter(|(_, entry)| entry.turn == TurnState::Running);
             let running: Vec<(Id, u32)> = running.map(|(id, entry)| (id, entry.attempts)).collect();
             for (id, n) in running {
-                let record = Record::step(id, n, self.stamp(), Step::Released);
                 // Without it the attempt counts, and runs again all the same.
-                let _ = self.write(&mut state, &record, Purpose::Completion);
+                let _ = self.write_step(&mut state, (id, n), Step::Released);
             }
         }
         // For the mark alone a full disk has no room, which costs nothing.

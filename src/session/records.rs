@@ -1,46 +1,115 @@
-//! What the journal says of a message, read back: how it began and how it ended.
+//! Records of messages: written to the journal and to the table, and read back.
 
-use std::collections::VecDeque;
 use std::io;
+use std::sync::MutexGuard;
+use std::time::{Duration, Instant};
 
-use super::hub::Hub;
+use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::Entry;
+use super::submit::Refusal;
 use crate::extent::Extent;
 use crate::journal::record::{Accepted, Record, Step};
+use crate::journal::{Purpose, Refused};
+use crate::limits::DISK_PAUSE;
 use crate::threads::in_turn;
 
-/// Ends of turns that are kept in memory, and the longest record of one: 256 KiB in all.
-const MAX_RECENT: usize = 32;
+/// How long nothing is written before the journal says that all is durable: within twice this after
+/// the last record.
+const MARK_AFTER: Duration = Duration::from_millis(25);
 
-pub(super) const MAX_RECENT_RECORD: usize = 8 << 10;
+impl Hub {
+    /// Appends a record and keeps the book: see [`Hub::write_json`].
+    pub(super) fn write(
+        &self,
+        state: &mut State,
+        record: &Record,
+        purpose: Purpose,
+    ) -> Result<u64, Refused> {
+        self.write_json(state, (record, &record.to_json()), purpose)
+    }
 
-/// Ends of turns that were just written: their clients and targets are about to be given them. Emptied
-/// as soon as nothing more is written.
-#[derive(Debug, Default)]
-pub(super) struct Recent(VecDeque<(u64, Step)>);
+    /// The same with a step of a message that completes what is begun.
+    pub(super) fn write_step(
+        &self,
+        state: &mut State,
+        (id, n): (Id, u32),
+        step: Step,
+    ) -> Result<u64, Refused> {
+        self.write(state, &Record::step(id, n, self.stamp(), step), Purpose::Completion)
+    }
 
-impl Recent {
-    pub fn add(&mut self, number: u64, record: &Record, bytes: usize) {
-        let Record::Step { step: step @ (Step::Done(..) | Step::Failed(..)), .. } = record else {
-            return;
-        };
-        if bytes <= MAX_RECENT_RECORD {
-            self.0.truncate(MAX_RECENT - 1);
-            self.0.push_front((number, step.clone()));
+    /// Appends a record with its JSON and keeps the book. Follows the journal's order: the lock is held,
+    /// and the JSON of a long one was made before.
+    pub(super) fn write_json(
+        &self,
+        state: &mut State,
+        (record, json): (&Record, &str),
+        purpose: Purpose,
+    ) -> Result<u64, Refused> {
+        if let Err(why) = state.book.check(record) {
+            // It would keep the next start from starting.
+            log::error!("a record was left out: {why}");
+            return Err(Refused::Unavailable(why));
+        }
+        let number = self.journal.append(json, purpose).map_err(|refused| self.heard(refused))?;
+        if let Err(why) = state.book.apply(number, record, json.len()) {
+            log::error!("record {number} does not follow: {why}");
+        }
+        state.recent.add(number, record, json.len());
+        if let Some(session) = state.book.session_of(record) {
+            let mine = state.followers.iter().filter(|(of, _)| *of == session);
+            mine.for_each(|(_, follower)| follower.notify());
+        }
+        let rested = state.mark_at.replace(Instant::now() + MARK_AFTER).is_none();
+        if rested || state.book.is_crowded(self.settings().config.limits.keep_results) {
+            self.alarm.notify_all();
+        }
+        Ok(number)
+    }
+
+    /// Writes a record, however long the disk has no room.
+    ///
+    /// # Errors
+    /// Unavailable: it does not follow, and was left out; TooLong; Broken, also where the gateway ends
+    /// before that.
+    pub(super) fn write_with_retry(
+        &self,
+        what: &str,
+        record: &Record,
+    ) -> Result<MutexGuard<'_, State>, Refused> {
+        let (mut told, json) = (false, record.to_json());
+        loop {
+            let mut state = self.lock();
+            let refused = match self.write_json(&mut state, (record, &json), Purpose::Completion) {
+                Ok(_) => return Ok(state),
+                Err(refused) => refused,
+            };
+            let passes = matches!(refused, Refused::Full(_) | Refused::Unavailable(_));
+            if !passes || state.book.check(record).is_err() {
+                return Err(refused);
+            }
+            drop(state);
+            if !std::mem::replace(&mut told, true) {
+                log::warn!("{what} waits for the disk: {refused}");
+            }
+            if self.cut_within(DISK_PAUSE) {
+                return Err(Refused::Broken("the gateway ends".to_owned()));
+            }
         }
     }
 
-    fn get(&self, number: u64) -> Option<Step> {
-        self.0.iter().find(|(known, _)| *known == number).map(|(_, step)| step.clone())
+    /// Records what an operator or a sender wants of a message, if it can follow.
+    pub(super) fn operate(&self, id: Id, step: Step) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        state.book.get(id).ok_or(Refusal::Unknown)?;
+        let record = Record::step(id, 0, self.stamp(), step);
+        state.book.check(&record).map_err(|_| Refusal::TooLate)?;
+        let number = self.write(&mut state, &record, Purpose::Completion)?;
+        drop(state);
+        Ok(self.sync(number)?)
     }
 
-    pub fn clear(&mut self) {
-        self.0 = VecDeque::new();
-    }
-}
-
-impl Hub {
     /// The record that began a message.
     pub(super) fn accepted(&self, entry: &Entry) -> io::Result<Accepted> {
         if entry.erased {

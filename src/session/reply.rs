@@ -2,13 +2,14 @@
 //!
 //! The buffer is bounded by `limits.max_reply`, which the agent's reader keeps.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::id::Id;
 use crate::agent::{Reply, Report};
-use crate::journal::record::Accepted;
+use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::WRITE_PIECE;
 use crate::sys::fd::EventFd;
 use crate::threads::lock;
@@ -184,26 +185,17 @@ impl Drop for Watch {
 }
 
 /// The runs of the messages that have one: those that run, and those that somebody waits for.
-/// In the order of their ids.
 #[derive(Debug, Default)]
-pub struct ReplyBuffers(Vec<(Id, Arc<ReplyBuffer>)>);
+pub struct ReplyBuffers(BTreeMap<Id, Arc<ReplyBuffer>>);
 
 impl ReplyBuffers {
     pub fn get(&self, id: Id) -> Option<&Arc<ReplyBuffer>> {
-        self.place(id).ok().map(|at| &self.0[at].1)
+        self.0.get(&id)
     }
 
     /// The run of a message, made where there is none.
     pub fn of(&mut self, id: Id) -> Arc<ReplyBuffer> {
-        let at = self.place(id).unwrap_or_else(|at| {
-            self.0.insert(at, (id, Arc::default()));
-            at
-        });
-        Arc::clone(&self.0[at].1)
-    }
-
-    fn place(&self, id: Id) -> Result<usize, usize> {
-        self.0.binary_search_by_key(&id, |(known, _)| *known)
+        Arc::clone(self.0.entry(id).or_default())
     }
 
     /// Ends a run whose text nobody may read any more.
@@ -217,14 +209,44 @@ impl ReplyBuffers {
 
     /// Ends a message's run: who watches it is told.
     pub fn end(&mut self, id: Id) {
-        if let Ok(at) = self.place(id) {
-            self.0.remove(at).1.end();
+        if let Some(run) = self.0.remove(&id) {
+            run.end();
         }
     }
 
     /// Makes all watchers look again.
     pub fn nudge(&self) {
-        self.0.iter().for_each(|(_, run)| run.nudge());
+        self.0.values().for_each(|run| run.nudge());
+    }
+}
+
+/// Ends of turns that are kept in memory, and the longest record of one: 256 KiB in all.
+const MAX_RECENT: usize = 32;
+
+pub const MAX_RECENT_RECORD: usize = 8 << 10;
+
+/// Ends of turns that were just written: their clients and targets are about to be given them. Emptied
+/// as soon as nothing more is written.
+#[derive(Debug, Default)]
+pub struct Recent(VecDeque<(u64, Step)>);
+
+impl Recent {
+    pub fn add(&mut self, number: u64, record: &Record, bytes: usize) {
+        let Record::Step { step: step @ (Step::Done(..) | Step::Failed(..)), .. } = record else {
+            return;
+        };
+        if bytes <= MAX_RECENT_RECORD {
+            self.0.truncate(MAX_RECENT - 1);
+            self.0.push_front((number, step.clone()));
+        }
+    }
+
+    pub fn get(&self, number: u64) -> Option<Step> {
+        self.0.iter().find(|(known, _)| *known == number).map(|(_, step)| step.clone())
+    }
+
+    pub fn clear(&mut self) {
+        self.0 = VecDeque::new();
     }
 }
 

@@ -2,18 +2,18 @@
 
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cancel::Denied;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message::rfc3339;
 use super::message_table::Entry;
 use super::states::DeliveryState;
+use super::submit::Refusal;
 use crate::delivery::{DeliveryResult, Payload, backoff};
+use crate::journal::Refused;
 use crate::journal::record::{Record, Step};
-use crate::journal::{Purpose, Refused};
 use crate::limits::DISK_PAUSE;
 use crate::sys::random;
 
@@ -102,7 +102,6 @@ impl Hub {
                 return Err(Some(Instant::now() + MAX_DELIVERY_PAUSE));
             }
         };
-        let record = Record::step(id, attempts + 1, self.stamp(), Step::Sending);
         let written = {
             let mut state = self.lock();
             // An operator may have had a failed turn run again: that text is not its reply any more. Or
@@ -111,7 +110,7 @@ impl Hub {
             if !state.book.copy(id).is_some_and(same) {
                 return Ok(());
             }
-            self.write(&mut state, &record, Purpose::Completion)
+            self.write_step(&mut state, (id, attempts + 1), Step::Sending)
         };
         let number = written.map_err(|_| Some(Instant::now() + DISK_PAUSE))?;
         // The reply before it and "attempt n started" are durable before anything is sent.
@@ -170,60 +169,16 @@ impl Hub {
         Ok(())
     }
 
-    /// Writes a record, however long the disk has no room.
-    ///
-    /// # Errors
-    /// Unavailable: it does not follow, and was left out; TooLong; Broken, also where the gateway ends
-    /// before that.
-    pub(super) fn write_with_retry(
-        &self,
-        what: &str,
-        record: &Record,
-    ) -> Result<MutexGuard<'_, State>, Refused> {
-        let (mut told, json) = (false, record.to_json());
-        loop {
-            let mut state = self.lock();
-            if let Err(why) = state.book.check(record) {
-                log::error!("a record was left out: {why}");
-                return Err(Refused::Unavailable(why));
-            }
-            let purpose = Purpose::Completion;
-            let refused = match self.write_json(&mut state, (record, &json), purpose) {
-                Ok(_) => return Ok(state),
-                Err(refused @ (Refused::Broken(_) | Refused::TooLong)) => return Err(refused),
-                Err(refused @ (Refused::Full(_) | Refused::Unavailable(_))) => refused,
-            };
-            drop(state);
-            if !std::mem::replace(&mut told, true) {
-                log::warn!("{what} waits for the disk: {refused}");
-            }
-            if self.cut_within(DISK_PAUSE) {
-                return Err(Refused::Broken("the gateway ends".to_owned()));
-            }
-        }
-    }
-
     /// Takes a message off the dead-letter list and sends its reply again.
-    pub fn revive(&self, id: Id) -> Result<(), Denied> {
+    pub fn revive(&self, id: Id) -> Result<(), Refusal> {
         self.operate(id, Step::Revived)?;
         self.enqueue_delivery(&mut self.lock(), id);
         Ok(())
     }
 
     /// Takes a message off the dead-letter list for good.
-    pub fn drop_letter(&self, id: Id) -> Result<(), Denied> {
+    pub fn drop_letter(&self, id: Id) -> Result<(), Refusal> {
         self.operate(id, Step::Dropped)
-    }
-
-    /// Records what an operator or a sender wants of a message, if it can follow.
-    pub(super) fn operate(&self, id: Id, step: Step) -> Result<(), Denied> {
-        let mut state = self.lock();
-        state.book.get(id).ok_or(Denied::Unknown)?;
-        let record = Record::step(id, 0, self.stamp(), step);
-        state.book.check(&record).map_err(|_| Denied::TooLate)?;
-        let number = self.write(&mut state, &record, Purpose::Completion)?;
-        drop(state);
-        Ok(self.sync(number)?)
     }
 }
 

@@ -39,7 +39,7 @@ pub enum Submitted {
     Known(Id),
 }
 
-/// Why a message was not taken.
+/// Why a message was not taken, or something cannot be done to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     Full(Full),
@@ -53,6 +53,10 @@ pub enum Refusal {
     /// The principal's share of the journal is full.
     Share(Reached),
     Stopping,
+    /// There is no such message.
+    Unknown,
+    /// It is over, or not in the state that this needs.
+    TooLate,
     /// The system is short of something.
     Failed(String),
 }
@@ -68,8 +72,16 @@ impl fmt::Display for Refusal {
             Refusal::Erased => f.write_str("the session of its first sending was reset"),
             Refusal::Journal(refused) => refused.fmt(f),
             Refusal::Stopping => f.write_str("the gateway is stopping"),
+            Refusal::Unknown => f.write_str("there is no such message"),
+            Refusal::TooLate => f.write_str("it is over already"),
             Refusal::Failed(why) => f.write_str(why),
         }
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Refusal {
+        Refusal::Journal(refused)
     }
 }
 
@@ -85,7 +97,7 @@ impl Hub {
             if let Some(known) = self.known(&state, &draft)? {
                 let (id, number) = known;
                 drop(state);
-                self.sync(number).map_err(Refusal::Journal)?;
+                self.sync(number)?;
                 return Ok(Submitted::Known(id));
             }
             match (self.reserve_session(&draft.who), full) {
@@ -129,7 +141,7 @@ impl Hub {
         let number = number.max(last);
         let synced = self.sync(number);
         self.spawn_workers(begun);
-        synced.map_err(Refusal::Journal)?;
+        synced?;
         Ok(Submitted::New { id, position: position + 1, interrupted })
     }
 
@@ -149,22 +161,21 @@ impl Hub {
         let mut state = self.lock();
         if let Some((id, number)) = self.known(&state, &draft)? {
             drop(state);
-            self.sync(number).map_err(Refusal::Journal)?;
+            self.sync(number)?;
             return Ok(Submitted::Known(id));
         }
         self.check_share(&state, &draft)?;
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
         let record = Record::Accepted(Box::new(draft.accept(id, self.stamp())));
-        self.write(&mut state, &record, Purpose::NewWork).map_err(Refusal::Journal)?;
+        self.write(&mut state, &record, Purpose::NewWork)?;
         Ok(Submitted::New { id, position: 0, interrupted: None })
     }
 
     /// Answers a message that was admitted.
     pub fn reply(self: &Arc<Self>, id: Id, reply: String) -> Result<(), Refusal> {
         let mut state = self.lock();
-        let done = Record::step(id, 0, self.stamp(), Step::Done(reply, None));
         let mut begun = Vec::new();
-        if self.write(&mut state, &done, Purpose::Completion).is_ok() {
+        if self.write_step(&mut state, (id, 0), Step::Done(reply, None)).is_ok() {
             self.over(&mut state, id);
         } else if let Some(entry) = state.book.get(id).filter(|entry| !entry.turn.is_over()) {
             // Without it the message is accepted all the same, and gets its end as a turn.
@@ -173,7 +184,7 @@ impl Hub {
             let ids = state.dispatch.fill();
             begun = self.begin(&mut state, ids);
         }
-        self.confirm(state, begun).map_err(Refusal::Journal)
+        Ok(self.confirm(state, begun)?)
     }
 
     /// Gives those that have begun a worker, and waits until all that was written is durable.
@@ -186,16 +197,6 @@ impl Hub {
         drop(state);
         self.spawn_workers(begun);
         self.sync(number)
-    }
-
-    /// Appends a record and keeps the book: see [`Hub::write_json`].
-    pub(super) fn write(
-        &self,
-        state: &mut State,
-        record: &Record,
-        purpose: Purpose,
-    ) -> Result<u64, Refused> {
-        self.write_json(state, (record, &record.to_json()), purpose)
     }
 
     /// What a principal holds of the journal, what all do, the limit and its shares; `None` for the

@@ -4,37 +4,25 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cancel::Denied;
 use super::clock::millis;
-use super::hub::{Hub, State, now};
+use super::hub::{Hub, State};
 use super::id::Id;
-use super::message::{Message, rfc3339};
+use super::message::{Message, Waiting};
 use super::message_table::{Entry, Owner, RetryState};
-use super::reply::ReplyBuffer;
 use super::retry::{Attempt, pause};
 use super::states::{DeliveryState, TurnState};
-use crate::agent::Refused;
+use super::submit::Refusal;
+use super::time::now;
+use crate::agent::{Outcome, Refused};
 use crate::delivery::{backoff, retry_after};
 use crate::journal::record::{Record, Retry, Step};
 use crate::journal::{self, Purpose};
 use crate::limits::{MAX_LISTED, MAX_TURN_PAUSE};
 use crate::sys::random;
-use crate::text::quoted;
 
 /// Within this time all turns that wait for the agent are tried again once it has answered one of
 /// them: not all at the same moment.
 const AGENT_BACK: Duration = Duration::from_secs(1);
-
-/// What a turn waits for between two attempts, and until when: milliseconds since 1970, by what the
-/// wall clock says now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// Why its last attempt failed.
-    pub reason: String,
-    pub next_attempt_at: u64,
-    /// When its last attempt will be made.
-    pub gives_up_at: u64,
-}
 
 /// All turns that wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,17 +35,6 @@ pub struct Waits {
 impl Waits {
     pub fn to_json(&self) -> String {
         format!(r#"{{"turns":{},{}"#, self.turns, &self.next.to_json()[1..])
-    }
-}
-
-impl Waiting {
-    pub fn to_json(&self) -> String {
-        format!(
-            r#"{{"reason":{},"next_attempt_at":"{}","gives_up_at":"{}"}}"#,
-            quoted(&self.reason),
-            rfc3339(self.next_attempt_at),
-            rfc3339(self.gives_up_at),
-        )
     }
 }
 
@@ -80,18 +57,14 @@ impl Hub {
 
     /// What follows an attempt that failed for now: another one, while `agent.retry_for` lasts; after
     /// a crash of the agent, while `limits.max_attempts` allows it.
-    pub(super) fn after_failure(
-        &self,
-        entry: &Entry,
-        run: &ReplyBuffer,
-        error: String,
-        (crash, refused): (bool, Option<&Refused>),
-    ) -> Step {
+    pub(super) fn after_failure(&self, entry: &Entry, began: Instant, outcome: &Outcome) -> Step {
+        let (error, crash) = (outcome.to_string(), matches!(outcome, Outcome::Crashed(_)));
+        let refused = if let Outcome::Refused(refused) = outcome { Some(&**refused) } else { None };
         let settings = self.settings();
         let (limits, retry_for) = (&settings.config.limits, settings.config.agent.retry_for);
         let asked = refused.and_then(|refused| refused.retry_after.as_deref());
         let asked = asked.and_then(|value| retry_after(value, Duration::from_millis(now())));
-        let began = run.began().unwrap_or(self.began).saturating_duration_since(self.began);
+        let began = began.saturating_duration_since(self.began);
         let failing = entry.failing.as_deref();
         let attempt = Attempt {
             began: failing.map(|failing| failing.spent(began)),
@@ -191,9 +164,9 @@ impl Hub {
 
     /// Has a failed turn run again, behind what waits in its session; of a dead letter, has its reply
     /// sent again.
-    pub fn retry(self: &Arc<Self>, id: Id) -> Result<(), Denied> {
+    pub fn retry(self: &Arc<Self>, id: Id) -> Result<(), Refusal> {
         let mut state = self.lock();
-        let entry = state.book.get(id).ok_or(Denied::Unknown)?;
+        let entry = state.book.get(id).ok_or(Refusal::Unknown)?;
         if entry.turn != TurnState::Failed {
             drop(state);
             return self.revive(id);
@@ -201,11 +174,11 @@ impl Hub {
         // Not what a reset forgot, nor while the word of its failure is on its way to a target.
         let sending = entry.delivery_state() == Some(DeliveryState::Sending);
         if sending || state.book.is_erased(entry) {
-            return Err(Denied::TooLate);
+            return Err(Refusal::TooLate);
         }
         let (who, session) = (Arc::clone(&entry.who), entry.session());
         let admitted = state.dispatch.submit(id, &who.principal, session);
-        let (_, runs) = admitted.map_err(Denied::Full)?;
+        let (_, runs) = admitted.map_err(Refusal::Full)?;
         let record = Record::step(id, 0, self.stamp(), Step::Requeued);
         let written = self.write(&mut state, &record, Purpose::NewWork);
         let ids = match &written {

@@ -8,7 +8,7 @@ use super::*;
 use crate::config::{Target, TargetKind};
 use crate::session::commands::Command;
 use crate::session::outboxes::Outboxes;
-use crate::session::records::MAX_RECENT_RECORD;
+use crate::session::reply::MAX_RECENT_RECORD;
 
 /// A target that takes everything.
 fn target() -> Target {
@@ -169,7 +169,7 @@ fn not_delivered_unread(end: Step) {
     let mut config = config(&dir, None);
     config.deliver.insert("out".to_owned(), target());
     let id = Id::after(None).unwrap();
-    let at = crate::session::hub::now();
+    let at = crate::session::time::now();
     let accepted = crate::journal::record::Accepted {
         id: id.to_string(),
         at: at.into(),

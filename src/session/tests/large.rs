@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::journal::record::Accepted;
 use crate::limits::LOCK_BATCH;
-use crate::session::hub::now;
+use crate::session::time::now;
 
 /// The records of answered messages, each in a session of its own of this name and number.
 #[derive(Default)]

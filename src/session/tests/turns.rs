@@ -1,7 +1,6 @@
 //! Turns as their senders see them.
 
 use super::*;
-use crate::session::cancel::Denied;
 use crate::session::dispatch::Full;
 use crate::shares::Over;
 
@@ -164,15 +163,15 @@ fn messages_can_be_taken_back() {
     assert_eq!((taken.turn, taken.attempts), (TurnState::Cancelled, 0));
     assert_eq!(taken.error.as_deref(), Some("changed my mind"));
     house.hub.cancel(first, "one").unwrap();
-    house.hub.cancel(first, "two").unwrap_or_else(|denied| assert_eq!(denied, Denied::TooLate));
+    house.hub.cancel(first, "two").unwrap_or_else(|denied| assert_eq!(denied, Refusal::TooLate));
     let taken = house.wait(first);
     assert_eq!((taken.turn, taken.error.as_deref()), (TurnState::Cancelled, Some("one")));
     house.open_gate();
     assert_eq!(house.wait(third).turn, TurnState::Done);
     for over in [first, second, third] {
-        assert_eq!(house.hub.cancel(over, "late"), Err(Denied::TooLate));
+        assert_eq!(house.hub.cancel(over, "late"), Err(Refusal::TooLate));
     }
-    assert_eq!(house.hub.cancel(Id::from(1), "x"), Err(Denied::Unknown));
+    assert_eq!(house.hub.cancel(Id::from(1), "x"), Err(Refusal::Unknown));
     house.audit();
     assert_eq!(house.log(), ["1 1", "3 1"]);
     assert_eq!(house.said("s"), [third]);
@@ -219,7 +218,7 @@ fn a_reset_ends_and_forgets_all() {
     house.wait(elsewhere);
     assert_eq!(house.hub.reset(&who("s"), "again"), Ok(0));
     assert!(house.said("s").is_empty());
-    assert_eq!(house.hub.reset(&who(""), "x"), Err(Denied::Unknown));
+    assert_eq!(house.hub.reset(&who(""), "x"), Err(Refusal::Unknown));
     house.audit();
     assert_eq!(house.log(), ["before 1", "block 1", "block 1", "after 1"]);
 }
