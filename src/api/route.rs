@@ -21,7 +21,7 @@ const MAX_CONTROL_TURNS: usize = 48;
 const DISK_HANGS: Duration = Duration::from_secs(5);
 
 /// Header fields that we read and that may occur once; http/ has those that frame or let in.
-const ONCE: [&str; 3] = [turn::SESSION, idempotency::HEADER, "Last-Event-ID"];
+const ONCE: [&str; 3] = [idempotency::SESSION, idempotency::HEADER, "Last-Event-ID"];
 
 /// What a path stands for, with the ids and keys in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,13 +16,10 @@ use crate::http::{Closed, Request};
 use crate::session::message_table::Owner;
 use crate::session::submit::Draft;
 
-/// The header that puts a request into a session.
-pub const SESSION: &str = "X-Hermes-Session-Id";
-
 /// The principal, and the session that the request names.
 fn party(request: &Request, proof: &Authenticated) -> Result<Owner, ApiError> {
-    match request.header(SESSION) {
-        // What is no text is as good as no key.
+    match request.header(idempotency::SESSION) {
+        // What is no text is as good as no session.
         Some(bytes) => owner_of(proof, std::str::from_utf8(bytes).unwrap_or_default()),
         None => Ok(Owner { principal: proof.principal().to_owned(), session: None }),
     }

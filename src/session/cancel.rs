@@ -32,8 +32,8 @@ impl Hub {
         if !may(entry.turn) {
             return Err(Refusal::TooLate);
         }
-        let begun = self.mark_cancelled(&mut state, id, why)?;
-        Ok(self.confirm(state, begun)?)
+        self.mark_cancelled(&mut state, id, why)?;
+        Ok(self.confirm(state)?)
     }
 
     /// Deletes a message; one that is not over is cancelled first.
@@ -53,18 +53,19 @@ impl Hub {
         state: &mut State,
         id: Id,
         why: &str,
-    ) -> Result<Vec<Id>, Refused> {
+    ) -> Result<(), Refused> {
         let runs = state.book.get(id).is_some_and(|entry| entry.turn == TurnState::Running);
         self.write_step(state, (id, 0), Step::Cancelled(why.to_owned()))?;
         if runs {
             // Who waits for it is told when its agent has ended.
             state.runs.of(id).cancel();
-            return Ok(Vec::new());
+            return Ok(());
         }
         state.runs.end(id);
         state.resting.retain(|(_, resting)| *resting != id);
         let ids = state.dispatch.leave(id);
-        Ok(self.begin(state, ids))
+        self.begin(state, ids);
+        Ok(())
     }
 
     /// Ends all that a session has, and forgets what was said in it. Returns how many messages were
@@ -78,23 +79,17 @@ impl Hub {
         if ids.is_empty() && !known {
             return Ok(0);
         }
-        let mut begun = Vec::new();
-        let mut result = Ok(0);
         // From the end: each that goes must not let the next one begin.
-        for id in ids.iter().rev() {
-            match self.mark_cancelled(&mut state, *id, why) {
-                Ok(ids) => begun.extend(ids),
-                Err(refused) => result = Err(refused),
-            }
-        }
+        let mut cancel = |id: &Id| self.mark_cancelled(&mut state, *id, why).err();
+        let refused: Vec<Refused> = ids.iter().rev().filter_map(&mut cancel).collect();
+        let mut result = refused.into_iter().next_back().map_or(Ok(0), Err);
         if result.is_ok() {
             result = self.write_reset(&mut state, who, false);
             // Who waits for one of them need not wait for its agent.
             ids.iter().for_each(|id| state.runs.forget(*id));
             self.alarm.notify_all();
         }
-        drop(state);
-        self.spawn_workers(begun);
+        self.spawn_begun(state);
         self.sync(result?)?;
         // Somebody may already work with the file for a new message.
         let idle = self.lock().dispatch.tickets(session).next().is_none();

@@ -48,7 +48,7 @@ struct Line<T, K> {
 }
 
 /// A principal.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct PrincipalQueue {
     name: String,
     running: usize,
@@ -234,12 +234,8 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
     fn party(&mut self, name: &str) -> usize {
         let known = self.parties.iter().position(|party| party.name == name);
         known.unwrap_or_else(|| {
-            self.parties.push(PrincipalQueue {
-                name: name.to_owned(),
-                running: 0,
-                waiting: 0,
-                served: 0,
-            });
+            let name = name.to_owned();
+            self.parties.push(PrincipalQueue { name, ..PrincipalQueue::default() });
             self.parties.len() - 1
         })
     }

@@ -77,6 +77,8 @@ pub(super) struct State {
     pub(super) waiting: Vec<(Id, Arc<EventFd>)>,
     /// Messages that run or are watched.
     pub(super) runs: ReplyBuffers,
+    /// Begun attempts that have no worker yet. Empty whenever the lock is given back.
+    pub(super) begun: Vec<Id>,
     /// Turns between two attempts.
     pub(super) resting: Vec<(Instant, Id)>,
     /// Begun attempts for which there was no thread, and when to try again.
@@ -189,7 +191,8 @@ impl Hub {
         // It may be what they wait for.
         state.hurry();
         self.alarm.notify_all();
-        self.go_on(state, ids);
+        self.begin(&mut state, ids);
+        self.spawn_begun(state);
     }
 
     /// No turn begins any more; what waits stays in the journal. Does not wait for anything.

@@ -67,7 +67,8 @@ impl Hub {
         self.rest_again(&mut state);
         state.open = true;
         let ids = state.dispatch.rebound(bounds(&self.settings().config));
-        self.go_on(state, ids);
+        self.begin(&mut state, ids);
+        self.spawn_begun(state);
         self.send_what_is_due();
     }
 
@@ -94,12 +95,11 @@ impl Hub {
             }
             let due = take_due(&mut state.resting, Instant::now());
             let ids = due.iter().flat_map(|id| state.dispatch.wake(*id)).collect();
-            let begun = self.begin(&mut state, ids);
+            self.begin(&mut state, ids);
             let sync = state.sync_at.take_if(|at| *at <= Instant::now()).is_some();
             let mark = state.mark_at.take_if(|at| *at <= Instant::now()).is_some();
             let without_thread = take_due(&mut state.without_thread, Instant::now());
-            drop(state);
-            self.spawn_workers(begun);
+            self.spawn_begun(state);
             self.spawn_workers(without_thread);
             self.send_what_is_due();
             // One that the disk has no room for is tried again in the next round.

@@ -119,6 +119,7 @@ impl Drop for TurnPermit {
         let mut state = self.hub.lock();
         state.waiting.retain(|(waiting, _)| *waiting != self.id);
         let ids = state.dispatch.leave(self.id);
-        self.hub.go_on(state, ids);
+        self.hub.begin(&mut state, ids);
+        self.hub.spawn_begun(state);
     }
 }

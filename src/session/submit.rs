@@ -123,37 +123,35 @@ impl Hub {
                 // There may be something to forget.
                 self.alarm.notify_all();
                 let ids = state.dispatch.leave(id);
-                self.go_on(state, ids);
+                self.begin(&mut state, ids);
+                self.spawn_begun(state);
                 return Err(Refusal::Journal(refused));
             }
         };
-        let mut begun = if runs { self.begin(&mut state, vec![id]) } else { Vec::new() };
-        if let (Record::Accepted(message), true) = (record, begun.contains(&id)) {
+        self.begin(&mut state, runs.then_some(id).into_iter().collect());
+        if let (Record::Accepted(message), true) = (record, state.begun.contains(&id)) {
             state.runs.of(id).set_message(message);
         }
         let busy = session.filter(|_| mode == Busy::Interrupt && position > 0);
         let interrupted = busy.and_then(|busy| self.interrupt(&mut state, busy, id));
-        let (interrupted, next) = interrupted.unzip();
-        begun.extend(next.into_iter().flatten());
-        let last = self.journal.last();
-        drop(state);
         // What follows at once is durable with it: one sync serves all.
-        let number = number.max(last);
+        let (number, begun) = (number.max(self.journal.last()), std::mem::take(&mut state.begun));
+        drop(state);
         let synced = self.sync(number);
         self.spawn_workers(begun);
         synced?;
         Ok(Submitted::New { id, position: position + 1, interrupted })
     }
 
-    /// Ends the turn that runs in a session, or waits for its next attempt. Returns whose it was, and
-    /// those that begin instead.
-    fn interrupt(&self, state: &mut State, session: Digest, by: Id) -> Option<(Id, Vec<Id>)> {
+    /// Ends the turn that runs in a session, or waits for its next attempt. Returns whose it was.
+    fn interrupt(&self, state: &mut State, session: Digest, by: Id) -> Option<Id> {
         let first = state.dispatch.tickets(session).next()?;
         if !matches!(state.book.get(first)?.turn, TurnState::Running | TurnState::Resting) {
             return None;
         }
         let why = format!("interrupted by message {by}");
-        Some((first, self.mark_cancelled(state, first, &why).ok()?))
+        self.mark_cancelled(state, first, &why).ok()?;
+        Some(first)
     }
 
     /// Takes a message that the gateway answers itself, with [`Hub::reply`], and no agent.
@@ -174,7 +172,6 @@ impl Hub {
     /// Answers a message that was admitted.
     pub fn reply(self: &Arc<Self>, id: Id, reply: String) -> Result<(), Refusal> {
         let mut state = self.lock();
-        let mut begun = Vec::new();
         if self.write_step(&mut state, (id, 0), Step::Done(reply, None)).is_ok() {
             self.over(&mut state, id);
         } else if let Some(entry) = state.book.get(id).filter(|entry| !entry.turn.is_over()) {
@@ -182,20 +179,15 @@ impl Hub {
             let (who, session) = (Arc::clone(&entry.who), entry.session());
             state.dispatch.restore(id, &who.principal, session);
             let ids = state.dispatch.fill();
-            begun = self.begin(&mut state, ids);
+            self.begin(&mut state, ids);
         }
-        Ok(self.confirm(state, begun)?)
+        Ok(self.confirm(state)?)
     }
 
     /// Gives those that have begun a worker, and waits until all that was written is durable.
-    pub(super) fn confirm(
-        self: &Arc<Self>,
-        state: MutexGuard<'_, State>,
-        begun: Vec<Id>,
-    ) -> Result<(), Refused> {
+    pub(super) fn confirm(self: &Arc<Self>, state: MutexGuard<'_, State>) -> Result<(), Refused> {
         let number = self.journal.last();
-        drop(state);
-        self.spawn_workers(begun);
+        self.spawn_begun(state);
         self.sync(number)
     }
 

@@ -17,10 +17,9 @@ use crate::limits::DISK_PAUSE;
 use crate::threads::lock;
 
 impl Hub {
-    /// Begins an attempt for each of those whose turn it is; returns those that need a worker.
-    pub(super) fn begin(&self, state: &mut State, ids: Vec<Id>) -> Vec<Id> {
+    /// Begins an attempt for each of those whose turn it is. See [`Hub::spawn_begun`].
+    pub(super) fn begin(&self, state: &mut State, ids: Vec<Id>) {
         let most = self.settings().config.limits.max_attempts;
-        let mut begun = Vec::new();
         let mut next = VecDeque::from(ids);
         while let Some(id) = next.pop_front() {
             if let Some(at) = state.waiting.iter().position(|(waiting, _)| *waiting == id) {
@@ -45,7 +44,7 @@ impl Hub {
                 state.dispatch.leave(id)
             } else {
                 state.runs.of(id).begin(n);
-                begun.push(id);
+                state.begun.push(id);
                 continue;
             };
             self.rest_from_work();
@@ -54,7 +53,6 @@ impl Hub {
         if !state.resting.is_empty() {
             self.alarm.notify_all();
         }
-        begun
     }
 
     /// What follows the last record of a turn.
@@ -132,7 +130,8 @@ impl Hub {
             state.dispatch.leave(id)
         };
         self.rest_from_work();
-        self.begin(&mut state, ids)
+        self.begin(&mut state, ids);
+        std::mem::take(&mut state.begun)
     }
 
     /// Writes the record of an end; where that is too long, that the turn has failed.
@@ -166,7 +165,8 @@ impl Hub {
         state.runs.end(id);
         let ids = state.dispatch.leave(id);
         self.rest_from_work();
-        self.begin(&mut state, ids)
+        self.begin(&mut state, ids);
+        std::mem::take(&mut state.begun)
     }
 
     /// Ends a turn that the gateway's own end cuts short.

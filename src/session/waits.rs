@@ -185,8 +185,8 @@ impl Hub {
             Err(_) => state.dispatch.leave(id),
             Ok(_) => runs.then_some(id).into_iter().collect(),
         };
-        let begun = self.begin(&mut state, ids);
-        self.confirm(state, begun)?;
+        self.begin(&mut state, ids);
+        self.confirm(state)?;
         Ok(written.map(drop)?)
     }
 }

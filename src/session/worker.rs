@@ -47,9 +47,9 @@ impl Hub {
         }
     }
 
-    /// Begins these, and gives each a worker.
-    pub(super) fn go_on(self: &Arc<Self>, mut state: MutexGuard<'_, State>, ids: Vec<Id>) {
-        let begun = self.begin(&mut state, ids);
+    /// Gives each turn that was begun a worker.
+    pub(super) fn spawn_begun(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        let begun = std::mem::take(&mut state.begun);
         drop(state);
         self.spawn_workers(begun);
     }
@@ -118,12 +118,8 @@ impl Hub {
     fn attempt(&self, id: Id, message: &mut Option<Box<Accepted>>) -> Outcome {
         let (entry, run, number) = {
             let mut state = self.lock();
-            let Some(entry) = state.book.get(id).cloned() else {
-                return Outcome::Failed("the message is not known any more".to_owned());
-            };
-            if entry.turn.is_over() {
-                return Outcome::Cancelled;
-            }
+            let entry = state.book.get(id).filter(|entry| !entry.turn.is_over()).cloned();
+            let Some(entry) = entry else { return Outcome::Cancelled };
             (entry, state.runs.of(id), self.journal.last())
         };
         if self.sync(number).is_err() {
