@@ -68,17 +68,13 @@ impl Hub {
             let left = deadline.saturating_duration_since(Instant::now());
             let ready = poll(&mut interests, Some(left.min(KEEP_ALIVE)));
             let ready = ready.map_err(AcquireError::Failed)?;
-            let [turn, cut, client] = interests.map(|interest| interest.ready());
-            if turn {
-                runs = true;
-            } else if cut {
-                return Err(AcquireError::Cut);
-            } else if client {
-                return Err(AcquireError::Gone);
-            } else if left == Duration::ZERO {
-                return Err(AcquireError::TimedOut);
-            } else if ready == 0 {
-                reply.idle().map_err(|_| AcquireError::Gone)?;
+            match interests.map(|interest| interest.ready()) {
+                [true, ..] => runs = true,
+                [_, true, _] => return Err(AcquireError::Cut),
+                [_, _, true] => return Err(AcquireError::Gone),
+                _ if left == Duration::ZERO => return Err(AcquireError::TimedOut),
+                _ if ready == 0 => reply.idle().map_err(|_| AcquireError::Gone)?,
+                _ => {}
             }
         }
         Ok(place)

@@ -150,7 +150,7 @@ impl Hub {
         let Some(watch) = self.watch(id, EventFd::new()?) else { return Ok(Waited::Over) };
         loop {
             watch.event.clear();
-            if watch.run.is_over() {
+            if watch.run.lock().over {
                 let over = self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over());
                 return Ok(if over { Waited::Over } else { Waited::NotYet });
             }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use super::id::Id;
@@ -21,15 +21,16 @@ pub struct ReplyBuffer {
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub struct State {
     attempt: u32,
     /// When that began.
-    began: Option<Instant>,
-    /// The message, from its acceptance to its first attempt.
-    message: Option<Box<Accepted>>,
-    text: String,
-    report: Report,
-    over: bool,
+    pub(super) began: Option<Instant>,
+    /// The message, from its acceptance to its first attempt: it need not be read back.
+    pub(super) message: Option<Box<Accepted>>,
+    pub(super) text: String,
+    pub(super) report: Report,
+    /// Nothing more will come.
+    pub(super) over: bool,
     /// The turn is to end, and what tells its agent.
     cancelled: bool,
     cancel: Option<Arc<EventFd>>,
@@ -52,25 +53,16 @@ pub struct Snapshot {
 impl ReplyBuffer {
     /// An attempt begins: what an earlier one said does not count.
     pub fn begin(&self, attempt: u32) {
-        let mut state = lock(&self.state);
+        let mut state = self.lock();
         (state.attempt, state.began) = (attempt, Some(Instant::now()));
         state.text.clear();
         state.report = Report::default();
-        state.news();
-    }
-
-    /// Hands a message that begins at once to its worker, who need not read it back.
-    pub fn set_message(&self, message: Box<Accepted>) {
-        lock(&self.state).message = Some(message);
-    }
-
-    pub fn take_message(&self) -> Option<Box<Accepted>> {
-        lock(&self.state).message.take()
+        state.notify();
     }
 
     /// Asks the turn to end.
     pub fn cancel(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.lock();
         state.cancelled = true;
         if let Some(cancel) = &state.cancel {
             cancel.notify();
@@ -80,7 +72,7 @@ impl ReplyBuffer {
     /// The descriptor that becomes readable when the turn is to end.
     pub fn cancelled(&self) -> io::Result<Arc<EventFd>> {
         let event = Arc::new(EventFd::new()?);
-        let mut state = lock(&self.state);
+        let mut state = self.lock();
         if state.cancelled {
             event.notify();
         }
@@ -88,38 +80,14 @@ impl ReplyBuffer {
         Ok(event)
     }
 
-    /// Whether nothing more will come.
-    pub fn is_over(&self) -> bool {
-        lock(&self.state).over
-    }
-
-    /// Nothing more will come.
-    fn end(&self) {
-        let mut state = lock(&self.state);
-        state.over = true;
-        state.news();
-    }
-
-    /// When the attempt began.
-    pub fn began(&self) -> Option<Instant> {
-        lock(&self.state).began
-    }
-
-    /// The whole text of the attempt, and what its agent has told beside it.
-    pub fn said(&self) -> (String, Report) {
-        let state = lock(&self.state);
-        (state.text.clone(), state.report.clone())
-    }
-
-    /// How many bytes of text there are.
-    pub fn bytes(&self) -> usize {
-        lock(&self.state).text.len()
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 
     /// What there is after `offset` bytes of attempt `attempt`, or the first of it; from the beginning
     /// where another attempt is on by now.
     pub fn see(&self, attempt: u32, offset: usize) -> Snapshot {
-        let state = lock(&self.state);
+        let state = self.lock();
         let from = if attempt == state.attempt { offset } else { 0 };
         let rest = state.text.get(from..).unwrap_or("");
         let most = WRITE_PIECE.min(rest.len());
@@ -133,18 +101,14 @@ impl ReplyBuffer {
     /// Has this event raised at every news, for as long as the [`Watch`] lives.
     pub fn watch(self: &Arc<Self>, event: EventFd) -> Watch {
         let event = Arc::new(event);
-        lock(&self.state).watchers.push(Arc::clone(&event));
+        self.lock().watchers.push(Arc::clone(&event));
         Watch { run: Arc::clone(self), event }
-    }
-
-    /// Makes the watchers look again.
-    pub fn nudge(&self) {
-        lock(&self.state).news();
     }
 }
 
 impl State {
-    fn news(&self) {
+    /// Makes the watchers look again.
+    pub fn notify(&self) {
         self.watchers.iter().for_each(|watcher| watcher.notify());
     }
 }
@@ -154,20 +118,20 @@ pub struct BufferWriter<'a>(pub &'a ReplyBuffer);
 
 impl Reply for BufferWriter<'_> {
     fn chunk(&mut self, text: &str) -> io::Result<()> {
-        let mut state = lock(&self.0.state);
+        let mut state = self.0.lock();
         if !state.over {
             state.text.push_str(text);
         }
-        state.news();
+        state.notify();
         Ok(())
     }
 
     fn bytes(&self) -> usize {
-        self.0.bytes()
+        self.0.lock().text.len()
     }
 
     fn report(&mut self, report: Report) {
-        lock(&self.0.state).report = report;
+        self.0.lock().report = report;
     }
 }
 
@@ -180,7 +144,7 @@ pub struct Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        lock(&self.run.state).watchers.retain(|known| !Arc::ptr_eq(known, &self.event));
+        self.run.lock().watchers.retain(|known| !Arc::ptr_eq(known, &self.event));
     }
 }
 
@@ -201,7 +165,7 @@ impl ReplyBuffers {
     /// Ends a run whose text nobody may read any more.
     pub fn forget(&mut self, id: Id) {
         if let Some(run) = self.get(id) {
-            let mut state = lock(&run.state);
+            let mut state = run.lock();
             (state.text, state.report) = Default::default();
         }
         self.end(id);
@@ -210,13 +174,15 @@ impl ReplyBuffers {
     /// Ends a message's run: who watches it is told.
     pub fn end(&mut self, id: Id) {
         if let Some(run) = self.0.remove(&id) {
-            run.end();
+            let mut state = run.lock();
+            state.over = true;
+            state.notify();
         }
     }
 
     /// Makes all watchers look again.
     pub fn nudge(&self) {
-        self.0.values().for_each(|run| run.nudge());
+        self.0.values().for_each(|run| run.lock().notify());
     }
 }
 
@@ -262,7 +228,8 @@ mod tests {
 
     #[test]
     fn watchers_see_what_is_new_and_another_attempt_from_its_beginning() {
-        let run = Arc::new(ReplyBuffer::default());
+        let mut runs = ReplyBuffers::default();
+        let run = runs.of(Id::from(1));
         let watch = run.watch(EventFd::new().unwrap());
         run.begin(1);
         BufferWriter(&run).chunk("hä").unwrap();
@@ -275,12 +242,12 @@ mod tests {
         assert_eq!(run.see(1, 3).text, "");
         run.begin(2);
         BufferWriter(&run).chunk("x").unwrap();
-        run.end();
+        runs.end(Id::from(1));
         assert_eq!(
             run.see(1, 3),
             Snapshot { attempt: 2, text: "x".into(), more: false, over: true }
         );
         drop(watch);
-        assert!(lock(&run.state).watchers.is_empty());
+        assert!(run.lock().watchers.is_empty());
     }
 }

@@ -78,10 +78,13 @@ impl Hub {
             let mut state = self.lock();
             (state.book.copy(id), state.runs.of(id))
         };
+        let (began, text, report) = {
+            let run = run.lock();
+            (run.began.unwrap_or_else(Instant::now), run.text.clone(), run.report.to_json())
+        };
         let session = entry.as_ref().and_then(|entry| entry.who.session.as_deref());
         let attempt = entry.as_ref().map_or(0, |entry| entry.attempts);
-        let began = run.began().unwrap_or_else(Instant::now);
-        outcome.log(&id.to_string(), session, attempt, began, run.bytes());
+        outcome.log(&id.to_string(), session, attempt, began, text.len());
         let Some(entry) = entry.filter(|entry| !entry.turn.is_over()) else {
             // It was taken back while it ran, and its agent has ended by now.
             return self.release_turn(id);
@@ -89,9 +92,8 @@ impl Hub {
         let at = self.stamp();
         let step = match outcome {
             Outcome::Done => {
-                let (reply, report) = run.said();
-                self.append_to_transcript(id, &entry, message, (at.at, &reply));
-                Step::Done(reply, report.to_json())
+                self.append_to_transcript(id, &entry, message, (at.at, &text));
+                Step::Done(text, report)
             }
             Outcome::Refused(refused) if !refused.passes() => {
                 Step::Failed(refused.to_string(), Some(refused.to_json()))

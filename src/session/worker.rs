@@ -125,7 +125,7 @@ impl Hub {
         if self.sync(number).is_err() {
             return Outcome::Cut;
         }
-        let known = message.take().or_else(|| run.take_message());
+        let known = message.take().or_else(|| run.lock().message.take());
         let message = match known.map_or_else(|| self.accepted(&entry).map(Box::new), Ok) {
             Ok(known) => &**message.insert(known),
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
