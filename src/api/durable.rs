@@ -12,7 +12,7 @@ use crate::limits::{KEEP_ALIVE, LONGEST_REPLY};
 use crate::session::id::Id;
 use crate::session::states::TurnState;
 use crate::session::submit::{Draft, Submitted};
-use crate::session::waits::HeldUp;
+use crate::session::waits::Delay;
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, poll};
 
@@ -98,7 +98,7 @@ impl Waiter<'_> {
         loop {
             watch.event.clear();
             // Who wants the whole is given what the journal has.
-            let seen = watch.run.see(attempt, if streams { offset } else { usize::MAX });
+            let seen = watch.run.snapshot(attempt, if streams { offset } else { usize::MAX });
             if seen.attempt != attempt && offset > 0 {
                 return Err(Some(self.cut_short()));
             }
@@ -113,14 +113,14 @@ impl Waiter<'_> {
             if seen.over || hub.is_put_off(self.id) || self.came.elapsed() > LONGEST_REPLY {
                 return Ok(offset > 0);
             }
-            let delay = hub.held_up(self.id).filter(|delay| delay.next.is_some());
+            let delay = hub.delay_of(self.id).filter(|delay| delay.next.is_some());
             if let Some(delay) = delay {
                 self.check_delay(&delay, offset > 0)?;
             }
             let mut interests = [
                 Interest::read(watch.event.as_fd()),
                 Interest::hangup(client),
-                Interest::read(hub.cut.as_fd()),
+                Interest::read(hub.abort.as_fd()),
             ];
             let ready = poll(&mut interests, Some(KEEP_ALIVE)).map_err(|e| ApiError::short(&e))?;
             // A stream that has begun has no status any more, and the next thing may be an error.
@@ -139,7 +139,7 @@ impl Waiter<'_> {
     /// Ends the wait where the next attempt comes later than the client waits for, from the first
     /// one that failed or from its own coming. A message that it cannot find again is cancelled
     /// before it is told to try again.
-    fn check_delay(&self, delay: &HeldUp, begun: bool) -> Result<(), Option<ApiError>> {
+    fn check_delay(&self, delay: &Delay, begun: bool) -> Result<(), Option<ApiError>> {
         let hub = &self.service.hub;
         let within = self.service.settings().config.agent.answer_within;
         let until = delay.since.max(self.came) + within;
@@ -172,7 +172,7 @@ impl Waiter<'_> {
     }
 
     fn cut_short(&self) -> ApiError {
-        let goes_on = self.service.hub.held_up(self.id).is_some();
+        let goes_on = self.service.hub.delay_of(self.id).is_some();
         let what = if goes_on { "is tried again" } else { "was cancelled: send it again" };
         let message = format!("The turn was cut short; message {} {what}.", self.id);
         ApiError::new(503, "agent_unavailable", message)

@@ -117,7 +117,7 @@ pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
             format!("There is no target {target:?}: [deliver.NAME] in the configuration.");
         return Err(ApiError::new(400, "unknown_target", message));
     }
-    let command = draft.who.session.as_ref().and_then(|_| Command::read(&draft.text));
+    let command = draft.who.session.as_ref().and_then(|_| Command::parse(&draft.text));
     Ok(match command {
         Some(command) => service.hub.command(command, draft),
         None => service.hub.submit(draft),

@@ -180,7 +180,9 @@ fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
         Route::Session(name) if deletes => sessions::reset(service, proof, &plain(name)),
         Route::Session(name) => sessions::get(service, proof, &plain(name)),
         Route::DeadLetters => messages::dead_letters(&exchange),
-        Route::DeadLetter(id) => messages::change(&exchange, id, |hub, id| hub.drop_letter(id)),
+        Route::DeadLetter(id) => {
+            messages::change(&exchange, id, |hub, id| hub.drop_dead_letter(id))
+        }
         Route::DeadLetterRetry(id) => messages::change(&exchange, id, |hub, id| hub.revive(id)),
         Route::Compact => status::compact(service, proof),
         Route::Reload => reload::reload(service),

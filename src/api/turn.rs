@@ -17,7 +17,7 @@ use crate::session::message_table::Owner;
 use crate::session::submit::Draft;
 
 /// The principal, and the session that the request names.
-fn party(request: &Request, proof: &Authenticated) -> Result<Owner, ApiError> {
+fn owner_of_request(request: &Request, proof: &Authenticated) -> Result<Owner, ApiError> {
     match request.header(idempotency::SESSION) {
         // What is no text is as good as no session.
         Some(bytes) => owner_of(proof, std::str::from_utf8(bytes).unwrap_or_default()),
@@ -47,7 +47,7 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Result<(), Closed>
     };
     let Exchange { connection, request, service, proof } = exchange;
     let settings = service.settings();
-    let understood = party(request, proof).and_then(|who| {
+    let understood = owner_of_request(request, proof).and_then(|who| {
         let key = idempotency::key(request, proof, &body)?;
         let in_session = who.session.is_some();
         let upstream = settings.agent.kind() == "upstream";

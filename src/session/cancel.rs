@@ -43,7 +43,7 @@ impl Hub {
             Err(denied) => return Err(denied),
         }
         // Too late for a reply that is still to be delivered.
-        self.operate(id, Step::Forgotten)
+        self.write_operation(id, Step::Forgotten)
     }
 
     /// Records that a message is cancelled. An agent that runs for it is told to end, and keeps its
@@ -62,9 +62,9 @@ impl Hub {
             return Ok(());
         }
         state.runs.end(id);
-        state.resting.retain(|(_, resting)| *resting != id);
+        state.postponed.retain(|(_, postponed)| *postponed != id);
         let ids = state.dispatch.leave(id);
-        self.begin(state, ids);
+        self.begin_attempts(state, ids);
         Ok(())
     }
 
@@ -97,7 +97,7 @@ impl Hub {
             self.transcripts.remove(session, true, &|| true).map(drop)
         } else {
             self.transcripts.unsettle(session);
-            self.settle_transcript(session, who)
+            self.reconcile_transcript(session, who)
         };
         if let Err(e) = forgotten {
             log::warn!("a transcript could not be removed: {e}");
@@ -119,11 +119,11 @@ impl Hub {
 
     /// Takes out of the transcripts what a reset has made void that the end of an earlier process may
     /// have come before.
-    pub(super) fn forget_what_was_reset(&self) {
+    pub(super) fn apply_resets(&self) {
         let sessions: Vec<Digest> = self.lock().book.resets.keys().collect();
         for session in sessions {
             let Some(about) = self.transcripts.find(session) else { continue };
-            if let Err(e) = self.settle_transcript(session, &about.who) {
+            if let Err(e) = self.reconcile_transcript(session, &about.who) {
                 log::warn!("a transcript of before a reset is still there: {e}");
             }
         }

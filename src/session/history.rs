@@ -82,7 +82,7 @@ impl Hub {
         while let Some(id) = next.filter(|_| turns.len() < MAX_CHAIN) {
             let entry = self.lock().book.copy(id);
             let entry = entry.filter(|entry| entry.who.principal == principal);
-            let (message, reply) = self.said(&entry.ok_or(io::ErrorKind::NotFound)?)?;
+            let (message, reply) = self.exchange(&entry.ok_or(io::ErrorKind::NotFound)?)?;
             size +=
                 message.text.len() + reply.len() + message.context.as_ref().map_or(0, String::len);
             if size > room {

@@ -51,14 +51,14 @@ pub struct Hub {
     /// The journal's time by the clocks of a machine.
     pub(super) clock: Clock,
     pub(super) clocks: Box<dyn Clocks>,
-    pub(super) care: Mutex<CompactionState>,
+    pub(super) compaction: Mutex<CompactionState>,
     /// What the system was short of when work last had to wait for it.
     pub(super) shortage: Mutex<Option<(Instant, String)>>,
     /// The clock of patience, which stands still while the machine sleeps.
     pub(super) began: Instant,
     settings: RwLock<Arc<Settings>>,
     /// Raised once every turn has to end.
-    pub cut: EventFd,
+    pub abort: EventFd,
     /// Raised whenever the last work has ended during a drain, and when the journal breaks.
     quiet: Arc<EventFd>,
     /// Workers and senders. Like what follows readable without the lock, which a hung disk may hold.
@@ -74,18 +74,18 @@ pub(super) struct State {
     pub(super) book: MessageTable,
     pub(super) dispatch: Dispatch<Id, Digest>,
     /// Messages without a record that wait on their connection for a place.
-    pub(super) waiting: Vec<(Id, Arc<EventFd>)>,
+    pub(super) waiting_permits: Vec<(Id, Arc<EventFd>)>,
     /// Messages that run or are watched.
     pub(super) runs: ReplyBuffers,
     /// Begun attempts that have no worker yet. Empty whenever the lock is given back.
     pub(super) begun: Vec<Id>,
     /// Turns between two attempts.
-    pub(super) resting: Vec<(Instant, Id)>,
+    pub(super) postponed: Vec<(Instant, Id)>,
     /// Begun attempts for which there was no thread, and when to try again.
     pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
     /// Messages whose end somebody is about to read, and how many do: they are not forgotten meanwhile.
-    pub(super) held: DigestMap,
+    pub(super) pinned: DigestMap,
     /// Event streams, and the session of each.
     pub(super) followers: Vec<(Digest, Arc<EventFd>)>,
     /// When records that nobody waits for are synced.
@@ -102,7 +102,7 @@ pub(super) struct CompactionState {
     /// Sessions of which turns were forgotten, and whose transcripts are not durable yet.
     pub(super) forgotten: DigestMap,
     /// It was said that a transcript is behind.
-    pub(super) told: bool,
+    pub(super) reported: bool,
     /// Not before then: the last compaction failed.
     pub(super) compact_after: Option<Instant>,
     /// Nor before then only because sessions were reset.
@@ -111,7 +111,7 @@ pub(super) struct CompactionState {
     pub(super) looked: Option<Instant>,
 }
 
-pub(super) fn bounds(config: &Config) -> QueueLimits {
+pub(super) fn queue_limits(config: &Config) -> QueueLimits {
     let limits = &config.limits;
     QueueLimits {
         turns: limits.max_turns,
@@ -138,12 +138,13 @@ impl Hub {
         book.requeue();
         let clock = Clock::new(book.clock.as_ref(), book.newest, clocks.boot(), clocks.read());
         // What comes before the hub is open waits behind what was there.
-        let mut dispatch = Dispatch::new(QueueLimits { turns: 0, ..bounds(&settings.config) });
+        let mut dispatch =
+            Dispatch::new(QueueLimits { turns: 0, ..queue_limits(&settings.config) });
         // In the order in which they took their places.
         for (id, entry) in book.sorted(|entry| !entry.turn.is_over(), |entry| entry.queued) {
             dispatch.restore(id, &entry.who.principal, entry.session());
             if entry.turn == TurnState::Resting {
-                dispatch.rest(id);
+                dispatch.postpone(id);
             }
         }
         let state = State {
@@ -163,11 +164,11 @@ impl Hub {
             children,
             clock,
             clocks,
-            care: Mutex::default(),
+            compaction: Mutex::default(),
             shortage: Mutex::default(),
             began: Instant::now(),
             settings: RwLock::new(Arc::new(settings)),
-            cut: EventFd::new()?,
+            abort: EventFd::new()?,
             quiet,
             busy: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -180,18 +181,18 @@ impl Hub {
     }
 
     /// Takes a new configuration for everything that begins from now on.
-    pub fn change(self: &Arc<Self>, settings: Settings) {
-        let bounds = bounds(&settings.config);
+    pub fn reload(self: &Arc<Self>, settings: Settings) {
+        let bounds = queue_limits(&settings.config);
         self.journal.set_cap(settings.config.limits.max_journal as u64);
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         let mut state = self.lock();
         // Whose key was taken away stops following.
         state.followers.iter().for_each(|(_, follower)| follower.notify());
-        let ids = if state.open { state.dispatch.rebound(bounds) } else { Vec::new() };
+        let ids = if state.open { state.dispatch.set_limits(bounds) } else { Vec::new() };
         // It may be what they wait for.
-        state.hurry();
+        state.retry_soon();
         self.alarm.notify_all();
-        self.begin(&mut state, ids);
+        self.begin_attempts(&mut state, ids);
         self.spawn_begun(state);
     }
 
@@ -204,7 +205,7 @@ impl Hub {
             // The lock is held for moments, unless the disk hangs.
             match self.state.try_lock() {
                 Ok(mut state) => self.wake_maintenance(&mut state),
-                Err(_) => log::warn!("those who wait are not told of the drain: {e}"),
+                Err(_) => log::warn!("those who wait are not notified of the drain: {e}"),
             }
         }
     }
@@ -215,7 +216,7 @@ impl Hub {
         state.followers.iter().for_each(|(_, follower)| follower.notify());
         for (_, id) in std::mem::take(&mut state.without_thread) {
             state.runs.end(id);
-            self.rest_from_work();
+            self.end_work();
         }
         self.alarm.notify_all();
     }
@@ -256,7 +257,7 @@ impl Hub {
 
     /// A journal that broke is the end of the process. One that was removed is not before operators
     /// could be told: see [`Hub::look_after_journal`].
-    pub(super) fn heard(&self, refused: Refused) -> Refused {
+    pub(super) fn note_refusal(&self, refused: Refused) -> Refused {
         if matches!(refused, Refused::Broken(_)) && self.loss().is_none() {
             self.end_process();
         } else if let Refused::Full(_) = refused {
@@ -274,7 +275,7 @@ impl Hub {
 
     /// Waits until a record is durable.
     pub(super) fn sync(&self, number: u64) -> Result<(), Refused> {
-        self.journal.sync(number).map_err(|refused| self.heard(refused))
+        self.journal.sync(number).map_err(|refused| self.note_refusal(refused))
     }
 
     /// The time for a record of now.
@@ -287,7 +288,7 @@ impl Hub {
     ///
     /// # Errors
     /// Those of [`crate::journal::Journal::append`].
-    pub fn keep_time(&self) -> Result<(), Refused> {
+    pub fn write_clock(&self) -> Result<(), Refused> {
         let mut state = self.lock();
         let (known, newest) = (state.book.clock.as_ref(), state.book.newest);
         let due = self.clock.record(known, newest, self.clocks.read());
@@ -297,7 +298,7 @@ impl Hub {
     /// Makes all that was written durable and has the journal say so.
     pub(super) fn mark(&self) -> Result<(), Refused> {
         self.lock().recent.clear();
-        self.journal.mark().map_err(|refused| self.heard(refused))
+        self.journal.mark().map_err(|refused| self.note_refusal(refused))
     }
 
     pub fn is_broken(&self) -> bool {
@@ -305,7 +306,7 @@ impl Hub {
     }
 
     /// One piece of work has ended.
-    pub(super) fn rest_from_work(&self) {
+    pub(super) fn end_work(&self) {
         let last = self.busy.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && self.is_draining() {
             self.quiet.notify();
@@ -320,9 +321,9 @@ impl State {
         Ok(id)
     }
 
-    /// Lets a running turn rest until then; returns who may start instead.
-    pub(super) fn rest(&mut self, id: Id, until: Instant) -> Vec<Id> {
-        self.resting.push((until, id));
-        self.dispatch.rest(id)
+    /// Has a turn wait until then for its next attempt; returns who may start instead.
+    pub(super) fn postpone(&mut self, id: Id, until: Instant) -> Vec<Id> {
+        self.postponed.push((until, id));
+        self.dispatch.postpone(id)
     }
 }

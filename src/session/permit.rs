@@ -1,4 +1,4 @@
-//! Places for messages that are not written down: one without a session and without an idempotency
+//! Turns of ephemeral messages: one without a session and without an idempotency
 //! key waits on its connection, in the same queue and within the same limits as all others.
 
 use std::io;
@@ -33,7 +33,7 @@ pub enum AcquireError {
     Full(Full),
     /// The client went away while it waited.
     Gone,
-    /// The gateway is stopping and cuts what waits.
+    /// The gateway is stopping and aborts what waits.
     Cut,
     /// It waited for as long as a turn may take.
     TimedOut,
@@ -43,7 +43,7 @@ pub enum AcquireError {
 
 impl Hub {
     /// Takes a place, waiting for it in order. `client`: a socket whose hang-up ends the wait;
-    /// `reply`: who is told now and then that it goes on.
+    /// `reply`: notified now and then that the wait goes on.
     pub fn acquire_turn(
         self: &Arc<Self>,
         principal: &str,
@@ -57,14 +57,14 @@ impl Hub {
         let (_, mut runs) =
             state.dispatch.submit(id, principal, None).map_err(AcquireError::Full)?;
         if !runs {
-            state.waiting.push((id, Arc::clone(&event)));
+            state.waiting_permits.push((id, Arc::clone(&event)));
         }
         drop(state);
         // An early return drops it, and with it the ticket leaves the queue.
-        let place = TurnPermit { hub: Arc::clone(self), id };
+        let permit = TurnPermit { hub: Arc::clone(self), id };
         while !runs {
-            let cut = Interest::read(self.cut.as_fd());
-            let mut interests = [Interest::read(event.as_fd()), cut, Interest::hangup(client)];
+            let abort = Interest::read(self.abort.as_fd());
+            let mut interests = [Interest::read(event.as_fd()), abort, Interest::hangup(client)];
             let left = deadline.saturating_duration_since(Instant::now());
             let ready = poll(&mut interests, Some(left.min(KEEP_ALIVE)));
             let ready = ready.map_err(AcquireError::Failed)?;
@@ -77,7 +77,7 @@ impl Hub {
                 _ => {}
             }
         }
-        Ok(place)
+        Ok(permit)
     }
 
     /// How many turns run, told without waiting long for the lock.
@@ -113,9 +113,9 @@ impl TurnPermit {
 impl Drop for TurnPermit {
     fn drop(&mut self) {
         let mut state = self.hub.lock();
-        state.waiting.retain(|(waiting, _)| *waiting != self.id);
+        state.waiting_permits.retain(|(waiting, _)| *waiting != self.id);
         let ids = state.dispatch.leave(self.id);
-        self.hub.begin(&mut state, ids);
+        self.hub.begin_attempts(&mut state, ids);
         self.hub.spawn_begun(state);
     }
 }

@@ -122,7 +122,7 @@ impl Hub {
 
     /// Keeps a message from being forgotten, however few results are kept, until its end was read.
     pub fn pin_reply(self: &Arc<Self>, id: Id) -> PinnedReply {
-        self.lock().held.count(id.0, true);
+        self.lock().pinned.count(id.0, true);
         PinnedReply { hub: Arc::clone(self), id }
     }
 
@@ -161,7 +161,7 @@ impl Hub {
             let mut interests = [
                 Interest::read(watch.event.as_fd()),
                 Interest::hangup(client),
-                Interest::read(self.cut.as_fd()),
+                Interest::read(self.abort.as_fd()),
             ];
             poll(&mut interests, Some(left))?;
             let [_, gone, cut] = interests.map(|interest| interest.ready());
@@ -175,7 +175,7 @@ impl Hub {
     pub fn messages_of(&self, who: &Owner) -> Vec<(Id, TurnState)> {
         let mut messages = Vec::new();
         if let Some(session) = who.digest() {
-            self.each_of(session, 0, &mut |id, entry| messages.push((id, entry.turn)));
+            self.visit_session(session, 0, &mut |id, entry| messages.push((id, entry.turn)));
         }
         messages
     }
@@ -225,7 +225,7 @@ impl Hub {
         wanted: &dyn Fn(&str) -> bool,
     ) -> io::Result<(Vec<Session>, bool)> {
         let mut found: Vec<(String, u64)> = Vec::new();
-        self.each(&mut |_, entry| {
+        self.visit_all(&mut |_, entry| {
             let key = entry.who.session.as_ref().filter(|_| entry.who.principal == principal);
             let key = key.filter(|key| found.last().is_none_or(|last| last.0 != **key));
             let key = key.filter(|key| wanted(key)).map(|key| (key.clone(), 0));
@@ -359,6 +359,6 @@ pub struct PinnedReply {
 
 impl Drop for PinnedReply {
     fn drop(&mut self) {
-        self.hub.lock().held.count(self.id.0, false);
+        self.hub.lock().pinned.count(self.id.0, false);
     }
 }

@@ -52,7 +52,8 @@ impl Hub {
             log::error!("a record was left out: {why}");
             return Err(Refused::Unavailable(why));
         }
-        let number = self.journal.append(json, purpose).map_err(|refused| self.heard(refused))?;
+        let number =
+            self.journal.append(json, purpose).map_err(|refused| self.note_refusal(refused))?;
         if let Err(why) = state.book.apply(number, record, json.len()) {
             log::error!("record {number} does not follow: {why}");
         }
@@ -78,7 +79,7 @@ impl Hub {
         what: &str,
         record: &Record,
     ) -> Result<MutexGuard<'_, State>, Refused> {
-        let (mut told, json) = (false, record.to_json());
+        let (mut logged, json) = (false, record.to_json());
         loop {
             let mut state = self.lock();
             let refused = match self.write_json(&mut state, (record, &json), Purpose::Completion) {
@@ -90,17 +91,17 @@ impl Hub {
                 return Err(refused);
             }
             drop(state);
-            if !std::mem::replace(&mut told, true) {
+            if !std::mem::replace(&mut logged, true) {
                 log::warn!("{what} waits for the disk: {refused}");
             }
-            if self.cut_within(DISK_PAUSE) {
+            if self.aborted_within(DISK_PAUSE) {
                 return Err(Refused::Broken("the gateway ends".to_owned()));
             }
         }
     }
 
     /// Records what an operator or a sender wants of a message, if it can follow.
-    pub(super) fn operate(&self, id: Id, step: Step) -> Result<(), Refusal> {
+    pub(super) fn write_operation(&self, id: Id, step: Step) -> Result<(), Refusal> {
         let mut state = self.lock();
         state.book.get(id).ok_or(Refusal::Unknown)?;
         let record = Record::step(id, 0, self.stamp(), step);
@@ -155,7 +156,7 @@ impl Hub {
     ///
     /// # Errors
     /// NotFound also where it has none.
-    pub(super) fn said(&self, entry: &Entry) -> io::Result<(Accepted, String)> {
+    pub(super) fn exchange(&self, entry: &Entry) -> io::Result<(Accepted, String)> {
         match self.outcome(entry)? {
             Some(Step::Done(reply, _)) => Ok((self.accepted(entry)?, reply)),
             Some(_) | None => Err(io::ErrorKind::NotFound.into()),

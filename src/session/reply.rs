@@ -86,7 +86,7 @@ impl ReplyBuffer {
 
     /// What there is after `offset` bytes of attempt `attempt`, or the first of it; from the beginning
     /// where another attempt is on by now.
-    pub fn see(&self, attempt: u32, offset: usize) -> Snapshot {
+    pub fn snapshot(&self, attempt: u32, offset: usize) -> Snapshot {
         let state = self.lock();
         let from = if attempt == state.attempt { offset } else { 0 };
         let rest = state.text.get(from..).unwrap_or("");
@@ -235,16 +235,16 @@ mod tests {
         BufferWriter(&run).chunk("hä").unwrap();
         assert!(watch.event.clear());
         assert_eq!(
-            run.see(0, 0),
+            run.snapshot(0, 0),
             Snapshot { attempt: 1, text: "hä".into(), more: false, over: false }
         );
-        assert_eq!(run.see(1, 1).text, "ä");
-        assert_eq!(run.see(1, 3).text, "");
+        assert_eq!(run.snapshot(1, 1).text, "ä");
+        assert_eq!(run.snapshot(1, 3).text, "");
         run.begin(2);
         BufferWriter(&run).chunk("x").unwrap();
         runs.end(Id::from(1));
         assert_eq!(
-            run.see(1, 3),
+            run.snapshot(1, 3),
             Snapshot { attempt: 2, text: "x".into(), more: false, over: true }
         );
         drop(watch);

@@ -36,7 +36,7 @@ impl Hub {
     }
 
     /// Gives each target that can be sent to a sender.
-    pub(super) fn send_what_is_due(self: &Arc<Self>) {
+    pub(super) fn spawn_senders(self: &Arc<Self>) {
         let targets = {
             let mut state = self.lock();
             // Counted before the drain is looked for: it must not find nothing at work meanwhile.
@@ -44,13 +44,13 @@ impl Hub {
             let now = Instant::now();
             let due = if self.is_draining() { Vec::new() } else { state.outboxes.take_due(now) };
             self.begin_work(due.len());
-            self.rest_from_work();
+            self.end_work();
             due
         };
         for target in targets {
             let (hub, name) = (Arc::clone(self), target.clone());
             let work = move || {
-                let end = std::iter::repeat_with(|| hub.send_first(&name)).find_map(Result::err);
+                let end = std::iter::repeat_with(|| hub.send_next(&name)).find_map(Result::err);
                 hub.stop_sending(&name, end.flatten());
             };
             if !self.spawn_worker("delivery", Box::new(work)) {
@@ -61,20 +61,20 @@ impl Hub {
 
     fn stop_sending(&self, target: &str, until: Option<Instant>) {
         let mut state = self.lock();
-        state.outboxes.rest(target, until);
-        self.rest_from_work();
+        state.outboxes.release(target, until);
+        self.end_work();
         self.alarm.notify_all();
     }
 
     /// Sends the reply whose turn it is in a target's queue.
-    fn send_first(&self, name: &str) -> Round {
+    fn send_next(&self, name: &str) -> Round {
         let settings = self.settings();
         let (id, entry) = {
             let mut state = self.lock();
-            let first = state.outboxes.first(name, Instant::now());
+            let first = state.outboxes.next(name, Instant::now());
             let Some(id) = first.filter(|_| !self.is_draining()) else { return Err(None) };
             let Some(entry) = state.book.copy(id).filter(may_be_sent) else {
-                state.outboxes.pass(name, id, None);
+                state.outboxes.advance(name, id, None);
                 return Ok(());
             };
             (id, entry)
@@ -83,7 +83,7 @@ impl Hub {
             entry.delivery.as_ref().map_or((0, 0), |out| (out.since.uptime(), out.attempts));
         // What nobody could send while the machine was off does not grow old meanwhile.
         let age = Duration::from_millis(self.stamp().uptime().saturating_sub(since));
-        let give_up = |why| self.record(name, (id, attempts), Step::Dead(why), None);
+        let give_up = |why| self.record_delivery(name, (id, attempts), Step::Dead(why), None);
         let target = match settings.config.deliver.get(name) {
             Some(target) if age < target.expire => target,
             Some(_) => return give_up(format!("it expired after {attempts} attempts")),
@@ -125,22 +125,22 @@ impl Hub {
             created_at: &rfc3339(entry.at),
             finished_at: &rfc3339(entry.ended.at),
         };
-        let sent = crate::delivery::send(target, &parcel, &self.children, self.cut.as_fd());
-        self.sent(name, id, attempts + 1, sent)
+        let sent = crate::delivery::send(target, &parcel, &self.children, self.abort.as_fd());
+        self.record_result(name, id, attempts + 1, sent)
     }
 
     /// Writes down what came of an attempt.
-    fn sent(&self, name: &str, id: Id, n: u32, sent: DeliveryResult) -> Round {
+    fn record_result(&self, name: &str, id: Id, n: u32, sent: DeliveryResult) -> Round {
         match sent {
-            DeliveryResult::Delivered => self.record(name, (id, n), Step::Delivered, None),
+            DeliveryResult::Delivered => self.record_delivery(name, (id, n), Step::Delivered, None),
             DeliveryResult::Refused(why) => {
                 log::warn!("{name} refused the reply of message {id}: {why}");
-                self.record(name, (id, n), Step::Dead(why), None)
+                self.record_delivery(name, (id, n), Step::Dead(why), None)
             }
             DeliveryResult::Deferred(why, retry_after) => {
                 log::info!("{name} did not take the reply of message {id} (attempt {n}): {why}");
                 let pause = backoff::delay(n, random::number(), MAX_DELIVERY_PAUSE);
-                self.record(name, (id, n), Step::Deferred(why), Some(pause))?;
+                self.record_delivery(name, (id, n), Step::Deferred(why), Some(pause))?;
                 // What the target asks for holds for whatever it would be sent.
                 let asked = retry_after.map(|asked| Instant::now() + asked.max(pause));
                 asked.map_or(Ok(()), |until| Err(Some(until)))
@@ -152,7 +152,13 @@ impl Hub {
 
     /// Records what came of attempt `n`, however long that takes, unless the gateway ends before.
     /// `pause`: the one before the next attempt, if there is to be one.
-    fn record(&self, name: &str, (id, n): (Id, u32), step: Step, pause: Option<Duration>) -> Round {
+    fn record_delivery(
+        &self,
+        name: &str,
+        (id, n): (Id, u32),
+        step: Step,
+        pause: Option<Duration>,
+    ) -> Round {
         let known = self.lock().book.copy(id).is_some_and(|entry| !entry.erased);
         let record = Record::step(id, n, self.stamp(), step);
         match known.then(|| self.write_with_retry(&format!("the delivery of {id}"), &record)) {
@@ -165,20 +171,20 @@ impl Hub {
             }
         }
         let until = pause.map(|pause| Instant::now() + pause);
-        self.lock().outboxes.pass(name, id, until);
+        self.lock().outboxes.advance(name, id, until);
         Ok(())
     }
 
     /// Takes a message off the dead-letter list and sends its reply again.
     pub fn revive(&self, id: Id) -> Result<(), Refusal> {
-        self.operate(id, Step::Revived)?;
+        self.write_operation(id, Step::Revived)?;
         self.enqueue_delivery(&mut self.lock(), id);
         Ok(())
     }
 
     /// Takes a message off the dead-letter list for good.
-    pub fn drop_letter(&self, id: Id) -> Result<(), Refusal> {
-        self.operate(id, Step::Dropped)
+    pub fn drop_dead_letter(&self, id: Id) -> Result<(), Refusal> {
+        self.write_operation(id, Step::Dropped)
     }
 }
 

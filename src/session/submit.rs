@@ -123,12 +123,12 @@ impl Hub {
                 // There may be something to forget.
                 self.alarm.notify_all();
                 let ids = state.dispatch.leave(id);
-                self.begin(&mut state, ids);
+                self.begin_attempts(&mut state, ids);
                 self.spawn_begun(state);
                 return Err(Refusal::Journal(refused));
             }
         };
-        self.begin(&mut state, runs.then_some(id).into_iter().collect());
+        self.begin_attempts(&mut state, runs.then_some(id).into_iter().collect());
         if let (Record::Accepted(message), true) = (record, state.begun.contains(&id)) {
             state.runs.of(id).lock().message = Some(message);
         }
@@ -173,13 +173,13 @@ impl Hub {
     pub fn reply(self: &Arc<Self>, id: Id, reply: String) -> Result<(), Refusal> {
         let mut state = self.lock();
         if self.write_step(&mut state, (id, 0), Step::Done(reply, None)).is_ok() {
-            self.over(&mut state, id);
+            self.after_end(&mut state, id);
         } else if let Some(entry) = state.book.get(id).filter(|entry| !entry.turn.is_over()) {
             // Without it the message is accepted all the same, and gets its end as a turn.
             let (who, session) = (Arc::clone(&entry.who), entry.session());
             state.dispatch.restore(id, &who.principal, session);
             let ids = state.dispatch.fill();
-            self.begin(&mut state, ids);
+            self.begin_attempts(&mut state, ids);
         }
         Ok(self.confirm(state)?)
     }

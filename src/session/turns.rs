@@ -18,12 +18,12 @@ use crate::threads::lock;
 
 impl Hub {
     /// Begins an attempt for each of those whose turn it is. See [`Hub::spawn_begun`].
-    pub(super) fn begin(&self, state: &mut State, ids: Vec<Id>) {
+    pub(super) fn begin_attempts(&self, state: &mut State, ids: Vec<Id>) {
         let most = self.settings().config.limits.max_attempts;
         let mut next = VecDeque::from(ids);
         while let Some(id) = next.pop_front() {
-            if let Some(at) = state.waiting.iter().position(|(waiting, _)| *waiting == id) {
-                state.waiting.remove(at).1.notify();
+            if let Some(at) = state.waiting_permits.iter().position(|(waiting, _)| *waiting == id) {
+                state.waiting_permits.remove(at).1.notify();
                 continue;
             }
             let Some(entry) = state.book.get(id) else { continue };
@@ -36,27 +36,27 @@ impl Hub {
                 (entry.attempts + 1, Step::Started)
             };
             let ids = if self.is_draining() {
-                state.dispatch.rest(id)
+                state.dispatch.postpone(id)
             } else if self.write_step(state, (id, n), step).is_err() {
-                state.rest(id, Instant::now() + DISK_PAUSE)
+                state.postpone(id, Instant::now() + DISK_PAUSE)
             } else if worn_out {
-                self.over(state, id);
+                self.after_end(state, id);
                 state.dispatch.leave(id)
             } else {
                 state.runs.of(id).begin(n);
                 state.begun.push(id);
                 continue;
             };
-            self.rest_from_work();
+            self.end_work();
             next.extend(ids);
         }
-        if !state.resting.is_empty() {
+        if !state.postponed.is_empty() {
             self.alarm.notify_all();
         }
     }
 
     /// What follows the last record of a turn.
-    pub(super) fn over(&self, state: &mut State, id: Id) {
+    pub(super) fn after_end(&self, state: &mut State, id: Id) {
         state.runs.end(id);
         let entry = state.book.get(id);
         if let Some((entry, session)) = entry.and_then(|entry| Some((entry, entry.session()?))) {
@@ -99,7 +99,7 @@ impl Hub {
                 Step::Failed(refused.to_string(), Some(refused.to_json()))
             }
             Outcome::Temporary(_) | Outcome::Refused(_) | Outcome::Crashed(_) => {
-                self.after_failure(&entry, began, &outcome)
+                self.retry_or_fail(&entry, began, &outcome)
             }
             Outcome::Failed(error) => Step::Failed(error, None),
             Outcome::TimedOut => {
@@ -123,16 +123,16 @@ impl Hub {
         let turn = state.book.get(id).map(|entry| entry.turn);
         let ids = if turn == Some(TurnState::Resting) {
             self.sync_soon(&mut state);
-            self.put_off(&mut state, id)
+            self.postpone_retry(&mut state, id)
         } else {
             if turn == Some(TurnState::Done) && entry.failing.is_some() {
-                state.hurry();
+                state.retry_soon();
             }
-            self.over(&mut state, id);
+            self.after_end(&mut state, id);
             state.dispatch.leave(id)
         };
-        self.rest_from_work();
-        self.begin(&mut state, ids);
+        self.end_work();
+        self.begin_attempts(&mut state, ids);
         std::mem::take(&mut state.begun)
     }
 
@@ -166,15 +166,15 @@ impl Hub {
         let mut state = self.lock();
         state.runs.end(id);
         let ids = state.dispatch.leave(id);
-        self.rest_from_work();
-        self.begin(&mut state, ids);
+        self.end_work();
+        self.begin_attempts(&mut state, ids);
         std::mem::take(&mut state.begun)
     }
 
     /// Ends a turn that the gateway's own end cuts short.
     fn abandon_turn(&self, id: Id) -> Vec<Id> {
         self.lock().runs.end(id);
-        self.rest_from_work();
+        self.end_work();
         Vec::new()
     }
 
@@ -192,7 +192,7 @@ impl Hub {
         let append = || {
             let cap = self.transcript_cap();
             // A hole in it could never be filled again.
-            self.settle_transcript(session, &entry.who)?;
+            self.reconcile_transcript(session, &entry.who)?;
             let still = || {
                 let state = self.lock();
                 let reset = state.book.is_reset(session, entry.accepted);
@@ -208,12 +208,12 @@ impl Hub {
     }
 
     /// See [`super::transcript::Transcripts::settle`].
-    pub(super) fn settle_transcript(&self, session: Digest, who: &Owner) -> io::Result<()> {
+    pub(super) fn reconcile_transcript(&self, session: Digest, who: &Owner) -> io::Result<()> {
         let known = || {
             let (mut known, reset) = (Known::default(), self.lock().book.reset_of(session));
             known.reset = reset.map(|(newest, _)| newest);
             let after = reset.map_or(0, |(_, number)| number);
-            self.each_of(session, after, &mut |id, entry| match entry.turn {
+            self.visit_session(session, after, &mut |id, entry| match entry.turn {
                 // What the gateway answered itself had no turn.
                 TurnState::Done if entry.attempts > 0 => known.said.push(id),
                 TurnState::Done | TurnState::Failed | TurnState::Cancelled => {
@@ -225,7 +225,7 @@ impl Hub {
         };
         let load = |id: Id| {
             let entry = self.lock().book.copy(id).ok_or(io::ErrorKind::NotFound)?;
-            let (Accepted { text, .. }, reply) = self.said(&entry)?;
+            let (Accepted { text, .. }, reply) = self.exchange(&entry)?;
             Ok(Said { id, asked_at: entry.at, text, answered_at: entry.ended.at, reply })
         };
         let cap = self.transcript_cap();

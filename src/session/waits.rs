@@ -40,7 +40,7 @@ impl Waits {
 
 /// The failed attempts that hold up a message: its own, or those of the first of its session.
 #[derive(Clone, Copy, Debug)]
-pub struct HeldUp {
+pub struct Delay {
     /// The message whose attempts they are.
     pub by: Id,
     /// When the first of them failed.
@@ -57,7 +57,7 @@ impl Hub {
 
     /// What follows an attempt that failed for now: another one, while `agent.retry_for` lasts; after
     /// a crash of the agent, while `limits.max_attempts` allows it.
-    pub(super) fn after_failure(&self, entry: &Entry, began: Instant, outcome: &Outcome) -> Step {
+    pub(super) fn retry_or_fail(&self, entry: &Entry, began: Instant, outcome: &Outcome) -> Step {
         let (error, crash) = (outcome.to_string(), matches!(outcome, Outcome::Crashed(_)));
         let refused = if let Outcome::Refused(refused) = outcome { Some(&**refused) } else { None };
         let settings = self.settings();
@@ -100,28 +100,28 @@ impl Hub {
         }))
     }
 
-    /// Lets a turn rest whose attempt has just failed; returns who may start instead.
-    pub(super) fn put_off(&self, state: &mut State, id: Id) -> Vec<Id> {
+    /// Postpones a turn whose attempt has just failed; returns who may start instead.
+    pub(super) fn postpone_retry(&self, state: &mut State, id: Id) -> Vec<Id> {
         state.book.mark_failure(id, self.age());
         let Some(entry) = state.book.get(id) else { return state.dispatch.leave(id) };
         let pause = entry.failing.as_ref().map_or(0, |failing| failing.retry.pause);
         // Its clients, and those behind it, may have waited long enough.
         let line = entry.session().into_iter().flat_map(|session| state.dispatch.tickets(session));
         line.chain([id]).filter_map(|id| state.runs.get(id)).for_each(|run| run.lock().notify());
-        state.rest(id, Instant::now() + Duration::from_millis(pause))
+        state.postpone(id, Instant::now() + Duration::from_millis(pause))
     }
 
-    /// At a start: what rested goes on to rest, for what is left of its pause.
-    pub(super) fn rest_again(&self, state: &mut State) {
+    /// At a start: what was postponed is so again, for what is left of its pause.
+    pub(super) fn restore_postponed(&self, state: &mut State) {
         let (now, age) = (Instant::now(), self.stamp().age);
         let resting = state.book.resting();
-        state.resting.extend(resting.map(|(id, failing)| (now + failing.left(age), id)));
+        state.postponed.extend(resting.map(|(id, failing)| (now + failing.left(age), id)));
     }
 
     /// What a message waits for between two attempts.
     pub(super) fn waiting(&self, state: &State, id: Id) -> Option<Waiting> {
         let failing = state.book.get(id)?.failing.as_deref()?;
-        let (at, _) = state.resting.iter().find(|(_, resting)| *resting == id)?;
+        let (at, _) = state.postponed.iter().find(|(_, other)| *other == id)?;
         let left = at.saturating_duration_since(Instant::now());
         let rest = self.settings().config.agent.retry_for.saturating_sub(failing.spent(self.age()));
         let wall = |left: Duration| now().saturating_add(millis(left));
@@ -132,12 +132,12 @@ impl Hub {
     /// The turns that wait for the agent.
     pub(super) fn waits(&self, state: &State) -> Option<Waits> {
         let resting = |id: Id| state.book.get(id).is_some_and(|e| e.turn == TurnState::Resting);
-        let waiting = || state.resting.iter().filter(|(_, id)| resting(*id));
+        let waiting = || state.postponed.iter().filter(|(_, id)| resting(*id));
         Some(Waits { turns: waiting().count(), next: self.waiting(state, waiting().min()?.1)? })
     }
 
     /// The failed attempts that hold a message up.
-    pub fn held_up(&self, id: Id) -> Option<HeldUp> {
+    pub fn delay_of(&self, id: Id) -> Option<Delay> {
         let state = self.lock();
         let entry = state.book.get(id).filter(|entry| !entry.turn.is_over())?;
         let first = entry.session().and_then(|session| state.dispatch.tickets(session).next());
@@ -145,14 +145,14 @@ impl Hub {
         let failing = state.book.get(by)?.failing.as_deref()?;
         let now = Instant::now();
         let since = now.checked_sub(failing.spent(self.age())).unwrap_or(now);
-        let next = state.resting.iter().find(|(_, resting)| *resting == by).map(|(at, _)| *at);
-        Some(HeldUp { by, since, next })
+        let next = state.postponed.iter().find(|(_, other)| *other == by).map(|(at, _)| *at);
+        Some(Delay { by, since, next })
     }
 
     /// Messages whose turn failed, newest first, of those that `sees` says.
     pub fn failed(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, journal::Refused> {
         let mut ids = Vec::new();
-        self.each(&mut |id, entry| {
+        self.visit_all(&mut |id, entry| {
             if entry.turn == TurnState::Failed && sees(&entry.who) {
                 ids.push(id);
             }
@@ -185,7 +185,7 @@ impl Hub {
             Err(_) => state.dispatch.leave(id),
             Ok(_) => runs.then_some(id).into_iter().collect(),
         };
-        self.begin(&mut state, ids);
+        self.begin_attempts(&mut state, ids);
         self.confirm(state)?;
         Ok(written.map(drop)?)
     }
@@ -194,10 +194,10 @@ impl Hub {
 impl State {
     /// The agent may be back: whoever waits for it tries again within [`AGENT_BACK`], but for those
     /// whom the upstream itself told to wait.
-    pub(super) fn hurry(&mut self) {
+    pub(super) fn retry_soon(&mut self) {
         let (asked, now) = (|failing: &RetryState| failing.retry.asked, Instant::now());
         // Once each: drawn again at every answer, all would come at the same moment.
-        for (at, id) in self.resting.iter_mut().filter(|(at, _)| *at > now + AGENT_BACK) {
+        for (at, id) in self.postponed.iter_mut().filter(|(at, _)| *at > now + AGENT_BACK) {
             let failing = self.book.get(*id).and_then(|entry| entry.failing.as_deref());
             if !failing.is_some_and(asked) {
                 let share = u32::try_from(random::number() % 1000).unwrap_or(0);

@@ -55,8 +55,8 @@ impl Hub {
     }
 
     /// Waits for so long; says whether every turn has to end.
-    pub(super) fn cut_within(&self, pause: Duration) -> bool {
-        poll(&mut [Interest::read(self.cut.as_fd())], Some(pause)).is_ok_and(|ready| ready > 0)
+    pub(super) fn aborted_within(&self, pause: Duration) -> bool {
+        poll(&mut [Interest::read(self.abort.as_fd())], Some(pause)).is_ok_and(|ready| ready > 0)
     }
 
     /// Starts a thread for a turn, for deliveries or the keeper; false where the system has none.
@@ -84,7 +84,7 @@ impl Hub {
 
     /// Runs an attempt. Where the system is short of something it waits: that costs no attempt.
     fn attempt_with_patience(&self, id: Id, message: &mut Option<Box<Accepted>>) -> Outcome {
-        let mut told = false;
+        let mut logged = false;
         loop {
             let why = match self.attempt(id, message) {
                 Outcome::Short(why) => why,
@@ -94,12 +94,12 @@ impl Hub {
                 }
             };
             self.set_shortage(Some(&why));
-            if !std::mem::replace(&mut told, true) {
+            if !std::mem::replace(&mut logged, true) {
                 log::warn!("turn {id} waits: {why}");
             }
-            let cut = self.cut_within(DISK_PAUSE);
+            let aborted = self.aborted_within(DISK_PAUSE);
             let over = self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over());
-            if over || cut {
+            if over || aborted {
                 return Outcome::Cut;
             }
         }
@@ -138,12 +138,12 @@ impl Hub {
                 return if short { Outcome::Short(why) } else { Outcome::Temporary(why) };
             }
         };
-        if entry.who.session.is_some() && Command::read(&message.text).is_some() {
+        if entry.who.session.is_some() && Command::parse(&message.text).is_some() {
             // An operator's word to the gateway is none for the agent.
             let words = "the gateway ended before it had carried this command out: send it again";
             return Outcome::Failed(words.to_owned());
         }
-        match self.run(id, &entry, message, &run) {
+        match self.run_durable(id, &entry, message, &run) {
             Ok(outcome) => outcome,
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
                 let words = "a message that this one builds upon is not known any more, or damaged";
@@ -153,7 +153,7 @@ impl Hub {
         }
     }
 
-    fn run(
+    fn run_durable(
         &self,
         id: Id,
         entry: &Entry,
@@ -161,7 +161,7 @@ impl Hub {
         run: &ReplyBuffer,
     ) -> io::Result<Outcome> {
         if let Some(session) = entry.session() {
-            let mut settled = self.settle_transcript(session, &entry.who);
+            let mut settled = self.reconcile_transcript(session, &entry.who);
             let again = entry.attempts > 1 || entry.queued != entry.accepted;
             if again && settled.is_ok() {
                 settled = self.transcripts.remove_turn(session, id);
@@ -220,7 +220,7 @@ impl Hub {
             deadline: Instant::now() + config.agent.turn_timeout,
             max_reply: config.limits.max_reply,
             client,
-            cut: self.cut.as_fd(),
+            cut: self.abort.as_fd(),
             cancel,
         };
         Ok(settings.agent.run(&turn, reply, &limits))

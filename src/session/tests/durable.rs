@@ -127,7 +127,7 @@ fn a_reset_is_confirmed_when_it_is_durable() {
 fn what_is_done_with_a_dead_letter_is_confirmed_when_it_is_durable() {
     type Operate = fn(&Hub, Id) -> Result<(), Refusal>;
     for (word, operate) in
-        [("\"revived\"", Hub::revive as Operate), ("\"dropped\"", Hub::drop_letter as Operate)]
+        [("\"revived\"", Hub::revive as Operate), ("\"dropped\"", Hub::drop_dead_letter as Operate)]
     {
         let house = losing_from(word, None, "exit 3");
         let draft = Draft { deliver: Some("out".to_owned()), ..draft("s", "x") };

@@ -84,7 +84,7 @@ fn with(fault: Fault) {
         assert!(house.hub.submit(draft("a", "late")).is_err());
     }
     house.hub.drain();
-    house.hub.cut.notify();
+    house.hub.abort.notify();
     house.until_idle();
     // What a power cut leaves is enough for the next process.
     let durable = house.journal.durable();
@@ -326,11 +326,11 @@ fn a_target_never_has_two_senders() {
     let (now, mut outboxes) = (Instant::now(), Outboxes::default());
     outboxes.push("a", "owner", Id::from(1));
     assert_eq!(outboxes.take_due(now), ["a"]);
-    outboxes.pass("a", Id::from(1), None);
-    assert_eq!(outboxes.first("a", now), None, "the first sender is about to stop");
+    outboxes.advance("a", Id::from(1), None);
+    assert_eq!(outboxes.next("a", now), None, "the first sender is about to stop");
     outboxes.push("a", "owner", Id::from(2));
     let second = outboxes.take_due(now);
-    outboxes.rest("a", None);
+    outboxes.release("a", None);
     let third = outboxes.take_due(now);
     assert_eq!(second.len() + third.len(), 1, "message 2 is sent twice at once");
 }

@@ -211,9 +211,9 @@ fn those_who_are_hurried_stay_spread_however_many_are_answered_meanwhile() {
     let waiting = (0..20).map(|n| failed_once(&n.to_string(), 0, retry(HOUR, 0, false)).1);
     let house = started(waiting.collect(), None);
     let mut state = house.hub.lock();
-    state.hurry();
-    let hurried = state.resting.clone();
+    state.retry_soon();
+    let hurried = state.postponed.clone();
     assert_eq!(hurried.len(), 20);
-    (0..20).for_each(|_| state.hurry());
-    assert_eq!(state.resting, hurried);
+    (0..20).for_each(|_| state.retry_soon());
+    assert_eq!(state.postponed, hurried);
 }

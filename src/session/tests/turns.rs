@@ -286,10 +286,10 @@ fn an_agent_that_is_not_there_may_come_back() {
     let mut config = config(&house.dir, Some("printf back"));
     let good = settings(&config).0;
     config.agent.command = vec![house.dir.path().join("no").to_str().unwrap().to_owned()];
-    house.hub.change(settings(&config).0);
+    house.hub.reload(settings(&config).0);
     let id = house.send("s", "x");
     house.until("its first attempt failed", || house.message(id).error.is_some());
-    house.hub.change(good);
+    house.hub.reload(good);
     let message = house.wait(id);
     assert_eq!((message.turn, message.attempts), (TurnState::Done, 2));
     assert_eq!(message.reply.as_deref(), Some("back"));
@@ -303,7 +303,7 @@ fn more_places_begin_turns_at_once() {
     house.until_logged(1);
     assert_eq!(house.hub.glance_at_counts().unwrap().1, (1, 2, 3));
     let config = config(&house.dir, Some(GATE));
-    house.hub.change(settings(&config).0);
+    house.hub.reload(settings(&config).0);
     house.until_logged(3);
     house.open_gate();
     ids.iter().for_each(|id| drop(house.wait(*id)));
@@ -394,7 +394,7 @@ fn a_cut_leaves_its_turns_to_the_next_start() {
     let (first, second) = (house.send("s", "1"), house.send("s", "2"));
     house.until_logged(1);
     house.hub.drain();
-    house.hub.cut.notify();
+    house.hub.abort.notify();
     house.until_idle();
     poll(&mut [Interest::read(house.quiet.as_fd())], Some(PATIENCE)).unwrap();
     assert!(house.quiet.clear());
