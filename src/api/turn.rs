@@ -34,12 +34,12 @@ pub struct TurnRequest {
     pub shape: Box<dyn Encoder>,
 }
 
-/// Reads an order from a body, for a session or none.
+/// Reads what is asked for from a body, for a session or none.
 pub type Parser<'a> =
     &'a dyn Fn(&[u8], Option<&str>, ParseOptions) -> Result<TurnRequest, ApiError>;
 
-/// Reads what a request asks for, runs the turn and answers with its reply. A message that is durable
-/// is carried on whatever becomes of its connection.
+/// Reads what a request asks for, runs the turn and answers with its reply. A durable message goes
+/// on whatever becomes of its connection.
 pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Result<(), Closed> {
     let (body, mut lease) = match json_body(&mut exchange)? {
         Ok(body) => body,
@@ -47,42 +47,34 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Result<(), Closed>
     };
     let Exchange { connection, request, service, proof } = exchange;
     let settings = service.settings();
-    let understood = owner_of_request(request, proof).and_then(|who| {
+    let parsed = owner_of_request(request, proof).and_then(|who| {
         let key = idempotency::key(request, proof, &body)?;
         let in_session = who.session.is_some();
         let upstream = settings.agent.kind() == "upstream";
-        let manner = ParseOptions { in_session, durable: in_session || key.is_some(), upstream };
-        let order = read(&body, who.session.as_deref(), manner)?;
-        let context = order.ask.context.as_deref().filter(|_| settings.agent.reads_files());
+        let options = ParseOptions { in_session, durable: in_session || key.is_some(), upstream };
+        let TurnRequest { ask, stored, shape } = read(&body, who.session.as_deref(), options)?;
+        let context = ask.context.as_deref().filter(|_| settings.agent.reads_files());
         context.map_or(Ok(()), check_instructions)?;
-        let durable = manner.durable || order.stored;
-        Ok((order, durable, who, key))
+        let mode = settings.config.session.busy;
+        let (text, context, attachments, deliver) = (ask.text, ask.context, Vec::new(), None);
+        let draft = Draft { who, text, context, attachments, deliver, mode, key };
+        Ok((draft, options.durable || stored, ask.stream, shape))
     });
     drop(body);
-    let (order, durable, who, key) = match understood {
-        Ok(understood) => understood,
+    let (draft, durable, stream, mut encoder) = match parsed {
+        Ok(parsed) => parsed,
         Err(problem) => return connection.respond(request, problem.response()),
     };
-    let TurnRequest { ask, mut shape, .. } = order;
-    // What is not written down waits in memory.
-    let held = ask.text.len() + ask.context.as_ref().map_or(0, String::len);
-    lease.shrink(if durable { 0 } else { held });
+    // An ephemeral message waits in memory.
+    let bytes = draft.text.len() + draft.context.as_ref().map_or(0, String::len);
+    lease.shrink(if durable { 0 } else { bytes });
     // The connection is lent to the reply, and its socket watched meanwhile.
     let client = match connection.watch() {
         Ok(client) => client,
         Err(e) => return connection.respond(request, ApiError::short(&e).response()),
     };
     let exchange = Exchange { connection, request, service, proof };
-    let mut answer = ReplyWriter::new(exchange, &mut *shape, ask.stream);
-    let draft = Draft {
-        who,
-        text: ask.text,
-        context: ask.context,
-        attachments: Vec::new(),
-        deliver: None,
-        mode: settings.config.session.busy,
-        key,
-    };
+    let mut answer = ReplyWriter::new(exchange, &mut *encoder, stream);
     let run = if durable { run_durable } else { run_ephemeral };
     match run(service, draft, client.as_fd(), &mut answer) {
         Ok(()) => answer.finish(),
@@ -93,7 +85,7 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Result<(), Closed>
     }
 }
 
-/// Waits for a place and runs the turn, for this connection alone. `Err(None)`: nobody is there any
+/// Waits for its turn and runs it, for this connection alone. `Err(None)`: nobody is there any
 /// more.
 fn run_ephemeral(
     service: &Service,
