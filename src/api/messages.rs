@@ -19,14 +19,14 @@ use crate::http::{Closed, Request, Response, has_dot_segment};
 use crate::journal::Refused;
 use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
-use crate::session::cancel::Denied;
 use crate::session::commands::Command;
-use crate::session::hub::{Hub, now};
+use crate::session::hub::Hub;
 use crate::session::id::Id;
 use crate::session::message::{Message, rfc3339};
 use crate::session::message_table::Owner;
 use crate::session::queries::Waited;
-use crate::session::submit::{Draft, Submitted};
+use crate::session::submit::{Draft, Refusal, Submitted};
+use crate::session::time::now;
 use crate::text::quoted;
 
 /// The most bytes of a session's key: free text, but no document.
@@ -117,7 +117,7 @@ pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
             format!("There is no target {target:?}: [deliver.NAME] in the configuration.");
         return Err(ApiError::new(400, "unknown_target", message));
     }
-    let command = draft.who.session.as_ref().and_then(|_| Command::read(&draft.text));
+    let command = draft.who.session.as_ref().and_then(|_| Command::parse(&draft.text));
     Ok(match command {
         Some(command) => service.hub.command(command, draft),
         None => service.hub.submit(draft),
@@ -184,7 +184,7 @@ fn list(
 pub fn change(
     Exchange { service, proof, .. }: &Exchange<'_>,
     id: &str,
-    change: impl FnOnce(&Arc<Hub>, Id) -> Result<(), Denied>,
+    change: impl FnOnce(&Arc<Hub>, Id) -> Result<(), Refusal>,
 ) -> Result<Response, ApiError> {
     change(&service.hub, find(service, proof, id)?.id)?;
     find(service, proof, id).map(|message| whole(200, message))
