@@ -22,14 +22,14 @@ use crate::http::Response;
 use crate::journal::Refused;
 use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
-use crate::session::cancel::Denied;
 use crate::session::commands::Command;
-use crate::session::hub::{Hub, now};
+use crate::session::hub::Hub;
 use crate::session::id::Id;
 use crate::session::message::{Message, rfc3339};
 use crate::session::message_table::Owner;
 use crate::session::queries::Waited;
-use crate::session::submit::{Draft, Submitted};
+use crate::session::submit::{Draft, Refusal, Submitted};
+use crate::session::time::now;
 
 /// References that may come with a message, and the bytes of each: a URL.
 const MAX_ATTACHMENTS: usize = 16;
@@ -114,7 +114,7 @@ pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
             format!("There is no target {target:?}: [deliver.NAME] in the configuration.");
         return Err(ApiError::new(400, "unknown_target", message));
     }
-    let command = draft.who.session.as_ref().and_then(|_| Command::read(&draft.text));
+    let command = draft.who.session.as_ref().and_then(|_| Command::parse(&draft.text));
     Ok(match command {
         Some(command) => service.hub.command(command, draft),
         None => service.hub.submit(draft),
@@ -191,14 +191,14 @@ pub fn deliver_again(exchange: Exchange<'_>, id: &str) -> Handled {
 
 /// `DELETE /v1/dead-letters/{id}`.
 pub fn drop_letter(exchange: Exchange<'_>, id: &str) -> Handled {
-    change(exchange, id, |hub, id| hub.drop_letter(id))
+    change(exchange, id, |hub, id| hub.drop_dead_letter(id))
 }
 
 /// Changes a message, and shows it.
 fn change(
     exchange: Exchange<'_>,
     id: &str,
-    change: fn(&Arc<Hub>, Id) -> Result<(), Denied>,
+    change: fn(&Arc<Hub>, Id) -> Result<(), Refusal>,
 ) -> Handled {
     let Exchange { service, proof, .. } = exchange;
     change(&service.hub, find(service, proof, id)?.id)?;

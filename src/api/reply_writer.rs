@@ -46,7 +46,7 @@ pub struct ReplyWriter<'c> {
     /// What was sent is what the agent's own server sent.
     native: bool,
     /// Of the reply so far.
-    pub bytes: usize,
+    bytes: usize,
     /// Why the reply was given up, unless the client went away.
     pub refused: Option<ApiError>,
     lease: Lease,
@@ -198,6 +198,10 @@ impl Reply for ReplyWriter<'_> {
             self.send(&out)?;
         }
         Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn idle(&mut self) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::hub::{Hub, State, bounds};
+use super::hub::{CompactionState, Hub, State, queue_limits};
 use super::id::Id;
 use super::message_table::{Digest, Entry, KnownOwner};
 use crate::digest_map::DigestMap;
@@ -39,21 +39,6 @@ const JOURNAL_PROBE: Duration = Duration::from_secs(2);
 /// seconds sees it.
 const LOSS_SHOWN: Duration = Duration::from_secs(20);
 
-/// What is remembered from one compaction to the next.
-#[derive(Debug, Default)]
-pub(super) struct CompactionState {
-    /// Sessions of which turns were forgotten, and whose transcripts are not durable yet.
-    forgotten: DigestMap,
-    /// It was said that a transcript is behind.
-    told: bool,
-    /// Not before then: the last compaction failed.
-    compact_after: Option<Instant>,
-    /// Nor before then only because sessions were reset.
-    erase_after: Option<Instant>,
-    /// When it was last looked for idle sessions.
-    looked: Option<Instant>,
-}
-
 impl Hub {
     /// Lets turns and deliveries begin, those of earlier runs first, and starts the keeper and the watch
     /// of the journal; where there is no thread for them, as soon as there is.
@@ -71,19 +56,20 @@ impl Hub {
                 self.spawn_worker(name, Box::new(move || work(hub)))
             };
             while !start() {
-                if self.cut_within(THREAD_PAUSE) || self.is_draining() {
+                if self.aborted_within(THREAD_PAUSE) || self.is_draining() {
                     return;
                 }
             }
         }
-        self.forget_what_was_reset();
+        self.apply_resets();
         self.transcripts.remove_temporary();
         let mut state = self.lock();
-        self.rest_again(&mut state);
+        self.restore_postponed(&mut state);
         state.open = true;
-        let ids = state.dispatch.rebound(bounds(&self.settings().config));
-        self.go_on(state, ids);
-        self.send_what_is_due();
+        let ids = state.dispatch.set_limits(queue_limits(&self.settings().config));
+        self.begin_attempts(&mut state, ids);
+        self.spawn_begun(state);
+        self.spawn_senders();
     }
 
     fn maintain(self: Arc<Self>) {
@@ -107,18 +93,17 @@ impl Hub {
                 drop(state);
                 return self.sync_to_the_end();
             }
-            let due = take_due(&mut state.resting, Instant::now());
+            let due = take_due(&mut state.postponed, Instant::now());
             let ids = due.iter().flat_map(|id| state.dispatch.wake(*id)).collect();
-            let begun = self.begin(&mut state, ids);
+            self.begin_attempts(&mut state, ids);
             let sync = state.sync_at.take_if(|at| *at <= Instant::now()).is_some();
             let mark = state.mark_at.take_if(|at| *at <= Instant::now()).is_some();
             let without_thread = take_due(&mut state.without_thread, Instant::now());
-            drop(state);
-            self.spawn_workers(begun);
+            self.spawn_begun(state);
             self.spawn_workers(without_thread);
-            self.send_what_is_due();
+            self.spawn_senders();
             // One that the disk has no room for is tried again in the next round.
-            let _ = self.keep_time();
+            let _ = self.write_clock();
             self.settings().agent.close_idle();
             if sync {
                 // Whether it broke is heard where it breaks.
@@ -129,7 +114,7 @@ impl Hub {
             }
             // Not while a compaction is under way.
             while self.lock_in_turn().book.erase_some() {}
-            if let Ok(mut care) = self.care.try_lock() {
+            if let Ok(mut care) = self.compaction.try_lock() {
                 self.forget(&mut care);
                 if care.looked.is_none_or(|at| at.elapsed() >= KEEPER_ROUND) {
                     care.looked = Some(Instant::now());
@@ -183,7 +168,7 @@ impl Hub {
     fn forget(&self, care: &mut CompactionState) {
         let mut behind = DigestMap::default();
         while self.forget_some(care, &mut behind) {}
-        care.told &= behind.first().is_some();
+        care.reported &= behind.first().is_some();
     }
 
     /// Does so with some of them; says whether there may be more. `behind`: sessions whose transcripts
@@ -208,9 +193,9 @@ impl Hub {
             if behind.contains(session) {
                 continue;
             }
-            match self.settle_transcript(session, &who) {
+            match self.reconcile_transcript(session, &who) {
                 Err(e) => {
-                    if !std::mem::replace(&mut care.told, true) {
+                    if !std::mem::replace(&mut care.reported, true) {
                         log::warn!("a transcript is behind, so its session is not forgotten: {e}");
                     }
                     behind.add(session);
@@ -251,18 +236,18 @@ impl Hub {
             }
             Err(e) => {
                 log::warn!("the journal could not be compacted: {e}");
-                lock(&hub.care).compact_after = Some(Instant::now() + COMPACT_PAUSE);
+                lock(&hub.compaction).compact_after = Some(Instant::now() + COMPACT_PAUSE);
             }
         };
         if let Err(e) = threads::spawn("compaction", THREAD_STACK, Box::new(work)) {
             log::warn!("no thread to compact the journal: {e}; trying again");
-            lock(&self.care).compact_after = Some(Instant::now() + JOURNAL_PROBE);
+            lock(&self.compaction).compact_after = Some(Instant::now() + JOURNAL_PROBE);
         }
     }
 
     /// Drops all that is not needed any more from the journal. Returns its size before and after.
     pub fn compact(&self) -> io::Result<(u64, u64)> {
-        let mut care = lock(&self.care);
+        let mut care = lock(&self.compaction);
         let (before, began) = (self.journal.size(), Instant::now());
         self.forget(&mut care);
         // The journal is about to let go of turns: their transcripts must be durable.
@@ -272,7 +257,7 @@ impl Hub {
         }
         while self.lock_in_turn().book.erase_some() {}
         // A transcript of before a reset must be gone before the record of that.
-        self.forget_what_was_reset();
+        self.apply_resets();
         let mut from = Some(0);
         while let Some(session) = from {
             from = self.lock_in_turn().book.forget_resets(session, LOCK_BATCH);
@@ -285,7 +270,7 @@ impl Hub {
             self.lock().book.must_erase = true;
         }
         if let (Err(_), Condition::Broken(why)) = (&result, self.journal.condition()) {
-            self.heard(Refused::Broken(why));
+            self.note_refusal(Refused::Broken(why));
         }
         result.map(|()| (before, self.journal.size()))
     }
@@ -297,12 +282,12 @@ impl State {
     fn lets_go(&self, id: Id, behind: &DigestMap) -> bool {
         let session = self.book.get(id).and_then(Entry::session);
         let is_behind = session.is_some_and(|session| behind.contains(session));
-        !is_behind && Some(id) != self.book.last && !self.held.contains(id.0)
+        !is_behind && Some(id) != self.book.last && !self.pinned.contains(id.0)
     }
 
     /// When there is something to do for the keeper.
     fn next_due(&self, now: Instant, round: Duration) -> Instant {
-        let resting = self.resting.iter().chain(&self.without_thread).map(|(at, _)| *at);
+        let resting = self.postponed.iter().chain(&self.without_thread).map(|(at, _)| *at);
         let sending = self.outboxes.next_due(now);
         let all = resting.chain(self.sync_at).chain(self.mark_at).chain(sending);
         all.fold(now + round, Instant::min)

@@ -13,8 +13,8 @@ use super::reply::Watch;
 use super::states::{DeliveryState, TurnState};
 use super::waits::Waits;
 use crate::agent::{self, Report};
-use crate::journal::record::{Record, Step};
-use crate::journal::{Loss, Purpose, Refused};
+use crate::journal::record::Step;
+use crate::journal::{Loss, Refused};
 use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES};
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, poll};
@@ -122,7 +122,7 @@ impl Hub {
 
     /// Keeps a message from being forgotten, however few results are kept, until its end was read.
     pub fn pin_reply(self: &Arc<Self>, id: Id) -> PinnedReply {
-        self.lock().held.count(id.0, true);
+        self.lock().pinned.count(id.0, true);
         PinnedReply { hub: Arc::clone(self), id }
     }
 
@@ -150,7 +150,7 @@ impl Hub {
         let Some(watch) = self.watch(id, EventFd::new()?) else { return Ok(Waited::Over) };
         loop {
             watch.event.clear();
-            if watch.run.is_over() {
+            if watch.run.lock().over {
                 let over = self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over());
                 return Ok(if over { Waited::Over } else { Waited::NotYet });
             }
@@ -161,7 +161,7 @@ impl Hub {
             let mut interests = [
                 Interest::read(watch.event.as_fd()),
                 Interest::hangup(client),
-                Interest::read(self.cut.as_fd()),
+                Interest::read(self.abort.as_fd()),
             ];
             poll(&mut interests, Some(left))?;
             let [_, gone, cut] = interests.map(|interest| interest.ready());
@@ -175,7 +175,7 @@ impl Hub {
     pub fn messages_of(&self, who: &Owner) -> Vec<(Id, TurnState)> {
         let mut messages = Vec::new();
         if let Some(session) = who.digest() {
-            self.each_of(session, 0, &mut |id, entry| messages.push((id, entry.turn)));
+            self.visit_session(session, 0, &mut |id, entry| messages.push((id, entry.turn)));
         }
         messages
     }
@@ -225,7 +225,7 @@ impl Hub {
         wanted: &dyn Fn(&str) -> bool,
     ) -> io::Result<(Vec<Session>, bool)> {
         let mut found: Vec<(String, u64)> = Vec::new();
-        self.each(&mut |_, entry| {
+        self.visit_all(&mut |_, entry| {
             let key = entry.who.session.as_ref().filter(|_| entry.who.principal == principal);
             let key = key.filter(|key| found.last().is_none_or(|last| last.0 != **key));
             let key = key.filter(|key| wanted(key)).map(|key| (key.clone(), 0));
@@ -323,9 +323,8 @@ impl Hub {
                 state.book.entries().filter(|(_, entry)| entry.turn == TurnState::Running);
             let running: Vec<(Id, u32)> = running.map(|(id, entry)| (id, entry.attempts)).collect();
             for (id, n) in running {
-                let record = Record::step(id, n, self.stamp(), Step::Released);
                 // Without it the attempt counts, and runs again all the same.
-                let _ = self.write(&mut state, &record, Purpose::Completion);
+                let _ = self.write_step(&mut state, (id, n), Step::Released);
             }
         }
         // For the mark alone a full disk has no room, which costs nothing.
@@ -360,6 +359,6 @@ pub struct PinnedReply {
 
 impl Drop for PinnedReply {
     fn drop(&mut self) {
-        self.hub.lock().held.count(self.id.0, false);
+        self.hub.lock().pinned.count(self.id.0, false);
     }
 }

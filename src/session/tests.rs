@@ -218,7 +218,7 @@ impl House {
 impl Drop for House {
     /// Ends the keeper and what runs: an agent must not outlive its test.
     fn drop(&mut self) {
-        self.hub.cut.notify();
+        self.hub.abort.notify();
         self.hub.drain();
         let deadline = Instant::now() + PATIENCE / 3;
         while self.hub.busy() > 0 && Instant::now() < deadline {
