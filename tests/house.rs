@@ -21,7 +21,6 @@ use scan::Source;
 const BASE: &[&str] = &[
     "config",
     "digest",
-    "digest_map",
     "dirs",
     "exit",
     "extent",

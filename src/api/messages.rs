@@ -276,7 +276,7 @@ pub(super) fn read(
         return Err(bad("\"mode\" must be \"queue\" or \"interrupt\"."));
     }
     Ok(Draft {
-        who: Owner { principal: principal.to_owned(), session },
+        who: Owner::new(principal.to_owned(), session),
         text: said,
         context: None,
         attachments: attachments(body.attachments)?,

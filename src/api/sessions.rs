@@ -27,7 +27,7 @@ pub fn owner_of(proof: &Authenticated, session: &str) -> Result<Owner, ApiError>
     check_session(session)?;
     proof.check_session(session)?;
     let principal = proof.principal().to_owned();
-    Ok(Owner { principal, session: Some(session.to_owned()) })
+    Ok(Owner::new(principal, Some(session.to_owned())))
 }
 
 /// `GET /v1/sessions[?after=SESSION]`: a page, in the order of their keys.

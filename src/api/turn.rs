@@ -25,7 +25,7 @@ fn party(request: &Request, proof: &Authenticated) -> Result<Owner, ApiError> {
     match request.header(SESSION) {
         // What is no text is as good as no key.
         Some(bytes) => owner_of(proof, std::str::from_utf8(bytes).unwrap_or_default()),
-        None => Ok(Owner { principal: proof.principal().to_owned(), session: None }),
+        None => Ok(Owner::new(proof.principal().to_owned(), None)),
     }
 }
 

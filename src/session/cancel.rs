@@ -143,7 +143,7 @@ impl Hub {
     /// Takes out of the transcripts what a reset has made void that the end of an earlier process may
     /// have come before.
     pub(super) fn forget_what_was_reset(&self) {
-        let sessions: Vec<Digest> = self.lock().book.resets.keys().collect();
+        let sessions: Vec<Digest> = self.lock().book.reset_sessions(0).collect();
         for session in sessions {
             let Some(about) = self.transcripts.find(session) else { continue };
             if let Err(e) = self.settle_transcript(session, &about.who) {

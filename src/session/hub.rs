@@ -21,7 +21,6 @@ use super::time::Clocks;
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
-use crate::digest_map::DigestMap;
 use crate::journal::record::{Record, Step};
 use crate::journal::{Condition, Journal, Purpose, Refused};
 use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_STACK};
@@ -88,8 +87,8 @@ pub(super) struct State {
     /// Begun attempts for which there was no thread, and when to try again.
     pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
-    /// Messages whose end somebody is about to read, and how many do: they are not forgotten meanwhile.
-    pub(super) held: DigestMap,
+    /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
+    pub(super) pinned: Vec<Id>,
     /// Event streams, and the session of each.
     pub(super) followers: Vec<(Digest, Arc<EventFd>)>,
     /// When records that nobody waits for are synced.

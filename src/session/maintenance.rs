@@ -1,14 +1,14 @@
 //! The keeper: one thread for what comes due by time. It wakes turns that rest, syncs what nobody
 //! waits for, forgets old results and has the journal compacted.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::hub::{Hub, State, bounds};
 use super::id::Id;
-use super::message_table::{Digest, Entry, KnownOwner};
-use crate::digest_map::DigestMap;
+use super::message_table::{Digest, Entry, Owner};
 use crate::journal::{Condition, Refused};
 use crate::limits::{LOCK_BATCH, THREAD_PAUSE, THREAD_STACK};
 use crate::threads::{self, lock};
@@ -43,7 +43,7 @@ const LOSS_SHOWN: Duration = Duration::from_secs(20);
 #[derive(Debug, Default)]
 pub(super) struct CompactionState {
     /// Sessions of which turns were forgotten, and whose transcripts are not durable yet.
-    forgotten: DigestMap,
+    forgotten: BTreeSet<Digest>,
     /// It was said that a transcript is behind.
     told: bool,
     /// Not before then: the last compaction failed.
@@ -181,14 +181,14 @@ impl Hub {
     /// Forgets settled messages that are old or too many. Their sessions' transcripts have them by
     /// then.
     fn forget(&self, care: &mut CompactionState) {
-        let mut behind = DigestMap::default();
+        let mut behind = BTreeSet::new();
         while self.forget_some(care, &mut behind) {}
-        care.told &= behind.first().is_some();
+        care.told &= !behind.is_empty();
     }
 
     /// Does so with some of them; says whether there may be more. `behind`: sessions whose transcripts
     /// cannot be brought up to date.
-    fn forget_some(&self, care: &mut CompactionState, behind: &mut DigestMap) -> bool {
+    fn forget_some(&self, care: &mut CompactionState, behind: &mut BTreeSet<Digest>) -> bool {
         let keep = self.settings().config.limits.keep_results;
         let (ids, sessions) = {
             let state = self.lock_in_turn();
@@ -201,11 +201,11 @@ impl Hub {
                 let reset = state.book.is_reset(session, entry.accepted);
                 (!reset).then(|| (session, Arc::clone(&entry.who)))
             };
-            let sessions: Vec<(Digest, Arc<KnownOwner>)> = entries.filter_map(of).collect();
+            let sessions: Vec<(Digest, Arc<Owner>)> = entries.filter_map(of).collect();
             (ids, sessions)
         };
         for (session, who) in sessions {
-            if behind.contains(session) {
+            if behind.contains(&session) {
                 continue;
             }
             match self.settle_transcript(session, &who) {
@@ -213,9 +213,9 @@ impl Hub {
                     if !std::mem::replace(&mut care.told, true) {
                         log::warn!("a transcript is behind, so its session is not forgotten: {e}");
                     }
-                    behind.add(session);
+                    behind.insert(session);
                 }
-                Ok(()) => care.forgotten.add(session),
+                Ok(()) => drop(care.forgotten.insert(session)),
             }
         }
         let mut state = self.lock();
@@ -228,7 +228,7 @@ impl Hub {
     fn is_worth_compacting(&self, care: &CompactionState) -> bool {
         let (size, live, must_erase) = {
             let state = self.lock();
-            (self.journal.size(), state.book.bytes(), state.book.must_erase)
+            (self.journal.size(), state.book.counts.bytes, state.book.must_erase)
         };
         let not_yet = |after: Option<Instant>| after.is_some_and(|after| Instant::now() < after);
         let rests = not_yet(care.compact_after);
@@ -266,9 +266,9 @@ impl Hub {
         let (before, began) = (self.journal.size(), Instant::now());
         self.forget(&mut care);
         // The journal is about to let go of turns: their transcripts must be durable.
-        while let Some(session) = care.forgotten.first() {
+        while let Some(session) = care.forgotten.first().copied() {
             self.transcripts.sync(session)?;
-            care.forgotten.remove(session);
+            care.forgotten.remove(&session);
         }
         while self.lock_in_turn().book.erase_some() {}
         // A transcript of before a reset must be gone before the record of that.
@@ -294,10 +294,10 @@ impl Hub {
 impl State {
     /// Whether a message may be forgotten: nobody is about to read it, and its transcript has it. New
     /// ids come after the newest, also where the clock was set back over a restart.
-    fn lets_go(&self, id: Id, behind: &DigestMap) -> bool {
+    fn lets_go(&self, id: Id, behind: &BTreeSet<Digest>) -> bool {
         let session = self.book.get(id).and_then(Entry::session);
-        let is_behind = session.is_some_and(|session| behind.contains(session));
-        !is_behind && Some(id) != self.book.last && !self.held.contains(id.0)
+        let is_behind = session.is_some_and(|session| behind.contains(&session));
+        !is_behind && Some(id) != self.book.last && !self.pinned.contains(&id)
     }
 
     /// When there is something to do for the keeper.

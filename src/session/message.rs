@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::id::Id;
-use super::message_table::{KnownOwner, Outgoing};
+use super::message_table::{Outgoing, Owner};
 use super::states::{DeliveryState, TurnState};
 use super::waits::Waiting;
 use crate::agent::{Refused, Report};
@@ -16,7 +16,7 @@ use crate::text::quoted;
 #[derive(Clone, Debug)]
 pub struct Message {
     pub id: Id,
-    pub who: Arc<KnownOwner>,
+    pub who: Arc<Owner>,
     pub turn: TurnState,
     pub attempts: u32,
     pub reply: Option<String>,

@@ -122,7 +122,7 @@ impl Hub {
 
     /// Keeps a message from being forgotten, however few results are kept, until its end was read.
     pub fn pin_reply(self: &Arc<Self>, id: Id) -> PinnedReply {
-        self.lock().held.count(id.0, true);
+        self.lock().pinned.push(id);
         PinnedReply { hub: Arc::clone(self), id }
     }
 
@@ -242,7 +242,7 @@ impl Hub {
         let more = found.len() > MAX_LISTED;
         let session = |(key, bytes): (String, u64)| {
             let digest = session_digest(principal, &key);
-            let who = Owner { principal: principal.to_owned(), session: Some(key) };
+            let who = Owner::new(principal.to_owned(), Some(key));
             self.session_of(digest, who, bytes)
         };
         Ok((found.into_iter().take(MAX_LISTED).map(session).collect(), more))
@@ -351,7 +351,7 @@ fn first_page(found: &mut Vec<(String, u64)>) {
     found.truncate(MAX_LISTED + 1);
 }
 
-/// A message that is held.
+/// A message that is pinned.
 #[derive(Debug)]
 pub struct PinnedReply {
     hub: Arc<Hub>,
@@ -360,6 +360,9 @@ pub struct PinnedReply {
 
 impl Drop for PinnedReply {
     fn drop(&mut self) {
-        self.hub.lock().held.count(self.id.0, false);
+        let pinned = &mut self.hub.lock().pinned;
+        if let Some(at) = pinned.iter().position(|id| *id == self.id) {
+            pinned.swap_remove(at);
+        }
     }
 }

@@ -231,7 +231,7 @@ impl Drop for House {
 
 fn who(session: &str) -> Owner {
     let session = (!session.is_empty()).then(|| session.to_owned());
-    Owner { principal: "owner".to_owned(), session }
+    Owner::new("owner".to_owned(), session)
 }
 
 fn draft(session: &str, text: &str) -> Draft {
@@ -292,7 +292,7 @@ fn audit(records: &[(u64, String)]) -> BTreeMap<Id, TurnState> {
         }
     }
     if !book.entries().any(|(_, entry)| entry.erased) {
-        assert_eq!(book.bytes(), sizes);
+        assert_eq!(book.counts.bytes, sizes);
     }
     ends
 }

@@ -6,6 +6,7 @@
 
 mod about;
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,7 +19,6 @@ use serde_json::Value;
 use super::id::Id;
 use super::message_table::{Digest, Owner};
 use super::usage::Usage;
-use crate::digest_map::DigestMap;
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{self as files, if_exists, private_dir, replace_unsynced};
 use crate::text::quoted;
@@ -54,7 +54,7 @@ impl Turn {
 pub struct Transcripts {
     dir: PathBuf,
     /// Sessions whose file agrees with the journal, as far as this process knows.
-    settled: Mutex<DigestMap>,
+    settled: Mutex<BTreeSet<Digest>>,
     /// What there is of all sessions. Held for moments.
     pub(super) usage: Mutex<Usage>,
     /// What the journal's time was when it was last told, in milliseconds.
@@ -88,13 +88,15 @@ impl Transcripts {
         load: &dyn Fn(Id) -> io::Result<Turn>,
     ) -> io::Result<()> {
         let mut settled = lock(&self.settled);
-        if settled.contains(session) {
+        if settled.contains(&session) {
             return Ok(());
         }
         let Known { said, unsaid, reset } = known();
         let (text, length) = read(&self.path(session))?;
         let mut kept: Vec<(Id, &str)> = pairs(&text);
-        kept.retain(|(id, _)| !unsaid.contains(id.0) && reset.is_none_or(|reset| *id > reset));
+        kept.retain(|(id, _)| {
+            unsaid.binary_search(id).is_err() && reset.is_none_or(|reset| *id > reset)
+        });
         let first = kept.first().map(|(id, _)| *id);
         let (mut missing, mut size) = (Vec::new(), 0);
         // The newest first, no more than have room. Those before the first made room for others.
@@ -126,13 +128,13 @@ impl Transcripts {
         if settled.len() >= MAX_SETTLED {
             settled.clear();
         }
-        settled.add(session);
+        settled.insert(session);
         Ok(())
     }
 
     /// The file may lack a turn: it is looked at again before the next one.
     pub fn unsettle(&self, session: Digest) {
-        lock(&self.settled).remove(session);
+        lock(&self.settled).remove(&session);
     }
 
     /// Adds a turn; the oldest ones go where more than `cap` bytes would be there. `late`: some that
@@ -238,8 +240,8 @@ impl Drop for TemporaryTranscript {
 pub struct Known {
     /// The messages that were answered by a turn, in order.
     pub said: Vec<Id>,
-    /// Those that came to no reply.
-    pub unsaid: DigestMap,
+    /// Those that came to no reply, in order.
+    pub unsaid: Vec<Id>,
     /// Nothing up to this one counts any more.
     pub reset: Option<Id>,
 }

@@ -365,7 +365,7 @@ impl Hub {
             self.each_of(session, after, &mut |id, entry| match entry.turn {
                 // What the gateway answered itself had no turn.
                 Stage::Done if entry.attempts > 0 => known.said.push(id),
-                Stage::Done | Stage::Failed | Stage::Cancelled => known.unsaid.add(id.0),
+                Stage::Done | Stage::Failed | Stage::Cancelled => known.unsaid.push(id),
                 Stage::Queued | Stage::Running | Stage::Resting => {}
             });
             known

@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use super::{Entry, Id};
+use super::entry::Entry;
+use crate::session::id::Id;
 
 /// How many messages a piece has at the most: some kilobytes.
 const PIECE: usize = 64;
@@ -41,15 +42,16 @@ impl Entries {
         Some((piece[at].0, &piece[at].1))
     }
 
-    pub fn remove(&mut self, id: Id) {
-        let Some((piece, at)) = self.place(id) else { return };
+    pub fn remove(&mut self, id: Id) -> Option<Entry> {
+        let (piece, at) = self.place(id)?;
         let rest = &mut self.0[piece];
-        rest.remove(at);
+        let (_, entry) = rest.remove(at);
         if rest.is_empty() {
             self.0.remove(piece);
         } else if rest.len() < rest.capacity() / 4 {
             rest.shrink_to_fit();
         }
+        Some(entry)
     }
 
     /// All, the oldest first.

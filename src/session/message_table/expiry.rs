@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::accounts::level;
-use super::{Id, MessageTable};
+use super::{Counts, Entry, Id, MessageTable};
 use crate::journal::record::Stamp;
 use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
 use crate::session::clock::millis;
@@ -50,7 +50,7 @@ impl MessageTable {
         let kept = level(&self.accounts, MAX_DEAD_LETTERS, |own| own.dead.len());
         let dead = self.accounts.iter().flat_map(|(_, own)| {
             let too_many = own.dead.len().saturating_sub(kept);
-            let dead = own.dead.keys().map(Id).enumerate();
+            let dead = own.dead.iter().copied().enumerate();
             // By id: one that was revived is younger than those behind it.
             let overdue =
                 move |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
@@ -77,34 +77,24 @@ impl MessageTable {
         plain > keep + keep / 8 + 64 || self.counts.dead_letters > MAX_DEAD_LETTERS
     }
 
-    /// Forgets messages that were [`Book::overdue`].
+    /// Forgets messages that were [`MessageTable::overdue`].
     pub fn forget(&mut self, ids: &[Id]) {
         for id in ids {
             // It may have been revived since it was looked at.
-            let Some(entry) = self.entries.get(*id).filter(|entry| entry.is_settled()) else {
-                continue;
-            };
-            let (turn, delivery, session) = (entry.turn, entry.delivery_state(), entry.session());
-            let key = entry.key.as_ref().map(|key| key.key);
-            if let Some(key) = key.filter(|key| self.keys.get(*key) == Some(id.0)) {
-                self.keys.remove(key);
+            let settled = self.get(*id).is_some_and(Entry::is_settled);
+            let Some(entry) = settled.then(|| self.entries.remove(*id)).flatten() else { continue };
+            if let Some(key) = entry.key.as_ref().map(|key| key.key)
+                && self.keys.get(&key) == Some(id)
+            {
+                self.keys.remove(&key);
             }
-            if let Some(session) = session {
-                self.records.remove(session, entry.latest);
-                if entry.erased {
-                    self.erasing.left.count(session, false);
-                }
+            let session = entry.session();
+            session.into_iter().for_each(|session| self.records.remove(session, entry.latest));
+            if entry.erased {
+                self.change_session(session, |state| state.erased -= 1);
             }
-            let was_dead = entry.is_dead();
-            let account = self.accounts.of(&entry.who.principal);
-            for counts in [&mut self.counts, &mut account.counts] {
-                counts.count(turn, delivery, false);
-                counts.kept -= 1;
-            }
-            account.bytes -= entry.bytes;
-            account.dead.remove(id.0);
-            self.keep_busy(session.filter(|_| was_dead), false);
-            self.entries.remove(*id);
+            let before = Counts::of(&entry);
+            self.recount((*id, &entry.who, entry.key.is_some()), before, Counts::default());
         }
         let plain = self.accounts.values_mut().map(|account| &mut account.plain);
         for list in plain.chain([&mut self.keyed]) {

@@ -43,7 +43,7 @@ impl Transcripts {
         if !still() {
             return Ok(None);
         }
-        settled.remove(session);
+        settled.remove(&session);
         for path in [self.path(session), self.about(session)] {
             if if_exists(fs::remove_file(path))?.is_some() && durably {
                 files::sync_dir_of(&self.path(session))?;
@@ -91,7 +91,7 @@ impl Transcripts {
         if self.find(session).as_ref().is_some_and(said) {
             return Ok(());
         }
-        let Owner { principal, session: key } = who;
+        let (principal, key) = (&who.principal, &who.session);
         let about = json!({ "principal": principal, "session": key, "used": now }).to_string();
         replace_unsynced(&self.about(session), about.as_bytes(), 0o600)
     }
@@ -102,7 +102,7 @@ impl Transcripts {
         let text = files::read_own(&self.about(session), MAX_ABOUT_FILE).ok()?;
         let about: Value = serde_json::from_str(&text).ok()?;
         let word = |key: &str| about[key].as_str().map(str::to_owned);
-        let who = Owner { principal: word("principal")?, session: word("session") };
+        let who = Owner::new(word("principal")?, word("session"));
         Some(About { who, bytes, used: about["used"].as_u64() })
     }
 

@@ -19,12 +19,12 @@ struct Page {
 
 impl Transcripts {
     fn is_settled(&self, session: Digest) -> bool {
-        lock(&self.settled).contains(session)
+        lock(&self.settled).contains(&session)
     }
 }
 
 fn who(principal: &str, session: &str) -> Owner {
-    Owner { principal: principal.to_owned(), session: Some(session.to_owned()) }
+    Owner::new(principal.to_owned(), Some(session.to_owned()))
 }
 
 fn page() -> Page {
@@ -74,7 +74,7 @@ impl Page {
         let known = || {
             let mut known =
                 Known { said: said.iter().map(|id| Id::from(*id)).collect(), ..Known::default() };
-            unsaid.iter().for_each(|id| known.unsaid.add(Id::from(*id).0));
+            known.unsaid.extend(unsaid.iter().map(|id| Id::from(*id)));
             known
         };
         let loaded = Cell::new(0);
