@@ -25,8 +25,8 @@ use crate::session::hub::{Hub, now};
 use crate::session::id::Id;
 use crate::session::message::{Message, rfc3339};
 use crate::session::message_table::Owner;
-use crate::session::queries::Waited;
 use crate::session::submit::{Draft, Submitted};
+use crate::session::wait::Waited;
 use crate::text::quoted;
 
 /// The most bytes of a session's key: free text, but no document.
@@ -111,7 +111,7 @@ fn take_in(
 /// Hands a message in, or carries out the command that it is.
 pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
     let settings = service.settings();
-    let unknown = |target: &&String| settings.config.deliver.get(target).is_none();
+    let unknown = |target: &&String| settings.config.deliver.get(*target).is_none();
     if let Some(target) = draft.deliver.as_ref().filter(unknown) {
         let message =
             format!("There is no target {target:?}: [deliver.NAME] in the configuration.");

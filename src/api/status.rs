@@ -61,7 +61,7 @@ fn principals(service: &Service, mut usage: Usage) -> String {
 }
 
 fn to_json(usage: &Usage) -> String {
-    let row = |(name, held): (&str, &Vec<(&str, u64)>)| {
+    let row = |(name, held): (&String, &Vec<(&str, u64)>)| {
         let held = held.iter().map(|(what, count)| format!(r#","{what}":{count}"#));
         format!(r#"{{"name":{}{}}}"#, quoted(name), held.collect::<String>())
     };

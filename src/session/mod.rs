@@ -31,5 +31,6 @@ mod tests;
 pub mod time;
 pub mod transcript;
 pub mod usage;
+pub mod wait;
 pub mod waits;
 mod worker;

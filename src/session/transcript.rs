@@ -123,7 +123,7 @@ impl Transcripts {
         let size: usize = kept.iter().map(|(_, lines)| lines.len()).sum();
         if !named || !missing.is_empty() || size as u64 != length {
             kept.extend(missing.iter().map(|(id, lines)| (*id, lines.as_str())));
-            self.write(session, who, &rolled(in_order(kept), cap))?;
+            self.write(session, who, &rolled(kept, cap))?;
         }
         if settled.len() >= MAX_SETTLED {
             settled.clear();
@@ -158,7 +158,7 @@ impl Transcripts {
             let text = read(&path)?.0;
             let mut turns = pairs(&text);
             turns.push((turn.id, &lines));
-            return self.write(session, who, &rolled(in_order(turns), cap));
+            return self.write(session, who, &rolled(turns, cap));
         }
         let mut options = OpenOptions::new();
         let mut file = options.append(true).custom_flags(files::NO_FOLLOW).open(&path)?;
@@ -180,7 +180,7 @@ impl Transcripts {
         let (text, length) = read(&path)?;
         let mut turns = pairs(&text);
         turns.retain(|(said, _)| *said != id);
-        let kept = in_order(turns);
+        let kept = rolled(turns, usize::MAX);
         let less = (kept.len() as u64) < length;
         if less { files::replace(&path, kept.as_bytes(), 0o600) } else { Ok(()) }
     }
@@ -260,15 +260,14 @@ fn read(path: &Path) -> io::Result<(String, u64)> {
 }
 
 /// The turns in a transcript: both lines of each. It ends where a line is not of a turn.
-fn pairs(text: &str) -> Vec<(Id, &str)> {
-    let mut turns = Vec::new();
-    let mut rest = text;
-    while let Some((id, length)) = pair(rest) {
-        let (lines, after) = rest.split_at(length);
-        turns.push((id, lines));
-        rest = after;
-    }
-    turns
+fn pairs(mut text: &str) -> Vec<(Id, &str)> {
+    let next = || {
+        let (id, length) = pair(text)?;
+        let (lines, rest) = text.split_at(length);
+        text = rest;
+        Some((id, lines))
+    };
+    std::iter::from_fn(next).collect()
 }
 
 fn pair(text: &str) -> Option<(Id, usize)> {
@@ -283,29 +282,22 @@ fn pair(text: &str) -> Option<(Id, usize)> {
     (id(&text[first..second], "assistant")? == asked).then_some((asked, second))
 }
 
-/// Turns in the order of acceptance: one that failed at first may have come to its reply late.
-fn in_order(mut turns: Vec<(Id, &str)>) -> String {
+/// Turns in the order of acceptance: one that failed at first may have come to its reply late. Without
+/// the oldest where they are longer than `cap`, so that there is room for some more.
+fn rolled(mut turns: Vec<(Id, &str)>, cap: usize) -> String {
     turns.sort_by_key(|(id, _)| *id);
+    if turns.iter().map(|(_, lines)| lines.len()).sum::<usize>() > cap {
+        let mut size = 0;
+        let newest = turns.iter().rev().take_while(|(_, lines)| {
+            size += lines.len();
+            size <= cap - cap / 4
+        });
+        // A turn that fits by itself is kept, if it has the room of all others.
+        let last = turns.last().is_some_and(|(_, lines)| lines.len() <= cap);
+        let kept = newest.count().max(usize::from(last));
+        turns.drain(..turns.len() - kept);
+    }
     turns.iter().map(|(_, lines)| *lines).collect()
-}
-
-/// `text` without its oldest turns, so that it has room for some more below `cap`.
-fn rolled(text: String, cap: usize) -> String {
-    if text.len() <= cap {
-        return text;
-    }
-    let turns = pairs(&text);
-    let mut room = cap - cap / 4;
-    let mut newest = turns.len();
-    while newest > 0 && turns[newest - 1].1.len() <= room {
-        newest -= 1;
-        room -= turns[newest].1.len();
-    }
-    // A turn that fits by itself is kept, if it has the room of all others.
-    if newest == turns.len() && turns.last().is_some_and(|(_, lines)| lines.len() <= cap) {
-        newest -= 1;
-    }
-    turns[newest..].iter().map(|(_, lines)| *lines).collect()
 }
 
 #[cfg(test)]
