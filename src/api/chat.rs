@@ -9,7 +9,7 @@ use super::turn::TurnRequest;
 use crate::agent::Report;
 use crate::extent::PLACE;
 use crate::http::sse;
-use crate::session::hub::now;
+use crate::session::now;
 use crate::text::quoted;
 
 /// Reads the body of a chat completion.

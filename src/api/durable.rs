@@ -9,10 +9,7 @@ use super::messages::submit;
 use super::reply_writer::ReplyWriter;
 use crate::agent::Reply;
 use crate::limits::{KEEP_ALIVE, LONGEST_REPLY};
-use crate::session::id::Id;
-use crate::session::states::TurnState as Stage;
-use crate::session::submit::{Draft, Submitted};
-use crate::session::waits::HeldUp;
+use crate::session::{Draft, HeldUp, Id, Submitted, TurnState as Stage};
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, poll};
 

@@ -3,10 +3,7 @@
 use crate::agent::{Outcome, Refused as Upstream};
 use crate::http::Response;
 use crate::journal::Refused;
-use crate::session::cancel::Denied;
-use crate::session::dispatch::Full;
-use crate::session::permit::AcquireError;
-use crate::session::submit::Refusal;
+use crate::session::{AcquireError, Denied, Full, Refusal};
 use crate::shares::{Over, Reached};
 use crate::text::quoted;
 

@@ -3,7 +3,7 @@
 use super::auth::Authenticated;
 use super::error::ApiError;
 use crate::http::{Request, SLASH};
-use crate::session::message_table::{Digest, digest_of};
+use crate::session::{Digest, digest_of};
 
 /// Bytes of an idempotency key: a UUID has 36.
 const MAX_IDEMPOTENCY_KEY: usize = 255;

@@ -19,14 +19,9 @@ use crate::http::{Closed, Request, Response, has_dot_segment};
 use crate::journal::Refused;
 use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
-use crate::session::cancel::Denied;
-use crate::session::commands::Command;
-use crate::session::hub::{Hub, now};
-use crate::session::id::Id;
-use crate::session::message::{Message, rfc3339};
-use crate::session::message_table::Owner;
-use crate::session::submit::{Draft, Submitted};
-use crate::session::wait::Waited;
+use crate::session::{
+    Command, Denied, Draft, Hub, Id, Message, Owner, Submitted, Waited, now, rfc3339,
+};
 use crate::text::quoted;
 
 /// The most bytes of a session's key: free text, but no document.

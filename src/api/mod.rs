@@ -43,7 +43,7 @@ use route::Route;
 
 use crate::http::ShutdownFlag;
 use crate::http::{Closed, Connection, ConnectionActivity, Request, Response};
-use crate::session::hub::{Hub, Settings};
+use crate::session::{Hub, Settings};
 use crate::sys::fd::EventFd;
 use crate::threads::lock;
 

@@ -20,10 +20,7 @@ use crate::agent::{ChatMessage, Report, own};
 use crate::extent::PLACE;
 use crate::http::{Response, sse};
 use crate::json::{self, Raw, elements, member, one_line};
-use crate::session::hub::now;
-use crate::session::id::Id;
-use crate::session::message::Message;
-use crate::session::states::TurnState;
+use crate::session::{Id, Message, TurnState, now};
 use crate::text::quoted;
 
 /// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at

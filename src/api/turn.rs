@@ -14,8 +14,7 @@ use super::sessions::owner_of;
 use super::{Exchange, Service, idempotency};
 use crate::agent::{Outcome, Turn, TurnLimits};
 use crate::http::{Closed, Request};
-use crate::session::message_table::Owner;
-use crate::session::submit::Draft;
+use crate::session::{Draft, Owner};
 
 /// The header that puts a request into a session.
 pub const SESSION: &str = "X-Hermes-Session-Id";
