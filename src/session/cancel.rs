@@ -119,7 +119,7 @@ impl Hub {
         let forgotten = if idle {
             self.transcripts.remove(session, true, &|| true).map(drop)
         } else {
-            self.transcripts.unsettle(session);
+            self.transcripts.mark_stale(session);
             self.settle_transcript(session, who)
         };
         if let Err(e) = forgotten {

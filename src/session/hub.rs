@@ -56,7 +56,7 @@ pub struct Hub {
     /// The journal's time by the clocks of a machine.
     pub(super) clock: Clock,
     pub(super) clocks: Box<dyn Clocks>,
-    pub(super) care: Mutex<CompactionState>,
+    pub(super) compaction: Mutex<CompactionState>,
     /// What the system was short of when work last had to wait for it.
     pub(super) shortage: Mutex<Option<(Instant, String)>>,
     /// The clock of patience, which stands still while the machine sleeps.
@@ -155,7 +155,7 @@ impl Hub {
             children,
             clock,
             clocks,
-            care: Mutex::default(),
+            compaction: Mutex::default(),
             shortage: Mutex::default(),
             began: Instant::now(),
             settings: RwLock::new(Arc::new(settings)),
@@ -327,7 +327,7 @@ impl Hub {
     }
 
     /// A journal that broke is the end of the process. One that was removed is not before operators
-    /// could be told: see [`Hub::look_after_journal`].
+    /// could be told: see [`Hub::watch_journal`].
     pub(super) fn heard(&self, refused: Refused) -> Refused {
         if matches!(refused, Refused::Broken(_)) && self.loss().is_none() {
             self.end_process();

@@ -74,16 +74,18 @@ impl MessageTable {
         match record {
             Record::Accepted(accepted) => return self.accept(number, accepted, bytes),
             Record::Reset { principal, session, at, transcript_only } => {
-                self.date(*at);
+                self.next_stamp(*at);
                 self.reset(session_digest(principal, session), number, !transcript_only);
             }
             Record::Clock { boot, since_boot, at } => {
-                let (boot, since_boot, at) = (boot.clone(), *since_boot, self.date(*at));
+                let (boot, since_boot, at) = (boot.clone(), *since_boot, self.next_stamp(*at));
                 self.clock = Some(ClockRecord { record: number, boot, since_boot, at });
             }
-            Record::Unknown { id } => self.weigh(id.as_deref().and_then(Id::parse), number, bytes),
+            Record::Unknown { id } => {
+                self.add_record(id.as_deref().and_then(Id::parse), number, bytes);
+            }
             Record::Step { id, n, at, step } => {
-                let (id, at) = (parse(id)?, self.date(*at));
+                let (id, at) = (parse(id)?, self.next_stamp(*at));
                 let by = (number, *n, at);
                 let event = event(step);
                 if let Event::Forgotten = event {
@@ -103,9 +105,9 @@ impl MessageTable {
                     Event::Forgotten => {}
                 }
                 if let Step::Retry(retry) = step {
-                    self.put_off(id, retry, at);
+                    self.set_retry(id, retry, at);
                 }
-                self.weigh(Some(id), number, bytes);
+                self.add_record(Some(id), number, bytes);
             }
         }
         Ok(())
@@ -143,7 +145,7 @@ impl MessageTable {
     }
 
     /// Counts what a record of a message takes in the journal, and that it is there.
-    fn weigh(&mut self, id: Option<Id>, number: u64, bytes: u64) {
+    fn add_record(&mut self, id: Option<Id>, number: u64, bytes: u64) {
         let Some(id) = id.filter(|id| self.get(*id).is_some()) else { return };
         let (mut before, mut session) = (0, None);
         self.change(id, |entry| {
@@ -178,12 +180,12 @@ impl MessageTable {
             delivery,
             ..Entry::default()
         };
-        let at = self.date(record.at);
+        let at = self.next_stamp(record.at);
         self.last = Some(id);
         let who = Arc::clone(&entry.who);
         self.recount((id, &who, entry.key.is_some()), Counts::default(), Counts::of(&entry));
         self.entries.push(id, entry);
-        self.weigh(Some(id), number, bytes);
+        self.add_record(Some(id), number, bytes);
         if record.erased {
             self.change(id, |entry| (entry.turn, entry.ended) = (TurnState::Cancelled, at));
             self.erase(id);

@@ -8,7 +8,7 @@ use crate::shares::{Over, Shares};
 
 /// What one session keeps on disk.
 #[derive(Clone, Copy, Debug)]
-struct Kept {
+struct SessionUsage {
     /// When it was last used, in milliseconds of the journal's time.
     used: u64,
     /// Whole pages.
@@ -19,13 +19,13 @@ struct Kept {
 
 /// The sessions that have files, some 60 bytes of memory each.
 #[derive(Debug, Default)]
-pub struct Usage {
-    sessions: BTreeMap<Digest, Kept>,
+pub struct TranscriptUsage {
+    sessions: BTreeMap<Digest, SessionUsage>,
     /// Bytes by principal.
     pub principals: Vec<(String, u64)>,
 }
 
-impl Usage {
+impl TranscriptUsage {
     /// A session was used then, and its transcript has so many bytes.
     pub fn set(&mut self, session: Digest, principal: &str, bytes: u64, used: u64) {
         self.remove(session);
@@ -37,7 +37,7 @@ impl Usage {
         // One more page for the file that says whose it is.
         let bytes = (bytes.div_ceil(SESSION_PAGE) + 1) * SESSION_PAGE;
         self.principals[principal].1 += bytes;
-        self.sessions.insert(session, Kept { used, bytes, principal });
+        self.sessions.insert(session, SessionUsage { used, bytes, principal });
     }
 
     /// A session is used now, or has room set aside for its first turn.
@@ -100,11 +100,11 @@ mod tests {
 
     #[test]
     fn sizes_are_counted_in_pages_by_principal() {
-        let mut usage = Usage::default();
+        let mut usage = TranscriptUsage::default();
         usage.set(1, "a", 0, 10);
         usage.set(2, "a", 1, 5);
         usage.set(3, "b", 2 * SESSION_PAGE, u64::MAX);
-        let bytes = |usage: &Usage| -> Vec<u64> {
+        let bytes = |usage: &TranscriptUsage| -> Vec<u64> {
             usage.principals.iter().map(|(_, bytes)| bytes / SESSION_PAGE).collect()
         };
         assert_eq!(bytes(&usage), [3, 3]);
@@ -122,9 +122,9 @@ mod tests {
         let mut config = Config::default();
         config.keys.insert("a".to_owned(), ClientKey::new("a"));
         let (shares, limit) = (Shares::of(&config), 32 * SESSION_PAGE);
-        let mut usage = Usage::default();
+        let mut usage = TranscriptUsage::default();
         let mut next = 0;
-        let mut fill = |usage: &mut Usage, principal: &str| {
+        let mut fill = |usage: &mut TranscriptUsage, principal: &str| {
             let before = next;
             while usage.check((next, principal), shares, limit).is_ok() {
                 usage.set(next, principal, 1, 0);

@@ -172,7 +172,7 @@ impl Hub {
                     if is_shortage(&e) {
                         return Err(e);
                     }
-                    self.transcripts.unsettle(session);
+                    self.transcripts.mark_stale(session);
                     log::warn!("the transcript for turn {id} is not up to date: {e}");
                 }
                 Some(self.transcripts.path(session))
@@ -351,12 +351,12 @@ impl Hub {
             self.transcripts.append(session, &entry.who, &turn, (cap, late), &still)
         });
         if let Err(e) = said {
-            self.transcripts.unsettle(session);
+            self.transcripts.mark_stale(session);
             log::warn!("turn {id} is missing from its transcript for now: {e}");
         }
     }
 
-    /// See [`super::transcript::Transcripts::settle`].
+    /// See [`super::transcript::Transcripts::reconcile`].
     pub(super) fn settle_transcript(&self, session: Digest, who: &Owner) -> io::Result<()> {
         let known = || {
             let (mut known, reset) = (Known::default(), self.lock().book.reset_of(session));
@@ -376,7 +376,7 @@ impl Hub {
             Ok(Said { id, asked_at: entry.at, text, answered_at: entry.ended.at, reply })
         };
         let cap = self.transcript_cap();
-        self.transcripts.settle(session, who, cap, &known, &load)
+        self.transcripts.reconcile(session, who, cap, &known, &load)
     }
 
     /// The record that began a message.

@@ -61,7 +61,11 @@ pub(super) struct Account {
 }
 
 /// The most of something that each principal may keep, so that all together keep no more than `most`.
-pub(super) fn level(accounts: &ByName<Account>, most: usize, of: fn(&Account) -> usize) -> usize {
+pub(super) fn fair_cap(
+    accounts: &ByName<Account>,
+    most: usize,
+    of: fn(&Account) -> usize,
+) -> usize {
     let kept = |level| accounts.iter().map(|(_, own)| of(own).min(level)).sum::<usize>();
     let (mut level, mut above) = (0, most + 1);
     while level + 1 < above {

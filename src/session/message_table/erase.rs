@@ -67,7 +67,7 @@ impl MessageTable {
         let id = id_of(json).and_then(Id::parse);
         let entry = id.and_then(|id| Some((id, self.get(id)?)));
         let Some((id, entry)) = entry.filter(|(_, entry)| self.is_erased(entry)) else {
-            return if self.keeps(number, json) { Fate::Keep } else { Fate::Drop };
+            return if self.is_needed(number, json) { Fate::Keep } else { Fate::Drop };
         };
         // New ids come after the newest.
         let stays = entry.key.is_some() || self.last == Some(id);

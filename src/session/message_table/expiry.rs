@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::accounts::level;
+use super::accounts::fair_cap;
 use super::{Counts, Entry, Id, MessageTable};
 use crate::journal::record::Stamp;
 use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
@@ -35,8 +35,8 @@ impl MessageTable {
         };
         let day = KEEP_RESULTS_FOR;
         let mut ids = Vec::new();
-        // In the order in which they settled: `date` lets no age go back.
-        let kept = level(&self.accounts, keep, |own| own.plain.len());
+        // In the order in which they settled: `next_stamp` lets no age go back.
+        let kept = fair_cap(&self.accounts, keep, |own| own.plain.len());
         let plain = self.accounts.iter().flat_map(|(_, own)| {
             let (plain, too_many) = (own.plain.iter(), own.plain.len().saturating_sub(kept));
             let plain = plain.copied().enumerate();
@@ -47,7 +47,7 @@ impl MessageTable {
         ids.extend(plain.filter(goes).take(most));
         let keyed = self.keyed.iter().copied().take_while(|id| old(*id, day));
         ids.extend(keyed.filter(goes).take(most));
-        let kept = level(&self.accounts, MAX_DEAD_LETTERS, |own| own.dead.len());
+        let kept = fair_cap(&self.accounts, MAX_DEAD_LETTERS, |own| own.dead.len());
         let dead = self.accounts.iter().flat_map(|(_, own)| {
             let too_many = own.dead.len().saturating_sub(kept);
             let dead = own.dead.iter().copied().enumerate();
@@ -62,7 +62,7 @@ impl MessageTable {
 
     /// The stamp that a record counts with. Ages only grow, and by steps that can be: one that is
     /// odd, or none, as older gateways wrote, counts as that of the record before it.
-    pub(super) fn date(&mut self, at: Stamp) -> Stamp {
+    pub(super) fn next_stamp(&mut self, at: Stamp) -> Stamp {
         let last = Stamp { at: at.at, ..self.newest };
         let most = last.age.saturating_add(millis(MAX_AGE_STEP));
         let first = self.newest == Stamp::default();

@@ -26,7 +26,7 @@ impl MessageTable {
     }
 
     /// An attempt failed, and the next one waits for its time.
-    pub(super) fn put_off(&mut self, id: Id, retry: &Retry, at: Stamp) {
+    pub(super) fn set_retry(&mut self, id: Id, retry: &Retry, at: Stamp) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         // One that ended by itself shows that the message is not what ends its agent or us.
         entry.cuts = if retry.crash { entry.cuts + 1 } else { 0 };

@@ -107,7 +107,7 @@ impl MessageTable {
     }
 
     /// Whether a record is still needed.
-    pub fn keeps(&self, number: u64, json: &str) -> bool {
+    pub fn is_needed(&self, number: u64, json: &str) -> bool {
         if let Some(id) = id_of(json).and_then(Id::parse) {
             return self.get(id).is_some();
         }

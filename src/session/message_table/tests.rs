@@ -674,9 +674,9 @@ fn results_are_kept_by_age_and_by_number() {
     assert_eq!((queued, kept), (1, 1));
     assert!(scribe.book.by_key(1).is_none(), "a key goes with its message");
     let step = |id: u32| Record::step(Id::from(id), 1, 0, Step::Started).to_json();
-    assert!(!scribe.book.keeps(1, &step(1)) && scribe.book.keeps(8, &step(8)));
+    assert!(!scribe.book.is_needed(1, &step(1)) && scribe.book.is_needed(8, &step(8)));
     let nonsense = step(8).replace(&Id::from(8).to_string(), "nonsense");
-    assert!(!scribe.book.keeps(22, &nonsense) && !scribe.book.keeps(22, "{}"));
+    assert!(!scribe.book.is_needed(22, &nonsense) && !scribe.book.is_needed(22, "{}"));
     assert_eq!(scribe.book.last, Some(Id::from(8)));
 }
 
@@ -763,18 +763,21 @@ fn a_reset_holds_for_what_came_before_it_in_its_session() {
     assert_eq!(all(&scribe.book), [true, false, false]);
     assert!(!scribe.book.is_reset(session_digest("guest", "work"), 1), "another's session");
     let reset = reset("work").to_json();
-    assert!(scribe.book.keeps(3, &reset) && !scribe.book.keeps(2, &reset));
+    assert!(scribe.book.is_needed(3, &reset) && !scribe.book.is_needed(2, &reset));
     scribe.book.forget_resets(0, 10);
-    assert!(scribe.book.keeps(3, &reset), "messages of its session are known");
+    assert!(scribe.book.is_needed(3, &reset), "messages of its session are known");
     scribe.reset("work");
     assert_eq!(all(&scribe.book), [true, false, true]);
-    assert!(scribe.book.keeps(5, &reset) && !scribe.book.keeps(3, &reset), "the last one counts");
+    assert!(
+        scribe.book.is_needed(5, &reset) && !scribe.book.is_needed(3, &reset),
+        "the last one counts"
+    );
     for id in [1, 3] {
         scribe.done(id, 0);
     }
     scribe.book.forget(&[Id::from(1), Id::from(3)]);
     scribe.book.forget_resets(0, 10);
-    assert!(!scribe.book.keeps(5, &reset));
+    assert!(!scribe.book.is_needed(5, &reset));
 }
 
 #[test]
