@@ -217,7 +217,7 @@ impl Table {
     fn find_share(&mut self, name: &str) -> Result<(), ApiError> {
         let own = self.held(name);
         let Some(room) = self.room else { return Ok(()) };
-        let all = self.principals.iter().map(|(_, held)| held).sum();
+        let all = self.principals.values().sum();
         let checked = room.shares.check(name, (own, all), 1, room.known());
         let Err(over) = checked else { return Ok(()) };
         let gives = |guest: &Entry, stage, held| {

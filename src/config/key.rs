@@ -126,7 +126,7 @@ fn check(names: &[String], at: &str, why: &str, known: &[&str], notes: &mut Diag
 /// Two principals must not share a key: which of them came would be a guess.
 pub fn check_twins(loaded: &Loaded, problems: &mut Problems, file: &str) {
     let of = |key: &ClientKey| loaded.origin(&format!("keys.{}.file", key.name)).clone();
-    let keys: Vec<&ClientKey> = loaded.config.keys.iter().map(|(_, key)| key).collect();
+    let keys: Vec<&ClientKey> = loaded.config.keys.values().collect();
     for (at, key) in keys.iter().enumerate() {
         let twin = keys[..at].iter().find(|other| other.key.is_some() && other.key == key.key);
         if let Some(twin) = twin {

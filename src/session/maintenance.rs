@@ -20,7 +20,7 @@ const MAINTENANCE_ROUND: Duration = Duration::from_secs(60);
 const MAINTENANCE_SOON: Duration = Duration::from_millis(200);
 
 /// A smaller journal is not worth a compaction.
-const COMPACT_FROM: u64 = 1024 * 1024 as u64;
+const COMPACT_FROM: u64 = 1024 * 1024;
 
 /// After a compaction that failed.
 const COMPACT_PAUSE: Duration = Duration::from_secs(30);

@@ -72,7 +72,10 @@ impl MessageTable {
     pub fn apply(&mut self, number: u64, record: &Record, length: usize) -> Result<(), String> {
         let bytes = length as u64 + RECORD_OVERHEAD;
         match record {
-            Record::Accepted(accepted) => return self.accept(number, accepted, bytes),
+            Record::Accepted(accepted) => {
+                self.check(record)?;
+                self.accept(number, accepted, bytes)?;
+            }
             Record::Reset { principal, session, at, transcript_only } => {
                 self.next_stamp(*at);
                 self.reset(session_digest(principal, session), number, !transcript_only);
@@ -157,9 +160,6 @@ impl MessageTable {
 
     fn accept(&mut self, number: u64, record: &Accepted, bytes: u64) -> Result<(), String> {
         let id = parse(&record.id)?;
-        if self.last >= Some(id) {
-            return Err(format!("message {id} is not newer than the one before it"));
-        }
         let who = Owner::new(record.principal.clone(), record.session.clone());
         let wrong = |text: &str| format!("{text:?} is no digest");
         let hex = |text: &String| Digest::from_str_radix(text, 16).map_err(|_| wrong(text));
@@ -251,7 +251,14 @@ impl MessageTable {
                     entry.cuts += u32::from(before == TurnState::Running);
                 }
                 TurnEvent::Retry => entry.outcome = number,
-                TurnEvent::Requeued => entry.begin_anew(number),
+                // Nothing was tried yet; its reply is delivered as if there had been none before.
+                TurnEvent::Requeued => {
+                    (entry.queued, entry.outcome, entry.ended) = (number, 0, Stamp::default());
+                    (entry.attempts, entry.cuts, entry.failing) = (0, 0, None);
+                    if let Some(outgoing) = &mut entry.delivery {
+                        (outgoing.state, outgoing.attempts, outgoing.trouble) = (None, 0, 0);
+                    }
+                }
                 TurnEvent::Released => {}
                 TurnEvent::Done | TurnEvent::Failed | TurnEvent::Cancelled => {
                     (entry.outcome, entry.ended) = (number, at);
@@ -264,8 +271,10 @@ impl MessageTable {
                 }
             }
         });
+        // It is off the lists of those to which nothing will happen any more.
         if event == TurnEvent::Requeued {
-            self.unsettle(id);
+            self.keyed.retain(|known| *known != id);
+            self.accounts.values_mut().for_each(|own| own.plain.retain(|known| *known != id));
         }
     }
 
@@ -298,7 +307,7 @@ impl MessageTable {
     }
 
     pub fn dead_letters(&self) -> impl Iterator<Item = (Id, &Entry)> {
-        let ids = self.accounts.iter().flat_map(|(_, own)| own.dead.iter().copied());
+        let ids = self.accounts.values().flat_map(|own| own.dead.iter().copied());
         ids.filter_map(|id| Some((id, self.get(id)?)))
     }
 

@@ -252,10 +252,7 @@ impl Hub {
         self.journal.look();
         if planned {
             let mut state = self.lock();
-            let running =
-                state.book.entries().filter(|(_, entry)| entry.turn == TurnState::Running);
-            let running: Vec<(Id, u32)> = running.map(|(id, entry)| (id, entry.attempts)).collect();
-            for (id, n) in running {
+            for (id, n) in state.book.running() {
                 let record = Record::step(id, n, self.stamp(), Step::Released);
                 // Without it the attempt counts, and runs again all the same.
                 let _ = self.write(&mut state, &record, Purpose::Completion);

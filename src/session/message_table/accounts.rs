@@ -66,7 +66,7 @@ pub(super) fn fair_cap(
     most: usize,
     of: fn(&Account) -> usize,
 ) -> usize {
-    let kept = |level| accounts.iter().map(|(_, own)| of(own).min(level)).sum::<usize>();
+    let kept = |level| accounts.values().map(|own| of(own).min(level)).sum::<usize>();
     let (mut level, mut above) = (0, most + 1);
     while level + 1 < above {
         let middle = usize::midpoint(level, above);

@@ -37,7 +37,7 @@ impl MessageTable {
         let mut ids = Vec::new();
         // In the order in which they settled: `next_stamp` lets no age go back.
         let kept = fair_cap(&self.accounts, keep, |own| own.plain.len());
-        let plain = self.accounts.iter().flat_map(|(_, own)| {
+        let plain = self.accounts.values().flat_map(|own| {
             let (plain, too_many) = (own.plain.iter(), own.plain.len().saturating_sub(kept));
             let plain = plain.copied().enumerate();
             plain.take_while(move |(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id)
@@ -48,7 +48,7 @@ impl MessageTable {
         let keyed = self.keyed.iter().copied().take_while(|id| old(*id, day));
         ids.extend(keyed.filter(goes).take(most));
         let kept = fair_cap(&self.accounts, MAX_DEAD_LETTERS, |own| own.dead.len());
-        let dead = self.accounts.iter().flat_map(|(_, own)| {
+        let dead = self.accounts.values().flat_map(|own| {
             let too_many = own.dead.len().saturating_sub(kept);
             let dead = own.dead.iter().copied().enumerate();
             // By id: one that was revived is younger than those behind it.
@@ -73,7 +73,7 @@ impl MessageTable {
 
     /// Whether there are so many more than `keep` that they are worth a look.
     pub fn is_crowded(&self, keep: usize) -> bool {
-        let plain: usize = self.accounts.iter().map(|(_, account)| account.plain.len()).sum();
+        let plain: usize = self.accounts.values().map(|account| account.plain.len()).sum();
         plain > keep + keep / 8 + 64 || self.counts.dead_letters > MAX_DEAD_LETTERS
     }
 
