@@ -31,8 +31,8 @@ const ERASE_PAUSE: Duration = Duration::from_secs(5);
 
 const ERASE_FACTOR: u32 = 20;
 
-/// How often maintenance looks whether a journal that lacks room has some again, and whether its path still
-/// leads to it.
+/// How often maintenance looks whether a journal that lacks room has some again, and whether its path
+/// still leads to it.
 const JOURNAL_PROBE: Duration = Duration::from_secs(2);
 
 /// How long a gateway whose journal was removed says so before it ends: a monitor that looks every ten
