@@ -98,7 +98,7 @@ impl Waiter<'_> {
         loop {
             watch.event.clear();
             // Who wants the whole is given what the journal has.
-            let seen = watch.run.snapshot(attempt, if streams { offset } else { usize::MAX });
+            let seen = watch.reply.snapshot(attempt, if streams { offset } else { usize::MAX });
             if seen.attempt != attempt && offset > 0 {
                 return Err(Some(self.cut_short()));
             }

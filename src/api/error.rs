@@ -65,7 +65,7 @@ impl ApiError {
         Some(match why {
             AcquireError::Full(full) => ApiError::full(full),
             AcquireError::TimedOut => ApiError::new(503, "no_turn", "No turn came free in time."),
-            AcquireError::Cut => ApiError::stopping(),
+            AcquireError::Aborted => ApiError::stopping(),
             AcquireError::Failed(e) => ApiError::short(e),
             AcquireError::Gone => return None,
         })

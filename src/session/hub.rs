@@ -76,7 +76,7 @@ pub(super) struct State {
     /// Messages without a record that wait on their connection for a place.
     pub(super) waiting_permits: Vec<(Id, Arc<EventFd>)>,
     /// Messages that run or are watched.
-    pub(super) runs: ReplyBuffers,
+    pub(super) replies: ReplyBuffers,
     /// Begun attempts that have no worker yet. Empty whenever the lock is given back.
     pub(super) begun: Vec<Id>,
     /// Turns between two attempts.
@@ -212,10 +212,10 @@ impl Hub {
 
     /// Tells those who wait of the drain. What has begun and has no thread does not go on.
     pub(super) fn wake_maintenance(&self, state: &mut State) {
-        state.runs.nudge();
+        state.replies.nudge();
         state.followers.iter().for_each(|(_, follower)| follower.notify());
         for (_, id) in std::mem::take(&mut state.without_thread) {
-            state.runs.end(id);
+            state.replies.end(id);
             self.end_work();
         }
         self.alarm.notify_all();

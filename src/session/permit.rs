@@ -34,7 +34,7 @@ pub enum AcquireError {
     /// The client went away while it waited.
     Gone,
     /// The gateway is stopping and aborts what waits.
-    Cut,
+    Aborted,
     /// It waited for as long as a turn may take.
     TimedOut,
     /// No descriptor, or another error of the system.
@@ -70,7 +70,7 @@ impl Hub {
             let ready = ready.map_err(AcquireError::Failed)?;
             match interests.map(|interest| interest.ready()) {
                 [true, ..] => runs = true,
-                [_, true, _] => return Err(AcquireError::Cut),
+                [_, true, _] => return Err(AcquireError::Aborted),
                 [_, _, true] => return Err(AcquireError::Gone),
                 _ if left == Duration::ZERO => return Err(AcquireError::TimedOut),
                 _ if ready == 0 => reply.idle().map_err(|_| AcquireError::Gone)?,

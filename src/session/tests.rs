@@ -210,7 +210,7 @@ impl House {
         assert_eq!(state.dispatch.counts(), (0, waiting));
         if waiting == 0 {
             assert_eq!(state.dispatch.sessions(), 0);
-            assert!(state.runs.is_empty(), "{:?}", state.runs);
+            assert!(state.replies.is_empty(), "{:?}", state.replies);
         }
         ends
     }

@@ -43,7 +43,7 @@ impl Hub {
                 self.after_end(state, id);
                 state.dispatch.leave(id)
             } else {
-                state.runs.of(id).begin(n);
+                state.replies.of(id).begin(n);
                 state.begun.push(id);
                 continue;
             };
@@ -57,7 +57,7 @@ impl Hub {
 
     /// What follows the last record of a turn.
     pub(super) fn after_end(&self, state: &mut State, id: Id) {
-        state.runs.end(id);
+        state.replies.end(id);
         let entry = state.book.get(id);
         if let Some((entry, session)) = entry.and_then(|entry| Some((entry, entry.session()?))) {
             let now = self.transcript_time();
@@ -76,7 +76,7 @@ impl Hub {
     ) -> Vec<Id> {
         let (entry, run) = {
             let mut state = self.lock();
-            (state.book.copy(id), state.runs.of(id))
+            (state.book.copy(id), state.replies.of(id))
         };
         let (began, text, report) = {
             let run = run.lock();
@@ -164,7 +164,7 @@ impl Hub {
     /// Gives the place of a turn away that needs no more record.
     fn release_turn(&self, id: Id) -> Vec<Id> {
         let mut state = self.lock();
-        state.runs.end(id);
+        state.replies.end(id);
         let ids = state.dispatch.leave(id);
         self.end_work();
         self.begin_attempts(&mut state, ids);
@@ -173,7 +173,7 @@ impl Hub {
 
     /// Ends a turn that the gateway's own end cuts short.
     fn abandon_turn(&self, id: Id) -> Vec<Id> {
-        self.lock().runs.end(id);
+        self.lock().replies.end(id);
         self.end_work();
         Vec::new()
     }

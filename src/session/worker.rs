@@ -120,7 +120,7 @@ impl Hub {
             let mut state = self.lock();
             let entry = state.book.get(id).filter(|entry| !entry.turn.is_over()).cloned();
             let Some(entry) = entry else { return Outcome::Cancelled };
-            (entry, state.runs.of(id), self.journal.last())
+            (entry, state.replies.of(id), self.journal.last())
         };
         if self.sync(number).is_err() {
             return Outcome::Cut;

@@ -414,7 +414,7 @@ fn a_message_that_nobody_knows_is_over() {
     assert_eq!(waited, Waited::Over);
     assert!(house.hub.message(Id::from(1)).unwrap().is_none());
     assert!(house.hub.watch(Id::from(1), EventFd::new().unwrap()).is_none());
-    assert!(house.hub.lock().runs.is_empty());
+    assert!(house.hub.lock().replies.is_empty());
 }
 
 #[test]
