@@ -54,6 +54,9 @@ pub struct Turn<'a> {
 pub trait Reply {
     fn chunk(&mut self, text: &str) -> io::Result<()>;
 
+    /// How many bytes of text there were, for the log.
+    fn bytes(&self) -> usize;
+
     /// There has been nothing for [`KEEP_ALIVE`](crate::limits::KEEP_ALIVE), and the turn goes on.
     fn idle(&mut self) -> io::Result<()> {
         Ok(())

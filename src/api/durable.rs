@@ -1,6 +1,6 @@
 //! Chat over a durable message: its reply is passed on while somebody is there to take it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use super::Service;
@@ -9,7 +9,7 @@ use super::messages::submit;
 use super::reply_writer::ReplyWriter;
 use crate::agent::Reply;
 use crate::limits::{KEEP_ALIVE, LONGEST_REPLY};
-use crate::session::{Draft, HeldUp, Id, Submitted, TurnState as Stage};
+use crate::session::{Delay, Draft, Id, Submitted, TurnState};
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, poll};
 
@@ -18,57 +18,57 @@ use crate::sys::poll::{Interest, poll};
 pub fn run_durable(
     service: &Service,
     draft: Draft,
-    client: &dyn AsFd,
+    client: BorrowedFd<'_>,
     answer: &mut ReplyWriter<'_>,
 ) -> Result<(), Option<ApiError>> {
     // Before it is accepted: who is told to try again must not find it done twice.
     let event = EventFd::new().map_err(|e| ApiError::short(&e))?;
-    let keyed = draft.key.is_some();
+    let (hub, keyed) = (&service.hub, draft.key.is_some());
     let (id, replayed) = match submit(service, draft)? {
         Submitted::New { id, .. } => (id, false),
         Submitted::Known(id) => (id, true),
     };
-    let _held = service.hub.pin_reply(id);
-    answer.replayed = replayed;
-    answer.id = id.to_string();
+    let _pinned = hub.pin_reply(id);
+    (answer.id, answer.replayed) = (id.to_string(), replayed);
     let waiter = Waiter { service, id, keyed, came: Instant::now() };
-    let passed = waiter.wait(event, client, answer)?;
-    let message = service.hub.message(id).map_err(ApiError::from)?;
-    let message = message.ok_or_else(ApiError::stopping)?;
+    let streamed = waiter.stream_reply(event, client, answer)?;
+    let message = hub.message(id).map_err(ApiError::from)?.ok_or_else(ApiError::stopping)?;
     if message.erased {
         return Err(Some(ApiError::erased()));
     }
     answer.report(message.report.clone());
     let error = message.error.clone().unwrap_or_default();
-    match message.turn {
-        Stage::Done if message.reply.is_none() && !passed => {
-            Err(Some(ApiError::new(503, "unavailable", error)))
+    Err(Some(match message.turn {
+        TurnState::Done if message.reply.is_none() && !streamed => {
+            ApiError::new(503, "unavailable", error)
         }
-        Stage::Done => {
+        TurnState::Done => {
             let text = message.extent();
             answer.store(text.clone()).map_err(|_| None)?;
-            let again = answer.streams() && !passed;
-            let told = again.then(|| text.texts(&mut |piece| answer.chunk(piece)));
-            told.unwrap_or(Ok(())).map_err(|_| None)
+            if answer.streams() && !streamed {
+                text.texts(&mut |chunk| answer.chunk(chunk)).map_err(|_| None)?;
+            }
+            return Ok(());
         }
-        Stage::Failed => {
-            let failed = ApiError::new(502, "agent_failed", error);
-            Err(Some(message.refused.map_or(failed, ApiError::upstream)))
-        }
-        Stage::Cancelled => Err(Some(ApiError::new(502, "cancelled", error))),
+        TurnState::Failed => match message.refused {
+            Some(refused) => ApiError::upstream(refused),
+            None => ApiError::new(502, "agent_failed", error),
+        },
+        TurnState::Cancelled => ApiError::new(502, "cancelled", error),
         // The same key again finds it.
-        Stage::Queued | Stage::Running | Stage::Resting if keyed => Err(Some(ApiError::stopping())),
-        Stage::Queued | Stage::Resting => {
+        TurnState::Queued | TurnState::Running | TurnState::Resting if keyed => {
+            ApiError::stopping()
+        }
+        TurnState::Queued | TurnState::Resting => {
             // Who is told to try again must not find it done twice.
-            let _ = service.hub.cancel(id, "the gateway stopped, and its sender was told so");
-            Err(Some(ApiError::stopping()))
+            let _ = hub.cancel(id, "the gateway stopped, and its sender was told so");
+            ApiError::stopping()
         }
-        Stage::Running => {
+        TurnState::Running => {
             let words = format!("The gateway is stopping; message {id} goes on when it is back.");
-            let problem = ApiError::new(503, "gateway_stopping", words);
-            Err(Some(ApiError { after: None, ..problem }))
+            ApiError { after: None, ..ApiError::new(503, "gateway_stopping", words) }
         }
-    }
+    }))
 }
 
 /// A client that waits for the reply of a message.
@@ -81,12 +81,12 @@ struct Waiter<'a> {
 }
 
 impl Waiter<'_> {
-    /// Passes the pieces of a turn on until its end, for a client that wants a stream. Says whether
+    /// Passes the chunks of a turn on until its end, for a client that wants a stream. Says whether
     /// there were any.
-    fn wait(
+    fn stream_reply(
         &self,
         event: EventFd,
-        client: &dyn AsFd,
+        client: BorrowedFd<'_>,
         answer: &mut ReplyWriter<'_>,
     ) -> Result<bool, Option<ApiError>> {
         let hub = &self.service.hub;
@@ -95,13 +95,11 @@ impl Waiter<'_> {
         loop {
             watch.event.clear();
             // Who wants the whole is given what the journal has.
-            let seen = watch.run.see(attempt, if streams { offset } else { usize::MAX });
-            if seen.attempt != attempt {
-                if offset > 0 {
-                    return Err(Some(self.cut_short()));
-                }
-                attempt = seen.attempt;
+            let seen = watch.reply.snapshot(attempt, if streams { offset } else { usize::MAX });
+            if seen.attempt != attempt && offset > 0 {
+                return Err(Some(self.cut_short()));
             }
+            attempt = seen.attempt;
             if streams && !seen.text.is_empty() {
                 offset += seen.text.len();
                 answer.chunk(&seen.text).map_err(|_| None)?;
@@ -112,26 +110,25 @@ impl Waiter<'_> {
             if seen.over || hub.is_put_off(self.id) || self.came.elapsed() > LONGEST_REPLY {
                 return Ok(offset > 0);
             }
-            let held = hub.held_up(self.id).filter(|held| held.next.is_some());
-            if let Some(held) = held {
-                self.look_at(&held, offset > 0)?;
+            let delay = hub.delay_of(self.id).filter(|delay| delay.next.is_some());
+            if let Some(delay) = delay {
+                self.check_delay(&delay, offset > 0)?;
             }
             let mut interests = [
                 Interest::read(watch.event.as_fd()),
-                Interest::hangup(client.as_fd()),
-                Interest::read(hub.cut.as_fd()),
+                Interest::hangup(client),
+                Interest::read(hub.abort.as_fd()),
             ];
-            let quiet =
-                poll(&mut interests, Some(KEEP_ALIVE)).map_err(|e| ApiError::short(&e))? == 0;
+            let ready = poll(&mut interests, Some(KEEP_ALIVE)).map_err(|e| ApiError::short(&e))?;
             // A stream that has begun has no status any more, and the next thing may be an error.
-            if quiet && (held.is_none() || offset > 0) {
+            if ready == 0 && (delay.is_none() || offset > 0) {
                 answer.idle().map_err(|_| None)?;
             }
-            let [_, gone, cut] = interests.map(|interest| interest.ready());
-            if gone {
-                return Err(None);
-            } else if cut {
-                return if offset > 0 { Err(Some(ApiError::stopping())) } else { Ok(false) };
+            match interests.map(|interest| interest.ready()) {
+                [_, true, _] => return Err(None),
+                [_, _, true] if offset > 0 => return Err(Some(ApiError::stopping())),
+                [_, _, true] => return Ok(false),
+                _ => {}
             }
         }
     }
@@ -139,13 +136,13 @@ impl Waiter<'_> {
     /// Ends the wait where the next attempt comes later than the client waits for, from the first
     /// one that failed or from its own coming. A message that it cannot find again is cancelled
     /// before it is told to try again.
-    fn look_at(&self, held: &HeldUp, begun: bool) -> Result<(), Option<ApiError>> {
+    fn check_delay(&self, delay: &Delay, begun: bool) -> Result<(), Option<ApiError>> {
         let hub = &self.service.hub;
         let within = self.service.settings().config.agent.answer_within;
-        let until = held.since.max(self.came) + within;
-        let Some(next) = held.next.filter(|next| begun || *next > until) else { return Ok(()) };
+        let until = delay.since.max(self.came) + within;
+        let Some(next) = delay.next.filter(|next| begun || *next > until) else { return Ok(()) };
         // Read before it is cancelled, which may be the end of its error.
-        let first = hub.message(held.by).map_err(ApiError::from)?;
+        let first = hub.message(delay.by).map_err(ApiError::from)?;
         let why = "its sender was told to send it again: the agent is away";
         if !self.keyed && hub.withdraw(self.id, why).is_err() {
             // It has just begun or ended, or the journal does not take it: the wait goes on.
@@ -157,22 +154,22 @@ impl Waiter<'_> {
         let left = next.saturating_duration_since(Instant::now()).as_millis();
         let seconds = u64::try_from(left.div_ceil(1000)).unwrap_or(1).max(1);
         let (error, refused) = first.map_or((None, None), |first| (first.error, first.refused));
-        let problem = match refused {
-            Some(refused) => ApiError::upstream(refused),
-            None => {
+        let problem = refused.map_or_else(
+            || {
                 let mut words = error.unwrap_or_else(|| "the agent is away".to_owned());
                 if self.keyed {
                     let id = self.id;
                     words += &format!("; message {id} goes on, and the same key finds its reply");
                 }
                 ApiError::new(503, "agent_unavailable", words)
-            }
-        };
+            },
+            ApiError::upstream,
+        );
         Err(Some(problem.after(seconds)))
     }
 
     fn cut_short(&self) -> ApiError {
-        let goes_on = self.service.hub.held_up(self.id).is_some();
+        let goes_on = self.service.hub.delay_of(self.id).is_some();
         let what = if goes_on { "is tried again" } else { "was cancelled: send it again" };
         let message = format!("The turn was cut short; message {} {what}.", self.id);
         ApiError::new(503, "agent_unavailable", message)

@@ -3,7 +3,7 @@
 use crate::agent::{Outcome, Refused as Upstream};
 use crate::http::Response;
 use crate::journal::Refused;
-use crate::session::{AcquireError, Denied, Full, Refusal};
+use crate::session::{AcquireError, Full, Refusal};
 use crate::shares::{Over, Reached};
 use crate::text::quoted;
 
@@ -63,7 +63,7 @@ impl ApiError {
         Some(match why {
             AcquireError::Full(full) => ApiError::full(full),
             AcquireError::TimedOut => ApiError::new(503, "no_turn", "No turn came free in time."),
-            AcquireError::Cut => ApiError::stopping(),
+            AcquireError::Aborted => ApiError::stopping(),
             AcquireError::Failed(e) => ApiError::short(e),
             AcquireError::Gone => return None,
         })
@@ -132,7 +132,7 @@ impl ApiError {
     }
 }
 
-/// A message that was not accepted.
+/// A message that was not accepted, or something that cannot be done to it.
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> ApiError {
         match refusal {
@@ -146,6 +146,13 @@ impl From<Refusal> for ApiError {
             Refusal::Journal(refused) => refused.into(),
             Refusal::Share(reached) => ApiError::reached(507, "journal_full", &reached),
             Refusal::Stopping => ApiError::stopping(),
+            Refusal::Unknown => ApiError::new(404, "not_found", "There is no message of this id."),
+            Refusal::TooLate => ApiError::new(
+                409,
+                "already_finished",
+                "The message's state does not allow that: only what waits or runs can be cancelled, only \
+                 a failed turn or a dead letter tried again, only a dead letter dropped.",
+            ),
             Refusal::Failed(why) => {
                 let message = format!("The gateway is short of resources: {why}.");
                 ApiError::new(503, "unavailable", message)
@@ -164,22 +171,5 @@ impl From<Refused> for ApiError {
             Refused::Broken(_) => (503, "journal_broken"),
         };
         ApiError::new(status, code, format!("The message was not accepted: {refused}."))
-    }
-}
-
-/// Something that cannot be done to a message.
-impl From<Denied> for ApiError {
-    fn from(denied: Denied) -> ApiError {
-        match denied {
-            Denied::Unknown => ApiError::new(404, "not_found", "There is no message of this id."),
-            Denied::TooLate => ApiError::new(
-                409,
-                "already_finished",
-                "The message's state does not allow that: only what waits or runs can be cancelled, only \
-                 a failed turn or a dead letter tried again, only a dead letter dropped.",
-            ),
-            Denied::Full(full) => ApiError::full(&full),
-            Denied::Journal(refused) => refused.into(),
-        }
     }
 }

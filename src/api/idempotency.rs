@@ -13,6 +13,9 @@ pub const HEADER: &str = "Idempotency-Key";
 /// Set on an answer that an earlier request began.
 pub const REPLAYED: &str = "Idempotent-Replayed";
 
+/// The header that puts a request into a session.
+pub const SESSION: &str = "X-Hermes-Session-Id";
+
 /// The digests of a request's key, bound to its principal, and of what it asks for: path, session
 /// and body. `None` without a key.
 pub fn key(
@@ -26,7 +29,7 @@ pub fn key(
         let message = format!("{HEADER} takes 1 to {MAX_IDEMPOTENCY_KEY} visible bytes.");
         return Err(ApiError::new(400, "bad_idempotency_key", message));
     }
-    let session = request.header(super::turn::SESSION).unwrap_or_default();
+    let session = request.header(SESSION).unwrap_or_default();
     let asked = digest_of(&[request.path().replace(SLASH, "/").as_bytes(), session, body]);
     Ok(Some((digest_of(&[b"key", proof.principal().as_bytes(), key]), asked)))
 }

@@ -20,7 +20,7 @@ use crate::journal::Refused;
 use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
 use crate::session::{
-    Command, Denied, Draft, Hub, Id, Message, Owner, Submitted, Waited, now, rfc3339,
+    Command, Draft, Hub, Id, Message, Owner, Refusal, Submitted, Waited, now, rfc3339,
 };
 use crate::text::quoted;
 
@@ -112,7 +112,7 @@ pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
             format!("There is no target {target:?}: [deliver.NAME] in the configuration.");
         return Err(ApiError::new(400, "unknown_target", message));
     }
-    let command = draft.who.session.as_ref().and_then(|_| Command::read(&draft.text));
+    let command = draft.who.session.as_ref().and_then(|_| Command::parse(&draft.text));
     Ok(match command {
         Some(command) => service.hub.command(command, draft),
         None => service.hub.submit(draft),
@@ -179,7 +179,7 @@ fn list(
 pub fn change(
     Exchange { service, proof, .. }: &Exchange<'_>,
     id: &str,
-    change: impl FnOnce(&Arc<Hub>, Id) -> Result<(), Denied>,
+    change: impl FnOnce(&Arc<Hub>, Id) -> Result<(), Refusal>,
 ) -> Result<Response, ApiError> {
     change(&service.hub, find(service, proof, id)?.id)?;
     find(service, proof, id).map(|message| whole(200, message))

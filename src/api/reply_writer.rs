@@ -46,7 +46,7 @@ pub struct ReplyWriter<'c> {
     /// What was sent are the words of the agent's own server.
     native: bool,
     /// How many of the reply there were.
-    pub bytes: usize,
+    bytes: usize,
     /// Why it was given up, where that was not the client's doing.
     pub refused: Option<ApiError>,
     service: &'c Service,
@@ -199,6 +199,10 @@ impl Reply for ReplyWriter<'_> {
             self.send(&out)?;
         }
         Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn idle(&mut self) -> io::Result<()> {

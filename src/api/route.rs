@@ -21,7 +21,7 @@ const MAX_CONTROL_TURNS: usize = 48;
 const DISK_HANGS: Duration = Duration::from_secs(5);
 
 /// Header fields that we read and that may occur once; http/ has those that frame or let in.
-const ONCE: [&str; 3] = [turn::SESSION, idempotency::HEADER, "Last-Event-ID"];
+const ONCE: [&str; 3] = [idempotency::SESSION, idempotency::HEADER, "Last-Event-ID"];
 
 /// What a path stands for, with the ids and keys in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,7 +180,9 @@ fn handle(exchange: Exchange<'_>, route: Route<'_>) -> Result<(), Closed> {
         Route::Session(name) if deletes => sessions::reset(service, proof, &plain(name)),
         Route::Session(name) => sessions::get(service, proof, &plain(name)),
         Route::DeadLetters => messages::dead_letters(&exchange),
-        Route::DeadLetter(id) => messages::change(&exchange, id, |hub, id| hub.drop_letter(id)),
+        Route::DeadLetter(id) => {
+            messages::change(&exchange, id, |hub, id| hub.drop_dead_letter(id))
+        }
         Route::DeadLetterRetry(id) => messages::change(&exchange, id, |hub, id| hub.revive(id)),
         Route::Compact => status::compact(service, proof),
         Route::Reload => reload::reload(service),

@@ -205,7 +205,7 @@ impl EventStream<'_> {
         running.watch.event.clear();
         let mut out = Vec::new();
         loop {
-            let seen = running.watch.run.see(running.attempt, running.offset);
+            let seen = running.watch.reply.snapshot(running.attempt, running.offset);
             if seen.attempt != running.attempt {
                 (running.attempt, running.offset) = (seen.attempt, 0);
             }

@@ -80,7 +80,7 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     log::set_max_level(new.log.level);
     // First: no old key is to wait for a lock that a hung disk holds.
     service.set_keys(keys);
-    service.hub.change(settings(plan, new));
+    service.hub.reload(settings(plan, new));
     log::info!("{READ_AGAIN}");
     (Exit::Planned, said)
 }

@@ -127,7 +127,7 @@ fn open(
     let shared = (Arc::clone(&plan.children), Arc::clone(&quiet));
     let hub = Hub::new(journal, book, transcripts, settings, shared, Box::new(System))
         .map_err(|e| Failure::cannot("make an event counter", &e))?;
-    if let Err(Refused::Broken(why)) = hub.keep_time() {
+    if let Err(Refused::Broken(why)) = hub.write_clock() {
         let dir = plan.dirs.state.display();
         return Err(Failure::failed(format!(
             "the journal in {dir} cannot be written: {why}; the next start reads it anew"

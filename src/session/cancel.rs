@@ -2,39 +2,22 @@
 
 use std::sync::Arc;
 
-use super::dispatch::Full;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::{Digest, Owner};
 use super::states::TurnState;
+use super::submit::Refusal;
 use crate::journal::record::{Record, Step};
 use crate::journal::{Purpose, Refused};
 
-/// Why something cannot be done to a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Denied {
-    Unknown,
-    /// It is over, or not in the state that this needs.
-    TooLate,
-    /// Too many wait for a turn.
-    Full(Full),
-    Journal(Refused),
-}
-
-impl From<Refused> for Denied {
-    fn from(refused: Refused) -> Denied {
-        Denied::Journal(refused)
-    }
-}
-
 impl Hub {
     /// Ends a message: a waiting one at once, a running one as soon as its agent has ended.
-    pub fn cancel(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
+    pub fn cancel(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Refusal> {
         self.cancel_if(id, why, |turn| !turn.is_over())
     }
 
     /// Cancels a message unless it runs or is over.
-    pub fn withdraw(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
+    pub fn withdraw(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Refusal> {
         self.cancel_if(id, why, |turn| matches!(turn, TurnState::Queued | TurnState::Resting))
     }
 
@@ -43,24 +26,24 @@ impl Hub {
         id: Id,
         why: &str,
         may: fn(TurnState) -> bool,
-    ) -> Result<(), Denied> {
+    ) -> Result<(), Refusal> {
         let mut state = self.lock();
-        let entry = state.book.get(id).ok_or(Denied::Unknown)?;
+        let entry = state.book.get(id).ok_or(Refusal::Unknown)?;
         if !may(entry.turn) {
-            return Err(Denied::TooLate);
+            return Err(Refusal::TooLate);
         }
-        let begun = self.mark_cancelled(&mut state, id, why)?;
-        Ok(self.confirm(state, begun)?)
+        self.mark_cancelled(&mut state, id, why)?;
+        Ok(self.confirm(state)?)
     }
 
     /// Deletes a message; one that is not over is cancelled first.
-    pub fn delete(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Denied> {
+    pub fn delete(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Refusal> {
         match self.cancel(id, why) {
-            Ok(()) | Err(Denied::TooLate) => {}
+            Ok(()) | Err(Refusal::TooLate) => {}
             Err(denied) => return Err(denied),
         }
         // Too late for a reply that is still to be delivered.
-        self.operate(id, Step::Forgotten)
+        self.write_operation(id, Step::Forgotten)
     }
 
     /// Records that a message is cancelled. An agent that runs for it is told to end, and keeps its
@@ -70,25 +53,25 @@ impl Hub {
         state: &mut State,
         id: Id,
         why: &str,
-    ) -> Result<Vec<Id>, Refused> {
+    ) -> Result<(), Refused> {
         let runs = state.book.get(id).is_some_and(|entry| entry.turn == TurnState::Running);
-        let record = Record::step(id, 0, self.stamp(), Step::Cancelled(why.to_owned()));
-        self.write(state, &record, Purpose::Completion)?;
+        self.write_step(state, (id, 0), Step::Cancelled(why.to_owned()))?;
         if runs {
             // Who waits for it is told when its agent has ended.
-            state.runs.of(id).cancel();
-            return Ok(Vec::new());
+            state.replies.of(id).cancel();
+            return Ok(());
         }
-        state.runs.end(id);
-        state.resting.retain(|(_, resting)| *resting != id);
+        state.replies.end(id);
+        state.postponed.retain(|(_, postponed)| *postponed != id);
         let ids = state.dispatch.leave(id);
-        Ok(self.begin(state, ids))
+        self.begin_attempts(state, ids);
+        Ok(())
     }
 
     /// Ends all that a session has, and forgets what was said in it. Returns how many messages were
     /// cancelled.
-    pub fn reset(self: &Arc<Self>, who: &Owner, why: &str) -> Result<usize, Denied> {
-        let session = who.digest().ok_or(Denied::Unknown)?;
+    pub fn reset(self: &Arc<Self>, who: &Owner, why: &str) -> Result<usize, Refusal> {
+        let session = who.digest().ok_or(Refusal::Unknown)?;
         let known = self.session(who).is_some();
         let mut state = self.lock();
         let open = |id: &Id| state.book.get(*id).is_some_and(|entry| !entry.turn.is_over());
@@ -96,23 +79,17 @@ impl Hub {
         if ids.is_empty() && !known {
             return Ok(0);
         }
-        let mut begun = Vec::new();
-        let mut result = Ok(0);
         // From the end: each that goes must not let the next one begin.
-        for id in ids.iter().rev() {
-            match self.mark_cancelled(&mut state, *id, why) {
-                Ok(ids) => begun.extend(ids),
-                Err(refused) => result = Err(refused),
-            }
-        }
+        let mut cancel = |id: &Id| self.mark_cancelled(&mut state, *id, why).err();
+        let refused: Vec<Refused> = ids.iter().rev().filter_map(&mut cancel).collect();
+        let mut result = refused.into_iter().next_back().map_or(Ok(0), Err);
         if result.is_ok() {
             result = self.write_reset(&mut state, who, false);
             // Who waits for one of them need not wait for its agent.
-            ids.iter().for_each(|id| state.runs.forget(*id));
+            ids.iter().for_each(|id| state.replies.forget(*id));
             self.alarm.notify_all();
         }
-        drop(state);
-        self.spawn_workers(begun);
+        self.spawn_begun(state);
         self.sync(result?)?;
         // Somebody may already work with the file for a new message.
         let idle = self.lock().dispatch.tickets(session).next().is_none();
@@ -120,7 +97,7 @@ impl Hub {
             self.transcripts.remove(session, true, &|| true).map(drop)
         } else {
             self.transcripts.mark_stale(session);
-            self.settle_transcript(session, who)
+            self.reconcile_transcript(session, who)
         };
         if let Err(e) = forgotten {
             log::warn!("a transcript could not be removed: {e}");
@@ -142,11 +119,11 @@ impl Hub {
 
     /// Takes out of the transcripts what a reset has made void that the end of an earlier process may
     /// have come before.
-    pub(super) fn forget_what_was_reset(&self) {
+    pub(super) fn apply_resets(&self) {
         let sessions: Vec<Digest> = self.lock().book.reset_sessions(0).collect();
         for session in sessions {
             let Some(about) = self.transcripts.find(session) else { continue };
-            if let Err(e) = self.settle_transcript(session, &about.who) {
+            if let Err(e) = self.reconcile_transcript(session, &about.who) {
                 log::warn!("a transcript of before a reset is still there: {e}");
             }
         }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::cancel::Denied;
 use super::hub::Hub;
 use super::id::Id;
 use super::message_table::{Digest, Owner, digest_of};
@@ -39,7 +38,7 @@ const COMMANDS: [(&str, Command, &str); 7] = [
 
 impl Command {
     /// The command that a text is: its word alone, white space around it.
-    pub fn read(text: &str) -> Option<Command> {
+    pub fn parse(text: &str) -> Option<Command> {
         let word = text.trim();
         COMMANDS.iter().find(|(known, ..)| *known == word).map(|(_, command, _)| *command)
     }
@@ -59,22 +58,22 @@ impl Hub {
                 text, who.principal
             ),
             Command::Help => COMMANDS.map(|(word, _, line)| format!("{word:<8} {line}")).join("\n"),
-            Command::Status => self.words_on_status(&who),
+            Command::Status => self.status_text(&who),
             Command::Stop => self.stop_turn(&who),
             Command::New => match self.reset(&who, "/new") {
                 Ok(0) => "A fresh session.".to_owned(),
                 Ok(count) => format!("A fresh session; messages cancelled: {count}."),
                 Err(denied) => words(&denied),
             },
-            Command::Queue => self.words_on_queue(&who, id),
-            Command::Retry => self.again(&who, id, key),
+            Command::Queue => self.queue_text(&who, id),
+            Command::Retry => self.retry_last(&who, id, key),
             Command::WhoAmI => format!("You are {}, an operator of this gateway.", who.principal),
         };
         self.reply(id, reply)?;
         Ok(submitted)
     }
 
-    fn words_on_status(&self, who: &Owner) -> String {
+    fn status_text(&self, who: &Owner) -> String {
         let (counts, (running, waiting, sessions), ..) = self.glance_of(&self.lock());
         let (bytes, _) = self.journal_size();
         let here = match self.session(who) {
@@ -92,7 +91,7 @@ impl Hub {
         )
     }
 
-    fn words_on_queue(&self, who: &Owner, command: Id) -> String {
+    fn queue_text(&self, who: &Owner, command: Id) -> String {
         let line = self.messages_of(who);
         let line = line.iter().filter(|(id, turn)| !turn.is_over() && *id != command);
         let lines: Vec<String> = line
@@ -117,7 +116,12 @@ impl Hub {
         }
     }
 
-    fn again(self: &Arc<Self>, who: &Owner, command: Id, key: Option<(Digest, Digest)>) -> String {
+    fn retry_last(
+        self: &Arc<Self>,
+        who: &Owner,
+        command: Id,
+        key: Option<(Digest, Digest)>,
+    ) -> String {
         let is_said = |id: &Id| {
             let entry = self.lock().book.copy(*id)?;
             // An answer to a command had no attempt.
@@ -151,14 +155,12 @@ impl Hub {
     }
 }
 
-fn words(denied: &Denied) -> String {
-    match denied {
-        Denied::Unknown => "There is nothing of that kind.".to_owned(),
-        Denied::TooLate => "It is over already.".to_owned(),
-        Denied::Full(_) => "Too many messages wait for a turn.".to_owned(),
-        Denied::Journal(refused) => {
-            format!("The journal refused: {}.", escaped(&refused.to_string(), false))
-        }
+fn words(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Unknown => "There is nothing of that kind.".to_owned(),
+        Refusal::TooLate => "It is over already.".to_owned(),
+        Refusal::Full(_) => "Too many messages wait for a turn.".to_owned(),
+        refused => format!("The journal refused: {}.", escaped(&refused.to_string(), false)),
     }
 }
 
@@ -168,10 +170,10 @@ mod tests {
 
     #[test]
     fn a_command_is_its_word_alone() {
-        assert_eq!(Command::read(" /new\n"), Some(Command::New));
-        assert_eq!(Command::read("/whoami"), Some(Command::WhoAmI));
+        assert_eq!(Command::parse(" /new\n"), Some(Command::New));
+        assert_eq!(Command::parse("/whoami"), Some(Command::WhoAmI));
         for text in ["", "/", "/newer", "/new now", "say /new", "/etc/passwd", "/NEW"] {
-            assert_eq!(Command::read(text), None, "{text}");
+            assert_eq!(Command::parse(text), None, "{text}");
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Within a session one turn runs at a time, in order of arrival. Across sessions up to `max_turns`
 //! run at once. A free place goes to the principal with the fewest turns, in rotation where they
 //! are equal, and goes round that principal's sessions: no queue holds up another, however long
-//! and in however many sessions. Places and queue are shared: see [`crate::shares`]. A turn that rests until its next attempt gives its place away and still
+//! and in however many sessions. Places and queue are shared: see [`crate::shares`]. A turn that is postponed to its next attempt gives its place away and still
 //! holds up its session: order holds across attempts.
 
 use std::collections::VecDeque;
@@ -33,7 +33,7 @@ enum Head {
     Waits,
     Runs,
     /// Until [`Dispatch::wake`].
-    Rests,
+    Postponed,
 }
 
 /// Those of one session, or one without a session, in the order of their arrival.
@@ -41,14 +41,14 @@ enum Head {
 struct Line<T, K> {
     /// `None`: a ticket without a session, which has a line to itself.
     session: Option<K>,
-    /// Its principal's place in [`Dispatch::parties`].
-    party: usize,
+    /// Its principal's place in [`Dispatch::principals`].
+    principal: usize,
     head: Head,
     tickets: VecDeque<T>,
 }
 
 /// A principal.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct PrincipalQueue {
     name: String,
     running: usize,
@@ -61,11 +61,11 @@ struct PrincipalQueue {
 /// and are looked through from end to end: a thousand of them take microseconds.
 #[derive(Debug, Default)]
 pub struct Dispatch<T, K> {
-    bounds: QueueLimits,
+    limits: QueueLimits,
     /// Those that do not run stand in the order of their turn.
     lines: Vec<Line<T, K>>,
     /// Forgotten when there are no lines: a key of the configuration each.
-    parties: Vec<PrincipalQueue>,
+    principals: Vec<PrincipalQueue>,
     running: usize,
     waiting: usize,
     /// Turns that have started.
@@ -73,13 +73,13 @@ pub struct Dispatch<T, K> {
 }
 
 impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K> {
-    pub fn new(bounds: QueueLimits) -> Dispatch<T, K> {
-        Dispatch { bounds, ..Dispatch::default() }
+    pub fn new(limits: QueueLimits) -> Dispatch<T, K> {
+        Dispatch { limits, ..Dispatch::default() }
     }
 
-    /// Changes the bounds. What runs or waits already stays; returns who may start now.
-    pub fn rebound(&mut self, bounds: QueueLimits) -> Vec<T> {
-        self.bounds = bounds;
+    /// Changes the limits. What runs or waits already stays; returns who may start now.
+    pub fn set_limits(&mut self, limits: QueueLimits) -> Vec<T> {
+        self.limits = limits;
         self.fill()
     }
 
@@ -94,13 +94,13 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         let line = self.line_of(session).map(|at| &self.lines[at]);
         let before = line.map_or(0, |line| line.tickets.len());
         let waiting = before - usize::from(line.is_some_and(|line| line.head == Head::Runs));
-        let party = self.party(principal);
-        let runs = before == 0 && self.may_run(party);
+        let owner = self.principal(principal);
+        let runs = before == 0 && self.may_run(owner);
         if !runs {
-            let held = (self.parties[party].waiting as u64, self.waiting as u64);
-            let limit = ("limits.max_queue", self.bounds.queue as u64);
-            self.bounds.shares.admit(principal, held, 1, limit).map_err(Full::Queue)?;
-            if waiting >= self.bounds.queue_per_session {
+            let held = (self.principals[owner].waiting as u64, self.waiting as u64);
+            let limit = ("limits.max_queue", self.limits.queue as u64);
+            self.limits.shares.admit(principal, held, 1, limit).map_err(Full::Queue)?;
+            if waiting >= self.limits.queue_per_session {
                 return Err(Full::Session);
             }
         }
@@ -112,15 +112,15 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         Ok((before, runs))
     }
 
-    /// A ticket from before the start comes back, whatever the bounds say. It starts with the next
+    /// A ticket from before the start comes back, whatever the limits say. It starts with the next
     /// [`Dispatch::fill`].
     pub fn restore(&mut self, ticket: T, principal: &str, session: Option<K>) {
-        let party = self.party(principal);
-        self.count(party, 0, 1);
+        let owner = self.principal(principal);
+        self.count(owner, 0, 1);
         let tickets = VecDeque::from([ticket]);
         match self.line_of(session) {
             Some(at) => self.lines[at].tickets.push_back(ticket),
-            None => self.lines.push(Line { session, party, head: Head::Waits, tickets }),
+            None => self.lines.push(Line { session, principal: owner, head: Head::Waits, tickets }),
         }
     }
 
@@ -132,7 +132,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         let mut line = self.lines.remove(at);
         line.tickets.remove(place);
         let ran = line.head == Head::Runs && place == 0;
-        self.count(line.party, -isize::from(ran), -isize::from(!ran));
+        self.count(line.principal, -isize::from(ran), -isize::from(!ran));
         if place == 0 {
             line.head = Head::Waits;
         }
@@ -142,25 +142,25 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
             self.lines.insert(to, line);
         }
         if self.lines.is_empty() {
-            self.parties.clear();
+            self.principals.clear();
         }
         self.fill()
     }
 
-    /// The first ticket of its session rests until [`Dispatch::wake`]; one that runs gives its place
+    /// The first ticket of its session waits until [`Dispatch::wake`]; one that runs gives its place
     /// away. Returns who may start now.
-    pub fn rest(&mut self, ticket: T) -> Vec<T> {
+    pub fn postpone(&mut self, ticket: T) -> Vec<T> {
         if let Some(line) = self.headed_by(ticket) {
-            let ran = std::mem::replace(&mut line.head, Head::Rests) == Head::Runs;
-            let party = line.party;
-            self.count(party, -isize::from(ran), isize::from(ran));
+            let ran = std::mem::replace(&mut line.head, Head::Postponed) == Head::Runs;
+            let principal = line.principal;
+            self.count(principal, -isize::from(ran), isize::from(ran));
         }
         self.fill()
     }
 
-    /// A resting ticket wants to run again. Returns who may start now.
+    /// A postponed ticket wants to run again. Returns who may start now.
     pub fn wake(&mut self, ticket: T) -> Vec<T> {
-        if let Some(line) = self.headed_by(ticket).filter(|line| line.head == Head::Rests) {
+        if let Some(line) = self.headed_by(ticket).filter(|line| line.head == Head::Postponed) {
             line.head = Head::Waits;
         }
         self.fill()
@@ -184,17 +184,18 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
 
     /// How many tickets of each principal wait.
     pub fn waiting(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.parties.iter().map(|party| (party.name.as_str(), party.waiting as u64))
+        self.principals.iter().map(|principal| (principal.name.as_str(), principal.waiting as u64))
     }
 
     /// Gives free places to the lines whose turn it is.
     pub fn fill(&mut self) -> Vec<T> {
         let mut started = Vec::new();
         loop {
-            let waits = |line: &Line<T, K>| line.head == Head::Waits && self.may_run(line.party);
+            let waits =
+                |line: &Line<T, K>| line.head == Head::Waits && self.may_run(line.principal);
             let order = |at: &usize| {
-                let party = &self.parties[self.lines[*at].party];
-                (party.running, party.served)
+                let principal = &self.principals[self.lines[*at].principal];
+                (principal.running, principal.served)
             };
             let lines = (0..self.lines.len()).filter(|at| waits(&self.lines[*at]));
             let Some(at) = lines.min_by_key(order) else { return started };
@@ -204,43 +205,40 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
     }
 
     /// Whether there is a place for one more turn of this principal.
-    fn may_run(&self, party: usize) -> bool {
-        let (party, QueueLimits { shares, turns, .. }) = (&self.parties[party], self.bounds);
-        let held = (party.running as u64, self.running as u64);
-        shares.check(&party.name, held, 1, turns as u64).is_ok()
+    fn may_run(&self, principal: usize) -> bool {
+        let (principal, QueueLimits { shares, turns, .. }) =
+            (&self.principals[principal], self.limits);
+        let held = (principal.running as u64, self.running as u64);
+        shares.check(&principal.name, held, 1, turns as u64).is_ok()
     }
 
     /// The first of a line takes a place.
     fn start(&mut self, line: usize) {
         let line = &mut self.lines[line];
         line.head = Head::Runs;
-        let party = line.party;
-        self.count(party, 1, -1);
+        let principal = line.principal;
+        self.count(principal, 1, -1);
         self.started += 1;
-        self.parties[party].served = self.started;
+        self.principals[principal].served = self.started;
     }
 
     /// So many more of a principal run and wait.
-    fn count(&mut self, party: usize, running: isize, waiting: isize) {
-        let party = &mut self.parties[party];
-        for count in [&mut self.running, &mut party.running] {
+    fn count(&mut self, principal: usize, running: isize, waiting: isize) {
+        let principal = &mut self.principals[principal];
+        for count in [&mut self.running, &mut principal.running] {
             *count = count.saturating_add_signed(running);
         }
-        for count in [&mut self.waiting, &mut party.waiting] {
+        for count in [&mut self.waiting, &mut principal.waiting] {
             *count = count.saturating_add_signed(waiting);
         }
     }
 
-    fn party(&mut self, name: &str) -> usize {
-        let known = self.parties.iter().position(|party| party.name == name);
+    fn principal(&mut self, name: &str) -> usize {
+        let known = self.principals.iter().position(|principal| principal.name == name);
         known.unwrap_or_else(|| {
-            self.parties.push(PrincipalQueue {
-                name: name.to_owned(),
-                running: 0,
-                waiting: 0,
-                served: 0,
-            });
-            self.parties.len() - 1
+            let name = name.to_owned();
+            self.principals.push(PrincipalQueue { name, ..PrincipalQueue::default() });
+            self.principals.len() - 1
         })
     }
 

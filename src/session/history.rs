@@ -6,14 +6,9 @@ use serde_json::value::RawValue;
 
 use super::hub::Hub;
 use super::id::Id;
-use super::message_table::Entry;
-use super::worker::step_of;
 use crate::agent::Context;
-use crate::extent::Extent;
-use crate::journal::record::{Accepted, Step};
 use crate::json::{elements, member, text};
 use crate::text::quoted;
-use crate::threads::in_turn;
 
 /// Messages that one may build upon; a conversation of more turns is longer than any model's context.
 const MAX_CHAIN: usize = 1000;
@@ -87,7 +82,7 @@ impl Hub {
         while let Some(id) = next.filter(|_| turns.len() < MAX_CHAIN) {
             let entry = self.lock().book.copy(id);
             let entry = entry.filter(|entry| entry.who.principal == principal);
-            let (message, reply) = self.said(&entry.ok_or(io::ErrorKind::NotFound)?)?;
+            let (message, reply) = self.exchange(&entry.ok_or(io::ErrorKind::NotFound)?)?;
             size +=
                 message.text.len() + reply.len() + message.context.as_ref().map_or(0, String::len);
             if size > room {
@@ -101,37 +96,5 @@ impl Hub {
         }
         turns.reverse();
         Ok(turns)
-    }
-
-    /// The record of a message's end, without the reply where that is long, which stays in the journal.
-    pub(super) fn outcome_around(
-        &self,
-        entry: &Entry,
-    ) -> io::Result<(Option<Step>, Option<Extent>)> {
-        if entry.outcome == 0 || entry.erased {
-            return Ok((None, None));
-        }
-        let long = self.journal.is_long(entry.outcome);
-        let turn = long.then(|| in_turn(entry.who.principal.as_bytes()));
-        let (json, reply) = self.journal.read_around(entry.outcome, &mut |_| Ok(()))?;
-        drop(turn);
-        Ok((step_of(&json)?, reply))
-    }
-
-    /// The record that began a message, and its reply.
-    ///
-    /// # Errors
-    /// NotFound also where it has none.
-    pub(super) fn said(&self, entry: &Entry) -> io::Result<(Accepted, String)> {
-        match self.outcome(entry)? {
-            Some(Step::Done(reply, _)) => Ok((self.accepted(entry)?, reply)),
-            Some(_) | None => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
-
-    /// The context that a message came with.
-    pub fn context_of(&self, id: Id) -> io::Result<Option<String>> {
-        let entry = self.lock().book.copy(id).ok_or(io::ErrorKind::NotFound)?;
-        Ok(self.accepted(&entry)?.context)
     }
 }

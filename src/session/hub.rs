@@ -4,26 +4,25 @@
 //! Nothing waits for the disk under the lock: a record is appended there and synced outside, by whoever
 //! is about to show its effect to somebody.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use super::clock::{Clock, millis};
+use super::clock::Clock;
 use super::dispatch::{Dispatch, QueueLimits};
 use super::id::Id;
-use super::maintenance::CompactionState;
 use super::message_table::{Digest, MessageTable};
 use super::outboxes::Outboxes;
-use super::reply::ReplyBuffers;
+use super::reply::{Recent, ReplyBuffers};
 use super::states::TurnState;
 use super::time::Clocks;
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
-use crate::journal::record::{Record, Step};
+use crate::journal::record::Stamp;
 use crate::journal::{Condition, Journal, Purpose, Refused};
-use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_STACK};
+use crate::limits::{SHORTAGE_VALID, THREAD_STACK};
 use crate::shares::Shares;
 use crate::subprocess::Children;
 use crate::sys::fd::EventFd;
@@ -32,10 +31,6 @@ use crate::threads::{self, lock};
 /// How long a record that nobody waits for may stay unsynced: the next message usually takes it
 /// along, for nothing.
 const LAZY_SYNC: Duration = Duration::from_millis(50);
-
-/// How long nothing is written before the journal says that all is durable: within twice this after
-/// the last record.
-const MARK_AFTER: Duration = Duration::from_millis(25);
 
 /// What can be changed by a reload: taken once a turn or request, so that each sees one state.
 #[derive(Clone, Debug)]
@@ -63,7 +58,7 @@ pub struct Hub {
     pub(super) began: Instant,
     settings: RwLock<Arc<Settings>>,
     /// Raised once every turn has to end.
-    pub cut: EventFd,
+    pub abort: EventFd,
     /// Raised whenever the last work has ended during a drain, and when the journal breaks.
     quiet: Arc<EventFd>,
     /// Workers and senders. Like what follows readable without the lock, which a hung disk may hold.
@@ -79,11 +74,13 @@ pub(super) struct State {
     pub(super) book: MessageTable,
     pub(super) dispatch: Dispatch<Id, Digest>,
     /// Messages without a record that wait on their connection for a place.
-    pub(super) waiting: Vec<(Id, Arc<EventFd>)>,
+    pub(super) waiting_permits: Vec<(Id, Arc<EventFd>)>,
     /// Messages that run or are watched.
-    pub(super) runs: ReplyBuffers,
+    pub(super) replies: ReplyBuffers,
+    /// Begun attempts that have no worker yet. Empty whenever the lock is given back.
+    pub(super) begun: Vec<Id>,
     /// Turns between two attempts.
-    pub(super) resting: Vec<(Instant, Id)>,
+    pub(super) postponed: Vec<(Instant, Id)>,
     /// Begun attempts for which there was no thread, and when to try again.
     pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
@@ -96,14 +93,25 @@ pub(super) struct State {
     /// When the journal says that all is durable, unless more is written until then.
     pub(super) mark_at: Option<Instant>,
     pub(super) last_id: Option<Id>,
+    pub(super) recent: Recent,
 }
 
-/// Milliseconds since 1970.
-pub fn now() -> u64 {
-    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+/// What is remembered from one compaction to the next.
+#[derive(Debug, Default)]
+pub(super) struct CompactionState {
+    /// Sessions of which turns were forgotten, and whose transcripts are not durable yet.
+    pub(super) forgotten: BTreeSet<Digest>,
+    /// It was said that a transcript is behind.
+    pub(super) reported: bool,
+    /// Not before then: the last compaction failed.
+    pub(super) compact_after: Option<Instant>,
+    /// Nor before then only because sessions were reset.
+    pub(super) erase_after: Option<Instant>,
+    /// When it was last idle_checked for idle sessions.
+    pub(super) idle_checked: Option<Instant>,
 }
 
-pub(super) fn bounds(config: &Config) -> QueueLimits {
+pub(super) fn queue_limits(config: &Config) -> QueueLimits {
     let limits = &config.limits;
     QueueLimits {
         turns: limits.max_turns,
@@ -130,12 +138,13 @@ impl Hub {
         book.requeue();
         let clock = Clock::new(book.clock.as_ref(), book.newest, clocks.boot(), clocks.read());
         // What comes before the hub is open waits behind what was there.
-        let mut dispatch = Dispatch::new(QueueLimits { turns: 0, ..bounds(&settings.config) });
+        let mut dispatch =
+            Dispatch::new(QueueLimits { turns: 0, ..queue_limits(&settings.config) });
         // In the order in which they took their places.
         for (id, entry) in book.sorted(|entry| !entry.turn.is_over(), |entry| entry.queued) {
             dispatch.restore(id, &entry.who.principal, entry.session());
             if entry.turn == TurnState::Resting {
-                dispatch.rest(id);
+                dispatch.postpone(id);
             }
         }
         let state = State {
@@ -159,7 +168,7 @@ impl Hub {
             shortage: Mutex::default(),
             began: Instant::now(),
             settings: RwLock::new(Arc::new(settings)),
-            cut: EventFd::new()?,
+            abort: EventFd::new()?,
             quiet,
             busy: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -172,18 +181,19 @@ impl Hub {
     }
 
     /// Takes a new configuration for everything that begins from now on.
-    pub fn change(self: &Arc<Self>, settings: Settings) {
-        let bounds = bounds(&settings.config);
+    pub fn reload(self: &Arc<Self>, settings: Settings) {
+        let bounds = queue_limits(&settings.config);
         self.journal.set_cap(settings.config.limits.max_journal as u64);
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         let mut state = self.lock();
         // Whose key was taken away stops following.
         state.followers.iter().for_each(|(_, follower)| follower.notify());
-        let ids = if state.open { state.dispatch.rebound(bounds) } else { Vec::new() };
+        let ids = if state.open { state.dispatch.set_limits(bounds) } else { Vec::new() };
         // It may be what they wait for.
-        state.hurry();
+        state.retry_soon();
         self.alarm.notify_all();
-        self.go_on(state, ids);
+        self.begin_attempts(&mut state, ids);
+        self.spawn_begun(state);
     }
 
     /// No turn begins any more; what waits stays in the journal. Does not wait for anything.
@@ -195,18 +205,18 @@ impl Hub {
             // The lock is held for moments, unless the disk hangs.
             match self.state.try_lock() {
                 Ok(mut state) => self.wake_maintenance(&mut state),
-                Err(_) => log::warn!("those who wait are not told of the drain: {e}"),
+                Err(_) => log::warn!("those who wait are not notified of the drain: {e}"),
             }
         }
     }
 
     /// Tells those who wait of the drain. What has begun and has no thread does not go on.
     pub(super) fn wake_maintenance(&self, state: &mut State) {
-        state.runs.nudge();
+        state.replies.nudge();
         state.followers.iter().for_each(|(_, follower)| follower.notify());
         for (_, id) in std::mem::take(&mut state.without_thread) {
-            state.runs.end(id);
-            self.rest_from_work();
+            state.replies.end(id);
+            self.end_work();
         }
         self.alarm.notify_all();
     }
@@ -237,87 +247,6 @@ impl Hub {
         }
     }
 
-    /// Appends a record with its JSON and keeps the book. Follows the journal's order: the lock is held,
-    /// and the JSON of a long one was made before.
-    pub(super) fn write_json(
-        &self,
-        state: &mut State,
-        (record, json): (&Record, &str),
-        purpose: Purpose,
-    ) -> Result<u64, Refused> {
-        if let Err(why) = state.book.check(record) {
-            // A bug of ours; a record that does not follow would keep the next start from starting.
-            log::error!("a record was held back: {why}");
-            return Err(Refused::Unavailable(why));
-        }
-        let number = self.journal.append(json, purpose).map_err(|refused| self.heard(refused))?;
-        if let Err(why) = state.book.apply(number, record, json.len()) {
-            log::error!("record {number} does not follow: {why}");
-        }
-        if let Some(session) = state.book.session_of(record) {
-            let mine = state.followers.iter().filter(|(of, _)| *of == session);
-            mine.for_each(|(_, follower)| follower.notify());
-        }
-        let rested = state.mark_at.replace(Instant::now() + MARK_AFTER).is_none();
-        if rested || state.book.is_crowded(self.settings().config.limits.keep_results) {
-            self.alarm.notify_all();
-        }
-        Ok(number)
-    }
-
-    /// Begins an attempt for each of those whose turn it is; returns those that need a worker.
-    pub(super) fn begin(&self, state: &mut State, ids: Vec<Id>) -> Vec<Id> {
-        let most = self.settings().config.limits.max_attempts;
-        let mut begun = Vec::new();
-        let mut next = VecDeque::from(ids);
-        while let Some(id) = next.pop_front() {
-            if let Some(at) = state.waiting.iter().position(|(waiting, _)| *waiting == id) {
-                state.waiting.remove(at).1.notify();
-                continue;
-            }
-            let Some(entry) = state.book.get(id) else { continue };
-            // Counted before the drain is looked for: it must not find nothing at work meanwhile.
-            self.begin_work(1);
-            let worn_out = usize::try_from(entry.cuts).unwrap_or(usize::MAX) >= most;
-            let (n, step) = if worn_out {
-                (entry.attempts, Step::Failed(gave_up(entry.cuts), None))
-            } else {
-                (entry.attempts + 1, Step::Started)
-            };
-            let record = Record::step(id, n, self.stamp(), step);
-            let ids = if self.is_draining() {
-                state.dispatch.rest(id)
-            } else if self.write(state, &record, Purpose::Completion).is_err() {
-                state.rest(id, Instant::now() + DISK_PAUSE)
-            } else if worn_out {
-                self.over(state, id);
-                state.dispatch.leave(id)
-            } else {
-                state.runs.of(id).begin(n);
-                begun.push(id);
-                continue;
-            };
-            self.rest_from_work();
-            next.extend(ids);
-        }
-        if !state.resting.is_empty() {
-            self.alarm.notify_all();
-        }
-        begun
-    }
-
-    /// What follows the last record of a turn.
-    pub(super) fn over(&self, state: &mut State, id: Id) {
-        state.runs.end(id);
-        let entry = state.book.get(id);
-        if let Some((entry, session)) = entry.and_then(|entry| Some((entry, entry.session()?))) {
-            let now = self.transcript_time();
-            lock(&self.transcripts.usage).touch(session, &entry.who.principal, now);
-        }
-        self.enqueue_delivery(state, id);
-        self.sync_soon(state);
-    }
-
     /// Has the keeper sync what nobody waits for.
     pub(super) fn sync_soon(&self, state: &mut State) {
         if state.sync_at.is_none() {
@@ -328,7 +257,7 @@ impl Hub {
 
     /// A journal that broke is the end of the process. One that was removed is not before operators
     /// could be told: see [`Hub::watch_journal`].
-    pub(super) fn heard(&self, refused: Refused) -> Refused {
+    pub(super) fn note_refusal(&self, refused: Refused) -> Refused {
         if matches!(refused, Refused::Broken(_)) && self.loss().is_none() {
             self.end_process();
         } else if let Refused::Full(_) = refused {
@@ -346,12 +275,30 @@ impl Hub {
 
     /// Waits until a record is durable.
     pub(super) fn sync(&self, number: u64) -> Result<(), Refused> {
-        self.journal.sync(number).map_err(|refused| self.heard(refused))
+        self.journal.sync(number).map_err(|refused| self.note_refusal(refused))
+    }
+
+    /// The time for a record of now.
+    pub(super) fn stamp(&self) -> Stamp {
+        self.clock.stamp(self.clocks.read())
+    }
+
+    /// Writes a record of the clock where the journal needs one. Nobody waits for it: after a power
+    /// cut it would be one of another boot.
+    ///
+    /// # Errors
+    /// Those of [`crate::journal::Journal::append`].
+    pub fn write_clock(&self) -> Result<(), Refused> {
+        let mut state = self.lock();
+        let (known, newest) = (state.book.clock.as_ref(), state.book.newest);
+        let due = self.clock.record(known, newest, self.clocks.read());
+        due.map_or(Ok(()), |due| self.write(&mut state, &due, Purpose::Completion).map(drop))
     }
 
     /// Makes all that was written durable and has the journal say so.
     pub(super) fn mark(&self) -> Result<(), Refused> {
-        self.journal.mark().map_err(|refused| self.heard(refused))
+        self.lock().recent.clear();
+        self.journal.mark().map_err(|refused| self.note_refusal(refused))
     }
 
     pub fn is_broken(&self) -> bool {
@@ -359,7 +306,7 @@ impl Hub {
     }
 
     /// One piece of work has ended.
-    pub(super) fn rest_from_work(&self) {
+    pub(super) fn end_work(&self) {
         let last = self.busy.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && self.is_draining() {
             self.quiet.notify();
@@ -374,18 +321,9 @@ impl State {
         Ok(id)
     }
 
-    /// Lets a running turn rest until then; returns who may start instead.
-    pub(super) fn rest(&mut self, id: Id, until: Instant) -> Vec<Id> {
-        self.resting.push((until, id));
-        self.dispatch.rest(id)
+    /// Has a turn wait until then for its next attempt; returns who may start instead.
+    pub(super) fn postpone(&mut self, id: Id, until: Instant) -> Vec<Id> {
+        self.postponed.push((until, id));
+        self.dispatch.postpone(id)
     }
-}
-
-/// Words for the sender of a message whose turn was cut short often enough.
-fn gave_up(cuts: u32) -> String {
-    let times = if cuts == 1 { "once".to_owned() } else { format!("{cuts} times") };
-    format!(
-        "the gateway or its agent ended in the middle of the turn {times}; limits.max_attempts \
-         allows no more"
-    )
 }

@@ -35,7 +35,7 @@ impl Hub {
 
     /// Shows a session's messages that began after this record, in order. The lock is given back after
     /// every few.
-    pub(super) fn each_of(
+    pub(super) fn visit_session(
         &self,
         session: Digest,
         mut after: u64,
@@ -56,7 +56,7 @@ impl Hub {
 
     /// Shows all messages, the newest first, until `visit` says false. The lock is given back after
     /// every few.
-    pub(super) fn each(&self, visit: &mut dyn FnMut(Id, &Entry) -> bool) {
+    pub(super) fn visit_all(&self, visit: &mut dyn FnMut(Id, &Entry) -> bool) {
         let (mut before, mut count) = (None, LOCK_BATCH);
         while count == LOCK_BATCH {
             count = 0;

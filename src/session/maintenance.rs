@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::hub::{Hub, State, bounds};
+use super::hub::{CompactionState, Hub, State, queue_limits};
 use super::id::Id;
 use super::message_table::{Digest, Entry, Owner};
 use crate::journal::{Condition, Refused};
@@ -39,21 +39,6 @@ const JOURNAL_PROBE: Duration = Duration::from_secs(2);
 /// seconds sees it.
 const LOSS_SHOWN: Duration = Duration::from_secs(20);
 
-/// What is remembered from one compaction to the next.
-#[derive(Debug, Default)]
-pub(super) struct CompactionState {
-    /// Sessions of which turns were forgotten, and whose transcripts are not durable yet.
-    forgotten: BTreeSet<Digest>,
-    /// It was said that a transcript is behind.
-    warned: bool,
-    /// Not before then: the last compaction failed.
-    compact_after: Option<Instant>,
-    /// Nor before then only because sessions were reset.
-    erase_after: Option<Instant>,
-    /// When idle sessions were last looked for.
-    idle_checked: Option<Instant>,
-}
-
 impl Hub {
     /// Lets turns and deliveries begin, those of earlier runs first, and starts maintenance and the watch
     /// of the journal; where there is no thread for them, as soon as there is.
@@ -71,19 +56,20 @@ impl Hub {
                 self.spawn_worker(name, Box::new(move || work(hub)))
             };
             while !start() {
-                if self.cut_within(THREAD_PAUSE) || self.is_draining() {
+                if self.aborted_within(THREAD_PAUSE) || self.is_draining() {
                     return;
                 }
             }
         }
-        self.forget_what_was_reset();
+        self.apply_resets();
         self.transcripts.remove_temporary();
         let mut state = self.lock();
-        self.rest_again(&mut state);
+        self.restore_postponed(&mut state);
         state.open = true;
-        let ids = state.dispatch.rebound(bounds(&self.settings().config));
-        self.go_on(state, ids);
-        self.send_what_is_due();
+        let ids = state.dispatch.set_limits(queue_limits(&self.settings().config));
+        self.begin_attempts(&mut state, ids);
+        self.spawn_begun(state);
+        self.spawn_senders();
     }
 
     fn maintain(self: Arc<Self>) {
@@ -107,18 +93,17 @@ impl Hub {
                 drop(state);
                 return self.sync_to_the_end();
             }
-            let due = take_due(&mut state.resting, Instant::now());
+            let due = take_due(&mut state.postponed, Instant::now());
             let ids = due.iter().flat_map(|id| state.dispatch.wake(*id)).collect();
-            let begun = self.begin(&mut state, ids);
+            self.begin_attempts(&mut state, ids);
             let sync = state.sync_at.take_if(|at| *at <= Instant::now()).is_some();
             let mark = state.mark_at.take_if(|at| *at <= Instant::now()).is_some();
             let without_thread = take_due(&mut state.without_thread, Instant::now());
-            drop(state);
-            self.spawn_workers(begun);
+            self.spawn_begun(state);
             self.spawn_workers(without_thread);
-            self.send_what_is_due();
+            self.spawn_senders();
             // One that the disk has no room for is tried again in the next round.
-            let _ = self.keep_time();
+            let _ = self.write_clock();
             self.settings().agent.close_idle();
             if sync {
                 // Whether it broke is heard where it breaks.
@@ -181,7 +166,7 @@ impl Hub {
     fn forget(&self, compaction: &mut CompactionState) {
         let mut behind = BTreeSet::new();
         while self.forget_some(compaction, &mut behind) {}
-        compaction.warned &= !behind.is_empty();
+        compaction.reported &= !behind.is_empty();
     }
 
     /// Does so with some of them; says whether there may be more. `behind`: sessions whose transcripts
@@ -203,9 +188,9 @@ impl Hub {
             let Some(session) = who.digest().filter(|session| !behind.contains(session)) else {
                 continue;
             };
-            match self.settle_transcript(session, &who) {
+            match self.reconcile_transcript(session, &who) {
                 Err(e) => {
-                    if !std::mem::replace(&mut compaction.warned, true) {
+                    if !std::mem::replace(&mut compaction.reported, true) {
                         log::warn!("a transcript is behind, so its session is not forgotten: {e}");
                     }
                     behind.insert(session);
@@ -265,7 +250,7 @@ impl Hub {
         }
         while self.lock_in_turn().book.erase_some() {}
         // A transcript of before a reset must be gone before the record of that.
-        self.forget_what_was_reset();
+        self.apply_resets();
         let mut from = Some(0);
         while let Some(session) = from {
             from = self.lock_in_turn().book.forget_resets(session, LOCK_BATCH);
@@ -279,7 +264,7 @@ impl Hub {
             self.lock().book.must_erase = true;
         }
         if let (Err(_), Condition::Broken(why)) = (&result, self.journal.condition()) {
-            self.heard(Refused::Broken(why));
+            self.note_refusal(Refused::Broken(why));
         }
         result.map(|()| (before, self.journal.size()))
     }
@@ -296,7 +281,7 @@ impl State {
 
     /// When there is something to do for maintenance.
     fn next_due(&self, now: Instant, round: Duration) -> Instant {
-        let resting = self.resting.iter().chain(&self.without_thread).map(|(at, _)| *at);
+        let resting = self.postponed.iter().chain(&self.without_thread).map(|(at, _)| *at);
         let sending = self.outboxes.next_due(now);
         let all = resting.chain(self.sync_at).chain(self.mark_at).chain(sending);
         all.fold(now + round, Instant::min)

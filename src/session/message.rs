@@ -6,7 +6,6 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::id::Id;
 use super::message_table::{Outgoing, Owner};
 use super::states::{DeliveryState, TurnState};
-use super::waits::Waiting;
 use crate::agent::{Refused, Report};
 use crate::extent::{Extent, PLACE};
 use crate::sys::clock::Utc;
@@ -38,6 +37,28 @@ pub struct Message {
     pub delivery_error: Option<String>,
     /// Its session was reset: all of this is forgotten.
     pub erased: bool,
+}
+
+/// What a turn waits for between two attempts, and until when: milliseconds since 1970, by what the
+/// wall clock says now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Why its last attempt failed.
+    pub reason: String,
+    pub next_attempt_at: u64,
+    /// When its last attempt will be made.
+    pub gives_up_at: u64,
+}
+
+impl Waiting {
+    pub fn to_json(&self) -> String {
+        format!(
+            r#"{{"reason":{},"next_attempt_at":"{}","gives_up_at":"{}"}}"#,
+            quoted(&self.reason),
+            rfc3339(self.next_attempt_at),
+            rfc3339(self.gives_up_at),
+        )
+    }
 }
 
 impl Message {

@@ -18,7 +18,7 @@ pub struct Outboxes(ByName<Outbox>);
 #[derive(Debug, Default)]
 struct Outbox {
     /// Those that wait, in the order of their turn.
-    lines: VecDeque<Line>,
+    queues: VecDeque<PrincipalQueue>,
     /// A sender works on it.
     sending: bool,
     /// The target is left alone until then.
@@ -27,9 +27,9 @@ struct Outbox {
 
 /// The replies of one principal; never empty.
 #[derive(Debug)]
-struct Line {
+struct PrincipalQueue {
     principal: String,
-    queue: VecDeque<Id>,
+    ids: VecDeque<Id>,
     /// The first one is not tried again before then.
     until: Option<Instant>,
 }
@@ -47,12 +47,12 @@ impl Outboxes {
     }
 
     pub fn push(&mut self, target: &str, principal: &str, id: Id) {
-        let lines = &mut self.0.of(target).lines;
-        match lines.iter_mut().find(|line| line.principal == principal) {
-            Some(line) => line.queue.push_back(id),
+        let queues = &mut self.0.of(target).queues;
+        match queues.iter_mut().find(|queue| queue.principal == principal) {
+            Some(queue) => queue.ids.push_back(id),
             None => {
-                let (principal, queue) = (principal.to_owned(), VecDeque::from([id]));
-                lines.push_back(Line { principal, queue, until: None });
+                let (principal, ids) = (principal.to_owned(), VecDeque::from([id]));
+                queues.push_back(PrincipalQueue { principal, ids, until: None });
             }
         }
     }
@@ -71,30 +71,30 @@ impl Outboxes {
     }
 
     /// What a sender is to send next.
-    pub fn first(&self, target: &str, now: Instant) -> Option<Id> {
-        let lines = &self.0.get(target)?.lines;
-        let line = lines.iter().find(|line| line.until.is_none_or(|until| until <= now))?;
-        line.queue.front().copied()
+    pub fn next(&self, target: &str, now: Instant) -> Option<Id> {
+        let queues = &self.0.get(target)?.queues;
+        let queue = queues.iter().find(|queue| queue.until.is_none_or(|until| until <= now))?;
+        queue.ids.front().copied()
     }
 
     /// The principal whose first reply this is had its turn: the others come first now. That reply is
     /// settled, or not tried again before then.
-    pub fn pass(&mut self, target: &str, id: Id, until: Option<Instant>) {
-        let lines = &mut self.0.of(target).lines;
-        let at = lines.iter().position(|line| line.queue.front() == Some(&id));
-        if let Some(mut line) = at.and_then(|at| lines.remove(at)) {
-            line.until = until;
+    pub fn advance(&mut self, target: &str, id: Id, until: Option<Instant>) {
+        let queues = &mut self.0.of(target).queues;
+        let at = queues.iter().position(|queue| queue.ids.front() == Some(&id));
+        if let Some(mut queue) = at.and_then(|at| queues.remove(at)) {
+            queue.until = until;
             if until.is_none() {
-                line.queue.pop_front();
+                queue.ids.pop_front();
             }
-            if !line.queue.is_empty() {
-                lines.push_back(line);
+            if !queue.ids.is_empty() {
+                queues.push_back(queue);
             }
         }
     }
 
     /// A sender stops. `until`: the target is left alone until then.
-    pub fn rest(&mut self, target: &str, until: Option<Instant>) {
+    pub fn release(&mut self, target: &str, until: Option<Instant>) {
         let outbox = self.0.of(target);
         (outbox.sending, outbox.until) = (false, until);
     }
@@ -103,8 +103,8 @@ impl Outboxes {
 impl Outbox {
     /// When it can be sent to; `None`: not before something else happens.
     fn due(&self, now: Instant) -> Option<Instant> {
-        let line = self.lines.iter().map(|line| line.until.unwrap_or(now)).min()?;
-        (!self.sending).then(|| self.until.map_or(line, |until| until.max(line)))
+        let queue = self.queues.iter().map(|queue| queue.until.unwrap_or(now)).min()?;
+        (!self.sending).then(|| self.until.map_or(queue, |until| until.max(queue)))
     }
 }
 
@@ -116,8 +116,8 @@ mod tests {
     /// What a sender sends that is never refused, from what is there.
     fn sent(outboxes: &mut Outboxes, target: &str, now: Instant) -> Vec<Id> {
         let next = || {
-            let id = outboxes.first(target, now)?;
-            outboxes.pass(target, id, None);
+            let id = outboxes.next(target, now)?;
+            outboxes.advance(target, id, None);
             Some(id)
         };
         std::iter::from_fn(next).collect()
@@ -133,15 +133,15 @@ mod tests {
         assert_eq!(outboxes.next_due(now), Some(now));
         assert_eq!(outboxes.take_due(now), ["a", "b"]);
         assert!(outboxes.take_due(now).is_empty() && outboxes.next_due(now).is_none());
-        outboxes.rest("a", Some(later));
-        outboxes.pass("b", Id::from(2), None);
-        assert_eq!(outboxes.first("b", now), None);
+        outboxes.release("a", Some(later));
+        outboxes.advance("b", Id::from(2), None);
+        assert_eq!(outboxes.next("b", now), None);
         assert_eq!(outboxes.next_due(now), Some(later));
         assert!(outboxes.take_due(now).is_empty());
         assert_eq!(outboxes.take_due(later), ["a"]);
-        assert_eq!(outboxes.first("a", now), Some(Id::from(1)), "what was put off is the first");
-        outboxes.pass("a", Id::from(1), None);
-        assert_eq!(outboxes.first("a", now), Some(Id::from(3)));
+        assert_eq!(outboxes.next("a", now), Some(Id::from(1)), "what was put off is the first");
+        outboxes.advance("a", Id::from(1), None);
+        assert_eq!(outboxes.next("a", now), Some(Id::from(3)));
     }
 
     #[test]
@@ -165,9 +165,9 @@ mod tests {
             outboxes.push("t", principal, Id::from(id));
         }
         outboxes.take_due(now);
-        outboxes.pass("t", Id::from(1), Some(later));
+        outboxes.advance("t", Id::from(1), Some(later));
         assert_eq!(sent(&mut outboxes, "t", now), [3, 4].map(Id::from));
-        outboxes.rest("t", None);
+        outboxes.release("t", None);
         assert_eq!((outboxes.next_due(now), outboxes.take_due(now).len()), (Some(later), 0));
         outboxes.push("t", "b", Id::from(5));
         assert_eq!(outboxes.take_due(now), ["t"], "somebody else need not wait");

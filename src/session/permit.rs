@@ -1,4 +1,4 @@
-//! Places for messages that are not written down: one without a session and without an idempotency
+//! Turns of ephemeral messages: one without a session and without an idempotency
 //! key waits on its connection, in the same queue and within the same limits as all others.
 
 use std::io;
@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use super::dispatch::Full;
 use super::hub::Hub;
 use super::id::Id;
-use crate::agent::Reply;
+use super::submit::Draft;
+use crate::agent::{Outcome, Reply};
+use crate::journal::record::Stamp;
 use crate::limits::KEEP_ALIVE;
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, poll};
@@ -31,8 +33,8 @@ pub enum AcquireError {
     Full(Full),
     /// The client went away while it waited.
     Gone,
-    /// The gateway is stopping and cuts what waits.
-    Cut,
+    /// The gateway is stopping and aborts what waits.
+    Aborted,
     /// It waited for as long as a turn may take.
     TimedOut,
     /// No descriptor, or another error of the system.
@@ -41,47 +43,41 @@ pub enum AcquireError {
 
 impl Hub {
     /// Takes a place, waiting for it in order. `client`: a socket whose hang-up ends the wait;
-    /// `reply`: who is told now and then that it goes on.
+    /// `reply`: notified now and then that the wait goes on.
     pub fn acquire_turn(
         self: &Arc<Self>,
         principal: &str,
-        client: Option<BorrowedFd<'_>>,
-        patience: Duration,
+        client: BorrowedFd<'_>,
         reply: &mut dyn Reply,
     ) -> Result<TurnPermit, AcquireError> {
+        let deadline = Instant::now() + self.settings().config.agent.turn_timeout;
         let event = Arc::new(EventFd::new().map_err(AcquireError::Failed)?);
         let mut state = self.lock();
         let id = state.next_id().map_err(AcquireError::Failed)?;
         let (_, mut runs) =
             state.dispatch.submit(id, principal, None).map_err(AcquireError::Full)?;
         if !runs {
-            state.waiting.push((id, Arc::clone(&event)));
+            state.waiting_permits.push((id, Arc::clone(&event)));
         }
         drop(state);
         // An early return drops it, and with it the ticket leaves the queue.
-        let place = TurnPermit { hub: Arc::clone(self), id };
-        let deadline = Instant::now() + patience;
+        let permit = TurnPermit { hub: Arc::clone(self), id };
         while !runs {
-            let client = client.map_or_else(Interest::none, Interest::hangup);
-            let cut = Interest::read(self.cut.as_fd());
-            let mut interests = [Interest::read(event.as_fd()), cut, client];
+            let abort = Interest::read(self.abort.as_fd());
+            let mut interests = [Interest::read(event.as_fd()), abort, Interest::hangup(client)];
             let left = deadline.saturating_duration_since(Instant::now());
             let ready = poll(&mut interests, Some(left.min(KEEP_ALIVE)));
             let ready = ready.map_err(AcquireError::Failed)?;
-            let [turn, cut, client] = interests.map(|interest| interest.ready());
-            if turn {
-                runs = true;
-            } else if cut {
-                return Err(AcquireError::Cut);
-            } else if client {
-                return Err(AcquireError::Gone);
-            } else if left == Duration::ZERO {
-                return Err(AcquireError::TimedOut);
-            } else if ready == 0 {
-                reply.idle().map_err(|_| AcquireError::Gone)?;
+            match interests.map(|interest| interest.ready()) {
+                [true, ..] => runs = true,
+                [_, true, _] => return Err(AcquireError::Aborted),
+                [_, _, true] => return Err(AcquireError::Gone),
+                _ if left == Duration::ZERO => return Err(AcquireError::TimedOut),
+                _ if ready == 0 => reply.idle().map_err(|_| AcquireError::Gone)?,
+                _ => {}
             }
         }
-        Ok(place)
+        Ok(permit)
     }
 
     /// How many turns run, told without waiting long for the lock.
@@ -91,11 +87,35 @@ impl Hub {
     }
 }
 
+impl TurnPermit {
+    /// Runs the turn of a message that is not written down, for this client alone.
+    ///
+    /// # Errors
+    /// As with [`Hub::run_agent`].
+    pub fn run(
+        &self,
+        draft: Draft,
+        client: BorrowedFd<'_>,
+        reply: &mut dyn Reply,
+    ) -> io::Result<Outcome> {
+        let (hub, began) = (&self.hub, Instant::now());
+        let message = draft.accept(self.id, Stamp::default());
+        let outcome = hub.run_agent(&message, (1, None), reply, (Some(client), None))?;
+        // An echo takes 10 µs, and a line in the journal half as much again: debug has it.
+        let echoed = outcome == Outcome::Done && hub.settings().agent.kind() == "echo";
+        if !echoed || log::log_enabled!(log::Level::Debug) {
+            outcome.log(&message.id, None, 1, began, reply.bytes());
+        }
+        Ok(outcome)
+    }
+}
+
 impl Drop for TurnPermit {
     fn drop(&mut self) {
         let mut state = self.hub.lock();
-        state.waiting.retain(|(waiting, _)| *waiting != self.id);
+        state.waiting_permits.retain(|(waiting, _)| *waiting != self.id);
         let ids = state.dispatch.leave(self.id);
-        self.hub.go_on(state, ids);
+        self.hub.begin_attempts(&mut state, ids);
+        self.hub.spawn_begun(state);
     }
 }

@@ -12,8 +12,8 @@ use super::message_table::{Counts, Digest, Entry, Owner, Usage};
 use super::states::{DeliveryState, TurnState};
 use super::waits::Waits;
 use crate::agent::{self, Report};
-use crate::journal::record::{Record, Step};
-use crate::journal::{Loss, Purpose, Refused};
+use crate::journal::record::Step;
+use crate::journal::{Loss, Refused};
 use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES};
 
 /// How long `/v1/status` waits for what a hung disk may keep from being told: its readers wait for
@@ -111,7 +111,7 @@ impl Hub {
     pub fn messages_of(&self, who: &Owner) -> Vec<(Id, TurnState)> {
         let mut messages = Vec::new();
         if let Some(session) = who.digest() {
-            self.each_of(session, 0, &mut |id, entry| messages.push((id, entry.turn)));
+            self.visit_session(session, 0, &mut |id, entry| messages.push((id, entry.turn)));
         }
         messages
     }
@@ -165,7 +165,7 @@ impl Hub {
                 found.pop_last();
             }
         };
-        self.each(&mut |_, entry| {
+        self.visit_all(&mut |_, entry| {
             let who = &entry.who;
             let key = who.session.as_deref().filter(|_| who.principal == principal);
             key.into_iter().for_each(|key| add(key, 0));
@@ -253,9 +253,8 @@ impl Hub {
         if planned {
             let mut state = self.lock();
             for (id, n) in state.book.running() {
-                let record = Record::step(id, n, self.stamp(), Step::Released);
                 // Without it the attempt counts, and runs again all the same.
-                let _ = self.write(&mut state, &record, Purpose::Completion);
+                let _ = self.write_step(&mut state, (id, n), Step::Released);
             }
         }
         // For the mark alone a full disk has no room, which costs nothing.

@@ -2,12 +2,14 @@
 //!
 //! The buffer is bounded by `limits.max_reply`, which the agent's reader keeps.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use super::id::Id;
 use crate::agent::{Reply, Report};
+use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::WRITE_PIECE;
 use crate::sys::fd::EventFd;
 use crate::threads::lock;
@@ -19,13 +21,16 @@ pub struct ReplyBuffer {
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub struct State {
     attempt: u32,
     /// When that began.
-    began: Option<Instant>,
-    text: String,
-    report: Report,
-    over: bool,
+    pub(super) began: Option<Instant>,
+    /// The message, from its acceptance to its first attempt: it need not be read back.
+    pub(super) message: Option<Box<Accepted>>,
+    pub(super) text: String,
+    pub(super) report: Report,
+    /// Nothing more will come.
+    pub(super) over: bool,
     /// The turn is to end, and what tells its agent.
     cancelled: bool,
     cancel: Option<Arc<EventFd>>,
@@ -48,16 +53,16 @@ pub struct Snapshot {
 impl ReplyBuffer {
     /// An attempt begins: what an earlier one said does not count.
     pub fn begin(&self, attempt: u32) {
-        let mut state = lock(&self.state);
+        let mut state = self.lock();
         (state.attempt, state.began) = (attempt, Some(Instant::now()));
         state.text.clear();
         state.report = Report::default();
-        state.news();
+        state.notify();
     }
 
     /// Asks the turn to end.
     pub fn cancel(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.lock();
         state.cancelled = true;
         if let Some(cancel) = &state.cancel {
             cancel.notify();
@@ -67,7 +72,7 @@ impl ReplyBuffer {
     /// The descriptor that becomes readable when the turn is to end.
     pub fn cancelled(&self) -> io::Result<Arc<EventFd>> {
         let event = Arc::new(EventFd::new()?);
-        let mut state = lock(&self.state);
+        let mut state = self.lock();
         if state.cancelled {
             event.notify();
         }
@@ -75,38 +80,14 @@ impl ReplyBuffer {
         Ok(event)
     }
 
-    /// Whether nothing more will come.
-    pub fn is_over(&self) -> bool {
-        lock(&self.state).over
-    }
-
-    /// Nothing more will come.
-    fn end(&self) {
-        let mut state = lock(&self.state);
-        state.over = true;
-        state.news();
-    }
-
-    /// When the attempt began.
-    pub fn began(&self) -> Option<Instant> {
-        lock(&self.state).began
-    }
-
-    /// The whole text of the attempt, and what its agent has told beside it.
-    pub fn said(&self) -> (String, Report) {
-        let state = lock(&self.state);
-        (state.text.clone(), state.report.clone())
-    }
-
-    /// How many bytes of text there are.
-    pub fn bytes(&self) -> usize {
-        lock(&self.state).text.len()
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 
     /// What there is after `offset` bytes of attempt `attempt`, or the first of it; from the beginning
     /// where another attempt is on by now.
-    pub fn see(&self, attempt: u32, offset: usize) -> Snapshot {
-        let state = lock(&self.state);
+    pub fn snapshot(&self, attempt: u32, offset: usize) -> Snapshot {
+        let state = self.lock();
         let from = if attempt == state.attempt { offset } else { 0 };
         let rest = state.text.get(from..).unwrap_or("");
         let most = WRITE_PIECE.min(rest.len());
@@ -120,18 +101,14 @@ impl ReplyBuffer {
     /// Has this event raised at every news, for as long as the [`Watch`] lives.
     pub fn watch(self: &Arc<Self>, event: EventFd) -> Watch {
         let event = Arc::new(event);
-        lock(&self.state).watchers.push(Arc::clone(&event));
-        Watch { run: Arc::clone(self), event }
-    }
-
-    /// Makes the watchers look again.
-    pub fn nudge(&self) {
-        lock(&self.state).news();
+        self.lock().watchers.push(Arc::clone(&event));
+        Watch { reply: Arc::clone(self), event }
     }
 }
 
 impl State {
-    fn news(&self) {
+    /// Makes the watchers look again.
+    pub fn notify(&self) {
         self.watchers.iter().for_each(|watcher| watcher.notify());
     }
 }
@@ -141,74 +118,101 @@ pub struct BufferWriter<'a>(pub &'a ReplyBuffer);
 
 impl Reply for BufferWriter<'_> {
     fn chunk(&mut self, text: &str) -> io::Result<()> {
-        let mut state = lock(&self.0.state);
+        let mut state = self.0.lock();
         if !state.over {
             state.text.push_str(text);
         }
-        state.news();
+        state.notify();
         Ok(())
     }
 
+    fn bytes(&self) -> usize {
+        self.0.lock().text.len()
+    }
+
     fn report(&mut self, report: Report) {
-        lock(&self.0.state).report = report;
+        self.0.lock().report = report;
     }
 }
 
-/// Somebody who waits for news of a run.
+/// Somebody who waits for news of a reply.
 #[derive(Debug)]
 pub struct Watch {
-    pub run: Arc<ReplyBuffer>,
+    pub reply: Arc<ReplyBuffer>,
     pub event: Arc<EventFd>,
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        lock(&self.run.state).watchers.retain(|known| !Arc::ptr_eq(known, &self.event));
+        self.reply.lock().watchers.retain(|known| !Arc::ptr_eq(known, &self.event));
     }
 }
 
-/// The runs of the messages that have one: those that run, and those that somebody waits for.
-/// In the order of their ids.
+/// The replies of messages that run, and of those that somebody waits for.
 #[derive(Debug, Default)]
-pub struct ReplyBuffers(Vec<(Id, Arc<ReplyBuffer>)>);
+pub struct ReplyBuffers(BTreeMap<Id, Arc<ReplyBuffer>>);
 
 impl ReplyBuffers {
     pub fn get(&self, id: Id) -> Option<&Arc<ReplyBuffer>> {
-        self.place(id).ok().map(|at| &self.0[at].1)
+        self.0.get(&id)
     }
 
-    /// The run of a message, made where there is none.
+    /// The reply buffer of a message, made where there is none.
     pub fn of(&mut self, id: Id) -> Arc<ReplyBuffer> {
-        let at = self.place(id).unwrap_or_else(|at| {
-            self.0.insert(at, (id, Arc::default()));
-            at
-        });
-        Arc::clone(&self.0[at].1)
+        Arc::clone(self.0.entry(id).or_default())
     }
 
-    fn place(&self, id: Id) -> Result<usize, usize> {
-        self.0.binary_search_by_key(&id, |(known, _)| *known)
-    }
-
-    /// Ends a run whose text nobody may read any more.
+    /// Ends a reply whose text nobody may read any more.
     pub fn forget(&mut self, id: Id) {
-        if let Some(run) = self.get(id) {
-            let mut state = lock(&run.state);
+        if let Some(reply) = self.get(id) {
+            let mut state = reply.lock();
             (state.text, state.report) = Default::default();
         }
         self.end(id);
     }
 
-    /// Ends a message's run: who watches it is told.
+    /// Ends a reply: who watches it is notified.
     pub fn end(&mut self, id: Id) {
-        if let Ok(at) = self.place(id) {
-            self.0.remove(at).1.end();
+        if let Some(reply) = self.0.remove(&id) {
+            let mut state = reply.lock();
+            state.over = true;
+            state.notify();
         }
     }
 
     /// Makes all watchers look again.
     pub fn nudge(&self) {
-        self.0.iter().for_each(|(_, run)| run.nudge());
+        self.0.values().for_each(|reply| reply.lock().notify());
+    }
+}
+
+/// Ends of turns that are kept in memory, and the longest record of one: 256 KiB in all.
+const MAX_RECENT: usize = 32;
+
+pub const MAX_RECENT_RECORD: usize = 8 << 10;
+
+/// Ends of turns that were just written: their clients and targets are about to be given them. Emptied
+/// as soon as nothing more is written.
+#[derive(Debug, Default)]
+pub struct Recent(VecDeque<(u64, Step)>);
+
+impl Recent {
+    pub fn add(&mut self, number: u64, record: &Record, bytes: usize) {
+        let Record::Step { step: step @ (Step::Done(..) | Step::Failed(..)), .. } = record else {
+            return;
+        };
+        if bytes <= MAX_RECENT_RECORD {
+            self.0.truncate(MAX_RECENT - 1);
+            self.0.push_front((number, step.clone()));
+        }
+    }
+
+    pub fn get(&self, number: u64) -> Option<Step> {
+        self.0.iter().find(|(known, _)| *known == number).map(|(_, step)| step.clone())
+    }
+
+    pub fn clear(&mut self) {
+        self.0 = VecDeque::new();
     }
 }
 
@@ -224,25 +228,26 @@ mod tests {
 
     #[test]
     fn watchers_see_what_is_new_and_another_attempt_from_its_beginning() {
-        let run = Arc::new(ReplyBuffer::default());
+        let mut runs = ReplyBuffers::default();
+        let run = runs.of(Id::from(1));
         let watch = run.watch(EventFd::new().unwrap());
         run.begin(1);
         BufferWriter(&run).chunk("hä").unwrap();
         assert!(watch.event.clear());
         assert_eq!(
-            run.see(0, 0),
+            run.snapshot(0, 0),
             Snapshot { attempt: 1, text: "hä".into(), more: false, over: false }
         );
-        assert_eq!(run.see(1, 1).text, "ä");
-        assert_eq!(run.see(1, 3).text, "");
+        assert_eq!(run.snapshot(1, 1).text, "ä");
+        assert_eq!(run.snapshot(1, 3).text, "");
         run.begin(2);
         BufferWriter(&run).chunk("x").unwrap();
-        run.end();
+        runs.end(Id::from(1));
         assert_eq!(
-            run.see(1, 3),
+            run.snapshot(1, 3),
             Snapshot { attempt: 2, text: "x".into(), more: false, over: true }
         );
         drop(watch);
-        assert!(lock(&run.state).watchers.is_empty());
+        assert!(run.lock().watchers.is_empty());
     }
 }

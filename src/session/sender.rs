@@ -2,18 +2,18 @@
 
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cancel::Denied;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message::rfc3339;
 use super::message_table::Entry;
 use super::states::DeliveryState;
+use super::submit::Refusal;
 use crate::delivery::{DeliveryResult, Payload, backoff};
+use crate::journal::Refused;
 use crate::journal::record::{Record, Step};
-use crate::journal::{Purpose, Refused};
 use crate::limits::DISK_PAUSE;
 use crate::sys::random;
 
@@ -36,7 +36,7 @@ impl Hub {
     }
 
     /// Gives each target that can be sent to a sender.
-    pub(super) fn send_what_is_due(self: &Arc<Self>) {
+    pub(super) fn spawn_senders(self: &Arc<Self>) {
         let targets = {
             let mut state = self.lock();
             // Counted before the drain is looked for: it must not find nothing at work meanwhile.
@@ -44,13 +44,13 @@ impl Hub {
             let now = Instant::now();
             let due = if self.is_draining() { Vec::new() } else { state.outboxes.take_due(now) };
             self.begin_work(due.len());
-            self.rest_from_work();
+            self.end_work();
             due
         };
         for target in targets {
             let (hub, name) = (Arc::clone(self), target.clone());
             let work = move || {
-                let end = std::iter::repeat_with(|| hub.send_first(&name)).find_map(Result::err);
+                let end = std::iter::repeat_with(|| hub.send_next(&name)).find_map(Result::err);
                 hub.stop_sending(&name, end.flatten());
             };
             if !self.spawn_worker("delivery", Box::new(work)) {
@@ -61,20 +61,20 @@ impl Hub {
 
     fn stop_sending(&self, target: &str, until: Option<Instant>) {
         let mut state = self.lock();
-        state.outboxes.rest(target, until);
-        self.rest_from_work();
+        state.outboxes.release(target, until);
+        self.end_work();
         self.alarm.notify_all();
     }
 
     /// Sends the reply whose turn it is in a target's queue.
-    fn send_first(&self, name: &str) -> Round {
+    fn send_next(&self, name: &str) -> Round {
         let settings = self.settings();
         let (id, entry) = {
             let mut state = self.lock();
-            let first = state.outboxes.first(name, Instant::now());
+            let first = state.outboxes.next(name, Instant::now());
             let Some(id) = first.filter(|_| !self.is_draining()) else { return Err(None) };
             let Some(entry) = state.book.copy(id).filter(may_be_sent) else {
-                state.outboxes.pass(name, id, None);
+                state.outboxes.advance(name, id, None);
                 return Ok(());
             };
             (id, entry)
@@ -83,7 +83,7 @@ impl Hub {
             entry.delivery.as_ref().map_or((0, 0), |out| (out.since.uptime(), out.attempts));
         // What nobody could send while the machine was off does not grow old meanwhile.
         let age = Duration::from_millis(self.stamp().uptime().saturating_sub(since));
-        let give_up = |why| self.record(name, (id, attempts), Step::Dead(why), None);
+        let give_up = |why| self.record_delivery(name, (id, attempts), Step::Dead(why), None);
         let target = match settings.config.deliver.get(name) {
             Some(target) if age < target.expire => target,
             Some(_) => return give_up(format!("it expired after {attempts} attempts")),
@@ -102,7 +102,6 @@ impl Hub {
                 return Err(Some(Instant::now() + MAX_DELIVERY_PAUSE));
             }
         };
-        let record = Record::step(id, attempts + 1, self.stamp(), Step::Sending);
         let written = {
             let mut state = self.lock();
             // An operator may have had a failed turn run again: that text is not its reply any more. Or
@@ -111,7 +110,7 @@ impl Hub {
             if !state.book.copy(id).is_some_and(same) {
                 return Ok(());
             }
-            self.write(&mut state, &record, Purpose::Completion)
+            self.write_step(&mut state, (id, attempts + 1), Step::Sending)
         };
         let number = written.map_err(|_| Some(Instant::now() + DISK_PAUSE))?;
         // The reply before it and "attempt n started" are durable before anything is sent.
@@ -126,22 +125,22 @@ impl Hub {
             created_at: &rfc3339(entry.at),
             finished_at: &rfc3339(entry.ended.at),
         };
-        let sent = crate::delivery::send(target, &parcel, &self.children, self.cut.as_fd());
-        self.sent(name, id, attempts + 1, sent)
+        let sent = crate::delivery::send(target, &parcel, &self.children, self.abort.as_fd());
+        self.record_result(name, id, attempts + 1, sent)
     }
 
     /// Writes down what came of an attempt.
-    fn sent(&self, name: &str, id: Id, n: u32, sent: DeliveryResult) -> Round {
+    fn record_result(&self, name: &str, id: Id, n: u32, sent: DeliveryResult) -> Round {
         match sent {
-            DeliveryResult::Delivered => self.record(name, (id, n), Step::Delivered, None),
+            DeliveryResult::Delivered => self.record_delivery(name, (id, n), Step::Delivered, None),
             DeliveryResult::Refused(why) => {
                 log::warn!("{name} refused the reply of message {id}: {why}");
-                self.record(name, (id, n), Step::Dead(why), None)
+                self.record_delivery(name, (id, n), Step::Dead(why), None)
             }
             DeliveryResult::Deferred(why, retry_after) => {
                 log::info!("{name} did not take the reply of message {id} (attempt {n}): {why}");
                 let pause = backoff::delay(n, random::number(), MAX_DELIVERY_PAUSE);
-                self.record(name, (id, n), Step::Deferred(why), Some(pause))?;
+                self.record_delivery(name, (id, n), Step::Deferred(why), Some(pause))?;
                 // What the target asks for holds for whatever it would be sent.
                 let asked = retry_after.map(|asked| Instant::now() + asked.max(pause));
                 asked.map_or(Ok(()), |until| Err(Some(until)))
@@ -153,7 +152,13 @@ impl Hub {
 
     /// Records what came of attempt `n`, however long that takes, unless the gateway ends before.
     /// `pause`: the one before the next attempt, if there is to be one.
-    fn record(&self, name: &str, (id, n): (Id, u32), step: Step, pause: Option<Duration>) -> Round {
+    fn record_delivery(
+        &self,
+        name: &str,
+        (id, n): (Id, u32),
+        step: Step,
+        pause: Option<Duration>,
+    ) -> Round {
         let known = self.lock().book.copy(id).is_some_and(|entry| !entry.erased);
         let record = Record::step(id, n, self.stamp(), step);
         match known.then(|| self.write_with_retry(&format!("the delivery of {id}"), &record)) {
@@ -166,64 +171,20 @@ impl Hub {
             }
         }
         let until = pause.map(|pause| Instant::now() + pause);
-        self.lock().outboxes.pass(name, id, until);
+        self.lock().outboxes.advance(name, id, until);
         Ok(())
     }
 
-    /// Writes a record, however long the disk has no room.
-    ///
-    /// # Errors
-    /// Unavailable: it does not follow, and was left out; TooLong; Broken, also where the gateway ends
-    /// before that.
-    pub(super) fn write_with_retry(
-        &self,
-        what: &str,
-        record: &Record,
-    ) -> Result<MutexGuard<'_, State>, Refused> {
-        let (mut told, json) = (false, record.to_json());
-        loop {
-            let mut state = self.lock();
-            if let Err(why) = state.book.check(record) {
-                log::error!("a record was left out: {why}");
-                return Err(Refused::Unavailable(why));
-            }
-            let purpose = Purpose::Completion;
-            let refused = match self.write_json(&mut state, (record, &json), purpose) {
-                Ok(_) => return Ok(state),
-                Err(refused @ (Refused::Broken(_) | Refused::TooLong)) => return Err(refused),
-                Err(refused @ (Refused::Full(_) | Refused::Unavailable(_))) => refused,
-            };
-            drop(state);
-            if !std::mem::replace(&mut told, true) {
-                log::warn!("{what} waits for the disk: {refused}");
-            }
-            if self.cut_within(DISK_PAUSE) {
-                return Err(Refused::Broken("the gateway ends".to_owned()));
-            }
-        }
-    }
-
     /// Takes a message off the dead-letter list and sends its reply again.
-    pub fn revive(&self, id: Id) -> Result<(), Denied> {
-        self.operate(id, Step::Revived)?;
+    pub fn revive(&self, id: Id) -> Result<(), Refusal> {
+        self.write_operation(id, Step::Revived)?;
         self.enqueue_delivery(&mut self.lock(), id);
         Ok(())
     }
 
     /// Takes a message off the dead-letter list for good.
-    pub fn drop_letter(&self, id: Id) -> Result<(), Denied> {
-        self.operate(id, Step::Dropped)
-    }
-
-    /// Records what an operator or a sender wants of a message, if it can follow.
-    pub(super) fn operate(&self, id: Id, step: Step) -> Result<(), Denied> {
-        let mut state = self.lock();
-        state.book.get(id).ok_or(Denied::Unknown)?;
-        let record = Record::step(id, 0, self.stamp(), step);
-        state.book.check(&record).map_err(|_| Denied::TooLate)?;
-        let number = self.write(&mut state, &record, Purpose::Completion)?;
-        drop(state);
-        Ok(self.sync(number)?)
+    pub fn drop_dead_letter(&self, id: Id) -> Result<(), Refusal> {
+        self.write_operation(id, Step::Dropped)
     }
 }
 

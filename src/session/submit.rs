@@ -39,7 +39,7 @@ pub enum Submitted {
     Known(Id),
 }
 
-/// Why a message was not taken.
+/// Why a message was not taken, or something cannot be done to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     Full(Full),
@@ -53,6 +53,10 @@ pub enum Refusal {
     /// The principal's share of the journal is full.
     Share(Reached),
     Stopping,
+    /// There is no such message.
+    Unknown,
+    /// It is over, or not in the state that this needs.
+    TooLate,
     /// The system is short of something.
     Failed(String),
 }
@@ -68,8 +72,16 @@ impl fmt::Display for Refusal {
             Refusal::Erased => f.write_str("the session of its first sending was reset"),
             Refusal::Journal(refused) => refused.fmt(f),
             Refusal::Stopping => f.write_str("the gateway is stopping"),
+            Refusal::Unknown => f.write_str("there is no such message"),
+            Refusal::TooLate => f.write_str("it is over already"),
             Refusal::Failed(why) => f.write_str(why),
         }
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Refusal {
+        Refusal::Journal(refused)
     }
 }
 
@@ -85,7 +97,7 @@ impl Hub {
             if let Some(known) = self.known(&state, &draft)? {
                 let (id, number) = known;
                 drop(state);
-                self.sync(number).map_err(Refusal::Journal)?;
+                self.sync(number)?;
                 return Ok(Submitted::Known(id));
             }
             match (self.reserve_session(&draft.who), full) {
@@ -103,42 +115,43 @@ impl Hub {
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
         let admission = state.dispatch.submit(id, &draft.who.principal, session);
         let (position, runs) = admission.map_err(Refusal::Full)?;
-        // Its texts go before a worker reads them back.
-        let written = self.write(&mut state, &accepted(id, self.stamp(), draft), Purpose::NewWork);
+        let record = Record::Accepted(Box::new(draft.accept(id, self.stamp())));
+        let written = self.write(&mut state, &record, Purpose::NewWork);
         let number = match written {
             Ok(number) => number,
             Err(refused) => {
                 // There may be something to forget.
                 self.alarm.notify_all();
                 let ids = state.dispatch.leave(id);
-                self.go_on(state, ids);
+                self.begin_attempts(&mut state, ids);
+                self.spawn_begun(state);
                 return Err(Refusal::Journal(refused));
             }
         };
-        let mut begun = if runs { self.begin(&mut state, vec![id]) } else { Vec::new() };
+        self.begin_attempts(&mut state, runs.then_some(id).into_iter().collect());
+        if let (Record::Accepted(message), true) = (record, state.begun.contains(&id)) {
+            state.replies.of(id).lock().message = Some(message);
+        }
         let busy = session.filter(|_| mode == Busy::Interrupt && position > 0);
         let interrupted = busy.and_then(|busy| self.interrupt(&mut state, busy, id));
-        let (interrupted, next) = interrupted.unzip();
-        begun.extend(next.into_iter().flatten());
-        let last = self.journal.last();
-        drop(state);
         // What follows at once is durable with it: one sync serves all.
-        let number = number.max(last);
+        let (number, begun) = (number.max(self.journal.last()), std::mem::take(&mut state.begun));
+        drop(state);
         let synced = self.sync(number);
         self.spawn_workers(begun);
-        synced.map_err(Refusal::Journal)?;
+        synced?;
         Ok(Submitted::New { id, position: position + 1, interrupted })
     }
 
-    /// Ends the turn that runs in a session, or waits for its next attempt. Returns whose it was, and
-    /// those that begin instead.
-    fn interrupt(&self, state: &mut State, session: Digest, by: Id) -> Option<(Id, Vec<Id>)> {
+    /// Ends the turn that runs in a session, or waits for its next attempt. Returns whose it was.
+    fn interrupt(&self, state: &mut State, session: Digest, by: Id) -> Option<Id> {
         let first = state.dispatch.tickets(session).next()?;
         if !matches!(state.book.get(first)?.turn, TurnState::Running | TurnState::Resting) {
             return None;
         }
         let why = format!("interrupted by message {by}");
-        Some((first, self.mark_cancelled(state, first, &why).ok()?))
+        self.mark_cancelled(state, first, &why).ok()?;
+        Some(first)
     }
 
     /// Takes a message that the gateway answers itself, with [`Hub::reply`], and no agent.
@@ -146,53 +159,36 @@ impl Hub {
         let mut state = self.lock();
         if let Some((id, number)) = self.known(&state, &draft)? {
             drop(state);
-            self.sync(number).map_err(Refusal::Journal)?;
+            self.sync(number)?;
             return Ok(Submitted::Known(id));
         }
         self.check_share(&state, &draft)?;
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
-        let record = accepted(id, self.stamp(), draft);
-        self.write(&mut state, &record, Purpose::NewWork).map_err(Refusal::Journal)?;
+        let record = Record::Accepted(Box::new(draft.accept(id, self.stamp())));
+        self.write(&mut state, &record, Purpose::NewWork)?;
         Ok(Submitted::New { id, position: 0, interrupted: None })
     }
 
     /// Answers a message that was admitted.
     pub fn reply(self: &Arc<Self>, id: Id, reply: String) -> Result<(), Refusal> {
         let mut state = self.lock();
-        let done = Record::step(id, 0, self.stamp(), Step::Done(reply, None));
-        let mut begun = Vec::new();
-        if self.write(&mut state, &done, Purpose::Completion).is_ok() {
-            self.over(&mut state, id);
+        if self.write_step(&mut state, (id, 0), Step::Done(reply, None)).is_ok() {
+            self.after_end(&mut state, id);
         } else if let Some(entry) = state.book.get(id).filter(|entry| !entry.turn.is_over()) {
             // Without it the message is accepted all the same, and gets its end as a turn.
             let (who, session) = (Arc::clone(&entry.who), entry.session());
             state.dispatch.restore(id, &who.principal, session);
             let ids = state.dispatch.fill();
-            begun = self.begin(&mut state, ids);
+            self.begin_attempts(&mut state, ids);
         }
-        self.confirm(state, begun).map_err(Refusal::Journal)
+        Ok(self.confirm(state)?)
     }
 
     /// Gives those that have begun a worker, and waits until all that was written is durable.
-    pub(super) fn confirm(
-        self: &Arc<Self>,
-        state: MutexGuard<'_, State>,
-        begun: Vec<Id>,
-    ) -> Result<(), Refused> {
+    pub(super) fn confirm(self: &Arc<Self>, state: MutexGuard<'_, State>) -> Result<(), Refused> {
         let number = self.journal.last();
-        drop(state);
-        self.spawn_workers(begun);
+        self.spawn_begun(state);
         self.sync(number)
-    }
-
-    /// Appends a record and keeps the book: see [`Hub::write_json`].
-    pub(super) fn write(
-        &self,
-        state: &mut State,
-        record: &Record,
-        purpose: Purpose,
-    ) -> Result<u64, Refused> {
-        self.write_json(state, (record, &record.to_json()), purpose)
     }
 
     /// What a principal holds of the journal, what all do, the limit and its shares; `None` for the
@@ -241,20 +237,22 @@ impl Hub {
     }
 }
 
-fn accepted(id: Id, at: Stamp, draft: Draft) -> Record {
-    let hex = |digest: Digest| format!("{digest:032x}");
-    Record::Accepted(Box::new(Accepted {
-        id: id.to_string(),
-        at,
-        principal: draft.who.principal,
-        session: draft.who.session,
-        text: draft.text,
-        deliver: draft.deliver,
-        key: draft.key.map(|(key, _)| hex(key)),
-        body: draft.key.map(|(_, body)| hex(body)),
-        interrupt: draft.mode == Busy::Interrupt,
-        attachments: draft.attachments,
-        context: draft.context,
-        erased: false,
-    }))
+impl Draft {
+    pub(super) fn accept(self, id: Id, at: Stamp) -> Accepted {
+        let hex = |digest: Digest| format!("{digest:032x}");
+        Accepted {
+            id: id.to_string(),
+            at,
+            principal: self.who.principal,
+            session: self.who.session,
+            text: self.text,
+            deliver: self.deliver,
+            key: self.key.map(|(key, _)| hex(key)),
+            body: self.key.map(|(_, body)| hex(body)),
+            interrupt: self.mode == Busy::Interrupt,
+            attachments: self.attachments,
+            context: self.context,
+            erased: false,
+        }
+    }
 }

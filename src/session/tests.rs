@@ -210,7 +210,7 @@ impl House {
         assert_eq!(state.dispatch.counts(), (0, waiting));
         if waiting == 0 {
             assert_eq!(state.dispatch.sessions(), 0);
-            assert!(state.runs.is_empty(), "{:?}", state.runs);
+            assert!(state.replies.is_empty(), "{:?}", state.replies);
         }
         ends
     }
@@ -219,7 +219,7 @@ impl House {
 impl Drop for House {
     /// Ends the keeper and what runs: an agent must not outlive its test.
     fn drop(&mut self) {
-        self.hub.cut.notify();
+        self.hub.abort.notify();
         self.hub.drain();
         let deadline = Instant::now() + PATIENCE / 3;
         while self.hub.busy() > 0 && Instant::now() < deadline {

@@ -1,11 +1,9 @@
-//! Where the time of a hub comes from, and the records by which the next start goes on with it.
+//! Where the time of a hub comes from.
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::clock::{Reading, millis};
-use super::hub::{Hub, now};
-use crate::journal::record::Stamp;
-use crate::journal::{Purpose, Refused};
 use crate::sys::{clock, proc};
 
 /// The clocks of a machine.
@@ -30,21 +28,7 @@ impl Clocks for System {
     }
 }
 
-impl Hub {
-    /// The time for a record of now.
-    pub(super) fn stamp(&self) -> Stamp {
-        self.clock.stamp(self.clocks.read())
-    }
-
-    /// Writes a record of the clock where the journal needs one. Nobody waits for it: after a power
-    /// cut it would be one of another boot.
-    ///
-    /// # Errors
-    /// Those of [`crate::journal::Journal::append`].
-    pub fn keep_time(&self) -> Result<(), Refused> {
-        let mut state = self.lock();
-        let (known, newest) = (state.book.clock.as_ref(), state.book.newest);
-        let due = self.clock.record(known, newest, self.clocks.read());
-        due.map_or(Ok(()), |due| self.write(&mut state, &due, Purpose::Completion).map(drop))
-    }
+/// Milliseconds since 1970.
+pub fn now() -> u64 {
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }

@@ -186,7 +186,7 @@ impl Transcripts {
     }
 
     /// Writes down what was said before a turn that has no session, for as long as the turn lasts.
-    pub fn write_temporary(&self, id: Id, lines: &str) -> io::Result<TemporaryTranscript> {
+    pub fn write_temporary(&self, id: &str, lines: &str) -> io::Result<TemporaryTranscript> {
         private_dir(&self.dir)?;
         let file = TemporaryTranscript(self.dir.join(format!("{TEMPORARY}{id}.jsonl")));
         replace_unsynced(&file.0, lines.as_bytes(), 0o600)?;

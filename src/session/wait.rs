@@ -51,10 +51,10 @@ impl Hub {
         let mut state = self.lock();
         let over = state.book.get(id).is_none_or(|entry| entry.turn.is_over());
         // The agent of a message that was taken back may still be ending.
-        if over && state.runs.get(id).is_none() {
+        if over && state.replies.get(id).is_none() {
             return None;
         }
-        Some(state.runs.of(id).watch(event))
+        Some(state.replies.of(id).watch(event))
     }
 
     /// Whether the gateway stops before this message runs.
@@ -70,7 +70,7 @@ impl Hub {
         let Some(watch) = self.watch(id, EventFd::new()?) else { return Ok(Waited::Over) };
         loop {
             watch.event.clear();
-            if watch.run.is_over() {
+            if watch.reply.lock().over {
                 let over = self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over());
                 return Ok(if over { Waited::Over } else { Waited::NotYet });
             }
@@ -81,7 +81,7 @@ impl Hub {
             let mut interests = [
                 Interest::read(watch.event.as_fd()),
                 Interest::hangup(client),
-                Interest::read(self.cut.as_fd()),
+                Interest::read(self.abort.as_fd()),
             ];
             poll(&mut interests, Some(left))?;
             let [_, gone, cut] = interests.map(|interest| interest.ready());

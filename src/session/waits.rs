@@ -4,37 +4,25 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cancel::Denied;
 use super::clock::millis;
-use super::hub::{Hub, State, now};
+use super::hub::{Hub, State};
 use super::id::Id;
-use super::message::{Message, rfc3339};
+use super::message::{Message, Waiting};
 use super::message_table::{Entry, Owner, RetryState};
-use super::reply::ReplyBuffer;
 use super::retry::{Attempt, pause};
 use super::states::{DeliveryState, TurnState};
-use crate::agent::Refused;
+use super::submit::Refusal;
+use super::time::now;
+use crate::agent::{Outcome, Refused};
 use crate::delivery::{backoff, retry_after};
 use crate::journal::record::{Record, Retry, Step};
 use crate::journal::{self, Purpose};
 use crate::limits::{MAX_LISTED, MAX_TURN_PAUSE};
 use crate::sys::random;
-use crate::text::quoted;
 
 /// Within this time all turns that wait for the agent are tried again once it has answered one of
 /// them: not all at the same moment.
 const AGENT_BACK: Duration = Duration::from_secs(1);
-
-/// What a turn waits for between two attempts, and until when: milliseconds since 1970, by what the
-/// wall clock says now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// Why its last attempt failed.
-    pub reason: String,
-    pub next_attempt_at: u64,
-    /// When its last attempt will be made.
-    pub gives_up_at: u64,
-}
 
 /// All turns that wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,20 +38,9 @@ impl Waits {
     }
 }
 
-impl Waiting {
-    pub fn to_json(&self) -> String {
-        format!(
-            r#"{{"reason":{},"next_attempt_at":"{}","gives_up_at":"{}"}}"#,
-            quoted(&self.reason),
-            rfc3339(self.next_attempt_at),
-            rfc3339(self.gives_up_at),
-        )
-    }
-}
-
 /// The failed attempts that hold up a message: its own, or those of the first of its session.
 #[derive(Clone, Copy, Debug)]
-pub struct HeldUp {
+pub struct Delay {
     /// The message whose attempts they are.
     pub by: Id,
     /// When the first of them failed.
@@ -80,18 +57,14 @@ impl Hub {
 
     /// What follows an attempt that failed for now: another one, while `agent.retry_for` lasts; after
     /// a crash of the agent, while `limits.max_attempts` allows it.
-    pub(super) fn after_failure(
-        &self,
-        entry: &Entry,
-        run: &ReplyBuffer,
-        error: String,
-        (crash, refused): (bool, Option<&Refused>),
-    ) -> Step {
+    pub(super) fn retry_or_fail(&self, entry: &Entry, began: Instant, outcome: &Outcome) -> Step {
+        let (error, crash) = (outcome.to_string(), matches!(outcome, Outcome::Crashed(_)));
+        let refused = if let Outcome::Refused(refused) = outcome { Some(&**refused) } else { None };
         let settings = self.settings();
         let (limits, retry_for) = (&settings.config.limits, settings.config.agent.retry_for);
         let asked = refused.and_then(|refused| refused.retry_after.as_deref());
         let asked = asked.and_then(|value| retry_after(value, Duration::from_millis(now())));
-        let began = run.began().unwrap_or(self.began).saturating_duration_since(self.began);
+        let began = began.saturating_duration_since(self.began);
         let failing = entry.failing.as_deref();
         let attempt = Attempt {
             began: failing.map(|failing| failing.spent(began)),
@@ -127,28 +100,28 @@ impl Hub {
         }))
     }
 
-    /// Lets a turn rest whose attempt has just failed; returns who may start instead.
-    pub(super) fn put_off(&self, state: &mut State, id: Id) -> Vec<Id> {
+    /// Postpones a turn whose attempt has just failed; returns who may start instead.
+    pub(super) fn postpone_retry(&self, state: &mut State, id: Id) -> Vec<Id> {
         state.book.mark_failure(id, self.age());
         let Some(entry) = state.book.get(id) else { return state.dispatch.leave(id) };
         let pause = entry.failing.as_ref().map_or(0, |failing| failing.retry.pause);
         // Its clients, and those behind it, may have waited long enough.
         let line = entry.session().into_iter().flat_map(|session| state.dispatch.tickets(session));
-        line.chain([id]).filter_map(|id| state.runs.get(id)).for_each(|run| run.nudge());
-        state.rest(id, Instant::now() + Duration::from_millis(pause))
+        line.chain([id]).filter_map(|id| state.replies.get(id)).for_each(|run| run.lock().notify());
+        state.postpone(id, Instant::now() + Duration::from_millis(pause))
     }
 
-    /// At a start: what rested goes on to rest, for what is left of its pause.
-    pub(super) fn rest_again(&self, state: &mut State) {
+    /// At a start: what was postponed is so again, for what is left of its pause.
+    pub(super) fn restore_postponed(&self, state: &mut State) {
         let (now, age) = (Instant::now(), self.stamp().age);
         let resting = state.book.resting();
-        state.resting.extend(resting.map(|(id, failing)| (now + failing.left(age), id)));
+        state.postponed.extend(resting.map(|(id, failing)| (now + failing.left(age), id)));
     }
 
     /// What a message waits for between two attempts.
     pub(super) fn waiting(&self, state: &State, id: Id) -> Option<Waiting> {
         let failing = state.book.get(id)?.failing.as_deref()?;
-        let (at, _) = state.resting.iter().find(|(_, resting)| *resting == id)?;
+        let (at, _) = state.postponed.iter().find(|(_, other)| *other == id)?;
         let left = at.saturating_duration_since(Instant::now());
         let rest = self.settings().config.agent.retry_for.saturating_sub(failing.spent(self.age()));
         let wall = |left: Duration| now().saturating_add(millis(left));
@@ -159,12 +132,12 @@ impl Hub {
     /// The turns that wait for the agent.
     pub(super) fn waits(&self, state: &State) -> Option<Waits> {
         let resting = |id: Id| state.book.get(id).is_some_and(|e| e.turn == TurnState::Resting);
-        let waiting = || state.resting.iter().filter(|(_, id)| resting(*id));
+        let waiting = || state.postponed.iter().filter(|(_, id)| resting(*id));
         Some(Waits { turns: waiting().count(), next: self.waiting(state, waiting().min()?.1)? })
     }
 
     /// The failed attempts that hold a message up.
-    pub fn held_up(&self, id: Id) -> Option<HeldUp> {
+    pub fn delay_of(&self, id: Id) -> Option<Delay> {
         let state = self.lock();
         let entry = state.book.get(id).filter(|entry| !entry.turn.is_over())?;
         let first = entry.session().and_then(|session| state.dispatch.tickets(session).next());
@@ -172,14 +145,14 @@ impl Hub {
         let failing = state.book.get(by)?.failing.as_deref()?;
         let now = Instant::now();
         let since = now.checked_sub(failing.spent(self.age())).unwrap_or(now);
-        let next = state.resting.iter().find(|(_, resting)| *resting == by).map(|(at, _)| *at);
-        Some(HeldUp { by, since, next })
+        let next = state.postponed.iter().find(|(_, other)| *other == by).map(|(at, _)| *at);
+        Some(Delay { by, since, next })
     }
 
     /// Messages whose turn failed, newest first, of those that `sees` says.
     pub fn failed(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, journal::Refused> {
         let mut ids = Vec::new();
-        self.each(&mut |id, entry| {
+        self.visit_all(&mut |id, entry| {
             if entry.turn == TurnState::Failed && sees(&entry.who) {
                 ids.push(id);
             }
@@ -191,9 +164,9 @@ impl Hub {
 
     /// Has a failed turn run again, behind what waits in its session; of a dead letter, has its reply
     /// sent again.
-    pub fn retry(self: &Arc<Self>, id: Id) -> Result<(), Denied> {
+    pub fn retry(self: &Arc<Self>, id: Id) -> Result<(), Refusal> {
         let mut state = self.lock();
-        let entry = state.book.get(id).ok_or(Denied::Unknown)?;
+        let entry = state.book.get(id).ok_or(Refusal::Unknown)?;
         if entry.turn != TurnState::Failed {
             drop(state);
             return self.revive(id);
@@ -201,19 +174,19 @@ impl Hub {
         // Not what a reset forgot, nor while the word of its failure is on its way to a target.
         let sending = entry.delivery_state() == Some(DeliveryState::Sending);
         if sending || state.book.is_erased(entry) {
-            return Err(Denied::TooLate);
+            return Err(Refusal::TooLate);
         }
         let (who, session) = (Arc::clone(&entry.who), entry.session());
         let admitted = state.dispatch.submit(id, &who.principal, session);
-        let (_, runs) = admitted.map_err(Denied::Full)?;
+        let (_, runs) = admitted.map_err(Refusal::Full)?;
         let record = Record::step(id, 0, self.stamp(), Step::Requeued);
         let written = self.write(&mut state, &record, Purpose::NewWork);
         let ids = match &written {
             Err(_) => state.dispatch.leave(id),
             Ok(_) => runs.then_some(id).into_iter().collect(),
         };
-        let begun = self.begin(&mut state, ids);
-        self.confirm(state, begun)?;
+        self.begin_attempts(&mut state, ids);
+        self.confirm(state)?;
         Ok(written.map(drop)?)
     }
 }
@@ -221,10 +194,10 @@ impl Hub {
 impl State {
     /// The agent may be back: whoever waits for it tries again within [`AGENT_BACK`], but for those
     /// whom the upstream itself told to wait.
-    pub(super) fn hurry(&mut self) {
+    pub(super) fn retry_soon(&mut self) {
         let (asked, now) = (|failing: &RetryState| failing.retry.asked, Instant::now());
         // Once each: drawn again at every answer, all would come at the same moment.
-        for (at, id) in self.resting.iter_mut().filter(|(at, _)| *at > now + AGENT_BACK) {
+        for (at, id) in self.postponed.iter_mut().filter(|(at, _)| *at > now + AGENT_BACK) {
             let failing = self.book.get(*id).and_then(|entry| entry.failing.as_deref());
             if !failing.is_some_and(asked) {
                 let share = u32::try_from(random::number() % 1000).unwrap_or(0);

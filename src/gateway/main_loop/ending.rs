@@ -115,7 +115,7 @@ impl Main {
             if turns > 0 {
                 log::warn!("ending what is still in flight (turns: {turns})");
             }
-            started.service.hub.cut.notify();
+            started.service.hub.abort.notify();
         }
         // Only agents need time to put their things in order.
         let agents = if self.plan.children.are_gone() { Duration::ZERO } else { KILL_AFTER };

@@ -68,7 +68,7 @@ fn more_places_start_those_who_wait() {
     for ticket in 1..4 {
         dispatch.submit(ticket, OWNER, None).unwrap();
     }
-    assert_eq!(dispatch.rebound(BOUNDS), [2, 3]);
+    assert_eq!(dispatch.set_limits(BOUNDS), [2, 3]);
 }
 
 /// A small generator (xorshift), so that a failing seed can be run again.
@@ -149,13 +149,13 @@ fn a_turn_that_rests_holds_up_its_session_and_nobody_else() {
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "b")] {
         dispatch.submit(ticket, OWNER, Some(session)).unwrap();
     }
-    assert_eq!(dispatch.rest(1), [3]);
+    assert_eq!(dispatch.postpone(1), [3]);
     assert_eq!(dispatch.counts(), (1, 2));
     assert!(dispatch.leave(3).is_empty(), "2 is behind 1, and 1 rests");
     assert_eq!(dispatch.wake(1), [1]);
     assert_eq!(dispatch.leave(1), [2]);
     // One that leaves while it rests makes room for the next of its session.
-    assert!(dispatch.rest(2).is_empty());
+    assert!(dispatch.postpone(2).is_empty());
     dispatch.submit(4, OWNER, Some("a")).unwrap();
     assert_eq!(dispatch.leave(2), [4]);
 }
@@ -178,8 +178,8 @@ fn what_rested_before_a_start_holds_up_its_session_alone() {
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "b")] {
         dispatch.restore(ticket, OWNER, Some(session));
     }
-    assert_eq!(dispatch.rest(1), [3]);
-    assert!(dispatch.rest(2).is_empty());
+    assert_eq!(dispatch.postpone(1), [3]);
+    assert!(dispatch.postpone(2).is_empty());
     assert_eq!(dispatch.counts(), (1, 2));
     assert_eq!(dispatch.wake(1), [1]);
     assert_eq!(dispatch.leave(1), [2], "only the first of a session can rest");
@@ -211,7 +211,7 @@ fn a_principal_with_a_thousand_sessions_does_not_hold_up_one_with_one() {
     let order = drained(&mut dispatch, 0);
     assert_eq!(order[..7], [0, 1000, 2000, 1, 1001, 2, 3], "principals in rotation, then sessions");
     assert_eq!(order.len(), 503);
-    assert!(dispatch.parties.is_empty());
+    assert!(dispatch.principals.is_empty());
 }
 
 #[test]

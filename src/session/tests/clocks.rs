@@ -82,7 +82,7 @@ fn targets(dir: &TempDir) -> Config {
 fn open(clocks: &Fake, dir: TempDir, journal: Testing) -> House {
     let config = targets(&dir);
     let house = House::by(clocks, dir, journal, &config);
-    house.hub.keep_time().unwrap();
+    house.hub.write_clock().unwrap();
     house.hub.open();
     house
 }
@@ -268,7 +268,7 @@ fn a_quiet_week_between_two_reboots_counts_in_full() {
         for _ in 0..4 * 7 {
             clocks.pass(6 * HOUR);
             // As its keeper does every minute.
-            house.hub.keep_time().unwrap();
+            house.hub.write_clock().unwrap();
         }
         clocks.reboot();
         house = restarted(&house, &clocks);

@@ -4,7 +4,6 @@
 use super::*;
 use crate::config::{Target, TargetKind};
 use crate::journal::Refused;
-use crate::session::cancel::Denied;
 use crate::session::commands::Command;
 
 /// A house whose journal keeps nothing from the first record on that contains this.
@@ -27,8 +26,8 @@ impl House {
 }
 
 #[track_caller]
-fn assert_denied<T: std::fmt::Debug>(result: &Result<T, Denied>) {
-    let broken = matches!(result, Err(Denied::Journal(Refused::Broken(_))));
+fn assert_denied<T: std::fmt::Debug>(result: &Result<T, Refusal>) {
+    let broken = matches!(result, Err(Refusal::Journal(Refused::Broken(_))));
     assert!(broken, "said, and not durable: {result:?}");
 }
 
@@ -103,7 +102,7 @@ fn a_message_is_withdrawn_when_that_is_durable() {
     let ids = ["1", "2"].map(|text| house.send("s", text));
     house.until_logged(1);
     let result = house.hub.withdraw(ids[1], "no more");
-    let broken = matches!(result, Err(Denied::Journal(Refused::Broken(_))));
+    let broken = matches!(result, Err(Refusal::Journal(Refused::Broken(_))));
     assert!(broken, "its client is told to send it again: {result:?}");
 }
 
@@ -126,9 +125,9 @@ fn a_reset_is_confirmed_when_it_is_durable() {
 
 #[test]
 fn what_is_done_with_a_dead_letter_is_confirmed_when_it_is_durable() {
-    type Operate = fn(&Hub, Id) -> Result<(), Denied>;
+    type Operate = fn(&Hub, Id) -> Result<(), Refusal>;
     for (word, operate) in
-        [("\"revived\"", Hub::revive as Operate), ("\"dropped\"", Hub::drop_letter as Operate)]
+        [("\"revived\"", Hub::revive as Operate), ("\"dropped\"", Hub::drop_dead_letter as Operate)]
     {
         let house = losing_from(word, None, "exit 3");
         let draft = Draft { deliver: Some("out".to_owned()), ..draft("s", "x") };

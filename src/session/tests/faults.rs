@@ -8,11 +8,17 @@ use super::*;
 use crate::config::{Target, TargetKind};
 use crate::session::commands::Command;
 use crate::session::outboxes::Outboxes;
+use crate::session::reply::MAX_RECENT_RECORD;
 
 /// A target that takes everything.
 fn target() -> Target {
     let command = vec!["true".to_owned()];
     Target { kind: TargetKind::Command, command, ..Target::new("out") }
+}
+
+/// A text that is too long to be handed on from one step of its message to the next.
+fn read_back_text(begin: &str) -> String {
+    format!("{begin}{}", "x".repeat(MAX_RECENT_RECORD))
 }
 
 /// What senders were told.
@@ -78,7 +84,7 @@ fn with(fault: Fault) {
         assert!(house.hub.submit(draft("a", "late")).is_err());
     }
     house.hub.drain();
-    house.hub.cut.notify();
+    house.hub.abort.notify();
     house.until_idle();
     // What a power cut leaves is enough for the next process.
     let durable = house.journal.durable();
@@ -157,16 +163,29 @@ fn an_answer_has_no_turn() {
     house.audit();
 }
 
-/// A reply that cannot be read for the moment is not what a target is told of.
-fn not_delivered_unread(script: Option<&str>, end: &'static str) {
+/// An end that cannot be read for the moment is not what a target is told of.
+fn not_delivered_unread(end: Step) {
     let dir = TempDir::new("hub");
-    let mut config = config(&dir, script);
+    let mut config = config(&dir, None);
     config.deliver.insert("out".to_owned(), target());
-    let house = House::open(dir, Testing::new(), &config);
-    *house.journal.unreadable.lock().unwrap() = Some((end, std::io::ErrorKind::Other));
-    let draft = Draft { deliver: Some("out".to_owned()), ..draft("s", "text") };
-    let Ok(Submitted::New { id, .. }) = house.hub.submit(draft) else { panic!("not taken") };
-    house.wait(id);
+    let id = Id::after(None).unwrap();
+    let at = crate::session::time::now();
+    let accepted = crate::journal::record::Accepted {
+        id: id.to_string(),
+        at: at.into(),
+        principal: "owner".to_owned(),
+        text: "text".to_owned(),
+        deliver: Some("out".to_owned()),
+        ..Default::default()
+    };
+    let end = Record::step(id, 1, at, end);
+    let word = if end.word() == "done" { "\"done\"" } else { "\"failed\"" };
+    let accepted = Record::Accepted(Box::new(accepted));
+    let records = [accepted, Record::step(id, 1, at, Step::Started), end];
+    let records: Vec<(u64, String)> = (1..).zip(records.map(|record| record.to_json())).collect();
+    let house = House::closed(dir, Testing::of(&records), &config);
+    *house.journal.unreadable.lock().unwrap() = Some((word, std::io::ErrorKind::Other));
+    house.hub.open();
     let sent = |word: &str| {
         let text = id.to_string();
         house.journal.all().iter().any(|(_, json)| json.contains(word) && json.contains(&text))
@@ -180,12 +199,30 @@ fn not_delivered_unread(script: Option<&str>, end: &'static str) {
 
 #[test]
 fn a_reply_that_cannot_be_read_is_not_delivered() {
-    not_delivered_unread(None, "\"done\"");
+    not_delivered_unread(Step::Done("text".to_owned(), None));
 }
 
 #[test]
 fn a_failure_that_cannot_be_read_is_not_delivered() {
-    not_delivered_unread(Some("exit 3"), "\"failed\"");
+    not_delivered_unread(Step::Failed("why".to_owned(), None));
+}
+
+/// What its own steps have just written is not read again.
+#[test]
+fn a_message_is_run_answered_and_delivered_without_a_look_into_the_journal() {
+    let dir = TempDir::new("hub");
+    let mut config = config(&dir, None);
+    config.deliver.insert("out".to_owned(), target());
+    let house = House::open(dir, Testing::new(), &config);
+    *house.journal.unreadable.lock().unwrap() = Some(("text", std::io::ErrorKind::Other));
+    let draft = Draft { deliver: Some("out".to_owned()), ..draft("s", "text") };
+    let Ok(Submitted::New { id, .. }) = house.hub.submit(draft) else { panic!("not taken") };
+    house.until("it is delivered", || {
+        let state = house.hub.lock();
+        let delivery = state.book.get(id).unwrap().delivery_state();
+        delivery == Some(super::super::states::DeliveryState::Delivered)
+    });
+    assert_eq!(house.said("s"), [id]);
 }
 
 /// A place of the disk that cannot be read keeps no place of a turn from others, and nothing is lost
@@ -195,10 +232,11 @@ fn a_message_that_cannot_be_read_for_a_while_waits_without_a_place() {
     let dir = TempDir::new("hub");
     let mut config = config(&dir, None);
     config.limits.max_turns = 1;
-    let house = House::open(dir, Testing::new(), &config);
+    let house = House::closed(dir, Testing::new(), &config);
     let bad = Some((r#""text":"first""#, std::io::ErrorKind::Other));
     *house.journal.unreadable.lock().unwrap() = bad;
     let (first, second) = (house.send("s", "first"), house.send("t", "second"));
+    house.hub.open();
     assert_eq!(house.wait(second).turn, TurnState::Done);
     assert!(!house.message(first).turn.is_over());
     *house.journal.unreadable.lock().unwrap() = None;
@@ -213,14 +251,14 @@ fn a_damaged_reply_becomes_a_dead_letter_and_the_next_is_sent() {
     let mut config = config(&dir, None);
     config.deliver.insert("out".to_owned(), target());
     let house = House::open(dir, Testing::new(), &config);
-    let damaged = Some((r#""reply":"first""#, std::io::ErrorKind::InvalidData));
+    let damaged = Some((r#""reply":"first"#, std::io::ErrorKind::InvalidData));
     *house.journal.unreadable.lock().unwrap() = damaged;
-    let send = |text| {
+    let send = |text: &str| {
         let draft = Draft { deliver: Some("out".to_owned()), ..draft("s", text) };
         let Ok(Submitted::New { id, .. }) = house.hub.submit(draft) else { panic!("not taken") };
         id
     };
-    let (first, second) = (send("first"), send("second"));
+    let (first, second) = (send(&read_back_text("first")), send("second"));
     house.wait(first);
     house.wait(second);
     house.until("both are over", || house.counts().outbox == 0);
@@ -234,9 +272,9 @@ fn a_damaged_reply_becomes_a_dead_letter_and_the_next_is_sent() {
 #[test]
 fn what_builds_upon_a_damaged_message_fails_in_words() {
     let house = House::new(None);
-    let first = house.send("", "first");
+    let first = house.send("", &read_back_text("first"));
     house.wait(first);
-    let damaged = Some((r#""reply":"first""#, std::io::ErrorKind::InvalidData));
+    let damaged = Some((r#""reply":"first"#, std::io::ErrorKind::InvalidData));
     *house.journal.unreadable.lock().unwrap() = damaged;
     let context = Some(format!(r#"{{"previous":"{first}"}}"#));
     let next = Draft { context, ..draft("", "next") };
@@ -288,11 +326,11 @@ fn a_target_never_has_two_senders() {
     let (now, mut outboxes) = (Instant::now(), Outboxes::default());
     outboxes.push("a", "owner", Id::from(1));
     assert_eq!(outboxes.take_due(now), ["a"]);
-    outboxes.pass("a", Id::from(1), None);
-    assert_eq!(outboxes.first("a", now), None, "the first sender is about to stop");
+    outboxes.advance("a", Id::from(1), None);
+    assert_eq!(outboxes.next("a", now), None, "the first sender is about to stop");
     outboxes.push("a", "owner", Id::from(2));
     let second = outboxes.take_due(now);
-    outboxes.rest("a", None);
+    outboxes.release("a", None);
     let third = outboxes.take_due(now);
     assert_eq!(second.len() + third.len(), 1, "message 2 is sent twice at once");
 }

@@ -4,7 +4,6 @@
 use super::*;
 use crate::config::Config;
 use crate::limits::{ERASED_AT_ONCE, ERASED_BYTES};
-use crate::session::cancel::Denied;
 use crate::shares::Over;
 
 const HOUR: u64 = 3_600_000;
@@ -99,7 +98,7 @@ fn a_large_session_is_erased_at_once_for_who_reads_and_bit_by_bit_in_the_book() 
     assert_eq!(house.hub.reset(&who("s"), "anew"), Ok(count));
     for id in [ids[0], ids[count - 1]] {
         assert!(house.message(id).erased);
-        assert_eq!(house.hub.retry(id), Err(Denied::TooLate));
+        assert_eq!(house.hub.retry(id), Err(Refusal::TooLate));
     }
     assert_eq!(house.hub.submit(keyed("s", "x", 3)), Err(Refusal::Erased));
     house.hub.compact().unwrap();

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::journal::record::Accepted;
 use crate::limits::LOCK_BATCH;
-use crate::session::hub::now;
+use crate::session::time::now;
 
 /// The records of answered messages, each in a session of its own of this name and number.
 #[derive(Default)]
@@ -126,7 +126,7 @@ fn what_a_session_is_asked_costs_what_it_has_however_much_others_have() {
                 assert_eq!(house.hub.messages_of(&mine).len(), 4);
                 assert!(house.hub.session(&mine).is_some());
                 house.hub.transcripts.mark_stale(mine.digest().unwrap());
-                house.hub.settle_transcript(mine.digest().unwrap(), &mine).unwrap();
+                house.hub.reconcile_transcript(mine.digest().unwrap(), &mine).unwrap();
             }
         })
     };

@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::journal::record::{Accepted, Retry};
-use crate::session::cancel::Denied;
-use crate::session::hub::now;
+use crate::session::time::now;
 
 const HOUR: u64 = 3_600_000;
 
@@ -99,8 +98,8 @@ fn a_failed_turn_runs_again_behind_what_waits_and_only_then() {
     let house = House::new(Some(r#"case $m in bad*) [ -e "$GATE" ] || exit 3;; esac; echo "$m""#));
     let [bad, good] = ["bad", "good"].map(|text| house.send("s", text));
     assert_eq!((house.wait(bad).turn, house.wait(good).turn), (TurnState::Failed, TurnState::Done));
-    assert_eq!(house.hub.retry(good), Err(Denied::TooLate));
-    assert_eq!(house.hub.retry(Id::from(1)), Err(Denied::Unknown));
+    assert_eq!(house.hub.retry(good), Err(Refusal::TooLate));
+    assert_eq!(house.hub.retry(Id::from(1)), Err(Refusal::Unknown));
     house.open_gate();
     let sees = |who: &Owner| who.session.as_deref() == Some("s");
     assert_eq!(house.hub.failed(&sees).unwrap().len(), 1);
@@ -109,13 +108,13 @@ fn a_failed_turn_runs_again_behind_what_waits_and_only_then() {
     let message = house.wait(bad);
     assert_eq!((message.turn, message.attempts), (TurnState::Done, 1));
     assert_eq!(house.said("s"), [bad, good]);
-    assert_eq!(house.hub.retry(bad), Err(Denied::TooLate));
+    assert_eq!(house.hub.retry(bad), Err(Refusal::TooLate));
     // What a reset has forgotten does not come back.
     fs::remove_file(house.dir.path().join("GATE")).unwrap();
     let again = house.send("s", "bad again");
     house.wait(again);
     house.hub.reset(&who("s"), "anew").unwrap();
-    assert_eq!(house.hub.retry(again), Err(Denied::TooLate));
+    assert_eq!(house.hub.retry(again), Err(Refusal::TooLate));
     house.audit();
 }
 
@@ -141,14 +140,14 @@ fn only_what_waits_is_withdrawn() {
     let house = House::new(Some(GATE));
     let [runs, waits] = ["1", "2"].map(|text| house.send("s", text));
     house.until_logged(1);
-    assert_eq!(house.hub.withdraw(runs, "no"), Err(Denied::TooLate));
+    assert_eq!(house.hub.withdraw(runs, "no"), Err(Refusal::TooLate));
     assert_eq!(house.hub.withdraw(waits, "no"), Ok(()));
     let text = waits.to_string();
     let durable = house.journal.durable();
     assert!(durable.iter().any(|(_, json)| json.contains(&text) && json.contains("cancelled")));
     house.open_gate();
     assert_eq!((house.wait(runs).turn, house.turn(waits)), (TurnState::Done, TurnState::Cancelled));
-    assert_eq!(house.hub.withdraw(runs, "no"), Err(Denied::TooLate));
+    assert_eq!(house.hub.withdraw(runs, "no"), Err(Refusal::TooLate));
     house.audit();
 }
 
@@ -212,9 +211,9 @@ fn those_who_are_hurried_stay_spread_however_many_are_answered_meanwhile() {
     let waiting = (0..20).map(|n| failed_once(&n.to_string(), 0, retry(HOUR, 0, false)).1);
     let house = started(waiting.collect(), None);
     let mut state = house.hub.lock();
-    state.hurry();
-    let hurried = state.resting.clone();
+    state.retry_soon();
+    let hurried = state.postponed.clone();
     assert_eq!(hurried.len(), 20);
-    (0..20).for_each(|_| state.hurry());
-    assert_eq!(state.resting, hurried);
+    (0..20).for_each(|_| state.retry_soon());
+    assert_eq!(state.postponed, hurried);
 }

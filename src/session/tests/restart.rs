@@ -242,7 +242,7 @@ fn nothing_runs_before_the_hub_is_open() {
     let records = first.journal.durable();
     let config = config(&first.dir, None);
     let next = House::closed(TempDir::new("hub"), Testing::of(&records), &config);
-    next.hub.change(settings(&config).0);
+    next.hub.reload(settings(&config).0);
     let new = next.send("t", "new");
     assert_eq!(
         (next.turn(old), next.turn(new), next.hub.busy()),

@@ -1,7 +1,6 @@
 //! Turns as their senders see them.
 
 use super::*;
-use crate::session::cancel::Denied;
 use crate::session::dispatch::Full;
 use crate::shares::Over;
 
@@ -164,15 +163,15 @@ fn messages_can_be_taken_back() {
     assert_eq!((taken.turn, taken.attempts), (TurnState::Cancelled, 0));
     assert_eq!(taken.error.as_deref(), Some("changed my mind"));
     house.hub.cancel(first, "one").unwrap();
-    house.hub.cancel(first, "two").unwrap_or_else(|denied| assert_eq!(denied, Denied::TooLate));
+    house.hub.cancel(first, "two").unwrap_or_else(|denied| assert_eq!(denied, Refusal::TooLate));
     let taken = house.wait(first);
     assert_eq!((taken.turn, taken.error.as_deref()), (TurnState::Cancelled, Some("one")));
     house.open_gate();
     assert_eq!(house.wait(third).turn, TurnState::Done);
     for over in [first, second, third] {
-        assert_eq!(house.hub.cancel(over, "late"), Err(Denied::TooLate));
+        assert_eq!(house.hub.cancel(over, "late"), Err(Refusal::TooLate));
     }
-    assert_eq!(house.hub.cancel(Id::from(1), "x"), Err(Denied::Unknown));
+    assert_eq!(house.hub.cancel(Id::from(1), "x"), Err(Refusal::Unknown));
     house.audit();
     assert_eq!(house.log(), ["1 1", "3 1"]);
     assert_eq!(house.said("s"), [third]);
@@ -219,7 +218,7 @@ fn a_reset_ends_and_forgets_all() {
     house.wait(elsewhere);
     assert_eq!(house.hub.reset(&who("s"), "again"), Ok(0));
     assert!(house.said("s").is_empty());
-    assert_eq!(house.hub.reset(&who(""), "x"), Err(Denied::Unknown));
+    assert_eq!(house.hub.reset(&who(""), "x"), Err(Refusal::Unknown));
     house.audit();
     assert_eq!(house.log(), ["before 1", "block 1", "block 1", "after 1"]);
 }
@@ -287,10 +286,10 @@ fn an_agent_that_is_not_there_may_come_back() {
     let mut config = config(&house.dir, Some("printf back"));
     let good = settings(&config).0;
     config.agent.command = vec![house.dir.path().join("no").to_str().unwrap().to_owned()];
-    house.hub.change(settings(&config).0);
+    house.hub.reload(settings(&config).0);
     let id = house.send("s", "x");
     house.until("its first attempt failed", || house.message(id).error.is_some());
-    house.hub.change(good);
+    house.hub.reload(good);
     let message = house.wait(id);
     assert_eq!((message.turn, message.attempts), (TurnState::Done, 2));
     assert_eq!(message.reply.as_deref(), Some("back"));
@@ -304,7 +303,7 @@ fn more_places_begin_turns_at_once() {
     house.until_logged(1);
     assert_eq!(house.hub.glance_at_counts().unwrap().1, (1, 2, 3));
     let config = config(&house.dir, Some(GATE));
-    house.hub.change(settings(&config).0);
+    house.hub.reload(settings(&config).0);
     house.until_logged(3);
     house.open_gate();
     ids.iter().for_each(|id| drop(house.wait(*id)));
@@ -395,7 +394,7 @@ fn a_cut_leaves_its_turns_to_the_next_start() {
     let (first, second) = (house.send("s", "1"), house.send("s", "2"));
     house.until_logged(1);
     house.hub.drain();
-    house.hub.cut.notify();
+    house.hub.abort.notify();
     house.until_idle();
     poll(&mut [Interest::read(house.quiet.as_fd())], Some(PATIENCE)).unwrap();
     assert!(house.quiet.clear());
@@ -415,7 +414,7 @@ fn a_message_that_nobody_knows_is_over() {
     assert_eq!(waited, Waited::Over);
     assert!(house.hub.message(Id::from(1)).unwrap().is_none());
     assert!(house.hub.watch(Id::from(1), EventFd::new().unwrap()).is_none());
-    assert!(house.hub.lock().runs.is_empty());
+    assert!(house.hub.lock().replies.is_empty());
 }
 
 #[test]

@@ -1,0 +1,182 @@
+//! Records of messages: written to the journal and to the table, and read back.
+
+use std::io;
+use std::sync::MutexGuard;
+use std::time::{Duration, Instant};
+
+use super::hub::{Hub, State};
+use super::id::Id;
+use super::message_table::Entry;
+use super::submit::Refusal;
+use crate::extent::Extent;
+use crate::journal::record::{Accepted, Record, Step};
+use crate::journal::{Purpose, Refused};
+use crate::limits::DISK_PAUSE;
+use crate::threads::in_turn;
+
+/// How long nothing is written before the journal says that all is durable: within twice this after
+/// the last record.
+const MARK_AFTER: Duration = Duration::from_millis(25);
+
+impl Hub {
+    /// Appends a record and keeps the book: see [`Hub::write_json`].
+    pub(super) fn write(
+        &self,
+        state: &mut State,
+        record: &Record,
+        purpose: Purpose,
+    ) -> Result<u64, Refused> {
+        self.write_json(state, (record, &record.to_json()), purpose)
+    }
+
+    /// The same with a step of a message that completes what is begun.
+    pub(super) fn write_step(
+        &self,
+        state: &mut State,
+        (id, n): (Id, u32),
+        step: Step,
+    ) -> Result<u64, Refused> {
+        self.write(state, &Record::step(id, n, self.stamp(), step), Purpose::Completion)
+    }
+
+    /// Appends a record with its JSON and keeps the book. Follows the journal's order: the lock is held,
+    /// and the JSON of a long one was made before.
+    pub(super) fn write_json(
+        &self,
+        state: &mut State,
+        (record, json): (&Record, &str),
+        purpose: Purpose,
+    ) -> Result<u64, Refused> {
+        if let Err(why) = state.book.check(record) {
+            // It would keep the next start from starting.
+            log::error!("a record was left out: {why}");
+            return Err(Refused::Unavailable(why));
+        }
+        let number =
+            self.journal.append(json, purpose).map_err(|refused| self.note_refusal(refused))?;
+        if let Err(why) = state.book.apply(number, record, json.len()) {
+            log::error!("record {number} does not follow: {why}");
+        }
+        state.recent.add(number, record, json.len());
+        if let Some(session) = state.book.session_of(record) {
+            let mine = state.followers.iter().filter(|(of, _)| *of == session);
+            mine.for_each(|(_, follower)| follower.notify());
+        }
+        let rested = state.mark_at.replace(Instant::now() + MARK_AFTER).is_none();
+        if rested || state.book.is_crowded(self.settings().config.limits.keep_results) {
+            self.alarm.notify_all();
+        }
+        Ok(number)
+    }
+
+    /// Writes a record, however long the disk has no room.
+    ///
+    /// # Errors
+    /// Unavailable: it does not follow, and was left out; TooLong; Broken, also where the gateway ends
+    /// before that.
+    pub(super) fn write_with_retry(
+        &self,
+        what: &str,
+        record: &Record,
+    ) -> Result<MutexGuard<'_, State>, Refused> {
+        let (mut logged, json) = (false, record.to_json());
+        loop {
+            let mut state = self.lock();
+            let refused = match self.write_json(&mut state, (record, &json), Purpose::Completion) {
+                Ok(_) => return Ok(state),
+                Err(refused) => refused,
+            };
+            let passes = matches!(refused, Refused::Full(_) | Refused::Unavailable(_));
+            if !passes || state.book.check(record).is_err() {
+                return Err(refused);
+            }
+            drop(state);
+            if !std::mem::replace(&mut logged, true) {
+                log::warn!("{what} waits for the disk: {refused}");
+            }
+            if self.aborted_within(DISK_PAUSE) {
+                return Err(Refused::Broken("the gateway ends".to_owned()));
+            }
+        }
+    }
+
+    /// Records what an operator or a sender wants of a message, if it can follow.
+    pub(super) fn write_operation(&self, id: Id, step: Step) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        state.book.get(id).ok_or(Refusal::Unknown)?;
+        let record = Record::step(id, 0, self.stamp(), step);
+        state.book.check(&record).map_err(|_| Refusal::TooLate)?;
+        let number = self.write(&mut state, &record, Purpose::Completion)?;
+        drop(state);
+        Ok(self.sync(number)?)
+    }
+
+    /// The record that began a message.
+    pub(super) fn accepted(&self, entry: &Entry) -> io::Result<Accepted> {
+        if entry.erased {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        match parsed(&self.journal.read(entry.accepted)?)? {
+            Record::Accepted(accepted) => Ok(*accepted),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// Its end or its last failed attempt.
+    pub(super) fn outcome(&self, entry: &Entry) -> io::Result<Option<Step>> {
+        if entry.erased { Ok(None) } else { self.step(entry.outcome) }
+    }
+
+    /// The same, without the reply where that is long, which stays in the journal.
+    pub(super) fn outcome_around(
+        &self,
+        entry: &Entry,
+    ) -> io::Result<(Option<Step>, Option<Extent>)> {
+        let number = entry.outcome;
+        let long = self.journal.is_long(number) && self.lock().recent.get(number).is_none();
+        if !long || entry.erased {
+            return Ok((self.outcome(entry)?, None));
+        }
+        let turn = in_turn(entry.who.principal.as_bytes());
+        let (json, reply) = self.journal.read_around(number, &mut |_| Ok(()))?;
+        drop(turn);
+        Ok((step_of(&json)?, reply))
+    }
+
+    /// The step that this record tells of; of 0 there is none.
+    pub(super) fn step(&self, number: u64) -> io::Result<Option<Step>> {
+        if number == 0 {
+            return Ok(None);
+        }
+        let recent = self.lock().recent.get(number);
+        recent.map_or_else(|| step_of(&self.journal.read(number)?), |step| Ok(Some(step)))
+    }
+
+    /// The record that began a message, and its reply.
+    ///
+    /// # Errors
+    /// NotFound also where it has none.
+    pub(super) fn exchange(&self, entry: &Entry) -> io::Result<(Accepted, String)> {
+        match self.outcome(entry)? {
+            Some(Step::Done(reply, _)) => Ok((self.accepted(entry)?, reply)),
+            Some(_) | None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// The context that a message came with.
+    pub fn context_of(&self, id: Id) -> io::Result<Option<String>> {
+        let entry = self.lock().book.copy(id).ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.accepted(&entry)?.context)
+    }
+}
+
+fn parsed(json: &str) -> io::Result<Record> {
+    Record::parse(json).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+fn step_of(json: &str) -> io::Result<Option<Step>> {
+    match parsed(json)? {
+        Record::Step { step, .. } => Ok(Some(step)),
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,243 @@
+//! The beginning and the end of turns: their records, and what follows from these.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::MutexGuard;
+use std::time::Instant;
+
+use super::hub::{Hub, State};
+use super::id::Id;
+use super::message_table::{Digest, Entry, Owner};
+use super::states::TurnState;
+use super::transcript::{Known, Turn as Said};
+use crate::agent::{self, Outcome};
+use crate::journal::Refused;
+use crate::journal::record::{Accepted, Record, Step};
+use crate::limits::DISK_PAUSE;
+use crate::threads::lock;
+
+impl Hub {
+    /// Begins an attempt for each of those whose turn it is. See [`Hub::spawn_begun`].
+    pub(super) fn begin_attempts(&self, state: &mut State, ids: Vec<Id>) {
+        let most = self.settings().config.limits.max_attempts;
+        let mut next = VecDeque::from(ids);
+        while let Some(id) = next.pop_front() {
+            if let Some(at) = state.waiting_permits.iter().position(|(waiting, _)| *waiting == id) {
+                state.waiting_permits.remove(at).1.notify();
+                continue;
+            }
+            let Some(entry) = state.book.get(id) else { continue };
+            // Counted before the drain is looked for: it must not find nothing at work meanwhile.
+            self.begin_work(1);
+            let worn_out = usize::try_from(entry.cuts).unwrap_or(usize::MAX) >= most;
+            let (n, step) = if worn_out {
+                (entry.attempts, Step::Failed(gave_up(entry.cuts), None))
+            } else {
+                (entry.attempts + 1, Step::Started)
+            };
+            let ids = if self.is_draining() {
+                state.dispatch.postpone(id)
+            } else if self.write_step(state, (id, n), step).is_err() {
+                state.postpone(id, Instant::now() + DISK_PAUSE)
+            } else if worn_out {
+                self.after_end(state, id);
+                state.dispatch.leave(id)
+            } else {
+                state.replies.of(id).begin(n);
+                state.begun.push(id);
+                continue;
+            };
+            self.end_work();
+            next.extend(ids);
+        }
+        if !state.postponed.is_empty() {
+            self.alarm.notify_all();
+        }
+    }
+
+    /// What follows the last record of a turn.
+    pub(super) fn after_end(&self, state: &mut State, id: Id) {
+        state.replies.end(id);
+        let entry = state.book.get(id);
+        if let Some((entry, session)) = entry.and_then(|entry| Some((entry, entry.session()?))) {
+            let now = self.transcript_time();
+            lock(&self.transcripts.usage).touch(session, &entry.who.principal, now);
+        }
+        self.enqueue_delivery(state, id);
+        self.sync_soon(state);
+    }
+
+    /// Writes down how an attempt ended; returns whose turn it is now.
+    pub(super) fn finish_turn(
+        &self,
+        id: Id,
+        outcome: Outcome,
+        message: Option<Box<Accepted>>,
+    ) -> Vec<Id> {
+        let (entry, run) = {
+            let mut state = self.lock();
+            (state.book.copy(id), state.replies.of(id))
+        };
+        let (began, text, report) = {
+            let run = run.lock();
+            (run.began.unwrap_or_else(Instant::now), run.text.clone(), run.report.to_json())
+        };
+        let session = entry.as_ref().and_then(|entry| entry.who.session.as_deref());
+        let attempt = entry.as_ref().map_or(0, |entry| entry.attempts);
+        outcome.log(&id.to_string(), session, attempt, began, text.len());
+        let Some(entry) = entry.filter(|entry| !entry.turn.is_over()) else {
+            // It was taken back while it ran, and its agent has ended by now.
+            return self.release_turn(id);
+        };
+        let at = self.stamp();
+        let step = match outcome {
+            Outcome::Done => {
+                self.append_to_transcript(id, &entry, message, (at.at, &text));
+                Step::Done(text, report)
+            }
+            Outcome::Refused(refused) if !refused.passes() => {
+                Step::Failed(refused.to_string(), Some(refused.to_json()))
+            }
+            Outcome::Temporary(_) | Outcome::Refused(_) | Outcome::Crashed(_) => {
+                self.retry_or_fail(&entry, began, &outcome)
+            }
+            Outcome::Failed(error) => Step::Failed(error, None),
+            Outcome::TimedOut => {
+                let why = "the agent did not finish within agent.turn_timeout";
+                Step::Failed(why.to_owned(), Some(agent::Refused::timed_out().to_json()))
+            }
+            // The record of its beginning stays the last one: it runs again after the start.
+            Outcome::Cut | Outcome::Cancelled | Outcome::ClientGone | Outcome::Short(_) => {
+                return self.abandon_turn(id);
+            }
+        };
+        let record = Record::step(id, entry.attempts, at, step);
+        let mut state = match self.write_end(id, &entry, &record) {
+            Ok(state) => state,
+            // It was left out: somebody else has ended the message.
+            Err(Refused::Unavailable(_)) => return self.release_turn(id),
+            Err(Refused::Broken(_) | Refused::Full(_) | Refused::TooLong) => {
+                return self.abandon_turn(id);
+            }
+        };
+        let turn = state.book.get(id).map(|entry| entry.turn);
+        let ids = if turn == Some(TurnState::Resting) {
+            self.sync_soon(&mut state);
+            self.postpone_retry(&mut state, id)
+        } else {
+            if turn == Some(TurnState::Done) && entry.failing.is_some() {
+                state.retry_soon();
+            }
+            self.after_end(&mut state, id);
+            state.dispatch.leave(id)
+        };
+        self.end_work();
+        self.begin_attempts(&mut state, ids);
+        std::mem::take(&mut state.begun)
+    }
+
+    /// Writes the record of an end; where that is too long, that the turn has failed.
+    fn write_end(
+        &self,
+        id: Id,
+        entry: &Entry,
+        record: &Record,
+    ) -> Result<MutexGuard<'_, State>, Refused> {
+        let what = format!("the end of turn {id}");
+        let error = match self.beyond_share(&entry.who.principal, record) {
+            Some(beyond) => beyond,
+            None => match self.write_with_retry(&what, record) {
+                Err(Refused::TooLong) => {
+                    "the reply is longer than a record of the journal".to_owned()
+                }
+                written => return written,
+            },
+        };
+        if let Some(session) = entry.session() {
+            // What was said there already is not what the sender gets.
+            let _ = self.transcripts.remove_turn(session, id);
+        }
+        let failed = Step::Failed(error, None);
+        self.write_with_retry(&what, &Record::step(id, entry.attempts, self.stamp(), failed))
+    }
+
+    /// Gives the place of a turn away that needs no more record.
+    fn release_turn(&self, id: Id) -> Vec<Id> {
+        let mut state = self.lock();
+        state.replies.end(id);
+        let ids = state.dispatch.leave(id);
+        self.end_work();
+        self.begin_attempts(&mut state, ids);
+        std::mem::take(&mut state.begun)
+    }
+
+    /// Ends a turn that the gateway's own end cuts short.
+    fn abandon_turn(&self, id: Id) -> Vec<Id> {
+        self.lock().replies.end(id);
+        self.end_work();
+        Vec::new()
+    }
+
+    /// Puts a turn into the transcript of its session.
+    fn append_to_transcript(
+        &self,
+        id: Id,
+        entry: &Entry,
+        message: Option<Box<Accepted>>,
+        (answered_at, reply): (u64, &str),
+    ) {
+        let Some((session, message)) = entry.session().zip(message) else { return };
+        let (reply, text) = (reply.to_owned(), message.text);
+        let turn = Said { id, asked_at: entry.at, text, answered_at, reply };
+        let append = || {
+            let cap = self.transcript_cap();
+            // A hole in it could never be filled again.
+            self.reconcile_transcript(session, &entry.who)?;
+            let still = || {
+                let state = self.lock();
+                let reset = state.book.is_reset(session, entry.accepted);
+                !reset && state.book.get(id).is_some_and(|entry| !state.book.is_erased(entry))
+            };
+            let late = self.lock().book.is_late(id, session);
+            self.transcripts.append(session, &entry.who, &turn, (cap, late), &still)
+        };
+        if let Err(e) = append() {
+            self.transcripts.mark_stale(session);
+            log::warn!("turn {id} is missing from its transcript for now: {e}");
+        }
+    }
+
+    /// See [`super::transcript::Transcripts::reconcile`].
+    pub(super) fn reconcile_transcript(&self, session: Digest, who: &Owner) -> io::Result<()> {
+        let known = || {
+            let (mut known, reset) = (Known::default(), self.lock().book.reset_of(session));
+            known.reset = reset.map(|(newest, _)| newest);
+            let after = reset.map_or(0, |(_, number)| number);
+            self.visit_session(session, after, &mut |id, entry| match entry.turn {
+                // What the gateway answered itself had no turn.
+                TurnState::Done if entry.attempts > 0 => known.said.push(id),
+                TurnState::Done | TurnState::Failed | TurnState::Cancelled => {
+                    known.unsaid.push(id);
+                }
+                TurnState::Queued | TurnState::Running | TurnState::Resting => {}
+            });
+            known
+        };
+        let load = |id: Id| {
+            let entry = self.lock().book.copy(id).ok_or(io::ErrorKind::NotFound)?;
+            let (Accepted { text, .. }, reply) = self.exchange(&entry)?;
+            Ok(Said { id, asked_at: entry.at, text, answered_at: entry.ended.at, reply })
+        };
+        let cap = self.transcript_cap();
+        self.transcripts.reconcile(session, who, cap, &known, &load)
+    }
+}
+
+/// Words for the sender of a message whose turn was cut short often enough.
+fn gave_up(cuts: u32) -> String {
+    let times = if cuts == 1 { "once".to_owned() } else { format!("{cuts} times") };
+    format!(
+        "the gateway or its agent ended in the middle of the turn {times}; limits.max_attempts \
+         allows no more"
+    )
+}
