@@ -14,7 +14,6 @@ mod cli;
 mod config;
 mod delivery;
 mod digest;
-mod digest_map;
 mod dirs;
 mod exit;
 mod extent;

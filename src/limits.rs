@@ -185,7 +185,6 @@ pub const THREAD_STACK: usize = 1 << 20;
 /// How long accepting rests after an error that would come again at once (EMFILE).
 pub const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
-
 /// As far as the soft limit on descriptors is raised at the start, if the hard one allows it.
 pub const WANTED_DESCRIPTORS: u64 = 65_536;
 

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use crate::config::{ClientKey, Config, Secret};
 use crate::digest::sha256;
 use crate::http::Request;
-use crate::session::message_table::Owner;
+use crate::session::Owner;
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use super::auth::Authenticated;
 use super::error::ApiError;
 use crate::limits::SMALL_BUFFER;
 use crate::named::ByName;
-use crate::session::hub::Hub;
+use crate::session::Hub;
 use crate::shares::Shares;
 use crate::threads::{self, lock};
 

@@ -9,7 +9,7 @@ use super::turn::{self, TurnRequest};
 use crate::agent::Report;
 use crate::extent::PLACE;
 use crate::http::sse;
-use crate::session::time::now;
+use crate::session::now;
 use crate::text::quoted;
 
 /// `POST /v1/chat/completions`.

@@ -238,7 +238,7 @@ impl Table {
     fn find_share(&mut self, name: &str) -> Result<(), ApiError> {
         let own = self.held(name);
         let Some(capacity) = self.capacity else { return Ok(()) };
-        let all = self.principals.iter().map(|(_, held)| held).sum();
+        let all = self.principals.values().sum();
         let checked = capacity.shares.check(name, (own, all), 1, capacity.authenticated());
         let Err(over) = checked else { return Ok(()) };
         let may_go = |entry: &Entry, activity, held| {

@@ -10,10 +10,7 @@ use super::service::Service;
 use crate::agent::Reply;
 use crate::cancel::{Cancel, CancelReason};
 use crate::limits::{KEEP_ALIVE, LONGEST_REPLY};
-use crate::session::id::Id;
-use crate::session::states::TurnState;
-use crate::session::submit::{Draft, Submitted};
-use crate::session::waits::Delay;
+use crate::session::{Delay, Draft, Id, Submitted, TurnState};
 use crate::sys::fd::EventFd;
 use crate::sys::poll::Interest;
 
@@ -99,7 +96,7 @@ impl Waiter<'_> {
         loop {
             watch.event.clear();
             // Who wants the whole is given what the journal has.
-            let seen = watch.run.snapshot(attempt, if streams { offset } else { usize::MAX });
+            let seen = watch.reply.snapshot(attempt, if streams { offset } else { usize::MAX });
             if seen.attempt != attempt && offset > 0 {
                 return Err(Some(self.cut_short()));
             }

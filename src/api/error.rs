@@ -6,9 +6,7 @@ use crate::agent::{Outcome, Refused as Upstream};
 use crate::cancel::CancelReason;
 use crate::http::{self, Closed, Response};
 use crate::journal::Refused;
-use crate::session::dispatch::Full;
-use crate::session::permit::AcquireError;
-use crate::session::submit::Refusal;
+use crate::session::{AcquireError, Full, Refusal};
 use crate::shares::{Over, Reached};
 use crate::text::quoted;
 

@@ -22,14 +22,9 @@ use crate::http::Response;
 use crate::journal::Refused;
 use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
-use crate::session::commands::Command;
-use crate::session::hub::Hub;
-use crate::session::id::Id;
-use crate::session::message::{Message, rfc3339};
-use crate::session::message_table::Owner;
-use crate::session::queries::Waited;
-use crate::session::submit::{Draft, Refusal, Submitted};
-use crate::session::time::now;
+use crate::session::{
+    Command, Draft, Hub, Id, Message, Owner, Refusal, Submitted, Waited, now, rfc3339,
+};
 
 /// References that may come with a message, and the bytes of each: a URL.
 const MAX_ATTACHMENTS: usize = 16;
@@ -108,7 +103,7 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
 /// Submits a message, or runs the slash command that it is.
 pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
     let settings = service.settings();
-    let unknown = |target: &&String| settings.config.deliver.get(target).is_none();
+    let unknown = |target: &&String| settings.config.deliver.get(*target).is_none();
     if let Some(target) = draft.deliver.as_ref().filter(unknown) {
         let message =
             format!("There is no target {target:?}: [deliver.NAME] in the configuration.");
@@ -242,7 +237,7 @@ pub(super) fn parse(
         return Err(bad("\"mode\" must be \"queue\" or \"interrupt\"."));
     }
     Ok(Draft {
-        who: Owner { principal: principal.to_owned(), session },
+        who: Owner::new(principal.to_owned(), session),
         text: said,
         context: None,
         attachments: attachments(body.attachments)?,

@@ -14,7 +14,7 @@ use super::service::Exchange;
 use crate::http::{Request, SLASH, has_dot_segment};
 use crate::json::{self, Raw, elements};
 use crate::limits::{MAX_SHOWN_VALUE, MAX_WAIT};
-use crate::session::message_table::{Digest, Owner, digest_of};
+use crate::session::{Digest, Owner, digest_of};
 
 /// The header that puts a request into a session.
 pub const SESSION: &str = "X-Hermes-Session-Id";
@@ -92,8 +92,7 @@ pub fn wait_of(request: &Request) -> Result<Duration, ApiError> {
 pub fn owner_of(proof: &Authenticated, session: &str) -> Result<Owner, ApiError> {
     check_session(session)?;
     proof.check_session(session)?;
-    let principal = proof.principal().to_owned();
-    Ok(Owner { principal, session: Some(session.to_owned()) })
+    Ok(Owner::new(proof.principal().to_owned(), Some(session.to_owned())))
 }
 
 /// A session's key is free text of 1 to 256 bytes. It is no file name and goes into none.

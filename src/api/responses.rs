@@ -21,10 +21,7 @@ use crate::agent::{ChatMessage, Report, own};
 use crate::extent::PLACE;
 use crate::http::sse;
 use crate::json::{Raw, elements, member, one_line};
-use crate::session::id::Id;
-use crate::session::message::Message;
-use crate::session::states::TurnState;
-use crate::session::time::now;
+use crate::session::{Id, Message, TurnState, now};
 use crate::text::quoted;
 
 /// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at

@@ -15,7 +15,7 @@ use super::error::{ApiError, Handled};
 use super::reload::Reloads;
 use super::response::{json, to_json};
 use crate::http::{Connection, ConnectionActivity, Request, Response, ShutdownFlag};
-use crate::session::hub::{Hub, Settings};
+use crate::session::{Hub, Settings};
 use crate::sys::fd::EventFd;
 use crate::threads::lock;
 

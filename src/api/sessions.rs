@@ -16,10 +16,7 @@ use super::service::{Exchange, Service};
 use crate::extent::PLACE;
 use crate::http::{Closed, Request, SLASH, Stream, decode, sse};
 use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_PIECE};
-use crate::session::id::Id;
-use crate::session::message_table::{Digest, session_digest};
-use crate::session::queries::Session;
-use crate::session::reply::Watch;
+use crate::session::{Digest, Id, Session, Watch, session_digest};
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, wait_any};
 use crate::text::quoted;
@@ -218,7 +215,7 @@ impl EventStream<'_> {
         running.watch.event.clear();
         let mut out = Vec::new();
         loop {
-            let seen = running.watch.run.snapshot(running.attempt, running.offset);
+            let seen = running.watch.reply.snapshot(running.attempt, running.offset);
             if seen.attempt != running.attempt {
                 (running.attempt, running.offset) = (seen.attempt, 0);
             }

@@ -11,7 +11,7 @@ use super::response;
 use super::service::{Exchange, Service};
 use crate::http::Response;
 use crate::journal::Condition;
-use crate::session::message_table::{Counts, Usage};
+use crate::session::{Counts, Usage};
 use crate::sys::fd::most_open;
 use crate::threads::lock;
 
@@ -131,7 +131,7 @@ fn principals(service: &Service, mut usage: Usage) -> Value {
 }
 
 fn rows(usage: &Usage) -> Value {
-    let row = |(name, held): (&str, &Vec<(&str, u64)>)| {
+    let row = |(name, held): (&String, &Vec<(&str, u64)>)| {
         let mut row = json!({"name": name});
         held.iter().for_each(|(what, count)| row[what] = json!(count));
         row

@@ -12,15 +12,14 @@ use super::request::{SESSION, idempotency_key, json_body, owner_of};
 use super::service::{Exchange, Service};
 use crate::agent::Outcome;
 use crate::http::Request;
-use crate::session::message_table::Owner;
-use crate::session::submit::Draft;
+use crate::session::{Draft, Owner};
 
 /// The principal, and the session that the request names.
 fn owner_of_request(request: &Request, proof: &Authenticated) -> Result<Owner, ApiError> {
     match request.header(SESSION) {
         // What is no text is as good as no session.
         Some(bytes) => owner_of(proof, std::str::from_utf8(bytes).unwrap_or_default()),
-        None => Ok(Owner { principal: proof.principal().to_owned(), session: None }),
+        None => Ok(Owner::new(proof.principal().to_owned(), None)),
     }
 }
 

@@ -13,12 +13,9 @@ use crate::exit::{Exit, Failure};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Fate, FileJournal, NAME, Report, inspect, repair, saved};
 use crate::lifecycle::instance::{Instance, Probe, probe};
-use crate::session::hub::{Hub, Settings};
-use crate::session::id::Id;
-use crate::session::message_table::{Entry, MessageTable};
-use crate::session::states::{DeliveryState, TurnState};
-use crate::session::time::System;
-use crate::session::transcript::Transcripts;
+use crate::session::{
+    DeliveryState, Entry, Hub, Id, MessageTable, Settings, System, Transcripts, TurnState,
+};
 use crate::sys::clock::rfc3339;
 use crate::sys::fd::EventFd;
 use crate::text::escaped;

@@ -58,10 +58,10 @@ impl Hub {
         self.write_step(state, (id, 0), Step::Cancelled(why.to_owned()))?;
         if runs {
             // Who waits for it is told when its agent has ended.
-            state.runs.of(id).cancel();
+            state.replies.of(id).cancel();
             return Ok(());
         }
-        state.runs.end(id);
+        state.replies.end(id);
         state.postponed.retain(|(_, postponed)| *postponed != id);
         let ids = state.dispatch.leave(id);
         self.begin_attempts(state, ids);
@@ -86,7 +86,7 @@ impl Hub {
         if result.is_ok() {
             result = self.write_reset(&mut state, who, false);
             // Who waits for one of them need not wait for its agent.
-            ids.iter().for_each(|id| state.runs.forget(*id));
+            ids.iter().for_each(|id| state.replies.forget(*id));
             self.alarm.notify_all();
         }
         self.spawn_begun(state);
@@ -96,7 +96,7 @@ impl Hub {
         let forgotten = if idle {
             self.transcripts.remove(session, true, &|| true).map(drop)
         } else {
-            self.transcripts.unsettle(session);
+            self.transcripts.mark_stale(session);
             self.reconcile_transcript(session, who)
         };
         if let Err(e) = forgotten {
@@ -120,7 +120,7 @@ impl Hub {
     /// Takes out of the transcripts what a reset has made void that the end of an earlier process may
     /// have come before.
     pub(super) fn apply_resets(&self) {
-        let sessions: Vec<Digest> = self.lock().book.resets.keys().collect();
+        let sessions: Vec<Digest> = self.lock().book.reset_sessions(0).collect();
         for session in sessions {
             let Some(about) = self.transcripts.find(session) else { continue };
             if let Err(e) = self.reconcile_transcript(session, &about.who) {

@@ -4,6 +4,7 @@
 //! Nothing waits for the disk under the lock: a record is appended there and synced outside, by whoever
 //! is about to show its effect to somebody.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -19,7 +20,6 @@ use super::time::Clocks;
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
-use crate::digest_map::DigestMap;
 use crate::journal::record::Stamp;
 use crate::journal::{Condition, Journal, Purpose, Refused};
 use crate::limits::{SHORTAGE_VALID, THREAD_STACK};
@@ -76,7 +76,7 @@ pub(super) struct State {
     /// Messages without a record that wait on their connection for a place.
     pub(super) waiting_permits: Vec<(Id, Arc<EventFd>)>,
     /// Messages that run or are watched.
-    pub(super) runs: ReplyBuffers,
+    pub(super) replies: ReplyBuffers,
     /// Begun attempts that have no worker yet. Empty whenever the lock is given back.
     pub(super) begun: Vec<Id>,
     /// Turns between two attempts.
@@ -84,8 +84,8 @@ pub(super) struct State {
     /// Begun attempts for which there was no thread, and when to try again.
     pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
-    /// Messages whose end somebody is about to read, and how many do: they are not forgotten meanwhile.
-    pub(super) pinned: DigestMap,
+    /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
+    pub(super) pinned: Vec<Id>,
     /// Event streams, and the session of each.
     pub(super) followers: Vec<(Digest, Arc<EventFd>)>,
     /// When records that nobody waits for are synced.
@@ -100,15 +100,15 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 pub(super) struct CompactionState {
     /// Sessions of which turns were forgotten, and whose transcripts are not durable yet.
-    pub(super) forgotten: DigestMap,
+    pub(super) forgotten: BTreeSet<Digest>,
     /// It was said that a transcript is behind.
     pub(super) reported: bool,
     /// Not before then: the last compaction failed.
     pub(super) compact_after: Option<Instant>,
     /// Nor before then only because sessions were reset.
     pub(super) erase_after: Option<Instant>,
-    /// When it was last looked for idle sessions.
-    pub(super) looked: Option<Instant>,
+    /// When it was last idle_checked for idle sessions.
+    pub(super) idle_checked: Option<Instant>,
 }
 
 pub(super) fn queue_limits(config: &Config) -> QueueLimits {
@@ -212,10 +212,10 @@ impl Hub {
 
     /// Tells those who wait of the drain. What has begun and has no thread does not go on.
     pub(super) fn wake_maintenance(&self, state: &mut State) {
-        state.runs.nudge();
+        state.replies.nudge();
         state.followers.iter().for_each(|(_, follower)| follower.notify());
         for (_, id) in std::mem::take(&mut state.without_thread) {
-            state.runs.end(id);
+            state.replies.end(id);
             self.end_work();
         }
         self.alarm.notify_all();
@@ -256,7 +256,7 @@ impl Hub {
     }
 
     /// A journal that broke is the end of the process. One that was removed is not before operators
-    /// could be told: see [`Hub::look_after_journal`].
+    /// could be told: see [`Hub::watch_journal`].
     pub(super) fn note_refusal(&self, refused: Refused) -> Refused {
         if matches!(refused, Refused::Broken(_)) && self.loss().is_none() {
             self.end_process();

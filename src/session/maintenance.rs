@@ -1,26 +1,26 @@
-//! The keeper: one thread for what comes due by time. It wakes turns that rest, syncs what nobody
+//! The maintenance thread: what comes due by time. It starts turns again, syncs what nobody
 //! waits for, forgets old results and has the journal compacted.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::hub::{CompactionState, Hub, State, queue_limits};
 use super::id::Id;
-use super::message_table::{Digest, Entry, KnownOwner};
-use crate::digest_map::DigestMap;
+use super::message_table::{Digest, Entry, Owner};
 use crate::journal::{Condition, Refused};
 use crate::limits::{LOCK_BATCH, THREAD_PAUSE, THREAD_STACK};
 use crate::threads::{self, lock};
 
-/// How often the keeper looks for results that are old.
-const KEEPER_ROUND: Duration = Duration::from_secs(60);
+/// How often maintenance looks for results that are old.
+const MAINTENANCE_ROUND: Duration = Duration::from_secs(60);
 
 /// How often it looks while there are too many, which a compaction under way keeps it from.
-const KEEPER_SOON: Duration = Duration::from_millis(200);
+const MAINTENANCE_SOON: Duration = Duration::from_millis(200);
 
 /// A smaller journal is not worth a compaction.
-const COMPACT_FROM: u64 = 1024 * 1024 as u64;
+const COMPACT_FROM: u64 = 1024 * 1024;
 
 /// After a compaction that failed.
 const COMPACT_PAUSE: Duration = Duration::from_secs(30);
@@ -31,8 +31,8 @@ const ERASE_PAUSE: Duration = Duration::from_secs(5);
 
 const ERASE_FACTOR: u32 = 20;
 
-/// How often it is looked whether a journal that lacks room has some again, and whether its path still
-/// leads to it.
+/// How often maintenance looks whether a journal that lacks room has some again, and whether its path
+/// still leads to it.
 const JOURNAL_PROBE: Duration = Duration::from_secs(2);
 
 /// How long a gateway whose journal was removed says so before it ends: a monitor that looks every ten
@@ -40,14 +40,14 @@ const JOURNAL_PROBE: Duration = Duration::from_secs(2);
 const LOSS_SHOWN: Duration = Duration::from_secs(20);
 
 impl Hub {
-    /// Lets turns and deliveries begin, those of earlier runs first, and starts the keeper and the watch
+    /// Lets turns and deliveries begin, those of earlier runs first, and starts maintenance and the watch
     /// of the journal; where there is no thread for them, as soon as there is.
     pub fn open(self: &Arc<Self>) {
         // A transcript that is settled before the count below must not count as unused since 1970.
         self.transcript_time();
         let threads = [
-            ("watch", Hub::look_after_journal as fn(Arc<Hub>)),
-            ("keeper", Hub::maintain),
+            ("watch", Hub::watch_journal as fn(Arc<Hub>)),
+            ("maintenance", Hub::maintain),
             ("sessions", Hub::count_sessions),
         ];
         for (name, work) in threads {
@@ -83,7 +83,7 @@ impl Hub {
             let now = Instant::now();
             let crowded = state.book.is_crowded(self.settings().config.limits.keep_results);
             let soon = crowded || state.book.must_erase;
-            let round = if soon { KEEPER_SOON } else { KEEPER_ROUND };
+            let round = if soon { MAINTENANCE_SOON } else { MAINTENANCE_ROUND };
             let next = state.next_due(now, short.unwrap_or(round).min(round));
             if next > now {
                 let waited = self.alarm.wait_timeout(state, next - now);
@@ -114,15 +114,15 @@ impl Hub {
             }
             // Not while a compaction is under way.
             while self.lock_in_turn().book.erase_some() {}
-            if let Ok(mut care) = self.compaction.try_lock() {
-                self.forget(&mut care);
-                if care.looked.is_none_or(|at| at.elapsed() >= KEEPER_ROUND) {
-                    care.looked = Some(Instant::now());
+            if let Ok(mut compaction) = self.compaction.try_lock() {
+                self.forget(&mut compaction);
+                if compaction.idle_checked.is_none_or(|at| at.elapsed() >= MAINTENANCE_ROUND) {
+                    compaction.idle_checked = Some(Instant::now());
                     self.forget_idle();
                 }
-                if self.is_worth_compacting(&care) {
-                    drop(care);
-                    self.compact_beside();
+                if self.is_worth_compacting(&compaction) {
+                    drop(compaction);
+                    self.spawn_compaction();
                 }
             }
         }
@@ -132,27 +132,25 @@ impl Hub {
     fn sync_to_the_end(&self) {
         loop {
             let mut state = self.lock();
-            let now = Instant::now();
-            match state.sync_at {
-                None if self.busy() == 0 => return,
-                Some(at) if at <= now => {
-                    state.sync_at = None;
-                    drop(state);
-                    if self.sync(self.journal.last()).is_err() {
-                        return;
-                    }
+            if state.sync_at.is_none() && self.busy() == 0 {
+                return;
+            }
+            let due = state.sync_at.map(|at| at.saturating_duration_since(Instant::now()));
+            if due == Some(Duration::ZERO) {
+                state.sync_at = None;
+                drop(state);
+                if self.sync(self.journal.last()).is_err() {
+                    return;
                 }
-                due => {
-                    let pause = due.map_or(KEEPER_SOON, |at| at - now);
-                    drop(self.alarm.wait_timeout(state, pause));
-                }
+            } else {
+                drop(self.alarm.wait_timeout(state, due.unwrap_or(MAINTENANCE_SOON)));
             }
         }
     }
 
     /// Watches the journal's file, in a thread that may hang with the disk. One that was lost, and saved,
     /// ends the process once it was said for long enough.
-    pub(super) fn look_after_journal(self: Arc<Self>) {
+    pub(super) fn watch_journal(self: Arc<Self>) {
         while !self.is_draining() || self.busy() > 0 {
             self.journal.check_file();
             let loss = self.loss().filter(|loss| loss.saved.is_some());
@@ -165,70 +163,65 @@ impl Hub {
 
     /// Forgets settled messages that are old or too many. Their sessions' transcripts have them by
     /// then.
-    fn forget(&self, care: &mut CompactionState) {
-        let mut behind = DigestMap::default();
-        while self.forget_some(care, &mut behind) {}
-        care.reported &= behind.first().is_some();
+    fn forget(&self, compaction: &mut CompactionState) {
+        let mut behind = BTreeSet::new();
+        while self.forget_some(compaction, &mut behind) {}
+        compaction.reported &= !behind.is_empty();
     }
 
     /// Does so with some of them; says whether there may be more. `behind`: sessions whose transcripts
     /// cannot be brought up to date.
-    fn forget_some(&self, care: &mut CompactionState, behind: &mut DigestMap) -> bool {
+    fn forget_some(&self, compaction: &mut CompactionState, behind: &mut BTreeSet<Digest>) -> bool {
         let keep = self.settings().config.limits.keep_results;
-        let (ids, sessions) = {
+        let (ids, owners) = {
             let state = self.lock_in_turn();
-            let goes = |id| state.lets_go(id, behind);
-            let ids = state.book.overdue(self.stamp(), keep, (LOCK_BATCH, &goes));
+            let may_go = |id| state.may_forget(id, behind);
+            let ids = state.book.overdue(self.stamp(), keep, (LOCK_BATCH, &may_go));
             let entries = ids.iter().filter_map(|id| state.book.get(*id));
             // What was forgotten there must not come back.
-            let of = |entry: &Entry| {
-                let session = entry.session()?;
-                let reset = state.book.is_reset(session, entry.accepted);
-                (!reset).then(|| (session, Arc::clone(&entry.who)))
-            };
-            let sessions: Vec<(Digest, Arc<KnownOwner>)> = entries.filter_map(of).collect();
-            (ids, sessions)
+            let reset = |session, entry: &Entry| state.book.is_reset(session, entry.accepted);
+            let said = entries.filter(|it| it.session().is_some_and(|session| !reset(session, it)));
+            let owners: Vec<Arc<Owner>> = said.map(|entry| Arc::clone(&entry.who)).collect();
+            (ids, owners)
         };
-        for (session, who) in sessions {
-            if behind.contains(session) {
+        for who in owners {
+            let Some(session) = who.digest().filter(|session| !behind.contains(session)) else {
                 continue;
-            }
+            };
             match self.reconcile_transcript(session, &who) {
                 Err(e) => {
-                    if !std::mem::replace(&mut care.reported, true) {
+                    if !std::mem::replace(&mut compaction.reported, true) {
                         log::warn!("a transcript is behind, so its session is not forgotten: {e}");
                     }
-                    behind.add(session);
+                    behind.insert(session);
                 }
-                Ok(()) => care.forgotten.add(session),
+                Ok(()) => drop(compaction.forgotten.insert(session)),
             }
         }
         let mut state = self.lock();
-        let go: Vec<Id> = ids.iter().copied().filter(|id| state.lets_go(*id, behind)).collect();
+        let go: Vec<Id> = ids.iter().copied().filter(|id| state.may_forget(*id, behind)).collect();
         state.book.forget(&go);
         !ids.is_empty()
     }
 
     /// Whether more than half of the journal is dead.
-    fn is_worth_compacting(&self, care: &CompactionState) -> bool {
-        let (size, live, must_erase) = {
-            let state = self.lock();
-            (self.journal.size(), state.book.bytes(), state.book.must_erase)
+    fn is_worth_compacting(&self, compaction: &CompactionState) -> bool {
+        let may = |after: Option<Instant>| after.is_none_or(|after| Instant::now() >= after);
+        let (live, must_erase) = {
+            let book = &self.lock().book;
+            (book.counts.bytes, book.must_erase)
         };
-        let not_yet = |after: Option<Instant>| after.is_some_and(|after| Instant::now() < after);
-        let rests = not_yet(care.compact_after);
-        if must_erase && !not_yet(care.erase_after) {
-            return !rests;
-        }
+        let size = self.journal.size();
+        let dead = size.saturating_sub(live);
         // Near its cap less is worth it: new work is about to be refused.
         let cap = self.settings().config.limits.max_journal as u64;
-        let dead = size.saturating_sub(live);
         let worth_it = dead > size / 2 || (size > cap / 2 && dead > size / 8);
-        size > COMPACT_FROM.min(cap / 4) && worth_it && !rests
+        let erases = must_erase && may(compaction.erase_after);
+        may(compaction.compact_after) && (erases || (size > COMPACT_FROM.min(cap / 4) && worth_it))
     }
 
     /// Compacts in a thread of its own: turns and deliveries come due meanwhile.
-    fn compact_beside(self: &Arc<Self>) {
+    fn spawn_compaction(self: &Arc<Self>) {
         let hub = Arc::clone(self);
         let work = move || match hub.compact() {
             Ok((before, after)) => {
@@ -247,13 +240,13 @@ impl Hub {
 
     /// Drops all that is not needed any more from the journal. Returns its size before and after.
     pub fn compact(&self) -> io::Result<(u64, u64)> {
-        let mut care = lock(&self.compaction);
+        let mut compaction = lock(&self.compaction);
         let (before, began) = (self.journal.size(), Instant::now());
-        self.forget(&mut care);
+        self.forget(&mut compaction);
         // The journal is about to let go of turns: their transcripts must be durable.
-        while let Some(session) = care.forgotten.first() {
+        while let Some(session) = compaction.forgotten.first().copied() {
             self.transcripts.sync(session)?;
-            care.forgotten.remove(session);
+            compaction.forgotten.remove(&session);
         }
         while self.lock_in_turn().book.erase_some() {}
         // A transcript of before a reset must be gone before the record of that.
@@ -265,7 +258,8 @@ impl Hub {
         let erases = std::mem::take(&mut self.lock().book.must_erase);
         let mut fate = |number: u64, json: &str| self.lock().book.fate(number, json);
         let result = self.journal.rewrite(&mut fate);
-        care.erase_after = Some(Instant::now() + ERASE_PAUSE.max(began.elapsed() * ERASE_FACTOR));
+        compaction.erase_after =
+            Some(Instant::now() + ERASE_PAUSE.max(began.elapsed() * ERASE_FACTOR));
         if erases && result.is_err() {
             self.lock().book.must_erase = true;
         }
@@ -279,13 +273,13 @@ impl Hub {
 impl State {
     /// Whether a message may be forgotten: nobody is about to read it, and its transcript has it. New
     /// ids come after the newest, also where the clock was set back over a restart.
-    fn lets_go(&self, id: Id, behind: &DigestMap) -> bool {
+    fn may_forget(&self, id: Id, behind: &BTreeSet<Digest>) -> bool {
         let session = self.book.get(id).and_then(Entry::session);
-        let is_behind = session.is_some_and(|session| behind.contains(session));
-        !is_behind && Some(id) != self.book.last && !self.pinned.contains(id.0)
+        let is_behind = session.is_some_and(|session| behind.contains(&session));
+        !is_behind && Some(id) != self.book.last && !self.pinned.contains(&id)
     }
 
-    /// When there is something to do for the keeper.
+    /// When there is something to do for maintenance.
     fn next_due(&self, now: Instant, round: Duration) -> Instant {
         let resting = self.postponed.iter().chain(&self.without_thread).map(|(at, _)| *at);
         let sending = self.outboxes.next_due(now);
@@ -296,7 +290,5 @@ impl State {
 
 /// Takes what is due out of a list.
 fn take_due(waiting: &mut Vec<(Instant, Id)>, now: Instant) -> Vec<Id> {
-    let due = waiting.iter().filter(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
-    waiting.retain(|(at, _)| *at > now);
-    due
+    waiting.extract_if(.., |(at, _)| *at <= now).map(|(_, id)| id).collect()
 }

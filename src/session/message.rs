@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::id::Id;
-use super::message_table::{KnownOwner, Outgoing};
+use super::message_table::{Outgoing, Owner};
 use super::states::{DeliveryState, TurnState};
 use crate::agent::{Refused, Report};
 use crate::extent::{Extent, PLACE};
@@ -14,7 +14,7 @@ use crate::text::quoted;
 #[derive(Clone, Debug)]
 pub struct Message {
     pub id: Id,
-    pub who: Arc<KnownOwner>,
+    pub who: Arc<Owner>,
     pub turn: TurnState,
     pub attempts: u32,
     pub reply: Option<String>,

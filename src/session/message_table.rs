@@ -9,63 +9,30 @@ mod entry;
 mod erase;
 mod expiry;
 mod owner;
+mod records;
 mod retries;
 mod sessions;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::clock::ClockRecord;
 use super::id::Id;
 use super::states::{DeliveryState, TurnState};
-use crate::digest_map::DigestMap;
 use crate::journal::record::{Accepted, Record, Stamp, Step};
 use crate::limits::RECORD_OVERHEAD;
 use crate::named::ByName;
 use accounts::Account;
 use entries::Entries;
-use erase::Erasing;
-use sessions::Records;
+use records::{Records, SessionState};
 
-pub use accounts::Usage;
+pub use accounts::{Counts, Usage};
 pub use entry::{Entry, Key, Outgoing, RetryState};
-pub use owner::{Digest, KnownOwner, Owner, digest_of, session_digest};
+pub use owner::{Digest, Owner, digest_of, session_digest};
 
-/// Senders whose names are shared by their messages: the sessions that are busy at one time. Others
-/// are right too, and take some more memory.
-const RECENT_PARTIES: usize = 64;
-
-/// How many messages there are of each kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub queued: usize,
-    pub running: usize,
-    /// Replies that wait for their delivery.
-    pub outbox: usize,
-    pub dead_letters: usize,
-    /// All that are known.
-    pub kept: usize,
-}
-
-impl Counts {
-    /// Counts a message in that state, or no longer.
-    fn count(&mut self, turn: TurnState, delivery: Option<DeliveryState>, add: bool) {
-        let Counts { queued, running, outbox, dead_letters, .. } = self;
-        let step = |count: &mut usize| {
-            *count = if add { *count + 1 } else { count.saturating_sub(1) };
-        };
-        match turn {
-            TurnState::Queued | TurnState::Resting => step(queued),
-            TurnState::Running => step(running),
-            TurnState::Done | TurnState::Failed | TurnState::Cancelled => {}
-        }
-        match delivery {
-            Some(DeliveryState::Pending | DeliveryState::Sending) => step(outbox),
-            Some(DeliveryState::Dead) => step(dead_letters),
-            Some(DeliveryState::Delivered | DeliveryState::Dropped) | None => {}
-        }
-    }
-}
+/// Owners that are shared by their messages: the sessions that are busy at one time. Others are right
+/// too, and take some more memory.
+const RECENT_OWNERS: usize = 64;
 
 /// All messages that are known.
 #[derive(Debug, Default)]
@@ -74,20 +41,18 @@ pub struct MessageTable {
     entries: Entries,
     /// What each session has in the journal.
     records: Records,
-    /// Senders that came lately, newest last.
-    recent: Vec<Arc<KnownOwner>>,
+    /// Sessions that are not idle, were reset, or have erased messages.
+    sessions: BTreeMap<Digest, SessionState>,
+    /// Sessions that were reset, and may have messages of before that which are to be erased.
+    to_erase: VecDeque<Digest>,
+    /// Owners of the newest messages, newest last.
+    recent: Vec<Arc<Owner>>,
     /// Messages by the digest of principal and idempotency key.
-    keys: DigestMap,
-    /// The last reset of each session, by its record, and the newest message that there was then.
-    pub(super) resets: DigestMap,
-    newest_at_reset: DigestMap,
+    keys: BTreeMap<Digest, Id>,
     /// What each principal has.
     accounts: ByName<Account>,
     /// Settled messages with a key in the order in which they got there.
     keyed: VecDeque<Id>,
-    /// Of each session that is not idle, the messages that keep it from that.
-    busy: DigestMap,
-    erasing: Erasing,
     /// The journal says more of some messages than has to stay.
     pub must_erase: bool,
     pub counts: Counts,
@@ -107,18 +72,23 @@ impl MessageTable {
     pub fn apply(&mut self, number: u64, record: &Record, length: usize) -> Result<(), String> {
         let bytes = length as u64 + RECORD_OVERHEAD;
         match record {
-            Record::Accepted(accepted) => return self.accept(number, accepted, bytes),
+            Record::Accepted(accepted) => {
+                self.check(record)?;
+                self.accept(number, accepted, bytes)?;
+            }
             Record::Reset { principal, session, at, transcript_only } => {
-                self.date(*at);
+                self.next_stamp(*at);
                 self.reset(session_digest(principal, session), number, !transcript_only);
             }
             Record::Clock { boot, since_boot, at } => {
-                let (boot, since_boot, at) = (boot.clone(), *since_boot, self.date(*at));
+                let (boot, since_boot, at) = (boot.clone(), *since_boot, self.next_stamp(*at));
                 self.clock = Some(ClockRecord { record: number, boot, since_boot, at });
             }
-            Record::Unknown { id } => self.weigh(id.as_deref().and_then(Id::parse), number, bytes),
+            Record::Unknown { id } => {
+                self.add_record(id.as_deref().and_then(Id::parse), number, bytes);
+            }
             Record::Step { id, n, at, step } => {
-                let (id, at) = (parse(id)?, self.date(*at));
+                let (id, at) = (parse(id)?, self.next_stamp(*at));
                 let by = (number, *n, at);
                 if let Step::Forgotten = step {
                     // Its sender had it deleted.
@@ -133,9 +103,9 @@ impl MessageTable {
                 }
                 self.advance(id, step, by);
                 if let Step::Retry(retry) = step {
-                    self.put_off(id, retry, at);
+                    self.set_retry(id, retry, at);
                 }
-                self.weigh(Some(id), number, bytes);
+                self.add_record(Some(id), number, bytes);
             }
         }
         Ok(())
@@ -144,7 +114,7 @@ impl MessageTable {
     /// Whether a record follows from what is known; nothing changes.
     ///
     /// # Errors
-    /// As with [`Book::apply`].
+    /// As with [`MessageTable::apply`].
     pub fn check(&self, record: &Record) -> Result<(), String> {
         match record {
             Record::Accepted(accepted) => {
@@ -173,21 +143,19 @@ impl MessageTable {
     }
 
     /// Counts what a record of a message takes in the journal, and that it is there.
-    fn weigh(&mut self, id: Option<Id>, number: u64, bytes: u64) {
-        let Some(entry) = id.and_then(|id| self.entries.get_mut(id)) else { return };
-        entry.bytes += bytes;
-        self.accounts.of(&entry.who.principal).bytes += bytes;
-        if let Some(session) = entry.session() {
-            self.records.add(session, number, std::mem::replace(&mut entry.latest, number));
-        }
+    fn add_record(&mut self, id: Option<Id>, number: u64, bytes: u64) {
+        let Some(id) = id.filter(|id| self.get(*id).is_some()) else { return };
+        let (mut before, mut session) = (0, None);
+        self.change(id, |entry| {
+            entry.bytes += bytes;
+            (before, session) = (std::mem::replace(&mut entry.latest, number), entry.session());
+        });
+        session.into_iter().for_each(|session| self.records.add(session, number, before));
     }
 
     fn accept(&mut self, number: u64, record: &Accepted, bytes: u64) -> Result<(), String> {
         let id = parse(&record.id)?;
-        if self.last >= Some(id) {
-            return Err(format!("message {id} is not newer than the one before it"));
-        }
-        let who = Owner { principal: record.principal.clone(), session: record.session.clone() };
+        let who = Owner::new(record.principal.clone(), record.session.clone());
         let wrong = |text: &str| format!("{text:?} is no digest");
         let hex = |text: &String| Digest::from_str_radix(text, 16).map_err(|_| wrong(text));
         let body = record.body.as_ref().map_or(Ok(0), hex)?;
@@ -196,10 +164,10 @@ impl MessageTable {
         let delivery = record.deliver.clone();
         let delivery = delivery.map(|target| Box::new(Outgoing { target, ..Outgoing::default() }));
         if let Some(key) = &key {
-            self.keys.insert(key.key, id.0);
+            self.keys.insert(key.key, id);
         }
         let entry = Entry {
-            who: self.party(who),
+            who: self.shared(who),
             accepted: number,
             queued: number,
             at: record.at.at,
@@ -207,17 +175,12 @@ impl MessageTable {
             delivery,
             ..Entry::default()
         };
-        let session = entry.session();
-        let at = self.date(record.at);
+        let at = self.next_stamp(record.at);
         self.last = Some(id);
-        let account = self.accounts.of(&record.principal);
-        for counts in [&mut self.counts, &mut account.counts] {
-            counts.kept += 1;
-            counts.count(TurnState::Queued, None, true);
-        }
+        let who = Arc::clone(&entry.who);
+        self.recount((id, &who, entry.key.is_some()), Counts::default(), Counts::of(&entry));
         self.entries.push(id, entry);
-        self.weigh(Some(id), number, bytes);
-        self.keep_busy(session, true);
+        self.add_record(Some(id), number, bytes);
         if record.erased {
             self.change(id, |entry| (entry.turn, entry.ended) = (TurnState::Cancelled, at));
             self.erase(id);
@@ -225,47 +188,50 @@ impl MessageTable {
         Ok(())
     }
 
-    /// The shared form of a sender.
-    fn party(&mut self, who: Owner) -> Arc<KnownOwner> {
-        let same = |known: &Arc<KnownOwner>| Owner::eq(known, &who);
-        let party = match self.recent.iter().rposition(same) {
+    /// The owner as the messages of one session share it.
+    fn shared(&mut self, who: Owner) -> Arc<Owner> {
+        let known = self.recent.iter().rposition(|known| **known == who);
+        let owner = match known {
             Some(at) => self.recent.remove(at),
-            None => Arc::new(KnownOwner::new(who)),
+            None => Arc::new(who),
         };
-        if self.recent.len() >= RECENT_PARTIES {
+        if self.recent.len() >= RECENT_OWNERS {
             self.recent.remove(0);
         }
-        self.recent.push(Arc::clone(&party));
-        party
+        self.recent.push(Arc::clone(&owner));
+        owner
     }
 
     /// Changes an entry and keeps count of it.
     fn change(&mut self, id: Id, change: impl FnOnce(&mut Entry)) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        let before = (entry.turn, entry.delivery_state());
-        let (was_settled, was_dead) = (entry.is_settled(), entry.is_dead());
+        let before = Counts::of(entry);
         change(entry);
-        let after = (entry.turn, entry.delivery_state());
-        let (settled, dead, keyed) = (entry.is_settled(), entry.is_dead(), entry.key.is_some());
-        let (was_busy, busy) = (!was_settled || was_dead, !settled || dead);
-        let session = entry.session();
-        let account = self.accounts.of(&entry.who.principal);
-        for counts in [&mut self.counts, &mut account.counts] {
-            counts.count(before.0, before.1, false);
-            counts.count(after.0, after.1, true);
+        let (after, who, keyed) = (Counts::of(entry), Arc::clone(&entry.who), entry.key.is_some());
+        self.recount((id, &who, keyed), before, after);
+    }
+
+    /// Counts a message that was so `before` and is so now; it counts as nothing where it is not known.
+    fn recount(&mut self, (id, who, keyed): (Id, &Owner, bool), before: Counts, after: Counts) {
+        let account = self.accounts.of(&who.principal);
+        self.counts.replace(before, after);
+        account.counts.replace(before, after);
+        if before.dead_letters > after.dead_letters {
+            account.dead.remove(&id);
+        } else if after.dead_letters > before.dead_letters {
+            account.dead.insert(id);
         }
-        if dead {
-            account.dead.add(id.0);
-        } else if was_dead {
-            account.dead.remove(id.0);
+        let busy = after.is_busy();
+        if busy == before.is_busy() {
+            return;
         }
-        if !busy && was_busy {
+        if !busy && after.kept > 0 {
             let list = if keyed { &mut self.keyed } else { &mut account.plain };
             list.push_back(id);
         }
-        if was_busy != busy {
-            self.keep_busy(session, busy);
-        }
+        self.change_session(who.digest(), |state| {
+            state.busy = state.busy.saturating_add_signed(if busy { 1 } else { -1 });
+        });
     }
 
     /// Takes a step that was checked.
@@ -283,7 +249,12 @@ impl MessageTable {
                     entry.cuts += u32::from(before == TurnState::Running);
                 }
                 Step::Retry(_) => entry.outcome = number,
-                Step::Requeued => entry.begin_anew(number),
+                // Nothing was tried yet; its reply is delivered as if there had been none before.
+                Step::Requeued => {
+                    (entry.queued, entry.outcome, entry.ended) = (number, 0, Stamp::default());
+                    (entry.attempts, entry.cuts, entry.failing) = (0, 0, None);
+                    (outgoing.state, outgoing.attempts, outgoing.trouble) = (None, 0, 0);
+                }
                 Step::Done(..) | Step::Failed(..) | Step::Cancelled(_) => {
                     (entry.outcome, entry.ended) = (number, at);
                     (entry.cuts, entry.failing) = (0, None);
@@ -298,8 +269,10 @@ impl MessageTable {
                 Step::Released | Step::Delivered | Step::Dropped | Step::Forgotten => {}
             }
         });
+        // It is off the lists of those to which nothing will happen any more.
         if let Step::Requeued = step {
-            self.unsettle(id);
+            self.keyed.retain(|known| *known != id);
+            self.accounts.values_mut().for_each(|own| own.plain.retain(|known| *known != id));
         }
     }
 
@@ -318,19 +291,36 @@ impl MessageTable {
     }
 
     pub fn dead_letters(&self) -> impl Iterator<Item = (Id, &Entry)> {
-        let ids = self.accounts.iter().flat_map(|(_, own)| own.dead.keys().map(Id));
+        let ids = self.accounts.values().flat_map(|own| own.dead.iter().copied());
         ids.filter_map(|id| Some((id, self.get(id)?)))
     }
 
     /// The message that this idempotency key began.
     pub fn by_key(&self, key: Digest) -> Option<(Id, &Entry)> {
-        let id = Id(self.keys.get(key)?);
+        let id = *self.keys.get(&key)?;
         Some((id, self.get(id)?))
     }
 
-    /// What the records of known messages take in the journal.
-    pub fn bytes(&self) -> u64 {
-        self.accounts.iter().map(|(_, own)| own.bytes).sum()
+    /// What the records of a principal's messages take in the journal.
+    pub fn bytes_of(&self, principal: &str) -> u64 {
+        self.accounts.get(principal).map_or(0, |account| account.counts.bytes)
+    }
+
+    /// What each principal holds.
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::new();
+        for (name, own) in self.accounts.iter().filter(|(_, own)| own.counts.kept > 0) {
+            let Counts { running, outbox, bytes, .. } = own.counts;
+            let count = |count: usize| count as u64;
+            *usage.of(name) = vec![
+                ("running", count(running)),
+                ("journal_bytes", bytes),
+                ("results", count(own.plain.len())),
+                ("outbox", count(outbox)),
+                ("dead_letters", count(own.dead.len())),
+            ];
+        }
+        usage
     }
 }
 

@@ -67,7 +67,7 @@ impl Outboxes {
 
     /// When the next target can be sent to. `now` where that is possible already.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
-        self.0.iter().filter_map(|(_, outbox)| outbox.due(now)).min()
+        self.0.values().filter_map(|outbox| outbox.due(now)).min()
     }
 
     /// What a sender is to send next.

@@ -1,23 +1,20 @@
 //! What a message, a session and the journal look like from outside. What is shown here is durable.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message::Message;
-use super::message_table::{Counts, Digest, Entry, Owner, Usage, session_digest};
-use super::reply::Watch;
+use super::message_table::{Counts, Digest, Entry, Owner, Usage};
 use super::states::{DeliveryState, TurnState};
 use super::waits::Waits;
 use crate::agent::{self, Report};
 use crate::journal::record::Step;
 use crate::journal::{Loss, Refused};
 use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES};
-use crate::sys::fd::EventFd;
-use crate::sys::poll::{Interest, poll};
 
 /// How long `/v1/status` waits for what a hung disk may keep from being told: its readers wait for
 /// [`CONTROL_PATIENCE`].
@@ -25,16 +22,6 @@ const STATUS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Between two tries to take a lock with a deadline; one is held for some microseconds.
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
-
-/// How a wait for a message ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waited {
-    Over,
-    /// The time is over, or the gateway stops before the message runs.
-    NotYet,
-    /// The client went away.
-    Gone,
-}
 
 /// How many messages there are; turns that run, that wait, and their sessions; what waits for the agent;
 /// what each principal holds.
@@ -120,57 +107,6 @@ impl Hub {
         if gone || entry.erased { self.journal.last() } else { newest }
     }
 
-    /// Keeps a message from being forgotten, however few results are kept, until its end was read.
-    pub fn pin_reply(self: &Arc<Self>, id: Id) -> PinnedReply {
-        self.lock().pinned.count(id.0, true);
-        PinnedReply { hub: Arc::clone(self), id }
-    }
-
-    /// Watches a message that is not over, or whose agent is not, by this event.
-    pub fn watch(&self, id: Id, event: EventFd) -> Option<Watch> {
-        let mut state = self.lock();
-        let over = state.book.get(id).is_none_or(|entry| entry.turn.is_over());
-        // The agent of a message that was taken back may still be ending.
-        if over && state.runs.get(id).is_none() {
-            return None;
-        }
-        Some(state.runs.of(id).watch(event))
-    }
-
-    /// Whether the gateway stops before this message runs.
-    pub fn is_put_off(&self, id: Id) -> bool {
-        let state = self.lock();
-        let goes_on = |entry: &Entry| entry.turn == TurnState::Running || entry.turn.is_over();
-        self.is_draining() && !state.book.get(id).is_some_and(goes_on)
-    }
-
-    /// Waits until a message is over.
-    pub fn wait(&self, id: Id, client: BorrowedFd<'_>, patience: Duration) -> io::Result<Waited> {
-        let deadline = Instant::now() + patience;
-        let Some(watch) = self.watch(id, EventFd::new()?) else { return Ok(Waited::Over) };
-        loop {
-            watch.event.clear();
-            if watch.run.lock().over {
-                let over = self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over());
-                return Ok(if over { Waited::Over } else { Waited::NotYet });
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if self.is_put_off(id) || left == Duration::ZERO {
-                return Ok(Waited::NotYet);
-            }
-            let mut interests = [
-                Interest::read(watch.event.as_fd()),
-                Interest::hangup(client),
-                Interest::read(self.abort.as_fd()),
-            ];
-            poll(&mut interests, Some(left))?;
-            let [_, gone, cut] = interests.map(|interest| interest.ready());
-            if gone || cut {
-                return Ok(if gone { Waited::Gone } else { Waited::NotYet });
-            }
-        }
-    }
-
     /// The messages that are known of a session, in order.
     pub fn messages_of(&self, who: &Owner) -> Vec<(Id, TurnState)> {
         let mut messages = Vec::new();
@@ -192,13 +128,14 @@ impl Hub {
         let about = self.transcripts.find(digest);
         (known || about.is_some()).then(|| {
             let bytes = about.map_or(0, |about| about.bytes);
-            self.session_of(digest, who.clone(), bytes)
+            self.session_of(who.clone(), bytes)
         })
     }
 
-    fn session_of(&self, digest: Digest, who: Owner, transcript_bytes: u64) -> Session {
-        let line = self.lock().dispatch.tickets(digest).count();
-        let running = self.running_in(digest);
+    fn session_of(&self, who: Owner, transcript_bytes: u64) -> Session {
+        let session = who.digest().unwrap_or_default();
+        let line = self.lock().dispatch.tickets(session).count();
+        let running = self.running_in(session);
         let queued = line - usize::from(running.is_some()).min(line);
         Session { who, running, queued, transcript_bytes }
     }
@@ -210,13 +147,6 @@ impl Hub {
         state.book.get(first).is_some_and(|entry| entry.turn == TurnState::Running).then_some(first)
     }
 
-    /// Whether a message has begun to run, and when it was accepted.
-    pub fn glance(&self, id: Id) -> Option<(bool, u64)> {
-        let state = self.lock();
-        let entry = state.book.get(id)?;
-        Some((!matches!(entry.turn, TurnState::Queued | TurnState::Resting), entry.at))
-    }
-
     /// The sessions of a principal with `wanted` keys, in the order of these, at most [`MAX_LISTED`];
     /// and whether there are more.
     pub fn sessions(
@@ -224,26 +154,29 @@ impl Hub {
         principal: &str,
         wanted: &dyn Fn(&str) -> bool,
     ) -> io::Result<(Vec<Session>, bool)> {
-        let mut found: Vec<(String, u64)> = Vec::new();
+        let mut found: BTreeMap<String, u64> = BTreeMap::new();
+        let mut add = |key: &str, bytes: u64| {
+            if wanted(key) {
+                let known = found.entry(key.to_owned()).or_default();
+                *known = bytes.max(*known);
+            }
+            // A page of them, and one more.
+            if found.len() > MAX_LISTED + 1 {
+                found.pop_last();
+            }
+        };
         self.visit_all(&mut |_, entry| {
-            let key = entry.who.session.as_ref().filter(|_| entry.who.principal == principal);
-            let key = key.filter(|key| found.last().is_none_or(|last| last.0 != **key));
-            let key = key.filter(|key| wanted(key)).map(|key| (key.clone(), 0));
-            key.into_iter().for_each(|key| add(&mut found, key));
+            let who = &entry.who;
+            let key = who.session.as_deref().filter(|_| who.principal == principal);
+            key.into_iter().for_each(|key| add(key, 0));
             true
         });
         self.transcripts.list(principal, &mut |about| {
-            let key = about.who.session.unwrap_or_default();
-            if wanted(&key) {
-                add(&mut found, (key, about.bytes));
-            }
+            add(about.who.session.as_deref().unwrap_or_default(), about.bytes);
         })?;
-        first_page(&mut found);
         let more = found.len() > MAX_LISTED;
         let session = |(key, bytes): (String, u64)| {
-            let digest = session_digest(principal, &key);
-            let who = Owner { principal: principal.to_owned(), session: Some(key) };
-            self.session_of(digest, who, bytes)
+            self.session_of(Owner::new(principal.to_owned(), Some(key)), bytes)
         };
         Ok((found.into_iter().take(MAX_LISTED).map(session).collect(), more))
     }
@@ -319,10 +252,7 @@ impl Hub {
         self.journal.check_file();
         if planned {
             let mut state = self.lock();
-            let running =
-                state.book.entries().filter(|(_, entry)| entry.turn == TurnState::Running);
-            let running: Vec<(Id, u32)> = running.map(|(id, entry)| (id, entry.attempts)).collect();
-            for (id, n) in running {
+            for (id, n) in state.book.running() {
                 // Without it the attempt counts, and runs again all the same.
                 let _ = self.write_step(&mut state, (id, n), Step::Released);
             }
@@ -331,34 +261,5 @@ impl Hub {
         if let (Err(refused), _) = (self.sync(self.journal.last()), self.mark()) {
             log::error!("the last records may be lost: {refused}");
         }
-    }
-}
-
-/// Adds a session to those that are listed, of which no more are held than a few pages.
-fn add(found: &mut Vec<(String, u64)>, session: (String, u64)) {
-    found.push(session);
-    if found.len() > 4 * MAX_LISTED {
-        first_page(found);
-    }
-}
-
-/// Sorts sessions, and keeps a page of them and one more.
-fn first_page(found: &mut Vec<(String, u64)>) {
-    // The one with a transcript's bytes comes first of its name, and stays.
-    found.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
-    found.dedup_by(|later, first| later.0 == first.0);
-    found.truncate(MAX_LISTED + 1);
-}
-
-/// A message that is held.
-#[derive(Debug)]
-pub struct PinnedReply {
-    hub: Arc<Hub>,
-    id: Id,
-}
-
-impl Drop for PinnedReply {
-    fn drop(&mut self) {
-        self.hub.lock().pinned.count(self.id.0, false);
     }
 }

@@ -102,7 +102,7 @@ impl ReplyBuffer {
     pub fn watch(self: &Arc<Self>, event: EventFd) -> Watch {
         let event = Arc::new(event);
         self.lock().watchers.push(Arc::clone(&event));
-        Watch { run: Arc::clone(self), event }
+        Watch { reply: Arc::clone(self), event }
     }
 }
 
@@ -135,20 +135,20 @@ impl Reply for BufferWriter<'_> {
     }
 }
 
-/// Somebody who waits for news of a run.
+/// Somebody who waits for news of a reply.
 #[derive(Debug)]
 pub struct Watch {
-    pub run: Arc<ReplyBuffer>,
+    pub reply: Arc<ReplyBuffer>,
     pub event: Arc<EventFd>,
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.run.lock().watchers.retain(|known| !Arc::ptr_eq(known, &self.event));
+        self.reply.lock().watchers.retain(|known| !Arc::ptr_eq(known, &self.event));
     }
 }
 
-/// The runs of the messages that have one: those that run, and those that somebody waits for.
+/// The replies of messages that run, and of those that somebody waits for.
 #[derive(Debug, Default)]
 pub struct ReplyBuffers(BTreeMap<Id, Arc<ReplyBuffer>>);
 
@@ -157,24 +157,24 @@ impl ReplyBuffers {
         self.0.get(&id)
     }
 
-    /// The run of a message, made where there is none.
+    /// The reply buffer of a message, made where there is none.
     pub fn of(&mut self, id: Id) -> Arc<ReplyBuffer> {
         Arc::clone(self.0.entry(id).or_default())
     }
 
-    /// Ends a run whose text nobody may read any more.
+    /// Ends a reply whose text nobody may read any more.
     pub fn forget(&mut self, id: Id) {
-        if let Some(run) = self.get(id) {
-            let mut state = run.lock();
+        if let Some(reply) = self.get(id) {
+            let mut state = reply.lock();
             (state.text, state.report) = Default::default();
         }
         self.end(id);
     }
 
-    /// Ends a message's run: who watches it is told.
+    /// Ends a reply: who watches it is notified.
     pub fn end(&mut self, id: Id) {
-        if let Some(run) = self.0.remove(&id) {
-            let mut state = run.lock();
+        if let Some(reply) = self.0.remove(&id) {
+            let mut state = reply.lock();
             state.over = true;
             state.notify();
         }
@@ -182,7 +182,7 @@ impl ReplyBuffers {
 
     /// Makes all watchers look again.
     pub fn nudge(&self) {
-        self.0.values().for_each(|run| run.lock().notify());
+        self.0.values().for_each(|reply| reply.lock().notify());
     }
 }
 

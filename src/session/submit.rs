@@ -130,7 +130,7 @@ impl Hub {
         };
         self.begin_attempts(&mut state, runs.then_some(id).into_iter().collect());
         if let (Record::Accepted(message), true) = (record, state.begun.contains(&id)) {
-            state.runs.of(id).lock().message = Some(message);
+            state.replies.of(id).lock().message = Some(message);
         }
         let busy = session.filter(|_| mode == Busy::Interrupt && position > 0);
         let interrupted = busy.and_then(|busy| self.interrupt(&mut state, busy, id));

@@ -25,10 +25,10 @@ use super::hub::{Hub, Settings};
 use super::id::Id;
 use super::message::Message;
 use super::message_table::{Counts, Digest, MessageTable, Owner};
-use super::queries::Waited;
 use super::states::TurnState;
 use super::submit::{Draft, Refusal, Submitted};
 use super::transcript::Transcripts;
+use super::wait::Waited;
 use crate::agent::Agent;
 use crate::config::{Busy, Config};
 use crate::journal::record::{Record, Step};
@@ -209,7 +209,7 @@ impl House {
         assert_eq!(state.dispatch.counts(), (0, waiting));
         if waiting == 0 {
             assert_eq!(state.dispatch.sessions(), 0);
-            assert!(state.runs.is_empty(), "{:?}", state.runs);
+            assert!(state.replies.is_empty(), "{:?}", state.replies);
         }
         ends
     }
@@ -230,7 +230,7 @@ impl Drop for House {
 
 fn who(session: &str) -> Owner {
     let session = (!session.is_empty()).then(|| session.to_owned());
-    Owner { principal: "owner".to_owned(), session }
+    Owner::new("owner".to_owned(), session)
 }
 
 fn draft(session: &str, text: &str) -> Draft {
@@ -291,7 +291,7 @@ fn audit(records: &[(u64, String)]) -> BTreeMap<Id, TurnState> {
         }
     }
     if !book.entries().any(|(_, entry)| entry.erased) {
-        assert_eq!(book.bytes(), sizes);
+        assert_eq!(book.counts.bytes, sizes);
     }
     ends
 }

@@ -1,11 +1,12 @@
 //! What was said in a session, as the agent finds it in `HERMES_TRANSCRIPT`: JSON lines, two a turn.
 //!
 //! The files follow the journal: a turn is appended before its end is recorded there, without a sync
-//! of its own, and [`Transcripts::settle`] puts back from the journal what a power cut has taken.
+//! of its own, and [`Transcripts::reconcile`] puts back from the journal what a power cut has taken.
 //! Names come from digests, never from keys that somebody chose.
 
-mod about;
+mod info;
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,15 +18,14 @@ use serde_json::Value;
 
 use super::id::Id;
 use super::message_table::{Digest, Owner};
-use super::usage::Usage;
-use crate::digest_map::DigestMap;
+use super::usage::TranscriptUsage;
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{self as files, if_exists, private_dir, replace_unsynced};
 use crate::text::quoted;
 use crate::threads::lock;
 
 /// Sessions whose transcripts are known to be right; the list begins anew beyond that.
-const MAX_SETTLED: usize = 10_000;
+const MAX_RECONCILED: usize = 10_000;
 
 /// One turn as the transcript has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,17 +54,17 @@ impl Turn {
 pub struct Transcripts {
     dir: PathBuf,
     /// Sessions whose file agrees with the journal, as far as this process knows.
-    settled: Mutex<DigestMap>,
+    reconciled: Mutex<BTreeSet<Digest>>,
     /// What there is of all sessions. Held for moments.
-    pub(super) usage: Mutex<Usage>,
+    pub(super) usage: Mutex<TranscriptUsage>,
     /// What the journal's time was when it was last told, in milliseconds.
     pub(super) now: AtomicU64,
 }
 
 impl Transcripts {
     pub fn new(dir: PathBuf) -> Transcripts {
-        let (settled, usage, now) = Default::default();
-        Transcripts { dir, settled, usage, now }
+        let (reconciled, usage, now) = Default::default();
+        Transcripts { dir, reconciled, usage, now }
     }
 
     /// Where the transcript of a session is. It need not exist.
@@ -72,14 +72,14 @@ impl Transcripts {
         self.dir.join(format!("{session:032x}.jsonl"))
     }
 
-    fn about(&self, session: Digest) -> PathBuf {
+    fn info_path(&self, session: Digest) -> PathBuf {
         self.dir.join(format!("{session:032x}.json"))
     }
 
     /// Makes the file agree with the journal before a session's first turn in this process. `known`
     /// tells which turns the journal has of it, and `load` gives one of them. Does nothing where that
     /// was done already.
-    pub fn settle(
+    pub fn reconcile(
         &self,
         session: Digest,
         who: &Owner,
@@ -87,14 +87,16 @@ impl Transcripts {
         known: &dyn Fn() -> Known,
         load: &dyn Fn(Id) -> io::Result<Turn>,
     ) -> io::Result<()> {
-        let mut settled = lock(&self.settled);
-        if settled.contains(session) {
+        let mut reconciled = lock(&self.reconciled);
+        if reconciled.contains(&session) {
             return Ok(());
         }
         let Known { said, unsaid, reset } = known();
         let (text, length) = read(&self.path(session))?;
         let mut kept: Vec<(Id, &str)> = pairs(&text);
-        kept.retain(|(id, _)| !unsaid.contains(id.0) && reset.is_none_or(|reset| *id > reset));
+        kept.retain(|(id, _)| {
+            unsaid.binary_search(id).is_err() && reset.is_none_or(|reset| *id > reset)
+        });
         let first = kept.first().map(|(id, _)| *id);
         let (mut missing, mut size) = (Vec::new(), 0);
         // The newest first, no more than have room. Those before the first made room for others.
@@ -121,18 +123,18 @@ impl Transcripts {
         let size: usize = kept.iter().map(|(_, lines)| lines.len()).sum();
         if !named || !missing.is_empty() || size as u64 != length {
             kept.extend(missing.iter().map(|(id, lines)| (*id, lines.as_str())));
-            self.write(session, who, &rolled(in_order(kept), cap))?;
+            self.write(session, who, &rolled(kept, cap))?;
         }
-        if settled.len() >= MAX_SETTLED {
-            settled.clear();
+        if reconciled.len() >= MAX_RECONCILED {
+            reconciled.clear();
         }
-        settled.add(session);
+        reconciled.insert(session);
         Ok(())
     }
 
     /// The file may lack a turn: it is looked at again before the next one.
-    pub fn unsettle(&self, session: Digest) {
-        lock(&self.settled).remove(session);
+    pub fn mark_stale(&self, session: Digest) {
+        lock(&self.reconciled).remove(&session);
     }
 
     /// Adds a turn; the oldest ones go where more than `cap` bytes would be there. `late`: some that
@@ -145,7 +147,7 @@ impl Transcripts {
         (cap, late): (usize, bool),
         still: &dyn Fn() -> bool,
     ) -> io::Result<()> {
-        let _alone = lock(&self.settled);
+        let _alone = lock(&self.reconciled);
         if !still() {
             return Ok(());
         }
@@ -156,7 +158,7 @@ impl Transcripts {
             let text = read(&path)?.0;
             let mut turns = pairs(&text);
             turns.push((turn.id, &lines));
-            return self.write(session, who, &rolled(in_order(turns), cap));
+            return self.write(session, who, &rolled(turns, cap));
         }
         let mut options = OpenOptions::new();
         let mut file = options.append(true).custom_flags(files::NO_FOLLOW).open(&path)?;
@@ -166,19 +168,19 @@ impl Transcripts {
             file.set_len(size)?;
         }
         written?;
-        self.name(session, who)?;
-        self.count(session, &who.principal);
+        self.record_owner(session, who)?;
+        self.count_use(session, &who.principal);
         Ok(())
     }
 
     /// Takes back the turn of `id`: an attempt whose end was never recorded.
     pub fn remove_turn(&self, session: Digest, id: Id) -> io::Result<()> {
-        let _alone = lock(&self.settled);
+        let _alone = lock(&self.reconciled);
         let path = self.path(session);
         let (text, length) = read(&path)?;
         let mut turns = pairs(&text);
         turns.retain(|(said, _)| *said != id);
-        let kept = in_order(turns);
+        let kept = rolled(turns, usize::MAX);
         let less = (kept.len() as u64) < length;
         if less { files::replace(&path, kept.as_bytes(), 0o600) } else { Ok(()) }
     }
@@ -186,22 +188,22 @@ impl Transcripts {
     /// Writes down what was said before a turn that has no session, for as long as the turn lasts.
     pub fn write_temporary(&self, id: &str, lines: &str) -> io::Result<TemporaryTranscript> {
         private_dir(&self.dir)?;
-        let lent = TemporaryTranscript(self.dir.join(format!("{LENT}{id}.jsonl")));
-        replace_unsynced(&lent.0, lines.as_bytes(), 0o600)?;
-        Ok(lent)
+        let file = TemporaryTranscript(self.dir.join(format!("{TEMPORARY}{id}.jsonl")));
+        replace_unsynced(&file.0, lines.as_bytes(), 0o600)?;
+        Ok(file)
     }
 
-    /// Removes what a process lent that did not live to take it back.
+    /// Removes the temporary files of a process that did not live to do so.
     pub fn remove_temporary(&self) {
         let names = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        for name in names.filter(|name| name.file_name().to_string_lossy().starts_with(LENT)) {
+        for name in names.filter(|name| name.file_name().to_string_lossy().starts_with(TEMPORARY)) {
             drop(TemporaryTranscript(name.path()));
         }
     }
 
     /// Makes the transcript durable, where there is one.
     pub fn sync(&self, session: Digest) -> io::Result<()> {
-        for path in [self.about(session), self.path(session)] {
+        for path in [self.info_path(session), self.path(session)] {
             if_exists(files::sync(&path))?;
         }
         Ok(())
@@ -209,19 +211,19 @@ impl Transcripts {
 
     fn write(&self, session: Digest, who: &Owner, text: &str) -> io::Result<()> {
         private_dir(&self.dir)?;
-        self.name(session, who)?;
+        self.record_owner(session, who)?;
         let path = self.path(session);
         // One that has something in it may be durable: its successor must be so too.
         let durable = fs::metadata(&path).is_ok_and(|meta| meta.len() > 0);
         let replace = if durable { files::replace } else { replace_unsynced };
         replace(&path, text.as_bytes(), 0o600)?;
-        self.count(session, &who.principal);
+        self.count_use(session, &who.principal);
         Ok(())
     }
 }
 
-/// Before the id in the name of a file that is lent.
-const LENT: &str = "lent-";
+/// Before the id in the name of a temporary file.
+const TEMPORARY: &str = "lent-";
 
 /// A file for one turn; dropping it removes it.
 #[derive(Debug)]
@@ -238,8 +240,8 @@ impl Drop for TemporaryTranscript {
 pub struct Known {
     /// The messages that were answered by a turn, in order.
     pub said: Vec<Id>,
-    /// Those that came to no reply.
-    pub unsaid: DigestMap,
+    /// Those that came to no reply, in order.
+    pub unsaid: Vec<Id>,
     /// Nothing up to this one counts any more.
     pub reset: Option<Id>,
 }
@@ -258,15 +260,14 @@ fn read(path: &Path) -> io::Result<(String, u64)> {
 }
 
 /// The turns in a transcript: both lines of each. It ends where a line is not of a turn.
-fn pairs(text: &str) -> Vec<(Id, &str)> {
-    let mut turns = Vec::new();
-    let mut rest = text;
-    while let Some((id, length)) = pair(rest) {
-        let (lines, after) = rest.split_at(length);
-        turns.push((id, lines));
-        rest = after;
-    }
-    turns
+fn pairs(mut text: &str) -> Vec<(Id, &str)> {
+    let next = || {
+        let (id, length) = pair(text)?;
+        let (lines, rest) = text.split_at(length);
+        text = rest;
+        Some((id, lines))
+    };
+    std::iter::from_fn(next).collect()
 }
 
 fn pair(text: &str) -> Option<(Id, usize)> {
@@ -281,29 +282,22 @@ fn pair(text: &str) -> Option<(Id, usize)> {
     (id(&text[first..second], "assistant")? == asked).then_some((asked, second))
 }
 
-/// Turns in the order of acceptance: one that failed at first may have come to its reply late.
-fn in_order(mut turns: Vec<(Id, &str)>) -> String {
+/// Turns in the order of acceptance: one that failed at first may have come to its reply late. Without
+/// the oldest where they are longer than `cap`, so that there is room for some more.
+fn rolled(mut turns: Vec<(Id, &str)>, cap: usize) -> String {
     turns.sort_by_key(|(id, _)| *id);
+    if turns.iter().map(|(_, lines)| lines.len()).sum::<usize>() > cap {
+        let mut size = 0;
+        let newest = turns.iter().rev().take_while(|(_, lines)| {
+            size += lines.len();
+            size <= cap - cap / 4
+        });
+        // A turn that fits by itself is kept, if it has the room of all others.
+        let last = turns.last().is_some_and(|(_, lines)| lines.len() <= cap);
+        let kept = newest.count().max(usize::from(last));
+        turns.drain(..turns.len() - kept);
+    }
     turns.iter().map(|(_, lines)| *lines).collect()
-}
-
-/// `text` without its oldest turns, so that it has room for some more below `cap`.
-fn rolled(text: String, cap: usize) -> String {
-    if text.len() <= cap {
-        return text;
-    }
-    let turns = pairs(&text);
-    let mut room = cap - cap / 4;
-    let mut newest = turns.len();
-    while newest > 0 && turns[newest - 1].1.len() <= room {
-        newest -= 1;
-        room -= turns[newest].1.len();
-    }
-    // A turn that fits by itself is kept, if it has the room of all others.
-    if newest == turns.len() && turns.last().is_some_and(|(_, lines)| lines.len() <= cap) {
-        newest -= 1;
-    }
-    turns[newest..].iter().map(|(_, lines)| *lines).collect()
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl Hub {
                 self.after_end(state, id);
                 state.dispatch.leave(id)
             } else {
-                state.runs.of(id).begin(n);
+                state.replies.of(id).begin(n);
                 state.begun.push(id);
                 continue;
             };
@@ -58,7 +58,7 @@ impl Hub {
 
     /// What follows the last record of a turn.
     pub(super) fn after_end(&self, state: &mut State, id: Id) {
-        state.runs.end(id);
+        state.replies.end(id);
         let entry = state.book.get(id);
         if let Some((entry, session)) = entry.and_then(|entry| Some((entry, entry.session()?))) {
             let now = self.transcript_time();
@@ -77,7 +77,7 @@ impl Hub {
     ) -> Vec<Id> {
         let (entry, run) = {
             let mut state = self.lock();
-            (state.book.copy(id), state.runs.of(id))
+            (state.book.copy(id), state.replies.of(id))
         };
         let (began, text, report) = {
             let run = run.lock();
@@ -165,7 +165,7 @@ impl Hub {
     /// Gives the place of a turn away that needs no more record.
     fn release_turn(&self, id: Id) -> Vec<Id> {
         let mut state = self.lock();
-        state.runs.end(id);
+        state.replies.end(id);
         let ids = state.dispatch.leave(id);
         self.end_work();
         self.begin_attempts(&mut state, ids);
@@ -174,7 +174,7 @@ impl Hub {
 
     /// Ends a turn that the gateway's own end cuts short.
     fn abandon_turn(&self, id: Id) -> Vec<Id> {
-        self.lock().runs.end(id);
+        self.lock().replies.end(id);
         self.end_work();
         Vec::new()
     }
@@ -203,12 +203,12 @@ impl Hub {
             self.transcripts.append(session, &entry.who, &turn, (cap, late), &still)
         };
         if let Err(e) = append() {
-            self.transcripts.unsettle(session);
+            self.transcripts.mark_stale(session);
             log::warn!("turn {id} is missing from its transcript for now: {e}");
         }
     }
 
-    /// See [`super::transcript::Transcripts::settle`].
+    /// See [`super::transcript::Transcripts::reconcile`].
     pub(super) fn reconcile_transcript(&self, session: Digest, who: &Owner) -> io::Result<()> {
         let known = || {
             let (mut known, reset) = (Known::default(), self.lock().book.reset_of(session));
@@ -218,7 +218,7 @@ impl Hub {
                 // What the gateway answered itself had no turn.
                 TurnState::Done if entry.attempts > 0 => known.said.push(id),
                 TurnState::Done | TurnState::Failed | TurnState::Cancelled => {
-                    known.unsaid.add(id.0);
+                    known.unsaid.push(id);
                 }
                 TurnState::Queued | TurnState::Running | TurnState::Resting => {}
             });
@@ -230,7 +230,7 @@ impl Hub {
             Ok(Said { id, asked_at: entry.at, text, answered_at: entry.ended.at, reply })
         };
         let cap = self.transcript_cap();
-        self.transcripts.settle(session, who, cap, &known, &load)
+        self.transcripts.reconcile(session, who, cap, &known, &load)
     }
 }
 

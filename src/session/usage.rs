@@ -1,58 +1,67 @@
 //! What the sessions keep on disk, and whose it is. Pure: sizes and times come in.
 
+use std::collections::BTreeMap;
+
 use super::message_table::Digest;
-use crate::digest_map::DigestMap;
 use crate::limits::SESSION_PAGE;
 use crate::shares::{Over, Shares};
 
-/// The sessions that have files, some 50 bytes of memory each.
+/// What one session keeps on disk.
+#[derive(Clone, Copy, Debug)]
+struct SessionUsage {
+    /// When it was last used, in milliseconds of the journal's time.
+    used: u64,
+    /// Whole pages.
+    bytes: u64,
+    /// The place of its principal in the list.
+    principal: usize,
+}
+
+/// The sessions that have files, some 60 bytes of memory each.
 #[derive(Debug, Default)]
-pub struct Usage {
-    /// When each was last used, in milliseconds of the journal's time; its pages; its principal.
-    sessions: DigestMap,
+pub struct TranscriptUsage {
+    sessions: BTreeMap<Digest, SessionUsage>,
     /// Bytes by principal.
     pub principals: Vec<(String, u64)>,
 }
 
-impl Usage {
+impl TranscriptUsage {
     /// A session was used then, and its transcript has so many bytes.
     pub fn set(&mut self, session: Digest, principal: &str, bytes: u64, used: u64) {
         self.remove(session);
         let known = self.principals.iter().position(|(name, _)| name == principal);
-        let at = known.unwrap_or_else(|| {
+        let principal = known.unwrap_or_else(|| {
             self.principals.push((principal.to_owned(), 0));
             self.principals.len() - 1
         });
         // One more page for the file that says whose it is.
-        let pages = u32::try_from(bytes.div_ceil(SESSION_PAGE) + 1).unwrap_or(u32::MAX);
-        self.principals[at].1 += u64::from(pages) * SESSION_PAGE;
-        self.sessions
-            .insert(session, u128::from(used) << 64 | u128::from(pages) << 32 | at as u128);
+        let bytes = (bytes.div_ceil(SESSION_PAGE) + 1) * SESSION_PAGE;
+        self.principals[principal].1 += bytes;
+        self.sessions.insert(session, SessionUsage { used, bytes, principal });
     }
 
     /// A session is used now, or has room set aside for its first turn.
     pub fn touch(&mut self, session: Digest, principal: &str, now: u64) {
-        let bytes =
-            self.sessions.get(session).map_or(SESSION_PAGE, |it| parts(it).1 - SESSION_PAGE);
+        let kept = self.sessions.get(&session);
+        let bytes = kept.map_or(SESSION_PAGE, |kept| kept.bytes - SESSION_PAGE);
         self.set(session, principal, bytes, now);
     }
 
     /// Returns how many bytes it had.
     pub fn remove(&mut self, session: Digest) -> u64 {
-        let Some((_, bytes, at)) = self.sessions.get(session).map(parts) else { return 0 };
-        self.sessions.remove(session);
-        self.principals[at].1 -= bytes;
-        bytes
+        let Some(kept) = self.sessions.remove(&session) else { return 0 };
+        self.principals[kept.principal].1 -= kept.bytes;
+        kept.bytes
     }
 
     pub fn contains(&self, session: Digest) -> bool {
-        self.sessions.contains(session)
+        self.sessions.contains_key(&session)
     }
 
     /// Whether a session is this principal's, or not counted yet.
     pub fn may_be_of(&self, session: Digest, principal: &str) -> bool {
-        let of = self.sessions.get(session).map(|it| parts(it).2);
-        of.is_none_or(|at| self.principals[at].0 == principal)
+        let kept = self.sessions.get(&session);
+        kept.is_none_or(|kept| self.principals[kept.principal].0 == principal)
     }
 
     /// Whether a principal may go on with this session, or begin it.
@@ -74,21 +83,14 @@ impl Usage {
 
     /// Sessions of a principal, or of all, that were not used after `before`; the longest idle first.
     pub fn oldest(&self, principal: Option<&str>, before: u64) -> Vec<Digest> {
-        let sessions = self.sessions.range(0, Digest::MAX).map(|(s, it)| (parts(it), s));
-        let mine = |at: usize| principal.is_none_or(|name| self.principals[at].0 == name);
-        let chosen = sessions.filter(|((used, _, at), _)| *used <= before && mine(*at));
-        let mut chosen: Vec<(u64, Digest)> = chosen.map(|((used, ..), s)| (used, s)).collect();
-        chosen.sort_unstable();
-        chosen.into_iter().map(|(_, session)| session).collect()
+        let is_mine = |at: usize| principal.is_none_or(|name| self.principals[at].0 == name);
+        let old =
+            self.sessions.iter().filter(|(_, kept)| kept.used <= before && is_mine(kept.principal));
+        let mut old: Vec<(u64, Digest)> =
+            old.map(|(session, kept)| (kept.used, *session)).collect();
+        old.sort_unstable();
+        old.into_iter().map(|(_, session)| session).collect()
     }
-}
-
-/// When a session was used, its bytes, and whose it is.
-fn parts(packed: u128) -> (u64, u64, usize) {
-    let bits = |from: u32, count: u32| (packed >> from) & ((1 << count) - 1);
-    let number = |bits: u128| u64::try_from(bits).unwrap_or(u64::MAX);
-    let at = usize::try_from(bits(0, 32)).unwrap_or(usize::MAX);
-    (number(bits(64, 64)), number(bits(32, 32)) * SESSION_PAGE, at)
 }
 
 #[cfg(test)]
@@ -98,11 +100,11 @@ mod tests {
 
     #[test]
     fn sizes_are_counted_in_pages_by_principal() {
-        let mut usage = Usage::default();
+        let mut usage = TranscriptUsage::default();
         usage.set(1, "a", 0, 10);
         usage.set(2, "a", 1, 5);
         usage.set(3, "b", 2 * SESSION_PAGE, u64::MAX);
-        let bytes = |usage: &Usage| -> Vec<u64> {
+        let bytes = |usage: &TranscriptUsage| -> Vec<u64> {
             usage.principals.iter().map(|(_, bytes)| bytes / SESSION_PAGE).collect()
         };
         assert_eq!(bytes(&usage), [3, 3]);
@@ -120,9 +122,9 @@ mod tests {
         let mut config = Config::default();
         config.keys.insert("a".to_owned(), ClientKey::new("a"));
         let (shares, limit) = (Shares::of(&config), 32 * SESSION_PAGE);
-        let mut usage = Usage::default();
+        let mut usage = TranscriptUsage::default();
         let mut next = 0;
-        let mut fill = |usage: &mut Usage, principal: &str| {
+        let mut fill = |usage: &mut TranscriptUsage, principal: &str| {
             let before = next;
             while usage.check((next, principal), shares, limit).is_ok() {
                 usage.set(next, principal, 1, 0);

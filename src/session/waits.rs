@@ -107,7 +107,7 @@ impl Hub {
         let pause = entry.failing.as_ref().map_or(0, |failing| failing.retry.pause);
         // Its clients, and those behind it, may have waited long enough.
         let line = entry.session().into_iter().flat_map(|session| state.dispatch.tickets(session));
-        line.chain([id]).filter_map(|id| state.runs.get(id)).for_each(|run| run.lock().notify());
+        line.chain([id]).filter_map(|id| state.replies.get(id)).for_each(|run| run.lock().notify());
         state.postpone(id, Instant::now() + Duration::from_millis(pause))
     }
 

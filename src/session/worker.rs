@@ -121,7 +121,7 @@ impl Hub {
             let mut state = self.lock();
             let entry = state.book.get(id).filter(|entry| !entry.turn.is_over()).cloned();
             let Some(entry) = entry else { return Outcome::Ended(CancelReason::Cancelled) };
-            (entry, state.runs.of(id), self.journal.last())
+            (entry, state.replies.of(id), self.journal.last())
         };
         if self.sync(number).is_err() {
             return Outcome::Ended(CancelReason::Aborted);
@@ -173,7 +173,7 @@ impl Hub {
                 if is_shortage(&e) {
                     return Err(e);
                 }
-                self.transcripts.unsettle(session);
+                self.transcripts.mark_stale(session);
                 log::warn!("the transcript for turn {id} is not up to date: {e}");
             }
         }

@@ -89,9 +89,7 @@ fn what_is_written_loads_to_the_same() {
         let mut first = good(text, &[]).config;
         let rendered = good(text, &[]).render();
         let mut second = good(&rendered, &[]).config;
-        let names = |config: &Config| {
-            config.agent.env.iter().map(|(n, _)| n.to_owned()).collect::<Vec<_>>()
-        };
+        let names = |config: &Config| config.agent.env.keys().cloned().collect::<Vec<_>>();
         assert_eq!(names(&first), names(&second));
         assert!(second.agent.env.iter().all(|(_, value)| value == "***"));
         for target in first.deliver.values_mut().chain(second.deliver.values_mut()) {

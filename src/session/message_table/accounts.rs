@@ -1,25 +1,72 @@
 //! What each principal has, for its share of what is kept. Pure.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use super::{Counts, Id, MessageTable};
-use crate::digest_map::DigestMap;
+use super::entry::Entry;
 use crate::named::ByName;
+use crate::session::id::Id;
+use crate::session::states::{DeliveryState, TurnState};
+
+/// How many messages there are of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub queued: usize,
+    pub running: usize,
+    /// Replies that wait for their delivery.
+    pub outbox: usize,
+    pub dead_letters: usize,
+    /// All that are known.
+    pub kept: usize,
+    /// What their records take in the journal.
+    pub bytes: u64,
+}
+
+impl Counts {
+    /// A message as it is counted.
+    pub(super) fn of(entry: &Entry) -> Counts {
+        let count = usize::from;
+        Counts {
+            queued: count(matches!(entry.turn, TurnState::Queued | TurnState::Resting)),
+            running: count(entry.turn == TurnState::Running),
+            outbox: count(entry.is_to_be_sent()),
+            dead_letters: count(entry.delivery_state() == Some(DeliveryState::Dead)),
+            kept: 1,
+            bytes: entry.bytes,
+        }
+    }
+
+    /// Counts what was `before` as what is `after`.
+    pub(super) fn replace(&mut self, before: Counts, after: Counts) {
+        self.queued = self.queued + after.queued - before.queued;
+        self.running = self.running + after.running - before.running;
+        self.outbox = self.outbox + after.outbox - before.outbox;
+        self.dead_letters = self.dead_letters + after.dead_letters - before.dead_letters;
+        self.kept = self.kept + after.kept - before.kept;
+        self.bytes = self.bytes + after.bytes - before.bytes;
+    }
+
+    /// A message that keeps its session from being idle.
+    pub(super) fn is_busy(self) -> bool {
+        self.queued + self.running + self.outbox + self.dead_letters > 0
+    }
+}
 
 /// What one principal has.
 #[derive(Debug, Default)]
 pub(super) struct Account {
     pub counts: Counts,
-    /// What the records of its messages take in the journal.
-    pub bytes: u64,
     /// Settled messages without a key, in the order in which they settled.
     pub plain: VecDeque<Id>,
-    pub dead: DigestMap,
+    pub dead: BTreeSet<Id>,
 }
 
 /// The most of something that each principal may keep, so that all together keep no more than `most`.
-pub(super) fn level(accounts: &ByName<Account>, most: usize, of: fn(&Account) -> usize) -> usize {
-    let kept = |level| accounts.iter().map(|(_, own)| of(own).min(level)).sum::<usize>();
+pub(super) fn fair_cap(
+    accounts: &ByName<Account>,
+    most: usize,
+    of: fn(&Account) -> usize,
+) -> usize {
+    let kept = |level| accounts.values().map(|own| of(own).min(level)).sum::<usize>();
     let (mut level, mut above) = (0, most + 1);
     while level + 1 < above {
         let middle = usize::midpoint(level, above);
@@ -30,26 +77,3 @@ pub(super) fn level(accounts: &ByName<Account>, most: usize, of: fn(&Account) ->
 
 /// What each principal holds of something, by name.
 pub type Usage = ByName<Vec<(&'static str, u64)>>;
-
-impl MessageTable {
-    /// What the records of a principal's messages take in the journal.
-    pub fn bytes_of(&self, principal: &str) -> u64 {
-        self.accounts.get(principal).map_or(0, |account| account.bytes)
-    }
-
-    /// What each principal holds.
-    pub fn usage(&self) -> Usage {
-        let mut usage = Usage::new();
-        for (name, own) in self.accounts.iter().filter(|(_, own)| own.counts.kept > 0) {
-            let count = |count: usize| count as u64;
-            *usage.of(name) = vec![
-                ("running", count(own.counts.running)),
-                ("journal_bytes", own.bytes),
-                ("results", count(own.plain.len())),
-                ("outbox", count(own.counts.outbox)),
-                ("dead_letters", count(own.dead.len())),
-            ];
-        }
-        usage
-    }
-}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::owner::{Digest, KnownOwner};
+use super::owner::{Digest, Owner};
 use crate::journal::record::{Retry, Stamp};
 use crate::limits::MAX_QUOTED_ERROR;
 use crate::session::clock::millis;
@@ -67,7 +67,7 @@ pub struct Key {
 /// A message. Ten thousand of them are kept, so what most do not have is behind a pointer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
-    pub who: Arc<KnownOwner>,
+    pub who: Arc<Owner>,
     pub turn: TurnState,
     /// Attempts that were begun.
     pub attempts: u32,
@@ -90,7 +90,7 @@ pub struct Entry {
     pub delivery: Option<Box<Outgoing>>,
     /// What its records take in the journal.
     pub(super) bytes: u64,
-    /// Its session was reset: what it said is gone, or about to go. See [`super::Book::is_erased`].
+    /// Its session was reset: what it said is gone, or about to go. See [`super::MessageTable::is_erased`].
     pub erased: bool,
 }
 
@@ -105,10 +105,6 @@ impl Entry {
         matches!(self.delivery_state(), Some(DeliveryState::Pending | DeliveryState::Sending))
     }
 
-    pub(super) fn is_dead(&self) -> bool {
-        self.delivery_state() == Some(DeliveryState::Dead)
-    }
-
     /// When it ended, or its delivery was begun anew.
     pub(super) fn quiet_since(&self) -> Stamp {
         let begun = self.delivery.as_ref().map_or(self.ended, |outgoing| outgoing.since);
@@ -117,7 +113,7 @@ impl Entry {
 
     /// What its session is known by.
     pub fn session(&self) -> Option<Digest> {
-        self.who.digest
+        self.who.digest()
     }
 
     pub fn delivery_state(&self) -> Option<DeliveryState> {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::accounts::level;
-use super::{Id, MessageTable};
+use super::accounts::fair_cap;
+use super::{Counts, Entry, Id, MessageTable};
 use crate::journal::record::Stamp;
 use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
 use crate::session::clock::millis;
@@ -35,9 +35,9 @@ impl MessageTable {
         };
         let day = KEEP_RESULTS_FOR;
         let mut ids = Vec::new();
-        // In the order in which they settled: `date` lets no age go back.
-        let kept = level(&self.accounts, keep, |own| own.plain.len());
-        let plain = self.accounts.iter().flat_map(|(_, own)| {
+        // In the order in which they settled: `next_stamp` lets no age go back.
+        let kept = fair_cap(&self.accounts, keep, |own| own.plain.len());
+        let plain = self.accounts.values().flat_map(|own| {
             let (plain, too_many) = (own.plain.iter(), own.plain.len().saturating_sub(kept));
             let plain = plain.copied().enumerate();
             plain.take_while(move |(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id)
@@ -47,10 +47,10 @@ impl MessageTable {
         ids.extend(plain.filter(goes).take(most));
         let keyed = self.keyed.iter().copied().take_while(|id| old(*id, day));
         ids.extend(keyed.filter(goes).take(most));
-        let kept = level(&self.accounts, MAX_DEAD_LETTERS, |own| own.dead.len());
-        let dead = self.accounts.iter().flat_map(|(_, own)| {
+        let kept = fair_cap(&self.accounts, MAX_DEAD_LETTERS, |own| own.dead.len());
+        let dead = self.accounts.values().flat_map(|own| {
             let too_many = own.dead.len().saturating_sub(kept);
-            let dead = own.dead.keys().map(Id).enumerate();
+            let dead = own.dead.iter().copied().enumerate();
             // By id: one that was revived is younger than those behind it.
             let overdue =
                 move |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
@@ -62,7 +62,7 @@ impl MessageTable {
 
     /// The stamp that a record counts with. Ages only grow, and by steps that can be: one that is
     /// odd, or none, as older gateways wrote, counts as that of the record before it.
-    pub(super) fn date(&mut self, at: Stamp) -> Stamp {
+    pub(super) fn next_stamp(&mut self, at: Stamp) -> Stamp {
         let last = Stamp { at: at.at, ..self.newest };
         let most = last.age.saturating_add(millis(MAX_AGE_STEP));
         let first = self.newest == Stamp::default();
@@ -73,38 +73,28 @@ impl MessageTable {
 
     /// Whether there are so many more than `keep` that they are worth a look.
     pub fn is_crowded(&self, keep: usize) -> bool {
-        let plain: usize = self.accounts.iter().map(|(_, account)| account.plain.len()).sum();
+        let plain: usize = self.accounts.values().map(|account| account.plain.len()).sum();
         plain > keep + keep / 8 + 64 || self.counts.dead_letters > MAX_DEAD_LETTERS
     }
 
-    /// Forgets messages that were [`Book::overdue`].
+    /// Forgets messages that were [`MessageTable::overdue`].
     pub fn forget(&mut self, ids: &[Id]) {
         for id in ids {
             // It may have been revived since it was looked at.
-            let Some(entry) = self.entries.get(*id).filter(|entry| entry.is_settled()) else {
-                continue;
-            };
-            let (turn, delivery, session) = (entry.turn, entry.delivery_state(), entry.session());
-            let key = entry.key.as_ref().map(|key| key.key);
-            if let Some(key) = key.filter(|key| self.keys.get(*key) == Some(id.0)) {
-                self.keys.remove(key);
+            let settled = self.get(*id).is_some_and(Entry::is_settled);
+            let Some(entry) = settled.then(|| self.entries.remove(*id)).flatten() else { continue };
+            if let Some(key) = entry.key.as_ref().map(|key| key.key)
+                && self.keys.get(&key) == Some(id)
+            {
+                self.keys.remove(&key);
             }
-            if let Some(session) = session {
-                self.records.remove(session, entry.latest);
-                if entry.erased {
-                    self.erasing.left.count(session, false);
-                }
+            let session = entry.session();
+            session.into_iter().for_each(|session| self.records.remove(session, entry.latest));
+            if entry.erased {
+                self.change_session(session, |state| state.erased -= 1);
             }
-            let was_dead = entry.is_dead();
-            let account = self.accounts.of(&entry.who.principal);
-            for counts in [&mut self.counts, &mut account.counts] {
-                counts.count(turn, delivery, false);
-                counts.kept -= 1;
-            }
-            account.bytes -= entry.bytes;
-            account.dead.remove(id.0);
-            self.keep_busy(session.filter(|_| was_dead), false);
-            self.entries.remove(*id);
+            let before = Counts::of(&entry);
+            self.recount((*id, &entry.who, entry.key.is_some()), before, Counts::default());
         }
         let plain = self.accounts.values_mut().map(|account| &mut account.plain);
         for list in plain.chain([&mut self.keyed]) {

@@ -1,7 +1,5 @@
 //! Whose a message is, and the digests by which sessions, keys and bodies are told apart. Pure.
 
-use std::ops::Deref;
-
 use crate::digest;
 
 /// Tells sessions, keys and bodies apart: half of a SHA-256.
@@ -13,34 +11,18 @@ pub type Digest = u128;
 pub struct Owner {
     pub principal: String,
     pub session: Option<String>,
+    digest: Option<Digest>,
 }
 
 impl Owner {
+    pub fn new(principal: String, session: Option<String>) -> Owner {
+        let digest = session.as_ref().map(|session| session_digest(&principal, session));
+        Owner { principal, session, digest }
+    }
+
     /// What the session is known by, here and on disk; `None` without a session.
     pub fn digest(&self) -> Option<Digest> {
-        Some(session_digest(&self.principal, self.session.as_ref()?))
-    }
-}
-
-/// A sender, shared by the messages of one session.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct KnownOwner {
-    who: Owner,
-    /// [`Who::digest`], worked out once.
-    pub(super) digest: Option<Digest>,
-}
-
-impl KnownOwner {
-    pub fn new(who: Owner) -> KnownOwner {
-        KnownOwner { digest: who.digest(), who }
-    }
-}
-
-impl Deref for KnownOwner {
-    type Target = Owner;
-
-    fn deref(&self) -> &Owner {
-        &self.who
+        self.digest
     }
 }
 

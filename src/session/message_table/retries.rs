@@ -9,11 +9,15 @@ use crate::session::clock::millis;
 use crate::session::states::TurnState;
 
 impl MessageTable {
+    /// Messages that run, and the number of the attempt.
+    pub fn running(&self) -> Vec<(Id, u32)> {
+        let running = self.entries().filter(|(_, entry)| entry.turn == TurnState::Running);
+        running.map(|(id, entry)| (id, entry.attempts)).collect()
+    }
+
     /// After a start: what ran when the last process ended waits for another attempt.
     pub fn requeue(&mut self) {
-        let running = self.entries().filter(|(_, entry)| entry.turn == TurnState::Running);
-        let running: Vec<Id> = running.map(|(id, _)| id).collect();
-        for id in running {
+        for (id, _) in self.running() {
             self.change(id, |entry| (entry.turn, entry.cuts) = (TurnState::Queued, entry.cuts + 1));
         }
     }
@@ -26,7 +30,7 @@ impl MessageTable {
     }
 
     /// An attempt failed, and the next one waits for its time.
-    pub(super) fn put_off(&mut self, id: Id, retry: &Retry, at: Stamp) {
+    pub(super) fn set_retry(&mut self, id: Id, retry: &Retry, at: Stamp) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         // One that ended by itself shows that the message is not what ends its agent or us.
         entry.cuts = if retry.crash { entry.cuts + 1 } else { 0 };
@@ -40,13 +44,6 @@ impl MessageTable {
         }
     }
 
-    /// Takes a message off the lists of those to which nothing will happen any more.
-    pub(super) fn unsettle(&mut self, id: Id) {
-        let Some(entry) = self.entries.get(id) else { return };
-        self.accounts.of(&entry.who.principal).plain.retain(|known| *known != id);
-        self.keyed.retain(|known| *known != id);
-    }
-
     /// Messages between two attempts.
     pub fn resting(&self) -> impl Iterator<Item = (Id, &RetryState)> {
         let resting = self.entries().filter(|(_, entry)| entry.turn == TurnState::Resting);
@@ -57,18 +54,6 @@ impl MessageTable {
     pub fn is_late(&self, id: Id, session: Digest) -> bool {
         let after = self.get(id).map_or(0, |entry| entry.accepted);
         self.messages_of(session, after).rev().any(|(_, entry)| entry.turn == TurnState::Done)
-    }
-}
-
-impl Entry {
-    /// Nothing was tried yet; its reply is delivered as if there had been none before.
-    pub(super) fn begin_anew(&mut self, number: u64) {
-        self.queued = number;
-        (self.attempts, self.cuts, self.failing) = (0, 0, None);
-        (self.outcome, self.ended) = (0, Stamp::default());
-        if let Some(outgoing) = &mut self.delivery {
-            (outgoing.state, outgoing.attempts, outgoing.trouble) = (None, 0, 0);
-        }
     }
 }
 

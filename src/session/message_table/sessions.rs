@@ -1,47 +1,9 @@
 //! What is known of one session: its messages, the numbers of its records and its last reset. What is
 //! asked here costs what that session has, however much others have. Pure.
 
+use super::records::SessionState;
 use super::{Digest, Entry, Id, MessageTable, session_digest};
-use crate::digest_map::DigestMap;
 use crate::journal::record::{Record, id_of};
-
-/// The records of each session. A key is half of the session's digest and the record's number; its
-/// value the number of the record before it of the same message, or 0.
-#[derive(Debug, Default)]
-pub(super) struct Records(DigestMap);
-
-impl Records {
-    pub fn add(&mut self, session: Digest, number: u64, before: u64) {
-        self.0.insert(key(session, number), before.into());
-    }
-
-    /// Takes out a record and those before it of its message.
-    pub fn remove(&mut self, session: Digest, mut number: u64) {
-        while let Some(before) = self.0.get(key(session, number)) {
-            self.0.remove(key(session, number));
-            number = number_of(before);
-        }
-    }
-
-    /// The numbers after this one, in order, and whether each is the first of something.
-    pub fn after(
-        &self,
-        session: Digest,
-        number: u64,
-    ) -> impl DoubleEndedIterator<Item = (u64, bool)> {
-        let from = key(session, number.saturating_add(1));
-        let all = self.0.range(from, key(session, u64::MAX));
-        all.map(|(key, before)| (number_of(key), before == 0))
-    }
-}
-
-fn key(session: Digest, number: u64) -> u128 {
-    session << 64 | u128::from(number)
-}
-
-fn number_of(key: u128) -> u64 {
-    u64::try_from(key & u128::from(u64::MAX)).unwrap_or(0)
-}
 
 impl MessageTable {
     /// The messages of a session that began after this record, in order.
@@ -74,65 +36,85 @@ impl MessageTable {
 
     /// Everything up to this record of a session is void.
     pub(super) fn reset(&mut self, session: Digest, number: u64, erases: bool) {
-        let erasure = self.erasing.resets.get(session);
-        for old in [self.resets.get(session), erasure].into_iter().flatten() {
-            // One that erases counts until the next that does.
-            if erases || Some(old) != erasure {
-                self.records.remove(session, number_of(old));
-            }
-        }
+        let state = self.sessions.entry(session).or_default();
+        let (newest, erasure) = (self.last.unwrap_or_default(), state.erasure);
+        let old = [std::mem::replace(&mut state.reset, number), erasure];
+        state.newest_at_reset = newest;
+        // One that erases counts until the next that does.
+        let void = old.into_iter().filter(|old| erases || *old != erasure);
+        void.for_each(|old| self.records.remove(session, old));
         self.records.add(session, number, 0);
-        self.resets.insert(session, number.into());
-        self.newest_at_reset.insert(session, self.last.map_or(0, |id| id.0));
         if erases {
-            self.erasing.resets.insert(session, number.into());
-            self.erasing.sessions.push_back(session);
+            state.erasure = number;
+            self.to_erase.push_back(session);
             // The first of its messages at once.
             self.erase_some();
         }
     }
 
+    /// What is known of a session beside its messages, so that it can be changed.
+    pub(super) fn change_session(
+        &mut self,
+        session: Option<Digest>,
+        change: impl FnOnce(&mut SessionState),
+    ) {
+        let Some(session) = session else { return };
+        let state = self.sessions.entry(session).or_default();
+        change(state);
+        if *state == SessionState::default() {
+            self.sessions.remove(&session);
+        }
+    }
+
+    /// Whether nothing of a session is queued, runs, is to be delivered or could not be.
+    pub fn is_idle(&self, session: Digest) -> bool {
+        self.sessions.get(&session).is_none_or(|state| state.busy == 0)
+    }
+
     /// Whether a message of this session belongs to a time before its last reset.
     pub fn is_reset(&self, session: Digest, accepted: u64) -> bool {
-        self.resets.get(session).is_some_and(|reset| reset > accepted.into())
+        self.sessions.get(&session).is_some_and(|state| state.reset > accepted)
     }
 
     /// The newest message that there was at a session's last reset, and that reset's record.
     pub fn reset_of(&self, session: Digest) -> Option<(Id, u64)> {
-        let newest = self.newest_at_reset.get(session).map(Id)?;
-        Some((newest, number_of(self.resets.get(session)?)))
+        let state = self.sessions.get(&session).filter(|state| state.reset > 0)?;
+        Some((state.newest_at_reset, state.reset))
+    }
+
+    /// The sessions that were reset, from this one on.
+    pub fn reset_sessions(&self, from: Digest) -> impl Iterator<Item = Digest> {
+        let reset = self.sessions.range(from..).filter(|(_, state)| state.reset > 0);
+        reset.map(|(session, _)| *session)
     }
 
     /// Drops the resets of sessions that nothing is known of any more, of so many from this session
     /// on. Returns where to go on.
     pub fn forget_resets(&mut self, from: Digest, most: usize) -> Option<Digest> {
-        let sessions: Vec<Digest> =
-            self.resets.range(from, Digest::MAX).map(|(session, _)| session).take(most).collect();
+        let sessions: Vec<Digest> = self.reset_sessions(from).take(most).collect();
         for session in &sessions {
             let known = self.messages_of(*session, 0).next().is_some();
-            if known || self.erasing.left.contains(*session) {
+            let Some(state) = self.sessions.get(session).filter(|it| !known && it.erased == 0)
+            else {
                 continue;
-            }
-            let resets = [&mut self.resets, &mut self.erasing.resets];
-            for reset in resets.map(|resets| resets.remove(*session)).into_iter().flatten() {
-                self.records.remove(*session, number_of(reset));
-            }
-            self.newest_at_reset.remove(*session);
+            };
+            let resets = [state.reset, state.erasure];
+            resets.into_iter().for_each(|reset| self.records.remove(*session, reset));
+            self.sessions.remove(session);
         }
         let last = sessions.get(most.checked_sub(1)?)?;
         last.checked_add(1)
     }
 
     /// Whether a record is still needed.
-    pub fn keeps(&self, number: u64, json: &str) -> bool {
+    pub fn is_needed(&self, number: u64, json: &str) -> bool {
         if let Some(id) = id_of(json).and_then(Id::parse) {
             return self.get(id).is_some();
         }
         match Record::parse(json) {
             Ok(Record::Reset { principal, session, .. }) => {
-                let session = session_digest(&principal, &session);
-                let needed = [self.resets.get(session), self.erasing.resets.get(session)];
-                needed.contains(&Some(number.into()))
+                let state = self.sessions.get(&session_digest(&principal, &session));
+                state.is_some_and(|state| [state.reset, state.erasure].contains(&number))
             }
             Ok(Record::Clock { .. }) => {
                 self.clock.as_ref().is_some_and(|known| known.record == number)

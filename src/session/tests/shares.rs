@@ -15,7 +15,7 @@ fn shared(script: Option<&str>, change: impl Fn(&mut Config)) -> House {
 }
 
 fn of(principal: &str, draft: Draft) -> Draft {
-    let who = Owner { principal: principal.to_owned(), ..draft.who };
+    let who = Owner::new(principal.to_owned(), draft.who.session);
     Draft { who, ..draft }
 }
 

@@ -19,12 +19,12 @@ struct Page {
 
 impl Transcripts {
     fn is_settled(&self, session: Digest) -> bool {
-        lock(&self.settled).contains(session)
+        lock(&self.reconciled).contains(&session)
     }
 }
 
 fn who(principal: &str, session: &str) -> Owner {
-    Owner { principal: principal.to_owned(), session: Some(session.to_owned()) }
+    Owner::new(principal.to_owned(), Some(session.to_owned()))
 }
 
 fn page() -> Page {
@@ -70,11 +70,11 @@ impl Page {
     }
 
     /// What a start does: `said` and `unsaid` are what the journal knows.
-    fn settle(&self, said: &[u32], unsaid: &[u32], cap: usize) -> Vec<u32> {
+    fn reconcile(&self, said: &[u32], unsaid: &[u32], cap: usize) -> Vec<u32> {
         let known = || {
             let mut known =
                 Known { said: said.iter().map(|id| Id::from(*id)).collect(), ..Known::default() };
-            unsaid.iter().for_each(|id| known.unsaid.add(Id::from(*id).0));
+            known.unsaid.extend(unsaid.iter().map(|id| Id::from(*id)));
             known
         };
         let loaded = Cell::new(0);
@@ -82,8 +82,8 @@ impl Page {
             loaded.set(loaded.get() + 1);
             Ok(turn(u32::try_from(id.0).unwrap()))
         };
-        self.transcripts.unsettle(self.session);
-        self.transcripts.settle(self.session, &self.who, cap, &known, &load).unwrap();
+        self.transcripts.mark_stale(self.session);
+        self.transcripts.reconcile(self.session, &self.who, cap, &known, &load).unwrap();
         assert!(self.transcripts.is_settled(self.session));
         assert!(loaded.get() <= said.len());
         self.ids()
@@ -171,14 +171,14 @@ fn a_link_is_not_followed() {
     let append = page.transcripts.append(page.session, &page.who, &turn(2), (CAP, false), &|| true);
     append.unwrap_err();
     page.transcripts.remove_turn(page.session, Id::from(1)).unwrap_err();
-    let settle = page.transcripts.settle(
+    let reconcile = page.transcripts.reconcile(
         page.session,
         &page.who,
         CAP,
         &|| Known { said: vec![Id::from(2)], ..Known::default() },
         &|_| Ok(turn(2)),
     );
-    settle.unwrap_err();
+    reconcile.unwrap_err();
     assert_eq!(fs::read(&elsewhere).unwrap(), before);
 }
 
@@ -226,7 +226,7 @@ fn a_turn_larger_than_the_cap_is_left_out() {
 #[test]
 fn a_start_makes_an_empty_file_for_the_first_turn() {
     let page = page();
-    assert!(page.settle(&[], &[], CAP).is_empty());
+    assert!(page.reconcile(&[], &[], CAP).is_empty());
     assert!(page.path().exists());
     assert_eq!(page.transcripts.find(page.session).unwrap().bytes, 0);
     page.append(&turn(1), CAP);
@@ -236,21 +236,21 @@ fn a_start_makes_an_empty_file_for_the_first_turn() {
 #[test]
 fn a_start_puts_back_what_is_missing() {
     let page = page();
-    assert_eq!(page.settle(&[1, 2, 3], &[], CAP), [1, 2, 3]);
+    assert_eq!(page.reconcile(&[1, 2, 3], &[], CAP), [1, 2, 3]);
     fs::write(page.path(), turn(1).lines()).unwrap();
-    assert_eq!(page.settle(&[1, 2, 3], &[], CAP), [1, 2, 3]);
+    assert_eq!(page.reconcile(&[1, 2, 3], &[], CAP), [1, 2, 3]);
     fs::remove_file(page.path()).unwrap();
-    assert_eq!(page.settle(&[1, 2, 3], &[], CAP), [1, 2, 3]);
+    assert_eq!(page.reconcile(&[1, 2, 3], &[], CAP), [1, 2, 3]);
     // What the journal has forgotten stays.
-    assert_eq!(page.settle(&[4], &[], CAP), [1, 2, 3, 4]);
-    assert_eq!(page.settle(&[], &[], CAP), [1, 2, 3, 4]);
+    assert_eq!(page.reconcile(&[4], &[], CAP), [1, 2, 3, 4]);
+    assert_eq!(page.reconcile(&[], &[], CAP), [1, 2, 3, 4]);
 }
 
 #[test]
 fn a_start_puts_back_no_more_than_has_room() {
     let page = page();
     let said: Vec<u32> = (1..=300).collect();
-    let ids = page.settle(&said, &[], 4096);
+    let ids = page.reconcile(&said, &[], 4096);
     assert_eq!(ids.last(), Some(&300));
     assert_eq!(ids, (ids[0]..=300).collect::<Vec<_>>());
     assert!((2048..=4096).contains(&page.bytes().len()), "{}", page.bytes().len());
@@ -262,9 +262,9 @@ fn a_start_takes_out_what_was_never_said() {
     for id in 1..=4 {
         page.append(&turn(id), CAP);
     }
-    assert_eq!(page.settle(&[1, 3], &[4], CAP), [1, 2, 3]);
-    assert_eq!(page.settle(&[1, 3], &[2], CAP), [1, 3]);
-    assert_eq!(page.settle(&[1, 5], &[3], CAP), [1, 5]);
+    assert_eq!(page.reconcile(&[1, 3], &[4], CAP), [1, 2, 3]);
+    assert_eq!(page.reconcile(&[1, 3], &[2], CAP), [1, 3]);
+    assert_eq!(page.reconcile(&[1, 5], &[3], CAP), [1, 5]);
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn a_start_repairs_what_a_power_cut_left() {
             let page = page();
             page.append(&turn(1), CAP);
             fs::write(page.path(), format!("{one}{junk}")).unwrap();
-            assert_eq!(page.settle(said, &[], CAP), said, "{junk:?}");
+            assert_eq!(page.reconcile(said, &[], CAP), said, "{junk:?}");
             page.append(&turn(9), CAP);
             assert_eq!(page.ids().last(), Some(&9), "{junk:?}");
         }
@@ -299,7 +299,7 @@ fn a_start_repairs_what_a_power_cut_left() {
         page.append(&turn(1), CAP);
         let whole = format!("{one}{two}");
         fs::write(page.path(), &whole.as_bytes()[..length]).unwrap();
-        assert_eq!(page.settle(&[1, 2], &[], CAP), [1, 2], "cut at {length}");
+        assert_eq!(page.reconcile(&[1, 2], &[], CAP), [1, 2], "cut at {length}");
     }
 }
 
@@ -311,13 +311,13 @@ fn a_start_repairs_what_is_no_text() {
             let page = page();
             page.append(&turn(1), CAP);
             fs::write(page.path(), [turn(1).lines().as_bytes(), junk].concat()).unwrap();
-            page.transcripts.unsettle(page.session);
+            page.transcripts.mark_stale(page.session);
             let known = || Known {
                 said: said.iter().map(|id| Id::from(*id)).collect(),
                 ..Known::default()
             };
             let load = |id: Id| Ok(turn(u32::try_from(id.0).unwrap()));
-            page.transcripts.settle(page.session, &page.who, CAP, &known, &load).unwrap();
+            page.transcripts.reconcile(page.session, &page.who, CAP, &known, &load).unwrap();
             let left = page.bytes();
             let clean: String = said.iter().map(|id| turn(*id).lines()).collect();
             assert_eq!(left, clean.as_bytes(), "{junk:?} is there: the next turn comes behind it");
@@ -331,11 +331,11 @@ fn a_start_that_cannot_read_a_turn_is_tried_again() {
     let page = page();
     let known = || Known { said: vec![Id::from(1)], ..Known::default() };
     let fails = |_: Id| Err(ErrorKind::Other.into());
-    page.transcripts.settle(page.session, &page.who, CAP, &known, &fails).unwrap_err();
+    page.transcripts.reconcile(page.session, &page.who, CAP, &known, &fails).unwrap_err();
     assert!(!page.transcripts.is_settled(page.session));
-    assert_eq!(page.settle(&[1], &[], CAP), [1]);
-    let again = |_: Id| panic!("it is settled");
-    page.transcripts.settle(page.session, &page.who, CAP, &known, &again).unwrap();
+    assert_eq!(page.reconcile(&[1], &[], CAP), [1]);
+    let again = |_: Id| panic!("it is reconciled");
+    page.transcripts.reconcile(page.session, &page.who, CAP, &known, &again).unwrap();
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn a_turn_whose_record_is_damaged_is_left_out_and_no_other() {
         2 => Err(ErrorKind::InvalidData.into()),
         number => Ok(turn(number)),
     };
-    page.transcripts.settle(page.session, &page.who, CAP, &known, &load).unwrap();
+    page.transcripts.reconcile(page.session, &page.who, CAP, &known, &load).unwrap();
     assert!(page.transcripts.is_settled(page.session));
     assert_eq!(ids(&page.bytes()), [1, 3]);
 }
@@ -387,7 +387,7 @@ fn a_late_reply_stands_where_its_message_was_accepted() {
     assert_eq!(page.ids(), [2, 3, 5, 7]);
     // Also where a crash took it from the file; what is older than the first made room for others.
     page.transcripts.remove_turn(page.session, Id::from(3)).unwrap();
-    assert_eq!(page.settle(&[1, 2, 3, 5, 7], &[], CAP), [2, 3, 5, 7]);
+    assert_eq!(page.reconcile(&[1, 2, 3, 5, 7], &[], CAP), [2, 3, 5, 7]);
 }
 
 #[test]
@@ -403,13 +403,13 @@ fn taking_back_leaves_whole_turns_also_where_the_last_line_is_torn() {
 #[test]
 fn a_reset_forgets_what_was_said() {
     let page = page();
-    page.settle(&[1, 2], &[], CAP);
+    page.reconcile(&[1, 2], &[], CAP);
     page.transcripts.remove(page.session, true, &|| true).unwrap();
     assert!(page.transcripts.find(page.session).is_none());
     assert!(!page.transcripts.is_settled(page.session));
     assert_eq!(fs::read_dir(page.dir.path().join("sessions")).unwrap().count(), 0);
     page.transcripts.remove(page.session, true, &|| true).unwrap();
-    assert_eq!(page.settle(&[3], &[], CAP), [3]);
+    assert_eq!(page.reconcile(&[3], &[], CAP), [3]);
 }
 
 #[test]
@@ -462,9 +462,9 @@ fn what_names_a_session_is_written_again_where_it_is_spoiled() {
     for junk in ["", "\0\0\0\0", "{\"principal\":\"own"] {
         let page = page();
         page.append(&turn(1), CAP);
-        fs::write(page.transcripts.about(page.session), junk).unwrap();
+        fs::write(page.transcripts.info_path(page.session), junk).unwrap();
         fs::write(page.path(), "").unwrap();
-        assert_eq!(page.settle(&[1], &[], CAP), [1]);
+        assert_eq!(page.reconcile(&[1], &[], CAP), [1]);
         let found = page.transcripts.find(page.session);
         assert_eq!(found.map(|about| about.who), Some(page.who.clone()), "{junk:?}");
     }

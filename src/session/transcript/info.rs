@@ -19,11 +19,11 @@ use crate::threads::lock;
 const SESSION_USE: Duration = Duration::from_secs(60);
 
 /// A session's key and principal in JSON are some hundred bytes.
-const MAX_ABOUT_FILE: u64 = 8 << 10;
+const MAX_INFO_FILE: u64 = 8 << 10;
 
 /// A session that has a transcript.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct About {
+pub struct TranscriptInfo {
     pub who: Owner,
     pub bytes: u64,
     /// When it was last used, in milliseconds of the journal's time; an older gateway did not say.
@@ -39,12 +39,12 @@ impl Transcripts {
         durably: bool,
         still: &dyn Fn() -> bool,
     ) -> io::Result<Option<u64>> {
-        let mut settled = lock(&self.settled);
+        let mut reconciled = lock(&self.reconciled);
         if !still() {
             return Ok(None);
         }
-        settled.remove(session);
-        for path in [self.path(session), self.about(session)] {
+        reconciled.remove(&session);
+        for path in [self.path(session), self.info_path(session)] {
             if if_exists(fs::remove_file(path))?.is_some() && durably {
                 files::sync_dir_of(&self.path(session))?;
             }
@@ -58,14 +58,14 @@ impl Transcripts {
             let path = name?.path();
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             let Ok(session) = Digest::from_str_radix(stem, 16) else { continue };
-            let _alone = lock(&self.settled);
+            let _alone = lock(&self.reconciled);
             if lock(&self.usage).contains(session) {
                 continue;
             }
             let about = self.find(session);
             let used = about.as_ref().and_then(|about| about.used);
             if let (None, Some(about)) = (used, &about) {
-                self.name(session, &about.who)?;
+                self.record_owner(session, &about.who)?;
             }
             let now = self.now.load(Ordering::Relaxed);
             let used = used.map_or(now, |used| now.min(used + millis(SESSION_USE)));
@@ -77,37 +77,37 @@ impl Transcripts {
     }
 
     /// Counts what a session has now that it is used.
-    pub(super) fn count(&self, session: Digest, principal: &str) {
+    pub(super) fn count_use(&self, session: Digest, principal: &str) {
         let bytes = fs::metadata(self.path(session)).map_or(0, |meta| meta.len());
         let now = self.now.load(Ordering::Relaxed);
         lock(&self.usage).set(session, principal, bytes, now);
     }
 
     /// Writes down whose a session is and that it is used, unless that was said a moment ago.
-    pub(super) fn name(&self, session: Digest, who: &Owner) -> io::Result<()> {
+    pub(super) fn record_owner(&self, session: Digest, who: &Owner) -> io::Result<()> {
         let now = self.now.load(Ordering::Relaxed);
         let recent = |used: u64| used <= now && now - used < millis(SESSION_USE);
-        let said = |about: &About| about.who == *who && about.used.is_some_and(recent);
+        let said = |about: &TranscriptInfo| about.who == *who && about.used.is_some_and(recent);
         if self.find(session).as_ref().is_some_and(said) {
             return Ok(());
         }
-        let Owner { principal, session: key } = who;
+        let (principal, key) = (&who.principal, &who.session);
         let about = json!({ "principal": principal, "session": key, "used": now }).to_string();
-        replace_unsynced(&self.about(session), about.as_bytes(), 0o600)
+        replace_unsynced(&self.info_path(session), about.as_bytes(), 0o600)
     }
 
     /// The session of this digest, if it has a transcript.
-    pub fn find(&self, session: Digest) -> Option<About> {
+    pub fn find(&self, session: Digest) -> Option<TranscriptInfo> {
         let bytes = fs::metadata(self.path(session)).ok()?.len();
-        let text = files::read_own(&self.about(session), MAX_ABOUT_FILE).ok()?;
+        let text = files::read_own(&self.info_path(session), MAX_INFO_FILE).ok()?;
         let about: Value = serde_json::from_str(&text).ok()?;
         let word = |key: &str| about[key].as_str().map(str::to_owned);
-        let who = Owner { principal: word("principal")?, session: word("session") };
-        Some(About { who, bytes, used: about["used"].as_u64() })
+        let who = Owner::new(word("principal")?, word("session"));
+        Some(TranscriptInfo { who, bytes, used: about["used"].as_u64() })
     }
 
     /// Shows the sessions of a principal that have a transcript. The files of others are not opened.
-    pub fn list(&self, principal: &str, visit: &mut dyn FnMut(About)) -> io::Result<()> {
+    pub fn list(&self, principal: &str, visit: &mut dyn FnMut(TranscriptInfo)) -> io::Result<()> {
         let Some(names) = if_exists(fs::read_dir(&self.dir))? else { return Ok(()) };
         let digest = |name: &Path| {
             let stem = name.file_name()?.to_str()?.strip_suffix(".json")?.to_owned();
@@ -115,7 +115,7 @@ impl Transcripts {
         };
         let names = names.filter_map(|name| digest(&name.ok()?.path()));
         let names = names.filter(|session| lock(&self.usage).may_be_of(*session, principal));
-        let mine = |about: &About| about.who.principal == principal;
+        let mine = |about: &TranscriptInfo| about.who.principal == principal;
         names.filter_map(|session| self.find(session)).filter(mine).for_each(visit);
         Ok(())
     }

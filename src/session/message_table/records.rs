@@ -1,0 +1,53 @@
+//! What is kept of each session. Pure.
+
+use std::collections::BTreeMap;
+
+use super::owner::Digest;
+use crate::session::id::Id;
+
+/// What is known of a session beside its messages; a session of which nothing of this is true has none.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct SessionState {
+    /// How many messages keep it from being idle.
+    pub busy: usize,
+    /// How many erased messages are known: as long the reset is told to who follows it.
+    pub erased: usize,
+    /// The record of its last reset, 0 without one, and the newest message that there was then.
+    pub reset: u64,
+    pub newest_at_reset: Id,
+    /// The record of its last reset that erases, 0 without one.
+    pub erasure: u64,
+}
+
+/// The records of each session. A key is half of the session's digest and the record's number; its
+/// value the number of the record before it of the same message, or 0.
+#[derive(Debug, Default)]
+pub(super) struct Records(BTreeMap<u128, u64>);
+
+impl Records {
+    pub fn add(&mut self, session: Digest, number: u64, before: u64) {
+        self.0.insert(key(session, number), before);
+    }
+
+    /// Takes out a record and those before it of its message.
+    pub fn remove(&mut self, session: Digest, mut number: u64) {
+        while let Some(before) = self.0.remove(&key(session, number)) {
+            number = before;
+        }
+    }
+
+    /// The numbers after this one, in order, and whether each is the first of something.
+    pub fn after(
+        &self,
+        session: Digest,
+        number: u64,
+    ) -> impl DoubleEndedIterator<Item = (u64, bool)> {
+        let all = self.0.range(key(session, number.saturating_add(1))..=key(session, u64::MAX));
+        let number_of = |key: u128| u64::try_from(key & u128::from(u64::MAX)).unwrap_or(0);
+        all.map(move |(key, before)| (number_of(*key), *before == 0))
+    }
+}
+
+fn key(session: Digest, number: u64) -> u128 {
+    session << 64 | u128::from(number)
+}
