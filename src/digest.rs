@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_digests() {
+    fn digests_are_those_of_the_standard() {
         // FIPS 180-2, appendix B.
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(hex(&sha256(&[b"abc"])), abc);
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn known_signatures() {
+    fn signatures_are_those_of_the_standard() {
         // RFC 4231, test cases 1, 2, 3 and 6.
         for (key, data, expected) in [
             (
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_there_and_back() {
+    fn base64_is_decoded_to_what_was_encoded() {
         for (bytes, text) in [(&b""[..], ""), (b"f", "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v")] {
             assert_eq!(to_base64(bytes), text);
             assert_eq!(from_base64(text).as_deref(), Some(bytes));

@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_of_a_gateway() {
+    fn directories_follow_the_name_of_a_gateway() {
         let base = Base {
             home: "/h".into(),
             config: "/h/.config".into(),

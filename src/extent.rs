@@ -1,4 +1,4 @@
-//! A long piece of JSON text that is sent from where it lies, a buffer at a time, instead of being
+//! A long JSON text that is sent from where it lies, a buffer at a time, instead of being
 //! loaded: the inside of a string, escaped already.
 #![forbid(unsafe_code)]
 
@@ -8,11 +8,11 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use crate::limits::MAX_PIECE;
-use crate::text::quoted;
+use crate::escape::quoted;
+use crate::limits::MAX_CHUNK;
 
 /// What stands for an extent in a text around it: JSON has it only escaped.
-pub const PLACE: char = '\0';
+pub const PLACEHOLDER: char = '\0';
 
 /// Where it lies. A file stays what it is, also when another has taken its name.
 #[derive(Clone, Debug)]
@@ -54,21 +54,21 @@ impl Extent {
         }
     }
 
-    /// Shows all of it in pieces.
+    /// Shows all of it in chunks.
     ///
     /// # Errors
     /// As above, and what `visit` says.
-    pub fn pieces(
+    pub fn chunks(
         &self,
         most: usize,
         visit: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        let (mut at, mut piece) = (0, Vec::new());
+        let (mut at, mut chunk) = (0, Vec::new());
         while at < self.len() {
-            piece.clear();
-            self.read(at, most, &mut piece)?;
-            at += piece.len() as u64;
-            visit(&piece)?;
+            chunk.clear();
+            self.read(at, most, &mut chunk)?;
+            at += chunk.len() as u64;
+            visit(&chunk)?;
         }
         Ok(())
     }
@@ -77,11 +77,11 @@ impl Extent {
     ///
     /// # Errors
     /// As above.
-    pub fn texts(&self, visit: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<()> {
+    pub fn text_chunks(&self, visit: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<()> {
         let mut at = 0;
         while at < self.len() {
             let mut json = vec![b'"'];
-            self.read(at, MAX_PIECE, &mut json)?;
+            self.read(at, MAX_CHUNK, &mut json)?;
             // What is cut within a character or an escape is no JSON.
             let text = loop {
                 json.push(b'"');
@@ -111,20 +111,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_are_cut_within_no_character_and_no_escape() {
+    fn chunks_are_cut_within_no_character_and_no_escape() {
         for shift in 0..14 {
-            let text = "x".repeat(shift) + &"ä\"\\\u{1}\u{1f600}\n".repeat(4 * MAX_PIECE / 10);
+            let text = "x".repeat(shift) + &"ä\"\\\u{1}\u{1f600}\n".repeat(4 * MAX_CHUNK / 10);
             let json = quoted(&text);
             let surrogates = json.replace('\u{1f600}', r"\ud83d\ude00");
             for json in [json, surrogates] {
                 let inside = json[1..json.len() - 1].to_owned();
                 let (extent, mut whole) = (Extent::Memory(Arc::new(inside)), String::new());
-                let mut add = |piece: &str| {
-                    assert!(!piece.is_empty() && piece.len() <= MAX_PIECE);
-                    whole += piece;
+                let mut add = |chunk: &str| {
+                    assert!(!chunk.is_empty() && chunk.len() <= MAX_CHUNK);
+                    whole += chunk;
                     Ok(())
                 };
-                extent.texts(&mut add).unwrap();
+                extent.text_chunks(&mut add).unwrap();
                 assert!(whole == text, "{shift}");
             }
         }

@@ -15,6 +15,7 @@ mod config;
 mod delivery;
 mod digest;
 mod dirs;
+mod escape;
 mod exit;
 mod extent;
 mod gateway;
@@ -34,7 +35,6 @@ mod sys;
 mod systemd;
 #[cfg(test)]
 mod testing;
-mod text;
 mod threads;
 mod trusted;
 

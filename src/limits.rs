@@ -157,21 +157,21 @@ pub const MAX_CLIENT_KEYS: usize = 256;
 
 /// How long one question may take in all, its retry included: a manager that hangs would hold
 /// systemctl for 90 s, and the drain must fit into `TimeoutStopSec=`.
-pub const QUESTION_DEADLINE: Duration = Duration::from_secs(2);
+pub const QUERY_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long an agent has between SIGTERM and SIGKILL to put its things in order. Part of the stop
 /// budget: the unit's `TimeoutStopSec=` counts it in.
 pub const KILL_AFTER: Duration = Duration::from_secs(3);
 
 /// What cut turns have beyond their agents' SIGKILL to tell their clients: part of the stop budget.
-pub const CUT_PATIENCE: Duration = Duration::from_secs(2);
+pub const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a stop takes beside the drain: two questions to the service manager of 2 s each, 3 s from
 /// SIGTERM to SIGKILL for agents, the last words to clients; and as much again for a busy machine.
 pub const STOP_HEADROOM: Duration = Duration::from_secs(15);
 
 /// How long the exit waits for its line in the history: far above what a busy disk takes for one sync.
-pub const HISTORY_PATIENCE: Duration = Duration::from_secs(2);
+pub const HISTORY_TIMEOUT: Duration = Duration::from_secs(2);
 
 // ---- Connections and threads.
 
@@ -214,13 +214,13 @@ pub const KEPT_RESPONSE_BUFFER: usize = 1 << 10;
 pub const SMALL_BUFFER: usize = 2 << 10;
 
 /// How much is written at a time, and what must be taken within the write time-out.
-pub const WRITE_PIECE: usize = 64 << 10;
+pub const WRITE_CHUNK: usize = 64 << 10;
 
 /// Longest event that a reader keeps, all its lines together.
 pub const MAX_EVENT: usize = 1 << 20;
 
 /// The most bytes of text in one event: clients bound what they take for one.
-pub const MAX_PIECE: usize = 32 << 10;
+pub const MAX_CHUNK: usize = 32 << 10;
 
 // ---- Agents and helpers.
 
@@ -229,7 +229,7 @@ pub const AGENT_READ: usize = 8 << 10;
 
 /// How long a child that was killed may take to end before it is left behind: the kernel needs no
 /// time for that, unless the child belongs to another user or hangs in a system call.
-pub const REAP_PATIENCE: Duration = Duration::from_secs(1);
+pub const REAP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often it looks.
 pub const LEFTOVERS_PAUSE: Duration = Duration::from_millis(1);
@@ -238,7 +238,7 @@ pub const LEFTOVERS_PAUSE: Duration = Duration::from_millis(1);
 pub const MAX_STDERR_TAIL: usize = 1024;
 
 /// How long a reader of our log that does not read may hold us up, once: then lines are lost and counted.
-pub const LOG_PATIENCE: Duration = Duration::from_millis(500);
+pub const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 
 // ---- Messages.
 
@@ -256,16 +256,16 @@ pub const MAX_DEAD_LETTERS: usize = 10_000;
 pub const RECORD_OVERHEAD: u64 = 30;
 
 /// Between two tries to write a record that a disk has no room for.
-pub const DISK_PAUSE: Duration = Duration::from_millis(500);
+pub const DISK_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Between two tries to start a thread that the system did not have: work goes on within a moment.
-pub const THREAD_PAUSE: Duration = Duration::from_millis(250);
+pub const THREAD_RETRY_DELAY: Duration = Duration::from_millis(250);
 
 /// How long a shortage is said after work last had to wait for it: some of these pauses.
 pub const SHORTAGE_VALID: Duration = Duration::from_secs(2);
 
 /// The longest pause between two attempts of a turn: its session waits as long.
-pub const MAX_TURN_PAUSE: Duration = Duration::from_secs(30);
+pub const MAX_TURN_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// What a compaction copies while writers wait.
 pub const COMPACT_TAIL: u64 = 64 << 10;
@@ -294,7 +294,7 @@ pub const ERASED_BYTES: u64 = 400;
 // ---- Deliveries.
 
 /// For one address of a receiver's: the second of two lost SYNs is sent again after 3 s.
-pub const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 // ---- Upstreams.
 
@@ -313,7 +313,7 @@ pub const MAX_RECORD: usize = 64 * MIB;
 
 /// Room on the disk that is set aside beyond the journal's end before new work is taken: thousands
 /// of completions with short replies.
-pub const JOURNAL_AHEAD: u64 = 1 << 20;
+pub const JOURNAL_PREALLOCATED: u64 = 1 << 20;
 
 /// Where records take more, a reply is not loaded but sent from the file: as much as a connection that
 /// sends one holds for it.
@@ -334,10 +334,10 @@ pub const JOURNAL_BUFFER: usize = 32 * KIB;
 
 /// For a reload that somebody waits for, from the request to its outcome: a slow disk's time, and less
 /// than the 60 s that the unit's `TimeoutStartSec=` gives `ExecReload=`.
-pub const RELOAD_PATIENCE: Duration = Duration::from_secs(40);
+pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// A gateway that lives answers in a few milliseconds; this is how long a loaded machine may need.
-pub const CONTROL_PATIENCE: Duration = Duration::from_secs(2);
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Between two looks at a gateway that holds its lock and does not listen yet, or not any more:
 /// it binds its socket some milliseconds after it has taken the lock.
@@ -351,7 +351,7 @@ pub const MAX_ERROR_BODY: usize = 256 << 10;
 pub const LONGEST_REPLY: Duration = TURN_TIMEOUT.range.end().saturating_mul(2);
 
 /// For what makes the manager read or write unit files: some hundred of them on a slow disk.
-pub const ACT_PATIENCE: Duration = Duration::from_secs(60);
+pub const UNIT_FILES_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A hundred gateways of one user are more than any machine runs; a search that goes further would
 /// hide that something else is wrong.

@@ -15,11 +15,11 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, LoggerBackend};
 
 use crate::config::LogTarget;
-use crate::limits::LOG_PATIENCE;
+use crate::escape::escaped;
+use crate::limits::LOG_TIMEOUT;
 use crate::sys::clock::Utc;
 use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::Pid;
-use crate::text::escaped;
 use crate::threads::lock;
 
 /// The most bytes of a log line: less than PIPE_BUF (4096, pipe(7)), so that a pipe which takes a
@@ -109,7 +109,7 @@ impl State {
     /// Writes a line, or counts it as lost. Only the first that is lost is waited for: a reader that does
     /// not read costs lines, and neither turns nor a stop their time.
     fn write(&mut self, level: Level, message: &str) {
-        let patience = if self.lost == 0 { LOG_PATIENCE } else { Duration::ZERO };
+        let patience = if self.lost == 0 { LOG_TIMEOUT } else { Duration::ZERO };
         self.report_lost();
         if self.lost > 0 || !self.sink.write(level, message, patience) {
             self.lost += 1;

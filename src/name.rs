@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn units_and_back() {
+    fn unit_names_are_parsed_from_names() {
         for name in ["default", "coder", "a-b_c"] {
             let name = Name::parse(name).unwrap();
             assert_eq!(Name::of_unit(&name.unit()), Some(name));

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::cancel::{Cancel, CancelReason};
-use crate::limits::REAP_PATIENCE;
+use crate::limits::REAP_TIMEOUT;
 use crate::name::OWN_VARIABLE;
 use crate::sys::fd::{limit, set_limit_of, set_nonblocking};
 use crate::sys::poll::Interest;
@@ -284,7 +284,7 @@ impl Child<'_> {
         }
         // One that we may not kill ends by itself, or by SIGPIPE.
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
-        let status = self.reap(REAP_PATIENCE);
+        let status = self.reap(REAP_TIMEOUT);
         self.children.end_tree(self.tree.take());
         status
     }
@@ -362,6 +362,6 @@ mod tests {
         let mut child = children.spawn(&shell("exit 7"), options).unwrap();
         cancel.wait([Interest::read(child.ended())], cancel.deadline).unwrap();
         children.reap_orphans();
-        assert_eq!(child.reap(REAP_PATIENCE).unwrap(), Status::Exited(7));
+        assert_eq!(child.reap(REAP_TIMEOUT).unwrap(), Status::Exited(7));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::limits::THREAD_PAUSE;
+use crate::limits::THREAD_RETRY_DELAY;
 
 /// Waits for a mutex, and takes it also where a thread has died with it: nothing here leaves half a change.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -20,6 +20,15 @@ pub fn in_turn(whose: &[u8]) -> MutexGuard<'static, ()> {
     let sum =
         whose.iter().fold(0, |sum: usize, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
     lock(&LINES[sum % LINES.len()])
+}
+
+/// Lets some time pass, for a thread that has nothing to wait for but that.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tests wait for events; this is the program's one sleep"
+)]
+pub fn pause(time: Duration) {
+    thread::sleep(time);
 }
 
 /// What a thread does.
@@ -44,7 +53,7 @@ pub fn spawn_with_retry(
         let take = move || lock(&work).take();
         let run = move || take().into_iter().for_each(|work| work());
         match spawn(name, stack, Box::new(run)) {
-            Err(_) if Instant::now() < deadline => thread::sleep(THREAD_PAUSE),
+            Err(_) if Instant::now() < deadline => pause(THREAD_RETRY_DELAY),
             spawned => return spawned,
         }
     }

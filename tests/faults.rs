@@ -227,7 +227,7 @@ fn sweep_on(on: &'static str, call: &'static str, errors: &[i32], least: u32) {
 }
 
 #[test]
-fn a_sync_fails() {
+fn a_failed_sync_ends_the_gateway_and_loses_nothing() {
     sweep("fdatasync", &[libc::EIO, libc::ENOSPC], 8);
 }
 
@@ -237,22 +237,22 @@ fn a_sync_of_a_new_file_or_a_directory_fails() {
 }
 
 #[test]
-fn a_write_fails() {
+fn a_failed_write_is_refused_and_loses_nothing() {
     sweep("write", &[libc::ENOSPC, libc::EIO, SHORT], 12);
 }
 
 #[test]
-fn a_read_fails() {
+fn a_failed_read_is_an_error_of_its_request_only() {
     sweep("read", &[libc::EIO], 4);
 }
 
 #[test]
-fn an_open_fails() {
+fn a_failed_open_is_survived() {
     sweep("openat", &[libc::EMFILE, libc::EIO], 2);
 }
 
 #[test]
-fn a_rename_fails() {
+fn a_failed_rename_keeps_the_old_file() {
     sweep("rename", &[libc::EIO, libc::ENOSPC], 1);
 }
 
@@ -523,7 +523,7 @@ fn ticks(pid: i32) -> u64 {
 }
 
 #[test]
-fn no_descriptors_are_left() {
+fn without_descriptors_it_goes_on_later() {
     let home = Home::new();
     let gateway = home.launch().through(&["prlimit", "--nofile=64:64"]).start();
     let mut caller = Caller::unix(&home.control_socket()).unwrap();

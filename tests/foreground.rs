@@ -27,7 +27,7 @@ fn last_stop(home: &Home) -> serde_json::Value {
 }
 
 #[test]
-fn an_interrupt() {
+fn ctrl_c_in_the_foreground_is_planned() {
     let gateway = Gateway::start();
     let mut connection = gateway.connect();
     connection.get("/health", &[]).assert_status(200);
@@ -49,7 +49,7 @@ fn an_interrupt() {
 }
 
 #[test]
-fn a_plain_kill() {
+fn a_kill_in_the_foreground_is_external() {
     let gateway = Gateway::start();
     gateway.signal(libc::SIGTERM);
     let line = gateway.wait_for_log("Shutdown context: signal=SIGTERM", DEADLINE);

@@ -33,7 +33,7 @@ const BASE: &[&str] = &[
     "shares",
     "subprocess",
     "testing",
-    "text",
+    "escape",
     "threads",
     "trusted",
 ];

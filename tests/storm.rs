@@ -179,6 +179,7 @@ struct Aftermath {
 /// Kills the gateway so many times under its clients, and lets the last one finish its work.
 /// `forgetful`: the last records that a dead gateway has written are taken away.
 #[track_caller]
+#[allow(clippy::too_many_lines, reason = "a list of cases")]
 fn storm(kills: usize, forgetful: bool) -> Aftermath {
     let seed = env::var("HERMES_SEED").ok().and_then(|seed| seed.parse().ok());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();

@@ -95,7 +95,7 @@ fn assert_status_text(unit: Unit) {
 }
 
 #[test]
-fn protect_control_groups() {
+fn it_works_with_protect_control_groups() {
     Sandbox::user().run(|manager| {
         let known = "ProtectControlGroups=yes\nPrivateUsers=yes";
         // 247 cannot set it up without privileges (226/NAMESPACE).
@@ -105,7 +105,7 @@ fn protect_control_groups() {
 }
 
 #[test]
-fn protect_control_groups_strict() {
+fn it_works_with_strict_protect_control_groups() {
     Sandbox::user().run(|manager| {
         let text = "ProtectControlGroups=strict\nPrivateUsers=yes";
         holds(manager, &Setting { text, since: 257, namespace: Some("cgroup") });
@@ -113,7 +113,7 @@ fn protect_control_groups_strict() {
 }
 
 #[test]
-fn protect_control_groups_private() {
+fn it_works_with_private_control_groups() {
     Sandbox::user().run(|manager| {
         let text = "ProtectControlGroups=private\nPrivateUsers=yes";
         holds(manager, &Setting { text, since: 257, namespace: Some("cgroup") });
@@ -121,7 +121,7 @@ fn protect_control_groups_private() {
 }
 
 #[test]
-fn private_pids() {
+fn it_works_with_private_pids() {
     Sandbox::user().run(|manager| {
         let text = "PrivatePIDs=yes\nPrivateUsers=yes";
         holds(manager, &Setting { text, since: 257, namespace: Some("pid") });
@@ -129,14 +129,14 @@ fn private_pids() {
 }
 
 #[test]
-fn private_users() {
+fn it_works_with_private_users() {
     Sandbox::user().run(|manager| {
         holds(manager, &Setting { text: "PrivateUsers=yes", since: 0, namespace: Some("user") });
     });
 }
 
 #[test]
-fn protect_system_strict() {
+fn it_works_with_protect_system_strict() {
     Sandbox::user().run(|manager| {
         let text = "ProtectSystem=strict\nReadWritePaths=%h %t\nPrivateUsers=yes";
         holds(manager, &Setting { text, since: 0, namespace: Some("mnt") });
@@ -144,7 +144,7 @@ fn protect_system_strict() {
 }
 
 #[test]
-fn no_new_privileges() {
+fn it_works_with_no_new_privileges() {
     Sandbox::user().run(|manager| {
         holds(manager, &Setting { text: "NoNewPrivileges=yes", since: 0, namespace: None });
     });

@@ -9,7 +9,7 @@ use util::sys::{self, Lease, Pidfd};
 use util::{DEADLINE, Sandbox, Service, UNIT, eventually, pause, rounds};
 
 #[test]
-fn kill_by_its_user() {
+fn a_kill_by_its_user_is_external_and_it_comes_back() {
     Sandbox::user().run(|manager| {
         let service = Service::start(manager);
         let before = service.pid();
@@ -22,7 +22,7 @@ fn kill_by_its_user() {
 }
 
 #[test]
-fn kill_by_root() {
+fn a_kill_by_root_is_external_and_it_comes_back() {
     Sandbox::system().run(|system| {
         let manager = system.user();
         let service = Service::start(&manager);
@@ -35,7 +35,7 @@ fn kill_by_root() {
 }
 
 #[test]
-fn systemctl_kill() {
+fn systemctl_kill_is_external_and_it_comes_back() {
     Sandbox::user().run(|manager| {
         let service = Service::start(manager);
         let before = service.pid();
@@ -162,7 +162,7 @@ fn a_stop_at_every_moment_of_a_kill_never_leaves_it_failed() {
 }
 
 #[test]
-fn kill_during_the_start() {
+fn a_kill_during_the_start_is_external() {
     Sandbox::user().run(|manager| {
         let service = Service::install(manager, "", "");
         let mut lease = Lease::take(&service.config_file()).unwrap();
@@ -181,7 +181,7 @@ fn kill_during_the_start() {
 }
 
 #[test]
-fn kill_during_a_reload() {
+fn a_kill_during_a_reload_is_external() {
     Sandbox::user().run(|manager| {
         let slow = "[Service]\nExecReload=\nExecReload=/bin/sleep 2\n";
         let service = Service::start_with(manager, "", slow);

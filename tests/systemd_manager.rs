@@ -129,7 +129,7 @@ fn a_manager_that_reexecutes_itself() {
 }
 
 #[test]
-fn no_systemctl_on_path() {
+fn systemctl_is_found_without_a_path() {
     Sandbox::user().run(|manager| {
         let poor = "[Service]\nEnvironment=PATH=/nonexistent\n\
                     UnsetEnvironment=XDG_RUNTIME_DIR DBUS_SESSION_BUS_ADDRESS\n";
@@ -145,7 +145,7 @@ fn no_systemctl_on_path() {
 }
 
 #[test]
-fn no_systemctl_at_all() {
+fn without_systemctl_a_stop_is_not_called_planned() {
     Sandbox::user().run(|manager| {
         let hidden =
             "[Service]\nPrivateUsers=yes\nInaccessiblePaths=-/bin/systemctl -/usr/bin/systemctl\n";

@@ -63,7 +63,7 @@ fn stop_during_a_reload_that_is_slow() {
 }
 
 #[test]
-fn stop_without_waiting() {
+fn a_stop_without_waiting_is_planned() {
     Sandbox::user().run(|manager| {
         let service = Service::start(manager);
         let args = ["stop", "--no-block", UNIT];
@@ -74,7 +74,7 @@ fn stop_without_waiting() {
 }
 
 #[test]
-fn restart_and_its_kin() {
+fn every_kind_of_restart_is_planned() {
     Sandbox::user().run(|manager| {
         let service = Service::start(manager);
         for verb in ["restart", "try-restart", "reload-or-restart --force"] {
@@ -132,7 +132,7 @@ fn stop_with_idle_connections_open() {
 }
 
 #[test]
-fn a_unit_that_conflicts() {
+fn a_stop_by_a_conflicting_unit_is_planned() {
     Sandbox::user().run(|manager| {
         let other = format!("[Unit]\nConflicts={UNIT}\n{OTHER}");
         manager.write_unit("other.service", &other);
@@ -162,7 +162,7 @@ fn a_unit_that_it_is_part_of() {
 }
 
 #[test]
-fn stop_during_the_start() {
+fn a_stop_during_the_start_is_planned() {
     Sandbox::user().run(|manager| {
         let service = Service::install(manager, "", "");
         let mut lease = Lease::take(&service.config_file()).unwrap();
@@ -193,7 +193,7 @@ fn a_stop_at_every_moment_of_a_start_leaves_it_inactive() {
 }
 
 #[test]
-fn restart_during_the_start() {
+fn a_restart_during_the_start_is_planned() {
     Sandbox::user().run(|manager| {
         let service = Service::install(manager, "", "");
         let mut lease = Lease::take(&service.config_file()).unwrap();

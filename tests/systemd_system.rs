@@ -37,7 +37,7 @@ fn assert_last_stop(unit: &Unit, verdict: &str, exit: i64, reason: &str) {
 }
 
 #[test]
-fn stops_and_kills() {
+fn stops_of_a_system_unit_are_planned_and_kills_are_not() {
     Sandbox::system().run(|manager| {
         start(manager, "");
         let unit = manager.unit(UNIT);
@@ -79,7 +79,7 @@ fn it_outlives_its_users_logout() {
 }
 
 #[test]
-fn no_systemctl_at_all() {
+fn without_systemctl_a_stop_is_not_called_planned() {
     Sandbox::system().run(|manager| {
         start(manager, "InaccessiblePaths=-/bin/systemctl -/usr/bin/systemctl\n");
         let unit = manager.unit(UNIT);

@@ -408,7 +408,7 @@ fn stop_ends_the_one_in_the_foreground_that_keeps_the_unit_from_starting() {
 }
 
 #[test]
-fn logs_are_the_journals() {
+fn logs_of_a_unit_come_from_the_journal() {
     Sandbox::user().run(|manager| {
         manager.gateway(&["install", "--now"]).assert_code(0);
         manager.gateway(&["stop"]).assert_code(0);

@@ -314,7 +314,7 @@ fn redirects_are_not_followed() {
 }
 
 #[test]
-fn nobody_there() {
+fn a_refused_connection_is_an_error_that_says_so() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, "");
     // It hangs up before it says anything: twice may happen, three times is a failure.

@@ -16,13 +16,13 @@ use super::output::{StderrTail, Utf8Stream};
 use super::{Outcome, Reply, Report, Turn, instructions};
 use crate::cancel::{Cancel, CancelReason};
 use crate::config;
+use crate::escape::{escaped, one_line};
 use crate::limits::{AGENT_READ, KILL_AFTER, MAX_STDERR_TAIL};
 use crate::subprocess::{
     Child, ChildEvent, ChildKind, Children, Environment, ExitReason, Program, RunOptions,
     environment, explain_failure, keep_end,
 };
 use crate::sys::process::{Status, is_shortage};
-use crate::text::{escaped, one_line};
 
 /// Starts the agent, feeds it, passes its reply on, and ends it where it has to be ended.
 pub fn run(

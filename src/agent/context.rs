@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use crate::escape::quoted;
 use crate::json::{Raw, elements, member, text};
-use crate::text::quoted;
 
 /// A chat request, as a turn is given it.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -21,9 +21,9 @@ use serde_json::value::RawValue;
 
 use crate::cancel::{Cancel, CancelReason};
 use crate::config;
+use crate::escape::quoted;
 use crate::json::{member, one_line, text};
 use crate::subprocess::Children;
-use crate::text::quoted;
 
 pub use context::{ChatMessage, Context, instructions, own};
 

@@ -1,9 +1,9 @@
 //! What an agent prints, made into text: UTF-8 across the borders of reads, and no line feeds at
 //! the end, as a shell's `$(…)` has it.
 
+use crate::escape::last_line;
 use crate::limits::MAX_STDERR_TAIL;
 use crate::subprocess::keep_end;
-use crate::text::last_line;
 
 /// Longer lines are cut: a log line, not a document.
 const MAX_STDERR_LINE: usize = 2048;

@@ -20,13 +20,13 @@ use serde_json::value::RawValue;
 use super::{Agent, DEFAULT_MODEL, Outcome, Refused, Reply, Turn};
 use crate::cancel::Cancel;
 use crate::config::Url;
+use crate::escape::{escaped, quoted};
 use crate::json::{elements, member, text};
 use crate::outbound::client::{Answer, Error};
 use crate::outbound::{OutboundRequest, open};
 use crate::subprocess::environment;
 use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::is_shortage;
-use crate::text::{escaped, quoted};
 use crate::threads::lock;
 
 /// How often a request is sent again that got nothing back: a server that is being restarted.

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_key_opens() {
+    fn a_role_opens_its_routes_only() {
         let user = ClientKey::new("alice");
         assert!(user.opens("chat") && user.opens("messages"));
         assert!(!user.opens("status") && !user.opens("journal"));

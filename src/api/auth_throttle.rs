@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_of_failures() {
+    fn failures_count_for_a_window_only() {
         let mut failures = AuthThrottle::default();
         let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         let began = Instant::now();

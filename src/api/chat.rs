@@ -7,10 +7,10 @@ use super::reply_writer::Encoder;
 use super::service::Exchange;
 use super::turn::{self, TurnRequest};
 use crate::agent::Report;
-use crate::extent::PLACE;
+use crate::escape::quoted;
+use crate::extent::PLACEHOLDER;
 use crate::http::sse;
 use crate::session::now;
-use crate::text::quoted;
 
 /// `POST /v1/chat/completions`.
 pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
@@ -73,7 +73,7 @@ impl Encoder for ChatEncoder {
     }
 
     fn whole(&mut self, id: &str, report: &Report) -> String {
-        let message = format!(r#"{{"role":"assistant","content":"{PLACE}"}}"#);
+        let message = format!(r#"{{"role":"assistant","content":"{PLACEHOLDER}"}}"#);
         let finish = finish_reason(report);
         let choice = format!(r#"{{"index":0,"message":{message},"finish_reason":{finish}}}"#);
         self.object(id, "chat.completion", &choice, report.usage.as_ref())

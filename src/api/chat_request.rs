@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use super::error::{ApiError, bad};
 use super::request::{boolean, list, object, short, text};
 use crate::agent::{ChatMessage, DEFAULT_MODEL, instructions, own};
+use crate::escape::quoted;
 use crate::json::{Raw, elements, member, members};
-use crate::text::quoted;
 
 /// Instructions that an agent gets as a variable: with its name and NUL it stays below the system's
 /// bound for one ([`MAX_EXEC_STRING`]).

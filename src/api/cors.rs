@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts() {
+    fn only_host_names_are_accepted_as_hosts() {
         let allowed = ["gateway.example".to_owned()];
         for ours in [
             "127.0.0.1",
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_in_urls() {
+    fn keys_in_urls_are_rejected() {
         for query in ["key=x", "a=b&api_key=x", "Token=", "access_token"] {
             assert!(has_key(query), "{query}");
         }
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn origins() {
+    fn only_named_origins_are_allowed() {
         let host = Some("127.0.0.1:8642");
         assert!(origin_is_ours(b"http://127.0.0.1:8642", host));
         for foreign in ["null", "http://127.0.0.1", "http://evil.example", "", "\u{ff}"] {

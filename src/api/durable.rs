@@ -47,7 +47,7 @@ pub fn run_durable(
             let text = message.extent();
             answer.store(text.clone()).map_err(|_| None)?;
             if answer.streams() && !streamed {
-                text.texts(&mut |chunk| answer.chunk(chunk)).map_err(|_| None)?;
+                text.text_chunks(&mut |chunk| answer.chunk(chunk)).map_err(|_| None)?;
             }
             return Ok(());
         }

@@ -4,11 +4,11 @@ use std::io;
 
 use crate::agent::{Outcome, Refused as Upstream};
 use crate::cancel::CancelReason;
+use crate::escape::quoted;
 use crate::http::{self, Closed, Response};
 use crate::journal::Refused;
 use crate::session::{AcquireError, Full, Refusal};
 use crate::shares::{Over, Reached};
-use crate::text::quoted;
 
 /// Seconds after which a client may try again: a turn's usual length, and a restart's.
 const RETRY_AFTER: u64 = 5;

@@ -4,7 +4,7 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::exit::Exit;
-use crate::limits::RELOAD_PATIENCE;
+use crate::limits::RELOAD_TIMEOUT;
 use crate::sys::fd::EventFd;
 use crate::threads::lock;
 
@@ -62,12 +62,12 @@ impl Reloads {
     }
 
     /// The outcome of a reading that begins from now on, for which `wake` asks; `None`: it takes longer
-    /// than [`RELOAD_PATIENCE`].
+    /// than [`RELOAD_TIMEOUT`].
     pub fn wait(&self, wake: &EventFd) -> Option<Outcome> {
         let number = self.request();
         wake.notify();
         let open = |tally: &mut Tally| tally.finished < number;
-        let waited = self.done.wait_timeout_while(lock(&self.tally), RELOAD_PATIENCE, open);
+        let waited = self.done.wait_timeout_while(lock(&self.tally), RELOAD_TIMEOUT, open);
         let (tally, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         tally.last.clone().filter(|_| !timeout.timed_out())
     }

@@ -9,20 +9,20 @@ use super::error::ApiError;
 use super::response::{json, mark_replayed, sse_head};
 use super::service::Exchange;
 use crate::agent::{Native, Reply, Report};
-use crate::extent::{Extent, PLACE, inside};
+use crate::extent::{Extent, PLACEHOLDER, inside};
 use crate::http::{Closed, Connection, Request, Stream, sse};
-use crate::limits::{SMALL_BUFFER, WRITE_PIECE};
+use crate::limits::{SMALL_BUFFER, WRITE_CHUNK};
 
 /// The format of an API's replies. `id`: the message's.
 pub trait Encoder {
     /// The events before the first chunk.
     fn begin(&mut self, id: &str, out: &mut Vec<u8>);
     fn chunk(&mut self, id: &str, text: &str, out: &mut Vec<u8>);
-    /// The events after the last chunk, with [`crate::extent::PLACE`] for all of the text.
+    /// The events after the last chunk, with [`crate::extent::PLACEHOLDER`] for all of the text.
     fn end(&mut self, id: &str, report: &Report, out: &mut Vec<u8>);
     /// The events instead of these where the turn has failed.
     fn fail(&mut self, id: &str, problem: &ApiError, out: &mut Vec<u8>);
-    /// A reply that is not streamed, with [`crate::extent::PLACE`] for its text.
+    /// A reply that is not streamed, with [`crate::extent::PLACEHOLDER`] for its text.
     fn whole(&mut self, id: &str, report: &Report) -> String;
     /// Whether chat completions of the agent's own server can be passed on as they are. Where not, the
     /// end of a stream repeats the whole text.
@@ -100,7 +100,7 @@ impl<'c> ReplyWriter<'c> {
 
     /// The whole text as the journal has it: nothing is gathered from now on.
     pub fn store(&mut self, text: Extent) -> io::Result<()> {
-        let buffers = usize::try_from(text.len()).unwrap_or(usize::MAX).min(2 * WRITE_PIECE);
+        let buffers = usize::try_from(text.len()).unwrap_or(usize::MAX).min(2 * WRITE_CHUNK);
         self.stored = Some(text);
         self.grow(buffers)
     }
@@ -116,7 +116,7 @@ impl<'c> ReplyWriter<'c> {
         if !self.stream
             && let WriterState::Unsent(connection, request) = self.state
         {
-            let all = PLACE.to_string();
+            let all = PLACEHOLDER.to_string();
             let body = if self.native { all } else { self.encoder.whole(&self.id, &self.report) };
             let response = json(200, body).extents(self.stored);
             return connection.respond(request, mark_replayed(response, self.replayed));
@@ -162,7 +162,7 @@ impl<'c> ReplyWriter<'c> {
     fn send(&mut self, events: &[u8]) -> io::Result<()> {
         let long = self.stored.as_ref().is_some_and(|text| text.len() > SMALL_BUFFER as u64);
         if long || events.len() > SMALL_BUFFER {
-            self.grow(self.text.len() + WRITE_PIECE)?;
+            self.grow(self.text.len() + WRITE_CHUNK)?;
         }
         let mut stream = match std::mem::replace(&mut self.state, WriterState::Gone) {
             WriterState::Unsent(connection, request) => {
@@ -185,7 +185,7 @@ impl Reply for ReplyWriter<'_> {
         if self.stored.is_none() && (!self.stream || !self.encoder.is_native()) {
             self.text += &inside(text);
             if self.text.len() > SMALL_BUFFER {
-                self.grow((self.text.len() + WRITE_PIECE).next_multiple_of(WRITE_PIECE))?;
+                self.grow((self.text.len() + WRITE_CHUNK).next_multiple_of(WRITE_CHUNK))?;
             }
         }
         if !self.stream {

@@ -18,11 +18,11 @@ use super::response;
 use super::service::{Exchange, Service};
 use super::turn::{self, TurnRequest};
 use crate::agent::{ChatMessage, Report, own};
-use crate::extent::PLACE;
+use crate::escape::quoted;
+use crate::extent::PLACEHOLDER;
 use crate::http::sse;
 use crate::json::{Raw, elements, member, one_line};
 use crate::session::{Id, Message, TurnState, now};
-use crate::text::quoted;
 
 /// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at
 /// most. Each event of its stream repeats them.
@@ -264,7 +264,7 @@ impl ResponsesEncoder {
 
     /// The message that is the output.
     fn item(id: &str, status: &str, full: bool) -> String {
-        let content = if full { part(&PLACE.to_string()) } else { String::new() };
+        let content = if full { part(&PLACEHOLDER.to_string()) } else { String::new() };
         format!(
             r#"{{"id":"msg_{id}","type":"message","status":"{status}","role":"assistant","content":[{content}]}}"#
         )
@@ -314,9 +314,9 @@ impl Encoder for ResponsesEncoder {
     }
 
     fn end(&mut self, id: &str, report: &Report, out: &mut Vec<u8>) {
-        let text = format!(r#""text":"{PLACE}","logprobs":[]"#);
+        let text = format!(r#""text":"{PLACEHOLDER}","logprobs":[]"#);
         self.text_event("response.output_text.done", id, &text, out);
-        let part = format!(r#""part":{}"#, part(&PLACE.to_string()));
+        let part = format!(r#""part":{}"#, part(&PLACEHOLDER.to_string()));
         self.text_event("response.content_part.done", id, &part, out);
         let status = outcome(report);
         let response = self.object(id, status, report, None);

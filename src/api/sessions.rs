@@ -13,13 +13,13 @@ use super::error::{ApiError, Handled, bad};
 use super::request::{LAST_EVENT_ID, owner_of, parameter};
 use super::response::{self, sse_head, to_json};
 use super::service::{Exchange, Service};
-use crate::extent::PLACE;
+use crate::escape::quoted;
+use crate::extent::PLACEHOLDER;
 use crate::http::{Closed, Request, SLASH, Stream, decode, sse};
-use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_PIECE};
+use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_CHUNK};
 use crate::session::{Digest, Id, Session, Watch, session_digest};
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, wait_any};
-use crate::text::quoted;
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -190,11 +190,12 @@ impl EventStream<'_> {
                 out.clear();
                 let (word, mut data) = (record.word(), record.without_digests().to_json());
                 if text.is_some() {
-                    data = data.replacen(r#""reply":"""#, &format!(r#""reply":"{PLACE}""#), 1);
+                    data =
+                        data.replacen(r#""reply":"""#, &format!(r#""reply":"{PLACEHOLDER}""#), 1);
                 }
                 sse::write_event(&mut out, word, &number.to_string(), &data);
                 // The record, its JSON, the event, a chunk with it.
-                let buffers = text.as_ref().map_or(4 * out.len(), |_| 2 * WRITE_PIECE);
+                let buffers = text.as_ref().map_or(4 * out.len(), |_| 2 * WRITE_CHUNK);
                 sent = grow(buffers).and_then(|_| stream.send_with(&out, text.as_ref()));
                 sent.is_ok()
             },

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn commands() {
+    fn commands_are_parsed() {
         for (words, expected) in [
             ("", "run"),
             ("gateway", "run"),
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn options_of_every_command() {
+    fn options_before_and_after_a_command_are_parsed() {
         let parsed = parsed("--set a.b=1 -p coder config --set c.d=2 --config x.toml");
         assert_eq!(parsed.name.as_str(), "coder");
         assert_eq!(parsed.set, ["a.b=1", "c.d=2"]);

@@ -39,7 +39,7 @@ pub fn show(context: &Context, check: bool) -> Result<Exit, Failure> {
 
 /// Loads the configuration.
 pub fn load(context: &Context) -> Result<Loaded, Failure> {
-    Ok(config::load(&context.sources())?)
+    config::load(&context.sources())
 }
 
 /// What a start of this gateway would go by.

@@ -3,7 +3,6 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,12 +11,13 @@ use super::context::Context;
 use super::foreign;
 use super::unit_file::installed_file;
 use crate::dirs::Dirs;
+use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{Holder, Probe, probe};
-use crate::limits::{CONTROL_PATIENCE, CONTROL_PAUSE, MAX_BODY_RANGE, MAX_ERROR_BODY, MAX_WAIT};
+use crate::limits::{CONTROL_PAUSE, CONTROL_TIMEOUT, MAX_BODY_RANGE, MAX_ERROR_BODY, MAX_WAIT};
 use crate::outbound::client::{Answer, Client, Error};
 use crate::sys::socket::connect_unix;
-use crate::text::escaped;
+use crate::threads::pause;
 
 /// A request head or message that a gateway does not take for so long never gets through.
 const CONTROL_WRITE_PATIENCE: Duration = Duration::from_secs(30);
@@ -56,7 +56,7 @@ pub fn connect(dirs: &Dirs, deadline: Instant) -> Contacted<Client<'static>> {
         if Instant::now() + CONTROL_PAUSE >= deadline {
             return Err(NoAnswer::Unresponsive { holder, why });
         }
-        thread::sleep(CONTROL_PAUSE);
+        pause(CONTROL_PAUSE);
     }
 }
 
@@ -67,7 +67,9 @@ pub fn fetch_status(dirs: &Dirs, deadline: Instant) -> Contacted<Value> {
         match status(&mut client, deadline) {
             Ok(status) => return Ok((holder, status)),
             // One that ends while we ask hangs up: the lock tells what came of it.
-            Err(_) if Instant::now() + CONTROL_PAUSE < deadline => thread::sleep(CONTROL_PAUSE),
+            Err(_) if Instant::now() + CONTROL_PAUSE < deadline => {
+                pause(CONTROL_PAUSE);
+            }
             Err(why) => return Err(NoAnswer::Unresponsive { holder, why }),
         }
     }
@@ -97,7 +99,7 @@ fn connect_socket(path: &Path) -> io::Result<Client<'static>> {
 /// `Unavailable` where none answers, with a suggested fix.
 pub fn connect_to(context: &Context) -> Result<Client<'static>, Failure> {
     let name = &context.name;
-    let words = match connect(&context.dirs, Instant::now() + CONTROL_PATIENCE) {
+    let words = match connect(&context.dirs, Instant::now() + CONTROL_TIMEOUT) {
         Ok((_, client)) => return Ok(client),
         Err(NoAnswer::NotRunning) => {
             foreign::refuse_foreign(context, "…")?;
@@ -123,7 +125,7 @@ fn status(client: &mut Client<'_>, deadline: Instant) -> Result<Value, String> {
 
 /// One request without a body; the answer is JSON.
 pub fn request(client: &mut Client<'_>, method: &str, target: &str) -> Result<Value, Failure> {
-    let deadline = Instant::now() + MAX_WAIT + CONTROL_PATIENCE;
+    let deadline = Instant::now() + MAX_WAIT + CONTROL_TIMEOUT;
     exchange(client, method, target, &[], None, deadline)
 }
 

@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::context::Context;
 use super::output::{say, say_wrapped, table};
 use super::{foreign, time_format};
+use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
-use crate::text::escaped;
 
 /// Prints the last `count` records, oldest first: a table, or a JSON object a line.
 pub fn show(context: &Context, json: bool, count: Option<u64>) -> Result<Exit, Failure> {

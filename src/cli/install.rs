@@ -16,7 +16,7 @@ use super::unit::{Unit, own_lingering};
 use super::{config, foreign, places, program, start, starter, unit_file};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
-use crate::limits::ACT_PATIENCE;
+use crate::limits::UNIT_FILES_TIMEOUT;
 use crate::sys::{fs as files, user};
 use crate::systemd::unit::{self as text, Origin};
 use crate::trusted;
@@ -46,7 +46,7 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let demanded = Arc::new(|| false);
     let plan = || Plan { sources: owner.unit_sources(), demanded, ..config::plan(&owner) };
     let loaded = as_owner(&owner, || gateway::check(&plan()))??;
-    let deadline = Instant::now() + ACT_PATIENCE;
+    let deadline = Instant::now() + UNIT_FILES_TIMEOUT;
     let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e))?;
     // A question that needs the manager and no unit.
     let shown = unit.show()?;

@@ -9,6 +9,7 @@ use super::control::{connect_to, request};
 use super::output::{say, say_wrapped, table};
 use super::{config, foreign, time_format};
 use crate::agent::Agent;
+use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::journal::record::{Record, Step};
 use crate::journal::{Fate, FileJournal, NAME, Report, inspect, repair, saved};
@@ -18,7 +19,6 @@ use crate::session::{
 };
 use crate::sys::clock::rfc3339;
 use crate::sys::fd::EventFd;
-use crate::text::escaped;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;

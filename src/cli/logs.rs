@@ -4,11 +4,11 @@ use super::args::Parsed;
 use super::context::Context;
 use super::{config, foreign, unit};
 use crate::config::LogTarget;
+use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
 use crate::lifecycle::instance::holder;
 use crate::systemd::Scope;
-use crate::text::escaped;
 
 /// Replaces this process by journalctl, for the unit that runs it, else the installed one.
 pub fn logs(context: &Context, args: &Parsed) -> Result<Exit, Failure> {

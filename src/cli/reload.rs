@@ -8,11 +8,11 @@ use super::context::Context;
 use super::control::{connect_to, escaped_lines, exchange};
 use super::output::say;
 use crate::exit::{Exit, Failure};
-use crate::limits::{CONTROL_PATIENCE, RELOAD_PATIENCE};
+use crate::limits::{CONTROL_TIMEOUT, RELOAD_TIMEOUT};
 
 /// Asks, and waits for the outcome of a reading that begins after that.
 pub fn reload(context: &Context) -> Result<Exit, Failure> {
-    let deadline = Instant::now() + RELOAD_PATIENCE + CONTROL_PATIENCE;
+    let deadline = Instant::now() + RELOAD_TIMEOUT + CONTROL_TIMEOUT;
     let mut client = connect_to(context)?;
     let told = exchange(&mut client, "POST", "/v1/reload", &[], None, deadline)?;
     let words = escaped_lines(told["message"].as_str().unwrap_or("the answer cannot be read"));

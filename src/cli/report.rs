@@ -19,7 +19,7 @@ use crate::dirs::{Base, Dirs};
 use crate::exit::Exit;
 use crate::lifecycle::history;
 use crate::lifecycle::instance::{Holder, Probe, probe};
-use crate::limits::CONTROL_PATIENCE;
+use crate::limits::CONTROL_TIMEOUT;
 use crate::name::Name;
 use crate::sys::process::Pid;
 use crate::sys::{proc, user};
@@ -197,7 +197,7 @@ fn gather_once(context: &Context, system: bool) -> Report {
     let Context { base, name, dirs: own_dirs, .. } = context;
     let ask = |unit: String, scope: Scope, path: Option<PathBuf>| {
         let systemctl = Systemctl::new(scope, Arc::clone(&context.children));
-        let shown = systemctl.show(PROPERTIES, &unit, Instant::now() + CONTROL_PATIENCE);
+        let shown = systemctl.show(PROPERTIES, &unit, Instant::now() + CONTROL_TIMEOUT);
         let facts = shown.map(UnitStatus::read);
         let known = || facts.as_ref().ok()?.as_ref()?.path();
         let path = path.map(|path| path.display().to_string()).or_else(known);
@@ -212,7 +212,7 @@ fn gather_once(context: &Context, system: bool) -> Report {
         (unit, foreign) = (None, None);
     }
     let (mut contact, run) = match &foreign {
-        Some(dirs) => (fetch_foreign_status(dirs, Instant::now() + CONTROL_PATIENCE), Value::Null),
+        Some(dirs) => (fetch_foreign_status(dirs, Instant::now() + CONTROL_TIMEOUT), Value::Null),
         None => ask_own(own_dirs),
     };
     if let (None, Ok((holder, status))) = (&unit, &contact) {
@@ -245,12 +245,12 @@ fn foreign_dirs(unit: &UnitReport, name: &Name) -> Option<Dirs> {
 
 /// The gateway's answer and the record of the run that has not ended, or that left it behind.
 fn ask_own(dirs: &Dirs) -> (Contacted<Value>, Value) {
-    let asked = fetch_status(dirs, Instant::now() + CONTROL_PATIENCE);
+    let asked = fetch_status(dirs, Instant::now() + CONTROL_TIMEOUT);
     let run = history::run_record(dirs);
     // Only between two looks at a free lock does the record belong to nobody.
     let started = matches!(asked, Err(NotRunning)) && !matches!(probe(dirs), Ok(Probe::Free));
     if started {
-        (fetch_status(dirs, Instant::now() + CONTROL_PATIENCE), Value::Null)
+        (fetch_status(dirs, Instant::now() + CONTROL_TIMEOUT), Value::Null)
     } else {
         (asked, run)
     }

@@ -14,11 +14,11 @@ use super::control::{
 };
 use super::output::{printed, say};
 use crate::api;
+use crate::escape::{escaped, quoted};
 use crate::exit::{Exit, Failure};
-use crate::limits::{CONTROL_PATIENCE, LONGEST_REPLY, MAX_BODY_RANGE, MAX_WAIT};
+use crate::limits::{CONTROL_TIMEOUT, LONGEST_REPLY, MAX_BODY_RANGE, MAX_WAIT};
 use crate::outbound::Client;
 use crate::outbound::client::Error;
-use crate::text::{escaped, quoted};
 
 /// The header that puts a message into a session.
 const SESSION: &str = "X-Hermes-Session-Id";
@@ -56,7 +56,7 @@ fn send_durable(client: &mut Client, text: &str, args: &Parsed) -> Result<Exit, 
     let body = body.to_string();
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(value("--idempotency-key").map(|key| ("Idempotency-Key", key)));
-    let deadline = Instant::now() + CONTROL_PATIENCE + MAX_WAIT;
+    let deadline = Instant::now() + CONTROL_TIMEOUT + MAX_WAIT;
     let body = Some(body.as_bytes());
     let sent = exchange(client, "POST", "/v1/messages", &headers, body, deadline)?;
     let id = sent["id"].as_str().unwrap_or("").to_owned();
@@ -155,7 +155,7 @@ fn converse<W: Write>(
         .send("POST", path, &headers, Some(body.as_bytes()), deadline)
         .map_err(|e| broken(&e))?;
     if answer.status != 200 {
-        return Err(refused(answer, Instant::now() + CONTROL_PATIENCE));
+        return Err(refused(answer, Instant::now() + CONTROL_TIMEOUT));
     }
     let mut events = answer.events();
     while let Some(event) = events.next(deadline).map_err(|e| broken(&e))? {
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_before_the_reply() {
+    fn errors_before_the_reply_are_printed() {
         let body = r#"{"error":{"message":"Too many.","code":"queue_full"}}"#;
         let (printed, result, _) = talk(&answer("429 Too Many Requests", body), true);
         assert_eq!(printed, "");
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_in_the_middle() {
+    fn errors_in_the_middle_of_a_reply_are_printed() {
         let event = |code: &str| {
             let status = if code == "agent_failed" { 502 } else { 503 };
             let error = json!({ "error": { "message": "No.", "code": code }, "status": status });
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_and_input() {
+    fn names_of_sessions_and_input_are_checked() {
         for bad in ["", " a", "a ", "a\nb", "a\u{85}b", &"x".repeat(257)] {
             let error = check_session(Some(bad)).unwrap_err();
             assert_eq!(error.exit, Exit::Usage, "{bad:?}");

@@ -11,12 +11,12 @@ use super::report::{Report, UnitReport, gather};
 use super::unit::Unit;
 use super::{history, time_format, unit_file};
 use crate::config;
+use crate::escape::{counted, escaped};
 use crate::exit::{Exit, Failure};
-use crate::limits::CONTROL_PATIENCE;
+use crate::limits::CONTROL_TIMEOUT;
 use crate::sys::clock::parse_rfc3339;
 use crate::systemd::Scope;
 use crate::systemd::unit::{Origin, inspect};
-use crate::text::{counted, escaped};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What the report has as the gateway answered it; null without an answer.
@@ -46,7 +46,7 @@ fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Origin)> {
     let owner = context.of_unit(unit.scope, &installed)?;
     let drain = config::load(&owner.unit_sources()).ok()?.config.stop.drain_timeout;
     let systemctl = Unit::new(context, unit.scope).systemctl;
-    let version = systemctl.version(Instant::now() + CONTROL_PATIENCE).ok()?;
+    let version = systemctl.version(Instant::now() + CONTROL_TIMEOUT).ok()?;
     Some((owner.unit_text(version, drain).ok()? == installed, inspect(&installed)))
 }
 
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn for_people() {
+    fn the_status_for_people_has_a_line_each() {
         let expected = "  gateway  coder
     state  running since 1994-11-06 08:49:37 UTC, 2 min ago
       pid  12
@@ -277,7 +277,7 @@ last stop  1994-11-06 08:40:00 UTC, 11 min ago: planned, SIGTERM from sys\\u{1b}
     }
 
     #[test]
-    fn for_programs() {
+    fn the_status_for_programs_is_json() {
         let value = to_json(&running());
         for (key, expected) in [
             ("name", json!("coder")),

@@ -13,6 +13,7 @@ use super::output::say;
 use super::unit::{self, Unit};
 use super::{config, foreign};
 use crate::dirs::Dirs;
+use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{self, Holder, Probe};
 use crate::lifecycle::{history, marker};
@@ -22,7 +23,6 @@ use crate::sys::process::{PidFd, Signal, is_gone};
 use crate::sys::{fs as files, proc, user};
 use crate::systemd::Scope;
 use crate::systemd::systemctl::Properties;
-use crate::text::escaped;
 
 /// Stops the gateway, however it was started, and says what came of it.
 pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::escape::escaped;
 use crate::sys::clock::parse_rfc3339;
-use crate::text::escaped;
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages() {
+    fn ages_are_printed_in_one_unit() {
         assert_eq!(shown("\x1b[2J"), "\\u{1b}[2J");
         let then = "1994-11-06T08:49:37.042Z";
         let age = |seconds: i64| with_age(then, 784_111_777 + seconds);

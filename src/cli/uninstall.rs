@@ -11,7 +11,7 @@ use super::start::beside_unit;
 use super::unit::{Unit, own_lingering};
 use super::{foreign, stop, unit_file};
 use crate::exit::{Exit, Failure};
-use crate::limits::ACT_PATIENCE;
+use crate::limits::UNIT_FILES_TIMEOUT;
 use crate::sys::fs as files;
 use crate::systemd::Scope;
 use crate::systemd::unit::{self as text, Origin};
@@ -53,7 +53,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
             "this command runs inside the gateway, which it would end: run it from elsewhere";
         return Err(Failure::failed(words.to_owned()));
     }
-    let patience = Unit::patience(&shown, &["TimeoutStopUSec"]) + ACT_PATIENCE;
+    let patience = Unit::patience(&shown, &["TimeoutStopUSec"]) + UNIT_FILES_TIMEOUT;
     let disable = ["disable", "--now", "--", &unit.name];
     let done = unit.act_until(&disable, Instant::now() + patience);
     match (shown.get("ActiveState"), done) {

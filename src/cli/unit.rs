@@ -10,16 +10,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::context::Context;
 use super::output::say;
 use super::unit_file::{scopes, unit_dir, unit_file};
+use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{Holder, holder};
-use crate::limits::ACT_PATIENCE;
+use crate::limits::UNIT_FILES_TIMEOUT;
 use crate::subprocess::{Program, capture, find_program};
 use crate::sys::process::Pid;
 use crate::sys::{proc, user};
 use crate::systemd::Scope;
 use crate::systemd::cgroup::{self, OwnUnit};
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
-use crate::text::escaped;
 
 /// For a question to the manager: far above its 10 ms, and what a daemon-reload adds to them.
 const ASK_PATIENCE: Duration = Duration::from_secs(10);
@@ -166,7 +166,7 @@ impl Unit {
 
     /// Runs a verb that acts on the manager alone.
     pub fn act(&self, arguments: &[&str]) -> Result<(), Failure> {
-        self.act_until(arguments, Instant::now() + ACT_PATIENCE)
+        self.act_until(arguments, Instant::now() + UNIT_FILES_TIMEOUT)
     }
 
     /// The same, with a deadline for a verb that waits for the gateway.
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_have_a_meaning() {
+    fn exit_statuses_are_explained() {
         let end = |result, code, status| {
             how_it_ended(&shown(&[
                 ("Result", result),
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn patience_has_an_end() {
+    fn waiting_for_a_unit_has_a_deadline() {
         let shown = shown(&[("A", "1min"), ("B", "infinity")]);
         assert_eq!(Unit::patience(&shown, &["A"]), Duration::from_secs(70));
         assert_eq!(Unit::patience(&shown, &["A", "B"]), Duration::from_secs(3670));

@@ -1,8 +1,8 @@
 //! What the limit on open descriptors leaves of the configured limits.
 
 use super::schema::Limits;
+use crate::escape::counted;
 use crate::limits::MAX_CONNECTIONS;
-use crate::text::counted;
 
 /// What an idle gateway has open: 14 were measured (signals, wake-ups, listeners, locks, journal,
 /// log), and one or two for the service manager.

@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn distances() {
+    fn distances_between_words_are_counted() {
         assert_eq!(between("", ""), 0);
         assert_eq!(between("", "abc"), 3);
         assert_eq!(between("abc", ""), 3);
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_near() {
+    fn only_a_similar_name_is_suggested() {
         let known = ["listen", "key_file", "allowed_hosts", "env"];
         assert_eq!(nearest("lisen", known), Some("listen"));
         assert_eq!(nearest("LISTEN", known), Some("listen"));

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts() {
+    fn only_host_names_are_accepted_as_hosts() {
         for good in ["a", "a-b.c", "x_y", "127.0.0.1", "::1", "1.2.3"] {
             assert_eq!(host(good).as_deref(), Ok(good));
         }

@@ -7,10 +7,10 @@ use super::schema::{Check, ClientKey, Config};
 use super::secret::Secret;
 use super::toml_errors::Source;
 use super::value::Diagnostics;
+use crate::escape::escaped;
 use crate::exit::Failure;
 use crate::limits::{MAX_CONFIG_BYTES, MAX_KEY_FILE};
 use crate::named::ByName;
-use crate::text::escaped;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -95,7 +95,7 @@ impl Loaded {
     /// Two principals must not share a key: which of them came would be a guess.
     fn check_twins(&self, problems: &mut Problems, file: &str) {
         let origin = |key: &ClientKey| self.origin(&format!("keys.{}.file", key.name));
-        let keys: Vec<&ClientKey> = self.config.keys.iter().map(|(_, key)| key).collect();
+        let keys: Vec<&ClientKey> = self.config.keys.values().collect();
         for (at, key) in keys.iter().enumerate() {
             let twin = keys[..at].iter().find(|other| other.key.is_some() && other.key == key.key);
             if let Some(twin) = twin {

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_there_and_back() {
+    fn times_are_written_as_they_are_read() {
         for (text, millis) in [
             ("500ms", 500),
             ("30s", 30_000),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_there_and_back() {
+    fn sizes_are_written_as_they_are_read() {
         for (text, bytes) in
             [("1MiB", 1 << 20), ("64KiB", 65536), ("1000B", 1000), ("1GiB", 1 << 30)]
         {

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn good_ones() {
+    fn urls_that_are_accepted_are_parsed() {
         for (text, authority, port, target, shown) in [
             ("http://a", "a", 80, "/", "http://a/"),
             (
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_ones() {
+    fn urls_that_are_no_http_urls_are_rejected_with_a_reason() {
         let long = format!("http://a/{}", "x".repeat(MAX_URL));
         for bad in [
             "",

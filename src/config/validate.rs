@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_and_principals() {
+    fn names_of_targets_and_principals_are_checked() {
         for good in ["a", "A-b_1", &"x".repeat(MAX_TARGET_NAME)] {
             assert_eq!(section(good, "target").as_deref(), Ok(good));
             assert_eq!(principal(good).as_deref(), Ok(good));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn variables() {
+    fn names_of_variables_are_checked() {
         for good in ["A", "_", "a1", "LISTEN", "HERMES_SESSIONS"] {
             assert_eq!(variable(good).as_deref(), Ok(good));
         }

@@ -8,11 +8,11 @@ use super::{DeliveryResult, Payload, classify};
 use crate::cancel::Cancel;
 use crate::config::{Target, Url};
 use crate::digest::{hmac_sha256, to_base64};
+use crate::escape::quoted;
 use crate::limits::{MAX_SKIPPED_BODY, SKIP_TIMEOUT};
 use crate::outbound::client::Error;
 use crate::outbound::{OutboundRequest, open};
 use crate::subprocess::{Children, environment};
-use crate::text::quoted;
 
 /// What is posted.
 struct Post {
@@ -110,7 +110,7 @@ mod tests {
     use crate::config::Secret;
 
     #[test]
-    fn the_published_signature() {
+    fn signatures_match_the_published_example() {
         let secret = Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
         let signature = sign(
             secret.bytes(),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets() {
+    fn secrets_with_and_without_prefix_sign() {
         assert_eq!(Secret::parse("  plain text \n").unwrap().bytes(), b"plain text");
         for bad in ["", "\n", "whsec_", "whsec_hidden!"] {
             let error = Secret::parse(bad).unwrap_err();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_posted() {
+    fn a_callback_has_its_documented_fields() {
         let target = Target::new("hook");
         let payload = Payload {
             id: "01J",

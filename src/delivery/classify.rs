@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::DeliveryResult;
 use crate::cancel::CancelReason;
+use crate::escape::quoting;
 use crate::sys::clock::parse_http_date;
 use crate::sys::process::Status;
-use crate::text::quoting;
 
 /// The longest wait that a receiver can ask for: one that says "tomorrow" is asked in between.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
@@ -68,7 +68,7 @@ mod tests {
     const NOW: Duration = Duration::from_secs(784_111_777);
 
     #[test]
-    fn responses() {
+    fn statuses_of_responses_are_classified() {
         let of = |status| response(status, None, NOW);
         for status in [200, 201, 202, 204, 299] {
             assert_eq!(of(status), DeliveryResult::Delivered);
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_of_commands() {
+    fn exit_statuses_of_commands_are_classified() {
         let of = |status| exit(status, b"a\n\x1b[2J\n");
         assert_eq!(of(Status::Exited(0)), DeliveryResult::Delivered);
         let said = "\\u{1b}[2J";

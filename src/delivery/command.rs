@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::{DeliveryResult, Payload, classify};
 use crate::cancel::Cancel;
 use crate::config::Target;
+use crate::escape::escaped;
 use crate::limits::{KILL_AFTER, MAX_STDERR_TAIL};
 use crate::subprocess::{
     ChildKind, Children, Environment, ExitReason, Program, RunOptions, environment, explain_failure,
 };
-use crate::text::escaped;
 
 pub fn send(
     target: &Target,

@@ -130,7 +130,7 @@ fn a_callback_is_posted_and_signed() {
 }
 
 #[test]
-fn answers_are_judged() {
+fn answers_are_classified_as_done_temporary_or_permanent() {
     assert_eq!(
         answered("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
         DeliveryResult::Delivered
@@ -145,7 +145,7 @@ fn answers_are_judged() {
 }
 
 #[test]
-fn nobody_there() {
+fn a_refused_connection_is_an_error_that_says_so() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -220,7 +220,7 @@ fn a_command_has_the_reply_and_the_facts() {
 }
 
 #[test]
-fn ends_of_commands() {
+fn exit_statuses_of_commands_are_classified() {
     assert_eq!(try_it(&script("exec 0<&-; exit 0")), DeliveryResult::Delivered);
     deferred(&try_it(&script("echo later >&2; exit 75")), "exit status 75: later");
     deferred(&try_it(&script("kill -9 $$")), "signal 9");

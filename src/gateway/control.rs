@@ -7,16 +7,16 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use crate::api::Service;
 use crate::dirs::Dirs;
 use crate::lifecycle::instance::retake;
 use crate::sys::{fs as files, memory, socket};
+use crate::threads::pause;
 
 /// How often it is looked whether the control socket's path still leads to it: a command waits for
-/// [`CONTROL_PATIENCE`].
+/// [`CONTROL_TIMEOUT`].
 const CONTROL_PROBE: Duration = Duration::from_millis(1500);
 
 /// Looks now and then whether its path still leads to the socket, until the gateway drains, and hands over
@@ -26,7 +26,7 @@ pub fn watch(dirs: &Dirs, service: &Arc<Service>, replace: &dyn Fn(UnixListener)
     let (mut bound, mut told, mut lock) = (identity(path), false, None);
     let mut is_new = true;
     loop {
-        thread::sleep(CONTROL_PROBE);
+        pause(CONTROL_PROBE);
         if service.shutdown.is_closing() {
             return;
         }

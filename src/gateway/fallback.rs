@@ -6,14 +6,13 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::connection::{self, ConnectionGuard, limits};
 use crate::http::{Limits, ShutdownFlag};
 use crate::limits::{ACCEPT_BACK_OFF, CONNECTION_STACK};
 use crate::sys::poll::{Interest, poll};
-use crate::threads::spawn;
+use crate::threads::{pause, spawn};
 
 /// What a client of the spare thread may take for its request and to read the answer: others wait.
 const SPARE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -48,7 +47,7 @@ fn run(incoming: &Receiver<Waiting>) {
             waiting.iter().map(|w| Interest::read(w.stream.as_fd())).collect();
         // Not for longer: others may come.
         if poll(&mut interests, Some(ACCEPT_BACK_OFF)).is_err() {
-            thread::sleep(ACCEPT_BACK_OFF);
+            pause(ACCEPT_BACK_OFF);
         }
         let speaks = interests.iter().position(Interest::ready);
         if let Some(at) = speaks {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::Plan;
 use super::startup::Started;
-use crate::limits::LOG_PATIENCE;
+use crate::escape::escaped;
+use crate::limits::LOG_TIMEOUT;
 use crate::logger;
-use crate::text::escaped;
 
 /// Prints the greeting on a terminal. Elsewhere nobody reads it, and the log has what counts.
 pub fn greet(plan: &Plan, started: &Started) {
@@ -48,7 +48,7 @@ Ctrl-C stops it.
         agent = started.service.settings().agent.kind(),
     );
     // A terminal that takes no greeting is no reason to stop.
-    logger::write_within(io::stdout().lock(), &text, LOG_PATIENCE);
+    logger::write_within(io::stdout().lock(), &text, LOG_TIMEOUT);
 }
 
 /// A path as a shell reads it.

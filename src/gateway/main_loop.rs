@@ -4,7 +4,7 @@
 mod ending;
 mod state;
 
-use crate::limits::{ACCEPT_BACK_OFF, THREAD_PAUSE, THREAD_STACK};
+use crate::limits::{ACCEPT_BACK_OFF, THREAD_RETRY_DELAY, THREAD_STACK};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -15,6 +15,7 @@ use super::startup;
 use super::timers::{Timers, due};
 use super::{Plan, control, greeting, reload, stop_time};
 use crate::config::LogTarget;
+use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, QueryPoint, Supervisor};
 use crate::lifecycle::history::Begun;
@@ -24,7 +25,6 @@ use crate::logger;
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, wait_any};
 use crate::systemd::notify::{Notifier, watchdog_interval};
-use crate::text::escaped;
 use crate::threads::spawn;
 use state::{Mailbox, Main, News, Stop};
 
@@ -198,7 +198,7 @@ impl Main {
         {
             log::warn!("no thread for the reload ({e}): it is tried again");
             reloads.end(None);
-            self.timers.reload = Some(now + THREAD_PAUSE);
+            self.timers.reload = Some(now + THREAD_RETRY_DELAY);
         }
         let (number, refused) = reloads.refused();
         if number != self.told_reload && self.phase == Phase::Serving {

@@ -18,17 +18,17 @@ use super::{Plan, control};
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
+use crate::escape::{counted, escaped};
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
 use crate::journal::{self, Corruption, FileJournal, Journal, MemoryJournal, Refused};
 use crate::lifecycle::evidence::Supervisor;
 use crate::lifecycle::history::{self, Begun, Run};
 use crate::lifecycle::instance::Instance;
-use crate::limits::{MAX_KEY_FILE, QUESTION_DEADLINE, THREAD_STACK, WANTED_DESCRIPTORS};
+use crate::limits::{MAX_KEY_FILE, QUERY_DEADLINE, THREAD_STACK, WANTED_DESCRIPTORS};
 use crate::session::{Hub, MessageTable, Settings, System, Transcripts};
 use crate::sys::fd::EventFd;
 use crate::sys::{fs as files, proc, random, socket};
-use crate::text::{counted, escaped};
 use crate::threads::{lock, spawn};
 use crate::{digest, logger, sys, systemd, trusted};
 
@@ -211,7 +211,7 @@ fn refuse_without_saved(dir: &Path) -> Result<(), Failure> {
 /// What can wait until READY=1 was said: makes the run's entry durable and looks back at how the
 /// one before it ended.
 pub fn settle(plan: &Plan, started: &Service, run: &Run, supervisor: &Supervisor) {
-    let own = supervisor.locate(Instant::now() + QUESTION_DEADLINE);
+    let own = supervisor.locate(Instant::now() + QUERY_DEADLINE);
     let _ = own.map(|own| started.facts.unit.set(own.unit.clone()));
     let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
     plan.children.end_earlier_runs(delegated.as_deref());

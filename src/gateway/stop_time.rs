@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::api::Service;
 use crate::lifecycle::evidence::Supervisor;
-use crate::limits::{CUT_PATIENCE, HISTORY_PATIENCE, KILL_AFTER, STOP_HEADROOM};
+use crate::limits::{ABORT_TIMEOUT, HISTORY_TIMEOUT, KILL_AFTER, STOP_HEADROOM};
 use crate::threads::lock;
 
 /// Asks the service manager for the unit's own time-out, and says whether a stop fits into it. Takes as
@@ -34,7 +34,7 @@ pub fn is_short(service: &Service) -> bool {
 pub fn drain(service: &Service) -> Duration {
     let wanted = service.settings().config.stop.drain_timeout;
     let limit = lock(&service.stop_timeout).filter(|_| !can_extend()).unwrap_or(Duration::MAX);
-    wanted.min(limit.saturating_sub(KILL_AFTER + CUT_PATIENCE + HISTORY_PATIENCE))
+    wanted.min(limit.saturating_sub(KILL_AFTER + ABORT_TIMEOUT + HISTORY_TIMEOUT))
 }
 
 /// Whether the service manager hears us.

@@ -3,7 +3,7 @@
 //! It answers what it refuses, keeps every deadline, and leaves the connection only where the next
 //! request's first byte is certain. One read and one write serve an ordinary request.
 
-use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_SKIPPED_BODY, SKIP_TIMEOUT, WRITE_PIECE};
+use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_SKIPPED_BODY, SKIP_TIMEOUT, WRITE_CHUNK};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -271,8 +271,8 @@ impl Connection {
         let mut out = std::mem::take(&mut self.out);
         let sent = response.parts(head_only).try_for_each(|(extent, part)| {
             let mut add = |piece: &[u8]| self.add(&mut out, piece, &mut pace);
-            extent.map_or(Ok(()), |extent| extent.pieces(WRITE_PIECE, &mut add))?;
-            part.chunks(WRITE_PIECE).try_for_each(add)
+            extent.map_or(Ok(()), |extent| extent.chunks(WRITE_CHUNK, &mut add))?;
+            part.chunks(WRITE_CHUNK).try_for_each(add)
         });
         let sent = sent.and_then(|()| match response.parts(head_only).nth(1) {
             Some(_) => self.write(&out, &mut pace),
@@ -285,7 +285,7 @@ impl Connection {
 
     /// Appends a piece to `out`, which is sent first where both are too long for one write.
     fn add(&mut self, out: &mut Vec<u8>, piece: &[u8], pace: &mut Pace) -> io::Result<()> {
-        if out.len() + piece.len() > WRITE_PIECE {
+        if out.len() + piece.len() > WRITE_CHUNK {
             self.write(out, pace)?;
             out.clear();
         }
@@ -295,7 +295,7 @@ impl Connection {
 
     /// Writes what only the key of the present request opens: it is looked at before each piece.
     pub(super) fn write(&mut self, bytes: &[u8], pace: &mut Pace) -> io::Result<()> {
-        for (number, piece) in bytes.chunks(WRITE_PIECE).enumerate() {
+        for (number, piece) in bytes.chunks(WRITE_CHUNK).enumerate() {
             if self.is_revoked() {
                 // What ends within must not look whole, nor have anything behind it.
                 if number > 0 {

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::time::SystemTime;
 
 use super::{is_token, is_value_byte};
-use crate::extent::{Extent, PLACE};
-use crate::limits::WRITE_PIECE;
+use crate::extent::{Extent, PLACEHOLDER};
+use crate::limits::WRITE_CHUNK;
 use crate::sys::clock::Utc;
 
 /// On every response: browsers must not guess a type, show an answer as a page or let another page
@@ -22,7 +22,7 @@ pub struct Response {
     pub status: u16,
     headers: Vec<(&'static str, Cow<'static, str>)>,
     body: Cow<'static, [u8]>,
-    /// For each [`PLACE`] in the body, where there are any.
+    /// For each [`PLACEHOLDER`] in the body, where there are any.
     extents: Vec<Extent>,
     pub(super) close: bool,
 }
@@ -57,19 +57,19 @@ impl Response {
     /// Puts these in the places of the body, as far as there are places.
     #[must_use]
     pub fn extents(self, extents: impl IntoIterator<Item = Extent>) -> Response {
-        let places = self.body.iter().filter(|byte| **byte == PLACE as u8).count();
+        let places = self.body.iter().filter(|byte| **byte == PLACEHOLDER as u8).count();
         Response { extents: extents.into_iter().take(places).collect(), ..self }
     }
 
     /// Memory that it takes until it is sent: what it holds, and buffers for what it does not.
     pub fn held(&self) -> usize {
-        self.body.len() + if self.extents.is_empty() { 0 } else { 2 * WRITE_PIECE }
+        self.body.len() + if self.extents.is_empty() { 0 } else { 2 * WRITE_CHUNK }
     }
 
     /// The parts of the body, and the extent in front of each but the first.
     pub(super) fn parts(&self, head_only: bool) -> impl Iterator<Item = (Option<&Extent>, &[u8])> {
         let spliced = !self.extents.is_empty();
-        let parts = self.body(head_only).split(move |byte| spliced && *byte == PLACE as u8);
+        let parts = self.body(head_only).split(move |byte| spliced && *byte == PLACEHOLDER as u8);
         let extents = self.extents.iter().map(Some);
         std::iter::once(None).chain(extents).zip(parts)
     }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head() {
+    fn a_response_head_is_framed() {
         let head = head_of(&Response::text(200, "hello"), Persist::Close);
         let (date, rest) = head.split_once("\r\nContent-Length").unwrap();
         assert!(date.starts_with("HTTP/1.1 200 OK\r\nDate: ") && date.ends_with(" GMT"));

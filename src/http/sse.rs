@@ -1,7 +1,7 @@
 //! Server-sent events (WHATWG HTML, section 9.2): their text, written and read. Pure.
 
 use super::{Refusal, bad};
-use crate::limits::{MAX_EVENT, MAX_PIECE};
+use crate::limits::{MAX_CHUNK, MAX_EVENT};
 
 /// One event. Line ends in `data` (LF, CR LF, CR) come out as LF on the other side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ fn write_lines(out: &mut Vec<u8>, prefix: &str, text: &str) {
 pub fn chunks(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let most = MAX_PIECE.min(rest.len());
+        let most = MAX_CHUNK.min(rest.len());
         let border = (0..=most).rev().find(|at| rest.is_char_boundary(*at))?;
         let (chunk, after) = rest.split_at(border);
         rest = after;

@@ -8,8 +8,8 @@ use super::connection::Connection;
 use super::request::{Method, Request, Version};
 use super::response::{End, Persist, Response};
 use super::transport::Pace;
-use crate::extent::{Extent, PLACE};
-use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_PIECE};
+use crate::extent::{Extent, PLACEHOLDER};
+use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_CHUNK};
 
 /// A response in pieces. Dropped without [`Stream::finish`] it ends the connection in a way that
 /// the client can tell from a whole response.
@@ -80,9 +80,9 @@ impl Stream<'_> {
     /// As above, or what reading it says.
     pub fn send_with(&mut self, text: &[u8], extent: Option<&Extent>) -> io::Result<()> {
         let Some(extent) = extent else { return self.send(text) };
-        for (part, text) in text.split(|byte| *byte == PLACE as u8).enumerate() {
+        for (part, text) in text.split(|byte| *byte == PLACEHOLDER as u8).enumerate() {
             if part > 0 {
-                extent.pieces(MAX_PIECE, &mut |piece| self.send(piece))?;
+                extent.chunks(MAX_CHUNK, &mut |piece| self.send(piece))?;
             }
             self.send(text)?;
         }

@@ -1,6 +1,6 @@
 //! A socket with a buffer in front and a deadline on every wait. Server and client stand on it.
 
-use crate::limits::{SMALL_BUFFER, WRITE_PIECE};
+use crate::limits::{SMALL_BUFFER, WRITE_CHUNK};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -150,7 +150,7 @@ impl<'s> Transport<'s> {
     pub fn write(&mut self, bytes: &[u8], pace: &mut Pace) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let piece = &rest[..rest.len().min(WRITE_PIECE)];
+            let piece = &rest[..rest.len().min(WRITE_CHUNK)];
             let before = Instant::now();
             let written = self.socket.write(piece);
             pace.waited += before.elapsed();
@@ -164,7 +164,7 @@ impl<'s> Transport<'s> {
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(e) => return Err(e),
             }
-            if pace.taken >= WRITE_PIECE {
+            if pace.taken >= WRITE_CHUNK {
                 *pace = Pace::default();
             } else if pace.waited >= self.write_timeout {
                 return Err(ErrorKind::TimedOut.into());

@@ -49,7 +49,7 @@ pub fn read(
     let Some((start, json, text, body)) = found() else { return room(end - from).map(|()| None) };
     let body = Extent::File(Arc::clone(file), body);
     let (mut sum, mut quotes) = (CRC.digest(), Quotes::default());
-    body.pieces(JOURNAL_BUFFER, &mut |piece| {
+    body.chunks(JOURNAL_BUFFER, &mut |piece| {
         sum.update(piece);
         quotes.count(piece);
         Ok(())

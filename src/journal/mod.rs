@@ -33,10 +33,10 @@ pub use verify::{Corruption, Report, inspect};
 pub use writer::FileJournal;
 
 use crate::extent::Extent;
-use crate::limits::{JOURNAL_AHEAD, MAX_RECORD};
+use crate::limits::{JOURNAL_PREALLOCATED, MAX_RECORD};
 
 /// The part of `max_journal` that new work leaves to what completes the work there is, as a divisor;
-/// at least [`JOURNAL_AHEAD`], but never more than half of a small journal.
+/// at least [`JOURNAL_PREALLOCATED`], but never more than half of a small journal.
 const JOURNAL_RESERVE: u64 = 8;
 
 /// A log of records. Records have numbers that only grow; each is one line of JSON.
@@ -203,7 +203,7 @@ fn check_json(json: &str) -> Result<(), Refused> {
 
 /// The part of a cap that new work may fill.
 pub fn new_work_capacity(cap: u64) -> u64 {
-    cap - (cap / JOURNAL_RESERVE).max(JOURNAL_AHEAD).min(cap / 2)
+    cap - (cap / JOURNAL_RESERVE).max(JOURNAL_PREALLOCATED).min(cap / 2)
 }
 
 /// The rule of the cap: new work leaves a reserve below it; what completes work is refused by

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use super::health::Health;
 use super::line::line;
 use super::{Condition, Purpose, Refused, check_capacity};
-use crate::limits::JOURNAL_AHEAD;
+use crate::limits::JOURNAL_PREALLOCATED;
 use crate::sys::fs as files;
 use crate::threads::lock;
 
@@ -159,12 +159,12 @@ impl Inner {
     /// which others fill up still takes what completes the work there is.
     pub fn preallocate(&mut self, disk: Disk, more: u64) -> io::Result<()> {
         let enough = |ahead: u64| self.end.saturating_add(more).saturating_add(ahead);
-        if enough(JOURNAL_AHEAD) <= self.preallocated {
+        if enough(JOURNAL_PREALLOCATED) <= self.preallocated {
             return Ok(());
         }
         // Twice as much first: then the disk is asked once for many records.
         let mut result = Ok(());
-        for ahead in [2 * JOURNAL_AHEAD, JOURNAL_AHEAD] {
+        for ahead in [2 * JOURNAL_PREALLOCATED, JOURNAL_PREALLOCATED] {
             match (disk.preallocate)(&self.file, self.end, more.saturating_add(ahead)) {
                 Ok(can) => {
                     self.preallocated = if can { enough(ahead) } else { u64::MAX };

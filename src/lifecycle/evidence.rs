@@ -5,20 +5,20 @@ use std::env;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::marker;
 use super::signals::{Caught, Kind};
 use super::verdict::{self, Evidence, Job, Sender, Supervision, Unit, Verdict};
-use crate::limits::QUESTION_DEADLINE;
+use crate::escape::escaped;
+use crate::limits::QUERY_DEADLINE;
 use crate::subprocess::Children;
 use crate::sys::process::Pid;
 use crate::sys::{proc, signal};
 use crate::systemd::Scope;
 use crate::systemd::cgroup::{self, OwnUnit};
 use crate::systemd::systemctl::{self, Properties, Systemctl, is_main};
-use crate::text::escaped;
+use crate::threads::pause;
 
 /// How long after a failure the question is asked again: at a daemon-reexec the manager is gone
 /// for about 0.1 s.
@@ -110,7 +110,7 @@ impl Supervisor {
     /// The time that our unit gives a stop, drop-ins included; `Duration::MAX` for infinity. `None` where
     /// we are no unit's main process, or its manager does not say.
     pub fn stop_timeout(&self) -> Option<Duration> {
-        let deadline = Instant::now() + QUESTION_DEADLINE;
+        let deadline = Instant::now() + QUERY_DEADLINE;
         let own = self.locate(deadline)?;
         let systemctl = Systemctl::new(own.scope, Arc::clone(&self.children));
         self.stop_timeout_in(&systemctl.show(PROPERTIES, &own.unit, deadline).ok()?)
@@ -123,7 +123,7 @@ impl Supervisor {
         known.then(|| systemctl::time_span(text).unwrap_or(Duration::MAX))
     }
 
-    /// Gathers and judges. Takes as long as the manager, at most `QUESTION_DEADLINE`.
+    /// Gathers and judges. Takes as long as the manager, at most `QUERY_DEADLINE`.
     pub fn examine(&self, caught: Caught, point: QueryPoint) -> Finding {
         // The sender first: it may be gone by the time the manager has answered.
         let (sender, name) = self.sender(caught);
@@ -146,7 +146,7 @@ impl Supervisor {
         let Some(invocation) = &self.invocation else {
             return Supervision::None;
         };
-        let deadline = Instant::now() + QUESTION_DEADLINE;
+        let deadline = Instant::now() + QUERY_DEADLINE;
         let Some(own) = self.locate(deadline) else {
             let silent = Instant::now() >= deadline;
             return if silent { Supervision::Silent } else { Supervision::NotOurs };
@@ -154,7 +154,7 @@ impl Supervisor {
         let systemctl = Systemctl::new(own.scope, Arc::clone(&self.children));
         let mut answer = systemctl.show(PROPERTIES, &own.unit, deadline);
         if answer.is_err() && Instant::now() + QUESTION_RETRY < deadline {
-            thread::sleep(QUESTION_RETRY);
+            pause(QUESTION_RETRY);
             answer = systemctl.show(PROPERTIES, &own.unit, deadline);
         }
         match answer {

@@ -10,19 +10,19 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::record::{named, object};
 use crate::dirs::Dirs;
+use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_PAUSE;
 use crate::name::Name;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, lock, proc, socket, user};
-use crate::text::escaped;
+use crate::threads::pause;
 
 /// How long a start waits for a lock whose holder is dead: for as long as an exec may take.
 const LOCK_ORPHANED: Duration = Duration::from_secs(2);
@@ -102,7 +102,7 @@ impl Instance {
             if lives || Instant::now() >= deadline {
                 return Err(Failure::new(Exit::Unavailable, held_by(name, dirs)));
             }
-            thread::sleep(CONTROL_PAUSE);
+            pause(CONTROL_PAUSE);
         }
         for (file, path) in [(&state_lock, state_path), (&runtime, path)] {
             if let Err(e) = write_holder(file, dirs) {

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use super::client::Client;
 use crate::cancel::Cancel;
 use crate::config::Url;
+use crate::escape::{one_line, quoting};
 use crate::http::Socket;
-use crate::limits::{CONNECT_PATIENCE, MAX_STDERR_TAIL, WRITE_TIMEOUT};
+use crate::limits::{CONNECT_TIMEOUT, MAX_STDERR_TAIL, WRITE_TIMEOUT};
 use crate::subprocess::{
     Child, ChildEvent, ChildKind, Children, Environment, ExitReason, Program, RunOptions,
     find_program, keep_end,
 };
 use crate::sys::process::Status;
-use crate::text::{one_line, quoting};
 
 /// Between the end that we make and curl's own time-out, which is for a gateway that has died.
 const CURL_MARGIN: Duration = Duration::from_secs(1);
@@ -70,7 +70,7 @@ fn configuration(request: &OutboundRequest<'_>, deadline: Instant) -> Vec<u8> {
     let mut put = |name: &str, value: &[u8]| setting(&mut text, name, value);
     put("proto", if request.url.secure { b"=https" } else { b"=http" });
     // It is ended at the deadline anyhow, unless the gateway itself ends before that.
-    let [whole, connect] = [timeout + CURL_MARGIN, timeout.min(CONNECT_PATIENCE)]
+    let [whole, connect] = [timeout + CURL_MARGIN, timeout.min(CONNECT_TIMEOUT)]
         .map(|time| format!("{:.3}", time.as_secs_f64()));
     put("max-time", whole.as_bytes());
     put("connect-timeout", connect.as_bytes());
@@ -228,7 +228,7 @@ mod tests {
         if find_program("curl").is_err() {
             return;
         }
-        let long = crate::text::quoted(&"\u{1}\"\\\näß€".repeat(30_000));
+        let long = crate::escape::quoted(&"\u{1}\"\\\näß€".repeat(30_000));
         for body in ["\"\n\\x\ty\r", &long] {
             let (head, sent) = through_curl(body);
             assert!(sent == body, "{} bytes for {}", sent.len(), body.len());

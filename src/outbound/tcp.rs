@@ -11,7 +11,7 @@ use super::client::Client;
 use crate::cancel::Cancel;
 use crate::config::Url;
 use crate::http::Socket;
-use crate::limits::{CONNECT_PATIENCE, KEEP_ALIVE, WRITE_TIMEOUT};
+use crate::limits::{CONNECT_TIMEOUT, KEEP_ALIVE, WRITE_TIMEOUT};
 use crate::sys::poll::Interest;
 use crate::sys::process::is_shortage;
 use crate::sys::socket::begin_connect;
@@ -31,7 +31,7 @@ fn connect(url: &Url, cancel: &Cancel<'_>) -> io::Result<TcpStream> {
 
 fn connect_to(address: SocketAddr, cancel: &Cancel<'_>) -> io::Result<TcpStream> {
     let stream = begin_connect(address)?;
-    match wait(cancel, || Interest::write(stream.as_fd()), Instant::now() + CONNECT_PATIENCE) {
+    match wait(cancel, || Interest::write(stream.as_fd()), Instant::now() + CONNECT_TIMEOUT) {
         Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
         waited => waited?,
     }

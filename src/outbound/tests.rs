@@ -125,7 +125,7 @@ fn reads(method: &str, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn answers() {
+fn answers_are_parsed_strictly() {
     #[rustfmt::skip]
     let cases: &[(&str, &[u8], &str)] = &[
         ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "hi"),

@@ -8,7 +8,7 @@ use super::message_table::{Digest, Owner, digest_of};
 use super::states::TurnState;
 use super::submit::{Draft, Refusal, Submitted};
 use crate::config::Busy;
-use crate::text::escaped;
+use crate::escape::escaped;
 
 /// A message that is a command. What is none goes to the agent, whatever it begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

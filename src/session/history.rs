@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use super::hub::Hub;
 use super::id::Id;
 use crate::agent::Context;
+use crate::escape::quoted;
 use crate::json::{elements, member, text};
-use crate::text::quoted;
 
 /// Messages that one may build upon; a conversation of more turns is longer than any model's context.
 const MAX_CHAIN: usize = 1000;

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn text_there_and_back() {
+    fn ids_are_parsed_from_their_text() {
         let id = Id::after(None).unwrap();
         assert_eq!(Id::parse(&id.to_string()), Some(id));
         for bad in ["", "01J", &"8".repeat(26), &"I".repeat(26), &"0".repeat(27), &"é".repeat(13)]

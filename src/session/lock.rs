@@ -8,7 +8,7 @@ use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::{Digest, Entry};
 use crate::limits::LOCK_BATCH;
-use crate::threads::lock;
+use crate::threads::{lock, pause};
 
 /// For how long the lock is left to those who wait for it, between two such batches.
 const LOCK_TURN: Duration = Duration::from_micros(100);
@@ -28,7 +28,7 @@ impl Hub {
     /// for as long as somebody is quicker.
     pub(super) fn lock_in_turn(&self) -> MutexGuard<'_, State> {
         if WAITING.load(Ordering::Relaxed) > 0 {
-            std::thread::sleep(LOCK_TURN);
+            pause(LOCK_TURN);
         }
         self.lock()
     }

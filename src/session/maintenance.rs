@@ -10,8 +10,8 @@ use super::hub::{CompactionState, Hub, State, queue_limits};
 use super::id::Id;
 use super::message_table::{Digest, Entry, Owner};
 use crate::journal::{Condition, Refused};
-use crate::limits::{LOCK_BATCH, THREAD_PAUSE, THREAD_STACK};
-use crate::threads::{self, lock};
+use crate::limits::{LOCK_BATCH, THREAD_RETRY_DELAY, THREAD_STACK};
+use crate::threads::{self, lock, pause};
 
 /// How often maintenance looks for results that are old.
 const MAINTENANCE_ROUND: Duration = Duration::from_secs(60);
@@ -20,7 +20,7 @@ const MAINTENANCE_ROUND: Duration = Duration::from_secs(60);
 const MAINTENANCE_SOON: Duration = Duration::from_millis(200);
 
 /// A smaller journal is not worth a compaction.
-const COMPACT_FROM: u64 = 1024 * 1024;
+const COMPACT_FROM: u64 = 1 << 20;
 
 /// After a compaction that failed.
 const COMPACT_PAUSE: Duration = Duration::from_secs(30);
@@ -56,7 +56,7 @@ impl Hub {
                 self.spawn_worker(name, Box::new(move || work(hub)))
             };
             while !start() {
-                if self.aborted_within(THREAD_PAUSE) || self.is_draining() {
+                if self.aborted_within(THREAD_RETRY_DELAY) || self.is_draining() {
                     return;
                 }
             }
@@ -157,7 +157,7 @@ impl Hub {
             if loss.is_some_and(|loss| loss.at.elapsed() >= LOSS_SHOWN) {
                 return self.end_process();
             }
-            std::thread::sleep(JOURNAL_PROBE);
+            pause(JOURNAL_PROBE);
         }
     }
 

@@ -6,9 +6,9 @@ use super::id::Id;
 use super::message_table::{Outgoing, Owner};
 use super::states::{DeliveryState, TurnState};
 use crate::agent::{Refused, Report};
-use crate::extent::{Extent, PLACE};
+use crate::escape::quoted;
+use crate::extent::{Extent, PLACEHOLDER};
 pub use crate::sys::clock::rfc3339;
-use crate::text::quoted;
 
 /// A message as its sender may see it.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ impl Message {
         self.long.clone().unwrap_or_else(short)
     }
 
-    /// The message as JSON, as `GET /v1/messages/{id}` gives it, with [`PLACE`] for a long reply.
+    /// The message as JSON, as `GET /v1/messages/{id}` gives it, with [`PLACEHOLDER`] for a long reply.
     pub fn to_json(&self) -> String {
         let text = |text: Option<&str>| text.map_or_else(|| "null".to_owned(), quoted);
         let time = |millis: Option<u64>| millis.map(rfc3339);
@@ -90,7 +90,7 @@ impl Message {
             quoted(&self.who.principal),
             self.turn.word(),
             match &self.long {
-                Some(_) => format!("\"{PLACE}\""),
+                Some(_) => format!("\"{PLACEHOLDER}\""),
                 None => text(self.reply.as_deref()),
             },
             text(self.error.as_deref()),

@@ -67,7 +67,7 @@ impl Hub {
                 ([true], _) => runs = true,
                 (_, Some(reason)) => return Err(AcquireError::Ended(reason)),
                 (_, None) => {
-                    reply.idle().map_err(|_| AcquireError::Ended(CancelReason::ClientGone))?
+                    reply.idle().map_err(|_| AcquireError::Ended(CancelReason::ClientGone))?;
                 }
             }
         }

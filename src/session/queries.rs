@@ -15,9 +15,10 @@ use crate::agent::{self, Report};
 use crate::journal::record::Step;
 use crate::journal::{Loss, Refused};
 use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES};
+use crate::threads::pause;
 
 /// How long `/v1/status` waits for what a hung disk may keep from being told: its readers wait for
-/// [`CONTROL_PATIENCE`].
+/// [`CONTROL_TIMEOUT`].
 const STATUS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Between two tries to take a lock with a deadline; one is held for some microseconds.
@@ -211,7 +212,7 @@ impl Hub {
                 Ok(state) => return Some(state),
                 Err(TryLockError::Poisoned(state)) => return Some(state.into_inner()),
                 Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return None,
-                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => pause(LOCK_PAUSE),
             }
         }
     }

@@ -11,7 +11,7 @@ use super::submit::Refusal;
 use crate::extent::Extent;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::journal::{Purpose, Refused};
-use crate::limits::DISK_PAUSE;
+use crate::limits::DISK_RETRY_DELAY;
 use crate::threads::in_turn;
 
 /// How long nothing is written before the journal says that all is durable: within twice this after
@@ -94,7 +94,7 @@ impl Hub {
             if !std::mem::replace(&mut logged, true) {
                 log::warn!("{what} waits for the disk: {refused}");
             }
-            if self.aborted_within(DISK_PAUSE) {
+            if self.aborted_within(DISK_RETRY_DELAY) {
                 return Err(Refused::Broken("the gateway ends".to_owned()));
             }
         }

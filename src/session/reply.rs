@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::id::Id;
 use crate::agent::{Reply, Report};
 use crate::journal::record::{Accepted, Record, Step};
-use crate::limits::WRITE_PIECE;
+use crate::limits::WRITE_CHUNK;
 use crate::sys::fd::EventFd;
 use crate::threads::lock;
 
@@ -90,7 +90,7 @@ impl ReplyBuffer {
         let state = self.lock();
         let from = if attempt == state.attempt { offset } else { 0 };
         let rest = state.text.get(from..).unwrap_or("");
-        let most = WRITE_PIECE.min(rest.len());
+        let most = WRITE_CHUNK.min(rest.len());
         let border = (0..=most).rev().find(|at| rest.is_char_boundary(*at));
         let text = &rest[..border.unwrap_or(0)];
         let over = state.over && text.len() == rest.len();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::delivery::backoff;
-use crate::limits::MAX_TURN_PAUSE;
+use crate::limits::MAX_TURN_RETRY_DELAY;
 
 /// An attempt that failed for now.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ pub fn pause(attempt: &Attempt, retry_for: Duration) -> Option<Duration> {
         return None;
     }
     let rest = retry_for.saturating_sub(attempt.spent);
-    let pause = backoff::delay(attempt.failures, attempt.random, MAX_TURN_PAUSE).min(rest);
+    let pause = backoff::delay(attempt.failures, attempt.random, MAX_TURN_RETRY_DELAY).min(rest);
     Some(pause.max(attempt.retry_after.unwrap_or_default()))
 }
 
@@ -66,7 +66,7 @@ mod tests {
             assert_eq!(began.last(), Some(&HOUR), "{random}");
             assert!(began[1] >= Duration::from_millis(500) && began[1] <= Duration::from_secs(1));
             let pauses = began.windows(2).map(|two| two[1] - two[0]);
-            assert!(pauses.max() <= Some(MAX_TURN_PAUSE), "{random}");
+            assert!(pauses.max() <= Some(MAX_TURN_RETRY_DELAY), "{random}");
         }
         // None fails at once where its turn comes late in an outage: each has its own patience.
         assert!(attempts(Duration::from_millis(1), 0, None).len() == 2);

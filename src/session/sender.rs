@@ -14,7 +14,7 @@ use super::submit::Refusal;
 use crate::delivery::{DeliveryResult, Payload, backoff};
 use crate::journal::Refused;
 use crate::journal::record::{Record, Step};
-use crate::limits::DISK_PAUSE;
+use crate::limits::DISK_RETRY_DELAY;
 use crate::sys::random;
 
 /// The longest pause between two attempts of a delivery that did not ask for more.
@@ -54,7 +54,7 @@ impl Hub {
                 hub.stop_sending(&name, end.flatten());
             };
             if !self.spawn_worker("delivery", Box::new(work)) {
-                self.stop_sending(&target, Some(Instant::now() + DISK_PAUSE));
+                self.stop_sending(&target, Some(Instant::now() + DISK_RETRY_DELAY));
             }
         }
     }
@@ -112,7 +112,7 @@ impl Hub {
             }
             self.write_step(&mut state, (id, attempts + 1), Step::Sending)
         };
-        let number = written.map_err(|_| Some(Instant::now() + DISK_PAUSE))?;
+        let number = written.map_err(|_| Some(Instant::now() + DISK_RETRY_DELAY))?;
         // The reply before it and "attempt n started" are durable before anything is sent.
         self.sync(number).map_err(|_| None)?;
         let parcel = Payload {
@@ -167,7 +167,7 @@ impl Hub {
             Some(Err(Refused::Unavailable(_))) | None => {}
             // The gateway may be there for a while, where its journal was removed.
             Some(Err(Refused::Broken(_) | Refused::Full(_) | Refused::TooLong)) => {
-                return Err(Some(Instant::now() + DISK_PAUSE));
+                return Err(Some(Instant::now() + DISK_RETRY_DELAY));
             }
         }
         let until = pause.map(|pause| Instant::now() + pause);

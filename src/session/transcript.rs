@@ -19,9 +19,9 @@ use serde_json::Value;
 use super::id::Id;
 use super::message_table::{Digest, Owner};
 use super::usage::TranscriptUsage;
+use crate::escape::quoted;
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{self as files, if_exists, private_dir, replace_unsynced};
-use crate::text::quoted;
 use crate::threads::lock;
 
 /// Sessions whose transcripts are known to be right; the list begins anew beyond that.

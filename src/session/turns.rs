@@ -14,7 +14,7 @@ use crate::agent::{self, Outcome};
 use crate::cancel::CancelReason;
 use crate::journal::Refused;
 use crate::journal::record::{Accepted, Record, Step};
-use crate::limits::DISK_PAUSE;
+use crate::limits::DISK_RETRY_DELAY;
 use crate::threads::lock;
 
 impl Hub {
@@ -39,7 +39,7 @@ impl Hub {
             let ids = if self.is_draining() {
                 state.dispatch.postpone(id)
             } else if self.write_step(state, (id, n), step).is_err() {
-                state.postpone(id, Instant::now() + DISK_PAUSE)
+                state.postpone(id, Instant::now() + DISK_RETRY_DELAY)
             } else if worn_out {
                 self.after_end(state, id);
                 state.dispatch.leave(id)

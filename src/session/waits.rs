@@ -17,7 +17,7 @@ use crate::agent::{Outcome, Refused};
 use crate::delivery::{backoff, retry_after};
 use crate::journal::record::{Record, Retry, Step};
 use crate::journal::{self, Purpose};
-use crate::limits::{MAX_LISTED, MAX_TURN_PAUSE};
+use crate::limits::{MAX_LISTED, MAX_TURN_RETRY_DELAY};
 use crate::sys::random;
 
 /// Within this time all turns that wait for the agent are tried again once it has answered one of
@@ -76,7 +76,7 @@ impl Hub {
         let cuts = entry.cuts + 1;
         let next = if crash {
             let allowed = usize::try_from(cuts).is_ok_and(|cuts| cuts < limits.max_attempts);
-            allowed.then(|| backoff::delay(cuts, attempt.random, MAX_TURN_PAUSE))
+            allowed.then(|| backoff::delay(cuts, attempt.random, MAX_TURN_RETRY_DELAY))
         } else {
             pause(&attempt, retry_for)
         };

@@ -15,7 +15,7 @@ use super::reply::{BufferWriter, ReplyBuffer};
 use crate::agent::{Context, Outcome, Reply, Turn};
 use crate::cancel::{Cancel, CancelReason};
 use crate::journal::record::Accepted;
-use crate::limits::{DISK_PAUSE, SHORTAGE_VALID, THREAD_PAUSE};
+use crate::limits::{DISK_RETRY_DELAY, SHORTAGE_VALID, THREAD_RETRY_DELAY};
 use crate::sys::poll::{Interest, poll};
 use crate::sys::process::is_shortage;
 use crate::threads::{self, Work, lock};
@@ -40,7 +40,7 @@ impl Hub {
                 ids.extend(self.finish_turn(id, Outcome::Ended(CancelReason::Cancelled), None));
                 continue;
             }
-            state.without_thread.push((Instant::now() + THREAD_PAUSE, id));
+            state.without_thread.push((Instant::now() + THREAD_RETRY_DELAY, id));
             if self.is_draining() {
                 self.wake_maintenance(&mut state);
             }
@@ -98,7 +98,7 @@ impl Hub {
             if !std::mem::replace(&mut logged, true) {
                 log::warn!("turn {id} waits: {why}");
             }
-            let aborted = self.aborted_within(DISK_PAUSE);
+            let aborted = self.aborted_within(DISK_RETRY_DELAY);
             let over = self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over());
             if over || aborted {
                 return Outcome::Ended(CancelReason::Aborted);

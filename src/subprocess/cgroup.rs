@@ -7,12 +7,12 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Instant;
 
 use crate::limits::LEFTOVERS_PAUSE;
 use crate::sys::fs::if_exists;
 use crate::sys::process::{Pid, PidFd, Signal};
+use crate::threads::pause;
 
 /// Where version 2 is: alone, or beside version 1 (systemd's hybrid hierarchy).
 const ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -65,7 +65,7 @@ pub fn end(path: &Path, deadline: Instant) -> bool {
             let _ = write(path, "cgroup.freeze", "0");
             return false;
         }
-        thread::sleep(LEFTOVERS_PAUSE);
+        pause(LEFTOVERS_PAUSE);
     }
     true
 }
@@ -124,7 +124,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !what() {
             assert!(Instant::now() < deadline);
-            thread::yield_now();
+            std::thread::yield_now();
         }
     }
 
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn nobodys_group_is_ours() {
+    fn a_group_of_another_unit_is_not_ours() {
         assert_eq!(usable("/"), None);
         assert_eq!(usable("/no/such.service"), None);
     }

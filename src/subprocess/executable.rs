@@ -9,8 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::program::find_on;
+use crate::escape::escaped;
 use crate::sys::fs::read_bytes;
-use crate::text::escaped;
 
 /// What the kernel reads of a program to find its interpreter (BINPRM_BUF_SIZE).
 const MAX_SCRIPT_HEAD: u64 = 256;

@@ -9,7 +9,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cgroup::{self, ControlGroup};
@@ -18,6 +17,7 @@ use crate::sys::proc;
 use crate::sys::process::{Pid, PidFd, Signal};
 use crate::sys::random;
 use crate::threads;
+use crate::threads::pause;
 
 /// How long the end of a turn waits for the end of what was killed with it: time for a storm of new
 /// processes to be put down, and little enough for the stop budget.
@@ -199,7 +199,7 @@ fn sweep(find: impl Fn() -> Vec<Living> + Send + Sync + 'static) -> bool {
             if found.is_empty() || Instant::now() >= deadline {
                 return found.is_empty();
             }
-            thread::sleep(LEFTOVERS_PAUSE);
+            pause(LEFTOVERS_PAUSE);
         }
     });
     if RUNNING.load(Ordering::Relaxed) >= MAX_SWEEPS {

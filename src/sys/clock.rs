@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_known_moment() {
+    fn a_known_time_is_formatted() {
         let utc = Utc::new(UNIX_EPOCH + Duration::from_millis(784_111_777_042));
         assert_eq!(utc.http_date(), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(utc.rfc3339(), "1994-11-06T08:49:37.042Z");

@@ -28,11 +28,6 @@ impl<'fd> Interest<'fd> {
         Self::new(fd.into(), libc::POLLRDHUP)
     }
 
-    /// A place in the list that never reports anything.
-    pub fn none() -> Self {
-        Self::new(None, 0)
-    }
-
     /// Without a descriptor it never reports anything (poll(2): a negative number).
     fn new(fd: Option<BorrowedFd<'fd>>, events: i16) -> Self {
         let fd = fd.map_or(-1, |fd| fd.as_raw_fd());

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_hierarchies() {
+    fn groups_are_found_in_older_hierarchies() {
         let hybrid = "9:name=systemd:/system.slice/x.service\n4:memory:/m.service\n0::/\n";
         assert_eq!(unit(hybrid), Some(("x.service".into(), Scope::System)));
         let legacy = "4:memory:/\n1:name=systemd:/user.slice/user@7.service/_x.scope\n";
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_find() {
+    fn without_a_group_none_is_found() {
         for text in ["", "0::/\n", "0::/init.scop\n", "garbled", "0::/user.slice/user@7.service\n"]
         {
             let found = unit(text);

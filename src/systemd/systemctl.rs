@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use super::Scope;
 use super::cgroup::{self, OwnUnit};
-use crate::limits::QUESTION_DEADLINE;
+use crate::escape::one_line;
+use crate::limits::QUERY_DEADLINE;
 use crate::subprocess::{Captured, Children, Program, capture, find_program};
 use crate::sys::process::Pid;
 use crate::sys::{proc, user};
-use crate::text::one_line;
 
 /// The most that we take of what systemctl prints; `list-jobs` and `show` stay far below.
 const MAX_SYSTEMCTL_OUTPUT: usize = 256 << 10;
@@ -124,12 +124,12 @@ pub fn is_main(main_pid: &str) -> bool {
 
 /// Our own control group, where the manager has delegated it to this process: it is the unit's, the
 /// unit has `Delegate=yes`, and this is the unit's main process. Takes as long as the manager, at
-/// most [`QUESTION_DEADLINE`].
+/// most [`QUERY_DEADLINE`].
 pub fn delegated(own: &OwnUnit, children: &Arc<Children>) -> Option<String> {
     let text = proc::cgroup(Pid::own())?;
     let group = cgroup::unified(&text)?;
     let systemctl = Systemctl::new(own.scope, Arc::clone(children));
-    let deadline = Instant::now() + QUESTION_DEADLINE;
+    let deadline = Instant::now() + QUERY_DEADLINE;
     let shown = systemctl.show("Delegate,ControlGroup,MainPID", &own.unit, deadline);
     let warn =
         |e: &String| log::warn!("whether the control group is delegated cannot be told: {e}");
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn versions() {
+    fn versions_of_systemd_are_read() {
         assert_eq!(version_in("systemd 252 (252.38-1~deb12u1)"), Some(252));
         assert_eq!(version_in("systemd 257.8-1"), Some(257));
         assert_eq!(version_in("systemd 258~rc1"), Some(258));
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_of_time() {
+    fn times_of_systemd_are_read() {
         assert_eq!(time_span("1min 30s"), Some(Duration::from_secs(90)));
         assert_eq!(time_span("1.500s"), Some(Duration::from_millis(1500)));
         assert_eq!(time_span("1d 15s"), Some(Duration::from_secs(86_415)));

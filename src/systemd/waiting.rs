@@ -2,9 +2,9 @@
 //! waits for the agent. The job needs nobody who waits: so the call is ended, and the turn goes on.
 
 use super::cgroup::{self, OwnUnit};
+use crate::escape::escaped;
 use crate::sys::proc;
 use crate::sys::process::{Pid, PidFd, Signal};
-use crate::text::escaped;
 
 /// What waits for the end of a unit.
 const VERBS: [&str; 6] =

@@ -8,10 +8,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::super::{ChatMessage, Turn};
+use crate::escape::quoted;
 use crate::json::{elements, members};
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{if_exists, open_own, read_bytes};
-use crate::text::quoted;
 
 /// Fields of a request that are ours to set.
 const OURS: [&str; 5] = ["model", "messages", "stream", "stream_options", "n"];
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_alone() {
+    fn a_text_alone_is_sent_as_one_user_message() {
         let wanted = json!({
             "model": "m\"1", "stream": true, "stream_options": { "include_usage": true },
             "messages": [{ "role": "user", "content": "now?" }],

@@ -9,12 +9,12 @@ use serde_json::value::RawValue;
 use super::super::{Outcome, Refused, Reply, Report, Turn, usage};
 use super::{UpstreamClient, temporary};
 use crate::cancel::CancelReason;
+use crate::escape::{escaped, one_line, quoted};
 use crate::http::TOO_LARGE;
 use crate::http::sse::Event;
 use crate::json::{self, Raw, elements, member, members};
 use crate::limits::{MAX_ERROR_BODY, MAX_QUOTED_ERROR};
 use crate::outbound::client::{Answer, Error};
-use crate::text::{escaped, one_line, quoted};
 
 /// How long the end of a stream is waited for that has said that it is over: a connection is worth
 /// no more.
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_of_all_shapes() {
+    fn upstream_errors_of_every_shape_are_read() {
         let openai = r#"{"error":{"message":"m","type":"t","param":"p","code":"c","more":1}}"#;
         for (status, body, message, kind, code) in [
             (400, openai, "m", "t", "\"c\""),

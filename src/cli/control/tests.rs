@@ -25,7 +25,7 @@ pub fn hold(dirs: &Dirs) -> Instance {
 pub fn fake(dirs: &Dirs, answers: &[&str]) -> JoinHandle<Vec<String>> {
     let listener = UnixListener::bind(dirs.control_socket()).unwrap();
     let answers: Vec<String> = answers.iter().map(|&a| a.to_owned()).collect();
-    thread::spawn(move || {
+    std::thread::spawn(move || {
         let mut seen = Vec::new();
         for answer in answers {
             let (mut stream, _) = listener.accept().unwrap();
@@ -99,7 +99,7 @@ fn a_gateway_that_does_not_listen_yet_is_waited_for() {
     let dirs = dirs(&root);
     let _held = hold(&dirs);
     let place = dirs.clone();
-    let asking = thread::spawn(move || fetch_status(&place, soon()));
+    let asking = std::thread::spawn(move || fetch_status(&place, soon()));
     let server = fake(&dirs, &["", &json("200 OK", "{}")]);
     assert!(asking.join().unwrap().is_ok());
     assert_eq!(server.join().unwrap().len(), 2, "hung up on once");

@@ -4,7 +4,7 @@ use super::{error, errors_of, good};
 use crate::limits;
 
 #[test]
-fn unknown_names() {
+fn unknown_names_are_errors_with_a_suggestion() {
     error("[http]\n\n lisen = 1", "3:2: unknown key \"lisen\" in [http]; did you mean \"listen\"?");
     error(
         "[http]\nzebra = 1",
@@ -35,7 +35,7 @@ fn unknown_names() {
 }
 
 #[test]
-fn wrong_types() {
+fn a_value_of_a_wrong_type_is_an_error_that_names_both() {
     error(
         "[agent]\n\n\ncommand = \"x\"",
         "4:11: agent.command must be a list of strings, like [\"my-agent\", \"--flag\"]; got a string",
@@ -79,7 +79,7 @@ fn wrong_types() {
 }
 
 #[test]
-fn wrong_values() {
+fn a_value_out_of_range_is_an_error_that_names_the_range() {
     error(
         "[http]\nlisten = 'localhost:1'",
         "2:10: http.listen is \"localhost:1\"; it must be an IP address and a port, like \"127.0.0.1:8642\"",

@@ -8,7 +8,7 @@ use crate::testing::TempDir;
 use std::fs;
 
 #[test]
-fn names_and_values() {
+fn names_and_values_of_tables_are_checked() {
     error(
         "[keys.\"a b\"]\nfile = '/a'",
         "1:7: keys has \"a b\"; a key's name must be of letters, digits, _ and -, at most 64",

@@ -43,7 +43,7 @@ fn set_takes_toml_or_plain_text() {
 }
 
 #[test]
-fn set_errors() {
+fn errors_of_set_name_the_option() {
     let way = "write --set section.key=value, like --set http.listen=127.0.0.1:8642";
     set_error("agent.url", &format!("--set agent.url: there is no = in it; {way}"));
     set_error("", &format!("--set : there is no = in it; {way}"));

@@ -5,7 +5,7 @@ use crate::config::load::from_bytes;
 use crate::limits;
 
 #[test]
-fn syntax_errors() {
+fn errors_of_syntax_name_line_and_column() {
     error(
         "[http]\nlisten = \"a\nb\"",
         "2:12: the string does not end on its line; add the closing quote",

@@ -39,7 +39,7 @@ fn names_and_keys() {
 }
 
 #[test]
-fn values() {
+fn values_of_a_target_are_checked() {
     let url = |value: &str, reason: &str| {
         let text = format!("[deliver.x]\nurl = '{value}'");
         let like = "like \"https://example.org/hook\"";
@@ -71,7 +71,7 @@ fn values() {
 }
 
 #[test]
-fn keys_must_agree() {
+fn keys_of_a_target_must_agree() {
     error(
         "\n[deliver.x]\n",
         "2:10: deliver.x has no address; give it a url, like \"https://example.org/hook\", \

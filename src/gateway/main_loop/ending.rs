@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::state::{Main, News};
+use crate::escape::escaped;
 use crate::exit::Exit;
 use crate::gateway::startup::Started;
 use crate::gateway::stop_time;
@@ -18,7 +19,7 @@ use crate::lifecycle::history::{self, Ending};
 use crate::lifecycle::phase::{Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{
-    CUT_PATIENCE, DISK_SLOW, HISTORY_PATIENCE, KILL_AFTER, STOP_HEADROOM, THREAD_STACK,
+    ABORT_TIMEOUT, DISK_SLOW, HISTORY_TIMEOUT, KILL_AFTER, STOP_HEADROOM, THREAD_STACK,
 };
 use crate::sys::clock::Utc;
 use crate::sys::fork::run_in_child;
@@ -26,7 +27,6 @@ use crate::sys::fs as files;
 use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::exit_now;
 use crate::systemd::waiting;
-use crate::text::escaped;
 use crate::threads::{Work, lock, spawn, spawn_with_retry};
 
 /// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
@@ -110,7 +110,7 @@ impl Main {
         }
         // Only agents need time to put their things in order.
         let agents = if self.plan.children.are_gone() { Duration::ZERO } else { KILL_AFTER };
-        self.timers.drain = Some(Instant::now() + agents + CUT_PATIENCE);
+        self.timers.drain = Some(Instant::now() + agents + ABORT_TIMEOUT);
     }
 
     /// Tells the service manager what is waited for.
@@ -229,7 +229,7 @@ impl Main {
         let locks = self.started.as_ref().map(|started| started.instance.descriptors());
         let said = match run_in_child(locks.as_ref().map_or(&[], |locks| &locks[..]), &work) {
             Ok(told) => {
-                let deadline = Instant::now() + HISTORY_PATIENCE;
+                let deadline = Instant::now() + HISTORY_TIMEOUT;
                 let left = || deadline.saturating_duration_since(Instant::now());
                 // A signal ends a wait early.
                 while wait_any([Interest::read(told.as_fd())], Some(left()))? == [false] {
@@ -241,7 +241,7 @@ impl Main {
             }
             Err(e) => {
                 let (tell, said) = channel();
-                within(HISTORY_PATIENCE, Box::new(move || drop(tell.send(work()))));
+                within(HISTORY_TIMEOUT, Box::new(move || drop(tell.send(work()))));
                 said.try_recv().map_err(|_| e)?
             }
         };

@@ -142,16 +142,16 @@ pub fn all() -> impl Iterator<Item = Case> {
 }
 
 #[test]
-fn lengths() {
+fn content_lengths_are_parsed_strictly() {
     hold(LENGTHS);
 }
 
 #[test]
-fn codings() {
+fn transfer_codings_are_parsed_strictly() {
     hold(CODINGS);
 }
 
 #[test]
-fn chunks() {
+fn chunks_are_parsed_strictly() {
     hold(&chunk_cases());
 }

@@ -152,7 +152,7 @@ pub fn all() -> impl Iterator<Item = Case> {
 }
 
 #[test]
-fn request_lines() {
+fn request_lines_are_parsed_strictly() {
     hold(REQUEST_LINES);
 }
 
@@ -162,6 +162,6 @@ fn targets() {
 }
 
 #[test]
-fn fields() {
+fn fields_are_parsed_strictly() {
     hold(FIELDS);
 }

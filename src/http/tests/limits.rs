@@ -25,7 +25,7 @@ fn request(target: usize, fields: &str) -> Vec<u8> {
 }
 
 #[test]
-fn targets() {
+fn the_length_of_targets_is_limited() {
     assert_eq!(status(&request(MAX_TARGET, "")), "200");
     assert_eq!(status(&request(MAX_TARGET + 1, "")), "414");
     assert_eq!(status(&request(MAX_TARGET + 1000, "")), "414");
@@ -34,7 +34,7 @@ fn targets() {
 }
 
 #[test]
-fn heads() {
+fn the_length_of_heads_is_limited() {
     let padding = MAX_HEAD - request(1, "X: \r\n").len();
     let with = |padding: usize| request(1, &format!("X: {}\r\n", "y".repeat(padding)));
     assert_eq!(with(padding).len(), MAX_HEAD);
@@ -45,13 +45,13 @@ fn heads() {
 }
 
 #[test]
-fn fields() {
+fn the_number_of_fields_is_limited() {
     assert_eq!(status(&request(1, &"X: y\r\n".repeat(MAX_FIELDS - 1))), "200");
     assert_eq!(status(&request(1, &"X: y\r\n".repeat(MAX_FIELDS))), "431");
 }
 
 #[test]
-fn chunk_overhead() {
+fn the_overhead_of_chunks_is_bounded() {
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     let extensions = "1;a=bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\r\nx\r\n".repeat(60);
     assert_eq!(status(&(head.to_owned() + &extensions).into_bytes()), "400");

@@ -83,7 +83,7 @@ fn cut_off_at_every_byte() {
 
 /// 40 KiB in the long form, more than one read takes, which takes a release build: `tests/run --full` makes one.
 #[test]
-fn every_bit_flipped() {
+fn a_journal_with_any_bit_flipped_is_refused_or_a_prefix() {
     let size = match (std::env::var_os("HERMES_FULL"), cfg!(debug_assertions)) {
         (Some(_), false) => 40 << 10,
         (Some(_), true) => 8 << 10,

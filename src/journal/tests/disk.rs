@@ -316,7 +316,7 @@ fn no_record_says_more_than_the_disk_has_kept() {
 /// On a file system of some MiB that is full of others' files, work that was begun is completed.
 #[test]
 #[ignore = "needs a small file system, its directory in HERMES_SMALL_DISK"]
-fn a_full_disk() {
+fn a_full_disk_loses_nothing_that_was_acknowledged() {
     let disk = PathBuf::from(std::env::var_os("HERMES_SMALL_DISK").unwrap());
     let open = || FileJournal::open(&disk, 1 << 30, &mut |_, _| Ok(()));
     let journal = open().unwrap().0;

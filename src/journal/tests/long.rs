@@ -49,7 +49,7 @@ fn a_long_reply_is_left_in_the_file_wherever_its_record_stands() {
                 whole += piece;
                 Ok(())
             };
-            text.texts(&mut add).unwrap();
+            text.text_chunks(&mut add).unwrap();
             let json =
                 json.replacen(r#""reply":"""#, &format!(r#""reply":"{}""#, inside(&whole)), 1);
             assert!(Record::parse(&json).as_ref() == Ok(record), "record {number}");

@@ -189,7 +189,7 @@ fn new_work_leaves_a_reserve() {
 }
 
 #[test]
-fn a_start_finds_everything() {
+fn a_start_finds_every_record() {
     let dir = TempDir::new("journal");
     let (journal, seen) = open(&dir);
     assert!(seen.is_empty());

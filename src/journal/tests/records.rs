@@ -6,6 +6,7 @@ const ID: &str = "01JD0000000000000000000000";
 
 const SEVEN: Stamp = Stamp { at: 7, age: 0, off: 0 };
 
+#[allow(clippy::too_many_lines, reason = "a list of cases")]
 fn examples() -> Vec<(Record, String)> {
     let nasty = "a \"b\"\n\\ ä \u{1f600} \u{0} [,]}{";
     let step = |n, step| Record::Step { id: ID.to_owned(), n, at: SEVEN, step };

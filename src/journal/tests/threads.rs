@@ -99,6 +99,7 @@ fn a_compaction_is_not_taken_for_a_replacement_of_the_file() {
 /// Not a test of right or wrong: what it costs, with `--ignored --nocapture`, for release builds.
 #[test]
 #[ignore = "a measurement"]
+#[allow(clippy::too_many_lines, reason = "a list of cases")]
 fn figures() {
     use std::time::Instant;
     let dir = TempDir::new("journal");

@@ -106,7 +106,7 @@ fn verdict(signal: Kind, sender: Sender, supervision: Supervision, marker: bool)
 }
 
 #[test]
-fn the_measured_table() {
+fn verdicts_follow_the_measured_table() {
     for &(cause, active, job, sender, planned) in MEASURED {
         // As the evidence is gathered at the signal: typed only where the rule asks for it.
         let starting = cause.contains("activating") || cause.contains("TimeoutStartSec");

@@ -216,6 +216,7 @@ impl Model {
     }
 
     /// Takes a record, or says that it cannot be.
+    #[allow(clippy::too_many_lines, reason = "a list of cases")]
     fn take(&mut self, number: u64, record: &Record, length: usize) -> bool {
         let bytes = length as u64 + RECORD_OVERHEAD;
         match record {
@@ -299,6 +300,7 @@ impl Model {
 }
 
 /// A record that may make sense or not.
+#[allow(clippy::too_many_lines, reason = "a list of cases")]
 fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
     let known: Vec<u32> = model.list.iter().map(|m| m.id).collect();
     let last = model.last.unwrap_or(0);
