@@ -12,7 +12,7 @@ use crate::shares::Shares;
 use crate::threads::{self, lock};
 
 /// How long a body or reply waits for its part of `max_buffered`: slow clients of a principal that holds
-/// much are cut off sooner ([`HURRY`]).
+/// much are cut off sooner.
 const BUFFER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Requests of one principal that wait for it: each is woken whenever some is given back.

@@ -13,7 +13,7 @@ use crate::escape::quoted;
 use crate::json::{Raw, elements, member, members};
 
 /// Instructions that an agent gets as a variable: with its name and NUL it stays below the system's
-/// bound for one ([`MAX_EXEC_STRING`]).
+/// bound for one ([`MAX_EXEC_STRING`](crate::limits::MAX_EXEC_STRING)).
 const MAX_INSTRUCTIONS: usize = 120 * 1024;
 
 /// A parsed request.

@@ -16,7 +16,7 @@ use crate::sys::{fs as files, memory, socket};
 use crate::threads::pause;
 
 /// How often it is looked whether the control socket's path still leads to it: a command waits for
-/// [`CONTROL_TIMEOUT`].
+/// [`CONTROL_TIMEOUT`](crate::limits::CONTROL_TIMEOUT).
 const CONTROL_PROBE: Duration = Duration::from_millis(1500);
 
 /// Looks now and then whether its path still leads to the socket, until the gateway drains, and hands over

@@ -18,7 +18,7 @@ use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES};
 use crate::threads::pause;
 
 /// How long `/v1/status` waits for what a hung disk may keep from being told: its readers wait for
-/// [`CONTROL_TIMEOUT`].
+/// [`CONTROL_TIMEOUT`](crate::limits::CONTROL_TIMEOUT).
 const STATUS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Between two tries to take a lock with a deadline; one is held for some microseconds.

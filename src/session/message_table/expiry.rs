@@ -13,7 +13,7 @@ use crate::session::clock::millis;
 /// a request a second turn.
 const KEEP_UPTIME: Duration = Duration::from_secs(3600);
 
-/// Ages do not differ by more from one record to the next: those of [`CLOCK_ROUND`] are in between.
+/// Ages do not differ by more from one record to the next: records of the clock are in between.
 const MAX_AGE_STEP: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl MessageTable {
