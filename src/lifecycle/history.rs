@@ -154,8 +154,7 @@ pub fn record_end(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
     let mut held = None;
     if run.is_null() {
         // Nor may it have made the directory yet: where that fails, so does opening it.
-        let _ = files::private_dir(dirs.state.parent().unwrap_or(&dirs.state))
-            .and_then(|()| files::private_dir(&dirs.state));
+        let _ = files::private_dir(&dirs.state);
         let state = held.insert(File::open(&dirs.state)?);
         if !try_hold(state)? {
             return Ok(());
