@@ -107,7 +107,7 @@ fn attend(
 /// The environment of one turn: the allow list, `pass_env`, `env`, and the turn's own.
 fn variables(agent: &config::Agent, turn: &Turn<'_>) -> Environment {
     let mut all = environment(&agent.env, &agent.pass_env);
-    let mut add = |name: &str, value: &OsStr| all.insert(name.into(), value.into());
+    let mut add = |name: &str, value: &OsStr| all.push((name.into(), value.into()));
     add("HERMES_SESSION", turn.session.as_ref());
     add("HERMES_PRINCIPAL", turn.principal.as_ref());
     add("HERMES_MESSAGE_ID", turn.message_id.as_ref());

@@ -255,7 +255,11 @@ impl Agent {
         let reply = RefCell::new(reply);
         let idle = || reply.borrow_mut().idle();
         let cancel = Cancel { idle: Some(&idle), ..*cancel };
-        if let Some(client) = upstream::UpstreamClient::new(self, cancel) {
+        // A client that went away hangs up; another that cannot be written to must not have the request
+        // sent again.
+        let lenient = || idle().or(Ok(()));
+        let patient = Cancel { idle: Some(&lenient), ..cancel };
+        if let Some(client) = upstream::UpstreamClient::new(self, patient) {
             return client.run(turn, &reply);
         }
         if self.reads_files() {

@@ -1,6 +1,5 @@
 //! What a message, a session and the journal look like from outside. What is shown here is durable.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use crate::agent::{self, Report};
 use crate::journal::record::Step;
 use crate::journal::{Loss, Refused};
 use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES};
+use crate::named::ByName;
 use crate::threads::pause;
 
 /// How long `/v1/status` waits for what a hung disk may keep from being told: its readers wait for
@@ -155,16 +155,14 @@ impl Hub {
         principal: &str,
         wanted: &dyn Fn(&str) -> bool,
     ) -> io::Result<(Vec<Session>, bool)> {
-        let mut found: BTreeMap<String, u64> = BTreeMap::new();
+        let mut found: ByName<u64> = ByName::new();
         let mut add = |key: &str, bytes: u64| {
             if wanted(key) {
-                let known = found.entry(key.to_owned()).or_default();
+                let known = found.of(key);
                 *known = bytes.max(*known);
             }
             // A page of them, and one more.
-            if found.len() > MAX_LISTED + 1 {
-                found.pop_last();
-            }
+            found.truncate(MAX_LISTED + 1);
         };
         self.visit_all(&mut |_, entry| {
             let who = &entry.who;
@@ -175,11 +173,11 @@ impl Hub {
         self.transcripts.list(principal, &mut |about| {
             add(about.who.session.as_deref().unwrap_or_default(), about.bytes);
         })?;
-        let more = found.len() > MAX_LISTED;
-        let session = |(key, bytes): (String, u64)| {
-            self.session_of(Owner::new(principal.to_owned(), Some(key)), bytes)
+        let more = found.iter().nth(MAX_LISTED).is_some();
+        let session = |(key, bytes): (&String, &u64)| {
+            self.session_of(Owner::new(principal.to_owned(), Some(key.clone())), *bytes)
         };
-        Ok((found.into_iter().take(MAX_LISTED).map(session).collect(), more))
+        Ok((found.iter().take(MAX_LISTED).map(session).collect(), more))
     }
 
     /// Messages in the dead-letter list, of those that `sees` says.

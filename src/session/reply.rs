@@ -2,7 +2,7 @@
 //!
 //! The buffer is bounded by `limits.max_reply`, which the agent's reader keeps.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -150,16 +150,21 @@ impl Drop for Watch {
 
 /// The replies of messages that run, and of those that somebody waits for.
 #[derive(Debug, Default)]
-pub struct ReplyBuffers(BTreeMap<Id, Arc<ReplyBuffer>>);
+pub struct ReplyBuffers(Vec<(Id, Arc<ReplyBuffer>)>);
 
 impl ReplyBuffers {
     pub fn get(&self, id: Id) -> Option<&Arc<ReplyBuffer>> {
-        self.0.get(&id)
+        self.0.iter().find(|(known, _)| *known == id).map(|(_, reply)| reply)
     }
 
     /// The reply buffer of a message, made where there is none.
     pub fn of(&mut self, id: Id) -> Arc<ReplyBuffer> {
-        Arc::clone(self.0.entry(id).or_default())
+        if let Some(reply) = self.get(id) {
+            return Arc::clone(reply);
+        }
+        let reply = Arc::default();
+        self.0.push((id, Arc::clone(&reply)));
+        reply
     }
 
     /// Ends a reply whose text nobody may read any more.
@@ -173,7 +178,8 @@ impl ReplyBuffers {
 
     /// Ends a reply: who watches it is notified.
     pub fn end(&mut self, id: Id) {
-        if let Some(reply) = self.0.remove(&id) {
+        if let Some(at) = self.0.iter().position(|(known, _)| *known == id) {
+            let (_, reply) = self.0.swap_remove(at);
             let mut state = reply.lock();
             state.over = true;
             state.notify();
@@ -182,7 +188,7 @@ impl ReplyBuffers {
 
     /// Makes all watchers look again.
     pub fn nudge(&self) {
-        self.0.values().for_each(|reply| reply.lock().notify());
+        self.0.iter().for_each(|(_, reply)| reply.lock().notify());
     }
 }
 

@@ -1,6 +1,5 @@
 //! A program to start, with its arguments and variables.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -18,8 +17,8 @@ pub fn is_service_manager_variable(name: &str) -> bool {
         || name.starts_with("LISTEN_")
 }
 
-/// Variables by their names.
-pub type Environment = BTreeMap<OsString, OsString>;
+/// Names and values of variables; of two with one name the later counts.
+pub type Environment = Vec<(OsString, OsString)>;
 
 /// A program to start: an absolute path, arguments and variables.
 #[derive(Clone, Debug)]
@@ -59,13 +58,13 @@ impl Program {
 
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Program {
-        self.environment.insert(name.into(), value.into());
+        self.environment.push((name.into(), value.into()));
         self
     }
 
     #[must_use]
     pub fn env_remove(mut self, name: &str) -> Program {
-        self.environment.remove(OsStr::new(name));
+        self.environment.retain(|(known, _)| known != name);
         self
     }
 
@@ -76,8 +75,13 @@ impl Program {
 
     /// `NAME=VALUE`; those in `own` come instead of others with their names.
     pub(super) fn variables(&self, own: Environment) -> Vec<OsString> {
-        let mut all = self.environment.clone();
-        all.extend(own);
+        let mut all = Environment::new();
+        for (name, value) in self.environment.iter().cloned().chain(own) {
+            match all.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, known)) => *known = value,
+                None => all.push((name, value)),
+            }
+        }
         let text = |(mut text, value): (OsString, OsString)| {
             text.push("=");
             text.push(value);

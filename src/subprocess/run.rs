@@ -9,7 +9,7 @@ use super::{Child, ChildKind, Children, Program, RunOptions};
 use crate::cancel::{Cancel, CancelReason};
 use crate::limits::{AGENT_READ, KEEP_ALIVE};
 use crate::sys::poll::Interest;
-use crate::sys::process::{Signal, Status};
+use crate::sys::process::{Signal, Status, has_ended};
 
 /// What is taken of a child's pipes once it has ended: all that both hold (pipe(7): 1 MiB each at most
 /// without privileges), though what it has left behind may print without end.
@@ -37,7 +37,8 @@ pub enum ExitReason {
 impl Child<'_> {
     /// Tells the child to end; what it prints from here on is of no use.
     pub fn cancel(&mut self, reason: CancelReason) {
-        if !self.options.grace.is_zero() {
+        // What one that has ended left behind may be meant to stay.
+        if !self.options.grace.is_zero() && !has_ended(self.pid) {
             self.signal(Signal::Term);
         }
         self.ending = Some((reason, Instant::now() + self.options.grace));

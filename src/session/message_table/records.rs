@@ -22,17 +22,17 @@ pub(super) struct SessionState {
 /// The records of each session. A key is half of the session's digest and the record's number; its
 /// value the number of the record before it of the same message, or 0.
 #[derive(Debug, Default)]
-pub(super) struct Records(BTreeMap<u128, u64>);
+pub(super) struct Records(BTreeMap<u128, u128>);
 
 impl Records {
     pub fn add(&mut self, session: Digest, number: u64, before: u64) {
-        self.0.insert(key(session, number), before);
+        self.0.insert(key(session, number), before.into());
     }
 
     /// Takes out a record and those before it of its message.
     pub fn remove(&mut self, session: Digest, mut number: u64) {
         while let Some(before) = self.0.remove(&key(session, number)) {
-            number = before;
+            number = number_of(before);
         }
     }
 
@@ -43,9 +43,12 @@ impl Records {
         number: u64,
     ) -> impl DoubleEndedIterator<Item = (u64, bool)> {
         let all = self.0.range(key(session, number.saturating_add(1))..=key(session, u64::MAX));
-        let number_of = |key: u128| u64::try_from(key & u128::from(u64::MAX)).unwrap_or(0);
         all.map(move |(key, before)| (number_of(*key), *before == 0))
     }
+}
+
+fn number_of(key: u128) -> u64 {
+    u64::try_from(key & u128::from(u64::MAX)).unwrap_or(0)
 }
 
 fn key(session: Digest, number: u64) -> u128 {
