@@ -55,6 +55,7 @@ fn lose(home: &Home, what: &str, lose: impl Fn(&Path)) -> (Gateway, Vec<String>)
         assert!(words.contains(&journal), "{words}");
         assert!(words.contains(what), "{words}");
         assert!(words.contains("is saved as"), "{words}");
+        assert!(words.contains("give the copy its old name, and start it again"), "{words}");
         let whole_words = words.split([' ', ',', ';', '"']).filter(|word| **word == journal);
         assert_eq!(whole_words.count(), 1, "once is enough: {words}");
     }
@@ -224,7 +225,7 @@ fn a_copy_that_cannot_be_made_is_said_plainly_and_made_when_it_can() {
         (ready.status() == 503 && ready.text().contains(words)).then_some(())
     };
     eventually("it says that the copy fails", || said("it could not be saved"));
-    eventually("and where the records are", || said(&format!("/proc/{}/fd/", gateway.pid())));
+    eventually("and what to copy", || said(&format!("copy /proc/{}/fd/", gateway.pid())));
     fs::remove_file(home.path().join("full")).unwrap();
     eventually("it is saved", || said("is saved as"));
     stop(gateway);

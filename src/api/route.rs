@@ -213,7 +213,7 @@ fn admit(
     }
     let route = found.and_then(|(_, route, _)| route);
     let class = route.map(|&Route(.., class, _)| class);
-    let waits = request.query().is_some_and(|query| query.starts_with("wait="));
+    let waits = waits(class, request.query());
     let is_work = class.is_some_and(|class| matches!(class, Work | LongWork | Stream)) || waits;
     // During a drain the control socket still tells the state.
     if service.shutdown.is_closing() && (tcp || is_work) {
@@ -238,6 +238,11 @@ fn admit(
     let proof = service.authenticate(request, origin, connection.activity.as_deref())?;
     check_once(request)?;
     authorize(proof, found, service)
+}
+
+/// Whether the query asks to wait for a message, which only what is told or changed of one can.
+fn waits(class: Option<Class>, query: Option<&str>) -> bool {
+    matches!(class, Some(Read | Work)) && query.is_some_and(|query| query.starts_with("wait="))
 }
 
 /// Whether there is such a route, and the key opens it.
@@ -275,6 +280,22 @@ fn authorize(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_request_for_a_message_waits() {
+        for (path, query, expected) in [
+            ("/v1/messages/m", Some("wait=5"), true),
+            ("/v1/messages/m", Some("x=5"), false),
+            ("/v1/messages/m", None, false),
+            ("/v1/status", Some("wait=5"), false),
+            ("/health", Some("wait=5"), false),
+            ("/v1/nothing", Some("wait=5"), false),
+        ] {
+            let route = find(path, Get, true).and_then(|(_, route, _)| route);
+            let class = route.map(|&Route(.., class, _)| class);
+            assert_eq!(waits(class, query), expected, "{path} {query:?}");
+        }
+    }
 
     #[test]
     fn a_path_leads_to_the_first_pattern_that_matches() {

@@ -122,7 +122,9 @@ impl Parsed {
         args: &mut Arguments,
         topic: Option<&'static str>,
     ) -> Result<(), Failure> {
-        for (short, long, kind) in help::options(self.command) {
+        // These were read before the command: a second one is left over, and wrong.
+        let own = |long: &str| !["--config", "--set"].contains(&long);
+        for (short, long, kind) in help::options(self.command).filter(|(_, long, _)| own(long)) {
             let keys = short.map_or(Keys::from(long), |short| Keys::from([short, long]));
             let value = match kind {
                 None => args.contains(keys).then(String::new),
@@ -190,6 +192,12 @@ impl Parsed {
     }
 
     fn unknown_option(&self, word: &str, topic: Option<&'static str>) -> Failure {
+        let name = word.split_once('=').map_or(word, |(name, _)| name);
+        let given = |long: &str| self.has(long) || (long == "--config" && self.config.is_some());
+        let mut all = help::options(self.command);
+        if all.any(|(short, long, _)| (short == Some(name) || long == name) && given(long)) {
+            return usage(&format!("{name} is given more than once"), topic);
+        }
         if help::is_known(word) {
             return usage(&format!("{word} is not supported by this command"), topic);
         }
@@ -379,6 +387,11 @@ mod tests {
             ("--set foo", "section.key=value"),
             ("--set a.b=1 start", "--set is not supported"),
             ("--config x start", "--config is not supported"),
+            ("--config x --config y", "--config is given more than once"),
+            ("--set a.b=1 --config x config --config=y", "--config is given more than once"),
+            ("--config x config check --config y", "--config is given more than once"),
+            ("status --json --json", "--json is given more than once"),
+            ("status --json=x", "unknown option \"--json=x\""),
             ("send", "one text"),
             ("send a b", "\"b\""),
             ("send a -- b", "\"b\""),

@@ -133,7 +133,9 @@ fn unknown_key(section: &Section, own: &str, name: &str) -> String {
     let known = section.key_names();
     let fix = match (nearest(name, known.iter().copied()), home(name)) {
         _ if name == "kind" && known.contains(&"command") => {
-            "delete it: the url or the command says it".to_owned()
+            // Deliveries know no echo.
+            let echo = if own.is_empty() { ", and command = [] says echo" } else { "" };
+            format!("delete it: the url or the command says it{echo}")
         }
         (_, Some(home)) => home,
         (Some(near), None) => format!("did you mean {}?", quoted(near)),

@@ -18,6 +18,7 @@ impl Loaded {
         // The schema's way to a field is a mutable one.
         let mut config = self.config.clone();
         let mut text = String::new();
+        let upstream = self.config.agent.url.is_some();
         for section in &SECTIONS {
             let named = section.named_table.as_ref();
             for own in named.map_or(vec![""], |table| (table.names)(&self.config)) {
@@ -26,7 +27,9 @@ impl Loaded {
                 for key in section.keys {
                     if let Some(field) = (key.field)(&mut config, own) {
                         let name = format!("{full}.{}", key.name);
-                        self.setting(&name, field, named.is_some(), &mut text);
+                        // An empty command says that echo is meant.
+                        let no_echo = upstream && name == "agent.command";
+                        self.setting(&name, field, named.is_some() || no_echo, &mut text);
                     }
                 }
             }

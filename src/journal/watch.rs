@@ -69,10 +69,15 @@ impl FileJournal {
         let rest = match &saved {
             Ok(copy) => {
                 let copy = copy.canonicalize().unwrap_or_else(|_| copy.clone());
-                format!("what it had is saved as {}", copy.display())
+                format!(
+                    "what it had is saved as {}; to go on with that, stop the gateway, give the \
+                     copy its old name, and start it again",
+                    copy.display()
+                )
             }
             Err(e) => format!(
-                "it could not be saved ({e}): until the gateway stops it is /proc/{}/fd/{fd}",
+                "it could not be saved ({e}): copy /proc/{}/fd/{fd} before you stop the gateway, \
+                 or it is lost",
                 Pid::own()
             ),
         };

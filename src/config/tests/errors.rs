@@ -202,7 +202,8 @@ fn an_agent_has_a_command_or_a_url() {
     for text in ["kind = \"command\"\ncommand = [\"cat\"]", "kind = \"echo\"", "kind = 1"] {
         error(
             &format!("[agent]\n{text}"),
-            "2:1: unknown key \"kind\" in [agent]; delete it: the url or the command says it",
+            "2:1: unknown key \"kind\" in [agent]; delete it: the url or the command says it, \
+             and command = [] says echo",
         );
     }
     for (name, value) in [("key_file", "\"/k\""), ("model", "\"m\""), ("models", "{ a = \"b\" }")] {

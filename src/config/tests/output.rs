@@ -85,12 +85,12 @@ expire = "1d"                                 # default
 fn what_is_written_loads_to_the_same() {
     let upstream = "[agent]\nurl = 'http://a/v1'\nkey_file = '/k'\nmodel = 'a\\\"b'\n\
                     models = { fast = 'x:3b', 'a b.c' = 'd' }\nmax_history = 0";
-    for text in ["", FULL, "[agent]\ncommand = []\nenv = {}", upstream] {
+    let echo = "[agent]\ncommand = []\nenv = {}";
+    for (text, has_command) in [("", true), (FULL, true), (echo, true), (upstream, false)] {
         let mut first = good(text, &[]).config;
         let rendered = good(text, &[]).render();
         let mut second = good(&rendered, &[]).config;
-        let names = |config: &Config| config.agent.env.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(names(&first), names(&second));
+        assert_eq!(first.agent.env.names(), second.agent.env.names());
         assert!(second.agent.env.iter().all(|(_, value)| value == "***"));
         for target in first.deliver.values_mut().chain(second.deliver.values_mut()) {
             target.env = ByName::new();
@@ -98,6 +98,8 @@ fn what_is_written_loads_to_the_same() {
         first.agent.env = ByName::new();
         second.agent.env = ByName::new();
         assert_eq!(first, second, "{rendered}");
+        // Where it is written, a reload takes echo as meant.
+        assert_eq!(rendered.contains("\ncommand = "), has_command, "{rendered}");
     }
 }
 
@@ -116,6 +118,8 @@ fn the_starter_changes_nothing_but_the_port() {
     assert_eq!(good(&text, &[]).config, expected, "{text}");
     assert!(text.contains("hermes-gateway -p coder config check\n"));
     assert!(starter_of(8642, "default").contains("hermes-gateway config check\n"));
+    let digits = starter_of(8650, "p8642");
+    assert!(digits.contains("hermes-gateway -p p8642 config check\n"), "{digits}");
     assert!(text.lines().all(|line| line.len() <= 100), "{text}");
 }
 

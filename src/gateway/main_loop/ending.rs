@@ -173,10 +173,7 @@ impl Main {
             Outcome::Failed if loss.is_some() => Exit::Config,
             Outcome::Failed => Exit::Failed,
         };
-        let note = loss.map(|loss| match loss.saved {
-            Some(_) => format!("{}; to go on with that, give it the journal's name", loss.why),
-            None => loss.why,
-        });
+        let note = loss.map(|loss| loss.why);
         // A start that has not begun its run by now begins none.
         let run = self.begun.get_or_init(|| None).as_deref();
         let found = self.stop.as_ref().and_then(|stop| Some((stop, stop.findings.as_ref()?)));
