@@ -103,7 +103,7 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
 /// Submits a message, or runs the slash command that it is.
 pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
     let settings = service.settings();
-    let unknown = |target: &&String| settings.config.deliver.get(*target).is_none();
+    let unknown = |target: &&String| settings.config.deliver.get(target).is_none();
     if let Some(target) = draft.deliver.as_ref().filter(unknown) {
         let message =
             format!("There is no target {target:?}: [deliver.NAME] in the configuration.");
