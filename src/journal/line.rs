@@ -5,6 +5,7 @@
 
 use crc::{CRC_32_ISCSI, Crc, Table};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::limits::MAX_RECORD;
 
@@ -12,7 +13,7 @@ use crate::limits::MAX_RECORD;
 /// takes those of all.
 pub static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 
-const FORMAT: &str = r#"{"format":"hermes-gateway journal","#;
+const FORMAT: &str = r#""hermes-gateway journal""#;
 /// Version 1 had no marks, and did not say what was durable.
 pub const VERSION: u64 = 2;
 /// Before the number: checksum and separator.
@@ -117,12 +118,22 @@ pub fn whole_within(line: &[u8]) -> Option<usize> {
 
 /// What the first line says: the first `kept` records, all below `base`, are what a compaction
 /// kept, with gaps; from `base` on there are none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     pub version: u64,
     pub base: u64,
     pub kept: u64,
+}
+
+/// The same as it stands: beside the version, it may be anything in one of a newer gateway.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Raw<'a> {
+    #[serde(borrow)]
+    format: Option<&'a RawValue>,
+    version: Option<&'a RawValue>,
+    base: Option<&'a RawValue>,
+    kept: Option<&'a RawValue>,
 }
 
 impl Header {
@@ -132,24 +143,30 @@ impl Header {
     pub fn line(self) -> Vec<u8> {
         let Header { version, base, kept } = self;
         let rest = format!(r#""version":{version},"base":{base},"kept":{kept:<20}}}"#);
-        line(0, &format!("{FORMAT}{rest}"), None)
+        line(0, &format!(r#"{{"format":{FORMAT},{rest}"#), None)
     }
 
     /// Err(true, …): it is whole, and of a newer gateway; Err(false, …): it is corrupt.
     pub fn parse(line: &[u8]) -> Result<Header, (bool, String)> {
         let corrupt = |why: &str| (false, format!("the first line is no header: {why}"));
         let (number, at) = check(line).map_err(corrupt)?;
-        if number != 0 || !line[at..].starts_with(FORMAT.as_bytes()) {
+        let Raw { format, version, base, kept } =
+            serde_json::from_slice(&line[at..]).map_err(|e| corrupt(&e.to_string()))?;
+        if number != 0 || text(format) != FORMAT {
             return Err(corrupt("it names no journal"));
         }
-        let header: Header =
-            serde_json::from_slice(&line[at..]).map_err(|e| corrupt(&e.to_string()))?;
-        let Header { version, base, kept } = header;
-        if !(1..=VERSION).contains(&version) {
+        let number = |raw| text(raw).parse().unwrap_or(u64::MAX);
+        let known = number(version);
+        if !(1..=VERSION).contains(&known) {
             let versions = format!("this gateway reads versions 1 to {VERSION}");
-            return Err((true, format!("has format version {version}; {versions}")));
+            return Err((true, format!("has format version {:.40}; {versions}", text(version))));
         }
-        let is_possible = base > kept && base <= u64::MAX / 2;
+        let header = Header { version: known, base: number(base), kept: number(kept) };
+        let is_possible = header.base > header.kept && header.base <= u64::MAX / 2;
         is_possible.then_some(header).ok_or_else(|| corrupt("its base and kept make no sense"))
     }
+}
+
+fn text(raw: Option<&RawValue>) -> &str {
+    raw.map_or("null", RawValue::get)
 }

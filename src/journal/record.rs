@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// When something happened, by the clock for people and by the one for ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -207,11 +208,15 @@ impl Record {
     /// # Errors
     /// What is wrong. A kind that is not known and has `"essential":true` is wrong too.
     pub fn parse(json: &str) -> Result<Record, String> {
-        let Head { t, id, n, at, age, off, essential } = read(json)?;
+        let Head { t, id, n, at, age, off, essential, error, detail } = read(json)?;
         let lacks = |key: &str| format!("a record of kind {t:?} has no {key:?}");
-        let message = || id.clone().ok_or_else(|| lacks("id"));
-        let at = || Ok::<Stamp, String>(Stamp { at: at.ok_or_else(|| lacks("at"))?, age, off });
-        let error = || read(json).map(|Retry { error, .. }| error);
+        let text = |key: &str, raw| get(raw)?.ok_or_else(|| lacks(key));
+        let (message, error) = (|| text("id", id), || text("error", error));
+        let at = || {
+            let at = get(at)?.ok_or_else(|| lacks("at"))?;
+            let (age, off) = (get(age)?.unwrap_or(0), get(off)?.unwrap_or(0));
+            Ok::<Stamp, String>(Stamp { at, age, off })
+        };
         let step = match &*t {
             "" => return Err(format!("a record has no kind (`t`): {json:.40}")),
             "accepted" => {
@@ -229,9 +234,7 @@ impl Record {
             "started" => Step::Started,
             "retry" => Step::Retry(read(json)?),
             "done" => read(json).map(|Reply { reply, report }| Step::Done(reply, report))?,
-            "failed" => {
-                read(json).map(|Retry { error, detail, .. }| Step::Failed(error, detail))?
-            }
+            "failed" => Step::Failed(error()?, get(detail)?),
             "requeued" => Step::Requeued,
             "released" => Step::Released,
             "cancelled" => Step::Cancelled(error()?),
@@ -242,25 +245,29 @@ impl Record {
             "revived" => Step::Revived,
             "dropped" => Step::Dropped,
             "forgotten" => Step::Forgotten,
-            _ if essential => return Err(format!("a record of kind {t:?} {ESSENTIAL}")),
-            _ => return Ok(Record::Unknown { id }),
+            _ if essential.is_some_and(|raw| raw.get() == "true") => {
+                return Err(format!("a record of kind {t:?} {ESSENTIAL}"));
+            }
+            _ => return Ok(Record::Unknown { id: get(id).unwrap_or(None) }),
         };
-        Ok(Record::Step { id: message()?, n, at: at()?, step })
+        Ok(Record::Step { id: message()?, n: get(n)?.unwrap_or(0), at: at()?, step })
     }
 }
 
-/// What has the same meaning in records of every kind.
+/// What records of several kinds have, as it stands: in one of a newer gateway it may be anything.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Head<'a> {
     #[serde(borrow)]
     t: Cow<'a, str>,
-    id: Option<String>,
-    n: u32,
-    at: Option<u64>,
-    age: u64,
-    off: u64,
-    essential: bool,
+    id: Option<&'a RawValue>,
+    n: Option<&'a RawValue>,
+    at: Option<&'a RawValue>,
+    age: Option<&'a RawValue>,
+    off: Option<&'a RawValue>,
+    essential: Option<&'a RawValue>,
+    error: Option<&'a RawValue>,
+    detail: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -286,6 +293,10 @@ struct Reply {
 
 fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
     serde_json::from_str(json).map_err(|e| e.to_string())
+}
+
+fn get<'a, T: Deserialize<'a>>(member: Option<&'a RawValue>) -> Result<Option<T>, String> {
+    member.map(|raw| read(raw.get())).transpose()
 }
 
 /// Whether a member says no more than its absence.

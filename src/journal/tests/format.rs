@@ -121,7 +121,11 @@ fn what_only_a_newer_gateway_understands_is_no_damage() {
     let dir = TempDir::new("journal");
     let path = dir.path().join(NAME);
     let (journal, _) = open(&dir);
-    for json in [r#"{"t":"clock","boot":"","at":1}"#, r#"{"t":"novel","essential":true}"#] {
+    for json in [
+        r#"{"t":"clock","boot":"","at":1}"#,
+        r#"{"t":"novel","n":"a","at":"2027-01-01"}"#,
+        r#"{"t":"novel","id":1,"n":-1,"essential":true}"#,
+    ] {
         journal.append(json, Purpose::NewWork).unwrap();
     }
     journal.mark().unwrap();
@@ -139,5 +143,39 @@ fn what_only_a_newer_gateway_understands_is_no_damage() {
             assert!(words.contains("version"), "{words}");
         }
         assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+}
+
+/// Its version is what a header says first, wherever it stands.
+#[test]
+fn the_header_of_a_newer_version_may_say_all_else_in_its_own_way() {
+    const FORMAT: &str = r#""format":"hermes-gateway journal""#;
+    let parse = |json: &str| Header::parse(&line(0, &format!("{{{json}}}"), None));
+    for (rest, found) in [
+        (r#""version":3"#, "3"),
+        (r#""version":3,"base":"a","kept":0"#, "3"),
+        (r#""version":3,"base":1,"kept":[1,2]"#, "3"),
+        (r#""base":{},"kept":-1,"version":"3.1""#, r#""3.1""#),
+        (r#""version":0,"base":1,"kept":0"#, "0"),
+    ] {
+        let spaced = format!(" {FORMAT} , {rest} ");
+        for json in [format!("{FORMAT},{rest}"), format!("{rest},{FORMAT}"), spaced] {
+            let (newer, why) = parse(&json).unwrap_err();
+            assert!(newer && why.contains(&format!("version {found};")), "{json}: {why}");
+        }
+    }
+    let known = Header { version: 2, base: 2, kept: 1 };
+    assert_eq!(parse(&format!(r#""kept":1,"x":[],"base":2,"version":2,{FORMAT}"#)), Ok(known));
+    for json in [
+        format!(r#"{FORMAT},"version":2,"base":"a","kept":0"#),
+        format!(r#"{FORMAT},"version":2,"base":1,"kept":-1"#),
+        format!(r#"{FORMAT},"version":2,"base":1,"kept":1"#),
+        format!(r#"{FORMAT},"version":2,"base":1"#),
+        format!(r#"{FORMAT},"version":2,"kept":0"#),
+        format!(r#"{FORMAT},"version":3,"base""#),
+        r#""format":"another","version":3"#.to_owned(),
+        r#""version":3"#.to_owned(),
+    ] {
+        assert!(!parse(&json).unwrap_err().0, "{json}");
     }
 }

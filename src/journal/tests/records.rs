@@ -1,6 +1,6 @@
 //! Records as JSON.
 
-use crate::journal::record::{Accepted, Record, Retry, Stamp, Step, id_of};
+use crate::journal::record::{Accepted, Record, Retry, Stamp, Step, id_of, is_essential};
 
 const ID: &str = "01JD0000000000000000000000";
 
@@ -148,6 +148,13 @@ fn what_is_no_record_is_refused_in_words() {
             r#"{"t":"accepted","id":"1","at":1,"principal":"","text":"","attachments":[1]}"#,
             "integer `1`, expected a string",
         ),
+        (r#"{"t":"dead","id":"1","n":1,"at":1}"#, r#"kind "dead" has no "error""#),
+        (r#"{"t":"dead","id":"1","n":1,"at":1,"error":1}"#, "integer `1`, expected a string"),
+        (
+            r#"{"t":"failed","id":"1","n":1,"at":1,"error":"e","detail":1}"#,
+            "integer `1`, expected a string",
+        ),
+        (r#"{"t":"sending","id":"1","n":1,"at":1,"age":-1}"#, "integer `-1`, expected u64"),
         (r#"{"t":"novel","id":"1","at":1,"essential":true}"#, "this version does not know it"),
         (r#"{"t":"novel","id":"1","at":1"#, "EOF while parsing"),
     ] {
@@ -161,15 +168,60 @@ fn what_is_no_record_is_refused_in_words() {
 /// What a newer gateway wrote is kept, and what it says beside what is known is passed over.
 #[test]
 fn records_of_a_newer_version_are_read() {
-    let more =
-        r#"{"t":"sending","id":"1","new":{"a":[{"b":"]}"},"\"}"]},"n":2,"at":7,"last":null}"#;
-    let sending = Record::Step { id: "1".to_owned(), n: 2, at: SEVEN, step: Step::Sending };
-    assert_eq!(Record::parse(more), Ok(sending));
+    let step = |n, step| Record::Step { id: "1".to_owned(), n, at: SEVEN, step };
+    for (json, known) in [
+        (
+            r#"{"t":"sending","id":"1","new":{"a":[{"b":"]}"},"\"}"]},"n":2,"at":7,"last":null}"#,
+            step(2, Step::Sending),
+        ),
+        (
+            r#"{"t":"sending","id":"1","n":2,"at":7,"error":{"of":"e"},"detail":1}"#,
+            step(2, Step::Sending),
+        ),
+        (
+            r#"{"t":"deferred","id":"1","n":2,"at":7,"error":"e","pause":"1h"}"#,
+            step(2, Step::Deferred("e".into())),
+        ),
+        (
+            r#"{"t":"dead","id":"1","n":2,"at":7,"error":"e","detail":{"a":1},"crash":"yes"}"#,
+            step(2, Step::Dead("e".into())),
+        ),
+        (
+            r#"{"t":"cancelled","id":"1","at":7,"error":"e","detail":[],"failures":-1}"#,
+            step(0, Step::Cancelled("e".into())),
+        ),
+        (
+            r#"{"t":"failed","id":"1","n":2,"at":7,"error":"e","detail":"{}","spent":"1s"}"#,
+            step(2, Step::Failed("e".into(), Some("{}".into()))),
+        ),
+        (
+            r#"{"t":"clock","id":5,"n":"a","boot":"b","at":7,"essential":"for some"}"#,
+            Record::Clock { boot: "b".into(), since_boot: 0, at: SEVEN },
+        ),
+    ] {
+        assert_eq!(Record::parse(json), Ok(known), "{json}");
+    }
     let unknown = |id: Option<&str>| Record::Unknown { id: id.map(str::to_owned) };
     for (json, id) in [
         (r#"{"t":"novel","id":"1","at":1}"#, Some("1")),
         (r#"{"t":"novel","x":[1,2,{"y":"z"}],"essential":false}"#, None),
+        (r#"{"t":"novel","id":{"of":"1"},"essential":["x"]}"#, None),
     ] {
         assert_eq!(Record::parse(json), Ok(unknown(id)), "{json}");
+    }
+    // What a kind of today calls so may be another thing in one of tomorrow.
+    for member in [
+        r#""n":"a","at":1"#,
+        r#""n":-1"#,
+        r#""at":"2027-01-01""#,
+        r#""age":"1h","off":[0]"#,
+        r#""error":{},"detail":1,"reply":2,"pause":"1h""#,
+    ] {
+        let json = format!(r#"{{"t":"novel","id":"1",{member}}}"#);
+        assert_eq!(Record::parse(&json), Ok(unknown(Some("1"))), "{json}");
+        for id in [r#""1""#, "1", "{}"] {
+            let json = format!(r#"{{"t":"novel","id":{id},{member},"essential":true}}"#);
+            assert!(is_essential(&json), "{json}: {:?}", Record::parse(&json));
+        }
     }
 }
