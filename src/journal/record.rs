@@ -208,7 +208,7 @@ impl Record {
     /// # Errors
     /// What is wrong. A kind that is not known and has `"essential":true` is wrong too.
     pub fn parse(json: &str) -> Result<Record, String> {
-        let Head { t, id, n, at, age, off, essential, error, detail } = read(json)?;
+        let Head { t, id, n, at, age, off, essential, error, detail, reply, report } = read(json)?;
         let lacks = |key: &str| format!("a record of kind {t:?} has no {key:?}");
         let text = |key: &str, raw| get(raw)?.ok_or_else(|| lacks(key));
         let (message, error) = (|| text("id", id), || text("error", error));
@@ -233,7 +233,7 @@ impl Record {
             }
             "started" => Step::Started,
             "retry" => Step::Retry(read(json)?),
-            "done" => read(json).map(|Reply { reply, report }| Step::Done(reply, report))?,
+            "done" => Step::Done(text("reply", reply)?, get(report)?),
             "failed" => Step::Failed(error()?, get(detail)?),
             "requeued" => Step::Requeued,
             "released" => Step::Released,
@@ -268,6 +268,8 @@ struct Head<'a> {
     essential: Option<&'a RawValue>,
     error: Option<&'a RawValue>,
     detail: Option<&'a RawValue>,
+    reply: Option<&'a RawValue>,
+    report: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -283,12 +285,6 @@ struct Boot {
     boot: String,
     #[serde(default)]
     since_boot: u64,
-}
-
-#[derive(Deserialize)]
-struct Reply {
-    reply: String,
-    report: Option<String>,
 }
 
 fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {

@@ -132,7 +132,7 @@ fn what_is_no_record_is_refused_in_words() {
         ("[]", "no kind (`t`): []"),
         ("{}", "no kind (`t`): {}"),
         (r#"{"t":"sending","n":1,"at":1}"#, r#"kind "sending" has no "id""#),
-        (r#"{"t":"done","id":"1","at":1}"#, "missing field `reply`"),
+        (r#"{"t":"done","id":"1","at":1}"#, r#"kind "done" has no "reply""#),
         (r#"{"t":"sending","id":"1","n":4294967296,"at":1}"#, "integer `4294967296`, expected u32"),
         (r#"{"t":"sending","id":"1","n":-1,"at":1}"#, "integer `-1`, expected u32"),
         (r#"{"t":"sending","id":"1","n":1,"at":"1"}"#, r#"string "1", expected u64"#),
