@@ -105,7 +105,8 @@ fn a_unit_that_was_installed_before_and_sends_sighup_keeps_reloading() {
 #[test]
 fn starts_that_fail_are_failed_starts_with_their_exit_status_and_reason() {
     Sandbox::user().run(|manager| {
-        let service = Service::start(manager);
+        // A late return, so that the stop meets the failed start and not the next.
+        let service = Service::start_with(manager, "", "[Service]\nRestartSec=30s\n");
         service.systemctl("stop");
         let config = fs::read_to_string(service.config_file()).unwrap();
         let journal = service.state_dir().join("journal");
