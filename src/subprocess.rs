@@ -212,9 +212,8 @@ impl Children {
             // Under the lock: nobody reaps one meanwhile.
             let known = lock(&all.known);
             let pids = known.iter().filter_map(|slot| Pid::new(slot.load(Ordering::SeqCst)));
-            let living = pids.filter(|pid| !process::has_ended(*pid));
-            let killed = living.inspect(|pid| drop(process::signal_group(*pid, Signal::Kill)));
-            let killed: Vec<Pid> = killed.collect();
+            let killed = pids.inspect(|pid| drop(process::signal_group(*pid, Signal::Kill)));
+            let killed = killed.filter(|pid| !process::has_ended(*pid)).collect::<Vec<_>>();
             drop(known);
             [killed, all.reap_orphans()].concat()
         });
