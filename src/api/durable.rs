@@ -34,12 +34,12 @@ pub fn run_durable(
     let waiter = Waiter { service, id, keyed, came: Instant::now() };
     let streamed = waiter.stream_reply(event, client, answer)?;
     let message = hub.message(id).map_err(ApiError::from)?.ok_or_else(ApiError::stopping)?;
-    if message.erased {
+    if message.entry.erased {
         return Err(Some(ApiError::erased()));
     }
     answer.report(message.report.clone());
     let error = message.error.clone().unwrap_or_default();
-    Err(Some(match message.turn {
+    Err(Some(match message.entry.turn {
         TurnState::Done if message.reply.is_none() && !streamed => {
             ApiError::new(503, "unavailable", error)
         }

@@ -120,7 +120,7 @@ pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
 pub fn get(exchange: Exchange<'_>, id: &str) -> Handled {
     let wait = wait_of(exchange.request)?;
     let message = find(exchange.service, exchange.proof, id)?;
-    if message.turn.is_over() || wait == Duration::ZERO {
+    if message.entry.turn.is_over() || wait == Duration::ZERO {
         let _pinned = exchange.service.hub.pin_reply(message.id);
         return exchange.respond(whole(200, message));
     }
@@ -206,8 +206,8 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
     let unknown = || ApiError::new(404, "not_found", "There is no message of this id (any more).");
     let id = Id::parse(id).ok_or_else(unknown)?;
     let found = service.hub.message(id)?;
-    let message = found.filter(|message| proof.sees(&message.who)).ok_or_else(unknown)?;
-    if message.erased { Err(ApiError::erased()) } else { Ok(message) }
+    let message = found.filter(|message| proof.sees(&message.entry.who)).ok_or_else(unknown)?;
+    if message.entry.erased { Err(ApiError::erased()) } else { Ok(message) }
 }
 
 /// Parses the body of a message, for the session in its path.

@@ -1,7 +1,7 @@
 //! What a message, a session and the journal look like from outside. What is shown here is durable.
 
 use std::io;
-use std::sync::{Arc, MutexGuard, TryLockError};
+use std::sync::{MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::hub::{Hub, State};
@@ -44,68 +44,48 @@ impl Hub {
             let state = self.lock();
             let Some(entry) = state.book.copy(id) else { return Ok(None) };
             let place = |session| state.dispatch.tickets(session).position(|other| other == id);
-            (entry.clone(), entry.session().map_or(Some(0), place).map(|place| place + 1))
+            let place = entry.session().map_or(Some(0), place).filter(|_| !entry.turn.is_over());
+            (entry, place.map(|place| place + 1))
         };
         self.sync(self.newest(&entry))?;
+        let mut message = Message { id, entry, position, ..Message::default() };
         let unreadable = |e: io::Error| Some(format!("its record cannot be read: {e}"));
-        let (mut reply, mut error, mut refused, mut report) = (None, None, None, Report::default());
-        let (outcome, long) = match self.outcome_around(&entry) {
+        let mut detail = None;
+        match self.outcome_around(&message.entry) {
             // Forgotten and compacted away since it was looked up.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => {
-                error = unreadable(e);
-                (None, None)
+            Err(e) => message.error = unreadable(e),
+            Ok((Some(Step::Done(text, told)), long)) => {
+                (message.reply, message.long) = (Some(text), long);
+                message.report = told.as_deref().map(Report::parse).unwrap_or_default();
             }
-            Ok(outcome) => outcome,
-        };
-        match outcome {
-            Some(Step::Done(text, told)) => {
-                reply = Some(text);
-                report = told.as_deref().map(Report::parse).unwrap_or_default();
+            Ok((Some(Step::Failed(why, more)), _)) => (message.error, detail) = (Some(why), more),
+            Ok((Some(Step::Retry(retry)), _)) => {
+                (message.error, detail) = (Some(retry.error), retry.detail);
             }
-            Some(Step::Failed(why, detail)) => (error, refused) = (Some(why), detail),
-            Some(Step::Retry(retry)) => (error, refused) = (Some(retry.error), retry.detail),
-            Some(Step::Cancelled(why)) => error = Some(why),
-            Some(_) | None => {}
+            Ok((Some(Step::Cancelled(why)), _)) => message.error = Some(why),
+            Ok(_) => {}
         }
-        let trouble = entry.delivery.as_ref().map_or(0, |outgoing| outgoing.trouble);
-        let delivery_error = match self.step(trouble) {
+        message.refused = detail.as_deref().and_then(agent::Refused::parse);
+        message.delivery_error = match self.step(message.entry.trouble()) {
             Ok(Some(Step::Deferred(why) | Step::Dead(why))) => Some(why),
             Ok(_) => None,
             Err(e) => unreadable(e),
         };
-        let over = entry.turn.is_over();
-        let waiting =
-            (entry.turn == TurnState::Resting).then(|| self.waiting(&self.lock(), id)).flatten();
-        Ok(Some(Message {
-            id,
-            who: Arc::clone(&entry.who),
-            turn: entry.turn,
-            attempts: entry.attempts,
-            reply,
-            long,
-            report,
-            error,
-            refused: refused.as_deref().and_then(agent::Refused::parse),
-            waiting,
-            created_at: entry.at,
-            finished_at: over.then_some(entry.ended.at),
-            position: position.filter(|_| !over),
-            delivery: entry.delivery,
-            delivery_error,
-            erased: entry.erased,
-        }))
+        if message.entry.turn == TurnState::Resting {
+            message.waiting = self.waiting(&self.lock(), id);
+        }
+        Ok(Some(message))
     }
 
     /// The newest record whose effect an entry shows.
     fn newest(&self, entry: &Entry) -> u64 {
-        let trouble = entry.delivery.as_ref().map_or(0, |outgoing| outgoing.trouble);
-        let gone = matches!(
-            entry.delivery_state(),
-            Some(DeliveryState::Delivered | DeliveryState::Dropped)
-        );
-        let newest = entry.outcome.max(entry.accepted).max(trouble);
-        if gone || entry.erased { self.journal.last() } else { newest }
+        let newest = entry.outcome.max(entry.accepted).max(entry.trouble());
+        match entry.delivery_state() {
+            Some(DeliveryState::Delivered | DeliveryState::Dropped) => self.journal.last(),
+            _ if entry.erased => self.journal.last(),
+            _ => newest,
+        }
     }
 
     /// The messages that are known of a session, in order.
@@ -123,14 +103,12 @@ impl Hub {
         // Nobody is shown what a power cut could still take; a journal that broke takes no more.
         let _ = self.sync(self.journal.last());
         let known = {
-            let state = self.lock();
-            state.book.messages_of(digest, 0).any(|(_, entry)| !state.book.is_erased(entry))
+            let book = &self.lock().book;
+            book.messages_of(digest, 0).any(|(_, entry)| !book.is_erased(entry))
         };
-        let about = self.transcripts.find(digest);
-        (known || about.is_some()).then(|| {
-            let bytes = about.map_or(0, |about| about.bytes);
-            self.session_of(who.clone(), bytes)
-        })
+        let bytes = self.transcripts.find(digest).map(|about| about.bytes);
+        let bytes = bytes.or(known.then_some(0))?;
+        Some(self.session_of(who.clone(), bytes))
     }
 
     fn session_of(&self, who: Owner, transcript_bytes: u64) -> Session {

@@ -147,7 +147,7 @@ impl House {
     }
 
     fn turn(&self, id: Id) -> TurnState {
-        self.message(id).turn
+        self.message(id).entry.turn
     }
 
     /// Waits for something that a record or the end of some work brings about.
