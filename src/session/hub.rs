@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::clock::Clock;
@@ -86,8 +86,8 @@ pub(super) struct State {
     pub(super) outboxes: Outboxes,
     /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
     pub(super) pinned: Vec<Id>,
-    /// Event streams, and the session of each.
-    pub(super) followers: Vec<(Digest, Arc<EventFd>)>,
+    /// Event streams, some of which have ended, and the session of each.
+    pub(super) followers: Vec<(Digest, Weak<EventFd>)>,
     /// When records that nobody waits for are synced.
     pub(super) sync_at: Option<Instant>,
     /// When the journal says that all is durable, unless more is written until then.
@@ -187,7 +187,7 @@ impl Hub {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         let mut state = self.lock();
         // Whose key was taken away stops following.
-        state.followers.iter().for_each(|(_, follower)| follower.notify());
+        state.notify_followers(None);
         let ids = if state.open { state.dispatch.set_limits(bounds) } else { Vec::new() };
         // It may be what they wait for.
         state.retry_soon();
@@ -213,7 +213,7 @@ impl Hub {
     /// Tells those who wait of the drain. What has begun and has no thread does not go on.
     pub(super) fn wake_maintenance(&self, state: &mut State) {
         state.replies.nudge();
-        state.followers.iter().for_each(|(_, follower)| follower.notify());
+        state.notify_followers(None);
         for (_, id) in std::mem::take(&mut state.without_thread) {
             state.replies.end(id);
             self.end_work();
@@ -315,6 +315,12 @@ impl Hub {
 }
 
 impl State {
+    /// Tells those that follow this session, or any, to look again.
+    pub(super) fn notify_followers(&self, session: Option<Digest>) {
+        let mine = self.followers.iter().filter(|(of, _)| session.is_none_or(|it| it == *of));
+        mine.filter_map(|(_, follower)| follower.upgrade()).for_each(|it| it.notify());
+    }
+
     pub(super) fn next_id(&mut self) -> std::io::Result<Id> {
         let id = Id::after(self.last_id)?;
         self.last_id = Some(id);

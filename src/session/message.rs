@@ -1,11 +1,13 @@
 //! A message as its sender may see it, and its JSON.
 
+use std::sync::Arc;
+
 use super::id::Id;
 use super::message_table::Entry;
 use super::states::DeliveryState;
 use crate::agent::{Refused, Report};
 use crate::escape::quoted;
-use crate::extent::{Extent, PLACEHOLDER};
+use crate::extent::{Extent, PLACEHOLDER, inside};
 pub use crate::sys::clock::rfc3339;
 
 /// A message as its sender may see it.
@@ -54,8 +56,8 @@ impl Waiting {
 impl Message {
     /// The inside of its reply.
     pub fn extent(&self) -> Extent {
-        let short = || Extent::escaping(self.reply.as_deref().unwrap_or_default());
-        self.long.clone().unwrap_or_else(short)
+        let short = || inside(self.reply.as_deref().unwrap_or_default());
+        self.long.clone().unwrap_or_else(|| Extent::Memory(Arc::new(short())))
     }
 
     /// The message as JSON, as `GET /v1/messages/{id}` gives it, with [`PLACEHOLDER`] for a long reply.

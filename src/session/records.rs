@@ -59,8 +59,7 @@ impl Hub {
         }
         state.recent.add(number, record, json.len());
         if let Some(session) = state.book.session_of(record) {
-            let mine = state.followers.iter().filter(|(of, _)| *of == session);
-            mine.for_each(|(_, follower)| follower.notify());
+            state.notify_followers(Some(session));
         }
         let rested = state.mark_at.replace(Instant::now() + MARK_AFTER).is_none();
         if rested || state.book.is_crowded(self.settings().config.limits.keep_results) {

@@ -102,12 +102,12 @@ impl Hub {
             }
             match (self.reserve_session(&draft.who), full) {
                 (Ok(()), _) => break state,
-                (Err(over), None) => {
+                (Err(reached), None) => {
                     drop(state);
-                    self.make_room(&draft.who, over);
-                    full = Some(over);
+                    self.make_room(&draft.who, reached.over);
+                    full = Some(reached);
                 }
-                (Err(over), Some(_)) => return Err(self.too_many_sessions(&draft.who, over)),
+                (Err(reached), Some(_)) => return Err(Refusal::Transcripts(reached)),
             }
         };
         self.check_share(&state, &draft)?;

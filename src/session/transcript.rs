@@ -122,7 +122,7 @@ impl Transcripts {
         let named = self.find(session).is_some_and(|about| about.who == *who);
         let size: usize = kept.iter().map(|(_, lines)| lines.len()).sum();
         if !named || !missing.is_empty() || size as u64 != length {
-            kept.extend(missing.iter().map(|(id, lines)| (*id, lines.as_str())));
+            missing.iter().rev().for_each(|(id, lines)| insert(&mut kept, *id, lines));
             self.write(session, who, &rolled(kept, cap))?;
         }
         if reconciled.len() >= MAX_RECONCILED {
@@ -157,7 +157,7 @@ impl Transcripts {
         if late || size == 0 || size + lines.len() as u64 > cap as u64 {
             let text = read(&path)?.0;
             let mut turns = pairs(&text);
-            turns.push((turn.id, &lines));
+            insert(&mut turns, turn.id, &lines);
             return self.write(session, who, &rolled(turns, cap));
         }
         let mut options = OpenOptions::new();
@@ -252,11 +252,9 @@ fn read(path: &Path) -> io::Result<(String, u64)> {
     let cap = *MAX_TRANSCRIPT_RANGE.end() as u64 * 2;
     let Some(file) = if_exists(files::open_own(path))? else { return Ok((String::new(), 0)) };
     let length = file.metadata()?.len();
-    let mut bytes = files::read_bytes(file, cap)?;
-    if let Err(e) = std::str::from_utf8(&bytes) {
-        bytes.truncate(e.valid_up_to());
-    }
-    Ok((String::from_utf8(bytes).unwrap_or_default(), length))
+    let bytes = files::read_bytes(file, cap)?;
+    let text = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    Ok((text.to_owned(), length))
 }
 
 /// The turns in a transcript: both lines of each. It ends where a line is not of a turn.
@@ -282,10 +280,16 @@ fn pair(text: &str) -> Option<(Id, usize)> {
     (id(&text[first..second], "assistant")? == asked).then_some((asked, second))
 }
 
-/// Turns in the order of acceptance: one that failed at first may have come to its reply late. Without
-/// the oldest where they are longer than `cap`, so that there is room for some more.
+/// Puts a turn in its place, in the order of acceptance: one that failed at first may have come to its
+/// reply late.
+fn insert<'a>(turns: &mut Vec<(Id, &'a str)>, id: Id, lines: &'a str) {
+    let at = turns.partition_point(|(known, _)| *known < id);
+    turns.insert(at, (id, lines));
+}
+
+/// The text of some turns; without the oldest where that is longer than `cap`, so that there is room for
+/// some more.
 fn rolled(mut turns: Vec<(Id, &str)>, cap: usize) -> String {
-    turns.sort_by_key(|(id, _)| *id);
     if turns.iter().map(|(_, lines)| lines.len()).sum::<usize>() > cap {
         let mut size = 0;
         let newest = turns.iter().rev().take_while(|(_, lines)| {

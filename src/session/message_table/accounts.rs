@@ -57,7 +57,8 @@ pub(super) struct Account {
     pub counts: Counts,
     /// Settled messages without a key, in the order in which they settled.
     pub plain: VecDeque<Id>,
-    pub dead: BTreeSet<Id>,
+    /// Ids of dead letters.
+    pub dead: BTreeSet<u128>,
 }
 
 /// The most of something that each principal may keep, so that all together keep no more than `most`.
