@@ -181,8 +181,7 @@ impl MessageTable {
         };
         let at = self.next_stamp(record.at);
         self.last = Some(id);
-        let who = Arc::clone(&entry.who);
-        self.recount((id, &who, entry.key.is_some()), Counts::default(), Counts::of(&entry));
+        self.recount((id, &entry.who, entry.key.is_some()), Counts::default(), Counts::of(&entry));
         self.entries.push(id, entry);
         self.add_record(Some(id), number, bytes);
         if record.erased {

@@ -102,13 +102,9 @@ impl Hub {
         let digest = who.digest()?;
         // Nobody is shown what a power cut could still take; a journal that broke takes no more.
         let _ = self.sync(self.journal.last());
-        let known = {
-            let book = &self.lock().book;
-            book.messages_of(digest, 0).any(|(_, entry)| !book.is_erased(entry))
-        };
         let bytes = self.transcripts.find(digest).map(|about| about.bytes);
-        let bytes = bytes.or(known.then_some(0))?;
-        Some(self.session_of(who.clone(), bytes))
+        let known = bytes.is_some() || !self.messages_of(who).is_empty();
+        known.then(|| self.session_of(who.clone(), bytes.unwrap_or(0)))
     }
 
     fn session_of(&self, who: Owner, transcript_bytes: u64) -> Session {

@@ -24,9 +24,6 @@ use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{self as files, if_exists, private_dir, replace_unsynced};
 use crate::threads::lock;
 
-/// Sessions whose transcripts are known to be right; the list begins anew beyond that.
-const MAX_RECONCILED: usize = 10_000;
-
 /// One turn as the transcript has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
@@ -50,7 +47,7 @@ impl Turn {
 }
 
 /// The transcripts of all sessions, in one directory. One thread at a time works on them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Transcripts {
     dir: PathBuf,
     /// Sessions whose file agrees with the journal, as far as this process knows.
@@ -63,8 +60,7 @@ pub struct Transcripts {
 
 impl Transcripts {
     pub fn new(dir: PathBuf) -> Transcripts {
-        let (reconciled, usage, now) = Default::default();
-        Transcripts { dir, reconciled, usage, now }
+        Transcripts { dir, ..Transcripts::default() }
     }
 
     /// Where the transcript of a session is. It need not exist.
@@ -125,9 +121,6 @@ impl Transcripts {
             missing.iter().rev().for_each(|(id, lines)| insert(&mut kept, *id, lines));
             self.write(session, who, &rolled(kept, cap))?;
         }
-        if reconciled.len() >= MAX_RECONCILED {
-            reconciled.clear();
-        }
         reconciled.insert(session);
         Ok(())
     }
@@ -162,12 +155,11 @@ impl Transcripts {
         }
         let mut options = OpenOptions::new();
         let mut file = options.append(true).custom_flags(files::NO_FOLLOW).open(&path)?;
-        let written = file.write_all(lines.as_bytes());
-        if written.is_err() {
+        if let Err(e) = file.write_all(lines.as_bytes()) {
             // Half a line would spoil the next one.
             file.set_len(size)?;
+            return Err(e);
         }
-        written?;
         self.record_owner(session, who)?;
         self.count_use(session, &who.principal);
         Ok(())

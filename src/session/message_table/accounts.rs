@@ -61,20 +61,5 @@ pub(super) struct Account {
     pub dead: BTreeSet<u128>,
 }
 
-/// The most of something that each principal may keep, so that all together keep no more than `most`.
-pub(super) fn fair_cap(
-    accounts: &ByName<Account>,
-    most: usize,
-    of: fn(&Account) -> usize,
-) -> usize {
-    let kept = |level| accounts.values().map(|own| of(own).min(level)).sum::<usize>();
-    let (mut level, mut above) = (0, most + 1);
-    while level + 1 < above {
-        let middle = usize::midpoint(level, above);
-        *(if kept(middle) <= most { &mut level } else { &mut above }) = middle;
-    }
-    level
-}
-
 /// What each principal holds of something, by name.
 pub type Usage = ByName<Vec<(&'static str, u64)>>;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::accounts::fair_cap;
+use super::accounts::Account;
 use super::{Counts, Entry, Id, MessageTable};
 use crate::journal::record::Stamp;
 use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
@@ -35,14 +35,14 @@ impl MessageTable {
         };
         let day = KEEP_RESULTS_FOR;
         // In the order in which they settled: `next_stamp` lets no age go back.
-        let kept = fair_cap(&self.accounts, keep, |own| own.plain.len());
+        let kept = self.fair_cap(keep, |own| own.plain.len());
         let plain = self.accounts.values().flat_map(|own| {
             let (plain, too_many) = (own.plain.iter(), own.plain.len().saturating_sub(kept));
             let plain = plain.copied().enumerate();
             plain.take_while(move |(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id)
         });
         let keyed = self.keyed.iter().copied().take_while(|id| old(*id, day));
-        let kept = fair_cap(&self.accounts, MAX_DEAD_LETTERS, |own| own.dead.len());
+        let kept = self.fair_cap(MAX_DEAD_LETTERS, |own| own.dead.len());
         let dead = self.accounts.values().flat_map(|own| {
             let too_many = own.dead.len().saturating_sub(kept);
             let dead = own.dead.iter().map(|id| Id(*id)).enumerate();
@@ -54,6 +54,17 @@ impl MessageTable {
         // What was forgotten from the middle is still listed.
         let goes = |id: &Id| self.get(*id).is_some() && goes(*id);
         plain.chain(keyed).chain(dead).filter(goes).take(most).collect()
+    }
+
+    /// The most of something that each principal may keep, so that all together keep no more than `most`.
+    fn fair_cap(&self, most: usize, of: fn(&Account) -> usize) -> usize {
+        let kept = |level| self.accounts.values().map(|own| of(own).min(level)).sum::<usize>();
+        let (mut level, mut above) = (0, most + 1);
+        while level + 1 < above {
+            let middle = usize::midpoint(level, above);
+            *(if kept(middle) <= most { &mut level } else { &mut above }) = middle;
+        }
+        level
     }
 
     /// The stamp that a record counts with. Ages only grow, and by steps that can be: one that is
