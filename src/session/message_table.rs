@@ -29,10 +29,6 @@ pub use accounts::{Counts, Usage};
 pub use entry::{Entry, Key, Outgoing, RetryState};
 pub use owner::{Digest, Owner, digest_of, session_digest};
 
-/// Owners that are shared by their messages: the sessions that are busy at one time. Others are right
-/// too, and take some more memory.
-const RECENT_OWNERS: usize = 64;
-
 /// All messages that are known.
 #[derive(Debug, Default)]
 pub struct MessageTable {
@@ -44,8 +40,6 @@ pub struct MessageTable {
     resets: BTreeMap<Digest, Reset>,
     /// Sessions that were reset, and may have messages of before that which are to be erased.
     to_erase: VecDeque<Digest>,
-    /// Owners of the newest messages, newest first.
-    recent: Vec<Arc<Owner>>,
     /// The ids of messages by the digest of principal and idempotency key: numbers, as in `records`,
     /// since each type of map takes 10 kB of the binary.
     keys: BTreeMap<Digest, u128>,
@@ -191,13 +185,11 @@ impl MessageTable {
         Ok(())
     }
 
-    /// The owner as the messages of one session share it.
-    fn shared(&mut self, who: Owner) -> Arc<Owner> {
-        let known = self.recent.iter().position(|known| **known == who);
-        let owner = known.map_or_else(|| Arc::new(who), |at| self.recent.remove(at));
-        self.recent.insert(0, Arc::clone(&owner));
-        self.recent.truncate(RECENT_OWNERS);
-        owner
+    /// The owner as it is in memory already: with the session's newest message, or the newest of all.
+    fn shared(&self, owner: Owner) -> Arc<Owner> {
+        let mine = owner.digest().and_then(|session| self.messages_of(session, 0).next_back());
+        let known = mine.or_else(|| self.entries().next_back()).map(|(_, entry)| &entry.who);
+        known.filter(|known| ***known == owner).map_or_else(|| Arc::new(owner), Arc::clone)
     }
 
     /// Changes an entry and keeps count of it.

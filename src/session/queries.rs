@@ -130,8 +130,9 @@ impl Hub {
         wanted: &dyn Fn(&str) -> bool,
     ) -> io::Result<(Vec<Session>, bool)> {
         let mut found: ByName<u64> = ByName::new();
-        let mut add = |key: &str, bytes: u64| {
-            if wanted(key) {
+        let mut add = |who: &Owner, bytes: u64| {
+            let is_wanted = |key: &&str| who.principal == principal && wanted(key);
+            if let Some(key) = who.session.as_deref().filter(is_wanted) {
                 let known = found.of(key);
                 *known = bytes.max(*known);
             }
@@ -139,14 +140,10 @@ impl Hub {
             found.truncate(MAX_LISTED + 1);
         };
         self.visit_all(&mut |_, entry| {
-            let who = &entry.who;
-            let key = who.session.as_deref().filter(|_| who.principal == principal);
-            key.into_iter().for_each(|key| add(key, 0));
+            add(&entry.who, 0);
             true
         });
-        self.transcripts.list(principal, &mut |about| {
-            add(about.who.session.as_deref().unwrap_or_default(), about.bytes);
-        })?;
+        self.transcripts.list(principal, &mut |about| add(&about.who, about.bytes))?;
         let more = found.iter().nth(MAX_LISTED).is_some();
         let session = |(key, bytes): (&String, &u64)| {
             self.session_of(Owner::new(principal.to_owned(), Some(key.clone())), *bytes)

@@ -90,16 +90,14 @@ impl Transcripts {
         let Known { said, unsaid, reset } = known();
         let (text, length) = read(&self.path(session))?;
         let mut kept: Vec<(Id, &str)> = pairs(&text);
-        kept.retain(|(id, _)| {
-            unsaid.binary_search(id).is_err() && reset.is_none_or(|reset| *id > reset)
-        });
+        let is_reset = |id: &Id| reset.is_some_and(|reset| *id <= reset);
+        kept.retain(|(id, _)| unsaid.binary_search(id).is_err() && !is_reset(id));
         let first = kept.first().map(|(id, _)| *id);
         let (mut missing, mut size) = (Vec::new(), 0);
         // The newest first, no more than have room. Those before the first made room for others.
-        for id in said.into_iter().rev().take_while(|id| first.is_none_or(|first| *id > first)) {
-            if kept.binary_search_by_key(&id, |(id, _)| *id).is_ok() {
-                continue;
-            }
+        let newer = said.into_iter().rev().take_while(|id| first.is_none_or(|first| *id > first));
+        let is_kept = |id: &Id| kept.binary_search_by_key(id, |(id, _)| *id).is_ok();
+        for id in newer.filter(|id| !is_kept(id)) {
             let lines = match load(id) {
                 // What is damaged is lost to this turn alone.
                 Err(e) if e.kind() == ErrorKind::InvalidData => {
