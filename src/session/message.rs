@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::id::Id;
 use super::message_table::Entry;
+use super::postponed::PendingRetry;
 use super::states::DeliveryState;
 use crate::agent::{Refused, Report};
 use crate::escape::quoted;
@@ -24,33 +25,11 @@ pub struct Message {
     /// That error as the agent's server put it, or as one whose turn may succeed another time.
     pub refused: Option<Refused>,
     /// What it waits for between two attempts.
-    pub waiting: Option<Waiting>,
+    pub waiting: Option<PendingRetry>,
     /// Its place in its session's line, from 1, while it is not over.
     pub position: Option<usize>,
     /// Why the last attempt of its delivery failed.
     pub delivery_error: Option<String>,
-}
-
-/// What a turn waits for between two attempts, and until when: milliseconds since 1970, by what the
-/// wall clock says now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// Why its last attempt failed.
-    pub reason: String,
-    pub next_attempt_at: u64,
-    /// When its last attempt will be made.
-    pub gives_up_at: u64,
-}
-
-impl Waiting {
-    pub fn to_json(&self) -> String {
-        format!(
-            r#"{{"reason":{},"next_attempt_at":"{}","gives_up_at":"{}"}}"#,
-            quoted(&self.reason),
-            rfc3339(self.next_attempt_at),
-            rfc3339(self.gives_up_at),
-        )
-    }
 }
 
 impl Message {
@@ -76,6 +55,7 @@ impl Message {
             ))
         });
         let deliveries: Vec<String> = deliveries.collect();
+        let waiting = self.waiting.as_ref().and_then(PendingRetry::to_json);
         format!(
             r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"error_status":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"waiting":{},"deliveries":[{}]{}}}"#,
             self.id,
@@ -92,7 +72,7 @@ impl Message {
             rfc3339(entry.at),
             text(over.then(|| rfc3339(entry.ended.at)).as_deref()),
             self.position.map_or_else(|| "null".to_owned(), |position| position.to_string()),
-            self.waiting.as_ref().map_or_else(|| "null".to_owned(), Waiting::to_json),
+            waiting.unwrap_or_else(|| "null".to_owned()),
             deliveries.join(","),
             self.report.usage.as_ref().map_or_else(String::new, |u| format!(r#","usage":{u}"#)),
         )

@@ -9,7 +9,6 @@ use super::id::Id;
 use super::message::Message;
 use super::message_table::{Counts, Digest, Entry, Owner, Usage};
 use super::states::{DeliveryState, TurnState};
-use super::waits::Waits;
 use crate::agent::{self, Report};
 use crate::journal::record::Step;
 use crate::journal::{Loss, Refused};
@@ -24,9 +23,9 @@ const STATUS_PATIENCE: Duration = Duration::from_millis(500);
 /// Between two tries to take a lock with a deadline; one is held for some microseconds.
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
-/// How many messages there are; turns that run, that wait, and their sessions; what waits for the agent;
-/// what each principal holds.
-pub type Glance = (Counts, (usize, usize, usize), Option<Waits>, Usage);
+/// How many messages there are; turns that run, that wait, and their sessions; what waits for the agent,
+/// as JSON; what each principal holds.
+pub type Glance = (Counts, (usize, usize, usize), Option<String>, Usage);
 
 /// A session as a whole.
 #[derive(Clone, Debug)]
@@ -73,7 +72,7 @@ impl Hub {
             Err(e) => unreadable(e),
         };
         if message.entry.turn == TurnState::Resting {
-            message.waiting = self.waiting(&self.lock(), id);
+            message.waiting = self.retry_of(&self.lock(), id);
         }
         Ok(Some(message))
     }
@@ -151,6 +150,18 @@ impl Hub {
         Ok((found.iter().take(MAX_LISTED).map(session).collect(), more))
     }
 
+    /// Messages whose turn failed, newest first, of those that `sees` says.
+    pub fn failed(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, Refused> {
+        let mut ids = Vec::new();
+        self.visit_all(&mut |id, entry| {
+            if entry.turn == TurnState::Failed && sees(&entry.who) {
+                ids.push(id);
+            }
+            ids.len() < MAX_LISTED
+        });
+        self.listed(ids)
+    }
+
     /// Messages in the dead-letter list, of those that `sees` says.
     pub fn dead_letters(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, Refused> {
         let ids: Vec<Id> = {
@@ -159,18 +170,22 @@ impl Hub {
             let letters = state.book.dead_letters().filter(|(_, entry)| shown(entry));
             letters.map(|(id, _)| id).collect()
         };
-        let mut letters = Vec::new();
-        let mut size = 0;
+        self.listed(ids)
+    }
+
+    /// As many of these messages as a list holds.
+    fn listed(&self, ids: Vec<Id>) -> Result<Vec<Message>, Refused> {
+        let (mut listed, mut size) = (Vec::new(), 0);
         for id in ids.into_iter().take(MAX_LISTED) {
-            let Some(letter) = self.message(id)? else { continue };
-            let long = letter.long.as_ref().map_or(0, |long| long.len());
-            size += letter.reply.as_ref().map_or(0, String::len) as u64 + long;
-            letters.push(letter);
+            let Some(message) = self.message(id)? else { continue };
+            let long = message.long.as_ref().map_or(0, |long| long.len());
+            size += message.reply.as_ref().map_or(0, String::len) as u64 + long;
+            listed.push(message);
             if size > MAX_LISTED_BYTES as u64 {
                 break;
             }
         }
-        Ok(letters)
+        Ok(listed)
     }
 
     /// The state, if its lock is free within `patience`: a hung disk may hold it.
@@ -198,7 +213,7 @@ impl Hub {
         for (name, count) in state.dispatch.waiting() {
             usage.of(name).push(("queued", count));
         }
-        (state.book.counts, turns, self.waits(state), usage)
+        (state.book.counts, turns, self.waiting_turns(state), usage)
     }
 
     /// Bytes of the journal and the number of its last record, told without waiting for the disk.

@@ -48,9 +48,9 @@ impl Hub {
         }
     }
 
-    /// Gives each turn that was begun a worker.
-    pub(super) fn spawn_begun(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        let begun = std::mem::take(&mut state.begun);
+    /// Gives free places away, and each turn that begins a worker.
+    pub(super) fn start_turns(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        let begun = self.begin_attempts(&mut state);
         drop(state);
         self.spawn_workers(begun);
     }

@@ -45,12 +45,6 @@ impl MessageTable {
         }
     }
 
-    /// Messages between two attempts.
-    pub fn resting(&self) -> impl Iterator<Item = (Id, &RetryState)> {
-        let resting = self.entries().filter(|(_, entry)| entry.turn == TurnState::Resting);
-        resting.filter_map(|(id, entry)| Some((id, entry.failing.as_deref()?)))
-    }
-
     /// Whether a message of this session that was accepted after this one has its reply already.
     pub fn is_late(&self, id: Id, session: Digest) -> bool {
         let after = self.get(id).map_or(0, |entry| entry.accepted);
