@@ -74,6 +74,7 @@ const PURE: &[&str] = &[
     "src/session/message_table/erase.rs",
     "src/session/message_table/expiry.rs",
     "src/session/message_table/owner.rs",
+    "src/session/message_table/records.rs",
     "src/session/message_table/sessions.rs",
     "src/session/outboxes.rs",
     "src/session/retry.rs",

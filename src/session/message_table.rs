@@ -10,6 +10,7 @@ mod entry;
 mod erase;
 mod expiry;
 mod owner;
+mod records;
 mod sessions;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,7 +24,7 @@ use crate::limits::RECORD_OVERHEAD;
 use crate::named::ByName;
 use accounts::Account;
 use entries::Entries;
-use sessions::{Records, Reset};
+use records::{Records, Reset};
 
 pub use accounts::{Counts, Usage};
 pub use entry::{Entry, Key, Outgoing, RetryState};
