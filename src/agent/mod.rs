@@ -113,7 +113,7 @@ fn usage(given: &RawValue) -> Option<String> {
 
 /// An error that the agent's server answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct ErrorResponse {
     /// 400 to 599.
     pub status: u16,
     /// OpenAI's error object as JSON: `message`, `type`, `param`, `code`.
@@ -122,9 +122,9 @@ pub struct Refused {
     pub retry_after: Option<String>,
 }
 
-impl Refused {
+impl ErrorResponse {
     /// Whether the same may go better another time (RFC 9110 section 15.5.9, RFC 6585 section 4).
-    pub fn passes(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         matches!(self.status, 408 | 425 | 429 | 500..=599)
     }
 
@@ -135,38 +135,38 @@ impl Refused {
     }
 
     /// What an agent says that did not answer in time (RFC 9110 section 15.6.5).
-    pub fn timed_out() -> Refused {
+    pub fn timed_out() -> ErrorResponse {
         let message = "The agent did not finish within agent.turn_timeout.";
-        Refused::server_error(504, "turn_timeout", message)
+        ErrorResponse::server_error(504, "turn_timeout", message)
     }
 
     /// A temporary failure without a server's own words for it.
-    pub fn unavailable(why: &str) -> Refused {
-        Refused::server_error(503, "agent_unavailable", why)
+    pub fn unavailable(why: &str) -> ErrorResponse {
+        ErrorResponse::server_error(503, "agent_unavailable", why)
     }
 
-    fn server_error(status: u16, code: &str, message: &str) -> Refused {
-        Refused::new(status, message, (&quoted("server_error"), "null", &quoted(code)))
+    fn server_error(status: u16, code: &str, message: &str) -> ErrorResponse {
+        ErrorResponse::new(status, message, (&quoted("server_error"), "null", &quoted(code)))
     }
 
     /// `type`, `param` and `code` as JSON.
-    fn new(status: u16, message: &str, (kind, param, code): (&str, &str, &str)) -> Refused {
+    fn new(status: u16, message: &str, (kind, param, code): (&str, &str, &str)) -> ErrorResponse {
         let message = quoted(message);
         let error =
             format!(r#"{{"message":{message},"type":{kind},"param":{param},"code":{code}}}"#);
-        Refused { status, error, retry_after: None }
+        ErrorResponse { status, error, retry_after: None }
     }
 
-    pub fn parse(json: &str) -> Option<Refused> {
+    pub fn parse(json: &str) -> Option<ErrorResponse> {
         let status = member(json, "status")?.get().parse().ok()?;
         let retry_after = member(json, "retry_after").and_then(|after| text(after).ok());
         let error = member(json, "error").map_or("null", RawValue::get).to_owned();
-        let refused = Refused { status, error, retry_after: retry_after.map(Into::into) };
+        let refused = ErrorResponse { status, error, retry_after: retry_after.map(Into::into) };
         (400..600).contains(&status).then_some(refused)
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for ErrorResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let message = member(&self.error, "message").and_then(|message| text(message).ok());
         let message = message.as_deref().unwrap_or("it did not say why");
@@ -187,7 +187,7 @@ pub enum Outcome {
     /// It will not: any other exit status, or a reply that is too long.
     Failed(String),
     /// The agent's server refused, in its own words.
-    Refused(Box<Refused>),
+    ErrorResponse(Box<ErrorResponse>),
     /// From outside.
     Ended(CancelReason),
 }
@@ -204,7 +204,7 @@ impl Outcome {
             Outcome::Temporary(_)
             | Outcome::Crashed(_)
             | Outcome::Failed(_)
-            | Outcome::Refused(_)
+            | Outcome::ErrorResponse(_)
             | Outcome::Ended(CancelReason::TimedOut) => log::warn!("{turn} failed: {self}"),
             Outcome::Ended(_) | Outcome::Short(_) => log::info!("{turn} was ended: {self}"),
         }
@@ -219,7 +219,7 @@ impl fmt::Display for Outcome {
             | Outcome::Crashed(words)
             | Outcome::Short(words)
             | Outcome::Failed(words) => words,
-            Outcome::Refused(refused) => return refused.fmt(f),
+            Outcome::ErrorResponse(refused) => return refused.fmt(f),
             Outcome::Ended(CancelReason::TimedOut) => "it took longer than agent.turn_timeout",
             Outcome::Ended(CancelReason::ClientGone) => "the client went away",
             Outcome::Ended(CancelReason::Cancelled) => "it was cancelled",

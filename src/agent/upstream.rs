@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
-use super::{Agent, DEFAULT_MODEL, Outcome, Refused, Reply, Turn};
+use super::{Agent, DEFAULT_MODEL, ErrorResponse, Outcome, Reply, Turn};
 use crate::cancel::Cancel;
 use crate::config::Url;
 use crate::escape::{escaped, quoted};
@@ -110,7 +110,7 @@ impl<'a> UpstreamClient<'a> {
                 });
             match outcome {
                 // What servers say that do not take a field that they do not know.
-                Outcome::Refused(it) if usage && !begun && matches!(it.status, 400 | 422) => {
+                Outcome::ErrorResponse(it) if usage && !begun && matches!(it.status, 400 | 422) => {
                     (usage, plain) = (false, true);
                 }
                 Outcome::Done if plain => {
@@ -139,7 +139,7 @@ impl<'a> UpstreamClient<'a> {
         }
         let words = format!("There is no model {} here.", quoted(alias));
         let kind = (&*quoted("invalid_request_error"), "\"model\"", "\"model_not_found\"");
-        Err(Outcome::Refused(Box::new(Refused::new(404, &words, kind))))
+        Err(Outcome::ErrorResponse(Box::new(ErrorResponse::new(404, &words, kind))))
     }
 
     /// What a client may call a model.

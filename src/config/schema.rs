@@ -361,8 +361,8 @@ section! {
         role: Role, Enum, "\"user\"";
         /// Sessions that it may touch, `*` at the end for all that begin so. Empty: any of its own.
         sessions: Vec<String>, List(validate::argument), "[\"support-*\"]";
-        /// Routes that it may use, by their groups. Empty: all of its role.
-        routes: Vec<String>, List(validate::route), "[\"chat\"]";
+        /// Routes that it may use, by their scopes. Empty: all of its role.
+        routes: Vec<String>, List(validate::scope), "[\"chat\"]";
         /// Delivery targets that it may name. Empty: none for a user, any for an operator.
         targets: Vec<String>, List(validate::argument), "[\"example\"]";
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::id::Id;
 use super::message_table::{Outgoing, Owner};
 use super::states::{DeliveryState, TurnState};
-use crate::agent::{Refused, Report};
+use crate::agent::{ErrorResponse, Report};
 use crate::escape::quoted;
 use crate::extent::{Extent, PLACEHOLDER};
 pub use crate::sys::clock::rfc3339;
@@ -24,7 +24,7 @@ pub struct Message {
     pub report: Report,
     pub error: Option<String>,
     /// That error as the agent's server put it, or as one whose turn may succeed another time.
-    pub refused: Option<Refused>,
+    pub refused: Option<ErrorResponse>,
     /// What it waits for between two attempts.
     pub waiting: Option<Waiting>,
     pub created_at: u64,

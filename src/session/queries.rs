@@ -86,7 +86,7 @@ impl Hub {
             long,
             report,
             error,
-            refused: refused.as_deref().and_then(agent::Refused::parse),
+            refused: refused.as_deref().and_then(agent::ErrorResponse::parse),
             waiting,
             created_at: entry.at,
             finished_at: over.then_some(entry.ended.at),

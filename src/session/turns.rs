@@ -96,16 +96,16 @@ impl Hub {
                 self.append_to_transcript(id, &entry, message, (at.at, &text));
                 Step::Done(text, report)
             }
-            Outcome::Refused(refused) if !refused.passes() => {
+            Outcome::ErrorResponse(refused) if !refused.is_temporary() => {
                 Step::Failed(refused.to_string(), Some(refused.to_json()))
             }
-            Outcome::Temporary(_) | Outcome::Refused(_) | Outcome::Crashed(_) => {
+            Outcome::Temporary(_) | Outcome::ErrorResponse(_) | Outcome::Crashed(_) => {
                 self.retry_or_fail(&entry, began, &outcome)
             }
             Outcome::Failed(error) => Step::Failed(error, None),
             Outcome::Ended(CancelReason::TimedOut) => {
                 let why = "the agent did not finish within agent.turn_timeout";
-                Step::Failed(why.to_owned(), Some(agent::Refused::timed_out().to_json()))
+                Step::Failed(why.to_owned(), Some(agent::ErrorResponse::timed_out().to_json()))
             }
             // The record of its beginning stays the last one: it runs again after the start.
             Outcome::Ended(_) | Outcome::Short(_) => {

@@ -13,7 +13,7 @@ use super::retry::{Attempt, pause};
 use super::states::{DeliveryState, TurnState};
 use super::submit::Refusal;
 use super::time::now;
-use crate::agent::{Outcome, Refused};
+use crate::agent::{ErrorResponse, Outcome};
 use crate::delivery::{backoff, retry_after};
 use crate::journal::record::{Record, Retry, Step};
 use crate::journal::{self, Purpose};
@@ -59,7 +59,8 @@ impl Hub {
     /// a crash of the agent, while `limits.max_attempts` allows it.
     pub(super) fn retry_or_fail(&self, entry: &Entry, began: Instant, outcome: &Outcome) -> Step {
         let (error, crash) = (outcome.to_string(), matches!(outcome, Outcome::Crashed(_)));
-        let refused = if let Outcome::Refused(refused) = outcome { Some(&**refused) } else { None };
+        let refused =
+            if let Outcome::ErrorResponse(refused) = outcome { Some(&**refused) } else { None };
         let settings = self.settings();
         let (limits, retry_for) = (&settings.config.limits, settings.config.agent.retry_for);
         let asked = refused.and_then(|refused| refused.retry_after.as_deref());
@@ -80,13 +81,13 @@ impl Hub {
         } else {
             pause(&attempt, retry_for)
         };
-        let detail = refused.map(Refused::to_json);
+        let detail = refused.map(ErrorResponse::to_json);
         let Some(next) = next else {
             let over = format!("{error} (attempt {}; agent.retry_for is over)", entry.attempts);
             let waited = !crash && !retry_for.is_zero();
             let error = if waited { over } else { error };
             // Its sender is told the same as one whose message is not written down.
-            let detail = detail.unwrap_or_else(|| Refused::unavailable(&error).to_json());
+            let detail = detail.unwrap_or_else(|| ErrorResponse::unavailable(&error).to_json());
             return Step::Failed(error, Some(detail));
         };
         Step::Retry(Box::new(Retry {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
-use super::super::{Outcome, Refused, Reply, Report, Turn, usage};
+use super::super::{ErrorResponse, Outcome, Reply, Report, Turn, usage};
 use super::{UpstreamClient, temporary};
 use crate::cancel::CancelReason;
 use crate::escape::{escaped, one_line, quoted};
@@ -102,7 +102,7 @@ impl ResponseReader<'_, '_> {
             return temporary("the upstream sent an event that is no JSON", None);
         }
         if event.name == "error" || member(chunk, "error").is_some() {
-            return refused(502, chunk, None);
+            return error_response(502, chunk, None);
         }
         if let Some(finish) = first(chunk, "finish_reason") {
             so_far.report.finish = Some(text(Some(finish)));
@@ -142,7 +142,7 @@ impl ResponseReader<'_, '_> {
         };
         let completion = serde_json::from_slice::<&RawValue>(&body).map_or("", RawValue::get);
         if member(completion, "error").is_some() {
-            return refused(502, completion, None);
+            return error_response(502, completion, None);
         }
         if !member(completion, "choices").is_some_and(|it| it.get().starts_with('[')) {
             return temporary("the upstream's answer is no chat completion", None);
@@ -173,7 +173,7 @@ impl ResponseReader<'_, '_> {
             quoted(&escaped(&words, false))
         };
         let json = serde_json::from_slice::<&RawValue>(&body);
-        refused(status, &json.map_or_else(|_| words(), |json| json.get().to_owned()), after)
+        error_response(status, &json.map_or_else(|_| words(), |json| json.get().to_owned()), after)
     }
 
     /// An object on one line, with the model as the client called it.
@@ -195,7 +195,7 @@ impl ResponseReader<'_, '_> {
 }
 
 /// An error in whatever shape the server has, as JSON: OpenAI's, Ollama's, FastAPI's, or a text.
-fn refused(status: u16, json: &str, retry_after: Option<String>) -> Outcome {
+fn error_response(status: u16, json: &str, retry_after: Option<String>) -> Outcome {
     let given = member(json, "error").map_or(json.trim(), RawValue::get);
     let said = member(given, "message").or_else(|| member(given, "detail"));
     let said = said.map_or(given, RawValue::get);
@@ -209,8 +209,9 @@ fn refused(status: u16, json: &str, retry_after: Option<String>) -> Outcome {
     let kind = if status < 500 { "invalid_request_error" } else { "server_error" };
     let own = member(given, "type").filter(|kind| kind.get().starts_with('"'));
     let kind = own.map_or_else(|| quoted(kind), |kind| kind.get().to_owned());
-    let refused = Refused::new(status, &message, (&kind, &or_null("param"), &or_null("code")));
-    Outcome::Refused(Box::new(Refused { retry_after, ..refused }))
+    let response =
+        ErrorResponse::new(status, &message, (&kind, &or_null("param"), &or_null("code")));
+    Outcome::ErrorResponse(Box::new(ErrorResponse { retry_after, ..response }))
 }
 
 #[cfg(test)]
@@ -242,7 +243,7 @@ mod tests {
             (503, "\"\"", "it did not say why", "server_error", "null"),
             (503, "null", "it did not say why", "server_error", "null"),
         ] {
-            let Outcome::Refused(refused) = refused(status, body, None) else {
+            let Outcome::ErrorResponse(refused) = error_response(status, body, None) else {
                 panic!("{body}");
             };
             let error: serde_json::Value = serde_json::from_str(&refused.error).unwrap();
