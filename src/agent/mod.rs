@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 use crate::cancel::{Cancel, CancelReason};
 use crate::config;
 use crate::escape::quoted;
-use crate::json::{member, one_line, text};
+use crate::json::{member, one_line, string};
 use crate::subprocess::Children;
 
 pub use context::{ChatMessage, Context, instructions, own};
@@ -101,8 +101,7 @@ impl Report {
     }
 
     pub fn parse(json: &str) -> Report {
-        let finish = member(json, "finish").and_then(|finish| text(finish).ok());
-        Report { usage: member(json, "usage").and_then(usage), finish: finish.map(Into::into) }
+        Report { usage: member(json, "usage").and_then(usage), finish: string(json, "finish") }
     }
 }
 
@@ -159,17 +158,19 @@ impl ErrorResponse {
 
     pub fn parse(json: &str) -> Option<ErrorResponse> {
         let status = member(json, "status")?.get().parse().ok()?;
-        let retry_after = member(json, "retry_after").and_then(|after| text(after).ok());
         let error = member(json, "error").map_or("null", RawValue::get).to_owned();
-        let refused = ErrorResponse { status, error, retry_after: retry_after.map(Into::into) };
-        (400..600).contains(&status).then_some(refused)
+        let response = ErrorResponse { status, error, retry_after: string(json, "retry_after") };
+        (400..600).contains(&status).then_some(response)
     }
 }
 
+/// The message of an error that has none.
+const NO_REASON: &str = "it did not say why";
+
 impl fmt::Display for ErrorResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let message = member(&self.error, "message").and_then(|message| text(message).ok());
-        let message = message.as_deref().unwrap_or("it did not say why");
+        let message = string(&self.error, "message");
+        let message = message.as_deref().unwrap_or(NO_REASON);
         write!(f, "the upstream answered {}: {message}", self.status)
     }
 }
@@ -260,7 +261,7 @@ impl Agent {
         let lenient = || idle().or(Ok(()));
         let patient = Cancel { idle: Some(&lenient), ..cancel };
         if let Some(client) = upstream::UpstreamClient::new(self, patient) {
-            return client.run(turn, &reply);
+            return client.run(turn, &reply).err().unwrap_or(Outcome::Done);
         }
         if self.reads_files() {
             return command::run(&self.children, &self.config, turn, &reply, &cancel);
