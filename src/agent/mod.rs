@@ -239,15 +239,6 @@ pub struct Agent {
 
 impl Agent {
     pub fn new(config: config::Agent, children: Arc<Children>) -> Agent {
-        if let (Some(url), Some(_)) = (&config.url, &config.key)
-            && !url.secure
-            && !url.is_loopback()
-        {
-            let origin = url.origin();
-            log::warn!(
-                "agent.key_file goes to {origin} in clear text: anybody on the way can read it"
-            );
-        }
         Agent { config, children, upstream: Arc::default() }
     }
 

@@ -22,7 +22,7 @@ impl<'a> ConfigBuilder<'a> {
         let Some(root) = toml_errors::parse(text, problems) else { return };
         self.diagnostics.source = Source::File(text);
         for (key, content) in root.as_table().into_iter().flatten() {
-            let (at, name) = (self.diagnostics.source.key(key), key.name.as_ref());
+            let (at, name) = (self.diagnostics.source.at(key.span), key.name.as_ref());
             match Section::of(name) {
                 None => self.diagnostics.problems.push(at, unknown_section(name, content)),
                 Some(section) => match &section.named_table {
@@ -40,7 +40,7 @@ impl<'a> ConfigBuilder<'a> {
             return self.diagnostics.problems.push(at, fault);
         };
         for (own, content) in all {
-            let (at, name) = (self.diagnostics.source.key(own), own.name.as_ref());
+            let (at, name) = (self.diagnostics.source.at(own.span), own.name.as_ref());
             let added = match content.as_table() {
                 None if section.key_names().contains(&name) => {
                     Err(format!("{name} belongs to a {noun}: write it in {head}"))
@@ -61,7 +61,7 @@ impl<'a> ConfigBuilder<'a> {
             return self.diagnostics.problems.push(at, fault);
         };
         for (name, value) in keys {
-            let at = self.diagnostics.source.key(name);
+            let at = self.diagnostics.source.at(name.span);
             match self.find(section, own, &name.name) {
                 Ok((field, key, diagnostics)) => diagnostics.assign(field, key, at, value),
                 Err(fault) => self.diagnostics.problems.push(at, fault),
@@ -132,11 +132,6 @@ fn known_sections() -> String {
 fn unknown_key(section: &Section, own: &str, name: &str) -> String {
     let known = section.key_names();
     let fix = match (nearest(name, known.iter().copied()), home(name)) {
-        _ if name == "kind" && known.contains(&"command") => {
-            // Deliveries know no echo.
-            let echo = if own.is_empty() { ", and command = [] says echo" } else { "" };
-            format!("delete it: the url or the command says it{echo}")
-        }
         (_, Some(home)) => home,
         (Some(near), None) => format!("did you mean {}?", quoted(near)),
         (None, None) => format!("its keys are {}", known.join(", ")),

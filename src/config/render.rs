@@ -93,8 +93,8 @@ pub(super) fn value(field: Field<'_>) -> String {
         }
         Field::Env(_) => "{}".to_owned(),
         Field::Enum(at) => string(at.word()),
-        Field::Time(at, _) => string(&units::show_time(*at)),
-        Field::Size(at, _) => string(&units::show_size(*at)),
+        Field::Time(at, _) => string(&units::show(units::millis(*at), units::TIMES)),
+        Field::Size(at, _) => string(&units::show(*at as u64, units::SIZES)),
         Field::Count(at, ..) => at.to_string(),
     }
 }

@@ -6,7 +6,7 @@ use super::did_you_mean::nearest;
 use super::error::{Origin, shown};
 use super::schema::{Field, Section};
 use super::toml_errors::Source;
-use super::value::wrong_type;
+use super::value::{ENV, wrong_type};
 use toml_span::Value;
 use toml_span::value::ValueInner;
 
@@ -49,7 +49,7 @@ impl ConfigBuilder<'_> {
         let value = parsed.unwrap_or_else(|| Value::new(ValueInner::String(text.into())));
         match (field, variable) {
             (Env(env), Some(variable)) => {
-                diagnostics.variable(env, &key, (variable, origin.clone()), &value);
+                diagnostics.entry(env, &key, (variable, origin.clone()), &value, ENV);
             }
             (field, _) if no_text && !is_toml => {
                 return Err(wrong_type(&key, &field, "text that is not TOML"));

@@ -48,9 +48,9 @@ pub fn scope(text: &str) -> Result<String, String> {
 
 /// A string that exec(3) can pass on.
 pub fn argument(text: &str) -> Result<String, String> {
-    checked(text, !text.contains('\0'), || "no argument can hold a NUL; remove it".to_owned())?;
+    checked(text, !text.contains('\0'), || "no program can be given a NUL; remove it".to_owned())?;
     checked(text, text.len() <= MAX_EXEC_STRING, || {
-        format!("no argument can be longer than {MAX_EXEC_STRING} bytes; put it into a file")
+        format!("no program can be given more than {MAX_EXEC_STRING} bytes; put it into a file")
     })
 }
 

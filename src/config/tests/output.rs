@@ -45,7 +45,7 @@ operators = ["owner"]                         # default
 keep = "30d"                                  # default
 
 [stop]
-drain_timeout = "1m30s"                       # --set
+drain_timeout = "90s"                         # --set
 
 [log]
 level = "info"                                # default

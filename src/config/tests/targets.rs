@@ -84,7 +84,8 @@ fn keys_of_a_target_must_agree() {
     );
     error(
         "[deliver.x]\nkind = 'callback'\nurl = 'http://a'",
-        "2:1: unknown key \"kind\" in [deliver.x]; delete it: the url or the command says it",
+        "2:1: unknown key \"kind\" in [deliver.x]; its keys are url, secret_file, command, env, \
+         pass_env, leftovers, timeout, expire",
     );
     error(
         "[deliver.x]\ncommand = ['']",
