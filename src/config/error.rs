@@ -45,6 +45,10 @@ impl Problems {
         self.found.insert(at, (origin, text));
     }
 
+    pub fn report(&mut self, origin: Origin, result: Result<(), String>) {
+        result.unwrap_or_else(|fault| self.push(origin, fault));
+    }
+
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
     }

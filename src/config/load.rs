@@ -147,10 +147,12 @@ pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Load
         problems: Problems::default(),
         file: name(&sources.file),
         home: sources.home.clone(),
-        source: Source::Set(String::new()),
+        source: Source::File(""),
     };
     let mut builder = ConfigBuilder { config: Config::default(), diagnostics };
-    bytes.into_iter().for_each(|bytes| builder.read_file(bytes));
+    if let Some(Err((at, fault))) = bytes.map(|bytes| builder.read_file(bytes)) {
+        builder.diagnostics.problems.push(at, fault);
+    }
     let from_file = !builder.diagnostics.origins.is_empty();
     sources.set.iter().for_each(|argument| builder.read_set(argument));
     let ConfigBuilder { mut config, mut diagnostics } = builder;

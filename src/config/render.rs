@@ -100,7 +100,7 @@ pub(super) fn value(field: Field<'_>) -> String {
 }
 
 /// A basic string of TOML (version 1.0, section String).
-fn string(text: &str) -> String {
+pub(super) fn string(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

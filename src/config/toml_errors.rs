@@ -1,25 +1,38 @@
 //! The step from bytes to TOML values: positions people can use, and the parser's complaints in
 //! words. The parser (toml-span) limits nesting itself, so input cannot exhaust the stack.
 
-use super::error::{Origin, Problems, quoted, shown};
-use std::str::Utf8Error;
+use super::error::{Origin, quoted, shown};
 use toml_span::{ErrorKind, Span, Value};
 
 /// Where values are read from.
 pub enum Source<'a> {
     /// A file's text.
     File(&'a str),
-    /// A `--set` argument, as errors name it.
-    Set(String),
+    /// A `--set` argument: as errors name it, and its two sides.
+    Set { label: String, name: &'a str, text: &'a str },
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
     /// The place of a key or a value.
     pub fn at(&self, span: Span) -> Origin {
         match self {
             Source::File(text) => position(text, start(text, span)),
-            Source::Set(argument) => Origin::Set(argument.clone()),
+            Source::Set { label, .. } => Origin::Set(label.clone()),
         }
+    }
+
+    /// The text that stands for a value which is no string, where only a string is taken.
+    pub fn text(&self) -> Option<&'a str> {
+        match self {
+            Source::File(_) => None,
+            Source::Set { text, .. } => Some(text),
+        }
+    }
+
+    /// Whether it sets a single entry of this table.
+    pub fn is_entry_of(&self, table: &str) -> bool {
+        let Source::Set { name, .. } = self else { return false };
+        name.trim().strip_prefix(table).is_some_and(|rest| rest.starts_with('.'))
     }
 }
 
@@ -37,28 +50,32 @@ fn start(text: &str, span: Span) -> usize {
     text.get(..span.start).unwrap_or(text).trim_end_matches(['"', '\'']).len()
 }
 
-/// Parses a whole file; a syntax error goes to the problems, with `None` as the answer.
-pub fn parse<'a>(text: &'a str, problems: &mut Problems) -> Option<Value<'a>> {
-    let report = |error: &toml_span::Error| {
-        let start = match error.kind {
+/// Parses a whole file.
+///
+/// # Errors
+/// What is wrong with its syntax, and where.
+pub fn parse(text: &str) -> Result<Value<'_>, (Origin, String)> {
+    toml_span::parse(text).map_err(|error| {
+        let at = match error.kind {
             ErrorKind::DuplicateKey { .. } => start(text, error.span),
             _ => error.span.start,
         };
-        problems.push(position(text, start), complaint(&error.kind, text));
-    };
-    toml_span::parse(text).inspect_err(report).ok()
+        (position(text, at), complaint(&error.kind, text))
+    })
 }
 
-/// The text of the file, without a byte order mark; bytes that are no text go to the problems.
-pub fn decode<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
+/// The text of the file, without a byte order mark.
+///
+/// # Errors
+/// Where it is no text.
+pub fn decode(bytes: &[u8]) -> Result<&str, (Origin, String)> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-    let report = |error: &Utf8Error| {
+    std::str::from_utf8(bytes).map_err(|error| {
         let good = error.valid_up_to();
         let text = std::str::from_utf8(&bytes[..good]).unwrap_or_default();
         let fault = format!("byte 0x{:02x} is not UTF-8; save the file as UTF-8", bytes[good]);
-        problems.push(position(text, good), fault);
-    };
-    std::str::from_utf8(bytes).inspect_err(report).ok()
+        (position(text, good), fault)
+    })
 }
 
 fn complaint(kind: &ErrorKind, text: &str) -> String {

@@ -58,7 +58,7 @@ impl Diagnostics<'_> {
     /// then; variables take the place of all that were given before.
     fn read(&mut self, field: Field<'_>, key: &KeyInfo, value: &Value<'_>) -> Result<(), String> {
         let wrong = wrong_type(key, &field, type_of(value));
-        let text = value.as_str().ok_or(&wrong);
+        let text = value.as_str().or(self.source.text()).ok_or(&wrong);
         match field {
             Field::Address(at) => {
                 let reason = "it must be an IP address and a port";
@@ -117,45 +117,47 @@ impl Diagnostics<'_> {
         (list.len() == array.len()).then_some(list)
     }
 
-    /// Reads a whole table, in the place of what was given before.
-    fn table(&mut self, at: &mut ByName<String>, key: &KeyInfo, table: &Table<'_>, checks: Checks) {
-        at.clear();
-        for (name, value) in table {
-            self.entry(at, key, (&name.name, self.source.at(name.span)), value, checks);
-        }
-    }
-
-    /// One entry of a table. Its value may be a secret: no error repeats it.
-    pub fn entry(
+    /// Reads a table, in the place of what was given before, or a single entry of it. A value may be a
+    /// secret: no error repeats it.
+    fn table(
         &mut self,
         at: &mut ByName<String>,
         key: &KeyInfo,
-        (name, origin): (&str, Origin),
-        value: &Value<'_>,
+        table: &Table<'_>,
         (check_name, check): Checks,
     ) {
-        let full_name = format!("{}.{name}", key.name);
-        if let Err(reason) = check_name(name) {
-            let fault = format!("{} has {}; {reason}", key.name, quoted(name));
-            return self.problems.push(origin, fault);
+        let entry = self.source.is_entry_of(&key.name);
+        if !entry {
+            at.clear();
         }
-        let fault = match value.as_str().map(|text| (text, check(name, text))) {
-            Some((text, Ok(_))) => {
-                self.origins.insert(full_name, origin);
-                return at.insert(name.to_owned(), text.to_owned());
+        for (name, value) in table {
+            let (origin, name) = (self.source.at(name.span), name.name.as_ref());
+            let full_name = format!("{}.{name}", key.name);
+            if let Err(reason) = check_name(name) {
+                let fault = format!("{} has {}; {reason}", key.name, quoted(name));
+                self.problems.push(origin, fault);
+                continue;
             }
-            Some((_, Err(reason))) => format!("{full_name}: {reason}"),
-            None => format!("{full_name} must be a string; got {}", type_of(value)),
-        };
-        self.problems.push(self.source.at(value.span), fault);
+            let text = value.as_str().or(self.source.text().filter(|_| entry));
+            let fault = match text.map(|text| (text, check(name, text))) {
+                Some((text, Ok(_))) => {
+                    self.origins.insert(full_name, origin);
+                    at.insert(name.to_owned(), text.to_owned());
+                    continue;
+                }
+                Some((_, Err(reason))) => format!("{full_name}: {reason}"),
+                None => format!("{full_name} must be a string; got {}", type_of(value)),
+            };
+            self.problems.push(self.source.at(value.span), fault);
+        }
     }
 }
 
 /// What the names and the values of a table keep to; a value is checked with its name.
-pub type Checks = (Check, fn(&str, &str) -> Result<String, String>);
+type Checks = (Check, fn(&str, &str) -> Result<String, String>);
 
 /// The system counts NAME=VALUE.
-pub const ENV: Checks =
+const ENV: Checks =
     (validate::variable, |name, value| validate::argument(&format!("{name}={value}")));
 
 const MODELS: Checks = (validate::model, |_, value| validate::model(value));
@@ -246,7 +248,7 @@ fn number(
 }
 
 /// "KEY must be TYPE, like EXAMPLE; got …".
-pub fn wrong_type(key: &KeyInfo, field: &Field<'_>, got: &str) -> String {
+fn wrong_type(key: &KeyInfo, field: &Field<'_>, got: &str) -> String {
     let wanted = match field {
         Field::Address(_) => "an address and port in quotes",
         Field::Path(_) => "a path in quotes",
@@ -268,14 +270,10 @@ fn bad(key: &KeyInfo, text: &str, reason: &str) -> String {
     format!("{} is {}; {reason}, like {}", key.name, quoted(text), key.example)
 }
 
-/// `"a", "b" or "c"`.
+/// `one of "a", "b", "c"`.
 fn alternatives(words: &[&str]) -> String {
     let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
-    match words.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, others)) => format!("{} or {last}", others.join(", ")),
-        None => String::new(),
-    }
+    format!("one of {}", words.join(", "))
 }
 
 pub fn type_of(value: &Value<'_>) -> &'static str {

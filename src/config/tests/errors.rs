@@ -59,7 +59,7 @@ fn a_value_of_a_wrong_type_is_an_error_that_names_both() {
     error("[agent.env]\nA = true", "2:5: agent.env.A must be a string; got a boolean");
     error(
         "[session]\nbusy = {}",
-        "2:8: session.busy must be \"queue\" or \"interrupt\"; got a table",
+        "2:8: session.busy must be one of \"queue\", \"interrupt\"; got a table",
     );
     error(
         "[agent]\nturn_timeout = true",
@@ -96,11 +96,11 @@ fn a_value_out_of_range_is_an_error_that_names_the_range() {
     );
     error(
         "[log]\ntarget = \"jurnal\"",
-        "2:10: log.target is \"jurnal\"; it must be \"auto\", \"stderr\", \"journal\" or \"syslog\"; did you mean \"journal\"?",
+        "2:10: log.target is \"jurnal\"; it must be one of \"auto\", \"stderr\", \"journal\", \"syslog\"; did you mean \"journal\"?",
     );
     error(
         "[log]\nlevel = \"\"",
-        "2:9: log.level is \"\"; it must be \"off\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+        "2:9: log.level is \"\"; it must be one of \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
     );
     error(
         "[agent]\nturn_timeout = \"30\"",

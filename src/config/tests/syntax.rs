@@ -104,7 +104,7 @@ fn deep_nesting_is_rejected() {
         &format!("agent.command={}", "[".repeat(100_000)),
         &format!(
             "--set agent.command={}…: agent.command must be a list of strings, \
-             like [\"my-agent\", \"--flag\"]; got text that is not TOML",
+             like [\"my-agent\", \"--flag\"]; got a string",
             "[".repeat(limits::MAX_SHOWN_VALUE - "agent.command=".len())
         ),
     );

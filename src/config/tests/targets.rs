@@ -107,8 +107,7 @@ fn set_makes_and_changes_targets() {
     assert_eq!(config.deliver.get("y").unwrap().command, ["z"]);
     set_error(
         "deliver.x=1",
-        "--set deliver.x=1: there is no target and key in it; \
-         write --set deliver.NAME.key=value, like --set deliver.ops.timeout=10s",
+        "--set deliver.x=1: deliver.x must be a section, written [deliver.x]; got an integer",
     );
     set_error(
         "deliver.x.urk=1",
