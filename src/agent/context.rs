@@ -59,10 +59,6 @@ impl<'a> ChatMessage<'a> {
         self.role.and_then(|role| text(role).ok()).unwrap_or_default()
     }
 
-    pub fn is_user(&self) -> bool {
-        self.role() == "user"
-    }
-
     /// Whether it tells the agent what to be, and is no part of the conversation.
     pub fn is_instruction(&self) -> bool {
         matches!(&*self.role(), "system" | "developer")
@@ -97,7 +93,7 @@ pub fn own<'a>(messages: impl Iterator<Item = &'a RawValue>) -> usize {
     let (mut own, mut last) = (None, 0);
     for (at, message) in messages.enumerate() {
         last = at;
-        own = ChatMessage::of(message).is_user().then_some(at).or(own);
+        own = (ChatMessage::of(message).role() == "user").then_some(at).or(own);
     }
     own.unwrap_or(last)
 }

@@ -38,11 +38,7 @@ impl<'a> ConfigBuilder<'a> {
 
     /// Reads a section, or all sections of a named table.
     fn read_entry(&mut self, name: &str, content: &Value<'_>, at: &Origin) -> Result<(), String> {
-        if Section::of(name).is_none() && content.as_table().is_none() {
-            let fix = home(name).unwrap_or_else(known_sections);
-            return Err(format!("unknown key {} outside of a section; {fix}", quoted(name)));
-        }
-        let section = find_section(name)?;
+        let section = Section::of(name).ok_or_else(|| unknown_section(name, content))?;
         let Some(table) = &section.named_table else {
             return self.read_section(section, "", content, at);
         };
@@ -111,14 +107,14 @@ impl<'a> ConfigBuilder<'a> {
     }
 }
 
-/// The section of this name, or what to do about one that does not exist.
-fn find_section(name: &str) -> Result<&'static Section, String> {
-    Section::of(name).ok_or_else(|| {
-        let near = nearest(name, SECTIONS.iter().map(|section| section.name));
-        let near = near.and_then(Section::of);
-        let fix = near.map_or_else(known_sections, |it| format!("did you mean {}?", it.head()));
-        format!("unknown section [{}]; {fix}", shown(name))
-    })
+fn unknown_section(name: &str, content: &Value<'_>) -> String {
+    if content.as_table().is_none() {
+        let fix = home(name).unwrap_or_else(known_sections);
+        return format!("unknown key {} outside of a section; {fix}", quoted(name));
+    }
+    let near = nearest(name, SECTIONS.iter().map(|section| section.name)).and_then(Section::of);
+    let fix = near.map_or_else(known_sections, |near| format!("did you mean {}?", near.head()));
+    format!("unknown section [{}]; {fix}", shown(name))
 }
 
 fn known_sections() -> String {

@@ -98,6 +98,9 @@ fn what_is_written_loads_to_the_same() {
         first.agent.env = ByName::new();
         second.agent.env = ByName::new();
         assert_eq!(first, second, "{rendered}");
+        let model = rendered
+            .contains("\nmodels.\"a b.c\" = \"d\"                         # coder.toml:5\n");
+        assert_eq!(model, text == upstream, "{rendered}");
         // Where it is written, a reload takes echo as meant.
         assert_eq!(rendered.contains("\ncommand = "), has_command, "{rendered}");
     }
@@ -207,7 +210,7 @@ fn the_table_of_keys_is_sound() {
         };
         let mut config = good(&text, set).config;
         let field = (key.field)(&mut config, "").unwrap();
-        if !matches!(field, Field::Env(_)) {
+        if !matches!(field, Field::Env(_) | Field::Models(_)) {
             let shown = render::value(field);
             let same = [key.example.to_owned(), key.example.replace("60s", "1m")];
             let home = key.example.replace('~', "/home/x");
