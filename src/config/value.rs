@@ -57,7 +57,8 @@ impl Diagnostics<'_> {
     /// A list's items and a table's variables report their own places. The list is left as it was
     /// then; variables take the place of all that were given before.
     fn read(&mut self, field: Field<'_>, key: &KeyInfo, value: &Value<'_>) -> Result<(), String> {
-        let wrong = wrong_type(key, &field, type_of(value));
+        let (name, example, got) = (&key.name, key.example, type_of(value));
+        let wrong = format!("{name} must be written like {example}; got {got}");
         let text = value.as_str().or(self.source.text()).ok_or(&wrong);
         match field {
             Field::Address(at) => {
@@ -82,9 +83,10 @@ impl Diagnostics<'_> {
             Field::Enum(setting) => {
                 let text = text?;
                 if !setting.choose(text) {
-                    let (name, words) = (&key.name, setting.words());
-                    let (wanted, hint) = (alternatives(words), hint(text, words.iter().copied()));
-                    return Err(format!("{name} is {}; it must be {wanted}{hint}", quoted(text)));
+                    let words = setting.words();
+                    let (hint, text) = (hint(text, words.iter().copied()), quoted(text));
+                    let all = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ");
+                    return Err(format!("{name} is {text}; it must be one of {all}{hint}"));
                 }
             }
             Field::Time(at, range) => {
@@ -247,33 +249,8 @@ fn number(
     })
 }
 
-/// "KEY must be TYPE, like EXAMPLE; got …".
-fn wrong_type(key: &KeyInfo, field: &Field<'_>, got: &str) -> String {
-    let wanted = match field {
-        Field::Address(_) => "an address and port in quotes",
-        Field::Path(_) => "a path in quotes",
-        Field::Url(..) => "a URL in quotes",
-        Field::List(..) => "a list of strings",
-        Field::Text(..) => "a string",
-        Field::Env(_) | Field::Models(_) => "a table of strings",
-        Field::Enum(setting) => {
-            return format!("{} must be {}; got {got}", key.name, alternatives(setting.words()));
-        }
-        Field::Time(..) => "a time",
-        Field::Size(..) => "a size",
-        Field::Count(..) => "a whole number",
-    };
-    format!("{} must be {wanted}, like {}; got {got}", key.name, key.example)
-}
-
 fn bad(key: &KeyInfo, text: &str, reason: &str) -> String {
     format!("{} is {}; {reason}, like {}", key.name, quoted(text), key.example)
-}
-
-/// `one of "a", "b", "c"`.
-fn alternatives(words: &[&str]) -> String {
-    let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
-    format!("one of {}", words.join(", "))
 }
 
 pub fn type_of(value: &Value<'_>) -> &'static str {

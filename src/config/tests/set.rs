@@ -65,12 +65,12 @@ fn errors_of_set_name_the_option() {
     );
     set_error(
         "agent.command=cat",
-        "--set agent.command=cat: agent.command must be a list of strings, \
+        "--set agent.command=cat: agent.command must be written \
          like [\"my-agent\", \"--flag\"]; got a string",
     );
     set_error(
         "limits.max_queue=many",
-        "--set limits.max_queue=many: limits.max_queue must be a whole number, like 1000; \
+        "--set limits.max_queue=many: limits.max_queue must be written like 1000; \
          got a string",
     );
     set_error(
@@ -80,7 +80,7 @@ fn errors_of_set_name_the_option() {
     );
     set_error(
         "limits.max_queue=1\nw = 2",
-        "--set limits.max_queue=1\\nw = 2: limits.max_queue must be a whole number, like 1000; \
+        "--set limits.max_queue=1\\nw = 2: limits.max_queue must be written like 1000; \
          got a string",
     );
 }

@@ -103,7 +103,7 @@ fn deep_nesting_is_rejected() {
     set_error(
         &format!("agent.command={}", "[".repeat(100_000)),
         &format!(
-            "--set agent.command={}…: agent.command must be a list of strings, \
+            "--set agent.command={}…: agent.command must be written \
              like [\"my-agent\", \"--flag\"]; got a string",
             "[".repeat(limits::MAX_SHOWN_VALUE - "agent.command=".len())
         ),

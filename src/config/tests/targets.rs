@@ -51,7 +51,7 @@ fn values_of_a_target_are_checked() {
     url("http://a/ ", "' ' in it must be percent-encoded");
     error(
         "[deliver.x]\nurl = 1",
-        "2:7: deliver.x.url must be a URL in quotes, like \"https://example.org/hook\"; \
+        "2:7: deliver.x.url must be written like \"https://example.org/hook\"; \
          got an integer",
     );
     error(
