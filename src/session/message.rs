@@ -6,7 +6,7 @@ use super::id::Id;
 use super::message_table::Entry;
 use super::postponed::PendingRetry;
 use super::states::DeliveryState;
-use crate::agent::{Refused, Report};
+use crate::agent::{ErrorResponse, Report};
 use crate::escape::quoted;
 use crate::extent::{Extent, PLACEHOLDER, inside};
 pub use crate::sys::clock::rfc3339;
@@ -23,7 +23,7 @@ pub struct Message {
     pub report: Report,
     pub error: Option<String>,
     /// That error as the agent's server put it, or as one whose turn may succeed another time.
-    pub refused: Option<Refused>,
+    pub refused: Option<ErrorResponse>,
     /// What it waits for between two attempts.
     pub waiting: Option<PendingRetry>,
     /// Its place in its session's line, from 1, while it is not over.

@@ -65,7 +65,7 @@ impl Hub {
             Ok((Some(Step::Cancelled(why)), _)) => message.error = Some(why),
             Ok(_) => {}
         }
-        message.refused = detail.as_deref().and_then(agent::Refused::parse);
+        message.refused = detail.as_deref().and_then(agent::ErrorResponse::parse);
         message.delivery_error = match self.step(message.entry.trouble()) {
             Ok(Some(Step::Deferred(why) | Step::Dead(why))) => Some(why),
             Ok(_) => None,

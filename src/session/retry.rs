@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::clock::millis;
 use super::message_table::Entry;
-use crate::agent::{Outcome, Refused};
+use crate::agent::{ErrorResponse, Outcome};
 use crate::cancel::CancelReason;
 use crate::config::Config;
 use crate::delivery::{backoff, retry_after};
@@ -28,16 +28,19 @@ pub fn step_after(
     let (error, crash) = (outcome.to_string(), matches!(outcome, Outcome::Crashed(_)));
     let (detail, passes) = match &outcome {
         Outcome::Done => return Some(Step::Done(text, report)),
-        Outcome::Ended(CancelReason::TimedOut) => (Some(Refused::timed_out().to_json()), false),
+        Outcome::Ended(CancelReason::TimedOut) => {
+            (Some(ErrorResponse::timed_out().to_json()), false)
+        }
         Outcome::Ended(_) | Outcome::Short(_) => return None,
         Outcome::Failed(_) => (None, false),
-        Outcome::Refused(refused) => (Some(refused.to_json()), refused.passes()),
+        Outcome::ErrorResponse(refused) => (Some(refused.to_json()), refused.is_temporary()),
         Outcome::Temporary(_) | Outcome::Crashed(_) => (None, true),
     };
     if !passes {
         return Some(Step::Failed(error, detail));
     }
-    let asked = if let Outcome::Refused(refused) = outcome { refused.retry_after } else { None };
+    let asked =
+        if let Outcome::ErrorResponse(refused) = outcome { refused.retry_after } else { None };
     let asked = asked.and_then(|value| retry_after(&value, now));
     let failing = entry.failing.as_deref();
     let [began, spent] = ages.map(|age| failing.map(|failing| failing.spent(age)));
@@ -69,7 +72,7 @@ pub fn step_after(
         let over = format!("{error} (attempt {}; agent.retry_for is over)", entry.attempts);
         let error = if crash || retry_for.is_zero() { error } else { over };
         // Its sender is told the same as one whose message is not written down.
-        let detail = detail.unwrap_or_else(|| Refused::unavailable(&error).to_json());
+        let detail = detail.unwrap_or_else(|| ErrorResponse::unavailable(&error).to_json());
         Step::Failed(error, Some(detail))
     })
 }
