@@ -22,9 +22,7 @@ use crate::http::Response;
 use crate::journal::Refused;
 use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
-use crate::session::{
-    Command, Draft, Hub, Id, Message, Owner, Refusal, Submitted, Waited, now, rfc3339,
-};
+use crate::session::{Command, Draft, Hub, Id, Message, Owner, Refusal, Submitted, now, rfc3339};
 
 /// References that may come with a message, and the bytes of each: a URL.
 const MAX_ATTACHMENTS: usize = 16;
@@ -75,8 +73,8 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
     let _pinned = service.hub.pin_reply(id);
     if wait > Duration::ZERO || known || position == 0 {
         match service.hub.wait(id, connection.as_fd(), wait) {
-            Ok(waited) if known || waited == Waited::Over => {
-                let status = if waited == Waited::Over { 200 } else { 202 };
+            Ok(over) if known || over => {
+                let status = if over { 200 } else { 202 };
                 let shown = find(service, proof, &id.to_string()).map(|it| whole(status, it));
                 let response = shown.unwrap_or_else(|problem| problem.response());
                 return exchange.respond(mark_replayed(response, known));

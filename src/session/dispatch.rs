@@ -67,8 +67,6 @@ pub struct Dispatch<T, K> {
     lines: Vec<Line<T, K>>,
     /// Forgotten when there are no lines: a key of the configuration each.
     principals: Vec<PrincipalQueue>,
-    running: usize,
-    waiting: usize,
     /// Turns that have started.
     started: u64,
 }
@@ -96,7 +94,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         let waiting = before - usize::from(line.is_some_and(|line| line.head == Head::Runs));
         let owner = self.principal(principal);
         if before > 0 || !self.may_run(owner) {
-            let held = (self.principals[owner].waiting as u64, self.waiting as u64);
+            let held = (self.principals[owner].waiting as u64, self.counts().1 as u64);
             let limit = ("limits.max_queue", self.limits.queue as u64);
             self.limits.shares.admit(principal, held, 1, limit).map_err(Full::Queue)?;
             if waiting >= self.limits.queue_per_session {
@@ -168,7 +166,10 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
 
     /// How many run and how many wait.
     pub fn counts(&self) -> (usize, usize) {
-        (self.running, self.waiting)
+        let add = |(running, waiting), principal: &PrincipalQueue| {
+            (running + principal.running, waiting + principal.waiting)
+        };
+        self.principals.iter().fold((0, 0), add)
     }
 
     /// How many sessions have a turn that runs or waits.
@@ -210,19 +211,15 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
     fn may_run(&self, principal: usize) -> bool {
         let (principal, QueueLimits { shares, turns, .. }) =
             (&self.principals[principal], self.limits);
-        let held = (principal.running as u64, self.running as u64);
+        let held = (principal.running as u64, self.counts().0 as u64);
         shares.check(&principal.name, held, 1, turns as u64).is_ok()
     }
 
     /// So many more of a principal run and wait.
     fn count(&mut self, principal: usize, running: isize, waiting: isize) {
         let principal = &mut self.principals[principal];
-        for count in [&mut self.running, &mut principal.running] {
-            *count = count.saturating_add_signed(running);
-        }
-        for count in [&mut self.waiting, &mut principal.waiting] {
-            *count = count.saturating_add_signed(waiting);
-        }
+        principal.running = principal.running.saturating_add_signed(running);
+        principal.waiting = principal.waiting.saturating_add_signed(waiting);
     }
 
     fn principal(&mut self, name: &str) -> usize {

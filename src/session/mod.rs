@@ -52,4 +52,3 @@ pub use states::{DeliveryState, TurnState};
 pub use submit::{Draft, Refusal, Submitted};
 pub use time::{System, now};
 pub use transcript::Transcripts;
-pub use wait::Waited;

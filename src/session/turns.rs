@@ -12,6 +12,7 @@ use super::states::TurnState;
 use super::time::now;
 use super::transcript::{Known, Turn as Said};
 use crate::agent::Outcome;
+use crate::escape::counted;
 use crate::journal::Refused;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::DISK_RETRY_DELAY;
@@ -34,7 +35,12 @@ impl Hub {
             self.begin_work(1);
             let worn_out = usize::try_from(entry.cuts).unwrap_or(usize::MAX) >= most;
             let (n, step) = if worn_out {
-                (entry.attempts, Step::Failed(gave_up(entry.cuts), None))
+                let why = format!(
+                    "the gateway or its agent ended in the middle of the turn {}; \
+                     limits.max_attempts allows no more",
+                    counted(&entry.cuts, "time")
+                );
+                (entry.attempts, Step::Failed(why, None))
             } else {
                 (entry.attempts + 1, Step::Started)
             };
@@ -202,13 +208,13 @@ impl Hub {
             let (mut known, reset) = (Known::default(), self.lock().book.reset_of(session));
             known.reset = reset.map(|(newest, _)| newest);
             let after = reset.map_or(0, |(_, number)| number);
-            self.visit_session(session, after, &mut |id, entry| match entry.turn {
+            self.visit_session(session, after, &mut |id, entry| {
                 // What the gateway answered itself had no turn.
-                TurnState::Done if entry.attempts > 0 => known.said.push(id),
-                TurnState::Done | TurnState::Failed | TurnState::Cancelled => {
+                if entry.turn == TurnState::Done && entry.attempts > 0 {
+                    known.said.push(id);
+                } else if entry.turn.is_over() {
                     known.unsaid.push(id);
                 }
-                TurnState::Queued | TurnState::Running | TurnState::Resting => {}
             });
             known
         };
@@ -220,13 +226,4 @@ impl Hub {
         let cap = self.transcript_cap();
         self.transcripts.reconcile(session, who, cap, &known, &load)
     }
-}
-
-/// Words for the sender of a message whose turn was cut short often enough.
-fn gave_up(cuts: u32) -> String {
-    let times = if cuts == 1 { "once".to_owned() } else { format!("{cuts} times") };
-    format!(
-        "the gateway or its agent ended in the middle of the turn {times}; limits.max_attempts \
-         allows no more"
-    )
 }

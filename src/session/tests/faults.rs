@@ -140,8 +140,8 @@ fn an_answer_that_cannot_be_written_is_a_turn() {
     else {
         panic!("it was not taken");
     };
-    let waited = house.hub.wait(id, house.client.0.as_fd(), Duration::from_secs(3)).unwrap();
-    assert_eq!(waited, Waited::Over, "nobody begins it: {:?}", house.turn(id));
+    let over = house.hub.wait(id, house.client.0.as_fd(), Duration::from_secs(3)).unwrap();
+    assert!(over, "nobody begins it: {:?}", house.turn(id));
     house.audit();
 }
 
